@@ -1,0 +1,84 @@
+"""The command line: COMMANDS maps a name to "module:function"; the module is imported when the command is used.
+
+Commands are plain functions with typer annotations. Nothing here imports a room above this one, and
+`recsys --help` starts without torch.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from recsys.errors import RecsysError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("serving.demo:demo_command", "Run the whole loop on the simulated shop and report what was learnt."),
+    "simulate": ("recsys.simulator.command:simulate_command", "Write the simulated shop's interaction log."),
+    "convert": ("features.sources.command:convert_command", "Turn a public data set into an interaction log."),
+    "nightly": ("training.commands:nightly_command", "Retrain, prove against the live bundle, publish or refuse."),
+    "evaluate": ("training.commands:evaluate_command", "Score a frozen bundle on later days."),
+    "serve": ("serving.commands:serve_command", "Answer Recommend and Rank over gRPC."),
+    "recommend": ("serving.commands:recommend_command", "Ask a running server and print the ranked list."),
+    "bundle list": ("training.commands:bundle_list_command", "List bundle versions and their verdicts."),
+    "bundle show": ("training.commands:bundle_show_command", "Print one bundle's manifest and record."),
+    "bundle verify": ("training.commands:bundle_verify_command", "Check hashes and reproduce golden requests."),
+    "bundle activate": ("training.commands:bundle_activate_command", "Make a version live."),
+    "bundle rollback": ("training.commands:bundle_rollback_command", "Make the version before the live one live."),
+    "report ab": ("training.report.command:report_ab_command", "Compare two bundles on the same days."),
+    "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
+    "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 2 wrong usage, 130 interrupted, else the error's own code."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command and return its exit code."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    name = next((n for n in (" ".join(argv[:2]), argv[0]) if n in COMMANDS), None)
+    if name is None:
+        print(f"recsys: unknown command {' '.join(argv[:2])!r}\n\n{_overview(argv[0])}", file=sys.stderr)
+        return 2
+    try:
+        return _invoke(name, argv[len(name.split()) :])
+    except RecsysError as error:
+        print(f"recsys {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"recsys {name}: interrupted; run the same command again to resume", file=sys.stderr)
+        return 130
+
+
+def _invoke(name: str, arguments: list[str]) -> int:
+    import typer
+
+    target, _ = COMMANDS[name]
+    module, function = target.split(":")
+    command: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(command)
+    group = typer.main.get_command(app)
+    # standalone_mode=False leaves our own errors and Ctrl-C to `run`; usage errors are still click's to print.
+    try:
+        result = group.main(args=arguments, prog_name=f"recsys {name}", standalone_mode=False)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's UsageError family
+            print(f"recsys {name}: {error.format_message()} (see `recsys {name} --help`)", file=sys.stderr)
+            return int(error.exit_code)
+        if type(error).__name__ == "Abort":
+            raise KeyboardInterrupt from error
+        raise
+    return int(result) if isinstance(result, int) else 0
+
+
+def _overview(prefix: str = "") -> str:
+    chosen = {n: h for n, (_, h) in COMMANDS.items() if n.split()[0] == prefix} or {
+        n: h for n, (_, h) in COMMANDS.items()
+    }
+    lines = [f"  {name:<17}{text}" for name, text in chosen.items()]
+    return "usage: recsys COMMAND [OPTIONS]\n\n" + "\n".join(lines) + "\n\nrecsys COMMAND --help says more."

@@ -1,0 +1,311 @@
+"""TOML -> RunConfig: one frozen tree; every key known, every range checked here, once.
+
+Modules take plain arguments; only builders and commands read this tree.
+"""
+
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from recsys.errors import ConfigError
+from recsys.tasks import DurationS, TaskSpec, check_tasks
+
+Period = Literal["P1D", "P1W", "P1M"]
+PERIOD_S = {"P1D": 86_400, "P1W": 7 * 86_400, "P1M": 28 * 86_400}
+Entity = Literal["user", "item", "context"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureConfig(_Section):
+    """Declare one `attribute_*` or `context_*` column as a model input."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """The column's name without its prefix: `device` reads `context_device` for entity `context`."""
+    entity: Entity
+    kind: Literal["categorical", "number"]
+    dim: int = Field(default=8, ge=1, le=256)
+    log: bool = False
+    """Take sign(x)·log(1+|x|) before standardising (numbers only)."""
+
+    @property
+    def column(self) -> str:
+        """Name the column in the canonical table."""
+        return f"{'context' if self.entity == 'context' else 'attribute'}_{self.name}"
+
+
+class FeaturesConfig(_Section):
+    """Say which standard features are built and how."""
+
+    window_days: tuple[int, ...] = (1, 7, 28)
+    """Windows of the aggregates, in days, beside the lifetime one."""
+    group_items_by: tuple[str, ...] = ("category",)
+    """Item columns that get aggregates of their own (category, attribute_author_id, …)."""
+    item_id_dim: int = Field(default=32, ge=1, le=512)
+    user_id_dim: int = Field(default=32, ge=0, le=512)
+    """0 leaves the user's own embedding out: users are then known by history and attributes alone."""
+    category_dim: int = Field(default=8, ge=1, le=256)
+    text_columns: tuple[str, ...] = ("title", "description", "category")
+    text_dim: int = Field(default=32, ge=0, le=1024)
+    """Dimensions of TF-IDF + truncated SVD; 0 turns item text off."""
+    history_kinds: tuple[str, ...] = ("click", "purchase", "rating")
+    history_length: int = Field(default=30, ge=0, le=1000)
+    ingestion_lag: DurationS = 5
+    """Feedback received less than this before a request is not seen by that request's training row."""
+    min_count: int = Field(default=2, ge=1)
+    """Ids of users and attribute values seen less often share hash buckets; catalogue items always get a number."""
+    hash_buckets: int = Field(default=64, ge=1)
+    daily_cap: int = Field(default=5_000, ge=1)
+    """Impressions and feedback of one user beyond this a day are quarantined: bots stay out of counters."""
+
+
+class TrunkConfig(_Section):
+    """Shape of the shared part."""
+
+    name: str = "mmoe"
+    num_experts: int = Field(default=6, ge=1, le=256)
+    hidden: tuple[int, ...] = (192, 96)
+    """Layer widths of one expert."""
+
+
+class ModelConfig(_Section):
+    """Shape of the ranker."""
+
+    trunk: TrunkConfig = TrunkConfig()
+    head_hidden: int = Field(default=32, ge=1)
+    tower_hidden: int = Field(default=128, ge=1)
+    embedding_dim: int = Field(default=32, ge=2, le=1024)
+    """Dimensions of e_user and e_item: the towers' outputs and the index."""
+    attention_dim: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    id_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of rows whose user or item id is hidden in training, so that unknown ids have a trained row."""
+    position_bias: bool = True
+    """Learn an additive logit per position in training; off in serving."""
+
+
+class RetrievalConfig(_Section):
+    """The two towers' own loss, and the index built from them."""
+
+    weight: float = Field(default=0.2, ge=0.0)
+    task: str | None = None
+    """The binary task whose positives are retrieved; default: the first binary task."""
+    temperature: float = Field(default=0.1, gt=0.0)
+    num_uniform: int = Field(default=512, ge=0)
+    """Catalogue items drawn uniformly as extra negatives each step."""
+    num_candidates: int = Field(default=300, ge=1)
+    """Candidates per request from the index."""
+    popular_candidates: int = Field(default=50, ge=0)
+    """Candidates per request from the popularity list."""
+    recall_target: float = Field(default=0.95, gt=0.0, le=1.0)
+
+
+class TrainingConfig(_Section):
+    """How the weights are found."""
+
+    batch_size: int = Field(default=2048, ge=2)
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the data of a cold start; a warm night always makes one pass over its new days."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    sparse_learning_rate: float = Field(default=0.05, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
+    seed: int = 0
+    balancing: str = "fixed"
+    embedding_engine: Literal["local", "torchrec"] = "local"
+    threads: int = Field(default=0, ge=0)
+    """0: as many as the process may use."""
+    max_days: int = Field(default=60, ge=1)
+    """A cold start looks back at most this many periods."""
+    finalise: bool = True
+    """After PROMOTE, continue one pass over the calibration and gate days before publishing."""
+
+
+class CalibrationConfig(_Section):
+    """How logits become probabilities."""
+
+    binary: Literal["platt", "isotonic", "none"] = "platt"
+    regression: Literal["affine", "none"] = "affine"
+
+
+class GateConfig(_Section):
+    """What a challenger must show to go live."""
+
+    margin: float = Field(default=0.01, ge=0.0)
+    """Largest relative loss on a primary metric that still counts as no worse (non-inferiority margin)."""
+    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
+    """Error rate shared by all primary metrics (Bonferroni)."""
+    replicates: int = Field(default=200, ge=20)
+    min_rows: int = Field(default=500, ge=1)
+    """A head with fewer labelled rows on its judged day is reported and not judged."""
+    min_auc: float = Field(default=0.52, ge=0.0, le=1.0)
+    max_ece: float = Field(default=0.08, gt=0.0)
+    min_recall_ratio: float = Field(default=0.5, ge=0.0)
+    """Retrieval recall@50 of the challenger over the champion's may not fall below this."""
+
+
+class PolicyConfig(_Section):
+    """How predictions become positions."""
+
+    name: Literal["greedy", "epsilon_plackett_luce"] = "epsilon_plackett_luce"
+    epsilon: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Share of requests that explore by Plackett-Luce sampling."""
+    temperature: float = Field(default=0.1, gt=0.0)
+    """Scores are divided by this in the Plackett-Luce draw."""
+    max_per_category: int = Field(default=0, ge=0)
+    """At most so many items of one category on a page; 0 = no cap."""
+    mmr: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Weight of similarity to items already placed (maximal marginal relevance)."""
+    exclude_seen_kinds: tuple[str, ...] = ("purchase",)
+    """Items the user already gave this feedback are not shown again."""
+
+
+class ServingConfig(_Section):
+    """How the server behaves."""
+
+    listen: str = "127.0.0.1:50051"
+    admin_listen: str = "127.0.0.1:0"
+    default_page_size: int = Field(default=10, ge=1)
+    max_page_size: int = Field(default=200, ge=1)
+    max_candidates: int = Field(default=2_000, ge=1)
+    """Largest `Rank` request."""
+    threads: int = Field(default=1, ge=1)
+    """Torch threads of the scoring process."""
+    max_concurrent: int = Field(default=64, ge=1)
+    deadline_ms: int = Field(default=1_000, ge=1)
+    """Used when the caller sets none."""
+    poll_s: float = Field(default=1.0, gt=0)
+    """How often CURRENT is looked at."""
+    drain_s: float = Field(default=10.0, ge=0)
+    reflection: bool = False
+    rotate: DurationS = 300
+    """Age at which a journal file is sealed."""
+    candidate_log_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    impression_counts: Literal["served", "viewed"] = "served"
+
+
+class StoreConfig(_Section):
+    """Where the online features live."""
+
+    url: str = "sqlite"
+    """`sqlite` (files under RUNS/store) or `redis://host:port/0`."""
+    keep: int = Field(default=3, ge=1)
+
+
+class RunConfig(_Section):
+    """Everything a run is told."""
+
+    timezone: str = "UTC"
+    period: Period = "P1D"
+    tasks: Annotated[tuple[TaskSpec, ...], Field(alias="task")]
+    attributes: Annotated[tuple[FeatureConfig, ...], Field(alias="feature")] = ()
+    features: FeaturesConfig = FeaturesConfig()
+    model: ModelConfig = ModelConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    training: TrainingConfig = TrainingConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    gate: GateConfig = GateConfig()
+    policy: PolicyConfig = PolicyConfig()
+    serving: ServingConfig = ServingConfig()
+    store: StoreConfig = StoreConfig()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no IANA time zone; write one like 'UTC' or 'Asia/Shanghai'") from None
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_tasks(self.tasks)
+        names = [(f.entity, f.name) for f in self.attributes]
+        for pair in names:
+            if names.count(pair) > 1:
+                raise ConfigError(f"[[feature]] {pair[1]!r} of entity {pair[0]!r} is defined twice")
+        task = self.retrieval.task
+        if task is not None and task not in {t.name for t in self.tasks if t.is_binary}:
+            raise ConfigError(f"[retrieval] task = {task!r} is not a binary task of this config")
+        return self
+
+    @property
+    def retrieval_task(self) -> TaskSpec | None:
+        """Give the task whose positives train retrieval; None when no task is binary."""
+        binary = [t for t in self.tasks if t.is_binary]
+        if self.retrieval.task is not None:
+            return next(t for t in binary if t.name == self.retrieval.task)
+        return binary[0] if binary else None
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read and check a config file.
+
+    Raises: ConfigError, naming the file, the key, the value and the known keys.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}; pass --config FILE") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return parse_config(data, str(path))
+
+
+def parse_config(data: dict[str, object], where: str) -> RunConfig:
+    """Check a parsed TOML tree.
+
+    Raises: ConfigError listing every wrong key at once.
+    """
+    try:
+        return RunConfig.model_validate(data)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(_explain(error, where)) from error
+
+
+def default_config() -> RunConfig:
+    """Read the packaged config of the simulated shop."""
+    return load_config(Path(__file__).with_name("shop.toml"))
+
+
+def period_start(day: date, period: Period) -> date:
+    """Give the first day of the period that a day lies in (weeks start on Monday)."""
+    if period == "P1M":
+        return day.replace(day=1)
+    if period == "P1W":
+        return date.fromordinal(day.toordinal() - day.weekday())
+    return day
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    lines = [f"{where} has {error.error_count()} wrong setting(s):"]
+    for issue in error.errors():
+        key = ".".join(str(part) for part in issue["loc"]) or "(top level)"
+        if issue["type"] == "extra_forbidden":
+            known = _known_keys(issue["loc"])
+            lines.append(f"  {key}: unknown key; known here: {', '.join(known)}")
+        else:
+            lines.append(f"  {key} = {issue['input']!r}: {issue['msg']}")
+    return "\n".join(lines)
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in loc[:-1]:
+        if part == "task":
+            model = TaskSpec
+        elif part == "feature":
+            model = FeatureConfig
+        elif isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                model = annotation
+    return sorted(field.alias or name for name, field in model.model_fields.items())

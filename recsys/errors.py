@@ -1,0 +1,61 @@
+"""Every error this project raises on purpose.
+
+RecsysError
+├── ConfigError     a config file or an argument is wrong
+├── DataError       a log, a table or a column breaks its contract
+├── BundleError     a bundle is missing, corrupt, too new, or does not reproduce its golden requests
+├── RegistryError   a version cannot be activated, rolled back to, or locked
+├── StoreError      the online feature store cannot be read or published
+├── RequestError    a request over gRPC is malformed
+└── GateError       a night ended without a bundle that may go live
+
+Every message says what is wrong, where, the offending value, and the remedy.
+"""
+
+
+class RecsysError(Exception):
+    """Root of the tree; the CLI prints it without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(RecsysError):
+    """Raised when a TOML file, an environment variable or a flag has a wrong key, type or range."""
+
+    exit_code = 2
+
+
+class DataError(RecsysError):
+    """Raised when data on disk breaks the contract of its table."""
+
+    exit_code = 3
+
+
+class BundleError(RecsysError):
+    """Raised when a bundle cannot be trusted: hash, schema version, or golden requests differ."""
+
+    exit_code = 4
+
+
+class RegistryError(RecsysError):
+    """Raised when the registry cannot do what was asked: unknown version, lock held, lost compare-and-set."""
+
+    exit_code = 5
+
+
+class StoreError(RecsysError):
+    """Raised when the online store is missing a version, cannot be written, or fails verification."""
+
+    exit_code = 6
+
+
+class RequestError(RecsysError):
+    """Raised when a request's field is out of range; the server answers INVALID_ARGUMENT."""
+
+    exit_code = 7
+
+
+class GateError(RecsysError):
+    """Raised when there is nothing that may be published."""
+
+    exit_code = 8

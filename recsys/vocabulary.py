@@ -1,0 +1,111 @@
+"""External ids <-> numbers. Append-only; number 0 is "unknown", then hash buckets, then own numbers.
+
+Numbers never change once given: tables, histories and the index are addressed by them. Rare ids share
+`hash_buckets` numbers (1 … hash_buckets); an id seen at least `min_count` times gets its own number once,
+and remembers the bucket it came from so that a warm start can copy the bucket's row.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import polars as pl
+
+from recsys.errors import BundleError
+
+UNKNOWN = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """A frozen set of ids with numbers. `ids[i]` has the number `num_reserved + i`."""
+
+    ids: tuple[str, ...]
+    hash_buckets: int
+
+    @property
+    def num_reserved(self) -> int:
+        """Count the numbers before the first own one: unknown and the buckets."""
+        return 1 + self.hash_buckets
+
+    @property
+    def size(self) -> int:
+        """Count all numbers in use; every encoded number is below this."""
+        return self.num_reserved + len(self.ids)
+
+    def grow(self, counts: pl.DataFrame, min_count: int) -> "Vocabulary":
+        """Append ids (columns id, count) seen at least min_count times; ties go in id order, so runs agree."""
+        known = self._frame.select("id")
+        fresh = (
+            counts.filter(pl.col("count") >= min_count, pl.col("id").is_not_null())
+            .join(known, on="id", how="anti")
+            .sort(["count", "id"], descending=[True, False])["id"]
+            .to_list()
+        )
+        return Vocabulary(ids=(*self.ids, *fresh), hash_buckets=self.hash_buckets) if fresh else self
+
+    def encode(self, ids: pl.Series) -> np.ndarray:
+        """Map ids [N] to numbers [N] int64; null -> 0, unlisted -> its hash bucket (0 if there are none)."""
+        column = ids.cast(pl.String).alias("id")
+        found = column.to_frame().join(self._frame, on="id", how="left", maintain_order="left")["num"]
+        codes: np.ndarray = found.fill_null(-1).to_numpy().copy()
+        missing = np.flatnonzero(codes < 0)
+        if missing.size:
+            codes[missing] = [self._bucket(value) for value in column.gather(missing).to_list()]
+        return codes
+
+    def encode_one(self, value: str | None) -> int:
+        """Map one id to its number without building a frame (the serving path)."""
+        number = self.numbers.get(value) if value is not None else UNKNOWN
+        return self._bucket(value) if number is None else number
+
+    @cached_property
+    def numbers(self) -> dict[str | None, int]:
+        """Give the id -> number map."""
+        return {name: self.num_reserved + i for i, name in enumerate(self.ids)}
+
+    @cached_property
+    def _frame(self) -> pl.DataFrame:
+        num = np.arange(self.num_reserved, self.size, dtype=np.int64)
+        return pl.DataFrame({"id": pl.Series(self.ids, dtype=pl.String), "num": num})
+
+    def _bucket(self, value: str | None) -> int:
+        if value is None or self.hash_buckets == 0:
+            return UNKNOWN
+        return 1 + crc32(value.encode()) % self.hash_buckets
+
+    def bucket_of(self, number: int) -> int:
+        """Give the bucket (or unknown) whose row a newly numbered id starts from."""
+        return self._bucket(self.ids[number - self.num_reserved])
+
+    def digest(self) -> str:
+        """Hash ids and buckets: equal digests mean equal numbers."""
+        hasher = hashlib.sha256(str(self.hash_buckets).encode())
+        for name in self.ids:
+            hasher.update(len(name.encode()).to_bytes(4, "little") + name.encode())
+        return hasher.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write as Parquet: ids in the order of their numbers, the bucket count in the file's metadata."""
+        frame = pl.DataFrame({"id": pl.Series(self.ids, dtype=pl.String)})
+        temporary = path.with_name(f".{path.name}.tmp")
+        frame.write_parquet(temporary, metadata={"recsys": json.dumps({"hash_buckets": self.hash_buckets})})
+        os.replace(temporary, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        """Read what `save` wrote.
+
+        Raises: BundleError when the file is not a vocabulary.
+        """
+        try:
+            buckets = json.loads(pl.read_parquet_metadata(path)["recsys"])["hash_buckets"]
+            return cls(ids=tuple(pl.read_parquet(path)["id"].to_list()), hash_buckets=buckets)
+        except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
+            raise BundleError(f"{path} is not a vocabulary ({error}); restore the bundle or rebuild it") from error
+
