@@ -52,7 +52,7 @@ choose_python() {
   return 1
 }
 
-pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+pip_install() { .venv/bin/python -m pip install -qq --disable-pip-version-check "$@"; }
 
 check_complete() { # the one complaint expected is the one that requirements/cpu.txt explains
   local complaints
@@ -81,7 +81,7 @@ fi
 touch "$UNFINISHED"
 rm -f "$STAMP"
 
-say "packages of requirements/lock.txt"
+say "packages of requirements/lock.txt (a first time takes a minute or more)"
 pip_install --no-deps -r requirements/lock.txt || fail "could not install requirements/lock.txt"
 say "torch and torchrec ($VARIANT)"
 torch_index=()
