@@ -1,0 +1,229 @@
+"""What every adapter does alike: validate, quarantine with counted reasons, publish whole or not at all."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import dataframely as dy
+import polars as pl
+
+from recsys.errors import DataError
+from recsys.log import InteractionLog
+from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_free_columns
+
+QUARANTINE: Final = "quarantine"
+SUMMARY: Final = "conversion"
+STAGING: Final = ".converting"
+_DAY = "partition_day"
+
+Step = Callable[[str, float], None]
+"""Called with what is being done and the share of the work done so far, 0 to 1."""
+
+
+def silent(_what: str, _share: float) -> None:
+    """Ignore progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionSummary:
+    """What a conversion wrote and what it left out, with reasons."""
+
+    source: str
+    first_day: date
+    last_day: date
+    rows: dict[str, int]
+    """Rows written per table."""
+    duplicates: dict[str, int] = field(default_factory=dict)
+    """Rows left out because the same event was there already, by reason."""
+    quarantined: dict[str, int] = field(default_factory=dict)
+    """Rows that break a rule, by "table: reason"; kept in LOG/quarantine/<source>.parquet."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """Counted facts a reader should know: contradictions, moved instants, derived rows."""
+
+
+class Converter(Protocol):
+    """The shape of every function named in `SOURCES`."""
+
+    def __call__(self, src: Path, out: InteractionLog, *, step: Step = silent) -> ConversionSummary:
+        """Convert a folder of raw files into a log."""
+
+
+class Conversion:
+    """Collect one conversion in a staging folder inside the log; `publish` moves it into place.
+
+    Files are named after the source, so that a second conversion replaces its own files and leaves alone what
+    another writer (the journal of served requests) put into the same partitions. Leaving the `with` block by
+    an exception leaves the log as it was.
+    """
+
+    def __init__(self, source: str, out: InteractionLog) -> None:
+        self.source = source
+        self.out = out
+        self.duplicates: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
+        self._days: set[date] = set()
+        self._quarantined: list[pl.DataFrame] = []
+        self._staged = InteractionLog(out.root / STAGING)
+
+    def __enter__(self) -> "Conversion":
+        shutil.rmtree(self._staged.root, ignore_errors=True)  # left behind by a killed run
+        self._staged.root.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._staged.root, ignore_errors=True)
+
+    def keep(self, table: str, frame: pl.DataFrame, rule: pl.Expr, reason: str) -> pl.DataFrame:
+        """Keep rows for which the rule is true; quarantine the others, null counting as false."""
+        holds = rule.fill_null(value=False)
+        self._quarantine(table, frame.filter(~holds), reason)
+        return frame.filter(holds)
+
+    def distinct(self, frame: pl.DataFrame, key: list[str], reason: str) -> pl.DataFrame:
+        """Keep each key's first row in the frame's order and count the rest."""
+        kept = frame.unique(subset=key, keep="first", maintain_order=True)
+        if kept.height < frame.height:
+            self.duplicates[reason] += frame.height - kept.height
+        return kept
+
+    def write(self, table: str, frame: pl.DataFrame, day: pl.Expr) -> None:
+        """Validate a table, stage its rows by day, sorted, and quarantine rows that break the schema."""
+        frame = frame.with_columns(day.alias(_DAY))
+        free = with_free_columns(table, dict(frame.schema))
+        schema: type[dy.Schema] = type(f"Dated{free.__name__}", (free,), {_DAY: dy.Date(nullable=False)})
+        good, failure = schema.filter(frame, cast=True)
+        bad = failure.invalid()
+        if bad.height:
+            self._quarantine(table, bad, "breaks " + ", ".join(sorted(failure.counts())))
+        self._rows[table] += good.height
+        if table == "impressions":
+            self._days.update(good.get_column(_DAY).unique())
+        instant = PARTITION_INSTANT.get(table)
+        order = [*([instant] if instant else []), *KEYS[table]]
+        ordered = good.sort(_DAY, *order).rename({_DAY: "__day"})
+        days = set(ordered.get_column("__day").unique())
+        assert not days & set(self._staged.days(table)), f"{table} of one day must be written in one go"
+        self._staged.write_by_day(table, ordered, pl.col("__day"), self.source)
+
+    def publish(self) -> ConversionSummary:
+        """Move the staged files into the log, remove this source's outdated ones, return the summary.
+
+        Raises: DataError when no row survived.
+        """
+        if not self._days:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.quarantine_counts().items())
+            raise DataError(f"no valid event in the {self.source} files ({reasons or 'they are empty'})")
+        summary = ConversionSummary(
+            source=self.source,
+            first_day=min(self._days),
+            last_day=max(self._days),
+            rows=dict(self._rows),
+            duplicates=dict(self.duplicates),
+            quarantined=self.quarantine_counts(),
+            notes=dict(self.notes),
+        )
+        self._write_quarantine()
+        self._move(summary)
+        return summary
+
+    def _quarantine(self, table: str, rows: pl.DataFrame, reason: str) -> None:
+        if rows.height:
+            row = pl.struct(pl.all()).struct.json_encode()
+            self._quarantined.append(rows.select(table=pl.lit(table), reason=pl.lit(reason), row=row))
+
+    def quarantine_counts(self) -> dict[str, int]:
+        """Count the rows quarantined so far, by "table: reason"."""
+        counts: Counter[str] = Counter()
+        for rows in self._quarantined:
+            counts[f"{rows['table'][0]}: {rows['reason'][0]}"] += rows.height
+        return dict(counts)
+
+    def _write_quarantine(self) -> None:
+        if self._quarantined:
+            folder = self._staged.root / QUARANTINE
+            folder.mkdir(parents=True, exist_ok=True)
+            pl.concat(self._quarantined).write_parquet(folder / f"{self.source}.parquet")
+
+    def _move(self, summary: ConversionSummary) -> None:
+        staged = {path.relative_to(self._staged.root) for path in self._staged.root.rglob("*.parquet")}
+        for name in sorted(staged):
+            target = self.out.root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._staged.root / name, target)
+        for table in (*TABLES, QUARANTINE):
+            for path in (self.out.root / table).rglob(f"{self.source}.parquet"):
+                if path.relative_to(self.out.root) not in staged:
+                    path.unlink()
+                    _remove_if_empty(path.parent)
+        text = json.dumps(asdict(summary), indent=2, sort_keys=True, default=str)
+        (self.out.root / f"{SUMMARY}.{self.source}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def instant(milliseconds: pl.Expr) -> pl.Expr:
+    """Read milliseconds since 1970 as a UTC instant."""
+    return pl.from_epoch(milliseconds, time_unit="ms").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
+
+
+def midnight_ms(day: pl.Expr, timezone: str) -> pl.Expr:
+    """Give the UTC milliseconds at which a business day begins."""
+    return day.cast(pl.Datetime("ms")).dt.replace_time_zone(timezone).dt.timestamp("ms")
+
+
+def first_seen(events: pl.DataFrame, key: str, day: pl.Expr, known: pl.Series) -> pl.DataFrame:
+    """List the keys that only the events know, with the day each is first seen, as columns key and `day`."""
+    unknown = events.filter(~pl.col(key).is_in(known.implode()))
+    return unknown.group_by(key).agg(day.min().alias("day")).sort(key)
+
+
+def require_columns(path: Path, found: Collection[str], required: Collection[str]) -> None:
+    """Check that a file has the columns an adapter reads.
+
+    Raises: DataError naming the file, the missing columns and those found.
+    """
+    missing = [name for name in required if name not in found]
+    if missing:
+        raise DataError(
+            f"{path}: no column {', '.join(map(repr, missing))} (it has {', '.join(map(repr, found))}); "
+            "is this the file the data set's README describes?"
+        )
+
+
+def read_csv(path: Path, **options: Any) -> pl.DataFrame:
+    """Read a delimited file, gzipped or not, every column as text.
+
+    Raises: DataError, naming the file, when it cannot be read.
+    """
+    try:
+        return pl.read_csv(path, infer_schema=False, **options)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} cannot be read ({error}); fetch the file again") from error
+
+
+def find_file(src: Path, names: Collection[str]) -> Path | None:
+    """Find the first of several names in a folder, each as it is or gzipped."""
+    for name in names:
+        for path in (src / name, src / f"{name}.gz"):
+            if path.is_file():
+                return path
+    return None
+
+
+def require_folder(src: Path) -> None:
+    """Raise a DataError when the source folder does not exist."""
+    if not src.is_dir():
+        raise DataError(f"{src} is not a folder; give the folder that holds the data set's files")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()
