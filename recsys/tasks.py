@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from recsys.errors import ConfigError
 
-HeadKind = Literal["binary", "regression", "ordinal"]
+HeadKind = Literal["binary", "regression"]
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A window this short leaves at most the day's last two hours without a label, so the day itself can be judged.
 SAME_DAY_WINDOW_S = 2 * 3600
@@ -49,7 +49,7 @@ class TaskSpec(BaseModel):
     """Weight of the task's loss; 0 keeps the head in reports without training the trunk on it."""
     low: float = 1.0
     high: float = 5.0
-    """Range of a regression or ordinal value, in the feedback's own unit (stars)."""
+    """Range of a regression value, in the feedback's own unit (stars)."""
     fusion_weight: float = 1.0
     """Weight of this task's prediction in the additive score (serving)."""
 

@@ -1,0 +1,281 @@
+"""Turn head outputs into honest predictions: arrays in, arrays out; fitted on a day training has not seen.
+
+A calibrator says in `reads` what it takes: the head's "logit" (Platt) or its "prediction", a probability or
+stars (isotonic, affine, identity). All arithmetic is float64; float32 comes back as float32, all else
+as float64. Importing this module loads neither scipy nor sklearn: fitting does.
+"""
+
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recsys.errors import ConfigError, DataError
+from recsys.metrics.columns import Rows, Vector, checked, checked_binary
+
+MIN_ROWS_PER_CLASS = 50
+"""With fewer rows of either class a slope is noise: `fit_platt` then fits the intercept alone."""
+
+MIN_SLOPE = 1e-3
+"""A fitted slope never falls below this, so calibration keeps a head's order even on a bad day."""
+
+FloatArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Input = Literal["logit", "prediction"]
+
+
+class _Frozen(BaseModel):
+    """A value that travels in the bundle's manifest; JSON keeps every bit of its numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Identity(_Frozen):
+    """Leave predictions as they are."""
+
+    kind: Literal["identity"] = "identity"
+    reads: ClassVar[Input] = "prediction"
+
+    def apply(self, prediction: npt.ArrayLike) -> FloatArray:
+        """Return prediction [...] unchanged, as float32 or float64."""
+        values = np.asarray(prediction)
+        return _as_given(values.astype(np.float64), values)
+
+
+class Platt(_Frozen):
+    """Map a logit to a probability: sigmoid(a * logit + b), a > 0."""
+
+    kind: Literal["platt"] = "platt"
+    a: float = Field(gt=0)
+    b: float
+    reads: ClassVar[Input] = "logit"
+
+    def apply(self, logit: npt.ArrayLike) -> FloatArray:
+        """Return probabilities [...] of logit [...]; float32 in, float32 out, else float64."""
+        values = np.asarray(logit)
+        return _as_given(_sigmoid(self.a * values.astype(np.float64) + self.b), values)
+
+
+class Isotonic(_Frozen):
+    """Map a prediction through knots, straight between, flat outside: x rising, y never falling."""
+
+    kind: Literal["isotonic"] = "isotonic"
+    x: tuple[float, ...] = Field(min_length=1)
+    y: tuple[float, ...] = Field(min_length=1)
+    reads: ClassVar[Input] = "prediction"
+
+    @model_validator(mode="after")
+    def _check_knots(self) -> "Isotonic":
+        if len(self.x) != len(self.y):
+            raise ValueError(f"x has {len(self.x)} knots and y {len(self.y)}; they come in pairs")
+        if (np.diff(self.x) <= 0).any() or (np.diff(self.y) < 0).any():
+            raise ValueError("knots must have x rising and y never falling; fit them with fit_isotonic")
+        return self
+
+    @cached_property
+    def knots(self) -> tuple[Vector, Vector]:
+        """Return (x, y) as arrays, made once: a request must not pay for it."""
+        return np.array(self.x), np.array(self.y)
+
+    def apply(self, prediction: npt.ArrayLike) -> FloatArray:
+        """Return calibrated predictions [...]; float32 in, float32 out, else float64."""
+        values = np.asarray(prediction)
+        return _as_given(np.interp(values.astype(np.float64), *self.knots), values)
+
+
+class Affine(_Frozen):
+    """Map stars to stars: scale * prediction + offset, clipped to [low, high], scale > 0."""
+
+    kind: Literal["affine"] = "affine"
+    scale: float = Field(gt=0)
+    offset: float
+    low: float
+    high: float
+    reads: ClassVar[Input] = "prediction"
+
+    @model_validator(mode="after")
+    def _check_range(self) -> "Affine":
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low} and high {self.high}; low must be below high")
+        return self
+
+    def apply(self, prediction: npt.ArrayLike) -> FloatArray:
+        """Return calibrated stars [...] in [low, high]; float32 in, float32 out, else float64."""
+        values = np.asarray(prediction)
+        stars = np.clip(self.scale * values.astype(np.float64) + self.offset, self.low, self.high)
+        return _as_given(stars, values)
+
+
+Calibrator = Annotated[Identity | Platt | Isotonic | Affine, Field(discriminator="kind")]
+
+
+def fit_platt(logit: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> Platt:
+    """Fit sigmoid(a * logit + b) by Newton's method to Platt's smoothed targets.
+
+    Targets are (P + 1) / (P + 2) for the P positive rows and 1 / (M + 2) for the M negative ones.
+    a stays at or above MIN_SLOPE. With fewer than MIN_ROWS_PER_CLASS rows of either class (or none), or with
+    equal logits throughout, a is 1 and only b is fitted.
+
+    Args: logit [N], finite; label [N] in {0, 1}; weight [N] >= 0 or None.
+    Raises: DataError on a NaN, a label that is neither 0 nor 1, no rows, or unequal lengths.
+    Source: Platt 1999; Lin, Lin & Weng, Machine Learning 2007.
+    """
+    rows = _used(checked_binary(label, logit, weight))
+    positives = int(rows.label.sum())
+    negatives = rows.label.size - positives
+    target = np.where(rows.label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    if min(positives, negatives) < MIN_ROWS_PER_CLASS or _is_constant(rows.prediction):
+        return Platt(a=1.0, b=_intercept(rows.prediction, target, rows.weight))
+    slope, intercept = _newton(rows.prediction, target, rows.weight)
+    if slope < MIN_SLOPE:
+        return Platt(a=MIN_SLOPE, b=_intercept(MIN_SLOPE * rows.prediction, target, rows.weight))
+    return Platt(a=slope, b=intercept)
+
+
+def fit_isotonic(
+    prediction: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike | None = None
+) -> Isotonic:
+    """Fit the best never-falling map by least squares (pool adjacent violators, sklearn's).
+
+    Needs more rows than Platt (thousands of positives); gives exactly 0 or 1 where an end holds one class.
+
+    Args: prediction [N], finite; label [N], finite; weight [N] >= 0 or None.
+    Raises: DataError on a NaN, no rows, or unequal lengths.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    rows = checked(label, prediction, weight)
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(rows.prediction, rows.label, rows.weight)
+    y = np.maximum.accumulate(fitted.y_thresholds_)
+    return Isotonic(x=tuple(fitted.X_thresholds_.tolist()), y=tuple(y.tolist()))
+
+
+def fit_affine(
+    prediction: npt.ArrayLike,
+    label: npt.ArrayLike,
+    *,
+    low: float,
+    high: float,
+    weight: npt.ArrayLike | None = None,
+) -> Affine:
+    """Fit scale and offset by least squares, for stars in [low, high].
+
+    scale stays at or above MIN_SLOPE. With equal predictions throughout it is 1 and only offset is fitted.
+
+    Args: prediction [N] and label [N], finite; weight [N] >= 0 or None; low < high, the scale's ends.
+    Raises: DataError on a NaN, no rows, or unequal lengths; ConfigError when low >= high.
+    """
+    if not low < high:
+        raise ConfigError(f"low is {low} and high {high}; low must be below high")
+    rows = _used(checked(label, prediction, weight))
+    mean_prediction = float(np.average(rows.prediction, weights=rows.weight))
+    mean_label = float(np.average(rows.label, weights=rows.weight))
+    centred = rows.prediction - mean_prediction
+    covariance = float(np.average(centred * (rows.label - mean_label), weights=rows.weight))
+    variance = float(np.average(np.square(centred), weights=rows.weight))
+    scale = 1.0 if _is_constant(rows.prediction) else max(covariance / variance, MIN_SLOPE)
+    return Affine(scale=scale, offset=mean_label - scale * mean_prediction, low=low, high=high)
+
+
+def correct_sampling(logit: npt.ArrayLike, rate: npt.ArrayLike) -> FloatArray:
+    """Undo negative down-sampling: logit + log(rate), the logit had every negative been kept.
+
+    Args: logit [...]; rate, one or broadcast to logit: the share of negatives kept, in (0, 1].
+    Raises: DataError naming the first rate outside (0, 1].
+    Source: He et al., ADKDD 2014: q = p / (p + (1 - p) / rate).
+    """
+    values = np.asarray(logit)
+    kept = np.asarray(rate, dtype=np.float64)
+    wrong = ~((kept > 0) & (kept <= 1))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(f"sampling rate at row {row} is {kept.flat[row]}; it is a share in (0, 1]")
+    return _as_given(values.astype(np.float64) + np.log(kept), values)
+
+
+def keep_child_below_parent(child: npt.ArrayLike, parent: npt.ArrayLike) -> FloatArray:
+    """Return min(child, parent) [...]: a purchase is never likelier than its click.
+
+    Args: child and parent, calibrated probabilities of one shape; a float32 child gives float32.
+    Raises: DataError when the shapes differ.
+    """
+    values = np.asarray(child)
+    limit = np.asarray(parent)
+    if values.shape != limit.shape:
+        raise DataError(f"child has shape {values.shape} and parent {limit.shape}; pass the same rows")
+    return _as_given(np.minimum(values.astype(np.float64), limit.astype(np.float64)), values)
+
+
+def _newton(logit: Vector, target: Vector, weight: Vector) -> tuple[float, float]:
+    """Minimise the weighted log loss of sigmoid(a * logit + b) against target; return (a, b).
+
+    Damped Newton on standardised logits: convex, and targets inside (0, 1) keep the minimum finite.
+    """
+    centre, spread = float(logit.mean()), float(logit.std())
+    design = np.column_stack([(logit - centre) / spread, np.ones(logit.size)])
+    share = weight / weight.sum()
+    theta = np.array([0.0, _log_odds(float(share @ target))])
+    for _ in range(100):
+        probability = _sigmoid(design @ theta)
+        gradient = design.T @ (share * (probability - target))
+        if np.abs(gradient).max() < 1e-12:
+            break
+        curvature = (design * (share * probability * (1 - probability))[:, None]).T @ design
+        step = np.linalg.solve(curvature + 1e-12 * np.eye(2), gradient)
+        theta = theta - _step_length(design, target, share, theta, step) * step
+    slope = float(theta[0]) / spread
+    return slope, float(theta[1]) - slope * centre
+
+
+def _step_length(design: Vector, target: Vector, share: Vector, theta: Vector, step: Vector) -> float:
+    """Halve the Newton step until the loss does not rise; 0 when rounding leaves nothing to gain."""
+
+    def loss(at: Vector) -> float:
+        z = design @ at
+        return float(share @ (np.logaddexp(0, z) - target * z))
+
+    start = loss(theta)
+    lengths = (0.5**halvings for halvings in range(40))
+    return next((length for length in lengths if loss(theta - length * step) <= start), 0.0)
+
+
+def _intercept(logit: Vector, target: Vector, weight: Vector) -> float:
+    """Return the b whose mean of sigmoid(logit + b) is the mean target: rising in b, so bracketed."""
+    from scipy.optimize import brentq
+
+    share = weight / weight.sum()
+    mean_target = float(share @ target)
+    wanted = _log_odds(mean_target)
+
+    def excess(b: float) -> float:
+        return float(share @ _sigmoid(logit + b)) - mean_target
+
+    return float(brentq(excess, wanted - logit.max() - 1, wanted - logit.min() + 1, xtol=1e-12))
+
+
+def _used(rows: Rows) -> Rows:
+    """Drop the rows that weigh nothing."""
+    used = rows.weight > 0
+    return Rows(label=rows.label[used], prediction=rows.prediction[used], weight=rows.weight[used])
+
+
+def _is_constant(values: Vector) -> bool:
+    """Say whether values differ by rounding alone, so that no slope can be read off them."""
+    return bool(np.ptp(values) <= 1e-9 * (1 + np.abs(values).max()))
+
+
+def _sigmoid(z: Vector) -> Vector:
+    """Return 1 / (1 + exp(-z)) without overflow, exact in both tails."""
+    probability: Vector = np.exp(-np.logaddexp(0, -z))
+    return probability
+
+
+def _log_odds(probability: float) -> float:
+    """Return log(p / (1 - p)) of a probability inside (0, 1)."""
+    return float(np.log(probability) - np.log1p(-probability))
+
+
+def _as_given(result: Vector, given: npt.NDArray[np.generic]) -> FloatArray:
+    """Return result as float32 when that is what came in, else as float64."""
+    return result.astype(np.float32) if given.dtype == np.float32 else result

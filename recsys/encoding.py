@@ -1,0 +1,83 @@
+"""What an encoder has learnt: vocabularies, number statistics and the text model. `features` fits and applies it.
+
+Files in a bundle: `vocabularies/<name>.parquet`, `encoder.json`, and `text.safetensors` with `text_terms.parquet`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from recsys.errors import BundleError
+from recsys.stages import write_json
+from recsys.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberStatistics:
+    """How one number is standardised; fitted on training days, then frozen for the lineage."""
+
+    prior: float
+    """Overall rate or mean that small counts shrink to; 0 for other transforms."""
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextModel:
+    """TF-IDF followed by a truncated SVD: terms [V], idf [V], components [V, T]."""
+
+    terms: tuple[str, ...]
+    idf: np.ndarray
+    components: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderState:
+    """Everything fitted that an encoder needs beside the feature definitions."""
+
+    vocabularies: dict[str, Vocabulary]
+    numbers: dict[str, NumberStatistics]
+    text: TextModel | None = None
+
+    def digest(self) -> dict[str, str]:
+        """Hash each vocabulary; the manifest keeps these."""
+        return {name: vocabulary.digest() for name, vocabulary in self.vocabularies.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write all files into an existing folder."""
+        (folder / "vocabularies").mkdir(exist_ok=True)
+        for name, vocabulary in self.vocabularies.items():
+            vocabulary.save(folder / "vocabularies" / f"{name}.parquet")
+        numbers = {name: [s.prior, s.mean, s.std] for name, s in self.numbers.items()}
+        write_json(folder / "encoder.json", {"numbers": numbers, "vocabularies": list(self.vocabularies)})
+        if self.text is not None:
+            save_file({"idf": self.text.idf, "components": self.text.components}, folder / "text.safetensors")
+            pl.DataFrame({"term": self.text.terms}).write_parquet(folder / "text_terms.parquet")
+
+    @classmethod
+    def load(cls, folder: Path) -> "EncoderState":
+        """Read what `save` wrote.
+
+        Raises: BundleError when a file is missing or is not what its name says.
+        """
+        try:
+            said = json.loads((folder / "encoder.json").read_text())
+            numbers = {n: NumberStatistics(prior=p, mean=m, std=s) for n, (p, m, s) in said["numbers"].items()}
+            names = said["vocabularies"]
+            text = _load_text(folder)
+        except (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+            raise BundleError(f"{folder} holds no readable encoder ({error}); restore the bundle") from error
+        vocabularies = {name: Vocabulary.load(folder / "vocabularies" / f"{name}.parquet") for name in names}
+        return cls(vocabularies=vocabularies, numbers=numbers, text=text)
+
+
+def _load_text(folder: Path) -> TextModel | None:
+    if not (folder / "text.safetensors").is_file():
+        return None
+    arrays = load_file(folder / "text.safetensors")
+    terms = pl.read_parquet(folder / "text_terms.parquet")["term"].to_list()
+    return TextModel(terms=tuple(terms), idf=arrays["idf"], components=arrays["components"])

@@ -1,0 +1,86 @@
+"""Content-addressed stages: a directory named by the hash of its inputs, its manifest written last.
+
+A stage whose manifest exists is done and is skipped; anything else is a temporary folder that the next run
+removes. Nothing is ever half-written under its final name, whatever kills the process.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.errors import DataError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """All stages of one RUNS folder."""
+
+    root: Path
+
+    def run(self, name: str, inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]]) -> Path:
+        """Give the stage's directory, building it unless a finished one has the same inputs.
+
+        Args: inputs: JSON values that determine the output; build: fills the folder it is given and returns
+        what the manifest should say about it.
+        Raises: whatever build raises, after removing what it wrote; DataError when the disk is full.
+        """
+        target = self.root / name / digest(inputs)
+        if (target / MANIFEST).is_file():
+            return target
+        temporary = target.with_name(f".{target.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            temporary.mkdir(parents=True)
+            said = build(temporary)
+            write_json(temporary / MANIFEST, {"stage": name, "inputs": inputs, **said})
+            os.replace(temporary, target)
+        except OSError as error:
+            raise DataError(
+                f"stage {name}: cannot write {error.filename or temporary}: {error.strerror}; free the disk and run "
+                "the same command again: nothing was published"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return target
+
+
+def read_manifest(stage: Path) -> dict[str, Any]:
+    """Read what a finished stage says of itself."""
+    manifest: dict[str, Any] = json.loads((stage / MANIFEST).read_text())
+    return manifest
+
+
+def digest(value: Any) -> str:
+    """Hash a JSON value; equal values give equal names on every machine."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:20]
+
+
+def file_digest(paths: Iterable[Path]) -> str:
+    """Hash files by name and content, in the order given."""
+    hasher = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as stream:
+            hasher.update(f"{path.name}\0".encode() + hashlib.file_digest(stream, "sha256").digest())
+    return hasher.hexdigest()[:20]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(value, stream, indent=1, sort_keys=True, default=str)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
