@@ -4,8 +4,8 @@ Rows travel as columns of numpy arrays: a snapshot frame of a million users and 
 through the same few vectorised lines, so training and serving cannot differ.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -57,6 +57,8 @@ class Encoder:
     text_columns: tuple[str, ...]
     text_dim: int
     timezone: str
+    _text_of: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    """Vectors of texts already seen: the same catalogue is encoded once per day of a chain."""
 
     @classmethod
     def from_config(cls, config: RunConfig, state: EncoderState) -> "Encoder":
@@ -136,7 +138,13 @@ class Encoder:
     def _text(self, items: pl.DataFrame) -> np.ndarray:
         if self.state.text is None:
             return np.zeros((items.height, self.text_dim), np.float32)
-        return embed_text(self.state.text, join_text(items, self.text_columns))
+        texts = join_text(items, self.text_columns)
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._text_of]
+        if fresh:
+            self._text_of.update(zip(fresh, embed_text(self.state.text, fresh), strict=True))
+        if not texts:
+            return np.zeros((0, self.text_dim), np.float32)
+        return np.stack([self._text_of[text] for text in texts])
 
     def _numbers(self, entity: Entity, columns: Columns, rows: int) -> np.ndarray:
         features = self.features.numbers_of(entity)
@@ -279,7 +287,3 @@ def _text_or_none(value: object) -> str | None:
         return None
     return pl.Series([value]).cast(pl.String)[0] if isinstance(value, float) else str(value)
 
-
-__all__: Sequence[str] = (
-    "Encoded", "EncodedEvents", "Encoder", "age_buckets", "fit_encoder", "fit_number", "history_slices", "transform",
-)  # fmt: skip

@@ -1,0 +1,65 @@
+"""What the ranker eats: tensors, and for each embedding table the distinct rows of the step.
+
+Every table is looked up once a step: a batch carries the sorted distinct numbers a step needs (`rows`) and, per
+feature, where each example's row is among them. Candidate and history items share the table `item_id`, so the
+optimiser of a row steps once however often the item occurs.
+
+Shape letters: B examples, L history events, U distinct rows of a table, F numbers, T text dimensions.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negatives:
+    """Catalogue items drawn uniformly, for the retrieval loss; M items."""
+
+    index: dict[str, Tensor]
+    """Item feature -> position in its vocabulary's rows [M]."""
+    numbers_MF: Tensor
+    text_MT: Tensor
+    log_expected_M: Tensor
+    """log of how often each is expected among the step's candidates."""
+    log_expected_B: Tensor
+    """The same for each example's own item."""
+    user_B: Tensor
+    """A number per user: equal for one user's examples."""
+    item_M: Tensor
+    item_B: Tensor
+    """The item's row in the day's snapshot: equal rows are equal items."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One step's inputs; a missing feature is a zero, a missing label is `observed` = False."""
+
+    rows: dict[str, Tensor]
+    """Vocabulary -> distinct numbers [U], ascending."""
+    index: dict[str, Tensor]
+    """Categorical feature -> position in its vocabulary's rows [B]."""
+    item_text_UT: Tensor
+    """Text of the distinct items of `rows["item_id"]`; zeros for numbers without an item of their own."""
+    user_numbers_BF: Tensor
+    item_numbers_BF: Tensor
+    context_numbers_BF: Tensor
+    item_text_BT: Tensor
+    history_index_BL: Tensor
+    history_kind_BL: Tensor
+    """Kind codes; 0 is padding."""
+    history_age_BL: Tensor
+    position_B: Tensor
+    """1 = top of the page; 0 = unknown."""
+    labels: dict[str, Tensor]
+    """Task -> float [B]; meaningless where not observed."""
+    observed: dict[str, Tensor]
+    """Task -> bool [B]."""
+    weight_B: Tensor
+    negatives: Negatives | None = None
+    """Present in training when retrieval is trained."""
+
+    @property
+    def size(self) -> int:
+        """Count the examples."""
+        return self.position_B.shape[0]

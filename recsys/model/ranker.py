@@ -1,0 +1,218 @@
+"""Ranker: looked-up rows and numbers -> logits per task, and unit embeddings for retrieval.
+
+    user ids, numbers, history summary ──────▶ user tower ─▶ e_user ─┐
+    item ids, numbers, text ─────────────────▶ item tower ─▶ e_item ─┤─▶ retrieval: e_user · e_item / τ
+    history × candidate: target attention ───────────────────────────┤
+    context ─────────────────────────────────────────────────────────┴─▶ trunk ─▶ heads
+
+`user_side` runs once per request and `item_side` once per item and bundle; `logits` joins them, for equal
+numbers of both (training) or one user and many items (serving). Both paths are this file.
+
+Shape letters: B examples, L history events, D embedding, A attention, I trunk inputs, U distinct items, T text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.batch import Batch
+from recsys.config import ModelConfig
+from recsys.model.heads import Heads
+from recsys.model.layers import mlp
+from recsys.model.trunks import build_trunk
+from recsys.tasks import TaskSpec
+
+MAX_POSITION = 64
+NUM_AGES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Sizes of everything the ranker is fed; derived from feature definitions, stored in the bundle."""
+
+    user_tables: tuple[tuple[str, str, int], ...]
+    """(feature, vocabulary, dim) in order."""
+    item_tables: tuple[tuple[str, str, int], ...]
+    """The first one is item_id."""
+    context_tables: tuple[tuple[str, str, int], ...]
+    num_user_numbers: int
+    num_item_numbers: int
+    num_context_numbers: int
+    text_dim: int
+    num_history_kinds: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserSide:
+    """What depends on the user alone; leading size B, or 1 when serving."""
+
+    input_BI: Tensor
+    embedding_BD: Tensor
+    keys_BLA: Tensor
+    values_BLA: Tensor
+    mask_BL: Tensor
+    id_BD: Tensor
+
+    def repeat(self, num: int) -> "UserSide":
+        """View one user as `num` equal rows without copying the history."""
+        if self.input_BI.shape[0] == num:
+            return self
+        return UserSide(
+            self.input_BI.expand(num, -1),
+            self.embedding_BD.expand(num, -1),
+            self.keys_BLA,
+            self.values_BLA,
+            self.mask_BL,
+            self.id_BD.expand(num, -1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSide:
+    """What depends on the item alone."""
+
+    input_BI: Tensor
+    embedding_BD: Tensor
+    query_BA: Tensor
+    id_BD: Tensor
+
+    def take(self, rows: Tensor) -> "ItemSide":
+        """Select items by row."""
+        return ItemSide(self.input_BI[rows], self.embedding_BD[rows], self.query_BA[rows], self.id_BD[rows])
+
+
+class Ranker(nn.Module):
+    """Everything but the embedding tables."""
+
+    def __init__(self, inputs: Inputs, tasks: Sequence[TaskSpec], config: ModelConfig) -> None:
+        """Build all parts from their sizes."""
+        super().__init__()
+        self.inputs, self.specs = inputs, tuple(tasks)
+        item_dim, a = inputs.item_tables[0][2], config.attention_dim
+        self.project_text = nn.Linear(inputs.text_dim, item_dim, bias=False) if inputs.text_dim else None
+        self.query = nn.Linear(item_dim, a, bias=False)
+        self.key = nn.Linear(item_dim, a, bias=False)
+        self.value = nn.Linear(item_dim, a, bias=False)
+        self.kind = nn.Embedding(inputs.num_history_kinds + 1, a, padding_idx=0)
+        self.age = nn.Embedding(NUM_AGES, a)
+        self.event_score = nn.Linear(a, 1)
+        self.num_user_in = sum(d for *_, d in inputs.user_tables) + inputs.num_user_numbers + a
+        num_item_in = sum(d for *_, d in inputs.item_tables) + inputs.num_item_numbers
+        num_context = sum(d for *_, d in inputs.context_tables) + inputs.num_context_numbers
+        self.user_tower = nn.Sequential(
+            mlp(self.num_user_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
+        )
+        self.item_tower = nn.Sequential(
+            mlp(num_item_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
+        )
+        self.project_id = nn.Linear(self._user_id_dim() or item_dim, item_dim, bias=False)
+        num_trunk_in = self.num_user_in + num_item_in + num_context + 2 * a + config.embedding_dim + item_dim + 3
+        self.trunk = build_trunk(
+            config.trunk.name,
+            num_trunk_in,
+            [t.name for t in tasks],
+            config.trunk.hidden,
+            config.trunk.num_experts,
+            config.dropout,
+        )
+        self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
+        self.position = nn.Embedding(MAX_POSITION + 1, len(self.specs), padding_idx=0)
+        nn.init.zeros_(self.position.weight)
+        self.use_position = config.position_bias
+
+    def forward(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], UserSide, ItemSide]:
+        """Give logits [B] per task, and both sides for the retrieval loss; position bias included."""
+        user = self.user_side(batch, rows)
+        item = self.item_side(self.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
+        context = self.context(self.looked_up(batch, rows, "context"), batch.context_numbers_BF)
+        return self.logits(user, item, context, self._position_bias(batch.position_B)), user, item
+
+    def looked_up(self, batch: Batch, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
+        """Select the rows [B, D] of an entity's categorical features, in order."""
+        tables = {
+            "user": self.inputs.user_tables, "item": self.inputs.item_tables, "context": self.inputs.context_tables
+        }[entity]  # fmt: skip
+        return [rows[vocabulary][batch.index[feature]] for feature, vocabulary, _ in tables]
+
+    def user_side(self, batch: Batch, rows: Mapping[str, Tensor]) -> UserSide:
+        """Encode users and their histories."""
+        # Keys and values are made once per distinct item of the step and then gathered.
+        items_UD = self._item_row(rows["item_id"], batch.item_text_UT)
+        event_BLA = self.kind(batch.history_kind_BL) + self.age(batch.history_age_BL)
+        keys_BLA = self.key(items_UD)[batch.history_index_BL] + event_BLA
+        values_BLA = self.value(items_UD)[batch.history_index_BL] + event_BLA
+        mask_BL = batch.history_kind_BL > 0
+        summary_BA = _pool(self.event_score(keys_BLA).squeeze(-1), values_BLA, mask_BL)
+        ids = self.looked_up(batch, rows, "user")
+        input_BI = torch.cat([*ids, batch.user_numbers_BF, summary_BA], dim=1)
+        id_BD = ids[0] if self._user_id_dim() else torch.zeros(batch.size, self.project_id.in_features)
+        return UserSide(
+            input_BI,
+            functional.normalize(self.user_tower(input_BI), dim=1),
+            keys_BLA,
+            values_BLA,
+            mask_BL,
+            self.project_id(id_BD),
+        )
+
+    def item_side(self, ids: Sequence[Tensor], numbers_BF: Tensor, text_BT: Tensor) -> ItemSide:
+        """Encode items from their looked-up rows (item_id first), numbers and text."""
+        own_BD = self._item_row(ids[0], text_BT)
+        input_BI = torch.cat([own_BD, *ids[1:], numbers_BF], dim=1)
+        embedding_BD = functional.normalize(self.item_tower(input_BI), dim=1)
+        return ItemSide(input_BI, embedding_BD, self.query(own_BD), own_BD)
+
+    def context(self, ids: Sequence[Tensor], numbers_BF: Tensor) -> Tensor:
+        """Concatenate a request's context inputs [B, C]."""
+        return torch.cat([*ids, numbers_BF], dim=1)
+
+    def logits(
+        self, user: UserSide, item: ItemSide, context_BI: Tensor, bias: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Join the sides: one user row per item row, or one user for all items."""
+        num = item.input_BI.shape[0]
+        user = user.repeat(num)
+        scores_BL = (user.keys_BLA @ item.query_BA.unsqueeze(-1)).squeeze(-1) / item.query_BA.shape[1] ** 0.5
+        attended_BA = _pool(scores_BL, user.values_BLA, user.mask_BL)
+        cross_BD = user.embedding_BD * item.embedding_BD
+        id_cross_BD = user.id_BD * item.id_BD
+        x_BI = torch.cat(
+            [
+                user.input_BI,
+                item.input_BI,
+                context_BI.expand(num, -1),
+                attended_BA,
+                attended_BA * item.query_BA,
+                cross_BD,
+                id_cross_BD,
+                cross_BD.sum(dim=1, keepdim=True),
+                id_cross_BD.sum(dim=1, keepdim=True),
+                (attended_BA * item.query_BA).sum(dim=1, keepdim=True),
+            ],
+            dim=1,
+        )
+        zero = torch.zeros(num)
+        return self.heads(self.trunk(x_BI), bias or {t.name: zero for t in self.specs})
+
+    def _item_row(self, row_BD: Tensor, text_BT: Tensor) -> Tensor:
+        return row_BD if self.project_text is None else row_BD + self.project_text(text_BT)
+
+    def _position_bias(self, position_B: Tensor) -> dict[str, Tensor]:
+        weight_BK = self.position(position_B.clamp(max=MAX_POSITION) if self.use_position else position_B * 0)
+        return {t.name: weight_BK[:, k] for k, t in enumerate(self.specs)}
+
+    def _user_id_dim(self) -> int:
+        tables = self.inputs.user_tables
+        return tables[0][2] if tables and tables[0][0] == "user_id" else 0
+
+
+def _pool(scores_BL: Tensor, values_BLA: Tensor, mask_BL: Tensor) -> Tensor:
+    """Average values by softmax of scores over the unmasked events and one empty event of score 0."""
+    scores_BL = scores_BL.masked_fill(~mask_BL, -torch.inf)
+    padded = functional.pad(scores_BL, (1, 0))
+    weights_BL = padded.softmax(dim=1)[:, 1:]
+    # [B, 1, L] @ [B or 1, L, A]
+    return (weights_BL.unsqueeze(1) @ values_BLA).squeeze(1)

@@ -1,0 +1,269 @@
+"""Day snapshots -> encoded shards -> batches. A batch is a few gathers from contiguous arrays, nothing per row.
+
+Days are visited in order and shuffled inside, so memory holds one day's arrays at a time when the shards come
+from a generator, and the newest day is learnt last.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from features.build import item_rows, user_rows
+from features.encode import Encoded, EncodedEvents, Encoder, history_slices
+from features.labels import make_labels
+from recsys.batch import Batch, Negatives
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One day's examples [N], encoded. Entity arrays have one extra last row: "nothing known"."""
+
+    day: date
+    frame: pl.DataFrame
+    """impression_id, request_id, user_id, item_id, shown_at, position, … in the order of the arrays."""
+    users: Encoded
+    items: Encoded
+    contexts: Encoded
+    user_row: np.ndarray
+    item_row: np.ndarray
+    user_key: np.ndarray
+    shown_at: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    events: EncodedEvents
+    position: np.ndarray
+    labels: dict[str, np.ndarray]
+    """Task -> float32 [N]; NaN = not known."""
+    weight: np.ndarray
+    """1 / sampling rate: how many impressions of the real stream each row stands for."""
+
+    @property
+    def size(self) -> int:
+        """Count the examples."""
+        return self.user_row.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchSettings:
+    """How batches are cut and what training adds to them."""
+
+    batch_size: int
+    history_length: int
+    shuffle: bool = False
+    id_dropout: float = 0.0
+    num_uniform: int = 0
+    tasks: tuple[str, ...] = ()
+
+
+def label_days(
+    snapshots: Sequence[DaySnapshot], tasks: Sequence[TaskSpec], as_of: datetime, chosen: Iterable[date]
+) -> tuple[dict[date, pl.DataFrame], dict[str, int]]:
+    """Label the chosen days as known at an instant; later snapshots in the list hold their late feedback."""
+    found: dict[date, pl.DataFrame] = {}
+    contradictions: dict[str, int] = {}
+    wanted = set(chosen)
+    for i, snapshot in enumerate(snapshots):
+        if snapshot.day not in wanted:
+            continue
+        feedback = pl.concat([s.table("feedback") for s in snapshots[i:]], how="diagonal_relaxed")
+        labels, wrong = make_labels(snapshot.table("examples"), feedback, tasks, as_of)
+        found[snapshot.day] = labels
+        for task, count in wrong.items():
+            contradictions[task] = contradictions.get(task, 0) + count
+    return found, contradictions
+
+
+def encode_shard(
+    encoder: Encoder,
+    snapshot: DaySnapshot,
+    previous: DaySnapshot | None,
+    labels: pl.DataFrame,
+    tasks: Sequence[TaskSpec],
+) -> Shard:
+    """Encode one day with yesterday's published values and today's live ones."""
+    examples = snapshot.table("examples")
+    users, items = user_rows(previous, snapshot), item_rows(previous, snapshot)
+    contexts = encoder.with_clock(examples, "shown_at")
+    joined = examples.select("impression_id").join(labels, on="impression_id", how="left", maintain_order="left")
+    return Shard(
+        day=snapshot.day,
+        frame=examples.drop("history_start", "history_stop"),
+        users=_with_unknown(encoder, "user", users),
+        items=_with_unknown(encoder, "item", items),
+        contexts=encoder.encode("context", contexts),
+        user_row=_rows(examples["user_id"], users["user_id"]),
+        item_row=_rows(examples["item_id"], items["item_id"]),
+        user_key=examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
+        shown_at=examples["shown_at"].dt.epoch("ms").to_numpy(),
+        start=examples["history_start"].to_numpy(),
+        stop=examples["history_stop"].to_numpy(),
+        events=encoder.events(snapshot.table("events")),
+        position=examples["position"].to_numpy().astype(np.int64),
+        labels={t.name: _labels(joined, t.label) for t in tasks},
+        weight=(1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
+    )
+
+
+def text_by_number(encoder: Encoder, items: pl.DataFrame) -> Tensor:
+    """Give text vectors [V, T] by item number, for items in histories; zeros where a number has no item."""
+    encoded = encoder.encode("item", items)
+    table = torch.zeros(encoder.state.vocabularies["item_id"].size, encoded.text.shape[1])
+    own = encoded.ids[:, 0] >= encoder.state.vocabularies["item_id"].num_reserved
+    table[torch.from_numpy(encoded.ids[own, 0])] = torch.from_numpy(encoded.text[own])
+    return table
+
+
+class Batcher:
+    """Cuts shards into batches of one encoder."""
+
+    def __init__(self, encoder: Encoder, text_VT: Tensor, settings: BatchSettings) -> None:
+        """Prepare the per-vocabulary scratch arrays that finding distinct rows needs."""
+        self.encoder, self.text_VT, self.settings = encoder, text_VT, settings
+        self._slot = {n: np.zeros(v.size, np.int64) for n, v in encoder.state.vocabularies.items()}
+        self._names = {
+            entity: [(f.name, f.vocabulary) for f in encoder.features.categorical_of(entity)]  # type: ignore[arg-type]
+            for entity in ("user", "item", "context")
+        }
+
+    def batches(self, shard: Shard, rng: np.random.Generator, popularity: np.ndarray | None = None) -> Iterator[Batch]:
+        """Cut one shard into near-equal batches.
+
+        Args: popularity: share of positives per item row [I + 1], for the retrieval loss's sampling correction.
+        """
+        order = rng.permutation(shard.size) if self.settings.shuffle else np.arange(shard.size)
+        for rows in np.array_split(order, max(1, -(-shard.size // self.settings.batch_size))):
+            if rows.size:
+                yield self._batch(shard, rows, rng, popularity)
+
+    def _batch(
+        self, shard: Shard, rows: np.ndarray, rng: np.random.Generator, popularity: np.ndarray | None
+    ) -> Batch:
+        user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
+        context = shard.contexts.take(rows)
+        item_ids = self._hide(item.ids, "item", rng)
+        user_ids = self._hide(user.ids, "user", rng)
+        history = history_slices(
+            shard.start[rows], shard.stop[rows], self.settings.history_length, shard.shown_at[rows], shard.events
+        )
+        drawn = rng.integers(0, shard.items.ids.shape[0] - 1, self.settings.num_uniform) if popularity is not None else None
+        negative = shard.items.take(drawn) if drawn is not None else None
+        numbers, index = self._distinct(user_ids, item_ids, context.ids, history[0], negative)
+        return Batch(
+            rows=numbers,
+            index={name: t for name, t in index.items() if not name.startswith(("history:", "negative:"))},
+            item_text_UT=self.text_VT[numbers["item_id"]],
+            user_numbers_BF=torch.from_numpy(user.numbers),
+            item_numbers_BF=torch.from_numpy(item.numbers),
+            context_numbers_BF=torch.from_numpy(context.numbers),
+            item_text_BT=torch.from_numpy(item.text),
+            history_index_BL=index["history:item_id"].reshape(history[0].shape),
+            history_kind_BL=torch.from_numpy(history[1]),
+            history_age_BL=torch.from_numpy(history[2]),
+            position_B=torch.from_numpy(shard.position[rows]),
+            labels={t: torch.from_numpy(np.nan_to_num(shard.labels[t][rows])) for t in self.settings.tasks},
+            observed={t: torch.from_numpy(~np.isnan(shard.labels[t][rows])) for t in self.settings.tasks},
+            weight_B=torch.from_numpy(shard.weight[rows]),
+            negatives=None
+            if negative is None or drawn is None or popularity is None
+            else self._negatives(shard, rows, drawn, negative, index, popularity),
+        )
+
+    def _negatives(
+        self,
+        shard: Shard,
+        rows: np.ndarray,
+        drawn: np.ndarray,
+        negative: Encoded,
+        index: dict[str, Tensor],
+        popularity: np.ndarray,
+    ) -> Negatives:
+        # Expected copies of an item among the step's candidates: from the positives and from the uniform draw.
+        expected = np.log(popularity * rows.size + self.settings.num_uniform / (shard.items.ids.shape[0] - 1))
+        item_row = shard.item_row[rows]
+        return Negatives(
+            index={name: index[f"negative:{name}"] for name, _ in self._names["item"]},
+            numbers_MF=torch.from_numpy(negative.numbers),
+            text_MT=torch.from_numpy(negative.text),
+            log_expected_M=torch.from_numpy(expected[drawn].astype(np.float32)),
+            log_expected_B=torch.from_numpy(expected[item_row].astype(np.float32)),
+            user_B=torch.from_numpy(shard.user_key[rows]),
+            item_M=torch.from_numpy(drawn),
+            item_B=torch.from_numpy(item_row),
+        )
+
+    def _hide(self, ids: np.ndarray, entity: str, rng: np.random.Generator) -> np.ndarray:
+        """Hide the entity's own id on a share of rows; attributes stay."""
+        names = [name for name, _ in self._names[entity]]
+        if self.settings.id_dropout and f"{entity}_id" in names:
+            ids = ids.copy()
+            ids[rng.random(ids.shape[0]) < self.settings.id_dropout, names.index(f"{entity}_id")] = 0
+        return ids
+
+    def _distinct(
+        self, user: np.ndarray, item: np.ndarray, context: np.ndarray, history: np.ndarray, negative: Encoded | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Find each table's distinct numbers and where every use of them points."""
+        uses: dict[str, dict[str, np.ndarray]] = {"item_id": {"history:item_id": history.ravel()}}
+        for entity, ids in (("user", user), ("item", item), ("context", context)):
+            for i, (name, vocabulary) in enumerate(self._names[entity]):
+                uses.setdefault(vocabulary, {})[name] = ids[:, i]
+        if negative is not None:
+            for i, (name, vocabulary) in enumerate(self._names["item"]):
+                uses[vocabulary][f"negative:{name}"] = negative.ids[:, i]
+        rows: dict[str, Tensor] = {}
+        index: dict[str, Tensor] = {}
+        for vocabulary, named in uses.items():
+            slot = self._slot[vocabulary]
+            for numbers in named.values():
+                slot[numbers] = 1
+            distinct = np.flatnonzero(slot)
+            slot[distinct] = np.arange(distinct.size)
+            for name, numbers in named.items():
+                index[name] = torch.from_numpy(slot[numbers])
+            slot[distinct] = 0
+            rows[vocabulary] = torch.from_numpy(distinct)
+        return rows, index
+
+
+def positive_share(shards: Iterable[Shard], task: str, num_items: Callable[[Shard], int]) -> np.ndarray:
+    """Give each item's share of positives by item number, smoothed so that unseen items have a small one."""
+    counts = np.zeros(0)
+    for shard in shards:
+        counts = np.zeros(num_items(shard)) if counts.size == 0 else counts
+        positive = shard.labels[task] == 1
+        counts += np.bincount(shard.items.ids[shard.item_row[positive], _ITEM_ID], minlength=counts.size)
+    return (counts + 0.1) / (counts.sum() + 0.1 * counts.size)
+
+
+_ITEM_ID = 0
+
+
+def _with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:
+    """Encode a frame and append the row of an entity that nothing is known of."""
+    one = encoder.encode_one(entity, {})  # type: ignore[arg-type]
+    many = encoder.encode(entity, frame)  # type: ignore[arg-type]
+    return Encoded(
+        ids=np.concatenate([many.ids, one.ids]),
+        numbers=np.concatenate([many.numbers, one.numbers]),
+        text=np.concatenate([many.text, np.zeros((1, many.text.shape[1]), np.float32)]),
+    )
+
+
+def _rows(wanted: pl.Series, known: pl.Series) -> np.ndarray:
+    """Find each id's row among the known ones; the row after the last stands for unknown."""
+    table = pl.DataFrame({"id": known, "row": np.arange(known.len(), dtype=np.int64)})
+    found = wanted.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["row"]
+    rows: np.ndarray = found.fill_null(known.len()).to_numpy()
+    return rows
+
+
+def _labels(joined: pl.DataFrame, column: str) -> np.ndarray:
+    values: np.ndarray = joined[column].cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
+    return values

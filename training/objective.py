@@ -1,0 +1,58 @@
+"""Logits, labels, observed -> one loss per task, and the two towers' retrieval loss."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recsys.batch import Batch
+from recsys.model.heads import HEAD_KINDS
+from recsys.model.ranker import ItemSide, Ranker, UserSide
+from recsys.tasks import TaskSpec
+
+RETRIEVAL = "retrieval"
+
+
+def task_losses(logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
+    """Average each task's loss over its observed examples; a task observed nowhere gives 0."""
+    losses: dict[str, Tensor] = {}
+    for task in tasks:
+        observed = batch.observed[task.name]
+        loss_B = HEAD_KINDS[task.head].loss(logits[task.name], batch.labels[task.name], task)
+        losses[task.name] = torch.where(observed, loss_B, 0.0).sum() / observed.sum().clamp(min=1)
+    return losses
+
+
+def retrieval_loss(
+    ranker: Ranker,
+    batch: Batch,
+    rows: Mapping[str, Tensor],
+    user: UserSide,
+    item: ItemSide,
+    task: str,
+    temperature: float,
+) -> Tensor:
+    """Sampled softmax of each positive against the step's other positives and uniform catalogue items.
+
+    Logits are s / τ - log(expected copies in the candidate set); duplicates of the positive and the user's other
+    positives are masked. Source: Yi et al., RecSys 2019; mixed negatives: Yang et al., WWW 2020.
+    """
+    negatives = batch.negatives
+    positive = (batch.observed[task] & (batch.labels[task] > 0.5)).nonzero().squeeze(1)
+    if negatives is None or positive.numel() == 0:
+        return torch.zeros(())
+    drawn = ranker.item_side(
+        [rows[vocabulary][negatives.index[name]] for name, vocabulary, _ in ranker.inputs.item_tables],
+        negatives.numbers_MF,
+        negatives.text_MT,
+    )
+    candidates_CD = torch.cat([item.embedding_BD[positive], drawn.embedding_BD])
+    correction_C = torch.cat([negatives.log_expected_B[positive], negatives.log_expected_M])
+    logits_PC = user.embedding_BD[positive] @ candidates_CD.T / temperature - correction_C
+    item_P, user_P = negatives.item_B[positive], negatives.user_B[positive]
+    same_item = item_P[:, None] == torch.cat([item_P, negatives.item_M])[None, :]
+    other_positive = functional.pad(user_P[:, None] == user_P[None, :], (0, negatives.item_M.numel()))
+    own = torch.eye(positive.numel(), candidates_CD.shape[0], dtype=torch.bool)
+    logits_PC = logits_PC.masked_fill((same_item | other_positive) & ~own, -torch.inf)
+    return functional.cross_entropy(logits_PC, torch.arange(positive.numel()))

@@ -1,0 +1,149 @@
+"""fit(ranker, tables, batches) -> TrainLog. Reads no file, parses no flag; the same for one process or many."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from queue import Queue
+from threading import Thread
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from recsys.batch import Batch
+from recsys.model.embeddings import Tables
+from recsys.model.ranker import Ranker
+from recsys.tasks import TaskSpec
+from training.balancing import Balancer
+from training.objective import RETRIEVAL, retrieval_loss, task_losses
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class TrainLog:
+    """What a fit did: mean loss per task and part of the run, rows and seconds."""
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    steps: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+    def mean_losses(self, last: int = 50) -> dict[str, float]:
+        """Average the last steps' losses."""
+        tail = self.losses[-last:]
+        return {k: float(np.mean([step[k] for step in tail])) for k in tail[0]} if tail else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """Learning rates and the retrieval loss."""
+
+    learning_rate: float
+    weight_decay: float
+    retrieval_task: str | None
+    temperature: float
+    total_steps: int
+    warmup_steps: int = 0
+
+
+def fit(
+    ranker: Ranker,
+    tables: Tables,
+    batches: Iterable[Batch],
+    balancer: Balancer,
+    tasks: Sequence[TaskSpec],
+    settings: FitSettings,
+    on_step: Callable[[int], None] = lambda _rows: None,
+) -> TrainLog:
+    """Make one optimiser step per batch.
+
+    The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then the
+    tables step once. Raises: FloatingPointError when a loss is not finite.
+    """
+    ranker.train()
+    parameters = list(ranker.parameters())
+    dense = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    log, began = TrainLog(), time.perf_counter()
+    for batch in ahead(batches):
+        for group in dense.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(log.steps, settings)
+        rows = tables.lookup(batch.rows)
+        logits, user, item = ranker(batch, rows)
+        losses = task_losses(logits, batch, tasks)
+        if settings.retrieval_task is not None:
+            losses[RETRIEVAL] = retrieval_loss(
+                ranker, batch, rows, user, item, settings.retrieval_task, settings.temperature
+            )
+        dense.zero_grad()
+        balancer.backward(losses, parameters, list(rows.values()))
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+        dense.step()
+        tables.step(batch.rows, rows)
+        values = {k: float(v.detach()) for k, v in losses.items()}
+        if not all(math.isfinite(v) for v in values.values()):
+            raise FloatingPointError(f"loss is not finite at step {log.steps}: {values}; lower the learning rates")
+        log.losses.append(values)
+        log.steps += 1
+        log.rows += batch.size
+        on_step(batch.size)
+    log.seconds = time.perf_counter() - began
+    return log
+
+
+@torch.no_grad()
+def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
+    """Give logits float32 [N] per task, position bias off."""
+    ranker.eval()
+    found: dict[str, list[np.ndarray]] = {t.name: [] for t in ranker.specs}
+    for batch in ahead(batches):
+        rows = tables.lookup(batch.rows)
+        user = ranker.user_side(batch, rows)
+        item = ranker.item_side(ranker.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
+        context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
+        for task, values in ranker.logits(user, item, context).items():
+            found[task].append(values.numpy())
+    return {task: np.concatenate(parts) if parts else np.zeros(0, np.float32) for task, parts in found.items()}
+
+
+def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
+    """Produce items in a background thread, a few ahead of their use; the producer's error is raised here."""
+    queue: Queue[tuple[str, object]] = Queue(maxsize=depth)
+    stopped = False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if stopped:
+                    return
+                queue.put(("item", item))
+            queue.put(("end", None))
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+            queue.put(("error", error))
+
+    thread = Thread(target=produce, daemon=True)
+    thread.start()
+    try:
+        while True:
+            what, value = queue.get()
+            if what == "end":
+                return
+            if what == "error":
+                raise value  # type: ignore[misc]
+            yield value  # type: ignore[misc]
+    finally:
+        stopped = True
+        while thread.is_alive() and not queue.empty():
+            queue.get_nowait()
+        thread.join(timeout=5)
+
+
+def _schedule(step: int, settings: FitSettings) -> float:
+    """Warm up linearly, then decay linearly to a tenth."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.total_steps - settings.warmup_steps)
+    return 1.0 - 0.9 * min(done, 1.0)
