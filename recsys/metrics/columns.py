@@ -103,8 +103,14 @@ def group_codes(name: str, group: npt.ArrayLike, num_rows: int) -> tuple[IntVect
 
 def ratio(numerator: Vector, denominator: Vector) -> Vector:
     """Divide entry by entry, NaN where denominator is 0."""
-    undefined = np.full(denominator.shape, np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator != 0)
+    quotient: Vector = np.full(denominator.shape, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    return quotient
+
+
+def group_sums(values: Vector, codes: IntVector) -> Vector:
+    """Add values [N] up by group: codes [N] >= 0 -> sums [max code + 1]."""
+    return np.bincount(codes, weights=values).astype(np.float64, copy=False)
 
 
 def same_length(name: str, values: npt.NDArray[np.generic], num_rows: int) -> None:

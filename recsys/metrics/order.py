@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.metrics.columns import IntVector, Mask, Rows, Vector, ratio
+from recsys.metrics.columns import IntVector, Mask, Rows, Vector, group_sums, ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +69,8 @@ def user_aucs(rows: Rows, user: IntVector) -> tuple[Vector, Vector]:
     Args: user [N] in 0..U-1, none empty.
     """
     order = order_by_prediction(rows.prediction, user)
-    weight_U: Vector = np.bincount(user, weights=rows.weight)
-    return segment_aucs(order, *class_weights(rows, order)), weight_U
+    auc_U = segment_aucs(order, *class_weights(rows, order))
+    return auc_U, group_sums(rows.weight, user)
 
 
 def _changes(values: Vector | IntVector) -> Mask:

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import ConfigError
-from recsys.metrics.columns import IntVector, Rows, checked, checked_binary, checked_probability, group_codes
+from recsys.metrics.columns import (
+    IntVector,
+    Rows,
+    checked,
+    checked_binary,
+    checked_probability,
+    group_codes,
+    group_sums,
+)
 from recsys.metrics.losses import entropy, mean_loss, row_absolute_error, row_log_loss, row_squared_error
 from recsys.metrics.order import class_weights, order_by_prediction, segment_aucs, user_aucs
 
@@ -118,7 +126,7 @@ def ece(
     """
     rows = checked_probability(label, prediction, weight)
     bins = equal_mass_bins(rows, num_bins)
-    gap = np.bincount(bins, weights=rows.weight * (rows.label - rows.prediction))
+    gap = group_sums(rows.weight * (rows.label - rows.prediction), bins)
     return float(np.abs(gap).sum() / rows.weight.sum())
 
 

@@ -150,7 +150,7 @@ def _ranked(ranked: npt.ArrayLike) -> IntMatrix:
 
 
 def _ragged(offsets: npt.ArrayLike, codes: npt.ArrayLike, num_users: int) -> tuple[IntVector, IntVector]:
-    """Return (offsets [U + 1], codes) as int64, refusing offsets that cut codes into other than num_users lists."""
+    """Return (offsets [U + 1], codes) as int64; offsets must cut codes into num_users lists."""
     starts, relevant = np.asarray(offsets, dtype=np.int64), np.asarray(codes, dtype=np.int64)
     if starts.shape != (num_users + 1,):
         raise DataError(f"offsets has shape {starts.shape}; {num_users} users need {num_users + 1}")
