@@ -1,0 +1,270 @@
+"""Bootstrap: the value it reports, the pairing, the coverage of its intervals, and the rule for NaN."""
+
+import math
+from time import process_time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.errors import ConfigError, DataError
+from recsys.metrics import pointwise
+from recsys.metrics.inference import (
+    Effect,
+    bootstrap_interval,
+    bootstrap_mean_interval,
+    paired_bootstrap,
+    paired_bootstrap_means,
+)
+from recsys.metrics.pooled import POOLED_METRICS
+
+
+def seeded(seed=0):
+    return np.random.default_rng(seed)
+
+
+def shop(generator, num_users=300, rows_per_user=6):
+    """Draw user, label, a good prediction, a worse one on a coarse grid, and a weight."""
+    num_rows = num_users * rows_per_user
+    user = generator.permutation(np.repeat(np.arange(num_users), rows_per_user))
+    good = generator.uniform(0.05, 0.95, num_rows)
+    label = (generator.random(num_rows) < good).astype(int)
+    worse = np.clip(good + generator.normal(0, 0.3, num_rows), 0.01, 0.99).round(2)
+    return user, label, good, worse, generator.uniform(0.5, 2, num_rows)
+
+
+def on_all_rows(metric, label, prediction, user, weight):
+    if metric == "gauc":
+        return pointwise.gauc(label, prediction, user, weight).value
+    return getattr(pointwise, metric)(label, prediction, weight)
+
+
+@pytest.mark.parametrize("metric", POOLED_METRICS)
+def test_values_are_those_of_pointwise(metric):
+    user, label, good, worse, weight = shop(seeded())
+    effect = paired_bootstrap(
+        metric, label, worse, good, user, generator=seeded(), weight=weight, replicates=100
+    )
+    assert effect.a == pytest.approx(on_all_rows(metric, label, worse, user, weight), abs=1e-12)
+    assert effect.b == pytest.approx(on_all_rows(metric, label, good, user, weight), abs=1e-12)
+    assert effect.diff == effect.b - effect.a
+    assert effect.ci_low < effect.diff < effect.ci_high
+    assert effect.verdict == "b better"
+    assert effect.p_value < 0.05
+    assert (effect.num_users, effect.num_rows, effect.replicates) == (300, 1800, 100)
+
+
+@pytest.mark.parametrize("metric", POOLED_METRICS)
+def test_swapping_the_systems_flips_everything(metric):
+    user, label, good, worse, _ = shop(seeded())
+    one = paired_bootstrap(metric, label, worse, good, user, generator=seeded(), replicates=99)
+    two = paired_bootstrap(metric, label, good, worse, user, generator=seeded(), replicates=99)
+    assert (two.ci_low, two.ci_high) == pytest.approx((-one.ci_high, -one.ci_low))
+    assert (two.diff, two.p_value) == (-one.diff, one.p_value)
+    assert two.verdict == "a better"
+
+
+@pytest.mark.parametrize("metric", POOLED_METRICS)
+def test_a_draw_is_the_metric_on_the_drawn_users_rows(metric):
+    user, label, _, worse, weight = shop(seeded(), num_users=20)
+    pooled = POOLED_METRICS[metric]
+    drawn = np.bincount(seeded(1).integers(20, size=20), minlength=20)
+    found = pooled.statistic(pooled.check(label, worse, weight), user)(drawn.astype(float))
+    rows = np.concatenate([np.flatnonzero(user == u) for u in range(20) for _ in range(drawn[u])])
+    expected = on_all_rows(metric, label[rows], worse[rows], user[rows], weight[rows])
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_same_predictions_show_no_evidence():
+    user, label, good, _, _ = shop(seeded())
+    effect = paired_bootstrap("auc", label, good, 2 * good - 5, user, generator=seeded(), replicates=50)
+    assert (effect.diff, effect.ci_low, effect.ci_high, effect.p_value) == (0, 0, 0, 1)
+    assert effect.verdict == "no evidence"
+
+
+def test_users_may_be_strings():
+    user, label, good, worse, _ = shop(seeded(), num_users=9)
+    named = np.array([f"user-{u}" for u in user])
+    one = paired_bootstrap("mae", label, good, worse, user, generator=seeded(), replicates=20)
+    assert paired_bootstrap("mae", label, good, worse, named, generator=seeded(), replicates=20) == one
+
+
+def test_equal_generators_give_equal_effects():
+    a, b = seeded(1).normal(size=(2, 50))
+    one = paired_bootstrap_means("ndcg", a, b, generator=seeded(2), replicates=50)
+    assert paired_bootstrap_means("ndcg", a, b, generator=seeded(2), replicates=50) == one
+    assert paired_bootstrap_means("ndcg", a, b, generator=seeded(3), replicates=50) != one
+
+
+def test_pairing_sees_a_small_difference_between_noisy_users():
+    a = seeded(1).normal(0, 10, size=200)
+    effect = paired_bootstrap_means("ndcg", a, a + 0.1, generator=seeded(), replicates=100)
+    assert (effect.ci_low, effect.ci_high) == pytest.approx((0.1, 0.1))
+    assert effect.verdict == "b better"
+    assert effect.p_value == pytest.approx(2 / 101)
+
+
+def test_interval_of_a_mean_is_the_normal_one():
+    values = seeded(1).normal(3, 2, size=2000)
+    interval = bootstrap_mean_interval("ndcg", values, generator=seeded(), replicates=2000)
+    half = 1.96 * values.std() / math.sqrt(values.size)
+    assert interval.value == pytest.approx(values.mean())
+    expected = (values.mean() - half, values.mean() + half)
+    assert (interval.ci_low, interval.ci_high) == pytest.approx(expected, abs=half / 5)
+
+
+def test_a_wider_level_gives_a_wider_interval():
+    user, label, good, _, _ = shop(seeded())
+    wide, narrow = (
+        bootstrap_interval("auc", label, good, user, generator=seeded(), replicates=200, level=level)
+        for level in (0.99, 0.5)
+    )
+    assert wide.ci_low < narrow.ci_low < narrow.value < narrow.ci_high < wide.ci_high
+    assert wide.value == pytest.approx(pointwise.auc(label, good))
+    assert (wide.num_users, wide.num_rows, wide.level) == (300, 1800, 0.99)
+
+
+def test_weighted_mean_over_users_by_hand():
+    effect = paired_bootstrap_means("gauc", [1, 0], [0, 0], weight=[3, 1], generator=seeded(), replicates=5)
+    assert (effect.a, effect.b, effect.diff) == (0.75, 0, -0.75)
+
+
+def test_users_without_a_value_for_both_are_left_out():
+    a, b = [1, np.nan, 3, 5], [2, 2, np.nan, 6]
+    effect = paired_bootstrap_means("ndcg", a, b, generator=seeded(), replicates=50)
+    assert (effect.a, effect.b, effect.num_users, effect.num_rows) == (3, 4, 2, 2)
+
+
+def test_draws_without_both_classes_are_left_out_and_counted():
+    # The one positive user of 20 is missing from (19/20)^20 = 36 % of the draws: too many for an interval.
+    label = np.eye(1, 20)[0]
+    interval = bootstrap_interval(
+        "auc", label, seeded(1).random(20), np.arange(20), generator=seeded(), replicates=200
+    )
+    assert 110 < interval.replicates < 150
+    assert math.isnan(interval.ci_low)
+    assert math.isnan(interval.ci_high)
+
+
+def test_few_undefined_draws_still_give_an_interval():
+    # Four positive users of 20 are all missing from (16/20)^20 = 1 % of the draws.
+    label = (np.arange(20) < 4).astype(int)
+    interval = bootstrap_interval(
+        "auc", label, seeded(1).random(20), np.arange(20), generator=seeded(), replicates=500
+    )
+    assert 480 < interval.replicates < 500
+    assert interval.ci_low < interval.value < interval.ci_high
+
+
+@pytest.mark.parametrize("metric", ["auc", "gauc", "normalised_entropy"])
+def test_a_metric_not_defined_gives_no_evidence(metric):
+    effect = paired_bootstrap(
+        metric, [0, 0, 0], [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [1, 2, 3], generator=seeded(), replicates=20
+    )
+    assert math.isnan(effect.diff)
+    assert math.isnan(effect.ci_low)
+    assert math.isnan(effect.p_value)
+    assert (effect.replicates, effect.verdict) == (0, "no evidence")
+
+
+def test_one_user_gives_no_interval():
+    effect = paired_bootstrap_means("ndcg", [1], [2], generator=seeded(), replicates=20)
+    assert effect.diff == 1
+    assert math.isnan(effect.ci_low)
+    assert effect.verdict == "no evidence"
+
+
+@pytest.mark.parametrize(
+    ("ci_low", "ci_high", "higher_is_better", "verdict"),
+    [
+        (0.1, 0.2, True, "b better"),
+        (0.1, 0.2, False, "a better"),
+        (-0.2, -0.1, True, "a better"),
+        (-0.2, -0.1, False, "b better"),
+        (-0.1, 0.1, True, "no evidence"),
+        (0.0, 0.1, True, "no evidence"),
+        (math.nan, math.nan, False, "no evidence"),
+    ],
+)
+def test_verdict(ci_low, ci_high, higher_is_better, verdict):
+    effect = Effect(
+        metric="m",
+        a=0,
+        b=0,
+        diff=0,
+        ci_low=ci_low,
+        ci_high=ci_high,
+        p_value=1,
+        num_users=9,
+        num_rows=9,
+        replicates=9,
+        higher_is_better=higher_is_better,
+    )
+    assert effect.verdict == verdict
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=20), st.integers(0, 99))
+def test_draws_stay_inside_the_range_of_the_users(pairs, seed):
+    a, b = np.array(pairs).T
+    effect = paired_bootstrap_means("ndcg", a, b, generator=seeded(seed), replicates=20)
+    assert (b - a).min() - 1e-9 <= effect.ci_low <= effect.ci_high <= (b - a).max() + 1e-9
+    assert 0 < effect.p_value <= 1
+
+
+def covered(trial):
+    hits = [effect.ci_low <= truth <= effect.ci_high for effect, truth in map(trial, range(200))]
+    return np.mean(hits)
+
+
+def test_intervals_of_a_mean_cover_the_true_difference():
+    def trial(seed):
+        generator = seeded(seed)
+        taste = generator.exponential(size=60)
+        a, b = (taste + generator.exponential(size=60) + shift for shift in (0, 0.3))
+        return paired_bootstrap_means("ndcg", a, b, generator=generator, replicates=150), 0.3
+
+    assert 0.90 <= covered(trial) <= 0.99
+
+
+def test_intervals_of_auc_cover_the_true_difference_when_a_users_rows_agree():
+    # score = separation * label + noise, noise standard normal of which most is shared by a user's rows of a
+    # class: the true AUC is Phi(separation / sqrt(2)), and drawing rows, not users, covers it far too rarely.
+    user = np.repeat(np.arange(60), 8)
+    label = np.tile([0, 0, 0, 0, 1, 1, 1, 1], 60)
+    truth = 0.5 * (math.erf(1.2 / 2) - math.erf(0.8 / 2))
+
+    def trial(seed):
+        generator = seeded(seed)
+
+        def score(separation):
+            shared = generator.normal(0, math.sqrt(0.8), (60, 2))[user, label]
+            return separation * label + shared + generator.normal(0, math.sqrt(0.2), user.size)
+
+        a, b = score(0.8), score(1.2)
+        return paired_bootstrap("auc", label, a, b, user, generator=generator, replicates=150), truth
+
+    assert 0.90 <= covered(trial) <= 0.99
+
+
+def test_two_hundred_auc_draws_of_100k_rows_take_about_a_second():
+    # Time of this process, so that busy neighbours do not count; sorting for every draw takes longer.
+    user, label, good, worse, _ = shop(seeded(), num_users=10_000, rows_per_user=10)
+    started = process_time()
+    paired_bootstrap("auc", label, worse, good, user, generator=seeded(), replicates=200)
+    assert process_time() - started < 2
+
+
+def test_unusable_requests_are_refused():
+    with pytest.raises(ConfigError, match=r"metric 'ndcg' .* \['auc', 'brier', 'gauc'"):
+        paired_bootstrap("ndcg", [0, 1], [0, 1], [0, 1], [1, 2], generator=seeded())
+    with pytest.raises(ConfigError, match="replicates is 0"):
+        paired_bootstrap_means("ndcg", [0, 1], [0, 1], generator=seeded(), replicates=0)
+    with pytest.raises(ConfigError, match="level 95"):
+        paired_bootstrap_means("ndcg", [0, 1], [0, 1], generator=seeded(), level=95)
+    with pytest.raises(DataError, match="user has shape"):
+        paired_bootstrap("auc", [0, 1], [0, 1], [0, 1], [1], generator=seeded())
+    with pytest.raises(DataError, match="none of 2 users"):
+        paired_bootstrap_means("ndcg", [0, np.nan], [np.nan, 1], generator=seeded())
+    with pytest.raises(DataError, match="per-user values have shapes"):
+        paired_bootstrap_means("ndcg", [0, 1], [1], generator=seeded())
