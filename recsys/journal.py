@@ -2,14 +2,15 @@
 
     file    = MAGIC record*
     record  = SYNC length:u32 crc:u32 payload            (little-endian; crc = CRC-32 of length and payload)
-    payload = {"at": ms, "rows": [{"table", "same": {column: value}, "each": {column: [value, ...]}}]}   (JSON)
+    payload = {"at": ms, "rows": [{"table", "same": {column: value}, "each": {column: [value, ...]}}]}  JSON
 
-A record is one atomic thing: an answer with its impressions, a batch of feedback, a batch of items. SYNC holds a
-byte that UTF-8 never contains, so a payload cannot look like the start of a record and a reader finds its way
-again behind damage. A file whose last record is cut off was being written when its server died: that tail is no
-damage, only not there.
+A record is one atomic thing: an answer with its impressions, a batch of feedback, a batch of items. SYNC
+holds a byte that UTF-8 never contains, so a payload cannot look like the start of a record and a reader
+finds its way again behind damage. A file whose last record is cut off was being written when its server
+died: that tail is no damage, only not there.
 
-`<stem>.open` is being written; `<stem>.journal` is sealed. Stems sort by time: instant, server, number of the file.
+`<stem>.open` is being written; `<stem>.journal` is sealed. Stems sort by time: instant, server, number of
+the file.
 """
 
 import json
@@ -68,6 +69,8 @@ class Contents:
     """What a journal file holds."""
 
     records: tuple[Record, ...]
+    num_bytes: int
+    """Length of what was read."""
     torn_bytes: int
     """Length of a cut-off tail: a server was killed while, or right before, it wrote."""
     damaged: tuple[tuple[int, int], ...]
@@ -115,7 +118,9 @@ def decode(data: bytes) -> Contents:
             continue
         records.append(_parse(payload))
         position += _HEADER.size + len(payload)
-    return Contents(records=tuple(records), torn_bytes=len(data) - position, damaged=tuple(damaged))
+    return Contents(
+        records=tuple(records), num_bytes=len(data), torn_bytes=len(data) - position, damaged=tuple(damaged)
+    )
 
 
 def files(folder: Path) -> list[Path]:
@@ -127,7 +132,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def replay(folder: Path, tables: frozenset[str]) -> Iterator[tuple[int, Rows]]:
-    """Yield (at_ms, rows) of some tables from all files of a folder, oldest first; unreadable files are skipped."""
+    """Yield (at_ms, rows) of some tables from all files, oldest first; unreadable files are skipped."""
     for path in files(folder):
         try:
             contents = read(path)

@@ -1,0 +1,251 @@
+"""The journal's writer: one append-only file per process, one write before each reply.
+
+What was written survives kill -9 at once and a power cut after at most a second: a thread syncs the file.
+The file is sealed by rename when it is old or large, and at shutdown. Files that a killed server left open
+are sealed by the next one. The format is `recsys.journal`'s.
+"""
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from recsys.journal import MAGIC, OPEN_SUFFIX, SEALED_SUFFIX, JournalError, Rows, encode, stem
+
+SYNC_EVERY_S = 1.0
+MAX_BYTES = 64 * 1024 * 1024
+_log = structlog.get_logger(__name__)
+
+
+class JournalFile(Protocol):
+    """An append-only file: the seam where tests put a full disk."""
+
+    def write(self, data: bytes) -> int:
+        """Append; return how many bytes were taken."""
+
+    def truncate(self, size: int) -> None:
+        """Cut back to a size."""
+
+    def sync(self) -> None:
+        """Force what was written onto the disk."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Journal:
+    """Appends records; safe to call from many threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        server_id: str,
+        now_ms: Callable[[], int],
+        *,
+        rotate_s: float = 300.0,
+        max_bytes: int = MAX_BYTES,
+        open_file: "Callable[[Path], JournalFile] | None" = None,
+    ) -> None:
+        self._folder = folder
+        self._server_id = server_id
+        self._now_ms = now_ms
+        self._rotate_ms = int(rotate_s * 1000)
+        self._max_bytes = max_bytes
+        self._open_file = open_file or AppendFile
+        self._lock = threading.Lock()
+        """Guards everything below; held for one write at most."""
+        self._file: JournalFile | None = None
+        self._path = folder
+        self._opened_ms = 0
+        self._size = 0
+        self._number = 0
+        self._dirty = False
+        self._healthy = True
+        self._retired: list[tuple[JournalFile, Path]] = []
+        self._sync_lock = threading.Lock()
+        """Held while syncing, which is slow; files are closed under it only."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep_synced, name="journal-sync", daemon=True)
+
+    def start(self) -> None:
+        """Seal what dead servers left open and start syncing."""
+        with contextlib.suppress(OSError):
+            seal_abandoned(self._folder)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether the last write, or sync, succeeded."""
+        return self._healthy
+
+    @property
+    def num_bytes(self) -> int:
+        """Count the bytes of the file being written."""
+        return self._size
+
+    def append(self, *rows: Rows) -> None:
+        """Write one record, whole or not at all.
+
+        Raises: JournalError when it could not be written; the next call tries again.
+        """
+        data = encode(self._now_ms(), rows)
+        with self._lock:
+            try:
+                self._write(data)
+            except OSError as error:
+                self._fail(error)
+                raise JournalError(
+                    f"the journal {self._path} cannot be written: {error.strerror or error}; free space or "
+                    "fix permissions: answers are not logged and do not explore meanwhile"
+                ) from error
+            self._recover()
+
+    def close(self) -> None:
+        """Seal the file and stop the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._lock:
+            self._retire()
+        self.sync()
+
+    def sync(self) -> None:
+        """Force everything written so far onto the disk, and seal what is old or full."""
+        with self._sync_lock:
+            with self._lock:
+                if self._now_ms() - self._opened_ms >= self._rotate_ms:
+                    self._retire()
+                file, self._dirty = (self._file if self._dirty else None), False
+                retired, self._retired = self._retired, []
+            try:
+                if file is not None:
+                    file.sync()
+            except OSError as error:
+                self._lose(file, error)
+            for old, path in retired:
+                self._seal(old, path)
+
+    def _write(self, data: bytes) -> None:
+        if self._file is not None and self._size + len(data) > self._max_bytes:
+            self._retire()
+        file = self._file or self._open()
+        try:
+            written = file.write(data)
+            if written != len(data):
+                raise OSError(f"only {written} of {len(data)} bytes were taken; the disk is full")
+        except OSError:
+            self._undo(file)
+            raise
+        self._size += written
+        self._dirty = True
+
+    def _open(self) -> JournalFile:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._opened_ms = self._now_ms()
+        self._number += 1
+        self._path = self._folder / (stem(self._opened_ms, self._server_id, self._number) + OPEN_SUFFIX)
+        file = self._open_file(self._path)
+        try:
+            if file.write(MAGIC) != len(MAGIC):
+                raise OSError("the disk took only a part of the header; it is full")
+        except OSError:
+            file.close()
+            self._path.unlink(missing_ok=True)
+            raise
+        self._file, self._size = file, len(MAGIC)
+        return file
+
+    def _undo(self, file: JournalFile) -> None:
+        """Cut a half-written record off; where that fails, go on in a new file: readers step over it."""
+        try:
+            file.truncate(self._size)
+        except OSError:
+            self._retire()
+
+    def _retire(self) -> None:
+        """Leave the current file to the next sync, which seals it."""
+        if self._file is not None:
+            self._retired.append((self._file, self._path))
+            self._file, self._size, self._dirty = None, 0, False
+
+    def _seal(self, file: JournalFile, path: Path) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            self._fail(error)
+        with contextlib.suppress(OSError):
+            file.close()
+            _rename_sealed(path)
+
+    def _lose(self, file: JournalFile | None, error: OSError) -> None:
+        """After a failed sync nobody knows what reached the disk: go on in a new file."""
+        self._fail(error)
+        with self._lock:
+            if self._file is file:
+                self._retire()
+
+    def _fail(self, error: OSError) -> None:
+        if self._healthy:
+            _log.error("journal_unavailable", path=str(self._path), error=str(error))
+        self._healthy = False
+
+    def _recover(self) -> None:
+        if not self._healthy:
+            _log.info("journal_available_again", path=str(self._path))
+        self._healthy = True
+
+    def _keep_synced(self) -> None:
+        while not self._stop.wait(SYNC_EVERY_S):
+            self.sync()
+
+
+class AppendFile:
+    """A file on disk, locked for as long as its server lives."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: bytes) -> int:
+        """Append in one system call."""
+        return os.write(self._fd, data)
+
+    def truncate(self, size: int) -> None:
+        """Cut back to a size."""
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        """Force what was written onto the disk."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file and give up its lock."""
+        os.close(self._fd)
+
+
+def seal_abandoned(folder: Path) -> list[Path]:
+    """Seal the open files that no living server holds; return their new paths."""
+    return [_rename_sealed(path) for path in sorted(folder.glob(f"*{OPEN_SUFFIX}")) if _abandoned(path)]
+
+
+def _abandoned(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def _rename_sealed(path: Path) -> Path:
+    sealed = path.with_suffix(SEALED_SUFFIX)
+    # Another server may have taken this file for abandoned and sealed it first.
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, sealed)
+    return sealed

@@ -1,0 +1,189 @@
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from features.sources.journal import ingest_journal
+from recsys.errors import DataError
+from recsys.journal import MAGIC, Rows, encode
+from recsys.log import InteractionLog
+from recsys.schema import empty, with_free_columns
+
+NOON = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
+HOUR = 3_600_000
+
+
+def answer(request_id: str, at_ms: int, **context: object) -> bytes:
+    same = {"request_id": request_id, "user_id": "u1", **{f"context_{k}": v for k, v in context.items()}}
+    request = {
+        **same,
+        "requested_at": at_ms,
+        "page_size": 2,
+        "policy": "greedy",
+        "degradation": ["NO_BUNDLE"],
+    }
+    impressions = {**same, "shown_at": at_ms, "explored": False, "sampled": False, "sampling_rate": 1.0}
+    each = {
+        "impression_id": [f"{request_id}:1", f"{request_id}:2"],
+        "item_id": ["a", "b"],
+        "position": [1, 2],
+        "propensity": [0.5, 0.25],
+        "propensity_kind": ["exact", "exact"],
+    }
+    rows = [Rows(table="requests", same=request), Rows(table="impressions", same=impressions, each=each)]
+    return encode(at_ms, rows)
+
+
+def feedback(feedback_id: str, at_ms: int) -> bytes:
+    row = {
+        "feedback_id": feedback_id,
+        "impression_id": "r1:1",
+        "user_id": "u1",
+        "item_id": "a",
+        "kind": "click",
+    }
+    return encode(at_ms, [Rows(table="feedback", same={**row, "occurred_at": at_ms, "received_at": at_ms})])
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> InteractionLog:
+    (tmp_path / "journal").mkdir()
+    return InteractionLog(tmp_path)
+
+
+def write(log: InteractionLog, name: str, *records: bytes) -> Path:
+    path = log.root / "journal" / name
+    path.write_bytes(MAGIC + b"".join(records))
+    return path
+
+
+def parquet(log: InteractionLog) -> dict[str, bytes]:
+    return {str(p.relative_to(log.root)): p.read_bytes() for p in sorted(log.root.rglob("*.parquet"))}
+
+
+def test_rows_become_valid_tables_in_their_business_days(log) -> None:
+    write(
+        log,
+        "s1.journal",
+        answer("r1", NOON, device="tv"),
+        answer("r2", NOON + 13 * HOUR),
+        feedback("f1", NOON),
+    )
+    summary = ingest_journal(log, "UTC")
+    assert summary.rows == {"feedback": 1, "impressions": 4, "requests": 2}
+    assert log.days("impressions") == [date(2026, 3, 1), date(2026, 3, 2)]
+    for table in ("requests", "impressions", "feedback"):
+        frame = log.read(table, date(2026, 3, 1))
+        schema = with_free_columns(table, dict(frame.schema))
+        schema.validate(frame)
+        assert set(empty(table).schema) <= set(frame.columns)
+    shown = log.read("impressions", date(2026, 3, 1))
+    assert shown["context_device"].to_list() == ["tv", "tv"]
+    assert shown["shown_at"].to_list() == [datetime(2026, 3, 1, 12, tzinfo=UTC)] * 2
+    assert [p.name for p in log.files("impressions", date(2026, 3, 1))] == ["journal-s1.parquet"]
+
+
+def test_the_business_day_is_the_time_zones(log) -> None:
+    write(log, "s1.journal", answer("r1", NOON + 5 * HOUR))
+    ingest_journal(log, "UTC")
+    assert log.days("requests") == [date(2026, 3, 1)]
+    ingest_journal(log, "Asia/Shanghai")
+    assert log.files("requests", date(2026, 3, 1)) == []
+    assert log.read("requests", date(2026, 3, 2)).height == 1
+
+
+def test_a_file_that_grew_replaces_its_parquet_and_an_unchanged_one_is_skipped(log) -> None:
+    path = write(log, "s1.open", answer("r1", NOON))
+    write(log, "s0.journal", answer("r0", NOON))
+    assert ingest_journal(log, "UTC").num_ingested == 2
+    assert ingest_journal(log, "UTC").num_skipped == 2
+    path.write_bytes(path.read_bytes() + answer("r2", NOON) + b"torn")
+    summary = ingest_journal(log, "UTC")
+    assert (summary.num_ingested, summary.num_skipped, summary.torn_bytes) == (1, 1, 4)
+    assert log.read("requests", date(2026, 3, 1))["request_id"].to_list() == ["r0", "r1", "r2"]
+
+
+def test_sealing_a_file_does_not_double_it(log) -> None:
+    path = write(log, "s1.open", answer("r1", NOON))
+    ingest_journal(log, "UTC")
+    path.rename(path.with_suffix(".journal"))
+    assert ingest_journal(log, "UTC").num_skipped == 1
+    assert log.read("requests", date(2026, 3, 1)).height == 1
+
+
+def test_the_same_journal_gives_the_same_bytes(log, tmp_path) -> None:
+    records = [answer(f"r{i}", NOON + i * HOUR, device="tv", hour=i) for i in range(20)]
+    path = write(log, "s1.open", *records[:7])
+    ingest_journal(log, "UTC")
+    path.write_bytes(MAGIC + b"".join(records))
+    ingest_journal(log, "UTC")
+    in_two_steps = parquet(log)
+    for name in in_two_steps:
+        (log.root / name).unlink()
+    ingest_journal(log, "UTC")
+    assert parquet(log) == in_two_steps
+
+
+def test_a_key_that_comes_twice_counts_once(log) -> None:
+    write(log, "s1.journal", feedback("f1", NOON), feedback("f1", NOON + 1), feedback("f2", NOON))
+    summary = ingest_journal(log, "UTC")
+    assert (summary.rows, summary.duplicates) == ({"feedback": 2}, {"feedback": 1})
+    assert log.read("feedback", date(2026, 3, 1))["received_at"].to_list() == [
+        datetime(2026, 3, 1, 12, tzinfo=UTC),
+        datetime(2026, 3, 1, 12, tzinfo=UTC),
+    ]
+
+
+def test_the_last_row_of_an_item_holds_and_lies_in_the_day_it_was_sent(log) -> None:
+    def item(at_ms: int, title: str, **more: object) -> bytes:
+        return encode(at_ms, [Rows(table="items", same={"item_id": "a", "title": title, **more})])
+
+    write(log, "s1.journal", item(NOON, "old"), item(NOON + 1, "new", attribute_size=3, price=250))
+    ingest_journal(log, "UTC")
+    frame = log.read("items", date(2026, 3, 1))
+    assert frame.select("item_id", "title", "price", "attribute_size").rows() == [("a", "new", 250, 3.0)]
+
+
+def test_a_context_value_that_was_text_once_is_text(log) -> None:
+    write(
+        log, "s1.journal", answer("r1", NOON, hour=3.0), answer("r2", NOON, hour="three"), answer("r3", NOON)
+    )
+    ingest_journal(log, "UTC")
+    assert log.read("requests", date(2026, 3, 1))["context_hour"].to_list() == ["3.0", "three", None]
+
+
+def test_damage_is_counted_and_the_rest_is_kept(log) -> None:
+    records = [answer(f"r{i}", NOON) for i in range(3)]
+    broken = bytearray(records[1])
+    broken[40] ^= 1
+    write(log, "s1.journal", records[0], bytes(broken), records[2])
+    summary = ingest_journal(log, "UTC")
+    assert summary.damaged_bytes == len(broken)
+    assert log.read("requests", date(2026, 3, 1))["request_id"].to_list() == ["r0", "r2"]
+
+
+def test_a_lost_parquet_file_is_made_again(log) -> None:
+    write(log, "s1.journal", answer("r1", NOON))
+    ingest_journal(log, "UTC")
+    before = parquet(log)
+    log.files("requests", date(2026, 3, 1))[0].unlink()
+    ingest_journal(log, "UTC")
+    assert parquet(log) == before
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (Rows(table="clicks"), "holds rows of 'clicks'; known tables: requests"),
+        (Rows(table="feedback", same={"mood": "good"}), "holds a column 'mood' of feedback"),
+        (Rows(table="requests", same={"mood": "good"}), "holds a column 'mood' of requests"),
+    ],
+)
+def test_what_no_table_has_is_refused(log, row, message) -> None:
+    write(log, "s1.journal", encode(NOON, [row]))
+    with pytest.raises(DataError, match=message):
+        ingest_journal(log, "UTC")
+
+
+def test_no_journal_at_all(tmp_path) -> None:
+    assert ingest_journal(InteractionLog(tmp_path), "UTC").num_ingested == 0
