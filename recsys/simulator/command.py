@@ -1,0 +1,85 @@
+"""`recsys simulate`: write the simulated shop's log."""
+
+import shutil
+import time
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import track
+
+from recsys.errors import ConfigError
+from recsys.log import InteractionLog
+from recsys.schema import TABLES
+from recsys.simulator.dials import ShopDials
+from recsys.simulator.journal import LogCounts, write_log
+from recsys.simulator.shop import Shop
+
+_DEFAULTS = ShopDials()
+_SHOWN = ("users", "items", "requests", "impressions", "feedback", "click", "purchase", "rating", "refund")
+
+
+def simulate_command(
+    out: Annotated[Path, typer.Option(help="Folder of the log; must be absent or empty.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same log.")] = 0,
+    days: Annotated[int, typer.Option(help="Days in the log; the last one stays the same.")] = _DEFAULTS.days,
+    users: Annotated[
+        int, typer.Option(help="Users on the first day; requests scale along.")
+    ] = _DEFAULTS.users,
+    items: Annotated[int, typer.Option(help="Items available on any day.")] = _DEFAULTS.items,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace the log that is there.")] = False,
+) -> None:
+    """Write the simulated shop's interaction log, and the truth beside it in OUT/truth."""
+    dials = make_dials(days=days, users=users, items=items)
+    clear_folder(out, force=force)
+    console = Console(stderr=True)
+    began = time.perf_counter()
+    first, counts = simulate(dials, seed, out, console)
+    seconds = time.perf_counter() - began
+    typer.echo(f"{out}: {first} to {dials.last_day}, seed {seed}, {seconds:.1f} s")
+    typer.echo("  " + ", ".join(f"{counts.rows.get(name, 0):,} {name}" for name in _SHOWN))
+    typer.echo(f"  click rate {counts.click_rate:.3f}, purchases per click {counts.purchase_rate:.3f}")
+
+
+def simulate(dials: ShopDials, seed: int, out: Path, console: Console) -> tuple[date, LogCounts]:
+    """Write a log with a progress bar over its days; return its first day and what it holds."""
+    counts = LogCounts()
+    steps = write_log(Shop.from_seed(dials, seed), InteractionLog(out))
+    for _, so_far in track(steps, "simulating", total=dials.days, console=console, transient=True):
+        counts = so_far
+    return dials.first_day, counts
+
+
+def make_dials(*, days: int, users: int, items: int) -> ShopDials:
+    """Set the dials that the command line has.
+
+    Raises: ConfigError, naming the option that is out of range.
+    """
+    try:
+        return ShopDials(days=days, users=users, items=items)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"--{first['loc'][0]} {first['input']}: {first['msg'].lower()}; choose another value"
+        ) from None
+
+
+def clear_folder(out: Path, *, force: bool) -> None:
+    """Make sure that a log may be written to a folder.
+
+    With force, a log's tables and truth are removed, and nothing else.
+    Raises: ConfigError when it is a file, or holds anything and force is not set.
+    """
+    if out.is_dir():
+        if any(out.iterdir()) and not force:
+            raise ConfigError(
+                f"--out {out} is not empty; choose a new folder, or replace its log with --force"
+            )
+        for name in (*TABLES, "truth"):
+            shutil.rmtree(out / name, ignore_errors=True)
+    elif out.exists():
+        raise ConfigError(f"--out {out} is a file; choose a folder")

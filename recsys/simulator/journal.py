@@ -1,0 +1,284 @@
+"""Write the shop's log day by day: canonical tables, and the truth beside them.
+
+`LOG/truth/date=…/simulated.parquet` has impression_id, p_click, p_purchase (per impression), expected_rating;
+`LOG/truth/shop.json` rebuilds the shop. Feedback is filed under the day it was received, so the last days'
+late feedback makes partitions after the log's last day.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from recsys.log import InteractionLog, business_day
+from recsys.schema import INSTANT, PARTITION_INSTANT
+from recsys.simulator.behaviour import Reactions, draw_receipt
+from recsys.simulator.dials import DAY_MS, FloatArray, IntArray
+from recsys.simulator.policy import (
+    CANDIDATE_SOURCES,
+    POLICY_NAME,
+    Candidates,
+    Slates,
+    choose,
+    describe,
+    draw_candidates,
+    utilities,
+)
+from recsys.simulator.randomness import Stream, stream
+from recsys.simulator.shop import SHOP_FILE, Shop, ShopFile
+from recsys.simulator.truth import Views
+from recsys.simulator.world import DEVICES
+
+SURFACE: Final = "home"
+STEM: Final = "simulated"
+_HOUR_SHARES: Final = np.array(
+    [2, 1, 1, 1, 1, 2, 3, 5, 5, 5, 5, 5, 6, 6, 5, 5, 5, 6, 7, 8, 9, 8, 6, 3], dtype=np.float64
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayTables:
+    """One simulated day: canonical frames, their truth, and all feedback on the day's impressions."""
+
+    requests: pl.DataFrame
+    impressions: pl.DataFrame
+    feedback: pl.DataFrame
+    truth: pl.DataFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """Who asked, on which device, when: numbers and instants [R]."""
+
+    users: IntArray
+    devices: IntArray
+    asked_ms: IntArray
+
+
+@dataclass(slots=True, kw_only=True)
+class LogCounts:
+    """Count what a log holds."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+
+    def add(self, table: str, rows: int) -> None:
+        """Add rows of a table or of a feedback kind."""
+        self.rows[table] = self.rows.get(table, 0) + rows
+
+    @property
+    def click_rate(self) -> float:
+        """Return clicks per impression."""
+        return self.rows.get("click", 0) / max(1, self.rows.get("impressions", 0))
+
+    @property
+    def purchase_rate(self) -> float:
+        """Return purchases per click."""
+        return self.rows.get("purchase", 0) / max(1, self.rows.get("click", 0))
+
+
+def write_log(shop: Shop, log: InteractionLog) -> Iterator[tuple[date, LogCounts]]:
+    """Write the log of all the dials' days; yield (day, counts so far) after each."""
+    counts = LogCounts()
+    write_shop(shop, log)
+    open_feedback = pl.DataFrame()
+    for number in range(shop.dials.days):
+        day = shop.dials.date_of(number)
+        tables = simulate_day(shop, day)
+        _write_known(shop, log, day, counts)
+        log.write("requests", day, tables.requests, STEM)
+        log.write("impressions", day, tables.impressions, STEM)
+        _write_truth(log, day, tables.truth)
+        counts.add("requests", tables.requests.height)
+        counts.add("impressions", tables.impressions.height)
+        counts.add("feedback", tables.feedback.height)
+        for kind, rows in tables.feedback.group_by("kind").len().sort("kind").iter_rows():
+            counts.add(kind, rows)
+        waiting = pl.concat([open_feedback, tables.feedback]) if open_feedback.height else tables.feedback
+        due = business_day("received_at", "UTC") <= day
+        _write_feedback(log, waiting.filter(due))
+        open_feedback = waiting.filter(~due)
+        yield day, counts
+    _write_feedback(log, open_feedback)
+
+
+def write_shop(shop: Shop, log: InteractionLog) -> None:
+    """Write what `Shop.from_log` rebuilds the shop from."""
+    path = log.root / "truth" / SHOP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = ShopFile(seed=shop.seed, dials=shop.dials)
+    path.write_text(kept.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def simulate_day(shop: Shop, day: date) -> DayTables:
+    """Simulate one day; a day depends on the shop and its date, not on other days having been simulated."""
+    number = shop.dials.day_number(day)
+    rng = stream(shop.seed, Stream.LOG, number)
+    count = int(rng.poisson(shop.dials.requests_per_day))
+    users = shop.draw_users(number, count, rng)
+    asked_ms = number * DAY_MS + shop.dials.first_ms + _times_of_day(count, rng)
+    candidates = draw_candidates(shop, number, count, rng)
+    utility = utilities(shop, number, users, candidates)
+    slates = choose(candidates, utility, shop.dials.page_size, rng)
+    devices = _devices(shop, users, rng)
+    views = _views(slates, number, users, devices, (asked_ms - shop.dials.first_ms) % DAY_MS // 3_600_000)
+    asked = _Asked(users=users, devices=devices, asked_ms=asked_ms)
+    requests = _requests(shop, day, asked, candidates, rng)
+    impressions = _impressions(requests, slates)
+    chances = shop.truth.chances(views)
+    shown_ms = np.repeat(asked_ms, slates.items.shape[1])
+    reactions = shop.react(chances, views.items, shown_ms, rng)
+    truth = pl.DataFrame(
+        {
+            "impression_id": impressions["impression_id"],
+            "p_click": chances.click,
+            "p_purchase": chances.click * chances.purchase_given_click,
+            "expected_rating": shop.truth.expected_rating(chances),
+        }
+    )
+    feedback = _feedback(shop, impressions, reactions, rng)
+    return DayTables(requests=requests, impressions=impressions, feedback=feedback, truth=truth)
+
+
+def _times_of_day(count: int, rng: np.random.Generator) -> IntArray:
+    hours = rng.choice(24, size=count, p=_HOUR_SHARES / _HOUR_SHARES.sum())
+    times: IntArray = np.sort(hours * 3_600_000 + rng.integers(3_600_000, size=count))
+    return times
+
+
+def _devices(shop: Shop, users: IntArray, rng: np.random.Generator) -> IntArray:
+    other = rng.integers(len(DEVICES), size=len(users))
+    devices: IntArray = np.where(rng.random(len(users)) < 0.2, other, shop.users.device[users])
+    return devices
+
+
+def _views(slates: Slates, number: int, users: IntArray, devices: IntArray, hours: IntArray) -> Views:
+    count, size = slates.items.shape
+    return Views(
+        users=np.repeat(users, size),
+        items=slates.items.ravel(),
+        days=np.full(count * size, number, dtype=np.int64),
+        hours=np.repeat(hours, size),
+        devices=np.repeat(devices, size),
+        positions=np.tile(np.arange(1, size + 1, dtype=np.int64), count),
+    )
+
+
+def _requests(
+    shop: Shop, day: date, asked: _Asked, candidates: Candidates, rng: np.random.Generator
+) -> pl.DataFrame:
+    count = len(asked.users)
+    logged = np.flatnonzero(rng.random(count) < shop.dials.candidates_logged)
+    sets: list[list[str] | None] = [None] * count
+    sources: list[list[str] | None] = [None] * count
+    for row in logged:
+        first = candidates.first[row]
+        sets[row] = shop.item_ids(candidates.available[candidates.place[row, first]])
+        sources[row] = [CANDIDATE_SOURCES[s] for s in candidates.source[row, first]]
+    return pl.DataFrame(
+        {"number": np.arange(count), "user": asked.users, "requested_at": asked.asked_ms}
+    ).select(
+        request_id=pl.format(f"r{day:%Y%m%d}-{{}}", pl.col("number").cast(pl.String).str.zfill(6)),
+        user_id=_id("user", "u"),
+        session_id=pl.lit(None, dtype=pl.String),
+        surface=pl.lit(SURFACE),
+        requested_at=pl.col("requested_at").cast(INSTANT),
+        filters=pl.lit(None, dtype=pl.String),
+        page_size=pl.lit(shop.dials.page_size, dtype=pl.Int32),
+        policy=pl.lit(POLICY_NAME),
+        policy_parameters=pl.lit(json.dumps(describe(shop.dials))),
+        bundle_version=pl.lit(None, dtype=pl.String),
+        degradation=pl.lit(None, dtype=pl.List(pl.String)),
+        candidates=pl.Series(sets, dtype=pl.List(pl.String)),
+        candidate_sources=pl.Series(sources, dtype=pl.List(pl.String)),
+        context_device=pl.Series([DEVICES[d] for d in asked.devices], dtype=pl.String),
+    )
+
+
+def _impressions(requests: pl.DataFrame, slates: Slates) -> pl.DataFrame:
+    count, size = slates.items.shape
+    rows = pl.Series(np.repeat(np.arange(count, dtype=np.uint32), size))
+    frame = requests.select("request_id", "user_id", "requested_at", "context_device")[rows]
+    return frame.with_columns(
+        item=pl.Series(slates.items.ravel()),
+        position=pl.Series(np.tile(np.arange(1, size + 1, dtype=np.int32), count)),
+        propensity=pl.Series(slates.propensity.ravel()),
+    ).select(
+        impression_id=pl.format("{}:{}", "request_id", "position"),
+        request_id="request_id",
+        user_id="user_id",
+        item_id=_id("item", "i"),
+        shown_at="requested_at",
+        position="position",
+        propensity="propensity",
+        propensity_kind=pl.lit("exact"),
+        explored=pl.lit(False),
+        sampled=pl.lit(False),
+        sampling_rate=pl.lit(1.0),
+        context_device="context_device",
+    )
+
+
+def _feedback(
+    shop: Shop, impressions: pl.DataFrame, reactions: Reactions, rng: np.random.Generator
+) -> pl.DataFrame:
+    frames = []
+    for events in reactions.events:
+        received_ms = draw_receipt(shop.dials, events.occurred_ms, rng)
+        shown = impressions.select("impression_id", "user_id", "item_id")[pl.Series(events.row)]
+        frames.append(
+            shown.with_columns(_event_columns(events.kind, events.value, events.occurred_ms, received_ms))
+        )
+    columns = [
+        "feedback_id",
+        "impression_id",
+        "user_id",
+        "item_id",
+        "kind",
+        "value",
+        "occurred_at",
+        "received_at",
+    ]
+    stacked = pl.concat(frames)
+    return stacked.select(
+        pl.format("{}:{}", "impression_id", "kind").alias("feedback_id"), *columns[1:]
+    ).sort("received_at", "feedback_id")
+
+
+def _event_columns(
+    kind: str, value: FloatArray, occurred_ms: IntArray, received_ms: IntArray
+) -> list[pl.Series | pl.Expr]:
+    return [
+        pl.lit(kind).alias("kind"),
+        pl.Series("value", value).fill_nan(None),
+        pl.Series("occurred_at", occurred_ms).cast(INSTANT),
+        pl.Series("received_at", received_ms).cast(INSTANT),
+    ]
+
+
+def _write_known(shop: Shop, log: InteractionLog, day: date, counts: LogCounts) -> None:
+    for table, frame in (("users", shop.users_frame(day)), ("items", shop.items_frame(day))):
+        if frame.height:
+            log.write(table, day, frame, STEM)
+        counts.add(table, frame.height)
+
+
+def _write_feedback(log: InteractionLog, feedback: pl.DataFrame) -> None:
+    if feedback.height:
+        instant = PARTITION_INSTANT["feedback"]
+        log.write_by_day(
+            "feedback", feedback.sort(instant, "feedback_id"), business_day(instant, "UTC"), STEM
+        )
+
+
+def _write_truth(log: InteractionLog, day: date, truth: pl.DataFrame) -> None:
+    target = log.root / "truth" / f"date={day}" / f"{STEM}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    truth.write_parquet(target, compression="zstd", compression_level=1)
+
+
+def _id(column: str, prefix: str) -> pl.Expr:
+    return pl.lit(prefix) + pl.col(column).cast(pl.String).str.zfill(6)

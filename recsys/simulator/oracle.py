@@ -1,0 +1,222 @@
+"""How well anyone could do: the truth, and an oracle that knows the items and learns the users from the log.
+
+The informed oracle knows every item's true factors, the scales and the priors. It estimates each user's taste
+and three intercepts from the logged history alone: one Gaussian-prior regression a user over clicks
+(logistic, all impressions), purchases (logistic, clicked ones) and ratings (linear), by Newton's method. It
+knows neither popularity, nor content, nor position, nor context, nor attributes.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import numpy as np
+import polars as pl
+from scipy.special import expit, logit
+
+from recsys.errors import DataError
+from recsys.log import InteractionLog
+from recsys.metrics.pointwise import auc, rmse
+from recsys.simulator.behaviour import CLICK_KIND, PURCHASE_KIND, RATING_KIND
+from recsys.simulator.dials import FloatArray, IntArray, ShopDials
+from recsys.simulator.shop import Shop
+from recsys.simulator.world import CLICK, PURCHASE, RATING
+
+_STEPS: Final = 8
+_BLOCK_CELLS: Final = 4_000_000
+_TASKS: Final = 3
+_MIN_RATE: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleReport:
+    """What the truth and the informed oracle reach on some rows; NaN where a class or every label is absent."""
+
+    click_best_auc: float
+    click_informed_auc: float
+    purchase_best_auc: float
+    purchase_informed_auc: float
+    rating_noise_rmse: float
+    rating_informed_rmse: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEstimates:
+    """Posterior modes by user number [U, rank + 3] (taste, then one intercept a task) and base values [3]."""
+
+    coefficients: FloatArray
+    base: FloatArray
+
+
+def labelled(log: InteractionLog, first: date, last: date) -> pl.DataFrame:
+    """Read impressions shown in first..last with the feedback received by the end of `last`.
+
+    Adds click and purchase (0 or 1) and rating (null when none came); windows and refunds do not count.
+    """
+    days = [day for day in log.days("impressions") if first <= day <= last]
+    if not days:
+        raise DataError(
+            f"{log.root} has no impressions from {first} to {last}; oracles need the days they score"
+        )
+    columns = ["impression_id", "user_id", "item_id", "shown_at", "position", "context_device"]
+    impressions = pl.concat([log.read("impressions", day).select(columns) for day in days])
+    received = [log.read("feedback", day) for day in log.days("feedback") if first <= day <= last]
+    feedback = pl.concat(received) if received else log.read("feedback", last)
+    return credit(impressions, feedback)
+
+
+def credit(impressions: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
+    """Add click, purchase and rating to impressions from their feedback."""
+    kinds = {
+        CLICK_KIND: pl.lit(1.0).alias("click"),
+        PURCHASE_KIND: pl.lit(1.0).alias("purchase"),
+        RATING_KIND: pl.col("value").alias("rating"),
+    }
+    for kind, value in kinds.items():
+        one = feedback.filter(pl.col("kind") == kind, pl.col("impression_id").is_not_null())
+        one = one.unique("impression_id", keep="first", maintain_order=True).select("impression_id", value)
+        impressions = impressions.join(one, on="impression_id", how="left", maintain_order="left")
+    return impressions.with_columns(pl.col("click", "purchase").fill_null(0.0))
+
+
+def oracle_report(shop: Shop, history: pl.DataFrame, rows: pl.DataFrame) -> OracleReport:
+    """Score rows with the truth and with the informed oracle.
+
+    Args: history, from `labelled`, days before the rows'; rows, impressions with click, purchase and rating,
+        where a null label leaves the row out of that figure.
+    """
+    truth = shop.true_predictions(rows)
+    informed = informed_predictions(shop, estimate_users(shop, history), rows)
+    return OracleReport(
+        click_best_auc=best_auc(rows["click"], truth["p_click"]),
+        click_informed_auc=best_auc(rows["click"], informed["click"]),
+        purchase_best_auc=best_auc(rows["purchase"], truth["p_purchase"]),
+        purchase_informed_auc=best_auc(rows["purchase"], informed["purchase"]),
+        rating_noise_rmse=best_rmse(rows["rating"], truth["expected_rating"]),
+        rating_informed_rmse=best_rmse(rows["rating"], informed["rating"]),
+    )
+
+
+def best_auc(label: pl.Series, prediction: pl.Series) -> float:
+    """Return the AUC over the rows whose label is known; NaN when there is none."""
+    known = label.is_not_null()
+    return auc(label.filter(known), prediction.filter(known)) if known.any() else float("nan")
+
+
+def best_rmse(label: pl.Series, prediction: pl.Series) -> float:
+    """Return the RMSE over the rows whose label is known; NaN when there is none."""
+    known = label.is_not_null()
+    return rmse(label.filter(known), prediction.filter(known)) if known.any() else float("nan")
+
+
+def informed_predictions(shop: Shop, estimates: UserEstimates, rows: pl.DataFrame) -> pl.DataFrame:
+    """Predict click and purchase (probabilities per impression) and rating (stars), in the order of rows."""
+    users, items = shop.user_numbers(rows["user_id"]), shop.item_numbers(rows["item_id"])
+    guesses = []
+    for task in (CLICK, PURCHASE, RATING):
+        design = _design(shop, task, items)
+        guesses.append(estimates.base[task] + np.einsum("nd,nd->n", design, estimates.coefficients[users]))
+    click = expit(guesses[CLICK])
+    stars = np.clip(guesses[RATING], 1.0, 5.0)
+    return pl.DataFrame({"click": click, "purchase": click * expit(guesses[PURCHASE]), "rating": stars})
+
+
+def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
+    """Estimate each user's taste and intercepts from labelled impressions; without any, the prior's mean stays.
+
+    Source: Laplace approximation of Bayesian logistic regression (Bishop, PRML 2006, 4.5), shared over tasks.
+    """
+    dials = shop.dials
+    users, items = shop.user_numbers(history["user_id"]), shop.item_numbers(history["item_id"])
+    click = history["click"].to_numpy()
+    purchase = history["purchase"].to_numpy()
+    rating = history["rating"].cast(pl.Float64).to_numpy()
+    clicked, rated = np.flatnonzero(click > 0), np.flatnonzero(~np.isnan(rating))
+    base = np.array(
+        [_log_odds(click), _log_odds(purchase[clicked]), rating[rated].mean() if rated.size else 3.0]
+    )
+    picked = [np.arange(len(users)), clicked, rated]
+    rows = np.concatenate(picked)
+    task = np.repeat(np.arange(_TASKS), [len(p) for p in picked])
+    label = np.concatenate([click, purchase[clicked], rating[rated]])
+    coefficients = np.zeros((len(shop.users.born), dials.rank + _TASKS))
+    order = np.argsort(users[rows], kind="stable")
+    rows, task, label = rows[order], task[order], label[order]
+    for block in _user_blocks(users[rows], dials.rank + _TASKS):
+        number, inverse = np.unique(users[rows[block]], return_inverse=True)
+        design = np.zeros((len(block), dials.rank + _TASKS))
+        for each in (CLICK, PURCHASE, RATING):
+            of_task = task[block] == each
+            design[of_task] = _design(shop, each, items[rows[block][of_task]])
+        coefficients[number] = _newton(
+            dials, design, inverse, task=task[block], label=label[block], base=base
+        )
+    return UserEstimates(coefficients=coefficients, base=base)
+
+
+def _design(shop: Shop, task: int, items: IntArray) -> FloatArray:
+    dials = shop.dials
+    scale = (dials.click_taste, dials.purchase_taste, dials.rating_taste)[task]
+    design = np.zeros((len(items), dials.rank + _TASKS))
+    design[:, : dials.rank] = scale * shop.items.factors[task, items]
+    design[:, dials.rank + task] = 1.0
+    return design
+
+
+def _user_blocks(users: IntArray, width: int) -> list[IntArray]:
+    """Cut rows, sorted by user, into blocks of whole users that fit in memory."""
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    limit = max(1, _BLOCK_CELLS // width)
+    cuts = [0]
+    for start in starts[1:]:
+        if start - cuts[-1] >= limit:
+            cuts.append(int(start))
+    return [np.arange(a, b) for a, b in zip(cuts, [*cuts[1:], len(users)], strict=True) if b > a]
+
+
+def _newton(
+    dials: ShopDials,
+    design: FloatArray,
+    user: IntArray,
+    *,
+    task: IntArray,
+    label: FloatArray,
+    base: FloatArray,
+) -> FloatArray:
+    """Find posterior modes [B, D]: design [N, D] with user [N] in 0..B-1 ascending, task [N], label [N]."""
+    prior = np.diag(_prior_precision(dials))
+    noise = dials.rating_residual**2 + dials.rating_noise**2 + dials.rating_appeal**2
+    linear = task == RATING
+    starts = np.flatnonzero(np.diff(user, prepend=-1))
+    coefficients = np.zeros((len(starts), design.shape[1]))
+    for _ in range(_STEPS):
+        guess = base[task] + np.einsum("nd,nd->n", design, coefficients[user])
+        chance = expit(guess)
+        residual = np.where(linear, (label - guess) / noise, label - chance)
+        weight = np.where(linear, 1.0 / noise, chance * (1.0 - chance))
+        gradient = np.add.reduceat(design * residual[:, None], starts) - coefficients @ prior
+        hessian = _second_moments(design, weight, starts) + prior
+        step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        coefficients += step
+        if np.abs(step).max() < 1e-3:
+            break
+    return coefficients
+
+
+def _second_moments(design: FloatArray, weight: FloatArray, starts: IntArray) -> FloatArray:
+    ends = np.append(starts[1:], len(design))
+    moments = np.empty((len(starts), design.shape[1], design.shape[1]))
+    weighted = design * weight[:, None]
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        np.matmul(weighted[start:end].T, design[start:end], out=moments[number])
+    return moments
+
+
+def _prior_precision(dials: ShopDials) -> FloatArray:
+    spread = np.array([dials.click_user, dials.purchase_user, dials.rating_user])
+    return np.concatenate([np.ones(dials.rank), 1.0 / np.maximum(spread, 0.01) ** 2])
+
+
+def _log_odds(label: FloatArray) -> float:
+    rate = float(label.mean()) if label.size else 0.5
+    return float(logit(np.clip(rate, _MIN_RATE, 1 - _MIN_RATE)))
