@@ -156,12 +156,10 @@ class Conversion:
 
     def _move(self, summary: ConversionSummary) -> None:
         staged = {path.relative_to(self._staged.root) for path in self._staged.root.rglob("*.parquet")}
-        for name in sorted(staged):
-            target = self.out.root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._staged.root / name, target)
-        for table in (*TABLES, QUARANTINE):
-            for path in (self.out.root / table).rglob(f"{self.source}.parquet"):
+        for table in sorted(path for path in self._staged.root.iterdir() if path.is_dir()):
+            _merge(table, self.out.root / table.name)
+        for name in (*TABLES, QUARANTINE):
+            for path in sorted((self.out.root / name).rglob(f"{self.source}.parquet")):
                 if path.relative_to(self.out.root) not in staged:
                     path.unlink()
                     _remove_if_empty(path.parent)
@@ -222,6 +220,18 @@ def require_folder(src: Path) -> None:
     """Raise a DataError when the source folder does not exist."""
     if not src.is_dir():
         raise DataError(f"{src} is not a folder; give the folder that holds the data set's files")
+
+
+def _merge(folder: Path, target: Path) -> None:
+    """Move a folder's files, replacing those of the same name; what is not there yet moves in one go."""
+    if not target.exists():
+        os.replace(folder, target)
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            _merge(path, target / path.name)
+        else:
+            os.replace(path, target / path.name)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -54,7 +54,9 @@ def convert(
         step("reading", 0.0)
         raw = read_movielens(src)
         ratings = _checked(conversion, raw.ratings)
-        catalogue = _catalogue(ratings, conversion.distinct(raw.items, ["item_id"], "items: listed twice"))
+        catalogue = _catalogue(
+            conversion, ratings, conversion.distinct(raw.items, ["item_id"], "items: listed twice")
+        )
         step("sampling negatives", 0.2)
         drawn = sample_negatives(ratings, catalogue, per_positive=negatives, seed=seed)
         step("impressions and feedback", 0.4)
@@ -96,7 +98,7 @@ def _checked(conversion: Conversion, ratings: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _catalogue(ratings: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+def _catalogue(conversion: Conversion, ratings: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     """Add films that only the ratings know, and `known_day`: the first day on which a film could be shown.
 
     That is 1 January of its year, or, without a year or where it was rated before, the day after its first
@@ -105,9 +107,12 @@ def _catalogue(ratings: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
     first = ratings.group_by("item_id").agg(first_day=pl.col("day").min())
     films = items.join(first, on="item_id", how="full", coalesce=True)
     released = pl.date(pl.col("year"), 1, 1)
-    return films.with_columns(
+    dated = films.with_columns(
         known_day=pl.min_horizontal(released, pl.col("first_day") + timedelta(days=1)), released=released
     )
+    catalogue = dated.filter(pl.col("known_day").is_not_null())
+    conversion.notes["items: neither a year nor a rating, left out"] = dated.height - catalogue.height
+    return catalogue
 
 
 def _impressions(ratings: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
@@ -166,13 +171,10 @@ def _write_users(conversion: Conversion, raw: MovieLens, ratings: pl.DataFrame, 
 def _write_items(conversion: Conversion, catalogue: pl.DataFrame, eve: date) -> None:
     """Write each film on the earlier of 1 January of its year and its first day, but not before the eve."""
     filed = pl.max_horizontal(pl.min_horizontal("released", "first_day"), pl.lit(eve))
-    unseen = catalogue.filter(pl.col("released").is_null() & pl.col("first_day").is_null()).height
-    conversion.notes["items: neither a year nor a rating, left out"] = unseen
-    ordered = catalogue.filter(pl.col("released").is_not_null() | pl.col("first_day").is_not_null())
     start = pl.min_horizontal("released", "first_day").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     conversion.write(
         "items",
-        ordered.select(
+        catalogue.select(
             "item_id",
             "title",
             description=pl.lit(None, pl.String),
