@@ -1,0 +1,256 @@
+"""A bundle: everything a server needs, one version, one hash. No pickle, nothing from the clock or the host.
+
+    manifest.json                what follows, with sizes and SHA-256; its own hash is the version's
+    weights.safetensors          ranker weights, tables with optimiser state
+    item_embeddings.safetensors  e_item by item row
+    index.faiss                  the same vectors, searchable
+    items.parquet                the catalogue with nightly values, in the order of the item rows
+    popular.parquet              item_id and score, best first: the answer when nothing else works
+    golden.parquet               requests whose answers a server must reproduce before it is ready
+    encoder.json, vocabularies/, text.safetensors, text_terms.parquet   what the encoder has learnt
+
+Hashes are checked before any parser sees a byte.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from recsys.calibration import Calibrator
+from recsys.config import RunConfig, parse_config
+from recsys.encoding import EncoderState
+from recsys.errors import BundleError
+from recsys.index import ItemIndex
+
+SCHEMA_VERSION = 1
+MAX_MANIFEST_BYTES = 16 << 20
+
+
+class FileEntry(BaseModel):
+    """One file of a bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a bundle is; its canonical JSON without `version` is what the version's hash is made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int
+    version: str
+    date: str
+    """Business date of the night, YYYY-MM-DD."""
+    parent: str | None
+    """Version whose weights this one continued."""
+    finalised: bool
+    """Whether the calibration and gate days were learnt after the verdict."""
+    config: dict[str, Any]
+    inputs: dict[str, Any]
+    """Sizes of the ranker's inputs."""
+    vocabularies: dict[str, str]
+    """Vocabulary -> hash of its ids in order."""
+    calibration: dict[str, Calibrator]
+    index: dict[str, Any]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+    """Tensor of weights.safetensors -> dtype, shape."""
+    snapshot_at_ms: int
+    """Instant as of which the nightly values stand."""
+    files: dict[str, FileEntry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A verified bundle in memory."""
+
+    path: Path
+    manifest: Manifest
+    config: RunConfig
+    encoder: EncoderState
+    weights: dict[str, np.ndarray]
+    items: pl.DataFrame
+    index: ItemIndex
+    popular: pl.DataFrame
+
+    @property
+    def version(self) -> str:
+        """Name the bundle: date and hash."""
+        return self.manifest.version
+
+    @property
+    def golden(self) -> pl.DataFrame:
+        """Read the golden requests."""
+        return pl.read_parquet(self.path / "golden.parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleParts:
+    """What a bundle is made of before it has a version."""
+
+    date: str
+    parent: str | None
+    finalised: bool
+    config: RunConfig
+    inputs: dict[str, Any]
+    encoder: EncoderState
+    calibration: dict[str, Calibrator]
+    weights: dict[str, np.ndarray]
+    items: pl.DataFrame
+    item_embeddings_ID: np.ndarray
+    popular: pl.DataFrame
+    snapshot_at_ms: int
+
+
+def write_bundle(folder: Path, parts: BundleParts, make_golden: Callable[[Bundle], pl.DataFrame]) -> str:
+    """Write a bundle into `folder/<version>` and return the version; the same parts give the same version.
+
+    Args: make_golden: computes the golden requests with the bundle as a server would load it.
+    """
+    temporary = folder / f".bundle.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        index = _write_files(temporary, parts)
+        draft = _manifest(temporary, parts, index)
+        make_golden(_assemble(temporary, draft)).write_parquet(temporary / "golden.parquet")
+        manifest = _manifest(temporary, parts, index)
+        (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")
+        target = folder / manifest.version
+        if not (target / "manifest.json").is_file():
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(temporary, target)
+        return manifest.version
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the bundle to {folder}: {error.strerror}; free the disk and run again: nothing was published"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and check a bundle's manifest alone.
+
+    Raises: BundleError when it is absent, unreadable, newer than this code, or not what its name says.
+    """
+    file = path / "manifest.json"
+    try:
+        if file.is_symlink() or file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{file} is a link or over {MAX_MANIFEST_BYTES} bytes; restore the bundle")
+        data = json.loads(file.read_text())
+        if int(data["schema_version"]) > SCHEMA_VERSION:
+            raise BundleError(
+                f"{file} has schema version {data['schema_version']}, this code knows up to {SCHEMA_VERSION}; upgrade"
+            )
+        manifest = Manifest.model_validate(data)
+    except OSError as error:
+        raise BundleError(f"{path} is not a bundle: {error.strerror}: {file}") from error
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise BundleError(f"{file} is not a manifest ({str(error).splitlines()[0]}); restore the bundle") from error
+    if manifest.version != _version(manifest):
+        raise BundleError(f"{file} was changed: its content does not give {manifest.version}; restore the bundle")
+    return manifest
+
+
+def verify_files(path: Path, manifest: Manifest) -> None:
+    """Check that a bundle has exactly its files, unchanged.
+
+    Raises: BundleError naming the first file that is missing, unknown, a link, or different.
+    """
+    present = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_symlink() or not p.is_dir()}
+    unknown = present - set(manifest.files) - {"manifest.json"}
+    if unknown:
+        raise BundleError(f"{path} has files its manifest does not name: {', '.join(sorted(unknown))}; remove them")
+    for name, entry in manifest.files.items():
+        file = path / name
+        if ".." in Path(name).parts or Path(name).is_absolute() or file.is_symlink() or not file.is_file():
+            raise BundleError(f"{file} is missing or is not a plain file inside the bundle; restore the bundle")
+        if file.stat().st_size != entry.size or _sha256(file) != entry.sha256:
+            raise BundleError(f"{file} differs from its manifest (size or SHA-256); restore the bundle")
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Verify a bundle and read it.
+
+    Raises: BundleError.
+    """
+    manifest = read_manifest(path)
+    verify_files(path, manifest)
+    return _assemble(path, manifest)
+
+
+def _assemble(path: Path, manifest: Manifest) -> Bundle:
+    try:
+        weights = load_file(path / "weights.safetensors")
+        embeddings = load_file(path / "item_embeddings.safetensors")["item_embeddings"]
+        items, popular = pl.read_parquet(path / "items.parquet"), pl.read_parquet(path / "popular.parquet")
+    except (OSError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); restore the bundle") from error
+    if items.height != embeddings.shape[0]:
+        raise BundleError(f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle")
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        config=parse_config(manifest.config, str(path / "manifest.json")),
+        encoder=EncoderState.load(path),
+        weights=weights,
+        items=items,
+        index=ItemIndex.load(path / "index.faiss", embeddings),
+        popular=popular,
+    )
+
+
+def _write_files(folder: Path, parts: BundleParts) -> ItemIndex:
+    save_file({k: np.ascontiguousarray(v) for k, v in parts.weights.items()}, folder / "weights.safetensors")
+    embeddings = np.ascontiguousarray(parts.item_embeddings_ID, np.float32)
+    save_file({"item_embeddings": embeddings}, folder / "item_embeddings.safetensors")
+    index = ItemIndex.build(embeddings)
+    index.save(folder / "index.faiss")
+    parts.items.write_parquet(folder / "items.parquet")
+    parts.popular.write_parquet(folder / "popular.parquet")
+    parts.encoder.save(folder)
+    return index
+
+
+def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        version="",
+        date=parts.date,
+        parent=parts.parent,
+        finalised=parts.finalised,
+        config=parts.config.model_dump(mode="json", by_alias=True),
+        inputs=parts.inputs,
+        vocabularies=parts.encoder.digest(),
+        calibration=parts.calibration,
+        index={"kind": index.kind, "items": index.index.ntotal, "dim": index.index.d},
+        tensors={k: (str(v.dtype), tuple(v.shape)) for k, v in sorted(parts.weights.items())},
+        snapshot_at_ms=parts.snapshot_at_ms,
+        files={n: FileEntry(size=(folder / n).stat().st_size, sha256=_sha256(folder / n)) for n in names},
+    )
+    return manifest.model_copy(update={"version": _version(manifest)})
+
+
+def _version(manifest: Manifest) -> str:
+    content = manifest.model_dump(mode="json", exclude={"version"})
+    return f"{manifest.date}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,172 @@
+"""Versions and which one is live. `CURRENT` is the truth: one line, replaced atomically, compared before it is set.
+
+    RUNS/bundles/<version>/             immutable bundles
+    RUNS/registry/CURRENT               the live version
+    RUNS/registry/activations.jsonl     every activation, oldest first
+    RUNS/registry/records/<version>.json  verdict, metrics, timings of the night that made it
+    RUNS/registry/leases/<server>.json  what each server has loaded; gc keeps those versions
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.bundle import read_manifest
+from recsys.errors import RegistryError
+from recsys.stages import write_json
+
+LEASE_S = 60.0
+"""A lease not renewed for this long belongs to a dead server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The registry of one RUNS folder."""
+
+    runs: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where pointers and records lie."""
+        return self.runs / "registry"
+
+    @property
+    def bundles(self) -> Path:
+        """Where bundles lie."""
+        return self.runs / "bundles"
+
+    def path(self, version: str) -> Path:
+        """Give a version's folder; it may not exist."""
+        return self.bundles / version
+
+    def current(self) -> str | None:
+        """Read the live version; None before the first activation."""
+        try:
+            return (self.folder / "CURRENT").read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    def versions(self) -> list[str]:
+        """List the versions on disk, oldest date first."""
+        if not self.bundles.is_dir():
+            return []
+        return sorted(p.name for p in self.bundles.iterdir() if (p / "manifest.json").is_file())
+
+    def require(self, version: str) -> Path:
+        """Give a version's folder.
+
+        Raises: RegistryError listing what there is.
+        """
+        if version not in self.versions():
+            known = ", ".join(self.versions()[-5:]) or "none; run `recsys nightly` first"
+            raise RegistryError(f"no bundle {version!r} in {self.bundles}; the newest are: {known}")
+        return self.path(version)
+
+    def activate(self, version: str, expect: str | None | type[Any] = Any) -> None:
+        """Make a version live.
+
+        Args: expect: the version believed live; `Any` skips the comparison.
+        Raises: RegistryError for an unknown version or when another one went live meanwhile; BundleError when
+        the manifest does not verify.
+        """
+        read_manifest(self.require(version))
+        with self.locked("activate"):
+            live = self.current()
+            if expect is not Any and live != expect:
+                raise RegistryError(f"{live!r} is live, not {expect!r}; look at what changed and activate again")
+            if live == version:
+                return
+            self._append({"version": version, "previous": live, "at": time.time()})
+            _replace_text(self.folder / "CURRENT", f"{version}\n")
+
+    def rollback(self) -> str:
+        """Make the version that was live before the live one live again; twice in a row goes back two.
+
+        Raises: RegistryError when there is none.
+        """
+        live = self.current()
+        previous = self._previous(live)
+        if previous is None:
+            raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
+        read_manifest(self.require(previous))
+        with self.locked("activate"):
+            self._append({"version": previous, "previous": live, "at": time.time(), "rollback": True})
+            _replace_text(self.folder / "CURRENT", f"{previous}\n")
+        return previous
+
+    def record(self, version: str) -> dict[str, Any]:
+        """Read a version's record; empty when there is none."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / "records" / f"{version}.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def write_record(self, version: str, record: dict[str, Any]) -> None:
+        """Write a version's record beside the bundle, never into it."""
+        (self.folder / "records").mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "records" / f"{version}.json", {"version": version, **record})
+
+    def write_lease(self, server_id: str, version: str | None) -> None:
+        """Say what a server has loaded; renew it well within LEASE_S."""
+        (self.folder / "leases").mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "leases" / f"{server_id}.json", {"version": version, "pid": os.getpid()})
+
+    def leased(self) -> set[str]:
+        """List the versions that living servers have loaded."""
+        found: set[str] = set()
+        for file in (self.folder / "leases").glob("*.json"):
+            try:
+                if time.time() - file.stat().st_mtime < LEASE_S:
+                    found.add(json.loads(file.read_text())["version"])
+            except (OSError, ValueError, KeyError):
+                continue
+        return found
+
+    @contextmanager
+    def locked(self, name: str, *, wait: bool = True) -> Iterator[None]:
+        """Hold a file lock that dies with the process.
+
+        Raises: RegistryError at once when another process holds it and `wait` is False.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{name}.lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise RegistryError(
+                    f"another process holds {stream.name}; wait for it, or stop it: the lock goes with its process"
+                ) from None
+            yield
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with (self.folder / "activations.jsonl").open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+    def _previous(self, live: str | None) -> str | None:
+        try:
+            lines = (self.folder / "activations.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return None
+        stack: list[str] = []
+        for entry in map(json.loads, lines):
+            if entry.get("rollback"):
+                stack.pop()
+            else:
+                stack.append(entry["version"])
+        return stack[-2] if len(stack) > 1 and stack[-1] == live else None
+
+
+def _replace_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
