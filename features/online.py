@@ -10,11 +10,9 @@ import polars as pl
 
 from features.encode import Encoder, age_buckets
 from features.store import Event, FeatureStore, StoredUser
-from recsys.batch import ContextInputs, UserInputs
-from recsys.bundle import Bundle
 from recsys.config import RunConfig
 from recsys.errors import StoreError
-from recsys.model.scorer import ItemInputs, Scorer
+from recsys.inputs import ContextInputs, ItemInputs, UserInputs
 from recsys.snapshot import DaySnapshot
 
 STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
@@ -35,14 +33,16 @@ class OnlineUser:
 
 
 class OnlineFeatures:
-    """Reads users of one bundle version from a store."""
+    """Reads users of one bundle version from a store.
 
-    def __init__(self, store: FeatureStore, bundle: Bundle) -> None:
-        """Compile the bundle's encoder."""
-        self.store, self.version = store, bundle.version
-        self.config = bundle.config
-        self.encoder = Encoder.from_config(bundle.config, bundle.encoder)
-        self.snapshot_at_ms = bundle.manifest.snapshot_at_ms
+    Args: snapshot_at_ms: the instant as of which the version's base stands; older delta events are in the base.
+    """
+
+    def __init__(
+        self, store: FeatureStore, version: str, config: RunConfig, encoder: Encoder, snapshot_at_ms: int
+    ) -> None:
+        self.store, self.version, self.config = store, version, config
+        self.encoder, self.snapshot_at_ms = encoder, snapshot_at_ms
 
     def user(self, user_id: str, at_ms: int) -> OnlineUser:
         """Read a user as of an instant; a dead store gives an unknown user and says so."""
@@ -59,7 +59,7 @@ class OnlineFeatures:
         row, tail = unpack_user(stored.base) if stored.base is not None else ({}, ())
         visible_until = at_ms - 1000 * self.config.features.ingestion_lag
         live = [e for e in stored.events if self.snapshot_at_ms <= e.received_at_ms < visible_until]
-        history = self._newest(user_id, tail, live, visible_until)
+        history = self._newest(tail, live, visible_until)
         encoded = self.encoder.encode_one("user", {**row, "user_id": user_id} if row else {})
         items, kinds, ages = self._encode_history(history, at_ms)
         seen: dict[str, set[str]] = {}
@@ -85,10 +85,7 @@ class OnlineFeatures:
         encoded = self.encoder.encode_one("context", {**{f"context_{k}": v for k, v in values.items()}, **clock})
         return ContextInputs(ids=encoded.ids[0], numbers=encoded.numbers[0])
 
-    def _newest(
-        self, user_id: str, tail: Sequence[Event], live: Sequence[Event], visible_until: int
-    ) -> list[Event]:
-        del user_id
+    def _newest(self, tail: Sequence[Event], live: Sequence[Event], visible_until: int) -> list[Event]:
         kinds = set(self.config.features.history_kinds)
         events = [e for e in (*tail, *live) if e.kind in kinds and e.received_at_ms < visible_until]
         events.sort(key=lambda e: (e.received_at_ms, e.feedback_id), reverse=True)
@@ -117,11 +114,10 @@ class OnlineFeatures:
         return items, kinds, ages
 
 
-def load_scorer(bundle: Bundle) -> Scorer:
-    """Encode a bundle's catalogue and build its scorer."""
-    encoder = Encoder.from_config(bundle.config, bundle.encoder)
-    encoded = encoder.encode("item", bundle.items)
-    return Scorer(bundle, ItemInputs(ids=encoded.ids, numbers=encoded.numbers, text=encoded.text))
+def encode_items(encoder: Encoder, items: pl.DataFrame) -> ItemInputs:
+    """Encode a bundle's catalogue for its scorer."""
+    encoded = encoder.encode("item", items)
+    return ItemInputs(ids=encoded.ids, numbers=encoded.numbers, text=encoded.text)
 
 
 def pack_users(snapshot: DaySnapshot, config: RunConfig, encoder: Encoder) -> Iterator[tuple[str, bytes]]:

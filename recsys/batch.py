@@ -9,7 +9,6 @@ Shape letters: B examples, L history events, U distinct rows of a table, F numbe
 
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 
@@ -64,25 +63,3 @@ class Batch:
     def size(self) -> int:
         """Count the examples."""
         return self.position_B.shape[0]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserInputs:
-    """One user's encoded inputs at a request, as numpy: what the online read hands to the scorer."""
-
-    ids: np.ndarray
-    """int64 [C], in the order of the user's categorical features."""
-    numbers: np.ndarray
-    """float32 [F]."""
-    history_items: np.ndarray
-    """int64 [L] item numbers, newest first."""
-    history_kinds: np.ndarray
-    history_ages: np.ndarray
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextInputs:
-    """One request's encoded context: ids int64 [C], numbers float32 [F]."""
-
-    ids: np.ndarray
-    numbers: np.ndarray

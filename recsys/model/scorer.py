@@ -1,28 +1,19 @@
 """A bundle in memory, ready to score: user side once a request, items gathered from memory. No TorchRec here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import Batch, ContextInputs, UserInputs
+from recsys.batch import Batch
 from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
+from recsys.inputs import ContextInputs, ItemInputs, UserInputs
 from recsys.model.heads import HEAD_KINDS
-from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide
+from recsys.model.ranker import Inputs, Ranker, UserSide
 from recsys.tasks import TaskSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemInputs:
-    """Encoded catalogue: ids int64 [I, C], numbers float32 [I, F], text float32 [I, T], in item-row order."""
-
-    ids: np.ndarray
-    numbers: np.ndarray
-    text: np.ndarray
 
 
 class Scorer:
@@ -31,7 +22,7 @@ class Scorer:
     def __init__(self, bundle: Bundle, items: ItemInputs) -> None:
         """Build the ranker and encode the whole catalogue once.
 
-        Args: items: the bundle's catalogue as its encoder gives it (`features.online.load_scorer` does this).
+        Args: items: the bundle's catalogue as its encoder gives it (`features.online.encode_items` does this).
         Raises: BundleError when the weights do not fit the model.
         """
         self.bundle = bundle
@@ -163,5 +154,3 @@ def calibrate(
         found[task.name] = values if task.parent is None else keep_child_below_parent(values, found[task.parent])
     return found
 
-
-__all__ = ["ItemInputs", "ItemSide", "Scorer", "calibrate", "parse_inputs", "ranker_from"]

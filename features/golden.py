@@ -1,0 +1,134 @@
+"""Golden requests: a bundle's own promise of what it answers, checked before a server is ready.
+
+Each row is one pseudonymous user's raw store value, the request, what encoding it gave, and the predictions and
+retrieved items that followed. A difference anywhere (encoder, weights, index, numerics) is found before traffic.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+
+from features.online import OnlineFeatures, unpack_user
+from features.store import StoredUser
+from recsys.errors import BundleError
+from recsys.inputs import ContextInputs, UserInputs
+
+TOLERANCE = {"fp32": 1e-4}
+"""Largest allowed difference of a calibrated prediction, per numeric mode (another processor, another kernel)."""
+NUM_RETRIEVED = 50
+
+
+class Scoring(Protocol):
+    """What golden requests need of a scorer."""
+
+    def user_side(self, user: UserInputs) -> Any:
+        """Encode one user."""
+
+    def retrieve(self, user: Any, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
+        """Give nearest item rows."""
+
+    def predict(self, user: Any, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Give calibrated predictions."""
+
+
+def make_golden(
+    scorer: Scoring,
+    online: OnlineFeatures,
+    users: Sequence[tuple[str, bytes]],
+    contexts: Sequence[dict[str, str | float]],
+    num_items: int,
+    at_ms: int,
+) -> pl.DataFrame:
+    """Answer one request per user and write down everything. The user's own id never enters the file."""
+    rows = []
+    for number, ((user_id, value), context) in enumerate(zip(users, contexts, strict=True)):
+        row, tail = unpack_user(value)
+        inputs = online.assemble(StoredUser(value, ()), user_id, at_ms).inputs
+        chosen = np.random.default_rng(number).choice(num_items, min(20, num_items), replace=False)
+        answer = _answer(scorer, inputs, online.context(context, at_ms), np.sort(chosen))
+        rows.append(
+            {
+                "user": hashlib.sha256(f"{number}:{user_id}".encode()).hexdigest()[:16],
+                "row": json.dumps(row, default=str),
+                "tail": json.dumps([[e.received_at_ms, "", e.item_id, e.kind, e.value] for e in tail]),
+                "context": json.dumps(context),
+                "at_ms": at_ms,
+                "rows": np.sort(chosen).tolist(),
+                **_stored_inputs(inputs),
+                **answer,
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def check_golden(
+    golden: pl.DataFrame, scorer: Scoring, online: OnlineFeatures, mode: str = "fp32"
+) -> dict[str, float]:
+    """Reproduce golden requests.
+
+    Returns: the largest difference of a prediction (`max_difference`) and the smallest share of retrieved items
+    that agree (`min_retrieved_overlap`).
+    Raises: BundleError naming the request and what differs.
+    """
+    worst, overlap = 0.0, 1.0
+    for row in golden.iter_rows(named=True):
+        inputs = _read_inputs(row)
+        _check_encoding(row, inputs, online)
+        context = online.context(json.loads(row["context"]), row["at_ms"])
+        answer = _answer(scorer, inputs, context, np.array(row["rows"], np.int64))
+        for name in (c for c in golden.columns if c.startswith("prediction_")):
+            worst = max(worst, float(np.abs(np.array(answer[name]) - np.array(row[name])).max(initial=0.0)))
+        same = set(answer["retrieved"]) & set(row["retrieved"])
+        overlap = min(overlap, len(same) / max(1, len(row["retrieved"])))
+        if worst > TOLERANCE[mode] or overlap < 0.9:
+            raise BundleError(
+                f"golden request {row['user']}: predictions differ by {worst:.2e} (allowed {TOLERANCE[mode]:.0e}), "
+                f"{overlap:.0%} of the retrieved items agree (at least 90%); this host does not reproduce the bundle"
+            )
+    return {"max_difference": worst, "min_retrieved_overlap": overlap, "requests": float(golden.height)}
+
+
+def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: np.ndarray) -> dict[str, Any]:
+    side = scorer.user_side(inputs)
+    predictions = scorer.predict(side, context, rows)
+    found: dict[str, Any] = {f"prediction_{task}": values.tolist() for task, values in predictions.items()}
+    found["retrieved"] = scorer.retrieve(side, NUM_RETRIEVED).tolist()
+    return found
+
+
+def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatures) -> None:
+    """Encode the raw values again; everything but the hidden user id must come out the same."""
+    value = json.dumps([json.loads(row["row"]), json.loads(row["tail"])]).encode()
+    again = online.assemble(StoredUser(value, ()), "", row["at_ms"]).inputs
+    names = [f.name for f in online.encoder.features.categorical_of("user")]
+    ids = [i for i, name in enumerate(names) if name != "user_id"]
+    same = (
+        np.array_equal(again.ids[ids], inputs.ids[ids])
+        and np.allclose(again.numbers, inputs.numbers, rtol=0, atol=1e-6)
+        and np.array_equal(again.history_items, inputs.history_items)
+        and np.array_equal(again.history_kinds, inputs.history_kinds)
+    )
+    if not same:
+        raise BundleError(
+            f"golden request {row['user']}: its stored values encode differently here than when the bundle was made; "
+            "the feature code changed: rebuild the bundle"
+        )
+
+
+def _stored_inputs(inputs: UserInputs) -> dict[str, list[float]]:
+    names = ("ids", "numbers", "history_items", "history_kinds", "history_ages")
+    return {f"input_{name}": getattr(inputs, name).tolist() for name in names}
+
+
+def _read_inputs(row: dict[str, Any]) -> UserInputs:
+    return UserInputs(
+        ids=np.array(row["input_ids"], np.int64),
+        numbers=np.array(row["input_numbers"], np.float32),
+        history_items=np.array(row["input_history_items"], np.int64),
+        history_kinds=np.array(row["input_history_kinds"], np.int64),
+        history_ages=np.array(row["input_history_ages"], np.int64),
+    )
