@@ -4,7 +4,7 @@ Days are visited in order and shuffled inside, so memory holds one day's arrays 
 from a generator, and the newest day is learnt last.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -232,17 +232,11 @@ class Batcher:
         return rows, index
 
 
-def positive_share(shards: Iterable[Shard], task: str, num_items: Callable[[Shard], int]) -> np.ndarray:
-    """Give each item's share of positives by item number, smoothed so that unseen items have a small one."""
-    counts = np.zeros(0)
-    for shard in shards:
-        counts = np.zeros(num_items(shard)) if counts.size == 0 else counts
-        positive = shard.labels[task] == 1
-        counts += np.bincount(shard.items.ids[shard.item_row[positive], _ITEM_ID], minlength=counts.size)
-    return (counts + 0.1) / (counts.sum() + 0.1 * counts.size)
-
-
-_ITEM_ID = 0
+def positive_share(numbers: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:
+    """Give each item number's share of the positives, smoothed so that unseen items have a small one."""
+    total = np.bincount(numbers, weights=counts, minlength=size) + 0.1
+    share: np.ndarray = total / total.sum()
+    return share
 
 
 def _with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:

@@ -1,0 +1,208 @@
+"""Snapshots -> weights: a cold start, a warm start, or the continuation after PROMOTE. One function for all."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import torch
+
+from features.encode import Encoder, fit_encoder
+from recsys.batch import Batch
+from recsys.bundle import Bundle
+from recsys.config import RunConfig
+from recsys.encoding import EncoderState
+from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.model.ranker import Inputs, Ranker
+from recsys.snapshot import DaySnapshot
+from training.balancing import build_balancer
+from training.data import Batcher, BatchSettings, Shard, encode_shard, label_days, positive_share, text_by_number
+from training.objective import RETRIEVAL
+from training.trainer import FitSettings, TrainLog, fit
+
+MAX_CONTEXT_PERIODS = 7
+"""Context numbers are standardised on this many of the last training periods."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learnt:
+    """Weights and everything needed to use them."""
+
+    ranker: Ranker
+    tables: LocalTables
+    state: EncoderState
+    log: TrainLog
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Give canonical weights: `ranker.*`, `table.<name>.weight`, `table.<name>.state`."""
+        found = {f"ranker.{k}": v.detach().numpy().copy() for k, v in self.ranker.state_dict().items()}
+        return found | {f"table.{k}": v.numpy() for k, v in self.tables.export().items()}
+
+
+def learn(
+    chain: Sequence[DaySnapshot],
+    periods: dict[str, tuple[int, int]],
+    config: RunConfig,
+    as_of: datetime,
+    previous: Bundle | None,
+    epochs: int,
+    on_rows: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Learnt:
+    """Learn each task's periods of a chain.
+
+    Args:
+        periods: per task, first and last period index it learns from; a task's labels elsewhere are hidden.
+        as_of: the night's end; labels are what is known then.
+        previous: continue these weights; their vocabularies and statistics stay as they are and grow.
+        on_rows: called with rows learnt so far and rows in all.
+    """
+    torch.manual_seed(config.training.seed)
+    used = [range(a, b + 1) for a, b in periods.values() if a <= b]
+    chosen = sorted({i for r in used for i in r})
+    labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in chosen])
+    state = _fit_state(chain, chosen, config, previous)
+    encoder = Encoder.from_config(config, state)
+    ranker, tables = build_model(config, state, previous)
+    last = chain[chosen[-1]] if chosen else chain[-1]
+    batcher = Batcher(
+        encoder,
+        text_by_number(encoder, last.table("items")),
+        BatchSettings(
+            batch_size=config.training.batch_size,
+            history_length=config.features.history_length,
+            shuffle=True,
+            id_dropout=config.model.id_dropout,
+            num_uniform=config.retrieval.num_uniform,
+            tasks=tuple(t.name for t in config.tasks),
+        ),
+    )
+
+    def shard(i: int) -> Shard:
+        made = encode_shard(encoder, chain[i], chain[i - 1] if i else None, labels[chain[i].day], config.tasks)
+        for task, (first, stop) in periods.items():
+            if not first <= i <= stop:
+                made.labels[task].fill(np.nan)
+        return made
+
+    retrieval = config.retrieval_task if config.retrieval.weight else None
+    sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
+    popularity = _popularity(chain, chosen, config, state) if retrieval else None
+    total = epochs * sum(sizes.values())
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        on_rows(done, total)
+
+    def batches() -> Iterator[Batch]:
+        rng = np.random.default_rng([config.training.seed, len(chain)])
+        for _ in range(epochs):
+            for i in chosen:
+                made = shard(i)
+                if made.size:
+                    share = popularity[made.items.ids[:, 0]] if popularity is not None else None
+                    yield from batcher.batches(made, rng, share)
+
+    steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
+    weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
+    log = fit(
+        ranker,
+        tables,
+        batches(),
+        build_balancer(config.training.balancing, weights),
+        config.tasks,
+        FitSettings(
+            learning_rate=config.training.learning_rate,
+            weight_decay=config.training.weight_decay,
+            retrieval_task=retrieval.name if retrieval else None,
+            temperature=config.retrieval.temperature,
+            total_steps=steps,
+            warmup_steps=min(100, steps // 10),
+        ),
+        advance,
+    )
+    return Learnt(ranker=ranker, tables=tables, state=state, log=log)
+
+
+def build_model(config: RunConfig, state: EncoderState, previous: Bundle | None) -> tuple[Ranker, LocalTables]:
+    """Build a ranker and its tables; parts that `previous` also has, by name and shape, start from it."""
+    features = Encoder.from_config(config, state).features
+    by_name = {c.vocabulary: c.dim for c in features.categorical}
+    specs = tuple(TableSpec(name=n, size=state.vocabularies[n].size, dim=d) for n, d in by_name.items())
+    ranker = Ranker(ranker_inputs(config, state), config.tasks, config.model)
+    tables = LocalTables(specs, config.training.sparse_learning_rate, config.training.seed)
+    if previous is not None:
+        given = {k: torch.from_numpy(v) for k, v in previous.weights.items()}
+        own = ranker.state_dict()
+        fitting = {k: given[f"ranker.{k}"] for k in own if f"ranker.{k}" in given}
+        ranker.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in (own | fitting).items()})
+        tables.load({k.removeprefix("table."): v for k, v in given.items() if k.startswith("table.")})
+        _start_new_rows(tables, state, previous.encoder)
+    return ranker, tables
+
+
+def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
+    """Derive the ranker's input sizes from the features; item_id comes first among the item's tables."""
+    features = Encoder.from_config(config, state).features
+
+    def tables(entity: str) -> tuple[tuple[str, str, int], ...]:
+        return tuple((c.name, c.vocabulary, c.dim) for c in features.categorical if c.entity == entity)
+
+    return Inputs(
+        user_tables=tables("user"),
+        item_tables=tables("item"),
+        context_tables=tables("context"),
+        num_user_numbers=len(features.numbers_of("user")),
+        num_item_numbers=len(features.numbers_of("item")),
+        num_context_numbers=len(features.numbers_of("context")),
+        text_dim=config.features.text_dim,
+        num_history_kinds=len(features.history_kinds),
+    )
+
+
+def inputs_json(inputs: Inputs) -> dict[str, object]:
+    """Give the input sizes as JSON values for the manifest."""
+    return {k: [list(t) for t in v] if isinstance(v, tuple) else v for k, v in asdict(inputs).items()}
+
+
+def _start_new_rows(tables: LocalTables, state: EncoderState, old: EncoderState) -> None:
+    """Start each newly numbered id from the bucket it was in: what strangers shared is better than nothing."""
+    for name, vocabulary in state.vocabularies.items():
+        known = old.vocabularies.get(name)
+        if known is None or vocabulary.hash_buckets == 0 or name not in tables.weight:
+            continue
+        for number in range(known.size, vocabulary.size):
+            tables.weight[name][number] = tables.weight[name][vocabulary.bucket_of(number)]
+
+
+def _fit_state(
+    chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, previous: Bundle | None
+) -> EncoderState:
+    if not chosen:
+        assert previous is not None, "a cold start without a training period is refused by plan_night"
+        return previous.encoder
+    last = chain[chosen[-1]]
+    contexts = pl.concat(
+        [chain[i].table("examples") for i in chosen[-MAX_CONTEXT_PERIODS:]], how="diagonal_relaxed"
+    )
+    return fit_encoder(
+        config,
+        last.table("users"),
+        last.table("items"),
+        contexts,
+        previous.encoder if previous else None,
+        config.training.seed,
+    )
+
+
+def _popularity(
+    chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, state: EncoderState
+) -> np.ndarray:
+    """Give each item number's share of the retrieval task's feedback over the periods learnt."""
+    task = config.retrieval_task
+    assert task is not None
+    vocabulary = state.vocabularies["item_id"]
+    tiles = pl.concat([chain[i].table("item_tile").select("item_id", f"{task.name}_count") for i in chosen])
+    return positive_share(vocabulary.encode(tiles["item_id"]), tiles[f"{task.name}_count"].to_numpy(), vocabulary.size)

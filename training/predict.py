@@ -1,0 +1,62 @@
+"""A frozen bundle on later periods: predictions per row, and ranked lists over the whole catalogue."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+
+from features.encode import Encoder
+from recsys.bundle import Bundle
+from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.model.scorer import calibrate, ranker_from
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.data import Batcher, BatchSettings, Shard, encode_shard, text_by_number
+from training.trainer import predict_logits
+
+BATCH_SIZE = 4096
+
+
+@dataclass(slots=True)
+class BundlePredictor:
+    """Scores whole shards with a bundle's weights; features are rolled forward by whoever makes the shards."""
+
+    bundle: Bundle
+
+    def __post_init__(self) -> None:
+        """Build model and encoder once."""
+        weights = {
+            k.removeprefix("table."): torch.from_numpy(v)
+            for k, v in self.bundle.weights.items()
+            if k.startswith("table.")
+        }
+        specs = tuple(
+            TableSpec(name=k.removesuffix(".weight"), size=v.shape[0], dim=v.shape[1])
+            for k, v in weights.items()
+            if k.endswith(".weight")
+        )
+        self.ranker = ranker_from(self.bundle.manifest.inputs, self.bundle)
+        self.tables = LocalTables(specs, learning_rate=0.0, seed=0)
+        self.tables.load(weights)
+        self.encoder = Encoder.from_config(self.bundle.config, self.bundle.encoder)
+        self.batcher = Batcher(
+            self.encoder,
+            text_by_number(self.encoder, self.bundle.items),
+            BatchSettings(batch_size=BATCH_SIZE, history_length=self.bundle.config.features.history_length),
+        )
+
+    def shard(
+        self, snapshot: DaySnapshot, previous: DaySnapshot | None, labels: pl.DataFrame, tasks: Sequence[TaskSpec]
+    ) -> Shard:
+        """Encode a day with this bundle's own vocabulary and statistics."""
+        return encode_shard(self.encoder, snapshot, previous, labels, tasks)
+
+    def logits(self, shard: Shard) -> dict[str, np.ndarray]:
+        """Give raw logits float32 [N] per task."""
+        return predict_logits(self.ranker, self.tables, self.batcher.batches(shard, np.random.default_rng(0)))
+
+    def predictions(self, shard: Shard) -> dict[str, np.ndarray]:
+        """Give calibrated predictions float32 [N] per task."""
+        return calibrate(self.logits(shard), self.bundle.config.tasks, self.bundle.manifest.calibration)
