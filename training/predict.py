@@ -9,11 +9,13 @@ import torch
 
 from features.encode import Encoder
 from recsys.bundle import Bundle
+from recsys.config import RunConfig
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.scorer import calibrate, ranker_from
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import Batcher, BatchSettings, Shard, encode_shard, text_by_number
+from training.learn import Learnt
 from training.trainer import predict_logits
 
 BATCH_SIZE = 4096
@@ -48,7 +50,11 @@ class BundlePredictor:
         )
 
     def shard(
-        self, snapshot: DaySnapshot, previous: DaySnapshot | None, labels: pl.DataFrame, tasks: Sequence[TaskSpec]
+        self,
+        snapshot: DaySnapshot,
+        previous: DaySnapshot | None,
+        labels: pl.DataFrame,
+        tasks: Sequence[TaskSpec],
     ) -> Shard:
         """Encode a day with this bundle's own vocabulary and statistics."""
         return encode_shard(self.encoder, snapshot, previous, labels, tasks)
@@ -60,3 +66,14 @@ class BundlePredictor:
     def predictions(self, shard: Shard) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task."""
         return calibrate(self.logits(shard), self.bundle.config.tasks, self.bundle.manifest.calibration)
+
+
+def shard_logits(
+    learnt: Learnt, chain: Sequence[DaySnapshot], period: int, labels: pl.DataFrame, config: RunConfig
+) -> tuple[dict[str, np.ndarray], Shard]:
+    """Score one period with weights that are not sealed yet."""
+    encoder = Encoder.from_config(config, learnt.state)
+    shard = encode_shard(encoder, chain[period], chain[period - 1] if period else None, labels, config.tasks)
+    settings = BatchSettings(batch_size=BATCH_SIZE, history_length=config.features.history_length)
+    batcher = Batcher(encoder, text_by_number(encoder, chain[period].table("items")), settings)
+    return predict_logits(learnt.ranker, learnt.tables, batcher.batches(shard, np.random.default_rng(0))), shard

@@ -1,0 +1,306 @@
+"""One night: ingest → features → learn → calibrate → seal → evaluate → gate → finalise → publish → activate → gc.
+
+Every stage writes to a content-addressed folder or under a version's name and is skipped when that is already
+there: a night run again does nothing, a night killed anywhere goes on where it was.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.build import build_snapshots, period_end
+from features.sources.journal import ingest_journal
+from features.store import FeatureStore, open_store
+from recsys.bundle import Bundle, load_bundle
+from recsys.bundle import read_manifest as read_bundle_manifest
+from recsys.config import RunConfig
+from recsys.errors import DataError
+from recsys.log import InteractionLog
+from recsys.registry import Registry
+from recsys.snapshot import DaySnapshot
+from recsys.stages import Stages, read_manifest, write_json
+from training.data import label_days
+from training.evaluate import EvalReport, evaluate, score_rows
+from training.gate import Decision, Verdict, check_heads, check_ratio, decide
+from training.learn import Learnt, learn
+from training.night import NightPlan, lag, plan_night
+from training.predict import BundlePredictor, shard_logits
+from training.progress import bar
+from training.publish import champion_before, fit_calibration, judged_version, publish, seal, verify
+
+CODE_VERSION = 1
+"""Raise when a change alters what learning or evaluating gives for the same inputs."""
+MAX_BAD_SHARE = 0.5
+"""A night whose period lost more rows than this to quarantine is not learnt from."""
+RANKING_USERS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightResult:
+    """How a night ended."""
+
+    date: date
+    verdict: Verdict
+    version: str | None
+    """The version that is live because of this night; None when it held."""
+    judged: str
+    decision: Decision
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the night as JSON values."""
+        return {
+            "date": str(self.date),
+            "verdict": str(self.verdict),
+            "version": self.version,
+            "judged": self.judged,
+            "reasons": self.decision.reasons,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """Where a night reads and writes."""
+
+    config: RunConfig
+    log: InteractionLog
+    runs: Path
+    date: date
+
+    @property
+    def registry(self) -> Registry:
+        """Give the registry of the runs folder."""
+        return Registry(self.runs)
+
+    @property
+    def stages(self) -> Stages:
+        """Give the stages of the runs folder."""
+        return Stages(self.runs / "stages")
+
+    @property
+    def as_of(self) -> datetime:
+        """Give the instant at which the night's date is over: nothing received later is seen."""
+        return period_end(self.date, self.config.timezone)
+
+
+def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
+    """Run one night.
+
+    Args: dry_run: stop before anything goes live.
+    Raises: DataError, BundleError, StoreError or RegistryError; nothing is published then.
+    """
+    began = time.perf_counter()
+    registry = night.registry
+    with registry.locked("nightly", wait=False):
+        ingest_journal(night.log, night.config.timezone)
+        chain = _snapshots(night)
+        champion = champion_before(registry, night.date)
+        previous = load_bundle(registry.path(judged_version(registry, champion))) if champion else None
+        until = date.fromisoformat(registry.record(previous.version)["trained_until"]) if previous else None
+        plan = plan_night([s.day for s in chain], night.config, until)
+        judged = _learn(night, chain, plan, previous)
+        decision = _judge(night, chain, plan, judged, previous)
+        live: str | None = None
+        if decision.verdict is Verdict.PROMOTE:
+            live = _finalise(night, chain, plan, judged) if night.config.training.finalise else judged
+        _record(night, chain[plan.trained_until].day, judged, live, champion, decision, began)
+        if live is not None and not dry_run:
+            _go_live(night, chain[-1], live, champion)
+    return NightResult(
+        date=night.date,
+        verdict=decision.verdict,
+        version=live,
+        judged=judged,
+        decision=decision,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _snapshots(night: Night) -> list[DaySnapshot]:
+    with bar("features") as on_period:
+        chain = build_snapshots(night.log, night.date, night.config, night.stages, on_period)
+    last = chain[-1].manifest
+    rows = last["rows"]["impressions"]
+    bad = sum(last["quarantine"].get("impressions", {}).values())
+    if rows == 0 or bad > MAX_BAD_SHARE * (rows + bad):
+        reasons = last["quarantine"].get("impressions", {})
+        raise DataError(
+            f"{night.date} has {rows} usable impressions and {bad} in quarantine {reasons or ''} in {night.log.root}; "
+            f"see {chain[-1].path / 'quarantine'}; write the day's log and run the night again"
+        )
+    return chain
+
+
+def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bundle | None) -> str:
+    """Learn and seal the judged bundle; give its version."""
+    config = night.config
+    inputs = {
+        "code": CODE_VERSION,
+        "chain": chain[-1].path.name,
+        "config": config.model_dump(mode="json", include={"features", "model", "retrieval", "training", "calibration"}),
+        "tasks": [t.model_dump(mode="json") for t in config.tasks],
+        "served": config.model_dump(mode="json", include={"policy", "serving", "store"}),
+        "plan": plan.train,
+        "previous": previous.version if previous else None,
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        epochs = config.training.epochs if previous is None else 1
+        with bar("learn") as on_rows:
+            learnt = learn(chain, plan.train, config, night.as_of, previous, epochs, on_rows)
+        calibration = fit_calibration(config.tasks, *_calibration_rows(night, chain, plan, learnt), config)
+        parent = previous.version if previous else None
+        version = seal(night.registry, learnt, calibration, config, chain[-1], parent, finalised=False)
+        write_json(folder / "losses.json", learnt.log.losses)
+        return {"version": version, "rows": learnt.log.rows, "losses": learnt.log.mean_losses()}
+
+    stage = night.stages.run("learn", inputs, build)
+    return _version_of(night, stage, inputs, build)
+
+
+def _calibration_rows(
+    night: Night, chain: list[DaySnapshot], plan: NightPlan, learnt: Learnt
+) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
+    """Score the calibration periods with the new weights: logits per task, and the rows they belong to."""
+    tasks = night.config.tasks
+    periods = sorted(set(plan.calibrate.values()))
+    labels, _ = label_days(chain, tasks, night.as_of, [chain[i].day for i in periods])
+    parts = [shard_logits(learnt, chain, i, labels[chain[i].day], night.config) for i in periods]
+    logits = {t.name: np.concatenate([p[0][t.name] for p in parts]) for t in tasks}
+    frames = []
+    for i, (_, shard) in zip(periods, parts, strict=True):
+        known = {t.label: shard.labels[t.name] if plan.calibrate[t.name] == i else np.nan for t in tasks}
+        frames.append(
+            pl.DataFrame({"weight": shard.weight}).with_columns(
+                pl.Series(k, np.broadcast_to(v, shard.size).astype(np.float32)) for k, v in known.items()
+            )
+        )
+    return logits, pl.concat(frames)
+
+
+def _judge(
+    night: Night, chain: list[DaySnapshot], plan: NightPlan, judged: str, previous: Bundle | None
+) -> Decision:
+    """Evaluate challenger and champion (both as judged, so that both are equally fresh) on the same rows."""
+    inputs = {
+        "code": CODE_VERSION,
+        "judged": judged,
+        "champion": previous.version if previous else None,
+        "chain": chain[-1].path.name,
+        "gate": night.config.gate.model_dump(mode="json"),
+    }
+
+    def build(folder: Path) -> dict[str, Any]:
+        challenger = load_bundle(night.registry.path(judged))
+        mine, rows = _evaluated(night, chain, plan, challenger)
+        theirs, champion_rows = _evaluated(night, chain, plan, previous) if previous else (None, None)
+        checks = check_heads(night.config.tasks, rows, champion_rows, night.config.gate, night.config.training.seed)
+        recall = theirs.ranking["recall_at_50"] if theirs else None
+        checks.append(
+            check_ratio("recall@50", mine.ranking["recall_at_50"], recall, night.config.gate.min_recall_ratio)
+        )
+        decision = decide(previous.version if previous else None, judged, checks)
+        write_json(folder / "challenger.json", mine.model_dump(mode="json"))
+        if theirs:
+            write_json(folder / "champion.json", theirs.model_dump(mode="json"))
+        write_json(folder / "decision.json", decision.model_dump(mode="json"))
+        return {"verdict": str(decision.verdict)}
+
+    stage = night.stages.run("evaluate", inputs, build)
+    return Decision.model_validate_json((stage / "decision.json").read_text())
+
+
+def _evaluated(
+    night: Night, chain: list[DaySnapshot], plan: NightPlan, bundle: Bundle
+) -> tuple[EvalReport, pl.DataFrame]:
+    predictor = BundlePredictor(bundle)
+    judge = {t: [i] for t, i in plan.judge.items()}
+    with bar("evaluate") as on_progress:
+        report = evaluate(
+            predictor,
+            chain,
+            judge,
+            night.as_of,
+            max_users=RANKING_USERS,
+            seed=night.config.training.seed,
+            baselines=False,
+            on_progress=on_progress,
+        )
+    return report, score_rows(predictor, chain, judge, night.as_of)
+
+
+def _finalise(night: Night, chain: list[DaySnapshot], plan: NightPlan, judged: str) -> str:
+    """Continue one pass over the calibration and gate periods; calibration stays as it was judged."""
+    inputs = {"code": CODE_VERSION, "judged": judged, "chain": chain[-1].path.name, "plan": plan.finalise}
+
+    def build(folder: Path) -> dict[str, Any]:
+        before = load_bundle(night.registry.path(judged))
+        with bar("finalise") as on_rows:
+            learnt = learn(chain, plan.finalise, night.config, night.as_of, before, 1, on_rows)
+        calibration = dict(before.manifest.calibration)
+        version = seal(night.registry, learnt, calibration, night.config, chain[-1], judged, finalised=True)
+        write_json(folder / "losses.json", learnt.log.losses)
+        return {"version": version, "rows": learnt.log.rows, "losses": learnt.log.mean_losses()}
+
+    return _version_of(night, night.stages.run("finalise", inputs, build), inputs, build)
+
+
+def _version_of(
+    night: Night, stage: Path, inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]]
+) -> str:
+    """Read the version a stage made; make it again when somebody removed the bundle since."""
+    version = str(read_manifest(stage)["version"])
+    if version not in night.registry.versions():
+        (stage / "manifest.json").unlink()
+        night.stages.run(stage.parent.name, inputs, build)
+    return version
+
+
+def _record(
+    night: Night, until: date, judged: str, live: str | None, champion: str | None, decision: Decision, began: float
+) -> None:
+    lags = {t.name: lag(t, night.config) for t in night.config.tasks}
+    days = {"night": str(night.date), "verdict": str(decision.verdict), "champion": champion, "judged": judged}
+    for version in {judged, live or judged}:
+        if night.registry.record(version):
+            continue
+        night.registry.write_record(
+            version,
+            {
+                **days,
+                "trained_until": str(until),
+                "lags": lags,
+                "checks": [c.model_dump(mode="json") for c in decision.checks],
+                "seconds": round(time.perf_counter() - began, 2),
+            },
+        )
+
+
+def _go_live(night: Night, snapshot: DaySnapshot, live: str, champion: str | None) -> None:
+    """Publish users, check the sealed bundle as a server would load it, then flip the pointer."""
+    registry = night.registry
+    store: FeatureStore = open_store(night.config.store.url, night.runs)
+    current = registry.current()
+    if current == live or (current is not None and current != champion and current[:10] >= str(night.date)):
+        return
+    publish(store, registry, live, snapshot)
+    verify(load_bundle(registry.path(live)), store)
+    registry.activate(live, expect=current)
+    store.activate(live, expect=store.current())
+    _collect(night, store, live)
+
+
+def _collect(night: Night, store: FeatureStore, live: str) -> None:
+    """Keep the newest versions and what servers have loaded; collect the rest of the store's bases."""
+    registry = night.registry
+    finals = [v for v in registry.versions() if registry.record(v).get("verdict") == "PROMOTE"]
+    keep = {live, *finals[-2 * night.config.store.keep :], *registry.leased()}
+    # Events older than the oldest base that may still be read are in every base already.
+    store.gc(keep, min(read_bundle_manifest(registry.path(v)).snapshot_at_ms for v in keep))

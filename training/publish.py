@@ -1,0 +1,184 @@
+"""Weights -> a sealed bundle, and a bundle -> the online store. What a server will load is what is checked here."""
+
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.build import period_end
+from features.encode import Encoder
+from features.golden import check_golden, make_golden
+from features.online import OnlineFeatures, encode_items, pack_users
+from features.store import FeatureStore
+from recsys.bundle import Bundle, BundleParts, load_bundle, write_bundle
+from recsys.calibration import Calibrator, Identity, fit_affine, fit_isotonic, fit_platt
+from recsys.config import RunConfig
+from recsys.model.heads import HEAD_KINDS
+from recsys.model.scorer import Scorer
+from recsys.registry import Registry
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.learn import Learnt, inputs_json
+
+NUM_GOLDEN = 32
+NUM_POPULAR = 1000
+POPULAR_DAYS = 28
+
+
+def seal(
+    registry: Registry,
+    learnt: Learnt,
+    calibration: dict[str, Calibrator],
+    config: RunConfig,
+    snapshot: DaySnapshot,
+    parent: str | None,
+    *,
+    finalised: bool,
+) -> str:
+    """Write a bundle whose nightly values are the snapshot's; give its version."""
+    encoder = Encoder.from_config(config, learnt.state)
+    items = snapshot.table("items")
+    as_of = period_end(snapshot.day, config.timezone)
+    parts = BundleParts(
+        date=str(snapshot.day),
+        parent=parent,
+        finalised=finalised,
+        config=config,
+        inputs=inputs_json(learnt.ranker.inputs),
+        encoder=learnt.state,
+        calibration=calibration,
+        weights=learnt.weights(),
+        items=items,
+        item_embeddings_ID=_item_embeddings(learnt, encoder, items),
+        popular=popular_items(items, config, as_of),
+        snapshot_at_ms=int(as_of.timestamp() * 1000),
+    )
+    return write_bundle(registry.bundles, parts, lambda bundle: _golden(bundle, snapshot))
+
+
+def verify(bundle: Bundle, store: FeatureStore) -> dict[str, float]:
+    """Reproduce a bundle's golden requests; raises BundleError when they differ."""
+    return check_golden(bundle.golden, *scorer_and_features(bundle, store))
+
+
+def scorer_and_features(bundle: Bundle, store: FeatureStore) -> tuple[Scorer, OnlineFeatures]:
+    """Build what a server builds from a bundle and a store."""
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+    scorer = Scorer(bundle, encode_items(encoder, bundle.items))
+    online = OnlineFeatures(store, bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms)
+    return scorer, online
+
+
+def publish(store: FeatureStore, registry: Registry, version: str, snapshot: DaySnapshot) -> int:
+    """Write a version's users into the store; give how many."""
+    bundle = load_bundle(registry.require(version))
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+    meta = {"version": version, "day": str(snapshot.day), "snapshot_at_ms": str(bundle.manifest.snapshot_at_ms)}
+    return store.publish(version, pack_users(snapshot, bundle.config, encoder), meta)
+
+
+def fit_calibration(
+    tasks: Sequence[TaskSpec], logits: dict[str, np.ndarray], rows: pl.DataFrame, config: RunConfig
+) -> dict[str, Calibrator]:
+    """Fit one calibrator per head on the calibration period's rows (`label_*`, `weight`), each marginal alone.
+
+    Rows are weighted by 1 / sampling rate, so the intercept undoes the sampling of negatives.
+    """
+    found: dict[str, Calibrator] = {}
+    for task in tasks:
+        label = rows[task.label].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        known = ~np.isnan(label)
+        chosen = logits[task.name][known].astype(np.float64)
+        weight = rows["weight"].cast(pl.Float64).to_numpy()[known]
+        found[task.name] = _fit_one(task, chosen, label[known], weight, config)
+    return found
+
+
+def popular_items(items: pl.DataFrame, config: RunConfig, as_of: datetime) -> pl.DataFrame:
+    """Rank the available items by recent positives: the list of last resort."""
+    window = max((w for w in config.features.window_days if w <= POPULAR_DAYS), default=None)
+    task = config.retrieval_task
+    name = task.name if task is not None else None
+    column = (f"{name}_count" if name else "impressions") + (f"_{window}" if window else "_life")
+    open_now = pl.lit(value=True)
+    if "available_until" in items.columns:
+        open_now = pl.col("available_until").is_null() | (pl.col("available_until") > as_of)
+    return (
+        items.filter(open_now)
+        .select("item_id", score=pl.col(column).cast(pl.Float64).fill_null(0.0))
+        .sort(["score", "item_id"], descending=[True, False])
+        .head(NUM_POPULAR)
+    )
+
+
+def _fit_one(
+    task: TaskSpec, logit: np.ndarray, label: np.ndarray, weight: np.ndarray, config: RunConfig
+) -> Calibrator:
+    import torch
+
+    kind = config.calibration.binary if task.is_binary else config.calibration.regression
+    if kind == "none" or label.size == 0:
+        return Identity()
+    if kind == "platt":
+        return fit_platt(logit, label, weight)
+    prediction = HEAD_KINDS[task.head].predict(torch.from_numpy(logit), task).numpy()
+    if kind == "isotonic":
+        return fit_isotonic(prediction, label, weight)
+    return fit_affine(prediction, label, low=task.low, high=task.high, weight=weight)
+
+
+def _item_embeddings(learnt: Learnt, encoder: Encoder, items: pl.DataFrame) -> np.ndarray:
+    import torch
+
+    encoded = encode_items(encoder, items)
+    learnt.ranker.eval()
+    with torch.inference_mode():
+        rows = [
+            learnt.tables.weight[vocabulary][torch.from_numpy(encoded.ids[:, i])]
+            for i, (_, vocabulary, _) in enumerate(learnt.ranker.inputs.item_tables)
+        ]
+        side = learnt.ranker.item_side(rows, torch.from_numpy(encoded.numbers), torch.from_numpy(encoded.text))
+    embeddings: np.ndarray = side.embedding_BD.numpy().copy()
+    return embeddings
+
+
+def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
+    """Take the users with the longest and the shortest histories among the first ones, and real contexts."""
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+    scorer = Scorer(bundle, encode_items(encoder, bundle.items))
+    online = OnlineFeatures(_NoStore(), bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms)
+    packed = list(islice(pack_users(snapshot, bundle.config, encoder), 20 * NUM_GOLDEN))
+    packed.sort(key=lambda pair: len(pair[1]))
+    users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
+    examples = snapshot.table("examples")
+    names = [c for c in examples.columns if c.startswith("context_")]
+    contexts = [
+        {k.removeprefix("context_"): v for k, v in row.items() if v is not None}
+        for row in examples.select(names).head(len(users)).iter_rows(named=True)
+    ]
+    contexts += [{}] * (len(users) - len(contexts))
+    at_ms = bundle.manifest.snapshot_at_ms + int(timedelta(hours=12).total_seconds() * 1000)
+    return make_golden(scorer, online, users, contexts, bundle.items.height, at_ms)
+
+
+class _NoStore:
+    """A store nobody may read: golden requests carry their own rows."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"golden requests must not read the store ({name})")
+
+
+def judged_version(registry: Registry, version: str) -> str:
+    """Give the version whose weights were judged, before the night finalised them."""
+    return str(registry.record(version).get("judged", version))
+
+
+def champion_before(registry: Registry, night: date) -> str | None:
+    """Give what was live before this night, also when the night is run again after it went live."""
+    version = registry.current()
+    while version is not None and version[:10] >= str(night):
+        version = registry.record(version).get("champion")
+    return version
