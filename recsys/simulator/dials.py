@@ -54,7 +54,7 @@ class ShopDials(BaseModel):
     """Cosine between the item factors of click and those of purchase and of rating: 1 one taste, 0 three
     independent ones, -1 opposed. Item appeals follow the same dial."""
     drift: float = Field(default=0.012, ge=0)
-    """Spread over users of the radians a day by which a taste turns: .012 keeps .94 correlation over a month."""
+    """Spread over users of the radians by which a taste turns a day; .012: .94 correlation over a month."""
     title_words: int = Field(default=3, ge=0)
     """Taste words in a title; the category's noun comes on top."""
     description_words: int = Field(default=16, ge=0)
@@ -86,9 +86,9 @@ class ShopDials(BaseModel):
     """Purchases that are refunded; half of these within half an hour."""
 
     # --- rating, 1 to 5 in half stars, on a share of clicks and of purchases ---
-    rating_base: float = 3.5
+    rating_base: float = 2.6
     rating_taste: float = 0.6
-    rating_appeal: float = 0.4
+    rating_appeal: float = 0.35
     rating_user: float = 0.35
     rating_noise: float = 0.3
     """Noise of a user × item × day, part of the true expected rating."""

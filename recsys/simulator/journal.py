@@ -172,12 +172,14 @@ def _requests(
 ) -> pl.DataFrame:
     count = len(asked.users)
     logged = np.flatnonzero(rng.random(count) < shop.dials.candidates_logged)
+    item_names = np.array(shop.item_ids(candidates.available), dtype=object)
+    source_names = np.array(CANDIDATE_SOURCES, dtype=object)
     sets: list[list[str] | None] = [None] * count
     sources: list[list[str] | None] = [None] * count
     for row in logged:
         first = candidates.first[row]
-        sets[row] = shop.item_ids(candidates.available[candidates.place[row, first]])
-        sources[row] = [CANDIDATE_SOURCES[s] for s in candidates.source[row, first]]
+        sets[row] = item_names[candidates.place[row, first]].tolist()
+        sources[row] = source_names[candidates.source[row, first]].tolist()
     return pl.DataFrame(
         {"number": np.arange(count), "user": asked.users, "requested_at": asked.asked_ms}
     ).select(

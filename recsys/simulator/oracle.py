@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from recsys.errors import DataError
 from recsys.log import InteractionLog
@@ -20,17 +20,19 @@ from recsys.metrics.pointwise import auc, rmse
 from recsys.simulator.behaviour import CLICK_KIND, PURCHASE_KIND, RATING_KIND
 from recsys.simulator.dials import FloatArray, IntArray, ShopDials
 from recsys.simulator.shop import Shop
+from recsys.simulator.truth import half_star_mean
 from recsys.simulator.world import CLICK, PURCHASE, RATING
 
-_STEPS: Final = 8
+_STEPS: Final = 30
+_HALVINGS: Final = 20
+_TOLERANCE: Final = 1e-3
 _BLOCK_CELLS: Final = 4_000_000
 _TASKS: Final = 3
-_MIN_RATE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OracleReport:
-    """What the truth and the informed oracle reach on some rows; NaN where a class or every label is absent."""
+    """What the truth and the informed oracle reach on some rows; NaN where a class or all labels lack."""
 
     click_best_auc: float
     click_informed_auc: float
@@ -115,14 +117,14 @@ def informed_predictions(shop: Shop, estimates: UserEstimates, rows: pl.DataFram
     guesses = []
     for task in (CLICK, PURCHASE, RATING):
         design = _design(shop, task, items)
-        guesses.append(estimates.base[task] + np.einsum("nd,nd->n", design, estimates.coefficients[users]))
+        guesses.append(estimates.base[task] + _dot(design, estimates.coefficients[users]))
     click = expit(guesses[CLICK])
-    stars = np.clip(guesses[RATING], 1.0, 5.0)
+    stars = half_star_mean(guesses[RATING], np.sqrt(_rating_noise(shop.dials)))
     return pl.DataFrame({"click": click, "purchase": click * expit(guesses[PURCHASE]), "rating": stars})
 
 
 def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
-    """Estimate each user's taste and intercepts from labelled impressions; without any, the prior's mean stays.
+    """Estimate each user's taste and intercepts from labelled impressions; without any, the prior's mean.
 
     Source: Laplace approximation of Bayesian logistic regression (Bishop, PRML 2006, 4.5), shared over tasks.
     """
@@ -132,9 +134,7 @@ def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
     purchase = history["purchase"].to_numpy()
     rating = history["rating"].cast(pl.Float64).to_numpy()
     clicked, rated = np.flatnonzero(click > 0), np.flatnonzero(~np.isnan(rating))
-    base = np.array(
-        [_log_odds(click), _log_odds(purchase[clicked]), rating[rated].mean() if rated.size else 3.0]
-    )
+    base = np.array([dials.click_base, dials.purchase_base, dials.rating_base])
     picked = [np.arange(len(users)), clicked, rated]
     rows = np.concatenate(picked)
     task = np.repeat(np.arange(_TASKS), [len(p) for p in picked])
@@ -142,15 +142,22 @@ def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
     coefficients = np.zeros((len(shop.users.born), dials.rank + _TASKS))
     order = np.argsort(users[rows], kind="stable")
     rows, task, label = rows[order], task[order], label[order]
-    for block in _user_blocks(users[rows], dials.rank + _TASKS):
-        number, inverse = np.unique(users[rows[block]], return_inverse=True)
-        design = np.zeros((len(block), dials.rank + _TASKS))
-        for each in (CLICK, PURCHASE, RATING):
-            of_task = task[block] == each
-            design[of_task] = _design(shop, each, items[rows[block][of_task]])
-        coefficients[number] = _newton(
-            dials, design, inverse, task=task[block], label=label[block], base=base
+    for part in _user_blocks(users[rows], dials.rank + _TASKS):
+        number, user = np.unique(users[rows[part]], return_inverse=True)
+        block = _Block(
+            design=_designs(shop, task[part], items[rows[part]]),
+            task=task[part],
+            label=label[part],
+            user=user,
+            starts=np.flatnonzero(np.diff(user, prepend=-1)),
+            base=base,
+            precision=_prior_precision(dials),
+            noise=_rating_noise(dials),
         )
+        coefficients[number] = _posterior_modes(block)
+    # Rated items are liked better than most: the mean of what the tastes leave unexplained is learnt too.
+    guess = base[RATING] + _dot(_design(shop, RATING, items[rated]), coefficients[users[rated]])
+    base[RATING] += (rating[rated] - guess).mean() if rated.size else 0.0
     return UserEstimates(coefficients=coefficients, base=base)
 
 
@@ -160,6 +167,14 @@ def _design(shop: Shop, task: int, items: IntArray) -> FloatArray:
     design = np.zeros((len(items), dials.rank + _TASKS))
     design[:, : dials.rank] = scale * shop.items.factors[task, items]
     design[:, dials.rank + task] = 1.0
+    return design
+
+
+def _designs(shop: Shop, task: IntArray, items: IntArray) -> FloatArray:
+    design = np.empty((len(items), shop.dials.rank + _TASKS))
+    for each in (CLICK, PURCHASE, RATING):
+        of_task = task == each
+        design[of_task] = _design(shop, each, items[of_task])
     return design
 
 
@@ -174,31 +189,67 @@ def _user_blocks(users: IntArray, width: int) -> list[IntArray]:
     return [np.arange(a, b) for a, b in zip(cuts, [*cuts[1:], len(users)], strict=True) if b > a]
 
 
-def _newton(
-    dials: ShopDials,
-    design: FloatArray,
-    user: IntArray,
-    *,
-    task: IntArray,
-    label: FloatArray,
-    base: FloatArray,
-) -> FloatArray:
-    """Find posterior modes [B, D]: design [N, D] with user [N] in 0..B-1 ascending, task [N], label [N]."""
-    prior = np.diag(_prior_precision(dials))
-    noise = dials.rating_residual**2 + dials.rating_noise**2 + dials.rating_appeal**2
-    linear = task == RATING
-    starts = np.flatnonzero(np.diff(user, prepend=-1))
-    coefficients = np.zeros((len(starts), design.shape[1]))
-    for _ in range(_STEPS):
-        guess = base[task] + np.einsum("nd,nd->n", design, coefficients[user])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """Rows of B whole users: design [N, D], task [N], label [N], user [N] in 0..B-1 ascending, starts [B].
+
+    precision [D] is the prior's; noise the variance of a rating around its guess.
+    """
+
+    design: FloatArray
+    task: IntArray
+    label: FloatArray
+    user: IntArray
+    starts: IntArray
+    base: FloatArray
+    precision: FloatArray
+    noise: float
+
+    def guesses(self, coefficients: FloatArray) -> FloatArray:
+        """Return logits, and stars for ratings [N]."""
+        guess: FloatArray = self.base[self.task] + _dot(self.design, coefficients[self.user])
+        return guess
+
+    def log_posterior(self, coefficients: FloatArray) -> FloatArray:
+        """Return each user's log posterior [B], up to a constant."""
+        guess = self.guesses(coefficients)
+        binary = self.label * guess - np.logaddexp(0.0, guess)
+        linear = -((self.label - guess) ** 2) / (2 * self.noise)
+        rows = np.where(self.task == RATING, linear, binary)
+        posterior: FloatArray = np.add.reduceat(rows, self.starts) - coefficients**2 @ self.precision / 2
+        return posterior
+
+    def newton_step(self, coefficients: FloatArray) -> FloatArray:
+        """Return each user's Newton step [B, D]."""
+        guess, linear = self.guesses(coefficients), self.task == RATING
         chance = expit(guess)
-        residual = np.where(linear, (label - guess) / noise, label - chance)
-        weight = np.where(linear, 1.0 / noise, chance * (1.0 - chance))
-        gradient = np.add.reduceat(design * residual[:, None], starts) - coefficients @ prior
-        hessian = _second_moments(design, weight, starts) + prior
+        residual = np.where(linear, (self.label - guess) / self.noise, self.label - chance)
+        weight = np.where(linear, 1.0 / self.noise, chance * (1.0 - chance))
+        gradient = (
+            np.add.reduceat(self.design * residual[:, None], self.starts) - coefficients * self.precision
+        )
+        hessian = _second_moments(self.design, weight, self.starts) + np.diag(self.precision)
         step = np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        coefficients += step
-        if np.abs(step).max() < 1e-3:
+        return step.astype(np.float64, copy=False)
+
+
+def _posterior_modes(block: _Block) -> FloatArray:
+    """Climb to each user's posterior mode [B, D] by Newton steps, halved while they overshoot."""
+    coefficients = np.zeros((len(block.starts), block.design.shape[1]))
+    reached = block.log_posterior(coefficients)
+    for _ in range(_STEPS):
+        step = block.newton_step(coefficients)
+        for _ in range(_HALVINGS):
+            posterior = block.log_posterior(coefficients + step)
+            worse = posterior < reached - 1e-9
+            if not worse.any():
+                break
+            step[worse] /= 2
+        else:
+            step[worse] = 0.0
+            posterior = np.where(worse, reached, posterior)
+        coefficients, reached = coefficients + step, posterior
+        if np.abs(step).max() < _TOLERANCE:
             break
     return coefficients
 
@@ -217,6 +268,11 @@ def _prior_precision(dials: ShopDials) -> FloatArray:
     return np.concatenate([np.ones(dials.rank), 1.0 / np.maximum(spread, 0.01) ** 2])
 
 
-def _log_odds(label: FloatArray) -> float:
-    rate = float(label.mean()) if label.size else 0.5
-    return float(logit(np.clip(rate, _MIN_RATE, 1 - _MIN_RATE)))
+def _rating_noise(dials: ShopDials) -> float:
+    """Return the variance of a rating around what the tastes say."""
+    return dials.rating_residual**2 + dials.rating_noise**2 + dials.rating_appeal**2
+
+
+def _dot(left: FloatArray, right: FloatArray) -> FloatArray:
+    product: FloatArray = np.einsum("nd,nd->n", left, right)
+    return product

@@ -18,6 +18,13 @@ _EVENING: Final = 0.15
 _EVENING_HOUR: Final = 20
 
 
+def half_star_mean(stars: FloatArray, spread: float) -> FloatArray:
+    """Return the mean [N] of normal values around stars [N], rounded to half stars and clipped to 1..5."""
+    above = ndtr((stars[:, None] - _HALF_STARS) / max(spread, 1e-9))
+    mean: FloatArray = 1.0 + 0.5 * above.sum(axis=1)
+    return mean
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
     """Point at impressions: user and item numbers [N], day numbers [N], hours [N], device numbers [N].
@@ -61,9 +68,7 @@ class Truth:
 
     def expected_rating(self, chances: Chances) -> FloatArray:
         """Return the mean [N] of the rating in half stars from 1 to 5, if it is given."""
-        above = ndtr((chances.stars[:, None] - _HALF_STARS) / max(self.dials.rating_residual, 1e-9))
-        mean: FloatArray = 1.0 + 0.5 * above.sum(axis=1)
-        return mean
+        return half_star_mean(chances.stars, self.dials.rating_residual)
 
     def _click_logit(self, views: Views, tastes: FloatArray) -> FloatArray:
         dials = self.dials
