@@ -1,4 +1,4 @@
-"""The log, period by period -> a chain of day snapshots. Each depends on its own partitions and the one before.
+"""The log, period by period -> a chain of day snapshots, each made of its own partitions and the one before.
 
 A night therefore reads its own period only, the chain is content-addressed (a changed partition rebuilds that
 period and what follows, nothing else), and nothing after the night's date is ever opened.
@@ -22,7 +22,7 @@ from recsys.schema import ATTRIBUTE_PREFIX
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, digest, file_digest
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
 
@@ -92,7 +92,7 @@ def build_snapshots(
 
 
 def item_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFrame:
-    """Give the items a request of this day could be scored with: yesterday's values, plus today's new items."""
+    """Give the items a request of this day could be scored with: yesterday's values, today's new items."""
     fresh = snapshot.table("new_items")
     if previous is None:
         return fresh
@@ -110,7 +110,9 @@ def _build(
     tables, reasons = _clean_period(log, period, config, folder)
     previous = chain[-1] if chain else None
     features = config.features
-    events = day_events(previous and previous.table("tail"), tables["feedback"], features.history_kinds)
+    events = day_events(
+        previous.table("tail") if previous else None, tables["feedback"], features.history_kinds
+    )
     bounds = history_bounds(tables["impressions"], events, features.history_length, features.ingestion_lag)
     written = {
         "events": events,
@@ -156,7 +158,9 @@ def _clean_period(
                 counts[reason] = counts.get(reason, 0) + count
         frames = frames or [log.read(table, period.start)]
         stacked = pl.concat(frames, how="diagonal_relaxed")
-        tables[table] = latest_by_key([stacked], f"{table[:-1]}_id") if table in ("users", "items") else stacked
+        tables[table] = (
+            latest_by_key([stacked], f"{table[:-1]}_id") if table in ("users", "items") else stacked
+        )
         if counts:
             reasons[table] = counts
             (folder / "quarantine").mkdir(exist_ok=True)
@@ -174,7 +178,9 @@ def _known_keys(log: InteractionLog, table: str, day: date, frames: Sequence[pl.
 def _new_rows(previous: DaySnapshot | None, today: pl.DataFrame, table: str) -> pl.DataFrame:
     if previous is None:
         return today
-    return today.join(previous.table(table).select("item_id"), on="item_id", how="anti", maintain_order="left")
+    return today.join(
+        previous.table(table).select("item_id"), on="item_id", how="anti", maintain_order="left"
+    )
 
 
 def _entity_tables(
@@ -189,7 +195,7 @@ def _entity_tables(
     previous = chain[-1] if chain else None
     measures = measure_columns(config.tasks)
     today = tile(tables["impressions"], tables["feedback"], key, config.tasks)
-    lifetime = add_to_lifetime(previous and previous.table(f"{name}_lifetime"), today, key)
+    lifetime = add_to_lifetime(previous.table(f"{name}_lifetime") if previous else None, today, key)
     longest = max(config.features.window_days, default=0)
     tiles = {s.day: s.table(f"{name}_tile") for s in chain if (day - s.day).days < longest}
     aggregates = windowed(tiles | {day: today}, lifetime, key, day, config.features.window_days, measures)
@@ -197,7 +203,9 @@ def _entity_tables(
         aggregates, on=key, how="full", coalesce=True
     )
     counts = [c for c in aggregates.columns if c not in (key, "last_feedback_at")]
-    values = values.with_columns(pl.col(counts).fill_null(0), *_ages(values, period_end(day, config.timezone))).sort(key)
+    values = values.with_columns(
+        pl.col(counts).fill_null(0), *_ages(values, period_end(day, config.timezone))
+    ).sort(key)
     if name == "item":
         for group in config.features.group_items_by:
             values = group_windows(values, group, counts)

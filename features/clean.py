@@ -1,4 +1,4 @@
-"""One day's raw rows -> (rows that keep the contract, quarantined rows with reasons). Nothing is dropped in silence."""
+"""One day's raw rows -> (rows that keep the contract, quarantined rows with reasons). Nothing is dropped."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -23,12 +23,19 @@ class Cleaned:
 
 
 def clean(
-    table: str, raw: pl.DataFrame, day: date, *, timezone: str, where: str, daily_cap: int, known_keys: pl.DataFrame
+    table: str,
+    raw: pl.DataFrame,
+    day: date,
+    *,
+    timezone: str,
+    where: str,
+    daily_cap: int,
+    known_keys: pl.DataFrame,
 ) -> Cleaned:
     """Apply a table's rules to one partition.
 
     Args: known_keys: keys of the partition before, so that a retry that crosses midnight counts once.
-    Raises: DataError when a column is missing or has the wrong type: that is the whole file's fault, not a row's.
+    Raises: DataError when a column is missing or has the wrong type: that is the file's fault, not a row's.
     """
     typed = _typed(table, raw, where)
     marks = {
@@ -52,8 +59,8 @@ def _typed(table: str, raw: pl.DataFrame, where: str) -> pl.DataFrame:
     missing = [name for name in wanted if name not in raw.columns]
     if missing:
         raise DataError(
-            f"{where}: table {table} lacks the column(s) {', '.join(missing)}; it has {', '.join(raw.columns)}. "
-            "Write them (null where not known) and run again"
+            f"{where}: table {table} lacks the column(s) {', '.join(missing)}; "
+            f"it has {', '.join(raw.columns)}. Write them (null where not known) and run again"
         )
     try:
         return raw.select(pl.col(name).cast(dtype, strict=True) for name, dtype in wanted.items())

@@ -36,8 +36,8 @@ class Categorical:
 class Number:
     """A number, transformed and then standardised with statistics of training days only.
 
-    raw: x. log: sign(x)·log(1+|x|). rate: logit of (x + s·p) / (of + s), p the overall rate. mean: (x + s·m) /
-    (of + s), m the overall mean.
+    raw: x. log: sign(x)·log(1+|x|). rate: logit of (x + s·p) / (of + s), p the overall rate.
+    mean: (x + s·m) / (of + s), m the overall mean.
     """
 
     name: str
@@ -92,7 +92,9 @@ def _categorical(config: RunConfig) -> list[Categorical]:
             dim=features.category_dim,
         ),
         Categorical(name="hour", entity="context", freshness="live", column="hour", vocabulary="hour", dim=4),
-        Categorical(name="weekday", entity="context", freshness="live", column="weekday", vocabulary="weekday", dim=4),
+        Categorical(
+            name="weekday", entity="context", freshness="live", column="weekday", vocabulary="weekday", dim=4
+        ),
     ]  # fmt: skip
     if features.user_id_dim:
         found.insert(
@@ -130,7 +132,9 @@ def _numbers(config: RunConfig) -> list[Number]:
         for a in config.attributes
         if a.kind == "number"
     ]
-    found += [feature for entity, prefix in _aggregated(config) for feature in _aggregates(config, entity, prefix)]
+    found += [
+        feature for entity, prefix in _aggregated(config) for feature in _aggregates(config, entity, prefix)
+    ]
     found.append(_nightly("user", "user_hours_since_feedback", "log", "hours_since_feedback"))
     found.append(_nightly("item", "item_hours_since_feedback", "log", "hours_since_feedback"))
     found.append(_nightly("item", "item_age_hours", "log", "age_hours"))
@@ -138,7 +142,7 @@ def _numbers(config: RunConfig) -> list[Number]:
 
 
 def _aggregated(config: RunConfig) -> list[tuple[Entity, str]]:
-    groups: list[tuple[Entity, str]] = [("item", f"{group}__") for group in config.features.group_items_by]
+    groups: list[tuple[Entity, str]] = [("item", f"by_{group}__") for group in config.features.group_items_by]
     return [("user", ""), ("item", ""), *groups]
 
 

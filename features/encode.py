@@ -1,7 +1,7 @@
-"""Feature values + what was fitted -> model inputs. The same code fills training rows and reads the online store.
+"""Feature values + what was fitted -> model inputs. One code fills training rows and reads the online store.
 
-Rows travel as columns of numpy arrays: a snapshot frame of a million users and one user read from the store go
-through the same few vectorised lines, so training and serving cannot differ.
+Rows travel as columns of numpy arrays: a snapshot frame of a million users and one user read from the store
+go through the same few vectorised lines, so training and serving cannot differ.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,11 @@ class Encoder:
     def from_config(cls, config: RunConfig, state: EncoderState) -> "Encoder":
         """Compile a config's features against fitted state."""
         return cls(
-            define_features(config), state, config.features.text_columns, config.features.text_dim, config.timezone
+            define_features(config),
+            state,
+            config.features.text_columns,
+            config.features.text_dim,
+            config.timezone,
         )
 
     def encode(self, entity: Entity, frame: pl.DataFrame) -> Encoded:
@@ -106,7 +110,9 @@ class Encoder:
     def with_clock(self, frame: pl.DataFrame, instant: str) -> pl.DataFrame:
         """Add the context columns hour and weekday in the business time zone."""
         local = pl.col(instant).dt.convert_time_zone(self.timezone)
-        return frame.with_columns(hour=local.dt.hour().cast(pl.String), weekday=local.dt.weekday().cast(pl.String))
+        return frame.with_columns(
+            hour=local.dt.hour().cast(pl.String), weekday=local.dt.weekday().cast(pl.String)
+        )
 
     def clock_of(self, at: datetime) -> dict[str, str]:
         """Give hour and weekday of one instant, as `with_clock` does for a frame."""
@@ -152,7 +158,9 @@ class Encoder:
         missing = np.full(rows, np.nan)
         for i, feature in enumerate(features):
             statistics = self.state.numbers[feature.name]
-            raw = transform(feature, columns.get(feature.column, missing), columns.get(feature.of, missing), statistics)
+            raw = transform(
+                feature, columns.get(feature.column, missing), columns.get(feature.of, missing), statistics
+            )
             scaled = np.clip((raw - statistics.mean) / statistics.std, -CLIP, CLIP)
             result[:, i] = np.nan_to_num(scaled, nan=0.0)
         return result
@@ -197,7 +205,9 @@ def history_slices(
 def age_buckets(age_ms: np.ndarray) -> np.ndarray:
     """Map ages in milliseconds to powers of two minutes."""
     minutes = np.maximum(age_ms, 0) // 60_000
-    buckets: np.ndarray = np.minimum(np.frexp(minutes.astype(np.float64))[1], HISTORY_AGE_BUCKETS - 1).astype(np.int64)
+    buckets: np.ndarray = np.minimum(np.frexp(minutes.astype(np.float64))[1], HISTORY_AGE_BUCKETS - 1).astype(
+        np.int64
+    )
     return buckets
 
 
@@ -209,7 +219,7 @@ def fit_encoder(
     previous: EncoderState | None,
     seed: int,
 ) -> EncoderState:
-    """Learn vocabularies, statistics and the text model from training days; what `previous` knows stays as it is.
+    """Learn vocabularies, statistics and the text model from training days; what `previous` knows stays.
 
     Args: users, items: the last training snapshot's rows; contexts: the training rows' contexts.
     """
@@ -222,9 +232,7 @@ def fit_encoder(
             known = old.vocabularies.get(feature.vocabulary) or _new_vocabulary(feature.vocabulary, config)
             counts = _counts(frames[feature.entity], feature.column)
             vocabularies[feature.vocabulary] = known.grow(counts, _min_count(feature.vocabulary, config))
-    numbers = {
-        f.name: old.numbers.get(f.name) or fit_number(f, frames[f.entity]) for f in features.numbers
-    }
+    numbers = {f.name: old.numbers.get(f.name) or fit_number(f, frames[f.entity]) for f in features.numbers}
     text = old.text
     if text is None and config.features.text_dim:
         text = fit_text(join_text(items, config.features.text_columns), config.features.text_dim, seed)
@@ -254,7 +262,9 @@ def _new_vocabulary(name: str, config: RunConfig) -> Vocabulary:
     if name == "weekday":
         return Vocabulary(ids=tuple(str(d) for d in range(1, 8)), hash_buckets=0)
     # An unlisted item is best described by its content: its number is 0, not a bucket shared with strangers.
-    return Vocabulary(ids=(), hash_buckets=0 if name in ("item_id", "category") else config.features.hash_buckets)
+    return Vocabulary(
+        ids=(), hash_buckets=0 if name in ("item_id", "category") else config.features.hash_buckets
+    )
 
 
 def _min_count(vocabulary: str, config: RunConfig) -> int:
@@ -264,7 +274,11 @@ def _min_count(vocabulary: str, config: RunConfig) -> int:
 def _counts(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     ids = _column(frame, column).cast(pl.String).alias("id").to_frame()
     if column == "user_id":
-        seen = [c for c in frame.columns if c == "impressions_life" or c.endswith("_count_life") and "__" not in c]
+        seen = [
+            c
+            for c in frame.columns
+            if c == "impressions_life" or (c.endswith("_count_life") and "__" not in c)
+        ]
         return ids.with_columns(count=frame.select(pl.sum_horizontal(seen).cast(pl.Int64)).to_series())
     return ids.drop_nulls().group_by("id").agg(count=pl.len().cast(pl.Int64))
 
@@ -286,4 +300,3 @@ def _text_or_none(value: object) -> str | None:
     if value is None:
         return None
     return pl.Series([value]).cast(pl.String)[0] if isinstance(value, float) else str(value)
-

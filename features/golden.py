@@ -1,7 +1,8 @@
 """Golden requests: a bundle's own promise of what it answers, checked before a server is ready.
 
-Each row is one pseudonymous user's raw store value, the request, what encoding it gave, and the predictions and
-retrieved items that followed. A difference anywhere (encoder, weights, index, numerics) is found before traffic.
+Each row is one pseudonymous user's raw store value, the request, what encoding it gave, and the predictions
+and retrieved items that followed. A difference anywhere (encoder, weights, index, numerics) is found before
+traffic.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, UserInputs
 
 TOLERANCE = {"fp32": 1e-4}
-"""Largest allowed difference of a calibrated prediction, per numeric mode (another processor, another kernel)."""
+"""Largest allowed difference of a calibrated prediction, per numeric mode (processors differ)."""
 NUM_RETRIEVED = 50
 
 
@@ -70,8 +71,8 @@ def check_golden(
 ) -> dict[str, float]:
     """Reproduce golden requests.
 
-    Returns: the largest difference of a prediction (`max_difference`) and the smallest share of retrieved items
-    that agree (`min_retrieved_overlap`).
+    Returns: the largest difference of a prediction (`max_difference`) and the smallest share of retrieved
+    items that agree (`min_retrieved_overlap`).
     Raises: BundleError naming the request and what differs.
     """
     worst, overlap = 0.0, 1.0
@@ -86,8 +87,9 @@ def check_golden(
         overlap = min(overlap, len(same) / max(1, len(row["retrieved"])))
         if worst > TOLERANCE[mode] or overlap < 0.9:
             raise BundleError(
-                f"golden request {row['user']}: predictions differ by {worst:.2e} (allowed {TOLERANCE[mode]:.0e}), "
-                f"{overlap:.0%} of the retrieved items agree (at least 90%); this host does not reproduce the bundle"
+                f"golden request {row['user']}: predictions differ by {worst:.2e} (at most "
+                f"{TOLERANCE[mode]:.0e}), {overlap:.0%} of retrieved items agree (at least 90%): this host "
+                "does not reproduce the bundle; restore it, or serve it on a host like the one that made it"
             )
     return {"max_difference": worst, "min_retrieved_overlap": overlap, "requests": float(golden.height)}
 
@@ -114,8 +116,8 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
     )
     if not same:
         raise BundleError(
-            f"golden request {row['user']}: its stored values encode differently here than when the bundle was made; "
-            "the feature code changed: rebuild the bundle"
+            f"golden request {row['user']}: its stored values encode differently here than when it was "
+            "made; the feature code changed: rebuild the bundle"
         )
 
 

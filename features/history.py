@@ -34,7 +34,7 @@ def history_bounds(impressions: pl.DataFrame, events: pl.DataFrame, length: int,
     event_keys = _keys(events.select("user_id", at="received_at"), users)
     visible_until = pl.col("shown_at") - timedelta(seconds=lag_s)
     request_keys = _keys(impressions.select("user_id", at=visible_until), users)
-    # Keys are (user rank, instant) in one integer: events of a user at t < x have keys below the request's key.
+    # Keys are (user rank, instant) in one integer: a user's events at t < x lie below the request's key.
     stop = np.searchsorted(event_keys, request_keys, side="left")
     first_of_user = np.searchsorted(event_keys, request_keys & ~_INSTANT_MASK, side="left")
     start = np.maximum(first_of_user, stop - length)

@@ -1,4 +1,4 @@
-"""Impressions + feedback + tasks -> label columns. A window still open gives null, never 0, whatever has come."""
+"""Impressions + feedback + tasks -> label columns. A window still open gives null, never 0."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -18,13 +18,15 @@ def make_labels(
         feedback: all feedback received before `as_of` that may belong to these impressions.
         as_of: UTC; feedback received at or after it is not seen, windows ending after it are open.
 
-    Returns: impression_id and one Float32 column `label_<task>` per task, in the order of impressions; and, per
-    child task, how many impressions had the child's feedback without the parent's (those are labelled 0).
+    Returns: impression_id and one Float32 column `label_<task>` per task, in the order of impressions; and,
+    per child task, how many impressions had the child's feedback without the parent's (those are labelled 0).
     """
     visible = feedback.filter(pl.col("received_at") < as_of, pl.col("impression_id").is_not_null())
     result = impressions.select("impression_id", "shown_at")
     for task in tasks:
-        result = result.join(_credited(result, visible, task), on="impression_id", how="left", maintain_order="left")
+        result = result.join(
+            _credited(result, visible, task), on="impression_id", how="left", maintain_order="left"
+        )
         closed = pl.col("shown_at") + timedelta(seconds=task.window) <= as_of
         value = pl.col(task.label)
         known = value if task.space == "observed" else value.fill_null(0.0)

@@ -1,4 +1,4 @@
-"""The online read: store (base ⊕ delta) -> a user's inputs at one instant, with the encoder that training used."""
+"""The online read: store (base ⊕ delta) -> a user's inputs at one instant, by training's encoder."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ class OnlineUser:
 class OnlineFeatures:
     """Reads users of one bundle version from a store.
 
-    Args: snapshot_at_ms: the instant as of which the version's base stands; older delta events are in the base.
+    Args: snapshot_at_ms: the instant as of which the version's base stands; older events are in the base.
     """
 
     def __init__(
@@ -82,7 +82,9 @@ class OnlineFeatures:
     def context(self, values: Mapping[str, str | float], at_ms: int) -> ContextInputs:
         """Encode a request's context; names without the `context_` prefix."""
         clock = self.encoder.clock_of(datetime.fromtimestamp(at_ms / 1000, UTC))
-        encoded = self.encoder.encode_one("context", {**{f"context_{k}": v for k, v in values.items()}, **clock})
+        encoded = self.encoder.encode_one(
+            "context", {**{f"context_{k}": v for k, v in values.items()}, **clock}
+        )
         return ContextInputs(ids=encoded.ids[0], numbers=encoded.numbers[0])
 
     def _newest(self, tail: Sequence[Event], live: Sequence[Event], visible_until: int) -> list[Event]:
@@ -91,7 +93,9 @@ class OnlineFeatures:
         events.sort(key=lambda e: (e.received_at_ms, e.feedback_id), reverse=True)
         return events[: self.config.features.history_length]
 
-    def _encode_history(self, history: Sequence[Event], at_ms: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _encode_history(
+        self, history: Sequence[Event], at_ms: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         length = self.config.features.history_length
         items, kinds, ages = (np.zeros(length, np.int64) for _ in range(3))
         if history:
@@ -138,7 +142,8 @@ def unpack_user(value: bytes) -> tuple[dict[str, object], tuple[Event, ...]]:
     """Read what `pack_users` wrote."""
     row, tail = json.loads(value)
     events = tuple(
-        Event(feedback_id=f, user_id="", item_id=i, kind=k, value=v, received_at_ms=t) for t, f, i, k, v in tail
+        Event(feedback_id=f, user_id="", item_id=i, kind=k, value=v, received_at_ms=t)
+        for t, f, i, k, v in tail
     )
     return row, events
 
@@ -151,6 +156,8 @@ def _pack(row: Mapping[str, object], tail: Sequence[Sequence[object]]) -> bytes:
 def _tails(tail: pl.DataFrame) -> dict[str, list[list[object]]]:
     grouped: dict[str, list[list[object]]] = {}
     rows = tail.with_columns(pl.col("received_at").dt.epoch("ms"))
-    for user, *event in rows.select("user_id", "received_at", "feedback_id", "item_id", "kind", "value").iter_rows():
+    for user, *event in rows.select(
+        "user_id", "received_at", "feedback_id", "item_id", "kind", "value"
+    ).iter_rows():
         grouped.setdefault(user, []).append(event)
     return grouped

@@ -1,4 +1,7 @@
-"""Item text -> vectors: TF-IDF and a truncated SVD (latent semantic analysis, Deerwester et al. 1990); no download."""
+"""Item text -> vectors: TF-IDF and a truncated SVD; no download.
+
+Source: latent semantic analysis, Deerwester et al., JASIS 1990.
+"""
 
 import numpy as np
 import polars as pl
@@ -16,10 +19,17 @@ def join_text(items: pl.DataFrame, columns: tuple[str, ...]) -> list[str]:
     for name in columns:
         if name in items.columns:
             column = items[name]
-            parts.append((column.list.join(" ") if column.dtype == pl.List else column.cast(pl.String)).fill_null(""))
+            parts.append(
+                (column.list.join(" ") if column.dtype == pl.List else column.cast(pl.String)).fill_null("")
+            )
     if not parts:
         return [""] * items.height
-    return pl.DataFrame(dict(enumerate_names(parts))).select(pl.concat_str(pl.all(), separator=" ")).to_series().to_list()
+    return (
+        pl.DataFrame(dict(enumerate_names(parts)))
+        .select(pl.concat_str(pl.all(), separator=" "))
+        .to_series()
+        .to_list()
+    )
 
 
 def enumerate_names(parts: list[pl.Series]) -> list[tuple[str, pl.Series]]:

@@ -1,9 +1,9 @@
 """One day's events -> daily tiles of integers; tiles -> windowed aggregates by addition.
 
 Counts are counts, sums of stars are sums of half-stars: integers add exactly, in any order, so
-lifetime(D) = lifetime(D-1) + tile(D) gives the same number as adding everything up again. Rates are made in the
-encoder only. Events are filed by when they were received (impressions: shown), never by what they are later
-credited to, so a tile never changes after its day.
+lifetime(D) = lifetime(D-1) + tile(D) gives the same number as adding everything up again. Rates are made in
+the encoder only. Events are filed by when they were received (impressions: shown), never by what they are
+later credited to, so a tile never changes after its day.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,10 @@ from features.definitions import LIFETIME
 from recsys.tasks import TaskSpec
 
 
-def tile(impressions: pl.DataFrame, feedback: pl.DataFrame, key: str, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
-    """Count one day by `user_id` or `item_id`: impressions, feedback per task, half-stars, last feedback instant.
+def tile(
+    impressions: pl.DataFrame, feedback: pl.DataFrame, key: str, tasks: Sequence[TaskSpec]
+) -> pl.DataFrame:
+    """Count one day by `user_id` or `item_id`: impressions, feedback per task, half-stars, last feedback.
 
     Sampled negatives were never shown to anybody: they are not counted.
     """
@@ -68,9 +70,7 @@ def windowed(
 
     A window of n days holds the tiles of last_day and the n - 1 days before.
     """
-    result = lifetime.select(
-        key, "last_feedback_at", *(pl.col(m).alias(f"{m}_{LIFETIME}") for m in measures)
-    )
+    result = lifetime.select(key, "last_feedback_at", *(pl.col(m).alias(f"{m}_{LIFETIME}") for m in measures))
     for days in window_days:
         inside = [t for d, t in tiles.items() if 0 <= (last_day - d).days < days]
         if not inside:
@@ -78,16 +78,14 @@ def windowed(
             continue
         sums = pl.concat(inside).group_by(key).agg(pl.col(m).sum().alias(f"{m}_{days}") for m in measures)
         result = result.join(sums, on=key, how="left", maintain_order="left")
-    return result.with_columns(
-        pl.col(f"{m}_{days}").fill_null(0) for days in window_days for m in measures
-    )
+    return result.with_columns(pl.col(f"{m}_{days}").fill_null(0) for days in window_days for m in measures)
 
 
 def group_windows(items: pl.DataFrame, group: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Add each item's group totals as `<group>__<column>`; an item without a group value gets nulls."""
+    """Add each item's group totals as `by_<group>__<column>`; an item without a group value gets nulls."""
     totals = (
         items.filter(pl.col(group).is_not_null())
         .group_by(group)
-        .agg(pl.col(c).sum().alias(f"{group}__{c}") for c in columns)
+        .agg(pl.col(c).sum().alias(f"by_{group}__{c}") for c in columns)
     )
     return items.join(totals, on=group, how="left", maintain_order="left")

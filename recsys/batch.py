@@ -1,8 +1,8 @@
 """What the ranker eats: tensors, and for each embedding table the distinct rows of the step.
 
-Every table is looked up once a step: a batch carries the sorted distinct numbers a step needs (`rows`) and, per
-feature, where each example's row is among them. Candidate and history items share the table `item_id`, so the
-optimiser of a row steps once however often the item occurs.
+Every table is looked up once a step: a batch carries the sorted distinct numbers a step needs (`rows`) and,
+per feature, where each example's row is among them. Candidate and history items share the table `item_id`, so
+the optimiser of a row steps once however often the item occurs.
 
 Shape letters: B examples, L history events, U distinct rows of a table, F numbers, T text dimensions.
 """

@@ -136,7 +136,8 @@ def write_bundle(folder: Path, parts: BundleParts, make_golden: Callable[[Bundle
         return manifest.version
     except OSError as error:
         raise BundleError(
-            f"cannot write the bundle to {folder}: {error.strerror}; free the disk and run again: nothing was published"
+            f"cannot write the bundle to {folder}: {error.strerror}; free the disk and run again: "
+            "nothing was published"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -154,15 +155,20 @@ def read_manifest(path: Path) -> Manifest:
         data = json.loads(file.read_text())
         if int(data["schema_version"]) > SCHEMA_VERSION:
             raise BundleError(
-                f"{file} has schema version {data['schema_version']}, this code knows up to {SCHEMA_VERSION}; upgrade"
+                f"{file} has schema version {data['schema_version']}, this code knows up to "
+                f"{SCHEMA_VERSION}; upgrade"
             )
         manifest = Manifest.model_validate(data)
     except OSError as error:
         raise BundleError(f"{path} is not a bundle: {error.strerror}: {file}") from error
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise BundleError(f"{file} is not a manifest ({str(error).splitlines()[0]}); restore the bundle") from error
+        raise BundleError(
+            f"{file} is not a manifest ({str(error).splitlines()[0]}); restore the bundle"
+        ) from error
     if manifest.version != _version(manifest):
-        raise BundleError(f"{file} was changed: its content does not give {manifest.version}; restore the bundle")
+        raise BundleError(
+            f"{file} was changed: its content does not give {manifest.version}; restore the bundle"
+        )
     return manifest
 
 
@@ -174,11 +180,15 @@ def verify_files(path: Path, manifest: Manifest) -> None:
     present = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_symlink() or not p.is_dir()}
     unknown = present - set(manifest.files) - {"manifest.json"}
     if unknown:
-        raise BundleError(f"{path} has files its manifest does not name: {', '.join(sorted(unknown))}; remove them")
+        raise BundleError(
+            f"{path} has files its manifest does not name: {', '.join(sorted(unknown))}; remove them"
+        )
     for name, entry in manifest.files.items():
         file = path / name
         if ".." in Path(name).parts or Path(name).is_absolute() or file.is_symlink() or not file.is_file():
-            raise BundleError(f"{file} is missing or is not a plain file inside the bundle; restore the bundle")
+            raise BundleError(
+                f"{file} is missing or is not a plain file inside the bundle; restore the bundle"
+            )
         if file.stat().st_size != entry.size or _sha256(file) != entry.sha256:
             raise BundleError(f"{file} differs from its manifest (size or SHA-256); restore the bundle")
 
@@ -201,7 +211,9 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
     except (OSError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{path} cannot be read ({error}); restore the bundle") from error
     if items.height != embeddings.shape[0]:
-        raise BundleError(f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle")
+        raise BundleError(
+            f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle"
+        )
     return Bundle(
         path=path,
         manifest=manifest,
@@ -227,7 +239,9 @@ def _write_files(folder: Path, parts: BundleParts) -> ItemIndex:
 
 
 def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
-    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json")
+    names = sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"
+    )
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         version="",

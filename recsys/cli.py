@@ -1,4 +1,4 @@
-"""The command line: COMMANDS maps a name to "module:function"; the module is imported when the command is used.
+"""The command line: COMMANDS maps a name to "module:function", imported when the command is used.
 
 Commands are plain functions with typer annotations. Nothing here imports a room above this one, and
 `recsys --help` starts without torch.
@@ -12,18 +12,33 @@ from typing import Any
 from recsys.errors import RecsysError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("serving.demo:demo_command", "Run the whole loop on the simulated shop and report what was learnt."),
+    "demo": (
+        "serving.demo:demo_command",
+        "Run the whole loop on the simulated shop and report what was learnt.",
+    ),
     "simulate": ("recsys.simulator.command:simulate_command", "Write the simulated shop's interaction log."),
-    "convert": ("features.sources.command:convert_command", "Turn a public data set into an interaction log."),
-    "nightly": ("training.commands:nightly_command", "Retrain, prove against the live bundle, publish or refuse."),
+    "convert": (
+        "features.sources.command:convert_command",
+        "Turn a public data set into an interaction log.",
+    ),
+    "nightly": (
+        "training.commands:nightly_command",
+        "Retrain, prove against the live bundle, publish or refuse.",
+    ),
     "evaluate": ("training.commands:evaluate_command", "Score a frozen bundle on later days."),
     "serve": ("serving.commands:serve_command", "Answer Recommend and Rank over gRPC."),
     "recommend": ("serving.commands:recommend_command", "Ask a running server and print the ranked list."),
     "bundle list": ("training.commands:bundle_list_command", "List bundle versions and their verdicts."),
     "bundle show": ("training.commands:bundle_show_command", "Print one bundle's manifest and record."),
-    "bundle verify": ("training.commands:bundle_verify_command", "Check hashes and reproduce golden requests."),
+    "bundle verify": (
+        "training.commands:bundle_verify_command",
+        "Check hashes and reproduce golden requests.",
+    ),
     "bundle activate": ("training.commands:bundle_activate_command", "Make a version live."),
-    "bundle rollback": ("training.commands:bundle_rollback_command", "Make the version before the live one live."),
+    "bundle rollback": (
+        "training.commands:bundle_rollback_command",
+        "Make the version before the live one live.",
+    ),
     "report ab": ("training.report.command:report_ab_command", "Compare two bundles on the same days."),
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
     "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),
@@ -63,7 +78,7 @@ def _invoke(name: str, arguments: list[str]) -> int:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(command)
     group = typer.main.get_command(app)
-    # standalone_mode=False leaves our own errors and Ctrl-C to `run`; usage errors are still click's to print.
+    # standalone_mode=False leaves our own errors and Ctrl-C to `run`; usage errors are printed below.
     try:
         result = group.main(args=arguments, prog_name=f"recsys {name}", standalone_mode=False)
     except Exception as error:

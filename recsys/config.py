@@ -59,7 +59,7 @@ class FeaturesConfig(_Section):
     ingestion_lag: DurationS = 5
     """Feedback received less than this before a request is not seen by that request's training row."""
     min_count: int = Field(default=2, ge=1)
-    """Ids of users and attribute values seen less often share hash buckets; catalogue items always get a number."""
+    """Ids of users and attribute values seen less often share hash buckets; catalogue items never do."""
     hash_buckets: int = Field(default=64, ge=1)
     daily_cap: int = Field(default=5_000, ge=1)
     """Impressions and feedback of one user beyond this a day are quarantined: bots stay out of counters."""
@@ -220,7 +220,9 @@ class RunConfig(_Section):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
-            raise ValueError(f"{value!r} is no IANA time zone; write one like 'UTC' or 'Asia/Shanghai'") from None
+            raise ValueError(
+                f"{value!r} is no IANA time zone; write one like 'UTC' or 'Asia/Shanghai'"
+            ) from None
         return value
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
-"""What an encoder has learnt: vocabularies, number statistics and the text model. `features` fits and applies it.
+"""What an encoder has learnt: vocabularies, number statistics and the text model. `features` fits it.
 
-Files in a bundle: `vocabularies/<name>.parquet`, `encoder.json`, and `text.safetensors` with `text_terms.parquet`.
+Files in a bundle: `vocabularies/<name>.parquet`, `encoder.json`, `text.safetensors`, `text_terms.parquet`.
 """
 
 import json
@@ -66,7 +66,9 @@ class EncoderState:
         """
         try:
             said = json.loads((folder / "encoder.json").read_text())
-            numbers = {n: NumberStatistics(prior=p, mean=m, std=s) for n, (p, m, s) in said["numbers"].items()}
+            numbers = {
+                n: NumberStatistics(prior=p, mean=m, std=s) for n, (p, m, s) in said["numbers"].items()
+            }
             names = said["vocabularies"]
             text = _load_text(folder)
         except (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:

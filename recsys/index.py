@@ -1,7 +1,7 @@
 """Item embeddings -> FAISS index; a user's embedding -> the nearest allowed items, never a forbidden one.
 
-Up to EXACT_LIMIT items the index is exact. Above it is HNSW, and a selective filter still goes to exact search:
-filtered HNSW loses most of its recall (0.96 to 0.31 when 1 % of the items pass).
+Up to EXACT_LIMIT items the index is exact. Above it is HNSW, and a selective filter still goes to exact
+search: filtered HNSW loses most of its recall (0.96 to 0.31 when 1 % of the items pass).
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch  # noqa: F401 - before faiss: the other order can load a second OpenMP runtime
+
 import faiss  # isort: skip
 
 from recsys.errors import BundleError

@@ -50,7 +50,9 @@ class InteractionLog:
             temporary.unlink(missing_ok=True)
         return target
 
-    def write_by_day(self, table: str, frame: pl.DataFrame, day_column: pl.Expr, stem: str = "part") -> list[date]:
+    def write_by_day(
+        self, table: str, frame: pl.DataFrame, day_column: pl.Expr, stem: str = "part"
+    ) -> list[date]:
         """Split a frame by a date expression and write one file per day; return the days."""
         split = frame.with_columns(__day=day_column).partition_by("__day", as_dict=True, include_key=False)
         days = sorted(key[0] for key in split)

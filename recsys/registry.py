@@ -1,10 +1,10 @@
-"""Versions and which one is live. `CURRENT` is the truth: one line, replaced atomically, compared before it is set.
+"""Versions and which one is live. `CURRENT` is the truth: one line, replaced atomically, compared first.
 
-    RUNS/bundles/<version>/             immutable bundles
-    RUNS/registry/CURRENT               the live version
-    RUNS/registry/activations.jsonl     every activation, oldest first
-    RUNS/registry/records/<version>.json  verdict, metrics, timings of the night that made it
-    RUNS/registry/leases/<server>.json  what each server has loaded; gc keeps those versions
+RUNS/bundles/<version>/             immutable bundles
+RUNS/registry/CURRENT               the live version
+RUNS/registry/activations.jsonl     every activation, oldest first
+RUNS/registry/records/<version>.json  verdict, metrics, timings of the night that made it
+RUNS/registry/leases/<server>.json  what each server has loaded; gc keeps those versions
 """
 
 import fcntl
@@ -68,7 +68,7 @@ class Registry:
             raise RegistryError(f"no bundle {version!r} in {self.bundles}; the newest are: {known}")
         return self.path(version)
 
-    def activate(self, version: str, expect: str | None | type[Any] = Any) -> None:
+    def activate(self, version: str, expect: str | type[Any] | None = Any) -> None:
         """Make a version live.
 
         Args: expect: the version believed live; `Any` skips the comparison.
@@ -79,7 +79,9 @@ class Registry:
         with self.locked("activate"):
             live = self.current()
             if expect is not Any and live != expect:
-                raise RegistryError(f"{live!r} is live, not {expect!r}; look at what changed and activate again")
+                raise RegistryError(
+                    f"{live!r} is live, not {expect!r}; look at what changed and activate again"
+                )
             if live == version:
                 return
             self._append({"version": version, "previous": live, "at": time.time()})
@@ -141,7 +143,8 @@ class Registry:
                 fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise RegistryError(
-                    f"another process holds {stream.name}; wait for it, or stop it: the lock goes with its process"
+                    f"another process holds {stream.name}; wait for it, or stop it: "
+                    "the lock goes with its process"
                 ) from None
             yield
 

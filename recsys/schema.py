@@ -5,7 +5,7 @@ own instant (`PARTITION_INSTANT`). Feedback is filed under the day it was *recei
 reads no partition after D and still sees late feedback for earlier impressions.
 
 Columns named `context_*` (requests, impressions) and `attribute_*` (users, items) are free: text, numbers, or
-lists of text. Everything else is fixed here. Rows that break a rule are quarantined, never dropped in silence.
+lists of text. Everything else is fixed here. Rows that break a rule are quarantined.
 """
 
 from typing import Final
@@ -72,7 +72,7 @@ class Feedback(dy.Schema):
     received_at = _Instant()
 
     @dy.rule()
-    def received_after_it_occurred(cls) -> pl.Expr:  # noqa: N805
+    def received_after_it_occurred(cls) -> pl.Expr:
         """A clock that runs ahead would put an event before the impression it belongs to."""
         return pl.col("received_at") >= pl.col("occurred_at")
 
@@ -141,7 +141,9 @@ def with_free_columns(table: str, columns: dict[str, pl.DataType]) -> type[dy.Sc
     for name, dtype in columns.items():
         if prefix is not None and name.startswith(prefix):
             free[name] = _free_column(dtype)
-    schema: type[dy.Schema] = type(f"{TABLES[table].__name__}Free", (TABLES[table],), free) if free else TABLES[table]
+    schema: type[dy.Schema] = (
+        type(f"{TABLES[table].__name__}Free", (TABLES[table],), free) if free else TABLES[table]
+    )
     return schema
 
 

@@ -44,8 +44,8 @@ class Stages:
             os.replace(temporary, target)
         except OSError as error:
             raise DataError(
-                f"stage {name}: cannot write {error.filename or temporary}: {error.strerror}; free the disk and run "
-                "the same command again: nothing was published"
+                f"stage {name}: cannot write {error.filename or temporary}: {error.strerror}; free the disk "
+                "and run the same command again: nothing was published"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

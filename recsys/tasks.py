@@ -9,7 +9,7 @@ from recsys.errors import ConfigError
 
 HeadKind = Literal["binary", "regression"]
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# A window this short leaves at most the day's last two hours without a label, so the day itself can be judged.
+# A window this short leaves at most the day's last two hours unlabelled: the day itself can be judged.
 SAME_DAY_WINDOW_S = 2 * 3600
 
 
@@ -88,8 +88,8 @@ def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:
                 )
             if not (parent.is_binary and task.is_binary and parent.space == task.space == "impressions"):
                 raise ConfigError(
-                    f"[[task]] {task.name!r}: a child and its parent {parent.name!r} must both be binary tasks "
-                    "over all impressions"
+                    f"[[task]] {task.name!r}: a child and its parent {parent.name!r} must both be binary "
+                    "tasks over all impressions"
                 )
         seen[task.name] = task
     if not tasks:

@@ -39,7 +39,7 @@ class Vocabulary:
         return self.num_reserved + len(self.ids)
 
     def grow(self, counts: pl.DataFrame, min_count: int) -> "Vocabulary":
-        """Append ids (columns id, count) seen at least min_count times; ties go in id order, so runs agree."""
+        """Append ids (columns id, count) seen at least min_count times, ties in id order."""
         known = self._frame.select("id")
         fresh = (
             counts.filter(pl.col("count") >= min_count, pl.col("id").is_not_null())
@@ -107,5 +107,6 @@ class Vocabulary:
             buckets = json.loads(pl.read_parquet_metadata(path)["recsys"])["hash_buckets"]
             return cls(ids=tuple(pl.read_parquet(path)["id"].to_list()), hash_buckets=buckets)
         except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
-            raise BundleError(f"{path} is not a vocabulary ({error}); restore the bundle or rebuild it") from error
-
+            raise BundleError(
+                f"{path} is not a vocabulary ({error}); restore the bundle or rebuild it"
+            ) from error

@@ -1,4 +1,4 @@
-"""Day snapshots -> encoded shards -> batches. A batch is a few gathers from contiguous arrays, nothing per row.
+"""Day snapshots -> encoded shards -> batches. A batch is a few gathers from arrays, nothing per row.
 
 Days are visited in order and shuffled inside, so memory holds one day's arrays at a time when the shards come
 from a generator, and the newest day is learnt last.
@@ -91,7 +91,9 @@ def encode_shard(
     examples = snapshot.table("examples")
     users, items = user_rows(previous, snapshot), item_rows(previous, snapshot)
     contexts = encoder.with_clock(examples, "shown_at")
-    joined = examples.select("impression_id").join(labels, on="impression_id", how="left", maintain_order="left")
+    joined = examples.select("impression_id").join(
+        labels, on="impression_id", how="left", maintain_order="left"
+    )
     return Shard(
         day=snapshot.day,
         frame=examples.drop("history_start", "history_stop"),
@@ -128,14 +130,16 @@ class Batcher:
         self.encoder, self.text_VT, self.settings = encoder, text_VT, settings
         self._slot = {n: np.zeros(v.size, np.int64) for n, v in encoder.state.vocabularies.items()}
         self._names = {
-            entity: [(f.name, f.vocabulary) for f in encoder.features.categorical_of(entity)]  # type: ignore[arg-type]
+            entity: [(f.name, f.vocabulary) for f in encoder.features.categorical_of(entity)]
             for entity in ("user", "item", "context")
         }
 
-    def batches(self, shard: Shard, rng: np.random.Generator, popularity: np.ndarray | None = None) -> Iterator[Batch]:
+    def batches(
+        self, shard: Shard, rng: np.random.Generator, popularity: np.ndarray | None = None
+    ) -> Iterator[Batch]:
         """Cut one shard into near-equal batches.
 
-        Args: popularity: share of positives per item row [I + 1], for the retrieval loss's sampling correction.
+        Args: popularity: share of positives per item row [I + 1], for the retrieval loss's correction.
         """
         order = rng.permutation(shard.size) if self.settings.shuffle else np.arange(shard.size)
         for rows in np.array_split(order, max(1, -(-shard.size // self.settings.batch_size))):
@@ -150,9 +154,17 @@ class Batcher:
         item_ids = self._hide(item.ids, "item", rng)
         user_ids = self._hide(user.ids, "user", rng)
         history = history_slices(
-            shard.start[rows], shard.stop[rows], self.settings.history_length, shard.shown_at[rows], shard.events
+            shard.start[rows],
+            shard.stop[rows],
+            self.settings.history_length,
+            shard.shown_at[rows],
+            shard.events,
         )
-        drawn = rng.integers(0, shard.items.ids.shape[0] - 1, self.settings.num_uniform) if popularity is not None else None
+        drawn = (
+            rng.integers(0, shard.items.ids.shape[0] - 1, self.settings.num_uniform)
+            if popularity is not None
+            else None
+        )
         negative = shard.items.take(drawn) if drawn is not None else None
         numbers, index = self._distinct(user_ids, item_ids, context.ids, history[0], negative)
         return Batch(
@@ -184,7 +196,7 @@ class Batcher:
         index: dict[str, Tensor],
         popularity: np.ndarray,
     ) -> Negatives:
-        # Expected copies of an item among the step's candidates: from the positives and from the uniform draw.
+        # Expected copies of an item among the step's candidates: from positives and the uniform draw.
         expected = np.log(popularity * rows.size + self.settings.num_uniform / (shard.items.ids.shape[0] - 1))
         item_row = shard.item_row[rows]
         return Negatives(
@@ -207,7 +219,12 @@ class Batcher:
         return ids
 
     def _distinct(
-        self, user: np.ndarray, item: np.ndarray, context: np.ndarray, history: np.ndarray, negative: Encoded | None
+        self,
+        user: np.ndarray,
+        item: np.ndarray,
+        context: np.ndarray,
+        history: np.ndarray,
+        negative: Encoded | None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Find each table's distinct numbers and where every use of them points."""
         uses: dict[str, dict[str, np.ndarray]] = {"item_id": {"history:item_id": history.ravel()}}

@@ -1,4 +1,4 @@
-"""Snapshots -> weights: a cold start, a warm start, or the continuation after PROMOTE. One function for all."""
+"""Snapshots -> weights: a cold start, a warm start, or the continuation after PROMOTE."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,15 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
 from recsys.snapshot import DaySnapshot
 from training.balancing import build_balancer
-from training.data import Batcher, BatchSettings, Shard, encode_shard, label_days, positive_share, text_by_number
+from training.data import (
+    Batcher,
+    BatchSettings,
+    Shard,
+    encode_shard,
+    label_days,
+    positive_share,
+    text_by_number,
+)
 from training.objective import RETRIEVAL
 from training.trainer import FitSettings, TrainLog, fit
 
@@ -79,7 +87,9 @@ def learn(
     )
 
     def shard(i: int) -> Shard:
-        made = encode_shard(encoder, chain[i], chain[i - 1] if i else None, labels[chain[i].day], config.tasks)
+        made = encode_shard(
+            encoder, chain[i], chain[i - 1] if i else None, labels[chain[i].day], config.tasks
+        )
         for task, (first, stop) in periods.items():
             if not first <= i <= stop:
                 made.labels[task].fill(np.nan)
@@ -126,7 +136,9 @@ def learn(
     return Learnt(ranker=ranker, tables=tables, state=state, log=log)
 
 
-def build_model(config: RunConfig, state: EncoderState, previous: Bundle | None) -> tuple[Ranker, LocalTables]:
+def build_model(
+    config: RunConfig, state: EncoderState, previous: Bundle | None
+) -> tuple[Ranker, LocalTables]:
     """Build a ranker and its tables; parts that `previous` also has, by name and shape, start from it."""
     features = Encoder.from_config(config, state).features
     by_name = {c.vocabulary: c.dim for c in features.categorical}
@@ -137,7 +149,9 @@ def build_model(config: RunConfig, state: EncoderState, previous: Bundle | None)
         given = {k: torch.from_numpy(v) for k, v in previous.weights.items()}
         own = ranker.state_dict()
         fitting = {k: given[f"ranker.{k}"] for k in own if f"ranker.{k}" in given}
-        ranker.load_state_dict({k: v if v.shape == own[k].shape else own[k] for k, v in (own | fitting).items()})
+        ranker.load_state_dict(
+            {k: v if v.shape == own[k].shape else own[k] for k, v in (own | fitting).items()}
+        )
         tables.load({k.removeprefix("table."): v for k, v in given.items() if k.startswith("table.")})
         _start_new_rows(tables, state, previous.encoder)
     return ranker, tables
@@ -168,7 +182,7 @@ def inputs_json(inputs: Inputs) -> dict[str, object]:
 
 
 def _start_new_rows(tables: LocalTables, state: EncoderState, old: EncoderState) -> None:
-    """Start each newly numbered id from the bucket it was in: what strangers shared is better than nothing."""
+    """Start each newly numbered id from the bucket it was in: what strangers shared beats nothing."""
     for name, vocabulary in state.vocabularies.items():
         known = old.vocabularies.get(name)
         if known is None or vocabulary.hash_buckets == 0 or name not in tables.weight:
@@ -205,4 +219,6 @@ def _popularity(
     assert task is not None
     vocabulary = state.vocabularies["item_id"]
     tiles = pl.concat([chain[i].table("item_tile").select("item_id", f"{task.name}_count") for i in chosen])
-    return positive_share(vocabulary.encode(tiles["item_id"]), tiles[f"{task.name}_count"].to_numpy(), vocabulary.size)
+    return positive_share(
+        vocabulary.encode(tiles["item_id"]), tiles[f"{task.name}_count"].to_numpy(), vocabulary.size
+    )

@@ -1,7 +1,7 @@
 """Which period is for what on a night: train, calibrate, judge. Nothing here touches data.
 
-For a night of period n and a task whose window needs `lag` whole periods to close: train on periods <= n-2-lag,
-calibrate on n-1-lag, judge on n-lag. A warm start learns, per task, only the periods it has not learnt before.
+For a night of period n and a task whose window needs `lag` whole periods to close: train on periods <=
+n-2-lag, calibrate on n-1-lag, judge on n-lag. A warm start learns, per task, only periods it has not learnt.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from recsys.tasks import TaskSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightPlan:
-    """Period indices per task into the snapshot chain; ranges are inclusive and may be empty (first > last)."""
+    """Period indices per task into the snapshot chain; ranges are inclusive, empty if first > last."""
 
     train: dict[str, tuple[int, int]]
     calibrate: dict[str, int]

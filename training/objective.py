@@ -35,8 +35,8 @@ def retrieval_loss(
 ) -> Tensor:
     """Sampled softmax of each positive against the step's other positives and uniform catalogue items.
 
-    Logits are s / τ - log(expected copies in the candidate set); duplicates of the positive and the user's other
-    positives are masked. Source: Yi et al., RecSys 2019; mixed negatives: Yang et al., WWW 2020.
+    Logits are s / τ - log(expected copies in the candidate set); duplicates of the positive and the user's
+    other positives are masked. Source: Yi et al., RecSys 2019; mixed negatives: Yang et al., WWW 2020.
     """
     negatives = batch.negatives
     positive = (batch.observed[task] & (batch.labels[task] > 0.5)).nonzero().squeeze(1)

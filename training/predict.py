@@ -1,7 +1,6 @@
 """A frozen bundle on later periods: predictions per row, and ranked lists over the whole catalogue."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -21,17 +20,15 @@ from training.trainer import predict_logits
 BATCH_SIZE = 4096
 
 
-@dataclass(slots=True)
 class BundlePredictor:
-    """Scores whole shards with a bundle's weights; features are rolled forward by whoever makes the shards."""
+    """Scores whole shards with a bundle's weights; whoever makes the shards rolls features forward."""
 
-    bundle: Bundle
-
-    def __post_init__(self) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         """Build model and encoder once."""
+        self.bundle = bundle
         weights = {
             k.removeprefix("table."): torch.from_numpy(v)
-            for k, v in self.bundle.weights.items()
+            for k, v in bundle.weights.items()
             if k.startswith("table.")
         }
         specs = tuple(
@@ -76,4 +73,6 @@ def shard_logits(
     shard = encode_shard(encoder, chain[period], chain[period - 1] if period else None, labels, config.tasks)
     settings = BatchSettings(batch_size=BATCH_SIZE, history_length=config.features.history_length)
     batcher = Batcher(encoder, text_by_number(encoder, chain[period].table("items")), settings)
-    return predict_logits(learnt.ranker, learnt.tables, batcher.batches(shard, np.random.default_rng(0))), shard
+    return predict_logits(
+        learnt.ranker, learnt.tables, batcher.batches(shard, np.random.default_rng(0))
+    ), shard

@@ -1,4 +1,4 @@
-"""fit(ranker, tables, batches) -> TrainLog. Reads no file, parses no flag; the same for one process or many."""
+"""fit(ranker, tables, batches) -> TrainLog. Reads no file, parses no flag; one process or many."""
 
 import math
 import time
@@ -59,8 +59,8 @@ def fit(
 ) -> TrainLog:
     """Make one optimiser step per batch.
 
-    The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then the
-    tables step once. Raises: FloatingPointError when a loss is not finite.
+    The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then
+    the tables step once. Raises: FloatingPointError when a loss is not finite.
     """
     ranker.train()
     parameters = list(ranker.parameters())
@@ -85,7 +85,9 @@ def fit(
         tables.step(batch.rows, rows)
         values = {k: float(v.detach()) for k, v in losses.items()}
         if not all(math.isfinite(v) for v in values.values()):
-            raise FloatingPointError(f"loss is not finite at step {log.steps}: {values}; lower the learning rates")
+            raise FloatingPointError(
+                f"loss is not finite at step {log.steps}: {values}; lower the learning rates"
+            )
         log.losses.append(values)
         log.steps += 1
         log.rows += batch.size
@@ -102,11 +104,15 @@ def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> 
     for batch in ahead(batches):
         rows = tables.lookup(batch.rows)
         user = ranker.user_side(batch, rows)
-        item = ranker.item_side(ranker.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
+        item = ranker.item_side(
+            ranker.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT
+        )
         context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
         for task, values in ranker.logits(user, item, context).items():
             found[task].append(values.numpy())
-    return {task: np.concatenate(parts) if parts else np.zeros(0, np.float32) for task, parts in found.items()}
+    return {
+        task: np.concatenate(parts) if parts else np.zeros(0, np.float32) for task, parts in found.items()
+    }
 
 
 def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
@@ -121,7 +127,7 @@ def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
                     return
                 queue.put(("item", item))
             queue.put(("end", None))
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
+        except BaseException as error:
             queue.put(("error", error))
 
     thread = Thread(target=produce, daemon=True)

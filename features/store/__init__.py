@@ -1,7 +1,7 @@
-"""The online store: an immutable base per version ⊕ a mutable delta of raw events. STORES: URL scheme -> class.
+"""The online store: an immutable base per version ⊕ a mutable delta of events. STORES: scheme -> class.
 
-Base: one packed value per user, written once by the nightly publish. Delta: feedback as it is received, item ids
-as strings; encoded when read, with the bundle's vocabulary. A version is named like its bundle.
+Base: one packed value per user, written once by the nightly publish. Delta: feedback as it is received, item
+ids as strings; encoded when read, with the bundle's vocabulary. A version is named like its bundle.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StoredUser:
-    """What the store holds of one user: the packed base value (None = unknown) and the delta, oldest first."""
+    """What the store holds of one user: the packed base (None = unknown) and the delta, oldest first."""
 
     base: bytes | None
     events: tuple[Event, ...]
@@ -42,7 +42,7 @@ class FeatureStore(Protocol):
         """Add events to the delta; a feedback_id already there is left alone. Give how many were new."""
 
     def publish(self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str]) -> int:
-        """Write a version's base, verify it, and give the number of users. Publishing it again does nothing."""
+        """Write a version's base, verify it, and count its users. Publishing it again does nothing."""
 
     def activate(self, version: str, expect: str | None) -> None:
         """Point the store at a version, if it still points at `expect`."""

@@ -1,4 +1,4 @@
-"""SQLite: one read-only file per version for the base, one WAL file for the delta. One host, no dependency."""
+"""SQLite: one read-only file per version for the base, one WAL file for the delta. One host."""
 
 import os
 import sqlite3
@@ -28,7 +28,8 @@ class SQLiteStore:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS events (feedback_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, "
-                "item_id TEXT NOT NULL, kind TEXT NOT NULL, value REAL, received_at_ms INTEGER NOT NULL) WITHOUT ROWID"
+                "item_id TEXT NOT NULL, kind TEXT NOT NULL, value REAL, received_at_ms INTEGER NOT NULL) "
+                "WITHOUT ROWID"
             )
             connection.execute("CREATE INDEX IF NOT EXISTS by_user ON events (user_id, received_at_ms)")
 
@@ -37,10 +38,14 @@ class SQLiteStore:
         marks = ",".join("?" * len(user_ids))
         try:
             found = dict(
-                self._base(version).execute(f"SELECT user_id, value FROM base WHERE user_id IN ({marks})", user_ids)
+                self._base(version).execute(
+                    f"SELECT user_id, value FROM base WHERE user_id IN ({marks})", user_ids
+                )
             )
             rows = self._delta().execute(
-                f"SELECT {_EVENT} FROM events WHERE user_id IN ({marks}) ORDER BY received_at_ms, feedback_id", user_ids
+                f"SELECT {_EVENT} FROM events WHERE user_id IN ({marks}) "
+                "ORDER BY received_at_ms, feedback_id",
+                user_ids,
             )
             events: dict[str, list[Event]] = {}
             for row in rows:
@@ -61,7 +66,7 @@ class SQLiteStore:
             raise StoreError(f"cannot write {self.folder / 'delta.sqlite'}: {error}") from error
 
     def publish(self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str]) -> int:
-        """Write a version's base, verify it, and give the number of users. Publishing it again does nothing."""
+        """Write a version's base, verify it, and count its users. Publishing it again does nothing."""
         target = self._base_path(version)
         if target.is_file():
             with closing(sqlite3.connect(f"file:{target}?mode=ro&immutable=1", uri=True)) as connection:
@@ -82,7 +87,9 @@ class SQLiteStore:
         if not self._base_path(version).is_file():
             raise StoreError(f"{self._base_path(version)} is not there: publish version {version} first")
         if self.current() not in (expect, version):
-            raise StoreError(f"the store points at {self.current()!r}, not at {expect!r}: somebody else published")
+            raise StoreError(
+                f"the store points at {self.current()!r}, not at {expect!r}: somebody else published"
+            )
         temporary = self.folder / f".CURRENT.{os.getpid()}.tmp"
         temporary.write_text(f"{version}\n")
         os.replace(temporary, self.folder / "CURRENT")
@@ -121,7 +128,9 @@ class SQLiteStore:
         if held is None or held[0] != version:
             path = self._base_path(version)
             if not path.is_file():
-                raise StoreError(f"{path} is not there: version {version} was never published or was collected")
+                raise StoreError(
+                    f"{path} is not there: version {version} was never published or was collected"
+                )
             connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, timeout=TIMEOUT_S)
             held = self._local.base = (version, connection)
         return held[1]
@@ -134,7 +143,9 @@ class SQLiteStore:
 
     def _delta_connection(self, timeout_s: float) -> sqlite3.Connection:
         connection = sqlite3.connect(self.folder / "delta.sqlite", timeout=timeout_s)
-        connection.execute("PRAGMA synchronous=NORMAL")  # the journal is the durable copy; this one is rebuilt from it
+        connection.execute(
+            "PRAGMA synchronous=NORMAL"
+        )  # the journal is the durable copy; this one is rebuilt from it
         return connection
 
 
@@ -145,11 +156,15 @@ def _write_base(path: Path, values: Iterable[tuple[str, bytes]], meta: Mapping[s
         with connection:
             connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
             connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))
-            connection.execute("CREATE TABLE base (user_id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+            connection.execute(
+                "CREATE TABLE base (user_id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+            )
             written = connection.executemany("INSERT INTO base VALUES (?, ?)", values).rowcount
         count = int(connection.execute("SELECT count(*) FROM base").fetchone()[0])
         if count != max(written, 0) or connection.execute("PRAGMA integrity_check").fetchone()[0] != "ok":
-            raise StoreError(f"{path} does not read back what was written ({count} of {written} users); check the disk")
+            raise StoreError(
+                f"{path} does not read back what was written ({count} of {written} users); check the disk"
+            )
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
     return count
@@ -158,5 +173,10 @@ def _write_base(path: Path, values: Iterable[tuple[str, bytes]], meta: Mapping[s
 def _event(row: tuple[str, str, str, str, float | None, int]) -> Event:
     feedback_id, user_id, item_id, kind, value, received_at_ms = row
     return Event(
-        feedback_id=feedback_id, user_id=user_id, item_id=item_id, kind=kind, value=value, received_at_ms=received_at_ms
+        feedback_id=feedback_id,
+        user_id=user_id,
+        item_id=item_id,
+        kind=kind,
+        value=value,
+        received_at_ms=received_at_ms,
     )

@@ -1,7 +1,7 @@
 """Embedding tables: distinct numbers of a step -> rows; one gradient step per looked-up row.
 
-The graph is cut at the looked-up rows: `lookup` gives leaves, the losses put gradients on them, `step` applies
-row-wise Adagrad once. `LocalTables` is plain torch for one process; `TorchRecTables` is TorchRec's
+The graph is cut at the looked-up rows: `lookup` gives leaves, the losses put gradients on them, `step`
+applies row-wise Adagrad once. `LocalTables` is plain torch for one process; `TorchRecTables` is TorchRec's
 `EmbeddingCollection` under `DistributedModelParallel` (gloo or NCCL) with the fused optimiser: same numbers,
 sharded. Measured on CPU in docs/decisions.md.
 
@@ -31,7 +31,7 @@ class TableSpec:
 
     @property
     def capacity(self) -> int:
-        """Round the size up: powers of two until 65,536, then multiples of it, so that nights rarely resize."""
+        """Round the size up: powers of two until 65,536, then multiples of it: nights rarely resize."""
         if self.size >= TABLE_STEP:
             return -(-self.size // TABLE_STEP) * TABLE_STEP
         return 1 << max(4, (self.size - 1).bit_length())
@@ -54,7 +54,7 @@ class LocalTables:
     """Tables in this process's memory."""
 
     def __init__(self, specs: tuple[TableSpec, ...], learning_rate: float, seed: int) -> None:
-        """Fill every table from its own seeded stream, so that a table's start does not depend on the others."""
+        """Fill every table from its own seeded stream: its start does not depend on the others."""
         self.specs = {spec.name: spec for spec in specs}
         self.learning_rate = learning_rate
         self.weight = {s.name: initial_rows(s.name, 0, s.capacity, s.dim, seed) for s in specs}
@@ -93,12 +93,14 @@ class LocalTables:
 class TorchRecTables:
     """The same tables as a TorchRec EmbeddingCollection, sharded over the process group."""
 
-    def __init__(self, specs: tuple[TableSpec, ...], learning_rate: float, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, specs: tuple[TableSpec, ...], learning_rate: float, weights: Mapping[str, Tensor]
+    ) -> None:
         """Shard the tables over the current process group and fill them.
 
         Args: weights: `<table>.weight` [rows, D] start values (a `LocalTables.export` or `initial_rows`).
         """
-        from torch.distributed.optim import (
+        from torch.distributed.optim.apply_optimizer_in_backward import (
             _apply_optimizer_in_backward as apply_optimizer_in_backward,
         )
         from torchrec import EmbeddingCollection, EmbeddingConfig
@@ -107,11 +109,15 @@ class TorchRecTables:
 
         self.specs = {spec.name: spec for spec in specs}
         configs = [
-            EmbeddingConfig(name=s.name, embedding_dim=s.dim, num_embeddings=s.capacity, feature_names=[s.name])
+            EmbeddingConfig(
+                name=s.name, embedding_dim=s.dim, num_embeddings=s.capacity, feature_names=[s.name]
+            )
             for s in specs
         ]
         collection = EmbeddingCollection(tables=configs, device=torch.device("meta"))
-        apply_optimizer_in_backward(RowWiseAdagrad, collection.parameters(), {"lr": learning_rate, "eps": EPS})
+        apply_optimizer_in_backward(
+            RowWiseAdagrad, collection.parameters(), {"lr": learning_rate, "eps": EPS}
+        )
         self.sharded: Any = DistributedModelParallel(collection, device=torch.device("cpu"))
         self.rows: dict[str, Tensor] = {}
         self._fill(weights)

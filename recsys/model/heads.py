@@ -16,7 +16,7 @@ from recsys.tasks import TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class HeadFunctions:
-    """How one head kind is trained and read; logits, label [B] -> loss per example [B]; logits -> prediction."""
+    """How one head kind is trained and read: logits, label [B] -> loss [B]; logits -> prediction."""
 
     loss: Callable[[Tensor, Tensor, TaskSpec], Tensor]
     predict: Callable[[Tensor, TaskSpec], Tensor]

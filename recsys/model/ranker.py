@@ -8,7 +8,7 @@
 `user_side` runs once per request and `item_side` once per item and bundle; `logits` joins them, for equal
 numbers of both (training) or one user and many items (serving). Both paths are this file.
 
-Shape letters: B examples, L history events, D embedding, A attention, I trunk inputs, U distinct items, T text.
+Shape letters: B examples, L history events, D embedding, A attention, I inputs, U distinct items, T text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -109,7 +109,9 @@ class Ranker(nn.Module):
             mlp(num_item_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
         )
         self.project_id = nn.Linear(self._user_id_dim() or item_dim, item_dim, bias=False)
-        num_trunk_in = self.num_user_in + num_item_in + num_context + 2 * a + config.embedding_dim + item_dim + 3
+        num_trunk_in = (
+            self.num_user_in + num_item_in + num_context + 2 * a + config.embedding_dim + item_dim + 3
+        )
         self.trunk = build_trunk(
             config.trunk.name,
             num_trunk_in,
@@ -123,7 +125,9 @@ class Ranker(nn.Module):
         nn.init.zeros_(self.position.weight)
         self.use_position = config.position_bias
 
-    def forward(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], UserSide, ItemSide]:
+    def forward(
+        self, batch: Batch, rows: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], UserSide, ItemSide]:
         """Give logits [B] per task, and both sides for the retrieval loss; position bias included."""
         user = self.user_side(batch, rows)
         item = self.item_side(self.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
@@ -133,8 +137,10 @@ class Ranker(nn.Module):
     def looked_up(self, batch: Batch, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
         """Select the rows [B, D] of an entity's categorical features, in order."""
         tables = {
-            "user": self.inputs.user_tables, "item": self.inputs.item_tables, "context": self.inputs.context_tables
-        }[entity]  # fmt: skip
+            "user": self.inputs.user_tables,
+            "item": self.inputs.item_tables,
+            "context": self.inputs.context_tables,
+        }[entity]
         return [rows[vocabulary][batch.index[feature]] for feature, vocabulary, _ in tables]
 
     def user_side(self, batch: Batch, rows: Mapping[str, Tensor]) -> UserSide:
@@ -195,7 +201,8 @@ class Ranker(nn.Module):
             dim=1,
         )
         zero = torch.zeros(num)
-        return self.heads(self.trunk(x_BI), bias or {t.name: zero for t in self.specs})
+        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), bias or {t.name: zero for t in self.specs})
+        return logits
 
     def _item_row(self, row_BD: Tensor, text_BT: Tensor) -> Tensor:
         return row_BD if self.project_text is None else row_BD + self.project_text(text_BT)

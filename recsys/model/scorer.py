@@ -1,4 +1,4 @@
-"""A bundle in memory, ready to score: user side once a request, items gathered from memory. No TorchRec here."""
+"""A bundle in memory, ready to score: user side once a request, items gathered from memory. No TorchRec."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class Scorer:
     def __init__(self, bundle: Bundle, items: ItemInputs) -> None:
         """Build the ranker and encode the whole catalogue once.
 
-        Args: items: the bundle's catalogue as its encoder gives it (`features.online.encode_items` does this).
+        Args: items: the bundle's catalogue as its encoder gives it (`features.online.encode_items`).
         Raises: BundleError when the weights do not fit the model.
         """
         self.bundle = bundle
@@ -124,7 +124,9 @@ def ranker_from(inputs: dict[str, object], bundle: Bundle) -> Ranker:
     """
     ranker = Ranker(parse_inputs(inputs), bundle.config.tasks, bundle.config.model)
     state = {
-        k.removeprefix("ranker."): torch.from_numpy(v) for k, v in bundle.weights.items() if k.startswith("ranker.")
+        k.removeprefix("ranker."): torch.from_numpy(v)
+        for k, v in bundle.weights.items()
+        if k.startswith("ranker.")
     }
     try:
         ranker.load_state_dict(state)
@@ -149,8 +151,11 @@ def calibrate(
         calibrator = calibration[task.name]
         values = logits[task.name]
         if calibrator.reads == "prediction":
-            values = HEAD_KINDS[task.head].predict(torch.from_numpy(np.ascontiguousarray(values)), task).numpy()
+            values = (
+                HEAD_KINDS[task.head].predict(torch.from_numpy(np.ascontiguousarray(values)), task).numpy()
+            )
         values = calibrator.apply(values)
-        found[task.name] = values if task.parent is None else keep_child_below_parent(values, found[task.parent])
+        found[task.name] = (
+            values if task.parent is None else keep_child_below_parent(values, found[task.parent])
+        )
     return found
-

@@ -4,6 +4,7 @@ Shape letters: B examples, I inputs, H hidden width of the last layer, E experts
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from recsys.model.layers import mlp
 class SharedBottom(nn.Module):
     """One network for all tasks (Caruana 1997)."""
 
-    def __init__(self, num_in: int, tasks: Sequence[str], hidden: Sequence[int], num_experts: int, dropout: float):
+    def __init__(
+        self, num_in: int, tasks: Sequence[str], hidden: Sequence[int], num_experts: int, dropout: float
+    ) -> None:
         """Build one network as wide as all experts together would be, so that budgets compare."""
         super().__init__()
         del num_experts
@@ -32,20 +35,22 @@ class SharedBottom(nn.Module):
 class MMoE(nn.Module):
     """Multi-gate mixture of experts: shared experts, one softmax gate per task.
 
-    Expert weights are stored stacked [E, in, out]. The compute form is a loop over experts: on CPU it measures
-    faster than one batched product, whose wide activation falls out of cache.
+    Expert weights are stored stacked [E, in, out]. The compute form is a loop over experts: on CPU it
+    measures faster than one batched product, whose wide activation falls out of cache.
 
     Source: Ma et al., KDD 2018.
     """
 
-    def __init__(self, num_in: int, tasks: Sequence[str], hidden: Sequence[int], num_experts: int, dropout: float):
+    def __init__(
+        self, num_in: int, tasks: Sequence[str], hidden: Sequence[int], num_experts: int, dropout: float
+    ) -> None:
         """Build `num_experts` experts of the given layer widths and a linear gate per task."""
         super().__init__()
         self.tasks = tuple(tasks)
         self.num_out = hidden[-1]
         widths = [num_in, *hidden]
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.empty(num_experts, i, o)) for i, o in zip(widths, widths[1:], strict=False)
+            nn.Parameter(torch.empty(num_experts, i, o)) for i, o in pairwise(widths)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(num_experts, o)) for o in hidden)
         self.gates = nn.ModuleDict({t: nn.Linear(num_in, num_experts) for t in self.tasks})
