@@ -1,0 +1,227 @@
+"""A frozen bundle on judged periods -> EvalReport. Features roll forward by the period, the model stays.
+
+A row of period d is encoded with the values published after d-1 and the live history, as a server would have
+seen it; labels are what was known at `as_of`, and one whose window was still open is left out, never a 0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from recsys.errors import DataError
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.data import label_days
+from training.evaluate_audience import Audience, find_audience
+from training.evaluate_leaks import LeakCheck
+from training.evaluate_lists import ranked_lists
+from training.evaluate_metrics import HeadMetrics, head_metrics
+from training.evaluate_ranking import RankingMetrics, ranking_metrics, score_lists
+from training.predict import BundlePredictor
+
+Judge = Mapping[str, Sequence[int]]
+"""Task -> the period indices of the chain it is judged on."""
+Progress = Callable[[int, int], None]
+_KEPT = ("impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "sampled")
+
+
+class EvalTable(BaseModel):
+    """The figures of one system: per head, and as ranked lists."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heads: dict[str, HeadMetrics]
+    ranking: RankingMetrics
+    notes: tuple[str, ...] = ()
+    """What a reader must know of this system: rows it was fitted on, what it leaves out."""
+
+
+class EvalReport(EvalTable):
+    """What a bundle is worth on given periods, with the leak check first."""
+
+    version: str
+    days: tuple[date, ...]
+    as_of: datetime
+    leaks: LeakCheck
+    warnings: tuple[str, ...]
+    by_day: dict[date, dict[str, HeadMetrics]]
+    baselines: dict[str, EvalTable] = {}
+
+
+def evaluate(
+    predictor: BundlePredictor,
+    chain: Sequence[DaySnapshot],
+    judge: Judge,
+    as_of: datetime,
+    *,
+    max_users: int | None = 1000,
+    seed: int = 0,
+    baselines: bool = False,
+    lightgbm: bool = False,
+    on_progress: Progress = lambda _done, _all: None,
+) -> EvalReport:
+    """Judge each head on its own periods, and the funnel's lists on those of the retrieval task.
+
+    Args:
+        as_of: labels are what was known then; feedback in the chain received later is not seen.
+        max_users: at most so many users per period get ranked lists, by a seeded choice; None for all.
+        baselines: fit and score the simple systems on the same rows and the same users.
+        lightgbm: one more baseline (needs the `bench` extra); implies work of minutes on a large log.
+    Raises: DataError when no judged period has a single labelled row.
+    """
+    config = predictor.bundle.config
+    steps = _Steps(2 + (1 if baselines else 0) + (1 if lightgbm else 0), on_progress)
+    rows = score_rows(predictor, chain, judge, as_of)
+    _require_labels(rows, config.tasks)
+    steps.done()
+    audiences = find_audiences(predictor, chain, judge, as_of, max_users=max_users, seed=seed)
+    ranking = ranking_metrics([score_lists(a, ranked_lists(predictor, a)) for a in audiences])
+    steps.done()
+    days = tuple(sorted(rows["date"].unique()))
+    leaks = LeakCheck.of(predictor.bundle.manifest, config, days)
+    return EvalReport(
+        version=predictor.bundle.version,
+        days=days,
+        as_of=as_of,
+        leaks=leaks,
+        warnings=tuple(leaks.warnings()),
+        heads=heads_of(rows, config.tasks),
+        by_day={key[0]: heads_of(part, config.tasks) for key, part in sorted(_by_day(rows).items())},
+        ranking=ranking,
+        baselines=_baselines(predictor, chain, rows, audiences, as_of, seed, lightgbm) if baselines else {},
+    )
+
+
+def score_rows(
+    predictor: BundlePredictor, chain: Sequence[DaySnapshot], judge: Judge, as_of: datetime
+) -> pl.DataFrame:
+    """Predict every impression of the judged periods.
+
+    Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
+    sampling rate), user_past and item_past (impressions before the period), and per task `label_<task>` (null:
+    not known, or not judged on this period) and `prediction_<task>`.
+    """
+    tasks = predictor.bundle.config.tasks
+    wanted = sorted({i for periods in judge.values() for i in periods})
+    labels, _ = label_days(chain, tasks, as_of, [chain[i].day for i in wanted])
+    frames = [_score_period(predictor, chain, i, labels[chain[i].day], judge) for i in wanted]
+    if not frames:
+        raise DataError("no period to score: none of the days is in the log; choose days the log has")
+    return pl.concat(frames)
+
+
+def find_audiences(
+    predictor: BundlePredictor,
+    chain: Sequence[DaySnapshot],
+    judge: Judge,
+    as_of: datetime,
+    *,
+    max_users: int | None,
+    seed: int,
+) -> list[Audience]:
+    """Find who gets ranked lists on the retrieval task's periods; a config without one gives none."""
+    config = predictor.bundle.config
+    task = config.retrieval_task
+    if task is None:
+        return []
+    # The first period of a log has nothing before it: nobody has a past.
+    periods = [i for i in judge.get(task.name, ()) if i > 0]
+    labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in periods])
+    found = [
+        find_audience(chain, i, labels[chain[i].day], config, max_users=max_users, seed=seed) for i in periods
+    ]
+    return [audience for audience in found if audience.num_users]
+
+
+def heads_of(
+    rows: pl.DataFrame, tasks: Sequence[TaskSpec], prefix: str = "prediction_"
+) -> dict[str, HeadMetrics]:
+    """Measure every task's predictions on its labelled rows."""
+    return {task.name: head_metrics(task, rows, f"{prefix}{task.name}") for task in tasks}
+
+
+def judged_periods(
+    chain: Sequence[DaySnapshot], tasks: Sequence[TaskSpec], first: date, last: date
+) -> dict[str, list[int]]:
+    """Judge every task on all periods from one day to another.
+
+    Raises: DataError, naming the log's days, when none lies between.
+    """
+    periods = [i for i, snapshot in enumerate(chain) if first <= snapshot.day <= last]
+    if first > last or not periods:
+        raise DataError(
+            f"no period of the log lies in {first} to {last}: it has {chain[0].day} to {chain[-1].day}; "
+            "choose --from and --to among its days"
+        )
+    return {task.name: periods for task in tasks}
+
+
+def _score_period(
+    predictor: BundlePredictor, chain: Sequence[DaySnapshot], i: int, labels: pl.DataFrame, judge: Judge
+) -> pl.DataFrame:
+    tasks = predictor.bundle.config.tasks
+    previous = chain[i - 1] if i else None
+    shard = predictor.shard(chain[i], previous, labels, tasks)
+    predictions = predictor.predictions(shard)
+    columns: dict[str, Any] = {}
+    nothing = np.full(shard.size, np.nan, np.float32)
+    for task in tasks:
+        judged = i in judge.get(task.name, ())
+        columns[task.label] = pl.Series(shard.labels[task.name] if judged else nothing).fill_nan(None)
+        columns[f"prediction_{task.name}"] = predictions[task.name]
+    frame = shard.frame.select(*_KEPT, date=pl.lit(chain[i].day), weight=pl.Series(shard.weight))
+    for entity in ("user", "item"):
+        frame = frame.join(_past(previous, entity), on=f"{entity}_id", how="left", maintain_order="left")
+    return frame.with_columns(pl.col("user_past", "item_past").fill_null(0)).hstack(pl.DataFrame(columns))
+
+
+def _past(previous: DaySnapshot | None, entity: str) -> pl.DataFrame:
+    """Give how often each user or item was shown before the period."""
+    key = f"{entity}_id"
+    if previous is None:
+        return pl.DataFrame(schema={key: pl.String, f"{entity}_past": pl.Int64})
+    return previous.table(f"{entity}_lifetime").select(key, pl.col("impressions").alias(f"{entity}_past"))
+
+
+def _by_day(rows: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
+    return rows.partition_by("date", as_dict=True)
+
+
+def _require_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> None:
+    if not any(rows[task.label].count() for task in tasks):
+        raise DataError(
+            f"none of the {rows.height} impressions has a label: their windows are still open at the last day that "
+            "is read, or the days are empty; choose earlier days"
+        )
+
+
+def _baselines(
+    predictor: BundlePredictor,
+    chain: Sequence[DaySnapshot],
+    rows: pl.DataFrame,
+    audiences: Sequence[Audience],
+    as_of: datetime,
+    seed: int,
+    lightgbm: bool,
+) -> dict[str, EvalTable]:
+    from training.baselines import evaluate_baselines
+
+    tables: dict[str, EvalTable] = evaluate_baselines(
+        predictor, chain, rows, audiences, as_of, seed=seed, lightgbm=lightgbm
+    )
+    return tables
+
+
+class _Steps:
+    """Counts finished parts for a progress bar."""
+
+    def __init__(self, total: int, on_progress: Progress) -> None:
+        self.total, self.count, self.on_progress = total, 0, on_progress
+
+    def done(self) -> None:
+        self.count += 1
+        self.on_progress(self.count, self.total)

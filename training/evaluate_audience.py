@@ -1,0 +1,164 @@
+"""Who gets a ranked list on a period, from which catalogue, and what would have been right.
+
+A user is in the audience with feedback before the period (a past) and a positive label of the retrieval task
+in it. Their state is that of the period's start: nothing of the period itself is known but the context of their
+first request. The catalogue is every item available at some moment of the period, never a sample.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+
+from features.build import item_rows, period_end
+from features.history import history_bounds
+from recsys.config import RunConfig, period_start
+from recsys.snapshot import DaySnapshot
+
+RECALL_AT = 50
+NDCG_AT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Opening(DaySnapshot):
+    """A period as a request at its very start sees it: yesterday's events, one row per user."""
+
+    tables: Mapping[str, pl.DataFrame]
+
+    def table(self, name: str) -> pl.DataFrame:
+        """Give one of the tables that encoding reads."""
+        return self.tables[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """The users [U] of one period, their catalogue [I] and their relevant items."""
+
+    opening: Opening
+    previous: DaySnapshot
+    requests: pl.DataFrame
+    """The first impression of each user in the period, in the order of U."""
+    catalogue: pl.DataFrame
+    available: np.ndarray
+    """bool [I]."""
+    hidden: tuple[np.ndarray, np.ndarray]
+    """(user, item) pairs that may not be listed: what the policy would not show again."""
+    offsets: np.ndarray
+    """User u's relevant item rows are codes[offsets[u] : offsets[u + 1]]; one past the catalogue is not in it."""
+    codes: np.ndarray
+
+    @property
+    def day(self) -> date:
+        """Name the period."""
+        return self.opening.day
+
+    @property
+    def num_users(self) -> int:
+        """Count the users."""
+        return self.requests.height
+
+    def allowed(self, users: slice) -> np.ndarray:
+        """Give which items may be listed to some of the users: bool [U, I]."""
+        found = np.repeat(self.available[None], len(range(*users.indices(self.num_users))), axis=0)
+        inside = (self.hidden[0] >= users.start) & (self.hidden[0] < users.stop)
+        found[self.hidden[0][inside] - users.start, self.hidden[1][inside]] = False
+        return found
+
+
+def find_audience(
+    chain: Sequence[DaySnapshot],
+    i: int,
+    labels: pl.DataFrame,
+    config: RunConfig,
+    *,
+    max_users: int | None,
+    seed: int,
+) -> Audience:
+    """Find the audience of period i; with more than max_users of them, a seeded choice."""
+    snapshot, previous = chain[i], chain[i - 1]
+    task = config.retrieval_task
+    assert task is not None, "without a binary task nothing is retrieved"
+    examples = snapshot.table("examples")
+    positive = labels.filter(pl.col(task.label) > 0.5).select("impression_id")
+    relevant = examples.join(positive, on="impression_id", how="semi").select("user_id", "item_id").unique()
+    past = previous.table("user_lifetime").filter(pl.col("last_feedback_at").is_not_null())["user_id"]
+    users = _choose(relevant.filter(pl.col("user_id").is_in(past.implode()))["user_id"], max_users, [seed, i])
+    requests = (
+        users.to_frame()
+        .join(examples.drop("history_start", "history_stop"), on="user_id", how="left")
+        .sort("user_id", "shown_at", "request_id", "position")
+        .unique("user_id", keep="first", maintain_order=True)
+    )
+    catalogue = item_rows(previous, snapshot)
+    tail = previous.table("tail").join(users.to_frame(), on="user_id", how="semi", maintain_order="left")
+    offsets, codes = _relevant(requests["user_id"], relevant, catalogue["item_id"])
+    return Audience(
+        opening=_open(snapshot, requests, tail, config),
+        previous=previous,
+        requests=requests,
+        catalogue=catalogue,
+        available=_available(catalogue, snapshot.day, config),
+        hidden=_hidden(requests["user_id"], tail, catalogue["item_id"], config),
+        offsets=offsets,
+        codes=codes,
+    )
+
+
+def item_codes(wanted: pl.Series, items: pl.Series) -> np.ndarray:
+    """Find each id's row in the catalogue; -1 where it has none."""
+    found: np.ndarray = _rows(wanted, items).fill_null(-1).to_numpy()
+    return found
+
+
+def _choose(users: pl.Series, max_users: int | None, seed: Sequence[int]) -> pl.Series:
+    found = users.unique().sort()
+    if max_users is None or found.len() <= max_users:
+        return found
+    chosen = np.random.default_rng(seed).choice(found.len(), max_users, replace=False)
+    return found.gather(np.sort(chosen))
+
+
+def _open(snapshot: DaySnapshot, requests: pl.DataFrame, tail: pl.DataFrame, config: RunConfig) -> Opening:
+    bounds = history_bounds(requests, tail, config.features.history_length, config.features.ingestion_lag)
+    tables = {
+        "examples": requests.hstack(bounds),
+        "events": tail,
+        "new_items": snapshot.table("new_items"),
+    }
+    return Opening(snapshot.day, snapshot.path, tables)
+
+
+def _available(catalogue: pl.DataFrame, day: date, config: RunConfig) -> np.ndarray:
+    until = period_end(day, config.timezone)
+    since = period_end(period_start(day, config.period) - timedelta(days=1), config.timezone)
+    begun = (pl.col("available_from") < until).fill_null(value=True)
+    lasting = (pl.col("available_until") > since).fill_null(value=True)
+    found: np.ndarray = catalogue.select(begun & lasting).to_series().to_numpy()
+    return found
+
+
+def _hidden(
+    users: pl.Series, tail: pl.DataFrame, items: pl.Series, config: RunConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    done = tail.filter(pl.col("kind").is_in(list(config.policy.exclude_seen_kinds)))
+    user, item = _rows(done["user_id"], users), item_codes(done["item_id"], items)
+    return user.to_numpy()[item >= 0], item[item >= 0]
+
+
+def _relevant(users: pl.Series, relevant: pl.DataFrame, items: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    found = relevant.with_columns(
+        user=_rows(relevant["user_id"], users), item=_rows(relevant["item_id"], items)
+    ).filter(pl.col("user").is_not_null())
+    # An item the catalogue does not have is still one the user wanted: a number that no list can hold.
+    found = found.sort("user", "item_id").with_columns(
+        pl.col("item").fill_null(items.len() + pl.int_range(pl.len()))
+    )
+    counts = np.bincount(found["user"].to_numpy(), minlength=users.len())
+    return np.concatenate([[0], np.cumsum(counts)]), found["item"].to_numpy().astype(np.int64)
+
+
+def _rows(wanted: pl.Series, known: pl.Series) -> pl.Series:
+    table = pl.DataFrame({"id": known, "row": np.arange(known.len(), dtype=np.int64)})
+    return wanted.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["row"]

@@ -1,0 +1,135 @@
+"""A bundle's ranked lists for an audience: both towers over the whole catalogue, then the trunk.
+
+The item side is computed once a period, the user side once a user, and the two are joined as in serving.
+
+Shape letters: U users, I items, K places, D embedding.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from features.encode import Encoded
+from recsys.batch import Batch
+from recsys.model.ranker import ItemSide, UserSide
+from recsys.model.scorer import calibrate
+from training.data import Shard
+from training.evaluate_audience import NDCG_AT, RECALL_AT, Audience
+from training.predict import BundlePredictor
+
+PADDING = -1
+_USERS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lists:
+    """Item rows of the catalogue, best first, padded with -1."""
+
+    retrieved: np.ndarray
+    """[U, K]: what retrieval finds, at least RECALL_AT places."""
+    ranked: np.ndarray
+    """[U, K]: what is shown first, NDCG_AT places."""
+
+
+@torch.no_grad()
+def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
+    """Retrieve `num_candidates` items per user, then order them by the retrieval task's prediction."""
+    config = predictor.bundle.config
+    task = config.retrieval_task
+    assert task is not None, "an audience exists only for a config with a retrieval task"
+    labels = audience.requests.select("impression_id")
+    shard = predictor.shard(audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks)
+    predictor.ranker.eval()
+    items = _item_side(predictor, shard.items)
+    places = max(config.retrieval.num_candidates, RECALL_AT)
+    retrieved, ranked = [], []
+    start = 0
+    for user, context_UC in _user_sides(predictor, shard):
+        stop = start + context_UC.shape[0]
+        found_UK = _retrieve(
+            user.embedding_BD, items.embedding_BD, audience.allowed(slice(start, stop)), places
+        )
+        retrieved.append(found_UK)
+        for u in range(stop - start):
+            candidates = found_UK[u][found_UK[u] >= 0][: config.retrieval.num_candidates]
+            logits = predictor.ranker.logits(
+                _one(user, u), items.take(torch.from_numpy(candidates)), context_UC[u : u + 1]
+            )
+            values = calibrate(
+                {name: v.numpy() for name, v in logits.items()},
+                config.tasks,
+                predictor.bundle.manifest.calibration,
+            )
+            ranked.append(_pad(candidates[np.argsort(-values[task.name], kind="stable")[:NDCG_AT]], NDCG_AT))
+        start = stop
+    return Lists(retrieved=np.concatenate(retrieved), ranked=np.stack(ranked))
+
+
+def top_places(scores_UI: np.ndarray, allowed_UI: np.ndarray, places: int) -> np.ndarray:
+    """Give the best allowed items of each user [U, places], best first, ties by item row; padded with -1."""
+    masked = np.where(allowed_UI, scores_UI, -np.inf)
+    places_here = min(places, masked.shape[1])
+    best = np.argpartition(-masked, places_here - 1, axis=1)[:, :places_here]
+    best.sort(axis=1)
+    values = np.take_along_axis(masked, best, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
+    best = np.where(np.isneginf(values), PADDING, best)
+    return np.pad(best, ((0, 0), (0, places - places_here)), constant_values=PADDING)
+
+
+def _retrieve(user_UD: Tensor, item_ID: Tensor, allowed_UI: np.ndarray, places: int) -> np.ndarray:
+    """Search exactly: the bundle's own index holds the values of another day."""
+    return top_places((user_UD @ item_ID.T).numpy(), allowed_UI, places)
+
+
+def _user_sides(predictor: BundlePredictor, shard: Shard) -> Iterator[tuple[UserSide, Tensor]]:
+    batches: Iterator[Batch] = predictor.batcher.batches(shard, np.random.default_rng(0))
+    for batch in batches:
+        rows = predictor.tables.lookup(batch.rows)
+        user = predictor.ranker.user_side(batch, rows)
+        context = predictor.ranker.context(
+            predictor.ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF
+        )
+        for start in range(0, batch.size, _USERS_AT_ONCE):
+            part = slice(start, start + _USERS_AT_ONCE)
+            yield _part(user, part), context[part]
+
+
+def _item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
+    known = items.take(np.arange(items.ids.shape[0] - 1))
+    ids = torch.from_numpy(known.ids)
+    looked_up = [
+        predictor.tables.lookup({vocabulary: ids[:, i]})[vocabulary]
+        for i, (_, vocabulary, _) in enumerate(predictor.ranker.inputs.item_tables)
+    ]
+    return predictor.ranker.item_side(
+        looked_up, torch.from_numpy(known.numbers), torch.from_numpy(known.text)
+    )
+
+
+def _one(user: UserSide, u: int) -> UserSide:
+    return _part(user, slice(u, u + 1))
+
+
+def _part(user: UserSide, part: slice) -> UserSide:
+    return UserSide(
+        user.input_BI[part],
+        user.embedding_BD[part],
+        user.keys_BLA[part],
+        user.values_BLA[part],
+        user.mask_BL[part],
+        user.id_BD[part],
+    )
+
+
+def _pad(rows: np.ndarray, places: int) -> np.ndarray:
+    return np.pad(rows, (0, places - rows.size), constant_values=PADDING)
+
+
+def _no_labels(rows: pl.DataFrame, predictor: BundlePredictor) -> pl.DataFrame:
+    return rows.with_columns(pl.lit(None, pl.Float32).alias(t.label) for t in predictor.bundle.config.tasks)
