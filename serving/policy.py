@@ -14,7 +14,7 @@ Legend: N candidates, K positions, D dimensions of an item embedding.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -47,6 +47,10 @@ class PolicyParameters:
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
             raise ConfigError(f"[policy] name = {self.name!r} is unknown; known: {', '.join(POLICIES)}")
+
+    def greedy(self) -> "PolicyParameters":
+        """Give the same rules without exploration."""
+        return replace(self, name="greedy", epsilon=0.0)
 
     @property
     def explore_share(self) -> float:

@@ -1,0 +1,278 @@
+"""Config -> running server: wiring, ports, health, and the drain on SIGTERM."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+from features.store import FeatureStore, open_store
+from protos.recsys.v1 import admin_pb2, admin_pb2_grpc, ranking_pb2, ranking_pb2_grpc
+from recsys.config import PERIOD_S, RunConfig
+from recsys.errors import BundleError, ConfigError, RecsysError, StoreError
+from recsys.journal import FOLDER
+from recsys.log import InteractionLog
+from recsys.registry import Registry
+from serving.admin import AdminService
+from serving.checks import Limits, is_loopback
+from serving.clock import Clock
+from serving.engine import Engine
+from serving.fallback import popular_model
+from serving.feedback import FeedbackDesk
+from serving.interceptors import Admission, CountingPool, Guard
+from serving.journal import Journal
+from serving.overlay import Overlay
+from serving.ports import Model
+from serving.recommender import Recommender
+from serving.reload import Reloader
+from serving.restore import restore
+from serving.service import RankingService
+from serving.stats import Stats
+from serving.upserts import UpsertDesk
+
+RANKING = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+BUNDLE = "recsys.v1.Bundle"
+"""Health of this name: SERVING while the live version is the one that answers."""
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share
+    ("grpc.max_receive_message_length", 1024 * 1024),
+    ("grpc.max_send_message_length", 4 * 1024 * 1024),
+    ("grpc.max_connection_age_ms", 300_000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+)
+_WORKERS = 8
+LoadModel = Callable[[Path, FeatureStore], Model]
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """PEM files; with `client_ca` callers must show a certificate signed by it."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What a server is told beside its config."""
+
+    config: RunConfig
+    log: Path
+    runs: Path
+    clock: Clock
+    listen: str
+    admin_listen: str
+    insecure: bool = False
+    tls: Tls | None = None
+    reflection: bool = False
+
+
+class Server:
+    """A server and everything it holds.
+
+    Args: load: bundle folder, store -> model; default: `serving.loading.load_model`.
+    Raises: ConfigError for an address that may not be bound.
+    """
+
+    def __init__(self, options: ServerOptions, load: LoadModel | None = None) -> None:
+        self._options = options
+        self._load_model = load
+        config = options.config
+        self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        self.stats = Stats()
+        self._registry = Registry(options.runs)
+        self._store = _open_store(config, options.runs)
+        self._overlay = Overlay()
+        self.journal = Journal(
+            options.log / FOLDER, self.server_id, options.clock.now_ms, rotate_s=config.serving.rotate
+        )
+        first = self._engine(popular_model(InteractionLog(options.log), config))
+        self.recommender = Recommender(first, self.journal, options.clock, self.stats)
+        live_kinds = frozenset(config.features.history_kinds)
+        self._feedback = FeedbackDesk(self.journal, self._store, options.clock, config.tasks, live_kinds)
+        restore(
+            options.log / FOLDER,
+            self._overlay,
+            self._feedback.seen,
+            self._store,
+            live_kinds,
+            self._since_ms(),
+        )
+        self.reloader = Reloader(
+            self._registry,
+            self.recommender,
+            self._load,
+            self.server_id,
+            config.serving.poll_s,
+            self._on_reload,
+        )
+        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._pool = CountingPool(_WORKERS, "rank")
+        self._ranking = self._ranking_server()
+        self._admin = self._admin_server()
+        self.port = _bind(self._ranking, options.listen, options)
+        self.admin_port = _bind(self._admin, options.admin_listen, options)
+
+    def start(self) -> None:
+        """Load the live version, warm up, and begin to answer."""
+        self.journal.start()
+        self.reloader.check()
+        self.recommender.engine.warm(self._options.clock.now_ms())
+        self.reloader.start()
+        self._admin.start()
+        self._ranking.start()
+        for service in ("", RANKING):
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _log.info("ready", port=self.port, admin_port=self.admin_port, version=self.recommender.version)
+
+    def stop(self, grace_s: float) -> None:
+        """Drain: refuse new calls, finish those under way, seal the journal."""
+        self._health.enter_graceful_shutdown()
+        self.reloader.stop()
+        self._ranking.stop(grace_s).wait()
+        self._admin.stop(grace_s).wait()
+        self._pool.shutdown()
+        self.journal.close()
+        with contextlib.suppress(OSError):
+            self._registry.write_lease(self.server_id, None)
+        _log.info("stopped")
+
+    def run_until_signalled(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain."""
+        stopping = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        stopping.wait()
+        self.stop(self._options.config.serving.drain_s)
+
+    def _engine(self, model: Model) -> Engine:
+        config = self._options.config
+        return Engine(
+            model,
+            self._overlay,
+            policy=config.policy,
+            retrieval=config.retrieval,
+            candidate_log_share=config.serving.candidate_log_share,
+        )
+
+    def _load(self, version: str) -> Engine:
+        load = self._load_model or self._import_loader()
+        try:
+            engine = self._engine(load(self._registry.path(version), self._store))
+            engine.warm(self._options.clock.now_ms())
+        except RecsysError:
+            raise
+        except (
+            Exception
+        ) as error:  # whatever a bad bundle does to the libraries that read it, the old one stays
+            _log.exception("bundle_failed", version=version)
+            raise BundleError(
+                f"{version} cannot be loaded ({type(error).__name__}: {error}); rebuild it"
+            ) from error
+        return engine
+
+    def _import_loader(self) -> LoadModel:
+        """Import torch and FAISS only where there is a bundle."""
+        from serving.loading import load_model, use_threads
+
+        use_threads(self._options.config.serving.threads)
+        return load_model
+
+    def _since_ms(self) -> int:
+        """Give an instant before the live snapshot: what came later may be in no base yet."""
+        return self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
+
+    def _on_reload(self, error: str | None) -> None:
+        serving, not_serving = (
+            health_pb2.HealthCheckResponse.SERVING,
+            health_pb2.HealthCheckResponse.NOT_SERVING,
+        )
+        self._health.set(BUNDLE, serving if error is None else not_serving)
+
+    def _ranking_server(self) -> grpc.Server:
+        serving = self._options.config.serving
+        admission = Admission(self._pool, serving.max_concurrent, self.stats)
+        server = grpc.server(self._pool, interceptors=[admission, Guard(self.stats)], options=_OPTIONS)
+        upserts = UpsertDesk(self.journal, self._overlay, self.recommender, self._options.clock)
+        limits = Limits.from_config(serving)
+        service = RankingService(
+            self.recommender, self._feedback, upserts, limits, serving.deadline_ms / 1000
+        )
+        ranking_pb2_grpc.add_RankingServiceServicer_to_server(service, server)
+        self._add_common(server, RANKING)
+        return server
+
+    def _admin_server(self) -> grpc.Server:
+        server = grpc.server(CountingPool(4, "admin"), interceptors=[Guard(self.stats)], options=_OPTIONS)
+        service = AdminService(
+            self._registry,
+            self.recommender,
+            self.reloader,
+            self.journal,
+            self.stats,
+            self._options.clock,
+            self._options.config.serving.threads,
+        )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(service, server)
+        self._add_common(server, ADMIN)
+        return server
+
+    def _add_common(self, server: grpc.Server, service: str) -> None:
+        for name in ("", service):
+            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._options.reflection:
+            reflection.enable_server_reflection(
+                (service, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+            )
+
+
+def _open_store(config: RunConfig, runs: Path) -> FeatureStore:
+    try:
+        return open_store(config.store.url, runs)
+    except OSError as error:
+        raise StoreError(
+            f"the store under {runs} cannot be opened: {error.strerror}; check --runs"
+        ) from error
+
+
+def _bind(server: grpc.Server, address: str, options: ServerOptions) -> int:
+    """Bind an address and give its port.
+
+    Raises: ConfigError when it is not loopback and nothing protects it, or cannot be bound.
+    """
+    if options.tls is None and not options.insecure and not is_loopback(address):
+        raise ConfigError(
+            f"{address} can be reached from other machines: give --tls-cert and --tls-key, or --insecure "
+            "when something else protects it"
+        )
+    try:
+        if options.tls is not None:
+            return server.add_secure_port(address, _credentials(options.tls))
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigError(f"{address} cannot be bound ({error}); choose another --listen") from error
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    try:
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+        authority = tls.client_ca.read_bytes() if tls.client_ca else None
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename} cannot be read: {error.strerror}; check the --tls files"
+        ) from error
+    return grpc.ssl_server_credentials(
+        [pair], root_certificates=authority, require_client_auth=authority is not None
+    )

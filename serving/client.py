@@ -1,0 +1,259 @@
+"""A typed client: deadlines and retries as the server wants them, plain values in and out.
+
+with RecsysClient("127.0.0.1:50051") as client:
+    answer = client.recommend("user-7", page_size=10, context={"device": "mobile"})
+    client.record_feedback([Feedback.of(answer.items[0], "user-7", "click")])
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from protos.recsys.v1 import admin_pb2, admin_pb2_grpc, ranking_pb2_grpc
+from protos.recsys.v1 import ranking_pb2 as pb
+from serving.client_values import (
+    Answer,
+    CallError,
+    Feedback,
+    FeedbackReport,
+    Item,
+    ItemUpdate,
+    ServerStatus,
+)
+
+DEFAULT_TIMEOUT_S = 2.0
+# Only UNAVAILABLE is tried again: nothing was done then. The throttle keeps retries from feeding an overload.
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "recsys.v1.RankingService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+}
+_Reply = TypeVar("_Reply")
+_OPTIONS = (("grpc.service_config", json.dumps(_SERVICE_CONFIG)), ("grpc.enable_retries", 1))
+
+
+class _Connection:
+    """A channel that is closed at the end of a `with` block."""
+
+    def __init__(
+        self,
+        target: str,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.target = target
+        self.timeout_s = timeout_s
+        self.channel = (
+            grpc.insecure_channel(target, options=_OPTIONS)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=_OPTIONS)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel."""
+        self.channel.close()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the server can be reached.
+
+        Raises: CallError when it cannot.
+        """
+        try:
+            grpc.channel_ready_future(self.channel).result(timeout=timeout_s)
+        except grpc.FutureTimeoutError:
+            raise CallError("UNAVAILABLE", f"not reachable within {timeout_s:g} s", self.target) from None
+
+    def _call(self, method: Callable[..., _Reply], request: object) -> _Reply:
+        try:
+            return method(request, timeout=self.timeout_s)
+        except grpc.RpcError as error:
+            raise CallError(error.code().name, error.details() or "", self.target) from error
+
+
+class RecsysClient(_Connection):
+    """Talks to RankingService. Raises: CallError, with the status and, for a wrong request, the field."""
+
+    def __init__(
+        self,
+        target: str,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        super().__init__(target, timeout_s, credentials)
+        self._stub = ranking_pb2_grpc.RankingServiceStub(self.channel)
+
+    def recommend(self, user_id: str, page_size: int = 0, *, seed_item_id: str = "", **more: Any) -> Answer:
+        """Ask for a ranked list; `more` are fields of RecommendRequest, with plain values."""
+        request = pb.RecommendRequest(
+            user_id=user_id, page_size=page_size, seed_item_id=seed_item_id, **_plain(more)
+        )
+        return _answer(self._call(self._stub.Recommend, request))
+
+    def rank(self, user_id: str, item_ids: Iterable[str], page_size: int = 0, **more: Any) -> Answer:
+        """Ask for an order of candidates."""
+        request = pb.RankRequest(user_id=user_id, item_ids=item_ids, page_size=page_size, **_plain(more))
+        return _answer(self._call(self._stub.Rank, request))
+
+    def record_feedback(self, events: Sequence[Feedback], *, validate_only: bool = False) -> FeedbackReport:
+        """Record what users did."""
+        request = pb.RecordFeedbackRequest(events=[_event(e) for e in events], validate_only=validate_only)
+        reply = self._call(self._stub.RecordFeedback, request)
+        rejected = {
+            r.feedback_id: r.reason for r in reply.results if r.status == pb.FeedbackResult.STATUS_REJECTED
+        }
+        return FeedbackReport(
+            num_accepted=reply.num_accepted,
+            num_duplicate=reply.num_duplicate,
+            rejected=rejected,
+            degradation=tuple(reply.degradation.reasons),
+        )
+
+    def upsert_items(self, items: Sequence[ItemUpdate], update_mask: Sequence[str] = ()) -> dict[str, str]:
+        """Add or change items; give item_id -> why it was rejected, empty when all were written."""
+        request = pb.UpsertItemsRequest(
+            items=[_item(i) for i in items], update_mask=FieldMask(paths=update_mask)
+        )
+        reply = self._call(self._stub.UpsertItems, request)
+        return {r.item_id: r.rejection for r in reply.results if r.rejection}
+
+
+class AdminClient(_Connection):
+    """Talks to AdminService, on the admin port."""
+
+    def __init__(self, target: str, timeout_s: float = 60.0) -> None:
+        super().__init__(target, timeout_s)
+        self._stub = admin_pb2_grpc.AdminServiceStub(self.channel)
+
+    def versions(self) -> list[str]:
+        """List versions, newest first."""
+        reply = self._call(self._stub.ListVersions, admin_pb2.ListVersionsRequest())
+        return [version.version for version in reply.versions]
+
+    def activate(self, version: str) -> bool:
+        """Make a version live; tell whether the server serves it already."""
+        return self._call(self._stub.Activate, admin_pb2.ActivateRequest(version=version)).serving
+
+    def rollback(self) -> str:
+        """Make the version before the live one live; give it."""
+        return self._call(self._stub.Rollback, admin_pb2.RollbackRequest()).version
+
+    def status(self) -> ServerStatus:
+        """Ask how the server is."""
+        reply = self._call(self._stub.GetStatus, admin_pb2.GetStatusRequest())
+        return ServerStatus(
+            server_id=reply.server_id,
+            bundle_version=reply.bundle_version,
+            current_version=reply.current_version,
+            reload_error=reply.reload_error,
+            degradation=tuple(reply.degradation),
+            calls=dict(reply.calls),
+            num_expired=reply.num_expired,
+            num_shed=reply.num_shed,
+            latency_ms=dict(reply.latency_ms),
+            now=reply.now.ToDatetime(tzinfo=UTC),
+        )
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn plain context values and nested dicts into their messages."""
+    given = dict(fields)
+    if "context" in given:
+        given["context"] = {name: _value(value) for name, value in given["context"].items()}
+    for name, message in (("filter", pb.Filter), ("debug", pb.Debug)):
+        if isinstance(given.get(name), Mapping):
+            given[name] = message(**given[name])
+    if "pins" in given and isinstance(given["pins"], Mapping):
+        given["pins"] = [pb.Pin(position=position, item_id=item) for position, item in given["pins"].items()]
+    return given
+
+
+def _value(value: str | float) -> pb.ContextValue:
+    return pb.ContextValue(text=value) if isinstance(value, str) else pb.ContextValue(number=value)
+
+
+def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
+    explained = reply.HasField("explanation")
+    return Answer(
+        items=tuple(
+            Item(
+                item_id=r.item_id,
+                title=r.title,
+                position=r.position,
+                score=r.score,
+                predictions=dict(r.predictions),
+                sources=tuple(r.sources),
+                reasons=tuple(r.reasons),
+                propensity=r.propensity,
+                propensity_kind=r.propensity_kind,
+                impression_id=r.impression_id,
+            )
+            for r in reply.results
+        ),
+        request_id=reply.request_id,
+        bundle_version=reply.bundle_version,
+        next_page_token=reply.next_page_token,
+        degradation=tuple(reply.degradation.reasons),
+        missing_item_ids=tuple(reply.missing_item_ids),
+        server_s=reply.server_time.ToNanoseconds() / 1e9,
+        seed=reply.explanation.seed if explained else None,
+        explored=reply.explanation.explored if explained else None,
+        num_candidates=dict(reply.explanation.num_candidates),
+        stage_ms=dict(reply.explanation.stage_ms),
+    )
+
+
+def _event(event: Feedback) -> pb.FeedbackEvent:
+    return pb.FeedbackEvent(
+        feedback_id=event.feedback_id,
+        impression_id=event.impression_id,
+        user_id=event.user_id,
+        item_id=event.item_id,
+        kind=event.kind,
+        value=event.value,
+        occurred_at=_timestamp(event.occurred_at),
+    )
+
+
+def _item(item: ItemUpdate) -> pb.Item:
+    return pb.Item(
+        item_id=item.item_id,
+        title=item.title,
+        description=item.description,
+        category=item.category,
+        price=item.price,
+        available_from=_timestamp(item.available_from),
+        available_until=_timestamp(item.available_until),
+        attributes={name: _value(value) for name, value in item.attributes.items()},
+    )
+
+
+def _timestamp(instant: datetime | None) -> Timestamp | None:
+    if instant is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(instant)
+    return stamp

@@ -1,0 +1,114 @@
+"""What the client takes and gives: plain values, no wire format."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from recsys.errors import RecsysError
+
+
+class CallError(RecsysError):
+    """Raised when a server refused a call or could not be reached in time."""
+
+    exit_code = 10
+
+    def __init__(self, status: str, details: str, target: str) -> None:
+        super().__init__(f"{target} answered {status}: {details}")
+        self.status = status
+        """Name of the gRPC status, like INVALID_ARGUMENT."""
+        self.details = details
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One item of an answer."""
+
+    item_id: str
+    title: str
+    position: int
+    score: float
+    predictions: Mapping[str, float]
+    sources: tuple[str, ...]
+    reasons: tuple[str, ...]
+    propensity: float
+    propensity_kind: str
+    impression_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A ranked list."""
+
+    items: tuple[Item, ...]
+    request_id: str
+    bundle_version: str
+    next_page_token: str
+    degradation: tuple[str, ...]
+    missing_item_ids: tuple[str, ...]
+    server_s: float
+    seed: int | None = None
+    explored: bool | None = None
+    num_candidates: Mapping[str, int] = field(default_factory=dict)
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """One thing a user did; `feedback_id` makes sending it twice harmless."""
+
+    user_id: str
+    item_id: str
+    kind: str
+    value: float | None = None
+    impression_id: str = ""
+    occurred_at: datetime | None = None
+    feedback_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @classmethod
+    def of(cls, item: Item, user_id: str, kind: str, value: float | None = None) -> "Feedback":
+        """Say what a user did with an item of an answer."""
+        return cls(
+            user_id=user_id, item_id=item.item_id, kind=kind, value=value, impression_id=item.impression_id
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackReport:
+    """What became of a batch."""
+
+    num_accepted: int
+    num_duplicate: int
+    rejected: Mapping[str, str]
+    """feedback_id -> reason."""
+    degradation: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemUpdate:
+    """Fields of one item to write; None leaves a field as it is, unless the mask names it."""
+
+    item_id: str
+    title: str | None = None
+    description: str | None = None
+    category: str | None = None
+    price: int | None = None
+    available_from: datetime | None = None
+    available_until: datetime | None = None
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """How a server is; see GetStatus."""
+
+    server_id: str
+    bundle_version: str
+    current_version: str
+    reload_error: str
+    degradation: tuple[str, ...]
+    calls: Mapping[str, int]
+    num_expired: int
+    num_shed: int
+    latency_ms: Mapping[str, float]
+    now: datetime

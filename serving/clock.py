@@ -1,0 +1,49 @@
+"""What time it is for the server: the machine's time, or a simulated one that starts elsewhere."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+from recsys.errors import ConfigError
+
+
+class Clock(Protocol):
+    """Tells the instant."""
+
+    def now_ms(self) -> int:
+        """Give milliseconds since 1970, UTC."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> int:
+        """Give milliseconds since 1970, UTC."""
+        return time.time_ns() // 1_000_000
+
+
+class SimulatedClock:
+    """A clock that stood at a given instant when it was made; for demos and replays of a log's own days."""
+
+    def __init__(self, start_ms: int) -> None:
+        self._start_ms = start_ms
+        self._made = time.monotonic_ns()
+
+    def now_ms(self) -> int:
+        """Give milliseconds since 1970, UTC."""
+        return self._start_ms + (time.monotonic_ns() - self._made) // 1_000_000
+
+
+def clock_from(start: str | None) -> Clock:
+    """Make the machine's clock, or a simulated one from an ISO instant (without an offset: UTC).
+
+    Raises: ConfigError when the instant cannot be read.
+    """
+    if start is None:
+        return SystemClock()
+    try:
+        instant = datetime.fromisoformat(start)
+    except ValueError:
+        raise ConfigError(f"--clock-start {start!r} is not an instant; write 2026-03-01T12:00:00Z") from None
+    instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
+    return SimulatedClock(int(instant.timestamp() * 1000))

@@ -1,0 +1,56 @@
+"""Without any bundle: the popular list, counted from the log when the server starts."""
+
+import polars as pl
+import structlog
+
+from recsys.config import RunConfig
+from recsys.errors import DataError
+from recsys.fusion import Fusion
+from recsys.log import InteractionLog, latest_by_key
+from recsys.schema import empty
+from serving.catalogue import Catalogue
+from serving.ports import Model
+
+# Popularity is what happened on the latest partitions.
+_NUM_DAYS = 28
+_log = structlog.get_logger(__name__)
+
+
+def popular_model(log: InteractionLog, config: RunConfig) -> Model:
+    """Build a model that knows the catalogue and how often each item got positive feedback; no scorer."""
+    try:
+        items, counts = _items(log), _counts(log, config)
+    except DataError as error:
+        _log.error("log_unreadable", error=str(error))
+        items, counts = empty("items"), pl.DataFrame(schema={"item_id": pl.String, "count": pl.UInt32})
+    unlisted = counts.select("item_id").join(items.select("item_id"), on="item_id", how="anti")
+    catalogue = pl.concat([items, unlisted], how="diagonal_relaxed").sort("item_id")
+    most = counts["count"].max() if counts.height else 1
+    shares = zip(counts["item_id"].to_list(), (counts["count"] / most).to_list(), strict=True)
+    return Model(
+        version=None,
+        catalogue=Catalogue.from_frame(catalogue),
+        popular=dict(shares),
+        tasks=config.tasks,
+        fusion=Fusion.from_tasks(config.tasks),
+    )
+
+
+def _items(log: InteractionLog) -> pl.DataFrame:
+    frames = [log.read("items", day) for day in log.days("items")]
+    return latest_by_key(frames, "item_id") if frames else empty("items")
+
+
+def _counts(log: InteractionLog, config: RunConfig) -> pl.DataFrame:
+    """Count positive feedback by item: (item_id, count), most first, ties in id order."""
+    kinds = [task.feedback for task in config.tasks if task.is_binary]
+    frames = [
+        log.read("feedback", day).filter(pl.col("kind").is_in(kinds)).select("item_id")
+        for day in log.days("feedback")[-_NUM_DAYS:]
+    ]
+    events = pl.concat(frames) if frames else empty("feedback").select("item_id")
+    return (
+        events.group_by("item_id")
+        .agg(pl.len().alias("count"))
+        .sort(["count", "item_id"], descending=[True, False])
+    )

@@ -1,0 +1,202 @@
+"""Feedback: checked, recognised when it comes twice, journalled, and shown to the next request of that user.
+
+An event is accepted once it is in the journal. The online store's delta comes second: when the store is
+down, the event still counts from the next night on.
+"""
+
+import math
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal, Protocol
+
+from features.store import Event
+from recsys.errors import StoreError
+from recsys.tasks import TaskSpec
+from serving.checks import check_id
+from serving.clock import Clock
+from serving.journal import Journal
+from serving.records import FeedbackEvent, feedback_rows
+from serving.request import STORE_UNAVAILABLE, FieldError
+
+# The caller's clock may run ahead of ours by this; such an event counts as happening now.
+SKEW_MS = 5_000
+_OLDEST_MS = 0
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+Status = Literal["accepted", "duplicate", "rejected"]
+
+
+class DeltaStore(Protocol):
+    """Where live events go."""
+
+    def append(self, events: Iterable[Event]) -> int:
+        """Add events; those already there are left alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentFeedback:
+    """One event as it was sent."""
+
+    feedback_id: str
+    impression_id: str = ""
+    user_id: str
+    item_id: str
+    kind: str
+    value: float | None = None
+    occurred_at_ms: int | None = None
+    """None: now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one event."""
+
+    feedback_id: str
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """What became of a batch, in its order."""
+
+    outcomes: tuple[Outcome, ...]
+    degradation: tuple[str, ...] = ()
+
+
+class FeedbackDesk:
+    """Records feedback; safe to call from many threads."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        store: DeltaStore | None,
+        clock: Clock,
+        tasks: Sequence[TaskSpec],
+        live_kinds: frozenset[str],
+    ) -> None:
+        self._journal = journal
+        self._store = store
+        self._clock = clock
+        self._ranges = {t.feedback: (t.low, t.high) for t in tasks if not t.is_binary}
+        self._live_kinds = live_kinds
+        self._lock = threading.Lock()
+        self.seen = SeenIds()
+
+    def record(self, sent: Sequence[SentFeedback], *, validate_only: bool = False) -> Recorded:
+        """Record a batch.
+
+        Raises: JournalError when it could not be written: nothing was recorded, send it again.
+        """
+        now_ms = self._clock.now_ms()
+        with self._lock:  # one batch at a time, so that an event sent twice at once is written once
+            outcomes, fresh = self._sort_out(sent, now_ms)
+            if not fresh or validate_only:
+                return Recorded(outcomes=outcomes)
+            self._journal.append(feedback_rows(fresh))
+            self.seen.add(event.feedback_id for event in fresh)
+        return Recorded(outcomes=outcomes, degradation=self._show(fresh))
+
+    def _sort_out(
+        self, sent: Sequence[SentFeedback], now_ms: int
+    ) -> tuple[tuple[Outcome, ...], list[FeedbackEvent]]:
+        outcomes: list[Outcome] = []
+        fresh: dict[str, FeedbackEvent] = {}
+        for event in sent:
+            try:
+                checked = self._checked(event, now_ms)
+            except FieldError as error:
+                outcomes.append(Outcome(feedback_id=event.feedback_id, status="rejected", reason=str(error)))
+                continue
+            known = event.feedback_id in fresh or event.feedback_id in self.seen
+            outcomes.append(
+                Outcome(feedback_id=event.feedback_id, status="duplicate" if known else "accepted")
+            )
+            if not known:
+                fresh[event.feedback_id] = checked
+        return tuple(outcomes), list(fresh.values())
+
+    def _checked(self, event: SentFeedback, now_ms: int) -> FeedbackEvent:
+        for name in ("feedback_id", "user_id", "item_id"):
+            check_id(name, getattr(event, name))
+        if event.impression_id:
+            check_id("impression_id", event.impression_id)
+        if not _KIND.fullmatch(event.kind):
+            raise FieldError(
+                "kind", f"{event.kind[:40]!r} is no kind; send one like 'click' or 'add_to_cart'"
+            )
+        self._check_value(event)
+        occurred_at_ms = now_ms if event.occurred_at_ms is None else event.occurred_at_ms
+        if not _OLDEST_MS <= occurred_at_ms <= now_ms + SKEW_MS:
+            raise FieldError(
+                "occurred_at", f"{occurred_at_ms} ms is not in the past (now is {now_ms} ms); check the clock"
+            )
+        return FeedbackEvent(
+            feedback_id=event.feedback_id,
+            impression_id=event.impression_id or None,
+            user_id=event.user_id,
+            item_id=event.item_id,
+            kind=event.kind,
+            value=event.value,
+            occurred_at_ms=min(occurred_at_ms, now_ms),
+            received_at_ms=now_ms,
+        )
+
+    def _check_value(self, event: SentFeedback) -> None:
+        if event.value is not None and not math.isfinite(event.value):
+            raise FieldError("value", f"{event.value} is not finite; send a number, or leave it out")
+        if event.kind not in self._ranges:
+            return
+        low, high = self._ranges[event.kind]
+        if event.value is None or not low <= event.value <= high:
+            raise FieldError(
+                "value", f"{event.value} is no {event.kind}; send a number from {low:g} to {high:g}"
+            )
+
+    def _show(self, events: Sequence[FeedbackEvent]) -> tuple[str, ...]:
+        live = [live_event(event) for event in events if event.kind in self._live_kinds]
+        if self._store is None or not live:
+            return ()
+        try:
+            self._store.append(live)
+        except StoreError:
+            return (STORE_UNAVAILABLE,)
+        return ()
+
+
+def live_event(event: FeedbackEvent) -> Event:
+    """Turn a journal row into an event of the store's delta."""
+    return Event(
+        feedback_id=event.feedback_id,
+        user_id=event.user_id,
+        item_id=event.item_id,
+        kind=event.kind,
+        value=event.value,
+        received_at_ms=event.received_at_ms,
+    )
+
+
+class SeenIds:
+    """The latest feedback ids, as 8-byte hashes in two generations; an older duplicate is left to ingest."""
+
+    def __init__(self, generation: int = 250_000) -> None:
+        self._generation = generation
+        self._young: set[int] = set()
+        self._old: set[int] = set()
+
+    def __contains__(self, feedback_id: str) -> bool:
+        number = _hash(feedback_id)
+        return number in self._young or number in self._old
+
+    def add(self, feedback_ids: Iterable[str]) -> None:
+        """Remember ids."""
+        self._young.update(map(_hash, feedback_ids))
+        if len(self._young) >= self._generation:
+            self._young, self._old = set(), self._young
+
+
+def _hash(feedback_id: str) -> int:
+    return int.from_bytes(blake2b(feedback_id.encode(), digest_size=8).digest())

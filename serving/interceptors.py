@@ -1,0 +1,170 @@
+"""What happens around every call: admission, deadline, and one table from our errors to gRPC statuses.
+
+A call passes `Admission` on gRPC's own thread, before it waits for a worker: when too many are waiting it is
+refused there and then, with the time after which to retry. `Guard` runs on the worker: a call whose caller
+has given up is not served, and every error becomes a status.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NoReturn
+
+import grpc
+import structlog
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from recsys.errors import BundleError, RecsysError, RegistryError, RequestError, StoreError
+from recsys.journal import JournalError
+from serving.request import ExpiredError, FieldError, OverloadedError, VersionError
+from serving.stats import Stats
+
+# The first line that fits an error decides; the texts of errors below the blank line never reach the caller.
+STATUS: Final[tuple[tuple[type[Exception], grpc.StatusCode], ...]] = (
+    (FieldError, grpc.StatusCode.INVALID_ARGUMENT),
+    (VersionError, grpc.StatusCode.FAILED_PRECONDITION),
+    (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (RegistryError, grpc.StatusCode.FAILED_PRECONDITION),
+    (BundleError, grpc.StatusCode.FAILED_PRECONDITION),
+    (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (JournalError, grpc.StatusCode.UNAVAILABLE),
+    (StoreError, grpc.StatusCode.UNAVAILABLE),
+    (Exception, grpc.StatusCode.INTERNAL),
+)
+_CONSTANT_TEXT: Final[dict[grpc.StatusCode, str]] = {
+    grpc.StatusCode.UNAVAILABLE: "the server cannot write at the moment; nothing was recorded, try again",
+    grpc.StatusCode.INTERNAL: "internal error; the server's log has the details",
+}
+RETRY_KEY = "grpc-retry-pushback-ms"
+DETAILS_KEY = "grpc-status-details-bin"
+_log = structlog.get_logger(__name__)
+
+Behavior = Callable[[Any, grpc.ServicerContext], Any]
+
+
+class CountingPool(ThreadPoolExecutor):
+    """A thread pool that knows how many calls it has taken on and not finished."""
+
+    def __init__(self, max_workers: int, name: str) -> None:
+        super().__init__(max_workers=max_workers, thread_name_prefix=name)
+        self._count_lock = threading.Lock()
+        self.num_pending = 0
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Run a call when a worker is free."""
+        with self._count_lock:
+            self.num_pending += 1
+        return super().submit(self._counted, fn, *args, **kwargs)
+
+    def _counted(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            with self._count_lock:
+                self.num_pending -= 1
+
+
+class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Refuses calls while too many are waiting; health checks always pass."""
+
+    def __init__(self, pool: CountingPool, max_pending: int, stats: Stats) -> None:
+        self._pool = pool
+        self._max_pending = max_pending
+        self._stats = stats
+        # Refusals must not queue behind the very calls that they are refused for.
+        self._refusals = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refuse")
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Let a call in, or answer RESOURCE_EXHAUSTED."""
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None or self._pool.num_pending < self._max_pending:
+            return handler
+        if handler_call_details.method.startswith("/grpc.health."):
+            return handler
+        self._stats.shed()
+        return grpc.unary_unary_rpc_method_handler(self._refusal())
+
+    def _refusal(self) -> Behavior:
+        def refuse(_: Any, context: grpc.ServicerContext) -> None:
+            abort(context, OverloadedError(f"{self._max_pending} calls are waiting already; retry later"))
+
+        # gRPC runs a behavior on a pool of its own where this attribute names one (as its health service
+        # does).
+        refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
+        return refuse
+
+
+class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
+    """Turns errors into statuses, counts calls, and drops those that nobody waits for any more."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Wrap the call's behavior."""
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        method = handler_call_details.method.rsplit("/", 1)[-1]
+        return grpc.unary_unary_rpc_method_handler(
+            self._guarded(handler.unary_unary, method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _guarded(self, behavior: Behavior, method: str) -> Behavior:
+        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+            start = time.perf_counter()
+            status = grpc.StatusCode.OK
+            try:
+                self._refuse_expired(context)
+                return behavior(request, context)
+            except RecsysError as error:
+                status = status_of(error)
+                if status in _CONSTANT_TEXT:
+                    _log.error("call_failed", method=method, status=status.name, error=str(error))
+                abort(context, error)
+            except Exception as error:
+                status = grpc.StatusCode.INTERNAL
+                _log.exception("call_failed", method=method, status=status.name)
+                abort(context, error)
+            finally:
+                self._stats.answered(method, status.name, time.perf_counter() - start)
+
+        return guarded
+
+    def _refuse_expired(self, context: grpc.ServicerContext) -> None:
+        remaining_s = context.time_remaining()
+        if not context.is_active() or (remaining_s is not None and remaining_s <= 0.0):
+            self._stats.expired()
+            raise ExpiredError("the deadline passed while the call was waiting")
+
+
+def status_of(error: Exception) -> grpc.StatusCode:
+    """Find an error's status in the table."""
+    return next(status for kind, status in STATUS if isinstance(error, kind))
+
+
+def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    """End the call with an error's status, details and retry advice."""
+    code = status_of(error)
+    message = _CONSTANT_TEXT.get(code, str(error))
+    metadata: list[tuple[str, str | bytes]] = []
+    if isinstance(error, OverloadedError):
+        metadata.append((RETRY_KEY, str(error.retry_after_ms)))
+    if isinstance(error, FieldError):
+        metadata.append((DETAILS_KEY, _details(error, message)))
+    context.set_trailing_metadata(tuple(metadata))
+    context.abort(code, message)
+
+
+def _details(error: FieldError, message: str) -> bytes:
+    """Give google.rpc.Status with BadRequest, as gRPC libraries of every language read it."""
+    violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
+    packed = any_pb2.Any()
+    packed.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message, details=[packed])
+    return bytes(status.SerializeToString())

@@ -1,0 +1,77 @@
+"""Why an item is in the list, in words for people."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from serving.catalogue import Catalogue
+from serving.ports import PastEvent
+from serving.retrieval import CATALOGUE, PINNED, POPULAR, RETRIEVAL, SIMILAR
+
+# Two items are called similar from this cosine on.
+_SIMILAR = 0.5
+_LOOK_BACK = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reasons:
+    """What one request's reasons are made of."""
+
+    catalogue: Catalogue
+    embeddings: npt.NDArray[np.float32] | None
+    """[I, D] unit vectors of the bundle's items."""
+    history: Sequence[PastEvent] = ()
+    """Newest first."""
+    seed_item_id: str | None = None
+
+    def of(self, row: int, sources: int) -> tuple[str, ...]:
+        """Give one or two reasons, the most personal first."""
+        reasons = [
+            self._similar_to_seed(sources),
+            self._like_history(row, sources),
+            self._other(row, sources),
+        ]
+        return tuple(reason for reason in reasons if reason)[:2]
+
+    def _similar_to_seed(self, sources: int) -> str | None:
+        if not sources & SIMILAR or self.seed_item_id is None:
+            return None
+        return f"similar to {self._name(self.catalogue.rows[self.seed_item_id])}"
+
+    def _like_history(self, row: int, sources: int) -> str | None:
+        """Name the item of the user's history that is nearest to this one."""
+        if self.embeddings is None or row >= len(self.embeddings) or sources & SIMILAR:
+            return None
+        past = [(self.catalogue.rows.get(e.item_id, -1), e.kind) for e in self.history[:_LOOK_BACK]]
+        past = [(at, kind) for at, kind in past if 0 <= at < len(self.embeddings) and at != row]
+        if not past:
+            return None
+        cosines = self.embeddings[[at for at, _ in past]] @ self.embeddings[row]
+        nearest = int(np.argmax(cosines))
+        if cosines[nearest] < _SIMILAR:
+            return None
+        at, kind = past[nearest]
+        return f"similar to {self._name(at)} you {past_tense(kind)}"
+
+    def _other(self, row: int, sources: int) -> str | None:
+        if sources & PINNED:
+            return "chosen by hand"
+        if sources & POPULAR:
+            category = self.catalogue.category_of(row)
+            return f"popular in {category}" if category else "popular"
+        if sources & RETRIEVAL:
+            return "fits your taste" if self.history else "liked by many"
+        return "from the catalogue" if sources & CATALOGUE else None
+
+    def _name(self, row: int) -> str:
+        return self.catalogue.titles[row] or self.catalogue.item_ids[row]
+
+
+def past_tense(kind: str) -> str:
+    """Turn a feedback kind into what "you" did: click -> clicked, rating -> rated."""
+    verb = kind.replace("_", " ")
+    if verb.endswith("ing"):
+        verb = verb.removesuffix("ing") + "e"
+    return f"{verb}d" if verb.endswith("e") else f"{verb}ed"

@@ -1,0 +1,189 @@
+"""Answers, feedback and items -> journal rows, in the columns of the canonical tables."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from recsys.journal import Rows, Value
+from recsys.schema import ATTRIBUTE_PREFIX, CONTEXT_PREFIX
+from serving.catalogue import ItemRow
+from serving.request import RankedList, RankRequest
+
+_MAX_LISTED = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackEvent:
+    """One thing a user did; a row of the canonical feedback table."""
+
+    feedback_id: str
+    impression_id: str | None
+    user_id: str
+    item_id: str
+    kind: str
+    value: float | None
+    occurred_at_ms: int
+    received_at_ms: int
+
+
+def answer_rows(request: RankRequest, answer: RankedList) -> list[Rows]:
+    """Write down a page: its impressions, and with the first page the request."""
+    context = _context(request)
+    rows = (
+        [] if not answer.first_page else [Rows(table="requests", same=_request_row(request, answer, context))]
+    )
+    if answer.items:
+        rows.append(_impressions(request, answer, context))
+    return rows
+
+
+def feedback_rows(events: Sequence[FeedbackEvent]) -> Rows:
+    """Write down a batch of feedback."""
+    return Rows(
+        table="feedback",
+        each={
+            "feedback_id": [e.feedback_id for e in events],
+            "impression_id": [e.impression_id for e in events],
+            "user_id": [e.user_id for e in events],
+            "item_id": [e.item_id for e in events],
+            "kind": [e.kind for e in events],
+            "value": [e.value for e in events],
+            "occurred_at": [e.occurred_at_ms for e in events],
+            "received_at": [e.received_at_ms for e in events],
+        },
+    )
+
+
+def item_rows(items: Sequence[ItemRow]) -> Rows:
+    """Write down a batch of items, whole rows."""
+    names = sorted({name for item in items for name in item.attributes})
+    each: dict[str, list[Value]] = {
+        "item_id": [i.item_id for i in items],
+        "title": [i.title for i in items],
+        "description": [i.description for i in items],
+        "category": [i.category for i in items],
+        "price": [i.price for i in items],
+        "available_from": [i.available_from_ms for i in items],
+        "available_until": [i.available_until_ms for i in items],
+    }
+    for name in names:
+        each[ATTRIBUTE_PREFIX + name] = [i.attributes.get(name) for i in items]
+    return Rows(table="items", each=each)
+
+
+def read_item_rows(at_ms: int, rows: Rows) -> list[ItemRow]:
+    """Read what `item_rows` wrote."""
+    return [_item_row(at_ms, values) for values in _by_row(rows)]
+
+
+def _item_row(at_ms: int, values: Mapping[str, object]) -> ItemRow:
+    fixed = ("item_id", "title", "description", "category", "price")
+    attributes = {
+        name.removeprefix(ATTRIBUTE_PREFIX): value
+        for name, value in values.items()
+        if name.startswith(ATTRIBUTE_PREFIX) and value is not None
+    }
+    return ItemRow(
+        **{name: values.get(name) for name in fixed},  # type: ignore[arg-type]
+        available_from_ms=values.get("available_from"),  # type: ignore[arg-type]
+        available_until_ms=values.get("available_until"),  # type: ignore[arg-type]
+        attributes=attributes,  # type: ignore[arg-type]
+        at_ms=at_ms,
+    )
+
+
+def _by_row(rows: Rows) -> list[dict[str, object]]:
+    return [{**rows.same, **{name: v[i] for name, v in rows.each.items()}} for i in range(rows.num_rows)]
+
+
+def _context(request: RankRequest) -> dict[str, Value]:
+    context: dict[str, Value] = {f"{CONTEXT_PREFIX}{name}": value for name, value in request.context.items()}
+    return context | {
+        f"{CONTEXT_PREFIX}experiment_{name}": variant for name, variant in request.experiments.items()
+    }
+
+
+def _request_row(request: RankRequest, answer: RankedList, context: Mapping[str, Value]) -> dict[str, Value]:
+    row: dict[str, Value] = {
+        "request_id": answer.request_id,
+        "user_id": request.user_id,
+        "session_id": request.session_id,
+        "surface": request.surface,
+        "requested_at": answer.at_ms,
+        "filters": _filters(request),
+        "page_size": request.page_size,
+        "policy": answer.policy,
+        "policy_parameters": _json({**answer.policy_parameters, **_choices(request, answer)}),
+        "bundle_version": answer.bundle_version,
+        "degradation": list(answer.degradation),
+        **context,
+    }
+    if answer.candidates is not None:
+        row["candidates"] = answer.candidates.item_ids
+        row["candidate_sources"] = answer.candidates.sources
+    return row
+
+
+def _impressions(request: RankRequest, answer: RankedList, context: Mapping[str, Value]) -> Rows:
+    return Rows(
+        table="impressions",
+        same={
+            "request_id": answer.request_id,
+            "user_id": request.user_id,
+            "shown_at": answer.at_ms,
+            "explored": answer.explored,
+            "sampled": False,
+            "sampling_rate": 1.0,
+            **context,
+        },
+        each={
+            "impression_id": [impression_id(answer.request_id, item.position) for item in answer.items],
+            "item_id": [item.item_id for item in answer.items],
+            "position": [item.position for item in answer.items],
+            "propensity": [item.propensity for item in answer.items],
+            "propensity_kind": [item.propensity_kind for item in answer.items],
+        },
+    )
+
+
+def impression_id(request_id: str, position: int) -> str:
+    """Name an impression."""
+    return f"{request_id}:{position}"
+
+
+def _choices(request: RankRequest, answer: RankedList) -> dict[str, object]:
+    """Say what else made this list what it is."""
+    how = "rank" if request.item_ids is not None else "similar" if request.seed_item_id else "recommend"
+    chosen: dict[str, object] = {"call": how, "seed": answer.seed, "explored": answer.explored}
+    if request.head_weights:
+        chosen["head_weights"] = dict(request.head_weights)
+    if request.seed_item_id:
+        chosen["seed_item_id"] = request.seed_item_id
+    if request.pins:
+        chosen["pins"] = {str(pin.position): pin.item_id for pin in request.pins}
+    return chosen
+
+
+def _filters(request: RankRequest) -> str | None:
+    wanted = request.filter
+    filters: dict[str, object] = {
+        "categories": sorted(wanted.categories),
+        "min_price": wanted.min_price,
+        "max_price": wanted.max_price,
+        "allow": _some(wanted.allow_item_ids),
+        "deny": _some(wanted.deny_item_ids),
+        "exclude": _some(request.exclude_item_ids),
+        "include_unavailable": wanted.include_unavailable,
+    }
+    given = {name: value for name, value in filters.items() if value not in ([], None, False)}
+    return _json(given) if given else None
+
+
+def _some(item_ids: frozenset[str]) -> list[str]:
+    """Keep log rows short: a list of thousands of ids is cut, and says so."""
+    listed = sorted(item_ids)
+    return [*listed[:_MAX_LISTED], f"... {len(listed)} in all"] if len(listed) > _MAX_LISTED else listed
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -1,0 +1,150 @@
+"""What is asked and what is answered, without any wire format: RankRequest -> RankedList."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from recsys.errors import RecsysError, RequestError
+from serving.policy import Kind
+
+# Reasons why an answer had to do without something.
+NO_BUNDLE = "NO_BUNDLE"
+STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+JOURNAL_UNAVAILABLE = "JOURNAL_UNAVAILABLE"
+DEADLINE_FEWER_CANDIDATES = "DEADLINE_FEWER_CANDIDATES"
+DEADLINE_POPULAR = "DEADLINE_POPULAR"
+
+
+class FieldError(RequestError):
+    """Raised when one field of a request is out of range."""
+
+    def __init__(self, field_name: str, problem: str) -> None:
+        super().__init__(f"{field_name}: {problem}")
+        self.field = field_name
+        self.problem = problem
+
+
+class VersionError(RequestError):
+    """Raised when a request insists on a bundle version that is not the one being served."""
+
+
+class OverloadedError(RecsysError):
+    """Raised when there is no time left for even the cheapest answer; the caller may retry."""
+
+    retry_after_ms = 200
+
+
+class ExpiredError(RecsysError):
+    """Raised when the caller's deadline had passed before any work began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which items may be shown; empty sets do not restrict."""
+
+    categories: frozenset[str] = frozenset()
+    min_price: int | None = None
+    """Minor units."""
+    max_price: int | None = None
+    allow_item_ids: frozenset[str] = frozenset()
+    deny_item_ids: frozenset[str] = frozenset()
+    include_unavailable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """An item fixed at a position, 1 = top."""
+
+    item_id: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankRequest:
+    """A checked request: rank `item_ids`, or items similar to `seed_item_id`, or candidates for the user."""
+
+    user_id: str
+    """The session id, when nobody is logged in."""
+    session_id: str | None = None
+    surface: str | None = None
+    context: Mapping[str, str | float] = field(default_factory=dict)
+    item_ids: tuple[str, ...] | None = None
+    seed_item_id: str | None = None
+    page_size: int = 10
+    page_token: str = ""
+    filter: Filter = Filter()
+    exclude_item_ids: frozenset[str] = frozenset()
+    head_weights: Mapping[str, float] = field(default_factory=dict)
+    bundle_version: str | None = None
+    experiments: Mapping[str, str] = field(default_factory=dict)
+    pins: tuple[Pin, ...] = ()
+    seed: int | None = None
+    explain: bool = False
+    log: bool = True
+    validate_only: bool = False
+
+    @property
+    def forbidden_item_ids(self) -> frozenset[str]:
+        """Give the ids that this request must not be answered with."""
+        return self.filter.deny_item_ids | self.exclude_item_ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedItem:
+    """One item at one position."""
+
+    item_id: str
+    title: str | None
+    position: int
+    score: float
+    predictions: Mapping[str, float]
+    sources: tuple[str, ...]
+    reasons: tuple[str, ...]
+    propensity: float
+    propensity_kind: Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateSet:
+    """The candidates that an answer was chosen from, as logged for a share of requests."""
+
+    item_ids: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedList:
+    """An answer; everything in it is of one bundle version."""
+
+    request_id: str
+    bundle_version: str | None
+    items: tuple[RankedItem, ...]
+    at_ms: int
+    policy: str
+    policy_parameters: Mapping[str, str | float]
+    explored: bool
+    seed: int
+    next_page_token: str = ""
+    first_page: bool = True
+    degradation: tuple[str, ...] = ()
+    missing_item_ids: tuple[str, ...] = ()
+    num_candidates: Mapping[str, int] = field(default_factory=dict)
+    stage_ms: Mapping[str, float] = field(default_factory=dict)
+    candidates: CandidateSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The time by which an answer must be ready."""
+
+    deadline: float
+    """Of `time.monotonic`."""
+
+    @classmethod
+    def of(cls, seconds: float) -> "Budget":
+        """Start now."""
+        return cls(time.monotonic() + seconds)
+
+    def remaining_s(self) -> float:
+        """Count the seconds left; negative when it is too late."""
+        return self.deadline - time.monotonic()

@@ -1,0 +1,133 @@
+"""Request -> candidates: none that is not allowed, and not too few while there are more."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from serving.catalogue import Catalogue
+from serving.ports import Mask, Model, Rows
+from serving.request import RankRequest
+
+RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE = (1 << bit for bit in range(6))
+SOURCES: Mapping[int, str] = {
+    RETRIEVAL: "retrieval",
+    POPULAR: "popular",
+    SIMILAR: "similar",
+    REQUEST: "request",
+    PINNED: "pinned",
+    CATALOGUE: "catalogue",
+}
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """Rows of the catalogue, each once, best source first."""
+
+    rows: Rows
+    """[N]."""
+    sources: np.ndarray
+    """[N], bits of SOURCES."""
+
+    def first(self, count: int) -> "Candidates":
+        """Keep the first ones; pinned items always come first."""
+        return Candidates(rows=self.rows[:count], sources=self.sources[:count])
+
+    def count(self) -> dict[str, int]:
+        """Count candidates by source."""
+        counts = {name: int(((self.sources & bit) > 0).sum()) for bit, name in SOURCES.items()}
+        return {name: count for name, count in counts.items() if count}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """How many candidates come from where."""
+
+    model: Model
+    num_candidates: int
+    num_popular: int
+
+    def find(
+        self, request: RankRequest, catalogue: Catalogue, allowed: Mask, side: Any, need: int
+    ) -> Candidates:
+        """Find candidates for `need` positions.
+
+        Args: allowed [catalogue], side the scorer's user side (None: only popularity is known).
+        """
+        found = _Found(allowed)
+        found.add(PINNED, catalogue.known_rows(pin.item_id for pin in request.pins))
+        if request.item_ids is not None:
+            found.add(REQUEST, catalogue.known_rows(request.item_ids))
+            return found.candidates()
+        wanted = max(self.num_candidates, need)
+        seed_row = catalogue.rows.get(request.seed_item_id or "", -1)
+        if self._has_vector(seed_row, catalogue):
+            found.forbid(seed_row)
+            found.add(SIMILAR, self._similar(seed_row, wanted, found.mask(catalogue)))
+        else:
+            found.add(RETRIEVAL, self._retrieve(side, wanted, found.mask(catalogue)))
+            found.add(
+                POPULAR, self._popular(catalogue, allowed, self.num_popular if side is not None else wanted)
+            )
+        # Items that the index does not know are shown when the caller names them.
+        named = catalogue.known_rows(request.filter.allow_item_ids)
+        found.add(REQUEST, named[named >= catalogue.num_in_bundle])
+        if len(found) < need:
+            found.add(POPULAR, self._popular(catalogue, allowed, need))
+        if len(found) < need:
+            found.add(CATALOGUE, np.flatnonzero(allowed)[: need + len(found)])
+        return found.candidates()
+
+    def _has_vector(self, row: int, catalogue: Catalogue) -> bool:
+        return self.model.scorer is not None and 0 <= row < catalogue.num_in_bundle
+
+    def _similar(self, row: int, k: int, allowed: Mask | None) -> Rows:
+        assert self.model.scorer is not None
+        return self.model.scorer.similar(row, k, allowed)
+
+    def _retrieve(self, side: Any, k: int, allowed: Mask | None) -> Rows:
+        if side is None or self.model.scorer is None:
+            return np.empty(0, dtype=np.int64)
+        return self.model.scorer.retrieve(side, k, allowed)
+
+    def _popular(self, catalogue: Catalogue, allowed: Mask, k: int) -> Rows:
+        rows = catalogue.known_rows(self.model.popular)
+        return rows[allowed[rows]][:k]
+
+
+class _Found:
+    """Candidates so far, each row once; what is not allowed never gets in."""
+
+    def __init__(self, allowed: Mask) -> None:
+        self._allowed = allowed
+        self._sources: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def forbid(self, row: int) -> None:
+        self._allowed = self._allowed.copy()
+        self._allowed[row] = False
+
+    def mask(self, catalogue: Catalogue) -> Mask | None:
+        """Give the bundle's part of the mask; None when it forbids nothing."""
+        mask = self._allowed[: catalogue.num_in_bundle]
+        return None if mask.all() else mask
+
+    def add(self, source: int, rows: Iterable[int]) -> None:
+        rows = np.asarray(rows, dtype=np.int64)
+        fine = self._allowed[rows]
+        if source in (RETRIEVAL, SIMILAR) and not fine.all():
+            # The index filters by itself; that it failed to is worth knowing, and is never shown.
+            _log.error("forbidden_candidates", source=SOURCES[source], count=int((~fine).sum()))
+        for row in rows[fine].tolist():
+            self._sources[row] = self._sources.get(row, 0) | source
+
+    def candidates(self) -> Candidates:
+        return Candidates(
+            rows=np.fromiter(self._sources, dtype=np.int64, count=len(self._sources)),
+            sources=np.fromiter(self._sources.values(), dtype=np.int64, count=len(self._sources)),
+        )

@@ -1,0 +1,228 @@
+"""RankingService: proto <-> domain, nothing else."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from protos.recsys.v1 import ranking_pb2 as pb
+from protos.recsys.v1 import ranking_pb2_grpc
+from serving.checks import MAX_BATCH, Limits, check_count, check_request, page_size
+from serving.feedback import FeedbackDesk, Outcome, SentFeedback
+from serving.recommender import Recommender
+from serving.records import impression_id
+from serving.request import Budget, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
+from serving.upserts import FieldValue, ItemPatch, UpsertDesk
+
+_STATUS: Mapping[str, pb.FeedbackResult.Status.ValueType] = {
+    "accepted": pb.FeedbackResult.STATUS_ACCEPTED,
+    "duplicate": pb.FeedbackResult.STATUS_DUPLICATE,
+    "rejected": pb.FeedbackResult.STATUS_REJECTED,
+}
+Context = Mapping[str, pb.ContextValue]
+
+
+class RankingService(ranking_pb2_grpc.RankingServiceServicer):
+    """Answers the four calls."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        feedback: FeedbackDesk,
+        upserts: UpsertDesk,
+        limits: Limits,
+        default_deadline_s: float,
+    ) -> None:
+        self._recommender = recommender
+        self._feedback = feedback
+        self._upserts = upserts
+        self._limits = limits
+        self._default_deadline_s = default_deadline_s
+
+    def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
+        """Find and rank."""
+        start = time.perf_counter()
+        asked = _request(request, self._limits, item_ids=None, seed_item_id=request.seed_item_id or None)
+        answer = self._recommender.answer(asked, self._budget(context))
+        return pb.RecommendResponse(**_answer(answer, explain=asked.explain, start=start))  # type: ignore[arg-type]
+
+    def Rank(self, request: pb.RankRequest, context: grpc.ServicerContext) -> pb.RankResponse:
+        """Rank the caller's candidates."""
+        start = time.perf_counter()
+        asked = _request(
+            request, self._limits, item_ids=tuple(dict.fromkeys(request.item_ids)), seed_item_id=None
+        )
+        answer = self._recommender.answer(asked, self._budget(context))
+        return pb.RankResponse(**_answer(answer, explain=asked.explain, start=start))  # type: ignore[arg-type]
+
+    def RecordFeedback(
+        self, request: pb.RecordFeedbackRequest, context: grpc.ServicerContext
+    ) -> pb.RecordFeedbackResponse:
+        """Record what users did."""
+        check_count("events", len(request.events), MAX_BATCH)
+        sent = [_sent(event) for event in request.events]
+        recorded = self._feedback.record(sent, validate_only=request.validate_only)
+        return pb.RecordFeedbackResponse(
+            results=[_result(outcome) for outcome in recorded.outcomes],
+            num_accepted=_count(recorded.outcomes, "accepted"),
+            num_duplicate=_count(recorded.outcomes, "duplicate"),
+            num_rejected=_count(recorded.outcomes, "rejected"),
+            degradation=pb.Degradation(reasons=recorded.degradation),
+        )
+
+    def UpsertItems(
+        self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext
+    ) -> pb.UpsertItemsResponse:
+        """Add or change items."""
+        check_count("items", len(request.items), MAX_BATCH)
+        patches = [_patch(item) for item in request.items]
+        results = self._upserts.upsert(
+            patches, request.update_mask.paths, validate_only=request.validate_only
+        )
+        return pb.UpsertItemsResponse(
+            results=[
+                pb.UpsertResult(item_id=r.item_id, rejection=r.rejection, in_bundle=r.in_bundle)
+                for r in results
+            ],
+            num_written=sum(not r.rejection for r in results) * (not request.validate_only),
+        )
+
+    def _budget(self, context: grpc.ServicerContext) -> Budget:
+        remaining_s = context.time_remaining()
+        endless = remaining_s is None or remaining_s > _A_YEAR_S
+        return Budget.of(self._default_deadline_s if endless else remaining_s)
+
+
+_A_YEAR_S = 365 * 86_400.0  # gRPC reports "no deadline" as one in the far future
+
+
+def _request(
+    request: pb.RecommendRequest | pb.RankRequest,
+    limits: Limits,
+    item_ids: tuple[str, ...] | None,
+    seed_item_id: str | None,
+) -> RankRequest:
+    if not request.user_id and not request.session_id:
+        raise FieldError("user_id", "it is empty; send a user_id, or a session_id when nobody is logged in")
+    debug = request.debug
+    asked = RankRequest(
+        user_id=request.user_id or request.session_id,
+        session_id=request.session_id or None,
+        surface=request.surface or None,
+        context=_context(request.context, "context"),
+        item_ids=item_ids,
+        seed_item_id=seed_item_id,
+        page_size=page_size(request.page_size, limits),
+        page_token=request.page_token,
+        filter=_filter(request.filter),
+        exclude_item_ids=frozenset(request.exclude_item_ids),
+        head_weights=dict(request.head_weights),
+        bundle_version=request.bundle_version or None,
+        experiments=dict(request.experiment_assignments),
+        pins=tuple(Pin(item_id=pin.item_id, position=pin.position) for pin in request.pins),
+        seed=debug.seed if debug.HasField("seed") else None,
+        explain=debug.explain,
+        log=not debug.do_not_log,
+        validate_only=request.validate_only,
+    )
+    check_request(asked, limits)
+    return asked
+
+
+def _filter(wanted: pb.Filter) -> Filter:
+    return Filter(
+        categories=frozenset(wanted.categories),
+        min_price=wanted.min_price if wanted.HasField("min_price") else None,
+        max_price=wanted.max_price if wanted.HasField("max_price") else None,
+        allow_item_ids=frozenset(wanted.allow_item_ids),
+        deny_item_ids=frozenset(wanted.deny_item_ids),
+        include_unavailable=wanted.include_unavailable,
+    )
+
+
+def _context(values: Context, field: str) -> dict[str, str | float]:
+    return {name: _value(value, f"{field}[{name[:80]!r}]") for name, value in values.items()}
+
+
+def _value(value: pb.ContextValue, field: str) -> str | float:
+    kind = value.WhichOneof("value")
+    if kind is None:
+        raise FieldError(field, "it is empty; set text or number, or leave the entry out")
+    return value.text if kind == "text" else value.number
+
+
+def _answer(answer: RankedList, *, explain: bool, start: float) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "results": [_item(answer.request_id, item) for item in answer.items],
+        "next_page_token": answer.next_page_token,
+        "request_id": answer.request_id,
+        "bundle_version": answer.bundle_version or "",
+        "degradation": pb.Degradation(reasons=answer.degradation),
+        "missing_item_ids": answer.missing_item_ids,
+    }
+    if explain:
+        fields["explanation"] = pb.Explanation(
+            num_candidates=answer.num_candidates,
+            seed=answer.seed,
+            explored=answer.explored,
+            stage_ms=answer.stage_ms,
+        )
+    fields["server_time"] = Duration(nanos=min(999_999_999, int(1e9 * (time.perf_counter() - start))))
+    return fields
+
+
+def _item(request_id: str, item: RankedItem) -> pb.RankedItem:
+    return pb.RankedItem(
+        item_id=item.item_id,
+        position=item.position,
+        score=item.score,
+        predictions=item.predictions,
+        sources=item.sources,
+        reasons=item.reasons,
+        propensity=item.propensity,
+        propensity_kind=item.propensity_kind,
+        impression_id=impression_id(request_id, item.position),
+        title=item.title or "",
+    )
+
+
+def _sent(event: pb.FeedbackEvent) -> SentFeedback:
+    return SentFeedback(
+        feedback_id=event.feedback_id,
+        impression_id=event.impression_id,
+        user_id=event.user_id,
+        item_id=event.item_id,
+        kind=event.kind,
+        value=event.value if event.HasField("value") else None,
+        occurred_at_ms=event.occurred_at.ToMilliseconds() if event.HasField("occurred_at") else None,
+    )
+
+
+def _result(outcome: Outcome) -> pb.FeedbackResult:
+    return pb.FeedbackResult(
+        feedback_id=outcome.feedback_id, status=_STATUS[outcome.status], reason=outcome.reason
+    )
+
+
+def _count(outcomes: Iterable[Outcome], status: str) -> int:
+    return sum(outcome.status == status for outcome in outcomes)
+
+
+def _patch(item: pb.Item) -> ItemPatch:
+    fields: dict[str, FieldValue] = {}
+    if item.HasField("title"):
+        fields["title"] = item.title
+    if item.HasField("description"):
+        fields["description"] = item.description
+    if item.HasField("category"):
+        fields["category"] = item.category
+    if item.HasField("price"):
+        fields["price"] = item.price
+    if item.HasField("available_from"):
+        fields["available_from"] = item.available_from.ToMilliseconds()
+    if item.HasField("available_until"):
+        fields["available_until"] = item.available_until.ToMilliseconds()
+    if item.attributes:
+        fields["attributes"] = _context(item.attributes, "attributes")
+    return ItemPatch(item_id=item.item_id, fields=fields)

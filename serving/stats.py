@@ -1,0 +1,73 @@
+"""What the server counts about itself; read by GetStatus and by the Prometheus endpoint."""
+
+import threading
+from collections import Counter, deque
+
+import numpy as np
+
+_RECENT = 2_048
+_RANKING = ("Recommend", "Rank")
+
+
+class Stats:
+    """Counters since the start and recent latencies; safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: Counter[str] = Counter()
+        self._degradation: Counter[str] = Counter()
+        self._latencies_ms: deque[float] = deque(maxlen=_RECENT)
+        self._num_expired = 0
+        self._num_shed = 0
+
+    def answered(self, method: str, status: str, seconds: float) -> None:
+        """Count one call that came to an end."""
+        with self._lock:
+            self._calls[f"{method}/{status}"] += 1
+            if method in _RANKING and status == "OK":
+                self._latencies_ms.append(1000 * seconds)
+
+    def degraded(self, reasons: tuple[str, ...]) -> None:
+        """Count an answer's degradation."""
+        if reasons:
+            with self._lock:
+                self._degradation.update(reasons)
+
+    def expired(self) -> None:
+        """Count a call whose deadline had passed before any work."""
+        with self._lock:
+            self._num_expired += 1
+
+    def shed(self) -> None:
+        """Count a call refused for overload."""
+        with self._lock:
+            self._num_shed += 1
+
+    @property
+    def num_expired(self) -> int:
+        """Count calls that expired unscored."""
+        return self._num_expired
+
+    @property
+    def num_shed(self) -> int:
+        """Count calls refused for overload."""
+        return self._num_shed
+
+    def calls(self) -> dict[str, int]:
+        """Count calls by "Method/STATUS"."""
+        with self._lock:
+            return dict(sorted(self._calls.items()))
+
+    def degradation(self) -> dict[str, int]:
+        """Count answers by degradation reason."""
+        with self._lock:
+            return dict(sorted(self._degradation.items()))
+
+    def latency_ms(self) -> dict[str, float]:
+        """Give quantiles of recent ranking calls; empty before the first."""
+        with self._lock:
+            recent = list(self._latencies_ms)
+        if not recent:
+            return {}
+        p50, p99 = np.percentile(recent, [50, 99])
+        return {"p50": float(p50), "p99": float(p99)}

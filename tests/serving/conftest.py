@@ -1,0 +1,214 @@
+"""A fake model with known numbers, and real servers on port 0 that answer with it."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.config import RunConfig, default_config
+from recsys.errors import BundleError
+from recsys.fusion import Fusion
+from recsys.log import InteractionLog
+from serving.app import Server, ServerOptions
+from serving.catalogue import Catalogue
+from serving.client import AdminClient, RecsysClient
+from serving.clock import SimulatedClock
+from serving.ports import Model
+
+NOON_MS = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
+NUM_ITEMS = 40
+CATEGORIES = ("lamps", "chairs", "rugs", "plants")
+
+
+def item_frame(num_items: int = NUM_ITEMS) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "item_id": [f"i{n}" for n in range(num_items)],
+            "title": [f"Thing {n}" for n in range(num_items)],
+            "category": [CATEGORIES[n % 4] for n in range(num_items)],
+            "price": [100 * n for n in range(num_items)],
+            "available_from": pl.Series([None] * num_items, dtype=pl.Datetime("ms", "UTC")),
+            "available_until": pl.Series([None] * num_items, dtype=pl.Datetime("ms", "UTC")),
+            "attribute_colour": ["red"] * num_items,
+        }
+    )
+
+
+@dataclass
+class Past:
+    item_id: str
+    kind: str
+
+
+@dataclass
+class FakeUser:
+    user_id: str
+    known: bool
+    seen: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    history: tuple[Past, ...] = ()
+    degraded: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> str:
+        return self.user_id
+
+
+@dataclass
+class FakeFeatures:
+    users: dict[str, FakeUser] = field(default_factory=dict)
+    contexts: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def user(self, user_id: str, at_ms: int) -> FakeUser:
+        return self.users.get(user_id, FakeUser(user_id=user_id, known=False))
+
+    def context(self, values: Mapping[str, Any], at_ms: int) -> Mapping[str, Any]:
+        self.contexts.append(values)
+        return values
+
+
+@dataclass
+class FakeScorer:
+    """Item n is predicted (n + 1) / 100 for click; a tenth of it for purchase; everybody has the same taste."""
+
+    num_items: int = NUM_ITEMS
+    gate: threading.Event | None = None
+    """Scoring waits for this."""
+    calls: int = 0
+    obedient: bool = True
+    """False: retrieval ignores its filter, as a broken index would."""
+
+    @property
+    def item_embeddings(self) -> np.ndarray:
+        angles = np.arange(self.num_items) / 10
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    def user_side(self, inputs: Any) -> Any:
+        return inputs
+
+    def retrieve(self, user_side: Any, k: int, allowed: np.ndarray | None) -> np.ndarray:
+        rows = np.arange(self.num_items)[::-1]
+        return (rows if allowed is None or not self.obedient else rows[allowed[rows]])[:k]
+
+    def similar(self, row: int, k: int, allowed: np.ndarray | None) -> np.ndarray:
+        rows = np.argsort(np.abs(np.arange(self.num_items) - row), kind="stable")
+        return (rows if allowed is None else rows[allowed[rows]])[:k]
+
+    def predict(self, user_side: Any, context: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
+        self.calls += 1
+        if self.gate is not None:
+            self.gate.wait(10)
+        click = np.where(rows < 0, 0.001, (rows + 1) / 100).astype(np.float32)
+        return {"click": click, "purchase": click / 10, "rating": 1 + 4 * click}
+
+
+def fake_model(version: str | None = "v1", scorer: FakeScorer | None = None, **users: FakeUser) -> Model:
+    config = default_config()
+    scorer = scorer or FakeScorer()
+    return Model(
+        version=version,
+        catalogue=Catalogue.from_frame(item_frame(scorer.num_items)),
+        popular={f"i{n}": 1 / (n + 1) for n in range(10)},
+        tasks=config.tasks,
+        fusion=Fusion.from_tasks(config.tasks),
+        scorer=scorer,
+        features=FakeFeatures(users),
+    )
+
+
+class FakeLoader:
+    """Loads `fake_model` for any version; `broken` ones are refused."""
+
+    def __init__(self) -> None:
+        self.scorer = FakeScorer()
+        self.users: dict[str, FakeUser] = {}
+        self.broken: set[str] = set()
+        self.loads: list[str] = []
+
+    def __call__(self, path: Path, store: object) -> Model:
+        self.loads.append(path.name)
+        if path.name in self.broken:
+            raise BundleError(f"{path.name} differs from its manifest")
+        return fake_model(path.name, self.scorer, **self.users)
+
+
+@dataclass
+class Running:
+    """A server in this process, with its clients and folders."""
+
+    server: Server
+    client: RecsysClient
+    admin: AdminClient
+    log: InteractionLog
+    runs: Path
+    loader: FakeLoader
+
+    def publish(self, version: str) -> None:
+        """Move the live pointer, as a night would."""
+        folder = self.runs / "registry"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".CURRENT.tmp").write_text(f"{version}\n")
+        (folder / ".CURRENT.tmp").replace(folder / "CURRENT")
+
+    def journal(self) -> list[dict[str, Any]]:
+        from recsys.journal import files, read
+
+        records = [record for path in files(self.log.root / "journal") for record in read(path).records]
+        return [
+            {"table": rows.table, **rows.same, **{k: v[i] for k, v in rows.each.items()}}
+            for record in records
+            for rows in record.rows
+            for i in range(rows.num_rows)
+        ]
+
+
+def serving_config(**changes: Any) -> RunConfig:
+    """The default config, with tables of the config changed: `policy={"epsilon": 0}`."""
+    data = default_config().model_dump(mode="json", by_alias=True)
+    for section, values in changes.items():
+        data[section] = {**data[section], **values}
+    return RunConfig.model_validate(json.loads(json.dumps(data)))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start servers; they are stopped at the end of the test."""
+    running: list[Running] = []
+
+    def go(version: str | None = "v1", loader: FakeLoader | None = None, **config: Any) -> Running:
+        loader = loader or FakeLoader()
+        log, runs = tmp_path / "log", tmp_path / "runs"
+        options = ServerOptions(
+            config=serving_config(serving={"poll_s": 0.02}, **config),
+            log=log,
+            runs=runs,
+            clock=SimulatedClock(NOON_MS),
+            listen="127.0.0.1:0",
+            admin_listen="127.0.0.1:0",
+        )
+        if version is not None:
+            Running.publish(Running(None, None, None, None, runs, loader), version)  # type: ignore[arg-type]
+        server = Server(options, loader)
+        server.start()
+        one = Running(
+            server=server,
+            client=RecsysClient(f"127.0.0.1:{server.port}", timeout_s=10),
+            admin=AdminClient(f"127.0.0.1:{server.admin_port}", timeout_s=10),
+            log=InteractionLog(log),
+            runs=runs,
+            loader=loader,
+        )
+        running.append(one)
+        return one
+
+    yield go
+    for one in running:
+        one.client.close()
+        one.admin.close()
+        one.server.stop(1.0)
