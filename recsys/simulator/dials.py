@@ -38,7 +38,7 @@ class ShopDials(BaseModel):
     activity_spread: float = Field(default=0.7, ge=0)
     """Spread of the log of a user's activity."""
 
-    popularity_flat: float = Field(default=150.0, gt=0)
+    popularity_flat: float = Field(default=180.0, gt=0)
     """Zipf-Mandelbrot: popularity rank r weighs 1 / (r + this): Zipf's exponent 1 with a head shared by many.
     A pure 1 / r would let the 50 most popular items be half of all clicks."""
 
@@ -46,7 +46,7 @@ class ShopDials(BaseModel):
     rank: int = Field(default=16, ge=2, le=16)
     """Latent taste dimensions; the k-th has variance in proportion to 1/sqrt(k)."""
     categories: int = Field(default=20, ge=2, le=20)
-    category_share: float = Field(default=0.65, ge=0, le=1)
+    category_share: float = Field(default=0.7, ge=0, le=1)
     """Share of an item's taste variance that its category explains."""
     attribute_share: float = Field(default=0.15, ge=0, le=1)
     """Share of a user's taste variance that age band and country explain."""
@@ -67,21 +67,21 @@ class ShopDials(BaseModel):
     click_taste: float = 1.25
     click_appeal: float = 0.45
     click_user: float = 0.35
-    click_noise: float = 0.35
+    click_noise: float = 0.3
     """Noise of a user × item × day that no feature can know."""
-    popularity_appeal: float = Field(default=0.3, ge=-1, le=1)
+    popularity_appeal: float = Field(default=0.25, ge=-1, le=1)
     """Correlation of an item's popularity with its appeal."""
     position_decay: float = Field(default=0.3, ge=0)
     """Chance that position p is looked at = p ** -this: .5 at position 10."""
 
     # --- purchase, given a click ---
-    purchase_base: float = -3.6
-    purchase_taste: float = 0.4
-    purchase_appeal: float = 0.3
-    purchase_user: float = 0.25
-    purchase_price: float = 0.2
+    purchase_base: float = -3.4
+    purchase_taste: float = 0.35
+    purchase_appeal: float = 0.25
+    purchase_user: float = 0.2
+    purchase_price: float = 0.15
     """How much one standard deviation of log price lowers the logit."""
-    purchase_noise: float = 0.25
+    purchase_noise: float = 0.2
     refund_share: float = Field(default=0.05, ge=0, le=1)
     """Purchases that are refunded; half of these within half an hour."""
 
@@ -102,9 +102,9 @@ class ShopDials(BaseModel):
     """Draws that make one request's candidate set, with replacement; doubles are dropped."""
     popular_share: float = Field(default=0.25, ge=0, lt=1)
     """Share of the draws made in proportion to popularity; the rest are uniform."""
-    policy_popularity: float = 0.8
+    policy_popularity: float = 0.5
     """Weight of log popularity in the policy's utility."""
-    policy_taste: float = 4.0
+    policy_taste: float = 4.5
     """Weight of the taste that the policy believes in."""
     policy_knowledge: float = Field(default=0.85, ge=0, le=1)
     """Correlation of that belief with a user's taste."""

@@ -13,7 +13,7 @@ from recsys.simulator.world import CLICK, PURCHASE, RATING, Items, Users
 
 _HALF_STARS: Final = np.arange(1.25, 5.0, 0.5)
 _DEVICE_CLICK: Final = np.array([0.05, -0.1, 0.0])
-_DEVICE_PURCHASE: Final = np.array([-0.2, 0.35, 0.0])
+_DEVICE_PURCHASE: Final = np.array([-0.15, 0.25, 0.0])
 _EVENING: Final = 0.15
 _EVENING_HOUR: Final = 20
 
