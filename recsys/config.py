@@ -118,8 +118,10 @@ class TrainingConfig(_Section):
     seed: int = 0
     balancing: str = "fixed"
     embedding_engine: Literal["local", "torchrec"] = "local"
-    threads: int = Field(default=0, ge=0)
-    """0: as many as the process may use."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
+    threads: int = Field(default=1, ge=1)
+    """Torch threads. One is the robust choice: two spinning threads fall behind one as soon as a neighbour works."""
     max_days: int = Field(default=60, ge=1)
     """A cold start looks back at most this many periods."""
     finalise: bool = True

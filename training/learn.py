@@ -27,7 +27,7 @@ from training.data import (
     text_by_number,
 )
 from training.objective import RETRIEVAL
-from training.trainer import FitSettings, TrainLog, fit
+from training.trainer import FitSettings, TrainLog, fit, has_fast_bf16
 
 MAX_CONTEXT_PERIODS = 7
 """Context numbers are standardised on this many of the last training periods."""
@@ -130,6 +130,7 @@ def learn(
             temperature=config.retrieval.temperature,
             total_steps=steps,
             warmup_steps=min(100, steps // 10),
+            bf16=config.training.precision == "bf16" or (config.training.precision == "auto" and has_fast_bf16()),
         ),
         advance,
     )

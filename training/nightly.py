@@ -202,9 +202,9 @@ def _judge(
         mine, rows = _evaluated(night, chain, plan, challenger)
         theirs, champion_rows = _evaluated(night, chain, plan, previous) if previous else (None, None)
         checks = check_heads(night.config.tasks, rows, champion_rows, night.config.gate, night.config.training.seed)
-        recall = theirs.ranking["recall_at_50"] if theirs else None
+        recall = theirs.ranking.recall_at_50 if theirs else None
         checks.append(
-            check_ratio("recall@50", mine.ranking["recall_at_50"], recall, night.config.gate.min_recall_ratio)
+            check_ratio("recall@50", mine.ranking.recall_at_50, recall, night.config.gate.min_recall_ratio)
         )
         decision = decide(previous.version if previous else None, judged, checks)
         write_json(folder / "challenger.json", mine.model_dump(mode="json"))

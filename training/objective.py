@@ -47,9 +47,9 @@ def retrieval_loss(
         negatives.numbers_MF,
         negatives.text_MT,
     )
-    candidates_CD = torch.cat([item.embedding_BD[positive], drawn.embedding_BD])
+    candidates_CD = torch.cat([item.embedding_BD[positive].float(), drawn.embedding_BD])
     correction_C = torch.cat([negatives.log_expected_B[positive], negatives.log_expected_M])
-    logits_PC = user.embedding_BD[positive] @ candidates_CD.T / temperature - correction_C
+    logits_PC = user.embedding_BD[positive].float() @ candidates_CD.T / temperature - correction_C
     item_P, user_P = negatives.item_B[positive], negatives.user_B[positive]
     same_item = item_P[:, None] == torch.cat([item_P, negatives.item_M])[None, :]
     other_positive = functional.pad(user_P[:, None] == user_P[None, :], (0, negatives.item_M.numel()))

@@ -46,6 +46,8 @@ class FitSettings:
     temperature: float
     total_steps: int
     warmup_steps: int = 0
+    bf16: bool = False
+    """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
 
 
 def fit(
@@ -72,8 +74,9 @@ def fit(
         for group in dense.param_groups:
             group["lr"] = settings.learning_rate * _schedule(log.steps, settings)
         rows = tables.lookup(batch.rows)
-        logits, user, item = ranker(batch, rows)
-        losses = task_losses(logits, batch, tasks)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+            logits, user, item = ranker(batch, rows)
+        losses = task_losses({k: v.float() for k, v in logits.items()}, batch, tasks)
         if settings.retrieval_task is not None:
             losses[RETRIEVAL] = retrieval_loss(
                 ranker, batch, rows, user, item, settings.retrieval_task, settings.temperature
@@ -113,6 +116,11 @@ def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> 
     return {
         task: np.concatenate(parts) if parts else np.zeros(0, np.float32) for task, parts in found.items()
     }
+
+
+def has_fast_bf16() -> bool:
+    """Tell whether this processor multiplies bfloat16 matrices natively."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:

@@ -61,11 +61,13 @@ class MMoE(nn.Module):
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Mix the experts' outputs per task: h [B, H]."""
-        experts_EBH = torch.stack([self._expert(x_BI, e) for e in range(self.weights[0].shape[0])])
-        return {
-            task: torch.einsum("be,ebh->bh", gate(x_BI).softmax(dim=1), experts_EBH)
-            for task, gate in self.gates.items()
-        }
+        experts = [self._expert(x_BI, e) for e in range(self.weights[0].shape[0])]
+        mixed: dict[str, Tensor] = {}
+        for task, gate in self.gates.items():
+            weights_BE = gate(x_BI).softmax(dim=1)
+            parts = [weights_BE[:, e : e + 1] * h_BH for e, h_BH in enumerate(experts)]
+            mixed[task] = torch.stack(parts).sum(dim=0)
+        return mixed
 
     def _expert(self, x_BI: Tensor, expert: int) -> Tensor:
         for weight, bias in zip(self.weights, self.biases, strict=True):
