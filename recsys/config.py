@@ -69,8 +69,8 @@ class TrunkConfig(_Section):
     """Shape of the shared part."""
 
     name: str = "mmoe"
-    num_experts: int = Field(default=6, ge=1, le=256)
-    hidden: tuple[int, ...] = (192, 96)
+    num_experts: int = Field(default=4, ge=1, le=256)
+    hidden: tuple[int, ...] = (128, 64)
     """Layer widths of one expert."""
 
 
@@ -112,7 +112,7 @@ class TrainingConfig(_Section):
     batch_size: int = Field(default=2048, ge=2)
     epochs: int = Field(default=1, ge=1)
     """Passes over the data of a cold start; a warm night always makes one pass over its new days."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     sparse_learning_rate: float = Field(default=0.05, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     seed: int = 0
