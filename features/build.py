@@ -17,10 +17,11 @@ from features.clean import clean
 from features.history import day_events, history_bounds, next_tail
 from features.tiles import add_to_lifetime, group_windows, measure_columns, tile, windowed
 from recsys.config import RunConfig, period_start
+from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key
 from recsys.schema import ATTRIBUTE_PREFIX
 from recsys.snapshot import DaySnapshot
-from recsys.stages import Stages, digest, file_digest
+from recsys.stages import Stages, file_digest
 
 CODE_VERSION = 2
 """Raise when a change here alters what a day's snapshot holds."""
@@ -41,8 +42,10 @@ def periods(log: InteractionLog, until: date, config: RunConfig) -> list[PeriodD
     days = sorted({d for table in ("impressions", "feedback") for d in log.days(table) if d <= until})
     carried = sorted({d for table in ("users", "items") for d in log.days(table) if d <= until})
     if not days:
-        log.require_days("impressions")
-        return []
+        begins = log.require_days("impressions")[0]
+        raise DataError(
+            f"the log {log.root} begins on {begins}, after the night of {until}; choose a later --date"
+        )
     found: list[PeriodDays] = []
     start = period_start(days[0], config.period)
     first = True
@@ -107,8 +110,8 @@ def user_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFra
 def _build(
     log: InteractionLog, period: PeriodDays, chain: Sequence[DaySnapshot], config: RunConfig, folder: Path
 ) -> dict[str, Any]:
-    tables, reasons = _clean_period(log, period, config, folder)
     previous = chain[-1] if chain else None
+    tables, reasons = _clean_period(log, period, previous, config, folder)
     features = config.features
     events = day_events(
         previous.table("tail") if previous else None, tables["feedback"], features.history_kinds
@@ -129,12 +132,11 @@ def _build(
         "day": str(period.day),
         "rows": {name: tables[name].height for name in _READ},
         "quarantine": reasons,
-        "content": digest({name: frame.height for name, frame in written.items()}),
     }
 
 
 def _clean_period(
-    log: InteractionLog, period: PeriodDays, config: RunConfig, folder: Path
+    log: InteractionLog, period: PeriodDays, previous: DaySnapshot | None, config: RunConfig, folder: Path
 ) -> tuple[dict[str, pl.DataFrame], dict[str, dict[str, int]]]:
     tables: dict[str, pl.DataFrame] = {}
     reasons: dict[str, dict[str, int]] = {}
@@ -150,7 +152,7 @@ def _clean_period(
                 timezone=config.timezone,
                 where=str(log.root / table / f"date={day}"),
                 daily_cap=config.features.daily_cap,
-                known_keys=_known_keys(log, table, day, frames),
+                known_keys=_known_keys(table, previous, frames),
             )
             frames.append(result.good)
             bad.append(result.quarantine)
@@ -168,11 +170,14 @@ def _clean_period(
     return tables, reasons
 
 
-def _known_keys(log: InteractionLog, table: str, day: date, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Keys a retry may repeat: those of the day before, read raw when it lies in the period before."""
-    if table not in ("impressions", "feedback"):
+def _known_keys(table: str, previous: DaySnapshot | None, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Give the good rows a retry may repeat: those of the day before, or of the period before."""
+    names = {"impressions": "examples", "feedback": "feedback"}
+    if table not in names:
         return pl.DataFrame()
-    return frames[-1] if frames else log.read(table, day - timedelta(days=1))
+    if frames:
+        return frames[-1]
+    return previous.table(names[table]) if previous else pl.DataFrame()
 
 
 def _new_rows(previous: DaySnapshot | None, today: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -208,8 +213,18 @@ def _entity_tables(
     ).sort(key)
     if name == "item":
         for group in config.features.group_items_by:
+            _require_group(values, group)
             values = group_windows(values, group, counts)
     return {f"{name}s": values, f"{name}_tile": today, f"{name}_lifetime": lifetime}
+
+
+def _require_group(items: pl.DataFrame, group: str) -> None:
+    if group not in items.columns:
+        known = [c for c in items.columns if c == "category" or c.startswith(ATTRIBUTE_PREFIX)]
+        raise DataError(
+            f"[features] group_items_by names {group!r}, which no item of the log has; "
+            f"there are: {', '.join(known)}"
+        )
 
 
 def _ages(values: pl.DataFrame, as_of: datetime) -> list[pl.Expr]:

@@ -1,5 +1,6 @@
 """One day's raw rows -> (rows that keep the contract, quarantined rows with reasons). Nothing is dropped."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
@@ -34,23 +35,28 @@ def clean(
 ) -> Cleaned:
     """Apply a table's rules to one partition.
 
-    Args: known_keys: keys of the partition before, so that a retry that crosses midnight counts once.
+    Args: known_keys: good keys of the partition before, so that a retry that crosses midnight counts once.
     Raises: DataError when a column is missing or has the wrong type: that is the file's fault, not a row's.
     """
     typed = _typed(table, raw, where)
-    marks = {
-        "duplicate": _duplicates(table, typed, known_keys),
-        "outside_partition": _outside(table, typed, day, timezone),
-        "over_daily_cap": _over_cap(table, typed, daily_cap),
-    }
-    reason = pl.coalesce(
-        pl.Series(_broken_rules(table, typed), dtype=pl.String),
-        *(pl.when(mark).then(pl.lit(name)) for name, mark in marks.items()),
-    )
-    flagged = typed.with_columns(reason.alias(REASON))
+    reasons = pl.Series(REASON, _broken_rules(table, typed), dtype=pl.String)
+    # In this order, each among the rows that passed so far: a broken copy must not take the good one with it.
+    reasons = _mark(reasons, typed, "outside_partition", lambda rows: _outside(table, rows, day, timezone))
+    reasons = _mark(reasons, typed, "duplicate", lambda rows: _duplicates(table, rows, known_keys))
+    reasons = _mark(reasons, typed, "over_daily_cap", lambda rows: _over_cap(table, rows, daily_cap))
+    flagged = typed.with_columns(reasons)
     bad = flagged.filter(pl.col(REASON).is_not_null())
     counts = dict(bad.group_by(REASON).len().sort(REASON).iter_rows())
     return Cleaned(good=flagged.filter(pl.col(REASON).is_null()).drop(REASON), quarantine=bad, reasons=counts)
+
+
+def _mark(
+    reasons: pl.Series, frame: pl.DataFrame, name: str, is_bad: Callable[[pl.DataFrame], pl.Series]
+) -> pl.Series:
+    """Give the rows without a reason this one, where it applies to them."""
+    open_rows = reasons.is_null()
+    wrong = open_rows.arg_true().filter(is_bad(frame.filter(open_rows)))
+    return reasons.scatter(wrong, name) if wrong.len() else reasons
 
 
 def _typed(table: str, raw: pl.DataFrame, where: str) -> pl.DataFrame:
@@ -70,7 +76,13 @@ def _typed(table: str, raw: pl.DataFrame, where: str) -> pl.DataFrame:
 
 def _duplicates(table: str, frame: pl.DataFrame, known_keys: pl.DataFrame) -> pl.Series:
     key = list(KEYS[table])
-    repeated = frame.select(pl.struct(key).is_first_distinct().not_()).to_series()
+    # What a user or an item is now stands last; an event was sent again.
+    own = (
+        pl.struct(key).is_last_distinct()
+        if table in ("users", "items")
+        else pl.struct(key).is_first_distinct()
+    )
+    repeated = frame.select(~own).to_series()
     if known_keys.is_empty():
         return repeated
     seen = frame.select(key).join(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recsys.config import Entity, RunConfig
+from recsys.errors import ConfigError
 from recsys.tasks import TaskSpec
 
 Freshness = Literal["nightly", "live"]
@@ -67,12 +68,22 @@ class FeatureSet:
 
 
 def define_features(config: RunConfig) -> FeatureSet:
-    """List every feature of a config; nothing else in the project decides what a feature is."""
-    return FeatureSet(
+    """List every feature of a config; nothing else in the project decides what a feature is.
+
+    Raises: ConfigError when two features have one name.
+    """
+    found = FeatureSet(
         categorical=tuple(_categorical(config)),
         numbers=tuple(_numbers(config)),
         history_kinds=tuple(_history_kinds(config)),
     )
+    names = [f.name for f in (*found.categorical, *found.numbers)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two features are called {name!r}: a [[feature]] takes a standard name; rename it"
+            )
+    return found
 
 
 def windows(config: RunConfig) -> tuple[str, ...]:

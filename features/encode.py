@@ -16,6 +16,7 @@ from features.definitions import HISTORY_AGE_BUCKETS, FeatureSet, Number, define
 from features.text import embed_text, fit_text, join_text
 from recsys.config import Entity, RunConfig
 from recsys.encoding import EncoderState, NumberStatistics
+from recsys.errors import DataError
 from recsys.vocabulary import Vocabulary
 
 SHRINKAGE = 20.0
@@ -225,6 +226,7 @@ def fit_encoder(
     """
     features = define_features(config)
     frames: dict[Entity, pl.DataFrame] = {"user": users, "item": items, "context": contexts}
+    _check_columns(config, frames)
     old = previous or EncoderState(vocabularies={}, numbers={})
     vocabularies: dict[str, Vocabulary] = {}
     for feature in features.categorical:
@@ -237,6 +239,25 @@ def fit_encoder(
     if text is None and config.features.text_dim:
         text = fit_text(join_text(items, config.features.text_columns), config.features.text_dim, seed)
     return EncoderState(vocabularies=vocabularies, numbers=numbers, text=text)
+
+
+def _check_columns(config: RunConfig, frames: Mapping[Entity, pl.DataFrame]) -> None:
+    """Refuse a [[feature]] that the log does not have: a misspelt one would be missing everywhere."""
+    for declared in config.attributes:
+        frame = frames[declared.entity]
+        if declared.column not in frame.columns:
+            prefix = declared.column.removesuffix(declared.name)
+            known = ", ".join(c for c in frame.columns if c.startswith(prefix)) or "none"
+            raise DataError(
+                f"[[feature]] {declared.name!r} of entity {declared.entity!r}: no training day has "
+                f"{declared.column}; there are: {known}"
+            )
+        dtype = frame.schema[declared.column]
+        if isinstance(dtype, pl.List) or (declared.kind == "number" and not _is_number(dtype)):
+            raise DataError(
+                f"[[feature]] {declared.name!r} of entity {declared.entity!r}: {declared.column} holds "
+                f"{dtype}, which is no {declared.kind}; change its kind or the log"
+            )
 
 
 def fit_number(feature: Number, frame: pl.DataFrame) -> NumberStatistics:
@@ -253,7 +274,9 @@ def fit_number(feature: Number, frame: pl.DataFrame) -> NumberStatistics:
     known = raw[np.isfinite(raw)]
     if known.size == 0:
         return NumberStatistics(prior=prior, mean=0.0, std=1.0)
-    return NumberStatistics(prior=prior, mean=float(known.mean()), std=float(known.std()) or 1.0)
+    mean, std = float(known.mean()), float(known.std())
+    # A constant column's standard deviation is rounding noise; dividing by it would make noise of its values.
+    return NumberStatistics(prior=prior, mean=mean, std=std if std > 1e-9 * max(1.0, abs(mean)) else 1.0)
 
 
 def _new_vocabulary(name: str, config: RunConfig) -> Vocabulary:
@@ -284,7 +307,13 @@ def _counts(frame: pl.DataFrame, column: str) -> pl.DataFrame:
 
 
 def _column(frame: pl.DataFrame, name: str) -> pl.Series:
-    return frame[name] if name in frame.columns else pl.Series(name, [None] * frame.height, dtype=pl.String)
+    """Give ids as text; 1, 1.0 and "1" are one id, whichever form a log or a request has them in."""
+    if name not in frame.columns:
+        return pl.Series(name, [None] * frame.height, dtype=pl.String)
+    column = frame[name]
+    if not _is_number(column.dtype):
+        return column
+    return column.cast(pl.Float64).cast(pl.String).str.strip_suffix(".0")
 
 
 def _is_number(dtype: pl.DataType) -> bool:
@@ -297,6 +326,6 @@ def _float64(column: pl.Series) -> np.ndarray:
 
 
 def _text_or_none(value: object) -> str | None:
-    if value is None:
-        return None
-    return pl.Series([value]).cast(pl.String)[0] if isinstance(value, float) else str(value)
+    if isinstance(value, int | float):
+        value = _column(pl.DataFrame({"id": [float(value)]}), "id")[0]
+    return None if value is None else str(value)

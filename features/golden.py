@@ -7,6 +7,7 @@ traffic.
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from features.online import OnlineFeatures, unpack_user
-from features.store import StoredUser
+from features.store import Event, StoredUser
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, UserInputs
 
@@ -55,7 +56,7 @@ def make_golden(
             {
                 "user": hashlib.sha256(f"{number}:{user_id}".encode()).hexdigest()[:16],
                 "row": json.dumps(row, default=str),
-                "tail": json.dumps([[e.received_at_ms, "", e.item_id, e.kind, e.value] for e in tail]),
+                "tail": json.dumps(_pseudonymous(tail)),
                 "context": json.dumps(context),
                 "at_ms": at_ms,
                 "rows": np.sort(chosen).tolist(),
@@ -82,7 +83,8 @@ def check_golden(
         context = online.context(json.loads(row["context"]), row["at_ms"])
         answer = _answer(scorer, inputs, context, np.array(row["rows"], np.int64))
         for name in (c for c in golden.columns if c.startswith("prediction_")):
-            worst = max(worst, float(np.abs(np.array(answer[name]) - np.array(row[name])).max(initial=0.0)))
+            difference = float(np.abs(np.array(answer[name]) - np.array(row[name])).max(initial=0.0))
+            worst = math.inf if math.isnan(difference) else max(worst, difference)
         same = set(answer["retrieved"]) & set(row["retrieved"])
         overlap = min(overlap, len(same) / max(1, len(row["retrieved"])))
         if worst > TOLERANCE[mode] or overlap < 0.9:
@@ -113,12 +115,19 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
         and np.allclose(again.numbers, inputs.numbers, rtol=0, atol=1e-6)
         and np.array_equal(again.history_items, inputs.history_items)
         and np.array_equal(again.history_kinds, inputs.history_kinds)
+        and np.array_equal(again.history_ages, inputs.history_ages)
     )
     if not same:
         raise BundleError(
             f"golden request {row['user']}: its stored values encode differently here than when it was "
             "made; the feature code changed: rebuild the bundle"
         )
+
+
+def _pseudonymous(tail: Sequence[Event]) -> list[list[object]]:
+    """Number the events in the order of their ids: events of one instant keep their order without them."""
+    ordered = sorted(tail, key=lambda e: (e.received_at_ms, e.feedback_id))
+    return [[e.received_at_ms, f"{n:06d}", e.item_id, e.kind, e.value] for n, e in enumerate(ordered)]
 
 
 def _stored_inputs(inputs: UserInputs) -> dict[str, list[float]]:

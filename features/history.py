@@ -31,22 +31,21 @@ def history_bounds(impressions: pl.DataFrame, events: pl.DataFrame, length: int,
     """
     users = pl.concat([events.select("user_id"), impressions.select("user_id")]).unique().sort("user_id")
     users = users.with_row_index("user_rank")
-    event_keys = _keys(events.select("user_id", at="received_at"), users)
+    instants = events["received_at"].unique().sort().to_physical().to_numpy()
     visible_until = pl.col("shown_at") - timedelta(seconds=lag_s)
-    request_keys = _keys(impressions.select("user_id", at=visible_until), users)
-    # Keys are (user rank, instant) in one integer: a user's events at t < x lie below the request's key.
+    event_keys = _keys(events.select("user_id", at="received_at"), users, instants)
+    request_keys = _keys(impressions.select("user_id", at=visible_until), users, instants)
+    # Keys are (user rank, rank of the instant) in one integer: a user's events at t < x lie below x's key.
     stop = np.searchsorted(event_keys, request_keys, side="left")
-    first_of_user = np.searchsorted(event_keys, request_keys & ~_INSTANT_MASK, side="left")
+    first_of_user = np.searchsorted(
+        event_keys, request_keys - request_keys % (instants.size + 1), side="left"
+    )
     start = np.maximum(first_of_user, stop - length)
     return pl.DataFrame({"history_start": start.astype(np.uint32), "history_stop": stop.astype(np.uint32)})
 
 
-_INSTANT_BITS = 43  # milliseconds since 1970 until the year 2248
-_INSTANT_MASK = (1 << _INSTANT_BITS) - 1
-
-
-def _keys(rows: pl.DataFrame, users: pl.DataFrame) -> np.ndarray:
+def _keys(rows: pl.DataFrame, users: pl.DataFrame, instants: np.ndarray) -> np.ndarray:
     ranked = rows.join(users, on="user_id", how="left", maintain_order="left")
-    instant = ranked["at"].dt.epoch("ms").to_numpy().clip(0, _INSTANT_MASK)
-    keys: np.ndarray = (ranked["user_rank"].cast(pl.Int64).to_numpy() << _INSTANT_BITS) | instant
+    at = np.searchsorted(instants, ranked["at"].dt.epoch("ms").to_numpy(), side="left")
+    keys: np.ndarray = ranked["user_rank"].cast(pl.Int64).to_numpy() * (instants.size + 1) + at
     return keys

@@ -49,8 +49,12 @@ def _credited(impressions: pl.DataFrame, feedback: pl.DataFrame, task: TaskSpec)
     )
     inside = mine.filter(pl.col("occurred_at").is_between(pl.col("shown_at"), pl.col("shown_at") + window))
     if task.reversal is not None:
-        undone = feedback.filter(pl.col("kind") == task.reversal).select("impression_id").unique()
-        inside = inside.join(undone, on="impression_id", how="anti")
+        undone = feedback.filter(pl.col("kind") == task.reversal).group_by("impression_id")
+        inside = inside.join(
+            undone.agg(undone_at=pl.col("occurred_at").max()), on="impression_id", how="left"
+        )
+        # What is done again after it was undone counts again.
+        inside = inside.filter(pl.col("undone_at").is_null() | (pl.col("occurred_at") > pl.col("undone_at")))
     if task.is_binary:
         return inside.select("impression_id").unique().with_columns(pl.lit(1.0).alias(task.label))
     last = inside.sort("occurred_at", "feedback_id").group_by("impression_id", maintain_order=True).last()

@@ -20,10 +20,12 @@ class Negatives:
     """Item feature -> position in its vocabulary's rows [M]."""
     numbers_MF: Tensor
     text_MT: Tensor
-    log_expected_M: Tensor
-    """log of how often each is expected among the step's candidates."""
-    log_expected_B: Tensor
+    share_M: Tensor
+    """Share of the stream of positives that is each drawn item."""
+    share_B: Tensor
     """The same for each example's own item."""
+    uniform: float
+    """How often each item is expected among the drawn ones."""
     user_B: Tensor
     """A number per user: equal for one user's examples."""
     item_M: Tensor

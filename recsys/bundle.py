@@ -32,6 +32,7 @@ from recsys.config import RunConfig, parse_config
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError
 from recsys.index import ItemIndex
+from recsys.stages import disk_failure
 
 SCHEMA_VERSION = 1
 MAX_MANIFEST_BYTES = 16 << 20
@@ -130,14 +131,17 @@ def write_bundle(folder: Path, parts: BundleParts, make_golden: Callable[[Bundle
         manifest = _manifest(temporary, parts, index)
         (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")
         target = folder / manifest.version
-        if not (target / "manifest.json").is_file():
+        if not _is_sound(target):
             shutil.rmtree(target, ignore_errors=True)
             os.replace(temporary, target)
         return manifest.version
-    except OSError as error:
+    except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
+        reason = disk_failure(error)
+        if reason is None:
+            raise
         raise BundleError(
-            f"cannot write the bundle to {folder}: {error.strerror}; free the disk and run again: "
-            "nothing was published"
+            f"cannot write the bundle to {folder}: {reason}; free the disk and run again: nothing "
+            "was published"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -201,6 +205,14 @@ def load_bundle(path: Path) -> Bundle:
     manifest = read_manifest(path)
     verify_files(path, manifest)
     return _assemble(path, manifest)
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        verify_files(path, read_manifest(path))
+    except BundleError:
+        return False
+    return True
 
 
 def _assemble(path: Path, manifest: Manifest) -> Bundle:

@@ -43,7 +43,7 @@ class FeatureConfig(_Section):
 class FeaturesConfig(_Section):
     """Say which standard features are built and how."""
 
-    window_days: tuple[int, ...] = (1, 7, 28)
+    window_days: tuple[Annotated[int, Field(ge=1)], ...] = (1, 7, 28)
     """Windows of the aggregates, in days, beside the lifetime one."""
     group_items_by: tuple[str, ...] = ("category",)
     """Item columns that get aggregates of their own (category, attribute_author_id, …)."""
@@ -70,7 +70,7 @@ class TrunkConfig(_Section):
 
     name: str = "mmoe"
     num_experts: int = Field(default=4, ge=1, le=256)
-    hidden: tuple[int, ...] = (128, 64)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (128, 64)
     """Layer widths of one expert."""
 
 
@@ -121,7 +121,7 @@ class TrainingConfig(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
     threads: int = Field(default=1, ge=1)
-    """Torch threads. One is the robust choice: two spinning threads fall behind one as soon as a neighbour works."""
+    """Torch threads. One is the robust choice: two spinning threads fall behind one beside a busy neighbour."""
     max_days: int = Field(default=60, ge=1)
     """A cold start looks back at most this many periods."""
     finalise: bool = True

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from recsys.bundle import read_manifest
 from recsys.errors import RegistryError
@@ -56,7 +56,8 @@ class Registry:
         """List the versions on disk, oldest date first."""
         if not self.bundles.is_dir():
             return []
-        return sorted(p.name for p in self.bundles.iterdir() if (p / "manifest.json").is_file())
+        folders = (p for p in self.bundles.iterdir() if not p.name.startswith("."))  # .…: a killed write
+        return sorted(p.name for p in folders if (p / "manifest.json").is_file())
 
     def require(self, version: str) -> Path:
         """Give a version's folder.
@@ -92,12 +93,12 @@ class Registry:
 
         Raises: RegistryError when there is none.
         """
-        live = self.current()
-        previous = self._previous(live)
-        if previous is None:
-            raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
-        read_manifest(self.require(previous))
         with self.locked("activate"):
+            live = self.current()
+            previous = self._previous(live)
+            if previous is None:
+                raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
+            read_manifest(self.require(previous))
             self._append({"version": previous, "previous": live, "at": time.time(), "rollback": True})
             _replace_text(self.folder / "CURRENT", f"{previous}\n")
         return previous
@@ -126,7 +127,8 @@ class Registry:
         for file in (self.folder / "leases").glob("*.json"):
             try:
                 if time.time() - file.stat().st_mtime < LEASE_S:
-                    found.add(json.loads(file.read_text())["version"])
+                    version = json.loads(file.read_text())["version"]
+                    found |= {version} if version else set()
             except (OSError, ValueError, KeyError):
                 continue
         return found
@@ -149,21 +151,48 @@ class Registry:
             yield
 
     def _append(self, entry: dict[str, Any]) -> None:
-        with (self.folder / "activations.jsonl").open("a") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        with (self.folder / "activations.jsonl").open("a+b") as stream:
+            # A line torn by a power cut must not swallow this one.
+            if stream.tell() and not _ends_with_newline(stream):
+                stream.write(b"\n")
+            stream.write(json.dumps(entry).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _activations(self) -> Iterator[dict[str, Any]]:
+        """Read the activations, oldest first, without torn lines: no pointer ever followed one."""
+        try:
+            lines = (self.folder / "activations.jsonl").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
 
     def _previous(self, live: str | None) -> str | None:
-        try:
-            lines = (self.folder / "activations.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return None
+        """Replay the activations that reached the pointer; each says what was live when it was written."""
         stack: list[str] = []
-        for entry in map(json.loads, lines):
-            if entry.get("rollback"):
-                stack.pop()
-            else:
-                stack.append(entry["version"])
-        return stack[-2] if len(stack) > 1 and stack[-1] == live else None
+        before: list[str] = []
+        for entry in self._activations():
+            # The line is written before the pointer: a crash between leaves a line that never went live.
+            if entry["previous"] != _top(stack):
+                stack = before
+            before = stack
+            stack = stack[:-1] if entry.get("rollback") else [*stack, entry["version"]]
+        if _top(stack) != live:
+            stack = before
+        return stack[-2] if len(stack) > 1 and _top(stack) == live else None
+
+
+def _top(stack: list[str]) -> str | None:
+    return stack[-1] if stack else None
+
+
+def _ends_with_newline(stream: BinaryIO) -> bool:
+    stream.seek(-1, os.SEEK_END)
+    return stream.read(1) == b"\n"
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from recsys.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -42,14 +44,27 @@ class Stages:
             said = build(temporary)
             write_json(temporary / MANIFEST, {"stage": name, "inputs": inputs, **said})
             os.replace(temporary, target)
-        except OSError as error:
+        except (OSError, pl.exceptions.PolarsError) as error:
+            reason = disk_failure(error)
+            if reason is None:
+                raise
             raise DataError(
-                f"stage {name}: cannot write {error.filename or temporary}: {error.strerror}; free the disk "
-                "and run the same command again: nothing was published"
+                f"stage {name}: cannot write {temporary}: {reason}; free the disk or repair the path, and "
+                "run the same command again: nothing was published"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
+
+
+def disk_failure(error: Exception) -> str | None:
+    """Give the operating system's reason where writing failed; None for any other error.
+
+    Polars reports a full disk as a ComputeError that ends in "(os error 28)".
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) if "(os error " in str(error) else None
 
 
 def read_manifest(stage: Path) -> dict[str, Any]:
@@ -64,11 +79,13 @@ def digest(value: Any) -> str:
 
 
 def file_digest(paths: Iterable[Path]) -> str:
-    """Hash files by name and content, in the order given."""
+    """Hash files by folder, name and content, in the order given."""
     hasher = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:
-            hasher.update(f"{path.name}\0".encode() + hashlib.file_digest(stream, "sha256").digest())
+            hasher.update(
+                f"{path.parent.name}/{path.name}\0".encode() + hashlib.file_digest(stream, "sha256").digest()
+            )
     return hasher.hexdigest()[:20]
 
 

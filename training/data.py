@@ -160,11 +160,10 @@ class Batcher:
             shard.shown_at[rows],
             shard.events,
         )
-        drawn = (
-            rng.integers(0, shard.items.ids.shape[0] - 1, self.settings.num_uniform)
-            if popularity is not None
-            else None
-        )
+        num_items = shard.items.ids.shape[0] - 1
+        drawn = None
+        if popularity is not None and num_items:
+            drawn = rng.integers(0, num_items, self.settings.num_uniform)
         negative = shard.items.take(drawn) if drawn is not None else None
         numbers, index = self._distinct(user_ids, item_ids, context.ids, history[0], negative)
         return Batch(
@@ -196,15 +195,14 @@ class Batcher:
         index: dict[str, Tensor],
         popularity: np.ndarray,
     ) -> Negatives:
-        # Expected copies of an item among the step's candidates: from positives and the uniform draw.
-        expected = np.log(popularity * rows.size + self.settings.num_uniform / (shard.items.ids.shape[0] - 1))
         item_row = shard.item_row[rows]
         return Negatives(
             index={name: index[f"negative:{name}"] for name, _ in self._names["item"]},
             numbers_MF=torch.from_numpy(negative.numbers),
             text_MT=torch.from_numpy(negative.text),
-            log_expected_M=torch.from_numpy(expected[drawn].astype(np.float32)),
-            log_expected_B=torch.from_numpy(expected[item_row].astype(np.float32)),
+            share_M=torch.from_numpy(popularity[drawn].astype(np.float32)),
+            share_B=torch.from_numpy(popularity[item_row].astype(np.float32)),
+            uniform=drawn.size / (shard.items.ids.shape[0] - 1),
             user_B=torch.from_numpy(shard.user_key[rows]),
             item_M=torch.from_numpy(drawn),
             item_B=torch.from_numpy(item_row),

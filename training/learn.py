@@ -95,7 +95,7 @@ def learn(
                 made.labels[task].fill(np.nan)
         return made
 
-    retrieval = config.retrieval_task if config.retrieval.weight else None
+    retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
     sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
     popularity = _popularity(chain, chosen, config, state) if retrieval else None
     total = epochs * sum(sizes.values())
@@ -130,7 +130,8 @@ def learn(
             temperature=config.retrieval.temperature,
             total_steps=steps,
             warmup_steps=min(100, steps // 10),
-            bf16=config.training.precision == "bf16" or (config.training.precision == "auto" and has_fast_bf16()),
+            bf16=config.training.precision == "bf16"
+            or (config.training.precision == "auto" and has_fast_bf16()),
         ),
         advance,
     )

@@ -48,7 +48,8 @@ def retrieval_loss(
         negatives.text_MT,
     )
     candidates_CD = torch.cat([item.embedding_BD[positive].float(), drawn.embedding_BD])
-    correction_C = torch.cat([negatives.log_expected_B[positive], negatives.log_expected_M])
+    share_C = torch.cat([negatives.share_B[positive], negatives.share_M])
+    correction_C = torch.log(share_C * positive.numel() + negatives.uniform)
     logits_PC = user.embedding_BD[positive].float() @ candidates_CD.T / temperature - correction_C
     item_P, user_P = negatives.item_B[positive], negatives.user_B[positive]
     same_item = item_P[:, None] == torch.cat([item_P, negatives.item_M])[None, :]

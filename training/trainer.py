@@ -120,7 +120,10 @@ def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> 
 
 def has_fast_bf16() -> bool:
     """Tell whether this processor multiplies bfloat16 matrices natively."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return (
+        bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )
 
 
 def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:

@@ -22,16 +22,21 @@ class SQLiteStore:
     def __init__(self, folder: Path) -> None:
         """Open, or make, the store's folder."""
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
         self._local = threading.local()
-        with closing(self._delta_connection(WRITE_TIMEOUT_S)) as connection, connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS events (feedback_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, "
-                "item_id TEXT NOT NULL, kind TEXT NOT NULL, value REAL, received_at_ms INTEGER NOT NULL) "
-                "WITHOUT ROWID"
-            )
-            connection.execute("CREATE INDEX IF NOT EXISTS by_user ON events (user_id, received_at_ms)")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with closing(self._delta_connection(WRITE_TIMEOUT_S)) as connection, connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS events (feedback_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, "
+                    "item_id TEXT NOT NULL, kind TEXT NOT NULL, value REAL, received_at_ms INTEGER NOT NULL) "
+                    "WITHOUT ROWID"
+                )
+                connection.execute("CREATE INDEX IF NOT EXISTS by_user ON events (user_id, received_at_ms)")
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"cannot open the store {folder}: {error}; check the path and its rights"
+            ) from error
 
     def get_many(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
         """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
@@ -69,8 +74,7 @@ class SQLiteStore:
         """Write a version's base, verify it, and count its users. Publishing it again does nothing."""
         target = self._base_path(version)
         if target.is_file():
-            with closing(sqlite3.connect(f"file:{target}?mode=ro&immutable=1", uri=True)) as connection:
-                return int(connection.execute("SELECT count(*) FROM base").fetchone()[0])
+            return self._count(target)
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         temporary.unlink(missing_ok=True)
         try:
@@ -105,19 +109,32 @@ class SQLiteStore:
         """Remove all other versions and older delta events; give the versions removed."""
         kept = {self._base_path(version) for version in keep}
         removed = [path for path in self.folder.glob("base-*.sqlite") if path not in kept]
-        for path in removed:
-            path.unlink()
-        with closing(self._delta_connection(WRITE_TIMEOUT_S)) as connection, connection:
-            connection.execute("DELETE FROM events WHERE received_at_ms < ?", (delta_before_ms,))
+        try:
+            for path in removed:
+                path.unlink()
+            with closing(self._delta_connection(WRITE_TIMEOUT_S)) as connection, connection:
+                connection.execute("DELETE FROM events WHERE received_at_ms < ?", (delta_before_ms,))
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"cannot clean {self.folder}: {error}; run again") from error
         return sorted(path.stem.removeprefix("base-") for path in removed)
 
     def health(self) -> dict[str, str]:
         """Say how the store is; never raises."""
         try:
             self._delta().execute("SELECT 1").fetchone()
-        except (sqlite3.Error, StoreError) as error:
+            current = self.current() or ""
+        except (sqlite3.Error, OSError) as error:
             return {"status": "down", "error": str(error)}
-        return {"status": "ok", "current": self.current() or ""}
+        return {"status": "ok", "current": current}
+
+    def _count(self, base: Path) -> int:
+        try:
+            with closing(_open_base(base)) as connection:
+                return int(connection.execute("SELECT count(*) FROM base").fetchone()[0])
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{base} is not a published base ({error}); remove it and publish again"
+            ) from error
 
     def _base_path(self, version: str) -> Path:
         return self.folder / f"base-{version}.sqlite"
@@ -131,7 +148,7 @@ class SQLiteStore:
                 raise StoreError(
                     f"{path} is not there: version {version} was never published or was collected"
                 )
-            connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, timeout=TIMEOUT_S)
+            connection = _open_base(path)
             held = self._local.base = (version, connection)
         return held[1]
 
@@ -147,6 +164,11 @@ class SQLiteStore:
             "PRAGMA synchronous=NORMAL"
         )  # the journal is the durable copy; this one is rebuilt from it
         return connection
+
+
+def _open_base(path: Path) -> sqlite3.Connection:
+    """Open a base that never changes; as_uri quotes what a path may hold (spaces, ?, %)."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, timeout=TIMEOUT_S)
 
 
 def _write_base(path: Path, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str]) -> int:

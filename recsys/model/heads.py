@@ -63,8 +63,9 @@ class Heads(nn.Module):
 
 
 def product_logit(parent_B: Tensor, conditional_B: Tensor) -> Tensor:
-    """Give logit(sigmoid(parent) · sigmoid(conditional)) without leaving log space."""
-    log_p = functional.logsigmoid(parent_B) + functional.logsigmoid(conditional_B)
-    # log(1 - p) for p = exp(log_p): expm1 keeps the digits when p is near 0 or 1.
-    log_1mp = torch.log(-torch.expm1(log_p.clamp(max=-1e-7)))
-    return log_p - log_1mp
+    """Give logit(sigmoid(parent) · sigmoid(conditional)), exact at both ends.
+
+    For p = 1 / ((1 + e^-a)(1 + e^-b)) the odds (1 - p) / p are e^-a + e^-b + e^-(a+b).
+    """
+    a_B, b_B = parent_B, conditional_B
+    return -torch.logsumexp(torch.stack([-a_B, -b_B, -a_B - b_B]), dim=0)

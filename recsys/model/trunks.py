@@ -19,7 +19,7 @@ class SharedBottom(nn.Module):
     def __init__(
         self, num_in: int, tasks: Sequence[str], hidden: Sequence[int], num_experts: int, dropout: float
     ) -> None:
-        """Build one network as wide as all experts together would be, so that budgets compare."""
+        """Build one network of the given layer widths."""
         super().__init__()
         del num_experts
         self.tasks = tuple(tasks)
