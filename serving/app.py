@@ -5,9 +5,11 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
@@ -50,8 +52,19 @@ _OPTIONS = (
     ("grpc.max_connection_age_grace_ms", 30_000),
 )
 _WORKERS = 8
+_QUIET_S = 0.2
 LoadModel = Callable[[Path, FeatureStore], Model]
 _log = structlog.get_logger(__name__)
+
+
+class Health(health.HealthServicer):  # type: ignore[misc]
+    """grpc.health.v1 with List, which the packaged servicer leaves out."""
+
+    def List(self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext) -> Any:
+        """Give every service's health."""
+        names = ("", RANKING, ADMIN, BUNDLE)
+        statuses = {name: self.Check(health_pb2.HealthCheckRequest(service=name), context) for name in names}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +130,7 @@ class Server:
             config.serving.poll_s,
             self._on_reload,
         )
-        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._health = Health(experimental_non_blocking=True)
         self._pool = CountingPool(_WORKERS, "rank")
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
@@ -128,11 +141,12 @@ class Server:
         """Load the live version, warm up, and begin to answer."""
         self.journal.start()
         self.reloader.check()
-        self.recommender.engine.warm(self._options.clock.now_ms())
+        if self.recommender.version is None:
+            self.recommender.engine.warm(self._options.clock.now_ms())
         self.reloader.start()
         self._admin.start()
         self._ranking.start()
-        for service in ("", RANKING):
+        for service in ("", RANKING, ADMIN):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         _log.info("ready", port=self.port, admin_port=self.admin_port, version=self.recommender.version)
 
@@ -140,8 +154,10 @@ class Server:
         """Drain: refuse new calls, finish those under way, seal the journal."""
         self._health.enter_graceful_shutdown()
         self.reloader.stop()
-        self._ranking.stop(grace_s).wait()
-        self._admin.stop(grace_s).wait()
+        stopped = self._ranking.stop(grace_s)
+        self._wait_for_calls(stopped)
+        self._ranking.stop(0).wait()  # what is left are health watchers, which never end by themselves
+        self._admin.stop(0).wait()
         self._pool.shutdown()
         self.journal.close()
         with contextlib.suppress(OSError):
@@ -155,6 +171,15 @@ class Server:
             signal.signal(number, lambda *_: stopping.set())
         stopping.wait()
         self.stop(self._options.config.serving.drain_s)
+
+    def _wait_for_calls(self, stopped: threading.Event) -> None:
+        """Wait until no call has been under way for a moment: its reply may still be on its way out."""
+        quiet_since = time.monotonic()
+        while not stopped.wait(0.02):
+            if self._pool.num_pending:
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > _QUIET_S:
+                return
 
     def _engine(self, model: Model) -> Engine:
         config = self._options.config

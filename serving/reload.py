@@ -43,6 +43,7 @@ class Reloader:
         self._on_check = on_check
         self._failed: tuple[str, float] | None = None
         self._leased: tuple[str | None, float] = (None, 0.0)
+        self._checking = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
@@ -65,16 +66,20 @@ class Reloader:
 
     def check(self) -> None:
         """Look once: load and swap when another version is live, and renew the lease."""
-        try:
-            wanted = self._versions.current()
-            if wanted is not None and wanted != self._recommender.version and not self._failed_lately(wanted):
-                self._replace(wanted)
-            elif wanted == self._recommender.version:
-                self.error = None
-            self._renew_lease()
-        except (RecsysError, OSError) as error:
-            self._note(f"the registry cannot be used: {error}")
-        self._on_check(self.error)
+        with self._checking:
+            try:
+                self._follow()
+                self._renew_lease()
+            except (RecsysError, OSError) as error:
+                self._note(f"the registry cannot be used: {error}")
+            self._on_check(self.error)
+
+    def _follow(self) -> None:
+        wanted = self._versions.current()
+        if wanted == self._recommender.version:
+            self.error = None
+        elif wanted is not None and not self._failed_lately(wanted):
+            self._replace(wanted)
 
     def _replace(self, version: str) -> None:
         start = time.monotonic()

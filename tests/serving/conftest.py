@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class FakeFeatures:
 
 @dataclass
 class FakeScorer:
-    """Item n is predicted (n + 1) / 100 for click; a tenth of it for purchase; everybody has the same taste."""
+    """Item n is predicted (n + 1) / 100 for click; a tenth of it for purchase, for everybody."""
 
     num_items: int = NUM_ITEMS
     gate: threading.Event | None = None
@@ -177,20 +178,39 @@ def serving_config(**changes: Any) -> RunConfig:
 
 
 @pytest.fixture
+def fakes() -> SimpleNamespace:
+    """Name the fakes for tests: tests are no package, so nothing can be imported from here."""
+    return SimpleNamespace(
+        NOON_MS=NOON_MS,
+        NUM_ITEMS=NUM_ITEMS,
+        Loader=FakeLoader,
+        Past=Past,
+        Scorer=FakeScorer,
+        User=FakeUser,
+        config=serving_config,
+        items=item_frame,
+        model=fake_model,
+    )
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start servers; they are stopped at the end of the test."""
     running: list[Running] = []
 
-    def go(version: str | None = "v1", loader: FakeLoader | None = None, **config: Any) -> Running:
+    def go(
+        version: str | None = "v1", loader: FakeLoader | None = None, reflection: bool = False, **config: Any
+    ) -> Running:
         loader = loader or FakeLoader()
         log, runs = tmp_path / "log", tmp_path / "runs"
         options = ServerOptions(
-            config=serving_config(serving={"poll_s": 0.02}, **config),
+            config=serving_config(**{**config, "serving": {"poll_s": 0.02, **config.get("serving", {})}}),
             log=log,
             runs=runs,
             clock=SimulatedClock(NOON_MS),
             listen="127.0.0.1:0",
             admin_listen="127.0.0.1:0",
+            reflection=reflection,
         )
         if version is not None:
             Running.publish(Running(None, None, None, None, runs, loader), version)  # type: ignore[arg-type]

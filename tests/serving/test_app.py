@@ -1,7 +1,431 @@
-def test_smoke(start) -> None:
+"""A whole server: ports, health, reflection, overload, swap under traffic, drain, kill -9, no bundle."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import grpc
+import polars as pl
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from recsys.config import default_config
+from recsys.errors import ConfigError
+from recsys.journal import files, read
+from recsys.log import InteractionLog
+from serving.app import Server, ServerOptions
+from serving.client import AdminClient, RecsysClient
+from serving.client_values import CallError, Feedback, ItemUpdate
+from serving.clock import SystemClock
+from serving.journal import AppendFile
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def health(one):
+    return health_pb2_grpc.HealthStub(one.client.channel)
+
+
+def check(one, service=""):
+    return health(one).Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+
+
+def test_health_of_the_server_its_services_and_its_bundle(start) -> None:
     one = start()
+    assert check(one) == check(one, "recsys.v1.RankingService") == check(one, "recsys.v1.Bundle") == SERVING
+    listed = health(one).List(health_pb2.HealthListRequest(), timeout=5).statuses
+    assert {"", "recsys.v1.RankingService", "recsys.v1.AdminService", "recsys.v1.Bundle"} <= set(listed)
+
+
+def test_a_watcher_hears_of_the_drain(start) -> None:
+    one = start()
+    watch = health(one).Watch(health_pb2.HealthCheckRequest(service="recsys.v1.RankingService"))
+    assert next(watch).status == SERVING
+    heard: list[int] = []
+
+    def listen() -> None:
+        with contextlib.suppress(grpc.RpcError):
+            heard.extend(reply.status for reply in watch)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    start_s = time.monotonic()
+    one.server.stop(30.0)
+    listener.join()
+    assert heard == [NOT_SERVING]
+    assert time.monotonic() - start_s < 10  # a watcher does not hold up the drain
+
+
+def test_reflection_is_off_unless_asked_for(start) -> None:
+    for wanted in (False, True):
+        one = start(reflection=wanted)
+        stub = reflection_pb2_grpc.ServerReflectionStub(one.client.channel)
+        ask = reflection_pb2.ServerReflectionRequest(list_services="")
+        if not wanted:
+            with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
+                next(stub.ServerReflectionInfo(iter([ask])))
+            continue
+        (reply,) = stub.ServerReflectionInfo(iter([ask]))
+        assert "recsys.v1.RankingService" in {s.name for s in reply.list_services_response.service}
+
+
+def options(tmp_path: Path, **changes) -> ServerOptions:
+    given = {
+        "config": default_config(),
+        "log": tmp_path / "log",
+        "runs": tmp_path / "runs",
+        "clock": SystemClock(),
+        "listen": "127.0.0.1:0",
+        "admin_listen": "127.0.0.1:0",
+    }
+    return ServerOptions(**{**given, **changes})
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "example.org:80"])
+def test_an_open_address_needs_tls_or_insecure(tmp_path, address) -> None:
+    with pytest.raises(
+        ConfigError, match=r"can be reached from other machines: give --tls-cert .*--insecure"
+    ):
+        Server(options(tmp_path, listen=address))
+
+
+def test_insecure_allows_it(tmp_path) -> None:
+    assert Server(options(tmp_path, listen="0.0.0.0:0", insecure=True)).port > 0
+
+
+def test_a_taken_port_is_told(start, tmp_path) -> None:
+    one = start()
+    with pytest.raises(ConfigError, match=f"127.0.0.1:{one.server.port} cannot be bound"):
+        Server(options(tmp_path, listen=f"127.0.0.1:{one.server.port}"))
+
+
+def ask_until_refused(one, answers: list, errors: list) -> None:
+    try:
+        answers.append(one.client.recommend("u1", 1))
+    except CallError as error:
+        errors.append(error.__cause__)
+
+
+def test_too_many_waiting_calls_are_refused_at_once_with_pushback(start) -> None:
+    one = start(serving={"max_concurrent": 4})
+    one.loader.scorer.gate = threading.Event()
+    answers, errors = [], []
+    threads = [threading.Thread(target=ask_until_refused, args=(one, answers, errors)) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 5
+    while len(errors) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert {error.code() for error in errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert dict(errors[0].trailing_metadata())["grpc-retry-pushback-ms"] == "200"
+    assert check(one) == SERVING  # health still answers
+    one.loader.scorer.gate.set()
+    for thread in threads:
+        thread.join()
+    assert (len(answers), len(errors)) == (4, 6)
+    assert one.admin.status().num_shed == 6
+
+
+def test_a_call_that_expired_while_waiting_is_never_scored(start) -> None:
+    one = start()
+    scorer = one.loader.scorer
+    scorer.gate = threading.Event()
+    busy = [threading.Thread(target=lambda: one.client.recommend("u1", 1)) for _ in range(8)]
+    for thread in busy:
+        thread.start()
+    while one.server._pool.num_pending < 8:
+        time.sleep(0.01)
+    calls = scorer.calls
+    with (
+        RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=0.1) as impatient,
+        pytest.raises(CallError, match="DEADLINE_EXCEEDED"),
+    ):
+        impatient.recommend("u1", 1)
+    scorer.gate.set()
+    for thread in busy:
+        thread.join()
+    deadline = time.monotonic() + 5
+    while one.server._pool.num_pending and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert scorer.calls <= max(calls, 8 + 3)  # 8 answers and the warm-up's 3, not the expired one
+
+
+def test_swaps_under_traffic_lose_no_call_and_mix_no_versions(start) -> None:
+    one = start()
+    stop, answers, errors = threading.Event(), [], []
+
+    def traffic() -> None:
+        with RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=10) as client:
+            while not stop.is_set():
+                try:
+                    answers.append(client.recommend("u1", 3).bundle_version)
+                except CallError as error:
+                    errors.append(error)
+
+    threads = [threading.Thread(target=traffic) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(2, 22):
+        one.publish(f"v{number}")
+        assert one.server.recommender.wait_for(f"v{number}", 5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert set(answers) <= {f"v{number}" for number in range(1, 22)}
+    assert len(set(answers)) > 5
+    assert len(answers) > 50
+
+
+def test_a_broken_bundle_keeps_the_old_one_and_is_reported(start) -> None:
+    one = start()
+    one.loader.broken.add("v2")
+    one.publish("v2")
+    deadline = time.monotonic() + 5
+    while not one.admin.status().reload_error and time.monotonic() < deadline:
+        time.sleep(0.02)
+    status = one.admin.status()
+    assert status.reload_error == "v2 was not loaded: v2 differs from its manifest"
+    assert (status.bundle_version, status.current_version) == ("v1", "v2")
+    assert check(one, "recsys.v1.Bundle") == NOT_SERVING
+    assert check(one) == SERVING
+    assert one.client.recommend("u1").bundle_version == "v1"
+    assert one.loader.loads.count("v2") == 1  # not tried again at every look
+    one.publish("v3")
+    assert one.server.recommender.wait_for("v3", 5)
+    one.server.reloader.check()
+    assert one.admin.status().reload_error == ""
+    assert check(one, "recsys.v1.Bundle") == SERVING
+
+
+def test_a_library_that_chokes_on_a_bundle_is_a_broken_bundle_too(start) -> None:
+    one = start()
+
+    def choke(path, store):
+        raise KeyError("ranker.weight")
+
+    one.server._load_model = choke
+    one.publish("v2")
+    deadline = time.monotonic() + 5
+    while not one.server.reloader.error and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "v2 cannot be loaded (KeyError: 'ranker.weight'); rebuild it" in one.server.reloader.error
+    assert one.client.recommend("u1").bundle_version == "v1"
+
+
+def test_the_lease_names_what_is_loaded(start) -> None:
+    one = start()
+    (lease,) = (one.runs / "registry" / "leases").glob("*.json")
+    assert json.loads(lease.read_text())["version"] == "v1"
+    one.publish("v2")
+    assert one.server.recommender.wait_for("v2", 5)
+    one.server.reloader.check()
+    assert json.loads(lease.read_text())["version"] == "v2"
+
+
+def test_page_2_continues_the_draw_of_page_1_across_a_swap(start) -> None:
+    one = start(policy={"epsilon": 1.0, "temperature": 1.0})
+    whole = one.client.recommend("u1", 30, debug={"seed": 5})
+    first = one.client.recommend("u1", 10, debug={"seed": 5})
+    one.publish("v2")
+    assert one.server.recommender.wait_for("v2", 5)
+    second = one.client.recommend("u1", 10, page_token=first.next_page_token)
+    third = one.client.recommend("u1", 10, page_token=second.next_page_token)
+    pages = [*first.items, *second.items, *third.items]
+    assert [i.item_id for i in pages] == [i.item_id for i in whole.items]
+    assert [i.position for i in pages] == list(range(1, 31))
+    assert [i.propensity for i in pages] == pytest.approx([i.propensity for i in whole.items])
+    assert {p.bundle_version for p in (first, second, third)} == {"v1"}
+    assert {p.request_id for p in (first, second, third)} == {first.request_id}
+    last = one.client.recommend("u1", 10, page_token=third.next_page_token)
+    assert (len(last.items), last.next_page_token) == (10, "")
+    logged = [row["impression_id"] for row in one.journal() if row["table"] == "impressions"]
+    assert len(logged) == len(set(logged)) == 70
+    assert sum(row["table"] == "requests" for row in one.journal()) == 2
+    with pytest.raises(CallError, match="it belongs to another user's list"):
+        one.client.recommend("u2", 10, page_token=first.next_page_token)
+
+
+def test_an_item_withdrawn_between_pages_is_left_out(start) -> None:
+    one = start(policy={"name": "greedy"})
+    first = one.client.recommend("u1", 3)
+    one.client.upsert_items([_withdrawn("i35")])
+    second = one.client.recommend("u1", 3, page_token=first.next_page_token)
+    assert [(i.item_id, i.position) for i in second.items] == [("i36", 4), ("i34", 6)]
+
+
+def _withdrawn(item_id: str) -> ItemUpdate:
+    return ItemUpdate(item_id=item_id, available_until=datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+
+def test_a_full_disk_is_told_in_the_answer_and_nothing_explores(start) -> None:
+    one = start(policy={"epsilon": 1.0, "temperature": 10.0})
+    one.server.journal._open_file = _full
+    one.server.journal._file = None
     answer = one.client.recommend("u1", 5, debug={"explain": True})
-    print(answer)
-    print(one.admin.status())
-    print(one.journal()[:3])
-    assert len(answer.items) == 5
+    assert [i.item_id for i in answer.items] == ["i39", "i38", "i37", "i36", "i35"]
+    assert answer.degradation == ("JOURNAL_UNAVAILABLE",)
+    assert {i.propensity_kind for i in answer.items} == {"degraded"}
+    assert not answer.explored
+    assert one.admin.status().degradation == ("JOURNAL_UNAVAILABLE",)
+    with pytest.raises(CallError, match="UNAVAILABLE: the server cannot write at the moment"):
+        one.client.record_feedback([Feedback(user_id="u1", item_id="i1", kind="click")])
+
+
+def _full(path: Path):
+    return AppendFile(Path("/dev/full"))
+
+
+def test_an_internal_error_says_nothing_about_itself(start) -> None:
+    one = start()
+    one.loader.scorer.predict = lambda *_: 1 / 0
+    with pytest.raises(CallError, match=r"INTERNAL: internal error; the server's log has the details$"):
+        one.client.recommend("u1")
+    assert one.admin.status().calls["Recommend/INTERNAL"] == 1
+
+
+def test_without_bundle_and_log_the_list_is_empty_and_says_so(start) -> None:
+    one = start(version=None)
+    answer = one.client.recommend("u1")
+    assert (answer.items, answer.degradation, answer.bundle_version) == ((), ("NO_BUNDLE",), "")
+    assert check(one) == SERVING
+    one.publish("v1")
+    assert one.server.recommender.wait_for("v1", 5)
+    assert one.client.recommend("u1").degradation == ()
+
+
+def test_without_bundle_the_popular_items_of_the_log_are_served(start, fakes, tmp_path) -> None:
+    log = InteractionLog(tmp_path / "log")
+    _write_log(log, fakes)
+    one = start(version=None)
+    answer = one.client.recommend("u1", 4, head_weights={"click": 2.0})
+    assert [i.item_id for i in answer.items[:3]] == ["i7", "i3", "unlisted"]
+    assert len(answer.items) == 4
+    assert answer.items[0].reasons == ("popular in plants",)
+    assert answer.degradation == ("NO_BUNDLE",)
+
+
+def _write_log(log: InteractionLog, fakes) -> None:
+    at = datetime(2026, 2, 28, tzinfo=UTC)
+    clicked = ["i7", "i7", "i7", "i3", "i3", "unlisted"]
+    feedback = pl.DataFrame(
+        {
+            "feedback_id": [f"f{n}" for n in range(6)],
+            "impression_id": pl.Series([None] * 6, dtype=pl.String),
+            "user_id": ["u"] * 6,
+            "item_id": clicked,
+            "kind": ["click"] * 6,
+            "value": pl.Series([None] * 6, dtype=pl.Float64),
+            "occurred_at": pl.Series([at] * 6, dtype=pl.Datetime("ms", "UTC")),
+            "received_at": pl.Series([at] * 6, dtype=pl.Datetime("ms", "UTC")),
+        }
+    )
+    log.write("items", date(2026, 2, 28), fakes.items())
+    log.write("feedback", date(2026, 2, 28), feedback)
+
+
+def test_a_restarted_server_remembers_withdrawals_feedback_and_new_items(start) -> None:
+    first = start(policy={"name": "greedy"})
+    event = Feedback(user_id="u1", item_id="i1", kind="click")
+    first.client.record_feedback([event])
+    first.client.upsert_items([_withdrawn("i39")])
+    first.server.stop(1.0)
+    (first.runs / "store" / "delta.sqlite").unlink()
+    second = start(policy={"name": "greedy"})
+    assert second.client.recommend("u1", 1).items[0].item_id == "i38"
+    assert second.client.record_feedback([event]).num_duplicate == 1
+    assert second.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+class Process:
+    """`recsys serve` as a user runs it."""
+
+    def __init__(self, tmp_path: Path, *more: str) -> None:
+        self.log, ports = tmp_path / "log", tmp_path / "ports.json"
+        config = Path(default_config.__code__.co_filename).with_name("shop.toml")
+        command = [
+            sys.executable,
+            "-c",
+            "import sys; from recsys.cli import main; main(sys.argv[1:])",
+            "serve",
+        ]
+        command += ["--config", str(config), "--log", str(self.log), "--runs", str(tmp_path / "runs")]
+        command += ["--listen", "127.0.0.1:0", "--port-file", str(ports), *more]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        self.ports = json.loads(ports.read_text())
+        self.client = RecsysClient(f"127.0.0.1:{self.ports['port']}", timeout_s=10)
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_the_command_prints_one_line_and_drains_on_sigterm(tmp_path) -> None:
+    with Process(tmp_path, "--clock-start", "2026-03-01T12:00:00Z") as served:
+        assert served.line == (
+            f"recsys serve: port {served.ports['port']}, admin port {served.ports['admin_port']}, "
+            "bundle none: the popular list answers\n"
+        )
+        with AdminClient(f"127.0.0.1:{served.ports['admin_port']}") as admin:
+            assert admin.status().now.date().isoformat() == "2026-03-01"
+        served.client.record_feedback([Feedback(user_id="u1", item_id="i1", kind="click")])
+        served.process.send_signal(signal.SIGTERM)
+        out, err = served.process.communicate(timeout=20)
+        assert (served.process.returncode, out) == (0, "")
+        assert "u1" not in err
+        (journal,) = files(served.log / "journal")
+        assert journal.suffix == ".journal"
+        assert journal.name.startswith("20260301T1200")
+
+
+def test_calls_under_way_at_sigterm_are_finished(start) -> None:
+    one = start()
+    one.loader.scorer.gate = threading.Event()
+    answers: list = []
+    thread = threading.Thread(target=lambda: answers.append(one.client.recommend("u1", 1)))
+    thread.start()
+    while not one.server._pool.num_pending:
+        time.sleep(0.01)
+    stopping = threading.Thread(target=one.server.stop, args=(10.0,))
+    stopping.start()
+    time.sleep(0.2)
+    with (
+        RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=2) as late,
+        pytest.raises(CallError, match="UNAVAILABLE"),
+    ):
+        late.recommend("u1", 1)
+    one.loader.scorer.gate.set()
+    thread.join()
+    stopping.join()
+    assert len(answers) == 1
+    assert [p.suffix for p in files(one.log.root / "journal")] == [".journal"]
+
+
+def test_everything_answered_before_kill_9_is_in_the_journal(tmp_path) -> None:
+    with Process(tmp_path) as served:
+        sent = [Feedback(user_id="u1", item_id=f"i{n}", kind="click") for n in range(50)]
+        for event in sent:
+            assert served.client.record_feedback([event]).num_accepted == 1
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait()
+        (journal,) = files(served.log / "journal")
+        assert journal.suffix == ".open"
+        contents = read(journal)
+        assert [r.rows[0].each["feedback_id"][0] for r in contents.records] == [e.feedback_id for e in sent]
+    with Process(tmp_path) as again:
+        assert {p.suffix for p in files(again.log / "journal")} == {".journal"}
+        assert again.client.record_feedback(sent).num_duplicate == 50

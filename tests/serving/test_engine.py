@@ -1,0 +1,274 @@
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys.config import PolicyConfig, RetrievalConfig
+from serving.catalogue import ItemRow
+from serving.engine import Engine
+from serving.overlay import Overlay
+from serving.request import Budget, FieldError, Filter, OverloadedError, Pin, RankRequest, VersionError
+
+NO_EXPLORING = {"name": "greedy"}
+
+
+@pytest.fixture
+def engine(fakes) -> Callable[..., Engine]:
+    def make(
+        model: Any = None, overlay: Overlay | None = None, policy: Any = None, **retrieval: int
+    ) -> Engine:
+        return Engine(
+            model or fakes.model(),
+            overlay or Overlay(),
+            policy=PolicyConfig(**(policy or NO_EXPLORING)),
+            retrieval=RetrievalConfig(**retrieval),
+        )
+
+    return make
+
+
+def ask(engine: Engine, fakes: SimpleNamespace, seconds: float = 60, **request: Any) -> Any:
+    asked = RankRequest(**{"user_id": "u1", "page_size": 5, **request})
+    return engine.slate(asked, fakes.NOON_MS, Budget.of(seconds)).page((0,), asked.page_size)
+
+
+def ids(answer: Any) -> list[str]:
+    return [item.item_id for item in answer.items]
+
+
+def test_the_best_scores_come_first(engine, fakes) -> None:
+    answer = ask(engine(), fakes)
+    assert ids(answer) == ["i39", "i38", "i37", "i36", "i35"]
+    assert [item.position for item in answer.items] == [1, 2, 3, 4, 5]
+    assert answer.items[0].predictions == pytest.approx({"click": 0.4, "purchase": 0.04, "rating": 2.6})
+    assert answer.items[0].score == pytest.approx(0.4 + 5 * 0.04 + 0.02 * 2.6)
+    assert (answer.bundle_version, answer.degradation) == ("v1", ())
+
+
+def test_head_weights_change_the_order(engine, fakes) -> None:
+    answer = ask(engine(), fakes, head_weights={"click": -1.0, "purchase": 0.0, "rating": 0.0})
+    assert ids(answer) == ["i0", "i1", "i2", "i3", "i4"]
+
+
+def test_a_weight_for_an_unknown_task_is_the_callers_mistake(engine, fakes) -> None:
+    with pytest.raises(
+        FieldError, match="head_weights: no task is called 'like'; known tasks: click, purchase"
+    ):
+        ask(engine(), fakes, head_weights={"like": 1.0})
+
+
+def test_another_version_is_refused(engine, fakes) -> None:
+    with pytest.raises(VersionError, match="'v0' is not served, 'v1' is"):
+        ask(engine(), fakes, bundle_version="v0")
+
+
+def test_what_the_user_bought_is_not_recommended_but_ranked_when_asked_for(engine, fakes) -> None:
+    user = fakes.User(
+        user_id="u1", known=True, seen={"purchase": frozenset({"i39"}), "click": frozenset({"i38"})}
+    )
+    one = engine(fakes.model(u1=user))
+    assert ids(ask(one, fakes))[:2] == ["i38", "i37"]
+    assert ids(ask(one, fakes, item_ids=("i39", "i1"))) == ["i39", "i1"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Filter(categories=frozenset({"rugs"})), ["i38", "i34", "i30"]),
+        (Filter(min_price=300, max_price=500), ["i5", "i4", "i3"]),
+        (Filter(allow_item_ids=frozenset({"i7", "i9", "nothing"})), ["i9", "i7"]),
+        (Filter(deny_item_ids=frozenset({"i39", "i38"})), ["i37", "i36", "i35"]),
+        (Filter(categories=frozenset({"rugs"}), max_price=600), ["i6", "i2"]),
+        (Filter(categories=frozenset({"boats"})), []),
+    ],
+)
+def test_filters(engine, fakes, wanted, expected) -> None:
+    assert ids(ask(engine(), fakes, filter=wanted, page_size=3)) == expected
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    deny=st.frozensets(st.integers(0, 39)),
+    categories=st.frozensets(st.sampled_from(["lamps", "chairs", "rugs", "plants"])),
+    low=st.none() | st.integers(0, 4_000),
+    page_size=st.integers(1, 50),
+    few=st.integers(1, 10),
+    obedient=st.booleans(),
+)
+def test_never_a_forbidden_item_and_never_a_hole(
+    engine, fakes, deny, categories, low, page_size, few, obedient
+) -> None:
+    """Also with an index that ignores its filter, and with far fewer candidates than positions."""
+    wanted = Filter(categories=categories, min_price=low, deny_item_ids=frozenset(f"i{n}" for n in deny))
+    one = engine(
+        fakes.model(scorer=fakes.Scorer(obedient=obedient)), num_candidates=few, popular_candidates=2
+    )
+    found = ids(ask(one, fakes, filter=wanted, page_size=page_size))
+    allowed = {
+        f"i{n}"
+        for n in range(40)
+        if n not in deny
+        and (not categories or ("lamps", "chairs", "rugs", "plants")[n % 4] in categories)
+        and (low is None or 100 * n >= low)
+    }
+    assert set(found) <= allowed
+    assert len(found) == len(set(found)) == min(page_size, len(allowed))
+
+
+def test_similar_items_leave_the_seed_out(engine, fakes) -> None:
+    answer = ask(engine(num_candidates=3), fakes, seed_item_id="i10", page_size=3)
+    assert sorted(ids(answer)) == ["i11", "i8", "i9"]
+    assert answer.items[0].reasons == ("similar to Thing 10",)
+    assert answer.items[0].sources == ("similar",)
+
+
+def test_an_unknown_seed_is_reported_and_the_user_is_answered(engine, fakes) -> None:
+    answer = ask(engine(), fakes, seed_item_id="nothing")
+    assert answer.missing_item_ids == ("nothing",)
+    assert ids(answer)[0] == "i39"
+
+
+def test_rank_orders_the_callers_items_and_reports_unknown_ones(engine, fakes) -> None:
+    answer = ask(engine(), fakes, item_ids=("i3", "nothing", "i7", "i5"))
+    assert ids(answer) == ["i7", "i5", "i3"]
+    assert answer.missing_item_ids == ("nothing",)
+    assert {item.sources for item in answer.items} == {("request",)}
+
+
+def test_pins_are_placed_and_unknown_or_forbidden_ones_reported(engine, fakes) -> None:
+    pins = (Pin(item_id="i0", position=2), Pin(item_id="nothing", position=1), Pin(item_id="i5", position=3))
+    answer = ask(engine(), fakes, pins=pins, exclude_item_ids=frozenset({"i5"}))
+    assert ids(answer) == ["i39", "i0", "i38", "i37", "i36"]
+    assert answer.items[1].propensity_kind == "pinned"
+    assert answer.items[1].reasons == ("chosen by hand",)
+    assert answer.missing_item_ids == ("nothing", "i5")
+
+
+def test_an_unknown_user_gets_a_cold_answer(engine, fakes) -> None:
+    answer = ask(
+        engine(fakes.model(scorer=fakes.Scorer(num_items=12))), fakes, user_id="stranger", page_size=12
+    )
+    assert len(answer.items) == 12
+    assert answer.degradation == ()
+    assert "popular in plants" in [reason for item in answer.items for reason in item.reasons]
+
+
+def test_reasons_name_what_the_user_did(engine, fakes) -> None:
+    user = fakes.User(
+        user_id="u1", known=True, history=(fakes.Past("i37", "click"), fakes.Past("i3", "rating"))
+    )
+    answer = ask(engine(fakes.model(u1=user)), fakes, page_size=40)
+    reasons = {item.item_id: item.reasons[0] for item in answer.items}
+    assert reasons["i39"] == "similar to Thing 37 you clicked"
+    assert reasons["i2"] == "similar to Thing 3 you rated"
+    assert reasons["i20"] == "fits your taste"
+
+
+def test_a_withdrawn_item_is_gone_and_comes_back(engine, fakes) -> None:
+    overlay = Overlay()
+    one = engine(overlay=overlay)
+    overlay.put([ItemRow(item_id="i39", title="Thing 39", available_until_ms=fakes.NOON_MS)])
+    assert ids(ask(one, fakes))[0] == "i38"
+    assert ids(ask(one, fakes, filter=Filter(include_unavailable=True)))[0] == "i39"
+    overlay.put([ItemRow(item_id="i39", title="Back again")])
+    answer = ask(one, fakes)
+    assert (answer.items[0].item_id, answer.items[0].title) == ("i39", "Back again")
+
+
+def test_a_new_item_is_ranked_as_an_unknown_one_and_recommended_when_named(engine, fakes) -> None:
+    overlay = Overlay()
+    one = engine(overlay=overlay)
+    overlay.put([ItemRow(item_id="new", title="New", category="boats")])
+    answer = ask(one, fakes, item_ids=("i3", "new", "i7"))
+    assert ids(answer) == ["i7", "i3", "new"]
+    assert answer.items[2].predictions["click"] == pytest.approx(0.001)
+    assert "new" not in ids(ask(one, fakes, page_size=40))
+    assert ids(ask(one, fakes, filter=Filter(allow_item_ids=frozenset({"new"})))) == ["new"]
+    assert ids(ask(one, fakes, pins=(Pin(item_id="new", position=1),)))[0] == "new"
+
+
+def test_upserts_older_than_the_bundles_snapshot_are_in_it_already(engine, fakes) -> None:
+    overlay = Overlay()
+    overlay.put([ItemRow(item_id="i39", available_until_ms=0, at_ms=5), ItemRow(item_id="i38", at_ms=15)])
+    one = engine(replace(fakes.model(), items_as_of_ms=10), overlay=overlay)
+    answer = ask(one, fakes)
+    assert ids(answer)[0] == "i39"
+    assert answer.items[1].title is None
+
+
+def test_a_dead_store_is_told_and_not_explored(engine, fakes) -> None:
+    user = fakes.User(user_id="u1", known=False, degraded=("STORE_UNAVAILABLE",))
+    answer = ask(engine(fakes.model(u1=user), policy={"epsilon": 1.0}), fakes)
+    assert answer.degradation == ("STORE_UNAVAILABLE",)
+    assert not answer.explored
+    assert {item.propensity_kind for item in answer.items} == {"degraded"}
+
+
+def test_without_a_model_popularity_is_the_score(engine, fakes) -> None:
+    model = replace(fakes.model(version=None), scorer=None, features=None)
+    answer = ask(engine(model), fakes, page_size=12, head_weights={"click": 2.0})
+    assert ids(answer)[:10] == [f"i{n}" for n in range(10)]
+    assert len(answer.items) == 12
+    assert answer.degradation == ("NO_BUNDLE",)
+    assert answer.items[0].predictions == {}
+
+
+def slow(one: Engine, seconds_each: float) -> None:
+    for _ in range(50):
+        one._pace.observe(0.0, seconds_each, 1)
+
+
+def test_a_short_deadline_gets_fewer_candidates(engine, fakes) -> None:
+    one = engine()
+    slow(one, 0.01)
+    answer = ask(one, fakes, seconds=0.3)
+    assert answer.degradation == ("DEADLINE_FEWER_CANDIDATES",)
+    assert ids(answer) == ["i39", "i38", "i37", "i36", "i35"]
+
+
+def test_a_shorter_one_gets_the_popular_list_unscored(engine, fakes) -> None:
+    scorer = fakes.Scorer()
+    one = engine(fakes.model(scorer=scorer))
+    slow(one, 0.1)
+    answer = ask(one, fakes, seconds=0.3)
+    assert answer.degradation == ("DEADLINE_POPULAR",)
+    assert ids(answer) == ["i0", "i1", "i2", "i3", "i4"]
+    assert scorer.calls == 0
+
+
+def test_slowness_is_forgotten(engine, fakes) -> None:
+    one = engine()
+    slow(one, 0.1)
+    degraded = [ask(one, fakes, seconds=0.5).degradation for _ in range(60)]
+    assert degraded[0] == ("DEADLINE_POPULAR",)
+    assert degraded[-1] == ()
+
+
+def test_no_time_at_all_is_shed(engine, fakes) -> None:
+    scorer = fakes.Scorer()
+    with pytest.raises(OverloadedError, match="no time left"):
+        ask(engine(fakes.model(scorer=scorer)), fakes, seconds=0.0)
+    assert scorer.calls == 0
+
+
+def test_a_seed_repeats_the_list(engine, fakes) -> None:
+    one = engine(policy={"epsilon": 1.0, "temperature": 1.0})
+    first, second = (ask(one, fakes, seed=7, page_size=10) for _ in range(2))
+    assert ids(first) == ids(second)
+    assert first.explored
+    assert len({tuple(ids(ask(one, fakes, page_size=10))) for _ in range(5)}) > 1
+
+
+def test_mmr_uses_the_bundles_vectors(engine, fakes) -> None:
+    spread = ask(engine(policy={"name": "greedy", "mmr": 1.0}), fakes)
+    cosines = fakes.Scorer().item_embeddings[[int(item.item_id[1:]) for item in spread.items[:2]]]
+    assert float(cosines[0] @ cosines[1]) < 0.0
+
+
+def test_an_empty_catalogue_answers_an_empty_list(engine, fakes) -> None:
+    model = replace(fakes.model(scorer=fakes.Scorer(num_items=0)), popular={})
+    assert ask(engine(model), fakes).items == ()
