@@ -68,6 +68,9 @@ def _typed(table: str, raw: pl.DataFrame, where: str) -> pl.DataFrame:
             f"{where}: table {table} lacks the column(s) {', '.join(missing)}; "
             f"it has {', '.join(raw.columns)}. Write them (null where not known) and run again"
         )
+    for name, dtype in wanted.items():
+        if dtype.is_integer() and raw.schema[name].is_float() and (raw[name] % 1 != 0).any():
+            raise DataError(f"{where}: table {table} has a column of the wrong type: {name} holds fractions")
     try:
         return raw.select(pl.col(name).cast(dtype, strict=True) for name, dtype in wanted.items())
     except pl.exceptions.PolarsError as error:

@@ -1,0 +1,181 @@
+"""Shared by all tests: where data lies, one torch thread, tables made by hand, and one small simulated log."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from recsys.config import RunConfig, parse_config
+from recsys.log import InteractionLog, business_day
+from recsys.schema import empty
+
+DAY = date(2026, 1, 5)
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+SHOP_DAYS = 6
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Two spinning torch threads stall each other on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Give the folder of the public data sets."""
+    folder = os.environ.get("RECSYS_DATA")
+    if not folder:
+        pytest.skip("RECSYS_DATA is not set: it names the folder of the public data sets")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.skip(f"RECSYS_DATA={folder} is not a folder")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Canonical tables made by hand: name only what a test is about."""
+
+    noon: datetime = NOON
+    day: date = DAY
+
+    def impressions(self, *rows: Mapping[str, object]) -> pl.DataFrame:
+        """Make impressions; by default user u, item i, shown at noon, position 1, no propensity."""
+        made = []
+        for number, row in enumerate(rows):
+            name = str(row.get("impression_id", f"r{number}:1"))
+            base = {
+                "impression_id": name, "request_id": name.split(":", maxsplit=1)[0], "user_id": "u", "item_id": "i",
+                "shown_at": NOON, "position": 1, "propensity": None, "propensity_kind": "unknown",
+                "explored": False, "sampled": False, "sampling_rate": 1.0,
+            }  # fmt: skip
+            made.append({**base, **row})
+        return _table("impressions", made)
+
+    def feedback(self, *rows: Mapping[str, object]) -> pl.DataFrame:
+        """Make feedback; by default a click of u on i at noon, received when it occurred, organic."""
+        made = []
+        for number, row in enumerate(rows):
+            base = {
+                "feedback_id": f"f{number}", "impression_id": None, "user_id": "u", "item_id": "i",
+                "kind": "click", "value": None, "occurred_at": NOON,
+            }  # fmt: skip
+            full = {**base, **row}
+            made.append({**full, "received_at": row.get("received_at", full["occurred_at"])})
+        return _table("feedback", made)
+
+    def items(self, *rows: Mapping[str, object]) -> pl.DataFrame:
+        """Make items; by default i of category c at price 100."""
+        base = {"item_id": "i", "title": None, "description": None, "category": "c", "price": 100}
+        return _table("items", [{**base, "available_from": None, "available_until": None, **r} for r in rows])
+
+    def users(self, *rows: Mapping[str, object]) -> pl.DataFrame:
+        """Make users; by default u."""
+        return _table("users", [{"user_id": "u", **r} for r in rows])
+
+    def write(self, log: InteractionLog, table: str, frame: pl.DataFrame) -> None:
+        """File events under their own UTC day; users and items under DAY."""
+        instants = {"impressions": "shown_at", "feedback": "received_at"}
+        if table in instants:
+            log.write_by_day(table, frame, business_day(instants[table], "UTC"))
+        else:
+            log.write(table, DAY, frame)
+
+
+def _table(name: str, rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    known = dict(empty(name).schema)
+    free = {k for row in rows for k in row if k not in known}
+    frame = pl.DataFrame(list(rows), schema_overrides=known, infer_schema_length=None)
+    return frame.select(*known, *sorted(free)) if rows else empty(name)
+
+
+@pytest.fixture(scope="session")
+def frames() -> Frames:
+    """Give makers of canonical tables."""
+    return Frames()
+
+
+TASKS: list[dict[str, Any]] = [
+    {"name": "click", "feedback": "click", "head": "binary", "window": "1h"},
+    {"name": "purchase", "feedback": "purchase", "reversal": "refund", "head": "binary", "window": "2h", "parent": "click"},
+    {"name": "rating", "feedback": "rating", "head": "regression", "window": "1d", "space": "observed", "weight": 0.3},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., RunConfig]:
+    """Give a maker of small configs: keyword arguments replace or extend whole sections."""
+
+    def make(**sections: Any) -> RunConfig:
+        base: dict[str, Any] = {
+            "task": TASKS,
+            "feature": [
+                {"name": "device", "entity": "context", "kind": "categorical", "dim": 4},
+                {"name": "country", "entity": "user", "kind": "categorical", "dim": 4},
+            ],
+            "features": {"history_length": 5, "text_dim": 6, "item_id_dim": 8, "user_id_dim": 6, "category_dim": 4},
+            "model": {
+                "head_hidden": 8, "tower_hidden": 16, "embedding_dim": 8, "attention_dim": 8,
+                "trunk": {"hidden": [16, 8], "num_experts": 3},
+            },
+            "training": {"batch_size": 256, "precision": "fp32"},
+            "retrieval": {"num_uniform": 32},
+        }  # fmt: skip
+        for name, value in sections.items():
+            merge = isinstance(value, dict) and isinstance(base.get(name), dict)
+            base[name] = {**base[name], **value} if merge else value
+        return parse_config(base, "test")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def config(make_config: Callable[..., RunConfig]) -> RunConfig:
+    """Give the small config."""
+    return make_config()
+
+
+@pytest.fixture(scope="session")
+def shop_log(tmp_path_factory: pytest.TempPathFactory) -> InteractionLog:
+    """Simulate six days of a tiny shop whose users come often and whose feedback is often late."""
+    from recsys.simulator.dials import ShopDials
+    from recsys.simulator.journal import write_log
+    from recsys.simulator.shop import Shop
+
+    dials = ShopDials(
+        users=25, items=100, days=SHOP_DAYS, requests_per_user_day=4.0, candidates=60, new_user_rate=0.05,
+        click_base=-3.0, purchase_base=-1.5, rated_clicks=0.4, refund_share=0.3, late_minutes=0.2, late_hours=0.1,
+        last_day=date(2026, 1, 30),
+    )  # fmt: skip
+    log = InteractionLog(tmp_path_factory.mktemp("shop") / "log")
+    for _ in write_log(Shop.from_seed(dials, 3), log):
+        pass
+    return log
+
+
+@pytest.fixture(scope="session")
+def shop_chain(
+    shop_log: InteractionLog, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> list[Any]:
+    """Build the tiny shop's day snapshots once."""
+    from features.build import build_snapshots
+    from recsys.stages import Stages
+
+    return build_snapshots(shop_log, date(2026, 1, 30), config, Stages(tmp_path_factory.mktemp("stages")))
+
+
+@pytest.fixture(scope="session")
+def at() -> Callable[..., datetime]:
+    """Give instants relative to noon of the test day: at(minutes=5)."""
+
+    def make(**delta: float) -> datetime:
+        return NOON + timedelta(**delta)
+
+    return make
