@@ -113,7 +113,9 @@ class TrainingConfig(_Section):
     epochs: int = Field(default=1, ge=1)
     """Passes over the data of a cold start; a warm night always makes one pass over its new days."""
     learning_rate: float = Field(default=2e-3, gt=0)
-    sparse_learning_rate: float = Field(default=0.05, gt=0)
+    warm_scale: float = Field(default=0.1, gt=0, le=1)
+    """A warm start and `finalise` use this share of the learning rate, without warm-up or decay."""
+    sparse_learning_rate: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     seed: int = 0
     balancing: str = "fixed"

@@ -124,7 +124,8 @@ def learn(
         build_balancer(config.training.balancing, weights),
         config.tasks,
         FitSettings(
-            learning_rate=config.training.learning_rate,
+            learning_rate=config.training.learning_rate * (config.training.warm_scale if previous else 1.0),
+            constant=previous is not None,
             weight_decay=config.training.weight_decay,
             retrieval_task=retrieval.name if retrieval else None,
             temperature=config.retrieval.temperature,

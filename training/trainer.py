@@ -46,6 +46,8 @@ class FitSettings:
     temperature: float
     total_steps: int
     warmup_steps: int = 0
+    constant: bool = False
+    """Keep the learning rate as it is: weights that are continued are near their optimum already."""
     bf16: bool = False
     """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
 
@@ -159,7 +161,9 @@ def ahead(items: Iterable[T], depth: int = 4) -> Iterator[T]:
 
 
 def _schedule(step: int, settings: FitSettings) -> float:
-    """Warm up linearly, then decay linearly to a tenth."""
+    """Warm up linearly, then decay linearly to a tenth; a continuation stays at its one small rate."""
+    if settings.constant:
+        return 1.0
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(1, settings.total_steps - settings.warmup_steps)
