@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict
 
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
@@ -20,36 +19,14 @@ from training.evaluate_audience import Audience, find_audience
 from training.evaluate_leaks import LeakCheck
 from training.evaluate_lists import ranked_lists
 from training.evaluate_metrics import HeadMetrics, head_metrics
-from training.evaluate_ranking import RankingMetrics, ranking_metrics, score_lists
+from training.evaluate_ranking import ranking_metrics, score_lists
+from training.evaluate_report import EvalReport, EvalTable
 from training.predict import BundlePredictor
 
 Judge = Mapping[str, Sequence[int]]
 """Task -> the period indices of the chain it is judged on."""
 Progress = Callable[[int, int], None]
 _KEPT = ("impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "sampled")
-
-
-class EvalTable(BaseModel):
-    """The figures of one system: per head, and as ranked lists."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    heads: dict[str, HeadMetrics]
-    ranking: RankingMetrics
-    notes: tuple[str, ...] = ()
-    """What a reader must know of this system: rows it was fitted on, what it leaves out."""
-
-
-class EvalReport(EvalTable):
-    """What a bundle is worth on given periods, with the leak check first."""
-
-    version: str
-    days: tuple[date, ...]
-    as_of: datetime
-    leaks: LeakCheck
-    warnings: tuple[str, ...]
-    by_day: dict[date, dict[str, HeadMetrics]]
-    baselines: dict[str, EvalTable] = {}
 
 
 def evaluate(
@@ -92,7 +69,7 @@ def evaluate(
         heads=heads_of(rows, config.tasks),
         by_day={key[0]: heads_of(part, config.tasks) for key, part in sorted(_by_day(rows).items())},
         ranking=ranking,
-        baselines=_baselines(predictor, chain, rows, audiences, as_of, seed, lightgbm) if baselines else {},
+        baselines=_baselines(predictor, chain, rows, audiences, seed, lightgbm) if baselines else {},
     )
 
 
@@ -102,8 +79,8 @@ def score_rows(
     """Predict every impression of the judged periods.
 
     Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
-    sampling rate), user_past and item_past (impressions before the period), and per task `label_<task>` (null:
-    not known, or not judged on this period) and `prediction_<task>`.
+    sampling rate), user_past and item_past (impressions before the period), and per task `label_<task>` (null
+    when not known, or not judged on this period) and `prediction_<task>`.
     """
     tasks = predictor.bundle.config.tasks
     wanted = sorted({i for periods in judge.values() for i in periods})
@@ -194,8 +171,8 @@ def _by_day(rows: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
 def _require_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> None:
     if not any(rows[task.label].count() for task in tasks):
         raise DataError(
-            f"none of the {rows.height} impressions has a label: their windows are still open at the last day that "
-            "is read, or the days are empty; choose earlier days"
+            f"none of the {rows.height} impressions has a label: their windows are still open at the last "
+            "day that is read, or the days are empty; choose earlier days"
         )
 
 
@@ -204,16 +181,12 @@ def _baselines(
     chain: Sequence[DaySnapshot],
     rows: pl.DataFrame,
     audiences: Sequence[Audience],
-    as_of: datetime,
     seed: int,
     lightgbm: bool,
 ) -> dict[str, EvalTable]:
     from training.baselines import evaluate_baselines
 
-    tables: dict[str, EvalTable] = evaluate_baselines(
-        predictor, chain, rows, audiences, as_of, seed=seed, lightgbm=lightgbm
-    )
-    return tables
+    return evaluate_baselines(predictor, chain, rows, audiences, seed=seed, lightgbm=lightgbm)
 
 
 class _Steps:

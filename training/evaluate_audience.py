@@ -1,8 +1,8 @@
 """Who gets a ranked list on a period, from which catalogue, and what would have been right.
 
 A user is in the audience with feedback before the period (a past) and a positive label of the retrieval task
-in it. Their state is that of the period's start: nothing of the period itself is known but the context of their
-first request. The catalogue is every item available at some moment of the period, never a sample.
+in it. Their state is that of the period's start: nothing of the period itself is known but the context of
+their first request. The catalogue is every item available at some moment of the period, never a sample.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ class Audience:
     hidden: tuple[np.ndarray, np.ndarray]
     """(user, item) pairs that may not be listed: what the policy would not show again."""
     offsets: np.ndarray
-    """User u's relevant item rows are codes[offsets[u] : offsets[u + 1]]; one past the catalogue is not in it."""
+    """User u's relevant item rows are codes[offsets[u] : offsets[u + 1]]; unknown items lie past I."""
     codes: np.ndarray
 
     @property

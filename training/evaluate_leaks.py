@@ -36,7 +36,8 @@ class LeakCheck(BaseModel):
         if self.overlaps_training:
             found.append(
                 f"overlaps training: the bundle learnt from days up to {self.trained_until}, so its "
-                f"figures on {_span(self.overlaps_training)} are no evidence; score days after {self.trained_until}"
+                f"figures on {_span(self.overlaps_training)} are no evidence; score days after "
+                f"{self.trained_until}"
             )
         if self.overlaps_calibration:
             found.append(

@@ -1,0 +1,157 @@
+"""Simple systems on the same rows and the same lists: a model that does not beat them is not worth serving.
+
+    popular         feedback of the task the item has had in its life
+    recent_popular  the same over the last 7 days
+    item_rate       mean label of the item's earlier impressions, shrunk to the overall one
+    item_knn        cosine similarity to the user's earlier positives
+    global_mean, item_mean   regression heads: the overall mean, and the item's, shrunk to it
+    logistic_regression (ridge for regression), lightgbm   on the model's own features; `baselines_fitted`
+
+Counts are as of the snapshot before the scored period, like the model's features. Popularity and kNN order
+rows and lists but are no probabilities: they have AUC and GAUC only.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+
+from features.build import period_end
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.baselines_counts import SHRINKAGE, item_counts, item_rates, positives, share
+from training.baselines_fitted import fit_and_score
+from training.baselines_knn import ItemKnn
+from training.evaluate_audience import NDCG_AT, RECALL_AT, Audience
+from training.evaluate_lists import Lists, top_places
+from training.evaluate_metrics import head_metrics
+from training.evaluate_ranking import RankingMetrics, ranking_metrics, score_lists
+from training.evaluate_report import EvalTable
+from training.predict import BundlePredictor
+
+BINARY = ("popular", "recent_popular", "item_rate", "item_knn")
+REGRESSION = ("global_mean", "item_mean")
+LISTED = ("popular", "recent_popular", "item_knn")
+_USERS_AT_ONCE = 512
+
+
+def evaluate_baselines(
+    predictor: BundlePredictor,
+    chain: Sequence[DaySnapshot],
+    rows: pl.DataFrame,
+    audiences: Sequence[Audience],
+    *,
+    seed: int,
+    lightgbm: bool,
+) -> dict[str, EvalTable]:
+    """Score every simple system on the model's rows (of `score_rows`) and on its users' lists.
+
+    Raises: ConfigError when lightgbm is asked for and not installed.
+    """
+    tasks = predictor.bundle.config.tasks
+    timezone = predictor.bundle.config.timezone
+    scored = pl.concat(
+        [
+            _count_scores(chain, i, part, tasks, period_end(chain[i - 1].day, timezone))
+            for i, part in _periods(chain, rows)
+        ]
+    )
+    lists = _lists(predictor, chain, audiences)
+    tables = {}
+    for name in (*BINARY, *REGRESSION):
+        probability = name not in LISTED
+        heads = {
+            task.name: head_metrics(task, scored, f"{name}_{task.name}", probability=probability)
+            for task in tasks
+            if f"{name}_{task.name}" in scored.columns
+        }
+        if heads:
+            tables[name] = EvalTable(heads=heads, ranking=lists.get(name))
+    return tables | fit_and_score(predictor, chain, rows, seed=seed, lightgbm=lightgbm)
+
+
+def _periods(chain: Sequence[DaySnapshot], rows: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
+    index = {snapshot.day: i for i, snapshot in enumerate(chain)}
+    parts = rows.partition_by("date", as_dict=True, maintain_order=True)
+    # The first period of a log has nothing before it to count.
+    return [(index[key[0]], part) for key, part in sorted(parts.items()) if index[key[0]]]
+
+
+def _count_scores(
+    chain: Sequence[DaySnapshot], i: int, rows: pl.DataFrame, tasks: Sequence[TaskSpec], as_of: datetime
+) -> pl.DataFrame:
+    counts = item_counts(chain, i)
+    rates, priors = item_rates(chain, i, tasks, as_of)
+    known = (
+        rows.join(counts, on="item_id", how="left", maintain_order="left")
+        .with_columns(pl.col(counts.columns[1:]).fill_null(0))
+        .join(rates, on="item_id", how="left", maintain_order="left")
+    )
+    scores: dict[str, pl.Expr | pl.Series] = {}
+    for task in tasks:
+        scores |= _popularity(task) if task.is_binary else _means(task, counts)
+        if task.is_binary:
+            scores[f"item_rate_{task.name}"] = pl.col(f"rate_{task.name}").fill_null(priors[task.name])
+            knn = ItemKnn(positives(chain, i, task))
+            scores[f"item_knn_{task.name}"] = pl.Series(knn.of_pairs(rows["user_id"], rows["item_id"]))
+    return known.select(
+        "user_id", "weight", *(t.label for t in tasks), *(value.alias(name) for name, value in scores.items())
+    )
+
+
+def _popularity(task: TaskSpec) -> dict[str, pl.Expr | pl.Series]:
+    return {
+        f"popular_{task.name}": pl.col(f"{task.name}_count").cast(pl.Float64),
+        f"recent_popular_{task.name}": pl.col(f"recent_{task.name}_count").cast(pl.Float64),
+    }
+
+
+def _means(task: TaskSpec, counts: pl.DataFrame) -> dict[str, pl.Expr | pl.Series]:
+    count, halves = f"{task.name}_count", f"{task.name}_halves"
+    mean = share(0.5 * _total(counts, halves), _total(counts, count), (task.low + task.high) / 2)
+    of_item = (0.5 * pl.col(halves) + SHRINKAGE * mean) / (pl.col(count) + SHRINKAGE)
+    return {f"global_mean_{task.name}": pl.lit(mean), f"item_mean_{task.name}": of_item}
+
+
+def _total(counts: pl.DataFrame, column: str) -> float:
+    return float(counts[column].sum())
+
+
+def _lists(
+    predictor: BundlePredictor, chain: Sequence[DaySnapshot], audiences: Sequence[Audience]
+) -> dict[str, RankingMetrics]:
+    task = predictor.bundle.config.retrieval_task
+    if task is None or not audiences:
+        return {}
+    index = {snapshot.day: i for i, snapshot in enumerate(chain)}
+    scored = {
+        name: ranking_metrics([score_lists(a, _list(name, a, chain, index[a.day], task)) for a in audiences])
+        for name in LISTED
+    }
+    return scored
+
+
+def _list(name: str, audience: Audience, chain: Sequence[DaySnapshot], i: int, task: TaskSpec) -> Lists:
+    score = _list_scores(name, audience, chain, i, task)
+    users = audience.requests["user_id"]
+    parts = []
+    for start in range(0, audience.num_users, _USERS_AT_ONCE):
+        part = slice(start, min(start + _USERS_AT_ONCE, audience.num_users))
+        parts.append(top_places(score(users[part]), audience.allowed(part), RECALL_AT))
+    retrieved = np.concatenate(parts)
+    return Lists(retrieved=retrieved, ranked=retrieved[:, :NDCG_AT])
+
+
+def _list_scores(
+    name: str, audience: Audience, chain: Sequence[DaySnapshot], i: int, task: TaskSpec
+) -> Callable[[pl.Series], np.ndarray]:
+    """Give the function users [U] -> scores [U, I]."""
+    items = audience.catalogue["item_id"]
+    if name == "item_knn":
+        knn = ItemKnn(positives(chain, i, task))
+        return lambda users: knn.of_lists(users, items)
+    column = f"{task.name}_count" if name == "popular" else f"recent_{task.name}_count"
+    counts = items.to_frame().join(item_counts(chain, i), on="item_id", how="left", maintain_order="left")
+    values = counts[column].fill_null(0).cast(pl.Float64).to_numpy()
+    return lambda users: np.broadcast_to(values, (users.len(), values.size))

@@ -1,0 +1,140 @@
+"""The model's own features as one flat table, for models that know no embeddings: numbers, text, one-hot ids.
+
+The same shards and the same encoder as the model: what a baseline lacks is the history and the shared trunk.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from features.build import period_end
+from recsys.config import Entity
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.data import Shard, label_days
+from training.night import lag
+from training.predict import BundlePredictor
+
+_ENTITIES: tuple[Entity, ...] = ("user", "item", "context")
+MAX_ROWS = 200_000
+"""Training rows per head; more are sampled down, seeded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """Rows [N] of flat features."""
+
+    numbers: np.ndarray
+    """float32 [N, F]: user, item and context numbers and the item's text."""
+    ids: np.ndarray
+    """int64 [N, C]."""
+    sizes: tuple[int, ...]
+    """Numbers in each id column's vocabulary [C]."""
+
+    def take(self, rows: np.ndarray) -> "Design":
+        """Select rows."""
+        return Design(numbers=self.numbers[rows], ids=self.ids[rows], sizes=self.sizes)
+
+    def sparse(self, mean: np.ndarray, std: np.ndarray) -> Any:
+        """Give standardised numbers and one-hot ids as one CSR matrix, float32."""
+        from scipy import sparse
+
+        starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        num_rows, num_ids = self.ids.shape
+        columns = (self.ids + starts[:-1]).ravel()
+        ones = np.ones(columns.size, np.float32)
+        one_hot = sparse.csr_matrix(
+            (ones, columns, np.arange(0, columns.size + 1, num_ids)), (num_rows, int(starts[-1]))
+        )
+        return sparse.hstack([sparse.csr_matrix((self.numbers - mean) / std), one_hot], format="csr")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One task's training rows: features, labels and weights [N], and the period each row is of."""
+
+    design: Design
+    label: np.ndarray
+    weight: np.ndarray
+    period: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Sample":
+        """Select rows."""
+        return Sample(
+            design=self.design.take(rows),
+            label=self.label[rows],
+            weight=self.weight[rows],
+            period=self.period[rows],
+        )
+
+
+def design_of(shard: Shard, predictor: BundlePredictor, rows: np.ndarray) -> Design:
+    """Flatten some rows of a shard."""
+    features, vocabularies = predictor.encoder.features, predictor.encoder.state.vocabularies
+    user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
+    context = shard.contexts.take(rows)
+    names = [f.vocabulary for entity in _ENTITIES for f in features.categorical_of(entity)]
+    return Design(
+        numbers=np.concatenate([user.numbers, item.numbers, context.numbers, item.text], axis=1),
+        ids=np.concatenate([user.ids, item.ids, context.ids], axis=1),
+        sizes=tuple(vocabularies[name].size for name in names),
+    )
+
+
+def training_sample(
+    predictor: BundlePredictor, chain: Sequence[DaySnapshot], task: TaskSpec, seed: int
+) -> Sample | None:
+    """Gather a task's labelled rows of the periods its bundle learnt from; None without any.
+
+    Labels are what was known at the end of the bundle's own night.
+    """
+    bundle = predictor.bundle
+    periods = learnt_periods(predictor, chain, task)
+    if not periods:
+        return None
+    as_of = period_end(date.fromisoformat(bundle.manifest.date), bundle.config.timezone)
+    labels, _ = label_days(chain, bundle.config.tasks, as_of, [chain[i].day for i in periods])
+    known = {i: labels[chain[i].day][task.label].is_not_null() for i in periods}
+    total = sum(int(k.sum()) for k in known.values())
+    rng = np.random.default_rng([seed, len(periods)])
+    parts = []
+    for i in periods:
+        rows = np.flatnonzero(known[i].to_numpy())
+        chosen = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
+        if chosen.size:
+            shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels[chain[i].day], [task])
+            parts.append(_part(shard, predictor, chosen, task, i))
+    return _concat(parts) if parts else None
+
+
+def learnt_periods(predictor: BundlePredictor, chain: Sequence[DaySnapshot], task: TaskSpec) -> list[int]:
+    """List the periods of a chain that a bundle's head has learnt from, through all its warm starts."""
+    manifest, config = predictor.bundle.manifest, predictor.bundle.config
+    night = sum(snapshot.day <= date.fromisoformat(manifest.date) for snapshot in chain) - 1
+    last = night - lag(task, config) - (0 if manifest.finalised else 2)
+    return [i for i in range(max(0, last + 1 - config.training.max_days), last + 1) if i < len(chain)]
+
+
+def _part(shard: Shard, predictor: BundlePredictor, rows: np.ndarray, task: TaskSpec, i: int) -> Sample:
+    return Sample(
+        design=design_of(shard, predictor, rows),
+        label=shard.labels[task.name][rows],
+        weight=shard.weight[rows],
+        period=np.full(rows.size, i),
+    )
+
+
+def _concat(parts: Sequence[Sample]) -> Sample:
+    return Sample(
+        design=Design(
+            numbers=np.concatenate([p.design.numbers for p in parts]),
+            ids=np.concatenate([p.design.ids for p in parts]),
+            sizes=parts[0].design.sizes,
+        ),
+        label=np.concatenate([p.label for p in parts]),
+        weight=np.concatenate([p.weight for p in parts]),
+        period=np.concatenate([p.period for p in parts]),
+    )

@@ -1,0 +1,203 @@
+"""Baselines that are fitted: a linear model per head, and LightGBM on request, on the model's own features.
+
+Both learn from the periods the bundle learnt from. How strongly they are held back (the penalty, the number
+of trees) is chosen on the last of these, then they are fitted on all.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys.errors import ConfigError
+from recsys.metrics.pointwise import log_loss, rmse
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.baselines_design import Design, Sample, design_of, training_sample
+from training.evaluate_metrics import HeadMetrics, head_metrics
+from training.evaluate_report import EvalTable
+from training.predict import BundlePredictor
+
+PENALTIES = (1000.0, 100.0, 10.0)
+"""Inverse prior variances of the coefficients that are tried."""
+CHOOSE_ROWS = 40_000
+MAX_ITERATIONS = 300
+MAX_TREES = 600
+MAX_CATEGORIES = 1_000
+"""LightGBM gets id columns with at most so many values; a tree cannot use the ids of users and items."""
+
+Predict = Callable[[Design], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted baseline of one head and how it was fitted."""
+
+    predict: Predict
+    note: str
+
+
+def fit_and_score(
+    predictor: BundlePredictor, chain: Sequence[DaySnapshot], rows: pl.DataFrame, *, seed: int, lightgbm: bool
+) -> dict[str, EvalTable]:
+    """Fit per head and measure on the rows of `score_rows`.
+
+    Raises: ConfigError when lightgbm is asked for and not installed.
+    """
+    fitters: dict[str, Callable[[TaskSpec, Sample, int], Fitted]] = {"logistic_regression": _fit_linear}
+    if lightgbm:
+        _require_lightgbm()
+        fitters["lightgbm"] = _fit_lightgbm
+    heads: dict[str, dict[str, HeadMetrics]] = {name: {} for name in fitters}
+    notes: dict[str, list[str]] = {name: [] for name in fitters}
+    for task in predictor.bundle.config.tasks:
+        sample = training_sample(predictor, chain, task, seed)
+        if sample is None or np.unique(sample.label).size < 2:
+            continue
+        fitted = {name: fit(task, sample, seed) for name, fit in fitters.items()}
+        scored = _score(predictor, chain, rows, {name: f.predict for name, f in fitted.items()}, task)
+        for name, one in fitted.items():
+            heads[name][task.name] = head_metrics(task, scored, name)
+            notes[name].append(f"{task.name}: {one.note}")
+    return {
+        name: EvalTable(heads=found, ranking=None, notes=tuple(notes[name]))
+        for name, found in heads.items()
+        if found
+    }
+
+
+def held_out(sample: Sample, seed: int) -> np.ndarray:
+    """Mark the rows that choose a setting: the last period, or a tenth when there is one period only."""
+    last: np.ndarray = sample.period == sample.period.max()
+    if last.all():
+        last = np.random.default_rng(seed).random(last.size) < 0.1
+    return last
+
+
+def _score(
+    predictor: BundlePredictor,
+    chain: Sequence[DaySnapshot],
+    rows: pl.DataFrame,
+    predict: dict[str, Predict],
+    task: TaskSpec,
+) -> pl.DataFrame:
+    """Predict the rows again, period by period, in their order."""
+    index = {snapshot.day: i for i, snapshot in enumerate(chain)}
+    parts = []
+    for key, part in sorted(rows.partition_by("date", as_dict=True, maintain_order=True).items()):
+        i = index[key[0]]
+        labels = part.select("impression_id", task.label)
+        shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels, [task])
+        design = design_of(shard, predictor, np.arange(shard.size))
+        columns = {name: f(design) for name, f in predict.items()}
+        parts.append(part.select("user_id", "weight", task.label).hstack(pl.DataFrame(columns)))
+    return pl.concat(parts)
+
+
+def _fit_linear(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
+    """Fit a logistic or ridge regression on standardised numbers and one-hot ids."""
+    mean = sample.design.numbers.mean(axis=0)
+    std = sample.design.numbers.std(axis=0) + 1e-6
+    out = held_out(sample, seed)
+    known, unknown = _some(sample.take(~out), seed), _some(sample.take(out), seed)
+    losses = {}
+    for penalty in PENALTIES:
+        predict, _ = _linear(task, known, penalty, mean, std)
+        losses[penalty] = _loss(task, unknown, predict(unknown.design))
+    penalty = min(losses, key=lambda p: losses[p])
+    predict, note = _linear(task, sample, penalty, mean, std)
+    kind = "logistic" if task.is_binary else "ridge"
+    return Fitted(predict, f"{kind}, {sample.label.size} rows, penalty {penalty:g}, {note}")
+
+
+def _linear(
+    task: TaskSpec, sample: Sample, penalty: float, mean: np.ndarray, std: np.ndarray
+) -> tuple[Predict, str]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    matrix = sample.design.sparse(mean, std)
+    model: Any = (
+        LogisticRegression(C=1 / penalty, max_iter=MAX_ITERATIONS)
+        if task.is_binary
+        else Ridge(alpha=penalty, solver="sparse_cg", max_iter=MAX_ITERATIONS)
+    )
+    with warnings.catch_warnings():
+        # Said in the note instead.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(matrix, sample.label, sample.weight)
+    steps = 0 if model.n_iter_ is None else int(np.max(model.n_iter_))
+    note = f"{steps} iterations" if steps else "conjugate gradients"
+    if steps >= MAX_ITERATIONS:
+        note += " (the limit: not converged)"
+
+    def predict(design: Design) -> np.ndarray:
+        found: np.ndarray = (
+            model.predict_proba(design.sparse(mean, std))[:, 1]
+            if task.is_binary
+            else np.clip(model.predict(design.sparse(mean, std)), task.low, task.high)
+        )
+        return found.astype(np.float64)
+
+    return predict, note
+
+
+def _fit_lightgbm(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
+    """Fit gradient-boosted trees; their number is chosen on the held-out rows."""
+    import lightgbm
+
+    small = np.array([size <= MAX_CATEGORIES for size in sample.design.sizes])
+    first = sample.design.numbers.shape[1]
+    categories = list(range(first, first + int(small.sum())))
+    settings = {
+        "objective": "binary" if task.is_binary else "regression",
+        "learning_rate": 0.05,
+        "num_leaves": 63,
+        "min_data_in_leaf": 100,
+        "feature_fraction": 0.6,
+        "num_threads": 1,
+        "deterministic": True,
+        "seed": seed,
+        "verbosity": -1,
+    }
+
+    def matrix(design: Design) -> np.ndarray:
+        return np.concatenate([design.numbers, design.ids[:, small].astype(np.float32)], axis=1)
+
+    def data(rows: Sample) -> Any:
+        return lightgbm.Dataset(
+            matrix(rows.design), rows.label, weight=rows.weight, categorical_feature=categories
+        )
+
+    out = held_out(sample, seed)
+    stop = lightgbm.early_stopping(30, verbose=False)
+    tried = lightgbm.train(
+        settings, data(sample.take(~out)), MAX_TREES, valid_sets=[data(sample.take(out))], callbacks=[stop]
+    )
+    trees = max(1, tried.best_iteration)
+    model: Any = lightgbm.train(settings, data(sample), trees)
+    return Fitted(lambda design: model.predict(matrix(design)), f"{sample.label.size} rows, {trees} trees")
+
+
+def _some(sample: Sample, seed: int) -> Sample:
+    if sample.label.size <= CHOOSE_ROWS:
+        return sample
+    rows = np.random.default_rng(seed).choice(sample.label.size, CHOOSE_ROWS, replace=False)
+    return sample.take(np.sort(rows))
+
+
+def _loss(task: TaskSpec, sample: Sample, prediction: np.ndarray) -> float:
+    measure = log_loss if task.is_binary else rmse
+    return measure(sample.label, prediction, sample.weight)
+
+
+def _require_lightgbm() -> None:
+    try:
+        import lightgbm  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "--lightgbm needs the package lightgbm; install it with `pip install 'recsys-mtl[bench]'`"
+        ) from error

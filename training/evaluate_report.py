@@ -1,0 +1,38 @@
+"""EvalReport: what a bundle is worth on given periods, as JSON on disk; simple systems stand beside it."""
+
+from datetime import date, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from training.evaluate_leaks import LeakCheck
+from training.evaluate_metrics import HeadMetrics
+from training.evaluate_ranking import RankingMetrics
+
+
+class EvalTable(BaseModel):
+    """The figures of one system: per head, and as ranked lists."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heads: dict[str, HeadMetrics]
+    ranking: RankingMetrics | None
+    """None for a system that makes no lists."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of this system: rows it was fitted on, what it leaves out."""
+
+
+class EvalReport(BaseModel):
+    """What a bundle is worth, with the leak check first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    days: tuple[date, ...]
+    as_of: datetime
+    """Labels are what was known then."""
+    leaks: LeakCheck
+    warnings: tuple[str, ...]
+    heads: dict[str, HeadMetrics]
+    by_day: dict[date, dict[str, HeadMetrics]]
+    ranking: RankingMetrics
+    baselines: dict[str, EvalTable] = {}
