@@ -93,7 +93,7 @@ class ModelConfig(_Section):
 class RetrievalConfig(_Section):
     """The two towers' own loss, and the index built from them."""
 
-    weight: float = Field(default=0.2, ge=0.0)
+    weight: float = Field(default=0.5, ge=0.0)
     task: str | None = None
     """The binary task whose positives are retrieved; default: the first binary task."""
     temperature: float = Field(default=0.1, gt=0.0)

@@ -108,6 +108,9 @@ class Ranker(nn.Module):
         self.item_tower = nn.Sequential(
             mlp(num_item_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
         )
+        # A linear path beside each tower: what matrix factorisation would learn needs no hidden layer.
+        self.user_factor = nn.Linear(self._user_id_dim() + a, config.embedding_dim, bias=False)
+        self.item_factor = nn.Linear(item_dim, config.embedding_dim, bias=False)
         self.project_id = nn.Linear(self._user_id_dim() or item_dim, item_dim, bias=False)
         num_trunk_in = (
             self.num_user_in + num_item_in + num_context + 2 * a + config.embedding_dim + item_dim + 3
@@ -154,10 +157,12 @@ class Ranker(nn.Module):
         summary_BA = _pool(self.event_score(keys_BLA).squeeze(-1), values_BLA, mask_BL)
         ids = self.looked_up(batch, rows, "user")
         input_BI = torch.cat([*ids, batch.user_numbers_BF, summary_BA], dim=1)
+        own_id = ids[:1] if self._user_id_dim() else []
         id_BD = ids[0] if self._user_id_dim() else torch.zeros(batch.size, self.project_id.in_features)
+        tower_BD = self.user_tower(input_BI) + self.user_factor(torch.cat([*own_id, summary_BA], dim=1))
         return UserSide(
             input_BI,
-            functional.normalize(self.user_tower(input_BI), dim=1),
+            functional.normalize(tower_BD, dim=1),
             keys_BLA,
             values_BLA,
             mask_BL,
@@ -168,7 +173,7 @@ class Ranker(nn.Module):
         """Encode items from their looked-up rows (item_id first), numbers and text."""
         own_BD = self._item_row(ids[0], text_BT)
         input_BI = torch.cat([own_BD, *ids[1:], numbers_BF], dim=1)
-        embedding_BD = functional.normalize(self.item_tower(input_BI), dim=1)
+        embedding_BD = functional.normalize(self.item_tower(input_BI) + self.item_factor(own_BD), dim=1)
         return ItemSide(input_BI, embedding_BD, self.query(own_BD), own_BD)
 
     def context(self, ids: Sequence[Tensor], numbers_BF: Tensor) -> Tensor:
