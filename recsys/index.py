@@ -81,14 +81,16 @@ class ItemIndex:
         return cls(index, embeddings_ID)
 
     def _approximate(self, vector_D: np.ndarray, k: int, allowed_I: np.ndarray | None) -> np.ndarray:
-        parameters = None
+        selector, share = None, 1.0
         if allowed_I is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed_I, bitorder="little"))
-            parameters = (
-                faiss.SearchParameters(sel=selector)
-                if self.kind == "exact"
-                else faiss.SearchParametersHNSW(sel=selector, efSearch=max(64, 2 * k))
-            )
+            share = allowed_I.mean()
+        parameters = (
+            faiss.SearchParameters(sel=selector)
+            if self.kind == "exact"
+            # The beam holds forbidden items too: it must be as much wider as they are more.
+            else faiss.SearchParametersHNSW(sel=selector, efSearch=int(max(64, 2 * k) / share))
+        )
         _, rows = self.index.search(np.ascontiguousarray(vector_D[None], np.float32), k, params=parameters)
         found: np.ndarray = rows[0][rows[0] >= 0]
         return found

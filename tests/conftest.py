@@ -1,4 +1,4 @@
-"""Shared by all tests: where data lies, one torch thread, tables made by hand, and one small simulated log."""
+"""Shared by all tests: where data lies, one torch thread, tables made by hand, a small simulated log."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -52,10 +52,18 @@ class Frames:
         for number, row in enumerate(rows):
             name = str(row.get("impression_id", f"r{number}:1"))
             base = {
-                "impression_id": name, "request_id": name.split(":", maxsplit=1)[0], "user_id": "u", "item_id": "i",
-                "shown_at": NOON, "position": 1, "propensity": None, "propensity_kind": "unknown",
-                "explored": False, "sampled": False, "sampling_rate": 1.0,
-            }  # fmt: skip
+                "impression_id": name,
+                "request_id": name.split(":", maxsplit=1)[0],
+                "user_id": "u",
+                "item_id": "i",
+                "shown_at": NOON,
+                "position": 1,
+                "propensity": None,
+                "propensity_kind": "unknown",
+                "explored": False,
+                "sampled": False,
+                "sampling_rate": 1.0,
+            }
             made.append({**base, **row})
         return _table("impressions", made)
 
@@ -104,9 +112,23 @@ def frames() -> Frames:
 
 TASKS: list[dict[str, Any]] = [
     {"name": "click", "feedback": "click", "head": "binary", "window": "1h"},
-    {"name": "purchase", "feedback": "purchase", "reversal": "refund", "head": "binary", "window": "2h", "parent": "click"},
-    {"name": "rating", "feedback": "rating", "head": "regression", "window": "1d", "space": "observed", "weight": 0.3},
-]  # fmt: skip
+    {
+        "name": "purchase",
+        "feedback": "purchase",
+        "reversal": "refund",
+        "head": "binary",
+        "window": "2h",
+        "parent": "click",
+    },
+    {
+        "name": "rating",
+        "feedback": "rating",
+        "head": "regression",
+        "window": "1d",
+        "space": "observed",
+        "weight": 0.3,
+    },
+]
 
 
 @pytest.fixture(scope="session")
@@ -120,14 +142,23 @@ def make_config() -> Callable[..., RunConfig]:
                 {"name": "device", "entity": "context", "kind": "categorical", "dim": 4},
                 {"name": "country", "entity": "user", "kind": "categorical", "dim": 4},
             ],
-            "features": {"history_length": 5, "text_dim": 6, "item_id_dim": 8, "user_id_dim": 6, "category_dim": 4},
+            "features": {
+                "history_length": 5,
+                "text_dim": 6,
+                "item_id_dim": 8,
+                "user_id_dim": 6,
+                "category_dim": 4,
+            },
             "model": {
-                "head_hidden": 8, "tower_hidden": 16, "embedding_dim": 8, "attention_dim": 8,
+                "head_hidden": 8,
+                "tower_hidden": 16,
+                "embedding_dim": 8,
+                "attention_dim": 8,
                 "trunk": {"hidden": [16, 8], "num_experts": 3},
             },
             "training": {"batch_size": 256, "precision": "fp32"},
             "retrieval": {"num_uniform": 32},
-        }  # fmt: skip
+        }
         for name, value in sections.items():
             merge = isinstance(value, dict) and isinstance(base.get(name), dict)
             base[name] = {**base[name], **value} if merge else value
@@ -150,10 +181,20 @@ def shop_log(tmp_path_factory: pytest.TempPathFactory) -> InteractionLog:
     from recsys.simulator.shop import Shop
 
     dials = ShopDials(
-        users=25, items=100, days=SHOP_DAYS, requests_per_user_day=4.0, candidates=60, new_user_rate=0.05,
-        click_base=-3.0, purchase_base=-1.5, rated_clicks=0.4, refund_share=0.3, late_minutes=0.2, late_hours=0.1,
+        users=25,
+        items=100,
+        days=SHOP_DAYS,
+        requests_per_user_day=4.0,
+        candidates=60,
+        new_user_rate=0.05,
+        click_base=-3.0,
+        purchase_base=-1.5,
+        rated_clicks=0.4,
+        refund_share=0.3,
+        late_minutes=0.2,
+        late_hours=0.1,
         last_day=date(2026, 1, 30),
-    )  # fmt: skip
+    )
     log = InteractionLog(tmp_path_factory.mktemp("shop") / "log")
     for _ in write_log(Shop.from_seed(dials, 3), log):
         pass
@@ -179,3 +220,32 @@ def at() -> Callable[..., datetime]:
         return NOON + timedelta(**delta)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def learnt(shop_chain: list[Any], config: RunConfig) -> Any:
+    """Learn the tiny shop's first four days once."""
+    from features.build import period_end
+    from training.learn import learn
+
+    periods = {t.name: (0, 3) for t in config.tasks}
+    return learn(shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"), None, 1)
+
+
+@pytest.fixture(scope="session")
+def sealed(
+    shop_chain: list[Any], learnt: Any, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Seal a bundle of the fifth day, with golden requests; give its folder, which no test may change."""
+    from recsys.calibration import Affine, Platt
+    from recsys.registry import Registry
+    from training.publish import seal
+
+    registry = Registry(tmp_path_factory.mktemp("runs"))
+    calibration: dict[str, Any] = {
+        "click": Platt(a=0.9, b=-0.1),
+        "purchase": Platt(a=1.1, b=0.2),
+        "rating": Affine(scale=1.0, offset=0.1, low=1, high=5),
+    }
+    version = seal(registry, learnt, calibration, config, shop_chain[4], None, finalised=False)
+    return registry.require(version)

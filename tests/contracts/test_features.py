@@ -178,8 +178,17 @@ def test_feedback_received_later_never_changes_an_answer(sides):
     edge = at_ms - 1000 * sides.config.features.ingestion_lag
     for number, received in enumerate((edge, edge + 1, at_ms, at_ms + 10**8)):
         sides.online.store.append(
-            [Event(feedback_id=f"later{number}", user_id=user, item_id="i000001", kind="click", value=None, received_at_ms=received)]
-        )  # fmt: skip
+            [
+                Event(
+                    feedback_id=f"later{number}",
+                    user_id=user,
+                    item_id="i000001",
+                    kind="click",
+                    value=None,
+                    received_at_ms=received,
+                )
+            ]
+        )
     after = sides.online.user(user, at_ms).inputs
     np.testing.assert_array_equal(before.history_items, after.history_items)
     np.testing.assert_array_equal(before.history_ages, after.history_ages)

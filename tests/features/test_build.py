@@ -13,9 +13,18 @@ from recsys.log import InteractionLog
 from recsys.stages import Stages
 
 TABLES = (
-    "users", "items", "tail", "user_tile", "item_tile", "user_lifetime", "item_lifetime", "examples", "events",
-    "new_items", "feedback",
-)  # fmt: skip
+    "users",
+    "items",
+    "tail",
+    "user_tile",
+    "item_tile",
+    "user_lifetime",
+    "item_lifetime",
+    "examples",
+    "events",
+    "new_items",
+    "feedback",
+)
 LAST = date(2026, 1, 30)
 
 

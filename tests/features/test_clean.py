@@ -1,4 +1,4 @@
-"""Cleaning: every bad row is quarantined with a counted reason, every bad file is a DataError, nothing vanishes."""
+"""Cleaning: a bad row is quarantined with a counted reason, a bad file is a DataError, nothing vanishes."""
 
 from datetime import UTC, datetime
 
@@ -51,8 +51,13 @@ def test_a_missing_column_is_the_files_fault(check, frames, column):
 
 @pytest.mark.parametrize(
     ("table", "column", "value"),
-    [("impressions", "position", "first"), ("items", "price", "cheap"), ("feedback", "value", "five"), ("impressions", "shown_at", "noon")],
-)  # fmt: skip
+    [
+        ("impressions", "position", "first"),
+        ("items", "price", "cheap"),
+        ("feedback", "value", "five"),
+        ("impressions", "shown_at", "noon"),
+    ],
+)
 def test_a_wrong_type_is_the_files_fault(check, frames, table, column, value):
     frame = getattr(frames, table)({}).with_columns(pl.lit(value).alias(column))
     with pytest.raises(DataError, match=f"table {table} has a column of the wrong type"):
@@ -170,8 +175,14 @@ ROW = st.fixed_dictionaries(
 def test_nothing_is_dropped_in_silence(frames, rows, cap):
     raw = frames.feedback(*rows)
     result = clean(
-        "feedback", raw, frames.day, timezone="UTC", where="", daily_cap=cap, known_keys=frames.feedback({"feedback_id": "c"})
-    )  # fmt: skip
+        "feedback",
+        raw,
+        frames.day,
+        timezone="UTC",
+        where="",
+        daily_cap=cap,
+        known_keys=frames.feedback({"feedback_id": "c"}),
+    )
     assert result.good.height + result.quarantine.height == raw.height
     assert sum(result.reasons.values()) == result.quarantine.height
     assert result.quarantine[REASON].null_count() == 0

@@ -63,10 +63,14 @@ def test_more_users_than_fit_beside_an_instant_in_one_integer(at):
     names = [f"u{n:07d}" for n in (*range(2_100_000),)]
     events = pl.DataFrame(
         {
-            "user_id": [names[0], names[-1]], "item_id": ["i", "i"], "kind": ["click"] * 2, "value": [None, None],
-            "received_at": pl.Series([at(hours=-1)] * 2).cast(INSTANT), "feedback_id": ["first", "last"],
+            "user_id": [names[0], names[-1]],
+            "item_id": ["i", "i"],
+            "kind": ["click"] * 2,
+            "value": [None, None],
+            "received_at": pl.Series([at(hours=-1)] * 2).cast(INSTANT),
+            "feedback_id": ["first", "last"],
         }
-    )  # fmt: skip
+    )
     shown = pl.DataFrame(
         {"user_id": names, "shown_at": pl.Series([at()]).cast(INSTANT).new_from_index(0, len(names))}
     )

@@ -123,8 +123,11 @@ def test_labels_keep_the_order_of_impressions(frames, at):
 
 
 @given(
-    occurred=st.integers(-10, 90), delay=st.integers(0, 300), as_of=st.integers(0, 400), kind=st.sampled_from(["click", "view"])
-)  # fmt: skip
+    occurred=st.integers(-10, 90),
+    delay=st.integers(0, 300),
+    as_of=st.integers(0, 400),
+    kind=st.sampled_from(["click", "view"]),
+)
 def test_the_rule_in_one_line(frames, occurred, delay, as_of, kind):
     """Minutes after noon: null while open, else 1 exactly when a click in the window has been received."""
     minute = lambda m: frames.noon + timedelta(minutes=m)  # noqa: E731

@@ -20,12 +20,21 @@ TASKS = [
 def test_a_tile_counts_impressions_feedback_and_half_stars(frames, at):
     shown = frames.impressions({}, {"item_id": "j"}, {"item_id": "only shown"})
     done = frames.feedback(
-        {}, {"occurred_at": at(hours=1)}, {"kind": "rating", "value": 3.5}, {"item_id": "organic"}, {"kind": "view"}
-    )  # fmt: skip
+        {},
+        {"occurred_at": at(hours=1)},
+        {"kind": "rating", "value": 3.5},
+        {"item_id": "organic"},
+        {"kind": "view"},
+    )
     rows = {r["item_id"]: r for r in tile(shown, done, "item_id", TASKS).iter_rows(named=True)}
     assert rows["i"] == {
-        "item_id": "i", "impressions": 1, "click_count": 2, "stars_count": 1, "stars_halves": 7, "last_feedback_at": at(hours=1)
-    }  # fmt: skip
+        "item_id": "i",
+        "impressions": 1,
+        "click_count": 2,
+        "stars_count": 1,
+        "stars_halves": 7,
+        "last_feedback_at": at(hours=1),
+    }
     assert rows["organic"]["click_count"] == 1
     assert rows["organic"]["impressions"] == 0
     assert rows["only shown"]["click_count"] == 0

@@ -1,0 +1,231 @@
+"""Registry: compare-and-set, a stack of rollbacks that survives crashes, locks and leases."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys import registry as module
+from recsys.bundle import BundleParts, write_bundle
+from recsys.encoding import EncoderState
+from recsys.errors import BundleError, RegistryError
+from recsys.registry import LEASE_S, Registry
+
+
+@pytest.fixture
+def registry(tmp_path, config):
+    """Give a registry of four versions: a, b, c and d by date."""
+    made = Registry(tmp_path / "runs")
+    for day in (1, 2, 3, 4):
+        parts = BundleParts(
+            date=f"2026-01-0{day}",
+            parent=None,
+            finalised=False,
+            config=config,
+            inputs={},
+            encoder=EncoderState(vocabularies={}, numbers={}),
+            calibration={},
+            weights={"w": np.zeros(1, np.float32)},
+            items=pl.DataFrame({"item_id": ["i"]}),
+            item_embeddings_ID=np.ones((1, 2), np.float32),
+            popular=pl.DataFrame({"item_id": ["i"]}),
+            snapshot_at_ms=0,
+        )
+        write_bundle(made.bundles, parts, lambda _: pl.DataFrame({"user": []}))
+    return made
+
+
+@pytest.fixture
+def versions(registry):
+    return registry.versions()
+
+
+def test_versions_are_listed_oldest_first_without_a_killed_write(registry, versions):
+    assert [v[:10] for v in versions] == ["2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04"]
+    half = registry.bundles / ".bundle.1.tmp"
+    half.mkdir()
+    (half / "manifest.json").write_text("{}")
+    (registry.bundles / "no-manifest").mkdir()
+    assert registry.versions() == versions
+    assert Registry(registry.runs / "nowhere").versions() == []
+
+
+def test_nothing_is_live_before_the_first_activation(registry, versions):
+    assert registry.current() is None
+    with pytest.raises(RegistryError, match="nothing to roll back to"):
+        registry.rollback()
+    registry.activate(versions[0], expect=None)
+    assert registry.current() == versions[0]
+    with pytest.raises(RegistryError, match="first version that went live"):
+        registry.rollback()
+
+
+def test_activation_compares_and_sets(registry, versions):
+    registry.activate(versions[0])
+    with pytest.raises(RegistryError, match=f"'{versions[0]}' is live, not None"):
+        registry.activate(versions[1], expect=None)
+    with pytest.raises(RegistryError, match="is live, not"):
+        registry.activate(versions[1], expect=versions[2])
+    assert registry.current() == versions[0]
+    registry.activate(versions[1], expect=versions[0])
+    assert registry.current() == versions[1]
+
+
+def test_an_unknown_version_lists_the_known(registry, versions):
+    with pytest.raises(RegistryError, match=rf"no bundle '\.\./x' in .*{versions[-1]}"):
+        registry.activate("../x")
+    with pytest.raises(RegistryError, match="recsys nightly"):
+        Registry(registry.runs / "empty").require("v")
+
+
+def test_a_changed_manifest_never_goes_live(registry, versions):
+    file = registry.path(versions[1]) / "manifest.json"
+    file.write_text(file.read_text().replace('"finalised": false', '"finalised": true'))
+    registry.activate(versions[0])
+    with pytest.raises(BundleError, match="was changed"):
+        registry.activate(versions[1])
+    assert registry.current() == versions[0]
+
+
+def test_rollback_goes_back_one_and_twice_goes_back_two(registry, versions):
+    for version in versions[:3]:
+        registry.activate(version)
+    assert registry.rollback() == versions[1] == registry.current()
+    assert registry.rollback() == versions[0] == registry.current()
+    with pytest.raises(RegistryError):
+        registry.rollback()
+
+
+def test_after_a_rollback_the_next_activation_stands_on_what_is_live(registry, versions):
+    for version in versions[:3]:
+        registry.activate(version)
+    registry.rollback()
+    registry.activate(versions[3])
+    assert registry.rollback() == versions[1]
+    assert registry.rollback() == versions[0]
+
+
+def test_activating_what_is_live_does_nothing(registry, versions):
+    for version in (versions[0], versions[1], versions[1]):
+        registry.activate(version)
+    assert registry.rollback() == versions[0]
+
+
+def _crash_before_the_pointer(registry, monkeypatch, act):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_replace_text", cut)
+        with pytest.raises(KeyboardInterrupt):
+            act(registry)
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_a_crash_between_the_line_and_the_pointer_is_as_if_nothing_happened(
+    registry, versions, monkeypatch, crashes
+):
+    registry.activate(versions[0])
+    registry.activate(versions[1])
+    for _ in range(crashes):
+        _crash_before_the_pointer(registry, monkeypatch, lambda r: r.activate(versions[2]))
+    assert registry.current() == versions[1]
+    assert registry.rollback() == versions[0]
+
+
+def test_a_version_that_never_went_live_is_never_rolled_back_to(registry, versions, monkeypatch):
+    registry.activate(versions[0])
+    _crash_before_the_pointer(registry, monkeypatch, lambda r: r.activate(versions[2]))
+    registry.activate(versions[1])
+    assert registry.rollback() == versions[0]
+
+
+def test_a_rollback_that_crashed_can_be_repeated(registry, versions, monkeypatch):
+    for version in versions[:3]:
+        registry.activate(version)
+    _crash_before_the_pointer(registry, monkeypatch, Registry.rollback)
+    assert registry.current() == versions[2]
+    assert registry.rollback() == versions[1]
+    assert registry.rollback() == versions[0]
+
+
+def test_a_torn_line_hides_neither_what_was_before_nor_what_comes_after(registry, versions):
+    registry.activate(versions[0])
+    registry.activate(versions[1])
+    log = registry.folder / "activations.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"version": "2026-')
+    assert registry.rollback() == versions[0]
+    registry.activate(versions[2])
+    assert registry.rollback() == versions[0]
+    whole = [line for line in log.read_text().splitlines() if line.endswith("}")]
+    assert len([json.loads(line) for line in whole]) == 5
+
+
+def test_the_pointer_is_one_line_and_no_temporary_file_is_left(registry, versions):
+    registry.activate(versions[0])
+    assert (registry.folder / "CURRENT").read_text() == f"{versions[0]}\n"
+    assert not list(registry.folder.glob(".*"))
+
+
+def test_a_lock_that_is_held(registry):
+    with registry.locked("nightly"):
+        with pytest.raises(RegistryError, match=r"another process holds .*nightly\.lock"):
+            registry.locked("nightly", wait=False).__enter__()
+        with registry.locked("another name", wait=False):
+            pass
+    with registry.locked("nightly", wait=False):
+        pass
+
+
+HOLDER = """
+import fcntl, sys, time
+stream = open(sys.argv[1], "w")
+fcntl.flock(stream, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_lock_dies_with_its_process(registry):
+    registry.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", HOLDER, str(registry.folder / "nightly.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(RegistryError, match="another process holds"):
+            registry.locked("nightly", wait=False).__enter__()
+        process.kill()
+    with registry.locked("nightly", wait=False):
+        pass
+
+
+def test_a_lock_goes_with_an_error(registry):
+    with pytest.raises(RuntimeError), registry.locked("nightly"):
+        raise RuntimeError
+    with registry.locked("nightly", wait=False):
+        pass
+
+
+def test_leases_of_living_servers_keep_their_versions(registry):
+    assert registry.leased() == set()
+    registry.write_lease("server-1", "v1")
+    registry.write_lease("server-2", "v2")
+    registry.write_lease("server-3", None)
+    assert registry.leased() == {"v1", "v2"}
+    dead = registry.folder / "leases" / "server-1.json"
+    old = dead.stat().st_mtime - LEASE_S - 1
+    os.utime(dead, (old, old))
+    assert registry.leased() == {"v2"}
+    (registry.folder / "leases" / "server-2.json").write_text("torn")
+    assert registry.leased() == set()
+
+
+def test_records_lie_beside_the_bundle(registry, versions):
+    assert registry.record(versions[0]) == {}
+    before = sorted(registry.path(versions[0]).iterdir())
+    registry.write_record(versions[0], {"verdict": "PROMOTE"})
+    assert registry.record(versions[0]) == {"version": versions[0], "verdict": "PROMOTE"}
+    assert sorted(registry.path(versions[0]).iterdir()) == before

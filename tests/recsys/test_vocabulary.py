@@ -1,0 +1,94 @@
+"""Vocabularies: numbers never change, every id has one, and a round trip keeps them."""
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys.errors import BundleError
+from recsys.vocabulary import UNKNOWN, Vocabulary
+
+COUNTS = st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 9), max_size=12)
+
+
+def _frame(counts):
+    return pl.DataFrame(
+        {"id": list(counts), "count": list(counts.values())}, schema={"id": pl.String, "count": pl.Int64}
+    )
+
+
+def test_numbers_are_unknown_then_buckets_then_own():
+    vocabulary = Vocabulary(ids=("a", "b"), hash_buckets=3)
+    assert vocabulary.encode(pl.Series(["a", "b", None])).tolist() == [4, 5, UNKNOWN]
+    assert 1 <= vocabulary.encode_one("stranger") <= 3
+    assert vocabulary.size == 6
+    assert Vocabulary(ids=(), hash_buckets=0).encode_one("stranger") == UNKNOWN
+
+
+def test_the_threshold_and_the_order():
+    counts = {"rare": 1, "b": 5, "a": 5, "top": 9}
+    assert Vocabulary(ids=(), hash_buckets=1).grow(_frame(counts), 2).ids == ("top", "a", "b")
+
+
+def test_a_promoted_id_remembers_its_bucket():
+    before = Vocabulary(ids=(), hash_buckets=5)
+    after = before.grow(_frame({"a": 9}), 1)
+    assert after.bucket_of(after.encode_one("a")) == before.encode_one("a")
+
+
+@given(first=COUNTS, second=COUNTS, buckets=st.integers(0, 4), threshold=st.integers(1, 5))
+def test_growth_is_append_only_and_deterministic(first, second, buckets, threshold):
+    old = Vocabulary(ids=(), hash_buckets=buckets).grow(_frame(first), threshold)
+    new = old.grow(_frame(second), threshold)
+    assert new.ids[: len(old.ids)] == old.ids
+    assert set(new.ids) == {i for c in (first, second) for i, n in c.items() if n >= threshold}
+    assert len(set(new.ids)) == len(new.ids)
+    shuffled = _frame(dict(reversed(second.items())))
+    assert old.grow(shuffled, threshold) == new
+    assert old.grow(shuffled, threshold).digest() == new.digest()
+    for name in old.ids:
+        assert new.encode_one(name) == old.encode_one(name)
+
+
+@given(
+    ids=st.lists(st.text(max_size=4), unique=True, max_size=8),
+    asked=st.lists(st.none() | st.text(max_size=4)),
+    buckets=st.integers(0, 3),
+)
+def test_one_and_many_encode_alike_and_in_bounds(ids, asked, buckets):
+    vocabulary = Vocabulary(ids=tuple(ids), hash_buckets=buckets)
+    many = vocabulary.encode(pl.Series("x", asked, dtype=pl.String)).tolist()
+    assert many == [vocabulary.encode_one(value) for value in asked]
+    assert all(0 <= number < vocabulary.size for number in many)
+
+
+def test_the_digest_sees_ids_order_and_buckets():
+    digests = {
+        Vocabulary(ids=ids, hash_buckets=buckets).digest()
+        for ids, buckets in [(("a", "b"), 0), (("b", "a"), 0), (("ab",), 0), (("a", "b"), 1), ((), 0)]
+    }
+    assert len(digests) == 5
+
+
+@given(ids=st.lists(st.text(max_size=5), unique=True, max_size=6), buckets=st.integers(0, 100))
+def test_a_round_trip(tmp_path_factory, ids, buckets):
+    path = tmp_path_factory.mktemp("v") / "v.parquet"
+    vocabulary = Vocabulary(ids=tuple(ids), hash_buckets=buckets)
+    vocabulary.save(path)
+    assert Vocabulary.load(path) == vocabulary
+    assert [p.name for p in path.parent.iterdir()] == ["v.parquet"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 torn"])
+def test_what_is_no_vocabulary(tmp_path, content):
+    path = tmp_path / "v.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BundleError, match="is not a vocabulary"):
+        Vocabulary.load(path)
+
+
+def test_a_parquet_file_without_our_metadata(tmp_path):
+    pl.DataFrame({"id": ["a"]}).write_parquet(tmp_path / "v.parquet")
+    with pytest.raises(BundleError, match="is not a vocabulary"):
+        Vocabulary.load(tmp_path / "v.parquet")
