@@ -11,6 +11,7 @@ from typing import Any
 
 from recsys.errors import RecsysError
 
+INTERRUPTED = 130
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (
         "serving.demo:demo_command",
@@ -25,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:nightly_command",
         "Retrain, prove against the live bundle, publish or refuse.",
     ),
-    "evaluate": ("training.commands:evaluate_command", "Score a frozen bundle on later days."),
+    "evaluate": ("training.evaluate_command:evaluate_command", "Score a frozen bundle on later days."),
     "serve": ("serving.commands:serve_command", "Answer Recommend and Rank over gRPC."),
     "recommend": ("serving.commands:recommend_command", "Ask a running server and print the ranked list."),
     "bundle list": ("training.commands:bundle_list_command", "List bundle versions and their verdicts."),
@@ -66,7 +67,7 @@ def run(argv: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print(f"recsys {name}: interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _invoke(name: str, arguments: list[str]) -> int:
@@ -88,6 +89,8 @@ def _invoke(name: str, arguments: list[str]) -> int:
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from error
         raise
+    if result == INTERRUPTED:  # typer turns Ctrl-C into this exit code
+        raise KeyboardInterrupt
     return int(result) if isinstance(result, int) else 0
 
 

@@ -1,0 +1,50 @@
+"""SQLite's own failures: each is a StoreError, or a health that says down."""
+
+import pytest
+
+from features.store.sqlite import SQLiteStore
+from recsys.errors import StoreError
+
+
+def test_a_path_that_is_a_file(tmp_path):
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match="cannot open the store"):
+        SQLiteStore(tmp_path / "store")
+
+
+def test_a_broken_base(tmp_path):
+    store = SQLiteStore(tmp_path)
+    (tmp_path / "base-v1.sqlite").write_bytes(b"not a database" * 1000)
+    with pytest.raises(StoreError, match="version v1"):
+        store.get_many("v1", ["u"])
+    with pytest.raises(StoreError, match="is not a published base"):
+        store.publish("v1", [], {})
+
+
+def test_a_broken_delta_is_down(tmp_path):
+    SQLiteStore(tmp_path)
+    store = SQLiteStore.__new__(SQLiteStore)
+    store.__dict__.update(SQLiteStore(tmp_path / "other").__dict__)
+    for file in (tmp_path / "other").glob("delta*"):
+        file.write_bytes(b"garbage" * 1000)
+    assert store.health()["status"] == "down"
+
+
+def test_a_lost_folder_is_down_not_an_exception(tmp_path):
+    import shutil
+
+    store = SQLiteStore(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store")
+    assert store.health()["status"] == "down"
+    with pytest.raises(StoreError):
+        store.get_many("v1", ["u"])
+    with pytest.raises(StoreError):
+        store.publish("v1", [], {})
+
+
+def test_no_temporary_file_is_left(tmp_path):
+    store = SQLiteStore(tmp_path)
+    store.publish("v1", [("u", b"x")], {"day": "1"})
+    store.activate("v1", None)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {n for n in names if not n.startswith("delta.sqlite")} == {"base-v1.sqlite", "CURRENT"}

@@ -1,0 +1,132 @@
+"""The command line: exit codes, help without torch, and names that exist."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from recsys import cli
+from recsys.errors import BundleError, ConfigError, DataError, RecsysError
+
+
+def _command(monkeypatch, run):
+    """Make `recsys simulate` run a function of ours: the table of commands is strings."""
+    monkeypatch.setitem(cli.COMMANDS, "simulate", ("fake_room:run", "Fake."))
+    monkeypatch.setitem(sys.modules, "fake_room", type(sys)("fake_room"))
+    sys.modules["fake_room"].run = run
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_the_overview_lists_every_command(argv, capsys):
+    assert cli.run(argv) == 0
+    out = capsys.readouterr().out
+    for name, (_, text) in cli.COMMANDS.items():
+        assert name in out
+        assert text in out
+
+
+@pytest.mark.parametrize("argv", [["simulat"], ["bundle"], ["bundle", "lst"], ["--version"], [""]])
+def test_an_unknown_command_is_wrong_usage(argv, capsys):
+    assert cli.run(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "unknown command" in captured.err
+
+
+def test_an_unknown_command_of_a_group_lists_the_group(capsys):
+    cli.run(["bundle", "lst"])
+    err = capsys.readouterr().err
+    assert "bundle rollback" in err
+    assert "simulate" not in err
+
+
+def test_arguments_arrive_typed(monkeypatch):
+    seen = []
+    _command(monkeypatch, lambda: None)
+
+    def run(number: int, name: str = "x") -> int:
+        seen.append((number, name))
+        return 0
+
+    sys.modules["fake_room"].run = run
+    assert cli.run(["simulate", "5", "--name", "y"]) == 0
+    assert seen == [(5, "y")]
+
+
+def test_wrong_options_are_wrong_usage(monkeypatch, capsys):
+    def run(number: int) -> None:
+        raise AssertionError
+
+    _command(monkeypatch, run)
+    for argv in (["--nope"], [], ["five"], ["1", "2"]):
+        assert cli.run(["simulate", *argv]) == 2
+        assert "recsys simulate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ConfigError, DataError, BundleError, RecsysError])
+def test_our_errors_are_one_line_and_a_code_of_their_own(monkeypatch, capsys, error):
+    def run() -> None:
+        raise error("what, where, remedy")
+
+    _command(monkeypatch, run)
+    assert cli.run(["simulate"]) == error.exit_code
+    assert capsys.readouterr().err == "recsys simulate: what, where, remedy\n"
+
+
+def test_error_codes_differ():
+    codes = [kind.exit_code for kind in RecsysError.__subclasses__()]
+    assert len(set(codes)) == len(codes)
+    assert not {0, 1, 130} & set(codes)
+
+
+def test_ctrl_c_is_130_and_says_how_to_resume(monkeypatch, capsys):
+    def run() -> None:
+        raise KeyboardInterrupt
+
+    _command(monkeypatch, run)
+    assert cli.run(["simulate"]) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def run() -> None:
+        raise ZeroDivisionError
+
+    _command(monkeypatch, run)
+    with pytest.raises(ZeroDivisionError):
+        cli.run(["simulate"])
+
+
+def test_a_commands_own_exit_code(monkeypatch):
+    import typer
+
+    def run(code: int) -> int:
+        if code > 10:
+            raise typer.Exit(code)
+        return code
+
+    _command(monkeypatch, run)
+    assert [cli.run(["simulate", str(code)]) for code in (0, 3, 12)] == [0, 3, 12]
+    assert cli.run(["simulate", "--help"]) == 0
+
+
+def test_main_exits_with_the_code():
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["nope"])
+    assert caught.value.code == 2
+
+
+def test_help_starts_without_torch():
+    code = "import sys; from recsys.cli import run; run([]); print({'torch', 'polars'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("target", [target for target, _ in cli.COMMANDS.values()])
+def test_a_commands_module_exists(target):
+    module, function = target.split(":")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, f"{module} is named in COMMANDS"
+    with open(spec.origin, encoding="utf-8") as stream:
+        assert f"def {function}(" in stream.read()

@@ -1,0 +1,137 @@
+"""Config: every wrong key is named with its value and the known ones; every example loads."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from recsys.config import default_config, load_config, parse_config, period_start
+from recsys.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CLICK = {"name": "click", "feedback": "click", "head": "binary", "window": "1h"}
+EXAMPLES = sorted([*(ROOT / "examples").glob("*.toml"), ROOT / "recsys" / "shop.toml"])
+
+
+def _refused(data, *parts):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"task": [CLICK], **data}, "FILE")
+    message = str(caught.value)
+    assert message.startswith("FILE")
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_every_example_loads_and_defines_features(path):
+    from features.definitions import define_features
+
+    config = load_config(path)
+    assert define_features(config).categorical
+
+
+def test_the_packaged_config_is_the_shops():
+    assert [t.name for t in default_config().tasks] == ["click", "purchase", "rating"]
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"colour": 1}, ("colour: unknown key", "timezone", "training", "task")),
+        ({"training": {"batchsize": 1}}, ("training.batchsize: unknown key", "batch_size", "learning_rate")),
+        ({"model": {"trunk": {"experts": 2}}}, ("model.trunk.experts: unknown key", "num_experts")),
+        ({"task": [{**CLICK, "windw": "1h"}]}, ("windw: unknown key", "window", "feedback")),
+        (
+            {"feature": [{"name": "a", "entity": "user", "kind": "number", "size": 1}]},
+            ("size: unknown key", "dim"),
+        ),
+    ],
+)
+def test_an_unknown_key_lists_the_known(data, parts):
+    _refused(data, *parts)
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"training": {"batch_size": "many"}}, ("training.batch_size = 'many'", "integer")),
+        ({"training": {"batch_size": 1}}, ("training.batch_size = 1", "greater than or equal to 2")),
+        ({"model": {"dropout": 1.0}}, ("model.dropout = 1.0", "less than 1")),
+        ({"model": {"trunk": {"hidden": []}}}, ("model.trunk.hidden = []",)),
+        ({"model": {"trunk": {"hidden": [0]}}}, ("model.trunk.hidden.0 = 0",)),
+        ({"features": {"window_days": [0]}}, ("features.window_days.0 = 0",)),
+        ({"features": {"ingestion_lag": "soon"}}, ("features.ingestion_lag = 'soon'", "'2h'")),
+        ({"features": {"ingestion_lag": -1}}, ("features.ingestion_lag = -1",)),
+        ({"timezone": "Mars/Olympus"}, ("timezone = 'Mars/Olympus'", "Asia/Shanghai")),
+        ({"period": "P2D"}, ("period = 'P2D'", "P1M")),
+        ({"policy": {"name": "best"}}, ("policy.name = 'best'", "greedy")),
+        ({"task": [{**CLICK, "head": "ordnal"}]}, ("head = 'ordnal'", "binary")),
+        ({"task": [{**CLICK, "name": "Click!"}]}, ("name = 'Click!'",)),
+        ({"task": "click"}, ("task = 'click'",)),
+        ({"training": 5}, ("training = 5",)),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named(data, parts):
+    _refused(data, *parts)
+
+
+def test_all_wrong_keys_are_listed_at_once():
+    _refused(
+        {"training": {"seed": "x", "epochs": 0}, "nope": 1},
+        "3 wrong setting(s)",
+        "training.seed",
+        "training.epochs",
+        "nope",
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        ({"task": []}, ("no [[task]]",)),
+        ({"task": [CLICK, CLICK]}, ("'click' is defined twice",)),
+        ({"retrieval": {"task": "rating"}}, ("[retrieval] task = 'rating'",)),
+        ({"feature": [{"name": "a", "entity": "user", "kind": "number"}] * 2}, ("[[feature]] 'a'", "twice")),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_together(data, parts):
+    _refused(data, *parts)
+
+
+def test_a_config_without_tasks_at_all():
+    with pytest.raises(ConfigError, match="task"):
+        parse_config({}, "FILE")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file.*--config FILE"):
+        load_config(tmp_path / "nowhere.toml")
+    (tmp_path / "bad.toml").write_text("a = = 1")
+    with pytest.raises(ConfigError, match=r"bad\.toml is not valid TOML"):
+        load_config(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load_config(tmp_path / "bad.toml")
+
+
+def test_a_config_survives_the_manifest(config):
+    assert parse_config(config.model_dump(mode="json", by_alias=True), "manifest") == config
+
+
+def test_a_config_cannot_be_changed(config):
+    with pytest.raises(ValueError, match="frozen"):
+        config.training.seed = 5
+
+
+def test_the_retrieval_task_is_the_first_binary_one(make_config):
+    assert make_config().retrieval_task.name == "click"
+    assert make_config(retrieval={"task": "purchase"}).retrieval_task.name == "purchase"
+    stars = {"name": "stars", "feedback": "rating", "head": "regression", "window": "1d"}
+    assert make_config(task=[stars], feature=[]).retrieval_task is None
+
+
+def test_periods_begin_where_calendars_do():
+    day = date(2026, 1, 30)
+    assert period_start(day, "P1D") == day
+    assert period_start(day, "P1W") == date(2026, 1, 26)
+    assert period_start(day, "P1M") == date(2026, 1, 1)
