@@ -44,6 +44,7 @@ def evaluate_baselines(
     *,
     seed: int,
     lightgbm: bool,
+    on_head: Callable[[], None] = lambda: None,
 ) -> dict[str, EvalTable]:
     """Score every simple system on the model's rows (of `score_rows`) and on its users' lists.
 
@@ -58,6 +59,7 @@ def evaluate_baselines(
         ]
     )
     lists = _lists(predictor, chain, audiences)
+    on_head()
     tables = {}
     for name in (*BINARY, *REGRESSION):
         probability = name not in LISTED
@@ -68,7 +70,7 @@ def evaluate_baselines(
         }
         if heads:
             tables[name] = EvalTable(heads=heads, ranking=lists.get(name))
-    return tables | fit_and_score(predictor, chain, rows, seed=seed, lightgbm=lightgbm)
+    return tables | fit_and_score(predictor, chain, rows, seed=seed, lightgbm=lightgbm, on_head=on_head)
 
 
 def _periods(chain: Sequence[DaySnapshot], rows: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:

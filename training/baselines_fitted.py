@@ -41,7 +41,13 @@ class Fitted:
 
 
 def fit_and_score(
-    predictor: BundlePredictor, chain: Sequence[DaySnapshot], rows: pl.DataFrame, *, seed: int, lightgbm: bool
+    predictor: BundlePredictor,
+    chain: Sequence[DaySnapshot],
+    rows: pl.DataFrame,
+    *,
+    seed: int,
+    lightgbm: bool,
+    on_head: Callable[[], None] = lambda: None,
 ) -> dict[str, EvalTable]:
     """Fit per head and measure on the rows of `score_rows`.
 
@@ -62,6 +68,7 @@ def fit_and_score(
         for name, one in fitted.items():
             heads[name][task.name] = head_metrics(task, scored, name)
             notes[name].append(f"{task.name}: {one.note}")
+        on_head()
     return {
         name: EvalTable(heads=found, ranking=None, notes=tuple(notes[name]))
         for name, found in heads.items()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recsys.config import RunConfig
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
@@ -51,25 +52,32 @@ def evaluate(
     Raises: DataError when no judged period has a single labelled row.
     """
     config = predictor.bundle.config
-    steps = _Steps(2 + (1 if baselines else 0) + (1 if lightgbm else 0), on_progress)
+    ranked_periods = judge.get(config.retrieval_task.name, ()) if config.retrieval_task else ()
+    parts = 1 + len(ranked_periods) + (1 + len(config.tasks) if baselines else 0)
+    steps = Steps(parts, on_progress)
     rows = score_rows(predictor, chain, judge, as_of)
     _require_labels(rows, config.tasks)
     steps.done()
-    audiences = find_audiences(predictor, chain, judge, as_of, max_users=max_users, seed=seed)
-    ranking = ranking_metrics([score_lists(a, ranked_lists(predictor, a)) for a in audiences])
-    steps.done()
-    days = tuple(sorted(rows["date"].unique()))
-    leaks = LeakCheck.of(predictor.bundle.manifest, config, days)
+    audiences = find_audiences(predictor.bundle.config, chain, judge, as_of, max_users=max_users, seed=seed)
+    scored = []
+    for audience in audiences:
+        scored.append(score_lists(audience, ranked_lists(predictor, audience)))
+        steps.done()
+    simple = _baselines(predictor, chain, rows, audiences, seed, lightgbm, steps.done) if baselines else {}
+    leaks = LeakCheck.of(
+        predictor.bundle.manifest, config, {task: [chain[i].day for i in judge[task]] for task in judge}
+    )
+    steps.finish()
     return EvalReport(
         version=predictor.bundle.version,
-        days=days,
+        days=tuple(sorted(rows["date"].unique())),
         as_of=as_of,
         leaks=leaks,
         warnings=tuple(leaks.warnings()),
         heads=heads_of(rows, config.tasks),
         by_day={key[0]: heads_of(part, config.tasks) for key, part in sorted(_by_day(rows).items())},
-        ranking=ranking,
-        baselines=_baselines(predictor, chain, rows, audiences, seed, lightgbm) if baselines else {},
+        ranking=ranking_metrics(scored),
+        baselines=simple,
     )
 
 
@@ -92,7 +100,7 @@ def score_rows(
 
 
 def find_audiences(
-    predictor: BundlePredictor,
+    config: RunConfig,
     chain: Sequence[DaySnapshot],
     judge: Judge,
     as_of: datetime,
@@ -101,7 +109,6 @@ def find_audiences(
     seed: int,
 ) -> list[Audience]:
     """Find who gets ranked lists on the retrieval task's periods; a config without one gives none."""
-    config = predictor.bundle.config
     task = config.retrieval_task
     if task is None:
         return []
@@ -183,18 +190,27 @@ def _baselines(
     audiences: Sequence[Audience],
     seed: int,
     lightgbm: bool,
+    on_head: Callable[[], None],
 ) -> dict[str, EvalTable]:
     from training.baselines import evaluate_baselines
 
-    return evaluate_baselines(predictor, chain, rows, audiences, seed=seed, lightgbm=lightgbm)
+    return evaluate_baselines(
+        predictor, chain, rows, audiences, seed=seed, lightgbm=lightgbm, on_head=on_head
+    )
 
 
-class _Steps:
+class Steps:
     """Counts finished parts for a progress bar."""
 
     def __init__(self, total: int, on_progress: Progress) -> None:
+        """Start at none of `total` parts."""
         self.total, self.count, self.on_progress = total, 0, on_progress
 
     def done(self) -> None:
+        """Count one more."""
         self.count += 1
         self.on_progress(self.count, self.total)
+
+    def finish(self) -> None:
+        """Say that nothing is left, also when some parts had nothing to do."""
+        self.on_progress(self.total, self.total)

@@ -1,6 +1,6 @@
 """Which days a bundle has already seen: the first thing to check before its figures are believed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Self
 
@@ -12,7 +12,7 @@ from training.night import lag
 
 
 class LeakCheck(BaseModel):
-    """What a bundle learnt from, against the days it is scored on."""
+    """What a bundle learnt from, against the days its heads are scored on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,23 +21,30 @@ class LeakCheck(BaseModel):
     calibrated_until: date
     """First day of the last period whose labels fitted a calibrator."""
     overlaps_training: tuple[date, ...]
-    """Scored days whose labels some head has learnt: their figures are no evidence."""
+    """Scored days whose labels the head itself learnt: its figures are no evidence."""
+    overlaps_shared: tuple[date, ...]
+    """Scored days of which other heads learnt labels through the shared trunk: figures are flattered."""
     overlaps_calibration: tuple[date, ...]
-    """Scored days whose labels fitted a calibrator and no head: log loss and ECE there are flattered."""
+    """Scored days whose labels fitted the head's calibrator: log loss and ECE are flattered."""
 
     @property
     def clean(self) -> bool:
         """Tell whether every scored day was unseen."""
-        return not (self.overlaps_training or self.overlaps_calibration)
+        return not self.warnings()
 
     def warnings(self) -> list[str]:
         """Say in words what is wrong; empty when nothing is."""
         found = []
         if self.overlaps_training:
             found.append(
-                f"overlaps training: the bundle learnt from days up to {self.trained_until}, so its "
-                f"figures on {_span(self.overlaps_training)} are no evidence; score days after "
-                f"{self.trained_until}"
+                f"overlaps training: the bundle learnt from days up to {self.trained_until}, so its figures "
+                f"on {_span(self.overlaps_training)} are no evidence; score days after {self.trained_until}"
+            )
+        if self.overlaps_shared:
+            found.append(
+                f"overlaps training of other heads: the shared trunk learnt days up to "
+                f"{self.trained_until}, so figures on {_span(self.overlaps_shared)} are flattered; score days "
+                f"after {self.trained_until}"
             )
         if self.overlaps_calibration:
             found.append(
@@ -47,23 +54,34 @@ class LeakCheck(BaseModel):
         return found
 
     @classmethod
-    def of(cls, manifest: Manifest, config: RunConfig, scored: Sequence[date]) -> Self:
-        """Derive what a bundle has seen from its date and whether it was finalised; see `training.night`."""
+    def of(cls, manifest: Manifest, config: RunConfig, scored: Mapping[str, Sequence[date]]) -> Self:
+        """Derive what a bundle has seen from its date and whether it was finalised; see `training.night`.
+
+        Args: scored: task -> the days its head is scored on.
+        """
         night = period_start(date.fromisoformat(manifest.date), config.period)
-        nearest = min(lag(task, config) for task in config.tasks)
-        trained = periods_before(night, nearest + (0 if manifest.finalised else 2), config.period)
-        calibrated = periods_before(night, nearest + (0 if manifest.finalised else 1), config.period)
-        starts = {day: period_start(day, config.period) for day in scored}
+        lags = {task.name: lag(task, config) for task in config.tasks}
+        held_back = (0, 0) if manifest.finalised else (2, 1)
+        trained = {t: _periods_before(night, g + held_back[0], config.period) for t, g in lags.items()}
+        calibrated = {t: _periods_before(night, g + held_back[1], config.period) for t, g in lags.items()}
+        newest = max(trained.values())
+        own, shared, fitted = set(), set(), set()
+        for task, days in scored.items():
+            for day in days:
+                start = period_start(day, config.period)
+                own |= {day} if start <= trained[task] else set()
+                shared |= {day} if trained[task] < start <= newest else set()
+                fitted |= {day} if trained[task] < start <= calibrated[task] else set()
         return cls(
-            trained_until=trained,
-            calibrated_until=calibrated,
-            overlaps_training=tuple(d for d in scored if starts[d] <= trained),
-            overlaps_calibration=tuple(d for d in scored if trained < starts[d] <= calibrated),
+            trained_until=newest,
+            calibrated_until=max(calibrated.values()),
+            overlaps_training=tuple(sorted(own)),
+            overlaps_shared=tuple(sorted(shared - own)),
+            overlaps_calibration=tuple(sorted(fitted - own)),
         )
 
 
-def periods_before(start: date, count: int, period: Period) -> date:
-    """Give the first day of the period that lies `count` periods before the one starting at `start`."""
+def _periods_before(start: date, count: int, period: Period) -> date:
     for _ in range(count):
         start = period_start(start - timedelta(days=1), period)
     return start
