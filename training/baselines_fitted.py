@@ -99,8 +99,12 @@ def _score(
         labels = part.select("impression_id", task.label)
         shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels, [task])
         design = design_of(shard, predictor, np.arange(shard.size))
-        columns = {name: f(design) for name, f in predict.items()}
-        parts.append(part.select("user_id", "weight", task.label).hstack(pl.DataFrame(columns)))
+        scored = pl.DataFrame({name: f(design) for name, f in predict.items()})
+        parts.append(
+            part.select("impression_id", "user_id", "weight", task.label).join(
+                shard.frame.select("impression_id").hstack(scored), on="impression_id", how="left"
+            )
+        )
     return pl.concat(parts)
 
 

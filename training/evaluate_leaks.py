@@ -42,7 +42,7 @@ class LeakCheck(BaseModel):
             )
         if self.overlaps_shared:
             found.append(
-                f"overlaps training of other heads: the shared trunk learnt days up to "
+                f"overlaps training of other heads: the shared trunk learnt up to "
                 f"{self.trained_until}, so figures on {_span(self.overlaps_shared)} are flattered; score days "
                 f"after {self.trained_until}"
             )

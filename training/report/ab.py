@@ -1,0 +1,287 @@
+"""Two bundles on the same days -> ABReport: everything a report prints, and nothing about how it looks.
+
+Both are frozen, both see the features of the day before, and every figure is paired: the same impressions,
+the same users' lists, the same bootstrap draws.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import polars as pl
+
+from recsys.bundle import Manifest
+from recsys.errors import DataError
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.evaluate import Steps, find_audiences, judged_periods, score_rows
+from training.evaluate_audience import Audience
+from training.evaluate_leaks import LeakCheck
+from training.evaluate_lists import ranked_lists
+from training.evaluate_metrics import head_metrics
+from training.evaluate_ranking import (
+    PER_USER,
+    ScoredLists,
+    per_user,
+    ranking_metrics,
+    score_lists,
+)
+from training.evaluate_report import EvalTable
+from training.predict import BundlePredictor
+from training.report.ab_report import ABReport, HeadComparison, ListComparison, System, Window
+from training.report.decision import decide
+from training.report.effects import (
+    BINARY_METRICS,
+    REGRESSION_METRICS,
+    PairedEffect,
+    head_effects,
+    primary_metric,
+    segments,
+    user_effects,
+)
+
+PRIMARY_LISTS = ("ndcg_at_10", "recall_at_50")
+_LABEL = ("feedback", "reversal", "head", "window", "space", "parent", "low", "high")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One bundle and the snapshots its features are read from."""
+
+    predictor: BundlePredictor
+    chain: Sequence[DaySnapshot]
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """Give the bundle's tasks."""
+        return self.predictor.bundle.config.tasks
+
+    def system(self, days: Sequence[date]) -> System:
+        """Say what the bundle is and what it has seen of these days."""
+        manifest: Manifest = self.predictor.bundle.manifest
+        config = self.predictor.bundle.config
+        return System(
+            version=manifest.version,
+            night=manifest.date,
+            parent=manifest.parent,
+            finalised=manifest.finalised,
+            leaks=LeakCheck.of(manifest, config, {task.name: days for task in self.tasks}),
+        )
+
+
+def compare(
+    a: Side,
+    b: Side,
+    first: date,
+    last: date,
+    as_of: datetime,
+    *,
+    max_users: int | None,
+    replicates: int = 1000,
+    alpha: float = 0.05,
+    seed: int = 0,
+    baselines: bool = True,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> ABReport:
+    """Compare two bundles on the days from first to last.
+
+    Args: max_users: at most so many users per period get ranked lists; alpha: shared by the primary comparisons.
+    Raises: DataError when they have no head in common or no row has a label.
+    """
+    tasks = shared_tasks(a.tasks, b.tasks)
+    steps = Steps(5, on_progress)
+    rows, window = _rows(a, b, tasks, first, last, as_of)
+    steps.done()
+    lists_a, lists_b, audiences = _lists(a, b, first, last, as_of, max_users, seed)
+    steps.done()
+    num_primary = sum(1 for t in tasks if window.labelled[t.name]) + (len(PRIMARY_LISTS) if audiences else 0)
+    level = 1 - alpha / max(1, num_primary)
+    heads = {t.name: _head(t, rows, replicates, level, seed) for t in tasks if window.labelled[t.name]}
+    lists = _compare_lists(lists_a, lists_b, replicates, level, seed)
+    steps.done()
+    parts = segments(tasks, rows, replicates=min(replicates, 400), level=1 - alpha, seed=seed)
+    steps.done()
+    simple = _baselines(a, rows, audiences, seed) if baselines else {}
+    steps.finish()
+    systems = [side.system(window.days) for side in (a, b)]
+    return ABReport(
+        decision=decide(
+            _primary(heads, lists),
+            _problems(systems),
+            alpha=alpha,
+            same=systems[0].version == systems[1].version,
+        ),
+        a=systems[0],
+        b=systems[1],
+        window=window,
+        warnings=_warnings(a, b, tasks, systems, window),
+        heads=heads,
+        lists=lists,
+        segments=tuple(parts),
+        baselines=simple,
+        alpha=alpha,
+        replicates=replicates,
+    )
+
+
+def shared_tasks(a: Sequence[TaskSpec], b: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """List the tasks that both have and that label alike.
+
+    Raises: DataError when there is none.
+    """
+    others = {task.name: task.model_dump(include=set(_LABEL)) for task in b}
+    found = [task for task in a if others.get(task.name) == task.model_dump(include=set(_LABEL))]
+    if not found:
+        raise DataError(
+            f"A has the heads {', '.join(t.name for t in a)}, B has {', '.join(others)}, and none has the "
+            "same label in both; compare bundles that share a [[task]]"
+        )
+    return found
+
+
+def _rows(
+    a: Side, b: Side, tasks: Sequence[TaskSpec], first: date, last: date, as_of: datetime
+) -> tuple[pl.DataFrame, Window]:
+    """Score both on the same impressions; B's predictions get the prefix `b_`."""
+    scored = [
+        score_rows(side.predictor, side.chain, judged_periods(side.chain, tasks, first, last), as_of)
+        for side in (a, b)
+    ]
+    names = [f"prediction_{task.name}" for task in tasks]
+    theirs = scored[1].select("impression_id", *(pl.col(n).alias(f"b_{n}") for n in names))
+    rows = scored[0].join(theirs, on="impression_id", how="inner", maintain_order="left")
+    labelled = {task.name: rows[task.label].count() for task in tasks}
+    if not any(labelled.values()):
+        raise DataError(
+            f"none of the {rows.height} impressions from {first} to {last} has a label: their windows "
+            "are still open at the end of the log, or the days are empty; choose earlier days"
+        )
+    window = Window(
+        first=first,
+        last=last,
+        days=tuple(sorted(rows["date"].unique())),
+        as_of=as_of,
+        impressions=rows.height,
+        users=rows["user_id"].n_unique(),
+        items=rows["item_id"].n_unique(),
+        unpaired=scored[0].height + scored[1].height - 2 * rows.height,
+        labelled=labelled,
+        open_labels={t.name: rows.height - labelled[t.name] for t in tasks if t.space == "impressions"},
+    )
+    return rows, window
+
+
+def _lists(
+    a: Side, b: Side, first: date, last: date, as_of: datetime, max_users: int | None, seed: int
+) -> tuple[list[ScoredLists], list[ScoredLists], list[Audience]]:
+    """Rank for the same users with both; nothing when they retrieve for different tasks."""
+    retrieved = [side.predictor.bundle.config.retrieval_task for side in (a, b)]
+    if not _same_label(retrieved[0], retrieved[1]):
+        return [], [], []
+    scored: list[list[ScoredLists]] = []
+    audiences: list[Audience] = []
+    for side in (b, a):
+        config = side.predictor.bundle.config
+        judge = judged_periods(side.chain, config.tasks, first, last)
+        audiences = find_audiences(config, side.chain, judge, as_of, max_users=max_users, seed=seed)
+        scored.append([score_lists(x, ranked_lists(side.predictor, x)) for x in audiences])
+    return scored[1], scored[0], audiences
+
+
+def _same_label(a: TaskSpec | None, b: TaskSpec | None) -> bool:
+    if a is None or b is None:
+        return False
+    keys = {"name", *_LABEL}
+    return a.model_dump(include=keys) == b.model_dump(include=keys)
+
+
+def _head(task: TaskSpec, rows: pl.DataFrame, replicates: int, level: float, seed: int) -> HeadComparison:
+    """Compare one head: its primary metric at the shared level, the others at the plain 95 %."""
+    primary = primary_metric(task)
+    others = [m for m in (BINARY_METRICS if task.is_binary else REGRESSION_METRICS) if m != primary]
+    ours, theirs = f"prediction_{task.name}", f"b_prediction_{task.name}"
+    days = rows.partition_by("date", as_dict=True)
+    return HeadComparison(
+        a=head_metrics(task, rows, ours),
+        b=head_metrics(task, rows, theirs),
+        primary=primary,
+        effects=(
+            *head_effects(task, rows, [primary], replicates=replicates, level=level, seed=seed),
+            *head_effects(task, rows, others, replicates=replicates, level=0.95, seed=seed),
+        ),
+        by_day={
+            key[0]: (
+                getattr(head_metrics(task, part, ours), primary),
+                getattr(head_metrics(task, part, theirs), primary),
+            )
+            for key, part in sorted(days.items())
+        },
+    )
+
+
+def _compare_lists(
+    a: Sequence[ScoredLists], b: Sequence[ScoredLists], replicates: int, level: float, seed: int
+) -> ListComparison | None:
+    if not a or not b:
+        return None
+    theirs = per_user(b).rename({name: f"b_{name}" for name in PER_USER})
+    users = per_user(a).join(theirs, on="user_id", how="inner", maintain_order="left")
+    if users.is_empty():
+        return None
+    others = [name for name in PER_USER if name not in PRIMARY_LISTS]
+    return ListComparison(
+        a=ranking_metrics(a),
+        b=ranking_metrics(b),
+        users=users.height,
+        effects=(
+            *user_effects(users, PRIMARY_LISTS, replicates=replicates, level=level, seed=seed),
+            *user_effects(users, others, replicates=replicates, level=0.95, seed=seed),
+        ),
+    )
+
+
+def _baselines(
+    side: Side, rows: pl.DataFrame, audiences: Sequence[Audience], seed: int
+) -> dict[str, EvalTable]:
+    from training.baselines import evaluate_baselines
+
+    return evaluate_baselines(side.predictor, side.chain, rows, audiences, seed=seed, lightgbm=False)
+
+
+def _primary(heads: dict[str, HeadComparison], lists: ListComparison | None) -> dict[str, PairedEffect]:
+    found = {
+        f"{name} {effect.metric}": effect
+        for name, head in heads.items()
+        for effect in head.effects
+        if effect.metric == head.primary
+    }
+    if lists is not None:
+        found |= {e.metric: e for e in lists.effects if e.metric in PRIMARY_LISTS}
+    return found
+
+
+def _problems(systems: Sequence[System]) -> list[str]:
+    """Say which of the two has learnt from a day it is scored on."""
+    found = []
+    for name, system in zip("AB", systems, strict=True):
+        seen = sorted({*system.leaks.overlaps_training, *system.leaks.overlaps_shared})
+        if seen:
+            found.append(
+                f"{name} has learnt from {len(seen)} of the scored days ({seen[0]} to {seen[-1]}); "
+                f"score days after {system.leaks.trained_until}"
+            )
+    return found
+
+
+def _warnings(
+    a: Side, b: Side, tasks: Sequence[TaskSpec], systems: Sequence[System], window: Window
+) -> tuple[str, ...]:
+    found = [f"{name}: {w}" for name, s in zip("AB", systems, strict=True) for w in s.leaks.warnings()]
+    shared = {task.name for task in tasks}
+    for name, side in (("A", a), ("B", b)):
+        only = [task.name for task in side.tasks if task.name not in shared]
+        if only:
+            found.append(f"only {name} has (or labels so) the head(s) {', '.join(only)}: not compared")
+    if window.unpaired:
+        found.append(f"{window.unpaired} impressions could be scored by one of the two only: left out")
+    return tuple(found)

@@ -1,0 +1,85 @@
+"""ABReport: everything an offline comparison of two bundles says, as JSON on disk."""
+
+from datetime import date, datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from training.evaluate_leaks import LeakCheck
+from training.evaluate_metrics import HeadMetrics
+from training.evaluate_ranking import RankingMetrics
+from training.evaluate_report import EvalTable
+from training.report.decision import ABDecision
+from training.report.effects import PairedEffect, Segment
+
+
+class System(BaseModel):
+    """One of the two bundles."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    night: str
+    parent: str | None
+    finalised: bool
+    leaks: LeakCheck
+
+
+class Window(BaseModel):
+    """What the comparison rests on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: date
+    last: date
+    days: tuple[date, ...]
+    as_of: datetime
+    impressions: int
+    users: int
+    items: int
+    unpaired: int
+    """Impressions that only one of the two could score (their configs clean the log differently)."""
+    labelled: dict[str, int]
+    open_labels: dict[str, int]
+    """Head over all impressions -> rows whose window was still open: left out."""
+
+
+class HeadComparison(BaseModel):
+    """One head of A and B."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    a: HeadMetrics
+    b: HeadMetrics
+    primary: str
+    effects: tuple[PairedEffect, ...]
+    by_day: dict[date, tuple[float | None, float | None]]
+    """Day -> the primary metric of A and of B."""
+
+
+class ListComparison(BaseModel):
+    """The ranked lists of A and B for the same users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    a: RankingMetrics
+    b: RankingMetrics
+    users: int
+    effects: tuple[PairedEffect, ...]
+
+
+class ABReport(BaseModel):
+    """Everything a report says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    decision: ABDecision
+    a: System
+    b: System
+    window: Window
+    warnings: tuple[str, ...]
+    heads: dict[str, HeadComparison]
+    lists: ListComparison | None
+    segments: tuple[Segment, ...]
+    baselines: dict[str, EvalTable]
+    alpha: float
+    replicates: int
