@@ -153,9 +153,10 @@ class AdminClient(_Connection):
         reply = self._call(self._stub.ListVersions, admin_pb2.ListVersionsRequest())
         return [version.version for version in reply.versions]
 
-    def activate(self, version: str) -> bool:
-        """Make a version live; tell whether the server serves it already."""
-        return self._call(self._stub.Activate, admin_pb2.ActivateRequest(version=version)).serving
+    def activate(self, version: str, expected_current: str | None = None) -> bool:
+        """Make a version live, if the expected one is; tell whether the server serves it already."""
+        request = admin_pb2.ActivateRequest(version=version, expected_current=expected_current)
+        return self._call(self._stub.Activate, request).serving
 
     def rollback(self) -> str:
         """Make the version before the live one live; give it."""

@@ -109,14 +109,14 @@ def _print_table(answer: Answer) -> None:
 
     heads = sorted({task for item in answer.items for task in item.predictions})
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("#", "title", "score", *heads, "propensity", "reasons"):
-        table.add_column(name, justify="right" if name in ("#", "score", "propensity", *heads) else "left")
+    for name in ("#", "title", "score", *heads, "reasons"):
+        table.add_column(name, justify="right" if name in ("#", "score", *heads) else "left")
     for item in answer.items:
         predictions = [f"{item.predictions[task]:.4f}" for task in heads]
-        propensity = f"{item.propensity:.3f}" if item.propensity_kind == "exact" else item.propensity_kind
-        reasons = "; ".join(item.reasons)
-        title = item.title or item.item_id
-        table.add_row(str(item.position), title, f"{item.score:.4f}", *predictions, propensity, reasons)
+        reasons = "\n".join(item.reasons)
+        table.add_row(
+            str(item.position), item.title or item.item_id, f"{item.score:.4f}", *predictions, reasons
+        )
     console = Console()
     console.print(table)
     degraded = f", degraded: {', '.join(answer.degradation)}" if answer.degradation else ""

@@ -61,7 +61,7 @@ class Engine:
         )
         self._seen_kinds = policy.exclude_seen_kinds
         self._retrieval = Retrieval(
-            model=model, num_candidates=retrieval.num_candidates, num_popular=retrieval.popular_candidates
+            model, num_candidates=retrieval.num_candidates, num_popular=retrieval.popular_candidates
         )
         self._candidate_log_share = candidate_log_share
         self._pace = Pace()

@@ -42,13 +42,14 @@ class Candidates:
         return {name: count for name, count in counts.items() if count}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieval:
-    """How many candidates come from where."""
+    """Finds candidates with one model."""
 
-    model: Model
-    num_candidates: int
-    num_popular: int
+    def __init__(self, model: Model, *, num_candidates: int, num_popular: int) -> None:
+        self.model = model
+        self.num_candidates = num_candidates
+        self.num_popular = num_popular
+        self._popular_rows = model.catalogue.known_rows(model.popular)
 
     def find(
         self, request: RankRequest, catalogue: Catalogue, allowed: Mask, side: Any, need: int
@@ -69,14 +70,12 @@ class Retrieval:
             found.add(SIMILAR, self._similar(seed_row, wanted, found.mask(catalogue)))
         else:
             found.add(RETRIEVAL, self._retrieve(side, wanted, found.mask(catalogue)))
-            found.add(
-                POPULAR, self._popular(catalogue, allowed, self.num_popular if side is not None else wanted)
-            )
+            found.add(POPULAR, self._popular(allowed, self.num_popular if side is not None else wanted))
         # Items that the index does not know are shown when the caller names them.
         named = catalogue.known_rows(request.filter.allow_item_ids)
         found.add(REQUEST, named[named >= catalogue.num_in_bundle])
         if len(found) < need:
-            found.add(POPULAR, self._popular(catalogue, allowed, need))
+            found.add(POPULAR, self._popular(allowed, need))
         if len(found) < need:
             found.add(CATALOGUE, np.flatnonzero(allowed)[: need + len(found)])
         return found.candidates()
@@ -93,8 +92,8 @@ class Retrieval:
             return np.empty(0, dtype=np.int64)
         return self.model.scorer.retrieve(side, k, allowed)
 
-    def _popular(self, catalogue: Catalogue, allowed: Mask, k: int) -> Rows:
-        rows = catalogue.known_rows(self.model.popular)
+    def _popular(self, allowed: Mask, k: int) -> Rows:
+        rows = self._popular_rows
         return rows[allowed[rows]][:k]
 
 

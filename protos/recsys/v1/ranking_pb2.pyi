@@ -149,7 +149,7 @@ class Debug(_message.Message):
     seed: _builtins.int
     """Seed of the exploration draw: the same request, seed, bundle and features give the same list."""
     do_not_log: _builtins.bool
-    """Leave this request out of the journal. It then never explores, and its feedback cannot be credited."""
+    """Leave this request out of the journal: its feedback cannot be credited, and it explores only with a seed."""
     def __init__(
         self,
         *,
@@ -514,7 +514,9 @@ class RankedItem(_message.Message):
     item_id: _builtins.str
     """The item."""
     position: _builtins.int
-    """Position in the whole list, 1 = top; page 2 goes on where page 1 ended."""
+    """Position in the whole list, 1 = top; page 2 goes on where page 1 ended. An item withdrawn since page 1 leaves
+    a gap.
+    """
     score: _builtins.float
     """The number that the list is sorted by before rules and exploration; no unit, comparable within one answer only."""
     propensity: _builtins.float
@@ -678,8 +680,8 @@ class RecommendResponse(_message.Message):
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Send as page_token for the next page; empty on the last one. It continues the same draw, also after a new
-    bundle went live, for ten minutes.
+    """Send as page_token for the next page; empty on the last one, when the request's candidates (some hundreds) are
+    used up. It continues the same draw, also after a new bundle went live, for ten minutes.
     """
     request_id: _builtins.str
     """Key of this request in the logs. All pages of one draw share it."""

@@ -1,0 +1,91 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from serving.catalogue import Catalogue, ItemRow
+from serving.overlay import Overlay, Shelf
+from serving.request import Filter
+
+FRAME = pl.DataFrame(
+    {
+        "item_id": ["a", "b", "c"],
+        "title": ["A", None, "C"],
+        "category": ["x", "y", None],
+        "price": [10, None, 30],
+        "available_from": pl.Series([None, 100, None], dtype=pl.Int64).cast(pl.Datetime("ms", "UTC")),
+        "available_until": pl.Series([None, 200, 50], dtype=pl.Int64).cast(pl.Datetime("ms", "UTC")),
+        "attribute_size": [1.5, None, 2.0],
+    }
+)
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    return Catalogue.from_frame(FRAME)
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "expected"), [(0, "ac"), (49, "ac"), (50, "a"), (99, "a"), (100, "ab"), (199, "ab"), (200, "a")]
+)
+def test_an_item_is_available_from_until(catalogue, at_ms, expected) -> None:
+    mask = catalogue.allowed(Filter(), (), at_ms)
+    assert "".join(np.array(catalogue.item_ids)[mask]) == expected
+
+
+def test_an_item_without_a_price_passes_no_price_filter(catalogue) -> None:
+    assert catalogue.allowed(Filter(min_price=0, include_unavailable=True), (), 0).tolist() == [
+        True,
+        False,
+        True,
+    ]
+    assert catalogue.allowed(Filter(max_price=20), (), 150).tolist() == [True, False, False]
+
+
+def test_a_frame_with_ids_alone_is_enough() -> None:
+    catalogue = Catalogue.from_frame(FRAME.select("item_id"))
+    assert catalogue.allowed(Filter(), (), 0).all()
+    assert catalogue.category_of(0) is None
+    assert catalogue.bundle_item("a") == ItemRow(item_id="a")
+
+
+def test_the_bundles_row_is_read_back_whole(catalogue) -> None:
+    assert catalogue.bundle_item("b") == ItemRow(
+        item_id="b", category="y", available_from_ms=100, available_until_ms=200
+    )
+    assert catalogue.bundle_item("a") == ItemRow(
+        item_id="a", title="A", category="x", price=10, attributes={"size": 1.5}
+    )
+    assert catalogue.bundle_item("z") is None
+
+
+def test_changed_items_keep_their_row_and_new_ones_follow(catalogue) -> None:
+    later = catalogue.with_items(
+        [ItemRow(item_id="n", category="z", price=5), ItemRow(item_id="a", title="A2")]
+    )
+    assert later.item_ids == ("a", "b", "c", "n")
+    assert (later.titles[0], later.category_of(0), later.category_of(3)) == ("A2", None, "z")
+    assert np.isnan(later.prices[0])
+    assert later.num_in_bundle == 3
+    assert catalogue.item_ids == ("a", "b", "c")
+    assert catalogue.titles[0] == "A"
+    assert catalogue.with_items([]) is catalogue
+
+
+def test_a_shelf_follows_the_overlay(catalogue) -> None:
+    overlay = Overlay()
+    overlay.put([ItemRow(item_id="n", title="first")])
+    shelf = Shelf(catalogue, overlay)
+    assert shelf.now().titles[3] == "first"
+    overlay.put([ItemRow(item_id="n", title="second")])
+    assert shelf.now().titles[3] == "second"
+    assert shelf.now() is shelf.now()
+    assert shelf.item("n") == ItemRow(item_id="n", title="second")
+    assert (shelf.in_bundle("a"), shelf.in_bundle("n"), shelf.in_bundle("z")) == (True, False, False)
+
+
+def test_a_shelf_leaves_out_what_its_bundle_knows_already(catalogue) -> None:
+    overlay = Overlay()
+    overlay.put([ItemRow(item_id="a", title="old", at_ms=10), ItemRow(item_id="b", title="new", at_ms=20)])
+    shelf = Shelf(catalogue, overlay, as_of_ms=20)
+    assert shelf.now().titles == ("A", "new", "C")
+    assert shelf.item("a") == catalogue.bundle_item("a")

@@ -1,0 +1,76 @@
+import json
+
+import pytest
+import structlog
+
+from recsys.cli import run
+from recsys.config import default_config
+from recsys.errors import ConfigError
+from serving.commands import _context
+
+SHOP = default_config.__code__.co_filename.replace("config.py", "shop.toml")
+
+
+@pytest.fixture(autouse=True)
+def _own_logs():
+    """`recsys serve` sends logs to this test's stderr: other tests have their own."""
+    yield
+    structlog.reset_defaults()
+
+
+def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    one = start()
+    target = f"127.0.0.1:{one.server.port}"
+    assert run(["recommend", "--target", target, "--user", "u1", "-k", "2", "--context", "device=tv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if "event" not in line and "[info" not in line]
+    assert table[0].split() == ["#", "title", "score", "click", "purchase", "rating", "reasons"]
+    assert table[1].split()[:3] == ["1", "Thing", "39"]
+    assert "2 items, v1" in table[-1]
+    assert one.journal() == []  # looking is no traffic
+
+
+def test_recommend_prints_json(start, capsys) -> None:
+    one = start()
+    target = f"127.0.0.1:{one.server.port}"
+    capsys.readouterr()
+    assert (
+        run(["recommend", "--target", target, "--user", "u1", "-k", "2", "--category", "rugs", "--json"]) == 0
+    )
+    answer = json.loads(capsys.readouterr().out)
+    assert [item["item_id"] for item in answer["items"]] == ["i38", "i34"]
+
+
+def test_a_refused_call_is_one_line(start, capsys) -> None:
+    one = start()
+    assert run(["recommend", "--target", f"127.0.0.1:{one.server.port}", "--user", "u1", "-k", "10000"]) == 10
+    assert "INVALID_ARGUMENT: page_size: 10000 is out of range" in capsys.readouterr().err
+
+
+def test_no_server_is_one_line(capsys) -> None:
+    assert run(["recommend", "--target", "127.0.0.1:1", "--user", "u1", "--timeout", "0.5"]) == 10
+    error = capsys.readouterr().err
+    assert error.startswith("recsys recommend: 127.0.0.1:1 answered ")
+    assert len(error.splitlines()) == 1
+
+
+def test_context_values_are_numbers_or_text() -> None:
+    assert _context(["hour=21", "device=tv", "note=a=b"]) == {"hour": 21.0, "device": "tv", "note": "a=b"}
+    with pytest.raises(ConfigError, match="'device' is not name=value"):
+        _context(["device"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--listen", "0.0.0.0:0"], "can be reached from other machines"),
+        (["--tls-cert", "x.pem"], "--tls-cert and --tls-key go together"),
+        (["--tls-cert", "none.pem", "--tls-key", "none.key"], "cannot be read"),
+        (["--clock-start", "noon"], "is not an instant"),
+    ],
+)
+def test_wrong_ways_to_serve(tmp_path, capsys, arguments, message) -> None:
+    folders = ["--log", str(tmp_path / "log"), "--runs", str(tmp_path / "runs")]
+    assert run(["serve", "--config", SHOP, *folders, *arguments]) == 2
+    assert message in capsys.readouterr().err

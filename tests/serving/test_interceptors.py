@@ -1,0 +1,45 @@
+import inspect
+
+import grpc
+import pytest
+
+from recsys import errors, journal
+from recsys.errors import RecsysError
+from serving import client_values, request
+from serving.interceptors import STATUS, CountingPool, status_of
+
+# Errors that stop a command, and can never be raised while a call is answered.
+OFFLINE = {"RecsysError", "ConfigError", "DataError", "GateError", "CallError"}
+
+
+def all_errors() -> list[type[RecsysError]]:
+    found = [
+        value
+        for module in (errors, journal, request, client_values)
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, RecsysError)
+    ]
+    return sorted(set(found), key=lambda error: error.__name__)
+
+
+@pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.__name__)
+def test_every_error_has_a_status_on_purpose(error) -> None:
+    """INTERNAL is for bugs: an error of ours that may meet a call has a line in the table."""
+    line = next(kind for kind, _ in STATUS if issubclass(error, kind))
+    assert (line is Exception) == (error.__name__ in OFFLINE)
+
+
+def test_the_first_line_that_fits_decides() -> None:
+    assert status_of(request.FieldError("f", "p")) is grpc.StatusCode.INVALID_ARGUMENT
+    assert status_of(request.VersionError("v")) is grpc.StatusCode.FAILED_PRECONDITION
+    assert status_of(ZeroDivisionError()) is grpc.StatusCode.INTERNAL
+
+
+def test_the_pool_counts_what_it_has_taken_on_also_when_it_fails() -> None:
+    pool = CountingPool(1, "test")
+    failing = pool.submit(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        failing.result()
+    pool.submit(lambda: None).result()
+    pool.shutdown()
+    assert pool.num_pending == 0

@@ -1,0 +1,208 @@
+"""The server with a bundle that a night made, on the simulated shop's log: only the time is faked."""
+
+import shutil
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.sources.journal import ingest_journal
+from features.store import open_store
+from recsys.bundle import _version as bundle_version
+from recsys.bundle import read_manifest
+from recsys.cli import run
+from recsys.config import load_config
+from recsys.log import InteractionLog
+from recsys.registry import Registry
+from recsys.schema import with_free_columns
+from serving.app import Server, ServerOptions
+from serving.client import AdminClient, RecsysClient
+from serving.client_values import CallError, Feedback, ItemUpdate
+from serving.loading import load_model
+
+CONFIG = Path(__file__).with_name("tiny.toml")
+MORNING = datetime(2026, 1, 31, 9, tzinfo=UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ms = int(MORNING.timestamp() * 1000)
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory) -> Path:
+    """A folder with `log` and `runs` after one night."""
+    folder = tmp_path_factory.mktemp("night")
+    log, runs = str(folder / "log"), str(folder / "runs")
+    assert (
+        run(["simulate", "--out", log, "--seed", "3", "--days", "5", "--users", "300", "--items", "150"]) == 0
+    )
+    assert (
+        run(["nightly", "--config", str(CONFIG), "--log", log, "--runs", runs, "--date", "2026-01-30"]) == 0
+    )
+    return folder
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(night, tmp_path, clock):
+    shutil.copytree(night, tmp_path / "copy")
+    config = load_config(CONFIG)
+    config = config.model_copy(
+        update={
+            "serving": config.serving.model_copy(update={"poll_s": 0.02}),
+            "policy": config.policy.model_copy(update={"name": "greedy"}),
+        }
+    )
+    options = ServerOptions(
+        config=config,
+        log=tmp_path / "copy" / "log",
+        runs=tmp_path / "copy" / "runs",
+        clock=clock,
+        listen="127.0.0.1:0",
+        admin_listen="127.0.0.1:0",
+    )
+    server = Server(options)
+    server.start()
+    yield server
+    server.stop(1.0)
+
+
+@pytest.fixture
+def client(server):
+    with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
+        yield client
+
+
+def some_user(folder: Path) -> str:
+    feedback = InteractionLog(folder / "log").read("feedback", date(2026, 1, 29))
+    return str(feedback["user_id"].value_counts(sort=True)["user_id"][0])
+
+
+def test_a_known_user_gets_a_list_with_sound_predictions(server, client, night) -> None:
+    answer = client.recommend(some_user(night), 20, context={"device": "mobile"})
+    assert answer.bundle_version == Registry(night / "runs").current()
+    assert answer.degradation == ()
+    assert len({item.item_id for item in answer.items}) == 20
+    for item in answer.items:
+        assert 0 < item.predictions["purchase"] <= item.predictions["click"] < 1
+        assert 1 <= item.predictions["rating"] <= 5
+        assert item.title
+        assert item.reasons
+    assert [i.score for i in answer.items] == sorted((i.score for i in answer.items), reverse=True)
+
+
+def test_served_predictions_are_the_scorers_own(server, client, night, clock) -> None:
+    """Two ways to the same numbers: over the wire in one batch of candidates, and item by item."""
+    user = some_user(night)
+    answer = client.recommend(user, 10, context={"device": "tv"})
+    registry = Registry(night / "runs")
+    version = registry.current()
+    assert version is not None
+    model = load_model(registry.path(version), open_store("sqlite", night / "runs"))
+    inputs = model.features.user(user, clock.now_ms()).inputs
+    context = model.features.context({"device": "tv"}, clock.now_ms())
+    for item in answer.items:
+        row = np.array([model.catalogue.rows[item.item_id]])
+        alone = model.scorer.predict(model.scorer.user_side(inputs), context, row)
+        assert item.predictions == pytest.approx({task: float(v[0]) for task, v in alone.items()}, abs=1e-5)
+
+
+def test_a_stranger_is_answered(client) -> None:
+    answer = client.recommend("stranger", 10)
+    assert len(answer.items) == 10
+    assert answer.degradation == ()
+
+
+def test_what_is_bought_disappears_and_changes_what_follows(server, client, night, clock) -> None:
+    user = some_user(night)
+    first = client.recommend(user, 10)
+    bought = first.items[0]
+    client.record_feedback([Feedback.of(bought, user, "click"), Feedback.of(bought, user, "purchase", 100.0)])
+    clock.ms += 60_000  # past the ingestion lag
+    second = client.recommend(user, 10)
+    assert bought.item_id not in [item.item_id for item in second.items]
+    assert [i.score for i in second.items] != [i.score for i in first.items]
+    assert any(bought.title in reason for item in second.items for reason in item.reasons)
+
+
+def test_similar_items_and_new_items(client) -> None:
+    similar = client.recommend("stranger", 5, seed_item_id=client.recommend("stranger", 1).items[0].item_id)
+    assert all(item.reasons[0].startswith("similar to ") for item in similar.items)
+    assert client.upsert_items([ItemUpdate(item_id="brand-new", title="Brand new")]) == {}
+    ranked = client.rank("stranger", [similar.items[0].item_id, "brand-new", "unheard-of"])
+    assert {item.item_id for item in ranked.items} == {similar.items[0].item_id, "brand-new"}
+    assert ranked.missing_item_ids == ("unheard-of",)
+
+
+def test_a_damaged_bundle_is_refused_and_the_old_one_stays(server, client) -> None:
+    registry = Registry(server._options.runs)
+    version = registry.current()
+    assert version is not None
+    damaged = registry.path("2026-01-31-0123456789ab")
+    shutil.copytree(registry.path(version), damaged)
+    with (damaged / "weights.safetensors").open("r+b") as weights:
+        weights.seek(1_000)
+        weights.write(b"\xff")
+    (registry.folder / "CURRENT").write_text(f"{damaged.name}\n")
+    server.reloader.check()
+    assert "restore the bundle" in (server.reloader.error or "")
+    assert client.recommend("stranger").bundle_version == version
+
+
+def test_the_journal_becomes_tables_that_a_night_can_read(server, client, night) -> None:
+    user = some_user(night)
+    answer = client.recommend(
+        user, 10, context={"device": "mobile"}, experiment_assignments={"button": "red"}
+    )
+    client.record_feedback([Feedback.of(answer.items[2], user, "click")])
+    client.upsert_items([ItemUpdate(item_id=answer.items[0].item_id, price=1)])
+    log = InteractionLog(server._options.log)
+    summary = ingest_journal(log, "UTC")
+    assert summary.rows == {"feedback": 1, "impressions": 10, "items": 1, "requests": 1}
+    for table in summary.rows:
+        frame = log.read(table, MORNING.date())
+        with_free_columns(table, dict(frame.schema)).validate(frame)
+    impressions = log.read("impressions", MORNING.date())
+    assert impressions["context_device"].to_list() == ["mobile"] * 10
+    assert impressions["context_experiment_button"].to_list() == ["red"] * 10
+
+
+def copy_version(registry: Registry, version: str) -> str:
+    """Make another version of the same content, as if another night had come to the same weights."""
+    manifest = read_manifest(registry.path(version))
+    manifest = manifest.model_copy(update={"parent": version})
+    manifest = manifest.model_copy(update={"version": bundle_version(manifest)})
+    shutil.copytree(registry.path(version), registry.path(manifest.version))
+    (registry.path(manifest.version) / "manifest.json").write_text(manifest.model_dump_json(indent=1))
+    store = registry.runs / "store"
+    shutil.copy(store / f"base-{version}.sqlite", store / f"base-{manifest.version}.sqlite")
+    return manifest.version
+
+
+def test_an_administrator_moves_the_pointer_and_the_server_follows(server, client) -> None:
+    first = server.recommender.version
+    second = copy_version(Registry(server._options.runs), first)
+    with AdminClient(f"127.0.0.1:{server.admin_port}") as admin:
+        assert set(admin.versions()) == {first, second}
+        assert admin.activate(second, expected_current=first)
+        answer = client.recommend("stranger")
+        assert (answer.bundle_version, answer.degradation) == (second, ())
+        assert admin.rollback() == first
+        assert client.recommend("stranger").bundle_version == first
+        status = admin.status()
+        assert (status.bundle_version, status.current_version, status.reload_error) == (first, first, "")
+        with pytest.raises(CallError, match="FAILED_PRECONDITION: no bundle 'nothing'"):
+            admin.activate("nothing")
+        with pytest.raises(CallError, match=f"FAILED_PRECONDITION: '{first}' is live, not 'another'"):
+            admin.activate(second, expected_current="another")
+        with pytest.raises(CallError, match="FAILED_PRECONDITION: nothing to roll back to"):
+            admin.rollback()
