@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from recsys.errors import BundleError
@@ -71,7 +72,14 @@ class EncoderState:
             }
             names = said["vocabularies"]
             text = _load_text(folder)
-        except (OSError, KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        except (
+            OSError,
+            KeyError,
+            TypeError,
+            ValueError,
+            SafetensorError,
+            pl.exceptions.PolarsError,
+        ) as error:
             raise BundleError(f"{folder} holds no readable encoder ({error}); restore the bundle") from error
         vocabularies = {name: Vocabulary.load(folder / "vocabularies" / f"{name}.parquet") for name in names}
         return cls(vocabularies=vocabularies, numbers=numbers, text=text)

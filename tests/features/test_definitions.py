@@ -1,0 +1,54 @@
+"""Feature definitions: one name each, freshness as promised, and values that follow the config."""
+
+import pytest
+
+from features.definitions import define_features, windows
+from recsys.errors import ConfigError
+
+
+def test_names_are_unique_and_entities_agree(config):
+    features = define_features(config)
+    names = [f.name for f in (*features.categorical, *features.numbers)]
+    assert len(set(names)) == len(names)
+    for entity in ("user", "item", "context"):
+        assert all(
+            f.entity == entity for f in (*features.categorical_of(entity), *features.numbers_of(entity))
+        )
+    assert features.categorical_of("item")[0].name == "item_id", (
+        "the model takes the first one as the item's row"
+    )
+
+
+def test_only_the_request_is_live(config):
+    features = define_features(config)
+    for feature in (*features.categorical, *features.numbers):
+        assert feature.freshness == ("live" if feature.entity == "context" else "nightly")
+
+
+def test_every_task_has_counts_and_a_rate_or_a_mean_per_window(config):
+    names = {f.name for f in define_features(config).numbers}
+    for window in windows(config):
+        for entity in ("user", "item", "item_by_category"):
+            assert f"{entity}_{'_' if entity == 'item_by_category' else ''}click_rate_{window}" in names
+            assert f"{entity}_{'_' if entity == 'item_by_category' else ''}rating_mean_{window}" in names
+
+
+def test_a_config_may_do_without_users_text_and_history(make_config):
+    config = make_config(features={"user_id_dim": 0, "history_kinds": [], "group_items_by": []})
+    features = define_features(config)
+    assert "user_id" not in {f.name for f in features.categorical}
+    assert features.history_kinds == ()
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"name": "id", "entity": "item", "kind": "categorical"},
+        {"name": "id", "entity": "user", "kind": "categorical"},
+        {"name": "price", "entity": "item", "kind": "number"},
+        {"name": "click_rate_7", "entity": "user", "kind": "number"},
+    ],
+)
+def test_a_feature_may_not_take_a_standard_name(make_config, feature):
+    with pytest.raises(ConfigError, match=f"two features are called '{feature['entity']}_{feature['name']}'"):
+        define_features(make_config(feature=[feature]))

@@ -1,0 +1,204 @@
+"""The encoder: standardisation, missing values, frozen statistics, ids, events and ages."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.definitions import HISTORY_AGE_BUCKETS, Number, define_features
+from features.encode import (
+    CLIP,
+    SHRINKAGE,
+    EncodedEvents,
+    Encoder,
+    age_buckets,
+    fit_encoder,
+    fit_number,
+    history_slices,
+    transform,
+)
+from recsys.encoding import EncoderState, NumberStatistics
+from recsys.errors import DataError
+
+RAW = Number(name="n", entity="user", freshness="nightly", transform="raw", column="x")
+NEUTRAL = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
+
+
+def _number(kind):
+    return Number(name="n", entity="user", freshness="nightly", transform=kind, column="x", of="of")
+
+
+def test_transforms_by_hand():
+    statistics = NumberStatistics(prior=0.25, mean=0.0, std=1.0)
+    x, of = np.array([3.0, np.nan]), np.array([10.0, 10.0])
+    p = (3 + SHRINKAGE * 0.25) / (10 + SHRINKAGE)
+    assert transform(_number("rate"), x, of, statistics)[0] == pytest.approx(np.log(p / (1 - p)))
+    assert transform(_number("mean"), x, of, statistics)[0] == pytest.approx((1.5 + SHRINKAGE * 0.25) / 30)
+    assert transform(_number("log"), -x, of, statistics)[0] == pytest.approx(-np.log(4))
+    assert transform(RAW, x, of, statistics)[0] == 3
+    for kind in ("rate", "mean", "log", "raw"):
+        assert np.isnan(transform(_number(kind), x, of, statistics)[1])
+
+
+def test_feedback_without_impressions_has_a_finite_rate():
+    assert np.isfinite(transform(_number("rate"), np.array([500.0]), np.array([0.0]), NEUTRAL)).all()
+    assert np.isfinite(transform(_number("rate"), np.array([0.0]), np.array([0.0]), NEUTRAL)).all()
+
+
+def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain, config):
+    users, items = shop_chain[3].table("users"), shop_chain[3].table("items")
+    contexts = shop_chain[3].table("examples")
+    state = fit_encoder(config, users, items, contexts, None, 0)
+    encoder = Encoder.from_config(config, state)
+    numbers = encoder.encode("user", users).numbers
+    assert numbers.dtype == np.float32
+    assert np.abs(numbers).max() <= CLIP
+    np.testing.assert_allclose(numbers.mean(axis=0), 0, atol=0.1)
+    varied = numbers.std(axis=0) > 0
+    np.testing.assert_allclose(numbers.std(axis=0)[varied], 1, atol=0.2)
+    assert varied.sum() > 10
+    absurd = dict.fromkeys(encoder.number_columns("user"), 1000000000000.0)
+    assert np.abs(encoder.encode_one("user", absurd).numbers).max() == CLIP
+    assert not encoder.encode_one("user", {}).numbers.any()
+    assert not encoder.encode("user", users.select("user_id")).numbers.any()
+
+
+def test_fit_number_by_hand():
+    frame = pl.DataFrame({"x": [1.0, 3.0, None], "of": [4.0, 4.0, 4.0]})
+    fitted = fit_number(RAW, frame)
+    assert (fitted.mean, fitted.std) == (2.0, 1.0)
+    assert fit_number(_number("rate"), frame).prior == pytest.approx(4 / 12)
+    assert fit_number(_number("mean"), frame).prior == pytest.approx(2 / 12)
+
+
+@pytest.mark.parametrize("values", [[], [None, None], [0.1] * 7, [1e9] * 3])
+def test_a_constant_or_absent_number_never_divides_by_nothing(values):
+    fitted = fit_number(RAW, pl.DataFrame({"x": values}, schema={"x": pl.Float64}))
+    assert fitted.std == 1.0
+    assert fit_number(RAW, pl.DataFrame({"y": [1]})) == NEUTRAL
+
+
+def test_a_warm_start_freezes_what_is_known_and_fits_what_is_new(shop_chain, make_config):
+    config = make_config()
+    early = [shop_chain[1].table(name) for name in ("users", "items", "examples")]
+    late = [shop_chain[5].table(name) for name in ("users", "items", "examples")]
+    first = fit_encoder(config, *early, None, 0)
+    second = fit_encoder(config, *late, first, 1)
+    assert second.numbers == first.numbers
+    assert second.text is first.text
+    assert fit_encoder(config, *late, None, 0).numbers != first.numbers
+    for name, vocabulary in first.vocabularies.items():
+        assert second.vocabularies[name].ids[: len(vocabulary.ids)] == vocabulary.ids
+    assert second.vocabularies["item_id"].size > first.vocabularies["item_id"].size
+    wider = fit_encoder(make_config(features={"window_days": [1, 3]}), *late, first, 0)
+    new = set(wider.numbers) - set(first.numbers)
+    assert new
+    assert all(wider.numbers[n] == first.numbers[n] for n in set(wider.numbers) & set(first.numbers))
+
+
+def test_fitting_is_deterministic(shop_chain, config):
+    frames = [shop_chain[3].table(name) for name in ("users", "items", "examples")]
+    one, other = fit_encoder(config, *frames, None, 7), fit_encoder(config, *frames, None, 7)
+    assert one.digest() == other.digest()
+    assert one.numbers == other.numbers
+    np.testing.assert_array_equal(one.text.components, other.text.components)
+
+
+def test_catalogue_items_have_numbers_and_rare_users_share_buckets(shop_chain, make_config):
+    config = make_config(features={"min_count": 10**6})
+    frames = [shop_chain[3].table(name) for name in ("users", "items", "examples")]
+    state = fit_encoder(config, *frames, None, 0)
+    assert state.vocabularies["user_id"].ids == ()
+    assert set(state.vocabularies["item_id"].ids) == set(frames[1]["item_id"])
+    assert state.vocabularies["item_id"].encode_one("never seen") == 0
+    assert state.vocabularies["user_id"].encode_one("never seen") > 0
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (
+            {"name": "colour", "entity": "user", "kind": "categorical"},
+            "no training day has attribute_colour; .*attribute_country",
+        ),
+        (
+            {"name": "tab", "entity": "context", "kind": "number"},
+            "no training day has context_tab; .*context_device",
+        ),
+        ({"name": "country", "entity": "user", "kind": "number"}, "holds String, which is no number"),
+    ],
+)
+def test_a_feature_the_log_does_not_have(shop_chain, make_config, feature, message):
+    frames = [shop_chain[3].table(name) for name in ("users", "items", "examples")]
+    with pytest.raises(DataError, match=message):
+        fit_encoder(make_config(feature=[feature]), *frames, None, 0)
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Shanghai", "America/New_York"])
+@given(at=st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)))
+def test_the_clock_is_equal_for_one_and_many(timezone, make_config, at):
+    encoder = Encoder.from_config(make_config(timezone=timezone), EncoderState(vocabularies={}, numbers={}))
+    instant = at.replace(tzinfo=UTC, microsecond=at.microsecond // 1000 * 1000)
+    frame = pl.DataFrame({"at": pl.Series([instant]).cast(pl.Datetime("ms", "UTC"))})
+    assert encoder.with_clock(frame, "at").select("hour", "weekday").row(0, named=True) == encoder.clock_of(
+        instant
+    )
+
+
+def _kinds(config, *events):
+    encoder = Encoder.from_config(config, EncoderState(vocabularies={}, numbers={}))
+    frame = pl.DataFrame(
+        {"kind": [k for k, _ in events], "value": pl.Series([v for _, v in events], dtype=pl.Float64)}
+    )
+    return encoder._kinds(frame).tolist()
+
+
+def test_kind_codes_are_places_in_the_feature_set(config):
+    names = define_features(config).history_kinds
+    assert names == ("click", "purchase", "rating=1", "rating=2", "rating=3", "rating=4", "rating=5")
+    events = [
+        ("click", None),
+        ("purchase", 990.0),
+        ("rating", 1.0),
+        ("rating", 4.6),
+        ("rating", 99.0),
+        ("rating", None),
+        ("view", None),
+    ]
+    assert _kinds(config, *events) == [1, 2, 3, 7, 7, 5, 0]
+
+
+def test_ages_are_powers_of_two_minutes():
+    minutes = np.array([0, 0.99, 1, 2, 3, 4, 60, 60 * 24 * 365 * 9, -5])
+    assert age_buckets((minutes * 60_000).astype(np.int64)).tolist() == [
+        0,
+        0,
+        1,
+        2,
+        2,
+        3,
+        6,
+        HISTORY_AGE_BUCKETS - 1,
+        0,
+    ]
+
+
+def test_histories_are_newest_first_and_padded():
+    events = EncodedEvents(
+        items=np.array([5, 6, 7]), kinds=np.array([1, 0, 2]), at=np.array([0, 60_000, 120_000])
+    )
+    items, kinds, ages = history_slices(
+        np.array([0, 2, 1]), np.array([3, 2, 2]), 4, np.array([180_000] * 3), events
+    )
+    assert items.tolist() == [[7, 0, 5, 0], [0] * 4, [0] * 4]
+    assert kinds.tolist() == [[2, 0, 1, 0], [0] * 4, [0] * 4]
+    assert ages.tolist() == [[1, 0, 2, 0], [0] * 4, [0] * 4]
+
+
+def test_without_events_histories_are_empty():
+    none = EncodedEvents(items=np.zeros(0, np.int64), kinds=np.zeros(0, np.int64), at=np.zeros(0, np.int64))
+    for part in history_slices(np.array([0]), np.array([0]), 3, np.array([0]), none):
+        assert part.tolist() == [[0, 0, 0]]

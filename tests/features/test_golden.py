@@ -1,0 +1,153 @@
+"""Golden requests: reproduced by a sound bundle, refused when weights, calibration or features changed."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.definitions import FeatureSet
+from features.encode import Encoder
+from features.golden import TOLERANCE, check_golden, make_golden
+from features.online import OnlineFeatures, encode_items, pack_users
+from features.store import Event, StoredUser
+from recsys.bundle import Bundle, load_bundle
+from recsys.calibration import Platt
+from recsys.errors import BundleError
+from recsys.model.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def bundle(sealed) -> Bundle:
+    return load_bundle(sealed)
+
+
+def _sides(bundle, encoder=None):
+    encoder = encoder or Encoder.from_config(bundle.config, bundle.encoder)
+    online = OnlineFeatures(None, bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms)
+    return Scorer(bundle, encode_items(encoder, bundle.items)), online
+
+
+def test_a_sound_bundle_reproduces_them(bundle):
+    report = check_golden(bundle.golden, *_sides(bundle))
+    assert report["requests"] == bundle.golden.height > 10
+    assert report["max_difference"] < 1e-6
+    assert report["min_retrieved_overlap"] == 1.0
+
+
+def test_they_cover_histories_and_known_users(bundle):
+    golden = bundle.golden
+    assert (golden["input_history_kinds"].list.max() > 0).any()
+    assert (golden["row"] != "{}").any()
+
+
+def test_no_users_id_is_in_the_file(bundle, shop_chain):
+    text = str(bundle.golden.to_dicts())
+    users = shop_chain[4].table("users")["user_id"].to_list()
+    assert len(users) > 10
+    assert not [u for u in users if u in text]
+
+
+def test_a_changed_weight(bundle):
+    name = next(n for n in bundle.weights if n.startswith("ranker.heads.heads.click") and n.endswith("bias"))
+    weights = {**bundle.weights, name: bundle.weights[name] + 0.05}
+    changed = dataclasses.replace(bundle, weights=weights)
+    with pytest.raises(BundleError, match=r"golden request .*predictions differ"):
+        check_golden(bundle.golden, *_sides(changed))
+
+
+def test_a_changed_table(bundle):
+    table = bundle.weights["table.item_id.weight"]
+    changed = dataclasses.replace(
+        bundle, weights={**bundle.weights, "table.item_id.weight": table[::-1].copy()}
+    )
+    with pytest.raises(BundleError, match="golden request"):
+        check_golden(bundle.golden, *_sides(changed))
+
+
+def test_a_changed_calibration(bundle):
+    calibration = {**bundle.manifest.calibration, "click": Platt(a=0.9, b=-0.09)}
+    manifest = bundle.manifest.model_copy(update={"calibration": calibration})
+    with pytest.raises(BundleError, match="predictions differ"):
+        check_golden(bundle.golden, *_sides(dataclasses.replace(bundle, manifest=manifest)))
+
+
+def test_another_index(bundle):
+    from recsys.index import ItemIndex
+
+    other = np.random.default_rng(0).normal(size=bundle.index.embeddings_ID.shape).astype(np.float32)
+    changed = dataclasses.replace(bundle, index=ItemIndex.build(other))
+    with pytest.raises(BundleError, match="of retrieved items agree"):
+        check_golden(bundle.golden, *_sides(changed))
+
+
+def test_a_changed_feature_definition(bundle):
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+    numbers = tuple(
+        dataclasses.replace(f, transform="raw") if f.name == "user_impressions_life" else f
+        for f in encoder.features.numbers
+    )
+    features = FeatureSet(
+        categorical=encoder.features.categorical,
+        numbers=numbers,
+        history_kinds=encoder.features.history_kinds,
+    )
+    altered = dataclasses.replace(encoder, features=features)
+    with pytest.raises(BundleError, match=r"encode differently here.*feature code changed"):
+        check_golden(bundle.golden, *_sides(bundle, altered))
+
+
+def test_a_changed_age_of_events(bundle, monkeypatch):
+    import features.online
+
+    monkeypatch.setattr(features.online, "age_buckets", np.ones_like)
+    with pytest.raises(BundleError, match="encode differently"):
+        check_golden(bundle.golden, *_sides(bundle))
+
+
+def test_a_prediction_that_is_no_number(bundle):
+    scorer, online = _sides(bundle)
+
+    class Broken:
+        user_side, retrieve = scorer.user_side, scorer.retrieve
+
+        def predict(self, user, context, rows):
+            return {task: np.full(rows.size, np.nan) for task in scorer.predict(user, context, rows)}
+
+    with pytest.raises(BundleError, match="predictions differ by inf"):
+        check_golden(bundle.golden, Broken(), online)
+
+
+def test_a_difference_within_the_tolerance_passes(bundle):
+    shifted = bundle.golden.with_columns(
+        pl.col("prediction_click").list.eval(pl.element() + TOLERANCE["fp32"] / 2)
+    )
+    assert check_golden(shifted, *_sides(bundle))["max_difference"] > 0
+
+
+def test_events_of_one_instant_do_not_change_places(bundle):
+    """Their ids are left out of the file, their order is not."""
+    scorer, online = _sides(bundle)
+    at_ms = bundle.manifest.snapshot_at_ms
+    items = bundle.items["item_id"].to_list()
+    tail = [[at_ms - 9000, f"f{n}", items[n], "click", None] for n in (2, 0, 1)]
+    import json
+
+    value = json.dumps([{"impressions_life": 3}, tail]).encode()
+    golden = make_golden(scorer, online, [("u", value)], [{}], len(items), at_ms + 60_000)
+    seen = online.assemble(StoredUser(value, ()), "u", at_ms + 60_000).history
+    assert [e.feedback_id for e in seen] == ["f2", "f1", "f0"]
+    check_golden(golden, scorer, online)
+
+
+def test_packed_users_hold_what_the_snapshot_holds(bundle, shop_chain):
+    from features.online import unpack_user
+
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+    snapshot = shop_chain[4]
+    packed = dict(pack_users(snapshot, bundle.config, encoder))
+    assert sorted(packed) == list(packed)
+    row, tail = unpack_user(packed[snapshot.table("tail")["user_id"][0]])
+    assert "user_id" not in row
+    assert isinstance(tail[0], Event)
+    assert sum(len(unpack_user(v)[1]) for v in packed.values()) == snapshot.table("tail").height

@@ -1,0 +1,111 @@
+"""The online read by hand; that it equals training's is proved in tests/contracts/test_features.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+from features.encode import Encoder
+from features.online import STORE_UNAVAILABLE, OnlineFeatures
+from features.store import Event, StoredUser
+from recsys.bundle import load_bundle
+from recsys.errors import StoreError
+
+NIGHT = 1_000_000_000
+NOON = NIGHT + 12 * 3_600_000
+
+
+class Store:
+    """A store of one user, or a dead one."""
+
+    def __init__(self, user=None):
+        self.user = user
+
+    def get_many(self, version, user_ids):
+        if self.user is None:
+            raise StoreError("down")
+        return [self.user] * len(user_ids)
+
+
+@pytest.fixture(scope="module")
+def read(sealed):
+    """Give a reader of a user with a base and a delta."""
+    bundle = load_bundle(sealed)
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+
+    def run(base=None, events=(), at=NOON, store=None):
+        stored = StoredUser(None if base is None else json.dumps(base).encode(), tuple(events))
+        online = OnlineFeatures(store or Store(stored), "v", bundle.config, encoder, NIGHT)
+        return online.user("u000001", at)
+
+    run.items = bundle.items["item_id"].to_list()
+    return run
+
+
+def _click(name, at, kind="click", item="i000001"):
+    return Event(feedback_id=name, user_id="u", item_id=item, kind=kind, value=None, received_at_ms=at)
+
+
+def _ids(user):
+    return [e.feedback_id for e in user.history]
+
+
+def test_base_and_delta_are_one_history_newest_first(read):
+    tail = [[NIGHT - 50, "old", "i000001", "click", None], [NIGHT - 10, "late", "i000002", "rating", 4.0]]
+    user = read(
+        [{"impressions_life": 3}, tail], [_click("b", NIGHT + 5), _click("a", NIGHT + 5), _click("c", NIGHT)]
+    )
+    assert _ids(user) == ["b", "a", "c", "late", "old"]
+    assert user.known
+    assert user.inputs.history_kinds.tolist() == [1, 1, 1, 6, 1]
+
+
+def test_the_delta_before_the_snapshot_is_already_in_the_base(read):
+    assert _ids(read([{"impressions_life": 3}, []], [_click("before", NIGHT - 1), _click("at", NIGHT)])) == [
+        "at"
+    ]
+
+
+def test_the_ingestion_lag_is_strict(read):
+    events = [_click("seen", NOON - 5001), _click("edge", NOON - 5000), _click("later", NOON + 1)]
+    assert _ids(read([{}, []], events)) == ["seen"]
+
+
+def test_length_and_kinds_are_the_configs(read):
+    events = [_click(f"{n}", NIGHT + n) for n in range(9)] + [_click("view", NIGHT + 99, kind="view")]
+    user = read([{}, []], events)
+    assert _ids(user) == ["8", "7", "6", "5", "4"]
+    assert user.inputs.history_items.shape == (5,)
+
+
+def test_what_was_seen_is_listed_by_kind(read):
+    user = read([{}, []], [_click("a", NIGHT, item="x"), _click("b", NIGHT, kind="purchase", item="y")])
+    assert user.seen == {"click": frozenset({"x"}), "purchase": frozenset({"y"})}
+
+
+def test_a_user_of_today_has_a_history_but_no_row(read):
+    user = read(None, [_click("a", NIGHT)])
+    assert not user.known
+    assert _ids(user) == ["a"]
+    assert user.inputs.ids[0] == 0
+    assert not user.inputs.numbers.any()
+
+
+def test_a_dead_store_gives_an_unknown_user_and_says_so(read):
+    user = read(store=Store())
+    assert user.degraded == (STORE_UNAVAILABLE,)
+    assert not user.known
+    assert user.history == ()
+    np.testing.assert_array_equal(user.inputs.history_kinds, np.zeros(5, np.int64))
+
+
+def test_the_context_may_miss_anything(sealed):
+    bundle = load_bundle(sealed)
+    online = OnlineFeatures(
+        Store(), "v", bundle.config, Encoder.from_config(bundle.config, bundle.encoder), NIGHT
+    )
+    known = online.context({"device": "phone"}, NOON).ids
+    missing = online.context({}, NOON).ids
+    extra = online.context({"device": "phone", "unknown": 5.0}, NOON).ids
+    assert (known == extra).all()
+    assert (known != missing).sum() == 1
