@@ -89,6 +89,8 @@ class ServerOptions:
     insecure: bool = False
     tls: Tls | None = None
     reflection: bool = False
+    metrics_listen: str | None = None
+    """HOST:PORT of the Prometheus endpoint; None: there is none."""
 
 
 class Server:
@@ -136,6 +138,7 @@ class Server:
         self._admin = self._admin_server()
         self.port = _bind(self._ranking, options.listen, options)
         self.admin_port = _bind(self._admin, options.admin_listen, options)
+        self._stop_metrics = self._serve_metrics()
 
     def start(self) -> None:
         """Load the live version, warm up, and begin to answer."""
@@ -159,6 +162,7 @@ class Server:
         self._ranking.stop(0).wait()  # what is left are health watchers, which never end by themselves
         self._admin.stop(0).wait()
         self._pool.shutdown()
+        self._stop_metrics()
         self.journal.close()
         with contextlib.suppress(OSError):
             self._registry.write_lease(self.server_id, None)
@@ -253,6 +257,15 @@ class Server:
         self._add_common(server, ADMIN)
         return server
 
+    def _serve_metrics(self) -> Callable[[], None]:
+        address = self._options.metrics_listen
+        if address is None:
+            return lambda: None
+        from serving.metrics import ServerCollector, serve_metrics
+
+        _require_protection(address, self._options)
+        return serve_metrics(address, ServerCollector(self.stats, self.recommender, self.journal))
+
     def _add_common(self, server: grpc.Server, service: str) -> None:
         for name in ("", service):
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
@@ -277,17 +290,21 @@ def _bind(server: grpc.Server, address: str, options: ServerOptions) -> int:
 
     Raises: ConfigError when it is not loopback and nothing protects it, or cannot be bound.
     """
-    if options.tls is None and not options.insecure and not is_loopback(address):
-        raise ConfigError(
-            f"{address} can be reached from other machines: give --tls-cert and --tls-key, or --insecure "
-            "when something else protects it"
-        )
+    _require_protection(address, options)
     try:
         if options.tls is not None:
             return server.add_secure_port(address, _credentials(options.tls))
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise ConfigError(f"{address} cannot be bound ({error}); choose another --listen") from error
+
+
+def _require_protection(address: str, options: ServerOptions) -> None:
+    if options.tls is None and not options.insecure and not is_loopback(address):
+        raise ConfigError(
+            f"{address} can be reached from other machines: give --tls-cert and --tls-key, or --insecure "
+            "when something else protects it"
+        )
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -38,6 +38,7 @@ def serve_command(
     reflection: Annotated[
         bool, typer.Option("--reflection", help="Let tools ask for the services' schema.")
     ] = False,
+    metrics_listen: Annotated[str | None, typer.Option(help="HOST:PORT of a Prometheus endpoint.")] = None,
     clock_start: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +63,7 @@ def serve_command(
             insecure=insecure,
             tls=_tls(tls_cert, tls_key, tls_client_ca),
             reflection=reflection or settings.serving.reflection,
+            metrics_listen=metrics_listen,
         )
     )
     server.start()

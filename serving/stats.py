@@ -1,12 +1,15 @@
 """What the server counts about itself; read by GetStatus and by the Prometheus endpoint."""
 
 import threading
+from bisect import bisect_left
 from collections import Counter, deque
 
 import numpy as np
 
 _RECENT = 2_048
 _RANKING = ("Recommend", "Rank")
+BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Upper bounds of the latency histogram's buckets; one more holds what is slower."""
 
 
 class Stats:
@@ -17,6 +20,8 @@ class Stats:
         self._calls: Counter[str] = Counter()
         self._degradation: Counter[str] = Counter()
         self._latencies_ms: deque[float] = deque(maxlen=_RECENT)
+        self._histogram = [0] * (len(BOUNDS_S) + 1)
+        self._total_s = 0.0
         self._num_expired = 0
         self._num_shed = 0
 
@@ -26,6 +31,8 @@ class Stats:
             self._calls[f"{method}/{status}"] += 1
             if method in _RANKING and status == "OK":
                 self._latencies_ms.append(1000 * seconds)
+                self._histogram[bisect_left(BOUNDS_S, seconds)] += 1
+                self._total_s += seconds
 
     def degraded(self, reasons: tuple[str, ...]) -> None:
         """Count an answer's degradation."""
@@ -62,6 +69,11 @@ class Stats:
         """Count answers by degradation reason."""
         with self._lock:
             return dict(sorted(self._degradation.items()))
+
+    def histogram(self) -> tuple[list[int], float]:
+        """Give ranking calls by bucket of BOUNDS_S, and their seconds in all."""
+        with self._lock:
+            return list(self._histogram), self._total_s
 
     def latency_ms(self) -> dict[str, float]:
         """Give quantiles of recent ranking calls; empty before the first."""

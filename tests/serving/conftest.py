@@ -1,6 +1,7 @@
 """A fake model with known numbers, and real servers on port 0 that answer with it."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -191,6 +192,13 @@ def fakes() -> SimpleNamespace:
         items=item_frame,
         model=fake_model,
     )
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -8,12 +8,19 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from datetime import UTC, date, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import grpc
 import polars as pl
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -21,7 +28,7 @@ from recsys.config import default_config
 from recsys.errors import ConfigError
 from recsys.journal import files, read
 from recsys.log import InteractionLog
-from serving.app import Server, ServerOptions
+from serving.app import Server, ServerOptions, Tls
 from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
@@ -99,6 +106,61 @@ def test_an_open_address_needs_tls_or_insecure(tmp_path, address) -> None:
 
 def test_insecure_allows_it(tmp_path) -> None:
     assert Server(options(tmp_path, listen="0.0.0.0:0", insecure=True)).port > 0
+
+
+def test_metrics_are_served_where_asked_for(tmp_path, unused_tcp_port) -> None:
+    server = Server(options(tmp_path, metrics_listen=f"127.0.0.1:{unused_tcp_port}"))
+    server.start()
+    text = urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics", timeout=5).read().decode()
+    server.stop(1.0)
+    assert 'recsys_bundle{version="none"} 1.0' in text
+    with pytest.raises(ConfigError, match="can be reached from other machines"):
+        Server(options(tmp_path, metrics_listen="0.0.0.0:0"))
+
+
+def pem(folder: Path, name: str, issuer: tuple | None = None) -> tuple[Path, Path, tuple]:
+    """Write a key and a certificate for 127.0.0.1, signed by an issuer or by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer, signer_name = issuer or (key, subject)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signer_name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    pair = (folder / f"{name}.pem", folder / f"{name}.key")
+    pair[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    pair[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return (*pair, (key, subject))
+
+
+def test_callers_without_a_certificate_are_turned_away(tmp_path) -> None:
+    authority, _, issuer = pem(tmp_path, "authority")
+    certificate, key, _ = pem(tmp_path, "server", issuer)
+    client_certificate, client_key, _ = pem(tmp_path, "client", issuer)
+    tls = Tls(certificate=certificate, key=key, client_ca=authority)
+    server = Server(options(tmp_path, tls=tls))
+    server.start()
+    root = authority.read_bytes()
+    known = grpc.ssl_channel_credentials(root, client_key.read_bytes(), client_certificate.read_bytes())
+    target = f"127.0.0.1:{server.port}"
+    with RecsysClient(target, credentials=known) as client:
+        assert client.recommend("u1").degradation == ("NO_BUNDLE",)
+    nobody = grpc.ssl_channel_credentials(root)
+    with RecsysClient(target, credentials=nobody) as stranger, pytest.raises(CallError, match="UNAVAILABLE"):
+        stranger.recommend("u1")
+    with RecsysClient(target) as plain, pytest.raises(CallError, match="UNAVAILABLE"):
+        plain.recommend("u1")
+    server.stop(1.0)
 
 
 def test_a_taken_port_is_told(start, tmp_path) -> None:

@@ -1,0 +1,34 @@
+import re
+import urllib.request
+
+import pytest
+
+from recsys.errors import ConfigError
+from serving.client_values import CallError
+from serving.metrics import ServerCollector, serve_metrics
+
+
+def test_what_happened_can_be_scraped(start, unused_tcp_port) -> None:
+    one = start()
+    collector = ServerCollector(one.server.stats, one.server.recommender, one.server.journal)
+    stop = serve_metrics(f"127.0.0.1:{unused_tcp_port}", collector)
+    for _ in range(3):
+        one.client.recommend("u1")
+    with pytest.raises(CallError):
+        one.client.recommend("u1", -1)
+    text = urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics", timeout=5).read().decode()
+    stop()
+    assert 'recsys_calls_total{method="Recommend",status="OK"} 3.0' in text
+    assert 'recsys_calls_total{method="Recommend",status="INVALID_ARGUMENT"} 1.0' in text
+    assert 'recsys_bundle{version="v1"} 1.0' in text
+    assert "recsys_journal_healthy 1.0" in text
+    buckets = [float(n) for n in re.findall(r'recsys_latency_seconds_bucket{le=".*"} (.*)', text)]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 3
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:x", "127.0.0.1:99999999", "nowhere"])
+def test_a_wrong_address_is_told(start, address) -> None:
+    one = start()
+    with pytest.raises(ConfigError, match="cannot be bound"):
+        serve_metrics(address, ServerCollector(one.server.stats, one.server.recommender, one.server.journal))
