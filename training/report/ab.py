@@ -85,7 +85,7 @@ def compare(
 ) -> ABReport:
     """Compare two bundles on the days from first to last.
 
-    Args: max_users: at most so many users per period get ranked lists; alpha: shared by the primary comparisons.
+    Args: max_users: at most so many users a period get ranked lists; alpha: shared by the primary comparisons.
     Raises: DataError when they have no head in common or no row has a label.
     """
     tasks = shared_tasks(a.tasks, b.tasks)

@@ -1,0 +1,136 @@
+"""ABReport -> report.html (one file, no network), report.md and report.json, each written whole or not.
+
+A section is one template in `templates/` and one line in SECTIONS, in the order of the page.
+"""
+
+import math
+import os
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from recsys.errors import DataError
+from training.evaluate_metrics import BinaryMetrics, HeadMetrics
+from training.report.ab_report import ABReport
+from training.report.effects import PairedEffect
+from training.report.plots import day_plot, forest_plot, reliability_plot
+
+SECTIONS = (
+    ("data", "Data and leak checks"),
+    ("heads", "Heads"),
+    ("lists", "Ranked lists"),
+    ("segments", "Segments"),
+    ("baselines", "Simple systems on the same rows"),
+    ("method", "How to read this"),
+)
+TITLES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "log_loss": "log loss",
+    "normalised_entropy": "normalised entropy",
+    "brier": "Brier",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "ndcg_at_10": "NDCG@10",
+    "recall_at_50": "recall@50",
+    "recall_at_all": "recall of all candidates",
+    "novelty_at_10": "novelty@10 (bits)",
+    "diversity_at_10": "category diversity@10",
+}
+BINARY_BASELINE_COLUMNS = ("auc", "gauc", "log_loss", "ece")
+REGRESSION_BASELINE_COLUMNS = ("rmse", "mae")
+
+
+def write_report(report: ABReport, out: Path) -> list[Path]:
+    """Write the three files into a folder; a file that is there is replaced whole.
+
+    Raises: DataError when the folder cannot be written.
+    """
+    texts = {
+        "report.html": render(report, "report.html.j2"),
+        "report.md": render(report, "report.md.j2"),
+        "report.json": report.model_dump_json(indent=1) + "\n",
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [_write(out / name, text) for name, text in texts.items()]
+    except OSError as error:
+        raise DataError(
+            f"cannot write the report to {out}: {error.strerror}; choose another --out or free the disk"
+        ) from error
+
+
+def render(report: ABReport, template: str) -> str:
+    """Fill one template."""
+    environment = Environment(
+        loader=PackageLoader("training.report"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "percent": percent, "interval": interval}
+    environment.globals |= {
+        "reliability_plot": reliability_plot,
+        "day_plot": day_plot,
+        "forest_plot": forest_plot,
+        "titles": TITLES,
+        "sections": SECTIONS,
+        "primary": primary_effects(report),
+        "baseline_columns": baseline_columns,
+        "is_binary": lambda metrics: isinstance(metrics, BinaryMetrics),
+    }
+    return environment.get_template(template).render(report=report)
+
+
+def primary_effects(report: ABReport) -> dict[str, PairedEffect]:
+    """Name the comparisons that the decision rests on, in its order."""
+    heads = {
+        f"{name} {TITLES[head.primary]}": effect
+        for name, head in report.heads.items()
+        for effect in head.effects
+        if effect.metric == head.primary
+    }
+    lists = report.lists.effects if report.lists else ()
+    return heads | {TITLES[e.metric]: e for e in lists if e.metric in ("ndcg_at_10", "recall_at_50")}
+
+
+def baseline_columns(metrics: HeadMetrics) -> tuple[str, ...]:
+    """Name the columns of a head's table of simple systems."""
+    return BINARY_BASELINE_COLUMNS if isinstance(metrics, BinaryMetrics) else REGRESSION_BASELINE_COLUMNS
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Print a count with separators, a figure with four digits, nothing as a dash."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """Print a difference with its sign."""
+    return "–" if value is None else f"{value:+.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Print a share."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def interval(effect: PairedEffect) -> str:
+    """Print a difference's interval."""
+    if effect.ci_low is None or effect.ci_high is None:
+        return "no interval"
+    return f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]"
+
+
+def _write(path: Path, text: str) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
