@@ -8,13 +8,13 @@ sharded. Measured on CPU in docs/decisions.md.
 Source: row-wise Adagrad as in FBGEMM (one accumulator per row, the mean of its squared gradients).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 EPS = 1e-8
 INIT_STD = 0.01
@@ -91,34 +91,31 @@ class LocalTables:
 
 
 class TorchRecTables:
-    """The same tables as a TorchRec EmbeddingCollection, sharded over the process group."""
+    """The same tables in TorchRec's EmbeddingCollections, one per width, sharded over the process group."""
 
     def __init__(
         self, specs: tuple[TableSpec, ...], learning_rate: float, weights: Mapping[str, Tensor]
     ) -> None:
         """Shard the tables over the current process group and fill them.
 
-        Args: weights: `<table>.weight` [rows, D] start values (a `LocalTables.export` or `initial_rows`).
+        Args: weights: `<table>.weight` [rows, D] and, where kept, `<table>.state` [rows]: what
+        `LocalTables.export` gives.
         """
         from torch.distributed.optim.apply_optimizer_in_backward import (
             _apply_optimizer_in_backward as apply_optimizer_in_backward,
         )
-        from torchrec import EmbeddingCollection, EmbeddingConfig
         from torchrec.distributed import DistributedModelParallel
         from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
         self.specs = {spec.name: spec for spec in specs}
-        configs = [
-            EmbeddingConfig(
-                name=s.name, embedding_dim=s.dim, num_embeddings=s.capacity, feature_names=[s.name]
-            )
-            for s in specs
-        ]
-        collection = EmbeddingCollection(tables=configs, device=torch.device("meta"))
+        self.keys: dict[str, list[str]] = {}
+        for spec in specs:
+            self.keys.setdefault(str(spec.dim), []).append(spec.name)
+        collections = _Collections(self.keys, self.specs)
         apply_optimizer_in_backward(
-            RowWiseAdagrad, collection.parameters(), {"lr": learning_rate, "eps": EPS}
+            RowWiseAdagrad, collections.parameters(), {"lr": learning_rate, "eps": EPS}
         )
-        self.sharded: Any = DistributedModelParallel(collection, device=torch.device("cpu"))
+        self.sharded: Any = DistributedModelParallel(collections, device=torch.device("cpu"))
         self.rows: dict[str, Tensor] = {}
         self._fill(weights)
 
@@ -126,13 +123,18 @@ class TorchRecTables:
         """Give the rows of each table as leaves [U, D] that collect gradients."""
         from torchrec import KeyedJaggedTensor
 
-        keys = list(self.specs)
-        values = torch.cat([rows[k] for k in keys])
-        # One bag a key: the whole list of distinct numbers belongs to a batch of size one.
-        lengths = torch.tensor([rows[k].numel() for k in keys], dtype=torch.int32)
-        found = self.sharded(KeyedJaggedTensor(keys=keys, values=values, lengths=lengths))
+        asked = {
+            dim: KeyedJaggedTensor(
+                keys=keys,
+                values=torch.cat([rows[k] for k in keys]),
+                # One bag a key: the whole list of distinct numbers belongs to a batch of size one.
+                lengths=torch.tensor([rows[k].numel() for k in keys], dtype=torch.int32),
+            )
+            for dim, keys in self.keys.items()
+        }
+        found = self.sharded(asked)
         # Columns are taken by name: TorchRec returns them in table order.
-        self.rows = {k: found[k].values() for k in keys}
+        self.rows = {k: found[dim][k].values() for dim, keys in self.keys.items() for k in keys}
         return {k: x.detach().requires_grad_() for k, x in self.rows.items()}
 
     def step(self, rows: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
@@ -143,22 +145,55 @@ class TorchRecTables:
     def export(self) -> dict[str, Tensor]:
         """Give canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
         found: dict[str, Tensor] = {}
-        state = self.sharded.fused_optimizer.state_dict()["state"]
-        for key, value in self.sharded.state_dict().items():
-            name = key.split(".")[-2]
+        for name, weight, state in self._tensors():
             size = self.specs[name].size
-            found[f"{name}.weight"] = _gather(value)[:size].clone()
-            momentum = next(v for k, v in state[key].items() if k.endswith("momentum1"))
-            found[f"{name}.state"] = _gather(momentum).reshape(-1)[:size].clone()
+            found[f"{name}.weight"] = _gather(weight)[:size].clone()
+            found[f"{name}.state"] = _gather(state).reshape(-1)[:size].clone()
         return found
 
+    def _tensors(self) -> Iterator[tuple[str, Any, Any]]:
+        """Give each table's name, sharded weight and sharded optimiser state."""
+        states = self.sharded.fused_optimizer.state_dict()["state"]
+        for key, weight in self.sharded.state_dict().items():
+            yield (
+                key.split(".")[-2],
+                weight,
+                next(v for k, v in states[key].items() if k.endswith("momentum1")),
+            )
+
     def _fill(self, weights: Mapping[str, Tensor]) -> None:
-        for key, value in self.sharded.state_dict().items():
-            given = weights[f"{key.split('.')[-2]}.weight"]
-            for shard in value.local_shards():
-                offset, length = shard.metadata.shard_offsets[0], shard.tensor.shape[0]
-                part = given[offset : offset + length]
-                shard.tensor[: part.shape[0]].copy_(part)
+        for name, weight, state in self._tensors():
+            for part, target in (("weight", weight), ("state", state)):
+                given = weights.get(f"{name}.{part}")
+                if given is None:
+                    continue
+                for shard in target.local_shards():
+                    offset, length = shard.metadata.shard_offsets[0], shard.tensor.shape[0]
+                    own = given[offset : offset + length]
+                    shard.tensor[: own.shape[0]].copy_(own.reshape(own.shape[0], *shard.tensor.shape[1:]))
+
+
+class _Collections(nn.Module):
+    """One EmbeddingCollection per width: TorchRec wants equal widths inside one."""
+
+    def __init__(self, keys: Mapping[str, Sequence[str]], specs: Mapping[str, TableSpec]) -> None:
+        """Build the collections without memory; sharding gives them theirs."""
+        from torchrec import EmbeddingCollection, EmbeddingConfig
+
+        super().__init__()
+        self.by_dim = nn.ModuleDict()
+        for dim, names in keys.items():
+            tables = [
+                EmbeddingConfig(
+                    name=n, embedding_dim=specs[n].dim, num_embeddings=specs[n].capacity, feature_names=[n]
+                )
+                for n in names
+            ]
+            self.by_dim[dim] = EmbeddingCollection(tables=tables, device=torch.device("meta"))
+
+    def forward(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Look all widths up."""
+        return {dim: collection(asked[dim]) for dim, collection in self.by_dim.items()}
 
 
 def initial_rows(table: str, start: int, stop: int, dim: int, seed: int) -> Tensor:

@@ -1,0 +1,161 @@
+"""The ranker: every part is used, position is for training alone, halves join to the same numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from features.build import period_end
+from features.encode import Encoder
+from recsys.model.ranker import MAX_POSITION, _pool
+from training.data import Batcher, BatchSettings, encode_shard, label_days, text_by_number
+from training.learn import build_model
+
+
+@pytest.fixture
+def made(shop_chain, config, learnt):
+    """Give a fresh model, its tables, a batcher without shuffling, and a shard."""
+    return _make(shop_chain, config, learnt.state)
+
+
+def _make(chain, config, state, **settings):
+    torch.manual_seed(0)
+    ranker, tables = build_model(config, state, None)
+    encoder = Encoder.from_config(config, state)
+    labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [chain[3].day])
+    shard = encode_shard(encoder, chain[3], chain[2], labels[chain[3].day], config.tasks)
+    kept = {"batch_size": 200, "history_length": config.features.history_length, **settings}
+    batcher = Batcher(encoder, text_by_number(encoder, chain[3].table("items")), BatchSettings(**kept))
+    return ranker, tables, batcher, shard
+
+
+def _batch(batcher, shard):
+    return next(batcher.batches(shard, np.random.default_rng(0)))
+
+
+def test_every_parameter_and_every_table_is_trained(made):
+    ranker, tables, batcher, shard = made
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    logits, user, item = ranker(batch, rows)
+    loss = sum(v.square().sum() for v in logits.values())
+    loss = (
+        loss
+        + (
+            (user.embedding_BD - item.embedding_BD).abs() * torch.arange(1, user.embedding_BD.shape[1] + 1)
+        ).sum()
+    )
+    loss.backward()
+    idle = [n for n, p in ranker.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+    assert [n for n, leaf in rows.items() if leaf.grad is None or not leaf.grad.any()] == []
+
+
+def test_embeddings_are_unit_vectors(made):
+    ranker, tables, batcher, shard = made
+    batch = _batch(batcher, shard)
+    _, user, item = ranker(batch, tables.lookup(batch.rows))
+    for side in (user, item):
+        torch.testing.assert_close(side.embedding_BD.norm(dim=1), torch.ones(batch.size))
+
+
+def test_position_moves_logits_in_training_only(made):
+    from dataclasses import replace
+
+    ranker, tables, batcher, shard = made
+    with torch.no_grad():
+        ranker.position.weight[1:] = torch.randn(MAX_POSITION, len(ranker.specs))
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    moved = replace(batch, position_B=batch.position_B % 7 + 1)
+    assert not torch.equal(ranker(batch, rows)[0]["click"], ranker(moved, rows)[0]["click"])
+    far, further = (
+        replace(batch, position_B=torch.full_like(batch.position_B, p)) for p in (MAX_POSITION, 10**6)
+    )
+    assert torch.equal(ranker(far, rows)[0]["click"], ranker(further, rows)[0]["click"])
+    unknown = replace(batch, position_B=torch.zeros_like(batch.position_B))
+    user, item = ranker(batch, rows)[1:]
+    context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
+    served = ranker.logits(user, item, context)
+    torch.testing.assert_close(served["click"], ranker(unknown, rows)[0]["click"])
+
+
+def test_position_bias_can_be_off(shop_chain, make_config, learnt):
+    from dataclasses import replace
+
+    ranker, tables, batcher, shard = _make(
+        shop_chain, make_config(model={"position_bias": False}), learnt.state
+    )
+    with torch.no_grad():
+        ranker.position.weight[1:] = 3.0
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    moved = replace(batch, position_B=batch.position_B + 1)
+    assert torch.equal(ranker(batch, rows)[0]["click"], ranker(moved, rows)[0]["click"])
+
+
+def test_one_user_for_many_items_is_that_user_repeated(made):
+    ranker, tables, batcher, shard = made
+    ranker.eval()
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    with torch.no_grad():
+        _, user, item = ranker(batch, rows)
+        context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
+        chosen = int((batch.history_kind_BL > 0).sum(dim=1).argmax())
+        one = type(user)(*(getattr(user, name)[chosen : chosen + 1] for name in user.__slots__))
+        many = type(user)(
+            *(getattr(one, name).expand(batch.size, *getattr(one, name).shape[1:]) for name in user.__slots__)
+        )
+        same_context = context[chosen : chosen + 1]
+        alone = ranker.logits(one, item, same_context)
+        repeated = ranker.logits(many, item, same_context.expand(batch.size, -1))
+    for task in alone:
+        torch.testing.assert_close(alone[task], repeated[task], atol=1e-5, rtol=1e-5)
+
+
+def test_padding_is_not_attended():
+    values = torch.randn(2, 3, 4)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    scores = torch.randn(2, 3)
+    changed = values.clone()
+    changed[~mask] = 1e6
+    assert torch.equal(_pool(scores, values, mask), _pool(scores, changed, mask))
+    assert not _pool(scores, values, mask)[1].any(), "no event at all gives zero"
+
+
+def test_history_matters(made):
+    from dataclasses import replace
+
+    ranker, tables, batcher, shard = made
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    none = replace(batch, history_kind_BL=torch.zeros_like(batch.history_kind_BL))
+    changed = (ranker(batch, rows)[0]["click"] - ranker(none, rows)[0]["click"]).abs() > 1e-7
+    has = (batch.history_kind_BL > 0).any(dim=1)
+    assert changed[has].float().mean() > 0.95
+    assert not changed[~has].any()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"features": {"user_id_dim": 0}},
+        {"features": {"text_dim": 0}},
+        {"features": {"history_length": 0}},
+        {"features": {"history_kinds": []}},
+        {"feature": []},
+        {"model": {"trunk": {"name": "shared_bottom", "hidden": [8]}}},
+    ],
+)
+def test_parts_are_optional(shop_log, make_config, tmp_path, sections):
+    from features.build import build_snapshots
+    from features.encode import fit_encoder
+    from recsys.stages import Stages
+
+    config = make_config(**sections)
+    chain = build_snapshots(shop_log, shop_log.days("impressions")[3], config, Stages(tmp_path))
+    state = fit_encoder(config, *(chain[3].table(n) for n in ("users", "items", "examples")), None, 0)
+    ranker, tables, batcher, shard = _make(chain, config, state)
+    batch = _batch(batcher, shard)
+    logits, _, _ = ranker(batch, tables.lookup(batch.rows))
+    assert all(torch.isfinite(v).all() and v.shape == (batch.size,) for v in logits.values())

@@ -1,0 +1,148 @@
+"""A served score is the trained score: same bundle, same inputs, both paths."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+from features.build import period_end
+from features.encode import Encoder, history_slices
+from features.online import encode_items
+from recsys.bundle import load_bundle
+from recsys.errors import BundleError
+from recsys.inputs import ContextInputs, UserInputs
+from recsys.model.scorer import Scorer, calibrate, ranker_from
+from training.data import label_days
+from training.predict import BundlePredictor
+
+ROWS = 150
+
+
+@pytest.fixture(scope="module")
+def bundle(sealed):
+    return load_bundle(sealed)
+
+
+@pytest.fixture(scope="module")
+def scorer(bundle):
+    return Scorer(bundle, encode_items(Encoder.from_config(bundle.config, bundle.encoder), bundle.items))
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle):
+    return BundlePredictor(bundle)
+
+
+@pytest.fixture(scope="module")
+def shard(predictor, shop_chain, config):
+    labels, _ = label_days(
+        shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[5].day]
+    )
+    return predictor.shard(shop_chain[5], shop_chain[4], labels[shop_chain[5].day], config.tasks)
+
+
+def _request(shard, row, length):
+    user = shard.users.take(shard.user_row[[row]])
+    history = history_slices(
+        shard.start[[row]], shard.stop[[row]], length, shard.shown_at[[row]], shard.events
+    )
+    inputs = UserInputs(
+        ids=user.ids[0],
+        numbers=user.numbers[0],
+        history_items=history[0][0],
+        history_kinds=history[1][0],
+        history_ages=history[2][0],
+    )
+    return inputs, ContextInputs(ids=shard.contexts.ids[row], numbers=shard.contexts.numbers[row])
+
+
+def test_served_logits_are_the_training_paths(scorer, predictor, shard, config):
+    offline = predictor.logits(shard)
+    seen = 0
+    for row in np.random.default_rng(0).permutation(shard.size)[:ROWS]:
+        item = scorer.item_rows([shard.frame["item_id"][int(row)]])
+        if item[0] < 0:
+            continue  # new today: served from the overlay
+        user, context = _request(shard, int(row), config.features.history_length)
+        online = scorer.logits(scorer.user_side(user), context, item)
+        for task in offline:
+            assert online[task][0] == pytest.approx(offline[task][row], abs=1e-5)
+        seen += 1
+    assert seen > ROWS / 2
+    assert np.std(offline["click"]) > 0.05, "the model must have learnt something for this to mean something"
+
+
+def test_predictions_are_calibrated_the_same_way(scorer, predictor, shard, config):
+    row = int(np.argmax(shard.stop - shard.start))
+    user, context = _request(shard, row, config.features.history_length)
+    item = scorer.item_rows([shard.frame["item_id"][row]])
+    online, offline = scorer.predict(scorer.user_side(user), context, item), predictor.predictions(shard)
+    for task in online:
+        assert online[task][0] == pytest.approx(offline[task][row], abs=1e-5)
+    assert (offline["purchase"] <= offline["click"]).all()
+    assert offline["rating"].min() >= 1
+    assert offline["rating"].max() <= 5
+    assert ((offline["click"] > 0) & (offline["click"] < 1)).all()
+
+
+def test_many_candidates_are_scored_as_each_alone(scorer, shard, config):
+    user, context = _request(shard, int(np.argmax(shard.stop - shard.start)), config.features.history_length)
+    side = scorer.user_side(user)
+    rows = np.arange(0, 100, 7)
+    together = scorer.logits(side, context, rows)
+    for n, row in enumerate(rows):
+        alone = scorer.logits(side, context, np.array([row]))
+        for task in together:
+            assert alone[task][0] == pytest.approx(together[task][n], abs=1e-5)
+    assert scorer.logits(side, context, np.zeros(0, np.int64))["click"].shape == (0,)
+
+
+def test_the_indexed_vectors_are_the_scorers(scorer, bundle):
+    np.testing.assert_allclose(scorer.item_embeddings, bundle.index.embeddings_ID, atol=1e-6)
+    assert scorer.similar(3, 1, None).tolist() == [3]
+
+
+def test_retrieval_respects_what_is_allowed(scorer, shard, config):
+    user, _ = _request(shard, 0, config.features.history_length)
+    allowed = np.zeros(len(scorer.item_embeddings), bool)
+    allowed[[4, 9, 11]] = True
+    assert sorted(scorer.retrieve(scorer.user_side(user), 50, allowed).tolist()) == [4, 9, 11]
+
+
+def test_unknown_items_have_no_row(scorer, bundle):
+    known = bundle.items["item_id"][2]
+    assert scorer.item_rows([known, "never", ""]).tolist() == [2, -1, -1]
+
+
+def test_threads_share_a_scorer(scorer, shard, config):
+    requests = [_request(shard, row, config.features.history_length) for row in range(20)]
+    rows = np.arange(50)
+    expected = [scorer.logits(scorer.user_side(u), c, rows)["click"] for u, c in requests]
+    problems = []
+
+    def work():
+        for (user, context), want in zip(requests, expected, strict=True):
+            if not np.array_equal(scorer.logits(scorer.user_side(user), context, rows)["click"], want):
+                problems.append(user)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+def test_weights_that_do_not_fit(bundle):
+    name = next(n for n in bundle.weights if n.startswith("ranker.heads"))
+    fewer = {k: v for k, v in bundle.weights.items() if k != name}
+    with pytest.raises(BundleError, match="do not fit the model"):
+        ranker_from(bundle.manifest.inputs, dataclasses.replace(bundle, weights=fewer))
+
+
+def test_calibration_goes_parents_first_and_keeps_children_below(config, bundle):
+    logits = {t.name: np.linspace(-9, 9, 50).astype(np.float32) for t in config.tasks}
+    found = calibrate(logits, config.tasks, bundle.manifest.calibration)
+    assert (found["purchase"] <= found["click"]).all()
+    assert (found["purchase"] == found["click"]).any(), "Platt's steeper child would overtake its parent"
