@@ -28,19 +28,25 @@ from training.evaluate_ranking import (
 )
 from training.evaluate_report import EvalTable
 from training.predict import BundlePredictor
-from training.report.ab_report import ABReport, HeadComparison, ListComparison, System, Window
+from training.report.ab_report import (
+    PRIMARY_LISTS,
+    ABReport,
+    HeadComparison,
+    ListComparison,
+    System,
+    Window,
+    primary_comparisons,
+)
 from training.report.decision import decide
 from training.report.effects import (
     BINARY_METRICS,
     REGRESSION_METRICS,
-    PairedEffect,
     head_effects,
     primary_metric,
     segments,
     user_effects,
 )
 
-PRIMARY_LISTS = ("ndcg_at_10", "recall_at_50")
 _LABEL = ("feedback", "reversal", "head", "window", "space", "parent", "low", "high")
 
 
@@ -85,7 +91,7 @@ def compare(
 ) -> ABReport:
     """Compare two bundles on the days from first to last.
 
-    Args: max_users: at most so many users a period get ranked lists; alpha: shared by the primary comparisons.
+    Args: max_users: at most so many users a period get lists; alpha: shared by the primary comparisons.
     Raises: DataError when they have no head in common or no row has a label.
     """
     tasks = shared_tasks(a.tasks, b.tasks)
@@ -106,7 +112,7 @@ def compare(
     systems = [side.system(window.days) for side in (a, b)]
     return ABReport(
         decision=decide(
-            _primary(heads, lists),
+            primary_comparisons(heads, lists),
             _problems(systems),
             alpha=alpha,
             same=systems[0].version == systems[1].version,
@@ -248,18 +254,6 @@ def _baselines(
     return evaluate_baselines(side.predictor, side.chain, rows, audiences, seed=seed, lightgbm=False)
 
 
-def _primary(heads: dict[str, HeadComparison], lists: ListComparison | None) -> dict[str, PairedEffect]:
-    found = {
-        f"{name} {effect.metric}": effect
-        for name, head in heads.items()
-        for effect in head.effects
-        if effect.metric == head.primary
-    }
-    if lists is not None:
-        found |= {e.metric: e for e in lists.effects if e.metric in PRIMARY_LISTS}
-    return found
-
-
 def _problems(systems: Sequence[System]) -> list[str]:
     """Say which of the two has learnt from a day it is scored on."""
     found = []
@@ -277,6 +271,13 @@ def _warnings(
     a: Side, b: Side, tasks: Sequence[TaskSpec], systems: Sequence[System], window: Window
 ) -> tuple[str, ...]:
     found = [f"{name}: {w}" for name, s in zip("AB", systems, strict=True) for w in s.leaks.warnings()]
+    until = [system.leaks.trained_until for system in systems]
+    if until[0] != until[1]:
+        newer, older = ("B", "A") if until[1] > until[0] else ("A", "B")
+        found.append(
+            f"{newer} has learnt up to {max(until)}, {older} up to {min(until)} only: part of any difference is "
+            "freshness, not design"
+        )
     shared = {task.name for task in tasks}
     for name, side in (("A", a), ("B", b)):
         only = [task.name for task in side.tasks if task.name not in shared]

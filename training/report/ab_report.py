@@ -9,7 +9,9 @@ from training.evaluate_metrics import HeadMetrics
 from training.evaluate_ranking import RankingMetrics
 from training.evaluate_report import EvalTable
 from training.report.decision import ABDecision
-from training.report.effects import PairedEffect, Segment
+from training.report.effects import TITLES, PairedEffect, Segment
+
+PRIMARY_LISTS = ("ndcg_at_10", "recall_at_50")
 
 
 class System(BaseModel):
@@ -83,3 +85,18 @@ class ABReport(BaseModel):
     baselines: dict[str, EvalTable]
     alpha: float
     replicates: int
+
+
+def primary_comparisons(
+    heads: dict[str, HeadComparison], lists: ListComparison | None
+) -> dict[str, PairedEffect]:
+    """Name the comparisons that the decision rests on: one per head, then those of the lists."""
+    found = {
+        f"{name} {TITLES[effect.metric]}": effect
+        for name, head in heads.items()
+        for effect in head.effects
+        if effect.metric == head.primary
+    }
+    if lists is not None:
+        found |= {TITLES[e.metric]: e for e in lists.effects if e.metric in PRIMARY_LISTS}
+    return found

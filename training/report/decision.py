@@ -41,11 +41,11 @@ def decide(
     if problems:
         outcome, headline = "not trustworthy", "Not trustworthy: " + "; ".join(problems)
     elif a and b:
-        outcome, headline = "mixed", f"Mixed: B is better on {_and(b)}, A is better on {_and(a)}"
+        outcome, headline = "mixed", f"Mixed: B is better on {_won(primary, b)}, A on {_won(primary, a)}"
     elif b:
-        outcome, headline = "b better", f"B is better on {_and(b)}{_rest(primary, b)}"
+        outcome, headline = "b better", f"B is better on {_won(primary, b)}{_rest(primary, b)}"
     elif a:
-        outcome, headline = "a better", f"A is better on {_and(a)}{_rest(primary, a)}"
+        outcome, headline = "a better", f"A is better on {_won(primary, a)}{_rest(primary, a)}"
     else:
         outcome, headline = "no evidence", "No evidence of a difference between A and B"
         if same:
@@ -65,8 +65,12 @@ def _line(name: str, effect: PairedEffect) -> str:
     )
     return (
         f"{name}: A {effect.a:.4f}, B {effect.b:.4f}, difference {effect.diff:+.4f} {interval}, "
-        f"{effect.users:,} users: {effect.verdict}"
+        f"{effect.users:,} users: {effect.verdict.replace('a b', 'A b').replace('b b', 'B b')}"
     )
+
+
+def _won(primary: Mapping[str, PairedEffect], names: Sequence[str]) -> str:
+    return _and([f"{name} ({primary[name].diff or 0.0:+.4f})" for name in names])
 
 
 def _rest(primary: Mapping[str, PairedEffect], won: Sequence[str]) -> str:

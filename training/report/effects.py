@@ -12,6 +12,22 @@ from recsys.tasks import TaskSpec
 
 BINARY_METRICS = ("auc", "gauc", "log_loss", "normalised_entropy", "brier")
 REGRESSION_METRICS = ("rmse", "mae")
+TITLES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "log_loss": "log loss",
+    "normalised_entropy": "normalised entropy",
+    "brier": "Brier",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "ndcg_at_10": "NDCG@10",
+    "recall_at_50": "recall@50",
+    "recall_at_all": "recall of all candidates",
+    "novelty_at_10": "novelty@10 (bits)",
+    "diversity_at_10": "category diversity@10",
+}
+"""How metrics are printed."""
 MIN_ROWS = 100
 MIN_USERS = 20
 MIN_POSITIVES = 20

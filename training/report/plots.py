@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from training.evaluate_metrics import Reliability
 from training.report.effects import PairedEffect
 
-_LEFT, _TOP, _SIDE = 46.0, 12.0, 230.0
+_LEFT, _TOP, _SIDE = 58.0, 12.0, 230.0
 _ROW = 30.0
 
 
@@ -150,7 +150,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 
 def _turned(text: str) -> str:
-    x, y = 11.0, _TOP + _SIDE / 2
+    x, y = 13.0, _TOP + _SIDE / 2
     return f'<text x="{x}" y="{y}" text-anchor="middle" transform="rotate(-90 {x} {y})">{escape(text)}</text>'
 
 

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recsys.errors import DataError
 from training.evaluate_metrics import BinaryMetrics, HeadMetrics
-from training.report.ab_report import ABReport
-from training.report.effects import PairedEffect
+from training.report.ab_report import ABReport, primary_comparisons
+from training.report.effects import TITLES, PairedEffect
 from training.report.plots import day_plot, forest_plot, reliability_plot
 
 SECTIONS = (
@@ -23,21 +23,6 @@ SECTIONS = (
     ("baselines", "Simple systems on the same rows"),
     ("method", "How to read this"),
 )
-TITLES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "log_loss": "log loss",
-    "normalised_entropy": "normalised entropy",
-    "brier": "Brier",
-    "ece": "ECE",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "ndcg_at_10": "NDCG@10",
-    "recall_at_50": "recall@50",
-    "recall_at_all": "recall of all candidates",
-    "novelty_at_10": "novelty@10 (bits)",
-    "diversity_at_10": "category diversity@10",
-}
 BINARY_BASELINE_COLUMNS = ("auc", "gauc", "log_loss", "ece")
 REGRESSION_BASELINE_COLUMNS = ("rmse", "mae")
 
@@ -71,30 +56,24 @@ def render(report: ABReport, template: str) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "percent": percent, "interval": interval}
+    environment.filters |= {
+        "number": number,
+        "signed": signed,
+        "percent": percent,
+        "interval": interval,
+        "said": said,
+    }
     environment.globals |= {
         "reliability_plot": reliability_plot,
         "day_plot": day_plot,
         "forest_plot": forest_plot,
         "titles": TITLES,
         "sections": SECTIONS,
-        "primary": primary_effects(report),
+        "primary": primary_comparisons(report.heads, report.lists),
         "baseline_columns": baseline_columns,
         "is_binary": lambda metrics: isinstance(metrics, BinaryMetrics),
     }
     return environment.get_template(template).render(report=report)
-
-
-def primary_effects(report: ABReport) -> dict[str, PairedEffect]:
-    """Name the comparisons that the decision rests on, in its order."""
-    heads = {
-        f"{name} {TITLES[head.primary]}": effect
-        for name, head in report.heads.items()
-        for effect in head.effects
-        if effect.metric == head.primary
-    }
-    lists = report.lists.effects if report.lists else ()
-    return heads | {TITLES[e.metric]: e for e in lists if e.metric in ("ndcg_at_10", "recall_at_50")}
 
 
 def baseline_columns(metrics: HeadMetrics) -> tuple[str, ...]:
@@ -124,6 +103,11 @@ def interval(effect: PairedEffect) -> str:
     if effect.ci_low is None or effect.ci_high is None:
         return "no interval"
     return f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]"
+
+
+def said(verdict: str) -> str:
+    """Print a verdict: systems are capital letters."""
+    return verdict.replace("a better", "A better").replace("b better", "B better")
 
 
 def _write(path: Path, text: str) -> Path:
