@@ -36,8 +36,10 @@ def nightly_command(
     Exit codes: 0 PROMOTE, 10 HOLD, 11 HOLD_UNDERPOWERED (of the last night); errors have their own.
     """
     from training.nightly import Night, run_night
+    from training.threads import use_threads
 
     settings = _config(config)
+    use_threads(settings.training.threads)
     code = 0
     for night in _nights(day, backfill, settings):
         result = run_night(
@@ -73,11 +75,13 @@ def bundle_show_command(version: VersionArgument, runs: RunsOption) -> None:
 def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
     """Check every hash of a bundle and reproduce its golden requests."""
     from training.publish import verify
+    from training.threads import use_threads
 
     registry = Registry(runs)
     path = registry.require(version)
     verify_files(path, read_manifest(path))
     bundle = load_bundle(path)
+    use_threads(bundle.config.training.threads)
     found = verify(bundle, open_store(bundle.config.store.url, runs))
     print(
         f"{version}: {len(bundle.manifest.files)} files match, {found['requests']:.0f} golden requests reproduced "

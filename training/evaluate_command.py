@@ -21,6 +21,7 @@ from training.evaluate_metrics import BinaryMetrics, HeadMetrics
 from training.evaluate_report import EvalReport, EvalTable
 from training.predict import BundlePredictor
 from training.progress import bar
+from training.threads import use_threads
 
 BINARY_COLUMNS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "ece": "ECE", "rows": "rows"}
 REGRESSION_COLUMNS = {"rmse": "RMSE", "mae": "MAE", "rows": "rows"}
@@ -45,6 +46,7 @@ def evaluate_command(
 ) -> None:
     """Score a frozen bundle on later days; features roll forward day by day, the model does not move."""
     loaded = load_bundle(require_version(Registry(runs), bundle))
+    use_threads(loaded.config.training.threads)
     days = parse_days(InteractionLog(log), first, last)
     chain = snapshots(loaded, log, runs, days[1])
     with bar("evaluate") as on_progress:

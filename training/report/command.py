@@ -17,6 +17,7 @@ from training.progress import bar
 from training.report.ab import Side, compare
 from training.report.ab_report import ABReport
 from training.report.render import write_report
+from training.threads import use_threads
 
 _STYLES = {"b better": "green", "a better": "green", "mixed": "yellow", "not trustworthy": "red"}
 
@@ -44,6 +45,7 @@ def report_ab_command(
     """Compare two bundles on the same days: what is better, how sure that is, and what it rests on."""
     registry = Registry(runs)
     bundles = [load_bundle(registry.require(version)) for version in (a, b)]
+    use_threads(bundles[0].config.training.threads)
     days = parse_days(InteractionLog(log), first, last)
     side_a, side_b = (
         Side(predictor=BundlePredictor(bundle), chain=snapshots(bundle, log, runs, days[1]))
