@@ -282,7 +282,7 @@ def _warnings(
     for name, side in (("A", a), ("B", b)):
         only = [task.name for task in side.tasks if task.name not in shared]
         if only:
-            found.append(f"only {name} has (or labels so) the head(s) {', '.join(only)}: not compared")
+            found.append(f"only {name} has (or labels so) head(s) {', '.join(only)}: not compared")
     if window.unpaired:
         found.append(f"{window.unpaired} impressions could be scored by one of the two only: left out")
     return tuple(found)

@@ -162,7 +162,9 @@ def segments(
 
 def _parts(rows: pl.DataFrame) -> dict[str, pl.Expr]:
     """Split users by how often they had been shown something; the border is the scored users' median."""
-    past = rows.select("user_id", "user_past").unique("user_id").filter(pl.col("user_past") > 0)["user_past"]
+    past = (
+        rows.group_by("user_id").agg(pl.col("user_past").min()).filter(pl.col("user_past") > 0)["user_past"]
+    )
     middle = past.median()
     border = int(middle) if isinstance(middle, int | float) else 1
     return {
