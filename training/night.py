@@ -45,8 +45,9 @@ def plan_night(days: Sequence[date], config: RunConfig, learnt_until: date | Non
     lags = {t.name: lag(t, config) for t in config.tasks}
     needed = 3 + max(lags.values())
     if len(days) < needed:
+        until = f" up to {days[-1]}" if days else ""
         raise DataError(
-            f"the log has {len(days)} {config.period} period(s) up to {days[-1]}, a night needs {needed}: "
+            f"the log has {len(days)} {config.period} period(s){until}, a night needs {needed}: "
             "to train, to calibrate, and to judge apart; add earlier days or run a later night"
         )
     first = max(0, n - 1 - config.training.max_days)

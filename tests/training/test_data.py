@@ -1,0 +1,185 @@
+"""Shards and batches: every example once, gathers that point at the right rows, strangers unknown."""
+
+import numpy as np
+import pytest
+import torch
+
+from features.build import period_end
+from features.encode import Encoder, history_slices
+from training.data import (
+    Batcher,
+    BatchSettings,
+    encode_shard,
+    label_days,
+    positive_share,
+    text_by_number,
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(learnt, config):
+    return Encoder.from_config(config, learnt.state)
+
+
+@pytest.fixture(scope="module")
+def shard(shop_chain, encoder, config):
+    labels, _ = label_days(
+        shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[3].day]
+    )
+    return encode_shard(encoder, shop_chain[3], shop_chain[2], labels[shop_chain[3].day], config.tasks)
+
+
+@pytest.fixture
+def make_batches(shard, encoder, shop_chain, config):
+    text = text_by_number(encoder, shop_chain[3].table("items"))
+
+    def make(seed=0, popularity=None, of=shard, **settings):
+        tasks = tuple(t.name for t in config.tasks)
+        chosen = {
+            "batch_size": 128,
+            "history_length": config.features.history_length,
+            "tasks": tasks,
+            **settings,
+        }
+        batcher = Batcher(encoder, text, BatchSettings(**chosen))
+        return list(batcher.batches(of, np.random.default_rng(seed), popularity))
+
+    return make
+
+
+def test_gathers_point_at_the_examples_own_numbers(make_batches, shard, encoder, config):
+    batches = make_batches()
+    at = 0
+    for batch in batches:
+        rows = np.arange(at, at + batch.size)
+        user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
+        for entity, ids in (("user", user.ids), ("item", item.ids), ("context", shard.contexts.ids[rows])):
+            for n, feature in enumerate(encoder.features.categorical_of(entity)):
+                numbers = batch.rows[feature.vocabulary][batch.index[feature.name]]
+                np.testing.assert_array_equal(numbers.numpy(), ids[:, n])
+        history = history_slices(
+            shard.start[rows],
+            shard.stop[rows],
+            config.features.history_length,
+            shard.shown_at[rows],
+            shard.events,
+        )
+        np.testing.assert_array_equal(batch.rows["item_id"][batch.history_index_BL].numpy(), history[0])
+        np.testing.assert_array_equal(batch.history_kind_BL.numpy(), history[1])
+        np.testing.assert_array_equal(batch.user_numbers_BF.numpy(), user.numbers)
+        np.testing.assert_array_equal(batch.item_text_BT.numpy(), item.text)
+        at += batch.size
+    assert at == shard.size
+
+
+def test_rows_are_distinct_ascending_and_inside_their_tables(make_batches, encoder, shard):
+    popularity = np.full(shard.items.ids.shape[0], 0.01)
+    for batch in make_batches(popularity=popularity, num_uniform=16):
+        for vocabulary, numbers in batch.rows.items():
+            assert (numbers.diff() > 0).all()
+            assert numbers[0] >= 0
+            assert numbers[-1] < encoder.state.vocabularies[vocabulary].size
+        torch.testing.assert_close(
+            batch.item_text_UT[batch.index["item_id"]][batch.rows["item_id"][batch.index["item_id"]] > 0],
+            batch.item_text_BT[batch.rows["item_id"][batch.index["item_id"]] > 0],
+        )
+
+
+def test_a_shuffled_epoch_has_every_example_once(make_batches, shard):
+    def ages(batches):
+        return torch.cat([b.user_numbers_BF for b in batches])
+
+    plain, one, same, other = (
+        ages(make_batches(**k))
+        for k in ({}, {"shuffle": True}, {"shuffle": True}, {"shuffle": True, "seed": 1})
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert not torch.equal(one, plain)
+    assert torch.equal(*(x[np.lexsort(x.numpy().T)] for x in (plain, one)))
+
+
+def test_batches_are_near_equal(make_batches, shard):
+    sizes = [b.size for b in make_batches(batch_size=300)]
+    assert len(sizes) == -(-shard.size // 300)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_labels_carry_what_is_not_known(make_batches, shard):
+    for task, labels in shard.labels.items():
+        observed = torch.cat([b.observed[task] for b in make_batches()]).numpy()
+        values = torch.cat([b.labels[task] for b in make_batches()]).numpy()
+        np.testing.assert_array_equal(observed, ~np.isnan(labels))
+        np.testing.assert_array_equal(values[observed], labels[observed])
+        assert np.isfinite(values).all()
+    assert 0 < (~np.isnan(shard.labels["rating"])).sum() < shard.size / 4
+
+
+def test_ids_are_hidden_on_a_share_of_rows(make_batches):
+    shown, hidden = (
+        torch.cat([b.rows["item_id"][b.index["item_id"]] for b in make_batches(id_dropout=p)])
+        for p in (0.0, 0.5)
+    )
+    changed = shown != hidden
+    assert 0.4 < changed.float().mean() < 0.6
+    assert not hidden[changed].any(), "what is hidden is unknown"
+    category = [
+        torch.cat([b.rows["category"][b.index["category"]] for b in make_batches(id_dropout=p)])
+        for p in (0.0, 0.5)
+    ]
+    assert torch.equal(*category), "attributes stay"
+
+
+def test_the_last_row_knows_nothing(shard):
+    for entity in (shard.users, shard.items):
+        assert not entity.numbers[-1].any()
+        assert not entity.text[-1].any()
+    assert (shard.user_row <= len(shard.users.numbers) - 1).all()
+
+
+def test_sampling_weights_are_one_over_the_rate(shop_chain, encoder, config, shard):
+    assert (shard.weight == 1).all()
+
+
+def test_negatives_are_the_catalogues_own(make_batches, shard):
+    popularity = np.linspace(0.0, 0.02, shard.items.ids.shape[0])
+    batch = make_batches(popularity=popularity, num_uniform=50)[0]
+    drawn = batch.negatives
+    known = shard.items.ids.shape[0] - 1
+    assert drawn.item_M.max() < known, "never the row of the unknown"
+    np.testing.assert_array_equal(
+        batch.rows["item_id"][drawn.index["item_id"]].numpy(), shard.items.ids[drawn.item_M.numpy(), 0]
+    )
+    np.testing.assert_allclose(drawn.share_M.numpy(), popularity[drawn.item_M.numpy()], rtol=1e-6)
+    np.testing.assert_allclose(drawn.share_B.numpy(), popularity[drawn.item_B.numpy()], rtol=1e-6)
+    assert drawn.uniform == 50 / known
+    assert make_batches()[0].negatives is None
+
+
+def test_a_shard_without_any_item_trains_without_negatives(make_batches, shard):
+    import dataclasses
+
+    none = dataclasses.replace(
+        shard, items=shard.items.take(np.array([-1])), item_row=np.zeros(shard.size, np.int64)
+    )
+    batch = make_batches(of=none, popularity=np.ones(1), num_uniform=5)[0]
+    assert batch.negatives is None
+    assert not batch.rows["item_id"][batch.index["item_id"]].any()
+
+
+def test_shares_are_of_all_positives_and_never_zero():
+    share = positive_share(np.array([1, 3, 1]), np.array([4, 2, 1]), 5)
+    assert share.sum() == pytest.approx(1)
+    assert share[1] > share[3] > share[0] > 0
+
+
+def test_labels_see_late_feedback_of_later_days_up_to_the_night(shop_chain, config):
+    day = shop_chain[2].day
+    same, later = (
+        label_days(shop_chain, config.tasks, period_end(shop_chain[n].day, "UTC"), [day])[0][day]
+        for n in (2, 5)
+    )
+    assert later["label_click"].drop_nulls().sum() > same["label_click"].drop_nulls().sum()
+    assert same["label_rating"].drop_nulls().len() < later["label_rating"].drop_nulls().len()
+    alone, _ = label_days(shop_chain[:3], config.tasks, period_end(day, "UTC"), [day])
+    assert alone[day].equals(same), "snapshots after the night change nothing"

@@ -1,0 +1,118 @@
+"""The retrieval loss against a plain loop: who is a candidate, who is masked, what is corrected."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.batch import Batch, Negatives
+from training.objective import retrieval_loss
+
+TEMPERATURE = 0.2
+
+
+class Towers:
+    """An item tower that returns its numbers: the loss needs nothing else of a ranker."""
+
+    inputs = SimpleNamespace(item_tables=())
+
+    def item_side(self, rows, numbers, text):
+        return SimpleNamespace(embedding_BD=numbers)
+
+
+def _unit(rows, seed):
+    drawn = torch.randn(rows, 4, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(drawn, dim=1)
+
+
+def _loss(labels, users, items, drawn, share=None, uniform=0.5, observed=None):
+    """Make the batch of a few examples; items and drawn are catalogue rows."""
+    count = len(items)
+    empty = torch.zeros(0)
+    share = dict.fromkeys(range(20), 0.1) if share is None else share
+    negatives = Negatives(
+        index={}, numbers_MF=_unit(len(drawn), 2), text_MT=empty,
+        share_M=torch.tensor([share[i] for i in drawn]), share_B=torch.tensor([share[i] for i in items]),
+        uniform=uniform, user_B=torch.tensor(users), item_M=torch.tensor(drawn), item_B=torch.tensor(items),
+    )  # fmt: skip
+    batch = Batch(
+        rows={},
+        index={},
+        item_text_UT=empty,
+        user_numbers_BF=empty,
+        item_numbers_BF=empty,
+        context_numbers_BF=empty,
+        item_text_BT=empty,
+        history_index_BL=empty,
+        history_kind_BL=empty,
+        history_age_BL=empty,
+        position_B=torch.zeros(count),
+        labels={"click": torch.tensor(labels)},
+        observed={
+            "click": torch.ones(count, dtype=torch.bool) if observed is None else torch.tensor(observed)
+        },
+        weight_B=empty,
+        negatives=negatives,
+    )
+    user, item = SimpleNamespace(embedding_BD=_unit(count, 0)), SimpleNamespace(embedding_BD=_unit(count, 1))
+    return retrieval_loss(Towers(), batch, {}, user, item, "click", TEMPERATURE)
+
+
+def _plain(labels, users, items, drawn, share, uniform):
+    user, own, other = _unit(len(items), 0), _unit(len(items), 1), _unit(len(drawn), 2)
+    positive = [n for n, label in enumerate(labels) if label > 0.5]
+    losses = []
+    for p in positive:
+        terms = {}
+        for n in positive:
+            masked = n != p and (items[n] == items[p] or users[n] == users[p])
+            if not masked:
+                terms[("own", n)] = (user[p] @ own[n]).item() / TEMPERATURE - math.log(
+                    share[items[n]] * len(positive) + uniform
+                )
+        for m, item in enumerate(drawn):
+            if item != items[p]:
+                terms[("drawn", m)] = (user[p] @ other[m]).item() / TEMPERATURE - math.log(
+                    share[item] * len(positive) + uniform
+                )
+        losses.append(np.logaddexp.reduce(list(terms.values())) - terms[("own", p)])
+    return float(np.mean(losses))
+
+
+@pytest.mark.parametrize(
+    ("labels", "users", "items", "drawn"),
+    [
+        ([1.0, 1.0, 1.0], [1, 2, 3], [4, 5, 6], [7, 8]),
+        ([1.0, 0.0, 1.0], [1, 2, 3], [4, 5, 6], [7, 8]),
+        ([1.0, 1.0, 1.0], [1, 2, 3], [4, 4, 6], [4, 8]),
+        ([1.0, 1.0, 1.0], [1, 1, 3], [4, 5, 6], [7, 6]),
+        ([1.0], [1], [4], [4]),
+    ],
+    ids=["plain", "a negative", "duplicate items", "one user's positives", "only itself"],
+)
+def test_it_is_the_plain_rule(labels, users, items, drawn):
+    share = {n: 0.01 * (n + 1) for n in range(20)}
+    found = _loss(labels, users, items, drawn, share, 0.25).item()
+    assert found == pytest.approx(_plain(labels, users, items, drawn, share, 0.25), abs=1e-5)
+
+
+def test_unobserved_positives_are_no_positives():
+    args = ([1, 2, 3], [4, 5, 6], [7, 8])
+    hidden = _loss([1.0, 1.0, 1.0], *args, observed=[True, False, True])
+    assert hidden.item() == pytest.approx(_loss([1.0, 0.0, 1.0], *args).item())
+
+
+def test_without_positives_or_candidates_it_is_nothing():
+    assert _loss([0.0, 0.0], [1, 2], [3, 4], [5]).item() == 0
+
+
+def test_a_popular_item_is_corrected_down_by_how_often_it_comes():
+    """The correction counts positives, not impressions."""
+    rare, popular = (dict.fromkeys(range(20), s) for s in (1e-6, 0.5))
+    mixed = {**rare, 5: 0.5}
+    args = ([1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [1, 2, 3, 4, 5, 6], [4, 5, 6, 7, 8, 9], [10])
+    found = _loss(*args, share=mixed).item()
+    assert found == pytest.approx(_plain(*args, mixed, 0.5), abs=1e-5)
+    assert found != pytest.approx(_loss(*args, share=popular).item())
