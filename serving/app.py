@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from serving.clock import Clock
 from serving.engine import Engine
 from serving.fallback import popular_model
 from serving.feedback import FeedbackDesk
-from serving.interceptors import Admission, CountingPool, Guard
+from serving.interceptors import Admission, CountingPool, Guard, on_pool
 from serving.journal import Journal
 from serving.overlay import Overlay
 from serving.ports import Model
@@ -51,16 +52,21 @@ _OPTIONS = (
     ("grpc.max_connection_age_ms", 300_000),
     ("grpc.max_connection_age_grace_ms", 30_000),
 )
-_WORKERS = 8
 _QUIET_S = 0.2
 LoadModel = Callable[[Path, FeatureStore], Model]
 _log = structlog.get_logger(__name__)
 
 
 class Health(health.HealthServicer):  # type: ignore[misc]
-    """grpc.health.v1 with List, which the packaged servicer leaves out."""
+    """grpc.health.v1 with List, which the packaged one leaves out; never waits for a worker."""
 
-    def List(self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext) -> Any:
+    def __init__(self) -> None:
+        super().__init__(experimental_non_blocking=True)
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health")
+        self.Check = on_pool(super().Check, pool)
+        self.List = on_pool(self._list, pool)
+
+    def _list(self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext) -> Any:
         """Give every service's health."""
         names = ("", RANKING, ADMIN, BUNDLE)
         statuses = {name: self.Check(health_pb2.HealthCheckRequest(service=name), context) for name in names}
@@ -132,8 +138,8 @@ class Server:
             config.serving.poll_s,
             self._on_reload,
         )
-        self._health = Health(experimental_non_blocking=True)
-        self._pool = CountingPool(_WORKERS, "rank")
+        self._health = Health()
+        self._pool = CountingPool(num_workers(), "rank")
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
         self.port = _bind(self._ranking, options.listen, options)
@@ -274,6 +280,11 @@ class Server:
             reflection.enable_server_reflection(
                 (service, health.SERVICE_NAME, reflection.SERVICE_NAME), server
             )
+
+
+def num_workers() -> int:
+    """Count the calls answered at a time: scoring only computes, so more than the cores would only wait."""
+    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 
 
 def _open_store(config: RunConfig, runs: Path) -> FeatureStore:

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from recsys.config import load_config
 from recsys.errors import ConfigError
 from serving.client_values import Answer
 from serving.clock import clock_from
+
+if TYPE_CHECKING:
+    from serving.app import Server
 
 
 def serve_command(
@@ -69,8 +72,10 @@ def serve_command(
     server.start()
     if port_file is not None:
         _write_ports(port_file, server.port, server.admin_port)
-    version = server.recommender.version or "none: the popular list answers"
-    print(f"recsys serve: port {server.port}, admin port {server.admin_port}, bundle {version}", flush=True)
+    print(
+        f"recsys serve: port {server.port}, admin port {server.admin_port}, {_bundle_line(server)}",
+        flush=True,
+    )
     server.run_until_signalled()
 
 
@@ -103,6 +108,13 @@ def recommend_command(
         print(json.dumps(asdict(answer), ensure_ascii=False, indent=1))
     else:
         _print_table(answer)
+
+
+def _bundle_line(server: "Server") -> str:
+    if server.recommender.version is not None:
+        return f"bundle {server.recommender.version}"
+    why = f" ({server.reloader.error})" if server.reloader.error else ""
+    return f"no bundle: the popular list answers{why}"
 
 
 def _print_table(answer: Answer) -> None:

@@ -38,6 +38,7 @@ _CONSTANT_TEXT: Final[dict[grpc.StatusCode, str]] = {
     grpc.StatusCode.UNAVAILABLE: "the server cannot write at the moment; nothing was recorded, try again",
     grpc.StatusCode.INTERNAL: "internal error; the server's log has the details",
 }
+_HEALTH = "/grpc.health."
 RETRY_KEY = "grpc-retry-pushback-ms"
 DETAILS_KEY = "grpc-status-details-bin"
 _log = structlog.get_logger(__name__)
@@ -82,7 +83,7 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         handler = continuation(handler_call_details)
         if handler is None or handler.unary_unary is None or self._pool.num_pending < self._max_pending:
             return handler
-        if handler_call_details.method.startswith("/grpc.health."):
+        if handler_call_details.method.startswith(_HEALTH):
             return handler
         self._stats.shed()
         return grpc.unary_unary_rpc_method_handler(self._refusal())
@@ -106,7 +107,7 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Wrap the call's behavior."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
+        if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(_HEALTH):
             return handler
         method = handler_call_details.method.rsplit("/", 1)[-1]
         return grpc.unary_unary_rpc_method_handler(
@@ -141,6 +142,19 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         if not context.is_active() or (remaining_s is not None and remaining_s <= 0.0):
             self._stats.expired()
             raise ExpiredError("the deadline passed while the call was waiting")
+
+
+def on_pool(behavior: Behavior, pool: ThreadPoolExecutor) -> Behavior:
+    """Have gRPC run a behavior on a pool of its own, not behind the calls that wait for a worker.
+
+    The attribute is the one that gRPC's own health service uses for its Watch.
+    """
+
+    def run(request: Any, context: grpc.ServicerContext) -> Any:
+        return behavior(request, context)
+
+    run.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return run
 
 
 def status_of(error: Exception) -> grpc.StatusCode:

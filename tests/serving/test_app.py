@@ -440,7 +440,7 @@ def test_the_command_prints_one_line_and_drains_on_sigterm(tmp_path) -> None:
     with Process(tmp_path, "--clock-start", "2026-03-01T12:00:00Z") as served:
         assert served.line == (
             f"recsys serve: port {served.ports['port']}, admin port {served.ports['admin_port']}, "
-            "bundle none: the popular list answers\n"
+            "no bundle: the popular list answers\n"
         )
         with AdminClient(f"127.0.0.1:{served.ports['admin_port']}") as admin:
             assert admin.status().now.date().isoformat() == "2026-03-01"

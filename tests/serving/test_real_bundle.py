@@ -1,5 +1,6 @@
 """The server with a bundle that a night made, on the simulated shop's log: only the time is faked."""
 
+import json
 import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -206,3 +207,25 @@ def test_an_administrator_moves_the_pointer_and_the_server_follows(server, clien
             admin.activate(second, expected_current="another")
         with pytest.raises(CallError, match="FAILED_PRECONDITION: nothing to roll back to"):
             admin.rollback()
+
+
+def test_the_bench_measures_the_live_bundle(night, tmp_path) -> None:
+    report = tmp_path / "bench.json"
+    folders = ["--log", str(night / "log"), "--runs", str(night / "runs")]
+    options = ["--clients", "1,2", "--seconds", "0.3", "--json", str(report)]
+    assert run(["bench", "serve", "--config", str(CONFIG), *folders, *options]) == 0
+    found = json.loads(report.read_text())
+    assert found["bundle_version"] == Registry(night / "runs").current()
+    assert [load["clients"] for load in found["loads"]] == [1, 2]
+    for load in found["loads"]:
+        assert load["failed"] == 0
+        assert load["calls"] > 0
+        assert 0 < load["p50_ms"] <= load["p99_ms"]
+        assert set(load["stage_ms"]) == {"features", "retrieval", "scoring"}
+    assert not (night / "log" / "journal").exists()
+
+
+def test_the_bench_wants_a_bundle(night, tmp_path, capsys) -> None:
+    folders = ["--log", str(night / "log"), "--runs", str(tmp_path / "runs")]
+    assert run(["bench", "serve", "--config", str(CONFIG), *folders]) == 4
+    assert "has no live bundle to measure; run `recsys nightly` first" in capsys.readouterr().err
