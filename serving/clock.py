@@ -1,5 +1,6 @@
 """What time it is for the server: the machine's time, or a simulated one that starts elsewhere."""
 
+import math
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -23,27 +24,36 @@ class SystemClock:
 
 
 class SimulatedClock:
-    """A clock that stood at a given instant when it was made; for demos and replays of a log's own days."""
+    """A clock that stood at a given instant when it was made; for demos and replays of a log's own days.
 
-    def __init__(self, start_ms: int) -> None:
+    Args: rate: simulated seconds that pass in a real one.
+    """
+
+    def __init__(self, start_ms: int, rate: float = 1.0) -> None:
         self._start_ms = start_ms
+        self._rate = rate
         self._made = time.monotonic_ns()
 
     def now_ms(self) -> int:
         """Give milliseconds since 1970, UTC."""
-        return self._start_ms + (time.monotonic_ns() - self._made) // 1_000_000
+        passed_ns = time.monotonic_ns() - self._made
+        return self._start_ms + int(passed_ns * self._rate) // 1_000_000
 
 
-def clock_from(start: str | None) -> Clock:
+def clock_from(start: str | None, rate: float = 1.0) -> Clock:
     """Make the machine's clock, or a simulated one from an ISO instant (without an offset: UTC).
 
-    Raises: ConfigError when the instant cannot be read.
+    Raises: ConfigError when the instant cannot be read, or a rate is given without one.
     """
+    if not 0 < rate < math.inf:
+        raise ConfigError(f"--clock-rate {rate:g} is no rate; give simulated seconds per second, like 60")
     if start is None:
+        if rate != 1.0:
+            raise ConfigError(f"--clock-rate {rate:g} needs --clock-start: the machine's clock has one rate")
         return SystemClock()
     try:
         instant = datetime.fromisoformat(start)
     except ValueError:
         raise ConfigError(f"--clock-start {start!r} is not an instant; write 2026-03-01T12:00:00Z") from None
     instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
-    return SimulatedClock(int(instant.timestamp() * 1000))
+    return SimulatedClock(int(instant.timestamp() * 1000), rate)

@@ -44,10 +44,11 @@ def serve_command(
     metrics_listen: Annotated[str | None, typer.Option(help="HOST:PORT of a Prometheus endpoint.")] = None,
     clock_start: Annotated[
         str | None,
-        typer.Option(
-            help="Simulated clock: starts at this ISO instant and runs in real time (demos, replays)."
-        ),
+        typer.Option(help="Simulated clock: starts at this ISO instant (demos, replays)."),
     ] = None,
+    clock_rate: Annotated[
+        float, typer.Option(help="Simulated seconds that pass in a real one; needs --clock-start.")
+    ] = 1.0,
 ) -> None:
     """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both drain."""
     from serving.app import Server, ServerOptions
@@ -60,7 +61,7 @@ def serve_command(
             config=settings,
             log=log,
             runs=runs,
-            clock=clock_from(clock_start),
+            clock=clock_from(clock_start, clock_rate),
             listen=listen or settings.serving.listen,
             admin_listen=admin_listen or settings.serving.admin_listen,
             insecure=insecure,
