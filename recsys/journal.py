@@ -90,36 +90,21 @@ def read(path: Path) -> Contents:
 
     Raises: DataError when the file cannot be read or is no journal of this format.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error
-    if not data.startswith(MAGIC[: len(data)]):
-        raise DataError(
-            f"{path} is not a journal of this format: it starts with {data[:8]!r}, expected {MAGIC!r}; "
-            "read it with the recsys that wrote it, or move it out of the folder"
-        )
-    return decode(data)
+    return decode(_read_bytes(path))
 
 
 def decode(data: bytes) -> Contents:
     """Split a file's bytes into records, a torn tail, and damaged spans."""
     records: list[Record] = []
     damaged: list[tuple[int, int]] = []
-    position = min(len(MAGIC), len(data))
-    while position < len(data):
-        payload = _payload_at(data, position)
-        if payload is None:
-            following = _next_record(data, position + 1)
-            if following is None:
-                break
-            damaged.append((position, following - position))
-            position = following
-            continue
+    end = min(len(MAGIC), len(data))
+    for position, payload in _payloads(data):
+        if position > end:
+            damaged.append((end, position - end))
         records.append(_parse(payload))
-        position += _HEADER.size + len(payload)
+        end = position + _HEADER.size + len(payload)
     return Contents(
-        records=tuple(records), num_bytes=len(data), torn_bytes=len(data) - position, damaged=tuple(damaged)
+        records=tuple(records), num_bytes=len(data), torn_bytes=len(data) - end, damaged=tuple(damaged)
     )
 
 
@@ -133,19 +118,52 @@ def files(folder: Path) -> list[Path]:
 
 def replay(folder: Path, tables: frozenset[str]) -> Iterator[tuple[int, Rows]]:
     """Yield (at_ms, rows) of some tables from all files, oldest first; unreadable files are skipped."""
+    marks = [f'"table":"{table}"'.encode() for table in tables]
     for path in files(folder):
         try:
-            contents = read(path)
+            data = _read_bytes(path)
         except DataError:
             continue
-        for record in contents.records:
-            yield from ((record.at_ms, rows) for rows in record.rows if rows.table in tables)
+        for _, payload in _payloads(data):
+            if any(
+                mark in payload for mark in marks
+            ):  # parsing is the slow part, and most records are answers
+                record = _parse(payload)
+                yield from ((record.at_ms, rows) for rows in record.rows if rows.table in tables)
 
 
 def stem(started_ms: int, server_id: str, number: int) -> str:
     """Name a file so that names sort by time."""
     instant = datetime.fromtimestamp(started_ms / 1000, UTC)
     return f"{instant:%Y%m%dT%H%M%S}{instant.microsecond // 1000:03d}Z-{server_id}-{number:05d}"
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error
+    if not data.startswith(MAGIC[: len(data)]):
+        raise DataError(
+            f"{path} is not a journal of this format: it starts with {data[:8]!r}, expected {MAGIC!r}; "
+            "read it with the recsys that wrote it, or move it out of the folder"
+        )
+    return data
+
+
+def _payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (position, payload) of every whole, unharmed record; damage is stepped over."""
+    position = len(MAGIC)
+    while position < len(data):
+        payload = _payload_at(data, position)
+        if payload is None:
+            following = data.find(SYNC, position + 1)
+            if following < 0:
+                return
+            position = following
+            continue
+        yield position, payload
+        position += _HEADER.size + len(payload)
 
 
 def _payload_at(data: bytes, position: int) -> bytes | None:
@@ -158,14 +176,6 @@ def _payload_at(data: bytes, position: int) -> bytes | None:
         return None
     payload = data[start : start + length]
     return payload if _checksum(payload) == checksum else None
-
-
-def _next_record(data: bytes, position: int) -> int | None:
-    while (position := data.find(SYNC, position)) >= 0:
-        if _payload_at(data, position) is not None:
-            return position
-        position += 1
-    return None
 
 
 def _parse(payload: bytes) -> Record:

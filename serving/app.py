@@ -28,7 +28,7 @@ from serving.admin import AdminService
 from serving.checks import Limits, is_loopback
 from serving.clock import Clock
 from serving.engine import Engine
-from serving.fallback import popular_model
+from serving.fallback import empty_model, popular_model
 from serving.feedback import FeedbackDesk
 from serving.interceptors import Admission, CountingPool, Guard, on_pool
 from serving.journal import Journal
@@ -118,8 +118,8 @@ class Server:
         self.journal = Journal(
             options.log / FOLDER, self.server_id, options.clock.now_ms, rotate_s=config.serving.rotate
         )
-        first = self._engine(popular_model(InteractionLog(options.log), config))
-        self.recommender = Recommender(first, self.journal, options.clock, self.stats)
+        nothing = self._engine(empty_model(config))
+        self.recommender = Recommender(nothing, self.journal, options.clock, self.stats)
         live_kinds = frozenset(config.features.history_kinds)
         self._feedback = FeedbackDesk(self.journal, self._store, options.clock, config.tasks, live_kinds)
         restore(
@@ -151,7 +151,7 @@ class Server:
         self.journal.start()
         self.reloader.check()
         if self.recommender.version is None:
-            self.recommender.engine.warm(self._options.clock.now_ms())
+            self._serve_popular()
         self.reloader.start()
         self._admin.start()
         self._ranking.start()
@@ -181,6 +181,11 @@ class Server:
             signal.signal(number, lambda *_: stopping.set())
         stopping.wait()
         self.stop(self._options.config.serving.drain_s)
+
+    def _serve_popular(self) -> None:
+        popular = self._engine(popular_model(InteractionLog(self._options.log), self._options.config))
+        popular.warm(self._options.clock.now_ms())
+        self.recommender.swap(popular)
 
     def _wait_for_calls(self, stopped: threading.Event) -> None:
         """Wait until no call has been under way for a moment: its reply may still be on its way out."""

@@ -27,10 +27,19 @@ def popular_model(log: InteractionLog, config: RunConfig) -> Model:
     catalogue = pl.concat([items, unlisted], how="diagonal_relaxed").sort("item_id")
     most = counts["count"].max() if counts.height else 1
     shares = zip(counts["item_id"].to_list(), (counts["count"] / most).to_list(), strict=True)
+    return _model(config, catalogue, dict(shares))
+
+
+def empty_model(config: RunConfig) -> Model:
+    """Build a model that knows nothing at all: what a server holds until it has loaded something."""
+    return _model(config, empty("items"), {})
+
+
+def _model(config: RunConfig, catalogue: pl.DataFrame, popular: dict[str, float]) -> Model:
     return Model(
         version=None,
         catalogue=Catalogue.from_frame(catalogue),
-        popular=dict(shares),
+        popular=popular,
         tasks=config.tasks,
         fusion=Fusion.from_tasks(config.tasks),
     )

@@ -1,0 +1,328 @@
+"""Simulated users of the demo: they ask over gRPC, see what is ranked, and what they do is recorded over gRPC.
+
+Everything has its simulated instant and waits in one queue: requests spread over the evening, clicks seconds
+and purchases up to hours after the list was shown. The server's clock says what is due.
+"""
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from recsys.simulator.dials import IntArray
+from recsys.simulator.shop import Shop
+from recsys.simulator.world import DEVICES
+from serving.client_values import Answer, CallError, Feedback, FeedbackReport, ServerStatus
+
+OTHER_DEVICE = 0.2
+_BATCH = 100
+_NAP_S = 0.05
+_STORIES = 8
+_STORY_AFTER = timedelta(minutes=1)
+_SYNCS = 5
+_KEPT_ERRORS = 5
+_Reply = TypeVar("_Reply")
+
+
+class Asks(Protocol):
+    """The client, as far as simulated users need it."""
+
+    def recommend(self, user_id: str, page_size: int = 0, **more: Any) -> Answer:
+        """Ask for a ranked list."""
+
+    def record_feedback(self, events: Sequence[Feedback]) -> FeedbackReport:
+        """Record what users did."""
+
+
+class ServerTime:
+    """The server's simulated instant, never ahead of it: an action "before" its list was shown is refused.
+
+    Args: status: asks the server; the quickest of a few replies is taken; rate: simulated seconds a second.
+    """
+
+    def __init__(self, status: Callable[[], ServerStatus], rate: float) -> None:
+        self._rate = rate
+        quickest = float("inf")
+        for _ in range(_SYNCS):
+            sent = time.monotonic()
+            now = status().now
+            received = time.monotonic()
+            if received - sent < quickest:
+                quickest, self._at, self._now = received - sent, received, now
+
+    def now(self) -> datetime:
+        """Give the simulated instant."""
+        return self._now + timedelta(seconds=(time.monotonic() - self._at) * self._rate)
+
+    def seconds_until(self, instant: datetime) -> float:
+        """Give the real seconds until a simulated instant; negative when it has passed."""
+        return (instant - self.now()).total_seconds() / self._rate
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A user asks for a list."""
+
+    user: int
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A user does something with an item of a list."""
+
+    feedback: Feedback
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """A user whose click was told asks again; nothing of it is logged."""
+
+    story: "Story"
+
+
+@dataclass(slots=True, kw_only=True)
+class Story:
+    """One user's list without exploration before a click and a minute after it."""
+
+    user_id: str
+    clicked: str
+    before: Answer
+    after: Answer | None = None
+
+    @property
+    def num_named(self) -> int:
+        """Count the items that are there, says the server, because of the click."""
+        items = self.after.items if self.after else ()
+        return sum(any(self.clicked in reason for reason in item.reasons) for item in items)
+
+    @property
+    def num_moved(self) -> int:
+        """Count the places that another item holds now."""
+        before = [item.item_id for item in self.before.items]
+        after = [item.item_id for item in self.after.items] if self.after else before
+        return sum(a != b for a, b in zip(before, after, strict=False))
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What happened to the calls."""
+
+    calls: dict[str, int] = field(default_factory=dict)
+    failed_calls: int = 0
+    errors: list[str] = field(default_factory=list)
+    latency_ms: list[float] = field(default_factory=list)
+    """Of each answered Recommend, as its caller measured it."""
+    versions: list[tuple[str, int]] = field(default_factory=list)
+    """Bundle version and number of answers in a row, in order."""
+    shown: int = 0
+    degraded: int = 0
+    recorded: dict[str, int] = field(default_factory=dict)
+    rejected: int = 0
+
+    def add_version(self, version: str) -> None:
+        """Note which bundle answered."""
+        if self.versions and self.versions[-1][0] == version:
+            self.versions[-1] = (version, self.versions[-1][1] + 1)
+        else:
+            self.versions.append((version, 1))
+
+    def fail(self, error: CallError) -> None:
+        """Note a call that got no answer."""
+        self.failed_calls += 1
+        if len(self.errors) < _KEPT_ERRORS:
+            self.errors.append(str(error))
+
+    @property
+    def num_calls(self) -> int:
+        """Count all calls."""
+        return sum(self.calls.values())
+
+
+def evening(start: datetime, end: datetime, users: IntArray, rng: np.random.Generator) -> list[tuple[datetime, Ask]]:
+    """Spread one request of each user [N] over the time from start to end, uniformly at random, in order."""
+    at_s = np.sort(rng.random(len(users))) * (end - start).total_seconds()
+    return [(start + timedelta(seconds=s), Ask(int(u))) for s, u in zip(at_s, users, strict=True)]
+
+
+class SimulatedUsers:
+    """Plays users in a thread of its own until told to stop.
+
+    Args: gap: simulated time between two requests once the planned ones are over.
+    """
+
+    def __init__(
+        self,
+        shop: Shop,
+        client: Asks,
+        clock: ServerTime,
+        planned: Sequence[tuple[datetime, Ask]],
+        gap: timedelta,
+        rng: np.random.Generator,
+    ) -> None:
+        self.tally = Tally()
+        self.stories: list[Story] = []
+        self.num_asked = 0
+        self._shop, self._client, self._clock, self._rng = shop, client, clock, rng
+        self._gap = gap
+        self._queue: list[tuple[datetime, int, Ask | Act | AskAgain]] = []
+        self._number = 0
+        self._asks_waiting = 0
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._play, name="simulated-users", daemon=True)
+        for at, ask in planned:
+            self._put(at, ask)
+
+    def __enter__(self) -> "SimulatedUsers":
+        """Start to play."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop, after the call under way."""
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def num_waiting(self) -> int:
+        """Count the actions whose time has not come."""
+        return sum(isinstance(what, Act) for _, _, what in self._queue)
+
+    def check(self) -> None:
+        """Raise what ended the thread, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _play(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.step()
+        except BaseException as error:  # noqa: BLE001  told by `check`: a thread has nobody above it
+            self._failure = error
+
+    def step(self) -> None:
+        """Do what is due, or wait a moment for it."""
+        if not self._asks_waiting:
+            self._ask_later()
+        wait_s = self._clock.seconds_until(self._queue[0][0])
+        if wait_s > 0:
+            self._stop.wait(min(wait_s, _NAP_S))
+            return
+        what = self._pop()
+        if isinstance(what, Ask):
+            self._ask(what)
+        elif isinstance(what, AskAgain):
+            what.story.after = self._greedy(what.story.user_id)
+        else:
+            self._act([what, *self._more_due()])
+
+    def _ask(self, ask: Ask) -> None:
+        user_id = self._shop.user_ids(np.array([ask.user]))[0]
+        device = self._device(ask.user)
+        began = time.perf_counter()
+        answer = self._call(
+            "Recommend",
+            lambda: self._client.recommend(user_id, self._shop.dials.page_size, context={"device": device}),
+        )
+        if answer is None:
+            return
+        self.tally.latency_ms.append(1000 * (time.perf_counter() - began))
+        self.tally.add_version(answer.bundle_version)
+        self.tally.degraded += bool(answer.degradation)
+        self.tally.shown += len(answer.items)
+        self.num_asked += 1
+        self._react(user_id, device, answer)
+
+    def _react(self, user_id: str, device: str, answer: Answer) -> None:
+        if not answer.items:
+            return
+        by_position = {item.position: item for item in answer.items}
+        actions = self._shop.respond(
+            user_id,
+            [item.item_id for item in answer.items],
+            [item.position for item in answer.items],
+            self._clock.now(),
+            self._rng,
+            device=device,
+        )
+        for action in actions:
+            item = by_position[action.position]
+            feedback = Feedback(
+                feedback_id=f"{item.impression_id}:{action.kind}",
+                impression_id=item.impression_id,
+                user_id=user_id,
+                item_id=item.item_id,
+                kind=action.kind,
+                value=action.value,
+                occurred_at=action.occurred_at,
+            )
+            self._put(action.occurred_at, Act(feedback, item.title))
+
+    def _act(self, acts: Sequence[Act]) -> None:
+        self._begin_story(acts[-1])
+        report = self._call("RecordFeedback", lambda: self._client.record_feedback([a.feedback for a in acts]))
+        if report is None:
+            return
+        self.tally.rejected += len(report.rejected)
+        for act in acts:
+            if act.feedback.feedback_id not in report.rejected:
+                kind = act.feedback.kind
+                self.tally.recorded[kind] = self.tally.recorded.get(kind, 0) + 1
+
+    def _begin_story(self, act: Act) -> None:
+        if len(self.stories) >= _STORIES or act.feedback.kind != "click":
+            return
+        before = self._greedy(act.feedback.user_id)
+        if before is not None:
+            story = Story(user_id=act.feedback.user_id, clicked=act.title, before=before)
+            self.stories.append(story)
+            self._put(self._clock.now() + _STORY_AFTER, AskAgain(story))
+
+    def _greedy(self, user_id: str) -> Answer | None:
+        size = self._shop.dials.page_size
+        return self._call(
+            "Recommend", lambda: self._client.recommend(user_id, size, debug={"do_not_log": True})
+        )
+
+    def _call(self, method: str, call: Callable[[], _Reply]) -> _Reply | None:
+        self.tally.calls[method] = self.tally.calls.get(method, 0) + 1
+        try:
+            return call()
+        except CallError as error:
+            self.tally.fail(error)
+            return None
+
+    def _device(self, user: int) -> str:
+        other = self._rng.random() < OTHER_DEVICE
+        return DEVICES[int(self._rng.integers(len(DEVICES))) if other else int(self._shop.users.device[user])]
+
+    def _ask_later(self) -> None:
+        at = self._clock.now() + self._gap * self._rng.exponential()
+        day = self._shop.dials.day_number(at.astimezone(UTC).date())
+        self._put(at, Ask(int(self._shop.draw_users(day, 1, self._rng)[0])))
+
+    def _put(self, at: datetime, what: Ask | Act | AskAgain) -> None:
+        self._number += 1
+        self._asks_waiting += isinstance(what, Ask)
+        heapq.heappush(self._queue, (at, self._number, what))
+
+    def _pop(self) -> Ask | Act | AskAgain:
+        what = heapq.heappop(self._queue)[2]
+        self._asks_waiting -= isinstance(what, Ask)
+        return what
+
+    def _more_due(self) -> list[Act]:
+        """Take the actions that are due as well, up to the next thing of another kind."""
+        acts: list[Act] = []
+        now = self._clock.now()
+        while self._queue and len(acts) < _BATCH and isinstance(self._queue[0][2], Act) and self._queue[0][0] <= now:
+            what = self._pop()
+            assert isinstance(what, Act)
+            acts.append(what)
+        return acts
