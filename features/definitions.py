@@ -77,7 +77,7 @@ def define_features(config: RunConfig) -> FeatureSet:
         numbers=tuple(_numbers(config)),
         history_kinds=tuple(_history_kinds(config)),
     )
-    names = [f.name for f in (*found.categorical, *found.numbers)]
+    names = [c.name for c in found.categorical] + [n.name for n in found.numbers]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(

@@ -124,7 +124,7 @@ def encode_items(encoder: Encoder, items: pl.DataFrame) -> ItemInputs:
     return ItemInputs(ids=encoded.ids, numbers=encoded.numbers, text=encoded.text)
 
 
-def pack_users(snapshot: DaySnapshot, config: RunConfig, encoder: Encoder) -> Iterator[tuple[str, bytes]]:
+def pack_users(snapshot: DaySnapshot, encoder: Encoder) -> Iterator[tuple[str, bytes]]:
     """Pack every user's nightly values and history tail: one value per user, in user order."""
     users = snapshot.table("users")
     columns = [f.column for f in encoder.features.categorical_of("user") if f.column != "user_id"]

@@ -77,7 +77,7 @@ def publish(store: FeatureStore, registry: Registry, version: str, snapshot: Day
     bundle = load_bundle(registry.require(version))
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
     meta = {"version": version, "day": str(snapshot.day), "snapshot_at_ms": str(bundle.manifest.snapshot_at_ms)}
-    return store.publish(version, pack_users(snapshot, bundle.config, encoder), meta)
+    return store.publish(version, pack_users(snapshot, encoder), meta)
 
 
 def fit_calibration(
@@ -150,7 +150,7 @@ def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
     scorer = Scorer(bundle, encode_items(encoder, bundle.items))
     online = OnlineFeatures(_NoStore(), bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms)
-    packed = list(islice(pack_users(snapshot, bundle.config, encoder), 20 * NUM_GOLDEN))
+    packed = list(islice(pack_users(snapshot, encoder), 20 * NUM_GOLDEN))
     packed.sort(key=lambda pair: len(pair[1]))
     users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
     examples = snapshot.table("examples")

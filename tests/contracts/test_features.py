@@ -49,7 +49,7 @@ def _sides(chain, day, config, store: FeatureStore, fitted_on=2) -> Sides:
     labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [snapshot.day])
     shard = encode_shard(encoder, snapshot, previous, labels[snapshot.day], config.tasks)
     version = f"v{day}"
-    store.publish(version, pack_users(previous, config, encoder), {})
+    store.publish(version, pack_users(previous, encoder), {})
     # The delta also holds what the base already has: it is pruned later than the base is published.
     store.append(_events(pl.concat([previous.table("feedback"), snapshot.table("feedback")])))
     at_ms = int(period_end(previous.day, "UTC").timestamp() * 1000)

@@ -145,7 +145,7 @@ def test_packed_users_hold_what_the_snapshot_holds(bundle, shop_chain):
 
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
     snapshot = shop_chain[4]
-    packed = dict(pack_users(snapshot, bundle.config, encoder))
+    packed = dict(pack_users(snapshot, encoder))
     assert sorted(packed) == list(packed)
     row, tail = unpack_user(packed[snapshot.table("tail")["user_id"][0]])
     assert "user_id" not in row
