@@ -275,8 +275,8 @@ def _warnings(
     if until[0] != until[1]:
         newer, older = ("B", "A") if until[1] > until[0] else ("A", "B")
         found.append(
-            f"{newer} has learnt up to {max(until)}, {older} up to {min(until)} only: part of any difference is "
-            "freshness, not design"
+            f"{newer} has learnt up to {max(until)}, {older} up to {min(until)} only: part of a difference "
+            "is freshness, not design"
         )
     shared = {task.name for task in tasks}
     for name, side in (("A", a), ("B", b)):

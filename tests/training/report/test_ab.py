@@ -1,0 +1,334 @@
+"""report ab: a planted difference is found, none is made up, leaks forbid a verdict, a page alone."""
+
+import dataclasses
+import json
+import re
+import shutil
+from datetime import date
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from features.build import period_end
+from recsys.bundle import load_bundle
+from recsys.cli import run
+from recsys.errors import DataError
+from recsys.metrics.inference import paired_bootstrap
+from training.evaluate import score_rows
+from training.predict import BundlePredictor
+from training.report.ab import Side, compare, shared_tasks
+from training.report.ab_report import ABReport, primary_comparisons
+from training.report.decision import decide
+from training.report.effects import PairedEffect
+from training.report.plots import day_plot, forest_plot, reliability_plot
+from training.report.render import SECTIONS, render, write_report
+
+LAST = 5
+
+
+class Informed(BundlePredictor):
+    """A planted better model: it sees the label through noise, the same noise every time."""
+
+    def predictions(self, shard):
+        found = super().predictions(shard)
+        rng = np.random.default_rng(0)
+        for task in self.bundle.config.tasks:
+            label = np.nan_to_num(shard.labels[task.name], nan=0.0)
+            if task.is_binary:
+                found[task.name] = (0.3 * label + 0.6 * rng.random(label.size)).astype(np.float32)
+        return found
+
+
+@pytest.fixture(scope="module")
+def bundle(sealed):
+    return load_bundle(sealed)
+
+
+@pytest.fixture(scope="module")
+def as_of(shop_chain):
+    return period_end(shop_chain[-1].day, "UTC")
+
+
+@pytest.fixture(scope="module")
+def window(shop_chain):
+    return shop_chain[LAST - 1].day, shop_chain[LAST].day
+
+
+def _compare(chain, window, as_of, a, b, **options):
+    sides = [Side(predictor=p, chain=chain) for p in (a, b)]
+    settings = {"max_users": 15, "replicates": 200, "baselines": False} | options
+    return compare(*sides, *window, as_of, **settings)
+
+
+@pytest.fixture(scope="module")
+def same(shop_chain, window, as_of, bundle):
+    return _compare(
+        shop_chain, window, as_of, BundlePredictor(bundle), BundlePredictor(bundle), baselines=True
+    )
+
+
+@pytest.fixture(scope="module")
+def better(shop_chain, window, as_of, bundle):
+    return _compare(shop_chain, window, as_of, BundlePredictor(bundle), Informed(bundle))
+
+
+# --- what is concluded
+
+
+def test_a_bundle_does_not_differ_from_itself(same):
+    assert same.decision.outcome == "no evidence"
+    assert "same bundle" in same.decision.headline
+    effects = [e for head in same.heads.values() for e in head.effects] + list(same.lists.effects)
+    assert {e.diff for e in effects} == {0.0}
+    assert {(e.ci_low, e.ci_high) for e in effects} == {(0.0, 0.0)}
+
+
+def test_a_planted_better_model_is_found(better):
+    assert better.decision.outcome == "b better"
+    assert "click AUC" in better.decision.headline
+    click = better.heads["click"]
+    assert click.effects[0].verdict == "b better"
+    assert click.effects[0].ci_low > 0
+    # Its lists are the same model's: nothing is claimed of them.
+    assert {e.verdict for e in better.lists.effects} == {"no evidence"}
+
+
+def test_sides_are_not_confused(shop_chain, window, as_of, bundle):
+    turned = _compare(shop_chain, window, as_of, Informed(bundle), BundlePredictor(bundle))
+    assert turned.decision.outcome == "a better"
+    assert turned.heads["click"].effects[0].diff < 0
+
+
+def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, window, as_of, bundle, config):
+    judge = {t.name: [LAST - 1, LAST] for t in config.tasks}
+    a = score_rows(BundlePredictor(bundle), shop_chain, judge, as_of)
+    b = score_rows(Informed(bundle), shop_chain, judge, as_of)
+    known = a["label_click"].is_not_null()
+    effect = paired_bootstrap(
+        "auc",
+        a.filter(known)["label_click"].to_numpy(),
+        a.filter(known)["prediction_click"].to_numpy(),
+        b.filter(known)["prediction_click"].to_numpy(),
+        a.filter(known)["user_id"].to_numpy(),
+        generator=np.random.default_rng(0),
+        replicates=200,
+        level=better.decision.level,
+    )
+    found = better.heads["click"].effects[0]
+    assert (found.a, found.b, found.users, found.rows) == (
+        effect.a,
+        effect.b,
+        effect.num_users,
+        effect.num_rows,
+    )
+    assert found.ci_low == pytest.approx(effect.ci_low, abs=0.02)
+
+
+def test_primary_comparisons_share_the_error_rate(better):
+    primary = primary_comparisons(better.heads, better.lists)
+    assert better.decision.level == pytest.approx(1 - 0.05 / len(primary))
+    assert {e.level for e in primary.values()} == {better.decision.level}
+    assert len(better.decision.lines) == len(primary)
+
+
+def test_days_that_a_bundle_learnt_from_forbid_a_verdict(shop_chain, as_of, bundle):
+    days = shop_chain[2].day, shop_chain[LAST].day
+    report = _compare(shop_chain, days, as_of, BundlePredictor(bundle), Informed(bundle), replicates=100)
+    assert report.decision.outcome == "not trustworthy"
+    assert "A has learnt from 1 of the scored days" in report.decision.headline
+    assert any("overlaps training" in warning for warning in report.warnings)
+
+
+def test_a_fresher_bundle_is_said_to_be_fresher(shop_chain, window, as_of, bundle):
+    manifest = bundle.manifest.model_copy(update={"date": str(shop_chain[3].day)})
+    older = dataclasses.replace(bundle, manifest=manifest)
+    report = _compare(
+        shop_chain, window, as_of, BundlePredictor(older), BundlePredictor(bundle), replicates=100
+    )
+    assert any("freshness" in warning for warning in report.warnings)
+
+
+def _effect(verdict, metric="auc", diff=0.01):
+    low, high = {"b better": (0.005, 0.015), "a better": (-0.015, -0.005), "no evidence": (-0.01, 0.01)}[
+        verdict
+    ]
+    return PairedEffect(
+        metric=metric, a=0.7, b=0.7 + diff, diff=diff, ci_low=low, ci_high=high, p_value=0.01, level=0.99,
+        higher_is_better=True, users=100, rows=1000, verdict=verdict,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "outcome", "said"),
+    [
+        (["no evidence", "no evidence"], "no evidence", "No evidence"),
+        (["b better", "no evidence"], "b better", "B is better on one (+0.0100); no evidence on two"),
+        (["no evidence", "a better"], "a better", "A is better on two (+0.0100); no evidence on one"),
+        (["b better", "a better"], "mixed", "B is better on one (+0.0100), A on two (+0.0100)"),
+        (["b better", "b better"], "b better", "B is better on one (+0.0100) and two (+0.0100)"),
+        ([], "no evidence", "nothing could be compared"),
+    ],
+)
+def test_the_decision_names_what_won(verdicts, outcome, said):
+    primary = {name: _effect(v) for name, v in zip(("one", "two"), verdicts, strict=False)}
+    found = decide(primary, [], alpha=0.05, same=False)
+    assert found.outcome == outcome
+    assert said in found.headline
+
+
+def test_a_problem_outranks_every_figure():
+    found = decide({"one": _effect("b better")}, ["A has learnt from it"], alpha=0.05, same=False)
+    assert found.outcome == "not trustworthy"
+    assert "better" not in found.headline
+
+
+def test_an_undefined_metric_is_no_evidence():
+    nothing = _effect("no evidence").model_copy(
+        update={"a": None, "diff": None, "ci_low": None, "ci_high": None}
+    )
+    found = decide({"one": nothing}, [], alpha=0.05, same=False)
+    assert found.outcome == "no evidence"
+    assert "not defined" in found.lines[0]
+
+
+# --- parts
+
+
+def test_segments_split_the_users(better):
+    click = [s for s in better.segments if s.head == "click"]
+    users = [s for s in click if "users" in s.name]
+    assert sum(s.rows for s in users) == better.heads["click"].a.rows
+    assert any("never shown before" in s.name for s in click)
+    for segment in better.segments:
+        if segment.rows < 100 or segment.users < 20 or segment.positives < 20:
+            assert segment.effect is None
+
+
+def test_only_heads_with_one_label_are_compared(config):
+    other = [
+        config.tasks[0],
+        config.tasks[1].model_copy(update={"window": 60}),
+        config.tasks[2].model_copy(update={"name": "stars"}),
+    ]
+    assert [t.name for t in shared_tasks(config.tasks, other)] == ["click"]
+    with pytest.raises(DataError, match="none has the same label"):
+        shared_tasks(config.tasks[:1], other[1:])
+
+
+def test_weights_of_a_loss_do_not_change_a_label(config):
+    other = [t.model_copy(update={"weight": 9.0, "fusion_weight": 9.0}) for t in config.tasks]
+    assert shared_tasks(config.tasks, other) == list(config.tasks)
+
+
+# --- the page
+
+
+def test_the_page_is_small_and_stands_alone(same):
+    page = render(same, "report.html.j2")
+    assert len(page.encode()) < 1_000_000
+    assert not re.search(r"https?:|<script|<link|<img|<iframe|src=|href=|url\(|@import", page)
+    assert page.index('id="decision"') < min(page.index(f'id="{name}"') for name, _ in SECTIONS)
+    assert page.count("<svg") == page.count("</svg>") >= 4
+    for name in ("item knn", "logistic regression", "click", "rating"):
+        assert name in page
+
+
+def test_the_files_hold_the_same_report(same, tmp_path):
+    files = write_report(same, tmp_path / "deep")
+    assert [f.name for f in files] == ["report.html", "report.md", "report.json"]
+    assert ABReport.model_validate_json(files[2].read_text()) == same
+    assert "NaN" not in files[2].read_text()
+    assert "No evidence of a difference" in files[1].read_text()
+    assert sorted(p.name for p in files[0].parent.iterdir()) == ["report.html", "report.json", "report.md"]
+    before = files[0].read_text()
+    write_report(same, tmp_path / "deep")
+    assert files[0].read_text() == before, "the clock must not enter the page"
+
+
+def test_an_unwritable_folder_is_an_error(same, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write the report"):
+        write_report(same, tmp_path / "file")
+
+
+def test_markdown_tables_have_as_many_cells_as_columns(same, better):
+    for report in (same, better):
+        width = 0
+        for line in render(report, "report.md.j2").splitlines():
+            cells = line.count("|") if line.startswith("|") else 0
+            assert not (cells and width) or cells == width, line
+            width = cells
+
+
+def test_names_are_escaped(better):
+    strange = {"<b>x</b> AUC": _effect("b better")}
+    assert "<b>x" not in forest_plot(strange)
+    heads = {"<i>click</i>": better.heads["click"]}
+    assert "<i>click" not in render(better.model_copy(update={"heads": heads}), "report.html.j2")
+
+
+def test_plots_survive_empty_and_constant_input():
+    assert "svg" in reliability_plot([], [])
+    assert day_plot("AUC", {date(2026, 1, 1): (None, None)}) == ""
+    assert "svg" in day_plot("AUC", {date(2026, 1, 1): (0.5, 0.5), date(2026, 1, 2): (0.5, None)})
+    nothing = _effect("no evidence").model_copy(update={"diff": None})
+    assert "not defined" in forest_plot({"one": nothing})
+
+
+def test_a_gain_points_to_the_better_system():
+    loss = _effect("no evidence", metric="rmse", diff=-0.07).model_copy(
+        update={"higher_is_better": False, "ci_low": -0.1, "ci_high": -0.02}
+    )
+    diff, low, high = loss.gain
+    assert (diff, low, high) == pytest.approx((0.1, 0.02 / 0.7, 0.1 / 0.7))
+
+
+def test_a_report_refuses_unknown_keys(same):
+    said = json.loads(same.model_dump_json()) | {"surprise": 1}
+    with pytest.raises(ValidationError, match="surprise"):
+        ABReport.model_validate(said)
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def runs(sealed, tmp_path_factory):
+    """A runs folder of its own: the command writes stages into it."""
+    folder = tmp_path_factory.mktemp("ab") / "runs"
+    shutil.copytree(sealed.parent, folder / "bundles")
+    return folder
+
+
+def _run(runs, log, sealed, out, **changed):
+    given = {"log": log.root, "runs": runs, "a": sealed.name, "b": sealed.name, "out": out, "replicates": 100}
+    given |= {"from": "2026-01-30", "to": "2026-01-30", "users": 5} | changed
+    return run(["report", "ab", *(str(part) for key, value in given.items() for part in (f"--{key}", value))])
+
+
+def test_the_command_writes_the_report(runs, shop_log, sealed, tmp_path, capsys):
+    assert _run(runs, shop_log, sealed, tmp_path) == 0
+    assert "NO EVIDENCE" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report.json").read_text())["decision"]["outcome"] == "no evidence"
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "said"),
+    [
+        ({"b": "2026-01-01-nothing"}, 5, "no bundle"),
+        ({"from": "2027-01-01", "to": "2027-01-02"}, 3, "no impressions from"),
+        ({"from": "soon"}, 2, "YYYY-MM-DD"),
+        ({"alpha": "2"}, 2, "alpha"),
+    ],
+)
+def test_bad_input_says_what_is_wrong(runs, shop_log, sealed, tmp_path, capsys, changed, code, said):
+    assert _run(runs, shop_log, sealed, tmp_path, **changed) == code
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_days_without_a_single_label_are_an_error(shop_chain, window, bundle):
+    too_early = period_end(shop_chain[0].day, "UTC")
+    with pytest.raises(DataError, match="windows"):
+        _compare(shop_chain, window, too_early, BundlePredictor(bundle), BundlePredictor(bundle))

@@ -1,0 +1,372 @@
+"""evaluate: figures against sklearn, lists against the serving path, leaks, and nothing from later days."""
+
+import dataclasses
+import json
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import (
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+
+from features.build import build_snapshots, period_end
+from features.online import OnlineFeatures, encode_items, pack_users
+from features.store import StoredUser
+from recsys.bundle import load_bundle
+from recsys.cli import run
+from recsys.errors import DataError
+from recsys.index import ItemIndex
+from recsys.log import InteractionLog
+from recsys.model.scorer import Scorer
+from recsys.registry import Registry
+from recsys.stages import Stages
+from training.data import label_days
+from training.evaluate import evaluate, find_audiences, heads_of, judged_periods, score_rows
+from training.evaluate_audience import find_audience
+from training.evaluate_leaks import LeakCheck
+from training.evaluate_lists import ranked_lists, top_places
+from training.evaluate_metrics import head_metrics
+from training.evaluate_ranking import ranking_metrics, score_lists
+from training.predict import BundlePredictor
+
+LAST = 5
+
+
+@pytest.fixture(scope="module")
+def predictor(sealed):
+    return BundlePredictor(load_bundle(sealed))
+
+
+@pytest.fixture(scope="module")
+def as_of(shop_chain):
+    return period_end(shop_chain[-1].day, "UTC")
+
+
+@pytest.fixture(scope="module")
+def judge(config):
+    return {task.name: [LAST - 1, LAST] for task in config.tasks}
+
+
+@pytest.fixture(scope="module")
+def rows(predictor, shop_chain, judge, as_of):
+    return score_rows(predictor, shop_chain, judge, as_of)
+
+
+@pytest.fixture(scope="module")
+def report(predictor, shop_chain, judge, as_of):
+    return evaluate(predictor, shop_chain, judge, as_of, max_users=None)
+
+
+# --- rows and heads
+
+
+def test_every_impression_of_the_judged_days_is_scored_once(rows, shop_chain):
+    shown = pl.concat([shop_chain[i].table("examples") for i in (LAST - 1, LAST)])
+    assert rows["impression_id"].to_list() == shown["impression_id"].to_list()
+    assert rows["date"].unique().sort().to_list() == [shop_chain[LAST - 1].day, shop_chain[LAST].day]
+
+
+def test_heads_are_what_sklearn_says(report, rows):
+    for name, metrics in report.heads.items():
+        known = rows.filter(pl.col(f"label_{name}").is_not_null())
+        label, prediction = known[f"label_{name}"].to_numpy(), known[f"prediction_{name}"].to_numpy()
+        assert metrics.rows == known.height
+        if name == "rating":
+            assert metrics.rmse == pytest.approx(root_mean_squared_error(label, prediction), rel=1e-5)
+            assert metrics.mae == pytest.approx(mean_absolute_error(label, prediction), rel=1e-5)
+        else:
+            assert metrics.auc == pytest.approx(roc_auc_score(label, prediction), rel=1e-6)
+            assert metrics.log_loss == pytest.approx(log_loss(label, prediction), rel=1e-5)
+            assert metrics.brier == pytest.approx(brier_score_loss(label, prediction), rel=1e-5)
+            assert sum(b.count for b in metrics.reliability) == metrics.rows
+
+
+def test_a_child_is_measured_over_all_impressions(report, rows):
+    """Not over the clicked ones: as many rows as impressions whose window has closed."""
+    assert (
+        report.heads["purchase"].rows == rows["label_purchase"].count() > 10 * rows["label_click"].sum() / 2
+    )
+
+
+def test_open_windows_are_left_out_and_not_counted_as_zero(rows, shop_chain, as_of):
+    late = rows.filter(pl.col("shown_at") > as_of - timedelta(hours=1))
+    assert late.height > 0
+    assert late["label_click"].null_count() == late.height
+    # A rating's window is a day: nothing of the last day is known yet.
+    assert rows.filter(pl.col("date") == shop_chain[LAST].day)["label_rating"].count() == 0
+
+
+def test_a_head_is_measured_on_its_own_periods_only(predictor, shop_chain, as_of):
+    judge = {"click": [LAST], "purchase": [LAST], "rating": [LAST - 1]}
+    rows = score_rows(predictor, shop_chain, judge, as_of)
+    days = {
+        name: rows.filter(pl.col(f"label_{name}").is_not_null())["date"].unique().to_list() for name in judge
+    }
+    assert days["click"] == [shop_chain[LAST].day]
+    assert days["rating"] == [shop_chain[LAST - 1].day]
+
+
+def test_sampled_rows_count_as_many_as_they_stand_for(config):
+    rng = np.random.default_rng(0)
+    label = (rng.random(400) < 0.3).astype(np.float32)
+    prediction = np.clip(0.3 * label + 0.6 * rng.random(400), 0.01, 0.99)
+    weight = np.where(label == 1, 1.0, 20.0)
+    users = [f"u{i % 20}" for i in range(400)]
+    rows = pl.DataFrame({"user_id": users, "weight": weight, "label_click": label, "p": prediction})
+    found = head_metrics(config.tasks[0], rows, "p")
+    assert found.auc == pytest.approx(roc_auc_score(label, prediction, sample_weight=weight))
+    assert found.log_loss == pytest.approx(log_loss(label, prediction, sample_weight=weight))
+    assert found.rate == pytest.approx(np.average(label, weights=weight))
+    assert found.rows == 400
+
+
+def test_one_class_and_no_rows_give_no_made_up_figures(config):
+    rows = pl.DataFrame(
+        {"user_id": ["u", "v"], "weight": [1.0, 1.0], "label_click": [0.0, 0.0], "p": [0.1, 0.2]}
+    )
+    one_class = head_metrics(config.tasks[0], rows, "p")
+    assert (one_class.auc, one_class.gauc, one_class.normalised_entropy) == (None, None, None)
+    assert one_class.log_loss is not None
+    nothing = head_metrics(config.tasks[0], rows.with_columns(label_click=pl.lit(None, pl.Float32)), "p")
+    assert (nothing.rows, nothing.auc, nothing.log_loss) == (0, None, None)
+
+
+def test_days_after_the_window_change_nothing(shop_log, shop_chain, config, predictor, tmp_path):
+    """The fifth day, as known at its end, with and without a sixth day in the log."""
+    judge = {task.name: [LAST - 1] for task in config.tasks}
+    until = period_end(shop_chain[LAST - 1].day, "UTC")
+    alone = build_snapshots(shop_log, shop_chain[LAST - 1].day, config, Stages(tmp_path))
+    a = evaluate(predictor, alone, judge, until, max_users=10)
+    b = evaluate(predictor, shop_chain, judge, until, max_users=10)
+    assert a == b
+
+
+def test_by_day_adds_up_to_the_whole(report, rows, config):
+    assert sum(heads["click"].rows for heads in report.by_day.values()) == report.heads["click"].rows
+    for day, heads in report.by_day.items():
+        assert heads == heads_of(rows.filter(pl.col("date") == day), config.tasks)
+
+
+def test_nothing_labelled_is_an_error(predictor, shop_chain, judge):
+    too_early = period_end(shop_chain[0].day, "UTC")
+    with pytest.raises(DataError, match="has a label"):
+        evaluate(predictor, shop_chain, judge, too_early)
+
+
+def test_the_report_has_the_shape_that_the_issue_fixes(report):
+    said = json.loads(report.model_dump_json())
+    assert {"auc", "gauc", "log_loss", "ece", "rows"} <= set(said["heads"]["click"])
+    assert {"rmse", "mae", "rows"} <= set(said["heads"]["rating"])
+    assert {"ndcg_at_10", "recall_at_50", "users"} <= set(said["ranking"])
+    assert said["baselines"] == {}
+
+
+# --- lists
+
+
+@pytest.fixture(scope="module")
+def audience(shop_chain, config, as_of):
+    labels, _ = label_days(shop_chain, config.tasks, as_of, [shop_chain[LAST].day])
+    return find_audience(shop_chain, LAST, labels[shop_chain[LAST].day], config, max_users=None, seed=0)
+
+
+def test_the_audience_has_a_past_and_wants_something(audience, shop_chain, rows):
+    today = rows.filter(pl.col("date") == shop_chain[LAST].day)
+    clicked = set(today.filter(pl.col("label_click") == 1)["user_id"])
+    earlier = set(pl.concat([s.table("feedback") for s in shop_chain[:LAST]])["user_id"])
+    assert set(audience.requests["user_id"]) == clicked & earlier
+    for u, user in enumerate(audience.requests["user_id"]):
+        wanted = today.filter(pl.col("user_id") == user, pl.col("label_click") == 1)["item_id"].unique()
+        codes = audience.codes[audience.offsets[u] : audience.offsets[u + 1]]
+        assert set(audience.catalogue["item_id"].gather(codes)) == set(wanted)
+
+
+def test_the_audience_knows_nothing_of_its_own_day(audience, shop_chain):
+    begun = period_end(shop_chain[LAST - 1].day, "UTC")
+    assert audience.opening.table("events")["received_at"].max() < begun
+    first = shop_chain[LAST].table("examples").group_by("user_id").agg(pl.col("shown_at").min())
+    assert audience.requests.join(first, on=["user_id", "shown_at"]).height == audience.num_users
+
+
+def test_a_seeded_choice_of_users_repeats(shop_chain, config, as_of):
+    judge = {task.name: [LAST] for task in config.tasks}
+
+    def users(max_users, seed):
+        found = find_audiences(config, shop_chain, judge, as_of, max_users=max_users, seed=seed)
+        return found[0].requests["user_id"].to_list()
+
+    assert len(users(5, 0)) == 5
+    assert users(5, 0) == users(5, 0) != users(5, 1)
+    assert set(users(5, 0)) < set(users(None, 0))
+
+
+def test_the_first_day_of_a_log_has_no_audience(shop_chain, config, as_of):
+    judge = {task.name: [0] for task in config.tasks}
+    assert find_audiences(config, shop_chain, judge, as_of, max_users=None, seed=0) == []
+
+
+def test_lists_hold_available_unseen_items_once(audience, predictor, shop_chain):
+    lists = ranked_lists(predictor, audience)
+    bought = shop_chain[LAST - 1].table("tail").filter(pl.col("kind") == "purchase")
+    assert not audience.available.all(), "the tiny shop withdraws items"
+    for u, user in enumerate(audience.requests["user_id"]):
+        retrieved = lists.retrieved[u][lists.retrieved[u] >= 0]
+        assert len(set(retrieved)) == retrieved.size
+        assert audience.available[retrieved].all()
+        items = set(audience.catalogue["item_id"].gather(retrieved))
+        assert not items & set(bought.filter(pl.col("user_id") == user)["item_id"])
+        assert set(lists.ranked[u]) <= set(retrieved)
+
+
+def test_lists_are_those_that_a_server_would_make(audience, predictor, shop_chain, config):
+    """The same users through the store's packing, the online encoder, the index and the scorer."""
+    bundle, previous = predictor.bundle, shop_chain[LAST - 1]
+    items = audience.catalogue
+    encoded = encode_items(predictor.encoder, items)
+    scorer = Scorer(dataclasses.replace(bundle, items=items), encoded)
+    scorer.bundle = dataclasses.replace(scorer.bundle, index=ItemIndex.build(scorer.item_embeddings))
+    packed = dict(pack_users(previous, predictor.encoder))
+    snapshot_at = int(period_end(previous.day, "UTC").timestamp() * 1000)
+    online = OnlineFeatures(None, bundle.version, config, predictor.encoder, snapshot_at)
+    lists = ranked_lists(predictor, audience)
+    for u, request in enumerate(audience.requests.iter_rows(named=True)):
+        at = int(request["shown_at"].timestamp() * 1000)
+        user = scorer.user_side(
+            online.assemble(StoredUser(packed[request["user_id"]], ()), request["user_id"], at).inputs
+        )
+        context = online.context({"device": request["context_device"]}, at)
+        allowed = audience.allowed(slice(u, u + 1))[0]
+        candidates = scorer.retrieve(user, config.retrieval.num_candidates, allowed)
+        mine = lists.retrieved[u][lists.retrieved[u] >= 0]
+        np.testing.assert_array_equal(mine, candidates)
+        score = scorer.predict(user, context, candidates)["click"]
+        shown = scorer.predict(user, context, lists.ranked[u])["click"]
+        np.testing.assert_allclose(shown, np.sort(score)[::-1][: shown.size], atol=1e-5)
+
+
+def test_top_places_orders_and_pads():
+    scores = np.array([[0.1, 0.9, 0.5, 0.9], [1.0, 2.0, 3.0, 4.0]])
+    allowed = np.array([[True, True, True, True], [True, False, False, False]])
+    assert top_places(scores, allowed, 3).tolist() == [[1, 3, 2], [0, -1, -1]]
+    assert top_places(scores, allowed, 6).tolist() == [[1, 3, 2, 0, -1, -1], [0, -1, -1, -1, -1, -1]]
+
+
+def test_a_users_days_are_averaged_before_the_users(audience, predictor):
+    scored = score_lists(audience, ranked_lists(predictor, audience))
+    name = scored.values["user_id"][0]
+    again = dataclasses.replace(
+        scored,
+        values=scored.values.head(1).with_columns(date=pl.lit(date(2026, 1, 31)), ndcg_at_10=pl.lit(1.0)),
+    )
+    found = ranking_metrics([scored, again])
+    means = scored.values["ndcg_at_10"].to_list()
+    means[0] = (means[0] + 1.0) / 2
+    assert found.ndcg_at_10 == pytest.approx(np.mean(means)), name
+    assert (found.users, found.lists) == (audience.num_users, audience.num_users + 1)
+
+
+# --- leaks
+
+NIGHT = date(2026, 1, 28)
+
+
+@pytest.mark.parametrize(
+    ("finalised", "day", "training", "calibration"),
+    [
+        (False, 26, True, False),
+        (False, 27, False, True),
+        (False, 28, False, False),
+        (True, 28, True, False),
+        (True, 29, False, False),
+    ],
+)
+def test_a_bundle_knows_the_days_it_has_seen(predictor, config, finalised, day, training, calibration):
+    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "finalised": finalised})
+    scored = date(2026, 1, day)
+    check = LeakCheck.of(manifest, config, {"click": [scored]})
+    assert bool(check.overlaps_training) == training
+    assert bool(check.overlaps_calibration) == calibration
+    assert check.clean == (not training and not calibration)
+    assert any("overlaps training" in warning for warning in check.warnings()) == training
+
+
+def test_a_head_with_a_lag_is_flattered_by_days_that_other_heads_learnt(predictor, config):
+    """Rating waits a day: it learnt up to the 25th, click up to the 26th."""
+    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "finalised": False})
+    check = LeakCheck.of(manifest, config, {"rating": [date(2026, 1, 26)]})
+    assert (check.overlaps_training, check.overlaps_shared) == ((), (date(2026, 1, 26),))
+    nightly = LeakCheck.of(manifest, config, {"click": [NIGHT], "rating": [date(2026, 1, 27)]})
+    assert nightly.clean
+
+
+def test_weekly_periods_leak_by_the_week(predictor, make_config):
+    manifest = predictor.bundle.manifest.model_copy(update={"date": "2026-01-28", "finalised": False})
+    weekly = make_config(
+        period="P1W", task=[{"name": "click", "feedback": "click", "head": "binary", "window": "1h"}]
+    )
+    check = LeakCheck.of(manifest, weekly, {"click": [date(2026, 1, 18), date(2026, 1, 25)]})
+    assert check.trained_until == date(2026, 1, 12)
+    assert check.overlaps_training == (date(2026, 1, 18),)
+    assert check.overlaps_calibration == (date(2026, 1, 25),)
+
+
+def test_the_warning_is_in_the_report(predictor, shop_chain, config, as_of):
+    judge = judged_periods(shop_chain, config.tasks, shop_chain[2].day, shop_chain[2].day)
+    report = evaluate(predictor, shop_chain, judge, as_of, max_users=2)
+    assert report.leaks.overlaps_training == (shop_chain[2].day,)
+    assert report.warnings[0].startswith("overlaps training")
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def runs(sealed):
+    return sealed.parent.parent
+
+
+def test_evaluate_command_writes_the_report(runs, sealed, shop_log, tmp_path, capsys):
+    out = tmp_path / "deep" / "e.json"
+    days = ["--from", "2026-01-30", "--to", "2026-02-20"]
+    where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", sealed.name, "--json", str(out)]
+    code = run(["evaluate", *where, *days, "--users", "5", "--no-baselines"])
+    assert code == 0
+    said = json.loads(out.read_text())
+    assert said["version"] == sealed.name
+    assert said["days"] == ["2026-01-30"]
+    # Beyond the log's last day silence is not a label.
+    assert said["as_of"][:10] == str(max(shop_log.days("feedback")) + timedelta(days=1))
+    assert "recall@50" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--bundle", "2026-01-01-nothing"], 5, "no bundle"),
+        ([], 5, "no bundle is live"),
+        (["--from", "2026-03-01", "--to", "2026-03-02"], 3, "no impressions from"),
+        (["--from", "2026-01-30", "--to", "2026-01-29"], 2, "swap them"),
+        (["--from", "yesterday"], 2, "YYYY-MM-DD"),
+    ],
+)
+def test_bad_input_says_what_is_wrong(runs, sealed, shop_log, capsys, arguments, code, said):
+    base = {"--runs": str(runs), "--log": str(shop_log.root), "--from": "2026-01-30", "--to": "2026-01-30"}
+    if arguments and arguments[0] != "--bundle":
+        base["--bundle"] = sealed.name
+    base |= dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert run(["evaluate", *(part for pair in base.items() for part in pair)]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_an_empty_log_is_an_error(runs, sealed, tmp_path, capsys):
+    assert Registry(runs).versions()
+    days = ["--from", "2026-01-30", "--to", "2026-01-30"]
+    arguments = ["--runs", str(runs), "--log", str(InteractionLog(tmp_path).root), "--bundle", sealed.name]
+    assert run(["evaluate", *arguments, *days]) == 3
+    assert "no impressions in the log" in capsys.readouterr().err
