@@ -42,9 +42,9 @@ class LeakCheck(BaseModel):
             )
         if self.overlaps_shared:
             found.append(
-                f"overlaps training of other heads: the shared trunk learnt up to "
-                f"{self.trained_until}, so figures on {_span(self.overlaps_shared)} are flattered; score days "
-                f"after {self.trained_until}"
+                f"overlaps training of other heads: the shared trunk learnt up to {self.trained_until}, so "
+                f"figures on {_span(self.overlaps_shared)} are flattered; score days after "
+                f"{self.trained_until}"
             )
         if self.overlaps_calibration:
             found.append(
