@@ -45,26 +45,38 @@ def _assert_same(one, other):
             assert_frame_equal(a.table(table), b.table(table))
 
 
+@pytest.fixture(params=["P1D", "P1W"])
+def any_period(request, make_config):
+    """Give a config by day, and one by week whose last week the night cuts in two."""
+    return make_config(period=request.param)
+
+
 @pytest.mark.parametrize("back", [1, 3])
-def test_a_night_does_not_change_when_the_log_also_holds_later_days(
-    shop_log, shop_chain, config, tmp_path, back
-):
+def test_a_night_does_not_change_when_the_log_also_holds_later_days(shop_log, any_period, tmp_path, back):
     until = LAST - timedelta(days=back)
-    alone = build_snapshots(_copy(shop_log, tmp_path / "log", until), until, config, Stages(tmp_path / "a"))
-    among = build_snapshots(shop_log, until, config, Stages(tmp_path / "b"))
+    alone = build_snapshots(
+        _copy(shop_log, tmp_path / "log", until), until, any_period, Stages(tmp_path / "a")
+    )
+    among = build_snapshots(shop_log, until, any_period, Stages(tmp_path / "b"))
+    assert alone[-1].day == until
     _assert_same(alone, among)
-    _assert_same(alone, shop_chain[: len(alone)])
 
 
-def test_later_days_are_not_even_opened(shop_log, config, tmp_path):
+@pytest.mark.parametrize("back", [1, 3])
+def test_an_earlier_night_is_the_beginning_of_a_later_one(shop_log, shop_chain, config, tmp_path, back):
+    earlier = build_snapshots(shop_log, LAST - timedelta(days=back), config, Stages(tmp_path))
+    _assert_same(earlier, shop_chain[: len(earlier)])
+
+
+def test_later_days_are_not_even_opened(shop_log, any_period, tmp_path):
     log = _copy(shop_log, tmp_path / "log")
+    until = LAST - timedelta(days=1)
     for table in ("impressions", "feedback", "users", "items"):
         for path in log.files(table, LAST):
             path.write_bytes(b"not Parquet")
-    until = LAST - timedelta(days=1)
-    assert build_snapshots(log, until, config, Stages(tmp_path / "stages"))[-1].day == until
+    assert build_snapshots(log, until, any_period, Stages(tmp_path / "stages"))[-1].day == until
     with pytest.raises(DataError, match=r"date=2026-01-30.*cannot be read as Parquet"):
-        build_snapshots(log, LAST, config, Stages(tmp_path / "stages"))
+        build_snapshots(log, LAST, any_period, Stages(tmp_path / "stages"))
 
 
 def test_a_second_run_builds_nothing(shop_log, config, tmp_path, shop_chain):
