@@ -43,6 +43,7 @@ def evaluate_baselines(
     audiences: Sequence[Audience],
     *,
     seed: int,
+    fitted: bool = True,
     lightgbm: bool,
     on_head: Callable[[], None] = lambda: None,
 ) -> dict[str, EvalTable]:
@@ -70,6 +71,8 @@ def evaluate_baselines(
         }
         if heads:
             tables[name] = EvalTable(heads=heads, ranking=lists.get(name))
+    if not fitted:
+        return tables
     return tables | fit_and_score(predictor, chain, rows, seed=seed, lightgbm=lightgbm, on_head=on_head)
 
 

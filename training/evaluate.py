@@ -39,6 +39,7 @@ def evaluate(
     max_users: int | None = 1000,
     seed: int = 0,
     baselines: bool = False,
+    fitted: bool = True,
     lightgbm: bool = False,
     on_progress: Progress = lambda _done, _all: None,
 ) -> EvalReport:
@@ -47,7 +48,8 @@ def evaluate(
     Args:
         as_of: labels are what was known then; feedback in the chain received later is not seen.
         max_users: at most so many users per period get ranked lists, by a seeded choice; None for all.
-        baselines: fit and score the simple systems on the same rows and the same users.
+        baselines: score the simple systems on the same rows and the same users.
+        fitted: also those that must be fitted first: most of the time that baselines take.
         lightgbm: one more baseline (needs the `bench` extra); implies work of minutes on a large log.
     Raises: DataError when no judged period has a single labelled row.
     """
@@ -63,7 +65,9 @@ def evaluate(
     for audience in audiences:
         scored.append(score_lists(audience, ranked_lists(predictor, audience)))
         steps.done()
-    simple = _baselines(predictor, chain, rows, audiences, seed, lightgbm, steps.done) if baselines else {}
+    simple = (
+        _baselines(predictor, chain, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
+    )
     leaks = LeakCheck.of(
         predictor.bundle.manifest, config, {task: [chain[i].day for i in judge[task]] for task in judge}
     )
@@ -189,13 +193,14 @@ def _baselines(
     rows: pl.DataFrame,
     audiences: Sequence[Audience],
     seed: int,
+    fitted: bool,
     lightgbm: bool,
     on_head: Callable[[], None],
 ) -> dict[str, EvalTable]:
     from training.baselines import evaluate_baselines
 
     return evaluate_baselines(
-        predictor, chain, rows, audiences, seed=seed, lightgbm=lightgbm, on_head=on_head
+        predictor, chain, rows, audiences, seed=seed, fitted=fitted, lightgbm=lightgbm, on_head=on_head
     )
 
 

@@ -42,6 +42,9 @@ def evaluate_command(
     *,
     all_users: Annotated[bool, typer.Option("--all-users", help="Rank for every user.")] = False,
     baselines: Annotated[bool, typer.Option(help="Also score the simple systems.")] = True,
+    fitted: Annotated[
+        bool, typer.Option(help="Among these, also the ones that must be fitted first.")
+    ] = True,
     lightgbm: Annotated[bool, typer.Option("--lightgbm", help="One more baseline; extra `bench`.")] = False,
 ) -> None:
     """Score a frozen bundle on later days; features roll forward day by day, the model does not move."""
@@ -58,6 +61,7 @@ def evaluate_command(
             max_users=None if all_users else users,
             seed=seed,
             baselines=baselines,
+            fitted=fitted,
             lightgbm=lightgbm,
             on_progress=on_progress,
         )

@@ -26,6 +26,7 @@ from recsys.log import InteractionLog
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.stages import Stages
+from training.baselines import BINARY, REGRESSION
 from training.data import label_days
 from training.evaluate import evaluate, find_audiences, heads_of, judged_periods, score_rows
 from training.evaluate_audience import find_audience
@@ -343,6 +344,14 @@ def test_evaluate_command_writes_the_report(runs, sealed, shop_log, tmp_path, ca
     # Beyond the log's last day silence is not a label.
     assert said["as_of"][:10] == str(max(shop_log.days("feedback")) + timedelta(days=1))
     assert "recall@50" in capsys.readouterr().out
+
+
+def test_evaluate_command_without_fitted_systems_has_the_counted_ones(runs, sealed, shop_log, tmp_path):
+    out = tmp_path / "e.json"
+    where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", sealed.name, "--json", str(out)]
+    days = ["--from", "2026-01-30", "--to", "2026-01-30"]
+    assert run(["evaluate", *where, *days, "--users", "5", "--no-fitted"]) == 0
+    assert sorted(json.loads(out.read_text())["baselines"]) == sorted((*BINARY, *REGRESSION))
 
 
 @pytest.mark.parametrize(
