@@ -128,18 +128,32 @@ class Encoder:
             at=frame["received_at"].dt.epoch("ms").to_numpy(),
         )
 
+    def events_of(
+        self, items: list[str], kinds: list[str], values: list[float | None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Encode a handful of events without building a frame (the online read): item numbers, kind codes."""
+        number = self.state.vocabularies["item_id"].encode_one
+        codes = [self.kind_code(kind, value) for kind, value in zip(kinds, values, strict=True)]
+        return np.array([number(item) for item in items], np.int64), np.array(codes, np.int64)
+
+    def kind_code(self, kind: str, value: float | None) -> int:
+        """Give an event's kind code; a value is rounded to its whole step; 0 = not used."""
+        known = self.features.history_kinds
+        steps = [int(k.split("=")[1]) for k in known if k.startswith(f"{kind}=")]
+        if steps:
+            middle = (steps[0] + steps[-1]) / 2
+            step = round(min(max(middle if value is None else value, steps[0]), steps[-1]))
+            kind = f"{kind}={step}"
+        return known.index(kind) + 1 if kind in known else 0
+
     def _kinds(self, frame: pl.DataFrame) -> np.ndarray:
-        codes = {kind: code for code, kind in enumerate(self.features.history_kinds, start=1)}
-        valued = sorted({kind.split("=")[0] for kind in codes if "=" in kind})
-        steps = {v: [int(k.split("=")[1]) for k in codes if k.startswith(f"{v}=")] for v in valued}
-        name = pl.col("kind").cast(pl.String)
-        for kind, known in steps.items():
-            step = pl.col("value").fill_null((known[0] + known[-1]) / 2).clip(known[0], known[-1]).round()
-            stepped = pl.concat_str(pl.lit(f"{kind}="), step.cast(pl.Int64).cast(pl.String))
-            name = pl.when(pl.col("kind") == kind).then(stepped).otherwise(name)
-        found: np.ndarray = frame.select(
-            name.replace_strict(codes, default=0, return_dtype=pl.Int64).fill_null(0).alias("code")
-        )["code"].to_numpy()
+        pairs = frame.select("kind", "value").unique()
+        codes = [self.kind_code(kind, value) for kind, value in pairs.iter_rows()]
+        coded = pairs.with_columns(code=pl.Series(codes, dtype=pl.Int64))
+        joined = frame.select("kind", "value").join(
+            coded, on=["kind", "value"], how="left", nulls_equal=True, maintain_order="left"
+        )
+        found: np.ndarray = joined["code"].to_numpy()
         return found
 
     def _text(self, items: pl.DataFrame) -> np.ndarray:

@@ -99,22 +99,14 @@ class OnlineFeatures:
         length = self.config.features.history_length
         items, kinds, ages = (np.zeros(length, np.int64) for _ in range(3))
         if history:
-            frame = pl.DataFrame(
-                {
-                    "item_id": [e.item_id for e in history],
-                    "kind": [e.kind for e in history],
-                    "value": pl.Series([e.value for e in history], dtype=pl.Float64),
-                    "received_at": pl.Series([e.received_at_ms for e in history], dtype=pl.Int64).cast(
-                        pl.Datetime("ms", "UTC")
-                    ),
-                }
-            )
-            encoded = self.encoder.events(frame)
-            used = encoded.kinds > 0
             n = len(history)
-            kinds[:n] = encoded.kinds
-            items[:n] = np.where(used, encoded.items, 0)
-            ages[:n] = np.where(used, age_buckets(at_ms - encoded.at), 0)
+            items[:n], kinds[:n] = self.encoder.events_of(
+                [e.item_id for e in history], [e.kind for e in history], [e.value for e in history]
+            )
+            used = kinds[:n] > 0
+            at = np.array([e.received_at_ms for e in history], np.int64)
+            items[:n] = np.where(used, items[:n], 0)
+            ages[:n] = np.where(used, age_buckets(at_ms - at), 0)
         return items, kinds, ages
 
 
