@@ -32,7 +32,10 @@ def evaluate_command(
     runs: Annotated[Path, typer.Option("--runs", help="Folder of bundles and registry.")],
     log: Annotated[Path, typer.Option("--log", help="Folder of the interaction log.")],
     first: Annotated[str, typer.Option("--from", help="First day to score, YYYY-MM-DD.")],
-    last: Annotated[str, typer.Option("--to", help="Last day to score; the log is read up to here.")],
+    last: Annotated[str, typer.Option("--to", help="Last day to score.")],
+    labels_until: Annotated[
+        str, typer.Option(help="Last day whose feedback may be a label; default: the last day scored.")
+    ] = "",
     bundle: Annotated[str, typer.Option(help="Bundle version; default: the live one.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here.")] = None,
     users: Annotated[
@@ -51,7 +54,7 @@ def evaluate_command(
     loaded = load_bundle(require_version(Registry(runs), bundle))
     use_threads(loaded.config.training.threads)
     days = parse_days(InteractionLog(log), first, last)
-    chain = snapshots(loaded, log, runs, days[1])
+    chain = snapshots(loaded, log, runs, _labels_until(InteractionLog(log), days[1], labels_until))
     with bar("evaluate") as on_progress:
         report = evaluate(
             BundlePredictor(loaded),
@@ -99,6 +102,15 @@ def parse_days(log: InteractionLog, first: str, last: str) -> tuple[date, date]:
         )
     # A label of a day the log does not reach would look like "nothing happened".
     return start, min(stop, max(days[-1], *log.days("feedback")))
+
+
+def _labels_until(log: InteractionLog, last: date, asked: str) -> date:
+    if not asked:
+        return last
+    until = _date("--labels-until", asked)
+    if until < last:
+        raise ConfigError(f"--labels-until {until} is before the last day scored, {last}; choose a later one")
+    return min(until, max(last, *log.days("feedback")))
 
 
 def snapshots(bundle: Bundle, log: Path, runs: Path, until: date) -> list[DaySnapshot]:

@@ -354,6 +354,19 @@ def test_evaluate_command_without_fitted_systems_has_the_counted_ones(runs, seal
     assert sorted(json.loads(out.read_text())["baselines"]) == sorted((*BINARY, *REGRESSION))
 
 
+def test_labels_may_come_from_days_after_those_scored(runs, sealed, shop_log, tmp_path):
+    where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", sealed.name, "--no-baselines"]
+    days = ["--from", "2026-01-29", "--to", "2026-01-29"]
+    rated = []
+    for more in ([], ["--labels-until", "2026-01-30"]):
+        out = tmp_path / "e.json"
+        assert run(["evaluate", *where, *days, "--json", str(out), "--users", "5", *more]) == 0
+        said = json.loads(out.read_text())
+        assert said["days"] == ["2026-01-29"]
+        rated.append(said["heads"]["rating"]["rows"])
+    assert rated[0] == 0 < rated[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -362,6 +375,7 @@ def test_evaluate_command_without_fitted_systems_has_the_counted_ones(runs, seal
         (["--from", "2026-03-01", "--to", "2026-03-02"], 3, "no impressions from"),
         (["--from", "2026-01-30", "--to", "2026-01-29"], 2, "swap them"),
         (["--from", "yesterday"], 2, "YYYY-MM-DD"),
+        (["--labels-until", "2026-01-29"], 2, "before the last day scored"),
     ],
 )
 def test_bad_input_says_what_is_wrong(runs, sealed, shop_log, capsys, arguments, code, said):
