@@ -2,6 +2,7 @@
 
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 
 from features.build import build_snapshots, period_end
+from features.store import open_store
 from recsys.bundle import Bundle, load_bundle
 from recsys.errors import ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
@@ -51,7 +53,7 @@ def evaluate_command(
     lightgbm: Annotated[bool, typer.Option("--lightgbm", help="One more baseline; extra `bench`.")] = False,
 ) -> None:
     """Score a frozen bundle on later days; features roll forward day by day, the model does not move."""
-    loaded = load_bundle(require_version(Registry(runs), bundle))
+    loaded = load_reproducible(require_version(Registry(runs), bundle))
     use_threads(loaded.config.training.threads)
     days = parse_days(InteractionLog(log), first, last)
     chain = snapshots(loaded, log, runs, _labels_until(InteractionLog(log), days[1], labels_until))
@@ -83,6 +85,20 @@ def require_version(registry: Registry, version: str) -> Path:
     if not version:
         raise RegistryError(f"no bundle is live in {registry.folder}; pass --bundle, or run `recsys nightly`")
     return registry.require(version)
+
+
+def load_reproducible(path: Path) -> Bundle:
+    """Load a bundle and answer its golden requests: one that this code reads differently is not scored.
+
+    Raises: BundleError when it is corrupt, or does not give here what it gave when it was sealed.
+    """
+    from training.publish import verify
+
+    bundle = load_bundle(path)
+    # Golden requests carry their own users: an empty store will do.
+    with TemporaryDirectory() as empty:
+        verify(bundle, open_store("sqlite", Path(empty)))
+    return bundle
 
 
 def parse_days(log: InteractionLog, first: str, last: str) -> tuple[date, date]:

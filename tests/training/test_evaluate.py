@@ -1,7 +1,9 @@
 """evaluate: figures against sklearn, lists against the serving path, leaks, and nothing from later days."""
 
 import dataclasses
+import hashlib
 import json
+import shutil
 from datetime import date, timedelta
 
 import numpy as np
@@ -18,7 +20,7 @@ from sklearn.metrics import (
 from features.build import build_snapshots, period_end
 from features.online import OnlineFeatures, encode_items, pack_users
 from features.store import StoredUser
-from recsys.bundle import load_bundle
+from recsys.bundle import FileEntry, _version, load_bundle, read_manifest
 from recsys.cli import run
 from recsys.errors import DataError
 from recsys.index import ItemIndex
@@ -385,6 +387,25 @@ def test_bad_input_says_what_is_wrong(runs, sealed, shop_log, capsys, arguments,
     base |= dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert run(["evaluate", *(part for pair in base.items() for part in pair)]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_bundle_that_this_code_reads_differently_is_not_scored(sealed, shop_log, tmp_path, capsys):
+    """The manifest is made whole again: only the golden requests can tell."""
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "bundles" / sealed.name
+    shutil.copytree(sealed, folder)
+    golden = pl.read_parquet(folder / "golden.parquet")
+    wrong = golden.with_columns(pl.col("prediction_click").list.eval(1 - pl.element()))
+    wrong.write_parquet(folder / "golden.parquet")
+    manifest = read_manifest(sealed)
+    said = (folder / "golden.parquet").read_bytes()
+    entry = FileEntry(size=len(said), sha256=hashlib.sha256(said).hexdigest())
+    changed = manifest.model_copy(update={"files": manifest.files | {"golden.parquet": entry}})
+    changed = changed.model_copy(update={"version": _version(changed)})
+    (folder / "manifest.json").write_text(changed.model_dump_json(indent=1) + "\n")
+    folder.rename(folder.with_name(changed.version))
+    where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", changed.version]
+    assert run(["evaluate", *where, "--from", "2026-01-30", "--to", "2026-01-30"]) == 4
+    assert "golden" in capsys.readouterr().err
 
 
 def test_an_empty_log_is_an_error(runs, sealed, tmp_path, capsys):

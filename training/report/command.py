@@ -8,10 +8,9 @@ from rich.console import Console
 from rich.panel import Panel
 
 from features.build import period_end
-from recsys.bundle import load_bundle
 from recsys.log import InteractionLog
 from recsys.registry import Registry
-from training.evaluate_command import parse_days, snapshots
+from training.evaluate_command import load_reproducible, parse_days, snapshots
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.report.ab import Side, compare
@@ -44,7 +43,7 @@ def report_ab_command(
 ) -> None:
     """Compare two bundles on the same days: what is better, how sure that is, and what it rests on."""
     registry = Registry(runs)
-    bundles = [load_bundle(registry.require(version)) for version in (a, b)]
+    bundles = [load_reproducible(registry.require(version)) for version in (a, b)]
     use_threads(bundles[0].config.training.threads)
     days = parse_days(InteractionLog(log), first, last)
     side_a, side_b = (
