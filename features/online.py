@@ -58,7 +58,7 @@ class OnlineFeatures:
         """Merge base and delta as a training row of this instant would see them, and encode."""
         row, tail = unpack_user(stored.base) if stored.base is not None else ({}, ())
         visible_until = at_ms - 1000 * self.config.features.ingestion_lag
-        live = [e for e in stored.events if self.snapshot_at_ms <= e.received_at_ms < visible_until]
+        live = [e for e in stored.events if e.received_at_ms >= self.snapshot_at_ms]
         history = self._newest(tail, live, visible_until)
         encoded = self.encoder.encode_one("user", {**row, "user_id": user_id} if row else {})
         items, kinds, ages = self._encode_history(history, at_ms)

@@ -95,7 +95,7 @@ def test_histories_are_cut_by_length_on_both_sides(sides):
 
 
 def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
-    """Numbers, booleans and numeric ids as attributes and context; users without ids."""
+    """Numbers, booleans, numeric ids; users without ids, a longer lag, events of one instant."""
     log = type(shop_log)(tmp_path / "log")
     for table in ("impressions", "feedback", "items", "users"):
         for day in shop_log.days(table):
@@ -103,10 +103,12 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
             position = pl.int_range(pl.len())
             if table == "impressions":
                 frame = frame.with_columns(context_tab=position % 7, context_battery=(position % 13) / 3.7)
+            if table == "feedback":  # many events of one instant
+                frame = frame.with_columns(pl.col("occurred_at", "received_at").dt.truncate("1h"))
             if table == "users":
                 frame = frame.with_columns(
                     attribute_segment=pl.when(position % 5 > 0).then(position % 3),
-                    attribute_age=pl.when(position % 4 > 0).then(20.5 + position),
+                    attribute_age=pl.when(position % 4 > 0).then(20.5 + position / 7),
                     attribute_vip=position % 2 == 0,
                 )
             log.write(table, day, frame)

@@ -53,7 +53,7 @@ def _ids(user):
 def test_base_and_delta_are_one_history_newest_first(read):
     tail = [[NIGHT - 50, "old", "i000001", "click", None], [NIGHT - 10, "late", "i000002", "rating", 4.0]]
     user = read(
-        [{"impressions_life": 3}, tail], [_click("b", NIGHT + 5), _click("a", NIGHT + 5), _click("c", NIGHT)]
+        [{"impressions_life": 3}, tail], [_click("c", NIGHT), _click("a", NIGHT + 5), _click("b", NIGHT + 5)]
     )
     assert _ids(user) == ["b", "a", "c", "late", "old"]
     assert user.known
