@@ -1,0 +1,13 @@
+import json
+
+from recsys.cli import run
+
+
+def test_bench_train_prints_what_it_writes(shop_log, tmp_path, capsys):
+    target = tmp_path / "train.json"
+    assert run(["bench", "train", "--log", str(shop_log.root), "--repeats", "1", "--json", str(target)]) == 0
+    printed, written = json.loads(capsys.readouterr().out), json.loads(target.read_text())
+    assert printed == written
+    for figures in written["fit"].values():
+        assert 0 < figures["share_of_floor"] < 1
+        assert figures["rows_per_second"] * figures["flop_per_row"] < figures["gemm_flop_per_second"]
