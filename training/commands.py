@@ -16,7 +16,9 @@ from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML file; default: the simulated shop's.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file; default: the simulated shop's.")
+]
 LogOption = Annotated[Path, typer.Option("--log", help="Folder of the interaction log.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder for stages, bundles, registry and store.")]
 VersionArgument = Annotated[str, typer.Argument(help="Bundle version; see `recsys bundle list`.")]
@@ -61,15 +63,23 @@ def bundle_list_command(runs: RunsOption) -> None:
     for version in registry.versions():
         record, manifest = registry.record(version), read_manifest(registry.path(version))
         kind = "finalised" if manifest.finalised else "judged"
-        table.add_row(version, manifest.date, record.get("verdict", "-"), kind, "live" if version == live else "")
-    Console().print(table if registry.versions() else f"no bundles in {registry.bundles}; run `recsys nightly` first")
+        table.add_row(
+            version, manifest.date, record.get("verdict", "-"), kind, "live" if version == live else ""
+        )
+    Console().print(
+        table if registry.versions() else f"no bundles in {registry.bundles}; run `recsys nightly` first"
+    )
 
 
 def bundle_show_command(version: VersionArgument, runs: RunsOption) -> None:
     """Print one bundle's manifest and record as JSON."""
     registry = Registry(runs)
     manifest = read_manifest(registry.require(version))
-    print(json.dumps({"manifest": manifest.model_dump(mode="json"), "record": registry.record(version)}, indent=1))
+    print(
+        json.dumps(
+            {"manifest": manifest.model_dump(mode="json"), "record": registry.record(version)}, indent=1
+        )
+    )
 
 
 def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
@@ -84,9 +94,9 @@ def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
     use_threads(bundle.config.training.threads)
     found = verify(bundle, open_store(bundle.config.store.url, runs))
     print(
-        f"{version}: {len(bundle.manifest.files)} files match, {found['requests']:.0f} golden requests reproduced "
-        f"(largest difference {found['max_difference']:.1e}, at least {found['min_retrieved_overlap']:.0%} of the "
-        "retrieved items agree)"
+        f"{version}: {len(bundle.manifest.files)} files match, {found['requests']:.0f} golden requests "
+        f"reproduced (largest difference {found['max_difference']:.1e}, at least "
+        f"{found['min_retrieved_overlap']:.0%} of the retrieved items agree)"
     )
 
 

@@ -1,7 +1,7 @@
 """Challenger against champion on the same rows -> PROMOTE, HOLD or HOLD_UNDERPOWERED, with reasons.
 
-One primary metric per head (AUC, or RMSE), non-inferior within a margin at a shared error rate; wide guardrails
-for the rest. The first night has no champion: absolute floors decide.
+One primary metric per head (AUC, or RMSE), non-inferior within a margin at a shared error rate; wide
+guardrails for the rest. The first night has no champion: absolute floors decide.
 """
 
 from collections.abc import Sequence
@@ -58,9 +58,7 @@ class Decision(BaseModel):
         return [f"{c.name}: {c.detail}" for c in self.checks if c.outcome is not Verdict.PROMOTE]
 
 
-def decide(
-    champion: str | None, challenger: str, checks: Sequence[Check]
-) -> Decision:
+def decide(champion: str | None, challenger: str, checks: Sequence[Check]) -> Decision:
     """Combine checks: any HOLD holds; else any underpowered one holds for lack of evidence; else promote."""
     outcomes = {c.outcome for c in checks}
     verdict = next((v for v in (Verdict.HOLD, Verdict.HOLD_UNDERPOWERED) if v in outcomes), Verdict.PROMOTE)
@@ -68,18 +66,24 @@ def decide(
 
 
 def check_heads(
-    tasks: Sequence[TaskSpec], challenger: pl.DataFrame, champion: pl.DataFrame | None, config: GateConfig, seed: int
+    tasks: Sequence[TaskSpec],
+    challenger: pl.DataFrame,
+    champion: pl.DataFrame | None,
+    config: GateConfig,
+    seed: int,
 ) -> list[Check]:
     """Check each head on its judged rows.
 
-    Args: challenger, champion: `score_rows` of the two bundles: impression_id, user_id, weight, `label_<task>`,
-    `prediction_<task>`; the same impressions in both.
+    Args: challenger, champion: `score_rows` of the two bundles (impression_id, user_id, weight,
+    `label_<task>`, `prediction_<task>`); the same impressions in both.
     """
     checks: list[Check] = []
     for task in tasks:
         rows = challenger.filter(pl.col(task.label).is_not_null() & pl.col(task.label).is_not_nan())
         if rows.height < config.min_rows:
-            detail = f"{rows.height} labelled rows, {config.min_rows} are needed to judge: reported, not judged"
+            detail = (
+                f"{rows.height} labelled rows, {config.min_rows} are needed: reported, not judged"
+            )
             checks.append(_check(f"{task.name} rows", Verdict.PROMOTE, detail, rows=float(rows.height)))
             continue
         if champion is None:
@@ -92,10 +96,14 @@ def check_heads(
     return checks
 
 
-def check_ratio(name: str, challenger: float, champion: float | None, least: float) -> Check:
+def check_ratio(name: str, challenger: float | None, champion: float | None, least: float) -> Check:
     """Check that a figure did not collapse against the champion's."""
+    if challenger is None:
+        return _check(name, Verdict.PROMOTE, "nobody to measure it on: reported, not judged")
     if champion is None or champion <= 0:
-        return _check(name, Verdict.PROMOTE, f"{challenger:.4f}, no champion to compare with", challenger=challenger)
+        return _check(
+            name, Verdict.PROMOTE, f"{challenger:.4f}, no champion to compare with", challenger=challenger
+        )
     outcome = Verdict.PROMOTE if challenger >= least * champion else Verdict.HOLD
     detail = f"{challenger:.4f} against {champion:.4f}; at least {least:g} times that is asked"
     return _check(name, outcome, detail, challenger=challenger, champion=champion)
@@ -109,9 +117,14 @@ def _floor(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check:
         value = auc(label, prediction, weight)
         outcome = Verdict.PROMOTE if value >= config.min_auc else Verdict.HOLD
         return _check(f"{task.name} auc", outcome, f"{value:.4f}, the floor is {config.min_auc}", auc=value)
-    value, mean = rmse(label, prediction, weight), rmse(label, np.full_like(label, np.average(label, weights=weight)))
+    value, mean = (
+        rmse(label, prediction, weight),
+        rmse(label, np.full_like(label, np.average(label, weights=weight))),
+    )
     outcome = Verdict.PROMOTE if value <= mean * 1.02 else Verdict.HOLD
-    return _check(f"{task.name} rmse", outcome, f"{value:.4f}, the mean alone has {mean:.4f}", rmse=value, mean=mean)
+    return _check(
+        f"{task.name} rmse", outcome, f"{value:.4f}, the mean alone has {mean:.4f}", rmse=value, mean=mean
+    )
 
 
 def _non_inferior(
@@ -154,7 +167,7 @@ def _non_inferior(
 
 
 def _non_inferiority(low: float, high: float, margin: float) -> Verdict:
-    """Judge an interval of "challenger better by": above -margin promotes, wholly below holds, else unknown."""
+    """Judge an interval of "challenger better by": above -margin promotes, below holds, else unknown."""
     if low >= -margin:
         return Verdict.PROMOTE
     return Verdict.HOLD if high < -margin else Verdict.HOLD_UNDERPOWERED

@@ -69,7 +69,7 @@ def learn(
     used = [range(a, b + 1) for a, b in periods.values() if a <= b]
     chosen = sorted({i for r in used for i in r})
     labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in chosen])
-    state = _fit_state(chain, chosen, config, previous)
+    state = fit_state(chain, chosen, config, previous)
     encoder = Encoder.from_config(config, state)
     ranker, tables = build_model(config, state, previous)
     last = chain[chosen[-1]] if chosen else chain[-1]
@@ -97,7 +97,7 @@ def learn(
 
     retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
     sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
-    popularity = _popularity(chain, chosen, config, state) if retrieval else None
+    popularity = retrieval_popularity(chain, chosen, config, state) if retrieval else None
     total = epochs * sum(sizes.values())
     done = 0
 
@@ -194,9 +194,10 @@ def _start_new_rows(tables: LocalTables, state: EncoderState, old: EncoderState)
             tables.weight[name][number] = tables.weight[name][vocabulary.bucket_of(number)]
 
 
-def _fit_state(
+def fit_state(
     chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, previous: Bundle | None
 ) -> EncoderState:
+    """Fit what the encoder learns on the last chosen period; nothing new without one."""
     if not chosen:
         assert previous is not None, "a cold start without a training period is refused by plan_night"
         return previous.encoder
@@ -214,7 +215,7 @@ def _fit_state(
     )
 
 
-def _popularity(
+def retrieval_popularity(
     chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, state: EncoderState
 ) -> np.ndarray:
     """Give each item number's share of the retrieval task's feedback over the periods learnt."""

@@ -1,4 +1,4 @@
-"""One night: ingest → features → learn → calibrate → seal → evaluate → gate → finalise → publish → activate → gc.
+"""One night: ingest → features → learn → seal → evaluate → gate → finalise → publish → activate → gc.
 
 Every stage writes to a content-addressed folder or under a version's name and is skipped when that is already
 there: a night run again does nothing, a night killed anywhere goes on where it was.
@@ -26,7 +26,8 @@ from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, read_manifest, write_json
 from training.data import label_days
-from training.evaluate import EvalReport, evaluate, score_rows
+from training.evaluate import evaluate, score_rows
+from training.evaluate_report import EvalReport
 from training.gate import Decision, Verdict, check_heads, check_ratio, decide
 from training.learn import Learnt, learn
 from training.night import NightPlan, lag, plan_night
@@ -132,8 +133,8 @@ def _snapshots(night: Night) -> list[DaySnapshot]:
     if rows == 0 or bad > MAX_BAD_SHARE * (rows + bad):
         reasons = last["quarantine"].get("impressions", {})
         raise DataError(
-            f"{night.date} has {rows} usable impressions and {bad} in quarantine {reasons or ''} in {night.log.root}; "
-            f"see {chain[-1].path / 'quarantine'}; write the day's log and run the night again"
+            f"{night.date} has {rows} usable impressions and {bad} in quarantine {reasons or ''} in "
+            f"{night.log.root}; see {chain[-1].path / 'quarantine'}; write the day's log and run the night again"
         )
     return chain
 
@@ -144,7 +145,9 @@ def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bu
     inputs = {
         "code": CODE_VERSION,
         "chain": chain[-1].path.name,
-        "config": config.model_dump(mode="json", include={"features", "model", "retrieval", "training", "calibration"}),
+        "config": config.model_dump(
+            mode="json", include={"features", "model", "retrieval", "training", "calibration"}
+        ),
         "tasks": [t.model_dump(mode="json") for t in config.tasks],
         "served": config.model_dump(mode="json", include={"policy", "serving", "store"}),
         "plan": plan.train,
@@ -201,7 +204,9 @@ def _judge(
         challenger = load_bundle(night.registry.path(judged))
         mine, rows = _evaluated(night, chain, plan, challenger)
         theirs, champion_rows = _evaluated(night, chain, plan, previous) if previous else (None, None)
-        checks = check_heads(night.config.tasks, rows, champion_rows, night.config.gate, night.config.training.seed)
+        checks = check_heads(
+            night.config.tasks, rows, champion_rows, night.config.gate, night.config.training.seed
+        )
         recall = theirs.ranking.recall_at_50 if theirs else None
         checks.append(
             check_ratio("recall@50", mine.ranking.recall_at_50, recall, night.config.gate.min_recall_ratio)
@@ -264,10 +269,21 @@ def _version_of(
 
 
 def _record(
-    night: Night, until: date, judged: str, live: str | None, champion: str | None, decision: Decision, began: float
+    night: Night,
+    until: date,
+    judged: str,
+    live: str | None,
+    champion: str | None,
+    decision: Decision,
+    began: float,
 ) -> None:
     lags = {t.name: lag(t, night.config) for t in night.config.tasks}
-    days = {"night": str(night.date), "verdict": str(decision.verdict), "champion": champion, "judged": judged}
+    days = {
+        "night": str(night.date),
+        "verdict": str(decision.verdict),
+        "champion": champion,
+        "judged": judged,
+    }
     for version in {judged, live or judged}:
         if night.registry.record(version):
             continue

@@ -1,4 +1,4 @@
-"""Weights -> a sealed bundle, and a bundle -> the online store. What a server will load is what is checked here."""
+"""Weights -> a sealed bundle -> the online store. What a server will load is what is checked here."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -76,14 +76,18 @@ def publish(store: FeatureStore, registry: Registry, version: str, snapshot: Day
     """Write a version's users into the store; give how many."""
     bundle = load_bundle(registry.require(version))
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
-    meta = {"version": version, "day": str(snapshot.day), "snapshot_at_ms": str(bundle.manifest.snapshot_at_ms)}
+    meta = {
+        "version": version,
+        "day": str(snapshot.day),
+        "snapshot_at_ms": str(bundle.manifest.snapshot_at_ms),
+    }
     return store.publish(version, pack_users(snapshot, encoder), meta)
 
 
 def fit_calibration(
     tasks: Sequence[TaskSpec], logits: dict[str, np.ndarray], rows: pl.DataFrame, config: RunConfig
 ) -> dict[str, Calibrator]:
-    """Fit one calibrator per head on the calibration period's rows (`label_*`, `weight`), each marginal alone.
+    """Fit one calibrator per head on the calibration period's rows (`label_*`, `weight`), each alone.
 
     Rows are weighted by 1 / sampling rate, so the intercept undoes the sampling of negatives.
     """
@@ -140,7 +144,9 @@ def _item_embeddings(learnt: Learnt, encoder: Encoder, items: pl.DataFrame) -> n
             learnt.tables.weight[vocabulary][torch.from_numpy(encoded.ids[:, i])]
             for i, (_, vocabulary, _) in enumerate(learnt.ranker.inputs.item_tables)
         ]
-        side = learnt.ranker.item_side(rows, torch.from_numpy(encoded.numbers), torch.from_numpy(encoded.text))
+        side = learnt.ranker.item_side(
+            rows, torch.from_numpy(encoded.numbers), torch.from_numpy(encoded.text)
+        )
     embeddings: np.ndarray = side.embedding_BD.numpy().copy()
     return embeddings
 
@@ -149,7 +155,9 @@ def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
     """Take the users with the longest and the shortest histories among the first ones, and real contexts."""
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
     scorer = Scorer(bundle, encode_items(encoder, bundle.items))
-    online = OnlineFeatures(_NoStore(), bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms)
+    online = OnlineFeatures(
+        _NoStore(), bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms
+    )
     packed = list(islice(pack_users(snapshot, encoder), 20 * NUM_GOLDEN))
     packed.sort(key=lambda pair: len(pair[1]))
     users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
