@@ -27,7 +27,13 @@ from training.threads import use_threads
 
 BINARY_COLUMNS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "ece": "ECE", "rows": "rows"}
 REGRESSION_COLUMNS = {"rmse": "RMSE", "mae": "MAE", "rows": "rows"}
-RANKING_COLUMNS = {"ndcg_at_10": "NDCG@10", "recall_at_50": "recall@50", "users": "users", "lists": "lists"}
+RANKING_COLUMNS = {
+    "ndcg_at_10": "NDCG@10",
+    "retrieval_ndcg_at_10": "(retrieval)",
+    "recall_at_50": "recall@50",
+    "users": "users",
+    "lists": "lists",
+}
 
 
 def evaluate_command(

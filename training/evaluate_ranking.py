@@ -12,7 +12,14 @@ from recsys.metrics import ranking
 from training.evaluate_audience import NDCG_AT, RECALL_AT, Audience
 from training.evaluate_lists import Lists
 
-PER_USER = ("ndcg_at_10", "recall_at_50", "recall_at_all", "novelty_at_10", "diversity_at_10")
+PER_USER = (
+    "ndcg_at_10",
+    "retrieval_ndcg_at_10",
+    "recall_at_50",
+    "recall_at_all",
+    "novelty_at_10",
+    "diversity_at_10",
+)
 
 
 class RankingMetrics(BaseModel):
@@ -24,6 +31,8 @@ class RankingMetrics(BaseModel):
     """Of the whole funnel."""
     recall_at_50: float | None
     """Of retrieval alone."""
+    retrieval_ndcg_at_10: float | None = None
+    """Of retrieval's own order. It knows what gets shown to whom; the heads know what is done once shown."""
     users: int
     lists: int
     """One per user and period."""
@@ -65,6 +74,7 @@ def score_lists(audience: Audience, lists: Lists) -> ScoredLists:
         {
             "user_id": audience.requests["user_id"],
             "ndcg_at_10": ranking.ndcg_at_k(shown, NDCG_AT),
+            "retrieval_ndcg_at_10": ranking.ndcg_at_k(retrieved, NDCG_AT),
             "recall_at_50": ranking.recall_at_k(retrieved, RECALL_AT),
             "recall_at_all": ranking.recall_at_k(retrieved, places),
             "novelty_at_10": ranking.novelty(lists.ranked, _popularity(audience)),

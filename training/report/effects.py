@@ -22,6 +22,7 @@ TITLES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "ndcg_at_10": "NDCG@10",
+    "retrieval_ndcg_at_10": "NDCG@10 of retrieval's order",
     "recall_at_50": "recall@50",
     "recall_at_all": "recall of all candidates",
     "novelty_at_10": "novelty@10 (bits)",
