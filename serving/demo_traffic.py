@@ -1,4 +1,4 @@
-"""Simulated users of the demo: they ask over gRPC, see what is ranked, and what they do is recorded over gRPC.
+"""Simulated users of the demo: they ask over gRPC, and what they do with a list is recorded over gRPC.
 
 Everything has its simulated instant and waits in one queue: requests spread over the evening, clicks seconds
 and purchases up to hours after the list was shown. The server's clock says what is due.
@@ -144,10 +144,18 @@ class Tally:
         return sum(self.calls.values())
 
 
-def evening(start: datetime, end: datetime, users: IntArray, rng: np.random.Generator) -> list[tuple[datetime, Ask]]:
+def evening(
+    start: datetime, end: datetime, users: IntArray, rng: np.random.Generator
+) -> list[tuple[datetime, Ask]]:
     """Spread one request of each user [N] over the time from start to end, uniformly at random, in order."""
     at_s = np.sort(rng.random(len(users))) * (end - start).total_seconds()
     return [(start + timedelta(seconds=s), Ask(int(u))) for s, u in zip(at_s, users, strict=True)]
+
+
+def best_story(stories: Sequence[Story]) -> Story | None:
+    """Choose the story in which most is explained by the click, then most has moved; None without any."""
+    told = [story for story in stories if story.after is not None]
+    return max(told, key=lambda story: (story.num_named, story.num_moved), default=None)
 
 
 class SimulatedUsers:
@@ -168,6 +176,7 @@ class SimulatedUsers:
         self.tally = Tally()
         self.stories: list[Story] = []
         self.num_asked = 0
+        self.last_user = ""
         self._shop, self._client, self._clock, self._rng = shop, client, clock, rng
         self._gap = gap
         self._queue: list[tuple[datetime, int, Ask | Act | AskAgain]] = []
@@ -203,7 +212,7 @@ class SimulatedUsers:
         try:
             while not self._stop.is_set():
                 self.step()
-        except BaseException as error:  # noqa: BLE001  told by `check`: a thread has nobody above it
+        except BaseException as error:  # a thread has nobody above it: `check` tells
             self._failure = error
 
     def step(self) -> None:
@@ -237,6 +246,7 @@ class SimulatedUsers:
         self.tally.degraded += bool(answer.degradation)
         self.tally.shown += len(answer.items)
         self.num_asked += 1
+        self.last_user = user_id
         self._react(user_id, device, answer)
 
     def _react(self, user_id: str, device: str, answer: Answer) -> None:
@@ -266,7 +276,8 @@ class SimulatedUsers:
 
     def _act(self, acts: Sequence[Act]) -> None:
         self._begin_story(acts[-1])
-        report = self._call("RecordFeedback", lambda: self._client.record_feedback([a.feedback for a in acts]))
+        events = [act.feedback for act in acts]
+        report = self._call("RecordFeedback", lambda: self._client.record_feedback(events))
         if report is None:
             return
         self.tally.rejected += len(report.rejected)
@@ -321,8 +332,10 @@ class SimulatedUsers:
         """Take the actions that are due as well, up to the next thing of another kind."""
         acts: list[Act] = []
         now = self._clock.now()
-        while self._queue and len(acts) < _BATCH and isinstance(self._queue[0][2], Act) and self._queue[0][0] <= now:
-            what = self._pop()
-            assert isinstance(what, Act)
+        while self._queue and len(acts) < _BATCH:
+            at, _, what = self._queue[0]
+            if at > now or not isinstance(what, Act):
+                break
+            self._pop()
             acts.append(what)
         return acts

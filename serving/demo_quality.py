@@ -1,0 +1,170 @@
+"""How good the demo's model is on days it had not seen, beside popularity and beside what anyone could reach.
+
+`recsys evaluate` scored a frozen bundle on a day; here the same impressions, with the same labels, are scored
+by the truth and by the informed oracle, which knows the items and learns the users from earlier days alone.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from features.labels import make_labels
+from recsys.config import RunConfig
+from recsys.log import InteractionLog
+from recsys.simulator.oracle import OracleReport, labelled, oracle_report
+from recsys.simulator.shop import Shop
+
+CLICK, PURCHASE, RATING = "click", "purchase", "rating"
+"""The demo's tasks: the simulated shop knows the truth of these three."""
+
+
+class BinaryQuality(BaseModel):
+    """AUC of one head; None where it is not defined."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    auc: float | None = None
+    popularity_auc: float | None = None
+    informed_auc: float | None = None
+    best_auc: float | None = None
+
+
+class RatingQuality(BaseModel):
+    """RMSE of the rating head, in stars."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rmse: float | None = None
+    mean_rmse: float | None = None
+    informed_rmse: float | None = None
+    noise_rmse: float | None = None
+
+
+class RetrievalQuality(BaseModel):
+    """Share of the wanted items among the first 50 candidates, over the whole catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recall_at_50: float | None = None
+    popularity_recall_at_50: float | None = None
+
+
+class DayQuality(BaseModel):
+    """One scored day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: str
+    bundle: str
+    """The bundle scored: live on that day, so that it has not learnt from it."""
+    labels_until: str
+    """Last day whose feedback was known when the day was scored."""
+    rows: dict[str, int]
+    click: BinaryQuality
+    purchase: BinaryQuality
+    rating: RatingQuality
+    retrieval: RetrievalQuality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredDay:
+    """A day, the bundle to score it with, and the last day whose feedback may be a label."""
+
+    day: date
+    bundle: str
+    until: date
+    report: Path
+    """What `recsys evaluate --json` writes."""
+
+
+def day_quality(shop: Shop, log: InteractionLog, config: RunConfig, scored: ScoredDay) -> DayQuality:
+    """Read what was evaluated, and score the same rows with the oracles."""
+    report = json.loads(scored.report.read_text(encoding="utf-8"))
+    rows = labelled_day(log, config, scored.day, scored.until)
+    history = labelled(log, shop.dials.first_day, scored.day - timedelta(days=1))
+    oracles = oracle_report(shop, history, rows)
+    return DayQuality(
+        date=str(scored.day),
+        bundle=scored.bundle,
+        labels_until=str(scored.until),
+        rows={name: int(head["rows"]) for name, head in report["heads"].items()},
+        click=_binary(report, CLICK, oracles.click_informed_auc, oracles.click_best_auc),
+        purchase=_binary(report, PURCHASE, oracles.purchase_informed_auc, oracles.purchase_best_auc),
+        rating=_rating(report, oracles),
+        retrieval=RetrievalQuality(
+            recall_at_50=_figure(report, "ranking", "recall_at_50"),
+            popularity_recall_at_50=_figure(report, "baselines", "popular", "ranking", "recall_at_50"),
+        ),
+    )
+
+
+def labelled_day(log: InteractionLog, config: RunConfig, day: date, until: date) -> pl.DataFrame:
+    """Read a day's impressions with a column per task: the label known at the end of `until`, else null."""
+    impressions = log.read("impressions", day)
+    feedback = pl.concat(
+        [log.read("feedback", day + timedelta(days=i)) for i in range((until - day).days + 1)],
+        how="diagonal_relaxed",
+    )
+    as_of = datetime.combine(until + timedelta(days=1), time.min, UTC)
+    labels, _ = make_labels(impressions, feedback, config.tasks, as_of)
+    named = labels.drop("impression_id").rename({task.label: task.name for task in config.tasks})
+    return impressions.hstack(named)
+
+
+def mean_quality(days: Sequence[DayQuality]) -> dict[str, dict[str, float | None]]:
+    """Average each figure over the days [at least one] it is defined on: per task, and of retrieval."""
+    parts = {name: [getattr(day, name) for day in days] for name in (CLICK, PURCHASE, RATING, "retrieval")}
+    return {name: _means(of_days) for name, of_days in parts.items()}
+
+
+def share_of_way(value: float | None, informed: float | None, start: float | None) -> float | None:
+    """Give how much of the way from `start` to the informed oracle's figure a figure has come."""
+    if value is None or informed is None or start is None or informed == start:
+        return None
+    return (value - start) / (informed - start)
+
+
+def _binary(report: dict[str, Any], task: str, informed: float, best: float) -> BinaryQuality:
+    return BinaryQuality(
+        auc=_figure(report, "heads", task, "auc"),
+        popularity_auc=_figure(report, "baselines", "popular", "heads", task, "auc"),
+        informed_auc=_defined(informed),
+        best_auc=_defined(best),
+    )
+
+
+def _rating(report: dict[str, Any], oracles: OracleReport) -> RatingQuality:
+    return RatingQuality(
+        rmse=_figure(report, "heads", RATING, "rmse"),
+        mean_rmse=_figure(report, "baselines", "global_mean", "heads", RATING, "rmse"),
+        informed_rmse=_defined(oracles.rating_informed_rmse),
+        noise_rmse=_defined(oracles.rating_noise_rmse),
+    )
+
+
+def _means(parts: Sequence[BaseModel]) -> dict[str, float | None]:
+    names = type(parts[0]).model_fields
+    return {name: _mean([getattr(part, name) for part in parts]) for name in names}
+
+
+def _figure(report: dict[str, Any], *path: str) -> float | None:
+    value: Any = report
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else float(value)
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
