@@ -124,9 +124,6 @@ class Ranker(nn.Module):
             config.dropout,
         )
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
-        # A linear path beside the trunk (wide & deep, Cheng et al. 2016): a start for heads with few labels.
-        self.wide = nn.Linear(num_trunk_in, len(self.specs), bias=False)
-        nn.init.zeros_(self.wide.weight)
         self.position = nn.Embedding(MAX_POSITION + 1, len(self.specs), padding_idx=0)
         nn.init.zeros_(self.position.weight)
         self.use_position = config.position_bias

@@ -26,7 +26,7 @@ def _event(number=0, user="u", at=1000, **values):
 def test_base_and_delta_are_read_in_the_order_asked(store):
     assert store.publish("v1", [("a", b"A"), ("b", b"B")], {"day": "2026-01-05"}) == 2
     store.append(
-        [_event(2, "b", 30), _event(1, "b", 10), _event(3, "c", 20, value=4.5, kind="rating", item_id="ü")]
+        [_event(1, "b", 30), _event(2, "b", 10), _event(3, "c", 20, value=4.5, kind="rating", item_id="ü")]
     )
     found = store.get_many("v1", ["c", "b", "nobody", "a", "b"])
     assert [f.base for f in found] == [None, b"B", None, b"A", b"B"]
