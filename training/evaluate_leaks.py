@@ -17,9 +17,9 @@ class LeakCheck(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trained_until: date
-    """First day of the last period that some head learnt from."""
+    """Last day that some head learnt from."""
     calibrated_until: date
-    """First day of the last period whose labels fitted a calibrator."""
+    """Last day whose labels fitted a calibrator."""
     overlaps_training: tuple[date, ...]
     """Scored days whose labels the head itself learnt: its figures are no evidence."""
     overlaps_shared: tuple[date, ...]
@@ -59,11 +59,11 @@ class LeakCheck(BaseModel):
 
         Args: scored: task -> the days its head is scored on.
         """
-        night = period_start(date.fromisoformat(manifest.date), config.period)
+        night = date.fromisoformat(manifest.date)
         lags = {task.name: lag(task, config) for task in config.tasks}
         held_back = (0, 0) if manifest.finalised else (2, 1)
-        trained = {t: _periods_before(night, g + held_back[0], config.period) for t, g in lags.items()}
-        calibrated = {t: _periods_before(night, g + held_back[1], config.period) for t, g in lags.items()}
+        trained = {t: _last_day(night, g + held_back[0], config.period) for t, g in lags.items()}
+        calibrated = {t: _last_day(night, g + held_back[1], config.period) for t, g in lags.items()}
         newest = max(trained.values())
         own, shared, fitted = set(), set(), set()
         for task, days in scored.items():
@@ -81,10 +81,11 @@ class LeakCheck(BaseModel):
         )
 
 
-def _periods_before(start: date, count: int, period: Period) -> date:
+def _last_day(night: date, count: int, period: Period) -> date:
+    """Give the last day of the period `count` periods before the night's; the night itself for 0."""
     for _ in range(count):
-        start = period_start(start - timedelta(days=1), period)
-    return start
+        night = period_start(night, period) - timedelta(days=1)
+    return night
 
 
 def _span(days: Sequence[date]) -> str:

@@ -314,7 +314,7 @@ def test_weekly_periods_leak_by_the_week(predictor, make_config):
         period="P1W", task=[{"name": "click", "feedback": "click", "head": "binary", "window": "1h"}]
     )
     check = LeakCheck.of(manifest, weekly, {"click": [date(2026, 1, 18), date(2026, 1, 25)]})
-    assert check.trained_until == date(2026, 1, 12)
+    assert check.trained_until == date(2026, 1, 18)
     assert check.overlaps_training == (date(2026, 1, 18),)
     assert check.overlaps_calibration == (date(2026, 1, 25),)
 
