@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from recsys.batch import Batch
+from recsys.errors import ConfigError
 from recsys.model.embeddings import Tables
 from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
@@ -64,7 +65,7 @@ def fit(
     """Make one optimiser step per batch.
 
     The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then
-    the tables step once. Raises: FloatingPointError when a loss is not finite.
+    the tables step once. Raises: ConfigError when a loss is not finite.
     """
     ranker.train()
     parameters = list(ranker.parameters())
@@ -90,8 +91,8 @@ def fit(
         tables.step(batch.rows, rows)
         values = {k: float(v.detach()) for k, v in losses.items()}
         if not all(math.isfinite(v) for v in values.values()):
-            raise FloatingPointError(
-                f"loss is not finite at step {log.steps}: {values}; lower the learning rates"
+            raise ConfigError(
+                f"loss is not finite at step {log.steps}: {values}; lower [training] learning_rate"
             )
         log.losses.append(values)
         log.steps += 1

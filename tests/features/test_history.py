@@ -60,7 +60,7 @@ def test_without_any_event_every_history_is_empty(frames):
 
 def test_more_users_than_fit_beside_an_instant_in_one_integer(at):
     """2.1 million users, first and last with one event each."""
-    names = [f"u{n:07d}" for n in (*range(2_100_000),)]
+    names = pl.int_range(2_100_000, eager=True).cast(pl.String).str.zfill(7)
     events = pl.DataFrame(
         {
             "user_id": [names[0], names[-1]],

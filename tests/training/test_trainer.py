@@ -19,6 +19,7 @@ import torch
 
 from features.build import build_snapshots, period_end
 from features.encode import Encoder, fit_encoder
+from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.stages import Stages
 from training.balancing import build_balancer
@@ -199,7 +200,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(setup, config):
     ranker, tables, batches = setup()
     with torch.no_grad():
         ranker.heads.heads["click"][0].bias.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"step 0.*lower the learning rates"):
+    with pytest.raises(ConfigError, match=r"step 0.*lower \[training\] learning_rate"):
         fit(ranker, tables, batches, build_balancer("fixed", {}), config.tasks, _settings())
 
 
