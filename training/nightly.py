@@ -134,7 +134,7 @@ def _snapshots(night: Night) -> list[DaySnapshot]:
         reasons = last["quarantine"].get("impressions", {})
         raise DataError(
             f"{night.date} has {rows} usable impressions and {bad} in quarantine {reasons or ''} in "
-            f"{night.log.root}; see {chain[-1].path / 'quarantine'}; write the day's log and run the night again"
+            f"{night.log.root}; see {chain[-1].path / 'quarantine'}; write the day's log and run again"
         )
     return chain
 
