@@ -16,10 +16,11 @@ the file.
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from recsys.errors import DataError, RecsysError
 
@@ -31,6 +32,7 @@ FOLDER = "journal"
 MAX_PAYLOAD = 64 * 1024 * 1024
 _HEADER = struct.Struct("<4sII")
 
+_Found = TypeVar("_Found")
 Value = str | int | float | bool | None | Sequence[str]
 
 
@@ -138,9 +140,30 @@ def stem(started_ms: int, server_id: str, number: int) -> str:
     return f"{instant:%Y%m%dT%H%M%S}{instant.microsecond // 1000:03d}Z-{server_id}-{number:05d}"
 
 
+def size(path: Path) -> int:
+    """Give a journal file's length, also when its server has sealed it since it was listed.
+
+    Raises: DataError when there is no such file.
+    """
+    try:
+        return _either_name(path, lambda p: p.stat().st_size)
+    except OSError as error:
+        raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error
+
+
+def _either_name(path: Path, look: Callable[[Path], _Found]) -> _Found:
+    """Look at a file; a living server may rename it, once, between the listing and the look."""
+    try:
+        return look(path)
+    except FileNotFoundError:
+        if path.suffix != OPEN_SUFFIX:
+            raise
+        return look(path.with_suffix(SEALED_SUFFIX))
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        data = _either_name(path, Path.read_bytes)
     except OSError as error:
         raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error
     if not data.startswith(MAGIC[: len(data)]):

@@ -179,7 +179,7 @@ def _day(table: str, timezone: str) -> pl.Expr:
 
 def _unchanged(log: InteractionLog, path: Path, previous: FileSummary, timezone: str) -> bool:
     """Files only ever grow, so the same length means the same content."""
-    same = path.stat().st_size == previous.num_bytes and timezone == previous.timezone
+    same = journal.size(path) == previous.num_bytes and timezone == previous.timezone
     return same and all((log.root / name).is_file() for name in previous.files)
 
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import DataError
-from recsys.journal import MAGIC, SYNC, Contents, Rows, decode, encode, files, read, replay, stem
+from recsys.journal import MAGIC, SYNC, Contents, Rows, decode, encode, files, read, replay, size, stem
 
 FEEDBACK = Rows(
     table="feedback", same={"kind": "click"}, each={"feedback_id": ["a", "b"], "value": [None, 2.5]}
@@ -93,3 +93,17 @@ def test_stems_sort_by_time_and_replay_goes_in_that_order(tmp_path) -> None:
         (1, "feedback"),
         (2, "feedback"),
     ]
+
+
+def test_a_file_sealed_after_it_was_listed_is_read_under_its_new_name(tmp_path) -> None:
+    """A night lists and reads while the server rotates."""
+    data = MAGIC + encode(5, [Rows(table="feedback", same={"kind": "click"})])
+    (tmp_path / "a.open").write_bytes(data)
+    (listed,) = files(tmp_path)
+    listed.rename(tmp_path / "a.journal")
+    assert read(listed).records[0].at_ms == 5
+    assert size(listed) == len(data)
+    (tmp_path / "a.journal").unlink()
+    for look in (read, size):
+        with pytest.raises(DataError, match="cannot be read"):
+            look(listed)
