@@ -80,11 +80,9 @@ def check_heads(
     checks: list[Check] = []
     for task in tasks:
         rows = challenger.filter(pl.col(task.label).is_not_null() & pl.col(task.label).is_not_nan())
-        if rows.height < config.min_rows:
-            detail = (
-                f"{rows.height} labelled rows, {config.min_rows} are needed: reported, not judged"
-            )
-            checks.append(_check(f"{task.name} rows", Verdict.PROMOTE, detail, rows=float(rows.height)))
+        unjudged = _unjudged(task, rows, config)
+        if unjudged is not None:
+            checks.append(unjudged)
             continue
         if champion is None:
             checks.append(_floor(task, rows, config))
@@ -92,7 +90,7 @@ def check_heads(
             level = 1 - 2 * config.alpha / len(tasks)  # one-sided alpha, shared by all heads
             checks.append(_non_inferior(task, rows, champion, config, level, seed))
         if task.is_binary:
-            checks.append(_calibrated(task, rows, config))
+            checks.append(_calibrated(task, rows, champion, config))
     return checks
 
 
@@ -173,11 +171,37 @@ def _non_inferiority(low: float, high: float, margin: float) -> Verdict:
     return Verdict.HOLD if high < -margin else Verdict.HOLD_UNDERPOWERED
 
 
-def _calibrated(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check:
+def _unjudged(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check | None:
+    """Say why a head cannot be judged on its rows; None when it can."""
+    if rows.height < config.min_rows:
+        why = f"{rows.height} labelled rows, {config.min_rows} are needed"
+    elif task.is_binary and rows[task.label].n_unique() < 2:
+        why = f"all {rows.height} labels are {rows[task.label][0]:g}, an AUC needs both kinds"
+    else:
+        return None
+    return _check(
+        f"{task.name} rows", Verdict.PROMOTE, f"{why}: reported, not judged", rows=float(rows.height)
+    )
+
+
+def _calibrated(
+    task: TaskSpec, rows: pl.DataFrame, champion: pl.DataFrame | None, config: GateConfig
+) -> Check:
+    """Check the calibration error; being no worse than the live bundle on the same rows is enough.
+
+    The first days on which a model chose the lists itself look unlike all it has learnt from: both are off.
+    """
     label, prediction, weight = _columns(task, rows)
-    value = ece(label, prediction, weight)
-    outcome = Verdict.PROMOTE if value <= config.max_ece else Verdict.HOLD
-    return _check(f"{task.name} ece", outcome, f"{value:.4f}, at most {config.max_ece} is allowed", ece=value)
+    value, allowed = ece(label, prediction, weight), config.max_ece
+    if champion is not None:
+        name = f"prediction_{task.name}"
+        theirs = rows.select("impression_id").join(
+            champion.select("impression_id", name), on="impression_id", how="left", maintain_order="left"
+        )
+        allowed = max(allowed, ece(label, theirs[name].cast(pl.Float64).to_numpy(), weight))
+    outcome = Verdict.PROMOTE if value <= allowed else Verdict.HOLD
+    detail = f"{value:.4f}, at most {allowed:.4f} is allowed"
+    return _check(f"{task.name} ece", outcome, detail, ece=value, allowed=allowed)
 
 
 def _columns(task: TaskSpec, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,62 @@
+"""What holds a night: calibration beside the live bundle's, and heads that cannot be judged."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.config import GateConfig, default_config
+from recsys.tasks import TaskSpec
+from training.gate import Check, Verdict, check_heads
+
+CLICK: TaskSpec = default_config().tasks[0]
+ROWS = 4_000
+
+
+def scored(bias: float, label: np.ndarray | None = None) -> pl.DataFrame:
+    """Rows whose probabilities are off by a factor; the order of the rows, so the AUC, stays the same."""
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(0.02, 0.3, ROWS)
+    drawn = (rng.random(ROWS) < chance).astype(float)
+    return pl.DataFrame(
+        {
+            "impression_id": [f"r{n}:1" for n in range(ROWS)],
+            "user_id": [f"u{n % 400}" for n in range(ROWS)],
+            "weight": np.ones(ROWS),
+            "label_click": drawn if label is None else label,
+            "prediction_click": chance * bias,
+        }
+    )
+
+
+def check(name: str, checks: list[Check]) -> Check:
+    return next(one for one in checks if one.name == name)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "outcome"),
+    [
+        (1.0, 1.0, Verdict.PROMOTE),
+        (2.5, 1.0, Verdict.HOLD),
+        (2.5, 3.0, Verdict.PROMOTE),
+        (3.0, 2.5, Verdict.HOLD),
+        (2.5, None, Verdict.HOLD),
+    ],
+)
+def test_calibration_may_be_as_bad_as_the_live_bundles_and_no_worse(challenger, champion, outcome) -> None:
+    live = None if champion is None else scored(champion)
+    found = check("click ece", check_heads([CLICK], scored(challenger), live, GateConfig(), 0))
+    assert found.outcome is outcome, found.detail
+
+
+@pytest.mark.parametrize("champion", [True, False])
+def test_a_day_with_one_kind_of_label_is_reported_and_not_judged(champion) -> None:
+    rows = scored(1.0, np.zeros(ROWS))
+    (found,) = check_heads([CLICK], rows, rows if champion else None, GateConfig(), 0)
+    assert found.outcome is Verdict.PROMOTE
+    assert found.detail == f"all {ROWS} labels are 0, an AUC needs both kinds: reported, not judged"
+
+
+def test_a_head_with_few_rows_is_reported_and_not_judged() -> None:
+    (found,) = check_heads([CLICK], scored(1.0)[:100], None, GateConfig(), 0)
+    assert found.outcome is Verdict.PROMOTE
+    assert "100 labelled rows, 500 are needed" in found.detail
