@@ -76,7 +76,7 @@ def forest_plot(effects: Mapping[str, PairedEffect]) -> Markup:
         shapes.append(
             f'<line class="{kind}" x1="{x(tick):.1f}" y1="{_TOP}" x2="{x(tick):.1f}" y2="{bottom:.1f}"/>'
         )
-        shapes.append(_text(x(tick), bottom + 16, f"{100 * tick:+.2g} %" if tick else "0", "middle"))
+        shapes.append(_text(x(tick), bottom + 16, f"{100 * tick:+.3g} %" if tick else "0", "middle"))
     for row, (name, gain) in enumerate(gains.items()):
         y = _TOP + _ROW * (row + 0.5)
         shapes.append(_text(left - 12, y + 4, name, "end"))

@@ -88,9 +88,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
-def signed(value: float | None, digits: int = 4) -> str:
-    """Print a difference with its sign."""
-    return "–" if value is None else f"{value:+.{digits}f}"
+def signed(value: float | None) -> str:
+    """Print a difference with its sign; a small one with more digits."""
+    return "–" if value is None else f"{value:+.{_digits(value)}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -102,12 +102,17 @@ def interval(effect: PairedEffect) -> str:
     """Print a difference's interval."""
     if effect.ci_low is None or effect.ci_high is None:
         return "no interval"
-    return f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]"
+    digits = _digits(effect.ci_low, effect.ci_high)
+    return f"[{effect.ci_low:+.{digits}f}, {effect.ci_high:+.{digits}f}]"
 
 
 def said(verdict: str) -> str:
     """Print a verdict: systems are capital letters."""
     return verdict.replace("a better", "A better").replace("b better", "B better")
+
+
+def _digits(*values: float) -> int:
+    return 4 if max(map(abs, values)) >= 0.001 or not any(values) else 6
 
 
 def _write(path: Path, text: str) -> Path:

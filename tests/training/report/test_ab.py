@@ -7,6 +7,7 @@ import shutil
 from datetime import date
 
 import numpy as np
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ from recsys.errors import DataError
 from recsys.metrics.inference import paired_bootstrap
 from training.evaluate import score_rows
 from training.predict import BundlePredictor
+from training.report import ab
 from training.report.ab import Side, compare, shared_tasks
 from training.report.ab_report import ABReport, primary_comparisons
 from training.report.decision import decide
@@ -332,3 +334,24 @@ def test_days_without_a_single_label_are_an_error(shop_chain, window, bundle):
     too_early = period_end(shop_chain[0].day, "UTC")
     with pytest.raises(DataError, match="windows"):
         _compare(shop_chain, window, too_early, BundlePredictor(bundle), BundlePredictor(bundle))
+
+
+def test_a_head_of_one_class_is_reported_without_a_verdict(better, config):
+    """A day without a purchase: AUC is not defined, log loss is."""
+    rng = np.random.default_rng(0)
+    rows = pl.DataFrame(
+        {
+            "user_id": [f"u{i % 10}" for i in range(200)],
+            "date": [date(2026, 1, 30)] * 200,
+            "weight": np.ones(200),
+            "label_click": np.zeros(200),
+            "prediction_click": rng.random(200),
+            "b_prediction_click": rng.random(200),
+        }
+    )
+    head = ab._head(config.tasks[0], rows, 100, 0.99, 0)
+    by_metric = {effect.metric: effect for effect in head.effects}
+    assert (by_metric["auc"].a, by_metric["auc"].verdict) == (None, "no evidence")
+    assert by_metric["log_loss"].diff is not None
+    page = render(better.model_copy(update={"heads": {"click": head}}), "report.html.j2")
+    assert "not defined" in page
