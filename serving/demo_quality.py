@@ -23,6 +23,7 @@ from recsys.simulator.shop import Shop
 
 CLICK, PURCHASE, RATING = "click", "purchase", "rating"
 """The demo's tasks: the simulated shop knows the truth of these three."""
+_POPULAR_DAYS = 7
 
 
 class BinaryQuality(BaseModel):
@@ -84,12 +85,17 @@ class ScoredDay:
     """What `recsys evaluate --json` writes."""
 
 
-def day_quality(shop: Shop, log: InteractionLog, config: RunConfig, scored: ScoredDay) -> DayQuality:
-    """Read what was evaluated, and score the same rows with the oracles."""
+def oracles_of_day(
+    shop: Shop, log: InteractionLog, config: RunConfig, day: date, until: date
+) -> OracleReport:
+    """Score a day with the oracles: labels as known at the end of `until`, users from days before."""
+    rows = labelled_day(log, config, day, until)
+    return oracle_report(shop, labelled(log, shop.dials.first_day, day - timedelta(days=1)), rows)
+
+
+def day_quality(scored: ScoredDay, oracles: OracleReport) -> DayQuality:
+    """Put what was evaluated beside the oracles."""
     report = json.loads(scored.report.read_text(encoding="utf-8"))
-    rows = labelled_day(log, config, scored.day, scored.until)
-    history = labelled(log, shop.dials.first_day, scored.day - timedelta(days=1))
-    oracles = oracle_report(shop, history, rows)
     return DayQuality(
         date=str(scored.day),
         bundle=scored.bundle,
@@ -103,6 +109,22 @@ def day_quality(shop: Shop, log: InteractionLog, config: RunConfig, scored: Scor
             popularity_recall_at_50=_figure(report, "baselines", "popular", "ranking", "recall_at_50"),
         ),
     )
+
+
+def popular_click_rate(shop: Shop, log: InteractionLog, served: pl.DataFrame) -> float:
+    """Give the true click chance of the most clicked items, shown in the places of served impressions.
+
+    Args: served: impressions; the clicks of the week before are counted.
+    """
+    day = served["shown_at"].dt.date()[0]
+    days = [day - timedelta(days=n) for n in range(1, _POPULAR_DAYS + 1)]
+    clicks = pl.concat([log.read("feedback", one) for one in days], how="diagonal_relaxed")
+    there = shop.item_ids(shop.items.available(shop.dials.day_number(day)))
+    counts = clicks.filter(pl.col("kind") == CLICK, pl.col("item_id").is_in(there))["item_id"].value_counts()
+    popular = counts.sort("count", "item_id", descending=True)["item_id"]
+    place = (served["position"] - 1).clip(0, popular.len() - 1)
+    instead = shop.true_predictions(served.with_columns(item_id=popular.gather(place)))
+    return float(instead["p_click"].mean())  # type: ignore[arg-type]
 
 
 def labelled_day(log: InteractionLog, config: RunConfig, day: date, until: date) -> pl.DataFrame:

@@ -8,25 +8,35 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from recsys.simulator.dials import IntArray
+from recsys.simulator.behaviour import CLICK_KIND
 from recsys.simulator.shop import Shop
 from recsys.simulator.world import DEVICES
-from serving.client_values import Answer, CallError, Feedback, FeedbackReport, ServerStatus
+from serving.client_values import Answer, CallError, Feedback, FeedbackReport
+from serving.demo_pace import Ask
+from serving.demo_tally import AnsweredBy, Story, Tally
 
 OTHER_DEVICE = 0.2
 _BATCH = 100
 _NAP_S = 0.05
 _STORIES = 8
 _STORY_AFTER = timedelta(minutes=1)
-_SYNCS = 5
-_KEPT_ERRORS = 5
 _Reply = TypeVar("_Reply")
+
+
+class Clock(Protocol):
+    """Tells the server's simulated instant."""
+
+    def now(self) -> datetime:
+        """Give the simulated instant."""
+
+    def seconds_until(self, instant: datetime) -> float:
+        """Give the real seconds until a simulated instant; negative when it has passed."""
 
 
 class Asks(Protocol):
@@ -37,38 +47,6 @@ class Asks(Protocol):
 
     def record_feedback(self, events: Sequence[Feedback]) -> FeedbackReport:
         """Record what users did."""
-
-
-class ServerTime:
-    """The server's simulated instant, never ahead of it: an action "before" its list was shown is refused.
-
-    Args: status: asks the server; the quickest of a few replies is taken; rate: simulated seconds a second.
-    """
-
-    def __init__(self, status: Callable[[], ServerStatus], rate: float) -> None:
-        self._rate = rate
-        quickest = float("inf")
-        for _ in range(_SYNCS):
-            sent = time.monotonic()
-            now = status().now
-            received = time.monotonic()
-            if received - sent < quickest:
-                quickest, self._at, self._now = received - sent, received, now
-
-    def now(self) -> datetime:
-        """Give the simulated instant."""
-        return self._now + timedelta(seconds=(time.monotonic() - self._at) * self._rate)
-
-    def seconds_until(self, instant: datetime) -> float:
-        """Give the real seconds until a simulated instant; negative when it has passed."""
-        return (instant - self.now()).total_seconds() / self._rate
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A user asks for a list."""
-
-    user: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,78 +64,6 @@ class AskAgain:
     story: "Story"
 
 
-@dataclass(slots=True, kw_only=True)
-class Story:
-    """One user's list without exploration before a click and a minute after it."""
-
-    user_id: str
-    clicked: str
-    before: Answer
-    after: Answer | None = None
-
-    @property
-    def num_named(self) -> int:
-        """Count the items that are there, says the server, because of the click."""
-        items = self.after.items if self.after else ()
-        return sum(any(self.clicked in reason for reason in item.reasons) for item in items)
-
-    @property
-    def num_moved(self) -> int:
-        """Count the places that another item holds now."""
-        before = [item.item_id for item in self.before.items]
-        after = [item.item_id for item in self.after.items] if self.after else before
-        return sum(a != b for a, b in zip(before, after, strict=False))
-
-
-@dataclass(slots=True, kw_only=True)
-class Tally:
-    """What happened to the calls."""
-
-    calls: dict[str, int] = field(default_factory=dict)
-    failed_calls: int = 0
-    errors: list[str] = field(default_factory=list)
-    latency_ms: list[float] = field(default_factory=list)
-    """Of each answered Recommend, as its caller measured it."""
-    versions: list[tuple[str, int]] = field(default_factory=list)
-    """Bundle version and number of answers in a row, in order."""
-    shown: int = 0
-    degraded: int = 0
-    recorded: dict[str, int] = field(default_factory=dict)
-    rejected: int = 0
-
-    def add_version(self, version: str) -> None:
-        """Note which bundle answered."""
-        if self.versions and self.versions[-1][0] == version:
-            self.versions[-1] = (version, self.versions[-1][1] + 1)
-        else:
-            self.versions.append((version, 1))
-
-    def fail(self, error: CallError) -> None:
-        """Note a call that got no answer."""
-        self.failed_calls += 1
-        if len(self.errors) < _KEPT_ERRORS:
-            self.errors.append(str(error))
-
-    @property
-    def num_calls(self) -> int:
-        """Count all calls."""
-        return sum(self.calls.values())
-
-
-def evening(
-    start: datetime, end: datetime, users: IntArray, rng: np.random.Generator
-) -> list[tuple[datetime, Ask]]:
-    """Spread one request of each user [N] over the time from start to end, uniformly at random, in order."""
-    at_s = np.sort(rng.random(len(users))) * (end - start).total_seconds()
-    return [(start + timedelta(seconds=s), Ask(int(u))) for s, u in zip(at_s, users, strict=True)]
-
-
-def best_story(stories: Sequence[Story]) -> Story | None:
-    """Choose the story in which most is explained by the click, then most has moved; None without any."""
-    told = [story for story in stories if story.after is not None]
-    return max(told, key=lambda story: (story.num_named, story.num_moved), default=None)
-
-
 class SimulatedUsers:
     """Plays users in a thread of its own until told to stop.
 
@@ -168,14 +74,13 @@ class SimulatedUsers:
         self,
         shop: Shop,
         client: Asks,
-        clock: ServerTime,
+        clock: Clock,
         planned: Sequence[tuple[datetime, Ask]],
         gap: timedelta,
         rng: np.random.Generator,
     ) -> None:
         self.tally = Tally()
         self.stories: list[Story] = []
-        self.num_asked = 0
         self.last_user = ""
         self._shop, self._client, self._clock, self._rng = shop, client, clock, rng
         self._gap = gap
@@ -242,14 +147,10 @@ class SimulatedUsers:
         if answer is None:
             return
         self.tally.latency_ms.append(1000 * (time.perf_counter() - began))
-        self.tally.add_version(answer.bundle_version)
-        self.tally.degraded += bool(answer.degradation)
-        self.tally.shown += len(answer.items)
-        self.num_asked += 1
         self.last_user = user_id
-        self._react(user_id, device, answer)
+        self._react(user_id, device, answer, self.tally.add(answer))
 
-    def _react(self, user_id: str, device: str, answer: Answer) -> None:
+    def _react(self, user_id: str, device: str, answer: Answer, run: AnsweredBy) -> None:
         if not answer.items:
             return
         by_position = {item.position: item for item in answer.items}
@@ -261,6 +162,7 @@ class SimulatedUsers:
             self._rng,
             device=device,
         )
+        run.clicks += sum(action.kind == CLICK_KIND for action in actions)
         for action in actions:
             item = by_position[action.position]
             feedback = Feedback(
@@ -287,7 +189,7 @@ class SimulatedUsers:
                 self.tally.recorded[kind] = self.tally.recorded.get(kind, 0) + 1
 
     def _begin_story(self, act: Act) -> None:
-        if len(self.stories) >= _STORIES or act.feedback.kind != "click":
+        if len(self.stories) >= _STORIES or act.feedback.kind != CLICK_KIND:
             return
         before = self._greedy(act.feedback.user_id)
         if before is not None:

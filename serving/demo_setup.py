@@ -1,0 +1,157 @@
+"""Where a demo writes, what it was told, and what its steps have in common."""
+
+import fcntl
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from rich.console import Console
+
+from recsys.config import load_config
+from recsys.errors import ConfigError
+from recsys.log import InteractionLog
+from recsys.simulator.dials import ShopDials
+from serving.demo_children import Children
+
+OUT: Final = Console()
+BARS: Final = Console(stderr=True)
+EVENING: Final = timedelta(hours=6)
+NUM_STEPS: Final = 6
+MARKER: Final = ".recsys-demo"
+_MADE = ("log", "runs", "evaluate", "report", "shop.toml", "server.log", "ports.json", "summary.json")
+# The demo's clock runs fast: a file of the journal every five simulated minutes would be one a second.
+# A small shop's evening has some hundred purchases: a margin of 1 % could hardly ever be shown.
+_SETTINGS = """
+[serving]
+rotate = "1h"
+
+[gate]
+margin = 0.03
+"""
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True, kw_only=True)
+class Demo:
+    """Where a demo writes and what it was told."""
+
+    out: Path
+    seed: int
+    dials: ShopDials
+    requests: int
+    evening_s: float
+    children: Children
+    began: float = field(default_factory=time.perf_counter)
+    step_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def log(self) -> InteractionLog:
+        """Give the interaction log."""
+        return InteractionLog(self.out / "log")
+
+    @property
+    def where(self) -> list[str]:
+        """Give the options that every command about this demo's log takes."""
+        return ["--log", str(self.out / "log"), "--runs", str(self.out / "runs")]
+
+    @property
+    def config_file(self) -> Path:
+        """Give the config that nights and server use."""
+        return self.out / "shop.toml"
+
+    @property
+    def rate(self) -> float:
+        """Give simulated seconds a second."""
+        return EVENING.total_seconds() / self.evening_s
+
+    @property
+    def served_day(self) -> date:
+        """Give the day whose evening is served: the one after the log's last."""
+        return self.dials.last_day + timedelta(days=1)
+
+    @property
+    def midnight(self) -> datetime:
+        """Give the instant at which the served day is over."""
+        return datetime.combine(self.served_day + timedelta(days=1), datetime.min.time(), UTC)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Announce a step and take its time."""
+        OUT.print(f"[bold]{len(self.step_seconds) + 1}/{NUM_STEPS}[/bold] {title}", highlight=False)
+        began = time.perf_counter()
+        yield
+        self.step_seconds[title] = round(time.perf_counter() - began, 1)
+
+
+class InBackground(Generic[_Result]):
+    """A result that is worked out while commands run; nobody waits for it when the demo is interrupted."""
+
+    def __init__(self, work: Callable[[], _Result]) -> None:
+        self._work = work
+        self._found: list[_Result] = []
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def result(self) -> _Result:
+        """Wait for it; raise what was raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._found[0]
+
+    def _run(self) -> None:
+        try:
+            self._found.append(self._work())
+        except BaseException as error:  # told by `result`
+            self._error = error
+
+
+def say(text: str) -> None:
+    """Print lines below the step's title."""
+    for line in text.strip().splitlines():
+        OUT.print(f"    {line.strip()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def config_text(config: Path | None) -> str:
+    """Read the config before anything is removed: it may lie in the folder of an earlier demo.
+
+    Raises: ConfigError when it is not valid.
+    """
+    if config is None:
+        return resources.files("recsys").joinpath("shop.toml").read_text(encoding="utf-8") + _SETTINGS
+    load_config(config)
+    return config.read_text(encoding="utf-8")
+
+
+@contextmanager
+def taken_folder(out: Path) -> Iterator[None]:
+    """Take a folder for this demo alone, emptied of what an earlier one left.
+
+    Raises: ConfigError when it holds anything else, or another demo is running in it.
+    """
+    marker = out / MARKER
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; choose a folder")
+    if out.is_dir() and any(out.iterdir()) and not marker.exists():
+        raise ConfigError(f"--out {out} is not empty, and not an earlier demo's; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    with marker.open("w", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another demo is running in {out}; wait, or choose another --out") from None
+        for name in _MADE:
+            path = out / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        yield
