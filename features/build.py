@@ -23,7 +23,7 @@ from recsys.schema import ATTRIBUTE_PREFIX
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, file_digest
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
 
@@ -80,6 +80,7 @@ def build_snapshots(
         "tasks": [t.model_dump(mode="json", exclude={"weight", "fusion_weight"}) for t in config.tasks],
         "timezone": config.timezone,
         "period": config.period,
+        "never_again": config.policy.exclude_seen_kinds,
     }
     for number, period in enumerate(todo, start=1):
         inputs = {
@@ -122,6 +123,7 @@ def _build(
         "tail": next_tail(events, features.history_length),
         "examples": tables["impressions"].hstack(bounds),
         "feedback": tables["feedback"],
+        "seen": _seen(previous, tables["feedback"], config.policy.exclude_seen_kinds),
         "new_items": _new_rows(previous, tables["items"], "items"),
     }
     for name, key in (("user", "user_id"), ("item", "item_id")):
@@ -178,6 +180,13 @@ def _known_keys(table: str, previous: DaySnapshot | None, frames: Sequence[pl.Da
     if frames:
         return frames[-1]
     return previous.table(names[table]) if previous else pl.DataFrame()
+
+
+def _seen(previous: DaySnapshot | None, feedback: pl.DataFrame, kinds: Sequence[str]) -> pl.DataFrame:
+    """Remember what each user has ever done of the kinds that the policy does not show again."""
+    today = feedback.filter(pl.col("kind").is_in(list(kinds))).select("user_id", "kind", "item_id")
+    stacked = today if previous is None else pl.concat([previous.table("seen"), today])
+    return stacked.unique(maintain_order=True).sort("user_id", "kind", "item_id")
 
 
 def _new_rows(previous: DaySnapshot | None, today: pl.DataFrame, table: str) -> pl.DataFrame:

@@ -26,7 +26,7 @@ class OnlineUser:
     known: bool
     """Whether the nightly base knows the user."""
     seen: dict[str, frozenset[str]]
-    """Feedback kind -> items in the visible history."""
+    """Feedback kind -> items: all ever for the kinds that are not shown again, else those of the history."""
     history: tuple[Event, ...]
     """Visible events, newest first."""
     degraded: tuple[str, ...] = ()
@@ -62,8 +62,9 @@ class OnlineFeatures:
         history = self._newest(tail, live, visible_until)
         encoded = self.encoder.encode_one("user", {**row, "user_id": user_id} if row else {})
         items, kinds, ages = self._encode_history(history, at_ms)
-        seen: dict[str, set[str]] = {}
-        for event in history:
+        seen = {k: set(ids) for k, ids in unpack_seen(stored.base).items()}
+        # What must not be shown again counts at once, however long ago or just now it was done.
+        for event in (*history, *stored.events):
             seen.setdefault(event.kind, set()).add(event.item_id)
         return OnlineUser(
             inputs=UserInputs(
@@ -123,16 +124,17 @@ def pack_users(snapshot: DaySnapshot, encoder: Encoder) -> Iterator[tuple[str, b
     columns += [c for c in encoder.number_columns("user") if c not in columns]
     present = [c for c in columns if c in users.columns]
     tails = _tails(snapshot.table("tail"))
+    seen = _seen(snapshot.table("seen"))
     for row in users.select("user_id", *present).iter_rows(named=True):
         user_id = row.pop("user_id")
-        yield user_id, _pack(row, tails.pop(user_id, []))
-    for user_id in sorted(tails):
-        yield user_id, _pack({}, tails[user_id])
+        yield user_id, _pack(row, tails.pop(user_id, []), seen.pop(user_id, {}))
+    for user_id in sorted({*tails, *seen}):
+        yield user_id, _pack({}, tails.get(user_id, []), seen.get(user_id, {}))
 
 
 def unpack_user(value: bytes) -> tuple[dict[str, object], tuple[Event, ...]]:
     """Read what `pack_users` wrote."""
-    row, tail = json.loads(value)
+    row, tail, *_ = json.loads(value)
     events = tuple(
         Event(feedback_id=f, user_id="", item_id=i, kind=k, value=v, received_at_ms=t)
         for t, f, i, k, v in tail
@@ -140,9 +142,26 @@ def unpack_user(value: bytes) -> tuple[dict[str, object], tuple[Event, ...]]:
     return row, events
 
 
-def _pack(row: Mapping[str, object], tail: Sequence[Sequence[object]]) -> bytes:
+def unpack_seen(value: bytes | None) -> dict[str, list[str]]:
+    """Read what a user has ever done of the kinds that are not shown again: kind -> item ids."""
+    seen: dict[str, list[str]] = {}
+    for kinds in json.loads(value)[2:] if value is not None else ():
+        seen |= kinds
+    return seen
+
+
+def _pack(
+    row: Mapping[str, object], tail: Sequence[Sequence[object]], seen: Mapping[str, Sequence[str]]
+) -> bytes:
     values = {k: v for k, v in row.items() if v is not None}
-    return json.dumps([values, tail], separators=(",", ":"), default=str).encode()
+    return json.dumps([values, tail, seen], separators=(",", ":"), default=str).encode()
+
+
+def _seen(rows: pl.DataFrame) -> dict[str, dict[str, list[str]]]:
+    grouped: dict[str, dict[str, list[str]]] = {}
+    for user, kind, item in rows.select("user_id", "kind", "item_id").iter_rows():
+        grouped.setdefault(user, {}).setdefault(kind, []).append(item)
+    return grouped
 
 
 def _tails(tail: pl.DataFrame) -> dict[str, list[list[object]]]:

@@ -57,7 +57,6 @@ class Batch:
     """Task -> float [B]; meaningless where not observed."""
     observed: dict[str, Tensor]
     """Task -> bool [B]."""
-    weight_B: Tensor
     negatives: Negatives | None = None
     """Present in training when retrieval is trained."""
 

@@ -119,7 +119,6 @@ class TrainingConfig(_Section):
     weight_decay: float = Field(default=1e-5, ge=0)
     seed: int = 0
     balancing: str = "fixed"
-    embedding_engine: Literal["local", "torchrec"] = "local"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
     threads: int = Field(default=1, ge=1)
@@ -190,7 +189,6 @@ class ServingConfig(_Section):
     rotate: DurationS = 300
     """Age at which a journal file is sealed."""
     candidate_log_share: float = Field(default=0.05, ge=0.0, le=1.0)
-    impression_counts: Literal["served", "viewed"] = "served"
 
 
 class StoreConfig(_Section):

@@ -4,6 +4,7 @@ manifest.json       counts, quarantine reasons, inputs (written last)
 users.parquet       nightly values per user as of the end of the day (raw numbers, not encoded)
 items.parquet       nightly values per item as of the end of the day
 tail.parquet        each user's last events as of the end of the day
+    seen.parquet        what each user has ever done of the kinds that are not shown again
 user_tile.parquet, item_tile.parquet, user_lifetime.parquet, item_lifetime.parquet   integers
 examples.parquet    the day's impressions with the slice of `events` each may see
 events.parquet      yesterday's tail and today's events, sorted by (user, received_at, feedback_id)

@@ -120,7 +120,7 @@ class Server:
         )
         nothing = self._engine(empty_model(config))
         self.recommender = Recommender(nothing, self.journal, options.clock, self.stats)
-        live_kinds = frozenset(config.features.history_kinds)
+        live_kinds = frozenset({*config.features.history_kinds, *config.policy.exclude_seen_kinds})
         self._feedback = FeedbackDesk(self.journal, self._store, options.clock, config.tasks, live_kinds)
         restore(
             options.log / FOLDER,

@@ -20,6 +20,9 @@ from recsys.batch import Batch, Negatives
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 
+LATE_PERIODS = 8
+"""Feedback and reversals received so many periods after an impression's own still count for its labels."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
@@ -72,7 +75,9 @@ def label_days(
     for i, snapshot in enumerate(snapshots):
         if snapshot.day not in wanted:
             continue
-        feedback = pl.concat([s.table("feedback") for s in snapshots[i:]], how="diagonal_relaxed")
+        # Feedback that comes later than this is too late to change a label that has long been learnt.
+        known = snapshots[i : i + 1 + LATE_PERIODS]
+        feedback = pl.concat([s.table("feedback") for s in known], how="diagonal_relaxed")
         labels, wrong = make_labels(snapshot.table("examples"), feedback, tasks, as_of)
         found[snapshot.day] = labels
         for task, count in wrong.items():
@@ -180,7 +185,6 @@ class Batcher:
             position_B=torch.from_numpy(shard.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(shard.labels[t][rows])) for t in self.settings.tasks},
             observed={t: torch.from_numpy(~np.isnan(shard.labels[t][rows])) for t in self.settings.tasks},
-            weight_B=torch.from_numpy(shard.weight[rows]),
             negatives=None
             if negative is None or drawn is None or popularity is None
             else self._negatives(shard, rows, drawn, negative, index, popularity),

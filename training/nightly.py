@@ -16,15 +16,17 @@ import polars as pl
 
 from features.build import build_snapshots, period_end
 from features.sources.journal import ingest_journal
-from features.store import FeatureStore, open_store
+from features.store import STORES, FeatureStore, open_store
 from recsys.bundle import Bundle, load_bundle
 from recsys.bundle import read_manifest as read_bundle_manifest
 from recsys.config import RunConfig
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
+from recsys.model.trunks import TRUNKS
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, read_manifest, write_json
+from training.balancing import BALANCERS
 from training.data import label_days
 from training.evaluate import evaluate, score_rows
 from training.evaluate_report import EvalReport
@@ -98,6 +100,7 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
     Raises: DataError, BundleError, StoreError or RegistryError; nothing is published then.
     """
     began = time.perf_counter()
+    check_names(night.config)
     registry = night.registry
     with registry.locked("nightly", wait=False):
         ingest_journal(night.log, night.config.timezone)
@@ -122,6 +125,20 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
         decision=decision,
         seconds=time.perf_counter() - began,
     )
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuse unknown names of trunk, balancer and store before hours of work.
+
+    Raises: ConfigError listing the known names.
+    """
+    for where, name, known in (
+        ("[model.trunk] name", config.model.trunk.name, TRUNKS),
+        ("[training] balancing", config.training.balancing, BALANCERS),
+        ("[store] url", config.store.url.split(":", 1)[0], STORES),
+    ):
+        if name not in known:
+            raise ConfigError(f"{where} = {name!r} is unknown; known: {', '.join(sorted(known))}")
 
 
 def _snapshots(night: Night) -> list[DaySnapshot]:

@@ -102,7 +102,6 @@ class Scorer:
             position_B=torch.zeros(1, dtype=torch.int64),
             labels={},
             observed={},
-            weight_B=none,
         )
         return batch, rows
 

@@ -32,7 +32,6 @@ def _batch(labels, observed):
         position_B=torch.zeros(labels.numel()),
         labels={"t": labels},
         observed={"t": observed},
-        weight_B=empty,
     )
 
 

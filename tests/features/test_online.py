@@ -3,10 +3,11 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 
 from features.encode import Encoder
-from features.online import STORE_UNAVAILABLE, OnlineFeatures
+from features.online import STORE_UNAVAILABLE, OnlineFeatures, pack_users, unpack_seen
 from features.store import Event, StoredUser
 from recsys.bundle import load_bundle
 from recsys.errors import StoreError
@@ -109,3 +110,15 @@ def test_the_context_may_miss_anything(sealed):
     extra = online.context({"device": "phone", "unknown": 5.0}, NOON).ids
     assert (known == extra).all()
     assert (known != missing).sum() == 1
+
+
+def test_a_purchase_is_remembered_longer_than_any_history(shop_log, shop_chain, config, sealed):
+    day = shop_chain[4].day
+    feedback = pl.concat([shop_log.read("feedback", d) for d in shop_log.days("feedback") if d <= day])
+    bought = feedback.filter(pl.col("kind") == "purchase")
+    wanted = dict(bought.group_by("user_id").agg(pl.col("item_id").unique()).iter_rows())
+    bundle = load_bundle(sealed)
+    packed = dict(pack_users(shop_chain[4], Encoder.from_config(bundle.config, bundle.encoder)))
+    found = {user: set(unpack_seen(value).get("purchase", ())) for user, value in packed.items()}
+    assert {user: items for user, items in found.items() if items} == {u: set(i) for u, i in wanted.items()}
+    assert max(len(items) for items in wanted.values()) > 1

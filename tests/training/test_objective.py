@@ -53,7 +53,6 @@ def _loss(labels, users, items, drawn, share=None, uniform=0.5, observed=None):
         observed={
             "click": torch.ones(count, dtype=torch.bool) if observed is None else torch.tensor(observed)
         },
-        weight_B=empty,
         negatives=negatives,
     )
     user, item = SimpleNamespace(embedding_BD=_unit(count, 0)), SimpleNamespace(embedding_BD=_unit(count, 1))
