@@ -64,7 +64,7 @@ def demo_command(
     days: Annotated[int, typer.Option(hidden=True, min=NUM_NIGHTS + 3)] = _DIALS.days,
     requests: Annotated[int, typer.Option(hidden=True, min=1)] = 1_500,
     evening_s: Annotated[float, typer.Option(hidden=True, min=1.0)] = 45.0,
-) -> int:
+) -> None:
     """Run the whole loop on the simulated shop and report what was learnt."""
     text = config_text(config)
     with taken_folder(out), Children() as children, on_sigterm(_leave):
@@ -80,9 +80,8 @@ def demo_command(
         try:
             _run(demo, load_config(demo.config_file))
         except KeyboardInterrupt:
-            print("recsys demo: interrupted; what it started is being stopped", file=sys.stderr, flush=True)
-            return 130
-    return 0
+            print("recsys demo: stopping what it started", file=sys.stderr, flush=True)
+            raise
 
 
 def _run(demo: Demo, config: RunConfig) -> None:
@@ -118,8 +117,10 @@ def _run(demo: Demo, config: RunConfig) -> None:
         seconds=round(time.perf_counter() - demo.began, 1),
     )
     write_json(demo.out / "summary.json", summary.model_dump(mode="json"))
-    commands = next_commands(command_prefix(), demo.out, nights, users.last_user)
-    print_summary(OUT, summary, best_story(users.stories), demo.out, commands)
+    story = best_story(users.stories)
+    user_id = story.user_id if story else users.last_user
+    commands = next_commands(command_prefix(), demo.out, nights, user_id)
+    print_summary(OUT, summary, story, demo.out, commands)
 
 
 def _simulate(demo: Demo) -> None:

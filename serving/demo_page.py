@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,8 @@ from serving.demo_quality import CLICK, PURCHASE, RATING, BinaryQuality, share_o
 from serving.demo_summary import DemoSummary, NightLine, Served
 from serving.demo_tally import Story
 
-_STORY_ITEMS = 4
+_STORY_ITEMS = 3
+_TARGET = "127.0.0.1:50051"
 
 
 def print_summary(
@@ -46,19 +48,20 @@ def story_lines(story: Story) -> list[str]:
 
 
 def next_commands(prefix: str, out: Path, nights: Sequence[NightLine], user_id: str) -> list[str]:
-    """Give commands that work as printed from the folder the demo ran in."""
-    config, log, runs = (shlex.quote(str(out / name)) for name in ("shop.toml", "log", "runs"))
+    """Give commands that work as printed, in this order, from the folder the demo ran in."""
+    config, log, runs, report = (
+        shlex.quote(str(out / name)) for name in ("shop.toml", "log", "runs", "report")
+    )
     *_, before, last, served = nights
-    evening = f"{served.date}T23:00:00Z"
-    found = [
+    next_evening = f"{served.date + timedelta(days=1)}T18:00:00Z"
+    return [
+        f"{prefix} serve --config {config} --log {log} --runs {runs} --listen {_TARGET} "
+        f"--clock-start {next_evening} &",
         f"{prefix} bundle list --runs {runs}",
         f"{prefix} report ab --log {log} --runs {runs} --a {before.judged} --b {last.judged} "
-        f"--from {last.date} --to {last.date} --out {shlex.quote(str(out / 'report'))}",
-        f"{prefix} serve --config {config} --log {log} --runs {runs} --listen 127.0.0.1:50051 "
-        f"--clock-start {evening} &",
-        f"{prefix} recommend --target 127.0.0.1:50051 --user {user_id} -k 10",
+        f"--from {last.date} --to {last.date} --out {report}",
+        f"{prefix} recommend --target {_TARGET} --user {user_id} -k 10",
     ]
-    return found
 
 
 def _quality_table(summary: DemoSummary) -> Table:
@@ -119,7 +122,7 @@ def _swap_line(summary: DemoSummary) -> str:
     by = " -> ".join(f"{one.bundle or 'popular list'} ({one.lists:,})" for one in summary.answers)
     if swap.version is None:
         return f"No swap: the night ended {night.verdict} ({'; '.join(night.reasons)}). Lists by {by}"
-    how = f"followed within {swap.seconds:.1f} s" if swap.followed else "did not follow in time"
+    how = f"followed within {max(swap.seconds, 0.1):.1f} s" if swap.followed else "did not follow in time"
     return f"Swap under traffic: the server {how}; lists by {by}"
 
 

@@ -465,9 +465,9 @@ def test_a_night_that_held_is_said_with_its_reasons() -> None:
 def test_the_next_commands_survive_a_space_in_the_path() -> None:
     nights = [a_night(at=f"2026-01-{n}") for n in (28, 29, 30, 31)]
     commands = next_commands("recsys", Path("my runs/demo"), nights, "u000001")
-    assert commands[0] == "recsys bundle list --runs 'my runs/demo/runs'"
-    assert "--a 2026-01-29-j --b 2026-01-30-j --from 2026-01-30 --to 2026-01-30" in commands[1]
-    assert commands[2].endswith("&")
+    assert commands[1] == "recsys bundle list --runs 'my runs/demo/runs'"
+    assert "--a 2026-01-29-j --b 2026-01-30-j --from 2026-01-30 --to 2026-01-30" in commands[2]
+    assert commands[0].endswith("--clock-start 2026-02-01T18:00:00Z &")
     assert "--user u000001" in commands[3]
 
 
