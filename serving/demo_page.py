@@ -11,9 +11,8 @@ from rich.table import Table
 from serving.client_values import Answer
 from serving.demo_quality import CLICK, PURCHASE, RATING, BinaryQuality, share_of_way
 from serving.demo_summary import DemoSummary, NightLine, Served
-from serving.demo_tally import Story
+from serving.demo_tally import TOP, Story
 
-_STORY_ITEMS = 3
 _TARGET = "127.0.0.1:50051"
 
 
@@ -42,7 +41,7 @@ def story_lines(story: Story) -> list[str]:
     ]
     if story.after is not None:
         lines.append(f"  after:  {_top(story.after)}")
-        why = f"; {story.num_named} are there as similar to what was clicked" if story.num_named else ""
+        why = f"; the click is the reason given for {story.num_named}" if story.num_named else ""
         lines.append(f"  {story.num_moved} of {len(story.after.items)} places hold another item{why}")
     return lines
 
@@ -127,7 +126,7 @@ def _swap_line(summary: DemoSummary) -> str:
 
 
 def _top(answer: Answer) -> str:
-    return ", ".join(item.title or item.item_id for item in answer.items[:_STORY_ITEMS])
+    return ", ".join(item.title or item.item_id for item in answer.items[:TOP])
 
 
 def _figure(value: float | None) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from serving.client_values import Answer, CallError
 
+TOP = 3
+"""So many first places of a list are told in a story."""
 _KEPT_ERRORS = 5
 
 
@@ -84,12 +86,24 @@ class Story:
     @property
     def num_moved(self) -> int:
         """Count the places that another item holds now."""
-        before = [item.item_id for item in self.before.items]
-        after = [item.item_id for item in self.after.items] if self.after else before
+        return self._moved(len(self.before.items))
+
+    @property
+    def num_moved_at_top(self) -> int:
+        """Count those among the first places."""
+        return self._moved(TOP)
+
+    def _moved(self, places: int) -> int:
+        before = [item.item_id for item in self.before.items[:places]]
+        after = [item.item_id for item in self.after.items[:places]] if self.after else before
         return sum(a != b for a, b in zip(before, after, strict=False))
 
 
 def best_story(stories: Sequence[Story]) -> Story | None:
-    """Choose the story in which most is explained by the click, then most has moved; None without any."""
+    """Choose a story in which something is explained by the click and much has moved; None without any."""
     told = [story for story in stories if story.after is not None]
-    return max(told, key=lambda story: (story.num_named, story.num_moved), default=None)
+    return max(told, key=_interest, default=None)
+
+
+def _interest(story: Story) -> tuple[bool, int, int, int]:
+    return story.num_named > 0, story.num_moved_at_top, story.num_named, story.num_moved
