@@ -7,8 +7,9 @@ RecsysError
 ├── RegistryError   a version cannot be activated, rolled back to, or locked
 ├── StoreError      the online feature store cannot be read or published
 ├── RequestError    a request over gRPC is malformed
-└── GateError       a night ended without a bundle that may go live
+└── JournalError    what was served cannot be written down: disk full, no permission
 
+Exit codes 10 and 11 are verdicts of a night (HOLD, HOLD_UNDERPOWERED), 12 is a client's failed call.
 Every message says what is wrong, where, the offending value, and the remedy.
 """
 
@@ -55,7 +56,7 @@ class RequestError(RecsysError):
     exit_code = 7
 
 
-class GateError(RecsysError):
-    """Raised when there is nothing that may be published."""
+class JournalError(RecsysError):
+    """Raised when the journal cannot be written: disk full, no permission, device gone."""
 
-    exit_code = 8
+    exit_code = 9

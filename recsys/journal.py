@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from recsys.errors import DataError, RecsysError
+from recsys.errors import DataError
 
 MAGIC = b"RECSYSJ1"
 SYNC = b"\xf5JR\n"
@@ -34,12 +34,6 @@ _HEADER = struct.Struct("<4sII")
 
 _Found = TypeVar("_Found")
 Value = str | int | float | bool | None | Sequence[str]
-
-
-class JournalError(RecsysError):
-    """Raised when the journal cannot be written: disk full, no permission, device gone."""
-
-    exit_code = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from recsys.errors import RecsysError
 class CallError(RecsysError):
     """Raised when a server refused a call or could not be reached in time."""
 
-    exit_code = 10
+    exit_code = 12
 
     def __init__(self, status: str, details: str, target: str) -> None:
         super().__init__(f"{target} answered {status}: {details}")

@@ -16,8 +16,7 @@ import structlog
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from recsys.errors import BundleError, RecsysError, RegistryError, RequestError, StoreError
-from recsys.journal import JournalError
+from recsys.errors import BundleError, JournalError, RecsysError, RegistryError, RequestError, StoreError
 from serving.request import ExpiredError, FieldError, OverloadedError, VersionError
 from serving.stats import Stats
 

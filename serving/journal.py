@@ -15,7 +15,8 @@ from typing import Protocol
 
 import structlog
 
-from recsys.journal import MAGIC, OPEN_SUFFIX, SEALED_SUFFIX, JournalError, Rows, encode, stem
+from recsys.errors import JournalError
+from recsys.journal import MAGIC, OPEN_SUFFIX, SEALED_SUFFIX, Rows, encode, stem
 
 SYNC_EVERY_S = 1.0
 MAX_BYTES = 64 * 1024 * 1024

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 
-from recsys.journal import JournalError
+from recsys.errors import JournalError
 from serving.clock import Clock
 from serving.engine import Engine
 from serving.journal import Journal

@@ -44,12 +44,12 @@ def test_recommend_prints_json(start, capsys) -> None:
 
 def test_a_refused_call_is_one_line(start, capsys) -> None:
     one = start()
-    assert run(["recommend", "--target", f"127.0.0.1:{one.server.port}", "--user", "u1", "-k", "10000"]) == 10
+    assert run(["recommend", "--target", f"127.0.0.1:{one.server.port}", "--user", "u1", "-k", "10000"]) == 12
     assert "INVALID_ARGUMENT: page_size: 10000 is out of range" in capsys.readouterr().err
 
 
 def test_no_server_is_one_line(capsys) -> None:
-    assert run(["recommend", "--target", "127.0.0.1:1", "--user", "u1", "--timeout", "0.5"]) == 10
+    assert run(["recommend", "--target", "127.0.0.1:1", "--user", "u1", "--timeout", "0.5"]) == 12
     error = capsys.readouterr().err
     assert error.startswith("recsys recommend: 127.0.0.1:1 answered ")
     assert len(error.splitlines()) == 1

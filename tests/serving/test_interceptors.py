@@ -9,7 +9,7 @@ from serving import client_values, request
 from serving.interceptors import STATUS, CountingPool, status_of
 
 # Errors that stop a command, and can never be raised while a call is answered.
-OFFLINE = {"RecsysError", "ConfigError", "DataError", "GateError", "CallError"}
+OFFLINE = {"RecsysError", "ConfigError", "DataError", "CallError"}
 
 
 def all_errors() -> list[type[RecsysError]]:

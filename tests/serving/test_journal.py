@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.journal import JournalError, Rows, read
+from recsys.errors import JournalError
+from recsys.journal import Rows, read
 from serving.journal import AppendFile, Journal, seal_abandoned
 
 ROW = Rows(table="feedback", same={"feedback_id": "f1", "kind": "click"})
