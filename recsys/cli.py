@@ -56,6 +56,9 @@ def run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
+    if len(argv) == 2 and argv[1] in ("-h", "--help") and any(n.startswith(f"{argv[0]} ") for n in COMMANDS):
+        print(_overview(argv[0]))
+        return 0
     name = next((n for n in (" ".join(argv[:2]), argv[0]) if n in COMMANDS), None)
     if name is None:
         print(f"recsys: unknown command {' '.join(argv[:2])!r}\n\n{_overview(argv[0])}", file=sys.stderr)

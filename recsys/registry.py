@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from recsys.bundle import read_manifest
+from recsys.bundle import read_manifest, verify_files
 from recsys.errors import RegistryError
 from recsys.stages import write_json
 
@@ -76,7 +76,8 @@ class Registry:
         Raises: RegistryError for an unknown version or when another one went live meanwhile; BundleError when
         the manifest does not verify.
         """
-        read_manifest(self.require(version))
+        path = self.require(version)
+        verify_files(path, read_manifest(path))
         with self.locked("activate"):
             live = self.current()
             if expect is not Any and live != expect:
@@ -98,7 +99,8 @@ class Registry:
             previous = self._previous(live)
             if previous is None:
                 raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
-            read_manifest(self.require(previous))
+            path = self.require(previous)
+            verify_files(path, read_manifest(path))
             self._append({"version": previous, "previous": live, "at": time.time(), "rollback": True})
             _replace_text(self.folder / "CURRENT", f"{previous}\n")
         return previous

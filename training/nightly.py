@@ -19,7 +19,7 @@ from features.sources.journal import ingest_journal
 from features.store import STORES, FeatureStore, open_store
 from recsys.bundle import Bundle, load_bundle
 from recsys.bundle import read_manifest as read_bundle_manifest
-from recsys.config import RunConfig
+from recsys.config import RunConfig, period_start
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
 from recsys.model.trunks import TRUNKS
@@ -142,6 +142,7 @@ def check_names(config: RunConfig) -> None:
 
 
 def _snapshots(night: Night) -> list[DaySnapshot]:
+    _require_impressions(night)
     with bar("features") as on_period:
         chain = build_snapshots(night.log, night.date, night.config, night.stages, on_period)
     last = chain[-1].manifest
@@ -154,6 +155,17 @@ def _snapshots(night: Night) -> list[DaySnapshot]:
             f"{night.log.root}; see {chain[-1].path / 'quarantine'}; write the day's log and run again"
         )
     return chain
+
+
+def _require_impressions(night: Night) -> None:
+    """Refuse a date that the log has nothing of before building anything: a wrong year must cost nothing."""
+    days = night.log.require_days("impressions")
+    start = period_start(night.date, night.config.period)
+    if not any(start <= day <= night.date for day in days):
+        raise DataError(
+            f"{night.date} has 0 usable impressions in {night.log.root}, which has {days[0]} to {days[-1]}; "
+            "choose one of its days, or write this day's log and run again"
+        )
 
 
 def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bundle | None) -> str:

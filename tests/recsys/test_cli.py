@@ -131,3 +131,8 @@ def test_a_commands_module_exists(target):
     assert spec is not None, f"{module} is named in COMMANDS"
     with open(spec.origin, encoding="utf-8") as stream:
         assert f"def {function}(" in stream.read()
+
+
+def test_a_group_has_a_help_page(capsys):
+    assert cli.run(["bundle", "--help"]) == 0
+    assert "bundle rollback" in capsys.readouterr().out

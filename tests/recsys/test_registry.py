@@ -91,6 +91,17 @@ def test_a_changed_manifest_never_goes_live(registry, versions):
     assert registry.current() == versions[0]
 
 
+def test_a_damaged_file_never_goes_live(registry, versions):
+    registry.activate(versions[0])
+    weights = registry.path(versions[1]) / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=r"weights\.safetensors differs"):
+        registry.activate(versions[1])
+    assert registry.current() == versions[0]
+
+
 def test_rollback_goes_back_one_and_twice_goes_back_two(registry, versions):
     for version in versions[:3]:
         registry.activate(version)
