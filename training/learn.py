@@ -73,18 +73,7 @@ def learn(
     encoder = Encoder.from_config(config, state)
     ranker, tables = build_model(config, state, previous)
     last = chain[chosen[-1]] if chosen else chain[-1]
-    batcher = Batcher(
-        encoder,
-        text_by_number(encoder, last.table("items")),
-        BatchSettings(
-            batch_size=config.training.batch_size,
-            history_length=config.features.history_length,
-            shuffle=True,
-            id_dropout=config.model.id_dropout,
-            num_uniform=config.retrieval.num_uniform,
-            tasks=tuple(t.name for t in config.tasks),
-        ),
-    )
+    batcher = _batcher(encoder, last.table("items"), config)
 
     def shard(i: int) -> Shard:
         made = encode_shard(
@@ -117,25 +106,9 @@ def learn(
 
     steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
     weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
-    log = fit(
-        ranker,
-        tables,
-        batches(),
-        build_balancer(config.training.balancing, weights),
-        config.tasks,
-        FitSettings(
-            learning_rate=config.training.learning_rate * (config.training.warm_scale if previous else 1.0),
-            constant=previous is not None,
-            weight_decay=config.training.weight_decay,
-            retrieval_task=retrieval.name if retrieval else None,
-            temperature=config.retrieval.temperature,
-            total_steps=steps,
-            warmup_steps=min(100, steps // 10),
-            bf16=config.training.precision == "bf16"
-            or (config.training.precision == "auto" and has_fast_bf16()),
-        ),
-        advance,
-    )
+    balancer = build_balancer(config.training.balancing, weights)
+    settings = _fit_settings(config, steps, warm=previous is not None)
+    log = fit(ranker, tables, batches(), balancer, config.tasks, settings, advance)
     return Learnt(ranker=ranker, tables=tables, state=state, log=log)
 
 
@@ -182,6 +155,33 @@ def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
 def inputs_json(inputs: Inputs) -> dict[str, object]:
     """Give the input sizes as JSON values for the manifest."""
     return {k: [list(t) for t in v] if isinstance(v, tuple) else v for k, v in asdict(inputs).items()}
+
+
+def _batcher(encoder: Encoder, items: pl.DataFrame, config: RunConfig) -> Batcher:
+    settings = BatchSettings(
+        batch_size=config.training.batch_size,
+        history_length=config.features.history_length,
+        shuffle=True,
+        id_dropout=config.model.id_dropout,
+        num_uniform=config.retrieval.num_uniform,
+        tasks=tuple(t.name for t in config.tasks),
+    )
+    return Batcher(encoder, text_by_number(encoder, items), settings)
+
+
+def _fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
+    training = config.training
+    retrieval = config.retrieval_task if config.retrieval.weight else None
+    return FitSettings(
+        learning_rate=training.learning_rate * (training.warm_scale if warm else 1.0),
+        constant=warm,
+        weight_decay=training.weight_decay,
+        retrieval_task=retrieval.name if retrieval else None,
+        temperature=config.retrieval.temperature,
+        total_steps=steps,
+        warmup_steps=min(100, steps // 10),
+        bf16=training.precision == "bf16" or (training.precision == "auto" and has_fast_bf16()),
+    )
 
 
 def _start_new_rows(tables: LocalTables, state: EncoderState, old: EncoderState) -> None:
