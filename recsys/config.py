@@ -103,7 +103,6 @@ class RetrievalConfig(_Section):
     """Candidates per request from the index."""
     popular_candidates: int = Field(default=50, ge=0)
     """Candidates per request from the popularity list."""
-    recall_target: float = Field(default=0.95, gt=0.0, le=1.0)
 
 
 class TrainingConfig(_Section):
