@@ -1,13 +1,22 @@
 """Tasks: one `[[task]]` entry each; labels, heads, losses, metrics and report rows all loop over them."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from recsys.errors import ConfigError
 
-HeadKind = Literal["binary", "regression"]
+HeadKind = Literal["binary", "regression", "ordinal"]
+LossName = Literal["bce", "focal", "mse", "huber", "mae", "likelihood"]
+LOSSES: Mapping[HeadKind, tuple[LossName, ...]] = {
+    "binary": ("bce", "focal"),
+    "regression": ("mse", "huber", "mae"),
+    "ordinal": ("likelihood",),
+}
+"""The losses of each head kind; the first is the default."""
+MAX_LEVELS = 100
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A window this short leaves at most the day's last two hours unlabelled: the day itself can be judged.
 SAME_DAY_WINDOW_S = 2 * 3600
@@ -49,7 +58,19 @@ class TaskSpec(BaseModel):
     """Weight of the task's loss; 0 keeps the head in reports without training the trunk on it."""
     low: float = 1.0
     high: float = 5.0
-    """Range of a regression value, in the feedback's own unit (stars)."""
+    """Range of a regression or ordinal value, in the feedback's own unit (stars)."""
+    step: float = Field(default=1.0, gt=0)
+    """Distance of two levels of an ordinal value: 0.5 where half stars can be given."""
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    """Layer widths of the task's own head; default: one layer of `[model] head_hidden`. `[]`: none."""
+    loss: LossName | None = None
+    """binary: bce (default), focal; regression: mse (default), huber, mae; ordinal: likelihood."""
+    learning_rate_scale: float = Field(default=1.0, gt=0)
+    """The head's parameters learn at this multiple of `[training] learning_rate`."""
+    transfer_from: str | None = None
+    """An earlier task whose head's hidden vector this head attends over beside its own (AITM)."""
+    debias: Literal["ips"] | None = None
+    """`ips`: weight the loss by 1 / estimated probability of being observed (space `observed` only)."""
     fusion_weight: float = 1.0
     """Weight of this task's prediction in the additive score (serving)."""
 
@@ -57,6 +78,21 @@ class TaskSpec(BaseModel):
     def is_binary(self) -> bool:
         """Tell whether the prediction is a probability."""
         return self.head == "binary"
+
+    @property
+    def loss_name(self) -> LossName:
+        """Name the loss, chosen or the kind's default."""
+        return self.loss or LOSSES[self.head][0]
+
+    @property
+    def num_levels(self) -> int:
+        """Count the levels low, low + step, …, high of an ordinal value."""
+        return round((self.high - self.low) / self.step) + 1
+
+    @property
+    def observation(self) -> str:
+        """Name the logit of being observed; no task can be called so."""
+        return f"{self.name}:observed"
 
     @property
     def label(self) -> str:
@@ -69,7 +105,7 @@ class TaskSpec(BaseModel):
 
 
 def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:
-    """Refuse duplicate names, unknown parents, and parents that are not binary or come later.
+    """Refuse duplicate names, options that do not fit the head kind, and wrong relations between tasks.
 
     Raises: ConfigError.
     """
@@ -77,20 +113,52 @@ def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:
     for task in tasks:
         if task.name in seen:
             raise ConfigError(f"[[task]] {task.name!r} is defined twice; give each task its own name")
-        if task.low >= task.high:
-            raise ConfigError(f"[[task]] {task.name!r}: low={task.low} is not below high={task.high}")
-        if task.parent is not None:
-            parent = seen.get(task.parent)
-            if parent is None:
-                raise ConfigError(
-                    f"[[task]] {task.name!r}: parent {task.parent!r} is not a task defined above it; "
-                    f"known so far: {', '.join(seen) or 'none'}"
-                )
-            if not (parent.is_binary and task.is_binary and parent.space == task.space == "impressions"):
-                raise ConfigError(
-                    f"[[task]] {task.name!r}: a child and its parent {parent.name!r} must both be binary "
-                    "tasks over all impressions"
-                )
+        _check_options(task)
+        _check_parent(task, seen)
+        if task.transfer_from is not None:
+            _earlier(task, "transfer_from", task.transfer_from, seen)
         seen[task.name] = task
     if not tasks:
         raise ConfigError("the config has no [[task]]; a recommender needs at least one head")
+
+
+def _check_options(task: TaskSpec) -> None:
+    """Refuse an empty range, a loss of another head kind, levels that do not divide, a useless `debias`."""
+    if task.low >= task.high:
+        raise ConfigError(f"[[task]] {task.name!r}: low={task.low} is not below high={task.high}")
+    if task.loss_name not in LOSSES[task.head]:
+        raise ConfigError(
+            f"[[task]] {task.name!r}: loss = {task.loss!r} is no loss of {task.head} heads; "
+            f"known: {', '.join(LOSSES[task.head])}"
+        )
+    steps = (task.high - task.low) / task.step
+    if task.head == "ordinal" and (abs(steps - round(steps)) > 1e-6 or not 1 <= round(steps) < MAX_LEVELS):
+        raise ConfigError(
+            f"[[task]] {task.name!r}: step={task.step} does not cut [{task.low}, {task.high}] into "
+            f"2 to {MAX_LEVELS} levels; low, low + step, … must end at high"
+        )
+    if task.debias is not None and task.space != "observed":
+        raise ConfigError(
+            f"[[task]] {task.name!r}: debias = {task.debias!r} needs space = 'observed'; with "
+            f"{task.space!r} no label is missing"
+        )
+
+
+def _check_parent(task: TaskSpec, seen: Mapping[str, TaskSpec]) -> None:
+    if task.parent is None:
+        return
+    parent = _earlier(task, "parent", task.parent, seen)
+    if not (parent.is_binary and task.is_binary and parent.space == task.space == "impressions"):
+        raise ConfigError(
+            f"[[task]] {task.name!r}: a child and its parent {parent.name!r} must both be binary "
+            "tasks over all impressions"
+        )
+
+
+def _earlier(task: TaskSpec, key: str, name: str, seen: Mapping[str, TaskSpec]) -> TaskSpec:
+    if name not in seen:
+        raise ConfigError(
+            f"[[task]] {task.name!r}: {key} {name!r} is not a task defined above it; "
+            f"known so far: {', '.join(seen) or 'none'}"
+        )
+    return seen[name]

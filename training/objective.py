@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recsys.batch import Batch
-from recsys.model.heads import HEAD_KINDS
+from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
 

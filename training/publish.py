@@ -16,7 +16,7 @@ from features.store import FeatureStore
 from recsys.bundle import Bundle, BundleParts, load_bundle, write_bundle
 from recsys.calibration import Calibrator, Identity, fit_affine, fit_isotonic, fit_platt
 from recsys.config import RunConfig
-from recsys.model.heads import HEAD_KINDS
+from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot

@@ -69,13 +69,14 @@ def fit(
     """
     ranker.train()
     parameters = list(ranker.parameters())
+    groups = [{"params": group, "scale": scale} for scale, group in ranker.parameter_groups().items()]
     dense = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+        groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     log, began = TrainLog(), time.perf_counter()
     for batch in ahead(batches):
         for group in dense.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(log.steps, settings)
+            group["lr"] = settings.learning_rate * group["scale"] * _schedule(log.steps, settings)
         rows = tables.lookup(batch.rows)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
             logits, user, item = ranker(batch, rows)

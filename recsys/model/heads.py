@@ -1,65 +1,86 @@
-"""Head kinds: what a task's output means, its loss, and how logits become predictions before calibration.
+"""One small network per task on its own hidden vector, and what flows between tasks.
 
 A child's logit is already the logit of the entire-space product p(child) = p(parent) · p(child | parent)
 (ESMM: Ma et al., SIGIR 2018), so losses, calibration and metrics see one marginal per task.
+
+Shape letters: B examples, H trunk output, W a head's last layer, V that of an earlier head, C thresholds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.layers import mlp
 from recsys.tasks import TaskSpec
 
 
-@dataclass(frozen=True, slots=True)
-class HeadFunctions:
-    """How one head kind is trained and read: logits, label [B] -> loss [B]; logits -> prediction."""
-
-    loss: Callable[[Tensor, Tensor, TaskSpec], Tensor]
-    predict: Callable[[Tensor, TaskSpec], Tensor]
-
-
-def _binary_loss(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    del task
-    return functional.binary_cross_entropy_with_logits(logits_B, label_B, reduction="none")
-
-
-def _regression_loss(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    # In units of a quarter of the range, so that weights mean the same for stars and for percentages.
-    return ((_regression_predict(logits_B, task) - label_B) / ((task.high - task.low) / 4)).square()
-
-
-def _regression_predict(logits_B: Tensor, task: TaskSpec) -> Tensor:
-    return (task.low + task.high) / 2 + logits_B * (task.high - task.low) / 4
-
-
-HEAD_KINDS: dict[str, HeadFunctions] = {
-    "binary": HeadFunctions(_binary_loss, lambda logits_B, _task: logits_B.sigmoid()),
-    "regression": HeadFunctions(_regression_loss, _regression_predict),
-}
-
-
 class Heads(nn.Module):
-    """One small network per task on its own hidden vector, and the parent products."""
+    """One network per task, the parent products, and the transfer from earlier tasks."""
 
     def __init__(self, tasks: Sequence[TaskSpec], num_in: int, hidden: int) -> None:
-        """Build the heads; parents stand before children in `tasks`."""
+        """Build the heads; `hidden` is the one layer of a task that sets none. Earlier tasks stand first."""
         super().__init__()
         self.specs = tuple(tasks)
+        layers = {t.name: (hidden,) if t.hidden is None else t.hidden for t in tasks}
+        width = {name: widths[-1] if widths else num_in for name, widths in layers.items()}
         self.heads = nn.ModuleDict(
-            {t.name: nn.Sequential(nn.Linear(num_in, hidden), nn.ReLU(), nn.Linear(hidden, 1)) for t in tasks}
+            {t.name: nn.Sequential(*mlp(num_in, layers[t.name]), nn.Linear(width[t.name], 1)) for t in tasks}
+        )
+        self.links = nn.ModuleDict({t.name: HEAD_KINDS[t.head].link(t) for t in tasks})
+        self.transfers = nn.ModuleDict(
+            {
+                t.name: Transfer(width[t.transfer_from], width[t.name])
+                for t in tasks
+                if t.transfer_from is not None
+            }
         )
 
     def forward(self, hidden: Mapping[str, Tensor], bias: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Map each task's h [B, H] (and additive bias [B]) to logits [B] of its marginal."""
+        """Map each task's h [B, H] and bias [B] to logits of its marginal: [B], or [B, C] if ordinal."""
         logits: dict[str, Tensor] = {}
+        last: dict[str, Tensor] = {}
         for task in self.specs:
-            own = self.heads[task.name](hidden[task.name]).squeeze(-1) + bias[task.name]
+            network = self.heads[task.name]
+            assert isinstance(network, nn.Sequential)
+            h: Tensor = network[:-1](hidden[task.name])
+            if task.transfer_from is not None:
+                h = self.transfers[task.name](h, last[task.transfer_from])
+            last[task.name] = h
+            own = self.links[task.name](network[-1](h).squeeze(-1) + bias[task.name])
             logits[task.name] = own if task.parent is None else product_logit(logits[task.parent], own)
         return logits
+
+    def own_parameters(self, task: str) -> list[nn.Parameter]:
+        """Give the parameters of one task's head."""
+        parts = (
+            self.heads[task],
+            self.links[task],
+            *([self.transfers[task]] if task in self.transfers else []),
+        )
+        return [p for part in parts for p in part.parameters()]
+
+
+class Transfer(nn.Module):
+    """Adaptive information transfer: weigh an earlier task's hidden vector against one's own, per example.
+
+    Source: Xi et al., KDD 2021 (AITM), equations 4 to 6. Their calibrator term, which only asks that a
+    later probability be below the earlier one, is what `parent` guarantees.
+    """
+
+    def __init__(self, num_from: int, width: int) -> None:
+        """Build the projection of the earlier vector and the attention's three maps."""
+        super().__init__()
+        self.inform = nn.Sequential(nn.Linear(num_from, width), nn.ReLU())
+        self.value, self.query, self.key = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, own_BW: Tensor, earlier_BV: Tensor) -> Tensor:
+        """Mix both [B, W] by softmax of their own query · key."""
+        pair_B2W = torch.stack([self.inform(earlier_BV), own_BW], dim=1)
+        score_B2 = (self.query(pair_B2W) * self.key(pair_B2W)).sum(dim=2) / own_BW.shape[1] ** 0.5
+        mixed_BW: Tensor = (score_B2.softmax(dim=1).unsqueeze(-1) * self.value(pair_B2W)).sum(dim=1)
+        return mixed_BW
 
 
 def product_logit(parent_B: Tensor, conditional_B: Tensor) -> Tensor:

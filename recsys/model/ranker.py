@@ -128,6 +128,14 @@ class Ranker(nn.Module):
         nn.init.zeros_(self.position.weight)
         self.use_position = config.position_bias
 
+    def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
+        """Group the parameters by their multiple of the learning rate: a head's own, 1 for all else."""
+        scale = {id(p): t.learning_rate_scale for t in self.specs for p in self.heads.own_parameters(t.name)}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            groups.setdefault(scale.get(id(parameter), 1.0), []).append(parameter)
+        return groups
+
     def forward(
         self, batch: Batch, rows: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], UserSide, ItemSide]:

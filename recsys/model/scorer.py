@@ -11,7 +11,7 @@ from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, ItemInputs, UserInputs
-from recsys.model.heads import HEAD_KINDS
+from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.ranker import Inputs, Ranker, UserSide
 from recsys.tasks import TaskSpec
 

@@ -1,19 +1,26 @@
-"""Every head kind: ignores what was not observed, is trained by what was, predicts in its own unit."""
+"""Every head kind and loss: ignores what was not observed, is trained by what was, predicts in its unit."""
 
 import pytest
 import torch
 
 from recsys.batch import Batch
-from recsys.model.heads import HEAD_KINDS, Heads
-from recsys.tasks import TaskSpec
+from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.heads import Heads
+from recsys.tasks import LOSSES, TaskSpec
 from training.objective import task_losses
 
 ROWS = 12
 
 
-@pytest.fixture(params=sorted(HEAD_KINDS))
+@pytest.fixture(params=[(kind, loss) for kind, f in HEAD_KINDS.items() for loss in f.losses], ids="-".join)
 def task(request) -> TaskSpec:
-    return TaskSpec(name="t", feedback="f", head=request.param, window="1h", low=1.0, high=5.0)
+    kind, loss = request.param
+    return TaskSpec(name="t", feedback="f", head=kind, loss=loss, window="1h", low=1.0, high=5.0)
+
+
+def _logits(task, scores):
+    """Make logits of scores as a fresh head does."""
+    return HEAD_KINDS[task.head].link(task)(scores)
 
 
 def _batch(labels, observed):
@@ -40,68 +47,74 @@ def _labels(task):
     return (drawn > 0.5).float() if task.is_binary else task.low + drawn * (task.high - task.low)
 
 
-def _loss(task, logits, labels, observed):
-    return task_losses({"t": logits}, _batch(labels, observed), [task])["t"]
+def _loss(task, scores, labels, observed):
+    return task_losses({"t": _logits(task, scores)}, _batch(labels, observed), [task])["t"]
 
 
 def test_unobserved_rows_change_neither_loss_nor_gradient(task):
     observed = torch.arange(ROWS) % 3 == 0
     results = []
     for junk in (0.0, 1e6, -1e6):
-        logits = torch.linspace(-2, 2, ROWS).requires_grad_()
+        scores = torch.linspace(-2, 2, ROWS).requires_grad_()
         labels = torch.where(observed, _labels(task), junk)
-        loss = _loss(task, logits, labels, observed)
+        loss = _loss(task, scores, labels, observed)
         loss.backward()
-        results.append((loss.item(), logits.grad.clone()))
-        assert (logits.grad[~observed] == 0).all()
-        assert (logits.grad[observed] != 0).all()
+        results.append((loss.item(), scores.grad.clone()))
+        assert (scores.grad[~observed] == 0).all()
+        assert (scores.grad[observed] != 0).all()
     for loss, gradient in results[1:]:
         assert loss == results[0][0]
         assert torch.equal(gradient, results[0][1])
 
 
 def test_the_mean_is_over_observed_rows(task):
-    logits, labels = torch.linspace(-2, 2, ROWS), _labels(task)
+    scores, labels = torch.linspace(-2, 2, ROWS), _labels(task)
     few = torch.arange(ROWS) < 4
-    alone = HEAD_KINDS[task.head].loss(logits[:4], labels[:4], task).mean()
-    torch.testing.assert_close(_loss(task, logits, labels, few), alone)
+    alone = HEAD_KINDS[task.head].loss(_logits(task, scores[:4]), labels[:4], task).mean()
+    torch.testing.assert_close(_loss(task, scores, labels, few), alone)
 
 
 def test_a_batch_without_any_observation_gives_zero_and_no_gradient(task):
-    logits = torch.ones(ROWS, requires_grad=True)
-    loss = _loss(task, logits, torch.zeros(ROWS), torch.zeros(ROWS, dtype=torch.bool))
+    scores = torch.ones(ROWS, requires_grad=True)
+    loss = _loss(task, scores, torch.zeros(ROWS), torch.zeros(ROWS, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
-    assert not logits.grad.any()
+    assert not scores.grad.any()
 
 
-def test_predictions_rise_with_the_logit_in_the_tasks_unit(task):
-    predictions = HEAD_KINDS[task.head].predict(torch.linspace(-3, 3, 50), task)
+def test_predictions_rise_with_the_score_in_the_tasks_unit(task):
+    predictions = HEAD_KINDS[task.head].predict(_logits(task, torch.linspace(-3, 3, 50)), task)
+    assert predictions.shape == (50,)
     assert (predictions.diff() > 0).all()
-    middle = HEAD_KINDS[task.head].predict(torch.zeros(1), task).item()
-    assert middle == (0.5 if task.is_binary else 3.0)
-    if task.is_binary:
-        assert ((predictions > 0) & (predictions < 1)).all()
+    middle = HEAD_KINDS[task.head].predict(_logits(task, torch.zeros(1)), task).item()
+    assert middle == pytest.approx(0.5 if task.is_binary else 3.0)
+    low, high = (0, 1) if task.is_binary else (task.low, task.high)
+    if task.head != "regression":
+        assert ((predictions > low) & (predictions < high)).all()
 
 
 def test_the_loss_is_least_at_the_label(task):
-    label = torch.full((ROWS,), 0.3 if task.is_binary else 3.7)
-    logits = torch.zeros(ROWS, requires_grad=True)
-    optimiser = torch.optim.Adam([logits], lr=0.1)
-    for _ in range(300):
+    """A score and the link's own parameters, trained on one label, predict it."""
+    soft = task.loss_name == "bce"
+    label = torch.full((ROWS,), 0.3 if soft else 1.0 if task.is_binary else 3.7)
+    link, scores = HEAD_KINDS[task.head].link(task), torch.zeros(ROWS, requires_grad=True)
+    optimiser = torch.optim.Adam([scores, *link.parameters()], lr=0.1)
+    for step in range(600):
+        optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 600)
         optimiser.zero_grad()
-        HEAD_KINDS[task.head].loss(logits, label, task).sum().backward()
+        HEAD_KINDS[task.head].loss(link(scores), label, task).sum().backward()
         optimiser.step()
-    torch.testing.assert_close(HEAD_KINDS[task.head].predict(logits.detach(), task), label, atol=1e-3, rtol=0)
+    found = HEAD_KINDS[task.head].predict(link(scores).detach(), task)
+    torch.testing.assert_close(found, label, atol=0.1 if task.loss_name == "focal" else 5e-3, rtol=0)
 
 
-def test_extreme_logits_have_finite_losses_and_gradients(task):
-    logits = torch.tensor([-1e4, -100.0, 100.0, 1e4], requires_grad=True)
-    labels = torch.tensor([1.0, 1.0, 1.0, 1.0]) if task.is_binary else torch.full((4,), 3.0)
-    loss = HEAD_KINDS[task.head].loss(logits, labels, task)
-    loss.sum().backward()
-    assert torch.isfinite(loss).all()
-    assert torch.isfinite(logits.grad).all()
+def test_extreme_scores_have_finite_losses_and_gradients(task):
+    scores = torch.tensor([-1e4, -100.0, 100.0, 1e4], requires_grad=True)
+    for value in (0.0, 1.0) if task.is_binary else (1.0, 2.5, 3.0, 5.0):
+        loss = HEAD_KINDS[task.head].loss(_logits(task, scores), torch.full((4,), value), task)
+        loss.sum().backward()
+        assert torch.isfinite(loss).all()
+        assert torch.isfinite(scores.grad).all()
 
 
 def test_every_kind_of_the_config_has_functions():
@@ -110,6 +123,7 @@ def test_every_kind_of_the_config_has_functions():
     from recsys.tasks import HeadKind
 
     assert set(HEAD_KINDS) == set(get_args(HeadKind))
+    assert {kind: tuple(f.losses) for kind, f in HEAD_KINDS.items()} == LOSSES
 
 
 def test_each_task_has_a_head_of_its_own(task):
@@ -119,4 +133,5 @@ def test_each_task_has_a_head_of_its_own(task):
     logits = heads(hidden, {n: torch.zeros(3) for n in hidden})
     assert list(logits) == ["t", "other"]
     logits["t"].sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in heads.own_parameters("t"))
     assert all(p.grad is None for p in heads.heads["other"].parameters())

@@ -3,7 +3,7 @@
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.tasks import TaskSpec, check_tasks, parse_duration_s
+from recsys.tasks import LOSSES, TaskSpec, check_tasks, parse_duration_s
 
 DAY_S = 86_400
 
@@ -36,6 +36,21 @@ def test_periods_until_a_window_has_closed(window, lag):
 def test_families_in_order():
     click = _task("click")
     check_tasks((click, _task("buy", parent="click"), _task("return", parent="buy")))
+    check_tasks((click, _task("buy", parent="click", transfer_from="click"), _task("s", transfer_from="buy")))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "levels"), [(1, 5, 1, 5), (0.5, 5, 0.5, 10), (0, 1, 0.1, 11)]
+)
+def test_levels_of_an_ordinal_value(low, high, step, levels):
+    task = _task("a", head="ordinal", low=low, high=high, step=step, space="observed", debias="ips")
+    check_tasks((task,))
+    assert task.num_levels == levels
+
+
+def test_each_head_kind_has_a_default_loss():
+    assert [_task("a", head=kind).loss_name for kind in LOSSES] == ["bce", "mse", "likelihood"]
+    assert _task("a", loss="focal").loss_name == "focal"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +64,15 @@ def test_families_in_order():
         ((_task("a"), _task("b", parent="a", head="regression")), "both be binary"),
         ((_task("a", space="observed"), _task("b", parent="a")), "over all impressions"),
         ((_task("a", low=5, high=5),), "low=5.0 is not below high=5.0"),
+        ((_task("b", transfer_from="a"), _task("a")), "transfer_from 'a' is not a task defined above it"),
+        ((_task("a"), _task("b", transfer_from="c")), "'c' is not a task .*known so far: a"),
+        ((_task("a", transfer_from="a"),), "transfer_from 'a' is not a task defined above it"),
+        ((_task("a", loss="huber"),), "'huber' is no loss of binary heads; known: bce, focal"),
+        ((_task("a", head="ordinal", loss="mse"),), "no loss of ordinal heads; known: likelihood"),
+        ((_task("a", head="ordinal", step=0.3),), r"step=0.3 does not cut \[1.0, 5.0\]"),
+        ((_task("a", head="ordinal", step=8.0),), "does not cut"),
+        ((_task("a", head="ordinal", step=0.001),), "into 2 to 100 levels"),
+        ((_task("a", debias="ips"),), "needs space = 'observed'"),
     ],
 )
 def test_families_that_are_refused(tasks, message):

@@ -196,6 +196,49 @@ def test_what_is_not_observed_teaches_nothing(setup, config):
         assert torch.equal(parameter, before[name])
 
 
+def test_a_head_learns_at_its_own_rate(setup, config):
+    """At a scale of 1e-9 a head stays where it was, and all else learns as before."""
+    still = [
+        t.model_copy(update={"learning_rate_scale": 1e-9 if t.name == "rating" else 1.0})
+        for t in config.tasks
+    ]
+    ranker, tables, batches = setup()
+    ranker.specs = tuple(still)
+    before = {n: p.clone() for n, p in ranker.named_parameters()}
+    groups = ranker.parameter_groups()
+    assert sorted(groups) == [1e-9, 1.0]
+    assert sum(len(g) for g in groups.values()) == len(before)
+    fit(ranker, tables, batches, build_balancer("fixed", {}), config.tasks, _settings())
+    moved = {n: (p - before[n]).abs().max().item() for n, p in ranker.named_parameters()}
+    assert all(v < 1e-8 for n, v in moved.items() if n.startswith("heads.heads.rating"))
+    assert all(v > 1e-4 for n, v in moved.items() if n.startswith(("heads.heads.click", "trunk")))
+
+
+def test_position_bias_is_learnt_and_left_out_of_serving(setup, config):
+    """Clicks that come from the first places alone: the bias takes them, predictions ask for no place."""
+    import dataclasses
+
+    ranker, tables, batches = setup()
+    placed = []
+    for n, batch in enumerate(batches):
+        position = torch.randint(1, 11, (batch.size,), generator=torch.Generator().manual_seed(n))
+        labels = {**batch.labels, "click": (position <= 3).float()}
+        placed.append(dataclasses.replace(batch, position_B=position, labels=labels))
+    fit(
+        ranker,
+        tables,
+        placed * 5,
+        build_balancer("fixed", {}),
+        config.tasks,
+        _settings(learning_rate=0.02, total_steps=100),
+    )
+    bias = ranker.position.weight[:, 0]
+    assert bias[1:4].min() > bias[4:11].max() + 1
+    moved = [dataclasses.replace(b, position_B=torch.ones_like(b.position_B)) for b in placed[:2]]
+    served, again = (predict_logits(ranker, tables, batches) for batches in (placed[:2], moved))
+    np.testing.assert_array_equal(served["click"], again["click"])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(setup, config):
     ranker, tables, batches = setup()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The entire-space product in log space against float64, at both ends."""
+"""The entire-space product in log space against float64; depth, own parameters and transfer of heads."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.model.heads import Heads, product_logit
+from recsys.model.heads import Heads, Transfer, product_logit
 from recsys.tasks import TaskSpec
 
 CLICK = TaskSpec(name="click", feedback="click", head="binary", window="1h")
@@ -64,3 +64,66 @@ def test_a_purchase_trains_the_click_too():
     hidden = {"click": torch.randn(5, 4), "buy": torch.randn(5, 4)}
     heads(hidden, {n: torch.zeros(5) for n in hidden})["buy"].sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in heads.heads["click"].parameters())
+
+
+def test_a_head_has_its_own_depth():
+    deep = BUY.model_copy(update={"hidden": (6, 3)})
+    none = CLICK.model_copy(update={"hidden": ()})
+    heads = Heads([none, deep], 4, 8)
+    shapes = {name: tuple(p.shape) for name, p in heads.heads.named_parameters() if p.dim() == 2}
+    assert shapes == {
+        "click.0.weight": (1, 4),
+        "buy.0.weight": (6, 4),
+        "buy.2.weight": (3, 6),
+        "buy.4.weight": (1, 3),
+    }
+    assert Heads([CLICK], 4, 8).heads["click"][0].weight.shape == (8, 4)
+
+
+def _transferred(parent):
+    buy = BUY.model_copy(update={"transfer_from": "click", "parent": parent, "hidden": (5,)})
+    torch.manual_seed(1)
+    return Heads([CLICK, buy], 4, 8)
+
+
+@pytest.mark.parametrize("parent", [None, "click"])
+def test_transfer_lets_a_head_read_the_earlier_one(parent):
+    """Without a transfer and a parent, a change of the click's hidden vector leaves the purchase alone."""
+    own, earlier, other = (torch.randn(7, 4, generator=torch.Generator().manual_seed(n)) for n in range(3))
+    zero = {"click": torch.zeros(7), "buy": torch.zeros(7)}
+    heads = _transferred(parent)
+    one = heads({"click": earlier, "buy": own}, zero)
+    two = heads({"click": other, "buy": own}, zero)
+    assert (one["buy"] != two["buy"]).all()
+    plain = Heads([CLICK, BUY.model_copy(update={"parent": None})], 4, 8)
+    assert torch.equal(
+        plain({"click": earlier, "buy": own}, zero)["buy"], plain({"click": other, "buy": own}, zero)["buy"]
+    )
+    if parent is not None:
+        assert (one["buy"] <= one["click"] + 1e-6).all()
+
+
+@pytest.mark.parametrize("parent", [None, "click"])
+def test_every_part_of_a_transfer_is_trained_and_so_is_the_earlier_head(parent):
+    heads = _transferred(parent)
+    hidden = {"click": torch.randn(64, 4), "buy": torch.randn(64, 4)}
+    heads(hidden, {n: torch.zeros(64) for n in hidden})["buy"].square().sum().backward()
+    idle = {n for n, p in heads.named_parameters() if p.grad is None or not p.grad.any()}
+    # The click's output layer is the parent's; its hidden layer is what is transferred.
+    assert idle == ({"heads.click.2.weight", "heads.click.2.bias"} if parent is None else set())
+
+
+def test_transfer_is_the_attention_of_the_paper():
+    transfer = Transfer(3, 2)
+    own, earlier = torch.randn(4, 2), torch.randn(4, 3)
+    parts = [transfer.inform(earlier), own]
+    scores = [(transfer.query(u) * transfer.key(u)).sum(1) / 2**0.5 for u in parts]
+    weights = [s.exp() / (scores[0].exp() + scores[1].exp()) for s in scores]
+    expected = sum(w[:, None] * transfer.value(u) for w, u in zip(weights, parts, strict=True))
+    torch.testing.assert_close(transfer(own, earlier), expected)
+
+
+def test_own_parameters_are_a_partition_of_all():
+    heads = _transferred("click")
+    own = [id(p) for name in ("click", "buy") for p in heads.own_parameters(name)]
+    assert sorted(own) == sorted(id(p) for p in heads.parameters())

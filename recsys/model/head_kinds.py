@@ -1,0 +1,142 @@
+"""Head kinds: what a task's output means, its losses, and how logits become predictions before calibration.
+
+Every head gives one score per example. `link` makes logits of it: the score itself, or, for an ordinal head,
+one logit per threshold, so that the distribution over levels is in the logits and nothing else need be known.
+
+Shape letters: B examples, C thresholds (one fewer than levels).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.tasks import HeadKind, TaskSpec
+
+FOCUS = 2.0
+"""Exponent of the focal loss (γ in Lin et al., ICCV 2017)."""
+MIN_GAP = 1e-3
+"""Two thresholds never come nearer than this, so that every level keeps a probability."""
+
+Loss = Callable[[Tensor, Tensor, TaskSpec], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFunctions:
+    """How one head kind is trained and read."""
+
+    losses: Mapping[str, Loss]
+    """Name -> (logits, label [B], task) -> loss [B]; the names are those of `recsys.tasks.LOSSES`."""
+    predict: Callable[[Tensor, TaskSpec], Tensor]
+    """Logits -> prediction [B]: a probability, or stars."""
+    link: Callable[[TaskSpec], nn.Module]
+    """Task -> module: score [B] -> logits [B], or [B, C]."""
+
+    def loss(self, logits: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+        """Give the loss [B] that the task chose."""
+        return self.losses[task.loss_name](logits, label_B, task)
+
+
+class CumulativeLink(nn.Module):
+    """Turn a score into logits of P(value above level c): score - θ_c, with θ rising by construction.
+
+    Source: McCullagh, JRSS B 1980 (proportional odds).
+    """
+
+    def __init__(self, task: TaskSpec) -> None:
+        """Start with all levels equally likely at score 0."""
+        super().__init__()
+        shares = [c / task.num_levels for c in range(1, task.num_levels)]
+        start_C = torch.tensor([math.log(s / (1 - s)) for s in shares])
+        self.first = nn.Parameter(start_C[:1].clone())
+        self.gaps = nn.Parameter(torch.log(torch.expm1(start_C.diff() - MIN_GAP)))
+
+    def forward(self, score_B: Tensor) -> Tensor:
+        """Give logits [B, C], falling along C."""
+        rises_C = functional.softplus(self.gaps) + MIN_GAP
+        thresholds_C = torch.cat([self.first, self.first + rises_C.cumsum(dim=0)])
+        return score_B.unsqueeze(-1) - thresholds_C
+
+
+def _bce(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    del task
+    return functional.binary_cross_entropy_with_logits(logits_B, label_B, reduction="none")
+
+
+def _focal(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    """Weigh down what is already right; predictions are pulled to 1/2, which calibration undoes."""
+    del task
+    p_B = logits_B.sigmoid()
+    positive_B = (1 - p_B) ** FOCUS * functional.softplus(-logits_B)
+    negative_B = p_B**FOCUS * functional.softplus(logits_B)
+    return label_B * positive_B + (1 - label_B) * negative_B
+
+
+def _error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    # In units of a quarter of the range, so that weights mean the same for stars and for percentages.
+    return (_stars(logits_B, task) - label_B) / ((task.high - task.low) / 4)
+
+
+def _mse(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    return _error(logits_B, label_B, task).square()
+
+
+def _mae(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    return _error(logits_B, label_B, task).abs()
+
+
+def _huber(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    """Square errors up to a quarter of the range (one of five stars), and grow linearly beyond."""
+    error_B = _error(logits_B, label_B, task)
+    return functional.huber_loss(error_B, torch.zeros_like(error_B), reduction="none")
+
+
+def _stars(logits_B: Tensor, task: TaskSpec) -> Tensor:
+    return (task.low + task.high) / 2 + logits_B * (task.high - task.low) / 4
+
+
+def _likelihood(logits_BC: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    """Give -log P(level of the label); a label between two levels counts for both by its distance."""
+    place_B = ((label_B - task.low) / task.step).clamp(0, task.num_levels - 1)
+    lower_B = place_B.floor()
+    share_B = place_B - lower_B
+    log_p = log_level_probabilities(logits_BC)
+    low_B = log_p.gather(1, lower_B.long().unsqueeze(1)).squeeze(1)
+    high_B = log_p.gather(1, place_B.ceil().long().unsqueeze(1)).squeeze(1)
+    return -((1 - share_B) * low_B + share_B * high_B)
+
+
+def log_level_probabilities(logits_BC: Tensor) -> Tensor:
+    """Give log P(level) [B, C + 1] of cumulative logits that fall along C, exact at both ends.
+
+    For a > b: σ(a) - σ(b) = σ(a) · σ(-b) · (1 - e^(b - a)).
+    """
+    inner = functional.logsigmoid(logits_BC[:, :-1]) + functional.logsigmoid(-logits_BC[:, 1:])
+    gaps = (logits_BC[:, :-1] - logits_BC[:, 1:]).clamp(
+        min=MIN_GAP / 2
+    )  # float32 of a huge score rounds gaps off
+    middle = inner + torch.log(-torch.expm1(-gaps))
+    lowest, highest = functional.logsigmoid(-logits_BC[:, :1]), functional.logsigmoid(logits_BC[:, -1:])
+    return torch.cat([lowest, middle, highest], dim=1)
+
+
+def _expected_level(logits_BC: Tensor, task: TaskSpec) -> Tensor:
+    """Give low + step · Σ P(value above level c): the mean of the distribution over levels."""
+    return task.low + task.step * logits_BC.sigmoid().sum(dim=-1)
+
+
+def _same(task: TaskSpec) -> nn.Module:
+    del task
+    return nn.Identity()
+
+
+HEAD_KINDS: dict[HeadKind, HeadFunctions] = {
+    "binary": HeadFunctions(
+        {"bce": _bce, "focal": _focal}, lambda logits_B, _task: logits_B.sigmoid(), _same
+    ),
+    "regression": HeadFunctions({"mse": _mse, "huber": _huber, "mae": _mae}, _stars, _same),
+    "ordinal": HeadFunctions({"likelihood": _likelihood}, _expected_level, CumulativeLink),
+}
