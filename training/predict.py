@@ -57,7 +57,7 @@ class BundlePredictor:
         return encode_shard(self.encoder, snapshot, previous, labels, tasks)
 
     def logits(self, shard: Shard) -> dict[str, np.ndarray]:
-        """Give raw logits float32 [N] per task."""
+        """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
         return predict_logits(self.ranker, self.tables, self.batcher.batches(shard, np.random.default_rng(0)))
 
     def predictions(self, shard: Shard) -> dict[str, np.ndarray]:

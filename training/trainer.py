@@ -105,9 +105,10 @@ def fit(
 
 @torch.no_grad()
 def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
-    """Give logits float32 [N] per task, position bias off."""
+    """Give logits float32 per task, [N] or (ordinal) [N, C], position bias off."""
     ranker.eval()
-    found: dict[str, list[np.ndarray]] = {t.name: [] for t in ranker.specs}
+    # Starts with none, so that no batch at all gives logits of the right width too.
+    found = {t.name: [ranker.heads.links[t.name](torch.zeros(0)).numpy()] for t in ranker.specs}
     for batch in ahead(batches):
         rows = tables.lookup(batch.rows)
         user = ranker.user_side(batch, rows)
@@ -117,9 +118,7 @@ def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> 
         context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
         for task, values in ranker.logits(user, item, context).items():
             found[task].append(values.numpy())
-    return {
-        task: np.concatenate(parts) if parts else np.zeros(0, np.float32) for task, parts in found.items()
-    }
+    return {task: np.concatenate(parts) for task, parts in found.items()}
 
 
 def has_fast_bf16() -> bool:

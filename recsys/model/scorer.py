@@ -68,7 +68,7 @@ class Scorer:
 
     @torch.inference_mode()
     def logits(self, user: UserSide, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Give raw logits float32 [N] per task for item rows [N]."""
+        """Give raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
         ids = self._rows(self.ranker.inputs.context_tables, torch.from_numpy(context.ids[None]))
         context_BI = self.ranker.context(ids, torch.from_numpy(context.numbers[None]))
         found = self.ranker.logits(user, self.items.take(torch.from_numpy(rows)), context_BI)

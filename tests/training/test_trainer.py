@@ -21,6 +21,7 @@ from features.build import build_snapshots, period_end
 from features.encode import Encoder, fit_encoder
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
+from recsys.model.head_kinds import HEAD_KINDS
 from recsys.stages import Stages
 from training.balancing import build_balancer
 from training.data import Batcher, BatchSettings, encode_shard, label_days, positive_share, text_by_number
@@ -283,6 +284,14 @@ def test_predictions_do_not_depend_on_how_batches_are_cut(setup, chain, config, 
     for task in found[0]:
         assert found[0][task].shape == (shards[1].size,)
         np.testing.assert_allclose(found[0][task], found[1][task], atol=1e-5)
+
+
+def test_predictions_of_no_rows_have_the_width_of_their_head(setup, config):
+    ranker, tables, _ = setup()
+    stars = next(t for t in config.tasks if t.name == "rating").model_copy(update={"head": "ordinal"})
+    ranker.heads.links["rating"] = HEAD_KINDS["ordinal"].link(stars)
+    shapes = {task: v.shape for task, v in predict_logits(ranker, tables, []).items()}
+    assert shapes == {"click": (0,), "purchase": (0,), "rating": (0, 4)}
 
 
 def test_ahead_keeps_the_order():
