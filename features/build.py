@@ -15,6 +15,7 @@ import polars as pl
 
 from features.clean import clean
 from features.history import day_events, history_bounds, next_tail
+from features.sessions import leave_merged
 from features.tiles import add_to_lifetime, group_windows, measure_columns, tile, windowed
 from recsys.config import RunConfig, period_start
 from recsys.errors import DataError
@@ -120,7 +121,7 @@ def _build(
     bounds = history_bounds(tables["impressions"], events, features.history_length, features.ingestion_lag)
     written = {
         "events": events,
-        "tail": next_tail(events, features.history_length),
+        "tail": next_tail(leave_merged(events, tables["feedback"]), features.history_length),
         "examples": tables["impressions"].hstack(bounds),
         "feedback": tables["feedback"],
         "seen": _seen(previous, tables["feedback"], config.policy.exclude_seen_kinds),

@@ -9,7 +9,7 @@ import polars as pl
 
 from recsys.errors import DataError
 from recsys.log import business_day
-from recsys.schema import KEYS, PARTITION_INSTANT, with_free_columns
+from recsys.schema import KEYS, PARTITION_INSTANT, with_absent_columns, with_free_columns
 
 REASON = "quarantine_reason"
 
@@ -38,7 +38,7 @@ def clean(
     Args: known_keys: good keys of the partition before, so that a retry that crosses midnight counts once.
     Raises: DataError when a column is missing or has the wrong type: that is the file's fault, not a row's.
     """
-    typed = _typed(table, raw, where)
+    typed = _typed(table, with_absent_columns(table, raw), where)
     reasons = pl.Series(REASON, _broken_rules(table, typed), dtype=pl.String)
     # In this order, each among the rows that passed so far: a broken copy must not take the good one with it.
     reasons = _mark(reasons, typed, "outside_partition", lambda rows: _outside(table, rows, day, timezone))

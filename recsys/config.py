@@ -56,8 +56,9 @@ class FeaturesConfig(_Section):
     """Dimensions of TF-IDF + truncated SVD; 0 turns item text off."""
     history_kinds: tuple[str, ...] = ("click", "purchase", "rating")
     history_length: int = Field(default=30, ge=0, le=1000)
-    ingestion_lag: DurationS = 5
-    """Feedback received less than this before a request is not seen by that request's training row."""
+    ingestion_lag: DurationS = 0
+    """Feedback received less than this before a request is not seen by it, neither served nor in its training
+    row. 0: a server shows feedback to the next request. Raise it where feedback takes a slower way."""
     min_count: int = Field(default=2, ge=1)
     """Ids of users and attribute values seen less often share hash buckets; catalogue items never do."""
     hash_buckets: int = Field(default=64, ge=1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from recsys.errors import DataError
-from recsys.schema import TABLES, empty
+from recsys.schema import TABLES, empty, with_absent_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,14 @@ class InteractionLog:
     def read(self, table: str, day: date) -> pl.DataFrame:
         """Read one partition as written, free columns included; an absent partition is an empty table.
 
+        Columns that older files may lack (`MAY_BE_ABSENT`) are there, null where they were not written.
+
         Raises: DataError, naming the file, when it is not readable Parquet.
         """
         frames = [_read_parquet(path) for path in self.files(table, day)]
-        return pl.concat(frames, how="diagonal_relaxed") if frames else empty(table)
+        if not frames:
+            return empty(table)
+        return with_absent_columns(table, pl.concat(frames, how="diagonal_relaxed"))
 
     def write(self, table: str, day: date, frame: pl.DataFrame, stem: str = "part") -> Path:
         """Write one file of a partition; a file of the same stem is replaced whole or not at all."""

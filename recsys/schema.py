@@ -70,6 +70,8 @@ class Feedback(dy.Schema):
     value = dy.Float64(nullable=True)  # stars, money in minor units, …; NaN and infinity are refused
     occurred_at = _Instant()
     received_at = _Instant()
+    merged_from = dy.String(nullable=True)
+    """The anonymous session that did this before its user logged in; its item has it counted already."""
 
     @dy.rule()
     def received_after_it_occurred(cls) -> pl.Expr:
@@ -126,6 +128,11 @@ FREE_PREFIX: Final[dict[str, str]] = {
     "users": ATTRIBUTE_PREFIX,
     "items": ATTRIBUTE_PREFIX,
 }
+MAY_BE_ABSENT: Final[dict[str, tuple[str, ...]]] = {"feedback": ("merged_from",)}
+"""Columns that logs written by others, or before the column was, lack; reading fills them with null."""
+SESSION_MERGED: Final = "session_merged"
+"""Kind of the one feedback row that a session gets when it is merged into a user: `value` is the instant in
+milliseconds up to which its events, by received_at, are the user's from now on."""
 PARTITION_INSTANT: Final[dict[str, str]] = {
     "requests": "requested_at",
     "impressions": "shown_at",
@@ -145,6 +152,13 @@ def with_free_columns(table: str, columns: dict[str, pl.DataType]) -> type[dy.Sc
         type(f"{TABLES[table].__name__}Free", (TABLES[table],), free) if free else TABLES[table]
     )
     return schema
+
+
+def with_absent_columns(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Add the columns that a frame may lack, all null."""
+    schema = TABLES[table].create_empty().schema
+    absent = [name for name in MAY_BE_ABSENT.get(table, ()) if name not in frame.columns]
+    return frame.with_columns(pl.lit(None, dtype=schema[name]).alias(name) for name in absent)
 
 
 def empty(table: str) -> pl.DataFrame:

@@ -54,7 +54,9 @@ def _counts(log: InteractionLog, config: RunConfig) -> pl.DataFrame:
     """Count positive feedback by item: (item_id, count), most first, ties in id order."""
     kinds = [task.feedback for task in config.tasks if task.is_binary]
     frames = [
-        log.read("feedback", day).filter(pl.col("kind").is_in(kinds)).select("item_id")
+        log.read("feedback", day)
+        .filter(pl.col("kind").is_in(kinds), pl.col("merged_from").is_null())
+        .select("item_id")
         for day in log.days("feedback")[-_NUM_DAYS:]
     ]
     events = pl.concat(frames) if frames else empty("feedback").select("item_id")

@@ -73,7 +73,7 @@ class Frames:
         for number, row in enumerate(rows):
             base = {
                 "feedback_id": f"f{number}", "impression_id": None, "user_id": "u", "item_id": "i",
-                "kind": "click", "value": None, "occurred_at": NOON,
+                "kind": "click", "value": None, "occurred_at": NOON, "merged_from": None,
             }  # fmt: skip
             full = {**base, **row}
             made.append({**full, "received_at": row.get("received_at", full["occurred_at"])})

@@ -16,7 +16,7 @@ import polars as pl
 
 from recsys.errors import DataError
 from recsys.log import InteractionLog
-from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_free_columns
+from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_absent_columns, with_free_columns
 
 QUARANTINE: Final = "quarantine"
 SUMMARY: Final = "conversion"
@@ -98,7 +98,7 @@ class Conversion:
 
     def write(self, table: str, frame: pl.DataFrame, day: pl.Expr) -> None:
         """Validate a table, stage its rows by day, sorted, and quarantine rows that break the schema."""
-        frame = frame.with_columns(day.alias(_DAY))
+        frame = with_absent_columns(table, frame).with_columns(day.alias(_DAY))
         free = with_free_columns(table, dict(frame.schema))
         schema: type[dy.Schema] = type(f"Dated{free.__name__}", (free,), {_DAY: dy.Date(nullable=False)})
         good, failure = schema.filter(frame, cast=True)

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from recsys.log import InteractionLog, business_day
-from recsys.schema import INSTANT, PARTITION_INSTANT
+from recsys.schema import INSTANT, PARTITION_INSTANT, with_absent_columns
 from recsys.simulator.behaviour import Reactions, draw_receipt
 from recsys.simulator.dials import DAY_MS, FloatArray, IntArray
 from recsys.simulator.policy import (
@@ -271,9 +271,8 @@ def _write_known(shop: Shop, log: InteractionLog, day: date, counts: LogCounts) 
 def _write_feedback(log: InteractionLog, feedback: pl.DataFrame) -> None:
     if feedback.height:
         instant = PARTITION_INSTANT["feedback"]
-        log.write_by_day(
-            "feedback", feedback.sort(instant, "feedback_id"), business_day(instant, "UTC"), STEM
-        )
+        whole = with_absent_columns("feedback", feedback).sort(instant, "feedback_id")
+        log.write_by_day("feedback", whole, business_day(instant, "UTC"), STEM)
 
 
 def _write_truth(log: InteractionLog, day: date, truth: pl.DataFrame) -> None:

@@ -43,6 +43,12 @@ def test_an_empty_day_is_a_day(check, table):
     assert check(table, empty(table)).good.is_empty()
 
 
+def test_a_log_from_before_sessions_were_merged_is_clean(check, frames):
+    result = check("feedback", frames.feedback({}).drop("merged_from"))
+    assert result.reasons == {}
+    assert result.good["merged_from"].to_list() == [None]
+
+
 @pytest.mark.parametrize("column", ["shown_at", "item_id", "sampling_rate"])
 def test_a_missing_column_is_the_files_fault(check, frames, column):
     with pytest.raises(DataError, match=rf"LOG: table impressions lacks .*{column}.*it has .*user_id"):

@@ -32,6 +32,13 @@ def test_an_absent_partition_is_an_empty_table(log, table):
     assert log.days(table) == []
 
 
+def test_a_column_that_older_files_lack_is_null(log, frames):
+    log.write("feedback", DAY, frames.feedback({"feedback_id": "old"}).drop("merged_from"), stem="1")
+    assert log.read("feedback", DAY).schema == empty("feedback").schema
+    log.write("feedback", DAY, frames.feedback({"feedback_id": "new", "merged_from": "s"}), stem="2")
+    assert log.read("feedback", DAY)["merged_from"].to_list() == [None, "s"]
+
+
 def test_files_of_a_partition_are_stacked_by_name(log, frames):
     log.write("users", DAY, frames.users({"user_id": "b", "attribute_x": 1}), stem="2")
     log.write("users", DAY, frames.users({"user_id": "a"}), stem="1")

@@ -1,0 +1,34 @@
+"""Sessions of nobody yet: what became of a session's history when its user logged in.
+
+A merge writes ordinary feedback rows: one a copied event, the user's own, `merged_from` naming the session; and
+one marker, the session's own, that says up to where its events were taken. So the store's delta, the journal and
+the nightly tables hold the same thing, and each event goes to one user only.
+"""
+
+import polars as pl
+
+from recsys.schema import SESSION_MERGED
+
+
+def merged_id(session_id: str, feedback_id: str, received_at_ms: int) -> str:
+    """Name the copy of a session's event; copies sort in the order in which the events were received.
+
+    The user is not in the name: an event that two users' logins find is still merged once.
+    """
+    return f"{received_at_ms:013d}:{feedback_id}@{session_id}"
+
+
+def marker_id(session_id: str, until_ms: int) -> str:
+    """Name a session's marker."""
+    return f"{until_ms:013d}:{SESSION_MERGED}@{session_id}"
+
+
+def leave_merged(events: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the events that a day's logins have made a user's: tomorrow's base has them there only."""
+    markers = feedback.filter(pl.col("kind") == SESSION_MERGED)
+    if markers.is_empty():
+        return events
+    until = markers.group_by("user_id").agg(merged_until=pl.col("value").max().cast(pl.Int64))
+    known = events.join(until, on="user_id", how="left", maintain_order="left")
+    later = pl.col("received_at").dt.epoch("ms") > pl.col("merged_until")
+    return known.filter(later.fill_null(value=True)).drop("merged_until")
