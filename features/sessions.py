@@ -1,8 +1,8 @@
 """Sessions of nobody yet: what became of a session's history when its user logged in.
 
-A merge writes ordinary feedback rows: one a copied event, the user's own, `merged_from` naming the session; and
-one marker, the session's own, that says up to where its events were taken. So the store's delta, the journal and
-the nightly tables hold the same thing, and each event goes to one user only.
+A merge writes ordinary feedback rows: one a copied event, the user's own, `merged_from` naming the session;
+and one marker, the session's own, that says up to where its events were taken. So the store's delta, the
+journal and the nightly tables hold the same thing, and each event goes to one user only.
 """
 
 import polars as pl
