@@ -71,8 +71,11 @@ class TrunkConfig(_Section):
 
     name: str = "mmoe"
     num_experts: int = Field(default=4, ge=1, le=256)
+    """Experts that all tasks share (`mmoe`, `ple`)."""
+    task_experts: int = Field(default=2, ge=1, le=256)
+    """Experts of each task's own (`ple`)."""
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (128, 64)
-    """Layer widths of one expert."""
+    """Layer widths of one expert or network; `ple` makes each layer an extraction level."""
 
 
 class ModelConfig(_Section):

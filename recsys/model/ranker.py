@@ -115,14 +115,7 @@ class Ranker(nn.Module):
         num_trunk_in = (
             self.num_user_in + num_item_in + num_context + 2 * a + config.embedding_dim + item_dim + 3
         )
-        self.trunk = build_trunk(
-            config.trunk.name,
-            num_trunk_in,
-            [t.name for t in tasks],
-            config.trunk.hidden,
-            config.trunk.num_experts,
-            config.dropout,
-        )
+        self.trunk = build_trunk(config.trunk, num_trunk_in, [t.name for t in tasks], config.dropout)
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
         self.position = nn.Embedding(MAX_POSITION + 1, len(self.specs), padding_idx=0)
         nn.init.zeros_(self.position.weight)

@@ -3,15 +3,17 @@
 import pytest
 import torch
 
+from recsys.config import TrunkConfig
 from recsys.errors import ConfigError
+from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
 
 TASKS = ("click", "purchase", "rating")
 
 
-def _build(name, dropout=0.0, seed=0, num_experts=4, hidden=(16, 8)):
+def _build(name, dropout=0.0, seed=0, hidden=(16, 8), tasks=TASKS):
     torch.manual_seed(seed)
-    return build_trunk(name, 12, TASKS, hidden, num_experts, dropout)
+    return build_trunk(TrunkConfig(name=name, num_experts=4, hidden=hidden), 12, tasks, dropout)
 
 
 @pytest.fixture(params=sorted(TRUNKS))
@@ -43,6 +45,60 @@ def test_every_parameter_is_trained_and_every_expert_in_it(name, x_BI):
         # Stacked experts: the first dimension is the expert.
         slices = parameter.grad if parameter.dim() == 3 else parameter.grad[None]
         assert (slices.flatten(1).abs().sum(dim=1) > 0).all(), f"a part of {label} gets no gradient"
+
+
+def test_one_task_is_enough(name, x_BI):
+    trunk = _build(name, tasks=("click",))
+    h = trunk(x_BI)
+    assert list(h) == ["click"]
+    h["click"].square().sum().backward()
+    # A softmax over one expert is 1 whatever its gate says; four experts are not one.
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trunk.parameters())
+    assert any(p.grad.any() for p in trunk.parameters())
+
+
+def test_rows_that_are_masked_out_of_the_loss_send_no_gradient(name, x_BI):
+    """With the loss of a few observed rows, every parameter's gradient is that of those rows alone."""
+    observed = torch.arange(64) % 5 == 0
+    gradients = []
+    for x, mask in ((x_BI, observed), (x_BI[observed], slice(None))):
+        trunk = _build(name)
+        trunk(x)["rating"][mask].square().sum().backward()
+        gradients.append([torch.zeros_like(p) if p.grad is None else p.grad for p in trunk.parameters()])
+    for masked, alone in zip(*gradients, strict=True):
+        torch.testing.assert_close(masked, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_gates_say_how_much_each_expert_counts(name, x_BI):
+    gates = _build(name).gate_weights(x_BI)
+    if not any(".gates." in f".{n}" for n, _ in _build(name).named_parameters()):
+        assert gates == {}
+        return
+    assert list(gates) == list(TASKS)
+    assert len({w.shape for w in gates.values()}) == 1, "columns are the same experts for every task"
+    for weights in gates.values():
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(64))
+        assert (weights >= 0).all()
+    assert (torch.stack(list(gates.values())).sum(dim=(0, 1)) > 0).all(), "every expert is in reach of a task"
+
+
+@pytest.mark.parametrize("tasks", [TASKS, TASKS[:1]])
+@pytest.mark.parametrize("wanted", [60_000, 1_000_000])
+def test_a_trunk_can_have_the_size_of_another(name, wanted, tasks):
+    shape = TrunkConfig(name=name, num_experts=8, hidden=(128, 64))
+    matched = match_budget(shape, 300, tasks, wanted)
+    built = build_trunk(matched, 300, tasks, 0.0)
+    size = sum(p.numel() for p in built.parameters())
+    assert size == num_parameters(matched, 300, tasks)
+    assert abs(size - wanted) <= 0.05 * wanted
+    assert matched.model_copy(update={"hidden": shape.hidden}) == shape, "only widths change"
+
+
+def test_a_size_out_of_reach_is_refused(name):
+    with pytest.raises(
+        ConfigError, match=rf"'{name}' with 1 layers cannot have 10 parameters: nearest is \d+"
+    ):
+        match_budget(TrunkConfig(name=name, hidden=(8,)), 300, TASKS, 10)
 
 
 def test_each_task_depends_on_the_input(name, x_BI):
@@ -91,4 +147,15 @@ def test_it_learns_two_opposite_tasks(name, x_BI):
 
 def test_an_unknown_trunk_lists_the_known():
     with pytest.raises(ConfigError, match=rf"'transformer' is unknown; known: {', '.join(sorted(TRUNKS))}"):
-        build_trunk("transformer", 1, TASKS, (1,), 1, 0.0)
+        build_trunk(TrunkConfig(name="transformer"), 1, TASKS, 0.0)
+
+
+def test_tasks_share_parameters_unless_that_is_the_point(name, x_BI):
+    """What one task learns moves another task's h; only the reference shares nothing."""
+    trunk = _build(name)
+    before = trunk(x_BI)["rating"].detach()
+    optimiser = torch.optim.SGD(trunk.parameters(), lr=0.1)
+    trunk(x_BI)["click"].square().mean().backward()
+    optimiser.step()
+    moved = not torch.equal(trunk(x_BI)["rating"], before)
+    assert moved == (name != "single_task")

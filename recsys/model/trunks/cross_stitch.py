@@ -1,0 +1,48 @@
+"""Cross-stitch: a network per task, their layers' outputs mixed by learnt weights.
+
+Shape letters: B examples, H a layer's width, K tasks.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from recsys.config import TrunkConfig
+from recsys.model.trunks.trunk import Trunk
+
+OWN_SHARE = 0.9
+"""How much of a task's own activation a fresh stitch passes on; the other tasks share the rest."""
+
+
+class CrossStitch(Trunk):
+    """A network per task; after each layer a task goes on with a learnt mixture of all tasks' activations.
+
+    Source: Misra et al., CVPR 2016.
+    """
+
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+        """Build a network of the given layer widths for each task, and a stitch [K, K] per layer."""
+        super().__init__(num_in, tasks, shape, dropout)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({t: nn.Linear(i, o) for t in tasks}) for i, o in pairwise([num_in, *shape.hidden])
+        )
+        self.stitches = nn.ParameterList(nn.Parameter(_fresh_stitch(len(self.tasks))) for _ in shape.hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
+        """Go layer by layer, all tasks abreast: h [B, H] per task."""
+        streams = [x_BI] * len(self.tasks)
+        for layer, stitch_KK in zip(self.layers, self.stitches, strict=True):
+            assert isinstance(layer, nn.ModuleDict)
+            own = [self.dropout(layer[t](x).relu()) for t, x in zip(self.tasks, streams, strict=True)]
+            streams = list(torch.einsum("kj,jbh->kbh", stitch_KK, torch.stack(own)).unbind())
+        return dict(zip(self.tasks, streams, strict=True))
+
+
+def _fresh_stitch(num_tasks: int) -> Tensor:
+    if num_tasks == 1:
+        return torch.ones(1, 1)
+    rest = (1 - OWN_SHARE) / (num_tasks - 1)
+    return torch.full((num_tasks, num_tasks), rest).fill_diagonal_(OWN_SHARE)

@@ -1,0 +1,100 @@
+"""PLE: experts of each task's own beside shared ones, level over level.
+
+Shape letters: B examples, I a level's input, E all experts of a level (shared first, then task by task).
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from recsys.config import TrunkConfig
+from recsys.model.trunks.experts import Experts, mix
+from recsys.model.trunks.trunk import Trunk
+
+SHARED = "*"
+"""The stream that every task's experts feed and every task may read; no task can be called so."""
+
+
+class PLE(Trunk):
+    """Progressive layered extraction: one extraction level per entry of `hidden`.
+
+    A task's gate sees its own experts and the shared ones; between levels a shared gate sees all of them. So
+    what tasks share and what they do not are kept apart a little more at each level.
+
+    Source: Tang et al., RecSys 2020.
+    """
+
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+        """Build a level of one-layer experts per width: `num_experts` shared, `task_experts` per task."""
+        super().__init__(num_in, tasks, shape, dropout)
+        widths = [num_in, *shape.hidden]
+        self.levels = nn.ModuleList(
+            _Level(i, o, tasks, shape, dropout, last=number == len(shape.hidden))
+            for number, (i, o) in enumerate(pairwise(widths), start=1)
+        )
+
+    def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
+        """Extract level by level: h [B, H] per task."""
+        streams = self._before_last(x_BI)
+        found: dict[str, Tensor] = self.levels[-1](streams)
+        return found
+
+    def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
+        """Give each task's gate of the last level over all its experts, [B, E]; 0 on other tasks' own."""
+        last = self.levels[-1]
+        assert isinstance(last, _Level)
+        return last.gate_weights(self._before_last(x_BI))
+
+    def _before_last(self, x_BI: Tensor) -> dict[str, Tensor]:
+        streams = dict.fromkeys((SHARED, *self.tasks), x_BI)
+        for level in self.levels[:-1]:
+            streams = level(streams)
+        return streams
+
+
+class _Level(nn.Module):
+    """One extraction level: a stream per task and a shared one, in and (but for the last level) out."""
+
+    def __init__(
+        self,
+        num_in: int,
+        width: int,
+        tasks: Sequence[str],
+        shape: TrunkConfig,
+        dropout: float,
+        *,
+        last: bool,
+    ) -> None:
+        super().__init__()
+        self.num_shared, self.num_own = shape.num_experts, shape.task_experts
+        self.tasks = tuple(tasks)
+        reach = self.num_shared + self.num_own
+        self.gates = nn.ModuleDict({t: nn.Linear(num_in, reach) for t in tasks})
+        num_all = self.num_shared + self.num_own * len(tasks)
+        self.shared_gate = None if last else nn.Linear(num_in, num_all)
+        self.shared = Experts(self.num_shared, num_in, [width], dropout)
+        self.own = nn.ModuleDict({t: Experts(self.num_own, num_in, [width], dropout) for t in tasks})
+
+    def forward(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        experts = self.shared(streams[SHARED])
+        for task in self.tasks:
+            experts += self.own[task](streams[task])
+        gates = self.gate_weights(streams)
+        if self.shared_gate is not None:
+            gates[SHARED] = self.shared_gate(streams[SHARED]).softmax(dim=1)
+        return dict(zip(gates, mix(list(gates.values()), experts), strict=True))
+
+    def gate_weights(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Spread each task's softmax over its reach to all experts [B, E], so that one product mixes all."""
+        found = {}
+        for place, task in enumerate(self.tasks):
+            weights = self.gates[task](streams[task]).softmax(dim=1)
+            others = weights.new_zeros(weights.shape[0], self.num_own * (len(self.tasks) - 1))
+            before, after = others.split(
+                [self.num_own * place, self.num_own * (len(self.tasks) - 1 - place)], dim=1
+            )
+            shared, own = weights.split([self.num_shared, self.num_own], dim=1)
+            found[task] = torch.cat([shared, before, own, after], dim=1)
+        return found

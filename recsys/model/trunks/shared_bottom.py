@@ -1,0 +1,22 @@
+"""Shared bottom: one network for all tasks."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from recsys.config import TrunkConfig
+from recsys.model.layers import mlp
+from recsys.model.trunks.trunk import Trunk
+
+
+class SharedBottom(Trunk):
+    """One network whose last layer every head reads. Source: Caruana, Machine Learning 1997."""
+
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+        """Build one network of the given layer widths."""
+        super().__init__(num_in, tasks, shape, dropout)
+        self.bottom = mlp(num_in, shape.hidden, dropout)
+
+    def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
+        """Map x to the same h [B, H] for every task."""
+        return dict.fromkeys(self.tasks, self.bottom(x_BI))

@@ -1,0 +1,22 @@
+"""Single task: a bottom per task, the reference that sharing is measured against."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from recsys.config import TrunkConfig
+from recsys.model.layers import mlp
+from recsys.model.trunks.trunk import Trunk
+
+
+class SingleTask(Trunk):
+    """Independent networks that share nothing above the embeddings."""
+
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+        """Build a network of the given layer widths for each task."""
+        super().__init__(num_in, tasks, shape, dropout)
+        self.bottoms = nn.ModuleDict({t: mlp(num_in, shape.hidden, dropout) for t in tasks})
+
+    def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
+        """Map x to each task's own h [B, H]."""
+        return {task: bottom(x_BI) for task, bottom in self.bottoms.items()}
