@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report ab": ("training.report.command:report_ab_command", "Compare two bundles on the same days."),
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
     "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),
+    "bench balancing": (
+        "training.bench_balancing:bench_balancing_command",
+        "Compare the balancing methods: losses under a planted conflict, cost per step.",
+    ),
 }
 
 

@@ -109,6 +109,21 @@ class RetrievalConfig(_Section):
     """Candidates per request from the popularity list."""
 
 
+class BalancerConfig(_Section):
+    """Options of the balancing methods; each reads its own."""
+
+    alpha: float = Field(default=1.5, ge=0)
+    """gradnorm: how strongly a task that learns slowly is pulled; 0 makes all gradients equally long."""
+    temperature: float = Field(default=2.0, gt=0)
+    """dwa: large makes all weights equal."""
+    window: int = Field(default=50, ge=1)
+    """dwa: steps whose mean loss is compared with that of as many before."""
+    learning_rate: float = Field(default=0.025, gt=0)
+    """Of uncertainty's log-variances and gradnorm's log-weights."""
+    c: float = Field(default=0.4, ge=0)
+    """cagrad: radius around the mean gradient, in units of its length; 0 is the mean itself."""
+
+
 class TrainingConfig(_Section):
     """How the weights are found."""
 
@@ -122,6 +137,8 @@ class TrainingConfig(_Section):
     weight_decay: float = Field(default=1e-5, ge=0)
     seed: int = 0
     balancing: str = "fixed"
+    """How the tasks' losses become one gradient: a name of `training.balancing.BALANCERS`."""
+    balancer: BalancerConfig = BalancerConfig()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
     threads: int = Field(default=1, ge=1)

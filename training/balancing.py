@@ -1,56 +1,81 @@
-"""How the tasks' losses become one backward: BALANCERS maps the name in TOML to a class."""
+"""How the tasks' losses become one backward: BALANCERS maps the name in TOML to a class and its options.
 
-from collections.abc import Mapping, Sequence
+A balancer lives as long as one fit: what it learns (variances, rates, weights) is of that run's data and is
+not part of a bundle; a warm start begins anew, and every method starts from values its first losses give it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
+from recsys.config import BalancerConfig
 from recsys.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True)
-class BalanceReport:
-    """The weight each loss had in this step."""
-
-    weights: dict[str, float]
+from training.balancing_gradients import Aggregated, GradNorm, build_aggregator
+from training.balancing_weights import BalanceReport, DynamicWeightAverage, Fixed, Uncertainty
 
 
 class Balancer(Protocol):
-    """Turns losses into gradients of the shared parameters and of the looked-up rows (the boundary)."""
+    """Turns losses into gradients of the dense parameters and of the looked-up rows (the boundary)."""
 
     def backward(
         self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
     ) -> BalanceReport:
-        """Put gradients on the shared parameters and the boundary; the tables step once from the latter."""
+        """Put gradients on the dense parameters and the boundary; the tables step once from the latter.
+
+        Args: shared_parameters: the dense parameters; one that a single loss reaches is that task's own.
+        """
 
 
-class Fixed:
-    """A weighted sum with weights from the config: the reference."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One method: what builds it from weights and options, and the keys of [training.balancer] it reads."""
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        """Keep the weights; a loss without one counts once."""
-        self.weights = dict(weights)
-
-    def backward(
-        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
-    ) -> BalanceReport:
-        """Backpropagate the weighted sum."""
-        del shared_parameters, boundary
-        total = torch.stack([self.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return BalanceReport(self.weights)
+    build: Callable[..., Balancer]
+    options: tuple[str, ...] = ()
 
 
-BALANCERS: dict[str, type[Fixed]] = {"fixed": Fixed}
+def _aggregated(name: str, weights: Mapping[str, float], **options: float) -> Aggregated:
+    return Aggregated(weights, build_aggregator(name, options))
 
 
-def build_balancer(name: str, weights: Mapping[str, float]) -> Balancer:
+BALANCERS: dict[str, Entry] = {
+    "fixed": Entry(Fixed),
+    "uncertainty": Entry(Uncertainty, ("learning_rate",)),
+    "dwa": Entry(DynamicWeightAverage, ("temperature", "window")),
+    "gradnorm": Entry(GradNorm, ("alpha", "learning_rate")),
+    # TorchJD's, on the shared parameters and the boundary
+    "mgda": Entry(partial(_aggregated, "mgda")),
+    "pcgrad": Entry(partial(_aggregated, "pcgrad")),
+    "upgrad": Entry(partial(_aggregated, "upgrad")),
+    "dual_proj": Entry(partial(_aggregated, "dual_proj")),
+    "imtl_g": Entry(partial(_aggregated, "imtl_g")),
+    "aligned_mtl": Entry(partial(_aggregated, "aligned_mtl")),
+    "cagrad": Entry(partial(_aggregated, "cagrad"), ("c",)),
+}
+
+
+def build_balancer(
+    name: str, weights: Mapping[str, float], options: BalancerConfig | None = None
+) -> Balancer:
     """Build a balancer by name.
 
-    Raises: ConfigError listing the known names.
+    Args: weights: loss -> how much it matters; a loss without one counts once.
+    Raises: ConfigError listing the known names; for an option that was set and that the method does not
+        read; and for a package it needs and that is not installed.
     """
     if name not in BALANCERS:
         raise ConfigError(f"[training] balancing = {name!r} is unknown; known: {', '.join(BALANCERS)}")
-    return BALANCERS[name](weights)
+    entry = BALANCERS[name]
+    given: dict[str, Any] = (options or BalancerConfig()).model_dump()
+    default = BalancerConfig().model_dump()
+    for key, value in given.items():
+        if value != default[key] and key not in entry.options:
+            reads = ", ".join(entry.options) or "nothing"
+            raise ConfigError(
+                f"[training.balancer] {key} = {value}: balancing = {name!r} does not read it, it reads "
+                f"{reads}; take the key out or choose another method"
+            )
+    return entry.build(weights, **{key: given[key] for key in entry.options})

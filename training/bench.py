@@ -51,7 +51,7 @@ def bench_train_command(
     settings = default_config() if config is None else load_config(config)
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         folder = Path(scratch)
-        root = log or _simulated(folder / "log", seed)
+        root = log or simulated_log(folder / "log", seed)
         result = measure(InteractionLog(root), settings, Stages(folder / "stages"), repeats)
     print(json.dumps(result, indent=1))
     if json_file is not None:
@@ -70,7 +70,7 @@ def measure(log: InteractionLog, config: RunConfig, stages: Stages, repeats: int
     if len(chain) < 3:
         raise DataError(f"{log.root} has {len(chain)} period(s); the bench needs 3")
     rows = sum(s.manifest["rows"]["impressions"] for s in chain)
-    batches, encode_s, make_s = _batches(chain, config)
+    batches, encode_s, make_s = day_batches(chain, config)
     num_rows = sum(b.size for b in batches)
     precisions = ["fp32", "bf16"] if has_fast_bf16() else ["fp32"]
     return {
@@ -89,7 +89,7 @@ def _measure_fit(
     chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str, repeats: int
 ) -> dict[str, float]:
     num_rows = sum(b.size for b in batches)
-    seconds = [_fit_once(chain, config, batches, precision) for _ in range(repeats)]
+    seconds = [fit_seconds(chain, config, batches, precision) for _ in range(repeats)]
     flop = _flop_per_row(chain, config, batches[0])
     rate = _gemm_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
     median = statistics.median(seconds)
@@ -103,7 +103,8 @@ def _measure_fit(
     }
 
 
-def _fit_once(chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str) -> float:
+def fit_seconds(chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str) -> float:
+    """Fit a fresh model on batches; give the seconds of `fit` alone."""
     torch.manual_seed(config.training.seed)
     ranker, tables = build_model(config, fit_state(chain, [len(chain) - 1], config, None), None)
     retrieval = config.retrieval_task if config.retrieval.weight else None
@@ -116,11 +117,11 @@ def _fit_once(chain: list[DaySnapshot], config: RunConfig, batches: list[Batch],
         bf16=precision == "bf16",
     )
     weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
-    balancer = build_balancer(config.training.balancing, weights)
+    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
     return fit(ranker, tables, batches, balancer, config.tasks, settings).seconds
 
 
-def _batches(chain: list[DaySnapshot], config: RunConfig) -> tuple[list[Batch], float, float]:
+def day_batches(chain: list[DaySnapshot], config: RunConfig) -> tuple[list[Batch], float, float]:
     """Encode and cut the last day; give its batches and the seconds of either."""
     as_of = period_end(chain[-1].day, config.timezone)
     labels, _ = label_days(chain, config.tasks, as_of, [chain[-1].day])
@@ -172,7 +173,8 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
     return made, time.perf_counter() - began
 
 
-def _simulated(root: Path, seed: int) -> Path:
+def simulated_log(root: Path, seed: int) -> Path:
+    """Write six days of the default shop."""
     for _ in write_log(Shop.from_seed(ShopDials(days=6), seed), InteractionLog(root)):
         pass
     return root

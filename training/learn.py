@@ -106,7 +106,7 @@ def learn(
 
     steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
     weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
-    balancer = build_balancer(config.training.balancing, weights)
+    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
     settings = _fit_settings(config, steps, warm=previous is not None)
     log = fit(ranker, tables, batches(), balancer, config.tasks, settings, advance)
     return Learnt(ranker=ranker, tables=tables, state=state, log=log)

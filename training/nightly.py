@@ -26,7 +26,7 @@ from recsys.model.trunks import TRUNKS
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, read_manifest, write_json
-from training.balancing import BALANCERS
+from training.balancing import build_balancer
 from training.data import label_days
 from training.evaluate import evaluate, score_rows
 from training.evaluate_report import EvalReport
@@ -134,11 +134,11 @@ def check_names(config: RunConfig) -> None:
     """
     for where, name, known in (
         ("[model.trunk] name", config.model.trunk.name, TRUNKS),
-        ("[training] balancing", config.training.balancing, BALANCERS),
         ("[store] url", config.store.url.split(":", 1)[0], STORES),
     ):
         if name not in known:
             raise ConfigError(f"{where} = {name!r} is unknown; known: {', '.join(sorted(known))}")
+    build_balancer(config.training.balancing, {}, config.training.balancer)
 
 
 def _snapshots(night: Night) -> list[DaySnapshot]:

@@ -11,7 +11,12 @@ from training.balancing import BALANCERS, build_balancer
 
 @pytest.fixture(params=sorted(BALANCERS))
 def balancer(request):
-    return build_balancer(request.param, {"a": 1.0, "b": 1.0})
+    try:
+        return build_balancer(request.param, {"a": 1.0, "b": 1.0})
+    except ConfigError as error:
+        if "pip install" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 class Toy:
@@ -46,7 +51,7 @@ def test_it_learns_two_tasks(balancer):
         optimiser.step()
     after = {n: v.item() for n, v in toy.losses().items()}
     assert all(after[n] < before[n] for n in after)
-    assert after["a"] < 0.2 * before["a"]
+    assert sum(after.values()) < 0.7 * sum(before.values())
     assert all(math.isfinite(w) for w in report.weights.values())
     assert {"a", "b"} <= set(report.weights)
 
@@ -58,6 +63,18 @@ def test_gradients_lie_on_the_parameters_and_on_the_boundary(balancer):
         assert tensor.grad is not None
         assert torch.isfinite(tensor.grad).all()
         assert tensor.grad.abs().sum() > 0
+
+
+def test_fixed_weights_learn_the_easy_task_well():
+    """The others trade it against the hard one, each by its own rule."""
+    toy = Toy()
+    optimiser = torch.optim.Adam(toy.parameters, lr=0.05)
+    before = toy.losses()["a"].item()
+    for _ in range(150):
+        optimiser.zero_grad()
+        build_balancer("fixed", {}).backward(toy.losses(), toy.parameters, [toy.leaf])
+        optimiser.step()
+    assert toy.losses()["a"].item() < 0.2 * before
 
 
 def test_a_loss_of_nothing_does_no_harm(balancer):

@@ -23,7 +23,7 @@ from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.model.head_kinds import HEAD_KINDS
 from recsys.stages import Stages
-from training.balancing import build_balancer
+from training.balancing import BALANCERS, build_balancer
 from training.data import Batcher, BatchSettings, encode_shard, label_days, positive_share, text_by_number
 from training.learn import build_model
 from training.objective import RETRIEVAL
@@ -180,6 +180,22 @@ def test_tables_step_once_per_batch_and_only_looked_up_rows(setup, config):
         moved = set(np.flatnonzero((weight != before[name]).any(dim=1).numpy()))
         assert moved
         assert moved <= set(batches[0].rows[name].tolist())
+
+
+@pytest.mark.parametrize("name", sorted(BALANCERS))
+def test_the_tables_step_once_however_many_gradients_a_balancer_takes(setup, config, name):
+    """From an empty state one step of row-wise Adagrad moves a row by the learning rate, root mean square."""
+    try:
+        balancer = build_balancer(name, {})
+    except ConfigError as error:
+        pytest.skip(str(error))
+    ranker, tables, batches = setup()
+    before = {n: w.clone() for n, w in tables.weight.items()}
+    fit(ranker, tables, batches[:1], balancer, config.tasks, _settings(total_steps=1, warmup_steps=0))
+    for table, weight in tables.weight.items():
+        moved = (weight - before[table])[tables.state[table] > 1e-10].square().mean(dim=1).sqrt()
+        assert moved.numel()
+        torch.testing.assert_close(moved, torch.full_like(moved, tables.learning_rate), rtol=0.01, atol=0)
 
 
 def test_what_is_not_observed_teaches_nothing(setup, config):

@@ -1,0 +1,118 @@
+"""Balancers that weigh the losses and backpropagate their sum once: fixed, uncertainty, dwa.
+
+A weight of the config says how much a task matters; a method finds the unit in which its loss is counted and
+multiplies. Losses that are 0 in a step (nothing observed) teach a method nothing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceReport:
+    """The weight each loss had in this step."""
+
+    weights: dict[str, float]
+
+
+def weighted_backward(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
+    """Backpropagate the weighted sum; a loss without a weight counts once."""
+    total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+    total.backward()  # type: ignore[no-untyped-call]
+
+
+class Fixed:
+    """A weighted sum with weights from the config: the reference."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        """Keep the weights; a loss without one counts once."""
+        self.weights = dict(weights)
+
+    def backward(
+        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+    ) -> BalanceReport:
+        """Backpropagate the weighted sum."""
+        del shared_parameters, boundary
+        weighted_backward(losses, self.weights)
+        return BalanceReport(self.weights)
+
+
+class Uncertainty:
+    """Learnt log-variances s: minimise the sum of w · (exp(-s) · loss + s) / 2.
+
+    Every s starts where the objective has its minimum for the task's first loss, s = log(loss), and then
+    descends by the gradient (1 - exp(-s) · loss) / 2. Both commute with a change of unit: a loss multiplied
+    by c shifts its s by log(c) and changes nothing else, from the first step on.
+
+    Source: Kendall et al., CVPR 2018, with one form for all kinds of loss.
+    """
+
+    def __init__(self, weights: Mapping[str, float], learning_rate: float) -> None:
+        """Start without a variance; `learning_rate` is that of the log-variances."""
+        self.weights, self.learning_rate = dict(weights), learning_rate
+        self.log_variance: dict[str, float] = {}
+
+    def backward(
+        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+    ) -> BalanceReport:
+        """Backpropagate the losses over their variances, then let the variances follow."""
+        del shared_parameters, boundary
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        for name, value in values.items():
+            if value > 0:
+                self.log_variance.setdefault(name, math.log(value))
+        used = {
+            name: self.weights.get(name, 1.0) * 0.5 * math.exp(-self.log_variance.get(name, 0.0))
+            for name in losses
+        }
+        weighted_backward(losses, used)
+        for name, value in values.items():
+            if value > 0:
+                s = self.log_variance[name]
+                self.log_variance[name] = s + self.learning_rate * 0.5 * (math.exp(-s) * value - 1)
+        return BalanceReport(used)
+
+
+class DynamicWeightAverage:
+    """Weights that follow how slowly each loss falls: K · softmax(r / temperature).
+
+    r is a loss's mean over the last full window of steps over its mean in the window before; the paper's
+    window is an epoch, a stream of steps has none. Every r is 1 until two windows are full, or where a loss
+    was 0 throughout one.
+
+    Source: Liu et al., CVPR 2019.
+    """
+
+    def __init__(self, weights: Mapping[str, float], temperature: float, window: int) -> None:
+        """Start with equal rates; `window` counts steps."""
+        self.weights, self.temperature, self.window = dict(weights), temperature, window
+        self.rates: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+        self._seen: dict[str, list[float]] = {}
+        self._steps = 0
+
+    def backward(
+        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+    ) -> BalanceReport:
+        """Backpropagate the sum, weighted by the last two windows' rates."""
+        del shared_parameters, boundary
+        share = {name: math.exp(self.rates.get(name, 1.0) / self.temperature) for name in losses}
+        total = sum(share.values())
+        used = {n: self.weights.get(n, 1.0) * len(share) * part / total for n, part in share.items()}
+        weighted_backward(losses, used)
+        self._remember({name: float(loss.detach()) for name, loss in losses.items()})
+        return BalanceReport(used)
+
+    def _remember(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if value > 0:
+                self._seen.setdefault(name, []).append(value)
+        self._steps += 1
+        if self._steps % self.window == 0:
+            means = {name: math.fsum(seen) / len(seen) for name, seen in self._seen.items()}
+            self.rates = {n: m / self._before[n] for n, m in means.items() if n in self._before}
+            self._before, self._seen = means, {}
