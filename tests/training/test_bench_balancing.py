@@ -8,7 +8,7 @@ from training.bench_balancing import TUNED, installed, planted_conflict
 
 
 def test_the_conflict_is_real_and_the_loud_task_wins_it():
-    """Fixed weights serve the loss in the large unit; known units share the damage, uncertainty finds them."""
+    """Fixed weights serve the loss in the large unit; known units share the damage, as uncertainty does."""
     found = planted_conflict(["fixed", "uncertainty"], 2)
     assert list(found) == ["fixed", TUNED, "uncertainty"]
     assert found["fixed"]["second"] < 0.02 < found["fixed"]["first"]
