@@ -244,7 +244,10 @@ class Server:
         serving = self._options.config.serving
         admission = Admission(self._pool, serving.max_concurrent, self.stats)
         server = grpc.server(self._pool, interceptors=[admission, Guard(self.stats)], options=_OPTIONS)
-        upserts = UpsertDesk(self.journal, self._overlay, self.recommender, self._options.clock)
+        numbers = frozenset(
+            a.name for a in self._options.config.attributes if a.entity == "item" and a.kind == "number"
+        )
+        upserts = UpsertDesk(self.journal, self._overlay, self.recommender, self._options.clock, numbers)
         limits = Limits.from_config(serving)
         service = RankingService(
             self.recommender, self._feedback, upserts, limits, serving.deadline_ms / 1000

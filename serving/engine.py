@@ -15,7 +15,7 @@ import numpy.typing as npt
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from serving.catalogue import Catalogue
-from serving.overlay import Overlay, Shelf
+from serving.overlay import Overlay, Shelf, Stock
 from serving.pace import Pace
 from serving.policy import PolicyParameters, Pool
 from serving.ports import Model, User
@@ -51,7 +51,7 @@ class Engine:
         candidate_log_share: float = 0.0,
     ) -> None:
         self.model = model
-        self.shelf = Shelf(model.catalogue, overlay, model.items_as_of_ms)
+        self.shelf = Shelf(model, overlay)
         self._policy = PolicyParameters(
             name=policy.name,
             epsilon=policy.epsilon,
@@ -76,16 +76,17 @@ class Engine:
         if budget.remaining_s() < _LEAST_S:
             raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
         watch = _Watch()
-        catalogue = self.shelf.now()
+        stock = self.shelf.now()
+        catalogue = stock.catalogue
         user = self._user(request, at_ms)
         watch.lap("features")
         allowed = catalogue.allowed(request.filter, self._forbidden(request, user), at_ms)
         pins = _known_pins(request, catalogue, allowed)
         side = self._user_side(user)
-        candidates = self._retrieval.find(request, catalogue, allowed, side, need=request.page_size)
+        candidates = self._retrieval.find(request, stock, allowed, side, need=request.page_size)
         watch.lap("retrieval")
         candidates, scored, degradation = self._fit(request, candidates, budget, scored=side is not None)
-        predictions = self._predict(side, request, candidates, at_ms) if scored else {}
+        predictions = self._predict(stock, side, request, candidates, at_ms) if scored else {}
         scores = self._score(request, predictions, candidates, catalogue)
         degradation += tuple(user.degraded) if user is not None else ()
         watch.lap("scoring")
@@ -99,11 +100,11 @@ class Engine:
             at_ms=at_ms,
             catalogue=catalogue,
             candidates=candidates,
-            pool=self._pool(candidates, scores, catalogue, pins),
+            pool=self._pool(candidates, scores, stock, pins),
             predictions=predictions,
             policy=self._policy if explore and not degradation else self._policy.greedy(),
             seed=_new_seed() if request.seed is None else request.seed,
-            reasons=self._reasons(request, user, catalogue),
+            reasons=self._reasons(request, user, stock),
             degradation=degradation,
             missing_item_ids=_missing(request, catalogue, pins),
             log_candidates=self._logs_candidates(),
@@ -153,13 +154,12 @@ class Engine:
         return candidates, False, (DEADLINE_POPULAR,)
 
     def _predict(
-        self, side: Any, request: RankRequest, candidates: Candidates, at_ms: int
+        self, stock: Stock, side: Any, request: RankRequest, candidates: Candidates, at_ms: int
     ) -> Mapping[str, npt.NDArray[np.float32]]:
-        assert self.model.scorer is not None
+        assert stock.scorer is not None
         assert self.model.features is not None
-        rows = np.where(candidates.rows < self.model.catalogue.num_in_bundle, candidates.rows, -1)
         context = self.model.features.context(request.context, at_ms)
-        return self.model.scorer.predict(side, context, rows)
+        return stock.scorer.predict(side, context, candidates.rows)
 
     def _score(
         self,
@@ -177,30 +177,21 @@ class Engine:
         self,
         candidates: Candidates,
         scores: npt.NDArray[np.float64],
-        catalogue: Catalogue,
+        stock: Stock,
         pins: Mapping[int, int],
     ) -> Pool:
         number = {row: candidate for candidate, row in enumerate(candidates.rows.tolist())}
         return Pool(
             scores=scores,
-            categories=catalogue.categories[candidates.rows],
-            embeddings=self._embeddings(candidates) if self._policy.mmr else None,
+            categories=stock.catalogue.categories[candidates.rows],
+            embeddings=stock.scorer.vectors(candidates.rows) if self._policy.mmr and stock.scorer else None,
             pins={position: number[row] for position, row in pins.items()},
         )
 
-    def _embeddings(self, candidates: Candidates) -> npt.NDArray[np.float32] | None:
-        if self.model.scorer is None:
-            return None
-        vectors = self.model.scorer.item_embeddings
-        known = candidates.rows < self.model.catalogue.num_in_bundle
-        found = np.zeros((len(candidates.rows), vectors.shape[1]), dtype=np.float32)
-        found[known] = vectors[candidates.rows[known]]
-        return found
-
-    def _reasons(self, request: RankRequest, user: User | None, catalogue: Catalogue) -> Reasons:
+    def _reasons(self, request: RankRequest, user: User | None, stock: Stock) -> Reasons:
         return Reasons(
-            catalogue=catalogue,
-            embeddings=None if self.model.scorer is None else self.model.scorer.item_embeddings,
+            catalogue=stock.catalogue,
+            vectors=None if stock.scorer is None else stock.scorer.vectors,
             history=() if user is None else user.history,
             seed_item_id=request.seed_item_id,
         )

@@ -1,13 +1,17 @@
 """What changed in the catalogue since the bundle was built: new items, new prices, withdrawals.
 
 One Overlay outlives every version that a server loads; each version has a Shelf, which lays it over its
-catalogue.
+catalogue and lets its scorer know.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from serving.catalogue import Catalogue, ItemRow
+from serving.ports import Model, Scorer
 
 
 class Overlay:
@@ -40,33 +44,52 @@ class Overlay:
             return self._number, [item for at, item in self._items.values() if at > number]
 
 
-class Shelf:
-    """One version's catalogue, kept up to date with the overlay.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stock:
+    """All that there is at one instant: the catalogue, and a scorer that knows every row of it."""
 
-    Args: as_of_ms: upserts before this instant are in the catalogue already.
+    catalogue: Catalogue
+    scorer: Scorer | None
+
+
+class Shelf:
+    """One version's stock, kept up to date with the overlay; each upsert is encoded once.
+
+    Upserts before the model's `items_as_of_ms` are in its catalogue already.
     """
 
-    def __init__(self, base: Catalogue, overlay: Overlay, as_of_ms: int = 0) -> None:
-        self._as_of_ms = as_of_ms
+    def __init__(self, model: Model, overlay: Overlay) -> None:
+        self._model = model
         self._overlay = overlay
         self._lock = threading.Lock()
-        self._now = (0, base)
+        self._now = (0, Stock(catalogue=model.catalogue, scorer=model.scorer))
 
-    def now(self) -> Catalogue:
-        """Give the catalogue with everything upserted so far."""
+    def now(self) -> Stock:
+        """Give what there is, with everything upserted so far."""
         if self._now[0] != self._overlay.number:
             with self._lock:
                 number, items = self._overlay.since(self._now[0])
-                fresh = [item for item in items if item.at_ms >= self._as_of_ms]
-                self._now = (number, self._now[1].with_items(fresh))
+                fresh = [item for item in items if item.at_ms >= self._model.items_as_of_ms]
+                self._now = (number, self._with_items(self._now[1], fresh))
         return self._now[1]
 
     def item(self, item_id: str) -> ItemRow | None:
         """Give an item as it is now."""
         late = self._overlay.get(item_id)
-        return late if late is not None and late.at_ms >= self._as_of_ms else self.now().bundle_item(item_id)
+        if late is not None and late.at_ms >= self._model.items_as_of_ms:
+            return late
+        return self._model.catalogue.bundle_item(item_id)
 
     def in_bundle(self, item_id: str) -> bool:
         """Tell whether the bundle itself knows an item."""
-        catalogue = self.now()
-        return catalogue.rows.get(item_id, catalogue.num_in_bundle) < catalogue.num_in_bundle
+        return item_id in self._model.catalogue.rows
+
+    def _with_items(self, stock: Stock, items: Sequence[ItemRow]) -> Stock:
+        if not items:
+            return stock
+        catalogue, scorer = stock.catalogue.with_items(items), stock.scorer
+        if scorer is not None and self._model.encode_items is not None:
+            by_row = {catalogue.rows[item.item_id]: item for item in items}
+            rows = np.fromiter(by_row, dtype=np.int64, count=len(by_row))
+            scorer = scorer.with_items(rows, self._model.encode_items(by_row))
+        return Stock(catalogue=catalogue, scorer=scorer)

@@ -1,9 +1,9 @@
 """What the engine needs from the rest of the project, as protocols: tests put fakes here.
 
-Legend: I items of the bundle, D dimensions of an item embedding, N candidates, K results.
+Legend: D dimensions of an item embedding, N candidates, K results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from recsys.fusion import Fusion
 from recsys.tasks import TaskSpec
-from serving.catalogue import Catalogue
+from serving.catalogue import Catalogue, ItemRow
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -68,9 +68,11 @@ class Features(Protocol):
 class Scorer(Protocol):
     """The bundle's model."""
 
-    @property
-    def item_embeddings(self) -> npt.NDArray[np.float32]:
-        """Unit vectors [I, D]."""
+    def with_items(self, rows: Rows, items: Any, /) -> "Scorer":
+        """Give a scorer that also knows items which came or changed, by their rows of the catalogue."""
+
+    def vectors(self, rows: Rows, /) -> npt.NDArray[np.float32]:
+        """Give unit vectors [N, D] of rows."""
 
     def user_side(self, inputs: Any, /) -> Any:
         """Compute once a request what does not depend on the item."""
@@ -82,7 +84,7 @@ class Scorer(Protocol):
         """Find at most k allowed rows most similar to a row, best first."""
 
     def predict(self, user_side: Any, context: Any, rows: Rows, /) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Predict each task for rows [N], calibrated; row -1 is an item that the bundle does not know."""
+        """Predict each task for rows [N], calibrated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ class Model:
     fusion: Fusion = field(default_factory=lambda: Fusion(weights={}))
     scorer: Scorer | None = None
     features: Features | None = None
+    encode_items: Callable[[Mapping[int, ItemRow]], Any] | None = None
+    """Items by catalogue row -> what the scorer takes them in as."""
     items_as_of_ms: int = 0
     """Upserts before this instant are in the catalogue already."""
 

@@ -1,6 +1,6 @@
 """Why an item is in the list, in words for people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,8 @@ class Reasons:
     """What one request's reasons are made of."""
 
     catalogue: Catalogue
-    embeddings: npt.NDArray[np.float32] | None
-    """[I, D] unit vectors of the bundle's items."""
+    vectors: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]] | None
+    """Rows [N] -> unit vectors [N, D]; None: there is no model."""
     history: Sequence[PastEvent] = ()
     """Newest first."""
     seed_item_id: str | None = None
@@ -42,13 +42,14 @@ class Reasons:
 
     def _like_history(self, row: int, sources: int) -> str | None:
         """Name the item of the user's history that is nearest to this one."""
-        if self.embeddings is None or row >= len(self.embeddings) or sources & SIMILAR:
+        if self.vectors is None or sources & SIMILAR:
             return None
         past = [(self.catalogue.rows.get(e.item_id, -1), e.kind) for e in self.history[:_LOOK_BACK]]
-        past = [(at, kind) for at, kind in past if 0 <= at < len(self.embeddings) and at != row]
+        past = [(at, kind) for at, kind in past if at not in (-1, row)]
         if not past:
             return None
-        cosines = self.embeddings[[at for at, _ in past]] @ self.embeddings[row]
+        vectors = self.vectors(np.array([row, *(at for at, _ in past)], dtype=np.int64))
+        cosines = vectors[1:] @ vectors[0]
         nearest = int(np.argmax(cosines))
         if cosines[nearest] < _SIMILAR:
             return None

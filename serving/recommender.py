@@ -107,7 +107,7 @@ class Recommender:
         """Name the candidates that were fine on page 1 and may not be shown any more."""
         if len(page.starts) == 1:
             return frozenset()
-        catalogue = self._engine.shelf.now()
+        catalogue = self._engine.shelf.now().catalogue
         allowed = catalogue.allowed(request.filter, request.forbidden_item_ids, now_ms)
         rows = {item_id: catalogue.rows.get(item_id, -1) for item_id in page.slate.item_ids}
         return frozenset(item_id for item_id, row in rows.items() if row < 0 or not allowed[row])

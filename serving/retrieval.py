@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import structlog
 
-from serving.catalogue import Catalogue
+from serving.overlay import Stock
 from serving.ports import Mask, Model, Rows
 from serving.request import RankRequest
 
-RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE = (1 << bit for bit in range(6))
+RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE, FRESH = (1 << bit for bit in range(7))
 SOURCES: Mapping[int, str] = {
     RETRIEVAL: "retrieval",
     POPULAR: "popular",
@@ -19,6 +19,7 @@ SOURCES: Mapping[int, str] = {
     REQUEST: "request",
     PINNED: "pinned",
     CATALOGUE: "catalogue",
+    FRESH: "fresh",
 }
 _log = structlog.get_logger(__name__)
 
@@ -51,13 +52,12 @@ class Retrieval:
         self.num_popular = num_popular
         self._popular_rows = model.catalogue.known_rows(model.popular)
 
-    def find(
-        self, request: RankRequest, catalogue: Catalogue, allowed: Mask, side: Any, need: int
-    ) -> Candidates:
+    def find(self, request: RankRequest, stock: Stock, allowed: Mask, side: Any, need: int) -> Candidates:
         """Find candidates for `need` positions.
 
         Args: allowed [catalogue], side the scorer's user side (None: only popularity is known).
         """
+        catalogue = stock.catalogue
         found = _Found(allowed)
         found.add(PINNED, catalogue.known_rows(pin.item_id for pin in request.pins))
         if request.item_ids is not None:
@@ -65,36 +65,30 @@ class Retrieval:
             return found.candidates()
         wanted = max(self.num_candidates, need)
         seed_row = catalogue.rows.get(request.seed_item_id or "", -1)
-        if self._has_vector(seed_row, catalogue):
+        if stock.scorer is not None and seed_row >= 0:
             found.forbid(seed_row)
-            found.add(SIMILAR, self._similar(seed_row, wanted, found.mask(catalogue)))
+            nearest = stock.scorer.similar(seed_row, wanted, found.mask())
+            found.add(SIMILAR, nearest)
         else:
-            found.add(RETRIEVAL, self._retrieve(side, wanted, found.mask(catalogue)))
+            nearest = _nearest(stock, side, wanted, found.mask())
+            found.add(RETRIEVAL, nearest)
             found.add(POPULAR, self._popular(allowed, self.num_popular if side is not None else wanted))
-        # Items that the index does not know are shown when the caller names them.
-        named = catalogue.known_rows(request.filter.allow_item_ids)
-        found.add(REQUEST, named[named >= catalogue.num_in_bundle])
+        found.add(FRESH, nearest[nearest >= catalogue.num_in_bundle])
         if len(found) < need:
             found.add(POPULAR, self._popular(allowed, need))
         if len(found) < need:
             found.add(CATALOGUE, np.flatnonzero(allowed)[: need + len(found)])
         return found.candidates()
 
-    def _has_vector(self, row: int, catalogue: Catalogue) -> bool:
-        return self.model.scorer is not None and 0 <= row < catalogue.num_in_bundle
-
-    def _similar(self, row: int, k: int, allowed: Mask | None) -> Rows:
-        assert self.model.scorer is not None
-        return self.model.scorer.similar(row, k, allowed)
-
-    def _retrieve(self, side: Any, k: int, allowed: Mask | None) -> Rows:
-        if side is None or self.model.scorer is None:
-            return np.empty(0, dtype=np.int64)
-        return self.model.scorer.retrieve(side, k, allowed)
-
     def _popular(self, allowed: Mask, k: int) -> Rows:
         rows = self._popular_rows
         return rows[allowed[rows]][:k]
+
+
+def _nearest(stock: Stock, side: Any, k: int, allowed: Mask | None) -> Rows:
+    if side is None or stock.scorer is None:
+        return np.empty(0, dtype=np.int64)
+    return stock.scorer.retrieve(side, k, allowed)
 
 
 class _Found:
@@ -111,10 +105,9 @@ class _Found:
         self._allowed = self._allowed.copy()
         self._allowed[row] = False
 
-    def mask(self, catalogue: Catalogue) -> Mask | None:
-        """Give the bundle's part of the mask; None when it forbids nothing."""
-        mask = self._allowed[: catalogue.num_in_bundle]
-        return None if mask.all() else mask
+    def mask(self) -> Mask | None:
+        """Give what is allowed; None when nothing is forbidden."""
+        return None if self._allowed.all() else self._allowed
 
     def add(self, source: int, rows: Iterable[int]) -> None:
         rows = np.asarray(rows, dtype=np.int64)

@@ -37,13 +37,24 @@ class Upserted:
 
 
 class UpsertDesk:
-    """Writes items; safe to call from many threads."""
+    """Writes items; safe to call from many threads.
 
-    def __init__(self, journal: Journal, overlay: Overlay, recommender: Recommender, clock: Clock) -> None:
+    Args: numbers: attributes that the config declares to be numbers.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        overlay: Overlay,
+        recommender: Recommender,
+        clock: Clock,
+        numbers: frozenset[str] = frozenset(),
+    ) -> None:
         self._journal = journal
         self._overlay = overlay
         self._recommender = recommender
         self._clock = clock
+        self._numbers = numbers
         self._lock = threading.Lock()
 
     def upsert(
@@ -65,7 +76,7 @@ class UpsertDesk:
             now_ms = self._clock.now_ms()
             for patch in patches:
                 try:
-                    check_patch(patch)
+                    check_patch(patch, self._numbers)
                     known = rows.get(patch.item_id) or shelf.item(patch.item_id)
                     rows[patch.item_id] = _merged(
                         known or ItemRow(item_id=patch.item_id), patch, mask, now_ms
@@ -77,10 +88,11 @@ class UpsertDesk:
             if rows and not validate_only:
                 self._journal.append(item_rows(list(rows.values())))
                 self._overlay.put(rows.values())
+                shelf.now()  # encode them now: no request shall wait for it
         return tuple(results)
 
 
-def check_patch(patch: ItemPatch) -> None:
+def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
     """Check what was sent of one item.
 
     Raises: FieldError.
@@ -93,6 +105,11 @@ def check_patch(patch: ItemPatch) -> None:
             check_count(name, len(value))
             for key, entry in value.items():
                 check_value(name, key, entry)
+                if key in numbers and isinstance(entry, str):
+                    raise FieldError(
+                        f"{name}[{key!r}]",
+                        f"{entry[:40]!r} is text; the config declares it a number: send one",
+                    )
         elif value < 0:
             raise FieldError(name, f"{value} is negative; send 0 or more")
 

@@ -12,7 +12,7 @@ Shape letters: B examples, L history events, D embedding, A attention, I inputs,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,12 @@ class ItemSide:
 
     def take(self, rows: Tensor) -> "ItemSide":
         """Select items by row."""
-        return ItemSide(self.input_BI[rows], self.embedding_BD[rows], self.query_BA[rows], self.id_BD[rows])
+        return ItemSide(*(getattr(self, part.name)[rows] for part in fields(self)))
+
+    @classmethod
+    def cat(cls, sides: Sequence["ItemSide"]) -> "ItemSide":
+        """Put items one behind the other."""
+        return cls(*(torch.cat([getattr(s, part.name) for s in sides]) for part in fields(cls)))
 
 
 class Ranker(nn.Module):

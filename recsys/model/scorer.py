@@ -1,5 +1,6 @@
 """A bundle in memory, ready to score: user side once a request, items gathered from memory. No TorchRec."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,8 @@ from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, ItemInputs, UserInputs
 from recsys.model.head_kinds import HEAD_KINDS
-from recsys.model.ranker import Inputs, Ranker, UserSide
+from recsys.model.late import LateItems, late_items
+from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
 
 
@@ -35,18 +37,28 @@ class Scorer:
         }
         self._row_of = {item_id: row for row, item_id in enumerate(bundle.items["item_id"].to_list())}
         self._text_VT = self._text_by_number(items)
-        with torch.inference_mode():
-            self.items = self.ranker.item_side(
-                self._rows(self.ranker.inputs.item_tables, torch.from_numpy(items.ids)),
-                torch.from_numpy(items.numbers),
-                torch.from_numpy(items.text),
-            )
+        self.items = self._encoded(items)
+        self.late: LateItems | None = None
+
+    def with_items(self, rows: np.ndarray, items: ItemInputs) -> "Scorer":
+        """Give a scorer that also knows items [F] which came or changed since; this one stays as it is.
+
+        Args: rows: int64 [F], distinct: where the items stand in the catalogue, the bundle's own rows first.
+        """
+        other = copy.copy(self)
+        other.late = late_items(self.late, rows, self._encoded(items))
+        return other
 
     @property
     def item_embeddings(self) -> np.ndarray:
         """Give unit vectors [I, D] by item row."""
         embeddings: np.ndarray = self.items.embedding_BD.numpy()
         return embeddings
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Give unit vectors [N, D] of catalogue rows, late items included."""
+        vectors: np.ndarray = self._sides(rows).embedding_BD.numpy()
+        return vectors
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Map item ids to rows; -1 where the bundle does not know the item."""
@@ -60,23 +72,43 @@ class Scorer:
 
     def retrieve(self, user: UserSide, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
         """Give up to k allowed item rows, nearest first."""
-        return self.bundle.index.search(user.embedding_BD[0].numpy(), k, allowed_I)
+        return self._nearest(user.embedding_BD[0].numpy(), k, allowed_I)
 
     def similar(self, row: int, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
         """Give up to k allowed item rows most like an item."""
-        return self.bundle.index.search(self.item_embeddings[row], k, allowed_I)
+        return self._nearest(self.vectors(np.array([row]))[0], k, allowed_I)
 
     @torch.inference_mode()
     def logits(self, user: UserSide, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Give raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
         ids = self._rows(self.ranker.inputs.context_tables, torch.from_numpy(context.ids[None]))
         context_BI = self.ranker.context(ids, torch.from_numpy(context.numbers[None]))
-        found = self.ranker.logits(user, self.items.take(torch.from_numpy(rows)), context_BI)
+        found = self.ranker.logits(user, self._sides(rows), context_BI)
         return {task: values.numpy() for task, values in found.items()}
 
     def predict(self, user: UserSide, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task: probabilities, or stars."""
         return calibrate(self.logits(user, context, rows), self.tasks, self.bundle.manifest.calibration)
+
+    @torch.inference_mode()
+    def _encoded(self, items: ItemInputs) -> ItemSide:
+        return self.ranker.item_side(
+            self._rows(self.ranker.inputs.item_tables, torch.from_numpy(items.ids)),
+            torch.from_numpy(items.numbers),
+            torch.from_numpy(items.text),
+        )
+
+    @torch.inference_mode()
+    def _sides(self, rows: np.ndarray) -> ItemSide:
+        return (
+            self.items.take(torch.from_numpy(rows)) if self.late is None else self.late.take(self.items, rows)
+        )
+
+    def _nearest(self, vector_D: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+        index = self.bundle.index
+        if self.late is None:
+            return index.search(vector_D, k, allowed)
+        return self.late.search(index, vector_D, k, allowed)
 
     def _user_batch(self, user: UserInputs) -> tuple[Batch, dict[str, Tensor]]:
         """Make a batch of one whose distinct items are the history itself, in order."""

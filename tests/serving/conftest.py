@@ -77,7 +77,10 @@ class FakeFeatures:
 
 @dataclass
 class FakeScorer:
-    """Item n is predicted (n + 1) / 100 for click; a tenth of it for purchase, for everybody."""
+    """Item n is predicted (n + 1) / 100 for click; a tenth of it for purchase, for everybody.
+
+    It stands at place n of its line, and costs 100 n: a late item's place is found from its price, 0 without.
+    """
 
     num_items: int = NUM_ITEMS
     gate: threading.Event | None = None
@@ -86,27 +89,39 @@ class FakeScorer:
     obedient: bool = True
     """False: retrieval ignores its filter, as a broken index would."""
 
-    @property
-    def item_embeddings(self) -> np.ndarray:
-        angles = np.arange(self.num_items) / 10
+    late: Mapping[int, float] = field(default_factory=dict)
+
+    def with_items(self, rows: np.ndarray, places: Mapping[int, float]) -> "FakeScorer":
+        assert rows.tolist() == list(places)
+        return FakeScorer(self.num_items, self.gate, self.calls, self.obedient, {**self.late, **places})
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        return np.array([self.late.get(row, float(row)) for row in rows.tolist()])
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        angles = self.places(rows) / 10
         return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    def _rows(self) -> np.ndarray:
+        return np.union1d(np.arange(self.num_items), list(self.late)).astype(np.int64)
 
     def user_side(self, inputs: Any) -> Any:
         return inputs
 
     def retrieve(self, user_side: Any, k: int, allowed: np.ndarray | None) -> np.ndarray:
-        rows = np.arange(self.num_items)[::-1]
+        rows = self._rows()[np.argsort(-self.places(self._rows()), kind="stable")]
         return (rows if allowed is None or not self.obedient else rows[allowed[rows]])[:k]
 
     def similar(self, row: int, k: int, allowed: np.ndarray | None) -> np.ndarray:
-        rows = np.argsort(np.abs(np.arange(self.num_items) - row), kind="stable")
+        distances = np.abs(self.places(self._rows()) - self.places(np.array([row])))
+        rows = self._rows()[np.argsort(distances, kind="stable")]
         return (rows if allowed is None else rows[allowed[rows]])[:k]
 
     def predict(self, user_side: Any, context: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
         self.calls += 1
         if self.gate is not None:
             self.gate.wait(10)
-        click = np.where(rows < 0, 0.001, (rows + 1) / 100).astype(np.float32)
+        click = ((self.places(rows) + 1) / 100).astype(np.float32)
         return {"click": click, "purchase": click / 10, "rating": 1 + 4 * click}
 
 
@@ -121,6 +136,7 @@ def fake_model(version: str | None = "v1", scorer: FakeScorer | None = None, **u
         fusion=Fusion.from_tasks(config.tasks),
         scorer=scorer,
         features=FakeFeatures(users),
+        encode_items=lambda items: {row: (item.price or 0) / 100 for row, item in items.items()},
     )
 
 

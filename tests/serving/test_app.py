@@ -398,11 +398,16 @@ def test_a_restarted_server_remembers_withdrawals_feedback_and_new_items(start) 
     first = start(policy={"name": "greedy"})
     event = Feedback(user_id="u1", item_id="i1", kind="click")
     first.client.record_feedback([event])
-    first.client.upsert_items([_withdrawn("i39")])
+    first.client.upsert_items([_withdrawn("i39"), ItemUpdate(item_id="new", title="New", price=3_750)])
     first.server.stop(1.0)
     (first.runs / "store" / "delta.sqlite").unlink()
     second = start(policy={"name": "greedy"})
-    assert second.client.recommend("u1", 1).items[0].item_id == "i38"
+    again = second.client.recommend("u1", 2)
+    assert [(item.item_id, item.title) for item in again.items] == [("i38", "Thing 38"), ("new", "New")]
+    following = second.client.recommend("u1", 50, page_token=again.next_page_token)
+    assert "i39" not in [item.item_id for item in following.items]
+    second.client.upsert_items([ItemUpdate(item_id="i39")], update_mask=["available_until"])
+    assert second.client.recommend("u1", 1).items[0].item_id == "i39"
     assert second.client.record_feedback([event]).num_duplicate == 1
     assert second.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -17,6 +19,11 @@ FRAME = pl.DataFrame(
         "attribute_size": [1.5, None, 2.0],
     }
 )
+
+
+@pytest.fixture
+def model(fakes, catalogue):
+    return replace(fakes.model(), catalogue=catalogue, scorer=None)
 
 
 @pytest.fixture
@@ -71,21 +78,38 @@ def test_changed_items_keep_their_row_and_new_ones_follow(catalogue) -> None:
     assert catalogue.with_items([]) is catalogue
 
 
-def test_a_shelf_follows_the_overlay(catalogue) -> None:
+def test_a_shelf_follows_the_overlay(model) -> None:
     overlay = Overlay()
     overlay.put([ItemRow(item_id="n", title="first")])
-    shelf = Shelf(catalogue, overlay)
-    assert shelf.now().titles[3] == "first"
+    shelf = Shelf(model, overlay)
+    assert shelf.now().catalogue.titles[3] == "first"
     overlay.put([ItemRow(item_id="n", title="second")])
-    assert shelf.now().titles[3] == "second"
+    assert shelf.now().catalogue.titles[3] == "second"
     assert shelf.now() is shelf.now()
     assert shelf.item("n") == ItemRow(item_id="n", title="second")
     assert (shelf.in_bundle("a"), shelf.in_bundle("n"), shelf.in_bundle("z")) == (True, False, False)
 
 
-def test_a_shelf_leaves_out_what_its_bundle_knows_already(catalogue) -> None:
+def test_a_shelf_leaves_out_what_its_bundle_knows_already(model, catalogue) -> None:
     overlay = Overlay()
     overlay.put([ItemRow(item_id="a", title="old", at_ms=10), ItemRow(item_id="b", title="new", at_ms=20)])
-    shelf = Shelf(catalogue, overlay, as_of_ms=20)
-    assert shelf.now().titles == ("A", "new", "C")
+    shelf = Shelf(replace(model, items_as_of_ms=20), overlay)
+    assert shelf.now().catalogue.titles == ("A", "new", "C")
     assert shelf.item("a") == catalogue.bundle_item("a")
+
+
+def test_an_upsert_is_encoded_once_and_by_its_row(model, fakes) -> None:
+    overlay, encoded = Overlay(), []
+
+    def encode(items):
+        encoded.append({row: item.title for row, item in items.items()})
+        return dict.fromkeys(items, 7.0)
+
+    shelf = Shelf(replace(model, scorer=fakes.Scorer(num_items=3), encode_items=encode), overlay)
+    bare = shelf.now().scorer
+    overlay.put([ItemRow(item_id="n", title="N"), ItemRow(item_id="b", title="B")])
+    assert shelf.now().scorer.late == shelf.now().scorer.late == {3: 7.0, 1: 7.0}
+    overlay.put([ItemRow(item_id="m", title="M"), ItemRow(item_id="n", title="N2")])
+    assert sorted(shelf.now().scorer.late) == [1, 3, 4]
+    assert encoded == [{3: "N", 1: "B"}, {4: "M", 3: "N2"}]
+    assert bare.late == {}

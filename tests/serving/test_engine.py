@@ -3,6 +3,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -171,29 +172,58 @@ def test_reasons_name_what_the_user_did(engine, fakes) -> None:
 def test_a_withdrawn_item_is_gone_and_comes_back(engine, fakes) -> None:
     overlay = Overlay()
     one = engine(overlay=overlay)
-    overlay.put([ItemRow(item_id="i39", title="Thing 39", available_until_ms=fakes.NOON_MS)])
+    overlay.put([ItemRow(item_id="i39", title="Thing 39", price=3_900, available_until_ms=fakes.NOON_MS)])
     assert ids(ask(one, fakes))[0] == "i38"
     assert ids(ask(one, fakes, filter=Filter(include_unavailable=True)))[0] == "i39"
-    overlay.put([ItemRow(item_id="i39", title="Back again")])
+    overlay.put([ItemRow(item_id="i39", title="Back again", price=3_900)])
     answer = ask(one, fakes)
     assert (answer.items[0].item_id, answer.items[0].title) == ("i39", "Back again")
 
 
-def test_a_new_item_is_ranked_as_an_unknown_one_and_recommended_when_named(engine, fakes) -> None:
+def test_a_new_item_is_a_candidate_at_once_scored_by_its_content(engine, fakes) -> None:
+    overlay = Overlay()
+    one = engine(overlay=overlay, num_candidates=5)
+    overlay.put([ItemRow(item_id="new", title="New", category="boats", price=3_750)])
+    answer = ask(one, fakes)
+    assert ids(answer) == ["i39", "i38", "new", "i37", "i36"]
+    assert answer.items[2].predictions["click"] == pytest.approx(0.385)
+    assert [item.sources for item in answer.items[1:3]] == [("retrieval",), ("retrieval", "fresh")]
+    assert ids(ask(one, fakes, item_ids=("i3", "new", "i38"))) == ["i38", "new", "i3"]
+    assert ids(ask(one, fakes, filter=Filter(allow_item_ids=frozenset({"new"})))) == ["new"]
+    assert "new" not in ids(ask(one, fakes, filter=Filter(deny_item_ids=frozenset({"new"}))))
+    assert ids(ask(one, fakes, pins=(Pin(item_id="new", position=1),)))[0] == "new"
+    assert sorted(ids(ask(one, fakes, seed_item_id="new"))) == ["i35", "i36", "i37", "i38", "i39"]
+    assert ids(ask(one, fakes, seed_item_id="i38", page_size=3)) == ["i39", "new", "i37"]
+
+
+def test_a_changed_item_is_scored_by_what_it_is_now(engine, fakes) -> None:
     overlay = Overlay()
     one = engine(overlay=overlay)
-    overlay.put([ItemRow(item_id="new", title="New", category="boats")])
-    answer = ask(one, fakes, item_ids=("i3", "new", "i7"))
-    assert ids(answer) == ["i7", "i3", "new"]
-    assert answer.items[2].predictions["click"] == pytest.approx(0.001)
-    assert "new" not in ids(ask(one, fakes, page_size=40))
-    assert ids(ask(one, fakes, filter=Filter(allow_item_ids=frozenset({"new"})))) == ["new"]
-    assert ids(ask(one, fakes, pins=(Pin(item_id="new", position=1),)))[0] == "new"
+    overlay.put([ItemRow(item_id="i0", price=9_900), ItemRow(item_id="i39", price=100)])
+    answer = ask(one, fakes)
+    assert ids(answer)[:2] == ["i0", "i38"]
+    assert answer.items[0].predictions["click"] == pytest.approx(1.0)
+    assert answer.items[0].sources == ("retrieval", "popular")
+
+
+def test_pages_of_one_draw_keep_the_stock_they_began_with(engine, fakes) -> None:
+    overlay = Overlay()
+    one = engine(overlay=overlay)
+    asked = RankRequest(user_id="u1", page_size=5)
+    slate = one.slate(asked, fakes.NOON_MS, Budget.of(60))
+    overlay.put([ItemRow(item_id="new", price=9_900)])
+    assert ids(slate.page((0, 5), 5)) == ["i34", "i33", "i32", "i31", "i30"]
+    assert ids(ask(one, fakes))[0] == "new"
 
 
 def test_upserts_older_than_the_bundles_snapshot_are_in_it_already(engine, fakes) -> None:
     overlay = Overlay()
-    overlay.put([ItemRow(item_id="i39", available_until_ms=0, at_ms=5), ItemRow(item_id="i38", at_ms=15)])
+    overlay.put(
+        [
+            ItemRow(item_id="i39", available_until_ms=0, at_ms=5),
+            ItemRow(item_id="i38", price=3_800, at_ms=15),
+        ]
+    )
     one = engine(replace(fakes.model(), items_as_of_ms=10), overlay=overlay)
     answer = ask(one, fakes)
     assert ids(answer)[0] == "i39"
@@ -265,7 +295,7 @@ def test_a_seed_repeats_the_list(engine, fakes) -> None:
 
 def test_mmr_uses_the_bundles_vectors(engine, fakes) -> None:
     spread = ask(engine(policy={"name": "greedy", "mmr": 1.0}), fakes)
-    cosines = fakes.Scorer().item_embeddings[[int(item.item_id[1:]) for item in spread.items[:2]]]
+    cosines = fakes.Scorer().vectors(np.array([int(item.item_id[1:]) for item in spread.items[:2]]))
     assert float(cosines[0] @ cosines[1]) < 0.0
 
 

@@ -139,6 +139,8 @@ def test_similar_items_and_new_items(client) -> None:
     similar = client.recommend("stranger", 5, seed_item_id=client.recommend("stranger", 1).items[0].item_id)
     assert all(item.reasons[0].startswith("similar to ") for item in similar.items)
     assert client.upsert_items([ItemUpdate(item_id="brand-new", title="Brand new")]) == {}
+    found = client.recommend("stranger", 200)
+    assert "fresh" in {item.item_id: item for item in found.items}["brand-new"].sources
     ranked = client.rank("stranger", [similar.items[0].item_id, "brand-new", "unheard-of"])
     assert {item.item_id for item in ranked.items} == {similar.items[0].item_id, "brand-new"}
     assert ranked.missing_item_ids == ("unheard-of",)

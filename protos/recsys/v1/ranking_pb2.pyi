@@ -533,7 +533,9 @@ class RankedItem(_message.Message):
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where the candidate came from: "retrieval", "popular", "similar", "request", "pinned"."""
+        """Where the candidate came from: "retrieval", "popular", "similar", "request", "pinned", "catalogue"; "fresh" is
+        added to those that the live bundle does not know yet.
+        """
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -1004,7 +1006,7 @@ class Item(_message.Message):
     title: _builtins.str
     """Title, for people."""
     description: _builtins.str
-    """Description, for the text features of the next night."""
+    """Description, for the text features."""
     category: _builtins.str
     """Category."""
     price: _builtins.int
@@ -1107,8 +1109,8 @@ class UpsertResult(_message.Message):
     rejection: _builtins.str
     """Empty when written; else why not: field, value, remedy."""
     in_bundle: _builtins.bool
-    """Whether the live bundle knows the item. If not, Rank scores it as an unknown item at once, and Recommend shows
-    it from the next night on (or when a filter allows or a pin names it).
+    """Whether the live bundle knows the item. If not, it is found and scored by its content from now on, and by what
+    users do with it from the next night on.
     """
     def __init__(
         self,

@@ -83,7 +83,7 @@ class RankingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpsertItems(self, request, context):
-        """Adds, changes, withdraws or brings back items before the next nightly bundle.
+        """Adds, changes, withdraws or brings back items; the next Recommend and Rank see it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

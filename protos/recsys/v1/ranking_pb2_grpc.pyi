@@ -44,7 +44,7 @@ class RankingServiceStub:
     RecordFeedback: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.RecordFeedbackRequest, _ranking_pb2.RecordFeedbackResponse]
     """Records what users did. Each event is accepted, recognised as a duplicate, or rejected, on its own."""
     UpsertItems: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.UpsertItemsRequest, _ranking_pb2.UpsertItemsResponse]
-    """Adds, changes, withdraws or brings back items before the next nightly bundle."""
+    """Adds, changes, withdraws or brings back items; the next Recommend and Rank see it."""
 
 @_typing.type_check_only
 class RankingServiceAsyncStub(RankingServiceStub):
@@ -58,7 +58,7 @@ class RankingServiceAsyncStub(RankingServiceStub):
     RecordFeedback: _aio.UnaryUnaryMultiCallable[_ranking_pb2.RecordFeedbackRequest, _ranking_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
     """Records what users did. Each event is accepted, recognised as a duplicate, or rejected, on its own."""
     UpsertItems: _aio.UnaryUnaryMultiCallable[_ranking_pb2.UpsertItemsRequest, _ranking_pb2.UpsertItemsResponse]  # type: ignore[assignment]
-    """Adds, changes, withdraws or brings back items before the next nightly bundle."""
+    """Adds, changes, withdraws or brings back items; the next Recommend and Rank see it."""
 
 class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ranks items for users. All four calls may be retried; RecordFeedback and UpsertItems are idempotent."""
@@ -93,6 +93,6 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_pb2.UpsertItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_pb2.UpsertItemsResponse, _abc.Awaitable[_ranking_pb2.UpsertItemsResponse]]:
-        """Adds, changes, withdraws or brings back items before the next nightly bundle."""
+        """Adds, changes, withdraws or brings back items; the next Recommend and Rank see it."""
 
 def add_RankingServiceServicer_to_server(servicer: RankingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
