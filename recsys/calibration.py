@@ -151,6 +151,24 @@ def fit_isotonic(
     return Isotonic(x=tuple(fitted.X_thresholds_.tolist()), y=tuple(y.tolist()))
 
 
+def fit_isotonic_probability(
+    prediction: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike | None = None
+) -> Isotonic:
+    """Fit `fit_isotonic` to labels in {0, 1} and keep its ends inside (0, 1), as Platt's targets are.
+
+    An end of the scores that held one class gives 1 / (M + 2) or (P + 1) / (P + 2), for P and M the weight of
+    the positive and the negative rows: one day cannot show that something never happens.
+
+    Args and Raises: as `fit_platt`.
+    """
+    rows = checked_binary(label, prediction, weight)
+    positives = float(rows.weight[rows.label == 1].sum())
+    negatives = float(rows.weight.sum()) - positives
+    fitted = fit_isotonic(rows.prediction, rows.label, rows.weight)
+    bounded = np.clip(fitted.y, 1 / (negatives + 2), (positives + 1) / (positives + 2))
+    return Isotonic(x=fitted.x, y=tuple(bounded.tolist()))
+
+
 def fit_affine(
     prediction: npt.ArrayLike,
     label: npt.ArrayLike,

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys.errors import ConfigError
-from recsys.tasks import DurationS, TaskSpec, check_tasks
+from recsys.tasks import DurationS, HeadKind, TaskSpec, check_tasks
 
 Period = Literal["P1D", "P1W", "P1M"]
 PERIOD_S = {"P1D": 86_400, "P1W": 7 * 86_400, "P1M": 28 * 86_400}
@@ -150,10 +150,16 @@ class TrainingConfig(_Section):
 
 
 class CalibrationConfig(_Section):
-    """How logits become probabilities."""
+    """How logits become probabilities and stars; one key per head kind."""
 
-    binary: Literal["platt", "isotonic", "none"] = "platt"
-    regression: Literal["affine", "none"] = "affine"
+    binary: Literal["platt", "isotonic", "auto", "none"] = "platt"
+    """`auto`: Platt or isotonic, whichever fits the earlier rows and proves better on the later ones."""
+    regression: Literal["affine", "isotonic", "none"] = "affine"
+    ordinal: Literal["affine", "isotonic", "none"] = "affine"
+
+    def kind(self, head: HeadKind) -> str:
+        """Give the calibrator of a head kind."""
+        return {"binary": self.binary, "regression": self.regression, "ordinal": self.ordinal}[head]
 
 
 class GateConfig(_Section):

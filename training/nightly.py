@@ -27,6 +27,7 @@ from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, read_manifest, write_json
 from training.balancing import build_balancer
+from training.calibrate import fit_calibration
 from training.data import label_days
 from training.evaluate import evaluate, score_rows
 from training.evaluate_report import EvalReport
@@ -35,7 +36,7 @@ from training.learn import Learnt, learn
 from training.night import NightPlan, lag, plan_night
 from training.predict import BundlePredictor, shard_logits
 from training.progress import bar
-from training.publish import champion_before, fit_calibration, judged_version, publish, seal, verify
+from training.publish import champion_before, judged_version, publish, seal, verify
 
 CODE_VERSION = 2
 """Raise when a change alters what learning or evaluating gives for the same inputs."""
@@ -187,7 +188,8 @@ def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bu
         epochs = config.training.epochs if previous is None else 1
         with bar("learn") as on_rows:
             learnt = learn(chain, plan.train, config, night.as_of, previous, epochs, on_rows)
-        calibration = fit_calibration(config.tasks, *_calibration_rows(night, chain, plan, learnt), config)
+        logits, rows = _calibration_rows(night, chain, plan, learnt)
+        calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
         parent = previous.version if previous else None
         version = seal(night.registry, learnt, calibration, config, chain[-1], parent, finalised=False)
         write_json(folder / "losses.json", learnt.log.losses)
@@ -210,7 +212,7 @@ def _calibration_rows(
     for i, (_, shard) in zip(periods, parts, strict=True):
         known = {t.label: shard.labels[t.name] if plan.calibrate[t.name] == i else np.nan for t in tasks}
         frames.append(
-            pl.DataFrame({"weight": shard.weight}).with_columns(
+            pl.DataFrame({"weight": shard.weight, "shown_at": shard.shown_at}).with_columns(
                 pl.Series(k, np.broadcast_to(v, shard.size).astype(np.float32)) for k, v in known.items()
             )
         )

@@ -12,16 +12,43 @@ from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
 
 RETRIEVAL = "retrieval"
+MAX_IPS_WEIGHT = 10.0
+"""An example never counts more than so many times, nor less than one so-many-th of, an average one."""
 
 
 def task_losses(logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
-    """Average each task's loss over its observed examples; a task observed nowhere gives 0."""
+    """Average each task's loss over its observed examples; a task observed nowhere gives 0.
+
+    Args: logits: per task, and per debiased task those of being observed (`TaskSpec.observation`).
+    """
     losses: dict[str, Tensor] = {}
     for task in tasks:
         observed = batch.observed[task.name]
         loss_B = HEAD_KINDS[task.head].loss(logits[task.name], batch.labels[task.name], task)
-        losses[task.name] = torch.where(observed, loss_B, 0.0).sum() / observed.sum().clamp(min=1)
+        if task.debias == "ips":
+            losses[task.name] = ips_mean(loss_B, observed, logits[task.observation])
+        else:
+            losses[task.name] = torch.where(observed, loss_B, 0.0).sum() / observed.sum().clamp(min=1)
     return losses
+
+
+def ips_mean(loss_B: Tensor, observed_B: Tensor, observation_B: Tensor) -> Tensor:
+    """Average observed losses by inverse propensity: for labels that are missing not at random.
+
+    The value is the average alone; its gradient also teaches the propensities p = sigmoid(observation) to be
+    the share of examples observed. Weights are mean(p) / p, clipped, so relative to an average example, and
+    self-normalised. A batch in which nothing is observed teaches nothing: its labels were not due yet.
+
+    Args: loss_B, observed_B (bool), observation_B: [B].
+    Source: Schnabel et al., ICML 2016; self-normalised: Swaminathan & Joachims, NeurIPS 2015.
+    """
+    log_p_B = functional.logsigmoid(observation_B.detach())
+    weight_B = (log_p_B.exp().mean().log() - log_p_B).exp().clamp(1 / MAX_IPS_WEIGHT, MAX_IPS_WEIGHT)
+    weight_B = torch.where(observed_B, weight_B, 0.0)
+    mean = torch.where(observed_B, weight_B * loss_B, 0.0).sum() / weight_B.sum().clamp(min=1e-6)
+    fitting = functional.binary_cross_entropy_with_logits(observation_B, observed_B.to(observation_B.dtype))
+    fitting = fitting * observed_B.any()
+    return mean + (fitting - fitting.detach())
 
 
 def retrieval_loss(

@@ -1,6 +1,5 @@
 """Weights -> a sealed bundle -> the online store. What a server will load is what is checked here."""
 
-from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -14,13 +13,11 @@ from features.golden import check_golden, make_golden
 from features.online import OnlineFeatures, encode_items, pack_users
 from features.store import FeatureStore
 from recsys.bundle import Bundle, BundleParts, load_bundle, write_bundle
-from recsys.calibration import Calibrator, Identity, fit_affine, fit_isotonic, fit_platt
+from recsys.calibration import Calibrator
 from recsys.config import RunConfig
-from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
-from recsys.tasks import TaskSpec
 from training.learn import Learnt, inputs_json
 
 NUM_GOLDEN = 32
@@ -84,23 +81,6 @@ def publish(store: FeatureStore, registry: Registry, version: str, snapshot: Day
     return store.publish(version, pack_users(snapshot, encoder), meta)
 
 
-def fit_calibration(
-    tasks: Sequence[TaskSpec], logits: dict[str, np.ndarray], rows: pl.DataFrame, config: RunConfig
-) -> dict[str, Calibrator]:
-    """Fit one calibrator per head on the calibration period's rows (`label_*`, `weight`), each alone.
-
-    Rows are weighted by 1 / sampling rate, so the intercept undoes the sampling of negatives.
-    """
-    found: dict[str, Calibrator] = {}
-    for task in tasks:
-        label = rows[task.label].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        known = ~np.isnan(label)
-        chosen = logits[task.name][known].astype(np.float64)
-        weight = rows["weight"].cast(pl.Float64).to_numpy()[known]
-        found[task.name] = _fit_one(task, chosen, label[known], weight, config)
-    return found
-
-
 def popular_items(items: pl.DataFrame, config: RunConfig, as_of: datetime) -> pl.DataFrame:
     """Rank the available items by recent positives: the list of last resort."""
     window = max((w for w in config.features.window_days if w <= POPULAR_DAYS), default=None)
@@ -116,22 +96,6 @@ def popular_items(items: pl.DataFrame, config: RunConfig, as_of: datetime) -> pl
         .sort(["score", "item_id"], descending=[True, False])
         .head(NUM_POPULAR)
     )
-
-
-def _fit_one(
-    task: TaskSpec, logit: np.ndarray, label: np.ndarray, weight: np.ndarray, config: RunConfig
-) -> Calibrator:
-    import torch
-
-    kind = config.calibration.binary if task.is_binary else config.calibration.regression
-    if kind == "none" or label.size == 0:
-        return Identity()
-    if kind == "platt":
-        return fit_platt(logit, label, weight)
-    prediction = HEAD_KINDS[task.head].predict(torch.from_numpy(logit), task).numpy()
-    if kind == "isotonic":
-        return fit_isotonic(prediction, label, weight)
-    return fit_affine(prediction, label, low=task.low, high=task.high, weight=weight)
 
 
 def _item_embeddings(learnt: Learnt, encoder: Encoder, items: pl.DataFrame) -> np.ndarray:

@@ -125,6 +125,8 @@ class Ranker(nn.Module):
         self.position = nn.Embedding(MAX_POSITION + 1, len(self.specs), padding_idx=0)
         nn.init.zeros_(self.position.weight)
         self.use_position = config.position_bias
+        # Built last, and only where asked for, so that it moves no other part's start.
+        self.observing = nn.ModuleDict({t.name: nn.Linear(num_trunk_in, 1) for t in tasks if t.debias})
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: a head's own, 1 for all else."""
@@ -137,11 +139,21 @@ class Ranker(nn.Module):
     def forward(
         self, batch: Batch, rows: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], UserSide, ItemSide]:
-        """Give logits [B] per task, and both sides for the retrieval loss; position bias included."""
+        """Give logits per task, and both sides for the retrieval loss, as training wants them.
+
+        The position bias is included; a debiased task has the logits of being observed too, under
+        `TaskSpec.observation`: a logistic regression on all that is known of the impression, apart from the
+        position, and of no gradient to what it reads.
+        """
         user = self.user_side(batch, rows)
         item = self.item_side(self.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
         context = self.context(self.looked_up(batch, rows, "context"), batch.context_numbers_BF)
-        return self.logits(user, item, context, self._position_bias(batch.position_B)), user, item
+        x_BI = self.trunk_input(user, item, context)
+        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), self._position_bias(batch.position_B))
+        for task in self.specs:
+            if task.debias:
+                logits[task.observation] = self.observing[task.name](x_BI.detach()).squeeze(1)
+        return logits, user, item
 
     def looked_up(self, batch: Batch, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
         """Select the rows [B, D] of an entity's categorical features, in order."""
@@ -186,17 +198,22 @@ class Ranker(nn.Module):
         """Concatenate a request's context inputs [B, C]."""
         return torch.cat([*ids, numbers_BF], dim=1)
 
-    def logits(
-        self, user: UserSide, item: ItemSide, context_BI: Tensor, bias: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """Join the sides: one user row per item row, or one user for all items."""
+    def logits(self, user: UserSide, item: ItemSide, context_BI: Tensor) -> dict[str, Tensor]:
+        """Give logits per task of the joined sides, position bias off."""
+        zero = torch.zeros(item.input_BI.shape[0])
+        x_BI = self.trunk_input(user, item, context_BI)
+        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), {t.name: zero for t in self.specs})
+        return logits
+
+    def trunk_input(self, user: UserSide, item: ItemSide, context_BI: Tensor) -> Tensor:
+        """Join the sides to x [B, I]: one user row per item row, or one user for all items."""
         num = item.input_BI.shape[0]
         user = user.repeat(num)
         scores_BL = (user.keys_BLA @ item.query_BA.unsqueeze(-1)).squeeze(-1) / item.query_BA.shape[1] ** 0.5
         attended_BA = _pool(scores_BL, user.values_BLA, user.mask_BL)
         cross_BD = user.embedding_BD * item.embedding_BD
         id_cross_BD = user.id_BD * item.id_BD
-        x_BI = torch.cat(
+        return torch.cat(
             [
                 user.input_BI,
                 item.input_BI,
@@ -211,9 +228,6 @@ class Ranker(nn.Module):
             ],
             dim=1,
         )
-        zero = torch.zeros(num)
-        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), bias or {t.name: zero for t in self.specs})
-        return logits
 
     def _item_row(self, row_BD: Tensor, text_BT: Tensor) -> Tensor:
         return row_BD if self.project_text is None else row_BD + self.project_text(text_BT)

@@ -24,6 +24,7 @@ from recsys.calibration import (
     correct_sampling,
     fit_affine,
     fit_isotonic,
+    fit_isotonic_probability,
     fit_platt,
     keep_child_below_parent,
 )
@@ -147,6 +148,17 @@ def test_isotonic_agrees_with_sklearn_and_never_falls(rows):
     grid = np.sort(np.concatenate([prediction, [-2e6, 0, 2e6]]))
     np.testing.assert_allclose(fitted.apply(grid), expected.predict(grid), atol=1e-9)
     assert (np.diff(fitted.apply(grid)) >= 0).all()
+
+
+def test_an_isotonic_probability_is_never_0_or_1():
+    label = [0, 0, 1, 0, 1, 1]
+    fitted = fit_isotonic_probability(np.arange(6) / 10, label)
+    # 2 negatives first: 0 becomes 1 / (3 + 2); the middle pools to 1/2; 2 positives last: 1 becomes 4 / 5
+    np.testing.assert_allclose(fitted.apply(np.arange(6) / 10), [0.2, 0.2, 0.5, 0.5, 0.8, 0.8])
+    heavy = fit_isotonic_probability(np.arange(6) / 10, label, [10, 10, 1, 10, 1, 1])
+    assert heavy.apply([0.0])[0] == pytest.approx(1 / 32)
+    with pytest.raises(DataError, match="not 0 or 1"):
+        fit_isotonic_probability([0.1, 0.2], [0, 2])
 
 
 def test_affine_by_hand():

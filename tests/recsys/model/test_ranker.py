@@ -159,3 +159,31 @@ def test_parts_are_optional(shop_log, make_config, tmp_path, sections):
     batch = _batch(batcher, shard)
     logits, _, _ = ranker(batch, tables.lookup(batch.rows))
     assert all(torch.isfinite(v).all() and v.shape == (batch.size,) for v in logits.values())
+
+
+def test_a_debiased_task_learns_who_is_asked_apart_from_everything_else(shop_chain, make_config, learnt):
+    tasks = [t.model_dump(mode="json") for t in make_config().tasks]
+    tasks[2]["debias"] = "ips"
+    torch.manual_seed(0)
+    ranker, tables, batcher, shard = _make(shop_chain, make_config(task=tasks), learnt.state)
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    logits, user, item = ranker(batch, rows)
+    assert list(logits) == ["click", "purchase", "rating", "rating:observed"]
+    logits["rating:observed"].sum().backward()
+    touched = {n for n, p in ranker.named_parameters() if p.grad is not None}
+    assert touched == {"observing.rating.weight", "observing.rating.bias"}
+    assert all(leaf.grad is None for leaf in rows.values())
+    context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
+    assert list(ranker.logits(user, item, context)) == ["click", "purchase", "rating"], "not when serving"
+
+
+def test_gates_can_be_read_on_real_inputs(made):
+    ranker, tables, batcher, shard = made
+    batch = _batch(batcher, shard)
+    _, user, item = ranker(batch, rows := tables.lookup(batch.rows))
+    context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
+    x_BI = ranker.trunk_input(user, item, context)
+    gates = ranker.trunk.gate_weights(x_BI)
+    assert {task: tuple(w.shape) for task, w in gates.items()} == dict.fromkeys(gates, (batch.size, 3))
+    assert list(gates) == [t.name for t in ranker.specs]

@@ -1,0 +1,198 @@
+"""Each head's calibrator; sampled negatives; the choice on later rows; an ordinal head to the end."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.special import expit, logit
+
+from features.build import period_end
+from features.store import open_store
+from recsys.bundle import load_bundle
+from recsys.config import CalibrationConfig
+from recsys.model.scorer import calibrate
+from recsys.registry import Registry
+from recsys.tasks import TaskSpec
+from training.calibrate import fit_calibration
+from training.data import label_days
+from training.learn import learn
+from training.predict import BundlePredictor, shard_logits
+from training.publish import publish, seal, verify
+
+CLICK = TaskSpec(name="click", feedback="click", head="binary", window="1h")
+BUY = TaskSpec(name="buy", feedback="buy", head="binary", window="1h", parent="click")
+
+
+def _rows(weight=None, shown_at=None, **labels):
+    size = len(next(iter(labels.values())))
+    return pl.DataFrame(
+        {
+            "weight": np.ones(size) if weight is None else weight,
+            "shown_at": np.arange(size) if shown_at is None else shown_at,
+            **{f"label_{name}": values for name, values in labels.items()},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "made"),
+    [
+        ("binary", "platt", "platt"),
+        ("binary", "isotonic", "isotonic"),
+        ("binary", "none", "identity"),
+        ("regression", "affine", "affine"),
+        ("regression", "isotonic", "isotonic"),
+        ("regression", "none", "identity"),
+        ("ordinal", "affine", "affine"),
+        ("ordinal", "isotonic", "isotonic"),
+        ("ordinal", "none", "identity"),
+    ],
+)
+def test_each_head_kind_has_its_own_setting(head, kind, made):
+    task = TaskSpec(name="t", feedback="t", head=head, window="1h")
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=500)
+    logits = score[:, None] - np.linspace(-1, 1, 4) if head == "ordinal" else score
+    label = (score > 0) * 1.0 if head == "binary" else np.clip(np.round(3 + score), 1, 5)
+    found = fit_calibration([task], {"t": logits}, _rows(t=label), CalibrationConfig(**{head: kind}))["t"]
+    assert found.kind == made
+    prediction = calibrate({"t": logits.astype(np.float32)}, [task], {"t": found})["t"]
+    assert prediction.shape == (500,)
+    if kind != "none":
+        assert prediction.mean() == pytest.approx(label.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["platt", "isotonic", "auto"])
+def test_with_sampled_negatives_probabilities_are_those_of_the_real_stream(kind):
+    """A model learnt on a tenth of the negatives says ten times the odds; calibration's weights undo it."""
+    rng = np.random.default_rng(0)
+    truth = expit(rng.normal(-4, 1, 300_000))
+    label = (rng.random(truth.size) < truth).astype(float)
+    kept = (label == 1) | (rng.random(truth.size) < 0.1)
+    shown = logit(truth) - np.log(0.1)
+    assert expit(shown[kept]).mean() == pytest.approx(label[kept].mean(), rel=0.03), "honest on what was kept"
+    rows = _rows(click=label[kept], weight=np.where(label == 1, 1.0, 10.0)[kept])
+    fitted = fit_calibration([CLICK], {"click": shown[kept]}, rows, CalibrationConfig(binary=kind))
+    prediction = calibrate({"click": shown}, [CLICK], fitted)["click"]
+    assert prediction.mean() == pytest.approx(label.mean(), rel=0.03)
+    for part in np.array_split(np.argsort(shown), 5):
+        assert prediction[part].mean() == pytest.approx(truth[part].mean(), rel=0.12)
+
+
+def _stream(shape, size=8000, seed=0):
+    rng = np.random.default_rng(seed)
+    score = rng.normal(size=size)
+    return score, (rng.random(size) < shape(score)).astype(float)
+
+
+def _steps(score):
+    return np.where(score < 0.8, 0.1, 0.7)
+
+
+def _logistic(score):
+    return expit(0.7 * score - 1)
+
+
+@pytest.mark.parametrize(("shape", "better"), [(_steps, "isotonic"), (_logistic, "platt")])
+def test_auto_takes_what_is_better_on_later_rows_and_fits_it_on_all(shape, better):
+    score, label = _stream(shape)
+    rows = _rows(click=label)
+    chosen = fit_calibration([CLICK], {"click": score}, rows, CalibrationConfig(binary="auto"))["click"]
+    plain = fit_calibration([CLICK], {"click": score}, rows, CalibrationConfig(binary=better))["click"]
+    assert chosen == plain
+
+
+def test_auto_judges_by_time_and_not_by_the_order_of_rows():
+    """Both halves of the day hold both shapes; the rows stand sorted by shape."""
+    logistic, steps = _stream(_logistic, seed=1), _stream(_steps)
+    score, label = (np.concatenate(pair) for pair in zip(logistic, steps, strict=True))
+    auto = CalibrationConfig(binary="auto")
+    kinds = [
+        fit_calibration([CLICK], {"click": score}, _rows(click=label, shown_at=time), auto)["click"].kind
+        for time in (np.arange(16_000), np.tile(np.arange(8000), 2))
+    ]
+    assert kinds == ["platt", "isotonic"]
+
+
+@pytest.mark.parametrize("positives", [0, 60])
+def test_auto_needs_enough_of_both_classes_in_both_halves(positives):
+    score, _ = _stream(_steps)
+    label = (np.arange(8000) < positives) * 1.0
+    auto = CalibrationConfig(binary="auto")
+    assert fit_calibration([CLICK], {"click": score}, _rows(click=label), auto)["click"].kind == "platt"
+
+
+def test_rows_without_a_label_are_left_out():
+    score, label = _stream(_logistic)
+    hidden = np.where(np.arange(8000) % 2 == 0, np.nan, label)
+    half = _rows(click=label[1::2])
+    found = fit_calibration([CLICK], {"click": score}, _rows(click=hidden), CalibrationConfig())
+    assert found == fit_calibration([CLICK], {"click": score[1::2]}, half, CalibrationConfig())
+    none = fit_calibration([CLICK], {"click": score}, _rows(click=np.full(8000, np.nan)), CalibrationConfig())
+    assert none["click"].kind == "identity"
+
+
+@pytest.mark.parametrize("kind", ["platt", "isotonic", "auto"])
+def test_a_child_stays_below_its_parent_after_calibration(kind):
+    """Each marginal is fitted alone, so those who hardly click and surely would buy cross."""
+    rng = np.random.default_rng(0)
+    score, taste = rng.normal(size=4000), rng.normal(size=4000)
+    click = (rng.random(4000) < expit(score)).astype(float)
+    buy = click * (rng.random(4000) < expit(2 * taste))
+    logits = {"click": score, "buy": taste}
+    fitted = fit_calibration(
+        [CLICK, BUY], logits, _rows(click=click, buy=buy), CalibrationConfig(binary=kind)
+    )
+    alone = fitted["buy"].apply(logits["buy"] if fitted["buy"].reads == "logit" else expit(logits["buy"]))
+    parent = calibrate(logits, [CLICK, BUY], fitted)["click"]
+    assert (alone > parent).any(), "they would cross"
+    assert (calibrate(logits, [CLICK, BUY], fitted)["buy"] <= parent).all()
+
+
+@pytest.fixture(scope="module")
+def ordinal(shop_chain, make_config, tmp_path_factory):
+    """Seal the tiny shop with an ordinal, debiased rating that reads the click's head."""
+    tasks = [t.model_dump(mode="json") for t in make_config().tasks]
+    tasks[1] |= {"transfer_from": "click", "hidden": [8, 4]}
+    tasks[2] |= {"head": "ordinal", "transfer_from": "click", "debias": "ips", "learning_rate_scale": 2.0}
+    config = make_config(
+        task=tasks, calibration={"binary": "auto"}, model={"trunk": {"name": "ple", "hidden": [16, 8]}}
+    )
+    as_of = period_end(shop_chain[-1].day, "UTC")
+    learnt = learn(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, as_of, None, 2)
+    labels, _ = label_days(shop_chain, config.tasks, as_of, [shop_chain[4].day])
+    logits, shard = shard_logits(learnt, shop_chain, 4, labels[shop_chain[4].day], config)
+    rows = _rows(**shard.labels, weight=shard.weight, shown_at=shard.shown_at)
+    calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
+    registry = Registry(tmp_path_factory.mktemp("ordinal"))
+    version = seal(registry, learnt, calibration, config, shop_chain[4], None, finalised=False)
+    return SimpleNamespace(
+        registry=registry, bundle=load_bundle(registry.require(version)), logits=logits, shard=shard
+    )
+
+
+def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chain, tmp_path):
+    bundle, shard = ordinal.bundle, ordinal.shard
+    assert ordinal.logits["rating"].shape == (shard.size, 4)
+    predictor = BundlePredictor(bundle)
+    predictions = predictor.predictions(shard)
+    assert predictions["rating"].shape == (shard.size,)
+    assert ((predictions["rating"] >= 1) & (predictions["rating"] <= 5)).all()
+    known = ~np.isnan(shard.labels["rating"])
+    assert predictions["rating"][known].mean() == pytest.approx(
+        shard.labels["rating"][known].mean(), abs=0.05
+    )
+    store = open_store("sqlite", tmp_path)
+    publish(store, ordinal.registry, bundle.version, shop_chain[4])
+    assert verify(bundle, store)["max_difference"] < 1e-4
+
+
+def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
+    bundle = ordinal.bundle
+    periods = {t.name: (4, 3) for t in bundle.config.tasks}
+    as_of = period_end(shop_chain[-1].day, "UTC")
+    made = learn(shop_chain, periods, bundle.config, as_of, bundle, 1)
+    for name, value in made.weights().items():
+        np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
+    assert {"ranker.heads.links.rating.gaps", "ranker.observing.rating.weight"} <= set(bundle.weights)
