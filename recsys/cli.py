@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("recsys.simulator.command:simulate_command", "Write the simulated shop's interaction log."),
     "convert": (
         "features.sources.command:convert_command",
-        "Turn a public data set into an interaction log.",
+        "Turn your own files, or a public data set, into an interaction log.",
     ),
     "nightly": (
         "training.commands:nightly_command",

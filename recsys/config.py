@@ -3,7 +3,6 @@
 Modules take plain arguments; only builders and commands read this tree.
 """
 
-import tomllib
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,6 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys.errors import ConfigError
+from recsys.settings import explain, read_toml
 from recsys.tasks import DurationS, HeadKind, TaskSpec, check_tasks
 
 Period = Literal["P1D", "P1W", "P1M"]
@@ -279,13 +279,7 @@ def load_config(path: Path) -> RunConfig:
 
     Raises: ConfigError, naming the file, the key, the value and the known keys.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}; pass --config FILE") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return parse_config(data, str(path))
+    return parse_config(read_toml(path, "the config", "pass --config FILE"), str(path))
 
 
 def parse_config(data: dict[str, object], where: str) -> RunConfig:
@@ -298,7 +292,7 @@ def parse_config(data: dict[str, object], where: str) -> RunConfig:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     except ValidationError as error:
-        raise ConfigError(_explain(error, where)) from error
+        raise ConfigError(explain(error, where, RunConfig)) from error
 
 
 def default_config() -> RunConfig:
@@ -313,29 +307,3 @@ def period_start(day: date, period: Period) -> date:
     if period == "P1W":
         return date.fromordinal(day.toordinal() - day.weekday())
     return day
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    lines = [f"{where} has {error.error_count()} wrong setting(s):"]
-    for issue in error.errors():
-        key = ".".join(str(part) for part in issue["loc"]) or "(top level)"
-        if issue["type"] == "extra_forbidden":
-            known = _known_keys(issue["loc"])
-            lines.append(f"  {key}: unknown key; known here: {', '.join(known)}")
-        else:
-            lines.append(f"  {key} = {issue['input']!r}: {issue['msg']}")
-    return "\n".join(lines)
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = RunConfig
-    for part in loc[:-1]:
-        if part == "task":
-            model = TaskSpec
-        elif part == "feature":
-            model = FeatureConfig
-        elif isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
-    return sorted(field.alias or name for name, field in model.model_fields.items())

@@ -21,6 +21,7 @@ from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_absent_columns, 
 QUARANTINE: Final = "quarantine"
 SUMMARY: Final = "conversion"
 STAGING: Final = ".converting"
+SCRATCH: Final = ".scratch"
 _DAY = "partition_day"
 
 Step = Callable[[str, float], None]
@@ -72,21 +73,27 @@ class Conversion:
         self._days: set[date] = set()
         self._quarantined: list[pl.DataFrame] = []
         self._staged = InteractionLog(out.root / STAGING)
+        self.scratch = out.root / SCRATCH
+        """A folder for what does not fit into memory; gone when the `with` block ends."""
 
     def __enter__(self) -> "Conversion":
-        shutil.rmtree(self._staged.root, ignore_errors=True)  # left behind by a killed run
-        self._staged.root.mkdir(parents=True)
+        for folder in (self._staged.root, self.scratch):
+            shutil.rmtree(folder, ignore_errors=True)  # left behind by a killed run
+            folder.mkdir(parents=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._staged.root, ignore_errors=True)
+        for folder in (self._staged.root, self.scratch):
+            shutil.rmtree(folder, ignore_errors=True)
+        if error is not None and self.out.root.is_dir():
+            _remove_if_empty(self.out.root)
 
     def keep(self, table: str, frame: pl.DataFrame, rule: pl.Expr, reason: str) -> pl.DataFrame:
         """Keep rows for which the rule is true; quarantine the others, null counting as false."""
         holds = rule.fill_null(value=False)
-        self._quarantine(table, frame.filter(~holds), reason)
+        self.quarantine(table, frame.filter(~holds), reason)
         return frame.filter(holds)
 
     def distinct(self, frame: pl.DataFrame, key: list[str], reason: str) -> pl.DataFrame:
@@ -104,7 +111,7 @@ class Conversion:
         good, failure = schema.filter(frame, cast=True)
         bad = failure.invalid()
         if bad.height:
-            self._quarantine(table, bad, "breaks " + ", ".join(sorted(failure.counts())))
+            self.quarantine(table, bad, "breaks " + ", ".join(sorted(failure.counts())))
         self._rows[table] += good.height
         if table == "impressions":
             self._days.update(good.get_column(_DAY).unique())
@@ -136,7 +143,8 @@ class Conversion:
         self._move(summary)
         return summary
 
-    def _quarantine(self, table: str, rows: pl.DataFrame, reason: str) -> None:
+    def quarantine(self, table: str, rows: pl.DataFrame, reason: str) -> None:
+        """Count rows that break a rule; `publish` writes them to LOG/quarantine."""
         if rows.height:
             row = pl.struct(pl.all()).struct.json_encode()
             self._quarantined.append(rows.select(table=pl.lit(table), reason=pl.lit(reason), row=row))

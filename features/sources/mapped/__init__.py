@@ -1,0 +1,1 @@
+"""A user's own files -> the canonical tables, told by a mapping file which column is what."""

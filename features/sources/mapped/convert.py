@@ -1,0 +1,154 @@
+"""A user's own files, told by a mapping -> the canonical tables; memory is set by the largest day.
+
+With impressions in the files, those are kept and nothing is added. Without them, what users chose (the
+opening kinds) becomes impressions, and items not chosen are drawn, marked `sampled`, with the exact rate
+(`features.sources.negatives`), user by user.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+
+import polars as pl
+import polars.selectors as cs
+
+from features.sources.conversion import Conversion, ConversionSummary, Step, silent
+from features.sources.mapped.days import (
+    distinct_events,
+    distinct_impressions,
+    make_derived_impressions,
+    make_feedback,
+    make_impressions,
+    reach,
+    with_drawn,
+)
+from features.sources.mapped.files import ROW
+from features.sources.mapped.mapping import Mapping
+from features.sources.mapped.negatives import Drawn, draw_negatives
+from features.sources.mapped.side import SideTables
+from features.sources.mapped.staging import ITEM, USER, Staged, stage
+from recsys.errors import DataError
+from recsys.log import InteractionLog
+
+_SHOWN = ["impression_id", "request_id", "user_id", "item_id", "shown_at"]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One conversion's parts, passed from step to step."""
+
+    mapping: Mapping
+    conversion: Conversion
+    staged: Staged
+    side: SideTables
+    shown: InteractionLog
+    """The impressions without the drawn ones, staged by day for matching."""
+    step: Step
+    kinds: Counter[str] = field(default_factory=Counter)
+
+
+def convert_mapped(
+    src: Path, out: InteractionLog, mapping: Mapping, *, form: str, name: str, step: Step = silent
+) -> ConversionSummary:
+    """Convert files into a log.
+
+    Args:
+        form: "csv" or "parquet".
+        name: stem of the files written; a second conversion of that name replaces them.
+
+    Raises: DataError naming the file, the column, the row and the value that cannot be read, and the remedy.
+    """
+    with Conversion(name, out) as conversion:
+        side = SideTables.scan(src, mapping, form)
+        step("reading", 0.0)
+        staged = stage(src, mapping, form, conversion.scratch / "rows")
+        if not staged.days("feedback") and not staged.days("impressions"):
+            raise DataError(f'{src} has no row that is an event; kinds may all be "ignore", or files empty')
+        _quarantine(conversion, staged)
+        _see(side, staged)
+        run = _Run(mapping, conversion, staged, side, InteractionLog(conversion.scratch / "shown"), step)
+        _shown(run)
+        _feedback(run)
+        _impressions(run)
+        side.write(conversion)
+        step("publishing", 0.95)
+        return conversion.publish()
+
+
+def _quarantine(conversion: Conversion, staged: Staged) -> None:
+    for section in ("impressions", "feedback", "events"):
+        problems = staged.problems(section)
+        for (reason,), rows in problems.group_by("reason", maintain_order=True) if problems.height else ():
+            conversion.quarantine(section, rows.rename({ROW: "row"}), str(reason))
+
+
+def _see(side: SideTables, staged: Staged) -> None:
+    """Learn, day by day, which users and items there are and what the rows say about them."""
+    read = cs.by_name("user_id", "item_id", "at") | cs.starts_with(ITEM, USER)
+    for day in sorted({*staged.days("impressions"), *staged.days("feedback")}):
+        both = [staged.read(table, day, read) for table in ("impressions", "feedback")]
+        side.see(pl.concat([rows for rows in both if rows.height], how="diagonal_relaxed"), day)
+
+
+def _shown(run: _Run) -> None:
+    """Stage what was shown."""
+    days = run.staged.days("impressions")
+    derived = not run.mapping.logs_impressions
+    for n, day in enumerate(days):
+        run.step(f"impressions of {day}", 0.3 + 0.2 * n / len(days))
+        rows = run.staged.read("impressions", day)
+        if derived:
+            made = make_derived_impressions(distinct_events(rows))
+        else:
+            once = distinct_impressions(rows)
+            repeats = rows.height - once.height
+            run.conversion.duplicates["impressions: same user, item, time and place"] += repeats
+            made = make_impressions(once)
+        made = run.conversion.distinct(made, ["impression_id"], "impressions: same id twice")
+        run.shown.write("impressions", day, made)
+
+
+def _feedback(run: _Run) -> None:
+    days = run.staged.days("feedback")
+    window = timedelta(seconds=run.mapping.match.window)
+    notes = run.conversion.notes
+    for n, day in enumerate(days):
+        run.step(f"feedback of {day}", 0.5 + 0.2 * n / len(days))
+        rows = run.staged.read("feedback", day)
+        once = distinct_events(rows)
+        run.conversion.duplicates["feedback: the same event again"] += rows.height - once.height
+        reached = reach(once, window, run.mapping.timezone, run.shown.days("impressions"))
+        made = make_feedback(once, _read_shown(run.shown, reached), window)
+        notes["feedback: organic, no impression found"] += made["impression_id"].null_count()
+        run.kinds.update(dict(made.group_by("kind").len().iter_rows()))
+        run.conversion.write("feedback", made, pl.lit(day))
+    for kind, rows_of_kind in sorted(run.kinds.items()):
+        notes[f"feedback: {kind}"] = rows_of_kind
+
+
+def _read_shown(shown: InteractionLog, days: Sequence[date]) -> pl.DataFrame:
+    paths = [path for day in days for path in shown.files("impressions", day)]
+    if not paths:
+        return pl.DataFrame()
+    return pl.concat([pl.read_parquet(path, columns=_SHOWN, hive_partitioning=False) for path in paths])
+
+
+def _impressions(run: _Run) -> None:
+    """Write the impressions, with the drawn ones where the log has no others."""
+    days = run.shown.days("impressions")
+    drawn = Drawn(run.conversion.scratch / "drawn")
+    if not run.mapping.logs_impressions:
+        notes = run.conversion.notes
+        notes["impressions: derived from " + ", ".join(run.mapping.openers)] = sum(
+            pl.scan_parquet(run.shown.files("impressions", day)).select(pl.len()).collect().item()
+            for day in days
+        )
+        catalogue = run.side.catalogue()
+        draw_negatives(run.shown, catalogue, run.mapping.negatives, drawn, run.step)
+        notes["impressions: negatives drawn, marked sampled"] = drawn.count()
+    for n, day in enumerate(days):
+        run.step(f"writing {day}", 0.85 + 0.1 * n / len(days))
+        chosen = run.shown.read("impressions", day)
+        run.conversion.write("impressions", with_drawn(chosen, drawn.read(day)), pl.lit(day))

@@ -1,0 +1,151 @@
+"""Staged rows of one business day -> canonical impressions and feedback; feedback finds its impression here.
+
+In this order: the impression that it names; the one of the request and item that it names; the latest of the
+same user and item, at most the window before it (an equal instant counts). What finds none is organic.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import polars as pl
+
+from recsys.schema import CONTEXT_PREFIX
+
+_EVENT = ["user_id", "item_id", "kind", "at"]
+_PAIR = ["user_id", "item_id"]
+
+
+def distinct_events(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep each event once, the first one: by its own id, else by who, what, which and when."""
+    own = pl.col("event").is_null()
+    return rows.filter(
+        pl.when(own).then(pl.struct(*_EVENT, own).is_first_distinct()).otherwise(
+            pl.col("event").is_first_distinct()
+        )
+    )  # fmt: skip
+
+
+def distinct_impressions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep each shown item once: rows that differ in request, position or id are different impressions."""
+    key = [*_PAIR, "at", *(c for c in ("impression", "request", "position") if c in rows.columns)]
+    return rows.unique(key, keep="first", maintain_order=True)
+
+
+def make_impressions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Turn one day's rows of shown items into impressions; adds nothing that the log does not say.
+
+    A row without a request is a response of one. Without a position it is its place among the rows of its
+    request.
+    """
+    shown_ms = pl.col("at").dt.epoch("ms")
+    own = pl.format("{}-{}-{}", "user_id", "item_id", shown_ms)
+    listed = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("request")
+    place = pl.when(pl.col("request").is_null()).then(1).otherwise(listed)
+    if rows["request"].null_count() == rows.height:
+        place = pl.lit(1, pl.Int32)
+    rows = rows.with_columns(request_id=pl.coalesce("request", own))
+    position = pl.col("position") if "position" in rows.columns else pl.lit(None, pl.Int32)
+    propensity = pl.col("propensity") if "propensity" in rows.columns else pl.lit(None, pl.Float64)
+    rows = rows.with_columns(position=pl.coalesce(position, place), propensity=propensity)
+    exact = pl.when(pl.col("propensity").is_null()).then(pl.lit("unknown")).otherwise(pl.lit("exact"))
+    return rows.select(
+        pl.coalesce("impression", pl.format("{}:{}", "request_id", "position")).alias("impression_id"),
+        "request_id",
+        *_PAIR,
+        "position",
+        "propensity",
+        *[c for c in rows.columns if c.startswith(CONTEXT_PREFIX)],
+        shown_at="at",
+        propensity_kind=exact,
+        explored=pl.lit(value=False),
+        sampled=pl.lit(value=False),
+        sampling_rate=pl.lit(1.0),
+    )
+
+
+def make_derived_impressions(rows: pl.DataFrame) -> pl.DataFrame:
+    """Turn chosen items into impressions of one item each, shown at the instant of the choice.
+
+    One list of a chosen item among drawn ones would tell the label by its length and order.
+    """
+    once = rows.unique(subset=[*_PAIR, "at"], keep="first", maintain_order=True)
+    return make_impressions(
+        once.with_columns(
+            request=pl.lit(None, pl.String),
+            impression=pl.lit(None, pl.String),
+            position=pl.lit(1, pl.Int32),
+            propensity=pl.lit(None, pl.Float64),
+        )
+    )
+
+
+def with_drawn(chosen: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
+    """Add drawn items as impressions in the context of the choice that they stand beside."""
+    if drawn.is_empty():
+        return chosen
+    context = [c for c in chosen.columns if c.startswith(CONTEXT_PREFIX)]
+    moments = chosen.select("user_id", "shown_at", *context).unique(["user_id", "shown_at"], keep="first")
+    request = pl.format("{}-{}-{}-n", "user_id", "item_id", pl.col("shown_at").dt.epoch("ms"))
+    others = drawn.join(moments, on=["user_id", "shown_at"], how="left").with_columns(
+        request_id=request,
+        impression_id=pl.format("{}:1", request),
+        position=pl.lit(1, pl.Int32),
+        propensity=pl.lit(None, pl.Float64),
+        propensity_kind=pl.lit("unknown"),
+        explored=pl.lit(value=False),
+        sampled=pl.lit(value=True),
+    )
+    return pl.concat([chosen, others.select(chosen.columns)])
+
+
+def make_feedback(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataFrame:
+    """Turn one day's events into feedback, each with the impression that it belongs to, or null.
+
+    Args: shown: impression_id, request_id, user_id, item_id, shown_at of every impression in reach.
+    """
+    instant = pl.col("at").dt.epoch("ms")
+    own = pl.format("{}-{}-{}:{}", "user_id", "item_id", instant, "kind")
+    paired = pair(rows, shown, window)
+    return paired.select(
+        pl.coalesce("event", own).alias("feedback_id"),
+        "impression_id",
+        *_PAIR,
+        "kind",
+        "value",
+        occurred_at="at",
+        received_at=pl.coalesce("received", "at"),
+    )
+
+
+def pair(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataFrame:
+    """Add `impression_id` to events, in their order."""
+    rows = rows.with_row_index("__order")
+    if shown.is_empty():
+        return rows.with_columns(impression_id=pl.col("impression")).drop("__order")
+    listed = shown.select("request_id", "item_id", by_request="impression_id").unique(
+        ["request_id", "item_id"], keep="first", maintain_order=True
+    )
+    named = rows.join(listed, left_on=["request", "item_id"], right_on=["request_id", "item_id"], how="left")
+    instants = shown.select(*_PAIR, "shown_at", by_time="impression_id").sort("shown_at", "by_time")
+    dated = named.sort("at", "__order").join_asof(
+        instants,
+        left_on="at",
+        right_on="shown_at",
+        by=_PAIR,
+        strategy="backward",
+        tolerance=window,
+        check_sortedness=False,
+    )
+    return dated.with_columns(impression_id=pl.coalesce("impression", "by_request", "by_time")).sort(
+        "__order"
+    ).drop("__order", "by_request", "by_time", "shown_at", strict=False)  # fmt: skip
+
+
+def reach(rows: pl.DataFrame, window: timedelta, timezone: str, days: Sequence[date]) -> list[date]:
+    """List the days whose impressions the events of a day may belong to."""
+    bounds = rows.select(
+        first=(pl.col("at").min() - window).dt.convert_time_zone(timezone).dt.date(),
+        last=pl.col("at").max().dt.convert_time_zone(timezone).dt.date(),
+    )
+    first, last = bounds.row(0)
+    return [day for day in days if first <= day <= last]

@@ -1,0 +1,71 @@
+"""Draw negatives for a log larger than memory: users in shards, each shard's draws put by under their day.
+
+A draw depends on seed, user and day only (`sample_negatives`), so the number of shards changes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from features.sources.conversion import Step
+from features.sources.mapped.mapping import Negatives
+from features.sources.negatives import sample_negatives
+from recsys.log import InteractionLog
+
+_SHARD_ROWS: Final = 400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Drawn items on disk: ROOT/shard-N/day=DAY/*.parquet."""
+
+    root: Path
+
+    def put(self, shard: int, rows: pl.DataFrame) -> None:
+        """Put one shard's draws by."""
+        target = pl.PartitionBy(self.root / f"shard-{shard}", key="day", include_key=False)
+        rows.lazy().sink_parquet(target, mkdir=True, compression="lz4")
+
+    def read(self, day: date) -> pl.DataFrame:
+        """Read a day's draws: user_id, item_id, shown_at, sampling_rate."""
+        paths = sorted(self.root.glob(f"shard-*/day={day}/*.parquet"))
+        return pl.read_parquet(paths, hive_partitioning=False) if paths else pl.DataFrame()
+
+    def count(self) -> int:
+        """Count all draws."""
+        paths = sorted(self.root.rglob("*.parquet"))
+        rows = pl.scan_parquet(paths, hive_partitioning=False).select(pl.len()) if paths else None
+        return 0 if rows is None else int(rows.collect().item())
+
+
+def draw_negatives(
+    shown: InteractionLog, catalogue: pl.DataFrame, settings: Negatives, drawn: Drawn, step: Step
+) -> None:
+    """Draw `per_positive` items for each chosen one.
+
+    Args: shown: derived impressions by day. catalogue: item_id, known_day, as `sample_negatives` needs it.
+    """
+    days = shown.days("impressions")
+    if not settings.per_positive or not days:
+        return
+    rows = pl.concat(
+        [
+            pl.scan_parquet(shown.files("impressions", day), hive_partitioning=False).select(
+                "user_id", "item_id", "shown_at", pl.lit(day).alias("day")
+            )
+            for day in days
+        ]
+    )
+    total = int(rows.select(pl.len()).collect().item())
+    shards = -(-total // _SHARD_ROWS)
+    for shard in range(shards):
+        step("sampling negatives", 0.7 + 0.15 * shard / shards)
+        mine = rows.filter(pl.col("user_id").hash(0) % shards == shard).collect(engine="streaming")
+        if mine.height:
+            sampled = sample_negatives(
+                mine, catalogue, per_positive=settings.per_positive, seed=settings.seed
+            )
+            drawn.put(shard, sampled)

@@ -1,0 +1,282 @@
+"""Raw files -> staged rows by table and business day: one pass over each file, streamed, never held whole.
+
+A staged row is an impression or feedback with its columns typed; an opening kind of a log without impressions
+is staged as both. Rows that cannot be read are staged apart, with the reason, the file and the row's number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from features.sources.mapped.files import ROW, ScannedFile, closest, scan_section, unreadable
+from features.sources.mapped.mapping import IGNORE, IMPRESSION, Events, Feedback, Impressions, Mapping, Timed
+from features.sources.mapped.values import Reader, Value
+from recsys.errors import DataError
+from recsys.log import business_day
+from recsys.schema import ATTRIBUTE_PREFIX, CONTEXT_PREFIX
+
+ITEM: Final = "item:"
+USER: Final = "user:"
+UNKNOWN_KIND: Final = "unknown kind"
+OUTSIDE: Final = "outside first_day to last_day"
+_PROBLEMS: Final = "problems"
+_SHOWN: Final = 3
+
+Columns = dict[str, pl.Expr | Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The staged rows: ROOT/<section>/table=T/part=DAY/*.parquet."""
+
+    root: Path
+
+    def days(self, table: str) -> list[date]:
+        """List the business days of a table, ascending."""
+        return sorted({date.fromisoformat(p.name.removeprefix("part=")) for p in self._folders(table)})
+
+    def read(self, table: str, day: date, what: pl.Expr | None = None) -> pl.DataFrame:
+        """Read one day's rows in the order of the files; an absent day has no rows and no columns."""
+        paths = self._files(table, day.isoformat())
+        frames = [pl.scan_parquet(p, hive_partitioning=False) for p in paths]
+        chosen = pl.all() if what is None else what
+        return (
+            pl.concat(frames, how="diagonal_relaxed").select(chosen).collect() if frames else pl.DataFrame()
+        )
+
+    def problems(self, section: str) -> pl.DataFrame:
+        """Read what could not be read in a section: file, row, reason, value."""
+        paths = sorted((self.root / section).glob(f"table={_PROBLEMS}/part=*/*.parquet"))
+        return pl.concat([pl.read_parquet(p, columns=["file", ROW, "reason", "value_read"]) for p in paths]) \
+            if paths else pl.DataFrame()  # fmt: skip
+
+    def count(self, section: str) -> int:
+        """Count the rows staged from a section; rows staged as both tables count twice."""
+        paths = sorted((self.root / section).rglob("*.parquet"))
+        return int(pl.scan_parquet(paths, hive_partitioning=False).select(pl.len()).collect().item()) \
+            if paths else 0  # fmt: skip
+
+    def _folders(self, table: str) -> list[Path]:
+        return [p for p in self.root.glob(f"*/table={table}/part=*") if any(p.iterdir())]
+
+    def _files(self, table: str, part: str) -> list[Path]:
+        return sorted(self.root.glob(f"*/table={table}/part={part}/*.parquet"))
+
+
+def stage(src: Path, mapping: Mapping, form: str, root: Path) -> Staged:
+    """Stage every timed section of the mapping.
+
+    Raises: DataError naming file, column, row and value of what cannot be read.
+    """
+    staged = Staged(root)
+    sections: list[tuple[str, Timed]] = []
+    if mapping.impressions is not None:
+        sections.append(("impressions", mapping.impressions))
+    sections.append(("events" if mapping.events is not None else "feedback", mapping.source))
+    scanned = [scan_section(src, section, form, f"[{name}]", _needed(section)) for name, section in sections]
+    for (name, section), files in zip(sections, scanned, strict=True):
+        _stage_section(name, section, files, mapping, form, root)
+        _judge(staged, name, section, files)
+    return staged
+
+
+def _stage_section(
+    name: str, section: Timed, files: Sequence[ScannedFile], mapping: Mapping, form: str, root: Path
+) -> None:
+    target = pl.PartitionBy(root / name, key=["table", "part"], include_key=False)
+    rows = pl.concat([_rows(file, n, section, mapping) for n, file in enumerate(files)], how="vertical")
+    try:
+        rows.sink_parquet(target, mkdir=True, compression="lz4", statistics=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(unreadable(", ".join(str(f.path) for f in files[:5]), form, error)) from error
+
+
+def _needed(section: Timed) -> list[str]:
+    """List the raw columns that a section names."""
+    names = [section.user, section.item, section.time, section.session, section.request, section.impression]
+    if isinstance(section, Impressions):
+        names += [section.position, section.propensity, *(c.column for c in section.context.values())]
+    if isinstance(section, Feedback):
+        names += [section.kind, section.value, section.received, section.event]
+    if isinstance(section, Events):
+        item = section.item_columns
+        names += [item.title, item.description, item.category, item.price]
+        free = (*item.attributes.values(), *section.user_columns.attributes.values())
+        names += [column.column for column in free]
+    return [name for name in names if name is not None]
+
+
+def _rows(file: ScannedFile, number: int, section: Timed, mapping: Mapping) -> pl.LazyFrame:
+    """Type one file's rows and say to which table and day each belongs."""
+    columns = _columns(Reader(file, section, mapping.timezone), section)
+    values = {name: c for name, c in columns.items() if isinstance(c, Value)}
+    reason = [pl.when(v.wrong).then(pl.lit(v.reason)) for v in values.values()]
+    value_read = [pl.when(v.wrong).then(v.raw) for v in values.values()]
+    none = pl.lit(None, pl.String)
+    typed = file.frame.select(
+        pl.lit(number, pl.UInt32).alias("file"),
+        pl.col(ROW).cast(pl.UInt32),
+        *[(c.typed if isinstance(c, Value) else c).alias(name) for name, c in columns.items()],
+        reason=pl.coalesce(*reason, none),
+        value_read=pl.coalesce(*value_read, none),
+    )
+    checked = typed.filter(pl.col("kind").is_null() | (pl.col("kind") != IGNORE)).with_columns(
+        reason=pl.coalesce(
+            pl.when(pl.col("kind").is_null()).then(pl.lit(UNKNOWN_KIND)),
+            *[pl.when(pl.col(c).is_null()).then(pl.lit(f"no {w}")) for c, w in _REQUIRED.items()],
+            "reason",
+        ),
+        value_read=pl.when(pl.col("kind").is_null()).then("raw_kind").otherwise("value_read"),
+    )
+    return _placed(checked.drop("raw_kind"), mapping)
+
+
+# A time that is there and does not parse has said so already: `reason` of a value comes after these.
+_REQUIRED: Final = {"user_id": "user", "item_id": "item"}
+
+
+def _columns(read: Reader, section: Timed) -> Columns:
+    user = read.text(section.user)
+    columns: Columns = {
+        "user_id": user if section.session is None else pl.coalesce(user, read.text(section.session)),
+        "item_id": read.text(section.item),
+        "at": read.instant(section.time),
+    }
+    for name in ("session", "request", "impression"):
+        raw = getattr(section, name)
+        columns[name] = pl.lit(None, pl.String) if raw is None else read.text(raw)
+    columns |= _kinds(read, section)
+    if isinstance(section, Impressions):
+        none = {"position": pl.lit(None, pl.Int32), "propensity": pl.lit(None, pl.Float64)}
+        columns["position"] = read.whole(section.position) if section.position else none["position"]
+        columns["propensity"] = (
+            read.probability(section.propensity) if section.propensity else none["propensity"]
+        )
+        columns |= read.free(section.context, CONTEXT_PREFIX)
+    if isinstance(section, Events):
+        columns |= {ITEM + name: c for name, c in read.item(section.item_columns).items()}
+        described = read.free(section.user_columns.attributes, ATTRIBUTE_PREFIX)
+        columns |= {USER + name: c for name, c in described.items()}
+    return columns
+
+
+def _kinds(read: Reader, section: Timed) -> Columns:
+    if not isinstance(section, Feedback):
+        return {"kind": pl.lit(IMPRESSION), "raw_kind": pl.lit(None, pl.String)}
+    columns: Columns = {
+        "event": pl.lit(None, pl.String) if section.event is None else read.text(section.event),
+        "value": pl.lit(None, pl.Float64) if section.value is None else read.number(section.value),
+        "received": read.instant(section.received or section.time),
+    }
+    if section.kind is None:
+        return columns | {"kind": pl.lit(section.only_kind), "raw_kind": pl.lit(None, pl.String)}
+    raw = read.text(section.kind).fill_null("")
+    kind = raw.replace_strict(dict(section.kinds), default=None, return_dtype=pl.String)
+    return columns | {"kind": kind, "raw_kind": raw}
+
+
+def _placed(rows: pl.LazyFrame, mapping: Mapping) -> pl.LazyFrame:
+    """Give each row its table and business day; an opening kind goes to both tables."""
+    day = business_day("at", mapping.timezone)
+    outside = pl.lit(value=False)
+    if mapping.first_day is not None:
+        outside |= day < mapping.first_day
+    if mapping.last_day is not None:
+        outside |= day > mapping.last_day
+    rows = rows.with_columns(
+        reason=pl.coalesce(
+            "reason",
+            pl.when(pl.col("at").is_null()).then(pl.lit("no time")),
+            pl.when(outside).then(pl.lit(OUTSIDE)),
+        ),
+        value_read=pl.when(pl.col("reason").is_null() & outside)
+        .then(pl.col("at").dt.to_string())
+        .otherwise("value_read"),
+    )
+    shown, done = pl.lit(["impressions"]), pl.lit(["feedback"])
+    tables = (
+        pl.when(pl.col("reason").is_not_null())
+        .then(pl.lit([_PROBLEMS]))
+        .when(pl.col("kind") == IMPRESSION)
+        .then(shown)
+        .when(pl.col("kind").is_in(list(mapping.openers)))
+        .then(pl.lit(["impressions", "feedback"]))
+        .otherwise(done)
+    )
+    rows = rows.with_columns(table=tables).explode("table")
+    if "received" not in rows.collect_schema():
+        rows = rows.with_columns(received="at")
+    filed = (
+        pl.when(pl.col("table") == "feedback").then(business_day("received", mapping.timezone)).otherwise(day)
+    )
+    part = pl.when(pl.col("reason").is_not_null()).then(pl.lit("none")).otherwise(filed.dt.to_string())
+    return rows.with_columns(part=part)
+
+
+def _judge(staged: Staged, name: str, section: Timed, files: Sequence[ScannedFile]) -> None:
+    """Stop at unknown kinds, and at more unreadable rows than the section tolerates.
+
+    Raises: DataError.
+    """
+    problems = staged.problems(name)
+    if problems.is_empty():
+        return
+    unknown = problems.filter(pl.col("reason") == UNKNOWN_KIND)
+    if unknown.height and isinstance(section, Feedback):
+        raise DataError(_unknown_kinds(unknown, name, section))
+    unread = problems.filter(pl.col("reason") != OUTSIDE)
+    total = staged.count(name)
+    if unread.height > section.tolerate * total:
+        raise DataError(_unreadable_rows(unread, total, name, section, files))
+
+
+def _unknown_kinds(unknown: pl.DataFrame, name: str, section: Feedback) -> str:
+    counts = unknown.group_by("value_read").len().sort("len", "value_read", descending=[True, False])
+    known = list(section.kinds)
+    lines = [
+        f"  {value!r}: {rows:,} rows{closest(value, known) if value else ' (the column is empty)'}"
+        for value, rows in counts.head(20).iter_rows()
+    ]
+    more = f"\n  and {counts.height - 20} more" if counts.height > 20 else ""
+    return (
+        f"column {section.kind!r} has {counts.height} value(s) that [{name}.kinds] does not name:\n"
+        + "\n".join(lines)
+        + more
+        + f'\nadd each, like {counts["value_read"][0]!r} = "click", to [{name}.kinds] as "impression", '
+        f'a feedback kind or "ignore" (named there: {", ".join(map(repr, known)) or "none"})'
+    )
+
+
+def _unreadable_rows(
+    unread: pl.DataFrame, total: int, name: str, section: Timed, files: Sequence[ScannedFile]
+) -> str:
+    reasons = unread.group_by("reason").agg(pl.len()).sort("len", "reason", descending=[True, False])
+    lines = []
+    for reason, rows in reasons.iter_rows():
+        first = unread.filter(pl.col("reason") == reason).sort("file", ROW).head(_SHOWN)
+        examples = ", ".join(
+            f"row {row} of {files[file].path.name}" + ("" if value is None else f": {value!r}")
+            for file, row, value in first.select("file", ROW, "value_read").iter_rows()
+        )
+        lines.append(f"  {reason}: {rows:,} rows ({examples})")
+    share = unread.height / total
+    return (
+        f"{unread.height:,} of {total:,} rows of [{name}] cannot be read (rows are counted from 1, without "
+        "the header):\n" + "\n".join(lines) + "\nright the files or the mapping"
+        f"{'' if share >= 0.5 else f', or let them go to quarantine with tolerate = {_round_up(share)}'}"
+        f"{_time_hint(reasons['reason'].to_list(), section)}"
+    )
+
+
+def _round_up(share: float) -> float:
+    return next(step for step in (0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1.0) if share <= step)
+
+
+def _time_hint(reasons: Sequence[str], section: Timed) -> str:
+    if any("no time" in reason for reason in reasons):
+        return f"; time_format = {section.time_format!r} and time_zone say how times are written"
+    return ""

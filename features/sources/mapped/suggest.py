@@ -1,0 +1,81 @@
+"""A log made from a mapping -> a config to start from, with a head per kind and a feature per free column."""
+
+from typing import Final
+
+import polars as pl
+
+from features.sources.conversion import ConversionSummary
+from features.sources.mapped.mapping import FreeColumns, Mapping
+from recsys.log import InteractionLog
+
+CONFIG: Final = "config.toml"
+# A kind with fewer events is too thin for a head of its own; it stays in histories.
+_MIN_EVENTS: Final = 100
+_MAX_HEADS: Final = 4
+
+
+def suggest_config(log: InteractionLog, mapping: Mapping, summary: ConversionSummary) -> str:
+    """Write the TOML of a config that a night on this log accepts."""
+    heads = _heads(log, mapping)
+    described = mapping.events.item_columns if mapping.events is not None else None
+    items = mapping.items or described
+    users = mapping.users or (mapping.events.user_columns if mapping.events is not None else None)
+    parts = [
+        "# Made by `recsys convert` from the mapping. Keep the heads you need, and set their windows.\n"
+        f'timezone = "{mapping.timezone}"\n',
+        *heads,
+        *_features("context", mapping.context),
+        *_features("user", users.attributes if users is not None else {}),
+        *_features("item", items.attributes if items is not None else {}),
+    ]
+    kinds = ", ".join(f'"{kind}"' for kind in _counts(summary))
+    parts.append(f"[features]\nhistory_kinds = [{kinds}]\n")
+    if not mapping.logs_impressions:
+        parts.append("[model]\nposition_bias = false # every impression is a list of one\n")
+    return "\n".join(parts)
+
+
+def _counts(summary: ConversionSummary) -> dict[str, int]:
+    """Give the events of each feedback kind, most first."""
+    prefix = "feedback: "
+    counts = {
+        note.removeprefix(prefix): rows
+        for note, rows in summary.notes.items()
+        if note.startswith(prefix) and " " not in note.removeprefix(prefix)
+    }
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _heads(log: InteractionLog, mapping: Mapping) -> list[str]:
+    paths = [path for day in log.days("feedback") for path in log.files("feedback", day)]
+    credited = pl.scan_parquet(paths, hive_partitioning=False).filter(pl.col("impression_id").is_not_null())
+    values = credited.group_by("kind").agg(
+        pl.len(), low=pl.col("value").min(), high=pl.col("value").max(), valued=pl.col("value").count()
+    )
+    found = {row["kind"]: row for row in values.collect(engine="streaming").iter_rows(named=True)}
+    chosen = [k for k in mapping.feedback_kinds if k in found and found[k]["len"] >= _MIN_EVENTS][:_MAX_HEADS]
+    return [_head(kind, found[kind], mapping.match.window) for kind in chosen or list(found)[:1]]
+
+
+def _head(kind: str, values: dict[str, float], window_s: int) -> str:
+    window = next(
+        f"{window_s // s}{u}"
+        for u, s in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
+        if not window_s % s
+    )
+    opening = f'[[task]]\nname = "{kind}"\nfeedback = "{kind}"\nwindow = "{window}"\n'
+    # Most of the kind's events carry a value, and it varies: the head predicts the value where there is one.
+    if values["valued"] > values["len"] / 2 and values["low"] < values["high"]:
+        spread = f"low = {values['low']:g}\nhigh = {values['high']:g}\n"
+        return f'{opening}head = "regression"\nspace = "observed"\n{spread}'
+    return f'{opening}head = "binary"\n'
+
+
+def _features(entity: str, columns: FreeColumns) -> list[str]:
+    """List the declared columns; a list of words is item text, and left to `text_columns`."""
+    kinds = {"text": "categorical", "number": "number"}
+    return [
+        f'[[feature]]\nname = "{name}"\nentity = "{entity}"\nkind = "{kinds[column.type]}"\n'
+        for name, column in columns.items()
+        if column.type in kinds
+    ]

@@ -1,0 +1,61 @@
+"""TOML -> a pydantic model, with errors a person can act on: file, key, value, known keys."""
+
+import tomllib
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from recsys.errors import ConfigError
+
+
+def read_toml(path: Path, what: str, remedy: str) -> dict[str, object]:
+    """Read a TOML file.
+
+    Args: what, remedy: the file's name in a sentence ("the config"), and what to do when it is not there.
+    Raises: ConfigError naming the file.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {what} {path}: {error.strerror}; {remedy}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def explain(error: ValidationError, where: str, model: type[BaseModel]) -> str:
+    """List every wrong setting: its key, its value and what is wrong; for an unknown key the known ones."""
+    lines = [f"{where} has {error.error_count()} wrong setting(s):"]
+    for issue in error.errors():
+        key = ".".join(str(part) for part in issue["loc"]) or "(top level)"
+        if issue["type"] == "extra_forbidden":
+            known = known_keys(model, issue["loc"][:-1])
+            lines.append(f"  {key}: unknown key; known here: {', '.join(known)}")
+        elif issue["type"] == "missing":
+            lines.append(f"  {key}: is missing")
+        elif issue["type"] in ("value_error", "model_type") and isinstance(issue["input"], dict):
+            lines.append(f"  {key}: {issue['msg']}")
+        else:
+            lines.append(f"  {key} = {issue['input']!r}: {issue['msg']}")
+    return "\n".join(lines)
+
+
+def known_keys(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
+    """List the keys that the section at a path knows."""
+    for part in loc:
+        inner = next(
+            (f.annotation for name, f in model.model_fields.items() if part in (name, f.alias)), None
+        )
+        model = _model_in(inner) or model
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Find the model in an annotation such as `tuple[TaskSpec, ...]` or `Items | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (tuple, dict, list, Union, types.UnionType, Annotated):
+        return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
+    return None
