@@ -75,8 +75,10 @@ class Conversion:
         self._staged = InteractionLog(out.root / STAGING)
         self.scratch = out.root / SCRATCH
         """A folder for what does not fit into memory; gone when the `with` block ends."""
+        self._is_new = False
 
     def __enter__(self) -> "Conversion":
+        self._is_new = not self.out.root.exists()
         for folder in (self._staged.root, self.scratch):
             shutil.rmtree(folder, ignore_errors=True)  # left behind by a killed run
             folder.mkdir(parents=True)
@@ -87,7 +89,7 @@ class Conversion:
     ) -> None:
         for folder in (self._staged.root, self.scratch):
             shutil.rmtree(folder, ignore_errors=True)
-        if error is not None and self.out.root.is_dir():
+        if error is not None and self._is_new:
             _remove_if_empty(self.out.root)
 
     def keep(self, table: str, frame: pl.DataFrame, rule: pl.Expr, reason: str) -> pl.DataFrame:

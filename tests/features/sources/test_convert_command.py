@@ -1,5 +1,6 @@
 """`recsys convert`: unknown sources, folders in use, --force, what is printed."""
 
+import tomllib
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from features.sources import SOURCES
 from features.sources.command import load_source
 from features.sources.conversion import Converter
 from recsys.cli import run
+from recsys.config import load_config
 from recsys.log import InteractionLog
 
 RATINGS = "userId,movieId,rating,timestamp\n1,1,4.0,1000000000\n1,2,2.5,1000000060\n2,1,5.0,1000100000\n"
@@ -97,3 +99,75 @@ def test_bad_files_are_data_errors(src: Path, tmp_path: Path, capsys: pytest.Cap
     assert "no column 'timestamp'" in capsys.readouterr().err
     assert run(["convert", "kuairand", str(src), "--out", str(tmp_path / "log")]) == 3
     assert "interactions_*.parquet" in capsys.readouterr().err
+
+
+EVENTS = "who,what,did,at\nu,a,view,2026-01-05 10:00:00\nu,a,click,2026-01-05 10:00:05\n"
+MAPPING = """
+[events]
+user = "who"
+item = "what"
+kind = "did"
+time = "at"
+[events.kinds]
+view = "impression"
+click = "click"
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    (tmp_path / "events.csv").write_text(EVENTS)
+    (tmp_path / "mapping.toml").write_text(MAPPING)
+    return tmp_path
+
+
+def convert_own(own: Path, *more: str) -> int:
+    mapping, out = str(own / "mapping.toml"), str(own / "log")
+    return run(["convert", "csv", str(own / "events.csv"), "--map", mapping, "--out", out, *more])
+
+
+def test_own_files_say_what_was_written_and_what_to_do_next(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert_own(own) == 0
+    printed = capsys.readouterr().out
+    assert "impressions" in printed
+    assert "recsys data profile" in printed
+    assert "recsys nightly --config" in printed
+    assert "--date 2026-01-05" in printed
+    assert load_config(own / "log" / "config.toml").tasks[0].name == "click"
+
+
+def test_without_a_mapping_the_example_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["convert", "csv", str(own / "events.csv"), "--out", str(own / "log")]) == 2
+    printed = capsys.readouterr()
+    assert "needs --map FILE" in printed.err
+    assert tomllib.loads(printed.out)["events"]["user"]
+    assert not (own / "log").exists()
+    assert run(["convert", "parquet", "--example-map"]) == 0
+    assert capsys.readouterr().out == printed.out
+
+
+def test_src_and_out_must_be_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["convert", "csv"]) == 2
+    assert "needs SRC and --out" in capsys.readouterr().err
+
+
+def test_a_mapping_is_for_own_files(src: Path, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert(src, own / "log", "--map", str(own / "mapping.toml")) == 2
+    assert "--map" in capsys.readouterr().err
+
+
+def test_a_second_file_joins_the_log_under_its_own_name(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert_own(own) == 0
+    assert convert_own(own) == 2, "the same name again needs --force"
+    assert "--force" in capsys.readouterr().err
+    (own / "events.csv").write_text(EVENTS.replace("01-05", "01-06"))
+    assert convert_own(own, "--name", "day-6") == 0
+    log = InteractionLog(own / "log")
+    assert log.days("impressions") == [date(2026, 1, 5), date(2026, 1, 6)]
+    assert convert_own(own, "--name", "day-6") == 2
+    assert convert_own(own, "--name", "../x") == 2
+    assert "becomes a file name" in capsys.readouterr().err

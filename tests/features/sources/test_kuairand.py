@@ -327,9 +327,11 @@ def test_missing_files_and_columns_are_named(src: Path, tmp_path: Path) -> None:
     (src / "video_features_basic_pure.csv.gz").unlink()
     with pytest.raises(DataError, match=r"no video_features_basic_pure\.csv"):
         kuairand.convert(src, log)
-    assert not any(tmp_path.joinpath("log").rglob("*.parquet")), "a failed conversion leaves nothing behind"
+    assert not log.root.exists(), "a failed conversion leaves nothing behind"
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(DataError, match=r"no interactions_\*\.parquet; expected"):
-        kuairand.convert(tmp_path / "log", log)
+        kuairand.convert(empty, log)
     with pytest.raises(DataError, match="is not a folder"):
         kuairand.convert(tmp_path / "nowhere", log)
 
