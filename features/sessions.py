@@ -7,7 +7,12 @@ journal and the nightly tables hold the same thing, and each event goes to one u
 
 import polars as pl
 
+from features.online import unpack_user
+from features.store import Event, StoredUser
 from recsys.schema import SESSION_MERGED
+
+MAX_EVENTS = 1_000
+"""The newest so many events of a session are merged."""
 
 
 def merged_id(session_id: str, feedback_id: str, received_at_ms: int) -> str:
@@ -32,3 +37,12 @@ def leave_merged(events: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
     known = events.join(until, on="user_id", how="left", maintain_order="left")
     later = pl.col("received_at").dt.epoch("ms") > pl.col("merged_until")
     return known.filter(later.fill_null(value=True)).drop("merged_until")
+
+
+def unmerged_events(session: StoredUser) -> list[Event]:
+    """Give the events of a session that nobody's login has taken, oldest first."""
+    tail = unpack_user(session.base)[1] if session.base is not None else ()
+    until = max((int(e.value or 0) for e in session.events if e.kind == SESSION_MERGED), default=0)
+    events = {e.feedback_id: e for e in (*tail, *session.events) if e.kind != SESSION_MERGED}
+    open_events = (e for e in events.values() if e.received_at_ms > until)
+    return sorted(open_events, key=lambda e: (e.received_at_ms, e.feedback_id))[-MAX_EVENTS:]

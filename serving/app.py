@@ -1,6 +1,7 @@
 """Config -> running server: wiring, ports, health, and the drain on SIGTERM."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -24,9 +25,10 @@ from recsys.errors import BundleError, ConfigError, RecsysError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
+from recsys.schema import SESSION_MERGED
 from serving.admin import AdminService
-from serving.checks import Limits, is_loopback
-from serving.clock import Clock
+from serving.checks import Limits, check_address, is_loopback
+from serving.clock import Clock, OrderedClock
 from serving.engine import Engine
 from serving.fallback import empty_model, popular_model
 from serving.feedback import FeedbackDesk
@@ -38,6 +40,7 @@ from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.restore import restore
 from serving.service import RankingService
+from serving.sessions import Sessions
 from serving.stats import Stats
 from serving.upserts import UpsertDesk
 
@@ -119,9 +122,13 @@ class Server:
             options.log / FOLDER, self.server_id, options.clock.now_ms, rotate_s=config.serving.rotate
         )
         nothing = self._engine(empty_model(config))
-        self.recommender = Recommender(nothing, self.journal, options.clock, self.stats)
-        live_kinds = frozenset({*config.features.history_kinds, *config.policy.exclude_seen_kinds})
-        self._feedback = FeedbackDesk(self.journal, self._store, options.clock, config.tasks, live_kinds)
+        clock = OrderedClock(options.clock)
+        self.recommender = Recommender(nothing, self.journal, clock, self.stats)
+        live_kinds = frozenset(
+            {*config.features.history_kinds, *config.policy.exclude_seen_kinds, SESSION_MERGED}
+        )
+        self._feedback = FeedbackDesk(self.journal, self._store, clock, config.tasks, live_kinds)
+        self._sessions = Sessions(self._feedback, self._store, lambda: self.recommender.version)
         restore(
             options.log / FOLDER,
             self._overlay,
@@ -142,8 +149,8 @@ class Server:
         self._pool = CountingPool(num_workers(), "rank")
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
-        self.port = _bind(self._ranking, options.listen, options)
-        self.admin_port = _bind(self._admin, options.admin_listen, options)
+        self.port = _bind(self._ranking, options.listen, "--listen", options)
+        self.admin_port = _bind(self._admin, options.admin_listen, "--admin-listen", options)
         self._stop_metrics = self._serve_metrics()
 
     def start(self) -> None:
@@ -250,7 +257,7 @@ class Server:
         upserts = UpsertDesk(self.journal, self._overlay, self.recommender, self._options.clock, numbers)
         limits = Limits.from_config(serving)
         service = RankingService(
-            self.recommender, self._feedback, upserts, limits, serving.deadline_ms / 1000
+            self.recommender, self._feedback, self._sessions, upserts, limits, serving.deadline_ms / 1000
         )
         ranking_pb2_grpc.add_RankingServiceServicer_to_server(service, server)
         self._add_common(server, RANKING)
@@ -277,6 +284,7 @@ class Server:
             return lambda: None
         from serving.metrics import ServerCollector, serve_metrics
 
+        check_address(address, "--metrics-listen")
         _require_protection(address, self._options)
         return serve_metrics(address, ServerCollector(self.stats, self.recommender, self.journal))
 
@@ -304,18 +312,38 @@ def _open_store(config: RunConfig, runs: Path) -> FeatureStore:
         ) from error
 
 
-def _bind(server: grpc.Server, address: str, options: ServerOptions) -> int:
+def _bind(server: grpc.Server, address: str, option: str, options: ServerOptions) -> int:
     """Bind an address and give its port.
 
-    Raises: ConfigError when it is not loopback and nothing protects it, or cannot be bound.
+    Raises: ConfigError when it is none, is not loopback and nothing protects it, or cannot be bound.
     """
+    check_address(address, option)
     _require_protection(address, options)
+    _check_free(address, option)
     try:
         if options.tls is not None:
             return server.add_secure_port(address, _credentials(options.tls))
         return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ConfigError(f"{address} cannot be bound ({error}); choose another --listen") from error
+        raise ConfigError(f"{option} {address} cannot be bound ({error}); choose another") from error
+
+
+def _check_free(address: str, option: str) -> None:
+    """Try a port with a plain socket first: gRPC does not say why it could not be bound."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or port == "0":
+        return
+    try:
+        where = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(where[0], where[1]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where[4])
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = "another process has the port" if taken else error.strerror
+        raise ConfigError(
+            f"{option} {address} cannot be bound: {why}; choose another (port 0 takes a free one)"
+        ) from error
 
 
 def _require_protection(address: str, options: ServerOptions) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from recsys.config import ServingConfig
+from recsys.errors import ConfigError
 from serving.request import FieldError, Pin, RankRequest
 
 MAX_ID_BYTES = 256
@@ -17,6 +18,7 @@ MAX_CATEGORIES = 1_000
 MAX_PINS = 50
 MAX_BATCH = 1_000
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(?P<port>[0-9]{1,5})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -184,6 +186,19 @@ def _check_filter(request: RankRequest) -> None:
             raise FieldError(name, f"{price} is negative; send minor units, 0 or more")
     if low is not None and high is not None and low > high:
         raise FieldError("filter.max_price", f"{high} is below min_price {low}; swap them")
+
+
+def check_address(address: str, option: str) -> None:
+    """Check that an address reads HOST:PORT (or unix:PATH).
+
+    Raises: ConfigError, naming the option.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if address.startswith("unix:") or (match is not None and int(match["port"]) < 65_536):
+        return
+    raise ConfigError(
+        f"{option} {address!r} is not HOST:PORT with a port up to 65535; write one like 127.0.0.1:50051"
+    )
 
 
 def is_loopback(address: str) -> bool:

@@ -224,6 +224,7 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
         explored=reply.explanation.explored if explained else None,
         num_candidates=dict(reply.explanation.num_candidates),
         stage_ms=dict(reply.explanation.stage_ms),
+        known_user=reply.explanation.known_user if explained else None,
     )
 
 
@@ -232,6 +233,7 @@ def _event(event: Feedback) -> pb.FeedbackEvent:
         feedback_id=event.feedback_id,
         impression_id=event.impression_id,
         user_id=event.user_id,
+        session_id=event.session_id,
         item_id=event.item_id,
         kind=event.kind,
         value=event.value,

@@ -51,6 +51,8 @@ class Answer:
     explored: bool | None = None
     num_candidates: Mapping[str, int] = field(default_factory=dict)
     stage_ms: Mapping[str, float] = field(default_factory=dict)
+    known_user: bool | None = None
+    """None: not asked for (debug.explain)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +60,10 @@ class Feedback:
     """One thing a user did; `feedback_id` makes sending it twice harmless."""
 
     user_id: str
+    """Empty: nobody is logged in, and session_id stands in."""
     item_id: str
     kind: str
+    session_id: str = ""
     value: float | None = None
     impression_id: str = ""
     occurred_at: datetime | None = None

@@ -1,6 +1,7 @@
 """What time it is for the server: the machine's time, or a simulated one that starts elsewhere."""
 
 import math
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -38,6 +39,29 @@ class SimulatedClock:
         """Give milliseconds since 1970, UTC."""
         passed_ns = time.monotonic_ns() - self._made
         return self._start_ms + int(passed_ns * self._rate) // 1_000_000
+
+
+class OrderedClock:
+    """A clock under which what is asked comes after all feedback that was recorded before.
+
+    Feedback and the next request may fall into one millisecond, and a request sees only what was received
+    strictly before its own instant.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._received_ms = 0
+
+    def now_ms(self) -> int:
+        """Give the instant of a request."""
+        return max(self._clock.now_ms(), self._received_ms + 1)
+
+    def received_ms(self) -> int:
+        """Give the instant of feedback; every later request is after it."""
+        with self._lock:
+            self._received_ms = max(self._clock.now_ms(), self._received_ms)
+            return self._received_ms
 
 
 def clock_from(start: str | None, rate: float = 1.0) -> Clock:

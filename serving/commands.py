@@ -108,7 +108,7 @@ def recommend_command(
     if as_json:
         print(json.dumps(asdict(answer), ensure_ascii=False, indent=1))
     else:
-        _print_table(answer)
+        _print_table(answer, user)
 
 
 def _bundle_line(server: "Server") -> str:
@@ -118,7 +118,7 @@ def _bundle_line(server: "Server") -> str:
     return f"no bundle: the popular list answers{why}"
 
 
-def _print_table(answer: Answer) -> None:
+def _print_table(answer: Answer, user: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -137,6 +137,8 @@ def _print_table(answer: Answer) -> None:
     degraded = f", degraded: {', '.join(answer.degradation)}" if answer.degradation else ""
     missing = f", unknown: {', '.join(answer.missing_item_ids)}" if answer.missing_item_ids else ""
     version = answer.bundle_version or "no bundle"
+    if answer.known_user is False and not answer.degradation:
+        console.print(f"nothing is known of user {user!r}: a list for newcomers", style="yellow")
     console.print(
         f"{len(answer.items)} items, {version}, {1000 * answer.server_s:.1f} ms{degraded}{missing}",
         style="dim",

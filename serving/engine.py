@@ -105,6 +105,7 @@ class Engine:
             policy=self._policy if explore and not degradation else self._policy.greedy(),
             seed=_new_seed() if request.seed is None else request.seed,
             reasons=self._reasons(request, user, stock),
+            known_user=user is not None and (user.known or bool(user.history)),
             degradation=degradation,
             missing_item_ids=_missing(request, catalogue, pins),
             log_candidates=self._logs_candidates(),

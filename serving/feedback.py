@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, Protocol
 
+from features.sessions import marker_id, merged_id
 from features.store import Event
 from recsys.errors import StoreError
+from recsys.schema import SESSION_MERGED
 from recsys.tasks import TaskSpec
 from serving.checks import check_id
-from serving.clock import Clock
+from serving.clock import OrderedClock
 from serving.journal import Journal
 from serving.records import FeedbackEvent, feedback_rows
 from serving.request import STORE_UNAVAILABLE, FieldError
@@ -43,6 +45,8 @@ class SentFeedback:
     feedback_id: str
     impression_id: str = ""
     user_id: str
+    """The session id, when nobody is logged in."""
+    session_id: str = ""
     item_id: str
     kind: str
     value: float | None = None
@@ -74,7 +78,7 @@ class FeedbackDesk:
         self,
         journal: Journal,
         store: DeltaStore | None,
-        clock: Clock,
+        clock: OrderedClock,
         tasks: Sequence[TaskSpec],
         live_kinds: frozenset[str],
     ) -> None:
@@ -91,7 +95,7 @@ class FeedbackDesk:
 
         Raises: JournalError when it could not be written: nothing was recorded, send it again.
         """
-        now_ms = self._clock.now_ms()
+        now_ms = self._clock.received_ms()
         with self._lock:  # one batch at a time, so that an event sent twice at once is written once
             outcomes, fresh = self._sort_out(sent, now_ms)
             if not fresh or validate_only:
@@ -99,6 +103,22 @@ class FeedbackDesk:
             self._journal.append(feedback_rows(fresh))
             self.seen.add(event.feedback_id for event in fresh)
         return Recorded(outcomes=outcomes, degradation=self._show(fresh))
+
+    def merge(self, user_id: str, session_id: str, events: Sequence[Event]) -> None:
+        """Copy a session's events, oldest first, to a user; what was copied before is left alone.
+
+        Raises: JournalError when it could not be written: nothing was copied.
+        """
+        now_ms = self._clock.received_ms()
+        with self._lock:
+            made = [_copy(event, user_id, session_id, now_ms) for event in events]
+            made.append(_marker(events[-1], session_id, now_ms))
+            rows = [row for row in made if row.feedback_id not in self.seen]
+            if not rows:
+                return
+            self._journal.append(feedback_rows(rows))
+            self.seen.add(row.feedback_id for row in rows)
+        self._show(rows)
 
     def _sort_out(
         self, sent: Sequence[SentFeedback], now_ms: int
@@ -122,12 +142,15 @@ class FeedbackDesk:
     def _checked(self, event: SentFeedback, now_ms: int) -> FeedbackEvent:
         for name in ("feedback_id", "user_id", "item_id"):
             check_id(name, getattr(event, name))
-        if event.impression_id:
-            check_id("impression_id", event.impression_id)
+        for name in ("impression_id", "session_id"):
+            if getattr(event, name):
+                check_id(name, getattr(event, name))
         if not _KIND.fullmatch(event.kind):
             raise FieldError(
                 "kind", f"{event.kind[:40]!r} is no kind; send one like 'click' or 'add_to_cart'"
             )
+        if event.kind == SESSION_MERGED:
+            raise FieldError("kind", f"{SESSION_MERGED!r} is the server's own; send another name")
         self._check_value(event)
         occurred_at_ms = now_ms if event.occurred_at_ms is None else event.occurred_at_ms
         if not _OLDEST_MS <= occurred_at_ms <= now_ms + SKEW_MS:
@@ -176,6 +199,36 @@ def live_event(event: FeedbackEvent) -> Event:
         kind=event.kind,
         value=event.value,
         received_at_ms=event.received_at_ms,
+    )
+
+
+def _copy(event: Event, user_id: str, session_id: str, now_ms: int) -> FeedbackEvent:
+    """Make a session's event a user's: received now, since no request of the user could see it before."""
+    return FeedbackEvent(
+        feedback_id=merged_id(session_id, event.feedback_id, event.received_at_ms),
+        impression_id=None,
+        user_id=user_id,
+        item_id=event.item_id,
+        kind=event.kind,
+        value=event.value,
+        occurred_at_ms=min(event.received_at_ms, now_ms),
+        received_at_ms=now_ms,
+        merged_from=session_id,
+    )
+
+
+def _marker(last: Event, session_id: str, now_ms: int) -> FeedbackEvent:
+    """Note in the session itself up to where its events are another's now."""
+    return FeedbackEvent(
+        feedback_id=marker_id(session_id, last.received_at_ms),
+        impression_id=None,
+        user_id=session_id,
+        item_id=last.item_id,
+        kind=SESSION_MERGED,
+        value=float(last.received_at_ms),
+        occurred_at_ms=now_ms,
+        received_at_ms=now_ms,
+        merged_from=session_id,
     )
 
 

@@ -24,6 +24,7 @@ class FeedbackEvent:
     value: float | None
     occurred_at_ms: int
     received_at_ms: int
+    merged_from: str | None = None
 
 
 def answer_rows(request: RankRequest, answer: RankedList) -> list[Rows]:
@@ -50,6 +51,7 @@ def feedback_rows(events: Sequence[FeedbackEvent]) -> Rows:
             "value": [e.value for e in events],
             "occurred_at": [e.occurred_at_ms for e in events],
             "received_at": [e.received_at_ms for e in events],
+            "merged_from": [e.merged_from for e in events],
         },
     )
 

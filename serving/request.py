@@ -126,6 +126,8 @@ class RankedList:
     seed: int
     next_page_token: str = ""
     first_page: bool = True
+    known_user: bool = False
+    """Whether anything is known of the user."""
     degradation: tuple[str, ...] = ()
     missing_item_ids: tuple[str, ...] = ()
     num_candidates: Mapping[str, int] = field(default_factory=dict)

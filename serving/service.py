@@ -13,6 +13,7 @@ from serving.feedback import FeedbackDesk, Outcome, SentFeedback
 from serving.recommender import Recommender
 from serving.records import impression_id
 from serving.request import Budget, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
+from serving.sessions import Sessions
 from serving.upserts import FieldValue, ItemPatch, UpsertDesk
 
 _STATUS: Mapping[str, pb.FeedbackResult.Status.ValueType] = {
@@ -30,12 +31,14 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         self,
         recommender: Recommender,
         feedback: FeedbackDesk,
+        sessions: Sessions,
         upserts: UpsertDesk,
         limits: Limits,
         default_deadline_s: float,
     ) -> None:
         self._recommender = recommender
         self._feedback = feedback
+        self._sessions = sessions
         self._upserts = upserts
         self._limits = limits
         self._default_deadline_s = default_deadline_s
@@ -44,7 +47,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         """Find and rank."""
         start = time.perf_counter()
         asked = _request(request, self._limits, item_ids=None, seed_item_id=request.seed_item_id or None)
-        answer = self._recommender.answer(asked, self._budget(context))
+        answer = self._answered(asked, context)
         return pb.RecommendResponse(**_answer(answer, explain=asked.explain, start=start))  # type: ignore[arg-type]
 
     def Rank(self, request: pb.RankRequest, context: grpc.ServicerContext) -> pb.RankResponse:
@@ -53,7 +56,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         asked = _request(
             request, self._limits, item_ids=tuple(dict.fromkeys(request.item_ids)), seed_item_id=None
         )
-        answer = self._recommender.answer(asked, self._budget(context))
+        answer = self._answered(asked, context)
         return pb.RankResponse(**_answer(answer, explain=asked.explain, start=start))  # type: ignore[arg-type]
 
     def RecordFeedback(
@@ -62,7 +65,10 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         """Record what users did."""
         check_count("events", len(request.events), MAX_BATCH)
         sent = [_sent(event) for event in request.events]
+        if not request.validate_only:
+            self._sessions.join((event.user_id, event.session_id) for event in sent if event.session_id)
         recorded = self._feedback.record(sent, validate_only=request.validate_only)
+        self._sessions.heard_of(event.user_id for event in sent)
         return pb.RecordFeedbackResponse(
             results=[_result(outcome) for outcome in recorded.outcomes],
             num_accepted=_count(recorded.outcomes, "accepted"),
@@ -87,6 +93,12 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
             ],
             num_written=sum(not r.rejection for r in results) * (not request.validate_only),
         )
+
+    def _answered(self, asked: RankRequest, context: grpc.ServicerContext) -> RankedList:
+        budget = self._budget(context)
+        if asked.session_id is not None and asked.log and not asked.validate_only:
+            self._sessions.join([(asked.user_id, asked.session_id)])
+        return self._recommender.answer(asked, budget)
 
     def _budget(self, context: grpc.ServicerContext) -> Budget:
         remaining_s = context.time_remaining()
@@ -167,6 +179,7 @@ def _answer(answer: RankedList, *, explain: bool, start: float) -> dict[str, obj
             seed=answer.seed,
             explored=answer.explored,
             stage_ms=answer.stage_ms,
+            known_user=answer.known_user,
         )
     fields["server_time"] = Duration(nanos=min(999_999_999, int(1e9 * (time.perf_counter() - start))))
     return fields
@@ -191,7 +204,8 @@ def _sent(event: pb.FeedbackEvent) -> SentFeedback:
     return SentFeedback(
         feedback_id=event.feedback_id,
         impression_id=event.impression_id,
-        user_id=event.user_id,
+        user_id=event.user_id or event.session_id,
+        session_id=event.session_id,
         item_id=event.item_id,
         kind=event.kind,
         value=event.value if event.HasField("value") else None,

@@ -32,6 +32,7 @@ class Slate:
     policy: PolicyParameters
     seed: int
     reasons: Reasons
+    known_user: bool = False
     degradation: tuple[str, ...] = ()
     missing_item_ids: tuple[str, ...] = ()
     log_candidates: bool = False
@@ -81,6 +82,7 @@ class Slate:
             explored=drawn.explored,
             seed=self.seed,
             first_page=len(starts) == 1,
+            known_user=self.known_user,
             degradation=self.degradation,
             missing_item_ids=self.missing_item_ids,
             num_candidates=self.candidates.count(),

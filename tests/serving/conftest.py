@@ -1,6 +1,7 @@
 """A fake model with known numbers, and real servers on port 0 that answer with it."""
 
 import json
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import RunConfig, default_config
+from recsys.cli import run
+from recsys.config import RunConfig, default_config, load_config
 from recsys.errors import BundleError
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
@@ -26,6 +28,9 @@ from serving.ports import Model
 
 NOON_MS = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
 NUM_ITEMS = 40
+TINY = Path(__file__).with_name("tiny.toml")
+MORNING = datetime(2026, 1, 31, 9, tzinfo=UTC)
+"""Of the day after the night that `night` ran."""
 CATEGORIES = ("lamps", "chairs", "rugs", "plants")
 
 
@@ -256,3 +261,61 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         one.client.close()
         one.admin.close()
         one.server.stop(1.0)
+
+
+class StandingClock:
+    """A clock that moves only when it is told: everything happens in one millisecond."""
+
+    def __init__(self) -> None:
+        self.ms = int(MORNING.timestamp() * 1000)
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+@pytest.fixture(scope="session")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `log` and `runs` after one night."""
+    folder = tmp_path_factory.mktemp("night")
+    log, runs = str(folder / "log"), str(folder / "runs")
+    assert (
+        run(["simulate", "--out", log, "--seed", "3", "--days", "5", "--users", "300", "--items", "150"]) == 0
+    )
+    assert run(["nightly", "--config", str(TINY), "--log", log, "--runs", runs, "--date", "2026-01-30"]) == 0
+    return folder
+
+
+@pytest.fixture
+def clock() -> StandingClock:
+    return StandingClock()
+
+
+@pytest.fixture
+def server(night: Path, tmp_path: Path, clock: StandingClock) -> Iterator[Server]:
+    """A server in this process on a copy of the night."""
+    shutil.copytree(night, tmp_path / "copy")
+    config = load_config(TINY)
+    config = config.model_copy(
+        update={
+            "serving": config.serving.model_copy(update={"poll_s": 0.02}),
+            "policy": config.policy.model_copy(update={"name": "greedy"}),
+        }
+    )
+    options = ServerOptions(
+        config=config,
+        log=tmp_path / "copy" / "log",
+        runs=tmp_path / "copy" / "runs",
+        clock=clock,
+        listen="127.0.0.1:0",
+        admin_listen="127.0.0.1:0",
+    )
+    server = Server(options)
+    server.start()
+    yield server
+    server.stop(1.0)
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[RecsysClient]:
+    with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
+        yield client

@@ -165,7 +165,7 @@ def test_callers_without_a_certificate_are_turned_away(tmp_path) -> None:
 
 def test_a_taken_port_is_told(start, tmp_path) -> None:
     one = start()
-    with pytest.raises(ConfigError, match=f"127.0.0.1:{one.server.port} cannot be bound"):
+    with pytest.raises(ConfigError, match=f"--listen 127.0.0.1:{one.server.port} cannot be bound: another"):
         Server(options(tmp_path, listen=f"127.0.0.1:{one.server.port}"))
 
 

@@ -31,6 +31,12 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
     assert one.journal() == []  # looking is no traffic
 
 
+def test_recommend_says_when_nothing_is_known_of_the_user(start, capsys) -> None:
+    one = start()
+    run(["recommend", "--target", one.client.target, "--user", "stranger"])
+    assert "nothing is known of user 'stranger': a list for newcomers" in capsys.readouterr().out
+
+
 def test_recommend_prints_json(start, capsys) -> None:
     one = start()
     target = f"127.0.0.1:{one.server.port}"
@@ -65,6 +71,12 @@ def test_context_values_are_numbers_or_text() -> None:
     ("arguments", "message"),
     [
         (["--listen", "0.0.0.0:0"], "can be reached from other machines"),
+        (["--listen", "garbage"], "--listen 'garbage' is not HOST:PORT"),
+        (["--listen", "127.0.0.1"], "--listen '127.0.0.1' is not HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], "with a port up to 65535; write one like 127.0.0.1:50051"),
+        (["--admin-listen", "::1:80"], "--admin-listen '::1:80' is not HOST:PORT"),
+        (["--metrics-listen", "9090"], "--metrics-listen '9090' is not HOST:PORT"),
+        (["--insecure", "--listen", "no-such-host.invalid:1"], "no-such-host.invalid:1 cannot be bound: "),
         (["--tls-cert", "x.pem"], "--tls-cert and --tls-key go together"),
         (["--tls-cert", "none.pem", "--tls-key", "none.key"], "cannot be read"),
         (["--clock-start", "noon"], "is not an instant"),
@@ -72,5 +84,6 @@ def test_context_values_are_numbers_or_text() -> None:
 )
 def test_wrong_ways_to_serve(tmp_path, capsys, arguments, message) -> None:
     folders = ["--log", str(tmp_path / "log"), "--runs", str(tmp_path / "runs")]
-    assert run(["serve", "--config", SHOP, *folders, *arguments]) == 2
+    free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    assert run(["serve", "--config", SHOP, *folders, *free, *arguments]) == 2
     assert message in capsys.readouterr().err

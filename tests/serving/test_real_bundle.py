@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -13,74 +13,15 @@ from features.store import open_store
 from recsys.bundle import _version as bundle_version
 from recsys.bundle import read_manifest
 from recsys.cli import run
-from recsys.config import load_config
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.schema import with_free_columns
-from serving.app import Server, ServerOptions
-from serving.client import AdminClient, RecsysClient
+from serving.client import AdminClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.loading import load_model
 
 CONFIG = Path(__file__).with_name("tiny.toml")
-MORNING = datetime(2026, 1, 31, 9, tzinfo=UTC)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ms = int(MORNING.timestamp() * 1000)
-
-    def now_ms(self) -> int:
-        return self.ms
-
-
-@pytest.fixture(scope="module")
-def night(tmp_path_factory) -> Path:
-    """A folder with `log` and `runs` after one night."""
-    folder = tmp_path_factory.mktemp("night")
-    log, runs = str(folder / "log"), str(folder / "runs")
-    assert (
-        run(["simulate", "--out", log, "--seed", "3", "--days", "5", "--users", "300", "--items", "150"]) == 0
-    )
-    assert (
-        run(["nightly", "--config", str(CONFIG), "--log", log, "--runs", runs, "--date", "2026-01-30"]) == 0
-    )
-    return folder
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def server(night, tmp_path, clock):
-    shutil.copytree(night, tmp_path / "copy")
-    config = load_config(CONFIG)
-    config = config.model_copy(
-        update={
-            "serving": config.serving.model_copy(update={"poll_s": 0.02}),
-            "policy": config.policy.model_copy(update={"name": "greedy"}),
-        }
-    )
-    options = ServerOptions(
-        config=config,
-        log=tmp_path / "copy" / "log",
-        runs=tmp_path / "copy" / "runs",
-        clock=clock,
-        listen="127.0.0.1:0",
-        admin_listen="127.0.0.1:0",
-    )
-    server = Server(options)
-    server.start()
-    yield server
-    server.stop(1.0)
-
-
-@pytest.fixture
-def client(server):
-    with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
-        yield client
+DAY = date(2026, 1, 31)
 
 
 def some_user(folder: Path) -> str:
@@ -172,9 +113,9 @@ def test_the_journal_becomes_tables_that_a_night_can_read(server, client, night)
     summary = ingest_journal(log, "UTC")
     assert summary.rows == {"feedback": 1, "impressions": 10, "items": 1, "requests": 1}
     for table in summary.rows:
-        frame = log.read(table, MORNING.date())
+        frame = log.read(table, DAY)
         with_free_columns(table, dict(frame.schema)).validate(frame)
-    impressions = log.read("impressions", MORNING.date())
+    impressions = log.read("impressions", DAY)
     assert impressions["context_device"].to_list() == ["mobile"] * 10
     assert impressions["context_experiment_button"].to_list() == ["red"] * 10
 

@@ -252,7 +252,9 @@ class RecommendRequest(_message.Message):
     user_id: _builtins.str
     """Who asks. Required, unless session_id is set. An unknown user gets a cold answer, not an error."""
     session_id: _builtins.str
-    """Stands in for the user when nobody is logged in."""
+    """Stands in for the user when nobody is logged in; no user's id. Sent beside user_id it says that both are one
+    person: what was done in the session becomes the user's, once.
+    """
     surface: _builtins.str
     """Where the list will be shown, like "home". Logged."""
     page_size: _builtins.int
@@ -405,7 +407,9 @@ class RankRequest(_message.Message):
     user_id: _builtins.str
     """Who asks. Required, unless session_id is set."""
     session_id: _builtins.str
-    """Stands in for the user when nobody is logged in."""
+    """Stands in for the user when nobody is logged in; no user's id. Sent beside user_id it says that both are one
+    person: what was done in the session becomes the user's, once.
+    """
     surface: _builtins.str
     """Where the list will be shown. Logged."""
     page_size: _builtins.int
@@ -639,10 +643,13 @@ class Explanation(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     EXPLORED_FIELD_NUMBER: _builtins.int
     STAGE_MS_FIELD_NUMBER: _builtins.int
+    KNOWN_USER_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     """Seed of the exploration draw; send it as debug.seed to repeat it."""
     explored: _builtins.bool
     """Whether this request's coin came up "explore"."""
+    known_user: _builtins.bool
+    """Whether anything is known of the user: nightly values, or feedback since."""
     @_builtins.property
     def num_candidates(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Candidates by source before filters and rules."""
@@ -658,10 +665,11 @@ class Explanation(_message.Message):
         seed: _builtins.int = ...,
         explored: _builtins.bool = ...,
         stage_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        known_user: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explored", b"explored", "num_candidates", b"num_candidates", "seed", b"seed", "stage_ms", b"stage_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explored", b"explored", "known_user", b"known_user", "num_candidates", b"num_candidates", "seed", b"seed", "stage_ms", b"stage_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -802,18 +810,25 @@ class FeedbackEvent(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
     feedback_id: _builtins.str
     """The caller's idempotency key: an event sent twice counts once."""
     impression_id: _builtins.str
     """RankedItem.impression_id; empty when the user found the item some other way."""
     user_id: _builtins.str
-    """Who did it (the session id, when nobody was logged in)."""
+    """Who did it. Required, unless session_id is set."""
     item_id: _builtins.str
     """To which item."""
     kind: _builtins.str
-    """What: "view", "click", "purchase", "rating", a reversal, ...: lower case letters, digits and underscores."""
+    """What: "view", "click", "purchase", "rating", a reversal ("refund"), ...: lower case letters, digits and
+    underscores. A reversal is an event of its own, with its own feedback_id.
+    """
     value: _builtins.float
     """Stars, money in minor units, ...; finite. Required for kinds whose task is a number, within the task's range."""
+    session_id: _builtins.str
+    """Stands in for the user when nobody is logged in. Sent beside user_id it merges the session into the user, as in
+    RecommendRequest.
+    """
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
         """When it happened. Unset: now. More than five seconds ahead of the server's clock is rejected."""
@@ -828,10 +843,11 @@ class FeedbackEvent(_message.Message):
         kind: _builtins.str = ...,
         value: _builtins.float | None = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "occurred_at", b"occurred_at", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "feedback_id", b"feedback_id", "impression_id", b"impression_id", "item_id", b"item_id", "kind", b"kind", "occurred_at", b"occurred_at", "user_id", b"user_id", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "feedback_id", b"feedback_id", "impression_id", b"impression_id", "item_id", b"item_id", "kind", b"kind", "occurred_at", b"occurred_at", "session_id", b"session_id", "user_id", b"user_id", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
