@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "features.sources.command:convert_command",
         "Turn your own files, or a public data set, into an interaction log.",
     ),
+    "data validate": (
+        "features.validation.command:data_validate_command",
+        "Check a day's data against the days before it; nothing is learnt.",
+    ),
     "nightly": (
         "training.commands:nightly_command",
         "Retrain, prove against the live bundle, publish or refuse.",

@@ -1,6 +1,7 @@
 """Commands of the training room: nightly and bundle. Each is a plain function with typer annotations."""
 
 import json
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,14 @@ def nightly_command(
     config: ConfigOption = None,
     day: Annotated[str, typer.Option("--date", help="The night's business date, YYYY-MM-DD.")] = "",
     backfill: Annotated[str, typer.Option(help="A:B: run every night from A to B instead of one.")] = "",
+    accept: Annotated[
+        str,
+        typer.Option(
+            "--accept-findings",
+            metavar="CODE[@DATE],...",
+            help="Let these findings of the night's day (or of DATE) pass, in this night and later ones.",
+        ),
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but go live.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per night.")] = False,
 ) -> int:
@@ -37,17 +46,21 @@ def nightly_command(
 
     Exit codes: 0 PROMOTE, 10 HOLD, 11 HOLD_UNDERPOWERED (of the last night); errors have their own.
     """
+    from features.validation.ingest import parse_codes
     from training.nightly import Night, run_night
     from training.threads import use_threads
 
     settings = _config(config)
     use_threads(settings.training.threads)
     code = 0
-    for night in _nights(day, backfill, settings):
-        result = run_night(
-            Night(config=settings, log=InteractionLog(log), runs=runs, date=night), dry_run=dry_run
-        )
+    for day_ in _nights(day, backfill, settings):
+        night = Night(config=settings, log=InteractionLog(log), runs=runs, date=day_)
+        for accepted_day, codes in parse_codes(accept, day_).items():
+            night.ingest.accepted.accept(accepted_day, codes, day_)
+        result = run_night(night, dry_run=dry_run)
         code = result.verdict.exit_code
+        for finding in result.validation.findings:
+            print(finding.line, file=sys.stderr)
         if as_json:
             print(json.dumps(result.to_json()), flush=True)
         else:

@@ -17,6 +17,8 @@ import polars as pl
 from features.build import build_snapshots, period_end
 from features.sources.journal import ingest_journal
 from features.store import STORES, FeatureStore, open_store
+from features.validation.ingest import ACCEPTED, Acceptances, Ingest, require_sound
+from features.validation.report import Validation, write_report
 from recsys.bundle import Bundle, load_bundle
 from recsys.bundle import read_manifest as read_bundle_manifest
 from recsys.config import RunConfig, period_start
@@ -40,8 +42,6 @@ from training.publish import champion_before, judged_version, publish, seal, ver
 
 CODE_VERSION = 2
 """Raise when a change alters what learning or evaluating gives for the same inputs."""
-MAX_BAD_SHARE = 0.5
-"""A night whose period lost more rows than this to quarantine is not learnt from."""
 RANKING_USERS = 500
 
 
@@ -56,6 +56,7 @@ class NightResult:
     judged: str
     decision: Decision
     seconds: float
+    validation: Validation
 
     def to_json(self) -> dict[str, Any]:
         """Give the night as JSON values."""
@@ -65,6 +66,7 @@ class NightResult:
             "version": self.version,
             "judged": self.judged,
             "reasons": self.decision.reasons,
+            "findings": self.validation.counts,
             "seconds": round(self.seconds, 2),
         }
 
@@ -89,6 +91,12 @@ class Night:
         return Stages(self.runs / "stages")
 
     @property
+    def ingest(self) -> Ingest:
+        """Give what checks the log's data before anything is learnt from it."""
+        accepted = Acceptances(self.runs / "registry" / ACCEPTED)
+        return Ingest(log=self.log, config=self.config, stages=self.stages, accepted=accepted)
+
+    @property
     def as_of(self) -> datetime:
         """Give the instant at which the night's date is over: nothing received later is seen."""
         return period_end(self.date, self.config.timezone)
@@ -107,6 +115,7 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
         ingest_journal(night.log, night.config.timezone)
         chain = _snapshots(night)
         champion = champion_before(registry, night.date)
+        validation = _validate(night, chain, champion)
         previous = load_bundle(registry.path(judged_version(registry, champion))) if champion else None
         until = date.fromisoformat(registry.record(previous.version)["trained_until"]) if previous else None
         plan = plan_night([s.day for s in chain], night.config, until)
@@ -115,7 +124,7 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
         live: str | None = None
         if decision.verdict is Verdict.PROMOTE:
             live = _finalise(night, chain, plan, judged) if night.config.training.finalise else judged
-        _record(night, chain[plan.trained_until].day, judged, live, champion, decision, began)
+        _record(night, chain[plan.trained_until].day, judged, live, champion, decision, validation, began)
         if live is not None and not dry_run:
             _go_live(night, chain[-1], live, champion)
     return NightResult(
@@ -125,6 +134,7 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
         judged=judged,
         decision=decision,
         seconds=time.perf_counter() - began,
+        validation=validation,
     )
 
 
@@ -144,18 +154,20 @@ def check_names(config: RunConfig) -> None:
 
 def _snapshots(night: Night) -> list[DaySnapshot]:
     _require_impressions(night)
+    broken = night.ingest.check_files(night.date)
+    if broken is not None:
+        require_sound(broken, str(write_report(broken, night.runs / "reports")))
     with bar("features") as on_period:
-        chain = build_snapshots(night.log, night.date, night.config, night.stages, on_period)
-    last = chain[-1].manifest
-    rows = last["rows"]["impressions"]
-    bad = sum(last["quarantine"].get("impressions", {}).values())
-    if rows == 0 or bad > MAX_BAD_SHARE * (rows + bad):
-        reasons = last["quarantine"].get("impressions", {})
-        raise DataError(
-            f"{night.date} has {rows} usable impressions and {bad} in quarantine {reasons or ''} in "
-            f"{night.log.root}; see {chain[-1].path / 'quarantine'}; write the day's log and run again"
-        )
-    return chain
+        return build_snapshots(night.log, night.date, night.config, night.stages, on_period)
+
+
+def _validate(night: Night, chain: list[DaySnapshot], champion: str | None) -> Validation:
+    """Check every day that no night has let through yet; write the report; stop at errors."""
+    since = date.fromisoformat(night.registry.record(champion)["night"]) if champion else None
+    with bar("validate") as on_day:
+        validation = night.ingest.check_days(chain, since, on_day)
+    require_sound(validation, str(write_report(validation, night.runs / "reports")))
+    return validation
 
 
 def _require_impressions(night: Night) -> None:
@@ -306,6 +318,7 @@ def _record(
     live: str | None,
     champion: str | None,
     decision: Decision,
+    validation: Validation,
     began: float,
 ) -> None:
     lags = {t.name: lag(t, night.config) for t in night.config.tasks}
@@ -325,6 +338,8 @@ def _record(
                 "trained_until": str(until),
                 "lags": lags,
                 "checks": [c.model_dump(mode="json") for c in decision.checks],
+                "findings": validation.counts,
+                "accepted": validation.accepted,
                 "seconds": round(time.perf_counter() - began, 2),
             },
         )

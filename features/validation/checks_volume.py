@@ -1,0 +1,156 @@
+"""Checks of how much came, when, and what users did with it, against the days before."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import polars as pl
+from scipy.stats import poisson
+
+from features.validation.findings import Finding, Where, above, below
+from features.validation.reference import Compared, Deviation, deviation, stability
+from recsys.config import FindingCode, Levels, Severity
+
+_STILL_THERE = 0.1
+"""An hour with less than this share of what it usually has counts as lost."""
+_ONE_HOUR = 1
+
+
+def check_volume(day: Compared) -> Iterator[Finding]:
+    """Find a day with far fewer, or far more, requests than days like it."""
+    seen = deviation(day.today.requests, 1.0, [(p.requests, 1.0) for p in day.history], day)
+    severity = _out_of_line(seen, day.config.volume_low, day.config.volume_high)
+    if seen is not None and severity:
+        yield Finding(
+            code="volume", severity=_unless_new_weekday(severity, day), table="impressions",
+            measured="requests", value=day.today.requests,
+            expected=_range(seen.expected, day.config.volume_low, day.config.volume_high),
+            rows=day.today.impressions,
+            remedy="look for a missing or doubled file, an outage, a campaign or a holiday",
+            where=Where(table="impressions"),
+        )  # fmt: skip
+
+
+def check_hours(day: Compared) -> Iterator[Finding]:
+    """Find hours of the day that usually have requests and now have (almost) none."""
+    if not day.history:
+        return
+    usual = np.median([p.hours for p in day.history], axis=0)
+    today = np.array(day.today.hours)
+    unlikely = poisson.cdf(today, usual) < day.config.false_alarm
+    lost = (today <= _STILL_THERE * usual) & unlikely
+    share = float(usual[lost].sum() / max(1.0, usual.sum()))
+    severity = above(share, day.config.hours_missing)
+    if severity:
+        hours = [int(h) for h in np.flatnonzero(lost)]
+        edges = sorted({(h + step) % 24 for h in hours for step in (-_ONE_HOUR, _ONE_HOUR)} - {*hours})
+        yield Finding(
+            code="hours", severity=_unless_new_weekday(severity, day), table="impressions", column="shown_at",
+            measured=f"usual share of requests in the empty hours {_spans(hours)}", value=share,
+            expected=f"below {day.config.hours_missing[0]:g}", rows=round(float(usual[lost].sum())),
+            remedy="find the file or the journal of these hours; rows named are those beside the gap",
+            where=Where(table="impressions", rows=pl.col("hour").is_in(edges)),
+        )  # fmt: skip
+
+
+def check_freshness(day: Compared) -> Iterator[Finding]:
+    """Find a table that ends long before the day does."""
+    for name, instant in (("impressions", "shown_at"), ("feedback", "received_at")):
+        gap = day.today.tables[name].gap_hours
+        usual = day.usual(lambda p, n=name: p.tables[n].gap_hours)  # type: ignore[misc]
+        if gap is None or usual is None:
+            continue
+        gaps = [p.tables[name].gap_hours or 0.0 for p in day.history]
+        spread = 1.4826 * float(np.median(np.abs(np.array(gaps) - usual)))
+        severity = above(gap - usual, day.config.stale_hours)
+        if severity and gap - usual > day.z * spread:
+            yield Finding(
+                code="freshness", severity=severity, table=name, column=instant,
+                measured="hours from the last row to the end of the day", value=gap,
+                expected=f"below {usual + day.config.stale_hours[0]:.3g}", rows=day.today.tables[name].rows,
+                remedy="the day was read before it was complete: wait for the journal, then run again",
+                where=Where(table=name, rows=pl.col(instant) == pl.col(instant).max()),
+            )  # fmt: skip
+
+
+def check_clock(day: Compared) -> Iterator[Finding]:
+    """Find a day whose hours look like the usual ones moved: a clock, or a time zone, is off."""
+    usual = np.sum([p.hours for p in day.history], axis=0) if day.history else np.zeros(24)
+    today = np.array(day.today.hours, dtype=float)
+    if min(today.sum(), usual.sum()) < 24 * day.config.min_expected:
+        return
+    moved = [float(stability(np.roll(today, -shift), usual).sum()) for shift in range(24)]
+    own = [float(stability(np.array(p.hours, dtype=float), usual).sum()) for p in day.history]
+    best = int(np.argmin(moved))
+    noise = 24 * (1 / today.sum() + 1 / usual.sum())
+    if best == 0 or moved[0] < 3 * max(noise, *own) or moved[best] > moved[0] / 3:
+        return
+    shift = best if best <= 12 else best - 24
+    yield Finding(
+        code="clock", severity="error" if abs(shift) > 1 else "warning", table="impressions",
+        column="shown_at", measured="hours by which the day's pattern is moved", value=shift, expected="0",
+        rows=day.today.tables["impressions"].raw_rows,
+        remedy=f"instants must be UTC and `timezone` ({day.settings.timezone}) the log's own",
+        where=Where(table="impressions"),
+    )  # fmt: skip
+
+
+def check_feedback_rate(day: Compared) -> Iterator[Finding]:
+    """Find that one kind of feedback was received far less, or more, often per impression than usual."""
+    for kind in dict.fromkeys(t.feedback for t in day.settings.tasks):
+        history = [(float(p.received.get(kind, 0)), float(p.impressions)) for p in day.history]
+        count = day.today.received.get(kind, 0)
+        yield from _rate(day, "feedback_rate", kind, f"{kind} received per impression", count,
+                         day.today.impressions, history)  # fmt: skip
+
+
+def check_label_rate(day: Compared) -> Iterator[Finding]:
+    """Find that impressions whose windows have just closed have far fewer, or more, labels than usual."""
+    for task in day.settings.tasks:
+        rate = day.today.labels.get(task.name)
+        if rate is None:
+            continue
+        rates = [p.labels[task.name] for p in day.history if task.name in p.labels]
+        history = [(float(r.labelled), float(r.rows)) for r in rates]
+        yield from _rate(day, "label_rate", task.feedback, f"{task.name} labels per impression of {rate.day}",
+                         rate.labelled, rate.rows, history)  # fmt: skip
+
+
+def _rate(
+    day: Compared,
+    code: FindingCode,
+    kind: str,
+    measured: str,
+    count: int,
+    exposure: int,
+    history: Sequence[tuple[float, float]],
+) -> Iterator[Finding]:
+    seen = deviation(count, exposure, history, day) if exposure else None
+    severity = _out_of_line(seen, day.config.rate_low, day.config.rate_high)
+    if seen is not None and severity:
+        usual = seen.expected / exposure
+        yield Finding(
+            code=code, severity=_unless_new_weekday(severity, day), table="feedback", column=kind,
+            measured=measured, value=count / exposure,
+            expected=_range(usual, day.config.rate_low, day.config.rate_high), rows=count,
+            remedy="feedback lost, told twice, or without its impression_id? or has the page changed?",
+            where=Where(table="feedback", rows=pl.col("kind") == kind),
+        )  # fmt: skip
+
+
+def _out_of_line(seen: Deviation | None, low: Levels, high: Levels) -> Severity | None:
+    if seen is None or seen.is_noise:
+        return None
+    return below(seen.ratio, low) or above(seen.ratio, high)
+
+
+def _unless_new_weekday(severity: Severity, day: Compared) -> Severity:
+    """Only warn where the history holds no such weekday: a first Sunday may differ and be well."""
+    return severity if day.knows_weekday else "warning"
+
+
+def _range(usual: float, low: Levels, high: Levels) -> str:
+    return f"{usual * low[0]:.3g} to {usual * high[0]:.3g}"
+
+
+def _spans(hours: Sequence[int]) -> str:
+    return ", ".join(f"{h:02d}" for h in hours)

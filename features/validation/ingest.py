@@ -1,0 +1,194 @@
+"""The validation of a night: profile what is new, compare, name rows, remember what was accepted."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from features.build import periods
+from features.validation.checks import validate_day
+from features.validation.examples import with_examples
+from features.validation.findings import Finding
+from features.validation.measure import matured_labels, profile_day
+from features.validation.profile import DayProfile, Rate
+from features.validation.reference import compare
+from features.validation.report import Validation
+from features.validation.schema import check_files
+from features.validation.tables import DayTables, read_day
+from recsys.config import NEVER_ACCEPTED, PERIOD_S, FindingCode, RunConfig
+from recsys.errors import ConfigError, DataError
+from recsys.log import InteractionLog
+from recsys.snapshot import DaySnapshot
+from recsys.stages import Stages, write_json
+
+CODE_VERSION = 1
+"""Raise when a change here alters what a day's profile holds."""
+PROFILE = "profile.json"
+ACCEPTED = "accepted-findings.jsonl"
+NUM_TOLD = 3
+"""Errors told in the message; the report has all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingest:
+    """A log as it stands on a night."""
+
+    log: InteractionLog
+    config: RunConfig
+    stages: Stages
+    accepted: "Acceptances"
+
+    def check_files(self, until: date) -> Validation | None:
+        """Check the files of the night's own period; None when they have their columns and types."""
+        days = periods(self.log, until, self.config)[-1].days
+        findings = tuple(check_files(self.log, days))
+        if not findings:
+            return None
+        return Validation(date=until, findings=findings, compared={}, rows={})
+
+    def check_days(
+        self,
+        chain: Sequence[DaySnapshot],
+        since: date | None,
+        on_day: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> Validation:
+        """Check the days after `since`, up to the chain's last.
+
+        Args: since: the last day that an earlier night has let through; None on a first night, where errors
+        of days before its own are warnings: a first night looks back far, and says so.
+        """
+        profiles = self.profiles(chain, on_day)
+        findings: list[Finding] = []
+        compared: dict[str, list[str]] = {}
+        for index, snapshot in enumerate(chain):
+            own = index == len(chain) - 1
+            if not own and since is not None and snapshot.day <= since:
+                continue
+            earlier = profiles[:index]
+            found = validate_day(profiles[index], earlier, self.config, self.accepted.codes(snapshot.day))
+            if found:
+                found = with_examples(found, read_day(self.log, chain, index, self.config), self.log)
+            findings += found if own or since is not None else map(_softened, found)
+            history = compare(profiles[index], earlier, self.config).history
+            compared[str(snapshot.day)] = [str(p.day) for p in history]
+        findings.sort(key=lambda f: (not f.stops, f.accepted, f.severity != "warning"))
+        rows = {name: table.rows for name, table in profiles[-1].tables.items()}
+        return Validation(date=chain[-1].day, findings=tuple(findings), compared=compared, rows=rows)
+
+    def profiles(
+        self,
+        chain: Sequence[DaySnapshot],
+        on_day: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> list[DayProfile]:
+        """Give the profile of every day of a chain; those made before are read."""
+        found: list[DayProfile] = []
+        for index in range(len(chain)):
+            found.append(self._profile(chain, index))
+            on_day(index + 1, len(chain))
+        return found
+
+    def _profile(self, chain: Sequence[DaySnapshot], index: int) -> DayProfile:
+        inputs = {"code": CODE_VERSION, "snapshot": chain[index].path.name}
+
+        def build(folder: Path) -> dict[str, Any]:
+            tables = read_day(self.log, chain, index, self.config)
+            labels = self._labels(chain, index, tables)
+            profile = profile_day(tables, labels, self.config.tasks, self.config.timezone)
+            write_json(folder / PROFILE, profile.model_dump(mode="json"))
+            return {"day": str(profile.day)}
+
+        stage = self.stages.run("validate", inputs, build)
+        return DayProfile.model_validate_json((stage / PROFILE).read_text())
+
+    def _labels(self, chain: Sequence[DaySnapshot], index: int, tables: DayTables) -> dict[str, Rate]:
+        """Count the labels of the period that each task can be judged on as of this one."""
+        tasks, period_s = self.config.tasks, PERIOD_S[self.config.period]
+        found: dict[str, Rate] = {}
+        for lag in sorted({t.lag_periods(period_s) for t in tasks}):
+            if lag > index:
+                break
+            first = chain[index - lag]
+            received = pl.concat([s.table("feedback") for s in chain[index - lag : index + 1]])
+            shown = first.table("examples").select("impression_id", "shown_at")
+            rates = matured_labels(shown, received, tasks, tables.as_of)
+            mine = [t.name for t in tasks if t.lag_periods(period_s) == lag]
+            found |= {name: Rate(day=first.day, **rates[name]) for name in mine}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptances:
+    """Which findings of which days somebody has let through (RUNS/registry)."""
+
+    path: Path
+
+    def codes(self, day: date) -> tuple[str, ...]:
+        """Give the codes accepted for a day."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        records = [json.loads(line) for line in lines]
+        return tuple(code for r in records if r["day"] == str(day) for code in r["codes"])
+
+    def accept(self, day: date, codes: Iterable[str], night: date) -> None:
+        """Let some findings of a day through, in this night and all later ones."""
+        fresh = sorted({*codes} - {*self.codes(day)})
+        if fresh:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            record = {"day": str(day), "codes": fresh, "night": str(night)}
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+
+
+def parse_codes(text: str, night: date) -> dict[date, list[str]]:
+    """Read `CODE,CODE@YYYY-MM-DD,…`: which findings may pass, of the night's own day unless a day is given.
+
+    Raises: ConfigError listing the codes that can be accepted.
+    """
+    known = sorted({*FindingCode.__args__} - {*NEVER_ACCEPTED})  # type: ignore[attr-defined]
+    found: dict[date, list[str]] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        code, _, day = part.partition("@")
+        if code not in known:
+            raise ConfigError(
+                f"--accept-findings {part!r}: no finding that can be accepted; known: {', '.join(known)}"
+            )
+        try:
+            found.setdefault(date.fromisoformat(day) if day else night, []).append(code)
+        except ValueError:
+            raise ConfigError(
+                f"--accept-findings {part!r}: {day!r} is no date; write CODE@YYYY-MM-DD"
+            ) from None
+    return found
+
+
+def require_sound(validation: Validation, report: str) -> None:
+    """Stop a night whose data has errors.
+
+    Raises: DataError naming the report, the worst findings and a row of each.
+    """
+    errors = validation.errors
+    if not errors:
+        return
+    lines = [f"{validation.date}: the data has {len(errors)} error(s), nothing was learnt; report: {report}"]
+    lines += [f"  {f.line}{_first_row(f)}; {f.remedy}" for f in errors[:NUM_TOLD]]
+    lines += [f"  and {len(errors) - NUM_TOLD} more"] if len(errors) > NUM_TOLD else []
+    accept = [f for f in errors if f.code not in NEVER_ACCEPTED]
+    codes = sorted({f.code if f.day == validation.date else f"{f.code}@{f.day}" for f in accept})
+    let = f", or let a known-odd day through with --accept-findings {','.join(codes)}" if codes else ""
+    raise DataError("\n".join([*lines, f"repair the log and run again{let}"]))
+
+
+def _first_row(finding: Finding) -> str:
+    if not finding.examples:
+        return ""
+    return ", for example " + " ".join(f"{k}={v}" for k, v in finding.examples[0].items() if v is not None)
+
+
+def _softened(finding: Finding) -> Finding:
+    return replace(finding, severity="warning") if finding.severity == "error" else finding
