@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
-from scipy.stats import poisson
+from scipy.stats import chi2, poisson
 
 from features.validation.findings import Finding, Where, above, below
 from features.validation.reference import Compared, Deviation, deviation, stability
@@ -12,7 +12,7 @@ from recsys.config import FindingCode, Levels, Severity
 
 _STILL_THERE = 0.1
 """An hour with less than this share of what it usually has counts as lost."""
-_ONE_HOUR = 1
+_CLOCK_REQUESTS = 100
 
 
 def check_volume(day: Compared) -> Iterator[Finding]:
@@ -42,7 +42,7 @@ def check_hours(day: Compared) -> Iterator[Finding]:
     severity = above(share, day.config.hours_missing)
     if severity:
         hours = [int(h) for h in np.flatnonzero(lost)]
-        edges = sorted({(h + step) % 24 for h in hours for step in (-_ONE_HOUR, _ONE_HOUR)} - {*hours})
+        edges = sorted({(h + step) % 24 for h in hours for step in (-1, 1)} - {*hours})
         yield Finding(
             code="hours", severity=_unless_new_weekday(severity, day), table="impressions", column="shown_at",
             measured=f"usual share of requests in the empty hours {_spans(hours)}", value=share,
@@ -76,13 +76,13 @@ def check_clock(day: Compared) -> Iterator[Finding]:
     """Find a day whose hours look like the usual ones moved: a clock, or a time zone, is off."""
     usual = np.sum([p.hours for p in day.history], axis=0) if day.history else np.zeros(24)
     today = np.array(day.today.hours, dtype=float)
-    if min(today.sum(), usual.sum()) < 24 * day.config.min_expected:
+    if min(today.sum(), usual.sum()) < _CLOCK_REQUESTS:
         return
     moved = [float(stability(np.roll(today, -shift), usual).sum()) for shift in range(24)]
     own = [float(stability(np.array(p.hours, dtype=float), usual).sum()) for p in day.history]
     best = int(np.argmin(moved))
-    noise = 24 * (1 / today.sum() + 1 / usual.sum())
-    if best == 0 or moved[0] < 3 * max(noise, *own) or moved[best] > moved[0] / 3:
+    noise = float(chi2.isf(day.config.false_alarm, 23)) * (1 / today.sum() + 1 / usual.sum())
+    if best == 0 or moved[0] < max(noise, 3 * float(np.median(own))) or moved[best] > moved[0] / 3:
         return
     shift = best if best <= 12 else best - 24
     yield Finding(
@@ -131,7 +131,7 @@ def _rate(
         yield Finding(
             code=code, severity=_unless_new_weekday(severity, day), table="feedback", column=kind,
             measured=measured, value=count / exposure,
-            expected=_range(usual, day.config.rate_low, day.config.rate_high), rows=count,
+            expected=_range(usual, day.config.rate_low, day.config.rate_high), rows=exposure,
             remedy="feedback lost, told twice, or without its impression_id? or has the page changed?",
             where=Where(table="feedback", rows=pl.col("kind") == kind),
         )  # fmt: skip

@@ -15,7 +15,7 @@ from recsys.snapshot import DaySnapshot
 TABLES = ("impressions", "feedback", "users", "items")
 REPEATED = {
     "impressions": ("user_id", "item_id", "shown_at", "position"),
-    "feedback": ("impression_id", "user_id", "item_id", "kind", "value", "occurred_at"),
+    "feedback": ("user_id", "item_id", "kind", "value", "occurred_at"),
 }
 """Rows equal in all of these are one row told twice, whatever their ids."""
 
