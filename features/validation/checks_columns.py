@@ -8,7 +8,7 @@ import polars as pl
 from features.validation.findings import Finding, Where, above
 from features.validation.measure import bin_of
 from features.validation.profile import ColumnProfile
-from features.validation.reference import Compared, Drift, column_drift, counts_of, share_noise
+from features.validation.reference import Compared, Drift, column_drift, share_noise
 
 
 def check_kinds(day: Compared) -> Iterator[Finding]:
@@ -77,7 +77,7 @@ def check_drift(day: Compared) -> Iterator[Finding]:
                 code="drift", severity=severity, table=table, column=column,
                 measured="population stability index", value=drift.psi,
                 expected=f"below {drift.psi - drift.excess + day.config.psi[0]:.2g}",
-                rows=_rows_in(today, drift),
+                rows=drift.rows,
                 remedy=_explain(today, history),
                 where=Where(table=table, rows=_rows_of(column, today, drift)),
             )  # fmt: skip
@@ -107,11 +107,6 @@ def _explain(today: ColumnProfile, history: list[ColumnProfile]) -> str:
     )
 
 
-def _rows_in(today: ColumnProfile, drift: Drift) -> int:
-    counts = counts_of(today)
-    return sum(counts.get(b, 0) for b in drift.bins)
-
-
 def _is_null(column: str) -> pl.Expr:
     name, mine = _of_kind(column)
     return mine & pl.col(name).is_null()
@@ -126,5 +121,9 @@ def _of_kind(column: str) -> tuple[str, pl.Expr]:
 def _rows_of(column: str, today: ColumnProfile, drift: Drift) -> pl.Expr:
     name, mine = _of_kind(column)
     if today.bins is not None:
-        return mine & bin_of(name).is_in([b for b in drift.bins if isinstance(b, int)])
-    return mine & pl.col(name).cast(pl.String).is_in([str(b) for b in drift.bins])
+        inside = bin_of(name).is_in([b for b in drift.bins if isinstance(b, int)])
+    elif today.is_list:
+        inside = pl.col(name).list.eval(pl.element().is_in([str(b) for b in drift.bins])).list.any()
+    else:
+        inside = pl.col(name).cast(pl.String).is_in([str(b) for b in drift.bins])
+    return mine & pl.col(name).is_not_null() & (~inside if drift.others else inside)

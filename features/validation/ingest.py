@@ -73,7 +73,10 @@ class Ingest:
             found = validate_day(profiles[index], earlier, self.config, self.accepted.codes(snapshot.day))
             if found:
                 found = with_examples(found, read_day(self.log, chain, index, self.config), self.log)
-            findings += found if own or since is not None else map(_softened, found)
+            # Nothing is learnt from an earlier day without rows: it cannot do harm.
+            findings += [
+                f if own or (since is not None and f.code != "empty") else _softened(f) for f in found
+            ]
             history = compare(profiles[index], earlier, self.config).history
             compared[str(snapshot.day)] = [str(p.day) for p in history]
         findings.sort(key=lambda f: (not f.stops, f.accepted, f.severity != "warning"))

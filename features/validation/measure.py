@@ -133,20 +133,18 @@ def profile_column(values: pl.Series, effective: float) -> ColumnProfile:
         bins = present.to_frame("value").group_by(bin_of("value").alias("bin")).len().sort("bin")
         low, high = present.min(), present.max()
         return ColumnProfile(
-            rows=rows, nulls=nulls, effective=effective, bins=dict(bins.iter_rows()),
+            rows=rows, nulls=nulls, effective=effective, bins=dict(bins.iter_rows()), values=rows - nulls,
             low=float(low), high=float(high),  # type: ignore[arg-type]
         )  # fmt: skip
-    if isinstance(values.dtype, pl.List):
+    is_list = isinstance(values.dtype, pl.List)
+    if is_list:
         present = present.explode(empty_as_null=False, keep_nulls=False)
-    counts = (
-        present.cast(pl.String)
-        .rename("value")
-        .value_counts()
-        .sort("count", "value", descending=[True, False])
-    )
+    counts = present.cast(pl.String).rename("value").value_counts()
+    top = counts.sort("count", "value", descending=[True, False]).head(TOP_VALUES)
     return ColumnProfile(
-        rows=rows, nulls=nulls, effective=effective, categories=dict(counts.head(TOP_VALUES).iter_rows())
-    )
+        rows=rows, nulls=nulls, effective=effective, categories=dict(top.iter_rows()), values=present.len(),
+        is_list=is_list,
+    )  # fmt: skip
 
 
 def _effective(frame: pl.DataFrame, key: str) -> float:

@@ -25,7 +25,10 @@ class ColumnProfile(_Value):
     low: float | None = None
     high: float | None = None
     categories: dict[str, int] | None = None
-    """Text: counts of the most frequent values; what is left is `rows - nulls - sum`."""
+    """Text, or lists of text: counts of the most frequent values."""
+    values: int = 0
+    """Values in all: rows that are not null, or the entries of their lists."""
+    is_list: bool = False
 
     @property
     def null_share(self) -> float:

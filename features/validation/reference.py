@@ -13,6 +13,9 @@ from recsys.config import RunConfig, ValidationConfig
 
 GROUPS = 10
 """Numbers are compared in tenths of the reference, text by its ten most frequent values and the rest."""
+_MOSTLY_NAMED = 0.5
+"""A text column of which more than this is rare values holds ids, not categories: its days always differ."""
+_OTHERS = "\0others"
 Bin = int | str
 
 
@@ -108,7 +111,10 @@ class Drift:
     excess: float
     is_noise: bool
     bins: tuple[Bin, ...]
-    """The bins of the group that adds most."""
+    """The bins of the group that adds most; with `others`, all bins but these."""
+    others: bool
+    rows: int
+    """Values of today in that group."""
 
 
 def column_drift(today: ColumnProfile, history: Sequence[ColumnProfile], compared: Compared) -> Drift | None:
@@ -125,6 +131,9 @@ def column_drift(today: ColumnProfile, history: Sequence[ColumnProfile], compare
     if not reference or today.effective < least or draws < least:
         return None
     groups = _groups(reference, ordered=today.bins is not None)
+    named = _grouped(reference, groups)
+    if named[-1] > _MOSTLY_NAMED * named.sum():
+        return None
     parts = stability(_grouped(counts_of(today), groups), _grouped(reference, groups))
     psi, freedom = float(parts.sum()), max(1, len(parts) - 1)
     scale = 1 / today.effective + 1 / draws
@@ -132,8 +141,10 @@ def column_drift(today: ColumnProfile, history: Sequence[ColumnProfile], compare
     usual = max(freedom * scale, median(own))
     limit = max(float(chi2.isf(compared.config.false_alarm, freedom)) * scale, 2 * median(own))
     worst = int(np.argmax(parts))
-    names = {**groups, **{b: len(parts) - 1 for b in counts_of(today) if b not in groups}}
-    return Drift(psi, psi - usual, psi <= limit, tuple(b for b, g in names.items() if g == worst))
+    others = worst == len(parts) - 1
+    bins = tuple(b for b, group in groups.items() if others or group == worst)
+    rows = int(_grouped(counts_of(today), groups)[worst])
+    return Drift(psi, psi - usual, psi <= limit, bins, others, rows)
 
 
 def stability(today: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -147,7 +158,8 @@ def stability(today: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def counts_of(column: ColumnProfile) -> dict[Bin, int]:
     """Give a column's counts by bin or value."""
     counts: Mapping[int, int] | Mapping[str, int] = column.bins or column.categories or {}
-    return dict(counts.items())
+    rest = column.values - sum(counts.values())
+    return {**dict(counts.items()), **({_OTHERS: rest} if rest else {})}
 
 
 def _sum(counts: Sequence[Mapping[Bin, int]]) -> dict[Bin, int]:
@@ -164,7 +176,7 @@ def _groups(reference: Mapping[Bin, int], *, ordered: bool) -> dict[Bin, int]:
     The last group is for what is not named: rare and unseen values.
     """
     if not ordered:
-        names = sorted(reference, key=lambda n: (-reference[n], str(n)))[:GROUPS]
+        names = sorted((n for n in reference if n != _OTHERS), key=lambda n: (-reference[n], str(n)))[:GROUPS]
         return {name: number for number, name in enumerate(names)}
     total, below = sum(reference.values()), 0
     found: dict[Bin, int] = {}
