@@ -230,7 +230,7 @@ class ValidationConfig(_Section):
     """Say how far a day's data may be from the days before it. Pairs are (warning, error)."""
 
     history_days: int = Field(default=56, ge=1)
-    """How many days back the comparisons look."""
+    """How many days (or weeks, or months, as `period` says) back the comparisons look."""
     min_weekdays: int = Field(default=3, ge=2)
     """With at least so many days of the same weekday, a day is compared with these alone."""
     min_history: int = Field(default=3, ge=2)
@@ -249,7 +249,7 @@ class ValidationConfig(_Section):
     hours_missing: Levels = (0.03, 0.15)
     """Share of a usual day's requests that falls into hours that are now (almost) empty."""
     stale_hours: Levels = (3.0, 6.0)
-    """Hours between a table's last row and the end of the day, beyond the usual ones."""
+    """Hours between a table's last row and the end of the day, beyond the usual ones; longer periods more."""
     rate_low: Levels = (0.75, 0.5)
     """Feedback and labels per impression, as a ratio to the usual rate."""
     rate_high: Levels = (1.5, 2.5)

@@ -40,6 +40,8 @@ from serving.demo_tally import best_story
 from serving.demo_traffic import SimulatedUsers
 
 HELD = (10, 11)
+EVENING_ONLY = "volume,hours,clock,feedback_rate,label_rate,drift"
+"""What a night may find of a day of which only the evening was served, by another policy than before."""
 """Exit codes of a night that kept the live bundle: a verdict, not a failure."""
 NUM_NIGHTS = 3
 LISTED_USERS = 500
@@ -101,7 +103,7 @@ def _run(demo: Demo, config: RunConfig) -> None:
             users, clock = stack.enter_context(_traffic(demo, server, shop))
             _wait_for_midnight(demo, users, clock)
         with demo.step(f"the night of {demo.served_day} learns from that evening, and users keep asking"):
-            nights.append(_night(demo, demo.served_day))
+            nights.append(_night(demo, demo.served_day, "--accept-findings", EVENING_ONLY))
             swap = _watch_swap(users, nights[-1])
     with demo.step("the server drains and stops"):
         stopped = _stop_server(server)
@@ -139,9 +141,9 @@ def _labels_until(demo: Demo, day: date) -> date:
     return min(day + timedelta(days=1), demo.log.days("feedback")[-1])
 
 
-def _night(demo: Demo, day: date) -> NightLine:
+def _night(demo: Demo, day: date, *options: str) -> NightLine:
     arguments = ["nightly", "--json", "--config", str(demo.config_file), *demo.where, "--date", str(day)]
-    done = demo.children.run(arguments, also_fine=HELD)
+    done = demo.children.run([*arguments, *options], also_fine=HELD)
     night = NightLine.from_json(done.json_lines()[-1])
     say(night.line())
     return night

@@ -11,6 +11,10 @@ from features.validation.profile import ColumnProfile
 from features.validation.reference import Compared, Drift, column_drift, share_noise
 
 
+POLICY_COLUMNS = ("position", "propensity", "propensity_kind", "explored", "sampled", "sampling_rate")
+"""What the logging policy wrote of itself: another policy is news, not a fault."""
+
+
 def check_kinds(day: Compared) -> Iterator[Finding]:
     """Find a free column that has changed between numbers and text: the model reads it as the one it was."""
     for table, column, today, history in _columns(day):
@@ -74,7 +78,7 @@ def check_drift(day: Compared) -> Iterator[Finding]:
         severity = above(drift.excess, day.config.psi)
         if severity:
             yield Finding(
-                code="drift", severity=severity, table=table, column=column,
+                code="drift", severity="warning" if column in POLICY_COLUMNS else severity, table=table, column=column,
                 measured="population stability index", value=drift.psi,
                 expected=f"below {drift.psi - drift.excess + day.config.psi[0]:.2g}",
                 rows=drift.rows,

@@ -8,7 +8,7 @@ from scipy.stats import chi2, poisson
 
 from features.validation.findings import Finding, Where, above, below
 from features.validation.reference import Compared, Deviation, deviation, stability
-from recsys.config import FindingCode, Levels, Severity
+from recsys.config import PERIOD_S, FindingCode, Levels, Severity
 
 _STILL_THERE = 0.1
 """An hour with less than this share of what it usually has counts as lost."""
@@ -32,20 +32,22 @@ def check_volume(day: Compared) -> Iterator[Finding]:
 
 def check_hours(day: Compared) -> Iterator[Finding]:
     """Find hours of the day that usually have requests and now have (almost) none."""
-    if not day.history:
+    if not day.history or day.settings.period != "P1D":  # weeks and months have no hours
         return
-    usual = np.median([p.hours for p in day.history], axis=0)
+    hours = np.array([p.hours for p in day.history])
+    usual = np.median(hours, axis=0)
     today = np.array(day.today.hours)
     unlikely = poisson.cdf(today, usual) < day.config.false_alarm
-    lost = (today <= _STILL_THERE * usual) & unlikely
+    never_so_empty = hours.min(axis=0) > _STILL_THERE * usual
+    lost = (today <= _STILL_THERE * usual) & unlikely & never_so_empty
     share = float(usual[lost].sum() / max(1.0, usual.sum()))
     severity = above(share, day.config.hours_missing)
     if severity:
-        hours = [int(h) for h in np.flatnonzero(lost)]
-        edges = sorted({(h + step) % 24 for h in hours for step in (-1, 1)} - {*hours})
+        empty = [int(h) for h in np.flatnonzero(lost)]
+        edges = sorted({(h + step) % 24 for h in empty for step in (-1, 1)} - {*empty})
         yield Finding(
             code="hours", severity=_unless_new_weekday(severity, day), table="impressions", column="shown_at",
-            measured=f"usual share of requests in the empty hours {_spans(hours)}", value=share,
+            measured=f"usual share of requests in the empty hours {_spans(empty)}", value=share,
             expected=f"below {day.config.hours_missing[0]:g}", rows=round(float(usual[lost].sum())),
             remedy="find the file or the journal of these hours; rows named are those beside the gap",
             where=Where(table="impressions", rows=pl.col("hour").is_in(edges)),
@@ -61,12 +63,13 @@ def check_freshness(day: Compared) -> Iterator[Finding]:
             continue
         gaps = [p.tables[name].gap_hours or 0.0 for p in day.history]
         spread = 1.4826 * float(np.median(np.abs(np.array(gaps) - usual)))
-        severity = above(gap - usual, day.config.stale_hours)
+        in_days = PERIOD_S[day.settings.period] / PERIOD_S["P1D"]
+        severity = above((gap - usual) / in_days, day.config.stale_hours)
         if severity and gap - usual > day.z * spread:
             yield Finding(
                 code="freshness", severity=severity, table=name, column=instant,
                 measured="hours from the last row to the end of the day", value=gap,
-                expected=f"below {usual + day.config.stale_hours[0]:.3g}", rows=day.today.tables[name].rows,
+                expected=f"below {usual + day.config.stale_hours[0] * in_days:.3g}", rows=day.today.tables[name].rows,
                 remedy="the day was read before it was complete: wait for the journal, then run again",
                 where=Where(table=name, rows=pl.col(instant) == pl.col(instant).max()),
             )  # fmt: skip
@@ -76,7 +79,7 @@ def check_clock(day: Compared) -> Iterator[Finding]:
     """Find a day whose hours look like the usual ones moved: a clock, or a time zone, is off."""
     usual = np.sum([p.hours for p in day.history], axis=0) if day.history else np.zeros(24)
     today = np.array(day.today.hours, dtype=float)
-    if min(today.sum(), usual.sum()) < _CLOCK_REQUESTS:
+    if min(today.sum(), usual.sum()) < _CLOCK_REQUESTS or day.settings.period != "P1D":
         return
     moved = [float(stability(np.roll(today, -shift), usual).sum()) for shift in range(24)]
     own = [float(stability(np.array(p.hours, dtype=float), usual).sum()) for p in day.history]

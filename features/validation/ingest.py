@@ -62,23 +62,23 @@ class Ingest:
         Args: since: the last day that an earlier night has let through; None on a first night, where errors
         of days before its own are warnings: a first night looks back far, and says so.
         """
-        profiles = self.profiles(chain, on_day)
+        fresh = [i for i, s in enumerate(chain[:-1]) if since is None or s.day > since] + [len(chain) - 1]
+        begin = max(0, fresh[0] - self.config.validation.history_days)
+        profiles = self.profiles(chain, begin, on_day)
         findings: list[Finding] = []
         compared: dict[str, list[str]] = {}
-        for index, snapshot in enumerate(chain):
+        for index in fresh:
+            today, earlier = profiles[index - begin], profiles[: index - begin]
             own = index == len(chain) - 1
-            if not own and since is not None and snapshot.day <= since:
-                continue
-            earlier = profiles[:index]
-            found = validate_day(profiles[index], earlier, self.config, self.accepted.codes(snapshot.day))
+            found = validate_day(today, earlier, self.config, self.accepted.codes(today.day))
             if found:
                 found = with_examples(found, read_day(self.log, chain, index, self.config), self.log)
             # Nothing is learnt from an earlier day without rows: it cannot do harm.
             findings += [
                 f if own or (since is not None and f.code != "empty") else _softened(f) for f in found
             ]
-            history = compare(profiles[index], earlier, self.config).history
-            compared[str(snapshot.day)] = [str(p.day) for p in history]
+            history = compare(today, earlier, self.config).history
+            compared[str(today.day)] = [str(p.day) for p in history]
         findings.sort(key=lambda f: (not f.stops, f.accepted, f.severity != "warning"))
         rows = {name: table.rows for name, table in profiles[-1].tables.items()}
         return Validation(date=chain[-1].day, findings=tuple(findings), compared=compared, rows=rows)
@@ -86,13 +86,14 @@ class Ingest:
     def profiles(
         self,
         chain: Sequence[DaySnapshot],
+        begin: int = 0,
         on_day: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> list[DayProfile]:
-        """Give the profile of every day of a chain; those made before are read."""
+        """Give the profiles of a chain's days from an index on; those made before are read."""
         found: list[DayProfile] = []
-        for index in range(len(chain)):
+        for index in range(begin, len(chain)):
             found.append(self._profile(chain, index))
-            on_day(index + 1, len(chain))
+            on_day(len(found), len(chain) - begin)
         return found
 
     def _profile(self, chain: Sequence[DaySnapshot], index: int) -> DayProfile:
