@@ -40,9 +40,9 @@ from serving.demo_tally import best_story
 from serving.demo_traffic import SimulatedUsers
 
 HELD = (10, 11)
+"""Exit codes of a night that kept the live bundle: a verdict, not a failure."""
 EVENING_ONLY = "volume,hours,clock,feedback_rate,label_rate,drift"
 """What a night may find of a day of which only the evening was served, by another policy than before."""
-"""Exit codes of a night that kept the live bundle: a verdict, not a failure."""
 NUM_NIGHTS = 3
 LISTED_USERS = 500
 """Users who get ranked lists in each evaluation."""

@@ -10,7 +10,6 @@ from features.validation.measure import bin_of
 from features.validation.profile import ColumnProfile
 from features.validation.reference import Compared, Drift, column_drift, share_noise
 
-
 POLICY_COLUMNS = ("position", "propensity", "propensity_kind", "explored", "sampled", "sampling_rate")
 """What the logging policy wrote of itself: another policy is news, not a fault."""
 
@@ -76,9 +75,11 @@ def check_drift(day: Compared) -> Iterator[Finding]:
         if drift is None or drift.is_noise:
             continue
         severity = above(drift.excess, day.config.psi)
+        if severity and column in POLICY_COLUMNS:
+            severity = "warning"
         if severity:
             yield Finding(
-                code="drift", severity="warning" if column in POLICY_COLUMNS else severity, table=table, column=column,
+                code="drift", severity=severity, table=table, column=column,
                 measured="population stability index", value=drift.psi,
                 expected=f"below {drift.psi - drift.excess + day.config.psi[0]:.2g}",
                 rows=drift.rows,

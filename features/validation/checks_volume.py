@@ -61,15 +61,17 @@ def check_freshness(day: Compared) -> Iterator[Finding]:
         usual = day.usual(lambda p, n=name: p.tables[n].gap_hours)  # type: ignore[misc]
         if gap is None or usual is None:
             continue
-        gaps = [p.tables[name].gap_hours or 0.0 for p in day.history]
-        spread = 1.4826 * float(np.median(np.abs(np.array(gaps) - usual)))
+        # Visitors come one by one: what chance is there that nobody came for so long?
+        visitors = day.usual(lambda p, n=name: float(min(p.ids["user_id"].distinct, p.tables[n].rows))) or 0.0  # type: ignore[misc]
+        periods_long = (gap - usual) * 3600 / PERIOD_S[day.settings.period]
         in_days = PERIOD_S[day.settings.period] / PERIOD_S["P1D"]
         severity = above((gap - usual) / in_days, day.config.stale_hours)
-        if severity and gap - usual > day.z * spread:
+        if severity and visitors * periods_long > -np.log(day.config.false_alarm):
             yield Finding(
                 code="freshness", severity=severity, table=name, column=instant,
                 measured="hours from the last row to the end of the day", value=gap,
-                expected=f"below {usual + day.config.stale_hours[0] * in_days:.3g}", rows=day.today.tables[name].rows,
+                expected=f"below {usual + day.config.stale_hours[0] * in_days:.3g}",
+                rows=day.today.tables[name].rows,
                 remedy="the day was read before it was complete: wait for the journal, then run again",
                 where=Where(table=name, rows=pl.col(instant) == pl.col(instant).max()),
             )  # fmt: skip

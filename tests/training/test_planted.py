@@ -1,4 +1,4 @@
-"""Planted corruptions: each spoils one day of a simulated log on disk; the night must stop before it learns."""
+"""Planted corruptions: each spoils one day of a simulated log; the night must stop before it learns."""
 
 import json
 import os
@@ -236,29 +236,50 @@ PLANTED = {
         _column_of_wrong_type, "schema", "impressions", "position", lambda r: r["position"] == "third"
     ),
     "text became numbers": Planted(_context_became_a_number, "schema", "impressions", "context_device"),
-    "file cut off": Planted(_not_parquet, "schema", "feedback", None, lambda r: r["file"].startswith("feedback/"), counted=False),
-    "morning missing": Planted(_morning_missing, "hours", "impressions", "shown_at", lambda r: "14:" in r["shown_at"]),
+    "file cut off": Planted(
+        _not_parquet, "schema", "feedback", None, lambda r: r["file"].startswith("feedback/"), counted=False
+    ),
+    "morning missing": Planted(
+        _morning_missing, "hours", "impressions", "shown_at", lambda r: "14:" in r["shown_at"]
+    ),
     "half the requests missing": Planted(_half_the_requests_missing, "volume", "impressions"),
     "told twice, same ids": Planted(
-        _told_twice_with_the_same_ids, "duplicates", "impressions", None,
+        _told_twice_with_the_same_ids,
+        "duplicates",
+        "impressions",
+        None,
         lambda r: r["quarantine_reason"] == "duplicate",
     ),
     "told twice, new ids": Planted(
-        _told_twice_with_new_ids, "duplicates", "feedback", None, lambda r: r["feedback_id"].startswith("again-")
+        _told_twice_with_new_ids,
+        "duplicates",
+        "feedback",
+        None,
+        lambda r: r["feedback_id"].startswith("again-"),
     ),
     "yesterday's files": Planted(
         _yesterdays_files, "misfiled", "impressions", None, lambda r: r["shown_at"].startswith("2026-01-29")
     ),
     "yesterday under today's date": Planted(_yesterday_under_todays_date, "copied_day", "impressions"),
-    "ratings times two": Planted(_ratings(2), "ranges", "feedback", "value[rating]", lambda r: r["value"] > 5),
-    "ratings times twenty": Planted(_ratings(20), "ranges", "feedback", "value[rating]", lambda r: r["value"] > 5),
-    "ratings from 0 to 1": Planted(_ratings(0.2), "ranges", "feedback", "value[rating]", lambda r: r["value"] < 1),
-    "clicks lost": Planted(_clicks_lost, "feedback_rate", "feedback", "click", lambda r: r["kind"] == "click"),
+    "ratings times two": Planted(
+        _ratings(2), "ranges", "feedback", "value[rating]", lambda r: r["value"] > 5
+    ),
+    "ratings times twenty": Planted(
+        _ratings(20), "ranges", "feedback", "value[rating]", lambda r: r["value"] > 5
+    ),
+    "ratings from 0 to 1": Planted(
+        _ratings(0.2), "ranges", "feedback", "value[rating]", lambda r: r["value"] < 1
+    ),
+    "clicks lost": Planted(
+        _clicks_lost, "feedback_rate", "feedback", "click", lambda r: r["kind"] == "click"
+    ),
     "labels lost": Planted(_feedback_names_no_impression, "label_rate", "feedback", "click"),
     "users hashed anew": Planted(
         _users_hashed_anew, "new_ids", "impressions", "user_id", lambda r: r["user_id"].startswith("h")
     ),
-    "price in major units": Planted(_price_in_major_units, "drift", "items", "price", lambda r: r["price"] < 500),
+    "price in major units": Planted(
+        _price_in_major_units, "drift", "items", "price", lambda r: r["price"] < 500
+    ),
     "everybody on a tv": Planted(
         _everybody_on_a_tv, "drift", "impressions", "context_device", lambda r: r["context_device"] == "tv"
     ),
@@ -275,11 +296,14 @@ PLANTED = {
     ),
     "a context column gone": Planted(_context_gone, "nulls", "impressions", "context_device"),
     "propensities in percent": Planted(
-        _propensities_in_percent, "ranges", "impressions", "propensity|max",
+        _propensities_in_percent,
+        "ranges",
+        "impressions",
+        "propensity|max",
         lambda r: "propensity" in r["quarantine_reason"],
     ),
     "feedback stops at noon": Planted(_feedback_stops_at_noon, "freshness", "feedback", "received_at"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PLANTED)
