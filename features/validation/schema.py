@@ -14,7 +14,7 @@ import polars as pl
 from features.validation.findings import Finding, Where
 from features.validation.tables import TABLES
 from recsys.log import InteractionLog
-from recsys.schema import KEYS, empty
+from recsys.schema import KEYS, MAY_BE_ABSENT, empty
 from recsys.schema import TABLES as SCHEMAS
 
 NUM_EXAMPLES = 5
@@ -59,12 +59,12 @@ def _check_file(file: _File) -> Iterator[Finding]:
         return
     fields = SCHEMAS[file.table].columns()
     for name, dtype in wanted.items():
-        if name not in found:
+        if name not in found and name not in MAY_BE_ABSENT.get(file.table, ()):
             siblings = [f for f in file.log.files(file.table, file.day) if f != file.path]
             elsewhere = any(name in pl.read_parquet_schema(f) for f in siblings)
             if not (elsewhere and fields[name].nullable):
                 yield _missing(file, name, list(found))
-        elif found[name] != dtype:
+        elif name in found and found[name] != dtype:
             yield from _wrong_type(file, name, found[name], dtype)
 
 

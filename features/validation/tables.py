@@ -47,7 +47,10 @@ def read_day(log: InteractionLog, chain: Sequence[DaySnapshot], index: int, conf
         impressions = impressions.with_columns((~pl.col(key).is_in(known.implode())).alias(f"new_{key}"))
     good = {
         "impressions": _with_helpers("impressions", impressions, config.timezone),
-        "feedback": _with_helpers("feedback", snapshot.table("feedback"), config.timezone),
+        # What a login copied from a session was said once already, by the session.
+        "feedback": _with_helpers(
+            "feedback", snapshot.table("feedback").filter(pl.col("merged_from").is_null()), config.timezone
+        ),
         "users": _written(log, "users", users, days),
         "items": _written(log, "items", items, days),
     }
