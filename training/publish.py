@@ -78,7 +78,13 @@ def publish(store: FeatureStore, registry: Registry, version: str, snapshot: Day
         "day": str(snapshot.day),
         "snapshot_at_ms": str(bundle.manifest.snapshot_at_ms),
     }
-    return store.publish(version, pack_users(snapshot, encoder), meta)
+    return store.publish(version, pack_users(snapshot, encoder), meta, num_users(snapshot))
+
+
+def num_users(snapshot: DaySnapshot) -> int:
+    """Count the users that a snapshot's base will have."""
+    tables = [snapshot.table(name).select("user_id") for name in ("users", "tail", "seen")]
+    return pl.concat(tables).n_unique()
 
 
 def popular_items(items: pl.DataFrame, config: RunConfig, as_of: datetime) -> pl.DataFrame:

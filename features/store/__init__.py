@@ -1,7 +1,9 @@
 """The online store: an immutable base per version ⊕ a mutable delta of events. STORES: scheme -> class.
 
 Base: one packed value per user, written once by the nightly publish. Delta: feedback as it is received, item
-ids as strings; encoded when read, with the bundle's vocabulary. A version is named like its bundle.
+ids as strings; encoded when read, with the bundle's vocabulary. A version is named like its bundle. A read at
+a version gives that version's base, whole, or fails: it never mixes two, and never takes a base that is being
+removed for users who are unknown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from recsys.config import StoreConfig
 from recsys.errors import ConfigError
 
 
@@ -33,43 +36,62 @@ class StoredUser:
 
 
 class FeatureStore(Protocol):
-    """What serving reads and writes, and what the night publishes."""
+    """What serving reads and writes, and what the night publishes; safe to use from many threads."""
 
     def get_many(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
         """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
 
     def append(self, events: Iterable[Event]) -> int:
-        """Add events to the delta; a feedback_id already there is left alone. Give how many were new."""
+        """Add events to the delta, a feedback_id of a user once. Give how many were new."""
 
-    def publish(self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str]) -> int:
-        """Write a version's base, verify it, and count its users. Publishing it again does nothing."""
+    def publish(
+        self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str], expected: int
+    ) -> int:
+        """Write a version's base, verify it, and count its users. Publishing it again does nothing.
+
+        Args: expected: about how many users will come, for the estimate of memory.
+        Raises: StoreError; nothing of the version can be read then.
+        """
 
     def activate(self, version: str, expect: str | None) -> None:
-        """Point the store at a version, if it still points at `expect`."""
+        """Point the store at a version, if it points at `expect` or there already; of two racers one wins."""
 
     def current(self) -> str | None:
         """Give the version the store points at."""
 
     def gc(self, keep: Iterable[str], delta_before_ms: int) -> list[str]:
-        """Remove all other versions and older delta events; give the versions removed."""
+        """Remove all other versions but the current one, what killed publishers left, and older delta events.
+
+        Give the versions removed.
+        """
 
     def health(self) -> dict[str, str]:
         """Say how the store is; never raises."""
 
+    def close(self) -> None:
+        """Let go of connections; the store is not used after."""
 
-def open_store(url: str, runs: Path) -> FeatureStore:
-    """Open the store that a config names.
+
+def open_store(config: StoreConfig, runs: Path) -> FeatureStore:
+    """Open the store that a config names; a server that is down is no error here.
 
     Raises: ConfigError listing the known schemes.
     """
-    scheme = url.split(":", 1)[0]
+    scheme = config.url.split(":", 1)[0]
     if scheme not in STORES:
-        raise ConfigError(f"[store] url = {url!r}: unknown scheme; known: {', '.join(STORES)}")
+        raise ConfigError(f"[store] url = {config.url!r}: unknown scheme; known: {', '.join(STORES)}")
     from importlib import import_module
 
     module, name = STORES[scheme].split(":")
-    store: FeatureStore = getattr(import_module(module), name)(runs / "store")
+    store: FeatureStore = getattr(import_module(module), name).from_config(config, runs / "store")
     return store
 
 
-STORES: dict[str, str] = {"sqlite": "features.store.sqlite:SQLiteStore"}
+_REDIS = "features.store.redis:RedisStore"
+STORES: dict[str, str] = {
+    "sqlite": "features.store.sqlite:SQLiteStore",
+    "redis": _REDIS,
+    "rediss": _REDIS,
+    "redis+cluster": _REDIS,
+    "rediss+cluster": _REDIS,
+}

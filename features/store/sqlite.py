@@ -1,36 +1,40 @@
-"""SQLite: one read-only file per version for the base, one WAL file for the delta. One host."""
+"""SQLite: one read-only file per version for the base, one WAL file for the delta. One host.
 
+Pointer and collection are guarded by a lock on a file, so that several processes of the host may publish.
+"""
+
+import fcntl
+import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from features.store import Event, StoredUser
+from recsys.config import StoreConfig
 from recsys.errors import StoreError
 
-TIMEOUT_S = 0.05
-"""How long a read may wait for a lock before the answer is degraded."""
-WRITE_TIMEOUT_S = 5.0
 _EVENT = "feedback_id, user_id, item_id, kind, value, received_at_ms"
 
 
 class SQLiteStore:
     """Base and delta in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: StoreConfig) -> None:
         """Open, or make, the store's folder."""
-        self.folder = folder
+        self.folder, self._config = folder, config
         self._local = threading.local()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with closing(self._delta_connection(WRITE_TIMEOUT_S)) as connection, connection:
+            with closing(self._writer()) as connection, connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(
-                    "CREATE TABLE IF NOT EXISTS events (feedback_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, "
-                    "item_id TEXT NOT NULL, kind TEXT NOT NULL, value REAL, received_at_ms INTEGER NOT NULL) "
-                    "WITHOUT ROWID"
+                    "CREATE TABLE IF NOT EXISTS events (feedback_id TEXT NOT NULL, user_id TEXT NOT NULL, "
+                    "item_id TEXT NOT NULL, kind TEXT NOT NULL, value REAL, received_at_ms INTEGER NOT NULL, "
+                    "PRIMARY KEY (user_id, feedback_id)) WITHOUT ROWID"
                 )
                 connection.execute("CREATE INDEX IF NOT EXISTS by_user ON events (user_id, received_at_ms)")
         except (sqlite3.Error, OSError) as error:
@@ -38,48 +42,57 @@ class SQLiteStore:
                 f"cannot open the store {folder}: {error}; check the path and its rights"
             ) from error
 
+    @classmethod
+    def from_config(cls, config: StoreConfig, folder: Path) -> "SQLiteStore":
+        """Open the store that a config names, in a folder."""
+        return cls(folder, config)
+
     def get_many(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
         """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
-        marks = ",".join("?" * len(user_ids))
+        asked = (json.dumps(user_ids),)
         try:
             found = dict(
                 self._base(version).execute(
-                    f"SELECT user_id, value FROM base WHERE user_id IN ({marks})", user_ids
+                    "SELECT user_id, value FROM base WHERE user_id IN (SELECT value FROM json_each(?))", asked
                 )
             )
             rows = self._delta().execute(
-                f"SELECT {_EVENT} FROM events WHERE user_id IN ({marks}) "
+                f"SELECT {_EVENT} FROM events WHERE user_id IN (SELECT value FROM json_each(?)) "
                 "ORDER BY received_at_ms, feedback_id",
-                user_ids,
+                asked,
             )
             events: dict[str, list[Event]] = {}
             for row in rows:
                 events.setdefault(row[1], []).append(_event(row))
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {self.folder} version {version}: {error}") from error
-        return [StoredUser(found.get(u), tuple(events.get(u, ()))) for u in user_ids]
+        newest = self._config.events_per_user
+        return [StoredUser(found.get(u), tuple(events.get(u, ())[-newest:])) for u in user_ids]
 
     def append(self, events: Iterable[Event]) -> int:
-        """Add events to the delta; a feedback_id already there is left alone. Give how many were new."""
+        """Add events to the delta, a feedback_id of a user once. Give how many were new."""
         rows = [(e.feedback_id, e.user_id, e.item_id, e.kind, e.value, e.received_at_ms) for e in events]
         try:
-            with closing(self._delta_connection(WRITE_TIMEOUT_S)) as connection, connection:
+            with closing(self._writer()) as connection, connection:
                 before = connection.total_changes
                 connection.executemany(f"INSERT OR IGNORE INTO events ({_EVENT}) VALUES (?,?,?,?,?,?)", rows)
                 return connection.total_changes - before
         except sqlite3.Error as error:
             raise StoreError(f"cannot write {self.folder / 'delta.sqlite'}: {error}") from error
 
-    def publish(self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str]) -> int:
+    def publish(
+        self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str], expected: int
+    ) -> int:
         """Write a version's base, verify it, and count its users. Publishing it again does nothing."""
         target = self._base_path(version)
         if target.is_file():
             return self._count(target)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
+        temporary = self.folder / f"base-{version}.{uuid4().hex[:8]}.tmp"
         try:
-            count = _write_base(temporary, values, meta)
-            os.replace(temporary, target)
+            with temporary.open("wb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)  # says that somebody is still writing it
+                count = _write_base(temporary, values, meta)
+                os.replace(temporary, target)
             return count
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot publish {target}: {error}; free the disk and run again") from error
@@ -87,16 +100,22 @@ class SQLiteStore:
             temporary.unlink(missing_ok=True)
 
     def activate(self, version: str, expect: str | None) -> None:
-        """Point the store at a version, if it still points at `expect`."""
-        if not self._base_path(version).is_file():
-            raise StoreError(f"{self._base_path(version)} is not there: publish version {version} first")
-        if self.current() not in (expect, version):
-            raise StoreError(
-                f"the store points at {self.current()!r}, not at {expect!r}: somebody else published"
-            )
-        temporary = self.folder / f".CURRENT.{os.getpid()}.tmp"
-        temporary.write_text(f"{version}\n")
-        os.replace(temporary, self.folder / "CURRENT")
+        """Point the store at a version, if it still points at `expect` (or already at that version)."""
+        with self._locked():
+            if not self._base_path(version).is_file():
+                raise StoreError(f"{self._base_path(version)} is not there: publish version {version} first")
+            live = self.current()
+            if live not in (expect, version):
+                raise StoreError(
+                    f"the store points at {live!r}, not at {expect!r}: somebody else published; "
+                    "look at what is live and run again"
+                )
+            temporary = self.folder / ".CURRENT.tmp"
+            try:
+                temporary.write_text(f"{version}\n")
+                os.replace(temporary, self.folder / "CURRENT")
+            except OSError as error:
+                raise StoreError(f"cannot write {temporary}: {error}; free the disk and run again") from error
 
     def current(self) -> str | None:
         """Give the version the store points at."""
@@ -106,13 +125,15 @@ class SQLiteStore:
             return None
 
     def gc(self, keep: Iterable[str], delta_before_ms: int) -> list[str]:
-        """Remove all other versions and older delta events; give the versions removed."""
-        kept = {self._base_path(version) for version in keep}
-        removed = [path for path in self.folder.glob("base-*.sqlite") if path not in kept]
+        """Remove all other versions, what killed publishers left, and older events; give the versions."""
         try:
-            for path in removed:
-                path.unlink()
-            with closing(self._delta_connection(WRITE_TIMEOUT_S)) as connection, connection:
+            with self._locked():
+                kept = {self._base_path(version) for version in (*keep, self.current() or "")}
+                removed = [path for path in self.folder.glob("base-*.sqlite") if path not in kept]
+                left = [path for path in self.folder.glob("base-*.tmp") if _is_left(path)]
+                for path in (*removed, *left):
+                    path.unlink(missing_ok=True)
+            with closing(self._writer()) as connection, connection:
                 connection.execute("DELETE FROM events WHERE received_at_ms < ?", (delta_before_ms,))
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot clean {self.folder}: {error}; run again") from error
@@ -126,6 +147,26 @@ class SQLiteStore:
         except (sqlite3.Error, OSError) as error:
             return {"status": "down", "error": str(error)}
         return {"status": "ok", "current": current}
+
+    def close(self) -> None:
+        """Close this thread's connections; other threads' go with them."""
+        for held in (
+            self._local.__dict__.pop("delta", None),
+            self._local.__dict__.pop("base", ("", None))[1],
+        ):
+            if held is not None:
+                held.close()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the store's lock; what is done under it takes milliseconds, so others simply wait."""
+        try:
+            stream = (self.folder / ".lock").open("wb")
+        except OSError as error:
+            raise StoreError(f"cannot lock {self.folder}: {error}; check the path and its rights") from error
+        with stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
     def _count(self, base: Path) -> int:
         try:
@@ -148,27 +189,40 @@ class SQLiteStore:
                 raise StoreError(
                     f"{path} is not there: version {version} was never published or was collected"
                 )
-            connection = _open_base(path)
-            held = self._local.base = (version, connection)
+            if held is not None:
+                held[1].close()
+            held = self._local.base = (version, _open_base(path))
         return held[1]
 
     def _delta(self) -> sqlite3.Connection:
         held: sqlite3.Connection | None = getattr(self._local, "delta", None)
         if held is None:
-            held = self._local.delta = self._delta_connection(TIMEOUT_S)
+            held = self._local.delta = self._connect(self._config.read_timeout_ms)
         return held
 
-    def _delta_connection(self, timeout_s: float) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.folder / "delta.sqlite", timeout=timeout_s)
-        connection.execute(
-            "PRAGMA synchronous=NORMAL"
-        )  # the journal is the durable copy; this one is rebuilt from it
+    def _writer(self) -> sqlite3.Connection:
+        return self._connect(self._config.write_timeout_ms)
+
+    def _connect(self, timeout_ms: int) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.folder / "delta.sqlite", timeout=timeout_ms / 1000)
+        # The journal is the durable copy; this one is rebuilt from it.
+        connection.execute("PRAGMA synchronous=NORMAL")
         return connection
+
+
+def _is_left(path: Path) -> bool:
+    """Tell whether nobody writes a temporary file any more: its lock went with the process."""
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def _open_base(path: Path) -> sqlite3.Connection:
     """Open a base that never changes; as_uri quotes what a path may hold (spaces, ?, %)."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, timeout=TIMEOUT_S)
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _write_base(path: Path, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str]) -> int:

@@ -10,7 +10,7 @@ from features.build import build_snapshots, period_end, user_rows
 from features.encode import Encoder, fit_encoder, history_slices
 from features.online import OnlineFeatures, encode_items, pack_users
 from features.store import Event, FeatureStore, open_store
-from recsys.config import RunConfig
+from recsys.config import RunConfig, StoreConfig
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
 from training.data import Shard, encode_shard, label_days
@@ -49,7 +49,7 @@ def _sides(chain, day, config, store: FeatureStore, fitted_on=2) -> Sides:
     labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [snapshot.day])
     shard = encode_shard(encoder, snapshot, previous, labels[snapshot.day], config.tasks)
     version = f"v{day}"
-    store.publish(version, pack_users(previous, encoder), {})
+    store.publish(version, pack_users(previous, encoder), {}, 0)
     # The delta also holds what the base already has: it is pruned later than the base is published.
     store.append(_events(pl.concat([previous.table("feedback"), snapshot.table("feedback")])))
     at_ms = int(period_end(previous.day, "UTC").timestamp() * 1000)
@@ -60,7 +60,7 @@ def _sides(chain, day, config, store: FeatureStore, fitted_on=2) -> Sides:
 
 @pytest.fixture(params=[1, 4], ids=["second day", "fifth day"])
 def sides(request, shop_chain, config, tmp_path) -> Sides:
-    return _sides(shop_chain, request.param, config, open_store("sqlite", tmp_path))
+    return _sides(shop_chain, request.param, config, open_store(StoreConfig(), tmp_path))
 
 
 def _assert_equal(sides: Sides) -> None:
@@ -123,7 +123,7 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
         features={"user_id_dim": 0, "ingestion_lag": "10m", "min_count": 1},
     )
     chain = build_snapshots(log, shop_log.days("impressions")[-1], config, Stages(tmp_path / "stages"))
-    sides = _sides(chain, 3, config, open_store("sqlite", tmp_path))
+    sides = _sides(chain, 3, config, open_store(StoreConfig(), tmp_path))
     assert np.unique(sides.shard.users.ids).size > 2
     assert np.unique(sides.shard.contexts.ids).size > 7
     _assert_equal(sides)

@@ -13,6 +13,7 @@ from features.store import open_store
 from recsys.bundle import _version as bundle_version
 from recsys.bundle import read_manifest
 from recsys.cli import run
+from recsys.config import StoreConfig
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.schema import with_free_columns
@@ -49,7 +50,7 @@ def test_served_predictions_are_the_scorers_own(server, client, night, clock) ->
     registry = Registry(night / "runs")
     version = registry.current()
     assert version is not None
-    model = load_model(registry.path(version), open_store("sqlite", night / "runs"))
+    model = load_model(registry.path(version), open_store(StoreConfig(), night / "runs"))
     inputs = model.features.user(user, clock.now_ms()).inputs
     context = model.features.context({"device": "tv"}, clock.now_ms())
     for item in answer.items:

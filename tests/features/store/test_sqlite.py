@@ -3,28 +3,29 @@
 import pytest
 
 from features.store.sqlite import SQLiteStore
+from recsys.config import StoreConfig
 from recsys.errors import StoreError
 
 
 def test_a_path_that_is_a_file(tmp_path):
     (tmp_path / "store").write_text("")
     with pytest.raises(StoreError, match="cannot open the store"):
-        SQLiteStore(tmp_path / "store")
+        SQLiteStore(tmp_path / "store", StoreConfig())
 
 
 def test_a_broken_base(tmp_path):
-    store = SQLiteStore(tmp_path)
+    store = SQLiteStore(tmp_path, StoreConfig())
     (tmp_path / "base-v1.sqlite").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreError, match="version v1"):
         store.get_many("v1", ["u"])
     with pytest.raises(StoreError, match="is not a published base"):
-        store.publish("v1", [], {})
+        store.publish("v1", [], {}, 0)
 
 
 def test_a_broken_delta_is_down(tmp_path):
-    SQLiteStore(tmp_path)
+    SQLiteStore(tmp_path, StoreConfig())
     store = SQLiteStore.__new__(SQLiteStore)
-    store.__dict__.update(SQLiteStore(tmp_path / "other").__dict__)
+    store.__dict__.update(SQLiteStore(tmp_path / "other", StoreConfig()).__dict__)
     for file in (tmp_path / "other").glob("delta*"):
         file.write_bytes(b"garbage" * 1000)
     assert store.health()["status"] == "down"
@@ -33,18 +34,18 @@ def test_a_broken_delta_is_down(tmp_path):
 def test_a_lost_folder_is_down_not_an_exception(tmp_path):
     import shutil
 
-    store = SQLiteStore(tmp_path / "store")
+    store = SQLiteStore(tmp_path / "store", StoreConfig())
     shutil.rmtree(tmp_path / "store")
     assert store.health()["status"] == "down"
     with pytest.raises(StoreError):
         store.get_many("v1", ["u"])
     with pytest.raises(StoreError):
-        store.publish("v1", [], {})
+        store.publish("v1", [], {}, 0)
 
 
 def test_no_temporary_file_is_left(tmp_path):
-    store = SQLiteStore(tmp_path)
-    store.publish("v1", [("u", b"x")], {"day": "1"})
+    store = SQLiteStore(tmp_path, StoreConfig())
+    store.publish("v1", [("u", b"x")], {"day": "1"}, 1)
     store.activate("v1", None)
     names = {p.name for p in tmp_path.iterdir()}
-    assert {n for n in names if not n.startswith("delta.sqlite")} == {"base-v1.sqlite", "CURRENT"}
+    assert {n for n in names if not n.startswith("delta.sqlite")} == {"base-v1.sqlite", "CURRENT", ".lock"}
