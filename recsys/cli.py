@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "report ab": ("training.report.command:report_ab_command", "Compare two bundles on the same days."),
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
+    "bench store": ("features.store.bench:bench_store_command", "Measure the online stores; prints JSON."),
     "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),
     "bench balancing": (
         "training.bench_balancing:bench_balancing_command",

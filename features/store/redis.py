@@ -102,7 +102,7 @@ class RedisStore:
     def gc(self, keep: Iterable[str], delta_before_ms: int) -> list[str]:
         """Remove other versions and what killed publishers left, hide older events; give the versions."""
         removed = self._slowly("collect", lambda: self._publisher.collect(set(keep), delta_before_ms))
-        self._delta_before = delta_before_ms
+        self._delta_before = max(self._delta_before, delta_before_ms)
         for version in removed:
             self._bases.pop(version, None)
         return removed

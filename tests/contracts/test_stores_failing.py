@@ -132,7 +132,8 @@ def test_a_server_that_hangs(server, tmp_path):
     slow = [seconds for seconds, error in errors if not isinstance(error, CircuitOpenError)]
     fast = [seconds for seconds, error in errors if isinstance(error, CircuitOpenError)]
     assert 1 <= len(slow) <= 12
-    assert max(slow) < 5 * READ_MS / 1000
+    assert sorted(slow)[len(slow) // 2] < 2 * READ_MS / 1000  # a busy machine may stall one of them
+    assert max(slow) < 2.0
     assert len(fast) > 50
     assert sorted(fast)[len(fast) // 2] < 0.002
     assert "left alone" in str(next(e for _, e in errors if isinstance(e, CircuitOpenError)))
