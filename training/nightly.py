@@ -347,14 +347,20 @@ def _record(
 
 
 def _go_live(night: Night, snapshot: DaySnapshot, live: str, champion: str | None) -> None:
-    """Publish users, check the sealed bundle as a server would load it, then flip the pointer."""
+    """Publish users, check the sealed bundle as a server would load it, then flip the pointer.
+
+    Run again it does nothing, unless the store has lost the users: then it gets them back.
+    """
     registry = night.registry
     current = registry.current()
-    if current == live or (current is not None and current != champion and current[:10] >= str(night.date)):
+    if current not in (None, champion, live) and str(current)[:10] >= str(night.date):
         return
     with closing(open_store(night.config.store, night.runs)) as store:
         pointed = store.current()
         publish(store, registry, live, snapshot)
+        if current == live:
+            store.activate(live, expect=pointed)
+            return
         verify(load_bundle(registry.path(live)), store)
         # The store first: where several hosts publish to one, the loser stops before its own pointer moves.
         store.activate(live, expect=pointed)

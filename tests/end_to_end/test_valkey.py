@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+import redis
 
 from features.store import open_store
 from recsys.cli import run
@@ -121,6 +122,17 @@ def test_a_hung_valkey_degrades_answers_and_does_not_slow_them(shop, client):
     while client.recommend(user, 10).degradation:
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+def test_a_valkey_that_lost_everything_is_filled_by_the_night_run_again(shop, client):
+    valkey, folder = shop
+    user = _some_user(folder)
+    with redis.Redis(port=valkey.port) as server:
+        server.flushall()
+    assert STORE_UNAVAILABLE in client.recommend(user, 10).degradation  # and not: an unknown user
+    assert _nightly(folder) == 0
+    client.recommend(user, 10)  # the server may learn only now that what it knew is gone
+    assert client.recommend(user, 10).degradation == ()
 
 
 def _seconds(call) -> float:

@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from features.build import period_end
 from features.store import open_store
 from recsys.bundle import load_bundle
-from recsys.config import CalibrationConfig
+from recsys.config import CalibrationConfig, StoreConfig
 from recsys.model.scorer import calibrate
 from recsys.registry import Registry
 from recsys.tasks import TaskSpec
@@ -183,7 +183,7 @@ def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chai
     assert predictions["rating"][known].mean() == pytest.approx(
         shard.labels["rating"][known].mean(), abs=0.05
     )
-    store = open_store("sqlite", tmp_path)
+    store = open_store(StoreConfig(), tmp_path)
     publish(store, ordinal.registry, bundle.version, shop_chain[4])
     assert verify(bundle, store)["max_difference"] < 1e-4
 
