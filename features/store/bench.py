@@ -123,7 +123,9 @@ def measure(url: str, folder: Path, load: Load) -> dict[str, float]:
 def _measure_writes(store: FeatureStore, folder: Path, load: Load) -> dict[str, float]:
     _forget_peak()
     peak, size = _peak_rss(), _size(store, folder)
+    cpu = time.process_time()
     publish_s = _seconds(lambda: store.publish("bench", load.values(), {}, load.users))
+    cpu = time.process_time() - cpu
     per_user = (_size(store, folder) - size) / load.users
     grown = _peak_rss() - peak
     events = list(load.events())
@@ -131,11 +133,13 @@ def _measure_writes(store: FeatureStore, folder: Path, load: Load) -> dict[str, 
     return {
         "bytes_per_user": per_user,
         "publish_s": publish_s,
+        "publish_cpu_s": cpu,
         "publish_users_per_second": load.users / publish_s,
         "publisher_grew_mb": grown / 1e6,
         "append_events_per_second": len(events) / append_s,
         "bytes_10m_users": TARGET_USERS * per_user,
         "publish_s_10m_users": TARGET_USERS / load.users * publish_s,
+        "publish_cpu_s_10m_users": TARGET_USERS / load.users * cpu,
     }
 
 

@@ -227,9 +227,7 @@ def _open_base(path: Path) -> sqlite3.Connection:
 
 def _write_base(path: Path, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str]) -> int:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(
-            "PRAGMA page_size=16384"
-        )  # a user of 1 kB shares its page
+        connection.execute("PRAGMA page_size=16384")  # a user of 1 kB shares its page
         connection.execute("PRAGMA journal_mode=OFF")
         connection.execute("PRAGMA synchronous=OFF")
         with connection:
