@@ -8,7 +8,7 @@ import pytest
 from features.sessions import unmerged_events
 from features.store import Event, StoredUser
 from features.store.sqlite import SQLiteStore
-from recsys.config import default_config
+from recsys.config import StoreConfig, default_config
 from recsys.errors import StoreError
 from recsys.journal import files, read
 from recsys.schema import SESSION_MERGED
@@ -49,9 +49,9 @@ class Shop:
         self.boots += 1
         name = f"s{self.boots}"
         self.journal = Journal(self.folder / "journal", name, self.clock.now_ms, rotate_s=3600)
-        self.store = CountingStore(self.folder / "store")
+        self.store = CountingStore(self.folder / "store", StoreConfig())
         tail = [[NIGHT - 500, "t1", "i1", "click", None], [NIGHT - 400, "t2", "i2", "purchase", 5.0]]
-        self.store.publish("v1", [("sess", json.dumps([{}, tail, {}]).encode())], {})
+        self.store.publish("v1", [("sess", json.dumps([{}, tail, {}]).encode())], {}, 1)
         desk = FeedbackDesk(self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS)
         restore(self.folder / "journal", Overlay(), desk.seen, self.store, KINDS, since_ms=0)
         self.desk = desk
