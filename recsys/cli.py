@@ -48,6 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
     "bench store": ("features.store.bench:bench_store_command", "Measure the online stores; prints JSON."),
     "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),
+    "bench trunks": (
+        "training.bench_trunks:bench_trunks_command",
+        "Measure every trunk's step at one number of parameters.",
+    ),
     "bench balancing": (
         "training.bench_balancing:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",

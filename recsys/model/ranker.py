@@ -117,16 +117,16 @@ class Ranker(nn.Module):
         self.user_factor = nn.Linear(self._user_id_dim() + a, config.embedding_dim, bias=False)
         self.item_factor = nn.Linear(item_dim, config.embedding_dim, bias=False)
         self.project_id = nn.Linear(self._user_id_dim() or item_dim, item_dim, bias=False)
-        num_trunk_in = (
+        self.num_trunk_in = (
             self.num_user_in + num_item_in + num_context + 2 * a + config.embedding_dim + item_dim + 3
         )
-        self.trunk = build_trunk(config.trunk, num_trunk_in, [t.name for t in tasks], config.dropout)
+        self.trunk = build_trunk(config.trunk, self.num_trunk_in, [t.name for t in tasks], config.dropout)
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
         self.position = nn.Embedding(MAX_POSITION + 1, len(self.specs), padding_idx=0)
         nn.init.zeros_(self.position.weight)
         self.use_position = config.position_bias
         # Built last, and only where asked for, so that it moves no other part's start.
-        self.observing = nn.ModuleDict({t.name: nn.Linear(num_trunk_in, 1) for t in tasks if t.debias})
+        self.observing = nn.ModuleDict({t.name: nn.Linear(self.num_trunk_in, 1) for t in tasks if t.debias})
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: a head's own, 1 for all else."""

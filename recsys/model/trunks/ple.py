@@ -1,6 +1,6 @@
 """PLE: experts of each task's own beside shared ones, level over level.
 
-Shape letters: B examples, I a level's input, E all experts of a level (shared first, then task by task).
+Shape letters: B examples, I inputs, E a level's experts (shared first, then task by task), H its width.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,13 +78,12 @@ class _Level(nn.Module):
         self.own = nn.ModuleDict({t: Experts(self.num_own, num_in, [width], dropout) for t in tasks})
 
     def forward(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        experts = self.shared(streams[SHARED])
-        for task in self.tasks:
-            experts += self.own[task](streams[task])
+        own = [self.own[task](streams[task]) for task in self.tasks]
+        experts_BEH = torch.cat([self.shared(streams[SHARED]), *own], dim=1)
         gates = self.gate_weights(streams)
         if self.shared_gate is not None:
             gates[SHARED] = self.shared_gate(streams[SHARED]).softmax(dim=1)
-        return dict(zip(gates, mix(list(gates.values()), experts), strict=True))
+        return dict(zip(gates, mix(list(gates.values()), experts_BEH), strict=True))
 
     def gate_weights(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Spread each task's softmax over its reach to all experts [B, E], so that one product mixes all."""
