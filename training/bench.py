@@ -34,7 +34,7 @@ from training.balancing import build_balancer
 from training.data import Batcher, BatchSettings, encode_shard, label_days, text_by_number
 from training.learn import build_model, fit_state, retrieval_popularity
 from training.objective import RETRIEVAL
-from training.trainer import FitSettings, fit, has_fast_bf16
+from training.trainer import FitSettings, TrainLog, fit, has_fast_bf16
 
 GEMM_SIZE = 1024
 T = TypeVar("T")
@@ -105,6 +105,13 @@ def _measure_fit(
 
 def fit_seconds(chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str) -> float:
     """Fit a fresh model on batches; give the seconds of `fit` alone."""
+    return fit_batches(chain, config, batches, precision).seconds
+
+
+def fit_batches(
+    chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str
+) -> TrainLog:
+    """Fit a fresh model on batches; give what `fit` says of itself."""
     torch.manual_seed(config.training.seed)
     ranker, tables = build_model(config, fit_state(chain, [len(chain) - 1], config, None), None)
     retrieval = config.retrieval_task if config.retrieval.weight else None
@@ -118,7 +125,7 @@ def fit_seconds(chain: list[DaySnapshot], config: RunConfig, batches: list[Batch
     )
     weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
-    return fit(ranker, tables, batches, balancer, config.tasks, settings).seconds
+    return fit(ranker, tables, batches, balancer, config.tasks, settings)
 
 
 def day_batches(chain: list[DaySnapshot], config: RunConfig) -> tuple[list[Batch], float, float]:

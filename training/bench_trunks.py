@@ -3,7 +3,7 @@
 The size is that of MMoE with the asked number of experts of the config's widths; the other trunks' widths are
 scaled until they have as many parameters. Fits and trunks are timed in turns, so that a busy neighbour meets
 all of them; ratios are medians of the turns' own ratios. A step is that of `fit` on one day of the simulated
-shop, in wall time; a trunk alone is forward and backward on random inputs, in processor time.
+shop; a trunk alone is forward and backward on random inputs. Both are in processor time.
 """
 
 import json
@@ -27,7 +27,7 @@ from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, write_json
-from training.bench import day_batches, fit_seconds, simulated_log
+from training.bench import day_batches, fit_batches, simulated_log
 from training.learn import build_model, fit_state
 from training.threads import use_threads
 
@@ -71,7 +71,7 @@ def measure_trunks(
         for name, shape in shapes.items():
             model = config.model.model_copy(update={"trunk": shape})
             chosen = config.model_copy(update={"model": model})
-            fits[name].append(fit_seconds(chain, chosen, batches, precision) / len(batches))
+            fits[name].append(fit_batches(chain, chosen, batches, precision).cpu_seconds / len(batches))
             alone[name].append(_trunk_seconds(shape, ranker.num_trunk_in, tasks, config, precision))
     return {
         "precision": precision,
