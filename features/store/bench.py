@@ -127,7 +127,7 @@ def _measure_writes(store: FeatureStore, folder: Path, load: Load) -> dict[str, 
     publish_s = _seconds(lambda: store.publish("bench", load.values(), {}, load.users))
     cpu = time.process_time() - cpu
     per_user = (_size(store, folder) - size) / load.users
-    grown = _peak_rss() - peak
+    grown = max(0, _peak_rss() - peak)
     events = list(load.events())
     append_s = _seconds(lambda: [store.append(events[n : n + 1000]) for n in range(0, len(events), 1000)])
     return {
