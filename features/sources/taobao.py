@@ -7,9 +7,9 @@ that was clicked, and items the user had not opened by the end of that day are d
 worth having because the other kinds are scarce.
 
 `cart`, `fav` and `buy` are feedback `cart`, `favourite` and `purchase` of the latest view of the same user
-and item within `WINDOW`. 32 % of the (user, item) pairs that were bought have no view in the log: those
-purchases are organic, there is no chain from click to purchase, and a config must not name click as
-purchase's parent.
+and item within `WINDOW_S`, a day: 12 % of the carts, 7 % of the favourites and 48 % of the purchases find
+one. 32 % of the (user, item) pairs that were bought have no view in the log: those purchases are organic,
+there is no chain from click to purchase, and a config must not name click as purchase's parent.
 
 Days are Asia/Shanghai. The data set covers 25 November to 3 December 2017; rows outside (clocks) are
 quarantined. Whole histories of few users: most items have one user. Use it for funnels, categories and cold

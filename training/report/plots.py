@@ -1,11 +1,11 @@
 """Plots as inline SVG: plain shapes with CSS classes: small, no network, and they follow a dark page."""
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import date
 
 from markupsafe import Markup, escape
 
+from recsys.svg import nice, svg, text
 from training.evaluate_metrics import Reliability
 from training.report.effects import PairedEffect
 
@@ -15,7 +15,7 @@ _ROW = 30.0
 
 def reliability_plot(a: Sequence[Reliability], b: Sequence[Reliability]) -> Markup:
     """Draw mean label against mean prediction per bin, ±2 standard errors; the diagonal is perfect."""
-    top = _nice(max((max(r.mean_prediction, r.mean_label) for r in (*a, *b)), default=1.0))
+    top = nice(max((max(r.mean_prediction, r.mean_label) for r in (*a, *b)), default=1.0))
     shapes = [_axes(top, top), _line((0, 0), (top, top), top, top, "diagonal")]
     for name, bins in (("a", a), ("b", b)):
         points = [(r.mean_prediction, r.mean_label) for r in bins]
@@ -27,8 +27,8 @@ def reliability_plot(a: Sequence[Reliability], b: Sequence[Reliability]) -> Mark
             )
             title = f"{r.count:,} rows: predicted {r.mean_prediction:.4f}, was {r.mean_label:.4f}"
             shapes.append(_dot((r.mean_prediction, r.mean_label), top, top, name, title))
-    labels = _text(_LEFT + _SIDE / 2, _TOP + _SIDE + 38, "mean prediction", "middle") + _turned("mean label")
-    return _svg(_LEFT + _SIDE + 14, _TOP + _SIDE + 44, "".join([*shapes, labels]), "Reliability of A and B")
+    labels = text(_LEFT + _SIDE / 2, _TOP + _SIDE + 38, "mean prediction", "middle") + _turned("mean label")
+    return svg(_LEFT + _SIDE + 14, _TOP + _SIDE + 44, "".join([*shapes, labels]), "Reliability of A and B")
 
 
 def day_plot(metric: str, days: Mapping[date, tuple[float | None, float | None]]) -> Markup:
@@ -46,24 +46,24 @@ def day_plot(metric: str, days: Mapping[date, tuple[float | None, float | None]]
         shapes.append(
             f'<line class="grid" x1="{_LEFT:.1f}" y1="{y:.1f}" x2="{_LEFT + _SIDE:.1f}" y2="{y:.1f}"/>'
         )
-        shapes.append(_text(_LEFT - 6, y + 4, f"{value:.3f}", "end"))
+        shapes.append(text(_LEFT - 6, y + 4, f"{value:.3f}", "end"))
     for k, name in enumerate("ab"):
         values = [pair[k] for pair in days.values()]
         points = [(n / count, (v - low) / (high - low)) for n, v in enumerate(values) if v is not None]
         shapes.append(_path(points, 1, 1, f"curve {name}"))
         shapes += [_dot(point, 1, 1, name, "") for point in points]
     ends = list(days)
-    shapes.append(_text(_LEFT, _TOP + _SIDE + 18, f"{ends[0]:%d %b}", "start"))
+    shapes.append(text(_LEFT, _TOP + _SIDE + 18, f"{ends[0]:%d %b}", "start"))
     if len(ends) > 1:
-        shapes.append(_text(_LEFT + _SIDE, _TOP + _SIDE + 18, f"{ends[-1]:%d %b}", "end"))
-    shapes.append(_text(_LEFT + _SIDE / 2, _TOP + _SIDE + 38, f"{metric} by day", "middle"))
-    return _svg(_LEFT + _SIDE + 14, _TOP + _SIDE + 44, "".join(shapes), f"{metric} by day")
+        shapes.append(text(_LEFT + _SIDE, _TOP + _SIDE + 18, f"{ends[-1]:%d %b}", "end"))
+    shapes.append(text(_LEFT + _SIDE / 2, _TOP + _SIDE + 38, f"{metric} by day", "middle"))
+    return svg(_LEFT + _SIDE + 14, _TOP + _SIDE + 44, "".join(shapes), f"{metric} by day")
 
 
 def forest_plot(effects: Mapping[str, PairedEffect]) -> Markup:
     """Draw each comparison's gain of B over A in percent with its interval; right of the line B is better."""
     gains = {name: effect.gain for name, effect in effects.items()}
-    limit = _nice(max((max(abs(g[1]), abs(g[2])) for g in gains.values() if g), default=0.01) or 0.01)
+    limit = nice(max((max(abs(g[1]), abs(g[2])) for g in gains.values() if g), default=0.01) or 0.01)
     left, width = 190.0, 420.0
     bottom = _TOP + _ROW * len(gains) + 6
 
@@ -76,27 +76,21 @@ def forest_plot(effects: Mapping[str, PairedEffect]) -> Markup:
         shapes.append(
             f'<line class="{kind}" x1="{x(tick):.1f}" y1="{_TOP}" x2="{x(tick):.1f}" y2="{bottom:.1f}"/>'
         )
-        shapes.append(_text(x(tick), bottom + 16, f"{100 * tick:+.3g} %" if tick else "0", "middle"))
+        shapes.append(text(x(tick), bottom + 16, f"{100 * tick:+.3g} %" if tick else "0", "middle"))
     for row, (name, gain) in enumerate(gains.items()):
         y = _TOP + _ROW * (row + 0.5)
-        shapes.append(_text(left - 12, y + 4, name, "end"))
+        shapes.append(text(left - 12, y + 4, name, "end"))
         if gain is None:
-            shapes.append(_text(x(0) + 8, y + 4, "not defined", "start"))
+            shapes.append(text(x(0) + 8, y + 4, "not defined", "start"))
             continue
         verdict = effects[name].verdict.replace(" ", "-")
         ends = f'x1="{x(gain[1]):.1f}" y1="{y:.1f}" x2="{x(gain[2]):.1f}" y2="{y:.1f}"'
         shapes.append(f'<line class="interval {verdict}" {ends}/>')
         shapes.append(f'<circle class="point {verdict}" cx="{x(gain[0]):.1f}" cy="{y:.1f}" r="5"/>')
-        shapes.append(_text(left + width + 14, y + 4, f"{100 * gain[0]:+.2f} %", "start"))
-    shapes.append(_text(x(-limit / 2), bottom + 34, "◀ A better", "middle"))
-    shapes.append(_text(x(limit / 2), bottom + 34, "B better ▶", "middle"))
-    return _svg(left + width + 90, bottom + 42, "".join(shapes), "Gain of B over A")
-
-
-def _nice(value: float) -> float:
-    """Round up to 1, 2, 2.5 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
-    return next(step * power for step in (1, 2, 2.5, 5, 10) if value <= step * power * (1 + 1e-9))
+        shapes.append(text(left + width + 14, y + 4, f"{100 * gain[0]:+.2f} %", "start"))
+    shapes.append(text(x(-limit / 2), bottom + 34, "◀ A better", "middle"))
+    shapes.append(text(x(limit / 2), bottom + 34, "B better ▶", "middle"))
+    return svg(left + width + 90, bottom + 42, "".join(shapes), "Gain of B over A")
 
 
 def _axes(top_x: float, top_y: float) -> str:
@@ -110,8 +104,8 @@ def _axes(top_x: float, top_y: float) -> str:
             shapes.append(
                 f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_LEFT + _SIDE:.1f}" y2="{y:.1f}"/>'
             )
-        shapes.append(_text(x, _TOP + _SIDE + 18, f"{top_x * part:.3g}", "middle"))
-        shapes.append(_text(_LEFT - 6, y + 4, f"{top_y * part:.3g}", "end"))
+        shapes.append(text(x, _TOP + _SIDE + 18, f"{top_x * part:.3g}", "middle"))
+        shapes.append(text(_LEFT - 6, y + 4, f"{top_y * part:.3g}", "end"))
     return "".join(shapes)
 
 
@@ -145,17 +139,6 @@ def _dot(point: tuple[float, float], top_x: float, top_y: float, kind: str, titl
     return f'<rect class="dot b" x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6">{said}</rect>'
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
 def _turned(text: str) -> str:
     x, y = 13.0, _TOP + _SIDE / 2
     return f'<text x="{x}" y="{y}" text-anchor="middle" transform="rotate(-90 {x} {y})">{escape(text)}</text>'
-
-
-def _svg(width: float, height: float, body: str, title: str) -> Markup:
-    opening = (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img" '
-    )
-    return Markup(f'{opening}aria-label="{escape(title)}">{body}</svg>')

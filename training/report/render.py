@@ -3,13 +3,10 @@
 A section is one template in `templates/` and one line in SECTIONS, in the order of the page.
 """
 
-import math
-import os
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from recsys.errors import DataError
+from recsys.pages import environment, write_whole
 from training.evaluate_metrics import BinaryMetrics, HeadMetrics
 from training.report.ab_report import ABReport, primary_comparisons
 from training.report.effects import TITLES, PairedEffect
@@ -39,7 +36,7 @@ def write_report(report: ABReport, out: Path) -> list[Path]:
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return [_write(out / name, text) for name, text in texts.items()]
+        return [write_whole(out / name, text) for name, text in texts.items()]
     except OSError as error:
         raise DataError(
             f"cannot write the report to {out}: {error.strerror}; choose another --out or free the disk"
@@ -48,22 +45,9 @@ def write_report(report: ABReport, out: Path) -> list[Path]:
 
 def render(report: ABReport, template: str) -> str:
     """Fill one template."""
-    environment = Environment(
-        loader=PackageLoader("training.report"),
-        autoescape=template.endswith(".html.j2"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "signed": signed,
-        "percent": percent,
-        "interval": interval,
-        "said": said,
-    }
-    environment.globals |= {
+    templates = environment("training.report", html=template.endswith(".html.j2"))
+    templates.filters |= {"signed": signed, "interval": interval, "said": said}
+    templates.globals |= {
         "reliability_plot": reliability_plot,
         "day_plot": day_plot,
         "forest_plot": forest_plot,
@@ -73,7 +57,7 @@ def render(report: ABReport, template: str) -> str:
         "baseline_columns": baseline_columns,
         "is_binary": lambda metrics: isinstance(metrics, BinaryMetrics),
     }
-    return environment.get_template(template).render(report=report)
+    return templates.get_template(template).render(report=report)
 
 
 def baseline_columns(metrics: HeadMetrics) -> tuple[str, ...]:
@@ -81,21 +65,9 @@ def baseline_columns(metrics: HeadMetrics) -> tuple[str, ...]:
     return BINARY_BASELINE_COLUMNS if isinstance(metrics, BinaryMetrics) else REGRESSION_BASELINE_COLUMNS
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """Print a count with separators, a figure with four digits, nothing as a dash."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
-
-
 def signed(value: float | None) -> str:
     """Print a difference with its sign; a small one with more digits."""
     return "–" if value is None else f"{value:+.{_digits(value)}f}"
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Print a share."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def interval(effect: PairedEffect) -> str:
@@ -113,13 +85,3 @@ def said(verdict: str) -> str:
 
 def _digits(*values: float) -> int:
     return 4 if max(map(abs, values)) >= 0.001 or not any(values) else 6
-
-
-def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -1,7 +1,8 @@
 """Staged rows of one business day -> canonical impressions and feedback; feedback finds its impression here.
 
-In this order: the impression that it names; the one of the request and item that it names; the latest of the
-same user and item, at most the window before it (an equal instant counts). What finds none is organic.
+In this order: the impression that it names; the one of the request and item that it names, up to a week old;
+the latest of the same user and item, at most the window before it (an equal instant counts). What finds none
+is organic.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from recsys.schema import CONTEXT_PREFIX
 
 _EVENT = ["user_id", "item_id", "kind", "at"]
 _PAIR = ["user_id", "item_id"]
+_REQUEST_REACH = timedelta(days=7)
 
 
 def distinct_events(rows: pl.DataFrame) -> pl.DataFrame:
@@ -142,7 +144,12 @@ def pair(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataF
 
 
 def reach(rows: pl.DataFrame, window: timedelta, timezone: str, days: Sequence[date]) -> list[date]:
-    """List the days whose impressions the events of a day may belong to."""
+    """List the days whose impressions the events of a day may belong to.
+
+    An event that names its request may come later than the window; its list is looked for a week back.
+    """
+    if rows["request"].null_count() < rows.height:
+        window = max(window, _REQUEST_REACH)
     bounds = rows.select(
         first=(pl.col("at").min() - window).dt.convert_time_zone(timezone).dt.date(),
         last=pl.col("at").max().dt.convert_time_zone(timezone).dt.date(),

@@ -12,6 +12,7 @@ CONFIG: Final = "config.toml"
 # A kind with fewer events is too thin for a head of its own; it stays in histories.
 _MIN_EVENTS: Final = 100
 _MAX_HEADS: Final = 4
+_MAX_STARS: Final = 20
 
 
 def suggest_config(log: InteractionLog, mapping: Mapping, summary: ConversionSummary) -> str:
@@ -50,7 +51,11 @@ def _heads(log: InteractionLog, mapping: Mapping) -> list[str]:
     paths = [path for day in log.days("feedback") for path in log.files("feedback", day)]
     credited = pl.scan_parquet(paths, hive_partitioning=False).filter(pl.col("impression_id").is_not_null())
     values = credited.group_by("kind").agg(
-        pl.len(), low=pl.col("value").min(), high=pl.col("value").max(), valued=pl.col("value").count()
+        pl.len(),
+        low=pl.col("value").min(),
+        high=pl.col("value").max(),
+        valued=pl.col("value").count(),
+        distinct=pl.col("value").drop_nulls().n_unique(),
     )
     found = {row["kind"]: row for row in values.collect(engine="streaming").iter_rows(named=True)}
     chosen = [k for k in mapping.feedback_kinds if k in found and found[k]["len"] >= _MIN_EVENTS][:_MAX_HEADS]
@@ -64,8 +69,9 @@ def _head(kind: str, values: dict[str, float], window_s: int) -> str:
         if not window_s % s
     )
     opening = f'[[task]]\nname = "{kind}"\nfeedback = "{kind}"\nwindow = "{window}"\n'
-    # Most of the kind's events carry a value, and it varies: the head predicts the value where there is one.
-    if values["valued"] > values["len"] / 2 and values["low"] < values["high"]:
+    # Most of the kind's events carry one of a few values, like stars: the head predicts it where it is there.
+    # Money and seconds take many values; whether there was a purchase is then what a list is sorted by.
+    if values["valued"] > values["len"] / 2 and 1 < values["distinct"] <= _MAX_STARS:
         spread = f"low = {values['low']:g}\nhigh = {values['high']:g}\n"
         return f'{opening}head = "regression"\nspace = "observed"\n{spread}'
     return f'{opening}head = "binary"\n'

@@ -116,6 +116,21 @@ def test_named_requests_and_impressions_come_first(bench, events):
     assert [i for _, _, i in paired(bench, log)] == ["r1:1", "own", "r1:2"]
 
 
+def test_a_named_request_is_found_beyond_the_window_and_the_day(bench, events):
+    bench.csv(
+        "log.csv",
+        f"""
+        {HEADER},req
+        u,a,view,2026-01-05 10:00:00,r1
+        u,b,view,2026-01-05 10:00:00,r1
+        u,b,click,2026-01-09 10:00:00,r1
+        u,b,click,2026-01-09 11:00:00,
+    """,
+    )
+    log = bench.convert({**events(request="req"), "match": {"window": "1m"}})
+    assert [i for _, _, i in paired(bench, log)] == ["r1:2", None]
+
+
 def test_positions_are_the_order_inside_a_request_where_none_are_given(bench, events):
     rows = [f"u,{item},view,2026-01-05 10:00:00,r{n // 2}" for n, item in enumerate("abcd")]
     bench.csv("log.csv", "\n".join([f"{HEADER},req", *rows, "u,a,click,2026-01-05 10:00:00,r0"]))
@@ -466,16 +481,23 @@ def test_the_suggested_config_is_one(bench, events):
 
     rows = [f"u{n % 9},i{n % 20},click,2026-01-05 10:0{n // 60}:{n % 60:02d},{n % 5},d" for n in range(300)]
     rows += [row.replace("click", "rate") for row in rows]
+    rows += [f"u{n},i{n},order,2026-01-05 11:00:00,{n}.5,d" for n in range(150)]
     bench.csv("log.csv", "\n".join([f"{HEADER},stars,device", *rows]))
-    mapping = events(kinds={"click": "click", "rate": "rating"}, context={"device": "device"}, value="stars")
-    mapping["events"]["kinds"] = {"click": "click", "rate": "rating"}
+    mapping = events(
+        kinds={"click": "click", "rate": "rating", "order": "purchase"},
+        context={"device": "device"},
+        value="stars",
+    )
+    mapping["match"] = {"opens": ["click", "purchase"]}
     log = bench.convert(mapping)
     text = suggest_config(log, parse_mapping(mapping, "MAP"), bench.summary)
     (bench.root / "config.toml").write_text(text)
     config = load_config(bench.root / "config.toml")
     assert [(t.name, t.head, t.window) for t in config.tasks] == [
-        ("click", "regression", 86_400), ("rating", "regression", 86_400)
-    ]  # fmt: skip
+        ("click", "regression", 86_400),
+        ("rating", "regression", 86_400),
+        ("purchase", "binary", 86_400),  # money: many values
+    ]
     assert config.tasks[1].low == 0
     assert config.tasks[1].high == 4
     assert not config.model.position_bias

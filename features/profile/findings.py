@@ -1,0 +1,306 @@
+"""What a reader of a profile should look at: each finding says what, how much, and what to do.
+
+One function per finding, each a line in `CHECKS`; a function returns None where all is well.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from statistics import median
+from typing import Final
+
+from features.profile.model import Finding, LogProfile
+from recsys.config import RunConfig
+
+_QUIET_LOCAL_HOUR: Final = 4
+"""People sleep: the quietest six hours of a day are centred on about four."""
+
+
+def find(profile: LogProfile, config: RunConfig, config_name: str) -> tuple[Finding, ...]:
+    """Run every check; the config says which tasks and columns the log is meant for."""
+    found = [check(profile) for check in CHECKS]
+    found += [check(profile, config, config_name) for check in CONFIG_CHECKS]
+    return tuple(f for f in found if f is not None)
+
+
+def _warn(code: str, what: str, remedy: str) -> Finding:
+    return Finding(severity="warning", code=code, what=what, remedy=remedy)
+
+
+def _hint(code: str, what: str, remedy: str) -> Finding:
+    return Finding(severity="hint", code=code, what=what, remedy=remedy)
+
+
+def _gaps(p: LogProfile) -> Finding | None:
+    if not p.missing_days:
+        return None
+    some = ", ".join(map(str, p.missing_days[:3])) + (" …" if len(p.missing_days) > 3 else "")
+    if len(p.missing_days) > len(p.days):
+        return _hint(
+            "sparse_days",
+            f"{len(p.days)} days with events spread over {len(p.days) + len(p.missing_days)}",
+            'nights over weeks or months: period = "P1W" or "P1M" in the config',
+        )
+    return _warn(
+        "gaps_in_days",
+        f"{len(p.missing_days)} days without any event ({some})",
+        "bring the lost days in; a night on an empty day stops, windows over it count too little",
+    )
+
+
+def _volume(p: LogProfile) -> Finding | None:
+    sizes = [day.impressions + day.feedback for day in p.days]
+    usual = median(sizes)
+    odd = [d.day for d, size in zip(p.days, sizes, strict=True) if not usual / 5 <= size <= usual * 5]
+    # A log may begin and end inside a day, and a sparse one has no usual day.
+    odd = [day for day in odd if day not in (p.days[0].day, p.days[-1].day)]
+    if not odd or len(odd) > len(p.days) / 5:
+        return None
+    return _warn(
+        "odd_volume",
+        f"{len(odd)} days with less than a fifth or more than five times the usual {usual:,.0f} events "
+        f"({', '.join(map(str, odd[:3]))}{' …' if len(odd) > 3 else ''})",
+        "check whether these days were logged whole, and once",
+    )
+
+
+def _no_feedback(p: LogProfile) -> Finding | None:
+    if p.feedback:
+        return None
+    return _warn("no_feedback", "no feedback at all", "a recommender learns from feedback: convert it too")
+
+
+def _organic(p: LogProfile) -> Finding | None:
+    most = [k.kind for k in p.kinds if k.organic > 0.5]
+    if not most:
+        return None
+    return _warn(
+        "organic_feedback",
+        f"most feedback of {', '.join(most)} names no impression ({p.organic:.0%} of all feedback)",
+        "it is in histories and never a label; log the impression's id with it, or widen [match] window",
+    )
+
+
+def _not_found(p: LogProfile) -> Finding | None:
+    if p.not_found <= 0.05:
+        return None
+    return _warn(
+        "impression_not_found",
+        f"{p.not_found:.0%} of the feedback names an impression that neither its day nor the day before has",
+        "impressions may be missing or filed under the wrong day; slow feedback is fine if windows are long",
+    )
+
+
+def _before(p: LogProfile) -> Finding | None:
+    if not p.before_impression:
+        return None
+    return _warn(
+        "feedback_before_impression",
+        f"{p.before_impression:,} feedback rows happened before the impression they name was shown",
+        "clocks differ, or shown_at is when the list was logged; such rows are no label",
+    )
+
+
+def _repeats(p: LogProfile) -> Finding | None:
+    told = [f"{t.repeated_keys:,} in {t.name}" for t in p.tables if t.repeated_keys]
+    if not told:
+        return None
+    return _warn(
+        "repeated_keys",
+        f"rows whose key another row of the day has: {', '.join(told)}",
+        "a night keeps one of each and quarantines the rest; give each event an id of its own",
+    )
+
+
+def _heavy_user(p: LogProfile) -> Finding | None:
+    top = p.per_user
+    if top.top_share <= 0.05 or top.entities < 20:
+        return None
+    return _warn(
+        "one_user",
+        f"user {top.top!r} has {top.top_share:.0%} of all events",
+        "a bot, or everybody who is not logged in: leave it out, or cap it with features.daily_cap",
+    )
+
+
+def _heavy_item(p: LogProfile) -> Finding | None:
+    top = p.per_item
+    if top.top_share <= 0.2 or top.entities < 20:
+        return None
+    return _warn(
+        "one_item",
+        f"item {top.top!r} has {top.top_share:.0%} of all events",
+        "an id that stands for nothing, or a banner: leave it out",
+    )
+
+
+def _cold_items(p: LogProfile) -> Finding | None:
+    if p.per_item.quantiles["50%"] >= 5:
+        return None
+    return _hint(
+        "cold_items",
+        f"half of the items have at most {p.per_item.quantiles['50%']:g} events",
+        "their ids cannot be learnt: give them text, categories and attributes",
+    )
+
+
+def _all_positive(p: LogProfile) -> Finding | None:
+    full = [k.kind for k in p.kinds if k.per_impression >= 0.999]
+    if not full or p.sampled:
+        return None
+    return _warn(
+        "no_negatives",
+        f"every impression has {', '.join(full)}: nothing was shown and not chosen",
+        "convert without impressions, so that negatives are drawn and marked",
+    )
+
+
+def _sampled(p: LogProfile) -> Finding | None:
+    if not p.sampled:
+        return None
+    return _hint(
+        "sampled_negatives",
+        f"{p.sampled:,} impressions are drawn negatives ({p.sampled / (p.sampled + p.impressions):.0%})",
+        "rates and AUC say how well chosen items are told from drawn ones, nothing about a page",
+    )
+
+
+def _propensity(p: LogProfile) -> Finding | None:
+    if p.propensity > 0:
+        return None
+    return _hint(
+        "no_propensities",
+        "no impression has a propensity",
+        "off-policy estimates need it; lists served by `recsys serve` carry it",
+    )
+
+
+def _positions(p: LogProfile) -> Finding | None:
+    known = {name for name in p.positions if name != "none"}
+    if known != {"1"} or p.impressions < 2:
+        return None
+    return _hint(
+        "one_position",
+        "every impression is at position 1",
+        "set model.position_bias = false: there is nothing to learn it from",
+    )
+
+
+def _absent(p: LogProfile) -> Finding | None:
+    told = [f"{t.name}: {', '.join(t.absent)}" for t in p.tables if t.absent]
+    if not told:
+        return None
+    return _warn(
+        "absent_columns",
+        f"columns of the schema that some file lacks ({'; '.join(told)})",
+        "a night refuses such a file: write the column, null where not known",
+    )
+
+
+def _unlisted(p: LogProfile) -> Finding | None:
+    if p.unlisted_items <= 0.05 * p.items:
+        return None
+    return _warn(
+        "unlisted_items",
+        f"{p.unlisted_items:,} of {p.items:,} items of events are not in the items table",
+        "they cannot be recommended and have no content: write a row for each, from its first day on",
+    )
+
+
+def _partitions(p: LogProfile) -> Finding | None:
+    if p.utc_offsets is not None:
+        return None
+    return _warn(
+        "wrong_partitions",
+        "events lie outside their partition's day in every time zone",
+        "file impressions under the day of shown_at and feedback under that of received_at, in one time zone",
+    )
+
+
+def _quiet_hours(p: LogProfile) -> Finding | None:
+    if p.utc_offsets is None or min(p.hours) * 3 > max(p.hours):
+        return None
+    offset = quiet_offset(p.hours)
+    low, high = p.utc_offsets
+    if min(abs((offset - h + 12) % 24 - 12) for h in range(low, high + 1)) <= 4:
+        return None
+    return _hint(
+        "time_zone",
+        f"the quietest hours fit night at about UTC{offset:+d}, the days' borders UTC{low:+d} to {high:+d}",
+        "if users live elsewhere, convert again with their timezone; times without a zone may be local",
+    )
+
+
+def _future(p: LogProfile) -> Finding | None:
+    last_midnight = p.days[-1].day + timedelta(days=2)
+    if p.last_at.date() <= last_midnight:
+        return None
+    return _warn("late_events", f"the last event is of {p.last_at:%Y-%m-%d}", "check the clock that wrote it")
+
+
+def _rating_range(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
+    told = []
+    for task in config.tasks:
+        kind = next((k for k in p.kinds if k.kind == task.feedback), None)
+        if task.is_binary or kind is None or kind.low is None or kind.high is None:
+            continue
+        if kind.low < task.low or kind.high > task.high:
+            told.append(
+                f"{kind.kind} goes from {kind.low:g} to {kind.high:g}, outside {task.low:g}..{task.high:g}"
+            )
+    if not told:
+        return None
+    return _warn("values_out_of_range", f"{'; '.join(told)} of {name}", "set low and high of the [[task]]")
+
+
+def _unvalued(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
+    regressions = {task.feedback for task in config.tasks if not task.is_binary}
+    told = [k.kind for k in p.kinds if k.kind in regressions and k.valued < k.rows]
+    if not told:
+        return None
+    return _warn(
+        "missing_values",
+        f"{', '.join(told)} of {name} is a number to predict, and some rows have no value",
+        "such rows are no label: map the value column, or make the head binary",
+    )
+
+
+def _columns(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
+    tables = {"user": "users", "item": "items", "context": "impressions"}
+    have = {(t.name, c.name) for t in p.tables for c in t.columns if c.missing < 1}
+    lost = [f.column for f in config.attributes if (tables[f.entity], f.column) not in have]
+    if not lost:
+        return None
+    return _warn(
+        "missing_features",
+        f"{name} reads {', '.join(lost)}, which no row has",
+        "take the [[feature]] out, or bring the column into the log",
+    )
+
+
+def _heads(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
+    credited = {k.kind: k.credited for k in p.kinds}
+    thin = [t.name for t in config.tasks if credited.get(t.feedback, 0) < 100]
+    if not thin:
+        return None
+    return _warn(
+        "thin_heads",
+        f"fewer than 100 labels for {', '.join(thin)} of {name}",
+        "such a head cannot be learnt or judged: take it out, or gather more",
+    )
+
+
+def quiet_offset(hours: tuple[int, ...]) -> int:
+    """Guess the hours east of UTC from the quietest six hours of the day."""
+    sums = [sum(hours[(start + n) % 24] for n in range(6)) for start in range(24)]
+    centre = sums.index(min(sums)) + 3
+    return (_QUIET_LOCAL_HOUR - centre + 12) % 24 - 12
+
+
+CHECKS: Final[tuple[Callable[[LogProfile], Finding | None], ...]] = (
+    _gaps, _volume, _no_feedback, _organic, _not_found, _before, _repeats, _heavy_user, _heavy_item,
+    _all_positive, _absent, _unlisted, _partitions, _future, _quiet_hours, _cold_items, _sampled, _propensity,
+    _positions,
+)  # fmt: skip
+CONFIG_CHECKS: Final[tuple[Callable[[LogProfile, RunConfig, str], Finding | None], ...]] = (
+    _rating_range, _unvalued, _columns, _heads,
+)  # fmt: skip

@@ -1,0 +1,142 @@
+"""What a log holds, in figures: the JSON of `recsys data profile`."""
+
+from datetime import date, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Finding(_Part):
+    """Something a reader should look at, with what to do."""
+
+    severity: Literal["warning", "hint"]
+    code: str
+    what: str
+    remedy: str
+
+
+class Column(_Part):
+    """One column of a table over all days."""
+
+    name: str
+    dtype: str
+    missing: float
+    """Share of the rows without a value."""
+
+
+class Table(_Part):
+    """One canonical table."""
+
+    name: str
+    rows: int
+    days: int
+    first_day: date
+    last_day: date
+    megabytes: float
+    repeated_keys: int
+    """Rows whose key another row of the same day has."""
+    columns: tuple[Column, ...]
+    absent: tuple[str, ...]
+    """Columns of the schema that some file lacks."""
+
+
+class Kind(_Part):
+    """One kind of feedback."""
+
+    kind: str
+    rows: int
+    users: int
+    """Sum over days of the day's distinct users: user-days."""
+    credited: int
+    """Rows that name an impression."""
+    per_impression: float
+    """Credited rows per impression that was not drawn as a negative."""
+    organic: float
+    """Share that names no impression."""
+    valued: int
+    low: float | None
+    high: float | None
+    mean: float | None
+    values: dict[str, int]
+    """Rows per value, where there are at most twenty values."""
+    received_late: float
+    """Share received more than an hour after it happened."""
+
+
+class Distribution(_Part):
+    """Events per user, or per item."""
+
+    entities: int
+    quantiles: dict[str, float]
+    mean: float
+    once: float
+    """Share of the entities with one event."""
+    top: str
+    top_share: float
+    """Share of all events that the busiest entity has."""
+    top_percent_share: float
+    """Share of all events that the busiest hundredth has."""
+
+
+class Day(_Part):
+    """One business day."""
+
+    day: date
+    impressions: int
+    sampled: int
+    feedback: int
+    users: int
+    items: int
+    new_users: float
+    """Share of the day's users whom no earlier day has; on the first day all are new."""
+    new_items: float
+    kinds: dict[str, int]
+
+
+class LogProfile(_Part):
+    """The whole log."""
+
+    log: str
+    tables: tuple[Table, ...]
+    first_at: datetime
+    last_at: datetime
+    impressions: int
+    """Without drawn negatives."""
+    sampled: int
+    feedback: int
+    users: int
+    items: int
+    density: float
+    """Distinct (user, item) pairs over users times items, to about 2 %; drawn negatives not counted."""
+    kinds: tuple[Kind, ...]
+    organic: float
+    """Share of the feedback that names no impression."""
+    not_found: float
+    """Share of feedback naming an impression that neither its day nor the one before has."""
+    before_impression: int
+    """Feedback rows that happened before the impression they name was shown."""
+    propensity: float
+    """Share of the impressions with a propensity."""
+    positions: dict[str, int]
+    """Impressions per position: 1 to 10, then "11+"."""
+    responses: int
+    per_response: float
+    """Impressions per request."""
+    hours: tuple[int, ...]
+    """Events by hour of the day, UTC."""
+    utc_offsets: tuple[int, int] | None
+    """Hours east of UTC between which the days' borders lie; null when no time zone's days fit."""
+    per_user: Distribution
+    per_item: Distribution
+    unlisted_items: int
+    """Items of events that the items table does not have."""
+    unlisted_users: int
+    days: tuple[Day, ...]
+    missing_days: tuple[date, ...]
+    findings: tuple[Finding, ...] = ()

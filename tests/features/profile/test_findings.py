@@ -1,0 +1,126 @@
+"""Each finding is made by the fault it names, and a clean log has none."""
+
+from datetime import date, timedelta
+
+import polars as pl
+import pytest
+
+from features.profile.findings import CHECKS, CONFIG_CHECKS, quiet_offset
+
+FIRST = date(2026, 1, 5)
+RATING = pl.col("kind") == "rating"
+THIRD = pl.int_range(pl.len()) % 3 == 0
+
+
+def change(**columns):
+    return lambda frame: frame.with_columns(**columns)
+
+
+def instant(column, **shift):
+    return (pl.col(column) + timedelta(**shift)).alias(column)
+
+
+def null(dtype):
+    return pl.lit(None, dtype)
+
+
+FAULTS = {
+    "organic_feedback": {"feedback": change(impression_id=null(pl.String))},
+    "impression_not_found": {"feedback": change(impression_id=pl.lit("x") + pl.col("impression_id"))},
+    "feedback_before_impression": {
+        "feedback": change(occurred_at=pl.col("occurred_at") - timedelta(minutes=1))
+    },
+    "repeated_keys": {"feedback": lambda f: pl.concat([f, f.head(3)])},
+    "one_user": {"impressions": change(user_id=pl.when(THIRD).then(pl.lit("bot")).otherwise("user_id"))},
+    "one_item": {"impressions": change(item_id=pl.when(THIRD).then(pl.lit("i0")).otherwise("item_id"))},
+    "cold_items": {"impressions": change(item_id=pl.col("impression_id"))},
+    "sampled_negatives": {"impressions": change(sampled=pl.col("position") == 2)},
+    "no_propensities": {"impressions": change(propensity=null(pl.Float64))},
+    "one_position": {"impressions": change(position=pl.lit(1, pl.Int32))},
+    "absent_columns": {"impressions": lambda f: f.drop("explored")},
+    "unlisted_items": {"impressions": change(item_id=pl.lit("new") + pl.col("item_id"))},
+    "wrong_partitions": {
+        "impressions": change(shown_at=pl.col("shown_at") + timedelta(hours=14) * (pl.col("position") - 1))
+    },
+    "values_out_of_range": {"feedback": change(value=pl.col("value") * 2)},
+    "missing_values": {"feedback": change(value=pl.when(pl.col("value") > 2).then("value"))},
+    "missing_features": {"impressions": lambda f: f.drop("context_device")},
+    "thin_heads": {"feedback": lambda f: f.filter(~RATING)},
+    "no_feedback": {"feedback": lambda f: f.head(0)},
+}  # fmt: skip
+
+
+def test_a_clean_log_has_no_findings(shop):
+    shop.write()
+    assert shop.profile().findings == ()
+
+
+@pytest.mark.parametrize("code", FAULTS)
+def test_each_fault_is_found(shop, code):
+    shop.write(**FAULTS[code])
+    found = {f.code: f for f in shop.profile().findings}
+    assert code in found
+    assert found[code].what
+    assert found[code].remedy
+
+
+def test_gaps_sparse_days_and_odd_volume(shop):
+    shop.write()
+    for table in ("impressions", "feedback"):
+        shop.log.files(table, FIRST + timedelta(days=2))[0].unlink()
+        (shop.log.root / table / f"date={FIRST + timedelta(days=2)}").rmdir()
+    assert shop.codes() == {"gaps_in_days"}
+    assert shop.profile().missing_days == (FIRST + timedelta(days=2),)
+    late = FIRST + timedelta(days=90)
+    moved = shop.log.read("impressions", FIRST).with_columns(instant("shown_at", days=90))
+    shop.log.write(
+        "impressions", late, moved.with_columns(impression_id=pl.lit("z") + pl.col("impression_id"))
+    )
+    assert "sparse_days" in shop.codes()
+
+
+def test_a_day_of_odd_volume(shop):
+    shop.write()
+    day = FIRST + timedelta(days=3)
+    shop.log.write("impressions", day, shop.log.read("impressions", day).head(40))
+    shop.log.write("feedback", day, shop.log.read("feedback", day).head(10))
+    assert shop.codes() == {"odd_volume"}
+
+
+def test_every_impression_chosen(shop):
+    shop.write(impressions=lambda f: f.filter(pl.int_range(pl.len()) % 3 == 0))
+    assert "no_negatives" in shop.codes()
+
+
+def test_the_last_event_long_after_the_last_day(shop):
+    shop.write()
+    day = FIRST + timedelta(days=5)
+    done = shop.log.read("impressions", day)
+    late = (
+        pl.when(pl.int_range(pl.len()) == 0)
+        .then(pl.col("shown_at") + timedelta(days=9))
+        .otherwise("shown_at")
+    )
+    shop.log.write("impressions", day, done.with_columns(shown_at=late))
+    assert {"late_events", "wrong_partitions"} <= shop.codes()
+
+
+def test_hours_that_fit_another_time_zone(shop):
+    def quiet_from_13(column):
+        at = pl.col(column).dt
+        return lambda frame: frame.filter((at.hour() < 13) | (at.minute() < 6))
+
+    shop.write(impressions=quiet_from_13("shown_at"), feedback=quiet_from_13("occurred_at"))
+    assert "time_zone" in shop.codes()
+
+
+def test_the_quiet_hours_tell_the_zone():
+    asleep_1_to_7_utc = tuple(1 if 1 <= hour < 7 else 50 for hour in range(24))
+    assert quiet_offset(asleep_1_to_7_utc) == 0
+    assert quiet_offset(tuple(asleep_1_to_7_utc[(h + 8) % 24] for h in range(24))) == 8
+    assert quiet_offset(tuple(asleep_1_to_7_utc[(h - 5) % 24] for h in range(24))) == -5
+
+
+def test_every_check_has_a_fault_here():
+    elsewhere = {"_gaps", "_volume", "_all_positive", "_future", "_quiet_hours"}
+    assert len(CHECKS) + len(CONFIG_CHECKS) == len(FAULTS) + len(elsewhere)

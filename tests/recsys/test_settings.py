@@ -1,0 +1,37 @@
+"""Known keys are found through every form a section is declared in."""
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.settings import explain, known_keys
+
+
+class Leaf(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    size: int = 1
+
+
+class Root(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    plain: Leaf = Leaf()
+    maybe: Leaf | None = None
+    many: tuple[Leaf, ...] = Field(default=(), alias="leaf")
+    named: dict[str, Leaf] = {}
+    text: str = ""
+
+
+def test_known_keys_of_every_form():
+    for loc in (("plain",), ("maybe",), ("leaf", 0), ("named", "x")):
+        assert known_keys(Root, loc) == ["size"], loc
+    assert known_keys(Root, ()) == ["leaf", "maybe", "named", "plain", "text"]
+    assert known_keys(Root, ("text",)) == known_keys(Root, ())
+
+
+def test_every_mistake_is_explained():
+    try:
+        Root.model_validate({"named": {"x": {"sise": 1}}, "leaf": [{"size": "big"}], "text": 3})
+    except ValidationError as error:
+        said = explain(error, "FILE", Root)
+    assert "FILE has 3 wrong setting(s)" in said
+    assert "named.x.sise: unknown key; known here: size" in said
+    assert "leaf.0.size = 'big'" in said
+    assert "text = 3" in said
