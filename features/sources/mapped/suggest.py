@@ -73,7 +73,10 @@ def _head(kind: str, values: dict[str, float], window_s: int) -> str:
     # Money and seconds take many values; whether there was a purchase is then what a list is sorted by.
     if values["valued"] > values["len"] / 2 and 1 < values["distinct"] <= _MAX_STARS:
         spread = f"low = {values['low']:g}\nhigh = {values['high']:g}\n"
-        return f'{opening}head = "regression"\nspace = "observed"\n{spread}'
+        # Stars are larger than probabilities: these weights keep them from drowning the other heads.
+        return (
+            f'{opening}head = "regression"\nspace = "observed"\nweight = 0.3\nfusion_weight = 0.02\n{spread}'
+        )
     return f'{opening}head = "binary"\n'
 
 

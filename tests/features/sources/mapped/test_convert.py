@@ -503,3 +503,35 @@ def test_the_suggested_config_is_one(bench, events):
     assert not config.model.position_bias
     assert [f.column for f in config.attributes] == ["context_device"]
     assert define_features(config).categorical
+
+
+def test_a_log_written_as_csv_comes_back_as_it_was(bench, shop_log):
+    """Round trip of the simulated shop: lists with propensities, feedback found by request."""
+    log = shop_log
+    shown, done = (pl.concat([log.read(t, d) for d in log.days(t)]) for t in ("impressions", "feedback"))
+    bench.src.mkdir()
+    at = pl.col("shown_at").dt.to_string("%Y-%m-%dT%H:%M:%S%.3fZ")
+    shown.with_columns(at=at).drop("shown_at").write_csv(bench.src / "shown.csv")
+    named = done.join(shown.select("impression_id", "request_id"), on="impression_id", how="left")
+    instants = [pl.col(c).dt.epoch("ms").alias(c) for c in ("occurred_at", "received_at")]
+    named.with_columns(instants).drop("impression_id").write_csv(bench.src / "done.csv")
+    who = {"user": "user_id", "item": "item_id", "request": "request_id"}
+    kinds = {kind: kind for kind in done["kind"].unique()}
+    mapping = {
+        "impressions": {
+            **who, "files": "shown.csv", "time": "at", "position": "position", "propensity": "propensity",
+        },
+        "feedback": {
+            **who, "files": "done.csv", "time": "occurred_at", "received": "received_at", "time_format": "ms",
+            "kind": "kind", "kinds": kinds, "value": "value", "event": "feedback_id",
+        },
+    }  # fmt: skip
+    back = bench.convert(mapping)
+    columns = ["impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "propensity"]
+    found = bench.read(back, "impressions").select(columns).sort("impression_id")
+    assert found.equals(shown.select(columns).sort("impression_id"))
+    columns = [c for c in done.columns if c != "merged_from"]
+    found = bench.read(back, "feedback").select(columns).sort("feedback_id")
+    assert found.equals(done.select(columns).sort("feedback_id"))
+    for table in ("impressions", "feedback"):
+        assert back.days(table) == log.days(table)
