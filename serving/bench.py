@@ -29,7 +29,7 @@ from recsys.errors import BundleError, DataError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.client import RecsysClient
-from serving.client_values import CallError
+from serving.client_values import CallError, ItemUpdate
 
 _START_S = 120.0
 _WARM_UP = 50
@@ -60,6 +60,10 @@ class ServeReport:
     python: str
     start_s: float
     """From starting the process to its ready line."""
+    new_items: int
+    """Items that the bundle does not know, upserted before the first call."""
+    upsert_s: float
+    """How long that took."""
     first_ms: float
     """The first call, which finds everything warm."""
     loads: list[Load] = field(default_factory=list)
@@ -75,17 +79,24 @@ def bench_serve_command(
     clients: Annotated[str, typer.Option(help="Numbers of clients, one after the other.")] = "1,4,16",
     seconds: Annotated[float, typer.Option(help="Length of each run.")] = 5.0,
     page_size: Annotated[int, typer.Option(help="Items a page.")] = 10,
+    new_items: Annotated[int, typer.Option(help="Upsert so many new items first.")] = 0,
 ) -> None:
     """Measure the server; prints a table."""
     numbers = [int(number) for number in clients.split(",")]
-    report = bench_serve(config, log, runs, numbers, seconds, page_size)
+    report = bench_serve(config, log, runs, numbers, seconds, page_size, new_items)
     if json_file is not None:
         json_file.write_text(json.dumps(asdict(report), indent=1) + "\n")
     _print(report)
 
 
 def bench_serve(
-    config: Path, log: Path, runs: Path, clients: list[int], seconds: float, page_size: int
+    config: Path,
+    log: Path,
+    runs: Path,
+    clients: list[int],
+    seconds: float,
+    page_size: int,
+    new_items: int = 0,
 ) -> ServeReport:
     """Start a server on the live bundle and load it with each number of clients.
 
@@ -98,6 +109,7 @@ def bench_serve(
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, _served(config, Path(folder), runs) as target:
         start_s = time.perf_counter() - start
+        upsert_s = _upsert(target, new_items)
         first_ms = 1000 * _call_once(target, users[0], page_size, version)
         report = ServeReport(
             bundle_version=version,
@@ -105,6 +117,8 @@ def bench_serve(
             cores=os.cpu_count(),
             python=platform.python_version(),
             start_s=round(start_s, 3),
+            new_items=new_items,
+            upsert_s=round(upsert_s, 3),
             first_ms=round(first_ms, 3),
         )
         with Progress(transient=True) as progress:
@@ -179,6 +193,19 @@ def _users(log: Path) -> list[str]:
     return users
 
 
+def _upsert(target: str, num_items: int) -> float:
+    """Upsert new items by hundreds; give the seconds it took."""
+    start = time.perf_counter()
+    with RecsysClient(target, timeout_s=30) as client:
+        for first in range(0, num_items, 100):
+            numbers = range(first, min(first + 100, num_items))
+            rejected = client.upsert_items(
+                [ItemUpdate(item_id=f"bench-{n}", title=f"new item {n}", price=n) for n in numbers]
+            )
+            assert not rejected, rejected
+    return time.perf_counter() - start
+
+
 def _call_once(target: str, user: str, page_size: int, version: str) -> float:
     with RecsysClient(target, timeout_s=30) as client:
         client.wait_ready(30)
@@ -227,6 +254,7 @@ def _print(report: ServeReport) -> None:
     console.print(table)
     console.print(
         f"{report.bundle_version}, {report.cores} cores shared with the clients, "
-        f"ready in {report.start_s:.1f} s, first call {report.first_ms:.1f} ms",
+        f"ready in {report.start_s:.1f} s, first call {report.first_ms:.1f} ms"
+        + (f", {report.new_items} new items upserted in {report.upsert_s:.2f} s" if report.new_items else ""),
         style="dim",
     )

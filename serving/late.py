@@ -28,7 +28,7 @@ class LateEncoder:
         self._encoder = encoder
         self._items = items
         self._groups = [group for group in groups if group in items.columns]
-        self._attributes = sorted(c for c in self._columns() if c.startswith(ATTRIBUTE_PREFIX))
+        self._attributes = sorted(c for c in items.columns if c.startswith(ATTRIBUTE_PREFIX))
 
     def encode(self, items: Mapping[int, ItemRow]) -> ItemInputs:
         """Encode items by catalogue row, in the mapping's order."""
@@ -51,11 +51,6 @@ class LateEncoder:
             for group in self._groups
             if any(name.startswith(f"by_{group}__") for name in known.columns)
         )
-
-    def _columns(self) -> set[str]:
-        """Name the columns that an item's inputs are made from."""
-        categorical = (f.column for f in self._encoder.features.categorical_of("item"))
-        return {*categorical, *self._encoder.number_columns("item"), *self._encoder.text_columns}
 
 
 def _attribute(name: str, items: Sequence[ItemRow]) -> pl.Series:

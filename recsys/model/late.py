@@ -36,8 +36,7 @@ class LateItems:
 
     def take(self, base: ItemSide, rows: np.ndarray) -> ItemSide:
         """Select items [N] by catalogue row, from here where they are here, else from the bundle's own."""
-        at = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
-        late = self.rows[at] == rows
+        late, at = self._find(rows)
         if not late.any():
             return base.take(torch.from_numpy(rows))
         order = np.argsort(np.concatenate([np.flatnonzero(~late), np.flatnonzero(late)]))

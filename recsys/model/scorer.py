@@ -57,8 +57,7 @@ class Scorer:
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Give unit vectors [N, D] of catalogue rows, late items included."""
-        vectors: np.ndarray = self._sides(rows).embedding_BD.numpy()
-        return vectors
+        return self.item_embeddings[rows] if self.late is None else self.late.vectors(self.items, rows)
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Map item ids to rows; -1 where the bundle does not know the item."""
