@@ -43,6 +43,13 @@ class LateItems:
         parts = [base.take(torch.from_numpy(rows[~late])), self.side.take(torch.from_numpy(at[late]))]
         return ItemSide.cat(parts).take(torch.from_numpy(order))
 
+    def vectors(self, base: ItemSide, rows: np.ndarray) -> np.ndarray:
+        """Give unit vectors [N, D] by catalogue row, as `take` finds them."""
+        late, at = self._find(rows)
+        vectors: np.ndarray = base.embedding_BD.numpy()[np.where(late, 0, rows)]
+        vectors[late] = self.embeddings[at[late]]
+        return vectors
+
     def search(
         self, index: ItemIndex, vector_D: np.ndarray, k: int, allowed: np.ndarray | None
     ) -> np.ndarray:
@@ -61,6 +68,11 @@ class LateItems:
         similarity = np.concatenate([index.embeddings_ID[known] @ vector_D, self.embeddings[here] @ vector_D])
         found: np.ndarray = rows[np.argsort(-similarity, kind="stable")[:k]]
         return found
+
+    def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tell which rows [N] are here, and where."""
+        at = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
+        return self.rows[at] == rows, at
 
 
 def late_items(known: LateItems | None, rows: np.ndarray, side: ItemSide) -> LateItems:
