@@ -49,6 +49,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Make the version before the live one live.",
     ),
     "report ab": ("training.report.command:report_ab_command", "Compare two bundles on the same days."),
+    "report transfer": (
+        "training.report.transfer_command:report_transfer_command",
+        "Say per head whether learning with the others helps or hurts.",
+    ),
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
     "bench store": ("features.store.bench:bench_store_command", "Measure the online stores; prints JSON."),
     "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),

@@ -1,6 +1,7 @@
 """The shapes of our plots: inline SVG with CSS classes, small, no network, and they follow a dark page."""
 
 import math
+from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
@@ -11,9 +12,22 @@ def nice(value: float) -> float:
     return next(step * power for step in (1, 2, 2.5, 5, 10) if value <= step * power * (1 + 1e-9))
 
 
-def text(x: float, y: float, said: str, anchor: str) -> str:
-    """Place a text; anchor is start, middle or end."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(said)}</text>'
+def text(x: float, y: float, said: str, anchor: str, kind: str = "") -> str:
+    """Place a text; anchor is start, middle or end; kind a class of the style."""
+    named = f' class="{kind}"' if kind else ""
+    return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(said)}</text>'
+
+
+def line(start: tuple[float, float], stop: tuple[float, float], kind: str) -> str:
+    """Draw a straight line from (x, y) to (x, y)."""
+    (x1, y1), (x2, y2) = start, stop
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def path(points: Sequence[tuple[float, float]], kind: str) -> str:
+    """Draw a line through points (x, y); nothing without points."""
+    steps = " L".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<path class="{kind}" d="M{steps}"/>' if points else ""
 
 
 def svg(width: float, height: float, body: str, title: str) -> Markup:

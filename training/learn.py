@@ -16,6 +16,7 @@ from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
 from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
 from training.balancing import build_balancer
 from training.data import (
     Batcher,
@@ -27,7 +28,7 @@ from training.data import (
     text_by_number,
 )
 from training.objective import RETRIEVAL
-from training.trainer import FitSettings, TrainLog, fit, has_fast_bf16
+from training.trainer import FitSettings, Observer, TrainLog, fit, has_fast_bf16
 
 MAX_CONTEXT_PERIODS = 7
 """Context numbers are standardised on this many of the last training periods."""
@@ -56,6 +57,9 @@ def learn(
     previous: Bundle | None,
     epochs: int,
     on_rows: Callable[[int, int], None] = lambda _done, _all: None,
+    *,
+    tasks: Sequence[TaskSpec] | None = None,
+    observer: Observer | None = None,
 ) -> Learnt:
     """Learn each task's periods of a chain.
 
@@ -64,16 +68,19 @@ def learn(
         as_of: the night's end; labels are what is known then.
         previous: continue these weights; their vocabularies and statistics stay as they are and grow.
         on_rows: called with rows learnt so far and rows in all.
+        tasks: the heads to build and learn, default all; features are those of all the config's tasks.
+        observer: sees every step before it is made.
     """
+    tasks = config.tasks if tasks is None else tasks
     torch.manual_seed(config.training.seed)
     used = [range(a, b + 1) for a, b in periods.values() if a <= b]
     chosen = sorted({i for r in used for i in r})
     labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in chosen])
     state = fit_state(chain, chosen, config, previous)
     encoder = Encoder.from_config(config, state)
-    ranker, tables = build_model(config, state, previous)
+    ranker, tables = build_model(config, state, previous, tasks)
     last = chain[chosen[-1]] if chosen else chain[-1]
-    batcher = _batcher(encoder, last.table("items"), config)
+    batcher = _batcher(encoder, last.table("items"), config, tasks)
 
     def shard(i: int) -> Shard:
         made = encode_shard(
@@ -105,21 +112,19 @@ def learn(
                     yield from batcher.batches(made, rng, share)
 
     steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
-    weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
+    weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
     settings = _fit_settings(config, steps, warm=previous is not None)
-    log = fit(ranker, tables, batches(), balancer, config.tasks, settings, advance)
+    log = fit(ranker, tables, batches(), balancer, tasks, settings, advance, observer)
     return Learnt(ranker=ranker, tables=tables, state=state, log=log)
 
 
 def build_model(
-    config: RunConfig, state: EncoderState, previous: Bundle | None
+    config: RunConfig, state: EncoderState, previous: Bundle | None, tasks: Sequence[TaskSpec] | None = None
 ) -> tuple[Ranker, LocalTables]:
     """Build a ranker and its tables; parts that `previous` also has, by name and shape, start from it."""
-    features = Encoder.from_config(config, state).features
-    by_name = {c.vocabulary: c.dim for c in features.categorical}
-    specs = tuple(TableSpec(name=n, size=state.vocabularies[n].size, dim=d) for n, d in by_name.items())
-    ranker = Ranker(ranker_inputs(config, state), config.tasks, config.model)
+    specs = table_specs(config, state)
+    ranker = Ranker(ranker_inputs(config, state), config.tasks if tasks is None else tasks, config.model)
     tables = LocalTables(specs, config.training.sparse_learning_rate, config.training.seed)
     if previous is not None:
         given = {k: torch.from_numpy(v) for k, v in previous.weights.items()}
@@ -131,6 +136,12 @@ def build_model(
         tables.load({k.removeprefix("table."): v for k, v in given.items() if k.startswith("table.")})
         _start_new_rows(tables, state, previous.encoder)
     return ranker, tables
+
+
+def table_specs(config: RunConfig, state: EncoderState) -> tuple[TableSpec, ...]:
+    """Derive the embedding tables from the features."""
+    by_name = {c.vocabulary: c.dim for c in Encoder.from_config(config, state).features.categorical}
+    return tuple(TableSpec(name=n, size=state.vocabularies[n].size, dim=d) for n, d in by_name.items())
 
 
 def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
@@ -157,14 +168,14 @@ def inputs_json(inputs: Inputs) -> dict[str, object]:
     return {k: [list(t) for t in v] if isinstance(v, tuple) else v for k, v in asdict(inputs).items()}
 
 
-def _batcher(encoder: Encoder, items: pl.DataFrame, config: RunConfig) -> Batcher:
+def _batcher(encoder: Encoder, items: pl.DataFrame, config: RunConfig, tasks: Sequence[TaskSpec]) -> Batcher:
     settings = BatchSettings(
         batch_size=config.training.batch_size,
         history_length=config.features.history_length,
         shuffle=True,
         id_dropout=config.model.id_dropout,
         num_uniform=config.retrieval.num_uniform,
-        tasks=tuple(t.name for t in config.tasks),
+        tasks=tuple(t.name for t in tasks),
     )
     return Batcher(encoder, text_by_number(encoder, items), settings)
 

@@ -2,14 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import Queue
 from threading import Thread
 from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recsys.batch import Batch
 from recsys.errors import ConfigError
@@ -56,6 +58,26 @@ class FitSettings:
     """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A step that is about to be made, for whoever watches the training."""
+
+    step: int
+    losses: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    """Looked-up rows -> the batch's losses in float32; draws dropout anew at each call."""
+    parameters: Sequence[Tensor]
+    dense: torch.optim.AdamW
+    numbers: Mapping[str, Tensor]
+    """Table -> distinct numbers [U] of the batch."""
+    rows: Mapping[str, Tensor]
+    """Table -> the looked-up rows [U, D]."""
+    tables: Tables
+
+
+Observer = Callable[[Moment], None]
+"""Looks at a moment and leaves everything as it was, the random state included."""
+
+
 def fit(
     ranker: Ranker,
     tables: Tables,
@@ -64,11 +86,13 @@ def fit(
     tasks: Sequence[TaskSpec],
     settings: FitSettings,
     on_step: Callable[[int], None] = lambda _rows: None,
+    observer: Observer | None = None,
 ) -> TrainLog:
     """Make one optimiser step per batch.
 
     The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then
-    the tables step once. Raises: ConfigError when a loss is not finite.
+    the tables step once. An observer sees every step before it is made.
+    Raises: ConfigError when a loss is not finite.
     """
     ranker.train()
     parameters = list(ranker.parameters())
@@ -81,13 +105,20 @@ def fit(
         for group in dense.param_groups:
             group["lr"] = settings.learning_rate * group["scale"] * _schedule(log.steps, settings)
         rows = tables.lookup(batch.rows)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
-            logits, user, item = ranker(batch, rows)
-        losses = task_losses({k: v.float() for k, v in logits.items()}, batch, tasks)
-        if settings.retrieval_task is not None:
-            losses[RETRIEVAL] = retrieval_loss(
-                ranker, batch, rows, user, item, settings.retrieval_task, settings.temperature
+        if observer is not None:
+            in_float32 = partial(all_losses, ranker, batch, tasks, replace(settings, bf16=False))
+            observer(
+                Moment(
+                    step=log.steps,
+                    losses=in_float32,
+                    parameters=parameters,
+                    dense=dense,
+                    numbers=batch.rows,
+                    rows=rows,
+                    tables=tables,
+                )
             )
+        losses = all_losses(ranker, batch, tasks, settings, rows)
         dense.zero_grad()
         balancer.backward(losses, parameters, list(rows.values()))
         torch.nn.utils.clip_grad_norm_(parameters, 10.0)
@@ -104,6 +135,24 @@ def fit(
         on_step(batch.size)
     log.seconds, log.cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     return log
+
+
+def all_losses(
+    ranker: Ranker,
+    batch: Batch,
+    tasks: Sequence[TaskSpec],
+    settings: FitSettings,
+    rows: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Give the heads' losses and the retrieval loss of a batch and its looked-up rows."""
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+        logits, user, item = ranker(batch, rows)
+    losses = task_losses({k: v.float() for k, v in logits.items()}, batch, tasks)
+    if settings.retrieval_task is not None:
+        losses[RETRIEVAL] = retrieval_loss(
+            ranker, batch, rows, user, item, settings.retrieval_task, settings.temperature
+        )
+    return losses
 
 
 @torch.no_grad()

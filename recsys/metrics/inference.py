@@ -8,6 +8,7 @@ which a metric is not defined is left out of the interval; when fewer than MIN_D
 left, or fewer than two users, the interval and the p-value are NaN and the verdict is "no evidence".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -88,6 +89,44 @@ def paired_bootstrap(
     codes, num_users = group_codes("user", user, rows_a.label.size)
     statistics = [pooled.statistic(rows, codes) for rows in (rows_a, rows_b)]
     values = _bootstrap(statistics, num_users, generator, replicates, level)
+    effect = _effect(metric, values, num_users, level)
+    return replace(effect, num_rows=codes.size, higher_is_better=pooled.higher_is_better)
+
+
+def paired_bootstrap_seeds(
+    metric: str,
+    label: npt.ArrayLike,
+    a: Sequence[npt.ArrayLike],
+    b: Sequence[npt.ArrayLike],
+    user: npt.ArrayLike,
+    *,
+    generator: np.random.Generator,
+    weight: npt.ArrayLike | None = None,
+    replicates: int = DEFAULT_REPLICATES,
+    level: float = 0.95,
+) -> Effect:
+    """Compare two ways to train by the mean over seeds of a metric pooled over rows.
+
+    Both users and seeds are drawn, crossed: one draw of users serves every seed and both systems, one draw
+    of seeds serves all users, and seed s of a is paired with seed s of b. A draw takes one seed less than
+    there are, with replacement: a mean of S seeds drawn S times varies too little, by (S - 1) / S.
+
+    Args: a, b [S][N], S >= 2 predictions of the same rows by seed; the rest as `paired_bootstrap`.
+    Raises: as `paired_bootstrap`; ConfigError on fewer than two seeds or unequal numbers of them.
+    Source: Owen, Ann. Appl. Stat. 2007 (crossed random effects).
+    """
+    if len(a) != len(b) or len(a) < 2:
+        raise ConfigError(f"{len(a)} and {len(b)} seeds to compare; pass as many of both, at least 2")
+    pooled = pooled_metric(metric)
+    rows = [pooled.check(label, one, weight) for one in (*a, *b)]
+    codes, num_users = group_codes("user", user, rows[0].label.size)
+    statistics = [pooled.statistic(r, codes) for r in rows]
+    by_run = _bootstrap(statistics, num_users, generator, replicates, level)
+    drawn = generator.integers(len(a), size=(1 + replicates, len(a) - 1))
+    values = np.stack(
+        [np.take_along_axis(part, drawn, axis=1).mean(axis=1) for part in np.split(by_run, 2, axis=1)], axis=1
+    )
+    values[0] = [part[0].mean() for part in np.split(by_run, 2, axis=1)]
     effect = _effect(metric, values, num_users, level)
     return replace(effect, num_rows=codes.size, higher_is_better=pooled.higher_is_better)
 

@@ -68,12 +68,15 @@ class LocalTables:
         """Apply the leaves' gradients to the tables, once."""
         for name, numbers in rows.items():
             gradient = leaves[name].grad
-            if gradient is None:
-                continue
-            accumulated = self.state[name][numbers] + gradient.square().mean(dim=1)
-            self.state[name][numbers] = accumulated
-            scale = -self.learning_rate / (accumulated.sqrt() + EPS)
-            self.weight[name].index_add_(0, numbers, gradient * scale[:, None])
+            if gradient is not None:
+                self.state[name][numbers], move = self.preview(name, numbers, gradient)
+                self.weight[name].index_add_(0, numbers, move)
+
+    def preview(self, name: str, numbers: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the state [U] after a step with a gradient [U, D], and by how much rows [U, D] would move."""
+        accumulated = self.state[name][numbers] + gradient.square().mean(dim=1)
+        scale = -self.learning_rate / (accumulated.sqrt() + EPS)
+        return accumulated, gradient * scale[:, None]
 
     def export(self) -> dict[str, Tensor]:
         """Give canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""

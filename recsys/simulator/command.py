@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -30,11 +31,15 @@ def simulate_command(
         int, typer.Option(help="Users on the first day; requests scale along.")
     ] = _DEFAULTS.users,
     items: Annotated[int, typer.Option(help="Items available on any day.")] = _DEFAULTS.items,
+    dial: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, any number of times: any other dial of recsys/simulator/dials.py."),
+    ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace the log that is there.")] = False,
 ) -> None:
     """Write the simulated shop's interaction log, and the truth beside it in OUT/truth."""
-    dials = make_dials(days=days, users=users, items=items)
+    dials = make_dials(days=days, users=users, items=items, others=dial or ())
     clear_folder(out, force=force)
     console = Console(stderr=True)
     began = time.perf_counter()
@@ -54,13 +59,21 @@ def simulate(dials: ShopDials, seed: int, out: Path, console: Console) -> tuple[
     return dials.first_day, counts
 
 
-def make_dials(*, days: int, users: int, items: int) -> ShopDials:
-    """Set the dials that the command line has.
+def make_dials(*, days: int, users: int, items: int, others: Sequence[str] = ()) -> ShopDials:
+    """Set the dials that the command line has, and others written NAME=VALUE.
 
-    Raises: ConfigError, naming the option that is out of range.
+    Raises: ConfigError, naming the option that is unknown or out of range.
     """
+    given: dict[str, object] = {"days": days, "users": users, "items": items}
+    for text in others:
+        name, equals, value = text.partition("=")
+        if not equals or name not in ShopDials.model_fields:
+            raise ConfigError(
+                f"--dial {text!r} is not NAME=VALUE of a dial; known: {', '.join(ShopDials.model_fields)}"
+            )
+        given[name] = value
     try:
-        return ShopDials(days=days, users=users, items=items)
+        return ShopDials.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(

@@ -53,6 +53,10 @@ class ShopDials(BaseModel):
     relatedness: float = Field(default=0.7, ge=-1, le=1)
     """Cosine between the item factors of click and those of purchase and of rating: 1 one taste, 0 three
     independent ones, -1 opposed. Item appeals follow the same dial."""
+    contrary_users: float = Field(default=0.0, ge=0, le=1)
+    """Share of users who buy and rate against the taste that they click by. At .5 clicks tell nothing of
+    purchases and ratings, and what one head learns of a user misleads the other: `relatedness` turns items
+    for all users alike, which a head undoes by a change of sign. The informed oracle does not know of it."""
     drift: float = Field(default=0.012, ge=0)
     """Spread over users of the radians by which a taste turns a day; .012: .94 correlation over a month."""
     title_words: int = Field(default=3, ge=0)

@@ -94,7 +94,7 @@ class Truth:
 
     def _match(self, task: int, views: Views, tastes: FloatArray) -> FloatArray:
         match: FloatArray = np.einsum("nr,nr->n", tastes, self.items.factors[task, views.items])
-        return match
+        return match if task == CLICK else np.where(self.users.contrary[views.users], -match, match)
 
     def _own(self, task: int, views: Views, noise: float) -> FloatArray:
         unknowable = keyed_normal(self.seed, task, views.users, views.items, views.days)

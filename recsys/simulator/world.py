@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from recsys.simulator.dials import FloatArray, IntArray, ShopDials
+from recsys.simulator.dials import BoolArray, FloatArray, IntArray, ShopDials
 from recsys.simulator.randomness import Stream, stream
 from recsys.simulator.words import write_texts
 
@@ -54,7 +54,7 @@ class Users:
 
     known [U, rank]: the part of the taste that age band and country explain; own and own_turned [U, rank]:
     where the rest starts and where it turns to; turn [U], radians a day; misbelief [U, rank], the error of
-    the policy's knowledge; bias [3, U] by task; activity [U].
+    the policy's knowledge; bias [3, U] by task; activity [U]; contrary [U]: buys and rates against the taste.
     """
 
     known: FloatArray
@@ -68,6 +68,7 @@ class Users:
     country: IntArray
     device: IntArray
     born: IntArray
+    contrary: BoolArray
 
     def taste_on(self, users: IntArray, days: IntArray | int) -> FloatArray:
         """Return tastes [N, rank] of users [N] on day numbers [N]; each day's tastes have the same spread."""
@@ -134,6 +135,7 @@ def build_users(dials: ShopDials, seed: int, horizon: int) -> Users:
         country=np.concatenate([c.country for c in cohorts]),
         device=np.concatenate([c.device for c in cohorts]),
         born=np.concatenate([c.born for c in cohorts]),
+        contrary=np.concatenate([c.contrary for c in cohorts]),
     )
 
 
@@ -214,6 +216,8 @@ def _user_cohort(
         country=country,
         device=rng.choice(len(DEVICES), size=number, p=_DEVICE_SHARES),
         born=np.full(number, day, dtype=np.int64),
+        # Drawn last: every other draw is what it was before this dial.
+        contrary=rng.random(number) < dials.contrary_users,
     )
 
 

@@ -97,7 +97,7 @@ def head_effects(
     a, b = (known[f"{prefix}prediction_{task.name}"].to_numpy() for prefix in ("", "b_"))
     user = known["user_id"].rank("dense").cast(pl.Int64).to_numpy()
     return [
-        _paired(
+        paired_effect(
             paired_bootstrap(
                 metric,
                 known[task.label].to_numpy(),
@@ -125,7 +125,7 @@ def user_effects(
             effect = paired_bootstrap_means(
                 metric, a, b, generator=np.random.default_rng(seed), replicates=replicates, level=level
             )
-            found.append(_paired(effect))
+            found.append(paired_effect(effect))
     return found
 
 
@@ -176,7 +176,8 @@ def _parts(rows: pl.DataFrame) -> dict[str, pl.Expr]:
     }
 
 
-def _paired(effect: Effect) -> PairedEffect:
+def paired_effect(effect: Effect) -> PairedEffect:
+    """Turn a bootstrap's result into a value that fits a report."""
     return PairedEffect(
         metric=effect.metric,
         a=_known(effect.a),

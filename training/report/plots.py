@@ -5,7 +5,7 @@ from datetime import date
 
 from markupsafe import Markup, escape
 
-from recsys.svg import nice, svg, text
+from recsys.svg import line, nice, path, svg, text
 from training.evaluate_metrics import Reliability
 from training.report.effects import PairedEffect
 
@@ -60,7 +60,9 @@ def day_plot(metric: str, days: Mapping[date, tuple[float | None, float | None]]
     return svg(_LEFT + _SIDE + 14, _TOP + _SIDE + 44, "".join(shapes), f"{metric} by day")
 
 
-def forest_plot(effects: Mapping[str, PairedEffect]) -> Markup:
+def forest_plot(
+    effects: Mapping[str, PairedEffect], sides: tuple[str, str] = ("A better", "B better")
+) -> Markup:
     """Draw each comparison's gain of B over A in percent with its interval; right of the line B is better."""
     gains = {name: effect.gain for name, effect in effects.items()}
     limit = nice(max((max(abs(g[1]), abs(g[2])) for g in gains.values() if g), default=0.01) or 0.01)
@@ -88,9 +90,9 @@ def forest_plot(effects: Mapping[str, PairedEffect]) -> Markup:
         shapes.append(f'<line class="interval {verdict}" {ends}/>')
         shapes.append(f'<circle class="point {verdict}" cx="{x(gain[0]):.1f}" cy="{y:.1f}" r="5"/>')
         shapes.append(text(left + width + 14, y + 4, f"{100 * gain[0]:+.2f} %", "start"))
-    shapes.append(text(x(-limit / 2), bottom + 34, "◀ A better", "middle"))
-    shapes.append(text(x(limit / 2), bottom + 34, "B better ▶", "middle"))
-    return svg(left + width + 90, bottom + 42, "".join(shapes), "Gain of B over A")
+    shapes.append(text(x(-limit / 2), bottom + 34, f"◀ {sides[0]}", "middle"))
+    shapes.append(text(x(limit / 2), bottom + 34, f"{sides[1]} ▶", "middle"))
+    return svg(left + width + 90, bottom + 42, "".join(shapes), f"Gains: {sides[0]} or {sides[1]}")
 
 
 def _axes(top_x: float, top_y: float) -> str:
@@ -118,17 +120,13 @@ def _at(point: tuple[float, float], top_x: float, top_y: float) -> tuple[float, 
 
 
 def _path(points: Sequence[tuple[float, float]], top_x: float, top_y: float, kind: str) -> str:
-    if not points:
-        return ""
-    steps = " L".join(f"{x:.1f},{y:.1f}" for x, y in (_at(p, top_x, top_y) for p in points))
-    return f'<path class="{kind}" d="M{steps}"/>'
+    return path([_at(p, top_x, top_y) for p in points], kind)
 
 
 def _line(
     start: tuple[float, float], stop: tuple[float, float], top_x: float, top_y: float, kind: str
 ) -> str:
-    (x1, y1), (x2, y2) = _at(start, top_x, top_y), _at(stop, top_x, top_y)
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+    return line(_at(start, top_x, top_y), _at(stop, top_x, top_y), kind)
 
 
 def _dot(point: tuple[float, float], top_x: float, top_y: float, kind: str, title: str) -> str:

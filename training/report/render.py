@@ -1,9 +1,12 @@
-"""ABReport -> report.html (one file, no network), report.md and report.json, each written whole or not.
+"""Reports -> report.html (one file, no network), report.md and report.json, each written whole or not.
 
-A section is one template in `templates/` and one line in SECTIONS, in the order of the page.
+A section of the A/B report is one template in `templates/` and one line in SECTIONS, in the page's order.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+
+from jinja2 import Environment
 
 from recsys.errors import DataError
 from recsys.pages import environment, write_whole
@@ -29,11 +32,21 @@ def write_report(report: ABReport, out: Path) -> list[Path]:
 
     Raises: DataError when the folder cannot be written.
     """
-    texts = {
-        "report.html": render(report, "report.html.j2"),
-        "report.md": render(report, "report.md.j2"),
-        "report.json": report.model_dump_json(indent=1) + "\n",
-    }
+    return write_files(
+        {
+            "report.html": render(report, "report.html.j2"),
+            "report.md": render(report, "report.md.j2"),
+            "report.json": report.model_dump_json(indent=1) + "\n",
+        },
+        out,
+    )
+
+
+def write_files(texts: Mapping[str, str], out: Path) -> list[Path]:
+    """Write texts by file name into a folder.
+
+    Raises: DataError when the folder cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         return [write_whole(out / name, text) for name, text in texts.items()]
@@ -44,20 +57,25 @@ def write_report(report: ABReport, out: Path) -> list[Path]:
 
 
 def render(report: ABReport, template: str) -> str:
-    """Fill one template."""
-    templates = environment("training.report", html=template.endswith(".html.j2"))
-    templates.filters |= {"signed": signed, "interval": interval, "said": said}
+    """Fill one template of the A/B report."""
+    templates = report_environment(template)
     templates.globals |= {
         "reliability_plot": reliability_plot,
         "day_plot": day_plot,
-        "forest_plot": forest_plot,
-        "titles": TITLES,
         "sections": SECTIONS,
         "primary": primary_comparisons(report.heads, report.lists),
         "baseline_columns": baseline_columns,
         "is_binary": lambda metrics: isinstance(metrics, BinaryMetrics),
     }
     return templates.get_template(template).render(report=report)
+
+
+def report_environment(template: str) -> Environment:
+    """Give what every report's templates are filled with: paired differences, titles, the forest plot."""
+    templates = environment("training.report", html=template.endswith(".html.j2"))
+    templates.filters |= {"signed": signed, "interval": interval, "said": said}
+    templates.globals |= {"forest_plot": forest_plot, "titles": TITLES}
+    return templates
 
 
 def baseline_columns(metrics: HeadMetrics) -> tuple[str, ...]:

@@ -1,0 +1,186 @@
+"""Does learning together help? Shared model against one model per head, as large in total -> TransferReport.
+
+Days follow the night's rules: each head is learnt up to one day, calibrated on the next and judged on the
+one after, all as known at the end of the last day. Every seed trains both sides anew; seed s is paired with
+seed s.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from recsys.config import RunConfig
+from recsys.errors import ConfigError, DataError
+from recsys.metrics.inference import paired_bootstrap_seeds
+from recsys.metrics.pooled import pooled_metric
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.evaluate import Steps
+from training.report.effects import paired_effect, primary_metric
+from training.report.transfer_advice import advise, conflict_findings
+from training.report.transfer_budget import count_parameters, matched
+from training.report.transfer_health import Watch, health_findings, health_of, watched
+from training.report.transfer_probe import GradientProbe, Pair, Probe, affinities, mean_cosines
+from training.report.transfer_report import (
+    VERDICTS,
+    Curve,
+    CurvePoint,
+    HeadTransfer,
+    PairValue,
+    Sizes,
+    TransferReport,
+)
+from training.report.transfer_runs import Judged, Runs
+
+PROBES = 30
+"""Looks at the gradients per shared training."""
+PARTS = 10
+"""Points of a curve over the training."""
+
+
+def measure_transfer(
+    chain: Sequence[DaySnapshot],
+    config: RunConfig,
+    seeds: Sequence[int],
+    *,
+    replicates: int = 1000,
+    alpha: float = 0.05,
+    on_progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> TransferReport:
+    """Train every head with the others and alone, per seed, and compare on the night of the chain's last day.
+
+    Args: alpha: error rate shared by the heads' verdicts (Bonferroni).
+    Raises: ConfigError with fewer than two heads or seeds; DataError with too few days, or when a head has no
+        label on its judged day.
+    """
+    if min(len(config.tasks), len(seeds)) < 2:
+        raise ConfigError(
+            f"{len(config.tasks)} head(s), {len(seeds)} seed(s): transfer is between heads, and its interval "
+            "is over seeds; give at least 2 of both"
+        )
+    runs = Runs(chain, config)
+    total = count_parameters(config, runs.state, config.tasks)
+    arms = {t.name: matched(config, runs.state, t, total // len(config.tasks)) for t in config.tasks}
+    steps = Steps(len(seeds) * (1 + len(arms)), on_progress)
+    shared: list[dict[str, Judged]] = []
+    alone: list[dict[str, Judged]] = []
+    probes: list[list[Probe]] = []
+    watches: list[Watch] = []
+    for seed in seeds:
+        probe = GradientProbe(runs.weights, max(1, runs.steps // PROBES))
+        learnt = runs.learn(config, config.tasks, seed, probe)
+        with watched(learnt.ranker.trunk) as watch:
+            shared.append(runs.judge(learnt, config, config.tasks))
+        probes.append(probe.probes)
+        watches.append(watch)
+        steps.done()
+        alone.append({})
+        for own, task in arms.values():
+            alone[-1] |= runs.judge(runs.learn(own, [task], seed), own, [task])
+            steps.done()
+    level = 1 - alpha / len(config.tasks)
+    heads = {
+        task.name: _head(
+            task,
+            runs,
+            [run[task.name] for run in alone],
+            [run[task.name] for run in shared],
+            replicates,
+            level,
+        )
+        for task in config.tasks
+    }
+    seen = [probe for run in probes for probe in run]
+    cosines, falls = _pairs(mean_cosines(seen)), _pairs(affinities(seen))
+    health = health_of(watches)
+    return TransferReport(
+        advice=advise(heads, falls),
+        night=chain[-1].day,
+        seeds=tuple(seeds),
+        trunk=config.model.trunk.name,
+        balancing=config.training.balancing,
+        epochs=config.training.epochs,
+        heads=heads,
+        sizes=Sizes(
+            shared=total,
+            alone={name: count_parameters(own, runs.state, [task]) for name, (own, task) in arms.items()},
+        ),
+        losses=tuple(name for name in runs.weights if any(name in (p.first, p.second) for p in cosines)),
+        cosines=cosines,
+        curves=_curves(probes, runs.steps),
+        affinities=falls,
+        probes=len(seen),
+        health=health,
+        findings=(*conflict_findings(cosines), *health_findings(health)),
+        alpha=alpha,
+        replicates=replicates,
+    )
+
+
+def _head(
+    task: TaskSpec,
+    runs: Runs,
+    alone: Sequence[Judged],
+    shared: Sequence[Judged],
+    replicates: int,
+    level: float,
+) -> HeadTransfer:
+    """Compare one head; A is alone, B is shared."""
+    rows, day = alone[0], runs.chain[runs.plan.judge[task.name]].day
+    if rows.label.size == 0:
+        raise DataError(
+            f"no impression of {day} has a label of {task.name!r}: the head cannot be judged; choose another "
+            "--date, or leave the head out of the config"
+        )
+    metric = primary_metric(task)
+    effect = paired_bootstrap_seeds(
+        metric,
+        rows.label,
+        [run.prediction for run in alone],
+        [run.prediction for run in shared],
+        rows.user,
+        generator=np.random.default_rng(0),
+        weight=rows.weight,
+        replicates=replicates,
+        level=level,
+    )
+    days, labels = runs.train_days(task.name), runs.train_labels(task)
+    return HeadTransfer(
+        metric=metric,
+        alone=tuple(_value(metric, run) for run in alone),
+        shared=tuple(_value(metric, run) for run in shared),
+        effect=paired_effect(effect),
+        verdict=VERDICTS[effect.verdict],
+        judged_on=day,
+        train_first=days[0],
+        train_last=days[-1],
+        train_labels=labels.len(),
+        train_positives=int((labels > 0.5).sum()) if task.is_binary else None,
+    )
+
+
+def _value(metric: str, run: Judged) -> float:
+    pooled = pooled_metric(metric)
+    rows = pooled.check(run.label, run.prediction, run.weight)
+    return pooled.statistic(rows, np.zeros(run.label.size, np.int64))(np.ones(1))
+
+
+def _pairs(found: Mapping[Pair, tuple[float, float, float]]) -> tuple[PairValue, ...]:
+    return tuple(
+        PairValue(first=first, second=second, mean=mean, error=error, negative=negative)
+        for (first, second), (mean, error, negative) in found.items()
+    )
+
+
+def _curves(runs: Sequence[Sequence[Probe]], steps: int) -> tuple[Curve, ...]:
+    """Average each pair's cosine over seeds and tenths of the training."""
+    parts: list[list[Probe]] = [[] for _ in range(PARTS)]
+    for run in runs:
+        for probe in run:
+            parts[min(PARTS - 1, PARTS * probe.step // max(1, steps))].append(probe)
+    points: dict[Pair, list[CurvePoint]] = {}
+    for number, part in enumerate(parts):
+        for pair, (mean, _, _) in mean_cosines(part).items():
+            point = CurvePoint(progress=(number + 0.5) / PARTS, cosine=mean)
+            points.setdefault(pair, []).append(point)
+    return tuple(Curve(first=a, second=b, points=tuple(seen)) for (a, b), seen in points.items())
