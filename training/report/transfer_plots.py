@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup
 
 from recsys.svg import line, path, svg, text
-
 from training.report.transfer_report import Curve, GateHealth, PairValue
 
 _CELL, _HIGH, _LEFT, _TOP = 92.0, 34.0, 130.0, 26.0
@@ -50,8 +49,9 @@ def cosine_curves(curves: Sequence[Curve]) -> Markup:
     for tick in (-limit, -limit / 2, 0.0, limit / 2, limit):
         shapes.append(line(at(0, tick), at(1, tick), "zero" if tick == 0 else "grid"))
         shapes.append(text(44, at(0, tick)[1] + 4, f"{tick:+.2g}" if tick else "0", "end"))
-    for part in (0.0, 0.5, 1.0):
-        shapes.append(text(at(part, 0)[0], _HEIGHT + 30, f"{100 * part:.0f} %", "middle"))
+    shapes += [
+        text(at(part, 0)[0], _HEIGHT + 30, f"{100 * part:.0f} %", "middle") for part in (0.0, 0.5, 1.0)
+    ]
     for number, curve in enumerate(curves):
         points = [at(p.progress, p.cosine) for p in curve.points]
         shapes.append(path(points, f"curve pair{number % 6}"))
@@ -72,9 +72,7 @@ def _heat_map(
     title: str,
 ) -> Markup:
     """Draw a table of coloured cells; the colour is full at `limit` and beyond."""
-    shapes = [
-        text(_LEFT + _CELL * (j + 0.5), _TOP - 9, column, "middle") for j, column in enumerate(columns)
-    ]
+    shapes = [text(_LEFT + _CELL * (j + 0.5), _TOP - 9, column, "middle") for j, column in enumerate(columns)]
     for i, row in enumerate(rows):
         y = _TOP + _HIGH * i
         shapes.append(text(_LEFT - 10, y + _HIGH / 2 + 4, row, "end"))

@@ -1,9 +1,9 @@
 """Watch a shared training: do gradients agree, and what does one task's step do to another's loss?
 
-At every n-th step: the cosine of every two losses' gradients of what they share, on the step's batch; and by
-how much each loss falls when task i alone makes its part of the step: its weighted gradient, scaled as AdamW
-and the tables' Adagrad would, own heads kept. The affinity of i to j is that fall of j's loss over all probes,
-as a share of the loss (Fifty et al., NeurIPS 2021; a ratio of sums, because a batch's few labels can make its
+At every n-th step, on its batch: the cosine of every two losses' gradients of what they share; and how much
+each loss falls when task i alone makes its part of the step: its weighted gradient, scaled as AdamW and the
+tables' Adagrad would, own heads kept. The affinity of i to j is that fall of j's loss over all the probes, as
+a share of the loss (Fifty et al., NeurIPS 2021; a ratio of sums, because a batch's few labels can make its
 loss tiny). Nothing is changed: weights are put back bit by bit, and so is the random state.
 """
 

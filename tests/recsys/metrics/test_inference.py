@@ -16,6 +16,7 @@ from recsys.metrics.inference import (
     bootstrap_mean_interval,
     paired_bootstrap,
     paired_bootstrap_means,
+    paired_bootstrap_seeds,
 )
 from recsys.metrics.pooled import POOLED_METRICS
 
@@ -268,3 +269,61 @@ def test_unusable_requests_are_refused():
         paired_bootstrap_means("ndcg", [0, np.nan], [np.nan, 1], generator=seeded())
     with pytest.raises(DataError, match="per-user values have shapes"):
         paired_bootstrap_means("ndcg", [0, 1], [1], generator=seeded())
+
+
+def test_over_seeds_the_value_is_the_mean_of_the_seeds():
+    user, label, good, worse, weight = shop(seeded())
+    a, b = [worse, good, worse], [good, good, good]
+    effect = paired_bootstrap_seeds(
+        "brier", label, a, b, user, generator=seeded(), weight=weight, replicates=200
+    )
+    one, two = (pointwise.brier(label, p, weight) for p in (worse, good))
+    assert effect.a == pytest.approx((2 * one + two) / 3, abs=1e-12)
+    assert effect.b == pytest.approx(two, abs=1e-12)
+    assert effect.diff == pytest.approx(effect.b - effect.a)
+    assert effect.ci_low < effect.diff < effect.ci_high
+    assert (effect.num_users, effect.num_rows, effect.higher_is_better) == (300, 1800, False)
+
+
+def test_equal_seeds_leave_the_users_alone_to_vary():
+    user, label, good, worse, _ = shop(seeded())
+    over_users = paired_bootstrap("auc", label, worse, good, user, generator=seeded(), replicates=100)
+    over_both = paired_bootstrap_seeds(
+        "auc", label, [worse] * 4, [good] * 4, user, generator=seeded(), replicates=100
+    )
+    for name in ("a", "b", "diff", "ci_low", "ci_high"):
+        assert getattr(over_both, name) == pytest.approx(getattr(over_users, name), abs=1e-12)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    user, label, good, worse, _ = shop(seeded())
+    alike = paired_bootstrap_seeds(
+        "auc", label, [worse] * 4, [good] * 4, user, generator=seeded(), replicates=200
+    )
+    apart = paired_bootstrap_seeds(
+        "auc", label, [worse] * 4, [good, worse, good, worse], user, generator=seeded(), replicates=200
+    )
+    assert apart.ci_high - apart.ci_low > 1.5 * (alike.ci_high - alike.ci_low)
+    assert apart.verdict == "no evidence", "half of the seeds gained nothing"
+
+
+def test_intervals_over_seeds_cover_a_difference_of_nothing():
+    """Five seeds a side, all drawn from one law and the same for every user: 0 is inside as often as said."""
+    generator, inside = seeded(3), 0
+    user = np.repeat(np.arange(40), 3)
+    label = np.zeros(user.size)
+    for _ in range(200):
+        a, b = (
+            [0.5 + shift + generator.normal(0, 0.01, user.size) for shift in generator.normal(0, 0.05, 5)]
+            for _ in range(2)
+        )
+        effect = paired_bootstrap_seeds("mae", label, a, b, user, generator=generator, replicates=100)
+        inside += effect.ci_low <= 0 <= effect.ci_high
+    assert 0.8 * 200 < inside < 0.98 * 200
+
+
+@pytest.mark.parametrize(("num_a", "num_b"), [(1, 1), (3, 2)])
+def test_seeds_come_in_pairs_of_at_least_two(num_a, num_b):
+    user, label, good, _, _ = shop(seeded(), num_users=5)
+    with pytest.raises(ConfigError, match=f"{num_a} and {num_b} seeds"):
+        paired_bootstrap_seeds("auc", label, [good] * num_a, [good] * num_b, user, generator=seeded())

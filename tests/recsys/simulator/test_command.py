@@ -4,6 +4,7 @@ import pytest
 
 from recsys.cli import run
 from recsys.log import InteractionLog
+from recsys.simulator.shop import Shop
 
 SMALL = ["--days", "2", "--users", "40", "--items", "100"]
 
@@ -45,3 +46,19 @@ def test_a_file_is_refused(tmp_path, capsys):
 def test_a_dial_out_of_range_is_named(tmp_path, capsys, option):
     assert run(["simulate", "--out", str(tmp_path / "log"), option, "0"]) == 2
     assert option in capsys.readouterr().err
+
+
+def test_any_dial_can_be_set_by_name(tmp_path):
+    out = tmp_path / "log"
+    dials = ["--dial", "contrary_users=0.5", "--dial", "relatedness=-1"]
+    assert run(["simulate", "--out", str(out), *SMALL, *dials]) == 0
+    written = Shop.from_log(out).dials
+    assert (written.contrary_users, written.relatedness) == (0.5, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("dial", "said"), [("fame=1", "known: users"), ("rank", "NAME=VALUE"), ("rank=1", "rank")]
+)
+def test_a_wrong_dial_is_named(tmp_path, capsys, dial, said):
+    assert run(["simulate", "--out", str(tmp_path / "log"), *SMALL, "--dial", dial]) == 2
+    assert said in capsys.readouterr().err

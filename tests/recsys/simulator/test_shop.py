@@ -11,6 +11,7 @@ from recsys.errors import DataError
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.randomness import keyed_normal
 from recsys.simulator.shop import Shop
+from recsys.simulator.truth import Views
 from recsys.simulator.words import pole_words
 from recsys.simulator.world import CLICK, PURCHASE, RATING
 
@@ -168,3 +169,33 @@ def test_frames_hold_what_becomes_known(small):
     withdrawn = second.filter(pl.col("available_until").is_not_null())
     assert withdrawn.height == second.height - withdrawn.height == round(0.025 * small.dials.items)
     assert small.users_frame(small.dials.first_day).height == small.dials.users
+
+
+def test_contrary_users_buy_and_rate_against_what_they_click():
+    """The same shop, the same clicks; half the users' match with an item turns for purchases and ratings."""
+    base = {"users": 200, "items": 100, "days": 2, "relatedness": 1.0}
+    plain = Shop.from_seed(ShopDials(**base), 1, extra_days=0)
+    half = Shop.from_seed(ShopDials(**base, contrary_users=0.5), 1, extra_days=0)
+    contrary = half.users.contrary
+    assert 0.35 < contrary.mean() < 0.65
+    assert not plain.users.contrary.any()
+    np.testing.assert_array_equal(half.users.own, plain.users.own)
+    np.testing.assert_array_equal(half.users.activity, plain.users.activity)
+    users = np.repeat(np.arange(200), 5)
+    views = Views(
+        users=users,
+        items=np.arange(1000) % 100,
+        days=np.zeros(1000, dtype=np.int64),
+        hours=np.full(1000, 12),
+        devices=np.zeros(1000, dtype=np.int64),
+        positions=None,
+    )
+    one, other = plain.truth.chances(views), half.truth.chances(views)
+    np.testing.assert_array_equal(one.click, other.click)
+    turned = contrary[users]
+    np.testing.assert_array_equal(one.stars[~turned], other.stars[~turned])
+    for name in ("stars", "purchase_given_click"):
+        a, b = getattr(one, name)[turned], getattr(other, name)[turned]
+        assert (a != b).all()
+    match = np.einsum("nr,nr->n", plain.users.taste_on(users, 0), plain.items.factors[2, views.items])
+    np.testing.assert_allclose((one.stars - other.stars)[turned], 2 * 0.6 * match[turned], atol=1e-9)

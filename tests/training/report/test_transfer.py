@@ -1,0 +1,175 @@
+"""report transfer: budgets match, watching changes nothing, files agree, dials move the verdict."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from features.build import period_end
+from recsys.cli import run
+from recsys.errors import ConfigError
+from training.learn import build_model, learn
+from training.report.transfer import measure_transfer
+from training.report.transfer_budget import alone, count_parameters, matched
+from training.report.transfer_probe import GradientProbe
+from training.report.transfer_render import render_transfer, write_transfer
+from training.report.transfer_report import TransferReport
+from training.report.transfer_runs import Runs
+
+
+@pytest.fixture(scope="module")
+def runs(shop_chain, config):
+    return Runs(shop_chain, config)
+
+
+@pytest.fixture(scope="module")
+def report(shop_chain, config):
+    return measure_transfer(shop_chain, config, [0, 1], replicates=100)
+
+
+def test_parameters_are_counted_without_building_the_model(runs, config):
+    ranker, tables = build_model(config, runs.state, None)
+    built = sum(p.numel() for p in ranker.parameters())
+    built += sum(tables.specs[n].size * tables.specs[n].dim for n in tables.specs)
+    assert count_parameters(config, runs.state, config.tasks) == built
+
+
+def test_the_models_alone_are_together_as_large_as_the_shared_one(report):
+    total = sum(report.sizes.alone.values())
+    assert abs(total - report.sizes.shared) < 0.1 * report.sizes.shared
+    assert set(report.sizes.alone) == {"click", "purchase", "rating"}
+
+
+def test_a_model_alone_has_every_feature_and_no_parent(runs, config):
+    purchase = next(t for t in config.tasks if t.parent)
+    total = count_parameters(config, runs.state, config.tasks)
+    own, task = matched(config, runs.state, purchase, total // 3)
+    assert own.tasks == config.tasks, "features are made from the config's tasks"
+    assert own.features.item_id_dim < config.features.item_id_dim
+    assert task.parent is None
+    assert own.retrieval.weight == 0
+    assert alone(purchase.model_copy(update={"weight": 0.0})).weight == 1
+    with pytest.raises(ConfigError, match=r"no model of 'purchase' alone has its share of 10 parameters"):
+        matched(config, runs.state, purchase, 10)
+
+
+def test_watching_a_training_changes_no_weight(shop_chain, config):
+    as_of = period_end(shop_chain[-1].day, "UTC")
+    periods = {t.name: (0, 1) for t in config.tasks}
+    config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.2})})
+    probe = GradientProbe({}, every=2)
+    watched = learn(shop_chain, periods, config, as_of, None, 1, observer=probe)
+    plain = learn(shop_chain, periods, config, as_of, None, 1)
+    assert len(probe.probes) > 2
+    for name, value in plain.weights().items():
+        np.testing.assert_array_equal(value, watched.weights()[name], err_msg=name)
+
+
+def test_learning_one_head_leaves_the_others_out(shop_chain, config):
+    click = config.tasks[0]
+    as_of = period_end(shop_chain[-1].day, "UTC")
+    learnt = learn(shop_chain, {"click": (0, 1)}, config, as_of, None, 1, tasks=[click])
+    assert set(learnt.ranker.heads.heads) == {"click"}
+    assert set(learnt.log.losses[0]) == {"click", "retrieval"}
+
+
+def test_heads_are_judged_by_the_nights_rules(report, shop_chain):
+    days = [s.day for s in shop_chain]
+    click, rating = report.heads["click"], report.heads["rating"]
+    assert (click.train_last, click.judged_on) == (days[-3], days[-1])
+    assert (rating.train_last, rating.judged_on) == (days[-4], days[-2]), "its window is a day"
+    assert click.train_positives < click.train_labels
+    assert rating.train_positives is None
+
+
+def test_the_retrieval_loss_is_among_the_gradients(report):
+    assert report.losses == ("click", "purchase", "rating", "retrieval")
+    pairs = {(p.first, p.second) for p in report.cosines}
+    assert ("click", "retrieval") in pairs
+    assert len(pairs) == 6
+    assert len(report.affinities) == 16
+    assert all(-1.001 <= p.mean <= 1.001 for p in report.cosines)
+
+
+def test_values_are_by_seed_and_their_mean_is_the_effect(report):
+    for head in report.heads.values():
+        assert len(head.alone) == len(head.shared) == 2
+        assert head.effect.a == pytest.approx(np.mean(head.alone))
+        assert head.effect.b == pytest.approx(np.mean(head.shared))
+        assert head.alone[0] != head.alone[1]
+
+
+def test_the_page_stands_alone_and_the_files_agree(report, tmp_path):
+    files = write_transfer(report, tmp_path / "out")
+    assert [f.name for f in files] == ["report.html", "report.md", "report.json"]
+    page, text = files[0].read_text(), files[1].read_text()
+    assert len(page) < 1_000_000
+    assert not re.search(r"https?://|<script|<link|src=", page)
+    assert page.count("<svg") == 5
+    assert TransferReport.model_validate_json(files[2].read_text()) == report
+    for name, head in report.heads.items():
+        assert f"{head.effect.b:.4f}" in text
+        assert f"{head.effect.b:.4f}" in page
+        assert f"| {name} | " in text
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) == 4
+    for table in tables:
+        assert len({row.count("|") for row in table.splitlines()}) == 1, table
+
+
+def test_a_trunk_without_gates_says_so(report):
+    bare = report.model_copy(
+        update={"health": report.health.model_copy(update={"gates": {}, "entropy": {}, "dead_experts": None})}
+    )
+    assert "has no gates" in render_transfer(bare, "transfer.html.j2")
+    assert "expert 1" not in render_transfer(bare, "transfer.md.j2")
+
+
+def test_one_seed_or_one_head_has_no_transfer(shop_chain, config):
+    with pytest.raises(ConfigError, match=r"3 head\(s\), 1 seed\(s\)"):
+        measure_transfer(shop_chain, config, [0])
+
+
+CONFIG = """
+[[task]]
+name = "click"
+feedback = "click"
+head = "binary"
+window = "1h"
+
+[[task]]
+name = "purchase"
+feedback = "purchase"
+head = "binary"
+window = "2h"
+parent = "click"
+
+[features]
+history_length = 3
+text_dim = 4
+item_id_dim = 8
+user_id_dim = 8
+
+[model]
+tower_hidden = 16
+embedding_dim = 8
+attention_dim = 8
+trunk = { hidden = [16, 8], num_experts = 2 }
+
+[training]
+batch_size = 512
+"""
+
+
+def test_the_command(shop_log, tmp_path, capsys):
+    toml = tmp_path / "c.toml"
+    toml.write_text(CONFIG)
+    arguments = ["report", "transfer", "--config", str(toml), "--log", str(shop_log.root)]
+    arguments += ["--out", str(tmp_path / "out"), "--seeds", "2", "--replicates", "100"]
+    assert run([*arguments, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(printed["heads"]) == {"click", "purchase"}
+    assert printed["night"] == "2026-01-30"
+    assert run([*arguments, "--date", "yesterday"]) == ConfigError.exit_code

@@ -1,0 +1,264 @@
+"""The parts of the transfer report: probes on known losses, gates broken by hand, advice by the book."""
+
+import math
+
+import pytest
+import torch
+
+from recsys.config import TrunkConfig
+from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.model.trunks import build_trunk
+from training.report.effects import PairedEffect
+from training.report.transfer_advice import advise, conflict_findings, partitions
+from training.report.transfer_health import Watch, health_findings, health_of, watched
+from training.report.transfer_probe import GradientProbe, affinities, mean_cosines
+from training.report.transfer_report import HeadTransfer, PairValue
+from training.trainer import Moment
+
+
+def _moment(losses, step=3, dense=None):
+    """A moment of two shared parameters, one of a's own, and a table with two rows in use."""
+    tables = LocalTables((TableSpec(name="t", size=4, dim=2),), learning_rate=0.1, seed=0)
+    numbers = torch.tensor([1, 3])
+    parameters = [torch.tensor([1.0, -1.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)]
+    rows = tables.lookup({"t": numbers})
+    adam = torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.0)
+    if dense is None:
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter) * 0.5
+        with torch.no_grad():
+            adam.step()
+        adam.zero_grad()
+    return Moment(
+        step=step,
+        losses=lambda given: losses(*parameters, given["t"]),
+        parameters=parameters,
+        dense=adam,
+        numbers={"t": numbers},
+        rows=rows,
+        tables=tables,
+    )
+
+
+def _opposed(shared, own, rows):
+    pull = (shared * torch.tensor([1.0, 2.0])).sum() + rows.sum()
+    return {"a": 5 + pull + own.sum(), "b": 5 - 3 * pull, "c": 5 + shared[0] * 2 - shared[1]}
+
+
+def test_cosines_are_those_of_the_shared_gradients():
+    probe = GradientProbe({}, every=1)
+    probe(_moment(_opposed))
+    cosine = probe.probes[0].cosine
+    assert cosine["a", "b"] == pytest.approx(-1.0)
+    assert cosine["a", "c"] == pytest.approx(0.0, abs=1e-6), "(1, 2) and (2, -1) stand at right angles"
+
+
+def test_a_step_of_one_task_raises_the_loss_of_its_opponent():
+    probe = GradientProbe({}, every=1)
+    moment = _moment(_opposed)
+    probe(moment)
+    fall = probe.probes[0].fall
+    assert fall["a", "a"] > 0 > fall["a", "b"]
+    assert fall["a", "b"] == pytest.approx(-3 * fall["a", "a"], rel=1e-4), (
+        "linear losses, gradients apart by -3"
+    )
+    before = probe.probes[0].loss["b"]
+    assert affinities(probe.probes)["a", "b"][0] == pytest.approx(fall["a", "b"] / before)
+
+
+def test_the_look_ahead_is_the_step_that_the_optimisers_would_make():
+    """Of a single loss, without momentum from before: the same loss after a real step."""
+
+    def losses(shared, own, rows):
+        return {"a": (shared.square().sum() + rows.square().sum()) + 0 * own.sum(), "b": shared.sum() + 9}
+
+    moment = _moment(losses)
+    moment.dense.param_groups[0]["lr"] = 0.1
+    for state in moment.dense.state.values():
+        state["exp_avg"].zero_()
+    probe = GradientProbe({}, every=1)
+    probe(moment)
+    found = losses(*moment.parameters, moment.rows["t"])
+    before = found["a"].item()
+    found["a"].backward()
+    moment.parameters[1].grad = None
+    with torch.no_grad():
+        moment.dense.step()
+        moment.tables.step(moment.numbers, moment.rows)
+        after = losses(*moment.parameters, moment.tables.weight["t"][moment.numbers["t"]])["a"].item()
+    assert probe.probes[0].fall["a", "a"] == pytest.approx(before - after, rel=1e-3)
+
+
+def test_looking_changes_nothing():
+    moment = _moment(_opposed)
+    before = [p.detach().clone() for p in moment.parameters]
+    tables = moment.tables.weight["t"].clone(), moment.tables.state["t"].clone()
+    random = torch.get_rng_state()
+    GradientProbe({}, every=1)(moment)
+    assert all(torch.equal(p, old) for p, old in zip(moment.parameters, before, strict=True))
+    assert torch.equal(moment.tables.weight["t"], tables[0])
+    assert torch.equal(moment.tables.state["t"], tables[1])
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(p.grad is None for p in (*moment.parameters, *moment.rows.values()))
+
+
+def test_it_looks_at_every_nth_step_and_not_ahead_of_the_first():
+    probe = GradientProbe({}, every=5)
+    for step in range(11):
+        probe(_moment(_opposed, step=step, dense="fresh" if step == 0 else None))
+    assert [p.step for p in probe.probes] == [0, 5, 10]
+    assert probe.probes[0].fall == {}
+    assert probe.probes[0].cosine
+    mean, error, negative = mean_cosines(probe.probes)["a", "b"]
+    assert mean == pytest.approx(-1)
+    assert error == pytest.approx(0, abs=1e-6)
+    assert negative == 1
+
+
+def _trunk(name="mmoe"):
+    torch.manual_seed(0)
+    return build_trunk(TrunkConfig(name=name, hidden=(6, 4), num_experts=4), 5, ["a", "b"], 0.0)
+
+
+def _health(trunk):
+    with watched(trunk) as watch:
+        for _ in range(3):
+            trunk(torch.randn(50, 5))
+    assert watch.rows == 150
+    return health_of([watch])
+
+
+def test_occupancy_and_entropy_are_those_of_the_gates():
+    trunk = _trunk()
+    with torch.no_grad():
+        for gate in trunk.gates.values():
+            gate.weight.zero_()
+        trunk.gates["a"].bias.copy_(torch.tensor([0.0, 0, 0, 0]))
+        trunk.gates["b"].bias.copy_(torch.tensor([0.5, 0.5, 0, 0]).clamp(min=1e-9).log())
+    health = _health(trunk)
+    assert health.gates["a"].occupancy == pytest.approx((0.25,) * 4)
+    assert health.gates["b"].occupancy == pytest.approx((0.5, 0.5, 0, 0), abs=1e-6)
+    assert health.entropy["a"] == pytest.approx(1.0)
+    assert health.entropy["b"] == pytest.approx(math.log(2) / math.log(4), rel=1e-5)
+
+
+def test_experts_that_nobody_uses_are_found():
+    trunk = _trunk()
+    with torch.no_grad():
+        for gate in trunk.gates.values():
+            gate.bias[2] = -50.0
+    health = _health(trunk)
+    assert health.dead_experts == 0.25
+    found = health_findings(health)
+    assert any("25% of the experts are used by no head (first run: 3)" in f.what for f in found)
+    assert any("num_experts" in f.remedy for f in found)
+
+
+def test_a_gate_on_one_expert_and_gates_that_mix_all_alike_are_found():
+    collapsed, even = _trunk(), _trunk()
+    with torch.no_grad():
+        collapsed.gates["a"].bias[1] = 50.0
+        for gate in even.gates.values():
+            gate.weight.zero_()
+            gate.bias.zero_()
+    assert any("gate of a uses one expert" in f.what for f in health_findings(_health(collapsed)))
+    assert any("share one network" in f.what for f in health_findings(_health(even)))
+
+
+def test_units_that_are_never_on_are_found():
+    trunk = _trunk("shared_bottom")
+    with torch.no_grad():
+        list(trunk.parameters())[-1].fill_(-50.0)
+    health = _health(trunk)
+    assert health.gates == {}
+    assert health.dead_experts is None
+    assert health.dead_units == {"a": 1.0, "b": 1.0}
+    assert any("100% of the trunk's outputs for a are 0" in f.what for f in health_findings(health))
+
+
+def test_a_watch_counts_a_unit_alive_when_any_batch_moves_it():
+    watch = Watch()
+    watch.add({}, {"a": torch.tensor([[0.0, 1.0]])})
+    watch.add({}, {"a": torch.tensor([[0.0, 0.0]])})
+    assert watch.dead_units() == {"a": 0.5}
+
+
+def _head(verdict, name="auc"):
+    low, high = {"helped": (0.01, 0.05), "hurt": (-0.05, -0.01), "no evidence": (-0.02, 0.03)}[verdict]
+    effect = PairedEffect(
+        metric=name, a=0.7, b=0.7 + (low + high) / 2, diff=(low + high) / 2, ci_low=low, ci_high=high,
+        p_value=0.01, level=0.95, higher_is_better=True, users=50, rows=500,
+        verdict={"helped": "b better", "hurt": "a better", "no evidence": "no evidence"}[verdict],
+    )  # fmt: skip
+    return HeadTransfer(
+        metric=name, alone=(0.7, 0.7), shared=(0.7, 0.7), effect=effect, verdict=verdict,
+        judged_on="2026-01-30", train_first="2026-01-20", train_last="2026-01-28", train_labels=1000,
+        train_positives=50,
+    )  # fmt: skip
+
+
+def _pairs(values):
+    return [PairValue(first=a, second=b, mean=v, error=0.001, negative=0.5) for (a, b), v in values.items()]
+
+
+def test_nobody_hurt_is_a_reason_to_share():
+    advice = advise({"a": _head("helped"), "b": _head("no evidence")}, [])
+    assert advice.action == "share"
+    assert advice.groups == (("a", "b"),)
+    assert "it helps a" in advice.headline
+    advice = advise({"a": _head("no evidence"), "b": _head("no evidence")}, [])
+    assert "none shows a gain" in advice.headline
+    assert any("costs less to run" in reason for reason in advice.reasons)
+
+
+def test_two_heads_of_which_one_is_hurt_are_split():
+    pairs = _pairs({("a", "b"): 0.1, ("b", "a"): 0.1})
+    advice = advise({"a": _head("helped"), "b": _head("hurt")}, pairs)
+    assert advice.action == "split"
+    assert advice.groups == (("a",), ("b",))
+    assert "sharing all hurts b" in advice.headline
+    assert any("a gained from sharing" in reason for reason in advice.reasons)
+    assert any("of b by 10.000 %" in reason for reason in advice.reasons)
+
+
+def test_groups_follow_the_affinities():
+    """a and b lower each other's losses, c and d too; across, they raise them."""
+    together = {("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")}
+    values = {(i, j): 0.02 if (i, j) in together else -0.01 for i in "abcd" for j in "abcd" if i != j}
+    heads = {"a": _head("hurt"), "b": _head("no evidence"), "c": _head("hurt"), "d": _head("helped")}
+    advice = advise(heads, _pairs(values))
+    assert advice.action == "group"
+    assert advice.groups == (("a", "b"), ("c", "d"))
+
+
+def test_heads_that_all_raise_each_others_losses_are_split():
+    values = {(i, j): -0.01 for i in "abc" for j in "abc" if i != j}
+    advice = advise({n: _head("hurt") for n in "abc"}, _pairs(values))
+    assert advice.action == "split"
+    assert advice.groups == (("a",), ("b",), ("c",))
+
+
+def test_many_heads_set_the_hurt_ones_apart():
+    heads = {f"h{n}": _head("hurt" if n == 4 else "helped") for n in range(10)}
+    advice = advise(heads, [])
+    assert advice.action == "group"
+    assert ("h4",) in advice.groups
+    assert len(advice.groups) == 2
+
+
+@pytest.mark.parametrize(("num", "bell"), [(1, 1), (3, 5), (4, 15), (5, 52)])
+def test_there_are_as_many_partitions_as_bell_says(num, bell):
+    found = list(partitions([f"t{n}" for n in range(num)]))
+    assert len({frozenset(map(frozenset, groups)) for groups in found}) == len(found) == bell
+
+
+def test_a_lasting_conflict_is_pointed_out():
+    pairs = [
+        PairValue(first="a", second="b", mean=-0.3, error=0.01, negative=0.9),
+        PairValue(first="a", second="c", mean=-0.01, error=0.01, negative=0.7),
+        PairValue(first="b", second="c", mean=0.3, error=0.01, negative=0.1),
+    ]
+    found = conflict_findings(pairs)
+    assert len(found) == 1
+    assert "a and b oppose each other on 90%" in found[0].what
+    assert "upgrad" in found[0].remedy
