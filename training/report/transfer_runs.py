@@ -15,12 +15,12 @@ from recsys.encoding import EncoderState
 from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
+from training.calibrate import fit_calibration
 from training.data import Shard, label_days
 from training.learn import Learnt, fit_state, learn
 from training.night import plan_night
 from training.objective import RETRIEVAL
 from training.predict import shard_logits
-from training.publish import fit_calibration
 from training.report.transfer_probe import GradientProbe
 
 
@@ -99,8 +99,9 @@ class Runs:
         calibration: dict[str, Calibrator] = {}
         for task in tasks:
             logits, shard = scored[plan.calibrate[task.name]]
-            rows = pl.DataFrame({"weight": shard.weight, task.label: shard.labels[task.name]})
-            calibration |= fit_calibration([task], logits, rows, config)
+            label = shard.labels[task.name]
+            rows = pl.DataFrame({"weight": shard.weight, "shown_at": shard.shown_at, task.label: label})
+            calibration |= fit_calibration([task], logits, rows, config.calibration)
         found = {}
         for task in tasks:
             logits, shard = scored[plan.judge[task.name]]
