@@ -196,3 +196,14 @@ def test_an_event_in_base_and_delta_is_one() -> None:
     base = json.dumps([{}, [[5, "t1", "i1", "click", None]], {}]).encode()
     assert [e.feedback_id for e in unmerged_events(StoredUser(base, (event,)))] == ["t1"]
     assert unmerged_events(StoredUser(None, ())) == []
+
+
+def test_what_a_marker_covers_is_taken() -> None:
+    """Whatever a server remembers of ids: the marker alone says so."""
+
+    def event(name: str, at: int, kind: str = "click", value: float | None = None) -> Event:
+        return Event(feedback_id=name, user_id="s", item_id="i", kind=kind, value=value, received_at_ms=at)
+
+    marker = event("m", 90, SESSION_MERGED, 20.0)
+    held = (event("a", 10), event("b", 20), event("c", 30), marker)
+    assert [e.feedback_id for e in unmerged_events(StoredUser(None, held))] == ["c"]
