@@ -2,40 +2,42 @@
 
 A night therefore reads its own period only, the chain is content-addressed (a changed partition rebuilds that
 period and what follows, nothing else), and nothing after the night's date is ever opened.
+
+    items of the period ─▶ item groups ─▶ a task per share of the users (parts) ─▶ items' aggregates
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from features.clean import clean
-from features.history import day_events, history_bounds, next_tail
-from features.sessions import leave_merged
-from features.tiles import add_to_lifetime, group_windows, measure_columns, tile, windowed
+from features.executor import run_parts
+from features.parts import (
+    PartResult,
+    PartTask,
+    PeriodDays,
+    clean_day,
+    gather_quarantine,
+    latest_attributes,
+    window_names,
+    with_aggregates,
+    write_quarantine,
+    write_table,
+)
+from features.tiles import add_tiles, group_windows, leaving_days, measure_columns, roll_windows
 from recsys.config import RunConfig, period_start
 from recsys.errors import DataError
-from recsys.log import InteractionLog, latest_by_key
+from recsys.log import InteractionLog, latest_by_key, period_end
 from recsys.schema import ATTRIBUTE_PREFIX
-from recsys.snapshot import DaySnapshot
-from recsys.stages import Stages, file_digest
+from recsys.snapshot import DaySnapshot, part_folder
+from recsys.stages import FileDigests, Stages
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
-
-
-@dataclass(frozen=True, slots=True)
-class PeriodDays:
-    """One business period and the log days in it; `day`, its last possible day up to the night, names it."""
-
-    start: date
-    day: date
-    days: tuple[date, ...]
 
 
 def periods(log: InteractionLog, until: date, config: RunConfig) -> list[PeriodDays]:
@@ -83,16 +85,18 @@ def build_snapshots(
         "period": config.period,
         "never_again": config.policy.exclude_seen_kinds,
     }
-    for number, period in enumerate(todo, start=1):
-        inputs = {
-            **settings,
-            "day": str(period.day),
-            "files": {t: file_digest([f for d in period.days for f in log.files(t, d)]) for t in _READ},
-            "previous": chain[-1].path.name if chain else None,
-        }
-        path = stages.run("features", inputs, lambda folder, p=period: _build(log, p, chain, config, folder))  # type: ignore[misc]
-        chain.append(DaySnapshot(period.day, path))
-        on_period(number, len(todo))
+    with FileDigests(stages.root / "files.json") as digests:
+        for number, period in enumerate(todo, start=1):
+            inputs = {
+                **settings,
+                "day": str(period.day),
+                "files": {t: digests.of([f for d in period.days for f in log.files(t, d)]) for t in _READ},
+                "previous": chain[-1].path.name if chain else None,
+            }
+            build = partial(_build, log, period, tuple(chain), config)
+            path = stages.run("features", inputs, build)
+            chain.append(DaySnapshot(period.day, path))
+            on_period(number, len(todo))
     return chain
 
 
@@ -104,160 +108,117 @@ def item_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFra
     return pl.concat([previous.table("items"), fresh], how="diagonal_relaxed")
 
 
-def user_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFrame:
+def user_rows(previous: DaySnapshot | None, snapshot: DaySnapshot, part: int | None = None) -> pl.DataFrame:
     """Give the users a request of this day could be scored with: yesterday's values; a new user has none."""
-    return snapshot.table("users").clear() if previous is None else previous.table("users")
+    return _as_of_yesterday("users", previous, snapshot, part)
+
+
+def cross_rows(
+    group: str, previous: DaySnapshot | None, snapshot: DaySnapshot, part: int | None = None
+) -> pl.DataFrame:
+    """Give yesterday's aggregates per user and item column."""
+    return _as_of_yesterday(f"cross_{group}", previous, snapshot, part)
+
+
+def _as_of_yesterday(
+    table: str, previous: DaySnapshot | None, snapshot: DaySnapshot, part: int | None
+) -> pl.DataFrame:
+    if previous is None:
+        return snapshot.table(table, part).clear()
+    if part is None:
+        return previous.table(table)
+    return previous.table_of_part(table, part, snapshot.num_parts)
 
 
 def _build(
     log: InteractionLog, period: PeriodDays, chain: Sequence[DaySnapshot], config: RunConfig, folder: Path
 ) -> dict[str, Any]:
     previous = chain[-1] if chain else None
-    tables, reasons = _clean_period(log, period, previous, config, folder)
-    features = config.features
-    events = day_events(
-        previous.table("tail") if previous else None, tables["feedback"], features.history_kinds
-    )
-    bounds = history_bounds(tables["impressions"], events, features.history_length, features.ingestion_lag)
-    written = {
-        "events": events,
-        "tail": next_tail(leave_merged(events, tables["feedback"]), features.history_length),
-        "examples": tables["impressions"].hstack(bounds),
-        "feedback": tables["feedback"],
-        "seen": _seen(previous, tables["feedback"], config.policy.exclude_seen_kinds),
-        "new_items": _new_rows(previous, tables["items"], "items"),
+    items, quarantine = _clean_items(log, period, config, folder)
+    known = previous.table("items") if previous else None
+    attributes = latest_attributes(known, items, "item_id")
+    for group in (*config.features.group_items_by, *config.features.cross_user_by):
+        _require_group(attributes, group)
+    groups = attributes.select("item_id", *config.features.cross_user_by)
+    write_table(groups, folder / "item_groups.parquet")
+    by_day = {s.day: s for s in chain}
+    leaving = {
+        w: tuple(by_day[d] for d in days)
+        for w, days in leaving_days([*by_day], period.day, config.features.window_days).items()
     }
-    for name, key in (("user", "user_id"), ("item", "item_id")):
-        written |= _entity_tables(name, key, tables, chain, period.day, config)
+    tasks = [
+        PartTask(
+            log=log, period=period, config=config, previous=previous, leaving=leaving, folder=folder,
+            part=part, num_parts=config.execution.shards,
+        )
+        for part in range(config.execution.shards)
+    ]  # fmt: skip
+    results = run_parts(tasks, config.execution)
+    (folder / "item_groups.parquet").unlink()
+    gather_quarantine(folder, len(tasks))
+    written = {
+        "new_items": _new_items(items, known),
+        **_item_values(tasks, attributes, period.day, config),
+    }
     for name, frame in written.items():
-        frame.write_parquet(folder / f"{name}.parquet", compression="zstd", compression_level=1)
+        write_table(frame, folder / f"{name}.parquet")
     return {
         "day": str(period.day),
-        "rows": {name: tables[name].height for name in _READ},
-        "quarantine": reasons,
+        "parts": len(tasks),
+        "rows": {**_added([r.rows for r in results]), "items": items.height},
+        "quarantine": _quarantine(results) | quarantine,
     }
 
 
-def _clean_period(
-    log: InteractionLog, period: PeriodDays, previous: DaySnapshot | None, config: RunConfig, folder: Path
-) -> tuple[dict[str, pl.DataFrame], dict[str, dict[str, int]]]:
-    tables: dict[str, pl.DataFrame] = {}
-    reasons: dict[str, dict[str, int]] = {}
-    for table in _READ:
-        frames: list[pl.DataFrame] = []
-        bad: list[pl.DataFrame] = []
-        counts: dict[str, int] = {}
-        for day in period.days:
-            result = clean(
-                table,
-                log.read(table, day),
-                day,
-                timezone=config.timezone,
-                where=str(log.root / table / f"date={day}"),
-                daily_cap=config.features.daily_cap,
-                known_keys=_known_keys(table, previous, frames),
-            )
-            frames.append(result.good)
-            bad.append(result.quarantine)
-            for reason, count in result.reasons.items():
-                counts[reason] = counts.get(reason, 0) + count
-        frames = frames or [log.read(table, period.start)]
-        stacked = pl.concat(frames, how="diagonal_relaxed")
-        tables[table] = (
-            latest_by_key([stacked], f"{table[:-1]}_id") if table in ("users", "items") else stacked
-        )
-        if counts:
-            reasons[table] = counts
-            (folder / "quarantine").mkdir(exist_ok=True)
-            pl.concat(bad, how="diagonal_relaxed").write_parquet(folder / "quarantine" / f"{table}.parquet")
-    return tables, reasons
+def _new_items(items: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
+    return items if known is None else items.join(known, on="item_id", how="anti", maintain_order="left")
 
 
-def _known_keys(table: str, previous: DaySnapshot | None, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Give the good rows a retry may repeat: those of the day before, or of the period before."""
-    names = {"impressions": "examples", "feedback": "feedback"}
-    if table not in names:
-        return pl.DataFrame()
-    if frames:
-        return frames[-1]
-    return previous.table(names[table]) if previous else pl.DataFrame()
+def _clean_items(
+    log: InteractionLog, period: PeriodDays, config: RunConfig, folder: Path
+) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+    cleaned = [
+        clean_day("items", log.read("items", day), day, log, config, pl.DataFrame()) for day in period.days
+    ]
+    frames = [c.good for c in cleaned] or [log.read("items", period.start).clear()]
+    items = latest_by_key([pl.concat(frames, how="diagonal_relaxed")], "item_id")
+    return items, write_quarantine({"items": cleaned}, folder)
 
 
-def _seen(previous: DaySnapshot | None, feedback: pl.DataFrame, kinds: Sequence[str]) -> pl.DataFrame:
-    """Remember what each user has ever done of the kinds that the policy does not show again."""
-    today = feedback.filter(pl.col("kind").is_in(list(kinds))).select("user_id", "kind", "item_id")
-    stacked = today if previous is None else pl.concat([previous.table("seen"), today])
-    return stacked.unique(maintain_order=True).sort("user_id", "kind", "item_id")
-
-
-def _new_rows(previous: DaySnapshot | None, today: pl.DataFrame, table: str) -> pl.DataFrame:
-    if previous is None:
-        return today
-    return today.join(
-        previous.table(table).select("item_id"), on="item_id", how="anti", maintain_order="left"
-    )
-
-
-def _entity_tables(
-    name: str,
-    key: str,
-    tables: dict[str, pl.DataFrame],
-    chain: Sequence[DaySnapshot],
-    day: date,
-    config: RunConfig,
+def _item_values(
+    tasks: Sequence[PartTask], attributes: pl.DataFrame, day: date, config: RunConfig
 ) -> dict[str, pl.DataFrame]:
-    """Give one entity's tile, lifetime and nightly values as of the end of the period."""
-    previous = chain[-1] if chain else None
-    measures = measure_columns(config.tasks)
-    today = tile(tables["impressions"], tables["feedback"], key, config.tasks)
-    lifetime = add_to_lifetime(previous.table(f"{name}_lifetime") if previous else None, today, key)
-    longest = max(config.features.window_days, default=0)
-    tiles = {s.day: s.table(f"{name}_tile") for s in chain if (day - s.day).days < longest}
-    aggregates = windowed(tiles | {day: today}, lifetime, key, day, config.features.window_days, measures)
-    values = _attributes(previous, tables[f"{name}s"], f"{name}s", key).join(
-        aggregates, on=key, how="full", coalesce=True
-    )
-    counts = [c for c in aggregates.columns if c not in (key, "last_feedback_at")]
-    values = values.with_columns(
-        pl.col(counts).fill_null(0), *_ages(values, period_end(day, config.timezone))
-    ).sort(key)
-    if name == "item":
-        for group in config.features.group_items_by:
-            _require_group(values, group)
-            values = group_windows(values, group, counts)
-    return {f"{name}s": values, f"{name}_tile": today, f"{name}_lifetime": lifetime}
+    """Add the shares' item tiles up; give the period's tile and the items' nightly values."""
+    parts = [part_folder(t.folder, t.part) / "item_part.parquet" for t in tasks]
+    today = add_tiles([pl.read_parquet(path) for path in parts], ["item_id"])
+    for path in parts:
+        path.unlink()
+    task = tasks[0]
+    leaving = {w: [s.table("item_tile") for s in snapshots] for w, snapshots in task.leaving.items()}
+    before = task.previous.table("items") if task.previous else None
+    aggregates = roll_windows(before, today, leaving, ["item_id"], measure_columns(config.tasks))
+    values = with_aggregates(attributes, aggregates, "item_id", period_end(day, config.timezone))
+    for group in config.features.group_items_by:
+        values = group_windows(values, group, window_names(config))
+    return {"items": values, "item_tile": today}
 
 
 def _require_group(items: pl.DataFrame, group: str) -> None:
     if group not in items.columns:
         known = [c for c in items.columns if c == "category" or c.startswith(ATTRIBUTE_PREFIX)]
         raise DataError(
-            f"[features] group_items_by names {group!r}, which no item of the log has; "
+            f"[features] group_items_by or cross_user_by names {group!r}, which no item of the log has; "
             f"there are: {', '.join(known)}"
         )
 
 
-def _ages(values: pl.DataFrame, as_of: datetime) -> list[pl.Expr]:
-    """Give whole hours since the last feedback and since the item came, as of the snapshot."""
-    found = [(pl.lit(as_of) - pl.col("last_feedback_at")).dt.total_hours().alias("hours_since_feedback")]
-    if "available_from" in values.columns:
-        found.append((pl.lit(as_of) - pl.col("available_from")).dt.total_hours().alias("age_hours"))
-    return found
+def _added(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    return {name: sum(c.get(name, 0) for c in counts) for name in dict.fromkeys(n for c in counts for n in c)}
 
 
-def _attributes(previous: DaySnapshot | None, today: pl.DataFrame, table: str, key: str) -> pl.DataFrame:
-    """Give each entity's latest attributes: today's row replaces yesterday's."""
-    if previous is None:
-        return today
-    known = previous.table(table)
-    fixed = [c for c in known.columns if c in today.columns or c.startswith(ATTRIBUTE_PREFIX)]
-    return latest_by_key([known.select(fixed), today], key)
-
-
-def period_end(day: date, timezone: str) -> datetime:
-    """Give the UTC instant at which a business day is over."""
-    local = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(timezone))
-    return local.astimezone(UTC)
+def _quarantine(results: Sequence[PartResult]) -> dict[str, dict[str, int]]:
+    tables = dict.fromkeys(table for r in results for table in r.quarantine)
+    return {table: _added([r.quarantine.get(table, {}) for r in results]) for table in tables}
 
 
 def _next_period(start: date, config: RunConfig) -> date:

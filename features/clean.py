@@ -39,7 +39,7 @@ def clean(
     Raises: DataError when a column is missing or has the wrong type: that is the file's fault, not a row's.
     """
     typed = _typed(table, with_absent_columns(table, raw), where)
-    reasons = pl.Series(REASON, _broken_rules(table, typed), dtype=pl.String)
+    reasons = _broken_rules(table, typed)
     # In this order, each among the rows that passed so far: a broken copy must not take the good one with it.
     reasons = _mark(reasons, typed, "outside_partition", lambda rows: _outside(table, rows, day, timezone))
     reasons = _mark(reasons, typed, "duplicate", lambda rows: _duplicates(table, rows, known_keys))
@@ -77,8 +77,17 @@ def _typed(table: str, raw: pl.DataFrame, where: str) -> pl.DataFrame:
         raise DataError(f"{where}: table {table} has a column of the wrong type: {error}") from error
 
 
+def duplicate_key(table: str) -> list[str]:
+    """Name the columns by which a row is recognised when it comes again.
+
+    The user belongs to them, so that a share of the users finds the same duplicates as the whole log.
+    """
+    owner = ["user_id"] if table in ("impressions", "feedback") else []
+    return list(dict.fromkeys([*KEYS[table], *owner]))
+
+
 def _duplicates(table: str, frame: pl.DataFrame, known_keys: pl.DataFrame) -> pl.Series:
-    key = list(KEYS[table])
+    key = duplicate_key(table)
     # What a user or an item is now stands last; an event was sent again.
     own = (
         pl.struct(key).is_last_distinct()
@@ -107,16 +116,21 @@ def _over_cap(table: str, frame: pl.DataFrame, daily_cap: int) -> pl.Series:
     return frame.select(pl.int_range(pl.len()).over("user_id") >= daily_cap).to_series()
 
 
-def _broken_rules(table: str, frame: pl.DataFrame) -> list[str | None]:
+def _broken_rules(table: str, frame: pl.DataFrame) -> pl.Series:
+    """Name per row the schema rules it breaks; null where it breaks none."""
     schema: type[dy.Schema] = with_free_columns(table, dict(frame.schema))
     rows = dy.UInt32(nullable=False)
     numbered: type[dy.Schema] = type("Numbered", (schema,), {"row_number": rows})
     _, failure = numbered.filter(frame.with_row_index("row_number"))
-    reasons: list[str | None] = [None] * frame.height
+    reasons = pl.Series(REASON, [None], dtype=pl.String).new_from_index(0, frame.height)
     if not len(failure):
         return reasons
     details = failure.details()
     rules = [c for c in details.columns if c not in numbered.column_names()]
-    for row in details.select("row_number", *rules).iter_rows(named=True):
-        reasons[row["row_number"]] = "; ".join(rule for rule in rules if row[rule] == "invalid")
-    return reasons
+    broken = details.select(
+        "row_number",
+        names=pl.concat_list(pl.when(pl.col(r) == "invalid").then(pl.lit(r)) for r in rules)
+        .list.drop_nulls()
+        .list.join("; "),
+    )
+    return reasons.scatter(broken["row_number"], broken["names"])

@@ -4,7 +4,7 @@ Rows travel as columns of numpy arrays: a snapshot frame of a million users and 
 go through the same few vectorised lines, so training and serving cannot differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -12,12 +12,13 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
-from features.definitions import HISTORY_AGE_BUCKETS, FeatureSet, Number, define_features
-from features.text import embed_text, fit_text, join_text
+from features.definitions import Categorical, Cross, FeatureSet, MultiHot, Number, define_features
+from features.history import VOID
+from features.sequences import NEVER, EncodedEvents
+from features.text import embed_text, join_text
 from recsys.config import Entity, RunConfig
 from recsys.encoding import EncoderState, NumberStatistics
-from recsys.errors import DataError
-from recsys.vocabulary import Vocabulary
+from recsys.inputs import Bag
 
 SHRINKAGE = 20.0
 """Rates and means of few observations move towards the overall one as if this many had been seen of it."""
@@ -29,24 +30,21 @@ Columns = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """One entity's inputs: ids int64 [N, C], numbers float32 [N, F], text float32 [N, T]."""
+    """One entity's inputs: ids int64 [N, C], numbers float32 [N, F], text float32 [N, T], lists [N] each."""
 
     ids: np.ndarray
     numbers: np.ndarray
     text: np.ndarray
+    bags: tuple[Bag, ...] = ()
 
     def take(self, rows: np.ndarray) -> "Encoded":
         """Select rows by index."""
-        return Encoded(ids=self.ids[rows], numbers=self.numbers[rows], text=self.text[rows])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedEvents:
-    """Events in order: item numbers int64, kind codes int64 (0 = not used), received_at int64 ms; all [E]."""
-
-    items: np.ndarray
-    kinds: np.ndarray
-    at: np.ndarray
+        return Encoded(
+            ids=self.ids[rows],
+            numbers=self.numbers[rows],
+            text=self.text[rows],
+            bags=tuple(bag.take(rows) for bag in self.bags),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,39 +72,50 @@ class Encoder:
 
     def encode(self, entity: Entity, frame: pl.DataFrame) -> Encoded:
         """Encode a snapshot's rows [N] of users, items or contexts."""
-        ids = [
-            self.state.vocabularies[f.vocabulary].encode(_column(frame, f.column))
-            for f in self.features.categorical_of(entity)
-        ]
-        columns = {name: _float64(frame[name]) for name in frame.columns if _is_number(frame.schema[name])}
+        ids = [self._ids(f, frame) for f in self.features.categorical_of(entity)]
         text = self._text(frame) if entity == "item" else np.zeros((frame.height, 0), np.float32)
         return Encoded(
             ids=np.stack(ids, axis=1) if ids else np.zeros((frame.height, 0), np.int64),
-            numbers=self._numbers(entity, columns, frame.height),
+            numbers=self._numbers(self.features.numbers_of(entity), number_arrays(frame), frame.height),
             text=text,
+            bags=tuple(self._bag(f, frame) for f in self.features.multi_hot_of(entity)),
         )
 
     def encode_one(self, entity: Entity, row: Mapping[str, object]) -> Encoded:
         """Encode one row read from the store or a request; absent and null values are missing values."""
-        ids = [
-            self.state.vocabularies[f.vocabulary].encode_one(_text_or_none(row.get(f.column)))
-            for f in self.features.categorical_of(entity)
+        ids = [self._id_of(f, row.get(f.column)) for f in self.features.categorical_of(entity)]
+        bags = [
+            np.array(
+                [self.state.vocabularies[f.vocabulary].encode_one(v) for v in _values_of(row.get(f.column))],
+                np.int64,
+            )
+            for f in self.features.multi_hot_of(entity)
         ]
-        columns = {
-            name: np.array([np.nan if row.get(name) is None else row[name]], np.float64)
-            for name in self.number_columns(entity)
-            if not isinstance(row.get(name), str)
-        }
+        columns = one_row(row, self.number_columns(entity))
         return Encoded(
             ids=np.array([ids], np.int64).reshape(1, len(ids)),
-            numbers=self._numbers(entity, columns, 1),
+            numbers=self._numbers(self.features.numbers_of(entity), columns, 1),
             text=np.zeros((1, 0), np.float32),
+            bags=tuple(Bag(values, np.array([0, values.size])) for values in bags),
         )
+
+    def encode_cross(self, cross: Cross, columns: Columns, rows: int) -> np.ndarray:
+        """Encode aggregates per user and item column: float32 [N + 1, F]; the last row knows of no event."""
+        names = raw_columns(cross.numbers)
+        known = {name: columns.get(name, np.full(rows, np.nan)) for name in names}
+        # Nothing done in a category is a count of zero; how long ago it was done stays missing.
+        nothing = {name: np.nan if name == "hours_since_feedback" else 0.0 for name in names}
+        padded = {name: np.append(known[name], nothing[name]) for name in names}
+        return self._numbers(cross.numbers, padded, rows + 1)
 
     def number_columns(self, entity: Entity) -> tuple[str, ...]:
         """Name the raw columns that an entity's numbers are computed from."""
-        names = [c for f in self.features.numbers_of(entity) for c in (f.column, f.of) if c]
-        return tuple(dict.fromkeys(names))
+        return raw_columns(self.features.numbers_of(entity))
+
+    def raw_columns(self, entity: Entity) -> tuple[str, ...]:
+        """Name all raw columns that an entity's features are computed from."""
+        looked_up = [f.column for f in self.features.looked_up if f.entity == entity]
+        return tuple(dict.fromkeys([*looked_up, *self.number_columns(entity)]))
 
     def with_clock(self, frame: pl.DataFrame, instant: str) -> pl.DataFrame:
         """Add the context columns hour and weekday in the business time zone."""
@@ -126,6 +135,7 @@ class Encoder:
             items=self.state.vocabularies["item_id"].encode(frame["item_id"]),
             kinds=self._kinds(frame),
             at=frame["received_at"].dt.epoch("ms").to_numpy(),
+            void=frame[VOID].dt.epoch("ms").fill_null(NEVER).to_numpy(),
         )
 
     def events_of(
@@ -167,8 +177,35 @@ class Encoder:
             return np.zeros((0, self.text_dim), np.float32)
         return np.stack([self._text_of[text] for text in texts])
 
-    def _numbers(self, entity: Entity, columns: Columns, rows: int) -> np.ndarray:
-        features = self.features.numbers_of(entity)
+    def _ids(self, feature: Categorical, frame: pl.DataFrame) -> np.ndarray:
+        if feature.bins:
+            values = number_arrays(frame.select(feature.column)) if feature.column in frame.columns else {}
+            return self._bin(feature, values.get(feature.column, np.full(frame.height, np.nan)))
+        return self.state.vocabularies[feature.vocabulary].encode(id_column(frame, feature.column))
+
+    def _id_of(self, feature: Categorical, value: object) -> int:
+        if feature.bins:
+            columns = one_row({feature.column: value}, (feature.column,))
+            return int(self._bin(feature, columns.get(feature.column, np.array([np.nan])))[0])
+        return self.state.vocabularies[feature.vocabulary].encode_one(_text_or_none(value))
+
+    def _bin(self, feature: Categorical, values: np.ndarray) -> np.ndarray:
+        """Map numbers [N] to bins 1 ... B; a missing value is bin 0."""
+        edges = np.array(self.state.numbers[feature.name].edges)
+        cut = np.searchsorted(edges, signed_log(values) if feature.log else values, side="right") + 1
+        bins: np.ndarray = np.where(np.isnan(values), 0, cut).astype(np.int64)
+        return bins
+
+    def _bag(self, feature: MultiHot, frame: pl.DataFrame) -> Bag:
+        lists = list_column(frame, feature.column)
+        lengths = lists.list.len().fill_null(0).to_numpy()
+        values = lists.filter(lists.list.len().fill_null(0) > 0).explode()
+        return Bag(
+            self.state.vocabularies[feature.vocabulary].encode(values),
+            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        )
+
+    def _numbers(self, features: Sequence[Number], columns: Columns, rows: int) -> np.ndarray:
         result = np.zeros((rows, len(features)), np.float32)
         missing = np.full(rows, np.nan)
         for i, feature in enumerate(features):
@@ -181,11 +218,15 @@ class Encoder:
         return result
 
 
+def raw_columns(numbers: Sequence[Number]) -> tuple[str, ...]:
+    """Name the columns that numbers are computed from, each once."""
+    return tuple(dict.fromkeys(c for f in numbers for c in (f.column, f.of) if c))
+
+
 def transform(feature: Number, x: np.ndarray, of: np.ndarray, statistics: NumberStatistics) -> np.ndarray:
     """Apply one number's transform to float64 columns [N]; missing stays NaN."""
     if feature.transform == "log":
-        value: np.ndarray = np.sign(x) * np.log1p(np.abs(x))
-        return value
+        return signed_log(x)
     if feature.transform == "rate":
         p = (x + SHRINKAGE * statistics.prior) / (of + SHRINKAGE)
         # Feedback can outnumber impressions (organic, late): the logit needs its argument inside (0, 1).
@@ -198,148 +239,66 @@ def transform(feature: Number, x: np.ndarray, of: np.ndarray, statistics: Number
     return x
 
 
-def history_slices(
-    start: np.ndarray, stop: np.ndarray, length: int, shown_at: np.ndarray, events: EncodedEvents
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gather each row's events, newest first, padded with kind 0.
-
-    Args: start, stop, shown_at (ms): [B]. Returns: items, kinds, age buckets, each int64 [B, L].
-    """
-    positions = stop.astype(np.int64)[:, None] - 1 - np.arange(length)
-    valid = positions >= start[:, None]
-    if events.items.size == 0:
-        empty = np.zeros(positions.shape, np.int64)
-        return empty, empty, empty
-    positions = np.where(valid, positions, 0)
-    kinds = np.where(valid, events.kinds[positions], 0)
-    items = np.where(kinds > 0, events.items[positions], 0)
-    ages = np.where(kinds > 0, age_buckets(shown_at[:, None] - events.at[positions]), 0)
-    return items, kinds, ages
-
-
-def age_buckets(age_ms: np.ndarray) -> np.ndarray:
-    """Map ages in milliseconds to powers of two minutes."""
-    minutes = np.maximum(age_ms, 0) // 60_000
-    buckets: np.ndarray = np.minimum(np.frexp(minutes.astype(np.float64))[1], HISTORY_AGE_BUCKETS - 1).astype(
-        np.int64
-    )
-    return buckets
-
-
-def fit_encoder(
-    config: RunConfig,
-    users: pl.DataFrame,
-    items: pl.DataFrame,
-    contexts: pl.DataFrame,
-    previous: EncoderState | None,
-    seed: int,
-) -> EncoderState:
-    """Learn vocabularies, statistics and the text model from training days; what `previous` knows stays.
-
-    Args: users, items: the last training snapshot's rows; contexts: the training rows' contexts.
-    """
-    features = define_features(config)
-    frames: dict[Entity, pl.DataFrame] = {"user": users, "item": items, "context": contexts}
-    _check_columns(config, frames)
-    old = previous or EncoderState(vocabularies={}, numbers={})
-    vocabularies: dict[str, Vocabulary] = {}
-    for feature in features.categorical:
-        if feature.vocabulary not in vocabularies:
-            known = old.vocabularies.get(feature.vocabulary) or _new_vocabulary(feature.vocabulary, config)
-            counts = _counts(frames[feature.entity], feature.column)
-            vocabularies[feature.vocabulary] = known.grow(counts, _min_count(feature.vocabulary, config))
-    numbers = {f.name: old.numbers.get(f.name) or fit_number(f, frames[f.entity]) for f in features.numbers}
-    text = old.text
-    if text is None and config.features.text_dim:
-        text = fit_text(join_text(items, config.features.text_columns), config.features.text_dim, seed)
-    return EncoderState(vocabularies=vocabularies, numbers=numbers, text=text)
-
-
-def _check_columns(config: RunConfig, frames: Mapping[Entity, pl.DataFrame]) -> None:
-    """Refuse a [[feature]] that the log does not have: a misspelt one would be missing everywhere."""
-    for declared in config.attributes:
-        frame = frames[declared.entity]
-        if declared.column not in frame.columns:
-            prefix = declared.column.removesuffix(declared.name)
-            known = ", ".join(c for c in frame.columns if c.startswith(prefix)) or "none"
-            raise DataError(
-                f"[[feature]] {declared.name!r} of entity {declared.entity!r}: no training day has "
-                f"{declared.column}; there are: {known}"
-            )
-        dtype = frame.schema[declared.column]
-        if isinstance(dtype, pl.List) or (declared.kind == "number" and not _is_number(dtype)):
-            raise DataError(
-                f"[[feature]] {declared.name!r} of entity {declared.entity!r}: {declared.column} holds "
-                f"{dtype}, which is no {declared.kind}; change its kind or the log"
-            )
-
-
-def fit_number(feature: Number, frame: pl.DataFrame) -> NumberStatistics:
-    """Fit prior, mean and standard deviation of one number on the rows of a frame."""
-    if feature.column not in frame.columns or frame.height == 0:
-        return NumberStatistics(prior=0.0, mean=0.0, std=1.0)
-    x = _float64(frame[feature.column])
-    of = _float64(frame[feature.of]) if feature.of else np.full(x.size, np.nan)
-    prior = 0.0
-    if feature.transform in ("rate", "mean"):
-        scale = 0.5 if feature.transform == "mean" else 1.0
-        prior = float(scale * np.nansum(x) / max(np.nansum(of), 1.0))
-    raw = transform(feature, x, of, NumberStatistics(prior=prior, mean=0.0, std=1.0))
-    known = raw[np.isfinite(raw)]
-    if known.size == 0:
-        return NumberStatistics(prior=prior, mean=0.0, std=1.0)
-    mean, std = float(known.mean()), float(known.std())
-    # A constant column's standard deviation is rounding noise; dividing by it would make noise of its values.
-    return NumberStatistics(prior=prior, mean=mean, std=std if std > 1e-9 * max(1.0, abs(mean)) else 1.0)
-
-
-def _new_vocabulary(name: str, config: RunConfig) -> Vocabulary:
-    if name == "hour":
-        return Vocabulary(ids=tuple(str(h) for h in range(24)), hash_buckets=0)
-    if name == "weekday":
-        return Vocabulary(ids=tuple(str(d) for d in range(1, 8)), hash_buckets=0)
-    # An unlisted item is best described by its content: its number is 0, not a bucket shared with strangers.
-    return Vocabulary(
-        ids=(), hash_buckets=0 if name in ("item_id", "category") else config.features.hash_buckets
-    )
-
-
-def _min_count(vocabulary: str, config: RunConfig) -> int:
-    return 1 if vocabulary in ("item_id", "category", "hour", "weekday") else config.features.min_count
-
-
-def _counts(frame: pl.DataFrame, column: str) -> pl.DataFrame:
-    ids = _column(frame, column).cast(pl.String).alias("id").to_frame()
-    if column == "user_id":
-        seen = [
-            c
-            for c in frame.columns
-            if c == "impressions_life" or (c.endswith("_count_life") and "__" not in c)
-        ]
-        return ids.with_columns(count=frame.select(pl.sum_horizontal(seen).cast(pl.Int64)).to_series())
-    return ids.drop_nulls().group_by("id").agg(count=pl.len().cast(pl.Int64))
-
-
-def _column(frame: pl.DataFrame, name: str) -> pl.Series:
+def id_column(frame: pl.DataFrame, name: str) -> pl.Series:
     """Give ids as text; 1, 1.0 and "1" are one id, whichever form a log or a request has them in."""
     if name not in frame.columns:
         return pl.Series(name, [None] * frame.height, dtype=pl.String)
     column = frame[name]
-    if not _is_number(column.dtype):
+    if not is_number(column.dtype):
         return column
     return column.cast(pl.Float64).cast(pl.String).str.strip_suffix(".0")
 
 
-def _is_number(dtype: pl.DataType) -> bool:
+def is_number(dtype: pl.DataType) -> bool:
+    """Tell whether a column holds numbers."""
     return dtype.is_numeric() or dtype == pl.Boolean
 
 
-def _float64(column: pl.Series) -> np.ndarray:
+def float64(column: pl.Series) -> np.ndarray:
+    """Give a number column as float64; missing is NaN."""
     values: np.ndarray = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return values
 
 
 def _text_or_none(value: object) -> str | None:
     if isinstance(value, int | float):
-        value = _column(pl.DataFrame({"id": [float(value)]}), "id")[0]
+        value = id_column(pl.DataFrame({"id": [float(value)]}), "id")[0]
     return None if value is None else str(value)
+
+
+def list_column(frame: pl.DataFrame, name: str) -> pl.Series:
+    """Give lists of text; an absent column is all nulls, a single value is a list of one."""
+    if name not in frame.columns:
+        return pl.Series(name, [None] * frame.height, dtype=pl.List(pl.String))
+    column = frame[name]
+    if column.dtype == pl.List:
+        return column.cast(pl.List(pl.String))
+    single = id_column(frame, name).cast(pl.String)
+    return pl.select(pl.when(single.is_not_null()).then(pl.concat_list(single))).to_series()
+
+
+def _values_of(value: object) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [str(v) for v in value]
+    single = _text_or_none(value)
+    return [] if single is None else [single]
+
+
+def number_arrays(frame: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Give a frame's number columns as float64 arrays; missing is NaN."""
+    return {name: float64(frame[name]) for name in frame.columns if is_number(frame.schema[name])}
+
+
+def one_row(row: Mapping[str, object], columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Give the named numbers of one row as arrays [1], as `number_arrays` does for a frame."""
+    return {
+        name: np.array([np.nan if row.get(name) is None else row[name]], np.float64)
+        for name in columns
+        if not isinstance(row.get(name), str)
+    }
+
+
+def signed_log(x: np.ndarray) -> np.ndarray:
+    """Give sign(x)·log(1 + |x|)."""
+    value: np.ndarray = np.sign(x) * np.log1p(np.abs(x))
+    return value

@@ -8,15 +8,17 @@ traffic.
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
-from features.online import OnlineFeatures, unpack_user
-from features.store import Event, StoredUser
+from features.online import OnlineFeatures
+from features.packing import PackedUser, pack_one, unpack_user
+from features.store import StoredUser
 from recsys.errors import BundleError
-from recsys.inputs import ContextInputs, UserInputs
+from recsys.inputs import ContextInputs, CrossInputs, UserInputs
 
 TOLERANCE = {"fp32": 1e-4}
 """Largest allowed difference of a calibrated prediction, per numeric mode (processors differ)."""
@@ -47,15 +49,13 @@ def make_golden(
     """Answer one request per user and write down everything. The user's own id never enters the file."""
     rows = []
     for number, ((user_id, value), context) in enumerate(zip(users, contexts, strict=True)):
-        row, tail = unpack_user(value)
         inputs = online.assemble(StoredUser(value, ()), user_id, at_ms).inputs
         chosen = np.random.default_rng(number).choice(num_items, min(20, num_items), replace=False)
         answer = _answer(scorer, inputs, online.context(context, at_ms), np.sort(chosen))
         rows.append(
             {
                 "user": f"golden-{number:03d}",  # a hash of a guessable id would be the id
-                "row": json.dumps(row, default=str),
-                "tail": json.dumps(_pseudonymous(tail)),
+                "value": pack_one(_pseudonymous(unpack_user(value))).decode(),
                 "context": json.dumps(context),
                 "at_ms": at_ms,
                 "rows": np.sort(chosen).tolist(),
@@ -105,8 +105,7 @@ def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: n
 
 def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatures) -> None:
     """Encode the raw values again; everything but the hidden user id must come out the same."""
-    value = json.dumps([json.loads(row["row"]), json.loads(row["tail"])]).encode()
-    again = online.assemble(StoredUser(value, ()), "", row["at_ms"]).inputs
+    again = online.assemble(StoredUser(row["value"].encode(), ()), "", row["at_ms"]).inputs
     names = [f.name for f in online.encoder.features.categorical_of("user")]
     ids = [i for i, name in enumerate(names) if name != "user_id"]
     same = (
@@ -115,6 +114,8 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
         and np.array_equal(again.history_items, inputs.history_items)
         and np.array_equal(again.history_kinds, inputs.history_kinds)
         and np.array_equal(again.history_ages, inputs.history_ages)
+        and all(map(np.array_equal, again.bags, inputs.bags))
+        and all(map(_same_cross, again.crosses, inputs.crosses))
     )
     if not same:
         raise BundleError(
@@ -123,15 +124,31 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
         )
 
 
-def _pseudonymous(tail: Sequence[Event]) -> list[list[object]]:
+def _same_cross(one: CrossInputs, other: CrossInputs) -> bool:
+    return one.keys == other.keys and np.allclose(one.numbers, other.numbers, rtol=0, atol=1e-6)
+
+
+def _pseudonymous(user: PackedUser) -> PackedUser:
     """Number the events in the order of their ids: events of one instant keep their order without them."""
-    ordered = sorted(tail, key=lambda e: (e.received_at_ms, e.feedback_id))
-    return [[e.received_at_ms, f"{n:06d}", e.item_id, e.kind, e.value] for n, e in enumerate(ordered)]
+    ordered = sorted(user.tail, key=lambda e: (e.received_at_ms, e.feedback_id))
+    numbered = {e.feedback_id: f"{n:06d}" for n, e in enumerate(ordered)}
+    return PackedUser(
+        row=user.row,
+        tail=tuple(replace(e, feedback_id=numbered[e.feedback_id]) for e in ordered),
+        void_at={numbered[f]: at for f, at in user.void_at.items()},
+        crosses=user.crosses,
+    )
 
 
-def _stored_inputs(inputs: UserInputs) -> dict[str, list[float]]:
-    names = ("ids", "numbers", "history_items", "history_kinds", "history_ages")
-    return {f"input_{name}": getattr(inputs, name).tolist() for name in names}
+_ARRAYS = ("ids", "numbers", "history_items", "history_kinds", "history_ages")
+
+
+def _stored_inputs(inputs: UserInputs) -> dict[str, object]:
+    return {
+        **{f"input_{name}": getattr(inputs, name).tolist() for name in _ARRAYS},
+        "input_bags": json.dumps([values.tolist() for values in inputs.bags]),
+        "input_crosses": json.dumps([[c.keys, c.numbers.tolist()] for c in inputs.crosses]),
+    }
 
 
 def _read_inputs(row: dict[str, Any]) -> UserInputs:
@@ -141,4 +158,9 @@ def _read_inputs(row: dict[str, Any]) -> UserInputs:
         history_items=np.array(row["input_history_items"], np.int64),
         history_kinds=np.array(row["input_history_kinds"], np.int64),
         history_ages=np.array(row["input_history_ages"], np.int64),
+        bags=tuple(np.array(values, np.int64) for values in json.loads(row["input_bags"])),
+        crosses=tuple(
+            CrossInputs(tuple(keys), np.array(numbers, np.float32))
+            for keys, numbers in json.loads(row["input_crosses"])
+        ),
     )

@@ -1,22 +1,35 @@
 """A user's last events, exact in time: what a request at `shown_at` would have read from the store.
 
 An event is visible to a request when received_at < shown_at - lag, strictly: an event at the very edge is not
-seen. Order is (received_at, feedback_id), so equal instants have one order everywhere.
+seen. Order is (received_at, feedback_id), so equal instants have one order everywhere. An event that was
+taken back keeps its place among the last ones and is masked from the moment its reversal is visible.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
 EVENT_COLUMNS = ("user_id", "item_id", "kind", "value", "received_at", "feedback_id")
+VOID = "void_at"
+"""When the event's reversal was received; null: it stands."""
 
 
-def day_events(tail: pl.DataFrame | None, feedback: pl.DataFrame, kinds: tuple[str, ...]) -> pl.DataFrame:
-    """Merge the tail of earlier days with one day's feedback, sorted by (user, received_at, feedback_id)."""
-    today = feedback.filter(pl.col("kind").is_in(list(kinds))).select(EVENT_COLUMNS)
-    events = today if tail is None else pl.concat([tail.select(EVENT_COLUMNS), today])
-    return events.sort("user_id", "received_at", "feedback_id")
+def day_events(
+    tail: pl.DataFrame | None,
+    feedback: pl.DataFrame,
+    kinds: Sequence[str],
+    reversals: Mapping[str, str],
+) -> pl.DataFrame:
+    """Merge the tail of earlier days with one day's feedback, sorted by (user, received_at, feedback_id).
+
+    Args: kinds: what histories hold; reversals: kind -> the kind that takes it back.
+    """
+    none = pl.lit(None, dtype=pl.Datetime("ms", "UTC")).alias(VOID)
+    today = feedback.filter(pl.col("kind").is_in(list(kinds))).select(*EVENT_COLUMNS, none)
+    events = today if tail is None else pl.concat([tail.select(*EVENT_COLUMNS, VOID), today])
+    return _voided(events, feedback, reversals).sort("user_id", "received_at", "feedback_id")
 
 
 def next_tail(events: pl.DataFrame, length: int) -> pl.DataFrame:
@@ -29,23 +42,60 @@ def history_bounds(impressions: pl.DataFrame, events: pl.DataFrame, length: int,
 
     Returns: two UInt32 columns in the order of impressions; start = stop where there is no history.
     """
-    users = pl.concat([events.select("user_id"), impressions.select("user_id")]).unique().sort("user_id")
-    users = users.with_row_index("user_rank")
-    instants = events["received_at"].unique().sort().to_physical().to_numpy()
-    visible_until = pl.col("shown_at") - timedelta(seconds=lag_s)
-    event_keys = _keys(events.select("user_id", at="received_at"), users, instants)
-    request_keys = _keys(impressions.select("user_id", at=visible_until), users, instants)
-    # Keys are (user rank, rank of the instant) in one integer: a user's events at t < x lie below x's key.
-    stop = np.searchsorted(event_keys, request_keys, side="left")
-    first_of_user = np.searchsorted(
-        event_keys, request_keys - request_keys % (instants.size + 1), side="left"
-    )
-    start = np.maximum(first_of_user, stop - length)
+    timeline = Timeline(events, impressions, lag_s)
+    start, stop = timeline.slices(events)
+    start = np.maximum(start, stop - length)
     return pl.DataFrame({"history_start": start.astype(np.uint32), "history_stop": stop.astype(np.uint32)})
 
 
-def _keys(rows: pl.DataFrame, users: pl.DataFrame, instants: np.ndarray) -> np.ndarray:
-    ranked = rows.join(users, on="user_id", how="left", maintain_order="left")
-    at = np.searchsorted(instants, ranked["at"].dt.epoch("ms").to_numpy(), side="left")
-    keys: np.ndarray = ranked["user_rank"].cast(pl.Int64).to_numpy() * (instants.size + 1) + at
-    return keys
+class Timeline:
+    """Requests placed among their users' events by one sorted search.
+
+    Keys are (user rank, rank of the instant) in one integer: a user's events at t < x lie below x's key.
+    """
+
+    def __init__(self, events: pl.DataFrame, impressions: pl.DataFrame, lag_s: int) -> None:
+        """Rank users and instants; `events` must hold every event that `slices` will be asked for."""
+        users = pl.concat([events.select("user_id"), impressions.select("user_id")]).unique()
+        self._users = users.sort("user_id").with_row_index("user_rank")
+        self._instants = events["received_at"].unique().sort().to_physical().to_numpy()
+        self._request_keys = self._keys(impressions.select("user_id", _visible_until(lag_s).alias("at")))
+
+    def slices(self, events: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Give [start, stop) of the visible events per request; events sorted by (user_id, received_at)."""
+        event_keys = self._keys(events.select("user_id", at="received_at"))
+        first_of_user = self._request_keys - self._request_keys % (self._instants.size + 1)
+        return (
+            np.searchsorted(event_keys, first_of_user, side="left"),
+            np.searchsorted(event_keys, self._request_keys, side="left"),
+        )
+
+    def _keys(self, rows: pl.DataFrame) -> np.ndarray:
+        ranked = rows.join(self._users, on="user_id", how="left", maintain_order="left")
+        at = np.searchsorted(self._instants, ranked["at"].dt.epoch("ms").to_numpy(), side="left")
+        keys: np.ndarray = ranked["user_rank"].cast(pl.Int64).to_numpy() * (self._instants.size + 1) + at
+        return keys
+
+
+def _visible_until(lag_s: int) -> pl.Expr:
+    return pl.col("shown_at") - timedelta(seconds=lag_s)
+
+
+def _voided(events: pl.DataFrame, feedback: pl.DataFrame, reversals: Mapping[str, str]) -> pl.DataFrame:
+    """Note on each event the first reversal, by the same user of the same item, received at or after it."""
+    undo = {undoing: kind for kind, undoing in reversals.items()}
+    undone = feedback.filter(pl.col("kind").is_in(list(undo))).select(
+        "user_id", "item_id", pl.col("kind").replace_strict(undo), undone_at="received_at"
+    ) if undo else None  # fmt: skip
+    if undone is None or undone.is_empty():
+        return events
+    key = ["user_id", "item_id", "kind"]
+    found = events.sort("received_at").join_asof(
+        undone.sort("undone_at"),
+        left_on="received_at",
+        right_on="undone_at",
+        by=key,
+        strategy="forward",
+        check_sortedness=False,
+    )
+    return found.with_columns(pl.coalesce(VOID, "undone_at").alias(VOID)).drop("undone_at")

@@ -1,19 +1,21 @@
 """The online read: store (base ⊕ delta) -> a user's inputs at one instant, by training's encoder."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 
-from features.encode import Encoder, age_buckets
+from features.definitions import reversals
+from features.encode import Encoder, id_column, raw_columns
+from features.live import live_values
+from features.packing import PackedUser, unpack_user
+from features.sequences import age_buckets
 from features.store import Event, FeatureStore, StoredUser
 from recsys.config import RunConfig
 from recsys.errors import StoreError
-from recsys.inputs import ContextInputs, ItemInputs, UserInputs
-from recsys.snapshot import DaySnapshot
+from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 
 STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
 
@@ -28,7 +30,9 @@ class OnlineUser:
     seen: dict[str, frozenset[str]]
     """Feedback kind -> items: all ever for the kinds that are not shown again, else those of the history."""
     history: tuple[Event, ...]
-    """Visible events, newest first."""
+    """Visible events that stand, newest first."""
+    live: Mapping[str, int | None] = field(default_factory=dict)
+    """Counters since the snapshot, as raw columns of the request's context."""
     degraded: tuple[str, ...] = ()
 
 
@@ -43,6 +47,7 @@ class OnlineFeatures:
     ) -> None:
         self.store, self.version, self.config = store, version, config
         self.encoder, self.snapshot_at_ms = encoder, snapshot_at_ms
+        self._undone_by = reversals(config.tasks)
 
     def user(self, user_id: str, at_ms: int) -> OnlineUser:
         """Read a user as of an instant; a dead store gives an unknown user and says so."""
@@ -56,16 +61,14 @@ class OnlineFeatures:
         self, stored: StoredUser, user_id: str, at_ms: int, degraded: tuple[str, ...] = ()
     ) -> OnlineUser:
         """Merge base and delta as a training row of this instant would see them, and encode."""
-        row, tail = unpack_user(stored.base) if stored.base is not None else ({}, ())
+        base = unpack_user(stored.base)
         visible_until = at_ms - 1000 * self.config.features.ingestion_lag
-        live = [e for e in stored.events if e.received_at_ms >= self.snapshot_at_ms]
-        history = self._newest(tail, live, visible_until)
-        encoded = self.encoder.encode_one("user", {**row, "user_id": user_id} if row else {})
-        items, kinds, ages = self._encode_history(history, at_ms)
-        seen = {k: set(ids) for k, ids in unpack_seen(stored.base).items()}
-        # What must not be shown again counts at once, however long ago or just now it was done.
-        for event in (*history, *stored.events):
-            seen.setdefault(event.kind, set()).add(event.item_id)
+        live = self._live(base, stored.events)
+        visible = [e for e in live if e.received_at_ms < visible_until]
+        history, stands = self._newest(base, visible, visible_until)
+        encoded = self.encoder.encode_one("user", {**base.row, "user_id": user_id} if base.row else {})
+        items, kinds, ages = self._encode_history(history, stands, at_ms)
+        standing = tuple(e for e, stood in zip(history, stands, strict=True) if stood)
         return OnlineUser(
             inputs=UserInputs(
                 ids=encoded.ids[0],
@@ -73,29 +76,61 @@ class OnlineFeatures:
                 history_items=items,
                 history_kinds=kinds,
                 history_ages=ages,
+                bags=tuple(bag.values for bag in encoded.bags),
+                crosses=self._crosses(base),
             ),
-            known=bool(row),
-            seen={kind: frozenset(ids) for kind, ids in seen.items()},
-            history=tuple(history),
+            known=bool(base.row),
+            seen=_seen(base, (*standing, *stored.events)),
+            history=standing,
+            live=live_values(visible, self.config.tasks, at_ms) if self.config.features.live_counters else {},
             degraded=degraded,
         )
 
-    def context(self, values: Mapping[str, str | float], at_ms: int) -> ContextInputs:
-        """Encode a request's context; names without the `context_` prefix."""
+    def context(
+        self, values: Mapping[str, str | float], at_ms: int, live: Mapping[str, int | None] | None = None
+    ) -> ContextInputs:
+        """Encode a request's context; names without the `context_` prefix.
+
+        Args: live: the user's counters since the snapshot; without them nothing was done since.
+        """
         clock = self.encoder.clock_of(datetime.fromtimestamp(at_ms / 1000, UTC))
+        if live is None and self.config.features.live_counters:
+            live = live_values((), self.config.tasks, at_ms)
         encoded = self.encoder.encode_one(
-            "context", {**{f"context_{k}": v for k, v in values.items()}, **clock}
+            "context", {**{f"context_{k}": v for k, v in values.items()}, **clock, **(live or {})}
         )
         return ContextInputs(ids=encoded.ids[0], numbers=encoded.numbers[0])
 
-    def _newest(self, tail: Sequence[Event], live: Sequence[Event], visible_until: int) -> list[Event]:
+    def _live(self, base: PackedUser, events: Iterable[Event]) -> list[Event]:
+        """Give what came since the snapshot, oldest first: not what the base has, nor a bot's flood."""
+        known = {e.feedback_id for e in base.tail}
+        fresh = [e for e in events if e.received_at_ms >= self.snapshot_at_ms and e.feedback_id not in known]
+        fresh.sort(key=lambda e: (e.received_at_ms, e.feedback_id))
+        return fresh[: self.config.features.daily_cap]
+
+    def _newest(
+        self, base: PackedUser, live: Sequence[Event], visible_until: int
+    ) -> tuple[list[Event], list[bool]]:
+        """Give the last visible events, newest first, and whether each still stands."""
         kinds = set(self.config.features.history_kinds)
-        events = [e for e in (*tail, *live) if e.kind in kinds and e.received_at_ms < visible_until]
+        tail = [e for e in base.tail if e.received_at_ms < visible_until]
+        events = [e for e in (*tail, *live) if e.kind in kinds]
         events.sort(key=lambda e: (e.received_at_ms, e.feedback_id), reverse=True)
-        return events[: self.config.features.history_length]
+        events = events[: self.config.features.history_length]
+        undone: dict[tuple[str, str], int] = {}
+        for e in live:
+            undone[e.kind, e.item_id] = max(e.received_at_ms, undone.get((e.kind, e.item_id), 0))
+
+        def stands(event: Event) -> bool:
+            if base.void_at.get(event.feedback_id, visible_until) < visible_until:
+                return False
+            by = self._undone_by.get(event.kind)
+            return by is None or undone.get((by, event.item_id), -1) < event.received_at_ms
+
+        return events, [stands(e) for e in events]
 
     def _encode_history(
-        self, history: Sequence[Event], at_ms: int
+        self, history: Sequence[Event], stands: Sequence[bool], at_ms: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         length = self.config.features.history_length
         items, kinds, ages = (np.zeros(length, np.int64) for _ in range(3))
@@ -104,71 +139,46 @@ class OnlineFeatures:
             items[:n], kinds[:n] = self.encoder.events_of(
                 [e.item_id for e in history], [e.kind for e in history], [e.value for e in history]
             )
+            kinds[:n] = np.where(stands, kinds[:n], 0)
             used = kinds[:n] > 0
             at = np.array([e.received_at_ms for e in history], np.int64)
             items[:n] = np.where(used, items[:n], 0)
             ages[:n] = np.where(used, age_buckets(at_ms - at), 0)
         return items, kinds, ages
 
+    def _crosses(self, base: PackedUser) -> tuple[CrossInputs, ...]:
+        found = []
+        for cross in self.encoder.features.crosses:
+            rows = base.crosses.get(cross.group, ())
+            columns = {
+                name: np.array([np.nan if row[i] is None else row[i] for row in rows], np.float64)
+                for i, name in enumerate(raw_columns(cross.numbers), start=1)
+            }
+            numbers = self.encoder.encode_cross(cross, columns, len(rows))
+            found.append(CrossInputs(tuple(str(row[0]) for row in rows), numbers))
+        return tuple(found)
+
 
 def encode_items(encoder: Encoder, items: pl.DataFrame) -> ItemInputs:
     """Encode a bundle's catalogue for its scorer."""
     encoded = encoder.encode("item", items)
-    return ItemInputs(ids=encoded.ids, numbers=encoded.numbers, text=encoded.text)
-
-
-def pack_users(snapshot: DaySnapshot, encoder: Encoder) -> Iterator[tuple[str, bytes]]:
-    """Pack every user's nightly values and history tail: one value per user, in user order."""
-    users = snapshot.table("users")
-    columns = [f.column for f in encoder.features.categorical_of("user") if f.column != "user_id"]
-    columns += [c for c in encoder.number_columns("user") if c not in columns]
-    present = [c for c in columns if c in users.columns]
-    tails = _tails(snapshot.table("tail"))
-    seen = _seen(snapshot.table("seen"))
-    for row in users.select("user_id", *present).iter_rows(named=True):
-        user_id = row.pop("user_id")
-        yield user_id, _pack(row, tails.pop(user_id, []), seen.pop(user_id, {}))
-    for user_id in sorted({*tails, *seen}):
-        yield user_id, _pack({}, tails.get(user_id, []), seen.get(user_id, {}))
-
-
-def unpack_user(value: bytes) -> tuple[dict[str, object], tuple[Event, ...]]:
-    """Read what `pack_users` wrote."""
-    row, tail, *_ = json.loads(value)
-    events = tuple(
-        Event(feedback_id=f, user_id="", item_id=i, kind=k, value=v, received_at_ms=t)
-        for t, f, i, k, v in tail
+    return ItemInputs(
+        ids=encoded.ids,
+        numbers=encoded.numbers,
+        text=encoded.text,
+        bags=encoded.bags,
+        groups=tuple(item_group(items, cross.group).to_list() for cross in encoder.features.crosses),
     )
-    return row, events
 
 
-def unpack_seen(value: bytes | None) -> dict[str, list[str]]:
-    """Read what a user has ever done of the kinds that are not shown again: kind -> item ids."""
-    seen: dict[str, list[str]] = {}
-    for kinds in json.loads(value)[2:] if value is not None else ():
-        seen |= kinds
-    return seen
+def item_group(items: pl.DataFrame, group: str) -> pl.Series:
+    """Give the item column that users' aggregates are kept by, as text."""
+    return id_column(items, group).cast(pl.String)
 
 
-def _pack(
-    row: Mapping[str, object], tail: Sequence[Sequence[object]], seen: Mapping[str, Sequence[str]]
-) -> bytes:
-    values = {k: v for k, v in row.items() if v is not None}
-    return json.dumps([values, tail, seen], separators=(",", ":"), default=str).encode()
-
-
-def _seen(rows: pl.DataFrame) -> dict[str, dict[str, list[str]]]:
-    grouped: dict[str, dict[str, list[str]]] = {}
-    for user, kind, item in rows.select("user_id", "kind", "item_id").iter_rows():
-        grouped.setdefault(user, {}).setdefault(kind, []).append(item)
-    return grouped
-
-
-def _tails(tail: pl.DataFrame) -> dict[str, list[list[object]]]:
-    grouped: dict[str, list[list[object]]] = {}
-    rows = tail.with_columns(pl.col("received_at").dt.epoch("ms"))
-    for user, *event in rows.select(
-        "user_id", "received_at", "feedback_id", "item_id", "kind", "value"
-    ).iter_rows():
-        grouped.setdefault(user, []).append(event)
-    return grouped
+def _seen(base: PackedUser, events: Iterable[Event]) -> dict[str, frozenset[str]]:
+    """What must not be shown again counts at once, however long ago or just now it was done."""
+    seen = {kind: set(ids) for kind, ids in base.seen.items()}
+    for event in events:
+        seen.setdefault(event.kind, set()).add(event.item_id)
+    return {kind: frozenset(ids) for kind, ids in seen.items()}

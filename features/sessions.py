@@ -7,7 +7,7 @@ journal and the nightly tables hold the same thing, and each event goes to one u
 
 import polars as pl
 
-from features.online import unpack_user
+from features.packing import unpack_user
 from features.store import Event, StoredUser
 from recsys.schema import SESSION_MERGED
 
@@ -41,7 +41,7 @@ def leave_merged(events: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
 
 def unmerged_events(session: StoredUser) -> list[Event]:
     """Give the events of a session that nobody's login has taken, oldest first."""
-    tail = unpack_user(session.base)[1] if session.base is not None else ()
+    tail = unpack_user(session.base).tail
     until = max((int(e.value or 0) for e in session.events if e.kind == SESSION_MERGED), default=0)
     events = {e.feedback_id: e for e in (*tail, *session.events) if e.kind != SESSION_MERGED}
     open_events = (e for e in events.values() if e.received_at_ms > until)

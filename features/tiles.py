@@ -1,12 +1,13 @@
 """One day's events -> daily tiles of integers; tiles -> windowed aggregates by addition.
 
-Counts are counts, sums of stars are sums of half-stars: integers add exactly, in any order, so
-lifetime(D) = lifetime(D-1) + tile(D) gives the same number as adding everything up again. Rates are made in
-the encoder only. Events are filed by when they were received (impressions: shown), never by what they are
-later credited to, so a tile never changes after its day.
+Counts are counts, sums of stars are sums of half-stars: integers add and subtract exactly, in any order. So
+lifetime(D) = lifetime(D-1) + tile(D), and window(D) = window(D-1) + tile(D) - tiles that left the window: a
+night reads its own tile and one old tile per window, however long the log is. Rates are made in the encoder
+only. Events are filed by when they were received (impressions: shown), never by what they are later credited
+to, so a tile never changes after its day; feedback that is taken back counts against the day of its reversal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import polars as pl
@@ -14,29 +15,37 @@ import polars as pl
 from features.definitions import LIFETIME
 from recsys.tasks import TaskSpec
 
+LAST = "last_feedback_at"
+
 
 def tile(
-    impressions: pl.DataFrame, feedback: pl.DataFrame, key: str, tasks: Sequence[TaskSpec]
+    impressions: pl.DataFrame, feedback: pl.DataFrame, key: Sequence[str], tasks: Sequence[TaskSpec]
 ) -> pl.DataFrame:
-    """Count one day by `user_id` or `item_id`: impressions, feedback per task, half-stars, last feedback.
+    """Count one day by a key: impressions, feedback per task net of reversals, half-stars, last feedback.
 
-    Sampled negatives were never shown to anybody: they are not counted.
+    Sampled negatives were never shown to anybody: they are not counted. Rows without a key are not either.
     """
-    shown = impressions.filter(~pl.col("sampled")).group_by(key).agg(impressions=pl.len().cast(pl.Int64))
+    shown = (
+        impressions.lazy().filter(~pl.col("sampled")).group_by(key).agg(impressions=pl.len().cast(pl.Int64))
+    )
     measures: list[pl.Expr] = []
     for task in tasks:
         mine = pl.col("kind") == task.feedback
-        measures.append(mine.sum().cast(pl.Int64).alias(f"{task.name}_count"))
+        count = mine.sum().cast(pl.Int64)
+        if task.reversal is not None:
+            count = count - (pl.col("kind") == task.reversal).sum().cast(pl.Int64)
+        measures.append(count.alias(f"{task.name}_count"))
         if not task.is_binary:
             halves = (pl.col("value").filter(mine) * 2).round().sum().cast(pl.Int64)
             measures.append(halves.alias(f"{task.name}_halves"))
-    if key == "item_id":  # what a session did was its item's already, before it became a user's
-        feedback = feedback.filter(pl.col("merged_from").is_null())
-    done = feedback.group_by(key).agg(*measures, last_feedback_at=pl.col("received_at").max())
+    done = feedback.lazy().group_by(key).agg(*measures, pl.col("received_at").max().alias(LAST))
     return (
         shown.join(done, on=key, how="full", coalesce=True)
-        .with_columns(pl.col(c).fill_null(0) for c in (*measure_columns(tasks),))
+        .filter(pl.all_horizontal(pl.col(k).is_not_null() for k in key))
+        .with_columns(pl.col(c).fill_null(0) for c in measure_columns(tasks))
+        .select(*key, *measure_columns(tasks), LAST)
         .sort(key)
+        .collect()
     )
 
 
@@ -46,48 +55,87 @@ def measure_columns(tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
     return ("impressions", *(f"{t.name}_count" for t in tasks), *halves)
 
 
-def add_to_lifetime(lifetime: pl.DataFrame | None, day: pl.DataFrame, key: str) -> pl.DataFrame:
-    """Give lifetime(D) = lifetime(D-1) + tile(D)."""
-    stacked = day if lifetime is None else pl.concat([lifetime, day], how="vertical")
-    sums = [c for c in day.columns if c not in (key, "last_feedback_at")]
+def window_columns(window_days: Sequence[int], measures: Sequence[str]) -> tuple[str, ...]:
+    """Name the aggregates' integer columns: `click_count_7`, …, `click_count_life`."""
+    return tuple(f"{m}_{w}" for w in (*window_days, LIFETIME) for m in measures)
+
+
+def add_tiles(tiles: Sequence[pl.DataFrame], key: Sequence[str]) -> pl.DataFrame:
+    """Add tiles of one period, or of several parts of it, up to one."""
+    stacked = pl.concat(tiles, how="vertical").lazy()
+    sums = [c for c in tiles[0].columns if c not in (*key, LAST)]
     return (
-        stacked.lazy()
-        .group_by(key)
-        .agg(pl.col(*sums).sum(), pl.col("last_feedback_at").max())
-        .select(day.columns)
+        stacked.group_by(key)
+        .agg(pl.col(*sums).sum(), pl.col(LAST).max())
+        .select(tiles[0].columns)
         .sort(key)
         .collect()
     )
 
 
-def windowed(
-    tiles: dict[date, pl.DataFrame],
-    lifetime: pl.DataFrame,
-    key: str,
-    last_day: date,
-    window_days: Sequence[int],
+def roll_windows(
+    previous: pl.DataFrame | None,
+    today: pl.DataFrame,
+    leaving: Mapping[int, Sequence[pl.DataFrame]],
+    key: Sequence[str],
     measures: Sequence[str],
 ) -> pl.DataFrame:
-    """Aggregate per key: one column per measure and window, e.g. `click_count_7`, plus `last_feedback_at`.
+    """Move all windows of a table of aggregates on to a new day.
 
-    A window of n days holds the tiles of last_day and the n - 1 days before.
+    Args:
+        previous: the aggregates of the period before (key, `<measure>_<window>`, last_feedback_at).
+        today: the new period's tile.
+        leaving: window in days -> tiles that were inside it the period before and are not any more.
+
+    Returns: one row per key ever seen, sorted by key.
     """
-    result = lifetime.select(key, "last_feedback_at", *(pl.col(m).alias(f"{m}_{LIFETIME}") for m in measures))
-    for days in window_days:
-        inside = [t for d, t in tiles.items() if 0 <= (last_day - d).days < days]
-        if not inside:
-            result = result.with_columns(pl.lit(0, dtype=pl.Int64).alias(f"{m}_{days}") for m in measures)
-            continue
-        sums = pl.concat(inside).group_by(key).agg(pl.col(m).sum().alias(f"{m}_{days}") for m in measures)
-        result = result.join(sums, on=key, how="left", maintain_order="left")
-    return result.with_columns(pl.col(f"{m}_{days}").fill_null(0) for days in window_days for m in measures)
+    columns = window_columns(tuple(leaving), measures)
+    last = [LAST]
+    parts = [
+        today.lazy().select(
+            *key,
+            *(pl.col(m).alias(f"{m}_{w}") for w in (*leaving, LIFETIME) for m in measures),
+            *last,
+        )
+    ]
+    if previous is not None:
+        parts.append(previous.lazy().select(*key, *columns, *last))
+    parts += [
+        gone.lazy().select(*key, *((-pl.col(m)).alias(f"{m}_{days}") for m in measures))
+        for days, tiles in leaving.items()
+        for gone in tiles
+    ]
+    return (
+        pl.concat(parts, how="diagonal")
+        .group_by(key)
+        .agg(pl.col(*columns).sum(), pl.col(LAST).max())
+        .select(*key, *columns, LAST)
+        .sort(key)
+        .collect()
+    )
+
+
+def leaving_days(days: Sequence[date], day: date, window_days: Sequence[int]) -> dict[int, tuple[date, ...]]:
+    """Tell, per window, which earlier periods' tiles leave it on this day.
+
+    A window of n days holds the tiles of the day and the n - 1 days before. Args: days: the earlier periods'.
+    """
+    before = days[-1] if days else day
+    return {w: tuple(d for d in days if (before - d).days < w <= (day - d).days) for w in window_days}
 
 
 def group_windows(items: pl.DataFrame, group: str, columns: Sequence[str]) -> pl.DataFrame:
-    """Add each item's group totals as `by_<group>__<column>`; an item without a group value gets nulls."""
+    """Add each item's group totals as `by_<group>__<column>`; an item without a group value gets nulls.
+
+    Integers are added, hours since the last feedback are those of the group's latest.
+    """
+    recency = "hours_since_feedback"
     totals = (
         items.filter(pl.col(group).is_not_null())
         .group_by(group)
-        .agg(pl.col(c).sum().alias(f"by_{group}__{c}") for c in columns)
+        .agg(
+            *(pl.col(c).sum().alias(f"by_{group}__{c}") for c in columns),
+            pl.col(recency).min().alias(f"by_{group}__{recency}"),
+        )
     )
     return items.join(totals, on=group, how="left", maintain_order="left")

@@ -7,9 +7,17 @@ the optimiser of a row steps once however often the item occurs.
 Shape letters: B examples, L history events, U distinct rows of a table, F numbers, T text dimensions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class BagIndex:
+    """Lists of B rows, one after the other: positions in a vocabulary's rows [T], where each starts [B]."""
+
+    values: Tensor
+    starts: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,8 @@ class Negatives:
     item_M: Tensor
     item_B: Tensor
     """The item's row in the day's snapshot: equal rows are equal items."""
+    bags: dict[str, BagIndex] = field(default_factory=dict)
+    """Multi-hot item feature -> positions in its vocabulary's rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,8 @@ class Batch:
     user_numbers_BF: Tensor
     item_numbers_BF: Tensor
     context_numbers_BF: Tensor
+    cross_numbers_BF: Tensor
+    """The user's aggregates by columns of the candidate."""
     item_text_BT: Tensor
     history_index_BL: Tensor
     history_kind_BL: Tensor
@@ -57,6 +69,8 @@ class Batch:
     """Task -> float [B]; meaningless where not observed."""
     observed: dict[str, Tensor]
     """Task -> bool [B]."""
+    bags: dict[str, BagIndex] = field(default_factory=dict)
+    """Multi-hot feature -> positions in its vocabulary's rows."""
     negatives: Negatives | None = None
     """Present in training when retrieval is trained."""
 

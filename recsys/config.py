@@ -38,10 +38,33 @@ class FeatureConfig(_Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """The column's name without its prefix: `device` reads `context_device` for entity `context`."""
     entity: Entity
-    kind: Literal["categorical", "number"]
+    kind: Literal["categorical", "multi_hot", "number"]
+    """multi_hot: a list of texts; its embedding is the mean of the values' rows. Users and items only."""
     dim: int = Field(default=8, ge=1, le=256)
     log: bool = False
     """Take sign(x)·log(1+|x|) before standardising (numbers only)."""
+    bins: int = Field(default=0, ge=0, le=1024)
+    """Numbers only: cut into so many bins of equal mass (edges from training days) and look each up in a
+    table of `dim` columns, instead of standardising; 0: standardise."""
+    min_count: int | None = Field(default=None, ge=1)
+    """Values seen less often share hash buckets; default: [features] min_count."""
+    hash_buckets: int | None = Field(default=None, ge=0)
+    """Buckets of rare and unlisted values; default: [features] hash_buckets."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind != "number" and (self.log or self.bins):
+            raise ConfigError(
+                f"[[feature]] {self.name!r}: log and bins are for kind 'number', not {self.kind!r}"
+            )
+        if self.kind == "number" and (self.min_count is not None or self.hash_buckets is not None):
+            raise ConfigError(f"[[feature]] {self.name!r}: min_count and hash_buckets are not for numbers")
+        if self.kind == "multi_hot" and self.entity == "context":
+            raise ConfigError(
+                f"[[feature]] {self.name!r}: a request's context holds texts and numbers, no lists; "
+                "use kind 'categorical'"
+            )
+        return self
 
     @property
     def column(self) -> str:
@@ -56,13 +79,19 @@ class FeaturesConfig(_Section):
     """Windows of the aggregates, in days, beside the lifetime one."""
     group_items_by: tuple[str, ...] = ("category",)
     """Item columns that get aggregates of their own (category, attribute_author_id, …)."""
+    cross_user_by: tuple[str, ...] = ("category",)
+    """Item columns by which a user's own aggregates are kept: what they did in the candidate's category."""
+    live_counters: bool = True
+    """Count a user's feedback since the snapshot as a feature of each request."""
     item_id_dim: int = Field(default=32, ge=1, le=512)
     user_id_dim: int = Field(default=32, ge=0, le=512)
     """0 leaves the user's own embedding out: users are then known by history and attributes alone."""
     category_dim: int = Field(default=8, ge=1, le=256)
     text_columns: tuple[str, ...] = ("title", "description", "category")
     text_dim: int = Field(default=32, ge=0, le=1024)
-    """Dimensions of TF-IDF + truncated SVD; 0 turns item text off."""
+    """Dimensions of the text vectors; 0 turns item text off."""
+    text_model: str = ""
+    """Folder of a sentence-embedding model (extra `text`); empty: TF-IDF. Servers need the same folder."""
     history_kinds: tuple[str, ...] = ("click", "purchase", "rating")
     history_length: int = Field(default=30, ge=0, le=1000)
     ingestion_lag: DurationS = 0
@@ -73,6 +102,19 @@ class FeaturesConfig(_Section):
     hash_buckets: int = Field(default=64, ge=1)
     daily_cap: int = Field(default=5_000, ge=1)
     """Impressions and feedback of one user beyond this a day are quarantined: bots stay out of counters."""
+
+
+class ExecutionConfig(_Section):
+    """How feature building is spread over processes; the result is the same whatever is written here."""
+
+    executor: str = "local"
+    """local: this machine's processes; ray: a Ray cluster (extra `ray`) that sees the same folders."""
+    shards: int = Field(default=1, ge=1, le=65_536)
+    """A period is built in so many parts by user; memory holds one part a worker."""
+    workers: int = Field(default=1, ge=1)
+    """Parts built at once."""
+    ray_address: str = ""
+    """Where the Ray cluster is; empty: start one on this machine."""
 
 
 class TrunkConfig(_Section):
@@ -328,6 +370,7 @@ class RunConfig(_Section):
     tasks: Annotated[tuple[TaskSpec, ...], Field(alias="task")]
     attributes: Annotated[tuple[FeatureConfig, ...], Field(alias="feature")] = ()
     features: FeaturesConfig = FeaturesConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     model: ModelConfig = ModelConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     training: TrainingConfig = TrainingConfig()

@@ -25,15 +25,19 @@ class NumberStatistics:
     """Overall rate or mean that small counts shrink to; 0 for other transforms."""
     mean: float
     std: float
+    edges: tuple[float, ...] = ()
+    """Where a binned number is cut, ascending; empty for others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextModel:
-    """TF-IDF followed by a truncated SVD: terms [V], idf [V], components [V, T]."""
+    """TF-IDF (or sentence vectors) followed by a truncated SVD: terms [V], idf [V], components [V, T]."""
 
     terms: tuple[str, ...]
     idf: np.ndarray
     components: np.ndarray
+    sentence_model: str = ""
+    """Folder of the sentence-embedding model whose vectors [V] are projected instead; empty: TF-IDF."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +57,14 @@ class EncoderState:
         (folder / "vocabularies").mkdir(exist_ok=True)
         for name, vocabulary in self.vocabularies.items():
             vocabulary.save(folder / "vocabularies" / f"{name}.parquet")
-        numbers = {name: [s.prior, s.mean, s.std] for name, s in self.numbers.items()}
+        numbers = {name: [s.prior, s.mean, s.std, s.edges] for name, s in self.numbers.items()}
         write_json(folder / "encoder.json", {"numbers": numbers, "vocabularies": list(self.vocabularies)})
         if self.text is not None:
             save_file({"idf": self.text.idf, "components": self.text.components}, folder / "text.safetensors")
-            pl.DataFrame({"term": self.text.terms}).write_parquet(folder / "text_terms.parquet")
+            terms = pl.DataFrame({"term": pl.Series(self.text.terms, dtype=pl.String)})
+            terms.write_parquet(
+                folder / "text_terms.parquet", metadata={"sentence_model": self.text.sentence_model}
+            )
 
     @classmethod
     def load(cls, folder: Path) -> "EncoderState":
@@ -68,7 +75,8 @@ class EncoderState:
         try:
             said = json.loads((folder / "encoder.json").read_text())
             numbers = {
-                n: NumberStatistics(prior=p, mean=m, std=s) for n, (p, m, s) in said["numbers"].items()
+                n: NumberStatistics(prior=p, mean=m, std=s, edges=tuple(e))
+                for n, (p, m, s, e) in said["numbers"].items()
             }
             names = said["vocabularies"]
             text = _load_text(folder)
@@ -89,5 +97,10 @@ def _load_text(folder: Path) -> TextModel | None:
     if not (folder / "text.safetensors").is_file():
         return None
     arrays = load_file(folder / "text.safetensors")
-    terms = pl.read_parquet(folder / "text_terms.parquet")["term"].to_list()
-    return TextModel(terms=tuple(terms), idf=arrays["idf"], components=arrays["components"])
+    path = folder / "text_terms.parquet"
+    return TextModel(
+        terms=tuple(pl.read_parquet(path)["term"].to_list()),
+        idf=arrays["idf"],
+        components=arrays["components"],
+        sentence_model=pl.read_parquet_metadata(path).get("sentence_model", ""),
+    )

@@ -1,8 +1,48 @@
 """Encoded inputs as numpy arrays: what `features` hands to a scorer; no torch here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """Lists of numbers of N rows, one after the other.
+
+    values int64 [T]; offsets int64 [N + 1]: row n's values are values[offsets[n] : offsets[n + 1]].
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """Count the rows."""
+        return self.offsets.size - 1
+
+    def take(self, rows: np.ndarray) -> "Bag":
+        """Select rows by index."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Bag(self.values[np.repeat(self.offsets[:-1][rows], lengths) + within], offsets)
+
+    def with_empty_row(self) -> "Bag":
+        """Append a row without values."""
+        return Bag(self.values, np.append(self.offsets, self.offsets[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class CrossInputs:
+    """One user's encoded aggregates by one item column.
+
+    keys [K]: the column's values that the user has any of; numbers float32 [K + 1, F], the last row for a
+    value that the user has nothing of.
+    """
+
+    keys: tuple[str, ...]
+    numbers: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +57,9 @@ class UserInputs:
     """int64 [L] item numbers, newest first."""
     history_kinds: np.ndarray
     history_ages: np.ndarray
+    bags: tuple[np.ndarray, ...] = ()
+    """Per multi-hot feature the user's numbers, int64 [T]."""
+    crosses: tuple[CrossInputs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +77,6 @@ class ItemInputs:
     ids: np.ndarray
     numbers: np.ndarray
     text: np.ndarray
+    bags: tuple[Bag, ...] = ()
+    groups: tuple[Sequence[str | None], ...] = ()
+    """Per cross feature the item's value [I] of the column that users' aggregates are kept by."""

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -81,6 +82,12 @@ class InteractionLog:
 def business_day(instant: str, timezone: str) -> pl.Expr:
     """Map a UTC instant column to the business day in a time zone."""
     return pl.col(instant).dt.convert_time_zone(timezone).dt.date()
+
+
+def period_end(day: date, timezone: str) -> datetime:
+    """Give the UTC instant at which a business day is over."""
+    local = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(timezone))
+    return local.astimezone(UTC)
 
 
 def latest_by_key(frames: Iterable[pl.DataFrame], key: str) -> pl.DataFrame:

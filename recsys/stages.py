@@ -78,15 +78,47 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
-def file_digest(paths: Iterable[Path]) -> str:
-    """Hash files by folder, name and content, in the order given."""
-    hasher = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            hasher.update(
-                f"{path.parent.name}/{path.name}\0".encode() + hashlib.file_digest(stream, "sha256").digest()
-            )
-    return hasher.hexdigest()[:20]
+class FileDigests:
+    """Hashes of files by folder, name and content; what has size and time as before is not read again.
+
+    A night looks at every partition of the log, and should read only its own: the hashes are kept beside the
+    stages and written back at the end.
+    """
+
+    def __init__(self, kept: Path) -> None:
+        self._kept = kept
+        self._known: dict[str, list[Any]] = {}
+        self._used: dict[str, list[Any]] = {}
+
+    def __enter__(self) -> "FileDigests":
+        try:
+            self._known = json.loads(self._kept.read_text())
+        except (OSError, ValueError):
+            self._known = {}  # it is a cache: whatever is wrong with it, the files themselves are there
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        now = {**self._known, **self._used}
+        if now != self._known:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self._kept, now)
+
+    def of(self, paths: Iterable[Path]) -> str:
+        """Hash files in the order given."""
+        hasher = hashlib.sha256()
+        for path in paths:
+            hasher.update(f"{path.parent.name}/{path.name}\0".encode() + bytes.fromhex(self._one(path)))
+        return hasher.hexdigest()[:20]
+
+    def _one(self, path: Path) -> str:
+        name, state = str(path.absolute()), path.stat()
+        stamp = [state.st_size, state.st_mtime_ns, state.st_ino]
+        found = self._known.get(name)
+        if found is None or found[1:] != stamp:
+            with path.open("rb") as stream:
+                found = [hashlib.file_digest(stream, "sha256").hexdigest(), *stamp]
+        self._used[name] = found
+        return str(found[0])
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -18,6 +18,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
+from features.definitions import live_kinds
 from features.store import FeatureStore, open_store
 from protos.recsys.v1 import admin_pb2, admin_pb2_grpc, ranking_pb2, ranking_pb2_grpc
 from recsys.config import PERIOD_S, RunConfig
@@ -25,7 +26,6 @@ from recsys.errors import BundleError, ConfigError, RecsysError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
-from recsys.schema import SESSION_MERGED
 from serving.admin import AdminService
 from serving.checks import Limits, check_address, is_loopback
 from serving.clock import Clock, OrderedClock
@@ -124,17 +124,15 @@ class Server:
         nothing = self._engine(empty_model(config))
         clock = OrderedClock(options.clock)
         self.recommender = Recommender(nothing, self.journal, clock, self.stats)
-        live_kinds = frozenset(
-            {*config.features.history_kinds, *config.policy.exclude_seen_kinds, SESSION_MERGED}
-        )
-        self._feedback = FeedbackDesk(self.journal, self._store, clock, config.tasks, live_kinds)
+        shown_live = live_kinds(config)
+        self._feedback = FeedbackDesk(self.journal, self._store, clock, config.tasks, shown_live)
         self._sessions = Sessions(self._feedback, self._store, lambda: self.recommender.version)
         restore(
             options.log / FOLDER,
             self._overlay,
             self._feedback.seen,
             self._store,
-            live_kinds,
+            shown_live,
             self._since_ms(),
         )
         self.reloader = Reloader(

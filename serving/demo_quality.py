@@ -136,7 +136,7 @@ def labelled_day(log: InteractionLog, config: RunConfig, day: date, until: date)
     )
     as_of = datetime.combine(until + timedelta(days=1), time.min, UTC)
     labels, _ = make_labels(impressions, feedback, config.tasks, as_of)
-    named = labels.drop("impression_id").rename({task.label: task.name for task in config.tasks})
+    named = labels.drop("impression_id", "user_id").rename({task.label: task.name for task in config.tasks})
     return impressions.hstack(named)
 
 

@@ -86,7 +86,7 @@ class Engine:
         candidates = self._retrieval.find(request, stock, allowed, side, need=request.page_size)
         watch.lap("retrieval")
         candidates, scored, degradation = self._fit(request, candidates, budget, scored=side is not None)
-        predictions = self._predict(stock, side, request, candidates, at_ms) if scored else {}
+        predictions = self._predict(stock, user, side, request, candidates, at_ms) if scored else {}
         scores = self._score(request, predictions, candidates, catalogue)
         degradation += tuple(user.degraded) if user is not None else ()
         watch.lap("scoring")
@@ -155,11 +155,19 @@ class Engine:
         return candidates, False, (DEADLINE_POPULAR,)
 
     def _predict(
-        self, stock: Stock, side: Any, request: RankRequest, candidates: Candidates, at_ms: int
+        self,
+        stock: Stock,
+        user: User | None,
+        side: Any,
+        request: RankRequest,
+        candidates: Candidates,
+        at_ms: int,
     ) -> Mapping[str, npt.NDArray[np.float32]]:
         assert stock.scorer is not None
         assert self.model.features is not None
-        context = self.model.features.context(request.context, at_ms)
+        values = {**request.context, **({"surface": request.surface} if request.surface else {})}
+        live = user.live if user is not None else None
+        context = self.model.features.context(values, at_ms, live)
         return stock.scorer.predict(side, context, candidates.rows)
 
     def _score(

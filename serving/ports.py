@@ -51,6 +51,10 @@ class User(Protocol):
         """Give what the user did, newest first."""
 
     @property
+    def live(self) -> Mapping[str, int | None]:
+        """Give the counters since the snapshot."""
+
+    @property
     def degraded(self) -> Sequence[str]:
         """Say what could not be read."""
 
@@ -61,8 +65,10 @@ class Features(Protocol):
     def user(self, user_id: str, at_ms: int) -> User:
         """Read a user as of an instant; unknown users are no error."""
 
-    def context(self, values: Mapping[str, str | float], at_ms: int) -> Any:
-        """Encode request-time values; unknown names are left out."""
+    def context(
+        self, values: Mapping[str, str | float], at_ms: int, live: Mapping[str, int | None] | None = None
+    ) -> Any:
+        """Encode request-time values and live counters; unknown names are left out."""
 
 
 class Scorer(Protocol):

@@ -100,6 +100,8 @@ def _by_row(rows: Rows) -> list[dict[str, object]]:
 
 def _context(request: RankRequest) -> dict[str, Value]:
     context: dict[str, Value] = {f"{CONTEXT_PREFIX}{name}": value for name, value in request.context.items()}
+    if request.surface:
+        context[f"{CONTEXT_PREFIX}surface"] = request.surface
     return context | {
         f"{CONTEXT_PREFIX}experiment_{name}": variant for name, variant in request.experiments.items()
     }

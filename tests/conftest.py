@@ -227,7 +227,7 @@ def at() -> Callable[..., datetime]:
 @pytest.fixture(scope="session")
 def learnt(shop_chain: list[Any], config: RunConfig) -> Any:
     """Learn the tiny shop's first four days once."""
-    from features.build import period_end
+    from recsys.log import period_end
     from training.learn import learn
 
     periods = {t.name: (0, 3) for t in config.tasks}

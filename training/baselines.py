@@ -17,7 +17,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from features.build import period_end
+from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.baselines_counts import SHRINKAGE, item_counts, item_rates, positives, share

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import polars as pl
 
+from features.definitions import LIFETIME
 from features.labels import make_labels
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
@@ -12,14 +13,16 @@ from recsys.tasks import TaskSpec
 RECENT_DAYS = 7
 SHRINKAGE = 20.0
 """A rate or mean of few observations moves to the overall one as if so many had been seen of it."""
-_RATED = ("impression_id", "item_id", "shown_at", "sampling_rate")
+_RATED = ("impression_id", "user_id", "item_id", "shown_at", "sampling_rate")
 
 
 def item_counts(chain: Sequence[DaySnapshot], i: int) -> pl.DataFrame:
     """Count each item's life and last 7 days (`recent_…`) before period i: integers."""
+    measures = [c for c in chain[0].table("item_tile").columns if c not in ("item_id", "last_feedback_at")]
+    ever = [pl.col("item_id"), *(pl.col(f"{m}_{LIFETIME}").alias(m) for m in measures)]
     if i == 0:
-        return chain[0].table("item_lifetime").clear()
-    life = chain[i - 1].table("item_lifetime").drop("last_feedback_at")
+        return chain[0].table("items").select(*ever).clear()
+    life = chain[i - 1].table("items").select(*ever)
     tiles = [s.table("item_tile") for s in chain[:i] if (chain[i - 1].day - s.day).days < RECENT_DAYS]
     counts = [c for c in life.columns if c != "item_id"]
     recent = pl.concat(tiles).group_by("item_id").agg(pl.col(c).sum().alias(f"recent_{c}") for c in counts)
@@ -37,7 +40,9 @@ def item_rates(
     examples = pl.concat([s.table("examples").select(_RATED) for s in chain[:i]])
     feedback = pl.concat([s.table("feedback") for s in chain[:i]], how="diagonal_relaxed")
     labels, _ = make_labels(examples, feedback, binary, as_of)
-    rows = examples.with_columns(weight=1 / pl.col("sampling_rate")).hstack(labels.drop("impression_id"))
+    rows = examples.with_columns(weight=1 / pl.col("sampling_rate")).hstack(
+        labels.drop("impression_id", "user_id")
+    )
     priors = {t.name: _weighted_mean(rows, t.label) for t in binary}
     sums = rows.group_by("item_id").agg(
         ((pl.col(t.label) * pl.col("weight")).sum() + SHRINKAGE * priors[t.name])

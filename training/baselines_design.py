@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from features.build import period_end
 from recsys.config import Entity
+from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
+from training.crosses import cross_numbers
 from training.data import Shard, label_days
 from training.night import lag
 from training.predict import BundlePredictor
@@ -28,7 +29,7 @@ class Design:
     """Rows [N] of flat features."""
 
     numbers: np.ndarray
-    """float32 [N, F]: user, item and context numbers and the item's text."""
+    """float32 [N, F]: user, item, context and user x item numbers and the item's text."""
     ids: np.ndarray
     """int64 [N, C]."""
     sizes: tuple[int, ...]
@@ -76,9 +77,10 @@ def design_of(shard: Shard, predictor: BundlePredictor, rows: np.ndarray) -> Des
     features, vocabularies = predictor.encoder.features, predictor.encoder.state.vocabularies
     user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
     context = shard.contexts.take(rows)
+    cross = cross_numbers(shard.crosses, shard.user_row[rows], shard.item_row[rows])
     names = [f.vocabulary for entity in _ENTITIES for f in features.categorical_of(entity)]
     return Design(
-        numbers=np.concatenate([user.numbers, item.numbers, context.numbers, item.text], axis=1),
+        numbers=np.concatenate([user.numbers, item.numbers, context.numbers, cross, item.text], axis=1),
         ids=np.concatenate([user.ids, item.ids, context.ids], axis=1),
         sizes=tuple(vocabularies[name].size for name in names),
     )

@@ -76,6 +76,9 @@ def fit_and_score(
     }
 
 
+_KEY = ["impression_id", "user_id"]
+
+
 def held_out(sample: Sample, seed: int) -> np.ndarray:
     """Mark the rows that choose a setting: the last period, or a tenth when there is one period only."""
     last: np.ndarray = sample.period == sample.period.max()
@@ -96,13 +99,13 @@ def _score(
     parts = []
     for key, part in sorted(rows.partition_by("date", as_dict=True, maintain_order=True).items()):
         i = index[key[0]]
-        labels = part.select("impression_id", task.label)
+        labels = part.select(*_KEY, task.label)
         shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels, [task])
         design = design_of(shard, predictor, np.arange(shard.size))
         scored = pl.DataFrame({name: f(design) for name, f in predict.items()})
         parts.append(
             part.select("impression_id", "user_id", "weight", task.label).join(
-                shard.frame.select("impression_id").hstack(scored), on="impression_id", how="left"
+                shard.frame.select(_KEY).hstack(scored), on=_KEY, how="left"
             )
         )
     return pl.concat(parts)

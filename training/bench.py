@@ -19,12 +19,12 @@ import torch
 import typer
 from torch.utils.flop_counter import FlopCounterMode
 
-from features.build import build_snapshots, period_end
+from features.build import build_snapshots
 from features.encode import Encoder
 from recsys.batch import Batch
 from recsys.config import RunConfig, default_config, load_config
 from recsys.errors import DataError
-from recsys.log import InteractionLog
+from recsys.log import InteractionLog, period_end
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.journal import write_log
 from recsys.simulator.shop import Shop
@@ -140,6 +140,7 @@ def day_batches(chain: list[DaySnapshot], config: RunConfig) -> tuple[list[Batch
     settings = BatchSettings(
         batch_size=config.training.batch_size,
         history_length=config.features.history_length,
+        lag_ms=1000 * config.features.ingestion_lag,
         shuffle=True,
         id_dropout=config.model.id_dropout,
         num_uniform=config.retrieval.num_uniform,

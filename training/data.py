@@ -14,11 +14,15 @@ import torch
 from torch import Tensor
 
 from features.build import item_rows, user_rows
-from features.encode import Encoded, EncodedEvents, Encoder, history_slices
+from features.encode import Encoded, Encoder
 from features.labels import make_labels
-from recsys.batch import Batch, Negatives
+from features.sequences import EncodedEvents, history_slices
+from recsys.batch import BagIndex, Batch, Negatives
+from recsys.config import Entity
+from recsys.inputs import Bag
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
+from training.crosses import CrossTable, cross_numbers, encode_crosses
 
 LATE_PERIODS = 8
 """Feedback and reversals received so many periods after an impression's own still count for its labels."""
@@ -34,6 +38,7 @@ class Shard:
     users: Encoded
     items: Encoded
     contexts: Encoded
+    crosses: tuple[CrossTable, ...]
     user_row: np.ndarray
     item_row: np.ndarray
     user_key: np.ndarray
@@ -59,6 +64,8 @@ class BatchSettings:
 
     batch_size: int
     history_length: int
+    lag_ms: int
+    """Events taken back less than this before a request still stand in its history."""
     shuffle: bool = False
     id_dropout: float = 0.0
     num_uniform: int = 0
@@ -91,27 +98,28 @@ def encode_shard(
     previous: DaySnapshot | None,
     labels: pl.DataFrame,
     tasks: Sequence[TaskSpec],
+    part: int | None = None,
 ) -> Shard:
-    """Encode one day with yesterday's published values and today's live ones."""
-    examples = snapshot.table("examples")
-    users, items = user_rows(previous, snapshot), item_rows(previous, snapshot)
+    """Encode one day, or one part of its users, with yesterday's published values and today's live ones."""
+    examples = snapshot.table("examples", part)
+    users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
     contexts = encoder.with_clock(examples, "shown_at")
-    joined = examples.select("impression_id").join(
-        labels, on="impression_id", how="left", maintain_order="left"
-    )
+    key = ["impression_id", "user_id"]
+    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
     return Shard(
         day=snapshot.day,
         frame=examples.drop("history_start", "history_stop"),
         users=_with_unknown(encoder, "user", users),
         items=_with_unknown(encoder, "item", items),
         contexts=encoder.encode("context", contexts),
+        crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
         user_row=_rows(examples["user_id"], users["user_id"]),
         item_row=_rows(examples["item_id"], items["item_id"]),
         user_key=examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
         shown_at=examples["shown_at"].dt.epoch("ms").to_numpy(),
         start=examples["history_start"].to_numpy(),
         stop=examples["history_stop"].to_numpy(),
-        events=encoder.events(snapshot.table("events")),
+        events=encoder.events(snapshot.table("events", part)),
         position=examples["position"].to_numpy().astype(np.int64),
         labels={t.name: _labels(joined, t.label) for t in tasks},
         weight=(1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
@@ -134,10 +142,11 @@ class Batcher:
         """Prepare the per-vocabulary scratch arrays that finding distinct rows needs."""
         self.encoder, self.text_VT, self.settings = encoder, text_VT, settings
         self._slot = {n: np.zeros(v.size, np.int64) for n, v in encoder.state.vocabularies.items()}
+        entities: tuple[Entity, ...] = ("user", "item", "context")
         self._names = {
-            entity: [(f.name, f.vocabulary) for f in encoder.features.categorical_of(entity)]
-            for entity in ("user", "item", "context")
+            e: [(f.name, f.vocabulary) for f in encoder.features.categorical_of(e)] for e in entities
         }
+        self._bags = {e: [(f.name, f.vocabulary) for f in encoder.features.multi_hot_of(e)] for e in entities}
 
     def batches(
         self, shard: Shard, rng: np.random.Generator, popularity: np.ndarray | None = None
@@ -163,6 +172,7 @@ class Batcher:
             shard.stop[rows],
             self.settings.history_length,
             shard.shown_at[rows],
+            self.settings.lag_ms,
             shard.events,
         )
         num_items = shard.items.ids.shape[0] - 1
@@ -170,14 +180,26 @@ class Batcher:
         if popularity is not None and num_items:
             drawn = rng.integers(0, num_items, self.settings.num_uniform)
         negative = shard.items.take(drawn) if drawn is not None else None
-        numbers, index = self._distinct(user_ids, item_ids, context.ids, history[0], negative)
+        uses = [
+            ("item_id", "history:item_id", history[0].ravel()),
+            *self._uses("user", user_ids, user.bags),
+            *self._uses("item", item_ids, item.bags),
+            *self._uses("context", context.ids, ()),
+        ]
+        if negative is not None:
+            uses += self._uses("item", negative.ids, negative.bags, "negative:")
+        numbers, index = self._distinct(uses)
+        bags = {**self._bag_indices("user", user.bags, index), **self._bag_indices("item", item.bags, index)}
+        cross = cross_numbers(shard.crosses, shard.user_row[rows], shard.item_row[rows])
         return Batch(
             rows=numbers,
-            index={name: t for name, t in index.items() if not name.startswith(("history:", "negative:"))},
+            index={n: t for n, t in index.items() if ":" not in n and n not in bags},
+            bags=bags,
             item_text_UT=self.text_VT[numbers["item_id"]],
             user_numbers_BF=torch.from_numpy(user.numbers),
             item_numbers_BF=torch.from_numpy(item.numbers),
             context_numbers_BF=torch.from_numpy(context.numbers),
+            cross_numbers_BF=torch.from_numpy(cross),
             item_text_BT=torch.from_numpy(item.text),
             history_index_BL=index["history:item_id"].reshape(history[0].shape),
             history_kind_BL=torch.from_numpy(history[1]),
@@ -202,6 +224,7 @@ class Batcher:
         item_row = shard.item_row[rows]
         return Negatives(
             index={name: index[f"negative:{name}"] for name, _ in self._names["item"]},
+            bags=self._bag_indices("item", negative.bags, index, "negative:"),
             numbers_MF=torch.from_numpy(negative.numbers),
             text_MT=torch.from_numpy(negative.text),
             share_M=torch.from_numpy(popularity[drawn].astype(np.float32)),
@@ -212,7 +235,7 @@ class Batcher:
             item_B=torch.from_numpy(item_row),
         )
 
-    def _hide(self, ids: np.ndarray, entity: str, rng: np.random.Generator) -> np.ndarray:
+    def _hide(self, ids: np.ndarray, entity: Entity, rng: np.random.Generator) -> np.ndarray:
         """Hide the entity's own id on a share of rows; attributes stay."""
         names = [name for name, _ in self._names[entity]]
         if self.settings.id_dropout and f"{entity}_id" in names:
@@ -220,22 +243,29 @@ class Batcher:
             ids[rng.random(ids.shape[0]) < self.settings.id_dropout, names.index(f"{entity}_id")] = 0
         return ids
 
+    def _uses(
+        self, entity: Entity, ids: np.ndarray, bags: Sequence[Bag], prefix: str = ""
+    ) -> list[tuple[str, str, np.ndarray]]:
+        """List (vocabulary, name, numbers) of everything looked up for an entity's rows."""
+        singles = [(v, prefix + name, ids[:, i]) for i, (name, v) in enumerate(self._names[entity])]
+        lists = [(v, prefix + n, bag.values) for (n, v), bag in zip(self._bags[entity], bags, strict=True)]
+        return singles + lists
+
+    def _bag_indices(
+        self, entity: Entity, bags: Sequence[Bag], index: dict[str, Tensor], prefix: str = ""
+    ) -> dict[str, BagIndex]:
+        return {
+            name: BagIndex(index[prefix + name], torch.from_numpy(bag.offsets[:-1]))
+            for (name, _), bag in zip(self._bags[entity], bags, strict=True)
+        }
+
     def _distinct(
-        self,
-        user: np.ndarray,
-        item: np.ndarray,
-        context: np.ndarray,
-        history: np.ndarray,
-        negative: Encoded | None,
+        self, listed: Sequence[tuple[str, str, np.ndarray]]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Find each table's distinct numbers and where every use of them points."""
-        uses: dict[str, dict[str, np.ndarray]] = {"item_id": {"history:item_id": history.ravel()}}
-        for entity, ids in (("user", user), ("item", item), ("context", context)):
-            for i, (name, vocabulary) in enumerate(self._names[entity]):
-                uses.setdefault(vocabulary, {})[name] = ids[:, i]
-        if negative is not None:
-            for i, (name, vocabulary) in enumerate(self._names["item"]):
-                uses[vocabulary][f"negative:{name}"] = negative.ids[:, i]
+        uses: dict[str, dict[str, np.ndarray]] = {}
+        for vocabulary, name, numbers in listed:
+            uses.setdefault(vocabulary, {})[name] = numbers
         rows: dict[str, Tensor] = {}
         index: dict[str, Tensor] = {}
         for vocabulary, named in uses.items():
@@ -266,6 +296,7 @@ def _with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded
         ids=np.concatenate([many.ids, one.ids]),
         numbers=np.concatenate([many.numbers, one.numbers]),
         text=np.concatenate([many.text, np.zeros((1, many.text.shape[1]), np.float32)]),
+        bags=tuple(bag.with_empty_row() for bag in many.bags),
     )
 
 

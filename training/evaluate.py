@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.definitions import LIFETIME
 from recsys.config import RunConfig
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
@@ -172,7 +173,7 @@ def _past(previous: DaySnapshot | None, entity: str) -> pl.DataFrame:
     key = f"{entity}_id"
     if previous is None:
         return pl.DataFrame(schema={key: pl.String, f"{entity}_past": pl.Int64})
-    return previous.table(f"{entity}_lifetime").select(key, pl.col("impressions").alias(f"{entity}_past"))
+    return previous.table(f"{entity}s").select(key, pl.col(f"impressions_{LIFETIME}").alias(f"{entity}_past"))
 
 
 def _by_day(rows: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:

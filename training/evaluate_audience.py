@@ -12,9 +12,11 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from features.build import item_rows, period_end
+from features.build import item_rows
 from features.history import history_bounds
+from features.live import count_live
 from recsys.config import RunConfig, period_start
+from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 
 RECALL_AT = 50
@@ -27,8 +29,9 @@ class Opening(DaySnapshot):
 
     tables: Mapping[str, pl.DataFrame]
 
-    def table(self, name: str) -> pl.DataFrame:
-        """Give one of the tables that encoding reads."""
+    def table(self, name: str, part: int | None = None) -> pl.DataFrame:
+        """Give one of the tables that encoding reads; a choice of users has no parts."""
+        assert part is None, part
         return self.tables[name]
 
 
@@ -83,7 +86,7 @@ def find_audience(
     examples = snapshot.table("examples")
     positive = labels.filter(pl.col(task.label) > 0.5).select("impression_id")
     relevant = examples.join(positive, on="impression_id", how="semi").select("user_id", "item_id").unique()
-    past = previous.table("user_lifetime").filter(pl.col("last_feedback_at").is_not_null())["user_id"]
+    past = previous.table("users").filter(pl.col("last_feedback_at").is_not_null())["user_id"]
     users = _choose(relevant.filter(pl.col("user_id").is_in(past.implode()))["user_id"], max_users, [seed, i])
     requests = (
         users.to_frame()
@@ -122,6 +125,9 @@ def _choose(users: pl.Series, max_users: int | None, seed: Sequence[int]) -> pl.
 
 def _open(snapshot: DaySnapshot, requests: pl.DataFrame, tail: pl.DataFrame, config: RunConfig) -> Opening:
     bounds = history_bounds(requests, tail, config.features.history_length, config.features.ingestion_lag)
+    if config.features.live_counters:
+        counted = count_live(requests, snapshot.table("feedback").clear(), config.tasks, 0)
+        requests = requests.with_columns(counted)
     tables = {
         "examples": requests.hstack(bounds),
         "events": tail,

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Column, Table
 
-from features.build import build_snapshots, period_end
+from features.build import build_snapshots
 from features.store import open_store
 from recsys.bundle import Bundle, load_bundle
 from recsys.config import StoreConfig
 from recsys.errors import ConfigError, DataError, RegistryError
-from recsys.log import InteractionLog
+from recsys.log import InteractionLog, period_end
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, write_json

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from features.encode import Encoded
 from recsys.batch import Batch
+from recsys.inputs import ItemInputs
 from recsys.model.ranker import ItemSide, UserSide
-from recsys.model.scorer import calibrate
+from recsys.model.scorer import calibrate, encode_item_side
+from training.crosses import cross_numbers
 from training.data import Shard
 from training.evaluate_audience import NDCG_AT, RECALL_AT, Audience
 from training.predict import BundlePredictor
@@ -41,7 +43,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     config = predictor.bundle.config
     task = config.retrieval_task
     assert task is not None, "an audience exists only for a config with a retrieval task"
-    labels = audience.requests.select("impression_id")
+    labels = audience.requests.select("impression_id", "user_id")
     shard = predictor.shard(audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks)
     predictor.ranker.eval()
     items = _item_side(predictor, shard.items)
@@ -56,8 +58,14 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
         retrieved.append(found_UK)
         for u in range(stop - start):
             candidates = found_UK[u][found_UK[u] >= 0][: config.retrieval.num_candidates]
+            cross = cross_numbers(
+                shard.crosses, np.repeat(shard.user_row[start + u], candidates.size), candidates
+            )
             logits = predictor.ranker.logits(
-                _one(user, u), items.take(torch.from_numpy(candidates)), context_UC[u : u + 1]
+                _one(user, u),
+                items.take(torch.from_numpy(candidates)),
+                context_UC[u : u + 1],
+                torch.from_numpy(cross),
             )
             values = calibrate(
                 {name: v.numpy() for name, v in logits.items()},
@@ -102,14 +110,8 @@ def _user_sides(predictor: BundlePredictor, shard: Shard) -> Iterator[tuple[User
 
 def _item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
     known = items.take(np.arange(items.ids.shape[0] - 1))
-    ids = torch.from_numpy(known.ids)
-    looked_up = [
-        predictor.tables.lookup({vocabulary: ids[:, i]})[vocabulary]
-        for i, (_, vocabulary, _) in enumerate(predictor.ranker.inputs.item_tables)
-    ]
-    return predictor.ranker.item_side(
-        looked_up, torch.from_numpy(known.numbers), torch.from_numpy(known.text)
-    )
+    inputs = ItemInputs(ids=known.ids, numbers=known.numbers, text=known.text, bags=known.bags)
+    return encode_item_side(predictor.ranker, predictor.tables.weight, inputs)
 
 
 def _one(user: UserSide, u: int) -> UserSide:

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.encode import Encoder, fit_encoder
+from features.encode import Encoder
+from features.fit import FitFrames, fit_encoder
 from recsys.batch import Batch
 from recsys.bundle import Bundle
 from recsys.config import RunConfig
@@ -82,14 +83,15 @@ def learn(
     last = chain[chosen[-1]] if chosen else chain[-1]
     batcher = _batcher(encoder, last.table("items"), config, tasks)
 
-    def shard(i: int) -> Shard:
-        made = encode_shard(
-            encoder, chain[i], chain[i - 1] if i else None, labels[chain[i].day], config.tasks
-        )
-        for task, (first, stop) in periods.items():
-            if not first <= i <= stop:
-                made.labels[task].fill(np.nan)
-        return made
+    def shards(i: int) -> Iterator[Shard]:
+        for part in range(chain[i].num_parts):
+            before = chain[i - 1] if i else None
+            made = encode_shard(encoder, chain[i], before, labels[chain[i].day], config.tasks, part)
+            for task, (first, stop) in periods.items():
+                if not first <= i <= stop:
+                    made.labels[task].fill(np.nan)
+            if made.size:
+                yield made
 
     retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
     sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
@@ -106,8 +108,7 @@ def learn(
         rng = np.random.default_rng([config.training.seed, len(chain)])
         for _ in range(epochs):
             for i in chosen:
-                made = shard(i)
-                if made.size:
+                for made in shards(i):
                     share = popularity[made.items.ids[:, 0]] if popularity is not None else None
                     yield from batcher.batches(made, rng, share)
 
@@ -140,7 +141,7 @@ def build_model(
 
 def table_specs(config: RunConfig, state: EncoderState) -> tuple[TableSpec, ...]:
     """Derive the embedding tables from the features."""
-    by_name = {c.vocabulary: c.dim for c in Encoder.from_config(config, state).features.categorical}
+    by_name = {f.vocabulary: f.dim for f in Encoder.from_config(config, state).features.looked_up}
     return tuple(TableSpec(name=n, size=state.vocabularies[n].size, dim=d) for n, d in by_name.items())
 
 
@@ -151,13 +152,19 @@ def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
     def tables(entity: str) -> tuple[tuple[str, str, int], ...]:
         return tuple((c.name, c.vocabulary, c.dim) for c in features.categorical if c.entity == entity)
 
+    def bags(entity: str) -> tuple[tuple[str, str, int], ...]:
+        return tuple((m.name, m.vocabulary, m.dim) for m in features.multi_hot if m.entity == entity)
+
     return Inputs(
         user_tables=tables("user"),
         item_tables=tables("item"),
         context_tables=tables("context"),
+        user_bags=bags("user"),
+        item_bags=bags("item"),
         num_user_numbers=len(features.numbers_of("user")),
         num_item_numbers=len(features.numbers_of("item")),
         num_context_numbers=len(features.numbers_of("context")),
+        num_cross_numbers=sum(len(c.numbers) for c in features.crosses),
         text_dim=config.features.text_dim,
         num_history_kinds=len(features.history_kinds),
     )
@@ -172,6 +179,7 @@ def _batcher(encoder: Encoder, items: pl.DataFrame, config: RunConfig, tasks: Se
     settings = BatchSettings(
         batch_size=config.training.batch_size,
         history_length=config.features.history_length,
+        lag_ms=1000 * config.features.ingestion_lag,
         shuffle=True,
         id_dropout=config.model.id_dropout,
         num_uniform=config.retrieval.num_uniform,
@@ -212,18 +220,8 @@ def fit_state(
     if not chosen:
         assert previous is not None, "a cold start without a training period is refused by plan_night"
         return previous.encoder
-    last = chain[chosen[-1]]
-    contexts = pl.concat(
-        [chain[i].table("examples") for i in chosen[-MAX_CONTEXT_PERIODS:]], how="diagonal_relaxed"
-    )
-    return fit_encoder(
-        config,
-        last.table("users"),
-        last.table("items"),
-        contexts,
-        previous.encoder if previous else None,
-        config.training.seed,
-    )
+    frames = FitFrames.read(chain[chosen[-1]], [chain[i] for i in chosen[-MAX_CONTEXT_PERIODS:]], config)
+    return fit_encoder(config, frames, previous.encoder if previous else None, config.training.seed)
 
 
 def retrieval_popularity(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.build import build_snapshots, period_end
+from features.build import build_snapshots
 from features.sources.journal import ingest_journal
 from features.store import STORES, FeatureStore, open_store
 from features.validation.ingest import ACCEPTED, Acceptances, Ingest, require_sound
@@ -24,7 +24,7 @@ from recsys.bundle import Bundle, load_bundle
 from recsys.bundle import read_manifest as read_bundle_manifest
 from recsys.config import RunConfig, period_start
 from recsys.errors import ConfigError, DataError
-from recsys.log import InteractionLog
+from recsys.log import InteractionLog, period_end
 from recsys.model.trunks import TRUNKS
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot

@@ -70,7 +70,7 @@ def retrieval_loss(
     if negatives is None or positive.numel() == 0:
         return torch.zeros(())
     drawn = ranker.item_side(
-        [rows[vocabulary][negatives.index[name]] for name, vocabulary, _ in ranker.inputs.item_tables],
+        ranker.looked_up(negatives, rows, "item"),
         negatives.numbers_MF,
         negatives.text_MT,
     )

@@ -43,7 +43,7 @@ class BundlePredictor:
         self.batcher = Batcher(
             self.encoder,
             text_by_number(self.encoder, self.bundle.items),
-            BatchSettings(batch_size=BATCH_SIZE, history_length=self.bundle.config.features.history_length),
+            scoring_settings(self.bundle.config),
         )
 
     def shard(
@@ -65,14 +65,23 @@ class BundlePredictor:
         return calibrate(self.logits(shard), self.bundle.config.tasks, self.bundle.manifest.calibration)
 
 
+def scoring_settings(config: RunConfig) -> BatchSettings:
+    """Cut large batches in order, without anything that only training does."""
+    return BatchSettings(
+        batch_size=BATCH_SIZE,
+        history_length=config.features.history_length,
+        lag_ms=1000 * config.features.ingestion_lag,
+    )
+
+
 def shard_logits(
     learnt: Learnt, chain: Sequence[DaySnapshot], period: int, labels: pl.DataFrame, config: RunConfig
 ) -> tuple[dict[str, np.ndarray], Shard]:
     """Score one period with weights that are not sealed yet."""
     encoder = Encoder.from_config(config, learnt.state)
     shard = encode_shard(encoder, chain[period], chain[period - 1] if period else None, labels, config.tasks)
-    settings = BatchSettings(batch_size=BATCH_SIZE, history_length=config.features.history_length)
-    batcher = Batcher(encoder, text_by_number(encoder, chain[period].table("items")), settings)
+    items = chain[period].table("items")
+    batcher = Batcher(encoder, text_by_number(encoder, items), scoring_settings(config))
     return predict_logits(
         learnt.ranker, learnt.tables, batcher.batches(shard, np.random.default_rng(0))
     ), shard

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.build import period_end
 from features.encode import Encoder
 from features.golden import check_golden, make_golden
-from features.online import OnlineFeatures, encode_items, pack_users
+from features.online import OnlineFeatures, encode_items
+from features.packing import pack_users
 from features.store import FeatureStore
 from recsys.bundle import Bundle, BundleParts, load_bundle, write_bundle
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig
-from recsys.model.scorer import Scorer
+from recsys.log import period_end
+from recsys.model.scorer import Scorer, encode_item_side
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from training.learn import Learnt, inputs_json
@@ -107,16 +108,9 @@ def popular_items(items: pl.DataFrame, config: RunConfig, as_of: datetime) -> pl
 def _item_embeddings(learnt: Learnt, encoder: Encoder, items: pl.DataFrame) -> np.ndarray:
     import torch
 
-    encoded = encode_items(encoder, items)
     learnt.ranker.eval()
     with torch.inference_mode():
-        rows = [
-            learnt.tables.weight[vocabulary][torch.from_numpy(encoded.ids[:, i])]
-            for i, (_, vocabulary, _) in enumerate(learnt.ranker.inputs.item_tables)
-        ]
-        side = learnt.ranker.item_side(
-            rows, torch.from_numpy(encoded.numbers), torch.from_numpy(encoded.text)
-        )
+        side = encode_item_side(learnt.ranker, learnt.tables.weight, encode_items(encoder, items))
     embeddings: np.ndarray = side.embedding_BD.numpy().copy()
     return embeddings
 

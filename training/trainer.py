@@ -168,7 +168,7 @@ def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> 
             ranker.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT
         )
         context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
-        for task, values in ranker.logits(user, item, context).items():
+        for task, values in ranker.logits(user, item, context, batch.cross_numbers_BF).items():
             found[task].append(values.numpy())
     return {task: np.concatenate(parts) for task, parts in found.items()}
 

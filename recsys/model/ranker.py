@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.batch import Batch
+from recsys.batch import BagIndex, Batch, Negatives
 from recsys.config import ModelConfig
 from recsys.model.heads import Heads
 from recsys.model.layers import mlp
@@ -38,11 +38,24 @@ class Inputs:
     item_tables: tuple[tuple[str, str, int], ...]
     """The first one is item_id."""
     context_tables: tuple[tuple[str, str, int], ...]
+    user_bags: tuple[tuple[str, str, int], ...]
+    """(multi-hot feature, vocabulary, dim) in order; their rows are averaged."""
+    item_bags: tuple[tuple[str, str, int], ...]
     num_user_numbers: int
     num_item_numbers: int
     num_context_numbers: int
+    num_cross_numbers: int
     text_dim: int
     num_history_kinds: int
+
+    def tables(self, entity: str) -> tuple[tuple[str, str, int], ...]:
+        """List everything of an entity that is looked up: single ids, then lists."""
+        found = {
+            "user": (*self.user_tables, *self.user_bags),
+            "item": (*self.item_tables, *self.item_bags),
+            "context": self.context_tables,
+        }
+        return found[entity]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +117,9 @@ class Ranker(nn.Module):
         self.kind = nn.Embedding(inputs.num_history_kinds + 1, a, padding_idx=0)
         self.age = nn.Embedding(NUM_AGES, a)
         self.event_score = nn.Linear(a, 1)
-        self.num_user_in = sum(d for *_, d in inputs.user_tables) + inputs.num_user_numbers + a
-        num_item_in = sum(d for *_, d in inputs.item_tables) + inputs.num_item_numbers
+        user_tables, item_tables = inputs.tables("user"), inputs.tables("item")
+        self.num_user_in = sum(d for *_, d in user_tables) + inputs.num_user_numbers + a
+        num_item_in = sum(d for *_, d in item_tables) + inputs.num_item_numbers
         num_context = sum(d for *_, d in inputs.context_tables) + inputs.num_context_numbers
         self.user_tower = nn.Sequential(
             mlp(self.num_user_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
@@ -118,7 +132,14 @@ class Ranker(nn.Module):
         self.item_factor = nn.Linear(item_dim, config.embedding_dim, bias=False)
         self.project_id = nn.Linear(self._user_id_dim() or item_dim, item_dim, bias=False)
         self.num_trunk_in = (
-            self.num_user_in + num_item_in + num_context + 2 * a + config.embedding_dim + item_dim + 3
+            self.num_user_in
+            + num_item_in
+            + num_context
+            + 2 * a
+            + config.embedding_dim
+            + item_dim
+            + 3
+            + inputs.num_cross_numbers
         )
         self.trunk = build_trunk(config.trunk, self.num_trunk_in, [t.name for t in tasks], config.dropout)
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
@@ -148,21 +169,21 @@ class Ranker(nn.Module):
         user = self.user_side(batch, rows)
         item = self.item_side(self.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
         context = self.context(self.looked_up(batch, rows, "context"), batch.context_numbers_BF)
-        x_BI = self.trunk_input(user, item, context)
+        x_BI = self.trunk_input(user, item, context, batch.cross_numbers_BF)
         logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), self._position_bias(batch.position_B))
         for task in self.specs:
             if task.debias:
                 logits[task.observation] = self.observing[task.name](x_BI.detach()).squeeze(1)
         return logits, user, item
 
-    def looked_up(self, batch: Batch, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
-        """Select the rows [B, D] of an entity's categorical features, in order."""
-        tables = {
-            "user": self.inputs.user_tables,
-            "item": self.inputs.item_tables,
-            "context": self.inputs.context_tables,
-        }[entity]
-        return [rows[vocabulary][batch.index[feature]] for feature, vocabulary, _ in tables]
+    def looked_up(self, batch: Batch | Negatives, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
+        """Select the rows [B, D] of an entity's categorical features, in order; lists give their mean."""
+        return [
+            rows[vocabulary][batch.index[feature]]
+            if feature in batch.index
+            else pool_bag(rows[vocabulary], batch.bags[feature])
+            for feature, vocabulary, _ in self.inputs.tables(entity)
+        ]
 
     def user_side(self, batch: Batch, rows: Mapping[str, Tensor]) -> UserSide:
         """Encode users and their histories."""
@@ -198,15 +219,20 @@ class Ranker(nn.Module):
         """Concatenate a request's context inputs [B, C]."""
         return torch.cat([*ids, numbers_BF], dim=1)
 
-    def logits(self, user: UserSide, item: ItemSide, context_BI: Tensor) -> dict[str, Tensor]:
+    def logits(
+        self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor
+    ) -> dict[str, Tensor]:
         """Give logits per task of the joined sides, position bias off."""
         zero = torch.zeros(item.input_BI.shape[0])
-        x_BI = self.trunk_input(user, item, context_BI)
+        x_BI = self.trunk_input(user, item, context_BI, cross_BF)
         logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), {t.name: zero for t in self.specs})
         return logits
 
-    def trunk_input(self, user: UserSide, item: ItemSide, context_BI: Tensor) -> Tensor:
-        """Join the sides to x [B, I]: one user row per item row, or one user for all items."""
+    def trunk_input(self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor) -> Tensor:
+        """Join the sides to x [B, I]: one user row per item row, or one user for all items.
+
+        Args: cross_BF: the user's aggregates by the item's columns, one row per item row.
+        """
         num = item.input_BI.shape[0]
         user = user.repeat(num)
         scores_BL = (user.keys_BLA @ item.query_BA.unsqueeze(-1)).squeeze(-1) / item.query_BA.shape[1] ** 0.5
@@ -218,6 +244,7 @@ class Ranker(nn.Module):
                 user.input_BI,
                 item.input_BI,
                 context_BI.expand(num, -1),
+                cross_BF,
                 attended_BA,
                 attended_BA * item.query_BA,
                 cross_BD,
@@ -239,6 +266,12 @@ class Ranker(nn.Module):
     def _user_id_dim(self) -> int:
         tables = self.inputs.user_tables
         return tables[0][2] if tables and tables[0][0] == "user_id" else 0
+
+
+def pool_bag(rows_UD: Tensor, bag: BagIndex) -> Tensor:
+    """Average each list's rows [B, D]; an empty list gives zeros."""
+    pooled_BD: Tensor = functional.embedding_bag(bag.values, rows_UD, bag.starts, mode="mean")
+    return pooled_BD
 
 
 def _pool(scores_BL: Tensor, values_BLA: Tensor, mask_BL: Tensor) -> Tensor:

@@ -1,21 +1,63 @@
 """A bundle in memory, ready to score: user side once a request, items gathered from memory. No TorchRec."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import Batch
+from recsys.batch import BagIndex, Batch
 from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
-from recsys.inputs import ContextInputs, ItemInputs, UserInputs
+from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.late import LateItems, late_items
-from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide
+from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide, pool_bag
 from recsys.tasks import TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredUser:
+    """What a request computes once of its user."""
+
+    side: UserSide
+    crosses: tuple[CrossInputs, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCodes:
+    """An item column as codes [I] by catalogue row; `names` numbers the values from 1, code 0 is none."""
+
+    names: dict[str, int]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, values: Sequence[str | None]) -> "GroupCodes":
+        """Number the distinct values."""
+        return cls({}, np.zeros(0, np.int64)).with_rows(np.arange(len(values)), values)
+
+    def with_rows(self, rows: np.ndarray, values: Sequence[str | None]) -> "GroupCodes":
+        """Give codes that also hold these rows' values [F], old or new ones."""
+        names = dict(self.names)
+        for value in values:
+            if value is not None:
+                names.setdefault(value, len(names) + 1)
+        codes = np.zeros(max(self.codes.size, int(rows.max(initial=-1)) + 1), np.int64)
+        codes[: self.codes.size] = self.codes
+        codes[rows] = [0 if value is None else names[value] for value in values]
+        return GroupCodes(names, codes)
+
+    def rows_of(self, keys: Sequence[str]) -> np.ndarray:
+        """Give per code [G + 1] the position of its value among keys; len(keys) where it is not there."""
+        rows = np.full(len(self.names) + 1, len(keys), np.int64)
+        for position, key in enumerate(keys):
+            code = self.names.get(key)
+            if code is not None:
+                rows[code] = position
+        return rows
 
 
 class Scorer:
@@ -37,7 +79,8 @@ class Scorer:
         }
         self._row_of = {item_id: row for row, item_id in enumerate(bundle.items["item_id"].to_list())}
         self._text_VT = self._text_by_number(items)
-        self.items = self._encoded(items)
+        self._groups = tuple(GroupCodes.of(values) for values in items.groups)
+        self.items = encode_item_side(self.ranker, self.tables, items)
         self.late: LateItems | None = None
 
     def with_items(self, rows: np.ndarray, items: ItemInputs) -> "Scorer":
@@ -46,7 +89,10 @@ class Scorer:
         Args: rows: int64 [F], distinct: where the items stand in the catalogue, the bundle's own rows first.
         """
         other = copy.copy(self)
-        other.late = late_items(self.late, rows, self._encoded(items))
+        other.late = late_items(self.late, rows, encode_item_side(self.ranker, self.tables, items))
+        other._groups = tuple(
+            group.with_rows(rows, values) for group, values in zip(self._groups, items.groups, strict=True)
+        )
         return other
 
     @property
@@ -64,38 +110,32 @@ class Scorer:
         return np.array([self._row_of.get(item_id, -1) for item_id in item_ids], np.int64)
 
     @torch.inference_mode()
-    def user_side(self, user: UserInputs) -> UserSide:
+    def user_side(self, user: UserInputs) -> "ScoredUser":
         """Encode one user; reused for retrieval and for every candidate."""
         batch, rows = self._user_batch(user)
-        return self.ranker.user_side(batch, rows)
+        return ScoredUser(self.ranker.user_side(batch, rows), user.crosses)
 
-    def retrieve(self, user: UserSide, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
+    def retrieve(self, user: "ScoredUser", k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
         """Give up to k allowed item rows, nearest first."""
-        return self._nearest(user.embedding_BD[0].numpy(), k, allowed_I)
+        return self._nearest(user.side.embedding_BD[0].numpy(), k, allowed_I)
 
     def similar(self, row: int, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
         """Give up to k allowed item rows most like an item."""
         return self._nearest(self.vectors(np.array([row]))[0], k, allowed_I)
 
     @torch.inference_mode()
-    def logits(self, user: UserSide, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def logits(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Give raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
-        ids = self._rows(self.ranker.inputs.context_tables, torch.from_numpy(context.ids[None]))
-        context_BI = self.ranker.context(ids, torch.from_numpy(context.numbers[None]))
-        found = self.ranker.logits(user, self._sides(rows), context_BI)
+        ids = torch.from_numpy(context.ids[None])
+        tables = self.ranker.inputs.context_tables
+        looked_up = [self.tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(tables)]
+        context_BI = self.ranker.context(looked_up, torch.from_numpy(context.numbers[None]))
+        found = self.ranker.logits(user.side, self._sides(rows), context_BI, self._cross(user, rows))
         return {task: values.numpy() for task, values in found.items()}
 
-    def predict(self, user: UserSide, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task: probabilities, or stars."""
         return calibrate(self.logits(user, context, rows), self.tasks, self.bundle.manifest.calibration)
-
-    @torch.inference_mode()
-    def _encoded(self, items: ItemInputs) -> ItemSide:
-        return self.ranker.item_side(
-            self._rows(self.ranker.inputs.item_tables, torch.from_numpy(items.ids)),
-            torch.from_numpy(items.numbers),
-            torch.from_numpy(items.text),
-        )
 
     @torch.inference_mode()
     def _sides(self, rows: np.ndarray) -> ItemSide:
@@ -109,23 +149,37 @@ class Scorer:
             return index.search(vector_D, k, allowed)
         return self.late.search(index, vector_D, k, allowed)
 
+    def _cross(self, user: "ScoredUser", rows: np.ndarray) -> Tensor:
+        """Gather the user's aggregates by the candidates' columns, [N, F]."""
+        parts = [
+            cross.numbers[group.rows_of(cross.keys)[group.codes[rows]]]
+            for cross, group in zip(user.crosses, self._groups, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate([np.zeros((rows.size, 0), np.float32), *parts], axis=1))
+
     def _user_batch(self, user: UserInputs) -> tuple[Batch, dict[str, Tensor]]:
         """Make a batch of one whose distinct items are the history itself, in order."""
         history = torch.from_numpy(user.history_items)
-        tables = self.ranker.inputs.user_tables
+        inputs = self.ranker.inputs
         rows = {"item_id": self.tables["item_id"][history]}
         index: dict[str, Tensor] = {}
-        for (feature, vocabulary, _), number in zip(tables, user.ids.tolist(), strict=True):
+        bags: dict[str, BagIndex] = {}
+        for (feature, vocabulary, _), number in zip(inputs.user_tables, user.ids.tolist(), strict=True):
             rows[vocabulary] = self.tables[vocabulary][number : number + 1]
             index[feature] = torch.zeros(1, dtype=torch.int64)
+        for (feature, vocabulary, _), numbers in zip(inputs.user_bags, user.bags, strict=True):
+            rows[vocabulary] = self.tables[vocabulary][torch.from_numpy(numbers)]
+            bags[feature] = BagIndex(torch.arange(numbers.size), torch.zeros(1, dtype=torch.int64))
         none = torch.zeros(1, 0)
         batch = Batch(
             rows={},
             index=index,
+            bags=bags,
             item_text_UT=self._text_VT[history],
             user_numbers_BF=torch.from_numpy(user.numbers[None]),
             item_numbers_BF=none,
             context_numbers_BF=none,
+            cross_numbers_BF=none,
             item_text_BT=none,
             history_index_BL=torch.arange(history.numel())[None],
             history_kind_BL=torch.from_numpy(user.history_kinds[None]),
@@ -136,15 +190,26 @@ class Scorer:
         )
         return batch, rows
 
-    def _rows(self, tables: Sequence[tuple[str, str, int]], ids: Tensor) -> list[Tensor]:
-        return [self.tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(tables)]
-
     def _text_by_number(self, items: ItemInputs) -> Tensor:
         vocabulary = self.bundle.encoder.vocabularies["item_id"]
         table = torch.zeros(vocabulary.size, items.text.shape[1])
         own = items.ids[:, 0] >= vocabulary.num_reserved
         table[torch.from_numpy(items.ids[own, 0])] = torch.from_numpy(items.text[own])
         return table
+
+
+@torch.inference_mode()
+def encode_item_side(ranker: Ranker, tables: Mapping[str, Tensor], items: ItemInputs) -> ItemSide:
+    """Look encoded items up and run the item tower over them, all at once."""
+    ids = torch.from_numpy(items.ids)
+    rows = [tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(ranker.inputs.item_tables)]
+    rows += [
+        pool_bag(
+            tables[vocabulary], BagIndex(torch.from_numpy(bag.values), torch.from_numpy(bag.offsets[:-1]))
+        )
+        for (_, vocabulary, _), bag in zip(ranker.inputs.item_bags, items.bags, strict=True)
+    ]
+    return ranker.item_side(rows, torch.from_numpy(items.numbers), torch.from_numpy(items.text))
 
 
 def ranker_from(inputs: dict[str, object], bundle: Bundle) -> Ranker:

@@ -1,16 +1,21 @@
 """Every feature gives the same value offline and online, bit for bit, and never sees what comes later."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pytest
 
-from features.build import build_snapshots, period_end, user_rows
-from features.encode import Encoder, fit_encoder, history_slices
-from features.online import OnlineFeatures, encode_items, pack_users
+from features.build import build_snapshots, item_rows, user_rows
+from features.encode import Encoder
+from features.fit import FitFrames, fit_encoder
+from features.online import OnlineFeatures, encode_items, item_group
+from features.packing import pack_users
+from features.sequences import history_slices
 from features.store import Event, FeatureStore, open_store
 from recsys.config import RunConfig, StoreConfig
+from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
 from training.data import Shard, encode_shard, label_days
@@ -30,11 +35,15 @@ class Sides:
     snapshot: DaySnapshot
     previous: DaySnapshot
 
+    @property
+    def items(self) -> pl.DataFrame:
+        """Give the items of the day, in the order of the shard."""
+        return item_rows(self.previous, self.snapshot)
+
 
 def _encoder(chain: list[DaySnapshot], last: int, config: RunConfig) -> Encoder:
-    contexts = pl.concat([s.table("examples") for s in chain[: last + 1]])
-    users, items = chain[last].table("users"), chain[last].table("items")
-    return Encoder.from_config(config, fit_encoder(config, users, items, contexts, None, 0))
+    frames = FitFrames.read(chain[last], chain[: last + 1], config)
+    return Encoder.from_config(config, fit_encoder(config, frames, None, 0))
 
 
 def _events(feedback: pl.DataFrame) -> list[Event]:
@@ -64,21 +73,40 @@ def sides(request, shop_chain, config, tmp_path) -> Sides:
 
 
 def _assert_equal(sides: Sides) -> None:
-    shard, length = sides.shard, sides.config.features.history_length
+    shard, features = sides.shard, sides.config.features
     rows = np.random.default_rng(0).permutation(shard.size)[:ROWS]
-    offline_user = shard.users.take(shard.user_row[rows])
-    history = history_slices(shard.start[rows], shard.stop[rows], length, shard.shown_at[rows], shard.events)
+    offline = shard.users.take(shard.user_row[rows])
+    history = history_slices(
+        shard.start[rows],
+        shard.stop[rows],
+        features.history_length,
+        shard.shown_at[rows],
+        1000 * features.ingestion_lag,
+        shard.events,
+    )
+    crosses = [table.gather(shard.user_row[rows], shard.item_row[rows]) for table in shard.crosses]
+    groups = [
+        dict(zip(sides.items["item_id"], item_group(sides.items, c.group), strict=True))
+        for c in sides.encoder.features.crosses
+    ]
     for n, row in enumerate(rows):
         impression = shard.frame.row(int(row), named=True)
         at_ms = int(shard.shown_at[row])
-        online = sides.online.user(impression["user_id"], at_ms).inputs
-        np.testing.assert_array_equal(online.ids, offline_user.ids[n])
-        np.testing.assert_array_equal(online.numbers, offline_user.numbers[n])
+        user = sides.online.user(impression["user_id"], at_ms)
+        online = user.inputs
+        np.testing.assert_array_equal(online.ids, offline.ids[n])
+        np.testing.assert_array_equal(online.numbers, offline.numbers[n])
+        for mine, theirs in zip(online.bags, offline.bags, strict=True):
+            np.testing.assert_array_equal(mine, theirs.take(np.array([n])).values)
         np.testing.assert_array_equal(online.history_items, history[0][n])
         np.testing.assert_array_equal(online.history_kinds, history[1][n])
         np.testing.assert_array_equal(online.history_ages, history[2][n])
+        for cross, group, expected in zip(online.crosses, groups, crosses, strict=True):
+            key = group.get(impression["item_id"])
+            at = cross.keys.index(key) if key in cross.keys else -1
+            np.testing.assert_array_equal(cross.numbers[at], expected[n])
         given = {k.removeprefix("context_"): v for k, v in impression.items() if k.startswith("context_")}
-        context = sides.online.context(given, at_ms)
+        context = sides.online.context(given, at_ms, user.live)
         np.testing.assert_array_equal(context.ids, shard.contexts.ids[row])
         np.testing.assert_array_equal(context.numbers, shard.contexts.numbers[row])
 
@@ -109,7 +137,11 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
                 frame = frame.with_columns(
                     attribute_segment=pl.when(position % 5 > 0).then(position % 3),
                     attribute_age=pl.when(position % 4 > 0).then(20.5 + position / 7),
+                    attribute_income=(position % 11) / 3.7,
                     attribute_vip=position % 2 == 0,
+                    attribute_likes=pl.when(position % 3 > 0).then(
+                        pl.concat_list((position % 4).cast(pl.String), (position % 2).cast(pl.String))
+                    ),
                 )
             log.write(table, day, frame)
     config = make_config(
@@ -119,6 +151,8 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
             {"name": "segment", "entity": "user", "kind": "categorical"},
             {"name": "vip", "entity": "user", "kind": "categorical"},
             {"name": "age", "entity": "user", "kind": "number", "log": True},
+            {"name": "likes", "entity": "user", "kind": "multi_hot"},
+            {"name": "income", "entity": "user", "kind": "number", "bins": 5},
         ],
         features={"user_id_dim": 0, "ingestion_lag": "10m", "min_count": 1},
     )
@@ -132,8 +166,9 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
 def test_a_whole_number_is_one_id_in_any_form(shop_chain, make_config):
     config = make_config(feature=[{"name": "tab", "entity": "context", "kind": "categorical"}])
     chain_contexts = pl.DataFrame({"context_tab": [1.0, 1.0, 2.0, 2.0]})
-    users, items = shop_chain[0].table("users"), shop_chain[0].table("items")
-    encoder = Encoder.from_config(config, fit_encoder(config, users, items, chain_contexts, None, 0))
+    frames = FitFrames.read(shop_chain[0], [shop_chain[0]], config)
+    frames = dataclasses.replace(frames, contexts=chain_contexts)
+    encoder = Encoder.from_config(config, fit_encoder(config, frames, None, 0))
     one = encoder.encode("context", chain_contexts).ids[0]
     for value in (1, 1.0, "1", True):
         np.testing.assert_array_equal(encoder.encode_one("context", {"context_tab": value}).ids[0], one)

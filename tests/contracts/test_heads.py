@@ -32,6 +32,7 @@ def _batch(labels, observed):
         user_numbers_BF=empty,
         item_numbers_BF=empty,
         context_numbers_BF=empty,
+        cross_numbers_BF=empty,
         item_text_BT=empty,
         history_index_BL=empty,
         history_kind_BL=empty,

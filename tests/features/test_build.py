@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from features.build import build_snapshots, item_rows, period_end, periods, user_rows
+from features.build import build_snapshots, item_rows, periods, user_rows
 from recsys.errors import DataError
-from recsys.log import InteractionLog
+from recsys.log import InteractionLog, period_end
 from recsys.stages import Stages
 
 TABLES = (
@@ -18,8 +18,9 @@ TABLES = (
     "tail",
     "user_tile",
     "item_tile",
-    "user_lifetime",
-    "item_lifetime",
+    "cross_category",
+    "cross_category_tile",
+    "seen",
     "examples",
     "events",
     "new_items",

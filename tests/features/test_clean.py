@@ -187,13 +187,13 @@ def test_nothing_is_dropped_in_silence(frames, rows, cap):
         timezone="UTC",
         where="",
         daily_cap=cap,
-        known_keys=frames.feedback({"feedback_id": "c"}),
+        known_keys=frames.feedback({"feedback_id": "c"}, {"feedback_id": "c", "user_id": "v"}),
     )
     assert result.good.height + result.quarantine.height == raw.height
     assert sum(result.reasons.values()) == result.quarantine.height
     assert result.quarantine[REASON].null_count() == 0
     good = result.good
-    assert good["feedback_id"].is_unique().all()
+    assert good.select("user_id", "feedback_id").is_unique().all()
     assert set(good["feedback_id"]) <= {"a", "b"}
     assert good.group_by("user_id").len().filter(pl.col("len") > cap).is_empty()
     fine = raw.filter(

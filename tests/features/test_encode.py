@@ -9,19 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.definitions import HISTORY_AGE_BUCKETS, Number, define_features
-from features.encode import (
-    CLIP,
-    SHRINKAGE,
-    EncodedEvents,
-    Encoder,
-    age_buckets,
-    fit_encoder,
-    fit_number,
-    history_slices,
-    transform,
-)
+from features.encode import CLIP, SHRINKAGE, Encoder, transform
+from features.fit import FitFrames, fit_encoder, fit_number
+from features.sequences import NEVER, EncodedEvents, age_buckets, history_slices
 from recsys.encoding import EncoderState, NumberStatistics
-from recsys.errors import DataError
 
 RAW = Number(name="n", entity="user", freshness="nightly", transform="raw", column="x")
 NEUTRAL = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
@@ -49,9 +40,8 @@ def test_feedback_without_impressions_has_a_finite_rate():
 
 
 def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain, config):
-    users, items = shop_chain[3].table("users"), shop_chain[3].table("items")
-    contexts = shop_chain[3].table("examples")
-    state = fit_encoder(config, users, items, contexts, None, 0)
+    users = shop_chain[3].table("users")
+    state = fit_encoder(config, FitFrames.read(shop_chain[3], [shop_chain[3]], config), None, 0)
     encoder = Encoder.from_config(config, state)
     numbers = encoder.encode("user", users).numbers
     assert numbers.dtype == np.float32
@@ -79,62 +69,6 @@ def test_a_constant_or_absent_number_never_divides_by_nothing(values):
     fitted = fit_number(RAW, pl.DataFrame({"x": values}, schema={"x": pl.Float64}))
     assert fitted.std == 1.0
     assert fit_number(RAW, pl.DataFrame({"y": [1]})) == NEUTRAL
-
-
-def test_a_warm_start_freezes_what_is_known_and_fits_what_is_new(shop_chain, make_config):
-    config = make_config()
-    early = [shop_chain[1].table(name) for name in ("users", "items", "examples")]
-    late = [shop_chain[5].table(name) for name in ("users", "items", "examples")]
-    first = fit_encoder(config, *early, None, 0)
-    second = fit_encoder(config, *late, first, 1)
-    assert second.numbers == first.numbers
-    assert second.text is first.text
-    assert fit_encoder(config, *late, None, 0).numbers != first.numbers
-    for name, vocabulary in first.vocabularies.items():
-        assert second.vocabularies[name].ids[: len(vocabulary.ids)] == vocabulary.ids
-    assert second.vocabularies["item_id"].size > first.vocabularies["item_id"].size
-    wider = fit_encoder(make_config(features={"window_days": [1, 3]}), *late, first, 0)
-    new = set(wider.numbers) - set(first.numbers)
-    assert new
-    assert all(wider.numbers[n] == first.numbers[n] for n in set(wider.numbers) & set(first.numbers))
-
-
-def test_fitting_is_deterministic(shop_chain, config):
-    frames = [shop_chain[3].table(name) for name in ("users", "items", "examples")]
-    one, other = fit_encoder(config, *frames, None, 7), fit_encoder(config, *frames, None, 7)
-    assert one.digest() == other.digest()
-    assert one.numbers == other.numbers
-    np.testing.assert_array_equal(one.text.components, other.text.components)
-
-
-def test_catalogue_items_have_numbers_and_rare_users_share_buckets(shop_chain, make_config):
-    config = make_config(features={"min_count": 10**6})
-    frames = [shop_chain[3].table(name) for name in ("users", "items", "examples")]
-    state = fit_encoder(config, *frames, None, 0)
-    assert state.vocabularies["user_id"].ids == ()
-    assert set(state.vocabularies["item_id"].ids) == set(frames[1]["item_id"])
-    assert state.vocabularies["item_id"].encode_one("never seen") == 0
-    assert state.vocabularies["user_id"].encode_one("never seen") > 0
-
-
-@pytest.mark.parametrize(
-    ("feature", "message"),
-    [
-        (
-            {"name": "colour", "entity": "user", "kind": "categorical"},
-            "no training day has attribute_colour; .*attribute_country",
-        ),
-        (
-            {"name": "tab", "entity": "context", "kind": "number"},
-            "no training day has context_tab; .*context_device",
-        ),
-        ({"name": "country", "entity": "user", "kind": "number"}, "holds String, which is no number"),
-    ],
-)
-def test_a_feature_the_log_does_not_have(shop_chain, make_config, feature, message):
-    frames = [shop_chain[3].table(name) for name in ("users", "items", "examples")]
-    with pytest.raises(DataError, match=message):
-        fit_encoder(make_config(feature=[feature]), *frames, None, 0)
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "Asia/Shanghai", "America/New_York"])
@@ -186,19 +120,31 @@ def test_ages_are_powers_of_two_minutes():
     ]
 
 
+def _events(items, kinds, at, void=None):
+    void = [NEVER] * len(items) if void is None else void
+    arrays = (np.array(x, np.int64) for x in (items, kinds, at, void))
+    return EncodedEvents(**dict(zip(("items", "kinds", "at", "void"), arrays, strict=True)))
+
+
 def test_histories_are_newest_first_and_padded():
-    events = EncodedEvents(
-        items=np.array([5, 6, 7]), kinds=np.array([1, 0, 2]), at=np.array([0, 60_000, 120_000])
-    )
+    events = _events([5, 6, 7], [1, 0, 2], [0, 60_000, 120_000])
     items, kinds, ages = history_slices(
-        np.array([0, 2, 1]), np.array([3, 2, 2]), 4, np.array([180_000] * 3), events
+        np.array([0, 2, 1]), np.array([3, 2, 2]), 4, np.array([180_000] * 3), 0, events
     )
     assert items.tolist() == [[7, 0, 5, 0], [0] * 4, [0] * 4]
     assert kinds.tolist() == [[2, 0, 1, 0], [0] * 4, [0] * 4]
     assert ages.tolist() == [[1, 0, 2, 0], [0] * 4, [0] * 4]
 
 
+@pytest.mark.parametrize(("shown_at", "kinds"), [(100, [1, 1]), (101, [1, 1]), (102, [1, 0])])
+def test_an_event_is_masked_once_its_reversal_is_visible(shown_at, kinds):
+    """The reversal came at 100; with a lag of 1 ms it is seen from 102 on. The event keeps its place."""
+    events = _events([5, 6], [1, 1], [10, 20], [100, NEVER])
+    _, found, _ = history_slices(np.array([0]), np.array([2]), 2, np.array([shown_at]), 1, events)
+    assert found[0].tolist() == kinds
+
+
 def test_without_events_histories_are_empty():
-    none = EncodedEvents(items=np.zeros(0, np.int64), kinds=np.zeros(0, np.int64), at=np.zeros(0, np.int64))
-    for part in history_slices(np.array([0]), np.array([0]), 3, np.array([0]), none):
+    none = _events([], [], [])
+    for part in history_slices(np.array([0]), np.array([0]), 3, np.array([0]), 0, none):
         assert part.tolist() == [[0, 0, 0]]

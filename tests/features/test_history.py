@@ -20,7 +20,7 @@ def _seen(impressions, events, length=10, lag_s=0):
 
 
 def _events(frames, *rows):
-    return day_events(None, frames.feedback(*rows), ("click",))
+    return day_events(None, frames.feedback(*rows), ("click",), {})
 
 
 @pytest.mark.parametrize(("lag_s", "seen"), [(0, ["early", "just"]), (1, ["early"]), (60, [])])
@@ -51,7 +51,7 @@ def test_ties_have_one_order(frames, at):
 
 def test_only_the_chosen_kinds_enter(frames, at):
     feedback = frames.feedback({"kind": "view", "occurred_at": at(hours=-1)})
-    assert day_events(None, feedback, ("click",)).is_empty()
+    assert day_events(None, feedback, ("click",), {}).is_empty()
 
 
 def test_without_any_event_every_history_is_empty(frames):
@@ -110,14 +110,14 @@ def _made(frames, moments, prefix="f"):
 def test_events_planted_at_or_after_a_request_change_nothing(frames, moments, later, lag):
     shown = frames.impressions({"user_id": "a"}, {"user_id": "b"})
     planted = [(user, abs(minute) - lag // 60) for user, minute in later]
-    before = day_events(None, _made(frames, moments), ("click",))
-    after = day_events(None, pl.concat([_made(frames, moments), _made(frames, planted, "z")]), ("click",))
+    before = day_events(None, _made(frames, moments), ("click",), {})
+    after = day_events(None, pl.concat([_made(frames, moments), _made(frames, planted, "z")]), ("click",), {})
     assert _seen(shown, before, 5, lag) == _seen(shown, after, 5, lag)
 
 
 @given(moments=MOMENTS, length=st.integers(0, 4))
 def test_bounds_are_the_plain_rule(frames, moments, length):
-    events = day_events(None, _made(frames, moments), ("click",))
+    events = day_events(None, _made(frames, moments), ("click",), {})
     cutoff = frames.noon - timedelta(minutes=1)
     for user, seen in zip(
         "ab", _seen(frames.impressions({"user_id": "a"}, {"user_id": "b"}), events, length, 60), strict=True
@@ -136,11 +136,45 @@ def test_tail_and_later_events_give_what_all_events_give(frames, moments, split,
     everything = _made(frames, moments)
     cut = frames.noon + timedelta(minutes=split)
     old, new = everything.filter(pl.col("received_at") < cut), everything.filter(pl.col("received_at") >= cut)
-    tail = next_tail(day_events(None, old, ("click",)), length)
+    tail = next_tail(day_events(None, old, ("click",), {}), length)
     shown = frames.impressions({"user_id": "a"}, {"user_id": "b"})
-    assert _seen(shown, day_events(tail, new, ("click",)), length) == _seen(
-        shown, day_events(None, everything, ("click",)), length
+    assert _seen(shown, day_events(tail, new, ("click",), {}), length) == _seen(
+        shown, day_events(None, everything, ("click",), {}), length
     )
+
+
+def _undone(events):
+    return dict(events.select("feedback_id", pl.col("void_at").dt.epoch("ms") - NOON_MS).iter_rows())
+
+
+NOON_MS = 1_767_614_400_000
+TAKES_BACK = {"like": "unlike"}
+
+
+def test_a_reversal_marks_what_came_before_it_and_nothing_else(frames, at):
+    rows = [
+        {"feedback_id": "before", "kind": "like", "occurred_at": at(hours=-2)},
+        {"feedback_id": "same instant", "kind": "like", "occurred_at": at()},
+        {"feedback_id": "again", "kind": "like", "occurred_at": at(seconds=1)},
+        {"feedback_id": "other item", "kind": "like", "item_id": "j", "occurred_at": at(hours=-2)},
+        {"feedback_id": "other user", "kind": "like", "user_id": "v", "occurred_at": at(hours=-2)},
+        {"feedback_id": "other kind", "kind": "click", "occurred_at": at(hours=-2)},
+        {"feedback_id": "the reversal", "kind": "unlike", "occurred_at": at()},
+        {"feedback_id": "a later one", "kind": "unlike", "occurred_at": at(seconds=2)},
+    ]
+    found = _undone(day_events(None, frames.feedback(*rows), ("like", "click"), TAKES_BACK))
+    undone = {"before": 0, "same instant": 0, "again": 2000}
+    assert found == {**dict.fromkeys(("other item", "other user", "other kind")), **undone}
+
+
+def test_a_reversal_reaches_the_tail_of_earlier_days_and_stays(frames, at):
+    first = frames.feedback({"feedback_id": "old", "kind": "like", "occurred_at": at(days=-2)})
+    undo = frames.feedback({"feedback_id": "undo", "kind": "unlike", "occurred_at": at(days=-1)})
+    more = frames.feedback({"feedback_id": "undo it more", "kind": "unlike", "occurred_at": at()})
+    tail = day_events(None, first, ("like",), TAKES_BACK)
+    tail = day_events(next_tail(tail, 3), undo, ("like",), TAKES_BACK)
+    tail = day_events(next_tail(tail, 3), more, ("like",), TAKES_BACK)
+    assert _undone(tail) == {"old": -86_400_000}
 
 
 def test_event_columns_are_what_the_store_holds():

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from features.encode import Encoder
-from features.online import STORE_UNAVAILABLE, OnlineFeatures, pack_users, unpack_seen
+from features.online import STORE_UNAVAILABLE, OnlineFeatures
+from features.packing import pack_users, unpack_user
 from features.store import Event, StoredUser
 from recsys.bundle import load_bundle
 from recsys.errors import StoreError
@@ -35,7 +36,8 @@ def read(sealed):
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
 
     def run(base=None, events=(), at=NOON, store=None):
-        stored = StoredUser(None if base is None else json.dumps(base).encode(), tuple(events))
+        packed = None if base is None else json.dumps([base[0], base[1], {}, {}]).encode()
+        stored = StoredUser(packed, tuple(events))
         online = OnlineFeatures(store or Store(stored), "v", bundle.config, encoder, NIGHT)
         return online.user("u000001", at)
 
@@ -52,7 +54,10 @@ def _ids(user):
 
 
 def test_base_and_delta_are_one_history_newest_first(read):
-    tail = [[NIGHT - 50, "old", "i000001", "click", None], [NIGHT - 10, "late", "i000002", "rating", 4.0]]
+    tail = [
+        [NIGHT - 50, "old", "i000001", "click", None, None],
+        [NIGHT - 10, "late", "i000002", "rating", 4.0, None],
+    ]
     user = read(
         [{"impressions_life": 3}, tail], [_click("c", NIGHT), _click("a", NIGHT + 5), _click("b", NIGHT + 5)]
     )
@@ -78,6 +83,38 @@ def test_length_and_kinds_are_the_configs(read):
     user = read([{}, []], events)
     assert _ids(user) == ["8", "7", "6", "5", "4"]
     assert user.inputs.history_items.shape == (5,)
+
+
+def test_an_event_of_the_base_that_comes_again_counts_once(read):
+    tail = [[NIGHT - 50, "retried", "i000001", "click", None, None]]
+    user = read([{"impressions_life": 3}, tail], [_click("retried", NIGHT + 9), _click("new", NIGHT + 10)])
+    assert _ids(user) == ["new", "retried"]
+    assert user.live["live_click_count"] == 1
+
+
+def test_what_was_taken_back_leaves_history_and_counters(read):
+    tail = [
+        [NIGHT - 50, "refunded before", "i000001", "purchase", None, NIGHT - 20],
+        [NIGHT - 40, "bought before", "i000002", "purchase", None, None],
+    ]
+    bought = _click("bought today", NIGHT + 10, kind="purchase", item="i000003")
+    undone = [_click(f"undo {n}", NIGHT + 20, kind="refund", item=f"i00000{n}") for n in (2, 3)]
+    before = read([{"impressions_life": 3}, tail], [bought])
+    assert _ids(before) == ["bought today", "bought before"]
+    assert before.live["live_purchase_count"] == 1
+    after = read([{"impressions_life": 3}, tail], [bought, *undone])
+    assert _ids(after) == []
+    assert after.live["live_purchase_count"] == -1, "one bought and two taken back since the night"
+    assert after.inputs.history_kinds.tolist() == [0] * 5
+    edge = [_click("undo 3", NOON, kind="refund", item="i000003")]
+    assert _ids(read([{"impressions_life": 3}, []], [bought, *edge])) == ["bought today"]
+
+
+def test_a_bots_flood_is_cut_at_the_daily_cap(read):
+    flood = [_click(f"{n:05d}", NIGHT + n) for n in range(5_002)]
+    user = read([{"impressions_life": 3}, []], flood)
+    assert _ids(user)[0] == "04999"
+    assert user.live["live_click_count"] == 5_000
 
 
 def test_what_was_seen_is_listed_by_kind(read):
@@ -120,6 +157,6 @@ def test_a_purchase_is_remembered_longer_than_any_history(shop_log, shop_chain, 
     wanted = dict(bought.group_by("user_id").agg(pl.col("item_id").unique()).iter_rows())
     bundle = load_bundle(sealed)
     packed = dict(pack_users(shop_chain[4], Encoder.from_config(bundle.config, bundle.encoder)))
-    found = {user: set(unpack_seen(value).get("purchase", ())) for user, value in packed.items()}
+    found = {user: set(unpack_user(value).seen.get("purchase", ())) for user, value in packed.items()}
     assert {user: items for user, items in found.items() if items} == {u: set(i) for u, i in wanted.items()}
     assert max(len(items) for items in wanted.values()) > 1

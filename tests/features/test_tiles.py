@@ -1,16 +1,21 @@
 """Tiles: integers that add up to a direct computation over all days."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from features.build import build_snapshots
-from features.tiles import add_to_lifetime, group_windows, measure_columns, tile, windowed
+from features.tiles import add_tiles, group_windows, leaving_days, measure_columns, roll_windows, tile
+from recsys.schema import INSTANT
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
 
+DAY = date(2026, 1, 5)
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 TASKS = [
     TaskSpec(name="click", feedback="click", head="binary", window="1h"),
     TaskSpec(name="stars", feedback="rating", head="regression", window="1d", space="observed"),
@@ -26,7 +31,7 @@ def test_a_tile_counts_impressions_feedback_and_half_stars(frames, at):
         {"item_id": "organic"},
         {"kind": "view"},
     )
-    rows = {r["item_id"]: r for r in tile(shown, done, "item_id", TASKS).iter_rows(named=True)}
+    rows = {r["item_id"]: r for r in tile(shown, done, ["item_id"], TASKS).iter_rows(named=True)}
     assert rows["i"] == {
         "item_id": "i",
         "impressions": 1,
@@ -50,14 +55,14 @@ def test_what_a_session_did_counts_for_its_user_and_not_twice_for_the_item(frame
 
 def test_sampled_negatives_were_never_shown(frames):
     shown = frames.impressions({}, {"sampled": True, "sampling_rate": 0.1})
-    assert tile(shown, frames.feedback(), "item_id", TASKS)["impressions"].to_list() == [1]
+    assert tile(shown, frames.feedback(), ["item_id"], TASKS)["impressions"].to_list() == [1]
 
 
 def test_measures_are_integers_without_nulls(frames):
     one = tile(
         frames.impressions({}),
         frames.feedback({"item_id": "j", "kind": "rating", "value": None}),
-        "item_id",
+        ["item_id"],
         TASKS,
     )
     for name in measure_columns(TASKS):
@@ -65,40 +70,69 @@ def test_measures_are_integers_without_nulls(frames):
         assert one[name].null_count() == 0
 
 
-def test_lifetime_is_the_sum_of_its_tiles(frames, at):
-    days = [
-        tile(
-            frames.impressions({}, {"item_id": "j"}),
-            frames.feedback({"occurred_at": at(hours=n)}),
-            "item_id",
-            TASKS,
-        )
-        for n in range(3)
+def test_feedback_that_is_taken_back_counts_against_the_day_of_its_reversal(frames):
+    bought = TaskSpec(name="buy", feedback="purchase", reversal="refund", head="binary", window="1h")
+    kinds = ({"kind": "purchase"}, {"kind": "purchase", "item_id": "j"}, {"kind": "refund", "item_id": "j"})
+    done = frames.feedback(*kinds, {"kind": "refund", "item_id": "bought long ago"})
+    found = tile(frames.impressions({}), done, ["item_id"], [bought])
+    assert dict(found.select("item_id", "buy_count").iter_rows()) == {"i": 1, "j": 0, "bought long ago": -1}
+
+
+def test_tiles_of_parts_add_up_to_the_tile_of_all(frames, at):
+    shown = frames.impressions({}, {"user_id": "v"}, {"user_id": "v", "item_id": "j"})
+    done = frames.feedback({}, {"user_id": "v", "occurred_at": at(hours=1)})
+    parts = [
+        tile(*(f.filter(pl.col("user_id") == user) for f in (shown, done)), ["item_id"], TASKS)
+        for user in ("u", "v", "nobody")
     ]
-    lifetime = None
-    for day in days:
-        lifetime = add_to_lifetime(lifetime, day, "item_id")
-    assert lifetime["impressions"].to_list() == [3, 3]
-    assert lifetime["click_count"].to_list() == [3, 0]
-    assert lifetime["last_feedback_at"].to_list() == [at(hours=2), None]
+    assert_frame_equal(add_tiles(parts, ["item_id"]), tile(shown, done, ["item_id"], TASKS))
 
 
-def test_a_window_of_n_days_holds_the_last_n(frames):
-    one = tile(frames.impressions({}), frames.feedback(), "item_id", TASKS)
-    last = date(2026, 1, 31)
-    tiles = {last - timedelta(days=n): one for n in range(40)}
-    found = windowed(tiles, one, "item_id", last, (1, 7, 28), ["impressions"])
-    assert found.select("impressions_1", "impressions_7", "impressions_28").row(0) == (1, 7, 28)
-    ahead = windowed({last + timedelta(days=1): one}, one, "item_id", last, (7,), ["impressions"])
-    assert ahead["impressions_7"].to_list() == [0]
+LENGTHS = (1, 2, 7)
+
+
+@given(
+    counts=st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(-2, 5)), min_size=1, max_size=14),
+    gaps=st.lists(st.integers(1, 4), min_size=14, max_size=14),
+)
+def test_rolled_windows_are_the_sums_of_the_tiles_inside(counts, gaps):
+    """Window by window, day by day, with days missing: what is added leaves exactly when it should."""
+    days = [DAY + timedelta(days=sum(gaps[:n])) for n in range(len(counts))]
+    tiles: dict[date, pl.DataFrame] = {}
+    rolled = None
+    for day, count in zip(days, counts, strict=True):
+        one = pl.DataFrame(
+            {
+                "key": pl.Series(sorted(count), dtype=pl.String),
+                "n": pl.Series([count[k] for k in sorted(count)], dtype=pl.Int64),
+                "last_feedback_at": pl.Series([NOON] * len(count), dtype=INSTANT),
+            }
+        )
+        leaving = leaving_days([*tiles], day, LENGTHS)
+        gone = {w: [tiles[d] for d in left] for w, left in leaving.items()}
+        rolled = roll_windows(rolled, one, gone, ["key"], ["n"])
+        tiles[day] = one
+        for row in rolled.iter_rows(named=True):
+            for window in LENGTHS:
+                inside = [t for d, t in tiles.items() if (day - d).days < window]
+                total = sum(n for t in inside for k, n, _ in t.iter_rows() if k == row["key"])
+                assert row[f"n_{window}"] == total
+            assert row["n_life"] == sum(c.get(row["key"], 0) for c in counts[: len(tiles)])
+        assert rolled["key"].to_list() == sorted({k for t in tiles.values() for k in t["key"]})
 
 
 def test_group_totals_are_given_to_each_member():
     items = pl.DataFrame(
-        {"item_id": ["a", "b", "c", "d"], "category": ["x", "x", "y", None], "n": [1, 2, 4, 8]}
+        {
+            "item_id": ["a", "b", "c", "d"],
+            "category": ["x", "x", "y", None],
+            "n": [1, 2, 4, 8],
+            "hours_since_feedback": [5, None, None, 1],
+        }
     )
     found = group_windows(items, "category", ["n"])
     assert found["by_category__n"].to_list() == [3, 3, 4, None]
+    assert found["by_category__hours_since_feedback"].to_list() == [5, 5, None, None]
     assert found["item_id"].to_list() == ["a", "b", "c", "d"]
 
 
@@ -110,8 +144,10 @@ def _direct(log, days, key, tasks):
         .agg(impressions=pl.len().cast(pl.Int64))
     )
     feedback = pl.concat([log.read("feedback", d) for d in days])
+    kinds = {t.name: (pl.col("kind") == t.feedback).sum().cast(pl.Int64) for t in tasks}
+    undone = {t.name: (pl.col("kind") == t.reversal).sum().cast(pl.Int64) for t in tasks if t.reversal}
     counts = feedback.group_by(key).agg(
-        *((pl.col("kind") == t.feedback).sum().cast(pl.Int64).alias(f"{t.name}_count") for t in tasks),
+        *((kinds[t.name] - undone.get(t.name, 0)).alias(f"{t.name}_count") for t in tasks),
         rating_halves=(pl.col("value").filter(pl.col("kind") == "rating") * 2).sum().cast(pl.Int64),
     )
     joined = shown.join(counts, on=key, how="full", coalesce=True)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import DataError
-from recsys.stages import Stages, digest, disk_failure, file_digest, read_manifest, write_json
+from recsys.stages import FileDigests, Stages, digest, disk_failure, read_manifest, write_json
 
 
 @pytest.fixture
@@ -110,14 +110,39 @@ def test_digests_depend_on_content_and_place(tmp_path):
     for file, content in zip(files, "xy", strict=True):
         file.parent.mkdir()
         file.write_text(content)
-    before = file_digest(files)
-    assert file_digest(files) == before
+
+    def hashed(some):
+        with FileDigests(tmp_path / "none.json") as digests:
+            return digests.of(some)
+
+    before = hashed(files)
+    assert hashed(files) == before
     files[0].write_text("y"), files[1].write_text("x")
-    swapped = file_digest(files)
+    swapped = hashed(files)
     assert swapped != before
-    assert file_digest(files[:1]) != file_digest(files[1:])
+    assert hashed(files[:1]) != hashed(files[1:])
     files[0].write_text("x")
-    assert file_digest(files[:1]) != file_digest(files[1:]), "the same content under another day"
+    assert hashed(files[:1]) != hashed(files[1:]), "the same content under another day"
+
+
+def test_a_file_as_it_was_is_not_read_again(tmp_path):
+    """Proved with a content that changes behind an unchanged size and time."""
+    file, kept = tmp_path / "date=1" / "part.parquet", tmp_path / "stages" / "files.json"
+    file.parent.mkdir()
+    file.write_text("one")
+
+    def hashed():
+        with FileDigests(kept) as digests:
+            return digests.of([file])
+
+    before, state = hashed(), file.stat()
+    file.write_text("two")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert hashed() == before
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert hashed() != before
+    kept.write_text("no JSON")
+    assert hashed() != before, "a broken cache is no cache"
 
 
 def test_json_is_replaced_whole(tmp_path):

@@ -61,6 +61,7 @@ class FakeUser:
     seen: Mapping[str, frozenset[str]] = field(default_factory=dict)
     history: tuple[Past, ...] = ()
     degraded: tuple[str, ...] = ()
+    live: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def inputs(self) -> str:
@@ -75,7 +76,9 @@ class FakeFeatures:
     def user(self, user_id: str, at_ms: int) -> FakeUser:
         return self.users.get(user_id, FakeUser(user_id=user_id, known=False))
 
-    def context(self, values: Mapping[str, Any], at_ms: int) -> Mapping[str, Any]:
+    def context(
+        self, values: Mapping[str, Any], at_ms: int, live: Mapping[str, int | None] | None = None
+    ) -> Mapping[str, Any]:
         self.contexts.append(values)
         return values
 

@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from features.build import period_end
 from recsys.bundle import load_bundle
+from recsys.log import period_end
 from training import baselines_fitted
 from training.baselines import BINARY, LISTED, evaluate_baselines
 from training.baselines_counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives

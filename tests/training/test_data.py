@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from features.build import period_end
-from features.encode import Encoder, history_slices
+from features.encode import Encoder
+from features.sequences import history_slices
+from recsys.log import period_end
 from training.data import (
     Batcher,
     BatchSettings,
@@ -38,6 +39,7 @@ def make_batches(shard, encoder, shop_chain, config):
         chosen = {
             "batch_size": 128,
             "history_length": config.features.history_length,
+            "lag_ms": 1000 * config.features.ingestion_lag,
             "tasks": tasks,
             **settings,
         }
@@ -62,6 +64,7 @@ def test_gathers_point_at_the_examples_own_numbers(make_batches, shard, encoder,
             shard.stop[rows],
             config.features.history_length,
             shard.shown_at[rows],
+            1000 * config.features.ingestion_lag,
             shard.events,
         )
         np.testing.assert_array_equal(batch.rows["item_id"][batch.history_index_BL].numpy(), history[0])

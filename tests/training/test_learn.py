@@ -5,10 +5,11 @@ import polars as pl
 import pytest
 import torch
 
-from features.build import build_snapshots, period_end
+from features.build import build_snapshots
 from features.definitions import define_features
 from recsys.bundle import load_bundle
 from recsys.encoding import NumberStatistics
+from recsys.log import period_end
 from recsys.stages import Stages
 from training.data import label_days
 from training.learn import build_model, learn, ranker_inputs
@@ -142,7 +143,8 @@ def test_input_sizes_follow_the_features(config, learnt):
     assert inputs.item_tables[0] == ("item_id", "item_id", 8)
     assert inputs.user_tables[0] == ("user_id", "user_id", 6)
     assert inputs.num_history_kinds == 7
-    assert inputs.num_context_numbers == 0
+    assert inputs.num_context_numbers == 4, "a counter per task, and how long ago"
+    assert inputs.num_cross_numbers == len(define_features(config).crosses[0].numbers)
 
 
 def test_a_bundle_predicts_what_its_weights_predicted(shop_chain, config, learnt, bundle):

@@ -18,6 +18,9 @@ class Towers:
 
     inputs = SimpleNamespace(item_tables=())
 
+    def looked_up(self, negatives, rows, entity):
+        return []
+
     def item_side(self, rows, numbers, text):
         return SimpleNamespace(embedding_BD=numbers)
 
@@ -44,6 +47,7 @@ def _loss(labels, users, items, drawn, share=None, uniform=0.5, observed=None):
         user_numbers_BF=empty,
         item_numbers_BF=empty,
         context_numbers_BF=empty,
+        cross_numbers_BF=empty,
         item_text_BT=empty,
         history_index_BL=empty,
         history_kind_BL=empty,

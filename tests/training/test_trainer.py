@@ -13,14 +13,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
-from features.build import build_snapshots, period_end
-from features.encode import Encoder, fit_encoder
+from features.build import build_snapshots
+from features.encode import Encoder
+from features.fit import FitFrames, fit_encoder
 from recsys.errors import ConfigError
-from recsys.log import InteractionLog
+from recsys.log import InteractionLog, period_end
 from recsys.model.head_kinds import HEAD_KINDS
 from recsys.stages import Stages
 from training.balancing import BALANCERS, build_balancer
@@ -84,8 +84,7 @@ def chain(frames, config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def state(chain, config):
-    contexts = pl.concat([s.table("examples") for s in chain])
-    return fit_encoder(config, chain[-1].table("users"), chain[-1].table("items"), contexts, None, 0)
+    return fit_encoder(config, FitFrames.read(chain[-1], chain, config), None, 0)
 
 
 def _shards(chain, config, state):
@@ -110,6 +109,7 @@ def setup(chain, config, state):
         chosen = BatchSettings(
             batch_size=130,
             history_length=config.features.history_length,
+            lag_ms=1000 * config.features.ingestion_lag,
             shuffle=True,
             id_dropout=0.1,
             num_uniform=32,
@@ -294,7 +294,7 @@ def test_predictions_do_not_depend_on_how_batches_are_cut(setup, chain, config, 
     text = text_by_number(encoder, chain[-1].table("items"))
     found = []
     for size in (64, 10_000):
-        settings = BatchSettings(batch_size=size, history_length=config.features.history_length)
+        settings = BatchSettings(batch_size=size, history_length=config.features.history_length, lag_ms=5000)
         batches = Batcher(encoder, text, settings).batches(shards[1], np.random.default_rng(0))
         found.append(predict_logits(ranker, tables, batches))
     for task in found[0]:

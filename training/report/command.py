@@ -7,8 +7,7 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 
-from features.build import period_end
-from recsys.log import InteractionLog
+from recsys.log import InteractionLog, period_end
 from recsys.registry import Registry
 from training.evaluate_command import load_reproducible, parse_days, snapshots
 from training.predict import BundlePredictor

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.build import period_end
 from features.encode import Encoder
+from recsys.log import period_end
 from recsys.model.ranker import MAX_POSITION, _pool
 from training.data import Batcher, BatchSettings, encode_shard, label_days, text_by_number
 from training.learn import build_model
@@ -23,7 +23,7 @@ def _make(chain, config, state, **settings):
     encoder = Encoder.from_config(config, state)
     labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [chain[3].day])
     shard = encode_shard(encoder, chain[3], chain[2], labels[chain[3].day], config.tasks)
-    kept = {"batch_size": 200, "history_length": config.features.history_length, **settings}
+    kept = {"batch_size": 200, "history_length": config.features.history_length, "lag_ms": 5000, **settings}
     batcher = Batcher(encoder, text_by_number(encoder, chain[3].table("items")), BatchSettings(**kept))
     return ranker, tables, batcher, shard
 
@@ -75,7 +75,7 @@ def test_position_moves_logits_in_training_only(made):
     unknown = replace(batch, position_B=torch.zeros_like(batch.position_B))
     user, item = ranker(batch, rows)[1:]
     context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
-    served = ranker.logits(user, item, context)
+    served = ranker.logits(user, item, context, batch.cross_numbers_BF)
     torch.testing.assert_close(served["click"], ranker(unknown, rows)[0]["click"])
 
 
@@ -107,8 +107,9 @@ def test_one_user_for_many_items_is_that_user_repeated(made):
             *(getattr(one, name).expand(batch.size, *getattr(one, name).shape[1:]) for name in user.__slots__)
         )
         same_context = context[chosen : chosen + 1]
-        alone = ranker.logits(one, item, same_context)
-        repeated = ranker.logits(many, item, same_context.expand(batch.size, -1))
+        cross = batch.cross_numbers_BF
+        alone = ranker.logits(one, item, same_context, cross)
+        repeated = ranker.logits(many, item, same_context.expand(batch.size, -1), cross)
     for task in alone:
         torch.testing.assert_close(alone[task], repeated[task], atol=1e-5, rtol=1e-5)
 
@@ -143,18 +144,22 @@ def test_history_matters(made):
         {"features": {"text_dim": 0}},
         {"features": {"history_length": 0}},
         {"features": {"history_kinds": []}},
+        {"features": {"cross_user_by": []}},
+        {"features": {"live_counters": False}},
         {"feature": []},
+        {"feature": [{"name": "country", "entity": "user", "kind": "multi_hot"}]},
+        {"feature": [{"name": "country", "entity": "user", "kind": "multi_hot", "dim": 2}]},
         {"model": {"trunk": {"name": "shared_bottom", "hidden": [8]}}},
     ],
 )
 def test_parts_are_optional(shop_log, make_config, tmp_path, sections):
     from features.build import build_snapshots
-    from features.encode import fit_encoder
+    from features.fit import FitFrames, fit_encoder
     from recsys.stages import Stages
 
     config = make_config(**sections)
     chain = build_snapshots(shop_log, shop_log.days("impressions")[3], config, Stages(tmp_path))
-    state = fit_encoder(config, *(chain[3].table(n) for n in ("users", "items", "examples")), None, 0)
+    state = fit_encoder(config, FitFrames.read(chain[3], [chain[3]], config), None, 0)
     ranker, tables, batcher, shard = _make(chain, config, state)
     batch = _batch(batcher, shard)
     logits, _, _ = ranker(batch, tables.lookup(batch.rows))
@@ -175,7 +180,8 @@ def test_a_debiased_task_learns_who_is_asked_apart_from_everything_else(shop_cha
     assert touched == {"observing.rating.weight", "observing.rating.bias"}
     assert all(leaf.grad is None for leaf in rows.values())
     context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
-    assert list(ranker.logits(user, item, context)) == ["click", "purchase", "rating"], "not when serving"
+    served = ranker.logits(user, item, context, batch.cross_numbers_BF)
+    assert list(served) == ["click", "purchase", "rating"], "not when serving"
 
 
 def test_gates_can_be_read_on_real_inputs(made):
@@ -183,7 +189,7 @@ def test_gates_can_be_read_on_real_inputs(made):
     batch = _batch(batcher, shard)
     _, user, item = ranker(batch, rows := tables.lookup(batch.rows))
     context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
-    x_BI = ranker.trunk_input(user, item, context)
+    x_BI = ranker.trunk_input(user, item, context, batch.cross_numbers_BF)
     gates = ranker.trunk.gate_weights(x_BI)
     assert {task: tuple(w.shape) for task, w in gates.items()} == dict.fromkeys(gates, (batch.size, 3))
     assert list(gates) == [t.name for t in ranker.specs]

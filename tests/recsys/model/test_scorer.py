@@ -6,12 +6,14 @@ import threading
 import numpy as np
 import pytest
 
-from features.build import period_end
-from features.encode import Encoder, history_slices
+from features.build import item_rows
+from features.encode import Encoder
 from features.online import encode_items
+from features.sequences import history_slices
 from recsys.bundle import load_bundle
 from recsys.errors import BundleError
-from recsys.inputs import ContextInputs, UserInputs
+from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
+from recsys.log import period_end
 from recsys.model.scorer import Scorer, calibrate, ranker_from
 from training.data import label_days
 from training.predict import BundlePredictor
@@ -42,29 +44,54 @@ def shard(predictor, shop_chain, config):
     return predictor.shard(shop_chain[5], shop_chain[4], labels[shop_chain[5].day], config.tasks)
 
 
-def _request(shard, row, length):
-    user = shard.users.take(shard.user_row[[row]])
-    history = history_slices(
-        shard.start[[row]], shard.stop[[row]], length, shard.shown_at[[row]], shard.events
-    )
-    inputs = UserInputs(
-        ids=user.ids[0],
-        numbers=user.numbers[0],
-        history_items=history[0][0],
-        history_kinds=history[1][0],
-        history_ages=history[2][0],
-    )
-    return inputs, ContextInputs(ids=shard.contexts.ids[row], numbers=shard.contexts.numbers[row])
+@pytest.fixture(scope="module")
+def request_of(shard, shop_chain, config):
+    """Give a maker of one row's request, as the online read would assemble it."""
+    items = item_rows(shop_chain[4], shop_chain[5])
+    categories = [*items["category"], "no item"]
+
+    def make(row):
+        user = shard.users.take(shard.user_row[[row]])
+        history = history_slices(
+            shard.start[[row]],
+            shard.stop[[row]],
+            config.features.history_length,
+            shard.shown_at[[row]],
+            1000 * config.features.ingestion_lag,
+            shard.events,
+        )
+        inputs = UserInputs(
+            ids=user.ids[0],
+            numbers=user.numbers[0],
+            history_items=history[0][0],
+            history_kinds=history[1][0],
+            history_ages=history[2][0],
+            crosses=tuple(_cross(shard, table, row, categories) for table in shard.crosses),
+        )
+        return inputs, ContextInputs(ids=shard.contexts.ids[row], numbers=shard.contexts.numbers[row])
+
+    return make
 
 
-def test_served_logits_are_the_training_paths(scorer, predictor, shard, config):
+def _cross(shard, table, row, categories):
+    """Give one user's pairs of a day's table under their names."""
+    names = dict(zip(table.item_codes.tolist(), categories, strict=True))
+    user, code = np.divmod(table.keys, table.num_codes)
+    own = np.flatnonzero(user == shard.user_row[row])
+    return CrossInputs(
+        tuple(str(names.get(c, "no item")) for c in code[own].tolist()),
+        np.concatenate([table.numbers[own], table.numbers[-1:]]),
+    )
+
+
+def test_served_logits_are_the_training_paths(scorer, predictor, shard, request_of):
     offline = predictor.logits(shard)
     seen = 0
     for row in np.random.default_rng(0).permutation(shard.size)[:ROWS]:
         item = scorer.item_rows([shard.frame["item_id"][int(row)]])
         if item[0] < 0:
             continue  # new today: served from the overlay
-        user, context = _request(shard, int(row), config.features.history_length)
+        user, context = request_of(int(row))
         online = scorer.logits(scorer.user_side(user), context, item)
         for task in offline:
             assert online[task][0] == pytest.approx(offline[task][row], abs=1e-5)
@@ -73,9 +100,9 @@ def test_served_logits_are_the_training_paths(scorer, predictor, shard, config):
     assert np.std(offline["click"]) > 0.05, "the model must have learnt something for this to mean something"
 
 
-def test_predictions_are_calibrated_the_same_way(scorer, predictor, shard, config):
+def test_predictions_are_calibrated_the_same_way(scorer, predictor, shard, request_of):
     row = int(np.argmax(shard.stop - shard.start))
-    user, context = _request(shard, row, config.features.history_length)
+    user, context = request_of(row)
     item = scorer.item_rows([shard.frame["item_id"][row]])
     online, offline = scorer.predict(scorer.user_side(user), context, item), predictor.predictions(shard)
     for task in online:
@@ -86,8 +113,8 @@ def test_predictions_are_calibrated_the_same_way(scorer, predictor, shard, confi
     assert ((offline["click"] > 0) & (offline["click"] < 1)).all()
 
 
-def test_many_candidates_are_scored_as_each_alone(scorer, shard, config):
-    user, context = _request(shard, int(np.argmax(shard.stop - shard.start)), config.features.history_length)
+def test_many_candidates_are_scored_as_each_alone(scorer, shard, request_of):
+    user, context = request_of(int(np.argmax(shard.stop - shard.start)))
     side = scorer.user_side(user)
     rows = np.arange(0, 100, 7)
     together = scorer.logits(side, context, rows)
@@ -103,16 +130,16 @@ def test_the_indexed_vectors_are_the_scorers(scorer, bundle):
     assert scorer.similar(3, 1, None).tolist() == [3]
 
 
-def test_retrieval_respects_what_is_allowed(scorer, shard, config):
-    user, _ = _request(shard, 0, config.features.history_length)
+def test_retrieval_respects_what_is_allowed(scorer, shard, request_of):
+    user, _ = request_of(0)
     allowed = np.zeros(len(scorer.item_embeddings), bool)
     allowed[[4, 9, 11]] = True
     assert sorted(scorer.retrieve(scorer.user_side(user), 50, allowed).tolist()) == [4, 9, 11]
 
 
 @pytest.fixture(scope="module")
-def side(scorer, shard, config):
-    user, context = _request(shard, int(np.argmax(shard.stop - shard.start)), config.features.history_length)
+def side(scorer, shard, request_of):
+    user, context = request_of(int(np.argmax(shard.stop - shard.start)))
     return scorer.user_side(user), context
 
 
@@ -122,8 +149,12 @@ def inputs(bundle):
 
 
 def _some(inputs, rows):
-    return dataclasses.replace(
-        inputs, ids=inputs.ids[rows], numbers=inputs.numbers[rows], text=inputs.text[rows]
+    return ItemInputs(
+        ids=inputs.ids[rows],
+        numbers=inputs.numbers[rows],
+        text=inputs.text[rows],
+        bags=tuple(bag.take(np.array(rows)) for bag in inputs.bags),
+        groups=tuple([values[row] for row in rows] for values in inputs.groups),
     )
 
 
@@ -153,7 +184,7 @@ def test_late_items_are_found_where_they_belong(scorer, side, inputs):
     allowed = rng.random(num + 30) < 0.5
     for mask, k in ((None, 15), (allowed, 15), (allowed, 10_000), (np.zeros(num + 30, bool), 5)):
         found = late.retrieve(side[0], k, mask)
-        closeness = late.vectors(np.arange(num + 30)) @ side[0].embedding_BD[0].numpy()
+        closeness = late.vectors(np.arange(num + 30)) @ side[0].side.embedding_BD[0].numpy()
         passing = np.arange(num + 30) if mask is None else np.flatnonzero(mask)
         best = passing[np.argsort(-closeness[passing], kind="stable")][:k]
         np.testing.assert_allclose(closeness[found], closeness[best], atol=1e-6)
@@ -169,8 +200,8 @@ def test_unknown_items_have_no_row(scorer, bundle):
     assert scorer.item_rows([known, "never", ""]).tolist() == [2, -1, -1]
 
 
-def test_threads_share_a_scorer(scorer, shard, config):
-    requests = [_request(shard, row, config.features.history_length) for row in range(20)]
+def test_threads_share_a_scorer(scorer, shard, request_of):
+    requests = [request_of(row) for row in range(20)]
     rows = np.arange(50)
     expected = [scorer.logits(scorer.user_side(u), c, rows)["click"] for u, c in requests]
     problems = []

@@ -11,10 +11,10 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from features.build import period_end
 from recsys.bundle import load_bundle
 from recsys.cli import run
 from recsys.errors import DataError
+from recsys.log import period_end
 from recsys.metrics.inference import paired_bootstrap
 from training.evaluate import score_rows
 from training.predict import BundlePredictor

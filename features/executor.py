@@ -1,0 +1,112 @@
+"""Where the shares of a period are built: EXECUTORS maps the name in TOML to a function.
+
+All run `features.parts.build_part` on the same tasks, so they give the same files; they differ in where.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any
+
+from features.parts import PartResult, PartTask, build_part
+from recsys.config import ExecutionConfig
+from recsys.errors import ConfigError
+
+_THREADS = "POLARS_MAX_THREADS"
+
+
+def run_parts(tasks: Sequence[PartTask], execution: ExecutionConfig) -> list[PartResult]:
+    """Build all shares of one period, in any order; results come in the order of the tasks.
+
+    Raises: ConfigError for an executor that is unknown or not installed; what `build_part` raises.
+    """
+    if execution.executor not in EXECUTORS:
+        raise ConfigError(
+            f"[execution] executor = {execution.executor!r} is unknown; known: {', '.join(EXECUTORS)}"
+        )
+    return EXECUTORS[execution.executor](tasks, execution)
+
+
+def _local(tasks: Sequence[PartTask], execution: ExecutionConfig) -> list[PartResult]:
+    """Build in this process, or in a pool of new ones: Polars' threads do not survive a fork."""
+    workers = min(execution.workers, len(tasks))
+    if workers == 1:
+        return [build_part(task) for task in tasks]
+    with (
+        _environment({_THREADS: str(max(1, (os.cpu_count() or 1) // workers))}),
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        return list(pool.map(build_part, tasks))
+
+
+def _ray(tasks: Sequence[PartTask], execution: ExecutionConfig) -> list[PartResult]:
+    """Build on a Ray cluster whose machines see the log and the runs under the same paths.
+
+    At most `workers` tasks are under way at once: each holds one share in memory.
+    """
+    ray = _import_ray()
+    if not ray.is_initialized():
+        ray.init(
+            address=execution.ray_address or None,
+            num_cpus=None if execution.ray_address else execution.workers,
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+    remote = ray.remote(num_cpus=1, runtime_env={"env_vars": {_THREADS: "1"}})(build_part)
+    waiting = list(enumerate(tasks))
+    under_way: dict[Any, int] = {}
+    results: dict[int, PartResult] = {}
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < execution.workers:
+                number, task = waiting.pop(0)
+                under_way[remote.remote(task)] = number
+            done, _ = ray.wait(list(under_way), num_returns=1)
+            results[under_way.pop(done[0])] = _result(ray, done[0])
+    finally:
+        for reference in under_way:
+            ray.cancel(reference)
+    return [results[number] for number in range(len(tasks))]
+
+
+def _result(ray: Any, reference: Any) -> PartResult:
+    """Fetch one result; the task's own error comes out as it was raised, not wrapped in Ray's."""
+    try:
+        result: PartResult = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    return result
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "[execution] executor = 'ray' needs Ray, which is not installed: pip install 'recsys-mtl[ray]', "
+            "or write executor = 'local'"
+        ) from error
+    return ray
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables that new processes inherit, and put the old ones back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+EXECUTORS: dict[str, Callable[[Sequence[PartTask], ExecutionConfig], list[PartResult]]] = {
+    "local": _local,
+    "ray": _ray,
+}

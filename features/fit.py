@@ -1,0 +1,176 @@
+"""Training days -> what an encoder needs to know: vocabularies, statistics, bin edges, the text model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from features.definitions import Categorical, MultiHot, Number, define_features
+from features.encode import float64, id_column, is_number, list_column, signed_log, transform
+from features.text import fit_text, join_text
+from recsys.config import Entity, FeatureConfig, RunConfig
+from recsys.encoding import EncoderState, NumberStatistics
+from recsys.errors import DataError
+from recsys.snapshot import DaySnapshot
+from recsys.vocabulary import Vocabulary
+
+_FIXED = {"hour": tuple(str(h) for h in range(24)), "weekday": tuple(str(d) for d in range(1, 8))}
+_CATALOGUE = ("item_id", "category")
+"""An unlisted one is best described by its content: number 0, not a bucket shared with strangers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitFrames:
+    """The training days' raw values: users and items of the last one, contexts of the last few."""
+
+    users: pl.DataFrame
+    items: pl.DataFrame
+    contexts: pl.DataFrame
+    crosses: Mapping[str, pl.DataFrame]
+    """Item column -> the last training day's aggregates per user and value of it."""
+
+    @classmethod
+    def read(cls, last: DaySnapshot, contexts: Sequence[DaySnapshot], config: RunConfig) -> "FitFrames":
+        """Read what is needed from the last training day and from the days that contexts are taken of."""
+        return cls(
+            users=last.table("users"),
+            items=last.table("items"),
+            contexts=pl.concat([s.table("examples") for s in contexts], how="diagonal_relaxed"),
+            crosses={g: last.table(f"cross_{g}") for g in config.features.cross_user_by},
+        )
+
+    def of(self, entity: Entity) -> pl.DataFrame:
+        """Give one entity's frame."""
+        return {"user": self.users, "item": self.items, "context": self.contexts}[entity]
+
+
+def fit_encoder(
+    config: RunConfig, frames: FitFrames, previous: EncoderState | None, seed: int
+) -> EncoderState:
+    """Learn vocabularies, statistics and the text model from training days; what `previous` knows stays."""
+    features = define_features(config)
+    _check_columns(config, frames)
+    old = previous or EncoderState(vocabularies={}, numbers={})
+    declared = {f"{a.entity}_{a.name}": a for a in config.attributes}
+    vocabularies: dict[str, Vocabulary] = {}
+    for feature in features.looked_up:
+        name = feature.vocabulary
+        if name not in vocabularies:
+            known = old.vocabularies.get(name) or _new_vocabulary(feature, config, declared.get(name))
+            counts = _counts(frames.of(feature.entity), feature)
+            vocabularies[name] = known.grow(counts, _min_count(name, config, declared.get(name)))
+    numbers = {
+        f.name: old.numbers.get(f.name) or fit_number(f, frames.of(f.entity)) for f in features.numbers
+    }
+    for cross in features.crosses:
+        for f in cross.numbers:
+            numbers[f.name] = old.numbers.get(f.name) or fit_number(f, frames.crosses[cross.group])
+    for binned in features.categorical:
+        if binned.bins:
+            numbers[binned.name] = old.numbers.get(binned.name) or fit_bins(binned, frames.of(binned.entity))
+    text = old.text
+    if text is None and config.features.text_dim:
+        texts = join_text(frames.items, config.features.text_columns)
+        text = fit_text(texts, config.features.text_dim, seed, config.features.text_model)
+    return EncoderState(vocabularies=vocabularies, numbers=numbers, text=text)
+
+
+def fit_number(feature: Number, frame: pl.DataFrame) -> NumberStatistics:
+    """Fit prior, mean and standard deviation of one number on the rows of a frame."""
+    if feature.column not in frame.columns or frame.height == 0:
+        return NumberStatistics(prior=0.0, mean=0.0, std=1.0)
+    x = float64(frame[feature.column])
+    of = float64(frame[feature.of]) if feature.of else np.full(x.size, np.nan)
+    prior = 0.0
+    if feature.transform in ("rate", "mean"):
+        scale = 0.5 if feature.transform == "mean" else 1.0
+        prior = float(scale * np.nansum(x) / max(np.nansum(of), 1.0))
+    raw = transform(feature, x, of, NumberStatistics(prior=prior, mean=0.0, std=1.0))
+    known = raw[np.isfinite(raw)]
+    if known.size == 0:
+        return NumberStatistics(prior=prior, mean=0.0, std=1.0)
+    mean, std = float(known.mean()), float(known.std())
+    # A constant column's standard deviation is rounding noise; dividing by it would make noise of its values.
+    return NumberStatistics(prior=prior, mean=mean, std=std if std > 1e-9 * max(1.0, abs(mean)) else 1.0)
+
+
+def fit_bins(feature: Categorical, frame: pl.DataFrame) -> NumberStatistics:
+    """Find the edges that cut a number into bins of equal mass; equal values never fall into two bins."""
+    values = float64(frame[feature.column]) if feature.column in frame.columns else np.zeros(0)
+    values = values[np.isfinite(values)]
+    edges: tuple[float, ...] = ()
+    if values.size:
+        shares = np.arange(1, feature.bins) / feature.bins
+        cuts = np.quantile(signed_log(values) if feature.log else values, shares, method="higher")
+        edges = tuple(float(e) for e in np.unique(cuts))
+    return NumberStatistics(prior=0.0, mean=0.0, std=1.0, edges=edges)
+
+
+def _check_columns(config: RunConfig, frames: FitFrames) -> None:
+    """Refuse a [[feature]] that the log does not have: a misspelt one would be missing everywhere."""
+    for declared in config.attributes:
+        frame = frames.of(declared.entity)
+        if declared.column not in frame.columns:
+            prefix = declared.column.removesuffix(declared.name)
+            known = ", ".join(c for c in frame.columns if c.startswith(prefix)) or "none"
+            raise DataError(
+                f"[[feature]] {declared.name!r} of entity {declared.entity!r}: no training day has "
+                f"{declared.column}; there are: {known}"
+            )
+        if not _holds(declared, frame.schema[declared.column]):
+            raise DataError(
+                f"[[feature]] {declared.name!r} of entity {declared.entity!r}: {declared.column} holds "
+                f"{frame.schema[declared.column]}, which is no {declared.kind}; change its kind or the log"
+            )
+    for group in config.features.cross_user_by:
+        if group not in frames.items.columns:
+            raise DataError(f"[features] cross_user_by names {group!r}, which no item of the log has")
+
+
+def _holds(declared: FeatureConfig, dtype: pl.DataType) -> bool:
+    if declared.kind == "multi_hot":
+        return True
+    if declared.kind == "number":
+        return is_number(dtype)
+    return not isinstance(dtype, pl.List)
+
+
+def _new_vocabulary(
+    feature: Categorical | MultiHot, config: RunConfig, declared: FeatureConfig | None
+) -> Vocabulary:
+    if isinstance(feature, Categorical) and feature.bins:
+        return Vocabulary(ids=tuple(str(b) for b in range(1, feature.bins + 1)), hash_buckets=0)
+    name = feature.vocabulary
+    if name in _FIXED:
+        return Vocabulary(ids=_FIXED[name], hash_buckets=0)
+    buckets = config.features.hash_buckets
+    if declared is not None and declared.hash_buckets is not None:
+        buckets = declared.hash_buckets
+    return Vocabulary(ids=(), hash_buckets=0 if name in _CATALOGUE else buckets)
+
+
+def _min_count(vocabulary: str, config: RunConfig, declared: FeatureConfig | None) -> int:
+    if vocabulary in _CATALOGUE or vocabulary in _FIXED:
+        return 1
+    if declared is not None and declared.min_count is not None:
+        return declared.min_count
+    return config.features.min_count
+
+
+def _counts(frame: pl.DataFrame, feature: Categorical | MultiHot) -> pl.DataFrame:
+    """Count each id; bins and clock values have their numbers already."""
+    if isinstance(feature, MultiHot):
+        ids = list_column(frame, feature.column).explode().alias("id").to_frame()
+        return ids.drop_nulls().group_by("id").agg(count=pl.len().cast(pl.Int64))
+    if feature.bins:
+        return pl.DataFrame(schema={"id": pl.String, "count": pl.Int64})
+    ids = id_column(frame, feature.column).cast(pl.String).alias("id").to_frame()
+    if feature.column == "user_id":
+        seen = [
+            c
+            for c in frame.columns
+            if c == "impressions_life" or (c.endswith("_count_life") and "__" not in c)
+        ]
+        return ids.with_columns(count=frame.select(pl.sum_horizontal(seen).cast(pl.Int64)).to_series())
+    return ids.drop_nulls().group_by("id").agg(count=pl.len().cast(pl.Int64))

@@ -1,0 +1,278 @@
+"""One share of the users of one period -> its tables: a pure function of files, the unit of scale-out.
+
+Whatever runs it (this process, a pool, a cluster), the same inputs give the same rows; nothing is read but
+the period's partitions, the share's tables of the period before, and the tiles that leave a window today.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+import polars as pl
+
+from features.clean import Cleaned, clean, duplicate_key
+from features.definitions import reversals
+from features.history import day_events, history_bounds, next_tail
+from features.live import count_live
+from features.sessions import leave_merged
+from features.tiles import LAST, measure_columns, roll_windows, tile, window_columns
+from recsys.config import RunConfig
+from recsys.log import InteractionLog, latest_by_key, period_end
+from recsys.schema import ATTRIBUTE_PREFIX
+from recsys.snapshot import DaySnapshot, part_folder, user_part
+
+MAX_SEEN = 1_000
+"""How many items per user and kind are remembered as done: the newest."""
+USER_TABLES = ("impressions", "feedback", "users")
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodDays:
+    """One business period and the log days in it; `day`, its last possible day up to the night, names it."""
+
+    start: date
+    day: date
+    days: tuple[date, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTask:
+    """All that building one share of one period needs; it can be sent to another machine."""
+
+    log: InteractionLog
+    period: PeriodDays
+    config: RunConfig
+    previous: DaySnapshot | None
+    leaving: dict[int, tuple[DaySnapshot, ...]]
+    """Window in days -> snapshots whose tiles leave it now."""
+    folder: Path
+    """Where the snapshot is being built; holds `item_groups.parquet` already."""
+    part: int
+    num_parts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartResult:
+    """What one share came to."""
+
+    rows: dict[str, int]
+    quarantine: dict[str, dict[str, int]]
+
+
+def build_part(task: PartTask) -> PartResult:
+    """Build one share's tables and its part of the item tile, and write them.
+
+    Raises: DataError, naming file, column and rule, when a partition cannot be used.
+    """
+    tables, quarantined = clean_user_tables(task)
+    features, config = task.config.features, task.config
+    impressions, feedback = tables["impressions"], tables["feedback"]
+    taken_back = reversals(config.tasks)
+    events = day_events(_before(task, "tail"), feedback, features.history_kinds, taken_back)
+    examples = [
+        impressions,
+        history_bounds(impressions, events, features.history_length, features.ingestion_lag),
+    ]
+    if features.live_counters:
+        examples.append(count_live(impressions, feedback, config.tasks, features.ingestion_lag))
+    written = {
+        "events": events,
+        "tail": next_tail(leave_merged(events, feedback), features.history_length),
+        "examples": pl.concat(examples, how="horizontal"),
+        "feedback": feedback,
+        "seen": _seen(_before(task, "seen"), feedback, config.policy.exclude_seen_kinds),
+        **_user_values(task, tables),
+        **_cross_values(task, impressions, feedback),
+        "item_part": tile(impressions, _own(feedback), ["item_id"], config.tasks),
+    }
+    folder = part_folder(task.folder, task.part)
+    folder.mkdir()
+    for name, frame in written.items():
+        write_table(frame, folder / f"{name}.parquet")
+    return PartResult(
+        rows={name: tables[name].height for name in USER_TABLES},
+        quarantine=write_quarantine(quarantined, folder),
+    )
+
+
+def clean_user_tables(task: PartTask) -> tuple[dict[str, pl.DataFrame], dict[str, list[Cleaned]]]:
+    """Clean the share's rows of the period's impressions, feedback and users."""
+    tables: dict[str, pl.DataFrame] = {}
+    quarantined: dict[str, list[Cleaned]] = {}
+    for table in USER_TABLES:
+        cleaned: list[Cleaned] = []
+        for day in task.period.days:
+            # A retry may repeat the rows of the day before.
+            keys = _keys(table, [cleaned[-1].good]) if cleaned else _known_keys(task, table)
+            rows = task.log.read(table, day)
+            if task.num_parts > 1:
+                rows = rows.filter(user_part(rows["user_id"], task.num_parts) == task.part)
+            cleaned.append(clean_day(table, rows, day, task.log, task.config, keys))
+        frames = [c.good for c in cleaned] or [task.log.read(table, task.period.start).clear()]
+        stacked = pl.concat(frames, how="diagonal_relaxed")
+        tables[table] = latest_by_key([stacked], "user_id") if table == "users" else stacked
+        quarantined[table] = cleaned
+    return tables, quarantined
+
+
+def _known_keys(task: PartTask, table: str) -> pl.DataFrame:
+    """Give the keys of the period before, and of the events that histories still hold."""
+    names = {"impressions": ("examples",), "feedback": ("feedback", "tail")}
+    found = [_before(task, name) for name in names.get(table, ())]
+    return _keys(table, [frame for frame in found if frame is not None])
+
+
+def _keys(table: str, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat([f.select(duplicate_key(table)) for f in frames]) if frames else pl.DataFrame()
+
+
+def clean_day(
+    table: str, rows: pl.DataFrame, day: date, log: InteractionLog, config: RunConfig, known: pl.DataFrame
+) -> Cleaned:
+    """Apply a table's rules to one partition, or a share of it."""
+    return clean(
+        table,
+        rows,
+        day,
+        timezone=config.timezone,
+        where=str(log.root / table / f"date={day}"),
+        daily_cap=config.features.daily_cap,
+        known_keys=known,
+    )
+
+
+def write_quarantine(cleaned: dict[str, list[Cleaned]], folder: Path) -> dict[str, dict[str, int]]:
+    """Write rows that broke a rule; count them by table and reason."""
+    counts: dict[str, dict[str, int]] = {}
+    for table, days in cleaned.items():
+        for day in days:
+            for reason, count in day.reasons.items():
+                own = counts.setdefault(table, {})
+                own[reason] = own.get(reason, 0) + count
+        if table in counts:
+            (folder / "quarantine").mkdir(exist_ok=True)
+            bad = pl.concat([day.quarantine for day in days], how="diagonal_relaxed")
+            bad.write_parquet(folder / "quarantine" / f"{table}.parquet")
+    return counts
+
+
+def gather_quarantine(folder: Path, num_parts: int) -> None:
+    """Move the parts' quarantined rows to where a reader looks for them: one file per table."""
+    found: dict[str, list[Path]] = {}
+    for part in range(num_parts):
+        for path in sorted((part_folder(folder, part) / "quarantine").glob("*.parquet")):
+            found.setdefault(path.name, []).append(path)
+    for name, paths in found.items():
+        (folder / "quarantine").mkdir(exist_ok=True)
+        rows = pl.concat([pl.read_parquet(path) for path in paths], how="diagonal_relaxed")
+        write_table(rows, folder / "quarantine" / name)
+        for path in paths:
+            path.unlink()
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write one table of a snapshot."""
+    frame.write_parquet(path, compression="zstd", compression_level=1)
+
+
+def ages(values: pl.DataFrame, as_of: datetime) -> list[pl.Expr]:
+    """Give whole hours since the last feedback and since the item came, as of the snapshot."""
+    found = [(pl.lit(as_of) - pl.col(LAST)).dt.total_hours().alias("hours_since_feedback")]
+    if "available_from" in values.columns:
+        found.append((pl.lit(as_of) - pl.col("available_from")).dt.total_hours().alias("age_hours"))
+    return found
+
+
+def latest_attributes(known: pl.DataFrame | None, today: pl.DataFrame, key: str) -> pl.DataFrame:
+    """Give each entity's latest attributes: today's row replaces yesterday's."""
+    if known is None:
+        return today
+    fixed = [c for c in known.columns if c in today.columns or c.startswith(ATTRIBUTE_PREFIX)]
+    return latest_by_key([known.select(fixed), today], key)
+
+
+def with_aggregates(
+    attributes: pl.DataFrame, aggregates: pl.DataFrame, key: str, as_of: datetime
+) -> pl.DataFrame:
+    """Join attributes and aggregates of one entity; an entity without events has zeros."""
+    counts = [c for c in aggregates.columns if c not in (key, LAST)]
+    values = attributes.join(aggregates, on=key, how="full", coalesce=True)
+    return values.with_columns(pl.col(counts).fill_null(0), *ages(values, as_of)).sort(key)
+
+
+def _user_values(task: PartTask, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Give the share's tile and nightly values as of the end of the period."""
+    before = _before(task, "users")
+    today = tile(tables["impressions"], tables["feedback"], ["user_id"], task.config.tasks)
+    aggregates = roll_windows(
+        before, today, _leaving(task, "user_tile"), ["user_id"], measure_columns(task.config.tasks)
+    )
+    values = with_aggregates(
+        latest_attributes(before, tables["users"], "user_id"),
+        aggregates,
+        "user_id",
+        period_end(task.period.day, task.config.timezone),
+    )
+    return {"users": values, "user_tile": today}
+
+
+def _cross_values(
+    task: PartTask, impressions: pl.DataFrame, feedback: pl.DataFrame
+) -> dict[str, pl.DataFrame]:
+    """Give the share's tiles and values per user and item column, as the column was when the event came."""
+    found: dict[str, pl.DataFrame] = {}
+    if not task.config.features.cross_user_by:
+        return found
+    groups = pl.read_parquet(task.folder / "item_groups.parquet")
+    as_of = period_end(task.period.day, task.config.timezone)
+    measures = measure_columns(task.config.tasks)
+    shown = impressions.select("user_id", "item_id", "sampled").join(groups, on="item_id", how="left")
+    done = feedback.select("user_id", "item_id", "kind", "value", "received_at").join(
+        groups, on="item_id", how="left"
+    )
+    for group in task.config.features.cross_user_by:
+        key = ["user_id", group]
+        today = tile(shown, done, key, task.config.tasks)
+        before = _before(task, f"cross_{group}")
+        rolled = roll_windows(before, today, _leaving(task, f"cross_{group}_tile"), key, measures)
+        found[f"cross_{group}_tile"] = today
+        found[f"cross_{group}"] = rolled.with_columns(ages(rolled, as_of))
+    return found
+
+
+def _seen(before: pl.DataFrame | None, feedback: pl.DataFrame, kinds: Sequence[str]) -> pl.DataFrame:
+    """Remember what each user has done of the kinds that the policy does not show again, newest kept."""
+    today = feedback.filter(pl.col("kind").is_in(list(kinds))).select(
+        "user_id", "kind", "item_id", last_at="received_at"
+    )
+    stacked = today if before is None else pl.concat([before, today])
+    newest = stacked.group_by("user_id", "kind", "item_id").agg(pl.col("last_at").max())
+    ranked = newest.sort(["user_id", "kind", "last_at", "item_id"], descending=[False, False, True, False])
+    return ranked.filter(pl.int_range(pl.len()).over("user_id", "kind") < MAX_SEEN)
+
+
+def _own(feedback: pl.DataFrame) -> pl.DataFrame:
+    """Leave out what a session did before it became this user's: its item has that counted already."""
+    return feedback.filter(pl.col("merged_from").is_null())
+
+
+def _before(task: PartTask, name: str) -> pl.DataFrame | None:
+    """Read this share's rows of a table of the period before."""
+    if task.previous is None:
+        return None
+    return task.previous.table_of_part(name, task.part, task.num_parts)
+
+
+def _leaving(task: PartTask, name: str) -> dict[int, list[pl.DataFrame]]:
+    return {
+        w: [s.table_of_part(name, task.part, task.num_parts) for s in snapshots]
+        for w, snapshots in task.leaving.items()
+    }
+
+
+def window_names(config: RunConfig) -> tuple[str, ...]:
+    """Name the integer aggregates that every entity has."""
+    return window_columns(config.features.window_days, measure_columns(config.tasks))

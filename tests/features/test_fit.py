@@ -1,0 +1,151 @@
+"""Fitting: what is known stays, what is new is learnt; bins, vocabularies, and columns that are not there."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.definitions import Categorical
+from features.encode import Encoder
+from features.fit import FitFrames, fit_bins, fit_encoder
+from recsys.errors import ConfigError, DataError
+
+
+def test_a_warm_start_freezes_what_is_known_and_fits_what_is_new(shop_chain, make_config):
+    config = make_config()
+    early, late = (FitFrames.read(shop_chain[n], [shop_chain[n]], config) for n in (1, 5))
+    first = fit_encoder(config, early, None, 0)
+    second = fit_encoder(config, late, first, 1)
+    assert second.numbers == first.numbers
+    assert second.text is first.text
+    assert fit_encoder(config, late, None, 0).numbers != first.numbers
+    for name, vocabulary in first.vocabularies.items():
+        assert second.vocabularies[name].ids[: len(vocabulary.ids)] == vocabulary.ids
+    assert second.vocabularies["item_id"].size > first.vocabularies["item_id"].size
+    wider = fit_encoder(make_config(features={"window_days": [1, 3]}), late, first, 0)
+    new = set(wider.numbers) - set(first.numbers)
+    assert new
+    assert all(wider.numbers[n] == first.numbers[n] for n in set(wider.numbers) & set(first.numbers))
+
+
+def test_fitting_is_deterministic(shop_chain, config):
+    frames = FitFrames.read(shop_chain[3], [shop_chain[3]], config)
+    one, other = fit_encoder(config, frames, None, 7), fit_encoder(config, frames, None, 7)
+    assert one.digest() == other.digest()
+    assert one.numbers == other.numbers
+    np.testing.assert_array_equal(one.text.components, other.text.components)
+
+
+def test_catalogue_items_have_numbers_and_rare_users_share_buckets(shop_chain, make_config):
+    config = make_config(features={"min_count": 10**6})
+    frames = FitFrames.read(shop_chain[3], [shop_chain[3]], config)
+    state = fit_encoder(config, frames, None, 0)
+    assert state.vocabularies["user_id"].ids == ()
+    assert set(state.vocabularies["item_id"].ids) == set(frames.items["item_id"])
+    assert state.vocabularies["item_id"].encode_one("never seen") == 0
+    assert state.vocabularies["user_id"].encode_one("never seen") > 0
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (
+            {"name": "colour", "entity": "user", "kind": "categorical"},
+            "no training day has attribute_colour; .*attribute_country",
+        ),
+        (
+            {"name": "tab", "entity": "context", "kind": "number"},
+            "no training day has context_tab; .*context_device",
+        ),
+        ({"name": "country", "entity": "user", "kind": "number"}, "holds String, which is no number"),
+    ],
+)
+def test_a_feature_the_log_does_not_have(shop_chain, config, make_config, feature, message):
+    frames = FitFrames.read(shop_chain[3], [shop_chain[3]], config)
+    with pytest.raises(DataError, match=message):
+        fit_encoder(make_config(feature=[feature]), frames, None, 0)
+
+
+def _binned(bins, *, log=False):
+    return Categorical(
+        name="b", entity="item", freshness="nightly", column="x", vocabulary="b", dim=2, bins=bins, log=log
+    )
+
+
+def test_bins_have_equal_mass_and_equal_values_share_one():
+    values = pl.DataFrame({"x": [float(n) for n in range(100)] + [None]})
+    edges = fit_bins(_binned(4), values).edges
+    counts = np.bincount(np.searchsorted(edges, np.arange(100.0), side="right"))
+    assert len(edges) == 3
+    assert counts.max() - counts.min() <= 2
+    assert fit_bins(_binned(4), pl.DataFrame({"x": [7.0] * 50})).edges == (7.0,)
+    assert fit_bins(_binned(4), pl.DataFrame({"y": [1]})).edges == ()
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_binned_number_is_looked_up_and_a_missing_one_is_bin_0(shop_chain, make_config, log):
+    config = make_config(feature=[{"name": "age", "entity": "user", "kind": "number", "bins": 4, "log": log}])
+    frames = FitFrames.read(shop_chain[3], [shop_chain[3]], config)
+    ages = pl.DataFrame(
+        {
+            "user_id": [f"u{n}" for n in range(81)],
+            "attribute_age": [-1.0, *range(1, 80), None],
+            "impressions_life": 1,
+        }
+    )
+    state = fit_encoder(config, dataclasses.replace(frames, users=ages), None, 0)
+    encoder = Encoder.from_config(config, state)
+    column = [f.name for f in encoder.features.categorical_of("user")].index("user_age")
+    bins = encoder.encode("user", ages).ids[:, column]
+    assert bins[-1] == 0
+    assert (np.diff(bins[:-1]) >= 0).all()
+    assert np.bincount(bins).tolist() == [1, 20, 20, 20, 20]
+    assert state.vocabularies["user_age"].size == 5
+    again = [encoder.encode_one("user", {"attribute_age": a}).ids[0, column] for a in ages["attribute_age"]]
+    assert again == bins.tolist()
+    assert encoder.encode_one("user", {}).ids[0, column] == 0
+
+
+def test_lists_have_one_vocabulary_and_every_value_counts(shop_chain, make_config):
+    feature = {"name": "tags", "entity": "item", "kind": "multi_hot", "min_count": 2, "hash_buckets": 3}
+    config = make_config(feature=[feature])
+    frames = FitFrames.read(shop_chain[3], [shop_chain[3]], config)
+    lists = [["a", "b"], ["a"], [], None, ["rare", "b"]]
+    items = frames.items.head(5).with_columns(attribute_tags=pl.Series(lists))
+    state = fit_encoder(config, dataclasses.replace(frames, items=items), None, 0)
+    assert state.vocabularies["item_tags"].ids == ("a", "b")
+    encoder = Encoder.from_config(config, state)
+    bag = encoder.encode("item", items).bags[0]
+    assert bag.offsets.tolist() == [0, 2, 3, 3, 3, 5]
+    assert bag.values[:3].tolist() == [4, 5, 4]
+    assert 1 <= bag.values[3] <= 3, "a rare value shares a bucket"
+    for row, values in zip(range(5), lists, strict=True):
+        one = encoder.encode_one("item", {"attribute_tags": values}).bags[0].values
+        np.testing.assert_array_equal(one, bag.values[bag.offsets[row] : bag.offsets[row + 1]])
+
+
+def test_a_single_text_is_a_list_of_one(shop_chain, make_config):
+    config = make_config(feature=[{"name": "country", "entity": "user", "kind": "multi_hot"}])
+    state = fit_encoder(config, FitFrames.read(shop_chain[3], [shop_chain[3]], config), None, 0)
+    users = shop_chain[3].table("users")
+    bag = Encoder.from_config(config, state).encode("user", users).bags[0]
+    np.testing.assert_array_equal(
+        np.diff(bag.offsets), users["attribute_country"].is_not_null().cast(pl.Int64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        (
+            {"name": "a", "entity": "user", "kind": "categorical", "bins": 4},
+            "log and bins are for kind 'number'",
+        ),
+        ({"name": "a", "entity": "user", "kind": "number", "min_count": 4}, "are not for numbers"),
+        ({"name": "a", "entity": "context", "kind": "multi_hot"}, "no lists; use kind 'categorical'"),
+    ],
+)
+def test_a_setting_that_does_not_fit_its_kind(make_config, feature, message):
+    with pytest.raises(ConfigError, match=message):
+        make_config(feature=[feature])
