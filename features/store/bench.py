@@ -22,7 +22,7 @@ import typer
 
 from features.build import build_snapshots
 from features.encode import Encoder
-from features.online import pack_users
+from features.packing import pack_users
 from features.store import Event, FeatureStore, open_store
 from features.store.redis_nodes import open_nodes, parse_url
 from recsys.config import StoreConfig, default_config

@@ -6,9 +6,9 @@ from datetime import date, datetime
 
 import polars as pl
 
-from features.build import period_end, periods
+from features.build import periods
 from recsys.config import RunConfig
-from recsys.log import InteractionLog
+from recsys.log import InteractionLog, period_end
 from recsys.schema import FREE_PREFIX, KEYS, PARTITION_INSTANT, empty
 from recsys.snapshot import DaySnapshot
 

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from features.build import build_snapshots
-from features.online import OnlineFeatures, pack_users
+from features.online import OnlineFeatures
+from features.packing import pack_users
 from features.sources.journal import ingest_journal
 from features.store import StoredUser
 from recsys.log import InteractionLog

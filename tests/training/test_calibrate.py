@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 from scipy.special import expit, logit
 
-from features.build import period_end
 from features.store import open_store
 from recsys.bundle import load_bundle
 from recsys.config import CalibrationConfig, StoreConfig
+from recsys.log import period_end
 from recsys.model.scorer import calibrate
 from recsys.registry import Registry
 from recsys.tasks import TaskSpec
