@@ -84,7 +84,7 @@ def build_part(task: PartTask) -> PartResult:
         "seen": _seen(_before(task, "seen"), feedback, config.policy.exclude_seen_kinds),
         **_user_values(task, tables),
         **_cross_values(task, impressions, feedback),
-        "item_part": tile(impressions, _own(feedback), ["item_id"], config.tasks),
+        "item_part": tile(impressions, feedback, ["item_id"], config.tasks),
     }
     folder = part_folder(task.folder, task.part)
     folder.mkdir()
@@ -252,11 +252,6 @@ def _seen(before: pl.DataFrame | None, feedback: pl.DataFrame, kinds: Sequence[s
     newest = stacked.group_by("user_id", "kind", "item_id").agg(pl.col("last_at").max())
     ranked = newest.sort(["user_id", "kind", "last_at", "item_id"], descending=[False, False, True, False])
     return ranked.filter(pl.int_range(pl.len()).over("user_id", "kind") < MAX_SEEN)
-
-
-def _own(feedback: pl.DataFrame) -> pl.DataFrame:
-    """Leave out what a session did before it became this user's: its item has that counted already."""
-    return feedback.filter(pl.col("merged_from").is_null())
 
 
 def _before(task: PartTask, name: str) -> pl.DataFrame | None:

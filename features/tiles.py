@@ -38,6 +38,8 @@ def tile(
         if not task.is_binary:
             halves = (pl.col("value").filter(mine) * 2).round().sum().cast(pl.Int64)
             measures.append(halves.alias(f"{task.name}_halves"))
+    if "user_id" not in key:  # what a session did was its item's already, before it became a user's
+        feedback = feedback.filter(pl.col("merged_from").is_null())
     done = feedback.lazy().group_by(key).agg(*measures, pl.col("received_at").max().alias(LAST))
     return (
         shown.join(done, on=key, how="full", coalesce=True)

@@ -118,7 +118,7 @@ class Ingest:
                 break
             first = chain[index - lag]
             received = pl.concat([s.table("feedback") for s in chain[index - lag : index + 1]])
-            shown = first.table("examples").select("impression_id", "shown_at")
+            shown = first.table("examples").select("impression_id", "user_id", "item_id", "shown_at")
             rates = matured_labels(shown, received, tasks, tables.as_of)
             mine = [t.name for t in tasks if t.lag_periods(period_s) == lag]
             found |= {name: Rate(day=first.day, **rates[name]) for name in mine}

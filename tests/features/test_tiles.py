@@ -49,8 +49,8 @@ def test_a_tile_counts_impressions_feedback_and_half_stars(frames, at):
 def test_what_a_session_did_counts_for_its_user_and_not_twice_for_the_item(frames):
     shown = frames.impressions()
     done = frames.feedback({"user_id": "s"}, {"user_id": "u", "merged_from": "s"})
-    assert tile(shown, done, "item_id", TASKS)["click_count"].to_list() == [1]
-    assert tile(shown, done, "user_id", TASKS)["click_count"].to_list() == [1, 1]
+    assert tile(shown, done, ["item_id"], TASKS)["click_count"].to_list() == [1]
+    assert tile(shown, done, ["user_id"], TASKS)["click_count"].to_list() == [1, 1]
 
 
 def test_sampled_negatives_were_never_shown(frames):
