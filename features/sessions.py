@@ -41,7 +41,8 @@ def leave_merged(events: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
 
 def unmerged_events(session: StoredUser) -> list[Event]:
     """Give the events of a session that nobody's login has taken, oldest first."""
-    tail = unpack_user(session.base).tail
+    base = unpack_user(session.base)
+    tail = [e for e in base.tail if e.feedback_id not in base.void_at]  # what was taken back stays so
     until = max((int(e.value or 0) for e in session.events if e.kind == SESSION_MERGED), default=0)
     events = {e.feedback_id: e for e in (*tail, *session.events) if e.kind != SESSION_MERGED}
     open_events = (e for e in events.values() if e.received_at_ms > until)
