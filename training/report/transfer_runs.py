@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 
-from recsys.log import period_end
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
+from recsys.log import period_end
 from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
