@@ -7,6 +7,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
@@ -29,6 +30,7 @@ from training.data import (
     text_by_number,
 )
 from training.objective import RETRIEVAL
+from training.start import start_new_rows
 from training.trainer import FitSettings, Observer, TrainLog, fit, has_fast_bf16
 
 MAX_CONTEXT_PERIODS = 7
@@ -79,9 +81,9 @@ def learn(
     labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in chosen])
     state = fit_state(chain, chosen, config, previous)
     encoder = Encoder.from_config(config, state)
-    ranker, tables = build_model(config, state, previous, tasks)
     last = chain[chosen[-1]] if chosen else chain[-1]
     batcher = _batcher(encoder, last.table("items"), config, tasks)
+    ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
 
     def shards(i: int) -> Iterator[Shard]:
         for part in range(chain[i].num_parts):
@@ -121,9 +123,16 @@ def learn(
 
 
 def build_model(
-    config: RunConfig, state: EncoderState, previous: Bundle | None, tasks: Sequence[TaskSpec] | None = None
+    config: RunConfig,
+    state: EncoderState,
+    previous: Bundle | None,
+    tasks: Sequence[TaskSpec] | None = None,
+    text_VT: Tensor | None = None,
 ) -> tuple[Ranker, LocalTables]:
-    """Build a ranker and its tables; parts that `previous` also has, by name and shape, start from it."""
+    """Build a ranker and its tables; parts that `previous` also has, by name and shape, start from it.
+
+    Args: text_VT: text vectors by item number, from which items that came since start.
+    """
     specs = table_specs(config, state)
     ranker = Ranker(ranker_inputs(config, state), config.tasks if tasks is None else tasks, config.model)
     tables = LocalTables(specs, config.training.sparse_learning_rate, config.training.seed)
@@ -135,7 +144,7 @@ def build_model(
             {k: v if v.shape == own[k].shape else own[k] for k, v in (own | fitting).items()}
         )
         tables.load({k.removeprefix("table."): v for k, v in given.items() if k.startswith("table.")})
-        _start_new_rows(tables, state, previous.encoder)
+        start_new_rows(tables, state, previous.encoder, text_VT)
     return ranker, tables
 
 
@@ -201,16 +210,6 @@ def _fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
         warmup_steps=min(100, steps // 10),
         bf16=training.precision == "bf16" or (training.precision == "auto" and has_fast_bf16()),
     )
-
-
-def _start_new_rows(tables: LocalTables, state: EncoderState, old: EncoderState) -> None:
-    """Start each newly numbered id from the bucket it was in: what strangers shared beats nothing."""
-    for name, vocabulary in state.vocabularies.items():
-        known = old.vocabularies.get(name)
-        if known is None or vocabulary.hash_buckets == 0 or name not in tables.weight:
-            continue
-        for number in range(known.size, vocabulary.size):
-            tables.weight[name][number] = tables.weight[name][vocabulary.bucket_of(number)]
 
 
 def fit_state(

@@ -1,0 +1,168 @@
+"""Where new rows start: items from content, ids from their bucket; what has a number keeps its row."""
+
+import dataclasses
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from features.build import build_snapshots
+from recsys.bundle import load_bundle
+from recsys.calibration import Identity
+from recsys.log import InteractionLog, period_end
+from recsys.metrics.pointwise import auc
+from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.registry import Registry
+from recsys.simulator.dials import ShopDials
+from recsys.simulator.journal import write_log
+from recsys.simulator.shop import Shop
+from recsys.stages import Stages
+from recsys.vocabulary import Vocabulary
+from training.data import label_days
+from training.learn import build_model, learn
+from training.predict import BundlePredictor
+from training.publish import seal
+from training.start import MIN_ITEMS, content_rows, start_new_rows
+
+DIM, TEXT = 8, 5
+
+
+def _planted(items=300, seed=0):
+    """Make items whose rows are a linear map of their text, plus noise."""
+    rng = np.random.default_rng(seed)
+    text = rng.normal(size=(items, TEXT)).astype(np.float32)
+    rows = text @ rng.normal(size=(TEXT, DIM)) + 0.1 * rng.normal(size=(items, DIM))
+    return torch.from_numpy(text), torch.from_numpy(rows.astype(np.float32))
+
+
+def test_new_rows_are_where_their_text_says():
+    text, rows = _planted()
+    found = content_rows(rows, torch.ones(300), text, 250, 300)
+    assert torch.nn.functional.cosine_similarity(found, rows[250:]).min() > 0.95
+    shuffled = text.clone()
+    shuffled[:250] = text[torch.randperm(250, generator=torch.Generator().manual_seed(0))]
+    noise = content_rows(rows, torch.ones(300), shuffled, 250, 300)
+    assert noise.norm() < 0.2 * found.norm(), "text that says nothing moves nothing"
+
+
+def test_items_without_text_and_rows_never_learnt_are_left_out():
+    text, rows = _planted()
+    text[[3, 260]] = 0
+    state = torch.ones(300)
+    state[100:200] = 0
+    rows[100:200] = 1e6  # rows nobody has learnt must not be fitted
+    found = content_rows(rows, state, text, 250, 300)
+    assert not found[10].any()
+    assert torch.nn.functional.cosine_similarity(found[:10], rows[250:260]).min() > 0.9
+    few = torch.zeros(300)
+    few[: MIN_ITEMS - 1] = 1
+    assert content_rows(rows, few, text, 250, 300) is None
+
+
+def test_old_rows_stay_to_the_bit(learnt, sealed, config):
+    """Every vocabulary grows; only the new numbers' rows are touched."""
+    bundle, old = load_bundle(sealed), learnt.state
+    grown = {
+        name: Vocabulary(ids=(*v.ids, "new 1", "new 2"), hash_buckets=v.hash_buckets)
+        for name, v in old.vocabularies.items()
+    }
+    state = dataclasses.replace(old, vocabularies=grown)
+    text = torch.randn(
+        grown["item_id"].size, config.features.text_dim, generator=torch.Generator().manual_seed(0)
+    )
+    _, tables = build_model(config, state, bundle, text_VT=text)
+    for name, vocabulary in old.vocabularies.items():
+        weight = torch.from_numpy(bundle.weights[f"table.{name}.weight"])
+        assert torch.equal(tables.weight[name][: vocabulary.size], weight)
+        if vocabulary.hash_buckets:
+            bucket = vocabulary.encode_one("new 1")
+            assert torch.equal(tables.weight[name][vocabulary.size], weight[bucket])
+    size = old.vocabularies["item_id"].size
+    assert tables.weight["item_id"][size : size + 2].abs().sum() > 0
+
+
+def test_a_table_that_did_not_exist_keeps_its_start(learnt):
+    specs = (TableSpec(name="item_id", size=learnt.state.vocabularies["item_id"].size, dim=4),)
+    tables = LocalTables(specs, 0.1, 0)
+    before = tables.weight["item_id"].clone()
+    start_new_rows(tables, learnt.state, dataclasses.replace(learnt.state, vocabularies={}))
+    assert torch.equal(tables.weight["item_id"], before)
+
+
+DAYS = 9
+LAST = date(2026, 1, 30)
+
+
+@pytest.fixture(scope="module")
+def late_items(tmp_path_factory):
+    """Simulate a shop of which every twentieth item comes two days before the end."""
+    root = tmp_path_factory.mktemp("late") / "log"
+    dials = ShopDials(users=500, items=400, days=DAYS, last_day=LAST)
+    log = InteractionLog(root)
+    for _ in write_log(Shop.from_seed(dials, 11), log):
+        pass
+    items = pl.concat([log.read("items", d) for d in log.days("items")])["item_id"].unique().sort()
+    late = set(items.gather_every(20))
+    arrival = LAST - timedelta(days=2)
+    first = log.days("items")[0]
+    moved = pl.concat([log.read("items", d) for d in log.days("items") if d <= arrival]).filter(
+        pl.col("item_id").is_in(late)
+    )
+    for day in log.days("impressions"):
+        for table in ("impressions", "feedback", "items"):
+            rows = log.read(table, day)
+            if day < arrival:
+                rows = rows.filter(~pl.col("item_id").is_in(late))
+            if table == "items" and day == arrival:
+                rows = pl.concat([rows.filter(~pl.col("item_id").is_in(late)), moved], how="diagonal_relaxed")
+            log.write(table, day, rows, stem="simulated")
+    assert first < arrival
+    return log, late
+
+
+def _nights(log, config, folder):
+    """Learn up to the day before the late items, then a warm night with them; score the last day with both."""
+    chain = build_snapshots(log, LAST, config, Stages(folder / "stages"))
+    as_of = period_end(LAST, "UTC") + timedelta(days=2)
+    n = len(chain) - 1
+    first = learn(chain, {t.name: (0, n - 3) for t in config.tasks}, config, as_of, None, 1)
+    registry = Registry(folder / "runs")
+    calibration = {t.name: Identity() for t in config.tasks}
+    version = seal(registry, first, calibration, config, chain[n - 3], None, finalised=False)
+    before = load_bundle(registry.require(version))
+    second = learn(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, as_of, before, 1)
+    version = seal(registry, second, calibration, config, chain[n - 1], version, finalised=False)
+    after = load_bundle(registry.require(version))
+    labels, _ = label_days(chain, config.tasks, as_of, [LAST])
+    found = {}
+    for name, bundle in (("before", before), ("after", after)):
+        predictor = BundlePredictor(bundle)
+        shard = predictor.shard(chain[n], chain[n - 1], labels[LAST], config.tasks)
+        rows = shard.frame.select("item_id").with_columns(
+            label=pl.Series(shard.labels["click"]).fill_nan(None)
+        )
+        found[name] = rows.with_columns(score=predictor.predictions(shard)["click"]).drop_nulls()
+    return found
+
+
+def _auc(rows):
+    return auc(rows["label"].to_numpy(), rows["score"].to_numpy())
+
+
+def test_a_night_with_new_items_costs_the_old_ones_nothing_and_text_helps_the_new(
+    late_items, make_config, tmp_path
+):
+    """5 % of the catalogue is new. Without text columns only category and price describe a new item."""
+    log, late = late_items
+    wide = {"text_dim": 16, "item_id_dim": 16, "user_id_dim": 16, "history_length": 20}
+    found = {}
+    for name, columns in (("text", ["title", "description", "category"]), ("no text", [])):
+        config = make_config(features={**wide, "text_columns": columns})
+        found[name] = _nights(log, config, tmp_path / name)
+    new = pl.col("item_id").is_in(late)
+    old = {name: _auc(rows.filter(~new)) for name, rows in found["text"].items()}
+    assert old["after"] > old["before"] - 0.003
+    fresh = {name: _auc(nights["before"].filter(new)) for name, nights in found.items()}
+    assert fresh["text"] > fresh["no text"]

@@ -1,0 +1,55 @@
+"""Where the rows of newly numbered ids start: from the bucket they shared, or, for items, from their content.
+
+Content: a ridge regression from text vectors to the learnt rows of older items, fitted anew every night, its
+penalty chosen by leave-one-out error. It maps to what the model's own text projection leaves to the id's row.
+Source: content-to-embedding maps for cold items as in van den Oord et al., NIPS 2013.
+"""
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+from torch import Tensor
+
+from recsys.encoding import EncoderState
+from recsys.model.embeddings import LocalTables
+
+ITEMS = "item_id"
+PENALTIES = tuple(10.0**k for k in range(-2, 5))
+MIN_ITEMS = 50
+"""With fewer learnt items than this a map would be noise: new rows start at zero, described by text alone."""
+
+
+def start_new_rows(
+    tables: LocalTables, state: EncoderState, old: EncoderState, text_VT: Tensor | None = None
+) -> None:
+    """Fill the rows of ids that got their own number since `old`; numbers given earlier keep their rows.
+
+    Args: text_VT: text vectors by item number; rows of zeros are items without text.
+    """
+    for name, vocabulary in state.vocabularies.items():
+        known = old.vocabularies.get(name)
+        if known is None or name not in tables.weight or vocabulary.size == known.size:
+            continue
+        if vocabulary.hash_buckets:
+            # What strangers shared beats nothing; the accumulator starts at 0, so that it is left quickly.
+            buckets = [vocabulary.bucket_of(n) for n in range(known.size, vocabulary.size)]
+            tables.weight[name][known.size : vocabulary.size] = tables.weight[name][buckets]
+        elif name == ITEMS and text_VT is not None:
+            rows = content_rows(tables.weight[name], tables.state[name], text_VT, known.size, vocabulary.size)
+            if rows is not None:
+                tables.weight[name][known.size : vocabulary.size] = rows
+
+
+def content_rows(weight_VD: Tensor, state_V: Tensor, text_VT: Tensor, start: int, stop: int) -> Tensor | None:
+    """Predict the rows [start, stop) from text; zeros for items without text.
+
+    Args: state_V: the optimiser's accumulators; 0 = this row has never been learnt.
+    Returns: None when too few older items have both a learnt row and a text.
+    """
+    has_text = text_VT.abs().sum(dim=1) > 0
+    learnt = ((state_V[:start] > 0) & has_text[:start]).nonzero().squeeze(1)
+    if learnt.numel() < MIN_ITEMS:
+        return None
+    ridge = RidgeCV(alphas=PENALTIES).fit(text_VT[learnt].numpy(), weight_VD[learnt].numpy())
+    predicted = torch.from_numpy(np.asarray(ridge.predict(text_VT[start:stop].numpy()), np.float32))
+    return torch.where(has_text[start:stop, None], predicted, 0.0)
