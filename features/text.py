@@ -104,8 +104,8 @@ def _sentence_model(folder: str) -> Any:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ConfigError(
-            f"[features] text_model = {folder!r} needs sentence-transformers, which is not installed: "
-            "pip install 'recsys-mtl[text]', or leave text_model out"
+            f"[features] text_model = {folder!r} needs sentence-transformers, which cannot be imported "
+            f"({error}): pip install 'recsys-mtl[text]', or leave text_model out"
         ) from error
     try:
         return SentenceTransformer(folder, device="cpu", local_files_only=True)

@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "features.validation.command:data_validate_command",
         "Check a day's data against the days before it; nothing is learnt.",
     ),
+    "data features": (
+        "features.listing:features_command",
+        "List the features of a config: entity, kind, freshness, columns.",
+    ),
     "data profile": (
         "features.profile.command:data_profile_command",
         "Say what is in a log; write a page with plots.",

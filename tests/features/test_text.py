@@ -1,9 +1,15 @@
 """Item text: unit vectors that bring like words together, equal for one text and many."""
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import polars as pl
+import pytest
 
-from features.text import embed_text, fit_text, join_text
+from features.text import _sentence_model, embed_text, fit_text, join_text
+from recsys.encoding import EncoderState
+from recsys.errors import ConfigError
 
 TEXTS = [
     "red running shoe",
@@ -50,3 +56,52 @@ def test_columns_are_joined_in_order_without_nulls():
     items = pl.DataFrame({"title": ["a", None], "tags": [["x", "y"], None], "year": [1999, None]})
     assert join_text(items, ("title", "absent", "tags", "year")) == ["a x y 1999", "  "]
     assert join_text(items, ("absent",)) == ["", ""]
+
+
+class Sentences:
+    """Stands for the third party's model: a text's vector is its letters' counts, of unit length."""
+
+    def __init__(self, folder, device, local_files_only):
+        assert local_files_only, "nothing is downloaded"
+        if not folder.endswith("model"):
+            raise OSError("no such folder")
+
+    def encode(self, texts, batch_size, normalize_embeddings):
+        assert (batch_size, normalize_embeddings) == (1, True)
+        counts = np.array([[text.count(c) for c in "abcdefghij"] for text in texts], np.float64)
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
+
+
+@pytest.fixture
+def sentence_transformers(monkeypatch):
+    _sentence_model.cache_clear()
+    module = ModuleType("sentence_transformers")
+    module.SentenceTransformer = Sentences
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    yield
+    _sentence_model.cache_clear()
+
+
+def test_a_sentence_model_is_projected_and_travels_in_a_bundle(sentence_transformers, tmp_path):
+    texts = ["abc", "abd", "hij", "hgj", "abcd", "ghij"]
+    model = fit_text(texts, 3, 0, "some/model")
+    vectors = embed_text(model, texts)
+    assert vectors.shape == (6, 3)
+    assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]
+    np.testing.assert_array_equal(embed_text(model, texts[3:4])[0], vectors[3])
+    EncoderState(vocabularies={}, numbers={}, text=model).save(tmp_path)
+    again = EncoderState.load(tmp_path).text
+    assert again.sentence_model == "some/model"
+    np.testing.assert_array_equal(embed_text(again, texts), vectors)
+
+
+def test_a_sentence_model_that_is_not_there(sentence_transformers):
+    with pytest.raises(ConfigError, match=r"text_model = 'nowhere' cannot be loaded \(no such folder\)"):
+        fit_text(["a", "b"], 2, 0, "nowhere")
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch):
+    _sentence_model.cache_clear()
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ConfigError, match=r"needs sentence-transformers.*recsys-mtl\[text\]"):
+        fit_text(["a", "b"], 2, 0, "some/model")

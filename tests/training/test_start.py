@@ -123,7 +123,7 @@ def late_items(tmp_path_factory):
 
 
 def _nights(log, config, folder):
-    """Learn up to the day before the late items, then a warm night with them; score the last day with both."""
+    """Learn up to the day before the late items, then a warm night with them; score the last day by both."""
     chain = build_snapshots(log, LAST, config, Stages(folder / "stages"))
     as_of = period_end(LAST, "UTC") + timedelta(days=2)
     n = len(chain) - 1
