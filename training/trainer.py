@@ -58,7 +58,7 @@ class FitSettings:
     """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Moment:
     """A step that is about to be made, for whoever watches the training."""
 
@@ -106,18 +106,8 @@ def fit(
             group["lr"] = settings.learning_rate * group["scale"] * _schedule(log.steps, settings)
         rows = tables.lookup(batch.rows)
         if observer is not None:
-            in_float32 = partial(all_losses, ranker, batch, tasks, replace(settings, bf16=False))
-            observer(
-                Moment(
-                    step=log.steps,
-                    losses=in_float32,
-                    parameters=parameters,
-                    dense=dense,
-                    numbers=batch.rows,
-                    rows=rows,
-                    tables=tables,
-                )
-            )
+            losses_of = partial(all_losses, ranker, batch, tasks, replace(settings, bf16=False))
+            observer(Moment(log.steps, losses_of, parameters, dense, batch.rows, rows, tables))
         losses = all_losses(ranker, batch, tasks, settings, rows)
         dense.zero_grad()
         balancer.backward(losses, parameters, list(rows.values()))

@@ -6,6 +6,7 @@ seed s.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,6 +39,16 @@ PARTS = 10
 """Points of a curve over the training."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What the trainings of one seed gave."""
+
+    shared: dict[str, Judged]
+    alone: dict[str, Judged]
+    probes: list[Probe]
+    watch: Watch
+
+
 def measure_transfer(
     chain: Sequence[DaySnapshot],
     config: RunConfig,
@@ -62,37 +73,12 @@ def measure_transfer(
     total = count_parameters(config, runs.state, config.tasks)
     arms = {t.name: matched(config, runs.state, t, total // len(config.tasks)) for t in config.tasks}
     steps = Steps(len(seeds) * (1 + len(arms)), on_progress)
-    shared: list[dict[str, Judged]] = []
-    alone: list[dict[str, Judged]] = []
-    probes: list[list[Probe]] = []
-    watches: list[Watch] = []
-    for seed in seeds:
-        probe = GradientProbe(runs.weights, max(1, runs.steps // PROBES))
-        learnt = runs.learn(config, config.tasks, seed, probe)
-        with watched(learnt.ranker.trunk) as watch:
-            shared.append(runs.judge(learnt, config, config.tasks))
-        probes.append(probe.probes)
-        watches.append(watch)
-        steps.done()
-        alone.append({})
-        for own, task in arms.values():
-            alone[-1] |= runs.judge(runs.learn(own, [task], seed), own, [task])
-            steps.done()
+    trained = [_train(runs, seed, arms, steps) for seed in seeds]
     level = 1 - alpha / len(config.tasks)
-    heads = {
-        task.name: _head(
-            task,
-            runs,
-            [run[task.name] for run in alone],
-            [run[task.name] for run in shared],
-            replicates,
-            level,
-        )
-        for task in config.tasks
-    }
-    seen = [probe for run in probes for probe in run]
+    heads = {t.name: _head(t, runs, trained, replicates, level) for t in config.tasks}
+    seen = [probe for one in trained for probe in one.probes]
     cosines, falls = _pairs(mean_cosines(seen)), _pairs(affinities(seen))
-    health = health_of(watches)
+    health = health_of([one.watch for one in trained])
     return TransferReport(
         advice=advise(heads, falls),
         night=chain[-1].day,
@@ -107,7 +93,7 @@ def measure_transfer(
         ),
         losses=tuple(name for name in runs.weights if any(name in (p.first, p.second) for p in cosines)),
         cosines=cosines,
-        curves=_curves(probes, runs.steps),
+        curves=_curves(seen, runs.steps),
         affinities=falls,
         probes=len(seen),
         health=health,
@@ -117,15 +103,27 @@ def measure_transfer(
     )
 
 
+def _train(runs: Runs, seed: int, arms: Mapping[str, tuple[RunConfig, TaskSpec]], steps: Steps) -> Trained:
+    """Train the shared model, watched, and every head alone, from one seed."""
+    config = runs.config
+    probe = GradientProbe(runs.weights, max(1, runs.steps // PROBES))
+    learnt = runs.learn(config, config.tasks, seed, probe)
+    with watched(learnt.ranker.trunk) as watch:
+        shared = runs.judge(learnt, config, config.tasks)
+    steps.done()
+    alone: dict[str, Judged] = {}
+    for own, task in arms.values():
+        alone |= runs.judge(runs.learn(own, [task], seed), own, [task])
+        steps.done()
+    return Trained(shared=shared, alone=alone, probes=probe.probes, watch=watch)
+
+
 def _head(
-    task: TaskSpec,
-    runs: Runs,
-    alone: Sequence[Judged],
-    shared: Sequence[Judged],
-    replicates: int,
-    level: float,
+    task: TaskSpec, runs: Runs, trained: Sequence[Trained], replicates: int, level: float
 ) -> HeadTransfer:
     """Compare one head; A is alone, B is shared."""
+    alone = [one.alone[task.name] for one in trained]
+    shared = [one.shared[task.name] for one in trained]
     rows, day = alone[0], runs.chain[runs.plan.judge[task.name]].day
     if rows.label.size == 0:
         raise DataError(
@@ -172,12 +170,11 @@ def _pairs(found: Mapping[Pair, tuple[float, float, float]]) -> tuple[PairValue,
     )
 
 
-def _curves(runs: Sequence[Sequence[Probe]], steps: int) -> tuple[Curve, ...]:
+def _curves(probes: Sequence[Probe], steps: int) -> tuple[Curve, ...]:
     """Average each pair's cosine over seeds and tenths of the training."""
     parts: list[list[Probe]] = [[] for _ in range(PARTS)]
-    for run in runs:
-        for probe in run:
-            parts[min(PARTS - 1, PARTS * probe.step // max(1, steps))].append(probe)
+    for probe in probes:
+        parts[min(PARTS - 1, PARTS * probe.step // max(1, steps))].append(probe)
     points: dict[Pair, list[CurvePoint]] = {}
     for number, part in enumerate(parts):
         for pair, (mean, _, _) in mean_cosines(part).items():
