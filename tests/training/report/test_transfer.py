@@ -194,21 +194,23 @@ SMALL_SHOP = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dials", "verdict", "action"),
+    ("dials", "width", "verdict", "action"),
     [
-        ({"rated_clicks": 0.3}, "helped", "share"),
-        ({"rated_clicks": 1.0, "contrary_users": 0.5}, "hurt", "split"),
+        ({"rated_clicks": 0.2}, 3, "helped", "share"),
+        ({"rated_clicks": 1.0, "contrary_users": 0.5}, 2, "hurt", "split"),
     ],
     ids=["related, few ratings", "half the users rate against what they click"],
 )
-def test_the_dials_of_the_shop_move_the_verdict(tmp_path, dials, verdict, action):
-    """The logs of docs/benchmarks.md: one config, and users who rate as they click, or against it."""
+def test_the_dials_of_the_shop_move_the_verdict(tmp_path, dials, width, verdict, action):
+    """The logs of docs/benchmarks.md: users who rate as they click, or against it."""
     log = InteractionLog(tmp_path / "log")
     shop = ShopDials.model_validate(SMALL_SHOP | dials)
     for _ in write_log(Shop.from_seed(shop, 1), log):
         pass
     config = load_config(Path(__file__).parents[3] / "examples" / "transfer.toml")
+    trunk = config.model.trunk.model_copy(update={"hidden": (16, width)})
+    config = config.model_copy(update={"model": config.model.model_copy(update={"trunk": trunk})})
     chain = build_snapshots(log, shop.last_day, config, Stages(tmp_path / "stages"))
-    report = measure_transfer(chain, config, range(5), replicates=500)
+    report = measure_transfer(chain, config, range(5), replicates=300)
     assert report.heads["rating"].verdict == verdict
     assert report.advice.action == action
