@@ -2,20 +2,13 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from features.build import build_snapshots, period_end
+from features.build import period_end
 from recsys.cli import run
-from recsys.config import load_config
 from recsys.errors import ConfigError
-from recsys.log import InteractionLog
-from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import write_log
-from recsys.simulator.shop import Shop
-from recsys.stages import Stages
 from training.learn import build_model, learn
 from training.report.transfer import measure_transfer
 from training.report.transfer_budget import alone, count_parameters, matched
@@ -180,37 +173,3 @@ def test_the_command(shop_log, tmp_path, capsys):
     assert set(printed["heads"]) == {"click", "purchase"}
     assert printed["night"] == "2026-01-30"
     assert run([*arguments, "--date", "yesterday"]) == ConfigError.exit_code
-
-
-SMALL_SHOP = {
-    "users": 100, "items": 100, "days": 10, "requests_per_user_day": 6, "candidates": 60, "rank": 4,
-    "drift": 0, "new_user_rate": 0, "new_item_rate": 0, "policy_taste": 0, "click_base": -1.5,
-    "click_taste": 3, "click_user": 0.1, "click_appeal": 0.2, "click_noise": 0.1, "rating_base": 3,
-    "rating_taste": 1.2, "rating_user": 0.1, "rating_appeal": 0.1, "rating_noise": 0.1,
-    "rating_residual": 0.3, "rated_purchases": 0, "purchase_base": -6, "late_minutes": 0, "late_hours": 0,
-    "relatedness": 1,
-}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dials", "width", "verdict", "action"),
-    [
-        ({"rated_clicks": 0.2}, 3, "helped", "share"),
-        ({"rated_clicks": 1.0, "contrary_users": 0.5}, 2, "hurt", "split"),
-    ],
-    ids=["related, few ratings", "half the users rate against what they click"],
-)
-def test_the_dials_of_the_shop_move_the_verdict(tmp_path, dials, width, verdict, action):
-    """The logs of docs/benchmarks.md: users who rate as they click, or against it."""
-    log = InteractionLog(tmp_path / "log")
-    shop = ShopDials.model_validate(SMALL_SHOP | dials)
-    for _ in write_log(Shop.from_seed(shop, 1), log):
-        pass
-    config = load_config(Path(__file__).parents[3] / "examples" / "transfer.toml")
-    trunk = config.model.trunk.model_copy(update={"hidden": (16, width)})
-    config = config.model_copy(update={"model": config.model.model_copy(update={"trunk": trunk})})
-    chain = build_snapshots(log, shop.last_day, config, Stages(tmp_path / "stages"))
-    report = measure_transfer(chain, config, range(5), replicates=300)
-    assert report.heads["rating"].verdict == verdict
-    assert report.advice.action == action
