@@ -2,13 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from features.build import period_end
+from features.build import build_snapshots, period_end
 from recsys.cli import run
+from recsys.config import load_config
 from recsys.errors import ConfigError
+from recsys.log import InteractionLog
+from recsys.simulator.dials import ShopDials
+from recsys.simulator.journal import write_log
+from recsys.simulator.shop import Shop
+from recsys.stages import Stages
 from training.learn import build_model, learn
 from training.report.transfer import measure_transfer
 from training.report.transfer_budget import alone, count_parameters, matched
@@ -173,3 +180,27 @@ def test_the_command(shop_log, tmp_path, capsys):
     assert set(printed["heads"]) == {"click", "purchase"}
     assert printed["night"] == "2026-01-30"
     assert run([*arguments, "--date", "yesterday"]) == ConfigError.exit_code
+
+
+OPPOSED_SHOP = {
+    "users": 100, "items": 100, "days": 8, "requests_per_user_day": 6, "candidates": 60, "rank": 4,
+    "drift": 0, "new_user_rate": 0, "new_item_rate": 0, "policy_taste": 0, "click_base": -1.5,
+    "click_taste": 3, "click_user": 0.1, "click_appeal": 0.2, "click_noise": 0.1, "purchase_base": -0.5,
+    "purchase_taste": 5, "purchase_user": 0.1, "purchase_appeal": 0.1, "purchase_noise": 0.1,
+    "rated_clicks": 0, "rated_purchases": 0, "late_minutes": 0, "late_hours": 0, "refund_share": 0,
+    "relatedness": 1, "contrary_users": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_users_who_buy_against_what_they_click_split_the_heads(tmp_path):
+    """The opposed log and the config of docs/benchmarks.md."""
+    log = InteractionLog(tmp_path / "log")
+    shop = ShopDials.model_validate(OPPOSED_SHOP)
+    for _ in write_log(Shop.from_seed(shop, 1), log):
+        pass
+    config = load_config(Path(__file__).parents[3] / "examples" / "transfer.toml")
+    chain = build_snapshots(log, shop.last_day, config, Stages(tmp_path / "stages"))
+    report = measure_transfer(chain, config, range(5), replicates=500)
+    assert report.heads["purchase"].verdict == "hurt"
+    assert report.advice.action == "split"
