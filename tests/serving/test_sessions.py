@@ -50,8 +50,11 @@ class Shop:
         name = f"s{self.boots}"
         self.journal = Journal(self.folder / "journal", name, self.clock.now_ms, rotate_s=3600)
         self.store = CountingStore(self.folder / "store", StoreConfig())
-        tail = [[NIGHT - 500, "t1", "i1", "click", None], [NIGHT - 400, "t2", "i2", "purchase", 5.0]]
-        self.store.publish("v1", [("sess", json.dumps([{}, tail, {}]).encode())], {}, 1)
+        tail = [
+            [NIGHT - 500, "t1", "i1", "click", None, None],
+            [NIGHT - 400, "t2", "i2", "purchase", 5.0, None],
+        ]
+        self.store.publish("v1", [("sess", json.dumps([{}, tail, {}, {}]).encode())], {}, 1)
         desk = FeedbackDesk(self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS)
         restore(self.folder / "journal", Overlay(), desk.seen, self.store, KINDS, since_ms=0)
         self.desk = desk
@@ -191,9 +194,15 @@ def test_the_marker_is_nobody_elses_to_send(shop) -> None:
     assert "is the server's own" in outcome.reason
 
 
+def test_what_was_taken_back_before_the_night_is_not_merged() -> None:
+    tail = [[5, "bought", "i1", "purchase", None, 7], [6, "kept", "i2", "purchase", None, None]]
+    session = StoredUser(json.dumps([{}, tail, {}, {}]).encode(), ())
+    assert [e.feedback_id for e in unmerged_events(session)] == ["kept"]
+
+
 def test_an_event_in_base_and_delta_is_one() -> None:
     event = Event(feedback_id="t1", user_id="s", item_id="i1", kind="click", value=None, received_at_ms=5)
-    base = json.dumps([{}, [[5, "t1", "i1", "click", None]], {}]).encode()
+    base = json.dumps([{}, [[5, "t1", "i1", "click", None, None]], {}, {}]).encode()
     assert [e.feedback_id for e in unmerged_events(StoredUser(base, (event,)))] == ["t1"]
     assert unmerged_events(StoredUser(None, ())) == []
 
