@@ -31,10 +31,11 @@ from recsys.calibration import Calibrator
 from recsys.config import RunConfig, parse_config
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError
+from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.stages import disk_failure
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_MANIFEST_BYTES = 16 << 20
 
 
@@ -66,6 +67,8 @@ class Manifest(BaseModel):
     vocabularies: dict[str, str]
     """Vocabulary -> hash of its ids in order."""
     calibration: dict[str, Calibrator]
+    fusion: Fusion
+    """How a server turns predictions into a score."""
     index: dict[str, Any]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     """Tensor of weights.safetensors -> dtype, shape."""
@@ -150,17 +153,18 @@ def write_bundle(folder: Path, parts: BundleParts, make_golden: Callable[[Bundle
 def read_manifest(path: Path) -> Manifest:
     """Read and check a bundle's manifest alone.
 
-    Raises: BundleError when it is absent, unreadable, newer than this code, or not what its name says.
+    Raises: BundleError when it is absent, unreadable, of another schema version, or not what its name says.
     """
     file = path / "manifest.json"
     try:
         if file.is_symlink() or file.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{file} is a link or over {MAX_MANIFEST_BYTES} bytes; restore the bundle")
         data = json.loads(file.read_text())
-        if int(data["schema_version"]) > SCHEMA_VERSION:
+        if int(data["schema_version"]) != SCHEMA_VERSION:
+            remedy = "upgrade" if int(data["schema_version"]) > SCHEMA_VERSION else "run the night again"
             raise BundleError(
-                f"{file} has schema version {data['schema_version']}, this code knows up to "
-                f"{SCHEMA_VERSION}; upgrade"
+                f"{file} has schema version {data['schema_version']}, this code reads "
+                f"{SCHEMA_VERSION}; {remedy}"
             )
         manifest = Manifest.model_validate(data)
     except OSError as error:
@@ -264,6 +268,7 @@ def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
         inputs=parts.inputs,
         vocabularies=parts.encoder.digest(),
         calibration=parts.calibration,
+        fusion=Fusion.from_config(parts.config),
         index={"kind": index.kind, "items": index.index.ntotal, "dim": index.index.d},
         tensors={k: (str(v.dtype), tuple(v.shape)) for k, v in sorted(parts.weights.items())},
         snapshot_at_ms=parts.snapshot_at_ms,

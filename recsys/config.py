@@ -11,8 +11,10 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys.errors import ConfigError
+from recsys.fusion import Fusion, FusionConfig
 from recsys.settings import explain, read_toml
 from recsys.tasks import DurationS, HeadKind, TaskSpec, check_tasks
+from recsys.tune import TuneConfig
 
 Period = Literal["P1D", "P1W", "P1M"]
 PERIOD_S = {"P1D": 86_400, "P1W": 7 * 86_400, "P1M": 28 * 86_400}
@@ -376,10 +378,12 @@ class RunConfig(_Section):
     training: TrainingConfig = TrainingConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     gate: GateConfig = GateConfig()
+    fusion: FusionConfig = FusionConfig()
     policy: PolicyConfig = PolicyConfig()
     serving: ServingConfig = ServingConfig()
     store: StoreConfig = StoreConfig()
     validation: ValidationConfig = ValidationConfig()
+    tune: TuneConfig = TuneConfig()
 
     @field_validator("timezone")
     @classmethod
@@ -395,6 +399,7 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_tasks(self.tasks)
+        Fusion.from_config(self)
         names = [(f.entity, f.name) for f in self.attributes]
         for pair in names:
             if names.count(pair) > 1:

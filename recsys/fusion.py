@@ -1,57 +1,173 @@
-"""{task: prediction}, weights -> one score an item to sort by. Weights come with the bundle.
+"""{task: prediction} -> one score an item. A bundle carries its fusion; a request may change the weights.
 
-additive        score = sum of weight * prediction
-multiplicative  score = product of prediction ** weight
+additive        score = sum of weight * prediction, each in its own unit
+multiplicative  score = product of (prediction + offset) ** weight, predictions scaled to 0..1
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from recsys.errors import ConfigError
-from recsys.tasks import TaskSpec
 
-Form = Literal["additive", "multiplicative"]
-# Predictions are taken as at least this before a logarithm: a probability of 0 must not make a score
-# infinite.
+if TYPE_CHECKING:
+    from recsys.config import RunConfig
+
+Scores = npt.NDArray[np.float64]
+# Taken as at least this before a logarithm: a probability of 0 must not make a score infinite.
 _SMALLEST = 1e-12
+# exp of more than this is infinite in float64.
+_LARGEST_LOG = 700.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fusion:
-    """How predictions become a score."""
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    weights: Mapping[str, float]
-    form: Form = "additive"
+
+class FusionConfig(_Part):
+    """How predictions become a score (`[fusion]`); `recsys tune fusion` searches these values."""
+
+    formula: str = "additive"
+    """A name of FORMULAS."""
+    weights: dict[str, float] = {}
+    """Task -> weight, instead of the `fusion_weight` of its `[[task]]`."""
+    offsets: dict[str, float] = {}
+    """Task -> what is added to its prediction before a power is taken; `multiplicative` only."""
+
+
+class Term(_Part):
+    """One task's part of the score."""
+
+    weight: float
+    offset: float = 0.0
+    low: float = 0.0
+    high: float = 1.0
+    """Range of the prediction; a probability's is 0 to 1."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.offset < 0 or self.low >= self.high:
+            raise ValueError(f"offset {self.offset} is below 0, or low {self.low} not below high {self.high}")
+        return self
+
+
+Terms = Mapping[str, Term]
+Predictions = Mapping[str, npt.NDArray[np.float32]]
+
+
+def additive(terms: Terms, predictions: Predictions) -> Scores:
+    """Sum weight · prediction. Predictions [N] a task; terms is not empty."""
+    parts = [term.weight * predictions[task].astype(np.float64) for task, term in terms.items()]
+    total: Scores = np.sum(parts, axis=0)
+    return total
+
+
+def multiplicative(terms: Terms, predictions: Predictions) -> Scores:
+    """Multiply (prediction + offset) to the power of weight. Predictions [N] a task; terms is not empty."""
+    logs = []
+    for task, term in terms.items():
+        values = predictions[task].astype(np.float64)
+        scaled = np.clip((values - term.low) / (term.high - term.low), 0.0, 1.0)
+        logs.append(term.weight * np.log(np.maximum(scaled + term.offset, _SMALLEST)))
+    product: Scores = np.exp(np.clip(np.sum(logs, axis=0), -_LARGEST_LOG, _LARGEST_LOG))
+    return product
+
+
+FORMULAS: Mapping[str, Callable[[Terms, Predictions], Scores]] = {
+    "additive": additive,
+    "multiplicative": multiplicative,
+}
+"""Name -> (terms with a weight, predictions [N] a task) -> scores [N]."""
+
+
+class Fusion(_Part):
+    """How predictions become a score: everything it depends on, as a bundle's manifest keeps it."""
+
+    schema_version: Literal[1] = 1
+    formula: str = "additive"
+    terms: dict[str, Term]
+
+    @field_validator("formula")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in FORMULAS:
+            raise ValueError(f"{value!r} is no fusion formula; known: {', '.join(FORMULAS)}")
+        return value
 
     @classmethod
-    def from_tasks(cls, tasks: Sequence[TaskSpec]) -> "Fusion":
-        """Read each task's `fusion_weight`."""
-        return cls(weights={task.name: task.fusion_weight for task in tasks})
+    def from_config(cls, config: "RunConfig") -> Self:
+        """Read formula, weights and offsets; a weight of `[fusion.weights]` wins over its task's own.
+
+        Raises: ConfigError for an unknown formula or task, or values that do not fit the formula.
+        """
+        fusion = config.fusion
+        names = [task.name for task in config.tasks]
+        if fusion.formula not in FORMULAS:
+            raise ConfigError(
+                f"[fusion] formula = {fusion.formula!r} is unknown; known: {', '.join(FORMULAS)}"
+            )
+        for section, values in (("weights", fusion.weights), ("offsets", fusion.offsets)):
+            _require_known(f"[fusion.{section}]", values, names)
+        for name, offset in fusion.offsets.items():
+            if offset < 0:
+                raise ConfigError(f"[fusion.offsets] {name} = {offset} is below 0; write 0 or more")
+            if offset and fusion.formula == "additive":
+                raise ConfigError(
+                    f"[fusion.offsets] {name} = {offset} does nothing with formula 'additive'; take it out"
+                )
+        terms = {}
+        for task in config.tasks:
+            low, high = (0.0, 1.0) if task.is_binary else (task.low, task.high)
+            weight, offset = (
+                fusion.weights.get(task.name, task.fusion_weight),
+                fusion.offsets.get(task.name, 0.0),
+            )
+            terms[task.name] = Term(weight=weight, offset=offset, low=low, high=high)
+        made = cls(formula=fusion.formula, terms=terms)
+        _require_sound(made, "[fusion]")
+        return made
 
     def override(self, weights: Mapping[str, float]) -> "Fusion":
         """Replace some tasks' weights for one request.
 
-        Raises: ConfigError, naming the known tasks.
+        Raises: ConfigError, naming the known tasks, or the weight that does not fit the formula.
         """
-        for name in weights:
-            if name not in self.weights:
-                raise ConfigError(f"no task is called {name!r}; known tasks: {', '.join(self.weights)}")
-        return replace(self, weights={**self.weights, **weights}) if weights else self
+        if not weights:
+            return self
+        _require_known("head_weights", weights, list(self.terms))
+        for task, weight in weights.items():
+            if not math.isfinite(weight):
+                raise ConfigError(f"the weight {weight} of {task!r} is not finite; send a finite number")
+        changed = {t: self.terms[t].model_copy(update={"weight": w}) for t, w in weights.items()}
+        made = self.model_copy(update={"terms": {**self.terms, **changed}})
+        _require_sound(made, "head_weights")
+        return made
 
-    def score(self, predictions: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
+    def score(self, predictions: Predictions) -> Scores:
         """Fuse predictions [N] a task into scores [N]; higher is better."""
-        terms = [self._term(predictions[task].astype(np.float64), w) for task, w in self.weights.items() if w]
-        if not terms:
-            size = len(next(iter(predictions.values()), ()))
-            return np.zeros(size)
-        total: npt.NDArray[np.float64] = np.sum(terms, axis=0)
-        return np.exp(total) if self.form == "multiplicative" else total
+        used = {task: term for task, term in self.terms.items() if term.weight}
+        if not used:
+            return np.zeros(len(next(iter(predictions.values()), ())))
+        return FORMULAS[self.formula](used, predictions)
 
-    def _term(self, prediction: npt.NDArray[np.float64], weight: float) -> npt.NDArray[np.float64]:
-        if self.form == "multiplicative":
-            return weight * np.log(np.maximum(prediction, _SMALLEST))
-        return weight * prediction
+
+def _require_known(where: str, given: Mapping[str, float], names: list[str]) -> None:
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"{where}: no task is called {name!r}; known tasks: {', '.join(names)}")
+
+
+def _require_sound(fusion: Fusion, where: str) -> None:
+    """Refuse a negative power of a prediction that may be 0: one item would outweigh everything."""
+    if fusion.formula != "multiplicative":
+        return
+    for task, term in fusion.terms.items():
+        if term.weight < 0 and term.offset == 0:
+            raise ConfigError(
+                f"{where}: the weight {term.weight} of {task!r} is a negative power of a prediction that may "
+                f"be 0; give it an offset ([fusion.offsets] {task} = 0.01) or a weight of 0 or more"
+            )

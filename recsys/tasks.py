@@ -71,8 +71,8 @@ class TaskSpec(BaseModel):
     """An earlier task whose head's hidden vector this head attends over beside its own (AITM)."""
     debias: Literal["ips"] | None = None
     """`ips`: weight the loss by 1 / estimated probability of being observed (space `observed` only)."""
-    fusion_weight: float = 1.0
-    """Weight of this task's prediction in the additive score (serving)."""
+    fusion_weight: float = Field(default=1.0, allow_inf_nan=False)
+    """Weight of this task's prediction in the score (serving); `[fusion.weights]` wins over it."""
 
     @property
     def is_binary(self) -> bool:

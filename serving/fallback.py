@@ -41,7 +41,7 @@ def _model(config: RunConfig, catalogue: pl.DataFrame, popular: dict[str, float]
         catalogue=Catalogue.from_frame(catalogue),
         popular=popular,
         tasks=config.tasks,
-        fusion=Fusion.from_tasks(config.tasks),
+        fusion=Fusion.from_config(config),
     )
 
 

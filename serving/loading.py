@@ -9,7 +9,6 @@ from features.golden import check_golden
 from features.online import OnlineFeatures, encode_items
 from features.store import FeatureStore
 from recsys.bundle import load_bundle
-from recsys.fusion import Fusion
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.late import LateEncoder
@@ -39,7 +38,7 @@ def load_model(path: Path, store: FeatureStore) -> Model:
             zip(bundle.popular["item_id"].to_list(), bundle.popular["score"].to_list(), strict=True)
         ),
         tasks=bundle.config.tasks,
-        fusion=Fusion.from_tasks(bundle.config.tasks),
+        fusion=bundle.manifest.fusion,
         scorer=scorer,
         features=features,
         encode_items=LateEncoder(encoder, bundle.items, bundle.config.features.group_items_by).encode,

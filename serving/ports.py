@@ -103,7 +103,7 @@ class Model:
     popular: Mapping[str, float]
     """item_id -> popularity, most popular first."""
     tasks: tuple[TaskSpec, ...] = ()
-    fusion: Fusion = field(default_factory=lambda: Fusion(weights={}))
+    fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
     scorer: Scorer | None = None
     features: Features | None = None
     encode_items: Callable[[Mapping[int, ItemRow]], Any] | None = None

@@ -192,7 +192,7 @@ def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bu
             mode="json", include={"features", "model", "retrieval", "training", "calibration"}
         ),
         "tasks": [t.model_dump(mode="json") for t in config.tasks],
-        "served": config.model_dump(mode="json", include={"policy", "serving", "store"}),
+        "served": config.model_dump(mode="json", include={"fusion", "policy", "serving", "store"}),
         "plan": plan.train,
         "previous": previous.version if previous else None,
     }

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from recsys.bundle import SCHEMA_VERSION, BundleParts, load_bundle, read_manifes
 from recsys.calibration import Isotonic, Platt
 from recsys.encoding import EncoderState, NumberStatistics, TextModel
 from recsys.errors import BundleError
+from recsys.fusion import Fusion
 from recsys.vocabulary import Vocabulary
 
 ROOMS = ("recsys", "features", "training", "serving", "protos")
@@ -203,6 +205,24 @@ def test_a_newer_schema_says_upgrade(path):
     _rewrite(path, lambda data: data.update(schema_version=SCHEMA_VERSION + 1, something_new=1))
     with pytest.raises(BundleError, match=rf"schema version {SCHEMA_VERSION + 1}.*upgrade"):
         load_bundle(path)
+
+
+def test_an_older_schema_asks_for_a_new_night(tmp_path, parts):
+    path = tmp_path / write_bundle(tmp_path, parts, _golden)
+    _rewrite(path, lambda data: data.update(schema_version=SCHEMA_VERSION - 1))
+    with pytest.raises(BundleError, match=rf"schema version {SCHEMA_VERSION - 1}.*run the night again"):
+        read_manifest(path)
+
+
+def test_the_manifest_carries_the_fusion(tmp_path, parts, make_config):
+    section = {"formula": "multiplicative", "weights": {"click": 2.0}, "offsets": {"click": 0.1}}
+    tuned = replace(parts, config=make_config(fusion=section))
+    manifest = read_manifest(tmp_path / write_bundle(tmp_path, tuned, _golden))
+    assert manifest.fusion == Fusion.from_config(tuned.config)
+    assert manifest.fusion.terms["click"].offset == 0.1
+    _rewrite(tmp_path / manifest.version, lambda data: data["fusion"].update(formula="harmonic"))
+    with pytest.raises(BundleError, match="not a manifest"):
+        read_manifest(tmp_path / manifest.version)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
+"""Fusion: the formulas, the request's weights, and values that are refused."""
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from recsys.config import default_config
 from recsys.errors import ConfigError
-from recsys.fusion import Fusion
+from recsys.fusion import FORMULAS, Fusion, Term
 
 PREDICTIONS = {
     "click": np.array([0.1, 0.5], dtype=np.float32),
@@ -11,33 +13,96 @@ PREDICTIONS = {
 }
 
 
-def test_additive_is_a_weighted_sum() -> None:
-    fusion = Fusion(weights={"click": 1.0, "purchase": 10.0})
-    assert fusion.score(PREDICTIONS) == pytest.approx([0.6, 0.6], rel=1e-6)
+def _fusion(formula="additive", offset=0.0, **weights):
+    terms = {task: Term(weight=w, offset=offset) for task, w in weights.items()}
+    return Fusion(formula=formula, terms=terms)
 
 
-def test_multiplicative_is_a_product_of_powers() -> None:
-    fusion = Fusion(weights={"click": 1.0, "purchase": 2.0}, form="multiplicative")
-    assert fusion.score(PREDICTIONS) == pytest.approx([0.1 * 0.05**2, 0.5 * 0.01**2], rel=1e-5)
+def test_additive_is_the_weighted_sum():
+    assert _fusion(click=1.0, purchase=10.0).score(PREDICTIONS) == pytest.approx([0.6, 0.6], rel=1e-6)
 
 
-def test_a_prediction_of_0_gives_a_finite_score() -> None:
-    fusion = Fusion(weights={"click": -1.0}, form="multiplicative")
-    assert np.isfinite(fusion.score({"click": np.zeros(1, dtype=np.float32)})).all()
+def test_multiplicative_is_a_product_of_powers():
+    scores = _fusion("multiplicative", click=1.0, purchase=2.0).score(PREDICTIONS)
+    assert scores == pytest.approx([0.1 * 0.05**2, 0.5 * 0.01**2], rel=1e-5)
 
 
-def test_a_request_may_replace_some_weights() -> None:
-    fusion = Fusion(weights={"click": 1.0, "purchase": 10.0})
-    assert fusion.override({"purchase": 0.0}).score(PREDICTIONS) == pytest.approx([0.1, 0.5], rel=1e-6)
+def test_multiplicative_adds_the_offset_first():
+    scores = _fusion("multiplicative", offset=0.1, click=2.0).score(PREDICTIONS)
+    assert scores == pytest.approx([0.2**2, 0.6**2], rel=1e-5)
+
+
+def test_multiplicative_scales_stars_to_their_range():
+    fusion = Fusion(formula="multiplicative", terms={"rating": Term(weight=1.0, low=1.0, high=5.0)})
+    stars = np.array([0.5, 1.0, 3.0, 5.0], dtype=np.float32)
+    assert fusion.score({"rating": stars}) == pytest.approx([1e-12, 1e-12, 0.5, 1.0])
+
+
+@pytest.mark.parametrize("weight", [1e4, -1e4])
+def test_a_power_beyond_all_bounds_stays_finite(weight):
+    fusion = _fusion("multiplicative", offset=1e-9, click=weight)
+    assert np.isfinite(fusion.score({"click": np.zeros(2, dtype=np.float32)})).all()
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_request_may_change_some_weights(formula):
+    fusion = _fusion(formula, click=1.0, purchase=10.0)
+    alone = fusion.override({"purchase": 0.0}).score(PREDICTIONS)
+    assert alone == pytest.approx(_fusion(formula, click=1.0).score(PREDICTIONS))
     assert fusion.override({"click": 0.0, "purchase": 0.0}).score(PREDICTIONS).tolist() == [0.0, 0.0]
     assert fusion.override({}) is fusion
 
 
-def test_a_weight_for_an_unknown_task_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no task is called 'like'; known tasks: click"):
-        Fusion(weights={"click": 1.0}).override({"like": 1.0})
+def test_an_unknown_task_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'clik'.*known tasks: click"):
+        _fusion(click=1.0).override({"clik": 2.0})
 
 
-def test_weights_come_from_the_tasks() -> None:
-    weights = Fusion.from_tasks(default_config().tasks).weights
-    assert weights == {"click": 1.0, "purchase": 5.0, "rating": 0.02}
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_refused(weight):
+    with pytest.raises(ConfigError, match="not finite"):
+        _fusion(click=1.0).override({"click": weight})
+
+
+def test_a_negative_power_needs_an_offset():
+    with pytest.raises(ConfigError, match="negative power"):
+        _fusion("multiplicative", click=1.0).override({"click": -1.0})
+    assert (
+        _fusion("multiplicative", offset=0.1, click=1.0).override({"click": -1.0}).terms["click"].weight == -1
+    )
+    assert _fusion(click=1.0).override({"click": -1.0}).score(PREDICTIONS) == pytest.approx([-0.1, -0.5])
+
+
+def test_the_config_says_formula_weights_and_offsets(make_config):
+    section = {"formula": "multiplicative", "weights": {"purchase": 3.0}, "offsets": {"click": 0.1}}
+    fusion = Fusion.from_config(make_config(fusion=section))
+    assert fusion.formula == "multiplicative"
+    assert {t: term.weight for t, term in fusion.terms.items()} == {
+        "click": 1.0,
+        "purchase": 3.0,
+        "rating": 1.0,
+    }
+    assert fusion.terms["click"].offset == 0.1
+    assert (fusion.terms["rating"].low, fusion.terms["rating"].high) == (1.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"formula": "sum"}, "known: additive, multiplicative"),
+        ({"weights": {"clik": 1.0}}, "known tasks: click"),
+        ({"formula": "multiplicative", "offsets": {"clik": 1.0}}, "known tasks: click"),
+        ({"offsets": {"click": 0.1}}, "does nothing"),
+        ({"formula": "multiplicative", "offsets": {"click": -0.1}}, "below 0"),
+        ({"formula": "multiplicative", "weights": {"click": -1.0}}, "negative power"),
+        ({"weights": {"click": float("inf")}}, "finite"),
+    ],
+)
+def test_a_wrong_section_is_refused(make_config, section, said):
+    with pytest.raises(ConfigError, match=said):
+        make_config(fusion=section)
+
+
+def test_a_formula_that_this_code_does_not_know_is_no_fusion():
+    with pytest.raises(ValidationError, match="no fusion formula"):
+        Fusion.model_validate({"formula": "harmonic", "terms": {}})

@@ -141,7 +141,7 @@ def fake_model(version: str | None = "v1", scorer: FakeScorer | None = None, **u
         catalogue=Catalogue.from_frame(item_frame(scorer.num_items)),
         popular={f"i{n}": 1 / (n + 1) for n in range(10)},
         tasks=config.tasks,
-        fusion=Fusion.from_tasks(config.tasks),
+        fusion=Fusion.from_config(config),
         scorer=scorer,
         features=FakeFeatures(users),
         encode_items=lambda items: {row: (item.price or 0) / 100 for row, item in items.items()},

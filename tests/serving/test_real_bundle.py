@@ -51,6 +51,7 @@ def test_served_predictions_are_the_scorers_own(server, client, night, clock) ->
     version = registry.current()
     assert version is not None
     model = load_model(registry.path(version), open_store(StoreConfig(), night / "runs"))
+    assert model.fusion == read_manifest(registry.path(version)).fusion
     inputs = model.features.user(user, clock.now_ms()).inputs
     context = model.features.context({"device": "tv"}, clock.now_ms())
     for item in answer.items:

@@ -1,0 +1,52 @@
+"""`[tune]`: what a search may change and how it stops early. Read by `recsys tune model` alone."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Pruner = Literal["median", "hyperband", "none"]
+Choice = bool | int | float | str | tuple[int | float | str, ...]
+
+
+class Dimension(BaseModel):
+    """The values that one key of the config may take: a range, or a list of choices."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    """Draw the logarithm evenly."""
+    whole: bool = False
+    """Whole numbers only."""
+    choices: tuple[Choice, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.choices:
+            if self.low is not None or self.high is not None or self.log or self.whole:
+                raise ValueError("give either choices or a range (low, high), not both")
+            return self
+        if self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError(
+                f"give choices, or a range with low below high (low={self.low}, high={self.high})"
+            )
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range begins above 0, not at {self.low}")
+        return self
+
+
+class TuneConfig(BaseModel):
+    """How `recsys tune model` searches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: dict[str, Dimension] = {}
+    """Key of the config ("training.learning_rate", "task.click.weight") -> its values. If anything is given,
+    exactly this is searched; empty: the default space."""
+    pruner: Pruner = "median"
+    """What ends a trial that trails behind; `none` lets all run to their end."""
+    rungs: Annotated[int, Field(ge=1, le=50)] = 4
+    """How often a training is measured on the validation days."""
+    startup: Annotated[int, Field(ge=1)] = 8
+    """Trials drawn at random before the sampler draws by what it has seen."""
