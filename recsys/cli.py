@@ -57,6 +57,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.report.transfer_command:report_transfer_command",
         "Say per head whether learning with the others helps or hurts.",
     ),
+    "tune fusion": (
+        "training.tune.fusion_command:tune_fusion_command",
+        "Search the weights of the score on days that a bundle has not seen.",
+    ),
+    "tune model": (
+        "training.tune.model_command:tune_model_command",
+        "Search learning rates, trunk and weights of losses on validation days.",
+    ),
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
     "bench store": ("features.store.bench:bench_store_command", "Measure the online stores; prints JSON."),
     "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),

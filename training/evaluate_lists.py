@@ -46,11 +46,11 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     labels = audience.requests.select("impression_id", "user_id")
     shard = predictor.shard(audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks)
     predictor.ranker.eval()
-    items = _item_side(predictor, shard.items)
+    items = item_side(predictor, shard.items)
     places = max(config.retrieval.num_candidates, RECALL_AT)
     retrieved, ranked = [], []
     start = 0
-    for user, context_UC in _user_sides(predictor, shard):
+    for user, context_UC in user_sides(predictor, shard):
         stop = start + context_UC.shape[0]
         found_UK = _retrieve(
             user.embedding_BD, items.embedding_BD, audience.allowed(slice(start, stop)), places
@@ -62,7 +62,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
                 shard.crosses, np.repeat(shard.user_row[start + u], candidates.size), candidates
             )
             logits = predictor.ranker.logits(
-                _one(user, u),
+                one_user(user, u),
                 items.take(torch.from_numpy(candidates)),
                 context_UC[u : u + 1],
                 torch.from_numpy(cross),
@@ -95,7 +95,8 @@ def _retrieve(user_UD: Tensor, item_ID: Tensor, allowed_UI: np.ndarray, places: 
     return top_places((user_UD @ item_ID.T).numpy(), allowed_UI, places)
 
 
-def _user_sides(predictor: BundlePredictor, shard: Shard) -> Iterator[tuple[UserSide, Tensor]]:
+def user_sides(predictor: BundlePredictor, shard: Shard) -> Iterator[tuple[UserSide, Tensor]]:
+    """Encode users and contexts of a shard's rows, in order, a few hundred at a time."""
     batches: Iterator[Batch] = predictor.batcher.batches(shard, np.random.default_rng(0))
     for batch in batches:
         rows = predictor.tables.lookup(batch.rows)
@@ -108,13 +109,15 @@ def _user_sides(predictor: BundlePredictor, shard: Shard) -> Iterator[tuple[User
             yield _part(user, part), context[part]
 
 
-def _item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
+def item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
+    """Encode a shard's whole catalogue."""
     known = items.take(np.arange(items.ids.shape[0] - 1))
     inputs = ItemInputs(ids=known.ids, numbers=known.numbers, text=known.text, bags=known.bags)
     return encode_item_side(predictor.ranker, predictor.tables.weight, inputs)
 
 
-def _one(user: UserSide, u: int) -> UserSide:
+def one_user(user: UserSide, u: int) -> UserSide:
+    """Give one row alone."""
     return _part(user, slice(u, u + 1))
 
 

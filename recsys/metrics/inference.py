@@ -155,6 +155,24 @@ def paired_bootstrap_means(
     return replace(_effect(metric, values, num_users, level), higher_is_better=higher_is_better)
 
 
+def paired_bootstrap_ratios(
+    metric: str,
+    a: tuple[Vector, Vector],
+    b: tuple[Vector, Vector],
+    *,
+    generator: np.random.Generator,
+    replicates: int = DEFAULT_REPLICATES,
+    level: float = 0.95,
+) -> Effect:
+    """Compare two systems by a ratio of sums over users, such as value per place weighted by its discount.
+
+    Args: a, b: each user's (total, weight) [U]; the metric is sum of totals over sum of weights.
+    Raises: ConfigError on replicates < 1 or a level outside (0, 1).
+    """
+    statistics = [ratio_of_sums(*a), ratio_of_sums(*b)]
+    return _effect(metric, _bootstrap(statistics, a[0].size, generator, replicates, level), a[0].size, level)
+
+
 def bootstrap_interval(
     metric: str,
     label: npt.ArrayLike,

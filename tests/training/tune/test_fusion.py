@@ -1,0 +1,175 @@
+"""tune fusion: the front, its truth on the simulated shop, what is written, what is refused."""
+
+import json
+import tomllib
+
+import numpy as np
+import pytest
+
+from recsys.errors import ConfigError, DataError
+from recsys.fusion import Fusion
+from recsys.simulator.dials import ShopDials
+from recsys.simulator.journal import simulate_day
+from recsys.simulator.oracle import credit
+from recsys.simulator.shop import Shop
+from training.tune.fusion import Material, tune_fusion
+from training.tune.fusion_candidates import Choice
+from training.tune.fusion_command import write_fusion
+from training.tune.fusion_report import fusion_toml
+from training.tune.fusion_search import Point, knee
+from training.tune.fusion_value import is_checked, lists_of
+from training.tune.study import Budget
+
+DIALS = ShopDials(
+    users=400, items=150, days=2, candidates=60, candidates_logged=1.0, relatedness=-0.6, click_base=-2.5,
+    purchase_base=-1.5, purchase_taste=1.2, requests_per_user_day=2.0, rated_clicks=0.5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop():
+    return Shop.from_seed(DIALS, 11)
+
+
+@pytest.fixture(scope="module")
+def material(shop, config):
+    """Give a day of a shop where the clicked and the bought differ, predicted by the shop's own chances."""
+    day = DIALS.first_day
+    tables = simulate_day(shop, day)
+    rows = credit(tables.impressions, tables.feedback)
+    truth = shop.true_predictions(rows.with_columns(position=np.int64(1)))
+    rows = rows.rename({t: f"label_{t}" for t in ("click", "purchase", "rating")}).with_columns(
+        prediction_click=truth["p_click"].cast(float),
+        prediction_purchase=truth["p_purchase"],
+        prediction_rating=truth["expected_rating"],
+        weight=1.0,
+    )
+    lists = lists_of(rows, config.tasks, config.tasks[0])
+    return Material(
+        version="v",
+        days=(day,),
+        searched=lists.take(~lists.checked),
+        checked=lists.take(lists.checked),
+        choices=[c for c in choices(shop, tables, rows) if is_checked(c.user_id)],
+        examination=tuple(lists.examination[:10].tolist()),
+    )
+
+
+def choices(shop, tables, rows):
+    groups = rows.partition_by("request_id", as_dict=True)
+    for request in tables.requests.iter_rows(named=True):
+        shown = groups[(request["request_id"],)].sort("position")
+        wanted = shown[:1].select("user_id", "shown_at", "context_device", "request_id", "impression_id")
+        ids = request["candidates"]
+        many = wanted[[0] * len(ids)].with_columns(
+            item_id=np.array(ids), position=np.ones(len(ids), np.int64)
+        )
+        truth = shop.true_predictions(many)
+        yield Choice(
+            request_id=request["request_id"],
+            user_id=request["user_id"],
+            shown_at=request["requested_at"],
+            item_ids=many["item_id"],
+            predictions={
+                "click": truth["p_click"].to_numpy(),
+                "purchase": truth["p_purchase"].to_numpy(),
+                "rating": truth["expected_rating"].to_numpy(),
+            },
+            shown=np.array([ids.index(i) for i in shown["item_id"]]),
+            position=shown["position"].to_numpy().astype(np.int64),
+            propensity=shown["propensity"].to_numpy(),
+            labels={t: shown[f"label_{t}"].cast(float).fill_null(float("nan")).to_numpy() for t in TASKS},
+        )
+
+
+TASKS = ("click", "purchase", "rating")
+
+
+def tuned(material, config, shop, path, formula="additive", trials=40, seconds=None):
+    return tune_fusion(
+        material,
+        Fusion.from_config(config),
+        formula,
+        path,
+        Budget.of(trials, seconds),
+        k=5,
+        seed=0,
+        shop=shop,
+    )
+
+
+@pytest.fixture(scope="module")
+def report(material, config, shop, tmp_path_factory):
+    return tuned(material, config, shop, tmp_path_factory.mktemp("study") / "study.db")
+
+
+def test_weights_preferred_for_purchases_truly_raise_purchases(report):
+    """Checked on users that were not searched on, against the chances that made the log."""
+    best = next(c for c in report.candidates if c.name == "best purchase")
+    gain = best.truth["p_purchase"]
+    assert gain.ci_low > 0.05 * gain.a, gain
+    assert best.effects["purchase"].diff > 0
+    best_click = next(c for c in report.candidates if c.name == "best click")
+    assert best_click.truth["p_click"].b > best.truth["p_click"].b
+
+
+def test_no_point_of_the_front_is_worse_in_everything(report):
+    values = [list(point.found.values()) for point in report.front]
+    assert len(values) > 3
+    for one in values:
+        assert not any(
+            all(o >= v for o, v in zip(other, one, strict=True)) for other in values if other != one
+        )
+    tops = {t: max(point.found[t] for point in report.front) for t in TASKS}
+    assert all(tops[t] >= report.current.found[t] for t in TASKS), "the corners are among what is tried"
+
+
+def test_the_knee_is_nearest_to_the_best_of_both(report):
+    fusion = report.current.fusion
+    made = [Point(fusion=fusion, values={"a": a, "b": b}) for a, b in ((1.0, 0.0), (0.9, 50.0), (0.0, 60.0))]
+    assert knee(made) is made[1]
+
+
+def test_scores_spread_as_before(report, material):
+    before, now = (
+        np.std(f.score(material.searched.predictions))
+        for f in (report.current.fusion, report.recommended.fusion)
+    )
+    assert 0.3 < now / before < 3
+
+
+def test_the_toml_gives_the_recommended_fusion(report, make_config):
+    section = tomllib.loads(report.toml)
+    config = make_config(**section)
+    assert Fusion.from_config(config) == report.recommended.fusion
+
+
+def test_another_formula_is_searched_with_its_offsets(material, config, shop, tmp_path, make_config):
+    found = tuned(material, config, None, tmp_path / "s.db", "multiplicative", trials=12).recommended.fusion
+    assert found.formula == "multiplicative"
+    assert all(term.offset > 0 for term in found.terms.values())
+    again = Fusion.from_config(make_config(**tomllib.loads(fusion_toml(found))))
+    assert again == found
+
+
+def test_a_search_goes_on_where_it_was(material, config, shop, tmp_path, report):
+    tuned(material, config, None, tmp_path / "s.db", trials=15)
+    whole = tuned(material, config, None, tmp_path / "s.db")
+    assert whole.front == report.front
+    with pytest.raises(ConfigError, match="holds another search"):
+        tuned(material, config, None, tmp_path / "s.db", "multiplicative")
+
+
+def test_no_time_is_an_error(material, config, tmp_path):
+    with pytest.raises(DataError, match="allow more --seconds"):
+        tuned(material, config, None, tmp_path / "s.db", seconds=0.0)
+
+
+def test_the_page_stands_alone_and_the_json_is_the_report(report, tmp_path):
+    files = {f.name: f.read_text() for f in write_fusion(report, tmp_path / "out")}
+    page = files["report.html"]
+    assert page.count("<svg") >= 3 + len(report.candidates)
+    assert "http" not in page.replace('"http://www.w3.org', "")
+    assert "[fusion.weights]" in page
+    assert json.loads(files["report.json"])["k"] == 5
+    assert tomllib.loads(files["fusion.toml"])["fusion"]["formula"] == "additive"

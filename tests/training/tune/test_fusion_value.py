@@ -1,0 +1,155 @@
+"""The value of logged lists in another order, and the off-policy value on logged candidates."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.errors import DataError
+from recsys.fusion import Fusion, Term
+from recsys.simulator.policy import conditional_propensity
+from training.tune.fusion_candidates import Choice, off_policy, picks
+from training.tune.fusion_value import (
+    effective_labels,
+    effective_size,
+    examination_curve,
+    list_values,
+    lists_of,
+    places,
+)
+
+
+def fusion(**weights):
+    return Fusion(terms={task: Term(weight=w, low=0.0, high=5.0) for task, w in weights.items()})
+
+
+def rows(config, requests):
+    """Make scored impressions: {request: [(click label, click prediction, purchase prediction, stars)]}."""
+    made = []
+    for request, shown in requests.items():
+        for position, (click, p_click, p_purchase, stars) in enumerate(shown, 1):
+            made.append(
+                {
+                    "impression_id": f"{request}:{position}",
+                    "request_id": request,
+                    "user_id": f"u{request}",
+                    "position": position,
+                    "weight": 1.0,
+                    "label_click": click,
+                    "label_purchase": 0.0,
+                    "label_rating": stars,
+                    "prediction_click": p_click,
+                    "prediction_purchase": p_purchase,
+                    "prediction_rating": 3.0,
+                }
+            )
+    return pl.DataFrame(made, schema_overrides={"label_rating": pl.Float64, "label_click": pl.Float64})
+
+
+@pytest.fixture
+def lists(config):
+    two = {
+        "a": [(0.0, 0.1, 0.9, None), (1.0, 0.2, 0.1, 4.0)],
+        "b": [(1.0, 0.3, 0.2, 2.0), (0.0, 0.1, 0.1, None)],
+    }
+    return lists_of(rows(config, two), config.tasks, None)
+
+
+def test_places_follow_the_score_inside_each_list(lists):
+    assert places(lists, fusion(click=1.0, purchase=0.0, rating=0.0)).tolist() == [2, 1, 1, 2]
+    assert places(lists, fusion(click=0.0, purchase=1.0, rating=0.0)).tolist() == [1, 2, 1, 2]
+    assert places(lists, fusion(click=0.0, purchase=0.0, rating=0.0)).tolist() == [1, 2, 1, 2]
+
+
+def test_the_value_is_the_discounted_rate_of_the_top(lists):
+    by_click, by_purchase = fusion(click=1.0, purchase=0.0), fusion(click=0.0, purchase=1.0)
+    assert list_values(lists, by_click, 1)["click"].mean == 1.0
+    assert list_values(lists, by_purchase, 1)["click"].mean == 0.5
+    second = 1 / np.log2(3)
+    assert list_values(lists, by_purchase, 2)["click"].mean == pytest.approx((second + 1) / (2 + 2 * second))
+
+
+def test_a_task_of_observed_labels_is_their_mean_on_top(lists):
+    assert list_values(lists, fusion(click=1.0), 1)["rating"].mean == 3.0
+    assert list_values(lists, fusion(purchase=1.0), 1)["rating"].mean == 2.0, "the other is not on top"
+
+
+def test_an_unknown_label_is_no_zero(config):
+    open_window = rows(config, {"a": [(None, 0.9, 0.1, None), (1.0, 0.2, 0.1, None)]})
+    found = lists_of(open_window, config.tasks, None)
+    assert list_values(found, fusion(click=1.0), 2)["click"].mean == 1.0
+
+
+def test_lists_of_one_item_cannot_be_ordered(config):
+    with pytest.raises(DataError, match="no request of these days shows two items"):
+        lists_of(rows(config, {"a": [(0.0, 0.1, 0.1, None)]}), config.tasks, None)
+
+
+def test_examination_is_read_off_the_log_and_undone(config):
+    """Clicks fall by half at position 2 while predictions say alike: a label seen there counts double."""
+    rng = np.random.default_rng(0)
+    position = np.tile([1, 2, 3], 20_000)
+    chance = rng.uniform(0.05, 0.4, position.size).astype(np.float32)
+    label = (rng.random(position.size) < chance / position).astype(np.float64)
+    curve = examination_curve(position, label, chance, np.ones(position.size))
+    assert curve[1:] == pytest.approx([1.0, 0.5, 1 / 3], rel=0.08)
+    assert (np.diff(curve) <= 0).all()
+    found = lists_of(rows(config, {"a": [(0.0, 0.4, 0.1, None), (1.0, 0.4, 0.1, None)]}), config.tasks, None)
+    seen_below = found.__class__(
+        **{**{s: getattr(found, s) for s in found.__slots__}, "examination": curve[1:3]}
+    )
+    doubled = list_values(seen_below, fusion(click=1.0), 2)["click"].total.sum()
+    assert doubled == pytest.approx(2.0 / np.log2(3), rel=0.08)
+    assert effective_labels(seen_below, config.tasks[0]) == pytest.approx(1.0)
+    assert effective_size(np.array([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
+
+
+def choice(user, predictions, utility, rng, chance, config):
+    """Draw a page of 3 by Plackett-Luce from logged candidates, and clicks by their true chances."""
+    keys = utility - np.log(rng.standard_exponential(utility.size))
+    shown = np.argsort(-keys)[:3]
+    examination = 1.0 / np.arange(1, 4)
+    return Choice(
+        request_id=user,
+        user_id=user,
+        shown_at=datetime(2026, 1, 5, tzinfo=UTC),
+        item_ids=pl.Series([f"i{n}" for n in range(utility.size)]),
+        predictions={t.name: predictions for t in config.tasks},
+        shown=shown,
+        position=np.arange(1, 4),
+        propensity=conditional_propensity(utility[None], shown[None])[0],
+        labels={t.name: (rng.random(3) < chance[shown] * examination).astype(float) for t in config.tasks},
+    )
+
+
+def test_off_policy_finds_the_true_value_though_predictions_are_wrong(config):
+    """The model believes the opposite of the truth; exact propensities put it right."""
+    rng = np.random.default_rng(1)
+    chance = np.array([0.1, 0.2, 0.3, 0.4, 0.8])
+    utility = np.array([0.5, 0.0, 0.3, -0.2, 0.1], np.float32)
+    believed = (1.0 - chance).astype(np.float32)
+    choices = [choice(f"u{n}", believed, utility, rng, chance, config) for n in range(12_000)]
+    users = {c.user_id: n for n, c in enumerate(choices)}
+    found = off_policy(choices, fusion(click=-1.0), config.tasks[:1], users, 1)["click"]
+    assert found.value.mean == pytest.approx(0.8, abs=0.05), "its pick is the item of chance .8"
+    assert 500 < found.effective < 12_000
+    wrong = off_policy(choices, fusion(click=1.0), config.tasks[:1], users, 1)["click"]
+    assert wrong.value.mean == pytest.approx(0.1, abs=0.05)
+
+
+def test_a_place_without_an_exact_propensity_is_left_out(config):
+    rng = np.random.default_rng(2)
+    one = choice("u", np.full(5, 0.5, np.float32), np.zeros(5, np.float32), rng, np.ones(5), config)
+    one.propensity[:] = np.nan
+    estimate = off_policy([one], fusion(click=1.0), config.tasks[:1], {"u": 0}, 3)["click"]
+    assert estimate.effective == 0
+    assert np.isnan(estimate.value.mean)
+
+
+def test_a_pick_is_the_best_of_what_is_left(config):
+    rng = np.random.default_rng(3)
+    predictions = np.array([0.1, 0.5, 0.3, 0.2, 0.4], np.float32)
+    one = choice("u", predictions, np.zeros(5, np.float32), rng, np.ones(5), config)
+    one.shown[:] = [1, 4, 0]
+    assert picks(one, fusion(click=1.0)).tolist() == [1, 4, 2]

@@ -1,0 +1,243 @@
+"""A bundle and days it has not seen -> FusionReport: searched on half of the users, checked on the rest."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import optuna
+
+from recsys.errors import DataError
+from recsys.fusion import Fusion
+from recsys.log import InteractionLog, period_end
+from recsys.metrics.inference import paired_bootstrap_ratios
+from recsys.simulator.shop import Shop
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.evaluate import judged_periods, score_rows
+from training.evaluate_leaks import LeakCheck
+from training.predict import BundlePredictor
+from training.report.effects import PairedEffect, paired_effect
+from training.tune.fusion_candidates import Choice, off_policy, read_choices
+from training.tune.fusion_report import Candidate, FrontPoint, FusionReport, support_notes
+from training.tune.fusion_search import Point, Space, knee, rescaled, search_front
+from training.tune.fusion_truth import true_values
+from training.tune.fusion_value import Lists, Value, effective_labels, is_checked, list_values, lists_of
+from training.tune.study import Budget, finished, open_study
+
+_REPLICATES = 400
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What a search reads: lists of two halves of the users, and the checked half's candidate sets."""
+
+    version: str
+    days: tuple[date, ...]
+    searched: Lists
+    checked: Lists
+    choices: Sequence[Choice]
+    examination: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+
+def unseen_days(predictor: BundlePredictor, log: InteractionLog, count: int) -> tuple[date, date]:
+    """Give the first `count` periods' span of the log that the bundle has not learnt from, to its last day.
+
+    Raises: DataError when there is none.
+    """
+    bundle = predictor.bundle
+    leaks = LeakCheck.of(bundle.manifest, bundle.config, {})
+    days = log.require_days("impressions")
+    after = [day for day in days if day > leaks.trained_until][-count:]
+    if not after:
+        raise DataError(
+            f"{bundle.version} has learnt from days up to {leaks.trained_until} and the log ends on "
+            f"{days[-1]}: no day is left to tune on; pass the judged form of the bundle or more days"
+        )
+    return after[0], after[-1]
+
+
+def read_material(
+    predictor: BundlePredictor,
+    log: InteractionLog,
+    chain: Sequence[DaySnapshot],
+    days: tuple[date, date],
+) -> Material:
+    """Score every impression and every logged candidate of the days; halve the users."""
+    config = predictor.bundle.config
+    judge = judged_periods(chain, config.tasks, *days)
+    periods = judge[config.tasks[0].name]
+    as_of = period_end(chain[-1].day, config.timezone)
+    rows = score_rows(predictor, chain, judge, as_of)
+    whole = lists_of(rows, config.tasks, config.retrieval_task)
+    labelled = [t for t in config.tasks if effective_labels(whole, t) > 0]
+    if not labelled:
+        raise DataError(
+            f"no task has a label from {days[0]} to {days[1]}: windows are still open, or the days are "
+            "empty; choose more days"
+        )
+    notes = [
+        f"no label of {t.name} is known on these days: its weight stays as it is"
+        for t in config.tasks
+        if t not in labelled
+    ]
+    lists = lists_of(rows, labelled, config.retrieval_task)
+    choices = read_choices(predictor, log, chain, periods, as_of)
+    scored = {task.name: [chain[i].day for i in periods] for task in labelled}
+    leaks = LeakCheck.of(predictor.bundle.manifest, config, scored)
+    first = np.unique(lists.position, return_index=True)[1]
+    return Material(
+        version=predictor.bundle.version,
+        days=tuple(chain[i].day for i in periods),
+        searched=lists.take(~lists.checked),
+        checked=lists.take(lists.checked),
+        choices=[c for c in choices if is_checked(c.user_id)],
+        examination=tuple(float(lists.examination[i]) for i in first),
+        notes=(*notes, *leaks.warnings()),
+    )
+
+
+def tune_fusion(
+    material: Material,
+    current: Fusion,
+    formula: str,
+    storage: Path,
+    budget: Budget,
+    *,
+    k: int,
+    seed: int,
+    shop: Shop | None = None,
+    on_trial: Progress = lambda _done, _all: None,
+) -> FusionReport:
+    """Search weights and say what they are worth. Args: shop: the simulator behind the log, if there is one.
+
+    Raises: DataError when a half of the users has no list.
+    """
+    searched, checked = material.searched, material.checked
+    if not searched.request.size or not checked.request.size:
+        raise DataError("all lists are of one half of the users: too few users to search and check apart")
+    space = Space.of(searched, current, formula)
+    identity = {
+        "search": "fusion",
+        "version": material.version,
+        "days": [str(day) for day in material.days],
+        "space": [formula, space.spread, k, seed],
+        "values": {task: value.mean for task, value in list_values(searched, current, k).items()},
+    }
+    pruner = optuna.pruners.NopPruner()
+    with open_study(storage, ["maximize"] * len(searched.tasks), pruner, identity) as study:
+        front = search_front(study, searched, space, k, budget, seed, on_trial)
+        trials = len(finished(study))
+    if not front:
+        raise DataError("the time was over before the first trial ended; allow more --seconds")
+    front = [Point(fusion=rescaled(point.fusion, searched, current), values=point.values) for point in front]
+    picked = {"knee": knee(front)} | {
+        f"best {task.name}": max(front, key=lambda point: point.values[task.name]) for task in searched.tasks
+    }
+    compare = _Comparison(material, current, k, seed, shop)
+    candidates = tuple(compare.candidate(name, point.fusion) for name, point in picked.items())
+    effective = {task.name: effective_labels(checked, task) for task in checked.tasks}
+    return FusionReport(
+        version=material.version,
+        days=material.days,
+        requests=searched.num_requests + checked.num_requests,
+        users=(searched.num_users, checked.num_users),
+        choices=len(material.choices),
+        k=k,
+        trials=trials,
+        current=_front_point(current, None, searched, checked, k),
+        front=tuple(_front_point(p.fusion, p.values, searched, checked, k) for p in front),
+        candidates=candidates,
+        effective=effective,
+        examination=material.examination,
+        notes=(
+            *material.notes,
+            *support_notes(effective, "the value", "labels"),
+            *_notes(candidates, current),
+        ),
+    )
+
+
+class _Comparison:
+    """Compares weights with the current ones on the checked users, pairs and all."""
+
+    def __init__(self, material: Material, current: Fusion, k: int, seed: int, shop: Shop | None) -> None:
+        self.material, self.k, self.seed, self.shop = material, k, seed, shop
+        self.users = {u: n for n, u in enumerate(sorted({c.user_id for c in material.choices}))}
+        self.tasks: list[TaskSpec] = [t for t in material.checked.tasks if t.space == "impressions"]
+        self.before = self._values(current)
+
+    def candidate(self, name: str, fusion: Fusion) -> Candidate:
+        shown, logged, truth, effective = self._values(fusion)
+        return Candidate(
+            name=name,
+            fusion=fusion,
+            effects=self._effects(self.before[0], shown),
+            off_policy=self._effects(self.before[1], logged),
+            effective=effective,
+            truth=self._effects(self.before[2], truth),
+        )
+
+    def _values(
+        self, fusion: Fusion
+    ) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value], dict[str, float]]:
+        choices = self.material.choices
+        shown = list_values(self.material.checked, fusion, self.k)
+        if not choices:
+            return shown, {}, {}, {}
+        logged = off_policy(choices, fusion, self.tasks, self.users, self.k)
+        truth = true_values(self.shop, choices, fusion, self.users, self.k) if self.shop else {}
+        return (
+            shown,
+            {task: estimate.value for task, estimate in logged.items()},
+            truth,
+            {task: estimate.effective for task, estimate in logged.items()},
+        )
+
+    def _effects(self, before: Mapping[str, Value], after: Mapping[str, Value]) -> dict[str, PairedEffect]:
+        return {
+            name: paired_effect(
+                paired_bootstrap_ratios(
+                    name,
+                    (before[name].total, before[name].weight),
+                    (value.total, value.weight),
+                    generator=np.random.default_rng(self.seed),
+                    replicates=_REPLICATES,
+                )
+            )
+            for name, value in after.items()
+        }
+
+
+def _front_point(
+    fusion: Fusion, found: Mapping[str, float] | None, searched: Lists, checked: Lists, k: int
+) -> FrontPoint:
+    values = found or {task: value.mean for task, value in list_values(searched, fusion, k).items()}
+    return FrontPoint(
+        fusion=fusion,
+        found=dict(values),
+        checked={task: value.mean for task, value in list_values(checked, fusion, k).items()},
+    )
+
+
+def _notes(candidates: Sequence[Candidate], current: Fusion) -> list[str]:
+    recommended = candidates[0]
+    notes = support_notes(recommended.effective, "the off-policy value", "places")
+    if not recommended.effective:
+        notes.append("no request of the checked users has a logged candidate set: no off-policy check")
+    if not any(effect.verdict == "b better" for effect in recommended.effects.values()):
+        notes.append(
+            "no evidence on the checked users that the recommended weights beat the current ones on any "
+            "task; keep the current ones or take more days"
+        )
+    worse = [task for task, effect in recommended.effects.items() if effect.verdict == "a better"]
+    if worse:
+        notes.append(f"the recommended weights are worse than the current ones for {', '.join(worse)}")
+    if recommended.fusion.formula != current.formula or recommended.fusion.formula != "additive":
+        notes.append(
+            "scores of another formula have another spread: look at [policy] temperature, which divides them"
+        )
+    return notes

@@ -1,0 +1,202 @@
+"""Requests whose candidate set was logged: predict all of it, and judge a fusion off-policy.
+
+Estimator: at each logged place, with the logged items above it given, the fusion would pick its best of what
+is left. Doubly robust (Dudik et al., ICML 2011): the prediction of that pick, plus, where the log shows just
+that pick, the error of the prediction over its exact conditional propensity. Unbiased whatever the model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from features.build import item_rows
+from recsys.fusion import Fusion
+from recsys.log import InteractionLog
+from recsys.model.scorer import calibrate
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.crosses import cross_numbers
+from training.data import Shard, label_days
+from training.evaluate_audience import item_codes
+from training.evaluate_lists import item_side, one_user, user_sides
+from training.predict import BundlePredictor
+from training.tune.fusion_value import Value, Vector, discount, effective_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One request: its candidates [C], and what was shown of them [K], in order of position."""
+
+    request_id: str
+    user_id: str
+    shown_at: datetime
+    item_ids: pl.Series
+    predictions: Mapping[str, npt.NDArray[np.float32]]
+    shown: npt.NDArray[np.int64]
+    """[K]: numbers of candidates."""
+    position: npt.NDArray[np.int64]
+    propensity: Vector
+    """[K]; NaN where it is not exact."""
+    labels: Mapping[str, Vector]
+    """[K]; NaN: not known."""
+
+    def ranked(self, fusion: Fusion) -> npt.NDArray[np.int64]:
+        """Give the candidates' numbers, best first."""
+        return np.argsort(-fusion.score(self.predictions), kind="stable")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A task's value by the doubly robust estimator, and how much of the log stands behind it."""
+
+    value: Value
+    effective: float
+    """Effective number of places where the fusion's pick is what the log shows."""
+
+
+def read_choices(
+    predictor: BundlePredictor,
+    log: InteractionLog,
+    chain: Sequence[DaySnapshot],
+    periods: Sequence[int],
+    as_of: datetime,
+) -> list[Choice]:
+    """Predict every logged candidate of the periods' requests; requests without a logged set are left out."""
+    tasks = predictor.bundle.config.tasks
+    labels, _ = label_days(chain, tasks, as_of, [chain[i].day for i in periods])
+    found: list[Choice] = []
+    for i in periods:
+        snapshot, previous = chain[i], chain[i - 1] if i else None
+        sets = _candidate_sets(log, snapshot)
+        shard = predictor.shard(snapshot, previous, labels[snapshot.day], tasks)
+        catalogue = item_rows(previous, snapshot)["item_id"]
+        found += _choices(predictor, shard, sets, catalogue)
+    return found
+
+
+@torch.no_grad()
+def _choices(
+    predictor: BundlePredictor, shard: Shard, sets: Mapping[str, pl.Series], catalogue: pl.Series
+) -> list[Choice]:
+    frame = shard.frame.with_row_index("row").filter(pl.col("request_id").is_in(list(sets)))
+    groups = frame.sort("request_id", "position", "row").partition_by("request_id", maintain_order=True)
+    if not groups:
+        return []
+    first = np.array([group["row"][0] for group in groups], np.int64)
+    part = _rows_of(shard, first)
+    predictor.ranker.eval()
+    items = item_side(predictor, shard.items)
+    bundle = predictor.bundle
+    found: list[Choice] = []
+    number = -1
+    for user, context_UC in user_sides(predictor, part):
+        for u in range(context_UC.shape[0]):
+            number += 1
+            group = groups[number]
+            item_ids = sets[str(group["request_id"][0])]
+            codes = item_codes(item_ids, catalogue)
+            item_ids, codes = item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0]
+            cross = cross_numbers(shard.crosses, np.repeat(part.user_row[number], codes.size), codes)
+            logits = predictor.ranker.logits(
+                one_user(user, u),
+                items.take(torch.from_numpy(codes)),
+                context_UC[u : u + 1],
+                torch.from_numpy(cross),
+            )
+            values = {name: v.numpy() for name, v in logits.items()}
+            predictions = calibrate(values, bundle.config.tasks, bundle.manifest.calibration)
+            group = group.filter(pl.col("item_id").is_in(item_ids.implode()))
+            if group.height:
+                found.append(_choice(shard, group, item_ids, predictions))
+    return found
+
+
+def _choice(
+    shard: Shard, group: pl.DataFrame, item_ids: pl.Series, predictions: Mapping[str, npt.NDArray[np.float32]]
+) -> Choice:
+    rows = group["row"].to_numpy()
+    exact = pl.when(pl.col("propensity_kind") == "exact").then(pl.col("propensity"))
+    return Choice(
+        request_id=str(group["request_id"][0]),
+        user_id=str(group["user_id"][0]),
+        shown_at=group["shown_at"][0],
+        item_ids=item_ids,
+        predictions=predictions,
+        shown=item_codes(group["item_id"], item_ids),
+        position=group["position"].to_numpy().astype(np.int64),
+        propensity=group.select(exact.cast(pl.Float64).fill_null(float("nan"))).to_series().to_numpy(),
+        labels={task: values[rows].astype(np.float64) for task, values in shard.labels.items()},
+    )
+
+
+def off_policy(
+    choices: Sequence[Choice], fusion: Fusion, tasks: Sequence[TaskSpec], users: Mapping[str, int], k: int
+) -> dict[str, Estimate]:
+    """Estimate each task over all impressions under a fusion. Args: users: id -> number, 0..U-1."""
+    parts = {task.name: (np.zeros(len(users)), np.zeros(len(users)), [np.zeros(0)]) for task in tasks}
+    for choice in choices:
+        matched = picks(choice, fusion)
+        place = discount(choice.position, k)
+        for name, (total, weight, matches) in parts.items():
+            label = choice.labels[name]
+            used = ~np.isnan(label) & ~np.isnan(choice.propensity) & (place > 0)
+            prediction = choice.predictions[name].astype(np.float64)
+            direct = prediction[matched[used]]
+            hit = (matched == choice.shown)[used] / choice.propensity[used]
+            gain = direct + hit * (label[used] - prediction[choice.shown[used]])
+            user = users[choice.user_id]
+            total[user] += float(place[used] @ gain)
+            weight[user] += float(place[used].sum())
+            matches.append(hit[hit > 0])
+    return {
+        name: Estimate(value=Value(total, weight), effective=effective_size(np.concatenate(matches)))
+        for name, (total, weight, matches) in parts.items()
+    }
+
+
+def picks(choice: Choice, fusion: Fusion) -> npt.NDArray[np.int64]:
+    """Give, per shown place [K], the fusion's best candidate among those not shown above it."""
+    order = choice.ranked(fusion)
+    above: set[int] = set()
+    found = np.empty(choice.shown.size, np.int64)
+    for place, shown in enumerate(choice.shown.tolist()):
+        found[place] = next(c for c in order.tolist() if c not in above)
+        above.add(shown)
+    return found
+
+
+def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> dict[str, pl.Series]:
+    requests = snapshot.table("examples").select("request_id", "shown_at").unique("request_id")
+    shown = requests["shown_at"].dt.date()
+    # A business day may lie beside the UTC one.
+    near = timedelta(days=1)
+    days = [d for d in log.days("requests") if shown.min() - near <= d <= shown.max() + near]  # type: ignore[operator]
+    if not days:
+        return {}
+    frames = [log.read("requests", day) for day in days]
+    logged = pl.concat(frames, how="diagonal_relaxed").filter(pl.col("candidates").list.len() > 1)
+    logged = logged.join(requests, on="request_id", how="semi").unique("request_id")
+    return dict(zip(logged["request_id"].to_list(), logged["candidates"], strict=True))
+
+
+def _rows_of(shard: Shard, rows: npt.NDArray[np.int64]) -> Shard:
+    """Give some rows of a shard; users and items stay whole."""
+    return replace(
+        shard,
+        frame=shard.frame[rows],
+        contexts=shard.contexts.take(rows),
+        user_row=shard.user_row[rows],
+        item_row=shard.item_row[rows],
+        user_key=shard.user_key[rows],
+        shown_at=shard.shown_at[rows],
+        start=shard.start[rows],
+        stop=shard.stop[rows],
+        position=shard.position[rows],
+        labels={task: values[rows] for task, values in shard.labels.items()},
+        weight=shard.weight[rows],
+    )

@@ -1,0 +1,94 @@
+"""FusionReport: everything that `recsys tune fusion` says, and nothing about how it looks."""
+
+from collections.abc import Mapping
+from datetime import date
+
+from pydantic import BaseModel, ConfigDict
+
+from recsys.fusion import Fusion
+from training.report.effects import PairedEffect
+
+MIN_EFFECTIVE = 50.0
+"""An estimate that rests on fewer labels or places than this, Kish's effective number, is not trusted."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FrontPoint(_Part):
+    """Weights of the Pareto front, and each task's value on both halves of the users."""
+
+    fusion: Fusion
+    found: dict[str, float]
+    """On the users that were searched on: flattered by the search."""
+    checked: dict[str, float]
+    """On the others."""
+
+
+class Candidate(_Part):
+    """Weights worth a look, against the current ones, on users that were not searched on."""
+
+    name: str
+    fusion: Fusion
+    effects: dict[str, PairedEffect]
+    """Task -> value now (a) and with these weights (b)."""
+    off_policy: dict[str, PairedEffect]
+    """The same by the doubly robust estimator on logged candidate sets."""
+    effective: dict[str, float]
+    """Task -> effective places behind its off-policy estimate."""
+    truth: dict[str, PairedEffect]
+    """The same by the simulator's own chances; empty on other logs."""
+
+
+class FusionReport(_Part):
+    """What the search found."""
+
+    version: str
+    days: tuple[date, ...]
+    requests: int
+    users: tuple[int, int]
+    """Searched on, checked on."""
+    choices: int
+    """Requests of the checked users with a logged candidate set."""
+    k: int
+    trials: int
+    current: FrontPoint
+    front: tuple[FrontPoint, ...]
+    candidates: tuple[Candidate, ...]
+    """The knee first, then the best of each task."""
+    effective: dict[str, float]
+    """Task -> effective labels behind its value, on the checked users."""
+    examination: tuple[float, ...]
+    """By position from 1: relative chance to be looked at."""
+    notes: tuple[str, ...]
+
+    @property
+    def recommended(self) -> Candidate:
+        """Give the knee."""
+        return self.candidates[0]
+
+    @property
+    def toml(self) -> str:
+        """Give the lines for the config."""
+        return fusion_toml(self.recommended.fusion)
+
+
+def fusion_toml(fusion: Fusion) -> str:
+    """Write a fusion as the `[fusion]` section of a config."""
+    lines = ["[fusion]", f'formula = "{fusion.formula}"', "", "[fusion.weights]"]
+    lines += [f"{name} = {term.weight!r}" for name, term in fusion.terms.items()]
+    if any(term.offset for term in fusion.terms.values()):
+        lines += ["", "[fusion.offsets]"]
+        lines += [f"{name} = {term.offset!r}" for name, term in fusion.terms.items()]
+    return "\n".join(lines) + "\n"
+
+
+def support_notes(effective: Mapping[str, float], what: str, unit: str) -> list[str]:
+    """Say which estimates too little stands behind."""
+    return [
+        f"NOT TRUSTWORTHY: {what} of {task} rests on {size:.0f} effective {unit}, fewer than "
+        f"{MIN_EFFECTIVE:.0f}; take more days"
+        for task, size in effective.items()
+        if size < MIN_EFFECTIVE
+    ]

@@ -1,0 +1,137 @@
+"""Which weights: a Pareto front over the tasks' values, found on one half of the users."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+
+from recsys.fusion import FORMULAS, Fusion
+from training.tune.fusion_value import Lists, list_values
+from training.tune.study import Budget, complete, search
+
+_DECADES = 2.0
+"""Weights are searched so many powers of ten around "every task spreads the score alike"."""
+_OFFSETS = (1e-4, 1.0)
+_POPULATION = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Ratios of the tasks' weights; the first task's is 1, for a common factor changes no order.
+
+    A ratio of 1 lets a task's prediction move the score inside a list as much as the first one's does.
+    """
+
+    current: Fusion
+    formula: str
+    spread: Mapping[str, float]
+    """Task -> standard deviation, inside a list, of what its weight multiplies."""
+
+    @classmethod
+    def of(cls, lists: Lists, current: Fusion, formula: str) -> "Space":
+        """Measure the spreads."""
+        spread = {}
+        for task in lists.tasks:
+            values = lists.predictions[task.name].astype(np.float64)
+            if formula == "multiplicative":
+                term = current.terms[task.name]
+                values = np.log(np.clip((values - term.low) / (term.high - term.low), 1e-6, 1.0))
+            spread[task.name] = max(within(lists, values), 1e-12)
+        return cls(current=current, formula=formula, spread=spread)
+
+    def suggest(self, trial: optuna.Trial) -> Fusion:
+        """Draw ratios, and offsets where the formula has them."""
+        names = list(self.spread)
+        ratios = {names[0]: 1.0} | {
+            name: 10 ** trial.suggest_float(f"ratio.{name}", -_DECADES, _DECADES) for name in names[1:]
+        }
+        offsets = {}
+        if self.formula == "multiplicative":
+            offsets = {n: trial.suggest_float(f"offset.{n}", *_OFFSETS, log=True) for n in names}
+        return self.fusion(ratios, offsets)
+
+    def fusion(self, ratios: Mapping[str, float], offsets: Mapping[str, float]) -> Fusion:
+        """Turn ratios into weights."""
+        terms = {
+            name: term.model_copy(
+                update={"weight": ratios[name] / self.spread[name], "offset": offsets.get(name, 0.0)}
+            )
+            for name, term in self.current.terms.items()
+            if name in self.spread
+        }
+        return Fusion(formula=self.formula, terms={**self.current.terms, **terms})
+
+    def anchors(self) -> list[dict[str, float]]:
+        """Give the points to begin with: all alike, and each task far above the others."""
+        names = list(self.spread)[1:]
+        points = [dict.fromkeys(names, 0.0), dict.fromkeys(names, -_DECADES)]
+        points += [{n: _DECADES if n == name else 0.0 for n in names} for name in names]
+        found = [{f"ratio.{n}": v for n, v in point.items()} for point in points]
+        return found if self.formula != "multiplicative" else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """Weights, and what each task is worth with them."""
+
+    fusion: Fusion
+    values: Mapping[str, float]
+
+
+def within(lists: Lists, values: np.ndarray) -> float:
+    """Give the standard deviation of values [N] around their list's mean."""
+    size = np.bincount(lists.request)
+    mean = np.bincount(lists.request, values) / size
+    return float(np.sqrt(np.mean((values - mean[lists.request]) ** 2)))
+
+
+def search_front(
+    study: optuna.Study,
+    lists: Lists,
+    space: Space,
+    k: int,
+    budget: Budget,
+    seed: int,
+    on_trial: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[Point]:
+    """Search by NSGA-II (Deb et al., 2002); give the front, by the first task's value, best first."""
+    assert space.formula in FORMULAS, space.formula
+    names = [task.name for task in lists.tasks]
+
+    def evaluate(trial: optuna.Trial) -> list[float]:
+        values = list_values(lists, space.suggest(trial), k)
+        return [values[name].mean for name in names]
+
+    def sampler(number: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.NSGAIISampler(population_size=_POPULATION, seed=number % 2**32)
+
+    for point in space.anchors():
+        study.enqueue_trial(point, skip_if_exists=True)
+    search(study, sampler, seed, budget, evaluate, on_trial)
+    points = []
+    for trial in complete(study) and study.best_trials:
+        fusion = space.suggest(optuna.trial.FixedTrial(trial.params))  # type: ignore[arg-type]
+        points.append(Point(fusion=fusion, values=dict(zip(names, trial.values, strict=True))))
+    distinct = {tuple(point.values.values()): point for point in points}
+    return [distinct[key] for key in sorted(distinct, reverse=True)]
+
+
+def knee(front: Sequence[Point]) -> Point:
+    """Give the point nearest to the best of every task, each scaled to the front's own range."""
+    values = np.array([list(point.values.values()) for point in front])
+    low, high = values.min(axis=0), values.max(axis=0)
+    scaled = (high - values) / np.where(high > low, high - low, 1.0)
+    return front[int(np.argmin((scaled**2).sum(axis=1)))]
+
+
+def rescaled(fusion: Fusion, lists: Lists, current: Fusion) -> Fusion:
+    """Scale a sum's weights so that scores spread as before: `[policy] temperature` then means the same."""
+    before, now = (within(lists, f.score(lists.predictions)) for f in (current, fusion))
+    if fusion.formula != "additive" or not before or not now:
+        return fusion
+    terms = {
+        name: term.model_copy(update={"weight": float(f"{term.weight * before / now:.6g}")})
+        for name, term in fusion.terms.items()
+    }
+    return fusion.model_copy(update={"terms": terms})
