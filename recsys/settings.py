@@ -1,8 +1,9 @@
-"""TOML -> a pydantic model, with errors a person can act on: file, key, value, known keys."""
+"""TOML <-> a pydantic model, with errors a person can act on: file, key, value, known keys."""
 
+import json
 import tomllib
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -59,3 +60,42 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if get_origin(annotation) in (tuple, dict, list, Union, types.UnionType, Annotated):
         return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
     return None
+
+
+def to_toml(data: Mapping[str, Any]) -> str:
+    """Write JSON values as TOML: plain keys first, then tables, then lists of tables; None is left out."""
+    return "\n".join(_lines(data, ())).lstrip("\n") + "\n"
+
+
+def _lines(data: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
+    tables = {key: value for key, value in data.items() if isinstance(value, Mapping)}
+    arrays = {
+        key: value
+        for key, value in data.items()
+        if isinstance(value, list | tuple) and value and all(isinstance(v, Mapping) for v in value)
+    }
+    plain = {k: v for k, v in data.items() if k not in tables and k not in arrays and v is not None}
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
+    for key, table in tables.items():
+        lines += ["", f"[{_name(path, key)}]", *_lines(table, (*path, key))]
+    for key, rows in arrays.items():
+        for row in rows:
+            lines += ["", f"[[{_name(path, key)}]]", *_lines(row, (*path, key))]
+    return lines
+
+
+def _name(path: tuple[str, ...], key: str) -> str:
+    return ".".join(_key(part) for part in (*path, key))
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    """Write a text, number, truth value or list of these; JSON's escapes of texts are TOML's too."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(v) for v in value)}]"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

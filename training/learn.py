@@ -1,6 +1,6 @@
 """Snapshots -> weights: a cold start, a warm start, or the continuation after PROMOTE."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -52,6 +52,25 @@ class Learnt:
         return found | {f"table.{k}": v.numpy() for k, v in self.tables.export().items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What every training on the same features and days reads: fitted once, encoded once, all in memory."""
+
+    state: EncoderState
+    shards: Mapping[int, Sequence[Shard]]
+    """By period; labels that a task does not learn are hidden."""
+
+
+def prepare(
+    chain: Sequence[DaySnapshot], periods: dict[str, tuple[int, int]], config: RunConfig, as_of: datetime
+) -> Prepared:
+    """Fit the encoder of a cold start and encode its days; args as `learn`."""
+    chosen = _chosen(periods)
+    state = fit_state(chain, chosen, config, None)
+    read = _reader(chain, periods, config, as_of, state)
+    return Prepared(state=state, shards={i: tuple(read(i)) for i in chosen})
+
+
 def learn(
     chain: Sequence[DaySnapshot],
     periods: dict[str, tuple[int, int]],
@@ -63,6 +82,7 @@ def learn(
     *,
     tasks: Sequence[TaskSpec] | None = None,
     observer: Observer | None = None,
+    prepared: Prepared | None = None,
 ) -> Learnt:
     """Learn each task's periods of a chain.
 
@@ -73,27 +93,17 @@ def learn(
         on_rows: called with rows learnt so far and rows in all.
         tasks: the heads to build and learn, default all; features are those of all the config's tasks.
         observer: sees every step before it is made.
+        prepared: what `prepare` made of the same chain, periods and features; the result is the same.
     """
     tasks = config.tasks if tasks is None else tasks
     torch.manual_seed(config.training.seed)
-    used = [range(a, b + 1) for a, b in periods.values() if a <= b]
-    chosen = sorted({i for r in used for i in r})
-    labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in chosen])
-    state = fit_state(chain, chosen, config, previous)
+    chosen = _chosen(periods)
+    state = prepared.state if prepared else fit_state(chain, chosen, config, previous)
+    shards = prepared.shards.__getitem__ if prepared else _reader(chain, periods, config, as_of, state)
     encoder = Encoder.from_config(config, state)
     last = chain[chosen[-1]] if chosen else chain[-1]
     batcher = _batcher(encoder, last.table("items"), config, tasks)
     ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
-
-    def shards(i: int) -> Iterator[Shard]:
-        for part in range(chain[i].num_parts):
-            before = chain[i - 1] if i else None
-            made = encode_shard(encoder, chain[i], before, labels[chain[i].day], config.tasks, part)
-            for task, (first, stop) in periods.items():
-                if not first <= i <= stop:
-                    made.labels[task].fill(np.nan)
-            if made.size:
-                yield made
 
     retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
     sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
@@ -120,6 +130,35 @@ def learn(
     settings = _fit_settings(config, steps, warm=previous is not None)
     log = fit(ranker, tables, batches(), balancer, tasks, settings, advance, observer)
     return Learnt(ranker=ranker, tables=tables, state=state, log=log)
+
+
+def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
+    """List every period that some task learns."""
+    return sorted({i for first, last in periods.values() for i in range(first, last + 1)})
+
+
+def _reader(
+    chain: Sequence[DaySnapshot],
+    periods: Mapping[str, tuple[int, int]],
+    config: RunConfig,
+    as_of: datetime,
+    state: EncoderState,
+) -> Callable[[int], Iterable[Shard]]:
+    """Give what encodes a period, part by part, with the labels hidden that a task does not learn."""
+    labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in _chosen(periods)])
+    encoder = Encoder.from_config(config, state)
+
+    def shards(i: int) -> Iterator[Shard]:
+        for part in range(chain[i].num_parts):
+            before = chain[i - 1] if i else None
+            made = encode_shard(encoder, chain[i], before, labels[chain[i].day], config.tasks, part)
+            for task, (first, stop) in periods.items():
+                if not first <= i <= stop:
+                    made.labels[task].fill(np.nan)
+            if made.size:
+                yield made
+
+    return shards
 
 
 def build_model(

@@ -24,6 +24,10 @@ from training.objective import RETRIEVAL, retrieval_loss, task_losses
 T = TypeVar("T")
 
 
+class DivergedError(ConfigError):
+    """Raised when a loss is not finite any more: the settings do not train."""
+
+
 @dataclass(slots=True)
 class TrainLog:
     """What a fit did: mean loss per task and part of the run, rows and seconds."""
@@ -63,6 +67,7 @@ class Moment:
     """A step that is about to be made, for whoever watches the training."""
 
     step: int
+    ranker: Ranker
     losses: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     """Looked-up rows -> the batch's losses in float32; draws dropout anew at each call."""
     parameters: Sequence[Tensor]
@@ -92,7 +97,7 @@ def fit(
 
     The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then
     the tables step once. An observer sees every step before it is made.
-    Raises: ConfigError when a loss is not finite.
+    Raises: DivergedError when a loss is not finite.
     """
     ranker.train()
     parameters = list(ranker.parameters())
@@ -107,7 +112,7 @@ def fit(
         rows = tables.lookup(batch.rows)
         if observer is not None:
             losses_of = partial(all_losses, ranker, batch, tasks, replace(settings, bf16=False))
-            observer(Moment(log.steps, losses_of, parameters, dense, batch.rows, rows, tables))
+            observer(Moment(log.steps, ranker, losses_of, parameters, dense, batch.rows, rows, tables))
         losses = all_losses(ranker, batch, tasks, settings, rows)
         dense.zero_grad()
         balancer.backward(losses, parameters, list(rows.values()))
@@ -116,7 +121,7 @@ def fit(
         tables.step(batch.rows, rows)
         values = {k: float(v.detach()) for k, v in losses.items()}
         if not all(math.isfinite(v) for v in values.values()):
-            raise ConfigError(
+            raise DivergedError(
                 f"loss is not finite at step {log.steps}: {values}; lower [training] learning_rate"
             )
         log.losses.append(values)

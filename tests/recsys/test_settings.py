@@ -1,8 +1,10 @@
 """Known keys are found through every form a section is declared in."""
 
+import tomllib
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recsys.settings import explain, known_keys
+from recsys.settings import explain, known_keys, to_toml
 
 
 class Leaf(BaseModel):
@@ -35,3 +37,16 @@ def test_every_mistake_is_explained():
     assert "named.x.sise: unknown key; known here: size" in said
     assert "leaf.0.size = 'big'" in said
     assert "text = 3" in said
+
+
+def test_toml_that_is_written_is_the_toml_that_is_read() -> None:
+    data = {
+        "text": 'a "b" \\ ü\n',
+        "yes": True,
+        "tiny": 1.5e-07,
+        "list": [1, 2],
+        "empty": [],
+        "section": {"x": 1, "deep": {"key.with.dots": {"low": 0.1}, "y": "z"}},
+        "task": [{"name": "click", "hidden": [8]}, {"name": "buy", "more": {"z": 1}}],
+    }
+    assert tomllib.loads(to_toml({**data, "none": None})) == data

@@ -120,12 +120,13 @@ def tune_fusion(
     if not searched.request.size or not checked.request.size:
         raise DataError("all lists are of one half of the users: too few users to search and check apart")
     space = Space.of(searched, current, formula)
+    before = {task: value.mean for task, value in list_values(searched, current, k).items()}
     identity = {
         "search": "fusion",
         "version": material.version,
         "days": [str(day) for day in material.days],
         "space": [formula, space.spread, k, seed],
-        "values": {task: value.mean for task, value in list_values(searched, current, k).items()},
+        "values": before,
     }
     pruner = optuna.pruners.NopPruner()
     with open_study(storage, ["maximize"] * len(searched.tasks), pruner, identity) as study:
@@ -134,7 +135,7 @@ def tune_fusion(
     if not front:
         raise DataError("the time was over before the first trial ended; allow more --seconds")
     front = [Point(fusion=rescaled(point.fusion, searched, current), values=point.values) for point in front]
-    picked = {"knee": knee(front)} | {
+    picked = {"knee": knee(front, before)} | {
         f"best {task.name}": max(front, key=lambda point: point.values[task.name]) for task in searched.tasks
     }
     compare = _Comparison(material, current, k, seed, shop)

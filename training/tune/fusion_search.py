@@ -8,7 +8,7 @@ import optuna
 
 from recsys.fusion import FORMULAS, Fusion
 from training.tune.fusion_value import Lists, list_values
-from training.tune.study import Budget, complete, search
+from training.tune.study import Budget, complete, nearest_to_ideal, search
 
 _DECADES = 2.0
 """Weights are searched so many powers of ten around "every task spreads the score alike"."""
@@ -117,12 +117,14 @@ def search_front(
     return [distinct[key] for key in sorted(distinct, reverse=True)]
 
 
-def knee(front: Sequence[Point]) -> Point:
-    """Give the point nearest to the best of every task, each scaled to the front's own range."""
-    values = np.array([list(point.values.values()) for point in front])
-    low, high = values.min(axis=0), values.max(axis=0)
-    scaled = (high - values) / np.where(high > low, high - low, 1.0)
-    return front[int(np.argmin((scaled**2).sum(axis=1)))]
+def knee(front: Sequence[Point], current: Mapping[str, float]) -> Point:
+    """Give the point nearest to the best of every task, each scaled to the range of those it is among.
+
+    Points that are nowhere below the current values come before all others, if there are any.
+    """
+    safe = [p for p in front if all(p.values[task] >= value for task, value in current.items())]
+    chosen = safe or list(front)
+    return chosen[nearest_to_ideal([list(point.values.values()) for point in chosen])]
 
 
 def rescaled(fusion: Fusion, lists: Lists, current: Fusion) -> Fusion:

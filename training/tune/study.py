@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
@@ -125,6 +126,14 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def complete(study: optuna.Study) -> list[FrozenTrial]:
     """Give the trials that came to an end, oldest first."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def nearest_to_ideal(values: Sequence[Sequence[float]]) -> int:
+    """Give the row [N] nearest to the best of every column [T], each scaled to its range; high is good."""
+    table = np.array(values)
+    low, high = table.min(axis=0), table.max(axis=0)
+    scaled = (high - table) / np.where(high > low, high - low, 1.0)
+    return int(np.argmin((scaled**2).sum(axis=1)))
 
 
 def importances(study: optuna.Study, objective: int) -> dict[str, float]:

@@ -127,7 +127,8 @@ def test_no_point_of_the_front_is_worse_in_everything(report):
 def test_the_knee_is_nearest_to_the_best_of_both(report):
     fusion = report.current.fusion
     made = [Point(fusion=fusion, values={"a": a, "b": b}) for a, b in ((1.0, 0.0), (0.9, 50.0), (0.0, 60.0))]
-    assert knee(made) is made[1]
+    assert knee(made, {"a": 2.0, "b": 0.0}) is made[1], "none is safe: the nearest to (1, 60)"
+    assert knee(made, {"a": 1.0, "b": 0.0}) is made[0], "the only one that loses nothing"
 
 
 def test_scores_spread_as_before(report, material):

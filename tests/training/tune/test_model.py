@@ -1,0 +1,273 @@
+"""tune model: what may be searched, what is measured, and the file that repeats the best run."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import tomllib
+from contextlib import closing
+
+import numpy as np
+import optuna
+import pytest
+
+from recsys.cli import run
+from recsys.config import parse_config
+from recsys.errors import ConfigError, DataError
+from recsys.log import period_end
+from recsys.settings import to_toml
+from recsys.tune import Dimension
+from training.learn import learn, prepare
+from training.objective import RETRIEVAL
+from training.tune.model import ModelBench, improvements
+from training.tune.model_command import write_model
+from training.tune.model_search import best_toml, tune_model
+from training.tune.render import bars
+from training.tune.space import default_space, space_of, suggest, with_values
+from training.tune.study import Budget, open_study
+
+SMALL = {
+    "training.learning_rate": {"low": 1e-4, "high": 3e-2, "log": True},
+    "model.trunk.name": {"choices": ["mmoe", "shared_bottom"]},
+    "model.trunk.hidden": {"choices": [[16, 8], [8]]},
+    "task.rating.weight": {"low": 0.1, "high": 1.0},
+}
+
+
+@pytest.fixture(scope="module")
+def given(make_config):
+    return make_config(tune={"space": SMALL, "rungs": 2, "startup": 3})
+
+
+@pytest.fixture(scope="module")
+def bench(shop_chain, given):
+    return ModelBench(shop_chain, given)
+
+
+@pytest.fixture(scope="module")
+def report(bench, tmp_path_factory):
+    return tune_model(bench, "mean", tmp_path_factory.mktemp("study") / "s.db", Budget.of(7, None))
+
+
+def test_learning_from_prepared_days_changes_nothing(shop_chain, config):
+    as_of = period_end(shop_chain[-1].day, "UTC")
+    periods = {"click": (0, 2), "purchase": (1, 3), "rating": (0, 1)}
+    prepared = prepare(shop_chain, periods, config, as_of)
+    one, two = (learn(shop_chain, periods, config, as_of, None, 2, prepared=p) for p in (None, prepared))
+    assert all(np.array_equal(v, two.weights()[n]) for n, v in one.weights().items())
+
+
+def test_measuring_on_the_way_changes_nothing(bench, given):
+    config = with_values(given, {"model.dropout": 0.2})
+    seen = []
+    watched = bench.train(config, 3, lambda rung, losses: seen.append((rung, losses)))
+    assert watched == bench.train(config)
+    assert [rung for rung, _ in seen] == [1, 2, 3]
+    assert seen[-1][1] == watched
+    assert seen[0][1] != seen[1][1]
+
+
+def test_the_gates_day_is_not_touched(bench, shop_chain):
+    """A head is learnt, then measured, before the day that a night's gate judges it on."""
+    plan = bench.plan
+    for task, measured in plan.calibrate.items():
+        assert plan.train[task][1] < measured < plan.judge[task]
+        for i, shards in bench.prepared.shards.items():
+            assert i <= plan.train[task][1] or all(np.isnan(s.labels[task]).all() for s in shards)
+    encoded = {p.shard.day for p in bench._periods.values()} | {
+        s.day for shards in bench.prepared.shards.values() for s in shards
+    }
+    assert encoded < {s.day for s in shop_chain}
+    assert shop_chain[plan.judge["click"]].day not in encoded
+
+
+def test_every_head_and_retrieval_are_measured(bench, report):
+    assert bench.measures == ("click", "purchase", "rating", RETRIEVAL)
+    assert all(0 < value < 10 for value in report.baseline.values())
+    assert improvements({"click": 0.2}, {"click": 0.4}) == {"click": 0.5}
+
+
+def test_the_best_file_repeats_the_best_run(report, given, shop_chain, tmp_path):
+    files = {f.name: f for f in write_model(report, best_toml(given, report), tmp_path)}
+    again = parse_config(tomllib.loads(files["best.toml"].read_text()), "best.toml")
+    line = report.best_line
+    assert line is not None, "three of the seven learning rates beat this one at any seed"
+    assert again == with_values(given, line.settings)
+    assert ModelBench(shop_chain, again).train(again) == report.best_losses == line.losses
+    assert np.mean(list(improvements(line.losses, report.baseline).values())) == line.values["mean"]
+    page = files["report.html"].read_text()
+    assert "Importance for mean" in page
+    assert page.count("<svg") == 2
+    assert json.loads(files["report.json"].read_text())["best"] == report.best
+
+
+def test_importance_finds_what_matters(report):
+    shares = report.importance["mean"]
+    assert set(shares) == set(SMALL)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert "training.learning_rate" in str(bars(shares, "x"))
+
+
+def test_a_search_goes_on_and_refuses_another(bench, report, tmp_path, shop_chain, make_config):
+    storage = tmp_path / "s.db"
+    tune_model(bench, "mean", storage, Budget.of(3, None))
+    found = tune_model(bench, "mean", storage, Budget.of(7, None))
+    assert [(t.settings, t.values, t.losses) for t in found.trials] == [
+        (t.settings, t.values, t.losses) for t in report.trials
+    ]
+    with pytest.raises(ConfigError, match="holds another search"):
+        tune_model(bench, "click", storage, Budget.of(7, None))
+
+
+def test_a_killed_search_finds_what_an_unbroken_one_finds(shop_log, bench, given, report, tmp_path):
+    (tmp_path / "c.toml").write_text(to_toml(given.model_dump(mode="json", by_alias=True)))
+    storage = tmp_path / "s.db"
+    argv = ["--config", f"{tmp_path}/c.toml", "--log", str(shop_log.root), "--storage", str(storage)]
+    command = [sys.executable, "-m", "recsys", "tune", "model", *argv, "--out", f"{tmp_path}/out"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and finished_trials(storage) < 2:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert 2 <= finished_trials(storage) < 7
+    found = tune_model(bench, "mean", storage, Budget.of(7, None))
+    assert [(t.settings, t.values, t.losses) for t in found.trials] == [
+        (t.settings, t.values, t.losses) for t in report.trials
+    ]
+    assert found.best_losses == report.best_losses
+
+
+def finished_trials(storage):
+    """Count without touching the study: its process may be in the middle of anything."""
+    try:
+        with closing(sqlite3.connect(f"file:{storage}?mode=ro", uri=True)) as connection:
+            query = "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')"
+            return connection.execute(query).fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_two_searches_cannot_share_a_file(bench, tmp_path):
+    storage = tmp_path / "s.db"
+    with (
+        open_study(storage, ["maximize"], optuna.pruners.NopPruner(), {}),
+        pytest.raises(ConfigError, match="used by another search"),
+    ):
+        tune_model(bench, "mean", storage, Budget.of(1, None))
+
+
+def test_a_file_that_is_no_study_is_refused(bench, tmp_path):
+    (tmp_path / "s.db").write_text("not a database, but long enough to look at" * 40)
+    with pytest.raises(DataError, match="is not a study"):
+        tune_model(bench, "mean", tmp_path / "s.db", Budget.of(1, None))
+
+
+def test_no_time_leaves_the_config_as_given(bench, given, tmp_path):
+    found = tune_model(bench, "mean", tmp_path / "s.db", Budget.of(5, 0.0))
+    assert found.best is None
+    assert found.trials == ()
+    again = parse_config(tomllib.loads(best_toml(given, found)), "best.toml")
+    assert again == given
+
+
+def test_several_objectives_give_a_point_that_loses_nowhere(bench, tmp_path):
+    found = tune_model(bench, "pareto", tmp_path / "s.db", Budget.of(5, None))
+    assert set(found.importance) == set(bench.measures)
+    assert all(t.state == "complete" for t in found.trials)
+    if found.best_line is not None:
+        assert all(value >= 0 for value in found.best_line.values.values())
+
+
+def test_what_trails_is_stopped(shop_chain, make_config, tmp_path):
+    """Two learning rates: the one that is behind at the first rung is not trained to its end again."""
+    space = {"training.learning_rate": {"choices": [1e-2, 1e-7]}}
+    config = make_config(tune={"space": space, "rungs": 2, "startup": 2})
+    bench = ModelBench(shop_chain, config)
+    halfway = {}
+    for rate in (1e-2, 1e-7):
+        bench.train(
+            with_values(config, {"training.learning_rate": rate}),
+            2,
+            lambda rung, losses, rate=rate: halfway.setdefault(rate, losses["rating"]),
+        )
+    found = tune_model(bench, "rating", tmp_path / "s.db", Budget.of(8, None))
+    stopped = [t for t in found.trials if t.state == "pruned"]
+    assert {t.settings["training.learning_rate"] for t in stopped} == {max(halfway, key=halfway.get)}
+    reached = improvements({"rating": max(halfway.values())}, found.baseline)["rating"]
+    assert all(t.values == {"rating": reached} and not t.losses for t in stopped), "where it stood, no more"
+
+
+@pytest.mark.parametrize(
+    ("key", "dimension", "said"),
+    [
+        ("features.history_length", {"choices": [5, 10]}, "cannot be searched"),
+        ("training.seed", {"choices": [1, 2]}, "cannot be searched"),
+        ("task.click.window", {"choices": ["1h"]}, "cannot be searched"),
+        ("training.lerning_rate", {"low": 0.1, "high": 0.2}, "unknown key"),
+        ("model.trank.name", {"choices": ["ple"]}, "no 'trank'"),
+        ("training.learning_rate", {"low": -1.0, "high": 0.1}, "learning_rate"),
+    ],
+)
+def test_a_key_that_cannot_be_searched_is_refused(make_config, key, dimension, said):
+    with pytest.raises(ConfigError, match=said):
+        space_of(make_config(tune={"space": {key: dimension}}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"low": 1.0},
+        {"low": 2.0, "high": 1.0},
+        {"choices": [1], "low": 0.0},
+        {"low": 0.0, "high": 1.0, "log": True},
+    ],
+)
+def test_a_dimension_is_a_range_or_choices(make_config, wrong):
+    with pytest.raises(ConfigError, match=r"model\.dropout"):
+        make_config(tune={"space": {"model.dropout": wrong}})
+
+
+def test_every_draw_of_the_default_space_is_a_config(config):
+    space = default_space(config)
+    assert {"task.purchase.weight", "retrieval.weight", "training.balancing"} <= set(space)
+    assert "task.click.weight" not in space
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        values = suggest(study.ask(), space)
+        made = with_values(config, values)
+        assert made.training.learning_rate == values["training.learning_rate"]
+        assert parse_config(tomllib.loads(to_toml(made.model_dump(mode="json", by_alias=True))), "x") == made
+
+
+def test_whole_numbers_stay_whole():
+    trial = optuna.trial.FixedTrial({"model.trunk.num_experts": 3})
+    space = {"model.trunk.num_experts": Dimension(low=1, high=8, whole=True)}
+    assert suggest(trial, space) == {"model.trunk.num_experts": 3}
+
+
+def test_the_command_writes_its_files_and_knows_its_names(shop_log, given, tmp_path, capsys):
+    (tmp_path / "c.toml").write_text(to_toml(given.model_dump(mode="json", by_alias=True)))
+    argv = [
+        "tune",
+        "model",
+        "--config",
+        f"{tmp_path}/c.toml",
+        "--log",
+        str(shop_log.root),
+        "--out",
+        f"{tmp_path}/out",
+    ]
+    assert run([*argv, "--trials", "1", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["trials"]) == 1
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {
+        "report.html",
+        "report.json",
+        "best.toml",
+        "study.db",
+    }
+    assert run([*argv, "--objective", "clik"]) == 2
+    assert "known here: mean, pareto, click" in capsys.readouterr().err
+    assert run([*argv, "--date", "2020"]) == 2

@@ -1,0 +1,199 @@
+"""A config -> losses on its validation days: the calibration periods of a night, never the judged ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from features.encode import Encoder
+from recsys.config import RunConfig
+from recsys.errors import DataError
+from recsys.log import period_end
+from recsys.metrics.pointwise import auc, rmse
+from recsys.model.embeddings import Tables
+from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.ranker import Ranker
+from recsys.snapshot import DaySnapshot
+from training.data import Batcher, BatchSettings, Shard, encode_shard, label_days, text_by_number
+from training.learn import Prepared, learn, prepare, retrieval_popularity
+from training.night import NightPlan, plan_night
+from training.objective import RETRIEVAL, retrieval_loss
+from training.predict import scoring_settings
+from training.trainer import Moment, predict_logits
+
+_RETRIEVAL_BATCH = 1024
+OnRung = Callable[[int, Mapping[str, float]], None]
+"""Sees (rung from 1, losses); may raise to end the training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Period:
+    shard: Shard
+    batcher: Batcher
+    retrieval: Batcher | None
+
+
+class ModelBench:
+    """Trains configs that share features on the same days, and measures them on the validation days.
+
+    Losses, lower is better: 1 - AUC of a binary head, RMSE of the others, the two towers' own loss on drawn
+    negatives that are the same for every config. Only orders and distances of raw predictions count:
+    calibration is fitted on these very days later.
+    """
+
+    def __init__(self, chain: Sequence[DaySnapshot], config: RunConfig) -> None:
+        """Plan the night of the chain's last period.
+
+        Raises: DataError when there are too few periods, or no head has labels to be measured by.
+        """
+        self.chain, self.config = chain, config
+        self.plan: NightPlan = plan_night([s.day for s in chain], config, None)
+        self.as_of: datetime = period_end(chain[-1].day, config.timezone)
+        self._known = {t.name: self._labels(t.name) for t in config.tasks}
+        self.heads = tuple(
+            t.name for t in config.tasks if _measurable(self._known[t.name], binary=t.is_binary)
+        )
+        if not self.heads:
+            days = ", ".join(str(chain[i].day) for i in sorted(set(self.plan.calibrate.values())))
+            raise DataError(
+                f"no head has labels of both kinds on {days} to be measured by; take another --date"
+            )
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Name the losses."""
+        return (*self.heads, RETRIEVAL) if self._has_retrieval else self.heads
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Fit the encoder and encode the training days, once for all configs."""
+        return prepare(self.chain, self.plan.train, self.config, self.as_of)
+
+    def train(
+        self,
+        config: RunConfig,
+        rungs: int = 1,
+        on_rung: OnRung = lambda _rung, _losses: None,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
+        """Train a config from its own seed and give its losses; `on_rung` sees them on the way, end included.
+
+        Raises: DivergedError, and whatever on_rung and on_step raise.
+        """
+        rows = [int(self.chain[i].manifest["rows"]["impressions"]) for i in self.plan.train_periods]
+        steps = config.training.epochs * sum(-(-n // config.training.batch_size) for n in rows)
+        at = {max(1, steps * r // rungs): r for r in range(1, rungs)}
+
+        def watch(moment: Moment) -> None:
+            on_step()
+            if moment.step in at:
+                on_rung(at[moment.step], self.losses(moment.ranker, moment.tables))
+                moment.ranker.train()
+
+        learnt = learn(
+            self.chain,
+            self.plan.train,
+            config,
+            self.as_of,
+            None,
+            config.training.epochs,
+            observer=watch,
+            prepared=self.prepared,
+        )
+        found = self.losses(learnt.ranker, learnt.tables)
+        on_rung(rungs, found)
+        return found
+
+    def losses(self, ranker: Ranker, tables: Tables) -> dict[str, float]:
+        """Measure weights on the validation days; draws no random number that training draws."""
+        logits = {
+            i: predict_logits(ranker, tables, p.batcher.batches(p.shard, np.random.default_rng(0)))
+            for i, p in self._periods.items()
+        }
+        found = {}
+        for task in self.config.tasks:
+            if task.name not in self.heads:
+                continue
+            i = self.plan.calibrate[task.name]
+            label, weight = self._known[task.name], self._periods[i].shard.weight
+            known = ~np.isnan(label)
+            values = HEAD_KINDS[task.head].predict(torch.from_numpy(logits[i][task.name]), task).numpy()
+            metric = auc if task.is_binary else rmse
+            value = metric(label[known], values[known], weight[known])
+            found[task.name] = 1.0 - value if task.is_binary else value
+        if self._has_retrieval:
+            found[RETRIEVAL] = self._retrieval_loss(ranker, tables)
+        return found
+
+    @property
+    def _has_retrieval(self) -> bool:
+        task = self.config.retrieval_task
+        return task is not None and task.name in self.heads and self.config.retrieval.weight > 0
+
+    def _labels(self, task: str) -> np.ndarray:
+        labels: np.ndarray = self._periods[self.plan.calibrate[task]].shard.labels[task]
+        return labels
+
+    @cached_property
+    def _periods(self) -> dict[int, _Period]:
+        """Encode the validation periods with the encoder of the training days."""
+        config, chain = self.config, self.chain
+        encoder = Encoder.from_config(config, self.prepared.state)
+        wanted = sorted(set(self.plan.calibrate.values()))
+        labels, _ = label_days(chain, config.tasks, self.as_of, [chain[i].day for i in wanted])
+        found = {}
+        for i in wanted:
+            before = chain[i - 1] if i else None
+            text = text_by_number(encoder, chain[i].table("items"))
+            drawing = BatchSettings(
+                batch_size=_RETRIEVAL_BATCH,
+                history_length=config.features.history_length,
+                lag_ms=1000 * config.features.ingestion_lag,
+                num_uniform=config.retrieval.num_uniform,
+                tasks=tuple(t.name for t in config.tasks),
+            )
+            found[i] = _Period(
+                shard=encode_shard(encoder, chain[i], before, labels[chain[i].day], config.tasks),
+                batcher=Batcher(encoder, text, scoring_settings(config)),
+                retrieval=Batcher(encoder, text, drawing) if config.retrieval_task else None,
+            )
+        return found
+
+    @cached_property
+    def _popularity(self) -> np.ndarray:
+        return retrieval_popularity(
+            self.chain, list(self.plan.train_periods), self.config, self.prepared.state
+        )
+
+    @torch.no_grad()
+    def _retrieval_loss(self, ranker: Ranker, tables: Tables) -> float:
+        task = self.config.retrieval_task
+        assert task is not None
+        period = self._periods[self.plan.calibrate[task.name]]
+        assert period.retrieval is not None
+        share = self._popularity[period.shard.items.ids[:, 0]]
+        ranker.eval()
+        total, positives = 0.0, 0
+        for batch in period.retrieval.batches(period.shard, np.random.default_rng(0), share):
+            rows = tables.lookup(batch.rows)
+            user = ranker.user_side(batch, rows)
+            looked_up = ranker.looked_up(batch, rows, "item")
+            item = ranker.item_side(looked_up, batch.item_numbers_BF, batch.item_text_BT)
+            count = int((batch.observed[task.name] & (batch.labels[task.name] > 0.5)).sum())
+            temperature = self.config.retrieval.temperature
+            total += count * float(retrieval_loss(ranker, batch, rows, user, item, task.name, temperature))
+            positives += count
+        return total / max(1, positives)
+
+
+def improvements(losses: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
+    """Give by what share each loss is below the baseline's."""
+    return {name: (baseline[name] - value) / max(baseline[name], 1e-12) for name, value in losses.items()}
+
+
+def _measurable(label: np.ndarray, *, binary: bool) -> bool:
+    known = label[~np.isnan(label)]
+    return known.size > 1 and (not binary or 0 < known.sum() < known.size)
