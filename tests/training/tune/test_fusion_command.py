@@ -1,0 +1,94 @@
+"""recsys tune fusion on a sealed bundle: days it has not seen, files, and what is refused."""
+
+import json
+import shutil
+import tomllib
+from datetime import timedelta
+
+import pytest
+
+from recsys.bundle import load_bundle, read_manifest
+from recsys.cli import run
+from recsys.errors import DataError
+from recsys.fusion import Fusion
+from recsys.log import InteractionLog, period_end
+from recsys.settings import to_toml
+from training.predict import BundlePredictor
+from training.tune.fusion import unseen_days
+from training.tune.fusion_candidates import read_choices
+
+
+@pytest.fixture(scope="module")
+def runs(sealed, tmp_path_factory):
+    return shutil.copytree(sealed.parent.parent, tmp_path_factory.mktemp("tune") / "runs")
+
+
+@pytest.fixture
+def argv(shop_log, runs, sealed, tmp_path):
+    where = ["--log", str(shop_log.root), "--runs", str(runs), "--version", sealed.name]
+    return ["tune", "fusion", *where, "--out", str(tmp_path / "out"), "--trials", "8", "--top", "3"]
+
+
+def test_the_command_searches_days_after_the_training(argv, sealed, config, tmp_path, capsys):
+    (tmp_path / "c.toml").write_text(to_toml(config.model_dump(mode="json", by_alias=True)))
+    assert run([*argv, "--config", str(tmp_path / "c.toml"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    night = read_manifest(sealed).date
+    assert report["days"][0] == "2026-01-28", f"the judged bundle of {night} has learnt until two days before"
+    assert report["days"][-1] == "2026-01-30"
+    assert report["trials"] == 8
+    knee = report["candidates"][0]
+    assert set(knee["truth"]) == {"p_click", "p_purchase", "expected_rating"}
+    assert any("NOT TRUSTWORTHY" in note for note in report["notes"]), "the tiny log supports little"
+    assert any("overlaps calibration" in note for note in report["notes"])
+    written = tomllib.loads((tmp_path / "out" / "fusion.toml").read_text())
+    assert written["fusion"]["weights"].keys() == {"click", "purchase", "rating"}
+
+
+def test_the_printed_form_names_the_files(argv, tmp_path, capsys):
+    assert run(argv) == 0
+    out = capsys.readouterr().out
+    assert "knee: click" in out
+    assert "[fusion.weights]" in out
+    assert f"{tmp_path}/out/report.html" in out
+
+
+def test_wrong_names_are_refused(argv, tmp_path, make_config, capsys):
+    assert run([*argv, "--formula", "sum"]) == 2
+    assert "known: additive, multiplicative" in capsys.readouterr().err
+    tasks = [{"name": "like", "feedback": "click", "head": "binary", "window": "1h"}]
+    other = make_config(task=tasks).model_dump(mode="json", by_alias=True)
+    (tmp_path / "c.toml").write_text(to_toml(other))
+    assert run([*argv, "--config", str(tmp_path / "c.toml")]) == 2
+    assert "has the tasks like" in capsys.readouterr().err
+
+
+def test_a_bundle_that_has_seen_everything_cannot_be_tuned(sealed, shop_log, tmp_path):
+    predictor = BundlePredictor(load_bundle(sealed))
+    early = InteractionLog(shutil.copytree(shop_log.root, tmp_path / "log"))
+    for day in early.days("impressions")[3:]:
+        shutil.rmtree(early.root / "impressions" / f"date={day}")
+    with pytest.raises(DataError, match="no day is left to tune on"):
+        unseen_days(predictor, early, 7)
+    first, last = unseen_days(predictor, shop_log, 2)
+    assert last - first == timedelta(days=1)
+
+
+def test_logged_candidates_are_predicted_as_shown_items_are(sealed, shop_log, shop_chain, config):
+    """An item's prediction among the candidates is its prediction as an impression, history and all."""
+    predictor = BundlePredictor(load_bundle(sealed))
+    as_of = period_end(shop_chain[-1].day, "UTC")
+    choices = [choice for i in (4, 5) for choice in read_choices(predictor, shop_log, shop_chain, [i], as_of)]
+    assert choices
+    from training.evaluate import score_rows
+
+    rows = score_rows(predictor, shop_chain, {t.name: [4, 5] for t in config.tasks}, as_of)
+    known = {(r["request_id"], r["item_id"]): r for r in rows.iter_rows(named=True)}
+    for choice in choices:
+        for number in choice.shown:
+            row = known[choice.request_id, choice.item_ids[int(number)]]
+            for task in config.tasks:
+                mine = choice.predictions[task.name][number]
+                assert mine == pytest.approx(row[f"prediction_{task.name}"], abs=2e-5)
+        assert (choice.propensity > 0).all()
+    assert Fusion.from_config(config) == predictor.bundle.manifest.fusion
