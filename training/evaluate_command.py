@@ -113,7 +113,7 @@ def parse_days(log: InteractionLog, first: str, last: str) -> tuple[date, date]:
 
     Raises: ConfigError for what is no date or runs backwards; DataError when the log has no impression in it.
     """
-    start, stop = _date("--from", first), _date("--to", last)
+    start, stop = parse_date("--from", first), parse_date("--to", last)
     if start > stop:
         raise ConfigError(f"--from {start} is after --to {stop}; swap them")
     days = log.require_days("impressions")
@@ -130,7 +130,7 @@ def parse_days(log: InteractionLog, first: str, last: str) -> tuple[date, date]:
 def _labels_until(log: InteractionLog, last: date, asked: str) -> date:
     if not asked:
         return last
-    until = _date("--labels-until", asked)
+    until = parse_date("--labels-until", asked)
     if until < last:
         raise ConfigError(f"--labels-until {until} is before the last day scored, {last}; choose a later one")
     return min(until, max(last, *log.days("feedback")))
@@ -189,7 +189,11 @@ def _cell(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _date(flag: str, text: str) -> date:
+def parse_date(flag: str, text: str) -> date:
+    """Read one day.
+
+    Raises: ConfigError naming the flag.
+    """
     try:
         return date.fromisoformat(text)
     except ValueError:

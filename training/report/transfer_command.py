@@ -1,7 +1,6 @@
 """`recsys report transfer`: does learning the heads together help? HTML, Markdown and JSON."""
 
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +10,9 @@ from rich.panel import Panel
 
 from features.build import build_snapshots
 from recsys.config import load_config
-from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.stages import Stages
+from training.evaluate_command import parse_date
 from training.nightly import check_names
 from training.progress import bar
 from training.report.transfer import measure_transfer
@@ -44,7 +43,7 @@ def report_transfer_command(
     check_names(settings)
     use_threads(settings.training.threads)
     source = InteractionLog(log)
-    night = _night(day) or source.require_days("impressions")[-1]
+    night = parse_date("--date", day) if day else source.require_days("impressions")[-1]
     with tempfile.TemporaryDirectory(prefix="recsys-transfer-") as scratch:
         with bar("features") as on_period:
             stages = Stages((runs or Path(scratch)) / "stages")
@@ -64,13 +63,6 @@ def report_transfer_command(
         print(report.model_dump_json(indent=1))
     else:
         _print(report, files)
-
-
-def _night(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise ConfigError(f"--date {text!r} is no date; write YYYY-MM-DD") from None
 
 
 def _print(report: TransferReport, files: list[Path]) -> None:

@@ -2,7 +2,6 @@
 
 import tempfile
 from contextlib import ExitStack
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +11,9 @@ from rich.table import Table
 
 from features.build import build_snapshots
 from recsys.config import load_config
-from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.stages import Stages
+from training.evaluate_command import parse_date
 from training.nightly import check_names
 from training.progress import bar
 from training.threads import use_threads
@@ -46,7 +45,7 @@ def tune_model_command(
     use_threads(settings.training.threads)
     budget = Budget.of(trials, seconds)
     source = InteractionLog(log)
-    night = _night(day) or source.require_days("impressions")[-1]
+    night = parse_date("--date", day) if day else source.require_days("impressions")[-1]
     with ExitStack() as stack:
         scratch = runs or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-tune-")))
         with bar("features") as on_period:
@@ -75,13 +74,6 @@ def write_model(report: ModelReport, toml: str, out: Path) -> list[Path]:
     return write_search(
         report, "model.html.j2", ("best.toml", toml), out, marks=marks, names=names, ranked=ranked
     )
-
-
-def _night(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise ConfigError(f"--date {text!r} is no date; write YYYY-MM-DD") from None
 
 
 def _print(report: ModelReport, files: list[Path]) -> None:
