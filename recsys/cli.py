@@ -72,6 +72,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.bench_trunks:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",
     ),
+    "bench quality": (
+        "training.quality.command:bench_quality_command",
+        "Compare our models with simple ones on a public set, by its published protocol.",
+    ),
     "bench balancing": (
         "training.bench_balancing:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import Queue
 from threading import Thread
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys.batch import Batch
 from recsys.errors import ConfigError
 from recsys.model.embeddings import Tables
-from recsys.model.ranker import Ranker
+from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer
 from training.objective import RETRIEVAL, retrieval_loss, task_losses
@@ -26,6 +26,24 @@ T = TypeVar("T")
 
 class DivergedError(ConfigError):
     """Raised when a loss is not finite any more: the settings do not train."""
+
+
+class Learner(Protocol):
+    """What `fit` needs of a model: the ranker, or one of a table without users and items."""
+
+    def train(self) -> Any:
+        """Turn dropout on."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Give the dense parameters."""
+
+    def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
+        """Group them by their multiple of the learning rate."""
+
+    def __call__(
+        self, batch: Batch, rows: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], UserSide | None, ItemSide | None]:
+        """Give logits per task and, where there is retrieval to learn, both sides."""
 
 
 @dataclass(slots=True)
@@ -84,7 +102,7 @@ Observer = Callable[[Moment], None]
 
 
 def fit(
-    ranker: Ranker,
+    ranker: Learner,
     tables: Tables,
     batches: Iterable[Batch],
     balancer: Balancer,
@@ -133,7 +151,7 @@ def fit(
 
 
 def all_losses(
-    ranker: Ranker,
+    ranker: Learner,
     batch: Batch,
     tasks: Sequence[TaskSpec],
     settings: FitSettings,
@@ -144,6 +162,9 @@ def all_losses(
         logits, user, item = ranker(batch, rows)
     losses = task_losses({k: v.float() for k, v in logits.items()}, batch, tasks)
     if settings.retrieval_task is not None:
+        assert isinstance(ranker, Ranker)
+        assert user is not None
+        assert item is not None
         losses[RETRIEVAL] = retrieval_loss(
             ranker, batch, rows, user, item, settings.retrieval_task, settings.temperature
         )

@@ -1,0 +1,129 @@
+import json
+import lzma
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.cli import run
+from recsys.errors import DataError
+from recsys.model.trunks import TRUNKS
+from training.quality import census, census_baselines
+from training.quality.census_reader import CATEGORIES, LEFT_OUT, NAMES, NUMBERS, census_rows
+from training.quality.fitting import Budget
+
+ROWS = {"train": 1500, "test": 400}
+
+
+def write_set(folder: Path, *, flip_test: bool = False) -> Path:
+    """Write both files: income follows weeks worked and sex, marriage follows age."""
+    rng = np.random.default_rng(1)
+    folder.mkdir()
+    for part, num in ROWS.items():
+        lines = []
+        for _ in range(num):
+            row = {n: rng.choice([" a", " b", " c"]) for n in NAMES} | {
+                n: str(rng.integers(50)) for n in NUMBERS
+            }
+            row["instance_weight"] = " 1700.09"
+            rich = int(row["weeks_worked"]) + 20 * (row["sex"] == " a") + rng.normal(0, 5) > 45
+            single = int(row["age"]) + rng.normal(0, 3) < 20
+            if flip_test and part == "test":
+                rich, single = not rich, not single
+            row["income_50k"] = " 50000+." if rich else " - 50000."
+            row["marital_stat"] = " Never married" if single else " Widowed"
+            lines.append(",".join(row[n] for n in NAMES))
+        (folder / f"census-income.{part}.csv.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
+    return folder
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(
+        census, "BUDGET", Budget(epochs=2, learning_rate=5e-3, sparse_learning_rate=0.1, weight_decay=0)
+    )
+    monkeypatch.setattr(census, "BATCH_SIZE", 64)
+    monkeypatch.setattr(census_baselines, "TRIALS", 1)
+
+
+def test_the_files_are_read_by_their_published_columns(tmp_path):
+    rows = census_rows(write_set(tmp_path / "set"))
+    assert rows["train"].size + rows["validation"].size == ROWS["train"]
+    assert rows["test"].size == ROWS["test"]
+    assert not set(LEFT_OUT) & set(rows["train"].frame.columns)
+    assert len(CATEGORIES) == 32
+    assert rows["train"].ids.shape[1] == 32 + 2 * 7
+    assert rows["train"].ids.max() < rows["train"].num_ids
+    assert rows["test"].labels["income"].mean() == pytest.approx(
+        rows["train"].labels["income"].mean(), abs=0.1
+    )
+
+
+def test_statistics_are_those_of_the_training_rows(tmp_path):
+    rows = census_rows(write_set(tmp_path / "set"))
+    assert np.allclose(rows["train"].numbers.mean(axis=0), 0, atol=1e-4)
+    assert not np.allclose(rows["test"].numbers.mean(axis=0), 0, atol=1e-4)
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(DataError, match=r"census-income.train.csv.xz is missing"):
+        census_rows(tmp_path)
+
+
+def test_the_command_writes_every_trunk_and_one_best(tmp_path, small, capsys):
+    target = tmp_path / "census.json"
+    folder = write_set(tmp_path / "set")
+    assert (
+        run(
+            [
+                "bench",
+                "quality",
+                "--set",
+                "census-income",
+                "--data",
+                str(folder),
+                "--seeds",
+                "2",
+                "--json",
+                str(target),
+            ]
+        )
+        == 0
+    )
+    tree = json.loads(target.read_text())
+    rows = {row["name"]: row for row in tree["rows"]}
+    assert set(rows) == {*TRUNKS, "lightgbm", "logistic_regression"}
+    for name in TRUNKS:
+        figure = rows[name]["heads"]["income"]["auc"]
+        assert figure["low"] < figure["value"] < figure["high"]
+        assert len(figure["runs"]) == rows[name]["seeds"] == 2
+    assert 0.8 < tree["best"]["income"]["auc"] < 1
+    assert 0.8 < tree["best"]["never_married"]["auc"] < 1
+    assert tree["best"]["row"] in TRUNKS
+    assert tree["best"]["row"] in capsys.readouterr().out
+
+
+def test_no_choice_looks_at_the_test_file(tmp_path, small):
+    """With every test label turned round, the same epochs, rows and settings are chosen."""
+    found = []
+    for name in ("right", "poisoned"):
+        said = []
+        report = census.measure_census(
+            write_set(tmp_path / name, flip_test=name == "poisoned"), 1, said.append
+        )
+        found.append((said, report.as_json()["best"]["row"], [row.note for row in report.rows]))
+        assert (report.as_json()["best"]["income"]["auc"] < 0.5) == (name == "poisoned")
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_the_published_files(small):
+    root = os.environ.get("RECSYS_DATA")
+    if root is None or not (Path(root) / "census_income_kdd").exists():
+        pytest.skip("RECSYS_DATA has no census_income_kdd")
+    rows = census_rows(Path(root) / "census_income_kdd")
+    assert rows["train"].size + rows["validation"].size == 199_523
+    assert rows["test"].size == 99_762
+    assert rows["test"].labels["income"].mean() == pytest.approx(0.0620, abs=1e-4)
+    assert rows["test"].labels["never_married"].mean() == pytest.approx(0.432, abs=1e-3)

@@ -1,0 +1,49 @@
+"""`recsys bench quality --set NAME --data DIR`: one set's table, on the terminal and as JSON."""
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from recsys.errors import ConfigError
+from recsys.stages import write_json
+from training.quality import SETS
+from training.quality.report import QualityReport
+from training.threads import use_threads
+
+Measure = Callable[[Path, int, Callable[[str], None]], QualityReport]
+
+
+def bench_quality_command(
+    name: Annotated[str, typer.Option("--set", help=f"One of: {', '.join(SETS)}.")],
+    data: Annotated[Path, typer.Option(help="Folder of the set's published files.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, seeds 0, 1, ….")] = 3,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """Train every model of a set and print what each reaches on the published test rows."""
+    measure = measure_of(name)
+    use_threads(1)
+    console = Console(stderr=True)
+    report = measure(data, seeds, lambda line: console.print(line, highlight=False))
+    wide = Console()
+    wide.print(report.as_table())
+    tree = report.as_json()
+    wide.print(json.dumps({"best": tree["best"]}), highlight=False)
+    if json_file is not None:
+        write_json(json_file, tree)
+
+
+def measure_of(name: str) -> Measure:
+    """Find a set's function.
+
+    Raises: ConfigError listing the known sets.
+    """
+    if name not in SETS:
+        raise ConfigError(f"--set {name!r} is unknown; known: {', '.join(SETS)}")
+    module, function = SETS[name].split(":")
+    found: Measure = getattr(importlib.import_module(module), function)
+    return found

@@ -1,0 +1,119 @@
+"""Fit with averaged weights and keep the epoch that validation likes best.
+
+The averages are exponential moving ones of the dense weights and the tables, as in Polyak averaging: a pass
+over the weights per step takes the noise of the last steps out. The learning rate decays over all epochs, so
+an early epoch that wins says that the budget was too long.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys.batch import Batch
+from recsys.model.embeddings import LocalTables
+from recsys.tasks import TaskSpec
+from training.balancing import build_balancer
+from training.trainer import FitSettings, Learner, fit
+
+
+class Average:
+    """The moving average of a model's weights and tables; `applied` puts it in their place for a while."""
+
+    def __init__(self, model: nn.Module, tables: LocalTables, decay: float) -> None:
+        """Start at the present weights; the first steps forget faster."""
+        self.model, self.tables, self.decay, self.steps = model, tables, decay, 0
+        self.held = [p.detach().clone() for p in model.parameters()]
+        self.rows = {name: rows.clone() for name, rows in tables.weight.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move towards the present weights."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for held, own in zip(self.held, self.model.parameters(), strict=True):
+            held.lerp_(own, share)
+        for name, rows in self.rows.items():
+            rows.lerp_(self.tables.weight[name].detach(), share)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Score with the averaged weights inside the block."""
+        own, rows = [p.detach().clone() for p in self.model.parameters()], self.tables.weight
+        self._put(self.held, self.rows)
+        try:
+            yield
+        finally:
+            self._put(own, rows)
+
+    def state(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Copy the averaged weights."""
+        return [h.clone() for h in self.held], {name: rows.clone() for name, rows in self.rows.items()}
+
+    @torch.no_grad()
+    def _put(self, dense: Sequence[Tensor], rows: dict[str, Tensor]) -> None:
+        for own, value in zip(self.model.parameters(), dense, strict=True):
+            own.copy_(value)
+        self.tables.weight = rows
+
+    def restore(self, state: tuple[list[Tensor], dict[str, Tensor]]) -> None:
+        """Make a copied state the model's weights."""
+        self._put(*state)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How long and how fast a row is trained; the same for every row of a set unless its note says so."""
+
+    epochs: int
+    learning_rate: float
+    sparse_learning_rate: float
+    weight_decay: float
+    decay: float = 0.99
+    """Of the moving average, per step."""
+
+
+def fit_best(
+    model: nn.Module,
+    tables: LocalTables,
+    batches: Callable[[], Iterator[Batch]],
+    tasks: Sequence[TaskSpec],
+    settings: FitSettings,
+    *,
+    epochs: int,
+    decay: float,
+    loss: Callable[[], float] | None,
+) -> int:
+    """Train for a number of epochs and leave the averaged weights of the best in the model.
+
+    Args: batches: gives one epoch's; loss: of validation, lower is better, of the weights as they are when
+    called; None keeps the last epoch.
+    Returns: the epoch kept, from 1.
+    """
+    average = Average(model, tables, decay)
+    per_epoch = settings.total_steps // epochs
+    kept: tuple[float, int, tuple[list[Tensor], dict[str, Tensor]]] | None = None
+
+    def on_step(_rows: int) -> None:
+        nonlocal kept
+        average.update()
+        if loss is None or average.steps % per_epoch:
+            return
+        model.eval()
+        with average.applied():
+            found = loss()
+        model.train()
+        if kept is None or found < kept[0]:
+            kept = (found, average.steps // per_epoch, average.state())
+
+    learner: Learner = model  # type: ignore[assignment]
+    stream = (batch for _ in range(epochs) for batch in batches())
+    weights = {t.name: t.weight for t in tasks}
+    fit(learner, tables, stream, build_balancer("fixed", weights), tasks, settings, on_step)
+    if kept is None:
+        average.restore(average.state())
+        return epochs
+    average.restore(kept[2])
+    return kept[1]

@@ -1,0 +1,169 @@
+"""What every set reports: one row per model, the row chosen on validation, one JSON form.
+
+A row is chosen by its validation figures alone; test figures play no part. The value of a figure is its mean
+over seeds; the interval says how much of it is luck.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from recsys.errors import DataError
+
+Key = tuple[str, str]
+"""Head and metric."""
+LOWER_IS_BETTER = ("rmse", "mae", "log_loss")
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Student's t for a two-sided 95 % interval, by degrees of freedom."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One metric of one head: mean over seeds (or folds), what each gave, and an interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+    runs: tuple[float, ...]
+    validation: float | None = None
+    """The mean on validation rows; what a choice may look at. None: the figure takes part in no choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """One model: head -> metric -> figure, and how it came about."""
+
+    name: str
+    heads: Mapping[str, Mapping[str, Figure]]
+    seeds: int
+    note: str = ""
+    ours: bool = True
+    """False: a baseline or a reference; it stands in the table and is never `best`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityReport:
+    """A set's table and what it was made with."""
+
+    name: str
+    protocol: str
+    interval: str
+    """What the intervals are of."""
+    budget: str
+    """How much tuning each row had."""
+    rows: tuple[ModelRow, ...]
+    published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    """Published row -> head -> metric -> value, same protocol."""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """Rows, warm users and the like."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the JSON tree: `rows` and `best`, the latter head -> metric -> value beside its row's name."""
+        chosen = choose(self.rows)
+        heads: dict[str, Any] = {
+            head: {metric: f.value for metric, f in metrics.items()} for head, metrics in chosen.heads.items()
+        }
+        return {
+            "set": self.name,
+            "protocol": self.protocol,
+            "interval": self.interval,
+            "budget": self.budget,
+            "facts": dict(self.facts),
+            "rows": [asdict(row) for row in self.rows],
+            "best": {"row": chosen.name, **heads},
+            "published": self.published,
+        }
+
+    def as_table(self) -> Table:
+        """Lay the rows out for the terminal, published ones below."""
+        columns = [(h, m) for h, metrics in self.rows[0].heads.items() for m in metrics]
+        table = Table("model", *[f"{h} {m}" for h, m in columns], "seeds", "note", box=None)
+        for row in self.rows:
+            cells = [_cell(row.heads.get(h, {}).get(m)) for h, m in columns]
+            table.add_row(row.name, *cells, str(row.seeds), row.note)
+        for name, heads in self.published.items():
+            cells = [f"{heads[h][m]:.4f}" if m in heads.get(h, {}) else "–" for h, m in columns]
+            table.add_row(name, *cells, "", "published")
+        return table
+
+
+def over_seeds(values: Sequence[float], validation: Sequence[float] | None = None) -> Figure:
+    """Average runs; the interval is Student's over them, NaN of a single one."""
+    mean = statistics.fmean(values)
+    half = math.nan
+    if len(values) > 1:
+        half = T_95.get(len(values) - 1, 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+    known = None if validation is None else statistics.fmean(validation)
+    return Figure(value=mean, low=mean - half, high=mean + half, runs=tuple(values), validation=known)
+
+
+def over_rows(
+    metric: Callable[[np.ndarray, np.ndarray, np.ndarray], float],
+    label: np.ndarray,
+    predictions: Sequence[np.ndarray],
+    validation: Sequence[float] | None = None,
+    *,
+    replicates: int = 100,
+) -> Figure:
+    """Average a metric over seeds; the interval is a bootstrap of the test rows, one draw for all seeds.
+
+    Args: metric: (label, prediction, weight) -> value; predictions [S][N].
+    """
+    runs = [metric(label, p, np.ones(label.size)) for p in predictions]
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(replicates):
+        weight = np.bincount(rng.integers(label.size, size=label.size), minlength=label.size).astype(float)
+        drawn.append(statistics.fmean(metric(label, p, weight) for p in predictions))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    known = None if validation is None else statistics.fmean(validation)
+    return Figure(
+        value=statistics.fmean(runs), low=float(low), high=float(high), runs=tuple(runs), validation=known
+    )
+
+
+def choose(rows: Iterable[ModelRow]) -> ModelRow:
+    """Choose the best of our rows by validation: the smallest mean of the relative losses to each best.
+
+    One row is chosen for all heads. Test figures play no part.
+    Raises: DataError when no row has validation figures.
+    """
+    candidates = {row.name: (row, _validation(row)) for row in rows if row.ours and _validation(row)}
+    if not candidates:
+        raise DataError("no row has validation figures: nothing can be chosen without looking at the test")
+    keys = sorted(set.intersection(*(set(found) for _, found in candidates.values())))
+
+    def behind(name: str) -> float:
+        own = candidates[name][1]
+        return sum(_loss(key, own, [f for _, f in candidates.values()]) for key in keys)
+
+    return candidates[min(candidates, key=behind)][0]
+
+
+def _loss(key: Key, own: dict[Key, float], all_rows: list[dict[Key, float]]) -> float:
+    """Give how far a row is behind the best on one figure, as a share of the best."""
+    lower = key[1] in LOWER_IS_BETTER
+    best = (min if lower else max)(found[key] for found in all_rows)
+    return (own[key] - best if lower else best - own[key]) / abs(best)
+
+
+def _validation(row: ModelRow) -> dict[Key, float]:
+    return {
+        (head, metric): figure.validation
+        for head, metrics in row.heads.items()
+        for metric, figure in metrics.items()
+        if figure.validation is not None
+    }
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "–"
+    if math.isnan(figure.low):
+        return f"{figure.value:.4f}"
+    return f"{figure.value:.4f} ({figure.low:.4f}-{figure.high:.4f})"
