@@ -35,11 +35,11 @@ PUBLISHED = {
     )
 }
 TASKS = tuple(TaskSpec(name=n, feedback=n, head="binary", window="1d") for n in LABELS)
-SHAPE = TrunkConfig(name="mmoe", num_experts=4, task_experts=1, hidden=(128, 64))
+SHAPE = TrunkConfig(name="mmoe", num_experts=4, task_experts=1, hidden=(64, 32))
 BUDGET = Budget(epochs=4, learning_rate=2e-3, sparse_learning_rate=0.1, weight_decay=1e-4)
 DIM = 8
 HEAD_HIDDEN = 32
-DROPOUT = 0.25
+DROPOUT = 0.15
 CROSSES = 0
 BATCH_SIZE = 512
 SCORE_ROWS = 8192
