@@ -2,5 +2,6 @@
 
 SETS: dict[str, str] = {
     "census-income": "training.quality.census:measure_census",
+    "ml-1m": "training.quality.movielens:measure_movielens",
 }
-"""Set -> "module:function"; a function takes the folder, the seeds and what to call with news."""
+"""Set -> "module:function"; it takes the folder, the seeds, the rows wanted and what to call with news."""

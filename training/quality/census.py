@@ -22,7 +22,7 @@ from recsys.tasks import TaskSpec
 from training.quality.census_baselines import fit_linear, fit_trees
 from training.quality.census_reader import LABELS, TabularRows, census_rows
 from training.quality.fitting import Budget, fit_best
-from training.quality.report import ModelRow, QualityReport, over_rows
+from training.quality.report import ModelRow, QualityReport, over_rows, wanted_rows
 from training.trainer import FitSettings, has_fast_bf16
 
 PUBLISHED = {
@@ -35,6 +35,7 @@ PUBLISHED = {
     )
 }
 TASKS = tuple(TaskSpec(name=n, feedback=n, head="binary", window="1d") for n in LABELS)
+BASELINES = {"lightgbm": fit_trees, "logistic_regression": fit_linear}
 SHAPE = TrunkConfig(name="mmoe", num_experts=4, task_experts=1, hidden=(64, 32))
 BUDGET = Budget(epochs=4, learning_rate=2e-3, sparse_learning_rate=0.1, weight_decay=1e-4)
 DIM = 8
@@ -56,19 +57,22 @@ class Scored:
     epoch: int = 0
 
 
-def measure_census(folder: Path, seeds: int, news: Callable[[str], None]) -> QualityReport:
+def measure_census(
+    folder: Path, seeds: int, asked: Sequence[str], news: Callable[[str], None]
+) -> QualityReport:
     """Train every trunk and the baselines; choose on validation; score the test file."""
+    wanted = wanted_rows([*TRUNKS, *BASELINES], asked)
     rows = census_rows(folder)
     shapes = trunk_shapes(rows["train"])
     table = []
-    for name, shape in shapes.items():
+    for name, shape in ((n, s) for n, s in shapes.items() if n in wanted):
         runs = []
         for seed in range(seeds):
             runs.append(train_trunk(shape, rows, seed))
             known = _said(rows["validation"], runs[-1].validation)
             news(f"{name}, seed {seed}: epoch {runs[-1].epoch}, validation {known}")
         table.append(_row(name, rows, runs, f"trunk {list(shape.hidden)}", ours=True))
-    for name, fit in (("lightgbm", fit_trees), ("logistic_regression", fit_linear)):
+    for name, fit in ((n, f) for n, f in BASELINES.items() if n in wanted):
         valid, test, note = fit(rows)
         table.append(_row(name, rows, [Scored(validation=valid, test=test)], note, ours=False))
         news(f"{name}: {note}")

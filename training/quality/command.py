@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +15,22 @@ from training.quality import SETS
 from training.quality.report import QualityReport
 from training.threads import use_threads
 
-Measure = Callable[[Path, int, Callable[[str], None]], QualityReport]
+Measure = Callable[[Path, int, Sequence[str], Callable[[str], None]], QualityReport]
 
 
 def bench_quality_command(
     name: Annotated[str, typer.Option("--set", help=f"One of: {', '.join(SETS)}.")],
     data: Annotated[Path, typer.Option(help="Folder of the set's published files.")],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, seeds 0, 1, ….")] = 3,
+    rows: Annotated[str, typer.Option(help="Only these rows of the table, by name: a,b,c.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Train every model of a set and print what each reaches on the published test rows."""
     measure = measure_of(name)
     use_threads(1)
     console = Console(stderr=True)
-    report = measure(data, seeds, lambda line: console.print(line, highlight=False))
+    wanted = [row for row in rows.split(",") if row]
+    report = measure(data, seeds, wanted, lambda line: console.print(line, highlight=False))
     wide = Console()
     wide.print(report.as_table())
     tree = report.as_json()

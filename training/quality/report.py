@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 
 Key = tuple[str, str]
 """Head and metric."""
@@ -45,6 +45,11 @@ class ModelRow:
     ours: bool = True
     """False: a baseline or a reference; it stands in the table and is never `best`."""
 
+    def values(self) -> dict[str, Any]:
+        """Give the row's name and head -> metric -> value."""
+        heads = {head: {m: f.value for m, f in metrics.items()} for head, metrics in self.heads.items()}
+        return {"row": self.name, **heads}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:
@@ -63,11 +68,11 @@ class QualityReport:
     """Rows, warm users and the like."""
 
     def as_json(self) -> dict[str, Any]:
-        """Give the JSON tree: `rows` and `best`, the latter head -> metric -> value beside its row's name."""
-        chosen = choose(self.rows)
-        heads: dict[str, Any] = {
-            head: {metric: f.value for metric, f in metrics.items()} for head, metrics in chosen.heads.items()
-        }
+        """Give the JSON tree: `rows` and `best`, the latter head -> metric -> value beside its row's name.
+
+        `best` is empty when only baselines were asked for.
+        """
+        chosen = choose(self.rows) if any(row.ours for row in self.rows) else None
         return {
             "set": self.name,
             "protocol": self.protocol,
@@ -75,7 +80,7 @@ class QualityReport:
             "budget": self.budget,
             "facts": dict(self.facts),
             "rows": [asdict(row) for row in self.rows],
-            "best": {"row": chosen.name, **heads},
+            "best": {} if chosen is None else chosen.values(),
             "published": self.published,
         }
 
@@ -90,6 +95,17 @@ class QualityReport:
             cells = [f"{heads[h][m]:.4f}" if m in heads.get(h, {}) else "–" for h, m in columns]
             table.add_row(name, *cells, "", "published")
         return table
+
+
+def wanted_rows(known: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Give the rows to measure, in the table's order; all when none is asked for.
+
+    Raises: ConfigError listing the known rows.
+    """
+    for name in asked:
+        if name not in known:
+            raise ConfigError(f"--rows names {name!r}; this set has: {', '.join(known)}")
+    return [name for name in known if not asked or name in asked]
 
 
 def over_seeds(values: Sequence[float], validation: Sequence[float] | None = None) -> Figure:

@@ -110,7 +110,10 @@ def test_no_choice_looks_at_the_test_file(tmp_path, small):
     for name in ("right", "poisoned"):
         said = []
         report = census.measure_census(
-            write_set(tmp_path / name, flip_test=name == "poisoned"), 1, said.append
+            write_set(tmp_path / name, flip_test=name == "poisoned"),
+            1,
+            ["mmoe", "ple", "lightgbm"],
+            said.append,
         )
         found.append((said, report.as_json()["best"]["row"], [row.note for row in report.rows]))
         assert (report.as_json()["best"]["income"]["auc"] < 0.5) == (name == "poisoned")

@@ -7,7 +7,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.metrics.pointwise import auc
 from training.quality import SETS
 from training.quality.command import measure_of
-from training.quality.report import Figure, ModelRow, choose, over_rows, over_seeds
+from training.quality.report import Figure, ModelRow, choose, over_rows, over_seeds, wanted_rows
 
 
 def row(name, *, ours=True, **figures):
@@ -60,6 +60,13 @@ def test_rows_give_a_bootstrap_interval_around_the_mean_of_seeds():
     assert found.low < found.value < found.high
     assert 0.01 < found.high - found.low < 0.06
     assert found.validation == pytest.approx(0.6)
+
+
+def test_rows_keep_the_tables_order_and_unknown_ones_are_refused():
+    assert wanted_rows(["a", "b", "c"], ["c", "a"]) == ["a", "c"]
+    assert wanted_rows(["a", "b"], []) == ["a", "b"]
+    with pytest.raises(ConfigError, match="this set has: a, b"):
+        wanted_rows(["a", "b"], ["d"])
 
 
 def test_every_set_has_a_function_and_an_unknown_one_is_refused():

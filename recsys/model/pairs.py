@@ -1,0 +1,72 @@
+"""Two sides without time or history: columns of a user, columns of an item -> the same trunks and heads.
+
+A side's vector is the sum of its columns' embeddings; the product of both enters the trunk, and its sum the
+heads' bias beside the columns' own linear terms: the trunk starts from matrix factorisation with biases.
+
+Shape letters: B examples, C columns, D embedding, K tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recsys.batch import Batch
+from recsys.config import TrunkConfig
+from recsys.model.heads import Heads
+from recsys.model.tabular import COLUMNS, WIDE
+from recsys.model.trunks import build_trunk
+from recsys.tasks import TaskSpec
+
+
+class PairRanker(nn.Module):
+    """User columns and item columns -> logits per task; trains with `training.trainer.fit`."""
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],
+        *,
+        num_user_columns: int,
+        dim: int,
+        trunk: TrunkConfig,
+        head_hidden: int,
+        dropout: float,
+        row_dropout: float,
+    ) -> None:
+        """Build all parts; the first `num_user_columns` columns are the user's.
+
+        Args: row_dropout: on the sides' vectors, which holds their lengths back as a penalty on them would.
+        """
+        super().__init__()
+        self.specs, self.num_user_columns = tuple(tasks), num_user_columns
+        self.row_dropout = nn.Dropout(row_dropout)
+        self.norm = nn.LayerNorm(3 * dim)
+        self.trunk = build_trunk(trunk, 3 * dim, [t.name for t in tasks], dropout)
+        self.heads = Heads(tasks, self.trunk.num_out, head_hidden)
+        self.product = nn.Parameter(torch.ones(len(self.specs)))
+
+    def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
+        """Group the parameters by their multiple of the learning rate: one group."""
+        return {1.0: list(self.parameters())}
+
+    def forward(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None, None]:
+        """Give logits per task; there are no sides for a retrieval loss."""
+        index_BC = batch.index[COLUMNS]
+        cut = self.num_user_columns
+        user_BD = self.row_dropout(_summed(rows[COLUMNS], index_BC[:, :cut]))
+        item_BD = self.row_dropout(_summed(rows[COLUMNS], index_BC[:, cut:]))
+        product_BD = user_BD * item_BD
+        bias_BK = _summed(rows[WIDE], index_BC) + product_BD.sum(dim=1, keepdim=True) * self.product
+        x_BI = self.norm(torch.cat([user_BD, item_BD, product_BD], dim=1))
+        hidden = self.trunk(x_BI)
+        logits: dict[str, Tensor] = self.heads(
+            hidden, {t.name: bias_BK[:, k] for k, t in enumerate(self.specs)}
+        )
+        return logits, None, None
+
+
+def _summed(rows_UD: Tensor, index_BC: Tensor) -> Tensor:
+    """Add up the columns' rows [B, D]."""
+    summed: Tensor = functional.embedding_bag(index_BC, rows_UD, mode="sum")
+    return summed
