@@ -129,6 +129,7 @@ def fit(
             group["lr"] = settings.learning_rate * group["scale"] * _schedule(log.steps, settings)
         rows = tables.lookup(batch.rows)
         if observer is not None:
+            assert isinstance(ranker, Ranker), "only rankers are watched"
             losses_of = partial(all_losses, ranker, batch, tasks, replace(settings, bf16=False))
             observer(Moment(log.steps, ranker, losses_of, parameters, dense, batch.rows, rows, tables))
         losses = all_losses(ranker, batch, tasks, settings, rows)
