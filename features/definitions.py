@@ -229,6 +229,8 @@ def _numbers(config: RunConfig) -> list[Number]:
 
 
 def _aggregated(config: RunConfig) -> list[tuple[Entity, str]]:
+    if not config.features.aggregates:
+        return []
     groups: list[tuple[Entity, str]] = [("item", f"by_{group}__") for group in config.features.group_items_by]
     return [("user", ""), ("item", ""), *groups]
 

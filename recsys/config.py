@@ -79,6 +79,9 @@ class FeaturesConfig(_Section):
 
     window_days: tuple[Annotated[int, Field(ge=1)], ...] = (1, 7, 28)
     """Windows of the aggregates, in days, beside the lifetime one."""
+    aggregates: bool = True
+    """Feed the model counts, rates, means and recency of users, items and item groups. They tell every head
+    of every task's feedback, shared or not; crosses and live counters have switches of their own."""
     group_items_by: tuple[str, ...] = ("category",)
     """Item columns that get aggregates of their own (category, attribute_author_id, …)."""
     cross_user_by: tuple[str, ...] = ("category",)

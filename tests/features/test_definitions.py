@@ -33,6 +33,17 @@ def test_every_task_has_counts_and_a_rate_or_a_mean_per_window(config):
             assert f"{entity}_{'_' if entity == 'item_by_category' else ''}rating_mean_{window}" in names
 
 
+def test_without_aggregates_no_head_is_told_of_feedback_by_a_count(make_config):
+    weight = {"name": "weight", "entity": "item", "kind": "number"}
+    features = define_features(make_config(feature=[weight], features={"aggregates": False}))
+    static = {"item_price", "item_weight", "item_age_hours"}
+    assert {f.name for f in features.numbers if f.entity != "context"} == static
+    assert features.numbers_of("context"), "live counters have a switch of their own"
+    assert features.crosses[0].numbers, "and so have crosses"
+    bare = make_config(features={"aggregates": False, "live_counters": False, "cross_user_by": []})
+    assert {f.name for f in define_features(bare).numbers} == {"item_price", "item_age_hours"}
+
+
 def test_a_config_may_do_without_users_text_and_history(make_config):
     config = make_config(features={"user_id_dim": 0, "history_kinds": [], "group_items_by": []})
     features = define_features(config)

@@ -6,6 +6,8 @@ from features.definitions import define_features
 from features.listing import list_features
 from recsys.cli import run
 
+NO_AGGREGATES = {"aggregates": False, "cross_user_by": []}
+
 
 def test_every_feature_is_listed_with_its_freshness(make_config):
     config = make_config(
@@ -32,6 +34,8 @@ def test_every_feature_is_listed_with_its_freshness(make_config):
     )
     names = {row["name"] for row in list_features(plain)}
     assert not names & {"history", "item_text", "user_live_click_count", *crossed}
+    assert "item_click_rate_7" in names
+    assert not any("_rate_" in row["name"] for row in list_features(make_config(features=NO_AGGREGATES)))
 
 
 def test_the_command_prints_and_writes_the_list(tmp_path, capsys):
