@@ -43,6 +43,7 @@ PARTS = 10
 class Trained:
     """What the trainings of one seed gave."""
 
+    seed: int
     shared: dict[str, Judged]
     alone: dict[str, Judged]
     probes: list[Probe]
@@ -76,21 +77,33 @@ def measure_transfer(
     trained = [_train(runs, seed, arms, steps) for seed in seeds]
     level = 1 - alpha / len(config.tasks)
     heads = {t.name: _head(t, runs, trained, replicates, level) for t in config.tasks}
+    sizes = {name: count_parameters(own, runs.state, [task]) for name, (own, task) in arms.items()}
+    return _report(runs, trained, heads, Sizes(shared=total, alone=sizes), replicates=replicates, alpha=alpha)
+
+
+def _report(
+    runs: Runs,
+    trained: Sequence[Trained],
+    heads: dict[str, HeadTransfer],
+    sizes: Sizes,
+    *,
+    replicates: int,
+    alpha: float,
+) -> TransferReport:
+    """Put together what was judged and what was seen on the way."""
+    config = runs.config
     seen = [probe for one in trained for probe in one.probes]
     cosines, falls = _pairs(mean_cosines(seen)), _pairs(affinities(seen))
     health = health_of([one.watch for one in trained])
     return TransferReport(
         advice=advise(heads, falls),
-        night=chain[-1].day,
-        seeds=tuple(seeds),
+        night=runs.chain[-1].day,
+        seeds=tuple(one.seed for one in trained),
         trunk=config.model.trunk.name,
         balancing=config.training.balancing,
         epochs=config.training.epochs,
         heads=heads,
-        sizes=Sizes(
-            shared=total,
-            alone={name: count_parameters(own, runs.state, [task]) for name, (own, task) in arms.items()},
-        ),
+        sizes=sizes,
         losses=tuple(name for name in runs.weights if any(name in (p.first, p.second) for p in cosines)),
         cosines=cosines,
         curves=_curves(seen, runs.steps),
@@ -115,7 +128,7 @@ def _train(runs: Runs, seed: int, arms: Mapping[str, tuple[RunConfig, TaskSpec]]
     for own, task in arms.values():
         alone |= runs.judge(runs.learn(own, [task], seed), own, [task])
         steps.done()
-    return Trained(shared=shared, alone=alone, probes=probe.probes, watch=watch)
+    return Trained(seed=seed, shared=shared, alone=alone, probes=probe.probes, watch=watch)
 
 
 def _head(
