@@ -192,15 +192,40 @@ OPPOSED_SHOP = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-def test_users_who_buy_against_what_they_click_split_the_heads(tmp_path):
-    """The opposed log and the config of docs/benchmarks.md."""
-    log = InteractionLog(tmp_path / "log")
-    shop = ShopDials.model_validate(OPPOSED_SHOP)
+RELATED_SHOP = {
+    "users": 500, "items": 200, "days": 8, "requests_per_user_day": 1.2, "candidates": 100, "rank": 4,
+    "drift": 0, "new_user_rate": 0, "new_item_rate": 0, "policy_taste": 0, "policy_popularity": 0,
+    "click_base": -1.8, "click_taste": 1.5, "click_user": 0.6, "click_appeal": 1.2, "click_noise": 0.1,
+    "purchase_base": -3.9, "purchase_taste": 0.7, "purchase_user": 0.1, "purchase_appeal": 0.7,
+    "purchase_noise": 0.1, "rated_clicks": 0, "rated_purchases": 0, "late_minutes": 0, "late_hours": 0,
+    "refund_share": 0, "relatedness": 1,
+}  # fmt: skip
+
+
+def _simulated(dials, example, root):
+    """Run the report of docs/benchmarks.md: five seeds on a log of these dials."""
+    log = InteractionLog(root / "log")
+    shop = ShopDials.model_validate(dials)
     for _ in write_log(Shop.from_seed(shop, 1), log):
         pass
-    config = load_config(Path(__file__).parents[3] / "examples" / "transfer.toml")
-    chain = build_snapshots(log, shop.last_day, config, Stages(tmp_path / "stages"))
-    report = measure_transfer(chain, config, range(5), replicates=500)
+    config = load_config(Path(__file__).parents[3] / "examples" / example)
+    chain = build_snapshots(log, shop.last_day, config, Stages(root / "stages"))
+    return measure_transfer(chain, config, range(5), replicates=500)
+
+
+@pytest.mark.slow
+def test_users_who_buy_against_what_they_click_split_the_heads(tmp_path):
+    report = _simulated(OPPOSED_SHOP, "transfer.toml", tmp_path)
     assert report.heads["purchase"].verdict == "hurt"
     assert report.advice.action == "split"
+
+
+@pytest.mark.slow
+def test_few_purchases_are_helped_by_many_clicks_of_the_same_taste(tmp_path):
+    report = _simulated(RELATED_SHOP, "transfer_related.toml", tmp_path)
+    click, purchase = report.heads["click"], report.heads["purchase"]
+    assert purchase.train_positives < 0.1 * click.train_positives
+    assert purchase.verdict == "helped"
+    assert min(purchase.shared) > max(purchase.alone), "no seed that failed makes the difference"
+    assert click.verdict == "no evidence"
+    assert report.advice.action == "share"
