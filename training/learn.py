@@ -108,7 +108,33 @@ def learn(
     retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
     sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
     popularity = retrieval_popularity(chain, chosen, config, state) if retrieval else None
-    total = epochs * sum(sizes.values())
+    rng = np.random.default_rng([config.training.seed, len(chain)])
+    batches = _batches(chosen * epochs, shards, batcher, popularity, rng)
+    steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
+    weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
+    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
+    settings = _fit_settings(config, steps, warm=previous is not None)
+    on_step = _so_far(on_rows, epochs * sum(sizes.values()))
+    log = fit(ranker, tables, batches, balancer, tasks, settings, on_step, observer)
+    return Learnt(ranker=ranker, tables=tables, state=state, log=log)
+
+
+def _batches(
+    periods: Sequence[int],
+    shards: Callable[[int], Iterable[Shard]],
+    batcher: Batcher,
+    popularity: np.ndarray | None,
+    rng: np.random.Generator,
+) -> Iterator[Batch]:
+    """Give one period's batches after the other's; popularity [items] is there where retrieval is learnt."""
+    for i in periods:
+        for made in shards(i):
+            share = popularity[made.items.ids[:, 0]] if popularity is not None else None
+            yield from batcher.batches(made, rng, share)
+
+
+def _so_far(on_rows: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """Turn the rows of a step into the rows learnt so far and in all."""
     done = 0
 
     def advance(rows: int) -> None:
@@ -116,20 +142,7 @@ def learn(
         done += rows
         on_rows(done, total)
 
-    def batches() -> Iterator[Batch]:
-        rng = np.random.default_rng([config.training.seed, len(chain)])
-        for _ in range(epochs):
-            for i in chosen:
-                for made in shards(i):
-                    share = popularity[made.items.ids[:, 0]] if popularity is not None else None
-                    yield from batcher.batches(made, rng, share)
-
-    steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
-    weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
-    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
-    settings = _fit_settings(config, steps, warm=previous is not None)
-    log = fit(ranker, tables, batches(), balancer, tasks, settings, advance, observer)
-    return Learnt(ranker=ranker, tables=tables, state=state, log=log)
+    return advance
 
 
 def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
