@@ -174,8 +174,8 @@ def gather_quarantine(folder: Path, num_parts: int) -> None:
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
-    """Write one table of a snapshot."""
-    frame.write_parquet(path, compression="zstd", compression_level=1)
+    """Write one table of a snapshot; it is read whole, so statistics of its columns would serve nobody."""
+    frame.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
 
 
 def ages(values: pl.DataFrame, as_of: datetime) -> list[pl.Expr]:
@@ -191,6 +191,8 @@ def latest_attributes(known: pl.DataFrame | None, today: pl.DataFrame, key: str)
     if known is None:
         return today
     fixed = [c for c in known.columns if c in today.columns or c.startswith(ATTRIBUTE_PREFIX)]
+    if today.is_empty():
+        return pl.concat([known.select(fixed), today], how="diagonal_relaxed")
     return latest_by_key([known.select(fixed), today], key)
 
 

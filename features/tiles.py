@@ -10,6 +10,7 @@ to, so a tile never changes after its day; feedback that is taken back counts ag
 from collections.abc import Mapping, Sequence
 from datetime import date
 
+import numpy as np
 import polars as pl
 
 from features.definitions import LIFETIME
@@ -92,29 +93,84 @@ def roll_windows(
     Returns: one row per key ever seen, sorted by key.
     """
     columns = window_columns(tuple(leaving), measures)
-    last = [LAST]
+    change = _change(today, leaving, key, measures).select(*key, *columns, LAST)
+    if previous is None:
+        return change
+    known = _in_order(previous.select(*key, *columns, LAST), key)
+    at = (
+        known.select(key)
+        .with_row_index("row")
+        .join(change.select(key).with_row_index("change"), on=key, how="inner")
+        .select("row", "change")
+    )
+    rows, changes = at["row"].to_numpy(), at["change"].to_numpy()
+    moved = known.with_columns(_added(known[c], change[c], rows, changes) for c in columns).with_columns(
+        known[LAST].scatter(at["row"], _later(known[LAST][rows], change[LAST][changes]))
+    )
+    return _merge(moved, change.filter(~_contained(change.height, changes)), key)
+
+
+def _change(
+    today: pl.DataFrame,
+    leaving: Mapping[int, Sequence[pl.DataFrame]],
+    key: Sequence[str],
+    measures: Sequence[str],
+) -> pl.DataFrame:
+    """Sum up what a new day adds to the windows and what leaves them; few keys, sorted."""
     parts = [
         today.lazy().select(
-            *key,
-            *(pl.col(m).alias(f"{m}_{w}") for w in (*leaving, LIFETIME) for m in measures),
-            *last,
+            *key, *(pl.col(m).alias(f"{m}_{w}") for w in (*leaving, LIFETIME) for m in measures), LAST
         )
     ]
-    if previous is not None:
-        parts.append(previous.lazy().select(*key, *columns, *last))
     parts += [
         gone.lazy().select(*key, *((-pl.col(m)).alias(f"{m}_{days}") for m in measures))
         for days, tiles in leaving.items()
         for gone in tiles
     ]
+    sums = window_columns(tuple(leaving), measures)
     return (
         pl.concat(parts, how="diagonal")
         .group_by(key)
-        .agg(pl.col(*columns).sum(), pl.col(LAST).max())
-        .select(*key, *columns, LAST)
+        .agg(pl.col(*sums).sum(), pl.col(LAST).max())
         .sort(key)
         .collect()
     )
+
+
+def _added(known: pl.Series, change: pl.Series, rows: np.ndarray, changes: np.ndarray) -> pl.Series:
+    """Add integers at some rows, each row at most once."""
+    values = known.to_numpy(writable=True)
+    values[rows] += change.to_numpy()[changes]
+    return pl.Series(known.name, values)
+
+
+def _later(one: pl.Series, other: pl.Series) -> pl.Series:
+    return pl.select(pl.max_horizontal(one, other)).to_series()
+
+
+def _contained(size: int, positions: np.ndarray) -> pl.Series:
+    mask = np.zeros(size, bool)
+    mask[positions] = True
+    return pl.Series(mask)
+
+
+def _in_order(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Give a table sorted by key; it is, unless it was put together from shares of another number."""
+    return frame if _sort_key(frame, key).is_sorted() else frame.sort(key)
+
+
+def _merge(known: pl.DataFrame, new: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Put new rows among sorted ones: one pass over the keys, where sorting all would compare them again."""
+    if new.is_empty():
+        return known
+    both = pl.concat([known, new])
+    keys = pl.DataFrame({"key": _sort_key(both, key)}).with_row_index("row")
+    order = keys.head(known.height).merge_sorted(keys.tail(new.height), key="key")["row"]
+    return both[order]
+
+
+def _sort_key(frame: pl.DataFrame, key: Sequence[str]) -> pl.Series:
+    return frame.select(pl.concat_str(key, separator="\0")).to_series()
 
 
 def leaving_days(days: Sequence[date], day: date, window_days: Sequence[int]) -> dict[int, tuple[date, ...]]:
