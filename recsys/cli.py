@@ -67,6 +67,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
     "bench store": ("features.store.bench:bench_store_command", "Measure the online stores; prints JSON."),
+    "bench features": (
+        "features.bench.command:bench_features_command",
+        "Measure the building of features beside DuckDB and pandas; prints JSON.",
+    ),
     "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),
     "bench trunks": (
         "training.bench_trunks:bench_trunks_command",

@@ -7,11 +7,10 @@ and for publishing the raw bytes over what this machine copies in a second.
 
 import json
 import os
-import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from features.bench.machine import copy_rate, forget_peak, peak_rss, seconds
 from features.build import build_snapshots
 from features.encode import Encoder
 from features.packing import pack_users
@@ -58,7 +58,7 @@ def bench_store_command(
             "users": users,
             "raw_bytes_per_user": statistics.fmean(map(len, rows)),
             "load_average": os.getloadavg()[0],
-            "copy_bytes_per_second": _copy_rate(),
+            "copy_bytes_per_second": copy_rate(),
             "stores": {n: measure(u, Path(scratch) / n, load) for n, u in urls.items()},
         }
     floor_s = users * result["raw_bytes_per_user"] / result["copy_bytes_per_second"]
@@ -111,25 +111,25 @@ def measure(url: str, folder: Path, load: Load) -> dict[str, float]:
         figures = _measure_writes(store, folder, load)
         figures |= _percentiles("floor", _floor(config, folder, load.reads))
         for size in (1, 100):
-            seconds = [
-                _seconds(lambda users=users: store.get_many("bench", users))  # type: ignore[misc]
+            taken = [
+                seconds(lambda users=users: store.get_many("bench", users))  # type: ignore[misc]
                 for users in load.asked(size)
             ]
-            figures |= _percentiles(f"get_{size}", seconds[len(seconds) // 10 :])
-        figures["gc_s"] = _seconds(lambda: store.gc([], NOW_MS + 10**9))
+            figures |= _percentiles(f"get_{size}", taken[len(taken) // 10 :])
+        figures["gc_s"] = seconds(lambda: store.gc([], NOW_MS + 10**9))
     return figures
 
 
 def _measure_writes(store: FeatureStore, folder: Path, load: Load) -> dict[str, float]:
-    _forget_peak()
-    peak, size = _peak_rss(), _size(store, folder)
+    forget_peak()
+    peak, size = peak_rss(), _size(store, folder)
     cpu = time.process_time()
-    publish_s = _seconds(lambda: store.publish("bench", load.values(), {}, load.users))
+    publish_s = seconds(lambda: store.publish("bench", load.values(), {}, load.users))
     cpu = time.process_time() - cpu
     per_user = (_size(store, folder) - size) / load.users
-    grown = max(0, _peak_rss() - peak)
+    grown = max(0, peak_rss() - peak)
     events = list(load.events())
-    append_s = _seconds(lambda: [store.append(events[n : n + 1000]) for n in range(0, len(events), 1000)])
+    append_s = seconds(lambda: [store.append(events[n : n + 1000]) for n in range(0, len(events), 1000)])
     return {
         "bytes_per_user": per_user,
         "publish_s": publish_s,
@@ -180,38 +180,12 @@ def _floor(config: StoreConfig, folder: Path, reads: int) -> list[float]:
     """Time the least that a read of one user can be: a page of the file, or a round trip."""
     if config.url == "sqlite":
         with next(folder.rglob("base-*.sqlite")).open("rb", buffering=0) as base:
-            return [_seconds(lambda: os.pread(base.fileno(), 4096, 0)) for _ in range(reads)]
+            return [seconds(lambda: os.pread(base.fileno(), 4096, 0)) for _ in range(reads)]
     with closing(open_nodes(parse_url(config.url), config, SLOW_MS)) as nodes:
         client: Any = nodes.primaries()[0]
-        return [_seconds(client.ping) for _ in range(reads)]
+        return [seconds(client.ping) for _ in range(reads)]
 
 
-def _percentiles(name: str, seconds: list[float]) -> dict[str, float]:
-    p50, p99 = np.percentile(seconds, [50, 99])
+def _percentiles(name: str, taken: list[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(taken, [50, 99])
     return {f"{name}_p50_ms": 1e3 * float(p50), f"{name}_p99_ms": 1e3 * float(p99)}
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def _copy_rate() -> float:
-    """Measure how many bytes a second this machine copies."""
-    data = np.ones(64_000_000, np.uint8)
-    return data.size / statistics.median(_seconds(data.copy) for _ in range(5))
-
-
-def _forget_peak() -> None:
-    """Let the kernel count the peak anew, where it can (Linux)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_rss() -> int:
-    """Give the most bytes this process has held at once."""
-    with suppress(OSError):
-        status = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
