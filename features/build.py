@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from features.executor import run_parts
+from features.executor import RunParts, open_executor
 from features.parts import (
     PartResult,
     PartTask,
@@ -85,7 +85,10 @@ def build_snapshots(
         "period": config.period,
         "never_again": config.policy.exclude_seen_kinds,
     }
-    with FileDigests(stages.root / "files.json") as digests:
+    with (
+        FileDigests(stages.root / "files.json") as digests,
+        open_executor(config.execution) as run_parts,
+    ):
         for number, period in enumerate(todo, start=1):
             inputs = {
                 **settings,
@@ -93,7 +96,7 @@ def build_snapshots(
                 "files": {t: digests.of([f for d in period.days for f in log.files(t, d)]) for t in _READ},
                 "previous": chain[-1].path.name if chain else None,
             }
-            build = partial(_build, log, period, tuple(chain), config)
+            build = partial(_build, log, period, tuple(chain), config, run_parts)
             path = stages.run("features", inputs, build)
             chain.append(DaySnapshot(period.day, path))
             on_period(number, len(todo))
@@ -131,7 +134,12 @@ def _as_of_yesterday(
 
 
 def _build(
-    log: InteractionLog, period: PeriodDays, chain: Sequence[DaySnapshot], config: RunConfig, folder: Path
+    log: InteractionLog,
+    period: PeriodDays,
+    chain: Sequence[DaySnapshot],
+    config: RunConfig,
+    run_parts: RunParts,
+    folder: Path,
 ) -> dict[str, Any]:
     previous = chain[-1] if chain else None
     items, quarantine = _clean_items(log, period, config, folder)
@@ -153,7 +161,7 @@ def _build(
         )
         for part in range(config.execution.shards)
     ]  # fmt: skip
-    results = run_parts(tasks, config.execution)
+    results = run_parts(tasks)
     (folder / "item_groups.parquet").unlink()
     gather_quarantine(folder, len(tasks))
     written = {

@@ -6,47 +6,77 @@ All run `features.parts.build_part` on the same tasks, so they give the same fil
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import get_context
 from typing import Any
 
 from features.parts import PartResult, PartTask, build_part
 from recsys.config import ExecutionConfig
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, RecsysError
 
 _THREADS = "POLARS_MAX_THREADS"
 
 
-def run_parts(tasks: Sequence[PartTask], execution: ExecutionConfig) -> list[PartResult]:
-    """Build all shares of one period, in any order; results come in the order of the tasks.
+RunParts = Callable[[Sequence[PartTask]], list[PartResult]]
+"""Build all shares of one period, in any order; results come in the order of the tasks."""
 
-    Raises: ConfigError for an executor that is unknown or not installed; what `build_part` raises.
+
+@contextmanager
+def open_executor(execution: ExecutionConfig) -> Iterator[RunParts]:
+    """Give what builds shares; workers start with the first period to build and live until the last.
+
+    Raises: ConfigError for an executor that is unknown or not installed; when used, what `build_part` raises.
     """
     if execution.executor not in EXECUTORS:
         raise ConfigError(
             f"[execution] executor = {execution.executor!r} is unknown; known: {', '.join(EXECUTORS)}"
         )
-    return EXECUTORS[execution.executor](tasks, execution)
+    with EXECUTORS[execution.executor](execution) as run_parts:
+        yield run_parts
 
 
-def _local(tasks: Sequence[PartTask], execution: ExecutionConfig) -> list[PartResult]:
+@contextmanager
+def _local(execution: ExecutionConfig) -> Iterator[RunParts]:
     """Build in this process, or in a pool of new ones: Polars' threads do not survive a fork."""
-    workers = min(execution.workers, len(tasks))
+    workers = min(execution.workers, execution.shards)
     if workers == 1:
-        return [build_part(task) for task in tasks]
-    with (
-        _environment({_THREADS: str(max(1, (os.cpu_count() or 1) // workers))}),
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-    ):
-        return list(pool.map(build_part, tasks))
+        yield lambda tasks: [build_part(task) for task in tasks]
+        return
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+
+        def run_parts(tasks: Sequence[PartTask]) -> list[PartResult]:
+            try:
+                with _environment({_THREADS: threads}):
+                    return list(pool.map(build_part, tasks))
+            except BrokenProcessPool as error:
+                raise RecsysError(
+                    f"a process that built shares of {tasks[0].period.day} was killed, as a rule because "
+                    f"memory ran out; raise [execution] shards ({execution.shards}) or lower workers "
+                    f"({workers})"
+                ) from error
+
+        yield run_parts
 
 
-def _ray(tasks: Sequence[PartTask], execution: ExecutionConfig) -> list[PartResult]:
+@contextmanager
+def _ray(execution: ExecutionConfig) -> Iterator[RunParts]:
     """Build on a Ray cluster whose machines see the log and the runs under the same paths.
 
-    At most `workers` tasks are under way at once: each holds one share in memory.
+    A cluster that is started here ends here; one that runs already is left as it is.
     """
     ray = _import_ray()
+    ours = not ray.is_initialized()
+    try:
+        yield lambda tasks: _run_on_ray(ray, tasks, execution)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _run_on_ray(ray: Any, tasks: Sequence[PartTask], execution: ExecutionConfig) -> list[PartResult]:
+    """Have at most `workers` tasks under way at once: each holds one share in memory."""
     if not ray.is_initialized():
         ray.init(
             address=execution.ray_address or None,
@@ -106,7 +136,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-EXECUTORS: dict[str, Callable[[Sequence[PartTask], ExecutionConfig], list[PartResult]]] = {
+EXECUTORS: dict[str, Callable[[ExecutionConfig], AbstractContextManager[RunParts]]] = {
     "local": _local,
     "ray": _ray,
 }

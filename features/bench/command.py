@@ -1,4 +1,4 @@
-"""`recsys bench features`: the night's cost beside DuckDB, pandas and the floor, and how it moves with history.
+"""`recsys bench features`: a night's cost beside DuckDB, pandas and the floor, and how it moves with history.
 
 Every phase runs in a process of its own, ours and theirs in turn, on the same log and with as many threads.
 """
@@ -49,7 +49,10 @@ class Bench:
         paths = {n: str(self.folder / n) for n in ("log", "stages", "duckdb", "out")}
         wanted = json.dumps({"phase": phase, "training": self.training, **paths, **asked})
         done = subprocess.run(
-            [sys.executable, "-m", "features.bench.phase", wanted], check=False, capture_output=True, text=True
+            [sys.executable, "-m", "features.bench.phase", wanted],
+            check=False,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RecsysError(f"phase {phase} of the bench failed:\n{done.stderr[-2000:]}")
@@ -116,9 +119,7 @@ def bench_features_command(
         write_json(json_file, result)
 
 
-def measure(
-    folder: Path, rows: int, days: int, pandas_rows: int, seed: int, repeats: int
-) -> dict[str, Any]:
+def measure(folder: Path, rows: int, days: int, pandas_rows: int, seed: int, repeats: int) -> dict[str, Any]:
     """Run all phases; give the figures by name."""
     load = [os.getloadavg()[0]]
     large = Bench(folder / "large", rows, days, seed, repeats)
@@ -126,9 +127,11 @@ def measure(
     phases = large.ours_and_duckdb()
     curve = large.run("curve", nights=[n for n in CURVE if n <= days], repeats=repeats)
     load.append(os.getloadavg()[0])
-    small = Bench(folder / "small", pandas_rows, days, seed, repeats)
-    small.write()
-    small_phases = small.ours_and_duckdb()
+    small, small_phases = large, phases
+    if pandas_rows < rows:
+        small = Bench(folder / "small", pandas_rows, days, seed, repeats)
+        small.write()
+        small_phases = small.ours_and_duckdb()
     pandas = small.run("pandas", last=small.backfill)
     load.append(os.getloadavg()[0])
     rate, size = copy_rate(), large.night_bytes()
@@ -189,7 +192,7 @@ def _ratios(phases: dict[str, Any], other: str, name: str) -> dict[str, Any]:
 def _growth(nights: dict[str, Any], unit: str) -> float | None:
     """Compare the last night with night 30; None where the log is too short to have both."""
     last = max(nights, key=int)
-    growth: float | None = nights[last][unit] / nights["30"][unit] if int(last) > 30 else None  # noqa: PLR2004
+    growth: float | None = nights[last][unit] / nights["30"][unit] if int(last) > 30 else None
     return growth
 
 

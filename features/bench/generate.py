@@ -1,4 +1,4 @@
-"""Dials -> a large canonical log, vectorised: volume and shape of a shop, no tastes. The same seed, the same rows.
+"""Dials -> a large canonical log, vectorised: a shop's volume and shape, no tastes. Same seed, same rows.
 
 Day 1 also shows every user one item of each of their categories, so that the population (users, items and
 pairs of user and category that have counts) is fixed from then on: what a night costs later is not growth.
@@ -7,12 +7,13 @@ pairs of user and category that have counts) is fixed from then on: what a night
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from recsys.log import InteractionLog, business_day
-from recsys.schema import INSTANT, TABLES
+from recsys.schema import INSTANT, empty
 
 FIRST_DAY = date(2025, 7, 1)
 DAY_MS = 86_400_000
@@ -51,20 +52,29 @@ class LogDials:
         return FIRST_DAY + timedelta(days=self.days - 1)
 
 
+class Shown(NamedTuple):
+    """User, item and millisecond of the day of each impression; pages in one piece."""
+
+    user: np.ndarray
+    item: np.ndarray
+    at: np.ndarray
+
+
 def write_log(dials: LogDials, log: InteractionLog) -> Iterator[date]:
     """Write the log day by day; yield each day when its partitions are complete."""
     rng = np.random.default_rng(dials.seed)
     log.write("users", FIRST_DAY, _users(dials, rng))
     log.write("items", FIRST_DAY, _items(dials))
     liked = _liked(dials, rng)
-    late = TABLES["feedback"].create_empty()
+    late = empty("feedback")
     per_day = (dials.rows - liked.size) // dials.days
     for number in range(dials.days):
         day = FIRST_DAY + timedelta(days=number)
         shown = _pages(dials, liked, per_day, rng)
         if number == 0:
-            shown = tuple(np.concatenate(pair) for pair in zip(shown, _tour(dials, liked, rng), strict=True))
-        impressions = _impressions(number, *shown)
+            tour = _tour(dials, liked, rng)
+            shown = Shown(*(np.concatenate(pair) for pair in zip(shown, tour, strict=True)))
+        impressions = _impressions(number, shown)
         log.write("impressions", day, impressions)
         feedback = pl.concat([late, _feedback(impressions, rng)])
         today = business_day("received_at", "UTC") == day
@@ -100,39 +110,38 @@ def _liked(dials: LogDials, rng: np.random.Generator) -> np.ndarray:
     first = rng.integers(0, dials.categories, (dials.users, 1))
     steps = rng.integers(1, dials.categories // CATEGORIES_PER_USER, (dials.users, CATEGORIES_PER_USER))
     steps[:, 0] = 0
-    return (first + steps.cumsum(axis=1)) % dials.categories
+    liked: np.ndarray = (first + steps.cumsum(axis=1)) % dials.categories
+    return liked
 
 
 def _zipf(size: int) -> np.ndarray:
     """Give the cumulated shares of the Zipf-Mandelbrot law 1 / (rank + size / 1000)."""
     weight = 1.0 / (1 + np.arange(size) + size // 1000)
-    return np.cumsum(weight) / weight.sum()
+    shares: np.ndarray = np.cumsum(weight) / weight.sum()
+    return shares
 
 
-def _pages(
-    dials: LogDials, liked: np.ndarray, rows: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw a day's pages of ten; give user, item and millisecond of the day of each impression."""
+def _pages(dials: LogDials, liked: np.ndarray, rows: int, rng: np.random.Generator) -> Shown:
+    """Draw a day's pages of ten."""
     pages = rows // PAGE
     user = np.repeat(np.searchsorted(_zipf(dials.users), rng.random(pages)), PAGE)
     category = liked[user, rng.integers(0, CATEGORIES_PER_USER, user.size)]
     own = dials.items // dials.categories
     rank = np.searchsorted(_zipf(own), rng.random(user.size))
     at = np.repeat(np.sort(rng.integers(0, DAY_MS, pages)), PAGE)
-    return user, category + rank * dials.categories, at
+    return Shown(user, category + rank * dials.categories, at)
 
 
-def _tour(
-    dials: LogDials, liked: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Show each user one item of each of their categories, and each item to somebody."""
+def _tour(dials: LogDials, liked: np.ndarray, rng: np.random.Generator) -> Shown:
+    """Show each user one item of each of their categories."""
     user = np.repeat(np.arange(dials.users), CATEGORIES_PER_USER)
     own = dials.items // dials.categories
     item = liked.ravel() + rng.integers(0, own, user.size) * dials.categories
-    return user, item, rng.integers(0, DAY_MS, dials.users).repeat(CATEGORIES_PER_USER)
+    return Shown(user, item, rng.integers(0, DAY_MS, dials.users).repeat(CATEGORIES_PER_USER))
 
 
-def _impressions(day: int, user: np.ndarray, item: np.ndarray, at: np.ndarray) -> pl.DataFrame:
+def _impressions(day: int, shown: Shown) -> pl.DataFrame:
+    user, item, at = shown
     same_page = np.concatenate([[False], (user[1:] == user[:-1]) & (at[1:] == at[:-1])])
     page = np.cumsum(~same_page) - 1
     position = np.arange(user.size) - np.flatnonzero(~same_page)[page] + 1
@@ -180,7 +189,7 @@ def _feedback(impressions: pl.DataFrame, rng: np.random.Generator) -> pl.DataFra
             if kind == "rating"
             else pl.lit(None, dtype=pl.Float64),
             occurred_at="at",
-            received_at=pl.col("at") + pl.duration(milliseconds=_delays(rows.height, 500, rng)),
+            received_at=pl.col("at") + _delays(rows.height, 500, rng),
             merged_from=pl.lit(None, dtype=pl.String),
         )
         for kind, rows in kinds.items()
@@ -191,11 +200,11 @@ def _feedback(impressions: pl.DataFrame, rng: np.random.Generator) -> pl.DataFra
 def _after(rows: pl.DataFrame, share: float, mean_ms: int, rng: np.random.Generator) -> pl.DataFrame:
     """Keep a share of the rows, each somewhat later."""
     kept = rows.filter(pl.Series(rng.random(rows.height) < share))
-    return kept.with_columns(pl.col("at") + pl.duration(milliseconds=_delays(kept.height, mean_ms, rng)))
+    return kept.with_columns(pl.col("at") + _delays(kept.height, mean_ms, rng))
 
 
 def _delays(size: int, mean_ms: int, rng: np.random.Generator) -> pl.Series:
-    return pl.Series(1 + rng.exponential(mean_ms, size).astype(np.int64), dtype=pl.Int64)
+    return pl.Series(1 + rng.exponential(mean_ms, size).astype(np.int64)).cast(pl.Duration("ms"))
 
 
 def _named(word: str, numbers: np.ndarray) -> pl.Series:

@@ -1,4 +1,4 @@
-"""The same aggregates written plainly in DuckDB SQL: the yardstick that `recsys bench features` runs beside us.
+"""The same aggregates written plainly in DuckDB SQL: the yardstick of `recsys bench features`.
 
 It takes the same shortcut, yesterday's table + today's tile - the tiles that leave, because summing all days
 again each night is not what anybody would compare with. It does less than a night of ours: no cleaning, no
@@ -47,7 +47,9 @@ class DuckNights:
         """Write the training days' rows: yesterday's values, history bounds, labels."""
         for day in days:
             later = [d for n in range(LATE_DAYS + 1) if self._folder(d := day + timedelta(days=n)).is_dir()]
-            self._sql(f"CREATE OR REPLACE TEMP TABLE known AS SELECT * FROM {self._partitions('feedback', later)}")
+            self._sql(
+                f"CREATE OR REPLACE TEMP TABLE known AS SELECT * FROM {self._partitions('feedback', later)}"
+            )
             self._sql(f"COPY ({self._training_sql(day, as_of)}) TO '{out / f'{day}.parquet'}' {_FORMAT}")
 
     def table(self, day: date, name: str) -> Path:
@@ -112,7 +114,8 @@ class DuckNights:
         group.append("min(hours_since_feedback) OVER g AS by_category__hours_since_feedback")
         return (
             f"WITH r AS ({rolled}), v AS ({joined}) "
-            f"SELECT v.*, {age}, {', '.join(group)} FROM v WINDOW g AS (PARTITION BY category) ORDER BY item_id"
+            f"SELECT v.*, {age}, {', '.join(group)} FROM v "
+            "WINDOW g AS (PARTITION BY category) ORDER BY item_id"
         )
 
     def _history(self, day: date) -> None:
@@ -131,9 +134,7 @@ class DuckNights:
         )
         self._write(day, "events", f"SELECT {columns} FROM events ORDER BY n")
         newest = f"row_number() OVER (PARTITION BY user_id ORDER BY n DESC) <= {features.history_length}"
-        self._write(
-            day, "tail", f"SELECT {columns} FROM (SELECT * FROM events QUALIFY {newest}) ORDER BY n"
-        )
+        self._write(day, "tail", f"SELECT {columns} FROM (SELECT * FROM events QUALIFY {newest}) ORDER BY n")
         self._write(
             day,
             "examples",
@@ -179,7 +180,8 @@ def _tile(entity: str, key: list[str], tasks: Sequence[TaskSpec]) -> str:
     done = f"SELECT {k}, {', '.join(counted)}, max(received_at) AS {LAST} FROM f{merged} GROUP BY {k}"
     zeros = ", ".join(f"coalesce({m}, 0)::BIGINT AS {m}" for m in measure_columns(tasks))
     known = " AND ".join(f"{c} IS NOT NULL" for c in key)
-    return f"SELECT {k}, {zeros}, {LAST} FROM ({shown}) FULL JOIN ({done}) USING ({k}) WHERE {known} ORDER BY {k}"
+    both = f"({shown}) FULL JOIN ({done}) USING ({k})"
+    return f"SELECT {k}, {zeros}, {LAST} FROM {both} WHERE {known} ORDER BY {k}"
 
 
 def _labels_sql(examples: Path, tasks: Sequence[TaskSpec], as_of: datetime) -> str:
@@ -199,12 +201,11 @@ def _labels_sql(examples: Path, tasks: Sequence[TaskSpec], as_of: datetime) -> s
             f"FROM {seen} s JOIN (SELECT {key}, item_id, shown_at FROM '{examples}') e "
             f"USING ({key}, item_id) LEFT JOIN {undone} USING ({key}) "
             f"WHERE kind = '{task.feedback}' AND occurred_at BETWEEN shown_at AND shown_at + {window} "
-            f"AND (undone_at IS NULL OR occurred_at > undone_at) GROUP BY {key}) AS t_{task.name} USING ({key})"
+            f"AND (undone_at IS NULL OR occurred_at > undone_at) GROUP BY {key}) "
+            f"AS t_{task.name} USING ({key})"
         )
         none = "NULL" if task.space == "observed" else "0.0"
-        own = (
-            f"CASE WHEN shown_at + {window} <= {end} THEN coalesce(t_{task.name}.value, {none})::FLOAT END"
-        )
+        own = f"CASE WHEN shown_at + {window} <= {end} THEN coalesce(t_{task.name}.value, {none})::FLOAT END"
         names.append(f"{own}{f' * label_{task.parent}' if task.parent else ''} AS {task.label}")
     return f"SELECT {key}, {', '.join(names)} FROM '{examples}' {' '.join(joins)}"
 

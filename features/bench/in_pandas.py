@@ -133,11 +133,12 @@ class PandasNights:
         stop = seen["n"].fillna(0)
         start = np.maximum(seen["first"].fillna(1) - 1, stop - features.history_length)
         tail = events.groupby("user_id").tail(features.history_length)[EVENT]
+        bounds = {"history_start": start.astype("int64"), "history_stop": stop.astype("int64")}
         examples = seen.drop(columns=["received_at", "n", "first"])
         return {
             "events": events[EVENT],
             "tail": tail,
-            "examples": examples.assign(history_start=start.astype("int64"), history_stop=stop.astype("int64")),
+            "examples": examples.assign(**bounds),
         }
 
     def _training_day(self, day: date, as_of: datetime) -> Any:
@@ -176,7 +177,9 @@ class PandasNights:
             mine = mine.join(undone.rename("undone_at"), on=key)
             mine = mine[mine["undone_at"].isna() | (mine["occurred_at"] > mine["undone_at"])]
         mine = mine.sort_values(["occurred_at", "feedback_id"])
-        value = self._pd.Series(1.0, mine.index) if task.is_binary else mine["value"].clip(task.low, task.high)
+        value = (
+            self._pd.Series(1.0, mine.index) if task.is_binary else mine["value"].clip(task.low, task.high)
+        )
         return mine.assign(value=value).groupby(key)["value"].last()
 
 
