@@ -11,6 +11,7 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 
+ORDER = ("user_id", "received_at", "feedback_id")
 EVENT_COLUMNS = ("user_id", "item_id", "kind", "value", "received_at", "feedback_id")
 VOID = "void_at"
 """When the event's reversal was received; null: it stands."""
@@ -29,7 +30,30 @@ def day_events(
     none = pl.lit(None, dtype=pl.Datetime("ms", "UTC")).alias(VOID)
     today = feedback.filter(pl.col("kind").is_in(list(kinds))).select(*EVENT_COLUMNS, none)
     events = today if tail is None else pl.concat([tail.select(*EVENT_COLUMNS, VOID), today])
-    return _voided(events, feedback, reversals).sort("user_id", "received_at", "feedback_id")
+    return _voided(events, feedback, reversals).sort(ORDER)
+
+
+def split_tail(
+    tail: pl.DataFrame | None, impressions: pl.DataFrame, feedback: pl.DataFrame
+) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+    """Part a tail into the events of users that the day has any row of, and those of all others.
+
+    The others' are neither seen nor changed: a night sorts the events of its own users only.
+    """
+    if tail is None:
+        return None, None
+    today = pl.concat([impressions["user_id"], feedback["user_id"]]).unique().implode()
+    mine = tail["user_id"].is_in(today)
+    return tail.filter(mine), tail.filter(~mine)
+
+
+def join_tail(others: pl.DataFrame | None, mine: pl.DataFrame) -> pl.DataFrame:
+    """Put two tails of different users together, in order."""
+    if others is None or others.is_empty():
+        return mine
+    if not others["user_id"].is_sorted():  # put together from shares of another number
+        others = others.sort(ORDER)
+    return others.select(mine.columns).merge_sorted(mine, key="user_id")
 
 
 def next_tail(events: pl.DataFrame, length: int) -> pl.DataFrame:

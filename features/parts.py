@@ -13,7 +13,7 @@ import polars as pl
 
 from features.clean import Cleaned, clean, duplicate_key
 from features.definitions import reversals
-from features.history import day_events, history_bounds, next_tail
+from features.history import day_events, history_bounds, join_tail, next_tail, split_tail
 from features.live import count_live
 from features.sessions import leave_merged
 from features.tiles import LAST, measure_columns, roll_windows, tile, window_columns
@@ -69,7 +69,8 @@ def build_part(task: PartTask) -> PartResult:
     features, config = task.config.features, task.config
     impressions, feedback = tables["impressions"], tables["feedback"]
     taken_back = reversals(config.tasks)
-    events = day_events(_before(task, "tail"), feedback, features.history_kinds, taken_back)
+    mine, others = split_tail(_before(task, "tail"), impressions, feedback)
+    events = day_events(mine, feedback, features.history_kinds, taken_back)
     examples = [
         impressions,
         history_bounds(impressions, events, features.history_length, features.ingestion_lag),
@@ -78,7 +79,7 @@ def build_part(task: PartTask) -> PartResult:
         examples.append(count_live(impressions, feedback, config.tasks, features.ingestion_lag))
     written = {
         "events": events,
-        "tail": next_tail(leave_merged(events, feedback), features.history_length),
+        "tail": join_tail(others, next_tail(leave_merged(events, feedback), features.history_length)),
         "examples": pl.concat(examples, how="horizontal"),
         "feedback": feedback,
         "seen": _seen(_before(task, "seen"), feedback, config.policy.exclude_seen_kinds),
@@ -103,11 +104,9 @@ def clean_user_tables(task: PartTask) -> tuple[dict[str, pl.DataFrame], dict[str
     for table in USER_TABLES:
         cleaned: list[Cleaned] = []
         for day in task.period.days:
+            rows = _of_share(task.log.read(table, day), task)
             # A retry may repeat the rows of the day before.
-            keys = _keys(table, [cleaned[-1].good]) if cleaned else _known_keys(task, table)
-            rows = task.log.read(table, day)
-            if task.num_parts > 1:
-                rows = rows.filter(user_part(rows["user_id"], task.num_parts) == task.part)
+            keys = _keys(table, [cleaned[-1].good]) if cleaned else _known_keys(task, table, rows)
             cleaned.append(clean_day(table, rows, day, task.log, task.config, keys))
         frames = [c.good for c in cleaned] or [task.log.read(table, task.period.start).clear()]
         stacked = pl.concat(frames, how="diagonal_relaxed")
@@ -116,11 +115,21 @@ def clean_user_tables(task: PartTask) -> tuple[dict[str, pl.DataFrame], dict[str
     return tables, quarantined
 
 
-def _known_keys(task: PartTask, table: str) -> pl.DataFrame:
-    """Give the keys of the period before, and of the events that histories still hold."""
-    names = {"impressions": ("examples",), "feedback": ("feedback", "tail")}
-    found = [_before(task, name) for name in names.get(table, ())]
-    return _keys(table, [frame for frame in found if frame is not None])
+def _of_share(rows: pl.DataFrame, task: PartTask) -> pl.DataFrame:
+    """Keep the rows of the share's users; a table without users is refused when it is cleaned."""
+    if task.num_parts == 1 or "user_id" not in rows.columns:
+        return rows
+    return rows.filter(user_part(rows["user_id"].cast(pl.String), task.num_parts) == task.part)
+
+
+def _known_keys(task: PartTask, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Give the keys of the period before, and of the events that histories still hold, of the day's users."""
+    names = {"impressions": ("examples",), "feedback": ("feedback", "tail")}.get(table, ())
+    found = [_before(task, name, duplicate_key(table)) for name in names]
+    keys = _keys(table, [frame for frame in found if frame is not None])
+    if keys.is_empty() or "user_id" not in rows.columns:
+        return keys
+    return keys.join(rows.select(pl.col("user_id").cast(pl.String)).unique(), on="user_id", how="semi")
 
 
 def _keys(table: str, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -256,11 +265,11 @@ def _seen(before: pl.DataFrame | None, feedback: pl.DataFrame, kinds: Sequence[s
     return ranked.filter(pl.int_range(pl.len()).over("user_id", "kind") < MAX_SEEN)
 
 
-def _before(task: PartTask, name: str) -> pl.DataFrame | None:
-    """Read this share's rows of a table of the period before."""
+def _before(task: PartTask, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame | None:
+    """Read this share's rows of a table of the period before, all columns or some with `user_id`."""
     if task.previous is None:
         return None
-    return task.previous.table_of_part(name, task.part, task.num_parts)
+    return task.previous.table_of_part(name, task.part, task.num_parts, columns)
 
 
 def _leaving(task: PartTask, name: str) -> dict[int, list[pl.DataFrame]]:

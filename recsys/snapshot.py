@@ -12,10 +12,11 @@ part-0000/ …         one folder per share of the users (`recsys.snapshot.user_
   tail.parquet         each user's last events as of the end of the day
   seen.parquet         what each user has done of the kinds that are not shown again
   examples.parquet     the day's impressions, the slice of `events` each may see, and its live counters
-  events.parquet       yesterday's tail and today's events, sorted by (user, received_at, feedback_id)
+  events.parquet       today's users: yesterday's tail and today's events, by (user, received_at, feedback_id)
   feedback.parquet     the day's clean feedback (labels are made from it, night by night)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -45,22 +46,26 @@ class DaySnapshot:
         """Count the shares that the users are split into."""
         return int(self.manifest["parts"])
 
-    def table(self, name: str, part: int | None = None) -> pl.DataFrame:
-        """Read one of the day's tables; of a user's table all parts, or one."""
+    def table(self, name: str, part: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read one of the day's tables, all columns or some; of a user's table all parts, or one."""
+        wanted = None if columns is None else list(columns)
         whole = self.path / f"{name}.parquet"
         if whole.is_file():
-            return pl.read_parquet(whole)
+            return pl.read_parquet(whole, columns=wanted)
         parts = range(self.num_parts) if part is None else [part]
-        return pl.concat(
-            [pl.read_parquet(part_folder(self.path, p) / f"{name}.parquet") for p in parts],
-            how="diagonal_relaxed",
-        )
+        files = [part_folder(self.path, p) / f"{name}.parquet" for p in parts]
+        return pl.concat([pl.read_parquet(f, columns=wanted) for f in files], how="diagonal_relaxed")
 
-    def table_of_part(self, name: str, part: int, num_parts: int) -> pl.DataFrame:
-        """Read the rows of one share of the users, however this day itself was split."""
+    def table_of_part(
+        self, name: str, part: int, num_parts: int, columns: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """Read the rows of one share of the users, however this day itself was split.
+
+        Args: columns: all by default; `user_id` must be among them.
+        """
         if num_parts == self.num_parts:
-            return self.table(name, part)
-        rows = self.table(name)
+            return self.table(name, part, columns)
+        rows = self.table(name, columns=columns)
         return rows.filter(user_part(rows["user_id"], num_parts) == part)
 
 

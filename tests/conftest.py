@@ -11,11 +11,15 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from recsys.config import RunConfig, parse_config
 from recsys.log import InteractionLog, business_day
 from recsys.schema import empty
 
+# A busy machine is no failure of a property.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 DAY = date(2026, 1, 5)
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SHOP_DAYS = 6

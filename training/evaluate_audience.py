@@ -29,9 +29,10 @@ class Opening(DaySnapshot):
 
     tables: Mapping[str, pl.DataFrame]
 
-    def table(self, name: str, part: int | None = None) -> pl.DataFrame:
-        """Give one of the tables that encoding reads; a choice of users has no parts."""
+    def table(self, name: str, part: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Give one of the tables that encoding reads, whole; a choice of users has no parts."""
         assert part is None, part
+        assert columns is None, columns
         return self.tables[name]
 
 

@@ -23,7 +23,7 @@ from recsys.errors import RecsysError
 from recsys.log import InteractionLog
 from recsys.stages import Stages, write_json
 
-CURVE = (10, 20, 30, 60, 90, 120, 150, 180)
+CURVE = (1, 10, 20, 30, 60, 90, 120, 150, 180)
 BUSY = 1.5
 """Load average per processor above which wall-clock times say little."""
 SHARDS = 4
@@ -87,6 +87,19 @@ class Bench:
     def _duckdb_day(self, one: int) -> dict[str, Any]:
         return self.run("duckdb_nights", first=one, last=one)
 
+    def ours_and_pandas(self, rows: int) -> dict[str, Any]:
+        """Measure both on the log's first days, as many as hold so many rows: pandas keeps all in memory."""
+        impressions = (
+            InteractionLog(self.folder / "log").files("impressions", day_number(n)) for n in (1, 2)
+        )
+        first, other = (sum(pl.read_parquet(p, columns=["user_id"]).height for p in f) for f in impressions)
+        last = max(2, min(self.backfill, (rows - first) // other))
+        own = {"stages": str(self.folder / "few"), "training": [last - 1, last], "last": last}
+        pandas = self.run("pandas", **own)
+        ours = {"backfill": self.run("nights", **own), "training": self.run("training", **own)}
+        ours["day"] = self.run("nights", **{**own, "first": last + 1, "last": last + 1})
+        return {name: {"ours": ours[name], "pandas": pandas[name]} for name in ours}
+
     def night_bytes(self) -> dict[str, float]:
         """Count what a night reads and writes: on disk, and unpacked in memory."""
         one = day_number(self.backfill + 1)
@@ -104,7 +117,7 @@ class Bench:
 def bench_features_command(
     rows: Annotated[int, typer.Option(min=20_000, help="Impressions of the log.")] = 20_000_000,
     days: Annotated[int, typer.Option(min=12, help="Days of the log.")] = 180,
-    pandas_rows: Annotated[int, typer.Option(min=20_000, help="Impressions of pandas' log.")] = 2_000_000,
+    pandas_rows: Annotated[int, typer.Option(min=20_000, help="Impressions that pandas gets.")] = 2_000_000,
     repeats: Annotated[int, typer.Option(min=1, help="Turns of each short phase; medians count.")] = 3,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     scratch: Annotated[Path | None, typer.Option(help="Folder for files; default: a temporary one.")] = None,
@@ -127,12 +140,7 @@ def measure(folder: Path, rows: int, days: int, pandas_rows: int, seed: int, rep
     phases = large.ours_and_duckdb()
     curve = large.run("curve", nights=[n for n in CURVE if n <= days], repeats=repeats)
     load.append(os.getloadavg()[0])
-    small, small_phases = large, phases
-    if pandas_rows < rows:
-        small = Bench(folder / "small", pandas_rows, days, seed, repeats)
-        small.write()
-        small_phases = small.ours_and_duckdb()
-    pandas = small.run("pandas", last=small.backfill)
+    with_pandas = large.ours_and_pandas(pandas_rows)
     load.append(os.getloadavg()[0])
     rate, size = copy_rate(), large.night_bytes()
     if max(load) > BUSY * (os.cpu_count() or 1):
@@ -145,7 +153,7 @@ def measure(folder: Path, rows: int, days: int, pandas_rows: int, seed: int, rep
         "threads": num_threads(),
         "load_average": load,
         **_ratios(phases, "duckdb", "ratio_to_duckdb"),
-        **_ratios({p: {**small_phases[p], "pandas": pandas[p]} for p in pandas}, "pandas", "ratio_to_pandas"),
+        **_ratios(with_pandas, "pandas", "ratio_to_pandas"),
         "night_cost_growth": _growth(nights, "wall_s"),
         "night_cost_growth_cpu": _growth(nights, "cpu_s"),
         "rows_per_second": {p: f["ours"]["impressions"] / f["ours"]["wall_s"] for p, f in phases.items()},
@@ -159,8 +167,24 @@ def measure(folder: Path, rows: int, days: int, pandas_rows: int, seed: int, rep
         },
         "memory": memory(folder, large),
         "phases": phases,
-        "pandas_log": {"rows": pandas_rows, **small_phases, "pandas": pandas},
+        "phases_with_pandas": with_pandas,
         "nights": nights,
+        "units": units(nights),
+    }
+
+
+def units(nights: dict[str, Any]) -> dict[str, float]:
+    """Part a night's cost into what an impression and what a user of the population adds.
+
+    Night 1 has some eight times the impressions of the others, for the same users.
+    """
+    first, later = nights["1"], nights[min((n for n in nights if n != "1"), key=lambda n: nights[n]["cpu_s"])]
+    more = first["impressions"] - later["impressions"]
+    impression_s = max(0.0, (first["cpu_s"] - later["cpu_s"]) / more)
+    return {
+        "cpu_s_per_impression": impression_s,
+        "cpu_s_per_user": max(0.0, later["cpu_s"] - impression_s * later["impressions"]) / later["users"],
+        "snapshot_bytes_per_user": later["snapshot_bytes"] / later["users"],
     }
 
 

@@ -5,6 +5,7 @@ import json
 import polars as pl
 import pytest
 
+from features.bench.command import units
 from features.bench.generate import FIRST_DAY, LogDials, write_log
 from recsys.cli import run
 from recsys.log import InteractionLog
@@ -22,10 +23,11 @@ def test_the_bench_measures_all_phases_and_says_its_ratios(tmp_path, capsys):
     for suffix, unit in (("", "wall_s"), ("_cpu", "cpu_s")):
         total = {who: sum(phases[p][who][unit] for p in phases) for who in ("ours", "duckdb")}
         assert result[f"ratio_to_duckdb{suffix}"] == pytest.approx(total["duckdb"] / total["ours"])
-    assert result["ratio_to_pandas"] > 0
+    assert set(result["ratio_to_pandas_by_phase"]) == {"backfill", "training", "day"}
     assert phases["backfill"]["ours"]["impressions"] + phases["day"]["ours"]["impressions"] == 20_000
     assert result["night_cost_growth"] is None, "twelve days have no night 30"
     assert result["nights"]["10"]["cpu_s"] > 0.01, "the night was built anew, not found"
+    assert result["units"]["snapshot_bytes_per_user"] > 10
     assert {"shards_1_mb", "shards_4_mb"} == set(result["memory"]["20000"])
     assert result["night_floor"]["parquet_s"] < phases["day"]["ours"]["wall_s"]
     assert not list(tmp_path.glob("recsys-bench-*")), "the scratch folder is gone"
@@ -61,3 +63,13 @@ def test_the_log_has_a_shops_shape(tmp_path):
     assert late.height < feedback.height
     top = impressions["user_id"].value_counts(sort=True)["count"]
     assert top[0] > 5 * top.median(), "few users are shown much, many little"
+
+
+def test_units_part_a_night_into_impressions_and_users():
+    night = {"snapshot_bytes": 5_000, "users": 100}
+    nights = {
+        "1": {**night, "impressions": 900, "cpu_s": 9 + 2.0},
+        "10": {**night, "impressions": 100, "cpu_s": 1 + 2.0},
+    }
+    expected = {"cpu_s_per_impression": 0.01, "cpu_s_per_user": 0.02, "snapshot_bytes_per_user": 50.0}
+    assert units(nights) == pytest.approx(expected)
