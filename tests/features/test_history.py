@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.history import EVENT_COLUMNS, day_events, history_bounds, next_tail
+from features.history import (
+    EVENT_COLUMNS,
+    day_events,
+    history_bounds,
+    join_tail,
+    next_tail,
+    split_tail,
+)
 from recsys.schema import INSTANT
 
 
@@ -183,3 +190,16 @@ def test_event_columns_are_what_the_store_holds():
     from features.store import Event
 
     assert {f.name.removesuffix("_ms") for f in fields(Event)} == set(EVENT_COLUMNS)
+
+
+def test_a_day_touches_the_tails_of_its_own_users_only(frames, at):
+    rows = [{"user_id": u, "feedback_id": u + n, "occurred_at": at(hours=-9)} for u in "dacb" for n in "12"]
+    tail = _events(frames, *rows)
+    mine, others = split_tail(tail, frames.impressions({"user_id": "b"}), frames.feedback({"user_id": "d"}))
+    assert mine["feedback_id"].to_list() == ["b1", "b2", "d1", "d2"]
+    assert others["feedback_id"].to_list() == ["a1", "a2", "c1", "c2"]
+    assert join_tail(others, mine).equals(tail)
+    shuffled = pl.concat([others.tail(2), others.head(2)])
+    assert join_tail(shuffled, mine).equals(tail), "shares of another number are put in order"
+    assert split_tail(None, frames.impressions({}), frames.feedback()) == (None, None)
+    assert join_tail(None, mine).equals(mine)
