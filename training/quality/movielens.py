@@ -37,7 +37,7 @@ BIAS_MODEL = "bias_model"
 SHAPES = {
     "mmoe": TrunkConfig(name="mmoe", num_experts=2, hidden=(48, 24)),
 }
-BUDGET = Budget(epochs=6, learning_rate=2e-3, sparse_learning_rate=0.04, weight_decay=1e-4)
+BUDGET = Budget(epochs=8, learning_rate=2e-3, sparse_learning_rate=0.04, weight_decay=1e-4)
 DIM = 32
 START_SCALE = 10.0
 """Sides multiply each other: from rows near 0 their product would hardly start to learn."""
