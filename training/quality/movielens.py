@@ -1,7 +1,7 @@
 """MovieLens-1M, rating: mean RMSE of the five published folds, from a model with two heads.
 
 The heads are `rating` and `liked` (four stars or more). Settings and the epoch are chosen on a twentieth of
-each fold's training ratings; the fold itself is scored once.
+each fold's training ratings; the fold itself takes part in no choice of a run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
