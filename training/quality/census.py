@@ -1,7 +1,7 @@
 """Census-income: income and never married of one person, from one model; no users, no items.
 
 Every trunk has the same inputs, budget and number of parameters. Settings were tuned by hand on validation
-rows, a tenth of the training file; the epoch is chosen there too. The test file takes part in no choice of a run.
+rows, a tenth of the training file; the epoch is chosen there too. The test file takes part in no choice.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
