@@ -11,7 +11,7 @@ from datetime import datetime
 
 import polars as pl
 
-from features.encode import Encoder, raw_columns
+from features.encode import Encoder, id_column, raw_columns
 from features.history import VOID
 from features.store import Event
 from recsys.snapshot import DaySnapshot
@@ -112,6 +112,8 @@ def _crosses(snapshot: DaySnapshot, encoder: Encoder, part: int) -> dict[str, di
     grouped: dict[str, dict[str, list[list[object]]]] = {}
     for cross in encoder.features.crosses:
         rows = snapshot.table(f"cross_{cross.group}", part)
+        # A number is one id in any form, as the candidates' column gives it.
+        rows = rows.with_columns(id_column(rows, cross.group).cast(pl.String).alias(cross.group))
         for user, *values in rows.select("user_id", cross.group, *raw_columns(cross.numbers)).iter_rows():
             grouped.setdefault(user, {}).setdefault(cross.group, []).append(values)
     return grouped

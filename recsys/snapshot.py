@@ -75,15 +75,19 @@ def part_folder(snapshot: Path, part: int) -> Path:
 
 
 def user_part(user_ids: pl.Series, num_parts: int) -> pl.Series:
-    """Give each user's share in [0, num_parts): the same on every machine and in every version."""
+    """Give each user's share in [0, num_parts): the same on every machine and in every version.
+
+    A row without a user falls to the first share, where cleaning finds it.
+    """
     if num_parts == 1:
         return pl.Series("part", [0], dtype=pl.UInt32).new_from_index(0, user_ids.len())
     # Polars' own hash is fast, and promises nothing between versions and processors.
-    distinct = user_ids.unique()
-    shares = [None if u is None else crc32(u.encode()) % num_parts for u in distinct.to_list()]
+    distinct = user_ids.drop_nulls().unique()
+    shares = [crc32(u.encode()) % num_parts for u in distinct.to_list()]
     shared = pl.DataFrame({"user_id": distinct, "part": pl.Series(shares, dtype=pl.UInt32)})
     return (
         user_ids.alias("user_id")
         .to_frame()
         .join(shared, on="user_id", how="left", maintain_order="left")["part"]
+        .fill_null(0)
     )

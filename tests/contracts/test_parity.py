@@ -36,7 +36,11 @@ def parity_config(make_config):
             {"name": "income", "entity": "user", "kind": "number", "bins": 5},
             {"name": "likes", "entity": "user", "kind": "multi_hot"},
         ],
-        features={"ingestion_lag": "2s", "history_kinds": ["click", "purchase", "rating"]},
+        features={
+            "ingestion_lag": "2s",
+            "history_kinds": ["click", "purchase", "rating"],
+            "cross_user_by": ["category", "attribute_maker"],  # text, and a number that is an id
+        },
     )
 
 
@@ -46,13 +50,11 @@ def day(shop_log, parity_config, tmp_path_factory):
     root = tmp_path_factory.mktemp("parity")
     log = InteractionLog(root / "log")
     days = shop_log.days("impressions")[:5]
+    altered = {"users": _with_attributes, "items": _with_makers}
     for table in ("impressions", "feedback", "items", "users"):
         for d in (d for d in shop_log.days(table) if d <= days[-1]):
-            log.write(
-                table,
-                d,
-                _with_attributes(shop_log.read(table, d)) if table == "users" else shop_log.read(table, d),
-            )
+            rows = shop_log.read(table, d)
+            log.write(table, d, altered[table](rows) if table in altered else rows)
     log.write("feedback", days[-1], _busier(shop_log.read("feedback", days[-1])))
     log.write("impressions", days[-1], _random_requests(shop_log, days, days[-1]))
     chain = build_snapshots(log, days[-1], parity_config, Stages(root / "stages"))
@@ -69,6 +71,11 @@ def _with_attributes(users):
             pl.concat_list((position % 4).cast(pl.String), pl.lit("x"))
         ),
     )
+
+
+def _with_makers(items):
+    number = pl.col("item_id").str.extract(r"(\d+)$").cast(pl.Int64)
+    return items.with_columns(attribute_maker=pl.when(number % 9 > 0).then(number % 5))
 
 
 def _busier(feedback):

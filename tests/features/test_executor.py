@@ -60,13 +60,16 @@ def _assert_same_rows(single, sharded):
 
 @pytest.fixture(scope="module")
 def dirty_log(shop_log, tmp_path_factory):
-    """Take the shop's log with some rows sent twice, so that there is a quarantine."""
+    """Take the shop's log with some rows sent twice, and some without a user: there is a quarantine."""
     log = InteractionLog(tmp_path_factory.mktemp("dirty"))
     for table in ("impressions", "feedback", "users", "items"):
         for day in shop_log.days(table):
             rows = shop_log.read(table, day)
             again = rows.head(5) if table in ("impressions", "feedback") else rows.clear()
-            log.write(table, day, pl.concat([rows, again]))
+            nobody = (
+                again.with_columns(user_id=pl.lit(None, pl.String)) if "user_id" in again.columns else again
+            )
+            log.write(table, day, pl.concat([rows, again, nobody]))
     return log
 
 
@@ -80,7 +83,10 @@ def test_the_tables_compared_are_all_there_are(single):
     written = {p.stem for p in single[-1].path.glob("*.parquet")}
     written |= {p.stem for p in (single[-1].path / "part-0000").glob("*.parquet")}
     assert written == {*SORTED_BY, "examples"}
-    assert single[-1].manifest["quarantine"]["impressions"] == {"duplicate": 5}
+    assert single[-1].manifest["quarantine"]["impressions"] == {
+        "duplicate": 5,
+        "user_id|nullability": 5,
+    }
 
 
 def test_four_shards_in_two_processes_give_the_rows_of_one(dirty_log, single, make_config, tmp_path):
