@@ -14,14 +14,13 @@ import torch
 from recsys.batch import Batch
 from recsys.config import TrunkConfig
 from recsys.metrics.pointwise import auc
-from recsys.model.budget import match_budget, num_parameters
 from recsys.model.embeddings import LocalTables
 from recsys.model.tabular import TabularRanker, tabular_batch, tabular_specs
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
 from training.quality.census_baselines import fit_linear, fit_trees
 from training.quality.census_reader import LABELS, TabularRows, census_rows
-from training.quality.fitting import Budget, fit_best
+from training.quality.fitting import Budget, fit_best, trunks_of_one_size
 from training.quality.report import ModelRow, QualityReport, over_rows, wanted_rows
 from training.trainer import FitSettings, has_fast_bf16
 
@@ -89,9 +88,7 @@ def measure_census(
 
 def trunk_shapes(rows: TabularRows) -> dict[str, TrunkConfig]:
     """Give every trunk at the number of parameters of `SHAPE`."""
-    num_in, tasks = rows.ids.shape[1] * DIM + rows.numbers.shape[1], [t.name for t in TASKS]
-    wanted = num_parameters(SHAPE, num_in, tasks)
-    return {n: match_budget(SHAPE.model_copy(update={"name": n}), num_in, tasks, wanted) for n in TRUNKS}
+    return trunks_of_one_size(SHAPE, rows.ids.shape[1] * DIM + rows.numbers.shape[1], [t.name for t in TASKS])
 
 
 def train_trunk(shape: TrunkConfig, rows: Mapping[str, TabularRows], seed: int) -> Scored:

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch import Batch
+from recsys.config import TrunkConfig
+from recsys.model.budget import match_budget, num_parameters
 from recsys.model.embeddings import LocalTables
+from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
 from training.balancing import build_balancer
 from training.trainer import FitSettings, Learner, fit
@@ -73,6 +76,12 @@ class Budget:
     weight_decay: float
     decay: float = 0.99
     """Of the moving average, per step."""
+
+
+def trunks_of_one_size(shape: TrunkConfig, num_in: int, tasks: Sequence[str]) -> dict[str, TrunkConfig]:
+    """Give every trunk at the number of parameters of `shape`, by name."""
+    wanted = num_parameters(shape, num_in, tasks)
+    return {n: match_budget(shape.model_copy(update={"name": n}), num_in, tasks, wanted) for n in TRUNKS}
 
 
 def fit_best(

@@ -8,51 +8,32 @@ import numpy as np
 import polars as pl
 
 from recsys.errors import DataError
+from training.quality.pairs import Pairs, Sides, joined, numbered, numbered_lists
 
 NUM_FOLDS = 5
+LIKED = 4.0
+"""Stars from which a movie counts as liked."""
 NUM_GENRES = 3
 """Genres of a movie that are used, in the file's order; a missing one is a row of its own."""
 _DEMOGRAPHICS = ("gender", "age", "occupation")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ratings:
-    """Rows [N]: whose, of what, how many stars."""
-
-    user: np.ndarray
-    item: np.ndarray
-    stars: np.ndarray
-    """float32, 1 to 5."""
-
-    def take(self, rows: np.ndarray) -> "Ratings":
-        """Select rows by number or mask."""
-        return Ratings(user=self.user[rows], item=self.item[rows], stars=self.stars[rows])
-
-    @property
-    def size(self) -> int:
-        """Count the rows."""
-        return int(self.stars.size)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MovieLens:
     """The folds and what is known of users and movies."""
 
-    folds: tuple[Ratings, ...]
-    user_ids: np.ndarray
-    """int64 [users, C]: each column in its own stretch of one table; column 0 is the user."""
-    item_ids: np.ndarray
-    """int64 [movies, C]; column 0 is the movie."""
-    num_ids: int
+    folds: tuple[Pairs, ...]
+    sides: Sides
 
-    def but(self, fold: int) -> Ratings:
+    def but(self, fold: int) -> Pairs:
         """Give the ratings of all folds but one."""
-        others = [part for i, part in enumerate(self.folds) if i != fold]
-        return Ratings(
-            user=np.concatenate([p.user for p in others]),
-            item=np.concatenate([p.item for p in others]),
-            stars=np.concatenate([p.stars for p in others]),
-        )
+        return joined([part for i, part in enumerate(self.folds) if i != fold])
+
+
+def rated(user: np.ndarray, item: np.ndarray, stars: np.ndarray) -> Pairs:
+    """Give ratings the labels of both heads: `rating`, and `liked` for four stars or more."""
+    stars = stars.astype(np.float32)
+    return Pairs(user=user, item=item, labels={"rating": stars, "liked": (stars >= LIKED).astype(np.float32)})
 
 
 def read_movielens(folder: Path) -> MovieLens:
@@ -77,36 +58,19 @@ def read_movielens(folder: Path) -> MovieLens:
         users.astype(str),
         *[np.array([known_users[u][j] for u in users.tolist()]) for j in range(len(_DEMOGRAPHICS))],
     ]
-    lists = [genres[i] for i in items.tolist()]
-    kinds = {g: n for n, g in enumerate(sorted({g for of in lists for g in of}), start=1)}
-    user_ids, start = _numbered(user_columns, 0)
-    item_ids, start = _numbered([items.astype(str)], start)
-    # All places of a genre share its number; 0 stands for "no further genre".
-    places = [[start + kinds[g] for g in of[:NUM_GENRES]] for of in lists]
-    padded = np.array([of + [start] * (NUM_GENRES - len(of)) for of in places])
-    return MovieLens(
-        folds=tuple(
-            Ratings(
-                user=np.searchsorted(users, f["user"].to_numpy()),
-                item=np.searchsorted(items, f["item"].to_numpy()),
-                stars=f["stars"].to_numpy(),
-            )
-            for f in folds
-        ),
-        user_ids=user_ids,
-        item_ids=np.concatenate([item_ids, padded], axis=1),
-        num_ids=start + len(kinds) + 1,
-    )
-
-
-def _numbered(columns: list[np.ndarray], start: int) -> tuple[np.ndarray, int]:
-    """Number each column's values one stretch behind the other: [N, C], and the next free number."""
-    found = []
-    for column in columns:
-        values, codes = np.unique(column, return_inverse=True)
-        found.append(codes + start)
-        start += values.size
-    return np.stack(found, axis=1), start
+    user_ids, start = numbered(user_columns, 0)
+    item_ids, start = numbered([items.astype(str)], start)
+    kinds, num_ids = numbered_lists([genres[i] for i in items.tolist()], NUM_GENRES, start)
+    sides = Sides(user_ids=user_ids, item_ids=np.concatenate([item_ids, kinds], axis=1), num_ids=num_ids)
+    parts = [
+        rated(
+            np.searchsorted(users, f["user"].to_numpy()),
+            np.searchsorted(items, f["item"].to_numpy()),
+            f["stars"].to_numpy(),
+        )
+        for f in folds
+    ]
+    return MovieLens(folds=tuple(parts), sides=sides)
 
 
 def _fields(path: Path) -> list[list[str]]:

@@ -18,8 +18,6 @@ from recsys.errors import ConfigError, DataError
 Key = tuple[str, str]
 """Head and metric."""
 LOWER_IS_BETTER = ("rmse", "mae", "log_loss")
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""Student's t for a two-sided 95 % interval, by degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +25,9 @@ class Figure:
     """One metric of one head: mean over seeds (or folds), what each gave, and an interval of 95 %."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    """None, with `high`: one run says nothing of luck."""
+    high: float | None
     runs: tuple[float, ...]
     validation: float | None = None
     """The mean on validation rows; what a choice may look at. None: the figure takes part in no choice."""
@@ -109,12 +108,14 @@ def wanted_rows(known: Sequence[str], asked: Sequence[str]) -> list[str]:
 
 
 def over_seeds(values: Sequence[float], validation: Sequence[float] | None = None) -> Figure:
-    """Average runs; the interval is Student's over them, NaN of a single one."""
-    mean = statistics.fmean(values)
-    half = math.nan
-    if len(values) > 1:
-        half = T_95.get(len(values) - 1, 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+    """Average runs; the interval is Student's over them, unknown of a single one."""
+    from scipy import stats
+
+    mean, num = statistics.fmean(values), len(values)
     known = None if validation is None else statistics.fmean(validation)
+    if num == 1:
+        return Figure(value=mean, low=None, high=None, runs=tuple(values), validation=known)
+    half = float(stats.t.ppf(0.975, num - 1)) * statistics.stdev(values) / math.sqrt(num)
     return Figure(value=mean, low=mean - half, high=mean + half, runs=tuple(values), validation=known)
 
 
@@ -180,6 +181,6 @@ def _validation(row: ModelRow) -> dict[Key, float]:
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return "–"
-    if math.isnan(figure.low):
+    if figure.low is None or figure.high is None:
         return f"{figure.value:.4f}"
     return f"{figure.value:.4f} ({figure.low:.4f}-{figure.high:.4f})"

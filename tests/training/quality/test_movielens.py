@@ -12,7 +12,7 @@ from recsys.errors import DataError
 from recsys.metrics.pointwise import rmse
 from training.quality import movielens
 from training.quality.fitting import Budget
-from training.quality.movielens_reader import NUM_FOLDS, Ratings, read_movielens
+from training.quality.movielens_reader import NUM_FOLDS, rated, read_movielens
 
 USERS, ITEMS = 30, 20
 
@@ -47,14 +47,14 @@ def small(monkeypatch):
 def test_columns_have_stretches_of_their_own(tmp_path):
     data = read_movielens(write_set(tmp_path / "set"))
     assert sum(f.size for f in data.folds) == USERS * ITEMS
-    assert data.user_ids.shape == (USERS, 4)
-    assert data.item_ids.shape == (ITEMS, 4)
-    columns = [*data.user_ids.T, data.item_ids[:, 0], data.item_ids[:, 1:]]
+    assert data.sides.user_ids.shape == (USERS, 4)
+    assert data.sides.item_ids.shape == (ITEMS, 4)
+    columns = [*data.sides.user_ids.T, data.sides.item_ids[:, 0], data.sides.item_ids[:, 1:]]
     for one, other in pairwise(columns):
         assert one.max() < other.min()
-    assert data.item_ids.max() == data.num_ids - 1
+    assert data.sides.item_ids.max() == data.sides.num_ids - 1
     # Ids 1, 3, 5, … are every other film: comedies and crime, one number a genre and one for no third one.
-    assert len(np.unique(data.item_ids[:, 1:])) == 3
+    assert len(np.unique(data.sides.item_ids[:, 1:])) == 3
 
 
 def test_a_fold_is_not_in_its_training_part(tmp_path):
@@ -70,7 +70,7 @@ def test_the_bias_model_finds_biases():
     user, item = rng.integers(40, size=3000), rng.integers(20, size=3000)
     taste, worth = rng.normal(0, 0.3, 40), rng.normal(0, 0.3, 20)
     stars = (3 + taste[user] + worth[item]).astype(np.float32)
-    ratings = Ratings(user=user, item=item, stars=stars)
+    ratings = rated(user, item, stars)
     found = movielens.bias_model(ratings, ratings, 1.0, (40, 20))
     assert rmse(stars, found) < 0.05 < stars.std()
 
@@ -78,6 +78,7 @@ def test_the_bias_model_finds_biases():
 def test_the_command_gives_both_heads_of_one_model(tmp_path, small):
     target = tmp_path / "ml.json"
     arguments = ["--set", "ml-1m", "--data", str(write_set(tmp_path / "set")), "--seeds", "1"]
+    arguments += ["--rows", "mmoe,bias_model"]
     assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
     tree = json.loads(target.read_text())
     ours, bias = ({r["name"]: r for r in tree["rows"]}[name] for name in ("mmoe", "bias_model"))
@@ -89,7 +90,7 @@ def test_the_command_gives_both_heads_of_one_model(tmp_path, small):
 
 
 def test_no_choice_looks_at_the_test_fold(tmp_path, small):
-    shape = movielens.SHAPES["mmoe"]
+    shape = movielens.SHAPE
     right = read_movielens(write_set(tmp_path / "right"))
     poisoned = read_movielens(write_set(tmp_path / "poisoned", poison_fold=1))
     found = [movielens.train_fold(data, 1, shape, 0) for data in (right, poisoned)]
@@ -110,6 +111,6 @@ def test_the_published_folds():
         pytest.skip("RECSYS_DATA has no ml-1m")
     data = read_movielens(Path(root) / "ml-1m")
     assert sum(f.size for f in data.folds) == 1_000_209
-    assert (len(data.user_ids), len(data.item_ids)) == (6_040, 3_706)
+    assert (len(data.sides.user_ids), len(data.sides.item_ids)) == (6_040, 3_706)
     found = movielens._bias_row(data).heads["rating"]["rmse"]
     assert found.value == pytest.approx(0.9087, abs=0.002), "what the set's README measured"

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,15 @@ from recsys.errors import ConfigError, DataError
 from recsys.metrics.pointwise import auc
 from training.quality import SETS
 from training.quality.command import measure_of
-from training.quality.report import Figure, ModelRow, choose, over_rows, over_seeds, wanted_rows
+from training.quality.report import (
+    Figure,
+    ModelRow,
+    QualityReport,
+    choose,
+    over_rows,
+    over_seeds,
+    wanted_rows,
+)
 
 
 def row(name, *, ours=True, **figures):
@@ -47,8 +56,19 @@ def test_without_validation_nothing_is_chosen():
 def test_seeds_give_students_interval():
     found = over_seeds([1.0, 2.0, 3.0])
     assert found.value == 2
-    assert found.high - found.value == pytest.approx(4.303 / math.sqrt(3))
-    assert math.isnan(over_seeds([1.0]).low)
+    assert found.high - found.value == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    fifteen = over_seeds([0.0, 1.0, 2.0] * 5)
+    assert fifteen.high - 1 == pytest.approx(2.145 * math.sqrt(10 / 14 / 15), rel=1e-3), (
+        "14 degrees of freedom"
+    )
+
+
+def test_the_interval_of_one_run_is_unknown_and_null_in_the_json():
+    once = ModelRow(name="once", heads={"a": {"auc": over_seeds([0.5], [0.5])}}, seeds=1)
+    report = QualityReport(name="s", protocol="", interval="", budget="", rows=(once,))
+    tree = json.loads(json.dumps(report.as_json(), allow_nan=False))
+    assert tree["rows"][0]["heads"]["a"]["auc"]["low"] is None
+    assert report.as_table().row_count == 1
 
 
 def test_rows_give_a_bootstrap_interval_around_the_mean_of_seeds():

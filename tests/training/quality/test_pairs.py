@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from recsys.config import TrunkConfig
+from recsys.metrics.pointwise import auc, rmse
+from recsys.model.budget import num_parameters
+from recsys.model.trunks import TRUNKS
+from recsys.tasks import TaskSpec
+from training.quality.fitting import Budget
+from training.quality.pairs import Pairs, PairSetting, Sides, numbered, numbered_lists, train_pairs
+
+USERS, ITEMS = 30, 20
+TASKS = (
+    TaskSpec(name="stars", feedback="s", head="regression", window="1d"),
+    TaskSpec(name="bought", feedback="b", head="binary", window="1d"),
+)
+SHAPE = TrunkConfig(name="mmoe", num_experts=2, task_experts=1, hidden=(12, 6))
+SETTING = PairSetting(
+    tasks=TASKS,
+    budget=Budget(epochs=6, learning_rate=5e-3, sparse_learning_rate=0.3, weight_decay=0, decay=0.9),
+    dim=8,
+    batch_size=32,
+    row_dropout=0.0,
+)
+
+
+@pytest.fixture
+def sides():
+    users, start = numbered([np.arange(USERS)], 0)
+    items, num_ids = numbered([np.arange(ITEMS)], start)
+    return Sides(user_ids=users, item_ids=items, num_ids=num_ids)
+
+
+@pytest.fixture
+def pairs():
+    """Stars of biases, of half the rows; bought follows the item alone, of the other half."""
+    rng = np.random.default_rng(0)
+    taste, worth = rng.normal(0, 0.7, USERS), rng.normal(0, 0.7, ITEMS)
+    user, item = (found.ravel() for found in np.meshgrid(np.arange(USERS), np.arange(ITEMS)))
+    stars = (3 + taste[user] + worth[item]).clip(1, 5).astype(np.float32)
+    bought = (worth[item] > 0).astype(np.float32)
+    first = rng.random(user.size) < 0.5
+    labels = {"stars": np.where(first, stars, np.nan), "bought": np.where(first, np.nan, bought)}
+    return Pairs(user=user, item=item, labels={k: v.astype(np.float32) for k, v in labels.items()})
+
+
+def test_each_head_learns_from_the_rows_it_is_observed_on(sides, pairs):
+    model, epoch = train_pairs(sides, pairs, SHAPE, SETTING, 0, None)
+    found = model.predict(pairs)
+    stars, bought = pairs.labels["stars"], pairs.labels["bought"]
+    assert epoch == SETTING.budget.epochs
+    assert rmse(stars[~np.isnan(stars)], found["stars"][~np.isnan(stars)]) < 0.5
+    assert auc(bought[~np.isnan(bought)], found["bought"][~np.isnan(bought)]) > 0.95
+    assert found["stars"].min() >= 1
+    assert found["stars"].max() <= 5
+
+
+def test_the_same_seed_gives_the_same_model(sides, pairs):
+    one, other = (train_pairs(sides, pairs, SHAPE, SETTING, 3, None)[0].predict(pairs) for _ in range(2))
+    assert np.array_equal(one["stars"], other["stars"])
+
+
+def test_the_epoch_kept_is_the_one_that_validation_likes_best(sides, pairs):
+    said = iter([3.0, 1.0, 2.0, 4.0, 5.0, 6.0])
+    assert train_pairs(sides, pairs, SHAPE, SETTING, 0, lambda model: next(said))[1] == 2
+
+
+def test_rows_of_weight_zero_are_never_learnt(sides, pairs):
+    """Half the rows say the opposite and weigh nothing."""
+    bought = pairs.labels["bought"].copy()
+    kept = np.random.default_rng(1).random(pairs.size) < 0.5
+    labels = {"stars": pairs.labels["stars"], "bought": np.where(kept, bought, 1 - bought)}
+    weighted = Pairs(user=pairs.user, item=pairs.item, labels=labels, weight=kept.astype(float))
+    known = ~np.isnan(bought)
+    found = train_pairs(sides, weighted, SHAPE, SETTING, 0, None)[0].predict(pairs)["bought"]
+    assert auc(bought[known], found[known]) > 0.95
+    assert weighted.take(kept).weight.min() == 1
+
+
+def test_every_trunk_is_of_one_size():
+    shapes = SETTING.trunks(SHAPE)
+    sizes = [num_parameters(shape, 3 * SETTING.dim, ["stars", "bought"]) for shape in shapes.values()]
+    assert set(shapes) == set(TRUNKS)
+    assert max(sizes) <= 1.1 * min(sizes)
+    assert shapes["mmoe"] == SHAPE
+
+
+def test_lists_share_a_number_per_value_and_have_one_for_none():
+    found, end = numbered_lists([["b", "a"], ["a"], []], 2, 10)
+    assert found.tolist() == [[12, 11], [11, 10], [10, 10]]
+    assert end == 13
