@@ -61,6 +61,16 @@ class TabularRows:
         """Count the rows."""
         return int(self.ids.shape[0])
 
+    def with_rows(self, other: "TabularRows") -> "TabularRows":
+        """Give these rows and those of another part with the same encoding."""
+        return TabularRows(
+            ids=np.concatenate([self.ids, other.ids]),
+            numbers=np.concatenate([self.numbers, other.numbers]),
+            labels={name: np.concatenate([own, other.labels[name]]) for name, own in self.labels.items()},
+            num_ids=self.num_ids,
+            frame=pl.concat([self.frame, other.frame]),
+        )
+
 
 def census_rows(folder: Path) -> dict[str, TabularRows]:
     """Read and encode `train`, `validation` (a seeded tenth of the training file) and `test`."""

@@ -94,11 +94,13 @@ def fit_best(
     epochs: int,
     decay: float,
     loss: Callable[[], float] | None,
+    stop_after: int | None = None,
 ) -> int:
     """Train for a number of epochs and leave the averaged weights of the best in the model.
 
     Args: batches: gives one epoch's; loss: of validation, lower is better, of the weights as they are when
-    called; None keeps the last epoch.
+    called; None keeps the last epoch. stop_after: make only so many of the epochs, at the rates of all: what
+    a second training, on the validation rows too, needs to end where the first was best.
     Returns: the epoch kept, from 1.
     """
     average = Average(model, tables, decay)
@@ -118,11 +120,11 @@ def fit_best(
             kept = (found, average.steps // per_epoch, average.state())
 
     learner: Learner = model  # type: ignore[assignment]
-    stream = (batch for _ in range(epochs) for batch in batches())
+    stream = (batch for _ in range(stop_after or epochs) for batch in batches())
     weights = {t.name: t.weight for t in tasks}
     fit(learner, tables, stream, build_balancer("fixed", weights), tasks, settings, on_step)
     if kept is None:
         average.restore(average.state())
-        return epochs
+        return stop_after or epochs
     average.restore(kept[2])
     return kept[1]
