@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from features.encode import Encoder
 from recsys.config import Entity
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
@@ -72,9 +73,9 @@ class Sample:
         )
 
 
-def design_of(shard: Shard, predictor: BundlePredictor, rows: np.ndarray) -> Design:
+def design_of(shard: Shard, encoder: Encoder, rows: np.ndarray) -> Design:
     """Flatten some rows of a shard."""
-    features, vocabularies = predictor.encoder.features, predictor.encoder.state.vocabularies
+    features, vocabularies = encoder.features, encoder.state.vocabularies
     user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
     context = shard.contexts.take(rows)
     cross = cross_numbers(shard.crosses, shard.user_row[rows], shard.item_row[rows])
@@ -108,8 +109,8 @@ def training_sample(
         chosen = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
         if chosen.size:
             shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels[chain[i].day], [task])
-            parts.append(_part(shard, predictor, chosen, task, i))
-    return _concat(parts) if parts else None
+            parts.append(sample_of(shard, predictor.encoder, chosen, task, i))
+    return concat_samples(parts) if parts else None
 
 
 def learnt_periods(predictor: BundlePredictor, chain: Sequence[DaySnapshot], task: TaskSpec) -> list[int]:
@@ -120,16 +121,18 @@ def learnt_periods(predictor: BundlePredictor, chain: Sequence[DaySnapshot], tas
     return [i for i in range(max(0, last + 1 - config.training.max_days), last + 1) if i < len(chain)]
 
 
-def _part(shard: Shard, predictor: BundlePredictor, rows: np.ndarray, task: TaskSpec, i: int) -> Sample:
+def sample_of(shard: Shard, encoder: Encoder, rows: np.ndarray, task: TaskSpec, period: int) -> Sample:
+    """Flatten some labelled rows of a period's shard."""
     return Sample(
-        design=design_of(shard, predictor, rows),
+        design=design_of(shard, encoder, rows),
         label=shard.labels[task.name][rows],
         weight=shard.weight[rows],
-        period=np.full(rows.size, i),
+        period=np.full(rows.size, period),
     )
 
 
-def _concat(parts: Sequence[Sample]) -> Sample:
+def concat_samples(parts: Sequence[Sample]) -> Sample:
+    """Put samples [at least one] of one task one behind the other."""
     return Sample(
         design=Design(
             numbers=np.concatenate([p.design.numbers for p in parts]),

@@ -101,7 +101,7 @@ def _score(
         i = index[key[0]]
         labels = part.select(*_KEY, task.label)
         shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels, [task])
-        design = design_of(shard, predictor, np.arange(shard.size))
+        design = design_of(shard, predictor.encoder, np.arange(shard.size))
         scored = pl.DataFrame({name: f(design) for name, f in predict.items()})
         parts.append(
             part.select("impression_id", "user_id", "weight", task.label).join(

@@ -10,30 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys.errors import ConfigError
 from recsys.metrics.pointwise import auc
 from training.quality.census_reader import CATEGORIES, LABELS, NUMBERS, TabularRows
+from training.quality.trees import TreeRows, grown_again, tuned_trees
 
-SPACE: dict[str, tuple[float, ...]] = {
-    "learning_rate": (0.05, 0.1),
-    "num_leaves": (15, 31, 63),
-    "min_data_in_leaf": (20, 50, 200),
-    "feature_fraction": (0.4, 0.6, 0.8),
-    "lambda_l2": (0.0, 1.0, 5.0),
-    "cat_smooth": (10.0, 20.0, 50.0),
-}
-"""Frozen: changing it changes what every earlier table compared with."""
 TRIALS = 3
-MAX_TREES = 600
-PATIENCE = 40
-FIXED: dict[str, object] = {
-    "objective": "binary",
-    "metric": "auc",
-    "num_threads": 1,
-    "seed": 0,
-    "verbosity": -1,
-    "feature_pre_filter": False,
-}
 PENALTIES = (10.0, 1.0)
 MAX_ITERATIONS = 100
 
@@ -42,40 +23,29 @@ Predictions = tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]
 
 
 def fit_trees(rows: Mapping[str, TabularRows]) -> Predictions:
-    """Fit LightGBM per head: the best of `TRIALS` drawn settings.
+    """Fit LightGBM per head: the best of `TRIALS` drawn settings, then on all rows of the training file.
 
     Raises: ConfigError when LightGBM is not installed.
     """
-    try:
-        import lightgbm
-    except ImportError as error:
-        raise ConfigError(
-            "this set needs lightgbm; install it with `pip install 'recsys-mtl[bench]'`"
-        ) from error
     known = pl.concat([rows[part].frame for part in ("train", "validation")])
     matrix = {part: _tree_matrix(found.frame, known) for part, found in rows.items()}
-    columns = list(range(len(NUMBERS), len(NUMBERS) + len(CATEGORIES)))
+    categories = range(len(NUMBERS), len(NUMBERS) + len(CATEGORIES))
     found: dict[str, dict[str, np.ndarray]] = {"validation": {}, "test": {}}
-    trees = []
+    counts = []
     for label in LABELS:
-        data = {
-            part: lightgbm.Dataset(
-                matrix[part], rows[part].labels[label], categorical_feature=columns, free_raw_data=False
-            )
-            for part in ("train", "validation")
-        }
-        tried = [(settings, _grow(lightgbm, data, settings)) for settings in _drawn()]
-        settings, best = max(tried, key=lambda one: one[1].best_score["valid_0"]["auc"])
-        trees.append(best.best_iteration)
-        found["validation"][label] = best.predict(matrix["validation"])
-        everything = lightgbm.Dataset(
-            np.concatenate([matrix["train"], matrix["validation"]]),
-            np.concatenate([rows["train"].labels[label], rows["validation"].labels[label]]),
-            categorical_feature=columns,
+        part = {n: TreeRows(features=matrix[n], label=rows[n].labels[label]) for n in ("train", "validation")}
+        trees = tuned_trees(
+            part["train"], part["validation"], binary=True, categories=categories, trials=TRIALS
         )
-        final = lightgbm.train(FIXED | settings, everything, best.best_iteration)
-        found["test"][label] = np.asarray(final.predict(matrix["test"]))
-    return found["validation"], found["test"], f"{TRIALS} trials a head, {trees} trees"
+        counts.append(trees.count)
+        found["validation"][label] = trees.predict(matrix["validation"])
+        everything = TreeRows(
+            features=np.concatenate([p.features for p in part.values()]),
+            label=np.concatenate([p.label for p in part.values()]),
+        )
+        final = grown_again(trees, everything, binary=True, categories=categories)
+        found["test"][label] = final.predict(matrix["test"])
+    return found["validation"], found["test"], f"{TRIALS} trials a head, {counts} trees"
 
 
 def fit_linear(rows: Mapping[str, TabularRows]) -> Predictions:
@@ -105,23 +75,6 @@ def fit_linear(rows: Mapping[str, TabularRows]) -> Predictions:
         final = LogisticRegression(C=1 / chosen[-1], max_iter=MAX_ITERATIONS).fit(everything, labels(label))
         found["test"][label] = final.decision_function(matrix["test"])
     return found["validation"], found["test"], f"penalty {chosen}"
-
-
-def _grow(lightgbm: Any, data: Mapping[str, Any], settings: Mapping[str, float]) -> Any:
-    stop = lightgbm.early_stopping(PATIENCE, verbose=False)
-    return lightgbm.train(
-        FIXED | dict(settings),
-        data["train"],
-        MAX_TREES,
-        valid_sets=[data["validation"]],
-        callbacks=[stop],
-    )
-
-
-def _drawn() -> list[dict[str, float]]:
-    """Draw the trials: the same ones in every run."""
-    rng = np.random.default_rng(0)
-    return [{name: rng.choice(values).item() for name, values in SPACE.items()} for _ in range(TRIALS)]
 
 
 def _tree_matrix(frame: pl.DataFrame, known: pl.DataFrame) -> np.ndarray:

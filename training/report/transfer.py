@@ -31,7 +31,7 @@ from training.report.transfer_report import (
     Sizes,
     TransferReport,
 )
-from training.report.transfer_runs import Judged, Runs
+from training.runs import Judged, Runs
 
 PROBES = 30
 """Looks at the gradients per shared training."""

@@ -22,7 +22,7 @@ from training.report.transfer_budget import alone, count_parameters, matched
 from training.report.transfer_probe import GradientProbe
 from training.report.transfer_render import render_transfer, write_transfer
 from training.report.transfer_report import TransferReport
-from training.report.transfer_runs import Runs
+from training.runs import Runs
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Train heads together and alone, on the same days, and predict what each is judged on."""
+"""Many trainings on the days of one night: each learns the same days and predicts the same later ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,31 +7,44 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
+import torch
 
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.log import period_end
+from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
 from training.data import Shard, label_days
-from training.learn import Learnt, fit_state, learn
+from training.learn import Learnt, Prepared, fit_state, learn, prepare
 from training.night import plan_night
 from training.objective import RETRIEVAL
 from training.predict import shard_logits
-from training.report.transfer_probe import GradientProbe
+from training.trainer import Observer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One head's calibrated predictions of its labelled judged rows [N]."""
+    """One head's predictions of the labelled rows [N] of a day."""
 
     prediction: np.ndarray
     label: np.ndarray
     user: np.ndarray
     weight: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadScores:
+    """One head of one training, on two days that it has not learnt."""
+
+    known: Judged
+    """The calibration day, before calibration: what a choice may look at."""
+    raw: Judged
+    """The judged day, before calibration."""
+    judged: Judged
 
 
 class Runs:
@@ -51,6 +64,11 @@ class Runs:
     def state(self) -> EncoderState:
         """Fit vocabularies and statistics as the shared model's training does."""
         return fit_state(self.chain, list(self.plan.train_periods), self.config, None)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Encode the days of a training of all heads, once; kept in memory."""
+        return prepare(self.chain, self.plan.train, self.config, self.as_of)
 
     @property
     def steps(self) -> int:
@@ -75,9 +93,14 @@ class Runs:
         return pl.concat([day.cast(pl.Float64) for day in days]).drop_nulls()
 
     def learn(
-        self, config: RunConfig, tasks: Sequence[TaskSpec], seed: int, probe: GradientProbe | None = None
+        self,
+        config: RunConfig,
+        tasks: Sequence[TaskSpec],
+        seed: int,
+        observer: Observer | None = None,
+        prepared: Prepared | None = None,
     ) -> Learnt:
-        """Learn some heads with a config's widths from a seed."""
+        """Learn some heads with a config's widths from a seed; `prepared` saves encoding the days again."""
         training = config.training.model_copy(update={"seed": seed})
         return learn(
             self.chain,
@@ -87,13 +110,17 @@ class Runs:
             None,
             training.epochs,
             tasks=tasks,
-            observer=probe,
+            observer=observer,
+            prepared=prepared,
         )
 
     def judge(self, learnt: Learnt, config: RunConfig, tasks: Sequence[TaskSpec]) -> dict[str, Judged]:
         """Calibrate each head on its own day and predict its judged day."""
-        plan = self.plan
-        names = [task.name for task in tasks]
+        return {name: scores.judged for name, scores in self.score(learnt, config, tasks).items()}
+
+    def score(self, learnt: Learnt, config: RunConfig, tasks: Sequence[TaskSpec]) -> dict[str, HeadScores]:
+        """Predict each head's calibration day and judged day; the latter also calibrated on the former."""
+        plan, names = self.plan, [task.name for task in tasks]
         wanted = {plan.calibrate[n] for n in names} | {plan.judge[n] for n in names}
         scored = {i: self._score(learnt, config, i) for i in sorted(wanted)}
         calibration: dict[str, Calibrator] = {}
@@ -104,15 +131,29 @@ class Runs:
             calibration |= fit_calibration([task], logits, rows, config.calibration)
         found = {}
         for task in tasks:
+            known_logits, known_shard = scored[plan.calibrate[task.name]]
             logits, shard = scored[plan.judge[task.name]]
-            known = ~np.isnan(shard.labels[task.name])
-            found[task.name] = Judged(
-                prediction=calibrate(logits, tasks, calibration)[task.name][known],
-                label=shard.labels[task.name][known],
-                user=shard.user_key[known],
-                weight=shard.weight[known],
+            found[task.name] = HeadScores(
+                known=_judged(task, known_shard, _values(task, known_logits)),
+                raw=_judged(task, shard, _values(task, logits)),
+                judged=_judged(task, shard, calibrate(logits, tasks, calibration)[task.name]),
             )
         return found
 
     def _score(self, learnt: Learnt, config: RunConfig, period: int) -> tuple[dict[str, np.ndarray], Shard]:
         return shard_logits(learnt, self.chain, period, self.labels[self.chain[period].day], config)
+
+
+def _values(task: TaskSpec, logits: dict[str, np.ndarray]) -> np.ndarray:
+    values: np.ndarray = HEAD_KINDS[task.head].predict(torch.from_numpy(logits[task.name]), task).numpy()
+    return values
+
+
+def _judged(task: TaskSpec, shard: Shard, prediction: np.ndarray) -> Judged:
+    known = ~np.isnan(shard.labels[task.name])
+    return Judged(
+        prediction=prediction[known],
+        label=shard.labels[task.name][known],
+        user=shard.user_key[known],
+        weight=shard.weight[known],
+    )

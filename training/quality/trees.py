@@ -1,0 +1,112 @@
+"""Gradient-boosted trees as a baseline: settings drawn from one frozen space, chosen on validation rows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recsys.errors import ConfigError
+
+SPACE: dict[str, tuple[float, ...]] = {
+    "learning_rate": (0.05, 0.1),
+    "num_leaves": (15, 31, 63),
+    "min_data_in_leaf": (20, 50, 200),
+    "feature_fraction": (0.4, 0.6, 0.8),
+    "lambda_l2": (0.0, 1.0, 5.0),
+    "cat_smooth": (10.0, 20.0, 50.0),
+}
+"""Frozen: changing it changes what every earlier table compared with."""
+MAX_TREES = 600
+PATIENCE = 40
+_FIXED: dict[str, object] = {
+    "num_threads": 1,
+    "deterministic": True,
+    "seed": 0,
+    "verbosity": -1,
+    "feature_pre_filter": False,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeRows:
+    """Rows [N] for trees: features [N, F], labels and weights [N]."""
+
+    features: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trees:
+    """A fitted model and what was chosen for it."""
+
+    model: Any
+    settings: dict[str, float]
+    count: int
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Give probabilities, or values, [N]."""
+        return np.asarray(self.model.predict(features, num_iteration=self.count))
+
+
+def tuned_trees(
+    train: TreeRows, validation: TreeRows, *, binary: bool, categories: Sequence[int], trials: int
+) -> Trees:
+    """Fit LightGBM: of `trials` drawn settings, each stopped early, the one with the best validation metric.
+
+    Args: categories: columns whose values are codes; -1 is none. binary: AUC of a probability, else RMSE.
+    Raises: ConfigError when LightGBM is not installed.
+    """
+    lightgbm = _lightgbm()
+    kind = (
+        {"objective": "binary", "metric": "auc"} if binary else {"objective": "regression", "metric": "rmse"}
+    )
+    data = [_dataset(lightgbm, rows, categories) for rows in (train, validation)]
+    best: Trees | None = None
+    found = 0.0
+    for settings in drawn(trials):
+        stop = lightgbm.early_stopping(PATIENCE, verbose=False)
+        model = lightgbm.train(
+            _FIXED | kind | settings, data[0], MAX_TREES, valid_sets=[data[1]], callbacks=[stop]
+        )
+        value = model.best_score["valid_0"][kind["metric"]] * (1 if binary else -1)
+        if best is None or value > found:
+            best, found = Trees(model=model, settings=settings, count=max(1, model.best_iteration)), value
+    assert best is not None, "trials >= 1"
+    return best
+
+
+def grown_again(trees: Trees, rows: TreeRows, *, binary: bool, categories: Sequence[int]) -> Trees:
+    """Fit the chosen settings and number of trees on other rows, such as all of a training file."""
+    lightgbm = _lightgbm()
+    kind = {"objective": "binary" if binary else "regression"}
+    model = lightgbm.train(_FIXED | kind | trees.settings, _dataset(lightgbm, rows, categories), trees.count)
+    return Trees(model=model, settings=trees.settings, count=trees.count)
+
+
+def drawn(trials: int) -> Iterator[dict[str, float]]:
+    """Draw settings from the space: the same ones in every run, the first ones of any larger number."""
+    rng = np.random.default_rng(0)
+    for _ in range(trials):
+        yield {name: rng.choice(values).item() for name, values in SPACE.items()}
+
+
+def _dataset(lightgbm: Any, rows: TreeRows, categories: Sequence[int]) -> Any:
+    return lightgbm.Dataset(
+        rows.features,
+        rows.label,
+        weight=rows.weight,
+        categorical_feature=list(categories),
+        free_raw_data=False,
+    )
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise ConfigError(
+            "this set needs lightgbm; install it with `pip install 'recsys-mtl[bench]'`"
+        ) from error
+    return lightgbm
