@@ -3,7 +3,7 @@
 A side's vector is the sum of its columns' embeddings; the product of both enters the trunk, and its sum the
 heads' bias beside the columns' own linear terms: the trunk starts from matrix factorisation with biases.
 
-Shape letters: B examples, C columns, D embedding, K tasks.
+Shape letters: B examples, C columns, D embedding, F known numbers (none or one), K tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,13 +45,20 @@ class PairRanker(nn.Module):
         self.trunk = build_trunk(trunk, 3 * dim, [t.name for t in tasks], dropout)
         self.heads = Heads(tasks, self.trunk.num_out, head_hidden)
         self.product = nn.Parameter(torch.ones(len(self.specs)))
+        # Built last, and only where asked for, so that it moves no other part's start.
+        self.observing = nn.ModuleDict({t.name: nn.Linear(3 * dim, 1) for t in tasks if t.debias})
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: one group."""
         return {1.0: list(self.parameters())}
 
     def forward(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None, None]:
-        """Give logits per task; there are no sides for a retrieval loss."""
+        """Give logits per task; there are no sides for a retrieval loss.
+
+        A debiased task has the logits of being observed too, under `TaskSpec.observation`: the batch's one
+        context number where it has one (the propensity is known), else a logistic regression on the trunk's
+        input, of no gradient to it.
+        """
         index_BC = batch.index[COLUMNS]
         cut = self.num_user_columns
         user_BD = self.row_dropout(_summed(rows[COLUMNS], index_BC[:, :cut]))
@@ -63,6 +70,11 @@ class PairRanker(nn.Module):
         logits: dict[str, Tensor] = self.heads(
             hidden, {t.name: bias_BK[:, k] for k, t in enumerate(self.specs)}
         )
+        known_BF = batch.context_numbers_BF
+        for task in self.specs:
+            if task.debias:
+                found_B1 = known_BF if known_BF.shape[1] else self.observing[task.name](x_BI.detach())
+                logits[task.observation] = found_B1[:, 0]
         return logits, None, None
 
 

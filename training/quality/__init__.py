@@ -2,6 +2,7 @@
 
 SETS: dict[str, str] = {
     "census-income": "training.quality.census:measure_census",
+    "coat": "training.quality.coat:measure_coat",
     "ml-1m": "training.quality.movielens:measure_movielens",
 }
 """Set -> "module:function"; it takes the folder, the seeds, the rows wanted and what to call with news."""

@@ -33,6 +33,11 @@ def bench_quality_command(
     report = measure(data, seeds, wanted, lambda line: console.print(line, highlight=False))
     wide = Console()
     wide.print(report.as_table())
+    for d in report.differences:
+        said = (
+            f"{d.row} less {d.against}, {d.head} {d.metric}: {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"
+        )
+        wide.print(f"{said}: {d.verdict}", highlight=False)
     tree = report.as_json()
     wide.print(json.dumps({"best": tree["best"]}), highlight=False)
     if json_file is not None:

@@ -51,6 +51,8 @@ class Pairs:
     """float32 per task, NaN where not observed."""
     weight: np.ndarray | None = None
     """How often a row is drawn for training, in any unit (say an inverse propensity); None: once an epoch."""
+    propensity: np.ndarray | None = None
+    """In (0, 1): known probability that the row is observed; None: a debiased task estimates it."""
 
     def take(self, rows: np.ndarray) -> "Pairs":
         """Select rows by number or mask."""
@@ -59,6 +61,7 @@ class Pairs:
             item=self.item[rows],
             labels={task: label[rows] for task, label in self.labels.items()},
             weight=None if self.weight is None else self.weight[rows],
+            propensity=None if self.propensity is None else self.propensity[rows],
         )
 
     def part(self, share: float, seed: int = 0) -> tuple["Pairs", "Pairs"]:
@@ -132,10 +135,12 @@ def train_pairs(
     setting: PairSetting,
     seed: int,
     loss: Callable[[PairModel], float] | None,
+    drawn: Callable[[np.random.Generator], Pairs] | None = None,
 ) -> tuple[PairModel, int]:
     """Train one model with all heads.
 
     Args: loss: of validation rows, lower is better, called after every epoch; None keeps the last epoch.
+    drawn: gives rows to learn beside `train`, such as negatives, anew each epoch and as many each time.
     Returns: the model, in evaluation mode, and the epoch it is of.
     """
     torch.manual_seed(seed)
@@ -156,9 +161,9 @@ def train_pairs(
     epoch = fit_best(
         ranker,
         tables,
-        lambda: _batches(sides, train, setting.batch_size, rng),
+        lambda: _batches(sides, _epoch(train, drawn, rng), setting.batch_size, rng),
         setting.tasks,
-        _fit_settings(train.size, setting),
+        _fit_settings(_epoch(train, drawn, np.random.default_rng(0)).size, setting),
         epochs=setting.budget.epochs,
         decay=setting.budget.decay,
         loss=None if loss is None else lambda: loss(model),
@@ -171,7 +176,10 @@ def pair_batch(sides: Sides, pairs: Pairs) -> Batch:
     """Build a batch of rows; labels that are NaN are not observed."""
     ids = np.concatenate([sides.user_ids[pairs.user], sides.item_ids[pairs.item]], axis=1)
     labels = {task: torch.from_numpy(label) for task, label in pairs.labels.items()}
-    return tabular_batch(torch.from_numpy(ids), torch.zeros(pairs.size, 0), labels, sides.num_ids)
+    known_BF = torch.zeros(pairs.size, 0)
+    if pairs.propensity is not None:
+        known_BF = torch.logit(torch.from_numpy(pairs.propensity)).float().unsqueeze(1)
+    return tabular_batch(torch.from_numpy(ids), known_BF, labels, sides.num_ids)
 
 
 def numbered(columns: list[np.ndarray], start: int) -> tuple[np.ndarray, int]:
@@ -193,6 +201,12 @@ def numbered_lists(lists: list[list[str]], places: int, start: int) -> tuple[np.
     cut = [[kinds[v] for v in of[:places]] for of in lists]
     padded = [of + [start] * (places - len(of)) for of in cut]
     return np.array(padded, dtype=np.int64).reshape(len(lists), places), start + len(kinds) + 1
+
+
+def _epoch(
+    train: Pairs, drawn: Callable[[np.random.Generator], Pairs] | None, rng: np.random.Generator
+) -> Pairs:
+    return train if drawn is None else joined([train, drawn(rng)])
 
 
 def _batches(sides: Sides, pairs: Pairs, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:

@@ -14,10 +14,11 @@ import numpy as np
 from rich.table import Table
 
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.inference import Effect
 
 Key = tuple[str, str]
 """Head and metric."""
-LOWER_IS_BETTER = ("rmse", "mae", "log_loss")
+LOWER_IS_BETTER = ("rmse", "snips_rmse", "mae", "log_loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,36 @@ class ModelRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A row's figure less that of another, on the same rows and runs, with an interval of 95 %."""
+
+    row: str
+    against: str
+    head: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    verdict: str
+    """"helps", "hurts" or "no evidence" (the interval holds 0)."""
+
+
+def difference(row: str, against: str, head: str, effect: Effect) -> Difference:
+    """Say what a row's difference b - a from the one it is held against means."""
+    verdict = {"b better": "helps", "a better": "hurts", "no evidence": "no evidence"}[effect.verdict]
+    return Difference(
+        row=row,
+        against=against,
+        head=head,
+        metric=effect.metric,
+        value=effect.diff,
+        low=effect.ci_low,
+        high=effect.ci_high,
+        verdict=verdict,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:
     """A set's table and what it was made with."""
 
@@ -65,6 +96,8 @@ class QualityReport:
     """Published row -> head -> metric -> value, same protocol."""
     facts: Mapping[str, float] = field(default_factory=dict)
     """Rows, warm users and the like."""
+    differences: tuple[Difference, ...] = ()
+    """Rows that were trained to answer a question, each less the row without what is in question."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the JSON tree: `rows` and `best`, the latter head -> metric -> value beside its row's name.
@@ -81,6 +114,7 @@ class QualityReport:
             "rows": [asdict(row) for row in self.rows],
             "best": {} if chosen is None else chosen.values(),
             "published": self.published,
+            "differences": [asdict(d) for d in self.differences],
         }
 
     def as_table(self) -> Table:
@@ -126,16 +160,20 @@ def over_rows(
     validation: Sequence[float] | None = None,
     *,
     replicates: int = 100,
+    group: np.ndarray | None = None,
 ) -> Figure:
     """Average a metric over seeds; the interval is a bootstrap of the test rows, one draw for all seeds.
 
-    Args: metric: (label, prediction, weight) -> value; predictions [S][N].
+    Args: metric: (label, prediction, weight) -> value; predictions [S][N]; group [N]: rows that are drawn
+    together, such as a user's.
     """
+    _, codes = np.unique(np.arange(label.size) if group is None else group, return_inverse=True)
+    num = int(codes.max()) + 1
     runs = [metric(label, p, np.ones(label.size)) for p in predictions]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(replicates):
-        weight = np.bincount(rng.integers(label.size, size=label.size), minlength=label.size).astype(float)
+        weight = np.bincount(rng.integers(num, size=num), minlength=num).astype(float)[codes]
         drawn.append(statistics.fmean(metric(label, p, weight) for p in predictions))
     low, high = np.quantile(drawn, [0.025, 0.975])
     known = None if validation is None else statistics.fmean(validation)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,15 @@ from recsys.model.budget import num_parameters
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
 from training.quality.fitting import Budget
-from training.quality.pairs import Pairs, PairSetting, Sides, numbered, numbered_lists, train_pairs
+from training.quality.pairs import (
+    Pairs,
+    PairSetting,
+    Sides,
+    numbered,
+    numbered_lists,
+    pair_batch,
+    train_pairs,
+)
 
 USERS, ITEMS = 30, 20
 TASKS = (
@@ -89,3 +99,45 @@ def test_lists_share_a_number_per_value_and_have_one_for_none():
     found, end = numbered_lists([["b", "a"], ["a"], []], 2, 10)
     assert found.tolist() == [[12, 11], [11, 10], [10, 10]]
     assert end == 13
+
+
+def _chosen(sides, propensity):
+    """Nine of ten five-star rows are seen and one of ten one-star rows, all of one user and item."""
+    stars = np.repeat(np.array([5.0, 1.0, np.nan], np.float32), [180, 20, 200])
+    return Pairs(
+        user=np.zeros(stars.size, np.int64),
+        item=np.zeros(stars.size, np.int64),
+        labels={"stars": stars},
+        propensity=propensity,
+    )
+
+
+def test_known_propensities_undo_the_choice_of_what_is_rated(sides):
+    known = np.repeat([0.9, 0.1, 0.5], [180, 20, 200])
+    found = []
+    for debias, propensity in ((None, None), ("ips", known)):
+        task = TASKS[0].model_copy(update={"space": "observed", "debias": debias})
+        rows = _chosen(sides, propensity)
+        setting = replace(SETTING, tasks=(task,), batch_size=400, budget=replace(SETTING.budget, epochs=60))
+        found.append(train_pairs(sides, rows, SHAPE, setting, 0, None)[0].predict(rows)["stars"][0])
+    assert found == pytest.approx([4.6, 3.0], abs=0.15)
+
+
+def test_an_unknown_propensity_is_estimated_and_moves_no_table(sides, pairs):
+    task = TASKS[0].model_copy(update={"space": "observed", "debias": "ips"})
+    setting = replace(SETTING, tasks=(task,))
+    model, _ = train_pairs(sides, pairs, SHAPE, setting, 0, None)
+    batch = pair_batch(sides, pairs)
+    rows = {
+        name: row.detach().clone().requires_grad_() for name, row in model.tables.lookup(batch.rows).items()
+    }
+    logits, _, _ = model.ranker(batch, rows)
+    logits[task.observation].sum().backward()
+    assert logits[task.observation].sigmoid().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert all(row.grad is None for row in rows.values())
+
+
+def test_parts_keep_their_propensities(pairs):
+    propensity = np.linspace(0.1, 0.9, pairs.size)
+    one, other = replace(pairs, propensity=propensity).part(0.3)
+    assert sorted([*one.propensity, *other.propensity]) == propensity.tolist()

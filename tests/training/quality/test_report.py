@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.inference import Effect
 from recsys.metrics.pointwise import auc
 from training.quality import SETS
 from training.quality.command import measure_of
@@ -13,6 +14,7 @@ from training.quality.report import (
     ModelRow,
     QualityReport,
     choose,
+    difference,
     over_rows,
     over_seeds,
     wanted_rows,
@@ -94,3 +96,37 @@ def test_every_set_has_a_function_and_an_unknown_one_is_refused():
         assert callable(measure_of(name))
     with pytest.raises(ConfigError, match="census-income"):
         measure_of("nothing")
+
+
+def test_rows_of_a_group_are_drawn_together():
+    """Three rows of one user and three of another: a draw holds whole users, so three values only."""
+    label, prediction = np.zeros(6), np.array([1.0, 1, 1, 2, 2, 2])
+    drawn = set()
+
+    def mean(_label, prediction, weight):
+        drawn.add(round(float(np.average(prediction, weights=weight)), 6))
+        return 0.0
+
+    over_rows(mean, label, [prediction], group=np.array([7, 7, 7, 9, 9, 9]))
+    assert drawn == {1.0, 1.5, 2.0}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(-0.2, -0.1, "helps"), (-0.1, 0.1, "no evidence"), (0.1, 0.2, "hurts")]
+)
+def test_a_lower_error_helps(low, high, said):
+    effect = Effect(
+        metric="rmse",
+        a=1.0,
+        b=1.0 + (low + high) / 2,
+        diff=(low + high) / 2,
+        ci_low=low,
+        ci_high=high,
+        p_value=0.5,
+        num_users=9,
+        num_rows=9,
+        replicates=9,
+        higher_is_better=False,
+    )
+    found = difference("weighted", "plain", "rating", effect)
+    assert (found.verdict, found.value) == (said, effect.diff)
