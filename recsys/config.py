@@ -148,6 +148,9 @@ class ModelConfig(_Section):
     """Share of rows whose user or item id is hidden in training, so that unknown ids have a trained row."""
     position_bias: bool = True
     """Learn an additive logit per position in training; off in serving."""
+    members: int = Field(default=1, ge=1, le=32)
+    """So many trunks with heads of their own on the same tables and towers, each learning from every row;
+    their logits are averaged. Costs as many trunks, and takes out what differs from seed to seed."""
 
 
 class RetrievalConfig(_Section):

@@ -53,7 +53,7 @@ def fit_and_score(
 
     Raises: ConfigError when lightgbm is asked for and not installed.
     """
-    fitters: dict[str, Callable[[TaskSpec, Sample, int], Fitted]] = {"logistic_regression": _fit_linear}
+    fitters: dict[str, Callable[[TaskSpec, Sample, int], Fitted]] = {"logistic_regression": fit_linear}
     if lightgbm:
         _require_lightgbm()
         fitters["lightgbm"] = _fit_lightgbm
@@ -111,7 +111,7 @@ def _score(
     return pl.concat(parts)
 
 
-def _fit_linear(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
+def fit_linear(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
     """Fit a logistic or ridge regression on standardised numbers and one-hot ids."""
     mean = sample.design.numbers.mean(axis=0)
     std = sample.design.numbers.std(axis=0) + 1e-6

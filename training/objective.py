@@ -19,14 +19,16 @@ MAX_IPS_WEIGHT = 10.0
 def task_losses(logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
     """Average each task's loss over its observed examples; a task observed nowhere gives 0.
 
-    Args: logits: per task, and per debiased task those of being observed (`TaskSpec.observation`).
+    Args: logits: per task, and per debiased task those of being observed (`TaskSpec.observation`). Of M
+    members each row counts once per member: a task's logits are [M · B], and its loss the members' mean.
     """
     losses: dict[str, Tensor] = {}
     for task in tasks:
-        observed = batch.observed[task.name]
-        loss_B = HEAD_KINDS[task.head].loss(logits[task.name], batch.labels[task.name], task)
+        members = logits[task.name].shape[0] // batch.size
+        observed, label = batch.observed[task.name].repeat(members), batch.labels[task.name].repeat(members)
+        loss_B = HEAD_KINDS[task.head].loss(logits[task.name], label, task)
         if task.debias == "ips":
-            losses[task.name] = ips_mean(loss_B, observed, logits[task.observation])
+            losses[task.name] = ips_mean(loss_B, observed, logits[task.observation].repeat(members))
         else:
             losses[task.name] = torch.where(observed, loss_B, 0.0).sum() / observed.sum().clamp(min=1)
     return losses

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def mlp(num_in: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
@@ -14,3 +16,23 @@ def mlp(num_in: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequenti
             layers.append(nn.Dropout(dropout))
         num_in = width
     return nn.Sequential(*layers)
+
+
+class OrderedEmbedding(nn.Module):
+    """Rows for ordered buckets, each the one before plus a step of its own that starts at 0.
+
+    A bucket that no training row had reads as the nearest lower one that some had. Rows of their own would
+    stay what they were drawn as: on the first day on which a history is older than any learnt from, noise.
+
+    Shape letters: N buckets, D dimensions.
+    """
+
+    def __init__(self, num: int, dim: int) -> None:
+        """Start with all buckets equal."""
+        super().__init__()
+        self.steps_ND = nn.Parameter(torch.zeros(num, dim))
+
+    def forward(self, bucket: Tensor) -> Tensor:
+        """Map bucket numbers [...] in [0, N) to rows [..., D]."""
+        rows: Tensor = functional.embedding(bucket, self.steps_ND.cumsum(dim=0))
+        return rows

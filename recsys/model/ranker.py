@@ -21,7 +21,7 @@ from torch.nn import functional
 from recsys.batch import BagIndex, Batch, Negatives
 from recsys.config import ModelConfig
 from recsys.model.heads import Heads
-from recsys.model.layers import mlp
+from recsys.model.layers import OrderedEmbedding, mlp
 from recsys.model.trunks import build_trunk
 from recsys.tasks import TaskSpec
 
@@ -115,7 +115,7 @@ class Ranker(nn.Module):
         self.key = nn.Linear(item_dim, a, bias=False)
         self.value = nn.Linear(item_dim, a, bias=False)
         self.kind = nn.Embedding(inputs.num_history_kinds + 1, a, padding_idx=0)
-        self.age = nn.Embedding(NUM_AGES, a)
+        self.age = OrderedEmbedding(NUM_AGES, a)
         self.event_score = nn.Linear(a, 1)
         user_tables, item_tables = inputs.tables("user"), inputs.tables("item")
         self.num_user_in = sum(d for *_, d in user_tables) + inputs.num_user_numbers + a
@@ -148,10 +148,18 @@ class Ranker(nn.Module):
         self.use_position = config.position_bias
         # Built last, and only where asked for, so that it moves no other part's start.
         self.observing = nn.ModuleDict({t.name: nn.Linear(self.num_trunk_in, 1) for t in tasks if t.debias})
+        self.others = nn.ModuleList(
+            Member(tasks, self.num_trunk_in, config) for _ in range(config.members - 1)
+        )
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: a head's own, 1 for all else."""
-        scale = {id(p): t.learning_rate_scale for t in self.specs for p in self.heads.own_parameters(t.name)}
+        scale = {
+            id(p): t.learning_rate_scale
+            for heads in self._every_heads()
+            for t in self.specs
+            for p in heads.own_parameters(t.name)
+        }
         groups: dict[float, list[nn.Parameter]] = {}
         for parameter in self.parameters():
             groups.setdefault(scale.get(id(parameter), 1.0), []).append(parameter)
@@ -162,7 +170,8 @@ class Ranker(nn.Module):
     ) -> tuple[dict[str, Tensor], UserSide, ItemSide]:
         """Give logits per task, and both sides for the retrieval loss, as training wants them.
 
-        The position bias is included; a debiased task has the logits of being observed too, under
+        Of several members each learns alone: logits are [M · B], one member's rows behind the other's. The
+        position bias is included; a debiased task has the logits of being observed too, under
         `TaskSpec.observation`: a logistic regression on all that is known of the impression, apart from the
         position, and of no gradient to what it reads.
         """
@@ -170,7 +179,8 @@ class Ranker(nn.Module):
         item = self.item_side(self.looked_up(batch, rows, "item"), batch.item_numbers_BF, batch.item_text_BT)
         context = self.context(self.looked_up(batch, rows, "context"), batch.context_numbers_BF)
         x_BI = self.trunk_input(user, item, context, batch.cross_numbers_BF)
-        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), self._position_bias(batch.position_B))
+        members = self._members(x_BI, self._position_bias(batch.position_B))
+        logits = {t.name: torch.cat([m[t.name] for m in members]) for t in self.specs}
         for task in self.specs:
             if task.debias:
                 logits[task.observation] = self.observing[task.name](x_BI.detach()).squeeze(1)
@@ -222,11 +232,11 @@ class Ranker(nn.Module):
     def logits(
         self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor
     ) -> dict[str, Tensor]:
-        """Give logits per task of the joined sides, position bias off."""
+        """Give logits per task of the joined sides, the mean of all members, position bias off."""
         zero = torch.zeros(item.input_BI.shape[0])
         x_BI = self.trunk_input(user, item, context_BI, cross_BF)
-        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), {t.name: zero for t in self.specs})
-        return logits
+        members = self._members(x_BI, {t.name: zero for t in self.specs})
+        return {t.name: torch.stack([m[t.name] for m in members]).mean(dim=0) for t in self.specs}
 
     def trunk_input(self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor) -> Tensor:
         """Join the sides to x [B, I]: one user row per item row, or one user for all items.
@@ -256,6 +266,13 @@ class Ranker(nn.Module):
             dim=1,
         )
 
+    def _members(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Give every member's logits per task."""
+        return [self.heads(self.trunk(x_BI), bias), *(other(x_BI, bias) for other in self.others)]
+
+    def _every_heads(self) -> list[Heads]:
+        return [self.heads, *(m.heads for m in self.others if isinstance(m, Member))]
+
     def _item_row(self, row_BD: Tensor, text_BT: Tensor) -> Tensor:
         return row_BD if self.project_text is None else row_BD + self.project_text(text_BT)
 
@@ -266,6 +283,25 @@ class Ranker(nn.Module):
     def _user_id_dim(self) -> int:
         tables = self.inputs.user_tables
         return tables[0][2] if tables and tables[0][0] == "user_id" else 0
+
+
+class Member(nn.Module):
+    """One more trunk with heads on the ranker's joined inputs.
+
+    Source: Gorishniy et al., ICLR 2025 (TabM): members that share what they read, and learn each on its own,
+    gain nearly what models of their own would (Lakshminarayanan et al., NeurIPS 2017).
+    """
+
+    def __init__(self, tasks: Sequence[TaskSpec], num_in: int, config: ModelConfig) -> None:
+        """Build both as the ranker builds its own."""
+        super().__init__()
+        self.trunk = build_trunk(config.trunk, num_in, [t.name for t in tasks], config.dropout)
+        self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
+
+    def forward(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Map joined inputs [B, I] and biases [B] to logits per task."""
+        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), bias)
+        return logits
 
 
 def pool_bag(rows_UD: Tensor, bag: BagIndex) -> Tensor:

@@ -128,6 +128,7 @@ def test_every_kind_of_the_config_has_functions():
 
 
 def test_each_task_has_a_head_of_its_own(task):
+    torch.manual_seed(0)
     other = task.model_copy(update={"name": "other"})
     heads = Heads([task, other], 4, 8)
     hidden = {"t": torch.ones(3, 4), "other": torch.ones(3, 4)}

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from recsys.errors import ConfigError
 from recsys.stages import write_json
@@ -31,13 +33,11 @@ def bench_quality_command(
     console = Console(stderr=True)
     wanted = [row for row in rows.split(",") if row]
     report = measure(data, seeds, wanted, lambda line: console.print(line, highlight=False))
-    wide = Console()
-    wide.print(report.as_table())
-    for d in report.differences:
-        said = (
-            f"{d.row} less {d.against}, {d.head} {d.metric}: {d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f})"
-        )
-        wide.print(f"{said}: {d.verdict}", highlight=False)
+    tables = [report.as_table()] if report.rows else []
+    tables += [report.as_differences()] if report.differences else []
+    wide = _wide_enough(tables)
+    for table in tables:
+        wide.print(table)
     tree = report.as_json()
     wide.print(json.dumps({"best": tree["best"]}), highlight=False)
     if json_file is not None:
@@ -54,3 +54,10 @@ def measure_of(name: str) -> Measure:
     module, function = SETS[name].split(":")
     found: Measure = getattr(importlib.import_module(module), function)
     return found
+
+
+def _wide_enough(tables: Sequence[Table]) -> Console:
+    """Give a console on which no cell is cut: figures that are cut are none, and a file has no width."""
+    console = Console()
+    needed = [Measurement.get(console, console.options.update(max_width=1000), t).maximum for t in tables]
+    return Console(width=max([console.width, *needed]))

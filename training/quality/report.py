@@ -117,6 +117,18 @@ class QualityReport:
             "differences": [asdict(d) for d in self.differences],
         }
 
+    def as_differences(self) -> Table:
+        """Lay the differences out for the terminal: a line per pair of rows, a column per figure."""
+        columns = list(dict.fromkeys((d.head, d.metric) for d in self.differences))
+        lines: dict[tuple[str, str], dict[Key, str]] = {}
+        for d in self.differences:
+            cell = f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f}) {d.verdict}"
+            lines.setdefault((d.row, d.against), {})[d.head, d.metric] = cell
+        table = Table("difference", *[f"{h} {m}" for h, m in columns], box=None)
+        for (row, against), cells in lines.items():
+            table.add_row(f"{row} less {against}", *[cells.get(key, "–") for key in columns])
+        return table
+
     def as_table(self) -> Table:
         """Lay the rows out for the terminal, published ones below."""
         columns = [(h, m) for h, metrics in self.rows[0].heads.items() for m in metrics]

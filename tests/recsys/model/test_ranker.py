@@ -6,9 +6,10 @@ import torch
 
 from features.encode import Encoder
 from recsys.log import period_end
-from recsys.model.ranker import MAX_POSITION, _pool
+from recsys.model.ranker import MAX_POSITION, NUM_AGES, _pool
 from training.data import Batcher, BatchSettings, encode_shard, label_days, text_by_number
 from training.learn import build_model
+from training.objective import task_losses
 
 
 @pytest.fixture
@@ -193,3 +194,63 @@ def test_gates_can_be_read_on_real_inputs(made):
     gates = ranker.trunk.gate_weights(x_BI)
     assert {task: tuple(w.shape) for task, w in gates.items()} == dict.fromkeys(gates, (batch.size, 3))
     assert list(gates) == [t.name for t in ranker.specs]
+
+
+def test_an_age_never_learnt_reads_as_the_oldest_learnt(made):
+    from dataclasses import replace
+
+    ranker, tables, batcher, shard = made
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    oldest = int(batch.history_age_BL.max())
+    assert oldest < NUM_AGES - 2
+    optimiser = torch.optim.AdamW(ranker.parameters(), lr=0.01)
+    for _ in range(3):
+        optimiser.zero_grad()
+        ranker(batch, rows)[0]["click"].square().sum().backward()
+        optimiser.step()
+    ranker.eval()
+    at = {
+        age: ranker(replace(batch, history_age_BL=torch.full_like(batch.history_age_BL, age)), rows)[0][
+            "click"
+        ]
+        for age in (0, oldest, oldest + 2)
+    }
+    assert torch.equal(at[oldest], at[oldest + 2])
+    assert not torch.equal(at[0], at[oldest]), "ages that were learnt differ"
+
+
+def test_members_learn_alone_and_are_served_as_their_mean(shop_chain, make_config, learnt):
+    config = make_config(model={"members": 3})
+    names = tuple(task.name for task in config.tasks)
+    ranker, tables, batcher, shard = _make(shop_chain, config, learnt.state, tasks=names)
+    ranker.eval()
+    batch = _batch(batcher, shard)
+    rows = tables.lookup(batch.rows)
+    logits, user, item = ranker(batch, rows)
+    context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
+    served = ranker.logits(user, item, context, batch.cross_numbers_BF)
+    for task in ranker.specs:
+        each = logits[task.name].view(3, batch.size)
+        assert not torch.equal(each[0], each[1]), "members start apart"
+        bias = ranker._position_bias(batch.position_B)[task.name]
+        if task.parent is None:
+            torch.testing.assert_close(served[task.name], each.mean(dim=0) - bias)
+    losses = task_losses(logits, batch, ranker.specs)
+    for task in ranker.specs:
+        alone = [
+            task_losses(logits | {task.name: one}, batch, [task])[task.name]
+            for one in logits[task.name].view(3, batch.size)
+        ]
+        torch.testing.assert_close(losses[task.name], torch.stack(alone).mean())
+    sum(losses.values()).backward()
+    for member in ranker.others:
+        assert all(p.grad is not None and p.grad.any() for p in member.heads.parameters())
+
+
+def test_one_member_is_the_model_without_members(shop_chain, config, make_config, learnt):
+    plain, _, _, _ = _make(shop_chain, config, learnt.state)
+    many, _, _, _ = _make(shop_chain, make_config(model={"members": 2}), learnt.state)
+    own = plain.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in many.state_dict().items() if name in own)
+    assert {n.split(".")[0] for n in many.state_dict() if n not in own} == {"others"}
