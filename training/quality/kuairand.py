@@ -65,7 +65,7 @@ def measure_kuairand(
         return QualityReport(
             name="kuairand",
             protocol=f"a night: {night.protocol}",
-            interval="95 %, bootstrap of the test day's users, all seeds on a draw; differences draw seeds too",
+            interval="95 %, bootstrap of the test day's users, all seeds a draw; differences draw seeds too",
             budget=night.budget(TRIALS),
             rows=tuple(table),
             differences=tuple(_gains(night, trained, wanted)),
