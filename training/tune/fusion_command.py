@@ -32,7 +32,7 @@ def tune_fusion_command(
         Path | None,
         typer.Option("--config", help="TOML file of the current weights; default: the bundle's."),
     ] = None,
-    version: Annotated[str, typer.Option(help="Bundle version; default: the live one.")] = "",
+    version: Annotated[str, typer.Option("--bundle", help="Bundle version; default: the live one.")] = "",
     days: Annotated[int, typer.Option(min=1, help="At most so many of the last days.")] = 7,
     trials: Annotated[int, typer.Option(min=1, help="Weights to try, those of earlier runs included.")] = 256,
     seconds: Annotated[float | None, typer.Option(min=0.0, help="Stop searching after so long.")] = None,

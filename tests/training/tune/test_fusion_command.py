@@ -25,7 +25,7 @@ def runs(sealed, tmp_path_factory):
 
 @pytest.fixture
 def argv(shop_log, runs, sealed, tmp_path):
-    where = ["--log", str(shop_log.root), "--runs", str(runs), "--version", sealed.name]
+    where = ["--log", str(shop_log.root), "--runs", str(runs), "--bundle", sealed.name]
     return ["tune", "fusion", *where, "--out", str(tmp_path / "out"), "--trials", "8", "--top", "3"]
 
 
