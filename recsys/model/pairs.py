@@ -2,8 +2,11 @@
 
 A side's vector is the sum of its columns' embeddings; the product of both enters the trunk, and its sum the
 heads' bias beside the columns' own linear terms: the trunk starts from matrix factorisation with biases.
+A user's other items, where a batch has them, are part of the user's vector: implicit feedback as in SVD++
+(Koren, KDD 2008), and without a column for the user alone, FISM (Kabbur et al., KDD 2013).
 
-Shape letters: B examples, C columns, D embedding, F known numbers (none or one), K tasks.
+Shape letters: B examples, C columns, D embedding, F known numbers (none or one), K tasks, V distinct users of
+a batch, U rows of a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.batch import Batch
+from recsys.batch import BagIndex, Batch
 from recsys.config import TrunkConfig
 from recsys.model.heads import Heads
 from recsys.model.tabular import COLUMNS, WIDE
 from recsys.model.trunks import build_trunk
 from recsys.tasks import TaskSpec
+
+OTHERS = "others"
+"""The table and the bags of users' other items; `Batch.index` says whose bag an example's is [B]."""
 
 
 class PairRanker(nn.Module):
@@ -33,10 +39,12 @@ class PairRanker(nn.Module):
         head_hidden: int,
         dropout: float,
         row_dropout: float,
+        weigh_product: bool = False,
     ) -> None:
         """Build all parts; the first `num_user_columns` columns are the user's.
 
         Args: row_dropout: on the sides' vectors, which holds their lengths back as a penalty on them would.
+        weigh_product: let each task weigh the product's dimensions by itself.
         """
         super().__init__()
         self.specs, self.num_user_columns = tuple(tasks), num_user_columns
@@ -44,7 +52,8 @@ class PairRanker(nn.Module):
         self.norm = nn.LayerNorm(3 * dim)
         self.trunk = build_trunk(trunk, 3 * dim, [t.name for t in tasks], dropout)
         self.heads = Heads(tasks, self.trunk.num_out, head_hidden)
-        self.product = nn.Parameter(torch.ones(len(self.specs)))
+        # One weight a task, or one a task and dimension.
+        self.product = nn.Parameter(torch.ones(dim if weigh_product else 1, len(self.specs)))
         # Built last, and only where asked for, so that it moves no other part's start.
         self.observing = nn.ModuleDict({t.name: nn.Linear(3 * dim, 1) for t in tasks if t.debias})
 
@@ -61,10 +70,13 @@ class PairRanker(nn.Module):
         """
         index_BC = batch.index[COLUMNS]
         cut = self.num_user_columns
-        user_BD = self.row_dropout(_summed(rows[COLUMNS], index_BC[:, :cut]))
+        user_BD = _summed(rows[COLUMNS], index_BC[:, :cut])
+        if OTHERS in batch.bags:
+            user_BD = user_BD + _pooled(rows[OTHERS], batch.bags[OTHERS])[batch.index[OTHERS]]
+        user_BD = self.row_dropout(user_BD)
         item_BD = self.row_dropout(_summed(rows[COLUMNS], index_BC[:, cut:]))
         product_BD = user_BD * item_BD
-        bias_BK = _summed(rows[WIDE], index_BC) + product_BD.sum(dim=1, keepdim=True) * self.product
+        bias_BK = _summed(rows[WIDE], index_BC) + self._match(product_BD)
         x_BI = self.norm(torch.cat([user_BD, item_BD, product_BD], dim=1))
         hidden = self.trunk(x_BI)
         logits: dict[str, Tensor] = self.heads(
@@ -77,8 +89,21 @@ class PairRanker(nn.Module):
                 logits[task.observation] = found_B1[:, 0]
         return logits, None, None
 
+    def _match(self, product_BD: Tensor) -> Tensor:
+        """Give how well both sides match, per task [B, K]."""
+        if self.product.shape[0] == 1:
+            return product_BD.sum(dim=1, keepdim=True) * self.product
+        return product_BD @ self.product
+
 
 def _summed(rows_UD: Tensor, index_BC: Tensor) -> Tensor:
     """Add up the columns' rows [B, D]."""
     summed: Tensor = functional.embedding_bag(index_BC, rows_UD, mode="sum")
     return summed
+
+
+def _pooled(rows_UD: Tensor, bag: BagIndex) -> Tensor:
+    """Add up each bag's rows, divided by the root of their number: [V, D]; an empty bag gives zeros."""
+    sizes_V = torch.cat([bag.starts, torch.tensor([bag.values.numel()])]).diff()
+    summed_VD: Tensor = functional.embedding_bag(bag.values, rows_UD, bag.starts, mode="sum")
+    return summed_VD / sizes_V.clamp(min=1).sqrt()[:, None]

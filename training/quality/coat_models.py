@@ -9,9 +9,9 @@ from recsys.config import TrunkConfig
 from recsys.metrics.pointwise import rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
+from training.quality.biases import fit_biases
 from training.quality.coat_reader import Coat, Part
 from training.quality.fitting import Budget
-from training.quality.movielens import bias_model
 from training.quality.pairs import Pairs, PairSetting, Sides, numbered, train_pairs
 
 LIKED = 4.0
@@ -134,7 +134,8 @@ def _fit_baseline(name: str, train: Pairs, validation: Pairs, shape: tuple[int, 
     if name == "bias_model":
 
         def fitted(penalty: float) -> Predict:
-            return lambda pairs: {"rating": bias_model(train, pairs, penalty, shape)}
+            biases = fit_biases(train, "rating", penalty, shape)
+            return lambda pairs: {"rating": biases.predict(pairs)}
 
         return min((fitted(p) for p in BIAS_PENALTIES), key=lambda predict: rating_snips(validation, predict))
     assert train.propensity is not None

@@ -14,6 +14,7 @@ from recsys.config import TrunkConfig
 from recsys.metrics.pointwise import auc, rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
+from training.quality.biases import fit_biases
 from training.quality.fitting import Budget
 from training.quality.movielens_reader import MovieLens, read_movielens
 from training.quality.pairs import Pairs, PairSetting, train_pairs
@@ -30,10 +31,9 @@ TASKS = (
 BIAS_MODEL = "bias_model"
 SHAPE = TrunkConfig(name="mmoe", num_experts=2, task_experts=1, hidden=(48, 24))
 BUDGET = Budget(epochs=8, learning_rate=2e-3, sparse_learning_rate=0.04, weight_decay=1e-4)
-DIM = 32
 BATCH_SIZE = 4096
+DIM = 32
 VALIDATION_SHARE = 0.05
-BIAS_SWEEPS = 10
 BIAS_PENALTIES = (5.0, 10.0, 20.0)
 
 
@@ -99,36 +99,23 @@ def _figures(ratings: Pairs, found: Mapping[str, np.ndarray]) -> tuple[float, fl
     return rmse(ratings.labels["rating"], found["rating"]), auc(ratings.labels["liked"], found["liked"])
 
 
-def bias_model(train: Pairs, ratings: Pairs, penalty: float, shape: tuple[int, int]) -> np.ndarray:
-    """Predict mean + item's bias + user's bias, each shrunk by `penalty` imaginary average ratings.
-
-    Args: shape: users, items.
-    Source: Koren, Bell & Volinsky, IEEE Computer 2009.
-    """
-    stars = train.labels["rating"]
-    mean = stars.mean(dtype=np.float64)
-    user, item = np.zeros(shape[0]), np.zeros(shape[1])
-    num_of_item = np.bincount(train.item, minlength=shape[1]) + penalty
-    num_of_user = np.bincount(train.user, minlength=shape[0]) + penalty
-    for _ in range(BIAS_SWEEPS):
-        item = np.bincount(train.item, stars - mean - user[train.user], shape[1]) / num_of_item
-        user = np.bincount(train.user, stars - mean - item[train.item], shape[0]) / num_of_user
-    found: np.ndarray = (mean + user[ratings.user] + item[ratings.item]).clip(stars.min(), stars.max())
-    return found
-
-
 def _bias_row(data: MovieLens) -> ModelRow:
     shape = data.sides.shape
     known, test, chosen = [], [], []
     for fold, ratings in enumerate(data.folds):
         train, validation = data.but(fold).part(VALIDATION_SHARE)
         tried = {
-            p: rmse(validation.labels["rating"], bias_model(train, validation, p, shape))
+            p: rmse(validation.labels["rating"], fit_biases(train, "rating", p, shape).predict(validation))
             for p in BIAS_PENALTIES
         }
         chosen.append(min(tried, key=lambda p: tried[p]))
         known.append(tried[chosen[-1]])
-        test.append(rmse(ratings.labels["rating"], bias_model(data.but(fold), ratings, chosen[-1], shape)))
+        test.append(
+            rmse(
+                ratings.labels["rating"],
+                fit_biases(data.but(fold), "rating", chosen[-1], shape).predict(ratings),
+            )
+        )
     heads = {"rating": {"rmse": over_seeds(test, known)}}
     return ModelRow(name=BIAS_MODEL, heads=heads, seeds=1, note=f"penalty {chosen}", ours=False)
 

@@ -12,11 +12,12 @@ import torch
 
 from recsys.batch import Batch
 from recsys.config import TrunkConfig
-from recsys.model.embeddings import LocalTables
+from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.head_kinds import HEAD_KINDS
-from recsys.model.pairs import PairRanker
+from recsys.model.pairs import OTHERS, PairRanker
 from recsys.model.tabular import COLUMNS, tabular_batch, tabular_specs
 from recsys.tasks import TaskSpec
+from training.quality.bags import Bags, BagSetting, bags_of
 from training.quality.fitting import Budget, fit_best, trunks_of_one_size
 from training.trainer import FitSettings, has_fast_bf16
 
@@ -95,8 +96,16 @@ class PairSetting:
     head_hidden: int = 16
     dropout: float = 0.0
     row_dropout: float = 0.2
+    weigh_product: bool = False
+    """Let each task weigh the sides' product by dimension."""
     start_scale: float = 10.0
     """Sides multiply each other: from rows near 0 their product would hardly start to learn."""
+    sampled: str | None = None
+    """A binary task that needs negatives: items drawn uniformly that a user has not; with bags only."""
+    negatives: int = 0
+    """Drawn per row."""
+    bags: BagSetting | None = None
+    """Give users the items of their other training rows; None: their columns only."""
 
     def trunks(self, shape: TrunkConfig) -> dict[str, TrunkConfig]:
         """Give every trunk at the number of parameters of one."""
@@ -111,6 +120,8 @@ class PairModel:
     tables: LocalTables
     sides: Sides
     tasks: tuple[TaskSpec, ...]
+    bags: Bags | None = None
+    """What users are known by besides their columns."""
 
     @torch.no_grad()
     def predict(self, pairs: Pairs) -> dict[str, np.ndarray]:
@@ -120,7 +131,10 @@ class PairModel:
         """
         found: dict[str, list[np.ndarray]] = {t.name: [] for t in self.tasks}
         for start in range(0, pairs.size, SCORE_ROWS):
-            batch = pair_batch(self.sides, pairs.take(np.arange(start, min(start + SCORE_ROWS, pairs.size))))
+            part = pairs.take(np.arange(start, min(start + SCORE_ROWS, pairs.size)))
+            batch = pair_batch(self.sides, part)
+            if self.bags is not None:
+                batch = self.bags.give_all(batch, part.user)
             logits, _, _ = self.ranker(batch, self.tables.lookup(batch.rows))
             for task in self.tasks:
                 made = HEAD_KINDS[task.head].predict(logits[task.name], task).numpy()
@@ -136,15 +150,18 @@ def train_pairs(
     seed: int,
     loss: Callable[[PairModel], float] | None,
     drawn: Callable[[np.random.Generator], Pairs] | None = None,
+    start: Callable[[PairModel], None] | None = None,
 ) -> tuple[PairModel, int]:
     """Train one model with all heads.
 
     Args: loss: of validation rows, lower is better, called after every epoch; None keeps the last epoch.
     drawn: gives rows to learn beside `train`, such as negatives, anew each epoch and as many each time.
+    start: sets the new model's weights.
     Returns: the model, in evaluation mode, and the epoch it is of.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
+    bags = _bags(sides, train, setting)
     ranker = PairRanker(
         setting.tasks,
         num_user_columns=sides.user_ids.shape[1],
@@ -153,17 +170,20 @@ def train_pairs(
         head_hidden=setting.head_hidden,
         dropout=setting.dropout,
         row_dropout=setting.row_dropout,
+        weigh_product=setting.weigh_product,
     )
-    specs = tabular_specs(sides.num_ids, setting.dim, len(setting.tasks))
-    tables = LocalTables(specs, setting.budget.sparse_learning_rate, seed)
-    tables.weight[COLUMNS] *= setting.start_scale
-    model = PairModel(ranker=ranker, tables=tables, sides=sides, tasks=setting.tasks)
+    tables = _tables(sides, bags, setting, seed)
+    model = PairModel(ranker=ranker, tables=tables, sides=sides, tasks=setting.tasks, bags=bags)
+    if start is not None:
+        start(model)
+    assert bags is None or drawn is None, "users with bags draw their negatives themselves"
+    stream = _Stream(sides, train, drawn, bags, setting, rng)
     epoch = fit_best(
         ranker,
         tables,
-        lambda: _batches(sides, _epoch(train, drawn, rng), setting.batch_size, rng),
+        stream.epoch,
         setting.tasks,
-        _fit_settings(_epoch(train, drawn, np.random.default_rng(0)).size, setting),
+        _fit_settings(stream.steps, setting.budget),
         epochs=setting.budget.epochs,
         decay=setting.budget.decay,
         loss=None if loss is None else lambda: loss(model),
@@ -203,27 +223,95 @@ def numbered_lists(lists: list[list[str]], places: int, start: int) -> tuple[np.
     return np.array(padded, dtype=np.int64).reshape(len(lists), places), start + len(kinds) + 1
 
 
-def _epoch(
-    train: Pairs, drawn: Callable[[np.random.Generator], Pairs] | None, rng: np.random.Generator
-) -> Pairs:
-    return train if drawn is None else joined([train, drawn(rng)])
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Training batches: of rows, or, with bags, of users."""
+
+    sides: Sides
+    train: Pairs
+    drawn: Callable[[np.random.Generator], Pairs] | None
+    bags: Bags | None
+    setting: PairSetting
+    rng: np.random.Generator
+
+    @property
+    def steps(self) -> int:
+        """Count the batches of an epoch."""
+        bag = self.setting.bags
+        if bag is None:
+            return max(1, self._rows(np.random.default_rng(0)).size // self.setting.batch_size)
+        return bag.passes * max(1, self.sides.shape[0] // bag.users)
+
+    def epoch(self) -> Iterator[Batch]:
+        """Give the batches of an epoch, drawn anew."""
+        if self.bags is None:
+            yield from self._of_rows()
+            return
+        assert self.setting.bags is not None
+        for _ in range(self.setting.bags.passes):
+            yield from self._of_users(self.bags, self.setting.bags)
+
+    def _rows(self, rng: np.random.Generator) -> Pairs:
+        return self.train if self.drawn is None else joined([self.train, self.drawn(rng)])
+
+    def _of_rows(self) -> Iterator[Batch]:
+        pairs = self._rows(self.rng)
+        size = min(self.setting.batch_size, pairs.size)
+        if pairs.weight is None:
+            order = self.rng.permutation(pairs.size)
+        else:
+            order = self.rng.choice(pairs.size, pairs.size, p=pairs.weight / pairs.weight.sum())
+        for start in range(0, pairs.size - size + 1, size):
+            yield pair_batch(self.sides, pairs.take(order[start : start + size]))
+
+    def _of_users(self, bags: Bags, setting: BagSetting) -> Iterator[Batch]:
+        order, size = self.rng.permutation(self.sides.shape[0]), min(setting.users, self.sides.shape[0])
+        for start in range(0, order.size - size + 1, size):
+            rows, owner, others = bags.give_part(order[start : start + size], setting.hidden, self.rng)
+            hidden = self.train.take(rows)
+            if self.setting.sampled is not None:
+                hidden, owner = self._with_negatives(hidden, owner, self.setting.sampled)
+            yield bags.put(pair_batch(self.sides, hidden), others, owner)
+
+    def _with_negatives(self, rows: Pairs, owner: np.ndarray, task: str) -> tuple[Pairs, np.ndarray]:
+        """Add items that their users have not, label 0 of one task and unknown of the others."""
+        num = self.setting.negatives
+        user, item = np.repeat(rows.user, num), self.rng.integers(self.sides.shape[1], size=rows.size * num)
+        assert self.bags is not None
+        free = ~self.bags.have(user, item)
+        user, item = user[free], item[free]
+        labels = {
+            name: np.full(user.size, 0.0 if name == task else np.nan, np.float32) for name in rows.labels
+        }
+        drawn = Pairs(user=user, item=item, labels=labels)
+        return joined([rows, drawn]), np.concatenate([owner, np.repeat(owner, num)[free]])
 
 
-def _batches(sides: Sides, pairs: Pairs, batch_size: int, rng: np.random.Generator) -> Iterator[Batch]:
-    if pairs.weight is None:
-        order = rng.permutation(pairs.size)
-    else:
-        order = rng.choice(pairs.size, pairs.size, p=pairs.weight / pairs.weight.sum())
-    size = min(batch_size, pairs.size)
-    for start in range(0, pairs.size - size + 1, size):
-        yield pair_batch(sides, pairs.take(order[start : start + size]))
+def _bags(sides: Sides, train: Pairs, setting: PairSetting) -> Bags | None:
+    if setting.bags is None:
+        return None
+    item, num_items = train.item, sides.shape[1]
+    if setting.bags.levels_of is None:
+        return bags_of(train.user, item[:, None], sides.shape[0], num_items)
+    values, level = np.unique(train.labels[setting.bags.levels_of], return_inverse=True)
+    tokens = np.stack([item, num_items * (1 + level) + item], axis=1)
+    return bags_of(train.user, tokens, sides.shape[0], num_items * (1 + values.size))
 
 
-def _fit_settings(num_rows: int, setting: PairSetting) -> FitSettings:
-    steps = setting.budget.epochs * max(1, num_rows // setting.batch_size)
+def _tables(sides: Sides, bags: Bags | None, setting: PairSetting, seed: int) -> LocalTables:
+    specs = [*tabular_specs(sides.num_ids, setting.dim, len(setting.tasks))]
+    if bags is not None:
+        specs.append(TableSpec(name=OTHERS, size=bags.num_tokens, dim=setting.dim))
+    tables = LocalTables(tuple(specs), setting.budget.sparse_learning_rate, seed)
+    tables.weight[COLUMNS] *= setting.start_scale
+    return tables
+
+
+def _fit_settings(steps_per_epoch: int, budget: Budget) -> FitSettings:
+    steps = budget.epochs * steps_per_epoch
     return FitSettings(
-        learning_rate=setting.budget.learning_rate,
-        weight_decay=setting.budget.weight_decay,
+        learning_rate=budget.learning_rate,
+        weight_decay=budget.weight_decay,
         retrieval_task=None,
         temperature=1.0,
         total_steps=steps,

@@ -11,6 +11,7 @@ from recsys.cli import run
 from recsys.errors import DataError
 from recsys.metrics.pointwise import rmse
 from training.quality import movielens
+from training.quality.biases import fit_biases
 from training.quality.fitting import Budget
 from training.quality.movielens_reader import NUM_FOLDS, rated, read_movielens
 
@@ -71,7 +72,7 @@ def test_the_bias_model_finds_biases():
     taste, worth = rng.normal(0, 0.3, 40), rng.normal(0, 0.3, 20)
     stars = (3 + taste[user] + worth[item]).astype(np.float32)
     ratings = rated(user, item, stars)
-    found = movielens.bias_model(ratings, ratings, 1.0, (40, 20))
+    found = fit_biases(ratings, "rating", 1.0, (40, 20)).predict(ratings)
     assert rmse(stars, found) < 0.05 < stars.std()
 
 

@@ -1,0 +1,59 @@
+"""What ranks without a network: popularity, item-kNN, EASE; each scores the whole catalogue for every user.
+
+Shapes: U users, I items; a matrix has 1 where a user has an item.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import polars as pl
+
+from training.baselines_knn import ItemKnn
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+"""Matrix [U, I] -> scores [U, I]."""
+
+
+def popularity(matrix: np.ndarray) -> np.ndarray:
+    """Score an item by how many users have it."""
+    return np.broadcast_to(matrix.sum(axis=0), matrix.shape)
+
+
+def item_knn(matrix: np.ndarray) -> np.ndarray:
+    """Score an item by its shrunk cosines to the user's own; `training.baselines_knn` has the settings."""
+    user, item = matrix.nonzero()
+    knn = ItemKnn(pl.DataFrame({"user_id": user, "item_id": item}))
+    return knn.of_lists(*(pl.Series(np.arange(num)) for num in matrix.shape))
+
+
+def ease(penalty: float) -> Scorer:
+    """Score by the closed-form item-item weights without self-weights.
+
+    Source: Steck, WWW 2019.
+    """
+
+    def scores(matrix: np.ndarray) -> np.ndarray:
+        gram = (matrix.T @ matrix).astype(np.float64)
+        gram[np.diag_indices_from(gram)] += penalty
+        inverse = np.linalg.inv(gram)
+        weights = inverse / -np.diag(inverse)
+        np.fill_diagonal(weights, 0.0)
+        found: np.ndarray = matrix @ weights.astype(np.float32)
+        return found
+
+    return scores
+
+
+BASELINES: Mapping[str, Mapping[str, Scorer]] = {
+    "popularity": {"": popularity},
+    "item_knn": {"": item_knn},
+    "ease": {f"penalty {penalty:g}": ease(penalty) for penalty in (100.0, 300.0, 1000.0)},
+}
+"""Baseline -> setting -> scorer; the setting is chosen on validation."""
+
+
+def have_matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Put 1 where a user has an item: float32 [U, I]."""
+    matrix = np.zeros(shape, np.float32)
+    matrix[user, item] = 1.0
+    return matrix
