@@ -5,6 +5,7 @@ SETS: dict[str, str] = {
     "coat": "training.quality.coat:measure_coat",
     "kuairand": "training.quality.kuairand:measure_kuairand",
     "ml-100k": "training.quality.movielens_time:measure_ml_100k",
+    "ml-100k-top10": "training.quality.movielens_top:measure_top_10",
     "ml-1m": "training.quality.movielens:measure_movielens",
     "ml-1m-loo": "training.quality.movielens_loo:measure_leave_one_out",
     "ml-latest-small": "training.quality.movielens_time:measure_ml_latest_small",

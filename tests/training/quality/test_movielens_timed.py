@@ -1,0 +1,189 @@
+import gzip
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.cli import run
+from training.quality import movielens_time, movielens_top, movielens_trees
+from training.quality.bags import BagSetting
+from training.quality.catalogue_softmax import SoftmaxSetting
+from training.quality.movielens_timed import read_timed
+from training.quality.pairs import Pairs
+
+USERS, ITEMS = 30, 40
+
+
+def write_100k(folder: Path, *, poison: bool = False) -> Path:
+    """Write RecBole's files: users come one after the other; stars are biases; halves like their own half."""
+    rng = np.random.default_rng(4)
+    folder.mkdir()
+    taste, worth = rng.normal(0, 0.7, USERS), rng.normal(0, 0.9, ITEMS)
+    lines = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for user in range(USERS):
+        likely = np.where(np.arange(ITEMS) % 2 == user % 2, 5.0, 1.0)
+        for n, item in enumerate(rng.choice(ITEMS, 16, replace=False, p=likely / likely.sum())):
+            stars = int(np.clip(round(3.3 + taste[user] + worth[item]), 1, 5))
+            # The last users' ratings are the test; user 0 comes back for the last one.
+            when = 10_000 if user == 0 and n == 15 else 100 * user + n
+            late = when >= 100 * USERS * 0.8
+            lines.append(f"{user + 1}\t{item + 1}\t{6 - stars if poison and late else stars}\t{when}")
+    write(folder / "ml-100k.inter.gz", lines)
+    write(
+        folder / "ml-100k.user.gz",
+        ["user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token"]
+        + [f"{u + 1}\t{20 + u}\t{'FM'[u % 2]}\tother\t85711" for u in range(USERS)],
+    )
+    write(
+        folder / "ml-100k.item.gz",
+        ["item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq"]
+        + [f"{i + 1}\tFilm\t{1950 + i}\t{'Drama' if i % 2 else 'Comedy Crime'}" for i in range(ITEMS)],
+    )
+    return folder
+
+
+def write_latest(folder: Path) -> Path:
+    folder.mkdir()
+    rows = [f"{u},{i},{0.5 * (1 + (u + i) % 10)},{100 * u + i}" for u in range(1, 21) for i in range(1, 11)]
+    write(folder / "ratings.csv.gz", ["userId,movieId,rating,timestamp", *rows])
+    films = [f'{i},"Film, The ({1990 + i})",Drama|Comedy' for i in range(1, 11)]
+    write(folder / "movies.csv.gz", ["movieId,title,genres", *films])
+    return folder
+
+
+def write(path, lines):
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(movielens_time, "BUDGET", replace(movielens_time.BUDGET, epochs=2))
+    monkeypatch.setattr(movielens_time, "BATCH_SIZE", 32)
+    monkeypatch.setattr(movielens_trees, "TRIALS", 1)
+    monkeypatch.setattr(movielens_top, "BUDGET", replace(movielens_top.BUDGET, epochs=2))
+    monkeypatch.setattr(movielens_top, "BAGS", BagSetting(users=8, hidden=0.3))
+    monkeypatch.setattr(movielens_top, "SOFTMAX", SoftmaxSetting(epochs=30, users=8))
+    monkeypatch.setattr(movielens_top, "CANDIDATES", 15)
+
+
+def test_the_cut_is_by_time(tmp_path):
+    data = read_timed(write_100k(tmp_path / "set"))
+    train, validation, test = data.parts()
+    assert (train.size, validation.size, test.size) == (346, 38, 96)
+    # Users came one after the other: only user 0 is in the training part and in the test.
+    earlier = np.concatenate([train.user, validation.user])
+    assert test.user[-1] == train.user[0]
+    assert not np.isin(test.user[16:-1], earlier).any()
+    assert np.isin(validation.user, train.user).sum() < 16
+    assert movielens_time._warm(data.parts()).sum() >= 1
+
+
+def test_strangers_share_an_unknown_id_and_keep_what_else_is_known(tmp_path):
+    data = read_timed(write_100k(tmp_path / "set"))
+    train, _, test = data.parts()
+    seen = data.seen(test, train)
+    own, strange = data.sides.user_ids[:USERS], data.sides.user_ids[USERS:]
+    assert len(set(own[:, 0])) == USERS
+    assert len(set(strange[:, 0])) == 1
+    assert (own[:, 1:] == strange[:, 1:]).all()
+    cold = ~np.isin(test.user, train.user)
+    assert ((seen.user >= USERS) == cold).all()
+    assert (seen.user % USERS == test.user).all()
+    shown = data.with_strangers(train, 0.5, 0)
+    assert 0.3 < (shown.user >= USERS).mean() < 0.7
+    assert not np.array_equal(shown.user >= USERS, shown.item >= ITEMS)
+
+
+def test_half_stars_years_and_genres_of_the_latest_layout(tmp_path):
+    data = read_timed(write_latest(tmp_path / "set"))
+    assert (data.num_users, data.num_items) == (20, 10)
+    assert set(np.unique(data.pairs.labels["rating"])) == {0.5 * n for n in range(1, 11)}
+    assert ((data.pairs.labels["rating"] >= 4) == data.pairs.labels["liked"]).all()
+    assert data.sides.item_ids.max() < data.sides.num_ids
+
+
+def test_trees_see_only_earlier_ratings(tmp_path):
+    """Turning a rating round changes the features of later rows of its user or movie, never of earlier."""
+    data = read_timed(write_100k(tmp_path / "set"))
+    train = data.parts()[0]
+    stars = train.labels["rating"].copy()
+    middle = train.size // 2
+    # Swapped with a later one, so that the mean stays.
+    other = middle + 1 + int(np.flatnonzero(stars[middle + 1 :] != stars[middle])[0])
+    stars[middle], stars[other] = stars[other], stars[middle]
+    turned = Pairs(user=train.user, item=train.item, labels={**train.labels, "rating": stars})
+    one, two = (movielens_trees.past_of_each(data, rows) for rows in (train, turned))
+    changed = np.flatnonzero((np.abs(one - two) > 1e-4).any(axis=1))
+    assert changed.size
+    assert changed.min() > middle
+
+
+def test_the_command_scores_all_and_warm_users(tmp_path, small):
+    target = tmp_path / "time.json"
+    arguments = ["--set", "ml-100k", "--data", str(write_100k(tmp_path / "set")), "--seeds", "2"]
+    arguments += ["--rows", "mmoe,bias_model,item_mean,lightgbm"]
+    # Warm rows of one user have both classes only in real sets.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(movielens_time, "_warm", lambda parts: np.ones(parts[2].size, bool))
+        assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
+    tree = json.loads(target.read_text())
+    rows = {row["name"]: row["heads"] for row in tree["rows"]}
+    assert set(rows) == {"mmoe", "bias_model", "item_mean", "lightgbm"}
+    assert set(rows["mmoe"]["rating"]) == {"rmse", "rmse_warm"}
+    assert rows["mmoe"]["rating"]["rmse_warm"]["validation"] is None
+    assert tree["facts"]["test_rows"] == 96
+    assert rows["bias_model"]["liked"]["auc"]["value"] > 0.7
+    assert abs(rows["mmoe"]["rating"]["rmse"]["value"] - rows["bias_model"]["rating"]["rmse"]["value"]) < 0.3
+
+
+def test_no_choice_looks_at_the_test_part(tmp_path, small):
+    found = []
+    for name in ("right", "poisoned"):
+        data = read_timed(write_100k(tmp_path / name, poison=name == "poisoned"))
+        done = movielens_time.train_by_time(data, data.parts(), movielens_time.SHAPE, 0)
+        found.append((done.note, done.validation["rating"].tolist()))
+    assert found[0] == found[1]
+
+
+def test_a_quarter_of_each_user_is_the_test(tmp_path):
+    split = movielens_top.read_split(write_100k(tmp_path / "set"), 1)
+    assert (np.bincount(split.test.user) == 4).all()
+    assert (np.bincount(split.validation.user) == 1).all()
+    pairs = [set(zip(p.user.tolist(), p.item.tolist(), strict=True)) for p in (split.before, split.test)]
+    assert len(pairs[0]) + len(pairs[1]) == USERS * 16
+    assert not pairs[0] & pairs[1]
+
+
+def test_known_movies_are_not_listed():
+    known = Pairs(user=np.array([0]), item=np.array([0]), labels={})
+    relevant = Pairs(user=np.array([0, 0]), item=np.array([1, 15]), labels={})
+    scores = np.arange(20, 0, -1.0)[None, :]
+    found = movielens_top.list_metrics(scores, known, relevant)
+    assert found["recall@10"] == 0.5
+    assert found["ndcg@10"] == pytest.approx(1 / (1 + 1 / np.log2(3)))
+
+
+def test_the_command_ranks_the_whole_catalogue(tmp_path, small):
+    target = tmp_path / "top.json"
+    arguments = ["--set", "ml-100k-top10", "--data", str(write_100k(tmp_path / "set")), "--seeds", "2"]
+    arguments += ["--rows", "mmoe,catalogue_softmax,popularity,item_knn,ease"]
+    assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
+    tree = json.loads(target.read_text())
+    rows = {row["name"]: row["heads"]["interaction"] for row in tree["rows"]}
+    assert rows["ease"]["recall@10"]["value"] > rows["popularity"]["recall@10"]["value"]
+    assert rows["mmoe"]["recall@10"]["value"] > 0.4
+    assert tree["best"]["row"] == "mmoe"
+
+
+@pytest.mark.slow
+def test_the_real_sets(monkeypatch):
+    root = os.environ.get("RECSYS_DATA")
+    if root is None or not (Path(root) / "ml-100k").exists():
+        pytest.skip("RECSYS_DATA has no ml-100k")
+    monkeypatch.setattr(movielens_time, "BUDGET", replace(movielens_time.BUDGET, epochs=1))
+    report = movielens_time.measure_ml_100k(Path(root) / "ml-100k", 1, ["mmoe", "bias_model"], print)
+    assert report.facts["test_rows"] == 20_000
+    assert report.as_json()["best"]["rating"]["rmse"] < 1.05
