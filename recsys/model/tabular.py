@@ -1,9 +1,10 @@
 """A table without users and items: categorical columns and numbers -> the same trunks and heads.
 
 All columns share one table of embeddings, each with its own stretch of numbers, and one narrow table of the
-linear ("wide") part, which enters the heads as their bias. Cross layers stand beside the trunk's plain input.
+linear ("wide") part, which enters the heads as their bias. Members are whole models, tables included, that
+learn from the same batches and are read as their mean (Lakshminarayanan et al., NeurIPS 2017).
 
-Shape letters: B examples, C columns, D embedding, F numbers, I inputs, K tasks, U rows of a table.
+Shape letters: B examples, C columns, D embedding, F numbers, I inputs, K tasks, M members, U rows of a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,43 +36,70 @@ class TabularRanker(nn.Module):
         trunk: TrunkConfig,
         head_hidden: int,
         dropout: float,
-        num_crosses: int = 0,
+        members: int = 1,
     ) -> None:
-        """Build all parts from their sizes; `num_crosses` cross layers, 0 for none."""
+        """Build all parts from their sizes."""
         super().__init__()
         self.specs = tuple(tasks)
-        self.num_trunk_in = num_columns * dim + num_numbers
-        self.norm = nn.LayerNorm(self.num_trunk_in)
-        self.crosses = nn.ModuleList(
-            nn.Linear(self.num_trunk_in, self.num_trunk_in) for _ in range(num_crosses)
+        self.members = nn.ModuleList(
+            _Member(tasks, num_columns * dim, num_numbers, trunk, head_hidden, dropout)
+            for _ in range(members)
         )
-        self.trunk = build_trunk(trunk, self.num_trunk_in, [t.name for t in tasks], dropout)
-        self.heads = Heads(tasks, self.trunk.num_out, head_hidden)
-        self.wide_numbers = nn.Linear(num_numbers, len(self.specs))
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: one group."""
         return {1.0: list(self.parameters())}
 
     def forward(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None, None]:
-        """Give logits per task; there are no sides for a retrieval loss."""
-        index_BC = batch.index[COLUMNS]
-        numbers_BF = batch.context_numbers_BF
-        x_BI = torch.cat([rows[COLUMNS][index_BC].flatten(1), numbers_BF], dim=1)
-        x_BI = self.norm(x_BI)
-        wide_BK = rows[WIDE][index_BC].sum(dim=1) + self.wide_numbers(numbers_BF)
-        crossed_BI = x_BI
-        for layer in self.crosses:
-            crossed_BI = x_BI * layer(crossed_BI) + crossed_BI
-        hidden = self.trunk(crossed_BI)
-        logits: dict[str, Tensor] = self.heads(
-            hidden, {t.name: wide_BK[:, k] for k, t in enumerate(self.specs)}
-        )
-        return logits, None, None
+        """Give logits [M · B] per task, one member's behind the other's; there are no sides for retrieval."""
+        found = self._each(batch, rows)
+        return {t.name: torch.cat([m[t.name] for m in found]) for t in self.specs}, None, None
+
+    def logits(self, batch: Batch, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the mean of the members' logits, [B] per task."""
+        found = self._each(batch, rows)
+        return {t.name: torch.stack([m[t.name] for m in found]).mean(dim=0) for t in self.specs}
+
+    def _each(self, batch: Batch, rows: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Ask every member, which has its own stretch of both tables."""
+        stretches = zip(*(rows[name].chunk(len(self.members)) for name in (COLUMNS, WIDE)), strict=True)
+        return [
+            member(batch.index[COLUMNS], batch.context_numbers_BF, columns_UD, wide_UK)
+            for member, (columns_UD, wide_UK) in zip(self.members, stretches, strict=True)
+        ]
 
 
-def tabular_specs(size: int, dim: int, num_tasks: int) -> tuple[TableSpec, TableSpec]:
-    """Give the two tables of a `TabularRanker` over so many numbers."""
+class _Member(nn.Module):
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],
+        num_embedded: int,
+        num_numbers: int,
+        trunk: TrunkConfig,
+        head_hidden: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.specs = tuple(tasks)
+        num_in = num_embedded + num_numbers
+        self.norm = nn.LayerNorm(num_in)
+        self.trunk = build_trunk(trunk, num_in, [t.name for t in tasks], dropout)
+        self.heads = Heads(tasks, self.trunk.num_out, head_hidden)
+        self.wide_numbers = nn.Linear(num_numbers, len(self.specs))
+
+    def forward(
+        self, index_BC: Tensor, numbers_BF: Tensor, columns_UD: Tensor, wide_UK: Tensor
+    ) -> dict[str, Tensor]:
+        x_BI = self.norm(torch.cat([columns_UD[index_BC].flatten(1), numbers_BF], dim=1))
+        wide_BK = wide_UK[index_BC].sum(dim=1) + self.wide_numbers(numbers_BF)
+        bias = {t.name: wide_BK[:, k] for k, t in enumerate(self.specs)}
+        logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), bias)
+        return logits
+
+
+def tabular_specs(size: int, dim: int, num_tasks: int, members: int = 1) -> tuple[TableSpec, TableSpec]:
+    """Give the two tables of a `TabularRanker` over so many numbers, a stretch for each member."""
+    size *= members
     return TableSpec(name=COLUMNS, size=size, dim=dim), TableSpec(name=WIDE, size=size, dim=num_tasks)
 
 

@@ -36,12 +36,12 @@ PUBLISHED = {
 }
 TASKS = tuple(TaskSpec(name=n, feedback=n, head="binary", window="1d") for n in LABELS)
 BASELINES = {"lightgbm": fit_trees, "logistic_regression": fit_linear}
-SHAPE = TrunkConfig(name="mmoe", num_experts=4, task_experts=1, hidden=(64, 32))
-BUDGET = Budget(epochs=4, learning_rate=2e-3, sparse_learning_rate=0.1, weight_decay=1e-4)
-DIM = 8
-HEAD_HIDDEN = 32
-DROPOUT = 0.15
-CROSSES = 0
+SHAPE = TrunkConfig(name="mmoe", num_experts=8, task_experts=1, hidden=(16,))
+BUDGET = Budget(epochs=5, learning_rate=3e-3, sparse_learning_rate=0.1, weight_decay=1e-4)
+DIM = 4
+HEAD_HIDDEN = 8
+DROPOUT = 0.0
+MEMBERS = 4
 BATCH_SIZE = 512
 SCORE_ROWS = 8192
 
@@ -94,7 +94,7 @@ def trunk_shapes(rows: TabularRows) -> dict[str, TrunkConfig]:
 
 
 def train_trunk(shape: TrunkConfig, rows: Mapping[str, TabularRows], seed: int) -> Scored:
-    """Train one trunk with both heads twice: to choose the epoch, and on all rows of the training file.
+    """Train one trunk with both heads, as `MEMBERS` members, twice: to choose the epoch, and on all rows of the training file.
 
     The first training learns from `train` and keeps the epoch that `validation` likes best; the second, from
     the same seed, learns from both for as many epochs, and predicts the test rows.
@@ -126,9 +126,10 @@ def _fit(
         trunk=shape,
         head_hidden=HEAD_HIDDEN,
         dropout=DROPOUT,
-        num_crosses=CROSSES,
+        members=MEMBERS,
     )
-    tables = LocalTables(tabular_specs(train.num_ids, DIM, len(TASKS)), BUDGET.sparse_learning_rate, seed)
+    specs = tabular_specs(train.num_ids, DIM, len(TASKS), MEMBERS)
+    tables = LocalTables(specs, BUDGET.sparse_learning_rate, seed)
     rng = np.random.default_rng(seed)
     epoch = fit_best(
         model,
@@ -151,7 +152,7 @@ def scores(model: TabularRanker, tables: LocalTables, rows: TabularRows) -> Scor
     found: dict[str, list[np.ndarray]] = {t.name: [] for t in TASKS}
     for start in range(0, rows.size, SCORE_ROWS):
         batch = _batch(rows, np.arange(start, min(start + SCORE_ROWS, rows.size)))
-        for task, logits in model(batch, tables.lookup(batch.rows))[0].items():
+        for task, logits in model.logits(batch, tables.lookup(batch.rows)).items():
             found[task].append(logits.numpy())
     return {task: np.concatenate(parts) for task, parts in found.items()}
 
@@ -165,7 +166,10 @@ def _batches(rows: TabularRows, rng: np.random.Generator) -> Iterator[Batch]:
 def _batch(rows: TabularRows, chosen: np.ndarray) -> Batch:
     labels = {t.name: torch.from_numpy(rows.labels[t.name][chosen]) for t in TASKS}
     return tabular_batch(
-        torch.from_numpy(rows.ids[chosen]), torch.from_numpy(rows.numbers[chosen]), labels, rows.num_ids
+        torch.from_numpy(rows.ids[chosen]),
+        torch.from_numpy(rows.numbers[chosen]),
+        labels,
+        rows.num_ids * MEMBERS,
     )
 
 
