@@ -27,21 +27,35 @@ def item_knn(matrix: np.ndarray) -> np.ndarray:
 
 
 def ease(penalty: float) -> Scorer:
-    """Score by the closed-form item-item weights without self-weights.
+    """Score by the closed-form item-item weights without self-weights, X B with B = 1 - P / diag(P).
 
+    P = (XᵀX + λ)⁻¹ is never made: X P = (XXᵀ + λ)⁻¹ X and diag(P) = (1 - diag(Xᵀ(XXᵀ + λ)⁻¹X)) / λ need a
+    system of the size of the users only, who are fewer than the items wherever the matrix is wide.
     Source: Steck, WWW 2019.
     """
 
     def scores(matrix: np.ndarray) -> np.ndarray:
-        gram = (matrix.T @ matrix).astype(np.float64)
+        if matrix.shape[0] > matrix.shape[1]:
+            return _by_items(matrix, penalty)
+        gram = (matrix @ matrix.T).astype(np.float64)
         gram[np.diag_indices_from(gram)] += penalty
-        inverse = np.linalg.inv(gram)
-        weights = inverse / -np.diag(inverse)
-        np.fill_diagonal(weights, 0.0)
-        found: np.ndarray = matrix @ weights.astype(np.float32)
+        solved = np.linalg.solve(gram, matrix)
+        diagonal = (1 - (matrix * solved).sum(axis=0)) / penalty
+        found: np.ndarray = (matrix - solved / diagonal).astype(np.float32)
         return found
 
     return scores
+
+
+def _by_items(matrix: np.ndarray, penalty: float) -> np.ndarray:
+    """Score by EASE with the inverse of the items' size."""
+    gram = (matrix.T @ matrix).astype(np.float64)
+    gram[np.diag_indices_from(gram)] += penalty
+    inverse = np.linalg.inv(gram)
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0.0)
+    found: np.ndarray = matrix @ weights.astype(np.float32)
+    return found
 
 
 BASELINES: Mapping[str, Mapping[str, Scorer]] = {
