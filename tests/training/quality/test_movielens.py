@@ -43,7 +43,7 @@ def write_set(folder: Path, *, poison_fold: int | None = None) -> Path:
 def small(monkeypatch):
     quick = Budget(epochs=3, learning_rate=5e-3, sparse_learning_rate=0.3, weight_decay=0, decay=0.9)
     monkeypatch.setattr(movielens, "BUDGET", quick)
-    monkeypatch.setattr(movielens, "BAGS", replace(movielens.BAGS, users=6))
+    monkeypatch.setattr(movielens, "BAGS", replace(movielens.BAGS, users=6, passes=4))
 
 
 def test_columns_have_stretches_of_their_own(tmp_path):
