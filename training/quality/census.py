@@ -94,7 +94,7 @@ def trunk_shapes(rows: TabularRows) -> dict[str, TrunkConfig]:
 
 
 def train_trunk(shape: TrunkConfig, rows: Mapping[str, TabularRows], seed: int) -> Scored:
-    """Train one trunk with both heads, as `MEMBERS` members, twice: to choose the epoch, and on all rows of train.
+    """Train one trunk with both heads, as `MEMBERS` members, twice: for the epoch, and on all of train.
 
     The first training learns from `train` and keeps the epoch that `validation` likes best; the second, from
     the same seed, learns from both for as many epochs, and predicts the test rows.
