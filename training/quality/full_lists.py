@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys.metrics.ranking import match, ndcg_at_k, recall_at_k
 from training.evaluate_lists import top_places
-from training.quality.pairs import PairModel, Pairs, Sides
+from training.quality.models.pairs import PairModel, Pairs, Sides
 from training.quality.report import Figure, over_rows
 
 PLACES = 10

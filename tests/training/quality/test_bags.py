@@ -3,7 +3,7 @@ import torch
 
 from recsys.batch import BagIndex
 from recsys.model.pairs import _pooled
-from training.quality.bags import bags_of
+from training.quality.models.bags import bags_of
 
 
 def lists(bags):

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from recsys.cli import run
-from training.quality import bookcrossing
-from training.quality.biases import fit_biases
-from training.quality.bookcrossing import judged, setting_of, start, train_row
-from training.quality.bookcrossing_rating import biases, rated, tree_features, trees
-from training.quality.caserec_reader import read_bookcrossing
-from training.quality.fitting import Budget
+from training.quality.baselines.biases import fit_biases
+from training.quality.caserec import bookcrossing
+from training.quality.caserec.bookcrossing import judged, setting_of, start, train_row
+from training.quality.caserec.bookcrossing_rating import biases, rated, tree_features, trees
+from training.quality.caserec.reader import read_bookcrossing
 from training.quality.full_lists import model_scorer, parts_of, positives
-from training.quality.pairs import Pairs, Sides, train_pairs
-from training.quality.spectral import spectral_start
+from training.quality.models.fitting import Budget
+from training.quality.models.pairs import Pairs, Sides, train_pairs
+from training.quality.models.spectral import spectral_start
 
 READERS, BOOKS = 40, 30
 
@@ -60,7 +60,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(bookcrossing, "BUDGET", budget)
     monkeypatch.setattr(bookcrossing, "BATCH_SIZE", 128)
     monkeypatch.setattr(bookcrossing, "DIM", 8)
-    monkeypatch.setattr("training.quality.bookcrossing_rating.TRIALS", 1)
+    monkeypatch.setattr("training.quality.caserec.bookcrossing_rating.TRIALS", 1)
 
 
 def test_only_rated_books_are_rated(parts):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import DataError
-from training.quality.caserec_reader import _book, _person, read_bookcrossing, read_retailrocket
+from training.quality.caserec.reader import _book, _person, read_bookcrossing, read_retailrocket
 
 EVENTS = {
     "view_ecommerce.dat": ["visitorid\titemid\tevent", "1\t1\t1", "1\t2\t1", "2\t4\t1"],
@@ -65,7 +65,7 @@ def test_events_of_a_pair_are_labels_of_one_row(tmp_path):
 
 @pytest.fixture
 def unmerged(monkeypatch):
-    monkeypatch.setattr("training.quality.caserec_reader.MIN_ROWS", 1)
+    monkeypatch.setattr("training.quality.caserec.reader.MIN_ROWS", 1)
 
 
 def test_a_book_without_rating_is_observed_on_the_other_head_alone(tmp_path):

@@ -8,9 +8,10 @@ import pytest
 
 from recsys.cli import run
 from recsys.errors import DataError
-from training.quality import census, census_baselines
-from training.quality.census_reader import CATEGORIES, LEFT_OUT, NAMES, NUMBERS, census_rows
-from training.quality.fitting import Budget
+from training.quality.census import baselines as census_baselines
+from training.quality.census import measure as census
+from training.quality.census.reader import CATEGORIES, LEFT_OUT, NAMES, NUMBERS, census_rows
+from training.quality.models.fitting import Budget
 
 ROWS = {"train": 1500, "test": 400}
 

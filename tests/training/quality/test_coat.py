@@ -9,11 +9,13 @@ import pytest
 
 from recsys.cli import run
 from recsys.errors import DataError
-from training.quality import coat, coat_models, coat_reader
-from training.quality.coat import QUESTIONS, judge
-from training.quality.coat_models import VARIANTS, coat_sides, snips_rmse, train_row
-from training.quality.coat_reader import NUM_FOLDS, read_coat, split_coat
-from training.quality.fitting import Budget
+from training.quality.coat import measure as coat
+from training.quality.coat import models as coat_models
+from training.quality.coat import reader as coat_reader
+from training.quality.coat.measure import QUESTIONS, judge
+from training.quality.coat.models import VARIANTS, coat_sides, snips_rmse, train_row
+from training.quality.coat.reader import NUM_FOLDS, read_coat, split_coat
+from training.quality.models.fitting import Budget
 
 USERS, ITEMS, RATED = 12, 20, 10
 USER_MAP = ["age:old", "age:young", "home:town", "home:land"]

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from training.quality.baselines.lists import ease, have_matrix, item_knn, popularity
+from training.quality.baselines.rankers import best_ranker
 from training.quality.full_lists import Wanted, list_metrics, positives, split_per_user, wanted
-from training.quality.list_baselines import ease, have_matrix, item_knn, popularity
-from training.quality.negatives import negatives_of
-from training.quality.pairs import Pairs
-from training.quality.rankers import best_ranker
-from training.quality.spectral import spectral_start
+from training.quality.models.negatives import negatives_of
+from training.quality.models.pairs import Pairs
+from training.quality.models.spectral import spectral_start
 
 USERS, ITEMS = 30, 20
 

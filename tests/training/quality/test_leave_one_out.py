@@ -10,13 +10,14 @@ import torch
 
 from recsys.cli import run
 from recsys.errors import DataError
-from training.quality import leave_one_out, movielens_loo
-from training.quality.bags import BagSetting
-from training.quality.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
-from training.quality.leave_one_out import gains, hits, read_leave_one_out
-from training.quality.list_baselines import BASELINES, ease, have_matrix, item_knn
-from training.quality.movielens_reader import NUM_FOLDS
-from training.quality.pairs import Pairs
+from training.quality.baselines.lists import BASELINES, ease, have_matrix, item_knn
+from training.quality.models.bags import BagSetting
+from training.quality.models.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
+from training.quality.models.pairs import Pairs
+from training.quality.movielens import leave_one_out as movielens_loo
+from training.quality.movielens import leave_one_out_reader as leave_one_out
+from training.quality.movielens.folds_reader import NUM_FOLDS
+from training.quality.movielens.leave_one_out_reader import gains, hits, read_leave_one_out
 
 USERS, ITEMS, NEGATIVES = 24, 30, 6
 """Users of even number have movies of the lower half, the others of the upper half."""
@@ -113,8 +114,8 @@ def test_the_softmax_finds_the_users_half_and_a_seed_fixes_it(tmp_path, small):
 
 def test_the_model_starts_as_the_softmax(tmp_path, small, monkeypatch):
     """Without a step to learn from, the head orders lists as the start does."""
-    from training.quality.biases import fit_biases
-    from training.quality.pairs import train_pairs
+    from training.quality.baselines.biases import fit_biases
+    from training.quality.models.pairs import train_pairs
 
     data = read_leave_one_out(write_set(tmp_path / "set"))
     shape, labels = data.sides.shape, {"interaction": np.ones(data.train.size, np.float32)}

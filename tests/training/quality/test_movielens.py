@@ -11,10 +11,10 @@ import pytest
 from recsys.cli import run
 from recsys.errors import DataError
 from recsys.metrics.pointwise import rmse
-from training.quality import movielens
-from training.quality.biases import fit_biases
-from training.quality.fitting import Budget
-from training.quality.movielens_reader import NUM_FOLDS, rated, read_movielens
+from training.quality.baselines.biases import fit_biases
+from training.quality.models.fitting import Budget
+from training.quality.movielens import folds as movielens
+from training.quality.movielens.folds_reader import NUM_FOLDS, rated, read_movielens
 
 USERS, ITEMS = 30, 20
 

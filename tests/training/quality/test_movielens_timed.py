@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from recsys.cli import run
-from training.quality import movielens_time, movielens_top, movielens_trees
-from training.quality.bags import BagSetting
-from training.quality.catalogue_softmax import SoftmaxSetting
-from training.quality.movielens_timed import read_timed
-from training.quality.pairs import Pairs
+from training.quality.models.bags import BagSetting
+from training.quality.models.catalogue_softmax import SoftmaxSetting
+from training.quality.models.pairs import Pairs
+from training.quality.movielens import by_time as movielens_time
+from training.quality.movielens import by_time_trees as movielens_trees
+from training.quality.movielens import top_ten as movielens_top
+from training.quality.movielens.timed_reader import read_timed
 
 USERS, ITEMS = 30, 40
 

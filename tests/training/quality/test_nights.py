@@ -14,10 +14,11 @@ from recsys.metrics.pointwise import auc, rmse
 from recsys.simulator.oracle import oracle_report
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
-from training.quality import kuairand, night_baselines
-from training.quality import shop as shop_set
-from training.quality.night_baselines import NIGHT_BASELINES, PRIOR_ROWS
-from training.quality.nights import NightSet, differences, night_row, over_users
+from training.quality.nights import baselines as night_baselines
+from training.quality.nights import kuairand
+from training.quality.nights import shop as shop_set
+from training.quality.nights.baselines import NIGHT_BASELINES, PRIOR_ROWS
+from training.quality.nights.night_set import NightSet, differences, night_row, over_users
 
 
 @pytest.fixture(scope="module")

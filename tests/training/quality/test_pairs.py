@@ -8,8 +8,8 @@ from recsys.metrics.pointwise import auc, rmse
 from recsys.model.budget import num_parameters
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
-from training.quality.fitting import Budget
-from training.quality.pairs import (
+from training.quality.models.fitting import Budget
+from training.quality.models.pairs import (
     Pairs,
     PairSetting,
     Sides,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from recsys.cli import run
-from training.quality import retailrocket
-from training.quality.caserec_reader import EVENTS, read_retailrocket
-from training.quality.fitting import Budget
-from training.quality.retailrocket import judged, split_retailrocket, train_trunk
+from training.quality.caserec import retailrocket
+from training.quality.caserec.reader import EVENTS, read_retailrocket
+from training.quality.caserec.retailrocket import judged, split_retailrocket, train_trunk
+from training.quality.models.fitting import Budget
 
 VISITORS, ITEMS = 30, 25
 

@@ -1,0 +1,1 @@
+"""Simple systems that sets share: biases, tuned trees, list rankers."""

@@ -1,0 +1,42 @@
+"""Simple rankers of a whole catalogue, their signals and settings chosen on validation lists.
+
+Shapes: U users, I items.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from training.quality.baselines.lists import BASELINES, have_matrix
+from training.quality.full_lists import Parts, Scorer, Wanted, list_figures, list_metrics
+from training.quality.report import ModelRow
+
+
+def ranker_row(parts: Parts, name: str) -> ModelRow:
+    """Rank each head's items by a simple ranker of all training pairs or of the head's own positive ones."""
+    heads, notes = {}, []
+    for head, known in parts.known_lists.items():
+        signals = {"all pairs": parts.train, head: parts.train.take(parts.train.labels[head] > 0)}
+        if signals[head].size == parts.train.size:
+            del signals[head]
+        matrices = {s: have_matrix(p.user, p.item, parts.sides.shape) for s, p in signals.items()}
+        scorer, note = best_ranker(name, matrices, known)
+        heads[head] = list_figures([list_metrics(scorer, known)], [list_metrics(scorer, parts.lists[head])])
+        notes.append(f"{head}: {note}")
+    return ModelRow(name=name, heads=heads, seeds=1, note="; ".join(notes), ours=False)
+
+
+def best_ranker(name: str, signals: Mapping[str, np.ndarray], known: Wanted) -> tuple[Scorer, str]:
+    """Fit a ranker's variants and keep the one with the highest NDCG on validation lists, and what it is.
+
+    Args: signals: name -> 0/1 matrix [U, I] of training pairs that may be counted.
+    """
+    best: tuple[float, np.ndarray, str] | None = None
+    for signal, matrix in signals.items():
+        for setting, fit in BASELINES[name].items():
+            scores = fit(matrix)
+            value = float(list_metrics(scores.__getitem__, known)["ndcg"].mean())
+            if best is None or value > best[0]:
+                best = value, scores, ", ".join(part for part in (f"of {signal}", setting) if part)
+    assert best is not None, "a ranker has a variant"
+    return best[1].__getitem__, best[2]

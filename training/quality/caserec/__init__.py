@@ -1,0 +1,1 @@
+"""Retailrocket and Book-Crossing, as cleaned by CaseRec."""

@@ -1,0 +1,1 @@
+"""Census-income: two heads of one person."""

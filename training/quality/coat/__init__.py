@@ -1,0 +1,1 @@
+"""Coat: does debiasing help the rating head?"""

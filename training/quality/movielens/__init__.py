@@ -1,0 +1,1 @@
+"""MovieLens: the published folds, leave one out, by time, whole-catalogue lists."""

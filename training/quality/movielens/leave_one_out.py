@@ -1,0 +1,207 @@
+"""MovieLens-1M, leave one out: HR@10 and NDCG@10 of each user's last movie among the 99 published negatives.
+
+One model with two heads: `interaction`, by which lists are ordered, learnt beside drawn negatives, and
+`rating`, learnt where there are stars. Sides start from a softmax over the catalogue; users are known by the
+bag of their other movies. Settings and epochs are chosen on one more movie of each user with negatives of our
+own. A sampled metric: compare it with figures of the same protocol only.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from recsys.config import TrunkConfig
+from recsys.metrics.pointwise import rmse
+from recsys.model.trunks import TRUNKS
+from recsys.tasks import TaskSpec
+from training.quality.baselines.biases import Biases, fit_biases
+from training.quality.baselines.lists import BASELINES, have_matrix
+from training.quality.models.bags import BagSetting
+from training.quality.models.catalogue_softmax import SoftmaxSetting, Start, softmax_scores, softmax_start
+from training.quality.models.fitting import Budget
+from training.quality.models.pairs import PairModel, Pairs, PairSetting, train_pairs
+from training.quality.movielens.leave_one_out_reader import LeaveOneOut, gains, hits, read_leave_one_out
+from training.quality.report import Figure, ModelRow, QualityReport, over_rows, wanted_rows
+
+PUBLISHED = {
+    f"{name} (published)": {"interaction": {"hr@10": value}}
+    for name, value in (
+        ("ncf", 0.7278),
+        ("dmf", 0.7197),
+        ("einmf", 0.7781),
+        ("bpr_mf", 0.4804),
+        ("item_knn", 0.3371),
+    )
+}
+TASKS = (
+    TaskSpec(name="interaction", feedback="rating", head="binary", window="1d"),
+    TaskSpec(name="rating", feedback="rating", head="regression", window="1d", weight=0.3),
+)
+BIAS_PENALTY = 10.0
+SOFTMAX_ONLY = "catalogue_softmax"
+SHAPE = TrunkConfig(name="mmoe", num_experts=2, task_experts=1, hidden=(48, 24))
+BUDGET = Budget(epochs=4, learning_rate=1e-3, sparse_learning_rate=3e-4, weight_decay=1e-4)
+"""Slow: both heads start near where they end."""
+SOFTMAX = SoftmaxSetting(epochs=40)
+BAGS = BagSetting(users=128, hidden=0.2)
+DIM = 128
+NUM_NEGATIVES = 4
+ROW_DROPOUT = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lists:
+    """One run's scores of lists [U, C], and stars of their first items [U] where the model tells any."""
+
+    validation: np.ndarray
+    test: np.ndarray
+    known_stars: np.ndarray | None = None
+    stars: np.ndarray | None = None
+
+
+def measure_leave_one_out(
+    folder: Path, seeds: int, asked: Sequence[str], news: Callable[[str], None]
+) -> QualityReport:
+    """Train every trunk from each seed's start, and the baselines; score the published lists."""
+    wanted = wanted_rows([*TRUNKS, SOFTMAX_ONLY, *BASELINES], asked)
+    data = read_leave_one_out(folder)
+    runs: dict[str, list[Lists]] = {}
+    for seed in range(seeds if {*TRUNKS, SOFTMAX_ONLY} & {*wanted} else 0):
+        for name, lists, epoch in _seed(data, seed, wanted):
+            runs.setdefault(name, []).append(lists)
+            figures = (
+                f"HR@10 {hits(lists.validation).mean():.4f}, NDCG@10 {gains(lists.validation).mean():.4f}"
+            )
+            if lists.known_stars is not None:
+                figures += f", RMSE {rmse(data.held.labels['rating'], lists.known_stars):.4f}"
+            news(f"{name}, seed {seed}: epoch {epoch}, validation {figures}")
+    rows = [
+        _row(n, data, runs[n], "both heads" if n in TRUNKS else "the start", ours=n in TRUNKS)
+        for n in wanted
+        if n in runs
+    ]
+    rows += [_baseline(name, data, news) for name in wanted if name in BASELINES]
+    return QualityReport(
+        name="ml-1m-loo",
+        protocol="sampled metric: the last rating of each user among the 99 published negatives; validation: "
+        "one more rating of each user, drawn at random, among 99 drawn negatives",
+        interval="95 %, bootstrap of the users, all seeds on each draw",
+        budget=f"one setting for all trunks, found by hand on validation; {BUDGET.epochs} epochs at most; "
+        "baselines are refitted with the validation ratings, ours are not",
+        rows=tuple(rows),
+        published=PUBLISHED,
+        facts={"users": len(data.test), "train_rows": data.train.size},
+    )
+
+
+def _seed(data: LeaveOneOut, seed: int, wanted: Sequence[str]) -> Iterator[tuple[str, Lists, int]]:
+    """Give row, lists and epoch of one seed: the start's own, and every trunk's from that start."""
+    shape = data.sides.shape
+    start = softmax_start(data.train, shape, DIM, SOFTMAX, seed)
+    if SOFTMAX_ONLY in wanted:
+        scores = softmax_scores(start, data.train, shape)
+        yield SOFTMAX_ONLY, Lists(validation=_of(scores, data.validation), test=_of(scores, data.test)), 0
+    train = replace(data.train, labels={**unknown(data.train.size), "rating": data.train.labels["rating"]})
+    train.labels["interaction"][:] = 1.0
+    known = _candidates(data.validation)
+    biases = fit_biases(data.train, "rating", BIAS_PENALTY, shape)
+    for name, trunk in ((n, t) for n, t in setting().trunks(SHAPE).items() if n in wanted):
+
+        def loss(model: PairModel) -> float:
+            return -float(gains(_lists(model, known)[0]).mean())
+
+        model, epoch = train_pairs(
+            data.sides,
+            train,
+            trunk,
+            setting(),
+            seed,
+            loss,
+            start=lambda model: begin(model, start, biases),
+        )
+        validation, known_stars = _lists(model, known)
+        test, stars = _lists(model, _candidates(data.test))
+        yield name, Lists(validation=validation, test=test, known_stars=known_stars, stars=stars), epoch
+
+
+def begin(model: PairModel, start: Start, biases: Biases) -> None:
+    """Start `interaction` from the softmax and `rating` from the bias model; the trunk from nothing."""
+    start.put(model, "interaction", NUM_NEGATIVES)
+    biases.put(model, "rating")
+
+
+def setting() -> PairSetting:
+    """Give how every trunk is trained."""
+    return PairSetting(
+        tasks=TASKS,
+        budget=BUDGET,
+        dim=DIM,
+        batch_size=0,
+        row_dropout=ROW_DROPOUT,
+        weigh_product=True,
+        sampled="interaction",
+        negatives=NUM_NEGATIVES,
+        bags=BAGS,
+    )
+
+
+def _lists(model: PairModel, candidates: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Give the scores [U, C] and the first items' stars [U]."""
+    found = model.predict(candidates)
+    num = model.sides.shape[0]
+    return found["interaction"].reshape(num, -1), found["rating"].reshape(num, -1)[:, 0]
+
+
+def _candidates(lists: np.ndarray) -> Pairs:
+    num, width = lists.shape
+    return Pairs(user=np.repeat(np.arange(num), width), item=lists.ravel(), labels=unknown(lists.size))
+
+
+def unknown(num: int) -> dict[str, np.ndarray]:
+    """Give labels of rows of which nothing is known."""
+    return {t.name: np.full(num, np.nan, np.float32) for t in TASKS}
+
+
+def _of(scores: np.ndarray, lists: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(scores, lists, axis=1)
+
+
+def _baseline(name: str, data: LeaveOneOut, news: Callable[[str], None]) -> ModelRow:
+    """Choose a baseline's setting by NDCG@10 on validation and refit it with the validation ratings."""
+    shape = data.sides.shape
+    matrix = have_matrix(data.train.user, data.train.item, shape)
+    tried = {note: _of(score(matrix), data.validation) for note, score in BASELINES[name].items()}
+    note = max(tried, key=lambda n: gains(tried[n]).mean())
+    refitted = BASELINES[name][note](have_matrix(data.but_test.user, data.but_test.item, shape))
+    news(f"{name}: {note or 'no settings'}, validation HR@10 {hits(tried[note]).mean():.4f}")
+    lists = Lists(validation=tried[note], test=_of(refitted, data.test))
+    return _row(name, data, [lists], note, ours=False)
+
+
+def _row(name: str, data: LeaveOneOut, runs: Sequence[Lists], note: str, *, ours: bool) -> ModelRow:
+    order: dict[str, Figure] = {
+        metric: over_rows(
+            _weighted_mean,
+            np.zeros(len(data.test)),
+            [of(r.test) for r in runs],
+            [float(of(r.validation).mean()) for r in runs],
+        )
+        for metric, of in (("hr@10", hits), ("ndcg@10", gains))
+    }
+    heads: dict[str, Mapping[str, Figure]] = {"interaction": order}
+    if ours:
+        heads["rating"] = {
+            "rmse": over_rows(
+                rmse,
+                data.test_stars,
+                [r.stars for r in runs if r.stars is not None],
+                [rmse(data.held.labels["rating"], r.known_stars) for r in runs if r.known_stars is not None],
+            )
+        }
+    return ModelRow(name=name, heads=heads, seeds=len(runs), note=note, ours=ours)
+
+
+def _weighted_mean(_label: np.ndarray, value: np.ndarray, weight: np.ndarray) -> float:
+    return float(np.average(value, weights=weight))

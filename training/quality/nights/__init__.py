@@ -1,0 +1,1 @@
+"""Sets that are logs, measured as nights are: KuaiRand, the simulated shop."""

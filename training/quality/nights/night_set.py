@@ -1,0 +1,217 @@
+"""Sets that are logs: configs and simple systems on the days of one night, learnt and judged as a night does.
+
+Each head learns the days that the night of the log's last day would learn, is calibrated on the next and
+judged on the one after. Choices may look at the calibration day before calibration, never at the judged one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from features.build import build_snapshots
+from features.encode import Encoder
+from recsys.config import RunConfig
+from recsys.log import InteractionLog
+from recsys.metrics.columns import group_codes
+from recsys.metrics.inference import paired_bootstrap_seeds
+from recsys.metrics.pooled import Statistic, pooled_metric
+from recsys.stages import Stages
+from recsys.tasks import TaskSpec
+from training.baselines_design import Sample, concat_samples, sample_of
+from training.data import Shard, encode_shard
+from training.learn import build_model
+from training.quality.models.fitting import trunks_of_one_size
+from training.quality.report import Difference, Figure, ModelRow, difference
+from training.report.effects import primary_metric
+from training.runs import HeadScores, Judged, Runs
+
+Scores = Mapping[str, HeadScores]
+"""By task: one training's predictions."""
+REPLICATES = 300
+
+
+class NightSet:
+    """A log, the config whose days are learnt, and where snapshots are kept."""
+
+    def __init__(self, log: InteractionLog, config: RunConfig, stages: Stages) -> None:
+        """Build the snapshots of the whole log.
+
+        Raises: DataError when the log has too few days to learn, calibrate and judge apart.
+        """
+        self.log, self.config, self.stages = log, config, stages
+        self.runs = self._runs(config)
+
+    def train(self, config: RunConfig, seeds: int, news: Callable[[str], None], name: str) -> list[Scores]:
+        """Train a variant of the config from seeds 0, 1, …; other features mean other snapshots."""
+        same = config.features == self.config.features and config.attributes == self.config.attributes
+        runs = self.runs if same else self._runs(config)
+        found: list[Scores] = []
+        for seed in range(seeds):
+            learnt = runs.learn(config, config.tasks, seed, prepared=runs.prepared)
+            found.append(runs.score(learnt, config, config.tasks))
+            said = ", ".join(
+                f"{t.name} {primary_value(t, found[-1][t.name].known):.4f}" for t in config.tasks
+            )
+            news(f"{name}, seed {seed}: validation {said}")
+        return found
+
+    def fit(self, name: str, fit: "FitBaseline", news: Callable[[str], None]) -> tuple[Scores, str]:
+        """Fit a simple system per head on the same days and features; gives its scores and a note."""
+        scores, notes = {}, []
+        for task in self.config.tasks:
+            known, judged = (
+                self._shard(task, self.runs.plan.calibrate),
+                self._shard(task, self.runs.plan.judge),
+            )
+            fitted = fit(task, self, known)
+            predicted = [_judged(task, shard, fitted.predict) for shard in (known, judged)]
+            scores[task.name] = HeadScores(known=predicted[0], raw=predicted[1], judged=predicted[1])
+            notes.append(f"{task.name}: {fitted.note}" if fitted.note else "")
+            news(f"{name}, {task.name}: validation {primary_value(task, predicted[0]):.4f} {fitted.note}")
+        return scores, "; ".join(note for note in notes if note)
+
+    def sample(self, task: TaskSpec) -> Sample:
+        """Flatten the labelled rows that a head learns from."""
+        first, last = self.runs.plan.train[task.name]
+        parts = [
+            sample_of(shard, self.encoder, np.flatnonzero(~np.isnan(shard.labels[task.name])), task, i)
+            for i in range(first, last + 1)
+            for shard in self.runs.prepared.shards[i]
+        ]
+        return concat_samples(parts)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Give the encoder of the training days."""
+        return Encoder.from_config(self.config, self.runs.prepared.state)
+
+    def trunks(self) -> dict[str, RunConfig]:
+        """Give the config with every trunk, at the size of its own, by name."""
+        config, tasks = self.config, [t.name for t in self.config.tasks]
+        ranker, _ = build_model(config, self.runs.prepared.state, None)
+        shapes = trunks_of_one_size(config.model.trunk, ranker.num_trunk_in, tasks)
+        return {
+            name: config.model_copy(update={"model": config.model.model_copy(update={"trunk": shape})})
+            for name, shape in shapes.items()
+        }
+
+    @property
+    def protocol(self) -> str:
+        """Say which days are for what, by the first head's."""
+        chain, plan, task = self.runs.chain, self.runs.plan, self.config.tasks[0].name
+        learnt = self.runs.train_days(task)
+        chosen, tested = chain[plan.calibrate[task]].day, chain[plan.judge[task]].day
+        return f"learnt {learnt[0]} to {learnt[-1]}, chosen and calibrated on {chosen}, tested on {tested}"
+
+    def budget(self, trials: int) -> str:
+        """Say how much tuning each row had."""
+        return f"one config for all of ours; lightgbm: {trials} drawn settings a head, chosen by validation"
+
+    def _shard(self, task: TaskSpec, periods: Mapping[str, int]) -> Shard:
+        runs, i = self.runs, periods[task.name]
+        before = runs.chain[i - 1] if i else None
+        return encode_shard(
+            self.encoder, runs.chain[i], before, runs.labels[runs.chain[i].day], self.config.tasks
+        )
+
+    def _runs(self, config: RunConfig) -> Runs:
+        last = self.log.require_days("impressions")[-1]
+        return Runs(build_snapshots(self.log, last, config, self.stages), config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedBaseline:
+    """One head's simple system."""
+
+    predict: Callable[[Shard, np.ndarray], np.ndarray]
+    """(Shard, row numbers [N]) -> predictions [N]."""
+    note: str = ""
+
+
+FitBaseline = Callable[[TaskSpec, NightSet, Shard], FittedBaseline]
+"""(task, the set, the validation day's shard) -> a fitted system."""
+
+
+def night_row(
+    name: str, tasks: Sequence[TaskSpec], runs: Sequence[Scores], note: str, *, ours: bool
+) -> ModelRow:
+    """Measure a model: per head the mean over seeds, and an interval by users."""
+    heads = {}
+    for task in tasks:
+        known = [primary_value(task, run[task.name].known) for run in runs]
+        judged = [run[task.name].judged for run in runs]
+        heads[task.name] = {
+            metric: over_users(metric, judged, known if metric == primary_metric(task) else None)
+            for metric in metrics_of(task)
+        }
+    return ModelRow(name=name, heads=heads, seeds=len(runs), note=note, ours=ours)
+
+
+def differences(
+    names: tuple[str, str],
+    tasks: Sequence[TaskSpec],
+    own: Sequence[Mapping[str, Judged]],
+    other: Sequence[Mapping[str, Judged]],
+) -> list[Difference]:
+    """Compare two rows per head and metric, seed with seed; intervals by users and seeds [at least two]."""
+    found = []
+    for task in tasks:
+        rows = own[0][task.name]
+        for metric in metrics_of(task):
+            effect = paired_bootstrap_seeds(
+                metric,
+                rows.label,
+                [run[task.name].prediction for run in other],
+                [run[task.name].prediction for run in own],
+                rows.user,
+                generator=np.random.default_rng(0),
+                weight=rows.weight,
+                replicates=REPLICATES,
+            )
+            found.append(difference(*names, task.name, effect))
+    return found
+
+
+def metrics_of(task: TaskSpec) -> tuple[str, ...]:
+    """Name what a head is measured by: order and calibration, or error."""
+    return ("auc", "log_loss") if task.is_binary else ("rmse",)
+
+
+def primary_value(task: TaskSpec, judged: Judged) -> float:
+    """Give a head's AUC or RMSE on some rows."""
+    return over_users(primary_metric(task), [judged], None, replicates=0).value
+
+
+def over_users(
+    metric: str, runs: Sequence[Judged], validation: Sequence[float] | None, replicates: int = REPLICATES
+) -> Figure:
+    """Average a metric over seeds; the interval is a bootstrap of users, one draw for all seeds."""
+    statistics, num_users = _statistics(metric, runs)
+    each = [statistic(np.ones(num_users)) for statistic in statistics]
+    rng = np.random.default_rng(0)
+    drawn = []
+    for _ in range(replicates):
+        times = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users).astype(float)
+        drawn.append(float(np.mean([statistic(times) for statistic in statistics])))
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if drawn else (None, None)
+    known = None if validation is None else float(np.mean(validation))
+    return Figure(value=float(np.mean(each)), low=low, high=high, runs=tuple(each), validation=known)
+
+
+def _statistics(metric: str, runs: Sequence[Judged]) -> tuple[list[Statistic], int]:
+    """Give each run's metric of a draw of users, and how many users there are."""
+    pooled = pooled_metric(metric)
+    codes, num_users = group_codes("user", runs[0].user, runs[0].user.size)
+    return [pooled.statistic(pooled.check(r.label, r.prediction, r.weight), codes) for r in runs], num_users
+
+
+def _judged(task: TaskSpec, shard: Shard, predict: Callable[[Shard, np.ndarray], np.ndarray]) -> Judged:
+    rows = np.flatnonzero(~np.isnan(shard.labels[task.name]))
+    return Judged(
+        prediction=np.asarray(predict(shard, rows)),
+        label=shard.labels[task.name][rows],
+        user=shard.user_key[rows],
+        weight=shard.weight[rows],
+    )
