@@ -21,8 +21,8 @@ def mlp(num_in: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequenti
 class OrderedEmbedding(nn.Module):
     """Rows for ordered buckets, each the one before plus a step of its own that starts at 0.
 
-    A bucket that no training row had reads as the nearest lower one that some had. Rows of their own would
-    stay what they were drawn as: on the first day on which a history is older than any learnt from, noise.
+    A bucket above all that training rows had reads as the highest they had. Rows of their own would stay what
+    they were drawn as: on the first day on which a history is older than any learnt from, noise.
 
     Shape letters: N buckets, D dimensions.
     """

@@ -18,7 +18,14 @@ from training.quality.nights import baselines as night_baselines
 from training.quality.nights import kuairand
 from training.quality.nights import shop as shop_set
 from training.quality.nights.baselines import NIGHT_BASELINES, PRIOR_ROWS
-from training.quality.nights.night_set import NightSet, differences, night_row, over_users
+from training.quality.nights.night_set import (
+    FittedBaseline,
+    NightSet,
+    against_baselines,
+    differences,
+    night_row,
+    over_users,
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +113,7 @@ def test_an_items_rate_is_held_back_towards_the_mean(night):
     item = rows["item_id"].mode().sort()[0]
     own = rows.filter(pl.col("item_id") == item)["label"]
     expected = (own.sum() + PRIOR_ROWS * mean) / (own.len() + PRIOR_ROWS)
-    assert np.isclose(scores["click"].judged.prediction, expected).any()
+    assert np.isclose(scores["click"].raw.prediction, expected).any()
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "linear"])
@@ -118,6 +125,36 @@ def test_simple_systems_are_scored_on_the_models_rows(night, runs, name, monkeyp
         assert f"{task.name}: " in note
     judged = scores["click"].judged
     assert auc(judged.label, judged.prediction) > 0.55
+
+
+def test_simple_systems_are_calibrated_as_ours_are(night):
+    def doubled(task, _night, _known):
+        def predict(shard, rows):
+            label = shard.labels[task.name][rows]
+            return 0.2 + 0.6 * label if task.is_binary else 10 * label
+
+        return FittedBaseline(predict=predict)
+
+    scores, _ = night.fit("doubled", doubled, lambda _line: None)
+    rating = next(task.name for task in night.config.tasks if not task.is_binary)
+    assert np.abs(scores[rating].raw.prediction - scores[rating].raw.label).min() > 1
+    assert np.abs(scores[rating].judged.prediction - scores[rating].judged.label).max() < 0.2
+    assert scores["click"].judged.prediction.max() > 0.9
+
+
+def test_the_chosen_row_is_held_against_each_simple_system(night, runs):
+    rate, _ = night.fit("item_rate", NIGHT_BASELINES["item_rate"], lambda _line: None)
+    tasks = night.config.tasks
+    table = [
+        night_row("mmoe", tasks, runs, "", ours=True),
+        night_row("item_rate", tasks, [rate], "", ours=False),
+    ]
+    found = against_baselines(table, tasks, {"mmoe": runs}, {"item_rate": rate})
+    click = next(d for d in found if (d.head, d.metric) == ("click", "auc"))
+    assert (click.row, click.against) == ("mmoe", "item_rate")
+    by_name = {row.name: row.heads["click"]["auc"].value for row in table}
+    assert click.value == pytest.approx(by_name["mmoe"] - by_name["item_rate"])
+    assert against_baselines(table, tasks, {"mmoe": runs[:1]}, {"item_rate": rate}) == []
 
 
 def test_the_oracles_row_is_the_oracle_report(night, shop_log):

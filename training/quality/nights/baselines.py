@@ -17,7 +17,9 @@ PRIOR_ROWS = 20.0
 
 
 def fit_trees(task: TaskSpec, night: NightSet, known: Shard) -> FittedBaseline:
-    """Fit LightGBM on the model's own features; the setting and number of trees are chosen on validation.
+    """Fit LightGBM on the model's flat features; the setting and number of trees are chosen on validation.
+
+    It has no history, and no ids of more than `MAX_CATEGORIES` values: those of users and items.
 
     Raises: ConfigError when LightGBM is not installed.
     """

@@ -16,7 +16,7 @@ from recsys.log import InteractionLog
 from recsys.model.trunks import TRUNKS
 from recsys.stages import Stages
 from training.quality.nights.baselines import NIGHT_BASELINES, TRIALS
-from training.quality.nights.night_set import NightSet, Scores, differences, night_row
+from training.quality.nights.night_set import NightSet, Scores, against_baselines, differences, night_row
 from training.quality.report import Difference, QualityReport, wanted_rows
 
 CONFIG = Path(__file__).with_name("kuairand.toml")
@@ -59,16 +59,16 @@ def measure_kuairand(
         trained = _trained(night, wanted, seeds, news)
         tasks = night.config.tasks
         table = [night_row(n, tasks, trained[n], "", ours=True) for n in models if n in wanted]
-        for name in (n for n in NIGHT_BASELINES if n in wanted):
-            scores, note = night.fit(name, NIGHT_BASELINES[name], news)
-            table.append(night_row(name, tasks, [scores], note, ours=False))
+        simple = {n: night.fit(n, fit, news) for n, fit in NIGHT_BASELINES.items() if n in wanted}
+        table += [night_row(n, tasks, [scores], note, ours=False) for n, (scores, note) in simple.items()]
+        beside = against_baselines(table, tasks, trained, {n: scores for n, (scores, _) in simple.items()})
         return QualityReport(
             name="kuairand",
             protocol=f"a night: {night.protocol}",
             interval="95 %, bootstrap of the test day's users, all seeds a draw; differences draw seeds too",
             budget=night.budget(TRIALS),
             rows=tuple(table),
-            differences=tuple(_gains(night, trained, wanted)),
+            differences=(*beside, *_gains(night, trained, wanted)),
             facts={f"{day.day}_impressions": day.manifest["rows"]["impressions"] for day in night.runs.chain},
         )
 

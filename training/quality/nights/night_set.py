@@ -5,13 +5,14 @@ judged on the one after. Choices may look at the calibration day before calibrat
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from features.build import build_snapshots
 from features.encode import Encoder
+from recsys.calibration import fit_affine, fit_platt
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
 from recsys.metrics.columns import group_codes
@@ -23,7 +24,7 @@ from training.baselines_design import Sample, concat_samples, sample_of
 from training.data import Shard, encode_shard
 from training.learn import build_model
 from training.quality.models.fitting import trunks_of_one_size
-from training.quality.report import Difference, Figure, ModelRow, difference
+from training.quality.report import Difference, Figure, ModelRow, choose, difference
 from training.report.effects import primary_metric
 from training.runs import HeadScores, Judged, Runs
 
@@ -58,16 +59,15 @@ class NightSet:
         return found
 
     def fit(self, name: str, fit: "FitBaseline", news: Callable[[str], None]) -> tuple[Scores, str]:
-        """Fit a simple system per head on the same days and features; gives its scores and a note."""
+        """Fit a simple system per head on the same days, and calibrate it as ours are: scores and a note."""
         scores, notes = {}, []
         for task in self.config.tasks:
-            known, judged = (
-                self._shard(task, self.runs.plan.calibrate),
-                self._shard(task, self.runs.plan.judge),
-            )
-            fitted = fit(task, self, known)
-            predicted = [_judged(task, shard, fitted.predict) for shard in (known, judged)]
-            scores[task.name] = HeadScores(known=predicted[0], raw=predicted[1], judged=predicted[1])
+            plan = self.runs.plan
+            shard, later = self._shard(task, plan.calibrate), self._shard(task, plan.judge)
+            fitted = fit(task, self, shard)
+            predicted = [_judged(task, part, fitted.predict) for part in (shard, later)]
+            judged = _calibrated(task, *predicted) if fitted.calibrate else predicted[1]
+            scores[task.name] = HeadScores(known=predicted[0], raw=predicted[1], judged=judged)
             notes.append(f"{task.name}: {fitted.note}" if fitted.note else "")
             news(f"{name}, {task.name}: validation {primary_value(task, predicted[0]):.4f} {fitted.note}")
         return scores, "; ".join(note for note in notes if note)
@@ -128,6 +128,7 @@ class FittedBaseline:
     predict: Callable[[Shard, np.ndarray], np.ndarray]
     """(Shard, row numbers [N]) -> predictions [N]."""
     note: str = ""
+    calibrate: bool = True
 
 
 FitBaseline = Callable[[TaskSpec, NightSet, Shard], FittedBaseline]
@@ -174,6 +175,27 @@ def differences(
     return found
 
 
+def against_baselines(
+    table: Sequence[ModelRow],
+    tasks: Sequence[TaskSpec],
+    ours: Mapping[str, Sequence[Scores]],
+    simple: Mapping[str, Scores],
+) -> list[Difference]:
+    """Compare the row that validation chooses with each simple system; none without two seeds of ours."""
+    if not any(row.ours for row in table):
+        return []
+    chosen = choose(table).name
+    own = [{task: scores.judged for task, scores in run.items()} for run in ours[chosen]]
+    if len(own) < 2:
+        return []
+    found = []
+    for name, scores in simple.items():
+        # A simple system is one fit: the same beside each of our seeds.
+        other = [{task: head.judged for task, head in scores.items()}] * len(own)
+        found += differences((chosen, name), tasks, own, other)
+    return found
+
+
 def metrics_of(task: TaskSpec) -> tuple[str, ...]:
     """Name what a head is measured by: order and calibration, or error."""
     return ("auc", "log_loss") if task.is_binary else ("rmse",)
@@ -205,6 +227,21 @@ def _statistics(metric: str, runs: Sequence[Judged]) -> tuple[list[Statistic], i
     pooled = pooled_metric(metric)
     codes, num_users = group_codes("user", runs[0].user, runs[0].user.size)
     return [pooled.statistic(pooled.check(r.label, r.prediction, r.weight), codes) for r in runs], num_users
+
+
+def _calibrated(task: TaskSpec, known: Judged, judged: Judged) -> Judged:
+    """Fit Platt's sigmoid, or a line, on the calibration day's predictions."""
+    if not task.is_binary:
+        line = fit_affine(known.prediction, known.label, low=task.low, high=task.high, weight=known.weight)
+        return replace(judged, prediction=line.apply(judged.prediction))
+    sigmoid = fit_platt(_logit(known.prediction), known.label, known.weight)
+    return replace(judged, prediction=sigmoid.apply(_logit(judged.prediction)))
+
+
+def _logit(probability: np.ndarray) -> np.ndarray:
+    p = probability.clip(1e-6, 1 - 1e-6)
+    found: np.ndarray = np.log(p) - np.log1p(-p)
+    return found
 
 
 def _judged(task: TaskSpec, shard: Shard, predict: Callable[[Shard, np.ndarray], np.ndarray]) -> Judged:

@@ -22,8 +22,14 @@ from recsys.stages import Stages
 from recsys.tasks import TaskSpec
 from training.data import Shard
 from training.quality.nights.baselines import NIGHT_BASELINES, TRIALS
-from training.quality.nights.night_set import FitBaseline, FittedBaseline, NightSet, night_row
-from training.quality.report import ModelRow, QualityReport, choose, wanted_rows
+from training.quality.nights.night_set import (
+    FitBaseline,
+    FittedBaseline,
+    NightSet,
+    against_baselines,
+    night_row,
+)
+from training.quality.report import Difference, ModelRow, QualityReport, choose, wanted_rows
 
 INFORMED, TRUTH = "informed_oracle", "truth"
 _TRUE = {"click": "p_click", "purchase": "p_purchase", "rating": "expected_rating"}
@@ -43,15 +49,13 @@ def measure_shop(
     simple: dict[str, FitBaseline] = NIGHT_BASELINES | {INFORMED: oracles.informed, TRUTH: oracles.truth}
     with TemporaryDirectory() as temporary:
         night = NightSet(log, default_config(), Stages(Path(temporary) / "stages"))
-        tasks, table = night.config.tasks, []
-        for name, config in night.trunks().items():
-            if name in wanted:
-                runs = night.train(config, seeds, news, name)
-                table.append(night_row(name, tasks, runs, "", ours=True))
-        for name in (n for n in simple if n in wanted):
-            scores, note = night.fit(name, simple[name], news)
-            table.append(night_row(name, tasks, [scores], note, ours=False))
-        return _report(night, shop, table)
+        tasks = night.config.tasks
+        trained = {n: night.train(c, seeds, news, n) for n, c in night.trunks().items() if n in wanted}
+        table = [night_row(name, tasks, runs, "", ours=True) for name, runs in trained.items()]
+        fitted = {n: night.fit(n, fit, news) for n, fit in simple.items() if n in wanted}
+        table += [night_row(n, tasks, [scores], note, ours=False) for n, (scores, note) in fitted.items()]
+        beside = against_baselines(table, tasks, trained, {n: scores for n, (scores, _) in fitted.items()})
+        return _report(night, shop, table, beside)
 
 
 class _Oracles:
@@ -73,7 +77,7 @@ class _Oracles:
             found: np.ndarray = self._informed[shard.day][task.name].to_numpy()[rows]
             return found
 
-        return FittedBaseline(predict=predict)
+        return FittedBaseline(predict=predict, calibrate=False)
 
     def truth(self, task: TaskSpec, night: NightSet, known: Shard) -> FittedBaseline:
         """Give the true chance, or the stars that are expected."""
@@ -84,7 +88,7 @@ class _Oracles:
             found: np.ndarray = true[_TRUE[task.name]].to_numpy()[rows]
             return found
 
-        return FittedBaseline(predict=predict)
+        return FittedBaseline(predict=predict, calibrate=False)
 
     def _shown(self, shard: Shard) -> pl.DataFrame:
         """Give a shard's impressions as they were logged, in its order."""
@@ -94,7 +98,9 @@ class _Oracles:
         )
 
 
-def _report(night: NightSet, shop: Shop, table: Sequence[ModelRow]) -> QualityReport:
+def _report(
+    night: NightSet, shop: Shop, table: Sequence[ModelRow], beside: Sequence[Difference]
+) -> QualityReport:
     facts = {"seed": float(shop.seed), "users": float(shop.dials.users), "items": float(shop.dials.items)}
     informed = next((row for row in table if row.name == INFORMED), None)
     if informed is not None and any(row.ours for row in table):
@@ -108,5 +114,6 @@ def _report(night: NightSet, shop: Shop, table: Sequence[ModelRow]) -> QualityRe
         interval="95 %, bootstrap of the test day's users, all seeds on each draw",
         budget=night.budget(TRIALS),
         rows=tuple(table),
+        differences=tuple(beside),
         facts=facts,
     )
