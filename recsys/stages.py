@@ -121,12 +121,15 @@ class FileDigests:
         return str(found[0])
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
+def write_json(path: Path, value: Any, *, allow_nan: bool = True) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part.
+
+    Raises: ValueError on NaN or infinity, which are no JSON, unless they are allowed.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=1, sort_keys=True, default=str)
+            json.dump(value, stream, indent=1, sort_keys=True, default=str, allow_nan=allow_nan)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())

@@ -28,6 +28,8 @@ def bench_quality_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Train every model of a set and print what each reaches on the published test rows."""
+    if json_file is not None and not json_file.parent.is_dir():
+        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}; make it first")
     measure = measure_of(name)
     use_threads(1)
     console = Console(stderr=True)
@@ -39,9 +41,9 @@ def bench_quality_command(
     for table in tables:
         wide.print(table)
     tree = report.as_json()
-    wide.print(json.dumps({"best": tree["best"]}), highlight=False)
+    wide.print(json.dumps({"best": tree["best"]}, allow_nan=False), highlight=False)
     if json_file is not None:
-        write_json(json_file, tree)
+        write_json(json_file, tree, allow_nan=False)
 
 
 def measure_of(name: str) -> Measure:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.inference import Effect
+from training.quality.baselines.trees import LIGHTGBM, require_lightgbm
 
 Key = tuple[str, str]
 """Head and metric."""
@@ -40,10 +41,16 @@ class ModelRow:
 
     name: str
     heads: Mapping[str, Mapping[str, Figure]]
+    """Without figures that are NaN: an AUC of rows of one class, or anything of no rows."""
     seeds: int
     note: str = ""
     ours: bool = True
     """False: a baseline or a reference; it stands in the table and is never `best`."""
+
+    def __post_init__(self) -> None:
+        """Leave out what is no figure."""
+        known = {h: {m: f for m, f in of.items() if not math.isnan(f.value)} for h, of in self.heads.items()}
+        object.__setattr__(self, "heads", {head: of for head, of in known.items() if of})
 
     def values(self) -> dict[str, Any]:
         """Give the row's name and head -> metric -> value."""
@@ -60,8 +67,9 @@ class Difference:
     head: str
     metric: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    """None, with `high`: the metric is not defined on too many draws."""
+    high: float | None
     verdict: str
     """"helps", "hurts" or "no evidence" (the interval holds 0)."""
 
@@ -75,8 +83,8 @@ def difference(row: str, against: str, head: str, effect: Effect) -> Difference:
         head=head,
         metric=effect.metric,
         value=effect.diff,
-        low=effect.ci_low,
-        high=effect.ci_high,
+        low=None if math.isnan(effect.ci_low) else effect.ci_low,
+        high=None if math.isnan(effect.ci_high) else effect.ci_high,
         verdict=verdict,
     )
 
@@ -114,7 +122,7 @@ class QualityReport:
             "rows": [asdict(row) for row in self.rows],
             "best": {} if chosen is None else chosen.values(),
             "published": self.published,
-            "differences": [asdict(d) for d in self.differences],
+            "differences": [asdict(d) for d in self.differences if not math.isnan(d.value)],
         }
 
     def as_differences(self) -> Table:
@@ -122,8 +130,7 @@ class QualityReport:
         columns = list(dict.fromkeys((d.head, d.metric) for d in self.differences))
         lines: dict[tuple[str, str], dict[Key, str]] = {}
         for d in self.differences:
-            cell = f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f}) {d.verdict}"
-            lines.setdefault((d.row, d.against), {})[d.head, d.metric] = cell
+            lines.setdefault((d.row, d.against), {})[d.head, d.metric] = _difference_cell(d)
         table = Table("difference", *[f"{h} {m}" for h, m in columns], box=None)
         for (row, against), cells in lines.items():
             table.add_row(f"{row} less {against}", *[cells.get(key, "–") for key in columns])
@@ -131,7 +138,12 @@ class QualityReport:
 
     def as_table(self) -> Table:
         """Lay the rows out for the terminal, published ones below."""
-        columns = [(h, m) for h, metrics in self.rows[0].heads.items() for m in metrics]
+        shown: list[Mapping[str, Mapping[str, object]]] = [row.heads for row in self.rows]
+        named = [
+            (h, m) for heads in [*shown, *self.published.values()] for h, of in heads.items() for m in of
+        ]
+        heads_first = list(dict.fromkeys(h for h, _ in named))
+        columns = sorted(dict.fromkeys(named), key=lambda column: heads_first.index(column[0]))
         table = Table("model", *[f"{h} {m}" for h, m in columns], "seeds", "note", box=None)
         for row in self.rows:
             cells = [_cell(row.heads.get(h, {}).get(m)) for h, m in columns]
@@ -145,20 +157,23 @@ class QualityReport:
 def wanted_rows(known: Sequence[str], asked: Sequence[str]) -> list[str]:
     """Give the rows to measure, in the table's order; all when none is asked for.
 
-    Raises: ConfigError listing the known rows.
+    Raises: ConfigError listing the known rows; ConfigError when LightGBM is wanted and not installed, before
+    anything is trained.
     """
     for name in asked:
         if name not in known:
             raise ConfigError(f"--rows names {name!r}; this set has: {', '.join(known)}")
-    return [name for name in known if not asked or name in asked]
+    wanted = [name for name in known if not asked or name in asked]
+    if LIGHTGBM in wanted:
+        require_lightgbm()
+    return wanted
 
 
 def over_seeds(values: Sequence[float], validation: Sequence[float] | None = None) -> Figure:
     """Average runs; the interval is Student's over them, unknown of a single one."""
     from scipy import stats
 
-    mean, num = statistics.fmean(values), len(values)
-    known = None if validation is None else statistics.fmean(validation)
+    mean, num, known = statistics.fmean(values), len(values), _mean_if_known(validation)
     if num == 1:
         return Figure(value=mean, low=None, high=None, runs=tuple(values), validation=known)
     half = float(stats.t.ppf(0.975, num - 1)) * statistics.stdev(values) / math.sqrt(num)
@@ -176,9 +191,15 @@ def over_rows(
 ) -> Figure:
     """Average a metric over seeds; the interval is a bootstrap of the test rows, one draw for all seeds.
 
+    Draws on which the metric is not defined, such as an AUC without positives, are left out of the interval.
+
     Args: metric: (label, prediction, weight) -> value; predictions [S][N]; group [N]: rows that are drawn
     together, such as a user's.
+    Returns: a figure whose value is NaN, which no row keeps, where there are no test rows.
     """
+    known = _mean_if_known(validation)
+    if not label.size:
+        return Figure(value=math.nan, low=None, high=None, runs=(), validation=known)
     _, codes = np.unique(np.arange(label.size) if group is None else group, return_inverse=True)
     num = int(codes.max()) + 1
     runs = [metric(label, p, np.ones(label.size)) for p in predictions]
@@ -187,17 +208,16 @@ def over_rows(
     for _ in range(replicates):
         weight = np.bincount(rng.integers(num, size=num), minlength=num).astype(float)[codes]
         drawn.append(statistics.fmean(metric(label, p, weight) for p in predictions))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    known = None if validation is None else statistics.fmean(validation)
-    return Figure(
-        value=statistics.fmean(runs), low=float(low), high=float(high), runs=tuple(runs), validation=known
-    )
+    defined = [value for value in drawn if not math.isnan(value)]
+    low, high = np.quantile(defined, [0.025, 0.975]).tolist() if defined else (None, None)
+    return Figure(value=statistics.fmean(runs), low=low, high=high, runs=tuple(runs), validation=known)
 
 
 def choose(rows: Iterable[ModelRow]) -> ModelRow:
-    """Choose the best of our rows by validation: the smallest mean of the relative losses to each best.
+    """Choose the best of our rows by validation: the least sum over figures of how far it is behind the best.
 
-    One row is chosen for all heads. Test figures play no part.
+    Each figure counts from 0, its best row's, to 1, its worst row's, so that no metric's unit outweighs
+    another's. One row is chosen for all heads; of equal ones the first. Test figures play no part.
     Raises: DataError when no row has validation figures.
     """
     candidates = {row.name: (row, _validation(row)) for row in rows if row.ours and _validation(row)}
@@ -213,10 +233,18 @@ def choose(rows: Iterable[ModelRow]) -> ModelRow:
 
 
 def _loss(key: Key, own: dict[Key, float], all_rows: list[dict[Key, float]]) -> float:
-    """Give how far a row is behind the best on one figure, as a share of the best."""
+    """Give how far a row is behind the best on one figure, as a share of all rows' range; 0 without any."""
     lower = key[1] in LOWER_IS_BETTER
-    best = (min if lower else max)(found[key] for found in all_rows)
-    return (own[key] - best if lower else best - own[key]) / abs(best)
+    low, high = min(found[key] for found in all_rows), max(found[key] for found in all_rows)
+    if low == high:
+        return 0.0
+    return (own[key] - low if lower else high - own[key]) / (high - low)
+
+
+def _mean_if_known(validation: Sequence[float] | None) -> float | None:
+    """Average; None where the metric was not defined on validation rows either."""
+    mean = math.nan if validation is None else statistics.fmean(validation)
+    return None if math.isnan(mean) else mean
 
 
 def _validation(row: ModelRow) -> dict[Key, float]:
@@ -226,6 +254,12 @@ def _validation(row: ModelRow) -> dict[Key, float]:
         for metric, figure in metrics.items()
         if figure.validation is not None
     }
+
+
+def _difference_cell(d: Difference) -> str:
+    if d.low is None or d.high is None:
+        return f"{d.value:+.4f} {d.verdict}"
+    return f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f}) {d.verdict}"
 
 
 def _cell(figure: Figure | None) -> str:

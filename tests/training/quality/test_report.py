@@ -1,12 +1,15 @@
 import json
 import math
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from recsys.cli import run
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.inference import Effect
-from recsys.metrics.pointwise import auc
+from recsys.metrics.pointwise import auc, rmse
 from training.quality import SETS
 from training.quality.command import measure_of
 from training.quality.report import (
@@ -45,9 +48,22 @@ def test_errors_are_better_when_lower():
     assert choose([row("near", rmse=(0.9, 1)), row("far", rmse=(1.1, 1))]).name == "near"
 
 
-def test_one_row_is_chosen_for_all_metrics():
-    rows = [row("left", auc=(0.9, 0), gauc=(0.5, 0)), row("both", auc=(0.85, 0), gauc=(0.8, 0))]
+def test_one_row_is_chosen_for_all_metrics_whatever_their_units():
+    """`both` is 1/3 behind on the errors and best on NDCG."""
+    rows = [
+        row("left", rmse=(1.00, 0), ndcg=(0.02, 0)),
+        row("both", rmse=(1.01, 0), ndcg=(0.08, 0)),
+        row("lists", rmse=(1.03, 0), ndcg=(0.08, 0)),
+    ]
     assert choose(rows).name == "both"
+    tied = [row("lists", rmse=(1.03, 0), mae=(1.03, 0), ndcg=(0.9, 0))]
+    assert choose([*tied, row("errors", rmse=(1.0, 0), mae=(1.0, 0), ndcg=(0.1, 0))]).name == "errors"
+
+
+def test_figures_that_are_all_the_same_or_nothing_choose_nothing():
+    rows = [row("first", rmse=(1.0, 0), ndcg=(0.0, 0)), row("second", rmse=(0.9, 0), ndcg=(0.0, 0))]
+    assert choose(rows).name == "second"
+    assert choose(rows[:1]).name == "first"
 
 
 def test_without_validation_nothing_is_chosen():
@@ -82,6 +98,74 @@ def test_rows_give_a_bootstrap_interval_around_the_mean_of_seeds():
     assert found.low < found.value < found.high
     assert 0.01 < found.high - found.low < 0.06
     assert found.validation == pytest.approx(0.6)
+
+
+def test_draws_of_one_class_are_left_out_of_the_interval():
+    """One positive among four: a third of the draws have none."""
+    label = np.array([1.0, 0, 0, 0])
+    found = over_rows(auc, label, [np.array([0.5, 0.1, 0.2, 0.9])])
+    assert math.isnan(auc(label, label, np.array([0.0, 1, 1, 1])))
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+def test_what_is_no_figure_stands_in_no_table():
+    """An AUC of one class, and anything of no rows: the row keeps the others, and the JSON is JSON."""
+    one_class = over_rows(auc, np.zeros(3), [np.arange(3.0)], [math.nan])
+    of_nothing = over_rows(rmse, np.zeros(0), [np.zeros(0)])
+    fine = over_rows(rmse, np.zeros(3), [np.ones(3)], [1.0])
+    kept = ModelRow(
+        name="r", heads={"a": {"auc": one_class, "rmse": fine}, "b": {"rmse": of_nothing}}, seeds=1
+    )
+    assert {head: set(of) for head, of in kept.heads.items()} == {"a": {"rmse"}}
+    effect = Effect(
+        metric="auc",
+        a=0.5,
+        b=0.6,
+        diff=0.1,
+        ci_low=math.nan,
+        ci_high=math.nan,
+        p_value=math.nan,
+        num_users=1,
+        num_rows=3,
+        replicates=0,
+    )
+    unknown = difference("r", "s", "a", effect)
+    none = replace(unknown, value=math.nan)
+    report = QualityReport(
+        name="s", protocol="", interval="", budget="", rows=(kept,), differences=(unknown, none)
+    )
+    tree = json.loads(json.dumps(report.as_json(), allow_nan=False))
+    assert [d["low"] for d in tree["differences"]] == [None]
+    assert report.as_differences().row_count == 1
+
+
+def test_a_table_has_the_columns_of_all_rows():
+    """The first row has no lists; of a head whose lists come later, the columns still stand together."""
+    figure = over_seeds([0.5])
+    rows = (
+        ModelRow(name="biases", heads={"cart": {"auc": figure}, "buy": {"auc": figure}}, seeds=1),
+        ModelRow(name="ease", heads={"cart": {"ndcg@10": figure}}, seeds=1),
+    )
+    published = {"paper": {"view": {"ndcg@10": 0.25}}}
+    report = QualityReport(name="s", protocol="", interval="", budget="", rows=rows, published=published)
+    table = report.as_table()
+    assert [c.header for c in table.columns[1:-2]] == ["cart auc", "cart ndcg@10", "buy auc", "view ndcg@10"]
+    assert list(table.columns[2].cells) == ["–", "0.5000", "–"]
+    assert list(table.columns[4].cells) == ["–", "–", "0.2500"]
+
+
+def test_a_missing_lightgbm_says_so_before_anything_is_trained(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    assert wanted_rows(["mmoe", "lightgbm"], ["mmoe"]) == ["mmoe"]
+    with pytest.raises(ConfigError, match="needs lightgbm"):
+        wanted_rows(["mmoe", "lightgbm"], [])
+
+
+def test_a_missing_folder_of_the_json_says_so_before_anything_is_read(tmp_path, capsys):
+    target = tmp_path / "nowhere" / "q.json"
+    arguments = ["--set", "coat", "--data", str(tmp_path), "--json", str(target)]
+    assert run(["bench", "quality", *arguments]) != 0
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_rows_keep_the_tables_order_and_unknown_ones_are_refused():

@@ -8,6 +8,8 @@ import numpy as np
 
 from recsys.errors import ConfigError
 
+LIGHTGBM = "lightgbm"
+"""The name of the row, in every set that has one."""
 SPACE: dict[str, tuple[float, ...]] = {
     "learning_rate": (0.05, 0.1),
     "num_leaves": (15, 31, 63),
@@ -58,7 +60,7 @@ def tuned_trees(
     Args: categories: columns whose values are codes; -1 is none. binary: AUC of a probability, else RMSE.
     Raises: ConfigError when LightGBM is not installed.
     """
-    lightgbm = _lightgbm()
+    lightgbm = require_lightgbm()
     kind = (
         {"objective": "binary", "metric": "auc"} if binary else {"objective": "regression", "metric": "rmse"}
     )
@@ -79,7 +81,7 @@ def tuned_trees(
 
 def grown_again(trees: Trees, rows: TreeRows, *, binary: bool, categories: Sequence[int]) -> Trees:
     """Fit the chosen settings and number of trees on other rows, such as all of a training file."""
-    lightgbm = _lightgbm()
+    lightgbm = require_lightgbm()
     kind = {"objective": "binary" if binary else "regression"}
     model = lightgbm.train(_FIXED | kind | trees.settings, _dataset(lightgbm, rows, categories), trees.count)
     return Trees(model=model, settings=trees.settings, count=trees.count)
@@ -102,7 +104,11 @@ def _dataset(lightgbm: Any, rows: TreeRows, categories: Sequence[int]) -> Any:
     )
 
 
-def _lightgbm() -> Any:
+def require_lightgbm() -> Any:
+    """Import LightGBM.
+
+    Raises: ConfigError when it is not installed.
+    """
     try:
         import lightgbm
     except ImportError as error:
