@@ -91,6 +91,19 @@ def test_the_command_gives_both_heads_of_one_model(tmp_path, small):
     assert bias["ours"] is False
 
 
+def test_seeds_of_a_fold_are_no_further_repeats():
+    """Figures of two seeds: the interval is that of the five folds' means, at 4 degrees of freedom."""
+    values = [0.80, 0.85, 0.90, 0.95, 1.00, 0.84, 0.87, 0.94, 0.97, 1.04]
+    runs = [
+        movielens.FoldScores(known_rmse=v + 1, rmse=v, known_auc=0.5, auc=1 - v / 2, epoch=1) for v in values
+    ]
+    found = movielens._row("mmoe", runs, 2).heads["rating"]["rmse"]
+    assert found.runs == pytest.approx((0.82, 0.86, 0.92, 0.96, 1.02))
+    assert found.validation == pytest.approx(1.916)
+    half = 2.7764 * np.std(found.runs, ddof=1) / np.sqrt(5)
+    assert (found.low, found.high) == pytest.approx((0.916 - half, 0.916 + half), abs=1e-5)
+
+
 def test_no_choice_looks_at_the_test_fold(tmp_path, small):
     shape = movielens.SHAPE
     right = read_movielens(write_set(tmp_path / "right"))

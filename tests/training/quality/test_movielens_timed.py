@@ -29,9 +29,9 @@ def write_100k(folder: Path, *, poison: bool = False) -> Path:
         likely = np.where(np.arange(ITEMS) % 2 == user % 2, 5.0, 1.0)
         for n, item in enumerate(rng.choice(ITEMS, 16, replace=False, p=likely / likely.sum())):
             stars = int(np.clip(round(3.3 + taste[user] + worth[item]), 1, 5))
-            # The last users' ratings are the test; user 0 comes back for the last one.
-            when = 10_000 if user == 0 and n == 15 else 100 * user + n
-            late = when >= 100 * USERS * 0.8
+            # The last users' ratings are the test; user 0 comes back for the last four.
+            when = 10_000 + n if user == 0 and n >= 12 else 100 * user + n
+            late = when >= 2_404
             lines.append(f"{user + 1}\t{item + 1}\t{6 - stars if poison and late else stars}\t{when}")
     write(folder / "ml-100k.inter.gz", lines)
     write(
@@ -75,12 +75,13 @@ def test_the_cut_is_by_time(tmp_path):
     data = read_timed(write_100k(tmp_path / "set"))
     train, validation, test = data.parts()
     assert (train.size, validation.size, test.size) == (346, 38, 96)
-    # Users came one after the other: only user 0 is in the training part and in the test.
+    # Users came one after the other: user 0 and one other are in the training part and in the test.
     earlier = np.concatenate([train.user, validation.user])
-    assert test.user[-1] == train.user[0]
-    assert not np.isin(test.user[16:-1], earlier).any()
+    assert (test.user[-4:] == train.user[0]).all()
     assert np.isin(validation.user, train.user).sum() < 16
-    assert movielens_time._warm(data.parts()).sum() >= 1
+    warm = movielens_time._warm(data.parts())
+    assert np.flatnonzero(warm).tolist() == [*range(12), *range(92, 96)], "the user cut in two, and user 0"
+    assert (warm == np.isin(test.user, earlier)).all()
 
 
 def test_strangers_share_an_unknown_id_and_keep_what_else_is_known(tmp_path):
@@ -127,26 +128,73 @@ def test_the_command_scores_all_and_warm_users(tmp_path, small):
     target = tmp_path / "time.json"
     arguments = ["--set", "ml-100k", "--data", str(write_100k(tmp_path / "set")), "--seeds", "2"]
     arguments += ["--rows", "mmoe,bias_model,item_mean,lightgbm"]
-    # Warm rows of one user have both classes only in real sets.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(movielens_time, "_warm", lambda parts: np.ones(parts[2].size, bool))
-        assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
+    assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
     tree = json.loads(target.read_text())
     rows = {row["name"]: row["heads"] for row in tree["rows"]}
     assert set(rows) == {"mmoe", "bias_model", "item_mean", "lightgbm"}
     assert set(rows["mmoe"]["rating"]) == {"rmse", "rmse_warm"}
     assert rows["mmoe"]["rating"]["rmse_warm"]["validation"] is None
     assert tree["facts"]["test_rows"] == 96
+    assert (tree["facts"]["warm_test_rows"], tree["facts"]["warm_test_users"]) == (16, 2)
+    data = read_timed(tmp_path / "set")
+    found, test = movielens_time._biases("bias_model", data, data.parts()).test["rating"], data.parts()[2]
+    warm = [*range(12), *range(92, 96)]
+    by_hand = np.sqrt(np.mean((found[warm] - test.labels["rating"][warm]) ** 2))
+    assert rows["bias_model"]["rating"]["rmse_warm"]["value"] == pytest.approx(by_hand)
     assert rows["bias_model"]["liked"]["auc"]["value"] > 0.7
     assert abs(rows["mmoe"]["rating"]["rmse"]["value"] - rows["bias_model"]["rating"]["rmse"]["value"]) < 0.3
 
 
-def test_no_choice_looks_at_the_test_part(tmp_path, small):
+def test_a_users_rows_are_drawn_together(tmp_path):
+    """Of rows of one user, each draw is the same rows: there is no interval to speak of."""
+    train, validation, test = read_timed(write_100k(tmp_path / "set")).parts()
+    rng = np.random.default_rng(0)
+    run = movielens_time.Run(
+        validation={head: rng.random(validation.size) for head in ("rating", "liked")},
+        test={head: rng.random(test.size) for head in ("rating", "liked")},
+    )
+    alone = replace(test, user=np.full(test.size, train.user[0]))
+    wide, none = (
+        movielens_time._row("any", (train, validation, rows), [run], ours=True).heads
+        for rows in (test, alone)
+    )
+    for head, metric in (
+        ("rating", "rmse"),
+        ("rating", "rmse_warm"),
+        ("liked", "auc"),
+        ("liked", "auc_warm"),
+    ):
+        assert wide[head][metric].high > wide[head][metric].low
+        assert none[head][metric].high == pytest.approx(none[head][metric].low, abs=1e-12)
+
+
+def test_no_choice_and_no_scored_model_looks_at_the_test_part(tmp_path, small):
     found = []
     for name in ("right", "poisoned"):
         data = read_timed(write_100k(tmp_path / name, poison=name == "poisoned"))
         done = movielens_time.train_by_time(data, data.parts(), movielens_time.SHAPE, 0)
-        found.append((done.note, done.validation["rating"].tolist()))
+        found.append((done.note, *(p[h].tolist() for p in (done.validation, done.test) for h in p)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["mmoe", "catalogue_softmax", "ease"])
+def test_no_list_looks_at_the_test_movies(tmp_path, small, monkeypatch, name):
+    """Other test movies: the same setting and epoch, and scored lists that are the same to the last digit."""
+    split = movielens_top.read_split(write_100k(tmp_path / "set"), 0)
+    turned = replace(split, test=replace(split.test, item=ITEMS - 1 - split.test.item))
+    measure, listed = movielens_top.list_metrics, []
+
+    def kept(scores, known, relevant):
+        listed.append(scores.tolist())
+        return measure(scores, known, relevant)
+
+    monkeypatch.setattr(movielens_top, "list_metrics", kept)
+    score = movielens_top._score_baseline if name == "ease" else movielens_top._score_ours
+    found = []
+    for of in (split, turned):
+        known, _, note = score(name, of, 0)
+        found.append((known, note, listed[-1]))
+        listed.clear()
     assert found[0] == found[1]
 
 

@@ -75,6 +75,15 @@ def test_the_epoch_kept_is_the_one_that_validation_likes_best(sides, pairs):
     assert train_pairs(sides, pairs, SHAPE, SETTING, 0, lambda model: next(said))[1] == 2
 
 
+def test_a_second_training_ends_where_the_first_was_best(sides, pairs):
+    """The rates are those of all epochs: the two models are one."""
+    said = iter([3.0, 1.0, 2.0, 4.0, 5.0, 6.0])
+    chosen, epoch = train_pairs(sides, pairs, SHAPE, SETTING, 0, lambda model: next(said))
+    again, made = train_pairs(sides, pairs, SHAPE, SETTING, 0, None, stop_after=epoch)
+    assert made == epoch == 2
+    assert np.array_equal(chosen.predict(pairs)["stars"], again.predict(pairs)["stars"])
+
+
 def test_rows_of_weight_zero_are_never_learnt(sides, pairs):
     """Half the rows say the opposite and weigh nothing."""
     bought = pairs.labels["bought"].copy()

@@ -151,12 +151,14 @@ def train_pairs(
     loss: Callable[[PairModel], float] | None,
     drawn: Callable[[np.random.Generator], Pairs] | None = None,
     start: Callable[[PairModel], None] | None = None,
+    stop_after: int | None = None,
 ) -> tuple[PairModel, int]:
     """Train one model with all heads.
 
     Args: loss: of validation rows, lower is better, called after every epoch; None keeps the last epoch.
     drawn: gives rows to learn beside `train`, such as negatives, anew each epoch and as many each time.
-    start: sets the new model's weights.
+    start: sets the new model's weights. stop_after: make only so many of the budget's epochs, at the rates
+    of all: what a second training, on the validation rows too, needs to end where the first was best.
     Returns: the model, in evaluation mode, and the epoch it is of.
     """
     torch.manual_seed(seed)
@@ -187,6 +189,7 @@ def train_pairs(
         epochs=setting.budget.epochs,
         decay=setting.budget.decay,
         loss=None if loss is None else lambda: loss(model),
+        stop_after=stop_after,
     )
     ranker.eval()
     return model, epoch

@@ -6,7 +6,7 @@ that is scored is trained on the whole of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ def _measure(
         name=name,
         protocol="by time: the last 20 % of all ratings are the test; validation is the last tenth of the "
         "rest, which the scored models have learnt from too; warm: users with ratings before the test",
-        interval="95 %, bootstrap of the test rows, all seeds on each draw",
+        interval="95 %, bootstrap of the test users (warm figures: the warm ones), all seeds on each draw",
         budget=f"one setting for all trunks, found by hand on validation; at most {BUDGET.epochs} epochs",
         rows=tuple(table),
         facts={
@@ -106,22 +106,25 @@ def train_by_time(
     train, validation, test = parts
     asked = data.seen(validation, train)
 
-    def learn(rows: Pairs, budget: Budget, known: Pairs | None) -> tuple[Callable[[Pairs], Scores], int]:
+    def learn(
+        rows: Pairs, known: Pairs | None, stop_after: int | None = None
+    ) -> tuple[Callable[[Pairs], Scores], int]:
         biases = fit_biases(rows, "rating", PENALTY, (data.num_users, data.num_items))
         model, epoch = train_pairs(
             data.sides,
             data.with_strangers(rows, STRANGERS, seed),
             trunk,
-            replace(setting(), budget=budget),
+            setting(),
             seed,
             None if known is None else lambda m: _loss(known, m.predict(known)),
             start=lambda m: _begin(m, biases),
+            stop_after=stop_after,
         )
         return model.predict, epoch
 
-    chosen, epoch = learn(train, BUDGET, asked)
+    chosen, epoch = learn(train, asked)
     before = joined([train, validation])
-    final, _ = learn(before, replace(BUDGET, epochs=epoch), None)
+    final, _ = learn(before, None, epoch)
     return Run(validation=chosen(asked), test=final(data.seen(test, before)), note=f"{epoch} epochs")
 
 
@@ -179,7 +182,9 @@ def _row(name: str, parts: tuple[Pairs, Pairs, Pairs], runs: Sequence[Run], *, o
         known = [measure(validation.labels[head], r.validation[head]) for r in runs]
         label, found = test.labels[head], [r.test[head] for r in runs]
         heads[head] = {
-            metric: over_rows(measure, label, found, known),
-            f"{metric}_warm": over_rows(measure, label[warm], [f[warm] for f in found]),
+            metric: over_rows(measure, label, found, known, group=test.user),
+            f"{metric}_warm": over_rows(
+                measure, label[warm], [f[warm] for f in found], group=test.user[warm]
+            ),
         }
     return ModelRow(name=name, heads=heads, seeds=len(runs), note=", ".join(r.note for r in runs), ours=ours)

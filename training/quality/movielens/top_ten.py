@@ -139,11 +139,11 @@ def list_metrics(scores: np.ndarray, known: Pairs, relevant: Pairs) -> dict[str,
     }
 
 
-def setting(budget: Budget) -> PairSetting:
+def setting() -> PairSetting:
     """Give how every trunk is trained."""
     return PairSetting(
         tasks=TASKS,
-        budget=budget,
+        budget=BUDGET,
         dim=DIM,
         batch_size=0,
         weigh_product=True,
@@ -154,8 +154,8 @@ def setting(budget: Budget) -> PairSetting:
 
 
 def _score_ours(name: str, split: Split, seed: int) -> Figures:
-    chosen, epoch = _learn(name, split.sides, split.train, seed, BUDGET, split.validation)
-    final, _ = _learn(name, split.sides, split.before, seed, replace(BUDGET, epochs=max(1, epoch)), None)
+    chosen, epoch = _learn(name, split.sides, split.train, seed, split.validation)
+    final, _ = _learn(name, split.sides, split.before, seed, None, epoch)
     return (
         list_metrics(chosen, split.train, split.validation),
         list_metrics(final, split.before, split.test),
@@ -164,9 +164,14 @@ def _score_ours(name: str, split: Split, seed: int) -> Figures:
 
 
 def _learn(
-    name: str, sides: Sides, train: Pairs, seed: int, budget: Budget, validation: Pairs | None
+    name: str,
+    sides: Sides,
+    train: Pairs,
+    seed: int,
+    validation: Pairs | None,
+    stop_after: int | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Give scores [U, I], -inf for what was not retrieved, and the epoch kept."""
+    """Give scores [U, I], -inf for what was not retrieved, and the epoch kept; 0 of the softmax alone."""
     start = softmax_start(train, sides.shape, DIM, SOFTMAX, seed)
     retrieved = softmax_scores(start, train, sides.shape)
     if name == SOFTMAX_ONLY:
@@ -189,16 +194,17 @@ def _learn(
         sides,
         replace(train, labels=labels),
         _trunk(name),
-        setting(budget),
+        setting(),
         seed,
         None if validation is None else loss,
         start=lambda m: begin(m, start, biases),
+        stop_after=stop_after,
     )
     return scores(model), epoch
 
 
 def _trunk(name: str) -> TrunkConfig:
-    return setting(BUDGET).trunks(SHAPE)[name]
+    return setting().trunks(SHAPE)[name]
 
 
 def _candidates(scores: np.ndarray, known: Pairs) -> Pairs:
