@@ -115,18 +115,12 @@ def paired_bootstrap_seeds(
     Raises: as `paired_bootstrap`; ConfigError on fewer than two seeds or unequal numbers of them.
     Source: Owen, Ann. Appl. Stat. 2007 (crossed random effects).
     """
-    if len(a) != len(b) or len(a) < 2:
-        raise ConfigError(f"{len(a)} and {len(b)} seeds to compare; pass as many of both, at least 2")
+    _check_seeds(a, b)
     pooled = pooled_metric(metric)
     rows = [pooled.check(label, one, weight) for one in (*a, *b)]
     codes, num_users = group_codes("user", user, rows[0].label.size)
     statistics = [pooled.statistic(r, codes) for r in rows]
-    by_run = _bootstrap(statistics, num_users, generator, replicates, level)
-    drawn = generator.integers(len(a), size=(1 + replicates, len(a) - 1))
-    values = np.stack(
-        [np.take_along_axis(part, drawn, axis=1).mean(axis=1) for part in np.split(by_run, 2, axis=1)], axis=1
-    )
-    values[0] = [part[0].mean() for part in np.split(by_run, 2, axis=1)]
+    values = _crossed(statistics, num_users, generator, replicates, level)
     effect = _effect(metric, values, num_users, level)
     return replace(effect, num_rows=codes.size, higher_is_better=pooled.higher_is_better)
 
@@ -152,6 +146,27 @@ def paired_bootstrap_means(
     """
     statistics, num_users = _mean_statistics([a, b], weight)
     values = _bootstrap(statistics, num_users, generator, replicates, level)
+    return replace(_effect(metric, values, num_users, level), higher_is_better=higher_is_better)
+
+
+def paired_bootstrap_means_seeds(
+    metric: str,
+    a: Sequence[npt.ArrayLike],
+    b: Sequence[npt.ArrayLike],
+    *,
+    generator: np.random.Generator,
+    higher_is_better: bool = True,
+    replicates: int = DEFAULT_REPLICATES,
+    level: float = 0.95,
+) -> Effect:
+    """Compare two ways to train by the mean over seeds and users of one value per user, such as NDCG@k.
+
+    Args: a, b [S][U], S >= 2; users and seeds are drawn as by `paired_bootstrap_seeds`.
+    Raises: as `paired_bootstrap_means` and `paired_bootstrap_seeds`.
+    """
+    _check_seeds(a, b)
+    statistics, num_users = _mean_statistics([*a, *b], None)
+    values = _crossed(statistics, num_users, generator, replicates, level)
     return replace(_effect(metric, values, num_users, level), higher_is_better=higher_is_better)
 
 
@@ -206,6 +221,27 @@ def bootstrap_mean_interval(
     return _interval(
         metric, _bootstrap(statistics, num_users, generator, replicates, level)[:, 0], num_users, level
     )
+
+
+def _check_seeds(a: Sequence[npt.ArrayLike], b: Sequence[npt.ArrayLike]) -> None:
+    if len(a) != len(b) or len(a) < 2:
+        raise ConfigError(f"{len(a)} and {len(b)} seeds to compare; pass as many of both, at least 2")
+
+
+def _crossed(
+    statistics: list[Statistic], num_users: int, generator: np.random.Generator, replicates: int, level: float
+) -> npt.NDArray[np.float64]:
+    """Average a's seeds and b's, the two halves of the statistics, as drawn: [1 + replicates, 2].
+
+    The first row is of all users and seeds once.
+    """
+    by_run = _bootstrap(statistics, num_users, generator, replicates, level)
+    parts = np.split(by_run, 2, axis=1)
+    seeds = parts[0].shape[1]
+    drawn = generator.integers(seeds, size=(1 + replicates, seeds - 1))
+    values = np.stack([np.take_along_axis(part, drawn, axis=1).mean(axis=1) for part in parts], axis=1)
+    values[0] = [part[0].mean() for part in parts]
+    return values
 
 
 def _mean_statistics(

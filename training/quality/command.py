@@ -15,6 +15,7 @@ from recsys.errors import ConfigError
 from recsys.stages import write_json
 from training.quality import SETS
 from training.quality.report import QualityReport
+from training.quality.tables import differences_table, rows_table
 from training.threads import use_threads
 
 Measure = Callable[[Path, int, Sequence[str], Callable[[str], None]], QualityReport]
@@ -35,8 +36,8 @@ def bench_quality_command(
     console = Console(stderr=True)
     wanted = [row for row in rows.split(",") if row]
     report = measure(data, seeds, wanted, lambda line: console.print(line, highlight=False))
-    tables = [report.as_table()] if report.rows else []
-    tables += [report.as_differences()] if report.differences else []
+    tables = [rows_table(report)] if report.rows else []
+    tables += [differences_table(report)] if report.differences else []
     wide = _wide_enough(tables)
     for table in tables:
         wide.print(table)

@@ -7,14 +7,19 @@ over seeds; the interval says how much of it is luck.
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.inference import Effect
+from recsys.metrics.inference import (
+    Effect,
+    paired_bootstrap,
+    paired_bootstrap_means,
+    paired_bootstrap_means_seeds,
+    paired_bootstrap_seeds,
+)
 from training.quality.baselines.trees import LIGHTGBM, require_lightgbm
 
 Key = tuple[str, str]
@@ -90,6 +95,24 @@ def difference(row: str, against: str, head: str, effect: Effect) -> Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What one figure of several rows was made of: what it takes to compare two of them, pair by pair."""
+
+    head: str
+    metric: str
+    """As the table has it."""
+    predictions: Mapping[str, Sequence[np.ndarray]]
+    """Row -> [S][N] by run, of the same test rows; a single run stands for as many as another row has."""
+    pooled: str | None = None
+    """The metric over rows, of `recsys.metrics.pooled`; None: predictions are users' own values, such as of
+    their lists, whose mean is compared [N users]."""
+    label: np.ndarray | None = None
+    """[N], with `user`, where the metric is over rows."""
+    user: np.ndarray | None = None
+    weight: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:
     """A set's table and what it was made with."""
 
@@ -105,7 +128,7 @@ class QualityReport:
     facts: Mapping[str, float] = field(default_factory=dict)
     """Rows, warm users and the like."""
     differences: tuple[Difference, ...] = ()
-    """Rows that were trained to answer a question, each less the row without what is in question."""
+    """The chosen row less each baseline; rows that answer a question less the row without what is asked."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the JSON tree: `rows` and `best`, the latter head -> metric -> value beside its row's name.
@@ -125,34 +148,6 @@ class QualityReport:
             "differences": [asdict(d) for d in self.differences if not math.isnan(d.value)],
         }
 
-    def as_differences(self) -> Table:
-        """Lay the differences out for the terminal: a line per pair of rows, a column per figure."""
-        columns = list(dict.fromkeys((d.head, d.metric) for d in self.differences))
-        lines: dict[tuple[str, str], dict[Key, str]] = {}
-        for d in self.differences:
-            lines.setdefault((d.row, d.against), {})[d.head, d.metric] = _difference_cell(d)
-        table = Table("difference", *[f"{h} {m}" for h, m in columns], box=None)
-        for (row, against), cells in lines.items():
-            table.add_row(f"{row} less {against}", *[cells.get(key, "–") for key in columns])
-        return table
-
-    def as_table(self) -> Table:
-        """Lay the rows out for the terminal, published ones below."""
-        shown: list[Mapping[str, Mapping[str, object]]] = [row.heads for row in self.rows]
-        named = [
-            (h, m) for heads in [*shown, *self.published.values()] for h, of in heads.items() for m in of
-        ]
-        heads_first = list(dict.fromkeys(h for h, _ in named))
-        columns = sorted(dict.fromkeys(named), key=lambda column: heads_first.index(column[0]))
-        table = Table("model", *[f"{h} {m}" for h, m in columns], "seeds", "note", box=None)
-        for row in self.rows:
-            cells = [_cell(row.heads.get(h, {}).get(m)) for h, m in columns]
-            table.add_row(row.name, *cells, str(row.seeds), row.note)
-        for name, heads in self.published.items():
-            cells = [f"{heads[h][m]:.4f}" if m in heads.get(h, {}) else "–" for h, m in columns]
-            table.add_row(name, *cells, "", "published")
-        return table
-
 
 def wanted_rows(known: Sequence[str], asked: Sequence[str]) -> list[str]:
     """Give the rows to measure, in the table's order; all when none is asked for.
@@ -167,6 +162,47 @@ def wanted_rows(known: Sequence[str], asked: Sequence[str]) -> list[str]:
     if LIGHTGBM in wanted:
         require_lightgbm()
     return wanted
+
+
+def against_baselines(rows: Sequence[ModelRow], kept: Iterable[Kept]) -> list[Difference]:
+    """Give the chosen row less each row that is not ours, on every figure that both were kept of."""
+    if not any(row.ours and _validation(row) for row in rows):
+        return []
+    chosen, others = choose(rows).name, [row.name for row in rows if not row.ours]
+    return [
+        paired(figure, chosen, other)
+        for figure in kept
+        for other in others
+        if chosen in figure.predictions and other in figure.predictions
+    ]
+
+
+def paired(kept: Kept, row: str, against: str) -> Difference:
+    """Compare two rows on the same draws of users and, where either has several runs, of these too.
+
+    Two single runs are compared over users alone: that says nothing of the luck of training.
+    """
+    own, other = kept.predictions[row], kept.predictions[against]
+    runs = max(len(own), len(other))
+    a, b = (list(of) * runs if len(of) == 1 else list(of) for of in (other, own))
+    rng = np.random.default_rng(0)
+    if kept.pooled is None:
+        higher, name = kept.metric not in LOWER_IS_BETTER, kept.metric
+        effect = (
+            paired_bootstrap_means(name, a[0], b[0], generator=rng, higher_is_better=higher)
+            if runs == 1
+            else paired_bootstrap_means_seeds(name, a, b, generator=rng, higher_is_better=higher)
+        )
+    else:
+        assert kept.label is not None
+        assert kept.user is not None, "a metric over rows needs labels and users"
+        name, label, user, weight = kept.pooled, kept.label, kept.user, kept.weight
+        effect = (
+            paired_bootstrap(name, label, a[0], b[0], user, generator=rng, weight=weight)
+            if runs == 1
+            else paired_bootstrap_seeds(name, label, a, b, user, generator=rng, weight=weight)
+        )
+    return difference(row, against, kept.head, replace(effect, metric=kept.metric))
 
 
 def over_seeds(values: Sequence[float], validation: Sequence[float] | None = None) -> Figure:
@@ -254,17 +290,3 @@ def _validation(row: ModelRow) -> dict[Key, float]:
         for metric, figure in metrics.items()
         if figure.validation is not None
     }
-
-
-def _difference_cell(d: Difference) -> str:
-    if d.low is None or d.high is None:
-        return f"{d.value:+.4f} {d.verdict}"
-    return f"{d.value:+.4f} ({d.low:+.4f} to {d.high:+.4f}) {d.verdict}"
-
-
-def _cell(figure: Figure | None) -> str:
-    if figure is None:
-        return "–"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.4f}"
-    return f"{figure.value:.4f} ({figure.low:.4f}-{figure.high:.4f})"

@@ -16,6 +16,7 @@ from recsys.metrics.inference import (
     bootstrap_mean_interval,
     paired_bootstrap,
     paired_bootstrap_means,
+    paired_bootstrap_means_seeds,
     paired_bootstrap_seeds,
 )
 from recsys.metrics.pooled import POOLED_METRICS
@@ -293,6 +294,23 @@ def test_equal_seeds_leave_the_users_alone_to_vary():
     )
     for name in ("a", "b", "diff", "ci_low", "ci_high"):
         assert getattr(over_both, name) == pytest.approx(getattr(over_users, name), abs=1e-12)
+
+
+def test_means_of_seeds_are_compared_as_rows_of_one_each_are():
+    """A mean of values [U] is one less the MAE from 1: the same draws, of users and of seeds."""
+    a, b = seeded(1).random((2, 3, 40))
+    means = paired_bootstrap_means_seeds("ndcg", a, b, generator=seeded(), replicates=50)
+    rows = paired_bootstrap_seeds("mae", np.ones(40), a, b, np.arange(40), generator=seeded(), replicates=50)
+    assert (means.a, means.b) == pytest.approx((a.mean(), b.mean()))
+    assert (means.ci_low, means.ci_high) == pytest.approx((-rows.ci_high, -rows.ci_low))
+    assert (means.num_users, means.higher_is_better) == (40, True)
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (2, 3)])
+def test_means_of_too_few_or_unequal_seeds_are_refused(seeds):
+    a, b = (np.ones((num, 9)) for num in seeds)
+    with pytest.raises(ConfigError, match="as many of both"):
+        paired_bootstrap_means_seeds("ndcg", a, b, generator=seeded())
 
 
 def test_seeds_that_differ_widen_the_interval():

@@ -14,14 +14,18 @@ from training.quality import SETS
 from training.quality.command import measure_of
 from training.quality.report import (
     Figure,
+    Kept,
     ModelRow,
     QualityReport,
+    against_baselines,
     choose,
     difference,
     over_rows,
     over_seeds,
+    paired,
     wanted_rows,
 )
+from training.quality.tables import differences_table, rows_table
 
 
 def row(name, *, ours=True, **figures):
@@ -86,7 +90,7 @@ def test_the_interval_of_one_run_is_unknown_and_null_in_the_json():
     report = QualityReport(name="s", protocol="", interval="", budget="", rows=(once,))
     tree = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert tree["rows"][0]["heads"]["a"]["auc"]["low"] is None
-    assert report.as_table().row_count == 1
+    assert rows_table(report).row_count == 1
 
 
 def test_rows_give_a_bootstrap_interval_around_the_mean_of_seeds():
@@ -136,7 +140,7 @@ def test_what_is_no_figure_stands_in_no_table():
     )
     tree = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert [d["low"] for d in tree["differences"]] == [None]
-    assert report.as_differences().row_count == 1
+    assert differences_table(report).row_count == 1
 
 
 def test_a_table_has_the_columns_of_all_rows():
@@ -148,7 +152,7 @@ def test_a_table_has_the_columns_of_all_rows():
     )
     published = {"paper": {"view": {"ndcg@10": 0.25}}}
     report = QualityReport(name="s", protocol="", interval="", budget="", rows=rows, published=published)
-    table = report.as_table()
+    table = rows_table(report)
     assert [c.header for c in table.columns[1:-2]] == ["cart auc", "cart ndcg@10", "buy auc", "view ndcg@10"]
     assert list(table.columns[2].cells) == ["–", "0.5000", "–"]
     assert list(table.columns[4].cells) == ["–", "–", "0.2500"]
@@ -214,3 +218,39 @@ def test_a_lower_error_helps(low, high, said):
     )
     found = difference("weighted", "plain", "rating", effect)
     assert (found.verdict, found.value) == (said, effect.diff)
+
+
+def test_the_chosen_row_is_compared_with_each_baseline_pair_by_pair():
+    """Users differ by far more than rows do; the baseline has one run, ours two, and another of ours none."""
+    rng = np.random.default_rng(0)
+    label, user = rng.normal(3, 1, 600), np.repeat(np.arange(60), 10)
+    off = rng.normal(0, 1, 60)[user]
+    kept = Kept(
+        head="a",
+        metric="snips_rmse",
+        predictions={"best": [label + 0.9 * off, label + 0.89 * off], "means": [label + off]},
+        pooled="rmse",
+        label=label,
+        user=user,
+    )
+    rows = [
+        row("better on test", rmse=(1.1, 0.5)),
+        row("best", rmse=(1.0, 0.9)),
+        row("means", ours=False, rmse=(0.9, 1)),
+        row("unkept", ours=False, rmse=(0.9, 1)),
+    ]
+    (found,) = against_baselines(rows, [kept])
+    assert (found.row, found.against, found.metric, found.verdict) == ("best", "means", "snips_rmse", "helps")
+    error = np.sqrt(np.mean(off**2))
+    assert found.value == pytest.approx(-0.105 * error)
+    assert found.high - found.low < 0.1 * error
+    assert against_baselines(rows[2:], [kept]) == []
+
+
+def test_lists_are_compared_by_users_own_values():
+    own, other = np.array([0.5, 0.7, 0.9, 0.4]), np.array([0.4, 0.6, 0.8, 0.3])
+    for runs in (1, 3):
+        kept = Kept(head="view", metric="ndcg@10", predictions={"ours": [own], "ease": [other] * runs})
+        found = paired(kept, "ease", "ours")
+        assert (found.value, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
+        assert (found.metric, found.verdict) == ("ndcg@10", "hurts")
