@@ -141,6 +141,17 @@ def test_the_command_scores_all_and_warm_users(tmp_path, small):
     warm = [*range(12), *range(92, 96)]
     by_hand = np.sqrt(np.mean((found[warm] - test.labels["rating"][warm]) ** 2))
     assert rows["bias_model"]["rating"]["rmse_warm"]["value"] == pytest.approx(by_hand)
+    found = {(d["against"], d["metric"]): d for d in tree["differences"]}
+    assert {d["row"] for d in tree["differences"]} == {"mmoe"}
+    assert set(found) == {
+        (name, metric)
+        for name in ("bias_model", "item_mean", "lightgbm")
+        for metric in ("rmse", "rmse_warm", "auc", "auc_warm")
+    }
+    for (name, metric), d in found.items():
+        own, other = (rows[n][d["head"]][metric]["value"] for n in ("mmoe", name))
+        assert d["value"] == pytest.approx(own - other, abs=1e-6)
+        assert d["low"] <= d["value"] <= d["high"]
     assert rows["bias_model"]["liked"]["auc"]["value"] > 0.7
     assert abs(rows["mmoe"]["rating"]["rmse"]["value"] - rows["bias_model"]["rating"]["rmse"]["value"]) < 0.3
 

@@ -6,12 +6,13 @@ that is scored is trained on the whole of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from recsys.config import TrunkConfig
+from recsys.metrics.inference import paired_bootstrap_seeds
 from recsys.metrics.pointwise import auc, rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
@@ -20,7 +21,16 @@ from training.quality.models.fitting import Budget
 from training.quality.models.pairs import PairModel, Pairs, PairSetting, joined, train_pairs
 from training.quality.movielens.by_time_trees import LIGHTGBM, fit_trees
 from training.quality.movielens.timed_reader import TimedRatings, read_timed
-from training.quality.report import Figure, ModelRow, QualityReport, over_rows, wanted_rows
+from training.quality.report import (
+    Difference,
+    Figure,
+    ModelRow,
+    QualityReport,
+    choose,
+    difference,
+    over_rows,
+    wanted_rows,
+)
 
 TASKS = (
     TaskSpec(name="rating", feedback="rating", head="regression", window="1d", low=0.5),
@@ -72,24 +82,25 @@ def _measure(
     wanted = wanted_rows([*TRUNKS, *BIASES, LIGHTGBM], asked)
     data = read_timed(folder)
     parts = data.parts()
-    table = []
+    table, done = [], {}
     for row, trunk in ((n, t) for n, t in setting().trunks(SHAPE).items() if n in wanted):
-        runs = [train_by_time(data, parts, trunk, seed) for seed in range(seeds)]
-        table.append(_row(row, parts, runs, ours=True))
+        done[row] = [train_by_time(data, parts, trunk, seed) for seed in range(seeds)]
+        table.append(_row(row, parts, done[row], ours=True))
         news(f"{row}: {table[-1].note}")
     for row in (n for n in [*BIASES, LIGHTGBM] if n in wanted):
-        run = fit_trees(data, parts) if row == LIGHTGBM else None
-        found = _biases(row, data, parts) if run is None else Run(validation=run[0], test=run[1], note=run[2])
-        table.append(_row(row, parts, [found], ours=False))
-        news(f"{row}: {found.note}")
+        done[row] = [_trees(data, parts) if row == LIGHTGBM else _biases(row, data, parts)]
+        table.append(_row(row, parts, done[row], ours=False))
+        news(f"{row}: {table[-1].note}")
     test, warm = parts[2], _warm(parts)
     return QualityReport(
         name=name,
         protocol="by time: the last 20 % of all ratings are the test; validation is the last tenth of the "
         "rest, which the scored models have learnt from too; warm: users with ratings before the test",
-        interval="95 %, bootstrap of the test users (warm figures: the warm ones), all seeds on each draw",
+        interval="95 %, bootstrap of the test users (warm figures: the warm ones), all seeds on each draw; "
+        "differences draw seeds too",
         budget=f"one setting for all trunks, found by hand on validation; at most {BUDGET.epochs} epochs",
         rows=tuple(table),
+        differences=tuple(_against_others(table, parts[2], warm, done)),
         facts={
             "test_rows": test.size,
             "test_users": np.unique(test.user).size,
@@ -164,6 +175,11 @@ def _biases(name: str, data: TimedRatings, parts: tuple[Pairs, Pairs, Pairs]) ->
     )
 
 
+def _trees(data: TimedRatings, parts: tuple[Pairs, Pairs, Pairs]) -> Run:
+    validation, test, note = fit_trees(data, parts)
+    return Run(validation=validation, test=test, note=note)
+
+
 def _both(biases: Biases, rows: Pairs) -> Scores:
     stars = biases.predict(rows)
     return {"rating": stars, "liked": stars}
@@ -188,3 +204,31 @@ def _row(name: str, parts: tuple[Pairs, Pairs, Pairs], runs: Sequence[Run], *, o
             ),
         }
     return ModelRow(name=name, heads=heads, seeds=len(runs), note=", ".join(r.note for r in runs), ours=ours)
+
+
+def _against_others(
+    table: Sequence[ModelRow], test: Pairs, warm: np.ndarray, runs: Mapping[str, Sequence[Run]]
+) -> list[Difference]:
+    """Hold the row that validation chooses against every other; none without two seeds of it."""
+    if not any(row.ours for row in table):
+        return []
+    chosen = choose(table).name
+    own = [run.test for run in runs[chosen]]
+    if len(own) < 2:
+        return []
+    found = []
+    for name in (n for n in runs if n != chosen):
+        # A baseline is one fit: the same beside each of our seeds.
+        other = [run.test for run in runs[name]] * (len(own) if len(runs[name]) == 1 else 1)
+        for head, (metric, _) in METRICS.items():
+            for rows, suffix in ((np.ones_like(warm), ""), (warm, "_warm")):
+                effect = paired_bootstrap_seeds(
+                    metric,
+                    test.labels[head][rows],
+                    [scores[head][rows] for scores in other],
+                    [scores[head][rows] for scores in own],
+                    test.user[rows],
+                    generator=np.random.default_rng(0),
+                )
+                found.append(difference(chosen, name, head, replace(effect, metric=metric + suffix)))
+    return found
