@@ -179,6 +179,25 @@ def test_a_users_rows_are_drawn_together(tmp_path):
         assert none[head][metric].high == pytest.approx(none[head][metric].low, abs=1e-12)
 
 
+def test_validations_choice_is_held_against_trunks_and_baselines(tmp_path):
+    """Of two of ours, `far` is better on the test and worse on validation: `near` is held against it."""
+    train, validation, test = read_timed(write_100k(tmp_path / "set")).parts()
+    right = [{h: rows.labels[h].astype(float) for h in ("rating", "liked")} for rows in (validation, test)]
+    wrong = [{h: 6 - label for h, label in labels.items()} for labels in right]
+    near = [movielens_time.Run(validation=right[0], test=wrong[1])] * 2
+    far = [movielens_time.Run(validation=wrong[0], test=right[1])] * 2
+    runs = {"near": near, "far": far, "simple": far[:1]}
+    table = [
+        movielens_time._row(name, (train, validation, test), of, ours=name != "simple")
+        for name, of in runs.items()
+    ]
+    warm = movielens_time._warm((train, validation, test))
+    found = movielens_time._differences(table, movielens_time._kept(test, warm, runs))
+    assert {(d.row, d.against) for d in found} == {("near", "simple"), ("near", "far")}
+    assert len(found) == 8
+    assert {d.verdict for d in found} == {"hurts"}
+
+
 def test_no_choice_and_no_scored_model_looks_at_the_test_part(tmp_path, small):
     found = []
     for name in ("right", "poisoned"):

@@ -6,13 +6,12 @@ that is scored is trained on the whole of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from recsys.config import TrunkConfig
-from recsys.metrics.inference import paired_bootstrap_seeds
 from recsys.metrics.pointwise import auc, rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
@@ -24,11 +23,13 @@ from training.quality.movielens.timed_reader import TimedRatings, read_timed
 from training.quality.report import (
     Difference,
     Figure,
+    Kept,
     ModelRow,
     QualityReport,
+    against_baselines,
     choose,
-    difference,
     over_rows,
+    paired,
     wanted_rows,
 )
 
@@ -100,7 +101,7 @@ def _measure(
         "differences draw seeds too",
         budget=f"one setting for all trunks, found by hand on validation; at most {BUDGET.epochs} epochs",
         rows=tuple(table),
-        differences=tuple(_against_others(table, parts[2], warm, done)),
+        differences=tuple(_differences(table, _kept(test, warm, done))),
         facts={
             "test_rows": test.size,
             "test_users": np.unique(test.user).size,
@@ -206,29 +207,26 @@ def _row(name: str, parts: tuple[Pairs, Pairs, Pairs], runs: Sequence[Run], *, o
     return ModelRow(name=name, heads=heads, seeds=len(runs), note=", ".join(r.note for r in runs), ours=ours)
 
 
-def _against_others(
-    table: Sequence[ModelRow], test: Pairs, warm: np.ndarray, runs: Mapping[str, Sequence[Run]]
-) -> list[Difference]:
-    """Hold the row that validation chooses against every other; none without two seeds of it."""
-    if not any(row.ours for row in table):
-        return []
+def _differences(table: Sequence[ModelRow], kept: Sequence[Kept]) -> list[Difference]:
+    """Hold the row that validation chooses against the baselines and against the other trunks."""
+    found = against_baselines(table, kept)
+    ours = [row.name for row in table if row.ours]
+    if not ours:
+        return found
     chosen = choose(table).name
-    own = [run.test for run in runs[chosen]]
-    if len(own) < 2:
-        return []
-    found = []
-    for name in (n for n in runs if n != chosen):
-        # A baseline is one fit: the same beside each of our seeds.
-        other = [run.test for run in runs[name]] * (len(own) if len(runs[name]) == 1 else 1)
-        for head, (metric, _) in METRICS.items():
-            for rows, suffix in ((np.ones_like(warm), ""), (warm, "_warm")):
-                effect = paired_bootstrap_seeds(
-                    metric,
-                    test.labels[head][rows],
-                    [scores[head][rows] for scores in other],
-                    [scores[head][rows] for scores in own],
-                    test.user[rows],
-                    generator=np.random.default_rng(0),
-                )
-                found.append(difference(chosen, name, head, replace(effect, metric=metric + suffix)))
-    return found
+    return found + [paired(k, chosen, name) for name in ours if name != chosen for k in kept]
+
+
+def _kept(test: Pairs, warm: np.ndarray, runs: Mapping[str, Sequence[Run]]) -> list[Kept]:
+    return [
+        Kept(
+            head=head,
+            metric=metric + suffix,
+            predictions={name: [run.test[head][rows] for run in of] for name, of in runs.items()},
+            pooled=metric,
+            label=test.labels[head][rows],
+            user=test.user[rows],
+        )
+        for head, (metric, _) in METRICS.items()
+        for rows, suffix in ((np.ones_like(warm), ""), (warm, "_warm"))
+    ]
