@@ -18,14 +18,8 @@ from training.quality.nights import baselines as night_baselines
 from training.quality.nights import kuairand
 from training.quality.nights import shop as shop_set
 from training.quality.nights.baselines import NIGHT_BASELINES, PRIOR_ROWS
-from training.quality.nights.night_set import (
-    FittedBaseline,
-    NightSet,
-    against_baselines,
-    differences,
-    night_row,
-    over_users,
-)
+from training.quality.nights.night_set import FittedBaseline, NightSet, judged, kept, night_row, over_users
+from training.quality.report import against_baselines, paired
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +38,8 @@ def test_a_row_holds_the_judged_day_and_chooses_on_the_one_before(night, runs):
     for task in tasks:
         metric, measure = ("auc", auc) if task.is_binary else ("rmse", rmse)
         figure = row.heads[task.name][metric]
-        judged = [run[task.name].judged for run in runs]
-        assert figure.runs == pytest.approx([measure(j.label, j.prediction, j.weight) for j in judged])
+        scored = [run[task.name].judged for run in runs]
+        assert figure.runs == pytest.approx([measure(j.label, j.prediction, j.weight) for j in scored])
         assert figure.value == pytest.approx(np.mean(figure.runs))
         assert figure.low < figure.value < figure.high
         known = [run[task.name].known for run in runs]
@@ -54,37 +48,38 @@ def test_a_row_holds_the_judged_day_and_chooses_on_the_one_before(night, runs):
         )
         day = night.runs.chain[night.runs.plan.judge[task.name]].day
         labels = night.runs.labels[day][task.label].drop_nulls()
-        assert judged[0].label.size == labels.len()
-        assert not np.array_equal(judged[0].prediction, judged[1].prediction), "seeds differ"
+        assert scored[0].label.size == labels.len()
+        assert not np.array_equal(scored[0].prediction, scored[1].prediction), "seeds differ"
 
 
 def test_the_interval_is_that_of_users_not_of_rows(runs):
-    judged = runs[0]["click"].judged
-    figure = over_users("auc", [judged], None)
-    one_user = dataclasses.replace(judged, user=np.arange(judged.user.size))
+    clicks = runs[0]["click"].judged
+    figure = over_users("auc", [clicks], None)
+    one_user = dataclasses.replace(clicks, user=np.arange(clicks.user.size))
     by_row = over_users("auc", [one_user], None)
     assert figure.value == by_row.value
     assert (figure.low, figure.high) != (by_row.low, by_row.high)
 
 
 def _between(night, own, other):
-    return {(d.head, d.metric): d for d in differences(("own", "other"), night.config.tasks, own, other)}
+    figures = kept(night.config.tasks, {"own": own, "other": other})
+    return {(d.head, d.metric): d for d in (paired(figure, "own", "other") for figure in figures)}
 
 
 def test_a_part_that_changes_nothing_brings_nothing(night, runs):
-    judged = [{task: scores.judged for task, scores in run.items()} for run in runs]
+    calibrated = judged(runs)
     raw = [{task: scores.raw for task, scores in run.items()} for run in runs]
-    assert all(d.value == d.low == d.high == 0 for d in _between(night, judged, judged).values())
-    calibration = _between(night, judged, raw)
+    assert all(d.value == d.low == d.high == 0 for d in _between(night, calibrated, calibrated).values())
+    calibration = _between(night, calibrated, raw)
     assert calibration["click", "log_loss"].value != 0
     assert calibration["click", "auc"].value == pytest.approx(0, abs=1e-3), "order stays"
     worse = [
         {t: dataclasses.replace(j, prediction=np.full_like(j.prediction, 0.5)) for t, j in run.items()}
-        for run in judged
+        for run in calibrated
     ]
-    clicks = [run["click"] for run in judged]
+    clicks = [run["click"] for run in calibrated]
     value = np.mean([auc(c.label, c.prediction, c.weight) for c in clicks]) - 0.5
-    gained = _between(night, judged, worse)["click", "auc"]
+    gained = _between(night, calibrated, worse)["click", "auc"]
     assert gained.value == pytest.approx(value)
     assert (gained.row, gained.against) == ("own", "other")
 
@@ -142,19 +137,15 @@ def test_simple_systems_are_calibrated_as_ours_are(night):
     assert scores["click"].judged.prediction.max() > 0.9
 
 
-def test_the_chosen_row_is_held_against_each_simple_system(night, runs):
+def test_one_fit_of_a_simple_system_stands_beside_every_seed(night, runs):
     rate, _ = night.fit("item_rate", NIGHT_BASELINES["item_rate"], lambda _line: None)
     tasks = night.config.tasks
-    table = [
-        night_row("mmoe", tasks, runs, "", ours=True),
-        night_row("item_rate", tasks, [rate], "", ours=False),
-    ]
-    found = against_baselines(table, tasks, {"mmoe": runs}, {"item_rate": rate})
+    table = [night_row("mmoe", tasks, runs, "", ours=True), night_row("rate", tasks, [rate], "", ours=False)]
+    found = against_baselines(table, kept(tasks, {"mmoe": judged(runs), "rate": judged([rate])}))
     click = next(d for d in found if (d.head, d.metric) == ("click", "auc"))
-    assert (click.row, click.against) == ("mmoe", "item_rate")
+    assert (click.row, click.against) == ("mmoe", "rate")
     by_name = {row.name: row.heads["click"]["auc"].value for row in table}
-    assert click.value == pytest.approx(by_name["mmoe"] - by_name["item_rate"])
-    assert against_baselines(table, tasks, {"mmoe": runs[:1]}, {"item_rate": rate}) == []
+    assert click.value == pytest.approx(by_name["mmoe"] - by_name["rate"])
 
 
 def test_the_oracles_row_is_the_oracle_report(night, shop_log):

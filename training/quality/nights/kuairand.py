@@ -4,7 +4,7 @@ Learnt are the days up to two before the last; the day before the last chooses a
 test. The config is `kuairand.toml`, the example for users.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +16,8 @@ from recsys.log import InteractionLog
 from recsys.model.trunks import TRUNKS
 from recsys.stages import Stages
 from training.quality.nights.baselines import NIGHT_BASELINES, TRIALS
-from training.quality.nights.night_set import NightSet, Scores, against_baselines, differences, night_row
-from training.quality.report import Difference, QualityReport, wanted_rows
+from training.quality.nights.night_set import NightSet, Scores, judged, kept, night_row
+from training.quality.report import QualityReport, against_baselines, paired, wanted_rows
 
 CONFIG = Path(__file__).with_name("kuairand.toml")
 MEMBERS = 4
@@ -61,14 +61,20 @@ def measure_kuairand(
         table = [night_row(n, tasks, trained[n], "", ours=True) for n in models if n in wanted]
         simple = {n: night.fit(n, fit, news) for n, fit in NIGHT_BASELINES.items() if n in wanted}
         table += [night_row(n, tasks, [scores], note, ours=False) for n, (scores, note) in simple.items()]
-        beside = against_baselines(table, tasks, trained, {n: scores for n, (scores, _) in simple.items()})
+        rows = {name: judged(runs) for name, runs in trained.items()}
+        rows |= {name: judged([scores]) for name, (scores, _) in simple.items()}
+        full = night.config.model.trunk.name
+        if WITHOUT + CALIBRATION in wanted:
+            rows[WITHOUT + CALIBRATION] = [{t: s.raw for t, s in run.items()} for run in trained[full]]
+        figures = kept(tasks, rows)
+        gains = [paired(figure, full, row) for row in parts if row in wanted for figure in figures]
         return QualityReport(
             name="kuairand",
             protocol=f"a night: {night.protocol}",
             interval="95 %, bootstrap of the test day's users, all seeds a draw; differences draw seeds too",
             budget=night.budget(TRIALS),
             rows=tuple(table),
-            differences=(*beside, *_gains(night, trained, wanted)),
+            differences=(*against_baselines(table, figures), *gains),
             facts={f"{day.day}_impressions": day.manifest["rows"]["impressions"] for day in night.runs.chain},
         )
 
@@ -105,20 +111,6 @@ def _configs(night: NightSet) -> dict[str, RunConfig]:
     }
     found[MEMBERS_ROW] = _with(config, "model", members=MEMBERS)
     return found | {WITHOUT + part: one for part, one in without.items()}
-
-
-def _gains(
-    night: NightSet, trained: Mapping[str, Sequence[Scores]], wanted: Sequence[str]
-) -> Iterator[Difference]:
-    """Compare the full model with each that lacks a part."""
-    name = night.config.model.trunk.name
-    full = [{task: scores.judged for task, scores in run.items()} for run in trained.get(name, ())]
-    for part in (p for p in PARTS if WITHOUT + p in wanted):
-        if part == CALIBRATION:
-            without = [{task: scores.raw for task, scores in run.items()} for run in trained[name]]
-        else:
-            without = [{t: s.judged for t, s in run.items()} for run in trained[WITHOUT + part]]
-        yield from differences((name, WITHOUT + part), night.config.tasks, full, without)
 
 
 def _with(config: RunConfig, section: str, **values: Any) -> RunConfig:

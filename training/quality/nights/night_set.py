@@ -16,7 +16,6 @@ from recsys.calibration import fit_affine, fit_platt
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
 from recsys.metrics.columns import group_codes
-from recsys.metrics.inference import paired_bootstrap_seeds
 from recsys.metrics.pooled import Statistic, pooled_metric
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
@@ -24,7 +23,7 @@ from training.baselines_design import Sample, concat_samples, sample_of
 from training.data import Shard, encode_shard
 from training.learn import build_model
 from training.quality.models.fitting import trunks_of_one_size
-from training.quality.report import Difference, Figure, ModelRow, choose, difference
+from training.quality.report import Figure, Kept, ModelRow
 from training.report.effects import primary_metric
 from training.runs import HeadScores, Judged, Runs
 
@@ -150,50 +149,30 @@ def night_row(
     return ModelRow(name=name, heads=heads, seeds=len(runs), note=note, ours=ours)
 
 
-def differences(
-    names: tuple[str, str],
-    tasks: Sequence[TaskSpec],
-    own: Sequence[Mapping[str, Judged]],
-    other: Sequence[Mapping[str, Judged]],
-) -> list[Difference]:
-    """Compare two rows per head and metric, seed with seed; intervals by users and seeds [at least two]."""
+def kept(tasks: Sequence[TaskSpec], rows: Mapping[str, Sequence[Mapping[str, Judged]]]) -> list[Kept]:
+    """Keep the predictions of rows, by run and task, for paired differences of every head and metric."""
     found = []
     for task in tasks:
-        rows = own[0][task.name]
-        for metric in metrics_of(task):
-            effect = paired_bootstrap_seeds(
-                metric,
-                rows.label,
-                [run[task.name].prediction for run in other],
-                [run[task.name].prediction for run in own],
-                rows.user,
-                generator=np.random.default_rng(0),
-                weight=rows.weight,
-                replicates=REPLICATES,
+        one = next(iter(rows.values()))[0][task.name]
+        predictions = {name: [run[task.name].prediction for run in runs] for name, runs in rows.items()}
+        found += [
+            Kept(
+                head=task.name,
+                metric=metric,
+                predictions=predictions,
+                pooled=metric,
+                label=one.label,
+                user=one.user,
+                weight=one.weight,
             )
-            found.append(difference(*names, task.name, effect))
+            for metric in metrics_of(task)
+        ]
     return found
 
 
-def against_baselines(
-    table: Sequence[ModelRow],
-    tasks: Sequence[TaskSpec],
-    ours: Mapping[str, Sequence[Scores]],
-    simple: Mapping[str, Scores],
-) -> list[Difference]:
-    """Compare the row that validation chooses with each simple system; none without two seeds of ours."""
-    if not any(row.ours for row in table):
-        return []
-    chosen = choose(table).name
-    own = [{task: scores.judged for task, scores in run.items()} for run in ours[chosen]]
-    if len(own) < 2:
-        return []
-    found = []
-    for name, scores in simple.items():
-        # A simple system is one fit: the same beside each of our seeds.
-        other = [{task: head.judged for task, head in scores.items()}] * len(own)
-        found += differences((chosen, name), tasks, own, other)
-    return found
+def judged(runs: Sequence[Scores]) -> list[dict[str, Judged]]:
+    """Give the calibrated predictions of the judged day, by run and task."""
+    return [{task: scores.judged for task, scores in run.items()} for run in runs]
 
 
 def metrics_of(task: TaskSpec) -> tuple[str, ...]:

@@ -26,10 +26,18 @@ from training.quality.nights.night_set import (
     FitBaseline,
     FittedBaseline,
     NightSet,
-    against_baselines,
+    judged,
+    kept,
     night_row,
 )
-from training.quality.report import Difference, ModelRow, QualityReport, choose, wanted_rows
+from training.quality.report import (
+    Difference,
+    ModelRow,
+    QualityReport,
+    against_baselines,
+    choose,
+    wanted_rows,
+)
 
 INFORMED, TRUTH = "informed_oracle", "truth"
 _TRUE = {"click": "p_click", "purchase": "p_purchase", "rating": "expected_rating"}
@@ -54,7 +62,9 @@ def measure_shop(
         table = [night_row(name, tasks, runs, "", ours=True) for name, runs in trained.items()]
         fitted = {n: night.fit(n, fit, news) for n, fit in simple.items() if n in wanted}
         table += [night_row(n, tasks, [scores], note, ours=False) for n, (scores, note) in fitted.items()]
-        beside = against_baselines(table, tasks, trained, {n: scores for n, (scores, _) in fitted.items()})
+        rows = {name: judged(runs) for name, runs in trained.items()}
+        rows |= {name: judged([scores]) for name, (scores, _) in fitted.items()}
+        beside = against_baselines(table, kept(tasks, rows))
         return _report(night, shop, table, beside)
 
 
