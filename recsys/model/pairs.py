@@ -40,11 +40,13 @@ class PairRanker(nn.Module):
         dropout: float,
         row_dropout: float,
         weigh_product: bool = False,
+        estimates: bool = True,
     ) -> None:
         """Build all parts; the first `num_user_columns` columns are the user's.
 
         Args: row_dropout: on the sides' vectors, which holds their lengths back as a penalty on them would.
-        weigh_product: let each task weigh the product's dimensions by itself.
+        weigh_product: let each task weigh the product's dimensions by itself. estimates: how likely a pair
+        is to be observed, for debiased tasks; False: their training batches say so.
         """
         super().__init__()
         self.specs, self.num_user_columns = tuple(tasks), num_user_columns
@@ -55,7 +57,8 @@ class PairRanker(nn.Module):
         # One weight a task, or one a task and dimension.
         self.product = nn.Parameter(torch.ones(dim if weigh_product else 1, len(self.specs)))
         # Built last, and only where asked for, so that it moves no other part's start.
-        self.observing = nn.ModuleDict({t.name: nn.Linear(3 * dim, 1) for t in tasks if t.debias})
+        observing = [t for t in tasks if t.debias and estimates]
+        self.observing = nn.ModuleDict({t.name: nn.Linear(3 * dim, 1) for t in observing})
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: one group."""
@@ -65,8 +68,8 @@ class PairRanker(nn.Module):
         """Give logits per task; there are no sides for a retrieval loss.
 
         A debiased task has the logits of being observed too, under `TaskSpec.observation`: the batch's one
-        context number where it has one (the propensity is known), else a logistic regression on the trunk's
-        input, of no gradient to it.
+        context number where it has one (the propensity is known), else, if estimated, a logistic regression
+        on the trunk's input, of no gradient to it.
         """
         index_BC = batch.index[COLUMNS]
         cut = self.num_user_columns
@@ -84,9 +87,12 @@ class PairRanker(nn.Module):
         )
         known_BF = batch.context_numbers_BF
         for task in self.specs:
-            if task.debias:
-                found_B1 = known_BF if known_BF.shape[1] else self.observing[task.name](x_BI.detach())
-                logits[task.observation] = found_B1[:, 0]
+            if not task.debias:
+                continue
+            if known_BF.shape[1]:
+                logits[task.observation] = known_BF[:, 0]
+            elif task.name in self.observing:
+                logits[task.observation] = self.observing[task.name](x_BI.detach())[:, 0]
         return logits, None, None
 
     def _match(self, product_BD: Tensor) -> Tensor:

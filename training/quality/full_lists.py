@@ -12,13 +12,15 @@ import numpy as np
 from recsys.metrics.ranking import match, ndcg_at_k, recall_at_k
 from training.evaluate_lists import top_places
 from training.quality.models.pairs import PairModel, Pairs, Sides
-from training.quality.report import Figure, over_rows
+from training.quality.report import Figure, Kept, over_rows
 
 PLACES = 10
 USERS_AT_ONCE = 100
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Users [U] -> scores [U, I]."""
+ListsOfHeads = Mapping[str, Mapping[str, np.ndarray]]
+"""Head -> metric of its lists -> users' values [U]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,19 @@ def list_figures(
         known = [float(run[metric].mean()) for run in validation]
         found[f"{metric}@{PLACES}"] = over_rows(_mean, np.zeros(values[0].size), values, known)
     return found
+
+
+def kept_lists(head: str, test: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> list[Kept]:
+    """Keep a head's metrics of the test lists, by row and run, to compare rows user by user."""
+    metrics = list(next(iter(test.values()))[0]) if test else []
+    return [
+        Kept(
+            head=head,
+            metric=f"{metric}@{PLACES}",
+            predictions={row: [run[metric] for run in runs] for row, runs in test.items()},
+        )
+        for metric in metrics
+    ]
 
 
 def positives(pairs: Pairs, shape: tuple[int, int]) -> Any:

@@ -102,7 +102,7 @@ class Kept:
     metric: str
     """As the table has it."""
     predictions: Mapping[str, Sequence[np.ndarray]]
-    """Row -> [S][N] by run, of the same test rows; a single run stands for as many as another row has."""
+    """Row -> [S][N] by run, of the same test rows; one run stands for as many as other rows have."""
     pooled: str | None = None
     """The metric over rows, of `recsys.metrics.pooled`; None: predictions are users' own values, such as of
     their lists, whose mean is compared [N users]."""
@@ -184,7 +184,7 @@ def paired(kept: Kept, row: str, against: str) -> Difference:
     """
     own, other = kept.predictions[row], kept.predictions[against]
     runs = max(len(own), len(other))
-    a, b = (list(of) * runs if len(of) == 1 else list(of) for of in (other, own))
+    a, b = (list(of) * (runs // len(of)) for of in (other, own))
     rng = np.random.default_rng(0)
     if kept.pooled is None:
         higher, name = kept.metric not in LOWER_IS_BETTER, kept.metric

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.cli import run
 from training.quality.baselines.biases import fit_biases
-from training.quality.caserec import bookcrossing
+from training.quality.caserec import bookcrossing, bookcrossing_rating
 from training.quality.caserec.bookcrossing import judged, setting_of, start, train_row
 from training.quality.caserec.bookcrossing_rating import biases, rated, tree_features, trees
 from training.quality.caserec.reader import read_bookcrossing
@@ -80,6 +80,29 @@ def test_tree_features_are_codes_counts_and_the_bias():
     assert found == pytest.approx(np.array([[0, 0, *counts[0], 7.5], [1, 0, *counts[1], 8.5]]))
 
 
+def test_a_tree_s_training_row_does_not_count_itself(monkeypatch, parts):
+    """So a pair says the same of itself whether it is learnt from or held out."""
+    one, rest = parts.train.take(np.array([0])), parts.train.take(np.arange(1, parts.train.size))
+    bias = np.zeros(1)
+    held_out = tree_features(parts.sides, rest, one, bias)
+    learnt = tree_features(parts.sides, parts.train, one, bias, among_known=True)
+    assert np.array_equal(learnt, held_out)
+    given = {}
+
+    def look(train, validation, **_):
+        given.update(train=train.features, validation=validation.features)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bookcrossing_rating, "tuned_trees", look)
+    with pytest.raises(KeyboardInterrupt):
+        trees(parts)
+    own, counts = rated(parts.train), slice(-3, -1)
+    others = np.column_stack(
+        [np.bincount(parts.train.user)[own.user] - 1, np.bincount(parts.train.item)[own.item] - 1]
+    )
+    assert given["train"][:, counts] == pytest.approx(np.log1p(others))
+
+
 @pytest.mark.parametrize("fit", [biases, trees])
 def test_a_simple_model_never_sees_test_ratings(parts, quick, fit):
     if fit is trees:
@@ -118,11 +141,15 @@ def test_the_command_judges_ratings_and_lists(folder, quick):
     assert set(found["rating_alone"]) == set(found["bias_model"]) == {"rating"}
     assert set(found["ease"]) == {"interaction"}
     assert found["bias_model"]["rating"]["rmse"]["value"] < found["mean"]["rating"]["rmse"]["value"]
-    assert tree["best"]["row"] in ("mmoe", "mmoe_ips")
-    said = {(d["row"], d["against"]): d for d in tree["differences"]}
-    assert set(said) == {("mmoe", "rating_alone"), ("mmoe_ips", "mmoe")}
-    value = [found[name]["rating"]["rmse"]["value"] for name in ("mmoe_ips", "mmoe")]
-    assert said["mmoe_ips", "mmoe"]["value"] == pytest.approx(value[0] - value[1])
+    said = {(d["row"], d["against"], d["head"], d["metric"]): d for d in tree["differences"]}
+    asked = {("mmoe", "rating_alone"), ("mmoe_ips", "mmoe")}
+    best = tree["best"]["row"]
+    held = {(best, other, "rating", "rmse") for other in ("rating_alone", "mean", "bias_model")}
+    held |= {(best, "ease", "interaction", metric) for metric in ("recall@10", "ndcg@10")}
+    assert set(said) == held | {(*pair, "rating", "rmse") for pair in asked}
+    for (row, against, head, metric), d in said.items():
+        value = [found[name][head][metric]["value"] for name in (row, against)]
+        assert d["value"] == pytest.approx(value[0] - value[1])
 
 
 def test_ratings_start_from_biases_and_lists_from_pure_svd(parts, quick, monkeypatch):

@@ -84,18 +84,6 @@ def test_a_second_training_ends_where_the_first_was_best(sides, pairs):
     assert np.array_equal(chosen.predict(pairs)["stars"], again.predict(pairs)["stars"])
 
 
-def test_rows_of_weight_zero_are_never_learnt(sides, pairs):
-    """Half the rows say the opposite and weigh nothing."""
-    bought = pairs.labels["bought"].copy()
-    kept = np.random.default_rng(1).random(pairs.size) < 0.5
-    labels = {"stars": pairs.labels["stars"], "bought": np.where(kept, bought, 1 - bought)}
-    weighted = Pairs(user=pairs.user, item=pairs.item, labels=labels, weight=kept.astype(float))
-    known = ~np.isnan(bought)
-    found = train_pairs(sides, weighted, SHAPE, SETTING, 0, None)[0].predict(pairs)["bought"]
-    assert auc(bought[known], found[known]) > 0.95
-    assert weighted.take(kept).weight.min() == 1
-
-
 def test_every_trunk_is_of_one_size():
     shapes = SETTING.trunks(SHAPE)
     sizes = [num_parameters(shape, 3 * SETTING.dim, ["stars", "bought"]) for shape in shapes.values()]
@@ -130,6 +118,16 @@ def test_known_propensities_undo_the_choice_of_what_is_rated(sides):
         setting = replace(SETTING, tasks=(task,), batch_size=400, budget=replace(SETTING.budget, epochs=60))
         found.append(train_pairs(sides, rows, SHAPE, setting, 0, None)[0].predict(rows)["stars"][0])
     assert found == pytest.approx([4.6, 3.0], abs=0.15)
+
+
+def test_known_propensities_leave_nothing_to_estimate_them(sides, pairs):
+    task = TASKS[0].model_copy(update={"space": "observed", "debias": "ips"})
+    setting = replace(SETTING, tasks=(task,), budget=replace(SETTING.budget, epochs=1))
+    for propensity, estimating in ((None, 1), (np.full(pairs.size, 0.5), 0)):
+        rows = replace(pairs, propensity=propensity)
+        model, _ = train_pairs(sides, rows, SHAPE, setting, 0, None)
+        assert len(model.ranker.observing) == estimating
+        assert len(model.predict(pairs)["stars"]) == pairs.size
 
 
 def test_an_unknown_propensity_is_estimated_and_moves_no_table(sides, pairs):

@@ -8,22 +8,26 @@ from collections.abc import Mapping
 import numpy as np
 
 from training.quality.baselines.lists import BASELINES, have_matrix
-from training.quality.full_lists import Parts, Scorer, Wanted, list_figures, list_metrics
+from training.quality.full_lists import ListsOfHeads, Parts, Scorer, Wanted, list_figures, list_metrics
 from training.quality.report import ModelRow
 
 
-def ranker_row(parts: Parts, name: str) -> ModelRow:
-    """Rank each head's items by a simple ranker of all training pairs or of the head's own positive ones."""
-    heads, notes = {}, []
+def ranker_row(parts: Parts, name: str) -> tuple[ModelRow, ListsOfHeads]:
+    """Rank each head's items by a simple ranker of all training pairs or of the head's own positive ones.
+
+    Returns: the row and, per head, its metrics of the test lists [U].
+    """
+    heads, notes, test = {}, [], {}
     for head, known in parts.known_lists.items():
         signals = {"all pairs": parts.train, head: parts.train.take(parts.train.labels[head] > 0)}
         if signals[head].size == parts.train.size:
             del signals[head]
         matrices = {s: have_matrix(p.user, p.item, parts.sides.shape) for s, p in signals.items()}
         scorer, note = best_ranker(name, matrices, known)
-        heads[head] = list_figures([list_metrics(scorer, known)], [list_metrics(scorer, parts.lists[head])])
+        test[head] = list_metrics(scorer, parts.lists[head])
+        heads[head] = list_figures([list_metrics(scorer, known)], [test[head]])
         notes.append(f"{head}: {note}")
-    return ModelRow(name=name, heads=heads, seeds=1, note="; ".join(notes), ours=False)
+    return ModelRow(name=name, heads=heads, seeds=1, note="; ".join(notes), ours=False), test
 
 
 def best_ranker(name: str, signals: Mapping[str, np.ndarray], known: Wanted) -> tuple[Scorer, str]:

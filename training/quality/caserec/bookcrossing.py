@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from recsys.config import TrunkConfig
-from recsys.metrics.inference import paired_bootstrap_seeds
 from recsys.metrics.pointwise import rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
@@ -24,7 +23,9 @@ from training.quality.baselines.rankers import ranker_row
 from training.quality.caserec.bookcrossing_rating import Predict, biases, mean_rating, rated, trees
 from training.quality.caserec.reader import read_bookcrossing
 from training.quality.full_lists import (
+    ListsOfHeads,
     Parts,
+    kept_lists,
     list_figures,
     list_metrics,
     model_scorer,
@@ -38,10 +39,12 @@ from training.quality.models.spectral import spectral_start
 from training.quality.report import (
     Difference,
     Figure,
+    Kept,
     ModelRow,
     QualityReport,
-    difference,
+    against_baselines,
     over_rows,
+    paired,
     wanted_rows,
 )
 
@@ -107,8 +110,12 @@ def measure_bookcrossing(
     for name in (n for n in names if n in RATERS):
         predict, note = RATERS[name](parts)
         found = [Found(rating=predict(rated(part)), lists=None) for part in (parts.validation, parts.test)]
-        rows.append(_row(parts, name, [(found[0], found[1])], note, ours=False))
-    rows.extend(ranker_row(parts, name) for name in names if name in BASELINES)
+        runs[name] = [(found[0], found[1])]
+        rows.append(_row(parts, name, runs[name], note, ours=False))
+    rankers = {}
+    for name in (n for n in names if n in BASELINES):
+        row, rankers[name] = ranker_row(parts, name)
+        rows.append(row)
     return QualityReport(
         name="book-crossing",
         protocol=PROTOCOL,
@@ -120,7 +127,7 @@ def measure_bookcrossing(
             "test_ratings": rated(parts.test).size,
             "test_lists": parts.lists[INTERACTION.name].users.size,
         },
-        differences=tuple(_differences(parts, runs)),
+        differences=tuple(_differences(rows, _kept(parts, runs, rankers))),
     )
 
 
@@ -199,23 +206,31 @@ def _row(parts: Parts, name: str, runs: Runs, note: str = "", *, ours: bool) -> 
     return ModelRow(name=name, heads=heads, seeds=len(runs), note=note, ours=ours)
 
 
-def _differences(parts: Parts, runs: Mapping[str, Runs]) -> list[Difference]:
-    """Compare ratings of the test pairs, users and seeds drawn; one seed alone has no interval."""
+def _kept(parts: Parts, runs: Mapping[str, Runs], rankers: Mapping[str, ListsOfHeads]) -> list[Kept]:
+    """Keep what rows found of the test part: ratings of its rated pairs, and lists; the ratings first."""
     test = rated(parts.test)
-    found = []
-    for name, plain in QUESTIONS:
-        if name not in runs or plain not in runs or len(runs[name]) < 2:
-            continue
-        effect = paired_bootstrap_seeds(
-            "rmse",
-            test.labels["rating"],
-            [t.rating for _, t in runs[plain]],
-            [t.rating for _, t in runs[name]],
-            test.user,
-            generator=np.random.default_rng(0),
-        )
-        found.append(difference(name, plain, "rating", effect))
-    return found
+    rating = Kept(
+        head=RATING.name,
+        metric="rmse",
+        predictions={row: [t.rating for _, t in of] for row, of in runs.items()},
+        pooled="rmse",
+        label=test.labels["rating"],
+        user=test.user,
+    )
+    lists = {row: [t.lists for _, t in of if t.lists is not None] for row, of in runs.items()}
+    lists |= {row: [of[INTERACTION.name]] for row, of in rankers.items()}
+    return [rating, *kept_lists(INTERACTION.name, {row: found for row, found in lists.items() if found})]
+
+
+def _differences(rows: Sequence[ModelRow], kept: Sequence[Kept]) -> list[Difference]:
+    """Answer the questions on the ratings; hold the chosen row against the baselines on all figures."""
+    rating = kept[0]
+    asked = [paired(rating, *of) for of in QUESTIONS if set(of) <= set(rating.predictions)]
+    held = [(d.row, d.against, d.metric) for d in asked]
+    return [
+        *asked,
+        *(d for d in against_baselines(rows, kept) if (d.row, d.against, d.metric) not in held),
+    ]
 
 
 def _said(parts: Parts, runs: Runs) -> str:

@@ -58,11 +58,12 @@ def trees(parts: Parts) -> tuple[Predict, str]:
 
     of_all = fit_biases(train, "rating", TREE_PENALTY, parts.sides.shape)
 
-    def features(pairs: Pairs, bias: np.ndarray | None = None) -> np.ndarray:
-        return tree_features(parts.sides, parts.train, pairs, of_all.predict(pairs) if bias is None else bias)
+    def features(pairs: Pairs) -> np.ndarray:
+        return tree_features(parts.sides, parts.train, pairs, of_all.predict(pairs))
 
+    learnt = tree_features(parts.sides, parts.train, train, crossed, among_known=True)
     found = tuned_trees(
-        TreeRows(features=features(train, crossed), label=train.labels["rating"]),
+        TreeRows(features=learnt, label=train.labels["rating"]),
         TreeRows(features=features(validation), label=validation.labels["rating"]),
         binary=False,
         categories=range(columns),
@@ -71,16 +72,19 @@ def trees(parts: Parts) -> tuple[Predict, str]:
     return lambda pairs: found.predict(features(pairs)), f"{TRIALS} trials, {found.count} trees"
 
 
-def tree_features(sides: Sides, known: Pairs, pairs: Pairs, bias: np.ndarray) -> np.ndarray:
+def tree_features(
+    sides: Sides, known: Pairs, pairs: Pairs, bias: np.ndarray, *, among_known: bool = False
+) -> np.ndarray:
     """Give the columns of both sides as codes, the log counts of user and book among known pairs, the bias.
 
+    Args: among_known: the pairs are known ones themselves; no row counts itself, as no held-out row does.
     Returns: float32 [N, F]; the columns first.
     """
     ids = [sides.user_ids[:, 1:][pairs.user], sides.item_ids[:, 1:][pairs.item]]
     lows = [sides.user_ids[:, 1:].min(axis=0), sides.item_ids[:, 1:].min(axis=0)]
     codes = np.concatenate([i - low for i, low in zip(ids, lows, strict=True)], axis=1)
     counts = [
-        np.log1p(np.bincount(of, minlength=num))[who]
+        np.log1p(np.bincount(of, minlength=num)[who] - among_known)
         for of, who, num in zip((known.user, known.item), (pairs.user, pairs.item), sides.shape, strict=True)
     ]
     return np.column_stack([codes, *counts, bias]).astype(np.float32)

@@ -23,8 +23,10 @@ from training.quality.baselines.lists import BASELINES
 from training.quality.baselines.rankers import ranker_row
 from training.quality.caserec.reader import EVENTS, read_retailrocket
 from training.quality.full_lists import (
+    ListsOfHeads,
     Parts,
     Wanted,
+    kept_lists,
     list_figures,
     list_metrics,
     model_scorer,
@@ -35,7 +37,16 @@ from training.quality.models.fitting import Budget
 from training.quality.models.negatives import negatives_of
 from training.quality.models.pairs import PairModel, Pairs, PairSetting, Sides, train_pairs
 from training.quality.models.spectral import spectral_start
-from training.quality.report import Figure, ModelRow, QualityReport, over_rows, wanted_rows
+from training.quality.report import (
+    Figure,
+    Kept,
+    ModelRow,
+    QualityReport,
+    against_baselines,
+    over_rows,
+    paired,
+    wanted_rows,
+)
 
 TASKS = tuple(TaskSpec(name=n, feedback=n, head="binary", window="1d") for n in EVENTS)
 RANKED = ("view", "purchase")
@@ -63,6 +74,8 @@ START_PENALTY, START_SLOPE = 20.0, 6.0
 """Of the biases that heads start from: imaginary average labels, and logits per unit of probability."""
 BIAS_MODEL = "bias_model"
 BIAS_PENALTIES = (1.0, 5.0, 20.0)
+SHARED, ALONE = "mmoe", "single_task"
+"""Does sharing help? Both have all heads, the second a trunk a head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +83,7 @@ class Found:
     """What one run gives of some held-out pairs: predictions [N] and metrics of lists [U], per head."""
 
     among: Mapping[str, np.ndarray]
-    lists: Mapping[str, Mapping[str, np.ndarray]]
+    lists: ListsOfHeads
 
 
 def measure_retailrocket(
@@ -79,7 +92,8 @@ def measure_retailrocket(
     """Train every trunk; judge it and simple models on the test part; choose on validation."""
     names = wanted_rows([*TRUNKS, BIAS_MODEL, *BASELINES], asked)
     parts = split_retailrocket(*read_retailrocket(folder))
-    rows = []
+    rows: list[ModelRow] = []
+    test: dict[str, list[Found]] = {}
     for name, shape in ((n, s) for n, s in setting().trunks(SHAPE).items() if n in names):
         runs = []
         for seed in range(seeds):
@@ -89,19 +103,28 @@ def measure_retailrocket(
             )
             news(f"{name}, seed {seed}: epoch {epoch}, validation {_said(parts, runs[-1][0])}")
         rows.append(_row(parts, name, runs))
+        test[name] = [found for _, found in runs]
     if BIAS_MODEL in names:
-        rows.append(_bias_row(parts))
-    rows.extend(ranker_row(parts, name) for name in BASELINES if name in names)
+        row, found = _bias_row(parts)
+        rows.append(row)
+        test[BIAS_MODEL] = [found]
+    for name in (n for n in BASELINES if n in names):
+        row, lists = ranker_row(parts, name)
+        rows.append(row)
+        test[name] = [Found(among={}, lists=lists)]
+    kept = _kept(parts, test)
+    asked_for = [paired(of, SHARED, ALONE) for of in kept if {SHARED, ALONE} <= set(of.predictions)]
     return QualityReport(
         name="retailrocket",
         protocol=PROTOCOL,
-        interval="95 %, bootstrap of visitors, all seeds on each draw",
+        interval="95 %, bootstrap of visitors, all seeds on each draw; differences draw seeds too",
         budget=f"one setting for all trunks, by hand on validation; {BUDGET.epochs} epochs, the best kept",
         rows=tuple(rows),
         facts={
             **{f"{part}_pairs": getattr(parts, part).size for part in ("train", "validation", "test")},
             **{f"{head}_lists": found.users.size for head, found in parts.lists.items()},
         },
+        differences=(*asked_for, *against_baselines(rows, kept)),
     )
 
 
@@ -163,8 +186,21 @@ def _row(
     )
 
 
-def _bias_row(parts: Parts) -> ModelRow:
-    """Judge visitor's and item's biases of each label, among held-out pairs."""
+def _kept(parts: Parts, test: Mapping[str, Sequence[Found]]) -> list[Kept]:
+    """Keep what rows found of the test part, per figure of those that have it."""
+    kept = []
+    for head in AMONG:
+        found = {row: [run.among[head] for run in runs] for row, runs in test.items() if runs[0].among}
+        label, user = parts.test.labels[head], parts.test.user
+        kept.append(Kept(head=head, metric="auc", predictions=found, pooled="auc", label=label, user=user))
+    for head in RANKED:
+        ranked = {row: [run.lists[head] for run in runs] for row, runs in test.items() if runs[0].lists}
+        kept.extend(kept_lists(head, ranked))
+    return kept
+
+
+def _bias_row(parts: Parts) -> tuple[ModelRow, Found]:
+    """Judge visitor's and item's biases of each label among held-out pairs; give what they say of the test."""
     found: list[dict[str, np.ndarray]] = [{}, {}]
     chosen = []
     for head in AMONG:
@@ -176,7 +212,7 @@ def _bias_row(parts: Parts) -> ModelRow:
         for predictions, part in zip(found, (parts.validation, parts.test), strict=True):
             predictions[head] = fitted[chosen[-1]].predict(part)
     known, test = (Found(among=f, lists={}) for f in found)
-    return _row(parts, BIAS_MODEL, [(known, test)], f"penalty {chosen}", ours=False)
+    return _row(parts, BIAS_MODEL, [(known, test)], f"penalty {chosen}", ours=False), test
 
 
 def _said(parts: Parts, found: Found) -> str:

@@ -95,7 +95,7 @@ def rating_snips(pairs: Pairs, predict: Predict) -> float:
 def snips_rmse(stars: np.ndarray, prediction: np.ndarray, propensity: np.ndarray) -> float:
     """Estimate the RMSE on pairs drawn at random from pairs that users chose, self-normalised.
 
-    Args: all [N]; propensity in (0, 1]: that the pair is rated.
+    Args: all [N]; propensity in (0, 1): that the pair is rated.
     Source: Swaminathan & Joachims, NeurIPS 2015; for ratings Schnabel et al., ICML 2016.
     """
     return rmse(stars, prediction, 1 / propensity)

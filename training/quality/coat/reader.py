@@ -25,7 +25,7 @@ class Coat:
     stars: np.ndarray
     """float32 [U, I]: ratings of coats the user chose; NaN where there is none."""
     propensity: np.ndarray
-    """float64 [U, I] in (0, 1]: published probability that the pair is rated."""
+    """float64 [U, I] in (0, 1): published probability that the pair is rated."""
     user_columns: np.ndarray
     """int64 [U, C]: one column per group of the features' map, such as age."""
     item_columns: np.ndarray
@@ -54,8 +54,9 @@ def read_coat(folder: Path) -> Coat:
         raise DataError(
             f"{folder}: propensities are {propensity.shape}, train is {stars.shape}; must be equal"
         )
-    if not ((propensity > 0) & (propensity <= 1)).all():
-        raise DataError(f"{folder}: propensities.ascii has values outside (0, 1]; take the published file")
+    # Of a pair that is rated for sure no logit can be taken, and none is published.
+    if not ((propensity > 0) & (propensity < 1)).all():
+        raise DataError(f"{folder}: propensities.ascii has values outside (0, 1); take the published file")
     test = _stars(folder, "test.ascii") if _found(folder, "test.ascii") else None
     return Coat(
         stars=stars,

@@ -50,8 +50,6 @@ class Pairs:
     item: np.ndarray
     labels: Mapping[str, np.ndarray]
     """float32 per task, NaN where not observed."""
-    weight: np.ndarray | None = None
-    """How often a row is drawn for training, in any unit (say an inverse propensity); None: once an epoch."""
     propensity: np.ndarray | None = None
     """In (0, 1): known probability that the row is observed; None: a debiased task estimates it."""
 
@@ -61,7 +59,6 @@ class Pairs:
             user=self.user[rows],
             item=self.item[rows],
             labels={task: label[rows] for task, label in self.labels.items()},
-            weight=None if self.weight is None else self.weight[rows],
             propensity=None if self.propensity is None else self.propensity[rows],
         )
 
@@ -77,7 +74,7 @@ class Pairs:
 
 
 def joined(parts: Sequence[Pairs]) -> Pairs:
-    """Put parts without weights, with the same tasks, behind each other."""
+    """Put parts with the same tasks behind each other; their propensities are left out."""
     return Pairs(
         user=np.concatenate([p.user for p in parts]),
         item=np.concatenate([p.item for p in parts]),
@@ -173,6 +170,7 @@ def train_pairs(
         dropout=setting.dropout,
         row_dropout=setting.row_dropout,
         weigh_product=setting.weigh_product,
+        estimates=train.propensity is None,
     )
     tables = _tables(sides, bags, setting, seed)
     model = PairModel(ranker=ranker, tables=tables, sides=sides, tasks=setting.tasks, bags=bags)
@@ -260,10 +258,7 @@ class _Stream:
     def _of_rows(self) -> Iterator[Batch]:
         pairs = self._rows(self.rng)
         size = min(self.setting.batch_size, pairs.size)
-        if pairs.weight is None:
-            order = self.rng.permutation(pairs.size)
-        else:
-            order = self.rng.choice(pairs.size, pairs.size, p=pairs.weight / pairs.weight.sum())
+        order = self.rng.permutation(pairs.size)
         for start in range(0, pairs.size - size + 1, size):
             yield pair_batch(self.sides, pairs.take(order[start : start + size]))
 

@@ -24,17 +24,17 @@ class SpectralStart:
     users: np.ndarray
     items: np.ndarray
 
-    def put(self, model: PairModel, head: str | None = None) -> None:
+    def put(self, model: PairModel, head: str) -> None:
         """Make them the rows of users and items; other columns and the heads' own layers start at nothing.
 
-        Args: head: whose logits their products are; None: all heads'.
+        Args: head: whose logits their products are.
         """
         rows, sides = model.tables.weight[COLUMNS], model.sides
         rows.zero_()
         rows[torch.from_numpy(sides.user_ids[:, 0])] = torch.from_numpy(self.users)
         rows[torch.from_numpy(sides.item_ids[:, 0])] = torch.from_numpy(self.items)
         for k, task in enumerate(model.tasks):
-            if head not in (None, task.name):
+            if task.name != head:
                 torch.nn.init.zeros_(model.ranker.product[:, k])
             torch.nn.init.zeros_(model.ranker.heads.heads[task.name][-1].weight)  # type: ignore[index]
 
