@@ -200,7 +200,7 @@ def _kept(parts: Parts, test: Mapping[str, Sequence[Found]]) -> list[Kept]:
 
 
 def _bias_row(parts: Parts) -> tuple[ModelRow, Found]:
-    """Judge visitor's and item's biases of each label among held-out pairs; give what they say of the test."""
+    """Judge visitors' and items' biases of each label among held-out pairs; give their test part too."""
     found: list[dict[str, np.ndarray]] = [{}, {}]
     chosen = []
     for head in AMONG:
