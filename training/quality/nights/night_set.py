@@ -19,7 +19,7 @@ from recsys.metrics.columns import group_codes
 from recsys.metrics.pooled import Statistic, pooled_metric
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
-from training.baselines_design import Sample, concat_samples, sample_of
+from training.baselines_design import MAX_ROWS, Sample, concat_samples, sample_of
 from training.data import Shard, encode_shard
 from training.learn import build_model
 from training.quality.models.fitting import trunks_of_one_size
@@ -72,14 +72,20 @@ class NightSet:
         return scores, "; ".join(note for note in notes if note)
 
     def sample(self, task: TaskSpec) -> Sample:
-        """Flatten the labelled rows that a head learns from."""
+        """Flatten the labelled rows that a head learns from, at most some `MAX_ROWS` of them."""
         first, last = self.runs.plan.train[task.name]
-        parts = [
-            sample_of(shard, self.encoder, np.flatnonzero(~np.isnan(shard.labels[task.name])), task, i)
-            for i in range(first, last + 1)
-            for shard in self.runs.prepared.shards[i]
-        ]
-        return concat_samples(parts)
+        shards = [(i, shard) for i in range(first, last + 1) for shard in self.runs.prepared.shards[i]]
+        known = [np.flatnonzero(~np.isnan(shard.labels[task.name])) for _, shard in shards]
+        share = MAX_ROWS / max(sum(rows.size for rows in known), 1)
+        rng = np.random.default_rng(0)
+        chosen = [rows[rng.random(rows.size) < share] for rows in known]
+        return concat_samples(
+            [
+                sample_of(shard, self.encoder, rows, task, i)
+                for (i, shard), rows in zip(shards, chosen, strict=True)
+                if rows.size
+            ]
+        )
 
     @cached_property
     def encoder(self) -> Encoder:
