@@ -9,7 +9,7 @@ import pytest
 from recsys.cli import run
 from training.quality.baselines.biases import fit_biases
 from training.quality.caserec import bookcrossing, bookcrossing_rating
-from training.quality.caserec.bookcrossing import judged, setting_of, start, train_row
+from training.quality.caserec.bookcrossing import Found, judged, setting_of, start, train_row
 from training.quality.caserec.bookcrossing_rating import biases, rated, tree_features, trees
 from training.quality.caserec.reader import read_bookcrossing
 from training.quality.full_lists import model_scorer, parts_of, positives
@@ -150,6 +150,32 @@ def test_the_command_judges_ratings_and_lists(folder, quick):
     for (row, against, head, metric), d in said.items():
         value = [found[name][head][metric]["value"] for name in (row, against)]
         assert d["value"] == pytest.approx(value[0] - value[1])
+
+
+def test_validation_chooses_and_the_verdicts_are_of_the_test(folder, parts, monkeypatch):
+    """Ratings off by so much and lists of such an NDCG, on validation and on the test."""
+    off = {"mmoe": (0.2, 0.6), "mmoe_ips": (0.3, 0.5), "rating_alone": (0.1, 0.5)}
+    monkeypatch.setattr(bookcrossing, "train_row", lambda _parts, name, _seed: name)
+
+    def found(name, part, lists, error):
+        values = np.full(lists["interaction"].users.size, 0.4)
+        ranks = None if name == "rating_alone" else {"recall": values, "ndcg": values}
+        return Found(rating=rated(part).labels["rating"] + error, lists=ranks)
+
+    def known(name, given):
+        return (
+            found(name, given.validation, given.known_lists, off[name][0]),
+            found(name, given.test, given.lists, off[name][1]),
+        )
+
+    monkeypatch.setattr(bookcrossing, "judged", known)
+    tree = bookcrossing.measure_bookcrossing(folder, 2, [*off, "popularity"], lambda _: None).as_json()
+    assert tree["best"]["row"] == "mmoe", "the rating alone is no candidate"
+    assert tree["best"]["rating"]["rmse"] == pytest.approx(0.6)
+    said = {(d["row"], d["against"], d["metric"]): (d["value"], d["verdict"]) for d in tree["differences"]}
+    assert said["mmoe", "rating_alone", "rmse"] == (pytest.approx(0.1), "hurts")
+    assert said["mmoe_ips", "mmoe", "rmse"] == (pytest.approx(-0.1), "helps")
+    assert ("mmoe", "popularity", "ndcg@10") in said
 
 
 def test_ratings_start_from_biases_and_lists_from_pure_svd(parts, quick, monkeypatch):

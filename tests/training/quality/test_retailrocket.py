@@ -8,7 +8,7 @@ import pytest
 from recsys.cli import run
 from training.quality.caserec import retailrocket
 from training.quality.caserec.reader import EVENTS, read_retailrocket
-from training.quality.caserec.retailrocket import judged, split_retailrocket, train_trunk
+from training.quality.caserec.retailrocket import Found, judged, split_retailrocket, train_trunk
 from training.quality.models.fitting import Budget
 
 VISITORS, ITEMS = 30, 25
@@ -84,3 +84,30 @@ def test_the_command_judges_heads_among_pairs_and_by_lists(folder, quick):
     for (row, against, head, metric), d in said.items():
         value = [found[name][head][metric]["value"] for name in (row, against)]
         assert d["value"] == pytest.approx(value[0] - value[1])
+
+
+def test_validation_chooses_and_the_verdicts_are_of_the_test(folder, monkeypatch):
+    """One trunk knows the validation labels, the other the test's; lists are the same."""
+    test = split_retailrocket(*read_retailrocket(folder)).test
+    monkeypatch.setattr(retailrocket, "train_trunk", lambda _parts, shape, _seed: (shape.name, 1))
+
+    def known(name, held_out, lists):
+        knows = (name == "mmoe") == (held_out.size == test.size)
+        among = {h: held_out.labels[h] if knows else 1 - held_out.labels[h] for h in ("cart", "purchase")}
+        values = {h: np.full(of.users.size, 0.4) for h, of in lists.items()}
+        return Found(among=among, lists={h: {"recall": v, "ndcg": v} for h, v in values.items()})
+
+    monkeypatch.setattr(retailrocket, "judged", known)
+    asked = ["mmoe", "single_task", "bias_model"]
+    tree = retailrocket.measure_retailrocket(folder, 2, asked, lambda _: None).as_json()
+    assert tree["best"]["row"] == "single_task"
+    assert tree["best"]["cart"]["auc"] == 0
+    said = {(d["row"], d["against"], d["head"], d["metric"]): d for d in tree["differences"]}
+    for head in ("cart", "purchase"):
+        shared, biases = (
+            said[of, against, head, "auc"]
+            for of, against in (("mmoe", "single_task"), ("single_task", "bias_model"))
+        )
+        assert (shared["value"], shared["verdict"]) == (1, "helps")
+        assert (biases["value"] < -0.5, biases["verdict"]) == (True, "hurts")
+    assert said["mmoe", "single_task", "view", "ndcg@10"]["verdict"] == "no evidence"
