@@ -77,10 +77,13 @@ def list_figures(
     """Average runs' metrics of lists over users and runs; the interval draws users."""
     found = {}
     for metric in test[0]:
-        values = [run[metric] for run in test]
-        known = [float(run[metric].mean()) for run in validation]
-        found[f"{metric}@{PLACES}"] = over_rows(_mean, np.zeros(values[0].size), values, known)
+        found[f"{metric}@{PLACES}"] = user_figure([r[metric] for r in test], [r[metric] for r in validation])
     return found
+
+
+def user_figure(values: Sequence[np.ndarray], validation: Sequence[np.ndarray]) -> Figure:
+    """Average users' own values over users and runs; the interval draws users. Args: [S][U]."""
+    return over_rows(_mean, np.zeros(values[0].size), values, [float(known.mean()) for known in validation])
 
 
 def kept_lists(head: str, test: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> list[Kept]:
@@ -146,12 +149,12 @@ def parts_of(
     )
 
 
-def split_per_user(pairs: Pairs, shares: tuple[float, float]) -> tuple[Pairs, Pairs, Pairs]:
-    """Part every user's pairs at random, drawn once: to learn from, to choose on and to test.
+def split_per_user(pairs: Pairs, shares: tuple[float, float], seed: int = 0) -> tuple[Pairs, Pairs, Pairs]:
+    """Part every user's pairs at random, one draw a seed: to learn from, to choose on and to test.
 
     Args: shares: of the test and of validation.
     """
-    place = shuffled_places(pairs.user, np.random.default_rng(0))
+    place = shuffled_places(pairs.user, np.random.default_rng(seed))
     count = np.bincount(pairs.user)[pairs.user]
     test = place < np.round(shares[0] * count)
     validation = ~test & (place < np.round((shares[0] + shares[1]) * count))

@@ -16,6 +16,7 @@ from training.quality.models.catalogue_softmax import SoftmaxSetting, softmax_sc
 from training.quality.models.pairs import Pairs
 from training.quality.movielens import leave_one_out as movielens_loo
 from training.quality.movielens import leave_one_out_reader as leave_one_out
+from training.quality.movielens import ranking
 from training.quality.movielens.folds_reader import NUM_FOLDS
 from training.quality.movielens.leave_one_out_reader import gains, hits, read_leave_one_out
 
@@ -129,16 +130,16 @@ def test_the_model_starts_as_the_softmax(tmp_path, small, monkeypatch):
     model, _ = train_pairs(
         data.sides,
         train,
-        movielens_loo.SHAPE,
+        ranking.SHAPE,
         still,
         0,
         None,
-        start=lambda m: movielens_loo.begin(m, start, biases),
+        start=lambda m: ranking.begin(m, start, biases),
     )
     every = Pairs(
         user=np.repeat(np.arange(USERS), ITEMS),
         item=np.tile(np.arange(ITEMS), USERS),
-        labels=movielens_loo.unknown(USERS * ITEMS),
+        labels=ranking.unknown(USERS * ITEMS),
     )
     found = model.predict(every)
     logits = np.log(found["interaction"] / (1 - found["interaction"])).reshape(USERS, ITEMS)

@@ -214,16 +214,16 @@ def test_no_list_looks_at_the_test_movies(tmp_path, small, monkeypatch, name):
     turned = replace(split, test=replace(split.test, item=ITEMS - 1 - split.test.item))
     measure, listed = movielens_top.list_metrics, []
 
-    def kept(scores, known, relevant):
-        listed.append(scores.tolist())
-        return measure(scores, known, relevant)
+    def kept(score, of):
+        listed.append(score(np.arange(USERS)).tolist())
+        return measure(score, of)
 
     monkeypatch.setattr(movielens_top, "list_metrics", kept)
     score = movielens_top._score_baseline if name == "ease" else movielens_top._score_ours
     found = []
     for of in (split, turned):
-        known, _, note = score(name, of, 0)
-        found.append((known, note, listed[-1]))
+        run = score(name, of, 0)
+        found.append((run.note, [of.tolist() for of in run.validation.values()], listed[-1]))
         listed.clear()
     assert found[0] == found[1]
 
@@ -237,15 +237,6 @@ def test_a_quarter_of_each_user_is_the_test(tmp_path):
     assert not pairs[0] & pairs[1]
 
 
-def test_known_movies_are_not_listed():
-    known = Pairs(user=np.array([0]), item=np.array([0]), labels={})
-    relevant = Pairs(user=np.array([0, 0]), item=np.array([1, 15]), labels={})
-    scores = np.arange(20, 0, -1.0)[None, :]
-    found = movielens_top.list_metrics(scores, known, relevant)
-    assert found["recall@10"] == 0.5
-    assert found["ndcg@10"] == pytest.approx(1 / (1 + 1 / np.log2(3)))
-
-
 def test_the_command_ranks_the_whole_catalogue(tmp_path, small):
     target = tmp_path / "top.json"
     arguments = ["--set", "ml-100k-top10", "--data", str(write_100k(tmp_path / "set")), "--seeds", "2"]
@@ -256,6 +247,11 @@ def test_the_command_ranks_the_whole_catalogue(tmp_path, small):
     assert rows["ease"]["recall@10"]["value"] > rows["popularity"]["recall@10"]["value"]
     assert rows["mmoe"]["recall@10"]["value"] > 0.4
     assert tree["best"]["row"] == "mmoe"
+    against = {d["against"]: d for d in tree["differences"] if d["metric"] == "ndcg@10"}
+    assert set(against) == {"popularity", "item_knn", "ease", "catalogue_softmax"}
+    own, other = (rows[name]["ndcg@10"]["value"] for name in ("mmoe", "popularity"))
+    assert against["popularity"]["value"] == pytest.approx(own - other)
+    assert against["popularity"]["verdict"] == "helps"
 
 
 @pytest.mark.slow

@@ -66,6 +66,23 @@ BASELINES: Mapping[str, Mapping[str, Scorer]] = {
 """Baseline -> setting -> scorer; the setting is chosen on validation."""
 
 
+def best_variant(
+    name: str, matrix: np.ndarray, worth: Callable[[np.ndarray], float]
+) -> tuple[str, np.ndarray]:
+    """Fit a baseline's variants and keep the setting, and its scores [U, I], that validation likes best.
+
+    Args: worth: of scores [U, I], higher is better.
+    """
+    best: tuple[float, str, np.ndarray] | None = None
+    for setting, fit in BASELINES[name].items():
+        scores = fit(matrix)
+        value = worth(scores)
+        if best is None or value > best[0]:
+            best = value, setting, scores
+    assert best is not None, "a baseline has a variant"
+    return best[1], best[2]
+
+
 def have_matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Put 1 where a user has an item: float32 [U, I]."""
     matrix = np.zeros(shape, np.float32)

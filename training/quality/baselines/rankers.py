@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.quality.baselines.lists import BASELINES, have_matrix
+from training.quality.baselines.lists import best_variant, have_matrix
 from training.quality.full_lists import ListsOfHeads, Parts, Scorer, Wanted, list_figures, list_metrics
 from training.quality.report import ModelRow
 
@@ -35,12 +35,11 @@ def best_ranker(name: str, signals: Mapping[str, np.ndarray], known: Wanted) -> 
 
     Args: signals: name -> 0/1 matrix [U, I] of training pairs that may be counted.
     """
-    best: tuple[float, np.ndarray, str] | None = None
-    for signal, matrix in signals.items():
-        for setting, fit in BASELINES[name].items():
-            scores = fit(matrix)
-            value = float(list_metrics(scores.__getitem__, known)["ndcg"].mean())
-            if best is None or value > best[0]:
-                best = value, scores, ", ".join(part for part in (f"of {signal}", setting) if part)
-    assert best is not None, "a ranker has a variant"
-    return best[1].__getitem__, best[2]
+
+    def worth(scores: np.ndarray) -> float:
+        return float(list_metrics(scores.__getitem__, known)["ndcg"].mean())
+
+    fitted = {signal: best_variant(name, matrix, worth) for signal, matrix in signals.items()}
+    signal = max(fitted, key=lambda s: worth(fitted[s][1]))
+    setting, scores = fitted[signal]
+    return scores.__getitem__, ", ".join(part for part in (f"of {signal}", setting) if part)

@@ -24,6 +24,8 @@ class MovieLens:
 
     folds: tuple[Pairs, ...]
     sides: Sides
+    movies: np.ndarray
+    """int64 [items], rising: the published movie id of each of `Pairs.item`'s numbers."""
 
     def but(self, fold: int) -> Pairs:
         """Give the ratings of all folds but one."""
@@ -70,7 +72,7 @@ def read_movielens(folder: Path) -> MovieLens:
         )
         for f in folds
     ]
-    return MovieLens(folds=tuple(parts), sides=sides)
+    return MovieLens(folds=tuple(parts), sides=sides, movies=items)
 
 
 def _fields(path: Path) -> list[list[str]]:

@@ -12,17 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.config import TrunkConfig
 from recsys.metrics.pointwise import rmse
 from recsys.model.trunks import TRUNKS
-from recsys.tasks import TaskSpec
-from training.quality.baselines.biases import Biases, fit_biases
-from training.quality.baselines.lists import BASELINES, have_matrix
+from training.quality.baselines.biases import fit_biases
+from training.quality.baselines.lists import BASELINES, best_variant, have_matrix
+from training.quality.full_lists import user_figure
 from training.quality.models.bags import BagSetting
-from training.quality.models.catalogue_softmax import SoftmaxSetting, Start, softmax_scores, softmax_start
+from training.quality.models.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
 from training.quality.models.fitting import Budget
 from training.quality.models.pairs import PairModel, Pairs, PairSetting, train_pairs
 from training.quality.movielens.leave_one_out_reader import LeaveOneOut, gains, hits, read_leave_one_out
+from training.quality.movielens.ranking import (
+    BIAS_PENALTY,
+    DRAWN_PER_ROW,
+    SHAPE,
+    SOFTMAX_ONLY,
+    TASKS,
+    begin,
+    unknown,
+)
 from training.quality.report import Figure, ModelRow, QualityReport, over_rows, wanted_rows
 
 PUBLISHED = {
@@ -35,19 +43,11 @@ PUBLISHED = {
         ("item_knn", 0.3371),
     )
 }
-TASKS = (
-    TaskSpec(name="interaction", feedback="rating", head="binary", window="1d"),
-    TaskSpec(name="rating", feedback="rating", head="regression", window="1d", weight=0.3),
-)
-BIAS_PENALTY = 10.0
-SOFTMAX_ONLY = "catalogue_softmax"
-SHAPE = TrunkConfig(name="mmoe", num_experts=2, task_experts=1, hidden=(48, 24))
 BUDGET = Budget(epochs=4, learning_rate=1e-3, sparse_learning_rate=3e-4, weight_decay=1e-4)
 """Slow: both heads start near where they end."""
 SOFTMAX = SoftmaxSetting(epochs=40)
 BAGS = BagSetting(users=128, hidden=0.2)
 DIM = 128
-NUM_NEGATIVES = 4
 ROW_DROPOUT = 0.2
 
 
@@ -126,12 +126,6 @@ def _seed(data: LeaveOneOut, seed: int, wanted: Sequence[str]) -> Iterator[tuple
         yield name, Lists(validation=validation, test=test, known_stars=known_stars, stars=stars), epoch
 
 
-def begin(model: PairModel, start: Start, biases: Biases) -> None:
-    """Start `interaction` from the softmax and `rating` from the bias model; the trunk from nothing."""
-    start.put(model, "interaction", NUM_NEGATIVES)
-    biases.put(model, "rating")
-
-
 def setting() -> PairSetting:
     """Give how every trunk is trained."""
     return PairSetting(
@@ -142,7 +136,7 @@ def setting() -> PairSetting:
         row_dropout=ROW_DROPOUT,
         weigh_product=True,
         sampled="interaction",
-        negatives=NUM_NEGATIVES,
+        negatives=DRAWN_PER_ROW,
         bags=BAGS,
     )
 
@@ -159,11 +153,6 @@ def _candidates(lists: np.ndarray) -> Pairs:
     return Pairs(user=np.repeat(np.arange(num), width), item=lists.ravel(), labels=unknown(lists.size))
 
 
-def unknown(num: int) -> dict[str, np.ndarray]:
-    """Give labels of rows of which nothing is known."""
-    return {t.name: np.full(num, np.nan, np.float32) for t in TASKS}
-
-
 def _of(scores: np.ndarray, lists: np.ndarray) -> np.ndarray:
     return np.take_along_axis(scores, lists, axis=1)
 
@@ -172,22 +161,17 @@ def _baseline(name: str, data: LeaveOneOut, news: Callable[[str], None]) -> Mode
     """Choose a baseline's setting by NDCG@10 on validation and refit it with the validation ratings."""
     shape = data.sides.shape
     matrix = have_matrix(data.train.user, data.train.item, shape)
-    tried = {note: _of(score(matrix), data.validation) for note, score in BASELINES[name].items()}
-    note = max(tried, key=lambda n: gains(tried[n]).mean())
+    note, scores = best_variant(name, matrix, lambda found: gains(_of(found, data.validation)).mean())
+    validation = _of(scores, data.validation)
     refitted = BASELINES[name][note](have_matrix(data.but_test.user, data.but_test.item, shape))
-    news(f"{name}: {note or 'no settings'}, validation HR@10 {hits(tried[note]).mean():.4f}")
-    lists = Lists(validation=tried[note], test=_of(refitted, data.test))
+    news(f"{name}: {note or 'no settings'}, validation HR@10 {hits(validation).mean():.4f}")
+    lists = Lists(validation=validation, test=_of(refitted, data.test))
     return _row(name, data, [lists], note, ours=False)
 
 
 def _row(name: str, data: LeaveOneOut, runs: Sequence[Lists], note: str, *, ours: bool) -> ModelRow:
     order: dict[str, Figure] = {
-        metric: over_rows(
-            _weighted_mean,
-            np.zeros(len(data.test)),
-            [of(r.test) for r in runs],
-            [float(of(r.validation).mean()) for r in runs],
-        )
+        metric: user_figure([of(r.test) for r in runs], [of(r.validation) for r in runs])
         for metric, of in (("hr@10", hits), ("ndcg@10", gains))
     }
     heads: dict[str, Mapping[str, Figure]] = {"interaction": order}
@@ -201,7 +185,3 @@ def _row(name: str, data: LeaveOneOut, runs: Sequence[Lists], note: str, *, ours
             )
         }
     return ModelRow(name=name, heads=heads, seeds=len(runs), note=note, ours=ours)
-
-
-def _weighted_mean(_label: np.ndarray, value: np.ndarray, weight: np.ndarray) -> float:
-    return float(np.average(value, weights=weight))

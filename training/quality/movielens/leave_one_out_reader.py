@@ -47,11 +47,7 @@ def read_leave_one_out(folder: Path, seed: int = 0) -> LeaveOneOut:
     """
     data = read_movielens(folder)
     ratings = joined(data.folds)
-    # Column 0 of a side's ids stands for the movie, in ascending order of the published movie ids.
-    movies = np.unique(_table(folder / "fold1.csv.gz", ",")[:, 1])
-    for fold in range(2, len(data.folds) + 1):
-        movies = np.union1d(movies, _table(folder / f"fold{fold}.csv.gz", ",")[:, 1])
-    test = _published(folder, movies)
+    test = _published(folder, data.movies)
     num_items = data.sides.shape[1]
     out = np.isin(ratings.user * num_items + ratings.item, np.arange(len(test)) * num_items + test[:, 0])
     if out.sum() != len(test):
@@ -125,16 +121,16 @@ def _published(folder: Path, movies: np.ndarray) -> np.ndarray:
     known = pl.read_csv(path)
     movie = np.zeros(int(known["ncf_item"].max()) + 1, np.int64)  # type: ignore[arg-type]
     movie[known["ncf_item"].to_numpy()] = known["movie_id"].to_numpy()
-    own = _table(folder / "ncf.ml-1m.test.rating.gz", "\t")[:, :2]
-    others = _table(folder / "ncf.ml-1m.test.negative.gz", "\t", skip=1)
+    own = _table(folder / "ncf.ml-1m.test.rating.gz")[:, :2]
+    others = _table(folder / "ncf.ml-1m.test.negative.gz", skip=1)
     lists = np.concatenate([own[np.argsort(own[:, 0]), 1:], others[np.argsort(own[:, 0])]], axis=1)
     found: np.ndarray = np.searchsorted(movies, movie[lists])
     return found
 
 
-def _table(path: Path, separator: str, skip: int = 0) -> np.ndarray:
-    """Read integers [N, C], leaving the first columns out."""
+def _table(path: Path, skip: int = 0) -> np.ndarray:
+    """Read integers [N, C] between tabs, leaving the first columns out."""
     if not path.exists():
         raise DataError(f"{path} is missing; --data is the folder of the set's published files")
     lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-    return np.array([[int(v) for v in line.split(separator)[skip:]] for line in lines])
+    return np.array([[int(v) for v in line.split("\t")[skip:]] for line in lines])

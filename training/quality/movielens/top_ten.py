@@ -6,24 +6,31 @@ model with the heads `interaction` and `rating` orders them. Epochs and settings
 training part; what is scored is trained on the whole of it. Each seed draws its own split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from recsys.config import TrunkConfig
-from recsys.metrics.ranking import match, ndcg_at_k, recall_at_k
 from recsys.model.trunks import TRUNKS
 from training.quality.baselines.biases import fit_biases
-from training.quality.baselines.lists import BASELINES, have_matrix
+from training.quality.baselines.lists import BASELINES, best_variant, have_matrix
+from training.quality.full_lists import (
+    PLACES,
+    Wanted,
+    kept_lists,
+    list_metrics,
+    split_per_user,
+    wanted,
+)
 from training.quality.models.bags import BagSetting
 from training.quality.models.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
 from training.quality.models.fitting import Budget
 from training.quality.models.pairs import PairModel, Pairs, PairSetting, Sides, joined, train_pairs
-from training.quality.movielens.leave_one_out import (
+from training.quality.movielens.ranking import (
     BIAS_PENALTY,
-    NUM_NEGATIVES,
+    DRAWN_PER_ROW,
     SHAPE,
     SOFTMAX_ONLY,
     TASKS,
@@ -31,12 +38,11 @@ from training.quality.movielens.leave_one_out import (
     unknown,
 )
 from training.quality.movielens.timed_reader import read_timed
-from training.quality.report import ModelRow, QualityReport, over_seeds, wanted_rows
+from training.quality.report import ModelRow, QualityReport, against_baselines, over_seeds, wanted_rows
 
-K = 10
 CANDIDATES = 100
-TEST_SHARE = 0.25
-VALIDATION_SHARE = 0.1
+SHARES = (0.25, 0.075)
+"""Of the test and of validation: a tenth of what is left."""
 PUBLISHED = {
     f"{name} (recommenders)": {"interaction": {"ndcg@10": gain, "recall@10": found}}
     for name, gain, found in (
@@ -67,9 +73,24 @@ class Split:
         """Give all that is known before the test."""
         return joined([self.train, self.validation])
 
+    @property
+    def known_list(self) -> Wanted:
+        """Give what is to be found in validation, by what was learnt without it."""
+        return wanted(self.validation, self.train, self.sides.shape, self.sides.shape[0])
 
-Figures = tuple[dict[str, float], dict[str, float], str]
-"""Metric -> value on validation and on test, and a note."""
+    @property
+    def test_list(self) -> Wanted:
+        """Give what is to be found in the test."""
+        return wanted(self.test, self.before, self.sides.shape, self.sides.shape[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run's metrics of the lists, users' values [U], and a note."""
+
+    validation: Mapping[str, np.ndarray]
+    test: Mapping[str, np.ndarray]
+    note: str
 
 
 def measure_top_10(
@@ -77,20 +98,24 @@ def measure_top_10(
 ) -> QualityReport:
     """Measure every row on each seed's split."""
     wanted = wanted_rows([*TRUNKS, SOFTMAX_ONLY, *BASELINES], asked)
-    found: dict[str, list[Figures]] = {name: [] for name in wanted}
+    found: dict[str, list[Run]] = {name: [] for name in wanted}
     for seed in range(seeds):
         split = read_split(folder, seed)
         for name, runs in found.items():
             score = _score_baseline if name in BASELINES else _score_ours
             runs.append(score(name, split, seed))
-            news(f"{name}, seed {seed}: {runs[-1][2]}, validation nDCG@10 {runs[-1][0]['ndcg@10']:.4f}")
+            gain = runs[-1].validation["ndcg"].mean()
+            news(f"{name}, seed {seed}: {runs[-1].note}, validation nDCG@10 {gain:.4f}")
+    rows = tuple(_row(name, runs) for name, runs in found.items())
+    kept = kept_lists("interaction", {name: [run.test for run in runs] for name, runs in found.items()})
     return QualityReport(
         name="ml-100k-top10",
         protocol="a random quarter of each user's ratings is the test, whole catalogue but for the training "
         "movies, every rating is relevant; a tenth of the rest chooses and is then learnt from",
-        interval="95 %, Student's over seeds: each draws its own split",
+        interval="95 %, Student's over seeds: each draws its own split; differences draw users and seeds",
         budget=f"one setting, found by hand on validation; at most {BUDGET.epochs} epochs",
-        rows=tuple(_row(name, runs) for name, runs in found.items()),
+        rows=rows,
+        differences=tuple(against_baselines(rows, kept)),
         published=PUBLISHED,
         facts={"users": split.sides.shape[0], "items": split.sides.shape[1], "test_rows": split.test.size},
     )
@@ -105,38 +130,8 @@ def read_split(folder: Path, seed: int) -> Split:
         item_ids=data.sides.item_ids[:num_items],
         num_ids=data.sides.num_ids,
     )
-    rng = np.random.default_rng(seed)
-    out = share_of_each(data.pairs.user, TEST_SHARE, rng)
-    before = data.pairs.take(~out)
-    chosen = share_of_each(before.user, VALIDATION_SHARE, rng)
-    return Split(
-        sides=sides, train=before.take(~chosen), validation=before.take(chosen), test=data.pairs.take(out)
-    )
-
-
-def share_of_each(user: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a share of each user's rows, rounded: bool [N]."""
-    order = rng.permutation(user.size)
-    order = order[np.argsort(user[order], kind="stable")]
-    sizes = np.bincount(user)
-    place = np.arange(user.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    drawn = np.zeros(user.size, bool)
-    drawn[order] = place < np.round(share * np.repeat(sizes, sizes))
-    return drawn
-
-
-def list_metrics(scores: np.ndarray, known: Pairs, relevant: Pairs) -> dict[str, float]:
-    """Give means over users with relevant items; args: scores [U, I], known: pairs that are not listed."""
-    scores = scores.copy()
-    scores[known.user, known.item] = -np.inf
-    top = np.argsort(-scores, axis=1, kind="stable")[:, :K]
-    order = np.argsort(relevant.user, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(relevant.user, minlength=len(scores)))])
-    found = match(top, offsets, relevant.item[order])
-    return {
-        f"ndcg@{K}": float(np.nanmean(ndcg_at_k(found, K))),
-        f"recall@{K}": float(np.nanmean(recall_at_k(found, K))),
-    }
+    train, validation, test = split_per_user(data.pairs, SHARES, seed)
+    return Split(sides=sides, train=train, validation=validation, test=test)
 
 
 def setting() -> PairSetting:
@@ -148,18 +143,24 @@ def setting() -> PairSetting:
         batch_size=0,
         weigh_product=True,
         sampled="interaction",
-        negatives=NUM_NEGATIVES,
+        negatives=DRAWN_PER_ROW,
         bags=BAGS,
     )
 
 
-def _score_ours(name: str, split: Split, seed: int) -> Figures:
-    chosen, epoch = _learn(name, split.sides, split.train, seed, split.validation)
+def _score_ours(name: str, split: Split, seed: int) -> Run:
+    known = split.known_list
+    chosen, epoch = _learn(name, split.sides, split.train, seed, known)
     final, _ = _learn(name, split.sides, split.before, seed, None, epoch)
-    return (
-        list_metrics(chosen, split.train, split.validation),
-        list_metrics(final, split.before, split.test),
-        f"{epoch} epochs",
+    return _run(chosen, known, final, split, f"{epoch} epochs" if epoch else "")
+
+
+def _run(chosen: np.ndarray, known: Wanted, final: np.ndarray, split: Split, note: str) -> Run:
+    """Measure scores [U, I] learnt without validation, and those to be tested."""
+    return Run(
+        validation=list_metrics(chosen.__getitem__, known),
+        test=list_metrics(final.__getitem__, split.test_list),
+        note=note,
     )
 
 
@@ -168,7 +169,7 @@ def _learn(
     sides: Sides,
     train: Pairs,
     seed: int,
-    validation: Pairs | None,
+    known: Wanted | None,
     stop_after: int | None = None,
 ) -> tuple[np.ndarray, int]:
     """Give scores [U, I], -inf for what was not retrieved, and the epoch kept; 0 of the softmax alone."""
@@ -187,8 +188,8 @@ def _learn(
         return found
 
     def loss(model: PairModel) -> float:
-        assert validation is not None
-        return -list_metrics(scores(model), train, validation)[f"ndcg@{K}"]
+        assert known is not None
+        return -float(list_metrics(scores(model).__getitem__, known)["ndcg"].mean())
 
     model, epoch = train_pairs(
         sides,
@@ -196,7 +197,7 @@ def _learn(
         _trunk(name),
         setting(),
         seed,
-        None if validation is None else loss,
+        None if known is None else loss,
         start=lambda m: begin(m, start, biases),
         stop_after=stop_after,
     )
@@ -216,28 +217,30 @@ def _candidates(scores: np.ndarray, known: Pairs) -> Pairs:
     return Pairs(user=np.repeat(np.arange(len(scores)), width), item=item, labels=unknown(item.size))
 
 
-def _score_baseline(name: str, split: Split, seed: int) -> Figures:
+def _score_baseline(name: str, split: Split, seed: int) -> Run:
     """Choose a baseline's setting by validation; it draws nothing of its own."""
     del seed
+    known = split.known_list
     matrix, whole = (have_matrix(p.user, p.item, split.sides.shape) for p in (split.train, split.before))
-    tried = {
-        note: list_metrics(score(matrix), split.train, split.validation)
-        for note, score in BASELINES[name].items()
-    }
-    note = max(tried, key=lambda n: tried[n][f"ndcg@{K}"])
-    return tried[note], list_metrics(BASELINES[name][note](whole), split.before, split.test), note
+    note, chosen = best_variant(
+        name, matrix, lambda scores: float(list_metrics(scores.__getitem__, known)["ndcg"].mean())
+    )
+    return _run(chosen, known, BASELINES[name][note](whole), split, note)
 
 
-def _row(name: str, runs: Sequence[Figures]) -> ModelRow:
+def _row(name: str, runs: Sequence[Run]) -> ModelRow:
     return ModelRow(
         name=name,
         heads={
             "interaction": {
-                metric: over_seeds([r[1][metric] for r in runs], [r[0][metric] for r in runs])
-                for metric in (f"ndcg@{K}", f"recall@{K}")
+                f"{metric}@{PLACES}": over_seeds(
+                    [float(run.test[metric].mean()) for run in runs],
+                    [float(run.validation[metric].mean()) for run in runs],
+                )
+                for metric in ("ndcg", "recall")
             }
         },
         seeds=len(runs),
-        note=", ".join(dict.fromkeys(r[2] for r in runs if r[2])),
+        note=", ".join(dict.fromkeys(r.note for r in runs if r.note)),
         ours=name in TRUNKS,
     )
