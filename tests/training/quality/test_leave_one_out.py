@@ -159,7 +159,11 @@ def test_the_command_compares_one_model_with_neighbours(tmp_path, small):
     assert "sampled metric" in tree["protocol"]
     assert tree["best"]["row"] == "mmoe"
     assert set(tree["best"]) == {"row", "interaction", "rating"}
-    assert rows["mmoe"]["heads"]["interaction"]["hr@10"]["value"] > 0.9
+    own, other = (rows[n]["heads"]["interaction"]["hr@10"]["value"] for n in ("mmoe", "popularity"))
+    assert own > 0.9
+    found = {(d["against"], d["metric"]): d["value"] for d in tree["differences"] if d["row"] == "mmoe"}
+    assert len(found) == 8
+    assert found["popularity", "hr@10"] == pytest.approx(own - other)
 
 
 def test_no_choice_looks_at_the_published_lists(tmp_path, small):

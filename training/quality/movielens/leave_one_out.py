@@ -31,7 +31,15 @@ from training.quality.movielens.ranking import (
     begin,
     unknown,
 )
-from training.quality.report import Figure, ModelRow, QualityReport, over_rows, wanted_rows
+from training.quality.report import (
+    Figure,
+    Kept,
+    ModelRow,
+    QualityReport,
+    against_baselines,
+    over_rows,
+    wanted_rows,
+)
 
 PUBLISHED = {
     f"{name} (published)": {"interaction": {"hr@10": value}}
@@ -49,6 +57,8 @@ SOFTMAX = SoftmaxSetting(epochs=40)
 BAGS = BagSetting(users=128, hidden=0.2)
 DIM = 128
 ROW_DROPOUT = 0.2
+METRICS = {"hr@10": hits, "ndcg@10": gains}
+"""Scores of lists [U, C] -> users' own values [U]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,20 +87,21 @@ def measure_leave_one_out(
             if lists.known_stars is not None:
                 figures += f", RMSE {rmse(data.held.labels['rating'], lists.known_stars):.4f}"
             news(f"{name}, seed {seed}: epoch {epoch}, validation {figures}")
-    rows = [
-        _row(n, data, runs[n], "both heads" if n in TRUNKS else "the start", ours=n in TRUNKS)
-        for n in wanted
-        if n in runs
-    ]
-    rows += [_baseline(name, data, news) for name in wanted if name in BASELINES]
+    notes = {name: "both heads" if name in TRUNKS else "the start" for name in runs}
+    for name in (n for n in wanted if n in BASELINES):
+        lists, notes[name] = _baseline(name, data)
+        runs[name] = [lists]
+        news(f"{name}: {notes[name]}, validation HR@10 {hits(lists.validation).mean():.4f}")
+    rows = [_row(n, data, runs[n], notes[n], ours=n in TRUNKS) for n in wanted]
     return QualityReport(
         name="ml-1m-loo",
         protocol="sampled metric: the last rating of each user among the 99 published negatives; validation: "
         "one more rating of each user, drawn at random, among 99 drawn negatives",
-        interval="95 %, bootstrap of the users, all seeds on each draw",
+        interval="95 %, bootstrap of the users, all seeds on each draw; differences draw seeds too",
         budget=f"one setting for all trunks, found by hand on validation; {BUDGET.epochs} epochs at most; "
         "baselines are refitted with the validation ratings, ours are not",
         rows=tuple(rows),
+        differences=tuple(against_baselines(rows, _kept(runs))),
         published=PUBLISHED,
         facts={"users": len(data.test), "train_rows": data.train.size},
     )
@@ -157,22 +168,31 @@ def _of(scores: np.ndarray, lists: np.ndarray) -> np.ndarray:
     return np.take_along_axis(scores, lists, axis=1)
 
 
-def _baseline(name: str, data: LeaveOneOut, news: Callable[[str], None]) -> ModelRow:
+def _baseline(name: str, data: LeaveOneOut) -> tuple[Lists, str]:
     """Choose a baseline's setting by NDCG@10 on validation and refit it with the validation ratings."""
     shape = data.sides.shape
     matrix = have_matrix(data.train.user, data.train.item, shape)
     note, scores = best_variant(name, matrix, lambda found: gains(_of(found, data.validation)).mean())
-    validation = _of(scores, data.validation)
     refitted = BASELINES[name][note](have_matrix(data.but_test.user, data.but_test.item, shape))
-    news(f"{name}: {note or 'no settings'}, validation HR@10 {hits(validation).mean():.4f}")
-    lists = Lists(validation=validation, test=_of(refitted, data.test))
-    return _row(name, data, [lists], note, ours=False)
+    return Lists(validation=_of(scores, data.validation), test=_of(refitted, data.test)), note
+
+
+def _kept(runs: Mapping[str, Sequence[Lists]]) -> list[Kept]:
+    """Keep users' own values of the test lists, to compare rows user by user."""
+    return [
+        Kept(
+            head="interaction",
+            metric=metric,
+            predictions={name: [of(lists.test) for lists in found] for name, found in runs.items()},
+        )
+        for metric, of in METRICS.items()
+    ]
 
 
 def _row(name: str, data: LeaveOneOut, runs: Sequence[Lists], note: str, *, ours: bool) -> ModelRow:
     order: dict[str, Figure] = {
         metric: user_figure([of(r.test) for r in runs], [of(r.validation) for r in runs])
-        for metric, of in (("hr@10", hits), ("ndcg@10", gains))
+        for metric, of in METRICS.items()
     }
     heads: dict[str, Mapping[str, Figure]] = {"interaction": order}
     if ours:
