@@ -11,10 +11,10 @@ import pytest
 from recsys.cli import run
 from recsys.errors import DataError
 from recsys.metrics.pointwise import rmse
-from training.quality.baselines.biases import fit_biases
+from training.quality.baselines.biases import best_biases, fit_biases
 from training.quality.models.fitting import Budget
 from training.quality.movielens import folds as movielens
-from training.quality.movielens.folds_reader import NUM_FOLDS, rated, read_movielens
+from training.quality.movielens.folds_reader import NUM_FOLDS, rating_pairs, read_movielens
 
 USERS, ITEMS = 30, 20
 
@@ -72,9 +72,24 @@ def test_the_bias_model_finds_biases():
     user, item = rng.integers(40, size=3000), rng.integers(20, size=3000)
     taste, worth = rng.normal(0, 0.3, 40), rng.normal(0, 0.3, 20)
     stars = (3 + taste[user] + worth[item]).astype(np.float32)
-    ratings = rated(user, item, stars)
+    ratings = rating_pairs(user, item, stars)
     found = fit_biases(ratings, "rating", 1.0, (40, 20)).predict(ratings)
     assert rmse(stars, found) < 0.05 < stars.std()
+
+
+def test_validation_chooses_the_penalty():
+    """The same training rows: the biases come back in one validation part, and are gone in the other."""
+    rng = np.random.default_rng(1)
+    user, item = rng.integers(40, size=3000), rng.integers(20, size=3000)
+    worth = rng.normal(0, 0.5, 20)
+    train = rating_pairs(user, item, 3 + worth[item])
+    gone = rating_pairs(user, item, np.full(3000, 3 + worth[item].mean()))
+    chosen = [
+        best_biases(fit_biases, (train, validation), "rating", (0.1, 1e6), (40, 20))
+        for validation in (train, gone)
+    ]
+    assert [penalty for penalty, _ in chosen] == [0.1, 1e6]
+    assert np.abs(chosen[0][1].item).max() > 100 * np.abs(chosen[1][1].item).max()
 
 
 def test_the_command_gives_both_heads_of_one_model(tmp_path, small):

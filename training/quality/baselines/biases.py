@@ -1,10 +1,12 @@
 """Mean + item's bias + user's bias: what a rating is before anything of taste."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from recsys.metrics.pointwise import rmse
 from recsys.model.tabular import WIDE
 from training.quality.models.pairs import PairModel, Pairs
 
@@ -41,6 +43,24 @@ class Biases:
         wide = model.tables.weight[WIDE]
         for ids, bias in ((model.sides.user_ids, self.user), (model.sides.item_ids, self.item)):
             wide[torch.from_numpy(ids[: bias.size, 0]), own] = torch.from_numpy(slope * bias).float()
+
+
+FitBiases = Callable[[Pairs, str, float, tuple[int, int]], Biases]
+"""(training rows, task, penalty, (users, items)) -> fitted."""
+
+
+def best_biases(
+    fit: FitBiases, parts: tuple[Pairs, Pairs], task: str, penalties: Sequence[float], shape: tuple[int, int]
+) -> tuple[float, Biases]:
+    """Fit with each penalty and keep the one of the lowest RMSE on validation.
+
+    Args: parts: to learn from and to choose on; shape: users, items.
+    """
+    train, validation = parts
+    tried = {penalty: fit(train, task, penalty, shape) for penalty in penalties}
+    label = validation.labels[task]
+    penalty = min(tried, key=lambda p: rmse(label, tried[p].predict(validation)))
+    return penalty, tried[penalty]
 
 
 def fit_biases(train: Pairs, task: str, penalty: float, shape: tuple[int, int]) -> Biases:

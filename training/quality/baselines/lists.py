@@ -10,7 +10,7 @@ import polars as pl
 
 from training.baselines_knn import ItemKnn
 
-Scorer = Callable[[np.ndarray], np.ndarray]
+MatrixScorer = Callable[[np.ndarray], np.ndarray]
 """Matrix [U, I] -> scores [U, I]."""
 
 
@@ -26,7 +26,7 @@ def item_knn(matrix: np.ndarray) -> np.ndarray:
     return knn.of_lists(*(pl.Series(np.arange(num)) for num in matrix.shape))
 
 
-def ease(penalty: float) -> Scorer:
+def ease(penalty: float) -> MatrixScorer:
     """Score by the closed-form item-item weights without self-weights, X B with B = 1 - P / diag(P).
 
     P = (XᵀX + λ)⁻¹ is never made: X P = (XXᵀ + λ)⁻¹ X and diag(P) = (1 - diag(Xᵀ(XXᵀ + λ)⁻¹X)) / λ need a
@@ -58,7 +58,7 @@ def _by_items(matrix: np.ndarray, penalty: float) -> np.ndarray:
     return found
 
 
-BASELINES: Mapping[str, Mapping[str, Scorer]] = {
+BASELINES: Mapping[str, Mapping[str, MatrixScorer]] = {
     "popularity": {"": popularity},
     "item_knn": {"": item_knn},
     "ease": {f"penalty {penalty:g}": ease(penalty) for penalty in (100.0, 300.0, 1000.0)},

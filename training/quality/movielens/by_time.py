@@ -15,7 +15,7 @@ from recsys.config import TrunkConfig
 from recsys.metrics.pointwise import auc, rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
-from training.quality.baselines.biases import Biases, fit_biases, item_means
+from training.quality.baselines.biases import Biases, best_biases, fit_biases, item_means
 from training.quality.models.fitting import Budget
 from training.quality.models.pairs import PairModel, Pairs, PairSetting, joined, train_pairs
 from training.quality.movielens.by_time_trees import LIGHTGBM, fit_trees
@@ -168,12 +168,9 @@ def _biases(name: str, data: TimedRatings, parts: tuple[Pairs, Pairs, Pairs]) ->
     """Fit with the penalty that validation likes best; stars order `liked` too."""
     train, validation, test = parts
     shape, fit = (data.num_users, data.num_items), BIASES[name]
-    tried = {p: fit(train, "rating", p, shape) for p in PENALTIES}
-    penalty = min(PENALTIES, key=lambda p: rmse(validation.labels["rating"], tried[p].predict(validation)))
+    penalty, chosen = best_biases(fit, (train, validation), "rating", PENALTIES, shape)
     final = fit(joined([train, validation]), "rating", penalty, shape)
-    return Run(
-        validation=_both(tried[penalty], validation), test=_both(final, test), note=f"penalty {penalty:g}"
-    )
+    return Run(validation=_both(chosen, validation), test=_both(final, test), note=f"penalty {penalty:g}")
 
 
 def _trees(data: TimedRatings, parts: tuple[Pairs, Pairs, Pairs]) -> Run:

@@ -15,7 +15,7 @@ from recsys.config import TrunkConfig
 from recsys.metrics.pointwise import auc, rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
-from training.quality.baselines.biases import fit_biases
+from training.quality.baselines.biases import best_biases, fit_biases
 from training.quality.models.bags import BagSetting
 from training.quality.models.fitting import Budget
 from training.quality.models.pairs import Pairs, PairSetting, train_pairs
@@ -106,18 +106,11 @@ def _bias_row(data: MovieLens) -> ModelRow:
     known, test, chosen = [], [], []
     for fold, ratings in enumerate(data.folds):
         train, validation = data.but(fold).part(VALIDATION_SHARE)
-        tried = {
-            p: rmse(validation.labels["rating"], fit_biases(train, "rating", p, shape).predict(validation))
-            for p in BIAS_PENALTIES
-        }
-        chosen.append(min(tried, key=lambda p: tried[p]))
-        known.append(tried[chosen[-1]])
-        test.append(
-            rmse(
-                ratings.labels["rating"],
-                fit_biases(data.but(fold), "rating", chosen[-1], shape).predict(ratings),
-            )
-        )
+        penalty, fitted = best_biases(fit_biases, (train, validation), "rating", BIAS_PENALTIES, shape)
+        chosen.append(penalty)
+        known.append(rmse(validation.labels["rating"], fitted.predict(validation)))
+        final = fit_biases(data.but(fold), "rating", penalty, shape)
+        test.append(rmse(ratings.labels["rating"], final.predict(ratings)))
     heads = {"rating": {"rmse": over_seeds(test, known)}}
     return ModelRow(name=BIAS_MODEL, heads=heads, seeds=1, note=f"penalty {chosen}", ours=False)
 

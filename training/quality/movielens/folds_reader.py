@@ -32,7 +32,7 @@ class MovieLens:
         return joined([part for i, part in enumerate(self.folds) if i != fold])
 
 
-def rated(user: np.ndarray, item: np.ndarray, stars: np.ndarray) -> Pairs:
+def rating_pairs(user: np.ndarray, item: np.ndarray, stars: np.ndarray) -> Pairs:
     """Give ratings the labels of both heads: `rating`, and `liked` for four stars or more."""
     stars = stars.astype(np.float32)
     return Pairs(user=user, item=item, labels={"rating": stars, "liked": (stars >= LIKED).astype(np.float32)})
@@ -65,7 +65,7 @@ def read_movielens(folder: Path) -> MovieLens:
     kinds, num_ids = numbered_lists([genres[i] for i in items.tolist()], NUM_GENRES, start)
     sides = Sides(user_ids=user_ids, item_ids=np.concatenate([item_ids, kinds], axis=1), num_ids=num_ids)
     parts = [
-        rated(
+        rating_pairs(
             np.searchsorted(users, f["user"].to_numpy()),
             np.searchsorted(items, f["item"].to_numpy()),
             f["stars"].to_numpy(),

@@ -13,7 +13,7 @@ import polars as pl
 
 from features.sources.movielens_files import MovieLens, read_movielens
 from training.quality.models.pairs import Pairs, Sides, numbered, numbered_lists
-from training.quality.movielens.folds_reader import rated
+from training.quality.movielens.folds_reader import rating_pairs
 
 NUM_GENRES = 4
 YEARS = 10
@@ -74,7 +74,7 @@ def read_timed(folder: Path) -> TimedRatings:
     genres, num_ids = numbered_lists(lists["genres"].fill_null([]).to_list(), NUM_GENRES, start)
     item_ids = np.concatenate([item_ids, np.concatenate([genres, genres])], axis=1)
     return TimedRatings(
-        pairs=rated(
+        pairs=rating_pairs(
             users.search_sorted(ratings["user_id"]).to_numpy().astype(np.int64),
             items.search_sorted(ratings["item_id"]).to_numpy().astype(np.int64),
             ratings["stars"].to_numpy(),
