@@ -100,10 +100,12 @@ def kept_lists(head: str, test: Mapping[str, Sequence[Mapping[str, np.ndarray]]]
 
 
 def positives(pairs: Pairs, shape: tuple[int, int]) -> Any:
-    """Make the 0/1 matrix of distinct pairs: sparse float32 [users, I]."""
+    """Make the 0/1 matrix of pairs, a repeated one counting once: sparse float32 [users, I]."""
     from scipy import sparse
 
-    return sparse.csr_matrix((np.ones(pairs.size, np.float32), (pairs.user, pairs.item)), shape)
+    found = sparse.csr_matrix((np.ones(pairs.size, np.float32), (pairs.user, pairs.item)), shape)
+    found.data[:] = 1.0
+    return found
 
 
 def model_scorer(model: PairModel, head: str) -> Scorer:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.quality.baselines.lists import ease, have_matrix, item_knn, popularity
+from training.quality.baselines.lists import ease, item_knn, popularity
 from training.quality.baselines.rankers import best_ranker
 from training.quality.full_lists import Wanted, list_metrics, positives, split_per_user, wanted
 from training.quality.models.negatives import negatives_of
@@ -32,6 +32,11 @@ def test_lists_by_hand():
     assert of.users.tolist() == [1]
     assert found["recall"].tolist() == [1.0]
     assert found["ndcg"] == pytest.approx([0.5])
+
+
+def test_a_repeated_pair_counts_once():
+    pairs = Pairs(user=np.array([0, 0, 1]), item=np.array([1, 1, 2]), labels={})
+    assert positives(pairs, (2, 3)).toarray().tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
 def test_only_ten_places_count():
@@ -66,7 +71,7 @@ def test_a_drawn_negative_is_no_training_pair(pairs):
 @pytest.mark.parametrize("wide", [True, False])
 def test_ease_is_the_closed_form(pairs, wide):
     """Steck, WWW 2019, with the inverse over items, by whichever side is solved."""
-    dense = have_matrix(pairs.user, pairs.item, (USERS, ITEMS))
+    dense = positives(pairs, (USERS, ITEMS)).toarray()
     dense = dense.T if dense.shape[0] > dense.shape[1] and wide else dense
     inverse = np.linalg.inv(dense.T @ dense + 7 * np.eye(dense.shape[1]))
     weights = -inverse / np.diag(inverse)
@@ -77,7 +82,7 @@ def test_ease_is_the_closed_form(pairs, wide):
 def test_rankers_of_taste_beat_popularity(pairs):
     train, _, test = split_per_user(pairs, (0.3, 0.1))
     matrix, of = (
-        have_matrix(train.user, train.item, (USERS, ITEMS)),
+        positives(train, (USERS, ITEMS)).toarray(),
         wanted(test, train, (USERS, ITEMS), USERS),
     )
     by_name = {"popularity": popularity(matrix), "item_knn": item_knn(matrix), "ease": ease(1.0)(matrix)}
@@ -93,7 +98,7 @@ def test_a_variant_is_chosen_on_the_lists_given(pairs):
     train, known, _ = split_per_user(pairs, (0.2, 0.3))
     shape = (USERS, ITEMS)
     of: Wanted = wanted(known, train, shape, USERS)
-    right = have_matrix(train.user, train.item, shape)
+    right = positives(train, shape).toarray()
     score, note = best_ranker("item_knn", {"wrong": np.roll(right, 1, axis=1), "right": right}, of)
     assert note == "of right"
     assert np.array_equal(score(of.users), item_knn(right)[of.users])

@@ -10,7 +10,8 @@ import torch
 
 from recsys.cli import run
 from recsys.errors import DataError
-from training.quality.baselines.lists import BASELINES, ease, have_matrix, item_knn
+from training.quality.baselines.lists import BASELINES, ease, item_knn
+from training.quality.full_lists import positives
 from training.quality.models.bags import BagSetting
 from training.quality.models.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
 from training.quality.models.pairs import Pairs
@@ -74,7 +75,7 @@ def test_ties_count_as_they_would_on_average():
 
 def test_the_held_out_items_are_in_no_training_row(tmp_path, small):
     data = read_leave_one_out(write_set(tmp_path / "set"))
-    have = have_matrix(data.train.user, data.train.item, data.sides.shape) > 0
+    have = positives(data.train, data.sides.shape).toarray() > 0
     users = np.arange(USERS)
     assert data.train.size == USERS * 8
     assert not have[users, data.test[:, 0]].any()
@@ -99,7 +100,7 @@ def test_a_test_item_that_its_user_never_rated_is_refused(tmp_path, small):
 @pytest.mark.parametrize("scorer", [item_knn, ease(1.0)])
 def test_neighbours_find_the_users_half(tmp_path, small, scorer):
     data = read_leave_one_out(write_set(tmp_path / "set"))
-    scores = scorer(have_matrix(data.train.user, data.train.item, data.sides.shape))
+    scores = scorer(positives(data.train, data.sides.shape).toarray())
     halves = scores[::2, : ITEMS // 2].mean(), scores[::2, ITEMS // 2 :].mean()
     assert halves[0] > halves[1] + 0.1
 
@@ -184,7 +185,7 @@ def test_the_published_lists():
     if root is None or not (Path(root) / "ml-1m").exists():
         pytest.skip("RECSYS_DATA has no ml-1m")
     data = read_leave_one_out(Path(root) / "ml-1m")
-    matrix = have_matrix(data.but_test.user, data.but_test.item, data.sides.shape)
+    matrix = positives(data.but_test, data.sides.shape).toarray()
     scores = np.take_along_axis(ease(500.0)(matrix), data.test, axis=1)
     assert hits(scores).mean() == pytest.approx(0.7098, abs=0.001), "what the set's README measured"
     popular = np.take_along_axis(np.broadcast_to(matrix.sum(axis=0), matrix.shape), data.test, axis=1)

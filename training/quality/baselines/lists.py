@@ -81,10 +81,3 @@ def best_variant(
             best = value, setting, scores
     assert best is not None, "a baseline has a variant"
     return best[1], best[2]
-
-
-def have_matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Put 1 where a user has an item: float32 [U, I]."""
-    matrix = np.zeros(shape, np.float32)
-    matrix[user, item] = 1.0
-    return matrix

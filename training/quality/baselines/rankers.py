@@ -7,8 +7,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from training.quality.baselines.lists import best_variant, have_matrix
-from training.quality.full_lists import ListsOfHeads, Parts, Scorer, Wanted, list_figures, list_metrics
+from training.quality.baselines.lists import best_variant
+from training.quality.full_lists import (
+    ListsOfHeads,
+    Parts,
+    Scorer,
+    Wanted,
+    list_figures,
+    list_metrics,
+    positives,
+)
 from training.quality.report import ModelRow
 
 
@@ -22,7 +30,7 @@ def ranker_row(parts: Parts, name: str) -> tuple[ModelRow, ListsOfHeads]:
         signals = {"all pairs": parts.train, head: parts.train.take(parts.train.labels[head] > 0)}
         if signals[head].size == parts.train.size:
             del signals[head]
-        matrices = {s: have_matrix(p.user, p.item, parts.sides.shape) for s, p in signals.items()}
+        matrices = {s: positives(p, parts.sides.shape).toarray() for s, p in signals.items()}
         scorer, note = best_ranker(name, matrices, known)
         test[head] = list_metrics(scorer, parts.lists[head])
         heads[head] = list_figures([list_metrics(scorer, known)], [test[head]])

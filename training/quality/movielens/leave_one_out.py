@@ -15,8 +15,8 @@ import numpy as np
 from recsys.metrics.pointwise import rmse
 from recsys.model.trunks import TRUNKS
 from training.quality.baselines.biases import fit_biases
-from training.quality.baselines.lists import BASELINES, best_variant, have_matrix
-from training.quality.full_lists import user_figure
+from training.quality.baselines.lists import BASELINES, best_variant
+from training.quality.full_lists import positives, user_figure
 from training.quality.models.bags import BagSetting
 from training.quality.models.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
 from training.quality.models.fitting import Budget
@@ -171,9 +171,9 @@ def _of(scores: np.ndarray, lists: np.ndarray) -> np.ndarray:
 def _baseline(name: str, data: LeaveOneOut) -> tuple[Lists, str]:
     """Choose a baseline's setting by NDCG@10 on validation and refit it with the validation ratings."""
     shape = data.sides.shape
-    matrix = have_matrix(data.train.user, data.train.item, shape)
+    matrix = positives(data.train, shape).toarray()
     note, scores = best_variant(name, matrix, lambda found: gains(_of(found, data.validation)).mean())
-    refitted = BASELINES[name][note](have_matrix(data.but_test.user, data.but_test.item, shape))
+    refitted = BASELINES[name][note](positives(data.but_test, shape).toarray())
     return Lists(validation=_of(scores, data.validation), test=_of(refitted, data.test)), note
 
 

@@ -15,12 +15,13 @@ import numpy as np
 from recsys.config import TrunkConfig
 from recsys.model.trunks import TRUNKS
 from training.quality.baselines.biases import fit_biases
-from training.quality.baselines.lists import BASELINES, best_variant, have_matrix
+from training.quality.baselines.lists import BASELINES, best_variant
 from training.quality.full_lists import (
     PLACES,
     Wanted,
     kept_lists,
     list_metrics,
+    positives,
     split_per_user,
     wanted,
 )
@@ -221,7 +222,7 @@ def _score_baseline(name: str, split: Split, seed: int) -> Run:
     """Choose a baseline's setting by validation; it draws nothing of its own."""
     del seed
     known = split.known_list
-    matrix, whole = (have_matrix(p.user, p.item, split.sides.shape) for p in (split.train, split.before))
+    matrix, whole = (positives(p, split.sides.shape).toarray() for p in (split.train, split.before))
     note, chosen = best_variant(
         name, matrix, lambda scores: float(list_metrics(scores.__getitem__, known)["ndcg"].mean())
     )
