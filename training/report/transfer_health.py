@@ -83,6 +83,14 @@ def health_of(watches: Sequence[Watch]) -> Health:
     )
 
 
+def members_findings(members: int) -> list[Finding]:
+    """Say that only one trunk was watched where there are several."""
+    if members == 1:
+        return []
+    what = f"the model has {members} members: experts and gates are those of the first"
+    return [Finding(what=what, remedy="set [model] members = 1 to look at one model whole")]
+
+
 def health_findings(health: Health) -> list[Finding]:
     """Say what is unhealthy, and the remedy."""
     found = []

@@ -10,7 +10,7 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.trunks import build_trunk
 from training.report.effects import PairedEffect
 from training.report.transfer_advice import advise, conflict_findings, partitions
-from training.report.transfer_health import Watch, health_findings, health_of, watched
+from training.report.transfer_health import Watch, health_findings, health_of, members_findings, watched
 from training.report.transfer_probe import GradientProbe, affinities, mean_cosines
 from training.report.transfer_report import HeadTransfer, PairValue
 from training.trainer import Moment
@@ -263,3 +263,10 @@ def test_a_lasting_conflict_is_pointed_out():
     assert len(found) == 1
     assert "a and b oppose each other on 90%" in found[0].what
     assert "upgrad" in found[0].remedy
+
+
+def test_a_model_of_several_members_says_whose_experts_are_shown():
+    assert members_findings(1) == []
+    (finding,) = members_findings(4)
+    assert "4 members" in finding.what
+    assert "members = 1" in finding.remedy
