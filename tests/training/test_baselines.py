@@ -206,7 +206,7 @@ def test_a_linear_model_finds_a_planted_line(config):
         weight=np.ones(4000),
         period=np.repeat([0, 1, 2, 3], 1000),
     )
-    fitted = baselines_fitted._fit_linear(config.tasks[0], sample, 0)
+    fitted = baselines_fitted.fit_linear(config.tasks[0], sample, 0)
     found = fitted.predict(sample.design)
     assert np.abs(found - probability).mean() < 0.02
     assert fitted.note.startswith("logistic, 4000 rows")

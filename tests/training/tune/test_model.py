@@ -192,7 +192,7 @@ def test_what_trails_is_stopped(shop_chain, make_config, tmp_path):
             2,
             lambda rung, losses, rate=rate: halfway.setdefault(rate, losses["rating"]),
         )
-    found = tune_model(bench, "rating", tmp_path / "s.db", Budget.of(8, None))
+    found = tune_model(bench, "rating", tmp_path / "s.db", Budget.of(24, None))
     stopped = [t for t in found.trials if t.state == "pruned"]
     assert {t.settings["training.learning_rate"] for t in stopped} == {max(halfway, key=halfway.get)}
     reached = improvements({"rating": max(halfway.values())}, found.baseline)["rating"]
