@@ -209,7 +209,7 @@ def over_seeds(values: Sequence[float], validation: Sequence[float] | None = Non
     """Average runs; the interval is Student's over them, unknown of a single one."""
     from scipy import stats
 
-    mean, num, known = statistics.fmean(values), len(values), _mean_if_known(validation)
+    mean, num, known = statistics.fmean(values), len(values), mean_if_known(validation)
     if num == 1:
         return Figure(value=mean, low=None, high=None, runs=tuple(values), validation=known)
     half = float(stats.t.ppf(0.975, num - 1)) * statistics.stdev(values) / math.sqrt(num)
@@ -233,7 +233,7 @@ def over_rows(
     together, such as a user's.
     Returns: a figure whose value is NaN, which no row keeps, where there are no test rows.
     """
-    known = _mean_if_known(validation)
+    known = mean_if_known(validation)
     if not label.size:
         return Figure(value=math.nan, low=None, high=None, runs=(), validation=known)
     _, codes = np.unique(np.arange(label.size) if group is None else group, return_inverse=True)
@@ -277,7 +277,7 @@ def _loss(key: Key, own: dict[Key, float], all_rows: list[dict[Key, float]]) -> 
     return (own[key] - low if lower else high - own[key]) / (high - low)
 
 
-def _mean_if_known(validation: Sequence[float] | None) -> float | None:
+def mean_if_known(validation: Sequence[float] | None) -> float | None:
     """Average; None where the metric was not defined on validation rows either."""
     mean = math.nan if validation is None else statistics.fmean(validation)
     return None if math.isnan(mean) else mean

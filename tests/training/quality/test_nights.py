@@ -61,6 +61,15 @@ def test_the_interval_is_that_of_users_not_of_rows(runs):
     assert (figure.low, figure.high) != (by_row.low, by_row.high)
 
 
+def test_a_draw_without_positives_leaves_the_interval_a_number(runs):
+    clicks = runs[0]["click"].judged
+    first = clicks.user == clicks.user[np.argmax(clicks.label)]
+    rare = dataclasses.replace(clicks, label=np.where(first, clicks.label, 0).astype(np.float32))
+    figure = over_users("auc", [rare], [float("nan")])
+    assert 0 <= figure.low <= figure.value <= figure.high <= 1
+    assert figure.validation is None
+
+
 def _between(night, own, other):
     figures = kept(night.config.tasks, {"own": own, "other": other})
     return {(d.head, d.metric): d for d in (paired(figure, "own", "other") for figure in figures)}

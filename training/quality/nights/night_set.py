@@ -4,6 +4,7 @@ Each head learns the days that the night of the log's last day would learn, is c
 judged on the one after. Choices may look at the calibration day before calibration, never at the judged one.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from training.baselines_design import MAX_ROWS, Sample, concat_samples, sample_o
 from training.data import Shard, encode_shard
 from training.learn import build_model
 from training.quality.models.fitting import trunks_of_one_size
-from training.quality.report import Figure, Kept, ModelRow
+from training.quality.report import Figure, Kept, ModelRow, mean_if_known
 from training.report.effects import primary_metric
 from training.runs import HeadScores, Judged, Runs
 
@@ -194,7 +195,10 @@ def primary_value(task: TaskSpec, judged: Judged) -> float:
 def over_users(
     metric: str, runs: Sequence[Judged], validation: Sequence[float] | None, replicates: int = REPLICATES
 ) -> Figure:
-    """Average a metric over seeds; the interval is a bootstrap of users, one draw for all seeds."""
+    """Average a metric over seeds; the interval is a bootstrap of users, one draw for all seeds.
+
+    Draws on which the metric is not defined, such as an AUC without positives, are left out.
+    """
     statistics, num_users = _statistics(metric, runs)
     each = [statistic(np.ones(num_users)) for statistic in statistics]
     rng = np.random.default_rng(0)
@@ -202,8 +206,9 @@ def over_users(
     for _ in range(replicates):
         times = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users).astype(float)
         drawn.append(float(np.mean([statistic(times) for statistic in statistics])))
-    low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if drawn else (None, None)
-    known = None if validation is None else float(np.mean(validation))
+    defined = [value for value in drawn if not math.isnan(value)]
+    low, high = np.quantile(defined, [0.025, 0.975]).tolist() if defined else (None, None)
+    known = mean_if_known(validation)
     return Figure(value=float(np.mean(each)), low=low, high=high, runs=tuple(each), validation=known)
 
 
