@@ -96,7 +96,9 @@ def test_the_summary_is_as_promised(demo) -> None:
     assert all(0 < value <= 1 for value in summary["retrieval"].values())
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
     assert summary["quality"]["click"]["best_auc"] > summary["quality"]["click"]["informed_auc"] > 0.5
-    assert sum(summary["steps"].values()) <= summary["seconds"]
+    # Each figure is rounded to a tenth of a second, up or down.
+    rounding = 0.05 * (len(summary["steps"]) + 1)
+    assert sum(summary["steps"].values()) <= summary["seconds"] + rounding
 
 
 def test_the_oracles_saw_the_rows_that_the_model_was_scored_on(demo) -> None:
