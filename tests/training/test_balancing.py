@@ -176,6 +176,27 @@ def test_imtl_gs_update_is_equally_far_along_every_gradient():
     torch.testing.assert_close(along, along.mean().expand(3), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num", [2, 4])
+def test_cagrads_update_is_the_best_for_the_worst_off_task_near_the_mean(num, seed):
+    """max over |d - g| <= c |g| of min_k g_k · d, certified by its dual: both reach the same value."""
+    toy, c = Linear(_random(num, 12, seed)), 0.4
+    mean = toy.gradients.mean(dim=0)
+    update, report = toy.update(_balancer("cagrad", c=c))
+    assert (update - mean).norm().item() == pytest.approx(c * mean.norm().item(), rel=1e-3)
+    share = torch.tensor(list(report.weights.values())) - 1 / num
+    assert share.min() >= -1e-5
+    worst = share / share.sum() @ toy.gradients
+    dual = worst @ mean + c * mean.norm() * worst.norm()
+    assert (toy.gradients @ update).min().item() == pytest.approx(dual.item(), rel=1e-3, abs=1e-3)
+
+
+def test_cagrad_without_a_radius_is_the_mean():
+    toy = Linear(_random(3, 12, 0))
+    update, _ = toy.update(_balancer("cagrad", c=0.0))
+    torch.testing.assert_close(update, toy.gradients.mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
 def test_aggregators_count_a_loss_as_often_as_the_config_says():
     toy = Linear([[1.0, 0, 0], [0, 1.0, 0]])
     update, report = toy.update(_balancer("pcgrad", {"t0": 3.0}))

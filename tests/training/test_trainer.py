@@ -185,10 +185,7 @@ def test_tables_step_once_per_batch_and_only_looked_up_rows(setup, config):
 @pytest.mark.parametrize("name", sorted(BALANCERS))
 def test_the_tables_step_once_however_many_gradients_a_balancer_takes(setup, config, name):
     """From an empty state one step of row-wise Adagrad moves a row by the learning rate, root mean square."""
-    try:
-        balancer = build_balancer(name, {})
-    except ConfigError as error:
-        pytest.skip(str(error))
+    balancer = build_balancer(name, {})
     ranker, tables, batches = setup()
     before = {n: w.clone() for n, w in tables.weight.items()}
     fit(ranker, tables, batches[:1], balancer, config.tasks, _settings(total_steps=1, warmup_steps=0))
