@@ -103,9 +103,7 @@ class Encoder:
         """Encode aggregates per user and item column: float32 [N + 1, F]; the last row knows of no event."""
         names = raw_columns(cross.numbers)
         known = {name: columns.get(name, np.full(rows, np.nan)) for name in names}
-        # Nothing done in a category is a count of zero; how long ago it was done stays missing.
-        nothing = {name: np.nan if name == "hours_since_feedback" else 0.0 for name in names}
-        padded = {name: np.append(known[name], nothing[name]) for name in names}
+        padded = {name: np.append(known[name], value) for name, value in nothing_done(names).items()}
         return self._numbers(cross.numbers, padded, rows + 1)
 
     def number_columns(self, entity: Entity) -> tuple[str, ...]:
@@ -216,6 +214,11 @@ class Encoder:
             scaled = np.clip((raw - statistics.mean) / statistics.std, -CLIP, CLIP)
             result[:, i] = np.nan_to_num(scaled, nan=0.0)
         return result
+
+
+def nothing_done(names: Sequence[str]) -> dict[str, float]:
+    """Give aggregates of no event: counts of zero; how long ago it was stays missing."""
+    return {name: np.nan if name == "hours_since_feedback" else 0.0 for name in names}
 
 
 def raw_columns(numbers: Sequence[Number]) -> tuple[str, ...]:

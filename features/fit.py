@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import polars as pl
 
-from features.definitions import Categorical, MultiHot, Number, define_features
-from features.encode import float64, id_column, is_number, list_column, signed_log, transform
+from features.definitions import Categorical, FeatureSet, MultiHot, Number, define_features
+from features.encode import (
+    float64,
+    id_column,
+    is_number,
+    list_column,
+    nothing_done,
+    signed_log,
+    transform,
+)
 from features.text import fit_text, join_text
 from recsys.config import Entity, FeatureConfig, RunConfig
 from recsys.encoding import EncoderState, NumberStatistics
@@ -44,6 +53,29 @@ class FitFrames:
         """Give one entity's frame."""
         return {"user": self.users, "item": self.items, "context": self.contexts}[entity]
 
+    def examples_of(self, entity: Entity) -> np.ndarray:
+        """Count the examples of each row [N] of an entity's frame."""
+        if entity == "context":
+            return np.ones(self.contexts.height)
+        key = f"{entity}_id"
+        return _matches(self.of(entity).select(key), self.contexts.select(key))
+
+    def cross(self, group: str) -> tuple[pl.DataFrame, np.ndarray]:
+        """Give a cross table with the examples of each row; the last row stands for pairs that have none.
+
+        Most candidates are of a value that the user never met: to a model, that row is the commonest one.
+        """
+        table = self.crosses[group].with_columns(id_column(self.crosses[group], group).cast(pl.String))
+        values = self.items.select("item_id", id_column(self.items, group).cast(pl.String))
+        pairs = self.contexts.select("user_id", "item_id").join(values, on="item_id", how="left")
+        known = _matches(table.select("user_id", group), pairs)
+        names = [name for name, dtype in table.schema.items() if is_number(dtype)]
+        nothing = pl.DataFrame(nothing_done(names)).fill_nan(None).cast({n: table.schema[n] for n in names})
+        return (
+            pl.concat([table, nothing], how="diagonal"),
+            np.append(known, max(0.0, pairs.height - known.sum())),
+        )
+
 
 def fit_encoder(
     config: RunConfig, frames: FitFrames, previous: EncoderState | None, seed: int
@@ -60,12 +92,7 @@ def fit_encoder(
             known = old.vocabularies.get(name) or _new_vocabulary(feature, config, declared.get(name))
             counts = _counts(frames.of(feature.entity), feature)
             vocabularies[name] = known.grow(counts, _min_count(name, config, declared.get(name)))
-    numbers = {
-        f.name: old.numbers.get(f.name) or fit_number(f, frames.of(f.entity)) for f in features.numbers
-    }
-    for cross in features.crosses:
-        for f in cross.numbers:
-            numbers[f.name] = old.numbers.get(f.name) or fit_number(f, frames.crosses[cross.group])
+    numbers = _fit_numbers(features, frames, old.numbers)
     for binned in features.categorical:
         if binned.bins:
             numbers[binned.name] = old.numbers.get(binned.name) or fit_bins(binned, frames.of(binned.entity))
@@ -76,8 +103,26 @@ def fit_encoder(
     return EncoderState(vocabularies=vocabularies, numbers=numbers, text=text)
 
 
-def fit_number(feature: Number, frame: pl.DataFrame) -> NumberStatistics:
-    """Fit prior, mean and standard deviation of one number on the rows of a frame."""
+def _fit_numbers(
+    features: FeatureSet, frames: FitFrames, known: Mapping[str, NumberStatistics]
+) -> dict[str, NumberStatistics]:
+    """Fit what is not known yet of every number, those of crosses too."""
+    rows = {entity: (frames.of(entity), frames.examples_of(entity)) for entity in get_args(Entity)}
+    numbers = {f.name: known.get(f.name) or fit_number(f, *rows[f.entity]) for f in features.numbers}
+    for cross in features.crosses:
+        table = frames.cross(cross.group)
+        numbers |= {f.name: known.get(f.name) or fit_number(f, *table) for f in cross.numbers}
+    return numbers
+
+
+def fit_number(feature: Number, frame: pl.DataFrame, examples: np.ndarray) -> NumberStatistics:
+    """Fit prior, mean and standard deviation of one number on the rows of a frame.
+
+    The prior is of all rows alike. Mean and standard deviation are of the examples: counted by rows, the few
+    items that fill most lists would lie far out, or be cut, and all others in one narrow band.
+
+    Args: examples: of each row [N]; where none has a value, rows count alike.
+    """
     if feature.column not in frame.columns or frame.height == 0:
         return NumberStatistics(prior=0.0, mean=0.0, std=1.0)
     x = float64(frame[feature.column])
@@ -87,10 +132,12 @@ def fit_number(feature: Number, frame: pl.DataFrame) -> NumberStatistics:
         scale = 0.5 if feature.transform == "mean" else 1.0
         prior = float(scale * np.nansum(x) / max(np.nansum(of), 1.0))
     raw = transform(feature, x, of, NumberStatistics(prior=prior, mean=0.0, std=1.0))
-    known = raw[np.isfinite(raw)]
-    if known.size == 0:
+    known = np.isfinite(raw)
+    if not known.any():
         return NumberStatistics(prior=prior, mean=0.0, std=1.0)
-    mean, std = float(known.mean()), float(known.std())
+    weight = examples[known] if examples[known].any() else None
+    mean = float(np.average(raw[known], weights=weight))
+    std = float(np.sqrt(np.average((raw[known] - mean) ** 2, weights=weight)))
     # A constant column's standard deviation is rounding noise; dividing by it would make noise of its values.
     return NumberStatistics(prior=prior, mean=mean, std=std if std > 1e-9 * max(1.0, abs(mean)) else 1.0)
 
@@ -105,6 +152,17 @@ def fit_bins(feature: Categorical, frame: pl.DataFrame) -> NumberStatistics:
         cuts = np.quantile(signed_log(values) if feature.log else values, shares, method="higher")
         edges = tuple(float(e) for e in np.unique(cuts))
     return NumberStatistics(prior=0.0, mean=0.0, std=1.0, edges=edges)
+
+
+def _matches(rows: pl.DataFrame, examples: pl.DataFrame) -> np.ndarray:
+    """Count the examples of each row [N] by all columns of the rows, float64."""
+    counts = examples.group_by(rows.columns).agg(examples=pl.len().cast(pl.Float64))
+    found: np.ndarray = (
+        rows.join(counts, on=rows.columns, how="left", maintain_order="left")["examples"]
+        .fill_null(0.0)
+        .to_numpy()
+    )
+    return found
 
 
 def _check_columns(config: RunConfig, frames: FitFrames) -> None:

@@ -165,8 +165,8 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
 
 def test_a_whole_number_is_one_id_in_any_form(shop_chain, make_config):
     config = make_config(feature=[{"name": "tab", "entity": "context", "kind": "categorical"}])
-    chain_contexts = pl.DataFrame({"context_tab": [1.0, 1.0, 2.0, 2.0]})
     frames = FitFrames.read(shop_chain[0], [shop_chain[0]], config)
+    chain_contexts = frames.contexts.head(4).with_columns(context_tab=pl.Series([1.0, 1.0, 2.0, 2.0]))
     frames = dataclasses.replace(frames, contexts=chain_contexts)
     encoder = Encoder.from_config(config, fit_encoder(config, frames, None, 0))
     one = encoder.encode("context", chain_contexts).ids[0]

@@ -1,5 +1,6 @@
 """The encoder: standardisation, missing values, frozen statistics, ids, events and ages."""
 
+import math
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.definitions import HISTORY_AGE_BUCKETS, Number, define_features
-from features.encode import CLIP, SHRINKAGE, Encoder, transform
+from features.encode import CLIP, SHRINKAGE, Encoder, number_arrays, transform
 from features.fit import FitFrames, fit_encoder, fit_number
 from features.sequences import NEVER, EncodedEvents, age_buckets, history_slices
 from recsys.encoding import EncoderState, NumberStatistics
@@ -46,9 +47,11 @@ def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain,
     numbers = encoder.encode("user", users).numbers
     assert numbers.dtype == np.float32
     assert np.abs(numbers).max() <= CLIP
-    np.testing.assert_allclose(numbers.mean(axis=0), 0, atol=0.1)
-    varied = numbers.std(axis=0) > 0
-    np.testing.assert_allclose(numbers.std(axis=0)[varied], 1, atol=0.2)
+    row = dict(zip(users["user_id"], range(users.height), strict=True))
+    seen = numbers[[row[u] for u in shop_chain[3].table("examples")["user_id"]]]
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=0.1)
+    varied = seen.std(axis=0) > 0
+    np.testing.assert_allclose(seen.std(axis=0)[varied], 1, atol=0.2)
     assert varied.sum() > 10
     absurd = dict.fromkeys(encoder.number_columns("user"), 1000000000000.0)
     assert np.abs(encoder.encode_one("user", absurd).numbers).max() == CLIP
@@ -56,19 +59,41 @@ def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain,
     assert not encoder.encode("user", users.select("user_id")).numbers.any()
 
 
+def test_crosses_are_standardised_over_examples_with_those_that_have_none(shop_chain, make_config):
+    config = make_config(features={"cross_user_by": ["category"]})
+    # The examples of days after the table's: some users met a category for the first time then.
+    frames = FitFrames.read(shop_chain[0], shop_chain[1:], config)
+    encoder = Encoder.from_config(config, fit_encoder(config, frames, None, 0))
+    (cross,) = encoder.features.crosses
+    table, counts = frames.cross("category")
+    assert counts.sum() == frames.contexts.height
+    assert counts[-1] > 0, "no example without a row in this log"
+    numbers = encoder.encode_cross(cross, number_arrays(table.head(table.height - 1)), table.height - 1)
+    assert cross.numbers[-1].column == "hours_since_feedback", "missing where nothing was done"
+    numbers = numbers[:, :-1]
+    mean = np.average(numbers, axis=0, weights=counts)
+    np.testing.assert_allclose(mean, 0, atol=0.05)
+    spread = np.sqrt(np.average((numbers - mean) ** 2, axis=0, weights=counts))
+    assert (spread > 0.5).sum() > 10
+    np.testing.assert_allclose(spread[spread > 1e-6], 1, atol=0.2)
+
+
 def test_fit_number_by_hand():
     frame = pl.DataFrame({"x": [1.0, 3.0, None], "of": [4.0, 4.0, 4.0]})
-    fitted = fit_number(RAW, frame)
+    fitted = fit_number(RAW, frame, np.ones(3))
     assert (fitted.mean, fitted.std) == (2.0, 1.0)
-    assert fit_number(_number("rate"), frame).prior == pytest.approx(4 / 12)
-    assert fit_number(_number("mean"), frame).prior == pytest.approx(2 / 12)
+    assert fit_number(_number("rate"), frame, np.ones(3)).prior == pytest.approx(4 / 12)
+    assert fit_number(_number("mean"), frame, np.array([7.0, 0, 1])).prior == pytest.approx(2 / 12)
+    shown = fit_number(RAW, frame, np.array([1.0, 3.0, 9.0]))
+    assert (shown.mean, shown.std) == pytest.approx((2.5, math.sqrt(0.75)))
+    assert fit_number(RAW, frame, np.array([0.0, 0.0, 2.0])) == fitted, "no example has a value: rows alike"
 
 
 @pytest.mark.parametrize("values", [[], [None, None], [0.1] * 7, [1e9] * 3])
 def test_a_constant_or_absent_number_never_divides_by_nothing(values):
-    fitted = fit_number(RAW, pl.DataFrame({"x": values}, schema={"x": pl.Float64}))
-    assert fitted.std == 1.0
-    assert fit_number(RAW, pl.DataFrame({"y": [1]})) == NEUTRAL
+    rows = pl.DataFrame({"x": values}, schema={"x": pl.Float64})
+    assert fit_number(RAW, rows, np.ones(len(values))).std == 1.0
+    assert fit_number(RAW, pl.DataFrame({"y": [1]}), np.ones(1)) == NEUTRAL
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "Asia/Shanghai", "America/New_York"])
