@@ -236,7 +236,10 @@ def _aggregated(config: RunConfig) -> list[tuple[Entity, str]]:
 
 
 def _aggregates(config: RunConfig, entity: Entity, prefix: str, stem: str) -> list[Number]:
-    """List counts, rates and means per window, and the recency; columns carry the prefix, names the stem."""
+    """List counts, rates and means per window, and the recency; columns carry the prefix, names the stem.
+
+    Counts are of all feedback; a rate is of impressions, so it counts what names one.
+    """
     found = []
     for window in windows(config):
         impressions = f"{prefix}impressions_{window}"
@@ -245,7 +248,8 @@ def _aggregates(config: RunConfig, entity: Entity, prefix: str, stem: str) -> li
             count = f"{prefix}{task.name}_count_{window}"
             found.append(_nightly(entity, f"{stem}{task.name}_count_{window}", "log", count))
             if task.is_binary:
-                found.append(_nightly(entity, f"{stem}{task.name}_rate_{window}", "rate", count, impressions))
+                shown = f"{prefix}{task.name}_shown_{window}"
+                found.append(_nightly(entity, f"{stem}{task.name}_rate_{window}", "rate", shown, impressions))
             else:
                 total = f"{prefix}{task.name}_halves_{window}"
                 found.append(_nightly(entity, f"{stem}{task.name}_mean_{window}", "mean", total, count))

@@ -232,7 +232,7 @@ def transform(feature: Number, x: np.ndarray, of: np.ndarray, statistics: Number
         return signed_log(x)
     if feature.transform == "rate":
         p = (x + SHRINKAGE * statistics.prior) / (of + SHRINKAGE)
-        # Feedback can outnumber impressions (organic, late): the logit needs its argument inside (0, 1).
+        # Feedback can outnumber impressions (repeated, late): the logit needs its argument inside (0, 1).
         p = np.clip(p, 1e-6, 1 - 1e-6)
         logit: np.ndarray = np.log(p) - np.log1p(-p)
         return logit

@@ -241,7 +241,7 @@ def _cross_values(
     as_of = period_end(task.period.day, task.config.timezone)
     measures = measure_columns(task.config.tasks)
     shown = impressions.select("user_id", "item_id", "sampled").join(groups, on="item_id", how="left")
-    done = feedback.select("user_id", "item_id", "kind", "value", "received_at").join(
+    done = feedback.select("user_id", "item_id", "impression_id", "kind", "value", "received_at").join(
         groups, on="item_id", how="left"
     )
     for group in task.config.features.cross_user_by:

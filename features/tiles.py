@@ -3,8 +3,10 @@
 Counts are counts, sums of stars are sums of half-stars: integers add and subtract exactly, in any order. So
 lifetime(D) = lifetime(D-1) + tile(D), and window(D) = window(D-1) + tile(D) - tiles that left the window: a
 night reads its own tile and one old tile per window, however long the log is. Rates are made in the encoder
-only. Events are filed by when they were received (impressions: shown), never by what they are later credited
-to, so a tile never changes after its day; feedback that is taken back counts against the day of its reversal.
+only, of the feedback that names its impression (`<task>_shown`): what users found some other way is counted,
+but is no part of what came of impressions. Events are filed by when they were received (impressions: shown),
+never by what they are later credited to, so a tile never changes after its day; feedback that is taken back
+counts against the day of its reversal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,19 +26,23 @@ def tile(
 ) -> pl.DataFrame:
     """Count one day by a key: impressions, feedback per task net of reversals, half-stars, last feedback.
 
+    A binary task's feedback is counted twice: all of it, and what names an impression, as labels need it to.
     Sampled negatives were never shown to anybody: they are not counted. Rows without a key are not either.
     """
     shown = (
         impressions.lazy().filter(~pl.col("sampled")).group_by(key).agg(impressions=pl.len().cast(pl.Int64))
     )
     measures: list[pl.Expr] = []
+    named = pl.col("impression_id").is_not_null()
     for task in tasks:
         mine = pl.col("kind") == task.feedback
-        count = mine.sum().cast(pl.Int64)
+        net = mine.cast(pl.Int64)
         if task.reversal is not None:
-            count = count - (pl.col("kind") == task.reversal).sum().cast(pl.Int64)
-        measures.append(count.alias(f"{task.name}_count"))
-        if not task.is_binary:
+            net = net - (pl.col("kind") == task.reversal).cast(pl.Int64)
+        measures.append(net.sum().alias(f"{task.name}_count"))
+        if task.is_binary:
+            measures.append((net * named).sum().alias(f"{task.name}_shown"))
+        else:
             halves = (pl.col("value").filter(mine) * 2).round().sum().cast(pl.Int64)
             measures.append(halves.alias(f"{task.name}_halves"))
     if "user_id" not in key:  # what a session did was its item's already, before it became a user's
@@ -54,8 +60,9 @@ def tile(
 
 def measure_columns(tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
     """Name a tile's integer columns."""
+    shown = (f"{t.name}_shown" for t in tasks if t.is_binary)
     halves = (f"{t.name}_halves" for t in tasks if not t.is_binary)
-    return ("impressions", *(f"{t.name}_count" for t in tasks), *halves)
+    return ("impressions", *(f"{t.name}_count" for t in tasks), *shown, *halves)
 
 
 def window_columns(window_days: Sequence[int], measures: Sequence[str]) -> tuple[str, ...]:

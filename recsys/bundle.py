@@ -35,7 +35,7 @@ from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.stages import disk_failure
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MAX_MANIFEST_BYTES = 16 << 20
 
 
@@ -161,7 +161,8 @@ def read_manifest(path: Path) -> Manifest:
             raise BundleError(f"{file} is a link or over {MAX_MANIFEST_BYTES} bytes; restore the bundle")
         data = json.loads(file.read_text())
         if int(data["schema_version"]) != SCHEMA_VERSION:
-            remedy = "upgrade" if int(data["schema_version"]) > SCHEMA_VERSION else "run the night again"
+            older = int(data["schema_version"]) < SCHEMA_VERSION
+            remedy = "run the night again, in a new runs folder" if older else "upgrade"
             raise BundleError(
                 f"{file} has schema version {data['schema_version']}, this code reads "
                 f"{SCHEMA_VERSION}; {remedy}"

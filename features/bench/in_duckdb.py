@@ -169,9 +169,10 @@ def _tile(entity: str, key: list[str], tasks: Sequence[TaskSpec]) -> str:
     k = ", ".join(key)
     counted: list[str] = []
     for task in tasks:
-        undone = f" - count(*) FILTER (kind = '{task.reversal}')" if task.reversal else ""
-        counted.append(f"count(*) FILTER (kind = '{task.feedback}'){undone} AS {task.name}_count")
-        if not task.is_binary:
+        counted.append(f"{_net(task)} AS {task.name}_count")
+        if task.is_binary:
+            counted.append(f"{_net(task, ' AND impression_id IS NOT NULL')} AS {task.name}_shown")
+        else:
             halves = f"sum(round(value * 2)) FILTER (kind = '{task.feedback}')"
             counted.append(f"{halves}::BIGINT AS {task.name}_halves")
     # What a session did was its item's already, before it became a user's.
@@ -182,6 +183,11 @@ def _tile(entity: str, key: list[str], tasks: Sequence[TaskSpec]) -> str:
     known = " AND ".join(f"{c} IS NOT NULL" for c in key)
     both = f"({shown}) FULL JOIN ({done}) USING ({k})"
     return f"SELECT {k}, {zeros}, {LAST} FROM {both} WHERE {known} ORDER BY {k}"
+
+
+def _net(task: TaskSpec, among: str = "") -> str:
+    undone = f" - count(*) FILTER (kind = '{task.reversal}'{among})" if task.reversal else ""
+    return f"count(*) FILTER (kind = '{task.feedback}'{among}){undone}"
 
 
 def _labels_sql(examples: Path, tasks: Sequence[TaskSpec], as_of: datetime) -> str:

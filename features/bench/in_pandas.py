@@ -72,13 +72,13 @@ class PandasNights:
         counted = {"impressions": shown[~shown["sampled"]].groupby(key).size()}
         if entity == "item":
             done = done[done["merged_from"].isna()]
+        named = done[done["impression_id"].notna()]
         for task in self.config.tasks:
-            mine = done[done["kind"] == task.feedback]
-            count = mine.groupby(key).size()
-            if task.reversal is not None:
-                count = count.sub(done[done["kind"] == task.reversal].groupby(key).size(), fill_value=0)
-            counted[f"{task.name}_count"] = count
-            if not task.is_binary:
+            counted[f"{task.name}_count"] = _net(done, task, key)
+            if task.is_binary:
+                counted[f"{task.name}_shown"] = _net(named, task, key)
+            else:
+                mine = done[done["kind"] == task.feedback]
                 halves = mine.assign(halves=(mine["value"] * 2).round())
                 counted[f"{task.name}_halves"] = halves.groupby(key)["halves"].sum()
         tile = self._pd.concat([s.rename(n) for n, s in counted.items()], axis=1)[self.measures]
@@ -181,6 +181,13 @@ class PandasNights:
             self._pd.Series(1.0, mine.index) if task.is_binary else mine["value"].clip(task.low, task.high)
         )
         return mine.assign(value=value).groupby(key)["value"].last()
+
+
+def _net(done: Any, task: TaskSpec, key: list[str]) -> Any:
+    count = done[done["kind"] == task.feedback].groupby(key).size()
+    if task.reversal is None:
+        return count
+    return count.sub(done[done["kind"] == task.reversal].groupby(key).size(), fill_value=0)
 
 
 def _import_pandas() -> Any:

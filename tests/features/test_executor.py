@@ -60,11 +60,14 @@ def _assert_same_rows(single, sharded):
 
 @pytest.fixture(scope="module")
 def dirty_log(shop_log, tmp_path_factory):
-    """Take the shop's log with some rows sent twice, and some without a user: there is a quarantine."""
+    """Take the shop's log with organic feedback, rows sent twice and rows without a user (quarantined)."""
     log = InteractionLog(tmp_path_factory.mktemp("dirty"))
     for table in ("impressions", "feedback", "users", "items"):
         for day in shop_log.days(table):
             rows = shop_log.read(table, day)
+            if table == "feedback":
+                organic = pl.int_range(pl.len()) % 4 == 0
+                rows = rows.with_columns(pl.when(~organic).then("impression_id").alias("impression_id"))
             again = rows.head(5) if table in ("impressions", "feedback") else rows.clear()
             nobody = (
                 again.with_columns(user_id=pl.lit(None, pl.String)) if "user_id" in again.columns else again
@@ -93,6 +96,8 @@ def test_four_shards_in_two_processes_give_the_rows_of_one(dirty_log, single, ma
     config = _config(make_config, shards=4, workers=2)
     sharded = build_snapshots(dirty_log, single[2].day, config, Stages(tmp_path))
     assert sharded[-1].num_parts == 4
+    tiles = sharded[-1].table("item_tile")
+    assert 0 < tiles["click_shown"].sum() < tiles["click_count"].sum()
     assert all(sharded[-1].table("users", part).height > 0 for part in range(4))
     _assert_same_rows(single[:3], sharded)
 

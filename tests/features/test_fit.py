@@ -6,10 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.definitions import Categorical
+from features.build import build_snapshots
+from features.definitions import Categorical, define_features
 from features.encode import Encoder
 from features.fit import FitFrames, fit_bins, fit_encoder
 from recsys.errors import ConfigError, DataError
+from recsys.log import InteractionLog
+from recsys.stages import Stages
 
 
 def test_a_warm_start_freezes_what_is_known_and_fits_what_is_new(shop_chain, make_config):
@@ -45,6 +48,62 @@ def test_catalogue_items_have_numbers_and_rare_users_share_buckets(shop_chain, m
     assert set(state.vocabularies["item_id"].ids) == set(frames.items["item_id"])
     assert state.vocabularies["item_id"].encode_one("never seen") == 0
     assert state.vocabularies["user_id"].encode_one("never seen") > 0
+
+
+@pytest.fixture(scope="module")
+def organic_chain(shop_log, config, tmp_path_factory):
+    """Build the shop's first two days; before, each user clicked and bought each item thrice, unshown."""
+    log = InteractionLog(tmp_path_factory.mktemp("organic") / "log")
+    days = shop_log.days("impressions")[:2]
+    for table in ("impressions", "feedback", "users", "items"):
+        for day in (d for d in shop_log.days(table) if d <= days[-1]):
+            log.write(table, day, shop_log.read(table, day))
+    feedback = log.read("feedback", days[0])
+    one = (
+        feedback.sort("received_at")
+        .head(1)
+        .drop("feedback_id", "user_id", "item_id", "kind", "impression_id")
+    )
+    found = feedback.select(pl.col("user_id").unique()).join(
+        shop_log.read("items", days[0]).select("item_id"), how="cross"
+    )
+    organic = found.join(
+        pl.DataFrame({"kind": ["click", "purchase"] * 3}).with_row_index("n"), how="cross"
+    ).with_columns(
+        pl.format("{}-{}-{}", "user_id", "item_id", "n").alias("feedback_id"),
+        impression_id=pl.lit(None, pl.String),
+    )
+    log.write(
+        "feedback", days[0], pl.concat([feedback, organic.join(one, how="cross").select(feedback.columns)])
+    )
+    return build_snapshots(log, days[-1], config, Stages(tmp_path_factory.mktemp("stages")))
+
+
+def test_feedback_of_no_impression_moves_no_rate(shop_chain, organic_chain, config):
+    """More purchases than impressions: the overall "rate" was above 1, and the feature one constant."""
+    items = organic_chain[-1].table("items")
+    assert items["purchase_count_life"].sum() > items["impressions_life"].sum()
+    features = define_features(config)
+    numbers = (*features.numbers, *(f for cross in features.crosses for f in cross.numbers))
+    rates = [f.name for f in numbers if f.transform == "rate"]
+    fitted, without = (
+        fit_encoder(config, FitFrames.read(chain[-1], chain[-1:], config), None, 0).numbers
+        for chain in (organic_chain, shop_chain[:2])
+    )
+    assert len(rates) > 20
+    for name in rates:
+        assert fitted[name].prior < 1
+        assert fitted[name].prior == without[name].prior
+
+
+@pytest.mark.parametrize("entity", ["user", "item"])
+def test_encoded_rates_tell_rows_apart_whatever_was_found_some_other_way(organic_chain, config, entity):
+    frames = FitFrames.read(organic_chain[-1], organic_chain[-1:], config)
+    encoder = Encoder.from_config(config, fit_encoder(config, frames, None, 0))
+    numbers = encoder.encode(entity, frames.of(entity)).numbers
+    rates = numbers[:, [f.transform == "rate" for f in encoder.features.numbers_of(entity)]]
+    assert rates.shape[1] >= 6
+    assert (rates.std(axis=0) > 0.1).all()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_every_feature_is_listed_with_its_freshness(make_config):
     assert rows["context_device"]["freshness"] == rows["user_live_click_count"]["freshness"] == "live"
     assert rows["item_tags"]["kind"] == "multi-hot"
     assert rows["user_age"]["kind"] == "number in 8 bins"
-    assert rows["item_click_rate_7"]["from"] == "click_count_7 / impressions_7"
+    assert rows["item_click_rate_7"]["from"] == "click_shown_7 / impressions_7"
     assert rows["user_by_category__click_count_life"]["entity"] == "user x category"
     assert rows["history"]["freshness"] == "live"
     plain = make_config(

@@ -21,6 +21,8 @@ TASKS = [
     TaskSpec(name="stars", feedback="rating", head="regression", window="1d", space="observed"),
 ]
 
+BUY = TaskSpec(name="buy", feedback="purchase", reversal="refund", head="binary", window="1h")
+
 
 def test_a_tile_counts_impressions_feedback_and_half_stars(frames, at):
     shown = frames.impressions({}, {"item_id": "j"}, {"item_id": "only shown"})
@@ -36,6 +38,7 @@ def test_a_tile_counts_impressions_feedback_and_half_stars(frames, at):
         "item_id": "i",
         "impressions": 1,
         "click_count": 2,
+        "click_shown": 0,
         "stars_count": 1,
         "stars_halves": 7,
         "last_feedback_at": at(hours=1),
@@ -71,11 +74,55 @@ def test_measures_are_integers_without_nulls(frames):
 
 
 def test_feedback_that_is_taken_back_counts_against_the_day_of_its_reversal(frames):
-    bought = TaskSpec(name="buy", feedback="purchase", reversal="refund", head="binary", window="1h")
     kinds = ({"kind": "purchase"}, {"kind": "purchase", "item_id": "j"}, {"kind": "refund", "item_id": "j"})
     done = frames.feedback(*kinds, {"kind": "refund", "item_id": "bought long ago"})
-    found = tile(frames.impressions({}), done, ["item_id"], [bought])
+    found = tile(frames.impressions({}), done, ["item_id"], [BUY])
     assert dict(found.select("item_id", "buy_count").iter_rows()) == {"i": 1, "j": 0, "bought long ago": -1}
+
+
+def test_what_a_user_found_some_other_way_is_counted_and_is_no_part_of_a_rate(frames):
+    shown = frames.impressions({}, {"impression_id": "r2:1", "user_id": "v", "item_id": "j"})
+    done = frames.feedback(
+        {"impression_id": "r:1"},
+        {},  # of an item that was shown that very day: it names no impression, and is no label either
+        {"item_id": "never shown"},
+        {"impression_id": "r2:1", "user_id": "v", "item_id": "j"},
+        {"impression_id": "yesterday:1", "item_id": "late"},
+    )
+    found = tile(shown, done, ["item_id"], TASKS).select(
+        "item_id", "impressions", "click_count", "click_shown"
+    )
+    assert {row[0]: row[1:] for row in found.iter_rows()} == {
+        "i": (1, 2, 1),
+        "j": (1, 1, 1),
+        "late": (0, 1, 1),
+        "never shown": (0, 1, 0),
+    }
+    by_user = tile(shown, done, ["user_id"], TASKS).select("user_id", "click_count", "click_shown")
+    assert by_user.rows() == [("u", 4, 2), ("v", 1, 1)]
+
+
+def test_a_rate_is_net_of_what_was_taken_back_by_name_of_the_impression(frames):
+    done = frames.feedback(
+        *({"kind": "purchase", "impression_id": "r:1", "item_id": item} for item in "ijk"),
+        *({"kind": "purchase", "item_id": item} for item in "jl"),
+        {"kind": "refund", "impression_id": "r:1", "item_id": "j"},
+        {"kind": "refund", "item_id": "k"},  # names no impression: no label is undone by it either
+        {"kind": "refund", "item_id": "l"},
+    )
+    found = tile(frames.impressions({}), done, ["item_id"], [BUY]).select("item_id", "buy_count", "buy_shown")
+    assert found.rows() == [("i", 1, 1), ("j", 1, 0), ("k", 0, 1), ("l", 0, 0)]
+
+
+def test_what_a_session_saw_was_not_shown_to_its_user(frames):
+    shown = frames.impressions({"user_id": "s"})
+    mine = frames.feedback(
+        {"user_id": "s", "impression_id": "r:1"}, {"user_id": "u", "merged_from": "s", "feedback_id": "copy"}
+    )
+    found = tile(shown, mine, ["user_id"], TASKS).select(
+        "user_id", "impressions", "click_count", "click_shown"
+    )
+    assert found.rows() == [("s", 1, 1, 1), ("u", 0, 1, 0)]
 
 
 def test_tiles_of_parts_add_up_to_the_tile_of_all(frames, at):
@@ -144,10 +191,17 @@ def _direct(log, days, key, tasks):
         .agg(impressions=pl.len().cast(pl.Int64))
     )
     feedback = pl.concat([log.read("feedback", d) for d in days])
-    kinds = {t.name: (pl.col("kind") == t.feedback).sum().cast(pl.Int64) for t in tasks}
-    undone = {t.name: (pl.col("kind") == t.reversal).sum().cast(pl.Int64) for t in tasks if t.reversal}
+    kinds = {t.name: pl.col("kind") == t.feedback for t in tasks}
+    undone = {t.name: pl.col("kind") == (t.reversal or "") for t in tasks}
+
+    def net(task, rows):
+        done, back = ((rows & among[task.name]).sum().cast(pl.Int64) for among in (kinds, undone))
+        return done - back
+
+    named = pl.col("impression_id").is_not_null()
     counts = feedback.group_by(key).agg(
-        *((kinds[t.name] - undone.get(t.name, 0)).alias(f"{t.name}_count") for t in tasks),
+        *(net(t, pl.lit(value=True)).alias(f"{t.name}_count") for t in tasks),
+        *(net(t, named).alias(f"{t.name}_shown") for t in tasks if t.is_binary),
         rating_halves=(pl.col("value").filter(pl.col("kind") == "rating") * 2).sum().cast(pl.Int64),
     )
     joined = shown.join(counts, on=key, how="full", coalesce=True)

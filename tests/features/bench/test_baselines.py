@@ -27,10 +27,12 @@ def config():
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory):
-    """Write a small log."""
+    """Write a small log; of a quarter of the feedback nobody knows an impression."""
     made = InteractionLog(tmp_path_factory.mktemp("bench") / "log")
-    for _ in write_log(LogDials(rows=6_000, days=DAYS), made):
-        pass
+    for day in write_log(LogDials(rows=6_000, days=DAYS), made):
+        organic = pl.int_range(pl.len()) % 4 == 0
+        named = pl.when(~organic).then("impression_id").alias("impression_id")
+        made.write("feedback", day, made.read("feedback", day).with_columns(named))
     return made
 
 
@@ -69,6 +71,7 @@ def test_duckdb_has_our_tiles_and_windows(chain, nights, entity, number):
     snapshot, name = chain[number], NAMES[entity]
     key = {"user": ["user_id"], "item": ["item_id"], "cross": ["user_id", "category"]}[entity]
     tile = f"{'cross_category' if entity == 'cross' else entity}_tile"
+    assert 0 < snapshot.table(tile)["click_shown"].sum() < snapshot.table(tile)["click_count"].sum()
     _same(snapshot.table(tile), pl.read_parquet(nights.table(snapshot.day, f"{entity}_tile")), key)
     _same(snapshot.table(name), pl.read_parquet(nights.table(snapshot.day, entity)), key)
 
