@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -37,16 +36,28 @@ class FitFrames:
     items: pl.DataFrame
     contexts: pl.DataFrame
     crosses: Mapping[str, pl.DataFrame]
-    """Item column -> the last training day's aggregates per user and value of it."""
+    """Item column -> the aggregates per user and value of it that `pairs` read: the day before's."""
+    pairs: pl.DataFrame
+    """User and item of the last training day's examples."""
 
     @classmethod
-    def read(cls, last: DaySnapshot, contexts: Sequence[DaySnapshot], config: RunConfig) -> "FitFrames":
-        """Read what is needed from the last training day and from the days that contexts are taken of."""
+    def read(
+        cls,
+        last: DaySnapshot,
+        contexts: Sequence[DaySnapshot],
+        config: RunConfig,
+        before: DaySnapshot | None = None,
+    ) -> "FitFrames":
+        """Read what is needed from the last training day and from the days that contexts are taken of.
+
+        Args: before: the day before the last one; without one, crosses are the last day's own.
+        """
         return cls(
             users=last.table("users"),
             items=last.table("items"),
             contexts=pl.concat([s.table("examples") for s in contexts], how="diagonal_relaxed"),
-            crosses={g: last.table(f"cross_{g}") for g in config.features.cross_user_by},
+            crosses={g: (before or last).table(f"cross_{g}") for g in config.features.cross_user_by},
+            pairs=last.table("examples").select("user_id", "item_id"),
         )
 
     def of(self, entity: Entity) -> pl.DataFrame:
@@ -61,20 +72,20 @@ class FitFrames:
         return _matches(self.of(entity).select(key), self.contexts.select(key))
 
     def cross(self, group: str) -> tuple[pl.DataFrame, np.ndarray]:
-        """Give a cross table with the examples of each row; the last row stands for pairs that have none.
+        """Give a cross table with the examples of each row; the last row is that of pairs that have none.
 
-        Most candidates are of a value that the user never met: to a model, that row is the commonest one.
+        A user meets many values for the first time: to a model, that row may be the commonest one.
         """
         table = self.crosses[group].with_columns(id_column(self.crosses[group], group).cast(pl.String))
+        if table.is_empty():
+            return table, np.zeros(0)
         values = self.items.select("item_id", id_column(self.items, group).cast(pl.String))
-        pairs = self.contexts.select("user_id", "item_id").join(values, on="item_id", how="left")
+        pairs = self.pairs.join(values, on="item_id", how="left")
         known = _matches(table.select("user_id", group), pairs)
         names = [name for name, dtype in table.schema.items() if is_number(dtype)]
         nothing = pl.DataFrame(nothing_done(names)).fill_nan(None).cast({n: table.schema[n] for n in names})
-        return (
-            pl.concat([table, nothing], how="diagonal"),
-            np.append(known, max(0.0, pairs.height - known.sum())),
-        )
+        counts = np.append(known, max(0.0, pairs.height - known.sum()))
+        return pl.concat([table, nothing], how="diagonal"), counts
 
 
 def fit_encoder(
@@ -107,11 +118,14 @@ def _fit_numbers(
     features: FeatureSet, frames: FitFrames, known: Mapping[str, NumberStatistics]
 ) -> dict[str, NumberStatistics]:
     """Fit what is not known yet of every number, those of crosses too."""
-    rows = {entity: (frames.of(entity), frames.examples_of(entity)) for entity in get_args(Entity)}
+    new = {f.entity for f in features.numbers if f.name not in known}
+    rows = {entity: (frames.of(entity), frames.examples_of(entity)) for entity in new}
     numbers = {f.name: known.get(f.name) or fit_number(f, *rows[f.entity]) for f in features.numbers}
     for cross in features.crosses:
-        table = frames.cross(cross.group)
-        numbers |= {f.name: known.get(f.name) or fit_number(f, *table) for f in cross.numbers}
+        if any(f.name not in known for f in cross.numbers):
+            table = frames.cross(cross.group)
+            numbers |= {f.name: fit_number(f, *table) for f in cross.numbers if f.name not in known}
+        numbers |= {f.name: known[f.name] for f in cross.numbers if f.name in known}
     return numbers
 
 

@@ -26,14 +26,14 @@ def tile(
 ) -> pl.DataFrame:
     """Count one day by a key: impressions, feedback per task net of reversals, half-stars, last feedback.
 
-    A binary task's feedback is counted twice: all of it, and what names an impression, as labels need it to.
+    A binary task's feedback is counted twice: all of it, and what names an impression.
     Sampled negatives were never shown to anybody: they are not counted. Rows without a key are not either.
     """
     shown = (
         impressions.lazy().filter(~pl.col("sampled")).group_by(key).agg(impressions=pl.len().cast(pl.Int64))
     )
     measures: list[pl.Expr] = []
-    named = pl.col("impression_id").is_not_null()
+    named = pl.col("impression_id").fill_null("") != ""
     for task in tasks:
         mine = pl.col("kind") == task.feedback
         net = mine.cast(pl.Int64)

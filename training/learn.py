@@ -34,7 +34,8 @@ from training.start import start_new_rows
 from training.trainer import FitSettings, Observer, TrainLog, fit, has_fast_bf16
 
 MAX_CONTEXT_PERIODS = 7
-"""Context numbers are standardised on this many of the last training periods."""
+"""Numbers of contexts are standardised on this many of the last training periods, those of users and items by
+how often they were in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +272,9 @@ def fit_state(
     if not chosen:
         assert previous is not None, "a cold start without a training period is refused by plan_night"
         return previous.encoder
-    frames = FitFrames.read(chain[chosen[-1]], [chain[i] for i in chosen[-MAX_CONTEXT_PERIODS:]], config)
+    last, before = chosen[-1], chain[chosen[-1] - 1] if chosen[-1] else None
+    contexts = [chain[i] for i in chosen[-MAX_CONTEXT_PERIODS:]]
+    frames = FitFrames.read(chain[last], contexts, config, before)
     return fit_encoder(config, frames, previous.encoder if previous else None, config.training.seed)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.definitions import HISTORY_AGE_BUCKETS, Number, define_features
-from features.encode import CLIP, SHRINKAGE, Encoder, number_arrays, transform
+from features.encode import CLIP, SHRINKAGE, Encoder, transform
 from features.fit import FitFrames, fit_encoder, fit_number
 from features.sequences import NEVER, EncodedEvents, age_buckets, history_slices
 from recsys.encoding import EncoderState, NumberStatistics
@@ -57,25 +57,6 @@ def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain,
     assert np.abs(encoder.encode_one("user", absurd).numbers).max() == CLIP
     assert not encoder.encode_one("user", {}).numbers.any()
     assert not encoder.encode("user", users.select("user_id")).numbers.any()
-
-
-def test_crosses_are_standardised_over_examples_with_those_that_have_none(shop_chain, make_config):
-    config = make_config(features={"cross_user_by": ["category"]})
-    # The examples of days after the table's: some users met a category for the first time then.
-    frames = FitFrames.read(shop_chain[0], shop_chain[1:], config)
-    encoder = Encoder.from_config(config, fit_encoder(config, frames, None, 0))
-    (cross,) = encoder.features.crosses
-    table, counts = frames.cross("category")
-    assert counts.sum() == frames.contexts.height
-    assert counts[-1] > 0, "no example without a row in this log"
-    numbers = encoder.encode_cross(cross, number_arrays(table.head(table.height - 1)), table.height - 1)
-    assert cross.numbers[-1].column == "hours_since_feedback", "missing where nothing was done"
-    numbers = numbers[:, :-1]
-    mean = np.average(numbers, axis=0, weights=counts)
-    np.testing.assert_allclose(mean, 0, atol=0.05)
-    spread = np.sqrt(np.average((numbers - mean) ** 2, axis=0, weights=counts))
-    assert (spread > 0.5).sum() > 10
-    np.testing.assert_allclose(spread[spread > 1e-6], 1, atol=0.2)
 
 
 def test_fit_number_by_hand():

@@ -1,5 +1,7 @@
 """learn: cold, warm and empty; what it learns is what it was told, and nothing after the night."""
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,12 +9,14 @@ import torch
 
 from features.build import build_snapshots
 from features.definitions import define_features
+from features.fit import FitFrames, fit_encoder
 from recsys.bundle import load_bundle
 from recsys.encoding import NumberStatistics
 from recsys.log import period_end
 from recsys.stages import Stages
+from training.crosses import cross_numbers
 from training.data import label_days
-from training.learn import build_model, learn, ranker_inputs
+from training.learn import build_model, learn, prepare, ranker_inputs
 from training.predict import BundlePredictor, shard_logits
 
 
@@ -47,6 +51,30 @@ def test_every_row_is_learnt_once_per_epoch(shop_chain, config):
     assert made.log.rows == 2 * rows
     assert seen[-1] == (2 * rows, 2 * rows)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_crosses_are_standardised_as_the_last_days_examples_read_them(shop_chain, make_config):
+    config = make_config(features={"cross_user_by": ["category"]})
+    periods = {t.name: (0, 3) for t in config.tasks}
+    prepared = prepare(shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"))
+    (shard,) = prepared.shards[3]
+    numbers = cross_numbers(shard.crosses, shard.user_row, shard.item_row)
+    nothing = (numbers == shard.crosses[0].numbers[-1]).all(axis=1)
+    assert 0.02 < nothing.mean() < 0.9, "some users meet a category for the first time"
+    counted = numbers[:, :-1]  # the last one, how long ago, is missing where nothing was done
+    np.testing.assert_allclose(counted.mean(axis=0), 0, atol=0.06)
+    spread = counted.std(axis=0)
+    assert (spread > 0.9).sum() > 20
+    assert spread.max() < 1.01, "rare counts are cut, and spread less"
+
+
+def test_crosses_of_a_first_day_are_neutral_until_there_are_some(shop_chain, make_config):
+    config = make_config(features={"cross_user_by": ["category"]})
+    frames = FitFrames.read(shop_chain[0], [shop_chain[0]], config)
+    nobody = {group: table.clear() for group, table in frames.crosses.items()}
+    state = fit_encoder(config, dataclasses.replace(frames, crosses=nobody), None, 0)
+    (cross,) = define_features(config).crosses
+    assert {state.numbers[f.name] for f in cross.numbers} == {NumberStatistics(prior=0.0, mean=0.0, std=1.0)}
 
 
 def test_a_period_outside_a_tasks_range_teaches_it_nothing(shop_chain, config):
