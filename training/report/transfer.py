@@ -20,7 +20,14 @@ from training.evaluate import Steps
 from training.report.effects import paired_effect, primary_metric
 from training.report.transfer_advice import advise, conflict_findings
 from training.report.transfer_budget import count_parameters, matched
-from training.report.transfer_health import Watch, health_findings, health_of, members_findings, watched
+from training.report.transfer_health import (
+    Watch,
+    failed_findings,
+    health_findings,
+    health_of,
+    members_findings,
+    watched,
+)
 from training.report.transfer_probe import GradientProbe, Pair, Probe, affinities, mean_cosines
 from training.report.transfer_report import (
     VERDICTS,
@@ -111,6 +118,7 @@ def _report(
         probes=len(seen),
         health=health,
         findings=(
+            *failed_findings(heads),
             *conflict_findings(cosines),
             *health_findings(health),
             *members_findings(config.model.members),

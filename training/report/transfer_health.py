@@ -1,7 +1,7 @@
 """Are experts used, gates decided and units alive? Seen while a trained trunk scores rows, and what to do."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from recsys.model.trunks.trunk import Trunk
-from training.report.transfer_report import Finding, GateHealth, Health
+from training.report.transfer_report import Finding, GateHealth, HeadTransfer, Health
 
 DEAD_EXPERT = 0.1
 """An expert is dead when no gate gives it this share of an equal part."""
 COLLAPSED, UNDECIDED = 0.1, 0.98
 """Normalised entropies below and above which a gate is said to use one expert, or all alike."""
 MANY_DEAD_UNITS = 0.3
+CHANCE = 0.5
 
 
 @dataclass(slots=True)
@@ -81,6 +82,23 @@ def health_of(watches: Sequence[Watch]) -> Health:
         entropy={t: sum(run[t].entropy for run in runs) / len(runs) for t in runs[0]},
         dead_units={t: sum(run[t] for run in units) / len(units) for t in units[0]},
     )
+
+
+def failed_findings(heads: Mapping[str, HeadTransfer]) -> list[Finding]:
+    """Name models that tell no row from another: an AUC of exactly one half is a network that died."""
+    found = []
+    for task, head in heads.items():
+        for side, values in (("alone", head.alone), ("shared", head.shared)):
+            failed = sum(head.metric == "auc" and value == CHANCE for value in values)
+            if failed:
+                found.append(
+                    Finding(
+                        what=f"{task} {side}: {failed} of {len(values)} seeds give every row one value; "
+                        "the difference counts them",
+                        remedy="widen [model.trunk] hidden, or lower [training] learning_rate",
+                    )
+                )
+    return found
 
 
 def members_findings(members: int) -> list[Finding]:

@@ -19,6 +19,7 @@ from recsys.stages import Stages
 from training.learn import build_model, learn
 from training.report.transfer import measure_transfer
 from training.report.transfer_budget import alone, count_parameters, matched
+from training.report.transfer_health import failed_findings
 from training.report.transfer_probe import GradientProbe
 from training.report.transfer_render import render_transfer, write_transfer
 from training.report.transfer_report import TransferReport
@@ -211,6 +212,21 @@ def _simulated(dials, example, root):
     config = load_config(Path(__file__).parents[3] / "examples" / example)
     chain = build_snapshots(log, shop.last_day, config, Stages(root / "stages"))
     return measure_transfer(chain, config, range(5), replicates=500)
+
+
+def test_a_network_that_died_is_named(report):
+    heads = report.heads
+    assert failed_findings(heads) == []
+    dead = heads["purchase"].model_copy(update={"alone": (0.5, 0.71)})
+    (finding,) = failed_findings({**heads, "purchase": dead})
+    assert finding.what.startswith("purchase alone: 1 of 2 seeds give every row one value")
+
+
+@pytest.mark.slow
+def test_the_same_config_helps_when_everybody_buys_what_they_click(tmp_path):
+    report = _simulated({**OPPOSED_SHOP, "contrary_users": 0.0}, "transfer.toml", tmp_path)
+    assert report.heads["purchase"].verdict == "helped"
+    assert report.advice.action == "share"
 
 
 @pytest.mark.slow
