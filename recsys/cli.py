@@ -14,7 +14,7 @@ from recsys.errors import RecsysError
 INTERRUPTED = 130
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (
-        "serving.demo:demo_command",
+        "serving.demo.command:demo_command",
         "Run the whole loop on the simulated shop and report what was learnt.",
     ),
     "simulate": ("recsys.simulator.command:simulate_command", "Write the simulated shop's interaction log."),
@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:nightly_command",
         "Retrain, prove against the live bundle, publish or refuse.",
     ),
-    "evaluate": ("training.evaluate_command:evaluate_command", "Score a frozen bundle on later days."),
+    "evaluate": ("training.evaluation.command:evaluate_command", "Score a frozen bundle on later days."),
     "serve": ("serving.commands:serve_command", "Answer Recommend and Rank over gRPC."),
     "recommend": ("serving.commands:recommend_command", "Ask a running server and print the ranked list."),
     "bundle list": ("training.commands:bundle_list_command", "List bundle versions and their verdicts."),
@@ -71,9 +71,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "features.bench.command:bench_features_command",
         "Measure the building of features beside DuckDB and pandas; prints JSON.",
     ),
-    "bench train": ("training.bench:bench_train_command", "Measure training; prints JSON."),
+    "bench train": ("training.bench.train:bench_train_command", "Measure training; prints JSON."),
     "bench trunks": (
-        "training.bench_trunks:bench_trunks_command",
+        "training.bench.trunks:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",
     ),
     "bench quality": (
@@ -81,7 +81,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Compare our models with simple ones on a public set, by its published protocol.",
     ),
     "bench balancing": (
-        "training.bench_balancing:bench_balancing_command",
+        "training.bench.balancing:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",
     ),
 }

@@ -32,8 +32,8 @@ from recsys.stages import Stages, read_manifest, write_json
 from training.balancing import build_balancer
 from training.calibrate import fit_calibration
 from training.data import label_days
-from training.evaluate import evaluate, score_rows
-from training.evaluate_report import EvalReport
+from training.evaluation.evaluate import evaluate, score_rows
+from training.evaluation.report import EvalReport
 from training.gate import Decision, Verdict, check_heads, check_ratio, decide
 from training.learn import Learnt, learn
 from training.night import NightPlan, lag, plan_night

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recsys.metrics.ranking import match, ndcg_at_k, recall_at_k
-from training.evaluate_lists import top_places
+from training.evaluation.lists import top_places
 from training.quality.models.pairs import PairModel, Pairs, Sides
 from training.quality.report import Figure, Kept, over_rows
 

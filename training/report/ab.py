@@ -14,19 +14,19 @@ from recsys.bundle import Manifest
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.evaluate import Steps, find_audiences, judged_periods, score_rows
-from training.evaluate_audience import Audience
-from training.evaluate_leaks import LeakCheck
-from training.evaluate_lists import ranked_lists
-from training.evaluate_metrics import head_metrics
-from training.evaluate_ranking import (
+from training.evaluation.audience import Audience
+from training.evaluation.evaluate import Steps, find_audiences, judged_periods, score_rows
+from training.evaluation.leaks import LeakCheck
+from training.evaluation.lists import ranked_lists
+from training.evaluation.metrics import head_metrics
+from training.evaluation.ranking import (
     PER_USER,
     ScoredLists,
     per_user,
     ranking_metrics,
     score_lists,
 )
-from training.evaluate_report import EvalTable
+from training.evaluation.report import EvalTable
 from training.predict import BundlePredictor
 from training.report.ab_report import (
     PRIMARY_LISTS,
@@ -249,7 +249,7 @@ def _compare_lists(
 def _baselines(
     side: Side, rows: pl.DataFrame, audiences: Sequence[Audience], seed: int
 ) -> dict[str, EvalTable]:
-    from training.baselines import evaluate_baselines
+    from training.baselines.evaluate import evaluate_baselines
 
     return evaluate_baselines(side.predictor, side.chain, rows, audiences, seed=seed, lightgbm=False)
 

@@ -4,10 +4,10 @@ from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from training.evaluate_leaks import LeakCheck
-from training.evaluate_metrics import HeadMetrics
-from training.evaluate_ranking import RankingMetrics
-from training.evaluate_report import EvalTable
+from training.evaluation.leaks import LeakCheck
+from training.evaluation.metrics import HeadMetrics
+from training.evaluation.ranking import RankingMetrics
+from training.evaluation.report import EvalTable
 from training.report.decision import ABDecision
 from training.report.effects import TITLES, PairedEffect, Segment
 

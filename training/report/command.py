@@ -9,7 +9,7 @@ from rich.panel import Panel
 
 from recsys.log import InteractionLog, period_end
 from recsys.registry import Registry
-from training.evaluate_command import load_reproducible, parse_days, snapshots
+from training.evaluation.command import load_reproducible, parse_days, snapshots
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.report.ab import Side, compare

@@ -6,7 +6,7 @@ from datetime import date
 from markupsafe import Markup, escape
 
 from recsys.svg import line, nice, path, svg, text
-from training.evaluate_metrics import Reliability
+from training.evaluation.metrics import Reliability
 from training.report.effects import PairedEffect
 
 _LEFT, _TOP, _SIDE = 58.0, 12.0, 230.0

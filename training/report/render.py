@@ -10,7 +10,7 @@ from jinja2 import Environment
 
 from recsys.errors import DataError
 from recsys.pages import environment, write_whole
-from training.evaluate_metrics import BinaryMetrics, HeadMetrics
+from training.evaluation.metrics import BinaryMetrics, HeadMetrics
 from training.report.ab_report import ABReport, primary_comparisons
 from training.report.effects import TITLES, PairedEffect
 from training.report.plots import day_plot, forest_plot, reliability_plot

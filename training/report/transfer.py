@@ -16,7 +16,7 @@ from recsys.metrics.inference import paired_bootstrap_seeds
 from recsys.metrics.pooled import pooled_metric
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.evaluate import Steps
+from training.evaluation.evaluate import Steps
 from training.report.effects import paired_effect, primary_metric
 from training.report.transfer_advice import advise, conflict_findings
 from training.report.transfer_budget import count_parameters, matched

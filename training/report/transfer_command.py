@@ -12,7 +12,7 @@ from features.build import build_snapshots
 from recsys.config import load_config
 from recsys.log import InteractionLog
 from recsys.stages import Stages
-from training.evaluate_command import parse_date
+from training.evaluation.command import parse_date
 from training.nightly import check_names
 from training.progress import bar
 from training.report.transfer import measure_transfer

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recsys.model.embeddings import LocalTables
-from training.balancing_gradients import TaskGradients, task_gradients
+from training.balancing.gradients import TaskGradients, task_gradients
 from training.trainer import Moment
 
 Pair = tuple[str, str]

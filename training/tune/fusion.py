@@ -15,8 +15,8 @@ from recsys.metrics.inference import paired_bootstrap_ratios
 from recsys.simulator.shop import Shop
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.evaluate import judged_periods, score_rows
-from training.evaluate_leaks import LeakCheck
+from training.evaluation.evaluate import judged_periods, score_rows
+from training.evaluation.leaks import LeakCheck
 from training.predict import BundlePredictor
 from training.report.effects import PairedEffect, paired_effect
 from training.tune.fusion_candidates import Choice, off_policy, read_choices

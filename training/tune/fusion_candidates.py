@@ -22,8 +22,8 @@ from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import cross_numbers
 from training.data import Shard, label_days
-from training.evaluate_audience import item_codes
-from training.evaluate_lists import item_side, one_user, user_sides
+from training.evaluation.audience import item_codes
+from training.evaluation.lists import item_side, one_user, user_sides
 from training.predict import BundlePredictor
 from training.tune.fusion_value import Value, Vector, discount, effective_size
 

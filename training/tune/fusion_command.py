@@ -14,7 +14,7 @@ from recsys.fusion import FORMULAS, Fusion
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.simulator.shop import SHOP_FILE, Shop
-from training.evaluate_command import load_reproducible, require_version, snapshots
+from training.evaluation.command import load_reproducible, require_version, snapshots
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.threads import use_threads

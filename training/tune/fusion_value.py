@@ -80,7 +80,7 @@ class Value:
 
 
 def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | None) -> Lists:
-    """Make lists of scored impressions (`training.evaluate.score_rows`).
+    """Make lists of scored impressions (`training.evaluation.evaluate.score_rows`).
 
     Args: task: the binary task whose labels tell how far users look; None: every position counts alike.
     Raises: DataError when no request shows two items: there is nothing to put in order.

@@ -16,7 +16,7 @@ from recsys.cli import run
 from recsys.errors import DataError
 from recsys.log import period_end
 from recsys.metrics.inference import paired_bootstrap
-from training.evaluate import score_rows
+from training.evaluation.evaluate import score_rows
 from training.predict import BundlePredictor
 from training.report import ab
 from training.report.ab import Side, compare, shared_tasks

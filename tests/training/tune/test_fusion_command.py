@@ -80,7 +80,7 @@ def test_logged_candidates_are_predicted_as_shown_items_are(sealed, shop_log, sh
     as_of = period_end(shop_chain[-1].day, "UTC")
     choices = [choice for i in (4, 5) for choice in read_choices(predictor, shop_log, shop_chain, [i], as_of)]
     assert choices
-    from training.evaluate import score_rows
+    from training.evaluation.evaluate import score_rows
 
     rows = score_rows(predictor, shop_chain, {t.name: [4, 5] for t in config.tasks}, as_of)
     known = {(r["request_id"], r["item_id"]): r for r in rows.iter_rows(named=True)}

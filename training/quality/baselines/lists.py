@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import polars as pl
 
-from training.baselines_knn import ItemKnn
+from training.baselines.knn import ItemKnn
 
 MatrixScorer = Callable[[np.ndarray], np.ndarray]
 """Matrix [U, I] -> scores [U, I]."""
@@ -20,7 +20,7 @@ def popularity(matrix: np.ndarray) -> np.ndarray:
 
 
 def item_knn(matrix: np.ndarray) -> np.ndarray:
-    """Score an item by its shrunk cosines to the user's own; `training.baselines_knn` has the settings."""
+    """Score an item by its shrunk cosines to the user's own; `training.baselines.knn` has the settings."""
     user, item = matrix.nonzero()
     knn = ItemKnn(pl.DataFrame({"user_id": user, "item_id": item}))
     return knn.of_lists(*(pl.Series(np.arange(num)) for num in matrix.shape))

@@ -3,8 +3,8 @@
 import numpy as np
 
 from recsys.tasks import TaskSpec
-from training.baselines_design import Design, design_of
-from training.baselines_fitted import fit_linear
+from training.baselines.design import Design, design_of
+from training.baselines.fitted import fit_linear
 from training.data import Shard
 from training.quality.baselines.trees import TreeRows, tuned_trees
 from training.quality.nights.night_set import FitBaseline, FittedBaseline, NightSet

@@ -20,7 +20,7 @@ from recsys.metrics.columns import group_codes
 from recsys.metrics.pooled import Statistic, pooled_metric
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
-from training.baselines_design import MAX_ROWS, Sample, concat_samples, sample_of
+from training.baselines.design import MAX_ROWS, Sample, concat_samples, sample_of
 from training.data import Shard, encode_shard
 from training.learn import build_model
 from training.quality.models.fitting import trunks_of_one_size

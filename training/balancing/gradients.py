@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError
-from training.balancing_weights import BalanceReport
+from training.balancing.weights import BalanceReport
 
 if TYPE_CHECKING:
     from torchjd.aggregation import GramianWeightedAggregator, Weighting

@@ -9,7 +9,7 @@ import torch
 from recsys.config import BalancerConfig
 from recsys.errors import ConfigError
 from training.balancing import build_balancer
-from training.balancing_gradients import task_gradients
+from training.balancing.gradients import task_gradients
 
 
 class Linear:

@@ -4,7 +4,7 @@ import pytest
 
 from recsys.cli import run
 from recsys.model.trunks import TRUNKS
-from training.bench_trunks import matched_shapes, measure_trunks
+from training.bench.trunks import matched_shapes, measure_trunks
 
 
 def test_all_trunks_are_measured_at_one_size(shop_chain, config):

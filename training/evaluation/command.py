@@ -19,9 +19,9 @@ from recsys.log import InteractionLog, period_end
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, write_json
-from training.evaluate import evaluate, judged_periods
-from training.evaluate_metrics import BinaryMetrics, HeadMetrics
-from training.evaluate_report import EvalReport, EvalTable
+from training.evaluation.evaluate import evaluate, judged_periods
+from training.evaluation.metrics import BinaryMetrics, HeadMetrics
+from training.evaluation.report import EvalReport, EvalTable
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.threads import use_threads

@@ -10,14 +10,14 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from recsys.bundle import load_bundle
 from recsys.log import period_end
-from training import baselines_fitted
-from training.baselines import BINARY, LISTED, evaluate_baselines
-from training.baselines_counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives
-from training.baselines_design import Design, Sample, learnt_periods, training_sample
-from training.baselines_fitted import fit_and_score, held_out
-from training.baselines_knn import SHRINKAGE as KNN_SHRINKAGE
-from training.baselines_knn import ItemKnn
-from training.evaluate import evaluate, find_audiences, score_rows
+from training.baselines import fitted as baselines_fitted
+from training.baselines.counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives
+from training.baselines.design import Design, Sample, learnt_periods, training_sample
+from training.baselines.evaluate import BINARY, LISTED, evaluate_baselines
+from training.baselines.fitted import fit_and_score, held_out
+from training.baselines.knn import SHRINKAGE as KNN_SHRINKAGE
+from training.baselines.knn import ItemKnn
+from training.evaluation.evaluate import evaluate, find_audiences, score_rows
 from training.predict import BundlePredictor
 
 LAST = 5
@@ -181,7 +181,7 @@ def test_fitted_baselines_learn_only_what_the_bundle_learnt(predictor, shop_chai
 
 
 def test_rows_are_sampled_down_with_a_seed(predictor, shop_chain, config, monkeypatch):
-    monkeypatch.setattr("training.baselines_design.MAX_ROWS", 500)
+    monkeypatch.setattr("training.baselines.design.MAX_ROWS", 500)
     one, two, other = (training_sample(predictor, shop_chain, config.tasks[0], seed=s) for s in (0, 0, 1))
     assert 400 < one.label.size < 600
     np.testing.assert_array_equal(one.design.ids, two.design.ids)

@@ -5,7 +5,7 @@
     item_rate       mean label of the item's earlier impressions, shrunk to the overall one
     item_knn        cosine similarity to the user's earlier positives
     global_mean, item_mean   regression heads: the overall mean, and the item's, shrunk to it
-    logistic_regression (ridge for regression), lightgbm   on the model's own features; `baselines_fitted`
+    logistic_regression (ridge for regression), lightgbm   on the model's own features; `fitted`
 
 Counts are as of the snapshot before the scored period, like the model's features. Popularity and kNN order
 rows and lists but are no probabilities: they have AUC and GAUC only.
@@ -20,14 +20,14 @@ import polars as pl
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.baselines_counts import SHRINKAGE, item_counts, item_rates, positives, share
-from training.baselines_fitted import fit_and_score
-from training.baselines_knn import ItemKnn
-from training.evaluate_audience import NDCG_AT, RECALL_AT, Audience
-from training.evaluate_lists import Lists, top_places
-from training.evaluate_metrics import head_metrics
-from training.evaluate_ranking import RankingMetrics, ranking_metrics, score_lists
-from training.evaluate_report import EvalTable
+from training.baselines.counts import SHRINKAGE, item_counts, item_rates, positives, share
+from training.baselines.fitted import fit_and_score
+from training.baselines.knn import ItemKnn
+from training.evaluation.audience import NDCG_AT, RECALL_AT, Audience
+from training.evaluation.lists import Lists, top_places
+from training.evaluation.metrics import head_metrics
+from training.evaluation.ranking import RankingMetrics, ranking_metrics, score_lists
+from training.evaluation.report import EvalTable
 from training.predict import BundlePredictor
 
 BINARY = ("popular", "recent_popular", "item_rate", "item_knn")

@@ -17,12 +17,12 @@ from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import label_days
-from training.evaluate_audience import Audience, find_audience
-from training.evaluate_leaks import LeakCheck
-from training.evaluate_lists import ranked_lists
-from training.evaluate_metrics import HeadMetrics, head_metrics
-from training.evaluate_ranking import ranking_metrics, score_lists
-from training.evaluate_report import EvalReport, EvalTable
+from training.evaluation.audience import Audience, find_audience
+from training.evaluation.leaks import LeakCheck
+from training.evaluation.lists import ranked_lists
+from training.evaluation.metrics import HeadMetrics, head_metrics
+from training.evaluation.ranking import ranking_metrics, score_lists
+from training.evaluation.report import EvalReport, EvalTable
 from training.predict import BundlePredictor
 
 Judge = Mapping[str, Sequence[int]]
@@ -198,7 +198,7 @@ def _baselines(
     lightgbm: bool,
     on_head: Callable[[], None],
 ) -> dict[str, EvalTable]:
-    from training.baselines import evaluate_baselines
+    from training.baselines.evaluate import evaluate_baselines
 
     return evaluate_baselines(
         predictor, chain, rows, audiences, seed=seed, fitted=fitted, lightgbm=lightgbm, on_head=on_head

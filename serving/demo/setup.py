@@ -18,7 +18,7 @@ from recsys.config import load_config
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from serving.demo_children import Children
+from serving.demo.children import Children
 
 OUT: Final = Console()
 BARS: Final = Console(stderr=True)

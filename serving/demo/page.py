@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from serving.client_values import Answer
-from serving.demo_quality import CLICK, PURCHASE, RATING, BinaryQuality, share_of_way
-from serving.demo_summary import DemoSummary, NightLine, Served
-from serving.demo_tally import TOP, Story
+from serving.demo.quality import CLICK, PURCHASE, RATING, BinaryQuality, share_of_way
+from serving.demo.summary import DemoSummary, NightLine, Served
+from serving.demo.tally import TOP, Story
 
 _TARGET = "127.0.0.1:50051"
 

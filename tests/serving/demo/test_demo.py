@@ -24,10 +24,10 @@ from recsys.simulator.journal import write_log
 from recsys.simulator.oracle import labelled
 from recsys.simulator.shop import Shop
 from serving.client_values import Answer, CallError, Feedback, FeedbackReport, Item
-from serving.demo_children import Children, StepError
-from serving.demo_pace import Ask, ServerTime, evening
-from serving.demo_page import next_commands, print_summary
-from serving.demo_quality import (
+from serving.demo.children import Children, StepError
+from serving.demo.pace import Ask, ServerTime, evening
+from serving.demo.page import next_commands, print_summary
+from serving.demo.quality import (
     BinaryQuality,
     DayQuality,
     RatingQuality,
@@ -40,8 +40,8 @@ from serving.demo_quality import (
     popular_click_rate,
     share_of_way,
 )
-from serving.demo_setup import MARKER, InBackground, config_text, taken_folder
-from serving.demo_summary import (
+from serving.demo.setup import MARKER, InBackground, config_text, taken_folder
+from serving.demo.summary import (
     DemoSummary,
     NightLine,
     Served,
@@ -51,8 +51,8 @@ from serving.demo_summary import (
     served_rows,
     traffic_fields,
 )
-from serving.demo_tally import Story, Tally, best_story
-from serving.demo_traffic import SimulatedUsers
+from serving.demo.tally import Story, Tally, best_story
+from serving.demo.traffic import SimulatedUsers
 
 START = datetime(2026, 1, 31, 18, tzinfo=UTC)
 LATE = START + timedelta(days=2)

@@ -18,8 +18,8 @@ from recsys.simulator.behaviour import CLICK_KIND
 from recsys.simulator.shop import Shop
 from recsys.simulator.world import DEVICES
 from serving.client_values import Answer, CallError, Feedback, FeedbackReport
-from serving.demo_pace import Ask
-from serving.demo_tally import AnsweredBy, Story, Tally
+from serving.demo.pace import Ask
+from serving.demo.tally import AnsweredBy, Story, Tally
 
 OTHER_DEVICE = 0.2
 _BATCH = 100

@@ -9,8 +9,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from recsys.metrics import ranking
-from training.evaluate_audience import NDCG_AT, RECALL_AT, Audience
-from training.evaluate_lists import Lists
+from training.evaluation.audience import NDCG_AT, RECALL_AT, Audience
+from training.evaluation.lists import Lists
 
 PER_USER = (
     "ndcg_at_10",

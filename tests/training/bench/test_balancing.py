@@ -4,7 +4,7 @@ import pytest
 
 from recsys.cli import run
 from training.balancing import BALANCERS
-from training.bench_balancing import TUNED, installed, planted_conflict
+from training.bench.balancing import TUNED, installed, planted_conflict
 
 
 def test_the_conflict_is_real_and_the_loud_task_wins_it():

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
 from recsys.simulator.shop import Shop
-from serving.demo_quality import (
+from serving.demo.quality import (
     CLICK,
     BinaryQuality,
     DayQuality,
@@ -21,7 +21,7 @@ from serving.demo_quality import (
     mean_quality,
     popular_click_rate,
 )
-from serving.demo_tally import AnsweredBy, Tally
+from serving.demo.tally import AnsweredBy, Tally
 
 
 class _Part(BaseModel):

@@ -4,9 +4,9 @@ from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict
 
-from training.evaluate_leaks import LeakCheck
-from training.evaluate_metrics import HeadMetrics
-from training.evaluate_ranking import RankingMetrics
+from training.evaluation.leaks import LeakCheck
+from training.evaluation.metrics import HeadMetrics
+from training.evaluation.ranking import RankingMetrics
 
 
 class EvalTable(BaseModel):

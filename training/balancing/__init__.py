@@ -13,8 +13,8 @@ from torch import Tensor
 
 from recsys.config import BalancerConfig
 from recsys.errors import ConfigError
-from training.balancing_gradients import Aggregated, GradNorm, build_aggregator
-from training.balancing_weights import BalanceReport, DynamicWeightAverage, Fixed, Uncertainty
+from training.balancing.gradients import Aggregated, GradNorm, build_aggregator
+from training.balancing.weights import BalanceReport, DynamicWeightAverage, Fixed, Uncertainty
 
 
 class Balancer(Protocol):

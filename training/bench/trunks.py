@@ -27,7 +27,7 @@ from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, write_json
-from training.bench import day_batches, fit_batches, simulated_log
+from training.bench.train import day_batches, fit_batches, simulated_log
 from training.learn import build_model, fit_state
 from training.threads import use_threads
 

@@ -31,7 +31,7 @@ from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.stages import Stages, write_json
 from training.balancing import BALANCERS, build_balancer
-from training.bench import day_batches, fit_batches, simulated_log
+from training.bench.train import day_batches, fit_batches, simulated_log
 from training.threads import use_threads
 
 INPUTS, WIDTH, STEPS, BATCH, TEST = 16, 3, 500, 256, 4096

@@ -29,14 +29,14 @@ from recsys.log import InteractionLog, period_end
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.stages import Stages
-from training.baselines import BINARY, REGRESSION
+from training.baselines.evaluate import BINARY, REGRESSION
 from training.data import label_days
-from training.evaluate import evaluate, find_audiences, heads_of, judged_periods, score_rows
-from training.evaluate_audience import find_audience
-from training.evaluate_leaks import LeakCheck
-from training.evaluate_lists import ranked_lists, top_places
-from training.evaluate_metrics import head_metrics
-from training.evaluate_ranking import ranking_metrics, score_lists
+from training.evaluation.audience import find_audience
+from training.evaluation.evaluate import evaluate, find_audiences, heads_of, judged_periods, score_rows
+from training.evaluation.leaks import LeakCheck
+from training.evaluation.lists import ranked_lists, top_places
+from training.evaluation.metrics import head_metrics
+from training.evaluation.ranking import ranking_metrics, score_lists
 from training.predict import BundlePredictor
 
 LAST = 5

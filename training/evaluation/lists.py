@@ -20,7 +20,7 @@ from recsys.model.ranker import ItemSide, UserSide
 from recsys.model.scorer import calibrate, encode_item_side
 from training.crosses import cross_numbers
 from training.data import Shard
-from training.evaluate_audience import NDCG_AT, RECALL_AT, Audience
+from training.evaluation.audience import NDCG_AT, RECALL_AT, Audience
 from training.predict import BundlePredictor
 
 PADDING = -1

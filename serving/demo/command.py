@@ -22,12 +22,12 @@ from recsys.simulator.oracle import OracleReport
 from recsys.simulator.shop import Shop
 from recsys.stages import write_json
 from serving.client_values import ItemUpdate
-from serving.demo_children import Children, ServerChild, command_prefix, on_sigterm
-from serving.demo_pace import ServerTime, evening
-from serving.demo_page import next_commands, print_summary
-from serving.demo_quality import DayQuality, ScoredDay, day_quality, oracles_of_day
-from serving.demo_setup import BARS, EVENING, OUT, Demo, InBackground, config_text, say, taken_folder
-from serving.demo_summary import (
+from serving.demo.children import Children, ServerChild, command_prefix, on_sigterm
+from serving.demo.pace import ServerTime, evening
+from serving.demo.page import next_commands, print_summary
+from serving.demo.quality import DayQuality, ScoredDay, day_quality, oracles_of_day
+from serving.demo.setup import BARS, EVENING, OUT, Demo, InBackground, config_text, say, taken_folder
+from serving.demo.summary import (
     DemoSummary,
     NightLine,
     Stopped,
@@ -36,8 +36,8 @@ from serving.demo_summary import (
     served_rows,
     traffic_fields,
 )
-from serving.demo_tally import best_story
-from serving.demo_traffic import SimulatedUsers
+from serving.demo.tally import best_story
+from serving.demo.traffic import SimulatedUsers
 
 HELD = (10, 11)
 """Exit codes of a night that kept the live bundle: a verdict, not a failure."""

@@ -1,0 +1,1 @@
+"""A frozen bundle on later days: rows, ranked lists and their figures, beside the simple systems."""
