@@ -113,11 +113,12 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
     check_names(night.config)
     registry = night.registry
     with registry.locked("nightly", wait=False):
+        # First of all: a bundle that this code cannot read is refused before features are built.
+        champion = champion_before(registry, night.date)
+        previous = load_bundle(registry.path(judged_version(registry, champion))) if champion else None
         ingest_journal(night.log, night.config.timezone)
         chain = _snapshots(night)
-        champion = champion_before(registry, night.date)
         validation = _validate(night, chain, champion)
-        previous = load_bundle(registry.path(judged_version(registry, champion))) if champion else None
         until = date.fromisoformat(registry.record(previous.version)["trained_until"]) if previous else None
         plan = plan_night([s.day for s in chain], night.config, until)
         judged = _learn(night, chain, plan, previous)

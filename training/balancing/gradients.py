@@ -189,7 +189,10 @@ def build_aggregator(name: str, options: Mapping[str, float]) -> "GramianWeighte
             "aligned_mtl": aggregation.AlignedMTL,
         }[name]()
     except ImportError as error:
-        raise ConfigError(f"[training] balancing = {name!r}: {error}") from error
+        raise ConfigError(
+            f"[training] balancing = {name!r} needs packages of its own; install them with "
+            f"`pip install 'recsys-mtl[{name}]'` ({error})"
+        ) from error
 
 
 def _min_norm_weighting() -> "Weighting[Tensor]":

@@ -191,6 +191,15 @@ def test_cagrads_update_is_the_best_for_the_worst_off_task_near_the_mean(num, se
     assert (toy.gradients @ update).min().item() == pytest.approx(dual.item(), rel=1e-3, abs=1e-3)
 
 
+def test_cagrad_without_its_solver_names_what_to_install(monkeypatch):
+    def refuse(**_options):
+        raise ImportError("CAGradWeighting requires ['cvxpy', 'clarabel']")
+
+    monkeypatch.setattr("torchjd.aggregation.CAGrad", refuse)
+    with pytest.raises(ConfigError, match=r"'cagrad'.*pip install 'recsys-mtl\[cagrad\]'"):
+        _balancer("cagrad")
+
+
 def test_cagrad_without_a_radius_is_the_mean():
     toy = Linear(_random(3, 12, 0))
     update, _ = toy.update(_balancer("cagrad", c=0.0))
