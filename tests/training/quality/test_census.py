@@ -105,6 +105,12 @@ def test_the_command_writes_the_rows_and_one_best(tmp_path, small, capsys):
     assert 0.8 < tree["best"]["never_married"]["auc"] < 1
     assert tree["best"]["row"] in asked[:2]
     assert tree["best"]["row"] in capsys.readouterr().out
+    means = {name: row["heads"]["never_married"]["auc"]["value"] for name, row in rows.items()}
+    against = {d["against"]: d for d in tree["differences"] if d["head"] == "never_married"}
+    assert set(against) == set(asked[2:])
+    for name, difference in against.items():
+        assert difference["value"] == pytest.approx(means[tree["best"]["row"]] - means[name], abs=1e-6)
+        assert difference["low"] < difference["value"] < difference["high"]
 
 
 def test_no_choice_looks_at_the_test_file(tmp_path, small):
