@@ -72,9 +72,11 @@ def _typed(table: str, raw: pl.DataFrame, where: str) -> pl.DataFrame:
         if dtype.is_integer() and raw.schema[name].is_float() and (raw[name] % 1 != 0).any():
             raise DataError(f"{where}: table {table} has a column of the wrong type: {name} holds fractions")
     try:
-        return raw.select(pl.col(name).cast(dtype, strict=True) for name, dtype in wanted.items())
+        typed = raw.select(pl.col(name).cast(dtype, strict=True) for name, dtype in wanted.items())
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{where}: table {table} has a column of the wrong type: {error}") from error
+    # An empty id names no impression, as in a request: labels and rates must not see one.
+    return typed.with_columns(pl.col("impression_id").replace("", None)) if table == "feedback" else typed
 
 
 def duplicate_key(table: str) -> list[str]:

@@ -33,7 +33,7 @@ def tile(
         impressions.lazy().filter(~pl.col("sampled")).group_by(key).agg(impressions=pl.len().cast(pl.Int64))
     )
     measures: list[pl.Expr] = []
-    named = pl.col("impression_id").fill_null("") != ""
+    named = pl.col("impression_id").is_not_null()
     for task in tasks:
         mine = pl.col("kind") == task.feedback
         net = mine.cast(pl.Int64)

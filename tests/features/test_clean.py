@@ -49,6 +49,12 @@ def test_a_log_from_before_sessions_were_merged_is_clean(check, frames):
     assert result.good["merged_from"].to_list() == [None]
 
 
+def test_an_empty_impression_id_names_no_impression(check, frames):
+    result = check("feedback", frames.feedback({"impression_id": ""}, {"impression_id": "r:1"}))
+    assert result.reasons == {}
+    assert result.good["impression_id"].to_list() == [None, "r:1"]
+
+
 @pytest.mark.parametrize("column", ["shown_at", "item_id", "sampling_rate"])
 def test_a_missing_column_is_the_files_fault(check, frames, column):
     with pytest.raises(DataError, match=rf"LOG: table impressions lacks .*{column}.*it has .*user_id"):

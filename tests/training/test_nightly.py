@@ -1,12 +1,13 @@
 """The night as a whole: what it leaves behind, run again, held, refused, killed."""
 
 import errno
+import json
 import shutil
 from datetime import date
 
 import pytest
 
-from recsys.errors import ConfigError, DataError, RegistryError
+from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from training import nightly
@@ -51,6 +52,17 @@ def test_the_next_night_warm_starts_from_the_judged_weights(first_night, tmp_pat
     assert following.decision.champion == result.judged
     stages = [p for p in (runs / "stages" / "learn").iterdir() if "tmp" not in p.name]
     assert len(stages) == 2
+
+
+def test_a_bundle_that_this_code_cannot_read_is_refused_before_features_are_built(first_night, tmp_path):
+    night, _ = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    for path in (runs / "bundles").glob("*/manifest.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    built = sorted((runs / "stages" / "features").iterdir())
+    with pytest.raises(BundleError, match=r"has schema version 1.*in a new runs folder"):
+        run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    assert sorted((runs / "stages" / "features").iterdir()) == built
 
 
 def test_a_dry_run_publishes_nothing(shop_log, first_night, tmp_path):
