@@ -140,9 +140,13 @@ def test_a_killed_search_finds_what_an_unbroken_one_finds(shop_log, bench, given
 
 
 def finished_trials(storage):
-    """Count without touching the study: its process may be in the middle of anything."""
+    """Count the trials of a study whose process runs or was killed in the middle of a write.
+
+    Opened for writing: what a killed process had half written is rolled back by the next reader that may
+    write, and a read-only one can read nothing at all.
+    """
     try:
-        with closing(sqlite3.connect(f"file:{storage}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{storage}?mode=rw", uri=True)) as connection:
             query = "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')"
             return connection.execute(query).fetchone()[0]
     except sqlite3.OperationalError:
