@@ -54,15 +54,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "report ab": ("training.report.command:report_ab_command", "Compare two bundles on the same days."),
     "report transfer": (
-        "training.report.transfer_command:report_transfer_command",
+        "training.report.transfer.command:report_transfer_command",
         "Say per head whether learning with the others helps or hurts.",
     ),
     "tune fusion": (
-        "training.tune.fusion_command:tune_fusion_command",
+        "training.tune.fusion.command:tune_fusion_command",
         "Search the weights of the score on days that a bundle has not seen.",
     ),
     "tune model": (
-        "training.tune.model_command:tune_model_command",
+        "training.tune.model.command:tune_model_command",
         "Search learning rates, trunk and weights of losses on validation days.",
     ),
     "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),

@@ -25,7 +25,7 @@ from training.data import Shard, label_days
 from training.evaluation.audience import item_codes
 from training.evaluation.lists import item_side, one_user, user_sides
 from training.predict import BundlePredictor
-from training.tune.fusion_value import Value, Vector, discount, effective_size
+from training.tune.fusion.value import Value, Vector, discount, effective_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

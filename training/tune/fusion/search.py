@@ -7,7 +7,7 @@ import numpy as np
 import optuna
 
 from recsys.fusion import FORMULAS, Fusion
-from training.tune.fusion_value import Lists, list_values
+from training.tune.fusion.value import Lists, list_values
 from training.tune.study import Budget, complete, nearest_to_ideal, search
 
 _DECADES = 2.0

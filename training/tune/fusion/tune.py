@@ -19,11 +19,11 @@ from training.evaluation.evaluate import judged_periods, score_rows
 from training.evaluation.leaks import LeakCheck
 from training.predict import BundlePredictor
 from training.report.effects import PairedEffect, paired_effect
-from training.tune.fusion_candidates import Choice, off_policy, read_choices
-from training.tune.fusion_report import Candidate, FrontPoint, FusionReport, support_notes
-from training.tune.fusion_search import Point, Space, knee, rescaled, search_front
-from training.tune.fusion_truth import true_values
-from training.tune.fusion_value import Lists, Value, effective_labels, is_checked, list_values, lists_of
+from training.tune.fusion.candidates import Choice, off_policy, read_choices
+from training.tune.fusion.report import Candidate, FrontPoint, FusionReport, support_notes
+from training.tune.fusion.search import Point, Space, knee, rescaled, search_front
+from training.tune.fusion.truth import true_values
+from training.tune.fusion.value import Lists, Value, effective_labels, is_checked, list_values, lists_of
 from training.tune.study import Budget, finished, open_study
 
 _REPLICATES = 400

@@ -15,9 +15,9 @@ from recsys.stages import Stages
 from training.evaluation.command import parse_date
 from training.nightly import check_names
 from training.progress import bar
-from training.report.transfer import measure_transfer
-from training.report.transfer_render import write_transfer
-from training.report.transfer_report import TransferReport
+from training.report.transfer.measure import measure_transfer
+from training.report.transfer.render import write_transfer
+from training.report.transfer.report import TransferReport
 from training.threads import use_threads
 
 _STYLES = {"share": "green", "group": "yellow", "split": "yellow"}

@@ -21,9 +21,9 @@ from recsys.settings import to_toml
 from recsys.tune import Dimension
 from training.learn import learn, prepare
 from training.objective import RETRIEVAL
-from training.tune.model import ModelBench, improvements
-from training.tune.model_command import write_model
-from training.tune.model_search import best_toml, tune_model
+from training.tune.model.bench import ModelBench, improvements
+from training.tune.model.command import write_model
+from training.tune.model.search import best_toml, tune_model
 from training.tune.render import bars
 from training.tune.space import default_space, space_of, suggest, with_values
 from training.tune.study import Budget, open_study

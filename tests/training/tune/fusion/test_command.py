@@ -14,8 +14,8 @@ from recsys.fusion import Fusion
 from recsys.log import InteractionLog, period_end
 from recsys.settings import to_toml
 from training.predict import BundlePredictor
-from training.tune.fusion import unseen_days
-from training.tune.fusion_candidates import read_choices
+from training.tune.fusion.candidates import read_choices
+from training.tune.fusion.tune import unseen_days
 
 
 @pytest.fixture(scope="module")

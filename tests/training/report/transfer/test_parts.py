@@ -9,10 +9,10 @@ from recsys.config import TrunkConfig
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.trunks import build_trunk
 from training.report.effects import PairedEffect
-from training.report.transfer_advice import advise, conflict_findings, partitions
-from training.report.transfer_health import Watch, health_findings, health_of, members_findings, watched
-from training.report.transfer_probe import GradientProbe, affinities, mean_cosines
-from training.report.transfer_report import HeadTransfer, PairValue
+from training.report.transfer.advice import advise, conflict_findings, partitions
+from training.report.transfer.health import Watch, health_findings, health_of, members_findings, watched
+from training.report.transfer.probe import GradientProbe, affinities, mean_cosines
+from training.report.transfer.report import HeadTransfer, PairValue
 from training.trainer import Moment
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.model.trunks.trunk import Trunk
-from training.report.transfer_report import Finding, GateHealth, HeadTransfer, Health
+from training.report.transfer.report import Finding, GateHealth, HeadTransfer, Health
 
 DEAD_EXPERT = 0.1
 """An expert is dead when no gate gives it this share of an equal part."""

@@ -9,8 +9,8 @@ import pytest
 from recsys.errors import DataError
 from recsys.fusion import Fusion, Term
 from recsys.simulator.policy import conditional_propensity
-from training.tune.fusion_candidates import Choice, off_policy, picks
-from training.tune.fusion_value import (
+from training.tune.fusion.candidates import Choice, off_policy, picks
+from training.tune.fusion.value import (
     effective_labels,
     effective_size,
     examination_curve,

@@ -12,12 +12,12 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.journal import simulate_day
 from recsys.simulator.oracle import credit
 from recsys.simulator.shop import Shop
-from training.tune.fusion import Material, tune_fusion
-from training.tune.fusion_candidates import Choice
-from training.tune.fusion_command import write_fusion
-from training.tune.fusion_report import fusion_toml
-from training.tune.fusion_search import Point, knee
-from training.tune.fusion_value import is_checked, lists_of
+from training.tune.fusion.candidates import Choice
+from training.tune.fusion.command import write_fusion
+from training.tune.fusion.report import fusion_toml
+from training.tune.fusion.search import Point, knee
+from training.tune.fusion.tune import Material, tune_fusion
+from training.tune.fusion.value import is_checked, lists_of
 from training.tune.study import Budget
 
 DIALS = ShopDials(

@@ -16,7 +16,7 @@ from recsys.errors import ConfigError
 from recsys.settings import to_toml
 from recsys.tune import Choice, TuneConfig
 from training.trainer import DivergedError
-from training.tune.model import ModelBench, improvements
+from training.tune.model.bench import ModelBench, improvements
 from training.tune.space import Space, space_of, suggest, with_values
 from training.tune.study import (
     Budget,

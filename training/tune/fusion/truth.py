@@ -7,8 +7,8 @@ import polars as pl
 
 from recsys.fusion import Fusion
 from recsys.simulator.shop import Shop
-from training.tune.fusion_candidates import Choice
-from training.tune.fusion_value import Value
+from training.tune.fusion.candidates import Choice
+from training.tune.fusion.value import Value
 
 MEASURES = ("p_click", "p_purchase", "expected_rating")
 """Clicks and purchases expected per request; mean expected stars of what is shown."""

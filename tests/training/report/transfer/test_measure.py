@@ -17,12 +17,12 @@ from recsys.simulator.journal import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from training.learn import build_model, learn
-from training.report.transfer import measure_transfer
-from training.report.transfer_budget import alone, count_parameters, matched
-from training.report.transfer_health import failed_findings
-from training.report.transfer_probe import GradientProbe
-from training.report.transfer_render import render_transfer, write_transfer
-from training.report.transfer_report import TransferReport
+from training.report.transfer.budget import alone, count_parameters, matched
+from training.report.transfer.health import failed_findings
+from training.report.transfer.measure import measure_transfer
+from training.report.transfer.probe import GradientProbe
+from training.report.transfer.render import render_transfer, write_transfer
+from training.report.transfer.report import TransferReport
 from training.runs import Runs
 
 
@@ -209,7 +209,7 @@ def _simulated(dials, example, root):
     shop = ShopDials.model_validate(dials)
     for _ in write_log(Shop.from_seed(shop, 1), log):
         pass
-    config = load_config(Path(__file__).parents[3] / "examples" / example)
+    config = load_config(Path(__file__).parents[4] / "examples" / example)
     chain = build_snapshots(log, shop.last_day, config, Stages(root / "stages"))
     return measure_transfer(chain, config, range(5), replicates=500)
 

@@ -18,9 +18,9 @@ from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import Steps
 from training.report.effects import paired_effect, primary_metric
-from training.report.transfer_advice import advise, conflict_findings
-from training.report.transfer_budget import count_parameters, matched
-from training.report.transfer_health import (
+from training.report.transfer.advice import advise, conflict_findings
+from training.report.transfer.budget import count_parameters, matched
+from training.report.transfer.health import (
     Watch,
     failed_findings,
     health_findings,
@@ -28,8 +28,8 @@ from training.report.transfer_health import (
     members_findings,
     watched,
 )
-from training.report.transfer_probe import GradientProbe, Pair, Probe, affinities, mean_cosines
-from training.report.transfer_report import (
+from training.report.transfer.probe import GradientProbe, Pair, Probe, affinities, mean_cosines
+from training.report.transfer.report import (
     VERDICTS,
     Curve,
     CurvePoint,

@@ -18,8 +18,8 @@ from training.evaluation.command import load_reproducible, require_version, snap
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.threads import use_threads
-from training.tune.fusion import read_material, tune_fusion, unseen_days
-from training.tune.fusion_report import FusionReport
+from training.tune.fusion.report import FusionReport
+from training.tune.fusion.tune import read_material, tune_fusion, unseen_days
 from training.tune.render import write_search
 from training.tune.study import Budget
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from training.report.effects import TITLES
-from training.report.transfer_report import Action, Advice, Finding, HeadTransfer, PairValue
+from training.report.transfer.report import Action, Advice, Finding, HeadTransfer, PairValue
 
 MAX_SEARCHED = 8
 """With more heads than this the partitions are too many; hurt heads are then set apart, one by one."""

@@ -17,8 +17,8 @@ from training.evaluation.command import parse_date
 from training.nightly import check_names
 from training.progress import bar
 from training.threads import use_threads
-from training.tune.model import ModelBench
-from training.tune.model_search import MEAN, ModelReport, best_toml, tune_model
+from training.tune.model.bench import ModelBench
+from training.tune.model.search import MEAN, ModelReport, best_toml, tune_model
 from training.tune.render import write_search
 from training.tune.study import Budget
 

@@ -1,0 +1,1 @@
+"""Does sharing help a head? Matched models alone against the shared one."""

@@ -1,0 +1,1 @@
+"""Weights of the fusion formula, searched offline."""

@@ -1,0 +1,1 @@
+"""Settings of the model, searched on validation days."""
