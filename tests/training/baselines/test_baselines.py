@@ -8,7 +8,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 
-from recsys.bundle import load_bundle
 from recsys.log import period_end
 from training.baselines import fitted as baselines_fitted
 from training.baselines.counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives
@@ -18,19 +17,8 @@ from training.baselines.fitted import fit_and_score, held_out
 from training.baselines.knn import SHRINKAGE as KNN_SHRINKAGE
 from training.baselines.knn import ItemKnn
 from training.evaluation.evaluate import evaluate, find_audiences, score_rows
-from training.predict import BundlePredictor
 
 LAST = 5
-
-
-@pytest.fixture(scope="module")
-def predictor(sealed):
-    return BundlePredictor(load_bundle(sealed))
-
-
-@pytest.fixture(scope="module")
-def as_of(shop_chain):
-    return period_end(shop_chain[-1].day, "UTC")
 
 
 @pytest.fixture(scope="module")

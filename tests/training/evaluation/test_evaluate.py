@@ -21,7 +21,7 @@ from features.build import build_snapshots
 from features.online import OnlineFeatures, encode_items
 from features.packing import pack_users
 from features.store import StoredUser
-from recsys.bundle import FileEntry, _version, load_bundle, read_manifest
+from recsys.bundle import FileEntry, _version, read_manifest
 from recsys.cli import run
 from recsys.errors import DataError
 from recsys.index import ItemIndex
@@ -37,19 +37,8 @@ from training.evaluation.leaks import LeakCheck
 from training.evaluation.lists import ranked_lists, top_places
 from training.evaluation.metrics import head_metrics
 from training.evaluation.ranking import ranking_metrics, score_lists
-from training.predict import BundlePredictor
 
 LAST = 5
-
-
-@pytest.fixture(scope="module")
-def predictor(sealed):
-    return BundlePredictor(load_bundle(sealed))
-
-
-@pytest.fixture(scope="module")
-def as_of(shop_chain):
-    return period_end(shop_chain[-1].day, "UTC")
 
 
 @pytest.fixture(scope="module")

@@ -48,11 +48,6 @@ def bundle(sealed):
 
 
 @pytest.fixture(scope="module")
-def as_of(shop_chain):
-    return period_end(shop_chain[-1].day, "UTC")
-
-
-@pytest.fixture(scope="module")
 def window(shop_chain):
     return shop_chain[LAST - 1].day, shop_chain[LAST].day
 

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recsys.bundle import Bundle
 from recsys.config import load_config
 from recsys.errors import ConfigError
 from recsys.fusion import FORMULAS, Fusion
@@ -48,12 +49,7 @@ def tune_fusion_command(
     if formula and formula not in FORMULAS:
         raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
     bundle = load_reproducible(require_version(Registry(runs), version))
-    current = bundle.manifest.fusion if config is None else Fusion.from_config(load_config(config))
-    if set(current.terms) != set(bundle.manifest.fusion.terms):
-        raise ConfigError(
-            f"--config {config} has the tasks {', '.join(current.terms)}, {bundle.version} has "
-            f"{', '.join(bundle.manifest.fusion.terms)}; pass the config that the bundle was made with"
-        )
+    current = _current(bundle, config)
     use_threads(bundle.config.training.threads)
     predictor, source = BundlePredictor(bundle), InteractionLog(log)
     span = unseen_days(predictor, source, days)
@@ -77,6 +73,18 @@ def tune_fusion_command(
         print(report.model_dump_json(indent=1))
     else:
         _print(report, files)
+
+
+def _current(bundle: Bundle, config: Path | None) -> Fusion:
+    """Give the weights to start from; a config of other tasks than the bundle's is refused."""
+    own = bundle.manifest.fusion
+    given = own if config is None else Fusion.from_config(load_config(config))
+    if set(given.terms) != set(own.terms):
+        raise ConfigError(
+            f"--config {config} has the tasks {', '.join(given.terms)}, {bundle.version} has "
+            f"{', '.join(own.terms)}; pass the config that the bundle was made with"
+        )
+    return given
 
 
 def write_fusion(report: FusionReport, out: Path) -> list[Path]:

@@ -119,8 +119,8 @@ def tune_fusion(
     searched, checked = material.searched, material.checked
     if not searched.request.size or not checked.request.size:
         raise DataError("all lists are of one half of the users: too few users to search and check apart")
-    space = Space.of(searched, current, formula)
     before = {task: value.mean for task, value in list_values(searched, current, k).items()}
+    space = Space.of(searched, current, formula)
     identity = {
         "search": "fusion",
         "version": material.version,
@@ -135,11 +135,9 @@ def tune_fusion(
     if not front:
         raise DataError("the time was over before the first trial ended; allow more --seconds")
     front = [Point(fusion=rescaled(point.fusion, searched, current), values=point.values) for point in front]
-    picked = {"knee": knee(front, before)} | {
-        f"best {task.name}": max(front, key=lambda point: point.values[task.name]) for task in searched.tasks
-    }
     compare = _Comparison(material, current, k, seed, shop)
-    candidates = tuple(compare.candidate(name, point.fusion) for name, point in picked.items())
+    picked = _picked(front, before).items()
+    candidates = tuple(compare.candidate(name, point.fusion) for name, point in picked)
     effective = {task.name: effective_labels(checked, task) for task in checked.tasks}
     return FusionReport(
         version=material.version,
@@ -160,6 +158,12 @@ def tune_fusion(
             *_notes(candidates, current),
         ),
     )
+
+
+def _picked(front: Sequence[Point], before: Mapping[str, float]) -> dict[str, Point]:
+    """Name the points that are compared with the current weights: the knee, and the best of each task."""
+    best = {f"best {task}": max(front, key=lambda point: point.values[task]) for task in before}
+    return {"knee": knee(front, before), **best}
 
 
 class _Comparison:
