@@ -17,9 +17,13 @@ from recsys.config import RunConfig, parse_config
 from recsys.log import InteractionLog, business_day
 from recsys.schema import empty
 
-# A busy machine is no failure of a property.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
+# A busy machine is no failure of a property, and a commit always passes or always fails: examples are drawn from
+# the test's own text. `pytest --hypothesis-profile=explore` draws others at every run.
+settings.register_profile("explore", deadline=None)
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
+PATIENCE_S = 120.0
+"""A machine that stalls for seconds, or is ten times slower, stays far below it; what hangs does not."""
 DAY = date(2026, 1, 5)
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SHOP_DAYS = 6
@@ -31,6 +35,25 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def patience_s() -> float:
+    """Give the time-out of whatever a test waits for, where the time-out itself is not what is tested."""
+    return PATIENCE_S
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], Any]], None]:
+    """Give a wait for what another thread or process does: until(lambda: found)"""
+
+    def wait(happened: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened():
+            assert time.monotonic() < deadline, "it never happened"
+            time.sleep(0.005)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

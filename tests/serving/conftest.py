@@ -23,7 +23,7 @@ from recsys.log import InteractionLog
 from serving.app import Server, ServerOptions
 from serving.catalogue import Catalogue
 from serving.client import AdminClient, RecsysClient
-from serving.clock import SimulatedClock
+from serving.clock import Clock, SimulatedClock
 from serving.ports import Model
 
 NOON_MS = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
@@ -31,6 +31,9 @@ NUM_ITEMS = 40
 TINY = Path(__file__).with_name("tiny.toml")
 MORNING = datetime(2026, 1, 31, 9, tzinfo=UTC)
 """Of the day after the night that `night` ran."""
+PATIENCE_S = 120.0
+"""Deadlines of calls: a machine that stalls for seconds neither fails a call nor degrades its answer."""
+STORE = {"read_timeout_ms": 60_000, "connect_timeout_ms": 60_000, "write_timeout_ms": 120_000}
 CATEGORIES = ("lamps", "chairs", "rugs", "plants")
 
 
@@ -128,7 +131,7 @@ class FakeScorer:
     def predict(self, user_side: Any, context: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
         self.calls += 1
         if self.gate is not None:
-            self.gate.wait(10)
+            assert self.gate.wait(PATIENCE_S)
         click = ((self.places(rows) + 1) / 100).astype(np.float32)
         return {"click": click, "purchase": click / 10, "rating": 1 + 4 * click}
 
@@ -197,7 +200,7 @@ class Running:
 def serving_config(**changes: Any) -> RunConfig:
     """The default config, with tables of the config changed: `policy={"epsilon": 0}`."""
     data = default_config().model_dump(mode="json", by_alias=True)
-    for section, values in changes.items():
+    for section, values in {"store": STORE, **changes}.items():
         data[section] = {**data[section], **values}
     return RunConfig.model_validate(json.loads(json.dumps(data)))
 
@@ -208,6 +211,7 @@ def fakes() -> SimpleNamespace:
     return SimpleNamespace(
         NOON_MS=NOON_MS,
         NUM_ITEMS=NUM_ITEMS,
+        PATIENCE_S=PATIENCE_S,
         Loader=FakeLoader,
         Past=Past,
         Scorer=FakeScorer,
@@ -219,10 +223,12 @@ def fakes() -> SimpleNamespace:
 
 
 @pytest.fixture
-def unused_tcp_port() -> int:
+def unused_tcp_port() -> Iterator[int]:
+    """A port that nobody else is given meanwhile: it stays bound, so only who reuses addresses may listen."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        yield int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -231,7 +237,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
     def go(
-        version: str | None = "v1", loader: FakeLoader | None = None, reflection: bool = False, **config: Any
+        version: str | None = "v1",
+        loader: FakeLoader | None = None,
+        reflection: bool = False,
+        clock: Clock | None = None,
+        **config: Any,
     ) -> Running:
         loader = loader or FakeLoader()
         log, runs = tmp_path / "log", tmp_path / "runs"
@@ -239,7 +249,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
             config=serving_config(**{**config, "serving": {"poll_s": 0.02, **config.get("serving", {})}}),
             log=log,
             runs=runs,
-            clock=SimulatedClock(NOON_MS),
+            clock=clock or SimulatedClock(NOON_MS),
             listen="127.0.0.1:0",
             admin_listen="127.0.0.1:0",
             reflection=reflection,
@@ -250,8 +260,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         server.start()
         one = Running(
             server=server,
-            client=RecsysClient(f"127.0.0.1:{server.port}", timeout_s=10),
-            admin=AdminClient(f"127.0.0.1:{server.admin_port}", timeout_s=10),
+            client=RecsysClient(f"127.0.0.1:{server.port}", timeout_s=PATIENCE_S),
+            admin=AdminClient(f"127.0.0.1:{server.admin_port}", timeout_s=PATIENCE_S),
             log=InteractionLog(log),
             runs=runs,
             loader=loader,
@@ -301,6 +311,7 @@ def server(night: Path, tmp_path: Path, clock: StandingClock) -> Iterator[Server
     config = config.model_copy(
         update={
             "serving": config.serving.model_copy(update={"poll_s": 0.02}),
+            "store": config.store.model_copy(update=STORE),
             "policy": config.policy.model_copy(update={"name": "greedy"}),
         }
     )
@@ -320,5 +331,5 @@ def server(night: Path, tmp_path: Path, clock: StandingClock) -> Iterator[Server
 
 @pytest.fixture
 def client(server: Server) -> Iterator[RecsysClient]:
-    with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=30) as client:
+    with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=PATIENCE_S) as client:
         yield client

@@ -34,6 +34,7 @@ from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
 from serving.journal import AppendFile
 
+PATIENCE_S = 120.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -42,18 +43,22 @@ def health(one):
 
 
 def check(one, service=""):
-    return health(one).Check(health_pb2.HealthCheckRequest(service=service), timeout=5).status
+    return health(one).Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE_S).status
 
 
 def test_health_of_the_server_its_services_and_its_bundle(start) -> None:
     one = start()
     assert check(one) == check(one, "recsys.v1.RankingService") == check(one, "recsys.v1.Bundle") == SERVING
-    listed = health(one).List(health_pb2.HealthListRequest(), timeout=5).statuses
+    listed = health(one).List(health_pb2.HealthListRequest(), timeout=PATIENCE_S).statuses
     assert {"", "recsys.v1.RankingService", "recsys.v1.AdminService", "recsys.v1.Bundle"} <= set(listed)
 
 
-def test_a_watcher_hears_of_the_drain(start) -> None:
+def test_a_watcher_hears_of_the_drain_and_does_not_hold_it_up(start, until) -> None:
     one = start()
+    one.loader.scorer.gate = threading.Event()
+    asking = threading.Thread(target=lambda: one.client.recommend("u1", 1))
+    asking.start()
+    until(lambda: one.server._pool.num_pending)
     watch = health(one).Watch(health_pb2.HealthCheckRequest(service="recsys.v1.RankingService"))
     assert next(watch).status == SERVING
     heard: list[int] = []
@@ -64,11 +69,14 @@ def test_a_watcher_hears_of_the_drain(start) -> None:
 
     listener = threading.Thread(target=listen)
     listener.start()
-    start_s = time.monotonic()
-    one.server.stop(30.0)
-    listener.join()
+    stopping = threading.Thread(target=one.server.stop, args=(3600.0,))
+    stopping.start()
+    until(lambda: heard)  # while a call is under way: the drain waits for it
+    one.loader.scorer.gate.set()
+    for thread in (asking, stopping, listener):
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()  # a watcher, which never ends by itself, would hold it up for an hour
     assert heard == [NOT_SERVING]
-    assert time.monotonic() - start_s < 10  # a watcher does not hold up the drain
 
 
 def test_reflection_is_off_unless_asked_for(start) -> None:
@@ -111,7 +119,8 @@ def test_insecure_allows_it(tmp_path) -> None:
 def test_metrics_are_served_where_asked_for(tmp_path, unused_tcp_port) -> None:
     server = Server(options(tmp_path, metrics_listen=f"127.0.0.1:{unused_tcp_port}"))
     server.start()
-    text = urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics", timeout=5).read().decode()
+    page = f"http://127.0.0.1:{unused_tcp_port}/metrics"
+    text = urllib.request.urlopen(page, timeout=PATIENCE_S).read().decode()
     server.stop(1.0)
     assert 'recsys_bundle{version="none"} 1.0' in text
     with pytest.raises(ConfigError, match="can be reached from other machines"):
@@ -153,13 +162,15 @@ def test_callers_without_a_certificate_are_turned_away(tmp_path) -> None:
     root = authority.read_bytes()
     known = grpc.ssl_channel_credentials(root, client_key.read_bytes(), client_certificate.read_bytes())
     target = f"127.0.0.1:{server.port}"
-    with RecsysClient(target, credentials=known) as client:
+    with RecsysClient(target, PATIENCE_S, known) as client:
         assert client.recommend("u1").degradation == ("NO_BUNDLE",)
     nobody = grpc.ssl_channel_credentials(root)
-    with RecsysClient(target, credentials=nobody) as stranger, pytest.raises(CallError, match="UNAVAILABLE"):
-        stranger.recommend("u1")
-    with RecsysClient(target) as plain, pytest.raises(CallError, match="UNAVAILABLE"):
-        plain.recommend("u1")
+    for credentials in (nobody, None):
+        with (
+            RecsysClient(target, PATIENCE_S, credentials) as stranger,
+            pytest.raises(CallError, match="UNAVAILABLE"),
+        ):
+            stranger.recommend("u1")
     server.stop(1.0)
 
 
@@ -176,16 +187,14 @@ def ask_until_refused(one, answers: list, errors: list) -> None:
         errors.append(error.__cause__)
 
 
-def test_too_many_waiting_calls_are_refused_at_once_with_pushback(start) -> None:
+def test_too_many_waiting_calls_are_refused_at_once_with_pushback(start, until) -> None:
     one = start(serving={"max_concurrent": 4})
     one.loader.scorer.gate = threading.Event()
     answers, errors = [], []
     threads = [threading.Thread(target=ask_until_refused, args=(one, answers, errors)) for _ in range(10)]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + 5
-    while len(errors) < 6 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(errors) == 6)
     assert {error.code() for error in errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert dict(errors[0].trailing_metadata())["grpc-retry-pushback-ms"] == "200"
     assert check(one) == SERVING  # health still answers
@@ -196,36 +205,32 @@ def test_too_many_waiting_calls_are_refused_at_once_with_pushback(start) -> None
     assert one.admin.status().num_shed == 6
 
 
-def test_a_call_that_expired_while_waiting_is_never_scored(start) -> None:
+def test_a_call_that_expired_while_waiting_is_never_scored(start, until) -> None:
     one = start()
     scorer = one.loader.scorer
     scorer.gate = threading.Event()
     busy = [threading.Thread(target=lambda: one.client.recommend("u1", 1)) for _ in range(8)]
     for thread in busy:
         thread.start()
-    while one.server._pool.num_pending < 8:
-        time.sleep(0.01)
-    calls = scorer.calls
-    with (
-        RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=0.1) as impatient,
-        pytest.raises(CallError, match="DEADLINE_EXCEEDED"),
-    ):
-        impatient.recommend("u1", 1)
+    until(lambda: one.server._pool.num_pending == 8)
+    with RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=0.1) as impatient:
+        while one.server._pool.num_pending == 8:  # on a stalled machine a call may expire on its way
+            with pytest.raises(CallError, match="DEADLINE_EXCEEDED"):
+                impatient.recommend("u1", 1)
+    time.sleep(0.2)  # the deadline began anew when the call arrived, which was before this
     scorer.gate.set()
     for thread in busy:
         thread.join()
-    deadline = time.monotonic() + 5
-    while one.server._pool.num_pending and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert scorer.calls <= max(calls, 8 + 3)  # 8 answers and the warm-up's 3, not the expired one
+    until(lambda: one.server._pool.num_pending == 0)
+    assert scorer.calls <= 8 + 3  # 8 answers and the warm-up's 3, not the expired one
 
 
-def test_swaps_under_traffic_lose_no_call_and_mix_no_versions(start) -> None:
+def test_swaps_under_traffic_lose_no_call_and_mix_no_versions(start, until) -> None:
     one = start()
     stop, answers, errors = threading.Event(), [], []
 
     def traffic() -> None:
-        with RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=10) as client:
+        with RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=PATIENCE_S) as client:
             while not stop.is_set():
                 try:
                     answers.append(client.recommend("u1", 3).bundle_version)
@@ -237,38 +242,33 @@ def test_swaps_under_traffic_lose_no_call_and_mix_no_versions(start) -> None:
         thread.start()
     for number in range(2, 22):
         one.publish(f"v{number}")
-        assert one.server.recommender.wait_for(f"v{number}", 5)
+        until(lambda version=f"v{number}": version in answers)
     stop.set()
     for thread in threads:
         thread.join()
     assert errors == []
     assert set(answers) <= {f"v{number}" for number in range(1, 22)}
-    assert len(set(answers)) > 5
-    assert len(answers) > 50
 
 
-def test_a_broken_bundle_keeps_the_old_one_and_is_reported(start) -> None:
+def test_a_broken_bundle_keeps_the_old_one_and_is_reported(start, until) -> None:
     one = start()
     one.loader.broken.add("v2")
     one.publish("v2")
-    deadline = time.monotonic() + 5
-    while not one.admin.status().reload_error and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: check(one, "recsys.v1.Bundle") == NOT_SERVING)
     status = one.admin.status()
     assert status.reload_error == "v2 was not loaded: v2 differs from its manifest"
     assert (status.bundle_version, status.current_version) == ("v1", "v2")
-    assert check(one, "recsys.v1.Bundle") == NOT_SERVING
     assert check(one) == SERVING
     assert one.client.recommend("u1").bundle_version == "v1"
     assert one.loader.loads.count("v2") == 1  # not tried again at every look
     one.publish("v3")
-    assert one.server.recommender.wait_for("v3", 5)
+    assert one.server.recommender.wait_for("v3", PATIENCE_S)
     one.server.reloader.check()
     assert one.admin.status().reload_error == ""
     assert check(one, "recsys.v1.Bundle") == SERVING
 
 
-def test_a_library_that_chokes_on_a_bundle_is_a_broken_bundle_too(start) -> None:
+def test_a_library_that_chokes_on_a_bundle_is_a_broken_bundle_too(start, until) -> None:
     one = start()
 
     def choke(path, store):
@@ -276,9 +276,7 @@ def test_a_library_that_chokes_on_a_bundle_is_a_broken_bundle_too(start) -> None
 
     one.server._load_model = choke
     one.publish("v2")
-    deadline = time.monotonic() + 5
-    while not one.server.reloader.error and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: one.server.reloader.error)
     assert "v2 cannot be loaded (KeyError: 'ranker.weight'); rebuild it" in one.server.reloader.error
     assert one.client.recommend("u1").bundle_version == "v1"
 
@@ -288,7 +286,7 @@ def test_the_lease_names_what_is_loaded(start) -> None:
     (lease,) = (one.runs / "registry" / "leases").glob("*.json")
     assert json.loads(lease.read_text())["version"] == "v1"
     one.publish("v2")
-    assert one.server.recommender.wait_for("v2", 5)
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
     one.server.reloader.check()
     assert json.loads(lease.read_text())["version"] == "v2"
 
@@ -298,7 +296,7 @@ def test_page_2_continues_the_draw_of_page_1_across_a_swap(start) -> None:
     whole = one.client.recommend("u1", 30, debug={"seed": 5})
     first = one.client.recommend("u1", 10, debug={"seed": 5})
     one.publish("v2")
-    assert one.server.recommender.wait_for("v2", 5)
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
     second = one.client.recommend("u1", 10, page_token=first.next_page_token)
     third = one.client.recommend("u1", 10, page_token=second.next_page_token)
     pages = [*first.items, *second.items, *third.items]
@@ -360,7 +358,7 @@ def test_without_bundle_and_log_the_list_is_empty_and_says_so(start) -> None:
     assert (answer.items, answer.degradation, answer.bundle_version) == ((), ("NO_BUNDLE",), "")
     assert check(one) == SERVING
     one.publish("v1")
-    assert one.server.recommender.wait_for("v1", 5)
+    assert one.server.recommender.wait_for("v1", PATIENCE_S)
     assert one.client.recommend("u1").degradation == ()
 
 
@@ -430,7 +428,7 @@ class Process:
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
         self.ports = json.loads(ports.read_text())
-        self.client = RecsysClient(f"127.0.0.1:{self.ports['port']}", timeout_s=10)
+        self.client = RecsysClient(f"127.0.0.1:{self.ports['port']}", timeout_s=PATIENCE_S)
 
     def __enter__(self) -> "Process":
         return self
@@ -451,27 +449,28 @@ def test_the_command_prints_one_line_and_drains_on_sigterm(tmp_path) -> None:
             assert admin.status().now.date().isoformat() == "2026-03-01"
         served.client.record_feedback([Feedback(user_id="u1", item_id="i1", kind="click")])
         served.process.send_signal(signal.SIGTERM)
-        out, err = served.process.communicate(timeout=20)
+        out, err = served.process.communicate(timeout=PATIENCE_S)
         assert (served.process.returncode, out) == (0, "")
         assert "u1" not in err
         (journal,) = files(served.log / "journal")
         assert journal.suffix == ".journal"
-        assert journal.name.startswith("20260301T1200")
+        assert journal.name.startswith("20260301T12")
 
 
-def test_calls_under_way_at_sigterm_are_finished(start) -> None:
+def test_calls_under_way_at_sigterm_are_finished(start, until) -> None:
     one = start()
+    draining, wait = threading.Event(), one.server._wait_for_calls
+    one.server._wait_for_calls = lambda stopped: (draining.set(), wait(stopped))
     one.loader.scorer.gate = threading.Event()
     answers: list = []
     thread = threading.Thread(target=lambda: answers.append(one.client.recommend("u1", 1)))
     thread.start()
-    while not one.server._pool.num_pending:
-        time.sleep(0.01)
-    stopping = threading.Thread(target=one.server.stop, args=(10.0,))
+    until(lambda: one.server._pool.num_pending)
+    stopping = threading.Thread(target=one.server.stop, args=(PATIENCE_S,))
     stopping.start()
-    time.sleep(0.2)
+    assert draining.wait(PATIENCE_S)
     with (
-        RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=2) as late,
+        RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=PATIENCE_S) as late,
         pytest.raises(CallError, match="UNAVAILABLE"),
     ):
         late.recommend("u1", 1)

@@ -8,6 +8,7 @@ from recsys.config import default_config
 from recsys.errors import ConfigError
 from serving.commands import _context
 
+RECOMMEND = ["recommend", "--timeout", "120"]
 SHOP = default_config.__code__.co_filename.replace("config.py", "shop.toml")
 
 
@@ -21,8 +22,8 @@ def _own_logs():
 def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     one = start()
-    target = f"127.0.0.1:{one.server.port}"
-    assert run(["recommend", "--target", target, "--user", "u1", "-k", "2", "--context", "device=tv"]) == 0
+    asked = ["--user", "u1", "-k", "2", "--context", "device=tv"]
+    assert run([*RECOMMEND, "--target", one.client.target, *asked]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = [line for line in lines if "event" not in line and "[info" not in line]
     assert table[0].split() == ["#", "title", "score", "click", "purchase", "rating", "reasons"]
@@ -33,24 +34,22 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
 
 def test_recommend_says_when_nothing_is_known_of_the_user(start, capsys) -> None:
     one = start()
-    run(["recommend", "--target", one.client.target, "--user", "stranger"])
+    assert run([*RECOMMEND, "--target", one.client.target, "--user", "stranger"]) == 0
     assert "nothing is known of user 'stranger': a list for newcomers" in capsys.readouterr().out
 
 
 def test_recommend_prints_json(start, capsys) -> None:
     one = start()
-    target = f"127.0.0.1:{one.server.port}"
+    asked = ["--user", "u1", "-k", "2", "--category", "rugs", "--json"]
     capsys.readouterr()
-    assert (
-        run(["recommend", "--target", target, "--user", "u1", "-k", "2", "--category", "rugs", "--json"]) == 0
-    )
+    assert run([*RECOMMEND, "--target", one.client.target, *asked]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert [item["item_id"] for item in answer["items"]] == ["i38", "i34"]
 
 
 def test_a_refused_call_is_one_line(start, capsys) -> None:
     one = start()
-    assert run(["recommend", "--target", f"127.0.0.1:{one.server.port}", "--user", "u1", "-k", "10000"]) == 12
+    assert run([*RECOMMEND, "--target", one.client.target, "--user", "u1", "-k", "10000"]) == 12
     assert "INVALID_ARGUMENT: page_size: 10000 is out of range" in capsys.readouterr().err
 
 

@@ -6,7 +6,8 @@ import pytest
 from recsys import errors, journal
 from recsys.errors import RecsysError
 from serving import client_values, request
-from serving.interceptors import STATUS, CountingPool, status_of
+from serving.interceptors import STATUS, CountingPool, Guard, status_of
+from serving.stats import Stats
 
 # Errors that stop a command, and can never be raised while a call is answered.
 OFFLINE = {"RecsysError", "ConfigError", "DataError", "CallError"}
@@ -27,6 +28,27 @@ def test_every_error_has_a_status_on_purpose(error) -> None:
     """INTERNAL is for bugs: an error of ours that may meet a call has a line in the table."""
     line = next(kind for kind, _ in STATUS if issubclass(error, kind))
     assert (line is Exception) == (error.__name__ in OFFLINE)
+
+
+class Late:
+    """The context of a call whose caller waits for so many more seconds, or has given up."""
+
+    def __init__(self, remaining_s: float | None, active: bool = True) -> None:
+        self.time_remaining, self.is_active = (lambda: remaining_s), (lambda: active)
+        self.set_trailing_metadata = lambda _: None
+
+    def abort(self, code: grpc.StatusCode, _: str) -> None:
+        raise ConnectionAbortedError(code.name)
+
+
+def test_a_call_that_nobody_waits_for_is_not_served() -> None:
+    stats = Stats()
+    serve = Guard(stats)._guarded(lambda request, _: request, "Recommend")
+    assert serve("asked", Late(0.1)) == serve("asked", Late(None)) == "asked"
+    for late in (Late(0.0), Late(-5.0), Late(0.1, active=False)):
+        with pytest.raises(ConnectionAbortedError, match="DEADLINE_EXCEEDED"):
+            serve("asked", late)
+    assert stats.num_expired == 3
 
 
 def test_the_first_line_that_fits_decides() -> None:

@@ -16,7 +16,7 @@ def test_what_happened_can_be_scraped(start, unused_tcp_port) -> None:
         one.client.recommend("u1")
     with pytest.raises(CallError):
         one.client.recommend("u1", -1)
-    text = urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics", timeout=5).read().decode()
+    text = urllib.request.urlopen(f"http://127.0.0.1:{unused_tcp_port}/metrics", timeout=120).read().decode()
     stop()
     assert 'recsys_calls_total{method="Recommend",status="OK"} 3.0' in text
     assert 'recsys_calls_total{method="Recommend",status="INVALID_ARGUMENT"} 1.0' in text

@@ -8,7 +8,6 @@ it anew with `UPDATE_LOSS_CURVE=1 pytest tests/training/test_trainer.py` and say
 import json
 import os
 import threading
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -323,7 +322,7 @@ def test_aheads_producer_fails_in_the_consumer():
         next(made)
 
 
-def test_ahead_stops_its_producer():
+def test_ahead_stops_its_producer(until):
     produced = []
 
     def items():
@@ -335,6 +334,5 @@ def test_ahead_stops_its_producer():
     made = ahead(items(), depth=2)
     next(made)
     made.close()
-    time.sleep(0.05)
+    until(lambda: threading.active_count() <= before)
     assert len(produced) < 20
-    assert threading.active_count() <= before
