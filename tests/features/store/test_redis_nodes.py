@@ -19,6 +19,8 @@ from recsys.config import StoreConfig
 from recsys.errors import ConfigError, StoreError
 
 SECRET = "hunter2"
+PATIENT = {"connect_timeout_ms": 60_000, "read_timeout_ms": 60_000, "write_timeout_ms": 120_000}
+"""A machine that stalls for seconds fails no call."""
 
 
 def test_a_url_is_taken_apart():
@@ -59,7 +61,7 @@ def test_the_password_comes_from_the_environment(start_valkey, tmp_path, monkeyp
     server = start_valkey()
     with redis.Redis(port=server.port) as client:
         client.config_set("requirepass", SECRET)
-    config = StoreConfig(url=f"redis://127.0.0.1:{server.port}", password_env="SHOP_PASSWORD")
+    config = StoreConfig(url=f"redis://127.0.0.1:{server.port}", password_env="SHOP_PASSWORD", **PATIENT)
     messages = []
     for password in ("", SECRET + "x"):
         monkeypatch.setenv("SHOP_PASSWORD", password)
@@ -141,7 +143,7 @@ def tls_port(certificate, start_valkey):
 
 
 def test_tls_checks_the_servers_certificate(tls_port, certificate, tmp_path):
-    config = StoreConfig(url=f"rediss://127.0.0.1:{tls_port}", connect_timeout_ms=2000, read_timeout_ms=2000)
+    config = StoreConfig(url=f"rediss://127.0.0.1:{tls_port}", **PATIENT)
     unknown = open_store(config, tmp_path)
     with pytest.raises(StoreError, match="CERTIFICATE_VERIFY_FAILED"):
         unknown.get_many("v1", ["u"])
