@@ -5,7 +5,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import tomllib
 from contextlib import closing
 
@@ -121,15 +120,32 @@ def test_a_search_goes_on_and_refuses_another(bench, report, tmp_path, shop_chai
         tune_model(bench, "click", storage, Budget.of(7, None))
 
 
-def test_a_killed_search_finds_what_an_unbroken_one_finds(shop_log, bench, given, report, tmp_path):
+SEARCHER = """
+import sys, time
+from recsys.cli import main
+from training.tune.model import ModelBench
+train, calls = ModelBench.train, []
+def until_the_sixth_trial(*arguments):
+    calls.append(arguments)
+    if len(calls) > 6:  # the config as given, and five trials
+        time.sleep(3600)
+    return train(*arguments)
+ModelBench.train = until_the_sixth_trial
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_search_finds_what_an_unbroken_one_finds(shop_log, bench, given, report, tmp_path, until):
+    """Killed wherever it is between its second and its sixth trial, which it does not end."""
     (tmp_path / "c.toml").write_text(to_toml(given.model_dump(mode="json", by_alias=True)))
     storage = tmp_path / "s.db"
     argv = ["--config", f"{tmp_path}/c.toml", "--log", str(shop_log.root), "--storage", str(storage)]
-    command = [sys.executable, "-m", "recsys", "tune", "model", *argv, "--out", f"{tmp_path}/out"]
+    command = [sys.executable, "-c", SEARCHER, "tune", "model", *argv, "--out", f"{tmp_path}/out"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and finished_trials(storage) < 2:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        try:
+            until(lambda: process.poll() is not None or finished_trials(storage) >= 2)
+        finally:
+            process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert 2 <= finished_trials(storage) < 7
     found = tune_model(bench, "mean", storage, Budget.of(7, None))
