@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from recsys.cli import run
 from recsys.errors import DataError
@@ -65,6 +66,37 @@ def test_statistics_are_those_of_the_training_rows(tmp_path):
     rows = census_rows(write_set(tmp_path / "set"))
     assert np.allclose(rows["train"].numbers.mean(axis=0), 0, atol=1e-4)
     assert not np.allclose(rows["test"].numbers.mean(axis=0), 0, atol=1e-4)
+
+
+def test_hidden_values_are_unknown_ones(tmp_path):
+    rows = census_rows(write_set(tmp_path / "set"))["train"]
+    hidden = rows.hidden(0.3, np.random.default_rng(0))
+    changed = hidden.ids != rows.ids
+    assert (hidden.ids == np.where(changed, rows.unknown, rows.ids)).all()
+    assert changed[rows.ids != rows.unknown].mean() == pytest.approx(0.3, abs=0.01)
+    assert (hidden.numbers == rows.numbers).all()
+    # a bin is never unknown: 0 is a value
+    bins = [len(CATEGORIES) + 1 + 2 * i for i in range(len(NUMBERS))]
+    assert not (rows.ids == rows.unknown)[:, bins].any()
+
+
+def test_values_are_hidden_in_training_alone(tmp_path, small, monkeypatch):
+    rows = census_rows(write_set(tmp_path / "set"))
+    seen = {"learnt": [], "scored": []}
+    batch = census.tabular_batch
+
+    def watched(ids, *rest):
+        seen["learnt" if torch.is_grad_enabled() else "scored"].append(ids.numpy())
+        return batch(ids, *rest)
+
+    monkeypatch.setattr(census, "tabular_batch", watched)
+    census.train_trunk(census.trunk_shapes(rows["train"])["shared_bottom"], rows, 0)
+    unknown = rows["train"].unknown
+    share = {name: (np.concatenate(ids) == unknown).mean() for name, ids in seen.items()}
+    given = np.concatenate([rows["validation"].ids] * 2 + [rows["test"].ids])  # each epoch, then the kept one
+    assert share["scored"] == pytest.approx((given == unknown).mean(), abs=2e-3)
+    before = (rows["train"].ids == unknown).mean()
+    assert share["learnt"] == pytest.approx(before + census.COLUMN_DROPOUT * (1 - before), abs=5e-3)
 
 
 def test_a_missing_file_says_so(tmp_path):

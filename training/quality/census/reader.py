@@ -2,7 +2,7 @@
 
 import lzma
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,8 @@ class TabularRows:
     labels: dict[str, np.ndarray]
     """float32 [N] per task."""
     num_ids: int
+    unknown: np.ndarray
+    """int64 [C]: each column's number for a value that is not known, the first of its stretch."""
     frame: pl.DataFrame
     """The columns as published, for models that encode by themselves."""
 
@@ -61,6 +63,11 @@ class TabularRows:
         """Count the rows."""
         return int(self.ids.shape[0])
 
+    def hidden(self, share: float, rng: np.random.Generator) -> "TabularRows":
+        """Give these rows with a random share of their columns' values put to unknown; numbers stay."""
+        ids = np.where(rng.random(self.ids.shape) < share, self.unknown, self.ids)
+        return replace(self, ids=ids)
+
     def with_rows(self, other: "TabularRows") -> "TabularRows":
         """Give these rows and those of another part with the same encoding."""
         return TabularRows(
@@ -68,6 +75,7 @@ class TabularRows:
             numbers=np.concatenate([self.numbers, other.numbers]),
             labels={name: np.concatenate([own, other.labels[name]]) for name, own in self.labels.items()},
             num_ids=self.num_ids,
+            unknown=self.unknown,
             frame=pl.concat([self.frame, other.frame]),
         )
 
@@ -90,6 +98,7 @@ def census_rows(folder: Path) -> dict[str, TabularRows]:
             numbers=_standardised(frame, frames["train"]),
             labels={label: frame[label].to_numpy() for label in LABELS},
             num_ids=int(starts[-1]),
+            unknown=starts[:-1],
             frame=frame,
         )
         for part, frame in frames.items()
@@ -145,15 +154,18 @@ def _values(values: pl.Series, min_count: int) -> _Column:
 
 
 def _bins(values: pl.Series) -> _Column:
-    """Cut what is not 0 into bins of equal mass; 0, by far the most frequent value, is one of its own."""
+    """Cut what is not 0 into bins of equal mass; 0, by far the most frequent value, is one of its own.
+
+    No value is unknown: the first number is that of hidden ones alone.
+    """
     known = values.to_numpy()
     edges = np.unique(np.quantile(known[known != 0], np.linspace(0, 1, NUM_BINS)))
 
     def encode(given: pl.Series) -> np.ndarray:
         own = given.to_numpy()
-        return np.where(own == 0, 0, 1 + np.searchsorted(edges, own, side="right"))
+        return np.where(own == 0, 1, 2 + np.searchsorted(edges, own, side="right"))
 
-    return _Column(name=values.name, size=edges.size + 2, encode=encode)
+    return _Column(name=values.name, size=edges.size + 3, encode=encode)
 
 
 def _standardised(frame: pl.DataFrame, train: pl.DataFrame) -> np.ndarray:
