@@ -31,7 +31,7 @@ Levels = tuple[Annotated[float, Field(ge=0.0)], Annotated[float, Field(ge=0.0)]]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FeatureConfig(_Section):
@@ -194,7 +194,7 @@ class TrainingConfig(_Section):
     """A warm start and `finalise` use this share of the learning rate, without warm-up or decay."""
     sparse_learning_rate: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     balancing: str = "fixed"
     """How the tasks' losses become one gradient: a name of `training.balancing.BALANCERS`."""
     balancer: BalancerConfig = BalancerConfig()

@@ -17,6 +17,8 @@ LOSSES: Mapping[HeadKind, tuple[LossName, ...]] = {
 }
 """The losses of each head kind; the first is the default."""
 MAX_LEVELS = 100
+RETRIEVAL = "retrieval"
+"""The name of the two towers' own loss beside the tasks'; no task can be called so."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A window this short leaves at most the day's last two hours unlabelled: the day itself can be judged.
 SAME_DAY_WINDOW_S = 2 * 3600
@@ -40,7 +42,7 @@ DurationS = Annotated[
 class TaskSpec(BaseModel):
     """Describe one head: which feedback is its label, for how long, and on which impressions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     feedback: str = Field(min_length=1)
@@ -71,7 +73,7 @@ class TaskSpec(BaseModel):
     """An earlier task whose head's hidden vector this head attends over beside its own (AITM)."""
     debias: Literal["ips"] | None = None
     """`ips`: weight the loss by 1 / estimated probability of being observed (space `observed` only)."""
-    fusion_weight: float = Field(default=1.0, allow_inf_nan=False)
+    fusion_weight: float = 1.0
     """Weight of this task's prediction in the score (serving); `[fusion.weights]` wins over it."""
 
     @property
@@ -113,6 +115,11 @@ def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:
     for task in tasks:
         if task.name in seen:
             raise ConfigError(f"[[task]] {task.name!r} is defined twice; give each task its own name")
+        if task.name == RETRIEVAL:
+            raise ConfigError(
+                f"[[task]] {task.name!r} is the name of the two towers' own loss ([retrieval]); give the "
+                "task another name, its `feedback` may stay"
+            )
         _check_options(task)
         _check_parent(task, seen)
         if task.transfer_from is not None:

@@ -18,7 +18,7 @@ from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
 from recsys.snapshot import DaySnapshot
-from recsys.tasks import TaskSpec
+from recsys.tasks import RETRIEVAL, TaskSpec
 from training.balancing import build_balancer
 from training.data import (
     Batcher,
@@ -29,7 +29,6 @@ from training.data import (
     positive_share,
     text_by_number,
 )
-from training.objective import RETRIEVAL
 from training.start import start_new_rows
 from training.trainer import FitSettings, Observer, TrainLog, fit, has_fast_bf16
 

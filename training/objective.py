@@ -11,7 +11,6 @@ from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
 
-RETRIEVAL = "retrieval"
 MAX_IPS_WEIGHT = 10.0
 """An example never counts more than so many times, nor less than one so-many-th of, an average one."""
 

@@ -16,12 +16,11 @@ from recsys.log import period_end
 from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
-from recsys.tasks import TaskSpec
+from recsys.tasks import RETRIEVAL, TaskSpec
 from training.calibrate import fit_calibration
 from training.data import Shard, label_days
 from training.learn import Learnt, Prepared, fit_state, learn, prepare
 from training.night import plan_night
-from training.objective import RETRIEVAL
 from training.predict import shard_logits
 from training.trainer import Observer
 

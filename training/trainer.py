@@ -14,18 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from recsys.batch import Batch
-from recsys.errors import ConfigError
 from recsys.model.embeddings import Tables
 from recsys.model.ranker import ItemSide, Ranker, UserSide
-from recsys.tasks import TaskSpec
+from recsys.tasks import RETRIEVAL, TaskSpec
 from training.balancing import Balancer
-from training.objective import RETRIEVAL, retrieval_loss, task_losses
+from training.errors import DivergedError
+from training.objective import retrieval_loss, task_losses
 
 T = TypeVar("T")
-
-
-class DivergedError(ConfigError):
-    """Raised when a loss is not finite any more: the settings do not train."""
 
 
 class Learner(Protocol):
@@ -115,7 +111,7 @@ def fit(
 
     The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then
     the tables step once. An observer sees every step before it is made.
-    Raises: DivergedError when a loss is not finite.
+    Raises: DivergedError when a loss, or what a balancer makes of the gradients, is not finite.
     """
     ranker.train()
     parameters = list(ranker.parameters())
@@ -133,16 +129,16 @@ def fit(
             losses_of = partial(all_losses, ranker, batch, tasks, replace(settings, bf16=False))
             observer(Moment(log.steps, ranker, losses_of, parameters, dense, batch.rows, rows, tables))
         losses = all_losses(ranker, batch, tasks, settings, rows)
-        dense.zero_grad()
-        balancer.backward(losses, parameters, list(rows.values()))
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        dense.step()
-        tables.step(batch.rows, rows)
         values = {k: float(v.detach()) for k, v in losses.items()}
         if not all(math.isfinite(v) for v in values.values()):
             raise DivergedError(
                 f"loss is not finite at step {log.steps}: {values}; lower [training] learning_rate"
             )
+        dense.zero_grad()
+        balancer.backward(losses, parameters, list(rows.values()))
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+        dense.step()
+        tables.step(batch.rows, rows)
         log.losses.append(values)
         log.steps += 1
         log.rows += batch.size

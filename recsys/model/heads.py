@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.model.head_kinds import HEAD_KINDS
-from recsys.model.layers import mlp
+from recsys.model.layers import TaskModules, mlp
 from recsys.tasks import TaskSpec
 
 
@@ -25,11 +25,11 @@ class Heads(nn.Module):
         self.specs = tuple(tasks)
         layers = {t.name: (hidden,) if t.hidden is None else t.hidden for t in tasks}
         width = {name: widths[-1] if widths else num_in for name, widths in layers.items()}
-        self.heads = nn.ModuleDict(
+        self.heads = TaskModules(
             {t.name: nn.Sequential(*mlp(num_in, layers[t.name]), nn.Linear(width[t.name], 1)) for t in tasks}
         )
-        self.links = nn.ModuleDict({t.name: HEAD_KINDS[t.head].link(t) for t in tasks})
-        self.transfers = nn.ModuleDict(
+        self.links = TaskModules({t.name: HEAD_KINDS[t.head].link(t) for t in tasks})
+        self.transfers = TaskModules(
             {
                 t.name: Transfer(width[t.transfer_from], width[t.name])
                 for t in tasks

@@ -18,6 +18,14 @@ def mlp(num_in: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequenti
     return nn.Sequential(*layers)
 
 
+class TaskModules(nn.ModuleDict):
+    """A module per task, whatever a task is called: `apply`, `train` and `type` are torch's own names too."""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Keep a module without asking whether its name is an attribute: it is read by key alone."""
+        self._modules[name] = module  # type: ignore[assignment]
+
+
 class OrderedEmbedding(nn.Module):
     """Rows for ordered buckets, each the one before plus a step of its own that starts at 0.
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from recsys.batch import BagIndex, Batch
 from recsys.config import TrunkConfig
 from recsys.model.heads import Heads
+from recsys.model.layers import TaskModules
 from recsys.model.tabular import COLUMNS, WIDE
 from recsys.model.trunks import build_trunk
 from recsys.tasks import TaskSpec
@@ -58,7 +59,7 @@ class PairRanker(nn.Module):
         self.product = nn.Parameter(torch.ones(dim if weigh_product else 1, len(self.specs)))
         # Built last, and only where asked for, so that it moves no other part's start.
         observing = [t for t in tasks if t.debias and estimates]
-        self.observing = nn.ModuleDict({t.name: nn.Linear(3 * dim, 1) for t in observing})
+        self.observing = TaskModules({t.name: nn.Linear(3 * dim, 1) for t in observing})
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: one group."""

@@ -21,7 +21,7 @@ from torch.nn import functional
 from recsys.batch import BagIndex, Batch, Negatives
 from recsys.config import ModelConfig
 from recsys.model.heads import Heads
-from recsys.model.layers import OrderedEmbedding, mlp
+from recsys.model.layers import OrderedEmbedding, TaskModules, mlp
 from recsys.model.trunks import build_trunk
 from recsys.tasks import TaskSpec
 
@@ -147,7 +147,7 @@ class Ranker(nn.Module):
         nn.init.zeros_(self.position.weight)
         self.use_position = config.position_bias
         # Built last, and only where asked for, so that it moves no other part's start.
-        self.observing = nn.ModuleDict({t.name: nn.Linear(self.num_trunk_in, 1) for t in tasks if t.debias})
+        self.observing = TaskModules({t.name: nn.Linear(self.num_trunk_in, 1) for t in tasks if t.debias})
         self.others = nn.ModuleList(
             Member(tasks, self.num_trunk_in, config) for _ in range(config.members - 1)
         )

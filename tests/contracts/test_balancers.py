@@ -7,6 +7,8 @@ import torch
 
 from recsys.errors import ConfigError
 from training.balancing import BALANCERS, build_balancer
+from training.balancing.gradients import Aggregated
+from training.errors import DivergedError
 
 
 @pytest.fixture(params=sorted(BALANCERS))
@@ -91,3 +93,16 @@ def test_fixed_weights_are_the_weights():
 def test_an_unknown_balancer_lists_the_known():
     with pytest.raises(ConfigError, match=rf"'magic' is unknown; known: {', '.join(BALANCERS)}"):
         build_balancer("magic", {})
+
+
+def test_gradients_too_long_to_square_end_the_training_or_are_passed_on(balancer):
+    """Losses can be finite where the products of their gradients are not: no library's error comes out."""
+    weight = torch.ones(3, requires_grad=True)
+    leaf = torch.ones(2, 3, requires_grad=True)
+    losses = {"a": 1e30 * (leaf * weight).sum(), "b": (leaf * weight.square()).sum()}
+    if isinstance(balancer, Aggregated):
+        with pytest.raises(DivergedError, match=r"lower \[training\] learning_rate"):
+            balancer.backward(losses, [weight], [leaf])
+    else:
+        balancer.backward(losses, [weight], [leaf])
+        assert weight.grad is not None

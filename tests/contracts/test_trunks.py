@@ -36,6 +36,15 @@ def test_shapes(name, rows, hidden):
     assert {tuple(h.shape) for h in found.values()} == {(rows, hidden[-1])}
 
 
+def test_a_task_may_be_called_as_a_method_of_torch(name, x_BI):
+    other = {"click": "apply", "purchase": "train", "rating": "type"}
+    plain, odd = (_build(name, tasks=tuple(tasks)).eval() for tasks in (other, other.values()))
+    for task, h_BH in plain(x_BI).items():
+        assert torch.equal(odd(x_BI)[other[task]], h_BH)
+    renamed = {f"{key}.".replace(f".{t}.", f".{o}.") for key in plain.state_dict() for t, o in other.items()}
+    assert {f"{key}." for key in odd.state_dict()} <= renamed
+
+
 def test_every_parameter_is_trained_and_every_expert_in_it(name, x_BI):
     trunk = _build(name)
     torch.stack([h.square().sum() for h in trunk(x_BI).values()]).sum().backward()

@@ -56,6 +56,9 @@ def test_an_unknown_key_lists_the_known(data, parts):
     [
         ({"training": {"batch_size": "many"}}, ("training.batch_size = 'many'", "integer")),
         ({"training": {"batch_size": 1}}, ("training.batch_size = 1", "greater than or equal to 2")),
+        ({"training": {"seed": -1}}, ("training.seed = -1", "greater than or equal to 0")),
+        ({"training": {"learning_rate": float("inf")}}, ("training.learning_rate = inf", "finite")),
+        ({"retrieval": {"weight": float("inf")}}, ("retrieval.weight = inf", "finite")),
         ({"model": {"dropout": 1.0}}, ("model.dropout = 1.0", "less than 1")),
         ({"model": {"trunk": {"hidden": []}}}, ("model.trunk.hidden = []",)),
         ({"model": {"trunk": {"hidden": [0]}}}, ("model.trunk.hidden.0 = 0",)),

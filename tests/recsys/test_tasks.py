@@ -64,6 +64,7 @@ def test_each_head_kind_has_a_default_loss():
         ((_task("a"), _task("b", parent="a", head="regression")), "both be binary"),
         ((_task("a", space="observed"), _task("b", parent="a")), "over all impressions"),
         ((_task("a", low=5, high=5),), "low=5.0 is not below high=5.0"),
+        ((_task("retrieval"),), "'retrieval' is the name of the two towers' own loss"),
         ((_task("b", transfer_from="a"), _task("a")), "transfer_from 'a' is not a task defined above it"),
         ((_task("a"), _task("b", transfer_from="c")), "'c' is not a task .*known so far: a"),
         ((_task("a", transfer_from="a"),), "transfer_from 'a' is not a task defined above it"),
@@ -78,3 +79,10 @@ def test_each_head_kind_has_a_default_loss():
 def test_families_that_are_refused(tasks, message):
     with pytest.raises(ConfigError, match=message):
         check_tasks(tasks)
+
+
+@pytest.mark.parametrize("key", ["weight", "learning_rate_scale", "low", "high", "step", "fusion_weight"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_of_a_task_are_finite(key, value):
+    with pytest.raises(ValueError, match=key):
+        _task("a", head="ordinal", **{key: value})

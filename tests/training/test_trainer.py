@@ -22,10 +22,10 @@ from recsys.errors import ConfigError
 from recsys.log import InteractionLog, period_end
 from recsys.model.head_kinds import HEAD_KINDS
 from recsys.stages import Stages
+from recsys.tasks import RETRIEVAL
 from training.balancing import BALANCERS, build_balancer
 from training.data import Batcher, BatchSettings, encode_shard, label_days, positive_share, text_by_number
 from training.learn import build_model
-from training.objective import RETRIEVAL
 from training.trainer import FitSettings, ahead, fit, predict_logits
 
 CURVE = Path(__file__).with_name("loss_curve.json")
@@ -256,8 +256,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(setup, config):
     ranker, tables, batches = setup()
     with torch.no_grad():
         ranker.heads.heads["click"][0].bias.fill_(float("nan"))
+    before = {k: v.clone() for k, v in tables.export().items()}
     with pytest.raises(ConfigError, match=r"step 0.*lower \[training\] learning_rate"):
         fit(ranker, tables, batches, build_balancer("fixed", {}), config.tasks, _settings())
+    assert all(torch.equal(v, before[k]) for k, v in tables.export().items()), "no step is made of it"
 
 
 def test_progress_is_reported_in_rows(setup, config):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError
 from training.balancing.weights import BalanceReport
+from training.errors import DivergedError
 
 if TYPE_CHECKING:
     from torchjd.aggregation import GramianWeightedAggregator, Weighting
@@ -148,7 +149,10 @@ class Aggregated:
     def backward(
         self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
     ) -> BalanceReport:
-        """Aggregate the losses' gradients and put the result on the parameters and the boundary."""
+        """Aggregate the losses' gradients and put the result on the parameters and the boundary.
+
+        Raises: DivergedError when a gradient is not finite, or too long to be squared.
+        """
         scaled = {name: self.weights.get(name, 1.0) * loss for name, loss in losses.items()}
         gradients = task_gradients(scaled, shared_parameters, boundary)
         found = dict.fromkeys(losses, 0.0) | self._aggregate(list(gradients.by_task), gradients.gramian())
@@ -156,7 +160,14 @@ class Aggregated:
         return BalanceReport({name: found[name] * self.weights.get(name, 1.0) for name in losses})
 
     def _aggregate(self, names: Sequence[str], gramian: Tensor) -> dict[str, float]:
-        speaks = gramian.diagonal() > 0
+        length = gramian.diagonal()
+        if not bool(length.isfinite().all()):
+            lengths = dict(zip(names, length.sqrt().tolist(), strict=True))
+            raise DivergedError(
+                f"gradients have the lengths {lengths}: no finite step can be made of them; "
+                "lower [training] learning_rate"
+            )
+        speaks = length > 0
         if not bool(speaks.any()):
             return {}
         part = gramian[speaks][:, speaks]

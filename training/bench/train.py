@@ -29,11 +29,11 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.journal import write_log
 from recsys.simulator.shop import Shop
 from recsys.snapshot import DaySnapshot
-from recsys.stages import Stages, write_json
+from recsys.stages import Stages, require_place, write_json
+from recsys.tasks import RETRIEVAL
 from training.balancing import build_balancer
 from training.data import Batcher, BatchSettings, encode_shard, label_days, text_by_number
 from training.learn import build_model, fit_state, retrieval_popularity
-from training.objective import RETRIEVAL
 from training.trainer import FitSettings, TrainLog, fit, has_fast_bf16
 
 GEMM_SIZE = 1024
@@ -48,6 +48,7 @@ def bench_train_command(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Measure training on one day of a log and print JSON."""
+    require_place(json_file)
     settings = default_config() if config is None else load_config(config)
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         folder = Path(scratch)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import TrunkConfig
+from recsys.model.layers import TaskModules
 from recsys.model.trunks.trunk import Trunk
 
 OWN_SHARE = 0.9
@@ -26,7 +27,7 @@ class CrossStitch(Trunk):
         """Build a network of the given layer widths for each task, and a stitch [K, K] per layer."""
         super().__init__(num_in, tasks, shape, dropout)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({t: nn.Linear(i, o) for t in tasks}) for i, o in pairwise([num_in, *shape.hidden])
+            TaskModules({t: nn.Linear(i, o) for t in tasks}) for i, o in pairwise([num_in, *shape.hidden])
         )
         self.stitches = nn.ParameterList(nn.Parameter(_fresh_stitch(len(self.tasks))) for _ in shape.hidden)
         self.dropout = nn.Dropout(dropout)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from recsys.config import TrunkConfig
+from recsys.model.layers import TaskModules
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.trunk import Trunk
 
@@ -18,7 +19,7 @@ class MMoE(Trunk):
     def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
         """Build `num_experts` experts of the given layer widths and a linear gate per task."""
         super().__init__(num_in, tasks, shape, dropout)
-        self.gates = nn.ModuleDict({t: nn.Linear(num_in, shape.num_experts) for t in tasks})
+        self.gates = TaskModules({t: nn.Linear(num_in, shape.num_experts) for t in tasks})
         self.experts = Experts(shape.num_experts, num_in, shape.hidden, dropout)
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:

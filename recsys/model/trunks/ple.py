@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import TrunkConfig
+from recsys.model.layers import TaskModules
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.trunk import Trunk
 
@@ -71,11 +72,11 @@ class _Level(nn.Module):
         self.num_shared, self.num_own = shape.num_experts, shape.task_experts
         self.tasks = tuple(tasks)
         reach = self.num_shared + self.num_own
-        self.gates = nn.ModuleDict({t: nn.Linear(num_in, reach) for t in tasks})
+        self.gates = TaskModules({t: nn.Linear(num_in, reach) for t in tasks})
         num_all = self.num_shared + self.num_own * len(tasks)
         self.shared_gate = None if last else nn.Linear(num_in, num_all)
         self.shared = Experts(self.num_shared, num_in, [width], dropout)
-        self.own = nn.ModuleDict({t: Experts(self.num_own, num_in, [width], dropout) for t in tasks})
+        self.own = TaskModules({t: Experts(self.num_own, num_in, [width], dropout) for t in tasks})
 
     def forward(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = [self.own[task](streams[task]) for task in self.tasks]

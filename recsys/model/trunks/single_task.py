@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.config import TrunkConfig
-from recsys.model.layers import mlp
+from recsys.model.layers import TaskModules, mlp
 from recsys.model.trunks.trunk import Trunk
 
 
@@ -15,7 +15,7 @@ class SingleTask(Trunk):
     def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
         """Build a network of the given layer widths for each task."""
         super().__init__(num_in, tasks, shape, dropout)
-        self.bottoms = nn.ModuleDict({t: mlp(num_in, shape.hidden, dropout) for t in tasks})
+        self.bottoms = TaskModules({t: mlp(num_in, shape.hidden, dropout) for t in tasks})
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Map x to each task's own h [B, H]."""

@@ -127,3 +127,20 @@ def test_own_parameters_are_a_partition_of_all():
     heads = _transferred("click")
     own = [id(p) for name in ("click", "buy") for p in heads.own_parameters(name)]
     assert sorted(own) == sorted(id(p) for p in heads.parameters())
+
+
+def test_a_task_may_be_called_as_a_method_of_torch():
+    torch.manual_seed(0)
+    tasks = [
+        TaskSpec(name="apply", feedback="apply", head="binary", window="1h"),
+        TaskSpec(name="train", feedback="hire", head="binary", window="1h", transfer_from="apply"),
+    ]
+    heads = Heads(tasks, 4, 3)
+    again = Heads(tasks, 4, 3)
+    again.load_state_dict(heads.state_dict())
+    names = ("apply", "train")
+    hidden, bias = dict.fromkeys(names, torch.ones(2, 4)), dict.fromkeys(names, torch.zeros(2))
+    found = heads.eval()(hidden, bias)
+    assert tuple(found) == names
+    assert all(torch.equal(v, again(hidden, bias)[k]) for k, v in found.items())
+    assert {id(p) for t in names for p in heads.own_parameters(t)} == {id(p) for p in heads.parameters()}

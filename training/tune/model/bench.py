@@ -17,10 +17,11 @@ from recsys.model.embeddings import Tables
 from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.ranker import Ranker
 from recsys.snapshot import DaySnapshot
+from recsys.tasks import RETRIEVAL
 from training.data import Batcher, BatchSettings, Shard, encode_shard, label_days, text_by_number
 from training.learn import Prepared, learn, prepare, retrieval_popularity
 from training.night import NightPlan, plan_night
-from training.objective import RETRIEVAL, retrieval_loss
+from training.objective import retrieval_loss
 from training.predict import scoring_settings
 from training.trainer import Moment, predict_logits
 
