@@ -9,7 +9,7 @@ from rich.table import Table
 
 from features.definitions import Categorical, FeatureSet, Number, define_features
 from recsys.config import RunConfig, default_config, load_config
-from recsys.stages import write_json
+from recsys.stages import require_place, write_json
 
 COLUMNS = ("name", "entity", "kind", "freshness", "from")
 
@@ -19,6 +19,7 @@ def features_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the list here.")] = None,
 ) -> None:
     """List every feature with its entity, kind, freshness, and the columns it is computed from."""
+    require_place(json_file)
     rows = list_features(load_config(config) if config else default_config())
     if json_file is not None:
         write_json(json_file, rows)

@@ -28,6 +28,7 @@ from rich.table import Table
 from recsys.errors import BundleError, DataError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
+from recsys.stages import require_place
 from serving.client import RecsysClient
 from serving.client_values import CallError, ItemUpdate
 
@@ -82,6 +83,7 @@ def bench_serve_command(
     new_items: Annotated[int, typer.Option(help="Upsert so many new items first.")] = 0,
 ) -> None:
     """Measure the server; prints a table."""
+    require_place(json_file)
     numbers = [int(number) for number in clients.split(",")]
     report = bench_serve(config, log, runs, numbers, seconds, page_size, new_items)
     if json_file is not None:

@@ -21,7 +21,7 @@ from features.bench.machine import copy_rate, num_threads
 from features.bench.phase import day_number
 from recsys.errors import RecsysError
 from recsys.log import InteractionLog
-from recsys.stages import Stages, write_json
+from recsys.stages import Stages, require_place, write_json
 
 CURVE = (1, 10, 20, 30, 60, 90, 120, 150, 180)
 BUSY = 1.5
@@ -124,6 +124,7 @@ def bench_features_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure the building of features and print JSON."""
+    require_place(json_file)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-bench-", dir=scratch))
         result = measure(Path(folder), rows, days, min(rows, pandas_rows), seed, repeats)

@@ -31,7 +31,7 @@ from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.journal import write_log
 from recsys.simulator.shop import Shop
-from recsys.stages import Stages, write_json
+from recsys.stages import Stages, require_place, write_json
 
 TARGET_USERS = 10_000_000
 NOW_MS = 1_769_800_000_000
@@ -50,6 +50,7 @@ def bench_store_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Measure the online stores and print JSON."""
+    require_place(json_file)
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch, ExitStack() as stack:
         rows = packed_rows(ShopDials(users=shop, days=days), Path(scratch) / "shop")
         load = Load(rows=rows, users=users, reads=reads)

@@ -29,7 +29,7 @@ from features.build import build_snapshots
 from recsys.config import BalancerConfig, RunConfig, default_config, load_config
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
-from recsys.stages import Stages, write_json
+from recsys.stages import Stages, require_place, write_json
 from training.balancing import BALANCERS, build_balancer
 from training.bench.train import day_batches, fit_batches, simulated_log
 from training.threads import use_threads
@@ -47,6 +47,7 @@ def bench_balancing_command(
     repeats: Annotated[int, typer.Option(min=1, help="Fits per method; medians are reported.")] = 3,
 ) -> None:
     """Compare the balancing methods on a planted conflict, and their cost per step."""
+    require_place(json_file)
     settings = default_config() if config is None else load_config(config)
     use_threads(settings.training.threads)
     names, missing = installed()
@@ -59,7 +60,6 @@ def bench_balancing_command(
     }
     _print(results, Console())
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(json_file, results)
 
 

@@ -26,7 +26,7 @@ from recsys.log import InteractionLog
 from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
 from recsys.snapshot import DaySnapshot
-from recsys.stages import Stages, write_json
+from recsys.stages import Stages, require_place, write_json
 from training.bench.train import day_batches, fit_batches, simulated_log
 from training.learn import build_model, fit_state
 from training.threads import use_threads
@@ -45,6 +45,7 @@ def bench_trunks_command(
     precision: Annotated[Precision, typer.Option(help="Of matrix products.")] = "fp32",
 ) -> None:
     """Measure a step of every trunk at the same number of parameters."""
+    require_place(json_file)
     settings = default_config() if config is None else load_config(config)
     use_threads(settings.training.threads)
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from recsys.errors import ConfigError
-from recsys.stages import write_json
+from recsys.stages import require_place, write_json
 from training.quality import SETS
 from training.quality.report import QualityReport
 from training.quality.tables import differences_table, rows_table
@@ -29,8 +29,7 @@ def bench_quality_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
 ) -> None:
     """Train every model of a set and print what each reaches on the published test rows."""
-    if json_file is not None and not json_file.parent.is_dir():
-        raise ConfigError(f"--json {json_file}: there is no folder {json_file.parent}; make it first")
+    require_place(json_file)
     measure = measure_of(name)
     use_threads(1)
     console = Console(stderr=True)

@@ -5,6 +5,7 @@ A section of the A/B report is one template in `templates/` and one line in SECT
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from jinja2 import Environment
 
@@ -42,6 +43,19 @@ def write_report(report: ABReport, out: Path) -> list[Path]:
     )
 
 
+def open_folder(out: Path) -> None:
+    """Make the folder of a report before the work that fills it.
+
+    Raises: DataError when nothing can be written there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
 def write_files(texts: Mapping[str, str], out: Path) -> list[Path]:
     """Write texts by file name into a folder.
 
@@ -51,9 +65,13 @@ def write_files(texts: Mapping[str, str], out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         return [write_whole(out / name, text) for name, text in texts.items()]
     except OSError as error:
-        raise DataError(
-            f"cannot write the report to {out}: {error.strerror}; choose another --out or free the disk"
-        ) from error
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot write the report to {out}: {error.strerror}; choose another --out or free the disk"
+    )
 
 
 def render(report: ABReport, template: str) -> str:

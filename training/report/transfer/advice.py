@@ -94,12 +94,15 @@ def _said(name: str, head: HeadTransfer) -> str:
         if effect.ci_low is None or effect.ci_high is None
         else f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]"
     )
+    assert effect.a is not None
+    assert effect.b is not None
+    assert effect.diff is not None, "heads without the labels that their metric needs are refused"
     labels = f"{head.train_labels:,} labels" + (
         "" if head.train_positives is None else f", {head.train_positives:,} positive"
     )
     return (
-        f"{name}: {TITLES[head.metric]} {effect.a or 0:.4f} alone, {effect.b or 0:.4f} shared, difference "
-        f"{effect.diff or 0:+.4f} {interval}, learnt from {labels}: {head.verdict}."
+        f"{name}: {TITLES[head.metric]} {effect.a:.4f} alone, {effect.b:.4f} shared, difference "
+        f"{effect.diff:+.4f} {interval}, learnt from {labels}: {head.verdict}."
     )
 
 

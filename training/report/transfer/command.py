@@ -15,6 +15,7 @@ from recsys.stages import Stages
 from training.evaluation.command import parse_date
 from training.nightly import check_names
 from training.progress import bar
+from training.report.render import open_folder
 from training.report.transfer.measure import measure_transfer
 from training.report.transfer.render import write_transfer
 from training.report.transfer.report import TransferReport
@@ -42,6 +43,7 @@ def report_transfer_command(
     settings = load_config(config)
     check_names(settings)
     use_threads(settings.training.threads)
+    open_folder(out)
     source = InteractionLog(log)
     night = parse_date("--date", day) if day else source.require_days("impressions")[-1]
     with tempfile.TemporaryDirectory(prefix="recsys-transfer-") as scratch:

@@ -69,8 +69,8 @@ def measure_transfer(
     """Train every head with the others and alone, per seed, and compare on the night of the chain's last day.
 
     Args: alpha: error rate shared by the heads' verdicts (Bonferroni).
-    Raises: ConfigError with fewer than two heads or seeds; DataError with too few days, or when a head has no
-        label on its judged day.
+    Raises: ConfigError with fewer than two heads or seeds; DataError with too few days, or when a head cannot
+        be judged: no label on its judged day, or, of a binary head, labels of one kind.
     """
     if min(len(config.tasks), len(seeds)) < 2:
         raise ConfigError(
@@ -78,6 +78,8 @@ def measure_transfer(
             "is over seeds; give at least 2 of both"
         )
     runs = Runs(chain, config)
+    for task in config.tasks:
+        _require_judged(task, runs)
     total = count_parameters(config, runs.state, config.tasks)
     arms = {t.name: matched(config, runs.state, t, total // len(config.tasks)) for t in config.tasks}
     steps = Steps(len(seeds) * (1 + len(arms)), on_progress)
@@ -143,6 +145,21 @@ def _train(runs: Runs, seed: int, arms: Mapping[str, tuple[RunConfig, TaskSpec]]
     return Trained(seed=seed, shared=shared, alone=alone, probes=probe.probes, watch=watch)
 
 
+def _require_judged(task: TaskSpec, runs: Runs) -> None:
+    """Refuse a head whose metric would have no value, before anything is trained."""
+    day = runs.chain[runs.plan.judge[task.name]].day
+    known = runs.labels[day][task.label].drop_nulls()
+    if known.is_empty():
+        lacking = f"no impression of {day} has a label of {task.name!r}"
+    elif task.is_binary and known.n_unique() < 2:
+        lacking = f"all {known.len():,} labels of {task.name!r} on {day} are {known[0]:.0f}"
+    else:
+        return
+    raise DataError(
+        f"{lacking}: the head cannot be judged; choose another --date, or leave the head out of the config"
+    )
+
+
 def _head(
     task: TaskSpec, runs: Runs, trained: Sequence[Trained], replicates: int, level: float
 ) -> HeadTransfer:
@@ -150,11 +167,6 @@ def _head(
     alone = [one.alone[task.name] for one in trained]
     shared = [one.shared[task.name] for one in trained]
     rows, day = alone[0], runs.chain[runs.plan.judge[task.name]].day
-    if rows.label.size == 0:
-        raise DataError(
-            f"no impression of {day} has a label of {task.name!r}: the head cannot be judged; choose another "
-            "--date, or leave the head out of the config"
-        )
     metric = primary_metric(task)
     effect = paired_bootstrap_seeds(
         metric,

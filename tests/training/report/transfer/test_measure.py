@@ -5,17 +5,19 @@ import re
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from features.build import build_snapshots, period_end
 from recsys.cli import run
 from recsys.config import load_config
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.journal import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
+from training.data import label_days
 from training.learn import build_model, learn
 from training.report.transfer.budget import alone, count_parameters, matched
 from training.report.transfer.health import failed_findings
@@ -139,6 +141,29 @@ def test_one_seed_or_one_head_has_no_transfer(shop_chain, config):
         measure_transfer(shop_chain, config, [0])
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "said"),
+    [
+        ("rating", None, "no impression of .* has a label of 'rating'"),
+        ("click", 0, "labels of 'click' on .* are 0"),
+    ],
+)
+def test_a_head_that_cannot_be_judged_is_refused_before_training(
+    shop_chain, config, monkeypatch, task, labels, said
+):
+    column = f"label_{task}"
+
+    def hidden(*args):
+        found, late = label_days(*args)
+        changed = pl.when(pl.col(column).is_not_null()).then(pl.lit(labels)).cast(pl.Float64).alias(column)
+        return {day: rows.with_columns(changed) for day, rows in found.items()}, late
+
+    monkeypatch.setattr("training.runs.label_days", hidden)
+    monkeypatch.setattr(Runs, "learn", lambda *_: pytest.fail("nothing may be trained"))
+    with pytest.raises(DataError, match=f"{said}.*choose another --date, or leave the head out"):
+        measure_transfer(shop_chain, config, [0, 1])
+
+
 CONFIG = """
 [[task]]
 name = "click"
@@ -181,6 +206,12 @@ def test_the_command(shop_log, tmp_path, capsys):
     assert set(printed["heads"]) == {"click", "purchase"}
     assert printed["night"] == "2026-01-30"
     assert run([*arguments, "--date", "yesterday"]) == ConfigError.exit_code
+    (tmp_path / "file").write_text("")
+    capsys.readouterr()
+    assert run([*arguments, "--out", str(tmp_path / "file")]) == DataError.exit_code
+    said = capsys.readouterr().err
+    assert "choose another --out" in said
+    assert "trainings" not in said, "before any work"
 
 
 OPPOSED_SHOP = {
