@@ -10,8 +10,11 @@ from recsys.config import RunConfig, parse_config
 from recsys.errors import ConfigError
 from recsys.model.trunks import TRUNKS
 from recsys.tune import Choice, Dimension
+from training.balancing import build_balancer
+from training.nightly import check_names
 
 Space = Mapping[str, Dimension]
+_BALANCER = "training.balancer."
 _SECTIONS = ("model", "training", "retrieval")
 _TASK_KEYS = ("weight", "hidden", "loss", "learning_rate_scale", "debias", "transfer_from")
 _FIXED = (
@@ -28,13 +31,16 @@ def default_space(config: RunConfig) -> dict[str, Dimension]:
         "training.sparse_learning_rate": Dimension(low=0.02, high=0.5, log=True),
         "training.batch_size": Dimension(choices=(512, 1024, 2048, 4096)),
         "training.weight_decay": Dimension(low=1e-7, high=1e-3, log=True),
-        "training.balancing": Dimension(choices=("fixed", "uncertainty", "dwa")),
         "model.trunk.name": Dimension(choices=tuple(sorted(TRUNKS))),
         "model.trunk.hidden": Dimension(choices=((64,), (128, 64), (256, 128))),
         "model.trunk.num_experts": Dimension(choices=(2, 4, 8)),
         "model.dropout": Dimension(low=0.0, high=0.3),
         "model.id_dropout": Dimension(low=0.0, high=0.3),
     }
+    # A method that does not read the options of [training.balancer] as set could not be built.
+    methods = tuple(name for name in ("fixed", "uncertainty", "dwa") if _reads_options(config, name))
+    if len(methods) > 1:
+        space["training.balancing"] = Dimension(choices=methods)
     if config.retrieval_task is not None and config.retrieval.weight:
         space["retrieval.weight"] = Dimension(low=0.1, high=2.0, log=True)
     # A common factor of all weights is a learning rate: the first task's stays.
@@ -56,8 +62,34 @@ def space_of(config: RunConfig) -> dict[str, Dimension]:
         _require_searchable(key, config)
         ends = dimension.choices or (_number(dimension, dimension.low), _number(dimension, dimension.high))
         for value in ends:
-            with_values(config, {key: value})
+            _require_known(with_values(config, {key: value}))
+    _require_options_read(config, space)
     return space
+
+
+def _require_known(config: RunConfig) -> None:
+    """Refuse a name that a trial could not build. Raises: ConfigError."""
+    try:
+        check_names(config)
+    except ConfigError as error:
+        raise ConfigError(f"[tune.space] has a value that cannot be trained: {error}") from error
+
+
+def _require_options_read(config: RunConfig, space: Space) -> None:
+    """Refuse options of a balancing method beside methods that do not read them. Raises: ConfigError."""
+    options = {k: d.choices[-1] if d.choices else d.high for k, d in space.items() if k.startswith(_BALANCER)}
+    for method in space["training.balancing"].choices if "training.balancing" in space else ():
+        for key, value in options.items():
+            assert value is not None
+            _require_known(with_values(config, {"training.balancing": method, key: value}))
+
+
+def _reads_options(config: RunConfig, method: str) -> bool:
+    try:
+        build_balancer(method, {}, config.training.balancer)
+    except ConfigError:
+        return False
+    return True
 
 
 def suggest(trial: optuna.trial.BaseTrial, space: Space) -> dict[str, Choice]:

@@ -61,16 +61,16 @@ def open_study(
     """Open or create the study of a file; one process at a time.
 
     Args: identity: JSON values that a search depends on; a file of another search is refused.
-    Raises: ConfigError when the file is of another search or in use, DataError when it is no study.
+    Raises: ConfigError when the file is of another search or in use; DataError when it is no study, or cannot
+        be written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage.parent.mkdir(parents=True, exist_ok=True)
     with _locked(storage):
         try:
             kept = optuna.storages.RDBStorage(f"sqlite:///{storage.resolve()}")
         except SQLAlchemyError as error:
             reason = str(error).splitlines()[0]
-            raise DataError(f"{storage} is not a study ({reason}); choose another --storage") from error
+            raise DataError(f"{storage} is not a study: {reason}; choose another --storage") from error
         try:
             kept.engine.dispose()
             # A killed process loses nothing by it; only a machine that loses power could.
@@ -166,7 +166,14 @@ def _require_same(study: optuna.Study, storage: Path, identity: str) -> None:
 
 @contextmanager
 def _locked(storage: Path) -> Iterator[None]:
-    with storage.with_name(f"{storage.name}.lock").open("w") as stream:
+    try:
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        lock = storage.with_name(f"{storage.name}.lock").open("w")
+    except OSError as error:
+        raise DataError(
+            f"cannot keep the search in {storage}: {error.strerror}; choose another --storage"
+        ) from error
+    with lock as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -18,6 +18,7 @@ from recsys.simulator.shop import SHOP_FILE, Shop
 from training.evaluation.command import load_reproducible, require_version, snapshots
 from training.predict import BundlePredictor
 from training.progress import bar
+from training.report.render import open_folder
 from training.threads import use_threads
 from training.tune.fusion.report import FusionReport
 from training.tune.fusion.tune import read_material, tune_fusion, unseen_days
@@ -48,6 +49,7 @@ def tune_fusion_command(
     """Search the weights of the score offline: Pareto front of the tasks' values, and its knee."""
     if formula and formula not in FORMULAS:
         raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
+    open_folder(out)
     bundle = load_reproducible(require_version(Registry(runs), version))
     current = _current(bundle, config)
     use_threads(bundle.config.training.threads)

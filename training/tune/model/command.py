@@ -16,6 +16,7 @@ from recsys.stages import Stages
 from training.evaluation.command import parse_date
 from training.nightly import check_names
 from training.progress import bar
+from training.report.render import open_folder
 from training.threads import use_threads
 from training.tune.model.bench import ModelBench
 from training.tune.model.search import MEAN, ModelReport, best_toml, tune_model
@@ -43,6 +44,7 @@ def tune_model_command(
     settings = load_config(config)
     check_names(settings)
     use_threads(settings.training.threads)
+    open_folder(out)
     budget = Budget.of(trials, seconds)
     source = InteractionLog(log)
     night = parse_date("--date", day) if day else source.require_days("impressions")[-1]

@@ -15,7 +15,7 @@ from recsys.config import RunConfig
 from recsys.errors import ConfigError
 from recsys.settings import to_toml
 from recsys.tune import Choice, TuneConfig
-from training.trainer import DivergedError
+from training.errors import DivergedError
 from training.tune.model.bench import ModelBench, improvements
 from training.tune.space import Space, space_of, suggest, with_values
 from training.tune.study import (
@@ -30,6 +30,7 @@ from training.tune.study import (
 
 MEAN, PARETO = "mean", "pareto"
 _NOT_TRAINED = {"serving", "store", "policy", "gate", "fusion", "validation", "execution"}
+"""Sections that no trial depends on: a search goes on when they change."""
 Progress = Callable[[int, int], None]
 
 
@@ -96,9 +97,7 @@ def tune_model(
     names = bench.measures if objective == PARETO else (objective,)
     identity = {
         "search": "model",
-        "config": config.model_dump(
-            mode="json", by_alias=True, exclude={"serving", "store", "policy", "gate"}
-        ),
+        "config": config.model_dump(mode="json", by_alias=True, exclude=_NOT_TRAINED),
         "space": {key: d.model_dump(mode="json") for key, d in space.items()},
         "chain": bench.chain[-1].path.name,
         "objective": objective,

@@ -17,9 +17,10 @@ from recsys.config import parse_config
 from recsys.errors import ConfigError, DataError
 from recsys.log import period_end
 from recsys.settings import to_toml
+from recsys.tasks import RETRIEVAL
 from recsys.tune import Dimension
+from training.balancing import build_balancer
 from training.learn import learn, prepare
-from training.objective import RETRIEVAL
 from training.tune.model.bench import ModelBench, improvements
 from training.tune.model.command import write_model
 from training.tune.model.search import best_toml, tune_model
@@ -184,6 +185,22 @@ def test_a_file_that_is_no_study_is_refused(bench, tmp_path):
         tune_model(bench, "mean", tmp_path / "s.db", Budget.of(1, None))
 
 
+def test_a_study_that_cannot_be_kept_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DataError, match=r"cannot keep the search .* choose another --storage"),
+        open_study(tmp_path / "file" / "s.db", ["maximize"], optuna.pruners.NopPruner(), {}),
+    ):
+        pass
+
+
+def test_sections_that_no_trial_reads_may_change(bench, given, make_config, shop_chain, tmp_path):
+    tune_model(bench, "mean", tmp_path / "s.db", Budget.of(1, None))
+    other = given.model_copy(update={"validation": given.validation.model_copy(update={"min_history": 9})})
+    went_on = tune_model(ModelBench(shop_chain, other), "mean", tmp_path / "s.db", Budget.of(1, None))
+    assert len(went_on.trials) == 1
+
+
 def test_no_time_leaves_the_config_as_given(bench, given, tmp_path):
     found = tune_model(bench, "mean", tmp_path / "s.db", Budget.of(5, 0.0))
     assert found.best is None
@@ -228,11 +245,39 @@ def test_what_trails_is_stopped(shop_chain, make_config, tmp_path):
         ("training.lerning_rate", {"low": 0.1, "high": 0.2}, "unknown key"),
         ("model.trank.name", {"choices": ["ple"]}, "no 'trank'"),
         ("training.learning_rate", {"low": -1.0, "high": 0.1}, "learning_rate"),
+        ("model.trunk.name", {"choices": ["mmoe", "moe"]}, "'moe' is unknown; known: cross_stitch"),
+        ("training.balancing", {"choices": ["fixed", "magic"]}, "'magic' is unknown; known: fixed"),
     ],
 )
 def test_a_key_that_cannot_be_searched_is_refused(make_config, key, dimension, said):
     with pytest.raises(ConfigError, match=said):
         space_of(make_config(tune={"space": {key: dimension}}))
+
+
+def test_methods_that_do_not_read_the_options_are_refused_before_the_first_trial(make_config):
+    methods = {"training.balancing": {"choices": ["gradnorm", "fixed"]}}
+    alpha = {"training.balancer.alpha": {"low": 0.5, "high": 1.5}}
+    for training, space in (
+        ({"balancing": "gradnorm", "balancer": {"alpha": 0.5}}, methods),
+        ({"balancing": "gradnorm"}, methods | {"training.balancer.alpha": {"low": 0.5, "high": 1.0}}),
+    ):
+        with pytest.raises(ConfigError, match="'fixed' does not read it"):
+            space_of(make_config(training=training, tune={"space": space}))
+    assert set(space_of(make_config(training={"balancing": "gradnorm"}, tune={"space": alpha}))) == set(alpha)
+
+
+def test_the_default_space_keeps_to_methods_that_read_the_options_as_set(make_config):
+    def methods(**training):
+        found = default_space(make_config(training=training)).get("training.balancing")
+        return () if found is None else found.choices
+
+    assert methods() == ("fixed", "uncertainty", "dwa")
+    assert methods(balancing="gradnorm", balancer={"alpha": 0.5}) == ()
+    config = make_config(training={"balancing": "gradnorm", "balancer": {"alpha": 0.5}})
+    study = optuna.create_study()
+    for _ in range(20):
+        drawn = with_values(config, suggest(study.ask(), space_of(config)))
+        build_balancer(drawn.training.balancing, {}, drawn.training.balancer)
 
 
 @pytest.mark.parametrize(
@@ -291,3 +336,8 @@ def test_the_command_writes_its_files_and_knows_its_names(shop_log, given, tmp_p
     assert run([*argv, "--objective", "clik"]) == 2
     assert "known here: mean, pareto, click" in capsys.readouterr().err
     assert run([*argv, "--date", "2020"]) == 2
+    (tmp_path / "file").write_text("")
+    assert run([*argv[:-1], f"{tmp_path}/file", "--trials", "1"]) == 3
+    said = capsys.readouterr().err
+    assert "choose another --out" in said
+    assert "trials" not in said, "before any work"
