@@ -124,7 +124,7 @@ def test_a_search_goes_on_and_refuses_another(bench, report, tmp_path, shop_chai
 SEARCHER = """
 import sys, time
 from recsys.cli import main
-from training.tune.model import ModelBench
+from training.tune.model.bench import ModelBench
 train, calls = ModelBench.train, []
 def until_the_sixth_trial(*arguments):
     calls.append(arguments)
