@@ -180,11 +180,15 @@ class Server:
             self._registry.write_lease(self.server_id, None)
         _log.info("stopped")
 
-    def run_until_signalled(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain."""
+    def run_until_signalled(self, announce: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain.
+
+        Args: announce: says that the server is ready; who hears it may end the server at once.
+        """
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopping.set())
+        announce()
         stopping.wait()
         self.stop(self._options.config.serving.drain_s)
 

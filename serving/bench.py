@@ -139,14 +139,15 @@ def _load(target: str, users: list[str], clients: int, seconds: float, page_size
     for thread in threads:
         thread.join()
     elapsed_s = time.perf_counter() - start
+    num_calls = sum(len(client.seconds) for client in samples)
     latencies = np.array([s for client in samples for s in client.seconds] or [np.nan])
     p50, p99 = 1000 * np.percentile(latencies, [50, 99])
     stages = [stage for client in samples for stage in client.stages]
     return Load(
         clients=clients,
-        calls=len(latencies),
+        calls=num_calls,
         failed=sum(client.failed for client in samples),
-        calls_per_s=round(len(latencies) / elapsed_s, 1),
+        calls_per_s=round(num_calls / elapsed_s, 1),
         p50_ms=round(float(p50), 3),
         p99_ms=round(float(p99), 3),
         stage_ms={
@@ -166,11 +167,13 @@ class _Client:
         self.failed = 0
 
     def run(self, end: float) -> None:
-        """Ask until the end; the first calls of a connection do not count."""
+        """Ask until the end, and once at least; the first calls of a connection do not count."""
         with RecsysClient(self._target, timeout_s=10) as client:
             for _ in range(max(1, _WARM_UP // 10)):
                 self._ask(client)
             self.seconds.clear()
+            self.stages.clear()
+            self._ask(client)
             while time.perf_counter() < end:
                 self._ask(client)
 

@@ -71,13 +71,7 @@ def serve_command(
         )
     )
     server.start()
-    if port_file is not None:
-        _write_ports(port_file, server.port, server.admin_port)
-    print(
-        f"recsys serve: port {server.port}, admin port {server.admin_port}, {_bundle_line(server)}",
-        flush=True,
-    )
-    server.run_until_signalled()
+    server.run_until_signalled(lambda: _announce(server, port_file))
 
 
 def recommend_command(
@@ -170,6 +164,15 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
     if certificate is None or key is None:
         raise ConfigError("--tls-cert and --tls-key go together; give both, or neither")
     return Tls(certificate=certificate, key=key, client_ca=client_ca)
+
+
+def _announce(server: "Server", port_file: Path | None) -> None:
+    if port_file is not None:
+        _write_ports(port_file, server.port, server.admin_port)
+    print(
+        f"recsys serve: port {server.port}, admin port {server.admin_port}, {_bundle_line(server)}",
+        flush=True,
+    )
 
 
 def _write_ports(path: Path, port: int, admin_port: int) -> None:

@@ -481,6 +481,20 @@ def test_calls_under_way_at_sigterm_are_finished(start, until) -> None:
     assert [p.suffix for p in files(one.log.root / "journal")] == [".journal"]
 
 
+def test_a_signal_that_comes_as_soon_as_the_server_is_announced_drains(tmp_path) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    server = Server(options(tmp_path))
+    server.start()
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: pytest.fail("nobody has taken the signal yet"))
+        server.run_until_signalled(lambda: signal.raise_signal(signal.SIGTERM))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with pytest.raises(CallError, match="UNAVAILABLE"), RecsysClient(f"127.0.0.1:{server.port}", 60) as late:
+        late.recommend("u1")
+
+
 def test_everything_answered_before_kill_9_is_in_the_journal(tmp_path) -> None:
     with Process(tmp_path) as served:
         sent = [Feedback(user_id="u1", item_id=f"i{n}", kind="click") for n in range(50)]
