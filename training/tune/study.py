@@ -96,13 +96,20 @@ def search(
     budget: Budget,
     evaluate: Callable[[optuna.Trial], Sequence[float]],
     on_trial: Callable[[int, int], None] = lambda _done, _all: None,
+    first: Sequence[Mapping[str, float]] = (),
 ) -> None:
-    """Make trials until the budget is spent. Args: make_sampler: seed -> sampler; on_trial: (done, all)."""
+    """Make trials until the budget is spent.
+
+    Args: make_sampler: seed -> sampler; on_trial: (done, all); first: values that the first trials take.
+    """
     for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(stale.number, state=TrialState.FAIL)
     done = len(finished(study))
     while done < budget.trials and time.monotonic() < budget.deadline:
         on_trial(done, budget.trials)
+        # One at a time: all queued at once, the one that a kill interrupts would be lost to the next run.
+        if done < len(first) and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            study.enqueue_trial(dict(first[done]))
         study.sampler = make_sampler(seed * _SEEDS + done)
         trial = study.ask()
         try:
@@ -137,13 +144,13 @@ def nearest_to_ideal(values: Sequence[Sequence[float]]) -> int:
 
 
 def importances(study: optuna.Study, objective: int) -> dict[str, float]:
-    """Give each parameter's share of an objective's variance, largest first; none of fewer than 4 trials.
+    """Give each parameter's share of an objective's variance, largest first; none if nothing varied.
 
     Source: Hutter et al., ICML 2014 (fANOVA).
     """
     trials = complete(study)
     varied = {name for t in trials for name in t.params if t.params[name] != trials[0].params.get(name)}
-    if len(trials) < 4 or not varied:
+    if len(trials) < 4 or not varied or len({trial.values[objective] for trial in trials}) == 1:
         return {}
     found = optuna.importance.get_param_importances(
         study,

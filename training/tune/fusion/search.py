@@ -27,6 +27,8 @@ class Space:
     formula: str
     spread: Mapping[str, float]
     """Task -> standard deviation, inside a list, of what its weight multiplies."""
+    unit: float = 1.0
+    """How far the first task's part spreads the score: what weights that stay are held against."""
 
     @classmethod
     def of(cls, lists: Lists, current: Fusion, formula: str) -> "Space":
@@ -38,7 +40,11 @@ class Space:
                 term = current.terms[task.name]
                 values = np.log(np.clip((values - term.low) / (term.high - term.low), 1e-6, 1.0))
             spread[task.name] = max(within(lists, values), 1e-12)
-        return cls(current=current, formula=formula, spread=spread)
+        stays = [term.weight for name, term in current.terms.items() if name not in spread and term.weight]
+        # Only ratios count, but beside a task that is not searched: there the strongest stays as strong.
+        now = max(abs(current.terms[name].weight) * s for name, s in spread.items())
+        unit = now if stays and now and formula == current.formula else 1.0
+        return cls(current=current, formula=formula, spread=spread, unit=unit)
 
     def suggest(self, trial: optuna.Trial) -> Fusion:
         """Draw ratios, and offsets where the formula has them."""
@@ -55,7 +61,10 @@ class Space:
         """Turn ratios into weights."""
         terms = {
             name: term.model_copy(
-                update={"weight": ratios[name] / self.spread[name], "offset": offsets.get(name, 0.0)}
+                update={
+                    "weight": self.unit * ratios[name] / self.spread[name],
+                    "offset": offsets.get(name, 0.0),
+                }
             )
             for name, term in self.current.terms.items()
             if name in self.spread
@@ -68,7 +77,7 @@ class Space:
         points = [dict.fromkeys(names, 0.0), dict.fromkeys(names, -_DECADES)]
         points += [{n: _DECADES if n == name else 0.0 for n in names} for name in names]
         found = [{f"ratio.{n}": v for n, v in point.items()} for point in points]
-        return found if self.formula != "multiplicative" else []
+        return found if names and self.formula != "multiplicative" else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +115,7 @@ def search_front(
     def sampler(number: int) -> optuna.samplers.BaseSampler:
         return optuna.samplers.NSGAIISampler(population_size=_POPULATION, seed=number % 2**32)
 
-    for point in space.anchors():
-        study.enqueue_trial(point, skip_if_exists=True)
-    search(study, sampler, seed, budget, evaluate, on_trial)
+    search(study, sampler, seed, budget, evaluate, on_trial, first=space.anchors())
     points = []
     for trial in complete(study) and study.best_trials:
         fusion = space.suggest(optuna.trial.FixedTrial(trial.params))  # type: ignore[arg-type]

@@ -73,14 +73,16 @@ def read_material(
     as_of = period_end(chain[-1].day, config.timezone)
     rows = score_rows(predictor, chain, judge, as_of)
     whole = lists_of(rows, config.tasks, config.retrieval_task)
-    labelled = [t for t in config.tasks if effective_labels(whole, t) > 0]
+    halves = [half for half in (whole.take(~whole.checked), whole.take(whole.checked)) if half.request.size]
+    labelled = [t for t in config.tasks if all(effective_labels(half, t) > 0 for half in halves)]
     if not labelled:
         raise DataError(
-            f"no task has a label from {days[0]} to {days[1]}: windows are still open, or the days are "
-            "empty; choose more days"
+            f"no task has labels of both halves of the users from {days[0]} to {days[1]}: windows are still "
+            "open, or there is too little feedback; choose more days"
         )
     notes = [
-        f"no label of {t.name} is known on these days: its weight stays as it is"
+        f"too few labels of {t.name} are known on these days to search and check on: its weight is not "
+        "searched, it keeps its ratio to the strongest of the others"
         for t in config.tasks
         if t not in labelled
     ]

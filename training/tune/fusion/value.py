@@ -20,6 +20,7 @@ from recsys.tasks import TaskSpec
 
 Vector = npt.NDArray[np.float64]
 _LEAST_EXAMINATION = 0.05
+_PREDICTION = "prediction_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,8 @@ class Value:
 def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | None) -> Lists:
     """Make lists of scored impressions (`training.evaluation.evaluate.score_rows`).
 
-    Args: task: the binary task whose labels tell how far users look; None: every position counts alike.
+    Args: tasks: those to value, by their labels (predictions are of all, for all make the score); task: the
+    binary task whose labels tell how far users look; None: every position counts alike.
     Raises: DataError when no request shows two items: there is nothing to put in order.
     """
     # One request may be answered in pages by several impressions of one position: order by both.
@@ -94,12 +96,14 @@ def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | Non
             "log whole pages under one request_id"
         )
     position = rows["position"].to_numpy().astype(np.int64)
-    labels = {t.name: rows[t.label].cast(pl.Float64).fill_null(float("nan")).to_numpy() for t in tasks}
-    predictions = {t.name: rows[f"prediction_{t.name}"].to_numpy() for t in tasks}
+    labels = {t.name: _labels(rows, t) for t in tasks}
+    predictions = {
+        c.removeprefix(_PREDICTION): rows[c].to_numpy() for c in rows.columns if c.startswith(_PREDICTION)
+    }
     weight = rows["weight"].cast(pl.Float64).to_numpy()
     examination = np.ones(position.size)
     if task is not None:
-        curve = examination_curve(position, labels[task.name], predictions[task.name], weight)
+        curve = examination_curve(position, _labels(rows, task), predictions[task.name], weight)
         examination = curve[position]
     return Lists(
         tasks=tuple(tasks),
@@ -112,6 +116,11 @@ def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | Non
         examination=examination,
         checked=_checked(rows["user_id"]),
     )
+
+
+def _labels(rows: pl.DataFrame, task: TaskSpec) -> Vector:
+    labels: Vector = rows[task.label].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return labels
 
 
 def is_checked(user_id: str) -> bool:

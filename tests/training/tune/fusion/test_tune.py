@@ -2,8 +2,11 @@
 
 import json
 import tomllib
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
+import optuna
 import pytest
 
 from recsys.errors import ConfigError, DataError
@@ -15,10 +18,10 @@ from recsys.simulator.shop import Shop
 from training.tune.fusion.candidates import Choice
 from training.tune.fusion.command import write_fusion
 from training.tune.fusion.report import fusion_toml
-from training.tune.fusion.search import Point, knee
+from training.tune.fusion.search import Point, knee, within
 from training.tune.fusion.tune import Material, tune_fusion
 from training.tune.fusion.value import is_checked, lists_of
-from training.tune.study import Budget
+from training.tune.study import Budget, finished, open_study, search
 
 DIALS = ShopDials(
     users=400, items=150, days=2, candidates=60, candidates_logged=1.0, relatedness=-0.6, click_base=-2.5,
@@ -159,6 +162,55 @@ def test_a_search_goes_on_where_it_was(material, config, shop, tmp_path, report)
     assert whole.front == report.front
     with pytest.raises(ConfigError, match="holds another search"):
         tuned(material, config, None, tmp_path / "s.db", "multiplicative")
+
+
+def test_a_task_without_labels_keeps_its_part_of_the_score(material, config, tmp_path):
+    """What is not searched still makes the score, and weighs against the rest as it did."""
+    few = [t for t in config.tasks if t.name != "rating"]
+
+    def cut(lists):
+        return replace(lists, tasks=tuple(few), labels={t.name: lists.labels[t.name] for t in few})
+
+    blind = replace(material, searched=cut(material.searched), checked=cut(material.checked))
+    found = tuned(blind, config, None, tmp_path / "s.db", trials=8)
+    assert set(found.current.found) == {"click", "purchase"}
+    now, current = found.recommended.fusion.terms, found.current.fusion.terms
+
+    def parts(terms):
+        lists = blind.searched
+        return {n: terms[n].weight * within(lists, lists.predictions[n].astype(float)) for n in terms}
+
+    strongest = max(parts(current)[t.name] for t in few)
+    assert parts(now)["rating"] / parts(now)["click"] == pytest.approx(
+        parts(current)["rating"] / strongest, rel=1e-4
+    )
+
+
+def test_a_search_that_was_interrupted_in_its_first_trials_finds_the_same(tmp_path):
+    first = ({"x": 0.0}, {"x": -2.0}, {"x": 2.0})
+
+    def searched(path, stop_in=None):
+        started = []
+
+        def evaluate(trial):
+            started.append(trial)
+            x = trial.suggest_float("x", -2.0, 2.0)
+            if len(started) == stop_in:
+                raise KeyboardInterrupt
+            return [x, -x * x]
+
+        def sampler(seed):
+            return optuna.samplers.NSGAIISampler(population_size=4, seed=seed)
+
+        with open_study(path, ["maximize"] * 2, optuna.pruners.NopPruner(), {}) as study:
+            with suppress(KeyboardInterrupt):
+                search(study, sampler, 0, Budget.of(8, None), evaluate, first=first)
+            return [trial.params["x"] for trial in finished(study)]
+
+    unbroken = searched(tmp_path / "a.db")
+    assert unbroken[:3] == [0.0, -2.0, 2.0]
+    assert searched(tmp_path / "b.db", stop_in=2) == [0.0]
+    assert searched(tmp_path / "b.db") == unbroken
 
 
 def test_no_time_is_an_error(material, config, tmp_path):

@@ -81,6 +81,15 @@ def test_an_unknown_label_is_no_zero(config):
     assert list_values(found, fusion(click=1.0), 2)["click"].mean == 1.0
 
 
+def test_examination_needs_no_label_of_its_task_to_be_valued(config):
+    click, _, rating = config.tasks
+    made = rows(config, {"a": [(None, 0.4, 0.1, 2.0), (None, 0.4, 0.1, 3.0)]})
+    found = lists_of(made, [rating], click)
+    assert found.examination.tolist() == [1.0, 1.0]
+    assert set(found.labels) == {"rating"}
+    assert set(found.predictions) == {"click", "purchase", "rating"}
+
+
 def test_lists_of_one_item_cannot_be_ordered(config):
     with pytest.raises(DataError, match="no request of these days shows two items"):
         lists_of(rows(config, {"a": [(0.0, 0.1, 0.1, None)]}), config.tasks, None)

@@ -26,7 +26,7 @@ from training.tune.model.command import write_model
 from training.tune.model.search import best_toml, tune_model
 from training.tune.render import bars
 from training.tune.space import default_space, space_of, suggest, with_values
-from training.tune.study import Budget, open_study
+from training.tune.study import Budget, importances, open_study
 
 SMALL = {
     "training.learning_rate": {"low": 1e-4, "high": 3e-2, "log": True},
@@ -108,6 +108,15 @@ def test_importance_finds_what_matters(report):
     assert set(shares) == set(SMALL)
     assert sum(shares.values()) == pytest.approx(1.0)
     assert "training.learning_rate" in str(bars(shares, "x"))
+
+
+def test_what_never_varied_has_no_importance():
+    study = optuna.create_study(direction="maximize")
+    for _ in range(5):
+        trial = study.ask()
+        trial.suggest_float("x", 0.0, 1.0)
+        study.tell(trial, 0.5)
+    assert importances(study, 0) == {}
 
 
 def test_a_search_goes_on_and_refuses_another(bench, report, tmp_path, shop_chain, make_config):
