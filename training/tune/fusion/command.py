@@ -111,6 +111,7 @@ def _print(report: FusionReport, files: list[Path]) -> None:
         highlight=False,
     )
     for candidate in report.candidates:
+        verdicts = report.verdicts(candidate)
         table = Table("value", "current", "these", "difference, 95 %", "verdict", box=None)
         for source, effects in (
             ("re-ranked", candidate.effects),
@@ -118,7 +119,7 @@ def _print(report: FusionReport, files: list[Path]) -> None:
             ("truth", candidate.truth),
         ):
             for name, e in effects.items():
-                said = e.verdict.replace("b better", "better").replace("a better", "worse")
+                said = verdicts[source][name]
                 low, high = e.ci_low or 0.0, e.ci_high or 0.0
                 row = [f"{e.a:.5f}", f"{e.b:.5f}", f"{e.diff:+.5f} [{low:+.5f}, {high:+.5f}]", said]
                 table.add_row(f"{source}: {name}", *row)

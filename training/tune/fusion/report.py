@@ -63,6 +63,18 @@ class FusionReport(_Part):
     """By position from 1: relative chance to be looked at."""
     notes: tuple[str, ...]
 
+    def verdicts(self, candidate: Candidate) -> dict[str, dict[str, str]]:
+        """Say per source and value which weights are better; of what rests on too little, that alone."""
+        sources: tuple[tuple[str, Mapping[str, PairedEffect], Mapping[str, float]], ...] = (
+            ("re-ranked", candidate.effects, self.effective),
+            ("doubly robust", candidate.off_policy, candidate.effective),
+            ("truth", candidate.truth, {}),
+        )
+        return {
+            source: {name: _said(effect, behind.get(name, MIN_EFFECTIVE)) for name, effect in effects.items()}
+            for source, effects, behind in sources
+        }
+
     @property
     def recommended(self) -> Candidate:
         """Give the knee."""
@@ -72,6 +84,12 @@ class FusionReport(_Part):
     def toml(self) -> str:
         """Give the lines for the config."""
         return fusion_toml(self.recommended.fusion)
+
+
+def _said(effect: PairedEffect, effective: float) -> str:
+    if effective < MIN_EFFECTIVE:
+        return "not trustworthy"
+    return {"b better": "these better", "a better": "current better"}.get(effect.verdict, effect.verdict)
 
 
 def fusion_toml(fusion: Fusion) -> str:

@@ -218,6 +218,21 @@ def test_no_time_is_an_error(material, config, tmp_path):
         tuned(material, config, None, tmp_path / "s.db", seconds=0.0)
 
 
+def test_what_rests_on_too_little_has_no_verdict(report, tmp_path):
+    """A doubly robust estimate of no matched place is the prediction alone, however narrow its interval."""
+    best = report.candidates[1]
+    better = best.effects["click"].model_copy(update={"verdict": "b better"})
+    sure = {"click": 1000.0, "purchase": 1000.0}
+    strong = best.model_copy(update={"off_policy": {"click": better}, "effective": sure})
+    weak = strong.model_copy(update={"effective": {"click": 3.0}})
+    assert report.verdicts(strong)["doubly robust"] == {"click": "these better"}
+    assert report.verdicts(weak)["doubly robust"] == {"click": "not trustworthy"}
+    few = report.model_copy(update={"effective": {"click": 3.0}, "candidates": (weak,)})
+    assert few.verdicts(strong)["re-ranked"]["click"] == "not trustworthy"
+    page = next(f for f in write_fusion(few, tmp_path / "out") if f.suffix == ".html").read_text()
+    assert page.count("<td>not trustworthy</td>") == 2
+
+
 def test_the_page_stands_alone_and_the_json_is_the_report(report, tmp_path):
     files = {f.name: f.read_text() for f in write_fusion(report, tmp_path / "out")}
     page = files["report.html"]
