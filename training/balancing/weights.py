@@ -100,7 +100,9 @@ class DynamicWeightAverage:
     ) -> BalanceReport:
         """Backpropagate the sum, weighted by the last two windows' rates."""
         del shared_parameters, boundary
-        share = {name: math.exp(self.rates.get(name, 1.0) / self.temperature) for name in losses}
+        rates = {name: self.rates.get(name, 1.0) for name in losses}
+        slowest = max(rates.values())  # taken off all: at a low temperature the plain powers overflow
+        share = {name: math.exp((rate - slowest) / self.temperature) for name, rate in rates.items()}
         total = sum(share.values())
         used = {n: self.weights.get(n, 1.0) * len(share) * part / total for n, part in share.items()}
         weighted_backward(losses, used)

@@ -104,6 +104,14 @@ def test_dwa_follows_its_formula():
     assert seen[6]["b"] == pytest.approx(2 * up["b"] / (up["a"] + up["b"]))
 
 
+def test_dwa_at_a_low_temperature_gives_all_weight_to_the_slowest():
+    balancer = _balancer("dwa", {}, temperature=0.001, window=1)
+    p = torch.zeros(1, requires_grad=True)
+    for a in (1.0, 900.0, 1.0):
+        weights = balancer.backward({"a": p.sum() + a, "b": p.sum() + 1.0}, [p], []).weights
+    assert weights == {"a": 2.0, "b": 0.0}
+
+
 def _train_gradnorm(toy, balancer, steps=600):
     for _ in range(steps):
         toy.update(balancer)
