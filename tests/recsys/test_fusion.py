@@ -106,3 +106,12 @@ def test_a_wrong_section_is_refused(make_config, section, said):
 def test_a_formula_that_this_code_does_not_know_is_no_fusion():
     with pytest.raises(ValidationError, match="no fusion formula"):
         Fusion.model_validate({"formula": "harmonic", "terms": {}})
+
+
+def test_a_prediction_outside_its_range_counts_as_the_end_of_it():
+    """An uncalibrated head may say 6 of 5 stars: a power of more than 1 would outgrow every probability."""
+    stars = Fusion(
+        formula="multiplicative", terms={"rating": Term(weight=2.0, offset=0.5, low=1.0, high=5.0)}
+    )
+    outside, ends = (np.array(v, np.float32) for v in ([6.0, -3.0], [5.0, 1.0]))
+    np.testing.assert_array_equal(stars.score({"rating": outside}), stars.score({"rating": ends}))

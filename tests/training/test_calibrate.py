@@ -9,12 +9,13 @@ from scipy.special import expit, logit
 
 from features.store import open_store
 from recsys.bundle import load_bundle
+from recsys.calibration import Isotonic, Platt, fit_platt
 from recsys.config import CalibrationConfig, StoreConfig
 from recsys.log import period_end
 from recsys.model.scorer import calibrate
 from recsys.registry import Registry
 from recsys.tasks import TaskSpec
-from training.calibrate import fit_calibration
+from training.calibrate import _better, fit_calibration
 from training.data import label_days
 from training.learn import learn
 from training.predict import BundlePredictor, shard_logits
@@ -101,6 +102,39 @@ def test_auto_takes_what_is_better_on_later_rows_and_fits_it_on_all(shape, bette
     chosen = fit_calibration([CLICK], {"click": score}, rows, CalibrationConfig(binary="auto"))["click"]
     plain = fit_calibration([CLICK], {"click": score}, rows, CalibrationConfig(binary=better))["click"]
     assert chosen == plain
+
+
+def test_a_calibrator_is_fitted_on_every_known_row_and_on_no_other():
+    score, label = _stream(_logistic)
+    unknown = np.arange(8000) % 4 == 0
+    hidden = (
+        pl.Series(label)
+        .to_frame("label_click")
+        .with_columns(
+            label_click=pl.when(~pl.Series(unknown)).then("label_click"), weight=1.0, shown_at=np.arange(8000)
+        )
+    )
+    fitted = fit_calibration([CLICK], {"click": score}, hidden, CalibrationConfig(binary="platt"))["click"]
+    assert fitted == fit_platt(score[~unknown], label[~unknown], np.ones(6000))
+
+
+@pytest.mark.parametrize(("right", "better"), [("late", "isotonic"), ("early", "platt")])
+def test_auto_fits_on_the_earlier_half_and_judges_on_the_later(right, better):
+    """Two fits that only tell which rows they were given, one of them right on one half alone."""
+    time = np.arange(400)
+    label = np.arange(400) % 2.0
+    says = label if right == "late" else 1 - label  # on the later half; the opposite on the earlier one
+    score = np.where(time < 200, 1 - says, says) * 2 - 1.0
+    given = []
+
+    def fits(calibrator):
+        return lambda chosen: given.append(chosen) or calibrator
+
+    knots = Isotonic(x=(0.3, 0.7), y=(0.01, 0.99))
+    made = {"platt": fits(Platt(a=1e-3, b=0.0)), "isotonic": fits(knots)}
+    assert _better(made, score, label, np.ones(400), time) == better
+    assert all(np.array_equal(chosen, time < 200) for chosen in given)
+    assert len(given) == 2
 
 
 def test_auto_judges_by_time_and_not_by_the_order_of_rows():

@@ -53,6 +53,15 @@ def test_thresholds_keep_apart_when_training_pushes_them_together():
     assert (-link(torch.zeros(1)).diff() >= MIN_GAP * 0.99).all()
 
 
+def test_every_level_keeps_a_probability_whatever_thresholds_and_scores_are():
+    link = CumulativeLink(_stars())
+    with torch.no_grad():
+        link.gaps.fill_(-1e3)
+    assert (log_level_probabilities(link(torch.zeros(1))).exp() > 1e-5).all()
+    huge = log_level_probabilities(link(torch.tensor([-1e6, 1e6])))  # float32 rounds the gaps off
+    assert torch.isfinite(huge).all()
+
+
 def test_a_fresh_head_gives_all_levels_the_same_probability():
     p = log_level_probabilities(CumulativeLink(HALVES)(torch.zeros(1))).exp()
     torch.testing.assert_close(p, torch.full((1, 10), 0.1))
