@@ -37,12 +37,6 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def patience_s() -> float:
-    """Give the time-out of whatever a test waits for, where the time-out itself is not what is tested."""
-    return PATIENCE_S
-
-
-@pytest.fixture(scope="session")
 def until() -> Callable[[Callable[[], Any]], None]:
     """Give a wait for what another thread or process does: until(lambda: found)"""
 

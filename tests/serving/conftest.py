@@ -211,7 +211,6 @@ def fakes() -> SimpleNamespace:
     return SimpleNamespace(
         NOON_MS=NOON_MS,
         NUM_ITEMS=NUM_ITEMS,
-        PATIENCE_S=PATIENCE_S,
         Loader=FakeLoader,
         Past=Past,
         Scorer=FakeScorer,
