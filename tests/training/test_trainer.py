@@ -209,6 +209,15 @@ def test_what_is_not_observed_teaches_nothing(setup, config):
         assert torch.equal(parameter, before[name])
 
 
+def test_the_dense_gradient_is_cut_to_a_length(setup, config):
+    """One batch of huge losses must not fill AdamW's second moments for hundreds of steps."""
+    ranker, tables, batches = setup()
+    loud = build_balancer("fixed", {t.name: 1e8 for t in config.tasks})
+    fit(ranker, tables, batches[:1], loud, config.tasks, _settings())
+    lengths = [p.grad.norm() for p in ranker.parameters() if p.grad is not None]
+    assert torch.stack(lengths).norm().item() == pytest.approx(10.0, rel=1e-3)
+
+
 def test_a_head_learns_at_its_own_rate(setup, config):
     """At a scale of 1e-9 a head stays where it was, and all else learns as before."""
     still = [
@@ -284,6 +293,23 @@ def test_nothing_to_learn_is_no_error(setup, config):
     assert log.steps == 0
     assert log.mean_losses() == {}
     assert all(torch.equal(w, before[n]) for n, w in tables.weight.items())
+
+
+def test_whoever_watches_sees_losses_in_float32_whatever_the_training_multiplies_in(setup, config):
+    def watched(bf16):
+        ranker, tables, batches = setup()
+        seen = []
+
+        def look(moment):
+            seen.append({k: v.item() for k, v in moment.losses(moment.rows).items()})
+
+        balancer = build_balancer("fixed", {})
+        log = fit(ranker, tables, batches[:1], balancer, config.tasks, _settings(bf16=bf16), observer=look)
+        return seen[0], log.losses[0]
+
+    (full, learnt), (seen, rounded) = watched(False), watched(True)
+    assert learnt != rounded
+    assert seen == full == learnt
 
 
 def test_predictions_do_not_depend_on_how_batches_are_cut(setup, chain, config, state):

@@ -177,6 +177,19 @@ def test_without_a_conflict_the_update_is_the_plain_one(name, scale):
     torch.testing.assert_close(update, scale * toy.gradients.sum(dim=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mgda", "pcgrad", "upgrad", "dual_proj", "imtl_g", "aligned_mtl", "cagrad"])
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_an_aggregators_weights_are_those_of_the_directions_whatever_the_gradients_lengths(name, scale):
+    """A loss near its minimum has tiny gradients, and the libraries' thresholds are absolute."""
+    gradients = torch.tensor(_random(3, 8, 2))
+
+    def weights(factor):
+        torch.manual_seed(0)
+        return Linear(factor * gradients).update(_balancer(name))[1].weights
+
+    assert weights(scale) == pytest.approx(weights(1.0), rel=1e-2, abs=1e-3)
+
+
 def test_imtl_gs_update_is_equally_far_along_every_gradient():
     toy = Linear([[1.0, 0.2, 0, 0], [0.1, 2.0, 0.3, 0], [0, -1.0, 0.5, 3.0]])
     update, _ = toy.update(_balancer("imtl_g"))

@@ -64,6 +64,12 @@ def test_a_model_alone_has_every_feature_and_no_parent(runs, config):
         matched(config, runs.state, purchase, 10)
 
 
+def test_a_task_alone_leans_on_no_other_and_counts(config):
+    leaning = config.tasks[1].model_copy(update={"transfer_from": "click", "weight": 0.0})
+    own = alone(leaning)
+    assert (own.parent, own.transfer_from, own.weight) == (None, None, 1.0)
+
+
 def test_watching_a_training_changes_no_weight(shop_chain, config):
     as_of = period_end(shop_chain[-1].day, "UTC")
     periods = {t.name: (0, 1) for t in config.tasks}
@@ -108,6 +114,7 @@ def test_values_are_by_seed_and_their_mean_is_the_effect(report):
         assert head.effect.a == pytest.approx(np.mean(head.alone))
         assert head.effect.b == pytest.approx(np.mean(head.shared))
         assert head.alone[0] != head.alone[1]
+        assert head.effect.level == pytest.approx(1 - 0.05 / 3), "the heads share the error rate"
 
 
 def test_the_page_stands_alone_and_the_files_agree(report, tmp_path):

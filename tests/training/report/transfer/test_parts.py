@@ -67,21 +67,25 @@ def test_a_step_of_one_task_raises_the_loss_of_its_opponent():
     assert affinities(probe.probes)["a", "b"][0] == pytest.approx(fall["a", "b"] / before)
 
 
-def test_the_look_ahead_is_the_step_that_the_optimisers_would_make():
-    """Of a single loss, without momentum from before: the same loss after a real step."""
+@pytest.mark.parametrize("weight", [1.0, 0.2])
+def test_the_look_ahead_is_the_step_that_the_optimisers_would_make(weight):
+    """Of a single loss with its weight, without momentum from before: the same loss after a real step."""
 
     def losses(shared, own, rows):
-        return {"a": (shared.square().sum() + rows.square().sum()) + 0 * own.sum(), "b": shared.sum() + 9}
+        return {"a": shared.square().sum() + (rows + 1).square().sum() + 0 * own.sum(), "b": shared.sum() + 9}
 
     moment = _moment(losses)
     moment.dense.param_groups[0]["lr"] = 0.1
     for state in moment.dense.state.values():
         state["exp_avg"].zero_()
-    probe = GradientProbe({}, every=1)
+    moment.tables.state["t"].fill_(
+        1.0
+    )  # from nothing, Adagrad's first step is of one length whatever it gets
+    probe = GradientProbe({"a": weight}, every=1)
     probe(moment)
     found = losses(*moment.parameters, moment.rows["t"])
     before = found["a"].item()
-    found["a"].backward()
+    (weight * found["a"]).backward()
     moment.parameters[1].grad = None
     with torch.no_grad():
         moment.dense.step()
@@ -141,6 +145,13 @@ def test_occupancy_and_entropy_are_those_of_the_gates():
     assert health.gates["b"].occupancy == pytest.approx((0.5, 0.5, 0, 0), abs=1e-6)
     assert health.entropy["a"] == pytest.approx(1.0)
     assert health.entropy["b"] == pytest.approx(math.log(2) / math.log(4), rel=1e-5)
+
+
+def test_entropy_is_a_share_of_what_a_gate_can_reach():
+    """PLE's gates give 0 to other tasks' own experts: an even mix of the rest is as undecided as can be."""
+    watch = Watch()
+    watch.add({"a": torch.tensor([[0.5, 0.0, 0.5, 0.0]])}, {"a": torch.ones(1, 2)})
+    assert watch.gates()["a"].entropy == pytest.approx(1.0)
 
 
 def test_experts_that_nobody_uses_are_found():
@@ -230,6 +241,11 @@ def test_groups_follow_the_affinities():
     advice = advise(heads, _pairs(values))
     assert advice.action == "group"
     assert advice.groups == (("a", "b"), ("c", "d"))
+
+
+def test_of_groups_that_are_alike_the_fewest_models_are_taken():
+    advice = advise({"a": _head("hurt"), "b": _head("no evidence"), "c": _head("no evidence")}, [])
+    assert len(advice.groups) == 2
 
 
 def test_heads_that_all_raise_each_others_losses_are_split():
