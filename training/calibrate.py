@@ -10,6 +10,8 @@ from recsys.calibration import (
     MIN_ROWS_PER_CLASS,
     Calibrator,
     Identity,
+    Platt,
+    correct_sampling,
     fit_affine,
     fit_isotonic,
     fit_isotonic_probability,
@@ -31,7 +33,8 @@ def fit_calibration(
     """Fit one calibrator per head on the calibration period's rows, each alone.
 
     Rows are weighted by 1 / sampling rate, so that calibrated probabilities are those of the real stream
-    however its negatives were sampled.
+    however its negatives were sampled. A head that is not calibrated, by its setting or for want of labels,
+    is corrected for the sampling alone.
 
     Args: rows: `label_*` (null = not known), `weight`, `shown_at`, in the order of the logits.
     """
@@ -44,13 +47,22 @@ def fit_calibration(
         chosen = logits[task.name][known].astype(np.float64)
         kind = config.kind(task.head)
         if kind == "none" or not known.any():
-            found[task.name] = Identity()
+            found[task.name] = _uncalibrated(task, label, weight)
             continue
         fits = _fits(task, chosen, label[known], weight[known])
         if kind == "auto":
             kind = _better(fits, chosen, label[known], weight[known], shown_at[known])
         found[task.name] = fits[kind](np.ones(label[known].size, bool))
     return found
+
+
+def _uncalibrated(task: TaskSpec, label: Vector, weight: Vector) -> Calibrator:
+    """Leave a head as it is, but for the mean rate at which the negatives of a binary one were kept."""
+    negative = label != 1  # not known counts: what nobody chose is what was sampled
+    if not task.is_binary or not (weight[negative] > 1).any():
+        return Identity()
+    rate = negative.sum() / weight[negative].sum()
+    return Platt(a=1.0, b=float(correct_sampling(0.0, rate)))
 
 
 def _fits(task: TaskSpec, logit: np.ndarray, label: Vector, weight: Vector) -> dict[str, Fit]:

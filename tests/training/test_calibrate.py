@@ -36,6 +36,23 @@ def _rows(weight=None, shown_at=None, **labels):
     )
 
 
+@pytest.mark.parametrize("labels", ["known", "not known"])
+def test_an_uncalibrated_head_is_corrected_for_sampling_alone(labels):
+    rng = np.random.default_rng(0)
+    truth = rng.normal(-3, 1, size=200_000)
+    click = (rng.random(truth.size) < expit(truth)) * 1.0
+    kept = (click == 1) | (rng.random(truth.size) < 0.1)
+    truth, click = truth[kept], click[kept]
+    learnt = truth - np.log(0.1)  # what a model of the kept rows finds
+    weight = np.where(click == 1, 1.0, 10.0)
+    label = click if labels == "known" else np.full(click.size, np.nan)
+    if labels == "not known":  # the share of sampled rows is all that is known
+        weight = np.full(click.size, 10.0)
+    settings = CalibrationConfig(binary="none" if labels == "known" else "platt")
+    found = fit_calibration([CLICK], {"click": learnt}, _rows(weight=weight, click=label), settings)["click"]
+    assert found.apply(learnt) == pytest.approx(expit(truth), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("head", "kind", "made"),
     [
