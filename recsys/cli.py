@@ -110,7 +110,7 @@ def run(argv: list[str]) -> int:
         print(f"recsys {name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"recsys {name}: interrupted; nothing half-written stays: run the same command again", file=sys.stderr)
+        print(f"recsys {name}: interrupted; nothing half-written stays, run it again", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -16,7 +16,7 @@ from training.quality.census.reader import CATEGORIES, LABELS, NUMBERS, TabularR
 
 TRIALS = 3
 PENALTIES = (10.0, 1.0)
-MAX_ITERATIONS = 100
+MAX_ITERATIONS = 1000
 
 Predictions = tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]
 """Validation and test predictions per task, and a note."""
