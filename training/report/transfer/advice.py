@@ -15,8 +15,10 @@ Groups = tuple[tuple[str, ...], ...]
 def advise(heads: Mapping[str, HeadTransfer], affinities: Sequence[PairValue]) -> Advice:
     """Say what to do: verdicts decide whether to share, affinities with whom.
 
-    Without a hurt head there is nothing to gain by more models. With one, the best partition by affinity that
-    does not keep all together: the sum over heads of the mean effect of their companions' steps, 0 alone.
+    Without a hurt head there is nothing to gain by more models. With one, the best partition by affinity: the
+    sum over heads of the mean effect of their companions' steps, 0 alone. A hurt head keeps only companions
+    whose steps lower its loss; where all others' do, none: what sharing did to it was measured, the affinity
+    is of single steps.
     """
     hurt = [name for name, head in heads.items() if head.verdict == "hurt"]
     helped = [name for name, head in heads.items() if head.verdict == "helped"]
@@ -82,7 +84,13 @@ def _best_groups(names: Sequence[str], hurt: Sequence[str], affinities: Sequence
                 total += sum(others) / len(others) if others else 0.0
         return total, -len(groups)
 
-    found = max((g for g in partitions(names) if len(g) > 1), key=score)
+    def spares(group: Sequence[str], head: str) -> bool:
+        helpful = {other for other in names if other != head and effect.get((other, head), 0.0) > 0}
+        kept = helpful if len(helpful) < len(names) - 1 else set()
+        return set(group) - {head} <= kept
+
+    spared = (g for g in partitions(names) if all(spares(part, h) for part in g for h in hurt if h in part))
+    found = max(spared, key=score)
     order = {name: i for i, name in enumerate(names)}
     return tuple(sorted(found, key=lambda group: min(order[n] for n in group)))
 

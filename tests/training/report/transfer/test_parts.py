@@ -243,6 +243,21 @@ def test_groups_follow_the_affinities():
     assert advice.groups == (("a", "b"), ("c", "d"))
 
 
+def test_a_hurt_head_is_parted_from_those_whose_steps_hurt_it():
+    """b and c gain from a more than b costs it: by the sum of effects alone, only the innocent d would go."""
+    values = {(i, j): 0.01 for i in "abcd" for j in "abcd" if i != j}
+    values |= {("b", "a"): -0.02, ("a", "b"): 0.3, ("a", "c"): 0.2, ("b", "c"): 0.2, ("c", "b"): 0.2}
+    values |= {("d", "b"): -0.3, ("d", "c"): -0.3}
+    heads = {n: _head("hurt" if n == "a" else "helped") for n in "abcd"}
+    assert advise(heads, _pairs(values)).groups == (("a", "d"), ("b", "c"))
+
+
+def test_a_hurt_head_whose_loss_all_others_lower_stands_alone():
+    values = {(i, j): 0.01 for i in "abc" for j in "abc" if i != j} | {("c", "b"): -0.2}
+    heads = {n: _head("hurt" if n == "a" else "helped") for n in "abc"}
+    assert ("a",) in advise(heads, _pairs(values)).groups
+
+
 def test_of_groups_that_are_alike_the_fewest_models_are_taken():
     advice = advise({"a": _head("hurt"), "b": _head("no evidence"), "c": _head("no evidence")}, [])
     assert len(advice.groups) == 2
