@@ -17,6 +17,12 @@ LOSSES: Mapping[HeadKind, tuple[LossName, ...]] = {
 }
 """The losses of each head kind; the first is the default."""
 MAX_LEVELS = 100
+_UNREAD: Mapping[HeadKind, tuple[str, ...]] = {
+    "binary": ("low", "high", "step"),
+    "regression": ("step",),
+    "ordinal": (),
+}
+"""Options of a value's range that a head kind does not read."""
 RETRIEVAL = "retrieval"
 """The name of the two towers' own loss beside the tasks'; no task can be called so."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -130,7 +136,13 @@ def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:
 
 
 def _check_options(task: TaskSpec) -> None:
-    """Refuse an empty range, a loss of another head kind, levels that do not divide, a useless `debias`."""
+    """Refuse an empty range, options that the head kind does not read, levels that do not divide."""
+    for key in _UNREAD[task.head]:
+        if (value := getattr(task, key)) != TaskSpec.model_fields[key].default:
+            raise ConfigError(
+                f"[[task]] {task.name!r}: {key} = {value} is not read by {task.head} heads; take it out, or "
+                f"choose head = {'regression' if key != 'step' else 'ordinal'!r}"
+            )
     if task.low >= task.high:
         raise ConfigError(f"[[task]] {task.name!r}: low={task.low} is not below high={task.high}")
     if task.loss_name not in LOSSES[task.head]:
