@@ -15,7 +15,7 @@ from training.quality.baselines.trees import TreeRows, grown_again, tuned_trees
 from training.quality.census.reader import CATEGORIES, LABELS, NUMBERS, TabularRows
 
 TRIALS = 3
-PENALTIES = (10.0, 1.0)
+PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1)
 MAX_ITERATIONS = 1000
 
 Predictions = tuple[dict[str, np.ndarray], dict[str, np.ndarray], str]
