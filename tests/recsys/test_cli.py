@@ -81,13 +81,13 @@ def test_error_codes_differ():
     assert not ({0, 1, 130} | verdicts | failed_call) & set(codes)
 
 
-def test_ctrl_c_is_130_and_says_how_to_resume(monkeypatch, capsys):
+def test_ctrl_c_is_130_and_says_what_stays(monkeypatch, capsys):
     def run() -> None:
         raise KeyboardInterrupt
 
     _command(monkeypatch, run)
     assert cli.run(["simulate"]) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    assert "nothing half-written stays, run it again" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
