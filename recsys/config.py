@@ -212,7 +212,8 @@ class CalibrationConfig(_Section):
     """How logits become probabilities and stars; one key per head kind."""
 
     binary: Literal["platt", "isotonic", "auto", "none"] = "platt"
-    """`auto`: Platt or isotonic, whichever fits the earlier rows and proves better on the later ones."""
+    """`auto`: Platt or isotonic, whichever fits the earlier rows and proves better on the later ones; `none`:
+    what the head says, shifted only where its negatives were sampled."""
     regression: Literal["affine", "isotonic", "none"] = "affine"
     ordinal: Literal["affine", "isotonic", "none"] = "affine"
 
