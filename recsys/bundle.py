@@ -59,7 +59,7 @@ class Manifest(BaseModel):
     """Business date of the night, YYYY-MM-DD."""
     parent: str | None
     """Version whose weights this one continued."""
-    finalised: bool
+    refitted: bool
     """Whether the calibration and gate days were learnt after the verdict."""
     config: dict[str, Any]
     inputs: dict[str, Any]
@@ -107,7 +107,7 @@ class BundleParts:
 
     date: str
     parent: str | None
-    finalised: bool
+    refitted: bool
     config: RunConfig
     inputs: dict[str, Any]
     encoder: EncoderState
@@ -264,7 +264,7 @@ def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
         version="",
         date=parts.date,
         parent=parts.parent,
-        finalised=parts.finalised,
+        refitted=parts.refitted,
         config=parts.config.model_dump(mode="json", by_alias=True),
         inputs=parts.inputs,
         vocabularies=parts.encoder.digest(),

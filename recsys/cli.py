@@ -65,23 +65,23 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.tune.model.command:tune_model_command",
         "Search learning rates, trunk and weights of losses on validation days.",
     ),
-    "bench serve": ("serving.bench:bench_serve_command", "Measure the server; prints JSON."),
-    "bench store": ("features.store.bench:bench_store_command", "Measure the online stores; prints JSON."),
+    "bench serve": ("benchmarks.speed.serving:bench_serve_command", "Measure the server; prints JSON."),
+    "bench store": ("benchmarks.speed.store:bench_store_command", "Measure the online stores; prints JSON."),
     "bench features": (
-        "features.bench.command:bench_features_command",
+        "benchmarks.speed.features.command:bench_features_command",
         "Measure the building of features beside DuckDB and pandas; prints JSON.",
     ),
-    "bench train": ("training.bench.train:bench_train_command", "Measure training; prints JSON."),
+    "bench train": ("benchmarks.speed.training:bench_train_command", "Measure training; prints JSON."),
     "bench trunks": (
-        "training.bench.trunks:bench_trunks_command",
+        "benchmarks.speed.trunks:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",
     ),
     "bench quality": (
-        "training.quality.command:bench_quality_command",
+        "benchmarks.quality.command:bench_quality_command",
         "Compare our models with simple ones on a public set, by its published protocol.",
     ),
     "bench balancing": (
-        "training.bench.balancing:bench_balancing_command",
+        "benchmarks.speed.balancing:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",
     ),
 }

@@ -148,7 +148,7 @@ class ModelConfig(_Section):
     """Share of rows whose user or item id is hidden in training, so that unknown ids have a trained row."""
     position_bias: bool = True
     """Learn an additive logit per position in training; off in serving."""
-    members: int = Field(default=1, ge=1, le=32)
+    ensemble_size: int = Field(default=1, ge=1, le=32)
     """So many trunks with heads of their own on the same tables and towers, each learning from every row;
     their logits are averaged. Costs as many trunks, and takes out what differs from seed to seed."""
 
@@ -191,7 +191,7 @@ class TrainingConfig(_Section):
     """Passes over the data of a cold start; a warm night always makes one pass over its new days."""
     learning_rate: float = Field(default=2e-3, gt=0)
     warm_scale: float = Field(default=0.1, gt=0, le=1)
-    """A warm start and `finalise` use this share of the learning rate, without warm-up or decay."""
+    """A warm start and `refit` use this share of the learning rate, without warm-up or decay."""
     sparse_learning_rate: float = Field(default=0.1, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -204,7 +204,7 @@ class TrainingConfig(_Section):
     """Torch threads. One is the robust choice: beside a busy neighbour two spinning ones lose to it."""
     max_days: int = Field(default=60, ge=1)
     """A cold start looks back at most this many periods."""
-    finalise: bool = True
+    refit: bool = True
     """After PROMOTE, continue one pass over the calibration and gate days before publishing."""
 
 
@@ -231,7 +231,7 @@ class GateConfig(_Section):
     """Error rate shared by all primary metrics (Bonferroni)."""
     replicates: int = Field(default=200, ge=20)
     min_rows: int = Field(default=500, ge=1)
-    """A head with fewer labelled rows on its judged day is reported and not judged."""
+    """A head with fewer labelled rows on its evaluated day is reported and not evaluated."""
     min_auc: float = Field(default=0.52, ge=0.0, le=1.0)
     max_ece: float = Field(default=0.08, gt=0.0)
     min_recall_ratio: float = Field(default=0.5, ge=0.0)
@@ -291,7 +291,7 @@ class ValidationConfig(_Section):
     usual_spread: float = Field(default=0.05, ge=0.0)
     """Days differ by this share (standard deviation) even where the history looks calmer."""
     min_expected: float = Field(default=20.0, ge=1.0)
-    """Counts expected below this are not judged, nor are columns with fewer independent values."""
+    """Counts expected below this are not evaluated, nor are columns with fewer independent values."""
     bad_share: Levels = (0.01, 0.1)
     """Rows that break a rule, misfiled rows, repeated rows: share of the table above the usual one."""
     volume_low: Levels = (0.75, 0.6)

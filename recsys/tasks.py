@@ -26,7 +26,7 @@ _UNREAD: Mapping[HeadKind, tuple[str, ...]] = {
 RETRIEVAL = "retrieval"
 """The name of the two towers' own loss beside the tasks'; no task can be called so."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-# A window this short leaves at most the day's last two hours unlabelled: the day itself can be judged.
+# A window this short leaves at most the day's last two hours unlabelled: the day itself can be evaluated.
 SAME_DAY_WINDOW_S = 2 * 3600
 
 
@@ -108,7 +108,7 @@ class TaskSpec(BaseModel):
         return f"label_{self.name}"
 
     def lag_periods(self, period_s: int) -> int:
-        """Count whole periods between an impression's period and the first night that can judge it."""
+        """Count whole periods between an impression's period and the first night that can evaluate it."""
         return 0 if self.window <= SAME_DAY_WINDOW_S else -(-self.window // period_s)
 
 

@@ -245,20 +245,20 @@ def at() -> Callable[..., datetime]:
 
 
 @pytest.fixture(scope="session")
-def learnt(shop_chain: list[Any], config: RunConfig) -> Any:
-    """Learn the tiny shop's first four days once."""
+def trained(shop_chain: list[Any], config: RunConfig) -> Any:
+    """Train on the tiny shop's first four days once."""
     from recsys.log import period_end
-    from training.learn import learn
+    from training.train import train
 
     periods = {t.name: (0, 3) for t in config.tasks}
-    return learn(shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"), None, 1)
+    return train(shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"), None, 1)
 
 
 @pytest.fixture(scope="session")
-def sealed(
-    shop_chain: list[Any], learnt: Any, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+def bundle_folder(
+    shop_chain: list[Any], trained: Any, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Seal a bundle of the fifth day, with golden requests; give its folder, which no test may change."""
+    """Write a bundle of the fifth day, with golden requests; give its folder, which no test may change."""
     from recsys.calibration import Affine, Platt
     from recsys.registry import Registry
     from training.publish import seal
@@ -269,7 +269,7 @@ def sealed(
         "purchase": Platt(a=1.1, b=0.2),
         "rating": Affine(scale=1.0, offset=0.1, low=1, high=5),
     }
-    version = seal(registry, learnt, calibration, config, shop_chain[4], None, finalised=False)
+    version = seal(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
     return registry.require(version)
 
 

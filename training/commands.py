@@ -47,7 +47,7 @@ def nightly_command(
     Exit codes: 0 PROMOTE, 10 HOLD, 11 HOLD_UNDERPOWERED (of the last night); errors have their own.
     """
     from features.validation.ingest import parse_codes
-    from training.nightly import Night, run_night
+    from training.night.run import Night, run_night
     from training.threads import use_threads
 
     settings = _config(config)
@@ -75,7 +75,7 @@ def bundle_list_command(runs: RunsOption) -> None:
     table = Table("version", "night", "verdict", "kind", "live", box=None)
     for version in registry.versions():
         record, manifest = registry.record(version), read_manifest(registry.path(version))
-        kind = "finalised" if manifest.finalised else "judged"
+        kind = "refitted" if manifest.refitted else "evaluated"
         table.add_row(
             version, manifest.date, record.get("verdict", "-"), kind, "live" if version == live else ""
         )

@@ -1,6 +1,6 @@
-"""Day snapshots -> encoded shards -> batches. A batch is a few gathers from arrays, nothing per row.
+"""Day snapshots -> encoded rows -> batches. A batch is a few gathers from arrays, nothing per row.
 
-Days are visited in order and shuffled inside, so memory holds one day's arrays at a time when the shards come
+Days are visited in order and shuffled inside, so memory holds one day's arrays at a time when the rows come
 from a generator, and the newest day is learnt last.
 """
 
@@ -29,7 +29,7 @@ LATE_PERIODS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
+class EncodedRows:
     """One day's examples [N], encoded. Entity arrays have one extra last row: "nothing known"."""
 
     day: date
@@ -92,21 +92,21 @@ def label_days(
     return found, contradictions
 
 
-def encode_shard(
+def encode_rows(
     encoder: Encoder,
     snapshot: DaySnapshot,
     previous: DaySnapshot | None,
     labels: pl.DataFrame,
     tasks: Sequence[TaskSpec],
     part: int | None = None,
-) -> Shard:
+) -> EncodedRows:
     """Encode one day, or one part of its users, with yesterday's published values and today's live ones."""
     examples = snapshot.table("examples", part)
     users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
     contexts = encoder.with_clock(examples, "shown_at")
     key = ["impression_id", "user_id"]
     joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
-    return Shard(
+    return EncodedRows(
         day=snapshot.day,
         frame=examples.drop("history_start", "history_stop"),
         users=_with_unknown(encoder, "user", users),
@@ -136,7 +136,7 @@ def text_by_number(encoder: Encoder, items: pl.DataFrame) -> Tensor:
 
 
 class Batcher:
-    """Cuts shards into batches of one encoder."""
+    """Cuts encoded into batches of one encoder."""
 
     def __init__(self, encoder: Encoder, text_VT: Tensor, settings: BatchSettings) -> None:
         """Prepare the per-vocabulary scratch arrays that finding distinct rows needs."""
@@ -149,37 +149,37 @@ class Batcher:
         self._bags = {e: [(f.name, f.vocabulary) for f in encoder.features.multi_hot_of(e)] for e in entities}
 
     def batches(
-        self, shard: Shard, rng: np.random.Generator, popularity: np.ndarray | None = None
+        self, encoded: EncodedRows, rng: np.random.Generator, popularity: np.ndarray | None = None
     ) -> Iterator[Batch]:
-        """Cut one shard into near-equal batches.
+        """Cut one encoded into near-equal batches.
 
         Args: popularity: share of positives per item row [I + 1], for the retrieval loss's correction.
         """
-        order = rng.permutation(shard.size) if self.settings.shuffle else np.arange(shard.size)
-        for rows in np.array_split(order, max(1, -(-shard.size // self.settings.batch_size))):
+        order = rng.permutation(encoded.size) if self.settings.shuffle else np.arange(encoded.size)
+        for rows in np.array_split(order, max(1, -(-encoded.size // self.settings.batch_size))):
             if rows.size:
-                yield self._batch(shard, rows, rng, popularity)
+                yield self._batch(encoded, rows, rng, popularity)
 
     def _batch(
-        self, shard: Shard, rows: np.ndarray, rng: np.random.Generator, popularity: np.ndarray | None
+        self, encoded: EncodedRows, rows: np.ndarray, rng: np.random.Generator, popularity: np.ndarray | None
     ) -> Batch:
-        user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
-        context = shard.contexts.take(rows)
+        user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
+        context = encoded.contexts.take(rows)
         item_ids = self._hide(item.ids, "item", rng)
         user_ids = self._hide(user.ids, "user", rng)
         history = history_slices(
-            shard.start[rows],
-            shard.stop[rows],
+            encoded.start[rows],
+            encoded.stop[rows],
             self.settings.history_length,
-            shard.shown_at[rows],
+            encoded.shown_at[rows],
             self.settings.lag_ms,
-            shard.events,
+            encoded.events,
         )
-        num_items = shard.items.ids.shape[0] - 1
+        num_items = encoded.items.ids.shape[0] - 1
         drawn = None
         if popularity is not None and num_items:
             drawn = rng.integers(0, num_items, self.settings.num_uniform)
-        negative = shard.items.take(drawn) if drawn is not None else None
+        negative = encoded.items.take(drawn) if drawn is not None else None
         uses = [
             ("item_id", "history:item_id", history[0].ravel()),
             *self._uses("user", user_ids, user.bags),
@@ -190,7 +190,7 @@ class Batcher:
             uses += self._uses("item", negative.ids, negative.bags, "negative:")
         numbers, index = self._distinct(uses)
         bags = {**self._bag_indices("user", user.bags, index), **self._bag_indices("item", item.bags, index)}
-        cross = cross_numbers(shard.crosses, shard.user_row[rows], shard.item_row[rows])
+        cross = cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows])
         return Batch(
             rows=numbers,
             index={n: t for n, t in index.items() if ":" not in n and n not in bags},
@@ -204,24 +204,24 @@ class Batcher:
             history_index_BL=index["history:item_id"].reshape(history[0].shape),
             history_kind_BL=torch.from_numpy(history[1]),
             history_age_BL=torch.from_numpy(history[2]),
-            position_B=torch.from_numpy(shard.position[rows]),
-            labels={t: torch.from_numpy(np.nan_to_num(shard.labels[t][rows])) for t in self.settings.tasks},
-            observed={t: torch.from_numpy(~np.isnan(shard.labels[t][rows])) for t in self.settings.tasks},
+            position_B=torch.from_numpy(encoded.position[rows]),
+            labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
+            observed={t: torch.from_numpy(~np.isnan(encoded.labels[t][rows])) for t in self.settings.tasks},
             negatives=None
             if negative is None or drawn is None or popularity is None
-            else self._negatives(shard, rows, drawn, negative, index, popularity),
+            else self._negatives(encoded, rows, drawn, negative, index, popularity),
         )
 
     def _negatives(
         self,
-        shard: Shard,
+        encoded: EncodedRows,
         rows: np.ndarray,
         drawn: np.ndarray,
         negative: Encoded,
         index: dict[str, Tensor],
         popularity: np.ndarray,
     ) -> Negatives:
-        item_row = shard.item_row[rows]
+        item_row = encoded.item_row[rows]
         return Negatives(
             index={name: index[f"negative:{name}"] for name, _ in self._names["item"]},
             bags=self._bag_indices("item", negative.bags, index, "negative:"),
@@ -229,8 +229,8 @@ class Batcher:
             text_MT=torch.from_numpy(negative.text),
             share_M=torch.from_numpy(popularity[drawn].astype(np.float32)),
             share_B=torch.from_numpy(popularity[item_row].astype(np.float32)),
-            uniform=drawn.size / (shard.items.ids.shape[0] - 1),
-            user_B=torch.from_numpy(shard.user_key[rows]),
+            uniform=drawn.size / (encoded.items.ids.shape[0] - 1),
+            user_B=torch.from_numpy(encoded.user_key[rows]),
             item_M=torch.from_numpy(drawn),
             item_B=torch.from_numpy(item_row),
         )

@@ -72,7 +72,7 @@ def check_heads(
     config: GateConfig,
     seed: int,
 ) -> list[Check]:
-    """Check each head on its judged rows.
+    """Check each head on its evaluated rows.
 
     Args: challenger, champion: `score_rows` of the two bundles (impression_id, user_id, weight,
     `label_<task>`, `prediction_<task>`); the same impressions in both.
@@ -80,9 +80,9 @@ def check_heads(
     checks: list[Check] = []
     for task in tasks:
         rows = challenger.filter(pl.col(task.label).is_not_null() & pl.col(task.label).is_not_nan())
-        unjudged = _unjudged(task, rows, config)
-        if unjudged is not None:
-            checks.append(unjudged)
+        unevaluated = _unevaluated(task, rows, config)
+        if unevaluated is not None:
+            checks.append(unevaluated)
             continue
         if champion is None:
             checks.append(_floor(task, rows, config))
@@ -97,7 +97,7 @@ def check_heads(
 def check_ratio(name: str, challenger: float | None, champion: float | None, least: float) -> Check:
     """Check that a figure did not collapse against the champion's."""
     if challenger is None:
-        return _check(name, Verdict.PROMOTE, "nobody to measure it on: reported, not judged")
+        return _check(name, Verdict.PROMOTE, "nobody to measure it on: reported, not evaluated")
     if champion is None or champion <= 0:
         return _check(
             name, Verdict.PROMOTE, f"{challenger:.4f}, no champion to compare with", challenger=challenger
@@ -165,14 +165,14 @@ def _non_inferior(
 
 
 def _non_inferiority(low: float, high: float, margin: float) -> Verdict:
-    """Judge an interval of "challenger better by": above -margin promotes, below holds, else unknown."""
+    """Evaluate an interval of "challenger better by": above -margin promotes, below holds, else unknown."""
     if low >= -margin:
         return Verdict.PROMOTE
     return Verdict.HOLD if high < -margin else Verdict.HOLD_UNDERPOWERED
 
 
-def _unjudged(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check | None:
-    """Say why a head cannot be judged on its rows; None when it can."""
+def _unevaluated(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check | None:
+    """Say why a head cannot be evaluated on its rows; None when it can."""
     if rows.height < config.min_rows:
         why = f"{rows.height} labelled rows, {config.min_rows} are needed"
     elif task.is_binary and rows[task.label].n_unique() < 2:
@@ -180,7 +180,7 @@ def _unjudged(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check |
     else:
         return None
     return _check(
-        f"{task.name} rows", Verdict.PROMOTE, f"{why}: reported, not judged", rows=float(rows.height)
+        f"{task.name} rows", Verdict.PROMOTE, f"{why}: reported, not evaluated", rows=float(rows.height)
     )
 
 

@@ -13,15 +13,15 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.scorer import calibrate, ranker_from
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.data import Batcher, BatchSettings, Shard, encode_shard, text_by_number
-from training.learn import Learnt
+from training.data import Batcher, BatchSettings, EncodedRows, encode_rows, text_by_number
+from training.train import TrainedModel
 from training.trainer import predict_logits
 
 BATCH_SIZE = 4096
 
 
 class BundlePredictor:
-    """Scores whole shards with a bundle's weights; whoever makes the shards rolls features forward."""
+    """Scores whole encoded with a bundle's weights; whoever makes the encoded rolls features forward."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Build model and encoder once."""
@@ -46,23 +46,25 @@ class BundlePredictor:
             scoring_settings(self.bundle.config),
         )
 
-    def shard(
+    def encode(
         self,
         snapshot: DaySnapshot,
         previous: DaySnapshot | None,
         labels: pl.DataFrame,
         tasks: Sequence[TaskSpec],
-    ) -> Shard:
+    ) -> EncodedRows:
         """Encode a day with this bundle's own vocabulary and statistics."""
-        return encode_shard(self.encoder, snapshot, previous, labels, tasks)
+        return encode_rows(self.encoder, snapshot, previous, labels, tasks)
 
-    def logits(self, shard: Shard) -> dict[str, np.ndarray]:
+    def logits(self, encoded: EncodedRows) -> dict[str, np.ndarray]:
         """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
-        return predict_logits(self.ranker, self.tables, self.batcher.batches(shard, np.random.default_rng(0)))
+        return predict_logits(
+            self.ranker, self.tables, self.batcher.batches(encoded, np.random.default_rng(0))
+        )
 
-    def predictions(self, shard: Shard) -> dict[str, np.ndarray]:
+    def predictions(self, encoded: EncodedRows) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task."""
-        return calibrate(self.logits(shard), self.bundle.config.tasks, self.bundle.manifest.calibration)
+        return calibrate(self.logits(encoded), self.bundle.config.tasks, self.bundle.manifest.calibration)
 
 
 def scoring_settings(config: RunConfig) -> BatchSettings:
@@ -74,14 +76,14 @@ def scoring_settings(config: RunConfig) -> BatchSettings:
     )
 
 
-def shard_logits(
-    learnt: Learnt, chain: Sequence[DaySnapshot], period: int, labels: pl.DataFrame, config: RunConfig
-) -> tuple[dict[str, np.ndarray], Shard]:
-    """Score one period with weights that are not sealed yet."""
-    encoder = Encoder.from_config(config, learnt.state)
-    shard = encode_shard(encoder, chain[period], chain[period - 1] if period else None, labels, config.tasks)
+def period_logits(
+    trained: TrainedModel, chain: Sequence[DaySnapshot], period: int, labels: pl.DataFrame, config: RunConfig
+) -> tuple[dict[str, np.ndarray], EncodedRows]:
+    """Score one period with weights that are not in a bundle yet."""
+    encoder = Encoder.from_config(config, trained.state)
+    encoded = encode_rows(encoder, chain[period], chain[period - 1] if period else None, labels, config.tasks)
     items = chain[period].table("items")
     batcher = Batcher(encoder, text_by_number(encoder, items), scoring_settings(config))
     return predict_logits(
-        learnt.ranker, learnt.tables, batcher.batches(shard, np.random.default_rng(0))
-    ), shard
+        trained.ranker, trained.tables, batcher.batches(encoded, np.random.default_rng(0))
+    ), encoded

@@ -1,4 +1,4 @@
-"""Weights -> a sealed bundle -> the online store. What a server will load is what is checked here."""
+"""Weights -> a bundle -> the online store. What a server will load is what is checked here."""
 
 from datetime import date, datetime, timedelta
 from itertools import islice
@@ -19,38 +19,38 @@ from recsys.log import period_end
 from recsys.model.scorer import Scorer, encode_item_side
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
-from training.learn import Learnt, inputs_json
+from training.train import TrainedModel, inputs_json
 
 NUM_GOLDEN = 32
 NUM_POPULAR = 1000
 POPULAR_DAYS = 28
 
 
-def seal(
+def write_night_bundle(
     registry: Registry,
-    learnt: Learnt,
+    trained: TrainedModel,
     calibration: dict[str, Calibrator],
     config: RunConfig,
     snapshot: DaySnapshot,
     parent: str | None,
     *,
-    finalised: bool,
+    refitted: bool,
 ) -> str:
     """Write a bundle whose nightly values are the snapshot's; give its version."""
-    encoder = Encoder.from_config(config, learnt.state)
+    encoder = Encoder.from_config(config, trained.state)
     items = snapshot.table("items")
     as_of = period_end(snapshot.day, config.timezone)
     parts = BundleParts(
         date=str(snapshot.day),
         parent=parent,
-        finalised=finalised,
+        refitted=refitted,
         config=config,
-        inputs=inputs_json(learnt.ranker.inputs),
-        encoder=learnt.state,
+        inputs=inputs_json(trained.ranker.inputs),
+        encoder=trained.state,
         calibration=calibration,
-        weights=learnt.weights(),
+        weights=trained.weights(),
         items=items,
-        item_embeddings_ID=_item_embeddings(learnt, encoder, items),
+        item_embeddings_ID=_item_embeddings(trained, encoder, items),
         popular=popular_items(items, config, as_of),
         snapshot_at_ms=int(as_of.timestamp() * 1000),
     )
@@ -105,12 +105,12 @@ def popular_items(items: pl.DataFrame, config: RunConfig, as_of: datetime) -> pl
     )
 
 
-def _item_embeddings(learnt: Learnt, encoder: Encoder, items: pl.DataFrame) -> np.ndarray:
+def _item_embeddings(trained: TrainedModel, encoder: Encoder, items: pl.DataFrame) -> np.ndarray:
     import torch
 
-    learnt.ranker.eval()
+    trained.ranker.eval()
     with torch.inference_mode():
-        side = encode_item_side(learnt.ranker, learnt.tables.weight, encode_items(encoder, items))
+        side = encode_item_side(trained.ranker, trained.tables.weight, encode_items(encoder, items))
     embeddings: np.ndarray = side.embedding_BD.numpy().copy()
     return embeddings
 
@@ -143,9 +143,9 @@ class _NoStore:
         raise AssertionError(f"golden requests must not read the store ({name})")
 
 
-def judged_version(registry: Registry, version: str) -> str:
-    """Give the version whose weights were judged, before the night finalised them."""
-    return str(registry.record(version).get("judged", version))
+def evaluated_version(registry: Registry, version: str) -> str:
+    """Give the version whose weights were evaluated, before the night refitted them."""
+    return str(registry.record(version).get("evaluated", version))
 
 
 def champion_before(registry: Registry, night: date) -> str | None:

@@ -18,15 +18,15 @@ from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import RETRIEVAL, TaskSpec
 from training.calibrate import fit_calibration
-from training.data import Shard, label_days
-from training.learn import Learnt, Prepared, fit_state, learn, prepare
-from training.night import plan_night
-from training.predict import shard_logits
+from training.data import EncodedRows, label_days
+from training.night.plan import plan_night
+from training.predict import period_logits
+from training.train import Prepared, TrainedModel, fit_state, prepare, train
 from training.trainer import Observer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class HeadPredictions:
     """One head's predictions of the labelled rows [N] of a day."""
 
     prediction: np.ndarray
@@ -39,11 +39,11 @@ class Judged:
 class HeadScores:
     """One head of one training, on two days that it has not learnt."""
 
-    known: Judged
+    known: HeadPredictions
     """The calibration day, before calibration: what a choice may look at."""
-    raw: Judged
-    """The judged day, before calibration."""
-    judged: Judged
+    raw: HeadPredictions
+    """The evaluated day, before calibration."""
+    evaluated: HeadPredictions
 
 
 class Runs:
@@ -52,7 +52,7 @@ class Runs:
     def __init__(self, chain: Sequence[DaySnapshot], config: RunConfig) -> None:
         """Plan the night of the chain's last period.
 
-        Raises: DataError when there are too few periods to learn, calibrate and judge apart.
+        Raises: DataError when there are too few periods to learn, calibrate and evaluate apart.
         """
         self.chain, self.config = chain, config
         self.plan = plan_night([s.day for s in chain], config, None)
@@ -91,17 +91,17 @@ class Runs:
         days = [self.labels[day][task.label] for day in self.train_days(task.name)]
         return pl.concat([day.cast(pl.Float64) for day in days]).drop_nulls()
 
-    def learn(
+    def train(
         self,
         config: RunConfig,
         tasks: Sequence[TaskSpec],
         seed: int,
         observer: Observer | None = None,
         prepared: Prepared | None = None,
-    ) -> Learnt:
+    ) -> TrainedModel:
         """Learn some heads with a config's widths from a seed; `prepared` saves encoding the days again."""
         training = config.training.model_copy(update={"seed": seed})
-        return learn(
+        return train(
             self.chain,
             {task.name: self.plan.train[task.name] for task in tasks},
             config.model_copy(update={"training": training}),
@@ -113,34 +113,40 @@ class Runs:
             prepared=prepared,
         )
 
-    def judge(self, learnt: Learnt, config: RunConfig, tasks: Sequence[TaskSpec]) -> dict[str, Judged]:
-        """Calibrate each head on its own day and predict its judged day."""
-        return {name: scores.judged for name, scores in self.score(learnt, config, tasks).items()}
+    def evaluate(
+        self, trained: TrainedModel, config: RunConfig, tasks: Sequence[TaskSpec]
+    ) -> dict[str, HeadPredictions]:
+        """Calibrate each head on its own day and predict its evaluated day."""
+        return {name: scores.evaluated for name, scores in self.score(trained, config, tasks).items()}
 
-    def score(self, learnt: Learnt, config: RunConfig, tasks: Sequence[TaskSpec]) -> dict[str, HeadScores]:
-        """Predict each head's calibration day and judged day; the latter also calibrated on the former."""
+    def score(
+        self, trained: TrainedModel, config: RunConfig, tasks: Sequence[TaskSpec]
+    ) -> dict[str, HeadScores]:
+        """Predict each head's calibration day and evaluated day; the latter also calibrated on the former."""
         plan, names = self.plan, [task.name for task in tasks]
-        wanted = {plan.calibrate[n] for n in names} | {plan.judge[n] for n in names}
-        scored = {i: self._score(learnt, config, i) for i in sorted(wanted)}
+        wanted = {plan.calibrate[n] for n in names} | {plan.evaluate[n] for n in names}
+        scored = {i: self._score(trained, config, i) for i in sorted(wanted)}
         calibration: dict[str, Calibrator] = {}
         for task in tasks:
-            logits, shard = scored[plan.calibrate[task.name]]
-            label = shard.labels[task.name]
-            rows = pl.DataFrame({"weight": shard.weight, "shown_at": shard.shown_at, task.label: label})
+            logits, encoded = scored[plan.calibrate[task.name]]
+            label = encoded.labels[task.name]
+            rows = pl.DataFrame({"weight": encoded.weight, "shown_at": encoded.shown_at, task.label: label})
             calibration |= fit_calibration([task], logits, rows, config.calibration)
         found = {}
         for task in tasks:
-            known_logits, known_shard = scored[plan.calibrate[task.name]]
-            logits, shard = scored[plan.judge[task.name]]
+            known_logits, known_encoded = scored[plan.calibrate[task.name]]
+            logits, encoded = scored[plan.evaluate[task.name]]
             found[task.name] = HeadScores(
-                known=_judged(task, known_shard, _values(task, known_logits)),
-                raw=_judged(task, shard, _values(task, logits)),
-                judged=_judged(task, shard, calibrate(logits, tasks, calibration)[task.name]),
+                known=_head_predictions(task, known_encoded, _values(task, known_logits)),
+                raw=_head_predictions(task, encoded, _values(task, logits)),
+                evaluated=_head_predictions(task, encoded, calibrate(logits, tasks, calibration)[task.name]),
             )
         return found
 
-    def _score(self, learnt: Learnt, config: RunConfig, period: int) -> tuple[dict[str, np.ndarray], Shard]:
-        return shard_logits(learnt, self.chain, period, self.labels[self.chain[period].day], config)
+    def _score(
+        self, trained: TrainedModel, config: RunConfig, period: int
+    ) -> tuple[dict[str, np.ndarray], EncodedRows]:
+        return period_logits(trained, self.chain, period, self.labels[self.chain[period].day], config)
 
 
 def _values(task: TaskSpec, logits: dict[str, np.ndarray]) -> np.ndarray:
@@ -148,11 +154,11 @@ def _values(task: TaskSpec, logits: dict[str, np.ndarray]) -> np.ndarray:
     return values
 
 
-def _judged(task: TaskSpec, shard: Shard, prediction: np.ndarray) -> Judged:
-    known = ~np.isnan(shard.labels[task.name])
-    return Judged(
+def _head_predictions(task: TaskSpec, encoded: EncodedRows, prediction: np.ndarray) -> HeadPredictions:
+    known = ~np.isnan(encoded.labels[task.name])
+    return HeadPredictions(
         prediction=prediction[known],
-        label=shard.labels[task.name][known],
-        user=shard.user_key[known],
-        weight=shard.weight[known],
+        label=encoded.labels[task.name][known],
+        user=encoded.user_key[known],
+        weight=encoded.weight[known],
     )

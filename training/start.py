@@ -47,9 +47,9 @@ def content_rows(weight_VD: Tensor, state_V: Tensor, text_VT: Tensor, start: int
     Returns: None when too few older items have both a learnt row and a text.
     """
     has_text = text_VT.abs().sum(dim=1) > 0
-    learnt = ((state_V[:start] > 0) & has_text[:start]).nonzero().squeeze(1)
-    if learnt.numel() < MIN_ITEMS:
+    known = ((state_V[:start] > 0) & has_text[:start]).nonzero().squeeze(1)
+    if known.numel() < MIN_ITEMS:
         return None
-    ridge = RidgeCV(alphas=PENALTIES).fit(text_VT[learnt].numpy(), weight_VD[learnt].numpy())
+    ridge = RidgeCV(alphas=PENALTIES).fit(text_VT[known].numpy(), weight_VD[known].numpy())
     predicted = torch.from_numpy(np.asarray(ridge.predict(text_VT[start:stop].numpy()), np.float32))
     return torch.where(has_text[start:stop, None], predicted, 0.0)

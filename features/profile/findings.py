@@ -285,7 +285,7 @@ def _heads(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
     return _warn(
         "thin_heads",
         f"fewer than 100 labels for {', '.join(thin)} of {name}",
-        "such a head cannot be learnt or judged: take it out, or gather more",
+        "such a head cannot be learnt or evaluated: take it out, or gather more",
     )
 
 

@@ -143,7 +143,7 @@ def _bad_rows(
     remedy: str,
     where: Where,
 ) -> Iterator[Finding]:
-    """Judge a share of a table's rows against the usual one."""
+    """Evaluate a share of a table's rows against the usual one."""
     of = day.today.tables[table].raw_rows
     usual = day.usual(lambda p: count(p.tables[table]) / max(1, p.tables[table].raw_rows)) or 0.0
     share = rows / max(1, of)

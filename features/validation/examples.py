@@ -18,7 +18,7 @@ _SHOWN = (
 
 
 def with_examples(findings: Sequence[Finding], tables: DayTables, log: InteractionLog) -> list[Finding]:
-    """Add up to five rows to each finding: the keys, what was judged, and the file."""
+    """Add up to five rows to each finding: the keys, what was evaluated, and the file."""
     return [replace(f, examples=_examples(f, tables, log)) for f in findings]
 
 
@@ -28,8 +28,8 @@ def _examples(finding: Finding, tables: DayTables, log: InteractionLog) -> tuple
     if rows.is_empty() and table != "impressions":
         table = "impressions"  # nothing came of the table: name what it should have come with
         rows = _rows(Where(table=table), tables)
-    judged = [finding.column] if finding.column in rows.columns else []
-    wanted = dict.fromkeys([*KEYS[table], *judged, *(c for c in _SHOWN if c in rows.columns)])
+    evaluated = [finding.column] if finding.column in rows.columns else []
+    wanted = dict.fromkeys([*KEYS[table], *evaluated, *(c for c in _SHOWN if c in rows.columns)])
     files = _files(table, rows, tables, log)
     return tuple({"file": files.get(row[KEYS[table][0]]), **row} for row in rows.select(*wanted).to_dicts())
 

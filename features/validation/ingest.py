@@ -110,7 +110,7 @@ class Ingest:
         return DayProfile.model_validate_json((stage / PROFILE).read_text())
 
     def _labels(self, chain: Sequence[DaySnapshot], index: int, tables: DayTables) -> dict[str, Rate]:
-        """Count the labels of the period that each task can be judged on as of this one."""
+        """Count the labels of the period that each task can be evaluated on as of this one."""
         tasks, period_s = self.config.tasks, PERIOD_S[self.config.period]
         found: dict[str, Rate] = {}
         for lag in sorted({t.lag_periods(period_s) for t in tasks}):

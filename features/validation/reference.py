@@ -82,7 +82,7 @@ def deviation(
 ) -> Deviation | None:
     """Compare a count per exposure with its history, on the log scale, robustly.
 
-    Args: history: (count, exposure) per day. Returns None where too little is expected to judge.
+    Args: history: (count, exposure) per day. Returns None where too little is expected to evaluate.
     Noise is the days' own spread (MAD; at least `usual_spread`) and Poisson's, of today and of the median.
     """
     rates = [c / e for c, e in history if e > 0]

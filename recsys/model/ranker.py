@@ -149,7 +149,7 @@ class Ranker(nn.Module):
         # Built last, and only where asked for, so that it moves no other part's start.
         self.observing = TaskModules({t.name: nn.Linear(self.num_trunk_in, 1) for t in tasks if t.debias})
         self.others = nn.ModuleList(
-            Member(tasks, self.num_trunk_in, config) for _ in range(config.members - 1)
+            Member(tasks, self.num_trunk_in, config) for _ in range(config.ensemble_size - 1)
         )
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:

@@ -164,7 +164,7 @@ def _evaluate(demo: Demo, nights: Sequence[NightLine], day: date) -> ScoredDay:
     live = [night.version for night in before if night.version]
     scored = ScoredDay(
         day=day,
-        bundle=live[-1] if live else before[-1].judged,
+        bundle=live[-1] if live else before[-1].evaluated,
         until=_labels_until(demo, day),
         report=demo.out / "evaluate" / f"{day}.json",
     )

@@ -57,7 +57,7 @@ def next_commands(prefix: str, out: Path, nights: Sequence[NightLine], user_id: 
         f"{prefix} serve --config {config} --log {log} --runs {runs} --listen {_TARGET} "
         f"--clock-start {next_evening} &",
         f"{prefix} bundle list --runs {runs}",
-        f"{prefix} report ab --log {log} --runs {runs} --a {before.judged} --b {last.judged} "
+        f"{prefix} report ab --log {log} --runs {runs} --a {before.evaluated} --b {last.evaluated} "
         f"--from {last.date} --to {last.date} --out {report}",
         f"{prefix} recommend --target {_TARGET} --user {user_id} -k 10",
     ]
@@ -111,7 +111,7 @@ def _served_line(served: Served, predicted: float | None) -> str:
 
 def _learnt_line(served: Served, night: NightLine) -> str:
     known = ", ".join(f"{served.positives[task]:,} {task}" for task in served.labelled)
-    use = "was judged on and learnt from" if night.version else "was judged on"
+    use = "was evaluated on and learnt from" if night.version else "was evaluated on"
     later = "" if night.version else "; the next night learns from them"
     return f"That night {use} {served.labelled[CLICK]:,} served impressions: {known}{later}"
 

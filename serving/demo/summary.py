@@ -36,7 +36,7 @@ class NightLine(_Part):
     seconds: float
     version: str | None
     """The version that went live; None when the night held."""
-    judged: str
+    evaluated: str
     reasons: tuple[str, ...] = ()
 
     @classmethod

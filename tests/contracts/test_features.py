@@ -18,7 +18,7 @@ from recsys.config import RunConfig, StoreConfig
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
-from training.data import Shard, encode_shard, label_days
+from training.data import EncodedRows, encode_rows, label_days
 
 ROWS = 200
 """Impressions compared per day."""
@@ -28,7 +28,7 @@ ROWS = 200
 class Sides:
     """One day as training sees it, and a server that answers on that day."""
 
-    shard: Shard
+    shard: EncodedRows
     online: OnlineFeatures
     encoder: Encoder
     config: RunConfig
@@ -56,7 +56,7 @@ def _sides(chain, day, config, store: FeatureStore, fitted_on=2) -> Sides:
     encoder = _encoder(chain, fitted_on, config)
     snapshot, previous = chain[day], chain[day - 1]
     labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [snapshot.day])
-    shard = encode_shard(encoder, snapshot, previous, labels[snapshot.day], config.tasks)
+    shard = encode_rows(encoder, snapshot, previous, labels[snapshot.day], config.tasks)
     version = f"v{day}"
     store.publish(version, pack_users(previous, encoder), {}, 0)
     # The delta also holds what the base already has: it is pruned later than the base is published.

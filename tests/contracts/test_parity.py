@@ -20,7 +20,7 @@ from recsys.inputs import Bag
 from recsys.log import InteractionLog, period_end
 from recsys.stages import Stages
 from training.crosses import cross_numbers
-from training.data import encode_shard, label_days
+from training.data import encode_rows, label_days
 
 PAIRS = 10_000
 FEW = 500
@@ -130,7 +130,7 @@ def offline(day, encoder, parity_config):
     chain = day[1]
     as_of = period_end(chain[-1].day, "UTC")
     labels, _ = label_days(chain, parity_config.tasks, as_of, [chain[-1].day])
-    return encode_shard(encoder, chain[-1], chain[-2], labels[chain[-1].day], parity_config.tasks)
+    return encode_rows(encoder, chain[-1], chain[-2], labels[chain[-1].day], parity_config.tasks)
 
 
 @pytest.fixture(scope="module")
@@ -181,19 +181,19 @@ def _bag(lists):
     return Bag(np.concatenate(lists), np.concatenate([[0], np.cumsum([x.size for x in lists])]))
 
 
-def _trained(shard, config, rows):
+def _trained(encoded, config, rows):
     """Give the same values as a training row holds them."""
-    users, features = shard.users.take(shard.user_row[rows]), config.features
+    users, features = encoded.users.take(encoded.user_row[rows]), config.features
     lag_ms = 1000 * features.ingestion_lag
     items, kinds, ages = history_slices(
-        shard.start[rows],
-        shard.stop[rows],
+        encoded.start[rows],
+        encoded.stop[rows],
         features.history_length,
-        shard.shown_at[rows],
+        encoded.shown_at[rows],
         lag_ms,
-        shard.events,
+        encoded.events,
     )
-    contexts = shard.contexts.take(rows)
+    contexts = encoded.contexts.take(rows)
     return {
         "ids": users.ids,
         "numbers": users.numbers,
@@ -202,7 +202,7 @@ def _trained(shard, config, rows):
         "history_ages": ages,
         "context_ids": contexts.ids,
         "context_numbers": contexts.numbers,
-        "crosses": cross_numbers(shard.crosses, shard.user_row[rows], shard.item_row[rows]),
+        "crosses": cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows]),
     } | {f"bag_{n}": bag for n, bag in enumerate(users.bags)}
 
 

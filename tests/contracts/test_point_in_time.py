@@ -20,7 +20,7 @@ from recsys.log import InteractionLog, period_end
 from recsys.schema import INSTANT
 from recsys.stages import Stages
 from training.crosses import cross_numbers
-from training.data import encode_shard, label_days
+from training.data import encode_rows, label_days
 
 LAG_S = 60
 DAY = datetime(2026, 1, 5, tzinfo=UTC)
@@ -85,27 +85,27 @@ def _encoded(frames, tables, config, folder, encoder):
         state = fit_encoder(config, FitFrames.read(chain[1], chain[:2], config), None, 0)
         encoder = Encoder.from_config(config, state)
     labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [chain[-1].day])
-    shard = encode_shard(encoder, chain[-1], chain[-2], labels[chain[-1].day], config.tasks)
-    visible = (shard.frame["shown_at"] <= T + timedelta(seconds=LAG_S)).to_numpy()
-    own = ~shard.frame["impression_id"].str.starts_with("planted").to_numpy()
+    encoded = encode_rows(encoder, chain[-1], chain[-2], labels[chain[-1].day], config.tasks)
+    visible = (encoded.frame["shown_at"] <= T + timedelta(seconds=LAG_S)).to_numpy()
+    own = ~encoded.frame["impression_id"].str.starts_with("planted").to_numpy()
     rows = np.flatnonzero(visible & own)
-    rows = rows[np.argsort(shard.frame["impression_id"].gather(rows).to_numpy())]
-    users, contexts = shard.users.take(shard.user_row[rows]), shard.contexts.take(rows)
+    rows = rows[np.argsort(encoded.frame["impression_id"].gather(rows).to_numpy())]
+    users, contexts = encoded.users.take(encoded.user_row[rows]), encoded.contexts.take(rows)
     history = history_slices(
-        shard.start[rows], shard.stop[rows], config.features.history_length, shard.shown_at[rows],
-        1000 * LAG_S, shard.events,
+        encoded.start[rows], encoded.stop[rows], config.features.history_length, encoded.shown_at[rows],
+        1000 * LAG_S, encoded.events,
     )  # fmt: skip
     values = {
         "users": users.numbers,
         "user_ids": users.ids,
-        "items": shard.items.take(shard.item_row[rows]).numbers,
+        "items": encoded.items.take(encoded.item_row[rows]).numbers,
         "contexts": contexts.numbers,
-        "crosses": cross_numbers(shard.crosses, shard.user_row[rows], shard.item_row[rows]),
+        "crosses": cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows]),
         "history_items": history[0],
         "history_kinds": history[1],
         "history_ages": history[2],
     }
-    return encoder, shard.frame["impression_id"].gather(rows), values
+    return encoder, encoded.frame["impression_id"].gather(rows), values
 
 
 def _plant(frames, tables, planted):

@@ -14,7 +14,7 @@ import pytest
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 
-# A model that learns in a second; a gate that judges nothing, so that every night goes live.
+# A model that learns in a second; a gate that evaluates nothing, so that every night goes live.
 CONFIG = """
 timezone = "UTC"
 [[task]]

@@ -18,8 +18,8 @@ from recsys.model.scorer import Scorer
 
 
 @pytest.fixture(scope="module")
-def bundle(sealed) -> Bundle:
-    return load_bundle(sealed)
+def bundle(bundle_folder) -> Bundle:
+    return load_bundle(bundle_folder)
 
 
 def _sides(bundle, encoder=None):

@@ -30,9 +30,9 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def read(sealed):
+def read(bundle_folder):
     """Give a reader of a user with a base and a delta."""
-    bundle = load_bundle(sealed)
+    bundle = load_bundle(bundle_folder)
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
 
     def run(base=None, events=(), at=NOON, store=None):
@@ -138,8 +138,8 @@ def test_a_dead_store_gives_an_unknown_user_and_says_so(read):
     np.testing.assert_array_equal(user.inputs.history_kinds, np.zeros(5, np.int64))
 
 
-def test_the_context_may_miss_anything(sealed):
-    bundle = load_bundle(sealed)
+def test_the_context_may_miss_anything(bundle_folder):
+    bundle = load_bundle(bundle_folder)
     online = OnlineFeatures(
         Store(), "v", bundle.config, Encoder.from_config(bundle.config, bundle.encoder), NIGHT
     )
@@ -150,12 +150,12 @@ def test_the_context_may_miss_anything(sealed):
     assert (known != missing).sum() == 1
 
 
-def test_a_purchase_is_remembered_longer_than_any_history(shop_log, shop_chain, config, sealed):
+def test_a_purchase_is_remembered_longer_than_any_history(shop_log, shop_chain, config, bundle_folder):
     day = shop_chain[4].day
     feedback = pl.concat([shop_log.read("feedback", d) for d in shop_log.days("feedback") if d <= day])
     bought = feedback.filter(pl.col("kind") == "purchase")
     wanted = dict(bought.group_by("user_id").agg(pl.col("item_id").unique()).iter_rows())
-    bundle = load_bundle(sealed)
+    bundle = load_bundle(bundle_folder)
     packed = dict(pack_users(shop_chain[4], Encoder.from_config(bundle.config, bundle.encoder)))
     found = {user: set(unpack_user(value).seen.get("purchase", ())) for user, value in packed.items()}
     assert {user: items for user, items in found.items() if items} == {u: set(i) for u, i in wanted.items()}

@@ -7,8 +7,8 @@ from features.packing import NOBODY, pack_one, pack_users, unpack_user
 from recsys.bundle import load_bundle
 
 
-def test_packed_users_hold_what_the_snapshot_holds(sealed, shop_chain):
-    bundle = load_bundle(sealed)
+def test_packed_users_hold_what_the_snapshot_holds(bundle_folder, shop_chain):
+    bundle = load_bundle(bundle_folder)
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
     snapshot = shop_chain[4]
     packed = dict(pack_users(snapshot, encoder))
@@ -28,8 +28,8 @@ def test_packed_users_hold_what_the_snapshot_holds(sealed, shop_chain):
     assert cross.height > 10
 
 
-def test_what_was_taken_back_travels_with_the_tail(shop_chain, sealed):
-    bundle = load_bundle(sealed)
+def test_what_was_taken_back_travels_with_the_tail(shop_chain, bundle_folder):
+    bundle = load_bundle(bundle_folder)
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
     voided = shop_chain[4].table("tail").filter(pl.col("void_at").is_not_null())
     assert voided.height > 0, "the shop has refunds"
@@ -39,8 +39,8 @@ def test_what_was_taken_back_travels_with_the_tail(shop_chain, sealed):
         assert unpack_user(packed[row["user_id"]]).void_at[row["feedback_id"]] == at_ms
 
 
-def test_packing_one_user_is_packing_that_user(shop_chain, sealed):
-    bundle = load_bundle(sealed)
+def test_packing_one_user_is_packing_that_user(shop_chain, bundle_folder):
+    bundle = load_bundle(bundle_folder)
     for value in dict(pack_users(shop_chain[4], Encoder.from_config(bundle.config, bundle.encoder))).values():
         assert pack_one(unpack_user(value)) == value
     assert unpack_user(None) is NOBODY

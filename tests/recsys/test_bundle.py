@@ -30,7 +30,7 @@ def parts(config):
     return BundleParts(
         date="2026-01-05",
         parent="2026-01-04-abc",
-        finalised=True,
+        refitted=True,
         config=config,
         inputs={"user_tables": [["user_id", "user_id", 6]], "num_user_numbers": 3},
         encoder=EncoderState(
@@ -72,7 +72,7 @@ def test_a_round_trip_keeps_every_part(path, parts):
     assert bundle.config == parts.config
     assert bundle.manifest.calibration == parts.calibration
     assert bundle.manifest.inputs == parts.inputs
-    assert (bundle.manifest.parent, bundle.manifest.finalised) == (parts.parent, True)
+    assert (bundle.manifest.parent, bundle.manifest.refitted) == (parts.parent, True)
     assert bundle.encoder.vocabularies == parts.encoder.vocabularies
     assert bundle.encoder.numbers == parts.encoder.numbers
     assert bundle.encoder.text.terms == parts.encoder.text.terms
@@ -96,7 +96,7 @@ def test_the_same_parts_make_the_same_version_and_the_same_bytes(path, parts, tm
 
 
 @pytest.mark.parametrize(
-    "change", [{"date": "2026-01-06"}, {"finalised": False}, {"weights": {}}, {"snapshot_at_ms": 1}]
+    "change", [{"date": "2026-01-06"}, {"refitted": False}, {"weights": {}}, {"snapshot_at_ms": 1}]
 )
 def test_other_parts_make_another_version(path, parts, tmp_path, change):
     import dataclasses
@@ -229,7 +229,7 @@ def test_the_manifest_carries_the_fusion(tmp_path, parts, make_config):
     "change",
     [
         lambda data: data.update(version="2026-01-05-000000000000"),
-        lambda data: data.update(finalised=False),
+        lambda data: data.update(refitted=False),
         lambda data: data["config"].update(timezone="Asia/Shanghai"),
         lambda data: data["calibration"]["click"].update(a=2.0),
         lambda data: data["files"]["index.faiss"].update(size=0),

@@ -24,7 +24,7 @@ def registry(tmp_path, config):
         parts = BundleParts(
             date=f"2026-01-0{day}",
             parent=None,
-            finalised=False,
+            refitted=False,
             config=config,
             inputs={},
             encoder=EncoderState(vocabularies={}, numbers={}),
@@ -84,7 +84,7 @@ def test_an_unknown_version_lists_the_known(registry, versions):
 
 def test_a_changed_manifest_never_goes_live(registry, versions):
     file = registry.path(versions[1]) / "manifest.json"
-    file.write_text(file.read_text().replace('"finalised": false', '"finalised": true'))
+    file.write_text(file.read_text().replace('"refitted": false', '"refitted": true'))
     registry.activate(versions[0])
     with pytest.raises(BundleError, match="was changed"):
         registry.activate(versions[1])

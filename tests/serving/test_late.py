@@ -29,9 +29,9 @@ LATE = [
 
 
 @pytest.fixture(scope="module")
-def bundle(sealed):
+def bundle(bundle_folder):
     """The bundle of the fifth day, which serves the sixth."""
-    return load_bundle(sealed)
+    return load_bundle(bundle_folder)
 
 
 @pytest.fixture(scope="module")

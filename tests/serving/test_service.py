@@ -260,7 +260,7 @@ REJECTED = {
 
 
 @pytest.mark.parametrize("case", REJECTED)
-def test_each_event_is_judged_on_its_own(one, case) -> None:
+def test_each_event_is_evaluated_on_its_own(one, case) -> None:
     changes, problem = REJECTED[case]
     good = Feedback(user_id="u1", item_id="i1", kind="purchase", value=250.0)
     bad = Feedback(**{"user_id": "u1", "item_id": "i1", "kind": "click", "feedback_id": "bad", **changes})

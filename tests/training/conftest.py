@@ -1,4 +1,4 @@
-"""A sealed bundle as a predictor, and the instant at which its log ends: read-only, for all of `training`."""
+"""A bundle as a predictor, and the instant at which its log ends: read-only, for all of `training`."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from training.predict import BundlePredictor
 
 
 @pytest.fixture(scope="session")
-def predictor(sealed):
-    return BundlePredictor(load_bundle(sealed))
+def predictor(bundle_folder):
+    return BundlePredictor(load_bundle(bundle_folder))
 
 
 @pytest.fixture(scope="session")

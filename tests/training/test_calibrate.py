@@ -17,9 +17,9 @@ from recsys.registry import Registry
 from recsys.tasks import TaskSpec
 from training.calibrate import _better, fit_calibration
 from training.data import label_days
-from training.learn import learn
-from training.predict import BundlePredictor, shard_logits
+from training.predict import BundlePredictor, period_logits
 from training.publish import publish, seal, verify
+from training.train import train
 
 CLICK = TaskSpec(name="click", feedback="click", head="binary", window="1h")
 BUY = TaskSpec(name="buy", feedback="buy", head="binary", window="1h", parent="click")
@@ -43,14 +43,14 @@ def test_an_uncalibrated_head_is_corrected_for_sampling_alone(labels):
     click = (rng.random(truth.size) < expit(truth)) * 1.0
     kept = (click == 1) | (rng.random(truth.size) < 0.1)
     truth, click = truth[kept], click[kept]
-    learnt = truth - np.log(0.1)  # what a model of the kept rows finds
+    trained = truth - np.log(0.1)  # what a model of the kept rows finds
     weight = np.where(click == 1, 1.0, 10.0)
     label = click if labels == "known" else np.full(click.size, np.nan)
     if labels == "not known":  # the share of sampled rows is all that is known
         weight = np.full(click.size, 10.0)
     settings = CalibrationConfig(binary="none" if labels == "known" else "platt")
-    found = fit_calibration([CLICK], {"click": learnt}, _rows(weight=weight, click=label), settings)["click"]
-    assert found.apply(learnt) == pytest.approx(expit(truth), rel=1e-6)
+    found = fit_calibration([CLICK], {"click": trained}, _rows(weight=weight, click=label), settings)["click"]
+    assert found.apply(trained) == pytest.approx(expit(truth), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -211,28 +211,28 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
         task=tasks, calibration={"binary": "auto"}, model={"trunk": {"name": "ple", "hidden": [16, 8]}}
     )
     as_of = period_end(shop_chain[-1].day, "UTC")
-    learnt = learn(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, as_of, None, 2)
+    trained = train(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, as_of, None, 2)
     labels, _ = label_days(shop_chain, config.tasks, as_of, [shop_chain[4].day])
-    logits, shard = shard_logits(learnt, shop_chain, 4, labels[shop_chain[4].day], config)
-    rows = _rows(**shard.labels, weight=shard.weight, shown_at=shard.shown_at)
+    logits, encoded = period_logits(trained, shop_chain, 4, labels[shop_chain[4].day], config)
+    rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
     calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
     registry = Registry(tmp_path_factory.mktemp("ordinal"))
-    version = seal(registry, learnt, calibration, config, shop_chain[4], None, finalised=False)
+    version = seal(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
     return SimpleNamespace(
-        registry=registry, bundle=load_bundle(registry.require(version)), logits=logits, shard=shard
+        registry=registry, bundle=load_bundle(registry.require(version)), logits=logits, encoded=encoded
     )
 
 
 def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chain, tmp_path):
-    bundle, shard = ordinal.bundle, ordinal.shard
-    assert ordinal.logits["rating"].shape == (shard.size, 4)
+    bundle, encoded = ordinal.bundle, ordinal.encoded
+    assert ordinal.logits["rating"].shape == (encoded.size, 4)
     predictor = BundlePredictor(bundle)
-    predictions = predictor.predictions(shard)
-    assert predictions["rating"].shape == (shard.size,)
+    predictions = predictor.predictions(encoded)
+    assert predictions["rating"].shape == (encoded.size,)
     assert ((predictions["rating"] >= 1) & (predictions["rating"] <= 5)).all()
-    known = ~np.isnan(shard.labels["rating"])
+    known = ~np.isnan(encoded.labels["rating"])
     assert predictions["rating"][known].mean() == pytest.approx(
-        shard.labels["rating"][known].mean(), abs=0.05
+        encoded.labels["rating"][known].mean(), abs=0.05
     )
     store = open_store(StoreConfig(), tmp_path)
     publish(store, ordinal.registry, bundle.version, shop_chain[4])
@@ -243,7 +243,7 @@ def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
     bundle = ordinal.bundle
     periods = {t.name: (4, 3) for t in bundle.config.tasks}
     as_of = period_end(shop_chain[-1].day, "UTC")
-    made = learn(shop_chain, periods, bundle.config, as_of, bundle, 1)
+    made = train(shop_chain, periods, bundle.config, as_of, bundle, 1)
     for name, value in made.weights().items():
         np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
     assert {"ranker.heads.links.rating.gaps", "ranker.observing.rating.weight"} <= set(bundle.weights)

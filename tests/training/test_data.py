@@ -10,7 +10,7 @@ from recsys.log import period_end
 from training.data import (
     Batcher,
     BatchSettings,
-    encode_shard,
+    encode_rows,
     label_days,
     positive_share,
     text_by_number,
@@ -18,23 +18,23 @@ from training.data import (
 
 
 @pytest.fixture(scope="module")
-def encoder(learnt, config):
-    return Encoder.from_config(config, learnt.state)
+def encoder(trained, config):
+    return Encoder.from_config(config, trained.state)
 
 
 @pytest.fixture(scope="module")
-def shard(shop_chain, encoder, config):
+def encode(shop_chain, encoder, config):
     labels, _ = label_days(
         shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[3].day]
     )
-    return encode_shard(encoder, shop_chain[3], shop_chain[2], labels[shop_chain[3].day], config.tasks)
+    return encode_rows(encoder, shop_chain[3], shop_chain[2], labels[shop_chain[3].day], config.tasks)
 
 
 @pytest.fixture
-def make_batches(shard, encoder, shop_chain, config):
+def make_batches(encoded, encoder, shop_chain, config):
     text = text_by_number(encoder, shop_chain[3].table("items"))
 
-    def make(seed=0, popularity=None, of=shard, **settings):
+    def make(seed=0, popularity=None, of=encoded, **settings):
         tasks = tuple(t.name for t in config.tasks)
         chosen = {
             "batch_size": 128,
@@ -49,34 +49,34 @@ def make_batches(shard, encoder, shop_chain, config):
     return make
 
 
-def test_gathers_point_at_the_examples_own_numbers(make_batches, shard, encoder, config):
+def test_gathers_point_at_the_examples_own_numbers(make_batches, encoded, encoder, config):
     batches = make_batches()
     at = 0
     for batch in batches:
         rows = np.arange(at, at + batch.size)
-        user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
-        for entity, ids in (("user", user.ids), ("item", item.ids), ("context", shard.contexts.ids[rows])):
+        user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
+        for entity, ids in (("user", user.ids), ("item", item.ids), ("context", encoded.contexts.ids[rows])):
             for n, feature in enumerate(encoder.features.categorical_of(entity)):
                 numbers = batch.rows[feature.vocabulary][batch.index[feature.name]]
                 np.testing.assert_array_equal(numbers.numpy(), ids[:, n])
         history = history_slices(
-            shard.start[rows],
-            shard.stop[rows],
+            encoded.start[rows],
+            encoded.stop[rows],
             config.features.history_length,
-            shard.shown_at[rows],
+            encoded.shown_at[rows],
             1000 * config.features.ingestion_lag,
-            shard.events,
+            encoded.events,
         )
         np.testing.assert_array_equal(batch.rows["item_id"][batch.history_index_BL].numpy(), history[0])
         np.testing.assert_array_equal(batch.history_kind_BL.numpy(), history[1])
         np.testing.assert_array_equal(batch.user_numbers_BF.numpy(), user.numbers)
         np.testing.assert_array_equal(batch.item_text_BT.numpy(), item.text)
         at += batch.size
-    assert at == shard.size
+    assert at == encoded.size
 
 
-def test_rows_are_distinct_ascending_and_inside_their_tables(make_batches, encoder, shard):
-    popularity = np.full(shard.items.ids.shape[0], 0.01)
+def test_rows_are_distinct_ascending_and_inside_their_tables(make_batches, encoder, encoded):
+    popularity = np.full(encoded.items.ids.shape[0], 0.01)
     for batch in make_batches(popularity=popularity, num_uniform=16):
         for vocabulary, numbers in batch.rows.items():
             assert (numbers.diff() > 0).all()
@@ -88,7 +88,7 @@ def test_rows_are_distinct_ascending_and_inside_their_tables(make_batches, encod
         )
 
 
-def test_a_shuffled_epoch_has_every_example_once(make_batches, shard):
+def test_a_shuffled_epoch_has_every_example_once(make_batches, encoded):
     def ages(batches):
         return torch.cat([b.user_numbers_BF for b in batches])
 
@@ -102,20 +102,20 @@ def test_a_shuffled_epoch_has_every_example_once(make_batches, shard):
     assert torch.equal(*(x[np.lexsort(x.numpy().T)] for x in (plain, one)))
 
 
-def test_batches_are_near_equal(make_batches, shard):
+def test_batches_are_near_equal(make_batches, encoded):
     sizes = [b.size for b in make_batches(batch_size=300)]
-    assert len(sizes) == -(-shard.size // 300)
+    assert len(sizes) == -(-encoded.size // 300)
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_labels_carry_what_is_not_known(make_batches, shard):
-    for task, labels in shard.labels.items():
+def test_labels_carry_what_is_not_known(make_batches, encoded):
+    for task, labels in encoded.labels.items():
         observed = torch.cat([b.observed[task] for b in make_batches()]).numpy()
         values = torch.cat([b.labels[task] for b in make_batches()]).numpy()
         np.testing.assert_array_equal(observed, ~np.isnan(labels))
         np.testing.assert_array_equal(values[observed], labels[observed])
         assert np.isfinite(values).all()
-    assert 0 < (~np.isnan(shard.labels["rating"])).sum() < shard.size / 4
+    assert 0 < (~np.isnan(encoded.labels["rating"])).sum() < encoded.size / 4
 
 
 def test_ids_are_hidden_on_a_share_of_rows(make_batches):
@@ -133,25 +133,25 @@ def test_ids_are_hidden_on_a_share_of_rows(make_batches):
     assert torch.equal(*category), "attributes stay"
 
 
-def test_the_last_row_knows_nothing(shard):
-    for entity in (shard.users, shard.items):
+def test_the_last_row_knows_nothing(encoded):
+    for entity in (encoded.users, encoded.items):
         assert not entity.numbers[-1].any()
         assert not entity.text[-1].any()
-    assert (shard.user_row <= len(shard.users.numbers) - 1).all()
+    assert (encoded.user_row <= len(encoded.users.numbers) - 1).all()
 
 
-def test_sampling_weights_are_one_over_the_rate(shop_chain, encoder, config, shard):
-    assert (shard.weight == 1).all()
+def test_sampling_weights_are_one_over_the_rate(shop_chain, encoder, config, encoded):
+    assert (encoded.weight == 1).all()
 
 
-def test_negatives_are_the_catalogues_own(make_batches, shard):
-    popularity = np.linspace(0.0, 0.02, shard.items.ids.shape[0])
+def test_negatives_are_the_catalogues_own(make_batches, encoded):
+    popularity = np.linspace(0.0, 0.02, encoded.items.ids.shape[0])
     batch = make_batches(popularity=popularity, num_uniform=50)[0]
     drawn = batch.negatives
-    known = shard.items.ids.shape[0] - 1
+    known = encoded.items.ids.shape[0] - 1
     assert drawn.item_M.max() < known, "never the row of the unknown"
     np.testing.assert_array_equal(
-        batch.rows["item_id"][drawn.index["item_id"]].numpy(), shard.items.ids[drawn.item_M.numpy(), 0]
+        batch.rows["item_id"][drawn.index["item_id"]].numpy(), encoded.items.ids[drawn.item_M.numpy(), 0]
     )
     np.testing.assert_allclose(drawn.share_M.numpy(), popularity[drawn.item_M.numpy()], rtol=1e-6)
     np.testing.assert_allclose(drawn.share_B.numpy(), popularity[drawn.item_B.numpy()], rtol=1e-6)
@@ -159,11 +159,11 @@ def test_negatives_are_the_catalogues_own(make_batches, shard):
     assert make_batches()[0].negatives is None
 
 
-def test_a_shard_without_any_item_trains_without_negatives(make_batches, shard):
+def test_a_shard_without_any_item_trains_without_negatives(make_batches, encoded):
     import dataclasses
 
     none = dataclasses.replace(
-        shard, items=shard.items.take(np.array([-1])), item_row=np.zeros(shard.size, np.int64)
+        encoded, items=encoded.items.take(np.array([-1])), item_row=np.zeros(encoded.size, np.int64)
     )
     batch = make_batches(of=none, popularity=np.ones(1), num_uniform=5)[0]
     assert batch.negatives is None

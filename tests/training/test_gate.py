@@ -1,4 +1,4 @@
-"""What holds a night: calibration beside the live bundle's, and heads that cannot be judged."""
+"""What holds a night: calibration beside the live bundle's, and heads that cannot be evaluated."""
 
 import numpy as np
 import polars as pl
@@ -49,14 +49,14 @@ def test_calibration_may_be_as_bad_as_the_live_bundles_and_no_worse(challenger, 
 
 
 @pytest.mark.parametrize("champion", [True, False])
-def test_a_day_with_one_kind_of_label_is_reported_and_not_judged(champion) -> None:
+def test_a_day_with_one_kind_of_label_is_reported_and_not_evaluated(champion) -> None:
     rows = scored(1.0, np.zeros(ROWS))
     (found,) = check_heads([CLICK], rows, rows if champion else None, GateConfig(), 0)
     assert found.outcome is Verdict.PROMOTE
-    assert found.detail == f"all {ROWS} labels are 0, an AUC needs both kinds: reported, not judged"
+    assert found.detail == f"all {ROWS} labels are 0, an AUC needs both kinds: reported, not evaluated"
 
 
-def test_a_head_with_few_rows_is_reported_and_not_judged() -> None:
+def test_a_head_with_few_rows_is_reported_and_not_evaluated() -> None:
     (found,) = check_heads([CLICK], scored(1.0)[:100], None, GateConfig(), 0)
     assert found.outcome is Verdict.PROMOTE
     assert "100 labelled rows, 500 are needed" in found.detail

@@ -21,10 +21,10 @@ from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from recsys.vocabulary import Vocabulary
 from training.data import label_days
-from training.learn import build_model, learn
 from training.predict import BundlePredictor
 from training.publish import seal
 from training.start import MIN_ITEMS, content_rows, start_new_rows
+from training.train import build_model, train
 
 DIM, TEXT = 8, 5
 
@@ -61,9 +61,9 @@ def test_items_without_text_and_rows_never_learnt_are_left_out():
     assert content_rows(rows, few, text, 250, 300) is None
 
 
-def test_old_rows_stay_to_the_bit(learnt, sealed, config):
+def test_old_rows_stay_to_the_bit(trained, bundle_folder, config):
     """Every vocabulary grows; only the new numbers' rows are touched."""
-    bundle, old = load_bundle(sealed), learnt.state
+    bundle, old = load_bundle(bundle_folder), trained.state
     grown = {
         name: Vocabulary(ids=(*v.ids, "new 1", "new 2"), hash_buckets=v.hash_buckets)
         for name, v in old.vocabularies.items()
@@ -83,11 +83,11 @@ def test_old_rows_stay_to_the_bit(learnt, sealed, config):
     assert tables.weight["item_id"][size : size + 2].abs().sum() > 0
 
 
-def test_a_table_that_did_not_exist_keeps_its_start(learnt):
-    specs = (TableSpec(name="item_id", size=learnt.state.vocabularies["item_id"].size, dim=4),)
+def test_a_table_that_did_not_exist_keeps_its_start(trained):
+    specs = (TableSpec(name="item_id", size=trained.state.vocabularies["item_id"].size, dim=4),)
     tables = LocalTables(specs, 0.1, 0)
     before = tables.weight["item_id"].clone()
-    start_new_rows(tables, learnt.state, dataclasses.replace(learnt.state, vocabularies={}))
+    start_new_rows(tables, trained.state, dataclasses.replace(trained.state, vocabularies={}))
     assert torch.equal(tables.weight["item_id"], before)
 
 
@@ -127,23 +127,23 @@ def _nights(log, config, folder):
     chain = build_snapshots(log, LAST, config, Stages(folder / "stages"))
     as_of = period_end(LAST, "UTC") + timedelta(days=2)
     n = len(chain) - 1
-    first = learn(chain, {t.name: (0, n - 3) for t in config.tasks}, config, as_of, None, 1)
+    first = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, as_of, None, 1)
     registry = Registry(folder / "runs")
     calibration = {t.name: Identity() for t in config.tasks}
-    version = seal(registry, first, calibration, config, chain[n - 3], None, finalised=False)
+    version = seal(registry, first, calibration, config, chain[n - 3], None, refitted=False)
     before = load_bundle(registry.require(version))
-    second = learn(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, as_of, before, 1)
-    version = seal(registry, second, calibration, config, chain[n - 1], version, finalised=False)
+    second = train(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, as_of, before, 1)
+    version = seal(registry, second, calibration, config, chain[n - 1], version, refitted=False)
     after = load_bundle(registry.require(version))
     labels, _ = label_days(chain, config.tasks, as_of, [LAST])
     found = {}
     for name, bundle in (("before", before), ("after", after)):
         predictor = BundlePredictor(bundle)
-        shard = predictor.shard(chain[n], chain[n - 1], labels[LAST], config.tasks)
-        rows = shard.frame.select("item_id").with_columns(
-            label=pl.Series(shard.labels["click"]).fill_nan(None)
+        encoded = predictor.encode(chain[n], chain[n - 1], labels[LAST], config.tasks)
+        rows = encoded.frame.select("item_id").with_columns(
+            label=pl.Series(encoded.labels["click"]).fill_nan(None)
         )
-        found[name] = rows.with_columns(score=predictor.predictions(shard)["click"]).drop_nulls()
+        found[name] = rows.with_columns(score=predictor.predictions(encoded)["click"]).drop_nulls()
     return found
 
 

@@ -24,8 +24,8 @@ from recsys.model.head_kinds import HEAD_KINDS
 from recsys.stages import Stages
 from recsys.tasks import RETRIEVAL
 from training.balancing import BALANCERS, build_balancer
-from training.data import Batcher, BatchSettings, encode_shard, label_days, positive_share, text_by_number
-from training.learn import build_model
+from training.data import Batcher, BatchSettings, encode_rows, label_days, positive_share, text_by_number
+from training.train import build_model
 from training.trainer import FitSettings, ahead, fit, predict_logits
 
 CURVE = Path(__file__).with_name("loss_curve.json")
@@ -91,7 +91,7 @@ def _shards(chain, config, state):
     as_of = period_end(chain[-1].day, "UTC") + timedelta(days=2)
     labels, _ = label_days(chain, config.tasks, as_of, [s.day for s in chain])
     return encoder, [
-        encode_shard(encoder, day, before, labels[day.day], config.tasks)
+        encode_rows(encoder, day, before, labels[day.day], config.tasks)
         for before, day in zip([None, *chain], chain, strict=False)
     ]
 
@@ -99,7 +99,7 @@ def _shards(chain, config, state):
 @pytest.fixture
 def setup(chain, config, state):
     """Give a maker of (ranker, tables, batches): the same ones at each call."""
-    encoder, shards = _shards(chain, config, state)
+    encoder, encoded = _shards(chain, config, state)
     share = positive_share(np.arange(5), np.ones(5), state.vocabularies["item_id"].size)
 
     def make():
@@ -116,7 +116,9 @@ def setup(chain, config, state):
         )
         batcher = Batcher(encoder, text_by_number(encoder, chain[-1].table("items")), chosen)
         rng = np.random.default_rng(7)
-        made = [b for shard in shards for b in batcher.batches(shard, rng, share[shard.items.ids[:, 0]])]
+        made = [
+            b for encoded in encoded for b in batcher.batches(encoded, rng, share[encoded.items.ids[:, 0]])
+        ]
         return ranker, tables, made[:STEPS]
 
     return make
@@ -307,22 +309,22 @@ def test_whoever_watches_sees_losses_in_float32_whatever_the_training_multiplies
         log = fit(ranker, tables, batches[:1], balancer, config.tasks, _settings(bf16=bf16), observer=look)
         return seen[0], log.losses[0]
 
-    (full, learnt), (seen, rounded) = watched(False), watched(True)
-    assert learnt != rounded
-    assert seen == full == learnt
+    (full, trained), (seen, rounded) = watched(False), watched(True)
+    assert trained != rounded
+    assert seen == full == trained
 
 
 def test_predictions_do_not_depend_on_how_batches_are_cut(setup, chain, config, state):
     ranker, tables, _ = setup()
-    encoder, shards = _shards(chain, config, state)
+    encoder, encoded = _shards(chain, config, state)
     text = text_by_number(encoder, chain[-1].table("items"))
     found = []
     for size in (64, 10_000):
         settings = BatchSettings(batch_size=size, history_length=config.features.history_length, lag_ms=5000)
-        batches = Batcher(encoder, text, settings).batches(shards[1], np.random.default_rng(0))
+        batches = Batcher(encoder, text, settings).batches(encoded[1], np.random.default_rng(0))
         found.append(predict_logits(ranker, tables, batches))
     for task in found[0]:
-        assert found[0][task].shape == (shards[1].size,)
+        assert found[0][task].shape == (encoded[1].size,)
         np.testing.assert_allclose(found[0][task], found[1][task], atol=1e-5)
 
 

@@ -1,1 +1,1 @@
-"""Simple systems on the same rows and lists as a bundle. For published sets: `training.quality.baselines`."""
+"""Simple systems on the same rows and lists as a bundle."""

@@ -1,6 +1,6 @@
 """The model's own features as one flat table, for models that know no embeddings: numbers, text, one-hot ids.
 
-The same shards and the same encoder as the model: what a baseline lacks is the history and the shared trunk.
+The same encoded and the same encoder as the model: what a baseline lacks is the history and the shared trunk.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import cross_numbers
-from training.data import Shard, label_days
-from training.night import lag
+from training.data import EncodedRows, label_days
+from training.night.plan import lag
 from training.predict import BundlePredictor
 
 _ENTITIES: tuple[Entity, ...] = ("user", "item", "context")
@@ -73,12 +73,12 @@ class Sample:
         )
 
 
-def design_of(shard: Shard, encoder: Encoder, rows: np.ndarray) -> Design:
-    """Flatten some rows of a shard."""
+def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Design:
+    """Flatten some rows of a encoded."""
     features, vocabularies = encoder.features, encoder.state.vocabularies
-    user, item = shard.users.take(shard.user_row[rows]), shard.items.take(shard.item_row[rows])
-    context = shard.contexts.take(rows)
-    cross = cross_numbers(shard.crosses, shard.user_row[rows], shard.item_row[rows])
+    user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
+    context = encoded.contexts.take(rows)
+    cross = cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows])
     names = [f.vocabulary for entity in _ENTITIES for f in features.categorical_of(entity)]
     return Design(
         numbers=np.concatenate([user.numbers, item.numbers, context.numbers, cross, item.text], axis=1),
@@ -108,8 +108,8 @@ def training_sample(
         rows = np.flatnonzero(known[i].to_numpy())
         chosen = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
         if chosen.size:
-            shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels[chain[i].day], [task])
-            parts.append(sample_of(shard, predictor.encoder, chosen, task, i))
+            encoded = predictor.encode(chain[i], chain[i - 1] if i else None, labels[chain[i].day], [task])
+            parts.append(sample_of(encoded, predictor.encoder, chosen, task, i))
     return concat_samples(parts) if parts else None
 
 
@@ -117,16 +117,18 @@ def learnt_periods(predictor: BundlePredictor, chain: Sequence[DaySnapshot], tas
     """List the periods of a chain that a bundle's head has learnt from, through all its warm starts."""
     manifest, config = predictor.bundle.manifest, predictor.bundle.config
     night = sum(snapshot.day <= date.fromisoformat(manifest.date) for snapshot in chain) - 1
-    last = night - lag(task, config) - (0 if manifest.finalised else 2)
+    last = night - lag(task, config) - (0 if manifest.refitted else 2)
     return [i for i in range(max(0, last + 1 - config.training.max_days), last + 1) if i < len(chain)]
 
 
-def sample_of(shard: Shard, encoder: Encoder, rows: np.ndarray, task: TaskSpec, period: int) -> Sample:
-    """Flatten some labelled rows of a period's shard."""
+def sample_of(
+    encoded: EncodedRows, encoder: Encoder, rows: np.ndarray, task: TaskSpec, period: int
+) -> Sample:
+    """Flatten some labelled rows of a period's encoded."""
     return Sample(
-        design=design_of(shard, encoder, rows),
-        label=shard.labels[task.name][rows],
-        weight=shard.weight[rows],
+        design=design_of(encoded, encoder, rows),
+        label=encoded.labels[task.name][rows],
+        weight=encoded.weight[rows],
         period=np.full(rows.size, period),
     )
 

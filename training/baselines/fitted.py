@@ -100,12 +100,12 @@ def _score(
     for key, part in sorted(rows.partition_by("date", as_dict=True, maintain_order=True).items()):
         i = index[key[0]]
         labels = part.select(*_KEY, task.label)
-        shard = predictor.shard(chain[i], chain[i - 1] if i else None, labels, [task])
-        design = design_of(shard, predictor.encoder, np.arange(shard.size))
+        encoded = predictor.encode(chain[i], chain[i - 1] if i else None, labels, [task])
+        design = design_of(encoded, predictor.encoder, np.arange(encoded.size))
         scored = pl.DataFrame({name: f(design) for name, f in predict.items()})
         parts.append(
             part.select("impression_id", "user_id", "weight", task.label).join(
-                shard.frame.select(_KEY).hstack(scored), on=_KEY, how="left"
+                encoded.frame.select(_KEY).hstack(scored), on=_KEY, how="left"
             )
         )
     return pl.concat(parts)

@@ -19,7 +19,7 @@ from recsys.log import InteractionLog, period_end
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, write_json
-from training.evaluation.evaluate import evaluate, judged_periods
+from training.evaluation.evaluate import evaluate, evaluated_periods
 from training.evaluation.metrics import BinaryMetrics, HeadMetrics
 from training.evaluation.report import EvalReport, EvalTable
 from training.predict import BundlePredictor
@@ -68,7 +68,7 @@ def evaluate_command(
         report = evaluate(
             BundlePredictor(loaded),
             chain,
-            judged_periods(chain, loaded.config.tasks, *days),
+            evaluated_periods(chain, loaded.config.tasks, *days),
             period_end(chain[-1].day, loaded.config.timezone),
             max_users=None if all_users else users,
             seed=seed,
@@ -97,7 +97,7 @@ def require_version(registry: Registry, version: str) -> Path:
 def load_reproducible(path: Path) -> Bundle:
     """Load a bundle and answer its golden requests: one that this code reads differently is not scored.
 
-    Raises: BundleError when it is corrupt, or does not give here what it gave when it was sealed.
+    Raises: BundleError when it is corrupt, or does not give here what it gave when it was written.
     """
     from training.publish import verify
 

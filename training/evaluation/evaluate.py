@@ -1,4 +1,4 @@
-"""A frozen bundle on judged periods -> EvalReport. Features roll forward by the period, the model stays.
+"""A frozen bundle on evaluated periods -> EvalReport. Features roll forward by the period, the model stays.
 
 A row of period d is encoded with the values published after d-1 and the live history, as a server would have
 seen it; labels are what was known at `as_of`, and one whose window was still open is left out, never a 0.
@@ -25,8 +25,8 @@ from training.evaluation.ranking import ranking_metrics, score_lists
 from training.evaluation.report import EvalReport, EvalTable
 from training.predict import BundlePredictor
 
-Judge = Mapping[str, Sequence[int]]
-"""Task -> the period indices of the chain it is judged on."""
+EvaluatedPeriods = Mapping[str, Sequence[int]]
+"""Task -> the period indices of the chain it is evaluated on."""
 Progress = Callable[[int, int], None]
 _KEPT = ("impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "sampled")
 
@@ -34,7 +34,7 @@ _KEPT = ("impression_id", "request_id", "user_id", "item_id", "shown_at", "posit
 def evaluate(
     predictor: BundlePredictor,
     chain: Sequence[DaySnapshot],
-    judge: Judge,
+    evaluated: EvaluatedPeriods,
     as_of: datetime,
     *,
     max_users: int | None = 1000,
@@ -44,7 +44,7 @@ def evaluate(
     lightgbm: bool = False,
     on_progress: Progress = lambda _done, _all: None,
 ) -> EvalReport:
-    """Judge each head on its own periods, and the funnel's lists on those of the retrieval task.
+    """Evaluate each head on its own periods, and the funnel's lists on those of the retrieval task.
 
     Args:
         as_of: labels are what was known then; feedback in the chain received later is not seen.
@@ -52,16 +52,18 @@ def evaluate(
         baselines: score the simple systems on the same rows and the same users.
         fitted: also those that must be fitted first: most of the time that baselines take.
         lightgbm: one more baseline (needs the `bench` extra); implies work of minutes on a large log.
-    Raises: DataError when no judged period has a single labelled row.
+    Raises: DataError when no evaluated period has a single labelled row.
     """
     config = predictor.bundle.config
-    ranked_periods = judge.get(config.retrieval_task.name, ()) if config.retrieval_task else ()
+    ranked_periods = evaluated.get(config.retrieval_task.name, ()) if config.retrieval_task else ()
     parts = 1 + len(ranked_periods) + (1 + len(config.tasks) if baselines else 0)
     steps = Steps(parts, on_progress)
-    rows = score_rows(predictor, chain, judge, as_of)
+    rows = score_rows(predictor, chain, evaluated, as_of)
     _require_labels(rows, config.tasks)
     steps.done()
-    audiences = find_audiences(predictor.bundle.config, chain, judge, as_of, max_users=max_users, seed=seed)
+    audiences = find_audiences(
+        predictor.bundle.config, chain, evaluated, as_of, max_users=max_users, seed=seed
+    )
     scored = []
     for audience in audiences:
         scored.append(score_lists(audience, ranked_lists(predictor, audience)))
@@ -70,7 +72,9 @@ def evaluate(
         _baselines(predictor, chain, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
     )
     leaks = LeakCheck.of(
-        predictor.bundle.manifest, config, {task: [chain[i].day for i in judge[task]] for task in judge}
+        predictor.bundle.manifest,
+        config,
+        {task: [chain[i].day for i in evaluated[task]] for task in evaluated},
     )
     steps.finish()
     return EvalReport(
@@ -87,18 +91,18 @@ def evaluate(
 
 
 def score_rows(
-    predictor: BundlePredictor, chain: Sequence[DaySnapshot], judge: Judge, as_of: datetime
+    predictor: BundlePredictor, chain: Sequence[DaySnapshot], evaluated: EvaluatedPeriods, as_of: datetime
 ) -> pl.DataFrame:
-    """Predict every impression of the judged periods.
+    """Predict every impression of the evaluated periods.
 
     Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
     sampling rate), user_past and item_past (impressions before the period), and per task `label_<task>` (null
-    when not known, or not judged on this period) and `prediction_<task>`.
+    when not known, or not evaluated on this period) and `prediction_<task>`.
     """
     tasks = predictor.bundle.config.tasks
-    wanted = sorted({i for periods in judge.values() for i in periods})
+    wanted = sorted({i for periods in evaluated.values() for i in periods})
     labels, _ = label_days(chain, tasks, as_of, [chain[i].day for i in wanted])
-    frames = [_score_period(predictor, chain, i, labels[chain[i].day], judge) for i in wanted]
+    frames = [_score_period(predictor, chain, i, labels[chain[i].day], evaluated) for i in wanted]
     if not frames:
         raise DataError("no period to score: none of the days is in the log; choose days the log has")
     return pl.concat(frames)
@@ -107,7 +111,7 @@ def score_rows(
 def find_audiences(
     config: RunConfig,
     chain: Sequence[DaySnapshot],
-    judge: Judge,
+    evaluated: EvaluatedPeriods,
     as_of: datetime,
     *,
     max_users: int | None,
@@ -118,7 +122,7 @@ def find_audiences(
     if task is None:
         return []
     # The first period of a log has nothing before it: nobody has a past.
-    periods = [i for i in judge.get(task.name, ()) if i > 0]
+    periods = [i for i in evaluated.get(task.name, ()) if i > 0]
     labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in periods])
     found = [
         find_audience(chain, i, labels[chain[i].day], config, max_users=max_users, seed=seed) for i in periods
@@ -133,10 +137,10 @@ def heads_of(
     return {task.name: head_metrics(task, rows, f"{prefix}{task.name}") for task in tasks}
 
 
-def judged_periods(
+def evaluated_periods(
     chain: Sequence[DaySnapshot], tasks: Sequence[TaskSpec], first: date, last: date
 ) -> dict[str, list[int]]:
-    """Judge every task on all periods from one day to another.
+    """Evaluate every task on all periods from one day to another.
 
     Raises: DataError, naming the log's days, when none lies between.
     """
@@ -150,19 +154,23 @@ def judged_periods(
 
 
 def _score_period(
-    predictor: BundlePredictor, chain: Sequence[DaySnapshot], i: int, labels: pl.DataFrame, judge: Judge
+    predictor: BundlePredictor,
+    chain: Sequence[DaySnapshot],
+    i: int,
+    labels: pl.DataFrame,
+    evaluated: EvaluatedPeriods,
 ) -> pl.DataFrame:
     tasks = predictor.bundle.config.tasks
     previous = chain[i - 1] if i else None
-    shard = predictor.shard(chain[i], previous, labels, tasks)
-    predictions = predictor.predictions(shard)
+    encoded = predictor.encode(chain[i], previous, labels, tasks)
+    predictions = predictor.predictions(encoded)
     columns: dict[str, Any] = {}
-    nothing = np.full(shard.size, np.nan, np.float32)
+    nothing = np.full(encoded.size, np.nan, np.float32)
     for task in tasks:
-        judged = i in judge.get(task.name, ())
-        columns[task.label] = pl.Series(shard.labels[task.name] if judged else nothing).fill_nan(None)
+        known = i in evaluated.get(task.name, ())
+        columns[task.label] = pl.Series(encoded.labels[task.name] if known else nothing).fill_nan(None)
         columns[f"prediction_{task.name}"] = predictions[task.name]
-    frame = shard.frame.select(*_KEPT, date=pl.lit(chain[i].day), weight=pl.Series(shard.weight))
+    frame = encoded.frame.select(*_KEPT, date=pl.lit(chain[i].day), weight=pl.Series(encoded.weight))
     for entity in ("user", "item"):
         frame = frame.join(_past(previous, entity), on=f"{entity}_id", how="left", maintain_order="left")
     return frame.with_columns(pl.col("user_past", "item_past").fill_null(0)).hstack(pl.DataFrame(columns))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.bundle import Manifest
 from recsys.config import Period, RunConfig, period_start
-from training.night import lag
+from training.night.plan import lag
 
 
 class LeakCheck(BaseModel):
@@ -21,7 +21,7 @@ class LeakCheck(BaseModel):
     calibrated_until: date
     """Last day whose labels fitted a calibrator."""
     overlaps_training: tuple[date, ...]
-    """Scored days whose labels the head itself learnt: its figures are no evidence."""
+    """Scored days whose labels the head itself trained: its figures are no evidence."""
     overlaps_shared: tuple[date, ...]
     """Scored days of which other heads learnt labels through the shared trunk: figures are flattered."""
     overlaps_calibration: tuple[date, ...]
@@ -55,13 +55,13 @@ class LeakCheck(BaseModel):
 
     @classmethod
     def of(cls, manifest: Manifest, config: RunConfig, scored: Mapping[str, Sequence[date]]) -> Self:
-        """Derive what a bundle has seen from its date and whether it was finalised; see `training.night`.
+        """Derive what a bundle has seen from its date and whether it was refitted; see `training.night.plan`.
 
         Args: scored: task -> the days its head is scored on.
         """
         night = date.fromisoformat(manifest.date)
         lags = {task.name: lag(task, config) for task in config.tasks}
-        held_back = (0, 0) if manifest.finalised else (2, 1)
+        held_back = (0, 0) if manifest.refitted else (2, 1)
         trained = {t: _last_day(night, g + held_back[0], config.period) for t, g in lags.items()}
         calibrated = {t: _last_day(night, g + held_back[1], config.period) for t, g in lags.items()}
         newest = max(trained.values())

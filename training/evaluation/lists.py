@@ -19,7 +19,7 @@ from recsys.inputs import ItemInputs
 from recsys.model.ranker import ItemSide, UserSide
 from recsys.model.scorer import calibrate, encode_item_side
 from training.crosses import cross_numbers
-from training.data import Shard
+from training.data import EncodedRows
 from training.evaluation.audience import NDCG_AT, RECALL_AT, Audience
 from training.predict import BundlePredictor
 
@@ -44,13 +44,15 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     task = config.retrieval_task
     assert task is not None, "an audience exists only for a config with a retrieval task"
     labels = audience.requests.select("impression_id", "user_id")
-    shard = predictor.shard(audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks)
+    encoded = predictor.encode(
+        audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks
+    )
     predictor.ranker.eval()
-    items = item_side(predictor, shard.items)
+    items = item_side(predictor, encoded.items)
     places = max(config.retrieval.num_candidates, RECALL_AT)
     retrieved, ranked = [], []
     start = 0
-    for user, context_UC in user_sides(predictor, shard):
+    for user, context_UC in user_sides(predictor, encoded):
         stop = start + context_UC.shape[0]
         found_UK = _retrieve(
             user.embedding_BD, items.embedding_BD, audience.allowed(slice(start, stop)), places
@@ -59,7 +61,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
         for u in range(stop - start):
             candidates = found_UK[u][found_UK[u] >= 0][: config.retrieval.num_candidates]
             cross = cross_numbers(
-                shard.crosses, np.repeat(shard.user_row[start + u], candidates.size), candidates
+                encoded.crosses, np.repeat(encoded.user_row[start + u], candidates.size), candidates
             )
             logits = predictor.ranker.logits(
                 one_user(user, u),
@@ -95,9 +97,9 @@ def _retrieve(user_UD: Tensor, item_ID: Tensor, allowed_UI: np.ndarray, places: 
     return top_places((user_UD @ item_ID.T).numpy(), allowed_UI, places)
 
 
-def user_sides(predictor: BundlePredictor, shard: Shard) -> Iterator[tuple[UserSide, Tensor]]:
-    """Encode users and contexts of a shard's rows, in order, a few hundred at a time."""
-    batches: Iterator[Batch] = predictor.batcher.batches(shard, np.random.default_rng(0))
+def user_sides(predictor: BundlePredictor, encoded: EncodedRows) -> Iterator[tuple[UserSide, Tensor]]:
+    """Encode users and contexts of a encoded's rows, in order, a few hundred at a time."""
+    batches: Iterator[Batch] = predictor.batcher.batches(encoded, np.random.default_rng(0))
     for batch in batches:
         rows = predictor.tables.lookup(batch.rows)
         user = predictor.ranker.user_side(batch, rows)
@@ -110,7 +112,7 @@ def user_sides(predictor: BundlePredictor, shard: Shard) -> Iterator[tuple[UserS
 
 
 def item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
-    """Encode a shard's whole catalogue."""
+    """Encode a encoded's whole catalogue."""
     known = items.take(np.arange(items.ids.shape[0] - 1))
     inputs = ItemInputs(ids=known.ids, numbers=known.numbers, text=known.text, bags=known.bags)
     return encode_item_side(predictor.ranker, predictor.tables.weight, inputs)

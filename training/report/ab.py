@@ -15,7 +15,7 @@ from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience
-from training.evaluation.evaluate import Steps, find_audiences, judged_periods, score_rows
+from training.evaluation.evaluate import Steps, evaluated_periods, find_audiences, score_rows
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.lists import ranked_lists
 from training.evaluation.metrics import head_metrics
@@ -70,7 +70,7 @@ class Side:
             version=manifest.version,
             night=manifest.date,
             parent=manifest.parent,
-            finalised=manifest.finalised,
+            refitted=manifest.refitted,
             leaks=LeakCheck.of(manifest, config, {task.name: days for task in self.tasks}),
         )
 
@@ -150,7 +150,7 @@ def _rows(
 ) -> tuple[pl.DataFrame, Window]:
     """Score both on the same impressions; B's predictions get the prefix `b_`."""
     scored = [
-        score_rows(side.predictor, side.chain, judged_periods(side.chain, tasks, first, last), as_of)
+        score_rows(side.predictor, side.chain, evaluated_periods(side.chain, tasks, first, last), as_of)
         for side in (a, b)
     ]
     names = [f"prediction_{task.name}" for task in tasks]
@@ -188,8 +188,8 @@ def _lists(
     audiences: list[Audience] = []
     for side in (b, a):
         config = side.predictor.bundle.config
-        judge = judged_periods(side.chain, config.tasks, first, last)
-        audiences = find_audiences(config, side.chain, judge, as_of, max_users=max_users, seed=seed)
+        evaluated = evaluated_periods(side.chain, config.tasks, first, last)
+        audiences = find_audiences(config, side.chain, evaluated, as_of, max_users=max_users, seed=seed)
         scored.append([score_lists(x, ranked_lists(side.predictor, x)) for x in audiences])
     return scored[1], scored[0], audiences
 

@@ -22,7 +22,7 @@ class System(BaseModel):
     version: str
     night: str
     parent: str | None
-    finalised: bool
+    refitted: bool
     leaks: LeakCheck
 
 

@@ -11,14 +11,14 @@ from recsys.errors import ConfigError
 from recsys.model.trunks import TRUNKS
 from recsys.tune import Choice, Dimension
 from training.balancing import build_balancer
-from training.nightly import check_names
+from training.night.run import check_names
 
 Space = Mapping[str, Dimension]
 _BALANCER = "training.balancer."
 _SECTIONS = ("model", "training", "retrieval")
 _TASK_KEYS = ("weight", "hidden", "loss", "learning_rate_scale", "debias", "transfer_from")
 _FIXED = (
-    "training.seed", "training.max_days", "training.warm_scale", "training.finalise", "training.threads",
+    "training.seed", "training.max_days", "training.warm_scale", "training.refit", "training.threads",
     "retrieval.task", "retrieval.num_candidates", "retrieval.popular_candidates",
 )  # fmt: skip
 """They choose the data, change only other nights, or only the server."""

@@ -30,7 +30,7 @@ Direction = Literal["minimize", "maximize"]
 
 
 class OutOfTimeError(Exception):
-    """Raised inside a trial when the search's time is over: the trial is forgotten, not judged."""
+    """Raised inside a trial when the search's time is over: the trial is forgotten, not evaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

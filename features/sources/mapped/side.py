@@ -157,13 +157,13 @@ def _read_file(
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(unreadable(file.path, form, error)) from error
     bad = rows.filter(pl.col("reason").is_not_null())
-    _judge(bad, rows.height, file, section, name)
+    _evaluate(bad, rows.height, file, section, name)
     good = rows.filter(pl.col("reason").is_null())
     dated = good.with_columns(known_day=business_day("__known", mapping.timezone))
     return dated.drop(ROW, "reason", "value_read", "__known")
 
 
-def _judge(bad: pl.DataFrame, total: int, file: ScannedFile, section: Files, name: str) -> None:
+def _evaluate(bad: pl.DataFrame, total: int, file: ScannedFile, section: Files, name: str) -> None:
     if bad.height <= section.tolerate * total:
         return
     row, reason, value = bad.select(ROW, "reason", "value_read").row(0)

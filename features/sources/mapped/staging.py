@@ -80,7 +80,7 @@ def stage(src: Path, mapping: Mapping, form: str, root: Path) -> Staged:
     scanned = [scan_section(src, section, form, f"[{name}]", _needed(section)) for name, section in sections]
     for (name, section), files in zip(sections, scanned, strict=True):
         _stage_section(name, section, files, mapping, form, root)
-        _judge(staged, name, section, files)
+        _evaluate(staged, name, section, files)
     return staged
 
 
@@ -217,7 +217,7 @@ def _placed(rows: pl.LazyFrame, mapping: Mapping) -> pl.LazyFrame:
     return rows.with_columns(part=part)
 
 
-def _judge(staged: Staged, name: str, section: Timed, files: Sequence[ScannedFile]) -> None:
+def _evaluate(staged: Staged, name: str, section: Timed, files: Sequence[ScannedFile]) -> None:
     """Stop at unknown kinds, and at more unreadable rows than the section tolerates.
 
     Raises: DataError.

@@ -64,7 +64,7 @@ def test_a_value_never_seen_is_drift(compared):
     assert (set(drift.bins), drift.rows) == ({"phone", "tv"}, 200)
 
 
-def test_few_independent_draws_are_not_judged(compared):
+def test_few_independent_draws_are_not_evaluated(compared):
     past = [_column({"phone": 500, "tv": 500}) for _ in range(3)]
     assert column_drift(_column({"tv": 900}, effective=5.0), past, compared) is None
 

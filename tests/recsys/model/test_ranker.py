@@ -7,15 +7,15 @@ import torch
 from features.encode import Encoder
 from recsys.log import period_end
 from recsys.model.ranker import MAX_POSITION, NUM_AGES, _pool
-from training.data import Batcher, BatchSettings, encode_shard, label_days, text_by_number
-from training.learn import build_model
+from training.data import Batcher, BatchSettings, encode_rows, label_days, text_by_number
 from training.objective import task_losses
+from training.train import build_model
 
 
 @pytest.fixture
-def made(shop_chain, config, learnt):
-    """Give a fresh model, its tables, a batcher without shuffling, and a shard."""
-    return _make(shop_chain, config, learnt.state)
+def made(shop_chain, config, trained):
+    """Give a fresh model, its tables, a batcher without shuffling, and a encoded."""
+    return _make(shop_chain, config, trained.state)
 
 
 def _make(chain, config, state, **settings):
@@ -23,19 +23,19 @@ def _make(chain, config, state, **settings):
     ranker, tables = build_model(config, state, None)
     encoder = Encoder.from_config(config, state)
     labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [chain[3].day])
-    shard = encode_shard(encoder, chain[3], chain[2], labels[chain[3].day], config.tasks)
+    encoded = encode_rows(encoder, chain[3], chain[2], labels[chain[3].day], config.tasks)
     kept = {"batch_size": 200, "history_length": config.features.history_length, "lag_ms": 5000, **settings}
     batcher = Batcher(encoder, text_by_number(encoder, chain[3].table("items")), BatchSettings(**kept))
-    return ranker, tables, batcher, shard
+    return ranker, tables, batcher, encoded
 
 
-def _batch(batcher, shard):
-    return next(batcher.batches(shard, np.random.default_rng(0)))
+def _batch(batcher, encoded):
+    return next(batcher.batches(encoded, np.random.default_rng(0)))
 
 
 def test_every_parameter_and_every_table_is_trained(made):
-    ranker, tables, batcher, shard = made
-    batch = _batch(batcher, shard)
+    ranker, tables, batcher, encoded = made
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     logits, user, item = ranker(batch, rows)
     loss = sum(v.square().sum() for v in logits.values())
@@ -52,8 +52,8 @@ def test_every_parameter_and_every_table_is_trained(made):
 
 
 def test_embeddings_are_unit_vectors(made):
-    ranker, tables, batcher, shard = made
-    batch = _batch(batcher, shard)
+    ranker, tables, batcher, encoded = made
+    batch = _batch(batcher, encoded)
     _, user, item = ranker(batch, tables.lookup(batch.rows))
     for side in (user, item):
         torch.testing.assert_close(side.embedding_BD.norm(dim=1), torch.ones(batch.size))
@@ -62,10 +62,10 @@ def test_embeddings_are_unit_vectors(made):
 def test_position_moves_logits_in_training_only(made):
     from dataclasses import replace
 
-    ranker, tables, batcher, shard = made
+    ranker, tables, batcher, encoded = made
     with torch.no_grad():
         ranker.position.weight[1:] = torch.randn(MAX_POSITION, len(ranker.specs))
-    batch = _batch(batcher, shard)
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     moved = replace(batch, position_B=batch.position_B % 7 + 1)
     assert not torch.equal(ranker(batch, rows)[0]["click"], ranker(moved, rows)[0]["click"])
@@ -80,24 +80,24 @@ def test_position_moves_logits_in_training_only(made):
     torch.testing.assert_close(served["click"], ranker(unknown, rows)[0]["click"])
 
 
-def test_position_bias_can_be_off(shop_chain, make_config, learnt):
+def test_position_bias_can_be_off(shop_chain, make_config, trained):
     from dataclasses import replace
 
-    ranker, tables, batcher, shard = _make(
-        shop_chain, make_config(model={"position_bias": False}), learnt.state
+    ranker, tables, batcher, encoded = _make(
+        shop_chain, make_config(model={"position_bias": False}), trained.state
     )
     with torch.no_grad():
         ranker.position.weight[1:] = 3.0
-    batch = _batch(batcher, shard)
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     moved = replace(batch, position_B=batch.position_B + 1)
     assert torch.equal(ranker(batch, rows)[0]["click"], ranker(moved, rows)[0]["click"])
 
 
 def test_one_user_for_many_items_is_that_user_repeated(made):
-    ranker, tables, batcher, shard = made
+    ranker, tables, batcher, encoded = made
     ranker.eval()
-    batch = _batch(batcher, shard)
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     with torch.no_grad():
         _, user, item = ranker(batch, rows)
@@ -128,8 +128,8 @@ def test_padding_is_not_attended():
 def test_history_matters(made):
     from dataclasses import replace
 
-    ranker, tables, batcher, shard = made
-    batch = _batch(batcher, shard)
+    ranker, tables, batcher, encoded = made
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     none = replace(batch, history_kind_BL=torch.zeros_like(batch.history_kind_BL))
     changed = (ranker(batch, rows)[0]["click"] - ranker(none, rows)[0]["click"]).abs() > 1e-7
@@ -161,18 +161,18 @@ def test_parts_are_optional(shop_log, make_config, tmp_path, sections):
     config = make_config(**sections)
     chain = build_snapshots(shop_log, shop_log.days("impressions")[3], config, Stages(tmp_path))
     state = fit_encoder(config, FitFrames.read(chain[3], [chain[3]], config), None, 0)
-    ranker, tables, batcher, shard = _make(chain, config, state)
-    batch = _batch(batcher, shard)
+    ranker, tables, batcher, encoded = _make(chain, config, state)
+    batch = _batch(batcher, encoded)
     logits, _, _ = ranker(batch, tables.lookup(batch.rows))
     assert all(torch.isfinite(v).all() and v.shape == (batch.size,) for v in logits.values())
 
 
-def test_a_debiased_task_learns_who_is_asked_apart_from_everything_else(shop_chain, make_config, learnt):
+def test_a_debiased_task_learns_who_is_asked_apart_from_everything_else(shop_chain, make_config, trained):
     tasks = [t.model_dump(mode="json") for t in make_config().tasks]
     tasks[2]["debias"] = "ips"
     torch.manual_seed(0)
-    ranker, tables, batcher, shard = _make(shop_chain, make_config(task=tasks), learnt.state)
-    batch = _batch(batcher, shard)
+    ranker, tables, batcher, encoded = _make(shop_chain, make_config(task=tasks), trained.state)
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     logits, user, item = ranker(batch, rows)
     assert list(logits) == ["click", "purchase", "rating", "rating:observed"]
@@ -186,8 +186,8 @@ def test_a_debiased_task_learns_who_is_asked_apart_from_everything_else(shop_cha
 
 
 def test_gates_can_be_read_on_real_inputs(made):
-    ranker, tables, batcher, shard = made
-    batch = _batch(batcher, shard)
+    ranker, tables, batcher, encoded = made
+    batch = _batch(batcher, encoded)
     _, user, item = ranker(batch, rows := tables.lookup(batch.rows))
     context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
     x_BI = ranker.trunk_input(user, item, context, batch.cross_numbers_BF)
@@ -199,8 +199,8 @@ def test_gates_can_be_read_on_real_inputs(made):
 def test_an_age_never_learnt_reads_as_the_oldest_learnt(made):
     from dataclasses import replace
 
-    ranker, tables, batcher, shard = made
-    batch = _batch(batcher, shard)
+    ranker, tables, batcher, encoded = made
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     oldest = int(batch.history_age_BL.max())
     assert oldest < NUM_AGES - 2
@@ -220,12 +220,12 @@ def test_an_age_never_learnt_reads_as_the_oldest_learnt(made):
     assert not torch.equal(at[0], at[oldest]), "ages that were learnt differ"
 
 
-def test_members_learn_alone_and_are_served_as_their_mean(shop_chain, make_config, learnt):
-    config = make_config(model={"members": 3})
+def test_members_learn_alone_and_are_served_as_their_mean(shop_chain, make_config, trained):
+    config = make_config(model={"ensemble_size": 3})
     names = tuple(task.name for task in config.tasks)
-    ranker, tables, batcher, shard = _make(shop_chain, config, learnt.state, tasks=names)
+    ranker, tables, batcher, encoded = _make(shop_chain, config, trained.state, tasks=names)
     ranker.eval()
-    batch = _batch(batcher, shard)
+    batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
     logits, user, item = ranker(batch, rows)
     context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
@@ -248,9 +248,9 @@ def test_members_learn_alone_and_are_served_as_their_mean(shop_chain, make_confi
         assert all(p.grad is not None and p.grad.any() for p in member.heads.parameters())
 
 
-def test_one_member_is_the_model_without_members(shop_chain, config, make_config, learnt):
-    plain, _, _, _ = _make(shop_chain, config, learnt.state)
-    many, _, _, _ = _make(shop_chain, make_config(model={"members": 2}), learnt.state)
+def test_one_member_is_the_model_without_members(shop_chain, config, make_config, trained):
+    plain, _, _, _ = _make(shop_chain, config, trained.state)
+    many, _, _, _ = _make(shop_chain, make_config(model={"ensemble_size": 2}), trained.state)
     own = plain.state_dict()
     assert all(torch.equal(value, own[name]) for name, value in many.state_dict().items() if name in own)
     assert {n.split(".")[0] for n in many.state_dict() if n not in own} == {"others"}

@@ -22,8 +22,8 @@ ROWS = 150
 
 
 @pytest.fixture(scope="module")
-def bundle(sealed):
-    return load_bundle(sealed)
+def bundle(bundle_folder):
+    return load_bundle(bundle_folder)
 
 
 @pytest.fixture(scope="module")
@@ -37,28 +37,28 @@ def predictor(bundle):
 
 
 @pytest.fixture(scope="module")
-def shard(predictor, shop_chain, config):
+def encode(predictor, shop_chain, config):
     labels, _ = label_days(
         shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[5].day]
     )
-    return predictor.shard(shop_chain[5], shop_chain[4], labels[shop_chain[5].day], config.tasks)
+    return predictor.encode(shop_chain[5], shop_chain[4], labels[shop_chain[5].day], config.tasks)
 
 
 @pytest.fixture(scope="module")
-def request_of(shard, shop_chain, config):
+def request_of(encoded, shop_chain, config):
     """Give a maker of one row's request, as the online read would assemble it."""
     items = item_rows(shop_chain[4], shop_chain[5])
     categories = [*items["category"], "no item"]
 
     def make(row):
-        user = shard.users.take(shard.user_row[[row]])
+        user = encoded.users.take(encoded.user_row[[row]])
         history = history_slices(
-            shard.start[[row]],
-            shard.stop[[row]],
+            encoded.start[[row]],
+            encoded.stop[[row]],
             config.features.history_length,
-            shard.shown_at[[row]],
+            encoded.shown_at[[row]],
             1000 * config.features.ingestion_lag,
-            shard.events,
+            encoded.events,
         )
         inputs = UserInputs(
             ids=user.ids[0],
@@ -66,29 +66,29 @@ def request_of(shard, shop_chain, config):
             history_items=history[0][0],
             history_kinds=history[1][0],
             history_ages=history[2][0],
-            crosses=tuple(_cross(shard, table, row, categories) for table in shard.crosses),
+            crosses=tuple(_cross(encoded, table, row, categories) for table in encoded.crosses),
         )
-        return inputs, ContextInputs(ids=shard.contexts.ids[row], numbers=shard.contexts.numbers[row])
+        return inputs, ContextInputs(ids=encoded.contexts.ids[row], numbers=encoded.contexts.numbers[row])
 
     return make
 
 
-def _cross(shard, table, row, categories):
+def _cross(encoded, table, row, categories):
     """Give one user's pairs of a day's table under their names."""
     names = dict(zip(table.item_codes.tolist(), categories, strict=True))
     user, code = np.divmod(table.keys, table.num_codes)
-    own = np.flatnonzero(user == shard.user_row[row])
+    own = np.flatnonzero(user == encoded.user_row[row])
     return CrossInputs(
         tuple(str(names.get(c, "no item")) for c in code[own].tolist()),
         np.concatenate([table.numbers[own], table.numbers[-1:]]),
     )
 
 
-def test_served_logits_are_the_training_paths(scorer, predictor, shard, request_of):
-    offline = predictor.logits(shard)
+def test_served_logits_are_the_training_paths(scorer, predictor, encoded, request_of):
+    offline = predictor.logits(encoded)
     seen = 0
-    for row in np.random.default_rng(0).permutation(shard.size)[:ROWS]:
-        item = scorer.item_rows([shard.frame["item_id"][int(row)]])
+    for row in np.random.default_rng(0).permutation(encoded.size)[:ROWS]:
+        item = scorer.item_rows([encoded.frame["item_id"][int(row)]])
         if item[0] < 0:
             continue  # new today: served from the overlay
         user, context = request_of(int(row))
@@ -100,11 +100,11 @@ def test_served_logits_are_the_training_paths(scorer, predictor, shard, request_
     assert np.std(offline["click"]) > 0.05, "the model must have learnt something for this to mean something"
 
 
-def test_predictions_are_calibrated_the_same_way(scorer, predictor, shard, request_of):
-    row = int(np.argmax(shard.stop - shard.start))
+def test_predictions_are_calibrated_the_same_way(scorer, predictor, encoded, request_of):
+    row = int(np.argmax(encoded.stop - encoded.start))
     user, context = request_of(row)
-    item = scorer.item_rows([shard.frame["item_id"][row]])
-    online, offline = scorer.predict(scorer.user_side(user), context, item), predictor.predictions(shard)
+    item = scorer.item_rows([encoded.frame["item_id"][row]])
+    online, offline = scorer.predict(scorer.user_side(user), context, item), predictor.predictions(encoded)
     for task in online:
         assert online[task][0] == pytest.approx(offline[task][row], abs=1e-5)
     assert (offline["purchase"] <= offline["click"]).all()
@@ -113,8 +113,8 @@ def test_predictions_are_calibrated_the_same_way(scorer, predictor, shard, reque
     assert ((offline["click"] > 0) & (offline["click"] < 1)).all()
 
 
-def test_many_candidates_are_scored_as_each_alone(scorer, shard, request_of):
-    user, context = request_of(int(np.argmax(shard.stop - shard.start)))
+def test_many_candidates_are_scored_as_each_alone(scorer, encoded, request_of):
+    user, context = request_of(int(np.argmax(encoded.stop - encoded.start)))
     side = scorer.user_side(user)
     rows = np.arange(0, 100, 7)
     together = scorer.logits(side, context, rows)
@@ -130,7 +130,7 @@ def test_the_indexed_vectors_are_the_scorers(scorer, bundle):
     assert scorer.similar(3, 1, None).tolist() == [3]
 
 
-def test_retrieval_respects_what_is_allowed(scorer, shard, request_of):
+def test_retrieval_respects_what_is_allowed(scorer, encoded, request_of):
     user, _ = request_of(0)
     allowed = np.zeros(len(scorer.item_embeddings), bool)
     allowed[[4, 9, 11]] = True
@@ -138,8 +138,8 @@ def test_retrieval_respects_what_is_allowed(scorer, shard, request_of):
 
 
 @pytest.fixture(scope="module")
-def side(scorer, shard, request_of):
-    user, context = request_of(int(np.argmax(shard.stop - shard.start)))
+def side(scorer, encoded, request_of):
+    user, context = request_of(int(np.argmax(encoded.stop - encoded.start)))
     return scorer.user_side(user), context
 
 
@@ -200,7 +200,7 @@ def test_unknown_items_have_no_row(scorer, bundle):
     assert scorer.item_rows([known, "never", ""]).tolist() == [2, -1, -1]
 
 
-def test_threads_share_a_scorer(scorer, shard, request_of):
+def test_threads_share_a_scorer(scorer, encoded, request_of):
     requests = [request_of(row) for row in range(20)]
     rows = np.arange(50)
     expected = [scorer.logits(scorer.user_side(u), c, rows)["click"] for u, c in requests]

@@ -378,7 +378,7 @@ def a_night(verdict: str = "PROMOTE", reasons: tuple[str, ...] = (), at: str = "
         verdict=verdict,
         seconds=12.3,
         version=f"{at}-v" if verdict == "PROMOTE" else None,
-        judged=f"{at}-j",
+        evaluated=f"{at}-j",
         reasons=reasons,
     )
 

@@ -22,19 +22,19 @@ LAST = 5
 
 
 @pytest.fixture(scope="module")
-def judge(config):
+def evaluated(config):
     """Rating waits a day for its labels."""
     return {"click": [LAST], "purchase": [LAST], "rating": [LAST - 1]}
 
 
 @pytest.fixture(scope="module")
-def rows(predictor, shop_chain, judge, as_of):
-    return score_rows(predictor, shop_chain, judge, as_of)
+def rows(predictor, shop_chain, evaluated, as_of):
+    return score_rows(predictor, shop_chain, evaluated, as_of)
 
 
 @pytest.fixture(scope="module")
-def tables(predictor, shop_chain, config, as_of, rows, judge):
-    audiences = find_audiences(config, shop_chain, judge, as_of, max_users=None, seed=0)
+def tables(predictor, shop_chain, config, as_of, rows, evaluated):
+    audiences = find_audiences(config, shop_chain, evaluated, as_of, max_users=None, seed=0)
     return evaluate_baselines(predictor, shop_chain, rows, audiences, seed=0, lightgbm=False)
 
 
@@ -81,12 +81,14 @@ def test_popularity_is_measured_like_a_model(tables, rows, shop_chain):
     assert tables["popular"].heads["click"].log_loss is None, "a count is no probability"
 
 
-def test_all_baselines_stand_on_the_models_rows_and_users(tables, rows, predictor, shop_chain, judge, as_of):
+def test_all_baselines_stand_on_the_models_rows_and_users(
+    tables, rows, predictor, shop_chain, evaluated, as_of
+):
     assert set(BINARY) | {"global_mean", "item_mean", "logistic_regression"} == set(tables)
     for table in tables.values():
         for name, metrics in table.heads.items():
             assert metrics.rows == rows[f"label_{name}"].count()
-    report = evaluate(predictor, shop_chain, judge, as_of, max_users=None, baselines=False)
+    report = evaluate(predictor, shop_chain, evaluated, as_of, max_users=None, baselines=False)
     assert {tables[name].ranking.users for name in LISTED} == {report.ranking.users}
 
 

@@ -32,7 +32,7 @@ from recsys.stages import Stages
 from training.baselines.evaluate import BINARY, REGRESSION
 from training.data import label_days
 from training.evaluation.audience import find_audience
-from training.evaluation.evaluate import evaluate, find_audiences, heads_of, judged_periods, score_rows
+from training.evaluation.evaluate import evaluate, evaluated_periods, find_audiences, heads_of, score_rows
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.lists import ranked_lists, top_places
 from training.evaluation.metrics import head_metrics
@@ -42,24 +42,24 @@ LAST = 5
 
 
 @pytest.fixture(scope="module")
-def judge(config):
+def evaluated(config):
     return {task.name: [LAST - 1, LAST] for task in config.tasks}
 
 
 @pytest.fixture(scope="module")
-def rows(predictor, shop_chain, judge, as_of):
-    return score_rows(predictor, shop_chain, judge, as_of)
+def rows(predictor, shop_chain, evaluated, as_of):
+    return score_rows(predictor, shop_chain, evaluated, as_of)
 
 
 @pytest.fixture(scope="module")
-def report(predictor, shop_chain, judge, as_of):
-    return evaluate(predictor, shop_chain, judge, as_of, max_users=None)
+def report(predictor, shop_chain, evaluated, as_of):
+    return evaluate(predictor, shop_chain, evaluated, as_of, max_users=None)
 
 
 # --- rows and heads
 
 
-def test_every_impression_of_the_judged_days_is_scored_once(rows, shop_chain):
+def test_every_impression_of_the_evaluated_days_is_scored_once(rows, shop_chain):
     shown = pl.concat([shop_chain[i].table("examples") for i in (LAST - 1, LAST)])
     assert rows["impression_id"].to_list() == shown["impression_id"].to_list()
     assert rows["date"].unique().sort().to_list() == [shop_chain[LAST - 1].day, shop_chain[LAST].day]
@@ -96,10 +96,11 @@ def test_open_windows_are_left_out_and_not_counted_as_zero(rows, shop_chain, as_
 
 
 def test_a_head_is_measured_on_its_own_periods_only(predictor, shop_chain, as_of):
-    judge = {"click": [LAST], "purchase": [LAST], "rating": [LAST - 1]}
-    rows = score_rows(predictor, shop_chain, judge, as_of)
+    evaluated = {"click": [LAST], "purchase": [LAST], "rating": [LAST - 1]}
+    rows = score_rows(predictor, shop_chain, evaluated, as_of)
     days = {
-        name: rows.filter(pl.col(f"label_{name}").is_not_null())["date"].unique().to_list() for name in judge
+        name: rows.filter(pl.col(f"label_{name}").is_not_null())["date"].unique().to_list()
+        for name in evaluated
     }
     assert days["click"] == [shop_chain[LAST].day]
     assert days["rating"] == [shop_chain[LAST - 1].day]
@@ -132,11 +133,11 @@ def test_one_class_and_no_rows_give_no_made_up_figures(config):
 
 def test_days_after_the_window_change_nothing(shop_log, shop_chain, config, predictor, tmp_path):
     """The fifth day, as known at its end, with and without a sixth day in the log."""
-    judge = {task.name: [LAST - 1] for task in config.tasks}
+    evaluated = {task.name: [LAST - 1] for task in config.tasks}
     until = period_end(shop_chain[LAST - 1].day, "UTC")
     alone = build_snapshots(shop_log, shop_chain[LAST - 1].day, config, Stages(tmp_path))
-    a = evaluate(predictor, alone, judge, until, max_users=10)
-    b = evaluate(predictor, shop_chain, judge, until, max_users=10)
+    a = evaluate(predictor, alone, evaluated, until, max_users=10)
+    b = evaluate(predictor, shop_chain, evaluated, until, max_users=10)
     assert a == b
 
 
@@ -146,10 +147,10 @@ def test_by_day_adds_up_to_the_whole(report, rows, config):
         assert heads == heads_of(rows.filter(pl.col("date") == day), config.tasks)
 
 
-def test_nothing_labelled_is_an_error(predictor, shop_chain, judge):
+def test_nothing_labelled_is_an_error(predictor, shop_chain, evaluated):
     too_early = period_end(shop_chain[0].day, "UTC")
     with pytest.raises(DataError, match="has a label"):
-        evaluate(predictor, shop_chain, judge, too_early)
+        evaluate(predictor, shop_chain, evaluated, too_early)
 
 
 def test_the_report_has_the_shape_that_the_issue_fixes(report):
@@ -188,10 +189,10 @@ def test_the_audience_knows_nothing_of_its_own_day(audience, shop_chain):
 
 
 def test_a_seeded_choice_of_users_repeats(shop_chain, config, as_of):
-    judge = {task.name: [LAST] for task in config.tasks}
+    evaluated = {task.name: [LAST] for task in config.tasks}
 
     def users(max_users, seed):
-        found = find_audiences(config, shop_chain, judge, as_of, max_users=max_users, seed=seed)
+        found = find_audiences(config, shop_chain, evaluated, as_of, max_users=max_users, seed=seed)
         return found[0].requests["user_id"].to_list()
 
     assert len(users(5, 0)) == 5
@@ -200,8 +201,8 @@ def test_a_seeded_choice_of_users_repeats(shop_chain, config, as_of):
 
 
 def test_the_first_day_of_a_log_has_no_audience(shop_chain, config, as_of):
-    judge = {task.name: [0] for task in config.tasks}
-    assert find_audiences(config, shop_chain, judge, as_of, max_users=None, seed=0) == []
+    evaluated = {task.name: [0] for task in config.tasks}
+    assert find_audiences(config, shop_chain, evaluated, as_of, max_users=None, seed=0) == []
 
 
 def test_lists_hold_available_unseen_items_once(audience, predictor, shop_chain):
@@ -271,7 +272,7 @@ NIGHT = date(2026, 1, 28)
 
 
 @pytest.mark.parametrize(
-    ("finalised", "day", "training", "calibration"),
+    ("refitted", "day", "training", "calibration"),
     [
         (False, 26, True, False),
         (False, 27, False, True),
@@ -280,8 +281,8 @@ NIGHT = date(2026, 1, 28)
         (True, 29, False, False),
     ],
 )
-def test_a_bundle_knows_the_days_it_has_seen(predictor, config, finalised, day, training, calibration):
-    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "finalised": finalised})
+def test_a_bundle_knows_the_days_it_has_seen(predictor, config, refitted, day, training, calibration):
+    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "refitted": refitted})
     scored = date(2026, 1, day)
     check = LeakCheck.of(manifest, config, {"click": [scored]})
     assert bool(check.overlaps_training) == training
@@ -292,7 +293,7 @@ def test_a_bundle_knows_the_days_it_has_seen(predictor, config, finalised, day, 
 
 def test_a_head_with_a_lag_is_flattered_by_days_that_other_heads_learnt(predictor, config):
     """Rating waits a day: it learnt up to the 25th, click up to the 26th."""
-    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "finalised": False})
+    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "refitted": False})
     check = LeakCheck.of(manifest, config, {"rating": [date(2026, 1, 26)]})
     assert (check.overlaps_training, check.overlaps_shared) == ((), (date(2026, 1, 26),))
     nightly = LeakCheck.of(manifest, config, {"click": [NIGHT], "rating": [date(2026, 1, 27)]})
@@ -300,7 +301,7 @@ def test_a_head_with_a_lag_is_flattered_by_days_that_other_heads_learnt(predicto
 
 
 def test_weekly_periods_leak_by_the_week(predictor, make_config):
-    manifest = predictor.bundle.manifest.model_copy(update={"date": "2026-01-28", "finalised": False})
+    manifest = predictor.bundle.manifest.model_copy(update={"date": "2026-01-28", "refitted": False})
     weekly = make_config(
         period="P1W", task=[{"name": "click", "feedback": "click", "head": "binary", "window": "1h"}]
     )
@@ -311,8 +312,8 @@ def test_weekly_periods_leak_by_the_week(predictor, make_config):
 
 
 def test_the_warning_is_in_the_report(predictor, shop_chain, config, as_of):
-    judge = judged_periods(shop_chain, config.tasks, shop_chain[2].day, shop_chain[2].day)
-    report = evaluate(predictor, shop_chain, judge, as_of, max_users=2)
+    evaluated = evaluated_periods(shop_chain, config.tasks, shop_chain[2].day, shop_chain[2].day)
+    report = evaluate(predictor, shop_chain, evaluated, as_of, max_users=2)
     assert report.leaks.overlaps_training == (shop_chain[2].day,)
     assert report.warnings[0].startswith("overlaps training")
 
@@ -321,34 +322,62 @@ def test_the_warning_is_in_the_report(predictor, shop_chain, config, as_of):
 
 
 @pytest.fixture(scope="module")
-def runs(sealed):
-    return sealed.parent.parent
+def runs(bundle_folder):
+    return bundle_folder.parent.parent
 
 
-def test_evaluate_command_writes_the_report(runs, sealed, shop_log, tmp_path, capsys):
+def test_evaluate_command_writes_the_report(runs, bundle_folder, shop_log, tmp_path, capsys):
     out = tmp_path / "deep" / "e.json"
     days = ["--from", "2026-01-30", "--to", "2026-02-20"]
-    where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", sealed.name, "--json", str(out)]
+    where = [
+        "--runs",
+        str(runs),
+        "--log",
+        str(shop_log.root),
+        "--bundle",
+        bundle_folder.name,
+        "--json",
+        str(out),
+    ]
     code = run(["evaluate", *where, *days, "--users", "5", "--no-baselines"])
     assert code == 0
     said = json.loads(out.read_text())
-    assert said["version"] == sealed.name
+    assert said["version"] == bundle_folder.name
     assert said["days"] == ["2026-01-30"]
     # Beyond the log's last day silence is not a label.
     assert said["as_of"][:10] == str(max(shop_log.days("feedback")) + timedelta(days=1))
     assert "recall@50" in capsys.readouterr().out
 
 
-def test_evaluate_command_without_fitted_systems_has_the_counted_ones(runs, sealed, shop_log, tmp_path):
+def test_evaluate_command_without_fitted_systems_has_the_counted_ones(
+    runs, bundle_folder, shop_log, tmp_path
+):
     out = tmp_path / "e.json"
-    where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", sealed.name, "--json", str(out)]
+    where = [
+        "--runs",
+        str(runs),
+        "--log",
+        str(shop_log.root),
+        "--bundle",
+        bundle_folder.name,
+        "--json",
+        str(out),
+    ]
     days = ["--from", "2026-01-30", "--to", "2026-01-30"]
     assert run(["evaluate", *where, *days, "--users", "5", "--no-fitted"]) == 0
     assert sorted(json.loads(out.read_text())["baselines"]) == sorted((*BINARY, *REGRESSION))
 
 
-def test_labels_may_come_from_days_after_those_scored(runs, sealed, shop_log, tmp_path):
-    where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", sealed.name, "--no-baselines"]
+def test_labels_may_come_from_days_after_those_scored(runs, bundle_folder, shop_log, tmp_path):
+    where = [
+        "--runs",
+        str(runs),
+        "--log",
+        str(shop_log.root),
+        "--bundle",
+        bundle_folder.name,
+        "--no-baselines",
+    ]
     days = ["--from", "2026-01-29", "--to", "2026-01-29"]
     rated = []
     for more in ([], ["--labels-until", "2026-01-30"]):
@@ -371,23 +400,23 @@ def test_labels_may_come_from_days_after_those_scored(runs, sealed, shop_log, tm
         (["--labels-until", "2026-01-29"], 2, "before the last day scored"),
     ],
 )
-def test_bad_input_says_what_is_wrong(runs, sealed, shop_log, capsys, arguments, code, said):
+def test_bad_input_says_what_is_wrong(runs, bundle_folder, shop_log, capsys, arguments, code, said):
     base = {"--runs": str(runs), "--log": str(shop_log.root), "--from": "2026-01-30", "--to": "2026-01-30"}
     if arguments and arguments[0] != "--bundle":
-        base["--bundle"] = sealed.name
+        base["--bundle"] = bundle_folder.name
     base |= dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert run(["evaluate", *(part for pair in base.items() for part in pair)]) == code
     assert said in capsys.readouterr().err
 
 
-def test_a_bundle_that_this_code_reads_differently_is_not_scored(sealed, shop_log, tmp_path, capsys):
+def test_a_bundle_that_this_code_reads_differently_is_not_scored(bundle_folder, shop_log, tmp_path, capsys):
     """The manifest is made whole again: only the golden requests can tell."""
-    runs, folder = tmp_path / "runs", tmp_path / "runs" / "bundles" / sealed.name
-    shutil.copytree(sealed, folder)
+    runs, folder = tmp_path / "runs", tmp_path / "runs" / "bundles" / bundle_folder.name
+    shutil.copytree(bundle_folder, folder)
     golden = pl.read_parquet(folder / "golden.parquet")
     wrong = golden.with_columns(pl.col("prediction_click").list.eval(1 - pl.element()))
     wrong.write_parquet(folder / "golden.parquet")
-    manifest = read_manifest(sealed)
+    manifest = read_manifest(bundle_folder)
     said = (folder / "golden.parquet").read_bytes()
     entry = FileEntry(size=len(said), sha256=hashlib.sha256(said).hexdigest())
     changed = manifest.model_copy(update={"files": manifest.files | {"golden.parquet": entry}})
@@ -399,9 +428,16 @@ def test_a_bundle_that_this_code_reads_differently_is_not_scored(sealed, shop_lo
     assert "golden" in capsys.readouterr().err
 
 
-def test_an_empty_log_is_an_error(runs, sealed, tmp_path, capsys):
+def test_an_empty_log_is_an_error(runs, bundle_folder, tmp_path, capsys):
     assert Registry(runs).versions()
     days = ["--from", "2026-01-30", "--to", "2026-01-30"]
-    arguments = ["--runs", str(runs), "--log", str(InteractionLog(tmp_path).root), "--bundle", sealed.name]
+    arguments = [
+        "--runs",
+        str(runs),
+        "--log",
+        str(InteractionLog(tmp_path).root),
+        "--bundle",
+        bundle_folder.name,
+    ]
     assert run(["evaluate", *arguments, *days]) == 3
     assert "no impressions in the log" in capsys.readouterr().err

@@ -32,19 +32,19 @@ LAST = 5
 class Informed(BundlePredictor):
     """A planted better model: it sees the label through noise, the same noise every time."""
 
-    def predictions(self, shard):
-        found = super().predictions(shard)
+    def predictions(self, encoded):
+        found = super().predictions(encoded)
         rng = np.random.default_rng(0)
         for task in self.bundle.config.tasks:
-            label = np.nan_to_num(shard.labels[task.name], nan=0.0)
+            label = np.nan_to_num(encoded.labels[task.name], nan=0.0)
             if task.is_binary:
                 found[task.name] = (0.3 * label + 0.6 * rng.random(label.size)).astype(np.float32)
         return found
 
 
 @pytest.fixture(scope="module")
-def bundle(sealed):
-    return load_bundle(sealed)
+def bundle(bundle_folder):
+    return load_bundle(bundle_folder)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,9 @@ def test_sides_are_not_confused(shop_chain, window, as_of, bundle):
 
 
 def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, window, as_of, bundle, config):
-    judge = {t.name: [LAST - 1, LAST] for t in config.tasks}
-    a = score_rows(BundlePredictor(bundle), shop_chain, judge, as_of)
-    b = score_rows(Informed(bundle), shop_chain, judge, as_of)
+    evaluate = {t.name: [LAST - 1, LAST] for t in config.tasks}
+    a = score_rows(BundlePredictor(bundle), shop_chain, evaluate, as_of)
+    b = score_rows(Informed(bundle), shop_chain, evaluate, as_of)
     known = a["label_click"].is_not_null()
     effect = paired_bootstrap(
         "auc",
@@ -291,21 +291,28 @@ def test_a_report_refuses_unknown_keys(same):
 
 
 @pytest.fixture(scope="module")
-def runs(sealed, tmp_path_factory):
+def runs(bundle_folder, tmp_path_factory):
     """A runs folder of its own: the command writes stages into it."""
     folder = tmp_path_factory.mktemp("ab") / "runs"
-    shutil.copytree(sealed.parent, folder / "bundles")
+    shutil.copytree(bundle_folder.parent, folder / "bundles")
     return folder
 
 
-def _run(runs, log, sealed, out, **changed):
-    given = {"log": log.root, "runs": runs, "a": sealed.name, "b": sealed.name, "out": out, "replicates": 100}
+def _run(runs, log, bundle_folder, out, **changed):
+    given = {
+        "log": log.root,
+        "runs": runs,
+        "a": bundle_folder.name,
+        "b": bundle_folder.name,
+        "out": out,
+        "replicates": 100,
+    }
     given |= {"from": "2026-01-30", "to": "2026-01-30", "users": 5} | changed
     return run(["report", "ab", *(str(part) for key, value in given.items() for part in (f"--{key}", value))])
 
 
-def test_the_command_writes_the_report(runs, shop_log, sealed, tmp_path, capsys):
-    assert _run(runs, shop_log, sealed, tmp_path) == 0
+def test_the_command_writes_the_report(runs, shop_log, bundle_folder, tmp_path, capsys):
+    assert _run(runs, shop_log, bundle_folder, tmp_path) == 0
     assert "NO EVIDENCE" in capsys.readouterr().out
     assert json.loads((tmp_path / "report.json").read_text())["decision"]["outcome"] == "no evidence"
 
@@ -319,8 +326,8 @@ def test_the_command_writes_the_report(runs, shop_log, sealed, tmp_path, capsys)
         ({"alpha": "2"}, 2, "alpha"),
     ],
 )
-def test_bad_input_says_what_is_wrong(runs, shop_log, sealed, tmp_path, capsys, changed, code, said):
-    assert _run(runs, shop_log, sealed, tmp_path, **changed) == code
+def test_bad_input_says_what_is_wrong(runs, shop_log, bundle_folder, tmp_path, capsys, changed, code, said):
+    assert _run(runs, shop_log, bundle_folder, tmp_path, **changed) == code
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

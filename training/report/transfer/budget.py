@@ -9,7 +9,7 @@ from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
 from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
-from training.learn import ranker_inputs, table_specs
+from training.train import ranker_inputs, table_specs
 
 TOLERANCE = 0.1
 

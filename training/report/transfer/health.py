@@ -101,12 +101,12 @@ def failed_findings(heads: Mapping[str, HeadTransfer]) -> list[Finding]:
     return found
 
 
-def members_findings(members: int) -> list[Finding]:
+def ensemble_findings(ensemble_size: int) -> list[Finding]:
     """Say that only one trunk was watched where there are several."""
-    if members == 1:
+    if ensemble_size == 1:
         return []
-    what = f"the model has {members} members: experts and gates are those of the first"
-    return [Finding(what=what, remedy="set [model] members = 1 to look at one model whole")]
+    what = f"the model has an ensemble of {ensemble_size}: experts and gates are those of the first"
+    return [Finding(what=what, remedy="set [model] ensemble_size = 1 to look at one model whole")]
 
 
 def health_findings(health: Health) -> list[Finding]:

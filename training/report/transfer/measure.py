@@ -1,6 +1,6 @@
 """Does learning together help? Shared model against one model per head, as large in total -> TransferReport.
 
-Days follow the night's rules: each head is learnt up to one day, calibrated on the next and judged on the
+Days follow the night's rules: each head is learnt up to one day, calibrated on the next and evaluated on the
 one after, all as known at the end of the last day. Every seed trains both sides anew; seed s is paired with
 seed s.
 """
@@ -22,10 +22,10 @@ from training.report.transfer.advice import advise, conflict_findings
 from training.report.transfer.budget import count_parameters, matched
 from training.report.transfer.health import (
     Watch,
+    ensemble_findings,
     failed_findings,
     health_findings,
     health_of,
-    members_findings,
     watched,
 )
 from training.report.transfer.probe import GradientProbe, Pair, Probe, affinities, mean_cosines
@@ -38,7 +38,7 @@ from training.report.transfer.report import (
     Sizes,
     TransferReport,
 )
-from training.runs import Judged, Runs
+from training.runs import HeadPredictions, Runs
 
 PROBES = 30
 """Looks at the gradients per shared training."""
@@ -51,8 +51,8 @@ class Trained:
     """What the trainings of one seed gave."""
 
     seed: int
-    shared: dict[str, Judged]
-    alone: dict[str, Judged]
+    shared: dict[str, HeadPredictions]
+    alone: dict[str, HeadPredictions]
     probes: list[Probe]
     watch: Watch
 
@@ -70,7 +70,7 @@ def measure_transfer(
 
     Args: alpha: error rate shared by the heads' verdicts (Bonferroni).
     Raises: ConfigError with fewer than two heads or seeds; DataError with too few days, or when a head cannot
-        be judged: no label on its judged day, or, of a binary head, labels of one kind.
+        be evaluated: no label on its evaluated day, or, of a binary head, labels of one kind.
     """
     if min(len(config.tasks), len(seeds)) < 2:
         raise ConfigError(
@@ -79,7 +79,7 @@ def measure_transfer(
         )
     runs = Runs(chain, config)
     for task in config.tasks:
-        _require_judged(task, runs)
+        _require_evaluated(task, runs)
     total = count_parameters(config, runs.state, config.tasks)
     arms = {t.name: matched(config, runs.state, t, total // len(config.tasks)) for t in config.tasks}
     steps = Steps(len(seeds) * (1 + len(arms)), on_progress)
@@ -99,7 +99,7 @@ def _report(
     replicates: int,
     alpha: float,
 ) -> TransferReport:
-    """Put together what was judged and what was seen on the way."""
+    """Put together what was evaluated and what was seen on the way."""
     config = runs.config
     seen = [probe for one in trained for probe in one.probes]
     cosines, falls = _pairs(mean_cosines(seen)), _pairs(affinities(seen))
@@ -123,7 +123,7 @@ def _report(
             *failed_findings(heads),
             *conflict_findings(cosines),
             *health_findings(health),
-            *members_findings(config.model.members),
+            *ensemble_findings(config.model.ensemble_size),
         ),
         alpha=alpha,
         replicates=replicates,
@@ -134,20 +134,20 @@ def _train(runs: Runs, seed: int, arms: Mapping[str, tuple[RunConfig, TaskSpec]]
     """Train the shared model, watched, and every head alone, from one seed."""
     config = runs.config
     probe = GradientProbe(runs.weights, max(1, runs.steps // PROBES))
-    learnt = runs.learn(config, config.tasks, seed, probe)
-    with watched(learnt.ranker.trunk) as watch:
-        shared = runs.judge(learnt, config, config.tasks)
+    trained = runs.train(config, config.tasks, seed, probe)
+    with watched(trained.ranker.trunk) as watch:
+        shared = runs.evaluate(trained, config, config.tasks)
     steps.done()
-    alone: dict[str, Judged] = {}
+    alone: dict[str, HeadPredictions] = {}
     for own, task in arms.values():
-        alone |= runs.judge(runs.learn(own, [task], seed), own, [task])
+        alone |= runs.evaluate(runs.train(own, [task], seed), own, [task])
         steps.done()
     return Trained(seed=seed, shared=shared, alone=alone, probes=probe.probes, watch=watch)
 
 
-def _require_judged(task: TaskSpec, runs: Runs) -> None:
+def _require_evaluated(task: TaskSpec, runs: Runs) -> None:
     """Refuse a head whose metric would have no value, before anything is trained."""
-    day = runs.chain[runs.plan.judge[task.name]].day
+    day = runs.chain[runs.plan.evaluate[task.name]].day
     known = runs.labels[day][task.label].drop_nulls()
     if known.is_empty():
         lacking = f"no impression of {day} has a label of {task.name!r}"
@@ -156,7 +156,7 @@ def _require_judged(task: TaskSpec, runs: Runs) -> None:
     else:
         return
     raise DataError(
-        f"{lacking}: the head cannot be judged; choose another --date, or leave the head out of the config"
+        f"{lacking}: the head cannot be evaluated; choose another --date, or leave the head out of the config"
     )
 
 
@@ -166,7 +166,7 @@ def _head(
     """Compare one head; A is alone, B is shared."""
     alone = [one.alone[task.name] for one in trained]
     shared = [one.shared[task.name] for one in trained]
-    rows, day = alone[0], runs.chain[runs.plan.judge[task.name]].day
+    rows, day = alone[0], runs.chain[runs.plan.evaluate[task.name]].day
     metric = primary_metric(task)
     effect = paired_bootstrap_seeds(
         metric,
@@ -186,7 +186,7 @@ def _head(
         shared=tuple(_value(metric, run) for run in shared),
         effect=paired_effect(effect),
         verdict=VERDICTS[effect.verdict],
-        judged_on=day,
+        evaluated_on=day,
         train_first=days[0],
         train_last=days[-1],
         train_labels=labels.len(),
@@ -194,7 +194,7 @@ def _head(
     )
 
 
-def _value(metric: str, run: Judged) -> float:
+def _value(metric: str, run: HeadPredictions) -> float:
     pooled = pooled_metric(metric)
     rows = pooled.check(run.label, run.prediction, run.weight)
     return pooled.statistic(rows, np.zeros(run.label.size, np.int64))(np.ones(1))

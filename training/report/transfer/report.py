@@ -27,7 +27,7 @@ class HeadTransfer(_Part):
     effect: PairedEffect
     """Shared minus alone, mean over seeds; users and seeds are drawn."""
     verdict: Verdict
-    judged_on: date
+    evaluated_on: date
     train_first: date
     train_last: date
     train_labels: int
@@ -68,7 +68,7 @@ class Curve(_Part):
 
 
 class GateHealth(_Part):
-    """One head's gate on the judged rows."""
+    """One head's gate on the evaluated rows."""
 
     occupancy: tuple[float, ...]
     """Mean weight by expert."""
@@ -77,7 +77,7 @@ class GateHealth(_Part):
 
 
 class Health(_Part):
-    """The shared trunk on the judged rows."""
+    """The shared trunk on the evaluated rows."""
 
     gates: dict[str, GateHealth]
     """Of the first seed; empty for a trunk without gates."""

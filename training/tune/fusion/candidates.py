@@ -1,4 +1,4 @@
-"""Requests whose candidate set was logged: predict all of it, and judge a fusion off-policy.
+"""Requests whose candidate set was logged: predict all of it, and evaluate a fusion off-policy.
 
 Estimator: at each logged place, with the logged items above it given, the fusion would pick its best of what
 is left. Doubly robust (Dudik et al., ICML 2011): the prediction of that pick, plus, where the log shows just
@@ -21,7 +21,7 @@ from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import cross_numbers
-from training.data import Shard, label_days
+from training.data import EncodedRows, label_days
 from training.evaluation.audience import item_codes
 from training.evaluation.lists import item_side, one_user, user_sides
 from training.predict import BundlePredictor
@@ -73,24 +73,24 @@ def read_choices(
     for i in periods:
         snapshot, previous = chain[i], chain[i - 1] if i else None
         sets = _candidate_sets(log, snapshot)
-        shard = predictor.shard(snapshot, previous, labels[snapshot.day], tasks)
+        encoded = predictor.encode(snapshot, previous, labels[snapshot.day], tasks)
         catalogue = item_rows(previous, snapshot)["item_id"]
-        found += _choices(predictor, shard, sets, catalogue)
+        found += _choices(predictor, encoded, sets, catalogue)
     return found
 
 
 @torch.no_grad()
 def _choices(
-    predictor: BundlePredictor, shard: Shard, sets: Mapping[str, pl.Series], catalogue: pl.Series
+    predictor: BundlePredictor, encoded: EncodedRows, sets: Mapping[str, pl.Series], catalogue: pl.Series
 ) -> list[Choice]:
-    frame = shard.frame.with_row_index("row").filter(pl.col("request_id").is_in(list(sets)))
+    frame = encoded.frame.with_row_index("row").filter(pl.col("request_id").is_in(list(sets)))
     groups = frame.sort("request_id", "position", "row").partition_by("request_id", maintain_order=True)
     if not groups:
         return []
     first = np.array([group["row"][0] for group in groups], np.int64)
-    part = _rows_of(shard, first)
+    part = _rows_of(encoded, first)
     predictor.ranker.eval()
-    items = item_side(predictor, shard.items)
+    items = item_side(predictor, encoded.items)
     bundle = predictor.bundle
     found: list[Choice] = []
     number = -1
@@ -101,7 +101,7 @@ def _choices(
             item_ids = sets[str(group["request_id"][0])]
             codes = item_codes(item_ids, catalogue)
             item_ids, codes = item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0]
-            cross = cross_numbers(shard.crosses, np.repeat(part.user_row[number], codes.size), codes)
+            cross = cross_numbers(encoded.crosses, np.repeat(part.user_row[number], codes.size), codes)
             logits = predictor.ranker.logits(
                 one_user(user, u),
                 items.take(torch.from_numpy(codes)),
@@ -112,12 +112,15 @@ def _choices(
             predictions = calibrate(values, bundle.config.tasks, bundle.manifest.calibration)
             group = group.filter(pl.col("item_id").is_in(item_ids.implode()))
             if group.height:
-                found.append(_choice(shard, group, item_ids, predictions))
+                found.append(_choice(encoded, group, item_ids, predictions))
     return found
 
 
 def _choice(
-    shard: Shard, group: pl.DataFrame, item_ids: pl.Series, predictions: Mapping[str, npt.NDArray[np.float32]]
+    encoded: EncodedRows,
+    group: pl.DataFrame,
+    item_ids: pl.Series,
+    predictions: Mapping[str, npt.NDArray[np.float32]],
 ) -> Choice:
     rows = group["row"].to_numpy()
     exact = pl.when(pl.col("propensity_kind") == "exact").then(pl.col("propensity"))
@@ -130,7 +133,7 @@ def _choice(
         shown=item_codes(group["item_id"], item_ids),
         position=group["position"].to_numpy().astype(np.int64),
         propensity=group.select(exact.cast(pl.Float64).fill_null(float("nan"))).to_series().to_numpy(),
-        labels={task: values[rows].astype(np.float64) for task, values in shard.labels.items()},
+        labels={task: values[rows].astype(np.float64) for task, values in encoded.labels.items()},
     )
 
 
@@ -184,19 +187,19 @@ def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> dict[str, pl.
     return dict(zip(logged["request_id"].to_list(), logged["candidates"], strict=True))
 
 
-def _rows_of(shard: Shard, rows: npt.NDArray[np.int64]) -> Shard:
-    """Give some rows of a shard; users and items stay whole."""
+def _rows_of(encoded: EncodedRows, rows: npt.NDArray[np.int64]) -> EncodedRows:
+    """Give some rows of a encoded; users and items stay whole."""
     return replace(
-        shard,
-        frame=shard.frame[rows],
-        contexts=shard.contexts.take(rows),
-        user_row=shard.user_row[rows],
-        item_row=shard.item_row[rows],
-        user_key=shard.user_key[rows],
-        shown_at=shard.shown_at[rows],
-        start=shard.start[rows],
-        stop=shard.stop[rows],
-        position=shard.position[rows],
-        labels={task: values[rows] for task, values in shard.labels.items()},
-        weight=shard.weight[rows],
+        encoded,
+        frame=encoded.frame[rows],
+        contexts=encoded.contexts.take(rows),
+        user_row=encoded.user_row[rows],
+        item_row=encoded.item_row[rows],
+        user_key=encoded.user_key[rows],
+        shown_at=encoded.shown_at[rows],
+        start=encoded.start[rows],
+        stop=encoded.stop[rows],
+        position=encoded.position[rows],
+        labels={task: values[rows] for task, values in encoded.labels.items()},
+        weight=encoded.weight[rows],
     )

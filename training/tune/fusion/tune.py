@@ -15,7 +15,7 @@ from recsys.metrics.inference import paired_bootstrap_ratios
 from recsys.simulator.shop import Shop
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.evaluation.evaluate import judged_periods, score_rows
+from training.evaluation.evaluate import evaluated_periods, score_rows
 from training.evaluation.leaks import LeakCheck
 from training.predict import BundlePredictor
 from training.report.effects import PairedEffect, paired_effect
@@ -55,7 +55,7 @@ def unseen_days(predictor: BundlePredictor, log: InteractionLog, count: int) -> 
     if not after:
         raise DataError(
             f"{bundle.version} has learnt from days up to {leaks.trained_until} and the log ends on "
-            f"{days[-1]}: no day is left to tune on; pass the judged form of the bundle or more days"
+            f"{days[-1]}: no day is left to tune on; pass the evaluated form of the bundle or more days"
         )
     return after[0], after[-1]
 
@@ -68,10 +68,10 @@ def read_material(
 ) -> Material:
     """Score every impression and every logged candidate of the days; halve the users."""
     config = predictor.bundle.config
-    judge = judged_periods(chain, config.tasks, *days)
-    periods = judge[config.tasks[0].name]
+    evaluated = evaluated_periods(chain, config.tasks, *days)
+    periods = evaluated[config.tasks[0].name]
     as_of = period_end(chain[-1].day, config.timezone)
-    rows = score_rows(predictor, chain, judge, as_of)
+    rows = score_rows(predictor, chain, evaluated, as_of)
     whole = lists_of(rows, config.tasks, config.retrieval_task)
     halves = [half for half in (whole.take(~whole.checked), whole.take(whole.checked)) if half.request.size]
     labelled = [t for t in config.tasks if all(effective_labels(half, t) > 0 for half in halves)]

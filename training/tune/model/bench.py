@@ -1,4 +1,4 @@
-"""A config -> losses on its validation days: the calibration periods of a night, never the judged ones."""
+"""A config -> losses on its validation days: the calibration periods of a night, never the evaluated ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from recsys.model.head_kinds import HEAD_KINDS
 from recsys.model.ranker import Ranker
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import RETRIEVAL
-from training.data import Batcher, BatchSettings, Shard, encode_shard, label_days, text_by_number
-from training.learn import Prepared, learn, prepare, retrieval_popularity
-from training.night import NightPlan, plan_night
+from training.data import Batcher, BatchSettings, EncodedRows, encode_rows, label_days, text_by_number
+from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
 from training.predict import scoring_settings
+from training.train import Prepared, prepare, retrieval_popularity, train
 from training.trainer import Moment, predict_logits
 
 _RETRIEVAL_BATCH = 1024
@@ -32,7 +32,7 @@ OnRung = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Period:
-    shard: Shard
+    encoded: EncodedRows
     batcher: Batcher
     retrieval: Batcher | None
 
@@ -94,7 +94,7 @@ class ModelBench:
                 on_rung(at[moment.step], self.losses(moment.ranker, moment.tables))
                 moment.ranker.train()
 
-        learnt = learn(
+        trained = train(
             self.chain,
             self.plan.train,
             config,
@@ -104,14 +104,14 @@ class ModelBench:
             observer=watch,
             prepared=self.prepared,
         )
-        found = self.losses(learnt.ranker, learnt.tables)
+        found = self.losses(trained.ranker, trained.tables)
         on_rung(rungs, found)
         return found
 
     def losses(self, ranker: Ranker, tables: Tables) -> dict[str, float]:
         """Measure weights on the validation days; draws no random number that training draws."""
         logits = {
-            i: predict_logits(ranker, tables, p.batcher.batches(p.shard, np.random.default_rng(0)))
+            i: predict_logits(ranker, tables, p.batcher.batches(p.encoded, np.random.default_rng(0)))
             for i, p in self._periods.items()
         }
         found = {}
@@ -119,7 +119,7 @@ class ModelBench:
             if task.name not in self.heads:
                 continue
             i = self.plan.calibrate[task.name]
-            label, weight = self._known[task.name], self._periods[i].shard.weight
+            label, weight = self._known[task.name], self._periods[i].encoded.weight
             known = ~np.isnan(label)
             values = HEAD_KINDS[task.head].predict(torch.from_numpy(logits[i][task.name]), task).numpy()
             metric = auc if task.is_binary else rmse
@@ -135,7 +135,7 @@ class ModelBench:
         return task is not None and task.name in self.heads and self.config.retrieval.weight > 0
 
     def _labels(self, task: str) -> np.ndarray:
-        labels: np.ndarray = self._periods[self.plan.calibrate[task]].shard.labels[task]
+        labels: np.ndarray = self._periods[self.plan.calibrate[task]].encoded.labels[task]
         return labels
 
     @cached_property
@@ -157,7 +157,7 @@ class ModelBench:
                 tasks=tuple(t.name for t in config.tasks),
             )
             found[i] = _Period(
-                shard=encode_shard(encoder, chain[i], before, labels[chain[i].day], config.tasks),
+                encoded=encode_rows(encoder, chain[i], before, labels[chain[i].day], config.tasks),
                 batcher=Batcher(encoder, text, scoring_settings(config)),
                 retrieval=Batcher(encoder, text, drawing) if config.retrieval_task else None,
             )
@@ -175,10 +175,10 @@ class ModelBench:
         assert task is not None
         period = self._periods[self.plan.calibrate[task.name]]
         assert period.retrieval is not None
-        share = self._popularity[period.shard.items.ids[:, 0]]
+        share = self._popularity[period.encoded.items.ids[:, 0]]
         ranker.eval()
         total, positives = 0.0, 0
-        for batch in period.retrieval.batches(period.shard, np.random.default_rng(0), share):
+        for batch in period.retrieval.batches(period.encoded, np.random.default_rng(0), share):
             rows = tables.lookup(batch.rows)
             user = ranker.user_side(batch, rows)
             looked_up = ranker.looked_up(batch, rows, "item")

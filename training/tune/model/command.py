@@ -14,7 +14,7 @@ from recsys.config import load_config
 from recsys.log import InteractionLog
 from recsys.stages import Stages
 from training.evaluation.command import parse_date
-from training.nightly import check_names
+from training.night.run import check_names
 from training.progress import bar
 from training.report.render import open_folder
 from training.threads import use_threads

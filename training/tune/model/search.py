@@ -58,7 +58,7 @@ class ModelReport(_Part):
     learnt_days: tuple[str, str]
     validation_days: tuple[str, ...]
     gate_days: tuple[str, ...]
-    """Not read as impressions by any trial: what the night judges the result on."""
+    """Not read as impressions by any trial: what the night evaluates the result on."""
     objective: str
     pruner: str
     baseline: dict[str, float]
@@ -205,14 +205,14 @@ def _report(
             notes.append(f"the best trial is worse than the config as given for {', '.join(worse)}")
         notes.append(
             f"the best of {len(lines)} is flattered by the choice; run the night with best.toml: its gate "
-            "judges it on days that no trial has seen"
+            "evaluates it on days that no trial has seen"
         )
     periods = plan.train_periods
     return ModelReport(
         night=str(chain[-1].day),
         learnt_days=(str(chain[periods[0]].day), str(chain[periods[-1]].day)),
         validation_days=tuple(str(chain[i].day) for i in sorted(set(plan.calibrate.values()))),
-        gate_days=tuple(str(chain[i].day) for i in sorted(set(plan.judge.values()))),
+        gate_days=tuple(str(chain[i].day) for i in sorted(set(plan.evaluate.values()))),
         objective=objective,
         pruner="none" if len(names) > 1 else bench.config.tune.pruner,
         baseline=baseline,

@@ -18,7 +18,6 @@ from recsys.simulator.journal import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from training.data import label_days
-from training.learn import build_model, learn
 from training.report.transfer.budget import alone, count_parameters, matched
 from training.report.transfer.health import failed_findings
 from training.report.transfer.measure import measure_transfer
@@ -26,6 +25,7 @@ from training.report.transfer.probe import GradientProbe
 from training.report.transfer.render import render_transfer, write_transfer
 from training.report.transfer.report import TransferReport
 from training.runs import Runs
+from training.train import build_model, train
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +75,8 @@ def test_watching_a_training_changes_no_weight(shop_chain, config):
     periods = {t.name: (0, 1) for t in config.tasks}
     config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.2})})
     probe = GradientProbe({}, every=2)
-    watched = learn(shop_chain, periods, config, as_of, None, 1, observer=probe)
-    plain = learn(shop_chain, periods, config, as_of, None, 1)
+    watched = train(shop_chain, periods, config, as_of, None, 1, observer=probe)
+    plain = train(shop_chain, periods, config, as_of, None, 1)
     assert len(probe.probes) > 2
     for name, value in plain.weights().items():
         np.testing.assert_array_equal(value, watched.weights()[name], err_msg=name)
@@ -85,16 +85,16 @@ def test_watching_a_training_changes_no_weight(shop_chain, config):
 def test_learning_one_head_leaves_the_others_out(shop_chain, config):
     click = config.tasks[0]
     as_of = period_end(shop_chain[-1].day, "UTC")
-    learnt = learn(shop_chain, {"click": (0, 1)}, config, as_of, None, 1, tasks=[click])
-    assert set(learnt.ranker.heads.heads) == {"click"}
-    assert set(learnt.log.losses[0]) == {"click", "retrieval"}
+    trained = train(shop_chain, {"click": (0, 1)}, config, as_of, None, 1, tasks=[click])
+    assert set(trained.ranker.heads.heads) == {"click"}
+    assert set(trained.log.losses[0]) == {"click", "retrieval"}
 
 
-def test_heads_are_judged_by_the_nights_rules(report, shop_chain):
+def test_heads_are_evaluated_by_the_nights_rules(report, shop_chain):
     days = [s.day for s in shop_chain]
     click, rating = report.heads["click"], report.heads["rating"]
-    assert (click.train_last, click.judged_on) == (days[-3], days[-1])
-    assert (rating.train_last, rating.judged_on) == (days[-4], days[-2]), "its window is a day"
+    assert (click.train_last, click.evaluated_on) == (days[-3], days[-1])
+    assert (rating.train_last, rating.evaluated_on) == (days[-4], days[-2]), "its window is a day"
     assert click.train_positives < click.train_labels
     assert rating.train_positives is None
 
@@ -155,7 +155,7 @@ def test_one_seed_or_one_head_has_no_transfer(shop_chain, config):
         ("click", 0, "labels of 'click' on .* are 0"),
     ],
 )
-def test_a_head_that_cannot_be_judged_is_refused_before_training(
+def test_a_head_that_cannot_be_evaluated_is_refused_before_training(
     shop_chain, config, monkeypatch, task, labels, said
 ):
     column = f"label_{task}"
@@ -166,7 +166,7 @@ def test_a_head_that_cannot_be_judged_is_refused_before_training(
         return {day: rows.with_columns(changed) for day, rows in found.items()}, late
 
     monkeypatch.setattr("training.runs.label_days", hidden)
-    monkeypatch.setattr(Runs, "learn", lambda *_: pytest.fail("nothing may be trained"))
+    monkeypatch.setattr(Runs, "train", lambda *_: pytest.fail("nothing may be trained"))
     with pytest.raises(DataError, match=f"{said}.*choose another --date, or leave the head out"):
         measure_transfer(shop_chain, config, [0, 1])
 

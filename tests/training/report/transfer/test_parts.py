@@ -10,7 +10,7 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.trunks import build_trunk
 from training.report.effects import PairedEffect
 from training.report.transfer.advice import advise, conflict_findings, partitions
-from training.report.transfer.health import Watch, health_findings, health_of, members_findings, watched
+from training.report.transfer.health import Watch, ensemble_findings, health_findings, health_of, watched
 from training.report.transfer.probe import GradientProbe, affinities, mean_cosines
 from training.report.transfer.report import HeadTransfer, PairValue
 from training.trainer import Moment
@@ -204,7 +204,7 @@ def _head(verdict, name="auc"):
     )  # fmt: skip
     return HeadTransfer(
         metric=name, alone=(0.7, 0.7), shared=(0.7, 0.7), effect=effect, verdict=verdict,
-        judged_on="2026-01-30", train_first="2026-01-20", train_last="2026-01-28", train_labels=1000,
+        evaluated_on="2026-01-30", train_first="2026-01-20", train_last="2026-01-28", train_labels=1000,
         train_positives=50,
     )  # fmt: skip
 
@@ -297,7 +297,7 @@ def test_a_lasting_conflict_is_pointed_out():
 
 
 def test_a_model_of_several_members_says_whose_experts_are_shown():
-    assert members_findings(1) == []
-    (finding,) = members_findings(4)
-    assert "4 members" in finding.what
-    assert "members = 1" in finding.remedy
+    assert ensemble_findings(1) == []
+    (finding,) = ensemble_findings(4)
+    assert "ensemble of 4" in finding.what
+    assert "ensemble_size = 1" in finding.remedy

@@ -1,4 +1,4 @@
-"""recsys tune fusion on a sealed bundle: days it has not seen, files, and what is refused."""
+"""recsys tune fusion on a bundle: days it has not seen, files, and what is refused."""
 
 import json
 import shutil
@@ -19,22 +19,24 @@ from training.tune.fusion.tune import unseen_days
 
 
 @pytest.fixture(scope="module")
-def runs(sealed, tmp_path_factory):
-    return shutil.copytree(sealed.parent.parent, tmp_path_factory.mktemp("tune") / "runs")
+def runs(bundle_folder, tmp_path_factory):
+    return shutil.copytree(bundle_folder.parent.parent, tmp_path_factory.mktemp("tune") / "runs")
 
 
 @pytest.fixture
-def argv(shop_log, runs, sealed, tmp_path):
-    where = ["--log", str(shop_log.root), "--runs", str(runs), "--bundle", sealed.name]
+def argv(shop_log, runs, bundle_folder, tmp_path):
+    where = ["--log", str(shop_log.root), "--runs", str(runs), "--bundle", bundle_folder.name]
     return ["tune", "fusion", *where, "--out", str(tmp_path / "out"), "--trials", "8", "--top", "3"]
 
 
-def test_the_command_searches_days_after_the_training(argv, sealed, config, tmp_path, capsys):
+def test_the_command_searches_days_after_the_training(argv, bundle_folder, config, tmp_path, capsys):
     (tmp_path / "c.toml").write_text(to_toml(config.model_dump(mode="json", by_alias=True)))
     assert run([*argv, "--config", str(tmp_path / "c.toml"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    night = read_manifest(sealed).date
-    assert report["days"][0] == "2026-01-28", f"the judged bundle of {night} has learnt until two days before"
+    night = read_manifest(bundle_folder).date
+    assert report["days"][0] == "2026-01-28", (
+        f"the evaluated bundle of {night} has learnt until two days before"
+    )
     assert report["days"][-1] == "2026-01-30"
     assert report["trials"] == 8
     knee = report["candidates"][0]
@@ -63,8 +65,8 @@ def test_wrong_names_are_refused(argv, tmp_path, make_config, capsys):
     assert "has the tasks like" in capsys.readouterr().err
 
 
-def test_a_bundle_that_has_seen_everything_cannot_be_tuned(sealed, shop_log, tmp_path):
-    predictor = BundlePredictor(load_bundle(sealed))
+def test_a_bundle_that_has_seen_everything_cannot_be_tuned(bundle_folder, shop_log, tmp_path):
+    predictor = BundlePredictor(load_bundle(bundle_folder))
     early = InteractionLog(shutil.copytree(shop_log.root, tmp_path / "log"))
     for day in early.days("impressions")[3:]:
         shutil.rmtree(early.root / "impressions" / f"date={day}")
@@ -74,9 +76,9 @@ def test_a_bundle_that_has_seen_everything_cannot_be_tuned(sealed, shop_log, tmp
     assert last - first == timedelta(days=1)
 
 
-def test_logged_candidates_are_predicted_as_shown_items_are(sealed, shop_log, shop_chain, config):
+def test_logged_candidates_are_predicted_as_shown_items_are(bundle_folder, shop_log, shop_chain, config):
     """An item's prediction among the candidates is its prediction as an impression, history and all."""
-    predictor = BundlePredictor(load_bundle(sealed))
+    predictor = BundlePredictor(load_bundle(bundle_folder))
     as_of = period_end(shop_chain[-1].day, "UTC")
     choices = [choice for i in (4, 5) for choice in read_choices(predictor, shop_log, shop_chain, [i], as_of)]
     assert choices

@@ -20,7 +20,7 @@ from recsys.settings import to_toml
 from recsys.tasks import RETRIEVAL
 from recsys.tune import Dimension
 from training.balancing import build_balancer
-from training.learn import learn, prepare
+from training.train import prepare, train
 from training.tune.model.bench import ModelBench, improvements
 from training.tune.model.command import write_model
 from training.tune.model.search import best_toml, tune_model
@@ -55,7 +55,7 @@ def test_learning_from_prepared_days_changes_nothing(shop_chain, config):
     as_of = period_end(shop_chain[-1].day, "UTC")
     periods = {"click": (0, 2), "purchase": (1, 3), "rating": (0, 1)}
     prepared = prepare(shop_chain, periods, config, as_of)
-    one, two = (learn(shop_chain, periods, config, as_of, None, 2, prepared=p) for p in (None, prepared))
+    one, two = (train(shop_chain, periods, config, as_of, None, 2, prepared=p) for p in (None, prepared))
     assert all(np.array_equal(v, two.weights()[n]) for n, v in one.weights().items())
 
 
@@ -70,17 +70,17 @@ def test_measuring_on_the_way_changes_nothing(bench, given):
 
 
 def test_the_gates_day_is_not_touched(bench, shop_chain):
-    """A head is learnt, then measured, before the day that a night's gate judges it on."""
+    """A head is learnt, then measured, before the day that a night's gate evaluates it on."""
     plan = bench.plan
     for task, measured in plan.calibrate.items():
-        assert plan.train[task][1] < measured < plan.judge[task]
-        for i, shards in bench.prepared.shards.items():
-            assert i <= plan.train[task][1] or all(np.isnan(s.labels[task]).all() for s in shards)
-    encoded = {p.shard.day for p in bench._periods.values()} | {
-        s.day for shards in bench.prepared.shards.values() for s in shards
+        assert plan.train[task][1] < measured < plan.evaluate[task]
+        for i, encoded in bench.prepared.encoded.items():
+            assert i <= plan.train[task][1] or all(np.isnan(s.labels[task]).all() for s in encoded)
+    encoded = {p.encoded.day for p in bench._periods.values()} | {
+        s.day for encoded in bench.prepared.encoded.values() for s in encoded
     }
     assert encoded < {s.day for s in shop_chain}
-    assert shop_chain[plan.judge["click"]].day not in encoded
+    assert shop_chain[plan.evaluate["click"]].day not in encoded
 
 
 def test_every_head_and_retrieval_are_measured(bench, report):

@@ -1,0 +1,1 @@
+"""Models of one published set that the product does not serve."""

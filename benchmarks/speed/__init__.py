@@ -1,0 +1,1 @@
+"""How fast each room is: one module a `recsys bench` command."""

@@ -1,0 +1,136 @@
+"""The night as a whole: what it leaves behind, run again, held, refused, killed."""
+
+import errno
+import json
+import shutil
+from datetime import date
+
+import pytest
+
+from recsys.errors import BundleError, ConfigError, DataError, RegistryError
+from recsys.log import InteractionLog
+from recsys.registry import Registry
+from training.gate import Verdict
+from training.night import run as night_run
+from training.night.run import Night, check_names, run_night
+
+DAY = date(2026, 1, 29)
+
+
+@pytest.fixture(scope="module")
+def first_night(shop_log, make_config, tmp_path_factory):
+    # A shop this small cannot be evaluated: every head is reported and nothing holds the night.
+
+    config = make_config(gate={"min_rows": 100_000})
+    night = Night(config=config, log=shop_log, runs=tmp_path_factory.mktemp("runs"), date=DAY)
+    return night, run_night(night)
+
+
+def test_the_first_night_goes_live_refitted(first_night):
+    night, result = first_night
+    assert result.verdict is Verdict.PROMOTE
+    assert Registry(night.runs).current() == result.version != result.evaluated
+    record = night.registry.record(result.version)
+    assert (record["evaluated"], record["champion"]) == (result.evaluated, None)
+    # The widest lag is one day: the night of the 29th has trained up to the 27th.
+    assert record["trained_until"] == "2026-01-27"
+
+
+def test_a_night_run_again_does_nothing(first_night):
+    night, result = first_night
+    before = {p: p.stat().st_mtime_ns for p in (night.runs / "stages").rglob("manifest.json")}
+    again = run_night(night)
+    assert (again.version, again.verdict) == (result.version, result.verdict)
+    assert {p: p.stat().st_mtime_ns for p in (night.runs / "stages").rglob("manifest.json")} == before
+    assert len((night.runs / "registry" / "activations.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_next_night_warm_starts_from_the_evaluated_weights(first_night, tmp_path):
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    following = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    assert following.decision.champion == result.evaluated
+    stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
+    assert len(stages) == 2
+
+
+def test_a_bundle_that_this_code_cannot_read_is_refused_before_features_are_built(first_night, tmp_path):
+    night, _ = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    for path in (runs / "bundles").glob("*/manifest.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    built = sorted((runs / "stages" / "features").iterdir())
+    with pytest.raises(BundleError, match=r"has schema version 1.*in a new runs folder"):
+        run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    assert sorted((runs / "stages" / "features").iterdir()) == built
+
+
+def test_a_dry_run_publishes_nothing(shop_log, first_night, tmp_path):
+    night, _ = first_night
+    dry = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
+    run_night(dry, dry_run=True)
+    assert dry.registry.current() is None
+    assert not list((tmp_path / "runs").glob("store/base-*"))
+
+
+def test_a_night_without_impressions_is_refused(shop_log, first_night, tmp_path):
+    night, _ = first_night
+    root = shutil.copytree(shop_log.root, tmp_path / "log")
+    shutil.rmtree(root / "impressions" / f"date={DAY}")
+    empty = Night(config=night.config, log=InteractionLog(root), runs=tmp_path / "runs", date=DAY)
+    with pytest.raises(DataError, match="2026-01-29 has 0 usable impressions"):
+        run_night(empty)
+    assert empty.registry.current() is None
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate", "refit"])
+def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(
+    shop_log, first_night, tmp_path, monkeypatch, stage
+):
+    night, result = first_night
+    mine = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
+    names = {"train": "losses.json", "evaluate": "decision.json", "refit": "losses.json"}
+    write = night_run.write_json
+
+    def full(path, value):
+        if path.name == names[stage] and path.parent.parent.name == stage:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, value)
+
+    monkeypatch.setattr(night_run, "write_json", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        run_night(mine)
+    assert mine.registry.current() is None
+    monkeypatch.setattr(night_run, "write_json", write)
+    assert run_night(mine).version == result.version
+
+
+def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, tmp_path, monkeypatch):
+    night, result = first_night
+    mine = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(night_run, "fit_calibration", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_night(mine)
+    assert mine.registry.versions() == []
+    monkeypatch.undo()
+    assert run_night(mine).version == result.version
+
+
+def test_two_nights_at_once_are_refused(first_night):
+    night, _ = first_night
+    with night.registry.locked("nightly"), pytest.raises(RegistryError, match="another process holds"):
+        run_night(night)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "known"),
+    [("model", {"trunk": {"name": "mmo"}}, "mmoe"), ("training", {"balancing": "x"}, "fixed"),
+     ("store", {"url": "mongo://x"}, "sqlite")],
+)  # fmt: skip
+def test_unknown_names_are_refused_before_any_work(make_config, section, value, known):
+    with pytest.raises(ConfigError, match=known):
+        check_names(make_config(**{section: value}))

@@ -1,0 +1,188 @@
+"""learn: cold, warm and empty; what it learns is what it was told, and nothing after the night."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from features.build import build_snapshots
+from features.definitions import define_features
+from features.fit import FitFrames, fit_encoder
+from recsys.bundle import load_bundle
+from recsys.encoding import NumberStatistics
+from recsys.log import period_end
+from recsys.stages import Stages
+from training.crosses import cross_numbers
+from training.data import label_days
+from training.predict import BundlePredictor, period_logits
+from training.train import build_model, prepare, ranker_inputs, train
+
+
+def _learn(chain, config, periods, previous=None, until=None, epochs=1):
+    as_of = period_end(chain[-1 if until is None else until].day, "UTC")
+    if not isinstance(periods, dict):
+        periods = {t.name: periods for t in config.tasks}
+    return train(chain, periods, config, as_of, previous, epochs)
+
+
+def _same(one, other):
+    return [n for n, v in one.weights().items() if not np.array_equal(v, other.weights()[n])] == []
+
+
+def test_learning_repeats_to_the_bit(shop_chain, config, trained):
+    assert _same(trained, _learn(shop_chain, config, (0, 3)))
+
+
+def test_later_days_in_the_chain_change_nothing(shop_log, shop_chain, config, tmp_path):
+    """A night of the fourth day, with and without the days after it in the log."""
+    alone = build_snapshots(shop_log, shop_chain[3].day, config, Stages(tmp_path))
+    assert _same(_learn(alone, config, (0, 1)), _learn(shop_chain[:4], config, (0, 1)))
+
+
+def test_every_row_is_learnt_once_per_epoch(shop_chain, config):
+    rows = sum(s.manifest["rows"]["impressions"] for s in shop_chain[1:3])
+    seen = []
+    periods = {t.name: (1, 2) for t in config.tasks}
+    made = train(
+        shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"), None, 2, lambda *a: seen.append(a)
+    )
+    assert made.log.rows == 2 * rows
+    assert seen[-1] == (2 * rows, 2 * rows)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_crosses_are_standardised_as_the_last_days_examples_read_them(shop_chain, make_config):
+    config = make_config(features={"cross_user_by": ["category"]})
+    periods = {t.name: (0, 3) for t in config.tasks}
+    prepared = prepare(shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"))
+    (encoded,) = prepared.encoded[3]
+    numbers = cross_numbers(encoded.crosses, encoded.user_row, encoded.item_row)
+    nothing = (numbers == encoded.crosses[0].numbers[-1]).all(axis=1)
+    assert 0.02 < nothing.mean() < 0.9, "some users meet a category for the first time"
+    counted = numbers[:, :-1]  # the last one, how long ago, is missing where nothing was done
+    np.testing.assert_allclose(counted.mean(axis=0), 0, atol=0.06)
+    spread = counted.std(axis=0)
+    assert (spread > 0.9).sum() > 20
+    assert spread.max() < 1.01, "rare counts are cut, and spread less"
+
+
+def test_crosses_of_a_first_day_are_neutral_until_there_are_some(shop_chain, make_config):
+    config = make_config(features={"cross_user_by": ["category"]})
+    frames = FitFrames.read(shop_chain[0], [shop_chain[0]], config)
+    nobody = {group: table.clear() for group, table in frames.crosses.items()}
+    state = fit_encoder(config, dataclasses.replace(frames, crosses=nobody), None, 0)
+    (cross,) = define_features(config).crosses
+    assert {state.numbers[f.name] for f in cross.numbers} == {NumberStatistics(prior=0.0, mean=0.0, std=1.0)}
+
+
+def test_a_period_outside_a_tasks_range_teaches_it_nothing(shop_chain, config):
+    """Rating learns no period: its head stays at its start although click learns."""
+    config = config.model_copy(update={"training": config.training.model_copy(update={"weight_decay": 0.0})})
+    periods = {"click": (1, 2), "purchase": (1, 2), "rating": (2, 1)}
+    made = _learn(shop_chain, config, periods)
+    torch.manual_seed(config.training.seed)
+    start, _ = build_model(config, made.state, None)
+    for (name, trained), (_, fresh) in zip(
+        made.ranker.heads.heads["rating"].named_parameters(),
+        start.heads.heads["rating"].named_parameters(),
+        strict=True,
+    ):
+        assert torch.equal(trained, fresh), name
+    click = zip(
+        made.ranker.heads.heads["click"].parameters(), start.heads.heads["click"].parameters(), strict=True
+    )
+    assert any(not torch.equal(a, b) for a, b in click)
+
+
+def test_labels_are_what_was_known_on_the_night(shop_chain, config):
+    """As of the second day's end, the second day's ratings are all still open."""
+    labels, _ = label_days(
+        shop_chain, config.tasks, period_end(shop_chain[1].day, "UTC"), [shop_chain[1].day]
+    )
+    assert labels[shop_chain[1].day]["label_rating"].null_count() == labels[shop_chain[1].day].height
+    assert not _same(_learn(shop_chain, config, (1, 1), until=1), _learn(shop_chain, config, (1, 1), until=3))
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_folder):
+    return load_bundle(bundle_folder)
+
+
+def test_a_warm_start_with_nothing_new_keeps_every_weight(shop_chain, config, bundle):
+    made = _learn(shop_chain, config, (4, 3), previous=bundle)
+    assert made.log.steps == 0
+    for name, value in made.weights().items():
+        np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
+    assert made.state is bundle.encoder
+
+
+def test_a_warm_start_continues_from_the_bundle(shop_chain, config, bundle, trained):
+    made = _learn(shop_chain, config, (4, 4), previous=bundle)
+    cold = _learn(shop_chain, config, (4, 4))
+    assert made.log.mean_losses(3)["click"] < cold.log.mean_losses(3)["click"]
+    assert made.state.numbers == trained.state.numbers, "statistics are frozen for the lineage"
+    old, new = trained.state.vocabularies["item_id"], made.state.vocabularies["item_id"]
+    assert new.ids[: len(old.ids)] == old.ids
+    assert new.size > old.size
+    name = "table.item_id.weight"
+    assert made.weights()[name].shape[0] == new.size
+    assert made.weights()["table.item_id.state"][1:].max() > 0
+
+
+def test_a_promoted_user_starts_from_the_bucket(shop_chain, config, bundle, trained):
+    old = trained.state.vocabularies["user_id"]
+    grown = old.grow(pl.DataFrame({"id": ["brand new"], "count": [99]}), 1)
+    assert grown.size == old.size + 1
+    state = type(trained.state)(
+        vocabularies={**trained.state.vocabularies, "user_id": grown},
+        numbers=trained.state.numbers,
+        text=trained.state.text,
+    )
+    _, tables = build_model(config, state, bundle)
+    bucket = old.encode_one("brand new")
+    assert 0 < bucket <= old.hash_buckets
+    assert torch.equal(
+        tables.weight["user_id"][grown.encode_one("brand new")], tables.weight["user_id"][bucket]
+    )
+
+
+def test_a_new_task_and_a_new_feature_start_fresh_and_the_rest_goes_on(make_config, bundle, trained):
+    tasks = [t.model_dump(mode="json") for t in make_config().tasks]
+    tasks.append({"name": "like", "feedback": "like", "head": "binary", "window": "1h"})
+    config = make_config(task=tasks)
+    old = bundle.weights["ranker.heads.heads.click.0.weight"]
+    neutral = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
+    numbers = {f.name: trained.state.numbers.get(f.name, neutral) for f in define_features(config).numbers}
+    state = type(trained.state)(
+        vocabularies=trained.state.vocabularies, numbers=numbers, text=trained.state.text
+    )
+    ranker, tables = build_model(config, state, bundle)
+    np.testing.assert_array_equal(ranker.heads.heads["click"][0].weight.detach().numpy(), old)
+    assert "like" in ranker.heads.heads
+    np.testing.assert_array_equal(
+        tables.export()["item_id.weight"].numpy(), bundle.weights["table.item_id.weight"]
+    )
+
+
+def test_input_sizes_follow_the_features(config, trained):
+    inputs = ranker_inputs(config, trained.state)
+    assert inputs.item_tables[0] == ("item_id", "item_id", 8)
+    assert inputs.user_tables[0] == ("user_id", "user_id", 6)
+    assert inputs.num_history_kinds == 7
+    assert inputs.num_context_numbers == 4, "a counter per task, and how long ago"
+    assert inputs.num_cross_numbers == len(define_features(config).crosses[0].numbers)
+
+
+def test_a_bundle_predicts_what_its_weights_predicted(shop_chain, config, trained, bundle):
+    """Sealing, loading and predicting is the identity on logits."""
+    labels, _ = label_days(
+        shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[4].day]
+    )
+    predictor = BundlePredictor(bundle)
+    encoded = predictor.encode(shop_chain[4], shop_chain[3], labels[shop_chain[4].day], config.tasks)
+    written = predictor.logits(encoded)
+    direct, _ = period_logits(trained, shop_chain, 4, labels[shop_chain[4].day], config)
+    for task in written:
+        np.testing.assert_allclose(written[task], direct[task], atol=1e-6)

@@ -1,0 +1,290 @@
+"""Snapshots -> weights: a cold start, a warm start, or the continuation after PROMOTE."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from features.encode import Encoder
+from features.fit import FitFrames, fit_encoder
+from recsys.batch import Batch
+from recsys.bundle import Bundle
+from recsys.config import RunConfig
+from recsys.encoding import EncoderState
+from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.model.ranker import Inputs, Ranker
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import RETRIEVAL, TaskSpec
+from training.balancing import build_balancer
+from training.data import (
+    Batcher,
+    BatchSettings,
+    EncodedRows,
+    encode_rows,
+    label_days,
+    positive_share,
+    text_by_number,
+)
+from training.start import start_new_rows
+from training.trainer import FitSettings, Observer, TrainLog, fit, has_fast_bf16
+
+MAX_CONTEXT_PERIODS = 7
+"""Numbers of contexts are standardised on this many of the last training periods, those of users and items by
+how often they were in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """Weights and everything needed to use them."""
+
+    ranker: Ranker
+    tables: LocalTables
+    state: EncoderState
+    log: TrainLog
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Give canonical weights: `ranker.*`, `table.<name>.weight`, `table.<name>.state`."""
+        found = {f"ranker.{k}": v.detach().numpy().copy() for k, v in self.ranker.state_dict().items()}
+        return found | {f"table.{k}": v.numpy() for k, v in self.tables.export().items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What every training on the same features and days reads: fitted once, encoded once, all in memory."""
+
+    state: EncoderState
+    encoded: Mapping[int, Sequence[EncodedRows]]
+    """By period; labels that a task does not learn are hidden."""
+
+
+def prepare(
+    chain: Sequence[DaySnapshot], periods: dict[str, tuple[int, int]], config: RunConfig, as_of: datetime
+) -> Prepared:
+    """Fit the encoder of a cold start and encode its days; args as `learn`."""
+    chosen = _chosen(periods)
+    state = fit_state(chain, chosen, config, None)
+    read = _reader(chain, periods, config, as_of, state)
+    return Prepared(state=state, encoded={i: tuple(read(i)) for i in chosen})
+
+
+def train(
+    chain: Sequence[DaySnapshot],
+    periods: dict[str, tuple[int, int]],
+    config: RunConfig,
+    as_of: datetime,
+    previous: Bundle | None,
+    epochs: int,
+    on_rows: Callable[[int, int], None] = lambda _done, _all: None,
+    *,
+    tasks: Sequence[TaskSpec] | None = None,
+    observer: Observer | None = None,
+    prepared: Prepared | None = None,
+) -> TrainedModel:
+    """Learn each task's periods of a chain.
+
+    Args:
+        periods: per task, first and last period index it learns from; a task's labels elsewhere are hidden.
+        as_of: the night's end; labels are what is known then.
+        previous: continue these weights; their vocabularies and statistics stay as they are and grow.
+        on_rows: called with rows learnt so far and rows in all.
+        tasks: the heads to build and learn, default all; features are those of all the config's tasks.
+        observer: sees every step before it is made.
+        prepared: what `prepare` made of the same chain, periods and features; the result is the same.
+    """
+    tasks = config.tasks if tasks is None else tasks
+    torch.manual_seed(config.training.seed)
+    chosen = _chosen(periods)
+    state = prepared.state if prepared else fit_state(chain, chosen, config, previous)
+    encoded = prepared.encoded.__getitem__ if prepared else _reader(chain, periods, config, as_of, state)
+    encoder = Encoder.from_config(config, state)
+    last = chain[chosen[-1]] if chosen else chain[-1]
+    batcher = _batcher(encoder, last.table("items"), config, tasks)
+    ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
+
+    retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
+    sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
+    popularity = retrieval_popularity(chain, chosen, config, state) if retrieval else None
+    rng = np.random.default_rng([config.training.seed, len(chain)])
+    batches = _batches(chosen * epochs, encoded, batcher, popularity, rng)
+    steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
+    weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
+    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
+    settings = _fit_settings(config, steps, warm=previous is not None)
+    on_step = _so_far(on_rows, epochs * sum(sizes.values()))
+    log = fit(ranker, tables, batches, balancer, tasks, settings, on_step, observer)
+    return TrainedModel(ranker=ranker, tables=tables, state=state, log=log)
+
+
+def _batches(
+    periods: Sequence[int],
+    encoded: Callable[[int], Iterable[EncodedRows]],
+    batcher: Batcher,
+    popularity: np.ndarray | None,
+    rng: np.random.Generator,
+) -> Iterator[Batch]:
+    """Give one period's batches after the other's; popularity [items] is there where retrieval is learnt."""
+    for i in periods:
+        for made in encoded(i):
+            share = popularity[made.items.ids[:, 0]] if popularity is not None else None
+            yield from batcher.batches(made, rng, share)
+
+
+def _so_far(on_rows: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """Turn the rows of a step into the rows learnt so far and in all."""
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        on_rows(done, total)
+
+    return advance
+
+
+def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
+    """List every period that some task learns."""
+    return sorted({i for first, last in periods.values() for i in range(first, last + 1)})
+
+
+def _reader(
+    chain: Sequence[DaySnapshot],
+    periods: Mapping[str, tuple[int, int]],
+    config: RunConfig,
+    as_of: datetime,
+    state: EncoderState,
+) -> Callable[[int], Iterable[EncodedRows]]:
+    """Give what encodes a period, part by part, with the labels hidden that a task does not learn."""
+    labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in _chosen(periods)])
+    encoder = Encoder.from_config(config, state)
+
+    def encoded(i: int) -> Iterator[EncodedRows]:
+        for part in range(chain[i].num_parts):
+            before = chain[i - 1] if i else None
+            made = encode_rows(encoder, chain[i], before, labels[chain[i].day], config.tasks, part)
+            for task, (first, stop) in periods.items():
+                if not first <= i <= stop:
+                    made.labels[task].fill(np.nan)
+            if made.size:
+                yield made
+
+    return encoded
+
+
+def build_model(
+    config: RunConfig,
+    state: EncoderState,
+    previous: Bundle | None,
+    tasks: Sequence[TaskSpec] | None = None,
+    text_VT: Tensor | None = None,
+) -> tuple[Ranker, LocalTables]:
+    """Build a ranker and its tables; parts that `previous` also has, by name and shape, start from it.
+
+    Args: text_VT: text vectors by item number, from which items that came since start.
+    """
+    specs = table_specs(config, state)
+    ranker = Ranker(ranker_inputs(config, state), config.tasks if tasks is None else tasks, config.model)
+    tables = LocalTables(specs, config.training.sparse_learning_rate, config.training.seed)
+    if previous is not None:
+        given = {k: torch.from_numpy(v) for k, v in previous.weights.items()}
+        own = ranker.state_dict()
+        fitting = {k: given[f"ranker.{k}"] for k in own if f"ranker.{k}" in given}
+        ranker.load_state_dict(
+            {k: v if v.shape == own[k].shape else own[k] for k, v in (own | fitting).items()}
+        )
+        tables.load({k.removeprefix("table."): v for k, v in given.items() if k.startswith("table.")})
+        start_new_rows(tables, state, previous.encoder, text_VT)
+    return ranker, tables
+
+
+def table_specs(config: RunConfig, state: EncoderState) -> tuple[TableSpec, ...]:
+    """Derive the embedding tables from the features."""
+    by_name = {f.vocabulary: f.dim for f in Encoder.from_config(config, state).features.looked_up}
+    return tuple(TableSpec(name=n, size=state.vocabularies[n].size, dim=d) for n, d in by_name.items())
+
+
+def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
+    """Derive the ranker's input sizes from the features; item_id comes first among the item's tables."""
+    features = Encoder.from_config(config, state).features
+
+    def tables(entity: str) -> tuple[tuple[str, str, int], ...]:
+        return tuple((c.name, c.vocabulary, c.dim) for c in features.categorical if c.entity == entity)
+
+    def bags(entity: str) -> tuple[tuple[str, str, int], ...]:
+        return tuple((m.name, m.vocabulary, m.dim) for m in features.multi_hot if m.entity == entity)
+
+    return Inputs(
+        user_tables=tables("user"),
+        item_tables=tables("item"),
+        context_tables=tables("context"),
+        user_bags=bags("user"),
+        item_bags=bags("item"),
+        num_user_numbers=len(features.numbers_of("user")),
+        num_item_numbers=len(features.numbers_of("item")),
+        num_context_numbers=len(features.numbers_of("context")),
+        num_cross_numbers=sum(len(c.numbers) for c in features.crosses),
+        text_dim=config.features.text_dim,
+        num_history_kinds=len(features.history_kinds),
+    )
+
+
+def inputs_json(inputs: Inputs) -> dict[str, object]:
+    """Give the input sizes as JSON values for the manifest."""
+    return {k: [list(t) for t in v] if isinstance(v, tuple) else v for k, v in asdict(inputs).items()}
+
+
+def _batcher(encoder: Encoder, items: pl.DataFrame, config: RunConfig, tasks: Sequence[TaskSpec]) -> Batcher:
+    settings = BatchSettings(
+        batch_size=config.training.batch_size,
+        history_length=config.features.history_length,
+        lag_ms=1000 * config.features.ingestion_lag,
+        shuffle=True,
+        id_dropout=config.model.id_dropout,
+        num_uniform=config.retrieval.num_uniform,
+        tasks=tuple(t.name for t in tasks),
+    )
+    return Batcher(encoder, text_by_number(encoder, items), settings)
+
+
+def _fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
+    training = config.training
+    retrieval = config.retrieval_task if config.retrieval.weight else None
+    return FitSettings(
+        learning_rate=training.learning_rate * (training.warm_scale if warm else 1.0),
+        constant=warm,
+        weight_decay=training.weight_decay,
+        retrieval_task=retrieval.name if retrieval else None,
+        temperature=config.retrieval.temperature,
+        total_steps=steps,
+        warmup_steps=min(100, steps // 10),
+        bf16=training.precision == "bf16" or (training.precision == "auto" and has_fast_bf16()),
+    )
+
+
+def fit_state(
+    chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, previous: Bundle | None
+) -> EncoderState:
+    """Fit what the encoder learns on the last chosen period; nothing new without one."""
+    if not chosen:
+        assert previous is not None, "a cold start without a training period is refused by plan_night"
+        return previous.encoder
+    last, before = chosen[-1], chain[chosen[-1] - 1] if chosen[-1] else None
+    contexts = [chain[i] for i in chosen[-MAX_CONTEXT_PERIODS:]]
+    frames = FitFrames.read(chain[last], contexts, config, before)
+    return fit_encoder(config, frames, previous.encoder if previous else None, config.training.seed)
+
+
+def retrieval_popularity(
+    chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, state: EncoderState
+) -> np.ndarray:
+    """Give each item number's share of the retrieval task's feedback over the periods learnt."""
+    task = config.retrieval_task
+    assert task is not None
+    vocabulary = state.vocabularies["item_id"]
+    tiles = pl.concat([chain[i].table("item_tile").select("item_id", f"{task.name}_count") for i in chosen])
+    return positive_share(
+        vocabulary.encode(tiles["item_id"]), tiles[f"{task.name}_count"].to_numpy(), vocabulary.size
+    )
