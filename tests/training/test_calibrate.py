@@ -18,7 +18,7 @@ from recsys.tasks import TaskSpec
 from training.calibrate import _better, fit_calibration
 from training.data import label_days
 from training.predict import BundlePredictor, period_logits
-from training.publish import publish, seal, verify
+from training.publish import publish, verify, write_night_bundle
 from training.train import train
 
 CLICK = TaskSpec(name="click", feedback="click", head="binary", window="1h")
@@ -217,7 +217,7 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
     rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
     calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
     registry = Registry(tmp_path_factory.mktemp("ordinal"))
-    version = seal(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    version = write_night_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
     return SimpleNamespace(
         registry=registry, bundle=load_bundle(registry.require(version)), logits=logits, encoded=encoded
     )

@@ -22,7 +22,7 @@ from recsys.stages import Stages
 from recsys.vocabulary import Vocabulary
 from training.data import label_days
 from training.predict import BundlePredictor
-from training.publish import seal
+from training.publish import write_night_bundle
 from training.start import MIN_ITEMS, content_rows, start_new_rows
 from training.train import build_model, train
 
@@ -130,10 +130,10 @@ def _nights(log, config, folder):
     first = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, as_of, None, 1)
     registry = Registry(folder / "runs")
     calibration = {t.name: Identity() for t in config.tasks}
-    version = seal(registry, first, calibration, config, chain[n - 3], None, refitted=False)
+    version = write_night_bundle(registry, first, calibration, config, chain[n - 3], None, refitted=False)
     before = load_bundle(registry.require(version))
     second = train(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, as_of, before, 1)
-    version = seal(registry, second, calibration, config, chain[n - 1], version, refitted=False)
+    version = write_night_bundle(registry, second, calibration, config, chain[n - 1], version, refitted=False)
     after = load_bundle(registry.require(version))
     labels, _ = label_days(chain, config.tasks, as_of, [LAST])
     found = {}
