@@ -7,9 +7,10 @@ Commands are plain functions with typer annotations. Nothing here imports a room
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from recsys.errors import RecsysError
+from recsys.errors import ConfigError, RecsysError
 
 INTERRUPTED = 130
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -117,9 +118,7 @@ def run(argv: list[str]) -> int:
 def _invoke(name: str, arguments: list[str]) -> int:
     import typer
 
-    target, _ = COMMANDS[name]
-    module, function = target.split(":")
-    command: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    command = _command(name)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(command)
     group = typer.main.get_command(app)
@@ -136,6 +135,26 @@ def _invoke(name: str, arguments: list[str]) -> int:
     if result == INTERRUPTED:  # typer turns Ctrl-C into this exit code
         raise KeyboardInterrupt
     return int(result) if isinstance(result, int) else 0
+
+
+def _command(name: str) -> Callable[..., Any]:
+    """Import a command's function.
+
+    Raises: ConfigError for a benchmark outside a checkout: the installed package does not hold them.
+    """
+    module, function = COMMANDS[name][0].split(":")
+    if module.startswith("benchmarks."):
+        checkout = Path(__file__).resolve().parents[1]
+        if not (checkout / "benchmarks").is_dir():
+            raise ConfigError(
+                "benchmarks are not part of the installed package; "
+                "clone the repository, run `make setup` there and use its `recsys`"
+            )
+        # An editable install maps the packages of the wheel alone.
+        if str(checkout) not in sys.path:
+            sys.path.append(str(checkout))
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _overview(prefix: str = "") -> str:

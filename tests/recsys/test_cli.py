@@ -1,8 +1,11 @@
 """The command line: exit codes, help without torch, and names that exist."""
 
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +65,37 @@ def test_wrong_options_are_wrong_usage(monkeypatch, capsys):
     for argv in (["--nope"], [], ["five"], ["1", "2"]):
         assert cli.run(["simulate", *argv]) == 2
         assert "recsys simulate" in capsys.readouterr().err
+
+
+def test_a_benchmark_outside_a_checkout_says_where_to_get_it(tmp_path):
+    """The wheel's packages in a folder of their own, as pip lays them out: no traceback, exit code 2."""
+    shutil.copytree(Path(cli.__file__).parent, tmp_path / "recsys", ignore=shutil.ignore_patterns("*.pyc"))
+    for name in (name for name in cli.COMMANDS if name.startswith("bench ")):
+        done = _outside(tmp_path, *name.split(), "--help")
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"recsys {name}: benchmarks are not part of the installed package")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_checkouts_benchmarks_are_found_from_any_folder(tmp_path):
+    (tmp_path / "recsys").symlink_to(Path(cli.__file__).parent)
+    done = _outside(tmp_path, "bench", "quality", "--help")
+    assert done.returncode == 0
+    assert "--set" in done.stdout
+
+
+def _outside(folder, *argv):
+    """Run a command where `recsys` alone can be imported."""
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); from recsys.cli import main; main()"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+    )
 
 
 @pytest.mark.parametrize("error", [ConfigError, DataError, BundleError, RecsysError])
