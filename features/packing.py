@@ -1,5 +1,7 @@
 """One user's nightly values as one packed value of the store, and back: compact JSON, exact for float64.
 
+Only users are packed. The catalogue's values travel in the bundle: a request needs one user and many items.
+
 [row, tail, seen, crosses]: row column -> value; tail events oldest first; seen kind -> item ids; crosses
 column -> rows of [value of the column, aggregates in the order of the encoder].
 """

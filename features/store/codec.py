@@ -1,8 +1,9 @@
 """Packed values -> fewer bytes: zlib with a dictionary fitted on the version's own values.
 
-Values are short and look alike (the same column names, kinds and id prefixes in each), so a plain compressor
-learns too late; with a dictionary a row of the simulated shop shrinks from 1,160 to about 200 bytes. Every
-value carries Adler-32 and the dictionary's own checksum: a wrong or damaged one does not decode.
+Values are short and similar: the same column names, kinds and id prefixes. Without a dictionary a value of
+the simulated shop shrinks from 1,149 to 372 bytes, with one to 195. It costs 25 µs a user to publish and 5
+µs to read. Every value carries Adler-32 and the dictionary's own checksum, so a wrong or damaged value does
+not decode.
 """
 
 import zlib

@@ -3,7 +3,7 @@
 The graph is cut at the looked-up rows: `lookup` gives leaves, the losses put gradients on them, `step`
 applies row-wise Adagrad once. `LocalTables` is plain torch for one process; `TorchRecTables` is TorchRec's
 `EmbeddingCollection` under `DistributedModelParallel` (gloo or NCCL) with the fused optimiser: same numbers,
-sharded. Measured on CPU in docs/decisions.md.
+sharded. Measured on CPU: record 2 of docs/decisions.md.
 
 Source: row-wise Adagrad as in FBGEMM (one accumulator per row, the mean of its squared gradients).
 """

@@ -42,7 +42,7 @@ class Fixed:
 
 
 class Uncertainty:
-    """TrainedModel log-variances s: minimise the sum of w · (exp(-s) · loss + s) / 2.
+    """Learn log-variances s: minimise the sum of w · (exp(-s) · loss + s) / 2.
 
     Every s starts where the objective has its minimum for the task's first loss, s = log(loss), and then
     descends by the gradient (1 - exp(-s) · loss) / 2. Both commute with a change of unit: a loss multiplied
