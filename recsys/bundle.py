@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from recsys.calibration import Calibrator
-from recsys.config import RunConfig, parse_config
+from recsys.config import RunConfig, build_fusion, parse_config
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError
 from recsys.fusion import Fusion
@@ -269,7 +269,7 @@ def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
         inputs=parts.inputs,
         vocabularies=parts.encoder.digest(),
         calibration=parts.calibration,
-        fusion=Fusion.from_config(parts.config),
+        fusion=build_fusion(parts.config.tasks, parts.config.fusion),
         index={"kind": index.kind, "items": index.index.ntotal, "dim": index.index.d},
         tensors={k: (str(v.dtype), tuple(v.shape)) for k, v in sorted(parts.weights.items())},
         snapshot_at_ms=parts.snapshot_at_ms,

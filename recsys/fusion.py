@@ -5,17 +5,15 @@ multiplicative  score = product of (prediction + offset) ** weight, predictions 
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from recsys.errors import ConfigError
-
-if TYPE_CHECKING:
-    from recsys.config import RunConfig
+from recsys.tasks import TaskSpec
 
 Scores = npt.NDArray[np.float64]
 # Taken as at least this before a logarithm: a probability of 0 must not make a score infinite.
@@ -26,17 +24,6 @@ _LARGEST_LOG = 700.0
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class FusionConfig(_Part):
-    """How predictions become a score (`[fusion]`); `recsys tune fusion` searches these values."""
-
-    formula: str = "additive"
-    """A name of FORMULAS."""
-    weights: dict[str, float] = {}
-    """Task -> weight, instead of the `fusion_weight` of its `[[task]]`."""
-    offsets: dict[str, float] = {}
-    """Task -> what is added to its prediction before a power is taken; `multiplicative` only."""
 
 
 class Term(_Part):
@@ -99,35 +86,30 @@ class Fusion(_Part):
         return value
 
     @classmethod
-    def from_config(cls, config: "RunConfig") -> Self:
-        """Read formula, weights and offsets; a weight of `[fusion.weights]` wins over its task's own.
+    def build(
+        cls,
+        tasks: Sequence[TaskSpec],
+        *,
+        formula: str,
+        weights: Mapping[str, float],
+        offsets: Mapping[str, float],
+    ) -> Self:
+        """Make the fusion of some tasks; a weight given here wins over its task's own `fusion_weight`.
 
         Raises: ConfigError for an unknown formula or task, or values that do not fit the formula.
         """
-        fusion = config.fusion
-        names = [task.name for task in config.tasks]
-        if fusion.formula not in FORMULAS:
-            raise ConfigError(
-                f"[fusion] formula = {fusion.formula!r} is unknown; known: {', '.join(FORMULAS)}"
-            )
-        for section, values in (("weights", fusion.weights), ("offsets", fusion.offsets)):
-            _require_known(f"[fusion.{section}]", values, names)
-        for name, offset in fusion.offsets.items():
-            if offset < 0:
-                raise ConfigError(f"[fusion.offsets] {name} = {offset} is below 0; write 0 or more")
-            if offset and fusion.formula == "additive":
-                raise ConfigError(
-                    f"[fusion.offsets] {name} = {offset} does nothing with formula 'additive'; take it out"
-                )
+        names = [task.name for task in tasks]
+        if formula not in FORMULAS:
+            raise ConfigError(f"[fusion] formula = {formula!r} is unknown; known: {', '.join(FORMULAS)}")
+        _require_known("[fusion.weights]", weights, names)
+        _require_known("[fusion.offsets]", offsets, names)
+        _require_offsets(offsets, formula)
         terms = {}
-        for task in config.tasks:
+        for task in tasks:
             low, high = (0.0, 1.0) if task.is_binary else (task.low, task.high)
-            weight, offset = (
-                fusion.weights.get(task.name, task.fusion_weight),
-                fusion.offsets.get(task.name, 0.0),
-            )
-            terms[task.name] = Term(weight=weight, offset=offset, low=low, high=high)
-        made = cls(formula=fusion.formula, terms=terms)
+            weight = weights.get(task.name, task.fusion_weight)
+            terms[task.name] = Term(weight=weight, offset=offsets.get(task.name, 0.0), low=low, high=high)
+        made = cls(formula=formula, terms=terms)
         _require_sound(made, "[fusion]")
         return made
 
@@ -159,6 +141,16 @@ def _require_known(where: str, given: Mapping[str, float], names: list[str]) -> 
     for name in given:
         if name not in names:
             raise ConfigError(f"{where}: no task is called {name!r}; known tasks: {', '.join(names)}")
+
+
+def _require_offsets(offsets: Mapping[str, float], formula: str) -> None:
+    for name, offset in offsets.items():
+        if offset < 0:
+            raise ConfigError(f"[fusion.offsets] {name} = {offset} is below 0; write 0 or more")
+        if offset and formula == "additive":
+            raise ConfigError(
+                f"[fusion.offsets] {name} = {offset} does nothing with formula 'additive'; take it out"
+            )
 
 
 def _require_sound(fusion: Fusion, where: str) -> None:

@@ -3,9 +3,8 @@
 import polars as pl
 import structlog
 
-from recsys.config import RunConfig
+from recsys.config import RunConfig, build_fusion
 from recsys.errors import DataError
-from recsys.fusion import Fusion
 from recsys.log import InteractionLog, latest_by_key
 from recsys.schema import empty
 from serving.catalogue import Catalogue
@@ -41,7 +40,7 @@ def _model(config: RunConfig, catalogue: pl.DataFrame, popular: dict[str, float]
         catalogue=Catalogue.from_frame(catalogue),
         popular=popular,
         tasks=config.tasks,
-        fusion=Fusion.from_config(config),
+        fusion=build_fusion(config.tasks, config.fusion),
     )
 
 

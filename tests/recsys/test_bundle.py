@@ -15,9 +15,9 @@ from polars.testing import assert_frame_equal
 
 from recsys.bundle import SCHEMA_VERSION, BundleParts, load_bundle, read_manifest, write_bundle
 from recsys.calibration import Isotonic, Platt
+from recsys.config import build_fusion
 from recsys.encoding import EncoderState, NumberStatistics, TextModel
 from recsys.errors import BundleError
-from recsys.fusion import Fusion
 from recsys.vocabulary import Vocabulary
 
 ROOMS = ("recsys", "features", "training", "serving", "protos")
@@ -218,7 +218,7 @@ def test_the_manifest_carries_the_fusion(tmp_path, parts, make_config):
     section = {"formula": "multiplicative", "weights": {"click": 2.0}, "offsets": {"click": 0.1}}
     tuned = replace(parts, config=make_config(fusion=section))
     manifest = read_manifest(tmp_path / write_bundle(tmp_path, tuned, _golden))
-    assert manifest.fusion == Fusion.from_config(tuned.config)
+    assert manifest.fusion == build_fusion(tuned.config.tasks, tuned.config.fusion)
     assert manifest.fusion.terms["click"].offset == 0.1
     _rewrite(tmp_path / manifest.version, lambda data: data["fusion"].update(formula="harmonic"))
     with pytest.raises(BundleError, match="not a manifest"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from recsys.config import build_fusion
 from recsys.errors import ConfigError
 from recsys.fusion import FORMULAS, Fusion, Term
 
@@ -75,7 +76,8 @@ def test_a_negative_power_needs_an_offset():
 
 def test_the_config_says_formula_weights_and_offsets(make_config):
     section = {"formula": "multiplicative", "weights": {"purchase": 3.0}, "offsets": {"click": 0.1}}
-    fusion = Fusion.from_config(make_config(fusion=section))
+    config = make_config(fusion=section)
+    fusion = build_fusion(config.tasks, config.fusion)
     assert fusion.formula == "multiplicative"
     assert {t: term.weight for t, term in fusion.terms.items()} == {
         "click": 1.0,

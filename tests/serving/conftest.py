@@ -16,9 +16,8 @@ import polars as pl
 import pytest
 
 from recsys.cli import run
-from recsys.config import RunConfig, default_config, load_config
+from recsys.config import RunConfig, build_fusion, default_config, load_config
 from recsys.errors import BundleError
-from recsys.fusion import Fusion
 from recsys.log import InteractionLog
 from serving.app import Server, ServerOptions
 from serving.catalogue import Catalogue
@@ -144,7 +143,7 @@ def fake_model(version: str | None = "v1", scorer: FakeScorer | None = None, **u
         catalogue=Catalogue.from_frame(item_frame(scorer.num_items)),
         popular={f"i{n}": 1 / (n + 1) for n in range(10)},
         tasks=config.tasks,
-        fusion=Fusion.from_config(config),
+        fusion=build_fusion(config.tasks, config.fusion),
         scorer=scorer,
         features=FakeFeatures(users),
         encode_items=lambda items: {row: (item.price or 0) / 100 for row, item in items.items()},

@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 
 from recsys.config import RunConfig, parse_config
+from recsys.config.tune import Choice, Dimension
 from recsys.errors import ConfigError
 from recsys.model.trunks import TRUNKS
-from recsys.tune import Choice, Dimension
 from training.balancing import build_balancer
 from training.night.run import check_names
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import recsys.config
+import recsys
 from features.build import build_snapshots
 from features.validation.ingest import parse_codes
 from recsys.cli import run
@@ -139,7 +139,7 @@ def test_a_day_that_the_log_does_not_have(shop_log, capsys):
 
 def write_config(path):
     """Write the packaged config with a small model, and checks for a shop this small."""
-    text = Path(recsys.config.__file__).with_name("shop.toml").read_text()
+    text = Path(recsys.__file__).with_name("shop.toml").read_text()
     extra = """
 [validation]
 min_expected = 5

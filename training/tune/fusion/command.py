@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.bundle import Bundle
-from recsys.config import load_config
+from recsys.config import build_fusion, load_config
 from recsys.errors import ConfigError
 from recsys.fusion import FORMULAS, Fusion
 from recsys.log import InteractionLog
@@ -80,7 +80,10 @@ def tune_fusion_command(
 def _current(bundle: Bundle, config: Path | None) -> Fusion:
     """Give the weights to start from; a config of other tasks than the bundle's is refused."""
     own = bundle.manifest.fusion
-    given = own if config is None else Fusion.from_config(load_config(config))
+    if config is None:
+        return own
+    read = load_config(config)
+    given = build_fusion(read.tasks, read.fusion)
     if set(given.terms) != set(own.terms):
         raise ConfigError(
             f"--config {config} has the tasks {', '.join(given.terms)}, {bundle.version} has "

@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict
 
 from recsys.config import RunConfig
+from recsys.config.tune import Choice, TuneConfig
 from recsys.errors import ConfigError
 from recsys.settings import to_toml
-from recsys.tune import Choice, TuneConfig
 from training.errors import DivergedError
 from training.tune.model.bench import ModelBench, improvements
 from training.tune.space import Space, space_of, suggest, with_values

@@ -9,8 +9,8 @@ import pytest
 
 from recsys.bundle import load_bundle, read_manifest
 from recsys.cli import run
+from recsys.config import build_fusion
 from recsys.errors import DataError
-from recsys.fusion import Fusion
 from recsys.log import InteractionLog, period_end
 from recsys.settings import to_toml
 from training.predict import BundlePredictor
@@ -93,4 +93,4 @@ def test_logged_candidates_are_predicted_as_shown_items_are(bundle_folder, shop_
                 mine = choice.predictions[task.name][number]
                 assert mine == pytest.approx(row[f"prediction_{task.name}"], abs=2e-5)
         assert (choice.propensity > 0).all()
-    assert Fusion.from_config(config) == predictor.bundle.manifest.fusion
+    assert build_fusion(config.tasks, config.fusion) == predictor.bundle.manifest.fusion

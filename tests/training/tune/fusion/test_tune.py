@@ -9,8 +9,8 @@ import numpy as np
 import optuna
 import pytest
 
+from recsys.config import build_fusion
 from recsys.errors import ConfigError, DataError
-from recsys.fusion import Fusion
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.journal import simulate_day
 from recsys.simulator.oracle import credit
@@ -91,7 +91,7 @@ TASKS = ("click", "purchase", "rating")
 def tuned(material, config, shop, path, formula="additive", trials=40, seconds=None):
     return tune_fusion(
         material,
-        Fusion.from_config(config),
+        build_fusion(config.tasks, config.fusion),
         formula,
         path,
         Budget.of(trials, seconds),
@@ -145,14 +145,15 @@ def test_scores_spread_as_before(report, material):
 def test_the_toml_gives_the_recommended_fusion(report, make_config):
     section = tomllib.loads(report.toml)
     config = make_config(**section)
-    assert Fusion.from_config(config) == report.recommended.fusion
+    assert build_fusion(config.tasks, config.fusion) == report.recommended.fusion
 
 
 def test_another_formula_is_searched_with_its_offsets(material, config, shop, tmp_path, make_config):
     found = tuned(material, config, None, tmp_path / "s.db", "multiplicative", trials=12).recommended.fusion
     assert found.formula == "multiplicative"
     assert all(term.offset > 0 for term in found.terms.values())
-    again = Fusion.from_config(make_config(**tomllib.loads(fusion_toml(found))))
+    reread = make_config(**tomllib.loads(fusion_toml(found)))
+    again = build_fusion(reread.tasks, reread.fusion)
     assert again == found
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from recsys.cli import run
 from recsys.config import parse_config
+from recsys.config.tune import Dimension
 from recsys.errors import ConfigError, DataError
 from recsys.log import period_end
 from recsys.settings import to_toml
 from recsys.tasks import RETRIEVAL
-from recsys.tune import Dimension
 from training.balancing import build_balancer
 from training.train import prepare, train
 from training.tune.model.bench import ModelBench, improvements

@@ -2,16 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from recsys.config.section import Section
 
 Pruner = Literal["median", "hyperband", "none"]
 Choice = bool | int | float | str | tuple[int | float | str, ...]
 
 
-class Dimension(BaseModel):
+class Dimension(Section):
     """The values that one key of the config may take: a range, or a list of choices."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     low: float | None = None
     high: float | None = None
@@ -36,12 +36,10 @@ class Dimension(BaseModel):
         return self
 
 
-class TuneConfig(BaseModel):
+class TuneConfig(Section):
     """How `recsys tune model` searches."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    space: dict[str, Dimension] = {}
+    space: dict[str, Dimension] = Field(default_factory=dict)
     """Key of the config ("training.learning_rate", "task.click.weight") -> its values. If anything is given,
     exactly this is searched; empty: the default space."""
     pruner: Pruner = "median"

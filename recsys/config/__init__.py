@@ -1,0 +1,51 @@
+"""The config of a run: `load_config` reads a TOML file into a `RunConfig` of sections."""
+
+from recsys.config.features import Entity, ExecutionConfig, FeatureConfig, FeaturesConfig
+from recsys.config.fusion import FusionConfig, build_fusion
+from recsys.config.model import ModelConfig, RetrievalConfig, TrunkConfig
+from recsys.config.run import (
+    PERIOD_S,
+    Period,
+    RunConfig,
+    default_config,
+    load_config,
+    parse_config,
+    period_start,
+)
+from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
+from recsys.config.training import BalancerConfig, CalibrationConfig, GateConfig, TrainingConfig
+from recsys.config.tune import Dimension, TuneConfig
+from recsys.config.validation import NEVER_ACCEPTED, FindingCode, Levels, Severity, ValidationConfig
+
+__all__ = [
+    "NEVER_ACCEPTED",
+    "PERIOD_S",
+    "BalancerConfig",
+    "CalibrationConfig",
+    "Dimension",
+    "Entity",
+    "ExecutionConfig",
+    "FeatureConfig",
+    "FeaturesConfig",
+    "FindingCode",
+    "FusionConfig",
+    "GateConfig",
+    "Levels",
+    "ModelConfig",
+    "Period",
+    "PolicyConfig",
+    "RetrievalConfig",
+    "RunConfig",
+    "ServingConfig",
+    "Severity",
+    "StoreConfig",
+    "TrainingConfig",
+    "TrunkConfig",
+    "TuneConfig",
+    "ValidationConfig",
+    "build_fusion",
+    "default_config",
+    "load_config",
+    "parse_config",
+    "period_start",
+]

@@ -1,0 +1,99 @@
+"""`[[feature]]`, `[features]` and `[execution]`: what the snapshot is built from, and how."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from recsys.config.section import Section
+from recsys.errors import ConfigError
+from recsys.tasks import DurationS
+
+Entity = Literal["user", "item", "context"]
+
+
+class FeatureConfig(Section):
+    """Declare one `attribute_*` or `context_*` column as a model input."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """The column's name without its prefix: `device` reads `context_device` for entity `context`."""
+    entity: Entity
+    kind: Literal["categorical", "multi_hot", "number"]
+    """multi_hot: a list of texts; its embedding is the mean of the values' rows. Users and items only."""
+    dim: int = Field(default=8, ge=1, le=256)
+    log: bool = False
+    """Take sign(x)·log(1+|x|) before standardising (numbers only)."""
+    bins: int = Field(default=0, ge=0, le=1024)
+    """Numbers only: cut into so many bins of equal mass (edges from training days) and look each up in a
+    table of `dim` columns, instead of standardising; 0: standardise."""
+    min_count: int | None = Field(default=None, ge=1)
+    """Values seen less often share hash buckets; default: [features] min_count."""
+    hash_buckets: int | None = Field(default=None, ge=0)
+    """Buckets of rare and unlisted values; default: [features] hash_buckets."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if self.kind != "number" and (self.log or self.bins):
+            raise ConfigError(
+                f"[[feature]] {self.name!r}: log and bins are for kind 'number', not {self.kind!r}"
+            )
+        if self.kind == "number" and (self.min_count is not None or self.hash_buckets is not None):
+            raise ConfigError(f"[[feature]] {self.name!r}: min_count and hash_buckets are not for numbers")
+        if self.kind == "multi_hot" and self.entity == "context":
+            raise ConfigError(
+                f"[[feature]] {self.name!r}: a request's context holds texts and numbers, no lists; "
+                "use kind 'categorical'"
+            )
+        return self
+
+    @property
+    def column(self) -> str:
+        """Name the column in the canonical table."""
+        return f"{'context' if self.entity == 'context' else 'attribute'}_{self.name}"
+
+
+class FeaturesConfig(Section):
+    """Say which standard features are built and how."""
+
+    window_days: tuple[Annotated[int, Field(ge=1)], ...] = (1, 7, 28)
+    """Windows of the aggregates, in days, beside the lifetime one."""
+    aggregates: bool = True
+    """Feed the model counts, rates, means and recency of users, items and item groups. They tell every head
+    of every task's feedback, shared or not; crosses and live counters have switches of their own."""
+    group_items_by: tuple[str, ...] = ("category",)
+    """Item columns that get aggregates of their own (category, attribute_author_id, …)."""
+    cross_user_by: tuple[str, ...] = ("category",)
+    """Item columns by which a user's own aggregates are kept: what they did in the candidate's category."""
+    live_counters: bool = True
+    """Count a user's feedback since the snapshot as a feature of each request."""
+    item_id_dim: int = Field(default=32, ge=1, le=512)
+    user_id_dim: int = Field(default=32, ge=0, le=512)
+    """0 leaves the user's own embedding out: users are then known by history and attributes alone."""
+    category_dim: int = Field(default=8, ge=1, le=256)
+    text_columns: tuple[str, ...] = ("title", "description", "category")
+    text_dim: int = Field(default=32, ge=0, le=1024)
+    """Dimensions of the text vectors; 0 turns item text off."""
+    text_model: str = ""
+    """Folder of a sentence-embedding model (extra `text`); empty: TF-IDF. Servers need the same folder."""
+    history_kinds: tuple[str, ...] = ("click", "purchase", "rating")
+    history_length: int = Field(default=30, ge=0, le=1000)
+    ingestion_lag: DurationS = 0
+    """Feedback received less than this before a request is not seen by it, neither served nor in its training
+    row. 0: a server shows feedback to the next request. Raise it where feedback takes a slower way."""
+    min_count: int = Field(default=2, ge=1)
+    """Ids of users and attribute values seen less often share hash buckets; catalogue items never do."""
+    hash_buckets: int = Field(default=64, ge=1)
+    daily_cap: int = Field(default=5_000, ge=1)
+    """Impressions and feedback of one user beyond this a day are quarantined: bots stay out of counters."""
+
+
+class ExecutionConfig(Section):
+    """How feature building is spread over processes; the result is the same whatever is written here."""
+
+    executor: str = "local"
+    """local: this machine's processes; ray: a Ray cluster (extra `ray`) that sees the same folders."""
+    shards: int = Field(default=1, ge=1, le=65_536)
+    """A period is built in so many parts by user; memory holds one part a worker."""
+    workers: int = Field(default=1, ge=1)
+    """Parts built at once."""
+    ray_address: str = ""
+    """Where the Ray cluster is; empty: start one on this machine."""

@@ -1,0 +1,28 @@
+"""`[fusion]`: how predictions become a score."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from recsys.config.section import Section
+from recsys.fusion import Fusion
+from recsys.tasks import TaskSpec
+
+
+class FusionConfig(Section):
+    """How predictions become a score; `recsys tune fusion` searches these values."""
+
+    formula: str = "additive"
+    """A name of `recsys.fusion.FORMULAS`."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Task -> weight, instead of the `fusion_weight` of its `[[task]]`."""
+    offsets: dict[str, float] = Field(default_factory=dict)
+    """Task -> what is added to its prediction before a power is taken; `multiplicative` only."""
+
+
+def build_fusion(tasks: Sequence[TaskSpec], config: FusionConfig) -> Fusion:
+    """Make the fusion that `[fusion]` describes.
+
+    Raises: ConfigError for an unknown formula or task, or values that do not fit the formula.
+    """
+    return Fusion.build(tasks, formula=config.formula, weights=config.weights, offsets=config.offsets)

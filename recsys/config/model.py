@@ -1,0 +1,53 @@
+"""`[model]` and `[retrieval]`: the shape of the ranker, the towers' own loss and the index."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recsys.config.section import Section
+
+
+class TrunkConfig(Section):
+    """Shape of the shared part."""
+
+    name: str = "mmoe"
+    num_experts: int = Field(default=4, ge=1, le=256)
+    """Experts that all tasks share (`mmoe`, `ple`)."""
+    task_experts: int = Field(default=2, ge=1, le=256)
+    """Experts of each task's own (`ple`)."""
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (128, 64)
+    """Layer widths of one expert or network; `ple` makes each layer an extraction level."""
+
+
+class ModelConfig(Section):
+    """Shape of the ranker."""
+
+    trunk: TrunkConfig = TrunkConfig()
+    head_hidden: int = Field(default=32, ge=1)
+    tower_hidden: int = Field(default=128, ge=1)
+    embedding_dim: int = Field(default=32, ge=2, le=1024)
+    """Dimensions of e_user and e_item: the towers' outputs and the index."""
+    attention_dim: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    id_dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of rows whose user or item id is hidden in training, so that unknown ids have a trained row."""
+    position_bias: bool = True
+    """Learn an additive logit per position in training; off in serving."""
+    ensemble_size: int = Field(default=1, ge=1, le=32)
+    """So many trunks with heads of their own on the same tables and towers, each learning from every row;
+    their logits are averaged. Costs as many trunks, and takes out what differs from seed to seed."""
+
+
+class RetrievalConfig(Section):
+    """The two towers' own loss, and the index built from them."""
+
+    weight: float = Field(default=0.5, ge=0.0)
+    task: str | None = None
+    """The binary task whose positives are retrieved; default: the first binary task."""
+    temperature: float = Field(default=0.1, gt=0.0)
+    num_uniform: int = Field(default=512, ge=0)
+    """Catalogue items drawn uniformly as extra negatives each step."""
+    num_candidates: int = Field(default=300, ge=1)
+    """Candidates per request from the index."""
+    popular_candidates: int = Field(default=50, ge=0)
+    """Candidates per request from the popularity list."""

@@ -1,0 +1,120 @@
+"""TOML -> RunConfig: one frozen tree; every key known, every range checked here, once.
+
+Modules take plain arguments; only builders and commands read this tree.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from recsys.config.features import ExecutionConfig, FeatureConfig, FeaturesConfig
+from recsys.config.fusion import FusionConfig, build_fusion
+from recsys.config.model import ModelConfig, RetrievalConfig
+from recsys.config.section import Section
+from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
+from recsys.config.training import CalibrationConfig, GateConfig, TrainingConfig
+from recsys.config.tune import TuneConfig
+from recsys.config.validation import ValidationConfig
+from recsys.errors import ConfigError
+from recsys.settings import explain, read_toml
+from recsys.tasks import TaskSpec, check_tasks
+
+Period = Literal["P1D", "P1W", "P1M"]
+PERIOD_S = {"P1D": 86_400, "P1W": 7 * 86_400, "P1M": 28 * 86_400}
+
+
+class RunConfig(Section):
+    """Everything a run is told."""
+
+    timezone: str = "UTC"
+    period: Period = "P1D"
+    tasks: Annotated[tuple[TaskSpec, ...], Field(alias="task")]
+    attributes: Annotated[tuple[FeatureConfig, ...], Field(alias="feature")] = ()
+    features: FeaturesConfig = FeaturesConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    model: ModelConfig = ModelConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    training: TrainingConfig = TrainingConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    gate: GateConfig = GateConfig()
+    fusion: FusionConfig = FusionConfig()
+    policy: PolicyConfig = PolicyConfig()
+    serving: ServingConfig = ServingConfig()
+    store: StoreConfig = StoreConfig()
+    validation: ValidationConfig = ValidationConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(
+                f"{value!r} is no IANA time zone; write one like 'UTC' or 'Asia/Shanghai'"
+            ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_tasks(self.tasks)
+        build_fusion(self.tasks, self.fusion)
+        names = [(f.entity, f.name) for f in self.attributes]
+        for pair in names:
+            if names.count(pair) > 1:
+                raise ConfigError(f"[[feature]] {pair[1]!r} of entity {pair[0]!r} is defined twice")
+        task = self.retrieval.task
+        if task is not None and task not in {t.name for t in self.tasks if t.is_binary}:
+            raise ConfigError(f"[retrieval] task = {task!r} is not a binary task of this config")
+        if self.store.url != "sqlite" and self.store.delta_ttl < 3 * PERIOD_S[self.period]:
+            raise ConfigError(
+                f"[store] delta_ttl = {self.store.delta_ttl} s: events must outlast three periods of "
+                f"{self.period}; write at least {3 * PERIOD_S[self.period] // 86_400}d"
+            )
+        return self
+
+    @property
+    def retrieval_task(self) -> TaskSpec | None:
+        """Give the task whose positives train retrieval; None when no task is binary."""
+        binary = [t for t in self.tasks if t.is_binary]
+        if self.retrieval.task is not None:
+            return next(t for t in binary if t.name == self.retrieval.task)
+        return binary[0] if binary else None
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read and check a config file.
+
+    Raises: ConfigError, naming the file, the key, the value and the known keys.
+    """
+    return parse_config(read_toml(path, "the config", "pass --config FILE"), str(path))
+
+
+def parse_config(data: dict[str, object], where: str) -> RunConfig:
+    """Check a parsed TOML tree.
+
+    Raises: ConfigError listing every wrong key at once.
+    """
+    try:
+        return RunConfig.model_validate(data)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(explain(error, where, RunConfig)) from error
+
+
+def default_config() -> RunConfig:
+    """Read the packaged config of the simulated shop."""
+    return load_config(Path(__file__).parents[1] / "shop.toml")
+
+
+def period_start(day: date, period: Period) -> date:
+    """Give the first day of the period that a day lies in (weeks start on Monday)."""
+    if period == "P1M":
+        return day.replace(day=1)
+    if period == "P1W":
+        return date.fromordinal(day.toordinal() - day.weekday())
+    return day

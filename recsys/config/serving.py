@@ -1,0 +1,93 @@
+"""`[policy]`, `[serving]` and `[store]`: how predictions become a page, and where online features live."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from recsys.config.section import Section
+from recsys.errors import ConfigError
+from recsys.tasks import DurationS
+
+
+class PolicyConfig(Section):
+    """How predictions become positions."""
+
+    name: Literal["greedy", "epsilon_plackett_luce"] = "epsilon_plackett_luce"
+    epsilon: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Share of requests that explore by Plackett-Luce sampling."""
+    temperature: float = Field(default=0.1, gt=0.0)
+    """Scores are divided by this in the Plackett-Luce draw."""
+    max_per_category: int = Field(default=0, ge=0)
+    """At most so many items of one category on a page; 0 = no cap."""
+    mmr: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Weight of similarity to items already placed (maximal marginal relevance)."""
+    exclude_seen_kinds: tuple[str, ...] = ("purchase",)
+    """Items the user already gave this feedback are not shown again."""
+
+
+class ServingConfig(Section):
+    """How the server behaves."""
+
+    listen: str = "127.0.0.1:50051"
+    admin_listen: str = "127.0.0.1:0"
+    default_page_size: int = Field(default=10, ge=1)
+    max_page_size: int = Field(default=200, ge=1)
+    max_candidates: int = Field(default=2_000, ge=1)
+    """Largest `Rank` request."""
+    threads: int = Field(default=1, ge=1)
+    """Torch threads of the scoring process."""
+    max_concurrent: int = Field(default=64, ge=1)
+    deadline_ms: int = Field(default=1_000, ge=1)
+    """Used when the caller sets none."""
+    poll_s: float = Field(default=1.0, gt=0)
+    """How often CURRENT is looked at."""
+    drain_s: float = Field(default=10.0, ge=0)
+    reflection: bool = False
+    rotate: DurationS = 300
+    """Age at which a journal file is sealed."""
+    candidate_log_share: float = Field(default=0.05, ge=0.0, le=1.0)
+
+
+class StoreConfig(Section):
+    """Where the online features live."""
+
+    url: str = "sqlite"
+    """`sqlite` (in RUNS/store), `redis://user@host:port/0`, `redis+cluster://host:port`; rediss: TLS."""
+    keep: int = Field(default=3, ge=1)
+    """Versions kept beside those that servers have loaded."""
+    events_per_user: int = Field(default=1_000, ge=1)
+    """A read gives a user's newest events of the delta, at most so many; Redis keeps no more."""
+    namespace: str = Field(default="recsys", pattern=r"^[A-Za-z0-9_.-]{1,40}$")
+    """What this shop's keys begin with; shops that share a server need one each."""
+    password_env: str = "RECSYS_STORE_PASSWORD"
+    """The environment variable that holds the password, if the server wants one."""
+    tls_ca_file: Path | None = None
+    """Authority that signed the server's certificate; default: the system's."""
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    connect_timeout_ms: int = Field(default=50, ge=1)
+    read_timeout_ms: int = Field(default=50, ge=1)
+    """Of one read or append; a user whose read takes longer is answered as an unknown one."""
+    write_timeout_ms: int = Field(default=5_000, ge=1)
+    """Of one step of publishing and collecting, and of waiting for another writer."""
+    pool_size: int = Field(default=16, ge=1)
+    breaker_failures: int = Field(default=3, ge=1)
+    """After so many failures in a row the store is left alone …"""
+    breaker_open_ms: int = Field(default=1_000, ge=1)
+    """… for so long; then one call tries again."""
+    delta_ttl: DurationS = 30 * 86_400
+    """A user's events are dropped when none came for so long; it must outlast three periods."""
+    memory_headroom: float = Field(default=1.2, ge=1.0)
+    """A version is refused when the server has less room than its estimated size times this."""
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, value: str) -> str:
+        # Raised as it is, not as a ValueError: pydantic would print the value, and with it the password.
+        if "@" in value and ":" in value.split("://", 1)[-1].rsplit("@", 1)[0]:
+            raise ConfigError(
+                "[store] url holds a password; take it out, write `user@host`, and put the password into the "
+                "environment variable that password_env names (RECSYS_STORE_PASSWORD)"
+            )
+        return value

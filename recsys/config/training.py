@@ -1,0 +1,78 @@
+"""`[training]`, `[calibration]` and `[gate]`: how weights are found, and what lets them go live."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from recsys.config.section import Section
+from recsys.tasks import HeadKind
+
+
+class BalancerConfig(Section):
+    """Options of the balancing methods; each reads its own."""
+
+    alpha: float = Field(default=1.5, ge=0)
+    """gradnorm: how strongly a task that learns slowly is pulled; 0 makes all gradients equally long."""
+    temperature: float = Field(default=2.0, gt=0)
+    """dwa: large makes all weights equal."""
+    window: int = Field(default=50, ge=1)
+    """dwa: steps whose mean loss is compared with that of as many before."""
+    learning_rate: float = Field(default=0.025, gt=0)
+    """Of uncertainty's log-variances and gradnorm's log-weights."""
+    c: float = Field(default=0.4, ge=0)
+    """cagrad: radius around the mean gradient, in units of its length; 0 is the mean itself."""
+
+
+class TrainingConfig(Section):
+    """How the weights are found."""
+
+    batch_size: int = Field(default=2048, ge=2)
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the data of a cold start; a warm night always makes one pass over its new days."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warm_scale: float = Field(default=0.1, gt=0, le=1)
+    """A warm start and `refit` use this share of the learning rate, without warm-up or decay."""
+    sparse_learning_rate: float = Field(default=0.1, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    balancing: str = "fixed"
+    """How the tasks' losses become one gradient: a name of `training.balancing.BALANCERS`."""
+    balancer: BalancerConfig = BalancerConfig()
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
+    threads: int = Field(default=1, ge=1)
+    """Torch threads. One is the robust choice: beside a busy neighbour two spinning ones lose to it."""
+    max_days: int = Field(default=60, ge=1)
+    """A cold start looks back at most this many periods."""
+    refit: bool = True
+    """After PROMOTE, continue one pass over the calibration and gate days before publishing."""
+
+
+class CalibrationConfig(Section):
+    """How logits become probabilities and stars; one key per head kind."""
+
+    binary: Literal["platt", "isotonic", "auto", "none"] = "platt"
+    """`auto`: Platt or isotonic, whichever fits the earlier rows and proves better on the later ones; `none`:
+    what the head says, shifted only where its negatives were sampled."""
+    regression: Literal["affine", "isotonic", "none"] = "affine"
+    ordinal: Literal["affine", "isotonic", "none"] = "affine"
+
+    def kind(self, head: HeadKind) -> str:
+        """Give the calibrator of a head kind."""
+        return {"binary": self.binary, "regression": self.regression, "ordinal": self.ordinal}[head]
+
+
+class GateConfig(Section):
+    """What a challenger must show to go live."""
+
+    margin: float = Field(default=0.01, ge=0.0)
+    """Largest relative loss on a primary metric that still counts as no worse (non-inferiority margin)."""
+    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
+    """Error rate shared by all primary metrics (Bonferroni)."""
+    replicates: int = Field(default=200, ge=20)
+    min_rows: int = Field(default=500, ge=1)
+    """A head with fewer labelled rows on its evaluated day is reported and not evaluated."""
+    min_auc: float = Field(default=0.52, ge=0.0, le=1.0)
+    max_ece: float = Field(default=0.08, gt=0.0)
+    min_recall_ratio: float = Field(default=0.5, ge=0.0)
+    """Retrieval recall@50 of the challenger over the champion's may not fall below this."""
