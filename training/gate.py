@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from recsys.config import GateConfig
-from recsys.metrics.inference import Effect, paired_bootstrap
+from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.pointwise import ece, rmse
 from recsys.tasks import TaskSpec
 
@@ -132,7 +132,7 @@ def _non_inferior(
     paired = rows.join(champion.select("impression_id", pl.col(name).alias("champion")), on="impression_id")
     label, challenger, weight = _columns(task, paired)
     metric = "auc" if task.is_binary else "rmse"
-    effect: Effect = paired_bootstrap(
+    effect = paired_bootstrap(
         metric,
         label,
         paired["champion"].to_numpy(),
@@ -143,24 +143,23 @@ def _non_inferior(
         replicates=config.replicates,
         level=level,
     )
-    sign = 1.0 if task.is_binary else -1.0
+    if effect.a is None or effect.b is None or effect.ci_low is None or effect.ci_high is None:
+        why = f"no interval on {effect.rows} rows of {effect.users} users; more days are needed"
+        return _check(f"{task.name} {metric}", Verdict.HOLD_UNDERPOWERED, why, rows=effect.rows)
     margin = config.margin * abs(effect.a)
+    sign = 1.0 if effect.higher_is_better else -1.0
     low, high = sorted((sign * effect.ci_low, sign * effect.ci_high))
-    outcome = _non_inferiority(low, high, margin)
-    detail = (
-        f"{effect.b:.4f} against {effect.a:.4f}, difference {effect.diff:+.4f} "
-        f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}], margin {margin:.4f}, {effect.num_users} users"
-    )
     return _check(
         f"{task.name} {metric}",
-        outcome,
-        detail,
+        _non_inferiority(low, high, margin),
+        f"{effect.b:.4f} against {effect.a:.4f}, difference {effect.b - effect.a:+.4f} "
+        f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}], margin {margin:.4f}, {effect.users} users",
         challenger=effect.b,
         champion=effect.a,
         ci_low=effect.ci_low,
         ci_high=effect.ci_high,
         margin=margin,
-        rows=float(effect.num_rows),
+        rows=effect.rows,
     )
 
 

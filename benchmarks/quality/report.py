@@ -7,15 +7,15 @@ over seeds; the interval says how much of it is luck.
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from benchmarks.quality.baselines.trees import LIGHTGBM, require_lightgbm
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.effect import Effect
 from recsys.metrics.inference import (
-    Effect,
     paired_bootstrap,
     paired_bootstrap_means,
     paired_bootstrap_means_seeds,
@@ -81,15 +81,15 @@ class Difference:
 
 def difference(row: str, against: str, head: str, effect: Effect) -> Difference:
     """Say what a row's difference b - a from the one it is held against means."""
-    verdict = {"b better": "helps", "a better": "hurts", "no evidence": "no evidence"}[effect.verdict]
+    verdict = {"better": "helps", "worse": "hurts"}.get(effect.verdict or "", "no evidence")
     return Difference(
         row=row,
         against=against,
         head=head,
         metric=effect.metric,
-        value=effect.diff,
-        low=None if math.isnan(effect.ci_low) else effect.ci_low,
-        high=None if math.isnan(effect.ci_high) else effect.ci_high,
+        value=math.nan if effect.difference is None else effect.difference,
+        low=effect.ci_low,
+        high=effect.ci_high,
         verdict=verdict,
     )
 
@@ -202,7 +202,7 @@ def paired(kept: Kept, row: str, against: str) -> Difference:
             if runs == 1
             else paired_bootstrap_seeds(name, label, a, b, user, generator=rng, weight=weight)
         )
-    return difference(row, against, kept.head, replace(effect, metric=kept.metric))
+    return difference(row, against, kept.head, effect.model_copy(update={"metric": kept.metric}))
 
 
 def over_seeds(values: Sequence[float], validation: Sequence[float] | None = None) -> Figure:

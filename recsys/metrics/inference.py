@@ -1,70 +1,26 @@
-"""Say how sure a metric is: bootstrap intervals for one system, and for two on the same rows.
+"""Say how sure a difference is: a paired bootstrap of two systems on the same rows or users.
 
 Users are drawn with replacement, all rows of a user together, and the same draw serves both systems. What a
 draw does to a metric is in `pooled`.
 
 Rule for NaN: a user whose own value is NaN for either system is left out before the first draw. A draw on
 which a metric is not defined is left out of the interval; when fewer than MIN_DEFINED of the draws are
-left, or fewer than two users, the interval and the p-value are NaN and the verdict is "no evidence".
+left, or fewer than two users, there is no interval and no p-value, and the verdict is "no evidence".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.columns import Vector, checked_weight, group_codes
+from recsys.metrics.effect import Effect
 from recsys.metrics.pooled import Statistic, pooled_metric, ratio_of_sums
 
 MIN_DEFINED = 0.9
 
 DEFAULT_REPLICATES = 1000
-
-Verdict = Literal["b better", "a better", "no evidence"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """Hold one system's metric with its bootstrap interval; replicates counts the draws it rests on."""
-
-    metric: str
-    value: float
-    ci_low: float
-    ci_high: float
-    num_users: int
-    num_rows: int
-    replicates: int
-    level: float = 0.95
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """Hold the paired difference b - a of a metric; the interval and two-sided p-value are of diff."""
-
-    metric: str
-    a: float
-    b: float
-    diff: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-    num_users: int
-    num_rows: int
-    replicates: int
-    level: float = 0.95
-    higher_is_better: bool = True
-
-    @property
-    def verdict(self) -> Verdict:
-        """Name the better system, or say "no evidence" when the interval holds 0 or is NaN."""
-        if self.ci_low > 0:
-            return "b better" if self.higher_is_better else "a better"
-        if self.ci_high < 0:
-            return "a better" if self.higher_is_better else "b better"
-        return "no evidence"
 
 
 def paired_bootstrap(
@@ -89,8 +45,9 @@ def paired_bootstrap(
     codes, num_users = group_codes("user", user, rows_a.label.size)
     statistics = [pooled.statistic(rows, codes) for rows in (rows_a, rows_b)]
     values = _bootstrap(statistics, num_users, generator, replicates, level)
-    effect = _effect(metric, values, num_users, level)
-    return replace(effect, num_rows=codes.size, higher_is_better=pooled.higher_is_better)
+    return _effect(
+        metric, values, num_users, level, rows=codes.size, higher_is_better=pooled.higher_is_better
+    )
 
 
 def paired_bootstrap_seeds(
@@ -121,8 +78,9 @@ def paired_bootstrap_seeds(
     codes, num_users = group_codes("user", user, rows[0].label.size)
     statistics = [pooled.statistic(r, codes) for r in rows]
     values = _crossed(statistics, num_users, generator, replicates, level)
-    effect = _effect(metric, values, num_users, level)
-    return replace(effect, num_rows=codes.size, higher_is_better=pooled.higher_is_better)
+    return _effect(
+        metric, values, num_users, level, rows=codes.size, higher_is_better=pooled.higher_is_better
+    )
 
 
 def paired_bootstrap_means(
@@ -132,13 +90,13 @@ def paired_bootstrap_means(
     *,
     generator: np.random.Generator,
     weight: npt.ArrayLike | None = None,
-    higher_is_better: bool = True,
+    higher_is_better: bool | None = True,
     replicates: int = DEFAULT_REPLICATES,
     level: float = 0.95,
 ) -> Effect:
     """Compare two systems by the mean over users of one value per user, such as NDCG@k.
 
-    num_rows equals num_users: the users with a value for both systems.
+    `rows` of the result equals `users`: the users with a value for both systems.
 
     Args: metric, a name for the result; a, b [U], NaN where not defined; weight [U] or None for a plain mean.
     Raises: ConfigError on replicates < 1 or a level outside (0, 1); DataError on unequal lengths or when no
@@ -146,7 +104,7 @@ def paired_bootstrap_means(
     """
     statistics, num_users = _mean_statistics([a, b], weight)
     values = _bootstrap(statistics, num_users, generator, replicates, level)
-    return replace(_effect(metric, values, num_users, level), higher_is_better=higher_is_better)
+    return _effect(metric, values, num_users, level, higher_is_better=higher_is_better)
 
 
 def paired_bootstrap_means_seeds(
@@ -155,7 +113,7 @@ def paired_bootstrap_means_seeds(
     b: Sequence[npt.ArrayLike],
     *,
     generator: np.random.Generator,
-    higher_is_better: bool = True,
+    higher_is_better: bool | None = True,
     replicates: int = DEFAULT_REPLICATES,
     level: float = 0.95,
 ) -> Effect:
@@ -167,7 +125,7 @@ def paired_bootstrap_means_seeds(
     _check_seeds(a, b)
     statistics, num_users = _mean_statistics([*a, *b], None)
     values = _crossed(statistics, num_users, generator, replicates, level)
-    return replace(_effect(metric, values, num_users, level), higher_is_better=higher_is_better)
+    return _effect(metric, values, num_users, level, higher_is_better=higher_is_better)
 
 
 def paired_bootstrap_ratios(
@@ -186,41 +144,6 @@ def paired_bootstrap_ratios(
     """
     statistics = [ratio_of_sums(*a), ratio_of_sums(*b)]
     return _effect(metric, _bootstrap(statistics, a[0].size, generator, replicates, level), a[0].size, level)
-
-
-def bootstrap_interval(
-    metric: str,
-    label: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    user: npt.ArrayLike,
-    *,
-    generator: np.random.Generator,
-    weight: npt.ArrayLike | None = None,
-    replicates: int = DEFAULT_REPLICATES,
-    level: float = 0.95,
-) -> Interval:
-    """Return one system's pooled metric with its interval. Args and Raises: as `paired_bootstrap`."""
-    pooled = pooled_metric(metric)
-    rows = pooled.check(label, prediction, weight)
-    codes, num_users = group_codes("user", user, rows.label.size)
-    values = _bootstrap([pooled.statistic(rows, codes)], num_users, generator, replicates, level)
-    return replace(_interval(metric, values[:, 0], num_users, level), num_rows=codes.size)
-
-
-def bootstrap_mean_interval(
-    metric: str,
-    values: npt.ArrayLike,
-    *,
-    generator: np.random.Generator,
-    weight: npt.ArrayLike | None = None,
-    replicates: int = DEFAULT_REPLICATES,
-    level: float = 0.95,
-) -> Interval:
-    """Return the mean over users of values [U], with its interval. Raises: as `paired_bootstrap_means`."""
-    statistics, num_users = _mean_statistics([values], weight)
-    return _interval(
-        metric, _bootstrap(statistics, num_users, generator, replicates, level)[:, 0], num_users, level
-    )
 
 
 def _check_seeds(a: Sequence[npt.ArrayLike], b: Sequence[npt.ArrayLike]) -> None:
@@ -277,42 +200,37 @@ def _bootstrap(
     return values
 
 
-def _interval(metric: str, values: Vector, num_users: int, level: float) -> Interval:
-    """Read value and percentile interval off values [1 + replicates], the first from all users once."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    low, high = float("nan"), float("nan")
-    if num_users > 1 and drawn.size >= MIN_DEFINED * (values.size - 1):
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(
-        metric=metric,
-        value=float(values[0]),
-        ci_low=float(low),
-        ci_high=float(high),
-        num_users=num_users,
-        num_rows=num_users,
-        replicates=drawn.size,
-        level=level,
-    )
+def _effect(
+    metric: str,
+    values: npt.NDArray[np.float64],
+    num_users: int,
+    level: float,
+    *,
+    rows: int | None = None,
+    higher_is_better: bool | None = True,
+) -> Effect:
+    """Read the difference off values [1 + replicates, 2], the first row from all users once.
 
-
-def _effect(metric: str, values: npt.NDArray[np.float64], num_users: int, level: float) -> Effect:
-    """Read the difference off values [1 + replicates, 2]; p is twice the smaller tail at 0."""
-    diff = values[:, 1] - values[:, 0]
-    interval = _interval(metric, diff, num_users, level)
-    p_value = float("nan")
-    if not np.isnan(interval.ci_low):
-        tail = min(np.count_nonzero(diff[1:] <= 0), np.count_nonzero(diff[1:] >= 0))
-        p_value = min(1.0, 2 * (tail + 1) / (interval.replicates + 1))
+    The interval is that of percentiles; p is twice the smaller tail at 0. rows: None where a user is a row.
+    """
+    difference = values[:, 1] - values[:, 0]
+    drawn = difference[1:][~np.isnan(difference[1:])]
+    low, high, p_value = float("nan"), float("nan"), float("nan")
+    if num_users > 1 and drawn.size >= MIN_DEFINED * (difference.size - 1):
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
+        tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+        p_value = min(1.0, 2 * (tail + 1) / (drawn.size + 1))
     return Effect(
         metric=metric,
         a=float(values[0, 0]),
         b=float(values[0, 1]),
-        diff=interval.value,
-        ci_low=interval.ci_low,
-        ci_high=interval.ci_high,
+        difference=float(difference[0]),
+        ci_low=low,
+        ci_high=high,
         p_value=p_value,
-        num_users=num_users,
-        num_rows=num_users,
-        replicates=interval.replicates,
         level=level,
+        higher_is_better=higher_is_better,
+        users=num_users,
+        rows=num_users if rows is None else rows,
+        replicates=drawn.size,
     )

@@ -4,12 +4,13 @@ from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from recsys.metrics.effect import Effect
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.metrics import HeadMetrics
 from training.evaluation.ranking import RankingMetrics
 from training.evaluation.report import EvalTable
 from training.report.decision import ABDecision
-from training.report.effects import TITLES, PairedEffect, Segment
+from training.report.effects import TITLES, Segment
 
 PRIMARY_LISTS = ("ndcg_at_10", "recall_at_50")
 
@@ -53,7 +54,7 @@ class HeadComparison(BaseModel):
     a: HeadMetrics
     b: HeadMetrics
     primary: str
-    effects: tuple[PairedEffect, ...]
+    effects: tuple[Effect, ...]
     by_day: dict[date, tuple[float | None, float | None]]
     """Day -> the primary metric of A and of B."""
 
@@ -66,7 +67,7 @@ class ListComparison(BaseModel):
     a: RankingMetrics
     b: RankingMetrics
     users: int
-    effects: tuple[PairedEffect, ...]
+    effects: tuple[Effect, ...]
 
 
 class ABReport(BaseModel):
@@ -87,9 +88,7 @@ class ABReport(BaseModel):
     replicates: int
 
 
-def primary_comparisons(
-    heads: dict[str, HeadComparison], lists: ListComparison | None
-) -> dict[str, PairedEffect]:
+def primary_comparisons(heads: dict[str, HeadComparison], lists: ListComparison | None) -> dict[str, Effect]:
     """Name the comparisons that the decision rests on: one per head, then those of the lists."""
     found = {
         f"{name} {TITLES[effect.metric]}": effect

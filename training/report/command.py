@@ -17,7 +17,7 @@ from training.report.ab_report import ABReport
 from training.report.render import write_report
 from training.threads import use_threads
 
-_STYLES = {"b better": "green", "a better": "green", "mixed": "yellow", "not trustworthy": "red"}
+_STYLES = {"better": "green", "worse": "yellow", "mixed": "yellow", "not trustworthy": "red"}
 
 
 def report_ab_command(
@@ -73,7 +73,7 @@ def _print(report: ABReport, files: list[Path]) -> None:
     console.print(
         Panel(
             "\n".join([decision.headline, "", *decision.lines]),
-            title=decision.outcome.upper(),
+            title=decision.title.upper(),
             style=_STYLES.get(decision.outcome, ""),
         ),
         highlight=False,

@@ -5,9 +5,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from training.report.effects import PairedEffect
+from recsys.metrics.effect import Effect
+from training.report.wording import enumerate_names, interval, signed, verdict
 
-Outcome = Literal["b better", "a better", "mixed", "no evidence", "not trustworthy"]
+Outcome = Literal["better", "worse", "mixed", "no evidence", "not trustworthy"]
+"""Of B, held against A, over all primary comparisons."""
 
 
 class ABDecision(BaseModel):
@@ -22,10 +24,13 @@ class ABDecision(BaseModel):
     level: float
     """Level of each primary interval: together they err at most with the shared rate."""
 
+    @property
+    def title(self) -> str:
+        """Give the outcome as a page or a panel is headed by it."""
+        return f"B is {self.outcome}" if self.outcome in ("better", "worse") else self.outcome
 
-def decide(
-    primary: Mapping[str, PairedEffect], problems: Sequence[str], *, alpha: float, same: bool
-) -> ABDecision:
+
+def decide(primary: Mapping[str, Effect], problems: Sequence[str], *, alpha: float, same: bool) -> ABDecision:
     """Say which system is better, on what, and how sure that is.
 
     Args:
@@ -35,17 +40,17 @@ def decide(
     """
     level = 1 - alpha / max(1, len(primary))
     lines = tuple(_line(name, effect) for name, effect in primary.items())
-    b = [name for name, effect in primary.items() if effect.verdict == "b better"]
-    a = [name for name, effect in primary.items() if effect.verdict == "a better"]
+    better = [name for name, effect in primary.items() if effect.verdict == "better"]
+    worse = [name for name, effect in primary.items() if effect.verdict == "worse"]
     outcome: Outcome
     if problems:
         outcome, headline = "not trustworthy", "Not trustworthy: " + "; ".join(problems)
-    elif a and b:
-        outcome, headline = "mixed", f"Mixed: B is better on {_won(primary, b)}, A on {_won(primary, a)}"
-    elif b:
-        outcome, headline = "b better", f"B is better on {_won(primary, b)}{_rest(primary, b)}"
-    elif a:
-        outcome, headline = "a better", f"A is better on {_won(primary, a)}{_rest(primary, a)}"
+    elif better and worse:
+        outcome = "mixed"
+        headline = f"Mixed: B is better on {_named(primary, better)}, worse on {_named(primary, worse)}"
+    elif better or worse:
+        outcome = "better" if better else "worse"
+        headline = f"B is {outcome} on {_named(primary, better or worse)}{_rest(primary, better or worse)}"
     else:
         outcome, headline = "no evidence", "No evidence of a difference between A and B"
         if same:
@@ -55,28 +60,19 @@ def decide(
     return ABDecision(outcome=outcome, headline=headline, lines=lines, level=level)
 
 
-def _line(name: str, effect: PairedEffect) -> str:
-    if effect.diff is None or effect.a is None or effect.b is None:
+def _line(name: str, effect: Effect) -> str:
+    if effect.difference is None or effect.a is None or effect.b is None:
         return f"{name}: not defined on these rows ({effect.users:,} users)"
-    interval = (
-        "no interval"
-        if effect.ci_low is None or effect.ci_high is None
-        else f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]"
-    )
     return (
-        f"{name}: A {effect.a:.4f}, B {effect.b:.4f}, difference {effect.diff:+.4f} {interval}, "
-        f"{effect.users:,} users: {effect.verdict.replace('a b', 'A b').replace('b b', 'B b')}"
+        f"{name}: A {effect.a:.4f}, B {effect.b:.4f}, difference {signed(effect.difference)} "
+        f"{interval(effect)}, {effect.users:,} users: {verdict(effect, 'B')}"
     )
 
 
-def _won(primary: Mapping[str, PairedEffect], names: Sequence[str]) -> str:
-    return _and([f"{name} ({primary[name].diff or 0.0:+.4f})" for name in names])
+def _named(primary: Mapping[str, Effect], names: Sequence[str]) -> str:
+    return enumerate_names([f"{name} ({primary[name].difference or 0.0:+.4f})" for name in names])
 
 
-def _rest(primary: Mapping[str, PairedEffect], won: Sequence[str]) -> str:
-    rest = [name for name in primary if name not in won]
-    return f"; no evidence on {_and(rest)}" if rest else ""
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _rest(primary: Mapping[str, Effect], decided: Sequence[str]) -> str:
+    rest = [name for name in primary if name not in decided]
+    return f"; no evidence on {enumerate_names(rest)}" if rest else ""

@@ -1,13 +1,13 @@
 """Paired differences of two systems on the same rows and the same users, as values that fit a report."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from recsys.metrics.inference import Effect, Verdict, paired_bootstrap, paired_bootstrap_means
+from recsys.metrics.effect import Effect
+from recsys.metrics.inference import paired_bootstrap, paired_bootstrap_means
 from recsys.tasks import TaskSpec
 
 BINARY_METRICS = ("auc", "gauc", "log_loss", "normalised_entropy", "brier")
@@ -35,35 +35,6 @@ MIN_POSITIVES = 20
 """Below these a segment's counts are shown and no difference."""
 
 
-class PairedEffect(BaseModel):
-    """One metric of A and B, and B - A with its interval; None where not defined."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    metric: str
-    a: float | None
-    b: float | None
-    diff: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    level: float
-    higher_is_better: bool
-    users: int
-    rows: int
-    verdict: Verdict
-
-    @property
-    def gain(self) -> tuple[float, float, float] | None:
-        """Give (difference, low, high) relative to A, above 0 where B is better; None where not defined."""
-        values = (self.diff, self.ci_low, self.ci_high)
-        if not self.a or any(v is None for v in values):
-            return None
-        sign = 1.0 if self.higher_is_better else -1.0
-        diff, low, high = (sign * v / abs(self.a) for v in values if v is not None)
-        return diff, min(low, high), max(low, high)
-
-
 class Segment(BaseModel):
     """A part of the rows, with the primary metric of one head."""
 
@@ -75,7 +46,7 @@ class Segment(BaseModel):
     users: int
     positives: int
     """Rows with label 1; for a regression head all labelled rows."""
-    effect: PairedEffect | None
+    effect: Effect | None
     """None where there are too few rows to say anything."""
 
 
@@ -86,7 +57,7 @@ def primary_metric(task: TaskSpec) -> str:
 
 def head_effects(
     task: TaskSpec, rows: pl.DataFrame, metrics: Sequence[str], *, replicates: int, level: float, seed: int
-) -> list[PairedEffect]:
+) -> list[Effect]:
     """Compare two systems on one head's labelled rows; none without labels.
 
     Args: rows: user_id, weight, the label, `prediction_<task>` of A and `b_prediction_<task>` of B.
@@ -97,18 +68,16 @@ def head_effects(
     a, b = (known[f"{prefix}prediction_{task.name}"].to_numpy() for prefix in ("", "b_"))
     user = known["user_id"].rank("dense").cast(pl.Int64).to_numpy()
     return [
-        paired_effect(
-            paired_bootstrap(
-                metric,
-                known[task.label].to_numpy(),
-                a,
-                b,
-                user,
-                generator=np.random.default_rng(seed),
-                weight=known["weight"].to_numpy(),
-                replicates=replicates,
-                level=level,
-            )
+        paired_bootstrap(
+            metric,
+            known[task.label].to_numpy(),
+            a,
+            b,
+            user,
+            generator=np.random.default_rng(seed),
+            weight=known["weight"].to_numpy(),
+            replicates=replicates,
+            level=level,
         )
         for metric in metrics
     ]
@@ -116,16 +85,17 @@ def head_effects(
 
 def user_effects(
     users: pl.DataFrame, metrics: Sequence[str], *, replicates: int, level: float, seed: int
-) -> list[PairedEffect]:
+) -> list[Effect]:
     """Compare two systems by one value per user, columns `<metric>` of A and `b_<metric>` of B."""
     found = []
     for metric in metrics:
         a, b = users[metric].to_numpy(), users[f"b_{metric}"].to_numpy()
         if not np.isnan(a + b).all():
-            effect = paired_bootstrap_means(
-                metric, a, b, generator=np.random.default_rng(seed), replicates=replicates, level=level
+            found.append(
+                paired_bootstrap_means(
+                    metric, a, b, generator=np.random.default_rng(seed), replicates=replicates, level=level
+                )
             )
-            found.append(paired_effect(effect))
     return found
 
 
@@ -174,25 +144,3 @@ def _parts(rows: pl.DataFrame) -> dict[str, pl.Expr]:
         f"heavy users (over {border} impressions)": pl.col("user_past") > border,
         "new items (never shown before)": pl.col("item_past") == 0,
     }
-
-
-def paired_effect(effect: Effect) -> PairedEffect:
-    """Turn a bootstrap's result into a value that fits a report."""
-    return PairedEffect(
-        metric=effect.metric,
-        a=_known(effect.a),
-        b=_known(effect.b),
-        diff=_known(effect.diff),
-        ci_low=_known(effect.ci_low),
-        ci_high=_known(effect.ci_high),
-        p_value=_known(effect.p_value),
-        level=effect.level,
-        higher_is_better=effect.higher_is_better,
-        users=effect.num_users,
-        rows=effect.num_rows,
-        verdict=effect.verdict,
-    )
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

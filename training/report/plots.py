@@ -5,9 +5,9 @@ from datetime import date
 
 from markupsafe import Markup, escape
 
+from recsys.metrics.effect import Effect
 from recsys.svg import line, nice, path, svg, text
 from training.evaluation.metrics import Reliability
-from training.report.effects import PairedEffect
 
 _LEFT, _TOP, _SIDE = 58.0, 12.0, 230.0
 _ROW = 30.0
@@ -60,9 +60,7 @@ def day_plot(metric: str, days: Mapping[date, tuple[float | None, float | None]]
     return svg(_LEFT + _SIDE + 14, _TOP + _SIDE + 44, "".join(shapes), f"{metric} by day")
 
 
-def forest_plot(
-    effects: Mapping[str, PairedEffect], sides: tuple[str, str] = ("A better", "B better")
-) -> Markup:
+def forest_plot(effects: Mapping[str, Effect], sides: tuple[str, str] = ("B worse", "B better")) -> Markup:
     """Draw each comparison's gain of B over A in percent with its interval; right of the line B is better."""
     gains = {name: effect.gain for name, effect in effects.items()}
     limit = nice(max((max(abs(g[1]), abs(g[2])) for g in gains.values() if g), default=0.01) or 0.01)
@@ -85,7 +83,7 @@ def forest_plot(
         if gain is None:
             shapes.append(text(x(0) + 8, y + 4, "not defined", "start"))
             continue
-        verdict = effects[name].verdict.replace(" ", "-")
+        verdict = (effects[name].verdict or "").replace(" ", "-")
         ends = f'x1="{x(gain[1]):.1f}" y1="{y:.1f}" x2="{x(gain[2]):.1f}" y2="{y:.1f}"'
         shapes.append(f'<line class="interval {verdict}" {ends}/>')
         shapes.append(f'<circle class="point {verdict}" cx="{x(gain[0]):.1f}" cy="{y:.1f}" r="5"/>')

@@ -13,8 +13,9 @@ from recsys.errors import DataError
 from recsys.pages import environment, write_whole
 from training.evaluation.metrics import BinaryMetrics, HeadMetrics
 from training.report.ab_report import ABReport, primary_comparisons
-from training.report.effects import TITLES, PairedEffect
+from training.report.effects import TITLES
 from training.report.plots import day_plot, forest_plot, reliability_plot
+from training.report.wording import interval, signed, verdict
 
 SECTIONS = (
     ("data", "Data and leak checks"),
@@ -91,7 +92,7 @@ def render(report: ABReport, template: str) -> str:
 def report_environment(template: str) -> Environment:
     """Give what every report's templates are filled with: paired differences, titles, the forest plot."""
     templates = environment("training.report", html=template.endswith(".html.j2"))
-    templates.filters |= {"signed": signed, "interval": interval, "said": said}
+    templates.filters |= {"signed": signed, "interval": interval, "verdict": verdict}
     templates.globals |= {"forest_plot": forest_plot, "titles": TITLES}
     return templates
 
@@ -99,25 +100,3 @@ def report_environment(template: str) -> Environment:
 def baseline_columns(metrics: HeadMetrics) -> tuple[str, ...]:
     """Name the columns of a head's table of simple systems."""
     return BINARY_BASELINE_COLUMNS if isinstance(metrics, BinaryMetrics) else REGRESSION_BASELINE_COLUMNS
-
-
-def signed(value: float | None) -> str:
-    """Print a difference with its sign; a small one with more digits."""
-    return "–" if value is None else f"{value:+.{_digits(value)}f}"
-
-
-def interval(effect: PairedEffect) -> str:
-    """Print a difference's interval."""
-    if effect.ci_low is None or effect.ci_high is None:
-        return "no interval"
-    digits = _digits(effect.ci_low, effect.ci_high)
-    return f"[{effect.ci_low:+.{digits}f}, {effect.ci_high:+.{digits}f}]"
-
-
-def said(verdict: str) -> str:
-    """Print a verdict: systems are capital letters."""
-    return verdict.replace("a better", "A better").replace("b better", "B better")
-
-
-def _digits(*values: float) -> int:
-    return 4 if max(map(abs, values)) >= 0.001 or not any(values) else 6

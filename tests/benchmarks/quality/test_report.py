@@ -24,7 +24,7 @@ from benchmarks.quality.report import (
 from benchmarks.quality.tables import differences_table, rows_table
 from recsys.cli import run
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.inference import Effect
+from recsys.metrics.effect import Effect
 from recsys.metrics.pointwise import auc, rmse
 
 
@@ -125,12 +125,12 @@ def test_what_is_no_figure_stands_in_no_table():
         metric="auc",
         a=0.5,
         b=0.6,
-        diff=0.1,
+        difference=0.1,
         ci_low=math.nan,
         ci_high=math.nan,
         p_value=math.nan,
-        num_users=1,
-        num_rows=3,
+        users=1,
+        rows=3,
         replicates=0,
     )
     unknown = difference("r", "s", "a", effect)
@@ -207,17 +207,17 @@ def test_a_lower_error_helps(low, high, said):
         metric="rmse",
         a=1.0,
         b=1.0 + (low + high) / 2,
-        diff=(low + high) / 2,
+        difference=(low + high) / 2,
         ci_low=low,
         ci_high=high,
         p_value=0.5,
-        num_users=9,
-        num_rows=9,
+        users=9,
+        rows=9,
         replicates=9,
         higher_is_better=False,
     )
     found = difference("weighted", "plain", "rating", effect)
-    assert (found.verdict, found.value) == (said, effect.diff)
+    assert (found.verdict, found.value) == (said, effect.difference)
 
 
 def test_the_chosen_row_is_compared_with_each_baseline_pair_by_pair():

@@ -1,5 +1,6 @@
 """Bootstrap: the value it reports, the pairing, the coverage of its intervals, and the rule for NaN."""
 
+import json
 import math
 
 import numpy as np
@@ -9,10 +10,8 @@ from hypothesis import strategies as st
 
 from recsys.errors import ConfigError, DataError
 from recsys.metrics import pointwise
+from recsys.metrics.effect import Effect
 from recsys.metrics.inference import (
-    Effect,
-    bootstrap_interval,
-    bootstrap_mean_interval,
     paired_bootstrap,
     paired_bootstrap_means,
     paired_bootstrap_means_seeds,
@@ -49,11 +48,11 @@ def test_values_are_those_of_pointwise(metric):
     )
     assert effect.a == pytest.approx(on_all_rows(metric, label, worse, user, weight), abs=1e-12)
     assert effect.b == pytest.approx(on_all_rows(metric, label, good, user, weight), abs=1e-12)
-    assert effect.diff == effect.b - effect.a
-    assert effect.ci_low < effect.diff < effect.ci_high
-    assert effect.verdict == "b better"
+    assert effect.difference == effect.b - effect.a
+    assert effect.ci_low < effect.difference < effect.ci_high
+    assert effect.verdict == "better"
     assert effect.p_value < 0.05
-    assert (effect.num_users, effect.num_rows, effect.replicates) == (300, 1800, 100)
+    assert (effect.users, effect.rows, effect.replicates) == (300, 1800, 100)
 
 
 @pytest.mark.parametrize("metric", POOLED_METRICS)
@@ -62,8 +61,8 @@ def test_swapping_the_systems_flips_everything(metric):
     one = paired_bootstrap(metric, label, worse, good, user, generator=seeded(), replicates=99)
     two = paired_bootstrap(metric, label, good, worse, user, generator=seeded(), replicates=99)
     assert (two.ci_low, two.ci_high) == pytest.approx((-one.ci_high, -one.ci_low))
-    assert (two.diff, two.p_value) == (-one.diff, one.p_value)
-    assert two.verdict == "a better"
+    assert (two.difference, two.p_value) == (-one.difference, one.p_value)
+    assert two.verdict == "worse"
 
 
 @pytest.mark.parametrize("metric", POOLED_METRICS)
@@ -80,7 +79,7 @@ def test_a_draw_is_the_metric_on_the_drawn_users_rows(metric):
 def test_the_same_predictions_show_no_evidence():
     user, label, good, _, _ = shop(seeded())
     effect = paired_bootstrap("auc", label, good, 2 * good - 5, user, generator=seeded(), replicates=50)
-    assert (effect.diff, effect.ci_low, effect.ci_high, effect.p_value) == (0, 0, 0, 1)
+    assert (effect.difference, effect.ci_low, effect.ci_high, effect.p_value) == (0, 0, 0, 1)
     assert effect.verdict == "no evidence"
 
 
@@ -102,60 +101,58 @@ def test_pairing_sees_a_small_difference_between_noisy_users():
     a = seeded(1).normal(0, 10, size=200)
     effect = paired_bootstrap_means("ndcg", a, a + 0.1, generator=seeded(), replicates=100)
     assert (effect.ci_low, effect.ci_high) == pytest.approx((0.1, 0.1))
-    assert effect.verdict == "b better"
+    assert effect.verdict == "better"
     assert effect.p_value == pytest.approx(2 / 101)
 
 
 def test_interval_of_a_mean_is_the_normal_one():
-    values = seeded(1).normal(3, 2, size=2000)
-    interval = bootstrap_mean_interval("ndcg", values, generator=seeded(), replicates=2000)
-    half = 1.96 * values.std() / math.sqrt(values.size)
-    assert interval.value == pytest.approx(values.mean())
-    expected = (values.mean() - half, values.mean() + half)
-    assert (interval.ci_low, interval.ci_high) == pytest.approx(expected, abs=half / 5)
+    gains = seeded(1).normal(3, 2, size=2000)
+    effect = paired_bootstrap_means("ndcg", np.zeros(2000), gains, generator=seeded(), replicates=2000)
+    half = 1.96 * gains.std() / math.sqrt(gains.size)
+    assert effect.difference == pytest.approx(gains.mean())
+    expected = (gains.mean() - half, gains.mean() + half)
+    assert (effect.ci_low, effect.ci_high) == pytest.approx(expected, abs=half / 5)
 
 
 def test_a_wider_level_gives_a_wider_interval():
-    user, label, good, _, _ = shop(seeded())
+    user, label, good, worse, _ = shop(seeded())
     wide, narrow = (
-        bootstrap_interval("auc", label, good, user, generator=seeded(), replicates=200, level=level)
+        paired_bootstrap("auc", label, worse, good, user, generator=seeded(), replicates=200, level=level)
         for level in (0.99, 0.5)
     )
-    assert wide.ci_low < narrow.ci_low < narrow.value < narrow.ci_high < wide.ci_high
-    assert wide.value == pytest.approx(pointwise.auc(label, good))
-    assert (wide.num_users, wide.num_rows, wide.level) == (300, 1800, 0.99)
+    assert wide.ci_low < narrow.ci_low < narrow.difference < narrow.ci_high < wide.ci_high
+    assert (wide.users, wide.rows, wide.level) == (300, 1800, 0.99)
 
 
 def test_weighted_mean_over_users_by_hand():
     effect = paired_bootstrap_means("gauc", [1, 0], [0, 0], weight=[3, 1], generator=seeded(), replicates=5)
-    assert (effect.a, effect.b, effect.diff) == (0.75, 0, -0.75)
+    assert (effect.a, effect.b, effect.difference) == (0.75, 0, -0.75)
 
 
 def test_users_without_a_value_for_both_are_left_out():
     a, b = [1, np.nan, 3, 5], [2, 2, np.nan, 6]
     effect = paired_bootstrap_means("ndcg", a, b, generator=seeded(), replicates=50)
-    assert (effect.a, effect.b, effect.num_users, effect.num_rows) == (3, 4, 2, 2)
+    assert (effect.a, effect.b, effect.users, effect.rows) == (3, 4, 2, 2)
+
+
+def two_guesses(label):
+    generator = seeded(1)
+    a, b = generator.random((2, label.size))
+    return paired_bootstrap("auc", label, a, b, np.arange(20), generator=generator, replicates=400)
 
 
 def test_draws_without_both_classes_are_left_out_and_counted():
     # The one positive user of 20 is missing from (19/20)^20 = 36 % of the draws: too many for an interval.
-    label = np.eye(1, 20)[0]
-    interval = bootstrap_interval(
-        "auc", label, seeded(1).random(20), np.arange(20), generator=seeded(), replicates=200
-    )
-    assert 110 < interval.replicates < 150
-    assert math.isnan(interval.ci_low)
-    assert math.isnan(interval.ci_high)
+    effect = two_guesses(np.eye(1, 20)[0])
+    assert 220 < effect.replicates < 300
+    assert (effect.ci_low, effect.ci_high, effect.p_value) == (None, None, None)
 
 
 def test_few_undefined_draws_still_give_an_interval():
     # Four positive users of 20 are all missing from (16/20)^20 = 1 % of the draws.
-    label = (np.arange(20) < 4).astype(int)
-    interval = bootstrap_interval(
-        "auc", label, seeded(1).random(20), np.arange(20), generator=seeded(), replicates=500
-    )
-    assert 480 < interval.replicates < 500
-    assert interval.ci_low < interval.value < interval.ci_high
+    effect = two_guesses((np.arange(20) < 4).astype(int))
+    assert 380 < effect.replicates < 400
+    assert effect.ci_low < effect.difference < effect.ci_high
 
 
 @pytest.mark.parametrize("metric", ["auc", "gauc", "normalised_entropy"])
@@ -163,28 +160,29 @@ def test_a_metric_not_defined_gives_no_evidence(metric):
     effect = paired_bootstrap(
         metric, [0, 0, 0], [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [1, 2, 3], generator=seeded(), replicates=20
     )
-    assert math.isnan(effect.diff)
-    assert math.isnan(effect.ci_low)
-    assert math.isnan(effect.p_value)
+    assert effect.difference is None
+    assert effect.ci_low is None
+    assert effect.p_value is None
     assert (effect.replicates, effect.verdict) == (0, "no evidence")
 
 
 def test_one_user_gives_no_interval():
     effect = paired_bootstrap_means("ndcg", [1], [2], generator=seeded(), replicates=20)
-    assert effect.diff == 1
-    assert math.isnan(effect.ci_low)
+    assert effect.difference == 1
+    assert effect.ci_low is None
     assert effect.verdict == "no evidence"
 
 
 @pytest.mark.parametrize(
     ("ci_low", "ci_high", "higher_is_better", "verdict"),
     [
-        (0.1, 0.2, True, "b better"),
-        (0.1, 0.2, False, "a better"),
-        (-0.2, -0.1, True, "a better"),
-        (-0.2, -0.1, False, "b better"),
+        (0.1, 0.2, True, "better"),
+        (0.1, 0.2, False, "worse"),
+        (-0.2, -0.1, True, "worse"),
+        (-0.2, -0.1, False, "better"),
         (-0.1, 0.1, True, "no evidence"),
         (0.0, 0.1, True, "no evidence"),
+        (0.1, 0.2, None, None),
         (math.nan, math.nan, False, "no evidence"),
     ],
 )
@@ -193,16 +191,25 @@ def test_verdict(ci_low, ci_high, higher_is_better, verdict):
         metric="m",
         a=0,
         b=0,
-        diff=0,
+        difference=0,
         ci_low=ci_low,
         ci_high=ci_high,
         p_value=1,
-        num_users=9,
-        num_rows=9,
+        users=9,
+        rows=9,
         replicates=9,
         higher_is_better=higher_is_better,
     )
     assert effect.verdict == verdict
+    said = effect.model_dump_json()
+    assert json.loads(said)["verdict"] == verdict
+    assert Effect.model_validate_json(said) == effect
+
+
+def test_json_cannot_state_another_verdict_than_the_interval():
+    effect = paired_bootstrap_means("ndcg", [1, 2, 3], [2, 3, 4], generator=seeded(), replicates=20)
+    said = json.loads(effect.model_dump_json()) | {"verdict": "worse"}
+    assert Effect.model_validate(said).verdict == "better"
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=20), st.integers(0, 99))
@@ -280,9 +287,9 @@ def test_over_seeds_the_value_is_the_mean_of_the_seeds():
     one, two = (pointwise.brier(label, p, weight) for p in (worse, good))
     assert effect.a == pytest.approx((2 * one + two) / 3, abs=1e-12)
     assert effect.b == pytest.approx(two, abs=1e-12)
-    assert effect.diff == pytest.approx(effect.b - effect.a)
-    assert effect.ci_low < effect.diff < effect.ci_high
-    assert (effect.num_users, effect.num_rows, effect.higher_is_better) == (300, 1800, False)
+    assert effect.difference == pytest.approx(effect.b - effect.a)
+    assert effect.ci_low < effect.difference < effect.ci_high
+    assert (effect.users, effect.rows, effect.higher_is_better) == (300, 1800, False)
 
 
 def test_equal_seeds_leave_the_users_alone_to_vary():
@@ -291,7 +298,7 @@ def test_equal_seeds_leave_the_users_alone_to_vary():
     over_both = paired_bootstrap_seeds(
         "auc", label, [worse] * 4, [good] * 4, user, generator=seeded(), replicates=100
     )
-    for name in ("a", "b", "diff", "ci_low", "ci_high"):
+    for name in ("a", "b", "difference", "ci_low", "ci_high"):
         assert getattr(over_both, name) == pytest.approx(getattr(over_users, name), abs=1e-12)
 
 
@@ -302,7 +309,7 @@ def test_means_of_seeds_are_compared_as_rows_of_one_each_are():
     rows = paired_bootstrap_seeds("mae", np.ones(40), a, b, np.arange(40), generator=seeded(), replicates=50)
     assert (means.a, means.b) == pytest.approx((a.mean(), b.mean()))
     assert (means.ci_low, means.ci_high) == pytest.approx((-rows.ci_high, -rows.ci_low))
-    assert (means.num_users, means.higher_is_better) == (40, True)
+    assert (means.users, means.higher_is_better) == (40, True)
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (2, 3)])

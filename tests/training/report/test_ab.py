@@ -15,6 +15,7 @@ from recsys.bundle import load_bundle
 from recsys.cli import run
 from recsys.errors import DataError
 from recsys.log import period_end
+from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap
 from training.evaluation.evaluate import score_rows
 from training.predict import BundlePredictor
@@ -22,7 +23,6 @@ from training.report import ab
 from training.report.ab import Side, compare, shared_tasks
 from training.report.ab_report import ABReport, primary_comparisons
 from training.report.decision import decide
-from training.report.effects import PairedEffect
 from training.report.plots import day_plot, forest_plot, reliability_plot
 from training.report.render import SECTIONS, render, write_report
 
@@ -77,15 +77,15 @@ def test_a_bundle_does_not_differ_from_itself(same):
     assert same.decision.outcome == "no evidence"
     assert "same bundle" in same.decision.headline
     effects = [e for head in same.heads.values() for e in head.effects] + list(same.lists.effects)
-    assert {e.diff for e in effects} == {0.0}
+    assert {e.difference for e in effects} == {0.0}
     assert {(e.ci_low, e.ci_high) for e in effects} == {(0.0, 0.0)}
 
 
 def test_a_planted_better_model_is_found(better):
-    assert better.decision.outcome == "b better"
+    assert better.decision.outcome == "better"
     assert "click AUC" in better.decision.headline
     click = better.heads["click"]
-    assert click.effects[0].verdict == "b better"
+    assert click.effects[0].verdict == "better"
     assert click.effects[0].ci_low > 0
     # Its lists are the same model's: nothing is claimed of them.
     assert {e.verdict for e in better.lists.effects} == {"no evidence"}
@@ -93,8 +93,8 @@ def test_a_planted_better_model_is_found(better):
 
 def test_sides_are_not_confused(shop_chain, window, as_of, bundle):
     turned = _compare(shop_chain, window, as_of, Informed(bundle), BundlePredictor(bundle))
-    assert turned.decision.outcome == "a better"
-    assert turned.heads["click"].effects[0].diff < 0
+    assert turned.decision.outcome == "worse"
+    assert turned.heads["click"].effects[0].difference < 0
 
 
 def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, window, as_of, bundle, config):
@@ -116,8 +116,8 @@ def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, windo
     assert (found.a, found.b, found.users, found.rows) == (
         effect.a,
         effect.b,
-        effect.num_users,
-        effect.num_rows,
+        effect.users,
+        effect.rows,
     )
     assert found.ci_low == pytest.approx(effect.ci_low, abs=0.02)
 
@@ -147,12 +147,10 @@ def test_a_fresher_bundle_is_said_to_be_fresher(shop_chain, window, as_of, bundl
 
 
 def _effect(verdict, metric="auc", diff=0.01):
-    low, high = {"b better": (0.005, 0.015), "a better": (-0.015, -0.005), "no evidence": (-0.01, 0.01)}[
-        verdict
-    ]
-    return PairedEffect(
-        metric=metric, a=0.7, b=0.7 + diff, diff=diff, ci_low=low, ci_high=high, p_value=0.01, level=0.99,
-        higher_is_better=True, users=100, rows=1000, verdict=verdict,
+    low, high = {"better": (0.005, 0.015), "worse": (-0.015, -0.005), "no evidence": (-0.01, 0.01)}[verdict]
+    return Effect(
+        metric=metric, a=0.7, b=0.7 + diff, difference=diff, ci_low=low, ci_high=high, p_value=0.01,
+        level=0.99, higher_is_better=True, users=100, rows=1000, replicates=100,
     )  # fmt: skip
 
 
@@ -160,10 +158,10 @@ def _effect(verdict, metric="auc", diff=0.01):
     ("verdicts", "outcome", "said"),
     [
         (["no evidence", "no evidence"], "no evidence", "No evidence"),
-        (["b better", "no evidence"], "b better", "B is better on one (+0.0100); no evidence on two"),
-        (["no evidence", "a better"], "a better", "A is better on two (+0.0100); no evidence on one"),
-        (["b better", "a better"], "mixed", "B is better on one (+0.0100), A on two (+0.0100)"),
-        (["b better", "b better"], "b better", "B is better on one (+0.0100) and two (+0.0100)"),
+        (["better", "no evidence"], "better", "B is better on one (+0.0100); no evidence on two"),
+        (["no evidence", "worse"], "worse", "B is worse on two (+0.0100); no evidence on one"),
+        (["better", "worse"], "mixed", "B is better on one (+0.0100), worse on two (+0.0100)"),
+        (["better", "better"], "better", "B is better on one (+0.0100) and two (+0.0100)"),
         ([], "no evidence", "nothing could be compared"),
     ],
 )
@@ -175,14 +173,14 @@ def test_the_decision_names_what_won(verdicts, outcome, said):
 
 
 def test_a_problem_outranks_every_figure():
-    found = decide({"one": _effect("b better")}, ["A has learnt from it"], alpha=0.05, same=False)
+    found = decide({"one": _effect("better")}, ["A has learnt from it"], alpha=0.05, same=False)
     assert found.outcome == "not trustworthy"
     assert "better" not in found.headline
 
 
 def test_an_undefined_metric_is_no_evidence():
     nothing = _effect("no evidence").model_copy(
-        update={"a": None, "diff": None, "ci_low": None, "ci_high": None}
+        update={"a": None, "difference": None, "ci_low": None, "ci_high": None}
     )
     found = decide({"one": nothing}, [], alpha=0.05, same=False)
     assert found.outcome == "no evidence"
@@ -259,7 +257,7 @@ def test_markdown_tables_have_as_many_cells_as_columns(same, better):
 
 
 def test_names_are_escaped(better):
-    strange = {"<b>x</b> AUC": _effect("b better")}
+    strange = {"<b>x</b> AUC": _effect("better")}
     assert "<b>x" not in forest_plot(strange)
     heads = {"<i>click</i>": better.heads["click"]}
     assert "<i>click" not in render(better.model_copy(update={"heads": heads}), "report.html.j2")
@@ -269,7 +267,7 @@ def test_plots_survive_empty_and_constant_input():
     assert "svg" in reliability_plot([], [])
     assert day_plot("AUC", {date(2026, 1, 1): (None, None)}) == ""
     assert "svg" in day_plot("AUC", {date(2026, 1, 1): (0.5, 0.5), date(2026, 1, 2): (0.5, None)})
-    nothing = _effect("no evidence").model_copy(update={"diff": None})
+    nothing = _effect("no evidence").model_copy(update={"difference": None})
     assert "not defined" in forest_plot({"one": nothing})
 
 
@@ -354,6 +352,6 @@ def test_a_head_of_one_class_is_reported_without_a_verdict(better, config):
     head = ab._head(config.tasks[0], rows, 100, 0.99, 0)
     by_metric = {effect.metric: effect for effect in head.effects}
     assert (by_metric["auc"].a, by_metric["auc"].verdict) == (None, "no evidence")
-    assert by_metric["log_loss"].diff is not None
+    assert by_metric["log_loss"].difference is not None
     page = render(better.model_copy(update={"heads": {"click": head}}), "report.html.j2")
     assert "not defined" in page

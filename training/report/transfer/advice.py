@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from training.report.effects import TITLES
 from training.report.transfer.report import Action, Advice, Finding, HeadTransfer, PairValue
+from training.report.wording import enumerate_names, interval, signed, verdict
 
 MAX_SEARCHED = 8
-"""With more heads than this the partitions are too many; hurt heads are then set apart, one by one."""
+"""With more heads than this the partitions are too many: each head that is worse shared is then set apart."""
 CONFLICT_SHARE, CONFLICT_COSINE = 0.6, -0.05
 
 Groups = tuple[tuple[str, ...], ...]
@@ -15,33 +16,33 @@ Groups = tuple[tuple[str, ...], ...]
 def advise(heads: Mapping[str, HeadTransfer], affinities: Sequence[PairValue]) -> Advice:
     """Say what to do: verdicts decide whether to share, affinities with whom.
 
-    Without a hurt head there is nothing to gain by more models. With one, the best partition by affinity: the
-    sum over heads of the mean effect of their companions' steps, 0 alone. A hurt head keeps only companions
-    whose steps lower its loss; where all others' do, none: what sharing did to it was measured, the affinity
-    is of single steps.
+    When no head is worse shared, more models gain nothing. Otherwise: the partition with the highest sum,
+    over heads, of the mean affinity of their companions (0 for a head alone). A head that is worse shared
+    keeps only companions whose steps lower its loss. Where all others' steps do, it keeps none: its verdict
+    was measured over whole trainings, an affinity over single steps.
     """
-    hurt = [name for name, head in heads.items() if head.verdict == "hurt"]
-    helped = [name for name, head in heads.items() if head.verdict == "helped"]
+    worse = [name for name, head in heads.items() if head.effect.verdict == "worse"]
+    better = [name for name, head in heads.items() if head.effect.verdict == "better"]
     groups: Groups = (tuple(heads),)
     action: Action = "share"
-    if hurt and len(heads) > 1:
-        groups = _best_groups(list(heads), hurt, affinities)
+    if worse and len(heads) > 1:
+        groups = _best_groups(list(heads), worse, affinities)
         action = "split" if len(groups) == len(heads) else "group"
     if action == "share":
-        gain = f"it helps {_and(helped)}" if helped else "none shows a gain either"
-        headline = f"Share: no head is better off alone; {gain}"
+        gain = f"{enumerate_names(better)} is better shared" if better else "none is better shared either"
+        headline = f"Share: no head is better alone; {gain}"
     else:
-        headline = f"{action.capitalize()}: sharing all hurts {_and(hurt)}"
-    reasons = [_said(name, head) for name, head in heads.items()]
-    if action == "share" and not helped:
-        reasons.append("One model costs less to run than several: the only reason shown here to share.")
+        headline = f"{action.capitalize()}: {enumerate_names(worse)} is worse when all heads share one model"
+    reasons = [_measured(name, head) for name, head in heads.items()]
+    if action == "share" and not better:
+        reasons.append("One model costs less to run than several; no other reason to share was found.")
     if action != "share":
         reasons.append("Models: " + "; ".join(" + ".join(group) for group in groups) + ".")
-        reasons += _affinity_reasons(hurt, affinities)
-        if helped:
+        reasons += _affinity_reasons(worse, affinities)
+        if better:
             reasons.append(
-                f"{_and(helped)} gained from sharing: keep the shared model for it beside the others if a "
-                "second model can be afforded."
+                f"{enumerate_names(better)} is better shared: if you can run a second model, keep the shared "
+                "one for it."
             )
     return Advice(action=action, groups=groups, headline=headline, reasons=tuple(reasons))
 
@@ -70,10 +71,10 @@ def partitions(names: Sequence[str]) -> Iterator[Groups]:
             yield (*rest[:i], (names[0], *group), *rest[i + 1 :])
 
 
-def _best_groups(names: Sequence[str], hurt: Sequence[str], affinities: Sequence[PairValue]) -> Groups:
+def _best_groups(names: Sequence[str], worse: Sequence[str], affinities: Sequence[PairValue]) -> Groups:
     if len(names) > MAX_SEARCHED:
-        kept = tuple(n for n in names if n not in hurt)
-        return (*((kept,) if kept else ()), *((n,) for n in hurt))
+        kept = tuple(n for n in names if n not in worse)
+        return (*((kept,) if kept else ()), *((n,) for n in worse))
     effect = {(pair.first, pair.second): pair.mean for pair in affinities}
 
     def score(groups: Groups) -> tuple[float, int]:
@@ -89,39 +90,30 @@ def _best_groups(names: Sequence[str], hurt: Sequence[str], affinities: Sequence
         kept = helpful if len(helpful) < len(names) - 1 else set()
         return set(group) - {head} <= kept
 
-    spared = (g for g in partitions(names) if all(spares(part, h) for part in g for h in hurt if h in part))
+    spared = (g for g in partitions(names) if all(spares(part, h) for part in g for h in worse if h in part))
     found = max(spared, key=score)
     order = {name: i for i, name in enumerate(names)}
     return tuple(sorted(found, key=lambda group: min(order[n] for n in group)))
 
 
-def _said(name: str, head: HeadTransfer) -> str:
+def _measured(name: str, head: HeadTransfer) -> str:
     effect = head.effect
-    interval = (
-        "no interval"
-        if effect.ci_low is None or effect.ci_high is None
-        else f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]"
-    )
     assert effect.a is not None
     assert effect.b is not None
-    assert effect.diff is not None, "heads without the labels that their metric needs are refused"
+    assert effect.difference is not None, "heads without the labels that their metric needs are refused"
     labels = f"{head.train_labels:,} labels" + (
         "" if head.train_positives is None else f", {head.train_positives:,} positive"
     )
     return (
         f"{name}: {TITLES[head.metric]} {effect.a:.4f} alone, {effect.b:.4f} shared, difference "
-        f"{effect.diff:+.4f} {interval}, learnt from {labels}: {head.verdict}."
+        f"{signed(effect.difference)} {interval(effect)}, trained on {labels}: {verdict(effect)}."
     )
 
 
-def _affinity_reasons(hurt: Sequence[str], affinities: Sequence[PairValue]) -> list[str]:
+def _affinity_reasons(worse: Sequence[str], affinities: Sequence[PairValue]) -> list[str]:
     return [
-        f"The part of a step that {pair.first} makes {'raises' if pair.mean < 0 else 'lowers'} the loss of "
-        f"{pair.second} by {100 * abs(pair.mean):.3f} % (± {100 * pair.error:.3f}) of itself."
+        f"One training step of {pair.first} alone {'raises' if pair.mean < 0 else 'lowers'} the loss of "
+        f"{pair.second} by {100 * abs(pair.mean):.3f} % (± {100 * pair.error:.3f})."
         for pair in affinities
-        if pair.second in hurt and pair.first != pair.second
+        if pair.second in worse and pair.first != pair.second
     ]
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

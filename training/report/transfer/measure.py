@@ -17,7 +17,7 @@ from recsys.metrics.pooled import pooled_metric
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import Steps
-from training.report.effects import paired_effect, primary_metric
+from training.report.effects import primary_metric
 from training.report.transfer.advice import advise, conflict_findings
 from training.report.transfer.budget import count_parameters, matched
 from training.report.transfer.health import (
@@ -30,7 +30,6 @@ from training.report.transfer.health import (
 )
 from training.report.transfer.probe import GradientProbe, Pair, Probe, affinities, mean_cosines
 from training.report.transfer.report import (
-    VERDICTS,
     Curve,
     CurvePoint,
     HeadTransfer,
@@ -184,8 +183,7 @@ def _head(
         metric=metric,
         alone=tuple(_value(metric, run) for run in alone),
         shared=tuple(_value(metric, run) for run in shared),
-        effect=paired_effect(effect),
-        verdict=VERDICTS[effect.verdict],
+        effect=effect,
         evaluated_on=day,
         train_first=days[0],
         train_last=days[-1],

@@ -5,12 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from training.report.effects import PairedEffect
+from recsys.metrics.effect import Effect
 
-Verdict = Literal["helped", "no evidence", "hurt"]
 Action = Literal["share", "split", "group"]
-VERDICTS: dict[str, Verdict] = {"b better": "helped", "a better": "hurt", "no evidence": "no evidence"}
-"""A is the model that learns the head alone, B the shared one."""
 
 
 class _Part(BaseModel):
@@ -24,9 +21,8 @@ class HeadTransfer(_Part):
     alone: tuple[float, ...]
     """The metric by seed."""
     shared: tuple[float, ...]
-    effect: PairedEffect
-    """Shared minus alone, mean over seeds; users and seeds are drawn."""
-    verdict: Verdict
+    effect: Effect
+    """Shared (B) minus alone (A), mean over seeds; users and seeds are drawn."""
     evaluated_on: date
     train_first: date
     train_last: date

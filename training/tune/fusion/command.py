@@ -124,7 +124,7 @@ def _print(report: FusionReport, files: list[Path]) -> None:
             for name, e in effects.items():
                 said = verdicts[source][name]
                 low, high = e.ci_low or 0.0, e.ci_high or 0.0
-                row = [f"{e.a:.5f}", f"{e.b:.5f}", f"{e.diff:+.5f} [{low:+.5f}, {high:+.5f}]", said]
+                row = [f"{e.a:.5f}", f"{e.b:.5f}", f"{e.difference:+.5f} [{low:+.5f}, {high:+.5f}]", said]
                 table.add_row(f"{source}: {name}", *row)
         console.print(f"\n{candidate.name}: {_weights(candidate.fusion)}", style="bold", highlight=False)
         console.print(table, highlight=False)

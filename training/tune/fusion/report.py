@@ -6,7 +6,8 @@ from datetime import date
 from pydantic import BaseModel, ConfigDict
 
 from recsys.fusion import Fusion
-from training.report.effects import PairedEffect
+from recsys.metrics.effect import Effect
+from training.report.wording import verdict
 
 MIN_EFFECTIVE = 50.0
 """An estimate that rests on fewer labels or places than this, Kish's effective number, is not trusted."""
@@ -31,13 +32,13 @@ class Candidate(_Part):
 
     name: str
     fusion: Fusion
-    effects: dict[str, PairedEffect]
+    effects: dict[str, Effect]
     """Task -> value now (a) and with these weights (b)."""
-    off_policy: dict[str, PairedEffect]
+    off_policy: dict[str, Effect]
     """The same by the doubly robust estimator on logged candidate sets."""
     effective: dict[str, float]
     """Task -> effective places behind its off-policy estimate."""
-    truth: dict[str, PairedEffect]
+    truth: dict[str, Effect]
     """The same by the simulator's own chances; empty on other logs."""
 
 
@@ -64,14 +65,14 @@ class FusionReport(_Part):
     notes: tuple[str, ...]
 
     def verdicts(self, candidate: Candidate) -> dict[str, dict[str, str]]:
-        """Say per source and value which weights are better; of what rests on too little, that alone."""
-        sources: tuple[tuple[str, Mapping[str, PairedEffect], Mapping[str, float]], ...] = (
+        """Give the verdict by source and value; "not trustworthy" where it rests on too little."""
+        sources: tuple[tuple[str, Mapping[str, Effect], Mapping[str, float]], ...] = (
             ("re-ranked", candidate.effects, self.effective),
             ("doubly robust", candidate.off_policy, candidate.effective),
             ("truth", candidate.truth, {}),
         )
         return {
-            source: {name: _said(effect, behind.get(name, MIN_EFFECTIVE)) for name, effect in effects.items()}
+            source: {name: _verdict(e, behind.get(name, MIN_EFFECTIVE)) for name, e in effects.items()}
             for source, effects, behind in sources
         }
 
@@ -86,10 +87,10 @@ class FusionReport(_Part):
         return fusion_toml(self.recommended.fusion)
 
 
-def _said(effect: PairedEffect, effective: float) -> str:
+def _verdict(effect: Effect, effective: float) -> str:
     if effective < MIN_EFFECTIVE:
         return "not trustworthy"
-    return {"b better": "these better", "a better": "current better"}.get(effect.verdict, effect.verdict)
+    return verdict(effect)
 
 
 def fusion_toml(fusion: Fusion) -> str:

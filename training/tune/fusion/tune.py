@@ -11,6 +11,7 @@ import optuna
 from recsys.errors import DataError
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog, period_end
+from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap_ratios
 from recsys.simulator.shop import Shop
 from recsys.snapshot import DaySnapshot
@@ -18,7 +19,6 @@ from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import evaluated_periods, score_rows
 from training.evaluation.leaks import LeakCheck
 from training.predict import BundlePredictor
-from training.report.effects import PairedEffect, paired_effect
 from training.tune.fusion.candidates import Choice, off_policy, read_choices
 from training.tune.fusion.report import Candidate, FrontPoint, FusionReport, support_notes
 from training.tune.fusion.search import Point, Space, knee, rescaled, search_front
@@ -204,16 +204,14 @@ class _Comparison:
             {task: estimate.effective for task, estimate in logged.items()},
         )
 
-    def _effects(self, before: Mapping[str, Value], after: Mapping[str, Value]) -> dict[str, PairedEffect]:
+    def _effects(self, before: Mapping[str, Value], after: Mapping[str, Value]) -> dict[str, Effect]:
         return {
-            name: paired_effect(
-                paired_bootstrap_ratios(
-                    name,
-                    (before[name].total, before[name].weight),
-                    (value.total, value.weight),
-                    generator=np.random.default_rng(self.seed),
-                    replicates=_REPLICATES,
-                )
+            name: paired_bootstrap_ratios(
+                name,
+                (before[name].total, before[name].weight),
+                (value.total, value.weight),
+                generator=np.random.default_rng(self.seed),
+                replicates=_REPLICATES,
             )
             for name, value in after.items()
         }
@@ -235,12 +233,12 @@ def _notes(candidates: Sequence[Candidate], current: Fusion) -> list[str]:
     notes = support_notes(recommended.effective, "the off-policy value", "places")
     if not recommended.effective:
         notes.append("no request of the checked users has a logged candidate set: no off-policy check")
-    if not any(effect.verdict == "b better" for effect in recommended.effects.values()):
+    if not any(effect.verdict == "better" for effect in recommended.effects.values()):
         notes.append(
             "no evidence on the checked users that the recommended weights beat the current ones on any "
             "task; keep the current ones or take more days"
         )
-    worse = [task for task, effect in recommended.effects.items() if effect.verdict == "a better"]
+    worse = [task for task, effect in recommended.effects.items() if effect.verdict == "worse"]
     if worse:
         notes.append(f"the recommended weights are worse than the current ones for {', '.join(worse)}")
     if recommended.fusion.formula != current.formula or recommended.fusion.formula != "additive":

@@ -263,14 +263,14 @@ def test_a_network_that_died_is_named(report):
 @pytest.mark.slow
 def test_the_same_config_helps_when_everybody_buys_what_they_click(tmp_path):
     report = _simulated({**OPPOSED_SHOP, "contrary_users": 0.0}, "transfer.toml", tmp_path)
-    assert report.heads["purchase"].verdict == "helped"
+    assert report.heads["purchase"].effect.verdict == "better"
     assert report.advice.action == "share"
 
 
 @pytest.mark.slow
 def test_users_who_buy_against_what_they_click_split_the_heads(tmp_path):
     report = _simulated(OPPOSED_SHOP, "transfer.toml", tmp_path)
-    assert report.heads["purchase"].verdict == "hurt"
+    assert report.heads["purchase"].effect.verdict == "worse"
     assert report.advice.action == "split"
 
 
@@ -279,7 +279,7 @@ def test_few_purchases_are_helped_by_many_clicks_of_the_same_taste(tmp_path):
     report = _simulated(RELATED_SHOP, "transfer_related.toml", tmp_path)
     click, purchase = report.heads["click"], report.heads["purchase"]
     assert purchase.train_positives < 0.1 * click.train_positives
-    assert purchase.verdict == "helped"
+    assert purchase.effect.verdict == "better"
     assert min(purchase.shared) > max(purchase.alone), "no seed that failed makes the difference"
-    assert click.verdict == "no evidence"
+    assert click.effect.verdict == "no evidence"
     assert report.advice.action == "share"

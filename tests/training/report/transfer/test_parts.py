@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from recsys.config import TrunkConfig
+from recsys.metrics.effect import Effect
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.trunks import build_trunk
-from training.report.effects import PairedEffect
 from training.report.transfer.advice import advise, conflict_findings, partitions
 from training.report.transfer.health import Watch, ensemble_findings, health_findings, health_of, watched
 from training.report.transfer.probe import GradientProbe, affinities, mean_cosines
@@ -196,14 +196,13 @@ def test_a_watch_counts_a_unit_alive_when_any_batch_moves_it():
 
 
 def _head(verdict, name="auc"):
-    low, high = {"helped": (0.01, 0.05), "hurt": (-0.05, -0.01), "no evidence": (-0.02, 0.03)}[verdict]
-    effect = PairedEffect(
-        metric=name, a=0.7, b=0.7 + (low + high) / 2, diff=(low + high) / 2, ci_low=low, ci_high=high,
-        p_value=0.01, level=0.95, higher_is_better=True, users=50, rows=500,
-        verdict={"helped": "b better", "hurt": "a better", "no evidence": "no evidence"}[verdict],
+    low, high = {"better": (0.01, 0.05), "worse": (-0.05, -0.01), "no evidence": (-0.02, 0.03)}[verdict]
+    effect = Effect(
+        metric=name, a=0.7, b=0.7 + (low + high) / 2, difference=(low + high) / 2, ci_low=low, ci_high=high,
+        p_value=0.01, level=0.95, higher_is_better=True, users=50, rows=500, replicates=100,
     )  # fmt: skip
     return HeadTransfer(
-        metric=name, alone=(0.7, 0.7), shared=(0.7, 0.7), effect=effect, verdict=verdict,
+        metric=name, alone=(0.7, 0.7), shared=(0.7, 0.7), effect=effect,
         evaluated_on="2026-01-30", train_first="2026-01-20", train_last="2026-01-28", train_labels=1000,
         train_positives=50,
     )  # fmt: skip
@@ -213,23 +212,23 @@ def _pairs(values):
     return [PairValue(first=a, second=b, mean=v, error=0.001, negative=0.5) for (a, b), v in values.items()]
 
 
-def test_nobody_hurt_is_a_reason_to_share():
-    advice = advise({"a": _head("helped"), "b": _head("no evidence")}, [])
+def test_no_head_worse_shared_is_a_reason_to_share():
+    advice = advise({"a": _head("better"), "b": _head("no evidence")}, [])
     assert advice.action == "share"
     assert advice.groups == (("a", "b"),)
-    assert "it helps a" in advice.headline
+    assert "a is better shared" in advice.headline
     advice = advise({"a": _head("no evidence"), "b": _head("no evidence")}, [])
-    assert "none shows a gain" in advice.headline
+    assert "none is better shared" in advice.headline
     assert any("costs less to run" in reason for reason in advice.reasons)
 
 
-def test_two_heads_of_which_one_is_hurt_are_split():
+def test_two_heads_of_which_one_is_worse_shared_are_split():
     pairs = _pairs({("a", "b"): 0.1, ("b", "a"): 0.1})
-    advice = advise({"a": _head("helped"), "b": _head("hurt")}, pairs)
+    advice = advise({"a": _head("better"), "b": _head("worse")}, pairs)
     assert advice.action == "split"
     assert advice.groups == (("a",), ("b",))
-    assert "sharing all hurts b" in advice.headline
-    assert any("a gained from sharing" in reason for reason in advice.reasons)
+    assert "b is worse when all heads share" in advice.headline
+    assert any("a is better shared" in reason for reason in advice.reasons)
     assert any("of b by 10.000 %" in reason for reason in advice.reasons)
 
 
@@ -237,41 +236,41 @@ def test_groups_follow_the_affinities():
     """a and b lower each other's losses, c and d too; across, they raise them."""
     together = {("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")}
     values = {(i, j): 0.02 if (i, j) in together else -0.01 for i in "abcd" for j in "abcd" if i != j}
-    heads = {"a": _head("hurt"), "b": _head("no evidence"), "c": _head("hurt"), "d": _head("helped")}
+    heads = {"a": _head("worse"), "b": _head("no evidence"), "c": _head("worse"), "d": _head("better")}
     advice = advise(heads, _pairs(values))
     assert advice.action == "group"
     assert advice.groups == (("a", "b"), ("c", "d"))
 
 
-def test_a_hurt_head_is_parted_from_those_whose_steps_hurt_it():
+def test_a_worse_head_is_parted_from_those_whose_steps_raise_its_loss():
     """b and c gain from a more than b costs it: by the sum of effects alone, only the innocent d would go."""
     values = {(i, j): 0.01 for i in "abcd" for j in "abcd" if i != j}
     values |= {("b", "a"): -0.02, ("a", "b"): 0.3, ("a", "c"): 0.2, ("b", "c"): 0.2, ("c", "b"): 0.2}
     values |= {("d", "b"): -0.3, ("d", "c"): -0.3}
-    heads = {n: _head("hurt" if n == "a" else "helped") for n in "abcd"}
+    heads = {n: _head("worse" if n == "a" else "better") for n in "abcd"}
     assert advise(heads, _pairs(values)).groups == (("a", "d"), ("b", "c"))
 
 
-def test_a_hurt_head_whose_loss_all_others_lower_stands_alone():
+def test_a_worse_head_whose_loss_all_others_lower_stands_alone():
     values = {(i, j): 0.01 for i in "abc" for j in "abc" if i != j} | {("c", "b"): -0.2}
-    heads = {n: _head("hurt" if n == "a" else "helped") for n in "abc"}
+    heads = {n: _head("worse" if n == "a" else "better") for n in "abc"}
     assert ("a",) in advise(heads, _pairs(values)).groups
 
 
 def test_of_groups_that_are_alike_the_fewest_models_are_taken():
-    advice = advise({"a": _head("hurt"), "b": _head("no evidence"), "c": _head("no evidence")}, [])
+    advice = advise({"a": _head("worse"), "b": _head("no evidence"), "c": _head("no evidence")}, [])
     assert len(advice.groups) == 2
 
 
 def test_heads_that_all_raise_each_others_losses_are_split():
     values = {(i, j): -0.01 for i in "abc" for j in "abc" if i != j}
-    advice = advise({n: _head("hurt") for n in "abc"}, _pairs(values))
+    advice = advise({n: _head("worse") for n in "abc"}, _pairs(values))
     assert advice.action == "split"
     assert advice.groups == (("a",), ("b",), ("c",))
 
 
-def test_many_heads_set_the_hurt_ones_apart():
-    heads = {f"h{n}": _head("hurt" if n == 4 else "helped") for n in range(10)}
+def test_many_heads_set_the_worse_ones_apart():
+    heads = {f"h{n}": _head("worse" if n == 4 else "better") for n in range(10)}
     advice = advise(heads, [])
     assert advice.action == "group"
     assert ("h4",) in advice.groups

@@ -111,7 +111,7 @@ def test_weights_preferred_for_purchases_truly_raise_purchases(report):
     best = next(c for c in report.candidates if c.name == "best purchase")
     gain = best.truth["p_purchase"]
     assert gain.ci_low > 0.05 * gain.a, gain
-    assert best.effects["purchase"].diff > 0
+    assert best.effects["purchase"].difference > 0
     best_click = next(c for c in report.candidates if c.name == "best click")
     assert best_click.truth["p_click"].b > best.truth["p_click"].b
 
@@ -222,11 +222,11 @@ def test_no_time_is_an_error(material, config, tmp_path):
 def test_what_rests_on_too_little_has_no_verdict(report, tmp_path):
     """A doubly robust estimate of no matched place is the prediction alone, however narrow its interval."""
     best = report.candidates[1]
-    better = best.effects["click"].model_copy(update={"verdict": "b better"})
+    better = best.effects["click"].model_copy(update={"ci_low": 0.1, "ci_high": 0.2})
     sure = {"click": 1000.0, "purchase": 1000.0}
     strong = best.model_copy(update={"off_policy": {"click": better}, "effective": sure})
     weak = strong.model_copy(update={"effective": {"click": 3.0}})
-    assert report.verdicts(strong)["doubly robust"] == {"click": "these better"}
+    assert report.verdicts(strong)["doubly robust"] == {"click": "better"}
     assert report.verdicts(weak)["doubly robust"] == {"click": "not trustworthy"}
     few = report.model_copy(update={"effective": {"click": 3.0}, "candidates": (weak,)})
     assert few.verdicts(strong)["re-ranked"]["click"] == "not trustworthy"
