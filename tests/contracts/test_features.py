@@ -28,7 +28,7 @@ ROWS = 200
 class Sides:
     """One day as training sees it, and a server that answers on that day."""
 
-    shard: EncodedRows
+    encoded: EncodedRows
     online: OnlineFeatures
     encoder: Encoder
     config: RunConfig
@@ -37,7 +37,7 @@ class Sides:
 
     @property
     def items(self) -> pl.DataFrame:
-        """Give the items of the day, in the order of the shard."""
+        """Give the items of the day, in the order of the encoded."""
         return item_rows(self.previous, self.snapshot)
 
 
@@ -56,14 +56,14 @@ def _sides(chain, day, config, store: FeatureStore, fitted_on=2) -> Sides:
     encoder = _encoder(chain, fitted_on, config)
     snapshot, previous = chain[day], chain[day - 1]
     labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [snapshot.day])
-    shard = encode_rows(encoder, snapshot, previous, labels[snapshot.day], config.tasks)
+    encoded = encode_rows(encoder, snapshot, previous, labels[snapshot.day], config.tasks)
     version = f"v{day}"
     store.publish(version, pack_users(previous, encoder), {}, 0)
     # The delta also holds what the base already has: it is pruned later than the base is published.
     store.append(_events(pl.concat([previous.table("feedback"), snapshot.table("feedback")])))
     at_ms = int(period_end(previous.day, "UTC").timestamp() * 1000)
     return Sides(
-        shard, OnlineFeatures(store, version, config, encoder, at_ms), encoder, config, snapshot, previous
+        encoded, OnlineFeatures(store, version, config, encoder, at_ms), encoder, config, snapshot, previous
     )
 
 
@@ -73,25 +73,25 @@ def sides(request, shop_chain, config, tmp_path) -> Sides:
 
 
 def _assert_equal(sides: Sides) -> None:
-    shard, features = sides.shard, sides.config.features
-    rows = np.random.default_rng(0).permutation(shard.size)[:ROWS]
-    offline = shard.users.take(shard.user_row[rows])
+    encoded, features = sides.encoded, sides.config.features
+    rows = np.random.default_rng(0).permutation(encoded.size)[:ROWS]
+    offline = encoded.users.take(encoded.user_row[rows])
     history = history_slices(
-        shard.start[rows],
-        shard.stop[rows],
+        encoded.start[rows],
+        encoded.stop[rows],
         features.history_length,
-        shard.shown_at[rows],
+        encoded.shown_at[rows],
         1000 * features.ingestion_lag,
-        shard.events,
+        encoded.events,
     )
-    crosses = [table.gather(shard.user_row[rows], shard.item_row[rows]) for table in shard.crosses]
+    crosses = [table.gather(encoded.user_row[rows], encoded.item_row[rows]) for table in encoded.crosses]
     groups = [
         dict(zip(sides.items["item_id"], item_group(sides.items, c.group), strict=True))
         for c in sides.encoder.features.crosses
     ]
     for n, row in enumerate(rows):
-        impression = shard.frame.row(int(row), named=True)
-        at_ms = int(shard.shown_at[row])
+        impression = encoded.frame.row(int(row), named=True)
+        at_ms = int(encoded.shown_at[row])
         user = sides.online.user(impression["user_id"], at_ms)
         online = user.inputs
         np.testing.assert_array_equal(online.ids, offline.ids[n])
@@ -107,18 +107,18 @@ def _assert_equal(sides: Sides) -> None:
             np.testing.assert_array_equal(cross.numbers[at], expected[n])
         given = {k.removeprefix("context_"): v for k, v in impression.items() if k.startswith("context_")}
         context = sides.online.context(given, at_ms, user.live)
-        np.testing.assert_array_equal(context.ids, shard.contexts.ids[row])
-        np.testing.assert_array_equal(context.numbers, shard.contexts.numbers[row])
+        np.testing.assert_array_equal(context.ids, encoded.contexts.ids[row])
+        np.testing.assert_array_equal(context.numbers, encoded.contexts.numbers[row])
 
 
 def test_user_history_and_context_are_equal_bit_for_bit(sides):
-    assert (sides.shard.stop > sides.shard.start).mean() > 0.3, "the comparison must cover histories"
-    assert len(np.unique(sides.shard.users.numbers)) > 50, "the comparison must cover numbers"
+    assert (sides.encoded.stop > sides.encoded.start).mean() > 0.3, "the comparison must cover histories"
+    assert len(np.unique(sides.encoded.users.numbers)) > 50, "the comparison must cover numbers"
     _assert_equal(sides)
 
 
 def test_histories_are_cut_by_length_on_both_sides(sides):
-    full = sides.shard.stop - sides.shard.start == sides.config.features.history_length
+    full = sides.encoded.stop - sides.encoded.start == sides.config.features.history_length
     assert full.any()
 
 
@@ -158,8 +158,8 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
     )
     chain = build_snapshots(log, shop_log.days("impressions")[-1], config, Stages(tmp_path / "stages"))
     sides = _sides(chain, 3, config, open_store(StoreConfig(), tmp_path))
-    assert np.unique(sides.shard.users.ids).size > 2
-    assert np.unique(sides.shard.contexts.ids).size > 7
+    assert np.unique(sides.encoded.users.ids).size > 2
+    assert np.unique(sides.encoded.contexts.ids).size > 7
     _assert_equal(sides)
 
 
@@ -176,13 +176,13 @@ def test_a_whole_number_is_one_id_in_any_form(shop_chain, make_config):
 
 def test_a_new_user_is_the_unknown_row_on_both_sides(sides):
     known = set(user_rows(sides.previous, sides.snapshot)["user_id"])
-    new = [n for n, user in enumerate(sides.shard.frame["user_id"]) if user not in known]
+    new = [n for n, user in enumerate(sides.encoded.frame["user_id"]) if user not in known]
     assert new, "the shop has users who come for the first time"
     row = new[0]
-    online = sides.online.user(sides.shard.frame["user_id"][row], int(sides.shard.shown_at[row]))
+    online = sides.online.user(sides.encoded.frame["user_id"][row], int(sides.encoded.shown_at[row]))
     assert not online.known
-    np.testing.assert_array_equal(online.inputs.ids, sides.shard.users.ids[-1])
-    np.testing.assert_array_equal(online.inputs.numbers, sides.shard.users.numbers[-1])
+    np.testing.assert_array_equal(online.inputs.ids, sides.encoded.users.ids[-1])
+    np.testing.assert_array_equal(online.inputs.numbers, sides.encoded.users.numbers[-1])
 
 
 def test_items_are_equal_to_the_catalogue_a_server_encodes(sides):
@@ -190,27 +190,27 @@ def test_items_are_equal_to_the_catalogue_a_server_encodes(sides):
     catalogue = sides.previous.table("items")
     served = encode_items(sides.encoder, catalogue)
     number = len(catalogue)
-    np.testing.assert_array_equal(served.ids, sides.shard.items.ids[:number])
-    np.testing.assert_array_equal(served.numbers, sides.shard.items.numbers[:number])
-    np.testing.assert_array_equal(served.text, sides.shard.items.text[:number])
+    np.testing.assert_array_equal(served.ids, sides.encoded.items.ids[:number])
+    np.testing.assert_array_equal(served.numbers, sides.encoded.items.numbers[:number])
+    np.testing.assert_array_equal(served.text, sides.encoded.items.text[:number])
     position = {item: n for n, item in enumerate(catalogue["item_id"])}
-    for row in np.random.default_rng(1).permutation(sides.shard.size)[:50]:
-        item = sides.shard.frame["item_id"][int(row)]
+    for row in np.random.default_rng(1).permutation(sides.encoded.size)[:50]:
+        item = sides.encoded.frame["item_id"][int(row)]
         if item in position:
-            assert sides.shard.item_row[row] == position[item]
+            assert sides.encoded.item_row[row] == position[item]
 
 
 def test_nightly_values_of_a_days_examples_are_yesterdays(sides):
-    """Nothing of the day itself: the shard's numbers are those of the snapshot before."""
+    """Nothing of the day itself: the encoded's numbers are those of the snapshot before."""
     yesterday = sides.encoder.encode("user", sides.previous.table("users"))
     today = sides.encoder.encode("user", sides.snapshot.table("users"))
-    np.testing.assert_array_equal(sides.shard.users.numbers[:-1], yesterday.numbers)
+    np.testing.assert_array_equal(sides.encoded.users.numbers[:-1], yesterday.numbers)
     assert not np.array_equal(yesterday.numbers, today.numbers[: len(yesterday.numbers)])
 
 
 def test_feedback_received_later_never_changes_an_answer(sides):
-    row = int(np.argmax(sides.shard.stop - sides.shard.start))
-    user, at_ms = sides.shard.frame["user_id"][row], int(sides.shard.shown_at[row])
+    row = int(np.argmax(sides.encoded.stop - sides.encoded.start))
+    user, at_ms = sides.encoded.frame["user_id"][row], int(sides.encoded.shown_at[row])
     before = sides.online.user(user, at_ms).inputs
     edge = at_ms - 1000 * sides.config.features.ingestion_lag
     for number, received in enumerate((edge, edge + 1, at_ms, at_ms + 10**8)):

@@ -23,7 +23,7 @@ def encoder(trained, config):
 
 
 @pytest.fixture(scope="module")
-def encode(shop_chain, encoder, config):
+def encoded(shop_chain, encoder, config):
     labels, _ = label_days(
         shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[3].day]
     )
@@ -159,7 +159,7 @@ def test_negatives_are_the_catalogues_own(make_batches, encoded):
     assert make_batches()[0].negatives is None
 
 
-def test_a_shard_without_any_item_trains_without_negatives(make_batches, encoded):
+def test_a_day_without_any_item_trains_without_negatives(make_batches, encoded):
     import dataclasses
 
     none = dataclasses.replace(
