@@ -106,7 +106,7 @@ class Fusion(_Part):
         _require_offsets(offsets, formula)
         terms = {}
         for task in tasks:
-            low, high = (0.0, 1.0) if task.is_binary else (task.low, task.high)
+            low, high = task.prediction_range
             weight = weights.get(task.name, task.fusion_weight)
             terms[task.name] = Term(weight=weight, offset=offsets.get(task.name, 0.0), low=low, high=high)
         made = cls(formula=formula, terms=terms)

@@ -2,27 +2,25 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from recsys.errors import ConfigError
+from recsys.head_kinds import HEAD_KINDS, HeadKind
 
-HeadKind = Literal["binary", "regression", "ordinal"]
-LossName = Literal["bce", "focal", "mse", "huber", "mae", "likelihood"]
-LOSSES: Mapping[HeadKind, tuple[LossName, ...]] = {
-    "binary": ("bce", "focal"),
-    "regression": ("mse", "huber", "mae"),
-    "ordinal": ("likelihood",),
-}
-"""The losses of each head kind; the first is the default."""
 MAX_LEVELS = 100
-_UNREAD: Mapping[HeadKind, tuple[str, ...]] = {
-    "binary": ("low", "high", "step"),
-    "regression": ("step",),
-    "ordinal": (),
-}
-"""Options of a value's range that a head kind does not read."""
+MIN_STEPS = 4
+"""Aggregates round a value to steps: a range of fewer would tell next to nothing."""
+RANGE_OPTIONS = ("low", "high", "step")
 RETRIEVAL = "retrieval"
 """The name of the two towers' own loss beside the tasks'; no task can be called so."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -55,24 +53,27 @@ class TaskSpec(BaseModel):
     """The feedback kind that makes the label."""
     reversal: str | None = None
     """A feedback kind that takes the label back (refund, un-like) when received in time."""
-    head: HeadKind
+    head: str
+    """A name of `recsys.head_kinds.HEAD_KINDS`."""
     window: DurationS
     """Attribution window in seconds: feedback later than shown_at + window is not credited."""
     space: Literal["impressions", "observed"] = "impressions"
     """`impressions`: no feedback means 0. `observed`: no feedback means not known (ratings)."""
     parent: str | None = None
-    """The binary task whose label this one implies; the child's prediction is an entire-space product."""
+    """The task whose label this one implies; the child's prediction is an entire-space product."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the task's loss; 0 keeps the head in reports without training the trunk on it."""
     low: float = 1.0
     high: float = 5.0
-    """Range of a regression or ordinal value, in the feedback's own unit (stars)."""
+    """Range of the feedback's value, in its own unit (stars, seconds); labels are clipped to it."""
     step: float = Field(default=1.0, gt=0)
-    """Distance of two levels of an ordinal value: 0.5 where half stars can be given."""
+    """Aggregates add values up as whole steps of this (regression, default 0.5: 3.7 stars count as 3.5; write
+    0.01 for a ratio). Of an ordinal value (default 1) it is also the distance of two levels."""
     hidden: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     """Layer widths of the task's own head; default: one layer of `[model] head_hidden`. `[]`: none."""
-    loss: LossName | None = None
-    """binary: bce (default), focal; regression: mse (default), huber, mae; ordinal: likelihood."""
+    loss: str | None = None
+    """A loss of the head kind, default its first. binary: bce, focal; regression: mse, huber, mae; ordinal:
+    likelihood."""
     learning_rate_scale: float = Field(default=1.0, gt=0)
     """The head's parameters learn at this multiple of `[training] learning_rate`."""
     transfer_from: str | None = None
@@ -82,15 +83,39 @@ class TaskSpec(BaseModel):
     fusion_weight: float = 1.0
     """Weight of this task's prediction in the score (serving); `[fusion.weights]` wins over it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_range(cls, data: Any) -> Any:
+        """Give options of the range that are not set the head kind's defaults."""
+        kind = HEAD_KINDS.get(str(data.get("head"))) if isinstance(data, dict) else None
+        return data if kind is None else {**kind.options, **data}
+
+    @field_validator("head")
+    @classmethod
+    def _known_head(cls, value: str) -> str:
+        if value not in HEAD_KINDS:
+            raise ValueError(f"{value!r} is no head kind; known: {', '.join(HEAD_KINDS)}")
+        return value
+
+    @property
+    def kind(self) -> HeadKind:
+        """Give what is known of the head's kind."""
+        return HEAD_KINDS[self.head]
+
     @property
     def is_binary(self) -> bool:
         """Tell whether the prediction is a probability."""
-        return self.head == "binary"
+        return self.kind.probability
 
     @property
-    def loss_name(self) -> LossName:
+    def loss_name(self) -> str:
         """Name the loss, chosen or the kind's default."""
-        return self.loss or LOSSES[self.head][0]
+        return self.loss or next(iter(self.kind.losses))
+
+    @property
+    def prediction_range(self) -> tuple[float, float]:
+        """Give the ends between which a prediction lies: 0 and 1 for a probability."""
+        return (0.0, 1.0) if self.kind.probability else (self.low, self.high)
 
     @property
     def num_levels(self) -> int:
@@ -136,25 +161,22 @@ def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:
 
 
 def _check_options(task: TaskSpec) -> None:
-    """Refuse an empty range, options that the head kind does not read, levels that do not divide."""
-    for key in _UNREAD[task.head]:
-        if (value := getattr(task, key)) != TaskSpec.model_fields[key].default:
+    """Refuse an empty range, options that the head kind does not read, unknown losses, a debias in vain."""
+    for key in RANGE_OPTIONS:
+        value = getattr(task, key)
+        if key not in task.kind.options and value != TaskSpec.model_fields[key].default:
+            readers = " or ".join(repr(name) for name, kind in HEAD_KINDS.items() if key in kind.options)
             raise ConfigError(
                 f"[[task]] {task.name!r}: {key} = {value} is not read by {task.head} heads; take it out, or "
-                f"choose head = {'regression' if key != 'step' else 'ordinal'!r}"
+                f"choose head = {readers}"
             )
     if task.low >= task.high:
         raise ConfigError(f"[[task]] {task.name!r}: low={task.low} is not below high={task.high}")
-    if task.loss_name not in LOSSES[task.head]:
+    _check_step(task)
+    if task.loss_name not in task.kind.losses:
         raise ConfigError(
             f"[[task]] {task.name!r}: loss = {task.loss!r} is no loss of {task.head} heads; "
-            f"known: {', '.join(LOSSES[task.head])}"
-        )
-    steps = (task.high - task.low) / task.step
-    if task.head == "ordinal" and (abs(steps - round(steps)) > 1e-6 or not 1 <= round(steps) < MAX_LEVELS):
-        raise ConfigError(
-            f"[[task]] {task.name!r}: step={task.step} does not cut [{task.low}, {task.high}] into "
-            f"2 to {MAX_LEVELS} levels; low, low + step, … must end at high"
+            f"known: {', '.join(task.kind.losses)}"
         )
     if task.debias is not None and task.space != "observed":
         raise ConfigError(
@@ -163,13 +185,31 @@ def _check_options(task: TaskSpec) -> None:
         )
 
 
+def _check_step(task: TaskSpec) -> None:
+    """Refuse levels that do not divide the range, and steps so wide that rounding to them hides the value."""
+    steps = (task.high - task.low) / task.step
+    if task.kind.levels:
+        if abs(steps - round(steps)) > 1e-6 or not 1 <= round(steps) < MAX_LEVELS:
+            raise ConfigError(
+                f"[[task]] {task.name!r}: step={task.step} does not cut [{task.low}, {task.high}] into "
+                f"2 to {MAX_LEVELS} levels; low, low + step, … must end at high"
+            )
+    elif task.kind.aggregate == "mean" and steps < MIN_STEPS:
+        raise ConfigError(
+            f"[[task]] {task.name!r}: step = {task.step} is wide for values of {task.low} to {task.high}: "
+            f"aggregates round to it; write a smaller one, such as step = {(task.high - task.low) / 100:g}"
+        )
+
+
 def _check_parent(task: TaskSpec, seen: Mapping[str, TaskSpec]) -> None:
     if task.parent is None:
         return
     parent = _earlier(task, "parent", task.parent, seen)
-    if not (parent.is_binary and task.is_binary and parent.space == task.space == "impressions"):
+    probabilities = parent.kind.probability and task.kind.probability
+    if not (probabilities and parent.space == task.space == "impressions"):
+        kinds = " or ".join(name for name, kind in HEAD_KINDS.items() if kind.probability)
         raise ConfigError(
-            f"[[task]] {task.name!r}: a child and its parent {parent.name!r} must both be binary "
+            f"[[task]] {task.name!r}: a child and its parent {parent.name!r} must both be {kinds} "
             "tasks over all impressions"
         )
 

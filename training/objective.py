@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recsys.batch import Batch
-from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.head_functions import head_loss
 from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
 
@@ -25,7 +25,7 @@ def task_losses(logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[Task
     for task in tasks:
         members = logits[task.name].shape[0] // batch.size
         observed, label = batch.observed[task.name].repeat(members), batch.labels[task.name].repeat(members)
-        loss_B = HEAD_KINDS[task.head].loss(logits[task.name], label, task)
+        loss_B = head_loss(logits[task.name], label, task)
         if task.debias == "ips":
             losses[task.name] = ips_mean(loss_B, observed, logits[task.observation].repeat(members))
         else:

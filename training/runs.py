@@ -7,13 +7,12 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
-import torch
 
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.log import period_end
-from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import RETRIEVAL, TaskSpec
@@ -137,8 +136,8 @@ class Runs:
             known_logits, known_encoded = scored[plan.calibrate[task.name]]
             logits, encoded = scored[plan.evaluate[task.name]]
             found[task.name] = HeadScores(
-                known=_head_predictions(task, known_encoded, _values(task, known_logits)),
-                raw=_head_predictions(task, encoded, _values(task, logits)),
+                known=_head_predictions(task, known_encoded, predict(known_logits[task.name], task)),
+                raw=_head_predictions(task, encoded, predict(logits[task.name], task)),
                 evaluated=_head_predictions(task, encoded, calibrate(logits, tasks, calibration)[task.name]),
             )
         return found
@@ -147,11 +146,6 @@ class Runs:
         self, trained: TrainedModel, config: RunConfig, period: int
     ) -> tuple[dict[str, np.ndarray], EncodedRows]:
         return period_logits(trained, self.chain, period, self.labels[self.chain[period].day], config)
-
-
-def _values(task: TaskSpec, logits: dict[str, np.ndarray]) -> np.ndarray:
-    values: np.ndarray = HEAD_KINDS[task.head].predict(torch.from_numpy(logits[task.name]), task).numpy()
-    return values
 
 
 def _head_predictions(task: TaskSpec, encoded: EncodedRows, prediction: np.ndarray) -> HeadPredictions:

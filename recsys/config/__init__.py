@@ -13,7 +13,7 @@ from recsys.config.run import (
     period_start,
 )
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
-from recsys.config.training import BalancerConfig, CalibrationConfig, GateConfig, TrainingConfig
+from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig
 from recsys.config.tune import Dimension, TuneConfig
 from recsys.config.validation import NEVER_ACCEPTED, FindingCode, Levels, Severity, ValidationConfig
 
@@ -21,7 +21,7 @@ __all__ = [
     "NEVER_ACCEPTED",
     "PERIOD_S",
     "BalancerConfig",
-    "CalibrationConfig",
+    "Calibrators",
     "Dimension",
     "Entity",
     "ExecutionConfig",

@@ -15,10 +15,11 @@ from recsys.config.fusion import FusionConfig, build_fusion
 from recsys.config.model import ModelConfig, RetrievalConfig
 from recsys.config.section import Section
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
-from recsys.config.training import CalibrationConfig, GateConfig, TrainingConfig
+from recsys.config.training import Calibrators, GateConfig, TrainingConfig
 from recsys.config.tune import TuneConfig
 from recsys.config.validation import ValidationConfig
 from recsys.errors import ConfigError
+from recsys.head_kinds import HEAD_KINDS
 from recsys.settings import explain, read_toml
 from recsys.tasks import TaskSpec, check_tasks
 
@@ -38,7 +39,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     training: TrainingConfig = TrainingConfig()
-    calibration: CalibrationConfig = CalibrationConfig()
+    calibration: Calibrators = Field(default_factory=dict, validate_default=True)
     gate: GateConfig = GateConfig()
     fusion: FusionConfig = FusionConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -67,8 +68,9 @@ class RunConfig(Section):
             if names.count(pair) > 1:
                 raise ConfigError(f"[[feature]] {pair[1]!r} of entity {pair[0]!r} is defined twice")
         task = self.retrieval.task
-        if task is not None and task not in {t.name for t in self.tasks if t.is_binary}:
-            raise ConfigError(f"[retrieval] task = {task!r} is not a binary task of this config")
+        if task is not None and task not in {t.name for t in self.tasks if t.kind.probability}:
+            kinds = " or ".join(name for name, kind in HEAD_KINDS.items() if kind.probability)
+            raise ConfigError(f"[retrieval] task = {task!r} is no {kinds} task of this config; choose one")
         if self.store.url != "sqlite" and self.store.delta_ttl < 3 * PERIOD_S[self.period]:
             raise ConfigError(
                 f"[store] delta_ttl = {self.store.delta_ttl} s: events must outlast three periods of "
@@ -78,11 +80,11 @@ class RunConfig(Section):
 
     @property
     def retrieval_task(self) -> TaskSpec | None:
-        """Give the task whose positives train retrieval; None when no task is binary."""
-        binary = [t for t in self.tasks if t.is_binary]
+        """Give the task whose positives train retrieval; None when no task predicts a probability."""
+        events = [t for t in self.tasks if t.kind.probability]
         if self.retrieval.task is not None:
-            return next(t for t in binary if t.name == self.retrieval.task)
-        return binary[0] if binary else None
+            return next(t for t in events if t.name == self.retrieval.task)
+        return events[0] if events else None
 
 
 def load_config(path: Path) -> RunConfig:

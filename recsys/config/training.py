@@ -1,11 +1,11 @@
 """`[training]`, `[calibration]` and `[gate]`: how weights are found, and what lets them go live."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from recsys.config.section import Section
-from recsys.tasks import HeadKind
+from recsys.head_kinds import HEAD_KINDS
 
 
 class BalancerConfig(Section):
@@ -48,18 +48,24 @@ class TrainingConfig(Section):
     """After PROMOTE, continue one pass over the calibration and gate days before publishing."""
 
 
-class CalibrationConfig(Section):
-    """How logits become probabilities and stars; one key per head kind."""
+def _known_calibrators(chosen: dict[str, str]) -> dict[str, str]:
+    """Check the names, and give head kinds that are not mentioned their first calibrator."""
+    for head, name in chosen.items():
+        if head not in HEAD_KINDS:
+            raise ValueError(f"{head!r} is no head kind; known: {', '.join(HEAD_KINDS)}")
+        known = HEAD_KINDS[head].calibrators
+        if name not in known:
+            raise ValueError(f"{name!r} is no calibrator of {head} heads; known: {', '.join(known)}")
+    return {head: next(iter(kind.calibrators)) for head, kind in HEAD_KINDS.items()} | chosen
 
-    binary: Literal["platt", "isotonic", "auto", "none"] = "platt"
-    """`auto`: Platt or isotonic, whichever fits the earlier rows and proves better on the later ones; `none`:
-    what the head says, shifted only where its negatives were sampled."""
-    regression: Literal["affine", "isotonic", "none"] = "affine"
-    ordinal: Literal["affine", "isotonic", "none"] = "affine"
 
-    def kind(self, head: HeadKind) -> str:
-        """Give the calibrator of a head kind."""
-        return {"binary": self.binary, "regression": self.regression, "ordinal": self.ordinal}[head]
+Calibrators = Annotated[dict[str, str], AfterValidator(_known_calibrators)]
+"""`[calibration]`: head kind -> what makes predictions of its heads' logits; default: the kind's first.
+
+platt, affine: a sigmoid, a line. isotonic: a never-falling map. auto: Platt or isotonic, whichever, fitted on
+the earlier rows, is better on the later ones. none: what the head says; a probability is shifted where its
+negatives were sampled.
+"""
 
 
 class GateConfig(Section):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.head_functions import build_link
 from recsys.model.layers import TaskModules, mlp
 from recsys.tasks import TaskSpec
 
@@ -28,7 +28,7 @@ class Heads(nn.Module):
         self.heads = TaskModules(
             {t.name: nn.Sequential(*mlp(num_in, layers[t.name]), nn.Linear(width[t.name], 1)) for t in tasks}
         )
-        self.links = TaskModules({t.name: HEAD_KINDS[t.head].link(t) for t in tasks})
+        self.links = TaskModules({t.name: build_link(t) for t in tasks})
         self.transfers = TaskModules(
             {
                 t.name: Transfer(width[t.transfer_from], width[t.name])

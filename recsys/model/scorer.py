@@ -13,7 +13,7 @@ from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
-from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.head_functions import predict
 from recsys.model.late import LateItems, late_items
 from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide, pool_bag
 from recsys.tasks import TaskSpec
@@ -246,9 +246,7 @@ def calibrate(
         calibrator = calibration[task.name]
         values = logits[task.name]
         if calibrator.reads == "prediction":
-            values = (
-                HEAD_KINDS[task.head].predict(torch.from_numpy(np.ascontiguousarray(values)), task).numpy()
-            )
+            values = predict(values, task)
         values = calibrator.apply(values)
         found[task.name] = (
             values if task.parent is None else keep_child_below_parent(values, found[task.parent])

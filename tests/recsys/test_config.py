@@ -69,6 +69,8 @@ def test_an_unknown_key_lists_the_known(data, parts):
         ({"period": "P2D"}, ("period = 'P2D'", "P1M")),
         ({"policy": {"name": "best"}}, ("policy.name = 'best'", "greedy")),
         ({"task": [{**CLICK, "head": "ordnal"}]}, ("head = 'ordnal'", "binary")),
+        ({"calibration": {"binary": "affine"}}, ("'affine' is no calibrator", "platt, isotonic")),
+        ({"calibration": {"binry": "platt"}}, ("'binry' is no head kind", "binary, reg")),
         ({"task": [{**CLICK, "name": "Click!"}]}, ("name = 'Click!'",)),
         ({"task": "click"}, ("task = 'click'",)),
         ({"training": 5}, ("training = 5",)),
@@ -124,6 +126,12 @@ def test_a_config_survives_the_manifest(config):
 def test_a_config_cannot_be_changed(config):
     with pytest.raises(ValueError, match="frozen"):
         config.training.seed = 5
+
+
+def test_head_kinds_that_calibration_does_not_name_have_their_first(make_config):
+    first = {"binary": "platt", "regression": "affine", "ordinal": "affine"}
+    assert make_config().calibration == first
+    assert make_config(calibration={"ordinal": "none"}).calibration == first | {"ordinal": "none"}
 
 
 def test_the_retrieval_task_is_the_first_binary_one(make_config):

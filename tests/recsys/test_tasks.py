@@ -3,7 +3,8 @@
 import pytest
 
 from recsys.errors import ConfigError
-from recsys.tasks import LOSSES, TaskSpec, check_tasks, parse_duration_s
+from recsys.head_kinds import HEAD_KINDS
+from recsys.tasks import TaskSpec, check_tasks, parse_duration_s
 
 DAY_S = 86_400
 
@@ -48,8 +49,15 @@ def test_levels_of_an_ordinal_value(low, high, step, levels):
     assert task.num_levels == levels
 
 
+def test_the_default_range_is_the_head_kinds():
+    assert [_task("a", head=head).step for head in ("regression", "ordinal")] == [0.5, 1.0]
+    assert _task("a", head="regression", step=1.0).step == 1.0
+    assert _task("a", head="regression", high=600).prediction_range == (1.0, 600.0)
+    assert _task("a").prediction_range == (0.0, 1.0)
+
+
 def test_each_head_kind_has_a_default_loss():
-    assert [_task("a", head=kind).loss_name for kind in LOSSES] == ["bce", "mse", "likelihood"]
+    assert [_task("a", head=kind).loss_name for kind in HEAD_KINDS] == ["bce", "mse", "likelihood"]
     assert _task("a", loss="focal").loss_name == "focal"
 
 
@@ -67,7 +75,7 @@ def test_each_head_kind_has_a_default_loss():
         ((_task("a", low=0),), "low = 0.0 is not read by binary heads; .*'regression'"),
         ((_task("a", high=10),), "high = 10.0 is not read by binary heads"),
         ((_task("a", step=0.5),), "step = 0.5 is not read by binary heads; .*'ordinal'"),
-        ((_task("a", head="regression", step=0.5),), "step = 0.5 is not read by regression heads"),
+        ((_task("a", head="regression", low=0, high=1),), "step = 0.5 is wide for .*such as step = 0.01"),
         ((_task("retrieval"),), "'retrieval' is the name of the two towers' own loss"),
         ((_task("b", transfer_from="a"), _task("a")), "transfer_from 'a' is not a task defined above it"),
         ((_task("a"), _task("b", transfer_from="c")), "'c' is not a task .*known so far: a"),

@@ -9,13 +9,14 @@ from scipy.special import expit, logit
 
 from features.store import open_store
 from recsys.bundle import load_bundle
-from recsys.calibration import Isotonic, Platt, fit_platt
-from recsys.config import CalibrationConfig, StoreConfig
+from recsys.calibration import fit_isotonic_probability, fit_platt
+from recsys.config import StoreConfig
 from recsys.log import period_end
+from recsys.metrics.pointwise import log_loss
 from recsys.model.scorer import calibrate
 from recsys.registry import Registry
 from recsys.tasks import TaskSpec
-from training.calibrate import _better, fit_calibration
+from training.calibrate import fit_calibration
 from training.data import label_days
 from training.predict import BundlePredictor, period_logits
 from training.publish import publish, verify, write_night_bundle
@@ -36,6 +37,10 @@ def _rows(weight=None, shown_at=None, **labels):
     )
 
 
+def _chosen(**calibrators):
+    return {"binary": "platt", "regression": "affine", "ordinal": "affine"} | calibrators
+
+
 @pytest.mark.parametrize("labels", ["known", "not known"])
 def test_an_uncalibrated_head_is_corrected_for_sampling_alone(labels):
     rng = np.random.default_rng(0)
@@ -48,7 +53,7 @@ def test_an_uncalibrated_head_is_corrected_for_sampling_alone(labels):
     label = click if labels == "known" else np.full(click.size, np.nan)
     if labels == "not known":  # the share of sampled rows is all that is known
         weight = np.full(click.size, 10.0)
-    settings = CalibrationConfig(binary="none" if labels == "known" else "platt")
+    settings = _chosen(binary="none" if labels == "known" else "platt")
     found = fit_calibration([CLICK], {"click": trained}, _rows(weight=weight, click=label), settings)["click"]
     assert found.apply(trained) == pytest.approx(expit(truth), rel=1e-6)
 
@@ -73,7 +78,7 @@ def test_each_head_kind_has_its_own_setting(head, kind, made):
     score = rng.normal(size=500)
     logits = score[:, None] - np.linspace(-1, 1, 4) if head == "ordinal" else score
     label = (score > 0) * 1.0 if head == "binary" else np.clip(np.round(3 + score), 1, 5)
-    found = fit_calibration([task], {"t": logits}, _rows(t=label), CalibrationConfig(**{head: kind}))["t"]
+    found = fit_calibration([task], {"t": logits}, _rows(t=label), _chosen(**{head: kind}))["t"]
     assert found.kind == made
     prediction = calibrate({"t": logits.astype(np.float32)}, [task], {"t": found})["t"]
     assert prediction.shape == (500,)
@@ -91,7 +96,7 @@ def test_with_sampled_negatives_probabilities_are_those_of_the_real_stream(kind)
     shown = logit(truth) - np.log(0.1)
     assert expit(shown[kept]).mean() == pytest.approx(label[kept].mean(), rel=0.03), "honest on what was kept"
     rows = _rows(click=label[kept], weight=np.where(label == 1, 1.0, 10.0)[kept])
-    fitted = fit_calibration([CLICK], {"click": shown[kept]}, rows, CalibrationConfig(binary=kind))
+    fitted = fit_calibration([CLICK], {"click": shown[kept]}, rows, _chosen(binary=kind))
     prediction = calibrate({"click": shown}, [CLICK], fitted)["click"]
     assert prediction.mean() == pytest.approx(label.mean(), rel=0.03)
     for part in np.array_split(np.argsort(shown), 5):
@@ -116,9 +121,23 @@ def _logistic(score):
 def test_auto_takes_what_is_better_on_later_rows_and_fits_it_on_all(shape, better):
     score, label = _stream(shape)
     rows = _rows(click=label)
-    chosen = fit_calibration([CLICK], {"click": score}, rows, CalibrationConfig(binary="auto"))["click"]
-    plain = fit_calibration([CLICK], {"click": score}, rows, CalibrationConfig(binary=better))["click"]
+    chosen = fit_calibration([CLICK], {"click": score}, rows, _chosen(binary="auto"))["click"]
+    plain = fit_calibration([CLICK], {"click": score}, rows, _chosen(binary=better))["click"]
     assert chosen == plain
+
+
+def test_auto_does_not_choose_on_the_rows_that_it_fitted():
+    """On these, the knots of a never-falling map are always as good as a sigmoid or better."""
+    score, label = _stream(_logistic)
+    early = np.arange(8000) < 4000
+    knots = fit_isotonic_probability(expit(score)[early], label[early])
+    sigmoid = fit_platt(score[early], label[early])
+    losses = [
+        log_loss(label[early], p) for p in (knots.apply(expit(score)[early]), sigmoid.apply(score[early]))
+    ]
+    assert losses[0] < losses[1]
+    found = fit_calibration([CLICK], {"click": score}, _rows(click=label), _chosen(binary="auto"))
+    assert found["click"].kind == "platt"
 
 
 def test_a_calibrator_is_fitted_on_every_known_row_and_on_no_other():
@@ -131,34 +150,15 @@ def test_a_calibrator_is_fitted_on_every_known_row_and_on_no_other():
             label_click=pl.when(~pl.Series(unknown)).then("label_click"), weight=1.0, shown_at=np.arange(8000)
         )
     )
-    fitted = fit_calibration([CLICK], {"click": score}, hidden, CalibrationConfig(binary="platt"))["click"]
+    fitted = fit_calibration([CLICK], {"click": score}, hidden, _chosen(binary="platt"))["click"]
     assert fitted == fit_platt(score[~unknown], label[~unknown], np.ones(6000))
-
-
-@pytest.mark.parametrize(("right", "better"), [("late", "isotonic"), ("early", "platt")])
-def test_auto_fits_on_the_earlier_half_and_judges_on_the_later(right, better):
-    """Two fits that only tell which rows they were given, one of them right on one half alone."""
-    time = np.arange(400)
-    label = np.arange(400) % 2.0
-    says = label if right == "late" else 1 - label  # on the later half; the opposite on the earlier one
-    score = np.where(time < 200, 1 - says, says) * 2 - 1.0
-    given = []
-
-    def fits(calibrator):
-        return lambda chosen: given.append(chosen) or calibrator
-
-    knots = Isotonic(x=(0.3, 0.7), y=(0.01, 0.99))
-    made = {"platt": fits(Platt(a=1e-3, b=0.0)), "isotonic": fits(knots)}
-    assert _better(made, score, label, np.ones(400), time) == better
-    assert all(np.array_equal(chosen, time < 200) for chosen in given)
-    assert len(given) == 2
 
 
 def test_auto_judges_by_time_and_not_by_the_order_of_rows():
     """Both halves of the day hold both shapes; the rows stand sorted by shape."""
     logistic, steps = _stream(_logistic, seed=1), _stream(_steps)
     score, label = (np.concatenate(pair) for pair in zip(logistic, steps, strict=True))
-    auto = CalibrationConfig(binary="auto")
+    auto = _chosen(binary="auto")
     kinds = [
         fit_calibration([CLICK], {"click": score}, _rows(click=label, shown_at=time), auto)["click"].kind
         for time in (np.arange(16_000), np.tile(np.arange(8000), 2))
@@ -170,7 +170,7 @@ def test_auto_judges_by_time_and_not_by_the_order_of_rows():
 def test_auto_needs_enough_of_both_classes_in_both_halves(positives):
     score, _ = _stream(_steps)
     label = (np.arange(8000) < positives) * 1.0
-    auto = CalibrationConfig(binary="auto")
+    auto = _chosen(binary="auto")
     assert fit_calibration([CLICK], {"click": score}, _rows(click=label), auto)["click"].kind == "platt"
 
 
@@ -178,9 +178,9 @@ def test_rows_without_a_label_are_left_out():
     score, label = _stream(_logistic)
     hidden = np.where(np.arange(8000) % 2 == 0, np.nan, label)
     half = _rows(click=label[1::2])
-    found = fit_calibration([CLICK], {"click": score}, _rows(click=hidden), CalibrationConfig())
-    assert found == fit_calibration([CLICK], {"click": score[1::2]}, half, CalibrationConfig())
-    none = fit_calibration([CLICK], {"click": score}, _rows(click=np.full(8000, np.nan)), CalibrationConfig())
+    found = fit_calibration([CLICK], {"click": score}, _rows(click=hidden), _chosen())
+    assert found == fit_calibration([CLICK], {"click": score[1::2]}, half, _chosen())
+    none = fit_calibration([CLICK], {"click": score}, _rows(click=np.full(8000, np.nan)), _chosen())
     assert none["click"].kind == "identity"
 
 
@@ -192,9 +192,7 @@ def test_a_child_stays_below_its_parent_after_calibration(kind):
     click = (rng.random(4000) < expit(score)).astype(float)
     buy = click * (rng.random(4000) < expit(2 * taste))
     logits = {"click": score, "buy": taste}
-    fitted = fit_calibration(
-        [CLICK, BUY], logits, _rows(click=click, buy=buy), CalibrationConfig(binary=kind)
-    )
+    fitted = fit_calibration([CLICK, BUY], logits, _rows(click=click, buy=buy), _chosen(binary=kind))
     alone = fitted["buy"].apply(logits["buy"] if fitted["buy"].reads == "logit" else expit(logits["buy"]))
     parent = calibrate(logits, [CLICK, BUY], fitted)["click"]
     assert (alone > parent).any(), "they would cross"
@@ -206,7 +204,8 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
     """Seal the tiny shop with an ordinal, debiased rating that reads the click's head."""
     tasks = [t.model_dump(mode="json") for t in make_config().tasks]
     tasks[1] |= {"transfer_from": "click", "hidden": [8, 4]}
-    tasks[2] |= {"head": "ordinal", "transfer_from": "click", "debias": "ips", "learning_rate_scale": 2.0}
+    rating = {"head": "ordinal", "step": 1.0, "transfer_from": "click", "debias": "ips"}
+    tasks[2] |= rating | {"learning_rate_scale": 2.0}
     config = make_config(
         task=tasks, calibration={"binary": "auto"}, model={"trunk": {"name": "ple", "hidden": [16, 8]}}
     )

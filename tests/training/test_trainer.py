@@ -20,7 +20,7 @@ from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog, period_end
-from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.head_functions import build_link
 from recsys.stages import Stages
 from recsys.tasks import RETRIEVAL
 from training.balancing import BALANCERS, build_balancer
@@ -330,8 +330,10 @@ def test_predictions_do_not_depend_on_how_batches_are_cut(setup, chain, config, 
 
 def test_predictions_of_no_rows_have_the_width_of_their_head(setup, config):
     ranker, tables, _ = setup()
-    stars = next(t for t in config.tasks if t.name == "rating").model_copy(update={"head": "ordinal"})
-    ranker.heads.links["rating"] = HEAD_KINDS["ordinal"].link(stars)
+    stars = next(t for t in config.tasks if t.name == "rating").model_copy(
+        update={"head": "ordinal", "step": 1.0}
+    )
+    ranker.heads.links["rating"] = build_link(stars)
     shapes = {task: v.shape for task, v in predict_logits(ranker, tables, []).items()}
     assert shapes == {"click": (0,), "purchase": (0,), "rating": (0, 4)}
 

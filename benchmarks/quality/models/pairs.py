@@ -17,7 +17,7 @@ from benchmarks.quality.models.fitting import Budget, fit_best, trunks_of_one_si
 from recsys.batch import Batch
 from recsys.config import TrunkConfig
 from recsys.model.embeddings import LocalTables, TableSpec
-from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.head_functions import predict
 from recsys.tasks import TaskSpec
 from training.trainer import FitSettings, has_fast_bf16
 
@@ -134,8 +134,8 @@ class PairModel:
                 batch = self.bags.give_all(batch, part.user)
             logits, _, _ = self.ranker(batch, self.tables.lookup(batch.rows))
             for task in self.tasks:
-                made = HEAD_KINDS[task.head].predict(logits[task.name], task).numpy()
-                found[task.name].append(made if task.head == "binary" else made.clip(task.low, task.high))
+                made = predict(logits[task.name].numpy(), task)
+                found[task.name].append(made.clip(*task.prediction_range))
         return {task: np.concatenate(parts) if parts else np.zeros(0) for task, parts in found.items()}
 
 

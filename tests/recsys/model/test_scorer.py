@@ -37,7 +37,7 @@ def predictor(bundle):
 
 
 @pytest.fixture(scope="module")
-def encode(predictor, shop_chain, config):
+def encoded(predictor, shop_chain, config):
     labels, _ = label_days(
         shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[5].day]
     )

@@ -14,7 +14,7 @@ from recsys.errors import DataError
 from recsys.log import period_end
 from recsys.metrics.pointwise import auc, rmse
 from recsys.model.embeddings import Tables
-from recsys.model.head_kinds import HEAD_KINDS
+from recsys.model.head_functions import predict
 from recsys.model.ranker import Ranker
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import RETRIEVAL
@@ -121,7 +121,7 @@ class ModelBench:
             i = self.plan.calibrate[task.name]
             label, weight = self._known[task.name], self._periods[i].encoded.weight
             known = ~np.isnan(label)
-            values = HEAD_KINDS[task.head].predict(torch.from_numpy(logits[i][task.name]), task).numpy()
+            values = predict(logits[i][task.name], task)
             metric = auc if task.is_binary else rmse
             value = metric(label[known], values[known], weight[known])
             found[task.name] = 1.0 - value if task.is_binary else value

@@ -8,10 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.model.head_kinds import HEAD_KINDS, MIN_GAP, CumulativeLink, log_level_probabilities
+from recsys.model.head_functions import (
+    MIN_GAP,
+    CumulativeLink,
+    expected_level,
+    head_loss,
+    likelihood,
+    log_level_probabilities,
+)
 from recsys.tasks import TaskSpec
-
-ORDINAL = HEAD_KINDS["ordinal"]
 
 
 def _stars(**values):
@@ -43,7 +48,7 @@ def test_levels_have_a_distribution_whatever_the_parameters(task, score, seed):
     assert (p >= 0).all()
     assert p.sum().item() == pytest.approx(1, abs=1e-3)
     levels = torch.linspace(task.low, task.high, task.num_levels)
-    assert ORDINAL.predict(logits, task).item() == pytest.approx((p * levels).sum().item(), abs=5e-3)
+    assert expected_level(logits, task).item() == pytest.approx((p * levels).sum().item(), abs=5e-3)
 
 
 def test_thresholds_keep_apart_when_training_pushes_them_together():
@@ -73,12 +78,12 @@ def test_the_loss_is_minus_the_log_probability_of_the_level(label, level):
     logits = _link(task, 3)(torch.tensor([0.7]))
     above = [1.0, *logits.sigmoid()[0].double().tolist(), 0.0]
     expected = -math.log(above[level] - above[level + 1])
-    assert ORDINAL.loss(logits, torch.tensor([label]), task).item() == pytest.approx(expected, rel=1e-4)
+    assert likelihood(logits, torch.tensor([label]), task).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_label_between_two_levels_counts_for_both():
     task, logits = _stars(), CumulativeLink(_stars())(torch.tensor([0.7]))
-    two, three, between = (ORDINAL.loss(logits, torch.tensor([y]), task).item() for y in (2.0, 3.0, 2.25))
+    two, three, between = (likelihood(logits, torch.tensor([y]), task).item() for y in (2.0, 3.0, 2.25))
     assert between == pytest.approx(0.75 * two + 0.25 * three, rel=1e-5)
 
 
@@ -94,13 +99,13 @@ def test_it_finds_the_thresholds_that_made_the_labels():
 
     def loss():
         optimiser.zero_grad()
-        value = ORDINAL.loss(link(scores), labels, task).mean()
+        value = likelihood(link(scores), labels, task).mean()
         value.backward()
         return value
 
     optimiser.step(loss)
     np.testing.assert_allclose(-link(torch.zeros(1)).detach().numpy()[0], true, atol=0.08)
-    assert ORDINAL.predict(link(scores), task).mean().item() == pytest.approx(label.mean(), abs=0.01)
+    assert expected_level(link(scores), task).mean().item() == pytest.approx(label.mean(), abs=0.01)
 
 
 @pytest.mark.parametrize(("p", "label"), [(0.9, 1.0), (0.9, 0.0), (0.2, 1.0)])
@@ -108,7 +113,7 @@ def test_focal_loss_by_hand(p, label):
     task = TaskSpec(name="c", feedback="c", head="binary", window="1h", loss="focal")
     right = p if label else 1 - p
     logit = torch.tensor([math.log(p / (1 - p))])
-    found = HEAD_KINDS["binary"].loss(logit, torch.tensor([label]), task).item()
+    found = head_loss(logit, torch.tensor([label]), task).item()
     assert found == pytest.approx((1 - right) ** 2 * -math.log(right), rel=1e-4)
 
 
@@ -118,5 +123,5 @@ def test_focal_loss_by_hand(p, label):
 )
 def test_errors_are_in_quarters_of_the_range(loss, label, expected):
     task = TaskSpec(name="r", feedback="r", head="regression", window="1d", loss=loss)
-    found = HEAD_KINDS["regression"].loss(torch.zeros(1), torch.tensor([label]), task).item()
+    found = head_loss(torch.zeros(1), torch.tensor([label]), task).item()
     assert found == pytest.approx(expected)

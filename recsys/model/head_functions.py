@@ -1,43 +1,52 @@
-"""Head kinds: what a task's output means, its losses, and how logits become predictions before calibration.
+"""Functions of the head kinds: links, losses, and how logits become predictions before calibration.
 
-Every head gives one score per example. `link` makes logits of it: the score itself, or, for an ordinal head,
-one logit per threshold, so that the distribution over levels is in the logits and nothing else need be known.
+`recsys.head_kinds.HEAD_KINDS` names them. Every head gives one score per example. A link makes logits of it:
+the score itself, or, for levels, one logit per threshold. The distribution over levels is then in the logits,
+and nothing else need be known.
 
 Shape letters: B examples, C thresholds (one fewer than levels).
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.tasks import HeadKind, TaskSpec
+from recsys.resolve import resolve
+from recsys.tasks import TaskSpec
 
 FOCUS = 2.0
 """Exponent of the focal loss (γ in Lin et al., ICCV 2017)."""
 MIN_GAP = 1e-3
 """Two thresholds never come nearer than this, so that every level keeps a probability."""
 
-Loss = Callable[[Tensor, Tensor, TaskSpec], Tensor]
+
+def build_link(task: TaskSpec) -> nn.Module:
+    """Build what turns the task's score [B] into logits, [B] or [B, C]."""
+    link: nn.Module = resolve(task.kind.link)(task)
+    return link
 
 
-@dataclass(frozen=True, slots=True)
-class HeadFunctions:
-    """How one head kind is trained and read."""
+def head_loss(logits: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    """Give the loss [B] that the task chose."""
+    loss: Callable[[Tensor, Tensor, TaskSpec], Tensor] = resolve(task.kind.losses[task.loss_name])
+    return loss(logits, label_B, task)
 
-    losses: Mapping[str, Loss]
-    """Name -> (logits, label [B], task) -> loss [B]; the names are those of `recsys.tasks.LOSSES`."""
-    predict: Callable[[Tensor, TaskSpec], Tensor]
-    """Logits -> prediction [B]: a probability, or stars."""
-    link: Callable[[TaskSpec], nn.Module]
-    """Task -> module: score [B] -> logits [B], or [B, C]."""
 
-    def loss(self, logits: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-        """Give the loss [B] that the task chose."""
-        return self.losses[task.loss_name](logits, label_B, task)
+def predict(logits: np.ndarray, task: TaskSpec) -> np.ndarray:
+    """Turn logits [N] or [N, C] into predictions [N] before calibration, of the logits' precision."""
+    values: Tensor = resolve(task.kind.predict)(torch.from_numpy(np.ascontiguousarray(logits)), task)
+    prediction: np.ndarray = values.numpy()
+    return prediction
+
+
+def score_itself(task: TaskSpec) -> nn.Module:
+    """Take the score for the logit."""
+    del task
+    return nn.Identity()
 
 
 class CumulativeLink(nn.Module):
@@ -61,12 +70,19 @@ class CumulativeLink(nn.Module):
         return score_B.unsqueeze(-1) - thresholds_C
 
 
-def _bce(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def probability(logits_B: Tensor, task: TaskSpec) -> Tensor:
+    """Give the sigmoid of the logit."""
+    del task
+    return logits_B.sigmoid()
+
+
+def cross_entropy(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    """Give the cross-entropy; a label between 0 and 1 is a probability."""
     del task
     return functional.binary_cross_entropy_with_logits(logits_B, label_B, reduction="none")
 
 
-def _focal(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def focal(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
     """Weigh down what is already right; predictions are pulled to 1/2, which calibration undoes."""
     del task
     p_B = logits_B.sigmoid()
@@ -77,28 +93,31 @@ def _focal(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
 
 def _error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
     # In units of a quarter of the range, so that weights mean the same for stars and for percentages.
-    return (_stars(logits_B, task) - label_B) / ((task.high - task.low) / 4)
+    return (value(logits_B, task) - label_B) / ((task.high - task.low) / 4)
 
 
-def _mse(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def squared_error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    """Give the square of the error, in quarters of the range."""
     return _error(logits_B, label_B, task).square()
 
 
-def _mae(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def absolute_error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+    """Give the absolute error, in quarters of the range."""
     return _error(logits_B, label_B, task).abs()
 
 
-def _huber(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def huber(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
     """Square errors up to a quarter of the range (one of five stars), and grow linearly beyond."""
     error_B = _error(logits_B, label_B, task)
     return functional.huber_loss(error_B, torch.zeros_like(error_B), reduction="none")
 
 
-def _stars(logits_B: Tensor, task: TaskSpec) -> Tensor:
+def value(logits_B: Tensor, task: TaskSpec) -> Tensor:
+    """Place logit 0 in the middle of the range; two units reach an end."""
     return (task.low + task.high) / 2 + logits_B * (task.high - task.low) / 4
 
 
-def _likelihood(logits_BC: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def likelihood(logits_BC: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
     """Give -log P(level of the label); a label between two levels counts for both by its distance."""
     place_B = ((label_B - task.low) / task.step).clamp(0, task.num_levels - 1)
     lower_B = place_B.floor()
@@ -123,20 +142,6 @@ def log_level_probabilities(logits_BC: Tensor) -> Tensor:
     return torch.cat([lowest, middle, highest], dim=1)
 
 
-def _expected_level(logits_BC: Tensor, task: TaskSpec) -> Tensor:
+def expected_level(logits_BC: Tensor, task: TaskSpec) -> Tensor:
     """Give low + step · Σ P(value above level c): the mean of the distribution over levels."""
     return task.low + task.step * logits_BC.sigmoid().sum(dim=-1)
-
-
-def _same(task: TaskSpec) -> nn.Module:
-    del task
-    return nn.Identity()
-
-
-HEAD_KINDS: dict[HeadKind, HeadFunctions] = {
-    "binary": HeadFunctions(
-        {"bce": _bce, "focal": _focal}, lambda logits_B, _task: logits_B.sigmoid(), _same
-    ),
-    "regression": HeadFunctions({"mse": _mse, "huber": _huber, "mae": _mae}, _stars, _same),
-    "ordinal": HeadFunctions({"likelihood": _likelihood}, _expected_level, CumulativeLink),
-}

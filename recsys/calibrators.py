@@ -1,0 +1,112 @@
+"""Calibrate one head: the functions that `recsys.head_kinds.HEAD_KINDS` names: rows, task -> Calibrator."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.calibration import (
+    MIN_ROWS_PER_CLASS,
+    Affine,
+    Calibrator,
+    Identity,
+    Isotonic,
+    Platt,
+    correct_sampling,
+    fit_affine,
+    fit_isotonic,
+    fit_isotonic_probability,
+    fit_platt,
+)
+from recsys.metrics.columns import Mask, Vector
+from recsys.metrics.pointwise import log_loss
+from recsys.tasks import TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadRows:
+    """What a head said of the rows [N] of its calibration period, and what came of them."""
+
+    logit: npt.NDArray[np.float64]
+    """[N], or [N, C] of levels."""
+    prediction: Vector
+    label: Vector
+    """NaN where not known."""
+    weight: Vector
+    """1 / sampling rate, so that probabilities are those of the stream before its negatives were sampled."""
+    shown_at: npt.NDArray[np.int64]
+
+    @property
+    def known(self) -> "HeadRows":
+        """Keep the rows whose label is known."""
+        return self.where(~np.isnan(self.label))
+
+    def where(self, chosen: Mask) -> "HeadRows":
+        """Select rows by a mask [N]."""
+        return HeadRows(
+            logit=self.logit[chosen],
+            prediction=self.prediction[chosen],
+            label=self.label[chosen],
+            weight=self.weight[chosen],
+            shown_at=self.shown_at[chosen],
+        )
+
+
+def platt(rows: HeadRows, task: TaskSpec) -> Platt:
+    """Fit a sigmoid of the logit."""
+    del task
+    known = rows.known
+    return fit_platt(known.logit, known.label, known.weight)
+
+
+def isotonic_probability(rows: HeadRows, task: TaskSpec) -> Isotonic:
+    """Fit a never-falling map of the probability, its ends inside (0, 1)."""
+    del task
+    known = rows.known
+    return fit_isotonic_probability(known.prediction, known.label, known.weight)
+
+
+def platt_or_isotonic(rows: HeadRows, task: TaskSpec) -> Calibrator:
+    """Fit the one that, fitted on the earlier half of the rows, has the lower log loss on the later half.
+
+    Platt where either half has few rows of a class, and on a tie: it has two parameters to get wrong.
+    """
+    known = rows.known
+    is_early = known.shown_at <= np.median(known.shown_at)
+    early, late = known.where(is_early), known.where(~is_early)
+    for half in (early, late):
+        positives = int(half.label.sum())
+        if min(positives, half.label.size - positives) < MIN_ROWS_PER_CLASS:
+            return platt(known, task)
+    sigmoid = log_loss(late.label, platt(early, task).apply(late.logit), late.weight)
+    steps = log_loss(late.label, isotonic_probability(early, task).apply(late.prediction), late.weight)
+    return (isotonic_probability if steps < sigmoid else platt)(known, task)
+
+
+def sampling_correction(rows: HeadRows, task: TaskSpec) -> Calibrator:
+    """Leave a probability as it is, but for the mean rate at which its negatives were kept."""
+    del task
+    negative = rows.label != 1  # not known counts: what nobody chose is what was sampled
+    if not (rows.weight[negative] > 1).any():
+        return Identity()
+    rate = negative.sum() / rows.weight[negative].sum()
+    return Platt(a=1.0, b=float(correct_sampling(0.0, rate)))
+
+
+def affine(rows: HeadRows, task: TaskSpec) -> Affine:
+    """Fit a line through the value, clipped to its range."""
+    known = rows.known
+    return fit_affine(known.prediction, known.label, low=task.low, high=task.high, weight=known.weight)
+
+
+def isotonic(rows: HeadRows, task: TaskSpec) -> Isotonic:
+    """Fit a never-falling map of the value."""
+    del task
+    known = rows.known
+    return fit_isotonic(known.prediction, known.label, known.weight)
+
+
+def identity(rows: HeadRows, task: TaskSpec) -> Identity:
+    """Leave a value as it is."""
+    del rows, task
+    return Identity()
