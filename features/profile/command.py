@@ -30,7 +30,7 @@ def data_profile_command(
         ),
     ] = None,
 ) -> None:
-    """Say what is in a log: counts, rates, sparsity, gaps, and what to look at, with remedies."""
+    """Describe a log: counts, rates, sparsity, gaps, and findings with remedies."""
     if not log.is_dir():
         raise DataError(f"{log} is not a folder; name a log, made by `recsys convert` or `recsys simulate`")
     if config is None and (log / "config.toml").is_file():

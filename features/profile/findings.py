@@ -1,4 +1,4 @@
-"""What a reader of a profile should look at: each finding says what, how much, and what to do.
+"""Findings of a log's profile: each says what, how much, and what to do.
 
 One function per finding, each a line in `CHECKS`; a function returns None where all is well.
 """
@@ -12,7 +12,7 @@ from features.profile.model import Finding, LogProfile
 from recsys.config import RunConfig
 
 _QUIET_LOCAL_HOUR: Final = 4
-"""People sleep: the quietest six hours of a day are centred on about four."""
+"""Local hour on which the quietest six hours of a day are centred, because people sleep."""
 
 
 def find(profile: LogProfile, config: RunConfig, config_name: str) -> tuple[Finding, ...]:
@@ -43,7 +43,7 @@ def _gaps(p: LogProfile) -> Finding | None:
     return _warn(
         "gaps_in_days",
         f"{len(p.missing_days)} days without any event ({some})",
-        "bring the lost days in; a night on an empty day stops, windows over it count too little",
+        "add the missing days: windows of aggregates that cover them count too little",
     )
 
 
@@ -59,14 +59,14 @@ def _volume(p: LogProfile) -> Finding | None:
         "odd_volume",
         f"{len(odd)} days with less than a fifth or more than five times the usual {usual:,.0f} events "
         f"({', '.join(map(str, odd[:3]))}{' …' if len(odd) > 3 else ''})",
-        "check whether these days were logged whole, and once",
+        "check whether each of these days was logged completely, and once",
     )
 
 
 def _no_feedback(p: LogProfile) -> Finding | None:
     if p.feedback:
         return None
-    return _warn("no_feedback", "no feedback at all", "a recommender learns from feedback: convert it too")
+    return _warn("no_feedback", "no feedback at all", "convert feedback too: labels are made from it")
 
 
 def _organic(p: LogProfile) -> Finding | None:
@@ -76,7 +76,7 @@ def _organic(p: LogProfile) -> Finding | None:
     return _warn(
         "organic_feedback",
         f"most feedback of {', '.join(most)} names no impression ({p.organic:.0%} of all feedback)",
-        "it is in histories and never a label; log the impression's id with it, or widen [match] window",
+        "it enters histories and never a label; log the impression's id with it, or widen [match] window",
     )
 
 
@@ -86,7 +86,7 @@ def _not_found(p: LogProfile) -> Finding | None:
     return _warn(
         "impression_not_found",
         f"{p.not_found:.0%} of the feedback names an impression that neither its day nor the day before has",
-        "impressions may be missing or filed under the wrong day; slow feedback is fine if windows are long",
+        "look for missing or misfiled impressions; feedback days later is correct if windows are that long",
     )
 
 
@@ -96,7 +96,7 @@ def _before(p: LogProfile) -> Finding | None:
     return _warn(
         "feedback_before_impression",
         f"{p.before_impression:,} feedback rows happened before the impression they name was shown",
-        "clocks differ, or shown_at is when the list was logged; such rows are no label",
+        "check for clocks that differ, or a shown_at that is the time of logging; such rows become no label",
     )
 
 
@@ -118,7 +118,7 @@ def _heavy_user(p: LogProfile) -> Finding | None:
     return _warn(
         "one_user",
         f"user {top.top!r} has {top.top_share:.0%} of all events",
-        "a bot, or everybody who is not logged in: leave it out, or cap it with features.daily_cap",
+        "a bot, or one id for all users without a login: leave it out, or lower [features] daily_cap",
     )
 
 
@@ -129,7 +129,7 @@ def _heavy_item(p: LogProfile) -> Finding | None:
     return _warn(
         "one_item",
         f"item {top.top!r} has {top.top_share:.0%} of all events",
-        "an id that stands for nothing, or a banner: leave it out",
+        "a placeholder id, or a banner: leave it out",
     )
 
 
@@ -139,7 +139,7 @@ def _cold_items(p: LogProfile) -> Finding | None:
     return _hint(
         "cold_items",
         f"half of the items have at most {p.per_item.quantiles['50%']:g} events",
-        "their ids cannot be learnt: give them text, categories and attributes",
+        "too few to train an embedding per item: give items text, categories and attributes",
     )
 
 
@@ -149,8 +149,8 @@ def _all_positive(p: LogProfile) -> Finding | None:
         return None
     return _warn(
         "no_negatives",
-        f"every impression has {', '.join(full)}: nothing was shown and not chosen",
-        "convert without impressions, so that negatives are drawn and marked",
+        f"every impression has {', '.join(full)}: the log has no negatives",
+        "convert without impressions: negatives are then drawn and marked",
     )
 
 
@@ -160,7 +160,7 @@ def _sampled(p: LogProfile) -> Finding | None:
     return _hint(
         "sampled_negatives",
         f"{p.sampled:,} impressions are drawn negatives ({p.sampled / (p.sampled + p.impressions):.0%})",
-        "rates and AUC say how well chosen items are told from drawn ones, nothing about a page",
+        "rates and AUC compare chosen items with drawn ones; they say nothing about a page",
     )
 
 
@@ -170,7 +170,7 @@ def _propensity(p: LogProfile) -> Finding | None:
     return _hint(
         "no_propensities",
         "no impression has a propensity",
-        "off-policy estimates need it; lists served by `recsys serve` carry it",
+        "off-policy estimates need it; `recsys serve` logs it",
     )
 
 
@@ -181,7 +181,7 @@ def _positions(p: LogProfile) -> Finding | None:
     return _hint(
         "one_position",
         "every impression is at position 1",
-        "set model.position_bias = false: there is nothing to learn it from",
+        "set [model] position_bias = false: one position cannot train it",
     )
 
 
@@ -211,7 +211,7 @@ def _partitions(p: LogProfile) -> Finding | None:
         return None
     return _warn(
         "wrong_partitions",
-        "events lie outside their partition's day in every time zone",
+        "no time zone puts all events on their partition's day",
         "file impressions under the day of shown_at and feedback under that of received_at, in one time zone",
     )
 
@@ -225,8 +225,8 @@ def _quiet_hours(p: LogProfile) -> Finding | None:
         return None
     return _hint(
         "time_zone",
-        f"the quietest hours fit night at about UTC{offset:+d}, the days' borders UTC{low:+d} to {high:+d}",
-        "if users live elsewhere, convert again with their timezone; times without a zone may be local",
+        f"by the quietest hours users live at about UTC{offset:+d}; days begin at UTC{low:+d} to {high:+d}",
+        "convert again with the users' time zone, if it is another; times without a zone may be local",
     )
 
 
@@ -259,8 +259,8 @@ def _unvalued(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
         return None
     return _warn(
         "missing_values",
-        f"{', '.join(told)} of {name} is a number to predict, and some rows have no value",
-        "such rows are no label: map the value column, or make the head binary",
+        f"{', '.join(told)} of {name} has rows without a value, and a head predicts the value",
+        "such rows become no label: map the value column, or make the head binary",
     )
 
 
@@ -273,7 +273,7 @@ def _columns(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
     return _warn(
         "missing_features",
         f"{name} reads {', '.join(lost)}, which no row has",
-        "take the [[feature]] out, or bring the column into the log",
+        "remove the [[feature]], or add the column to the log",
     )
 
 
@@ -285,7 +285,7 @@ def _heads(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
     return _warn(
         "thin_heads",
         f"fewer than 100 labels for {', '.join(thin)} of {name}",
-        "such a head cannot be learnt or evaluated: take it out, or gather more",
+        "too few to train or evaluate a head: remove it, or collect more feedback",
     )
 
 

@@ -1,4 +1,4 @@
-"""Measure a log day by day: every day is aggregated on its own, so memory is set by the largest day.
+"""Measure a log day by day: every day is aggregated alone, so the largest day sets the memory.
 
 Nothing here refuses data: a broken log is what a profile is for. Columns of the schema that a file lacks are
 read as nulls and reported.

@@ -13,7 +13,7 @@ class _Part(BaseModel):
 
 
 class Finding(_Part):
-    """Something a reader should look at, with what to do."""
+    """Something that needs attention, with the remedy."""
 
     severity: Literal["warning", "hint"]
     code: str

@@ -45,7 +45,7 @@ def render_page(p: LogProfile, config_name: str) -> str:
         p=p,
         config_name=config_name,
         facts=facts(p),
-        # On the first day everybody is new: it says nothing and would flatten the rest.
+        # On the first day all users are new: that point would flatten the rest of the plot.
         later=p.days[1:],
         impressions={day.day: day.impressions for day in p.days},
         by_kind={k.kind: {day.day: day.kinds.get(k.kind, 0) for day in p.days} for k in p.kinds},
@@ -71,7 +71,7 @@ def facts(p: LogProfile) -> list[tuple[str, str]]:
 
 
 def print_profile(p: LogProfile, console: Console) -> None:
-    """Print the profile as tables, findings last, where they are read first."""
+    """Print the profile as tables, findings last: the end of the output is what a terminal shows."""
     parts: list[RenderableType] = [_facts(p), _tables(p), _kinds(p), _days(p), _entities(p)]
     console.print(Group(*parts))
     for finding in p.findings:

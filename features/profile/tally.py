@@ -1,4 +1,4 @@
-"""Running counts per user and per item: memory is set by how many there are, not by how many rows."""
+"""Running counts per user and per item: their number sets the memory, not the number of rows."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What every adapter does alike: validate, quarantine with counted reasons, publish whole or not at all."""
+"""What all adapters share: validate, quarantine with counted reasons, publish everything or nothing."""
 
 import json
 import os
@@ -59,9 +59,9 @@ class Converter(Protocol):
 class Conversion:
     """Collect one conversion in a staging folder inside the log; `publish` moves it into place.
 
-    Files are named after the source, so that a second conversion replaces its own files and leaves alone what
-    another writer (the journal of served requests) put into the same partitions. Leaving the `with` block by
-    an exception leaves the log as it was.
+    Files are named after the source. A second conversion therefore replaces its own files and keeps those
+    that another writer, such as the journal of served requests, put into the same partitions. Leaving the
+    `with` block by an exception leaves the log as it was.
     """
 
     def __init__(self, source: str, out: InteractionLog) -> None:
@@ -80,7 +80,7 @@ class Conversion:
     def __enter__(self) -> "Conversion":
         self._is_new = not self.out.root.exists()
         for folder in (self._staged.root, self.scratch):
-            shutil.rmtree(folder, ignore_errors=True)  # left behind by a killed run
+            shutil.rmtree(folder, ignore_errors=True)  # a killed run left it
             folder.mkdir(parents=True)
         return self
 

@@ -9,9 +9,9 @@ by then are drawn as negatives, marked `sampled`, with their exact rate. Every a
 day: the files do not date them.
 
 Play counts and friends have no date: they are what stood there when the data were collected. Both are filed
-under the day after the last tagging (feedback `play`, organic, its value the count; `attribute_friends`), so
-that no earlier day can see them. An artist's tags are dated: `attribute_tags` are the ten most frequent ones
-so far, from the first of the next month on.
+under the day after the last tagging, so that no earlier day can see them: feedback `play` (organic, its
+value the count) and `attribute_friends`. An artist's tags are dated: `attribute_tags` are the ten most
+frequent ones so far, from the first of the next month on.
 """
 
 import gzip

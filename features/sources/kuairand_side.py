@@ -56,7 +56,8 @@ def write_history(conversion: Conversion, src: Path, eve: date, timezone: str) -
     """Write the users' last views, long views and likes before the log as organic feedback of the eve.
 
     Only the last event's time is known. Earlier ones are put a minute apart before it (`occurred_at` is
-    synthetic); all are received in the last instants of the eve, in that order, like a file handed over.
+    synthetic); all are received in the last instants of the eve, in that order, as one delivered file would
+    be.
 
     Returns the users' rows that were used, or None when the folder has no history.
     """

@@ -1,4 +1,4 @@
-"""MovieLens: what users rated, with times; impressions, clicks and purchases are derived, and say so.
+"""MovieLens: ratings with times; impressions, clicks and purchases are derived, and the summary says so.
 
 Real: `rating` feedback (stars), its instant, titles, genres, demographics.
 Derived: the impression, a second before its rating; `click`, one for every rated film (the user chose to
@@ -6,8 +6,9 @@ rate it); `purchase`, one for every rating of at least `LIKED` stars: "liked" is
 here say how films were sampled, nothing about a page. Negatives are drawn from what the user had not rated by
 then, marked `sampled`, with the exact rate (`features.sources.negatives`).
 
-Every impression is a response of one item at position 1: a list of one rated film among drawn ones would tell
-the label by its length and order. Days are UTC. Tags are left out: they are dated, an item's text is not.
+Every impression is a response of one item at position 1: one rated film in a list of drawn ones would
+reveal the label by the length and order of the list. Days are UTC. Tags are left out: they are dated, an
+item's text is not.
 """
 
 from datetime import UTC, date, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Checks of what the columns hold, against the days before: ids, nulls, kinds, distributions."""
+"""Checks of the columns of a day, against the days before: ids, nulls, types, distributions."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -11,11 +11,12 @@ from features.validation.profile import ColumnProfile
 from features.validation.reference import Compared, Drift, column_drift, share_noise
 
 POLICY_COLUMNS = ("position", "propensity", "propensity_kind", "explored", "sampled", "sampling_rate")
-"""What the logging policy wrote of itself: another policy is news, not a fault."""
+"""What the logging policy writes about itself. A new policy changes them, which is no fault: they only
+warn."""
 
 
 def check_kinds(day: Compared) -> Iterator[Finding]:
-    """Find a free column that has changed between numbers and text: the model reads it as the one it was."""
+    """Find a free column that changed between numbers and text; the model still reads the earlier type."""
     for table, column, today, history in _columns(day):
         kinds = {p.kind for p in history} - {"nothing"}
         if len(kinds) == 1 and today.kind not in (*kinds, "nothing"):
@@ -23,13 +24,13 @@ def check_kinds(day: Compared) -> Iterator[Finding]:
                 code="schema", severity="error", table=table, column=column,
                 measured=f"{column} holds {today.kind}; share of rows", value=1 - today.null_share,
                 expected=f"{kinds.pop()}", rows=today.rows - today.nulls,
-                remedy="write the column with the type it had; a new meaning needs a new name",
+                remedy="write the column with its earlier type; give a new meaning a new column name",
                 where=Where(table=table, rows=~_is_null(column)),
             )  # fmt: skip
 
 
 def check_new_ids(day: Compared) -> Iterator[Finding]:
-    """Find far more users, or items, than usual that no earlier day knows."""
+    """Find a day with far more new users, or new items, than usual."""
     for key, ids in day.today.ids.items():
         if ids.new is None or ids.distinct < day.config.min_expected:
             continue
@@ -44,7 +45,7 @@ def check_new_ids(day: Compared) -> Iterator[Finding]:
                 code="new_ids", severity=severity, table="impressions", column=key,
                 measured=f"share of the day's {key}s that no earlier day knows", value=share,
                 expected=f"below {usual + day.config.new_ids[0]:.3g}", rows=ids.new,
-                remedy="ids hashed or prefixed anew? map them back: to the model every one is a stranger",
+                remedy="map ids back if they are now hashed or prefixed differently; the model knows none",
                 where=Where(table="impressions", rows=pl.col(f"new_{key}")),
             )  # fmt: skip
 
@@ -69,7 +70,7 @@ def check_nulls(day: Compared) -> Iterator[Finding]:
 
 
 def check_drift(day: Compared) -> Iterator[Finding]:
-    """Find a column whose values are distributed unlike before, beyond chance and habit."""
+    """Find a column whose distribution differs by more than chance and the usual spread between days."""
     for table, column, today, history in _columns(day):
         drift = column_drift(today, history, day)
         if drift is None or drift.is_noise:
@@ -104,11 +105,12 @@ def _columns(day: Compared) -> Iterator[tuple[str, str, ColumnProfile, list[Colu
 def _explain(today: ColumnProfile, history: list[ColumnProfile]) -> str:
     if today.low is None or today.high is None:
         top = list(today.categories or {})[:3]
-        return f"most frequent now: {', '.join(top)}; has the meaning or the population changed?"
+        return f"most frequent now: {', '.join(top)}; check whether meaning or population changed"
     low = min((p.low for p in history if p.low is not None), default=0.0)
     high = max((p.high for p in history if p.high is not None), default=0.0)
     return (
-        f"{today.low:g} to {today.high:g} now, {low:g} to {high:g} before: has the unit or the scale changed?"
+        f"{today.low:g} to {today.high:g} now, {low:g} to {high:g} before; "
+        "check whether the unit or the scale changed"
     )
 
 

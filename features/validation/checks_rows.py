@@ -1,4 +1,4 @@
-"""Checks of what came in: rows that break rules, are misfiled, told twice, or all of one user."""
+"""Checks of the rows that came in: broken rules, wrong partitions, duplicates, one user with too many."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ _TIMES_USUAL = 5.0
 
 
 def check_empty(day: Compared) -> Iterator[Finding]:
-    """Find that nothing can be learnt: no usable impression at all."""
+    """Find a day without any usable impression: there is nothing to train on."""
     table = day.today.tables["impressions"]
     if table.rows == 0:
         bad = table.quarantine
@@ -65,33 +65,33 @@ def check_misfiled(day: Compared) -> Iterator[Finding]:
 
 
 def check_duplicates(day: Compared) -> Iterator[Finding]:
-    """Find rows told twice: under the same id, or under new ones."""
+    """Find repeated rows, under the same id or under new ids."""
     yield from _quarantined(
-        day, "duplicates", "duplicate", "share of rows whose id came before",
+        day, "duplicates", "duplicate", "share of rows whose id an earlier row has",
         "a partition written twice: keep one copy",
     )  # fmt: skip
     for name, table in day.today.tables.items():
         yield from _bad_rows(
             day, "duplicates", name, None, table.repeats, "share of rows that repeat another under a new id",
             lambda t: t.repeats,
-            "the day was written twice with new ids: keep one copy, and make ids from what happened",
+            "the day was written twice with new ids: keep one copy, and derive ids from the event",
             Where(table=name, rows=pl.col("is_repeat")),
         )  # fmt: skip
 
 
 def check_bots(day: Compared) -> Iterator[Finding]:
-    """Find a user with far more than a user's share, and rows beyond the daily cap."""
+    """Find a user with far more rows than others, and rows beyond the daily cap."""
     capped = _quarantined(
         day, "bots", "over_daily_cap", "share of rows beyond [features] daily_cap",
         "exclude the user, or raise the cap if people really do this",
     )  # fmt: skip
-    # The cap has kept these rows out already: worth knowing, no reason to stop.
+    # The cap has already quarantined these rows, so they only warn.
     yield from (replace(finding, severity="warning") for finding in capped)
     ids = day.today.ids["user_id"]
     share = ids.top_rows / max(1, day.today.impressions)
     usual = day.usual(lambda p: p.ids["user_id"].top_rows / max(1, p.impressions))
     severity = above(share, day.config.user_share)
-    # With nothing to compare with, a shop of few users is no reason for alarm, nor is a busy one of many.
+    # Without earlier days only an extreme share counts, and only where there are many users.
     alone = usual is None and ids.distinct >= _MANY_USERS and severity == "error"
     if severity and (alone or (usual is not None and share > _TIMES_USUAL * usual)):
         yield Finding(
@@ -104,7 +104,7 @@ def check_bots(day: Compared) -> Iterator[Finding]:
 
 
 def check_copied_day(day: Compared) -> Iterator[Finding]:
-    """Find an earlier day told again: the same lists to the same users at the same times of day."""
+    """Find a copy of an earlier day: the same lists to the same users at the same times of day."""
     mine = {*day.today.sketch}
     for other in day.recent if mine else ():
         union = sorted(mine | {*other.sketch})[: len(mine)]
@@ -114,7 +114,7 @@ def check_copied_day(day: Compared) -> Iterator[Finding]:
         if severity:
             yield Finding(
                 code="copied_day", severity=severity, table="impressions",
-                measured=f"likeness to {other.day}", value=share,
+                measured=f"share of rows also on {other.day}", value=share,
                 expected=f"below {day.config.copied_share[0]:g}", rows=round(share * day.today.impressions),
                 remedy=f"the data of {other.day} was written again under a new date: write this day's own",
                 where=Where(table="impressions"),

@@ -1,4 +1,4 @@
-"""Checks of how much came, when, and what users did with it, against the days before."""
+"""Checks of volume, hours and rates of a day, against the days before."""
 
 from collections.abc import Iterator, Sequence
 
@@ -61,7 +61,7 @@ def check_freshness(day: Compared) -> Iterator[Finding]:
         usual = day.usual(lambda p, n=name: p.tables[n].gap_hours)  # type: ignore[misc]
         if gap is None or usual is None:
             continue
-        # Visitors come one by one: what chance is there that nobody came for so long?
+        # Arrivals are Poisson: the chance that nobody comes for so long is exp(-visitors · periods).
         visitors = day.usual(lambda p, n=name: float(min(p.ids["user_id"].distinct, p.tables[n].rows))) or 0.0  # type: ignore[misc]
         periods_long = (gap - usual) * 3600 / PERIOD_S[day.settings.period]
         in_days = PERIOD_S[day.settings.period] / PERIOD_S["P1D"]
@@ -78,7 +78,7 @@ def check_freshness(day: Compared) -> Iterator[Finding]:
 
 
 def check_clock(day: Compared) -> Iterator[Finding]:
-    """Find a day whose hours look like the usual ones moved: a clock, or a time zone, is off."""
+    """Find a day whose hourly pattern is the usual one, shifted: a wrong clock or time zone."""
     usual = np.sum([p.hours for p in day.history], axis=0) if day.history else np.zeros(24)
     today = np.array(day.today.hours, dtype=float)
     if min(today.sum(), usual.sum()) < _CLOCK_REQUESTS or day.settings.period != "P1D":
@@ -92,7 +92,7 @@ def check_clock(day: Compared) -> Iterator[Finding]:
     shift = best if best <= 12 else best - 24
     yield Finding(
         code="clock", severity="error" if abs(shift) > 1 else "warning", table="impressions",
-        column="shown_at", measured="hours by which the day's pattern is moved", value=shift, expected="0",
+        column="shown_at", measured="hours by which the day's pattern is shifted", value=shift, expected="0",
         rows=day.today.tables["impressions"].raw_rows,
         remedy=f"instants must be UTC and `timezone` ({day.settings.timezone}) the log's own",
         where=Where(table="impressions"),
@@ -137,7 +137,7 @@ def _rate(
             code=code, severity=_unless_new_weekday(severity, day), table="feedback", column=kind,
             measured=measured, value=count / exposure,
             expected=_range(usual, day.config.rate_low, day.config.rate_high), rows=exposure,
-            remedy="feedback lost, told twice, or without its impression_id? or has the page changed?",
+            remedy="look for feedback that is lost, repeated or without impression_id, or a changed page",
             where=Where(table="feedback", rows=pl.col("kind") == kind),
         )  # fmt: skip
 
@@ -149,7 +149,7 @@ def _out_of_line(seen: Deviation | None, low: Levels, high: Levels) -> Severity 
 
 
 def _unless_new_weekday(severity: Severity, day: Compared) -> Severity:
-    """Only warn where the history holds no such weekday: a first Sunday may differ and be well."""
+    """Only warn where the history has no such weekday: a first Sunday may rightly differ."""
     return severity if day.knows_weekday else "warning"
 
 

@@ -47,7 +47,7 @@ def data_validate_command(
         shown = as_json or (report if runs else None)
         require_sound(validation, str(shown or "--json FILE writes it"))
     counts = ", ".join(f"{n} {name}" for name, n in validation.counts.items() if n)
-    typer.echo(f"{day}: {counts or 'nothing found'}; a night may learn from it")
+    typer.echo(f"{day}: {counts or 'nothing found'}; a night may train on it")
     return 0
 
 

@@ -26,7 +26,7 @@ def _examples(finding: Finding, tables: DayTables, log: InteractionLog) -> tuple
     table = finding.where.table
     rows = _rows(finding.where, tables)
     if rows.is_empty() and table != "impressions":
-        table = "impressions"  # nothing came of the table: name what it should have come with
+        table = "impressions"  # the table is empty: name the impressions of the day
         rows = _rows(Where(table=table), tables)
     evaluated = [finding.column] if finding.column in rows.columns else []
     wanted = dict.fromkeys([*KEYS[table], *evaluated, *(c for c in _SHOWN if c in rows.columns)])

@@ -42,12 +42,12 @@ class Finding:
     day: date | None = None
     examples: tuple[dict[str, Any], ...] = ()
     accepted: bool = False
-    """Somebody has said that this is known and may pass."""
+    """Somebody has accepted it: it is known and does not stop a night."""
     files: tuple[str, ...] = field(default=())
 
     @property
     def stops(self) -> bool:
-        """Tell whether a night may not learn from this day."""
+        """Tell whether a night must not train on this day."""
         return self.severity == "error" and not self.accepted
 
     @property
@@ -82,7 +82,7 @@ class Finding:
 
 
 def show(value: float) -> str:
-    """Write a number as a person would."""
+    """Format a number for people: whole where it is whole or large, else three digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:.3g}"
 
 

@@ -31,7 +31,7 @@ CODE_VERSION = 1
 PROFILE = "profile.json"
 ACCEPTED = "accepted-findings.jsonl"
 NUM_TOLD = 3
-"""Errors told in the message; the report has all."""
+"""Errors named in the message; the report has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +59,8 @@ class Ingest:
     ) -> Validation:
         """Check the days after `since`, up to the chain's last.
 
-        Args: since: the last day that an earlier night has let through; None on a first night, where errors
-        of days before its own are warnings: a first night looks back far, and says so.
+        Args: since: the last day that an earlier night has let through; None on a first night, which looks
+        far back, so errors of earlier days only warn.
         """
         fresh = [i for i, s in enumerate(chain[:-1]) if since is None or s.day > since] + [len(chain) - 1]
         begin = max(0, fresh[0] - self.config.validation.history_days)
@@ -73,7 +73,7 @@ class Ingest:
             found = validate_day(today, earlier, self.config, self.accepted.codes(today.day))
             if found:
                 found = with_examples(found, read_day(self.log, chain, index, self.config), self.log)
-            # Nothing is learnt from an earlier day without rows: it cannot do harm.
+            # An earlier day without rows is not trained on, so it only warns.
             findings += [
                 f if own or (since is not None and f.code != "empty") else _softened(f) for f in found
             ]
@@ -127,7 +127,7 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class Acceptances:
-    """Which findings of which days somebody has let through (RUNS/registry)."""
+    """Findings that somebody has accepted, by day; a file in RUNS/registry, appended to."""
 
     path: Path
 
@@ -138,7 +138,7 @@ class Acceptances:
         return tuple(code for r in records if r["day"] == str(day) for code in r["codes"])
 
     def accept(self, day: date, codes: Iterable[str], night: date) -> None:
-        """Let some findings of a day through, in this night and all later ones."""
+        """Accept some findings of a day, in this night and all later ones."""
         fresh = sorted({*codes} - {*self.codes(day)})
         if fresh:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,12 +179,12 @@ def require_sound(validation: Validation, report: str) -> None:
     errors = validation.errors
     if not errors:
         return
-    lines = [f"{validation.date}: the data has {len(errors)} error(s), nothing was learnt; report: {report}"]
+    lines = [f"{validation.date}: the data has {len(errors)} error(s), nothing was trained; report: {report}"]
     lines += [f"  {f.line}{_first_row(f)}; {f.remedy}" for f in errors[:NUM_TOLD]]
     lines += [f"  and {len(errors) - NUM_TOLD} more"] if len(errors) > NUM_TOLD else []
     accept = [f for f in errors if f.code not in NEVER_ACCEPTED]
     codes = sorted({f.code if f.day == validation.date else f"{f.code}@{f.day}" for f in accept})
-    let = f", or let a known-odd day through with --accept-findings {','.join(codes)}" if codes else ""
+    let = f", or accept a known day with --accept-findings {','.join(codes)}" if codes else ""
     raise DataError("\n".join([*lines, f"repair the log and run again{let}"]))
 
 

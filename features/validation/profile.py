@@ -1,4 +1,4 @@
-"""What is remembered of a day's data to compare later days with: counts and histograms, no rows.
+"""The profile of a day, which later days are compared with: counts and histograms, no rows.
 
 A profile is a small JSON file made once from the day's cleaned tables. Its histograms have fixed bins, so
 that any two days can be compared whenever they were made.

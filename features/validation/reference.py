@@ -37,7 +37,7 @@ class Compared:
 
     @property
     def knows_weekday(self) -> bool:
-        """Tell whether the history holds a day like this one: a first Sunday may differ and be well."""
+        """Tell whether the history holds a day like this one: a first Sunday may rightly differ."""
         return self.settings.period != "P1D" or any(
             p.day.weekday() == self.today.day.weekday() for p in self.history
         )
@@ -54,7 +54,7 @@ class Compared:
 
 
 def compare(today: DayProfile, earlier: Sequence[DayProfile], settings: RunConfig) -> Compared:
-    """Choose what a day is compared with. Days without any impression are no example of a day."""
+    """Choose what a day is compared with; days without any impression are left out."""
     config = settings.validation
     first: date = today.day - timedelta(days=config.history_days)
     recent = tuple(p for p in earlier if first <= p.day < today.day and p.impressions)
@@ -98,14 +98,14 @@ def deviation(
 
 
 def share_noise(share: float, draws: float, compared: Compared) -> float:
-    """Give how far a share of so many draws may be off by chance; one success more is no finding."""
+    """Give how far a share of so many draws may be off by chance; at least the spread of one success."""
     draws = max(1.0, draws)
     return compared.z * float(np.sqrt(max(share * (1 - share), 1 / draws) / draws))
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The stability index of one column, what chance and habit explain of it, and where it is largest."""
+    """The stability index of one column, and how much of it chance and the usual spread explain."""
 
     psi: float
     excess: float

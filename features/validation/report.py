@@ -36,7 +36,7 @@ class Validation:
 
     @property
     def accepted(self) -> list[str]:
-        """Name the findings that were let through: code and day."""
+        """Name the accepted findings: code and day."""
         return sorted({f"{f.code}@{f.day}" for f in self.findings if f.accepted})
 
     def to_json(self) -> dict[str, Any]:

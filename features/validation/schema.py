@@ -1,4 +1,4 @@
-"""Before anything is built: do the day's files have the columns and types of their tables?
+"""Check, before anything is built, that the day's files have the columns and types of their tables.
 
 Cleaning would refuse such a file as well, at its first column. Here every file is looked at, every fault is
 listed, and the rows that do not fit are named.

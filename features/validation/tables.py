@@ -17,7 +17,7 @@ REPEATED = {
     "impressions": ("user_id", "item_id", "shown_at", "position"),
     "feedback": ("user_id", "item_id", "kind", "value", "occurred_at"),
 }
-"""Rows equal in all of these are one row told twice, whatever their ids."""
+"""Rows equal in all of these repeat each other, whatever their ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def read_day(log: InteractionLog, chain: Sequence[DaySnapshot], index: int, conf
         impressions = impressions.with_columns((~pl.col(key).is_in(known.implode())).alias(f"new_{key}"))
     good = {
         "impressions": _with_helpers("impressions", impressions, config.timezone),
-        # What a login copied from a session was said once already, by the session.
+        # Without the copies that a login made: the session's own rows say the same.
         "feedback": _with_helpers(
             "feedback", snapshot.table("feedback").filter(pl.col("merged_from").is_null()), config.timezone
         ),

@@ -1,1 +1,1 @@
-"""A user's own files -> the canonical tables, told by a mapping file which column is what."""
+"""A user's own files -> the canonical tables; a mapping file says which column is what."""

@@ -1,4 +1,4 @@
-"""A user's own files, told by a mapping -> the canonical tables; memory is set by the largest day.
+"""A user's own files, described by a mapping -> the canonical tables; the largest day sets the memory.
 
 With impressions in the files, those are kept and nothing is added. Without them, what users chose (the
 opening kinds) becomes impressions, and items not chosen are drawn, marked `sampled`, with the exact rate
@@ -65,7 +65,7 @@ def convert_mapped(
         step("reading", 0.0)
         staged = stage(src, mapping, form, conversion.scratch / "rows")
         if not staged.days("feedback") and not staged.days("impressions"):
-            raise DataError(f'{src} has no row that is an event; kinds may all be "ignore", or files empty')
+            raise DataError(f'{src} has no row that is an event; are all kinds "ignore", or the files empty?')
         _quarantine(conversion, staged)
         _see(side, staged)
         run = _Run(mapping, conversion, staged, side, InteractionLog(conversion.scratch / "shown"), step)

@@ -68,7 +68,7 @@ def make_impressions(rows: pl.DataFrame) -> pl.DataFrame:
 def make_derived_impressions(rows: pl.DataFrame) -> pl.DataFrame:
     """Turn chosen items into impressions of one item each, shown at the instant of the choice.
 
-    One list of a chosen item among drawn ones would tell the label by its length and order.
+    One list of a chosen item and drawn ones would reveal the label by its length and order.
     """
     once = rows.unique(subset=[*_PAIR, "at"], keep="first", maintain_order=True)
     return make_impressions(
@@ -82,7 +82,7 @@ def make_derived_impressions(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_drawn(chosen: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
-    """Add drawn items as impressions in the context of the choice that they stand beside."""
+    """Add drawn items as impressions in the context of their choice: no context would reveal the label."""
     if drawn.is_empty():
         return chosen
     context = [c for c in chosen.columns if c.startswith(CONTEXT_PREFIX)]

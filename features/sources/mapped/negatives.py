@@ -1,4 +1,4 @@
-"""Draw negatives for a log larger than memory: users in shards, each shard's draws put by under their day.
+"""Draw negatives for a log larger than memory: users in shards, each shard's draws stored by day.
 
 A draw depends on seed, user and day only (`sample_negatives`), so the number of shards changes nothing.
 """

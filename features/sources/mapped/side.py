@@ -1,4 +1,4 @@
-"""Users and items: from files of their own, from what the events say about them, or just that they were seen.
+"""Users and items: from files of their own, from columns of the events, or only their ids.
 
 A file's rows hold from before the first day, or from the instant that `known_from` names. What events say
 holds from the day it is seen, and is written again on the day it changes. Everybody else is known by id alone

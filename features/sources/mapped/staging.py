@@ -1,4 +1,4 @@
-"""Raw files -> staged rows by table and business day: one pass over each file, streamed, never held whole.
+"""Raw files -> staged rows by table and business day: one streamed pass over each file.
 
 A staged row is an impression or feedback with its columns typed; an opening kind of a log without impressions
 is staged as both. Rows that cannot be read are staged apart, with the reason, the file and the row's number.

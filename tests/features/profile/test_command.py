@@ -31,7 +31,7 @@ def test_findings_are_printed_with_their_remedy(shop, capsys):
     assert run(["data", "profile", str(shop.log.root)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "warning fewer than 100 labels for purchase, rating of the shop's config" in printed
-    assert "take it out, or gather more" in printed
+    assert "remove it, or collect more feedback" in printed
 
 
 def test_the_logs_own_config_is_read(shop, capsys):

@@ -127,7 +127,7 @@ def test_the_commands_say_the_same(night, tmp_path, capsys):
     )
     assert "error [drift] (accepted) impressions.context_device" in capsys.readouterr().err
     assert run(["data", "validate", *where, *runs]) == 0
-    assert "1 accepted; a night may learn from it" in capsys.readouterr().out
+    assert "1 accepted; a night may train on it" in capsys.readouterr().out
 
 
 def test_a_day_that_the_log_does_not_have(shop_log, capsys):
