@@ -1,32 +1,14 @@
-"""`recsys data features`: what the model is fed, feature by feature, as a config defines it."""
+"""What the model is fed, feature by feature, as a config defines it."""
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from features.definitions import Categorical, FeatureSet, Number, define_features
-from recsys.config import RunConfig, default_config, load_config
-from recsys.stages import require_place, write_json
+from recsys.config import RunConfig
 
 COLUMNS = ("name", "entity", "kind", "freshness", "from")
-
-
-def features_command(
-    config: Annotated[Path | None, typer.Option(help="TOML file; default: the simulated shop's.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the list here.")] = None,
-) -> None:
-    """List every feature with its entity, kind, freshness, and the columns it is computed from."""
-    require_place(json_file)
-    rows = list_features(load_config(config) if config else default_config())
-    if json_file is not None:
-        write_json(json_file, rows)
-    table = Table(*COLUMNS, title=f"{len(rows)} features")
-    for row in rows:
-        table.add_row(*(row[column] for column in COLUMNS))
-    Console(width=None if Console().is_terminal else 140).print(table)
 
 
 def list_features(config: RunConfig) -> list[dict[str, str]]:
@@ -37,6 +19,14 @@ def list_features(config: RunConfig) -> list[dict[str, str]]:
     rows += [_number(n, n.entity) for n in features.numbers]
     rows += [_number(n, f"user x {c.group}") for c in features.crosses for n in c.numbers]
     return rows + _sequences_and_text(features, config)
+
+
+def print_features(rows: Sequence[dict[str, str]]) -> None:
+    """Print the list as one table."""
+    table = Table(*COLUMNS, title=f"{len(rows)} features")
+    for row in rows:
+        table.add_row(*(row[column] for column in COLUMNS))
+    Console(width=None if Console().is_terminal else 140).print(table)
 
 
 def _looked_up(feature: Categorical) -> dict[str, str]:

@@ -18,21 +18,21 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "serving.demo.command:demo_command",
         "Run the whole loop on the simulated shop and report what was learnt.",
     ),
-    "simulate": ("recsys.simulator.command:simulate_command", "Write the simulated shop's interaction log."),
+    "simulate": ("recsys.commands:simulate_command", "Write the simulated shop's interaction log."),
     "convert": (
-        "features.sources.command:convert_command",
+        "features.commands:convert_command",
         "Turn your own files, or a public data set, into an interaction log.",
     ),
     "data validate": (
-        "features.validation.command:data_validate_command",
+        "features.commands:data_validate_command",
         "Check a day's data against the days before it; nothing is learnt.",
     ),
     "data features": (
-        "features.listing:features_command",
+        "features.commands:data_features_command",
         "List the features of a config: entity, kind, freshness, columns.",
     ),
     "data profile": (
-        "features.profile.command:data_profile_command",
+        "features.commands:data_profile_command",
         "Say what is in a log; write a page with plots.",
     ),
     "nightly": (
@@ -86,6 +86,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Compare the balancing methods: losses under a planted conflict, cost per step.",
     ),
 }
+GROUPS: dict[str, tuple[str, ...]] = {
+    "See it work": ("demo",),
+    "Data": ("simulate", "convert", "data"),
+    "Nights and bundles": ("nightly", "evaluate", "bundle"),
+    "Serving": ("serve", "recommend"),
+    "Reports and searches": ("report", "tune"),
+    "Benchmarks, in a checkout": ("bench",),
+}
+"""The overview's headings, and the first words of their commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -115,16 +124,23 @@ def run(argv: list[str]) -> int:
         return INTERRUPTED
 
 
-def _invoke(name: str, arguments: list[str]) -> int:
+def parser_of(name: str) -> Any:
+    """Make a command's parser; a function's annotations are its options.
+
+    Raises: ConfigError for a benchmark outside a checkout.
+    """
     import typer
 
-    command = _command(name)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command()(command)
-    group = typer.main.get_command(app)
+    app.command()(_function(name))
+    return typer.main.get_command(app)
+
+
+def _invoke(name: str, arguments: list[str]) -> int:
+    parser = parser_of(name)
     # standalone_mode=False leaves our own errors and Ctrl-C to `run`; usage errors are printed below.
     try:
-        result = group.main(args=arguments, prog_name=f"recsys {name}", standalone_mode=False)
+        result = parser.main(args=arguments, prog_name=f"recsys {name}", standalone_mode=False)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's UsageError family
             print(f"recsys {name}: {error.format_message()} (see `recsys {name} --help`)", file=sys.stderr)
@@ -137,7 +153,7 @@ def _invoke(name: str, arguments: list[str]) -> int:
     return int(result) if isinstance(result, int) else 0
 
 
-def _command(name: str) -> Callable[..., Any]:
+def _function(name: str) -> Callable[..., Any]:
     """Import a command's function.
 
     Raises: ConfigError for a benchmark outside a checkout: the installed package does not hold them.
@@ -158,8 +174,10 @@ def _command(name: str) -> Callable[..., Any]:
 
 
 def _overview(prefix: str = "") -> str:
-    chosen = {n: h for n, (_, h) in COMMANDS.items() if n.split()[0] == prefix} or {
-        n: h for n, (_, h) in COMMANDS.items()
-    }
-    lines = [f"  {name:<17}{text}" for name, text in chosen.items()]
-    return "usage: recsys COMMAND [OPTIONS]\n\n" + "\n".join(lines) + "\n\nrecsys COMMAND --help says more."
+    groups = {title: (prefix,) for title, words in GROUPS.items() if prefix in words} or GROUPS
+    lines = ["usage: recsys COMMAND [OPTIONS]", ""]
+    for title, words in groups.items():
+        lines += [title]
+        lines += [f"  {n:<17}{text}" for n, (_, text) in COMMANDS.items() if n.split()[0] in words]
+        lines += [""]
+    return "\n".join([*lines, "recsys COMMAND --help says more."])

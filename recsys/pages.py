@@ -1,8 +1,6 @@
-"""HTML pages as one file without network: one style, the same number formats, written whole or not at all."""
+"""HTML pages as one file without network: one style, the same number formats."""
 
 import math
-import os
-from pathlib import Path
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
@@ -31,17 +29,3 @@ def number(value: float | None, digits: int = 4) -> str:
 def percent(value: float | None, digits: int = 1) -> str:
     """Print a share."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a file whole or not at all; one that is there is replaced.
-
-    Raises: OSError.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -1,5 +1,6 @@
 """LogProfile -> a table on the terminal, one HTML page, one JSON."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -9,32 +10,29 @@ from rich.text import Text
 from features.profile.model import QUANTILES, Distribution, LogProfile
 from features.profile.plots import day_bars, named_bars, new_lines
 from recsys.errors import DataError
-from recsys.pages import environment, number, percent, write_whole
+from recsys.files import write_whole
+from recsys.pages import environment, number, percent
 
 PAGE = "profile.html"
 _MAX_DAYS = 14
+_FILE_WIDTH = 130
 _WHOLE = ("table", "kind", "day", "per", "from", "to")
 
 
-def write_profile(profile: LogProfile, config_name: str, out: Path | None, json: Path | None) -> list[Path]:
-    """Write the page, its JSON beside it, into a folder, and the JSON to a file; return what was written.
+def write_profile(profile: LogProfile, config_name: str, out: Path) -> list[Path]:
+    """Write the page, and the figures beside it as JSON, into a folder; return what was written.
 
     Raises: DataError when it cannot be written.
     """
-    text = profile.model_dump_json(indent=1) + "\n"
-    wanted = {} if json is None else {json: text}
-    if out is not None:
-        wanted |= {out / PAGE: render_page(profile, config_name), out / "profile.json": text}
-    written = []
-    for path, content in wanted.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            written.append(write_whole(path, content))
-        except OSError as error:
-            raise DataError(
-                f"cannot write {path}: {error.strerror}; choose another --out or --json"
-            ) from error
-    return written
+    texts = {
+        PAGE: render_page(profile, config_name),
+        "profile.json": profile.model_dump_json(indent=1) + "\n",
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [write_whole(out / name, text) for name, text in texts.items()]
+    except OSError as error:
+        raise DataError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
 
 
 def render_page(p: LogProfile, config_name: str) -> str:
@@ -70,8 +68,10 @@ def facts(p: LogProfile) -> list[tuple[str, str]]:
     ]
 
 
-def print_profile(p: LogProfile, console: Console) -> None:
-    """Print the profile as tables, findings last: the end of the output is what a terminal shows."""
+def print_profile(p: LogProfile, written: Sequence[Path]) -> None:
+    """Print the profile as tables, then the findings: a terminal shows the end. Last, the files written."""
+    terminal = Console()
+    console = terminal if terminal.is_terminal else Console(width=_FILE_WIDTH)
     parts: list[RenderableType] = [_facts(p), _tables(p), _kinds(p), _days(p), _entities(p)]
     console.print(Group(*parts))
     for finding in p.findings:
@@ -81,6 +81,8 @@ def print_profile(p: LogProfile, console: Console) -> None:
         )
     if not p.findings:
         console.print("nothing to look at was found", style="green")
+    for path in written:
+        print(f"wrote {path}")
 
 
 def _zone(offsets: tuple[int, int] | None) -> str:

@@ -62,6 +62,16 @@ def write_report(validation: Validation, folder: Path) -> Path:
     return path
 
 
+def print_findings(validation: Validation) -> None:
+    """Print what does not stop a night, and that it may go on; what stops it is an error's own text."""
+    for finding in validation.findings:
+        if not finding.stops:
+            print(finding.line)
+    if not validation.errors:
+        counts = ", ".join(f"{n} {name}" for name, n in validation.counts.items() if n)
+        print(f"{validation.date}: {counts or 'nothing found'}; a night may train on it")
+
+
 def to_markdown(validation: Validation) -> str:
     """Write the report for people: the verdict, then each finding with its rows."""
     counts = ", ".join(f"{n} {name}" for name, n in validation.counts.items() if n) or "nothing found"

@@ -10,7 +10,8 @@ from tempfile import TemporaryFile
 from jinja2 import Environment
 
 from recsys.errors import DataError
-from recsys.pages import environment, write_whole
+from recsys.files import write_whole
+from recsys.pages import environment
 from training.evaluation.metrics import BinaryMetrics, HeadMetrics
 from training.report.ab_report import ABReport, primary_comparisons
 from training.report.effects import TITLES

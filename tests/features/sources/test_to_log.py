@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from features.sources import SOURCES
-from features.sources.command import load_source
 from features.sources.conversion import Converter
+from features.sources.to_log import load_source
 from recsys.cli import run
 from recsys.config import load_config
 from recsys.log import InteractionLog

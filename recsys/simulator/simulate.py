@@ -1,13 +1,10 @@
-"""`recsys simulate`: write the simulated shop's log."""
+"""Dials and a seed -> the simulated shop's log in a folder."""
 
 import shutil
-import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
@@ -18,36 +15,6 @@ from recsys.schema import TABLES
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.journal import LogCounts, write_log
 from recsys.simulator.shop import Shop
-
-_DEFAULTS = ShopDials()
-_SHOWN = ("users", "items", "requests", "impressions", "feedback", "click", "purchase", "rating", "refund")
-
-
-def simulate_command(
-    out: Annotated[Path, typer.Option(help="Folder of the log; must be absent or empty.")],
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same log.")] = 0,
-    days: Annotated[int, typer.Option(help="Days in the log; the last one stays the same.")] = _DEFAULTS.days,
-    users: Annotated[
-        int, typer.Option(help="Users on the first day; requests scale along.")
-    ] = _DEFAULTS.users,
-    items: Annotated[int, typer.Option(help="Items available on any day.")] = _DEFAULTS.items,
-    dial: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=VALUE, any number of times: any other dial of recsys/simulator/dials.py."),
-    ] = None,
-    *,
-    force: Annotated[bool, typer.Option("--force", help="Replace the log that is there.")] = False,
-) -> None:
-    """Write the simulated shop's interaction log, and the truth beside it in OUT/truth."""
-    dials = make_dials(days=days, users=users, items=items, others=dial or ())
-    clear_folder(out, force=force)
-    console = Console(stderr=True)
-    began = time.perf_counter()
-    first, counts = simulate(dials, seed, out, console)
-    seconds = time.perf_counter() - began
-    typer.echo(f"{out}: {first} to {dials.last_day}, seed {seed}, {seconds:.1f} s")
-    typer.echo("  " + ", ".join(f"{counts.rows.get(name, 0):,} {name}" for name in _SHOWN))
-    typer.echo(f"  click rate {counts.click_rate:.3f}, purchases per click {counts.purchase_rate:.3f}")
 
 
 def simulate(dials: ShopDials, seed: int, out: Path, console: Console) -> tuple[date, LogCounts]:

@@ -1,0 +1,17 @@
+"""A bar on stderr for work that tells its share done; silent without a terminal, gone when it is done."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+@contextmanager
+def share_bar(what: str) -> Iterator[Callable[[str, float], None]]:
+    """Show one bar; the value given is called with (what is being done, share done from 0 to 1)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=1.0)
+        yield lambda doing, share: progress.update(task, description=doing, completed=share)
+        progress.update(task, description="done", completed=1.0)

@@ -1,0 +1,141 @@
+"""What the commands share: each option once, one reader of dates, one way to put out JSON.
+
+An alias is used as a parameter's annotation, `log: LogOption`; a default makes the option optional.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from pydantic import BaseModel
+
+from recsys.config import RunConfig, default_config, load_config
+from recsys.files import write_whole
+from recsys.stages import require_place
+
+STANDARD_OUTPUT: Final = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class DayRange:
+    """Days from the first to the last, both included."""
+
+    first: date
+    last: date
+
+
+def parse_date(text: str) -> date:
+    """Read one day.
+
+    Raises: BadParameter, to which typer adds the option's name.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no date; write YYYY-MM-DD") from None
+
+
+def parse_range(text: str) -> DayRange:
+    """Read `A:B`, two days.
+
+    Raises: BadParameter, also when B is before A.
+    """
+    first, _, last = text.partition(":")
+    days = DayRange(parse_date(first), parse_date(last))
+    if days.first > days.last:
+        raise typer.BadParameter(f"{first} is after {last}; write the earlier day first")
+    return days
+
+
+def read_config(path: Path | None) -> RunConfig:
+    """Read the config that `--config` names, or the simulated shop's.
+
+    Raises: ConfigError.
+    """
+    return default_config() if path is None else load_config(path)
+
+
+def json_place(text: str) -> Path:
+    """Read the place of `--json`, and test it: what cannot be written is refused before hours of work.
+
+    Raises: ConfigError.
+    """
+    place = Path(text)
+    if place != STANDARD_OUTPUT:
+        require_place(place)
+    return place
+
+
+def put_json(value: Any, place: Path | None, show: Callable[[], None]) -> None:
+    """Write a result to the place that `--json` names, and show it as tables.
+
+    With `-` the JSON goes to standard output, and nothing is shown: a program reads it.
+    Args: value: a pydantic model, or JSON values.
+    """
+    if isinstance(value, BaseModel):
+        text = value.model_dump_json(indent=1)
+    else:
+        text = json.dumps(value, indent=1, default=str, ensure_ascii=False)
+    if place == STANDARD_OUTPUT:
+        print(text)
+        return
+    if place is not None:
+        write_whole(place, text + "\n")
+    show()
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The run's TOML file; default: the simulated shop's."),
+]
+RequiredConfigOption = Annotated[Path, typer.Option("--config", metavar="FILE", help="The run's TOML file.")]
+LogOption = Annotated[Path, typer.Option("--log", metavar="FOLDER", help="The interaction log.")]
+RunsOption = Annotated[
+    Path,
+    typer.Option("--runs", metavar="FOLDER", help="Where stages, bundles, the registry and the store are."),
+]
+StagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs",
+        metavar="FOLDER",
+        help="Use the stages in this runs folder, and add to them; default: a temporary folder.",
+    ),
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="The report's folder; made if it is not there.")
+]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        parser=json_place,
+        help="Also write the result to this file as JSON. With - it goes to standard output, without tables.",
+    ),
+]
+DateOption = Annotated[
+    date, typer.Option("--date", metavar="YYYY-MM-DD", parser=parse_date, help="The night's business date.")
+]
+NightOption = Annotated[
+    date | None,
+    typer.Option(
+        "--date",
+        metavar="YYYY-MM-DD",
+        parser=parse_date,
+        help="The night's business date; default: the log's last day.",
+    ),
+]
+FromOption = Annotated[
+    date, typer.Option("--from", metavar="YYYY-MM-DD", parser=parse_date, help="The first day to look at.")
+]
+ToOption = Annotated[
+    date, typer.Option("--to", metavar="YYYY-MM-DD", parser=parse_date, help="The last day to look at.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Of everything random; equal seeds give equal results.")
+]
