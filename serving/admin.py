@@ -1,4 +1,4 @@
-"""AdminService: proto <-> registry, recommender and statistics."""
+"""The gRPC servicer of AdminService: the registry's versions, the live pointer, and the server's status."""
 
 from typing import Any, Protocol
 
@@ -12,14 +12,14 @@ from serving.journal import Journal
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request import JOURNAL_UNAVAILABLE, NO_BUNDLE
-from serving.stats import Stats
+from serving.stats import ServerStats
 
 # How long Activate and Rollback wait for this server to serve the new version.
 _WAIT_S = 60.0
 
 
-class Versions(Protocol):
-    """The registry, as far as an administrator is concerned."""
+class VersionRegistry(Protocol):
+    """The registry, as far as AdminService needs it."""
 
     def current(self) -> str | None:
         """Read the live pointer."""
@@ -28,10 +28,10 @@ class Versions(Protocol):
         """List versions, oldest first."""
 
     def record(self, version: str) -> dict[str, Any]:
-        """Read what is written about a version."""
+        """Read a version's record."""
 
     def activate(self, version: str, expect: Any = Any) -> None:
-        """Make a version live; `Any` expects nothing."""
+        """Make a version live, if `expect` is live now; `Any`: whatever is live."""
 
     def rollback(self) -> str:
         """Make the version before the live one live."""
@@ -42,15 +42,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     def __init__(
         self,
-        versions: Versions,
+        registry: VersionRegistry,
         recommender: Recommender,
         reloader: Reloader,
         journal: Journal,
-        stats: Stats,
+        stats: ServerStats,
         clock: Clock,
         threads: int,
     ) -> None:
-        self._versions = versions
+        self._registry = registry
         self._recommender = recommender
         self._reloader = reloader
         self._journal = journal
@@ -63,41 +63,41 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: pb.ListVersionsRequest, context: grpc.ServicerContext
     ) -> pb.ListVersionsResponse:
         """List versions, newest first."""
-        current, serving = self._versions.current(), self._recommender.version
+        current, serving = self._registry.current(), self._recommender.version
         return pb.ListVersionsResponse(
             versions=[
                 pb.Version(
                     version=version,
-                    verdict=str(self._versions.record(version).get("verdict", "")),
+                    verdict=str(self._registry.record(version).get("verdict", "")),
                     current=version == current,
                     serving=version == serving,
                 )
-                for version in reversed(self._versions.versions())
+                for version in reversed(self._registry.versions())
             ]
         )
 
     def Activate(self, request: pb.ActivateRequest, context: grpc.ServicerContext) -> pb.ActivateResponse:
         """Move the live pointer."""
-        previous = self._versions.current()
+        previous = self._registry.current()
         expect = (request.expected_current or None) if request.HasField("expected_current") else Any
-        self._versions.activate(request.version, expect)
+        self._registry.activate(request.version, expect)
         return pb.ActivateResponse(
             previous_version=previous or "", serving=self._follow(request.version, context)
         )
 
     def Rollback(self, request: pb.RollbackRequest, context: grpc.ServicerContext) -> pb.RollbackResponse:
         """Move the live pointer back."""
-        version = self._versions.rollback()
+        version = self._registry.rollback()
         return pb.RollbackResponse(version=version, serving=self._follow(version, context))
 
     def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:
-        """Report."""
+        """Report the server's status."""
         degradation = [] if self._journal.healthy else [JOURNAL_UNAVAILABLE]
         degradation += [] if self._recommender.version else [NO_BUNDLE]
         return pb.GetStatusResponse(
             server_id=self._reloader.server_id,
             bundle_version=self._recommender.version or "",
-            current_version=self._versions.current() or "",
+            current_version=self._registry.current() or "",
             reload_error=self._reloader.error or "",
             loaded_at=_timestamp(self._recommender.loaded_at_ms),
             started_at=_timestamp(self._started_at_ms),
@@ -112,8 +112,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     def _follow(self, version: str, context: grpc.ServicerContext) -> bool:
-        """Wait for the reloader, as long as the caller does."""
-        self._reloader.hurry()
+        """Wait until this server answers with a version, within the caller's deadline."""
+        self._reloader.check_now()
         remaining_s = context.time_remaining()
         return self._recommender.wait_for(version, min(_WAIT_S, 0.8 * (remaining_s or _WAIT_S)))
 

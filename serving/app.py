@@ -1,53 +1,48 @@
-"""Config -> running server: wiring, ports, health, and the drain on SIGTERM."""
+"""A running server: builds its parts from the config, starts and drains them."""
 
 import contextlib
-import errno
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from features.definitions import live_kinds
 from features.store import FeatureStore, open_store
-from protos.recsys.v1 import admin_pb2, admin_pb2_grpc, ranking_pb2, ranking_pb2_grpc
+from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S, RunConfig
-from recsys.errors import BundleError, ConfigError, RecsysError, StoreError
+from recsys.errors import BundleError, RecsysError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.admin import AdminService
-from serving.checks import Limits, check_address, is_loopback
 from serving.clock import Clock, OrderedClock
 from serving.engine import Engine
 from serving.fallback import empty_model, popular_model
-from serving.feedback import FeedbackDesk
-from serving.interceptors import Admission, CountingPool, Guard, on_pool
+from serving.feedback import FeedbackRecorder
+from serving.health import ADMIN, BUNDLE, RANKING, Health
+from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
-from serving.overlay import Overlay
-from serving.ports import Model
+from serving.listen import Tls, bind, check_address, require_protection
+from serving.live_catalogue import ItemOverlay
+from serving.protocols import Model
 from serving.recommender import Recommender
 from serving.reload import Reloader
-from serving.restore import restore
+from serving.request_checks import Limits
+from serving.restore import restore_from_journal
 from serving.service import RankingService
-from serving.sessions import Sessions
-from serving.stats import Stats
-from serving.upserts import UpsertDesk
+from serving.session_merger import SessionMerger
+from serving.stats import ServerStats
+from serving.upserts import ItemUpserter
 
-RANKING = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
-ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
-BUNDLE = "recsys.v1.Bundle"
-"""Health of this name: SERVING while the live version is the one that answers."""
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share
     ("grpc.max_receive_message_length", 1024 * 1024),
@@ -60,34 +55,9 @@ LoadModel = Callable[[Path, FeatureStore], Model]
 _log = structlog.get_logger(__name__)
 
 
-class Health(health.HealthServicer):  # type: ignore[misc]
-    """grpc.health.v1 with List, which the packaged one leaves out; never waits for a worker."""
-
-    def __init__(self) -> None:
-        super().__init__(experimental_non_blocking=True)
-        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health")
-        self.Check = on_pool(super().Check, pool)
-        self.List = on_pool(self._list, pool)
-
-    def _list(self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext) -> Any:
-        """Give every service's health."""
-        names = ("", RANKING, ADMIN, BUNDLE)
-        statuses = {name: self.Check(health_pb2.HealthCheckRequest(service=name), context) for name in names}
-        return health_pb2.HealthListResponse(statuses=statuses)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """PEM files; with `client_ca` callers must show a certificate signed by it."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """What a server is told beside its config."""
+    """Config, folders and addresses of one server."""
 
     config: RunConfig
     log: Path
@@ -99,14 +69,14 @@ class ServerOptions:
     tls: Tls | None = None
     reflection: bool = False
     metrics_listen: str | None = None
-    """HOST:PORT of the Prometheus endpoint; None: there is none."""
+    """HOST:PORT of the Prometheus endpoint; None: no endpoint."""
 
 
 class Server:
-    """A server and everything it holds.
+    """One server process: engine, journal, store, reloader and the two gRPC ports.
 
     Args: load: bundle folder, store -> model; default: `serving.loading.load_model`.
-    Raises: ConfigError for an address that may not be bound.
+    Raises: ConfigError for an address that cannot or must not be bound.
     """
 
     def __init__(self, options: ServerOptions, load: LoadModel | None = None) -> None:
@@ -114,26 +84,20 @@ class Server:
         self._load_model = load
         config = options.config
         self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
-        self.stats = Stats()
+        self.stats = ServerStats()
         self._registry = Registry(options.runs)
         self._store = _open_store(config, options.runs)
-        self._overlay = Overlay()
+        self._overlay = ItemOverlay()
         self.journal = Journal(
             options.log / FOLDER, self.server_id, options.clock.now_ms, rotate_s=config.serving.rotate
         )
-        nothing = self._engine(empty_model(config))
         clock = OrderedClock(options.clock)
-        self.recommender = Recommender(nothing, self.journal, clock, self.stats)
-        shown_live = live_kinds(config)
-        self._feedback = FeedbackDesk(self.journal, self._store, clock, config.tasks, shown_live)
-        self._sessions = Sessions(self._feedback, self._store, lambda: self.recommender.version)
-        restore(
-            options.log / FOLDER,
-            self._overlay,
-            self._feedback.seen,
-            self._store,
-            shown_live,
-            self._since_ms(),
+        self.recommender = Recommender(self._engine(empty_model(config)), self.journal, clock, self.stats)
+        kinds = live_kinds(config)
+        self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
+        self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)
+        restore_from_journal(
+            options.log / FOLDER, self._overlay, self._feedback.seen, self._store, kinds, self._since_ms()
         )
         self.reloader = Reloader(
             self._registry,
@@ -147,12 +111,12 @@ class Server:
         self._pool = CountingPool(num_workers(), "rank")
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
-        self.port = _bind(self._ranking, options.listen, "--listen", options)
-        self.admin_port = _bind(self._admin, options.admin_listen, "--admin-listen", options)
+        self.port = self._bind(self._ranking, options.listen, "--listen")
+        self.admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen")
         self._stop_metrics = self._serve_metrics()
 
     def start(self) -> None:
-        """Load the live version, warm up, and begin to answer."""
+        """Load the live version, warm it up, and start to answer."""
         self.journal.start()
         self.reloader.check()
         if self.recommender.version is None:
@@ -161,16 +125,16 @@ class Server:
         self._admin.start()
         self._ranking.start()
         for service in ("", RANKING, ADMIN):
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            self._health.report(service, serving=True)
         _log.info("ready", port=self.port, admin_port=self.admin_port, version=self.recommender.version)
 
     def stop(self, grace_s: float) -> None:
-        """Drain: refuse new calls, finish those under way, seal the journal."""
+        """Drain: refuse new calls, finish those in progress, seal the journal."""
         self._health.enter_graceful_shutdown()
         self.reloader.stop()
         stopped = self._ranking.stop(grace_s)
         self._wait_for_calls(stopped)
-        self._ranking.stop(0).wait()  # what is left are health watchers, which never end by themselves
+        self._ranking.stop(0).wait()  # only health watchers are left, which never end by themselves
         self._admin.stop(0).wait()
         self._pool.shutdown()
         self._stop_metrics()
@@ -183,7 +147,7 @@ class Server:
     def run_until_signalled(self, announce: Callable[[], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain.
 
-        Args: announce: says that the server is ready; who hears it may end the server at once.
+        Args: announce: called when signals are handled, so that its reader may stop the server at once.
         """
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -198,7 +162,7 @@ class Server:
         self.recommender.swap(popular)
 
     def _wait_for_calls(self, stopped: threading.Event) -> None:
-        """Wait until no call has been under way for a moment: its reply may still be on its way out."""
+        """Wait until no call was in progress for _QUIET_S: the last replies may still be on their way."""
         quiet_since = time.monotonic()
         while not stopped.wait(0.02):
             if self._pool.num_pending:
@@ -223,9 +187,7 @@ class Server:
             engine.warm(self._options.clock.now_ms())
         except RecsysError:
             raise
-        except (
-            Exception
-        ) as error:  # whatever a bad bundle does to the libraries that read it, the old one stays
+        except Exception as error:  # whatever error a bad bundle causes in a library, the old bundle stays
             _log.exception("bundle_failed", version=version)
             raise BundleError(
                 f"{version} cannot be loaded ({type(error).__name__}: {error}); rebuild it"
@@ -233,22 +195,21 @@ class Server:
         return engine
 
     def _import_loader(self) -> LoadModel:
-        """Import torch and FAISS only where there is a bundle."""
+        """Import torch and FAISS only when there is a bundle to load."""
         from serving.loading import load_model, use_threads
 
         use_threads(self._options.config.serving.threads)
         return load_model
 
     def _since_ms(self) -> int:
-        """Give an instant before the live snapshot: what came later may be in no base yet."""
+        """Return an instant before the live snapshot; no base may contain the events since then."""
         return self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
 
     def _on_reload(self, error: str | None) -> None:
-        serving, not_serving = (
-            health_pb2.HealthCheckResponse.SERVING,
-            health_pb2.HealthCheckResponse.NOT_SERVING,
-        )
-        self._health.set(BUNDLE, serving if error is None else not_serving)
+        self._health.report(BUNDLE, serving=error is None)
+
+    def _bind(self, server: grpc.Server, address: str, option: str) -> int:
+        return bind(server, address, option, self._options.tls, insecure=self._options.insecure)
 
     def _ranking_server(self) -> grpc.Server:
         serving = self._options.config.serving
@@ -257,10 +218,15 @@ class Server:
         numbers = frozenset(
             a.name for a in self._options.config.attributes if a.entity == "item" and a.kind == "number"
         )
-        upserts = UpsertDesk(self.journal, self._overlay, self.recommender, self._options.clock, numbers)
+        upserts = ItemUpserter(self.journal, self._overlay, self.recommender, self._options.clock, numbers)
         limits = Limits.from_config(serving)
         service = RankingService(
-            self.recommender, self._feedback, self._sessions, upserts, limits, serving.deadline_ms / 1000
+            self.recommender,
+            self._feedback,
+            self._session_merger,
+            upserts,
+            limits,
+            serving.deadline_ms / 1000,
         )
         ranking_pb2_grpc.add_RankingServiceServicer_to_server(service, server)
         self._add_common(server, RANKING)
@@ -285,16 +251,14 @@ class Server:
         address = self._options.metrics_listen
         if address is None:
             return lambda: None
-        from serving.metrics import ServerCollector, serve_metrics
+        from serving.prometheus import ServerCollector, serve_metrics
 
         check_address(address, "--metrics-listen")
-        _require_protection(address, self._options)
+        require_protection(address, self._options.tls, insecure=self._options.insecure)
         return serve_metrics(address, ServerCollector(self.stats, self.recommender, self.journal))
 
     def _add_common(self, server: grpc.Server, service: str) -> None:
-        for name in ("", service):
-            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        self._health.add_to(server, service)
         if self._options.reflection:
             reflection.enable_server_reflection(
                 (service, health.SERVICE_NAME, reflection.SERVICE_NAME), server
@@ -302,7 +266,7 @@ class Server:
 
 
 def num_workers() -> int:
-    """Count the calls answered at a time: scoring only computes, so more than the cores would only wait."""
+    """Return the number of calls answered at a time: as many as cores, since scoring only computes."""
     return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
 
 
@@ -313,58 +277,3 @@ def _open_store(config: RunConfig, runs: Path) -> FeatureStore:
         raise StoreError(
             f"the store under {runs} cannot be opened: {error.strerror}; check --runs"
         ) from error
-
-
-def _bind(server: grpc.Server, address: str, option: str, options: ServerOptions) -> int:
-    """Bind an address and give its port.
-
-    Raises: ConfigError when it is none, is not loopback and nothing protects it, or cannot be bound.
-    """
-    check_address(address, option)
-    _require_protection(address, options)
-    _check_free(address, option)
-    try:
-        if options.tls is not None:
-            return server.add_secure_port(address, _credentials(options.tls))
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigError(f"{option} {address} cannot be bound ({error}); choose another") from error
-
-
-def _check_free(address: str, option: str) -> None:
-    """Try a port with a plain socket first: gRPC does not say why it could not be bound."""
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix:") or port == "0":
-        return
-    try:
-        where = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(where[0], where[1]) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where[4])
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        why = "another process has the port" if taken else error.strerror
-        raise ConfigError(
-            f"{option} {address} cannot be bound: {why}; choose another (port 0 takes a free one)"
-        ) from error
-
-
-def _require_protection(address: str, options: ServerOptions) -> None:
-    if options.tls is None and not options.insecure and not is_loopback(address):
-        raise ConfigError(
-            f"{address} can be reached from other machines: give --tls-cert and --tls-key, or --insecure "
-            "when something else protects it"
-        )
-
-
-def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    try:
-        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-        authority = tls.client_ca.read_bytes() if tls.client_ca else None
-    except OSError as error:
-        raise ConfigError(
-            f"{error.filename} cannot be read: {error.strerror}; check the --tls files"
-        ) from error
-    return grpc.ssl_server_credentials(
-        [pair], root_certificates=authority, require_client_auth=authority is not None
-    )

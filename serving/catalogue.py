@@ -1,7 +1,7 @@
-"""The catalogue in memory: which items exist, and which a request may be answered with.
+"""The catalogue in memory: which items exist, and which of them a request may be answered with.
 
-A Catalogue never changes: an upsert makes a new one. The first `num_in_bundle` rows are the bundle's own, in
-its order, so that a row number means the same here and in the scorer; items that came later follow.
+A Catalogue is immutable: an upsert makes a new one. The first `num_in_bundle` rows are the bundle's, in its
+order, so that catalogue and scorer share row numbers. Items upserted later follow.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ from recsys.schema import ATTRIBUTE_PREFIX
 from serving.request import Filter
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ALWAYS = np.iinfo(np.int64).min
-_FOREVER = np.iinfo(np.int64).max
+_NO_START = np.iinfo(np.int64).min
+_NO_END = np.iinfo(np.int64).max
 NO_CATEGORY = -1
 _Number = TypeVar("_Number", np.int64, np.float64)
 
@@ -36,7 +36,7 @@ class ItemRow:
     available_until_ms: int | None = None
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     at_ms: int = 0
-    """When it was upserted; 0: it is the bundle's."""
+    """When it was upserted; 0: the row is the bundle's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +46,14 @@ class Catalogue:
     item_ids: tuple[str, ...]
     titles: tuple[str | None, ...]
     categories: npt.NDArray[np.int64]
-    """[N], numbers of `category_names`; NO_CATEGORY where there is none."""
+    """[N], positions in `category_names`; NO_CATEGORY at_rows there is none."""
     category_names: tuple[str, ...]
     prices: npt.NDArray[np.float64]
-    """[N], minor units; NaN where there is none."""
+    """[N], minor units; NaN at_rows there is none."""
     available_from: npt.NDArray[np.int64]
     """[N], milliseconds."""
     available_until: npt.NDArray[np.int64]
-    """[N], milliseconds; not available from this instant on."""
+    """[N], milliseconds; the item is not available from this instant on."""
     rows: Mapping[str, int]
     """item_id -> row."""
     num_in_bundle: int
@@ -75,8 +75,8 @@ class Catalogue:
             categories=np.array(categories, dtype=np.int64),
             category_names=tuple(names),
             prices=_column(items, "price", pl.Float64).fill_null(np.nan).to_numpy().copy(),
-            available_from=_instants(items, "available_from", _ALWAYS),
-            available_until=_instants(items, "available_until", _FOREVER),
+            available_from=_instants(items, "available_from", _NO_START),
+            available_until=_instants(items, "available_until", _NO_END),
             rows={item_id: row for row, item_id in enumerate(ids)},
             num_in_bundle=len(ids),
             source=items,
@@ -85,67 +85,68 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def allowed(self, wanted: Filter, forbidden: Iterable[str], at_ms: int) -> npt.NDArray[np.bool_]:
-        """Tell, per row, whether a request may be answered with the item."""
+    def allowed(self, conditions: Filter, forbidden: Iterable[str], at_ms: int) -> npt.NDArray[np.bool_]:
+        """Tell for each row whether a request may be answered with the item."""
         mask = np.ones(len(self), dtype=np.bool_)
-        if wanted.allow_item_ids:
+        if conditions.allow_item_ids:
             mask[:] = False
-            mask[self.known_rows(wanted.allow_item_ids)] = True
-        if not wanted.include_unavailable:
+            mask[self.rows_of(conditions.allow_item_ids)] = True
+        if not conditions.include_unavailable:
             mask &= (self.available_from <= at_ms) & (at_ms < self.available_until)
-        if wanted.categories:
-            mask &= self._of_categories(wanted.categories)
-        if wanted.min_price is not None:
-            mask &= self.prices >= wanted.min_price
-        if wanted.max_price is not None:
-            mask &= self.prices <= wanted.max_price
-        mask[self.known_rows(forbidden)] = False
+        if conditions.categories:
+            mask &= self._of_categories(conditions.categories)
+        if conditions.min_price is not None:
+            mask &= self.prices >= conditions.min_price
+        if conditions.max_price is not None:
+            mask &= self.prices <= conditions.max_price
+        mask[self.rows_of(forbidden)] = False
         return mask
 
-    def known_rows(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Give the rows of the ids that are known, in their order."""
+    def rows_of(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Return the rows of the ids that the catalogue has, in their order."""
         found = (self.rows.get(item_id) for item_id in item_ids)
         return np.array([row for row in found if row is not None], dtype=np.int64)
 
     def category_of(self, row: int) -> str | None:
-        """Name a row's category."""
+        """Return the name of a row's category."""
         number = int(self.categories[row])
         return None if number == NO_CATEGORY else self.category_names[number]
 
     def with_items(self, items: Iterable[ItemRow]) -> "Catalogue":
-        """Replace the rows of known items and append the others."""
+        """Return a catalogue in which these items replace their rows, or are appended when they are new."""
         changed = {item.item_id: item for item in items}
         if not changed:
             return self
-        fresh = [item_id for item_id in changed if item_id not in self.rows]
-        rows = {**self.rows, **{item_id: len(self) + i for i, item_id in enumerate(fresh)}}
+        new_ids = [item_id for item_id in changed if item_id not in self.rows]
+        rows = {**self.rows, **{item_id: len(self) + i for i, item_id in enumerate(new_ids)}}
         names = {name: number for number, name in enumerate(self.category_names)}
         for item in changed.values():
             if item.category is not None:
                 names.setdefault(item.category, len(names))
-        where = [rows[item_id] for item_id in changed]
-        titles = [*self.titles, *([None] * len(fresh))]
-        for row, item in zip(where, changed.values(), strict=True):
+        at_rows = [rows[item_id] for item_id in changed]
+        titles = [*self.titles, *([None] * len(new_ids))]
+        for row, item in zip(at_rows, changed.values(), strict=True):
             titles[row] = item.title
         values = list(changed.values())
+        starts = [_or_default(i.available_from_ms, _NO_START) for i in values]
+        ends = [_or_default(i.available_until_ms, _NO_END) for i in values]
+        prices = [np.nan if i.price is None else i.price for i in values]
         return replace(
             self,
-            item_ids=(*self.item_ids, *fresh),
+            item_ids=(*self.item_ids, *new_ids),
             titles=tuple(titles),
             category_names=tuple(names),
-            categories=_put(self.categories, where, [_number(names, item.category) for item in values]),
-            prices=_put(self.prices, where, [np.nan if i.price is None else i.price for i in values]),
-            available_from=_put(
-                self.available_from, where, [_or(i.available_from_ms, _ALWAYS) for i in values]
+            categories=_with_values(
+                self.categories, at_rows, [_number(names, item.category) for item in values]
             ),
-            available_until=_put(
-                self.available_until, where, [_or(i.available_until_ms, _FOREVER) for i in values]
-            ),
+            prices=_with_values(self.prices, at_rows, prices),
+            available_from=_with_values(self.available_from, at_rows, starts),
+            available_until=_with_values(self.available_until, at_rows, ends),
             rows=rows,
         )
 
     def bundle_item(self, item_id: str) -> ItemRow | None:
-        """Give an item as the bundle has it; None when it has not."""
+        """Return an item's row as in the bundle; None when the bundle does not have it."""
         row = self.rows.get(item_id)
         if row is None or row >= self.num_in_bundle or self.source is None:
             return None
@@ -186,11 +187,13 @@ def _milliseconds(instant: datetime | None) -> int | None:
     return None if instant is None else (instant - _EPOCH) // timedelta(milliseconds=1)
 
 
-def _put(column: "npt.NDArray[_Number]", where: list[int], values: Sequence[float]) -> "npt.NDArray[_Number]":
-    size = max(len(column), max(where) + 1)
+def _with_values(
+    column: "npt.NDArray[_Number]", at_rows: list[int], values: Sequence[float]
+) -> "npt.NDArray[_Number]":
+    size = max(len(column), max(at_rows) + 1)
     grown = np.empty(size, dtype=column.dtype)
     grown[: len(column)] = column
-    grown[where] = values
+    grown[at_rows] = values
     return grown
 
 
@@ -198,5 +201,5 @@ def _number(names: Mapping[str, int], category: str | None) -> int:
     return NO_CATEGORY if category is None else names[category]
 
 
-def _or(value: int | None, missing: int) -> int:
-    return missing if value is None else value
+def _or_default(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -13,14 +13,14 @@ class Clock(Protocol):
     """Tells the instant."""
 
     def now_ms(self) -> int:
-        """Give milliseconds since 1970, UTC."""
+        """Return milliseconds since 1970, UTC."""
 
 
 class SystemClock:
     """The machine's clock."""
 
     def now_ms(self) -> int:
-        """Give milliseconds since 1970, UTC."""
+        """Return milliseconds since 1970, UTC."""
         return time.time_ns() // 1_000_000
 
 
@@ -36,7 +36,7 @@ class SimulatedClock:
         self._made = time.monotonic_ns()
 
     def now_ms(self) -> int:
-        """Give milliseconds since 1970, UTC."""
+        """Return milliseconds since 1970, UTC."""
         passed_ns = time.monotonic_ns() - self._made
         return self._start_ms + int(passed_ns * self._rate) // 1_000_000
 
@@ -54,11 +54,11 @@ class OrderedClock:
         self._received_ms = 0
 
     def now_ms(self) -> int:
-        """Give the instant of a request."""
+        """Return the instant of a request."""
         return max(self._clock.now_ms(), self._received_ms + 1)
 
     def received_ms(self) -> int:
-        """Give the instant of feedback; every later request is after it."""
+        """Return the instant of feedback; every later request is after it."""
         with self._lock:
             self._received_ms = max(self._clock.now_ms(), self._received_ms)
             return self._received_ms

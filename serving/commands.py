@@ -52,7 +52,7 @@ def serve_command(
 ) -> None:
     """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both drain."""
     from serving.app import Server, ServerOptions
-    from serving.logs import configure_logs
+    from serving.json_logs import configure_logs
 
     configure_logs()
     settings = load_config(config)
@@ -157,7 +157,7 @@ def _number_or_text(text: str) -> str | float:
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Any:
-    from serving.app import Tls
+    from serving.listen import Tls
 
     if certificate is None and key is None and client_ca is None:
         return None

@@ -1,6 +1,6 @@
-"""Engine: RankRequest -> Slate -> RankedList, with one model. The whole funnel; no gRPC and no journal.
+"""The ranking engine: RankRequest -> ScoredCandidates, with one model. It knows no gRPC and no journal.
 
-user and context -> allowed items -> candidates -> predictions -> scores -> policy -> ranked list
+user and context -> allowed items -> candidates -> predictions -> scores      (then policy -> ranked list)
 """
 
 import os
@@ -15,43 +15,43 @@ import numpy.typing as npt
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from serving.catalogue import Catalogue
-from serving.overlay import Overlay, Shelf, Stock
-from serving.pace import Pace
-from serving.policy import PolicyParameters, Pool
-from serving.ports import Model, User
+from serving.latency import LatencyEstimate
+from serving.live_catalogue import CatalogueWithScorer, ItemOverlay, LiveCatalogue
+from serving.policy import PolicyInput, PolicyParameters
+from serving.protocols import Model, User
 from serving.reasons import Reasons
 from serving.request import (
     DEADLINE_FEWER_CANDIDATES,
     DEADLINE_POPULAR,
     NO_BUNDLE,
-    Budget,
+    Deadline,
     FieldError,
     OverloadedError,
     RankRequest,
     VersionError,
 )
 from serving.retrieval import Candidates, Retrieval
-from serving.slate import Slate
+from serving.scored_candidates import ScoredCandidates
 
-# Below this there is no time for even the popular list.
-_LEAST_S = 0.002
+# With less time than this, not even the popular list is answered.
+_MIN_REMAINING_S = 0.002
 _BITS_FOR_SHARE = 2**32
 
 
 class Engine:
-    """Answers with one model; safe to call from many threads."""
+    """Finds and scores candidates with one model; safe to call from many threads."""
 
     def __init__(
         self,
         model: Model,
-        overlay: Overlay,
+        overlay: ItemOverlay,
         *,
         policy: PolicyConfig,
         retrieval: RetrievalConfig,
         candidate_log_share: float = 0.0,
     ) -> None:
         self.model = model
-        self.shelf = Shelf(model, overlay)
+        self.live_catalogue = LiveCatalogue(model, overlay)
         self._policy = PolicyParameters(
             name=policy.name,
             epsilon=policy.epsilon,
@@ -64,52 +64,56 @@ class Engine:
             model, num_candidates=retrieval.num_candidates, num_popular=retrieval.popular_candidates
         )
         self._candidate_log_share = candidate_log_share
-        self._pace = Pace()
+        self._latency = LatencyEstimate()
 
-    def slate(self, request: RankRequest, at_ms: int, budget: Budget, *, explore: bool = True) -> Slate:
+    def score_candidates(
+        self, request: RankRequest, at_ms: int, deadline: Deadline, *, explore: bool = True
+    ) -> ScoredCandidates:
         """Find, predict and score the candidates of a request.
 
-        Raises: FieldError for names that this version does not know, VersionError when the request insists on
-        another version, OverloadedError when there is no time left.
+        Raises: FieldError for names that this version does not know, VersionError when the request demands
+        another version, OverloadedError when no time is left.
         """
         self.check(request)
-        if budget.remaining_s() < _LEAST_S:
+        if deadline.remaining_s() < _MIN_REMAINING_S:
             raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
-        watch = _Watch()
-        stock = self.shelf.now()
-        catalogue = stock.catalogue
+        timer = _StageTimer()
+        live = self.live_catalogue.current()
+        catalogue = live.catalogue
         user = self._user(request, at_ms)
-        watch.lap("features")
+        timer.record("features")
         allowed = catalogue.allowed(request.filter, self._forbidden(request, user), at_ms)
-        pins = _known_pins(request, catalogue, allowed)
-        side = self._user_side(user)
-        candidates = self._retrieval.find(request, stock, allowed, side, need=request.page_size)
-        watch.lap("retrieval")
-        candidates, scored, degradation = self._fit(request, candidates, budget, scored=side is not None)
-        predictions = self._predict(stock, user, side, request, candidates, at_ms) if scored else {}
+        pins = _allowed_pins(request, catalogue, allowed)
+        user_side = self._user_side(user)
+        candidates = self._retrieval.find(request, live, allowed, user_side, num_needed=request.page_size)
+        timer.record("retrieval")
+        candidates, scored, degradation = self._limit(
+            request, candidates, deadline, scored=user_side is not None
+        )
+        predictions = self._predict(live, user, user_side, request, candidates, at_ms) if scored else {}
         scores = self._score(request, predictions, candidates, catalogue)
         degradation += tuple(user.degraded) if user is not None else ()
-        watch.lap("scoring")
+        timer.record("scoring")
         if scored:
-            self._pace.observe(
-                watch.seconds("features", "retrieval"), watch.seconds("scoring"), len(candidates.rows)
+            self._latency.observe(
+                timer.seconds("features", "retrieval"), timer.seconds("scoring"), len(candidates.rows)
             )
-        return Slate(
+        return ScoredCandidates(
             request_id=os.urandom(12).hex(),
             bundle_version=self.model.version,
             at_ms=at_ms,
             catalogue=catalogue,
             candidates=candidates,
-            pool=self._pool(candidates, scores, stock, pins),
+            policy_input=self._policy_input(candidates, scores, live, pins),
             predictions=predictions,
             policy=self._policy if explore and not degradation else self._policy.greedy(),
             seed=_new_seed() if request.seed is None else request.seed,
-            reasons=self._reasons(request, user, stock),
+            reasons=self._reasons(request, user, live),
             known_user=user is not None and (user.known or bool(user.history)),
             degradation=degradation,
             missing_item_ids=_missing(request, catalogue, pins),
             log_candidates=self._logs_candidates(),
-            stage_ms=watch.milliseconds(),
+            stage_ms=timer.milliseconds(),
         )
 
     def check(self, request: RankRequest) -> None:
@@ -134,41 +138,41 @@ class Engine:
         return None if user is None or self.model.scorer is None else self.model.scorer.user_side(user.inputs)
 
     def _forbidden(self, request: RankRequest, user: User | None) -> frozenset[str]:
-        """Items already bought are not recommended; a caller who sends candidates knows what they want."""
+        """List the ids that must not be shown: with seen items, unless the caller sends the candidates."""
         if user is None or request.item_ids is not None:
             return request.forbidden_item_ids
         return request.forbidden_item_ids.union(*(user.seen.get(kind, ()) for kind in self._seen_kinds))
 
-    def _fit(
-        self, request: RankRequest, candidates: Candidates, budget: Budget, *, scored: bool
+    def _limit(
+        self, request: RankRequest, candidates: Candidates, deadline: Deadline, *, scored: bool
     ) -> tuple[Candidates, bool, tuple[str, ...]]:
-        """Cut the candidates down to what can be scored in time: fewer, or none of them."""
+        """Keep the candidates that can be scored in time: all, fewer, or none."""
         if not scored:
             return candidates, False, (NO_BUNDLE,)
         count = len(candidates.rows)
-        affordable = self._pace.affordable(count, budget.remaining_s())
+        affordable = self._latency.affordable(count, deadline.remaining_s())
         if affordable >= count:
             return candidates, True, ()
         if affordable >= request.page_size:
             return candidates.first(affordable), True, (DEADLINE_FEWER_CANDIDATES,)
-        self._pace.doubt()
+        self._latency.decay()
         return candidates, False, (DEADLINE_POPULAR,)
 
     def _predict(
         self,
-        stock: Stock,
+        live: CatalogueWithScorer,
         user: User | None,
-        side: Any,
+        user_side: Any,
         request: RankRequest,
         candidates: Candidates,
         at_ms: int,
     ) -> Mapping[str, npt.NDArray[np.float32]]:
-        assert stock.scorer is not None
+        assert live.scorer is not None
         assert self.model.features is not None
         values = {**request.context, **({"surface": request.surface} if request.surface else {})}
-        live = user.live if user is not None else None
-        context = self.model.features.context(values, at_ms, live)
-        return stock.scorer.predict(side, context, candidates.rows)
+        counters = user.live if user is not None else None
+        context = self.model.features.context(values, at_ms, counters)
+        return live.scorer.predict(user_side, context, candidates.rows)
 
     def _score(
         self,
@@ -182,61 +186,63 @@ class Engine:
         ids = (catalogue.item_ids[row] for row in candidates.rows.tolist())
         return np.array([self.model.popular.get(item_id, 0.0) for item_id in ids], dtype=np.float64)
 
-    def _pool(
+    def _policy_input(
         self,
         candidates: Candidates,
         scores: npt.NDArray[np.float64],
-        stock: Stock,
+        live: CatalogueWithScorer,
         pins: Mapping[int, int],
-    ) -> Pool:
-        number = {row: candidate for candidate, row in enumerate(candidates.rows.tolist())}
-        return Pool(
+    ) -> PolicyInput:
+        candidate_of = {row: candidate for candidate, row in enumerate(candidates.rows.tolist())}
+        return PolicyInput(
             scores=scores,
-            categories=stock.catalogue.categories[candidates.rows],
-            embeddings=stock.scorer.vectors(candidates.rows) if self._policy.mmr and stock.scorer else None,
-            pins={position: number[row] for position, row in pins.items()},
+            categories=live.catalogue.categories[candidates.rows],
+            embeddings=live.scorer.vectors(candidates.rows) if self._policy.mmr and live.scorer else None,
+            pins={position: candidate_of[row] for position, row in pins.items()},
         )
 
-    def _reasons(self, request: RankRequest, user: User | None, stock: Stock) -> Reasons:
+    def _reasons(self, request: RankRequest, user: User | None, live: CatalogueWithScorer) -> Reasons:
         return Reasons(
-            catalogue=stock.catalogue,
-            vectors=None if stock.scorer is None else stock.scorer.vectors,
+            catalogue=live.catalogue,
+            vectors=None if live.scorer is None else live.scorer.vectors,
             history=() if user is None else user.history,
             seed_item_id=request.seed_item_id,
         )
 
     def warm(self, at_ms: int) -> None:
-        """Answer a few requests of nobody, so that the first real one finds everything in memory."""
+        """Score a few requests of an unknown user, so that the first real one finds everything in memory."""
         request = RankRequest(user_id="warm-up", page_size=1)
         for _ in range(3):
-            self.slate(request, at_ms, Budget.of(60.0), explore=False).page((0,), 1)
-        self._pace = Pace()  # first calls say nothing about later ones
+            self.score_candidates(request, at_ms, Deadline.after(60.0), explore=False).page((0,), 1)
+        self._latency = LatencyEstimate()  # the first calls are slower than later ones
 
     def _logs_candidates(self) -> bool:
         return int.from_bytes(os.urandom(4)) < self._candidate_log_share * _BITS_FOR_SHARE
 
 
 @dataclass
-class _Watch:
+class _StageTimer:
     """Times the stages of one request."""
 
     _start: float = field(default_factory=time.perf_counter)
-    _laps: dict[str, float] = field(default_factory=dict)
+    _stage_s: dict[str, float] = field(default_factory=dict)
 
-    def lap(self, stage: str) -> None:
+    def record(self, stage: str) -> None:
         now = time.perf_counter()
-        self._laps[stage] = now - self._start
+        self._stage_s[stage] = now - self._start
         self._start = now
 
     def seconds(self, *stages: str) -> float:
-        return sum(self._laps[stage] for stage in stages)
+        return sum(self._stage_s[stage] for stage in stages)
 
     def milliseconds(self) -> dict[str, float]:
-        return {stage: 1000 * seconds for stage, seconds in self._laps.items()}
+        return {stage: 1000 * seconds for stage, seconds in self._stage_s.items()}
 
 
-def _known_pins(request: RankRequest, catalogue: Catalogue, allowed: npt.NDArray[np.bool_]) -> dict[int, int]:
-    """Give position (from 0) -> row of the pins that may be shown."""
+def _allowed_pins(
+    request: RankRequest, catalogue: Catalogue, allowed: npt.NDArray[np.bool_]
+) -> dict[int, int]:
+    """Map position (from 0) to row, for the pins that may be shown."""
     rows = {pin.position - 1: catalogue.rows.get(pin.item_id, -1) for pin in request.pins}
     return {position: row for position, row in rows.items() if row >= 0 and allowed[row]}
 

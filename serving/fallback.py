@@ -8,7 +8,7 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key
 from recsys.schema import empty
 from serving.catalogue import Catalogue
-from serving.ports import Model
+from serving.protocols import Model
 
 # Popularity is what happened on the latest partitions.
 _NUM_DAYS = 28

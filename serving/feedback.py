@@ -1,7 +1,7 @@
-"""Feedback: checked, recognised when it comes twice, journalled, and shown to the next request of that user.
+"""Feedback: checked, de-duplicated, journalled, and appended to the online store for the user's next request.
 
-An event is accepted once it is in the journal. The online store's delta comes second: when the store is
-down, the event still counts from the next night on.
+An event is accepted once it is in the journal. The store's delta comes second: when the store is down, the
+event still counts from the next night on.
 """
 
 import math
@@ -17,13 +17,13 @@ from features.store import Event
 from recsys.errors import StoreError
 from recsys.schema import SESSION_MERGED
 from recsys.tasks import TaskSpec
-from serving.checks import check_id
 from serving.clock import OrderedClock
 from serving.journal import Journal
-from serving.records import FeedbackEvent, feedback_rows
+from serving.journal_rows import FeedbackEvent, feedback_rows
 from serving.request import STORE_UNAVAILABLE, FieldError
+from serving.request_checks import check_id
 
-# The caller's clock may run ahead of ours by this; such an event counts as happening now.
+# The caller's clock may run ahead of the server's by this; such an event counts as happening now.
 SKEW_MS = 5_000
 _OLDEST_MS = 0
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -32,15 +32,15 @@ Status = Literal["accepted", "duplicate", "rejected"]
 
 
 class DeltaStore(Protocol):
-    """Where live events go."""
+    """The online store, as far as live events are appended to it."""
 
     def append(self, events: Iterable[Event]) -> int:
-        """Add events; those already there are left alone."""
+        """Add events; events that it has already are not changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentFeedback:
-    """One event as it was sent."""
+    """One event as the caller sent it."""
 
     feedback_id: str
     impression_id: str = ""
@@ -55,8 +55,8 @@ class SentFeedback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one event."""
+class FeedbackOutcome:
+    """The result of one event."""
 
     feedback_id: str
     status: Status
@@ -64,14 +64,14 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """What became of a batch, in its order."""
+class RecordedBatch:
+    """The results of a batch, in its order."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[FeedbackOutcome, ...]
     degradation: tuple[str, ...] = ()
 
 
-class FeedbackDesk:
+class FeedbackRecorder:
     """Records feedback; safe to call from many threads."""
 
     def __init__(
@@ -88,52 +88,54 @@ class FeedbackDesk:
         self._ranges = {t.feedback: (t.low, t.high) for t in tasks if not t.is_binary}
         self._live_kinds = live_kinds
         self._lock = threading.Lock()
-        self.seen = SeenIds()
+        self.seen = SeenFeedbackIds()
 
-    def record(self, sent: Sequence[SentFeedback], *, validate_only: bool = False) -> Recorded:
+    def record(self, sent: Sequence[SentFeedback], *, validate_only: bool = False) -> RecordedBatch:
         """Record a batch.
 
-        Raises: JournalError when it could not be written: nothing was recorded, send it again.
+        Raises: JournalError when the journal cannot be written. Nothing was recorded then; send it again.
         """
         now_ms = self._clock.received_ms()
-        with self._lock:  # one batch at a time, so that an event sent twice at once is written once
-            outcomes, fresh = self._sort_out(sent, now_ms)
+        with self._lock:  # one batch at a time: two batches with the same event write it once
+            outcomes, fresh = self._classify(sent, now_ms)
             if not fresh or validate_only:
-                return Recorded(outcomes=outcomes)
+                return RecordedBatch(outcomes=outcomes)
             self._journal.append(feedback_rows(fresh))
             self.seen.add(event.feedback_id for event in fresh)
-        return Recorded(outcomes=outcomes, degradation=self._show(fresh))
+        return RecordedBatch(outcomes=outcomes, degradation=self._append_live(fresh))
 
     def merge(self, user_id: str, session_id: str, events: Sequence[Event]) -> None:
-        """Copy a session's events, oldest first, to a user; what was copied before is left alone.
+        """Copy a session's events (oldest first) to a user; events copied before are skipped.
 
-        Raises: JournalError when it could not be written: nothing was copied.
+        Raises: JournalError when the journal cannot be written; nothing was copied then.
         """
         now_ms = self._clock.received_ms()
         with self._lock:
-            made = [_copy(event, user_id, session_id, now_ms) for event in events]
-            made.append(_marker(events[-1], session_id, now_ms))
-            rows = [row for row in made if row.feedback_id not in self.seen]
+            copies = [_copy(event, user_id, session_id, now_ms) for event in events]
+            copies.append(_marker(events[-1], session_id, now_ms))
+            rows = [row for row in copies if row.feedback_id not in self.seen]
             if not rows:
                 return
             self._journal.append(feedback_rows(rows))
             self.seen.add(row.feedback_id for row in rows)
-        self._show(rows)
+        self._append_live(rows)
 
-    def _sort_out(
+    def _classify(
         self, sent: Sequence[SentFeedback], now_ms: int
-    ) -> tuple[tuple[Outcome, ...], list[FeedbackEvent]]:
-        outcomes: list[Outcome] = []
+    ) -> tuple[tuple[FeedbackOutcome, ...], list[FeedbackEvent]]:
+        outcomes: list[FeedbackOutcome] = []
         fresh: dict[str, FeedbackEvent] = {}
         for event in sent:
             try:
                 checked = self._checked(event, now_ms)
             except FieldError as error:
-                outcomes.append(Outcome(feedback_id=event.feedback_id, status="rejected", reason=str(error)))
+                outcomes.append(
+                    FeedbackOutcome(feedback_id=event.feedback_id, status="rejected", reason=str(error))
+                )
                 continue
             known = event.feedback_id in fresh or event.feedback_id in self.seen
             outcomes.append(
-                Outcome(feedback_id=event.feedback_id, status="duplicate" if known else "accepted")
+                FeedbackOutcome(feedback_id=event.feedback_id, status="duplicate" if known else "accepted")
             )
             if not known:
                 fresh[event.feedback_id] = checked
@@ -147,15 +149,16 @@ class FeedbackDesk:
                 check_id(name, getattr(event, name))
         if not _KIND.fullmatch(event.kind):
             raise FieldError(
-                "kind", f"{event.kind[:40]!r} is no kind; send one like 'click' or 'add_to_cart'"
+                "kind", f"{event.kind[:40]!r} is not a valid kind; send one like 'click' or 'add_to_cart'"
             )
         if event.kind == SESSION_MERGED:
-            raise FieldError("kind", f"{SESSION_MERGED!r} is the server's own; send another name")
+            raise FieldError("kind", f"{SESSION_MERGED!r} is reserved for the server; send another kind")
         self._check_value(event)
         occurred_at_ms = now_ms if event.occurred_at_ms is None else event.occurred_at_ms
         if not _OLDEST_MS <= occurred_at_ms <= now_ms + SKEW_MS:
             raise FieldError(
-                "occurred_at", f"{occurred_at_ms} ms is not in the past (now is {now_ms} ms); check the clock"
+                "occurred_at",
+                f"{occurred_at_ms} ms is not in the past (now is {now_ms} ms); check the caller's clock",
             )
         return FeedbackEvent(
             feedback_id=event.feedback_id,
@@ -176,10 +179,10 @@ class FeedbackDesk:
         low, high = self._ranges[event.kind]
         if event.value is None or not low <= event.value <= high:
             raise FieldError(
-                "value", f"{event.value} is no {event.kind}; send a number from {low:g} to {high:g}"
+                "value", f"{event.value} is not a valid {event.kind}; send a number from {low:g} to {high:g}"
             )
 
-    def _show(self, events: Sequence[FeedbackEvent]) -> tuple[str, ...]:
+    def _append_live(self, events: Sequence[FeedbackEvent]) -> tuple[str, ...]:
         live = [live_event(event) for event in events if event.kind in self._live_kinds]
         if self._store is None or not live:
             return ()
@@ -191,7 +194,7 @@ class FeedbackDesk:
 
 
 def live_event(event: FeedbackEvent) -> Event:
-    """Turn a journal row into an event of the store's delta."""
+    """Convert a journal row to an event of the store's delta."""
     return Event(
         feedback_id=event.feedback_id,
         user_id=event.user_id,
@@ -203,7 +206,7 @@ def live_event(event: FeedbackEvent) -> Event:
 
 
 def _copy(event: Event, user_id: str, session_id: str, now_ms: int) -> FeedbackEvent:
-    """Make a session's event a user's: received now, since no request of the user could see it before."""
+    """Copy a session's event to a user. It is received now: no earlier request of the user could see it."""
     return FeedbackEvent(
         feedback_id=merged_id(session_id, event.feedback_id, event.received_at_ms),
         impression_id=None,
@@ -218,7 +221,7 @@ def _copy(event: Event, user_id: str, session_id: str, now_ms: int) -> FeedbackE
 
 
 def _marker(last: Event, session_id: str, now_ms: int) -> FeedbackEvent:
-    """Note in the session itself up to where its events are another's now."""
+    """Make the session's marker: its events up to this instant now belong to the user."""
     return FeedbackEvent(
         feedback_id=marker_id(session_id, last.received_at_ms),
         impression_id=None,
@@ -232,23 +235,23 @@ def _marker(last: Event, session_id: str, now_ms: int) -> FeedbackEvent:
     )
 
 
-class SeenIds:
-    """The latest feedback ids, as 8-byte hashes in two generations; an older duplicate is left to ingest."""
+class SeenFeedbackIds:
+    """The latest feedback ids, as 8-byte hashes in two generations; ingest removes older duplicates."""
 
     def __init__(self, generation: int = 250_000) -> None:
         self._generation = generation
-        self._young: set[int] = set()
-        self._old: set[int] = set()
+        self._recent: set[int] = set()
+        self._previous: set[int] = set()
 
     def __contains__(self, feedback_id: str) -> bool:
         number = _hash(feedback_id)
-        return number in self._young or number in self._old
+        return number in self._recent or number in self._previous
 
     def add(self, feedback_ids: Iterable[str]) -> None:
         """Remember ids."""
-        self._young.update(map(_hash, feedback_ids))
-        if len(self._young) >= self._generation:
-            self._young, self._old = set(), self._young
+        self._recent.update(map(_hash, feedback_ids))
+        if len(self._recent) >= self._generation:
+            self._recent, self._previous = set(), self._recent
 
 
 def _hash(feedback_id: str) -> int:

@@ -18,7 +18,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from recsys.errors import BundleError, JournalError, RecsysError, RegistryError, RequestError, StoreError
 from serving.request import ExpiredError, FieldError, OverloadedError, VersionError
-from serving.stats import Stats
+from serving.stats import ServerStats
 
 # The first line that fits an error decides; the texts of errors below the blank line never reach the caller.
 STATUS: Final[tuple[tuple[type[Exception], grpc.StatusCode], ...]] = (
@@ -70,7 +70,7 @@ class CountingPool(ThreadPoolExecutor):
 class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Refuses calls while too many are waiting; health checks always pass."""
 
-    def __init__(self, pool: CountingPool, max_pending: int, stats: Stats) -> None:
+    def __init__(self, pool: CountingPool, max_pending: int, stats: ServerStats) -> None:
         self._pool = pool
         self._max_pending = max_pending
         self._stats = stats
@@ -100,7 +100,7 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
 class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Turns errors into statuses, counts calls, and drops those that nobody waits for any more."""
 
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, stats: ServerStats) -> None:
         self._stats = stats
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
@@ -175,7 +175,7 @@ def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
 
 
 def _details(error: FieldError, message: str) -> bytes:
-    """Give google.rpc.Status with BadRequest, as gRPC libraries of every language read it."""
+    """Return google.rpc.Status with BadRequest, as gRPC libraries of every language read it."""
     violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
     packed = any_pb2.Any()
     packed.Pack(error_details_pb2.BadRequest(field_violations=[violation]))

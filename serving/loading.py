@@ -11,8 +11,8 @@ from features.store import FeatureStore
 from recsys.bundle import load_bundle
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
-from serving.late import LateEncoder
-from serving.ports import Model
+from serving.fresh_item_encoder import FreshItemEncoder
+from serving.protocols import Model
 
 
 def use_threads(count: int) -> None:
@@ -41,6 +41,6 @@ def load_model(path: Path, store: FeatureStore) -> Model:
         fusion=bundle.manifest.fusion,
         scorer=scorer,
         features=features,
-        encode_items=LateEncoder(encoder, bundle.items, bundle.config.features.group_items_by).encode,
+        encode_items=FreshItemEncoder(encoder, bundle.items, bundle.config.features.group_items_by).encode,
         items_as_of_ms=as_of_ms,
     )

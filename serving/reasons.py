@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.catalogue import Catalogue
-from serving.ports import PastEvent
+from serving.protocols import PastEvent
 from serving.retrieval import CATALOGUE, PINNED, POPULAR, RETRIEVAL, SIMILAR
 
 # Two items are called similar from this cosine on.
@@ -27,7 +27,7 @@ class Reasons:
     seed_item_id: str | None = None
 
     def of(self, row: int, sources: int) -> tuple[str, ...]:
-        """Give one or two reasons, the most personal first."""
+        """Return one or two reasons, the most personal first."""
         reasons = [
             self._similar_to_seed(sources),
             self._like_history(row, sources),

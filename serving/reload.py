@@ -1,4 +1,7 @@
-"""CURRENT -> a new Engine, swapped between requests. When a bundle cannot be trusted, the old one stays."""
+"""Follows the live pointer: loads the version it names and swaps the engine between requests.
+
+When the new bundle cannot be loaded, the old one keeps answering and `Reloader.error` says why.
+"""
 
 import threading
 import time
@@ -8,25 +11,26 @@ import structlog
 
 from recsys.errors import RecsysError
 from serving.engine import Engine
-from serving.ports import Versions
+from serving.protocols import LivePointer
 from serving.recommender import Recommender
 
-# A version that failed is tried again after this: the disk may have been repaired.
+# A version that failed to load is tried again after this: it may have been repaired on disk.
 RETRY_S = 30.0
-LEASE_EVERY_S = 10.0
+LEASE_RENEWAL_S = 10.0
 _log = structlog.get_logger(__name__)
 
 
 class Reloader:
-    """Follows the live pointer.
+    """Loads the live version in a thread of its own whenever the pointer moves.
 
-    Args: load: version -> engine, verified and warm; raises RecsysError when the bundle cannot be trusted.
-          on_check: hears after every look why the live version is not the one that answers (None: it is).
+    Args: load: version -> engine, verified and warm; raises RecsysError when the bundle cannot be loaded.
+          on_check: called after every check with the reason why the live version does not answer (None: it
+          does).
     """
 
     def __init__(
         self,
-        versions: Versions,
+        pointer: LivePointer,
         recommender: Recommender,
         load: Callable[[str], Engine],
         server_id: str,
@@ -35,47 +39,47 @@ class Reloader:
     ) -> None:
         self.server_id = server_id
         self.error: str | None = None
-        """Why the live version is not the one that answers."""
-        self._versions = versions
+        """Why the live version is not the one that answers; None when it is."""
+        self._pointer = pointer
         self._recommender = recommender
         self._load = load
         self._poll_s = poll_s
         self._on_check = on_check
         self._failed: tuple[str, float] | None = None
-        self._leased: tuple[str | None, float] = (None, 0.0)
+        self._lease: tuple[str | None, float] = (None, 0.0)
         self._checking = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following; a load under way is waited for."""
+        """Stop the thread; waits for a load in progress."""
         self._stopped = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
-    def hurry(self) -> None:
-        """Look at the pointer now, also at a version that failed before."""
+    def check_now(self) -> None:
+        """Check the pointer now, without waiting for the next poll; also try a version that failed before."""
         self._failed = None
         self._wake.set()
 
     def check(self) -> None:
-        """Look once: load and swap when another version is live, and renew the lease."""
+        """Check once: load and swap when another version is live, and renew the lease."""
         with self._checking:
             try:
                 self._follow()
                 self._renew_lease()
             except (RecsysError, OSError) as error:
-                self._note(f"the registry cannot be used: {error}")
+                self._report(f"the registry cannot be used: {error}")
             self._on_check(self.error)
 
     def _follow(self) -> None:
-        wanted = self._versions.current()
+        wanted = self._pointer.current()
         if wanted == self._recommender.version:
             self.error = None
         elif wanted is not None and not self._failed_lately(wanted):
@@ -87,7 +91,7 @@ class Reloader:
             engine = self._load(version)
         except (RecsysError, OSError) as error:
             self._failed = (version, time.monotonic())
-            self._note(f"{version} was not loaded: {error}")
+            self._report(f"{version} was not loaded: {error}")
             return
         self._recommender.swap(engine)
         self.error = None
@@ -99,11 +103,11 @@ class Reloader:
 
     def _renew_lease(self) -> None:
         version, now = self._recommender.version, time.monotonic()
-        if version != self._leased[0] or now - self._leased[1] >= LEASE_EVERY_S:
-            self._versions.write_lease(self.server_id, version)
-            self._leased = (version, now)
+        if version != self._lease[0] or now - self._lease[1] >= LEASE_RENEWAL_S:
+            self._pointer.write_lease(self.server_id, version)
+            self._lease = (version, now)
 
-    def _note(self, error: str) -> None:
+    def _report(self, error: str) -> None:
         if error != self.error:
             _log.error("reload_failed", error=error, serving=self._recommender.version)
         self.error = error

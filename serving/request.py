@@ -1,13 +1,13 @@
-"""What is asked and what is answered, without any wire format: RankRequest -> RankedList."""
+"""Request and answer as plain values, without a wire format: RankRequest -> RankedList."""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recsys.errors import RecsysError, RequestError
-from serving.policy import Kind
+from serving.policy import PropensityKind
 
-# Reasons why an answer had to do without something.
+# Degradation reasons: what an answer was made without.
 NO_BUNDLE = "NO_BUNDLE"
 STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
 JOURNAL_UNAVAILABLE = "JOURNAL_UNAVAILABLE"
@@ -25,17 +25,17 @@ class FieldError(RequestError):
 
 
 class VersionError(RequestError):
-    """Raised when a request insists on a bundle version that is not the one being served."""
+    """Raised when a request demands a bundle version other than the one being served."""
 
 
 class OverloadedError(RecsysError):
-    """Raised when there is no time left for even the cheapest answer; the caller may retry."""
+    """Raised when too little time is left for any answer, or too many calls wait; the caller may retry."""
 
     retry_after_ms = 200
 
 
 class ExpiredError(RecsysError):
-    """Raised when the caller's deadline had passed before any work began."""
+    """Raised when the caller's deadline passed before work on the call began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class RankRequest:
 
     @property
     def forbidden_item_ids(self) -> frozenset[str]:
-        """Give the ids that this request must not be answered with."""
+        """Return the ids that the answer must not contain."""
         return self.filter.deny_item_ids | self.exclude_item_ids
 
 
@@ -101,12 +101,12 @@ class RankedItem:
     sources: tuple[str, ...]
     reasons: tuple[str, ...]
     propensity: float
-    propensity_kind: Kind
+    propensity_kind: PropensityKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateSet:
-    """The candidates that an answer was chosen from, as logged for a share of requests."""
+    """The candidates that a list was chosen from; logged for a share of the requests."""
 
     item_ids: tuple[str, ...]
     sources: tuple[str, ...]
@@ -114,7 +114,7 @@ class CandidateSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedList:
-    """An answer; everything in it is of one bundle version."""
+    """An answer: one page. Everything in it comes from one bundle version."""
 
     request_id: str
     bundle_version: str | None
@@ -127,7 +127,7 @@ class RankedList:
     next_page_token: str = ""
     first_page: bool = True
     known_user: bool = False
-    """Whether anything is known of the user."""
+    """Whether the store has nightly values or feedback of the user."""
     degradation: tuple[str, ...] = ()
     missing_item_ids: tuple[str, ...] = ()
     num_candidates: Mapping[str, int] = field(default_factory=dict)
@@ -136,17 +136,17 @@ class RankedList:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
-    """The time by which an answer must be ready."""
+class Deadline:
+    """The instant by which an answer must be ready."""
 
-    deadline: float
-    """Of `time.monotonic`."""
+    monotonic_s: float
+    """On the clock of `time.monotonic`."""
 
     @classmethod
-    def of(cls, seconds: float) -> "Budget":
-        """Start now."""
+    def after(cls, seconds: float) -> "Deadline":
+        """Set the deadline some seconds from now."""
         return cls(time.monotonic() + seconds)
 
     def remaining_s(self) -> float:
-        """Count the seconds left; negative when it is too late."""
-        return self.deadline - time.monotonic()
+        """Return the remaining seconds; negative when the deadline has passed."""
+        return self.monotonic_s - time.monotonic()

@@ -1,4 +1,4 @@
-"""What a server that starts must remember of its predecessors: items upserted, feedback seen, live events."""
+"""Server start: restores upserted items, seen feedback ids and live events from the journal."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,26 +8,27 @@ import structlog
 from features.store import Event
 from recsys.errors import StoreError
 from recsys.journal import Rows, replay
-from serving.feedback import DeltaStore, SeenIds
-from serving.overlay import Overlay
-from serving.records import read_item_rows
+from serving.feedback import DeltaStore, SeenFeedbackIds
+from serving.journal_rows import read_item_rows
+from serving.live_catalogue import ItemOverlay
 
 _TABLES = frozenset({"items", "feedback"})
 _BATCH = 5_000
 _log = structlog.get_logger(__name__)
 
 
-def restore(
+def restore_from_journal(
     folder: Path,
-    overlay: Overlay,
-    seen: SeenIds,
+    overlay: ItemOverlay,
+    seen: SeenFeedbackIds,
     store: DeltaStore | None,
     live_kinds: frozenset[str],
     since_ms: int,
 ) -> None:
-    """Replay a journal folder into memory, and into the store's delta what was received since an instant.
+    """Replay a journal folder: items and feedback ids into memory, recent live events into the store's delta.
 
-    The journal is the durable copy: a store that lost its delta gets it back here.
+    A store that lost its delta gets it back here.
+    Args: since_ms: events received before this instant are not appended to the store.
     """
     events: list[Event] = []
     for at_ms, rows in replay(folder, _TABLES):

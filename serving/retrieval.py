@@ -1,4 +1,4 @@
-"""Request -> candidates: none that is not allowed, and not too few while there are more."""
+"""Candidate retrieval: only allowed items, and at least as many as the page needs while there are enough."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import structlog
 
-from serving.overlay import Stock
-from serving.ports import Mask, Model, Rows
+from serving.live_catalogue import CatalogueWithScorer
+from serving.protocols import Mask, Model, Rows
 from serving.request import RankRequest
 
 RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE, FRESH = (1 << bit for bit in range(7))
@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """Rows of the catalogue, each once, best source first."""
+    """Catalogue rows, each once, in order of their first source."""
 
     rows: Rows
     """[N]."""
@@ -50,49 +50,53 @@ class Retrieval:
         self.model = model
         self.num_candidates = num_candidates
         self.num_popular = num_popular
-        self._popular_rows = model.catalogue.known_rows(model.popular)
+        self._popular_rows = model.catalogue.rows_of(model.popular)
 
-    def find(self, request: RankRequest, stock: Stock, allowed: Mask, side: Any, need: int) -> Candidates:
-        """Find candidates for `need` positions.
+    def find(
+        self, request: RankRequest, live: CatalogueWithScorer, allowed: Mask, user_side: Any, num_needed: int
+    ) -> Candidates:
+        """Find candidates for `num_needed` positions.
 
-        Args: allowed [catalogue], side the scorer's user side (None: only popularity is known).
+        Args: allowed: bool by catalogue row; user_side: the scorer's, None when only popularity can rank.
         """
-        catalogue = stock.catalogue
-        found = _Found(allowed)
-        found.add(PINNED, catalogue.known_rows(pin.item_id for pin in request.pins))
+        catalogue = live.catalogue
+        builder = _CandidateBuilder(allowed)
+        builder.add(PINNED, catalogue.rows_of(pin.item_id for pin in request.pins))
         if request.item_ids is not None:
-            found.add(REQUEST, catalogue.known_rows(request.item_ids))
-            return found.candidates()
-        wanted = max(self.num_candidates, need)
+            builder.add(REQUEST, catalogue.rows_of(request.item_ids))
+            return builder.candidates()
+        num_wanted = max(self.num_candidates, num_needed)
         seed_row = catalogue.rows.get(request.seed_item_id or "", -1)
-        if stock.scorer is not None and seed_row >= 0:
-            found.forbid(seed_row)
-            nearest = stock.scorer.similar(seed_row, wanted, found.mask())
-            found.add(SIMILAR, nearest)
+        if live.scorer is not None and seed_row >= 0:
+            builder.forbid(seed_row)
+            nearest = live.scorer.similar(seed_row, num_wanted, builder.mask())
+            builder.add(SIMILAR, nearest)
         else:
-            nearest = _nearest(stock, side, wanted, found.mask())
-            found.add(RETRIEVAL, nearest)
-            found.add(POPULAR, self._popular(allowed, self.num_popular if side is not None else wanted))
-        found.add(FRESH, nearest[nearest >= catalogue.num_in_bundle])
-        if len(found) < need:
-            found.add(POPULAR, self._popular(allowed, need))
-        if len(found) < need:
-            found.add(CATALOGUE, np.flatnonzero(allowed)[: need + len(found)])
-        return found.candidates()
+            nearest = _nearest(live, user_side, num_wanted, builder.mask())
+            builder.add(RETRIEVAL, nearest)
+            builder.add(
+                POPULAR, self._popular(allowed, self.num_popular if user_side is not None else num_wanted)
+            )
+        builder.add(FRESH, nearest[nearest >= catalogue.num_in_bundle])
+        if len(builder) < num_needed:
+            builder.add(POPULAR, self._popular(allowed, num_needed))
+        if len(builder) < num_needed:
+            builder.add(CATALOGUE, np.flatnonzero(allowed)[: num_needed + len(builder)])
+        return builder.candidates()
 
     def _popular(self, allowed: Mask, k: int) -> Rows:
         rows = self._popular_rows
         return rows[allowed[rows]][:k]
 
 
-def _nearest(stock: Stock, side: Any, k: int, allowed: Mask | None) -> Rows:
-    if side is None or stock.scorer is None:
+def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | None) -> Rows:
+    if user_side is None or live.scorer is None:
         return np.empty(0, dtype=np.int64)
-    return stock.scorer.retrieve(side, k, allowed)
+    return live.scorer.retrieve(user_side, k, allowed)
 
 
-class _Found:
-    """Candidates so far, each row once; what is not allowed never gets in."""
+class _CandidateBuilder:
+    """Collects candidates, each row once; rows that are not allowed are left out."""
 
     def __init__(self, allowed: Mask) -> None:
         self._allowed = allowed
@@ -102,20 +106,21 @@ class _Found:
         return len(self._sources)
 
     def forbid(self, row: int) -> None:
+        """Leave a row out from now on."""
         self._allowed = self._allowed.copy()
         self._allowed[row] = False
 
     def mask(self) -> Mask | None:
-        """Give what is allowed; None when nothing is forbidden."""
+        """Return the allowed rows; None when all are."""
         return None if self._allowed.all() else self._allowed
 
     def add(self, source: int, rows: Iterable[int]) -> None:
         rows = np.asarray(rows, dtype=np.int64)
-        fine = self._allowed[rows]
-        if source in (RETRIEVAL, SIMILAR) and not fine.all():
-            # The index filters by itself; that it failed to is worth knowing, and is never shown.
-            _log.error("forbidden_candidates", source=SOURCES[source], count=int((~fine).sum()))
-        for row in rows[fine].tolist():
+        permitted = self._allowed[rows]
+        if source in (RETRIEVAL, SIMILAR) and not permitted.all():
+            # The index filters by itself. If it fails to, this log entry says so; the items are not shown.
+            _log.error("forbidden_candidates", source=SOURCES[source], count=int((~permitted).sum()))
+        for row in rows[permitted].tolist():
             self._sources[row] = self._sources.get(row, 0) | source
 
     def candidates(self) -> Candidates:

@@ -1,4 +1,4 @@
-"""RankingService: proto <-> domain, nothing else."""
+"""The gRPC servicer of RankingService: translates between proto messages and plain values, nothing else."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,13 @@ from google.protobuf.duration_pb2 import Duration
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
-from serving.checks import MAX_BATCH, Limits, check_count, check_request, page_size
-from serving.feedback import FeedbackDesk, Outcome, SentFeedback
+from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
+from serving.journal_rows import impression_id
 from serving.recommender import Recommender
-from serving.records import impression_id
-from serving.request import Budget, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
-from serving.sessions import Sessions
-from serving.upserts import FieldValue, ItemPatch, UpsertDesk
+from serving.request import Deadline, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
+from serving.request_checks import MAX_BATCH, Limits, check_count, check_request, page_size
+from serving.session_merger import SessionMerger
+from serving.upserts import FieldValue, ItemPatch, ItemUpserter
 
 _STATUS: Mapping[str, pb.FeedbackResult.Status.ValueType] = {
     "accepted": pb.FeedbackResult.STATUS_ACCEPTED,
@@ -25,52 +25,54 @@ Context = Mapping[str, pb.ContextValue]
 
 
 class RankingService(ranking_pb2_grpc.RankingServiceServicer):
-    """Answers the four calls."""
+    """Answers the four calls of the ranking port."""
 
     def __init__(
         self,
         recommender: Recommender,
-        feedback: FeedbackDesk,
-        sessions: Sessions,
-        upserts: UpsertDesk,
+        feedback: FeedbackRecorder,
+        session_merger: SessionMerger,
+        upserts: ItemUpserter,
         limits: Limits,
         default_deadline_s: float,
     ) -> None:
         self._recommender = recommender
         self._feedback = feedback
-        self._sessions = sessions
+        self._session_merger = session_merger
         self._upserts = upserts
         self._limits = limits
         self._default_deadline_s = default_deadline_s
 
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
-        """Find and rank."""
+        """Find candidates and rank them."""
         start = time.perf_counter()
-        asked = _request(request, self._limits, item_ids=None, seed_item_id=request.seed_item_id or None)
-        answer = self._answered(asked, context)
-        return pb.RecommendResponse(**_answer(answer, explain=asked.explain, start=start))  # type: ignore[arg-type]
+        checked = _request(request, self._limits, item_ids=None, seed_item_id=request.seed_item_id or None)
+        answer = self._rank(checked, context)
+        return pb.RecommendResponse(**_answer(answer, explain=checked.explain, start=start))  # type: ignore[arg-type]
 
     def Rank(self, request: pb.RankRequest, context: grpc.ServicerContext) -> pb.RankResponse:
         """Rank the caller's candidates."""
         start = time.perf_counter()
-        asked = _request(
+        checked = _request(
             request, self._limits, item_ids=tuple(dict.fromkeys(request.item_ids)), seed_item_id=None
         )
-        answer = self._answered(asked, context)
-        return pb.RankResponse(**_answer(answer, explain=asked.explain, start=start))  # type: ignore[arg-type]
+        answer = self._rank(checked, context)
+        return pb.RankResponse(**_answer(answer, explain=checked.explain, start=start))  # type: ignore[arg-type]
 
     def RecordFeedback(
         self, request: pb.RecordFeedbackRequest, context: grpc.ServicerContext
     ) -> pb.RecordFeedbackResponse:
         """Record what users did."""
         check_count("events", len(request.events), MAX_BATCH)
-        sent = [_sent(event) for event in request.events]
+        sent = [_sent_feedback(event) for event in request.events]
         if not request.validate_only:
-            self._sessions.join((event.user_id, event.session_id) for event in sent if event.session_id)
+            self._session_merger.merge(
+                (event.user_id, event.session_id) for event in sent if event.session_id
+            )
         recorded = self._feedback.record(sent, validate_only=request.validate_only)
-        self._sessions.heard_of(event.user_id for event in sent)
+        self._session_merger.invalidate(event.user_id for event in sent)
         return pb.RecordFeedbackResponse(
-            results=[_result(outcome) for outcome in recorded.outcomes],
+            results=[_feedback_result(outcome) for outcome in recorded.outcomes],
             num_accepted=_count(recorded.outcomes, "accepted"),
             num_duplicate=_count(recorded.outcomes, "duplicate"),
             num_rejected=_count(recorded.outcomes, "rejected"),
@@ -94,16 +96,16 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
             num_written=sum(not r.rejection for r in results) * (not request.validate_only),
         )
 
-    def _answered(self, asked: RankRequest, context: grpc.ServicerContext) -> RankedList:
-        budget = self._budget(context)
-        if asked.session_id is not None and asked.log and not asked.validate_only:
-            self._sessions.join([(asked.user_id, asked.session_id)])
-        return self._recommender.answer(asked, budget)
+    def _rank(self, checked: RankRequest, context: grpc.ServicerContext) -> RankedList:
+        deadline = self._deadline(context)
+        if checked.session_id is not None and checked.log and not checked.validate_only:
+            self._session_merger.merge([(checked.user_id, checked.session_id)])
+        return self._recommender.answer(checked, deadline)
 
-    def _budget(self, context: grpc.ServicerContext) -> Budget:
+    def _deadline(self, context: grpc.ServicerContext) -> Deadline:
         remaining_s = context.time_remaining()
         endless = remaining_s is None or remaining_s > _A_YEAR_S
-        return Budget.of(self._default_deadline_s if endless else remaining_s)
+        return Deadline.after(self._default_deadline_s if endless else remaining_s)
 
 
 _A_YEAR_S = 365 * 86_400.0  # gRPC reports "no deadline" as one in the far future
@@ -118,7 +120,7 @@ def _request(
     if not request.user_id and not request.session_id:
         raise FieldError("user_id", "it is empty; send a user_id, or a session_id when nobody is logged in")
     debug = request.debug
-    asked = RankRequest(
+    checked = RankRequest(
         user_id=request.user_id or request.session_id,
         session_id=request.session_id or None,
         surface=request.surface or None,
@@ -138,18 +140,18 @@ def _request(
         log=not debug.do_not_log,
         validate_only=request.validate_only,
     )
-    check_request(asked, limits)
-    return asked
+    check_request(checked, limits)
+    return checked
 
 
-def _filter(wanted: pb.Filter) -> Filter:
+def _filter(sent: pb.Filter) -> Filter:
     return Filter(
-        categories=frozenset(wanted.categories),
-        min_price=wanted.min_price if wanted.HasField("min_price") else None,
-        max_price=wanted.max_price if wanted.HasField("max_price") else None,
-        allow_item_ids=frozenset(wanted.allow_item_ids),
-        deny_item_ids=frozenset(wanted.deny_item_ids),
-        include_unavailable=wanted.include_unavailable,
+        categories=frozenset(sent.categories),
+        min_price=sent.min_price if sent.HasField("min_price") else None,
+        max_price=sent.max_price if sent.HasField("max_price") else None,
+        allow_item_ids=frozenset(sent.allow_item_ids),
+        deny_item_ids=frozenset(sent.deny_item_ids),
+        include_unavailable=sent.include_unavailable,
     )
 
 
@@ -200,7 +202,7 @@ def _item(request_id: str, item: RankedItem) -> pb.RankedItem:
     )
 
 
-def _sent(event: pb.FeedbackEvent) -> SentFeedback:
+def _sent_feedback(event: pb.FeedbackEvent) -> SentFeedback:
     return SentFeedback(
         feedback_id=event.feedback_id,
         impression_id=event.impression_id,
@@ -213,13 +215,13 @@ def _sent(event: pb.FeedbackEvent) -> SentFeedback:
     )
 
 
-def _result(outcome: Outcome) -> pb.FeedbackResult:
+def _feedback_result(outcome: FeedbackOutcome) -> pb.FeedbackResult:
     return pb.FeedbackResult(
         feedback_id=outcome.feedback_id, status=_STATUS[outcome.status], reason=outcome.reason
     )
 
 
-def _count(outcomes: Iterable[Outcome], status: str) -> int:
+def _count(outcomes: Iterable[FeedbackOutcome], status: str) -> int:
     return sum(outcome.status == status for outcome in outcomes)
 
 

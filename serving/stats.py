@@ -1,4 +1,4 @@
-"""What the server counts about itself; read by GetStatus and by the Prometheus endpoint."""
+"""Counters and latencies of the server; read by GetStatus and by the Prometheus endpoint."""
 
 import threading
 from bisect import bisect_left
@@ -9,11 +9,11 @@ import numpy as np
 _RECENT = 2_048
 _RANKING = ("Recommend", "Rank")
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Upper bounds of the latency histogram's buckets; one more holds what is slower."""
+"""Upper bounds of the latency histogram's buckets; one more bucket counts slower calls."""
 
 
-class Stats:
-    """Counters since the start and recent latencies; safe to use from many threads."""
+class ServerStats:
+    """Counters since the start, and recent latencies; safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class Stats:
         self._num_shed = 0
 
     def answered(self, method: str, status: str, seconds: float) -> None:
-        """Count one call that came to an end."""
+        """Count one finished call."""
         with self._lock:
             self._calls[f"{method}/{status}"] += 1
             if method in _RANKING and status == "OK":
@@ -35,7 +35,7 @@ class Stats:
                 self._total_s += seconds
 
     def degraded(self, reasons: tuple[str, ...]) -> None:
-        """Count an answer's degradation."""
+        """Count an answer's degradation reasons."""
         if reasons:
             with self._lock:
                 self._degradation.update(reasons)
@@ -52,7 +52,7 @@ class Stats:
 
     @property
     def num_expired(self) -> int:
-        """Count calls that expired unscored."""
+        """Count calls that expired before scoring."""
         return self._num_expired
 
     @property
@@ -71,12 +71,12 @@ class Stats:
             return dict(sorted(self._degradation.items()))
 
     def histogram(self) -> tuple[list[int], float]:
-        """Give ranking calls by bucket of BOUNDS_S, and their seconds in all."""
+        """Return the ranking calls by bucket of BOUNDS_S, and their total seconds."""
         with self._lock:
             return list(self._histogram), self._total_s
 
     def latency_ms(self) -> dict[str, float]:
-        """Give quantiles of recent ranking calls; empty before the first."""
+        """Return quantiles of recent ranking calls; empty before the first."""
         with self._lock:
             recent = list(self._latencies_ms)
         if not recent:

@@ -1,17 +1,17 @@
-"""Items that change before the next bundle: checked, merged with what is known, journalled, shown at once."""
+"""UpsertItems: checks sent items, merges them with their present rows, journals them, shows them at once."""
 
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from serving.catalogue import ItemRow
-from serving.checks import MAX_TEXT_BYTES, check_count, check_id, check_text, check_value
 from serving.clock import Clock
 from serving.journal import Journal
-from serving.overlay import Overlay
+from serving.journal_rows import item_rows
+from serving.live_catalogue import ItemOverlay
 from serving.recommender import Recommender
-from serving.records import item_rows
 from serving.request import FieldError
+from serving.request_checks import MAX_TEXT_BYTES, check_count, check_id, check_text, check_value
 
 FIELDS = ("title", "description", "category", "price", "available_from", "available_until", "attributes")
 MAX_DESCRIPTION_BYTES = 16_384
@@ -28,24 +28,24 @@ class ItemPatch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Upserted:
-    """What became of one item."""
+class UpsertResult:
+    """The result of one item: written, or rejected with a reason."""
 
     item_id: str
     rejection: str = ""
     in_bundle: bool = False
 
 
-class UpsertDesk:
-    """Writes items; safe to call from many threads.
+class ItemUpserter:
+    """Writes upserted items; safe to call from many threads.
 
-    Args: numbers: attributes that the config declares to be numbers.
+    Args: numbers: names of the attributes that the config declares as numbers.
     """
 
     def __init__(
         self,
         journal: Journal,
-        overlay: Overlay,
+        overlay: ItemOverlay,
         recommender: Recommender,
         clock: Clock,
         numbers: frozenset[str] = frozenset(),
@@ -59,41 +59,41 @@ class UpsertDesk:
 
     def upsert(
         self, patches: Sequence[ItemPatch], mask: Sequence[str] = (), *, validate_only: bool = False
-    ) -> tuple[Upserted, ...]:
-        """Write items; with a mask its fields are written, or cleared where they were not sent.
+    ) -> tuple[UpsertResult, ...]:
+        """Write items. With a mask, exactly its fields are written; those that were not sent are cleared.
 
         Raises: FieldError for an unknown field in the mask; JournalError when nothing could be written.
         """
         for name in mask:
             if name not in FIELDS:
-                raise FieldError(
-                    "update_mask", f"no field is called {name[:40]!r}; known: {', '.join(FIELDS)}"
-                )
+                raise FieldError("update_mask", f"{name[:40]!r} is not a field; known: {', '.join(FIELDS)}")
         with self._lock:
-            shelf = self._recommender.engine.shelf
+            live_catalogue = self._recommender.engine.live_catalogue
             rows: dict[str, ItemRow] = {}
-            results: list[Upserted] = []
+            results: list[UpsertResult] = []
             now_ms = self._clock.now_ms()
             for patch in patches:
                 try:
                     check_patch(patch, self._numbers)
-                    known = rows.get(patch.item_id) or shelf.item(patch.item_id)
+                    before = rows.get(patch.item_id) or live_catalogue.item(patch.item_id)
                     rows[patch.item_id] = _merged(
-                        known or ItemRow(item_id=patch.item_id), patch, mask, now_ms
+                        before or ItemRow(item_id=patch.item_id), patch, mask, now_ms
                     )
                 except FieldError as error:
-                    results.append(Upserted(item_id=patch.item_id, rejection=str(error)))
+                    results.append(UpsertResult(item_id=patch.item_id, rejection=str(error)))
                     continue
-                results.append(Upserted(item_id=patch.item_id, in_bundle=shelf.in_bundle(patch.item_id)))
+                results.append(
+                    UpsertResult(item_id=patch.item_id, in_bundle=live_catalogue.in_bundle(patch.item_id))
+                )
             if rows and not validate_only:
                 self._journal.append(item_rows(list(rows.values())))
                 self._overlay.put(rows.values())
-                shelf.now()  # encode them now: no request shall wait for it
+                live_catalogue.current()  # encodes the items here, so that no request has to
         return tuple(results)
 
 
 def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
-    """Check what was sent of one item.
+    """Check the fields that were sent of one item.
 
     Raises: FieldError.
     """
@@ -114,8 +114,8 @@ def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
             raise FieldError(name, f"{value} is negative; send 0 or more")
 
 
-def _merged(known: ItemRow, patch: ItemPatch, mask: Sequence[str], at_ms: int) -> ItemRow:
-    row = replace(known, at_ms=at_ms)
+def _merged(before: ItemRow, patch: ItemPatch, mask: Sequence[str], at_ms: int) -> ItemRow:
+    row = replace(before, at_ms=at_ms)
     for name in mask or patch.fields:
         row = _with_field(row, name, patch.fields.get(name), whole=bool(mask))
     if (
@@ -124,7 +124,7 @@ def _merged(known: ItemRow, patch: ItemPatch, mask: Sequence[str], at_ms: int) -
         and row.available_until_ms < row.available_from_ms
     ):
         raise FieldError(
-            "available_until", "it lies before available_from; send a later instant, or clear one"
+            "available_until", "it is earlier than available_from; send a later instant, or clear one of them"
         )
     return row
 

@@ -13,8 +13,8 @@ from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
+from recsys.model.fresh_items import FreshItems, add_fresh_items
 from recsys.model.head_functions import predict
-from recsys.model.late import LateItems, late_items
 from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide, pool_bag
 from recsys.tasks import TaskSpec
 
@@ -81,15 +81,15 @@ class Scorer:
         self._text_VT = self._text_by_number(items)
         self._groups = tuple(GroupCodes.of(values) for values in items.groups)
         self.items = encode_item_side(self.ranker, self.tables, items)
-        self.late: LateItems | None = None
+        self.fresh: FreshItems | None = None
 
     def with_items(self, rows: np.ndarray, items: ItemInputs) -> "Scorer":
-        """Give a scorer that also knows items [F] which came or changed since; this one stays as it is.
+        """Return a scorer that also scores fresh items [F]; this scorer is not changed.
 
-        Args: rows: int64 [F], distinct: where the items stand in the catalogue, the bundle's own rows first.
+        Args: rows: int64 [F], distinct: the items' catalogue rows; the bundle's items come first there.
         """
         other = copy.copy(self)
-        other.late = late_items(self.late, rows, encode_item_side(self.ranker, self.tables, items))
+        other.fresh = add_fresh_items(self.fresh, rows, encode_item_side(self.ranker, self.tables, items))
         other._groups = tuple(
             group.with_rows(rows, values) for group, values in zip(self._groups, items.groups, strict=True)
         )
@@ -102,8 +102,8 @@ class Scorer:
         return embeddings
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Give unit vectors [N, D] of catalogue rows, late items included."""
-        return self.item_embeddings[rows] if self.late is None else self.late.vectors(self.items, rows)
+        """Give unit vectors [N, D] of catalogue rows, fresh items included."""
+        return self.item_embeddings[rows] if self.fresh is None else self.fresh.vectors(self.items, rows)
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Map item ids to rows; -1 where the bundle does not know the item."""
@@ -140,14 +140,16 @@ class Scorer:
     @torch.inference_mode()
     def _sides(self, rows: np.ndarray) -> ItemSide:
         return (
-            self.items.take(torch.from_numpy(rows)) if self.late is None else self.late.take(self.items, rows)
+            self.items.take(torch.from_numpy(rows))
+            if self.fresh is None
+            else self.fresh.take(self.items, rows)
         )
 
     def _nearest(self, vector_D: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
         index = self.bundle.index
-        if self.late is None:
+        if self.fresh is None:
             return index.search(vector_D, k, allowed)
-        return self.late.search(index, vector_D, k, allowed)
+        return self.fresh.search(index, vector_D, k, allowed)
 
     def _cross(self, user: "ScoredUser", rows: np.ndarray) -> Tensor:
         """Gather the user's aggregates by the candidates' columns, [N, F]."""

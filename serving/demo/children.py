@@ -108,12 +108,12 @@ class ServerChild:
 
     @property
     def target(self) -> str:
-        """Give HOST:PORT of the ranking service."""
+        """Return HOST:PORT of the ranking service."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def admin_target(self) -> str:
-        """Give HOST:PORT of the admin service."""
+        """Return HOST:PORT of the admin service."""
         return f"127.0.0.1:{self.admin_port}"
 
     def stop(self) -> tuple[int, float]:
@@ -136,7 +136,7 @@ def on_sigterm(handler: Callable[[], None]) -> Iterator[None]:
 
 
 def command_prefix() -> str:
-    """Give what a user types for `recsys` here: the script if it is on the path, else where it lies."""
+    """Return what a user types for `recsys` here: the script if it is on the path, else where it lies."""
     script = Path(sys.executable).with_name("recsys")
     if shutil.which("recsys"):
         return "recsys"

@@ -137,7 +137,7 @@ def _oracles(demo: Demo, shop: Shop, config: RunConfig, day: date) -> InBackgrou
 
 
 def _labels_until(demo: Demo, day: date) -> date:
-    """Give the last day whose feedback is a label of a day: ratings take their time."""
+    """Return the last day whose feedback is a label of a day: ratings take their time."""
     return min(day + timedelta(days=1), demo.log.days("feedback")[-1])
 
 

@@ -30,11 +30,11 @@ class ServerTime:
                 quickest, self._at, self._now = received - sent, received, now
 
     def now(self) -> datetime:
-        """Give the simulated instant."""
+        """Return the simulated instant."""
         return self._now + timedelta(seconds=(time.monotonic() - self._at) * self._rate)
 
     def seconds_until(self, instant: datetime) -> float:
-        """Give the real seconds until a simulated instant; negative when it has passed."""
+        """Return the real seconds until a simulated instant; negative when it has passed."""
         return (instant - self.now()).total_seconds() / self._rate
 
 

@@ -47,7 +47,7 @@ def story_lines(story: Story) -> list[str]:
 
 
 def next_commands(prefix: str, out: Path, nights: Sequence[NightLine], user_id: str) -> list[str]:
-    """Give commands that work as printed, in this order, from the folder the demo ran in."""
+    """Return commands that work as printed, in this order, from the folder the demo ran in."""
     config, log, runs, report = (
         shlex.quote(str(out / name)) for name in ("shop.toml", "log", "runs", "report")
     )

@@ -112,7 +112,7 @@ def day_quality(scored: ScoredDay, oracles: OracleReport) -> DayQuality:
 
 
 def popular_click_rate(shop: Shop, log: InteractionLog, served: pl.DataFrame) -> float:
-    """Give the true click chance of the most clicked items, shown in the places of served impressions.
+    """Return the true click chance of the most clicked items, shown in the places of served impressions.
 
     Args: served: impressions; the clicks of the week before are counted.
     """
@@ -147,7 +147,7 @@ def mean_quality(days: Sequence[DayQuality]) -> dict[str, dict[str, float | None
 
 
 def share_of_way(value: float | None, informed: float | None, start: float | None) -> float | None:
-    """Give how much of the way from `start` to the informed oracle's figure a figure has come."""
+    """Return how much of the way from `start` to the informed oracle's figure a figure has come."""
     if value is None or informed is None or start is None or informed == start:
         return None
     return (value - start) / (informed - start)

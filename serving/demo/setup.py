@@ -53,32 +53,32 @@ class Demo:
 
     @property
     def log(self) -> InteractionLog:
-        """Give the interaction log."""
+        """Return the interaction log."""
         return InteractionLog(self.out / "log")
 
     @property
     def where(self) -> list[str]:
-        """Give the options that every command about this demo's log takes."""
+        """Return the options that every command about this demo's log takes."""
         return ["--log", str(self.out / "log"), "--runs", str(self.out / "runs")]
 
     @property
     def config_file(self) -> Path:
-        """Give the config that nights and server use."""
+        """Return the config that nights and server use."""
         return self.out / "shop.toml"
 
     @property
     def rate(self) -> float:
-        """Give simulated seconds a second."""
+        """Return simulated seconds a second."""
         return EVENING.total_seconds() / self.evening_s
 
     @property
     def served_day(self) -> date:
-        """Give the day whose evening is served: the one after the log's last."""
+        """Return the day whose evening is served: the one after the log's last."""
         return self.dials.last_day + timedelta(days=1)
 
     @property
     def midnight(self) -> datetime:
-        """Give the instant at which the served day is over."""
+        """Return the instant at which the served day is over."""
         return datetime.combine(self.served_day + timedelta(days=1), datetime.min.time(), UTC)
 
     @contextmanager

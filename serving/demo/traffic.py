@@ -33,10 +33,10 @@ class Clock(Protocol):
     """Tells the server's simulated instant."""
 
     def now(self) -> datetime:
-        """Give the simulated instant."""
+        """Return the simulated instant."""
 
     def seconds_until(self, instant: datetime) -> float:
-        """Give the real seconds until a simulated instant; negative when it has passed."""
+        """Return the real seconds until a simulated instant; negative when it has passed."""
 
 
 class Asks(Protocol):

@@ -23,7 +23,7 @@ from serving.app import Server, ServerOptions
 from serving.catalogue import Catalogue
 from serving.client import AdminClient, RecsysClient
 from serving.clock import Clock, SimulatedClock
-from serving.ports import Model
+from serving.protocols import Model
 
 NOON_MS = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
 NUM_ITEMS = 40
@@ -89,7 +89,7 @@ class FakeFeatures:
 class FakeScorer:
     """Item n is predicted (n + 1) / 100 for click; a tenth of it for purchase, for everybody.
 
-    It stands at place n of its line, and costs 100 n: a late item's place is found from its price, 0 without.
+    It stands at place n of its line, and costs 100 n: the place of a fresh item is its price / 100.
     """
 
     num_items: int = NUM_ITEMS
@@ -99,21 +99,21 @@ class FakeScorer:
     obedient: bool = True
     """False: retrieval ignores its filter, as a broken index would."""
 
-    late: Mapping[int, float] = field(default_factory=dict)
+    fresh: Mapping[int, float] = field(default_factory=dict)
 
     def with_items(self, rows: np.ndarray, places: Mapping[int, float]) -> "FakeScorer":
         assert rows.tolist() == list(places)
-        return FakeScorer(self.num_items, self.gate, self.calls, self.obedient, {**self.late, **places})
+        return FakeScorer(self.num_items, self.gate, self.calls, self.obedient, {**self.fresh, **places})
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        return np.array([self.late.get(row, float(row)) for row in rows.tolist()])
+        return np.array([self.fresh.get(row, float(row)) for row in rows.tolist()])
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         angles = self.places(rows) / 10
         return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
     def _rows(self) -> np.ndarray:
-        return np.union1d(np.arange(self.num_items), list(self.late)).astype(np.int64)
+        return np.union1d(np.arange(self.num_items), list(self.fresh)).astype(np.int64)
 
     def user_side(self, inputs: Any) -> Any:
         return inputs

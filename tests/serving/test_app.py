@@ -28,11 +28,12 @@ from recsys.config import default_config
 from recsys.errors import ConfigError
 from recsys.journal import files, read
 from recsys.log import InteractionLog
-from serving.app import Server, ServerOptions, Tls
+from serving.app import Server, ServerOptions
 from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
 from serving.journal import AppendFile
+from serving.listen import Tls
 
 PATIENCE_S = 120.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from serving.catalogue import Catalogue, ItemRow
-from serving.overlay import Overlay, Shelf
+from serving.live_catalogue import ItemOverlay, LiveCatalogue
 from serving.request import Filter
 
 FRAME = pl.DataFrame(
@@ -78,38 +78,42 @@ def test_changed_items_keep_their_row_and_new_ones_follow(catalogue) -> None:
     assert catalogue.with_items([]) is catalogue
 
 
-def test_a_shelf_follows_the_overlay(model) -> None:
-    overlay = Overlay()
+def test_a_live_catalogue_follows_the_overlay(model) -> None:
+    overlay = ItemOverlay()
     overlay.put([ItemRow(item_id="n", title="first")])
-    shelf = Shelf(model, overlay)
-    assert shelf.now().catalogue.titles[3] == "first"
+    live = LiveCatalogue(model, overlay)
+    assert live.current().catalogue.titles[3] == "first"
     overlay.put([ItemRow(item_id="n", title="second")])
-    assert shelf.now().catalogue.titles[3] == "second"
-    assert shelf.now() is shelf.now()
-    assert shelf.item("n") == ItemRow(item_id="n", title="second")
-    assert (shelf.in_bundle("a"), shelf.in_bundle("n"), shelf.in_bundle("z")) == (True, False, False)
+    assert live.current().catalogue.titles[3] == "second"
+    assert live.current() is live.current()
+    assert live.item("n") == ItemRow(item_id="n", title="second")
+    assert (live.in_bundle("a"), live.in_bundle("n"), live.in_bundle("z")) == (
+        True,
+        False,
+        False,
+    )
 
 
-def test_a_shelf_leaves_out_what_its_bundle_knows_already(model, catalogue) -> None:
-    overlay = Overlay()
+def test_a_live_catalogue_skips_upserts_that_its_bundle_has(model, catalogue) -> None:
+    overlay = ItemOverlay()
     overlay.put([ItemRow(item_id="a", title="old", at_ms=10), ItemRow(item_id="b", title="new", at_ms=20)])
-    shelf = Shelf(replace(model, items_as_of_ms=20), overlay)
-    assert shelf.now().catalogue.titles == ("A", "new", "C")
-    assert shelf.item("a") == catalogue.bundle_item("a")
+    live = LiveCatalogue(replace(model, items_as_of_ms=20), overlay)
+    assert live.current().catalogue.titles == ("A", "new", "C")
+    assert live.item("a") == catalogue.bundle_item("a")
 
 
 def test_an_upsert_is_encoded_once_and_by_its_row(model, fakes) -> None:
-    overlay, encoded = Overlay(), []
+    overlay, encoded = ItemOverlay(), []
 
     def encode(items):
         encoded.append({row: item.title for row, item in items.items()})
         return dict.fromkeys(items, 7.0)
 
-    shelf = Shelf(replace(model, scorer=fakes.Scorer(num_items=3), encode_items=encode), overlay)
-    bare = shelf.now().scorer
+    live = LiveCatalogue(replace(model, scorer=fakes.Scorer(num_items=3), encode_items=encode), overlay)
+    bare = live.current().scorer
     overlay.put([ItemRow(item_id="n", title="N"), ItemRow(item_id="b", title="B")])
-    assert shelf.now().scorer.late == shelf.now().scorer.late == {3: 7.0, 1: 7.0}
+    assert live.current().scorer.fresh == live.current().scorer.fresh == {3: 7.0, 1: 7.0}
     overlay.put([ItemRow(item_id="m", title="M"), ItemRow(item_id="n", title="N2")])
-    assert sorted(shelf.now().scorer.late) == [1, 3, 4]
+    assert sorted(live.current().scorer.fresh) == [1, 3, 4]
     assert encoded == [{3: "N", 1: "B"}, {4: "M", 3: "N2"}]
-    assert bare.late == {}
+    assert bare.fresh == {}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from recsys.config import PolicyConfig, RetrievalConfig
 from serving.catalogue import ItemRow
 from serving.engine import Engine
-from serving.overlay import Overlay
-from serving.request import Budget, FieldError, Filter, OverloadedError, Pin, RankRequest, VersionError
+from serving.live_catalogue import ItemOverlay
+from serving.request import Deadline, FieldError, Filter, OverloadedError, Pin, RankRequest, VersionError
 
 NO_EXPLORING = {"name": "greedy"}
 
@@ -20,11 +20,11 @@ NO_EXPLORING = {"name": "greedy"}
 @pytest.fixture
 def engine(fakes) -> Callable[..., Engine]:
     def make(
-        model: Any = None, overlay: Overlay | None = None, policy: Any = None, **retrieval: int
+        model: Any = None, overlay: ItemOverlay | None = None, policy: Any = None, **retrieval: int
     ) -> Engine:
         return Engine(
             model or fakes.model(),
-            overlay or Overlay(),
+            overlay or ItemOverlay(),
             policy=PolicyConfig(**(policy or NO_EXPLORING)),
             retrieval=RetrievalConfig(**retrieval),
         )
@@ -34,7 +34,7 @@ def engine(fakes) -> Callable[..., Engine]:
 
 def ask(engine: Engine, fakes: SimpleNamespace, seconds: float = 60, **request: Any) -> Any:
     asked = RankRequest(**{"user_id": "u1", "page_size": 5, **request})
-    return engine.slate(asked, fakes.NOON_MS, Budget.of(seconds)).page((0,), asked.page_size)
+    return engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(seconds)).page((0,), asked.page_size)
 
 
 def ids(answer: Any) -> list[str]:
@@ -170,7 +170,7 @@ def test_reasons_name_what_the_user_did(engine, fakes) -> None:
 
 
 def test_a_withdrawn_item_is_gone_and_comes_back(engine, fakes) -> None:
-    overlay = Overlay()
+    overlay = ItemOverlay()
     one = engine(overlay=overlay)
     overlay.put([ItemRow(item_id="i39", title="Thing 39", price=3_900, available_until_ms=fakes.NOON_MS)])
     assert ids(ask(one, fakes))[0] == "i38"
@@ -181,7 +181,7 @@ def test_a_withdrawn_item_is_gone_and_comes_back(engine, fakes) -> None:
 
 
 def test_a_new_item_is_a_candidate_at_once_scored_by_its_content(engine, fakes) -> None:
-    overlay = Overlay()
+    overlay = ItemOverlay()
     one = engine(overlay=overlay, num_candidates=5)
     overlay.put([ItemRow(item_id="new", title="New", category="boats", price=3_750)])
     answer = ask(one, fakes)
@@ -197,7 +197,7 @@ def test_a_new_item_is_a_candidate_at_once_scored_by_its_content(engine, fakes) 
 
 
 def test_a_changed_item_is_scored_by_what_it_is_now(engine, fakes) -> None:
-    overlay = Overlay()
+    overlay = ItemOverlay()
     one = engine(overlay=overlay)
     overlay.put([ItemRow(item_id="i0", price=9_900), ItemRow(item_id="i39", price=100)])
     answer = ask(one, fakes)
@@ -206,18 +206,18 @@ def test_a_changed_item_is_scored_by_what_it_is_now(engine, fakes) -> None:
     assert answer.items[0].sources == ("retrieval", "popular")
 
 
-def test_pages_of_one_draw_keep_the_stock_they_began_with(engine, fakes) -> None:
-    overlay = Overlay()
+def test_pages_of_one_draw_keep_the_catalogue_of_page_1(engine, fakes) -> None:
+    overlay = ItemOverlay()
     one = engine(overlay=overlay)
     asked = RankRequest(user_id="u1", page_size=5)
-    slate = one.slate(asked, fakes.NOON_MS, Budget.of(60))
+    scored = one.score_candidates(asked, fakes.NOON_MS, Deadline.after(60))
     overlay.put([ItemRow(item_id="new", price=9_900)])
-    assert ids(slate.page((0, 5), 5)) == ["i34", "i33", "i32", "i31", "i30"]
+    assert ids(scored.page((0, 5), 5)) == ["i34", "i33", "i32", "i31", "i30"]
     assert ids(ask(one, fakes))[0] == "new"
 
 
 def test_upserts_older_than_the_bundles_snapshot_are_in_it_already(engine, fakes) -> None:
-    overlay = Overlay()
+    overlay = ItemOverlay()
     overlay.put(
         [
             ItemRow(item_id="i39", available_until_ms=0, at_ms=5),
@@ -250,7 +250,7 @@ def test_without_a_model_popularity_is_the_score(engine, fakes) -> None:
 def slow(one: Engine, seconds_each: float) -> None:
     """Hours, so that what the test itself takes does not count."""
     for _ in range(50):
-        one._pace.observe(0.0, seconds_each, 1)
+        one._latency.observe(0.0, seconds_each, 1)
 
 
 def test_a_short_deadline_gets_fewer_candidates(engine, fakes) -> None:

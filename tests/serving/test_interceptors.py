@@ -7,7 +7,7 @@ from recsys import errors, journal
 from recsys.errors import RecsysError
 from serving import client_values, request
 from serving.interceptors import STATUS, CountingPool, Guard, status_of
-from serving.stats import Stats
+from serving.stats import ServerStats
 
 # Errors that stop a command, and can never be raised while a call is answered.
 OFFLINE = {"RecsysError", "ConfigError", "DataError", "CallError"}
@@ -42,7 +42,7 @@ class Late:
 
 
 def test_a_call_that_nobody_waits_for_is_not_served() -> None:
-    stats = Stats()
+    stats = ServerStats()
     serve = Guard(stats)._guarded(lambda request, _: request, "Recommend")
     assert serve("asked", Late(0.1)) == serve("asked", Late(None)) == "asked"
     for late in (Late(0.0), Late(-5.0), Late(0.1, active=False)):

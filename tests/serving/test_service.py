@@ -84,7 +84,7 @@ BAD = {
     "infinite weight": ({"head_weights": {"click": math.inf}}, "head_weights", "not finite"),
     "unknown head": ({"head_weights": {"like": 1}}, "head_weights", "no task is called 'like'"),
     "long user id": ({"user_id": "x" * 257}, "user_id", "has 257 bytes; send at most 256"),
-    "control character": ({"user_id": "a\nb"}, "user_id", "holds a control character"),
+    "control character": ({"user_id": "a\nb"}, "user_id", "contains a control character"),
     "NaN context": ({"context": {"hour": math.nan}}, "context['hour']", "nan is not a finite number"),
     "long context": ({"context": {"device": "x" * 1025}}, "context['device']", "has 1025 bytes"),
     "context name": ({"context": {"a b": 1}}, "context", "the name 'a b' is not allowed"),
@@ -107,9 +107,9 @@ BAD = {
         "at most 10000",
     ),
     "pin at 0": ({"pins": {0: "i1"}}, "pins.position", "0 is out of range"),
-    "pin twice": ({"pins": {1: "i1", 2: "i1"}}, "pins.item_id", "'i1' comes twice"),
-    "forged token": ({"page_token": "bm9uc2Vuc2U"}, "page_token", "it is no token of this server"),
-    "bad token": ({"page_token": "%%%"}, "page_token", "it is no token of this server"),
+    "pin twice": ({"pins": {1: "i1", 2: "i1"}}, "pins.item_id", "'i1' is sent twice"),
+    "forged token": ({"page_token": "bm9uc2Vuc2U"}, "page_token", "this server did not issue it"),
+    "bad token": ({"page_token": "%%%"}, "page_token", "this server did not issue it"),
     "many experiments": (
         {"experiment_assignments": {f"e{n}": "a" for n in range(65)}},
         "experiment_assignments",
@@ -151,7 +151,7 @@ def violations(error: grpc.RpcError):
 @pytest.mark.parametrize(
     ("item_ids", "problem"),
     [
-        ([], "item_ids: there are none; send the candidates"),
+        ([], "item_ids: the list is empty; send the candidates"),
         ([f"i{n}" for n in range(2_001)], "2001 ids are too many; send at most 2000"),
         ([""], "item_ids: it is empty"),
         (["x" * 300], "has 300 bytes"),
@@ -250,10 +250,10 @@ REJECTED = {
     "no id": ({"feedback_id": ""}, "feedback_id: it is empty"),
     "no user": ({"user_id": ""}, "user_id: it is empty"),
     "no item": ({"item_id": ""}, "item_id: it is empty"),
-    "no kind": ({"kind": "Click!"}, "kind: 'Click!' is no kind; send one like 'click'"),
+    "no kind": ({"kind": "Click!"}, "kind: 'Click!' is not a valid kind; send one like 'click'"),
     "NaN": ({"kind": "view", "value": math.nan}, "value: nan is not finite"),
-    "no stars": ({"kind": "rating"}, "value: None is no rating; send a number from 1 to 5"),
-    "six stars": ({"kind": "rating", "value": 6.0}, "value: 6.0 is no rating"),
+    "no stars": ({"kind": "rating"}, "value: None is not a valid rating; send a number from 1 to 5"),
+    "six stars": ({"kind": "rating", "value": 6.0}, "value: 6.0 is not a valid rating"),
     "tomorrow": ({"occurred_at": NOON + timedelta(days=1)}, "is not in the past"),
     "before 1970": ({"occurred_at": datetime(1960, 1, 1, tzinfo=UTC)}, "is not in the past"),
 }
@@ -351,6 +351,6 @@ def test_bad_items_are_refused_alone_or_with_their_batch(one, item, problem) -> 
 
 def test_an_unknown_mask_names_the_fields(one) -> None:
     with pytest.raises(
-        CallError, match="update_mask: no field is called 'colour'; known: title, description"
+        CallError, match="update_mask: 'colour' is not a field; known: title, description"
     ):
         one.client.upsert_items([ItemUpdate(item_id="i1")], update_mask=["colour"])

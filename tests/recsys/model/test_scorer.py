@@ -161,18 +161,18 @@ def _some(inputs, rows):
 def test_a_late_item_is_scored_as_if_the_bundle_had_it(scorer, side, inputs):
     """Items 5, 9 and 2 come again, as new ones; item 7 becomes what item 3 is."""
     num = inputs.ids.shape[0]
-    late = scorer.with_items(np.array([num + 1, 7, num]), _some(inputs, [5, 3, 9]))
-    late = late.with_items(np.array([num + 2]), _some(inputs, [2]))
+    with_fresh = scorer.with_items(np.array([num + 1, 7, num]), _some(inputs, [5, 3, 9]))
+    with_fresh = with_fresh.with_items(np.array([num + 2]), _some(inputs, [2]))
     asked, same = np.array([num, 0, num + 2, 7, 4, num + 1, 7]), np.array([9, 0, 2, 3, 4, 5, 3])
-    got, want = late.logits(*side, asked), scorer.logits(*side, same)
+    got, want = with_fresh.logits(*side, asked), scorer.logits(*side, same)
     for task in want:
         np.testing.assert_allclose(got[task], want[task], atol=1e-6)  # encoded in batches of other sizes
-    np.testing.assert_allclose(late.vectors(asked), scorer.vectors(same), atol=1e-6)
+    np.testing.assert_allclose(with_fresh.vectors(asked), scorer.vectors(same), atol=1e-6)
     own = np.arange(num)
-    others = late.logits(*side, own[own != 7])["click"]
+    others = with_fresh.logits(*side, own[own != 7])["click"]
     np.testing.assert_allclose(others, scorer.logits(*side, own)["click"][own != 7], atol=1e-6)
-    assert late.logits(*side, np.zeros(0, np.int64))["click"].shape == (0,)
-    assert scorer.late is None
+    assert with_fresh.logits(*side, np.zeros(0, np.int64))["click"].shape == (0,)
+    assert scorer.fresh is None
 
 
 def test_late_items_are_found_where_they_belong(scorer, side, inputs):
@@ -180,18 +180,24 @@ def test_late_items_are_found_where_they_belong(scorer, side, inputs):
     num = inputs.ids.shape[0]
     rng = np.random.default_rng(3)
     swapped = rng.permutation(num)[:20]
-    late = scorer.with_items(np.array([*swapped, *range(num, num + 30)]), _some(inputs, rng.permutation(50)))
+    with_fresh = scorer.with_items(
+        np.array([*swapped, *range(num, num + 30)]), _some(inputs, rng.permutation(50))
+    )
     allowed = rng.random(num + 30) < 0.5
     for mask, k in ((None, 15), (allowed, 15), (allowed, 10_000), (np.zeros(num + 30, bool), 5)):
-        found = late.retrieve(side[0], k, mask)
-        closeness = late.vectors(np.arange(num + 30)) @ side[0].side.embedding_BD[0].numpy()
+        found = with_fresh.retrieve(side[0], k, mask)
+        closeness = with_fresh.vectors(np.arange(num + 30)) @ side[0].side.embedding_BD[0].numpy()
         passing = np.arange(num + 30) if mask is None else np.flatnonzero(mask)
         best = passing[np.argsort(-closeness[passing], kind="stable")][:k]
         np.testing.assert_allclose(closeness[found], closeness[best], atol=1e-6)
         assert np.unique(found).size == found.size
         assert np.isin(found, passing).all()
-    assert late.similar(num + 3, 1)[0] in np.flatnonzero(
-        np.isclose(late.vectors(np.arange(num + 30)) @ late.vectors(np.array([num + 3]))[0], 1.0, atol=1e-5)
+    assert with_fresh.similar(num + 3, 1)[0] in np.flatnonzero(
+        np.isclose(
+            with_fresh.vectors(np.arange(num + 30)) @ with_fresh.vectors(np.array([num + 3]))[0],
+            1.0,
+            atol=1e-5,
+        )
     )
 
 

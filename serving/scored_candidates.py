@@ -1,4 +1,4 @@
-"""A slate: one request's scored candidates. Every page of the answer is drawn from it, with the same seed."""
+"""One request's scored candidates. Every page (slate) of the answer is drawn from them with the same seed."""
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.catalogue import Catalogue
-from serving.policy import Draw, Kind, PolicyParameters, Pool, draw
+from serving.policy import DrawnRanking, PolicyInput, PolicyParameters, PropensityKind, draw_ranking
 from serving.reasons import Reasons
 from serving.request import CandidateSet, RankedItem, RankedList
 from serving.retrieval import SOURCES, Candidates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slate:
-    """Everything that later pages need; it outlives the bundle's time in service by minutes at most.
+class ScoredCandidates:
+    """Everything that this page and later ones need. It outlives a swap of the bundle by minutes at most.
 
     Legend: N candidates.
     """
@@ -26,7 +26,7 @@ class Slate:
     at_ms: int
     catalogue: Catalogue
     candidates: Candidates
-    pool: Pool
+    policy_input: PolicyInput
     predictions: Mapping[str, npt.NDArray[np.float32]]
     """task -> [N]."""
     policy: PolicyParameters
@@ -45,15 +45,15 @@ class Slate:
 
     @property
     def item_ids(self) -> list[str]:
-        """Name the candidates."""
+        """List the candidates' item ids."""
         return [self.catalogue.item_ids[row] for row in self.candidates.rows.tolist()]
 
-    def greedy(self, reason: str) -> "Slate":
-        """Give the same slate without exploration, marked degraded."""
+    def without_exploration(self, reason: str) -> "ScoredCandidates":
+        """Return the same candidates with the greedy policy, marked degraded."""
         return replace(self.degraded(reason), policy=self.policy.greedy())
 
-    def degraded(self, reason: str) -> "Slate":
-        """Give the same slate, marked degraded."""
+    def degraded(self, reason: str) -> "ScoredCandidates":
+        """Return the same candidates, marked degraded."""
         return replace(self, degradation=tuple(dict.fromkeys((*self.degradation, reason))))
 
     def page(
@@ -66,10 +66,11 @@ class Slate:
         """Draw a page.
 
         Args: starts: first positions (from 0) of the pages up to this one, the first being 0.
-              at_ms: when it is shown; default: when the slate was made. withdrawn: candidates that may no
-              longer be shown. They leave a gap in the positions, so that the others keep theirs.
+              at_ms: when it is shown; default: when the candidates were scored.
+              withdrawn: item ids that may no longer be shown. They leave a gap: other items keep their
+              positions.
         """
-        drawn = draw(self.pool, self.policy, starts[-1] + size, self.seed, starts[1:])
+        drawn = draw_ranking(self.policy_input, self.policy, starts[-1] + size, self.seed, starts[1:])
         positions = range(starts[-1], len(drawn.order))
         items = (self._item(position, drawn) for position in positions)
         return RankedList(
@@ -90,15 +91,15 @@ class Slate:
             candidates=self._candidate_set() if self.log_candidates else None,
         )
 
-    def _item(self, position: int, drawn: Draw) -> RankedItem:
+    def _item(self, position: int, drawn: DrawnRanking) -> RankedItem:
         candidate = int(drawn.order[position])
         row, sources = int(self.candidates.rows[candidate]), int(self.candidates.sources[candidate])
-        kind: Kind = "degraded" if self.degradation else drawn.kinds[position]
+        kind: PropensityKind = "degraded" if self.degradation else drawn.kinds[position]
         return RankedItem(
             item_id=self.catalogue.item_ids[row],
             title=self.catalogue.titles[row],
             position=position + 1,
-            score=float(self.pool.scores[candidate]),
+            score=float(self.policy_input.scores[candidate]),
             predictions={task: float(values[candidate]) for task, values in self.predictions.items()},
             sources=tuple(name for bit, name in SOURCES.items() if sources & bit),
             reasons=self.reasons.of(row, sources),

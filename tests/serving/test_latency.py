@@ -1,12 +1,12 @@
-from serving.pace import Pace
+from serving.latency import LatencyEstimate
 
 
 def test_everything_is_affordable_before_anything_is_known() -> None:
-    assert Pace().affordable(300, 0.01) == 300
+    assert LatencyEstimate().affordable(300, 0.01) == 300
 
 
 def test_candidates_are_cut_to_the_time_left() -> None:
-    pace = Pace()
+    pace = LatencyEstimate()
     pace.observe(fixed_s=0.01, scoring_s=0.3, num_candidates=300)
     assert pace.affordable(300, 1.0) == 300
     assert pace.affordable(300, 0.1) in (59, 60)
@@ -14,7 +14,7 @@ def test_candidates_are_cut_to_the_time_left() -> None:
 
 
 def test_one_hiccup_does_not_count_as_slowness() -> None:
-    pace = Pace()
+    pace = LatencyEstimate()
     for _ in range(20):
         pace.observe(0.001, 0.003, 300)
     pace.observe(0.001, 3.0, 300)

@@ -13,11 +13,11 @@ from recsys.errors import StoreError
 from recsys.journal import files, read
 from recsys.schema import SESSION_MERGED
 from serving.clock import OrderedClock
-from serving.feedback import FeedbackDesk, SentFeedback
+from serving.feedback import FeedbackRecorder, SentFeedback
 from serving.journal import Journal
-from serving.overlay import Overlay
-from serving.restore import restore
-from serving.sessions import LOOK_AGAIN_S, Sessions
+from serving.live_catalogue import ItemOverlay
+from serving.restore import restore_from_journal
+from serving.session_merger import RECHECK_S, SessionMerger
 
 NIGHT = 1_000_000
 KINDS = frozenset({"click", "purchase", SESSION_MERGED})
@@ -37,7 +37,7 @@ class CountingStore(SQLiteStore):
 
 
 class Shop:
-    """Desk, journal, store and sessions of one server; `restart` makes the next one."""
+    """Recorder, journal, store and session merger of one server; `restart` makes the next one."""
 
     def __init__(self, folder: Path, standing_clock) -> None:
         self.folder, self.clock = folder, standing_clock
@@ -55,18 +55,22 @@ class Shop:
             [NIGHT - 400, "t2", "i2", "purchase", 5.0, None],
         ]
         self.store.publish("v1", [("sess", json.dumps([{}, tail, {}, {}]).encode())], {}, 1)
-        desk = FeedbackDesk(self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS)
-        restore(self.folder / "journal", Overlay(), desk.seen, self.store, KINDS, since_ms=0)
-        self.desk = desk
+        feedback = FeedbackRecorder(
+            self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS
+        )
+        restore_from_journal(
+            self.folder / "journal", ItemOverlay(), feedback.seen, self.store, KINDS, since_ms=0
+        )
+        self.feedback = feedback
         self.seconds = 0.0
-        self.sessions = Sessions(desk, self.store, lambda: "v1", lambda: self.seconds)
+        self.merger = SessionMerger(feedback, self.store, lambda: "v1", lambda: self.seconds)
 
     def click(self, user: str, *items: str) -> None:
         for item in items:
             self.clock.ms += 10
             sent = SentFeedback(feedback_id=f"{user}-{item}", user_id=user, item_id=item, kind="click")
-            assert self.desk.record([sent]).outcomes[0].status == "accepted"
-        self.sessions.heard_of([user])
+            assert self.feedback.record([sent]).outcomes[0].status == "accepted"
+        self.merger.invalidate([user])
 
     def events(self, user: str) -> list[Event]:
         return list(self.store.get_many("v1", [user])[0].events)
@@ -93,7 +97,7 @@ def test_base_and_delta_of_the_session_become_the_users_in_their_order(shop) -> 
     shop.click("u", "i7")
     shop.click("sess", "i9", "i8")
     shop.clock.ms += 60_000
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     assert shop.items("u") == ["i7", "i1", "i2", "i9", "i8"]
     assert shop.items("sess") == ["i9", "i8"]
     copies = [row for row in shop.rows() if row["merged_from"] and row["kind"] != SESSION_MERGED]
@@ -107,43 +111,43 @@ def test_base_and_delta_of_the_session_become_the_users_in_their_order(shop) -> 
 
 def test_merging_again_does_nothing_also_after_a_restart_without_its_store(shop) -> None:
     shop.click("sess", "i9")
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     before = (shop.rows(), shop.events("u"), shop.events("sess"))
-    shop.seconds += 2 * LOOK_AGAIN_S
-    shop.sessions.join([("u", "sess"), ("u", "sess")])
+    shop.seconds += 2 * RECHECK_S
+    shop.merger.merge([("u", "sess"), ("u", "sess")])
     assert (shop.rows(), shop.events("u"), shop.events("sess")) == before
     shop.journal.close()
     shop.restart()
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     shop.journal.close()
     for file in (shop.folder / "store").glob("delta*"):
         file.unlink()
     shop.restart()
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     assert (shop.rows(), shop.events("u"), shop.events("sess")) == before
 
 
 def test_of_two_users_in_turn_the_second_gets_what_came_after_the_first(shop) -> None:
     shop.click("sess", "i9")
-    shop.sessions.join([("anna", "sess")])
-    shop.sessions.join([("ben", "sess")])
+    shop.merger.merge([("anna", "sess")])
+    shop.merger.merge([("ben", "sess")])
     assert shop.items("ben") == []
     shop.click("sess", "i5")
-    shop.sessions.join([("ben", "sess")])
+    shop.merger.merge([("ben", "sess")])
     assert shop.items("anna") == ["i1", "i2", "i9"]
     assert shop.items("ben") == ["i5"]
-    shop.sessions.join([("anna", "sess")])
+    shop.merger.merge([("anna", "sess")])
     assert shop.items("anna") == ["i1", "i2", "i9"]
 
 
 def test_a_known_pair_costs_no_read_until_there_is_news(shop) -> None:
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     reads = shop.store.reads
     for _ in range(10):
-        shop.sessions.join([("u", "sess")])
+        shop.merger.merge([("u", "sess")])
     assert shop.store.reads == reads
     shop.click("sess", "i5")
-    shop.sessions.join([("u", "sess"), ("u", "other"), ("v", "another")])
+    shop.merger.merge([("u", "sess"), ("u", "other"), ("v", "another")])
     assert shop.store.reads == reads + 1
     assert shop.items("u")[-1] == "i5"
     shop.store.append(
@@ -158,40 +162,40 @@ def test_a_known_pair_costs_no_read_until_there_is_news(shop) -> None:
             )
         ]
     )
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     assert shop.items("u")[-1] == "i5"
-    shop.seconds += LOOK_AGAIN_S + 1
+    shop.seconds += RECHECK_S + 1
     shop.clock.ms += 10
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     assert shop.items("u")[-1] == "i6"
 
 
 @pytest.mark.parametrize("pair", [("u", ""), ("", "sess"), ("sess", "sess"), ("u", "x" * 300), ("u", "a\nb")])
 def test_what_is_no_pair_is_left_alone(shop, pair) -> None:
-    shop.sessions.join([pair])
+    shop.merger.merge([pair])
     assert shop.store.reads == 0
 
 
 def test_a_dead_store_stops_no_call_and_is_asked_again(shop) -> None:
     shop.store.down = True
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     assert shop.rows() == []
     shop.store.down = False
-    shop.sessions.join([("u", "sess")])
+    shop.merger.merge([("u", "sess")])
     assert shop.items("u") == ["i1", "i2"]
 
 
 def test_without_a_bundle_merging_waits_for_one(shop) -> None:
-    waiting = Sessions(shop.desk, shop.store, lambda: None)
+    waiting = SessionMerger(shop.feedback, shop.store, lambda: None)
     waiting.join([("u", "sess")])
     assert shop.store.reads == 0
 
 
 def test_the_marker_is_nobody_elses_to_send(shop) -> None:
     sent = SentFeedback(feedback_id="f", user_id="sess", item_id="i", kind=SESSION_MERGED, value=9e15)
-    (outcome,) = shop.desk.record([sent]).outcomes
+    (outcome,) = shop.feedback.record([sent]).outcomes
     assert outcome.status == "rejected"
-    assert "is the server's own" in outcome.reason
+    assert "is reserved for the server" in outcome.reason
 
 
 def test_what_was_taken_back_before_the_night_is_not_merged() -> None:

@@ -1,4 +1,4 @@
-"""Prometheus: what `Stats` counts, under names that do not change, on a port of its own."""
+"""The Prometheus endpoint: exports the counters of `ServerStats` on a port of its own."""
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
@@ -10,19 +10,19 @@ from prometheus_client.registry import Collector
 from recsys.errors import ConfigError
 from serving.journal import Journal
 from serving.recommender import Recommender
-from serving.stats import BOUNDS_S, Stats
+from serving.stats import BOUNDS_S, ServerStats
 
 
 class ServerCollector(Collector):
-    """Reads the counters when they are asked for; nothing is done in a call's path."""
+    """Reads the counters at each scrape, so that serving a call costs nothing."""
 
-    def __init__(self, stats: Stats, recommender: Recommender, journal: Journal) -> None:
+    def __init__(self, stats: ServerStats, recommender: Recommender, journal: Journal) -> None:
         self._stats = stats
         self._recommender = recommender
         self._journal = journal
 
     def collect(self) -> Iterator[Metric]:
-        """Give all metrics."""
+        """Return all metrics."""
         calls = CounterMetricFamily("recsys_calls", "Calls answered.", labels=["method", "status"])
         for name, count in self._stats.calls().items():
             calls.add_metric(name.split("/"), count)

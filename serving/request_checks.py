@@ -1,13 +1,11 @@
-"""Every range of a request, checked once at the edge. Messages name the value and the remedy."""
+"""Checks of a request's fields: types, ranges and lengths. Error texts name the value and the remedy."""
 
-import ipaddress
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from recsys.config import ServingConfig
-from recsys.errors import ConfigError
 from serving.request import FieldError, Pin, RankRequest
 
 MAX_ID_BYTES = 256
@@ -18,13 +16,12 @@ MAX_CATEGORIES = 1_000
 MAX_PINS = 50
 MAX_BATCH = 1_000
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(?P<port>[0-9]{1,5})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The configurable ranges."""
+    """The limits that the config sets."""
 
     default_page_size: int = 10
     max_page_size: int = 200
@@ -41,7 +38,7 @@ class Limits:
 
 
 def check_request(request: RankRequest, limits: Limits) -> None:
-    """Check what can be checked without a model.
+    """Check everything that needs no model.
 
     Raises: FieldError, naming the field.
     """
@@ -59,12 +56,12 @@ def check_request(request: RankRequest, limits: Limits) -> None:
         check_id("seed_item_id", request.seed_item_id)
     if request.item_ids is not None:
         if not request.item_ids:
-            raise FieldError("item_ids", "there are none; send the candidates, or call Recommend")
+            raise FieldError("item_ids", "the list is empty; send the candidates, or call Recommend")
         check_ids("item_ids", request.item_ids, limits.max_candidates)
 
 
 def page_size(asked: int, limits: Limits) -> int:
-    """Turn the asked size into the one that is served; 0 means the default.
+    """Return the page size to serve; 0 asks for the default.
 
     Raises: FieldError.
     """
@@ -96,7 +93,7 @@ def check_id(field: str, value: str) -> None:
         raise FieldError(field, "it is empty; send an id")
     check_text(field, value, MAX_ID_BYTES)
     if _CONTROL.search(value):
-        raise FieldError(field, f"{value[:40]!r} holds a control character; send a printable id")
+        raise FieldError(field, f"{value[:40]!r} contains a control character; send a printable id")
 
 
 def check_text(field: str, value: str, most_bytes: int) -> None:
@@ -171,7 +168,7 @@ def _check_distinct(field: str, values: Iterable[str]) -> None:
     seen: set[str] = set()
     for value in values:
         if value in seen:
-            raise FieldError(field, f"{value!r} comes twice; send it once")
+            raise FieldError(field, f"{value!r} is sent twice; send it once")
         seen.add(value)
 
 
@@ -186,27 +183,3 @@ def _check_filter(request: RankRequest) -> None:
             raise FieldError(name, f"{price} is negative; send minor units, 0 or more")
     if low is not None and high is not None and low > high:
         raise FieldError("filter.max_price", f"{high} is below min_price {low}; swap them")
-
-
-def check_address(address: str, option: str) -> None:
-    """Check that an address reads HOST:PORT (or unix:PATH).
-
-    Raises: ConfigError, naming the option.
-    """
-    match = _ADDRESS.fullmatch(address)
-    if address.startswith("unix:") or (match is not None and int(match["port"]) < 65_536):
-        return
-    raise ConfigError(
-        f"{option} {address!r} is not HOST:PORT with a port up to 65535; write one like 127.0.0.1:50051"
-    )
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether an address like `127.0.0.1:0` can be reached from this machine only."""
-    host = address.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost" or address.startswith("unix:"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

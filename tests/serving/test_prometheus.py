@@ -5,7 +5,7 @@ import pytest
 
 from recsys.errors import ConfigError
 from serving.client_values import CallError
-from serving.metrics import ServerCollector, serve_metrics
+from serving.prometheus import ServerCollector, serve_metrics
 
 
 def test_what_happened_can_be_scraped(start, unused_tcp_port) -> None:

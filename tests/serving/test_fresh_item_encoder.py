@@ -15,13 +15,13 @@ from recsys.log import InteractionLog
 from recsys.stages import Stages
 from serving.catalogue import Catalogue, ItemRow
 from serving.clock import SimulatedClock
+from serving.fresh_item_encoder import FreshItemEncoder
 from serving.journal import Journal
-from serving.late import LateEncoder
-from serving.overlay import Overlay
-from serving.records import item_rows as journal_rows
+from serving.journal_rows import item_rows as journal_rows
+from serving.live_catalogue import ItemOverlay
 
 NOON = datetime(2026, 1, 30, 12, tzinfo=UTC)
-LATE = [
+UPSERTED = [
     ItemRow(item_id="new-1", title="red garden chair", category="furniture", price=4_900),
     ItemRow(item_id="new-2", description="a lamp", attributes={"brand": "b1", "weight": 2.5}),
     ItemRow(item_id="new-3"),
@@ -40,8 +40,8 @@ def encoder(bundle):
 
 
 @pytest.fixture(scope="module")
-def late(bundle, encoder):
-    return LateEncoder(encoder, bundle.items, bundle.config.features.group_items_by)
+def fresh_encoder(bundle, encoder):
+    return FreshItemEncoder(encoder, bundle.items, bundle.config.features.group_items_by)
 
 
 def assert_equal(one, other) -> None:
@@ -51,7 +51,7 @@ def assert_equal(one, other) -> None:
 
 
 def test_new_items_are_what_the_next_nights_training_rows_say(
-    bundle, encoder, late, shop_log, config, tmp_path
+    bundle, encoder, fresh_encoder, shop_log, config, tmp_path
 ) -> None:
     """Through the journal: written at noon, ingested, built; compared with what served the same day."""
     log = InteractionLog(tmp_path / "log")
@@ -60,73 +60,77 @@ def test_new_items_are_what_the_next_nights_training_rows_say(
             log.write(table, day, shop_log.read(table, day))
     clock = SimulatedClock(int(NOON.timestamp() * 1000))
     journal = Journal(log.root / "journal", "s", clock.now_ms, rotate_s=3600)
-    journal.append(journal_rows(LATE))
+    journal.append(journal_rows(UPSERTED))
     journal.close()
     ingest_journal(log, config.timezone)
     chain = build_snapshots(log, NOON.date(), config, Stages(tmp_path / "stages"))
     night = item_rows(chain[-2], chain[-1])
     assert_equal(encode_items(encoder, night.head(bundle.items.height)), encode_items(encoder, bundle.items))
     start = bundle.items.height
-    by_row = {start + i: item for i, item in enumerate(LATE)}
-    wanted = pl.DataFrame({"item_id": [i.item_id for i in LATE]}).join(
+    by_row = {start + i: item for i, item in enumerate(UPSERTED)}
+    wanted = pl.DataFrame({"item_id": [i.item_id for i in UPSERTED]}).join(
         night, on="item_id", how="left", maintain_order="left"
     )
-    got = late.encode(by_row)
+    got = fresh_encoder.encode(by_row)
     assert_equal(got, encode_items(encoder, wanted))
     assert (got.ids[:, 0] == 0).all(), "a new item has no number of its own"
     assert len(np.unique(got.numbers, axis=0)) > 1
     assert np.abs(got.text[0]).sum() > 0
 
 
-def test_the_shops_own_new_items_are_equal_too(encoder, late, bundle, shop_log, shop_chain) -> None:
+def test_the_shops_own_new_items_are_equal_too(encoder, fresh_encoder, bundle, shop_log, shop_chain) -> None:
     fresh = shop_chain[5].table("new_items")
     assert fresh.height, "items come every day"
     rows = Catalogue.from_frame(fresh)
     items = [rows.bundle_item(item_id) for item_id in fresh["item_id"]]
     by_row = {bundle.items.height + i: item for i, item in enumerate(items) if item is not None}
-    assert_equal(late.encode(by_row), encode_items(encoder, fresh))
+    assert_equal(fresh_encoder.encode(by_row), encode_items(encoder, fresh))
 
 
-def test_a_changed_item_keeps_last_nights_counts_beside_its_new_content(bundle, encoder, late) -> None:
+def test_a_changed_item_keeps_last_nights_counts_beside_its_new_content(
+    bundle, encoder, fresh_encoder
+) -> None:
     catalogue = Catalogue.from_frame(bundle.items)
     row = int(bundle.items["click_count_life"].arg_max())
     item = catalogue.bundle_item(bundle.items["item_id"][row])
     assert item is not None
     before = encode_items(encoder, bundle.items)
-    same = late.encode({row: item})
+    same = fresh_encoder.encode({row: item})
     for part in ("ids", "numbers", "text"):
         np.testing.assert_array_equal(getattr(same, part)[0], getattr(before, part)[row])
 
     other = next(c for c in catalogue.category_names if c != item.category)
     changed = ItemRow(item_id=item.item_id, title="green vase", category=other, price=1)
-    frame = late.frame({row: changed})
+    frame = fresh_encoder.frame({row: changed})
     assert frame["click_count_life"][0] == bundle.items["click_count_life"][row] > 0
     assert frame["by_category__click_count_life"][0] is None
     assert bundle.items["by_category__click_count_life"][row] is not None
     names = [f.name for f in encoder.features.numbers_of("item")]
     different = {
-        n for i, n in enumerate(names) if late.encode({row: changed}).numbers[0, i] != same.numbers[0, i]
+        n
+        for i, n in enumerate(names)
+        if fresh_encoder.encode({row: changed}).numbers[0, i] != same.numbers[0, i]
     }
     assert "item_price" in different
     assert all(n == "item_price" or "by_category__" in n for n in different)
 
 
-def test_text_under_a_numbers_name_is_a_missing_number(encoder, late, bundle) -> None:
+def test_text_under_a_numbers_name_is_a_missing_number(encoder, fresh_encoder, bundle) -> None:
     items = {bundle.items.height: ItemRow(item_id="n", attributes={"weight": "heavy", "brand": 7.0})}
-    assert np.isfinite(late.encode(items).numbers).all()
+    assert np.isfinite(fresh_encoder.encode(items).numbers).all()
 
 
-def test_an_overlay_is_encoded_in_any_number_of_steps(late, bundle) -> None:
+def test_an_overlay_is_encoded_in_any_number_of_steps(fresh_encoder, bundle) -> None:
     start = bundle.items.height
-    together = late.encode({start + i: item for i, item in enumerate(LATE)})
-    for i, item in enumerate(LATE):
-        alone = late.encode({start + i: item})
+    together = fresh_encoder.encode({start + i: item for i, item in enumerate(UPSERTED)})
+    for i, item in enumerate(UPSERTED):
+        alone = fresh_encoder.encode({start + i: item})
         for part in ("ids", "numbers", "text"):
             np.testing.assert_array_equal(getattr(alone, part)[0], getattr(together, part)[i])
 
 
 def test_the_overlay_counts_its_changes() -> None:
-    overlay = Overlay()
-    overlay.put(LATE)
-    assert overlay.since(0) == (1, LATE)
+    overlay = ItemOverlay()
+    overlay.put(UPSERTED)
+    assert overlay.since(0) == (1, UPSERTED)
     assert overlay.since(1) == (1, [])

@@ -1,8 +1,8 @@
-"""Upserted items -> the model's inputs, by the encoder that fills training rows.
+"""Fresh items (upserted since the bundle was built) -> model inputs, by the encoder of the training rows.
 
-A new item is known by its content alone, as in the training rows of its first day
-(`features.build.item_rows`): no counts yet. An item of the bundle keeps last night's counts beside its new
-content; the totals of a group that it was not in last night (another category) are not known.
+A new item has content only and no counts, as in the training rows of its first day
+(`features.build.item_rows`). An item of the bundle keeps last night's counts beside its new content. If it
+has moved to another group (for example another category), the totals of the new group are null.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,10 +18,10 @@ from serving.catalogue import ItemRow
 _FIXED = {"title": pl.String, "description": pl.String, "category": pl.String, "price": pl.Int64}
 
 
-class LateEncoder:
-    """Encodes catalogue rows that were upserted.
+class FreshItemEncoder:
+    """Encodes upserted catalogue rows.
 
-    Args: items: the bundle's catalogue, in the order of its rows; groups: columns with totals of their own.
+    Args: items: the bundle's items, in row order; groups: item columns (like category) that have totals.
     """
 
     def __init__(self, encoder: Encoder, items: pl.DataFrame, groups: Sequence[str]) -> None:
@@ -35,26 +35,26 @@ class LateEncoder:
         return encode_items(self._encoder, self.frame(items))
 
     def frame(self, items: Mapping[int, ItemRow]) -> pl.DataFrame:
-        """Give the raw values: last night's row where there is one, under the content as it is now."""
+        """Return raw values: the bundle's row where there is one, with the upserted content in it."""
         rows = pl.Series("row", [row if row < self._items.height else None for row in items], dtype=pl.Int64)
-        before = self._items.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-        known = rows.to_frame().join(before, on="row", how="left", maintain_order="left").drop("row")
+        bundle_rows = self._items.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+        previous = rows.to_frame().join(bundle_rows, on="row", how="left", maintain_order="left").drop("row")
         content = [pl.Series("item_id", [item.item_id for item in items.values()], dtype=pl.String)]
         content += [
             pl.Series(name, [getattr(item, name) for item in items.values()], dtype=dtype)
             for name, dtype in _FIXED.items()
         ]
         content += [_attribute(name, list(items.values())) for name in self._attributes]
-        now = known.with_columns(content)
-        return now.with_columns(
-            pl.when(_same(known, now, group)).then(pl.col(f"^by_{group}__.*$"))
+        current = previous.with_columns(content)
+        return current.with_columns(
+            pl.when(_same(previous, current, group)).then(pl.col(f"^by_{group}__.*$"))
             for group in self._groups
-            if any(name.startswith(f"by_{group}__") for name in known.columns)
+            if any(name.startswith(f"by_{group}__") for name in previous.columns)
         )
 
 
 def _attribute(name: str, items: Sequence[ItemRow]) -> pl.Series:
-    """Make a column as a day's log would hold it: numbers, unless any value is text or a list of texts."""
+    """Make a column typed as in a day's log: numbers, unless any value is text or a list of texts."""
     values: list[object] = [item.attributes.get(name.removeprefix(ATTRIBUTE_PREFIX)) for item in items]
     kinds: set[type] = {type(value) for value in values if value is not None}
     if list in kinds:
@@ -66,9 +66,9 @@ def _attribute(name: str, items: Sequence[ItemRow]) -> pl.Series:
 
 
 def _text(value: object) -> str:
-    """Write an id as the encoder does: 1 and 1.0 are one."""
+    """Write an id as the encoder does: 1 and 1.0 are the same id."""
     return value if isinstance(value, str) else f"{value}".removesuffix(".0")
 
 
-def _same(known: pl.DataFrame, now: pl.DataFrame, group: str) -> pl.Series:
-    return known[group].cast(pl.String).eq_missing(now[group].cast(pl.String))
+def _same(previous: pl.DataFrame, current: pl.DataFrame, group: str) -> pl.Series:
+    return previous[group].cast(pl.String).eq_missing(current[group].cast(pl.String))

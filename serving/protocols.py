@@ -1,4 +1,4 @@
-"""What the engine needs from the rest of the project, as protocols: tests put fakes here.
+"""What serving needs from the rest of the project, as protocols: user, features, scorer, live pointer.
 
 Legend: D dimensions of an item embedding, N candidates, K results.
 """
@@ -20,68 +20,68 @@ Mask = npt.NDArray[np.bool_]
 
 
 class PastEvent(Protocol):
-    """One thing that a user did."""
+    """One feedback event of a user's history."""
 
     @property
     def item_id(self) -> str:
-        """Give the item."""
+        """Return its item id."""
 
     @property
     def kind(self) -> str:
-        """Give what was done."""
+        """Return its feedback kind."""
 
 
 class User(Protocol):
-    """A user as the online store knows them."""
+    """A user's state in the online store at one instant."""
 
     @property
     def inputs(self) -> Any:
-        """Give what the scorer needs."""
+        """Return the scorer's inputs."""
 
     @property
     def known(self) -> bool:
-        """Tell whether anything is known."""
+        """Tell whether the nightly base has the user."""
 
     @property
     def seen(self) -> Mapping[str, AbstractSet[str]]:
-        """Give the item ids that the user gave each kind of feedback."""
+        """Map each feedback kind to the item ids that got it from the user."""
 
     @property
     def history(self) -> Sequence[PastEvent]:
-        """Give what the user did, newest first."""
+        """Return the user's feedback, newest first."""
 
     @property
     def live(self) -> Mapping[str, int | None]:
-        """Give the counters since the snapshot."""
+        """Return the feedback counters since the snapshot."""
 
     @property
     def degraded(self) -> Sequence[str]:
-        """Say what could not be read."""
+        """Return degradation reasons: what could not be read."""
 
 
 class Features(Protocol):
     """Reads a request's features."""
 
     def user(self, user_id: str, at_ms: int) -> User:
-        """Read a user as of an instant; unknown users are no error."""
+        """Read a user's state as of an instant; an unknown user gets an empty one."""
 
     def context(
         self, values: Mapping[str, str | float], at_ms: int, live: Mapping[str, int | None] | None = None
     ) -> Any:
-        """Encode request-time values and live counters; unknown names are left out."""
+        """Encode request-time values and live counters; names without a feature are ignored."""
 
 
 class Scorer(Protocol):
     """The bundle's model."""
 
     def with_items(self, rows: Rows, items: Any, /) -> "Scorer":
-        """Give a scorer that also knows items which came or changed, by their rows of the catalogue."""
+        """Return a scorer that also scores fresh items, at their catalogue rows."""
 
     def vectors(self, rows: Rows, /) -> npt.NDArray[np.float32]:
-        """Give unit vectors [N, D] of rows."""
+        """Return unit vectors [N, D] of rows."""
 
     def user_side(self, inputs: Any, /) -> Any:
-        """Compute once a request what does not depend on the item."""
+        """Compute the part that does not depend on the item, once per request."""
 
     def retrieve(self, user_side: Any, k: int, allowed: Mask | None, /) -> Rows:
         """Find at most k allowed rows, best first."""
@@ -95,10 +95,10 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One bundle version, loaded: everything that an answer may depend on."""
+    """One loaded bundle version: everything that an answer may depend on."""
 
     version: str | None
-    """None: there is no bundle; popularity is then the only score."""
+    """None: there is no bundle, and popularity is the only score."""
     catalogue: Catalogue
     popular: Mapping[str, float]
     """item_id -> popularity, most popular first."""
@@ -107,16 +107,16 @@ class Model:
     scorer: Scorer | None = None
     features: Features | None = None
     encode_items: Callable[[Mapping[int, ItemRow]], Any] | None = None
-    """Items by catalogue row -> what the scorer takes them in as."""
+    """Items by catalogue row -> inputs of `Scorer.with_items`."""
     items_as_of_ms: int = 0
-    """Upserts before this instant are in the catalogue already."""
+    """The catalogue contains all upserts before this instant."""
 
 
-class Versions(Protocol):
-    """The registry, as far as a server is concerned."""
+class LivePointer(Protocol):
+    """The registry, as far as the reloader needs it."""
 
     def current(self) -> str | None:
         """Read the live pointer."""
 
     def write_lease(self, server_id: str, version: str | None) -> None:
-        """Publish which version this server holds, so that it is not collected."""
+        """Publish which version this server has loaded, so that it is not deleted."""

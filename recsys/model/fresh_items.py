@@ -1,0 +1,88 @@
+"""Fresh items: new or changed since the bundle was built. Scored with the others, searched exactly.
+
+Legend: F fresh items, I items of the bundle, N rows asked for, D dimensions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from recsys.index import ItemIndex
+from recsys.model.ranker import ItemSide
+
+
+@dataclass(frozen=True, slots=True)
+class FreshItems:
+    """Item sides by catalogue row: rows of the bundle's items replace these, higher rows are new items."""
+
+    rows: np.ndarray
+    """int64 [F], ascending."""
+    side: ItemSide
+    """[F]."""
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """Return unit vectors [F, D]."""
+        vectors: np.ndarray = self.side.embedding_BD.numpy()
+        return vectors
+
+    def updated(self, rows: np.ndarray, side: ItemSide) -> "FreshItems":
+        """Return a copy with these items added; an item that it has already is replaced."""
+        kept = np.flatnonzero(~np.isin(self.rows, rows))
+        stacked = np.concatenate([self.rows[kept], rows])
+        return _sorted(stacked, [self.side.take(torch.from_numpy(kept)), side])
+
+    def take(self, base: ItemSide, rows: np.ndarray) -> ItemSide:
+        """Select item sides [N] by catalogue row: the fresh one where there is one, else the bundle's."""
+        fresh, at = self._find(rows)
+        if not fresh.any():
+            return base.take(torch.from_numpy(rows))
+        order = np.argsort(np.concatenate([np.flatnonzero(~fresh), np.flatnonzero(fresh)]))
+        parts = [base.take(torch.from_numpy(rows[~fresh])), self.side.take(torch.from_numpy(at[fresh]))]
+        return ItemSide.cat(parts).take(torch.from_numpy(order))
+
+    def vectors(self, base: ItemSide, rows: np.ndarray) -> np.ndarray:
+        """Return unit vectors [N, D] by catalogue row, selected as in `take`."""
+        fresh, at = self._find(rows)
+        vectors: np.ndarray = base.embedding_BD.numpy()[np.where(fresh, 0, rows)]
+        vectors[fresh] = self.embeddings[at[fresh]]
+        return vectors
+
+    def search(
+        self, index: ItemIndex, vector_D: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> np.ndarray:
+        """Return up to k allowed catalogue rows, nearest first: fresh items exactly, others by the index.
+
+        Args: allowed: bool over all catalogue rows; None: all.
+        """
+        in_index = None if allowed is None else allowed[: index.embeddings_ID.shape[0]]
+        replaced = self.rows[self.rows < index.embeddings_ID.shape[0]]
+        if replaced.size:  # the index still has their old vectors
+            size = index.embeddings_ID.shape[0]
+            in_index = np.ones(size, np.bool_) if in_index is None else in_index.copy()
+            in_index[replaced] = False
+        indexed = index.search(vector_D, k, in_index)
+        fresh = np.arange(self.rows.size) if allowed is None else np.flatnonzero(allowed[self.rows])
+        rows = np.concatenate([indexed, self.rows[fresh]])
+        similarity = np.concatenate(
+            [index.embeddings_ID[indexed] @ vector_D, self.embeddings[fresh] @ vector_D]
+        )
+        found: np.ndarray = rows[np.argsort(-similarity, kind="stable")[:k]]
+        return found
+
+    def _find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tell which rows [N] are fresh items, and at which position of `rows`."""
+        at = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
+        return self.rows[at] == rows, at
+
+
+def add_fresh_items(before: FreshItems | None, rows: np.ndarray, side: ItemSide) -> FreshItems:
+    """Add encoded items [F] at catalogue rows to the fresh items there are."""
+    return _sorted(rows, [side]) if before is None else before.updated(rows, side)
+
+
+def _sorted(rows: np.ndarray, sides: Sequence[ItemSide]) -> FreshItems:
+    order = np.argsort(rows)
+    return FreshItems(rows[order], ItemSide.cat(sides).take(torch.from_numpy(order)))
