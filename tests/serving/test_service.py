@@ -350,7 +350,5 @@ def test_bad_items_are_refused_alone_or_with_their_batch(one, item, problem) -> 
 
 
 def test_an_unknown_mask_names_the_fields(one) -> None:
-    with pytest.raises(
-        CallError, match="update_mask: 'colour' is not a field; known: title, description"
-    ):
+    with pytest.raises(CallError, match="update_mask: 'colour' is not a field; known: title, description"):
         one.client.upsert_items([ItemUpdate(item_id="i1")], update_mask=["colour"])
