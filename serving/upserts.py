@@ -124,7 +124,7 @@ def _merged(before: ItemRow, patch: ItemPatch, mask: Sequence[str], at_ms: int) 
         and row.available_until_ms < row.available_from_ms
     ):
         raise FieldError(
-            "available_until", "it is earlier than available_from; send a later instant, or clear one of them"
+            "available_until", "it is before available_from; send a later instant, or clear one of them"
         )
     return row
 
