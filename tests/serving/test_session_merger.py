@@ -187,7 +187,7 @@ def test_a_dead_store_stops_no_call_and_is_asked_again(shop) -> None:
 
 def test_without_a_bundle_merging_waits_for_one(shop) -> None:
     waiting = SessionMerger(shop.feedback, shop.store, lambda: None)
-    waiting.join([("u", "sess")])
+    waiting.merge([("u", "sess")])
     assert shop.store.reads == 0
 
 
