@@ -24,6 +24,7 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+import recsys
 from recsys.config import default_config
 from recsys.errors import ConfigError
 from recsys.journal import files, read
@@ -416,7 +417,7 @@ class Process:
 
     def __init__(self, tmp_path: Path, *more: str) -> None:
         self.log, ports = tmp_path / "log", tmp_path / "ports.json"
-        config = Path(default_config.__code__.co_filename).with_name("shop.toml")
+        config = Path(recsys.__file__).with_name("shop.toml")
         command = [
             sys.executable,
             "-c",

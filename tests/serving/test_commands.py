@@ -1,15 +1,16 @@
 import json
+from pathlib import Path
 
 import pytest
 import structlog
 
+import recsys
 from recsys.cli import run
-from recsys.config import default_config
 from recsys.errors import ConfigError
 from serving.commands import _context
 
 RECOMMEND = ["recommend", "--timeout", "120"]
-SHOP = default_config.__code__.co_filename.replace("config.py", "shop.toml")
+SHOP = str(Path(recsys.__file__).with_name("shop.toml"))
 
 
 @pytest.fixture(autouse=True)
