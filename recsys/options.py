@@ -88,6 +88,21 @@ def put_json(value: Any, place: Path | None, show: Callable[[], None]) -> None:
     show()
 
 
+def put_json_line(value: Any, place: Path | None, show: Callable[[], None], *, append: bool) -> None:
+    """Write one of several results, a line each, as it comes; otherwise as `put_json`.
+
+    Args: append: keep the lines that are there.
+    """
+    line = json.dumps(value, default=str, ensure_ascii=False)
+    if place == STANDARD_OUTPUT:
+        print(line, flush=True)
+        return
+    if place is not None:
+        with place.open("a" if append else "w", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+    show()
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="The run's TOML file; default: the simulated shop's."),

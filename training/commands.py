@@ -1,36 +1,66 @@
-"""Commands of the training room: nightly and bundle. Each is a plain function with typer annotations."""
+"""Commands of the training room: nightly, evaluate, bundle, report, tune."""
 
 import json
 import sys
-from datetime import date, timedelta
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from features.store import open_store
-from recsys.bundle import load_bundle, read_manifest, verify_files
-from recsys.config import RunConfig, default_config, load_config, period_start
 from recsys.errors import ConfigError
-from recsys.log import InteractionLog
-from recsys.registry import Registry
+from recsys.options import (
+    ConfigOption,
+    DayRange,
+    FromOption,
+    JsonOption,
+    LogOption,
+    NightOption,
+    OutOption,
+    RequiredConfigOption,
+    RunsOption,
+    SeedOption,
+    StagesOption,
+    ToOption,
+    parse_date,
+    parse_range,
+    put_json,
+    put_json_line,
+    read_config,
+)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file; default: the simulated shop's.")
+VersionArgument = Annotated[str, typer.Argument(help="A bundle version; `recsys bundle list` shows them.")]
+BundleOption = Annotated[str, typer.Option("--bundle", help="A bundle version; default: the live one.")]
+UsersOption = Annotated[
+    int, typer.Option("--users", min=1, help="At most so many users a period get ranked lists.")
 ]
-LogOption = Annotated[Path, typer.Option("--log", help="Folder of the interaction log.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder for stages, bundles, registry and store.")]
-VersionArgument = Annotated[str, typer.Argument(help="Bundle version; see `recsys bundle list`.")]
+AllUsersOption = Annotated[bool, typer.Option("--all-users", help="Rank for every user.")]
+BaselinesOption = Annotated[bool, typer.Option(help="Also score the simple systems.")]
+ReplicatesOption = Annotated[int, typer.Option(min=100, help="Bootstrap draws.")]
+AlphaOption = Annotated[
+    float, typer.Option(min=0.001, max=0.5, help="Error rate shared by the primary comparisons.")
+]
+TrialsOption = Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier runs included.")]
+SecondsOption = Annotated[float | None, typer.Option(min=0.0, help="Stop searching after so many seconds.")]
+StorageOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="SQLite file of the search, to resume; default: OUT/study.db."),
+]
 
 
 def nightly_command(
     log: LogOption,
     runs: RunsOption,
     config: ConfigOption = None,
-    day: Annotated[str, typer.Option("--date", help="The night's business date, YYYY-MM-DD.")] = "",
-    backfill: Annotated[str, typer.Option(help="A:B: run every night from A to B instead of one.")] = "",
+    day: Annotated[
+        date | None,
+        typer.Option("--date", metavar="YYYY-MM-DD", parser=parse_date, help="The night's business date."),
+    ] = None,
+    backfill: Annotated[
+        DayRange | None,
+        typer.Option(metavar="A:B", parser=parse_range, help="Run every night from A to B instead of one."),
+    ] = None,
     accept: Annotated[
         str,
         typer.Option(
@@ -40,74 +70,107 @@ def nightly_command(
         ),
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but go live.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per night.")] = False,
+    json_file: JsonOption = None,
 ) -> int:
     """Retrain, prove the new bundle against the live one, publish or refuse.
 
-    Exit codes: 0 PROMOTE, 10 HOLD, 11 HOLD_UNDERPOWERED (of the last night); errors have their own.
+    The JSON has one object a night, each on a line of its own. Exit codes: 0 PROMOTE, 10 HOLD,
+    11 HOLD_UNDERPOWERED (of the last night); errors have their own.
     """
-    from features.validation.ingest import parse_codes
-    from training.night.run import Night, run_night
-    from training.threads import use_threads
+    from training.console import print_night
+    from training.night.nights import run_nights
 
-    settings = _config(config)
-    use_threads(settings.training.threads)
+    if backfill is None:
+        if day is None:
+            raise ConfigError("give either --date YYYY-MM-DD or --backfill A:B")
+        backfill = DayRange(day, day)
+    elif day is not None:
+        raise ConfigError("give --date or --backfill, not both")
     code = 0
-    for day_ in _nights(day, backfill, settings):
-        night = Night(config=settings, log=InteractionLog(log), runs=runs, date=day_)
-        for accepted_day, codes in parse_codes(accept, day_).items():
-            night.ingest.accepted.accept(accepted_day, codes, day_)
-        result = run_night(night, dry_run=dry_run)
-        code = result.verdict.exit_code
-        for finding in result.validation.findings:
+    nights = run_nights(
+        read_config(config), log, runs, backfill.first, backfill.last, accept=accept, dry_run=dry_run
+    )
+    for number, night in enumerate(nights):
+        code = night.verdict.exit_code
+        for finding in night.validation.findings:
             print(finding.line, file=sys.stderr)
-        if as_json:
-            print(json.dumps(result.to_json()), flush=True)
-        else:
-            _print_night(result.to_json(), [c.model_dump() for c in result.decision.checks], dry_run=dry_run)
+        put_json_line(
+            night.to_json(), json_file, partial(print_night, night, dry_run=dry_run), append=number > 0
+        )
     return code
+
+
+def evaluate_command(
+    log: LogOption,
+    runs: RunsOption,
+    first: FromOption,
+    last: ToOption,
+    labels_until: Annotated[
+        date | None,
+        typer.Option(
+            "--labels-until",
+            metavar="YYYY-MM-DD",
+            parser=parse_date,
+            help="The last day whose feedback may be a label; default: the last day scored.",
+        ),
+    ] = None,
+    bundle: BundleOption = "",
+    json_file: JsonOption = None,
+    users: UsersOption = 1000,
+    seed: SeedOption = 0,
+    *,
+    all_users: AllUsersOption = False,
+    baselines: BaselinesOption = True,
+    fitted: Annotated[
+        bool, typer.Option(help="Among the simple systems, also those that must be fitted first.")
+    ] = True,
+    lightgbm: Annotated[bool, typer.Option("--lightgbm", help="One more baseline; extra `bench`.")] = False,
+) -> None:
+    """Score a frozen bundle on later days; features roll forward day by day, the model does not move."""
+    from training.evaluation.console import print_report
+    from training.evaluation.from_log import evaluate_bundle
+
+    report = evaluate_bundle(
+        log,
+        runs,
+        bundle,
+        first,
+        last,
+        labels_until=labels_until,
+        max_users=None if all_users else users,
+        seed=seed,
+        baselines=baselines,
+        fitted=fitted,
+        lightgbm=lightgbm,
+    )
+    put_json(report, json_file, lambda: print_report(report))
 
 
 def bundle_list_command(runs: RunsOption) -> None:
     """List bundle versions, oldest first, with the verdict of the night that made them."""
-    registry = Registry(runs)
-    live = registry.current()
-    table = Table("version", "night", "verdict", "kind", "live", box=None)
-    for version in registry.versions():
-        record, manifest = registry.record(version), read_manifest(registry.path(version))
-        kind = "refitted" if manifest.refitted else "evaluated"
-        table.add_row(
-            version, manifest.date, record.get("verdict", "-"), kind, "live" if version == live else ""
-        )
-    Console().print(
-        table if registry.versions() else f"no bundles in {registry.bundles}; run `recsys nightly` first"
-    )
+    from recsys.registry import Registry
+    from training.console import print_bundles
+
+    print_bundles(Registry(runs))
 
 
 def bundle_show_command(version: VersionArgument, runs: RunsOption) -> None:
     """Print one bundle's manifest and record as JSON."""
+    from recsys.bundle import read_manifest
+    from recsys.registry import Registry
+
     registry = Registry(runs)
-    manifest = read_manifest(registry.require(version))
-    print(
-        json.dumps(
-            {"manifest": manifest.model_dump(mode="json"), "record": registry.record(version)}, indent=1
-        )
-    )
+    manifest = read_manifest(registry.require(version)).model_dump(mode="json")
+    print(json.dumps({"manifest": manifest, "record": registry.record(version)}, indent=1))
 
 
 def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
     """Check every hash of a bundle and reproduce its golden requests."""
-    from training.publish import verify
-    from training.threads import use_threads
+    from training.publish import verify_version
 
-    registry = Registry(runs)
-    path = registry.require(version)
-    verify_files(path, read_manifest(path))
-    bundle = load_bundle(path)
-    use_threads(bundle.config.training.threads)
-    found = verify(bundle, open_store(bundle.config.store, runs))
+    num_files, found = verify_version(runs, version)
     print(
-        f"{version}: {len(bundle.manifest.files)} files match, {found['requests']:.0f} golden requests "
+        f"{version}: {num_files} files match, {found['requests']:.0f} golden requests "
         f"reproduced (largest difference {found['max_difference']:.1e}, at least "
         f"{found['min_retrieved_overlap']:.0%} of the retrieved items agree)"
     )
@@ -115,6 +178,8 @@ def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
 
 def bundle_activate_command(version: VersionArgument, runs: RunsOption) -> None:
     """Make a version live; servers pick it up by themselves."""
+    from recsys.registry import Registry
+
     registry = Registry(runs)
     before = registry.current()
     registry.activate(version)
@@ -123,42 +188,162 @@ def bundle_activate_command(version: VersionArgument, runs: RunsOption) -> None:
 
 def bundle_rollback_command(runs: RunsOption) -> None:
     """Make the version before the live one live again."""
+    from recsys.registry import Registry
+
     registry = Registry(runs)
     before = registry.current()
     print(f"{registry.rollback()} is live again (before: {before})")
 
 
-def _config(path: Path | None) -> RunConfig:
-    return default_config() if path is None else load_config(path)
+def report_ab_command(
+    log: LogOption,
+    runs: RunsOption,
+    a: Annotated[str, typer.Option("--a", help="Version A, usually the live one.")],
+    b: Annotated[str, typer.Option("--b", help="Version B.")],
+    first: FromOption,
+    last: ToOption,
+    out: OutOption,
+    json_file: JsonOption = None,
+    users: UsersOption = 1000,
+    replicates: ReplicatesOption = 1000,
+    alpha: AlphaOption = 0.05,
+    seed: SeedOption = 0,
+    *,
+    all_users: AllUsersOption = False,
+    baselines: BaselinesOption = True,
+) -> None:
+    """Compare two bundles on the same days: what is better, how sure that is, and what it rests on.
+
+    Writes report.html, report.md and report.json.
+    """
+    from training.report.console import print_decision
+    from training.report.from_log import compare_bundles
+    from training.report.render import open_folder, write_report
+
+    open_folder(out)
+    report = compare_bundles(
+        log,
+        runs,
+        (a, b),
+        first,
+        last,
+        max_users=None if all_users else users,
+        replicates=replicates,
+        alpha=alpha,
+        seed=seed,
+        baselines=baselines,
+    )
+    files = write_report(report, out)
+    put_json(report, json_file, lambda: print_decision(report, files))
 
 
-def _nights(day: str, backfill: str, config: RunConfig) -> list[date]:
-    if bool(day) == bool(backfill):
-        raise ConfigError("give either --date YYYY-MM-DD or --backfill A:B")
-    if day:
-        return [_date("--date", day)]
-    first, _, last = backfill.partition(":")
-    start, stop = _date("--backfill", first), _date("--backfill", last)
-    if start > stop:
-        raise ConfigError(f"--backfill {backfill}: {first} is after {last}")
-    days = [start + timedelta(days=i) for i in range((stop - start).days + 1)]
-    # One night per period, on the last day asked for in it.
-    by_period = {period_start(d, config.period): d for d in days}
-    return list(by_period.values())
+def report_transfer_command(
+    config: RequiredConfigOption,
+    log: LogOption,
+    out: OutOption,
+    day: NightOption = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Trainings of each model.")] = 5,
+    runs: StagesOption = None,
+    replicates: ReplicatesOption = 1000,
+    alpha: AlphaOption = 0.05,
+    json_file: JsonOption = None,
+) -> None:
+    """Train the heads together and alone, at the same size in total, and say whether to share.
+
+    Writes report.html, report.md and report.json.
+    """
+    from training.report.render import open_folder
+    from training.report.transfer.console import print_advice
+    from training.report.transfer.from_log import transfer_on_log
+    from training.report.transfer.render import write_transfer
+
+    settings = read_config(config)
+    open_folder(out)
+    report = transfer_on_log(settings, log, day, seeds=seeds, runs=runs, replicates=replicates, alpha=alpha)
+    files = write_transfer(report, out)
+    put_json(report, json_file, lambda: print_advice(report, files))
 
 
-def _date(flag: str, text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"{flag} {text!r} is no date; write YYYY-MM-DD") from None
+def tune_fusion_command(
+    log: LogOption,
+    runs: RunsOption,
+    out: OutOption,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="TOML file of the current weights; default: the bundle's."
+        ),
+    ] = None,
+    bundle: BundleOption = "",
+    days: Annotated[int, typer.Option(min=1, help="At most so many of the last days.")] = 7,
+    trials: TrialsOption = 256,
+    seconds: SecondsOption = None,
+    formula: Annotated[str, typer.Option(help="Formula to search; default: the current one.")] = "",
+    top: Annotated[int, typer.Option("--top", min=1, help="How many places count.")] = 10,
+    storage: StorageOption = None,
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """Search the weights of the score offline: Pareto front of the tasks' values, and its knee.
+
+    Writes report.html, report.json and fusion.toml.
+    """
+    from training.report.render import open_folder
+    from training.tune.fusion.console import print_fusion
+    from training.tune.fusion.from_log import tune_fusion_on_log
+    from training.tune.fusion.render import write_fusion
+
+    open_folder(out)
+    report = tune_fusion_on_log(
+        log,
+        runs,
+        bundle,
+        storage or out / "study.db",
+        config=config,
+        days=days,
+        trials=trials,
+        seconds=seconds,
+        formula=formula,
+        top=top,
+        seed=seed,
+    )
+    files = write_fusion(report, out)
+    put_json(report, json_file, lambda: print_fusion(report, files))
 
 
-def _print_night(night: dict[str, object], checks: list[dict[str, object]], *, dry_run: bool) -> None:
-    console = Console()
-    table = Table("check", "outcome", "detail", box=None)
-    for check in checks:
-        table.add_row(str(check["name"]), str(check["outcome"]), str(check["detail"]))
-    console.print(table)
-    said = "nothing went live" if night["version"] is None or dry_run else f"{night['version']} is live"
-    console.print(f"{night['date']}: {night['verdict']}, {said} ({night['seconds']} s)")
+def tune_model_command(
+    config: RequiredConfigOption,
+    log: LogOption,
+    out: OutOption,
+    storage: StorageOption = None,
+    day: NightOption = None,
+    trials: TrialsOption = 50,
+    seconds: SecondsOption = None,
+    objective: Annotated[str, typer.Option(help="mean, pareto, or one loss (a head, retrieval).")] = "mean",
+    runs: StagesOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Search a better config on the validation days of a night; its gate's day stays unseen.
+
+    [tune] of the config says what may change. Writes report.html, report.json and best.toml.
+    """
+    from training.report.render import open_folder
+    from training.tune.model.console import print_model
+    from training.tune.model.from_log import tune_model_on_log
+    from training.tune.model.render import write_model
+    from training.tune.model.search import best_toml
+
+    settings = read_config(config)
+    open_folder(out)
+    report = tune_model_on_log(
+        settings,
+        log,
+        day,
+        storage or out / "study.db",
+        trials=trials,
+        seconds=seconds,
+        objective=objective,
+        runs=runs,
+    )
+    files = write_model(report, best_toml(settings, report), out)
+    put_json(report, json_file, lambda: print_model(report, files))

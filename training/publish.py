@@ -2,6 +2,7 @@
 
 from datetime import date, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ from features.encode import Encoder
 from features.golden import check_golden, make_golden
 from features.online import OnlineFeatures, encode_items
 from features.packing import pack_users
-from features.store import FeatureStore
-from recsys.bundle import Bundle, BundleParts, load_bundle, write_bundle
+from features.store import FeatureStore, open_store
+from recsys.bundle import Bundle, BundleParts, load_bundle, read_manifest, verify_files, write_bundle
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig
 from recsys.log import period_end
 from recsys.model.scorer import Scorer, encode_item_side
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
+from training.threads import use_threads
 from training.train import TrainedModel, inputs_json
 
 NUM_GOLDEN = 32
@@ -60,6 +62,18 @@ def write_night_bundle(
 def verify(bundle: Bundle, store: FeatureStore) -> dict[str, float]:
     """Reproduce a bundle's golden requests; raises BundleError when they differ."""
     return check_golden(bundle.golden, *scorer_and_features(bundle, store))
+
+
+def verify_version(runs: Path, version: str) -> tuple[int, dict[str, float]]:
+    """Check a version's hashes and its golden requests; give the number of files, and what was compared.
+
+    Raises: RegistryError for an unknown version; BundleError when a file or an answer differs.
+    """
+    path = Registry(runs).require(version)
+    verify_files(path, read_manifest(path))
+    bundle = load_bundle(path)
+    use_threads(bundle.config.training.threads)
+    return len(bundle.manifest.files), verify(bundle, open_store(bundle.config.store, runs))
 
 
 def scorer_and_features(bundle: Bundle, store: FeatureStore) -> tuple[Scorer, OnlineFeatures]:

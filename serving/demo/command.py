@@ -142,7 +142,7 @@ def _labels_until(demo: Demo, day: date) -> date:
 
 
 def _night(demo: Demo, day: date, *options: str) -> NightLine:
-    arguments = ["nightly", "--json", "--config", str(demo.config_file), *demo.where, "--date", str(day)]
+    arguments = ["nightly", "--json", "-", "--config", str(demo.config_file), *demo.where, "--date", str(day)]
     done = demo.children.run([*arguments, *options], also_fine=HELD)
     night = NightLine.from_json(done.json_lines()[-1])
     say(night.line())
@@ -168,6 +168,7 @@ def _evaluate(demo: Demo, nights: Sequence[NightLine], day: date) -> ScoredDay:
         until=_labels_until(demo, day),
         report=demo.out / "evaluate" / f"{day}.json",
     )
+    scored.report.parent.mkdir(exist_ok=True)
     days = ["--from", str(day), "--to", str(day), "--labels-until", str(scored.until)]
     what = ["--no-fitted", "--users", str(LISTED_USERS), "--json", str(scored.report)]
     demo.children.run(["evaluate", *demo.where, "--bundle", scored.bundle, *days, *what])

@@ -29,7 +29,7 @@ class _Part(BaseModel):
 
 
 class NightLine(_Part):
-    """How a night ended, as `recsys nightly --json` says it."""
+    """How a night ended, as `recsys nightly --json -` says it."""
 
     date: date
     verdict: str

@@ -327,7 +327,7 @@ def runs(bundle_folder):
 
 
 def test_evaluate_command_writes_the_report(runs, bundle_folder, shop_log, tmp_path, capsys):
-    out = tmp_path / "deep" / "e.json"
+    out = tmp_path / "e.json"
     days = ["--from", "2026-01-30", "--to", "2026-02-20"]
     where = [
         "--runs",

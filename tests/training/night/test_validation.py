@@ -15,7 +15,6 @@ from recsys.cli import run
 from recsys.config import parse_config
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
-from training.commands import nightly_command
 from training.night.run import Night, run_night
 
 DAY, NEXT = date(2026, 1, 29), date(2026, 1, 30)
@@ -122,9 +121,7 @@ def test_the_commands_say_the_same(night, tmp_path, capsys):
     text = (night.runs / "reports" / "validation-2026-01-29.md").read_text()
     assert "# Data of 2026-01-29: 1 error" in text
     assert "| impressions/date=2026-01-29/simulated.parquet |" in text
-    nightly_command(
-        log=night.log.root, runs=night.runs, config=config, day=str(DAY), accept="drift", dry_run=True
-    )
+    assert run(["nightly", *where, *runs, "--accept-findings", "drift", "--dry-run"]) == 0
     assert "error [drift] (accepted) impressions.context_device" in capsys.readouterr().err
     assert run(["data", "validate", *where, *runs]) == 0
     assert "1 accepted; a night may train on it" in capsys.readouterr().out

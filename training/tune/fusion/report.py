@@ -111,3 +111,8 @@ def support_notes(effective: Mapping[str, float], what: str, unit: str) -> list[
         for task, size in effective.items()
         if size < MIN_EFFECTIVE
     ]
+
+
+def weights_line(fusion: Fusion) -> str:
+    """Print the weights on one line."""
+    return ", ".join(f"{name} {term.weight:.4g}" for name, term in fusion.terms.items())

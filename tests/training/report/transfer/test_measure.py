@@ -207,7 +207,7 @@ def test_the_command(shop_log, tmp_path, capsys):
     toml.write_text(CONFIG)
     arguments = ["report", "transfer", "--config", str(toml), "--log", str(shop_log.root)]
     arguments += ["--out", str(tmp_path / "out"), "--seeds", "2", "--replicates", "100"]
-    assert run([*arguments, "--json"]) == 0
+    assert run([*arguments, "--json", "-"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "out" / "report.json").read_text())
     assert set(printed["heads"]) == {"click", "purchase"}

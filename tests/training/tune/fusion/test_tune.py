@@ -16,7 +16,7 @@ from recsys.simulator.journal import simulate_day
 from recsys.simulator.oracle import credit
 from recsys.simulator.shop import Shop
 from training.tune.fusion.candidates import Choice
-from training.tune.fusion.command import write_fusion
+from training.tune.fusion.render import write_fusion
 from training.tune.fusion.report import fusion_toml
 from training.tune.fusion.search import Point, knee, within
 from training.tune.fusion.tune import Material, tune_fusion

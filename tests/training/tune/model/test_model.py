@@ -22,7 +22,7 @@ from recsys.tasks import RETRIEVAL
 from training.balancing import build_balancer
 from training.train import prepare, train
 from training.tune.model.bench import ModelBench, improvements
-from training.tune.model.command import write_model
+from training.tune.model.render import write_model
 from training.tune.model.search import best_toml, tune_model
 from training.tune.render import bars
 from training.tune.space import default_space, space_of, suggest, with_values
@@ -334,7 +334,7 @@ def test_the_command_writes_its_files_and_knows_its_names(shop_log, given, tmp_p
         "--out",
         f"{tmp_path}/out",
     ]
-    assert run([*argv, "--trials", "1", "--json"]) == 0
+    assert run([*argv, "--trials", "1", "--json", "-"]) == 0
     assert len(json.loads(capsys.readouterr().out)["trials"]) == 1
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {
         "report.html",

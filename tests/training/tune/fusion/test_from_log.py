@@ -31,7 +31,7 @@ def argv(shop_log, runs, bundle_folder, tmp_path):
 
 def test_the_command_searches_days_after_the_training(argv, bundle_folder, config, tmp_path, capsys):
     (tmp_path / "c.toml").write_text(to_toml(config.model_dump(mode="json", by_alias=True)))
-    assert run([*argv, "--config", str(tmp_path / "c.toml"), "--json"]) == 0
+    assert run([*argv, "--config", str(tmp_path / "c.toml"), "--json", "-"]) == 0
     report = json.loads(capsys.readouterr().out)
     night = read_manifest(bundle_folder).date
     assert report["days"][0] == "2026-01-28", (

@@ -1,0 +1,33 @@
+"""Nights and bundles on the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from recsys.bundle import read_manifest
+from recsys.registry import Registry
+from training.night.run import NightResult
+
+
+def print_night(result: NightResult, *, dry_run: bool) -> None:
+    """Print the gate's checks, the verdict, and what is live."""
+    console = Console()
+    table = Table("check", "outcome", "detail", box=None)
+    for check in result.decision.checks:
+        table.add_row(check.name, str(check.outcome), check.detail)
+    console.print(table)
+    said = "nothing went live" if result.version is None or dry_run else f"{result.version} is live"
+    console.print(f"{result.date}: {result.verdict}, {said} ({result.seconds:.2f} s)")
+
+
+def print_bundles(registry: Registry) -> None:
+    """Print every version, oldest first, with the verdict of the night that made it."""
+    live = registry.current()
+    table = Table("version", "night", "verdict", "kind", "live", box=None)
+    versions = registry.versions()
+    for version in versions:
+        record, manifest = registry.record(version), read_manifest(registry.path(version))
+        kind = "refitted" if manifest.refitted else "evaluated"
+        table.add_row(
+            version, manifest.date, record.get("verdict", "-"), kind, "live" if version == live else ""
+        )
+    Console().print(table if versions else f"no bundles in {registry.bundles}; run `recsys nightly` first")

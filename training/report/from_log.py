@@ -1,0 +1,55 @@
+"""A log on disk and two bundles -> ABReport."""
+
+from datetime import date
+from pathlib import Path
+
+from recsys.log import InteractionLog, period_end
+from recsys.registry import Registry
+from training.evaluation.from_log import load_reproducible, require_span, snapshots
+from training.predict import BundlePredictor
+from training.progress import bar
+from training.report.ab import Side, compare
+from training.report.ab_report import ABReport
+from training.threads import use_threads
+
+
+def compare_bundles(
+    log: Path,
+    runs: Path,
+    versions: tuple[str, str],
+    first: date,
+    last: date,
+    *,
+    max_users: int | None,
+    replicates: int,
+    alpha: float,
+    seed: int,
+    baselines: bool,
+) -> ABReport:
+    """Compare two bundles on the same days of a log, with progress bars.
+
+    Args: versions: A, usually the live one, and B; the others: as `training.report.ab.compare` takes them.
+    Raises: ConfigError, DataError, RegistryError or BundleError; nothing is written then.
+    """
+    registry = Registry(runs)
+    bundles = [load_reproducible(registry.require(version)) for version in versions]
+    use_threads(bundles[0].config.training.threads)
+    days = require_span(InteractionLog(log), first, last)
+    side_a, side_b = (
+        Side(predictor=BundlePredictor(bundle), chain=snapshots(bundle, log, runs, days[1]))
+        for bundle in bundles
+    )
+    with bar("compare") as on_progress:
+        return compare(
+            side_a,
+            side_b,
+            days[0],
+            days[1],
+            period_end(side_a.chain[-1].day, bundles[0].config.timezone),
+            max_users=max_users,
+            replicates=replicates,
+            alpha=alpha,
+            seed=seed,
+            baselines=baselines,
+            on_progress=on_progress,
+        )

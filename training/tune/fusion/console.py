@@ -1,0 +1,38 @@
+"""FusionReport -> tables on the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from training.tune.fusion.report import FusionReport, weights_line
+
+
+def print_fusion(report: FusionReport, files: Sequence[Path]) -> None:
+    """Print each candidate's values against the current ones, the TOML to paste, and the files written."""
+    console = Console()
+    console.print(
+        f"{report.version}, {report.days[0]} to {report.days[-1]}: {report.requests:,} lists, "
+        f"{report.trials} trials, {len(report.front)} on the front",
+        highlight=False,
+    )
+    for candidate in report.candidates:
+        verdicts = report.verdicts(candidate)
+        table = Table("value", "current", "these", "difference, 95 %", "verdict", box=None)
+        for source, effects in (
+            ("re-ranked", candidate.effects),
+            ("doubly robust", candidate.off_policy),
+            ("truth", candidate.truth),
+        ):
+            for name, e in effects.items():
+                said = verdicts[source][name]
+                low, high = e.ci_low or 0.0, e.ci_high or 0.0
+                row = [f"{e.a:.5f}", f"{e.b:.5f}", f"{e.difference:+.5f} [{low:+.5f}, {high:+.5f}]", said]
+                table.add_row(f"{source}: {name}", *row)
+        console.print(f"\n{candidate.name}: {weights_line(candidate.fusion)}", style="bold", highlight=False)
+        console.print(table, highlight=False)
+    for note in report.notes:
+        console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
+    console.print(f"\n{report.toml}", highlight=False, markup=False)
+    console.print("wrote " + ", ".join(str(file) for file in files), highlight=False, soft_wrap=True)

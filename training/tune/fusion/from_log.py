@@ -1,0 +1,78 @@
+"""A log on disk and a bundle -> FusionReport: weights of the score, searched on days it has not seen."""
+
+from pathlib import Path
+
+from recsys.bundle import Bundle
+from recsys.config import build_fusion, load_config
+from recsys.errors import ConfigError
+from recsys.fusion import FORMULAS, Fusion
+from recsys.log import InteractionLog
+from recsys.registry import Registry
+from recsys.simulator.shop import SHOP_FILE, Shop
+from training.evaluation.from_log import load_reproducible, require_version, snapshots
+from training.predict import BundlePredictor
+from training.progress import bar
+from training.threads import use_threads
+from training.tune.fusion.report import FusionReport
+from training.tune.fusion.tune import read_material, tune_fusion, unseen_days
+from training.tune.study import Budget
+
+
+def tune_fusion_on_log(
+    log: Path,
+    runs: Path,
+    version: str,
+    storage: Path,
+    *,
+    config: Path | None,
+    days: int,
+    trials: int,
+    seconds: float | None,
+    formula: str,
+    top: int,
+    seed: int,
+) -> FusionReport:
+    """Search the weights of a bundle's score on the last days of a log, with progress bars.
+
+    Args: version: empty for the live one; storage: the search's SQLite file; config: of the weights to start
+    from, default the bundle's; days: at most so many of the last; formula: empty for the current one;
+    top: how many places count.
+    Raises: ConfigError, DataError, RegistryError or BundleError.
+    """
+    if formula and formula not in FORMULAS:
+        raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
+    bundle = load_reproducible(require_version(Registry(runs), version))
+    current = _current(bundle, config)
+    use_threads(bundle.config.training.threads)
+    predictor, source = BundlePredictor(bundle), InteractionLog(log)
+    span = unseen_days(predictor, source, days)
+    chain = snapshots(bundle, log, runs, max(span[1], *source.days("feedback")))
+    material = read_material(predictor, source, chain, span)
+    simulated = (log / "truth" / SHOP_FILE).is_file()
+    with bar("search") as on_trial:
+        return tune_fusion(
+            material,
+            current,
+            formula or current.formula,
+            storage,
+            Budget.of(trials, seconds),
+            k=top,
+            seed=seed,
+            shop=Shop.from_log(log) if simulated else None,
+            on_trial=on_trial,
+        )
+
+
+def _current(bundle: Bundle, config: Path | None) -> Fusion:
+    """Give the weights to start from; a config of other tasks than the bundle's is refused."""
+    own = bundle.manifest.fusion
+    if config is None:
+        return own
+    read = load_config(config)
+    given = build_fusion(read.tasks, read.fusion)
+    if set(given.terms) != set(own.terms):
+        raise ConfigError(
+            f"--config {config} has the tasks {', '.join(given.terms)}, {bundle.version} has "
+            f"{', '.join(own.terms)}; pass the config that the bundle was made with"
+        )
+    return given
