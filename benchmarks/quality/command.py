@@ -2,7 +2,8 @@
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +13,12 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from benchmarks.quality import SETS
-from benchmarks.quality.report import QualityReport
+from benchmarks.quality.driver import measure_set
+from benchmarks.quality.quality_set import OpenSet
 from benchmarks.quality.tables import differences_table, rows_table
 from recsys.errors import ConfigError
 from recsys.stages import require_place, write_json
 from training.threads import use_threads
-
-Measure = Callable[[Path, int, Sequence[str], Callable[[str], None]], QualityReport]
 
 
 def bench_quality_command(
@@ -30,11 +30,13 @@ def bench_quality_command(
 ) -> None:
     """Train every model of a set and print what each reaches on the published test rows."""
     require_place(json_file)
-    measure = measure_of(name)
+    open_set = set_of(name)
     use_threads(1)
     console = Console(stderr=True)
-    wanted = [row for row in rows.split(",") if row]
-    report = measure(data, seeds, wanted, lambda line: console.print(line, highlight=False))
+    asked = [row for row in rows.split(",") if row]
+    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
+        found = open_set(data, Path(scratch))
+        report = measure_set(found, seeds, asked, lambda line: console.print(line, highlight=False))
     tables = [rows_table(report)] if report.rows else []
     tables += [differences_table(report)] if report.differences else []
     wide = _wide_enough(tables)
@@ -46,15 +48,15 @@ def bench_quality_command(
         write_json(json_file, tree, allow_nan=False)
 
 
-def measure_of(name: str) -> Measure:
-    """Find a set's function.
+def set_of(name: str) -> OpenSet:
+    """Find what reads a set.
 
     Raises: ConfigError listing the known sets.
     """
     if name not in SETS:
         raise ConfigError(f"--set {name!r} is unknown; known: {', '.join(SETS)}")
     module, function = SETS[name].split(":")
-    found: Measure = getattr(importlib.import_module(module), function)
+    found: OpenSet = getattr(importlib.import_module(module), function)
     return found
 
 

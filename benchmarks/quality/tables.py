@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from benchmarks.quality.report import Difference, Figure, Key, QualityReport
+from benchmarks.quality.quality_set import Key
+from benchmarks.quality.report import Difference, Figure, QualityReport
 
 
 def rows_table(report: QualityReport) -> Table:

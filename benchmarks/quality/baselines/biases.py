@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.models.tabular_ranker import WIDE
-from benchmarks.quality.models.pairs import PairModel, Pairs
+from benchmarks.quality.models.pair_data import Pairs
+from benchmarks.quality.models.pair_model import PairModel
+from benchmarks.quality.models.tabular_ranker import WIDE
 from recsys.metrics.pointwise import rmse
 
 SWEEPS = 10
@@ -45,26 +46,32 @@ class Biases:
             wide[torch.from_numpy(ids[: bias.size, 0]), own] = torch.from_numpy(slope * bias).float()
 
 
-FitBiases = Callable[[Pairs, str, float, tuple[int, int]], Biases]
-"""(training rows, task, penalty, (users, items)) -> fitted."""
-
-
 def best_biases(
-    fit: FitBiases, parts: tuple[Pairs, Pairs], task: str, penalties: Sequence[float], shape: tuple[int, int]
+    train: Pairs,
+    task: str,
+    penalties: Sequence[float],
+    shape: tuple[int, int],
+    loss: Callable[[Biases], float],
+    *,
+    of_users: bool = True,
 ) -> tuple[float, Biases]:
-    """Fit with each penalty and keep the one of the lowest RMSE on validation.
+    """Fit with each penalty and keep the one of the lowest loss, which may look at validation rows.
 
-    Args: parts: to learn from and to choose on; shape: users, items.
+    Args: as `fit_biases`.
     """
-    train, validation = parts
-    tried = {penalty: fit(train, task, penalty, shape) for penalty in penalties}
-    label = validation.labels[task]
-    penalty = min(tried, key=lambda p: rmse(label, tried[p].predict(validation)))
-    return penalty, tried[penalty]
+    tried = [(p, fit_biases(train, task, p, shape, of_users=of_users)) for p in penalties]
+    return min(tried, key=lambda one: loss(one[1]))
 
 
-def fit_biases(train: Pairs, task: str, penalty: float, shape: tuple[int, int]) -> Biases:
-    """Fit both biases in turn, each shrunk by `penalty` imaginary average ratings.
+def rating_error(pairs: Pairs, task: str = "rating") -> Callable[[Biases], float]:
+    """Give the RMSE on some rows as a loss."""
+    return lambda biases: rmse(pairs.labels[task], biases.predict(pairs))
+
+
+def fit_biases(
+    train: Pairs, task: str, penalty: float, shape: tuple[int, int], *, of_users: bool = True
+) -> Biases:
+    """Fit both biases in turn, or the items' alone, each shrunk by `penalty` imaginary average ratings.
 
     Args: shape: users, items.
     Source: Koren, Bell & Volinsky, IEEE Computer 2009.
@@ -76,16 +83,7 @@ def fit_biases(train: Pairs, task: str, penalty: float, shape: tuple[int, int]) 
     num_of_item = np.bincount(train.item, minlength=shape[1]) + penalty
     for _ in range(SWEEPS):
         item = np.bincount(train.item, value - mean - user[train.user], shape[1]) / num_of_item
+        if not of_users:
+            break
         user = np.bincount(train.user, value - mean - item[train.item], shape[0]) / num_of_user
     return Biases(mean=float(mean), user=user, item=item, low=float(value.min()), high=float(value.max()))
-
-
-def item_means(train: Pairs, task: str, penalty: float, shape: tuple[int, int]) -> Biases:
-    """Fit the items' biases alone."""
-    value = train.labels[task].astype(np.float64)
-    mean = value.mean()
-    num_of_item = np.bincount(train.item, minlength=shape[1]) + penalty
-    item = np.bincount(train.item, value - mean, shape[1]) / num_of_item
-    return Biases(
-        mean=float(mean), user=np.zeros(shape[0]), item=item, low=float(value.min()), high=float(value.max())
-    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from benchmarks.models.pair_ranker import OTHERS
+from benchmarks.quality.models.pair_ranker import OTHERS
 from recsys.batch import BagIndex, Batch
 
 

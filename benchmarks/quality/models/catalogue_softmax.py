@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.models.pair_ranker import OTHERS
-from benchmarks.models.tabular_ranker import COLUMNS, WIDE
-from benchmarks.quality.models.pairs import PairModel, Pairs
+from benchmarks.quality.models.pair_data import Pairs
+from benchmarks.quality.models.pair_model import PairModel
+from benchmarks.quality.models.pair_ranker import OTHERS
+from benchmarks.quality.models.tabular_ranker import COLUMNS, WIDE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

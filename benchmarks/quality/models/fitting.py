@@ -5,6 +5,7 @@ over the weights per step takes the noise of the last steps out. The learning ra
 an early epoch that wins says that the budget was too long.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from recsys.model.embeddings import LocalTables
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
 from training.balancing import build_balancer
-from training.trainer import FitSettings, Learner, fit
+from training.trainer import FitSettings, Learner, fit, has_fast_bf16
 
 
 class Average:
@@ -76,6 +77,21 @@ class Budget:
     weight_decay: float
     decay: float = 0.99
     """Of the moving average, per step."""
+    warmup_steps: int = 50
+    """At most; and at most a tenth of all."""
+
+    def settings(self, steps_per_epoch: int) -> FitSettings:
+        """Give the trainer's settings."""
+        steps = self.epochs * steps_per_epoch
+        return FitSettings(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            retrieval_task=None,
+            temperature=1.0,
+            total_steps=steps,
+            warmup_steps=min(self.warmup_steps, steps // 10),
+            bf16=has_fast_bf16(),
+        )
 
 
 def trunks_of_one_size(shape: TrunkConfig, num_in: int, tasks: Sequence[str]) -> dict[str, TrunkConfig]:
@@ -88,43 +104,45 @@ def fit_best(
     model: nn.Module,
     tables: LocalTables,
     batches: Callable[[], Iterator[Batch]],
+    steps_per_epoch: int,
     tasks: Sequence[TaskSpec],
-    settings: FitSettings,
-    *,
-    epochs: int,
-    decay: float,
+    budget: Budget,
     loss: Callable[[], float] | None,
     stop_after: int | None = None,
 ) -> int:
-    """Train for a number of epochs and leave the averaged weights of the best in the model.
+    """Train for a number of epochs and leave the averaged weights of the best in the model, to be read.
 
     Args: batches: gives one epoch's; loss: of validation, lower is better, of the weights as they are when
     called; None keeps the last epoch. stop_after: make only so many of the epochs, at the rates of all: what
     a second training, on the validation rows too, needs to end where the first was best.
     Returns: the epoch kept, from 1.
     """
-    average = Average(model, tables, decay)
-    per_epoch = settings.total_steps // epochs
-    kept: tuple[float, int, tuple[list[Tensor], dict[str, Tensor]]] | None = None
+    average, kept = Average(model, tables, budget.decay), _Kept()
 
     def on_step(_rows: int) -> None:
-        nonlocal kept
         average.update()
-        if loss is None or average.steps % per_epoch:
+        if loss is None or average.steps % steps_per_epoch:
             return
         model.eval()
         with average.applied():
             found = loss()
         model.train()
-        if kept is None or found < kept[0]:
-            kept = (found, average.steps // per_epoch, average.state())
+        if found < kept.loss:
+            kept.loss, kept.epoch, kept.state = found, average.steps // steps_per_epoch, average.state()
 
     learner: Learner = model  # type: ignore[assignment]
-    stream = (batch for _ in range(stop_after or epochs) for batch in batches())
-    weights = {t.name: t.weight for t in tasks}
-    fit(learner, tables, stream, build_balancer("fixed", weights), tasks, settings, on_step)
-    if kept is None:
-        average.restore(average.state())
-        return stop_after or epochs
-    average.restore(kept[2])
-    return kept[1]
+    stream = (batch for _ in range(stop_after or budget.epochs) for batch in batches())
+    balancer = build_balancer("fixed", {t.name: t.weight for t in tasks})
+    fit(learner, tables, stream, balancer, tasks, budget.settings(steps_per_epoch), on_step)
+    average.restore(kept.state or average.state())
+    model.eval()
+    return kept.epoch or stop_after or budget.epochs
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The best epoch so far."""
+
+    loss: float = math.inf
+    epoch: int = 0
+    state: tuple[list[Tensor], dict[str, Tensor]] | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.quality.models.pairs import Pairs
+from benchmarks.quality.models.pair_data import Pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.models.tabular_ranker import COLUMNS
-from benchmarks.quality.models.pairs import PairModel
+from benchmarks.quality.models.pair_model import PairModel
+from benchmarks.quality.models.tabular_ranker import COLUMNS
 
 
 @dataclass(frozen=True, slots=True)

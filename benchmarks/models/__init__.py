@@ -1,1 +1,0 @@
-"""Models of one published set that the product does not serve."""

@@ -1,1 +1,0 @@
-"""Retailrocket and Book-Crossing, as cleaned by CaseRec."""

@@ -1,1 +1,0 @@
-"""Census-income: two heads of one person."""

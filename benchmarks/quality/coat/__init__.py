@@ -1,1 +1,0 @@
-"""Coat: does debiasing help the rating head?"""

@@ -1,1 +1,0 @@
-"""MovieLens: the published folds, leave one out, by time, whole-catalogue lists."""

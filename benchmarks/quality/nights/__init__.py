@@ -1,1 +1,0 @@
-"""Sets that are logs, measured as nights are: KuaiRand, the simulated shop."""

@@ -1,0 +1,1 @@
+"""Read published files of sets that no source of `features` reads."""

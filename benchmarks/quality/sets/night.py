@@ -1,0 +1,194 @@
+"""Sets that are logs: configs and simple systems on the days of one night, trained and evaluated as it does.
+
+Each head is trained on the days that the night of the log's last day would take, calibrated on the next day
+and evaluated on the one after. Choices may look at the calibration day before calibration, never at the last.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from benchmarks.quality.models.fitting import trunks_of_one_size
+from benchmarks.quality.quality_set import Measure, Run
+from features.build import build_snapshots
+from features.encode import Encoder
+from recsys.calibration import fit_affine, fit_platt
+from recsys.config import RunConfig
+from recsys.log import InteractionLog
+from recsys.stages import Stages
+from recsys.tasks import TaskSpec
+from training.baselines.design import MAX_ROWS, Sample, concat_samples, sample_of
+from training.data import EncodedRows, encode_rows
+from training.report.effects import primary_metric
+from training.runs import Runs
+from training.train import build_model
+
+
+class Night:
+    """A log, the config whose days are trained on, and where snapshots are kept."""
+
+    def __init__(self, log: InteractionLog, config: RunConfig, stages: Stages) -> None:
+        """Build the snapshots of the whole log.
+
+        Raises: DataError when the log has too few days to train, calibrate and evaluate apart.
+        """
+        self.log, self.config, self.stages = log, config, stages
+        self._planned: list[Runs] = []
+        self.runs = self._runs(config)
+        self._encoded: dict[int, EncodedRows] = {}
+
+    def train(self, config: RunConfig, seed: int) -> Run:
+        """Train a variant of the config; other features mean other snapshots.
+
+        The test outputs are calibrated; those named "raw <task>" are not.
+        """
+        runs = self._runs(config)
+        trained = runs.train(config, config.tasks, seed, prepared=runs.prepared)
+        scores = runs.score(trained, config, config.tasks)
+        test = {task: of.evaluated.prediction for task, of in scores.items()}
+        raw = {f"raw {task}": of.raw.prediction for task, of in scores.items()}
+        return Run(validation={task: of.known.prediction for task, of in scores.items()}, test=test | raw)
+
+    def fit(self, fit: "FitBaseline") -> Run:
+        """Fit a simple system per head on the same days, and calibrate it as ours are."""
+        plan, validation, test, notes = self.runs.plan, {}, {}, []
+        for task in self.config.tasks:
+            known, later = (self.labelled(task, of) for of in (plan.calibrate, plan.evaluate))
+            fitted = fit(task, self, known)
+            validation[task.name], test[task.name] = fitted.predict(known), fitted.predict(later)
+            if fitted.calibrate:
+                test[task.name] = _calibrated(task, known, validation[task.name], test[task.name])
+            notes += [f"{task.name}: {fitted.note}"] if fitted.note else []
+        return Run(validation=validation, test=test, note="; ".join(notes))
+
+    def validation_measures(self) -> list[Measure]:
+        """Measure each head's order, or error, on the calibration day."""
+        return [
+            self.labelled(task, self.runs.plan.calibrate).measure(primary_metric(task))
+            for task in self.config.tasks
+        ]
+
+    def test_measures(self) -> list[Measure]:
+        """Measure each head's order and calibration, or error, on the evaluated day."""
+        return [
+            self.labelled(task, self.runs.plan.evaluate).measure(metric)
+            for task in self.config.tasks
+            for metric in (("auc", "log_loss") if task.is_binary else ("rmse",))
+        ]
+
+    def labelled(self, task: TaskSpec, periods: Mapping[str, int]) -> "LabelledRows":
+        """Encode the day that a head is calibrated or evaluated on."""
+        day = periods[task.name]
+        if day not in self._encoded:
+            runs, before = self.runs, self.runs.chain[day - 1] if day else None
+            self._encoded[day] = encode_rows(
+                self.encoder, runs.chain[day], before, runs.labels[runs.chain[day].day], self.config.tasks
+            )
+        return LabelledRows(task, self._encoded[day])
+
+    def sample(self, task: TaskSpec) -> Sample:
+        """Flatten the labelled rows that a head learns from, at most some `MAX_ROWS` of them."""
+        first, last = self.runs.plan.train[task.name]
+        encoded = [(i, encoded) for i in range(first, last + 1) for encoded in self.runs.prepared.encoded[i]]
+        known = [np.flatnonzero(~np.isnan(encoded.labels[task.name])) for _, encoded in encoded]
+        share = MAX_ROWS / max(sum(rows.size for rows in known), 1)
+        rng = np.random.default_rng(0)
+        chosen = [rows[rng.random(rows.size) < share] for rows in known]
+        return concat_samples(
+            [
+                sample_of(encoded, self.encoder, rows, task, i)
+                for (i, encoded), rows in zip(encoded, chosen, strict=True)
+                if rows.size
+            ]
+        )
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Give the encoder of the training days."""
+        return Encoder.from_config(self.config, self.runs.prepared.state)
+
+    def trunks(self) -> dict[str, RunConfig]:
+        """Give the config with every trunk, at the size of its own, by name."""
+        config, tasks = self.config, [t.name for t in self.config.tasks]
+        ranker, _ = build_model(config, self.runs.prepared.state, None)
+        shapes = trunks_of_one_size(config.model.trunk, ranker.num_trunk_in, tasks)
+        return {
+            name: config.model_copy(update={"model": config.model.model_copy(update={"trunk": shape})})
+            for name, shape in shapes.items()
+        }
+
+    @property
+    def protocol(self) -> str:
+        """Say which days are for what, by the first head's."""
+        chain, plan, task = self.runs.chain, self.runs.plan, self.config.tasks[0].name
+        trained = self.runs.train_days(task)
+        chosen, tested = chain[plan.calibrate[task]].day, chain[plan.evaluate[task]].day
+        return (
+            f"trained on {trained[0]} to {trained[-1]}, chosen and calibrated on {chosen}, tested on {tested}"
+        )
+
+    def budget(self, trials: int) -> str:
+        """Say how much tuning each row had."""
+        return f"one config for all of ours; lightgbm: {trials} drawn settings a head, chosen by validation"
+
+    def _runs(self, config: RunConfig) -> Runs:
+        """Plan the night for the features of a config, once."""
+        for runs in self._planned:
+            if (runs.config.features, runs.config.attributes) == (config.features, config.attributes):
+                return runs
+        last = self.log.require_days("impressions")[-1]
+        self._planned.append(Runs(build_snapshots(self.log, last, config, self.stages), config))
+        return self._planned[-1]
+
+
+class LabelledRows:
+    """The rows [N] of a day that have a label of one head."""
+
+    def __init__(self, task: TaskSpec, encoded: EncodedRows) -> None:
+        """Select them."""
+        self.task, self.encoded = task, encoded
+        self.rows = np.flatnonzero(~np.isnan(encoded.labels[task.name]))
+        self.label = encoded.labels[task.name][self.rows]
+        self.weight = encoded.weight[self.rows]
+
+    def measure(self, metric: str) -> Measure:
+        """Measure predictions of the head."""
+        user, name = self.encoded.user_key[self.rows], self.task.name
+        return Measure(
+            head=name,
+            metric=metric,
+            output=name,
+            pooled=metric,
+            label=self.label,
+            user=user,
+            weight=self.weight,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedBaseline:
+    """One head's simple system."""
+
+    predict: Callable[[LabelledRows], np.ndarray]
+    note: str = ""
+    calibrate: bool = True
+
+
+FitBaseline = Callable[[TaskSpec, Night, LabelledRows], FittedBaseline]
+"""(task, the night, the validation day's rows) -> a fitted system."""
+
+
+def _calibrated(task: TaskSpec, known: LabelledRows, prediction: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """Fit Platt's sigmoid, or a line, on the calibration day's predictions; apply it to later ones."""
+    if not task.is_binary:
+        line = fit_affine(prediction, known.label, low=task.low, high=task.high, weight=known.weight)
+        return line.apply(later)
+    return fit_platt(_logit(prediction), known.label, known.weight).apply(_logit(later))
+
+
+def _logit(probability: np.ndarray) -> np.ndarray:
+    p = probability.clip(1e-6, 1 - 1e-6)
+    found: np.ndarray = np.log(p) - np.log1p(-p)
+    return found

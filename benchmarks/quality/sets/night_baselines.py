@@ -1,0 +1,82 @@
+"""Simple systems for sets that are logs: tuned trees, a linear model, each item's own rate; one a head."""
+
+import numpy as np
+
+from benchmarks.quality.baselines.boosted_trees import TreeRows, tuned_trees
+from benchmarks.quality.sets.night import FitBaseline, FittedBaseline, LabelledRows, Night
+from recsys.tasks import TaskSpec
+from training.baselines.design import Design, design_of
+from training.baselines.fitted import fit_linear
+
+TRIALS = 6
+MAX_CATEGORIES = 1_000
+"""A tree cannot use the ids of users and items."""
+PRIOR_ROWS = 20.0
+"""An item's rate is held back by so many rows of the average item."""
+
+
+def fit_trees(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
+    """Fit LightGBM on the model's flat features; the setting and number of trees are chosen on validation.
+
+    It has no history, and no ids of more than `MAX_CATEGORIES` values: those of users and items.
+
+    Raises: ConfigError when LightGBM is not installed.
+    """
+    sample = night.sample(task)
+    small = np.array([size <= MAX_CATEGORIES for size in sample.design.sizes])
+
+    def flat(design: Design) -> np.ndarray:
+        return np.concatenate([design.numbers, design.ids[:, small].astype(np.float32)], axis=1)
+
+    def features(rows: LabelledRows) -> np.ndarray:
+        return flat(design_of(rows.encoded, night.encoder, rows.rows))
+
+    num = sample.design.numbers.shape[1]
+    trees = tuned_trees(
+        TreeRows(features=flat(sample.design), label=sample.label, weight=sample.weight),
+        TreeRows(features=features(known), label=known.label, weight=known.weight),
+        binary=task.is_binary,
+        categories=range(num, num + int(small.sum())),
+        trials=TRIALS,
+    )
+    return FittedBaseline(
+        predict=lambda rows: trees.predict(features(rows)),
+        note=f"{TRIALS} trials, {trees.count} trees",
+    )
+
+
+def fit_line(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
+    """Fit a logistic or ridge regression; the penalty is chosen on the last training day."""
+    del known
+    fitted = fit_linear(task, night.sample(task), 0)
+    return FittedBaseline(
+        predict=lambda rows: fitted.predict(design_of(rows.encoded, night.encoder, rows.rows)),
+        note=fitted.note,
+    )
+
+
+def fit_item_rate(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
+    """Predict each item's mean label over the training days, held back towards the mean of all."""
+    del known
+    first, last = night.runs.plan.train[task.name]
+    size = night.encoder.state.vocabularies["item_id"].size
+    total, count = np.zeros(size), np.zeros(size)
+    for encoded in (s for i in range(first, last + 1) for s in night.runs.prepared.encoded[i]):
+        rows = LabelledRows(task, encoded)
+        total += np.bincount(_items(rows), rows.label * rows.weight, size)
+        count += np.bincount(_items(rows), rows.weight, size)
+    mean = total.sum() / max(count.sum(), 1e-9)
+    rate = (total + PRIOR_ROWS * mean) / (count + PRIOR_ROWS)
+    return FittedBaseline(predict=lambda rows: rate[_items(rows)])
+
+
+def _items(rows: LabelledRows) -> np.ndarray:
+    items: np.ndarray = rows.encoded.items.ids[rows.encoded.item_row[rows.rows], 0]
+    return items
+
+
+NIGHT_BASELINES: dict[str, FitBaseline] = {
+    "lightgbm": fit_trees,
+    "linear": fit_line,
+    "item_rate": fit_item_rate,
+}

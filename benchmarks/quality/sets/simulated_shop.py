@@ -1,0 +1,106 @@
+"""The simulated shop: one night on a log of `recsys simulate`, beside the truth and what can be known of it.
+
+The log's seed is the caller's: choose one that nobody tuned on. The informed oracle knows every item's
+factors and estimates the users from the log. `facts` say how much of the way from chance to it the chosen row
+has come.
+"""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.quality.quality_set import Key, QualitySet, Row, baseline
+from benchmarks.quality.sets.night import FittedBaseline, LabelledRows, Night
+from benchmarks.quality.sets.night_baselines import NIGHT_BASELINES, TRIALS
+from recsys.config import default_config
+from recsys.log import InteractionLog
+from recsys.simulator.oracle import estimate_users, informed_predictions, labelled
+from recsys.simulator.shop import Shop
+from recsys.stages import Stages
+from recsys.tasks import TaskSpec
+from training.data import EncodedRows
+
+_TRUE = {"click": "p_click", "purchase": "p_purchase", "rating": "expected_rating"}
+_SHOWN = ("impression_id", "user_id", "item_id", "shown_at", "position", "context_device")
+
+
+def open_shop(folder: Path, scratch: Path) -> QualitySet:
+    """Plan the night of the log's last day: every trunk, simple systems, the oracles.
+
+    Raises: DataError when the folder is no log of `recsys simulate`.
+    """
+    shop, log = Shop.from_log(folder), InteractionLog(folder)
+    oracles, night = Oracles(shop, log), Night(log, default_config(), Stages(scratch / "stages"))
+    simple = NIGHT_BASELINES | {"informed_oracle": oracles.informed, "truth": oracles.truth}
+    return QualitySet(
+        name="shop",
+        protocol=f"a night: {night.protocol}; the default config",
+        interval="95 %, bootstrap of the test day's users, all seeds on each draw",
+        budget=night.budget(TRIALS),
+        rows={
+            **{name: Row(partial(night.train, config)) for name, config in night.trunks().items()},
+            **{name: baseline(partial(night.fit, fit)) for name, fit in simple.items()},
+        },
+        validation=night.validation_measures(),
+        test=night.test_measures(),
+        facts={
+            "seed": float(shop.seed),
+            "users": float(shop.dials.users),
+            "items": float(shop.dials.items),
+        },
+        conclude=share_of_way,
+    )
+
+
+def share_of_way(chosen: str, values: Mapping[str, Mapping[Key, float]]) -> dict[str, float]:
+    """Say how much of the way from chance to the informed oracle the chosen row has come, per AUC."""
+    informed = values.get("informed_oracle", {})
+    return {
+        f"{head}_share_of_way": (values[chosen][head, metric] - 0.5) / (value - 0.5)
+        for (head, metric), value in informed.items()
+        if metric == "auc"
+    }
+
+
+class Oracles:
+    """What the truth and the informed oracle say of a day's impressions."""
+
+    def __init__(self, shop: Shop, log: InteractionLog) -> None:
+        """Know the shop that wrote a log."""
+        self.shop, self.log = shop, log
+        self._informed: dict[date, pl.DataFrame] = {}
+
+    def informed(self, task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
+        """Give the informed oracle's predictions, with users estimated from the days before the rows' own."""
+        del night, known
+
+        def predict(rows: LabelledRows) -> np.ndarray:
+            day = rows.encoded.day
+            if day not in self._informed:
+                history = labelled(self.log, self.shop.dials.first_day, day - timedelta(days=1))
+                estimates = estimate_users(self.shop, history)
+                self._informed[day] = informed_predictions(self.shop, estimates, self._shown(rows.encoded))
+            return self._informed[day][task.name].to_numpy()[rows.rows]
+
+        return FittedBaseline(predict=predict, calibrate=False)
+
+    def truth(self, task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
+        """Give the true chance, or the stars that are expected."""
+        del night, known
+
+        def predict(rows: LabelledRows) -> np.ndarray:
+            true = self.shop.true_predictions(self._shown(rows.encoded))
+            return true[_TRUE[task.name]].to_numpy()[rows.rows]
+
+        return FittedBaseline(predict=predict, calibrate=False)
+
+    def _shown(self, encoded: EncodedRows) -> pl.DataFrame:
+        """Give a day's impressions as they were logged, in the encoded order."""
+        logged = self.log.read("impressions", encoded.day).select(_SHOWN).unique("impression_id")
+        return encoded.frame.select("impression_id").join(
+            logged, on="impression_id", how="left", maintain_order="left"
+        )

@@ -1,0 +1,191 @@
+"""Sets that are logs: figures are those of the evaluated day, choices those of the day before it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from benchmarks.quality.sets import kuairand, night_baselines
+from benchmarks.quality.sets import simulated_shop as shop_set
+from benchmarks.quality.sets.night import (
+    FittedBaseline,
+    Night,
+)
+from benchmarks.quality.sets.night_baselines import NIGHT_BASELINES, PRIOR_ROWS
+from recsys.cli import run
+from recsys.config import load_config
+from recsys.metrics.pointwise import auc, rmse
+from recsys.simulator.oracle import oracle_report
+from recsys.simulator.shop import Shop
+from recsys.stages import Stages
+
+
+@pytest.fixture(scope="module")
+def night(shop_log, config, tmp_path_factory):
+    return Night(shop_log, config, Stages(tmp_path_factory.mktemp("stages")))
+
+
+@pytest.fixture(scope="module")
+def runs(night):
+    return [night.train(night.config, seed) for seed in range(2)]
+
+
+def value(night, run, metric, head):
+    """Measure one head of a run on the evaluated day."""
+    measure = next(m for m in night.test_measures() if m.key == (head, metric))
+    return measure.value(run.test)
+
+
+def test_a_run_holds_the_evaluated_day_and_chooses_on_the_one_before(night, runs):
+    known = {m.head: m for m in night.validation_measures()}
+    for task in night.config.tasks:
+        metric, measure = ("auc", auc) if task.is_binary else ("rmse", rmse)
+        of = next(m for m in night.test_measures() if m.key == (task.name, metric))
+        prediction = runs[0].test[task.name]
+        assert of.value(runs[0].test) == pytest.approx(measure(of.label, prediction, of.weight))
+        assert known[task.name].metric == metric
+        day = night.runs.chain[night.runs.plan.evaluate[task.name]].day
+        labels = night.runs.labels[day][task.label].drop_nulls()
+        assert of.label.size == labels.len() == prediction.size
+        before = night.runs.chain[night.runs.plan.calibrate[task.name]].day
+        labels = night.runs.labels[before][task.label].drop_nulls()
+        assert known[task.name].label.size == labels.len() == runs[0].validation[task.name].size
+        assert not np.array_equal(prediction, runs[1].test[task.name]), "seeds differ"
+
+
+def test_calibration_keeps_the_order(night, runs):
+    raw = replace(runs[0], test={"click": runs[0].test["raw click"]})
+    assert value(night, runs[0], "log_loss", "click") != value(night, raw, "log_loss", "click")
+    assert value(night, runs[0], "auc", "click") == pytest.approx(value(night, raw, "auc", "click"), abs=1e-3)
+
+
+def test_other_features_are_built_for_a_variant_that_has_them(night):
+    features = night.config.features.model_copy(update={"history_length": 0, "live_counters": False})
+    variant = night.config.model_copy(update={"features": features})
+    found, full = night.train(variant, 0), night.train(night.config, 0)
+    assert found.test["click"].size == full.test["click"].size
+    assert not np.array_equal(found.test["click"], full.test["click"])
+
+
+def test_an_items_rate_is_held_back_towards_the_mean(night):
+    click = night.config.tasks[0]
+    fitted = NIGHT_BASELINES["item_rate"](click, night, None)
+    predicted = fitted.predict(night.labelled(click, night.runs.plan.evaluate))
+    first, last = night.runs.plan.train[click.name]
+    rows = pl.concat(
+        [
+            s.frame.select("item_id").with_columns(label=pl.Series(s.labels[click.name]).fill_nan(None))
+            for i in range(first, last + 1)
+            for s in night.runs.prepared.encoded[i]
+        ]
+    ).drop_nulls()
+    mean = rows["label"].mean()
+    item = rows["item_id"].mode().sort()[0]
+    own = rows.filter(pl.col("item_id") == item)["label"]
+    expected = (own.sum() + PRIOR_ROWS * mean) / (own.len() + PRIOR_ROWS)
+    assert np.isclose(predicted, expected).any()
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "linear"])
+def test_simple_systems_are_scored_on_the_models_rows(night, runs, name, monkeypatch):
+    monkeypatch.setattr(night_baselines, "TRIALS", 1)
+    found = night.fit(NIGHT_BASELINES[name])
+    for task in night.config.tasks:
+        assert found.test[task.name].shape == runs[0].test[task.name].shape
+        assert f"{task.name}: " in found.note
+    assert value(night, found, "auc", "click") > 0.55
+
+
+def test_simple_systems_are_calibrated_as_ours_are(night):
+    def doubled(task, _night, _known):
+        return FittedBaseline(
+            predict=lambda rows: 0.2 + 0.6 * rows.label if task.is_binary else 10 * rows.label
+        )
+
+    found = night.fit(doubled)
+    rating = next(task for task in night.config.tasks if not task.is_binary)
+    label = night.labelled(rating, night.runs.plan.evaluate).label
+    assert np.abs(found.validation[rating.name]).min() >= 10, "what a choice looks at is not calibrated"
+    assert np.abs(found.test[rating.name] - label).max() < 0.2
+    assert found.test["click"].max() > 0.9
+
+
+def test_the_oracles_row_is_the_oracle_report(night, shop_log):
+    shop = Shop.from_log(shop_log.root)
+    oracles = shop_set.Oracles(shop, shop_log)
+    day = night.runs.chain[night.runs.plan.evaluate["click"]].day
+    labels = night.runs.labels[day]
+    rows = shop_log.read("impressions", day).join(
+        labels.select("impression_id", click="label_click", purchase="label_purchase", rating="label_rating"),
+        on="impression_id",
+    )
+    history = shop_set.labelled(shop_log, shop.dials.first_day, day - shop_set.timedelta(days=1))
+    expected = oracle_report(shop, history, rows)
+    for fit, found in (
+        (oracles.truth, expected.click_best_auc),
+        (oracles.informed, expected.click_informed_auc),
+    ):
+        assert value(night, night.fit(fit), "auc", "click") == pytest.approx(found)
+
+
+def test_the_shop_from_the_command_line(shop_log, config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shop_set, "default_config", lambda: config)
+    target = tmp_path / "shop.json"
+    rows = "mmoe,item_rate,informed_oracle,truth"
+    arguments = ["bench", "quality", "--set", "shop", "--data", str(shop_log.root), "--seeds", "1"]
+    assert run([*arguments, "--rows", rows, "--json", str(target)]) == 0
+    tree = json.loads(target.read_text())
+    assert [row["name"] for row in tree["rows"]] == rows.split(",")
+    auc_of = {row["name"]: row["heads"]["click"]["auc"]["value"] for row in tree["rows"]}
+    assert tree["best"]["row"] == "mmoe"
+    assert tree["facts"]["click_share_of_way"] == pytest.approx(
+        (auc_of["mmoe"] - 0.5) / (auc_of["informed_oracle"] - 0.5)
+    )
+    assert "…" not in capsys.readouterr().out, "no figure is cut"
+
+
+def test_a_folder_that_is_no_simulated_log_says_so(tmp_path, capsys):
+    assert run(["bench", "quality", "--set", "shop", "--data", str(tmp_path)]) != 0
+    assert "shop.json" in capsys.readouterr().err
+
+
+def test_a_config_without_a_part_lacks_it_and_nothing_else(night):
+    configs, full = kuairand._configs(night), night.config
+    without = {n.removeprefix(kuairand.WITHOUT): c for n, c in configs.items() if n.startswith("without_")}
+    assert len(without) == 9
+    assert without["history"].features == full.features.model_copy(update={"history_length": 0})
+    assert not any(a.entity == "item" for a in without["item_content"].attributes)
+    assert without["item_content"].features.text_dim == 0
+    assert without["mixture"].model.trunk.name == "shared_bottom"
+    assert without["sharing"].model.trunk.name == "single_task"
+    assert without["retrieval_loss"].retrieval.weight == 0
+    assert not any(t.parent for t in without["entire_space"].tasks)
+    assert {t.weight for t in without["tuned_weights"].tasks} == {1.0}
+    assert without["fixed_weights"].training.balancing == "uncertainty"
+    for config in without.values():
+        same = [n for n in type(full).model_fields if getattr(config, n) == getattr(full, n)]
+        assert len(same) >= len(type(full).model_fields) - 2, "one part, at most attributes beside features"
+
+
+def test_the_example_for_users_is_the_config_that_is_measured():
+    example = Path(__file__).parents[4] / "examples" / "kuairand.toml"
+    assert load_config(example) == load_config(kuairand.CONFIG)
+
+
+@pytest.mark.slow
+def test_kuairand_from_the_command_line(data, tmp_path):
+    target = tmp_path / "kuairand.json"
+    arguments = ["bench", "quality", "--set", "kuairand", "--data", str(data / "kuairand_pure")]
+    rows = "mmoe,item_rate,without_calibration"
+    assert run([*arguments, "--seeds", "2", "--rows", rows, "--json", str(target)]) == 0
+    tree = json.loads(target.read_text())
+    assert set(tree["best"]) == {"row", "click", "purchase", "rating", "like"}
+    model, rate = (row["heads"] for row in tree["rows"])
+    for head in ("click", "purchase", "like"):
+        assert model[head]["auc"]["value"] > rate[head]["auc"]["value"] + 0.05
+    assert model["rating"]["rmse"]["value"] < rate["rating"]["rmse"]["value"] - 0.05
+    brought = {(d["head"], d["metric"]): d for d in tree["differences"]}
+    assert brought["click", "log_loss"]["high"] < 0, "calibration lowers the log loss"
