@@ -1,4 +1,4 @@
-"""One day's raw rows -> (rows that keep the contract, quarantined rows with reasons). Nothing is dropped."""
+"""One day's raw rows -> (valid rows, quarantined rows with reasons). Nothing is dropped."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,8 @@ def clean(
     """
     typed = _typed(table, with_absent_columns(table, raw), where)
     reasons = _broken_rules(table, typed)
-    # In this order, each among the rows that passed so far: a broken copy must not take the good one with it.
+    # In this order, each among the rows that passed so far: a broken copy must not mark the good one as
+    # duplicate.
     reasons = _mark(reasons, typed, "outside_partition", lambda rows: _outside(table, rows, day, timezone))
     reasons = _mark(reasons, typed, "duplicate", lambda rows: _duplicates(table, rows, known_keys))
     reasons = _mark(reasons, typed, "over_daily_cap", lambda rows: _over_cap(table, rows, daily_cap))

@@ -1,4 +1,4 @@
-"""Where the shares of a period are built: EXECUTORS maps the name in TOML to a function.
+"""Executors: they build the shares of a period. EXECUTORS maps the name in TOML to a function.
 
 All run `features.parts.build_part` on the same tasks, so they give the same files; they differ in where.
 """

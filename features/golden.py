@@ -1,4 +1,4 @@
-"""Golden requests: a bundle's own promise of what it answers, checked before a server is ready.
+"""Golden requests: recorded answers of a bundle, which a server must reproduce before it is ready.
 
 Each row is one pseudonymous user's raw store value, the request, what encoding it gave, and the predictions
 and retrieved items that followed. A difference anywhere (encoder, weights, index, numerics) is found before

@@ -48,7 +48,7 @@ def make_labels(
 def _credited(impressions: pl.DataFrame, feedback: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
     """Give impression_id and the credited value of one task: 1.0, or the last value in the window."""
     window = timedelta(seconds=task.window)
-    # Feedback that names somebody else's impression, or another item, is not credited to it.
+    # Feedback of another user or item is not credited, even if it names the impression.
     key = ["impression_id", "user_id", "item_id"]
     mine = feedback.filter(pl.col("kind") == task.feedback).join(
         impressions.select(*key, "shown_at"), on=key, how="inner"
@@ -59,7 +59,7 @@ def _credited(impressions: pl.DataFrame, feedback: pl.DataFrame, task: TaskSpec)
         inside = inside.join(
             undone.agg(undone_at=pl.col("occurred_at").max()), on=["impression_id", "user_id"], how="left"
         )
-        # What is done again after it was undone counts again.
+        # Feedback after its reversal counts again.
         inside = inside.filter(pl.col("undone_at").is_null() | (pl.col("occurred_at") > pl.col("undone_at")))
     if task.is_binary:
         return inside.select("impression_id", "user_id").unique().with_columns(pl.lit(1.0).alias(task.label))

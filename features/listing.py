@@ -1,4 +1,4 @@
-"""What the model is fed, feature by feature, as a config defines it."""
+"""The inputs of the model, feature by feature, as a config defines them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Counters since the snapshot, as of each request: what its user had done today, net of what was taken back.
+"""Counters since the snapshot, as of each request: the user's feedback of the day, less reversals.
 
 `count_live` fills training rows from a day's feedback; `live_values` gives the same numbers from the events
 that the online store holds. Visibility is that of histories: received_at < shown_at - lag, strictly.

@@ -102,7 +102,7 @@ class OnlineFeatures:
         return ContextInputs(ids=encoded.ids[0], numbers=encoded.numbers[0])
 
     def _live(self, base: PackedUser, events: Iterable[Event]) -> list[Event]:
-        """Give what came since the snapshot, oldest first: not what the base has, nor a bot's flood."""
+        """Give the events since the snapshot that the base lacks, oldest first, up to the daily cap."""
         known = {e.feedback_id for e in base.tail}
         fresh = [e for e in events if e.received_at_ms >= self.snapshot_at_ms and e.feedback_id not in known]
         fresh.sort(key=lambda e: (e.received_at_ms, e.feedback_id))

@@ -1,4 +1,4 @@
-"""Sessions of nobody yet: what became of a session's history when its user logged in.
+"""Anonymous sessions: what becomes of a session's history when its user logs in.
 
 A merge writes ordinary feedback rows: one a copied event, the user's own, `merged_from` naming the session;
 and one marker, the session's own, that says up to where its events were taken. So the store's delta, the
@@ -29,7 +29,7 @@ def marker_id(session_id: str, until_ms: int) -> str:
 
 
 def leave_merged(events: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
-    """Leave out the events that a day's logins have made a user's: tomorrow's base has them there only."""
+    """Leave out a session's events that a login copied: the next base has them with the user only."""
     markers = feedback.filter(pl.col("kind") == SESSION_MERGED)
     if markers.is_empty():
         return events
@@ -40,9 +40,9 @@ def leave_merged(events: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
 
 
 def unmerged_events(session: StoredUser) -> list[Event]:
-    """Give the events of a session that nobody's login has taken, oldest first."""
+    """Give the events of a session that no login has copied, oldest first."""
     base = unpack_user(session.base)
-    tail = [e for e in base.tail if e.feedback_id not in base.void_at]  # what was taken back stays so
+    tail = [e for e in base.tail if e.feedback_id not in base.void_at]  # reversals hold
     until = max((int(e.value or 0) for e in session.events if e.kind == SESSION_MERGED), default=0)
     events = {e.feedback_id: e for e in (*tail, *session.events) if e.kind != SESSION_MERGED}
     open_events = (e for e in events.values() if e.received_at_ms > until)

@@ -1,9 +1,9 @@
 """The online store: an immutable base per version ⊕ a mutable delta of events. STORES: scheme -> class.
 
 Base: one packed value per user, written once by the nightly publish. Delta: feedback as it is received, item
-ids as strings; encoded when read, with the bundle's vocabulary. A version is named like its bundle. A read at
-a version gives that version's base, whole, or fails: it never mixes two, and never takes a base that is being
-removed for users who are unknown.
+ids as strings; encoded when read, with the bundle's vocabulary. A version is named like its bundle. A read
+at a version gives that version's base, complete, or fails. It never mixes two versions, and a base that is
+being removed never reads as "unknown user".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,13 +54,14 @@ class FeatureStore(Protocol):
         """
 
     def activate(self, version: str, expect: str | None) -> None:
-        """Point the store at a version, if it points at `expect` or there already; of two racers one wins."""
+        """Point the store at a version, if it points at `expect` or there already (compare and set)."""
 
     def current(self) -> str | None:
         """Give the version the store points at."""
 
     def gc(self, keep: Iterable[str], delta_before_ms: int) -> list[str]:
-        """Remove all other versions but the current one, what killed publishers left, and older delta events.
+        """Remove all other versions but the current one, leftovers of killed publishers, and older delta
+        events.
 
         Give the versions removed.
         """
@@ -69,7 +70,7 @@ class FeatureStore(Protocol):
         """Say how the store is; never raises."""
 
     def close(self) -> None:
-        """Let go of connections; the store is not used after."""
+        """Close the connections; the store cannot be used afterwards."""
 
 
 def open_store(config: StoreConfig, runs: Path) -> FeatureStore:

@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 class CircuitOpenError(StoreError):
-    """Raised without trying: the calls before this one failed, and it is not yet time to try again."""
+    """Raised without a call: earlier calls failed, and the time for a probe has not come."""
 
 
 class CircuitBreaker:
@@ -65,7 +65,7 @@ class CircuitBreaker:
         except Exception:
             self._on_answer(probe)
             raise
-        except BaseException:  # interrupted: nothing was learnt about the server
+        except BaseException:  # interrupted: this says nothing about the server
             self._on_interrupt(probe)
             raise
         self._on_answer(probe)
@@ -81,7 +81,7 @@ class CircuitBreaker:
                 return False
             if self._probing or not self._may_probe():
                 raise CircuitOpenError(
-                    f"{self._name} failed {self._failed} times in a row and is left alone for "
+                    f"{self._name} failed {self._failed} times in a row; no calls for "
                     f"{self._open_s:g} s; check that it is up"
                 )
             self._probing = True

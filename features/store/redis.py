@@ -1,7 +1,7 @@
 """Redis or Valkey, one server or a cluster: for fleets. `redis_keys` has the keys, `redis_publish` the night.
 
-Reads and appends have one short time-out, no retry, and a circuit breaker: a server that is gone costs a few
-requests one time-out each, and the rest nothing.
+Reads and appends have one short time-out, no retry, and a circuit breaker: a server that is down costs a
+few requests one time-out each, and later requests nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ from recsys.config import StoreConfig
 from recsys.errors import StoreError
 
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, RedisClusterException)
-_FAILED = (RedisError, RedisClusterException)  # the second is no kind of the first
+_FAILED = (RedisError, RedisClusterException)  # in redis-py TimeoutError is not a ConnectionError
 APPEND_CHUNK = 500
 """Commands sent at once, so that one time-out is enough for any batch."""
 SWEEP_EVERY = 64
@@ -88,7 +88,7 @@ class RedisStore:
             raise StoreError(f"{version} is not in {self._address}: publish version {version} first")
         if outcome == "other":
             raise StoreError(
-                f"the store points at {live or None!r}, not at {expect!r}: somebody else published; "
+                f"the store points at {live or None!r}, not at {expect!r}: another publisher was first; "
                 "look at what is live and run again"
             )
 

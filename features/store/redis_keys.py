@@ -27,8 +27,8 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from features.store import Event
 from features.store.codec import Codec
 
-SHARDS = 256
-"""Hash tags, one for each stripe of slots: nodes with equal ranges carry equal shares."""
+NUM_TAGS = 256
+"""Hash tags, one for each stripe of the slots: nodes with equal ranges of slots hold equally many users."""
 USERS_PER_BUCKET = 16
 """Bytes a user beyond id and value: 13 in a hash of 16 kept as a listpack (`hash-max-listpack-value 8192`),
 61 in a hash of 16 kept as a hash table, 93 in a key of its own (50,000 users of the simulated shop)."""
@@ -38,19 +38,19 @@ SEAL = b"\xff"
 
 @cache
 def tags() -> tuple[int, ...]:
-    """Find, for each shard, the smallest number whose slot lies in the shard's stripe of the 16,384 slots."""
+    """Find, for each stripe of the 16,384 slots, the smallest number whose slot lies in it."""
     found: dict[int, int] = {}
     number = 0
-    while len(found) < SHARDS:
-        found.setdefault(key_slot(b"%d" % number) * SHARDS // REDIS_CLUSTER_HASH_SLOTS, number)
+    while len(found) < NUM_TAGS:
+        found.setdefault(key_slot(b"%d" % number) * NUM_TAGS // REDIS_CLUSTER_HASH_SLOTS, number)
         number += 1
-    return tuple(found[shard] for shard in range(SHARDS))
+    return tuple(found[stripe] for stripe in range(NUM_TAGS))
 
 
 def place(user_id: str) -> tuple[int, int]:
     """Give a user's hash tag, and the rest of the hash, which chooses the bucket beside it."""
-    rest, shard = divmod(crc32(user_id.encode()), SHARDS)
-    return tags()[shard], rest
+    rest, stripe = divmod(crc32(user_id.encode()), NUM_TAGS)
+    return tags()[stripe], rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Base:
     version: str
     generation: str
     buckets: int
-    """Buckets of each shard."""
+    """Buckets of each hash tag."""
     codec: Codec
     users: int = 0
     meta: dict[str, str]
@@ -138,8 +138,8 @@ def read_base(record: bytes) -> Base:
 
 
 def buckets_for(users: int) -> int:
-    """Choose how many buckets a shard gets."""
-    return max(1, ceil(users / USERS_PER_BUCKET / SHARDS))
+    """Choose how many buckets each hash tag gets."""
+    return max(1, ceil(users / USERS_PER_BUCKET / NUM_TAGS))
 
 
 def pack_event(event: Event) -> bytes:

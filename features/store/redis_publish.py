@@ -1,4 +1,4 @@
-"""Publishing a base to Redis: estimate, write, seal, read back, and only then say that the version is there.
+"""Publish a base to Redis: estimate, write, seal, read back, and only then make the version visible.
 
 A publisher holds a lease while it lives. Whoever dies leaves a generation without lease that is no version's:
 `collect` removes it. The scripts that collecting needs only delete: it works when memory is full.

@@ -90,7 +90,7 @@ class SQLiteStore:
         temporary = self.folder / f"base-{version}.{uuid4().hex[:8]}.tmp"
         try:
             with temporary.open("wb") as held:
-                fcntl.flock(held, fcntl.LOCK_EX)  # says that somebody is still writing it
+                fcntl.flock(held, fcntl.LOCK_EX)  # held while the file is being written
                 count = _write_base(temporary, values, meta)
                 os.replace(temporary, target)
             return count
@@ -107,7 +107,7 @@ class SQLiteStore:
             live = self.current()
             if live not in (expect, version):
                 raise StoreError(
-                    f"the store points at {live!r}, not at {expect!r}: somebody else published; "
+                    f"the store points at {live!r}, not at {expect!r}: another publisher was first; "
                     "look at what is live and run again"
                 )
             temporary = self.folder / ".CURRENT.tmp"

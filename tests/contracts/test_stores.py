@@ -344,7 +344,7 @@ def test_of_two_racers_exactly_one_wins(store, config, folder, eager_threads):
     for thread in threads:
         thread.join()
     assert len(lost) == 50
-    assert all("not at 'v1': somebody else published" in message for message in lost)
+    assert all("not at 'v1': another publisher was first" in message for message in lost)
     for racer in racers.values():
         racer.close()
 

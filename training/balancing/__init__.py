@@ -1,7 +1,7 @@
 """How the tasks' losses become one backward: BALANCERS maps the name in TOML to a class and its options.
 
-A balancer lives as long as one fit: what it learns (variances, rates, weights) is of that run's data and is
-not part of a bundle; a warm start begins anew, and every method starts from values its first losses give it.
+A balancer lives as long as one fit: its state (variances, rates, weights) belongs to that run's data and is
+in no bundle. A warm start begins anew, from values of the first losses.
 """
 
 from collections.abc import Callable, Mapping, Sequence

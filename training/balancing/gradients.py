@@ -2,8 +2,8 @@
 
 A step holds one gradient per loss of the dense parameters and of the boundary (the looked-up rows): memory
 and time grow with the number of losses. What several losses reach, and the boundary, is shared; a dense
-parameter that one loss alone reaches (a head, a gate) belongs to that task. A loss that moves nothing in a
-step (nothing observed) has no say in it: to a min-norm point its zero would end the step for all.
+parameter that one loss alone reaches (a head, a gate) belongs to that task. A loss with gradient 0 in a
+step (nothing observed) is left out of it: for a min-norm method its zero would end the step for all.
 
 Shape letters: K losses, P numbers of a tensor.
 """
@@ -108,7 +108,7 @@ class GradNorm:
     def _follow(
         self, used: Mapping[str, float], norms: Mapping[str, float], losses: Mapping[str, Tensor]
     ) -> None:
-        """Move the log-weights of the losses that said something; `norms` are of unweighted gradients."""
+        """Move the log-weights of the losses that have a gradient; `norms` are of unweighted gradients."""
         if len(norms) < 2:
             return
         pull = {
@@ -121,7 +121,7 @@ class GradNorm:
         for n in norms:
             target = total * pull[n] / sum(pull.values())
             own = self._own(n, used[n])
-            # The gradient of |w · norm - target| by log w, in units of the sum: Adam sees to the scale.
+            # The gradient of |w · norm - target| by log w, in units of the sum; Adam sets the scale.
             own.grad = torch.tensor(np.sign(reached[n] - target) * reached[n] / total)
             self._adam[n].step()
         after = sum(self._weight(n) for n in norms)

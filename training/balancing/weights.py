@@ -1,7 +1,7 @@
 """Balancers that weigh the losses and backpropagate their sum once: fixed, uncertainty, dwa.
 
 A weight of the config says how much a task matters; a method finds the unit in which its loss is counted and
-multiplies. Losses that are 0 in a step (nothing observed) teach a method nothing.
+multiplies. A loss that is 0 in a step (nothing observed) does not change a method's state.
 """
 
 import math

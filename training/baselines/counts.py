@@ -1,4 +1,4 @@
-"""What was known of items and users before a period: counts, rates and positives for the simple baselines."""
+"""Counts, rates and positives before a period, for the simple baselines."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from recsys.tasks import TaskSpec
 
 RECENT_DAYS = 7
 SHRINKAGE = 20.0
-"""A rate or mean of few observations moves to the overall one as if so many had been seen of it."""
+"""Pseudo-observations of the overall rate or mean that are added to each item's own."""
 _RATED = ("impression_id", "user_id", "item_id", "shown_at", "sampling_rate")
 
 

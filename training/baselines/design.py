@@ -1,6 +1,6 @@
 """The model's own features as one flat table, for models that know no embeddings: numbers, text, one-hot ids.
 
-The same encoded and the same encoder as the model: what a baseline lacks is the history and the shared trunk.
+Rows and encoder are the model's own. A baseline lacks only the history and the shared trunk.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class Sample:
 
 
 def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Design:
-    """Flatten some rows of a encoded."""
+    """Flatten some encoded rows."""
     features, vocabularies = encoder.features, encoder.state.vocabularies
     user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
     context = encoded.contexts.take(rows)
@@ -90,7 +90,7 @@ def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Desig
 def training_sample(
     predictor: BundlePredictor, chain: Sequence[DaySnapshot], task: TaskSpec, seed: int
 ) -> Sample | None:
-    """Gather a task's labelled rows of the periods its bundle learnt from; None without any.
+    """Gather a task's labelled rows of the periods its bundle was trained on; None without any.
 
     Labels are what was known at the end of the bundle's own night.
     """
@@ -114,7 +114,7 @@ def training_sample(
 
 
 def learnt_periods(predictor: BundlePredictor, chain: Sequence[DaySnapshot], task: TaskSpec) -> list[int]:
-    """List the periods of a chain that a bundle's head has learnt from, through all its warm starts."""
+    """List the periods of a chain that a bundle's head was trained on, through all its warm starts."""
     manifest, config = predictor.bundle.manifest, predictor.bundle.config
     night = sum(snapshot.day <= date.fromisoformat(manifest.date) for snapshot in chain) - 1
     last = night - lag(task, config) - (0 if manifest.refitted else 2)
@@ -124,7 +124,7 @@ def learnt_periods(predictor: BundlePredictor, chain: Sequence[DaySnapshot], tas
 def sample_of(
     encoded: EncodedRows, encoder: Encoder, rows: np.ndarray, task: TaskSpec, period: int
 ) -> Sample:
-    """Flatten some labelled rows of a period's encoded."""
+    """Flatten some labelled rows of a period."""
     return Sample(
         design=design_of(encoded, encoder, rows),
         label=encoded.labels[task.name][rows],

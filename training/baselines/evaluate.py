@@ -1,4 +1,4 @@
-"""Simple systems on the same rows and the same lists: a model that does not beat them is not worth serving.
+"""Simple systems on the same rows and lists as the model, as baselines.
 
     popular         feedback of the task the item has had in its life
     recent_popular  the same over the last 7 days
@@ -79,7 +79,7 @@ def evaluate_baselines(
 def _periods(chain: Sequence[DaySnapshot], rows: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
     index = {snapshot.day: i for i, snapshot in enumerate(chain)}
     parts = rows.partition_by("date", as_dict=True, maintain_order=True)
-    # The first period of a log has nothing before it to count.
+    # Before the first period of a log there is nothing to count.
     return [(index[key[0]], part) for key, part in sorted(parts.items()) if index[key[0]]]
 
 

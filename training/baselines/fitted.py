@@ -1,7 +1,7 @@
 """Baselines that are fitted: a linear model per head, and LightGBM on request, on the model's own features.
 
-Both learn from the periods the bundle learnt from. How strongly they are held back (the penalty, the number
-of trees) is chosen on the last of these, then they are fitted on all.
+Both are fitted on the periods the bundle was trained on. The penalty and the number of trees are chosen on
+the last of these periods, then the model is fitted on all.
 """
 
 import warnings

@@ -31,7 +31,7 @@ class ItemKnn:
         self.similarity: Any = _similarity(self.matrix)
 
     def of_pairs(self, users: pl.Series, items: pl.Series) -> np.ndarray:
-        """Score (user, item) pairs [N]; 0 where the user or the item has no past."""
+        """Score (user, item) pairs [N]; 0 where the user or the item has no earlier positives."""
         user, item = _codes(users, self.users), _codes(items, self.items)
         known = (user >= 0) & (item >= 0)
         scores = np.zeros(len(user))

@@ -42,7 +42,7 @@ def test_failures_in_a_row_open_it(breaker):
     assert breaker.state == "closed"
     _break(breaker, 1)
     assert breaker.state == "open"
-    with pytest.raises(CircuitOpenError, match="a store failed 3 times in a row and is left alone for 2 s"):
+    with pytest.raises(CircuitOpenError, match="a store failed 3 times in a row; no calls for 2 s"):
         breaker.call(lambda: pytest.fail("an open circuit let a call through"))
 
 

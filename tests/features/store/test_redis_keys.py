@@ -7,7 +7,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from features.store import Event
 from features.store.codec import Codec
 from features.store.redis_keys import (
-    SHARDS,
+    NUM_TAGS,
     Base,
     Keys,
     buckets_for,
@@ -25,12 +25,12 @@ def _base(**values):
     return Base(**{**base, **values})
 
 
-def test_shards_are_spread_evenly_over_the_slots():
+def test_tags_are_spread_evenly_over_the_slots():
     slots = [key_slot(b"%d" % tag) for tag in tags()]
     for nodes in (2, 3, 6, 10):
         shares = Counter(slot * nodes // REDIS_CLUSTER_HASH_SLOTS for slot in slots)
         assert max(shares.values()) - min(shares.values()) <= 2, nodes
-    assert len(set(tags())) == SHARDS
+    assert len(set(tags())) == NUM_TAGS
 
 
 def test_a_users_base_and_delta_are_on_one_node_and_the_pointers_on_one():
@@ -43,7 +43,7 @@ def test_a_users_base_and_delta_are_on_one_node_and_the_pointers_on_one():
 def test_every_users_bucket_is_among_those_that_collection_removes():
     base = _base()
     every = list(KEYS.buckets(base))
-    assert len(every) == len(set(every)) == SHARDS * 3
+    assert len(every) == len(set(every)) == NUM_TAGS * 3
     used = {KEYS.bucket(base, f"u{n}") for n in range(20_000)}
     assert used == set(every)
 

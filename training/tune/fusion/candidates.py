@@ -188,7 +188,7 @@ def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> dict[str, pl.
 
 
 def _rows_of(encoded: EncodedRows, rows: npt.NDArray[np.int64]) -> EncodedRows:
-    """Give some rows of a encoded; users and items stay whole."""
+    """Select some rows; the tables of users and items stay complete."""
     return replace(
         encoded,
         frame=encoded.frame[rows],

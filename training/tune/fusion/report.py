@@ -22,13 +22,13 @@ class FrontPoint(_Part):
 
     fusion: Fusion
     found: dict[str, float]
-    """On the users that were searched on: flattered by the search."""
+    """On the users that were searched on: too high, because the search chose by it."""
     checked: dict[str, float]
     """On the others."""
 
 
 class Candidate(_Part):
-    """Weights worth a look, against the current ones, on users that were not searched on."""
+    """Proposed weights against the current ones, on users that were not searched on."""
 
     name: str
     fusion: Fusion
@@ -39,7 +39,7 @@ class Candidate(_Part):
     effective: dict[str, float]
     """Task -> effective places behind its off-policy estimate."""
     truth: dict[str, Effect]
-    """The same by the simulator's own chances; empty on other logs."""
+    """The same by the simulator's true probabilities; empty on other logs."""
 
 
 class FusionReport(_Part):
@@ -104,7 +104,7 @@ def fusion_toml(fusion: Fusion) -> str:
 
 
 def support_notes(effective: Mapping[str, float], what: str, unit: str) -> list[str]:
-    """Say which estimates too little stands behind."""
+    """Name the estimates that rest on too few effective labels or places."""
     return [
         f"NOT TRUSTWORTHY: {what} of {task} rests on {size:.0f} effective {unit}, fewer than "
         f"{MIN_EFFECTIVE:.0f}; take more days"

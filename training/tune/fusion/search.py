@@ -1,4 +1,4 @@
-"""Which weights: a Pareto front over the tasks' values, found on one half of the users."""
+"""Search weights: a Pareto front over the tasks' values, on one half of the users."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from training.tune.fusion.value import Lists, list_values
 from training.tune.study import Budget, complete, nearest_to_ideal, search
 
 _DECADES = 2.0
-"""Weights are searched so many powers of ten around "every task spreads the score alike"."""
+"""Powers of ten searched around the weights at which every task spreads the score equally."""
 _OFFSETS = (1e-4, 1.0)
 _POPULATION = 32
 
@@ -41,7 +41,8 @@ class Space:
                 values = np.log(np.clip((values - term.low) / (term.high - term.low), 1e-6, 1.0))
             spread[task.name] = max(within(lists, values), 1e-12)
         stays = [term.weight for name, term in current.terms.items() if name not in spread and term.weight]
-        # Only ratios count, but beside a task that is not searched: there the strongest stays as strong.
+        # Only ratios count. Beside a task that is not searched, the strongest searched task keeps its
+        # strength.
         now = max(abs(current.terms[name].weight) * s for name, s in spread.items())
         unit = now if stays and now and formula == current.formula else 1.0
         return cls(current=current, formula=formula, spread=spread, unit=unit)

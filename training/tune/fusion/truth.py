@@ -1,4 +1,4 @@
-"""On the simulated shop: what the top k of a fusion is truly worth, by the chances behind impressions."""
+"""On the simulated shop: the true value of a fusion's top k, by the simulator's probabilities."""
 
 from collections.abc import Mapping, Sequence
 

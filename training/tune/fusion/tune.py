@@ -1,4 +1,4 @@
-"""A bundle and days it has not seen -> FusionReport: searched on half of the users, checked on the rest."""
+"""A bundle and days it was not trained on -> FusionReport: searched on half of the users, checked on half."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Material:
 
 
 def unseen_days(predictor: BundlePredictor, log: InteractionLog, count: int) -> tuple[date, date]:
-    """Give the first `count` periods' span of the log that the bundle has not learnt from, to its last day.
+    """Give the last `count` periods of the log that the bundle was not trained on: first and last day.
 
     Raises: DataError when there is none.
     """
@@ -54,8 +54,8 @@ def unseen_days(predictor: BundlePredictor, log: InteractionLog, count: int) -> 
     after = [day for day in days if day > leaks.trained_until][-count:]
     if not after:
         raise DataError(
-            f"{bundle.version} has learnt from days up to {leaks.trained_until} and the log ends on "
-            f"{days[-1]}: no day is left to tune on; pass the evaluated form of the bundle or more days"
+            f"{bundle.version} was trained on days up to {leaks.trained_until} and the log ends on "
+            f"{days[-1]}: no day is left to tune on; pass the evaluated form of the bundle, or a longer log"
         )
     return after[0], after[-1]
 
@@ -135,7 +135,7 @@ def tune_fusion(
         front = search_front(study, searched, space, k, budget, seed, on_trial)
         trials = len(finished(study))
     if not front:
-        raise DataError("the time was over before the first trial ended; allow more --seconds")
+        raise DataError("the time was over before the first trial ended; raise --seconds")
     front = [Point(fusion=rescaled(point.fusion, searched, current), values=point.values) for point in front]
     compare = _Comparison(material, current, k, seed, shop)
     picked = _picked(front, before).items()

@@ -1,4 +1,4 @@
-"""Logged lists in another order: what each task would have been worth at the top.
+"""Value of logged lists in another order, per task.
 
 Estimator: re-ranking of what was shown (the sets stay as logged), labels weighted by 1 / examination of the
 position they were seen at (Joachims et al., WSDM 2017), places discounted as in NDCG. Examination is read off

@@ -1,4 +1,4 @@
-"""Configs tried on a bench -> ModelReport: TPE, early stopping of what trails, the best one as TOML."""
+"""Configs tried on a bench -> ModelReport: TPE, pruning, the best config as TOML."""
 
 import json
 import time
@@ -133,7 +133,7 @@ class _Evaluation:
         several = self.objective == PARETO
 
         def on_rung(rung: int, losses: Mapping[str, float]) -> None:
-            if several:  # what trails on one loss may lead on another: nothing is pruned
+            if several:  # nothing is pruned: a trial that is behind on one loss may lead on another
                 return
             trial.report(self._values(losses)[0], rung)
             if rung < self.bench.config.tune.rungs and trial.should_prune():
@@ -198,14 +198,14 @@ def _report(
     stopped = sum(line.state == "pruned" for line in lines)
     notes = [f"{stopped} of {len(lines)} trials were stopped early"] if stopped else []
     if chosen is None:
-        notes.append("no trial beat the config as given; allow more --trials or --seconds")
+        notes.append("no trial beat the config as given; raise --trials or --seconds")
     else:
         worse = [name for name, value in chosen.losses.items() if value > baseline[name]]
         if worse:
             notes.append(f"the best trial is worse than the config as given for {', '.join(worse)}")
         notes.append(
-            f"the best of {len(lines)} is flattered by the choice; run the night with best.toml: its gate "
-            "evaluates it on days that no trial has seen"
+            f"the loss of the best of {len(lines)} is too low, because it was chosen by it; run the night "
+            "with best.toml: its gate evaluates it on days that no trial has seen"
         )
     periods = plan.train_periods
     return ModelReport(

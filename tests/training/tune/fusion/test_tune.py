@@ -215,7 +215,7 @@ def test_a_search_that_was_interrupted_in_its_first_trials_finds_the_same(tmp_pa
 
 
 def test_no_time_is_an_error(material, config, tmp_path):
-    with pytest.raises(DataError, match="allow more --seconds"):
+    with pytest.raises(DataError, match="raise --seconds"):
         tuned(material, config, None, tmp_path / "s.db", seconds=0.0)
 
 
