@@ -199,7 +199,7 @@ def config(make_config: Callable[..., RunConfig]) -> RunConfig:
 def shop_log(tmp_path_factory: pytest.TempPathFactory) -> InteractionLog:
     """Simulate six days of a tiny shop whose users come often and whose feedback is often late."""
     from recsys.simulator.dials import ShopDials
-    from recsys.simulator.journal import write_log
+    from recsys.simulator.log_writer import write_log
     from recsys.simulator.shop import Shop
 
     dials = ShopDials(

@@ -29,7 +29,7 @@ from recsys.config import StoreConfig, default_config
 from recsys.encoding import EncoderState
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import write_log
+from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages, require_place, write_json
 

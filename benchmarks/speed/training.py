@@ -26,7 +26,7 @@ from recsys.config import RunConfig, default_config, load_config
 from recsys.errors import DataError
 from recsys.log import InteractionLog, period_end
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import write_log
+from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, require_place, write_json

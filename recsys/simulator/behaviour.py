@@ -1,4 +1,4 @@
-"""What users do on an impression, when, and when the log hears of it."""
+"""User behaviour: feedback on impressions, when it occurs, and when the log receives it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ _MAX_PURCHASE_MS: Final = 90 * _MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chances:
-    """True chances by impression [N].
+class Probabilities:
+    """True probabilities and rating of N impressions.
 
-    click: looked at and clicked; purchase_given_click; stars: the rating before its residual and rounding.
+    click [N]: probability to examine and click; purchase_given_click [N]; stars [N]: the rating before its
+    residual and rounding.
     """
 
     click: FloatArray
@@ -33,7 +34,7 @@ class Chances:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """One thing a simulated user did on a served list."""
+    """One feedback event of a simulated user on a served list."""
 
     item_id: str
     position: int
@@ -43,7 +44,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Events:
+class KindFeedback:
     """Feedback of one kind: row of the impression [M], value [M] (NaN: none), occurred_ms [M]."""
 
     kind: str
@@ -53,13 +54,13 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reactions:
+class SimulatedFeedback:
     """All feedback on some impressions, by kind."""
 
-    events: tuple[Events, ...]
+    events: tuple[KindFeedback, ...]
 
-    def in_order(self) -> Iterator[tuple[str, int, float | None, int]]:
-        """Yield (kind, row, value, occurred_ms) by time; a click comes before what it leads to."""
+    def by_time(self) -> Iterator[tuple[str, int, float | None, int]]:
+        """Yield (kind, row, value, occurred_ms) by time; at equal times the click comes first."""
         flat = [
             (int(at), order, events.kind, int(row), None if np.isnan(value) else float(value))
             for order, events in enumerate(self.events)
@@ -69,33 +70,37 @@ class Reactions:
             yield kind, row, value, at
 
 
-def draw_reactions(
-    dials: ShopDials, chances: Chances, price: IntArray, shown_ms: IntArray, rng: np.random.Generator
-) -> Reactions:
+def draw_feedback(
+    dials: ShopDials,
+    probabilities: Probabilities,
+    price: IntArray,
+    shown_ms: IntArray,
+    rng: np.random.Generator,
+) -> SimulatedFeedback:
     """Draw clicks, purchases, ratings and refunds.
 
     Clicks come within 10 minutes, purchases within 90 minutes of the impression, most ratings within a day.
     Args: price [N] in minor units; shown_ms [N].
     """
-    clicked = np.flatnonzero(rng.random(len(shown_ms)) < chances.click)
+    clicked = np.flatnonzero(rng.random(len(shown_ms)) < probabilities.click)
     click_ms = shown_ms[clicked] + _delay(rng, len(clicked), 20_000, _MAX_CLICK_MS)
-    bought_of = np.flatnonzero(rng.random(len(clicked)) < chances.purchase_given_click[clicked])
-    bought = clicked[bought_of]
-    purchase_ms = click_ms[bought_of] + _delay(
+    bought_clicks = np.flatnonzero(rng.random(len(clicked)) < probabilities.purchase_given_click[clicked])
+    bought = clicked[bought_clicks]
+    purchase_ms = click_ms[bought_clicks] + _delay(
         rng, len(bought), 15 * _MINUTE_MS, _MAX_PURCHASE_MS - _MAX_CLICK_MS
     )
     paid = price[bought].astype(np.float64)
-    rated_click = rng.random(len(clicked)) < dials.rated_clicks
-    rated_click[bought_of] = rng.random(len(bought)) < dials.rated_purchases
-    began_ms = click_ms.copy()
-    began_ms[bought_of] = purchase_ms
-    rated_of = np.flatnonzero(rated_click)
+    is_rated = rng.random(len(clicked)) < dials.rated_clicks
+    is_rated[bought_clicks] = rng.random(len(bought)) < dials.rated_purchases
+    reference_ms = click_ms.copy()
+    reference_ms[bought_clicks] = purchase_ms
+    rated_clicks = np.flatnonzero(is_rated)
     refunded = np.flatnonzero(rng.random(len(bought)) < dials.refund_share)
-    return Reactions(
+    return SimulatedFeedback(
         events=(
             _events(CLICK_KIND, clicked, np.full(len(clicked), np.nan), click_ms),
             _events(PURCHASE_KIND, bought, paid, purchase_ms),
-            _ratings(dials, chances, clicked[rated_of], began_ms[rated_of], rng),
+            _ratings(dials, probabilities, clicked[rated_clicks], reference_ms[rated_clicks], rng),
             _events(
                 REFUND_KIND,
                 bought[refunded],
@@ -106,8 +111,8 @@ def draw_reactions(
     )
 
 
-def draw_receipt(dials: ShopDials, occurred_ms: IntArray, rng: np.random.Generator) -> IntArray:
-    """Draw when the log hears of feedback [N]: mostly seconds later, for few minutes or hours."""
+def draw_received_ms(dials: ShopDials, occurred_ms: IntArray, rng: np.random.Generator) -> IntArray:
+    """Draw when the log receives feedback [N]: mostly seconds later, for some rows minutes or hours."""
     count = len(occurred_ms)
     kind = rng.random(count)
     delay = _delay(rng, count, 1_000, 10_000)
@@ -119,11 +124,17 @@ def draw_receipt(dials: ShopDials, occurred_ms: IntArray, rng: np.random.Generat
 
 
 def _ratings(
-    dials: ShopDials, chances: Chances, rows: IntArray, began_ms: IntArray, rng: np.random.Generator
-) -> Events:
-    felt = chances.stars[rows] + dials.rating_residual * rng.standard_normal(len(rows))
-    stars = np.clip(np.rint(felt * 2) / 2, 1.0, 5.0)
-    return _events(RATING_KIND, rows, stars, began_ms + _delay(rng, len(rows), 5 * _HOUR_MS, 48 * _HOUR_MS))
+    dials: ShopDials,
+    probabilities: Probabilities,
+    rows: IntArray,
+    reference_ms: IntArray,
+    rng: np.random.Generator,
+) -> KindFeedback:
+    rating = probabilities.stars[rows] + dials.rating_residual * rng.standard_normal(len(rows))
+    stars = np.clip(np.rint(rating * 2) / 2, 1.0, 5.0)
+    return _events(
+        RATING_KIND, rows, stars, reference_ms + _delay(rng, len(rows), 5 * _HOUR_MS, 48 * _HOUR_MS)
+    )
 
 
 def _refund_delay(rng: np.random.Generator, count: int) -> IntArray:
@@ -137,5 +148,5 @@ def _delay(rng: np.random.Generator, count: int, mean_ms: int, max_ms: int) -> I
     return drawn.astype(np.int64)
 
 
-def _events(kind: str, rows: IntArray, value: FloatArray, occurred_ms: IntArray) -> Events:
-    return Events(kind=kind, row=rows, value=value, occurred_ms=occurred_ms)
+def _events(kind: str, rows: IntArray, value: FloatArray, occurred_ms: IntArray) -> KindFeedback:
+    return KindFeedback(kind=kind, row=rows, value=value, occurred_ms=occurred_ms)

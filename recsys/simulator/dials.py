@@ -1,4 +1,4 @@
-"""The dials of the simulated shop: every number that shapes it, documented here and nowhere else."""
+"""The parameters ("dials") of the simulated shop, each documented here."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -15,7 +15,7 @@ DAY_MS = 86_400_000
 
 
 class ShopDials(BaseModel):
-    """Shape one simulated shop. Logits and stars are given as standard deviations unless said otherwise."""
+    """Parameters of one simulated shop. Effects on logits and stars are standard deviations by default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,24 +23,24 @@ class ShopDials(BaseModel):
     users: int = Field(default=5_000, ge=10)
     """Users known on the first day; `new_user_rate` adds to them."""
     items: int = Field(default=2_000, ge=100)
-    """Items available on any day: as many leave as come, so more than this are seen over the log."""
+    """Items available on each day. As many are withdrawn as arrive, so the log has more items than this."""
     days: int = Field(default=30, ge=1)
     """Days in the log."""
     last_day: date = date(2026, 1, 30)
-    """The log's last day, whatever `days` is."""
+    """The log's last day; `days` moves the first one."""
     page_size: int = Field(default=10, ge=1, le=100)
     requests_per_user_day: float = Field(default=2 / 3, gt=0)
-    """Requests a day = this × `users`: 3,333 pages of 10 a day, 1M impressions in 30 days."""
+    """Requests per day = this × `users`. Default: 3,333 pages of 10 a day, 1M impressions in 30 days."""
     new_user_rate: float = Field(default=0.004, ge=0, le=0.2)
-    """New users a day, as a share of `users`."""
+    """New users per day, as a share of `users`."""
     new_item_rate: float = Field(default=0.025, ge=0, le=0.2)
-    """New items a day, as a share of `items`; as many are withdrawn, the less popular ones more often."""
+    """New items per day, as a share of `items`. As many are withdrawn, unpopular items more often."""
     activity_spread: float = Field(default=0.7, ge=0)
-    """Spread of the log of a user's activity."""
+    """Standard deviation of the logarithm of a user's activity."""
 
     popularity_flat: float = Field(default=180.0, gt=0)
-    """Zipf-Mandelbrot: popularity rank r weighs 1 / (r + this): Zipf's exponent 1 with a head shared by many.
-    A pure 1 / r would let the 50 most popular items be half of all clicks."""
+    """Zipf-Mandelbrot: popularity rank r has the weight 1 / (r + this). With 1 / r alone, the 50 most popular
+    items would get half of all clicks."""
 
     # --- tastes ---
     rank: int = Field(default=16, ge=2, le=16)
@@ -51,32 +51,35 @@ class ShopDials(BaseModel):
     attribute_share: float = Field(default=0.15, ge=0, le=1)
     """Share of a user's taste variance that age band and country explain."""
     relatedness: float = Field(default=0.7, ge=-1, le=1)
-    """Cosine between the item factors of click and those of purchase and of rating: 1 one taste, 0 three
-    independent ones, -1 opposed. Item appeals follow the same dial."""
+    """Cosine between the item factors of click and those of purchase and of rating: 1 the same taste for all
+    tasks, 0 independent tastes, -1 opposite ones. It applies to item appeals too."""
     contrary_users: float = Field(default=0.0, ge=0, le=1)
-    """Share of users who buy and rate against the taste that they click by. At .5 clicks tell nothing of
-    purchases and ratings, and what one head learns of a user misleads the other: `relatedness` turns items
-    for all users alike, which a head undoes by a change of sign. The informed oracle does not know of it."""
+    """Share of users who buy and rate against the taste by which they click. At .5 clicks carry no
+    information on purchases and ratings, and sharing between heads hurts. (`relatedness` = -1 does not: it
+    changes the items for all users alike, which a head undoes by a change of sign.) The informed oracle
+    ignores it."""
     drift: float = Field(default=0.012, ge=0)
-    """Spread over users of the radians by which a taste turns a day; .012: .94 correlation over a month."""
+    """Standard deviation over users of the angle (radians) by which a taste rotates per day; at .012 tastes a
+    month apart correlate by .94."""
     title_words: int = Field(default=3, ge=0)
-    """Taste words in a title; the category's noun comes on top."""
+    """Taste words in a title, beside the category's noun."""
     description_words: int = Field(default=16, ge=0)
     """Taste words in a description."""
     word_sharpness: float = Field(default=2.0, ge=0)
-    """How strongly an item's taste decides its words; 0 makes text mere noise."""
+    """How strongly an item's factors determine its words; at 0 text is noise."""
 
-    # --- click: logit = base + taste + appeal + user + context + noise, times the chance to be looked at ---
+    # --- click: sigmoid(base + taste + appeal + user + context + noise), times the probability of examination
+    # ---
     click_base: float = -4.25
     click_taste: float = 1.25
     click_appeal: float = 0.45
     click_user: float = 0.35
     click_noise: float = 0.3
-    """Noise of a user × item × day that no feature can know."""
+    """Noise per user × item × day, which no feature explains."""
     popularity_appeal: float = Field(default=0.25, ge=-1, le=1)
     """Correlation of an item's popularity with its appeal."""
     position_decay: float = Field(default=0.3, ge=0)
-    """Chance that position p is looked at = p ** -this: .5 at position 10."""
+    """Position p is examined with probability p ** -this: .5 at position 10."""
 
     # --- purchase, given a click ---
     purchase_base: float = -3.4
@@ -87,7 +90,7 @@ class ShopDials(BaseModel):
     """How much one standard deviation of log price lowers the logit."""
     purchase_noise: float = 0.2
     refund_share: float = Field(default=0.05, ge=0, le=1)
-    """Purchases that are refunded; half of these within half an hour."""
+    """Share of purchases that are refunded, half of them within half an hour."""
 
     # --- rating, 1 to 5 in half stars, on a share of clicks and of purchases ---
     rating_base: float = 2.6
@@ -95,23 +98,23 @@ class ShopDials(BaseModel):
     rating_appeal: float = 0.35
     rating_user: float = 0.35
     rating_noise: float = 0.3
-    """Noise of a user × item × day, part of the true expected rating."""
+    """Noise per user × item × day, part of the true expected rating."""
     rating_residual: float = 0.6
-    """Noise of the single rating, on top of the true expectation."""
+    """Noise of a single rating, not part of the true expected rating."""
     rated_clicks: float = Field(default=0.12, ge=0, le=1)
     rated_purchases: float = Field(default=0.5, ge=0, le=1)
 
     # --- the logging policy ---
     candidates: int = Field(default=600, ge=1)
-    """Draws that make one request's candidate set, with replacement; doubles are dropped."""
+    """Draws (with replacement) for one request's candidate set; repeated items are dropped."""
     popular_share: float = Field(default=0.25, ge=0, lt=1)
     """Share of the draws made in proportion to popularity; the rest are uniform."""
     policy_popularity: float = 0.5
     """Weight of log popularity in the policy's utility."""
     policy_taste: float = 4.5
-    """Weight of the taste that the policy believes in."""
+    """Weight of the policy's estimate of the taste."""
     policy_knowledge: float = Field(default=0.85, ge=0, le=1)
-    """Correlation of that belief with a user's taste."""
+    """Correlation of that estimate with the user's true taste."""
     candidates_logged: float = Field(default=0.05, ge=0, le=1)
     """Share of requests whose candidate set is written to the log."""
 

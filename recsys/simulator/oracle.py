@@ -1,9 +1,9 @@
-"""How well anyone could do: the truth, and an oracle that knows the items and learns the users from the log.
+"""Two oracles of the simulated shop: true probabilities, and an informed one that learns users from the log.
 
-The informed oracle knows every item's true factors, the scales and the priors. It estimates each user's taste
-and three intercepts from the logged history alone: one Gaussian-prior regression a user over clicks
-(logistic, all impressions), purchases (logistic, clicked ones) and ratings (linear), by Newton's method. It
-knows neither popularity, nor content, nor position, nor context, nor attributes.
+The informed oracle is given every item's true factors, the scales and the priors. It estimates each user's
+taste and three intercepts from the logged history: one Gaussian-prior regression per user over clicks
+(logistic, all impressions), purchases (logistic, clicked impressions) and ratings (linear), by Newton's
+method. It does not use popularity, content, position, context or attributes.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from recsys.log import InteractionLog
 from recsys.metrics.pointwise import auc, rmse
 from recsys.simulator.behaviour import CLICK_KIND, PURCHASE_KIND, RATING_KIND
 from recsys.simulator.dials import FloatArray, IntArray, ShopDials
+from recsys.simulator.ground_truth import half_star_mean
+from recsys.simulator.population import CLICK, PURCHASE, RATING
 from recsys.simulator.shop import Shop
-from recsys.simulator.truth import half_star_mean
-from recsys.simulator.world import CLICK, PURCHASE, RATING
 
 _STEPS: Final = 30
 _HALVINGS: Final = 20
@@ -32,7 +32,7 @@ _TASKS: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OracleReport:
-    """What the truth and the informed oracle reach on some rows; NaN where a class or all labels lack."""
+    """Figures of both oracles (best: true probabilities); NaN where a class or all labels are missing."""
 
     click_best_auc: float
     click_informed_auc: float
@@ -44,30 +44,29 @@ class OracleReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserEstimates:
-    """Posterior modes by user number [U, rank + 3] (taste, then one intercept a task) and base values [3]."""
+    """Posterior modes by user number [U, rank + 3] (taste, one intercept per task); base values [3]."""
 
     coefficients: FloatArray
     base: FloatArray
 
 
-def labelled(log: InteractionLog, first: date, last: date) -> pl.DataFrame:
+def read_labelled(log: InteractionLog, first: date, last: date) -> pl.DataFrame:
     """Read impressions shown in first..last with the feedback received by the end of `last`.
 
-    Adds click and purchase (0 or 1) and rating (null when none came); windows and refunds do not count.
+    Adds click and purchase (0 or 1) and rating (null without one); attribution windows and refunds are
+    ignored.
     """
     days = [day for day in log.days("impressions") if first <= day <= last]
     if not days:
-        raise DataError(
-            f"{log.root} has no impressions from {first} to {last}; oracles need the days they score"
-        )
+        raise DataError(f"{log.root} has no impressions from {first} to {last}; choose days that the log has")
     columns = ["impression_id", "user_id", "item_id", "shown_at", "position", "context_device"]
     impressions = pl.concat([log.read("impressions", day).select(columns) for day in days])
     received = [log.read("feedback", day) for day in log.days("feedback") if first <= day <= last]
     feedback = pl.concat(received) if received else log.read("feedback", last)
-    return credit(impressions, feedback)
+    return add_labels(impressions, feedback)
 
 
-def credit(impressions: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
+def add_labels(impressions: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
     """Add click, purchase and rating to impressions from their feedback."""
     kinds = {
         CLICK_KIND: pl.lit(1.0).alias("click"),
@@ -84,28 +83,28 @@ def credit(impressions: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFrame:
 def oracle_report(shop: Shop, history: pl.DataFrame, rows: pl.DataFrame) -> OracleReport:
     """Score rows with the truth and with the informed oracle.
 
-    Args: history, from `labelled`, days before the rows'; rows, impressions with click, purchase and rating,
-        where a null label leaves the row out of that figure.
+    Args: history, from `read_labelled`, days before the rows'; rows, impressions with click, purchase and
+    rating, rows with a null label are left out of that figure.
     """
     truth = shop.true_predictions(rows)
     informed = informed_predictions(shop, estimate_users(shop, history), rows)
     return OracleReport(
-        click_best_auc=best_auc(rows["click"], truth["p_click"]),
-        click_informed_auc=best_auc(rows["click"], informed["click"]),
-        purchase_best_auc=best_auc(rows["purchase"], truth["p_purchase"]),
-        purchase_informed_auc=best_auc(rows["purchase"], informed["purchase"]),
-        rating_noise_rmse=best_rmse(rows["rating"], truth["expected_rating"]),
-        rating_informed_rmse=best_rmse(rows["rating"], informed["rating"]),
+        click_best_auc=known_auc(rows["click"], truth["p_click"]),
+        click_informed_auc=known_auc(rows["click"], informed["click"]),
+        purchase_best_auc=known_auc(rows["purchase"], truth["p_purchase"]),
+        purchase_informed_auc=known_auc(rows["purchase"], informed["purchase"]),
+        rating_noise_rmse=known_rmse(rows["rating"], truth["expected_rating"]),
+        rating_informed_rmse=known_rmse(rows["rating"], informed["rating"]),
     )
 
 
-def best_auc(label: pl.Series, prediction: pl.Series) -> float:
+def known_auc(label: pl.Series, prediction: pl.Series) -> float:
     """Return the AUC over the rows whose label is known; NaN when there is none."""
     known = label.is_not_null()
     return auc(label.filter(known), prediction.filter(known)) if known.any() else float("nan")
 
 
-def best_rmse(label: pl.Series, prediction: pl.Series) -> float:
+def known_rmse(label: pl.Series, prediction: pl.Series) -> float:
     """Return the RMSE over the rows whose label is known; NaN when there is none."""
     known = label.is_not_null()
     return rmse(label.filter(known), prediction.filter(known)) if known.any() else float("nan")
@@ -114,17 +113,17 @@ def best_rmse(label: pl.Series, prediction: pl.Series) -> float:
 def informed_predictions(shop: Shop, estimates: UserEstimates, rows: pl.DataFrame) -> pl.DataFrame:
     """Predict click and purchase (probabilities per impression) and rating (stars), in the order of rows."""
     users, items = shop.user_numbers(rows["user_id"]), shop.item_numbers(rows["item_id"])
-    guesses = []
+    predictors = []
     for task in (CLICK, PURCHASE, RATING):
         design = _design(shop, task, items)
-        guesses.append(estimates.base[task] + _dot(design, estimates.coefficients[users]))
-    click = expit(guesses[CLICK])
-    stars = half_star_mean(guesses[RATING], np.sqrt(_rating_noise(shop.dials)))
-    return pl.DataFrame({"click": click, "purchase": click * expit(guesses[PURCHASE]), "rating": stars})
+        predictors.append(estimates.base[task] + _dot(design, estimates.coefficients[users]))
+    click = expit(predictors[CLICK])
+    stars = half_star_mean(predictors[RATING], np.sqrt(_rating_noise(shop.dials)))
+    return pl.DataFrame({"click": click, "purchase": click * expit(predictors[PURCHASE]), "rating": stars})
 
 
 def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
-    """Estimate each user's taste and intercepts from labelled impressions; without any, the prior's mean.
+    """Estimate each user's taste and intercepts from labelled impressions; without any: the prior mean.
 
     Source: Laplace approximation of Bayesian logistic regression (Bishop, PRML 2006, 4.5), shared over tasks.
     """
@@ -139,7 +138,7 @@ def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
     rows = np.concatenate(picked)
     task = np.repeat(np.arange(_TASKS), [len(p) for p in picked])
     label = np.concatenate([click, purchase[clicked], rating[rated]])
-    coefficients = np.zeros((len(shop.users.born), dials.rank + _TASKS))
+    coefficients = np.zeros((len(shop.users.arrival_day), dials.rank + _TASKS))
     order = np.argsort(users[rows], kind="stable")
     rows, task, label = rows[order], task[order], label[order]
     for part in _user_blocks(users[rows], dials.rank + _TASKS):
@@ -155,9 +154,9 @@ def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
             noise=_rating_noise(dials),
         )
         coefficients[number] = _posterior_modes(block)
-    # Rated items are liked better than most: the mean of what the tastes leave unexplained is learnt too.
-    guess = base[RATING] + _dot(_design(shop, RATING, items[rated]), coefficients[users[rated]])
-    base[RATING] += (rating[rated] - guess).mean() if rated.size else 0.0
+    # Rated items are liked better than most, so the mean residual of the ratings is estimated too.
+    predictor = base[RATING] + _dot(_design(shop, RATING, items[rated]), coefficients[users[rated]])
+    base[RATING] += (rating[rated] - predictor).mean() if rated.size else 0.0
     return UserEstimates(coefficients=coefficients, base=base)
 
 
@@ -193,7 +192,7 @@ def _user_blocks(users: IntArray, width: int) -> list[IntArray]:
 class _Block:
     """Rows of B whole users: design [N, D], task [N], label [N], user [N] in 0..B-1 ascending, starts [B].
 
-    precision [D] is the prior's; noise the variance of a rating around its guess.
+    precision [D]: of the prior; noise: variance of a rating around its prediction.
     """
 
     design: FloatArray
@@ -205,26 +204,26 @@ class _Block:
     precision: FloatArray
     noise: float
 
-    def guesses(self, coefficients: FloatArray) -> FloatArray:
+    def predictors(self, coefficients: FloatArray) -> FloatArray:
         """Return logits, and stars for ratings [N]."""
-        guess: FloatArray = self.base[self.task] + _dot(self.design, coefficients[self.user])
-        return guess
+        predictor: FloatArray = self.base[self.task] + _dot(self.design, coefficients[self.user])
+        return predictor
 
     def log_posterior(self, coefficients: FloatArray) -> FloatArray:
         """Return each user's log posterior [B], up to a constant."""
-        guess = self.guesses(coefficients)
-        binary = self.label * guess - np.logaddexp(0.0, guess)
-        linear = -((self.label - guess) ** 2) / (2 * self.noise)
+        predictor = self.predictors(coefficients)
+        binary = self.label * predictor - np.logaddexp(0.0, predictor)
+        linear = -((self.label - predictor) ** 2) / (2 * self.noise)
         rows = np.where(self.task == RATING, linear, binary)
         posterior: FloatArray = np.add.reduceat(rows, self.starts) - coefficients**2 @ self.precision / 2
         return posterior
 
     def newton_step(self, coefficients: FloatArray) -> FloatArray:
         """Return each user's Newton step [B, D]."""
-        guess, linear = self.guesses(coefficients), self.task == RATING
-        chance = expit(guess)
-        residual = np.where(linear, (self.label - guess) / self.noise, self.label - chance)
-        weight = np.where(linear, 1.0 / self.noise, chance * (1.0 - chance))
+        predictor, linear = self.predictors(coefficients), self.task == RATING
+        probability = expit(predictor)
+        residual = np.where(linear, (self.label - predictor) / self.noise, self.label - probability)
+        weight = np.where(linear, 1.0 / self.noise, probability * (1.0 - probability))
         gradient = (
             np.add.reduceat(self.design * residual[:, None], self.starts) - coefficients * self.precision
         )
@@ -234,21 +233,21 @@ class _Block:
 
 
 def _posterior_modes(block: _Block) -> FloatArray:
-    """Climb to each user's posterior mode [B, D] by Newton steps, halved while they overshoot."""
+    """Find each user's posterior mode [B, D] by Newton steps, halved while the posterior gets worse."""
     coefficients = np.zeros((len(block.starts), block.design.shape[1]))
-    reached = block.log_posterior(coefficients)
+    best = block.log_posterior(coefficients)
     for _ in range(_STEPS):
         step = block.newton_step(coefficients)
         for _ in range(_HALVINGS):
             posterior = block.log_posterior(coefficients + step)
-            worse = posterior < reached - 1e-9
+            worse = posterior < best - 1e-9
             if not worse.any():
                 break
             step[worse] /= 2
         else:
             step[worse] = 0.0
-            posterior = np.where(worse, reached, posterior)
-        coefficients, reached = coefficients + step, posterior
+            posterior = np.where(worse, best, posterior)
+        coefficients, best = coefficients + step, posterior
         if np.abs(step).max() < _TOLERANCE:
             break
     return coefficients
@@ -269,7 +268,7 @@ def _prior_precision(dials: ShopDials) -> FloatArray:
 
 
 def _rating_noise(dials: ShopDials) -> float:
-    """Return the variance of a rating around what the tastes say."""
+    """Return the variance of a rating around its prediction from the tastes."""
     return dials.rating_residual**2 + dials.rating_noise**2 + dials.rating_appeal**2
 
 

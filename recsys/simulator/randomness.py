@@ -1,4 +1,4 @@
-"""Randomness of the shop: named streams of one seed, and noise that is a function of its keys."""
+"""Random numbers of the shop: named streams of one seed, and noise that is a function of its keys."""
 
 from enum import IntEnum
 
@@ -10,7 +10,7 @@ from recsys.simulator.dials import FloatArray, IntArray
 
 
 class Stream(IntEnum):
-    """Name the independent streams of one seed; with a day number, one stream a day."""
+    """The independent random streams of one seed; with a day number, one stream per day."""
 
     WORLD = 0
     ITEMS = 1
@@ -25,7 +25,7 @@ def stream(seed: int, name: Stream, day: int = 0) -> np.random.Generator:
 
 
 def keyed_normal(seed: int, salt: int, *keys: IntArray) -> FloatArray:
-    """Draw a standard normal [N] that is fixed by its keys [N]: asked twice, it answers the same.
+    """Return standard normal values [N] that are a function of their keys [N]: equal keys, equal values.
 
     Source: the mixing function of splitmix64 (Steele et al., OOPSLA 2014).
     """

@@ -1,4 +1,4 @@
-"""The shop itself: true probabilities, what becomes known on which day, users who answer what they see."""
+"""The simulated shop: its true probabilities, the rows of each day, and users who react to lists."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.errors import DataError
 from recsys.schema import INSTANT
-from recsys.simulator.behaviour import Action, Chances, Reactions, draw_reactions
+from recsys.simulator.behaviour import Action, Probabilities, SimulatedFeedback, draw_feedback
 from recsys.simulator.dials import DAY_MS, FloatArray, IntArray, ShopDials
-from recsys.simulator.truth import Truth, Views
-from recsys.simulator.words import CATEGORIES
-from recsys.simulator.world import (
+from recsys.simulator.ground_truth import GroundTruth, ImpressionArrays
+from recsys.simulator.item_texts import CATEGORIES
+from recsys.simulator.population import (
     AGE_BANDS,
     COUNTRIES,
     DEVICES,
@@ -31,7 +31,7 @@ SHOP_FILE: Final = "shop.json"
 
 
 class ShopFile(BaseModel):
-    """Keep what rebuilds a shop: its dials and its seed."""
+    """The file that a shop is rebuilt from: dials and seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,7 +41,7 @@ class ShopFile(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shop:
-    """A shop with known tastes. Numbers index `items` and `users`; ids are `i000042` and `u000042`."""
+    """A shop with known tastes. Numbers index `items` and `users`; ids read `i000042` and `u000042`."""
 
     dials: ShopDials
     seed: int
@@ -51,7 +51,7 @@ class Shop:
 
     @classmethod
     def from_seed(cls, dials: ShopDials, seed: int, extra_days: int = EXTRA_DAYS) -> Self:
-        """Build the shop; the same dials and seed make the same shop. It lives `extra_days` past the log."""
+        """Build the shop; equal dials and seeds make equal shops. It goes on `extra_days` after the log."""
         horizon = dials.days + extra_days
         return cls(
             dials=dials,
@@ -86,34 +86,34 @@ class Shop:
     ) -> FloatArray:
         """Return true click probabilities [N] of users [N] and items [N] on each user's usual device.
 
-        Args: positions [N], from 1; None means surely looked at.
+        Args: positions [N], from 1; None: examined with certainty.
         """
-        views = self._views(users, items, day, positions, hour)
-        return self.truth.chances(views).click
+        arrays = self._arrays(users, items, day, positions, hour)
+        return self.truth.probabilities(arrays).click
 
     @property
-    def truth(self) -> Truth:
-        """Return what knows every chance."""
-        return Truth(dials=self.dials, seed=self.seed, items=self.items, users=self.users)
+    def truth(self) -> GroundTruth:
+        """Return the shop's ground truth."""
+        return GroundTruth(dials=self.dials, seed=self.seed, items=self.items, users=self.users)
 
     def true_predictions(self, impressions: pl.DataFrame) -> pl.DataFrame:
-        """Map impressions to their truth: impression_id, p_click, p_purchase (entire space), expected_rating.
+        """Return impression_id, p_click, p_purchase (entire space) and expected_rating of impressions.
 
-        Needs user_id, item_id, shown_at, position; without context_device, each user's usual device counts.
+        Needs user_id, item_id, shown_at, position; without context_device, each user's usual device is taken.
         """
         truth = self.truth
-        chances = truth.chances(self.views_of(impressions))
+        probabilities = truth.probabilities(self.arrays_of(impressions))
         return pl.DataFrame(
             {
                 "impression_id": impressions["impression_id"],
-                "p_click": chances.click,
-                "p_purchase": chances.click * chances.purchase_given_click,
-                "expected_rating": truth.expected_rating(chances),
+                "p_click": probabilities.click,
+                "p_purchase": probabilities.click * probabilities.purchase_given_click,
+                "expected_rating": truth.expected_rating(probabilities),
             }
         )
 
-    def views_of(self, impressions: pl.DataFrame) -> Views:
-        """Read impressions' columns as numbers."""
+    def arrays_of(self, impressions: pl.DataFrame) -> ImpressionArrays:
+        """Convert a frame of impressions to arrays."""
         users = self.user_numbers(impressions["user_id"])
         since = impressions["shown_at"].cast(INSTANT).dt.epoch("ms").to_numpy() - self.dials.first_ms
         devices = self.users.device[users]
@@ -121,7 +121,7 @@ class Shop:
             named = [impressions["context_device"] == device for device in DEVICES]
             for number, mask in enumerate(named):
                 devices = np.where(mask.fill_null(False).to_numpy(), number, devices)
-        return Views(
+        return ImpressionArrays(
             users=users,
             items=self.item_numbers(impressions["item_id"]),
             days=since // DAY_MS,
@@ -140,9 +140,9 @@ class Shop:
         *,
         device: str | None = None,
     ) -> list[Action]:
-        """Let a user react to a served list: the actions in order of time, some of them hours later.
+        """Draw a user's feedback on a served list, in order of time; some of it occurs hours later.
 
-        Args: item_ids and their positions (1 = top); at, when shown (aware); device, else the usual one.
+        Args: item_ids and their positions (1 = top); at: when shown (aware); device: None, the usual one.
         Raises: DataError for an id that the shop never had.
         """
         count = len(item_ids)
@@ -156,8 +156,8 @@ class Shop:
                 "context_device": pl.Series([device] * count, dtype=pl.String),
             }
         )
-        views = self.views_of(frame)
-        reactions = self.react(self.truth.chances(views), views.items, shown_ms, rng)
+        arrays = self.arrays_of(frame)
+        feedback = self.draw_feedback(self.truth.probabilities(arrays), arrays.items, shown_ms, rng)
         return [
             Action(
                 item_id=item_ids[row],
@@ -166,32 +166,32 @@ class Shop:
                 value=value,
                 occurred_at=datetime.fromtimestamp(occurred_ms / 1000, UTC),
             )
-            for kind, row, value, occurred_ms in reactions.in_order()
+            for kind, row, value, occurred_ms in feedback.by_time()
         ]
 
-    def react(
-        self, chances: Chances, items: IntArray, shown_ms: IntArray, rng: np.random.Generator
-    ) -> Reactions:
-        """Draw what users do on impressions with these chances."""
-        return draw_reactions(self.dials, chances, self.items.price[items], shown_ms, rng)
+    def draw_feedback(
+        self, probabilities: Probabilities, items: IntArray, shown_ms: IntArray, rng: np.random.Generator
+    ) -> SimulatedFeedback:
+        """Draw feedback on impressions with these probabilities."""
+        return draw_feedback(self.dials, probabilities, self.items.price[items], shown_ms, rng)
 
     def active_users(self, day: date, number: int, rng: np.random.Generator) -> list[str]:
-        """Draw who asks next on a day, by activity and with repetition, among users known by then."""
+        """Draw the ids of users who make requests on a day: by activity, with repetition."""
         return self.user_ids(self.draw_users(self._day_number(day), number, rng))
 
     def draw_users(self, day: int, number: int, rng: np.random.Generator) -> IntArray:
-        """Draw user numbers [number] by activity among those known on a day."""
-        cumulative = np.cumsum(self.users.activity[self.users.born <= day])
+        """Draw user numbers [number] by activity, with repetition, among the users who exist on a day."""
+        cumulative = np.cumsum(self.users.activity[self.users.arrival_day <= day])
         drawn: IntArray = np.searchsorted(cumulative, rng.random(number) * cumulative[-1])
         return drawn
 
     def items_frame(self, day: date) -> pl.DataFrame:
-        """Make the items rows that become known on a day: new ones, and withdrawn ones with their end set."""
+        """Return the day's rows of the items table: new items, and withdrawn ones with their end set."""
         number = self._day_number(day)
-        chosen = np.flatnonzero((self.items.born == number) | (self.items.gone == number))
-        gone = self.items.gone[chosen] == number
-        ends = np.where(gone, number, 0) * DAY_MS + self.dials.first_ms
-        starts = self.items.born[chosen] * DAY_MS + self.dials.first_ms
+        chosen = np.flatnonzero((self.items.arrival_day == number) | (self.items.withdrawal_day == number))
+        withdrawn = self.items.withdrawal_day[chosen] == number
+        ends = np.where(withdrawn, number, 0) * DAY_MS + self.dials.first_ms
+        starts = self.items.arrival_day[chosen] * DAY_MS + self.dials.first_ms
         return pl.DataFrame(
             {
                 "item_id": self.item_ids(chosen),
@@ -201,15 +201,15 @@ class Shop:
                 "price": self.items.price[chosen],
                 "available_from": pl.Series(starts, dtype=pl.Int64).cast(INSTANT),
                 "available_until": pl.Series(
-                    [int(e) if g else None for e, g in zip(ends, gone, strict=True)], dtype=pl.Int64
+                    [int(e) if w else None for e, w in zip(ends, withdrawn, strict=True)], dtype=pl.Int64
                 ).cast(INSTANT),
             },
             schema_overrides={"title": pl.String, "description": pl.String, "category": pl.String},
         )
 
     def users_frame(self, day: date) -> pl.DataFrame:
-        """Make the users rows that become known on a day."""
-        chosen = np.flatnonzero(self.users.born == self._day_number(day))
+        """Return the day's rows of the users table: new users."""
+        chosen = np.flatnonzero(self.users.arrival_day == self._day_number(day))
         return pl.DataFrame(
             {
                 "user_id": self.user_ids(chosen),
@@ -223,25 +223,25 @@ class Shop:
         )
 
     def user_ids(self, users: IntArray) -> list[str]:
-        """Name users by number."""
+        """Return users' ids by number."""
         return [f"u{number:06d}" for number in users]
 
     def item_ids(self, items: IntArray) -> list[str]:
-        """Name items by number."""
+        """Return items' ids by number."""
         return [f"i{number:06d}" for number in items]
 
     def user_numbers(self, ids: pl.Series) -> IntArray:
         """Read user numbers from ids; DataError for an id that the shop never had."""
-        return _numbers(ids, "u", len(self.users.born))
+        return _numbers(ids, "u", len(self.users.arrival_day))
 
     def item_numbers(self, ids: pl.Series) -> IntArray:
         """Read item numbers from ids; DataError for an id that the shop never had."""
-        return _numbers(ids, "i", len(self.items.born))
+        return _numbers(ids, "i", len(self.items.arrival_day))
 
-    def _views(
+    def _arrays(
         self, users: IntArray, items: IntArray, day: int, positions: IntArray | None, hour: int
-    ) -> Views:
-        return Views(
+    ) -> ImpressionArrays:
+        return ImpressionArrays(
             users=users,
             items=items,
             days=np.full(len(users), day, dtype=np.int64),
@@ -255,7 +255,7 @@ class Shop:
         if not 0 <= number < self.horizon:
             last = self.dials.date_of(self.horizon - 1)
             raise DataError(
-                f"the simulated shop lives from {self.dials.first_day} to {last}, not on {day}; "
+                f"the simulated shop has days from {self.dials.first_day} to {last}, not {day}; "
                 "build it with more extra_days"
             )
         return number
@@ -265,6 +265,9 @@ def _numbers(ids: pl.Series, prefix: str, count: int) -> IntArray:
     numbers = ids.str.strip_prefix(prefix).cast(pl.Int64, strict=False)
     wrong = numbers.is_null() | (numbers < 0) | (numbers >= count) | ~ids.str.starts_with(prefix)
     if wrong.any():
-        raise DataError(f"{ids.name} {ids.filter(wrong)[0]!r} is not of this simulated shop ({count} known)")
+        raise DataError(
+            f"{ids.name} {ids.filter(wrong)[0]!r} is not of this simulated shop, which has {count}; "
+            "pass ids from its own log"
+        )
     result: IntArray = numbers.to_numpy()
     return result

@@ -13,7 +13,7 @@ from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.schema import TABLES
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import LogCounts, write_log
+from recsys.simulator.log_writer import LogCounts, write_log
 from recsys.simulator.shop import Shop
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from features.labels import make_labels
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
-from recsys.simulator.oracle import OracleReport, labelled, oracle_report
+from recsys.simulator.oracle import OracleReport, oracle_report, read_labelled
 from recsys.simulator.shop import Shop
 
 CLICK, PURCHASE, RATING = "click", "purchase", "rating"
@@ -90,7 +90,7 @@ def oracles_of_day(
 ) -> OracleReport:
     """Score a day with the oracles: labels as known at the end of `until`, users from days before."""
     rows = labelled_day(log, config, day, until)
-    return oracle_report(shop, labelled(log, shop.dials.first_day, day - timedelta(days=1)), rows)
+    return oracle_report(shop, read_labelled(log, shop.dials.first_day, day - timedelta(days=1)), rows)
 
 
 def day_quality(scored: ScoredDay, oracles: OracleReport) -> DayQuality:

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from recsys.simulator.behaviour import CLICK_KIND
+from recsys.simulator.population import DEVICES
 from recsys.simulator.shop import Shop
-from recsys.simulator.world import DEVICES
 from serving.client_values import Answer, CallError, Feedback, FeedbackReport
 from serving.demo.pace import Ask
 from serving.demo.tally import AnsweredBy, Story, Tally

@@ -16,7 +16,7 @@ from recsys.metrics.pointwise import auc
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.registry import Registry
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import write_log
+from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from recsys.vocabulary import Vocabulary

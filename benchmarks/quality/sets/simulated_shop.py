@@ -18,7 +18,7 @@ from benchmarks.quality.sets.night import FittedBaseline, LabelledRows, Night
 from benchmarks.quality.sets.night_baselines import NIGHT_BASELINES, TRIALS
 from recsys.config import default_config
 from recsys.log import InteractionLog
-from recsys.simulator.oracle import estimate_users, informed_predictions, labelled
+from recsys.simulator.oracle import estimate_users, informed_predictions, read_labelled
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
@@ -81,7 +81,7 @@ class Oracles:
         def predict(rows: LabelledRows) -> np.ndarray:
             day = rows.encoded.day
             if day not in self._informed:
-                history = labelled(self.log, self.shop.dials.first_day, day - timedelta(days=1))
+                history = read_labelled(self.log, self.shop.dials.first_day, day - timedelta(days=1))
                 estimates = estimate_users(self.shop, history)
                 self._informed[day] = informed_predictions(self.shop, estimates, self._shown(rows.encoded))
             return self._informed[day][task.name].to_numpy()[rows.rows]

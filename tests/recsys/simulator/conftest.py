@@ -6,7 +6,7 @@ import pytest
 
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import LogCounts, write_log
+from recsys.simulator.log_writer import LogCounts, write_log
 from recsys.simulator.shop import Shop
 
 

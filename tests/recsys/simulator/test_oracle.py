@@ -9,8 +9,14 @@ import pytest
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import simulate_day
-from recsys.simulator.oracle import credit, estimate_users, informed_predictions, labelled, oracle_report
+from recsys.simulator.log_writer import simulate_day
+from recsys.simulator.oracle import (
+    add_labels,
+    estimate_users,
+    informed_predictions,
+    oracle_report,
+    read_labelled,
+)
 from recsys.simulator.shop import Shop
 
 
@@ -18,8 +24,8 @@ from recsys.simulator.shop import Shop
 def split(simulated):
     last = simulated.shop.dials.last_day
     cut = last - timedelta(days=5)
-    history = labelled(simulated.log, simulated.shop.dials.first_day, cut)
-    rows = labelled(simulated.log, cut + timedelta(days=1), last)
+    history = read_labelled(simulated.log, simulated.shop.dials.first_day, cut)
+    rows = read_labelled(simulated.log, cut + timedelta(days=1), last)
     return history, rows
 
 
@@ -37,8 +43,8 @@ def test_best_above_informed_above_popularity(simulated, split):
 def test_labels_hold_only_what_was_received(simulated):
     first = simulated.shop.dials.first_day
     one, two = (
-        labelled(simulated.log, first, first),
-        labelled(simulated.log, first, first + timedelta(days=1)),
+        read_labelled(simulated.log, first, first),
+        read_labelled(simulated.log, first, first + timedelta(days=1)),
     )
     same_day = two.head(one.height)
     assert same_day["impression_id"].equals(one["impression_id"])
@@ -48,7 +54,7 @@ def test_labels_hold_only_what_was_received(simulated):
 
 def test_no_impressions_is_an_error(simulated, tmp_path):
     with pytest.raises(DataError, match="no impressions"):
-        labelled(InteractionLog(tmp_path), simulated.shop.dials.first_day, simulated.shop.dials.last_day)
+        read_labelled(InteractionLog(tmp_path), simulated.shop.dials.first_day, simulated.shop.dials.last_day)
 
 
 def test_users_without_history_get_the_prior(simulated, split):
@@ -94,8 +100,8 @@ def test_default_dials(seed):
     days = [simulate_day(shop, dials.date_of(number)) for number in range(dials.days)]
     feedback = pl.concat([day.feedback for day in days])
     past = feedback.filter(pl.col("received_at").dt.date() < dials.last_day)
-    history = credit(pl.concat([day.impressions for day in days[:-1]]), past)
-    rows = credit(days[-1].impressions, days[-1].feedback)
+    history = add_labels(pl.concat([day.impressions for day in days[:-1]]), past)
+    rows = add_labels(days[-1].impressions, days[-1].feedback)
     report = oracle_report(shop, history, rows)
     assert 0.72 <= report.click_best_auc <= 0.85
     assert 0.72 <= report.purchase_best_auc <= 0.87

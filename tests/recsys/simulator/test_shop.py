@@ -9,11 +9,11 @@ import pytest
 
 from recsys.errors import DataError
 from recsys.simulator.dials import ShopDials
+from recsys.simulator.ground_truth import ImpressionArrays
+from recsys.simulator.item_texts import pole_words
+from recsys.simulator.population import CLICK, PURCHASE, RATING
 from recsys.simulator.randomness import keyed_normal
 from recsys.simulator.shop import Shop
-from recsys.simulator.truth import Views
-from recsys.simulator.words import pole_words
-from recsys.simulator.world import CLICK, PURCHASE, RATING
 
 AT = datetime(2026, 1, 30, 12, 30, tzinfo=UTC)
 
@@ -22,9 +22,9 @@ def test_rebuilt_from_its_log(simulated):
     again = Shop.from_log(simulated.log.root)
     assert again.dials == simulated.shop.dials
     np.testing.assert_array_equal(again.items.factors, simulated.shop.items.factors)
-    np.testing.assert_array_equal(again.items.gone, simulated.shop.items.gone)
+    np.testing.assert_array_equal(again.items.withdrawal_day, simulated.shop.items.withdrawal_day)
     assert again.items.titles == simulated.shop.items.titles
-    np.testing.assert_array_equal(again.users.own, simulated.shop.users.own)
+    np.testing.assert_array_equal(again.users.own_taste, simulated.shop.users.own_taste)
 
 
 def test_a_log_without_a_shop_is_refused(tmp_path):
@@ -46,7 +46,7 @@ def test_a_longer_life_changes_no_earlier_day():
 def test_days_outside_its_life_are_refused(small):
     with pytest.raises(DataError, match="extra_days"):
         small.items_frame(small.dials.date_of(small.horizon))
-    with pytest.raises(DataError, match="not on"):
+    with pytest.raises(DataError, match=", not "):
         small.users_frame(small.dials.first_day - timedelta(days=1))
 
 
@@ -96,15 +96,15 @@ def test_unknown_ids_are_refused(small):
 
 def test_a_lower_position_is_looked_at_less(small):
     users, items = np.zeros(10, dtype=np.int64), np.full(10, 3)
-    chances = small.click_probability(users, items, 0, np.arange(1, 11))
-    assert (np.diff(chances) < 0).all()
-    assert chances[0] == small.click_probability(users[:1], items[:1], 0)[0]
+    probabilities = small.click_probability(users, items, 0, np.arange(1, 11))
+    assert (np.diff(probabilities) < 0).all()
+    assert probabilities[0] == small.click_probability(users[:1], items[:1], 0)[0]
 
 
 def test_active_users_are_known_and_skewed(simulated):
     shop, rng = simulated.shop, np.random.default_rng(5)
     drawn = Counter(shop.active_users(shop.dials.first_day, 20_000, rng))
-    assert all(shop.users.born[int(user[1:])] == 0 for user in drawn)
+    assert all(shop.users.arrival_day[int(user[1:])] == 0 for user in drawn)
     counts = np.sort(list(drawn.values()))[::-1]
     assert counts[: len(counts) // 10].sum() > 0.25 * counts.sum()
 
@@ -135,7 +135,7 @@ def test_words_tell_part_of_the_taste(simulated):
         for word in " ".join(text).lower().replace(".", "").split():
             if word in vocabulary:
                 counts[row, vocabulary[word]] += 1
-    old = items.born == 0
+    old = items.arrival_day == 0
     gram = counts[old].T @ counts[old] + 3 * np.eye(len(vocabulary))
     weights = np.linalg.solve(gram, counts[old].T @ items.factors[CLICK, old])
     new = items.factors[CLICK, ~old]
@@ -179,10 +179,10 @@ def test_contrary_users_buy_and_rate_against_what_they_click():
     contrary = half.users.contrary
     assert 0.35 < contrary.mean() < 0.65
     assert not plain.users.contrary.any()
-    np.testing.assert_array_equal(half.users.own, plain.users.own)
+    np.testing.assert_array_equal(half.users.own_taste, plain.users.own_taste)
     np.testing.assert_array_equal(half.users.activity, plain.users.activity)
     users = np.repeat(np.arange(200), 5)
-    views = Views(
+    arrays = ImpressionArrays(
         users=users,
         items=np.arange(1000) % 100,
         days=np.zeros(1000, dtype=np.int64),
@@ -190,12 +190,12 @@ def test_contrary_users_buy_and_rate_against_what_they_click():
         devices=np.zeros(1000, dtype=np.int64),
         positions=None,
     )
-    one, other = plain.truth.chances(views), half.truth.chances(views)
+    one, other = plain.truth.probabilities(arrays), half.truth.probabilities(arrays)
     np.testing.assert_array_equal(one.click, other.click)
     turned = contrary[users]
     np.testing.assert_array_equal(one.stars[~turned], other.stars[~turned])
     for name in ("stars", "purchase_given_click"):
         a, b = getattr(one, name)[turned], getattr(other, name)[turned]
         assert (a != b).all()
-    match = np.einsum("nr,nr->n", plain.users.taste_on(users, 0), plain.items.factors[2, views.items])
+    match = np.einsum("nr,nr->n", plain.users.taste_on(users, 0), plain.items.factors[2, arrays.items])
     np.testing.assert_allclose((one.stars - other.stars)[turned], 2 * 0.6 * match[turned], atol=1e-9)

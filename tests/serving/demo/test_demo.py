@@ -20,8 +20,8 @@ from rich.console import Console
 from recsys.config import default_config
 from recsys.errors import ConfigError
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import write_log
-from recsys.simulator.oracle import labelled
+from recsys.simulator.log_writer import write_log
+from recsys.simulator.oracle import read_labelled
 from recsys.simulator.shop import Shop
 from serving.client_values import Answer, CallError, Feedback, FeedbackReport, Item
 from serving.demo.children import Children, StepError
@@ -286,7 +286,7 @@ def test_a_days_labels_are_null_where_a_window_is_open(tmp_path) -> None:
     late = open_at_night["click"].is_null()
     assert open_at_night.filter(late)["shown_at"].dt.hour().unique().to_list() == [23]
     # The library's labels, refunds aside, are the shop's own account of the day.
-    oracle = labelled(log, last, last)
+    oracle = read_labelled(log, last, last)
     assert (open_at_night["click"].fill_null(0.0) <= oracle["click"]).all()
 
 

@@ -15,7 +15,7 @@ from features.validation.ingest import ACCEPTED, Acceptances, Ingest
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import write_log
+from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from training.night.run import Night, run_night

@@ -122,7 +122,7 @@ def test_the_oracles_row_is_the_oracle_report(night, shop_log):
         labels.select("impression_id", click="label_click", purchase="label_purchase", rating="label_rating"),
         on="impression_id",
     )
-    history = shop_set.labelled(shop_log, shop.dials.first_day, day - shop_set.timedelta(days=1))
+    history = shop_set.read_labelled(shop_log, shop.dials.first_day, day - shop_set.timedelta(days=1))
     expected = oracle_report(shop, history, rows)
     for fit, found in (
         (oracles.truth, expected.click_best_auc),

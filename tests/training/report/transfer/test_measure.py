@@ -14,7 +14,7 @@ from recsys.config import load_config
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import write_log
+from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from training.data import label_days

@@ -12,8 +12,8 @@ import pytest
 from recsys.config import build_fusion
 from recsys.errors import ConfigError, DataError
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import simulate_day
-from recsys.simulator.oracle import credit
+from recsys.simulator.log_writer import simulate_day
+from recsys.simulator.oracle import add_labels
 from recsys.simulator.shop import Shop
 from training.tune.fusion.candidates import Choice
 from training.tune.fusion.render import write_fusion
@@ -39,7 +39,7 @@ def material(shop, config):
     """Give a day of a shop where the clicked and the bought differ, predicted by the shop's own chances."""
     day = DIALS.first_day
     tables = simulate_day(shop, day)
-    rows = credit(tables.impressions, tables.feedback)
+    rows = add_labels(tables.impressions, tables.feedback)
     truth = shop.true_predictions(rows.with_columns(position=np.int64(1)))
     rows = rows.rename({t: f"label_{t}" for t in ("click", "purchase", "rating")}).with_columns(
         prediction_click=truth["p_click"].cast(float),

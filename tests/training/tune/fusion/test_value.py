@@ -8,7 +8,7 @@ import pytest
 
 from recsys.errors import DataError
 from recsys.fusion import Fusion, Term
-from recsys.simulator.policy import conditional_propensity
+from recsys.simulator.logging_policy import conditional_propensity
 from training.tune.fusion.candidates import Choice, off_policy, picks
 from training.tune.fusion.value import (
     effective_labels,

@@ -9,7 +9,7 @@ import pytest
 from recsys.log import InteractionLog, business_day
 from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_free_columns
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.journal import simulate_day, write_log
+from recsys.simulator.log_writer import simulate_day, write_log
 from recsys.simulator.shop import Shop
 
 WRITTEN = [name for name in TABLES if name != "exposures"]

@@ -6,7 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.simulator.policy import Candidates, choose, conditional_propensity, draw_candidates, utilities
+from recsys.simulator.logging_policy import (
+    Candidates,
+    conditional_propensity,
+    draw_candidates,
+    draw_slates,
+    utilities,
+)
 
 UTILITY = np.array([0.0, 1.0, -1.0, 2.0, -np.inf, 0.5], dtype=np.float32)
 
@@ -23,7 +29,7 @@ def repeated(times):
 def test_propensities_are_frequencies():
     times = 60_000
     candidates, utility = repeated(times)
-    slates = choose(candidates, utility, 2, np.random.default_rng(0))
+    slates = draw_slates(candidates, utility, 2, np.random.default_rng(0))
     pairs, index, counts = np.unique(slates.items, axis=0, return_index=True, return_counts=True)
     assert len(pairs) == 5 * 4
     for pair, row, count in zip(pairs, index, counts, strict=True):
@@ -53,7 +59,7 @@ def test_pages_hold_distinct_available_candidates(small):
     rng = np.random.default_rng(1)
     users = small.draw_users(2, 50, rng)
     candidates = draw_candidates(small, 2, 50, rng)
-    slates = choose(candidates, utilities(small, 2, users, candidates), 10, rng)
+    slates = draw_slates(candidates, utilities(small, 2, users, candidates), 10, rng)
     assert slates.items.shape == (50, 10)
     assert np.isin(slates.items, small.items.available(2)).all()
     assert (np.diff(np.sort(slates.items, axis=1), axis=1) > 0).all()

@@ -1,4 +1,4 @@
-"""Item text: each end of each taste dimension has words of its own, each category its nouns."""
+"""Item titles and descriptions: words per pole (one end of a taste dimension) and nouns per category."""
 
 from typing import Final
 
@@ -36,7 +36,7 @@ _CODAS: Final = ("l", "n", "r", "s", "m", "x", "d", "th")
 
 
 def pole_words(rank: int) -> list[list[str]]:
-    """List the words of the 2 × rank poles; they are the same in every shop, and no two poles share one."""
+    """Return the words of the 2 × rank poles: the same in every shop, no word in two poles."""
     words = [
         f"{onset}{vowel}{middle}{second}{coda}"
         for middle in ("r", "v")
@@ -46,17 +46,17 @@ def pole_words(rank: int) -> list[list[str]]:
         for onset in _ONSETS
     ]
     poles = 2 * rank
-    # A stride spreads look-alike words over the poles.
+    # The stride gives similar-looking words to different poles.
     return [[words[(w * poles + p) * 7 % len(words)] for w in range(WORDS_PER_POLE)] for p in range(poles)]
 
 
-def write_texts(
+def draw_item_texts(
     dials: ShopDials, factors: FloatArray, categories: IntArray, rng: np.random.Generator
 ) -> tuple[list[str], list[str]]:
-    """Write a title and a description per item.
+    """Draw a title and a description per item.
 
-    Args: factors [N, rank], click tastes; categories [N]. Words fall on poles with probability
-        softmax(word_sharpness × ± taste in units of its spread).
+    A word's pole has the probability softmax(word_sharpness × ± factor in units of its spread).
+    Args: factors [N, rank]: item factors of click; categories [N].
     """
     count = len(categories)
     per_item = dials.title_words + dials.description_words

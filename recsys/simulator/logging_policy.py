@@ -1,4 +1,4 @@
-"""The logging policy: a sampled candidate set, then sequential Plackett-Luce with exact propensities."""
+"""The shop's logging policy: sampled candidates, then sequential Plackett-Luce with exact propensities."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 
 from recsys.simulator.dials import BoolArray, FloatArray, IntArray, ShopDials, SmallFloatArray
+from recsys.simulator.population import CLICK
 from recsys.simulator.shop import Shop
-from recsys.simulator.world import CLICK
 
 POLICY_NAME: Final = "simulated_plackett_luce"
 CANDIDATE_SOURCES: Final = ("popular", "uniform")
@@ -18,8 +18,9 @@ _TABLE_SIZE: Final = 1 << 16
 class Candidates:
     """Candidate sets of R requests, C draws each.
 
-    available [A], the day's items; place [R, C] in that list, ascending; source [R, C]; first [R, C] marks an
-    item's first draw, and the others count as not drawn.
+    available [A]: the day's items; place [R, C]: positions in `available`, ascending; source [R, C]:
+    positions in CANDIDATE_SOURCES; first [R, C]: whether this is the item's first draw; other draws are
+    ignored.
     """
 
     available: IntArray
@@ -35,7 +36,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slates:
-    """Chosen items [R, K] in order, with the conditional propensity [R, K] of each given those above it."""
+    """The shown items [R, K] in order, and each one's propensity [R, K] given the items above it."""
 
     items: IntArray
     propensity: FloatArray
@@ -58,23 +59,23 @@ def draw_candidates(shop: Shop, day: int, count: int, rng: np.random.Generator) 
 
 
 def utilities(shop: Shop, day: int, users: IntArray, candidates: Candidates) -> SmallFloatArray:
-    """Return the policy's utility [R, C] of each candidate, -inf for doubles."""
+    """Return the policy's utility [R, C] of each candidate; -inf for repeated draws."""
     dials = shop.dials
     available = candidates.available
     taste = shop.users.taste_on(users, day)
-    error = np.sqrt(1 - dials.policy_knowledge**2) * shop.users.misbelief[users]
-    believed = (dials.policy_taste * (dials.policy_knowledge * taste + error)).astype(np.float32)
-    whole = believed @ shop.items.factors[CLICK, available].T.astype(np.float32)
+    error = np.sqrt(1 - dials.policy_knowledge**2) * shop.users.policy_error[users]
+    belief = (dials.policy_taste * (dials.policy_knowledge * taste + error)).astype(np.float32)
+    whole = belief @ shop.items.factors[CLICK, available].T.astype(np.float32)
     whole += (dials.policy_popularity * shop.items.popularity[available]).astype(np.float32)
     utility = np.take_along_axis(whole, candidates.place, axis=1)
     utility[~candidates.first] = -np.inf
     return utility
 
 
-def choose(
+def draw_slates(
     candidates: Candidates, utility: SmallFloatArray, page_size: int, rng: np.random.Generator
 ) -> Slates:
-    """Choose pages by Gumbel top-k: at each position, a softmax over what is left (Plackett-Luce).
+    """Draw slates by Gumbel top-k: at each position, a softmax over the remaining items (Plackett-Luce).
 
     Source: Yellott, J. Math. Psychology 1977; Kool et al., ICML 2019.
     """
@@ -88,7 +89,7 @@ def choose(
 
 
 def conditional_propensity(utility: SmallFloatArray, chosen: IntArray) -> FloatArray:
-    """Return exp(u) of each chosen candidate over the sum of those not chosen above it: [R, K].
+    """Return each chosen candidate's exp(u), divided by the sum over those not chosen above it: [R, K].
 
     Args: utility [R, C]; chosen [R, K], columns of utility in order of position.
     """
@@ -96,14 +97,14 @@ def conditional_propensity(utility: SmallFloatArray, chosen: IntArray) -> FloatA
     weight = np.exp(utility.astype(np.float64) - utility.max(axis=1, keepdims=True))
     picked = weight[rows, chosen]
     weight[rows, chosen] = 0.0
-    # Summing what is left from the back keeps digits that subtracting from the total would lose.
+    # Summing the rest from the back is exact where subtracting from the total would cancel digits.
     below = np.cumsum(picked[:, ::-1], axis=1)[:, ::-1]
     propensity: FloatArray = picked / (weight.sum(axis=1, keepdims=True) + below)
     return propensity
 
 
-def describe(dials: ShopDials) -> dict[str, float]:
-    """List the policy's parameters as the log carries them."""
+def policy_parameters(dials: ShopDials) -> dict[str, float]:
+    """Return the policy's parameters as they are written to the log."""
     return {
         "candidates": dials.candidates,
         "popular_share": dials.popular_share,

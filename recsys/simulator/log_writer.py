@@ -1,8 +1,8 @@
-"""Write the shop's log day by day: canonical tables, and the truth beside them.
+"""Writes the shop's log day by day: the canonical tables, and the true probabilities beside them.
 
-`LOG/truth/date=…/simulated.parquet` has impression_id, p_click, p_purchase (per impression), expected_rating;
-`LOG/truth/shop.json` rebuilds the shop. Feedback is filed under the day it was received, so the last days'
-late feedback makes partitions after the log's last day.
+`LOG/truth/date=…/simulated.parquet` has impression_id, p_click, p_purchase (per impression), expected_rating.
+`LOG/truth/shop.json` holds what the shop is rebuilt from. Feedback is stored under the day on which it was
+received, so late feedback makes partitions after the log's last day.
 """
 
 import json
@@ -16,22 +16,22 @@ import polars as pl
 
 from recsys.log import InteractionLog, business_day
 from recsys.schema import INSTANT, PARTITION_INSTANT, with_absent_columns
-from recsys.simulator.behaviour import Reactions, draw_receipt
+from recsys.simulator.behaviour import SimulatedFeedback, draw_received_ms
 from recsys.simulator.dials import DAY_MS, FloatArray, IntArray
-from recsys.simulator.policy import (
+from recsys.simulator.ground_truth import ImpressionArrays
+from recsys.simulator.logging_policy import (
     CANDIDATE_SOURCES,
     POLICY_NAME,
     Candidates,
     Slates,
-    choose,
-    describe,
     draw_candidates,
+    draw_slates,
+    policy_parameters,
     utilities,
 )
+from recsys.simulator.population import DEVICES
 from recsys.simulator.randomness import Stream, stream
 from recsys.simulator.shop import SHOP_FILE, Shop, ShopFile
-from recsys.simulator.truth import Views
-from recsys.simulator.world import DEVICES
 
 SURFACE: Final = "home"
 STEM: Final = "simulated"
@@ -42,7 +42,7 @@ _HOUR_SHARES: Final = np.array(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DayTables:
-    """One simulated day: canonical frames, their truth, and all feedback on the day's impressions."""
+    """One simulated day: canonical tables, the true probabilities, and all feedback on its impressions."""
 
     requests: pl.DataFrame
     impressions: pl.DataFrame
@@ -51,17 +51,17 @@ class DayTables:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """Who asked, on which device, when: numbers and instants [R]."""
+class _RequestArrays:
+    """The users, devices and instants of R requests."""
 
     users: IntArray
     devices: IntArray
-    asked_ms: IntArray
+    requested_ms: IntArray
 
 
 @dataclass(slots=True, kw_only=True)
 class LogCounts:
-    """Count what a log holds."""
+    """Row counts of a log."""
 
     rows: dict[str, int] = field(default_factory=dict)
 
@@ -84,11 +84,11 @@ def write_log(shop: Shop, log: InteractionLog) -> Iterator[tuple[date, LogCounts
     """Write the log of all the dials' days; yield (day, counts so far) after each."""
     counts = LogCounts()
     write_shop(shop, log)
-    open_feedback = pl.DataFrame()
+    undelivered = pl.DataFrame()
     for number in range(shop.dials.days):
         day = shop.dials.date_of(number)
         tables = simulate_day(shop, day)
-        _write_known(shop, log, day, counts)
+        _write_users_and_items(shop, log, day, counts)
         log.write("requests", day, tables.requests, STEM)
         log.write("impressions", day, tables.impressions, STEM)
         _write_truth(log, day, tables.truth)
@@ -97,16 +97,16 @@ def write_log(shop: Shop, log: InteractionLog) -> Iterator[tuple[date, LogCounts
         counts.add("feedback", tables.feedback.height)
         for kind, rows in tables.feedback.group_by("kind").len().sort("kind").iter_rows():
             counts.add(kind, rows)
-        waiting = pl.concat([open_feedback, tables.feedback]) if open_feedback.height else tables.feedback
+        pending = pl.concat([undelivered, tables.feedback]) if undelivered.height else tables.feedback
         due = business_day("received_at", "UTC") <= day
-        _write_feedback(log, waiting.filter(due))
-        open_feedback = waiting.filter(~due)
+        _write_feedback(log, pending.filter(due))
+        undelivered = pending.filter(~due)
         yield day, counts
-    _write_feedback(log, open_feedback)
+    _write_feedback(log, undelivered)
 
 
 def write_shop(shop: Shop, log: InteractionLog) -> None:
-    """Write what `Shop.from_log` rebuilds the shop from."""
+    """Write the file that `Shop.from_log` reads."""
     path = log.root / "truth" / SHOP_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = ShopFile(seed=shop.seed, dials=shop.dials)
@@ -114,32 +114,34 @@ def write_shop(shop: Shop, log: InteractionLog) -> None:
 
 
 def simulate_day(shop: Shop, day: date) -> DayTables:
-    """Simulate one day; a day depends on the shop and its date, not on other days having been simulated."""
+    """Simulate one day. The result depends on the shop and the date only, not on other simulated days."""
     number = shop.dials.day_number(day)
     rng = stream(shop.seed, Stream.LOG, number)
     count = int(rng.poisson(shop.dials.requests_per_day))
     users = shop.draw_users(number, count, rng)
-    asked_ms = number * DAY_MS + shop.dials.first_ms + _times_of_day(count, rng)
+    requested_ms = number * DAY_MS + shop.dials.first_ms + _times_of_day(count, rng)
     candidates = draw_candidates(shop, number, count, rng)
     utility = utilities(shop, number, users, candidates)
-    slates = choose(candidates, utility, shop.dials.page_size, rng)
+    slates = draw_slates(candidates, utility, shop.dials.page_size, rng)
     devices = _devices(shop, users, rng)
-    views = _views(slates, number, users, devices, (asked_ms - shop.dials.first_ms) % DAY_MS // 3_600_000)
-    asked = _Asked(users=users, devices=devices, asked_ms=asked_ms)
-    requests = _requests(shop, day, asked, candidates, rng)
+    arrays = _arrays(
+        slates, number, users, devices, (requested_ms - shop.dials.first_ms) % DAY_MS // 3_600_000
+    )
+    requested = _RequestArrays(users=users, devices=devices, requested_ms=requested_ms)
+    requests = _requests(shop, day, requested, candidates, rng)
     impressions = _impressions(requests, slates)
-    chances = shop.truth.chances(views)
-    shown_ms = np.repeat(asked_ms, slates.items.shape[1])
-    reactions = shop.react(chances, views.items, shown_ms, rng)
+    probabilities = shop.truth.probabilities(arrays)
+    shown_ms = np.repeat(requested_ms, slates.items.shape[1])
+    simulated = shop.draw_feedback(probabilities, arrays.items, shown_ms, rng)
     truth = pl.DataFrame(
         {
             "impression_id": impressions["impression_id"],
-            "p_click": chances.click,
-            "p_purchase": chances.click * chances.purchase_given_click,
-            "expected_rating": shop.truth.expected_rating(chances),
+            "p_click": probabilities.click,
+            "p_purchase": probabilities.click * probabilities.purchase_given_click,
+            "expected_rating": shop.truth.expected_rating(probabilities),
         }
     )
-    feedback = _feedback(shop, impressions, reactions, rng)
+    feedback = _feedback(shop, impressions, simulated, rng)
     return DayTables(requests=requests, impressions=impressions, feedback=feedback, truth=truth)
 
 
@@ -155,9 +157,11 @@ def _devices(shop: Shop, users: IntArray, rng: np.random.Generator) -> IntArray:
     return devices
 
 
-def _views(slates: Slates, number: int, users: IntArray, devices: IntArray, hours: IntArray) -> Views:
+def _arrays(
+    slates: Slates, number: int, users: IntArray, devices: IntArray, hours: IntArray
+) -> ImpressionArrays:
     count, size = slates.items.shape
-    return Views(
+    return ImpressionArrays(
         users=np.repeat(users, size),
         items=slates.items.ravel(),
         days=np.full(count * size, number, dtype=np.int64),
@@ -168,9 +172,9 @@ def _views(slates: Slates, number: int, users: IntArray, devices: IntArray, hour
 
 
 def _requests(
-    shop: Shop, day: date, asked: _Asked, candidates: Candidates, rng: np.random.Generator
+    shop: Shop, day: date, requested: _RequestArrays, candidates: Candidates, rng: np.random.Generator
 ) -> pl.DataFrame:
-    count = len(asked.users)
+    count = len(requested.users)
     logged = np.flatnonzero(rng.random(count) < shop.dials.candidates_logged)
     item_names = np.array(shop.item_ids(candidates.available), dtype=object)
     source_names = np.array(CANDIDATE_SOURCES, dtype=object)
@@ -181,7 +185,7 @@ def _requests(
         sets[row] = item_names[candidates.place[row, first]].tolist()
         sources[row] = source_names[candidates.source[row, first]].tolist()
     return pl.DataFrame(
-        {"number": np.arange(count), "user": asked.users, "requested_at": asked.asked_ms}
+        {"number": np.arange(count), "user": requested.users, "requested_at": requested.requested_ms}
     ).select(
         request_id=pl.format(f"r{day:%Y%m%d}-{{}}", pl.col("number").cast(pl.String).str.zfill(6)),
         user_id=_id("user", "u"),
@@ -191,12 +195,12 @@ def _requests(
         filters=pl.lit(None, dtype=pl.String),
         page_size=pl.lit(shop.dials.page_size, dtype=pl.Int32),
         policy=pl.lit(POLICY_NAME),
-        policy_parameters=pl.lit(json.dumps(describe(shop.dials))),
+        policy_parameters=pl.lit(json.dumps(policy_parameters(shop.dials))),
         bundle_version=pl.lit(None, dtype=pl.String),
         degradation=pl.lit(None, dtype=pl.List(pl.String)),
         candidates=pl.Series(sets, dtype=pl.List(pl.String)),
         candidate_sources=pl.Series(sources, dtype=pl.List(pl.String)),
-        context_device=pl.Series([DEVICES[d] for d in asked.devices], dtype=pl.String),
+        context_device=pl.Series([DEVICES[d] for d in requested.devices], dtype=pl.String),
     )
 
 
@@ -225,11 +229,11 @@ def _impressions(requests: pl.DataFrame, slates: Slates) -> pl.DataFrame:
 
 
 def _feedback(
-    shop: Shop, impressions: pl.DataFrame, reactions: Reactions, rng: np.random.Generator
+    shop: Shop, impressions: pl.DataFrame, simulated: SimulatedFeedback, rng: np.random.Generator
 ) -> pl.DataFrame:
     frames = []
-    for events in reactions.events:
-        received_ms = draw_receipt(shop.dials, events.occurred_ms, rng)
+    for events in simulated.events:
+        received_ms = draw_received_ms(shop.dials, events.occurred_ms, rng)
         shown = impressions.select("impression_id", "user_id", "item_id")[pl.Series(events.row)]
         frames.append(
             shown.with_columns(_event_columns(events.kind, events.value, events.occurred_ms, received_ms))
@@ -261,7 +265,7 @@ def _event_columns(
     ]
 
 
-def _write_known(shop: Shop, log: InteractionLog, day: date, counts: LogCounts) -> None:
+def _write_users_and_items(shop: Shop, log: InteractionLog, day: date, counts: LogCounts) -> None:
     for table, frame in (("users", shop.users_frame(day)), ("items", shop.items_frame(day))):
         if frame.height:
             log.write(table, day, frame, STEM)
