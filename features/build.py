@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from features.days import Days
 from features.executor import RunParts, open_executor
 from features.parts import (
     PartResult,
@@ -70,7 +71,7 @@ def build_snapshots(
     config: RunConfig,
     stages: Stages,
     on_period: Callable[[int, int], None] = lambda _done, _all: None,
-) -> list[DaySnapshot]:
+) -> Days:
     """Build, or find already built, the snapshot of every period up to a date.
 
     Raises: DataError, naming file, column and rule, when a partition cannot be used.
@@ -100,7 +101,7 @@ def build_snapshots(
             path = stages.run("features", inputs, build)
             chain.append(DaySnapshot(period.day, path))
             on_period(number, len(todo))
-    return chain
+    return Days.of(chain, config)
 
 
 def item_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFrame:

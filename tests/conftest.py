@@ -247,11 +247,10 @@ def at() -> Callable[..., datetime]:
 @pytest.fixture(scope="session")
 def trained(shop_chain: list[Any], config: RunConfig) -> Any:
     """Train on the tiny shop's first four days once."""
-    from recsys.log import period_end
     from training.train import train
 
     periods = {t.name: (0, 3) for t in config.tasks}
-    return train(shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"), None, 1)
+    return train(shop_chain, periods, config, None, 1)
 
 
 @pytest.fixture(scope="session")

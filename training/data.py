@@ -4,9 +4,9 @@ Days are visited in order and shuffled inside, so memory holds one day's arrays 
 from a generator, and the newest day is learnt last.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
 import numpy as np
 import polars as pl
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from features.build import item_rows, user_rows
+from features.days import Days
 from features.encode import Encoded, Encoder
-from features.labels import make_labels
 from features.sequences import EncodedEvents, history_slices
 from recsys.batch import BagIndex, Batch, Negatives
 from recsys.config import Entity
@@ -23,9 +23,6 @@ from recsys.inputs import Bag
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, cross_numbers, encode_crosses
-
-LATE_PERIODS = 8
-"""Feedback and reversals received so many periods after an impression's own still count for its labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,26 +69,6 @@ class BatchSettings:
     tasks: tuple[str, ...] = ()
 
 
-def label_days(
-    snapshots: Sequence[DaySnapshot], tasks: Sequence[TaskSpec], as_of: datetime, chosen: Iterable[date]
-) -> tuple[dict[date, pl.DataFrame], dict[str, int]]:
-    """Label the chosen days as known at an instant; later snapshots in the list hold their late feedback."""
-    found: dict[date, pl.DataFrame] = {}
-    contradictions: dict[str, int] = {}
-    wanted = set(chosen)
-    for i, snapshot in enumerate(snapshots):
-        if snapshot.day not in wanted:
-            continue
-        # Feedback that comes later than this is too late to change a label that has long been learnt.
-        known = snapshots[i : i + 1 + LATE_PERIODS]
-        feedback = pl.concat([s.table("feedback") for s in known], how="diagonal_relaxed")
-        labels, wrong = make_labels(snapshot.table("examples"), feedback, tasks, as_of)
-        found[snapshot.day] = labels
-        for task, count in wrong.items():
-            contradictions[task] = contradictions.get(task, 0) + count
-    return found, contradictions
-
-
 def encode_rows(
     encoder: Encoder,
     snapshot: DaySnapshot,
@@ -124,6 +101,13 @@ def encode_rows(
         labels={t.name: _labels(joined, t.label) for t in tasks},
         weight=(1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
     )
+
+
+def encode_day(
+    encoder: Encoder, days: Days, i: int, tasks: Sequence[TaskSpec], part: int | None = None
+) -> EncodedRows:
+    """Encode day i, or one part of its users, with its labels as the days know them."""
+    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part)
 
 
 def text_by_number(encoder: Encoder, items: pl.DataFrame) -> Tensor:

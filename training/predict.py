@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from features.days import Days
 from features.encode import Encoder
 from recsys.bundle import Bundle
 from recsys.config import RunConfig
@@ -13,7 +14,7 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.scorer import calibrate, ranker_from
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.data import Batcher, BatchSettings, EncodedRows, encode_rows, text_by_number
+from training.data import Batcher, BatchSettings, EncodedRows, encode_day, encode_rows, text_by_number
 from training.train import TrainedModel
 from training.trainer import predict_logits
 
@@ -56,6 +57,10 @@ class BundlePredictor:
         """Encode a day with this bundle's own vocabulary and statistics."""
         return encode_rows(self.encoder, snapshot, previous, labels, tasks)
 
+    def encode_day(self, days: Days, i: int, tasks: Sequence[TaskSpec]) -> EncodedRows:
+        """Encode day i with this bundle's own vocabulary and statistics, with the labels of the days."""
+        return encode_day(self.encoder, days, i, tasks)
+
     def logits(self, encoded: EncodedRows) -> dict[str, np.ndarray]:
         """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
         return predict_logits(
@@ -76,14 +81,13 @@ def scoring_settings(config: RunConfig) -> BatchSettings:
     )
 
 
-def period_logits(
-    trained: TrainedModel, chain: Sequence[DaySnapshot], period: int, labels: pl.DataFrame, config: RunConfig
+def day_logits(
+    trained: TrainedModel, days: Days, i: int, config: RunConfig
 ) -> tuple[dict[str, np.ndarray], EncodedRows]:
-    """Score one period with weights that are not in a bundle yet."""
+    """Score one day with weights that are not in a bundle yet."""
     encoder = Encoder.from_config(config, trained.state)
-    encoded = encode_rows(encoder, chain[period], chain[period - 1] if period else None, labels, config.tasks)
-    items = chain[period].table("items")
-    batcher = Batcher(encoder, text_by_number(encoder, items), scoring_settings(config))
+    encoded = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks)
+    batcher = Batcher(encoder, text_by_number(encoder, days[i].table("items")), scoring_settings(config))
     return predict_logits(
         trained.ranker, trained.tables, batcher.batches(encoded, np.random.default_rng(0))
     ), encoded

@@ -1,25 +1,24 @@
-"""Many trainings on the days of one night: each learns the same days and predicts the same later ones."""
+"""Many trainings on the days of one night: all on the same days, each predicts the same later ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
+from features.days import Days
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
-from recsys.log import period_end
 from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import RETRIEVAL, TaskSpec
 from training.calibrate import fit_calibration
-from training.data import EncodedRows, label_days
+from training.data import EncodedRows
 from training.night.plan import plan_night
-from training.predict import period_logits
+from training.predict import day_logits
 from training.train import Prepared, TrainedModel, fit_state, prepare, train
 from training.trainer import Observer
 
@@ -36,7 +35,7 @@ class HeadPredictions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadScores:
-    """One head of one training, on two days that it has not learnt."""
+    """One head of one training, on two days that it was not trained on."""
 
     known: HeadPredictions
     """The calibration day, before calibration: what a choice may look at."""
@@ -48,31 +47,29 @@ class HeadScores:
 class Runs:
     """The days of one night; each training on them is one call."""
 
-    def __init__(self, chain: Sequence[DaySnapshot], config: RunConfig) -> None:
-        """Plan the night of the chain's last period.
+    def __init__(self, days: Days, config: RunConfig) -> None:
+        """Plan the night of the last day.
 
-        Raises: DataError when there are too few periods to learn, calibrate and evaluate apart.
+        Raises: DataError when there are too few periods to train, calibrate and evaluate apart.
         """
-        self.chain, self.config = chain, config
-        self.plan = plan_night([s.day for s in chain], config, None)
-        self.as_of: datetime = period_end(chain[-1].day, config.timezone)
-        self.labels, _ = label_days(chain, config.tasks, self.as_of, [s.day for s in chain])
+        self.days, self.config = days, config
+        self.plan = plan_night(days.dates, config, None)
 
     @cached_property
     def state(self) -> EncoderState:
         """Fit vocabularies and statistics as the shared model's training does."""
-        return fit_state(self.chain, list(self.plan.train_periods), self.config, None)
+        return fit_state(self.days, list(self.plan.train_periods), self.config, None)
 
     @cached_property
     def prepared(self) -> Prepared:
         """Encode the days of a training of all heads, once; kept in memory."""
-        return prepare(self.chain, self.plan.train, self.config, self.as_of)
+        return prepare(self.days, self.plan.train, self.config)
 
     @property
     def steps(self) -> int:
         """Count the steps of a shared training."""
         size, training = self.config.training.batch_size, self.config.training
-        rows = [int(self.chain[i].manifest["rows"]["impressions"]) for i in self.plan.train_periods]
+        rows = [self.days.num_impressions(i) for i in self.plan.train_periods]
         return training.epochs * sum(-(-n // size) for n in rows)
 
     @property
@@ -81,14 +78,17 @@ class Runs:
         return {t.name: t.weight for t in self.config.tasks} | {RETRIEVAL: self.config.retrieval.weight}
 
     def train_days(self, task: str) -> list[date]:
-        """Give the days that a head is learnt from."""
-        first, last = self.plan.train[task]
-        return [self.chain[i].day for i in range(first, last + 1)]
+        """Give the days that a head is trained on."""
+        return self.days.dates_of(self._train_places(task))
 
     def train_labels(self, task: TaskSpec) -> pl.Series:
-        """Give the known labels that a head is learnt from."""
-        days = [self.labels[day][task.label] for day in self.train_days(task.name)]
-        return pl.concat([day.cast(pl.Float64) for day in days]).drop_nulls()
+        """Give the known labels that a head is trained on."""
+        labels = [self.days.labels(i)[task.label] for i in self._train_places(task.name)]
+        return pl.concat([day.cast(pl.Float64) for day in labels]).drop_nulls()
+
+    def _train_places(self, task: str) -> range:
+        first, last = self.plan.train[task]
+        return range(first, last + 1)
 
     def train(
         self,
@@ -98,13 +98,12 @@ class Runs:
         observer: Observer | None = None,
         prepared: Prepared | None = None,
     ) -> TrainedModel:
-        """Learn some heads with a config's widths from a seed; `prepared` saves encoding the days again."""
+        """Train some heads with a config's widths from a seed; `prepared` saves encoding the days again."""
         training = config.training.model_copy(update={"seed": seed})
         return train(
-            self.chain,
+            self.days,
             {task.name: self.plan.train[task.name] for task in tasks},
             config.model_copy(update={"training": training}),
-            self.as_of,
             None,
             training.epochs,
             tasks=tasks,
@@ -124,7 +123,7 @@ class Runs:
         """Predict each head's calibration day and evaluated day; the latter also calibrated on the former."""
         plan, names = self.plan, [task.name for task in tasks]
         wanted = {plan.calibrate[n] for n in names} | {plan.evaluate[n] for n in names}
-        scored = {i: self._score(trained, config, i) for i in sorted(wanted)}
+        scored = {i: day_logits(trained, self.days, i, config) for i in sorted(wanted)}
         calibration: dict[str, Calibrator] = {}
         for task in tasks:
             logits, encoded = scored[plan.calibrate[task.name]]
@@ -141,11 +140,6 @@ class Runs:
                 evaluated=_head_predictions(task, encoded, calibrate(logits, tasks, calibration)[task.name]),
             )
         return found
-
-    def _score(
-        self, trained: TrainedModel, config: RunConfig, period: int
-    ) -> tuple[dict[str, np.ndarray], EncodedRows]:
-        return period_logits(trained, self.chain, period, self.labels[self.chain[period].day], config)
 
 
 def _head_predictions(task: TaskSpec, encoded: EncodedRows, prediction: np.ndarray) -> HeadPredictions:

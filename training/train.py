@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from recsys.batch import Batch
@@ -17,15 +17,13 @@ from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import RETRIEVAL, TaskSpec
 from training.balancing import build_balancer
 from training.data import (
     Batcher,
     BatchSettings,
     EncodedRows,
-    encode_rows,
-    label_days,
+    encode_day,
     positive_share,
     text_by_number,
 )
@@ -61,21 +59,18 @@ class Prepared:
     """By period; labels that a task does not learn are hidden."""
 
 
-def prepare(
-    chain: Sequence[DaySnapshot], periods: dict[str, tuple[int, int]], config: RunConfig, as_of: datetime
-) -> Prepared:
-    """Fit the encoder of a cold start and encode its days; args as `learn`."""
+def prepare(days: Days, periods: dict[str, tuple[int, int]], config: RunConfig) -> Prepared:
+    """Fit the encoder of a cold start and encode its days; args as `train`."""
     chosen = _chosen(periods)
-    state = fit_state(chain, chosen, config, None)
-    read = _reader(chain, periods, config, as_of, state)
+    state = fit_state(days, chosen, config, None)
+    read = _reader(days, periods, config, state)
     return Prepared(state=state, encoded={i: tuple(read(i)) for i in chosen})
 
 
 def train(
-    chain: Sequence[DaySnapshot],
+    days: Days,
     periods: dict[str, tuple[int, int]],
     config: RunConfig,
-    as_of: datetime,
     previous: Bundle | None,
     epochs: int,
     on_rows: Callable[[int, int], None] = lambda _done, _all: None,
@@ -84,31 +79,30 @@ def train(
     observer: Observer | None = None,
     prepared: Prepared | None = None,
 ) -> TrainedModel:
-    """Learn each task's periods of a chain.
+    """Train on each task's own days.
 
     Args:
-        periods: per task, first and last period index it learns from; a task's labels elsewhere are hidden.
-        as_of: the night's end; labels are what is known then.
+        periods: per task, the places of the first and last day it is trained on; labels elsewhere are hidden.
         previous: continue these weights; their vocabularies and statistics stay as they are and grow.
-        on_rows: called with rows learnt so far and rows in all.
-        tasks: the heads to build and learn, default all; features are those of all the config's tasks.
+        on_rows: called with rows done so far and rows in all.
+        tasks: the heads to build and train, default all; features are those of all the config's tasks.
         observer: sees every step before it is made.
-        prepared: what `prepare` made of the same chain, periods and features; the result is the same.
+        prepared: what `prepare` made of the same days, periods and features; the result is the same.
     """
     tasks = config.tasks if tasks is None else tasks
     torch.manual_seed(config.training.seed)
     chosen = _chosen(periods)
-    state = prepared.state if prepared else fit_state(chain, chosen, config, previous)
-    encoded = prepared.encoded.__getitem__ if prepared else _reader(chain, periods, config, as_of, state)
+    state = prepared.state if prepared else fit_state(days, chosen, config, previous)
+    encoded = prepared.encoded.__getitem__ if prepared else _reader(days, periods, config, state)
     encoder = Encoder.from_config(config, state)
-    last = chain[chosen[-1]] if chosen else chain[-1]
+    last = days[chosen[-1] if chosen else -1]
     batcher = _batcher(encoder, last.table("items"), config, tasks)
     ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
 
     retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
-    sizes = {i: chain[i].manifest["rows"]["impressions"] for i in chosen}
-    popularity = retrieval_popularity(chain, chosen, config, state) if retrieval else None
-    rng = np.random.default_rng([config.training.seed, len(chain)])
+    sizes = {i: days.num_impressions(i) for i in chosen}
+    popularity = retrieval_popularity(days, chosen, config, state) if retrieval else None
+    rng = np.random.default_rng([config.training.seed, len(days)])
     batches = _batches(chosen * epochs, encoded, batcher, popularity, rng)
     steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
@@ -151,20 +145,15 @@ def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
 
 
 def _reader(
-    chain: Sequence[DaySnapshot],
-    periods: Mapping[str, tuple[int, int]],
-    config: RunConfig,
-    as_of: datetime,
-    state: EncoderState,
+    days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, state: EncoderState
 ) -> Callable[[int], Iterable[EncodedRows]]:
-    """Give what encodes a period, part by part, with the labels hidden that a task does not learn."""
-    labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in _chosen(periods)])
+    """Give what encodes a day, part by part, with the labels hidden that a task is not trained on."""
+    labelled = days.labelled_for(config.tasks)
     encoder = Encoder.from_config(config, state)
 
     def encoded(i: int) -> Iterator[EncodedRows]:
-        for part in range(chain[i].num_parts):
-            before = chain[i - 1] if i else None
-            made = encode_rows(encoder, chain[i], before, labels[chain[i].day], config.tasks, part)
+        for part in range(labelled[i].num_parts):
+            made = encode_day(encoder, labelled, i, config.tasks, part)
             for task, (first, stop) in periods.items():
                 if not first <= i <= stop:
                     made.labels[task].fill(np.nan)
@@ -264,27 +253,24 @@ def _fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
     )
 
 
-def fit_state(
-    chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, previous: Bundle | None
-) -> EncoderState:
-    """Fit what the encoder learns on the last chosen period; nothing new without one."""
+def fit_state(days: Days, chosen: Sequence[int], config: RunConfig, previous: Bundle | None) -> EncoderState:
+    """Fit the encoder on the last chosen day; nothing new without one."""
     if not chosen:
         assert previous is not None, "a cold start without a training period is refused by plan_night"
         return previous.encoder
-    last, before = chosen[-1], chain[chosen[-1] - 1] if chosen[-1] else None
-    contexts = [chain[i] for i in chosen[-MAX_CONTEXT_PERIODS:]]
-    frames = FitFrames.read(chain[last], contexts, config, before)
+    contexts = [days[i] for i in chosen[-MAX_CONTEXT_PERIODS:]]
+    frames = FitFrames.read(days[chosen[-1]], contexts, config, days.before(chosen[-1]))
     return fit_encoder(config, frames, previous.encoder if previous else None, config.training.seed)
 
 
 def retrieval_popularity(
-    chain: Sequence[DaySnapshot], chosen: Sequence[int], config: RunConfig, state: EncoderState
+    days: Days, chosen: Sequence[int], config: RunConfig, state: EncoderState
 ) -> np.ndarray:
-    """Give each item number's share of the retrieval task's feedback over the periods learnt."""
+    """Give each item number's share of the retrieval task's feedback over the chosen days."""
     task = config.retrieval_task
     assert task is not None
     vocabulary = state.vocabularies["item_id"]
-    tiles = pl.concat([chain[i].table("item_tile").select("item_id", f"{task.name}_count") for i in chosen])
+    tiles = pl.concat([days[i].table("item_tile").select("item_id", f"{task.name}_count") for i in chosen])
     return positive_share(
         vocabulary.encode(tiles["item_id"]), tiles[f"{task.name}_count"].to_numpy(), vocabulary.size
     )

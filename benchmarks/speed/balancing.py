@@ -91,8 +91,8 @@ def cost_per_step(config: RunConfig, names: Sequence[str], repeats: int) -> dict
     with tempfile.TemporaryDirectory() as folder:
         log = InteractionLog(simulated_log(Path(folder) / "log", 0))
         day = log.require_days("impressions")[-1]
-        chain = build_snapshots(log, day, config, Stages(Path(folder) / "stages"))
-        batches, _, _ = day_batches(chain, config)
+        days = build_snapshots(log, day, config, Stages(Path(folder) / "stages"))
+        batches, _, _ = day_batches(days, config)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(repeats):
             for name in names:
@@ -100,7 +100,7 @@ def cost_per_step(config: RunConfig, names: Sequence[str], repeats: int) -> dict
                     update={"balancing": name, "balancer": BalancerConfig()}
                 )
                 chosen = config.model_copy(update={"training": training})
-                seconds[name].append(fit_batches(chain, chosen, batches, "fp32").cpu_seconds)
+                seconds[name].append(fit_batches(days, chosen, batches, "fp32").cpu_seconds)
     return {
         name: {
             "cpu_ms_per_step": 1e3 * statistics.median(times) / len(batches),

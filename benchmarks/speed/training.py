@@ -20,19 +20,19 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 
 from features.build import build_snapshots
+from features.days import Days
 from features.encode import Encoder
 from recsys.batch import Batch
 from recsys.config import RunConfig, default_config, load_config
 from recsys.errors import DataError
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
-from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, require_place, write_json
 from recsys.tasks import RETRIEVAL
 from training.balancing import build_balancer
-from training.data import Batcher, BatchSettings, encode_rows, label_days, text_by_number
+from training.data import Batcher, BatchSettings, encode_day, text_by_number
 from training.train import build_model, fit_state, retrieval_popularity
 from training.trainer import FitSettings, TrainLog, fit, has_fast_bf16
 
@@ -66,12 +66,12 @@ def measure(log: InteractionLog, config: RunConfig, stages: Stages, repeats: int
     """
     torch.set_num_threads(config.training.threads)
     began = time.perf_counter()
-    chain = build_snapshots(log, log.require_days("impressions")[-1], config, stages)
+    days = build_snapshots(log, log.require_days("impressions")[-1], config, stages)
     snapshots_s = time.perf_counter() - began
-    if len(chain) < 3:
-        raise DataError(f"{log.root} has {len(chain)} period(s); the bench needs 3")
-    rows = sum(s.manifest["rows"]["impressions"] for s in chain)
-    batches, encode_s, make_s = day_batches(chain, config)
+    if len(days) < 3:
+        raise DataError(f"{log.root} has {len(days)} period(s); the bench needs 3")
+    rows = sum(map(days.num_impressions, range(len(days))))
+    batches, encode_s, make_s = day_batches(days, config)
     num_rows = sum(b.size for b in batches)
     precisions = ["fp32", "bf16"] if has_fast_bf16() else ["fp32"]
     return {
@@ -82,16 +82,16 @@ def measure(log: InteractionLog, config: RunConfig, stages: Stages, repeats: int
         "snapshot_rows_per_second": rows / snapshots_s,
         "encode_rows_per_second": num_rows / encode_s,
         "batch_rows_per_second": num_rows / make_s,
-        "fit": {name: _measure_fit(chain, config, batches, name, repeats) for name in precisions},
+        "fit": {name: _measure_fit(days, config, batches, name, repeats) for name in precisions},
     }
 
 
 def _measure_fit(
-    chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str, repeats: int
+    days: Days, config: RunConfig, batches: list[Batch], precision: str, repeats: int
 ) -> dict[str, float]:
     num_rows = sum(b.size for b in batches)
-    seconds = [fit_seconds(chain, config, batches, precision) for _ in range(repeats)]
-    flop = _flop_per_row(chain, config, batches[0])
+    seconds = [fit_seconds(days, config, batches, precision) for _ in range(repeats)]
+    flop = _flop_per_row(days, config, batches[0])
     rate = _gemm_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
     median = statistics.median(seconds)
     return {
@@ -104,17 +104,15 @@ def _measure_fit(
     }
 
 
-def fit_seconds(chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str) -> float:
+def fit_seconds(days: Days, config: RunConfig, batches: list[Batch], precision: str) -> float:
     """Fit a fresh model on batches; give the seconds of `fit` alone."""
-    return fit_batches(chain, config, batches, precision).seconds
+    return fit_batches(days, config, batches, precision).seconds
 
 
-def fit_batches(
-    chain: list[DaySnapshot], config: RunConfig, batches: list[Batch], precision: str
-) -> TrainLog:
+def fit_batches(days: Days, config: RunConfig, batches: list[Batch], precision: str) -> TrainLog:
     """Fit a fresh model on batches; give what `fit` says of itself."""
     torch.manual_seed(config.training.seed)
-    ranker, tables = build_model(config, fit_state(chain, [len(chain) - 1], config, None), None)
+    ranker, tables = build_model(config, fit_state(days, [days.last], config, None), None)
     retrieval = config.retrieval_task if config.retrieval.weight else None
     settings = FitSettings(
         learning_rate=config.training.learning_rate,
@@ -129,15 +127,12 @@ def fit_batches(
     return fit(ranker, tables, batches, balancer, config.tasks, settings)
 
 
-def day_batches(chain: list[DaySnapshot], config: RunConfig) -> tuple[list[Batch], float, float]:
+def day_batches(days: Days, config: RunConfig) -> tuple[list[Batch], float, float]:
     """Encode and cut the last day; give its batches and the seconds of either."""
-    as_of = period_end(chain[-1].day, config.timezone)
-    labels, _ = label_days(chain, config.tasks, as_of, [chain[-1].day])
-    state = fit_state(chain, [len(chain) - 1], config, None)
+    state = fit_state(days, [days.last], config, None)
     encoder = Encoder.from_config(config, state)
-    encoded, encode_s = _timed(
-        lambda: encode_rows(encoder, chain[-1], chain[-2], labels[chain[-1].day], config.tasks)
-    )
+    days.labels(days.last)  # made before the clock runs
+    encoded, encode_s = _timed(lambda: encode_day(encoder, days, days.last, config.tasks))
     settings = BatchSettings(
         batch_size=config.training.batch_size,
         history_length=config.features.history_length,
@@ -147,18 +142,18 @@ def day_batches(chain: list[DaySnapshot], config: RunConfig) -> tuple[list[Batch
         num_uniform=config.retrieval.num_uniform,
         tasks=tuple(t.name for t in config.tasks),
     )
-    batcher = Batcher(encoder, text_by_number(encoder, chain[-1].table("items")), settings)
+    batcher = Batcher(encoder, text_by_number(encoder, days[-1].table("items")), settings)
     popularity = None
     if config.retrieval_task is not None and config.retrieval.weight:
-        share = retrieval_popularity(chain, [len(chain) - 1], config, state)
+        share = retrieval_popularity(days, [days.last], config, state)
         popularity = share[encoded.items.ids[:, 0]]
     made, make_s = _timed(lambda: list(batcher.batches(encoded, np.random.default_rng(0), popularity)))
     return made, encode_s, make_s
 
 
-def _flop_per_row(chain: list[DaySnapshot], config: RunConfig, batch: Batch) -> float:
+def _flop_per_row(days: Days, config: RunConfig, batch: Batch) -> float:
     """Count the matrix products' operations of one forward and backward, per example."""
-    ranker, tables = build_model(config, fit_state(chain, [len(chain) - 1], config, None), None)
+    ranker, tables = build_model(config, fit_state(days, [days.last], config, None), None)
     with FlopCounterMode(display=False) as counter:
         logits, user, item = ranker(batch, tables.lookup(batch.rows))
         loss = (

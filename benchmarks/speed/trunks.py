@@ -22,11 +22,11 @@ from rich.table import Table
 
 from benchmarks.speed.training import day_batches, fit_batches, simulated_log
 from features.build import build_snapshots
+from features.days import Days
 from recsys.config import RunConfig, TrunkConfig, default_config, load_config
 from recsys.log import InteractionLog
 from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
-from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, require_place, write_json
 from training.threads import use_threads
 from training.train import build_model, fit_state
@@ -51,28 +51,28 @@ def bench_trunks_command(
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         folder = Path(scratch)
         log = InteractionLog(simulated_log(folder / "log", 0))
-        chain = build_snapshots(log, log.require_days("impressions")[-1], settings, Stages(folder / "stages"))
-        result = measure_trunks(chain, settings, experts, repeats, precision)
+        days = build_snapshots(log, log.require_days("impressions")[-1], settings, Stages(folder / "stages"))
+        result = measure_trunks(days, settings, experts, repeats, precision)
     _print(result, Console())
     if json_file is not None:
         write_json(json_file, result)
 
 
 def measure_trunks(
-    chain: list[DaySnapshot], config: RunConfig, experts: int, repeats: int, precision: Precision
+    days: Days, config: RunConfig, experts: int, repeats: int, precision: Precision
 ) -> dict[str, Any]:
     """Time `fit` and the trunk alone, trunk after trunk, turn after turn."""
-    ranker, _ = build_model(config, fit_state(chain, [len(chain) - 1], config, None), None)
+    ranker, _ = build_model(config, fit_state(days, [days.last], config, None), None)
     shapes = matched_shapes(config, ranker.num_trunk_in, experts)
     tasks = [t.name for t in config.tasks]
-    batches, _, _ = day_batches(chain, config)
+    batches, _, _ = day_batches(days, config)
     fits: dict[str, list[float]] = {name: [] for name in shapes}
     alone: dict[str, list[float]] = {name: [] for name in shapes}
     for _ in range(repeats):
         for name, shape in shapes.items():
             model = config.model.model_copy(update={"trunk": shape})
             chosen = config.model_copy(update={"model": model})
-            fits[name].append(fit_batches(chain, chosen, batches, precision).cpu_seconds / len(batches))
+            fits[name].append(fit_batches(days, chosen, batches, precision).cpu_seconds / len(batches))
             alone[name].append(_trunk_seconds(shape, ranker.num_trunk_in, tasks, config, precision))
     return {
         "precision": precision,

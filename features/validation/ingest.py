@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from features.build import periods
+from features.days import Days
 from features.validation.checks import validate_day
 from features.validation.examples import with_examples
 from features.validation.findings import Finding
@@ -23,7 +24,6 @@ from features.validation.tables import DayTables, read_day
 from recsys.config import NEVER_ACCEPTED, PERIOD_S, FindingCode, RunConfig
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
-from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, write_json
 
 CODE_VERSION = 1
@@ -53,26 +53,26 @@ class Ingest:
 
     def check_days(
         self,
-        chain: Sequence[DaySnapshot],
+        days: Days,
         since: date | None,
         on_day: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> Validation:
-        """Check the days after `since`, up to the chain's last.
+        """Check the days after `since`, up to the last.
 
         Args: since: the last day that an earlier night has let through; None on a first night, which looks
         far back, so errors of earlier days only warn.
         """
-        fresh = [i for i, s in enumerate(chain[:-1]) if since is None or s.day > since] + [len(chain) - 1]
+        fresh = [i for i, s in enumerate(days[:-1]) if since is None or s.day > since] + [days.last]
         begin = max(0, fresh[0] - self.config.validation.history_days)
-        profiles = self.profiles(chain, begin, on_day)
+        profiles = self.profiles(days, begin, on_day)
         findings: list[Finding] = []
         compared: dict[str, list[str]] = {}
         for index in fresh:
             today, earlier = profiles[index - begin], profiles[: index - begin]
-            own = index == len(chain) - 1
+            own = index == days.last
             found = validate_day(today, earlier, self.config, self.accepted.codes(today.day))
             if found:
-                found = with_examples(found, read_day(self.log, chain, index, self.config), self.log)
+                found = with_examples(found, read_day(self.log, days, index, self.config), self.log)
             # An earlier day without rows is not trained on, so it only warns.
             findings += [
                 f if own or (since is not None and f.code != "empty") else _softened(f) for f in found
@@ -81,27 +81,27 @@ class Ingest:
             compared[str(today.day)] = [str(p.day) for p in history]
         findings.sort(key=lambda f: (not f.stops, f.accepted, f.severity != "warning"))
         rows = {name: table.rows for name, table in profiles[-1].tables.items()}
-        return Validation(date=chain[-1].day, findings=tuple(findings), compared=compared, rows=rows)
+        return Validation(date=days[-1].day, findings=tuple(findings), compared=compared, rows=rows)
 
     def profiles(
         self,
-        chain: Sequence[DaySnapshot],
+        days: Days,
         begin: int = 0,
         on_day: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> list[DayProfile]:
-        """Give the profiles of a chain's days from an index on; those made before are read."""
+        """Give the profiles of the days from one on; those made before are read."""
         found: list[DayProfile] = []
-        for index in range(begin, len(chain)):
-            found.append(self._profile(chain, index))
-            on_day(len(found), len(chain) - begin)
+        for index in range(begin, len(days)):
+            found.append(self._profile(days, index))
+            on_day(len(found), len(days) - begin)
         return found
 
-    def _profile(self, chain: Sequence[DaySnapshot], index: int) -> DayProfile:
-        inputs = {"code": CODE_VERSION, "snapshot": chain[index].path.name}
+    def _profile(self, days: Days, index: int) -> DayProfile:
+        inputs = {"code": CODE_VERSION, "snapshot": days[index].path.name}
 
         def build(folder: Path) -> dict[str, Any]:
-            tables = read_day(self.log, chain, index, self.config)
-            labels = self._labels(chain, index, tables)
+            tables = read_day(self.log, days, index, self.config)
+            labels = self._labels(days, index, tables)
             profile = profile_day(tables, labels, self.config.tasks, self.config.timezone)
             write_json(folder / PROFILE, profile.model_dump(mode="json"))
             return {"day": str(profile.day)}
@@ -109,15 +109,15 @@ class Ingest:
         stage = self.stages.run("validate", inputs, build)
         return DayProfile.model_validate_json((stage / PROFILE).read_text())
 
-    def _labels(self, chain: Sequence[DaySnapshot], index: int, tables: DayTables) -> dict[str, Rate]:
+    def _labels(self, days: Days, index: int, tables: DayTables) -> dict[str, Rate]:
         """Count the labels of the period that each task can be evaluated on as of this one."""
         tasks, period_s = self.config.tasks, PERIOD_S[self.config.period]
         found: dict[str, Rate] = {}
         for lag in sorted({t.lag_periods(period_s) for t in tasks}):
             if lag > index:
                 break
-            first = chain[index - lag]
-            received = pl.concat([s.table("feedback") for s in chain[index - lag : index + 1]])
+            first = days[index - lag]
+            received = pl.concat([s.table("feedback") for s in days[index - lag : index + 1]])
             shown = first.table("examples").select("impression_id", "user_id", "item_id", "shown_at")
             rates = matured_labels(shown, received, tasks, tables.as_of)
             mine = [t.name for t in tasks if t.lag_periods(period_s) == lag]

@@ -31,9 +31,9 @@ def validate_day(log: InteractionLog, day: date, config: RunConfig, folder: Path
         return broken
     with Progress(console=Console(stderr=True), transient=True) as progress:
         features, profiles = (progress.add_task(name) for name in ("features", "profiles"))
-        chain = build_snapshots(
+        days = build_snapshots(
             log, day, config, stages, lambda n, of: progress.update(features, completed=n, total=of)
         )
         return ingest.check_days(
-            chain, chain[-1].day, lambda n, of: progress.update(profiles, completed=n, total=of)
+            days, days[-1].day, lambda n, of: progress.update(profiles, completed=n, total=of)
         )

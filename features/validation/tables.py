@@ -7,8 +7,9 @@ from datetime import date, datetime
 import polars as pl
 
 from features.build import periods
+from features.days import Days
 from recsys.config import RunConfig
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.schema import FREE_PREFIX, KEYS, PARTITION_INSTANT, empty
 from recsys.snapshot import DaySnapshot
 
@@ -31,12 +32,12 @@ class DayTables:
     quarantine: dict[str, pl.DataFrame]
 
 
-def read_day(log: InteractionLog, chain: Sequence[DaySnapshot], index: int, config: RunConfig) -> DayTables:
-    """Read one period of a chain.
+def read_day(log: InteractionLog, all_days: Days, i: int, config: RunConfig) -> DayTables:
+    """Read day i.
 
     Users and items are the rows written in this period, with the values that cleaning left them.
     """
-    snapshot, previous = chain[index], chain[index - 1] if index else None
+    snapshot, previous = all_days[i], all_days.before(i)
     days = next(p.days for p in periods(log, snapshot.day, config) if p.day == snapshot.day)
     bad = {t: _quarantine(snapshot, t) for t in TABLES}
     users, items = snapshot.table("users"), snapshot.table("items")
@@ -54,8 +55,7 @@ def read_day(log: InteractionLog, chain: Sequence[DaySnapshot], index: int, conf
         "users": _written(log, "users", users, days),
         "items": _written(log, "items", items, days),
     }
-    as_of = period_end(snapshot.day, config.timezone)
-    return DayTables(day=snapshot.day, days=days, as_of=as_of, good=good, quarantine=bad)
+    return DayTables(day=snapshot.day, days=days, as_of=all_days.end_of(i), good=good, quarantine=bad)
 
 
 def with_features(

@@ -18,7 +18,7 @@ from recsys.config import RunConfig, StoreConfig
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
-from training.data import EncodedRows, encode_rows, label_days
+from training.data import EncodedRows, encode_day
 
 ROWS = 200
 """Impressions compared per day."""
@@ -55,8 +55,7 @@ def _events(feedback: pl.DataFrame) -> list[Event]:
 def _sides(chain, day, config, store: FeatureStore, fitted_on=2) -> Sides:
     encoder = _encoder(chain, fitted_on, config)
     snapshot, previous = chain[day], chain[day - 1]
-    labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [snapshot.day])
-    encoded = encode_rows(encoder, snapshot, previous, labels[snapshot.day], config.tasks)
+    encoded = encode_day(encoder, chain.labelled_for(config.tasks), day, config.tasks)
     version = f"v{day}"
     store.publish(version, pack_users(previous, encoder), {}, 0)
     # The delta also holds what the base already has: it is pruned later than the base is published.

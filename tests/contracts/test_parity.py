@@ -20,7 +20,7 @@ from recsys.inputs import Bag
 from recsys.log import InteractionLog, period_end
 from recsys.stages import Stages
 from training.crosses import cross_numbers
-from training.data import encode_rows, label_days
+from training.data import encode_day
 
 PAIRS = 10_000
 FEW = 500
@@ -128,9 +128,7 @@ def encoder(day, parity_config):
 @pytest.fixture(scope="module")
 def offline(day, encoder, parity_config):
     chain = day[1]
-    as_of = period_end(chain[-1].day, "UTC")
-    labels, _ = label_days(chain, parity_config.tasks, as_of, [chain[-1].day])
-    return encode_rows(encoder, chain[-1], chain[-2], labels[chain[-1].day], parity_config.tasks)
+    return encode_day(encoder, chain, chain.last, parity_config.tasks)
 
 
 @pytest.fixture(scope="module")

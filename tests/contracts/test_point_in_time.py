@@ -16,11 +16,11 @@ from features.build import build_snapshots
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.sequences import history_slices
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.schema import INSTANT
 from recsys.stages import Stages
 from training.crosses import cross_numbers
-from training.data import encode_rows, label_days
+from training.data import encode_day
 
 LAG_S = 60
 DAY = datetime(2026, 1, 5, tzinfo=UTC)
@@ -84,8 +84,7 @@ def _encoded(frames, tables, config, folder, encoder):
     if encoder is None:
         state = fit_encoder(config, FitFrames.read(chain[1], chain[:2], config), None, 0)
         encoder = Encoder.from_config(config, state)
-    labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [chain[-1].day])
-    encoded = encode_rows(encoder, chain[-1], chain[-2], labels[chain[-1].day], config.tasks)
+    encoded = encode_day(encoder, chain, chain.last, config.tasks)
     visible = (encoded.frame["shown_at"] <= T + timedelta(seconds=LAG_S)).to_numpy()
     own = ~encoded.frame["impression_id"].str.starts_with("planted").to_numpy()
     rows = np.flatnonzero(visible & own)
@@ -163,12 +162,12 @@ def test_what_is_not_known_yet_has_no_label(frames, base, lag_config, tmp_path):
     for name, frame in tables.items():
         frames.write(log, name, frame)
     chain = build_snapshots(log, (DAY + timedelta(days=2)).date(), lag_config, Stages(tmp_path / "stages"))
-    as_of = period_end(chain[-1].day, "UTC")
-    labels, _ = label_days(chain, lag_config.tasks, as_of, [s.day for s in chain])
-    for snapshot in chain:
-        frame = snapshot.table("examples").hstack(labels[snapshot.day].drop("impression_id", "user_id"))
+    for i, snapshot in enumerate(chain):
+        frame = snapshot.table("examples").hstack(chain.labels(i).drop("impression_id", "user_id"))
         for task in lag_config.tasks:
-            is_open = frame["shown_at"] + timedelta(seconds=task.window) > pl.Series([as_of], dtype=INSTANT)
+            is_open = frame["shown_at"] + timedelta(seconds=task.window) > pl.Series(
+                [chain.as_of], dtype=INSTANT
+            )
             assert frame.filter(is_open)[task.label].null_count() == is_open.sum()
             if task.space == "impressions":
                 assert frame.filter(~is_open)[task.label].null_count() == 0

@@ -11,14 +11,12 @@ from features.store import open_store
 from recsys.bundle import load_bundle
 from recsys.calibration import fit_isotonic_probability, fit_platt
 from recsys.config import StoreConfig
-from recsys.log import period_end
 from recsys.metrics.pointwise import log_loss
 from recsys.model.scorer import calibrate
 from recsys.registry import Registry
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
-from training.data import label_days
-from training.predict import BundlePredictor, period_logits
+from training.predict import BundlePredictor, day_logits
 from training.publish import publish, verify, write_night_bundle
 from training.train import train
 
@@ -209,10 +207,8 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
     config = make_config(
         task=tasks, calibration={"binary": "auto"}, model={"trunk": {"name": "ple", "hidden": [16, 8]}}
     )
-    as_of = period_end(shop_chain[-1].day, "UTC")
-    trained = train(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, as_of, None, 2)
-    labels, _ = label_days(shop_chain, config.tasks, as_of, [shop_chain[4].day])
-    logits, encoded = period_logits(trained, shop_chain, 4, labels[shop_chain[4].day], config)
+    trained = train(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, None, 2)
+    logits, encoded = day_logits(trained, shop_chain, 4, config)
     rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
     calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
     registry = Registry(tmp_path_factory.mktemp("ordinal"))
@@ -241,8 +237,7 @@ def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chai
 def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
     bundle = ordinal.bundle
     periods = {t.name: (4, 3) for t in bundle.config.tasks}
-    as_of = period_end(shop_chain[-1].day, "UTC")
-    made = train(shop_chain, periods, bundle.config, as_of, bundle, 1)
+    made = train(shop_chain, periods, bundle.config, bundle, 1)
     for name, value in made.weights().items():
         np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
     assert {"ranker.heads.links.rating.gaps", "ranker.observing.rating.weight"} <= set(bundle.weights)

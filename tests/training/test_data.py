@@ -6,12 +6,10 @@ import torch
 
 from features.encode import Encoder
 from features.sequences import history_slices
-from recsys.log import period_end
 from training.data import (
     Batcher,
     BatchSettings,
-    encode_rows,
-    label_days,
+    encode_day,
     positive_share,
     text_by_number,
 )
@@ -24,10 +22,7 @@ def encoder(trained, config):
 
 @pytest.fixture(scope="module")
 def encoded(shop_chain, encoder, config):
-    labels, _ = label_days(
-        shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[3].day]
-    )
-    return encode_rows(encoder, shop_chain[3], shop_chain[2], labels[shop_chain[3].day], config.tasks)
+    return encode_day(encoder, shop_chain, 3, config.tasks)
 
 
 @pytest.fixture
@@ -174,15 +169,3 @@ def test_shares_are_of_all_positives_and_never_zero():
     share = positive_share(np.array([1, 3, 1]), np.array([4, 2, 1]), 5)
     assert share.sum() == pytest.approx(1)
     assert share[1] > share[3] > share[0] > 0
-
-
-def test_labels_see_late_feedback_of_later_days_up_to_the_night(shop_chain, config):
-    day = shop_chain[2].day
-    same, later = (
-        label_days(shop_chain, config.tasks, period_end(shop_chain[n].day, "UTC"), [day])[0][day]
-        for n in (2, 5)
-    )
-    assert later["label_click"].drop_nulls().sum() > same["label_click"].drop_nulls().sum()
-    assert same["label_rating"].drop_nulls().len() < later["label_rating"].drop_nulls().len()
-    alone, _ = label_days(shop_chain[:3], config.tasks, period_end(day, "UTC"), [day])
-    assert alone[day].equals(same), "snapshots after the night change nothing"

@@ -11,7 +11,7 @@ import torch
 from features.build import build_snapshots
 from recsys.bundle import load_bundle
 from recsys.calibration import Identity
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.metrics.pointwise import auc
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.registry import Registry
@@ -20,7 +20,6 @@ from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from recsys.vocabulary import Vocabulary
-from training.data import label_days
 from training.predict import BundlePredictor
 from training.publish import write_night_bundle
 from training.start import MIN_ITEMS, content_rows, start_new_rows
@@ -124,22 +123,21 @@ def late_items(tmp_path_factory):
 
 def _nights(log, config, folder):
     """Learn up to the day before the late items, then a warm night with them; score the last day by both."""
-    chain = build_snapshots(log, LAST, config, Stages(folder / "stages"))
-    as_of = period_end(LAST, "UTC") + timedelta(days=2)
+    days = build_snapshots(log, LAST, config, Stages(folder / "stages"))
+    chain = days.as_known_at(days.as_of + timedelta(days=2))
     n = len(chain) - 1
-    first = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, as_of, None, 1)
+    first = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, None, 1)
     registry = Registry(folder / "runs")
     calibration = {t.name: Identity() for t in config.tasks}
     version = write_night_bundle(registry, first, calibration, config, chain[n - 3], None, refitted=False)
     before = load_bundle(registry.require(version))
-    second = train(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, as_of, before, 1)
+    second = train(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, before, 1)
     version = write_night_bundle(registry, second, calibration, config, chain[n - 1], version, refitted=False)
     after = load_bundle(registry.require(version))
-    labels, _ = label_days(chain, config.tasks, as_of, [LAST])
     found = {}
     for name, bundle in (("before", before), ("after", after)):
         predictor = BundlePredictor(bundle)
-        encoded = predictor.encode(chain[n], chain[n - 1], labels[LAST], config.tasks)
+        encoded = predictor.encode_day(chain, n, config.tasks)
         rows = encoded.frame.select("item_id").with_columns(
             label=pl.Series(encoded.labels["click"]).fill_nan(None)
         )

@@ -8,23 +8,22 @@ import pytest
 import torch
 
 from features.build import build_snapshots
+from features.days import Days
 from features.definitions import define_features
 from features.fit import FitFrames, fit_encoder
 from recsys.bundle import load_bundle
 from recsys.encoding import NumberStatistics
-from recsys.log import period_end
 from recsys.stages import Stages
 from training.crosses import cross_numbers
-from training.data import label_days
-from training.predict import BundlePredictor, period_logits
+from training.predict import BundlePredictor, day_logits
 from training.train import build_model, prepare, ranker_inputs, train
 
 
 def _learn(chain, config, periods, previous=None, until=None, epochs=1):
-    as_of = period_end(chain[-1 if until is None else until].day, "UTC")
+    days = chain if until is None else chain.as_known_at(chain.end_of(until))
     if not isinstance(periods, dict):
         periods = {t.name: periods for t in config.tasks}
-    return train(chain, periods, config, as_of, previous, epochs)
+    return train(days, periods, config, previous, epochs)
 
 
 def _same(one, other):
@@ -38,16 +37,14 @@ def test_learning_repeats_to_the_bit(shop_chain, config, trained):
 def test_later_days_in_the_chain_change_nothing(shop_log, shop_chain, config, tmp_path):
     """A night of the fourth day, with and without the days after it in the log."""
     alone = build_snapshots(shop_log, shop_chain[3].day, config, Stages(tmp_path))
-    assert _same(_learn(alone, config, (0, 1)), _learn(shop_chain[:4], config, (0, 1)))
+    assert _same(_learn(alone, config, (0, 1)), _learn(Days.of(shop_chain[:4], config), config, (0, 1)))
 
 
 def test_every_row_is_learnt_once_per_epoch(shop_chain, config):
     rows = sum(s.manifest["rows"]["impressions"] for s in shop_chain[1:3])
     seen = []
     periods = {t.name: (1, 2) for t in config.tasks}
-    made = train(
-        shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"), None, 2, lambda *a: seen.append(a)
-    )
+    made = train(shop_chain, periods, config, None, 2, lambda *a: seen.append(a))
     assert made.log.rows == 2 * rows
     assert seen[-1] == (2 * rows, 2 * rows)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -56,7 +53,7 @@ def test_every_row_is_learnt_once_per_epoch(shop_chain, config):
 def test_crosses_are_standardised_as_the_last_days_examples_read_them(shop_chain, make_config):
     config = make_config(features={"cross_user_by": ["category"]})
     periods = {t.name: (0, 3) for t in config.tasks}
-    prepared = prepare(shop_chain, periods, config, period_end(shop_chain[-1].day, "UTC"))
+    prepared = prepare(shop_chain, periods, config)
     (encoded,) = prepared.encoded[3]
     numbers = cross_numbers(encoded.crosses, encoded.user_row, encoded.item_row)
     nothing = (numbers == encoded.crosses[0].numbers[-1]).all(axis=1)
@@ -98,10 +95,8 @@ def test_a_period_outside_a_tasks_range_teaches_it_nothing(shop_chain, config):
 
 def test_labels_are_what_was_known_on_the_night(shop_chain, config):
     """As of the second day's end, the second day's ratings are all still open."""
-    labels, _ = label_days(
-        shop_chain, config.tasks, period_end(shop_chain[1].day, "UTC"), [shop_chain[1].day]
-    )
-    assert labels[shop_chain[1].day]["label_rating"].null_count() == labels[shop_chain[1].day].height
+    labels = shop_chain.as_known_at(shop_chain.end_of(1)).labels(1)
+    assert labels["label_rating"].null_count() == labels.height
     assert not _same(_learn(shop_chain, config, (1, 1), until=1), _learn(shop_chain, config, (1, 1), until=3))
 
 
@@ -177,12 +172,9 @@ def test_input_sizes_follow_the_features(config, trained):
 
 def test_a_bundle_predicts_what_its_weights_predicted(shop_chain, config, trained, bundle):
     """Sealing, loading and predicting is the identity on logits."""
-    labels, _ = label_days(
-        shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[4].day]
-    )
     predictor = BundlePredictor(bundle)
-    encoded = predictor.encode(shop_chain[4], shop_chain[3], labels[shop_chain[4].day], config.tasks)
+    encoded = predictor.encode_day(shop_chain, 4, config.tasks)
     written = predictor.logits(encoded)
-    direct, _ = period_logits(trained, shop_chain, 4, labels[shop_chain[4].day], config)
+    direct, _ = day_logits(trained, shop_chain, 4, config)
     for task in written:
         np.testing.assert_allclose(written[task], direct[task], atol=1e-6)

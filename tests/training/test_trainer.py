@@ -19,12 +19,12 @@ from features.build import build_snapshots
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from recsys.errors import ConfigError
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.model.head_functions import build_link
 from recsys.stages import Stages
 from recsys.tasks import RETRIEVAL
 from training.balancing import BALANCERS, build_balancer
-from training.data import Batcher, BatchSettings, encode_rows, label_days, positive_share, text_by_number
+from training.data import Batcher, BatchSettings, encode_day, positive_share, text_by_number
 from training.train import build_model
 from training.trainer import FitSettings, ahead, fit, predict_logits
 
@@ -88,12 +88,8 @@ def state(chain, config):
 
 def _shards(chain, config, state):
     encoder = Encoder.from_config(config, state)
-    as_of = period_end(chain[-1].day, "UTC") + timedelta(days=2)
-    labels, _ = label_days(chain, config.tasks, as_of, [s.day for s in chain])
-    return encoder, [
-        encode_rows(encoder, day, before, labels[day.day], config.tasks)
-        for before, day in zip([None, *chain], chain, strict=False)
-    ]
+    later = chain.as_known_at(chain.as_of + timedelta(days=2))
+    return encoder, [encode_day(encoder, later, i, config.tasks) for i in range(len(later))]
 
 
 @pytest.fixture

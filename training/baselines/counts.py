@@ -1,13 +1,12 @@
 """Counts, rates and positives before a period, for the simple baselines."""
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import polars as pl
 
+from features.days import Days
 from features.definitions import LIFETIME
 from features.labels import make_labels
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 
 RECENT_DAYS = 7
@@ -16,30 +15,29 @@ SHRINKAGE = 20.0
 _RATED = ("impression_id", "user_id", "item_id", "shown_at", "sampling_rate")
 
 
-def item_counts(chain: Sequence[DaySnapshot], i: int) -> pl.DataFrame:
-    """Count each item's life and last 7 days (`recent_…`) before period i: integers."""
-    measures = [c for c in chain[0].table("item_tile").columns if c not in ("item_id", "last_feedback_at")]
+def item_counts(days: Days, i: int) -> pl.DataFrame:
+    """Count each item's life and last 7 days (`recent_…`) before day i: integers."""
+    measures = [c for c in days[0].table("item_tile").columns if c not in ("item_id", "last_feedback_at")]
     ever = [pl.col("item_id"), *(pl.col(f"{m}_{LIFETIME}").alias(m) for m in measures)]
-    if i == 0:
-        return chain[0].table("items").select(*ever).clear()
-    life = chain[i - 1].table("items").select(*ever)
-    tiles = [s.table("item_tile") for s in chain[:i] if (chain[i - 1].day - s.day).days < RECENT_DAYS]
+    previous = days.before(i)
+    if previous is None:
+        return days[0].table("items").select(*ever).clear()
+    life = previous.table("items").select(*ever)
+    tiles = [s.table("item_tile") for s in days[:i] if (previous.day - s.day).days < RECENT_DAYS]
     counts = [c for c in life.columns if c != "item_id"]
     recent = pl.concat(tiles).group_by("item_id").agg(pl.col(c).sum().alias(f"recent_{c}") for c in counts)
     return life.join(recent, on="item_id", how="left").fill_null(0)
 
 
-def item_rates(
-    chain: Sequence[DaySnapshot], i: int, tasks: Sequence[TaskSpec], as_of: datetime
-) -> tuple[pl.DataFrame, dict[str, float]]:
-    """Give items' shrunk mean labels `rate_<task>` over the periods before i, and the overall means.
+def item_rates(days: Days, i: int, tasks: Sequence[TaskSpec]) -> tuple[pl.DataFrame, dict[str, float]]:
+    """Give items' shrunk mean labels `rate_<task>` over the days before i, and the overall means.
 
-    Labels, not counts: organic feedback belongs to no impression. Args: as_of: the end of period i - 1.
+    Labels, not counts: organic feedback belongs to no impression. They are those known when day i began.
     """
     binary = [task for task in tasks if task.is_binary]
-    examples = pl.concat([s.table("examples").select(_RATED) for s in chain[:i]])
-    feedback = pl.concat([s.table("feedback") for s in chain[:i]], how="diagonal_relaxed")
-    labels, _ = make_labels(examples, feedback, binary, as_of)
+    examples = pl.concat([s.table("examples").select(_RATED) for s in days[:i]])
+    feedback = pl.concat([s.table("feedback") for s in days[:i]], how="diagonal_relaxed")
+    labels, _ = make_labels(examples, feedback, binary, days.end_of(i - 1))
     rows = examples.with_columns(weight=1 / pl.col("sampling_rate")).hstack(
         labels.drop("impression_id", "user_id")
     )
@@ -52,10 +50,10 @@ def item_rates(
     return sums.rename({t.label: f"rate_{t.name}" for t in binary}), priors
 
 
-def positives(chain: Sequence[DaySnapshot], i: int, task: TaskSpec) -> pl.DataFrame:
-    """List the (user, item) pairs with the task's feedback before period i."""
+def positives(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
+    """List the (user, item) pairs with the task's feedback before day i."""
     kind = pl.col("kind") == task.feedback
-    return pl.concat([s.table("feedback").filter(kind).select("user_id", "item_id") for s in chain[:i]])
+    return pl.concat([s.table("feedback").filter(kind).select("user_id", "item_id") for s in days[:i]])
 
 
 def share(part: float, whole: float, otherwise: float) -> float:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from features.days import Days
 from features.encode import Encoder
 from recsys.config import Entity
 from recsys.log import period_end
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import cross_numbers
-from training.data import EncodedRows, label_days
+from training.data import EncodedRows
 from training.night.plan import lag
 from training.predict import BundlePredictor
 
@@ -87,20 +87,18 @@ def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Desig
     )
 
 
-def training_sample(
-    predictor: BundlePredictor, chain: Sequence[DaySnapshot], task: TaskSpec, seed: int
-) -> Sample | None:
+def training_sample(predictor: BundlePredictor, days: Days, task: TaskSpec, seed: int) -> Sample | None:
     """Gather a task's labelled rows of the periods its bundle was trained on; None without any.
 
     Labels are what was known at the end of the bundle's own night.
     """
     bundle = predictor.bundle
-    periods = learnt_periods(predictor, chain, task)
+    periods = trained_places(predictor, days, task)
     if not periods:
         return None
     as_of = period_end(date.fromisoformat(bundle.manifest.date), bundle.config.timezone)
-    labels, _ = label_days(chain, bundle.config.tasks, as_of, [chain[i].day for i in periods])
-    known = {i: labels[chain[i].day][task.label].is_not_null() for i in periods}
+    then = days.labelled_for(bundle.config.tasks).as_known_at(as_of)
+    known = {i: then.labels(i)[task.label].is_not_null() for i in periods}
     total = sum(int(k.sum()) for k in known.values())
     rng = np.random.default_rng([seed, len(periods)])
     parts = []
@@ -108,17 +106,17 @@ def training_sample(
         rows = np.flatnonzero(known[i].to_numpy())
         chosen = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
         if chosen.size:
-            encoded = predictor.encode(chain[i], chain[i - 1] if i else None, labels[chain[i].day], [task])
+            encoded = predictor.encode_day(then, i, [task])
             parts.append(sample_of(encoded, predictor.encoder, chosen, task, i))
     return concat_samples(parts) if parts else None
 
 
-def learnt_periods(predictor: BundlePredictor, chain: Sequence[DaySnapshot], task: TaskSpec) -> list[int]:
-    """List the periods of a chain that a bundle's head was trained on, through all its warm starts."""
+def trained_places(predictor: BundlePredictor, days: Days, task: TaskSpec) -> list[int]:
+    """List the places of the days that a bundle's head was trained on, through all its warm starts."""
     manifest, config = predictor.bundle.manifest, predictor.bundle.config
-    night = sum(snapshot.day <= date.fromisoformat(manifest.date) for snapshot in chain) - 1
+    night = sum(day <= date.fromisoformat(manifest.date) for day in days.dates) - 1
     last = night - lag(task, config) - (0 if manifest.refitted else 2)
-    return [i for i in range(max(0, last + 1 - config.training.max_days), last + 1) if i < len(chain)]
+    return [i for i in range(max(0, last + 1 - config.training.max_days), last + 1) if i < len(days)]
 
 
 def sample_of(

@@ -12,13 +12,11 @@ rows and lists but are no probabilities: they have AUC and GAUC only.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 import numpy as np
 import polars as pl
 
-from recsys.log import period_end
-from recsys.snapshot import DaySnapshot
+from features.days import Days
 from recsys.tasks import TaskSpec
 from training.baselines.counts import SHRINKAGE, item_counts, item_rates, positives, share
 from training.baselines.fitted import fit_and_score
@@ -38,7 +36,7 @@ _USERS_AT_ONCE = 512
 
 def evaluate_baselines(
     predictor: BundlePredictor,
-    chain: Sequence[DaySnapshot],
+    days: Days,
     rows: pl.DataFrame,
     audiences: Sequence[Audience],
     *,
@@ -52,14 +50,8 @@ def evaluate_baselines(
     Raises: ConfigError when lightgbm is asked for and not installed.
     """
     tasks = predictor.bundle.config.tasks
-    timezone = predictor.bundle.config.timezone
-    scored = pl.concat(
-        [
-            _count_scores(chain, i, part, tasks, period_end(chain[i - 1].day, timezone))
-            for i, part in _periods(chain, rows)
-        ]
-    )
-    lists = _lists(predictor, chain, audiences)
+    scored = pl.concat([_count_scores(days, i, part, tasks) for i, part in _periods(days, rows)])
+    lists = _lists(predictor, days, audiences)
     on_head()
     tables = {}
     for name in (*BINARY, *REGRESSION):
@@ -73,21 +65,18 @@ def evaluate_baselines(
             tables[name] = EvalTable(heads=heads, ranking=lists.get(name))
     if not fitted:
         return tables
-    return tables | fit_and_score(predictor, chain, rows, seed=seed, lightgbm=lightgbm, on_head=on_head)
+    return tables | fit_and_score(predictor, days, rows, seed=seed, lightgbm=lightgbm, on_head=on_head)
 
 
-def _periods(chain: Sequence[DaySnapshot], rows: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
-    index = {snapshot.day: i for i, snapshot in enumerate(chain)}
+def _periods(days: Days, rows: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
     parts = rows.partition_by("date", as_dict=True, maintain_order=True)
     # Before the first period of a log there is nothing to count.
-    return [(index[key[0]], part) for key, part in sorted(parts.items()) if index[key[0]]]
+    return [(days.place(key[0]), part) for key, part in sorted(parts.items()) if days.place(key[0])]
 
 
-def _count_scores(
-    chain: Sequence[DaySnapshot], i: int, rows: pl.DataFrame, tasks: Sequence[TaskSpec], as_of: datetime
-) -> pl.DataFrame:
-    counts = item_counts(chain, i)
-    rates, priors = item_rates(chain, i, tasks, as_of)
+def _count_scores(days: Days, i: int, rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+    counts = item_counts(days, i)
+    rates, priors = item_rates(days, i, tasks)
     known = (
         rows.join(counts, on="item_id", how="left", maintain_order="left")
         .with_columns(pl.col(counts.columns[1:]).fill_null(0))
@@ -98,7 +87,7 @@ def _count_scores(
         scores |= _popularity(task) if task.is_binary else _means(task, counts)
         if task.is_binary:
             scores[f"item_rate_{task.name}"] = pl.col(f"rate_{task.name}").fill_null(priors[task.name])
-            knn = ItemKnn(positives(chain, i, task))
+            knn = ItemKnn(positives(days, i, task))
             scores[f"item_knn_{task.name}"] = pl.Series(knn.of_pairs(rows["user_id"], rows["item_id"]))
     return known.select(
         "user_id", "weight", *(t.label for t in tasks), *(value.alias(name) for name, value in scores.items())
@@ -124,21 +113,20 @@ def _total(counts: pl.DataFrame, column: str) -> float:
 
 
 def _lists(
-    predictor: BundlePredictor, chain: Sequence[DaySnapshot], audiences: Sequence[Audience]
+    predictor: BundlePredictor, days: Days, audiences: Sequence[Audience]
 ) -> dict[str, RankingMetrics]:
     task = predictor.bundle.config.retrieval_task
     if task is None or not audiences:
         return {}
-    index = {snapshot.day: i for i, snapshot in enumerate(chain)}
-    scored = {
-        name: ranking_metrics([score_lists(a, _list(name, a, chain, index[a.day], task)) for a in audiences])
+    placed = [(audience, days.place(audience.day)) for audience in audiences]
+    return {
+        name: ranking_metrics([score_lists(a, _list(name, a, days, i, task)) for a, i in placed])
         for name in LISTED
     }
-    return scored
 
 
-def _list(name: str, audience: Audience, chain: Sequence[DaySnapshot], i: int, task: TaskSpec) -> Lists:
-    score = _list_scores(name, audience, chain, i, task)
+def _list(name: str, audience: Audience, days: Days, i: int, task: TaskSpec) -> Lists:
+    score = _list_scores(name, audience, days, i, task)
     users = audience.requests["user_id"]
     parts = []
     for start in range(0, audience.num_users, _USERS_AT_ONCE):
@@ -149,14 +137,14 @@ def _list(name: str, audience: Audience, chain: Sequence[DaySnapshot], i: int, t
 
 
 def _list_scores(
-    name: str, audience: Audience, chain: Sequence[DaySnapshot], i: int, task: TaskSpec
+    name: str, audience: Audience, days: Days, i: int, task: TaskSpec
 ) -> Callable[[pl.Series], np.ndarray]:
     """Give the function users [U] -> scores [U, I]."""
     items = audience.catalogue["item_id"]
     if name == "item_knn":
-        knn = ItemKnn(positives(chain, i, task))
+        knn = ItemKnn(positives(days, i, task))
         return lambda users: knn.of_lists(users, items)
     column = f"{task.name}_count" if name == "popular" else f"recent_{task.name}_count"
-    counts = items.to_frame().join(item_counts(chain, i), on="item_id", how="left", maintain_order="left")
+    counts = items.to_frame().join(item_counts(days, i), on="item_id", how="left", maintain_order="left")
     values = counts[column].fill_null(0).cast(pl.Float64).to_numpy()
     return lambda users: np.broadcast_to(values, (users.len(), values.size))

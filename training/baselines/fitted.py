@@ -5,16 +5,16 @@ the last of these periods, then the model is fitted on all.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from features.days import Days
 from recsys.errors import ConfigError
 from recsys.metrics.pointwise import log_loss, rmse
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.baselines.design import Design, Sample, design_of, training_sample
 from training.evaluation.metrics import HeadMetrics, head_metrics
@@ -42,7 +42,7 @@ class Fitted:
 
 def fit_and_score(
     predictor: BundlePredictor,
-    chain: Sequence[DaySnapshot],
+    days: Days,
     rows: pl.DataFrame,
     *,
     seed: int,
@@ -60,11 +60,11 @@ def fit_and_score(
     heads: dict[str, dict[str, HeadMetrics]] = {name: {} for name in fitters}
     notes: dict[str, list[str]] = {name: [] for name in fitters}
     for task in predictor.bundle.config.tasks:
-        sample = training_sample(predictor, chain, task, seed)
+        sample = training_sample(predictor, days, task, seed)
         if sample is None or np.unique(sample.label).size < 2:
             continue
         fitted = {name: fit(task, sample, seed) for name, fit in fitters.items()}
-        scored = _score(predictor, chain, rows, {name: f.predict for name, f in fitted.items()}, task)
+        scored = _score(predictor, days, rows, {name: f.predict for name, f in fitted.items()}, task)
         for name, one in fitted.items():
             heads[name][task.name] = head_metrics(task, scored, name)
             notes[name].append(f"{task.name}: {one.note}")
@@ -89,18 +89,16 @@ def held_out(sample: Sample, seed: int) -> np.ndarray:
 
 def _score(
     predictor: BundlePredictor,
-    chain: Sequence[DaySnapshot],
+    days: Days,
     rows: pl.DataFrame,
     predict: dict[str, Predict],
     task: TaskSpec,
 ) -> pl.DataFrame:
     """Predict the rows again, period by period, in their order."""
-    index = {snapshot.day: i for i, snapshot in enumerate(chain)}
+    labelled = days.labelled_for(predictor.bundle.config.tasks)
     parts = []
     for key, part in sorted(rows.partition_by("date", as_dict=True, maintain_order=True).items()):
-        i = index[key[0]]
-        labels = part.select(*_KEY, task.label)
-        encoded = predictor.encode(chain[i], chain[i - 1] if i else None, labels, [task])
+        encoded = predictor.encode_day(labelled, labelled.place(key[0]), [task])
         design = design_of(encoded, predictor.encoder, np.arange(encoded.size))
         scored = pl.DataFrame({name: f(design) for name, f in predict.items()})
         parts.append(

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from features.build import item_rows
+from features.days import Days
 from features.history import history_bounds
 from features.live import count_live
 from recsys.config import RunConfig, period_start
@@ -71,21 +72,13 @@ class Audience:
         return found
 
 
-def find_audience(
-    chain: Sequence[DaySnapshot],
-    i: int,
-    labels: pl.DataFrame,
-    config: RunConfig,
-    *,
-    max_users: int | None,
-    seed: int,
-) -> Audience:
-    """Find the audience of period i; with more than max_users of them, a seeded choice."""
-    snapshot, previous = chain[i], chain[i - 1]
+def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | None, seed: int) -> Audience:
+    """Find the audience of day i > 0; with more than max_users of them, a seeded choice."""
+    snapshot, previous = days[i], days[i - 1]
     task = config.retrieval_task
     assert task is not None, "without a binary task nothing is retrieved"
     examples = snapshot.table("examples")
-    positive = labels.filter(pl.col(task.label) > 0.5).select("impression_id")
+    positive = days.labels(i).filter(pl.col(task.label) > 0.5).select("impression_id")
     relevant = examples.join(positive, on="impression_id", how="semi").select("user_id", "item_id").unique()
     past = previous.table("users").filter(pl.col("last_feedback_at").is_not_null())["user_id"]
     users = _choose(relevant.filter(pl.col("user_id").is_in(past.implode()))["user_id"], max_users, [seed, i])

@@ -5,18 +5,18 @@ seen it; labels are what was known at `as_of`, and one whose window was still op
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from features.days import Days
 from features.definitions import LIFETIME
 from recsys.config import RunConfig
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.data import label_days
 from training.evaluation.audience import Audience, find_audience
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.lists import ranked_lists
@@ -26,16 +26,15 @@ from training.evaluation.report import EvalReport, EvalTable
 from training.predict import BundlePredictor
 
 EvaluatedPeriods = Mapping[str, Sequence[int]]
-"""Task -> the period indices of the chain it is evaluated on."""
+"""Task -> the places of the days that it is evaluated on."""
 Progress = Callable[[int, int], None]
 _KEPT = ("impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "sampled")
 
 
 def evaluate(
     predictor: BundlePredictor,
-    chain: Sequence[DaySnapshot],
+    days: Days,
     evaluated: EvaluatedPeriods,
-    as_of: datetime,
     *,
     max_users: int | None = 1000,
     seed: int = 0,
@@ -47,7 +46,6 @@ def evaluate(
     """Evaluate each head on its own periods, and the funnel's lists on those of the retrieval task.
 
     Args:
-        as_of: labels are what was known then; feedback in the chain received later is not seen.
         max_users: at most so many users per period get ranked lists, by a seeded choice; None for all.
         baselines: score the simple systems on the same rows and the same users.
         fitted: also those that must be fitted first: most of the time that baselines take.
@@ -58,29 +56,24 @@ def evaluate(
     ranked_periods = evaluated.get(config.retrieval_task.name, ()) if config.retrieval_task else ()
     parts = 1 + len(ranked_periods) + (1 + len(config.tasks) if baselines else 0)
     steps = Steps(parts, on_progress)
-    rows = score_rows(predictor, chain, evaluated, as_of)
+    rows = score_rows(predictor, days, evaluated)
     _require_labels(rows, config.tasks)
     steps.done()
-    audiences = find_audiences(
-        predictor.bundle.config, chain, evaluated, as_of, max_users=max_users, seed=seed
-    )
+    audiences = find_audiences(config, days, evaluated, max_users=max_users, seed=seed)
     scored = []
     for audience in audiences:
         scored.append(score_lists(audience, ranked_lists(predictor, audience)))
         steps.done()
     simple = (
-        _baselines(predictor, chain, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
+        _baselines(predictor, days, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
     )
-    leaks = LeakCheck.of(
-        predictor.bundle.manifest,
-        config,
-        {task: [chain[i].day for i in evaluated[task]] for task in evaluated},
-    )
+    scored_days = {task: days.dates_of(places) for task, places in evaluated.items()}
+    leaks = LeakCheck.of(predictor.bundle.manifest, config, scored_days)
     steps.finish()
     return EvalReport(
         version=predictor.bundle.version,
         days=tuple(sorted(rows["date"].unique())),
-        as_of=as_of,
+        as_of=days.as_of,
         leaks=leaks,
         warnings=tuple(leaks.warnings()),
         heads=heads_of(rows, config.tasks),
@@ -90,19 +83,16 @@ def evaluate(
     )
 
 
-def score_rows(
-    predictor: BundlePredictor, chain: Sequence[DaySnapshot], evaluated: EvaluatedPeriods, as_of: datetime
-) -> pl.DataFrame:
-    """Predict every impression of the evaluated periods.
+def score_rows(predictor: BundlePredictor, days: Days, evaluated: EvaluatedPeriods) -> pl.DataFrame:
+    """Predict every impression of the evaluated days.
 
     Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
     sampling rate), user_past and item_past (impressions before the period), and per task `label_<task>` (null
     when not known, or not evaluated on this period) and `prediction_<task>`.
     """
-    tasks = predictor.bundle.config.tasks
-    wanted = sorted({i for periods in evaluated.values() for i in periods})
-    labels, _ = label_days(chain, tasks, as_of, [chain[i].day for i in wanted])
-    frames = [_score_period(predictor, chain, i, labels[chain[i].day], evaluated) for i in wanted]
+    labelled = days.labelled_for(predictor.bundle.config.tasks)
+    wanted = sorted({i for places in evaluated.values() for i in places})
+    frames = [_score_day(predictor, labelled, i, evaluated) for i in wanted]
     if not frames:
         raise DataError("no period to score: none of the days is in the log; choose days the log has")
     return pl.concat(frames)
@@ -110,9 +100,8 @@ def score_rows(
 
 def find_audiences(
     config: RunConfig,
-    chain: Sequence[DaySnapshot],
+    days: Days,
     evaluated: EvaluatedPeriods,
-    as_of: datetime,
     *,
     max_users: int | None,
     seed: int,
@@ -123,10 +112,8 @@ def find_audiences(
         return []
     # The first period of a log has nothing before it: nobody has a past.
     periods = [i for i in evaluated.get(task.name, ()) if i > 0]
-    labels, _ = label_days(chain, config.tasks, as_of, [chain[i].day for i in periods])
-    found = [
-        find_audience(chain, i, labels[chain[i].day], config, max_users=max_users, seed=seed) for i in periods
-    ]
+    labelled = days.labelled_for(config.tasks)
+    found = [find_audience(labelled, i, config, max_users=max_users, seed=seed) for i in periods]
     return [audience for audience in found if audience.num_users]
 
 
@@ -137,32 +124,23 @@ def heads_of(
     return {task.name: head_metrics(task, rows, f"{prefix}{task.name}") for task in tasks}
 
 
-def evaluated_periods(
-    chain: Sequence[DaySnapshot], tasks: Sequence[TaskSpec], first: date, last: date
-) -> dict[str, list[int]]:
-    """Evaluate every task on all periods from one day to another.
+def evaluated_periods(days: Days, tasks: Sequence[TaskSpec], first: date, last: date) -> dict[str, list[int]]:
+    """Evaluate every task on all days from one to another.
 
     Raises: DataError, naming the log's days, when none lies between.
     """
-    periods = [i for i, snapshot in enumerate(chain) if first <= snapshot.day <= last]
+    periods = days.between(first, last)
     if first > last or not periods:
         raise DataError(
-            f"no period of the log lies in {first} to {last}: it has {chain[0].day} to {chain[-1].day}; "
+            f"no period of the log lies in {first} to {last}: it has {days[0].day} to {days[-1].day}; "
             "choose --from and --to among its days"
         )
     return {task.name: periods for task in tasks}
 
 
-def _score_period(
-    predictor: BundlePredictor,
-    chain: Sequence[DaySnapshot],
-    i: int,
-    labels: pl.DataFrame,
-    evaluated: EvaluatedPeriods,
-) -> pl.DataFrame:
+def _score_day(predictor: BundlePredictor, days: Days, i: int, evaluated: EvaluatedPeriods) -> pl.DataFrame:
     tasks = predictor.bundle.config.tasks
-    previous = chain[i - 1] if i else None
-    encoded = predictor.encode(chain[i], previous, labels, tasks)
+    encoded = predictor.encode_day(days, i, tasks)
     predictions = predictor.predictions(encoded)
     columns: dict[str, Any] = {}
     nothing = np.full(encoded.size, np.nan, np.float32)
@@ -170,9 +148,11 @@ def _score_period(
         known = i in evaluated.get(task.name, ())
         columns[task.label] = pl.Series(encoded.labels[task.name] if known else nothing).fill_nan(None)
         columns[f"prediction_{task.name}"] = predictions[task.name]
-    frame = encoded.frame.select(*_KEPT, date=pl.lit(chain[i].day), weight=pl.Series(encoded.weight))
+    frame = encoded.frame.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(encoded.weight))
     for entity in ("user", "item"):
-        frame = frame.join(_past(previous, entity), on=f"{entity}_id", how="left", maintain_order="left")
+        frame = frame.join(
+            _past(days.before(i), entity), on=f"{entity}_id", how="left", maintain_order="left"
+        )
     return frame.with_columns(pl.col("user_past", "item_past").fill_null(0)).hstack(pl.DataFrame(columns))
 
 
@@ -198,7 +178,7 @@ def _require_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> None:
 
 def _baselines(
     predictor: BundlePredictor,
-    chain: Sequence[DaySnapshot],
+    days: Days,
     rows: pl.DataFrame,
     audiences: Sequence[Audience],
     seed: int,
@@ -209,7 +189,7 @@ def _baselines(
     from training.baselines.evaluate import evaluate_baselines
 
     return evaluate_baselines(
-        predictor, chain, rows, audiences, seed=seed, fitted=fitted, lightgbm=lightgbm, on_head=on_head
+        predictor, days, rows, audiences, seed=seed, fitted=fitted, lightgbm=lightgbm, on_head=on_head
     )
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from features.build import build_snapshots
+from features.days import Days
 from features.store import open_store
 from recsys.bundle import Bundle, load_bundle
 from recsys.config import StoreConfig
 from recsys.errors import ConfigError, DataError, RegistryError
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.registry import Registry
-from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
 from training.evaluation.evaluate import evaluate, evaluated_periods
 from training.evaluation.report import EvalReport
@@ -43,14 +43,13 @@ def evaluate_bundle(
     """
     bundle = load_reproducible(require_version(Registry(runs), version))
     use_threads(bundle.config.training.threads)
-    days = require_span(InteractionLog(log), first, last)
-    chain = snapshots(bundle, log, runs, _labels_until(InteractionLog(log), days[1], labels_until))
+    span = require_span(InteractionLog(log), first, last)
+    days = read_days(bundle, log, runs, _labels_until(InteractionLog(log), span[1], labels_until))
     with bar("evaluate") as on_progress:
         return evaluate(
             BundlePredictor(bundle),
-            chain,
-            evaluated_periods(chain, bundle.config.tasks, *days),
-            period_end(chain[-1].day, bundle.config.timezone),
+            days,
+            evaluated_periods(days, bundle.config.tasks, *span),
             max_users=max_users,
             seed=seed,
             baselines=baselines,
@@ -108,7 +107,7 @@ def _labels_until(log: InteractionLog, last: date, asked: date | None) -> date:
     return min(asked, max(last, *log.days("feedback")))
 
 
-def snapshots(bundle: Bundle, log: Path, runs: Path, until: date) -> list[DaySnapshot]:
-    """Build what is missing of the chain that a bundle's features need, with a progress bar."""
+def read_days(bundle: Bundle, log: Path, runs: Path, until: date) -> Days:
+    """Build what is missing of the days that a bundle's features need, with a progress bar."""
     with bar("features") as on_period:
         return build_snapshots(InteractionLog(log), until, bundle.config, Stages(runs / "stages"), on_period)

@@ -15,7 +15,7 @@ from recsys.tasks import TaskSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightPlan:
-    """Period indices per task into the snapshot chain; ranges are inclusive, empty if first > last."""
+    """Per task, the places of its days; ranges are inclusive, empty if first > last."""
 
     train: dict[str, tuple[int, int]]
     calibrate: dict[str, int]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from features.build import build_snapshots
+from features.days import Days
 from features.sources.journal import ingest_journal
 from features.store import STORES, FeatureStore, open_store
 from features.validation.ingest import ACCEPTED, Acceptances, Ingest, require_sound
@@ -24,19 +25,18 @@ from recsys.bundle import Bundle, load_bundle
 from recsys.bundle import read_manifest as read_bundle_manifest
 from recsys.config import RunConfig, period_start
 from recsys.errors import ConfigError, DataError
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.model.trunks import TRUNKS
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, read_manifest, write_json
 from training.balancing import build_balancer
 from training.calibrate import fit_calibration
-from training.data import label_days
 from training.evaluation.evaluate import evaluate, score_rows
 from training.evaluation.report import EvalReport
 from training.gate import Decision, Verdict, check_heads, check_ratio, decide
 from training.night.plan import NightPlan, lag, plan_night
-from training.predict import BundlePredictor, period_logits
+from training.predict import BundlePredictor, day_logits
 from training.progress import bar
 from training.publish import champion_before, evaluated_version, publish, verify, write_night_bundle
 from training.train import TrainedModel, train
@@ -97,11 +97,6 @@ class Night:
         accepted = Acceptances(self.runs / "registry" / ACCEPTED)
         return Ingest(log=self.log, config=self.config, stages=self.stages, accepted=accepted)
 
-    @property
-    def as_of(self) -> datetime:
-        """Give the instant at which the night's date is over: nothing received later is seen."""
-        return period_end(self.date, self.config.timezone)
-
 
 def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
     """Run one night.
@@ -117,18 +112,18 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
         champion = champion_before(registry, night.date)
         previous = load_bundle(registry.path(evaluated_version(registry, champion))) if champion else None
         ingest_journal(night.log, night.config.timezone)
-        chain = _snapshots(night)
-        validation = _validate(night, chain, champion)
+        days = _snapshots(night)
+        validation = _validate(night, days, champion)
         until = date.fromisoformat(registry.record(previous.version)["trained_until"]) if previous else None
-        plan = plan_night([s.day for s in chain], night.config, until)
-        evaluated = _learn(night, chain, plan, previous)
-        decision = _evaluate(night, chain, plan, evaluated, previous)
+        plan = plan_night(days.dates, night.config, until)
+        evaluated = _train(night, days, plan, previous)
+        decision = _evaluate(night, days, plan, evaluated, previous)
         live: str | None = None
         if decision.verdict is Verdict.PROMOTE:
-            live = _refit(night, chain, plan, evaluated) if night.config.training.refit else evaluated
-        _record(night, chain[plan.trained_until].day, evaluated, live, champion, decision, validation, began)
+            live = _refit(night, days, plan, evaluated) if night.config.training.refit else evaluated
+        _record(night, days[plan.trained_until].day, evaluated, live, champion, decision, validation, began)
         if live is not None and not dry_run:
-            _go_live(night, chain[-1], live, champion)
+            _go_live(night, days[-1], live, champion)
     return NightResult(
         date=night.date,
         verdict=decision.verdict,
@@ -154,7 +149,7 @@ def check_names(config: RunConfig) -> None:
     build_balancer(config.training.balancing, {}, config.training.balancer)
 
 
-def _snapshots(night: Night) -> list[DaySnapshot]:
+def _snapshots(night: Night) -> Days:
     _require_impressions(night)
     broken = night.ingest.check_files(night.date)
     if broken is not None:
@@ -163,11 +158,11 @@ def _snapshots(night: Night) -> list[DaySnapshot]:
         return build_snapshots(night.log, night.date, night.config, night.stages, on_period)
 
 
-def _validate(night: Night, chain: list[DaySnapshot], champion: str | None) -> Validation:
+def _validate(night: Night, days: Days, champion: str | None) -> Validation:
     """Check every day that no night has let through yet; write the report; stop at errors."""
     since = date.fromisoformat(night.registry.record(champion)["night"]) if champion else None
     with bar("validate") as on_day:
-        validation = night.ingest.check_days(chain, since, on_day)
+        validation = night.ingest.check_days(days, since, on_day)
     require_sound(validation, str(write_report(validation, night.runs / "reports")))
     return validation
 
@@ -183,12 +178,12 @@ def _require_impressions(night: Night) -> None:
         )
 
 
-def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bundle | None) -> str:
+def _train(night: Night, days: Days, plan: NightPlan, previous: Bundle | None) -> str:
     """Train and write the evaluated bundle; give its version."""
     config = night.config
     inputs = {
         "code": CODE_VERSION,
-        "chain": chain[-1].path.name,
+        "days": days[-1].path.name,
         "config": config.model_dump(
             mode="json", include={"features", "model", "retrieval", "training", "calibration"}
         ),
@@ -201,12 +196,12 @@ def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bu
     def build(folder: Path) -> dict[str, Any]:
         epochs = config.training.epochs if previous is None else 1
         with bar("train") as on_rows:
-            trained = train(chain, plan.train, config, night.as_of, previous, epochs, on_rows)
-        logits, rows = _calibration_rows(night, chain, plan, trained)
+            trained = train(days, plan.train, config, previous, epochs, on_rows)
+        logits, rows = _calibration_rows(night, days, plan, trained)
         calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
         parent = previous.version if previous else None
         version = write_night_bundle(
-            night.registry, trained, calibration, config, chain[-1], parent, refitted=False
+            night.registry, trained, calibration, config, days[-1], parent, refitted=False
         )
         write_json(folder / "losses.json", trained.log.losses)
         return {"version": version, "rows": trained.log.rows, "losses": trained.log.mean_losses()}
@@ -216,13 +211,12 @@ def _learn(night: Night, chain: list[DaySnapshot], plan: NightPlan, previous: Bu
 
 
 def _calibration_rows(
-    night: Night, chain: list[DaySnapshot], plan: NightPlan, trained: TrainedModel
+    night: Night, days: Days, plan: NightPlan, trained: TrainedModel
 ) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
     """Score the calibration periods with the new weights: logits per task, and the rows they belong to."""
     tasks = night.config.tasks
     periods = sorted(set(plan.calibrate.values()))
-    labels, _ = label_days(chain, tasks, night.as_of, [chain[i].day for i in periods])
-    parts = [period_logits(trained, chain, i, labels[chain[i].day], night.config) for i in periods]
+    parts = [day_logits(trained, days, i, night.config) for i in periods]
     logits = {t.name: np.concatenate([p[0][t.name] for p in parts]) for t in tasks}
     frames = []
     for i, (_, encoded) in zip(periods, parts, strict=True):
@@ -235,22 +229,20 @@ def _calibration_rows(
     return logits, pl.concat(frames)
 
 
-def _evaluate(
-    night: Night, chain: list[DaySnapshot], plan: NightPlan, evaluated: str, previous: Bundle | None
-) -> Decision:
+def _evaluate(night: Night, days: Days, plan: NightPlan, evaluated: str, previous: Bundle | None) -> Decision:
     """Evaluate challenger and champion on the same rows, both before their refit: equally fresh."""
     inputs = {
         "code": CODE_VERSION,
         "evaluated": evaluated,
         "champion": previous.version if previous else None,
-        "chain": chain[-1].path.name,
+        "days": days[-1].path.name,
         "gate": night.config.gate.model_dump(mode="json"),
     }
 
     def build(folder: Path) -> dict[str, Any]:
         challenger = load_bundle(night.registry.path(evaluated))
-        mine, rows = _evaluated(night, chain, plan, challenger)
-        theirs, champion_rows = _evaluated(night, chain, plan, previous) if previous else (None, None)
+        mine, rows = _evaluated(night, days, plan, challenger)
+        theirs, champion_rows = _evaluated(night, days, plan, previous) if previous else (None, None)
         checks = check_heads(
             night.config.tasks, rows, champion_rows, night.config.gate, night.config.training.seed
         )
@@ -269,36 +261,33 @@ def _evaluate(
     return Decision.model_validate_json((stage / "decision.json").read_text())
 
 
-def _evaluated(
-    night: Night, chain: list[DaySnapshot], plan: NightPlan, bundle: Bundle
-) -> tuple[EvalReport, pl.DataFrame]:
+def _evaluated(night: Night, days: Days, plan: NightPlan, bundle: Bundle) -> tuple[EvalReport, pl.DataFrame]:
     predictor = BundlePredictor(bundle)
     evaluated = {t: [i] for t, i in plan.evaluate.items()}
     with bar("evaluate") as on_progress:
         report = evaluate(
             predictor,
-            chain,
+            days,
             evaluated,
-            night.as_of,
             max_users=RANKING_USERS,
             seed=night.config.training.seed,
             baselines=False,
             on_progress=on_progress,
         )
-    return report, score_rows(predictor, chain, evaluated, night.as_of)
+    return report, score_rows(predictor, days, evaluated)
 
 
-def _refit(night: Night, chain: list[DaySnapshot], plan: NightPlan, evaluated: str) -> str:
+def _refit(night: Night, days: Days, plan: NightPlan, evaluated: str) -> str:
     """Continue one pass over the calibration and gate periods; calibration stays as it was evaluated."""
-    inputs = {"code": CODE_VERSION, "evaluated": evaluated, "chain": chain[-1].path.name, "plan": plan.refit}
+    inputs = {"code": CODE_VERSION, "evaluated": evaluated, "days": days[-1].path.name, "plan": plan.refit}
 
     def build(folder: Path) -> dict[str, Any]:
         before = load_bundle(night.registry.path(evaluated))
         with bar("refit") as on_rows:
-            trained = train(chain, plan.refit, night.config, night.as_of, before, 1, on_rows)
+            trained = train(days, plan.refit, night.config, before, 1, on_rows)
         calibration = dict(before.manifest.calibration)
         version = write_night_bundle(
-            night.registry, trained, calibration, night.config, chain[-1], evaluated, refitted=True
+            night.registry, trained, calibration, night.config, days[-1], evaluated, refitted=True
         )
         write_json(folder / "losses.json", trained.log.losses)
         return {"version": version, "rows": trained.log.rows, "losses": trained.log.mean_losses()}

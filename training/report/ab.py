@@ -6,13 +6,13 @@ the same users' lists, the same bootstrap draws.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
 import polars as pl
 
+from features.days import Days
 from recsys.bundle import Manifest
 from recsys.errors import DataError
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience
 from training.evaluation.evaluate import Steps, evaluated_periods, find_audiences, score_rows
@@ -52,10 +52,10 @@ _LABEL = ("feedback", "reversal", "head", "window", "space", "parent", "low", "h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One bundle and the snapshots its features are read from."""
+    """One bundle and the days as its own config builds and labels them."""
 
     predictor: BundlePredictor
-    chain: Sequence[DaySnapshot]
+    days: Days
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -80,7 +80,6 @@ def compare(
     b: Side,
     first: date,
     last: date,
-    as_of: datetime,
     *,
     max_users: int | None,
     replicates: int = 1000,
@@ -96,9 +95,9 @@ def compare(
     """
     tasks = shared_tasks(a.tasks, b.tasks)
     steps = Steps(5, on_progress)
-    rows, window = _rows(a, b, tasks, first, last, as_of)
+    rows, window = _rows(a, b, tasks, first, last)
     steps.done()
-    lists_a, lists_b, audiences = _lists(a, b, first, last, as_of, max_users, seed)
+    lists_a, lists_b, audiences = _lists(a, b, first, last, max_users, seed)
     steps.done()
     num_primary = sum(1 for t in tasks if window.labelled[t.name]) + (len(PRIMARY_LISTS) if audiences else 0)
     level = 1 - alpha / max(1, num_primary)
@@ -146,11 +145,11 @@ def shared_tasks(a: Sequence[TaskSpec], b: Sequence[TaskSpec]) -> list[TaskSpec]
 
 
 def _rows(
-    a: Side, b: Side, tasks: Sequence[TaskSpec], first: date, last: date, as_of: datetime
+    a: Side, b: Side, tasks: Sequence[TaskSpec], first: date, last: date
 ) -> tuple[pl.DataFrame, Window]:
     """Score both on the same impressions; B's predictions get the prefix `b_`."""
     scored = [
-        score_rows(side.predictor, side.chain, evaluated_periods(side.chain, tasks, first, last), as_of)
+        score_rows(side.predictor, side.days, evaluated_periods(side.days, tasks, first, last))
         for side in (a, b)
     ]
     names = [f"prediction_{task.name}" for task in tasks]
@@ -166,7 +165,7 @@ def _rows(
         first=first,
         last=last,
         days=tuple(sorted(rows["date"].unique())),
-        as_of=as_of,
+        as_of=a.days.as_of,
         impressions=rows.height,
         users=rows["user_id"].n_unique(),
         items=rows["item_id"].n_unique(),
@@ -178,7 +177,7 @@ def _rows(
 
 
 def _lists(
-    a: Side, b: Side, first: date, last: date, as_of: datetime, max_users: int | None, seed: int
+    a: Side, b: Side, first: date, last: date, max_users: int | None, seed: int
 ) -> tuple[list[ScoredLists], list[ScoredLists], list[Audience]]:
     """Rank for the same users with both; nothing when they retrieve for different tasks."""
     retrieved = [side.predictor.bundle.config.retrieval_task for side in (a, b)]
@@ -188,8 +187,8 @@ def _lists(
     audiences: list[Audience] = []
     for side in (b, a):
         config = side.predictor.bundle.config
-        evaluated = evaluated_periods(side.chain, config.tasks, first, last)
-        audiences = find_audiences(config, side.chain, evaluated, as_of, max_users=max_users, seed=seed)
+        evaluated = evaluated_periods(side.days, config.tasks, first, last)
+        audiences = find_audiences(config, side.days, evaluated, max_users=max_users, seed=seed)
         scored.append([score_lists(x, ranked_lists(side.predictor, x)) for x in audiences])
     return scored[1], scored[0], audiences
 
@@ -251,7 +250,7 @@ def _baselines(
 ) -> dict[str, EvalTable]:
     from training.baselines.evaluate import evaluate_baselines
 
-    return evaluate_baselines(side.predictor, side.chain, rows, audiences, seed=seed, lightgbm=False)
+    return evaluate_baselines(side.predictor, side.days, rows, audiences, seed=seed, lightgbm=False)
 
 
 def _problems(systems: Sequence[System]) -> list[str]:

@@ -3,9 +3,9 @@
 from datetime import date
 from pathlib import Path
 
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.registry import Registry
-from training.evaluation.from_log import load_reproducible, require_span, snapshots
+from training.evaluation.from_log import load_reproducible, read_days, require_span
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.report.ab import Side, compare
@@ -34,18 +34,16 @@ def compare_bundles(
     registry = Registry(runs)
     bundles = [load_reproducible(registry.require(version)) for version in versions]
     use_threads(bundles[0].config.training.threads)
-    days = require_span(InteractionLog(log), first, last)
+    span = require_span(InteractionLog(log), first, last)
     side_a, side_b = (
-        Side(predictor=BundlePredictor(bundle), chain=snapshots(bundle, log, runs, days[1]))
+        Side(predictor=BundlePredictor(bundle), days=read_days(bundle, log, runs, span[1]))
         for bundle in bundles
     )
     with bar("compare") as on_progress:
         return compare(
             side_a,
             side_b,
-            days[0],
-            days[1],
-            period_end(side_a.chain[-1].day, bundles[0].config.timezone),
+            *span,
             max_users=max_users,
             replicates=replicates,
             alpha=alpha,

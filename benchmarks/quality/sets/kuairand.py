@@ -64,7 +64,7 @@ def open_kuairand(folder: Path, scratch: Path) -> QualitySet:
         validation=night.validation_measures(),
         test=night.test_measures(),
         questions=tuple((full, name) for name in parts),
-        facts={f"{day.day}_impressions": day.manifest["rows"]["impressions"] for day in night.runs.chain},
+        facts={f"{day.day}_impressions": day.manifest["rows"]["impressions"] for day in night.runs.days},
     )
 
 

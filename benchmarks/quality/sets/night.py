@@ -20,7 +20,7 @@ from recsys.log import InteractionLog
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
 from training.baselines.design import MAX_ROWS, Sample, concat_samples, sample_of
-from training.data import EncodedRows, encode_rows
+from training.data import EncodedRows, encode_day
 from training.report.effects import primary_metric
 from training.runs import Runs
 from training.train import build_model
@@ -82,10 +82,7 @@ class Night:
         """Encode the day that a head is calibrated or evaluated on."""
         day = periods[task.name]
         if day not in self._encoded:
-            runs, before = self.runs, self.runs.chain[day - 1] if day else None
-            self._encoded[day] = encode_rows(
-                self.encoder, runs.chain[day], before, runs.labels[runs.chain[day].day], self.config.tasks
-            )
+            self._encoded[day] = encode_day(self.encoder, self.runs.days, day, self.config.tasks)
         return LabelledRows(task, self._encoded[day])
 
     def sample(self, task: TaskSpec) -> Sample:
@@ -122,9 +119,9 @@ class Night:
     @property
     def protocol(self) -> str:
         """Say which days are for what, by the first head's."""
-        chain, plan, task = self.runs.chain, self.runs.plan, self.config.tasks[0].name
+        days, plan, task = self.runs.days, self.runs.plan, self.config.tasks[0].name
         trained = self.runs.train_days(task)
-        chosen, tested = chain[plan.calibrate[task]].day, chain[plan.evaluate[task]].day
+        chosen, tested = days.dates_of([plan.calibrate[task], plan.evaluate[task]])
         return (
             f"trained on {trained[0]} to {trained[-1]}, chosen and calibrated on {chosen}, tested on {tested}"
         )

@@ -1,45 +1,39 @@
 """What the bench times on our side: the chain of snapshots, and training rows joined from it."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
 from features.build import cross_rows, item_rows, user_rows
+from features.days import LATE_PERIODS, Days
 from features.labels import make_labels
 from features.parts import write_table
 from recsys.config import RunConfig
-from recsys.snapshot import DaySnapshot
 
-LATE_PERIODS = 8
-"""Feedback of so many later days still counts for a label, as in training."""
 KEY = ["impression_id", "user_id"]
 
 
-def write_training_rows(
-    chain: Sequence[DaySnapshot], days: Sequence[date], config: RunConfig, as_of: datetime, folder: Path
-) -> int:
+def write_training_rows(days: Days, wanted: Sequence[date], config: RunConfig, folder: Path) -> int:
     """Write the training days' rows, one file per day and share of the users; give how many."""
     written = 0
-    for number, snapshot in enumerate(chain):
-        if snapshot.day in days:
+    for i, snapshot in enumerate(days):
+        if snapshot.day in wanted:
             for part in range(snapshot.num_parts):
-                rows = training_rows(chain, number, part, config, as_of)
+                rows = training_rows(days, i, part, config)
                 write_table(rows, folder / f"{snapshot.day}-{part:04d}.parquet")
                 written += rows.height
     return written
 
 
-def training_rows(
-    chain: Sequence[DaySnapshot], number: int, part: int, config: RunConfig, as_of: datetime
-) -> pl.DataFrame:
+def training_rows(days: Days, i: int, part: int, config: RunConfig) -> pl.DataFrame:
     """Join one day's impressions with yesterday's published values, history bounds and labels."""
-    snapshot, previous = chain[number], chain[number - 1] if number else None
+    snapshot, previous = days[i], days.before(i)
     examples = snapshot.table("examples", part)
-    later = chain[number : number + 1 + LATE_PERIODS]
+    later = days[i : i + 1 + LATE_PERIODS]
     feedback = pl.concat([s.table_of_part("feedback", part, snapshot.num_parts) for s in later])
-    labels, _ = make_labels(examples, feedback, config.tasks, as_of)
+    labels, _ = make_labels(examples, feedback, config.tasks, days.as_of)
     items = item_rows(previous, snapshot).rename(lambda c: c if c == "item_id" else f"item_{c}")
     users = user_rows(previous, snapshot, part).rename(lambda c: c if c == "user_id" else f"user_{c}")
     rows = (

@@ -15,9 +15,9 @@ from typing import Any
 from benchmarks.speed.features.generate import FIRST_DAY, LogDials, write_log
 from benchmarks.speed.features.machine import Spent, num_threads, peak_rss, spent
 from features.build import build_snapshots
+from features.days import Days
 from recsys.config import RunConfig, default_config
 from recsys.log import InteractionLog, period_end
-from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
 
 Asked = Mapping[str, Any]
@@ -40,8 +40,8 @@ def _write(asked: Asked) -> dict[str, Any]:
 def _nights(asked: Asked) -> dict[str, Any]:
     """Build up to a day; the days before may be there already."""
     with spent() as took:
-        chain = _chain(asked, asked["last"])
-    rows = sum(s.manifest["rows"]["impressions"] for s in chain[asked.get("first", 1) - 1 :])
+        days = _days(asked, asked["last"])
+    rows = sum(s.manifest["rows"]["impressions"] for s in days[asked.get("first", 1) - 1 :])
     return _figures(took) | {"impressions": rows}
 
 
@@ -49,12 +49,12 @@ def _curve(asked: Asked) -> dict[str, Any]:
     """Time single nights, each given the chain before it, each a few times."""
     nights: dict[str, dict[str, Any]] = {}
     for number in asked["nights"]:
-        snapshot = _chain(asked, number)[-1]
+        snapshot = _days(asked, number)[-1]
         taken: list[Spent] = []
         for _ in range(asked["repeats"]):
             shutil.rmtree(snapshot.path)
             with spent() as took:
-                snapshot = _chain(asked, number)[-1]
+                snapshot = _days(asked, number)[-1]
             taken.append(took)
         nights[str(number)] = {
             "wall_s": statistics.median(t.wall_s for t in taken),
@@ -71,11 +71,11 @@ def _curve(asked: Asked) -> dict[str, Any]:
 def _training(asked: Asked) -> dict[str, Any]:
     from benchmarks.speed.features.ours import write_training_rows
 
-    config, days = _config(asked), [day_number(n) for n in asked["training"]]
-    chain = _chain(asked, asked["last"])
+    wanted = [day_number(n) for n in asked["training"]]
+    days = _days(asked, asked["last"])
     out = _empty(asked["out"])
     with spent() as took:
-        rows = write_training_rows(chain, days, config, period_end(chain[-1].day, config.timezone), out)
+        rows = write_training_rows(days, wanted, _config(asked), out)
     return _figures(took) | {"impressions": rows, "bytes_written": _bytes(out)}
 
 
@@ -133,7 +133,7 @@ def _config(asked: Asked) -> RunConfig:
     return base.model_copy(update={"execution": execution})
 
 
-def _chain(asked: Asked, last: int) -> list[DaySnapshot]:
+def _days(asked: Asked, last: int) -> Days:
     log, stages = InteractionLog(Path(asked["log"])), Stages(Path(asked["stages"]))
     return build_snapshots(log, day_number(last), _config(asked), stages)
 

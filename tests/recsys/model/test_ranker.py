@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from features.encode import Encoder
-from recsys.log import period_end
 from recsys.model.ranker import MAX_POSITION, NUM_AGES, _pool
-from training.data import Batcher, BatchSettings, encode_rows, label_days, text_by_number
+from training.data import Batcher, BatchSettings, encode_day, text_by_number
 from training.objective import task_losses
 from training.train import build_model
 
@@ -22,8 +21,7 @@ def _make(chain, config, state, **settings):
     torch.manual_seed(0)
     ranker, tables = build_model(config, state, None)
     encoder = Encoder.from_config(config, state)
-    labels, _ = label_days(chain, config.tasks, period_end(chain[-1].day, "UTC"), [chain[3].day])
-    encoded = encode_rows(encoder, chain[3], chain[2], labels[chain[3].day], config.tasks)
+    encoded = encode_day(encoder, chain.labelled_for(config.tasks), 3, config.tasks)
     kept = {"batch_size": 200, "history_length": config.features.history_length, "lag_ms": 5000, **settings}
     batcher = Batcher(encoder, text_by_number(encoder, chain[3].table("items")), BatchSettings(**kept))
     return ranker, tables, batcher, encoded

@@ -13,9 +13,7 @@ from features.sequences import history_slices
 from recsys.bundle import load_bundle
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
-from recsys.log import period_end
 from recsys.model.scorer import Scorer, calibrate, ranker_from
-from training.data import label_days
 from training.predict import BundlePredictor
 
 ROWS = 150
@@ -38,10 +36,7 @@ def predictor(bundle):
 
 @pytest.fixture(scope="module")
 def encoded(predictor, shop_chain, config):
-    labels, _ = label_days(
-        shop_chain, config.tasks, period_end(shop_chain[-1].day, "UTC"), [shop_chain[5].day]
-    )
-    return predictor.encode(shop_chain[5], shop_chain[4], labels[shop_chain[5].day], config.tasks)
+    return predictor.encode_day(shop_chain, 5, config.tasks)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from recsys.log import period_end
 from training.baselines import fitted as baselines_fitted
 from training.baselines.counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives
-from training.baselines.design import Design, Sample, learnt_periods, training_sample
+from training.baselines.design import Design, Sample, trained_places, training_sample
 from training.baselines.evaluate import BINARY, LISTED, evaluate_baselines
 from training.baselines.fitted import fit_and_score, held_out
 from training.baselines.knn import SHRINKAGE as KNN_SHRINKAGE
@@ -28,13 +28,13 @@ def evaluated(config):
 
 
 @pytest.fixture(scope="module")
-def rows(predictor, shop_chain, evaluated, as_of):
-    return score_rows(predictor, shop_chain, evaluated, as_of)
+def rows(predictor, shop_chain, evaluated):
+    return score_rows(predictor, shop_chain, evaluated)
 
 
 @pytest.fixture(scope="module")
-def tables(predictor, shop_chain, config, as_of, rows, evaluated):
-    audiences = find_audiences(config, shop_chain, evaluated, as_of, max_users=None, seed=0)
+def tables(predictor, shop_chain, config, rows, evaluated):
+    audiences = find_audiences(config, shop_chain, evaluated, max_users=None, seed=0)
     return evaluate_baselines(predictor, shop_chain, rows, audiences, seed=0, lightgbm=False)
 
 
@@ -54,7 +54,7 @@ def test_counts_are_those_of_the_days_before(shop_chain):
 
 def test_rates_are_shrunk_mean_labels_known_before_the_day(shop_chain, config):
     end = period_end(shop_chain[LAST - 1].day, "UTC")
-    rates, priors = item_rates(shop_chain, LAST, config.tasks, end)
+    rates, priors = item_rates(shop_chain, LAST, config.tasks)
     shown = pl.concat([s.table("examples") for s in shop_chain[:LAST]])
     clicks = pl.concat([s.table("feedback") for s in shop_chain[:LAST]]).filter(
         pl.col("kind") == "click", pl.col("received_at") < end
@@ -81,14 +81,12 @@ def test_popularity_is_measured_like_a_model(tables, rows, shop_chain):
     assert tables["popular"].heads["click"].log_loss is None, "a count is no probability"
 
 
-def test_all_baselines_stand_on_the_models_rows_and_users(
-    tables, rows, predictor, shop_chain, evaluated, as_of
-):
+def test_all_baselines_stand_on_the_models_rows_and_users(tables, rows, predictor, shop_chain, evaluated):
     assert set(BINARY) | {"global_mean", "item_mean", "logistic_regression"} == set(tables)
     for table in tables.values():
         for name, metrics in table.heads.items():
             assert metrics.rows == rows[f"label_{name}"].count()
-    report = evaluate(predictor, shop_chain, evaluated, as_of, max_users=None, baselines=False)
+    report = evaluate(predictor, shop_chain, evaluated, max_users=None, baselines=False)
     assert {tables[name].ranking.users for name in LISTED} == {report.ranking.users}
 
 
@@ -162,7 +160,7 @@ def test_flat_features_are_standardised_numbers_and_one_hot_ids():
 def test_fitted_baselines_learn_only_what_the_bundle_learnt(predictor, shop_chain, config):
     manifest = predictor.bundle.manifest
     assert manifest.date == str(shop_chain[4].day)
-    periods = {t.name: learnt_periods(predictor, shop_chain, t) for t in config.tasks}
+    periods = {t.name: trained_places(predictor, shop_chain, t) for t in config.tasks}
     assert periods == {"click": [0, 1, 2], "purchase": [0, 1, 2], "rating": [0, 1]}
     sample = training_sample(predictor, shop_chain, config.tasks[0], seed=0)
     assert set(np.unique(sample.period)) == {0, 1, 2}

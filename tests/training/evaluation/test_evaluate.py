@@ -30,7 +30,6 @@ from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.stages import Stages
 from training.baselines.evaluate import BINARY, REGRESSION
-from training.data import label_days
 from training.evaluation.audience import find_audience
 from training.evaluation.evaluate import evaluate, evaluated_periods, find_audiences, heads_of, score_rows
 from training.evaluation.leaks import LeakCheck
@@ -47,13 +46,13 @@ def evaluated(config):
 
 
 @pytest.fixture(scope="module")
-def rows(predictor, shop_chain, evaluated, as_of):
-    return score_rows(predictor, shop_chain, evaluated, as_of)
+def rows(predictor, shop_chain, evaluated):
+    return score_rows(predictor, shop_chain, evaluated)
 
 
 @pytest.fixture(scope="module")
-def report(predictor, shop_chain, evaluated, as_of):
-    return evaluate(predictor, shop_chain, evaluated, as_of, max_users=None)
+def report(predictor, shop_chain, evaluated):
+    return evaluate(predictor, shop_chain, evaluated, max_users=None)
 
 
 # --- rows and heads
@@ -87,17 +86,17 @@ def test_a_child_is_measured_over_all_impressions(report, rows):
     )
 
 
-def test_open_windows_are_left_out_and_not_counted_as_zero(rows, shop_chain, as_of):
-    late = rows.filter(pl.col("shown_at") > as_of - timedelta(hours=1))
+def test_open_windows_are_left_out_and_not_counted_as_zero(rows, shop_chain):
+    late = rows.filter(pl.col("shown_at") > shop_chain.as_of - timedelta(hours=1))
     assert late.height > 0
     assert late["label_click"].null_count() == late.height
     # A rating's window is a day: nothing of the last day is known yet.
     assert rows.filter(pl.col("date") == shop_chain[LAST].day)["label_rating"].count() == 0
 
 
-def test_a_head_is_measured_on_its_own_periods_only(predictor, shop_chain, as_of):
+def test_a_head_is_measured_on_its_own_periods_only(predictor, shop_chain):
     evaluated = {"click": [LAST], "purchase": [LAST], "rating": [LAST - 1]}
-    rows = score_rows(predictor, shop_chain, evaluated, as_of)
+    rows = score_rows(predictor, shop_chain, evaluated)
     days = {
         name: rows.filter(pl.col(f"label_{name}").is_not_null())["date"].unique().to_list()
         for name in evaluated
@@ -134,10 +133,9 @@ def test_one_class_and_no_rows_give_no_made_up_figures(config):
 def test_days_after_the_window_change_nothing(shop_log, shop_chain, config, predictor, tmp_path):
     """The fifth day, as known at its end, with and without a sixth day in the log."""
     evaluated = {task.name: [LAST - 1] for task in config.tasks}
-    until = period_end(shop_chain[LAST - 1].day, "UTC")
     alone = build_snapshots(shop_log, shop_chain[LAST - 1].day, config, Stages(tmp_path))
-    a = evaluate(predictor, alone, evaluated, until, max_users=10)
-    b = evaluate(predictor, shop_chain, evaluated, until, max_users=10)
+    a = evaluate(predictor, alone, evaluated, max_users=10)
+    b = evaluate(predictor, shop_chain.as_known_at(alone.as_of), evaluated, max_users=10)
     assert a == b
 
 
@@ -148,9 +146,9 @@ def test_by_day_adds_up_to_the_whole(report, rows, config):
 
 
 def test_nothing_labelled_is_an_error(predictor, shop_chain, evaluated):
-    too_early = period_end(shop_chain[0].day, "UTC")
+    too_early = shop_chain.as_known_at(shop_chain.end_of(0))
     with pytest.raises(DataError, match="has a label"):
-        evaluate(predictor, shop_chain, evaluated, too_early)
+        evaluate(predictor, too_early, evaluated)
 
 
 def test_the_report_has_the_shape_that_the_issue_fixes(report):
@@ -165,9 +163,8 @@ def test_the_report_has_the_shape_that_the_issue_fixes(report):
 
 
 @pytest.fixture(scope="module")
-def audience(shop_chain, config, as_of):
-    labels, _ = label_days(shop_chain, config.tasks, as_of, [shop_chain[LAST].day])
-    return find_audience(shop_chain, LAST, labels[shop_chain[LAST].day], config, max_users=None, seed=0)
+def audience(shop_chain, config):
+    return find_audience(shop_chain, LAST, config, max_users=None, seed=0)
 
 
 def test_the_audience_has_a_past_and_wants_something(audience, shop_chain, rows):
@@ -188,11 +185,11 @@ def test_the_audience_knows_nothing_of_its_own_day(audience, shop_chain):
     assert audience.requests.join(first, on=["user_id", "shown_at"]).height == audience.num_users
 
 
-def test_a_seeded_choice_of_users_repeats(shop_chain, config, as_of):
+def test_a_seeded_choice_of_users_repeats(shop_chain, config):
     evaluated = {task.name: [LAST] for task in config.tasks}
 
     def users(max_users, seed):
-        found = find_audiences(config, shop_chain, evaluated, as_of, max_users=max_users, seed=seed)
+        found = find_audiences(config, shop_chain, evaluated, max_users=max_users, seed=seed)
         return found[0].requests["user_id"].to_list()
 
     assert len(users(5, 0)) == 5
@@ -200,9 +197,9 @@ def test_a_seeded_choice_of_users_repeats(shop_chain, config, as_of):
     assert set(users(5, 0)) < set(users(None, 0))
 
 
-def test_the_first_day_of_a_log_has_no_audience(shop_chain, config, as_of):
+def test_the_first_day_of_a_log_has_no_audience(shop_chain, config):
     evaluated = {task.name: [0] for task in config.tasks}
-    assert find_audiences(config, shop_chain, evaluated, as_of, max_users=None, seed=0) == []
+    assert find_audiences(config, shop_chain, evaluated, max_users=None, seed=0) == []
 
 
 def test_lists_hold_available_unseen_items_once(audience, predictor, shop_chain):
@@ -311,9 +308,9 @@ def test_weekly_periods_leak_by_the_week(predictor, make_config):
     assert check.overlaps_calibration == (date(2026, 1, 25),)
 
 
-def test_the_warning_is_in_the_report(predictor, shop_chain, config, as_of):
+def test_the_warning_is_in_the_report(predictor, shop_chain, config):
     evaluated = evaluated_periods(shop_chain, config.tasks, shop_chain[2].day, shop_chain[2].day)
-    report = evaluate(predictor, shop_chain, evaluated, as_of, max_users=2)
+    report = evaluate(predictor, shop_chain, evaluated, max_users=2)
     assert report.leaks.overlaps_training == (shop_chain[2].day,)
     assert report.warnings[0].startswith("overlaps training")
 

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from recsys.bundle import load_bundle
 from recsys.cli import run
 from recsys.errors import DataError
-from recsys.log import period_end
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap
 from training.evaluation.evaluate import score_rows
@@ -52,22 +51,20 @@ def window(shop_chain):
     return shop_chain[LAST - 1].day, shop_chain[LAST].day
 
 
-def _compare(chain, window, as_of, a, b, **options):
-    sides = [Side(predictor=p, chain=chain) for p in (a, b)]
+def _compare(days, window, a, b, **options):
+    sides = [Side(predictor=p, days=days) for p in (a, b)]
     settings = {"max_users": 15, "replicates": 200, "baselines": False} | options
-    return compare(*sides, *window, as_of, **settings)
+    return compare(*sides, *window, **settings)
 
 
 @pytest.fixture(scope="module")
-def same(shop_chain, window, as_of, bundle):
-    return _compare(
-        shop_chain, window, as_of, BundlePredictor(bundle), BundlePredictor(bundle), baselines=True
-    )
+def same(shop_chain, window, bundle):
+    return _compare(shop_chain, window, BundlePredictor(bundle), BundlePredictor(bundle), baselines=True)
 
 
 @pytest.fixture(scope="module")
-def better(shop_chain, window, as_of, bundle):
-    return _compare(shop_chain, window, as_of, BundlePredictor(bundle), Informed(bundle))
+def better(shop_chain, window, bundle):
+    return _compare(shop_chain, window, BundlePredictor(bundle), Informed(bundle))
 
 
 # --- what is concluded
@@ -91,16 +88,16 @@ def test_a_planted_better_model_is_found(better):
     assert {e.verdict for e in better.lists.effects} == {"no evidence"}
 
 
-def test_sides_are_not_confused(shop_chain, window, as_of, bundle):
-    turned = _compare(shop_chain, window, as_of, Informed(bundle), BundlePredictor(bundle))
+def test_sides_are_not_confused(shop_chain, window, bundle):
+    turned = _compare(shop_chain, window, Informed(bundle), BundlePredictor(bundle))
     assert turned.decision.outcome == "worse"
     assert turned.heads["click"].effects[0].difference < 0
 
 
-def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, window, as_of, bundle, config):
+def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, window, bundle, config):
     evaluate = {t.name: [LAST - 1, LAST] for t in config.tasks}
-    a = score_rows(BundlePredictor(bundle), shop_chain, evaluate, as_of)
-    b = score_rows(Informed(bundle), shop_chain, evaluate, as_of)
+    a = score_rows(BundlePredictor(bundle), shop_chain, evaluate)
+    b = score_rows(Informed(bundle), shop_chain, evaluate)
     known = a["label_click"].is_not_null()
     effect = paired_bootstrap(
         "auc",
@@ -129,20 +126,18 @@ def test_primary_comparisons_share_the_error_rate(better):
     assert len(better.decision.lines) == len(primary)
 
 
-def test_days_that_a_bundle_learnt_from_forbid_a_verdict(shop_chain, as_of, bundle):
+def test_days_that_a_bundle_learnt_from_forbid_a_verdict(shop_chain, bundle):
     days = shop_chain[2].day, shop_chain[LAST].day
-    report = _compare(shop_chain, days, as_of, BundlePredictor(bundle), Informed(bundle), replicates=100)
+    report = _compare(shop_chain, days, BundlePredictor(bundle), Informed(bundle), replicates=100)
     assert report.decision.outcome == "not trustworthy"
     assert "A has learnt from 1 of the scored days" in report.decision.headline
     assert any("overlaps training" in warning for warning in report.warnings)
 
 
-def test_a_fresher_bundle_is_said_to_be_fresher(shop_chain, window, as_of, bundle):
+def test_a_fresher_bundle_is_said_to_be_fresher(shop_chain, window, bundle):
     manifest = bundle.manifest.model_copy(update={"date": str(shop_chain[3].day)})
     older = dataclasses.replace(bundle, manifest=manifest)
-    report = _compare(
-        shop_chain, window, as_of, BundlePredictor(older), BundlePredictor(bundle), replicates=100
-    )
+    report = _compare(shop_chain, window, BundlePredictor(older), BundlePredictor(bundle), replicates=100)
     assert any("freshness" in warning for warning in report.warnings)
 
 
@@ -331,9 +326,9 @@ def test_bad_input_says_what_is_wrong(runs, shop_log, bundle_folder, tmp_path, c
 
 
 def test_days_without_a_single_label_are_an_error(shop_chain, window, bundle):
-    too_early = period_end(shop_chain[0].day, "UTC")
+    too_early = shop_chain.as_known_at(shop_chain.end_of(0))
     with pytest.raises(DataError, match="windows"):
-        _compare(shop_chain, window, too_early, BundlePredictor(bundle), BundlePredictor(bundle))
+        _compare(too_early, window, BundlePredictor(bundle), BundlePredictor(bundle))
 
 
 def test_a_head_of_one_class_is_reported_without_a_verdict(better, config):

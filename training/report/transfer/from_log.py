@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from recsys.config import RunConfig
-from training.night.snapshots import night_snapshots
+from training.night.days import night_days
 from training.progress import bar
 from training.report.transfer.measure import measure_transfer
 from training.report.transfer.report import TransferReport
@@ -26,9 +26,9 @@ def transfer_on_log(
     Raises: ConfigError or DataError.
     """
     first = config.training.seed
-    with night_snapshots(config, log, night, runs) as chain, bar("trainings") as on_progress:
+    with night_days(config, log, night, runs) as days, bar("trainings") as on_progress:
         return measure_transfer(
-            chain,
+            days,
             config,
             range(first, first + seeds),
             replicates=replicates,

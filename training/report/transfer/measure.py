@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.days import Days
 from recsys.config import RunConfig
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.inference import paired_bootstrap_seeds
 from recsys.metrics.pooled import pooled_metric
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import Steps
 from training.report.effects import primary_metric
@@ -57,7 +57,7 @@ class Trained:
 
 
 def measure_transfer(
-    chain: Sequence[DaySnapshot],
+    days: Days,
     config: RunConfig,
     seeds: Sequence[int],
     *,
@@ -65,7 +65,7 @@ def measure_transfer(
     alpha: float = 0.05,
     on_progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> TransferReport:
-    """Train every head with the others and alone, per seed, and compare on the night of the chain's last day.
+    """Train every head with the others and alone, per seed, and compare on the night of the last day.
 
     Args: alpha: error rate shared by the heads' verdicts (Bonferroni).
     Raises: ConfigError with fewer than two heads or seeds; DataError with too few days, or when a head cannot
@@ -76,7 +76,7 @@ def measure_transfer(
             f"{len(config.tasks)} head(s), {len(seeds)} seed(s): transfer is between heads, and its interval "
             "is over seeds; give at least 2 of both"
         )
-    runs = Runs(chain, config)
+    runs = Runs(days, config)
     for task in config.tasks:
         _require_evaluated(task, runs)
     total = count_parameters(config, runs.state, config.tasks)
@@ -105,7 +105,7 @@ def _report(
     health = health_of([one.watch for one in trained])
     return TransferReport(
         advice=advise(heads, falls),
-        night=runs.chain[-1].day,
+        night=runs.days[-1].day,
         seeds=tuple(one.seed for one in trained),
         trunk=config.model.trunk.name,
         balancing=config.training.balancing,
@@ -146,8 +146,8 @@ def _train(runs: Runs, seed: int, arms: Mapping[str, tuple[RunConfig, TaskSpec]]
 
 def _require_evaluated(task: TaskSpec, runs: Runs) -> None:
     """Refuse a head whose metric would have no value, before anything is trained."""
-    day = runs.chain[runs.plan.evaluate[task.name]].day
-    known = runs.labels[day][task.label].drop_nulls()
+    place = runs.plan.evaluate[task.name]
+    day, known = runs.days[place].day, runs.days.labels(place)[task.label].drop_nulls()
     if known.is_empty():
         lacking = f"no impression of {day} has a label of {task.name!r}"
     elif task.is_binary and known.n_unique() < 2:
@@ -165,7 +165,7 @@ def _head(
     """Compare one head; A is alone, B is shared."""
     alone = [one.alone[task.name] for one in trained]
     shared = [one.shared[task.name] for one in trained]
-    rows, day = alone[0], runs.chain[runs.plan.evaluate[task.name]].day
+    rows, day = alone[0], runs.days[runs.plan.evaluate[task.name]].day
     metric = primary_metric(task)
     effect = paired_bootstrap_seeds(
         metric,
@@ -178,15 +178,15 @@ def _head(
         replicates=replicates,
         level=level,
     )
-    days, labels = runs.train_days(task.name), runs.train_labels(task)
+    trained_on, labels = runs.train_days(task.name), runs.train_labels(task)
     return HeadTransfer(
         metric=metric,
         alone=tuple(_value(metric, run) for run in alone),
         shared=tuple(_value(metric, run) for run in shared),
         effect=effect,
         evaluated_on=day,
-        train_first=days[0],
-        train_last=days[-1],
+        train_first=trained_on[0],
+        train_last=trained_on[-1],
         train_labels=labels.len(),
         train_positives=int((labels > 0.5).sum()) if task.is_binary else None,
     )

@@ -15,13 +15,14 @@ import polars as pl
 import torch
 
 from features.build import item_rows
+from features.days import Days
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
 from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import cross_numbers
-from training.data import EncodedRows, label_days
+from training.data import EncodedRows
 from training.evaluation.audience import item_codes
 from training.evaluation.lists import item_side, one_user, user_sides
 from training.predict import BundlePredictor
@@ -62,19 +63,17 @@ class Estimate:
 def read_choices(
     predictor: BundlePredictor,
     log: InteractionLog,
-    chain: Sequence[DaySnapshot],
-    periods: Sequence[int],
-    as_of: datetime,
+    days: Days,
+    places: Sequence[int],
 ) -> list[Choice]:
-    """Predict every logged candidate of the periods' requests; requests without a logged set are left out."""
+    """Predict every logged candidate of some days' requests; requests without a logged set are left out."""
     tasks = predictor.bundle.config.tasks
-    labels, _ = label_days(chain, tasks, as_of, [chain[i].day for i in periods])
+    labelled = days.labelled_for(tasks)
     found: list[Choice] = []
-    for i in periods:
-        snapshot, previous = chain[i], chain[i - 1] if i else None
-        sets = _candidate_sets(log, snapshot)
-        encoded = predictor.encode(snapshot, previous, labels[snapshot.day], tasks)
-        catalogue = item_rows(previous, snapshot)["item_id"]
+    for i in places:
+        sets = _candidate_sets(log, days[i])
+        encoded = predictor.encode_day(labelled, i, tasks)
+        catalogue = item_rows(days.before(i), days[i])["item_id"]
         found += _choices(predictor, encoded, sets, catalogue)
     return found
 

@@ -9,7 +9,7 @@ from recsys.fusion import FORMULAS, Fusion
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.simulator.shop import SHOP_FILE, Shop
-from training.evaluation.from_log import load_reproducible, require_version, snapshots
+from training.evaluation.from_log import load_reproducible, read_days, require_version
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.threads import use_threads
@@ -46,8 +46,8 @@ def tune_fusion_on_log(
     use_threads(bundle.config.training.threads)
     predictor, source = BundlePredictor(bundle), InteractionLog(log)
     span = unseen_days(predictor, source, days)
-    chain = snapshots(bundle, log, runs, max(span[1], *source.days("feedback")))
-    material = read_material(predictor, source, chain, span)
+    known = read_days(bundle, log, runs, max(span[1], *source.days("feedback")))
+    material = read_material(predictor, source, known, span)
     simulated = (log / "truth" / SHOP_FILE).is_file()
     with bar("search") as on_trial:
         return tune_fusion(

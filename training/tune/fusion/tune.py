@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import optuna
 
+from features.days import Days
 from recsys.errors import DataError
 from recsys.fusion import Fusion
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap_ratios
 from recsys.simulator.shop import Shop
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import evaluated_periods, score_rows
 from training.evaluation.leaks import LeakCheck
@@ -63,21 +63,20 @@ def unseen_days(predictor: BundlePredictor, log: InteractionLog, count: int) -> 
 def read_material(
     predictor: BundlePredictor,
     log: InteractionLog,
-    chain: Sequence[DaySnapshot],
-    days: tuple[date, date],
+    days: Days,
+    span: tuple[date, date],
 ) -> Material:
     """Score every impression and every logged candidate of the days; halve the users."""
     config = predictor.bundle.config
-    evaluated = evaluated_periods(chain, config.tasks, *days)
+    evaluated = evaluated_periods(days, config.tasks, *span)
     periods = evaluated[config.tasks[0].name]
-    as_of = period_end(chain[-1].day, config.timezone)
-    rows = score_rows(predictor, chain, evaluated, as_of)
+    rows = score_rows(predictor, days, evaluated)
     whole = lists_of(rows, config.tasks, config.retrieval_task)
     halves = [half for half in (whole.take(~whole.checked), whole.take(whole.checked)) if half.request.size]
     labelled = [t for t in config.tasks if all(effective_labels(half, t) > 0 for half in halves)]
     if not labelled:
         raise DataError(
-            f"no task has labels of both halves of the users from {days[0]} to {days[1]}: windows are still "
+            f"no task has labels of both halves of the users from {span[0]} to {span[1]}: windows are still "
             "open, or there is too little feedback; choose more days"
         )
     notes = [
@@ -87,13 +86,13 @@ def read_material(
         if t not in labelled
     ]
     lists = lists_of(rows, labelled, config.retrieval_task)
-    choices = read_choices(predictor, log, chain, periods, as_of)
-    scored = {task.name: [chain[i].day for i in periods] for task in labelled}
+    choices = read_choices(predictor, log, days, periods)
+    scored = {task.name: days.dates_of(periods) for task in labelled}
     leaks = LeakCheck.of(predictor.bundle.manifest, config, scored)
     first = np.unique(lists.position, return_index=True)[1]
     return Material(
         version=predictor.bundle.version,
-        days=tuple(chain[i].day for i in periods),
+        days=tuple(days.dates_of(periods)),
         searched=lists.take(~lists.checked),
         checked=lists.take(lists.checked),
         choices=[c for c in choices if is_checked(c.user_id)],

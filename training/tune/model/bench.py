@@ -1,24 +1,22 @@
 """A config -> losses on its validation days: the calibration periods of a night, never the evaluated ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 
 import numpy as np
 import torch
 
+from features.days import Days
 from features.encode import Encoder
 from recsys.config import RunConfig
 from recsys.errors import DataError
-from recsys.log import period_end
 from recsys.metrics.pointwise import auc, rmse
 from recsys.model.embeddings import Tables
 from recsys.model.head_functions import predict
 from recsys.model.ranker import Ranker
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import RETRIEVAL
-from training.data import Batcher, BatchSettings, EncodedRows, encode_rows, label_days, text_by_number
+from training.data import Batcher, BatchSettings, EncodedRows, encode_day, text_by_number
 from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
 from training.predict import scoring_settings
@@ -45,22 +43,21 @@ class ModelBench:
     calibration is fitted on these very days later.
     """
 
-    def __init__(self, chain: Sequence[DaySnapshot], config: RunConfig) -> None:
-        """Plan the night of the chain's last period.
+    def __init__(self, days: Days, config: RunConfig) -> None:
+        """Plan the night of the last day.
 
         Raises: DataError when there are too few periods, or no head has labels to be measured by.
         """
-        self.chain, self.config = chain, config
-        self.plan: NightPlan = plan_night([s.day for s in chain], config, None)
-        self.as_of: datetime = period_end(chain[-1].day, config.timezone)
+        self.days, self.config = days, config
+        self.plan: NightPlan = plan_night(days.dates, config, None)
         self._known = {t.name: self._labels(t.name) for t in config.tasks}
         self.heads = tuple(
             t.name for t in config.tasks if _measurable(self._known[t.name], binary=t.is_binary)
         )
         if not self.heads:
-            days = ", ".join(str(chain[i].day) for i in sorted(set(self.plan.calibrate.values())))
+            named = ", ".join(str(day) for day in days.dates_of(sorted(set(self.plan.calibrate.values()))))
             raise DataError(
-                f"no head has labels of both kinds on {days} to be measured by; take another --date"
+                f"no head has labels of both kinds on {named} to be measured by; take another --date"
             )
 
     @property
@@ -71,7 +68,7 @@ class ModelBench:
     @cached_property
     def prepared(self) -> Prepared:
         """Fit the encoder and encode the training days, once for all configs."""
-        return prepare(self.chain, self.plan.train, self.config, self.as_of)
+        return prepare(self.days, self.plan.train, self.config)
 
     def train(
         self,
@@ -84,7 +81,7 @@ class ModelBench:
 
         Raises: DivergedError, and whatever on_rung and on_step raise.
         """
-        rows = [int(self.chain[i].manifest["rows"]["impressions"]) for i in self.plan.train_periods]
+        rows = [self.days.num_impressions(i) for i in self.plan.train_periods]
         steps = config.training.epochs * sum(-(-n // config.training.batch_size) for n in rows)
         at = {max(1, steps * r // rungs): r for r in range(1, rungs)}
 
@@ -95,10 +92,9 @@ class ModelBench:
                 moment.ranker.train()
 
         trained = train(
-            self.chain,
+            self.days,
             self.plan.train,
             config,
-            self.as_of,
             None,
             config.training.epochs,
             observer=watch,
@@ -141,14 +137,12 @@ class ModelBench:
     @cached_property
     def _periods(self) -> dict[int, _Period]:
         """Encode the validation periods with the encoder of the training days."""
-        config, chain = self.config, self.chain
+        config, days = self.config, self.days
         encoder = Encoder.from_config(config, self.prepared.state)
         wanted = sorted(set(self.plan.calibrate.values()))
-        labels, _ = label_days(chain, config.tasks, self.as_of, [chain[i].day for i in wanted])
         found = {}
         for i in wanted:
-            before = chain[i - 1] if i else None
-            text = text_by_number(encoder, chain[i].table("items"))
+            text = text_by_number(encoder, days[i].table("items"))
             drawing = BatchSettings(
                 batch_size=_RETRIEVAL_BATCH,
                 history_length=config.features.history_length,
@@ -157,7 +151,7 @@ class ModelBench:
                 tasks=tuple(t.name for t in config.tasks),
             )
             found[i] = _Period(
-                encoded=encode_rows(encoder, chain[i], before, labels[chain[i].day], config.tasks),
+                encoded=encode_day(encoder, days, i, config.tasks),
                 batcher=Batcher(encoder, text, scoring_settings(config)),
                 retrieval=Batcher(encoder, text, drawing) if config.retrieval_task else None,
             )
@@ -166,7 +160,7 @@ class ModelBench:
     @cached_property
     def _popularity(self) -> np.ndarray:
         return retrieval_popularity(
-            self.chain, list(self.plan.train_periods), self.config, self.prepared.state
+            self.days, list(self.plan.train_periods), self.config, self.prepared.state
         )
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from recsys.config import RunConfig
-from training.night.snapshots import night_snapshots
+from training.night.days import night_days
 from training.progress import bar
 from training.tune.model.bench import ModelBench
 from training.tune.model.search import ModelReport, tune_model
@@ -28,5 +28,5 @@ def tune_model_on_log(
     Raises: ConfigError or DataError.
     """
     budget = Budget.of(trials, seconds)
-    with night_snapshots(config, log, night, runs) as chain, bar("trials") as on_trial:
-        return tune_model(ModelBench(chain, config), objective, storage, budget, on_trial)
+    with night_days(config, log, night, runs) as days, bar("trials") as on_trial:
+        return tune_model(ModelBench(days, config), objective, storage, budget, on_trial)

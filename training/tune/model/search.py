@@ -99,7 +99,7 @@ def tune_model(
         "search": "model",
         "config": config.model_dump(mode="json", by_alias=True, exclude=_NOT_TRAINED),
         "space": {key: d.model_dump(mode="json") for key, d in space.items()},
-        "chain": bench.chain[-1].path.name,
+        "days": bench.days[-1].path.name,
         "objective": objective,
     }
     pruner = _pruner(tune, several=len(names) > 1)
@@ -191,7 +191,7 @@ def _report(
     objective: str,
     baseline: dict[str, float],
 ) -> ModelReport:
-    chain, plan = bench.chain, bench.plan
+    days, plan = bench.days, bench.plan
     lines = tuple(_line(trial, space, names) for trial in finished(study))
     best = _best(complete(study), names)
     chosen = next((line for line in lines if line.number == best), None)
@@ -209,10 +209,10 @@ def _report(
         )
     periods = plan.train_periods
     return ModelReport(
-        night=str(chain[-1].day),
-        learnt_days=(str(chain[periods[0]].day), str(chain[periods[-1]].day)),
-        validation_days=tuple(str(chain[i].day) for i in sorted(set(plan.calibrate.values()))),
-        gate_days=tuple(str(chain[i].day) for i in sorted(set(plan.evaluate.values()))),
+        night=str(days[-1].day),
+        learnt_days=(str(days[periods[0]].day), str(days[periods[-1]].day)),
+        validation_days=tuple(map(str, days.dates_of(sorted(set(plan.calibrate.values()))))),
+        gate_days=tuple(map(str, days.dates_of(sorted(set(plan.evaluate.values()))))),
         objective=objective,
         pruner="none" if len(names) > 1 else bench.config.tune.pruner,
         baseline=baseline,

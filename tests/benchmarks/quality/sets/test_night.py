@@ -47,11 +47,9 @@ def test_a_run_holds_the_evaluated_day_and_chooses_on_the_one_before(night, runs
         prediction = runs[0].test[task.name]
         assert of.value(runs[0].test) == pytest.approx(measure(of.label, prediction, of.weight))
         assert known[task.name].metric == metric
-        day = night.runs.chain[night.runs.plan.evaluate[task.name]].day
-        labels = night.runs.labels[day][task.label].drop_nulls()
+        labels = night.runs.days.labels(night.runs.plan.evaluate[task.name])[task.label].drop_nulls()
         assert of.label.size == labels.len() == prediction.size
-        before = night.runs.chain[night.runs.plan.calibrate[task.name]].day
-        labels = night.runs.labels[before][task.label].drop_nulls()
+        labels = night.runs.days.labels(night.runs.plan.calibrate[task.name])[task.label].drop_nulls()
         assert known[task.name].label.size == labels.len() == runs[0].validation[task.name].size
         assert not np.array_equal(prediction, runs[1].test[task.name]), "seeds differ"
 
@@ -116,8 +114,8 @@ def test_simple_systems_are_calibrated_as_ours_are(night):
 def test_the_oracles_row_is_the_oracle_report(night, shop_log):
     shop = Shop.from_log(shop_log.root)
     oracles = shop_set.Oracles(shop, shop_log)
-    day = night.runs.chain[night.runs.plan.evaluate["click"]].day
-    labels = night.runs.labels[day]
+    place = night.runs.plan.evaluate["click"]
+    day, labels = night.runs.days[place].day, night.runs.days.labels(place)
     rows = shop_log.read("impressions", day).join(
         labels.select("impression_id", click="label_click", purchase="label_purchase", rating="label_rating"),
         on="impression_id",

@@ -104,7 +104,7 @@ def test_duckdb_has_our_training_rows(chain, nights, config, tmp_path):
     as_of = period_end(chain[-1].day, "UTC")
     nights.training_rows([day], as_of, tmp_path)
     theirs = pl.read_parquet(tmp_path / f"{day}.parquet").sort("impression_id")
-    ours = training_rows(chain, len(chain) - 3, 0, config, as_of).sort("impression_id")
+    ours = training_rows(chain, len(chain) - 3, 0, config).sort("impression_id")
     labels = [t.label for t in config.tasks]
     assert_frame_equal(theirs.select(labels), ours.select(labels), check_dtypes=False)
     assert ours["label_purchase"].sum() > 0
@@ -163,7 +163,7 @@ def test_pandas_has_our_histories_and_labels(chain, pandas_nights, config):
     )
     as_of = period_end(chain[-1].day, "UTC")
     rows = _polars(pandas_nights.training_rows([snapshot.day], as_of)[0]).sort("impression_id")
-    ours = training_rows(chain, len(chain) - 3, 0, config, as_of).sort("impression_id")
+    ours = training_rows(chain, len(chain) - 3, 0, config).sort("impression_id")
     shared = [*(t.label for t in config.tasks), "user_click_count_7", "item_by_category__impressions_life"]
     assert_frame_equal(rows.select(shared), ours.select(shared), check_dtypes=False)
     crossed = [f"impressions_{w}" for w in (1, 3, 7, "life")]

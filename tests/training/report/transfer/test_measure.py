@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.build import build_snapshots, period_end
+from features.build import build_snapshots
+from features.days import Days
+from features.labels import make_labels
 from recsys.cli import run
 from recsys.config import load_config
 from recsys.errors import ConfigError, DataError
@@ -17,7 +19,6 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
-from training.data import label_days
 from training.report.transfer.budget import alone, count_parameters, matched
 from training.report.transfer.health import failed_findings
 from training.report.transfer.measure import measure_transfer
@@ -71,12 +72,11 @@ def test_a_task_alone_leans_on_no_other_and_counts(config):
 
 
 def test_watching_a_training_changes_no_weight(shop_chain, config):
-    as_of = period_end(shop_chain[-1].day, "UTC")
     periods = {t.name: (0, 1) for t in config.tasks}
     config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.2})})
     probe = GradientProbe({}, every=2)
-    watched = train(shop_chain, periods, config, as_of, None, 1, observer=probe)
-    plain = train(shop_chain, periods, config, as_of, None, 1)
+    watched = train(shop_chain, periods, config, None, 1, observer=probe)
+    plain = train(shop_chain, periods, config, None, 1)
     assert len(probe.probes) > 2
     for name, value in plain.weights().items():
         np.testing.assert_array_equal(value, watched.weights()[name], err_msg=name)
@@ -84,8 +84,7 @@ def test_watching_a_training_changes_no_weight(shop_chain, config):
 
 def test_learning_one_head_leaves_the_others_out(shop_chain, config):
     click = config.tasks[0]
-    as_of = period_end(shop_chain[-1].day, "UTC")
-    trained = train(shop_chain, {"click": (0, 1)}, config, as_of, None, 1, tasks=[click])
+    trained = train(shop_chain, {"click": (0, 1)}, config, None, 1, tasks=[click])
     assert set(trained.ranker.heads.heads) == {"click"}
     assert set(trained.log.losses[0]) == {"click", "retrieval"}
 
@@ -161,14 +160,14 @@ def test_a_head_that_cannot_be_evaluated_is_refused_before_training(
     column = f"label_{task}"
 
     def hidden(*args):
-        found, late = label_days(*args)
+        found, contradictions = make_labels(*args)
         changed = pl.when(pl.col(column).is_not_null()).then(pl.lit(labels)).cast(pl.Float64).alias(column)
-        return {day: rows.with_columns(changed) for day, rows in found.items()}, late
+        return found.with_columns(changed), contradictions
 
-    monkeypatch.setattr("training.runs.label_days", hidden)
+    monkeypatch.setattr("features.days.make_labels", hidden)
     monkeypatch.setattr(Runs, "train", lambda *_: pytest.fail("nothing may be trained"))
     with pytest.raises(DataError, match=f"{said}.*choose another --date, or leave the head out"):
-        measure_transfer(shop_chain, config, [0, 1])
+        measure_transfer(Days.of(shop_chain, config), config, [0, 1])
 
 
 CONFIG = """

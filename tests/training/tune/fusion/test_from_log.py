@@ -11,7 +11,7 @@ from recsys.bundle import load_bundle, read_manifest
 from recsys.cli import run
 from recsys.config import build_fusion
 from recsys.errors import DataError
-from recsys.log import InteractionLog, period_end
+from recsys.log import InteractionLog
 from recsys.settings import to_toml
 from training.predict import BundlePredictor
 from training.tune.fusion.candidates import read_choices
@@ -79,12 +79,11 @@ def test_a_bundle_that_has_seen_everything_cannot_be_tuned(bundle_folder, shop_l
 def test_logged_candidates_are_predicted_as_shown_items_are(bundle_folder, shop_log, shop_chain, config):
     """An item's prediction among the candidates is its prediction as an impression, history and all."""
     predictor = BundlePredictor(load_bundle(bundle_folder))
-    as_of = period_end(shop_chain[-1].day, "UTC")
-    choices = [choice for i in (4, 5) for choice in read_choices(predictor, shop_log, shop_chain, [i], as_of)]
+    choices = [choice for i in (4, 5) for choice in read_choices(predictor, shop_log, shop_chain, [i])]
     assert choices
     from training.evaluation.evaluate import score_rows
 
-    rows = score_rows(predictor, shop_chain, {t.name: [4, 5] for t in config.tasks}, as_of)
+    rows = score_rows(predictor, shop_chain, {t.name: [4, 5] for t in config.tasks})
     known = {(r["request_id"], r["item_id"]): r for r in rows.iter_rows(named=True)}
     for choice in choices:
         for number in choice.shown:

@@ -16,7 +16,6 @@ from recsys.cli import run
 from recsys.config import parse_config
 from recsys.config.tune import Dimension
 from recsys.errors import ConfigError, DataError
-from recsys.log import period_end
 from recsys.settings import to_toml
 from recsys.tasks import RETRIEVAL
 from training.balancing import build_balancer
@@ -52,10 +51,9 @@ def report(bench, tmp_path_factory):
 
 
 def test_learning_from_prepared_days_changes_nothing(shop_chain, config):
-    as_of = period_end(shop_chain[-1].day, "UTC")
     periods = {"click": (0, 2), "purchase": (1, 3), "rating": (0, 1)}
-    prepared = prepare(shop_chain, periods, config, as_of)
-    one, two = (train(shop_chain, periods, config, as_of, None, 2, prepared=p) for p in (None, prepared))
+    prepared = prepare(shop_chain, periods, config)
+    one, two = (train(shop_chain, periods, config, None, 2, prepared=p) for p in (None, prepared))
     assert all(np.array_equal(v, two.weights()[n]) for n, v in one.weights().items())
 
 

@@ -1,4 +1,4 @@
-"""A log and a config -> the snapshots that a night of that date would train on."""
+"""A log and a config -> the days that a night of that date would train on."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from datetime import date
 from pathlib import Path
 
 from features.build import build_snapshots
+from features.days import Days
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
-from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
 from training.night.run import check_names
 from training.progress import bar
@@ -17,10 +17,8 @@ from training.threads import use_threads
 
 
 @contextmanager
-def night_snapshots(
-    config: RunConfig, log: Path, night: date | None, runs: Path | None
-) -> Iterator[list[DaySnapshot]]:
-    """Build a night's snapshots, with a progress bar; they are there until the block ends.
+def night_days(config: RunConfig, log: Path, night: date | None, runs: Path | None) -> Iterator[Days]:
+    """Build a night's days, with a progress bar; they are there until the block ends.
 
     Args: night: default the log's last day; runs: use and keep the stages there, else in a temporary folder.
     Raises: ConfigError for unknown names in the config; DataError for a log without the night's days.
@@ -32,5 +30,5 @@ def night_snapshots(
     with ExitStack() as stack:
         folder = runs or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-night-")))
         with bar("features") as on_period:
-            chain = build_snapshots(source, last, config, Stages(folder / "stages"), on_period)
-        yield chain
+            days = build_snapshots(source, last, config, Stages(folder / "stages"), on_period)
+        yield days

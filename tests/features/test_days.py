@@ -1,0 +1,41 @@
+import pytest
+
+import features.days
+from features.days import Days
+from features.labels import make_labels
+
+
+def test_labels_see_late_feedback_of_later_days_up_to_the_night(shop_chain, config):
+    same, later = (shop_chain.as_known_at(shop_chain.end_of(n)).labels(2) for n in (2, 5))
+    assert later["label_click"].drop_nulls().sum() > same["label_click"].drop_nulls().sum()
+    assert same["label_rating"].drop_nulls().len() < later["label_rating"].drop_nulls().len()
+    alone = Days.of(shop_chain[:3], config)
+    assert alone.labels(2).equals(same), "snapshots after the night change nothing"
+
+
+def test_a_days_labels_are_made_once(shop_chain, config, monkeypatch):
+    days, made = Days.of(shop_chain, config), []
+    monkeypatch.setattr(features.days, "make_labels", lambda *a: made.append(a) or make_labels(*a))
+    assert days.labels(1) is days.labels(1)
+    assert len(made) == 1
+    later = days.as_known_at(days.end_of(1))
+    assert not later.labels(1).equals(days.labels(1)), "another instant has labels of its own"
+
+
+def test_other_tasks_have_other_labels(shop_chain, config):
+    click = next(t for t in config.tasks if t.name == "click")
+    assert shop_chain.labelled_for([click]).labels(1).columns == ["impression_id", "user_id", "label_click"]
+    assert shop_chain.labelled_for(config.tasks) is shop_chain
+
+
+def test_days_have_places(shop_chain):
+    first, second = shop_chain[0], shop_chain[1]
+    assert shop_chain.before(0) is None
+    assert shop_chain.before(1) is first
+    assert shop_chain.place(second.day) == 1
+    assert shop_chain.between(first.day, second.day) == [0, 1]
+    assert shop_chain.dates_of([1, 0]) == [second.day, first.day]
+    assert shop_chain.end_of(shop_chain.last) == shop_chain.as_of
+    assert shop_chain.num_impressions(1) == second.table("examples").height
+    with pytest.raises(ValueError, match="2020"):
+        shop_chain.place(first.day.replace(year=2020))
