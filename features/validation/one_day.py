@@ -20,9 +20,9 @@ def validate_day(log: InteractionLog, day: date, config: RunConfig, folder: Path
 
     Raises: DataError when the log has nothing of that day.
     """
-    days = log.require_days("impressions")
-    if day not in days and config.period == "P1D":
-        raise DataError(f"{day} has no impressions in {log.root}, which has {days[0]} to {days[-1]}")
+    logged = log.require_days("impressions")
+    if day not in logged and config.period == "P1D":
+        raise DataError(f"{day} has no impressions in {log.root}, which has {logged[0]} to {logged[-1]}")
     stages = Stages(folder / "stages")
     accepted = Acceptances(folder / "registry" / ACCEPTED)
     ingest = Ingest(log=log, config=config, stages=stages, accepted=accepted)
