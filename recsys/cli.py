@@ -15,7 +15,7 @@ from recsys.errors import ConfigError, RecsysError
 INTERRUPTED = 130
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (
-        "serving.demo.command:demo_command",
+        "serving.commands:demo_command",
         "Run the whole loop on the simulated shop and report what was learnt.",
     ),
     "simulate": ("recsys.commands:simulate_command", "Write the simulated shop's interaction log."),

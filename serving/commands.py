@@ -1,28 +1,42 @@
-"""`recsys serve` and `recsys recommend`."""
+"""Commands of the serving room: serve, recommend, demo."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recsys.config import load_config
 from recsys.errors import ConfigError
-from serving.client_values import Answer
-from serving.clock import clock_from
+from recsys.files import write_whole
+from recsys.options import (
+    ConfigOption,
+    JsonOption,
+    RequiredConfigOption,
+    RunsOption,
+    SeedOption,
+    put_json,
+    read_config,
+)
+from recsys.simulator.dials import ShopDials
 
 if TYPE_CHECKING:
     from serving.app import Server
+    from serving.listen import Tls
+
+_DIALS = ShopDials()
+_MIN_DEMO_DAYS = 6
 
 
 def serve_command(
-    config: Annotated[Path, typer.Option(help="The run's TOML file.")],
+    config: RequiredConfigOption,
     log: Annotated[
-        Path, typer.Option(help="Interaction log; the journal is written into its folder `journal`.")
+        Path,
+        typer.Option(
+            "--log", metavar="FOLDER", help="The interaction log; the journal goes into its folder `journal`."
+        ),
     ],
-    runs: Annotated[Path, typer.Option(help="Folder of bundles, registry and store.")],
+    runs: RunsOption,
     listen: Annotated[
         str | None, typer.Option(help="HOST:PORT of the ranking service; port 0 takes a free one.")
     ] = None,
@@ -50,12 +64,13 @@ def serve_command(
         float, typer.Option(help="Simulated seconds that pass in a real one; needs --clock-start.")
     ] = 1.0,
 ) -> None:
-    """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both drain."""
+    """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both let running requests end."""
     from serving.app import Server, ServerOptions
+    from serving.clock import clock_from
     from serving.json_logs import configure_logs
 
     configure_logs()
-    settings = load_config(config)
+    settings = read_config(config)
     server = Server(
         ServerOptions(
             config=settings,
@@ -84,11 +99,12 @@ def recommend_command(
         list[str] | None, typer.Option(help="Only this category, as often as needed.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Deadline in seconds.")] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    json_file: JsonOption = None,
     log: Annotated[bool, typer.Option(help="Whether the server logs this request as real traffic.")] = False,
 ) -> None:
     """Ask a running server and print the ranked list."""
     from serving.client import RecsysClient
+    from serving.console import print_answer
 
     with RecsysClient(target, timeout_s=timeout) as client:
         answer = client.recommend(
@@ -99,44 +115,30 @@ def recommend_command(
             filter={"categories": category or []},
             debug={"do_not_log": not log, "explain": True},
         )
-    if as_json:
-        print(json.dumps(asdict(answer), ensure_ascii=False, indent=1))
-    else:
-        _print_table(answer, user)
+    put_json(asdict(answer), json_file, lambda: print_answer(answer, user))
 
 
-def _bundle_line(server: "Server") -> str:
-    if server.recommender.version is not None:
-        return f"bundle {server.recommender.version}"
-    why = f" ({server.reloader.error})" if server.reloader.error else ""
-    return f"no bundle: the popular list answers{why}"
+def demo_command(
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", help="The demo's folder; an earlier demo there is replaced."),
+    ] = Path("runs/demo"),
+    seed: SeedOption = 0,
+    config: ConfigOption = None,
+    users: Annotated[int, typer.Option(hidden=True, min=10)] = _DIALS.users,
+    items: Annotated[int, typer.Option(hidden=True, min=100)] = _DIALS.items,
+    days: Annotated[int, typer.Option(hidden=True, min=_MIN_DEMO_DAYS)] = _DIALS.days,
+    requests: Annotated[int, typer.Option(hidden=True, min=1)] = 1_500,
+    evening_s: Annotated[float, typer.Option(hidden=True, min=1.0)] = 45.0,
+) -> None:
+    """Run the whole loop on the simulated shop, and report what the model is worth.
 
+    Another seed makes another shop.
+    """
+    from serving.demo.run import run_demo
 
-def _print_table(answer: Answer, user: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    heads = sorted({task for item in answer.items for task in item.predictions})
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("#", "title", "score", *heads, "reasons"):
-        table.add_column(name, justify="right" if name in ("#", "score", *heads) else "left")
-    for item in answer.items:
-        predictions = [f"{item.predictions[task]:.4f}" for task in heads]
-        reasons = "\n".join(item.reasons)
-        table.add_row(
-            str(item.position), item.title or item.item_id, f"{item.score:.4f}", *predictions, reasons
-        )
-    console = Console()
-    console.print(table)
-    degraded = f", degraded: {', '.join(answer.degradation)}" if answer.degradation else ""
-    missing = f", unknown: {', '.join(answer.missing_item_ids)}" if answer.missing_item_ids else ""
-    version = answer.bundle_version or "no bundle"
-    if answer.known_user is False and not answer.degradation:
-        console.print(f"nothing is known of user {user!r}: a list for newcomers", style="yellow")
-    console.print(
-        f"{len(answer.items)} items, {version}, {1000 * answer.server_s:.1f} ms{degraded}{missing}",
-        style="dim",
-    )
+    dials = ShopDials(users=users, items=items, days=days)
+    run_demo(out, config, seed=seed, dials=dials, requests=requests, evening_s=evening_s)
 
 
 def _context(pairs: list[str]) -> dict[str, str | float]:
@@ -156,7 +158,7 @@ def _number_or_text(text: str) -> str | float:
         return text
 
 
-def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Any:
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> "Tls | None":
     from serving.listen import Tls
 
     if certificate is None and key is None and client_ca is None:
@@ -167,15 +169,9 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
 
 
 def _announce(server: "Server", port_file: Path | None) -> None:
+    from serving.console import server_line
+
     if port_file is not None:
-        _write_ports(port_file, server.port, server.admin_port)
-    print(
-        f"recsys serve: port {server.port}, admin port {server.admin_port}, {_bundle_line(server)}",
-        flush=True,
-    )
-
-
-def _write_ports(path: Path, port: int, admin_port: int) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"port": port, "admin_port": admin_port}) + "\n")
-    os.replace(temporary, path)
+        ports = {"port": server.port, "admin_port": server.admin_port}
+        write_whole(port_file, json.dumps(ports) + "\n")
+    print(server_line(server), flush=True)

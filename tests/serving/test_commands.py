@@ -41,7 +41,7 @@ def test_recommend_says_when_nothing_is_known_of_the_user(start, capsys) -> None
 
 def test_recommend_prints_json(start, capsys) -> None:
     one = start()
-    asked = ["--user", "u1", "-k", "2", "--category", "rugs", "--json"]
+    asked = ["--user", "u1", "-k", "2", "--category", "rugs", "--json", "-"]
     capsys.readouterr()
     assert run([*RECOMMEND, "--target", one.client.target, *asked]) == 0
     answer = json.loads(capsys.readouterr().out)

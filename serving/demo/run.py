@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import numpy as np
-import typer
 from rich.progress import Progress
 
 from recsys.config import RunConfig, load_config
@@ -51,33 +50,23 @@ NIGHT_SLOWDOWN = 4
 _SWAP_S = 60.0
 _AFTER_SWAP_S = 2.0
 _TIMEOUT_S = 10.0
-_DIALS = ShopDials()
 Oracles = Mapping[date, InBackground[OracleReport]]
 
 
-def demo_command(
-    out: Annotated[Path, typer.Option(help="Folder of the demo; an earlier demo there is replaced.")] = Path(
-        "runs/demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, another shop.")] = 0,
-    config: Annotated[Path | None, typer.Option(help="TOML file; default: the simulated shop's.")] = None,
-    users: Annotated[int, typer.Option(hidden=True, min=10)] = _DIALS.users,
-    items: Annotated[int, typer.Option(hidden=True, min=100)] = _DIALS.items,
-    days: Annotated[int, typer.Option(hidden=True, min=NUM_NIGHTS + 3)] = _DIALS.days,
-    requests: Annotated[int, typer.Option(hidden=True, min=1)] = 1_500,
-    evening_s: Annotated[float, typer.Option(hidden=True, min=1.0)] = 45.0,
+def run_demo(
+    out: Path, config: Path | None, *, seed: int, dials: ShopDials, requests: int, evening_s: float
 ) -> None:
-    """Run the whole loop on the simulated shop and report what was learnt."""
+    """Run the loop in a folder, and print what it found.
+
+    Args: config: default the simulated shop's; requests: that users make in the evening; evening_s: how many
+    seconds the evening takes.
+    Raises: ConfigError for a folder in use; StepError when one of the commands failed.
+    """
     text = config_text(config)
     with taken_folder(out), Children() as children, on_sigterm(_leave):
         (out / "shop.toml").write_text(text, encoding="utf-8")
         demo = Demo(
-            out=out,
-            seed=seed,
-            dials=ShopDials(users=users, items=items, days=days),
-            requests=requests,
-            evening_s=evening_s,
-            children=children,
+            out=out, seed=seed, dials=dials, requests=requests, evening_s=evening_s, children=children
         )
         try:
             _run(demo, load_config(demo.config_file))

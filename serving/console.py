@@ -1,0 +1,48 @@
+"""A ranked list, and a server's first line, on the terminal."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from serving.client_values import Answer
+
+if TYPE_CHECKING:  # `recsys recommend` prints an answer without loading a server
+    from serving.app import Server
+
+
+def server_line(server: "Server") -> str:
+    """Say where a server listens and what answers."""
+    return f"recsys serve: port {server.port}, admin port {server.admin_port}, {_bundle_line(server)}"
+
+
+def _bundle_line(server: "Server") -> str:
+    if server.recommender.version is not None:
+        return f"bundle {server.recommender.version}"
+    why = f" ({server.reloader.error})" if server.reloader.error else ""
+    return f"no bundle: the popular list answers{why}"
+
+
+def print_answer(answer: Answer, user: str) -> None:
+    """Print a ranked list with its predictions and reasons, and what is to be known about the answer."""
+    heads = sorted({task for item in answer.items for task in item.predictions})
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("#", "title", "score", *heads, "reasons"):
+        table.add_column(name, justify="right" if name in ("#", "score", *heads) else "left")
+    for item in answer.items:
+        predictions = [f"{item.predictions[task]:.4f}" for task in heads]
+        reasons = "\n".join(item.reasons)
+        table.add_row(
+            str(item.position), item.title or item.item_id, f"{item.score:.4f}", *predictions, reasons
+        )
+    console = Console()
+    console.print(table)
+    degraded = f", degraded: {', '.join(answer.degradation)}" if answer.degradation else ""
+    missing = f", unknown: {', '.join(answer.missing_item_ids)}" if answer.missing_item_ids else ""
+    version = answer.bundle_version or "no bundle"
+    if answer.known_user is False and not answer.degradation:
+        console.print(f"nothing is known of user {user!r}: a list for newcomers", style="yellow")
+    console.print(
+        f"{len(answer.items)} items, {version}, {1000 * answer.server_s:.1f} ms{degraded}{missing}",
+        style="dim",
+    )
