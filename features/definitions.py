@@ -59,7 +59,7 @@ class Number:
     """A number, transformed and then standardised with statistics of training days only.
 
     raw: x. log: sign(x)·log(1+|x|). rate: logit of (x + s·p) / (of + s), p the overall rate.
-    mean: (x + s·m) / (of + s), m the overall mean.
+    mean: (unit·x + s·m) / (of + s), m the overall mean.
     """
 
     name: str
@@ -68,6 +68,8 @@ class Number:
     transform: Transform
     column: str
     of: str = ""
+    unit: float = 1.0
+    """What one unit of a mean's column is worth: aggregates hold whole steps of a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,15 @@ class Cross:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryKind:
+    """A feedback kind whose events histories hold."""
+
+    name: str
+    values: tuple[float, float] | None = None
+    """Range of the event's value, which histories then show in bins; None: they show the event alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSet:
     """All model inputs of a config, in a fixed order."""
 
@@ -86,8 +97,7 @@ class FeatureSet:
     multi_hot: tuple[MultiHot, ...]
     numbers: tuple[Number, ...]
     crosses: tuple[Cross, ...]
-    history_kinds: tuple[str, ...]
-    """One entry per kind code - 1; kinds with a value have one entry per whole step of it: `rating=4`."""
+    history: tuple[HistoryKind, ...]
 
     def categorical_of(self, entity: Entity) -> tuple[Categorical, ...]:
         """Select one entity's categorical features."""
@@ -117,7 +127,7 @@ def define_features(config: RunConfig) -> FeatureSet:
         multi_hot=tuple(_multi_hot(config)),
         numbers=tuple(_numbers(config)),
         crosses=tuple(_cross(config, group) for group in config.features.cross_user_by),
-        history_kinds=tuple(_history_kinds(config)),
+        history=_history(config),
     )
     names = [f.name for f in (*found.looked_up, *found.numbers)]
     for name in names:
@@ -247,12 +257,12 @@ def _aggregates(config: RunConfig, entity: Entity, prefix: str, stem: str) -> li
         for task in config.tasks:
             count = f"{prefix}{task.name}_count_{window}"
             found.append(_nightly(entity, f"{stem}{task.name}_count_{window}", "log", count))
-            if task.is_binary:
+            if task.kind.aggregate == "rate":
                 shown = f"{prefix}{task.name}_shown_{window}"
                 found.append(_nightly(entity, f"{stem}{task.name}_rate_{window}", "rate", shown, impressions))
             else:
-                total = f"{prefix}{task.name}_halves_{window}"
-                found.append(_nightly(entity, f"{stem}{task.name}_mean_{window}", "mean", total, count))
+                name, total = f"{stem}{task.name}_mean_{window}", f"{prefix}{task.name}_halves_{window}"
+                found.append(_nightly(entity, name, "mean", total, count, unit=task.step))
     found.append(_nightly(entity, f"{stem}hours_since_feedback", "log", f"{prefix}hours_since_feedback"))
     return found
 
@@ -261,8 +271,12 @@ def _cross(config: RunConfig, group: str) -> Cross:
     return Cross(group=group, numbers=tuple(_aggregates(config, "user", "", f"user_by_{group}__")))
 
 
-def _nightly(entity: Entity, name: str, transform: Transform, column: str, of: str = "") -> Number:
-    return Number(name=name, entity=entity, freshness="nightly", transform=transform, column=column, of=of)
+def _nightly(
+    entity: Entity, name: str, transform: Transform, column: str, of: str = "", *, unit: float = 1.0
+) -> Number:
+    return Number(
+        name=name, entity=entity, freshness="nightly", transform=transform, column=column, of=of, unit=unit
+    )
 
 
 def _live(column: str) -> Number:
@@ -270,13 +284,6 @@ def _live(column: str) -> Number:
     return Number(name=f"user_{column}", entity="context", freshness="live", transform="log", column=column)
 
 
-def _history_kinds(config: RunConfig) -> list[str]:
-    valued = {t.feedback: t for t in config.tasks if not t.is_binary}
-    found: list[str] = []
-    for kind in config.features.history_kinds:
-        found += _steps(kind, valued[kind]) if kind in valued else [kind]
-    return found
-
-
-def _steps(kind: str, task: TaskSpec) -> list[str]:
-    return [f"{kind}={value}" for value in range(round(task.low), round(task.high) + 1)]
+def _history(config: RunConfig) -> tuple[HistoryKind, ...]:
+    ranges = {t.feedback: (t.low, t.high) for t in config.tasks if t.kind.history == "bins"}
+    return tuple(HistoryKind(name=k, values=ranges.get(k)) for k in config.features.history_kinds)

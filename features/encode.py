@@ -12,7 +12,15 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
-from features.definitions import Categorical, Cross, FeatureSet, MultiHot, Number, define_features
+from features.definitions import (
+    Categorical,
+    Cross,
+    FeatureSet,
+    HistoryKind,
+    MultiHot,
+    Number,
+    define_features,
+)
 from features.history import VOID
 from features.sequences import NEVER, EncodedEvents
 from features.text import embed_text, join_text
@@ -131,7 +139,7 @@ class Encoder:
         """Encode events (item_id, kind, value, received_at) in the order of the frame."""
         return EncodedEvents(
             items=self.state.vocabularies["item_id"].encode(frame["item_id"]),
-            kinds=self._kinds(frame),
+            kinds=self._kinds(frame["kind"], float64(frame["value"])),
             at=frame["received_at"].dt.epoch("ms").to_numpy(),
             void=frame[VOID].dt.epoch("ms").fill_null(NEVER).to_numpy(),
         )
@@ -141,28 +149,35 @@ class Encoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Encode a handful of events without building a frame (the online read): item numbers, kind codes."""
         number = self.state.vocabularies["item_id"].encode_one
-        codes = [self.kind_code(kind, value) for kind, value in zip(kinds, values, strict=True)]
-        return np.array([number(item) for item in items], np.int64), np.array(codes, np.int64)
+        codes = self._kinds(np.array(kinds, np.object_), np.array(values, np.float64))
+        return np.array([number(item) for item in items], np.int64), codes
 
-    def kind_code(self, kind: str, value: float | None) -> int:
-        """Give an event's kind code; a value is rounded to its whole step; 0 = not used."""
-        known = self.features.history_kinds
-        steps = [int(k.split("=")[1]) for k in known if k.startswith(f"{kind}=")]
-        if steps:
-            middle = (steps[0] + steps[-1]) / 2
-            step = round(min(max(middle if value is None else value, steps[0]), steps[-1]))
-            kind = f"{kind}={step}"
-        return known.index(kind) + 1 if kind in known else 0
+    @property
+    def num_history_kinds(self) -> int:
+        """Count the kind codes of events, without 0 for none."""
+        return sum(self._num_codes(kind) for kind in self.features.history)
 
-    def _kinds(self, frame: pl.DataFrame) -> np.ndarray:
-        pairs = frame.select("kind", "value").unique()
-        codes = [self.kind_code(kind, value) for kind, value in pairs.iter_rows()]
-        coded = pairs.with_columns(code=pl.Series(codes, dtype=pl.Int64))
-        joined = frame.select("kind", "value").join(
-            coded, on=["kind", "value"], how="left", nulls_equal=True, maintain_order="left"
-        )
-        found: np.ndarray = joined["code"].to_numpy()
-        return found
+    def _kinds(self, kinds: pl.Series | np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Give events [N] their kind codes: the kind's own, or that of its value's bin; 0 = not used.
+
+        Args: values: NaN where there is none; such an event takes the middle bin.
+        """
+        codes = np.zeros(values.size, np.int64)
+        first = 1
+        for kind in self.features.history:
+            mine = np.asarray(kinds == kind.name)
+            edges = self._edges(kind)
+            bins = np.searchsorted(edges, values[mine], side="right")
+            codes[mine] = first + np.where(np.isnan(values[mine]), len(edges) // 2, bins)
+            first += self._num_codes(kind)
+        return codes
+
+    def _num_codes(self, kind: HistoryKind) -> int:
+        return len(self._edges(kind)) + 1
+
+    def _edges(self, kind: HistoryKind) -> tuple[float, ...]:
+        """Give where a kind's value is cut; nowhere if histories show the event alone."""
+        return self.state.history.get(kind.name, ()) if kind.values is not None else ()
 
     def _text(self, items: pl.DataFrame) -> np.ndarray:
         if self.state.text is None:
@@ -237,7 +252,7 @@ def transform(feature: Number, x: np.ndarray, of: np.ndarray, statistics: Number
         logit: np.ndarray = np.log(p) - np.log1p(-p)
         return logit
     if feature.transform == "mean":
-        mean: np.ndarray = (0.5 * x + SHRINKAGE * statistics.prior) / (of + SHRINKAGE)
+        mean: np.ndarray = (feature.unit * x + SHRINKAGE * statistics.prior) / (of + SHRINKAGE)
         return mean
     return x
 

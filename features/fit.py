@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.definitions import Categorical, FeatureSet, MultiHot, Number, define_features
+from features.definitions import (
+    Categorical,
+    FeatureSet,
+    HistoryKind,
+    MultiHot,
+    Number,
+    define_features,
+)
 from features.encode import (
     float64,
     id_column,
@@ -23,6 +30,8 @@ from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.vocabulary import Vocabulary
 
+MAX_VALUE_BINS = 10
+"""Bins of an event's value in histories."""
 _FIXED = {"hour": tuple(str(h) for h in range(24)), "weekday": tuple(str(d) for d in range(1, 8))}
 _CATALOGUE = ("item_id", "category")
 """An unlisted one is best described by its content: number 0, not a bucket shared with strangers."""
@@ -39,6 +48,8 @@ class FitFrames:
     """Item column -> the aggregates per user and value of it that `pairs` read: the day before's."""
     pairs: pl.DataFrame
     """User and item of the last training day's examples."""
+    events: pl.DataFrame
+    """Kind and value of the events that histories hold at the end of the last training day."""
 
     @classmethod
     def read(
@@ -58,6 +69,7 @@ class FitFrames:
             contexts=pl.concat([s.table("examples") for s in contexts], how="diagonal_relaxed"),
             crosses={g: (before or last).table(f"cross_{g}") for g in config.features.cross_user_by},
             pairs=last.table("examples").select("user_id", "item_id"),
+            events=last.table("tail").select("kind", "value"),
         )
 
     def of(self, entity: Entity) -> pl.DataFrame:
@@ -111,7 +123,8 @@ def fit_encoder(
     if text is None and config.features.text_dim:
         texts = join_text(frames.items, config.features.text_columns)
         text = fit_text(texts, config.features.text_dim, seed, config.features.text_model)
-    return EncoderState(vocabularies=vocabularies, numbers=numbers, text=text)
+    history = fit_history(features.history, frames.events) | old.history
+    return EncoderState(vocabularies=vocabularies, numbers=numbers, history=history, text=text)
 
 
 def _fit_numbers(
@@ -143,8 +156,7 @@ def fit_number(feature: Number, frame: pl.DataFrame, examples: np.ndarray) -> Nu
     of = float64(frame[feature.of]) if feature.of else np.full(x.size, np.nan)
     prior = 0.0
     if feature.transform in ("rate", "mean"):
-        scale = 0.5 if feature.transform == "mean" else 1.0
-        prior = float(scale * np.nansum(x) / max(np.nansum(of), 1.0))
+        prior = float(feature.unit * np.nansum(x) / max(np.nansum(of), 1.0))
     raw = transform(feature, x, of, NumberStatistics(prior=prior, mean=0.0, std=1.0))
     known = np.isfinite(raw)
     if not known.any():
@@ -166,6 +178,36 @@ def fit_bins(feature: Categorical, frame: pl.DataFrame) -> NumberStatistics:
         cuts = np.quantile(signed_log(values) if feature.log else values, shares, method="higher")
         edges = tuple(float(e) for e in np.unique(cuts))
     return NumberStatistics(prior=0.0, mean=0.0, std=1.0, edges=edges)
+
+
+def fit_history(kinds: Sequence[HistoryKind], events: pl.DataFrame) -> dict[str, tuple[float, ...]]:
+    """Find where histories cut the value of each kind that shows one; a kind without any value is left out.
+
+    Args: events: kind, value.
+    """
+    found = {}
+    for kind in kinds:
+        if kind.values is not None:
+            known = float64(events.filter(pl.col("kind") == kind.name)["value"])
+            known = np.clip(known[np.isfinite(known)], *kind.values)
+            if known.size:
+                found[kind.name] = whole_units(*kind.values)
+    return found
+
+
+def whole_units(low: float, high: float) -> tuple[float, ...]:
+    """Transitional: round half to even, as before."""
+    units = range(round(low), round(high))
+    return tuple(u + 0.5 if (u + 1) % 2 == 0 else float(np.nextafter(u + 0.5, np.inf)) for u in units)
+
+
+def value_edges(values: np.ndarray) -> tuple[float, ...]:
+    """Cut values [N >= 1] into bins, ascending: one per distinct value, or MAX_VALUE_BINS of equal mass."""
+    distinct = np.unique(values)
+    if distinct.size <= MAX_VALUE_BINS:
+        return tuple(((distinct[1:] + distinct[:-1]) / 2).tolist())
+    cuts = np.unique(np.quantile(values, np.arange(1, MAX_VALUE_BINS) / MAX_VALUE_BINS, method="higher"))
+    return tuple(cuts[cuts > distinct[0]].tolist())
 
 
 def _matches(rows: pl.DataFrame, examples: pl.DataFrame) -> np.ndarray:

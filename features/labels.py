@@ -61,7 +61,7 @@ def _credited(impressions: pl.DataFrame, feedback: pl.DataFrame, task: TaskSpec)
         )
         # Feedback after its reversal counts again.
         inside = inside.filter(pl.col("undone_at").is_null() | (pl.col("occurred_at") > pl.col("undone_at")))
-    if task.is_binary:
+    if task.kind.label == "event":
         return inside.select("impression_id", "user_id").unique().with_columns(pl.lit(1.0).alias(task.label))
     valued = inside.filter(pl.col("value").is_not_null()).sort("occurred_at", "feedback_id")
     last = valued.group_by("impression_id", "user_id", maintain_order=True).last()

@@ -42,8 +42,10 @@ def _number(feature: Number, entity: str) -> dict[str, str]:
 def _sequences_and_text(features: FeatureSet, config: RunConfig) -> list[dict[str, str]]:
     own = config.features
     found = []
-    if own.history_length and features.history_kinds:
-        source = f"last {own.history_length} of {', '.join(own.history_kinds)}, with kind and age"
+    if own.history_length and features.history:
+        source = (
+            f"last {own.history_length} of {', '.join(own.history_kinds)}, with kind, binned value and age"
+        )
         found.append(_row("history", "user", "sequence", "live", source))
     if own.text_dim:
         model = own.text_model or "TF-IDF + SVD"

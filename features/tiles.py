@@ -1,12 +1,13 @@
 """One day's events -> daily tiles of integers; tiles -> windowed aggregates by addition.
 
-Counts are counts, sums of stars are sums of half-stars: integers add and subtract exactly, in any order. So
-lifetime(D) = lifetime(D-1) + tile(D), and window(D) = window(D-1) + tile(D) - tiles that left the window: a
-night reads its own tile and one old tile per window, however long the log is. Rates are made in the encoder
-only, of the feedback that names its impression (`<task>_shown`): what users found some other way is counted,
-but is no part of what came of impressions. Events are filed by when they were received (impressions: shown),
-never by what they are later credited to, so a tile never changes after its day; feedback that is taken back
-counts against the day of its reversal.
+Counts are counts, and values are added up as whole steps (`[[task]] step`): integers add and subtract
+exactly, in any order. So lifetime(D) = lifetime(D-1) + tile(D), and window(D) = window(D-1) + tile(D) - tiles
+that left the window: a night reads its own tile and one old tile per window, however long the log is.
+
+Rates are made in the encoder only, of the feedback that names its impression (`<task>_shown`): what users
+found some other way is counted, but did not come of an impression. Events are filed by when they were
+received (impressions: shown), never by what they are later credited to: a tile never changes after its day.
+Feedback that is taken back counts against the day of its reversal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +25,9 @@ LAST = "last_feedback_at"
 def tile(
     impressions: pl.DataFrame, feedback: pl.DataFrame, key: Sequence[str], tasks: Sequence[TaskSpec]
 ) -> pl.DataFrame:
-    """Count one day by a key: impressions, feedback per task net of reversals, half-stars, last feedback.
+    """Count one day by a key: impressions, feedback per task net of reversals, steps, last feedback.
 
-    A binary task's feedback is counted twice: all of it, and what names an impression.
+    Of a rate, feedback that names an impression is also counted on its own; of a mean, values are added up.
     Sampled negatives were never shown to anybody: they are not counted. Rows without a key are not either.
     """
     shown = (
@@ -40,11 +41,11 @@ def tile(
         if task.reversal is not None:
             net = net - (pl.col("kind") == task.reversal).cast(pl.Int64)
         measures.append(net.sum().alias(f"{task.name}_count"))
-        if task.is_binary:
+        if task.kind.aggregate == "rate":
             measures.append((net * named).sum().alias(f"{task.name}_shown"))
         else:
-            halves = (pl.col("value").filter(mine) * 2).round().sum().cast(pl.Int64)
-            measures.append(halves.alias(f"{task.name}_halves"))
+            steps = (pl.col("value").filter(mine) / task.step).round().sum().cast(pl.Int64)
+            measures.append(steps.alias(f"{task.name}_halves"))
     if "user_id" not in key:  # what a session did was its item's already, before it became a user's
         feedback = feedback.filter(pl.col("merged_from").is_null())
     done = feedback.lazy().group_by(key).agg(*measures, pl.col("received_at").max().alias(LAST))
@@ -60,9 +61,9 @@ def tile(
 
 def measure_columns(tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
     """Name a tile's integer columns."""
-    shown = (f"{t.name}_shown" for t in tasks if t.is_binary)
-    halves = (f"{t.name}_halves" for t in tasks if not t.is_binary)
-    return ("impressions", *(f"{t.name}_count" for t in tasks), *shown, *halves)
+    shown = (f"{t.name}_shown" for t in tasks if t.kind.aggregate == "rate")
+    steps = (f"{t.name}_halves" for t in tasks if t.kind.aggregate == "mean")
+    return ("impressions", *(f"{t.name}_count" for t in tasks), *shown, *steps)
 
 
 def window_columns(window_days: Sequence[int], measures: Sequence[str]) -> tuple[str, ...]:

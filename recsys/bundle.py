@@ -35,7 +35,7 @@ from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.stages import disk_failure
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MAX_MANIFEST_BYTES = 16 << 20
 
 

@@ -1,10 +1,10 @@
-"""What an encoder has learnt: vocabularies, number statistics and the text model. `features` fits it.
+"""What an encoder is fitted to: vocabularies, statistics, bins of values, the text model. `features` fits it.
 
 Files in a bundle: `vocabularies/<name>.parquet`, `encoder.json`, `text.safetensors`, `text_terms.parquet`.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,8 @@ class EncoderState:
 
     vocabularies: dict[str, Vocabulary]
     numbers: dict[str, NumberStatistics]
+    history: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Feedback kind -> where histories cut the value of its events, ascending; k edges make k + 1 bins."""
     text: TextModel | None = None
 
     def digest(self) -> dict[str, str]:
@@ -58,7 +60,8 @@ class EncoderState:
         for name, vocabulary in self.vocabularies.items():
             vocabulary.save(folder / "vocabularies" / f"{name}.parquet")
         numbers = {name: [s.prior, s.mean, s.std, s.edges] for name, s in self.numbers.items()}
-        write_json(folder / "encoder.json", {"numbers": numbers, "vocabularies": list(self.vocabularies)})
+        said = {"numbers": numbers, "history": self.history, "vocabularies": list(self.vocabularies)}
+        write_json(folder / "encoder.json", said)
         if self.text is not None:
             save_file({"idf": self.text.idf, "components": self.text.components}, folder / "text.safetensors")
             terms = pl.DataFrame({"term": pl.Series(self.text.terms, dtype=pl.String)})
@@ -78,6 +81,7 @@ class EncoderState:
                 n: NumberStatistics(prior=p, mean=m, std=s, edges=tuple(e))
                 for n, (p, m, s, e) in said["numbers"].items()
             }
+            history = {kind: tuple(edges) for kind, edges in said["history"].items()}
             names = said["vocabularies"]
             text = _load_text(folder)
         except (
@@ -90,7 +94,7 @@ class EncoderState:
         ) as error:
             raise BundleError(f"{folder} holds no readable encoder ({error}); restore the bundle") from error
         vocabularies = {name: Vocabulary.load(folder / "vocabularies" / f"{name}.parquet") for name in names}
-        return cls(vocabularies=vocabularies, numbers=numbers, text=text)
+        return cls(vocabularies=vocabularies, numbers=numbers, history=history, text=text)
 
 
 def _load_text(folder: Path) -> TextModel | None:

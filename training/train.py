@@ -197,7 +197,8 @@ def table_specs(config: RunConfig, state: EncoderState) -> tuple[TableSpec, ...]
 
 def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
     """Derive the ranker's input sizes from the features; item_id comes first among the item's tables."""
-    features = Encoder.from_config(config, state).features
+    encoder = Encoder.from_config(config, state)
+    features = encoder.features
 
     def tables(entity: str) -> tuple[tuple[str, str, int], ...]:
         return tuple((c.name, c.vocabulary, c.dim) for c in features.categorical if c.entity == entity)
@@ -216,7 +217,7 @@ def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
         num_context_numbers=len(features.numbers_of("context")),
         num_cross_numbers=sum(len(c.numbers) for c in features.crosses),
         text_dim=config.features.text_dim,
-        num_history_kinds=len(features.history_kinds),
+        num_history_kinds=encoder.num_history_kinds,
     )
 
 

@@ -48,7 +48,7 @@ def test_a_config_may_do_without_users_text_and_history(make_config):
     config = make_config(features={"user_id_dim": 0, "history_kinds": [], "group_items_by": []})
     features = define_features(config)
     assert "user_id" not in {f.name for f in features.categorical}
-    assert features.history_kinds == ()
+    assert features.history == ()
 
 
 @pytest.mark.parametrize(

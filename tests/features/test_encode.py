@@ -9,18 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.definitions import HISTORY_AGE_BUCKETS, Number, define_features
+from features.definitions import HISTORY_AGE_BUCKETS, Number
 from features.encode import CLIP, SHRINKAGE, Encoder, transform
 from features.fit import FitFrames, fit_encoder, fit_number
+from features.history import VOID
 from features.sequences import NEVER, EncodedEvents, age_buckets, history_slices
 from recsys.encoding import EncoderState, NumberStatistics
+from recsys.vocabulary import Vocabulary
 
 RAW = Number(name="n", entity="user", freshness="nightly", transform="raw", column="x")
 NEUTRAL = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
 
 
-def _number(kind):
-    return Number(name="n", entity="user", freshness="nightly", transform=kind, column="x", of="of")
+def _number(kind, unit=1.0):
+    return Number(
+        name="n", entity="user", freshness="nightly", transform=kind, column="x", of="of", unit=unit
+    )
 
 
 def test_transforms_by_hand():
@@ -28,7 +32,9 @@ def test_transforms_by_hand():
     x, of = np.array([3.0, np.nan]), np.array([10.0, 10.0])
     p = (3 + SHRINKAGE * 0.25) / (10 + SHRINKAGE)
     assert transform(_number("rate"), x, of, statistics)[0] == pytest.approx(np.log(p / (1 - p)))
-    assert transform(_number("mean"), x, of, statistics)[0] == pytest.approx((1.5 + SHRINKAGE * 0.25) / 30)
+    for unit in (0.5, 15.0):
+        mean = (3 * unit + SHRINKAGE * 0.25) / 30
+        assert transform(_number("mean", unit), x, of, statistics)[0] == pytest.approx(mean)
     assert transform(_number("log"), -x, of, statistics)[0] == pytest.approx(-np.log(4))
     assert transform(RAW, x, of, statistics)[0] == 3
     for kind in ("rate", "mean", "log", "raw"):
@@ -64,7 +70,7 @@ def test_fit_number_by_hand():
     fitted = fit_number(RAW, frame, np.ones(3))
     assert (fitted.mean, fitted.std) == (2.0, 1.0)
     assert fit_number(_number("rate"), frame, np.ones(3)).prior == pytest.approx(4 / 12)
-    assert fit_number(_number("mean"), frame, np.array([7.0, 0, 1])).prior == pytest.approx(2 / 12)
+    assert fit_number(_number("mean", 0.25), frame, np.array([7.0, 0, 1])).prior == pytest.approx(1 / 12)
     shown = fit_number(RAW, frame, np.array([1.0, 3.0, 9.0]))
     assert (shown.mean, shown.std) == pytest.approx((2.5, math.sqrt(0.75)))
     assert fit_number(RAW, frame, np.array([0.0, 0.0, 2.0])) == fitted, "no example has a value: rows alike"
@@ -88,27 +94,40 @@ def test_the_clock_is_equal_for_one_and_many(timezone, make_config, at):
     )
 
 
-def _kinds(config, *events):
-    encoder = Encoder.from_config(config, EncoderState(vocabularies={}, numbers={}))
-    frame = pl.DataFrame(
-        {"kind": [k for k, _ in events], "value": pl.Series([v for _, v in events], dtype=pl.Float64)}
+EVENTS = [
+    ("click", None),
+    ("purchase", 990.0),
+    ("rating", 1.0),
+    ("rating", 4.5),
+    ("rating", 99.0),
+    ("rating", None),
+    ("view", None),
+    ("rating", -3.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("edges", "codes"),
+    [
+        ((1.5, 2.5, 3.5, 4.5), [1, 2, 3, 7, 7, 5, 0, 3]),
+        ((2.0,), [1, 2, 3, 4, 4, 3, 0, 3]),
+        (None, [1, 2, 3, 3, 3, 3, 0, 3]),
+    ],
+)
+def test_kind_codes_are_a_kinds_own_or_one_per_bin_of_its_value(config, edges, codes):
+    history = {} if edges is None else {"rating": edges, "click": (0.5,)}
+    state = EncoderState(
+        vocabularies={"item_id": Vocabulary(ids=(), hash_buckets=0)}, numbers={}, history=history
     )
-    return encoder._kinds(frame).tolist()
-
-
-def test_kind_codes_are_places_in_the_feature_set(config):
-    names = define_features(config).history_kinds
-    assert names == ("click", "purchase", "rating=1", "rating=2", "rating=3", "rating=4", "rating=5")
-    events = [
-        ("click", None),
-        ("purchase", 990.0),
-        ("rating", 1.0),
-        ("rating", 4.6),
-        ("rating", 99.0),
-        ("rating", None),
-        ("view", None),
-    ]
-    assert _kinds(config, *events) == [1, 2, 3, 7, 7, 5, 0]
+    encoder = Encoder.from_config(config, state)
+    assert encoder.num_history_kinds == 3 + len(edges or ())
+    kinds, values = zip(*EVENTS, strict=True)
+    at = pl.Series([datetime(2026, 1, 1, tzinfo=UTC)] * len(EVENTS)).cast(pl.Datetime("ms", "UTC"))
+    frame = pl.DataFrame({"item_id": "i", "kind": kinds, "received_at": at, VOID: at}).with_columns(
+        value=pl.Series(values, dtype=pl.Float64)
+    )
+    assert encoder.events(frame).kinds.tolist() == codes
+    assert encoder.events_of(["i"] * len(EVENTS), list(kinds), list(values))[1].tolist() == codes
 
 
 def test_ages_are_powers_of_two_minutes():

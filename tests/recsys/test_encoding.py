@@ -13,6 +13,7 @@ def state():
     return EncoderState(
         vocabularies={"b": Vocabulary(ids=("x",), hash_buckets=2), "a": Vocabulary(ids=(), hash_buckets=0)},
         numbers={"n": NumberStatistics(prior=1 / 3, mean=-2.5e-7, std=1e9)},
+        history={"rating": (1 / 3, 2.5), "watch": ()},
         text=TextModel(
             terms=("é", "b"), idf=np.array([1, 2], np.float32), components=np.ones((2, 3), np.float32)
         ),
@@ -24,6 +25,7 @@ def test_a_round_trip_keeps_every_bit(state, tmp_path):
     loaded = EncoderState.load(tmp_path)
     assert loaded.vocabularies == state.vocabularies
     assert loaded.numbers == state.numbers
+    assert loaded.history == state.history
     assert loaded.text.terms == state.text.terms
     np.testing.assert_array_equal(loaded.text.components, state.text.components)
     assert loaded.digest() == state.digest()

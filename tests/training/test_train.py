@@ -118,6 +118,7 @@ def test_a_warm_start_continues_from_the_bundle(shop_chain, config, bundle, trai
     cold = _learn(shop_chain, config, (4, 4))
     assert made.log.mean_losses(3)["click"] < cold.log.mean_losses(3)["click"]
     assert made.state.numbers == trained.state.numbers, "statistics are frozen for the lineage"
+    assert made.state.history == trained.state.history
     old, new = trained.state.vocabularies["item_id"], made.state.vocabularies["item_id"]
     assert new.ids[: len(old.ids)] == old.ids
     assert new.size > old.size
@@ -133,6 +134,7 @@ def test_a_promoted_user_starts_from_the_bucket(shop_chain, config, bundle, trai
     state = type(trained.state)(
         vocabularies={**trained.state.vocabularies, "user_id": grown},
         numbers=trained.state.numbers,
+        history=trained.state.history,
         text=trained.state.text,
     )
     _, tables = build_model(config, state, bundle)
@@ -151,7 +153,10 @@ def test_a_new_task_and_a_new_feature_start_fresh_and_the_rest_goes_on(make_conf
     neutral = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
     numbers = {f.name: trained.state.numbers.get(f.name, neutral) for f in define_features(config).numbers}
     state = type(trained.state)(
-        vocabularies=trained.state.vocabularies, numbers=numbers, text=trained.state.text
+        vocabularies=trained.state.vocabularies,
+        numbers=numbers,
+        history=trained.state.history,
+        text=trained.state.text,
     )
     ranker, tables = build_model(config, state, bundle)
     np.testing.assert_array_equal(ranker.heads.heads["click"][0].weight.detach().numpy(), old)

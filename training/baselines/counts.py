@@ -34,7 +34,7 @@ def item_rates(days: Days, i: int, tasks: Sequence[TaskSpec]) -> tuple[pl.DataFr
 
     Labels, not counts: organic feedback belongs to no impression. They are those known when day i began.
     """
-    binary = [task for task in tasks if task.is_binary]
+    binary = [task for task in tasks if task.kind.aggregate == "rate"]
     examples = pl.concat([s.table("examples").select(_RATED) for s in days[:i]])
     feedback = pl.concat([s.table("feedback") for s in days[:i]], how="diagonal_relaxed")
     labels, _ = make_labels(examples, feedback, binary, days.end_of(i - 1))

@@ -84,8 +84,8 @@ def _count_scores(days: Days, i: int, rows: pl.DataFrame, tasks: Sequence[TaskSp
     )
     scores: dict[str, pl.Expr | pl.Series] = {}
     for task in tasks:
-        scores |= _popularity(task) if task.is_binary else _means(task, counts)
-        if task.is_binary:
+        scores |= _popularity(task) if task.kind.aggregate == "rate" else _means(task, counts)
+        if task.kind.aggregate == "rate":
             scores[f"item_rate_{task.name}"] = pl.col(f"rate_{task.name}").fill_null(priors[task.name])
             knn = ItemKnn(positives(days, i, task))
             scores[f"item_knn_{task.name}"] = pl.Series(knn.of_pairs(rows["user_id"], rows["item_id"]))
@@ -102,9 +102,9 @@ def _popularity(task: TaskSpec) -> dict[str, pl.Expr | pl.Series]:
 
 
 def _means(task: TaskSpec, counts: pl.DataFrame) -> dict[str, pl.Expr | pl.Series]:
-    count, halves = f"{task.name}_count", f"{task.name}_halves"
-    mean = share(0.5 * _total(counts, halves), _total(counts, count), (task.low + task.high) / 2)
-    of_item = (0.5 * pl.col(halves) + SHRINKAGE * mean) / (pl.col(count) + SHRINKAGE)
+    count, steps = f"{task.name}_count", f"{task.name}_halves"
+    mean = share(task.step * _total(counts, steps), _total(counts, count), (task.low + task.high) / 2)
+    of_item = (task.step * pl.col(steps) + SHRINKAGE * mean) / (pl.col(count) + SHRINKAGE)
     return {f"global_mean_{task.name}": pl.lit(mean), f"item_mean_{task.name}": of_item}
 
 

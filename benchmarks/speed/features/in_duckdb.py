@@ -170,11 +170,11 @@ def _tile(entity: str, key: list[str], tasks: Sequence[TaskSpec]) -> str:
     counted: list[str] = []
     for task in tasks:
         counted.append(f"{_net(task)} AS {task.name}_count")
-        if task.is_binary:
+        if task.kind.aggregate == "rate":
             counted.append(f"{_net(task, ' AND impression_id IS NOT NULL')} AS {task.name}_shown")
         else:
-            halves = f"sum(round(value * 2)) FILTER (kind = '{task.feedback}')"
-            counted.append(f"{halves}::BIGINT AS {task.name}_halves")
+            steps = f"sum(round(value / {task.step})) FILTER (kind = '{task.feedback}')"
+            counted.append(f"{steps}::BIGINT AS {task.name}_halves")
     # What a session did was its item's already, before it became a user's.
     merged = " WHERE merged_from IS NULL" if entity == "item" else ""
     shown = f"SELECT {k}, count(*) AS impressions FROM i WHERE NOT sampled GROUP BY {k}"
@@ -201,7 +201,7 @@ def _labels_sql(examples: Path, tasks: Sequence[TaskSpec], as_of: datetime) -> s
         window = f"INTERVAL {task.window} SECONDS"
         undone = f"(SELECT {key}, max(occurred_at) AS undone_at FROM {seen} "
         undone += f"WHERE kind = '{task.reversal or ''}' GROUP BY {key})"
-        value = "1.0" if task.is_binary else f"least(greatest(value, {task.low}), {task.high})"
+        value = "1.0" if task.kind.label == "event" else f"least(greatest(value, {task.low}), {task.high})"
         joins.append(
             f"LEFT JOIN (SELECT {key}, arg_max({value}, (occurred_at, feedback_id)) AS value "
             f"FROM {seen} s JOIN (SELECT {key}, item_id, shown_at FROM '{examples}') e "

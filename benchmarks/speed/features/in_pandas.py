@@ -75,12 +75,12 @@ class PandasNights:
         named = done[done["impression_id"].notna()]
         for task in self.config.tasks:
             counted[f"{task.name}_count"] = _net(done, task, key)
-            if task.is_binary:
+            if task.kind.aggregate == "rate":
                 counted[f"{task.name}_shown"] = _net(named, task, key)
             else:
                 mine = done[done["kind"] == task.feedback]
-                halves = mine.assign(halves=(mine["value"] * 2).round())
-                counted[f"{task.name}_halves"] = halves.groupby(key)["halves"].sum()
+                steps = mine.assign(steps=(mine["value"] / task.step).round())
+                counted[f"{task.name}_halves"] = steps.groupby(key)["steps"].sum()
         tile = self._pd.concat([s.rename(n) for n, s in counted.items()], axis=1)[self.measures]
         tile = tile.fillna(0).astype("int64").join(done.groupby(key)["received_at"].max().rename(LAST))
         return tile.sort_index()
@@ -178,7 +178,9 @@ class PandasNights:
             mine = mine[mine["undone_at"].isna() | (mine["occurred_at"] > mine["undone_at"])]
         mine = mine.sort_values(["occurred_at", "feedback_id"])
         value = (
-            self._pd.Series(1.0, mine.index) if task.is_binary else mine["value"].clip(task.low, task.high)
+            self._pd.Series(1.0, mine.index)
+            if task.kind.label == "event"
+            else mine["value"].clip(task.low, task.high)
         )
         return mine.assign(value=value).groupby(key)["value"].last()
 
