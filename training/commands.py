@@ -218,7 +218,7 @@ def report_ab_command(
     """
     from training.report.console import print_decision
     from training.report.from_log import compare_bundles
-    from training.report.render import open_folder, write_report
+    from training.report.report_files import open_folder, write_report
 
     open_folder(out)
     report = compare_bundles(
@@ -252,10 +252,10 @@ def report_transfer_command(
 
     Writes report.html, report.md and report.json.
     """
-    from training.report.render import open_folder
+    from training.report.report_files import open_folder
     from training.report.transfer.console import print_advice
     from training.report.transfer.from_log import transfer_on_log
-    from training.report.transfer.render import write_transfer
+    from training.report.transfer.transfer_pages import write_transfer
 
     settings = read_config(config)
     open_folder(out)
@@ -288,10 +288,10 @@ def tune_fusion_command(
 
     Writes report.html, report.json and fusion.toml.
     """
-    from training.report.render import open_folder
+    from training.report.report_files import open_folder
     from training.tune.fusion.console import print_fusion
     from training.tune.fusion.from_log import tune_fusion_on_log
-    from training.tune.fusion.render import write_fusion
+    from training.tune.fusion.fusion_pages import write_fusion
 
     open_folder(out)
     report = tune_fusion_on_log(
@@ -327,10 +327,10 @@ def tune_model_command(
 
     [tune] of the config says what may change. Writes report.html, report.json and best.toml.
     """
-    from training.report.render import open_folder
+    from training.report.report_files import open_folder
     from training.tune.model.console import print_model
     from training.tune.model.from_log import tune_model_on_log
-    from training.tune.model.render import write_model
+    from training.tune.model.model_pages import write_model
     from training.tune.model.search import best_toml
 
     settings = read_config(config)

@@ -1,7 +1,8 @@
 """Challenger against champion on the same rows -> PROMOTE, HOLD or HOLD_UNDERPOWERED, with reasons.
 
-One primary metric per head (AUC, or RMSE), non-inferior within a margin at a shared error rate; wide
-guardrails for the rest. The first night has no champion: absolute floors decide.
+Each head's primary metric must be no worse than the champion's by more than a margin, at a shared error rate;
+the table of metrics says which others have a wide limit. The first night has no champion: absolute
+floors decide.
 """
 
 from collections.abc import Sequence
@@ -13,9 +14,16 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from recsys.config import GateConfig
+from recsys.metrics.columns import IntVector, Vector
 from recsys.metrics.inference import paired_bootstrap
-from recsys.metrics.pointwise import ece, rmse
+from recsys.metrics.metric import ListMetric, RowMetric
+from recsys.metrics.table import METRICS, list_metrics, pooled_metric, row_metrics
 from recsys.tasks import TaskSpec
+from training.evaluation.list_metrics import ListMetrics
+from training.report.effects import primary_metric
+
+MEAN_MARGIN = 1.02
+"""Without a champion, an error may be so many times that of always predicting the mean label."""
 
 
 class Verdict(StrEnum):
@@ -72,7 +80,7 @@ def check_heads(
     config: GateConfig,
     seed: int,
 ) -> list[Check]:
-    """Check each head on its evaluated rows.
+    """Check each head on its evaluated rows: the primary metric, then those with a limit.
 
     Args: challenger, champion: `score_rows` of the two bundles (impression_id, user_id, weight,
     `label_<task>`, `prediction_<task>`); the same impressions in both.
@@ -89,13 +97,26 @@ def check_heads(
         else:
             level = 1 - 2 * config.alpha / len(tasks)  # one-sided alpha, shared by all heads
             checks.append(_non_inferior(task, rows, champion, config, level, seed))
-        if task.is_binary:
-            checks.append(_calibrated(task, rows, champion, config))
+        checks += [
+            _limit(name, metric, task, rows, champion, config)
+            for name, metric in row_metrics(probability=task.is_binary).items()
+            if metric.gate_limit
+        ]
     return checks
 
 
-def check_ratio(name: str, challenger: float | None, champion: float | None, least: float) -> Check:
-    """Check that a figure did not collapse against the champion's."""
+def check_lists(challenger: ListMetrics, champion: ListMetrics | None, config: GateConfig) -> list[Check]:
+    """Check that no guarded figure of the ranked lists collapsed against the champion's."""
+    return [
+        _ratio(metric, challenger.values[name], champion.values[name] if champion else None, config)
+        for name, metric in list_metrics().items()
+        if metric.gate_ratio
+    ]
+
+
+def _ratio(metric: ListMetric, challenger: float | None, champion: float | None, config: GateConfig) -> Check:
+    """Hold a figure of lists against its share of the champion's."""
+    name, least = metric.title, float(getattr(config, metric.gate_ratio))
     if challenger is None:
         return _check(name, Verdict.PROMOTE, "nobody to measure it on: reported, not evaluated")
     if champion is None or champion <= 0:
@@ -103,26 +124,25 @@ def check_ratio(name: str, challenger: float | None, champion: float | None, lea
             name, Verdict.PROMOTE, f"{challenger:.4f}, no champion to compare with", challenger=challenger
         )
     outcome = Verdict.PROMOTE if challenger >= least * champion else Verdict.HOLD
-    detail = f"{challenger:.4f} against {champion:.4f}; at least {least:g} times that is asked"
+    detail = f"{challenger:.4f}, champion {champion:.4f}; at least {least:g} times the champion's is required"
     return _check(name, outcome, detail, challenger=challenger, champion=champion)
 
 
 def _floor(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check:
-    from recsys.metrics.pointwise import auc
-
-    label, prediction, weight = _columns(task, rows)
-    if task.is_binary:
-        value = auc(label, prediction, weight)
+    """Check the primary metric without a champion: an absolute floor, or hardly worse than the mean label."""
+    name = primary_metric(task)
+    metric = pooled_metric(name)
+    label, prediction, weight, user = _columns(task, rows)
+    value = metric.value(metric.check(label, prediction, weight), user)
+    if metric.higher_is_better:
         outcome = Verdict.PROMOTE if value >= config.min_auc else Verdict.HOLD
-        return _check(f"{task.name} auc", outcome, f"{value:.4f}, the floor is {config.min_auc}", auc=value)
-    value, mean = (
-        rmse(label, prediction, weight),
-        rmse(label, np.full_like(label, np.average(label, weights=weight))),
-    )
-    outcome = Verdict.PROMOTE if value <= mean * 1.02 else Verdict.HOLD
-    return _check(
-        f"{task.name} rmse", outcome, f"{value:.4f}, the mean alone has {mean:.4f}", rmse=value, mean=mean
-    )
+        detail = f"{value:.4f}, the floor is {config.min_auc}"
+        return _check(f"{task.name} {metric.title}", outcome, detail, **{name: value})
+    constant = np.full_like(label, np.average(label, weights=weight))
+    mean = metric.value(metric.check(label, constant, weight), user)
+    outcome = Verdict.PROMOTE if value <= mean * MEAN_MARGIN else Verdict.HOLD
+    detail = f"{value:.4f}, always predicting the mean label has {mean:.4f}"
+    return _check(f"{task.name} {metric.title}", outcome, detail, **{name: value}, mean=mean)
 
 
 def _non_inferior(
@@ -130,14 +150,15 @@ def _non_inferior(
 ) -> Check:
     name = f"prediction_{task.name}"
     paired = rows.join(champion.select("impression_id", pl.col(name).alias("champion")), on="impression_id")
-    label, challenger, weight = _columns(task, paired)
-    metric = "auc" if task.is_binary else "rmse"
+    label, challenger, weight, user = _columns(task, paired)
+    metric = primary_metric(task)
+    check = f"{task.name} {METRICS[metric].title}"
     effect = paired_bootstrap(
         metric,
         label,
         paired["champion"].to_numpy(),
         challenger,
-        paired["user_id"].to_numpy(),
+        user,
         generator=np.random.default_rng(seed),
         weight=weight,
         replicates=config.replicates,
@@ -145,14 +166,14 @@ def _non_inferior(
     )
     if effect.a is None or effect.b is None or effect.ci_low is None or effect.ci_high is None:
         why = f"no interval on {effect.rows} rows of {effect.users} users; more days are needed"
-        return _check(f"{task.name} {metric}", Verdict.HOLD_UNDERPOWERED, why, rows=effect.rows)
+        return _check(check, Verdict.HOLD_UNDERPOWERED, why, rows=effect.rows)
     margin = config.margin * abs(effect.a)
     sign = 1.0 if effect.higher_is_better else -1.0
     low, high = sorted((sign * effect.ci_low, sign * effect.ci_high))
     return _check(
-        f"{task.name} {metric}",
+        check,
         _non_inferiority(low, high, margin),
-        f"{effect.b:.4f} against {effect.a:.4f}, difference {effect.b - effect.a:+.4f} "
+        f"{effect.b:.4f}, champion {effect.a:.4f}, difference {effect.b - effect.a:+.4f} "
         f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}], margin {margin:.4f}, {effect.users} users",
         challenger=effect.b,
         champion=effect.a,
@@ -164,7 +185,7 @@ def _non_inferior(
 
 
 def _non_inferiority(low: float, high: float, margin: float) -> Verdict:
-    """Evaluate an interval of "challenger better by": above -margin promotes, below holds, else unknown."""
+    """Compare the interval of "challenger better by" with -margin: above promotes, below holds."""
     if low >= -margin:
         return Verdict.PROMOTE
     return Verdict.HOLD if high < -margin else Verdict.HOLD_UNDERPOWERED
@@ -183,30 +204,40 @@ def _unevaluated(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Chec
     )
 
 
-def _calibrated(
-    task: TaskSpec, rows: pl.DataFrame, champion: pl.DataFrame | None, config: GateConfig
+def _limit(
+    name: str,
+    metric: RowMetric,
+    task: TaskSpec,
+    rows: pl.DataFrame,
+    champion: pl.DataFrame | None,
+    config: GateConfig,
 ) -> Check:
-    """Check the calibration error; being no worse than the live bundle on the same rows is enough.
+    """Hold a figure against its limit; being no worse than the champion on the same rows is enough.
 
-    The first days on which a model chose the lists itself look unlike all it has learnt from: both are off.
+    The first days on which a model chose the lists itself differ from all its training days: the calibration
+    of both bundles is off there.
     """
-    label, prediction, weight = _columns(task, rows)
-    value, allowed = ece(label, prediction, weight), config.max_ece
+    label, prediction, weight, user = _columns(task, rows)
+    value = metric.value(metric.check(label, prediction, weight), user)
+    allowed = float(getattr(config, metric.gate_limit))
     if champion is not None:
-        name = f"prediction_{task.name}"
+        column = f"prediction_{task.name}"
         theirs = rows.select("impression_id").join(
-            champion.select("impression_id", name), on="impression_id", how="left", maintain_order="left"
+            champion.select("impression_id", column), on="impression_id", how="left", maintain_order="left"
         )
-        allowed = max(allowed, ece(label, theirs[name].cast(pl.Float64).to_numpy(), weight))
+        known = metric.check(label, theirs[column].cast(pl.Float64).to_numpy(), weight)
+        allowed = max(allowed, metric.value(known, user))
     outcome = Verdict.PROMOTE if value <= allowed else Verdict.HOLD
     detail = f"{value:.4f}, at most {allowed:.4f} is allowed"
-    return _check(f"{task.name} ece", outcome, detail, ece=value, allowed=allowed)
+    return _check(f"{task.name} {metric.title}", outcome, detail, **{name: value}, allowed=allowed)
 
 
-def _columns(task: TaskSpec, rows: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _columns(task: TaskSpec, rows: pl.DataFrame) -> tuple[Vector, Vector, Vector, IntVector]:
+    """Give label, prediction, weight and user number [N] of the rows."""
     names = (task.label, f"prediction_{task.name}", "weight")
     label, prediction, weight = (rows[name].cast(pl.Float64).to_numpy() for name in names)
-    return label, prediction, weight
+    user: IntVector = rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    return label, prediction, weight, user
 
 
 def _check(name: str, outcome: Verdict, detail: str, **numbers: Any) -> Check:

@@ -16,7 +16,9 @@ import numpy.typing as npt
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.columns import Vector, checked_weight, group_codes
 from recsys.metrics.effect import Effect
-from recsys.metrics.pooled import Statistic, pooled_metric, ratio_of_sums
+from recsys.metrics.metric import Statistic
+from recsys.metrics.pooled import ratio_of_sums
+from recsys.metrics.table import pooled_metric
 
 MIN_DEFINED = 0.9
 
@@ -37,7 +39,8 @@ def paired_bootstrap(
 ) -> Effect:
     """Compare two systems' predictions of the same rows by a metric pooled over rows.
 
-    Args: metric, a key of POOLED_METRICS; label, a, b, user, weight [N]; user is an integer or a string.
+    Args: metric, a key of METRICS that has a pooled statistic; label, a, b, user, weight [N]; user is an
+    integer or a string.
     Raises: ConfigError on an unknown metric, replicates < 1 or a level outside (0, 1); DataError as it.
     """
     pooled = pooled_metric(metric)

@@ -105,8 +105,10 @@ def day_quality(scored: ScoredDay, oracles: OracleReport) -> DayQuality:
         purchase=_binary(report, PURCHASE, oracles.purchase_informed_auc, oracles.purchase_best_auc),
         rating=_rating(report, oracles),
         retrieval=RetrievalQuality(
-            recall_at_50=_figure(report, "ranking", "recall_at_50"),
-            popularity_recall_at_50=_figure(report, "baselines", "popular", "ranking", "recall_at_50"),
+            recall_at_50=_figure(report, "ranking", "values", "recall_at_50"),
+            popularity_recall_at_50=_figure(
+                report, "baselines", "popular", "ranking", "values", "recall_at_50"
+            ),
         ),
     )
 
@@ -155,8 +157,8 @@ def share_of_way(value: float | None, informed: float | None, start: float | Non
 
 def _binary(report: dict[str, Any], task: str, informed: float, best: float) -> BinaryQuality:
     return BinaryQuality(
-        auc=_figure(report, "heads", task, "auc"),
-        popularity_auc=_figure(report, "baselines", "popular", "heads", task, "auc"),
+        auc=_figure(report, "heads", task, "values", "auc"),
+        popularity_auc=_figure(report, "baselines", "popular", "heads", task, "values", "auc"),
         informed_auc=_defined(informed),
         best_auc=_defined(best),
     )
@@ -164,8 +166,8 @@ def _binary(report: dict[str, Any], task: str, informed: float, best: float) -> 
 
 def _rating(report: dict[str, Any], oracles: OracleReport) -> RatingQuality:
     return RatingQuality(
-        rmse=_figure(report, "heads", RATING, "rmse"),
-        mean_rmse=_figure(report, "baselines", "global_mean", "heads", RATING, "rmse"),
+        rmse=_figure(report, "heads", RATING, "values", "rmse"),
+        mean_rmse=_figure(report, "baselines", "global_mean", "heads", RATING, "values", "rmse"),
         informed_rmse=_defined(oracles.rating_informed_rmse),
         noise_rmse=_defined(oracles.rating_noise_rmse),
     )

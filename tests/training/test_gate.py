@@ -44,7 +44,7 @@ def check(name: str, checks: list[Check]) -> Check:
 )
 def test_calibration_may_be_as_bad_as_the_live_bundles_and_no_worse(challenger, champion, outcome) -> None:
     live = None if champion is None else scored(champion)
-    found = check("click ece", check_heads([CLICK], scored(challenger), live, GateConfig(), 0))
+    found = check("click ECE", check_heads([CLICK], scored(challenger), live, GateConfig(), 0))
     assert found.outcome is outcome, found.detail
 
 

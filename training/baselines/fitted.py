@@ -17,8 +17,8 @@ from recsys.errors import ConfigError
 from recsys.metrics.pointwise import log_loss, rmse
 from recsys.tasks import TaskSpec
 from training.baselines.design import Design, Sample, design_of, training_sample
-from training.evaluation.metrics import HeadMetrics, head_metrics
-from training.evaluation.report import EvalTable
+from training.evaluation.eval_report import EvalTable
+from training.evaluation.head_metrics import HeadMetrics, head_metrics
 from training.predict import BundlePredictor
 
 PENALTIES = (1000.0, 100.0, 10.0)

@@ -20,9 +20,6 @@ from recsys.config import RunConfig, period_start
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
 
-RECALL_AT = 50
-NDCG_AT = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Opening(DaySnapshot):

@@ -1,21 +1,14 @@
 """EvalReport -> tables on the terminal."""
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Column, Table
 
-from training.evaluation.metrics import BinaryMetrics, HeadMetrics
-from training.evaluation.report import EvalReport, EvalTable
-
-BINARY_COLUMNS = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "ece": "ECE", "rows": "rows"}
-REGRESSION_COLUMNS = {"rmse": "RMSE", "mae": "MAE", "rows": "rows"}
-RANKING_COLUMNS = {
-    "ndcg_at_10": "NDCG@10",
-    "retrieval_ndcg_at_10": "(retrieval)",
-    "recall_at_50": "recall@50",
-    "users": "users",
-    "lists": "lists",
-}
+from recsys.metrics.table import METRICS
+from training.evaluation.eval_report import EvalReport, EvalTable
+from training.evaluation.head_metrics import HeadMetrics
 
 
 def print_report(report: EvalReport) -> None:
@@ -23,7 +16,7 @@ def print_report(report: EvalReport) -> None:
     console = Console()
     for warning in report.warnings:
         console.print(Panel(warning, title="NOT TRUSTWORTHY", style="red"))
-    until = f"learnt from days up to {report.leaks.trained_until}"
+    until = f"trained on days up to {report.leaks.trained_until}"
     console.print(f"{report.version}, {until}, scored on {report.days[0]} to {report.days[-1]}")
     for task in report.heads:
         rows = {"model": report.heads[task]} | {
@@ -37,30 +30,31 @@ def print_report(report: EvalReport) -> None:
 
 
 def _head_table(task: str, rows: dict[str, HeadMetrics]) -> Table:
-    columns = BINARY_COLUMNS if isinstance(rows["model"], BinaryMetrics) else REGRESSION_COLUMNS
-    table = _table(task, columns)
-    for name, metrics in rows.items():
-        table.add_row(name, *(_cell(getattr(metrics, column)) for column in columns))
+    names = [name for name in rows["model"].values if "terminal" in METRICS[name].tables]
+    table = _table(task, [METRICS[name].title for name in names] + ["rows"])
+    for system, metrics in rows.items():
+        table.add_row(system, *_figures(metrics.values, names), f"{metrics.rows:,}")
     return table
 
 
 def _ranking_table(report: EvalReport) -> Table:
-    table = _table("lists", RANKING_COLUMNS)
+    names = [name for name in report.ranking.values if "terminal" in METRICS[name].tables]
+    table = _table("lists", [METRICS[name].title for name in names] + ["users", "lists"])
     tables: dict[str, EvalReport | EvalTable] = {"model": report, **report.baselines}
     for name, system in tables.items():
-        if system.ranking is not None:
-            table.add_row(name, *(_cell(getattr(system.ranking, column)) for column in RANKING_COLUMNS))
+        if (ranking := system.ranking) is not None:
+            counts = (f"{ranking.users:,}", f"{ranking.lists:,}")
+            table.add_row(name, *_figures(ranking.values, names), *counts)
     return table
 
 
-def _table(first: str, columns: dict[str, str]) -> Table:
+def _figures(values: Mapping[str, float | None], names: Sequence[str]) -> list[str]:
+    figures = {name: values.get(name) for name in names}
+    return ["-" if v is None else f"{v:.{METRICS[name].digits}f}" for name, v in figures.items()]
+
+
+def _table(first: str, titles: Sequence[str]) -> Table:
     table = Table(Column(first, min_width=19, no_wrap=True), box=None)
-    for title in columns.values():
+    for title in titles:
         table.add_column(title, justify="right", min_width=9)
     return table
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -18,11 +18,11 @@ from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience, find_audience
+from training.evaluation.eval_report import EvalReport, EvalTable
+from training.evaluation.head_metrics import HeadMetrics, head_metrics
 from training.evaluation.leaks import LeakCheck
+from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists
-from training.evaluation.metrics import HeadMetrics, head_metrics
-from training.evaluation.ranking import ranking_metrics, score_lists
-from training.evaluation.report import EvalReport, EvalTable
 from training.predict import BundlePredictor
 
 EvaluatedPeriods = Mapping[str, Sequence[int]]
@@ -78,7 +78,7 @@ def evaluate(
         warnings=tuple(leaks.warnings()),
         heads=heads_of(rows, config.tasks),
         by_day={key[0]: heads_of(part, config.tasks) for key, part in sorted(_by_day(rows).items())},
-        ranking=ranking_metrics(scored),
+        ranking=mean_metrics(scored),
         baselines=simple,
     )
 
@@ -186,7 +186,7 @@ def _baselines(
     lightgbm: bool,
     on_head: Callable[[], None],
 ) -> dict[str, EvalTable]:
-    from training.baselines.evaluate import evaluate_baselines
+    from training.baselines.simple_systems import evaluate_baselines
 
     return evaluate_baselines(
         predictor, days, rows, audiences, seed=seed, fitted=fitted, lightgbm=lightgbm, on_head=on_head

@@ -13,8 +13,8 @@ from recsys.errors import ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.stages import Stages
+from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, evaluated_periods
-from training.evaluation.report import EvalReport
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.publish import verify

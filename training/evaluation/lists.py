@@ -16,11 +16,12 @@ from torch import Tensor
 from features.encode import Encoded
 from recsys.batch import Batch
 from recsys.inputs import ItemInputs
+from recsys.metrics.table import most_places
 from recsys.model.ranker import ItemSide, UserSide
 from recsys.model.scorer import calibrate, encode_item_side
 from training.crosses import cross_numbers
 from training.data import EncodedRows
-from training.evaluation.audience import NDCG_AT, RECALL_AT, Audience
+from training.evaluation.audience import Audience
 from training.predict import BundlePredictor
 
 PADDING = -1
@@ -32,9 +33,9 @@ class Lists:
     """Item rows of the catalogue, best first, padded with -1."""
 
     retrieved: np.ndarray
-    """[U, K]: what retrieval finds, at least RECALL_AT places."""
+    """[U, K]: what retrieval finds, at least as many places as a metric reads."""
     ranked: np.ndarray
-    """[U, K]: what is shown first, NDCG_AT places."""
+    """[U, K]: what is shown first, as many places as a metric reads."""
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     )
     predictor.ranker.eval()
     items = item_side(predictor, encoded.items)
-    places = max(config.retrieval.num_candidates, RECALL_AT)
+    places, shown = max(config.retrieval.num_candidates, most_places("retrieved")), most_places("shown")
     retrieved, ranked = [], []
     start = 0
     for user, context_UC in user_sides(predictor, encoded):
@@ -74,7 +75,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
                 config.tasks,
                 predictor.bundle.manifest.calibration,
             )
-            ranked.append(_pad(candidates[np.argsort(-values[task.name], kind="stable")[:NDCG_AT]], NDCG_AT))
+            ranked.append(_pad(candidates[np.argsort(-values[task.name], kind="stable")[:shown]], shown))
         start = stop
     return Lists(retrieved=np.concatenate(retrieved), ranked=np.stack(ranked))
 
@@ -98,7 +99,7 @@ def _retrieve(user_UD: Tensor, item_ID: Tensor, allowed_UI: np.ndarray, places: 
 
 
 def user_sides(predictor: BundlePredictor, encoded: EncodedRows) -> Iterator[tuple[UserSide, Tensor]]:
-    """Encode users and contexts of a encoded's rows, in order, a few hundred at a time."""
+    """Encode the users and contexts of encoded rows, in order, a few hundred at a time."""
     batches: Iterator[Batch] = predictor.batcher.batches(encoded, np.random.default_rng(0))
     for batch in batches:
         rows = predictor.tables.lookup(batch.rows)
@@ -112,7 +113,7 @@ def user_sides(predictor: BundlePredictor, encoded: EncodedRows) -> Iterator[tup
 
 
 def item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
-    """Encode a encoded's whole catalogue."""
+    """Encode the whole catalogue."""
     known = items.take(np.arange(items.ids.shape[0] - 1))
     inputs = ItemInputs(ids=known.ids, numbers=known.numbers, text=known.text, bags=known.bags)
     return encode_item_side(predictor.ranker, predictor.tables.weight, inputs)

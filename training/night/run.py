@@ -32,9 +32,9 @@ from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages, read_manifest, write_json
 from training.balancing import build_balancer
 from training.calibrate import fit_calibration
+from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
-from training.evaluation.report import EvalReport
-from training.gate import Decision, Verdict, check_heads, check_ratio, decide
+from training.gate import Decision, Verdict, check_heads, check_lists, decide
 from training.night.plan import NightPlan, lag, plan_night
 from training.predict import BundlePredictor, day_logits
 from training.progress import bar
@@ -246,10 +246,7 @@ def _evaluate(night: Night, days: Days, plan: NightPlan, evaluated: str, previou
         checks = check_heads(
             night.config.tasks, rows, champion_rows, night.config.gate, night.config.training.seed
         )
-        recall = theirs.ranking.recall_at_50 if theirs else None
-        checks.append(
-            check_ratio("recall@50", mine.ranking.recall_at_50, recall, night.config.gate.min_recall_ratio)
-        )
+        checks += check_lists(mine.ranking, theirs.ranking if theirs else None, night.config.gate)
         decision = decide(previous.version if previous else None, evaluated, checks)
         write_json(folder / "challenger.json", mine.model_dump(mode="json"))
         if theirs:

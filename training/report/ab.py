@@ -15,36 +15,28 @@ from recsys.bundle import Manifest
 from recsys.errors import DataError
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience
+from training.evaluation.eval_report import EvalTable
 from training.evaluation.evaluate import Steps, evaluated_periods, find_audiences, score_rows
+from training.evaluation.head_metrics import head_metrics
 from training.evaluation.leaks import LeakCheck
+from training.evaluation.list_metrics import ScoredLists, mean_metrics, per_user, score_lists
 from training.evaluation.lists import ranked_lists
-from training.evaluation.metrics import head_metrics
-from training.evaluation.ranking import (
-    PER_USER,
-    ScoredLists,
-    per_user,
-    ranking_metrics,
-    score_lists,
-)
-from training.evaluation.report import EvalTable
 from training.predict import BundlePredictor
 from training.report.ab_report import (
-    PRIMARY_LISTS,
     ABReport,
     HeadComparison,
     ListComparison,
     System,
     Window,
     primary_comparisons,
+    primary_lists,
 )
 from training.report.decision import decide
 from training.report.effects import (
-    BINARY_METRICS,
-    REGRESSION_METRICS,
     head_effects,
+    list_effects,
     primary_metric,
     segments,
-    user_effects,
 )
 
 _LABEL = ("feedback", "reversal", "head", "window", "space", "parent", "low", "high")
@@ -99,7 +91,8 @@ def compare(
     steps.done()
     lists_a, lists_b, audiences = _lists(a, b, first, last, max_users, seed)
     steps.done()
-    num_primary = sum(1 for t in tasks if window.labelled[t.name]) + (len(PRIMARY_LISTS) if audiences else 0)
+    num_lists = len(primary_lists()) if audiences else 0
+    num_primary = sum(1 for t in tasks if window.labelled[t.name]) + num_lists
     level = 1 - alpha / max(1, num_primary)
     heads = {t.name: _head(t, rows, replicates, level, seed) for t in tasks if window.labelled[t.name]}
     lists = _compare_lists(lists_a, lists_b, replicates, level, seed)
@@ -201,23 +194,21 @@ def _same_label(a: TaskSpec | None, b: TaskSpec | None) -> bool:
 
 
 def _head(task: TaskSpec, rows: pl.DataFrame, replicates: int, level: float, seed: int) -> HeadComparison:
-    """Compare one head: its primary metric at the shared level, the others at the plain 95 %."""
+    """Compare one head: its primary metric at the shared level, the others at 95 %."""
     primary = primary_metric(task)
-    others = [m for m in (BINARY_METRICS if task.is_binary else REGRESSION_METRICS) if m != primary]
     ours, theirs = f"prediction_{task.name}", f"b_prediction_{task.name}"
     days = rows.partition_by("date", as_dict=True)
+    a, b = head_metrics(task, rows, ours), head_metrics(task, rows, theirs)
     return HeadComparison(
-        a=head_metrics(task, rows, ours),
-        b=head_metrics(task, rows, theirs),
+        a=a,
+        b=b,
+        probability=task.is_binary,
         primary=primary,
-        effects=(
-            *head_effects(task, rows, [primary], replicates=replicates, level=level, seed=seed),
-            *head_effects(task, rows, others, replicates=replicates, level=0.95, seed=seed),
-        ),
+        effects=tuple(head_effects(task, rows, a, b, replicates=replicates, level=level, seed=seed)),
         by_day={
             key[0]: (
-                getattr(head_metrics(task, part, ours), primary),
-                getattr(head_metrics(task, part, theirs), primary),
+                head_metrics(task, part, ours).values[primary],
+                head_metrics(task, part, theirs).values[primary],
             )
             for key, part in sorted(days.items())
         },
@@ -229,26 +220,24 @@ def _compare_lists(
 ) -> ListComparison | None:
     if not a or not b:
         return None
-    theirs = per_user(b).rename({name: f"b_{name}" for name in PER_USER})
+    theirs = per_user(b)
+    theirs = theirs.rename({name: f"b_{name}" for name in theirs.columns if name != "user_id"})
     users = per_user(a).join(theirs, on="user_id", how="inner", maintain_order="left")
     if users.is_empty():
         return None
-    others = [name for name in PER_USER if name not in PRIMARY_LISTS]
+    ours, others = mean_metrics(a), mean_metrics(b)
     return ListComparison(
-        a=ranking_metrics(a),
-        b=ranking_metrics(b),
+        a=ours,
+        b=others,
         users=users.height,
-        effects=(
-            *user_effects(users, PRIMARY_LISTS, replicates=replicates, level=level, seed=seed),
-            *user_effects(users, others, replicates=replicates, level=0.95, seed=seed),
-        ),
+        effects=tuple(list_effects(users, ours, others, replicates=replicates, level=level, seed=seed)),
     )
 
 
 def _baselines(
     side: Side, rows: pl.DataFrame, audiences: Sequence[Audience], seed: int
 ) -> dict[str, EvalTable]:
-    from training.baselines.evaluate import evaluate_baselines
+    from training.baselines.simple_systems import evaluate_baselines
 
     return evaluate_baselines(side.predictor, side.days, rows, audiences, seed=seed, lightgbm=False)
 

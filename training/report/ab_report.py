@@ -5,14 +5,13 @@ from datetime import date, datetime
 from pydantic import BaseModel, ConfigDict
 
 from recsys.metrics.effect import Effect
+from recsys.metrics.table import METRICS, list_metrics
+from training.evaluation.eval_report import EvalTable
+from training.evaluation.head_metrics import HeadMetrics
 from training.evaluation.leaks import LeakCheck
-from training.evaluation.metrics import HeadMetrics
-from training.evaluation.ranking import RankingMetrics
-from training.evaluation.report import EvalTable
+from training.evaluation.list_metrics import ListMetrics
 from training.report.decision import ABDecision
-from training.report.effects import TITLES, Segment
-
-PRIMARY_LISTS = ("ndcg_at_10", "recall_at_50")
+from training.report.effects import Segment
 
 
 class System(BaseModel):
@@ -53,6 +52,8 @@ class HeadComparison(BaseModel):
 
     a: HeadMetrics
     b: HeadMetrics
+    probability: bool
+    """Whether the head predicts a probability."""
     primary: str
     effects: tuple[Effect, ...]
     by_day: dict[date, tuple[float | None, float | None]]
@@ -64,8 +65,8 @@ class ListComparison(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    a: RankingMetrics
-    b: RankingMetrics
+    a: ListMetrics
+    b: ListMetrics
     users: int
     effects: tuple[Effect, ...]
 
@@ -88,14 +89,20 @@ class ABReport(BaseModel):
     replicates: int
 
 
+def primary_lists() -> list[str]:
+    """Name the list metrics that the decision rests on."""
+    return [name for name, metric in list_metrics().items() if metric.primary]
+
+
 def primary_comparisons(heads: dict[str, HeadComparison], lists: ListComparison | None) -> dict[str, Effect]:
     """Name the comparisons that the decision rests on: one per head, then those of the lists."""
     found = {
-        f"{name} {TITLES[effect.metric]}": effect
+        f"{name} {METRICS[effect.metric].title}": effect
         for name, head in heads.items()
         for effect in head.effects
         if effect.metric == head.primary
     }
     if lists is not None:
-        found |= {TITLES[e.metric]: e for e in lists.effects if e.metric in PRIMARY_LISTS}
+        primary = primary_lists()
+        found |= {METRICS[e.metric].title: e for e in lists.effects if e.metric in primary}
     return found

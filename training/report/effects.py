@@ -1,6 +1,6 @@
-"""Paired differences of two systems on the same rows and the same users, as values that fit a report."""
+"""Paired differences of two systems on the same rows and the same users: every metric of the table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -8,27 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap, paired_bootstrap_means
+from recsys.metrics.table import METRICS, list_metrics, row_metrics
 from recsys.tasks import TaskSpec
+from training.evaluation.head_metrics import HeadMetrics
+from training.evaluation.list_metrics import ListMetrics
 
-BINARY_METRICS = ("auc", "gauc", "log_loss", "normalised_entropy", "brier")
-REGRESSION_METRICS = ("rmse", "mae")
-TITLES = {
-    "auc": "AUC",
-    "gauc": "GAUC",
-    "log_loss": "log loss",
-    "normalised_entropy": "normalised entropy",
-    "brier": "Brier",
-    "ece": "ECE",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "ndcg_at_10": "NDCG@10",
-    "retrieval_ndcg_at_10": "NDCG@10 of retrieval's order",
-    "recall_at_50": "recall@50",
-    "recall_at_all": "recall of all candidates",
-    "novelty_at_10": "novelty@10 (bits)",
-    "diversity_at_10": "category diversity@10",
-}
-"""How metrics are printed."""
+OTHERS_LEVEL = 0.95
+"""Level of intervals that share no error rate: all but those of the primary comparisons."""
 MIN_ROWS = 100
 MIN_USERS = 20
 MIN_POSITIVES = 20
@@ -45,7 +31,7 @@ class Segment(BaseModel):
     rows: int
     users: int
     positives: int
-    """Rows with label 1; for a regression head all labelled rows."""
+    """Rows with label 1; of a head that predicts a value all labelled rows."""
     effect: Effect | None
     """None where there are too few rows to say anything."""
 
@@ -56,46 +42,82 @@ def primary_metric(task: TaskSpec) -> str:
 
 
 def head_effects(
-    task: TaskSpec, rows: pl.DataFrame, metrics: Sequence[str], *, replicates: int, level: float, seed: int
+    task: TaskSpec,
+    rows: pl.DataFrame,
+    a: HeadMetrics,
+    b: HeadMetrics,
+    *,
+    replicates: int,
+    level: float,
+    seed: int,
 ) -> list[Effect]:
-    """Compare two systems on one head's labelled rows; none without labels.
+    """Compare two systems on one head's labelled rows, the primary metric first; none without labels.
+
+    Args: rows: as `head_effect`; a, b: the head's figures, of which metrics without interval are compared;
+    level: of the primary metric's interval.
+    """
+    if not a.rows:
+        return []
+    primary, metrics = primary_metric(task), row_metrics(probability=task.is_binary)
+    found = []
+    for name in sorted(metrics, key=lambda name: name != primary):
+        if metrics[name].pooled is None:
+            found.append(_plain(name, a.values, b.values, users=a.users, rows=a.rows))
+        else:
+            at = level if name == primary else OTHERS_LEVEL
+            found.append(head_effect(name, task, rows, replicates=replicates, level=at, seed=seed))
+    return found
+
+
+def head_effect(
+    metric: str, task: TaskSpec, rows: pl.DataFrame, *, replicates: int, level: float, seed: int
+) -> Effect:
+    """Compare two systems by one metric on a head's labelled rows.
 
     Args: rows: user_id, weight, the label, `prediction_<task>` of A and `b_prediction_<task>` of B.
     """
     known = rows.filter(pl.col(task.label).is_not_null())
-    if known.is_empty():
-        return []
-    a, b = (known[f"{prefix}prediction_{task.name}"].to_numpy() for prefix in ("", "b_"))
-    user = known["user_id"].rank("dense").cast(pl.Int64).to_numpy()
-    return [
-        paired_bootstrap(
-            metric,
-            known[task.label].to_numpy(),
-            a,
-            b,
-            user,
-            generator=np.random.default_rng(seed),
-            weight=known["weight"].to_numpy(),
-            replicates=replicates,
-            level=level,
-        )
-        for metric in metrics
-    ]
+    return paired_bootstrap(
+        metric,
+        known[task.label].to_numpy(),
+        known[f"prediction_{task.name}"].to_numpy(),
+        known[f"b_prediction_{task.name}"].to_numpy(),
+        known["user_id"].rank("dense").cast(pl.Int64).to_numpy(),
+        generator=np.random.default_rng(seed),
+        weight=known["weight"].to_numpy(),
+        replicates=replicates,
+        level=level,
+    )
 
 
-def user_effects(
-    users: pl.DataFrame, metrics: Sequence[str], *, replicates: int, level: float, seed: int
+def list_effects(
+    users: pl.DataFrame, a: ListMetrics, b: ListMetrics, *, replicates: int, level: float, seed: int
 ) -> list[Effect]:
-    """Compare two systems by one value per user, columns `<metric>` of A and `b_<metric>` of B."""
+    """Compare two systems' lists, primary metrics first.
+
+    Args: users: one row a user, columns `<metric>` of A and `b_<metric>` of B; a, b: the means, of which
+    metrics without a value per user are compared; level: of the primary metrics' intervals.
+    """
+    metrics = list_metrics()
     found = []
-    for metric in metrics:
-        a, b = users[metric].to_numpy(), users[f"b_{metric}"].to_numpy()
-        if not np.isnan(a + b).all():
-            found.append(
-                paired_bootstrap_means(
-                    metric, a, b, generator=np.random.default_rng(seed), replicates=replicates, level=level
-                )
+    for name in sorted(metrics, key=lambda name: not metrics[name].primary):
+        metric = metrics[name]
+        if metric.of_users is None:
+            found.append(_plain(name, a.values, b.values, users=users.height, rows=users.height))
+            continue
+        values = users[name].to_numpy(), users[f"b_{name}"].to_numpy()
+        if np.isnan(values[0] + values[1]).all():
+            continue
+        found.append(
+            paired_bootstrap_means(
+                name,
+                *values,
+                generator=np.random.default_rng(seed),
+                higher_is_better=metric.higher_is_better,
+                replicates=replicates,
+                level=level if metric.primary else OTHERS_LEVEL,
             )
+        )
     return found
 
 
@@ -104,31 +126,29 @@ def segments(
 ) -> list[Segment]:
     """Compare on new, light and heavy users, and on items never shown before."""
     parts = _parts(rows)
-    found = []
-    for task in tasks:
-        for name, mask in parts.items():
-            part = rows.filter(mask, pl.col(task.label).is_not_null())
-            positive = (pl.col(task.label) > 0.5) if task.is_binary else pl.lit(value=True)
-            positives, users = part.filter(positive).height, part["user_id"].n_unique()
-            enough = part.height >= MIN_ROWS and users >= MIN_USERS and positives >= MIN_POSITIVES
-            effects = (
-                head_effects(
-                    task, part, [primary_metric(task)], replicates=replicates, level=level, seed=seed
-                )
-                if enough
-                else []
-            )
-            found.append(
-                Segment(
-                    name=name,
-                    head=task.name,
-                    rows=part.height,
-                    users=users,
-                    positives=positives,
-                    effect=effects[0] if effects else None,
-                )
-            )
-    return found
+    return [
+        _segment(name, task, rows.filter(mask, pl.col(task.label).is_not_null()), replicates, level, seed)
+        for task in tasks
+        for name, mask in parts.items()
+    ]
+
+
+def _segment(
+    name: str, task: TaskSpec, part: pl.DataFrame, replicates: int, level: float, seed: int
+) -> Segment:
+    positive = (pl.col(task.label) > 0.5) if task.is_binary else pl.lit(value=True)
+    positives, users = part.filter(positive).height, part["user_id"].n_unique()
+    enough = part.height >= MIN_ROWS and users >= MIN_USERS and positives >= MIN_POSITIVES
+    return Segment(
+        name=name,
+        head=task.name,
+        rows=part.height,
+        users=users,
+        positives=positives,
+        effect=head_effect(primary_metric(task), task, part, replicates=replicates, level=level, seed=seed)
+        if enough
+        else None,
+    )
 
 
 def _parts(rows: pl.DataFrame) -> dict[str, pl.Expr]:
@@ -144,3 +164,23 @@ def _parts(rows: pl.DataFrame) -> dict[str, pl.Expr]:
         f"heavy users (over {border} impressions)": pl.col("user_past") > border,
         "new items (never shown before)": pl.col("item_past") == 0,
     }
+
+
+def _plain(
+    metric: str, a: Mapping[str, float | None], b: Mapping[str, float | None], *, users: int, rows: int
+) -> Effect:
+    """Give a difference without interval."""
+    values = a.get(metric), b.get(metric)
+    return Effect(
+        metric=metric,
+        a=values[0],
+        b=values[1],
+        difference=None if values[0] is None or values[1] is None else values[1] - values[0],
+        ci_low=None,
+        ci_high=None,
+        p_value=None,
+        higher_is_better=METRICS[metric].higher_is_better,
+        users=users,
+        rows=rows,
+        replicates=0,
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from recsys.metrics.effect import Effect
+from recsys.metrics.table import METRICS
 
 NO_INTERVAL = "no interval"
 
@@ -22,6 +23,9 @@ def interval(effect: Effect) -> str:
 
 def verdict(effect: Effect, of: str = "") -> str:
     """Print a verdict on `of`, such as "B better"; of a metric without a better direction, "differs"."""
+    if not effect.replicates:
+        metric = METRICS.get(effect.metric)
+        return metric.no_interval if metric is not None and metric.no_interval else NO_INTERVAL
     if effect.verdict is None:
         return "differs" if effect.differs else "no evidence"
     return f"{of} {effect.verdict}" if of and effect.differs else effect.verdict

@@ -17,7 +17,10 @@ from recsys.metrics.inference import (
     paired_bootstrap_means_seeds,
     paired_bootstrap_seeds,
 )
-from recsys.metrics.pooled import POOLED_METRICS
+from recsys.metrics.metric import RowMetric
+from recsys.metrics.table import METRICS, pooled_metric
+
+POOLED = [name for name, m in METRICS.items() if isinstance(m, RowMetric) and m.pooled is not None]
 
 
 def seeded(seed=0):
@@ -40,7 +43,7 @@ def on_all_rows(metric, label, prediction, user, weight):
     return getattr(pointwise, metric)(label, prediction, weight)
 
 
-@pytest.mark.parametrize("metric", POOLED_METRICS)
+@pytest.mark.parametrize("metric", POOLED)
 def test_values_are_those_of_pointwise(metric):
     user, label, good, worse, weight = shop(seeded())
     effect = paired_bootstrap(
@@ -55,7 +58,7 @@ def test_values_are_those_of_pointwise(metric):
     assert (effect.users, effect.rows, effect.replicates) == (300, 1800, 100)
 
 
-@pytest.mark.parametrize("metric", POOLED_METRICS)
+@pytest.mark.parametrize("metric", POOLED)
 def test_swapping_the_systems_flips_everything(metric):
     user, label, good, worse, _ = shop(seeded())
     one = paired_bootstrap(metric, label, worse, good, user, generator=seeded(), replicates=99)
@@ -65,10 +68,10 @@ def test_swapping_the_systems_flips_everything(metric):
     assert two.verdict == "worse"
 
 
-@pytest.mark.parametrize("metric", POOLED_METRICS)
+@pytest.mark.parametrize("metric", POOLED)
 def test_a_draw_is_the_metric_on_the_drawn_users_rows(metric):
     user, label, _, worse, weight = shop(seeded(), num_users=20)
-    pooled = POOLED_METRICS[metric]
+    pooled = pooled_metric(metric)
     drawn = np.bincount(seeded(1).integers(20, size=20), minlength=20)
     found = pooled.statistic(pooled.check(label, worse, weight), user)(drawn.astype(float))
     rows = np.concatenate([np.flatnonzero(user == u) for u in range(20) for _ in range(drawn[u])])

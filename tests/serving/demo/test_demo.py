@@ -295,14 +295,15 @@ def test_a_day_is_scored_beside_the_oracles(tmp_path) -> None:
     last = shop.dials.last_day
     report = tmp_path / "e.json"
     heads = {
-        "click": {"auc": 0.7, "rows": 9},
-        "purchase": {"auc": None, "rows": 9},
-        "rating": {"rmse": 0.9, "rows": 2},
+        "click": {"values": {"auc": 0.7}, "rows": 9},
+        "purchase": {"values": {"auc": None}, "rows": 9},
+        "rating": {"values": {"rmse": 0.9}, "rows": 2},
     }
-    simple = {"heads": {"click": {"auc": 0.6}}, "ranking": {"recall_at_50": 0.2}}
-    mean = {"heads": {"rating": {"rmse": 1.1}}, "ranking": None}
+    simple = {"heads": {"click": {"values": {"auc": 0.6}}}, "ranking": {"values": {"recall_at_50": 0.2}}}
+    mean = {"heads": {"rating": {"values": {"rmse": 1.1}}}, "ranking": None}
     baselines = {"popular": simple, "global_mean": mean}
-    report.write_text(json.dumps({"heads": heads, "ranking": {"recall_at_50": 0.5}, "baselines": baselines}))
+    ranking = {"values": {"recall_at_50": 0.5}}
+    report.write_text(json.dumps({"heads": heads, "ranking": ranking, "baselines": baselines}))
     scored = ScoredDay(day=last, bundle="v", until=last + timedelta(days=1), report=report)
     found = day_quality(scored, oracles_of_day(shop, log, default_config(), last, scored.until))
     assert found.click.auc == 0.7

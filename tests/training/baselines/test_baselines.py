@@ -12,10 +12,10 @@ from recsys.log import period_end
 from training.baselines import fitted as baselines_fitted
 from training.baselines.counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives
 from training.baselines.design import Design, Sample, trained_places, training_sample
-from training.baselines.evaluate import BINARY, LISTED, evaluate_baselines
 from training.baselines.fitted import fit_and_score, held_out
 from training.baselines.knn import SHRINKAGE as KNN_SHRINKAGE
 from training.baselines.knn import ItemKnn
+from training.baselines.simple_systems import BINARY, LISTED, evaluate_baselines
 from training.evaluation.evaluate import evaluate, find_audiences, score_rows
 
 LAST = 5
@@ -77,8 +77,8 @@ def test_popularity_is_measured_like_a_model(tables, rows, shop_chain):
     known = rows.filter(pl.col("label_click").is_not_null()).join(counts, on="item_id", how="left")
     assert known["date"].n_unique() == 1
     expected = roc_auc_score(known["label_click"], known["click_count"].fill_null(0))
-    assert tables["popular"].heads["click"].auc == pytest.approx(expected)
-    assert tables["popular"].heads["click"].log_loss is None, "a count is no probability"
+    assert tables["popular"].heads["click"].values["auc"] == pytest.approx(expected)
+    assert tables["popular"].heads["click"].values["log_loss"] is None, "a count is no probability"
 
 
 def test_all_baselines_stand_on_the_models_rows_and_users(tables, rows, predictor, shop_chain, evaluated):
@@ -94,7 +94,7 @@ def test_constant_predictions_have_the_spread_as_error(tables, rows):
     labels = rows["label_rating"].drop_nulls().to_numpy()
     found = tables["global_mean"].heads["rating"]
     assert labels.size > 20
-    assert found.rmse == pytest.approx(np.sqrt(np.square(labels - found.mean_prediction).mean()))
+    assert found.values["rmse"] == pytest.approx(np.sqrt(np.square(labels - found.mean_prediction).mean()))
 
 
 # --- kNN

@@ -29,13 +29,13 @@ from recsys.log import InteractionLog, period_end
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.stages import Stages
-from training.baselines.evaluate import BINARY, REGRESSION
+from training.baselines.simple_systems import BINARY, REGRESSION
 from training.evaluation.audience import find_audience
 from training.evaluation.evaluate import evaluate, evaluated_periods, find_audiences, heads_of, score_rows
+from training.evaluation.head_metrics import head_metrics
 from training.evaluation.leaks import LeakCheck
+from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists, top_places
-from training.evaluation.metrics import head_metrics
-from training.evaluation.ranking import ranking_metrics, score_lists
 
 LAST = 5
 
@@ -70,12 +70,14 @@ def test_heads_are_what_sklearn_says(report, rows):
         label, prediction = known[f"label_{name}"].to_numpy(), known[f"prediction_{name}"].to_numpy()
         assert metrics.rows == known.height
         if name == "rating":
-            assert metrics.rmse == pytest.approx(root_mean_squared_error(label, prediction), rel=1e-5)
-            assert metrics.mae == pytest.approx(mean_absolute_error(label, prediction), rel=1e-5)
+            assert metrics.values["rmse"] == pytest.approx(
+                root_mean_squared_error(label, prediction), rel=1e-5
+            )
+            assert metrics.values["mae"] == pytest.approx(mean_absolute_error(label, prediction), rel=1e-5)
         else:
-            assert metrics.auc == pytest.approx(roc_auc_score(label, prediction), rel=1e-6)
-            assert metrics.log_loss == pytest.approx(log_loss(label, prediction), rel=1e-5)
-            assert metrics.brier == pytest.approx(brier_score_loss(label, prediction), rel=1e-5)
+            assert metrics.values["auc"] == pytest.approx(roc_auc_score(label, prediction), rel=1e-6)
+            assert metrics.values["log_loss"] == pytest.approx(log_loss(label, prediction), rel=1e-5)
+            assert metrics.values["brier"] == pytest.approx(brier_score_loss(label, prediction), rel=1e-5)
             assert sum(b.count for b in metrics.reliability) == metrics.rows
 
 
@@ -113,9 +115,9 @@ def test_sampled_rows_count_as_many_as_they_stand_for(config):
     users = [f"u{i % 20}" for i in range(400)]
     rows = pl.DataFrame({"user_id": users, "weight": weight, "label_click": label, "p": prediction})
     found = head_metrics(config.tasks[0], rows, "p")
-    assert found.auc == pytest.approx(roc_auc_score(label, prediction, sample_weight=weight))
-    assert found.log_loss == pytest.approx(log_loss(label, prediction, sample_weight=weight))
-    assert found.rate == pytest.approx(np.average(label, weights=weight))
+    assert found.values["auc"] == pytest.approx(roc_auc_score(label, prediction, sample_weight=weight))
+    assert found.values["log_loss"] == pytest.approx(log_loss(label, prediction, sample_weight=weight))
+    assert found.mean_label == pytest.approx(np.average(label, weights=weight))
     assert found.rows == 400
 
 
@@ -124,10 +126,10 @@ def test_one_class_and_no_rows_give_no_made_up_figures(config):
         {"user_id": ["u", "v"], "weight": [1.0, 1.0], "label_click": [0.0, 0.0], "p": [0.1, 0.2]}
     )
     one_class = head_metrics(config.tasks[0], rows, "p")
-    assert (one_class.auc, one_class.gauc, one_class.normalised_entropy) == (None, None, None)
-    assert one_class.log_loss is not None
+    undefined = {name for name, value in one_class.values.items() if value is None}
+    assert undefined == {"auc", "gauc", "normalised_entropy"}
     nothing = head_metrics(config.tasks[0], rows.with_columns(label_click=pl.lit(None, pl.Float32)), "p")
-    assert (nothing.rows, nothing.auc, nothing.log_loss) == (0, None, None)
+    assert (nothing.rows, nothing.values["auc"], nothing.values["log_loss"]) == (0, None, None)
 
 
 def test_days_after_the_window_change_nothing(shop_log, shop_chain, config, predictor, tmp_path):
@@ -153,9 +155,10 @@ def test_nothing_labelled_is_an_error(predictor, shop_chain, evaluated):
 
 def test_the_report_has_the_shape_that_the_issue_fixes(report):
     said = json.loads(report.model_dump_json())
-    assert {"auc", "gauc", "log_loss", "ece", "rows"} <= set(said["heads"]["click"])
-    assert {"rmse", "mae", "rows"} <= set(said["heads"]["rating"])
-    assert {"ndcg_at_10", "recall_at_50", "users"} <= set(said["ranking"])
+    assert {"auc", "gauc", "log_loss", "ece"} <= set(said["heads"]["click"]["values"])
+    assert {"rmse", "mae"} == set(said["heads"]["rating"]["values"])
+    assert {"rows", "users"} <= set(said["heads"]["click"])
+    assert {"ndcg_at_10", "recall_at_50", "users"} <= {*said["ranking"], *said["ranking"]["values"]}
     assert said["baselines"] == {}
 
 
@@ -256,10 +259,10 @@ def test_a_users_days_are_averaged_before_the_users(audience, predictor):
         scored,
         values=scored.values.head(1).with_columns(date=pl.lit(date(2026, 1, 31)), ndcg_at_10=pl.lit(1.0)),
     )
-    found = ranking_metrics([scored, again])
+    found = mean_metrics([scored, again])
     means = scored.values["ndcg_at_10"].to_list()
     means[0] = (means[0] + 1.0) / 2
-    assert found.ndcg_at_10 == pytest.approx(np.mean(means)), name
+    assert found.values["ndcg_at_10"] == pytest.approx(np.mean(means)), name
     assert (found.users, found.lists) == (audience.num_users, audience.num_users + 1)
 
 

@@ -20,10 +20,11 @@ from training.evaluation.evaluate import score_rows
 from training.predict import BundlePredictor
 from training.report import ab
 from training.report.ab import Side, compare, shared_tasks
+from training.report.ab_pages import SECTIONS, render, write_report
+from training.report.ab_plots import day_plot, reliability_plot
 from training.report.ab_report import ABReport, primary_comparisons
 from training.report.decision import decide
-from training.report.plots import day_plot, forest_plot, reliability_plot
-from training.report.render import SECTIONS, render, write_report
+from training.report.effect_plot import forest_plot
 
 LAST = 5
 
@@ -75,7 +76,9 @@ def test_a_bundle_does_not_differ_from_itself(same):
     assert "same bundle" in same.decision.headline
     effects = [e for head in same.heads.values() for e in head.effects] + list(same.lists.effects)
     assert {e.difference for e in effects} == {0.0}
-    assert {(e.ci_low, e.ci_high) for e in effects} == {(0.0, 0.0)}
+    drawn = {e.metric: (e.ci_low, e.ci_high) for e in effects if e.replicates}
+    assert set(drawn.values()) == {(0.0, 0.0)}
+    assert {e.metric for e in effects} - set(drawn) == {"ece", "coverage_at_10"}, "these have no interval"
 
 
 def test_a_planted_better_model_is_found(better):
@@ -85,7 +88,8 @@ def test_a_planted_better_model_is_found(better):
     assert click.effects[0].verdict == "better"
     assert click.effects[0].ci_low > 0
     # Its lists are the same model's: nothing is claimed of them.
-    assert {e.verdict for e in better.lists.effects} == {"no evidence"}
+    assert {e.verdict for e in better.lists.effects} == {"no evidence", None}
+    assert not any(e.differs for e in better.lists.effects)
 
 
 def test_sides_are_not_confused(shop_chain, window, bundle):

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from training.report.effects import TITLES
-from training.report.transfer.report import Action, Advice, Finding, HeadTransfer, PairValue
+from recsys.metrics.table import METRICS
+from training.report.transfer.transfer_report import Action, Advice, Finding, HeadTransfer, PairValue
 from training.report.wording import enumerate_names, interval, signed, verdict
 
 MAX_SEARCHED = 8
@@ -105,7 +105,7 @@ def _measured(name: str, head: HeadTransfer) -> str:
         "" if head.train_positives is None else f", {head.train_positives:,} positive"
     )
     return (
-        f"{name}: {TITLES[head.metric]} {effect.a:.4f} alone, {effect.b:.4f} shared, difference "
+        f"{name}: {METRICS[head.metric].title} {effect.a:.4f} alone, {effect.b:.4f} shared, difference "
         f"{signed(effect.difference)} {interval(effect)}, trained on {labels}: {verdict(effect)}."
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.panel import Panel
 
-from training.report.transfer.report import TransferReport
+from training.report.transfer.transfer_report import TransferReport
 
 _STYLES = {"share": "green", "group": "yellow", "split": "yellow"}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from recsys.config import RunConfig
 from training.night.days import night_days
 from training.progress import bar
-from training.report.transfer.measure import measure_transfer
-from training.report.transfer.report import TransferReport
+from training.report.transfer.shared_or_alone import measure_transfer
+from training.report.transfer.transfer_report import TransferReport
 
 
 def transfer_on_log(

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from recsys.metrics.table import pooled_metric
 from recsys.model.trunks.trunk import Trunk
-from training.report.transfer.report import Finding, GateHealth, HeadTransfer, Health
+from training.report.transfer.transfer_report import Finding, GateHealth, HeadTransfer, Health
 
 DEAD_EXPERT = 0.1
 """An expert is dead when no gate gives it this share of an equal part."""
 COLLAPSED, UNDECIDED = 0.1, 0.98
 """Normalised entropies below and above which a gate is said to use one expert, or all alike."""
 MANY_DEAD_UNITS = 0.3
-CHANCE = 0.5
 
 
 @dataclass(slots=True)
@@ -85,11 +85,11 @@ def health_of(watches: Sequence[Watch]) -> Health:
 
 
 def failed_findings(heads: Mapping[str, HeadTransfer]) -> list[Finding]:
-    """Name models that tell no row from another: an AUC of exactly one half is a network that died."""
+    """Name models that give every row one value: their metric is exactly that of a constant."""
     found = []
     for task, head in heads.items():
         for side, values in (("alone", head.alone), ("shared", head.shared)):
-            failed = sum(head.metric == "auc" and value == CHANCE for value in values)
+            failed = sum(value == pooled_metric(head.metric).of_constant for value in values)
             if failed:
                 found.append(
                     Finding(

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from training.tune.fusion.report import FusionReport, weights_line
+from training.tune.fusion.fusion_report import FusionReport, weights_line
 
 
 def print_fusion(report: FusionReport, files: Sequence[Path]) -> None:

@@ -13,7 +13,7 @@ from training.evaluation.from_log import load_reproducible, read_days, require_v
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.threads import use_threads
-from training.tune.fusion.report import FusionReport
+from training.tune.fusion.fusion_report import FusionReport
 from training.tune.fusion.tune import read_material, tune_fusion, unseen_days
 from training.tune.study import Budget
 

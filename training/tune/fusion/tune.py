@@ -20,7 +20,7 @@ from training.evaluation.evaluate import evaluated_periods, score_rows
 from training.evaluation.leaks import LeakCheck
 from training.predict import BundlePredictor
 from training.tune.fusion.candidates import Choice, off_policy, read_choices
-from training.tune.fusion.report import Candidate, FrontPoint, FusionReport, support_notes
+from training.tune.fusion.fusion_report import Candidate, FrontPoint, FusionReport, support_notes
 from training.tune.fusion.search import Point, Space, knee, rescaled, search_front
 from training.tune.fusion.truth import true_values
 from training.tune.fusion.value import Lists, Value, effective_labels, is_checked, list_values, lists_of

@@ -12,7 +12,7 @@ from recsys.model.trunks import build_trunk
 from training.report.transfer.advice import advise, conflict_findings, partitions
 from training.report.transfer.health import Watch, ensemble_findings, health_findings, health_of, watched
 from training.report.transfer.probe import GradientProbe, affinities, mean_cosines
-from training.report.transfer.report import HeadTransfer, PairValue
+from training.report.transfer.transfer_report import HeadTransfer, PairValue
 from training.trainer import Moment
 
 

@@ -16,8 +16,8 @@ from recsys.simulator.log_writer import simulate_day
 from recsys.simulator.oracle import add_labels
 from recsys.simulator.shop import Shop
 from training.tune.fusion.candidates import Choice
-from training.tune.fusion.render import write_fusion
-from training.tune.fusion.report import fusion_toml
+from training.tune.fusion.fusion_pages import write_fusion
+from training.tune.fusion.fusion_report import fusion_toml
 from training.tune.fusion.search import Point, knee, within
 from training.tune.fusion.tune import Material, tune_fusion
 from training.tune.fusion.value import is_checked, lists_of

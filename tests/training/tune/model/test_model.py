@@ -21,9 +21,9 @@ from recsys.tasks import RETRIEVAL
 from training.balancing import build_balancer
 from training.train import prepare, train
 from training.tune.model.bench import ModelBench, improvements
-from training.tune.model.render import write_model
+from training.tune.model.model_pages import write_model
 from training.tune.model.search import best_toml, tune_model
-from training.tune.render import bars
+from training.tune.search_pages import bars
 from training.tune.space import default_space, space_of, suggest, with_values
 from training.tune.study import Budget, importances, open_study
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from training.tune.model.search import ModelReport
-from training.tune.render import write_search
+from training.tune.search_pages import write_search
 
 
 def write_model(report: ModelReport, toml: str, out: Path) -> list[Path]:

@@ -17,15 +17,16 @@ import numpy as np
 import polars as pl
 
 from features.days import Days
+from recsys.metrics.table import most_places
 from recsys.tasks import TaskSpec
 from training.baselines.counts import SHRINKAGE, item_counts, item_rates, positives, share
 from training.baselines.fitted import fit_and_score
 from training.baselines.knn import ItemKnn
-from training.evaluation.audience import NDCG_AT, RECALL_AT, Audience
+from training.evaluation.audience import Audience
+from training.evaluation.eval_report import EvalTable
+from training.evaluation.head_metrics import head_metrics
+from training.evaluation.list_metrics import ListMetrics, mean_metrics, score_lists
 from training.evaluation.lists import Lists, top_places
-from training.evaluation.metrics import head_metrics
-from training.evaluation.ranking import RankingMetrics, ranking_metrics, score_lists
-from training.evaluation.report import EvalTable
 from training.predict import BundlePredictor
 
 BINARY = ("popular", "recent_popular", "item_rate", "item_knn")
@@ -112,15 +113,13 @@ def _total(counts: pl.DataFrame, column: str) -> float:
     return float(counts[column].sum())
 
 
-def _lists(
-    predictor: BundlePredictor, days: Days, audiences: Sequence[Audience]
-) -> dict[str, RankingMetrics]:
+def _lists(predictor: BundlePredictor, days: Days, audiences: Sequence[Audience]) -> dict[str, ListMetrics]:
     task = predictor.bundle.config.retrieval_task
     if task is None or not audiences:
         return {}
     placed = [(audience, days.place(audience.day)) for audience in audiences]
     return {
-        name: ranking_metrics([score_lists(a, _list(name, a, days, i, task)) for a, i in placed])
+        name: mean_metrics([score_lists(a, _list(name, a, days, i, task)) for a, i in placed])
         for name in LISTED
     }
 
@@ -131,9 +130,9 @@ def _list(name: str, audience: Audience, days: Days, i: int, task: TaskSpec) -> 
     parts = []
     for start in range(0, audience.num_users, _USERS_AT_ONCE):
         part = slice(start, min(start + _USERS_AT_ONCE, audience.num_users))
-        parts.append(top_places(score(users[part]), audience.allowed(part), RECALL_AT))
+        parts.append(top_places(score(users[part]), audience.allowed(part), most_places("retrieved")))
     retrieved = np.concatenate(parts)
-    return Lists(retrieved=retrieved, ranked=retrieved[:, :NDCG_AT])
+    return Lists(retrieved=retrieved, ranked=retrieved[:, : most_places("shown")])
 
 
 def _list_scores(

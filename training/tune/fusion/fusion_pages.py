@@ -4,8 +4,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from training.tune.fusion.report import FusionReport, weights_line
-from training.tune.render import write_search
+from training.tune.fusion.fusion_report import FusionReport, weights_line
+from training.tune.search_pages import write_search
 
 
 def write_fusion(report: FusionReport, out: Path) -> list[Path]:

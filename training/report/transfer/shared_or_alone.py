@@ -14,7 +14,7 @@ from features.days import Days
 from recsys.config import RunConfig
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.inference import paired_bootstrap_seeds
-from recsys.metrics.pooled import pooled_metric
+from recsys.metrics.table import pooled_metric
 from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import Steps
 from training.report.effects import primary_metric
@@ -29,7 +29,7 @@ from training.report.transfer.health import (
     watched,
 )
 from training.report.transfer.probe import GradientProbe, Pair, Probe, affinities, mean_cosines
-from training.report.transfer.report import (
+from training.report.transfer.transfer_report import (
     Curve,
     CurvePoint,
     HeadTransfer,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup
 
 from recsys.svg import line, path, svg, text
-from training.report.transfer.report import Curve, GateHealth, PairValue
+from training.report.transfer.transfer_report import Curve, GateHealth, PairValue
 
 _CELL, _HIGH, _LEFT, _TOP = 92.0, 34.0, 130.0, 26.0
 _WIDTH, _HEIGHT = 420.0, 220.0

@@ -21,10 +21,10 @@ from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from training.report.transfer.budget import alone, count_parameters, matched
 from training.report.transfer.health import failed_findings
-from training.report.transfer.measure import measure_transfer
 from training.report.transfer.probe import GradientProbe
-from training.report.transfer.render import render_transfer, write_transfer
-from training.report.transfer.report import TransferReport
+from training.report.transfer.shared_or_alone import measure_transfer
+from training.report.transfer.transfer_pages import render_transfer, write_transfer
+from training.report.transfer.transfer_report import TransferReport
 from training.runs import Runs
 from training.train import build_model, train
 

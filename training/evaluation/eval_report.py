@@ -4,9 +4,9 @@ from datetime import date, datetime
 
 from pydantic import BaseModel, ConfigDict
 
+from training.evaluation.head_metrics import HeadMetrics
 from training.evaluation.leaks import LeakCheck
-from training.evaluation.metrics import HeadMetrics
-from training.evaluation.ranking import RankingMetrics
+from training.evaluation.list_metrics import ListMetrics
 
 
 class EvalTable(BaseModel):
@@ -15,7 +15,7 @@ class EvalTable(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     heads: dict[str, HeadMetrics]
-    ranking: RankingMetrics | None
+    ranking: ListMetrics | None
     """None for a system that makes no lists."""
     notes: tuple[str, ...] = ()
     """What a reader must know of this system: rows it was fitted on, what it leaves out."""
@@ -34,5 +34,5 @@ class EvalReport(BaseModel):
     warnings: tuple[str, ...]
     heads: dict[str, HeadMetrics]
     by_day: dict[date, dict[str, HeadMetrics]]
-    ranking: RankingMetrics
+    ranking: ListMetrics
     baselines: dict[str, EvalTable] = {}

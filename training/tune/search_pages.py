@@ -8,7 +8,7 @@ from jinja2 import ChoiceLoader, PackageLoader
 from markupsafe import Markup, escape
 
 from recsys.svg import line, svg, text
-from training.report.render import report_environment, write_files
+from training.report.report_files import report_environment, write_files
 
 _LEFT, _TOP, _SIDE = 74.0, 14.0, 270.0
 _BAR, _ROW = 360.0, 24.0

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from training.report.render import report_environment, write_files
-from training.report.transfer.plots import affinity_map, cosine_curves, cosine_map, occupancy_map
-from training.report.transfer.report import TransferReport
+from training.report.report_files import report_environment, write_files
+from training.report.transfer.transfer_plots import affinity_map, cosine_curves, cosine_map, occupancy_map
+from training.report.transfer.transfer_report import TransferReport
 
 
 def write_transfer(report: TransferReport, out: Path) -> list[Path]:

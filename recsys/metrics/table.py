@@ -1,0 +1,178 @@
+"""METRICS: everything that the project knows of a metric, one entry each.
+
+Evaluation, reports, the gate and their tables loop over this table; no other file lists metrics. Its order is
+the order in which they are printed.
+"""
+
+from collections.abc import Callable
+
+from recsys.errors import ConfigError
+from recsys.metrics import pointwise, pooled, ranking
+from recsys.metrics.columns import IntVector, Rows
+from recsys.metrics.metric import ListMetric, Metric, RowMetric
+
+
+def _rows_alone(metric: Callable[..., float]) -> Callable[[Rows, IntVector], float]:
+    """Make a value of a function of (label, prediction, weight): whose rows they are does not matter."""
+    return lambda rows, _user: metric(rows.label, rows.prediction, rows.weight)
+
+
+METRICS: dict[str, Metric] = {
+    # --- over rows; the figures of a head
+    "auc": RowMetric(
+        title="AUC",
+        higher_is_better=True,
+        reads="order",
+        value=_rows_alone(pointwise.auc),
+        pooled=pooled.auc,
+        of_constant=0.5,
+    ),
+    "gauc": RowMetric(
+        title="GAUC",
+        higher_is_better=True,
+        reads="order",
+        value=lambda rows, user: pointwise.gauc(rows.label, rows.prediction, user, rows.weight).value,
+        pooled=pooled.gauc,
+        of_constant=0.5,
+    ),
+    "log_loss": RowMetric(
+        title="log loss",
+        higher_is_better=False,
+        reads="probability",
+        value=_rows_alone(pointwise.log_loss),
+        pooled=pooled.log_loss,
+    ),
+    "normalised_entropy": RowMetric(
+        title="normalised entropy",
+        higher_is_better=False,
+        reads="probability",
+        value=_rows_alone(pointwise.normalised_entropy),
+        pooled=pooled.normalised_entropy,
+        tables=(),
+    ),
+    "brier": RowMetric(
+        title="Brier",
+        higher_is_better=False,
+        reads="probability",
+        value=_rows_alone(pointwise.brier),
+        pooled=pooled.squared_error,
+        tables=(),
+    ),
+    "ece": RowMetric(
+        title="ECE",
+        higher_is_better=False,
+        reads="probability",
+        value=_rows_alone(pointwise.ece),
+        # Absolute values per bin: a draw of users looks worse than the sample it is drawn from.
+        no_interval="no interval: drawing users again biases it",
+        gate_limit="max_ece",
+    ),
+    "rmse": RowMetric(
+        title="RMSE",
+        higher_is_better=False,
+        reads="value",
+        value=_rows_alone(pointwise.rmse),
+        pooled=pooled.root_squared_error,
+    ),
+    "mae": RowMetric(
+        title="MAE",
+        higher_is_better=False,
+        reads="value",
+        value=_rows_alone(pointwise.mae),
+        pooled=pooled.absolute_error,
+    ),
+    # --- over ranked lists
+    "ndcg_at_10": ListMetric(
+        title="NDCG@10",
+        higher_is_better=True,
+        reads="shown",
+        k=10,
+        of_users=lambda lists: ranking.ndcg_at_k(lists.matches, lists.k),
+        primary=True,
+    ),
+    "retrieval_ndcg_at_10": ListMetric(
+        # Retrieval knows what gets shown to whom; the heads know what is done once it is shown.
+        title="NDCG@10 of retrieval",
+        higher_is_better=True,
+        reads="retrieved",
+        k=10,
+        of_users=lambda lists: ranking.ndcg_at_k(lists.matches, lists.k),
+        tables=("terminal",),
+    ),
+    "recall_at_50": ListMetric(
+        title="recall@50",
+        higher_is_better=True,
+        reads="retrieved",
+        k=50,
+        of_users=lambda lists: ranking.recall_at_k(lists.matches, lists.k),
+        primary=True,
+        gate_ratio="min_recall_ratio",
+    ),
+    "recall_at_all": ListMetric(
+        # The most that ranking the candidates can reach.
+        title="recall of all candidates",
+        higher_is_better=True,
+        reads="retrieved",
+        k=None,
+        of_users=lambda lists: ranking.recall_at_k(lists.matches, lists.k),
+        tables=(),
+    ),
+    "novelty_at_10": ListMetric(
+        title="novelty@10 (bits)",
+        higher_is_better=None,
+        reads="shown",
+        k=10,
+        of_users=lambda lists: ranking.novelty(lists.items, lists.popularity),
+        digits=2,
+        tables=("baselines",),
+    ),
+    "diversity_at_10": ListMetric(
+        title="category diversity@10",
+        higher_is_better=None,
+        reads="shown",
+        k=10,
+        of_users=lambda lists: ranking.category_diversity(lists.items, lists.category),
+        tables=("baselines",),
+    ),
+    "coverage_at_10": ListMetric(
+        title="coverage@10",
+        higher_is_better=None,
+        reads="shown",
+        k=10,
+        of_period=lambda lists: ranking.coverage(lists.items, max(lists.num_available, 1)),
+        no_interval="no interval: one figure for all users",
+        tables=("baselines",),
+    ),
+}
+"""Key in JSON -> the metric."""
+
+
+def row_metrics(*, probability: bool) -> dict[str, RowMetric]:
+    """Give the metrics of a head that predicts a probability, or of one that predicts a value."""
+    return {
+        name: metric
+        for name, metric in METRICS.items()
+        if isinstance(metric, RowMetric) and metric.of_probability == probability
+    }
+
+
+def list_metrics() -> dict[str, ListMetric]:
+    """Give the metrics of ranked lists."""
+    return {name: metric for name, metric in METRICS.items() if isinstance(metric, ListMetric)}
+
+
+def pooled_metric(name: str) -> RowMetric:
+    """Give a metric over rows whose differences have an interval.
+
+    Raises: ConfigError naming the known ones.
+    """
+    metric = METRICS.get(name)
+    if not isinstance(metric, RowMetric) or metric.pooled is None:
+        known = [n for n, m in METRICS.items() if isinstance(m, RowMetric) and m.pooled is not None]
+        raise ConfigError(f"metric {name!r} is not pooled over rows; choose one of {sorted(known)}")
+    return metric
+
+
+def most_places(reads: str) -> int:
+    """Give the largest k of the metrics that read shown, or retrieved, lists."""
+    return max(m.k for m in list_metrics().values() if m.reads == reads and m.k is not None)

@@ -1,0 +1,90 @@
+"""Rows of labels and predictions -> the figures of one head: every row metric of the table."""
+
+import math
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from recsys.metrics import pointwise
+from recsys.metrics.columns import IntVector
+from recsys.metrics.table import row_metrics
+from recsys.tasks import TaskSpec
+
+
+class Reliability(BaseModel):
+    """One bin of a reliability plot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int
+    mean_prediction: float
+    mean_label: float
+    standard_error: float
+
+
+class HeadMetrics(BaseModel):
+    """Figures of one head's predictions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: dict[str, float | None]
+    """Metric of `recsys.metrics.table` -> figure; None where not defined (labels of one class), or where the
+    metric needs more than an order and the predictions are no more."""
+    rows: int
+    users: int = 0
+    gauc_users: int = 0
+    """Users with labels of both classes: those that GAUC stands on."""
+    mean_label: float | None = None
+    mean_prediction: float | None = None
+    reliability: tuple[Reliability, ...] = ()
+    """Of probabilities; empty for a head that predicts a value."""
+
+
+def head_metrics(
+    task: TaskSpec, rows: pl.DataFrame, prediction: str, *, probability: bool = True
+) -> HeadMetrics:
+    """Measure one column of predictions where the task's label is known; a row counts `weight` times.
+
+    Args: rows: user_id, weight, the label and the prediction columns; probability: False for scores of a
+    binary task that only order the rows, such as a count.
+    """
+    metrics = row_metrics(probability=task.is_binary)
+    known = rows.filter(pl.col(task.label).is_not_null(), pl.col(prediction).is_not_null())
+    if known.is_empty():
+        return HeadMetrics(values=dict.fromkeys(metrics), rows=0)
+    label, values = known[task.label].to_numpy(), known[prediction].to_numpy()
+    weight = known["weight"].to_numpy()
+    user: IntVector = known["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
+    only_order = task.is_binary and not probability
+    found = {
+        name: None
+        if only_order and metric.reads != "order"
+        else _defined(metric.value(metric.check(label, values, weight), user))
+        for name, metric in metrics.items()
+    }
+    return HeadMetrics(
+        values=found,
+        rows=known.height,
+        users=int(user.max()) + 1,
+        gauc_users=pointwise.gauc(label, values, user, weight).num_users if task.is_binary else 0,
+        mean_label=float(np.average(label, weights=weight)),
+        mean_prediction=None if only_order else float(np.average(values, weights=weight)),
+        reliability=_reliability(label, values, weight) if task.is_binary and probability else (),
+    )
+
+
+def _reliability(label: np.ndarray, values: np.ndarray, weight: np.ndarray) -> tuple[Reliability, ...]:
+    return tuple(
+        Reliability(
+            count=b.count,
+            mean_prediction=b.mean_prediction,
+            mean_label=b.mean_label,
+            standard_error=b.standard_error,
+        )
+        for b in pointwise.reliability_bins(label, values, weight)
+    )
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
