@@ -20,7 +20,6 @@ from recsys.metrics.metric import ListMetric, RowMetric
 from recsys.metrics.table import METRICS, list_metrics, pooled_metric, row_metrics
 from recsys.tasks import TaskSpec
 from training.evaluation.list_metrics import ListMetrics
-from training.report.effects import primary_metric
 
 MEAN_MARGIN = 1.02
 """Without a champion, an error may be so many times that of always predicting the mean label."""
@@ -130,7 +129,7 @@ def _ratio(metric: ListMetric, challenger: float | None, champion: float | None,
 
 def _floor(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check:
     """Check the primary metric without a champion: an absolute floor, or hardly worse than the mean label."""
-    name = primary_metric(task)
+    name = task.kind.metric
     metric = pooled_metric(name)
     label, prediction, weight, user = _columns(task, rows)
     value = metric.value(metric.check(label, prediction, weight), user)
@@ -151,7 +150,7 @@ def _non_inferior(
     name = f"prediction_{task.name}"
     paired = rows.join(champion.select("impression_id", pl.col(name).alias("champion")), on="impression_id")
     label, challenger, weight, user = _columns(task, paired)
-    metric = primary_metric(task)
+    metric = task.kind.metric
     check = f"{task.name} {METRICS[metric].title}"
     effect = paired_bootstrap(
         metric,

@@ -35,7 +35,6 @@ from training.report.decision import decide
 from training.report.effects import (
     head_effects,
     list_effects,
-    primary_metric,
     segments,
 )
 
@@ -195,7 +194,7 @@ def _same_label(a: TaskSpec | None, b: TaskSpec | None) -> bool:
 
 def _head(task: TaskSpec, rows: pl.DataFrame, replicates: int, level: float, seed: int) -> HeadComparison:
     """Compare one head: its primary metric at the shared level, the others at 95 %."""
-    primary = primary_metric(task)
+    primary = task.kind.metric
     ours, theirs = f"prediction_{task.name}", f"b_prediction_{task.name}"
     days = rows.partition_by("date", as_dict=True)
     a, b = head_metrics(task, rows, ours), head_metrics(task, rows, theirs)

@@ -36,11 +36,6 @@ class Segment(BaseModel):
     """None where there are too few rows to say anything."""
 
 
-def primary_metric(task: TaskSpec) -> str:
-    """Name the one metric that a verdict on a head rests on."""
-    return "auc" if task.is_binary else "rmse"
-
-
 def head_effects(
     task: TaskSpec,
     rows: pl.DataFrame,
@@ -58,7 +53,7 @@ def head_effects(
     """
     if not a.rows:
         return []
-    primary, metrics = primary_metric(task), row_metrics(probability=task.is_binary)
+    primary, metrics = task.kind.metric, row_metrics(probability=task.is_binary)
     found = []
     for name in sorted(metrics, key=lambda name: name != primary):
         if metrics[name].pooled is None:
@@ -145,7 +140,7 @@ def _segment(
         rows=part.height,
         users=users,
         positives=positives,
-        effect=head_effect(primary_metric(task), task, part, replicates=replicates, level=level, seed=seed)
+        effect=head_effect(task.kind.metric, task, part, replicates=replicates, level=level, seed=seed)
         if enough
         else None,
     )

@@ -17,7 +17,6 @@ from recsys.metrics.inference import paired_bootstrap_seeds
 from recsys.metrics.table import pooled_metric
 from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import Steps
-from training.report.effects import primary_metric
 from training.report.transfer.advice import advise, conflict_findings
 from training.report.transfer.budget import count_parameters, matched
 from training.report.transfer.health import (
@@ -166,7 +165,7 @@ def _head(
     alone = [one.alone[task.name] for one in trained]
     shared = [one.shared[task.name] for one in trained]
     rows, day = alone[0], runs.days[runs.plan.evaluate[task.name]].day
-    metric = primary_metric(task)
+    metric = task.kind.metric
     effect = paired_bootstrap_seeds(
         metric,
         rows.label,
