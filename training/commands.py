@@ -216,9 +216,10 @@ def report_ab_command(
 
     Writes report.html, report.md and report.json.
     """
+    from training.report.ab_pages import write_report
     from training.report.console import print_decision
     from training.report.from_log import compare_bundles
-    from training.report.report_files import open_folder, write_report
+    from training.report.report_files import open_folder
 
     open_folder(out)
     report = compare_bundles(
