@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 
 from recsys.metrics.columns import group_codes
-from recsys.metrics.pooled import Statistic, pooled_metric, ratio_of_sums
+from recsys.metrics.metric import Statistic
+from recsys.metrics.pooled import ratio_of_sums
+from recsys.metrics.table import pooled_metric
 
 Key = tuple[str, str]
 """Head and metric."""
@@ -32,7 +34,7 @@ class Measure:
     output: str
     """Name of the run's output that is measured."""
     pooled: str | None = None
-    """The metric over rows, of `recsys.metrics.pooled`; None: the mean of users' own values."""
+    """The metric over rows, of `recsys.metrics.table`; None: the mean of users' own values."""
     label: np.ndarray | None = None
     """[N], with `user`, where the metric is over rows."""
     user: np.ndarray | None = None

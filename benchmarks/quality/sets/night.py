@@ -21,7 +21,6 @@ from recsys.stages import Stages
 from recsys.tasks import TaskSpec
 from training.baselines.design import MAX_ROWS, Sample, concat_samples, sample_of
 from training.data import EncodedRows, encode_day
-from training.report.effects import primary_metric
 from training.runs import Runs
 from training.train import build_model
 
@@ -66,7 +65,7 @@ class Night:
     def validation_measures(self) -> list[Measure]:
         """Measure each head's order, or error, on the calibration day."""
         return [
-            self.labelled(task, self.runs.plan.calibrate).measure(primary_metric(task))
+            self.labelled(task, self.runs.plan.calibrate).measure(task.kind.metric)
             for task in self.config.tasks
         ]
 
