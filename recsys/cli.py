@@ -81,6 +81,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.quality.command:bench_quality_command",
         "Compare our models with simple ones on a public set, by its published protocol.",
     ),
+    "bench tables": (
+        "benchmarks.quality.command:bench_tables_command",
+        "Write the tables of the benchmark pages anew, from their JSON.",
+    ),
     "bench balancing": (
         "benchmarks.speed.balancing:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",

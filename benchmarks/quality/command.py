@@ -1,7 +1,8 @@
-"""`recsys bench quality --set NAME --data DIR`: one set's table, on the terminal and as JSON."""
+"""`recsys bench quality` measures one set; `recsys bench tables` puts the figures into the pages."""
 
 import importlib
 import json
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,14 @@ from rich.table import Table
 from benchmarks.quality import SETS
 from benchmarks.quality.driver import measure_set
 from benchmarks.quality.quality_set import OpenSet
+from benchmarks.quality.report import QualityReport
+from benchmarks.quality.result_pages import fill_pages
 from benchmarks.quality.tables import differences_table, rows_table
 from recsys.errors import ConfigError
-from recsys.stages import require_place, write_json
+from recsys.options import JsonOption, put_json
 from training.threads import use_threads
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def bench_quality_command(
@@ -26,10 +31,9 @@ def bench_quality_command(
     data: Annotated[Path, typer.Option(help="Folder of the set's published files.")],
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, seeds 0, 1, ….")] = 3,
     rows: Annotated[str, typer.Option(help="Only these rows of the table, by name: a,b,c.")] = "",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Train every model of a set and print what each reaches on the published test rows."""
-    require_place(json_file)
     open_set = set_of(name)
     use_threads(1)
     console = Console(stderr=True)
@@ -37,15 +41,43 @@ def bench_quality_command(
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         found = open_set(data, Path(scratch))
         report = measure_set(found, seeds, asked, lambda line: console.print(line, highlight=False))
+    chosen = f" --rows {rows}" if asked else ""
+    origin = {
+        "command": f"recsys bench quality --set {name} --data DIR --seeds {seeds}{chosen} --json FILE",
+        "commit": _commit(),
+    }
+    put_json(report.as_json() | origin, json_file, lambda: _show(report))
+
+
+def bench_tables_command(
+    docs: Annotated[
+        Path,
+        typer.Option(help="Folder with benchmarks.md and benchmarks/; the JSON is in benchmarks/results."),
+    ] = CHECKOUT / "docs",
+) -> None:
+    """Write the tables of the benchmark pages anew, from the JSON of `recsys bench quality`."""
+    for page, text in fill_pages(docs).items():
+        changed = page.read_text() != text
+        page.write_text(text)
+        print(f"{page}: {'written' if changed else 'as it was'}")
+
+
+def _show(report: QualityReport) -> None:
     tables = [rows_table(report)] if report.rows else []
     tables += [differences_table(report)] if report.differences else []
     wide = _wide_enough(tables)
     for table in tables:
         wide.print(table)
-    tree = report.as_json()
-    wide.print(json.dumps({"best": tree["best"]}, allow_nan=False), highlight=False)
-    if json_file is not None:
-        write_json(json_file, tree, allow_nan=False)
+    wide.print(json.dumps({"best": report.as_json()["best"]}, allow_nan=False), highlight=False)
+
+
+def _commit() -> str | None:
+    """Name the commit whose code runs; None outside of a checkout's git, or without git."""
+    command = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def set_of(name: str) -> OpenSet:
