@@ -51,7 +51,7 @@ def _items(log: InteractionLog) -> pl.DataFrame:
 
 def _counts(log: InteractionLog, config: RunConfig) -> pl.DataFrame:
     """Count positive feedback by item: (item_id, count), most first, ties in id order."""
-    kinds = [task.feedback for task in config.tasks if task.is_binary]
+    kinds = [task.feedback for task in config.tasks if task.kind.label == "event"]
     frames = [
         log.read("feedback", day)
         .filter(pl.col("kind").is_in(kinds), pl.col("merged_from").is_null())

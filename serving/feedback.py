@@ -85,7 +85,7 @@ class FeedbackRecorder:
         self._journal = journal
         self._store = store
         self._clock = clock
-        self._ranges = {t.feedback: (t.low, t.high) for t in tasks if not t.is_binary}
+        self._ranges = {t.feedback: (t.low, t.high) for t in tasks if t.kind.label == "value"}
         self._live_kinds = live_kinds
         self._lock = threading.Lock()
         self.seen = SeenFeedbackIds()

@@ -241,7 +241,7 @@ def _rating_range(p: LogProfile, config: RunConfig, name: str) -> Finding | None
     told = []
     for task in config.tasks:
         kind = next((k for k in p.kinds if k.kind == task.feedback), None)
-        if task.is_binary or kind is None or kind.low is None or kind.high is None:
+        if task.kind.label == "event" or kind is None or kind.low is None or kind.high is None:
             continue
         if kind.low < task.low or kind.high > task.high:
             told.append(
@@ -253,8 +253,8 @@ def _rating_range(p: LogProfile, config: RunConfig, name: str) -> Finding | None
 
 
 def _unvalued(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
-    regressions = {task.feedback for task in config.tasks if not task.is_binary}
-    told = [k.kind for k in p.kinds if k.kind in regressions and k.valued < k.rows]
+    read = {task.feedback for task in config.tasks if task.kind.label == "value"}
+    told = [k.kind for k in p.kinds if k.kind in read and k.valued < k.rows]
     if not told:
         return None
     return _warn(

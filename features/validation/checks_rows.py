@@ -41,8 +41,8 @@ def check_ranges(day: Compared) -> Iterator[Finding]:
                     "repair what writes this column; the rows are in the snapshot's quarantine",
                     Where(table=name, quarantined=True, rows=pl.col("quarantine_reason") == reason),
                 )  # fmt: skip
-    for task in day.settings.tasks:
-        rows = 0 if task.is_binary else day.today.outside.get(task.feedback, 0)
+    for task in (t for t in day.settings.tasks if t.kind.label == "value"):
+        rows = day.today.outside.get(task.feedback, 0)
         of = day.today.received.get(task.feedback, 0)
         severity = above(rows / max(1, of), day.config.bad_share)
         if severity and rows > 0:

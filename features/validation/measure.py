@@ -45,7 +45,7 @@ def profile_day(
         ids={key: _ids(impressions, key) for key in ("user_id", "item_id")},
         received=received,
         outside={
-            t.feedback: feedback.filter(outside_range(t)).height for t in tasks if not t.is_binary
+            t.feedback: feedback.filter(outside_range(t)).height for t in tasks if t.kind.label == "value"
         },
         labels=labels,
         sketch=_sketch(impressions),
@@ -64,7 +64,7 @@ def matured_labels(
     for task in tasks:
         closes = pl.col("shown_at") + timedelta(seconds=task.window)
         known = labels.filter(impressions.select(closes <= as_of).to_series())[task.label]
-        labelled = (known > 0).sum() if task.is_binary else known.len() - known.null_count()
+        labelled = (known > 0).sum() if task.kind.label == "event" else known.len() - known.null_count()
         found[task.name] = {"labelled": int(labelled), "rows": known.len()}
     return found
 

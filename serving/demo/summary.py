@@ -173,7 +173,7 @@ def served_rows(shop: Shop, log: InteractionLog, config: RunConfig, day: date) -
         impressions=rows.height,
         labelled={task.name: rows[task.name].count() for task in config.tasks},
         positives={
-            task.name: rows[task.name].count() if not task.is_binary else int(rows[task.name].sum())
+            task.name: int(rows[task.name].sum()) if task.kind.label == "event" else rows[task.name].count()
             for task in config.tasks
         },
         click_rate=_mean(rows[CLICK]),

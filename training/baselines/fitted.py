@@ -121,7 +121,7 @@ def fit_linear(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
         losses[penalty] = _loss(task, unknown, predict(unknown.design))
     penalty = min(losses, key=lambda p: losses[p])
     predict, note = _linear(task, sample, penalty, mean, std)
-    kind = "logistic" if task.is_binary else "ridge"
+    kind = "logistic" if task.kind.probability else "ridge"
     return Fitted(predict, f"{kind}, {sample.label.size} rows, penalty {penalty:g}, {note}")
 
 
@@ -134,7 +134,7 @@ def _linear(
     matrix = sample.design.sparse(mean, std)
     model: Any = (
         LogisticRegression(C=1 / penalty, max_iter=MAX_ITERATIONS)
-        if task.is_binary
+        if task.kind.probability
         else Ridge(alpha=penalty, solver="sparse_cg", max_iter=MAX_ITERATIONS)
     )
     with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def _linear(
     def predict(design: Design) -> np.ndarray:
         found: np.ndarray = (
             model.predict_proba(design.sparse(mean, std))[:, 1]
-            if task.is_binary
+            if task.kind.probability
             else np.clip(model.predict(design.sparse(mean, std)), task.low, task.high)
         )
         return found.astype(np.float64)
@@ -165,7 +165,7 @@ def _fit_lightgbm(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
     first = sample.design.numbers.shape[1]
     categories = list(range(first, first + int(small.sum())))
     settings = {
-        "objective": "binary" if task.is_binary else "regression",
+        "objective": "binary" if task.kind.probability else "regression",
         "learning_rate": 0.05,
         "num_leaves": 63,
         "min_data_in_leaf": 100,
@@ -202,7 +202,7 @@ def _some(sample: Sample, seed: int) -> Sample:
 
 
 def _loss(task: TaskSpec, sample: Sample, prediction: np.ndarray) -> float:
-    measure = log_loss if task.is_binary else rmse
+    measure = log_loss if task.kind.probability else rmse
     return measure(sample.label, prediction, sample.weight)
 
 
