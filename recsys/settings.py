@@ -26,12 +26,20 @@ def read_toml(path: Path, what: str, remedy: str) -> dict[str, object]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
-def explain(error: ValidationError, where: str, model: type[BaseModel]) -> str:
-    """List every wrong setting: its key, its value and what is wrong; for an unknown key the known ones."""
+def explain(
+    error: ValidationError, where: str, model: type[BaseModel], renamed: Mapping[str, str] | None = None
+) -> str:
+    """List every wrong setting: its key, its value and what is wrong; for an unknown key the known ones.
+
+    Args: renamed: old key -> new key, sections included; an unknown key among these is told its new name.
+    """
     lines = [f"{where} has {error.error_count()} wrong setting(s):"]
     for issue in error.errors():
         key = ".".join(str(part) for part in issue["loc"]) or "(top level)"
-        if issue["type"] == "extra_forbidden":
+        new = (renamed or {}).get(".".join(part for part in issue["loc"] if isinstance(part, str)))
+        if issue["type"] == "extra_forbidden" and new is not None:
+            lines.append(f"  {key} was renamed to {new}; write the new name")
+        elif issue["type"] == "extra_forbidden":
             known = known_keys(model, issue["loc"][:-1])
             lines.append(f"  {key}: unknown key; known here: {', '.join(known)}")
         elif issue["type"] == "missing":

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from recsys.config.features import ExecutionConfig, FeatureConfig, FeaturesConfig
 from recsys.config.fusion import FusionConfig, build_fusion
 from recsys.config.model import ModelConfig, RetrievalConfig
+from recsys.config.renamed import RENAMED
 from recsys.config.section import Section
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
 from recsys.config.training import Calibrators, GateConfig, TrainingConfig
@@ -105,7 +106,7 @@ def parse_config(data: dict[str, object], where: str) -> RunConfig:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     except ValidationError as error:
-        raise ConfigError(explain(error, where, RunConfig)) from error
+        raise ConfigError(explain(error, where, RunConfig, RENAMED)) from error
 
 
 def default_config() -> RunConfig:

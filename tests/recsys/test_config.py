@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import default_config, load_config, parse_config, period_start
+from recsys.config import RunConfig, default_config, load_config, parse_config, period_start
+from recsys.config.renamed import RENAMED
 from recsys.errors import ConfigError
+from recsys.settings import known_keys
 
 ROOT = Path(__file__).parents[2]
 CLICK = {"name": "click", "feedback": "click", "head": "binary", "window": "1h"}
@@ -28,6 +30,18 @@ def test_every_example_loads_and_defines_features(path):
 
     config = load_config(path)
     assert define_features(config).categorical
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_renamed_key_is_told_its_new_name(old, new):
+    *sections, key = old.split(".")
+    data = {key: 1}
+    for section in reversed(sections):
+        data = {section: [{**CLICK, **data}] if section == "task" else data}
+    _refused(data, f"{old.replace('task.', 'task.0.')} was renamed to {new}; write the new name")
+    *sections, key = new.split(".")
+    assert key in known_keys(RunConfig, sections)
+    assert key not in (old, old.split(".")[-1])
 
 
 def test_the_packaged_config_is_the_shops():
