@@ -32,7 +32,7 @@ test: setup ## run the fast tests; ARGS are pytest's
 demo: setup ## run the demo from logs to a ranked list; ARGS are its flags
 	.venv/bin/recsys demo $(ARGS)
 
-check: ## run everything that CI runs
+check: ## run everything that CI runs, on what is committed
 	.ci/run
 
 lint: setup ## ruff: rules and form
@@ -65,7 +65,7 @@ wheel: setup ## build dist/*.whl
 
 clean: ## remove caches and build output; .venv stays
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find recsys features training serving protos tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . \( -path ./.venv -o -path './.ci/with space' \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## clean, and remove .venv
-	rm -rf .venv
+distclean: clean ## clean, and remove .venv and the copy that CI runs in
+	rm -rf .venv '.ci/with space'
