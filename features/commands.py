@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from features.definitions import read_config
 from features.sources import FORMS, SOURCES
 from recsys.errors import ConfigError
 from recsys.options import (
@@ -16,7 +17,6 @@ from recsys.options import (
     LogOption,
     StagesOption,
     put_json,
-    read_config,
 )
 
 

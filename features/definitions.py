@@ -7,69 +7,24 @@ definitions for training rows and for the online store alike, so the two cannot 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from pathlib import Path
 
-from recsys.config import Entity, FeatureConfig, RunConfig
+from features.kinds import define_declared
+from features.kinds.categorical import Categorical
+from features.kinds.feature import BagFeature, Feature, Freshness, IdFeature, NumberFeature
+from features.kinds.number import Number, Transform
+from recsys.config import Entity, RunConfig, default_config, load_config
 from recsys.errors import ConfigError
 from recsys.schema import SESSION_MERGED
 from recsys.tasks import TaskSpec
 
-Freshness = Literal["nightly", "live"]
-Transform = Literal["raw", "log", "rate", "mean"]
 LIFETIME = "life"
 LIVE = "live"
 LIVE_AGE = "live_seconds"
 """Column of the seconds since the user's last feedback after the snapshot."""
 HISTORY_AGE_BUCKETS = 20
 """Ages of events in powers of two minutes: under 1 min, 1-2, 2-4, … up to about a year."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Categorical:
-    """An id looked up in an embedding table."""
-
-    name: str
-    entity: Entity
-    freshness: Freshness
-    column: str
-    """Column of the entity's frame, or of the request's context."""
-    vocabulary: str
-    """Features naming the same vocabulary share numbers and one table."""
-    dim: int
-    bins: int = 0
-    """0: the column holds ids. Else: a number, cut into so many bins, each bin an id of its own."""
-    log: bool = False
-    """Take sign(x)·log(1+|x|) before binning."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MultiHot:
-    """A list of ids; the feature is the mean of their rows, zeros for an empty list."""
-
-    name: str
-    entity: Entity
-    freshness: Freshness
-    column: str
-    vocabulary: str
-    dim: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Number:
-    """A number, transformed and then standardised with statistics of training days only.
-
-    raw: x. log: sign(x)·log(1+|x|). rate: logit of (x + s·p) / (of + s), p the overall rate.
-    mean: (unit·x + s·m) / (of + s), m the overall mean.
-    """
-
-    name: str
-    entity: Entity
-    freshness: Freshness
-    transform: Transform
-    column: str
-    of: str = ""
-    unit: float = 1.0
-    """What one unit of a mean's column is worth: aggregates hold whole steps of a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,47 +44,93 @@ class HistoryKind:
     """Range of the event's value, which histories then show in bins; None: they show the event alone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureSet:
-    """All model inputs of a config, in a fixed order."""
+    """All model inputs of a config, in a fixed order, by the form in which the model reads them."""
 
-    categorical: tuple[Categorical, ...]
-    multi_hot: tuple[MultiHot, ...]
-    numbers: tuple[Number, ...]
+    ids: tuple[IdFeature, ...]
+    """The first one of the item is `item_id`: the model takes its row for the item's own."""
+    bags: tuple[BagFeature, ...]
+    numbers: tuple[NumberFeature, ...]
     crosses: tuple[Cross, ...]
     history: tuple[HistoryKind, ...]
 
-    def categorical_of(self, entity: Entity) -> tuple[Categorical, ...]:
-        """Select one entity's categorical features."""
-        return tuple(f for f in self.categorical if f.entity == entity)
+    def ids_of(self, entity: Entity) -> tuple[IdFeature, ...]:
+        """Select one entity's ids."""
+        return self._by_entity[entity][0]
 
-    def multi_hot_of(self, entity: Entity) -> tuple[MultiHot, ...]:
-        """Select one entity's multi-hot features."""
-        return tuple(f for f in self.multi_hot if f.entity == entity)
+    def bags_of(self, entity: Entity) -> tuple[BagFeature, ...]:
+        """Select one entity's lists of ids."""
+        return self._by_entity[entity][1]
 
-    def numbers_of(self, entity: Entity) -> tuple[Number, ...]:
+    def numbers_of(self, entity: Entity) -> tuple[NumberFeature, ...]:
         """Select one entity's numbers."""
-        return tuple(f for f in self.numbers if f.entity == entity)
+        return self._by_entity[entity][2]
+
+    def width_of(self, entity: Entity) -> int:
+        """Count the columns of one entity's numbers."""
+        return sum(f.width for f in self.numbers_of(entity))
 
     @property
-    def looked_up(self) -> tuple[Categorical | MultiHot, ...]:
+    def looked_up(self) -> tuple[IdFeature | BagFeature, ...]:
         """Give everything that is looked up in an embedding table."""
-        return (*self.categorical, *self.multi_hot)
+        return (*self.ids, *self.bags)
+
+    @property
+    def all(self) -> tuple[Feature, ...]:
+        """Give every feature but crosses, histories and text."""
+        return (*self.looked_up, *self.numbers)
+
+    @cached_property
+    def _by_entity(
+        self,
+    ) -> dict[Entity, tuple[tuple[IdFeature, ...], tuple[BagFeature, ...], tuple[NumberFeature, ...]]]:
+        entities: tuple[Entity, ...] = ("user", "item", "context")
+        return {
+            e: (
+                tuple(f for f in self.ids if f.entity == e),
+                tuple(f for f in self.bags if f.entity == e),
+                tuple(f for f in self.numbers if f.entity == e),
+            )
+            for e in entities
+        }
+
+
+def read_config(path: Path | None) -> RunConfig:
+    """Read a config file, or without one the simulated shop's, and check all of it, its features too.
+
+    Every command reads its config here: `recsys.config` knows keys and ranges, not the kinds of features.
+
+    Raises: ConfigError naming the file, what is wrong, and what is known.
+    """
+    if path is None:
+        return default_config()
+    config = load_config(path)
+    try:
+        define_features(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return config
 
 
 def define_features(config: RunConfig) -> FeatureSet:
     """List every feature of a config; nothing else in the project decides what a feature is.
 
-    Raises: ConfigError when two features have one name.
+    Raises: ConfigError when a [[feature]] is not what its kind allows, or two features have one name.
     """
+    declared = [define_declared(a, config.features) for a in config.attributes]
     found = FeatureSet(
-        categorical=tuple(_categorical(config)),
-        multi_hot=tuple(_multi_hot(config)),
-        numbers=tuple(_numbers(config)),
+        ids=(*_standard_ids(config), *(f for f in declared if isinstance(f, IdFeature))),
+        bags=tuple(f for f in declared if isinstance(f, BagFeature)),
+        numbers=(
+            Number(name="item_price", entity="item", freshness="nightly", transform="log", column="price"),
+            *(f for f in declared if isinstance(f, NumberFeature)),
+            *_counted(config),
+        ),
         crosses=tuple(_cross(config, group) for group in config.features.cross_user_by),
         history=_history(config),
     )
-    names = [f.name for f in (*found.looked_up, *found.numbers)]
+    names = [f.name for f in found.all]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(
@@ -161,72 +162,41 @@ def live_kinds(config: RunConfig) -> frozenset[str]:
     return frozenset({*config.features.history_kinds, *counted, *never_again, *taken_back, SESSION_MERGED})
 
 
-def _categorical(config: RunConfig) -> list[Categorical]:
+def _standard_ids(config: RunConfig) -> list[Categorical]:
     features = config.features
+    # Of the catalogue every id has a number: an unlisted one is best described by its content, so it is
+    # number 0, not a bucket shared with strangers.
     found = [
         _standard("item_id", "item", features.item_id_dim),
         _standard("category", "item", features.category_dim),
-        _standard("hour", "context", 4),
-        _standard("weekday", "context", 4),
+        _standard("hour", "context", 4, ids=tuple(str(h) for h in range(24))),
+        _standard("weekday", "context", 4, ids=tuple(str(d) for d in range(1, 8))),
     ]
     if features.user_id_dim:
-        found.insert(0, _standard("user_id", "user", features.user_id_dim))
-    found += [
-        Categorical(
-            name=f"{a.entity}_{a.name}",
-            entity=a.entity,
-            freshness=_freshness(a),
-            column=a.column,
-            vocabulary=f"{a.entity}_{a.name}",
-            dim=a.dim,
-            bins=a.bins,
-            log=a.log,
-        )
-        for a in config.attributes
-        if a.kind == "categorical" or a.bins
-    ]
+        found.insert(0, _user_id(config))
     return found
 
 
-def _standard(name: str, entity: Entity, dim: int) -> Categorical:
+def _standard(name: str, entity: Entity, dim: int, ids: tuple[str, ...] = ()) -> Categorical:
     freshness: Freshness = "live" if entity == "context" else "nightly"
-    return Categorical(name=name, entity=entity, freshness=freshness, column=name, vocabulary=name, dim=dim)
+    return Categorical(
+        name=name, entity=entity, freshness=freshness, column=name, vocabulary=name, dim=dim,
+        min_count=1, hash_buckets=0, ids=ids,
+    )  # fmt: skip
 
 
-def _multi_hot(config: RunConfig) -> list[MultiHot]:
-    return [
-        MultiHot(
-            name=f"{a.entity}_{a.name}",
-            entity=a.entity,
-            freshness=_freshness(a),
-            column=a.column,
-            vocabulary=f"{a.entity}_{a.name}",
-            dim=a.dim,
-        )
-        for a in config.attributes
-        if a.kind == "multi_hot"
-    ]
+def _user_id(config: RunConfig) -> Categorical:
+    features = config.features
+    return Categorical(
+        name="user_id", entity="user", freshness="nightly", column="user_id", vocabulary="user_id",
+        dim=features.user_id_dim, min_count=features.min_count, hash_buckets=features.hash_buckets,
+        counted_by=(f"impressions_{LIFETIME}", *(f"{t.name}_count_{LIFETIME}" for t in config.tasks)),
+    )  # fmt: skip
 
 
-def _freshness(declared: FeatureConfig) -> Freshness:
-    """Attributes stand as of the snapshot; what a request brings along is of the moment."""
-    return "live" if declared.entity == "context" else "nightly"
-
-
-def _numbers(config: RunConfig) -> list[Number]:
-    found = [Number(name="item_price", entity="item", freshness="nightly", transform="log", column="price")]
-    found += [
-        Number(
-            name=f"{a.entity}_{a.name}",
-            entity=a.entity,
-            freshness=_freshness(a),
-            transform="log" if a.log else "raw",
-            column=a.column,
-        )
-        for a in config.attributes
-        if a.kind == "number" and not a.bins
-    ]
-    found += [
+def _counted(config: RunConfig) -> list[Number]:
+    """List what is counted of the log: aggregates, the item's age, live counters."""
+    found = [
         feature
         for entity, prefix in _aggregated(config)
         for feature in _aggregates(config, entity, prefix, f"{entity}_{prefix}")

@@ -1,10 +1,6 @@
-"""Feature values + what was fitted -> model inputs. One code fills training rows and reads the online store.
+"""Feature values + what was fitted -> model inputs: one code for training rows and the online store."""
 
-Rows travel as columns of numpy arrays: a snapshot frame of a million users and one user read from the store
-go through the same few vectorised lines, so training and serving cannot differ.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -12,26 +8,16 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
-from features.definitions import (
-    Categorical,
-    Cross,
-    FeatureSet,
-    HistoryKind,
-    MultiHot,
-    Number,
-    define_features,
-)
+from features.definitions import Cross, FeatureSet, HistoryKind, define_features
 from features.history import VOID
+from features.kinds.feature import NumberFeature
+from features.kinds.number import Number
+from features.kinds.rows import FrameRows, NumberColumns, OneRow, Rows, float64
 from features.sequences import NEVER, EncodedEvents
 from features.text import embed_text, join_text
 from recsys.config import Entity, RunConfig
-from recsys.encoding import EncoderState, NumberStatistics
+from recsys.encoding import EncoderState
 from recsys.inputs import Bag
-
-SHRINKAGE = 20.0
-"""Rates and means of few observations move towards the overall one as if this many had been seen of it."""
-CLIP = 5.0
-"""Standardised numbers are cut here: one absurd counter must not own the first layer."""
 
 Columns = Mapping[str, np.ndarray]
 
@@ -80,48 +66,34 @@ class Encoder:
 
     def encode(self, entity: Entity, frame: pl.DataFrame) -> Encoded:
         """Encode a snapshot's rows [N] of users, items or contexts."""
-        ids = [self._ids(f, frame) for f in self.features.categorical_of(entity)]
         text = self._text(frame) if entity == "item" else np.zeros((frame.height, 0), np.float32)
-        return Encoded(
-            ids=np.stack(ids, axis=1) if ids else np.zeros((frame.height, 0), np.int64),
-            numbers=self._numbers(self.features.numbers_of(entity), number_arrays(frame), frame.height),
-            text=text,
-            bags=tuple(self._bag(f, frame) for f in self.features.multi_hot_of(entity)),
-        )
+        return self._encode(entity, FrameRows(frame), text)
 
     def encode_one(self, entity: Entity, row: Mapping[str, object]) -> Encoded:
         """Encode one row read from the store or a request; absent and null values are missing values."""
-        ids = [self._id_of(f, row.get(f.column)) for f in self.features.categorical_of(entity)]
-        bags = [
-            np.array(
-                [self.state.vocabularies[f.vocabulary].encode_one(v) for v in _values_of(row.get(f.column))],
-                np.int64,
-            )
-            for f in self.features.multi_hot_of(entity)
-        ]
-        columns = one_row(row, self.number_columns(entity))
-        return Encoded(
-            ids=np.array([ids], np.int64).reshape(1, len(ids)),
-            numbers=self._numbers(self.features.numbers_of(entity), columns, 1),
-            text=np.zeros((1, 0), np.float32),
-            bags=tuple(Bag(values, np.array([0, values.size])) for values in bags),
-        )
+        return self._encode(entity, OneRow(row), np.zeros((1, 0), np.float32))
 
     def encode_cross(self, cross: Cross, columns: Columns, rows: int) -> np.ndarray:
         """Encode aggregates per user and item column: float32 [N + 1, F]; the last row knows of no event."""
         names = raw_columns(cross.numbers)
         known = {name: columns.get(name, np.full(rows, np.nan)) for name in names}
         padded = {name: np.append(known[name], value) for name, value in nothing_done(names).items()}
-        return self._numbers(cross.numbers, padded, rows + 1)
+        found = NumberColumns(padded, rows + 1)
+        return _side_by_side(cross.numbers, (f.encode(found, self.state) for f in cross.numbers), rows + 1)
 
-    def number_columns(self, entity: Entity) -> tuple[str, ...]:
-        """Name the raw columns that an entity's numbers are computed from."""
-        return raw_columns(self.features.numbers_of(entity))
+    def _encode(self, entity: Entity, rows: Rows, text: np.ndarray) -> Encoded:
+        ids = [f.encode(rows, self.state) for f in self.features.ids_of(entity)]
+        numbers = self.features.numbers_of(entity)
+        return Encoded(
+            ids=np.stack(ids, axis=1) if ids else np.zeros((rows.size, 0), np.int64),
+            numbers=_side_by_side(numbers, (f.encode(rows, self.state) for f in numbers), rows.size),
+            text=text,
+            bags=tuple(f.encode(rows, self.state) for f in self.features.bags_of(entity)),
+        )
 
     def raw_columns(self, entity: Entity) -> tuple[str, ...]:
         """Name all raw columns that an entity's features are computed from."""
-        looked_up = [f.column for f in self.features.looked_up if f.entity == entity]
-        return tuple(dict.fromkeys([*looked_up, *self.number_columns(entity)]))
+        return tuple(dict.fromkeys(c for f in self.features.all if f.entity == entity for c in f.columns))
 
     def with_clock(self, frame: pl.DataFrame, instant: str) -> pl.DataFrame:
         """Add the context columns hour and weekday in the business time zone."""
@@ -190,45 +162,15 @@ class Encoder:
             return np.zeros((0, self.text_dim), np.float32)
         return np.stack([self._text_of[text] for text in texts])
 
-    def _ids(self, feature: Categorical, frame: pl.DataFrame) -> np.ndarray:
-        if feature.bins:
-            values = number_arrays(frame.select(feature.column)) if feature.column in frame.columns else {}
-            return self._bin(feature, values.get(feature.column, np.full(frame.height, np.nan)))
-        return self.state.vocabularies[feature.vocabulary].encode(id_column(frame, feature.column))
 
-    def _id_of(self, feature: Categorical, value: object) -> int:
-        if feature.bins:
-            columns = one_row({feature.column: value}, (feature.column,))
-            return int(self._bin(feature, columns.get(feature.column, np.array([np.nan])))[0])
-        return self.state.vocabularies[feature.vocabulary].encode_one(_text_or_none(value))
-
-    def _bin(self, feature: Categorical, values: np.ndarray) -> np.ndarray:
-        """Map numbers [N] to bins 1 ... B; a missing value is bin 0."""
-        edges = np.array(self.state.numbers[feature.name].edges)
-        cut = np.searchsorted(edges, signed_log(values) if feature.log else values, side="right") + 1
-        bins: np.ndarray = np.where(np.isnan(values), 0, cut).astype(np.int64)
-        return bins
-
-    def _bag(self, feature: MultiHot, frame: pl.DataFrame) -> Bag:
-        lists = list_column(frame, feature.column)
-        lengths = lists.list.len().fill_null(0).to_numpy()
-        values = lists.filter(lists.list.len().fill_null(0) > 0).explode()
-        return Bag(
-            self.state.vocabularies[feature.vocabulary].encode(values),
-            np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        )
-
-    def _numbers(self, features: Sequence[Number], columns: Columns, rows: int) -> np.ndarray:
-        result = np.zeros((rows, len(features)), np.float32)
-        missing = np.full(rows, np.nan)
-        for i, feature in enumerate(features):
-            statistics = self.state.numbers[feature.name]
-            raw = transform(
-                feature, columns.get(feature.column, missing), columns.get(feature.of, missing), statistics
-            )
-            scaled = np.clip((raw - statistics.mean) / statistics.std, -CLIP, CLIP)
-            result[:, i] = np.nan_to_num(scaled, nan=0.0)
-        return result
+def _side_by_side(features: Sequence[NumberFeature], values: Iterable[np.ndarray], size: int) -> np.ndarray:
+    """Put each feature's numbers [N, width] beside the one's before: float32 [N, F]."""
+    joined = np.zeros((size, sum(f.width for f in features)), np.float32)
+    start = 0
+    for feature, numbers in zip(features, values, strict=True):
+        joined[:, start : start + feature.width] = numbers
+        start += feature.width
+    return joined
 
 
 def nothing_done(names: Sequence[str]) -> dict[str, float]:
@@ -238,85 +180,4 @@ def nothing_done(names: Sequence[str]) -> dict[str, float]:
 
 def raw_columns(numbers: Sequence[Number]) -> tuple[str, ...]:
     """Name the columns that numbers are computed from, each once."""
-    return tuple(dict.fromkeys(c for f in numbers for c in (f.column, f.of) if c))
-
-
-def transform(feature: Number, x: np.ndarray, of: np.ndarray, statistics: NumberStatistics) -> np.ndarray:
-    """Apply one number's transform to float64 columns [N]; missing stays NaN."""
-    if feature.transform == "log":
-        return signed_log(x)
-    if feature.transform == "rate":
-        p = (x + SHRINKAGE * statistics.prior) / (of + SHRINKAGE)
-        # Feedback can outnumber impressions (repeated, late): the logit needs its argument inside (0, 1).
-        p = np.clip(p, 1e-6, 1 - 1e-6)
-        logit: np.ndarray = np.log(p) - np.log1p(-p)
-        return logit
-    if feature.transform == "mean":
-        mean: np.ndarray = (feature.unit * x + SHRINKAGE * statistics.prior) / (of + SHRINKAGE)
-        return mean
-    return x
-
-
-def id_column(frame: pl.DataFrame, name: str) -> pl.Series:
-    """Give ids as text; 1, 1.0 and "1" are one id, whichever form a log or a request has them in."""
-    if name not in frame.columns:
-        return pl.Series(name, [None] * frame.height, dtype=pl.String)
-    column = frame[name]
-    if not is_number(column.dtype):
-        return column
-    return column.cast(pl.Float64).cast(pl.String).str.strip_suffix(".0")
-
-
-def is_number(dtype: pl.DataType) -> bool:
-    """Tell whether a column holds numbers."""
-    return dtype.is_numeric() or dtype == pl.Boolean
-
-
-def float64(column: pl.Series) -> np.ndarray:
-    """Give a number column as float64; missing is NaN."""
-    values: np.ndarray = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    return values
-
-
-def _text_or_none(value: object) -> str | None:
-    if isinstance(value, int | float):
-        value = id_column(pl.DataFrame({"id": [float(value)]}), "id")[0]
-    return None if value is None else str(value)
-
-
-def list_column(frame: pl.DataFrame, name: str) -> pl.Series:
-    """Give lists of text; an absent column is all nulls, a single value is a list of one."""
-    if name not in frame.columns:
-        return pl.Series(name, [None] * frame.height, dtype=pl.List(pl.String))
-    column = frame[name]
-    if column.dtype == pl.List:
-        return column.cast(pl.List(pl.String))
-    single = id_column(frame, name).cast(pl.String)
-    return pl.select(pl.when(single.is_not_null()).then(pl.concat_list(single))).to_series()
-
-
-def _values_of(value: object) -> list[str]:
-    if isinstance(value, list | tuple):
-        return [str(v) for v in value]
-    single = _text_or_none(value)
-    return [] if single is None else [single]
-
-
-def number_arrays(frame: pl.DataFrame) -> dict[str, np.ndarray]:
-    """Give a frame's number columns as float64 arrays; missing is NaN."""
-    return {name: float64(frame[name]) for name in frame.columns if is_number(frame.schema[name])}
-
-
-def one_row(row: Mapping[str, object], columns: Sequence[str]) -> dict[str, np.ndarray]:
-    """Give the named numbers of one row as arrays [1], as `number_arrays` does for a frame."""
-    return {
-        name: np.array([np.nan if row.get(name) is None else row[name]], np.float64)
-        for name in columns
-        if not isinstance(row.get(name), str)
-    }
-
-
-def signed_log(x: np.ndarray) -> np.ndarray:
-    """Give sign(x)·log(1 + |x|)."""
-    value: np.ndarray = np.sign(x) * np.log1p(np.abs(x))
-    return value
+    return tuple(dict.fromkeys(c for f in numbers for c in f.columns))

@@ -6,25 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.definitions import (
-    Categorical,
-    FeatureSet,
-    HistoryKind,
-    MultiHot,
-    Number,
-    define_features,
-)
-from features.encode import (
-    float64,
-    id_column,
-    is_number,
-    list_column,
-    nothing_done,
-    signed_log,
-    transform,
-)
+from features.definitions import Cross, HistoryKind, define_features
+from features.encode import nothing_done
+from features.kinds import FEATURE_KINDS
+from features.kinds.feature import BagFeature, Feature, FitRows, Fitted, IdFeature
+from features.kinds.rows import float64, id_column, is_number
 from features.text import fit_text, join_text
-from recsys.config import Entity, FeatureConfig, RunConfig
+from recsys.config import Entity, RunConfig
 from recsys.encoding import EncoderState, NumberStatistics
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
@@ -32,9 +20,6 @@ from recsys.vocabulary import Vocabulary
 
 MAX_VALUE_BINS = 10
 """Bins of an event's value in histories."""
-_FIXED = {"hour": tuple(str(h) for h in range(24)), "weekday": tuple(str(d) for d in range(1, 8))}
-_CATALOGUE = ("item_id", "category")
-"""An unlisted one is best described by its content: number 0, not a bucket shared with strangers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,28 +61,31 @@ class FitFrames:
         """Give one entity's frame."""
         return {"user": self.users, "item": self.items, "context": self.contexts}[entity]
 
-    def examples_of(self, entity: Entity) -> np.ndarray:
-        """Count the examples of each row [N] of an entity's frame."""
+    def rows_of(self, entity: Entity) -> FitRows:
+        """Give one entity's frame with the examples of each row."""
+        return FitRows(self.of(entity), lambda: self._examples(entity))
+
+    def _examples(self, entity: Entity) -> np.ndarray:
         if entity == "context":
             return np.ones(self.contexts.height)
         key = f"{entity}_id"
         return _matches(self.of(entity).select(key), self.contexts.select(key))
 
-    def cross(self, group: str) -> tuple[pl.DataFrame, np.ndarray]:
+    def rows_of_cross(self, group: str) -> FitRows:
         """Give a cross table with the examples of each row; the last row is that of pairs that have none.
 
         A user meets many values for the first time: to a model, that row may be the commonest one.
         """
         table = self.crosses[group].with_columns(id_column(self.crosses[group], group).cast(pl.String))
         if table.is_empty():
-            return table, np.zeros(0)
+            return FitRows(table, lambda: np.zeros(0))
         values = self.items.select("item_id", id_column(self.items, group).cast(pl.String))
         pairs = self.pairs.join(values, on="item_id", how="left")
         known = _matches(table.select("user_id", group), pairs)
         names = [name for name, dtype in table.schema.items() if is_number(dtype)]
         nothing = pl.DataFrame(nothing_done(names)).fill_nan(None).cast({n: table.schema[n] for n in names})
         counts = np.append(known, max(0.0, pairs.height - known.sum()))
-        return pl.concat([table, nothing], how="diagonal"), counts
+        return FitRows(pl.concat([table, nothing], how="diagonal"), lambda: counts)
 
 
 def fit_encoder(
@@ -107,18 +95,17 @@ def fit_encoder(
     features = define_features(config)
     _check_columns(config, frames)
     old = previous or EncoderState(vocabularies={}, numbers={})
-    declared = {f"{a.entity}_{a.name}": a for a in config.attributes}
+    rows: dict[Entity, FitRows] = {e: frames.rows_of(e) for e in ("user", "item", "context")}
     vocabularies: dict[str, Vocabulary] = {}
-    for feature in features.looked_up:
-        name = feature.vocabulary
-        if name not in vocabularies:
-            known = old.vocabularies.get(name) or _new_vocabulary(feature, config, declared.get(name))
-            counts = _counts(frames.of(feature.entity), feature)
-            vocabularies[name] = known.grow(counts, _min_count(name, config, declared.get(name)))
-    numbers = _fit_numbers(features, frames, old.numbers)
-    for binned in features.categorical:
-        if binned.bins:
-            numbers[binned.name] = old.numbers.get(binned.name) or fit_bins(binned, frames.of(binned.entity))
+    numbers: dict[str, NumberStatistics] = {}
+    for feature in features.all:
+        fitted = feature.fit(rows[feature.entity], _known(feature, old))
+        if fitted.statistics is not None:
+            numbers[feature.name] = fitted.statistics
+        if fitted.vocabulary is not None and isinstance(feature, IdFeature | BagFeature):
+            vocabularies.setdefault(feature.vocabulary, fitted.vocabulary)
+    for cross in features.crosses:
+        numbers |= _fit_cross(cross, frames, old)
     text = old.text
     if text is None and config.features.text_dim:
         texts = join_text(frames.items, config.features.text_columns)
@@ -127,57 +114,20 @@ def fit_encoder(
     return EncoderState(vocabularies=vocabularies, numbers=numbers, history=history, text=text)
 
 
-def _fit_numbers(
-    features: FeatureSet, frames: FitFrames, known: Mapping[str, NumberStatistics]
-) -> dict[str, NumberStatistics]:
-    """Fit what is not known yet of every number, those of crosses too."""
-    new = {f.entity for f in features.numbers if f.name not in known}
-    rows = {entity: (frames.of(entity), frames.examples_of(entity)) for entity in new}
-    numbers = {f.name: known.get(f.name) or fit_number(f, *rows[f.entity]) for f in features.numbers}
-    for cross in features.crosses:
-        if any(f.name not in known for f in cross.numbers):
-            table = frames.cross(cross.group)
-            numbers |= {f.name: fit_number(f, *table) for f in cross.numbers if f.name not in known}
-        numbers |= {f.name: known[f.name] for f in cross.numbers if f.name in known}
-    return numbers
+def _known(feature: Feature, old: EncoderState) -> Fitted:
+    statistics = old.numbers.get(feature.name)
+    if isinstance(feature, IdFeature | BagFeature):
+        return Fitted(vocabulary=old.vocabularies.get(feature.vocabulary), statistics=statistics)
+    return Fitted(statistics=statistics)
 
 
-def fit_number(feature: Number, frame: pl.DataFrame, examples: np.ndarray) -> NumberStatistics:
-    """Fit prior, mean and standard deviation of one number on the rows of a frame.
-
-    The prior is of all rows alike. Mean and standard deviation are of the examples: counted by rows, the few
-    items that fill most lists would lie far out, or be cut, and all others in one narrow band.
-
-    Args: examples: of each row [N]; where none has a value, rows count alike.
-    """
-    if feature.column not in frame.columns or frame.height == 0:
-        return NumberStatistics(prior=0.0, mean=0.0, std=1.0)
-    x = float64(frame[feature.column])
-    of = float64(frame[feature.of]) if feature.of else np.full(x.size, np.nan)
-    prior = 0.0
-    if feature.transform in ("rate", "mean"):
-        prior = float(feature.unit * np.nansum(x) / max(np.nansum(of), 1.0))
-    raw = transform(feature, x, of, NumberStatistics(prior=prior, mean=0.0, std=1.0))
-    known = np.isfinite(raw)
-    if not known.any():
-        return NumberStatistics(prior=prior, mean=0.0, std=1.0)
-    weight = examples[known] if examples[known].any() else None
-    mean = float(np.average(raw[known], weights=weight))
-    std = float(np.sqrt(np.average((raw[known] - mean) ** 2, weights=weight)))
-    # A constant column's standard deviation is rounding noise; dividing by it would make noise of its values.
-    return NumberStatistics(prior=prior, mean=mean, std=std if std > 1e-9 * max(1.0, abs(mean)) else 1.0)
-
-
-def fit_bins(feature: Categorical, frame: pl.DataFrame) -> NumberStatistics:
-    """Find the edges that cut a number into bins of equal mass; equal values never fall into two bins."""
-    values = float64(frame[feature.column]) if feature.column in frame.columns else np.zeros(0)
-    values = values[np.isfinite(values)]
-    edges: tuple[float, ...] = ()
-    if values.size:
-        shares = np.arange(1, feature.bins) / feature.bins
-        cuts = np.quantile(signed_log(values) if feature.log else values, shares, method="higher")
-        edges = tuple(float(e) for e in np.unique(cuts))
-    return NumberStatistics(prior=0.0, mean=0.0, std=1.0, edges=edges)
+def _fit_cross(cross: Cross, frames: FitFrames, old: EncoderState) -> dict[str, NumberStatistics]:
+    """Fit what is not known yet of a cross; its rows are only put together where something is new."""
+    known = {f.name: old.numbers[f.name] for f in cross.numbers if f.name in old.numbers}
+    if len(known) == len(cross.numbers):
+        return known
+    rows = frames.rows_of_cross(cross.group)
+    return {f.name: known.get(f.name) or f.statistics_of(rows) for f in cross.numbers}
 
 
 def fit_history(kinds: Sequence[HistoryKind], events: pl.DataFrame) -> dict[str, tuple[float, ...]]:
@@ -232,59 +182,12 @@ def _check_columns(config: RunConfig, frames: FitFrames) -> None:
                 f"[[feature]] {declared.name!r} of entity {declared.entity!r}: no training day has "
                 f"{declared.column}; there are: {known}"
             )
-        if not _holds(declared, frame.schema[declared.column]):
+        dtype = frame.schema[declared.column]
+        if not FEATURE_KINDS[declared.kind].holds(dtype):
             raise DataError(
                 f"[[feature]] {declared.name!r} of entity {declared.entity!r}: {declared.column} holds "
-                f"{frame.schema[declared.column]}, which is no {declared.kind}; change its kind or the log"
+                f"{dtype}, which is no {declared.kind}; change its kind or the log"
             )
     for group in config.features.cross_user_by:
         if group not in frames.items.columns:
             raise DataError(f"[features] cross_user_by names {group!r}, which no item of the log has")
-
-
-def _holds(declared: FeatureConfig, dtype: pl.DataType) -> bool:
-    if declared.kind == "multi_hot":
-        return True
-    if declared.kind == "number":
-        return is_number(dtype)
-    return not isinstance(dtype, pl.List)
-
-
-def _new_vocabulary(
-    feature: Categorical | MultiHot, config: RunConfig, declared: FeatureConfig | None
-) -> Vocabulary:
-    if isinstance(feature, Categorical) and feature.bins:
-        return Vocabulary(ids=tuple(str(b) for b in range(1, feature.bins + 1)), hash_buckets=0)
-    name = feature.vocabulary
-    if name in _FIXED:
-        return Vocabulary(ids=_FIXED[name], hash_buckets=0)
-    buckets = config.features.hash_buckets
-    if declared is not None and declared.hash_buckets is not None:
-        buckets = declared.hash_buckets
-    return Vocabulary(ids=(), hash_buckets=0 if name in _CATALOGUE else buckets)
-
-
-def _min_count(vocabulary: str, config: RunConfig, declared: FeatureConfig | None) -> int:
-    if vocabulary in _CATALOGUE or vocabulary in _FIXED:
-        return 1
-    if declared is not None and declared.min_count is not None:
-        return declared.min_count
-    return config.features.min_count
-
-
-def _counts(frame: pl.DataFrame, feature: Categorical | MultiHot) -> pl.DataFrame:
-    """Count each id; bins and clock values have their numbers already."""
-    if isinstance(feature, MultiHot):
-        ids = list_column(frame, feature.column).explode().alias("id").to_frame()
-        return ids.drop_nulls().group_by("id").agg(count=pl.len().cast(pl.Int64))
-    if feature.bins:
-        return pl.DataFrame(schema={"id": pl.String, "count": pl.Int64})
-    ids = id_column(frame, feature.column).cast(pl.String).alias("id").to_frame()
-    if feature.column == "user_id":
-        seen = [
-            c
-            for c in frame.columns
-            if c == "impressions_life" or (c.endswith("_count_life") and "__" not in c)
-        ]
-        return ids.with_columns(count=frame.select(pl.sum_horizontal(seen).cast(pl.Int64)).to_series())
-    return ids.drop_nulls().group_by("id").agg(count=pl.len().cast(pl.Int64))

@@ -106,7 +106,7 @@ def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: n
 def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatures) -> None:
     """Encode the raw values again; everything but the hidden user id must come out the same."""
     again = online.assemble(StoredUser(row["value"].encode(), ()), "", row["at_ms"]).inputs
-    names = [f.name for f in online.encoder.features.categorical_of("user")]
+    names = [f.name for f in online.encoder.features.ids_of("user")]
     ids = [i for i, name in enumerate(names) if name != "user_id"]
     same = (
         np.array_equal(again.ids[ids], inputs.ids[ids])

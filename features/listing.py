@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from features.definitions import Categorical, FeatureSet, Number, define_features
+from features.definitions import FeatureSet, define_features
+from features.kinds.feature import Feature
 from recsys.config import RunConfig
 
 COLUMNS = ("name", "entity", "kind", "freshness", "from")
@@ -14,10 +15,8 @@ COLUMNS = ("name", "entity", "kind", "freshness", "from")
 def list_features(config: RunConfig) -> list[dict[str, str]]:
     """Describe each feature of a config: name, entity, kind, freshness, and where it comes from."""
     features = define_features(config)
-    rows = [_looked_up(f) for f in features.categorical]
-    rows += [_row(m.name, m.entity, "multi-hot", m.freshness, m.column) for m in features.multi_hot]
-    rows += [_number(n, n.entity) for n in features.numbers]
-    rows += [_number(n, f"user x {c.group}") for c in features.crosses for n in c.numbers]
+    rows = [_feature(f, f.entity) for f in features.all]
+    rows += [_feature(f, f"user x {c.group}") for c in features.crosses for f in c.numbers]
     return rows + _sequences_and_text(features, config)
 
 
@@ -29,14 +28,8 @@ def print_features(rows: Sequence[dict[str, str]]) -> None:
     Console(width=None if Console().is_terminal else 140).print(table)
 
 
-def _looked_up(feature: Categorical) -> dict[str, str]:
-    kind = f"number in {feature.bins} bins" if feature.bins else "categorical"
-    return _row(feature.name, feature.entity, kind, feature.freshness, feature.column)
-
-
-def _number(feature: Number, entity: str) -> dict[str, str]:
-    source = f"{feature.column} / {feature.of}" if feature.of else feature.column
-    return _row(feature.name, entity, f"number ({feature.transform})", feature.freshness, source)
+def _feature(feature: Feature, entity: str) -> dict[str, str]:
+    return _row(feature.name, entity, feature.label, feature.freshness, feature.source)
 
 
 def _sequences_and_text(features: FeatureSet, config: RunConfig) -> list[dict[str, str]]:

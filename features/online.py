@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from features.definitions import reversals
-from features.encode import Encoder, id_column, raw_columns
+from features.encode import Encoder, raw_columns
+from features.kinds.rows import id_column
 from features.live import live_values
 from features.packing import PackedUser, unpack_user
 from features.sequences import age_buckets

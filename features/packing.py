@@ -13,8 +13,9 @@ from datetime import datetime
 
 import polars as pl
 
-from features.encode import Encoder, id_column, raw_columns
+from features.encode import Encoder, raw_columns
 from features.history import VOID
+from features.kinds.rows import id_column
 from features.store import Event
 from recsys.snapshot import DaySnapshot
 

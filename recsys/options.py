@@ -1,6 +1,7 @@
 """What the commands share: each option once, one reader of dates, one way to put out JSON.
 
-An alias is used as a parameter's annotation, `log: LogOption`; a default makes the option optional.
+An alias is used as a parameter's annotation, `log: LogOption`; a default makes the option optional. What
+`--config` names is read by `features.definitions.read_config`, which knows the kinds of features too.
 """
 
 import json
@@ -13,7 +14,6 @@ from typing import Annotated, Any, Final
 import typer
 from pydantic import BaseModel
 
-from recsys.config import RunConfig, default_config, load_config
 from recsys.files import write_whole
 from recsys.stages import require_place
 
@@ -49,14 +49,6 @@ def parse_range(text: str) -> DayRange:
     if days.first > days.last:
         raise typer.BadParameter(f"{first} is after {last}; write the earlier day first")
     return days
-
-
-def read_config(path: Path | None) -> RunConfig:
-    """Read the config that `--config` names, or the simulated shop's.
-
-    Raises: ConfigError.
-    """
-    return default_config() if path is None else load_config(path)
 
 
 def json_place(text: str) -> Path:

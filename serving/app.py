@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import polars as pl
 import structlog
 from grpc_health.v1 import health  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from features.definitions import live_kinds
+from features.kinds import FEATURE_KINDS
 from features.store import FeatureStore, open_store
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S, RunConfig
@@ -216,7 +218,9 @@ class Server:
         admission = Admission(self._pool, serving.max_concurrent, self.stats)
         server = grpc.server(self._pool, interceptors=[admission, Guard(self.stats)], options=_OPTIONS)
         numbers = frozenset(
-            a.name for a in self._options.config.attributes if a.entity == "item" and a.kind == "number"
+            a.name
+            for a in self._options.config.attributes
+            if a.entity == "item" and not FEATURE_KINDS[a.kind].holds(pl.String())
         )
         upserts = ItemUpserter(self.journal, self._overlay, self.recommender, self._options.clock, numbers)
         limits = Limits.from_config(serving)

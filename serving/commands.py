@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from features.definitions import read_config
 from recsys.errors import ConfigError
 from recsys.files import write_whole
 from recsys.options import (
@@ -16,7 +17,6 @@ from recsys.options import (
     RunsOption,
     SeedOption,
     put_json,
-    read_config,
 )
 from recsys.simulator.dials import ShopDials
 

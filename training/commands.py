@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from features.definitions import read_config
 from recsys.errors import ConfigError
 from recsys.options import (
     ConfigOption,
@@ -27,7 +28,6 @@ from recsys.options import (
     parse_range,
     put_json,
     put_json_line,
-    read_config,
 )
 
 VersionArgument = Annotated[str, typer.Argument(help="A bundle version; `recsys bundle list` shows them.")]

@@ -8,7 +8,8 @@ import polars as pl
 
 from features.build import cross_rows
 from features.definitions import Cross
-from features.encode import Encoder, id_column, number_arrays
+from features.encode import Encoder
+from features.kinds.rows import id_column, number_arrays
 from features.online import item_group
 from recsys.snapshot import DaySnapshot
 

@@ -127,10 +127,8 @@ class Batcher:
         self.encoder, self.text_VT, self.settings = encoder, text_VT, settings
         self._slot = {n: np.zeros(v.size, np.int64) for n, v in encoder.state.vocabularies.items()}
         entities: tuple[Entity, ...] = ("user", "item", "context")
-        self._names = {
-            e: [(f.name, f.vocabulary) for f in encoder.features.categorical_of(e)] for e in entities
-        }
-        self._bags = {e: [(f.name, f.vocabulary) for f in encoder.features.multi_hot_of(e)] for e in entities}
+        self._names = {e: [(f.name, f.vocabulary) for f in encoder.features.ids_of(e)] for e in entities}
+        self._bags = {e: [(f.name, f.vocabulary) for f in encoder.features.bags_of(e)] for e in entities}
 
     def batches(
         self, encoded: EncodedRows, rng: np.random.Generator, popularity: np.ndarray | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
+from features.kinds.feature import BagFeature, IdFeature
 from recsys.batch import Batch
 from recsys.bundle import Bundle
 from recsys.config import RunConfig
@@ -200,22 +201,19 @@ def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
     encoder = Encoder.from_config(config, state)
     features = encoder.features
 
-    def tables(entity: str) -> tuple[tuple[str, str, int], ...]:
-        return tuple((c.name, c.vocabulary, c.dim) for c in features.categorical if c.entity == entity)
-
-    def bags(entity: str) -> tuple[tuple[str, str, int], ...]:
-        return tuple((m.name, m.vocabulary, m.dim) for m in features.multi_hot if m.entity == entity)
+    def tables(found: Sequence[IdFeature | BagFeature]) -> tuple[tuple[str, str, int], ...]:
+        return tuple((f.name, f.vocabulary, f.dim) for f in found)
 
     return Inputs(
-        user_tables=tables("user"),
-        item_tables=tables("item"),
-        context_tables=tables("context"),
-        user_bags=bags("user"),
-        item_bags=bags("item"),
-        num_user_numbers=len(features.numbers_of("user")),
-        num_item_numbers=len(features.numbers_of("item")),
-        num_context_numbers=len(features.numbers_of("context")),
-        num_cross_numbers=sum(len(c.numbers) for c in features.crosses),
+        user_tables=tables(features.ids_of("user")),
+        item_tables=tables(features.ids_of("item")),
+        context_tables=tables(features.ids_of("context")),
+        user_bags=tables(features.bags_of("user")),
+        item_bags=tables(features.bags_of("item")),
+        num_user_numbers=features.width_of("user"),
+        num_item_numbers=features.width_of("item"),
+        num_context_numbers=features.width_of("context"),
+        num_cross_numbers=sum(f.width for c in features.crosses for f in c.numbers),
         text_dim=config.features.text_dim,
         num_history_kinds=encoder.num_history_kinds,
     )

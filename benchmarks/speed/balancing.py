@@ -27,7 +27,8 @@ from torch import Tensor
 
 from benchmarks.speed.training import day_batches, fit_batches, simulated_log
 from features.build import build_snapshots
-from recsys.config import BalancerConfig, RunConfig, default_config, load_config
+from features.definitions import read_config
+from recsys.config import BalancerConfig, RunConfig
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.stages import Stages, require_place, write_json
@@ -48,7 +49,7 @@ def bench_balancing_command(
 ) -> None:
     """Compare the balancing methods on a planted conflict, and their cost per step."""
     require_place(json_file)
-    settings = default_config() if config is None else load_config(config)
+    settings = read_config(config)
     use_threads(settings.training.threads)
     names, missing = installed()
     results = {

@@ -21,9 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from features.build import build_snapshots
 from features.days import Days
+from features.definitions import read_config
 from features.encode import Encoder
 from recsys.batch import Batch
-from recsys.config import RunConfig, default_config, load_config
+from recsys.config import RunConfig
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
@@ -49,7 +50,7 @@ def bench_train_command(
 ) -> None:
     """Measure training on one day of a log and print JSON."""
     require_place(json_file)
-    settings = default_config() if config is None else load_config(config)
+    settings = read_config(config)
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         folder = Path(scratch)
         root = log or simulated_log(folder / "log", seed)

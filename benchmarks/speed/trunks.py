@@ -23,7 +23,8 @@ from rich.table import Table
 from benchmarks.speed.training import day_batches, fit_batches, simulated_log
 from features.build import build_snapshots
 from features.days import Days
-from recsys.config import RunConfig, TrunkConfig, default_config, load_config
+from features.definitions import read_config
+from recsys.config import RunConfig, TrunkConfig
 from recsys.log import InteractionLog
 from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
@@ -46,7 +47,7 @@ def bench_trunks_command(
 ) -> None:
     """Measure a step of every trunk at the same number of parameters."""
     require_place(json_file)
-    settings = default_config() if config is None else load_config(config)
+    settings = read_config(config)
     use_threads(settings.training.threads)
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         folder = Path(scratch)

@@ -1,54 +1,37 @@
 """`[[feature]]`, `[features]` and `[execution]`: what the snapshot is built from, and how."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field
 
 from recsys.config.section import Section
-from recsys.errors import ConfigError
 from recsys.tasks import DurationS
 
 Entity = Literal["user", "item", "context"]
 
 
 class FeatureConfig(Section):
-    """Declare one `attribute_*` or `context_*` column as a model input."""
+    """Declare one `attribute_*` or `context_*` column as a model input.
+
+    All further keys are options of the kind; `features.kinds` says which kinds there are and what they read.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     """The column's name without its prefix: `device` reads `context_device` for entity `context`."""
     entity: Entity
-    kind: Literal["categorical", "multi_hot", "number"]
-    """multi_hot: a list of texts; its embedding is the mean of the values' rows. Users and items only."""
-    dim: int = Field(default=8, ge=1, le=256)
-    log: bool = False
-    """Take sign(x)·log(1+|x|) before standardising (numbers only)."""
-    bins: int = Field(default=0, ge=0, le=1024)
-    """Numbers only: cut into so many bins of equal mass (edges from training days) and look each up in a
-    table of `dim` columns, instead of standardising; 0: standardise."""
-    min_count: int | None = Field(default=None, ge=1)
-    """Values seen less often share hash buckets; default: [features] min_count."""
-    hash_buckets: int | None = Field(default=None, ge=0)
-    """Buckets of rare and unlisted values; default: [features] hash_buckets."""
-
-    @model_validator(mode="after")
-    def _fits_its_kind(self) -> Self:
-        if self.kind != "number" and (self.log or self.bins):
-            raise ConfigError(
-                f"[[feature]] {self.name!r}: log and bins are for kind 'number', not {self.kind!r}"
-            )
-        if self.kind == "number" and (self.min_count is not None or self.hash_buckets is not None):
-            raise ConfigError(f"[[feature]] {self.name!r}: min_count and hash_buckets are not for numbers")
-        if self.kind == "multi_hot" and self.entity == "context":
-            raise ConfigError(
-                f"[[feature]] {self.name!r}: a request's context holds texts and numbers, no lists; "
-                "use kind 'categorical'"
-            )
-        return self
+    kind: str
 
     @property
     def column(self) -> str:
         """Name the column in the canonical table."""
         return f"{'context' if self.entity == 'context' else 'attribute'}_{self.name}"
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Give the keys beside name, entity and kind, as they were written."""
+        return dict(self.model_extra or {})
 
 
 class FeaturesConfig(Section):

@@ -15,7 +15,8 @@ from typing import NoReturn
 import numpy as np
 from rich.progress import Progress
 
-from recsys.config import RunConfig, load_config
+from features.definitions import read_config
+from recsys.config import RunConfig
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.oracle import OracleReport
 from recsys.simulator.shop import Shop
@@ -69,7 +70,7 @@ def run_demo(
             out=out, seed=seed, dials=dials, requests=requests, evening_s=evening_s, children=children
         )
         try:
-            _run(demo, load_config(demo.config_file))
+            _run(demo, read_config(demo.config_file))
         except KeyboardInterrupt:
             print("recsys demo: stopping what it started", file=sys.stderr, flush=True)
             raise

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from rich.console import Console
 
-from recsys.config import load_config
+from features.definitions import read_config
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
@@ -127,7 +127,7 @@ def config_text(config: Path | None) -> str:
     """
     if config is None:
         return resources.files("recsys").joinpath("shop.toml").read_text(encoding="utf-8") + _SETTINGS
-    load_config(config)
+    read_config(config)
     return config.read_text(encoding="utf-8")
 
 

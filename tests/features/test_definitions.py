@@ -8,20 +8,17 @@ from recsys.errors import ConfigError
 
 def test_names_are_unique_and_entities_agree(config):
     features = define_features(config)
-    names = [f.name for f in (*features.categorical, *features.numbers)]
+    names = [f.name for f in features.all]
     assert len(set(names)) == len(names)
     for entity in ("user", "item", "context"):
-        assert all(
-            f.entity == entity for f in (*features.categorical_of(entity), *features.numbers_of(entity))
-        )
-    assert features.categorical_of("item")[0].name == "item_id", (
-        "the model takes the first one as the item's row"
-    )
+        of = (*features.ids_of(entity), *features.bags_of(entity), *features.numbers_of(entity))
+        assert all(f.entity == entity for f in of)
+    assert features.ids_of("item")[0].name == "item_id", "the model takes the first one as the item's row"
 
 
 def test_only_the_request_is_live(config):
     features = define_features(config)
-    for feature in (*features.categorical, *features.numbers):
+    for feature in features.all:
         assert feature.freshness == ("live" if feature.entity == "context" else "nightly")
 
 
@@ -47,7 +44,7 @@ def test_without_aggregates_no_head_is_told_of_feedback_by_a_count(make_config):
 def test_a_config_may_do_without_users_text_and_history(make_config):
     config = make_config(features={"user_id_dim": 0, "history_kinds": [], "group_items_by": []})
     features = define_features(config)
-    assert "user_id" not in {f.name for f in features.categorical}
+    assert "user_id" not in {f.name for f in features.ids}
     assert features.history == ()
 
 

@@ -1,6 +1,5 @@
-"""The encoder: standardisation, missing values, frozen statistics, ids, events and ages."""
+"""The encoder: standardised numbers, missing values, the clock, events and ages."""
 
-import math
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,41 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.definitions import HISTORY_AGE_BUCKETS, Number
-from features.encode import CLIP, SHRINKAGE, Encoder, transform
-from features.fit import FitFrames, fit_encoder, fit_number
+from features.definitions import HISTORY_AGE_BUCKETS
+from features.encode import Encoder
+from features.fit import FitFrames, fit_encoder
 from features.history import VOID
+from features.kinds.transforms import CLIP
 from features.sequences import NEVER, EncodedEvents, age_buckets, history_slices
-from recsys.encoding import EncoderState, NumberStatistics
+from recsys.encoding import EncoderState
 from recsys.vocabulary import Vocabulary
-
-RAW = Number(name="n", entity="user", freshness="nightly", transform="raw", column="x")
-NEUTRAL = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
-
-
-def _number(kind, unit=1.0):
-    return Number(
-        name="n", entity="user", freshness="nightly", transform=kind, column="x", of="of", unit=unit
-    )
-
-
-def test_transforms_by_hand():
-    statistics = NumberStatistics(prior=0.25, mean=0.0, std=1.0)
-    x, of = np.array([3.0, np.nan]), np.array([10.0, 10.0])
-    p = (3 + SHRINKAGE * 0.25) / (10 + SHRINKAGE)
-    assert transform(_number("rate"), x, of, statistics)[0] == pytest.approx(np.log(p / (1 - p)))
-    for unit in (0.5, 15.0):
-        mean = (3 * unit + SHRINKAGE * 0.25) / 30
-        assert transform(_number("mean", unit), x, of, statistics)[0] == pytest.approx(mean)
-    assert transform(_number("log"), -x, of, statistics)[0] == pytest.approx(-np.log(4))
-    assert transform(RAW, x, of, statistics)[0] == 3
-    for kind in ("rate", "mean", "log", "raw"):
-        assert np.isnan(transform(_number(kind), x, of, statistics)[1])
-
-
-def test_feedback_without_impressions_has_a_finite_rate():
-    assert np.isfinite(transform(_number("rate"), np.array([500.0]), np.array([0.0]), NEUTRAL)).all()
-    assert np.isfinite(transform(_number("rate"), np.array([0.0]), np.array([0.0]), NEUTRAL)).all()
 
 
 def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain, config):
@@ -59,28 +31,10 @@ def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain,
     varied = seen.std(axis=0) > 0
     np.testing.assert_allclose(seen.std(axis=0)[varied], 1, atol=0.2)
     assert varied.sum() > 10
-    absurd = dict.fromkeys(encoder.number_columns("user"), 1000000000000.0)
+    absurd = dict.fromkeys(encoder.raw_columns("user"), 1000000000000.0)
     assert np.abs(encoder.encode_one("user", absurd).numbers).max() == CLIP
     assert not encoder.encode_one("user", {}).numbers.any()
     assert not encoder.encode("user", users.select("user_id")).numbers.any()
-
-
-def test_fit_number_by_hand():
-    frame = pl.DataFrame({"x": [1.0, 3.0, None], "of": [4.0, 4.0, 4.0]})
-    fitted = fit_number(RAW, frame, np.ones(3))
-    assert (fitted.mean, fitted.std) == (2.0, 1.0)
-    assert fit_number(_number("rate"), frame, np.ones(3)).prior == pytest.approx(4 / 12)
-    assert fit_number(_number("mean", 0.25), frame, np.array([7.0, 0, 1])).prior == pytest.approx(1 / 12)
-    shown = fit_number(RAW, frame, np.array([1.0, 3.0, 9.0]))
-    assert (shown.mean, shown.std) == pytest.approx((2.5, math.sqrt(0.75)))
-    assert fit_number(RAW, frame, np.array([0.0, 0.0, 2.0])) == fitted, "no example has a value: rows alike"
-
-
-@pytest.mark.parametrize("values", [[], [None, None], [0.1] * 7, [1e9] * 3])
-def test_a_constant_or_absent_number_never_divides_by_nothing(values):
-    rows = pl.DataFrame({"x": values}, schema={"x": pl.Float64})
-    assert fit_number(RAW, rows, np.ones(len(values))).std == 1.0
-    assert fit_number(RAW, pl.DataFrame({"y": [1]}), np.ones(1)) == NEUTRAL
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "Asia/Shanghai", "America/New_York"])

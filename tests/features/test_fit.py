@@ -7,10 +7,10 @@ import polars as pl
 import pytest
 
 from features.build import build_snapshots
-from features.definitions import Categorical, define_features
+from features.definitions import define_features
 from features.encode import Encoder
-from features.fit import FitFrames, fit_bins, fit_encoder
-from recsys.errors import ConfigError, DataError
+from features.fit import FitFrames, fit_encoder
+from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.stages import Stages
 
@@ -85,7 +85,7 @@ def test_feedback_of_no_impression_moves_no_rate(shop_chain, organic_chain, conf
     assert items["purchase_count_life"].sum() > items["impressions_life"].sum()
     features = define_features(config)
     numbers = (*features.numbers, *(f for cross in features.crosses for f in cross.numbers))
-    rates = [f.name for f in numbers if f.transform == "rate"]
+    rates = [f.name for f in numbers if f.label == "number (rate)"]
     fitted, without = (
         fit_encoder(config, FitFrames.read(chain[-1], chain[-1:], config), None, 0).numbers
         for chain in (organic_chain, shop_chain[:2])
@@ -101,7 +101,7 @@ def test_encoded_rates_tell_rows_apart_whatever_was_found_some_other_way(organic
     frames = FitFrames.read(organic_chain[-1], organic_chain[-1:], config)
     encoder = Encoder.from_config(config, fit_encoder(config, frames, None, 0))
     numbers = encoder.encode(entity, frames.of(entity)).numbers
-    rates = numbers[:, [f.transform == "rate" for f in encoder.features.numbers_of(entity)]]
+    rates = numbers[:, [f.label == "number (rate)" for f in encoder.features.numbers_of(entity)]]
     assert rates.shape[1] >= 6
     assert (rates.std(axis=0) > 0.1).all()
 
@@ -126,22 +126,6 @@ def test_a_feature_the_log_does_not_have(shop_chain, config, make_config, featur
         fit_encoder(make_config(feature=[feature]), frames, None, 0)
 
 
-def _binned(bins, *, log=False):
-    return Categorical(
-        name="b", entity="item", freshness="nightly", column="x", vocabulary="b", dim=2, bins=bins, log=log
-    )
-
-
-def test_bins_have_equal_mass_and_equal_values_share_one():
-    values = pl.DataFrame({"x": [float(n) for n in range(100)] + [None]})
-    edges = fit_bins(_binned(4), values).edges
-    counts = np.bincount(np.searchsorted(edges, np.arange(100.0), side="right"))
-    assert len(edges) == 3
-    assert counts.max() - counts.min() <= 2
-    assert fit_bins(_binned(4), pl.DataFrame({"x": [7.0] * 50})).edges == (7.0,)
-    assert fit_bins(_binned(4), pl.DataFrame({"y": [1]})).edges == ()
-
-
 @pytest.mark.parametrize("log", [False, True])
 def test_a_binned_number_is_looked_up_and_a_missing_one_is_bin_0(shop_chain, make_config, log):
     config = make_config(feature=[{"name": "age", "entity": "user", "kind": "number", "bins": 4, "log": log}])
@@ -155,7 +139,7 @@ def test_a_binned_number_is_looked_up_and_a_missing_one_is_bin_0(shop_chain, mak
     )
     state = fit_encoder(config, dataclasses.replace(frames, users=ages), None, 0)
     encoder = Encoder.from_config(config, state)
-    column = [f.name for f in encoder.features.categorical_of("user")].index("user_age")
+    column = [f.name for f in encoder.features.ids_of("user")].index("user_age")
     bins = encoder.encode("user", ages).ids[:, column]
     assert bins[-1] == 0
     assert (np.diff(bins[:-1]) >= 0).all()
@@ -192,19 +176,3 @@ def test_a_single_text_is_a_list_of_one(shop_chain, make_config):
     np.testing.assert_array_equal(
         np.diff(bag.offsets), users["attribute_country"].is_not_null().cast(pl.Int64)
     )
-
-
-@pytest.mark.parametrize(
-    ("feature", "message"),
-    [
-        (
-            {"name": "a", "entity": "user", "kind": "categorical", "bins": 4},
-            "log and bins are for kind 'number'",
-        ),
-        ({"name": "a", "entity": "user", "kind": "number", "min_count": 4}, "are not for numbers"),
-        ({"name": "a", "entity": "context", "kind": "multi_hot"}, "no lists; use kind 'categorical'"),
-    ],
-)
-def test_a_setting_that_does_not_fit_its_kind(make_config, feature, message):
-    with pytest.raises(ConfigError, match=message):
-        make_config(feature=[feature])

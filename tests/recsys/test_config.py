@@ -29,7 +29,7 @@ def test_every_example_loads_and_defines_features(path):
     from features.definitions import define_features
 
     config = load_config(path)
-    assert define_features(config).categorical
+    assert define_features(config).ids
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
@@ -55,10 +55,6 @@ def test_the_packaged_config_is_the_shops():
         ({"training": {"batchsize": 1}}, ("training.batchsize: unknown key", "batch_size", "learning_rate")),
         ({"model": {"trunk": {"experts": 2}}}, ("model.trunk.experts: unknown key", "num_experts")),
         ({"task": [{**CLICK, "windw": "1h"}]}, ("windw: unknown key", "window", "feedback")),
-        (
-            {"feature": [{"name": "a", "entity": "user", "kind": "number", "size": 1}]},
-            ("size: unknown key", "dim"),
-        ),
     ],
 )
 def test_an_unknown_key_lists_the_known(data, parts):

@@ -51,7 +51,7 @@ def test_gathers_point_at_the_examples_own_numbers(make_batches, encoded, encode
         rows = np.arange(at, at + batch.size)
         user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
         for entity, ids in (("user", user.ids), ("item", item.ids), ("context", encoded.contexts.ids[rows])):
-            for n, feature in enumerate(encoder.features.categorical_of(entity)):
+            for n, feature in enumerate(encoder.features.ids_of(entity)):
                 numbers = batch.rows[feature.vocabulary][batch.index[feature.name]]
                 np.testing.assert_array_equal(numbers.numpy(), ids[:, n])
         history = history_slices(

@@ -79,7 +79,7 @@ def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Desig
     user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
     context = encoded.contexts.take(rows)
     cross = cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows])
-    names = [f.vocabulary for entity in _ENTITIES for f in features.categorical_of(entity)]
+    names = [f.vocabulary for entity in _ENTITIES for f in features.ids_of(entity)]
     return Design(
         numbers=np.concatenate([user.numbers, item.numbers, context.numbers, cross, item.text], axis=1),
         ids=np.concatenate([user.ids, item.ids, context.ids], axis=1),

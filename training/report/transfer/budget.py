@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from recsys.config import RunConfig
+from features.kinds import define_declared
+from features.kinds.feature import BagFeature, IdFeature
+from recsys.config import FeatureConfig, FeaturesConfig, RunConfig
 from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
 from recsys.model.ranker import Ranker
@@ -61,9 +63,7 @@ def _scaled(config: RunConfig, factor: float) -> RunConfig:
     features, model = config.features, config.model
     return config.model_copy(
         update={
-            "attributes": tuple(
-                a.model_copy(update={"dim": _width(a.dim, factor)}) for a in config.attributes
-            ),
+            "attributes": tuple(_declared(a, config.features, factor) for a in config.attributes),
             "features": features.model_copy(
                 update={
                     name: _width(getattr(features, name), factor)
@@ -84,6 +84,13 @@ def _scaled(config: RunConfig, factor: float) -> RunConfig:
             ),
         }
     )
+
+
+def _declared(declared: FeatureConfig, features: FeaturesConfig, factor: float) -> FeatureConfig:
+    feature = define_declared(declared, features)
+    if isinstance(feature, IdFeature | BagFeature):
+        return declared.model_copy(update={"dim": _width(feature.dim, factor)})
+    return declared
 
 
 def _head(task: TaskSpec, factor: float) -> TaskSpec:

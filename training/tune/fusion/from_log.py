@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from features.definitions import read_config
 from recsys.bundle import Bundle
-from recsys.config import build_fusion, load_config
+from recsys.config import build_fusion
 from recsys.errors import ConfigError
 from recsys.fusion import FORMULAS, Fusion
 from recsys.log import InteractionLog
@@ -68,7 +69,7 @@ def _current(bundle: Bundle, config: Path | None) -> Fusion:
     own = bundle.manifest.fusion
     if config is None:
         return own
-    read = load_config(config)
+    read = read_config(config)
     given = build_fusion(read.tasks, read.fusion)
     if set(given.terms) != set(own.terms):
         raise ConfigError(

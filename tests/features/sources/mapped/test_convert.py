@@ -502,7 +502,7 @@ def test_the_suggested_config_is_one(bench, events):
     assert config.tasks[1].high == 4
     assert not config.model.position_bias
     assert [f.column for f in config.attributes] == ["context_device"]
-    assert define_features(config).categorical
+    assert define_features(config).ids
 
 
 def test_a_log_written_as_csv_comes_back_as_it_was(bench, shop_log):

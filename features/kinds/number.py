@@ -1,0 +1,124 @@
+"""Kind `number`: a number, transformed and standardised, or cut into bins that are looked up."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from features.kinds.binned import Binned
+from features.kinds.feature import Feature, FeatureKind, FitRows, Fitted, NumberFeature, Options, identity
+from features.kinds.rows import FrameRows, NumberRows, is_number
+from features.kinds.transforms import CLIP, SHRINKAGE, signed_log
+from recsys.config import FeatureConfig, FeaturesConfig
+from recsys.encoding import EncoderState, NumberStatistics
+
+Transform = Literal["raw", "log", "rate", "mean"]
+
+
+class NumberOptions(Options):
+    """Options of a number."""
+
+    log: bool = False
+    """Take sign(x)·log(1+|x|) first."""
+    bins: int = Field(default=0, ge=0, le=1024)
+    """Cut into so many bins of equal mass (edges from training days) and look each up in a table of `dim`
+    columns; 0: standardise."""
+    dim: int = Field(default=8, ge=1, le=256)
+    """Columns of the table of bins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number(NumberFeature):
+    """A number, transformed and then standardised with statistics of training days only.
+
+    raw: x. log: sign(x)·log(1+|x|). rate: logit of (x + s·p) / (of + s), p the overall rate.
+    mean: (unit·x + s·m) / (of + s), m the overall mean.
+    """
+
+    transform: Transform
+    of: str = ""
+    unit: float = 1.0
+    """What one unit of a mean's column is worth: aggregates hold whole steps of a value."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Name the raw columns that the value is computed from."""
+        return (self.column, self.of) if self.of else (self.column,)
+
+    @property
+    def label(self) -> str:
+        """Name the kind in the list of features."""
+        return f"number ({self.transform})"
+
+    @property
+    def source(self) -> str:
+        """Say in the list of features what the value is computed from."""
+        return " / ".join(self.columns)
+
+    def fit(self, rows: FitRows, known: Fitted) -> Fitted:
+        """Fit prior, mean and standard deviation, once in a lineage."""
+        if known.statistics is not None:
+            return known
+        return Fitted(statistics=self.statistics_of(rows))
+
+    def encode(self, rows: NumberRows, state: EncoderState) -> np.ndarray:
+        """Give each row's standardised number [N, 1]; 0 for a missing one."""
+        statistics = state.numbers[self.name]
+        scaled = (self._transformed(rows, statistics.prior) - statistics.mean) / statistics.std
+        number: np.ndarray = np.nan_to_num(np.clip(scaled, -CLIP, CLIP), nan=0.0)
+        return number[:, None]
+
+    def statistics_of(self, rows: FitRows) -> NumberStatistics:
+        """Fit on rows [N].
+
+        The prior is of all rows alike. Mean and standard deviation are of the examples: counted by rows, the
+        few items that fill most lists would lie far out, or be cut, and all others in one narrow band. Where
+        no row with a value has an example, rows count alike.
+        """
+        if self.column not in rows.frame.columns or rows.frame.height == 0:
+            return NumberStatistics(prior=0.0, mean=0.0, std=1.0)
+        values = FrameRows(rows.frame)
+        prior = 0.0
+        if self.transform in ("rate", "mean"):
+            of = np.nansum(values.numbers(self.of))
+            prior = float(self.unit * np.nansum(values.numbers(self.column)) / max(of, 1.0))
+        raw = self._transformed(values, prior)
+        known = np.isfinite(raw)
+        if not known.any():
+            return NumberStatistics(prior=prior, mean=0.0, std=1.0)
+        weight = rows.examples[known] if rows.examples[known].any() else None
+        mean = float(np.average(raw[known], weights=weight))
+        std = float(np.sqrt(np.average((raw[known] - mean) ** 2, weights=weight)))
+        # A constant column's standard deviation is rounding noise; dividing by it would make noise of its
+        # values.
+        return NumberStatistics(prior=prior, mean=mean, std=std if std > 1e-9 * max(1.0, abs(mean)) else 1.0)
+
+    def _transformed(self, rows: NumberRows, prior: float) -> np.ndarray:
+        """Apply the transform to float64 columns [N]; missing stays NaN."""
+        x = rows.numbers(self.column)
+        if self.transform == "log":
+            return signed_log(x)
+        if self.transform == "rate":
+            p = (x + SHRINKAGE * prior) / (rows.numbers(self.of) + SHRINKAGE)
+            # Feedback can outnumber impressions (repeated, late): the logit needs its argument inside (0, 1).
+            p = np.clip(p, 1e-6, 1 - 1e-6)
+            logit: np.ndarray = np.log(p) - np.log1p(-p)
+            return logit
+        if self.transform == "mean":
+            mean: np.ndarray = (self.unit * x + SHRINKAGE * prior) / (rows.numbers(self.of) + SHRINKAGE)
+            return mean
+        return x
+
+
+def define(declared: FeatureConfig, options: NumberOptions, features: FeaturesConfig) -> Feature:
+    """Make a feature of what a config declares: a standardised number, or its bins."""
+    del features
+    same = identity(declared)
+    if options.bins:
+        name = f"{declared.entity}_{declared.name}"
+        return Binned(**same, vocabulary=name, dim=options.dim, bins=options.bins, log=options.log)
+    return Number(**same, transform="log" if options.log else "raw")
+
+
+NUMBER = FeatureKind(options=NumberOptions, define=define, holds=is_number)
