@@ -3,6 +3,7 @@
 import pytest
 
 from features.definitions import define_features, read_config
+from recsys.cli import run
 from recsys.errors import ConfigError
 from recsys.settings import to_toml
 
@@ -45,3 +46,27 @@ def wrong_config(config, tmp_path):
 def test_the_error_names_the_file(wrong_config):
     with pytest.raises(ConfigError, match=r"wrong\.toml: \[\[feature\]\] 'a'.*'colour' is unknown"):
         read_config(wrong_config)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "features"],
+        ["data", "validate", "--log", "LOG", "--date", "2026-01-30"],
+        ["data", "profile", "LOG"],
+        ["nightly", "--log", "LOG", "--runs", "OUT", "--date", "2026-01-30"],
+        ["serve", "--log", "LOG", "--runs", "OUT"],
+        ["report", "transfer", "--log", "LOG", "--out", "OUT"],
+        ["tune", "model", "--log", "LOG", "--out", "OUT"],
+    ],
+    ids=lambda c: " ".join(c[:2]),
+)
+def test_every_command_says_it_as_soon_as_it_reads_its_config(
+    command, wrong_config, shop_log, tmp_path, capsys
+):
+    places = {"LOG": str(shop_log.root), "OUT": str(tmp_path / "out")}
+    arguments = [places.get(part, part) for part in command]
+    assert run([*arguments, "--config", str(wrong_config)]) == ConfigError.exit_code
+    said = capsys.readouterr().err
+    assert "kind = 'colour' is unknown; known: categorical, multi_hot, number" in said
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
