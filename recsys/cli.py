@@ -16,7 +16,7 @@ INTERRUPTED = 130
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (
         "serving.commands:demo_command",
-        "Run the whole loop on the simulated shop and report what was learnt.",
+        "Run the whole loop on the simulated shop and report the results.",
     ),
     "simulate": ("recsys.commands:simulate_command", "Write the simulated shop's interaction log."),
     "convert": (

@@ -11,7 +11,7 @@ from features.profile.model import QUANTILES, Distribution, LogProfile
 from features.profile.plots import day_bars, named_bars, new_lines
 from recsys.errors import DataError
 from recsys.files import write_whole
-from recsys.pages import environment, number, percent
+from recsys.report_templates import environment, number, percent
 
 PAGE = "profile.html"
 _MAX_DAYS = 14

@@ -1,1 +1,1 @@
-"""`recsys demo`: the whole loop on the simulated shop, and what a user sees of it."""
+"""`recsys demo`: the whole loop on the simulated shop."""

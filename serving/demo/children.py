@@ -1,4 +1,4 @@
-"""The demo's child processes: the same commands a user types, their progress bars on the user's terminal."""
+"""The demo's child processes: the commands a user would type, with their progress bars on the terminal."""
 
 import contextlib
 import json
@@ -23,7 +23,9 @@ _POLL_S = 0.05
 class StepError(RecsysError):
     """Raised when a command of the demo failed; exits with that command's code."""
 
-    def __init__(self, arguments: Sequence[str], code: int, hint: str = "its message stands above") -> None:
+    def __init__(
+        self, arguments: Sequence[str], code: int, hint: str = "its message is printed above"
+    ) -> None:
         super().__init__(f"`recsys {shlex.join(arguments)}` ended with exit code {code}; {hint}")
         self.exit_code = code if code > 0 else 1
 
@@ -43,7 +45,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Children:
-    """Starts commands and leaves none behind, however the `with` block ends."""
+    """Starts commands, and ends all of them when the `with` block ends for any reason."""
 
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -51,31 +53,31 @@ class Children:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Interrupt what still runs, as Ctrl-C would; kill what does not end."""
+        """Interrupt running commands as Ctrl-C would; kill those that do not end."""
         for child in self.running:
-            # Ctrl-C in a terminal has reached the children already: let them end by themselves first.
+            # Ctrl-C in a terminal reaches the children too: let them end by themselves first.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(0.5)
             _end(child)
         self.running.clear()
 
-    def run(self, arguments: Sequence[str], also_fine: Sequence[int] = ()) -> Finished:
-        """Run `recsys ARGUMENTS` to its end; its bars go to stderr, its output is returned.
+    def run(self, arguments: Sequence[str], accepted_codes: Sequence[int] = ()) -> Finished:
+        """Run `recsys ARGUMENTS` to its end and return its output; progress bars go to stderr.
 
-        Raises: StepError for an exit code that is neither 0 nor among also_fine.
+        Raises: StepError for an exit code that is neither 0 nor in `accepted_codes`.
         """
         began = time.perf_counter()
         child = self._start(arguments, stdout=subprocess.PIPE, stderr=None)
         stdout, _ = child.communicate()
         self.running.remove(child)
-        if child.returncode not in (0, *also_fine):
+        if child.returncode not in (0, *accepted_codes):
             raise StepError(arguments, child.returncode)
         return Finished(code=child.returncode, stdout=stdout, seconds=time.perf_counter() - began)
 
     def serve(self, arguments: Sequence[str], port_file: Path, log_file: Path) -> "ServerChild":
-        """Start `recsys serve` and wait until it has written its ports.
+        """Start `recsys serve` and wait until it has written its port file.
 
-        Raises: StepError when it ends before, or is not ready in time.
+        Raises: StepError when it ends before that, or is not ready in time.
         """
         port_file.unlink(missing_ok=True)
         with log_file.open("w", encoding="utf-8") as stream:
@@ -127,7 +129,7 @@ class ServerChild:
 
 @contextlib.contextmanager
 def on_sigterm(handler: Callable[[], None]) -> Iterator[None]:
-    """Call a handler on SIGTERM, so that an ended demo leaves no server behind."""
+    """Call a handler on SIGTERM, so that an ended demo stops its server."""
     before = signal.signal(signal.SIGTERM, lambda *_: handler())
     try:
         yield
@@ -136,7 +138,7 @@ def on_sigterm(handler: Callable[[], None]) -> Iterator[None]:
 
 
 def command_prefix() -> str:
-    """Return what a user types for `recsys` here: the script if it is on the path, else where it lies."""
+    """Return what a user types for `recsys` here: the script's name if it is on the path, else its path."""
     script = Path(sys.executable).with_name("recsys")
     if shutil.which("recsys"):
         return "recsys"

@@ -1,4 +1,4 @@
-"""Where a demo writes, what it was told, and what its steps have in common."""
+"""A demo's folder, options and config, and what its steps share."""
 
 import fcntl
 import shutil
@@ -25,9 +25,9 @@ BARS: Final = Console(stderr=True)
 EVENING: Final = timedelta(hours=6)
 NUM_STEPS: Final = 6
 MARKER: Final = ".recsys-demo"
-_MADE = ("log", "runs", "evaluate", "report", "shop.toml", "server.log", "ports.json", "summary.json")
-# The demo's clock runs fast: a file of the journal every five simulated minutes would be one a second.
-# A small shop's evening has some hundred purchases: a margin of 1 % could hardly ever be shown.
+_DEMO_FILES = ("log", "runs", "evaluate", "report", "shop.toml", "server.log", "ports.json", "summary.json")
+# rotate: simulated time runs fast; the default of five minutes would start a journal file every second.
+# margin: an evening has about 100 purchases, too few to show a margin of 1 %.
 _SETTINGS = """
 [serving]
 rotate = "1h"
@@ -40,7 +40,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(slots=True, kw_only=True)
 class Demo:
-    """Where a demo writes and what it was told."""
+    """The folder and options of one demo."""
 
     out: Path
     seed: int
@@ -58,40 +58,40 @@ class Demo:
 
     @property
     def where(self) -> list[str]:
-        """Return the options that every command about this demo's log takes."""
+        """Return --log and --runs of this demo."""
         return ["--log", str(self.out / "log"), "--runs", str(self.out / "runs")]
 
     @property
     def config_file(self) -> Path:
-        """Return the config that nights and server use."""
+        """Return the config file of nights and server."""
         return self.out / "shop.toml"
 
     @property
     def rate(self) -> float:
-        """Return simulated seconds a second."""
+        """Return simulated seconds per second."""
         return EVENING.total_seconds() / self.evening_s
 
     @property
     def served_day(self) -> date:
-        """Return the day whose evening is served: the one after the log's last."""
+        """Return the day whose evening is served: the day after the log's last."""
         return self.dials.last_day + timedelta(days=1)
 
     @property
     def midnight(self) -> datetime:
-        """Return the instant at which the served day is over."""
+        """Return the instant at which the served day ends."""
         return datetime.combine(self.served_day + timedelta(days=1), datetime.min.time(), UTC)
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Announce a step and take its time."""
+        """Print a step's title and measure its time."""
         OUT.print(f"[bold]{len(self.step_seconds) + 1}/{NUM_STEPS}[/bold] {title}", highlight=False)
         began = time.perf_counter()
         yield
         self.step_seconds[title] = round(time.perf_counter() - began, 1)
 
 
-class InBackground(Generic[_Result]):
-    """A result that is worked out while commands run; nobody waits for it when the demo is interrupted."""
+class BackgroundResult(Generic[_Result]):
+    """A result computed in a daemon thread while commands run; an interrupted demo does not wait for it."""
 
     def __init__(self, work: Callable[[], _Result]) -> None:
         self._work = work
@@ -101,7 +101,7 @@ class InBackground(Generic[_Result]):
         self._thread.start()
 
     def result(self) -> _Result:
-        """Wait for it; raise what was raised."""
+        """Wait for the result; raise the error of the computation, if any."""
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -110,18 +110,18 @@ class InBackground(Generic[_Result]):
     def _run(self) -> None:
         try:
             self._found.append(self._work())
-        except BaseException as error:  # told by `result`
+        except BaseException as error:  # raised by `result`
             self._error = error
 
 
-def say(text: str) -> None:
+def print_lines(text: str) -> None:
     """Print lines below the step's title."""
     for line in text.strip().splitlines():
         OUT.print(f"    {line.strip()}", highlight=False, markup=False, soft_wrap=True)
 
 
 def config_text(config: Path | None) -> str:
-    """Read the config before anything is removed: it may lie in the folder of an earlier demo.
+    """Read the config, before an earlier demo in the folder is removed: it may be in there.
 
     Raises: ConfigError when it is not valid.
     """
@@ -132,23 +132,23 @@ def config_text(config: Path | None) -> str:
 
 
 @contextmanager
-def taken_folder(out: Path) -> Iterator[None]:
-    """Take a folder for this demo alone, emptied of what an earlier one left.
+def locked_folder(out: Path) -> Iterator[None]:
+    """Lock a folder for this demo and remove the files of an earlier one.
 
-    Raises: ConfigError when it holds anything else, or another demo is running in it.
+    Raises: ConfigError when it contains anything else, or another demo is running in it.
     """
     marker = out / MARKER
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; choose a folder")
     if out.is_dir() and any(out.iterdir()) and not marker.exists():
-        raise ConfigError(f"--out {out} is not empty, and not an earlier demo's; choose another folder")
+        raise ConfigError(f"--out {out} is not empty and not an earlier demo's; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     with marker.open("w", encoding="utf-8") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"another demo is running in {out}; wait, or choose another --out") from None
-        for name in _MADE:
+        for name in _DEMO_FILES:
             path = out / name
             if path.is_dir():
                 shutil.rmtree(path)

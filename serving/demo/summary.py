@@ -1,4 +1,4 @@
-"""What the demo found: the fields of summary.json."""
+"""The demo's results: the fields of summary.json."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
 from recsys.simulator.shop import Shop
-from serving.demo.quality import (
+from serving.demo.oracle_comparison import (
     CLICK,
     BinaryQuality,
     DayQuality,
@@ -21,7 +21,7 @@ from serving.demo.quality import (
     mean_quality,
     popular_click_rate,
 )
-from serving.demo.tally import AnsweredBy, Tally
+from serving.demo.traffic_counts import BundleAnswers, TrafficCounts
 
 
 class _Part(BaseModel):
@@ -29,7 +29,7 @@ class _Part(BaseModel):
 
 
 class NightLine(_Part):
-    """How a night ended, as `recsys nightly --json -` says it."""
+    """How a night ended, from the output of `recsys nightly`."""
 
     date: date
     verdict: str
@@ -40,12 +40,12 @@ class NightLine(_Part):
     reasons: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> Self:
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
         """Read one line of the command's output."""
-        return cls(**{name: said[name] for name in cls.model_fields})
+        return cls(**{name: record[name] for name in cls.model_fields})
 
     def line(self) -> str:
-        """Say it in one line, with the reasons when it held."""
+        """Return one line of text, with the reasons when the night held."""
         what = f"{self.version} is live" if self.version else "the live bundle stays"
         why = f" ({'; '.join(self.reasons)})" if self.reasons else ""
         return f"{self.date}: {self.verdict}, {what} ({self.seconds:.0f} s){why}"
@@ -60,52 +60,53 @@ class Quality(_Part):
 
 
 class LatencyMs(_Part):
-    """Of Recommend, as the simulated users measured it."""
+    """Of Recommend, measured by the simulated users."""
 
     p50: float | None
     p99: float | None
 
 
 class Answers(_Part):
-    """A run of answers by one bundle, in order of time."""
+    """Consecutive answers by one bundle."""
 
     bundle: str
     """Empty: the popular list, without a bundle."""
     lists: int
     impressions: int
     click_rate: float | None
-    """What users clicked on these lists, sooner or later."""
+    """Clicks on these lists, whenever they came, per impression."""
     predicted_click_rate: float | None
 
 
 class Served(_Part):
-    """What the evening put into the log, as the night that followed saw it."""
+    """The evening's rows in the log, with the labels known to the night that followed."""
 
     date: date
     requests: int
     impressions: int
     labelled: dict[str, int]
-    """Impressions whose label was known at the end of the day, by task."""
+    """Impressions with a known label at the end of the day, by task."""
     positives: dict[str, int]
-    """Those with the feedback, by task."""
+    """Those with a positive label (for ratings: any), by task."""
     click_rate: float | None
     logged_click_rate: float | None
-    """Of the shop's own policy, which knows most of each taste, at the same hours of the day before."""
+    """Click rate of the shop's logging policy at the same hours of the day before. That policy uses a noisy
+    estimate of the true tastes."""
     popular_click_rate: float
-    """What the most clicked items would have got from the same users, by the truth."""
+    """True click probability of the most clicked items, shown to the same users."""
 
 
 class Swap(_Part):
-    """Whether users were answered by the last night's version; the night itself may have held."""
+    """Whether the last night's version answered users; None when that night held."""
 
     version: str | None
     followed: bool
     seconds: float
-    """From the end of the night to the first answer by it."""
+    """From the end of the night to its version's first answer."""
 
 
-class Stopped(_Part):
-    """How the server ended on SIGTERM."""
+class ServerStop(_Part):
+    """How the server ended after SIGTERM."""
 
     exit_code: int
     seconds: float
@@ -130,27 +131,27 @@ class DemoSummary(_Part):
     answers: tuple[Answers, ...]
     served: Served
     swap: Swap
-    server: Stopped
+    server: ServerStop
     steps: dict[str, float]
 
 
-def traffic_fields(tally: Tally) -> dict[str, Any]:
-    """Turn the tally of calls into fields of the summary."""
-    p50, p99 = np.percentile(tally.latency_ms, [50, 99]) if tally.latency_ms else (None, None)
+def traffic_fields(counts: TrafficCounts) -> dict[str, Any]:
+    """Convert the counts of calls to fields of the summary."""
+    p50, p99 = np.percentile(counts.latency_ms, [50, 99]) if counts.latency_ms else (None, None)
     return {
         "latency_ms": LatencyMs(p50=_rounded(p50), p99=_rounded(p99)),
-        "calls": tally.num_calls,
-        "failed_calls": tally.failed_calls,
-        "calls_by_method": dict(tally.calls),
-        "errors": tuple(tally.errors),
-        "degraded_answers": tally.degraded,
-        "rejected": tally.rejected,
-        "answers": tuple(_answers(run) for run in tally.answers),
+        "calls": counts.num_calls,
+        "failed_calls": counts.failed_calls,
+        "calls_by_method": dict(counts.calls),
+        "errors": tuple(counts.errors),
+        "degraded_answers": counts.degraded,
+        "rejected": counts.rejected,
+        "answers": tuple(_answers(run) for run in counts.answers),
     }
 
 
 def quality_fields(days: Sequence[DayQuality]) -> dict[str, Any]:
-    """Turn the scored days into fields of the summary: means, and the days beside them."""
+    """Convert the scored days to fields of the summary: the means, and each day."""
     means = mean_quality(days)
     retrieval = means.pop("retrieval")
     return {
@@ -161,7 +162,7 @@ def quality_fields(days: Sequence[DayQuality]) -> dict[str, Any]:
 
 
 def served_rows(shop: Shop, log: InteractionLog, config: RunConfig, day: date) -> Served:
-    """Count what the served day brought, with the labels that its night knew."""
+    """Count the served day's impressions and labels, as its night knew them."""
     rows = labelled_day(log, config, day, day)
     yesterday = day - timedelta(days=1)
     before = labelled_day(log, config, yesterday, yesterday)
@@ -182,7 +183,7 @@ def served_rows(shop: Shop, log: InteractionLog, config: RunConfig, day: date) -
     )
 
 
-def _answers(run: AnsweredBy) -> Answers:
+def _answers(run: BundleAnswers) -> Answers:
     return Answers(
         bundle=run.bundle,
         lists=run.lists,

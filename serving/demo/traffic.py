@@ -1,7 +1,7 @@
-"""Simulated users of the demo: they ask over gRPC, and what they do with a list is recorded over gRPC.
+"""Simulated users of the demo: they request lists over gRPC and send their feedback over gRPC.
 
-Everything has its simulated instant and waits in one queue: requests spread over the evening, clicks seconds
-and purchases up to hours after the list was shown. The server's clock says what is due.
+Requests and feedback have simulated instants and wait in one queue: requests over the evening, clicks seconds
+and purchases up to hours after the list was shown. The server's clock decides entry is due.
 """
 
 import heapq
@@ -18,19 +18,20 @@ from recsys.simulator.behaviour import CLICK_KIND
 from recsys.simulator.population import DEVICES
 from recsys.simulator.shop import Shop
 from serving.client_values import Answer, CallError, Feedback, FeedbackReport
-from serving.demo.pace import Ask
-from serving.demo.tally import AnsweredBy, Story, Tally
+from serving.demo.click_example import ClickExample
+from serving.demo.schedule import ScheduledRequest
+from serving.demo.traffic_counts import BundleAnswers, TrafficCounts
 
-OTHER_DEVICE = 0.2
+OTHER_DEVICE_SHARE = 0.2
 _BATCH = 100
-_NAP_S = 0.05
-_STORIES = 8
-_STORY_AFTER = timedelta(minutes=1)
+_MAX_WAIT_S = 0.05
+_MAX_EXAMPLES = 8
+_EXAMPLE_DELAY = timedelta(minutes=1)
 _Reply = TypeVar("_Reply")
 
 
 class Clock(Protocol):
-    """Tells the server's simulated instant."""
+    """The server's simulated clock."""
 
     def now(self) -> datetime:
         """Return the simulated instant."""
@@ -39,104 +40,104 @@ class Clock(Protocol):
         """Return the real seconds until a simulated instant; negative when it has passed."""
 
 
-class Asks(Protocol):
-    """The client, as far as simulated users need it."""
+class RecommendationClient(Protocol):
+    """The gRPC client, as far as simulated users need it."""
 
     def recommend(self, user_id: str, page_size: int = 0, **more: Any) -> Answer:
-        """Ask for a ranked list."""
+        """Request a ranked list."""
 
     def record_feedback(self, events: Sequence[Feedback]) -> FeedbackReport:
-        """Record what users did."""
+        """Record entry users did."""
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
-    """A user does something with an item of a list."""
+class PendingFeedback:
+    """Feedback to send at its instant, and the item's title."""
 
     feedback: Feedback
     title: str
 
 
 @dataclass(frozen=True, slots=True)
-class AskAgain:
-    """A user whose click was told asks again; nothing of it is logged."""
+class RepeatedRequest:
+    """A second, unlogged request of an example's user, after the click."""
 
-    story: "Story"
+    example: "ClickExample"
 
 
 class SimulatedUsers:
-    """Plays users in a thread of its own until told to stop.
+    """Runs the users in a thread of its own until the `with` block ends.
 
-    Args: gap: simulated time between two requests once the planned ones are over.
+    Args: planned: requests by instant; gap: mean simulated time between requests after the planned ones.
     """
 
     def __init__(
         self,
         shop: Shop,
-        client: Asks,
+        client: RecommendationClient,
         clock: Clock,
-        planned: Sequence[tuple[datetime, Ask]],
+        planned: Sequence[tuple[datetime, ScheduledRequest]],
         gap: timedelta,
         rng: np.random.Generator,
     ) -> None:
-        self.tally = Tally()
-        self.stories: list[Story] = []
+        self.counts = TrafficCounts()
+        self.examples: list[ClickExample] = []
         self.last_user = ""
         self._shop, self._client, self._clock, self._rng = shop, client, clock, rng
         self._gap = gap
-        self._queue: list[tuple[datetime, int, Ask | Act | AskAgain]] = []
+        self._queue: list[tuple[datetime, int, ScheduledRequest | PendingFeedback | RepeatedRequest]] = []
         self._number = 0
-        self._asks_waiting = 0
+        self._num_requests_queued = 0
         self._stop = threading.Event()
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._play, name="simulated-users", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="simulated-users", daemon=True)
         for at, ask in planned:
-            self._put(at, ask)
+            self._push(at, ask)
 
     def __enter__(self) -> "SimulatedUsers":
-        """Start to play."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop, after the call under way."""
+        """Stop the thread after its present call."""
         self._stop.set()
         self._thread.join()
 
     @property
-    def num_waiting(self) -> int:
-        """Count the actions whose time has not come."""
-        return sum(isinstance(what, Act) for _, _, what in self._queue)
+    def num_pending(self) -> int:
+        """Count the feedback that is not due yet."""
+        return sum(isinstance(entry, PendingFeedback) for _, _, entry in self._queue)
 
     def check(self) -> None:
-        """Raise what ended the thread, if anything did."""
+        """Raise the error that ended the thread, if any."""
         if self._failure is not None:
             raise self._failure
 
-    def _play(self) -> None:
+    def _run(self) -> None:
         try:
             while not self._stop.is_set():
                 self.step()
-        except BaseException as error:  # a thread has nobody above it: `check` tells
+        except BaseException as error:  # an error in a thread is lost: `check` raises it
             self._failure = error
 
     def step(self) -> None:
-        """Do what is due, or wait a moment for it."""
-        if not self._asks_waiting:
-            self._ask_later()
+        """Do one thing that is due, or wait for it a moment."""
+        if not self._num_requests_queued:
+            self._schedule_next()
         wait_s = self._clock.seconds_until(self._queue[0][0])
         if wait_s > 0:
-            self._stop.wait(min(wait_s, _NAP_S))
+            self._stop.wait(min(wait_s, _MAX_WAIT_S))
             return
-        what = self._pop()
-        if isinstance(what, Ask):
-            self._ask(what)
-        elif isinstance(what, AskAgain):
-            what.story.after = self._greedy(what.story.user_id)
+        entry = self._pop()
+        if isinstance(entry, ScheduledRequest):
+            self._request_list(entry)
+        elif isinstance(entry, RepeatedRequest):
+            entry.example.after = self._greedy_list(entry.example.user_id)
         else:
-            self._act([what, *self._more_due()])
+            self._send_feedback([entry, *self._more_due()])
 
-    def _ask(self, ask: Ask) -> None:
+    def _request_list(self, ask: ScheduledRequest) -> None:
         user_id = self._shop.user_ids(np.array([ask.user]))[0]
         device = self._device(ask.user)
         began = time.perf_counter()
@@ -146,11 +147,11 @@ class SimulatedUsers:
         )
         if answer is None:
             return
-        self.tally.latency_ms.append(1000 * (time.perf_counter() - began))
+        self.counts.latency_ms.append(1000 * (time.perf_counter() - began))
         self.last_user = user_id
-        self._react(user_id, device, answer, self.tally.add(answer))
+        self._draw_feedback(user_id, device, answer, self.counts.add(answer))
 
-    def _react(self, user_id: str, device: str, answer: Answer, run: AnsweredBy) -> None:
+    def _draw_feedback(self, user_id: str, device: str, answer: Answer, run: BundleAnswers) -> None:
         if not answer.items:
             return
         by_position = {item.position: item for item in answer.items}
@@ -174,70 +175,70 @@ class SimulatedUsers:
                 value=action.value,
                 occurred_at=action.occurred_at,
             )
-            self._put(action.occurred_at, Act(feedback, item.title))
+            self._push(action.occurred_at, PendingFeedback(feedback, item.title))
 
-    def _act(self, acts: Sequence[Act]) -> None:
-        self._begin_story(acts[-1])
-        events = [act.feedback for act in acts]
+    def _send_feedback(self, pending: Sequence[PendingFeedback]) -> None:
+        self._begin_example(pending[-1])
+        events = [act.feedback for act in pending]
         report = self._call("RecordFeedback", lambda: self._client.record_feedback(events))
         if report is None:
             return
-        self.tally.rejected += len(report.rejected)
-        for act in acts:
+        self.counts.rejected += len(report.rejected)
+        for act in pending:
             if act.feedback.feedback_id not in report.rejected:
                 kind = act.feedback.kind
-                self.tally.recorded[kind] = self.tally.recorded.get(kind, 0) + 1
+                self.counts.recorded[kind] = self.counts.recorded.get(kind, 0) + 1
 
-    def _begin_story(self, act: Act) -> None:
-        if len(self.stories) >= _STORIES or act.feedback.kind != CLICK_KIND:
+    def _begin_example(self, act: PendingFeedback) -> None:
+        if len(self.examples) >= _MAX_EXAMPLES or act.feedback.kind != CLICK_KIND:
             return
-        before = self._greedy(act.feedback.user_id)
+        before = self._greedy_list(act.feedback.user_id)
         if before is not None:
-            story = Story(user_id=act.feedback.user_id, clicked=act.title, before=before)
-            self.stories.append(story)
-            self._put(self._clock.now() + _STORY_AFTER, AskAgain(story))
+            example = ClickExample(user_id=act.feedback.user_id, clicked=act.title, before=before)
+            self.examples.append(example)
+            self._push(self._clock.now() + _EXAMPLE_DELAY, RepeatedRequest(example))
 
-    def _greedy(self, user_id: str) -> Answer | None:
+    def _greedy_list(self, user_id: str) -> Answer | None:
         size = self._shop.dials.page_size
         return self._call(
             "Recommend", lambda: self._client.recommend(user_id, size, debug={"do_not_log": True})
         )
 
     def _call(self, method: str, call: Callable[[], _Reply]) -> _Reply | None:
-        self.tally.calls[method] = self.tally.calls.get(method, 0) + 1
+        self.counts.calls[method] = self.counts.calls.get(method, 0) + 1
         try:
             return call()
         except CallError as error:
-            self.tally.fail(error)
+            self.counts.fail(error)
             return None
 
     def _device(self, user: int) -> str:
-        other = self._rng.random() < OTHER_DEVICE
+        other = self._rng.random() < OTHER_DEVICE_SHARE
         return DEVICES[int(self._rng.integers(len(DEVICES))) if other else int(self._shop.users.device[user])]
 
-    def _ask_later(self) -> None:
+    def _schedule_next(self) -> None:
         at = self._clock.now() + self._gap * self._rng.exponential()
         day = self._shop.dials.day_number(at.astimezone(UTC).date())
-        self._put(at, Ask(int(self._shop.draw_users(day, 1, self._rng)[0])))
+        self._push(at, ScheduledRequest(int(self._shop.draw_users(day, 1, self._rng)[0])))
 
-    def _put(self, at: datetime, what: Ask | Act | AskAgain) -> None:
+    def _push(self, at: datetime, entry: ScheduledRequest | PendingFeedback | RepeatedRequest) -> None:
         self._number += 1
-        self._asks_waiting += isinstance(what, Ask)
-        heapq.heappush(self._queue, (at, self._number, what))
+        self._num_requests_queued += isinstance(entry, ScheduledRequest)
+        heapq.heappush(self._queue, (at, self._number, entry))
 
-    def _pop(self) -> Ask | Act | AskAgain:
-        what = heapq.heappop(self._queue)[2]
-        self._asks_waiting -= isinstance(what, Ask)
-        return what
+    def _pop(self) -> ScheduledRequest | PendingFeedback | RepeatedRequest:
+        entry = heapq.heappop(self._queue)[2]
+        self._num_requests_queued -= isinstance(entry, ScheduledRequest)
+        return entry
 
-    def _more_due(self) -> list[Act]:
-        """Take the actions that are due as well, up to the next thing of another kind."""
-        acts: list[Act] = []
+    def _more_due(self) -> list[PendingFeedback]:
+        """Take the further feedback that is due, up to the next queue entry of another kind."""
+        pending: list[PendingFeedback] = []
         now = self._clock.now()
-        while self._queue and len(acts) < _BATCH:
-            at, _, what = self._queue[0]
-            if at > now or not isinstance(what, Act):
+        while self._queue and len(pending) < _BATCH:
+            at, _, entry = self._queue[0]
+            if at > now or not isinstance(entry, PendingFeedback):
                 break
             self._pop()
-            acts.append(what)
-        return acts
+            pending.append(entry)
+        return pending

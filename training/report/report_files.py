@@ -9,7 +9,7 @@ from jinja2 import Environment
 from recsys.errors import DataError
 from recsys.files import write_whole
 from recsys.metrics.table import METRICS
-from recsys.pages import environment
+from recsys.report_templates import environment
 from training.report.effect_plot import forest_plot
 from training.report.wording import interval, signed, verdict
 

@@ -25,9 +25,8 @@ from recsys.simulator.oracle import read_labelled
 from recsys.simulator.shop import Shop
 from serving.client_values import Answer, CallError, Feedback, FeedbackReport, Item
 from serving.demo.children import Children, StepError
-from serving.demo.pace import Ask, ServerTime, evening
-from serving.demo.page import next_commands, print_summary
-from serving.demo.quality import (
+from serving.demo.click_example import ClickExample, best_example
+from serving.demo.oracle_comparison import (
     BinaryQuality,
     DayQuality,
     RatingQuality,
@@ -38,21 +37,23 @@ from serving.demo.quality import (
     mean_quality,
     oracles_of_day,
     popular_click_rate,
-    share_of_way,
+    share_of_gain,
 )
-from serving.demo.setup import MARKER, InBackground, config_text, taken_folder
+from serving.demo.printed_summary import next_commands, print_summary
+from serving.demo.schedule import ScheduledRequest, ServerClock, schedule_requests
+from serving.demo.setup import MARKER, BackgroundResult, config_text, locked_folder
 from serving.demo.summary import (
     DemoSummary,
     NightLine,
     Served,
-    Stopped,
+    ServerStop,
     Swap,
     quality_fields,
     served_rows,
     traffic_fields,
 )
-from serving.demo.tally import Story, Tally, best_story
 from serving.demo.traffic import SimulatedUsers
+from serving.demo.traffic_counts import TrafficCounts
 
 START = datetime(2026, 1, 31, 18, tzinfo=UTC)
 LATE = START + timedelta(days=2)
@@ -67,7 +68,7 @@ def shop() -> Shop:
 
 
 class Clock:
-    """The server's clock, turned by hand."""
+    """The server's clock, set by hand."""
 
     def __init__(self) -> None:
         self.at = START
@@ -148,7 +149,7 @@ def make_users(shop: Shop, planned: list, gap: timedelta = timedelta(days=9)) ->
 
 def test_an_evening_has_one_request_a_user_in_order_within_it() -> None:
     users = np.arange(200) % 7
-    planned = evening(START, START + timedelta(hours=6), users, np.random.default_rng(0))
+    planned = schedule_requests(START, START + timedelta(hours=6), users, np.random.default_rng(0))
     instants = [at for at, _ in planned]
     assert instants == sorted(instants)
     assert START <= instants[0] < START + timedelta(minutes=10)
@@ -173,7 +174,7 @@ def test_the_estimate_of_the_servers_time_is_never_ahead_of_it(monkeypatch) -> N
         passed_s += back
         return SimpleNamespace(now=now)
 
-    clock = ServerTime(status, 400)
+    clock = ServerClock(status, 400)
     for _ in range(20):
         assert (server_now() - clock.now()).total_seconds() == pytest.approx(0.002 * 400)
         passed_s += 7.0
@@ -184,7 +185,9 @@ def test_the_estimate_of_the_servers_time_is_never_ahead_of_it(monkeypatch) -> N
 
 
 def test_actions_are_sent_once_their_time_has_come_and_not_before(shop) -> None:
-    users, client, clock = make_users(shop, [(START + MINUTE, Ask(3)), (START + 2 * MINUTE, Ask(4))])
+    users, client, clock = make_users(
+        shop, [(START + MINUTE, ScheduledRequest(3)), (START + 2 * MINUTE, ScheduledRequest(4))]
+    )
     play(users, clock, START + timedelta(days=1))
     assert {user for _, user, more in client.asked if "context" in more} == {"u000003", "u000004"}
     assert len(client.sent) > 5
@@ -194,46 +197,48 @@ def test_actions_are_sent_once_their_time_has_come_and_not_before(shop) -> None:
     ids = [event.feedback_id for _, event in client.sent]
     assert len(set(ids)) == len(ids)
     assert {event.impression_id.split(":")[0] for _, event in client.sent} <= {"r1", "r2", "r3", "r4", "r5"}
-    assert sum(users.tally.recorded.values()) == len(client.sent)
+    assert sum(users.counts.recorded.values()) == len(client.sent)
     kinds = [event.kind for _, event in client.sent]
     assert kinds.index("click") < kinds.index("purchase")
 
 
 def test_when_the_planned_requests_are_over_others_follow_at_the_gap(shop) -> None:
-    users, client, clock = make_users(shop, [(START + MINUTE, Ask(3))], gap=10 * MINUTE)
+    users, client, clock = make_users(shop, [(START + MINUTE, ScheduledRequest(3))], gap=10 * MINUTE)
     play(users, clock, START + timedelta(hours=10))
     real = [user for _, user, more in client.asked if "context" in more]
     assert 30 <= len(real) <= 100
-    assert users.tally.num_lists == len(real) == len(users.tally.latency_ms)
+    assert users.counts.num_lists == len(real) == len(users.counts.latency_ms)
 
 
 def test_a_failed_call_is_counted_and_the_rest_goes_on(shop) -> None:
-    users, client, clock = make_users(shop, [(START + MINUTE, Ask(3)), (START + 30 * MINUTE, Ask(4))])
+    users, client, clock = make_users(
+        shop, [(START + MINUTE, ScheduledRequest(3)), (START + 30 * MINUTE, ScheduledRequest(4))]
+    )
     client.down = True
     play(users, clock, START + 10 * MINUTE)
-    assert users.tally.failed_calls == 1
-    assert users.tally.errors == ["here answered UNAVAILABLE: gone"]
+    assert users.counts.failed_calls == 1
+    assert users.counts.errors == ["here answered UNAVAILABLE: gone"]
     client.down = False
     play(users, clock, START + 40 * MINUTE)
-    assert users.tally.num_lists == 1
-    assert users.tally.failed_calls == 1
+    assert users.counts.num_lists == 1
+    assert users.counts.failed_calls == 1
 
 
 def test_versions_are_counted_in_order(shop) -> None:
-    planned = [(START + n * MINUTE, Ask(3)) for n in range(1, 5)]
+    planned = [(START + n * MINUTE, ScheduledRequest(3)) for n in range(1, 5)]
     users, client, clock = make_users(shop, planned)
     play(users, clock, START + 2 * MINUTE)
     client.version = "v2"
     play(users, clock, START + 4 * MINUTE)
-    assert [(run.bundle, run.lists, run.shown) for run in users.tally.answers] == [
+    assert [(run.bundle, run.lists, run.shown) for run in users.counts.answers] == [
         ("v1", 2, 20),
         ("v2", 2, 20),
     ]
-    assert all(0 < run.clicks < 20 for run in users.tally.answers)
+    assert all(0 < run.clicks < 20 for run in users.counts.answers)
 
 
 def test_users_play_in_a_thread_and_its_failure_is_told(shop) -> None:
-    users, client, _ = make_users(shop, [(START, Ask(3))])
+    users, client, _ = make_users(shop, [(START, ScheduledRequest(3))])
     done = threading.Event()
 
     def fail(*_: object, **__: object) -> Answer:
@@ -247,30 +252,30 @@ def test_users_play_in_a_thread_and_its_failure_is_told(shop) -> None:
         users.check()
 
 
-# --- the story
+# --- the example
 
 
 def test_a_click_is_told_with_the_list_before_and_after(shop) -> None:
-    users, client, clock = make_users(shop, [(START + MINUTE, Ask(3))])
+    users, client, clock = make_users(shop, [(START + MINUTE, ScheduledRequest(3))])
     play(users, clock, START + timedelta(hours=1), tick=timedelta(seconds=10))
-    story = best_story(users.stories)
-    assert story is not None
-    assert story.user_id == "u000003"
-    assert story.after is not None
-    assert story.num_moved == 0
+    example = best_example(users.examples)
+    assert example is not None
+    assert example.user_id == "u000003"
+    assert example.after is not None
+    assert example.num_changed == 0
     told = [at for at, _, more in client.asked if more.get("debug") == {"do_not_log": True}]
-    assert len(told) == 2 * len(users.stories)
+    assert len(told) == 2 * len(users.examples)
 
 
-def test_the_best_story_is_the_one_that_the_click_explains() -> None:
+def test_the_best_example_is_the_one_that_the_click_explains() -> None:
     before = answer("r1", ["a", "b"])
-    plain = Story(user_id="u", clicked="title b", before=before, after=answer("r2", ["b", "a"]))
+    plain = ClickExample(user_id="u", clicked="title b", before=before, after=answer("r2", ["b", "a"]))
     named = replace(plain, after=answer("r3", ["a", "b"], reason="similar to title b you clicked"))
     untold = replace(plain, after=None)
-    assert (plain.num_moved, plain.num_named, untold.num_moved) == (2, 0, 0)
-    assert named.num_named == 2
-    assert best_story([untold, plain, named]) is named
-    assert best_story([untold]) is None
+    assert (plain.num_changed, plain.num_explained, untold.num_changed) == (2, 0, 0)
+    assert named.num_explained == 2
+    assert best_example([untold, plain, named]) is named
+    assert best_example([untold]) is None
 
 
 # --- quality
@@ -336,9 +341,9 @@ def test_popular_items_would_get_fewer_clicks_than_the_shops_own_choice(tmp_path
 
 
 def test_work_in_the_background_gives_its_result_or_its_error() -> None:
-    assert InBackground(lambda: 3).result() == 3
+    assert BackgroundResult(lambda: 3).result() == 3
     with pytest.raises(ZeroDivisionError):
-        InBackground(lambda: 1 // 0).result()
+        BackgroundResult(lambda: 1 // 0).result()
 
 
 def test_means_are_over_the_days_a_figure_is_defined_on() -> None:
@@ -352,8 +357,8 @@ def test_means_are_over_the_days_a_figure_is_defined_on() -> None:
     ("value", "informed", "start", "way"),
     [(0.7, 0.75, 0.5, 0.8), (0.9, 0.8, 1.0, 0.5), (None, 0.8, 0.5, None), (0.7, 0.5, 0.5, None)],
 )
-def test_the_share_of_the_way(value, informed, start, way) -> None:
-    found = share_of_way(value, informed, start)
+def test_the_share_of_the_oracles_gain(value, informed, start, way) -> None:
+    found = share_of_gain(value, informed, start)
     assert found == (pytest.approx(way) if way is not None else None)
 
 
@@ -386,12 +391,12 @@ def a_night(verdict: str = "PROMOTE", reasons: tuple[str, ...] = (), at: str = "
 
 def a_summary(last: NightLine | None = None) -> DemoSummary:
     last = last or a_night()
-    tally = Tally(calls={"Recommend": 3}, latency_ms=[1.0, 2.0, 9.0])
+    counts = TrafficCounts(calls={"Recommend": 3}, latency_ms=[1.0, 2.0, 9.0])
     for version in ("v1", "v1", "v2"):
-        tally.add(answer("r", ["a", "b"], version)).clicks += 1
+        counts.add(answer("r", ["a", "b"], version)).clicks += 1
     return DemoSummary(
         **quality_fields([day(0.7, 0.9)]),
-        **traffic_fields(tally),
+        **traffic_fields(counts),
         nights=(a_night(at="2026-01-29"), a_night(at="2026-01-30"), last),
         served=Served(
             date=date(2026, 1, 31),
@@ -404,7 +409,7 @@ def a_summary(last: NightLine | None = None) -> DemoSummary:
             popular_click_rate=0.05,
         ),
         swap=Swap(version=last.version, followed=True, seconds=1.5),
-        server=Stopped(exit_code=0, seconds=0.4),
+        server=ServerStop(exit_code=0, seconds=0.4),
         steps={"one": 1.0},
         seed=0,
         seconds=99.0,
@@ -432,21 +437,21 @@ def test_the_summary_has_the_promised_keys() -> None:
     }
 
 
-def test_a_tally_without_an_answer_has_no_latency() -> None:
-    assert traffic_fields(Tally())["latency_ms"].p50 is None
+def test_counts_without_an_answer_has_no_latency() -> None:
+    assert traffic_fields(TrafficCounts())["latency_ms"].p50 is None
 
 
-def printed(summary: DemoSummary, story: Story | None = None) -> str:
+def printed(summary: DemoSummary, example: ClickExample | None = None) -> str:
     out = io.StringIO()
-    print_summary(Console(file=out, width=110), summary, story, Path("out"), ["recsys bundle list"])
+    print_summary(Console(file=out, width=110), summary, example, Path("out"), ["recsys bundle list"])
     return out.getvalue()
 
 
 def test_the_printed_page_says_what_was_learnt() -> None:
-    story = Story(
+    example = ClickExample(
         user_id="u7", clicked="title b", before=answer("r1", ["a", "b"]), after=answer("r2", ["b", "a"])
     )
-    text = printed(a_summary(), story)
+    text = printed(a_summary(), example)
     for part in (
         "80%",
         "50%",
@@ -492,28 +497,28 @@ def test_served_rows_are_counted_by_label(tmp_path) -> None:
 
 def test_an_earlier_demo_is_cleared_and_other_files_stay(tmp_path) -> None:
     out = tmp_path / "demo"
-    with taken_folder(out):
+    with locked_folder(out):
         (out / "log").mkdir()
         (out / "log" / "x").write_text("x")
         (out / "notes.txt").write_text("mine")
-    with taken_folder(out):
+    with locked_folder(out):
         assert sorted(p.name for p in out.iterdir()) == [MARKER, "notes.txt"]
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ConfigError, match="not an earlier demo's"), taken_folder(tmp_path):
+    with pytest.raises(ConfigError, match="not an earlier demo's"), locked_folder(tmp_path):
         pass
-    with pytest.raises(ConfigError, match="is a file"), taken_folder(tmp_path / "thesis.txt"):
+    with pytest.raises(ConfigError, match="is a file"), locked_folder(tmp_path / "thesis.txt"):
         pass
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_two_demos_cannot_share_a_folder(tmp_path) -> None:
     with (
-        taken_folder(tmp_path / "demo"),
+        locked_folder(tmp_path / "demo"),
         pytest.raises(ConfigError, match="another demo is running"),
-        taken_folder(tmp_path / "demo"),
+        locked_folder(tmp_path / "demo"),
     ):
         pass
 
@@ -535,7 +540,7 @@ def test_a_command_that_fails_ends_the_demo_with_its_code(tmp_path, capfd) -> No
         with pytest.raises(StepError, match="ended with exit code 2") as raised:
             children.run(arguments)
         assert children.running == []
-        assert children.run(arguments, also_fine=[2]).code == 2
+        assert children.run(arguments, accepted_codes=[2]).code == 2
     assert raised.value.exit_code == 2
     assert "--days 0" in capfd.readouterr().err
 

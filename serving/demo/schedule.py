@@ -1,4 +1,4 @@
-"""When the demo's users ask: requests spread over an evening, and the server's simulated clock to go by."""
+"""When the demo's users make requests: a schedule over an evening, and the server's simulated clock."""
 
 import time
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from serving.client_values import ServerStatus
 _SYNCS = 5
 
 
-class ServerTime:
-    """The server's simulated instant, never ahead of it: an action "before" its list was shown is refused.
+class ServerClock:
+    """An estimate of the server's simulated clock, never ahead of it: early feedback would be rejected.
 
-    Args: status: asks the server; the quickest of a few replies is taken; rate: simulated seconds a second.
+    Args: status: calls GetStatus; the quickest of a few replies is used. rate: simulated seconds per second.
     """
 
     def __init__(self, status: Callable[[], ServerStatus], rate: float) -> None:
@@ -39,15 +39,17 @@ class ServerTime:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A user asks for a list."""
+class ScheduledRequest:
+    """A user requests a list."""
 
     user: int
 
 
-def evening(
+def schedule_requests(
     start: datetime, end: datetime, users: IntArray, rng: np.random.Generator
-) -> list[tuple[datetime, Ask]]:
-    """Spread one request of each user [N] over the time from start to end, uniformly at random, in order."""
+) -> list[tuple[datetime, ScheduledRequest]]:
+    """Draw a uniform instant from start to end for one request of each user [N]; in order of time."""
     at_s = np.sort(rng.random(len(users))) * (end - start).total_seconds()
-    return [(start + timedelta(seconds=s), Ask(int(u))) for s, u in zip(at_s, users, strict=True)]
+    return [
+        (start + timedelta(seconds=s), ScheduledRequest(int(u))) for s, u in zip(at_s, users, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""HTML pages as one file without network: one style, the same number formats."""
+"""The template environment of HTML and Markdown reports: one style, the same number formats, no network."""
 
 import math
 
@@ -6,7 +6,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def environment(package: str, *, html: bool) -> Environment:
-    """Make a template environment: a package's own `templates/`, then the shared ones (`style.css.j2`)."""
+    """Make a template environment that reads a package's `templates/`, then those of `recsys` (`style.css.j2`)."""
     made = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("recsys")]),
         autoescape=html,
@@ -20,12 +20,12 @@ def environment(package: str, *, html: bool) -> Environment:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Print a count with separators, a figure with four digits, nothing as a dash."""
+    """Format a count with separators, a figure with `digits` digits, and None or NaN as a dash."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Print a share."""
+    """Format a share as a percentage; None as a dash."""
     return "–" if value is None else f"{100 * value:.{digits}f} %"

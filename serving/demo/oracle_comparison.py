@@ -1,7 +1,8 @@
-"""How good the demo's model is on days it had not seen, beside popularity and beside what anyone could reach.
+"""Compares the model with popularity and with two oracles, on days after its training.
 
-`recsys evaluate` scored a frozen bundle on a day; here the same impressions, with the same labels, are scored
-by the truth and by the informed oracle, which knows the items and learns the users from earlier days alone.
+`recsys evaluate` scores a frozen bundle on a day. Here the same impressions, with the same labels, are scored
+by the true probabilities and by the informed oracle, which is given the items and learns users from earlier
+days.
 """
 
 import json
@@ -22,12 +23,12 @@ from recsys.simulator.oracle import OracleReport, oracle_report, read_labelled
 from recsys.simulator.shop import Shop
 
 CLICK, PURCHASE, RATING = "click", "purchase", "rating"
-"""The demo's tasks: the simulated shop knows the truth of these three."""
+"""The demo's tasks: those whose true probabilities the simulated shop has."""
 _POPULAR_DAYS = 7
 
 
 class BinaryQuality(BaseModel):
-    """AUC of one head; None where it is not defined."""
+    """AUC of one head; None where it is undefined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +50,7 @@ class RatingQuality(BaseModel):
 
 
 class RetrievalQuality(BaseModel):
-    """Share of the wanted items among the first 50 candidates, over the whole catalogue."""
+    """Share of the relevant items among the first 50 candidates, over the whole catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +65,7 @@ class DayQuality(BaseModel):
 
     date: str
     bundle: str
-    """The bundle scored: live on that day, so that it has not learnt from it."""
+    """The scored bundle: live on that day, so not trained on it."""
     labels_until: str
     """Last day whose feedback was known when the day was scored."""
     rows: dict[str, int]
@@ -76,25 +77,25 @@ class DayQuality(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredDay:
-    """A day, the bundle to score it with, and the last day whose feedback may be a label."""
+    """A day, the bundle that scores it, and the last day whose feedback counts for labels."""
 
     day: date
     bundle: str
     until: date
     report: Path
-    """What `recsys evaluate --json` writes."""
+    """The file that `recsys evaluate --json` writes."""
 
 
 def oracles_of_day(
     shop: Shop, log: InteractionLog, config: RunConfig, day: date, until: date
 ) -> OracleReport:
-    """Score a day with the oracles: labels as known at the end of `until`, users from days before."""
+    """Score a day with the oracles: labels as of the end of `until`, users learned from earlier days."""
     rows = labelled_day(log, config, day, until)
     return oracle_report(shop, read_labelled(log, shop.dials.first_day, day - timedelta(days=1)), rows)
 
 
 def day_quality(scored: ScoredDay, oracles: OracleReport) -> DayQuality:
-    """Put what was evaluated beside the oracles."""
+    """Combine the evaluation's figures with the oracles'."""
     report = json.loads(scored.report.read_text(encoding="utf-8"))
     return DayQuality(
         date=str(scored.day),
@@ -114,23 +115,25 @@ def day_quality(scored: ScoredDay, oracles: OracleReport) -> DayQuality:
 
 
 def popular_click_rate(shop: Shop, log: InteractionLog, served: pl.DataFrame) -> float:
-    """Return the true click chance of the most clicked items, shown in the places of served impressions.
+    """Return the true click probability of the most clicked items, shown instead of the served ones.
 
-    Args: served: impressions; the clicks of the week before are counted.
+    Args: served: impressions, whose users and positions are kept; clicks of the week before are counted.
     """
     day = served["shown_at"].dt.date()[0]
     days = [day - timedelta(days=n) for n in range(1, _POPULAR_DAYS + 1)]
     clicks = pl.concat([log.read("feedback", one) for one in days], how="diagonal_relaxed")
-    there = shop.item_ids(shop.items.available(shop.dials.day_number(day)))
-    counts = clicks.filter(pl.col("kind") == CLICK, pl.col("item_id").is_in(there))["item_id"].value_counts()
+    available = shop.item_ids(shop.items.available(shop.dials.day_number(day)))
+    counts = clicks.filter(pl.col("kind") == CLICK, pl.col("item_id").is_in(available))[
+        "item_id"
+    ].value_counts()
     popular = counts.sort("count", "item_id", descending=True)["item_id"]
-    place = (served["position"] - 1).clip(0, popular.len() - 1)
-    instead = shop.true_predictions(served.with_columns(item_id=popular.gather(place)))
-    return float(instead["p_click"].mean())  # type: ignore[arg-type]
+    popular_rank = (served["position"] - 1).clip(0, popular.len() - 1)
+    probabilities = shop.true_predictions(served.with_columns(item_id=popular.gather(popular_rank)))
+    return float(probabilities["p_click"].mean())  # type: ignore[arg-type]
 
 
 def labelled_day(log: InteractionLog, config: RunConfig, day: date, until: date) -> pl.DataFrame:
-    """Read a day's impressions with a column per task: the label known at the end of `until`, else null."""
+    """Read a day's impressions with a column per task: the label as of the end of `until`, else null."""
     impressions = log.read("impressions", day)
     feedback = pl.concat(
         [log.read("feedback", day + timedelta(days=i)) for i in range((until - day).days + 1)],
@@ -143,16 +146,16 @@ def labelled_day(log: InteractionLog, config: RunConfig, day: date, until: date)
 
 
 def mean_quality(days: Sequence[DayQuality]) -> dict[str, dict[str, float | None]]:
-    """Average each figure over the days [at least one] it is defined on: per task, and of retrieval."""
+    """Average each figure over the days on which it is defined: per task, and of retrieval."""
     parts = {name: [getattr(day, name) for day in days] for name in (CLICK, PURCHASE, RATING, "retrieval")}
     return {name: _means(of_days) for name, of_days in parts.items()}
 
 
-def share_of_way(value: float | None, informed: float | None, start: float | None) -> float | None:
-    """Return how much of the way from `start` to the informed oracle's figure a figure has come."""
-    if value is None or informed is None or start is None or informed == start:
+def share_of_gain(value: float | None, informed: float | None, chance: float | None) -> float | None:
+    """Return (value - chance) / (informed - chance): the share of the informed oracle's gain over chance."""
+    if value is None or informed is None or chance is None or informed == chance:
         return None
-    return (value - start) / (informed - start)
+    return (value - chance) / (informed - chance)
 
 
 def _binary(report: dict[str, Any], task: str, informed: float, best: float) -> BinaryQuality:
