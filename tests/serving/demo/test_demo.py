@@ -447,7 +447,7 @@ def printed(summary: DemoSummary, example: ClickExample | None = None) -> str:
     return out.getvalue()
 
 
-def test_the_printed_page_says_what_was_learnt() -> None:
+def test_the_printed_page_has_the_figures() -> None:
     example = ClickExample(
         user_id="u7", clicked="title b", before=answer("r1", ["a", "b"]), after=answer("r2", ["b", "a"])
     )
@@ -455,7 +455,7 @@ def test_the_printed_page_says_what_was_learnt() -> None:
     for part in (
         "80%",
         "50%",
-        "recall@50 0.400",
+        "recall@50: 0.400",
         "failed 0",
         "v1 (2) -> v2 (1)",
         "u7 clicked",
