@@ -6,7 +6,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def environment(package: str, *, html: bool) -> Environment:
-    """Make a template environment that reads a package's `templates/`, then those of `recsys` (`style.css.j2`)."""
+    """Make a template environment: a package's own `templates/`, then the shared ones of `recsys`."""
     made = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("recsys")]),
         autoescape=html,
