@@ -54,11 +54,6 @@ class ItemIndex:
         rows = self._approximate(vector_D, k, allowed_I)
         return rows if rows.size == k else self._exact(vector_D, k, allowed_I)
 
-    def recall(self, queries_QD: np.ndarray, k: int) -> float:
-        """Measure the share of the exact first k that the index finds."""
-        hits = [np.isin(self._exact(q, k, None), self._approximate(q, k, None)).mean() for q in queries_QD]
-        return float(np.mean(hits))
-
     def save(self, path: Path) -> None:
         """Write the FAISS file; the vectors are stored beside it by the bundle."""
         faiss.write_index(self.index, str(path))

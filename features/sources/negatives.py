@@ -1,12 +1,9 @@
 """Negatives for sets that log only what users chose: a simple random sample, with its exact rate."""
 
 import zlib
-from datetime import date
 
 import numpy as np
 import polars as pl
-
-_EPOCH = date(1970, 1, 1)
 
 
 def sample_negatives(

@@ -82,20 +82,6 @@ def coverage(ranked: npt.ArrayLike, num_items: int) -> float:
     return _exposures(ranked, num_items).size / num_items
 
 
-def exposure_gini(ranked: npt.ArrayLike, num_items: int) -> float:
-    """Return the Gini index of exposure in [0, 1): 0 when all num_items are shown equally often.
-
-    NaN when nothing is listed.
-
-    Args and Raises: as `coverage`.
-    """
-    shown = np.sort(_exposures(ranked, num_items))
-    if shown.size == 0:
-        return float("nan")
-    place = np.arange(num_items - shown.size + 1, num_items + 1)
-    return float((2 * place - num_items - 1) @ shown / (num_items * shown.sum()))
-
-
 def novelty(ranked: npt.ArrayLike, popularity: npt.ArrayLike) -> Vector:
     """Return each user's mean surprise [U], -log2 of an item's share of interactions; NaN for an empty list.
 

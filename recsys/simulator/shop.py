@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.errors import DataError
 from recsys.schema import INSTANT
 from recsys.simulator.behaviour import Action, Probabilities, SimulatedFeedback, draw_feedback
-from recsys.simulator.dials import DAY_MS, FloatArray, IntArray, ShopDials
+from recsys.simulator.dials import DAY_MS, IntArray, ShopDials
 from recsys.simulator.ground_truth import GroundTruth, ImpressionArrays
 from recsys.simulator.item_texts import CATEGORIES
 from recsys.simulator.population import (
@@ -75,21 +75,6 @@ class Shop:
                 f"{path} does not describe a simulated shop ({error}); `recsys simulate` writes it"
             ) from error
         return cls.from_seed(kept.dials, kept.seed, extra_days)
-
-    def click_probability(
-        self,
-        users: IntArray,
-        items: IntArray,
-        day: int,
-        positions: IntArray | None = None,
-        hour: int = 12,
-    ) -> FloatArray:
-        """Return true click probabilities [N] of users [N] and items [N] on each user's usual device.
-
-        Args: positions [N], from 1; None: examined with certainty.
-        """
-        arrays = self._arrays(users, items, day, positions, hour)
-        return self.truth.probabilities(arrays).click
 
     @property
     def truth(self) -> GroundTruth:
@@ -175,10 +160,6 @@ class Shop:
         """Draw feedback on impressions with these probabilities."""
         return draw_feedback(self.dials, probabilities, self.items.price[items], shown_ms, rng)
 
-    def active_users(self, day: date, number: int, rng: np.random.Generator) -> list[str]:
-        """Draw the ids of users who make requests on a day: by activity, with repetition."""
-        return self.user_ids(self.draw_users(self._day_number(day), number, rng))
-
     def draw_users(self, day: int, number: int, rng: np.random.Generator) -> IntArray:
         """Draw user numbers [number] by activity, with repetition, among the users who exist on a day."""
         cumulative = np.cumsum(self.users.activity[self.users.arrival_day <= day])
@@ -237,18 +218,6 @@ class Shop:
     def item_numbers(self, ids: pl.Series) -> IntArray:
         """Read item numbers from ids; DataError for an id that the shop never had."""
         return _numbers(ids, "i", len(self.items.arrival_day))
-
-    def _arrays(
-        self, users: IntArray, items: IntArray, day: int, positions: IntArray | None, hour: int
-    ) -> ImpressionArrays:
-        return ImpressionArrays(
-            users=users,
-            items=items,
-            days=np.full(len(users), day, dtype=np.int64),
-            hours=np.full(len(users), hour, dtype=np.int64),
-            devices=self.users.device[users],
-            positions=positions,
-        )
 
     def _day_number(self, day: date) -> int:
         number = self.dials.day_number(day)

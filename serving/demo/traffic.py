@@ -104,11 +104,6 @@ class SimulatedUsers:
         self._stop.set()
         self._thread.join()
 
-    @property
-    def num_pending(self) -> int:
-        """Count the feedback that is not due yet."""
-        return sum(isinstance(entry, PendingFeedback) for _, _, entry in self._queue)
-
     def check(self) -> None:
         """Raise the error that ended the thread, if any."""
         if self._failure is not None:

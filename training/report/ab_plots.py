@@ -9,7 +9,6 @@ from recsys.svg import line, nice, path, svg, text
 from training.evaluation.head_metrics import Reliability
 
 _LEFT, _TOP, _SIDE = 58.0, 12.0, 230.0
-_ROW = 30.0
 
 
 def reliability_plot(a: Sequence[Reliability], b: Sequence[Reliability]) -> Markup:

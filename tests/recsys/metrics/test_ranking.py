@@ -12,7 +12,6 @@ from recsys.errors import ConfigError, DataError
 from recsys.metrics.ranking import (
     category_diversity,
     coverage,
-    exposure_gini,
     match,
     ndcg_at_k,
     novelty,
@@ -85,14 +84,6 @@ def test_coverage_by_hand():
     assert coverage(ranked, 10) == 4 / 10
     assert coverage(ranked[:, :1], 10) == 2 / 10
     assert coverage([[-1, -1]], 10) == 0
-
-
-def test_gini_by_hand():
-    assert exposure_gini([[0, 1], [2, 3]], 4) == 0
-    assert exposure_gini([[0], [0]], 4) == 3 / 4
-    # shown 0, 1, 3 times: sum over pairs |x - y| / (2 n^2 mean) = 2 * (1 + 3 + 2) / (2 * 9 * 4 / 3)
-    assert exposure_gini([[0, 1], [0, -1], [0, -1]], 3) == pytest.approx(12 / 24)
-    assert math.isnan(exposure_gini([[-1]], 3))
 
 
 def test_novelty_by_hand():

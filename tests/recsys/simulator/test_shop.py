@@ -50,12 +50,25 @@ def test_days_outside_its_life_are_refused(small):
         small.users_frame(small.dials.first_day - timedelta(days=1))
 
 
+def _click_probability(shop, users, items, day, positions=None, hour=12):
+    """Give true click probabilities on each user's usual device; no positions: examined with certainty."""
+    arrays = ImpressionArrays(
+        users=users,
+        items=items,
+        days=np.full(len(users), day),
+        hours=np.full(len(users), hour),
+        devices=shop.users.device[users],
+        positions=positions,
+    )
+    return shop.truth.probabilities(arrays).click
+
+
 def test_respond_matches_click_probability(small):
     rng = np.random.default_rng(3)
     items = small.items.available(3)[:10]
     ids, positions = small.item_ids(items), np.arange(1, 11)
     day = small.dials.day_number(AT.date())
-    expected = small.click_probability(np.full(10, 7), items, day, positions, hour=12)
+    expected = _click_probability(small, np.full(10, 7), items, day, positions, hour=12)
     times = 2_500
     clicks: Counter[str] = Counter()
     for _ in range(times):
@@ -70,7 +83,7 @@ def test_actions_come_in_order_with_their_values(simulated):
     shop, rng = simulated.shop, np.random.default_rng(4)
     ids = shop.item_ids(shop.items.available(29)[:50])
     seen: Counter[str] = Counter()
-    for user in shop.active_users(AT.date(), 200, rng):
+    for user in shop.user_ids(shop.draw_users(29, 200, rng)):
         actions = shop.respond(user, ids, range(1, 51), AT, rng, device="desktop")
         assert [a.occurred_at for a in actions] == sorted(a.occurred_at for a in actions)
         for action in actions:
@@ -96,14 +109,14 @@ def test_unknown_ids_are_refused(small):
 
 def test_a_lower_position_is_looked_at_less(small):
     users, items = np.zeros(10, dtype=np.int64), np.full(10, 3)
-    probabilities = small.click_probability(users, items, 0, np.arange(1, 11))
+    probabilities = _click_probability(small, users, items, 0, np.arange(1, 11))
     assert (np.diff(probabilities) < 0).all()
-    assert probabilities[0] == small.click_probability(users[:1], items[:1], 0)[0]
+    assert probabilities[0] == _click_probability(small, users[:1], items[:1], 0)[0]
 
 
-def test_active_users_are_known_and_skewed(simulated):
+def test_users_who_ask_are_known_and_skewed(simulated):
     shop, rng = simulated.shop, np.random.default_rng(5)
-    drawn = Counter(shop.active_users(shop.dials.first_day, 20_000, rng))
+    drawn = Counter(shop.user_ids(shop.draw_users(0, 20_000, rng)))
     assert all(shop.users.arrival_day[int(user[1:])] == 0 for user in drawn)
     counts = np.sort(list(drawn.values()))[::-1]
     assert counts[: len(counts) // 10].sum() > 0.25 * counts.sum()
