@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 
 from serving.client_values import Answer, CallError
 
-TOP = 3
-"""So many first places of a list are told in a example."""
 _KEPT_ERRORS = 5
 
 
