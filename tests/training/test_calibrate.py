@@ -199,7 +199,7 @@ def test_a_child_stays_below_its_parent_after_calibration(kind):
 
 @pytest.fixture(scope="module")
 def ordinal(shop_chain, make_config, tmp_path_factory):
-    """Seal the tiny shop with an ordinal, debiased rating that reads the click's head."""
+    """Train the tiny shop with an ordinal, debiased rating that reads the click's head."""
     tasks = [t.model_dump(mode="json") for t in make_config().tasks]
     tasks[1] |= {"transfer_from": "click", "hidden": [8, 4]}
     rating = {"head": "ordinal", "step": 1.0, "transfer_from": "click", "debias": "ips"}

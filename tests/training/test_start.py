@@ -95,36 +95,42 @@ LAST = date(2026, 1, 30)
 
 
 @pytest.fixture(scope="module")
-def late_items(tmp_path_factory):
+def new_items(tmp_path_factory):
     """Simulate a shop of which every twentieth item comes two days before the end."""
-    root = tmp_path_factory.mktemp("late") / "log"
+    root = tmp_path_factory.mktemp("new") / "log"
     dials = ShopDials(users=500, items=400, days=DAYS, last_day=LAST)
     log = InteractionLog(root)
     for _ in write_log(Shop.from_seed(dials, 11), log):
         pass
     items = pl.concat([log.read("items", d) for d in log.days("items")])["item_id"].unique().sort()
-    late = set(items.gather_every(20))
+    new = set(items.gather_every(20))
     arrival = LAST - timedelta(days=2)
     first = log.days("items")[0]
     moved = pl.concat([log.read("items", d) for d in log.days("items") if d <= arrival]).filter(
-        pl.col("item_id").is_in(late)
+        pl.col("item_id").is_in(new)
     )
     for day in log.days("impressions"):
         for table in ("impressions", "feedback", "items"):
             rows = log.read(table, day)
             if day < arrival:
-                rows = rows.filter(~pl.col("item_id").is_in(late))
+                rows = rows.filter(~pl.col("item_id").is_in(new))
             if table == "items" and day == arrival:
-                rows = pl.concat([rows.filter(~pl.col("item_id").is_in(late)), moved], how="diagonal_relaxed")
+                rows = pl.concat([rows.filter(~pl.col("item_id").is_in(new)), moved], how="diagonal_relaxed")
             log.write(table, day, rows, stem="simulated")
     assert first < arrival
-    return log, late
+    return log, new
 
 
 def _nights(log, config, folder):
+<<<<<<< HEAD
     """Learn up to the day before the late items, then a warm night with them; score the last day by both."""
     days = build_snapshots(log, LAST, config, Stages(folder / "stages"))
     chain = days.as_known_at(days.as_of + timedelta(days=2))
+=======
+    """Learn up to the day before the new items, then a warm night with them; score the last day by both."""
+    chain = build_snapshots(log, LAST, config, Stages(folder / "stages"))
+    as_of = period_end(LAST, "UTC") + timedelta(days=2)
+>>>>>>> 01bdcb1 (README and CONTRIBUTING in plain sentences, with a glossary; tests of the documents' names and of replaced words)
     n = len(chain) - 1
     first = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, None, 1)
     registry = Registry(folder / "runs")
@@ -150,16 +156,16 @@ def _auc(rows):
 
 
 def test_a_night_with_new_items_costs_the_old_ones_nothing_and_text_helps_the_new(
-    late_items, make_config, tmp_path
+    new_items, make_config, tmp_path
 ):
     """5 % of the catalogue is new. Without text columns only category and price describe a new item."""
-    log, late = late_items
+    log, new = new_items
     wide = {"text_dim": 16, "item_id_dim": 16, "user_id_dim": 16, "history_length": 20}
     found = {}
     for name, columns in (("text", ["title", "description", "category"]), ("no text", [])):
         config = make_config(features={**wide, "text_columns": columns})
         found[name] = _nights(log, config, tmp_path / name)
-    new = pl.col("item_id").is_in(late)
+    new = pl.col("item_id").is_in(new)
     old = {name: _auc(rows.filter(~new)) for name, rows in found["text"].items()}
     assert old["after"] > old["before"] - 0.003
     fresh = {name: _auc(nights["before"].filter(new)) for name, nights in found.items()}

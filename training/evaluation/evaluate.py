@@ -110,7 +110,7 @@ def find_audiences(
     task = config.retrieval_task
     if task is None:
         return []
-    # The first period of a log has nothing before it: nobody has a past.
+    # Before the first period of a log there is no history to rank by.
     periods = [i for i in evaluated.get(task.name, ()) if i > 0]
     labelled = days.labelled_for(config.tasks)
     found = [find_audience(labelled, i, config, max_users=max_users, seed=seed) for i in periods]

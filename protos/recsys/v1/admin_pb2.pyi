@@ -49,7 +49,7 @@ class Version(_message.Message):
     version: _builtins.str
     """Its name."""
     verdict: _builtins.str
-    """What the gate said: "PROMOTE", "HOLD", ...; empty when it was never judged."""
+    """What the gate said: "PROMOTE", "HOLD", ...; empty when the gate has not decided."""
     current: _builtins.bool
     """Whether the live pointer names it."""
     serving: _builtins.bool

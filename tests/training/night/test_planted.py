@@ -133,11 +133,11 @@ def _half_the_requests_missing(shop):
     shop.change("impressions", lambda f: f.filter(pl.col("request_id").hash(1) % 2 == 0))
 
 
-def _told_twice_with_the_same_ids(shop):
+def _repeated_with_the_same_ids(shop):
     _both(shop, lambda f: pl.concat([f, f]))
 
 
-def _told_twice_with_new_ids(shop):
+def _repeated_with_new_ids(shop):
     _both(shop, lambda f: pl.concat([f, _renamed(f, "again-")]))
 
 
@@ -243,15 +243,15 @@ PLANTED = {
         _morning_missing, "hours", "impressions", "shown_at", lambda r: "14:" in r["shown_at"]
     ),
     "half the requests missing": Planted(_half_the_requests_missing, "volume", "impressions"),
-    "told twice, same ids": Planted(
-        _told_twice_with_the_same_ids,
+    "repeated, same ids": Planted(
+        _repeated_with_the_same_ids,
         "duplicates",
         "impressions",
         None,
         lambda r: r["quarantine_reason"] == "duplicate",
     ),
-    "told twice, new ids": Planted(
-        _told_twice_with_new_ids,
+    "repeated, new ids": Planted(
+        _repeated_with_new_ids,
         "duplicates",
         "feedback",
         None,
