@@ -176,7 +176,7 @@ def test_input_sizes_follow_the_features(config, trained):
 
 
 def test_a_bundle_predicts_what_its_weights_predicted(shop_chain, config, trained, bundle):
-    """Sealing, loading and predicting is the identity on logits."""
+    """Writing, loading and predicting is the identity on logits."""
     predictor = BundlePredictor(bundle)
     encoded = predictor.encode_day(shop_chain, 4, config.tasks)
     written = predictor.logits(encoded)
