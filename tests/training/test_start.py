@@ -122,15 +122,9 @@ def new_items(tmp_path_factory):
 
 
 def _nights(log, config, folder):
-<<<<<<< HEAD
-    """Learn up to the day before the late items, then a warm night with them; score the last day by both."""
+    """Learn up to the day before the new items, then a warm night with them; score the last day by both."""
     days = build_snapshots(log, LAST, config, Stages(folder / "stages"))
     chain = days.as_known_at(days.as_of + timedelta(days=2))
-=======
-    """Learn up to the day before the new items, then a warm night with them; score the last day by both."""
-    chain = build_snapshots(log, LAST, config, Stages(folder / "stages"))
-    as_of = period_end(LAST, "UTC") + timedelta(days=2)
->>>>>>> 01bdcb1 (README and CONTRIBUTING in plain sentences, with a glossary; tests of the documents' names and of replaced words)
     n = len(chain) - 1
     first = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, None, 1)
     registry = Registry(folder / "runs")
