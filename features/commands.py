@@ -22,7 +22,11 @@ from recsys.options import (
 
 def convert_command(
     source: Annotated[
-        str, typer.Argument(help=f"Your own files: {', '.join(FORMS)}; or a data set: {', '.join(SOURCES)}.")
+        str,
+        typer.Argument(
+            help=f"Your own files: {', '.join(FORMS)}. Or a data set, with the folder of its files, gzipped "
+            f"or not. {'; '.join(f'{name}: {s.files}' for name, s in SOURCES.items())}."
+        ),
     ],
     src: Annotated[
         Path | None,
@@ -51,12 +55,7 @@ def convert_command(
 ) -> None:
     """Turn your own files, or a public data set, into an interaction log.
 
-    csv and parquet read what the mapping describes: `recsys convert csv --example-map > mapping.toml`. hetrec
-    reads artists.dat, tags.dat, user_artists.dat, user_friends.dat, user_taggedartists.dat. kuairand reads
-    interactions_*.parquet, user_features_pure.csv, video_features_basic_pure.csv and
-    user_history_to_*.parquet. movielens reads latest-small (ratings.csv, movies.csv), 100k (u.data, u.item,
-    u.user, or RecBole's .inter, .item, .user) or 1m (ratings.dat, movies.dat, users.dat). taobao reads
-    UserBehavior*.csv. All also gzipped.
+    csv and parquet read what the mapping describes: `recsys convert csv --example-map > mapping.toml`.
     """
     from features.sources.mapped.mapping import EXAMPLE
     from features.sources.summary_table import print_next, print_summary

@@ -40,7 +40,7 @@ class Negatives:
     item_B: Tensor
     """The item's row in the day's snapshot: equal rows are equal items."""
     bags: dict[str, BagIndex] = field(default_factory=dict)
-    """Multi-hot item feature -> positions in its vocabulary's rows."""
+    """Item feature with a list of ids -> positions in its vocabulary's rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Batch:
     rows: dict[str, Tensor]
     """Vocabulary -> distinct numbers [U], ascending."""
     index: dict[str, Tensor]
-    """Categorical feature -> position in its vocabulary's rows [B]."""
+    """Feature with one id -> position in its vocabulary's rows [B]."""
     item_text_UT: Tensor
     """Text of the distinct items of `rows["item_id"]`; zeros for numbers without an item of their own."""
     user_numbers_BF: Tensor
@@ -70,7 +70,7 @@ class Batch:
     observed: dict[str, Tensor]
     """Task -> bool [B]."""
     bags: dict[str, BagIndex] = field(default_factory=dict)
-    """Multi-hot feature -> positions in its vocabulary's rows."""
+    """Feature with a list of ids -> positions in its vocabulary's rows."""
     negatives: Negatives | None = None
     """Present in training when retrieval is trained."""
 

@@ -50,7 +50,7 @@ class UserInputs:
     """One user's encoded inputs at a request, as numpy: what the online read hands to the scorer."""
 
     ids: np.ndarray
-    """int64 [C], in the order of the user's categorical features."""
+    """int64 [C], in the order of the user's features with one id."""
     numbers: np.ndarray
     """float32 [F]."""
     history_items: np.ndarray
@@ -58,7 +58,7 @@ class UserInputs:
     history_kinds: np.ndarray
     history_ages: np.ndarray
     bags: tuple[np.ndarray, ...] = ()
-    """Per multi-hot feature the user's numbers, int64 [T]."""
+    """Per feature with a list of ids, the user's numbers of its vocabulary, int64 [T]."""
     crosses: tuple[CrossInputs, ...] = ()
 
 

@@ -1,6 +1,5 @@
 """Raw files of any source -> an interaction log: a data set that we know, or a user's own files."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from features.sources.mapped.mapping import load_mapping
 from features.sources.mapped.suggest import CONFIG, suggest_config
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
+from recsys.resolve import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def convert_set(source: str, src: Path, out: Path, *, force: bool) -> Converted:
     _require_fresh(out, force=force)
     with share_bar(f"convert {source}") as step:
         summary = converter(src, InteractionLog(out), step=step)
-    return Converted(summary, Path("examples", f"{source}.toml"))
+    return Converted(summary, Path(SOURCES[source].config))
 
 
 def convert_own(form: str, src: Path, out: Path, mapping_file: Path, *, name: str, force: bool) -> Converted:
@@ -62,8 +62,7 @@ def load_source(name: str) -> Converter:
     """
     if name not in SOURCES:
         raise ConfigError(f"unknown source {name!r}; known: {', '.join((*FORMS, *SOURCES))}")
-    module, function = SOURCES[name].split(":")
-    converter: Converter = getattr(importlib.import_module(module), function)
+    converter: Converter = resolve(SOURCES[name].converter)
     return converter
 
 

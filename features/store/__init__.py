@@ -13,6 +13,7 @@ from typing import Protocol
 
 from recsys.config import StoreConfig
 from recsys.errors import ConfigError
+from recsys.resolve import resolve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +82,7 @@ def open_store(config: StoreConfig, runs: Path) -> FeatureStore:
     scheme = config.url.split(":", 1)[0]
     if scheme not in STORES:
         raise ConfigError(f"[store] url = {config.url!r}: unknown scheme; known: {', '.join(STORES)}")
-    from importlib import import_module
-
-    module, name = STORES[scheme].split(":")
-    store: FeatureStore = getattr(import_module(module), name).from_config(config, runs / "store")
+    store: FeatureStore = resolve(STORES[scheme]).from_config(config, runs / "store")
     return store
 
 

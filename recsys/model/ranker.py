@@ -39,7 +39,7 @@ class Inputs:
     """The first one is item_id."""
     context_tables: tuple[tuple[str, str, int], ...]
     user_bags: tuple[tuple[str, str, int], ...]
-    """(multi-hot feature, vocabulary, dim) in order; their rows are averaged."""
+    """(feature with a list of ids, vocabulary, dim) in order; the rows of a list are averaged."""
     item_bags: tuple[tuple[str, str, int], ...]
     num_user_numbers: int
     num_item_numbers: int
@@ -187,7 +187,7 @@ class Ranker(nn.Module):
         return logits, user, item
 
     def looked_up(self, batch: Batch | Negatives, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
-        """Select the rows [B, D] of an entity's categorical features, in order; lists give their mean."""
+        """Select the rows [B, D] that an entity's features look up, in order; lists give their mean."""
         return [
             rows[vocabulary][batch.index[feature]]
             if feature in batch.index

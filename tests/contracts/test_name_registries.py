@@ -1,4 +1,4 @@
-"""A trunk, a balancer and a store that only this file knows: named in TOML, both night and server use them."""
+"""A trunk, a balancer and a store that only this file knows: named in TOML, night and server use them."""
 
 import subprocess
 import sys
