@@ -162,7 +162,11 @@ def read_manifest(path: Path) -> Manifest:
         data = json.loads(file.read_text())
         if int(data["schema_version"]) != SCHEMA_VERSION:
             older = int(data["schema_version"]) < SCHEMA_VERSION
-            remedy = "run the night again, in a new runs folder" if older else "upgrade"
+            remedy = (
+                "run the night again, in a new runs folder, and serve from there"
+                if older
+                else "upgrade recsys"
+            )
             raise BundleError(
                 f"{file} has schema version {data['schema_version']}, this code reads "
                 f"{SCHEMA_VERSION}; {remedy}"

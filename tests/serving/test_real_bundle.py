@@ -10,15 +10,17 @@ import pytest
 
 from features.sources.journal import ingest_journal
 from features.store import open_store
+from recsys.bundle import SCHEMA_VERSION, read_manifest
 from recsys.bundle import _version as bundle_version
-from recsys.bundle import read_manifest
 from recsys.cli import run
 from recsys.config import StoreConfig
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.schema import with_free_columns
+from serving.app import Server
 from serving.client import AdminClient
 from serving.client_values import CallError, Feedback, ItemUpdate
+from serving.console import server_line
 from serving.loading import load_model
 
 CONFIG = Path(__file__).with_name("tiny.toml")
@@ -102,6 +104,47 @@ def test_a_damaged_bundle_is_refused_and_the_old_one_stays(server, client) -> No
     server.reloader.check()
     assert "restore the bundle" in (server.reloader.error or "")
     assert client.recommend("stranger").bundle_version == version
+
+
+def make_older_version_live(registry: Registry) -> Path:
+    """Make a copy of the live bundle with an older schema version live; return its manifest."""
+    version = registry.current()
+    assert version is not None
+    older = registry.path("2026-01-29-0123456789ab")
+    shutil.copytree(registry.path(version), older)
+    manifest = json.loads((older / "manifest.json").read_text())
+    manifest |= {"schema_version": SCHEMA_VERSION - 1, "version": older.name}
+    (older / "manifest.json").write_text(json.dumps(manifest))
+    (registry.folder / "CURRENT").write_text(f"{older.name}\n")
+    return older / "manifest.json"
+
+
+def older_schema(manifest: Path) -> str:
+    return (
+        f"{manifest} has schema version {SCHEMA_VERSION - 1}, this code reads {SCHEMA_VERSION}; "
+        "run the night again, in a new runs folder, and serve from there"
+    )
+
+
+def test_a_running_server_keeps_its_bundle_when_one_of_an_older_schema_goes_live(server, client) -> None:
+    version = server.recommender.version
+    manifest = make_older_version_live(Registry(server._options.runs))
+    server.reloader.check()
+    with AdminClient(f"127.0.0.1:{server.admin_port}") as admin:
+        status = admin.status()
+    assert status.reload_error == f"{manifest.parent.name} was not loaded: {older_schema(manifest)}"
+    assert (status.bundle_version, status.current_version) == (version, manifest.parent.name)
+    assert client.recommend("stranger").bundle_version == version
+
+
+def test_a_server_that_starts_on_a_bundle_of_an_older_schema_says_what_to_do(server) -> None:
+    manifest = make_older_version_live(Registry(server._options.runs))
+    starting = Server(server._options)
+    starting.start()
+    starting.stop(1.0)
+    line = server_line(starting)
+    assert f"no bundle: the popular list answers ({manifest.parent.name} was not loaded: " in line
+    assert older_schema(manifest) in line
 
 
 def test_the_journal_becomes_tables_that_a_night_can_read(server, client, night) -> None:
