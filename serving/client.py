@@ -1,4 +1,4 @@
-"""A typed client: deadlines and retries as the server wants them, plain values in and out.
+"""A typed gRPC client with deadlines and retries; it takes and returns plain values.
 
 with RecsysClient("127.0.0.1:50051") as client:
     answer = client.recommend("user-7", page_size=10, context={"device": "mobile"})
@@ -28,7 +28,8 @@ from serving.client_values import (
 )
 
 DEFAULT_TIMEOUT_S = 2.0
-# Only UNAVAILABLE is tried again: nothing was done then. The throttle keeps retries from feeding an overload.
+# Only UNAVAILABLE is retried: the server did nothing then. Throttling keeps retries from worsening an
+# overload.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -49,7 +50,7 @@ _OPTIONS = (("grpc.service_config", json.dumps(_SERVICE_CONFIG)), ("grpc.enable_
 
 
 class _Connection:
-    """A channel that is closed at the end of a `with` block."""
+    """A gRPC channel that is closed at the end of the `with` block."""
 
     def __init__(
         self,
@@ -107,19 +108,19 @@ class RecsysClient(_Connection):
         self._stub = ranking_pb2_grpc.RankingServiceStub(self.channel)
 
     def recommend(self, user_id: str, page_size: int = 0, *, seed_item_id: str = "", **more: Any) -> Answer:
-        """Ask for a ranked list; `more` are fields of RecommendRequest, with plain values."""
+        """Request a ranked list; `more` are fields of RecommendRequest, as plain values."""
         request = pb.RecommendRequest(
             user_id=user_id, page_size=page_size, seed_item_id=seed_item_id, **_plain(more)
         )
         return _answer(self._call(self._stub.Recommend, request))
 
     def rank(self, user_id: str, item_ids: Iterable[str], page_size: int = 0, **more: Any) -> Answer:
-        """Ask for an order of candidates."""
+        """Request a ranking of the given candidates."""
         request = pb.RankRequest(user_id=user_id, item_ids=item_ids, page_size=page_size, **_plain(more))
         return _answer(self._call(self._stub.Rank, request))
 
     def record_feedback(self, events: Sequence[Feedback], *, validate_only: bool = False) -> FeedbackReport:
-        """Record what users did."""
+        """Record feedback."""
         request = pb.RecordFeedbackRequest(events=[_event(e) for e in events], validate_only=validate_only)
         reply = self._call(self._stub.RecordFeedback, request)
         rejected = {
@@ -133,7 +134,7 @@ class RecsysClient(_Connection):
         )
 
     def upsert_items(self, items: Sequence[ItemUpdate], update_mask: Sequence[str] = ()) -> dict[str, str]:
-        """Add or change items; give item_id -> why it was rejected, empty when all were written."""
+        """Add or change items; return item_id -> reason of the rejected ones."""
         request = pb.UpsertItemsRequest(
             items=[_item(i) for i in items], update_mask=FieldMask(paths=update_mask)
         )
@@ -154,16 +155,16 @@ class AdminClient(_Connection):
         return [version.version for version in reply.versions]
 
     def activate(self, version: str, expected_current: str | None = None) -> bool:
-        """Make a version live, if the expected one is; tell whether the server serves it already."""
+        """Make a version live if the expected one is live; return whether the server already uses it."""
         request = admin_pb2.ActivateRequest(version=version, expected_current=expected_current)
         return self._call(self._stub.Activate, request).serving
 
     def rollback(self) -> str:
-        """Make the version before the live one live; give it."""
+        """Make the version before the live one live; return it."""
         return self._call(self._stub.Rollback, admin_pb2.RollbackRequest()).version
 
     def status(self) -> ServerStatus:
-        """Ask how the server is."""
+        """Request the server's status."""
         reply = self._call(self._stub.GetStatus, admin_pb2.GetStatusRequest())
         return ServerStatus(
             server_id=reply.server_id,
@@ -180,7 +181,7 @@ class AdminClient(_Connection):
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn plain context values and nested dicts into their messages."""
+    """Convert plain context values and nested dicts to proto messages."""
     given = dict(fields)
     if "context" in given:
         given["context"] = {name: _value(value) for name, value in given["context"].items()}

@@ -1,4 +1,4 @@
-"""What the client takes and gives: plain values, no wire format."""
+"""The client's arguments and results as plain values."""
 
 import uuid
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from recsys.errors import RecsysError
 
 
 class CallError(RecsysError):
-    """Raised when a server refused a call or could not be reached in time."""
+    """Raised when a server refused a call, or could not be reached in time."""
 
     exit_code = 12
 
@@ -38,7 +38,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A ranked list."""
+    """A ranked list (one page)."""
 
     items: tuple[Item, ...]
     request_id: str
@@ -52,15 +52,15 @@ class Answer:
     num_candidates: Mapping[str, int] = field(default_factory=dict)
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     known_user: bool | None = None
-    """None: not asked for (debug.explain)."""
+    """None unless debug.explain was set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feedback:
-    """One thing a user did; `feedback_id` makes sending it twice harmless."""
+    """One feedback event. Its `feedback_id` makes it safe to send it twice."""
 
     user_id: str
-    """Empty: nobody is logged in, and session_id stands in."""
+    """Empty when nobody is logged in: then session_id is needed."""
     item_id: str
     kind: str
     session_id: str = ""
@@ -71,7 +71,7 @@ class Feedback:
 
     @classmethod
     def of(cls, item: Item, user_id: str, kind: str, value: float | None = None) -> "Feedback":
-        """Say what a user did with an item of an answer."""
+        """Make the event of a user's feedback on an item of an answer."""
         return cls(
             user_id=user_id, item_id=item.item_id, kind=kind, value=value, impression_id=item.impression_id
         )
@@ -79,7 +79,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackReport:
-    """What became of a batch."""
+    """The result of a batch."""
 
     num_accepted: int
     num_duplicate: int
@@ -90,7 +90,7 @@ class FeedbackReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemUpdate:
-    """Fields of one item to write; None leaves a field as it is, unless the mask names it."""
+    """Fields of one item to write. None leaves a field unchanged, unless the update mask names it."""
 
     item_id: str
     title: str | None = None
@@ -104,7 +104,7 @@ class ItemUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """How a server is; see GetStatus."""
+    """A server's status; see GetStatus."""
 
     server_id: str
     bundle_version: str

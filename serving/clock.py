@@ -1,4 +1,4 @@
-"""What time it is for the server: the machine's time, or a simulated one that starts elsewhere."""
+"""The server's clock: the machine's, or a simulated one that starts at another instant."""
 
 import math
 import threading
@@ -10,7 +10,7 @@ from recsys.errors import ConfigError
 
 
 class Clock(Protocol):
-    """Tells the instant."""
+    """Tells the current instant."""
 
     def now_ms(self) -> int:
         """Return milliseconds since 1970, UTC."""
@@ -25,9 +25,9 @@ class SystemClock:
 
 
 class SimulatedClock:
-    """A clock that stood at a given instant when it was made; for demos and replays of a log's own days.
+    """A clock that starts at a given instant; for demos and replays of a log's days.
 
-    Args: rate: simulated seconds that pass in a real one.
+    Args: rate: simulated seconds per real second.
     """
 
     def __init__(self, start_ms: int, rate: float = 1.0) -> None:
@@ -42,10 +42,10 @@ class SimulatedClock:
 
 
 class OrderedClock:
-    """A clock under which what is asked comes after all feedback that was recorded before.
+    """A clock by which a request is later than all feedback recorded before it.
 
-    Feedback and the next request may fall into one millisecond, and a request sees only what was received
-    strictly before its own instant.
+    Feedback and the next request may fall into the same millisecond, and a request sees only feedback
+    received strictly before its own instant.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -70,10 +70,12 @@ def clock_from(start: str | None, rate: float = 1.0) -> Clock:
     Raises: ConfigError when the instant cannot be read, or a rate is given without one.
     """
     if not 0 < rate < math.inf:
-        raise ConfigError(f"--clock-rate {rate:g} is no rate; give simulated seconds per second, like 60")
+        raise ConfigError(
+            f"--clock-rate {rate:g} is not positive and finite; give simulated seconds per second, like 60"
+        )
     if start is None:
         if rate != 1.0:
-            raise ConfigError(f"--clock-rate {rate:g} needs --clock-start: the machine's clock has one rate")
+            raise ConfigError(f"--clock-rate {rate:g} needs --clock-start: only a simulated clock has a rate")
         return SystemClock()
     try:
         instant = datetime.fromisoformat(start)

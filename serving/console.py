@@ -1,4 +1,4 @@
-"""A ranked list, and a server's first line, on the terminal."""
+"""Prints a ranked list, and the first line of a server, on the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # `recsys recommend` prints an answer without loading a serve
 
 
 def server_line(server: "Server") -> str:
-    """Say where a server listens and what answers."""
+    """Describe where a server listens and which bundle answers."""
     return f"recsys serve: port {server.port}, admin port {server.admin_port}, {_bundle_line(server)}"
 
 
@@ -24,7 +24,7 @@ def _bundle_line(server: "Server") -> str:
 
 
 def print_answer(answer: Answer, user: str) -> None:
-    """Print a ranked list with its predictions and reasons, and what is to be known about the answer."""
+    """Print a ranked list with predictions and reasons, and notes on the answer."""
     heads = sorted({task for item in answer.items for task in item.predictions})
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("#", "title", "score", *heads, "reasons"):
@@ -41,7 +41,7 @@ def print_answer(answer: Answer, user: str) -> None:
     missing = f", unknown: {', '.join(answer.missing_item_ids)}" if answer.missing_item_ids else ""
     version = answer.bundle_version or "no bundle"
     if answer.known_user is False and not answer.degradation:
-        console.print(f"nothing is known of user {user!r}: a list for newcomers", style="yellow")
+        console.print(f"user {user!r} is unknown: this is the list of a new user", style="yellow")
     console.print(
         f"{len(answer.items)} items, {version}, {1000 * answer.server_s:.1f} ms{degraded}{missing}",
         style="dim",

@@ -1,4 +1,4 @@
-"""Without any bundle: the popular list, counted from the log when the server starts."""
+"""The model without a bundle: popular items, counted from the log when the server starts."""
 
 import polars as pl
 import structlog
@@ -10,13 +10,13 @@ from recsys.schema import empty
 from serving.catalogue import Catalogue
 from serving.protocols import Model
 
-# Popularity is what happened on the latest partitions.
+# Popularity counts the feedback of this many latest partitions.
 _NUM_DAYS = 28
 _log = structlog.get_logger(__name__)
 
 
 def popular_model(log: InteractionLog, config: RunConfig) -> Model:
-    """Build a model that knows the catalogue and how often each item got positive feedback; no scorer."""
+    """Build a model without scorer: the catalogue, and how often each item got positive feedback."""
     try:
         items, counts = _items(log), _counts(log, config)
     except DataError as error:
@@ -30,7 +30,7 @@ def popular_model(log: InteractionLog, config: RunConfig) -> Model:
 
 
 def empty_model(config: RunConfig) -> Model:
-    """Build a model that knows nothing at all: what a server holds until it has loaded something."""
+    """Build an empty model: the server has it until a bundle or the popular items are loaded."""
     return _model(config, empty("items"), {})
 
 
@@ -50,7 +50,7 @@ def _items(log: InteractionLog) -> pl.DataFrame:
 
 
 def _counts(log: InteractionLog, config: RunConfig) -> pl.DataFrame:
-    """Count positive feedback by item: (item_id, count), most first, ties in id order."""
+    """Count positive feedback by item: (item_id, count), highest first, ties by id."""
     kinds = [task.feedback for task in config.tasks if task.kind.label == "event"]
     frames = [
         log.read("feedback", day)

@@ -1,8 +1,8 @@
-"""What happens around every call: admission, deadline, and one table from our errors to gRPC statuses.
+"""gRPC interceptors of every call: admission, deadline, and the table from error classes to gRPC statuses.
 
-A call passes `Admission` on gRPC's own thread, before it waits for a worker: when too many are waiting it is
-refused there and then, with the time after which to retry. `Guard` runs on the worker: a call whose caller
-has given up is not served, and every error becomes a status.
+`Admission` runs on gRPC's own thread, before a call waits for a worker. When too many calls wait, it refuses
+the call at once and says after which time to retry. `Guard` runs on the worker: it drops a call whose
+deadline has passed, and turns every error into a status.
 """
 
 import threading
@@ -20,7 +20,8 @@ from recsys.errors import BundleError, JournalError, RecsysError, RegistryError,
 from serving.request import ExpiredError, FieldError, OverloadedError, VersionError
 from serving.stats import ServerStats
 
-# The first line that fits an error decides; the texts of errors below the blank line never reach the caller.
+# The first class that fits an error decides. Statuses of _CONSTANT_TEXT hide the error's text from the
+# caller.
 STATUS: Final[tuple[tuple[type[Exception], grpc.StatusCode], ...]] = (
     (FieldError, grpc.StatusCode.INVALID_ARGUMENT),
     (VersionError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -46,7 +47,7 @@ Behavior = Callable[[Any, grpc.ServicerContext], Any]
 
 
 class CountingPool(ThreadPoolExecutor):
-    """A thread pool that knows how many calls it has taken on and not finished."""
+    """A thread pool that counts its unfinished calls."""
 
     def __init__(self, max_workers: int, name: str) -> None:
         super().__init__(max_workers=max_workers, thread_name_prefix=name)
@@ -68,17 +69,17 @@ class CountingPool(ThreadPoolExecutor):
 
 
 class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
-    """Refuses calls while too many are waiting; health checks always pass."""
+    """Refuses calls while too many are unfinished; health checks always pass."""
 
     def __init__(self, pool: CountingPool, max_pending: int, stats: ServerStats) -> None:
         self._pool = pool
         self._max_pending = max_pending
         self._stats = stats
-        # Refusals must not queue behind the very calls that they are refused for.
+        # Refusals have a thread of their own: they must not wait behind the calls that cause them.
         self._refusals = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refuse")
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Let a call in, or answer RESOURCE_EXHAUSTED."""
+        """Admit a call, or answer RESOURCE_EXHAUSTED."""
         handler = continuation(handler_call_details)
         if handler is None or handler.unary_unary is None or self._pool.num_pending < self._max_pending:
             return handler
@@ -89,22 +90,21 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
 
     def _refusal(self) -> Behavior:
         def refuse(_: Any, context: grpc.ServicerContext) -> None:
-            abort(context, OverloadedError(f"{self._max_pending} calls are waiting already; retry later"))
+            abort(context, OverloadedError(f"{self._max_pending} calls are waiting; retry later"))
 
-        # gRPC runs a behavior on a pool of its own where this attribute names one (as its health service
-        # does).
+        # gRPC runs a behavior on the pool in this attribute (its own health service does so).
         refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
         return refuse
 
 
 class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
-    """Turns errors into statuses, counts calls, and drops those that nobody waits for any more."""
+    """Turns errors into statuses, counts calls, and drops calls whose deadline has passed."""
 
     def __init__(self, stats: ServerStats) -> None:
         self._stats = stats
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Wrap the call's behavior."""
+        """Wrap the call's behavior in the guard."""
         handler = continuation(handler_call_details)
         if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(_HEALTH):
             return handler
@@ -144,9 +144,9 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
 
 
 def on_pool(behavior: Behavior, pool: ThreadPoolExecutor) -> Behavior:
-    """Have gRPC run a behavior on a pool of its own, not behind the calls that wait for a worker.
+    """Make gRPC run a behavior on this pool, so that it does not wait behind other calls for a worker.
 
-    The attribute is the one that gRPC's own health service uses for its Watch.
+    gRPC's own health service sets the same attribute for its Watch.
     """
 
     def run(request: Any, context: grpc.ServicerContext) -> Any:
@@ -157,7 +157,7 @@ def on_pool(behavior: Behavior, pool: ThreadPoolExecutor) -> Behavior:
 
 
 def status_of(error: Exception) -> grpc.StatusCode:
-    """Find an error's status in the table."""
+    """Return an error's status from the table."""
     return next(status for kind, status in STATUS if isinstance(error, kind))
 
 
@@ -175,7 +175,7 @@ def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
 
 
 def _details(error: FieldError, message: str) -> bytes:
-    """Return google.rpc.Status with BadRequest, as gRPC libraries of every language read it."""
+    """Return a google.rpc.Status with BadRequest details, which gRPC libraries of all languages read."""
     violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
     packed = any_pb2.Any()
     packed.Pack(error_details_pb2.BadRequest(field_violations=[violation]))

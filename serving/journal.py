@@ -1,8 +1,8 @@
 """The journal's writer: one append-only file per process, one write before each reply.
 
-What was written survives kill -9 at once and a power cut after at most a second: a thread syncs the file.
-The file is sealed by rename when it is old or large, and at shutdown. Files that a killed server left open
-are sealed by the next one. The format is `recsys.journal`'s.
+A written record survives kill -9. A power cut loses at most the last second, because a thread syncs the file
+each second. The file is sealed by rename when it is old or large, and at shutdown. Files that a killed server
+left open are sealed by the next server. The format is defined in `recsys.journal`.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ _log = structlog.get_logger(__name__)
 
 
 class JournalFile(Protocol):
-    """An append-only file: the seam where tests put a full disk."""
+    """An append-only file; tests replace it by a full disk."""
 
     def write(self, data: bytes) -> int:
-        """Append; return how many bytes were taken."""
+        """Append; return the number of bytes written."""
 
     def truncate(self, size: int) -> None:
         """Cut back to a size."""
 
     def sync(self) -> None:
-        """Force what was written onto the disk."""
+        """Force the written bytes onto the disk."""
 
     def close(self) -> None:
         """Close it."""
@@ -59,7 +59,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._open_file = open_file or AppendFile
         self._lock = threading.Lock()
-        """Guards everything below; held for one write at most."""
+        """Guards the fields below, down to the next lock; held for one write at most."""
         self._file: JournalFile | None = None
         self._path = folder
         self._opened_ms = 0
@@ -69,19 +69,19 @@ class Journal:
         self._healthy = True
         self._retired: list[tuple[JournalFile, Path]] = []
         self._sync_lock = threading.Lock()
-        """Held while syncing, which is slow; files are closed under it only."""
+        """Held while syncing, which is slow; files are closed only while it is held."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_synced, name="journal-sync", daemon=True)
 
     def start(self) -> None:
-        """Seal what dead servers left open and start syncing."""
+        """Seal files that killed servers left open, and start the sync thread."""
         with contextlib.suppress(OSError):
             seal_abandoned(self._folder)
         self._thread.start()
 
     @property
     def healthy(self) -> bool:
-        """Tell whether the last write, or sync, succeeded."""
+        """Tell whether the last write or sync succeeded."""
         return self._healthy
 
     @property
@@ -102,7 +102,7 @@ class Journal:
                 self._fail(error)
                 raise JournalError(
                     f"the journal {self._path} cannot be written: {error.strerror or error}; free space or "
-                    "fix permissions: answers are not logged and do not explore meanwhile"
+                    "fix permissions. Until then, answers are not logged and do not explore"
                 ) from error
             self._recover()
 
@@ -116,7 +116,7 @@ class Journal:
         self.sync()
 
     def sync(self) -> None:
-        """Force everything written so far onto the disk, and seal what is old or full."""
+        """Force all written records onto the disk, and seal files that are old or full."""
         with self._sync_lock:
             with self._lock:
                 if self._now_ms() - self._opened_ms >= self._rotate_ms:
@@ -127,7 +127,7 @@ class Journal:
                 if file is not None:
                     file.sync()
             except OSError as error:
-                self._lose(file, error)
+                self._replace_after_failed_sync(file, error)
             for old, path in retired:
                 self._seal(old, path)
 
@@ -138,7 +138,7 @@ class Journal:
         try:
             written = file.write(data)
             if written != len(data):
-                raise OSError(f"only {written} of {len(data)} bytes were taken; the disk is full")
+                raise OSError(f"only {written} of {len(data)} bytes were written; the disk is full")
         except OSError:
             self._undo(file)
             raise
@@ -153,7 +153,7 @@ class Journal:
         file = self._open_file(self._path)
         try:
             if file.write(MAGIC) != len(MAGIC):
-                raise OSError("the disk took only a part of the header; it is full")
+                raise OSError("only a part of the header was written; the disk is full")
         except OSError:
             file.close()
             self._path.unlink(missing_ok=True)
@@ -162,14 +162,14 @@ class Journal:
         return file
 
     def _undo(self, file: JournalFile) -> None:
-        """Cut a half-written record off; where that fails, go on in a new file: readers step over it."""
+        """Remove a half-written record; if that fails, continue in a new file (readers skip the half)."""
         try:
             file.truncate(self._size)
         except OSError:
             self._retire()
 
     def _retire(self) -> None:
-        """Leave the current file to the next sync, which seals it."""
+        """Hand the current file to the next sync, which seals it."""
         if self._file is not None:
             self._retired.append((self._file, self._path))
             self._file, self._size, self._dirty = None, 0, False
@@ -183,8 +183,8 @@ class Journal:
             file.close()
             _rename_sealed(path)
 
-    def _lose(self, file: JournalFile | None, error: OSError) -> None:
-        """After a failed sync nobody knows what reached the disk: go on in a new file."""
+    def _replace_after_failed_sync(self, file: JournalFile | None, error: OSError) -> None:
+        """Continue in a new file: after a failed sync it is unknown what reached the disk."""
         self._fail(error)
         with self._lock:
             if self._file is file:
@@ -206,7 +206,7 @@ class Journal:
 
 
 class AppendFile:
-    """A file on disk, locked for as long as its server lives."""
+    """A file on disk, locked while its server process lives."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
@@ -222,16 +222,16 @@ class AppendFile:
         os.ftruncate(self._fd, size)
 
     def sync(self) -> None:
-        """Force what was written onto the disk."""
+        """Force the written bytes onto the disk."""
         os.fsync(self._fd)
 
     def close(self) -> None:
-        """Close the file and give up its lock."""
+        """Close the file and release its lock."""
         os.close(self._fd)
 
 
 def seal_abandoned(folder: Path) -> list[Path]:
-    """Seal the open files that no living server holds; return their new paths."""
+    """Seal open files whose server process has ended; return their new paths."""
     return [_rename_sealed(path) for path in sorted(folder.glob(f"*{OPEN_SUFFIX}")) if _abandoned(path)]
 
 
@@ -246,7 +246,7 @@ def _abandoned(path: Path) -> bool:
 
 def _rename_sealed(path: Path) -> Path:
     sealed = path.with_suffix(SEALED_SUFFIX)
-    # Another server may have taken this file for abandoned and sealed it first.
+    # Another server may have sealed this abandoned file first.
     with contextlib.suppress(FileNotFoundError):
         os.replace(path, sealed)
     return sealed

@@ -1,4 +1,4 @@
-"""Answers, feedback and items -> journal rows, in the columns of the canonical tables."""
+"""Converts answers, feedback and items to journal rows, with the columns of the canonical tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ _MAX_LISTED = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackEvent:
-    """One thing a user did; a row of the canonical feedback table."""
+    """One row of the canonical feedback table."""
 
     feedback_id: str
     impression_id: str | None
@@ -28,7 +28,7 @@ class FeedbackEvent:
 
 
 def answer_rows(request: RankRequest, answer: RankedList) -> list[Rows]:
-    """Write down a page: its impressions, and with the first page the request."""
+    """Convert a page: its impressions, and on the first page the request."""
     context = _context(request)
     rows = (
         [] if not answer.first_page else [Rows(table="requests", same=_request_row(request, answer, context))]
@@ -39,7 +39,7 @@ def answer_rows(request: RankRequest, answer: RankedList) -> list[Rows]:
 
 
 def feedback_rows(events: Sequence[FeedbackEvent]) -> Rows:
-    """Write down a batch of feedback."""
+    """Convert a batch of feedback."""
     return Rows(
         table="feedback",
         each={
@@ -57,7 +57,7 @@ def feedback_rows(events: Sequence[FeedbackEvent]) -> Rows:
 
 
 def item_rows(items: Sequence[ItemRow]) -> Rows:
-    """Write down a batch of items, whole rows."""
+    """Convert a batch of items, with all columns."""
     names = sorted({name for item in items for name in item.attributes})
     each: dict[str, list[Value]] = {
         "item_id": [i.item_id for i in items],
@@ -74,7 +74,7 @@ def item_rows(items: Sequence[ItemRow]) -> Rows:
 
 
 def read_item_rows(at_ms: int, rows: Rows) -> list[ItemRow]:
-    """Read what `item_rows` wrote."""
+    """Convert journal rows of items back to items."""
     return [_item_row(at_ms, values) for values in _by_row(rows)]
 
 
@@ -117,7 +117,7 @@ def _request_row(request: RankRequest, answer: RankedList, context: Mapping[str,
         "filters": _filters(request),
         "page_size": request.page_size,
         "policy": answer.policy,
-        "policy_parameters": _json({**answer.policy_parameters, **_choices(request, answer)}),
+        "policy_parameters": _json({**answer.policy_parameters, **_list_parameters(request, answer)}),
         "bundle_version": answer.bundle_version,
         "degradation": list(answer.degradation),
         **context,
@@ -151,14 +151,14 @@ def _impressions(request: RankRequest, answer: RankedList, context: Mapping[str,
 
 
 def impression_id(request_id: str, position: int) -> str:
-    """Name an impression."""
+    """Return the id of an impression."""
     return f"{request_id}:{position}"
 
 
-def _choices(request: RankRequest, answer: RankedList) -> dict[str, object]:
-    """Say what else made this list what it is."""
-    how = "rank" if request.item_ids is not None else "similar" if request.seed_item_id else "recommend"
-    chosen: dict[str, object] = {"call": how, "seed": answer.seed, "explored": answer.explored}
+def _list_parameters(request: RankRequest, answer: RankedList) -> dict[str, object]:
+    """Return what else determined this list: call, seed, weights, pins."""
+    call = "rank" if request.item_ids is not None else "similar" if request.seed_item_id else "recommend"
+    chosen: dict[str, object] = {"call": call, "seed": answer.seed, "explored": answer.explored}
     if request.head_weights:
         chosen["head_weights"] = dict(request.head_weights)
     if request.seed_item_id:
@@ -174,17 +174,17 @@ def _filters(request: RankRequest) -> str | None:
         "categories": sorted(wanted.categories),
         "min_price": wanted.min_price,
         "max_price": wanted.max_price,
-        "allow": _some(wanted.allow_item_ids),
-        "deny": _some(wanted.deny_item_ids),
-        "exclude": _some(request.exclude_item_ids),
+        "allow": _abridged(wanted.allow_item_ids),
+        "deny": _abridged(wanted.deny_item_ids),
+        "exclude": _abridged(request.exclude_item_ids),
         "include_unavailable": wanted.include_unavailable,
     }
     given = {name: value for name, value in filters.items() if value not in ([], None, False)}
     return _json(given) if given else None
 
 
-def _some(item_ids: frozenset[str]) -> list[str]:
-    """Keep log rows short: a list of thousands of ids is cut, and says so."""
+def _abridged(item_ids: frozenset[str]) -> list[str]:
+    """Return the ids, cut after _MAX_LISTED with a note of their number, to keep log rows short."""
     listed = sorted(item_ids)
     return [*listed[:_MAX_LISTED], f"... {len(listed)} in all"] if len(listed) > _MAX_LISTED else listed
 

@@ -1,4 +1,4 @@
-"""JSON lines on stderr. Nothing here, and nothing that logs, writes the id of a user."""
+"""Server logs: JSON lines on stderr. No log entry contains a user id."""
 
 import logging
 import sys

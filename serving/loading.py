@@ -1,4 +1,4 @@
-"""A bundle on disk -> a Model that may answer: verified, and shown to reproduce its golden requests."""
+"""Loads a bundle from disk as a Model: verified, and checked to reproduce its golden requests."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from serving.protocols import Model
 
 
 def use_threads(count: int) -> None:
-    """Say how many threads one scoring call may use; the rest of the machine is for other calls."""
+    """Set the number of torch threads of one scoring call; other cores are for other calls."""
     torch.set_num_threads(count)
 
 
 def load_model(path: Path, store: FeatureStore) -> Model:
-    """Load a bundle and prove that this host reproduces it.
+    """Load a bundle and check that this host reproduces its golden requests.
 
     Raises: BundleError.
     """

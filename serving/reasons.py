@@ -1,4 +1,4 @@
-"""Why an item is in the list, in words for people."""
+"""Reasons: why an item is in the list, as text for people."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from serving.catalogue import Catalogue
 from serving.protocols import PastEvent
 from serving.retrieval import CATALOGUE, PINNED, POPULAR, RETRIEVAL, SIMILAR
 
-# Two items are called similar from this cosine on.
-_SIMILAR = 0.5
-_LOOK_BACK = 20
+# Items with at least this cosine similarity are called similar.
+_MIN_COSINE = 0.5
+_NUM_PAST_EVENTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reasons:
-    """What one request's reasons are made of."""
+    """Makes the reasons of one request's items."""
 
     catalogue: Catalogue
     vectors: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]] | None
@@ -27,7 +27,7 @@ class Reasons:
     seed_item_id: str | None = None
 
     def of(self, row: int, sources: int) -> tuple[str, ...]:
-        """Return one or two reasons, the most personal first."""
+        """Return up to two reasons, the most personal first."""
         reasons = [
             self._similar_to_seed(sources),
             self._like_history(row, sources),
@@ -41,17 +41,17 @@ class Reasons:
         return f"similar to {self._name(self.catalogue.rows[self.seed_item_id])}"
 
     def _like_history(self, row: int, sources: int) -> str | None:
-        """Name the item of the user's history that is nearest to this one."""
+        """Name the most similar item of the user's history."""
         if self.vectors is None or sources & SIMILAR:
             return None
-        past = [(self.catalogue.rows.get(e.item_id, -1), e.kind) for e in self.history[:_LOOK_BACK]]
+        past = [(self.catalogue.rows.get(e.item_id, -1), e.kind) for e in self.history[:_NUM_PAST_EVENTS]]
         past = [(at, kind) for at, kind in past if at not in (-1, row)]
         if not past:
             return None
         vectors = self.vectors(np.array([row, *(at for at, _ in past)], dtype=np.int64))
         cosines = vectors[1:] @ vectors[0]
         nearest = int(np.argmax(cosines))
-        if cosines[nearest] < _SIMILAR:
+        if cosines[nearest] < _MIN_COSINE:
             return None
         at, kind = past[nearest]
         return f"similar to {self._name(at)} you {past_tense(kind)}"
@@ -71,7 +71,7 @@ class Reasons:
 
 
 def past_tense(kind: str) -> str:
-    """Turn a feedback kind into what "you" did: click -> clicked, rating -> rated."""
+    """Return the past tense of a feedback kind: click -> clicked, rating -> rated."""
     verb = kind.replace("_", " ")
     if verb.endswith("ing"):
         verb = verb.removesuffix("ing") + "e"

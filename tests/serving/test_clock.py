@@ -50,7 +50,7 @@ def test_a_simulated_clock_runs_at_its_rate(pass_s) -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(rate) -> None:
-    with pytest.raises(ConfigError, match=r"--clock-rate .* is no rate"):
+    with pytest.raises(ConfigError, match=r"--clock-rate .* is not positive and finite"):
         clock_from("2026-03-01T12:00:00Z", rate)
 
 

@@ -36,7 +36,7 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
 def test_recommend_says_when_nothing_is_known_of_the_user(start, capsys) -> None:
     one = start()
     assert run([*RECOMMEND, "--target", one.client.target, "--user", "stranger"]) == 0
-    assert "nothing is known of user 'stranger': a list for newcomers" in capsys.readouterr().out
+    assert "user 'stranger' is unknown: this is the list of a new user" in capsys.readouterr().out
 
 
 def test_recommend_prints_json(start, capsys) -> None:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Moves the live pointer and reports. The pointer on disk is the truth; servers follow it.
+    """Moves the live pointer and reports the status. The pointer on disk decides what is live; servers follow it.
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Moves the live pointer and reports. The pointer on disk is the truth; servers follow it.
+    """Moves the live pointer and reports the status. The pointer on disk decides what is live; servers follow it.
     """
 
     def ListVersions(self, request, context):
@@ -69,21 +69,21 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Activate(self, request, context):
-        """Makes a version live, and waits for this server to serve it.
+        """Makes a version live, and waits until this server answers with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Rollback(self, request, context):
-        """Makes the version before the live one live again, and waits for this server to serve it.
+        """Makes the version before the live one live again, and waits until this server answers with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Reports what this server serves and how it fares.
+        """Reports which version this server answers with, its counters and latencies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Moves the live pointer and reports. The pointer on disk is the truth; servers follow it.
+    """Moves the live pointer and reports the status. The pointer on disk decides what is live; servers follow it.
     """
 
     @staticmethod

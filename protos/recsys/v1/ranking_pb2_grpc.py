@@ -76,14 +76,14 @@ class RankingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordFeedback(self, request, context):
-        """Records what users did. Each event is accepted, recognised as a duplicate, or rejected, on its own.
+        """Records feedback. Each event is accepted, recognised as a duplicate, or rejected, independently of the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertItems(self, request, context):
-        """Adds, changes, withdraws or brings back items; the next Recommend and Rank see it.
+        """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
