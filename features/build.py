@@ -105,7 +105,7 @@ def build_snapshots(
 
 
 def item_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFrame:
-    """Give the items a request of this day could be scored with: yesterday's values, today's new items."""
+    """Give the items that a request of this day could score: values of the day before, and new items."""
     fresh = snapshot.table("new_items")
     if previous is None:
         return fresh

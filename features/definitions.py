@@ -165,7 +165,7 @@ def live_kinds(config: RunConfig) -> frozenset[str]:
 def _standard_ids(config: RunConfig) -> list[Categorical]:
     features = config.features
     # Of the catalogue every id has a number: an unlisted one is best described by its content, so it is
-    # number 0, not a bucket shared with strangers.
+    # number 0, not a bucket shared with other ids.
     found = [
         _standard("item_id", "item", features.item_id_dim),
         _standard("category", "item", features.category_dim),

@@ -74,7 +74,7 @@ class FitFrames:
     def rows_of_cross(self, group: str) -> FitRows:
         """Give a cross table with the examples of each row; the last row is that of pairs that have none.
 
-        A user meets many values for the first time: to a model, that row may be the commonest one.
+        Users often meet a value for the first time, so that row may be the most common one.
         """
         table = self.crosses[group].with_columns(id_column(self.crosses[group], group).cast(pl.String))
         if table.is_empty():

@@ -54,7 +54,7 @@ def make_golden(
         answer = _answer(scorer, inputs, online.context(context, at_ms), np.sort(chosen))
         rows.append(
             {
-                "user": f"golden-{number:03d}",  # a hash of a guessable id would be the id
+                "user": f"golden-{number:03d}",  # a hash of a guessable id reveals the id
                 "value": pack_one(_pseudonymous(unpack_user(value))).decode(),
                 "context": json.dumps(context),
                 "at_ms": at_ms,

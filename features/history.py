@@ -36,9 +36,9 @@ def day_events(
 def split_tail(
     tail: pl.DataFrame | None, impressions: pl.DataFrame, feedback: pl.DataFrame
 ) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
-    """Part a tail into the events of users that the day has any row of, and those of all others.
+    """Split a tail into the events of users that have a row on this day, and those of all others.
 
-    The others' are neither seen nor changed: a night sorts the events of its own users only.
+    The others' events stay as they are: a night sorts only the events of its own users.
     """
     if tail is None:
         return None, None
@@ -51,7 +51,7 @@ def join_tail(others: pl.DataFrame | None, mine: pl.DataFrame) -> pl.DataFrame:
     """Put two tails of different users together, in order."""
     if others is None or others.is_empty():
         return mine
-    if not others["user_id"].is_sorted():  # put together from shares of another number
+    if not others["user_id"].is_sorted():  # only a tail merged from another number of shares is unsorted
         others = others.sort(ORDER)
     return others.select(mine.columns).merge_sorted(mine, key="user_id")
 

@@ -88,7 +88,7 @@ def build_part(task: PartTask) -> PartResult:
         "item_part": tile(impressions, feedback, ["item_id"], config.tasks),
     }
     folder = part_folder(task.folder, task.part)
-    folder.mkdir(exist_ok=True)  # a worker that died may have begun
+    folder.mkdir(exist_ok=True)  # a killed worker may have left a part
     for name, frame in written.items():
         write_table(frame, folder / f"{name}.parquet")
     return PartResult(

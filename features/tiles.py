@@ -4,10 +4,10 @@ Counts are counts, and values are added up as whole steps (`[[task]] step`): int
 exactly, in any order. So lifetime(D) = lifetime(D-1) + tile(D), and window(D) = window(D-1) + tile(D) - tiles
 that left the window: a night reads its own tile and one old tile per window, however long the log is.
 
-Rates are made in the encoder only, of the feedback that names its impression (`<task>_shown`): what users
-found some other way is counted, but did not come of an impression. Events are filed by when they were
-received (impressions: shown), never by what they are later credited to: a tile never changes after its day.
-Feedback that is taken back counts against the day of its reversal.
+Rates are made in the encoder only, of the feedback that names its impression (`<task>_shown`): organic
+feedback is counted, but is no part of a rate. Events are filed by when they were received (impressions:
+shown), never by what they are later credited to: a tile never changes after its day. Feedback that is taken
+back counts against the day of its reversal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def tile(
         else:
             steps = (pl.col("value").filter(mine) / task.step).round().sum().cast(pl.Int64)
             measures.append(steps.alias(f"{task.name}_halves"))
-    if "user_id" not in key:  # what a session did was its item's already, before it became a user's
+    if "user_id" not in key:  # the session's own rows already count for the item
         feedback = feedback.filter(pl.col("merged_from").is_null())
     done = feedback.lazy().group_by(key).agg(*measures, pl.col("received_at").max().alias(LAST))
     return (
@@ -163,12 +163,12 @@ def _contained(size: int, positions: np.ndarray) -> pl.Series:
 
 
 def _in_order(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Give a table sorted by key; it is, unless it was put together from shares of another number."""
+    """Give a table sorted by key; only one merged from another number of shares is not sorted yet."""
     return frame if _sort_key(frame, key).is_sorted() else frame.sort(key)
 
 
 def _merge(known: pl.DataFrame, new: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Put new rows among sorted ones: one pass over the keys, where sorting all would compare them again."""
+    """Merge new rows into sorted ones: one pass over the keys; sorting all would compare them again."""
     if new.is_empty():
         return known
     both = pl.concat([known, new])

@@ -3,9 +3,9 @@
 import numpy as np
 
 SHRINKAGE = 20.0
-"""Rates and means of few observations move towards the overall one as if this many had been seen of it."""
+"""Pseudo-observations of the overall value that are added to every rate and mean."""
 CLIP = 5.0
-"""Standardised numbers are cut here: one absurd counter must not own the first layer."""
+"""Standardised numbers are clipped here: one extreme counter must not dominate the first layer."""
 
 
 def signed_log(x: np.ndarray) -> np.ndarray:
