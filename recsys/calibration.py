@@ -43,6 +43,19 @@ class Identity(_Frozen):
         return _as_given(values.astype(np.float64), values)
 
 
+class SamplingShift(_Frozen):
+    """Shift a logit by the rate at which negatives were kept: sigmoid(logit + b); nothing is fitted."""
+
+    kind: Literal["sampling_shift"] = "sampling_shift"
+    b: float
+    reads: ClassVar[Input] = "logit"
+
+    def apply(self, logit: npt.ArrayLike) -> FloatArray:
+        """Return probabilities [...] of logit [...]; float32 in, float32 out, else float64."""
+        values = np.asarray(logit)
+        return _as_given(_sigmoid(values.astype(np.float64) + self.b), values)
+
+
 class Platt(_Frozen):
     """Map a logit to a probability: sigmoid(a * logit + b), a > 0."""
 
@@ -107,7 +120,12 @@ class Affine(_Frozen):
         return _as_given(stars, values)
 
 
-Calibrator = Annotated[Identity | Platt | Isotonic | Affine, Field(discriminator="kind")]
+Calibrator = Annotated[Identity | SamplingShift | Platt | Isotonic | Affine, Field(discriminator="kind")]
+
+
+def is_fitted(calibrator: Calibrator) -> bool:
+    """Tell a calibrator that was fitted on labels from one that stands for none."""
+    return not isinstance(calibrator, Identity | SamplingShift)
 
 
 def fit_platt(logit: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> Platt:

@@ -12,6 +12,7 @@ from recsys.calibration import (
     Identity,
     Isotonic,
     Platt,
+    SamplingShift,
     correct_sampling,
     fit_affine,
     fit_isotonic,
@@ -90,7 +91,7 @@ def sampling_correction(rows: HeadRows, task: TaskSpec) -> Calibrator:
     if not (rows.weight[negative] > 1).any():
         return Identity()
     rate = negative.sum() / rows.weight[negative].sum()
-    return Platt(a=1.0, b=float(correct_sampling(0.0, rate)))
+    return SamplingShift(b=float(correct_sampling(0.0, rate)))
 
 
 def affine(rows: HeadRows, task: TaskSpec) -> Affine:

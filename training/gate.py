@@ -5,7 +5,7 @@ the table of metrics says which others have a wide limit. The first night has no
 floors decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from recsys.calibration import Calibrator, is_fitted
 from recsys.config import GateConfig
+from recsys.head_kinds import UNCALIBRATED
 from recsys.metrics.columns import IntVector, Vector
 from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.metric import ListMetric, RowMetric
@@ -102,6 +104,24 @@ def check_heads(
             if metric.gate_limit
         ]
     return checks
+
+
+def check_calibration(
+    tasks: Sequence[TaskSpec], calibration: Mapping[str, Calibrator], chosen: Mapping[str, str]
+) -> list[Check]:
+    """Hold a bundle with a head that the config wants calibrated and that is not.
+
+    Args: calibration: task -> the bundle's calibrator; chosen: head kind -> calibrator (`[calibration]`).
+    """
+    detail = (
+        "uncalibrated: no label was known on its calibration day; run a night when labels are known, or set "
+        '[calibration] {head} = "none"'
+    )
+    return [
+        _check(f"{task.name} calibration", Verdict.HOLD, detail.format(head=task.head))
+        for task in tasks
+        if chosen[task.head] != UNCALIBRATED and not is_fitted(calibration[task.name])
+    ]
 
 
 def check_lists(challenger: ListMetrics, champion: ListMetrics | None, config: GateConfig) -> list[Check]:

@@ -21,6 +21,7 @@ from recsys.calibration import (
     Identity,
     Isotonic,
     Platt,
+    SamplingShift,
     correct_sampling,
     fit_affine,
     fit_isotonic,
@@ -33,6 +34,7 @@ from recsys.errors import ConfigError, DataError
 ANY_CALIBRATOR = TypeAdapter(Calibrator)
 EXAMPLES = [
     Identity(),
+    SamplingShift(b=-1 / 3),
     Platt(a=0.1 + 0.2, b=-1 / 3),
     Isotonic(x=(0.1, 1 / 3, 0.9), y=(0.0, 2 / 7, 2 / 7)),
     Affine(scale=1 / 3, offset=math.pi, low=1, high=5),

@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 
 from features.store import open_store
 from recsys.bundle import load_bundle
-from recsys.calibration import fit_isotonic_probability, fit_platt
+from recsys.calibration import fit_isotonic_probability, fit_platt, is_fitted
 from recsys.config import StoreConfig
 from recsys.metrics.pointwise import log_loss
 from recsys.model.scorer import calibrate
@@ -54,6 +54,7 @@ def test_an_uncalibrated_head_is_corrected_for_sampling_alone(labels):
     settings = _chosen(binary="none" if labels == "known" else "platt")
     found = fit_calibration([CLICK], {"click": trained}, _rows(weight=weight, click=label), settings)["click"]
     assert found.apply(trained) == pytest.approx(expit(truth), rel=1e-6)
+    assert not is_fitted(found), "the gate must be able to tell"
 
 
 @pytest.mark.parametrize(

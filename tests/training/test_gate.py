@@ -1,12 +1,13 @@
-"""What holds a night: calibration beside the live bundle's, and heads that cannot be evaluated."""
+"""What holds a night: bad calibration beside the live bundle's, or none; heads that cannot be evaluated."""
 
 import numpy as np
 import polars as pl
 import pytest
 
+from recsys.calibration import Identity, Platt, SamplingShift
 from recsys.config import GateConfig, default_config
 from recsys.tasks import TaskSpec
-from training.gate import Check, Verdict, check_heads
+from training.gate import Check, Verdict, check_calibration, check_heads
 
 CLICK: TaskSpec = default_config().tasks[0]
 ROWS = 4_000
@@ -60,3 +61,13 @@ def test_a_head_with_few_rows_is_reported_and_not_evaluated() -> None:
     (found,) = check_heads([CLICK], scored(1.0)[:100], None, GateConfig(), 0)
     assert found.outcome is Verdict.PROMOTE
     assert "100 labelled rows, 500 are needed" in found.detail
+
+
+@pytest.mark.parametrize("calibrator", [Identity(), SamplingShift(b=-2.0)])
+def test_a_head_that_should_be_calibrated_and_is_not_holds_the_night(calibrator) -> None:
+    wanted = default_config().calibration
+    (found,) = check_calibration([CLICK], {"click": calibrator}, wanted)
+    assert (found.name, found.outcome) == ("click calibration", Verdict.HOLD)
+    assert found.detail.startswith("uncalibrated: no label was known")
+    assert check_calibration([CLICK], {"click": calibrator}, {**wanted, "binary": "none"}) == []
+    assert check_calibration([CLICK], {"click": Platt(a=1.0, b=-2.0)}, wanted) == []

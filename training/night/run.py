@@ -34,7 +34,7 @@ from training.balancing import build_balancer
 from training.calibrate import fit_calibration
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
-from training.gate import Decision, Verdict, check_heads, check_lists, decide
+from training.gate import Decision, Verdict, check_calibration, check_heads, check_lists, decide
 from training.night.plan import NightPlan, lag, plan_night
 from training.predict import BundlePredictor, day_logits
 from training.progress import bar
@@ -245,6 +245,9 @@ def _evaluate(night: Night, days: Days, plan: NightPlan, evaluated: str, previou
         theirs, champion_rows = _evaluated(night, days, plan, previous) if previous else (None, None)
         checks = check_heads(
             night.config.tasks, rows, champion_rows, night.config.gate, night.config.training.seed
+        )
+        checks += check_calibration(
+            night.config.tasks, challenger.manifest.calibration, night.config.calibration
         )
         checks += check_lists(mine.ranking, theirs.ranking if theirs else None, night.config.gate)
         decision = decide(previous.version if previous else None, evaluated, checks)

@@ -65,6 +65,17 @@ def test_a_bundle_that_this_code_cannot_read_is_refused_before_features_are_buil
     assert sorted((runs / "stages" / "features").iterdir()) == built
 
 
+def test_a_head_without_a_label_holds_the_night_as_uncalibrated(shop_log, make_config, tmp_path):
+    """Also the first night, with nothing live to compare with: nobody has ever liked anything here."""
+    likes = {"name": "like", "feedback": "like", "head": "binary", "window": "1h", "space": "observed"}
+    clicks = {"name": "click", "feedback": "click", "head": "binary", "window": "1h"}
+    config = make_config(gate={"min_rows": 100_000}, task=[clicks, likes])
+    result = run_night(Night(config=config, log=shop_log, runs=tmp_path / "runs", date=DAY))
+    assert (result.verdict, result.version) == (Verdict.HOLD, None)
+    (reason,) = result.decision.reasons
+    assert reason.startswith("like calibration: uncalibrated: no label was known on its calibration day")
+
+
 def test_a_dry_run_publishes_nothing(shop_log, first_night, tmp_path):
     night, _ = first_night
     dry = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
