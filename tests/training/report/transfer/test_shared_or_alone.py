@@ -241,7 +241,7 @@ RELATED_SHOP = {
 
 
 def _simulated(dials, example, root):
-    """Run the report of docs/benchmarks.md: five seeds on a log of these dials."""
+    """Run the report of docs/benchmarks/transfer.md: five seeds on a log of these dials."""
     log = InteractionLog(root / "log")
     shop = ShopDials.model_validate(dials)
     for _ in write_log(Shop.from_seed(shop, 1), log):
