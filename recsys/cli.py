@@ -66,27 +66,27 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:tune_model_command",
         "Search learning rates, trunk and weights of losses on validation days.",
     ),
-    "bench serve": ("benchmarks.speed.serving:bench_serve_command", "Measure the server; prints JSON."),
-    "bench store": ("benchmarks.speed.store:bench_store_command", "Measure the online stores; prints JSON."),
+    "bench serve": ("benchmarks.commands:bench_serve_command", "Measure the server; prints JSON."),
+    "bench store": ("benchmarks.commands:bench_store_command", "Measure the online stores; prints JSON."),
     "bench features": (
-        "benchmarks.speed.features.command:bench_features_command",
+        "benchmarks.commands:bench_features_command",
         "Measure the building of features beside DuckDB and pandas; prints JSON.",
     ),
-    "bench train": ("benchmarks.speed.training:bench_train_command", "Measure training; prints JSON."),
+    "bench train": ("benchmarks.commands:bench_train_command", "Measure training; prints JSON."),
     "bench trunks": (
-        "benchmarks.speed.trunks:bench_trunks_command",
+        "benchmarks.commands:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",
     ),
     "bench quality": (
-        "benchmarks.quality.command:bench_quality_command",
+        "benchmarks.commands:bench_quality_command",
         "Compare our models with simple ones on a public set, by its published protocol.",
     ),
     "bench tables": (
-        "benchmarks.quality.command:bench_tables_command",
+        "benchmarks.commands:bench_tables_command",
         "Write the tables of the benchmark pages anew, from their JSON.",
     ),
     "bench balancing": (
-        "benchmarks.speed.balancing:bench_balancing_command",
+        "benchmarks.commands:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",
     ),
 }

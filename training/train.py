@@ -97,7 +97,7 @@ def train(
     encoded = prepared.encoded.__getitem__ if prepared else _reader(days, periods, config, state)
     encoder = Encoder.from_config(config, state)
     last = days[chosen[-1] if chosen else -1]
-    batcher = _batcher(encoder, last.table("items"), config, tasks)
+    batcher = make_batcher(encoder, last.table("items"), config, tasks)
     ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
 
     retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
@@ -108,7 +108,7 @@ def train(
     steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
-    settings = _fit_settings(config, steps, warm=previous is not None)
+    settings = fit_settings(config, steps, warm=previous is not None)
     on_step = _so_far(on_rows, epochs * sum(sizes.values()))
     log = fit(ranker, tables, batches, balancer, tasks, settings, on_step, observer)
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=log)
@@ -224,7 +224,10 @@ def inputs_json(inputs: Inputs) -> dict[str, object]:
     return {k: [list(t) for t in v] if isinstance(v, tuple) else v for k, v in asdict(inputs).items()}
 
 
-def _batcher(encoder: Encoder, items: pl.DataFrame, config: RunConfig, tasks: Sequence[TaskSpec]) -> Batcher:
+def make_batcher(
+    encoder: Encoder, items: pl.DataFrame, config: RunConfig, tasks: Sequence[TaskSpec]
+) -> Batcher:
+    """Make what cuts encoded rows into training batches."""
     settings = BatchSettings(
         batch_size=config.training.batch_size,
         history_length=config.features.history_length,
@@ -237,7 +240,8 @@ def _batcher(encoder: Encoder, items: pl.DataFrame, config: RunConfig, tasks: Se
     return Batcher(encoder, text_by_number(encoder, items), settings)
 
 
-def _fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
+def fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
+    """Give the trainer's settings. Args: warm: the weights are those of another night."""
     training = config.training
     retrieval = config.retrieval_task if config.retrieval.weight else None
     return FitSettings(

@@ -1,11 +1,24 @@
 """A set's report on the terminal: a line per row, a line per pair of rows compared."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from benchmarks.quality.quality_set import Key
 from benchmarks.quality.report import Difference, Figure, QualityReport
+
+
+def show_report(report: QualityReport) -> None:
+    """Print the tables, and the chosen row's figures as one line of JSON."""
+    tables = [rows_table(report)] if report.rows else []
+    tables += [differences_table(report)] if report.differences else []
+    wide = _wide_enough(tables)
+    for table in tables:
+        wide.print(table)
+    wide.print(json.dumps({"best": report.as_json()["best"]}, allow_nan=False), highlight=False)
 
 
 def rows_table(report: QualityReport) -> Table:
@@ -50,3 +63,10 @@ def _cell(figure: Figure | None) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.value:.4f}"
     return f"{figure.value:.4f} ({figure.low:.4f}-{figure.high:.4f})"
+
+
+def _wide_enough(tables: Sequence[Table]) -> Console:
+    """Give a console on which no cell is cut: figures that are cut are none, and a file has no width."""
+    console = Console()
+    needed = [Measurement.get(console, console.options.update(max_width=1000), t).maximum for t in tables]
+    return Console(width=max([console.width, *needed]))

@@ -13,27 +13,21 @@ weights: processor time, which a busy neighbour moves less than the clock on the
 import json
 import os
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.speed.training import day_batches, fit_batches, simulated_log
-from features.build import build_snapshots
-from features.definitions import read_config
+from benchmarks.speed.shop_days import built_days
+from benchmarks.speed.training import day_batches, fit_batches
+from features.days import Days
 from recsys.config import BalancerConfig, RunConfig
 from recsys.errors import ConfigError
-from recsys.log import InteractionLog
-from recsys.stages import Stages, require_place, write_json
 from training.balancing import BALANCERS, build_balancer
-from training.threads import use_threads
 
 INPUTS, WIDTH, STEPS, BATCH, TEST = 16, 3, 500, 256, 4096
 UNIT = 100.0
@@ -41,27 +35,17 @@ TUNED = "fixed, units known"
 """Fixed weights that undo the unit: what tuning by hand would find, and what no method is told."""
 
 
-def bench_balancing_command(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file; default: the simulated shop's.")] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Draws of the two-task problem.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Fits per method; medians are reported.")] = 3,
-) -> None:
-    """Compare the balancing methods on a planted conflict, and their cost per step."""
-    require_place(json_file)
-    settings = read_config(config)
-    use_threads(settings.training.threads)
+def measure_balancing(config: RunConfig, seeds: int, repeats: int) -> dict[str, Any]:
+    """Compare the methods on the planted conflict, and their cost per step."""
     names, missing = installed()
-    results = {
-        "problem": planted_conflict(names, seeds),
-        "cost": cost_per_step(settings, names, repeats),
-        "not_installed": missing,
-        "threads": settings.training.threads,
-        "load_average": os.getloadavg()[0],
-    }
-    _print(results, Console())
-    if json_file is not None:
-        write_json(json_file, results)
+    with built_days(config) as days:
+        return {
+            "problem": planted_conflict(names, seeds),
+            "cost": cost_per_step(config, days, names, repeats),
+            "not_installed": missing,
+            "threads": config.training.threads,
+            "load_average": os.getloadavg()[0],
+        }
 
 
 def installed() -> tuple[list[str], dict[str, str]]:
@@ -87,21 +71,18 @@ def planted_conflict(names: Sequence[str], seeds: int) -> dict[str, dict[str, fl
     return found
 
 
-def cost_per_step(config: RunConfig, names: Sequence[str], repeats: int) -> dict[str, dict[str, float]]:
+def cost_per_step(
+    config: RunConfig, days: Days, names: Sequence[str], repeats: int
+) -> dict[str, dict[str, float]]:
     """Time `fit` with every method on one day of the shop, in turns; ratios are medians over the repeats."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = InteractionLog(simulated_log(Path(folder) / "log", 0))
-        day = log.require_days("impressions")[-1]
-        days = build_snapshots(log, day, config, Stages(Path(folder) / "stages"))
-        batches, _, _ = day_batches(days, config)
-        seconds: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(repeats):
-            for name in names:
-                training = config.training.model_copy(
-                    update={"balancing": name, "balancer": BalancerConfig()}
-                )
-                chosen = config.model_copy(update={"training": training})
-                seconds[name].append(fit_batches(days, chosen, batches, "fp32").cpu_seconds)
+    batches, _, _ = day_batches(days, config)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(repeats):
+        for name in names:
+            changed = {"balancing": name, "balancer": BalancerConfig()}
+            training = config.training.model_copy(update=changed)
+            chosen = config.model_copy(update={"training": training})
+            seconds[name].append(fit_batches(days, chosen, batches, "fp32").cpu_seconds)
     return {
         name: {
             "cpu_ms_per_step": 1e3 * statistics.median(times) / len(batches),
@@ -154,7 +135,9 @@ class _Problem:
         return {"first": errors["first"].square().mean(), "second": UNIT * errors["second"].square().mean()}
 
 
-def _print(results: Mapping[str, Any], console: Console) -> None:
+def show_balancing(results: Mapping[str, Any]) -> None:
+    """Print a line per method."""
+    console = Console()
     table = Table("method", "first loss", "second loss", "sum", "cpu ms a step", "over fixed", box=None)
     for name, row in results["problem"].items():
         cost = results["cost"].get(name)

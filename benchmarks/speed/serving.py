@@ -5,11 +5,8 @@ channel each. Every number is of whole calls as a caller sees them, after a warm
 machine's cores.
 """
 
-import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -28,13 +24,12 @@ from rich.table import Table
 from recsys.errors import BundleError, DataError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
-from recsys.stages import require_place
 from serving.client import RecsysClient
 from serving.client_values import CallError, ItemUpdate
+from serving.demo.children import Children, StepError
 
-_START_S = 120.0
-_WARM_UP = 50
-_SERVE = "import sys; from recsys.cli import main; main(sys.argv[1:])"
+_WARM_UP = 5
+"""First calls of a connection, which do not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,29 +64,12 @@ class ServeReport:
     """The first call, which finds everything warm."""
     loads: list[Load] = field(default_factory=list)
 
-
-def bench_serve_command(
-    config: Annotated[Path, typer.Option(help="The run's TOML file.")],
-    log: Annotated[
-        Path, typer.Option(help="Interaction log; its users are asked for. Nothing is written to it.")
-    ],
-    runs: Annotated[Path, typer.Option(help="Folder with the bundle that is live.")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
-    clients: Annotated[str, typer.Option(help="Numbers of clients, one after the other.")] = "1,4,16",
-    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 5.0,
-    page_size: Annotated[int, typer.Option(help="Items a page.")] = 10,
-    new_items: Annotated[int, typer.Option(help="Upsert so many new items first.")] = 0,
-) -> None:
-    """Measure the server; prints a table."""
-    require_place(json_file)
-    numbers = [int(number) for number in clients.split(",")]
-    report = bench_serve(config, log, runs, numbers, seconds, page_size, new_items)
-    if json_file is not None:
-        json_file.write_text(json.dumps(asdict(report), indent=1) + "\n")
-    _print(report)
+    def as_json(self) -> dict[str, Any]:
+        """Give the JSON tree."""
+        return asdict(self)
 
 
-def bench_serve(
+def measure_serving(
     config: Path,
     log: Path,
     runs: Path,
@@ -169,7 +147,7 @@ class _Client:
     def run(self, end: float) -> None:
         """Ask until the end, and once at least; the first calls of a connection do not count."""
         with RecsysClient(self._target, timeout_s=10) as client:
-            for _ in range(max(1, _WARM_UP // 10)):
+            for _ in range(_WARM_UP):
                 self._ask(client)
             self.seconds.clear()
             self.stages.clear()
@@ -225,25 +203,20 @@ def _call_once(target: str, user: str, page_size: int, version: str) -> float:
 @contextmanager
 def _served(config: Path, folder: Path, runs: Path) -> Iterator[str]:
     """Run `recsys serve` for the length of a block; give its address."""
-    ports = folder / "ports.json"
-    command = [sys.executable, "-c", _SERVE, "serve", "--config", str(config), "--log", str(folder / "log")]
-    command += ["--runs", str(runs), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
-    with (folder / "serve.log").open("w+") as output:
-        process = subprocess.Popen([*command, "--port-file", str(ports)], stdout=output, stderr=output)
+    arguments = ["serve", "--config", str(config), "--log", str(folder / "log"), "--runs", str(runs)]
+    arguments += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    said = folder / "serve.log"
+    with Children() as children:
         try:
-            deadline = time.monotonic() + _START_S
-            while not ports.is_file():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    output.seek(0)
-                    raise BundleError(f"the server did not start: {output.read()[-1000:]}")
-                time.sleep(0.02)
-            yield f"127.0.0.1:{json.loads(ports.read_text())['port']}"
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+            server = children.serve(arguments, folder / "ports.json", said)
+        except StepError as error:
+            raise BundleError(f"the server did not start: {said.read_text()[-1000:]}") from error
+        yield server.target
+        server.stop()
 
 
-def _print(report: ServeReport) -> None:
+def show_serving(report: ServeReport) -> None:
+    """Print a line per number of clients."""
     table = Table("clients", "calls/s", "p50 ms", "p99 ms", "failed", "stages (median ms)", box=None)
     for load in report.loads:
         stages = ", ".join(f"{stage} {ms:.2f}" for stage, ms in load.stage_ms.items())

@@ -5,7 +5,6 @@ has events in the delta. Floors: a PING's round trip for a server, one page from
 and for publishing the raw bytes over what this machine copies in a second.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -14,13 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
-from benchmarks.speed.features.machine import copy_rate, forget_peak, peak_rss, seconds
-from features.build import build_snapshots
+from benchmarks.speed.machine import copy_rate, forget_peak, peak_rss, seconds
+from benchmarks.speed.shop_days import last_days, simulate_days
 from features.encode import Encoder
 from features.packing import pack_users
 from features.store import Event, FeatureStore, open_store
@@ -29,9 +27,7 @@ from recsys.config import StoreConfig, default_config
 from recsys.encoding import EncoderState
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.log_writer import write_log
-from recsys.simulator.shop import Shop
-from recsys.stages import Stages, require_place, write_json
+from recsys.stages import Stages
 
 TARGET_USERS = 10_000_000
 NOW_MS = 1_769_800_000_000
@@ -41,33 +37,21 @@ SLOW_MS = 10_000
 """Time-outs of the bench: it measures, it does not give up."""
 
 
-def bench_store_command(
-    users: Annotated[int, typer.Option(min=1_000, help="Users to publish.")] = 200_000,
-    reads: Annotated[int, typer.Option(min=100, help="Reads of each kind.")] = 2_000,
-    url: Annotated[str, typer.Option(help="Measure this store; default: SQLite and two Valkeys.")] = "",
-    shop: Annotated[int, typer.Option(min=20, help="Users of the shop that rows come from.")] = 5_000,
-    days: Annotated[int, typer.Option(min=2, help="Days of that shop.")] = 12,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
-) -> None:
-    """Measure the online stores and print JSON."""
-    require_place(json_file)
+def measure_stores(dials: ShopDials, users: int, reads: int, url: str) -> dict[str, Any]:
+    """Measure each store. Args: dials: of the shop that rows come from; url: of one store, or "" for ours."""
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch, ExitStack() as stack:
-        rows = packed_rows(ShopDials(users=shop, days=days), Path(scratch) / "shop")
+        rows = packed_rows(dials, Path(scratch) / "shop")
         load = Load(rows=rows, users=users, reads=reads)
         urls = {"store": url} if url else {"sqlite": "sqlite", **_own_servers(stack)}
-        result: dict[str, Any] = {
+        size, rate = statistics.fmean(map(len, rows)), copy_rate()
+        floor = {"publish_floor_s": users * size / rate}
+        return {
             "users": users,
-            "raw_bytes_per_user": statistics.fmean(map(len, rows)),
+            "raw_bytes_per_user": size,
             "load_average": os.getloadavg()[0],
-            "copy_bytes_per_second": copy_rate(),
-            "stores": {n: measure(u, Path(scratch) / n, load) for n, u in urls.items()},
+            "copy_bytes_per_second": rate,
+            "stores": {n: measure(u, Path(scratch) / n, load) | floor for n, u in urls.items()},
         }
-    floor_s = users * result["raw_bytes_per_user"] / result["copy_bytes_per_second"]
-    for figures in result["stores"].values():
-        figures["publish_floor_s"] = floor_s
-    print(json.dumps(result, indent=1))
-    if json_file is not None:
-        write_json(json_file, result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +131,8 @@ def _measure_writes(store: FeatureStore, folder: Path, load: Load) -> dict[str, 
 def packed_rows(dials: ShopDials, folder: Path) -> list[bytes]:
     """Simulate a shop and pack its users as a night would."""
     log, config = InteractionLog(folder / "log"), default_config()
-    for _ in write_log(Shop.from_seed(dials, 0), log):
-        pass
-    last = log.require_days("impressions")[-1]
-    snapshot = build_snapshots(log, last, config, Stages(folder / "stages"))[-1]
+    simulate_days(log, dials, 0)
+    snapshot = last_days(log, config, Stages(folder / "stages"))[-1]
     encoder = Encoder.from_config(config, EncoderState(vocabularies={}, numbers={}))
     return [value for _, value in pack_users(snapshot, encoder)]
 

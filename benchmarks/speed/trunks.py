@@ -9,54 +9,25 @@ shop; a trunk alone is forward and backward on random inputs. Both are in proces
 import json
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.speed.training import day_batches, fit_batches, simulated_log
-from features.build import build_snapshots
+from benchmarks.speed.training import day_batches, fit_batches
 from features.days import Days
-from features.definitions import read_config
 from recsys.config import RunConfig, TrunkConfig
-from recsys.log import InteractionLog
 from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
-from recsys.stages import Stages, require_place, write_json
-from training.threads import use_threads
 from training.train import build_model, fit_state
 
 BASE = "shared_bottom"
 PASSES = 5
 """Passes of a trunk alone in each turn; the fastest counts."""
 Precision = Literal["fp32", "bf16"]
-
-
-def bench_trunks_command(
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file; default: the simulated shop's.")] = None,
-    experts: Annotated[int, typer.Option(min=1, help="Experts of MMoE and shared ones of PLE.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns; medians are reported.")] = 7,
-    precision: Annotated[Precision, typer.Option(help="Of matrix products.")] = "fp32",
-) -> None:
-    """Measure a step of every trunk at the same number of parameters."""
-    require_place(json_file)
-    settings = read_config(config)
-    use_threads(settings.training.threads)
-    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
-        folder = Path(scratch)
-        log = InteractionLog(simulated_log(folder / "log", 0))
-        days = build_snapshots(log, log.require_days("impressions")[-1], settings, Stages(folder / "stages"))
-        result = measure_trunks(days, settings, experts, repeats, precision)
-    _print(result, Console())
-    if json_file is not None:
-        write_json(json_file, result)
 
 
 def measure_trunks(
@@ -126,7 +97,9 @@ def _ratio(values: Sequence[float], base: Sequence[float]) -> float:
     return statistics.median(v / b for v, b in zip(values, base, strict=True))
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
+def show_trunks(result: dict[str, Any]) -> None:
+    """Print a line per trunk."""
+    console = Console()
     table = Table(
         "trunk", "hidden", "parameters", "ms a step", "over shared_bottom", "alone, ms", "over", box=None
     )

@@ -12,8 +12,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.features.generate import FIRST_DAY, LogDials, write_log
-from benchmarks.speed.features.machine import Spent, num_threads, peak_rss, spent
+from benchmarks.speed.features.large_log import FIRST_DAY, LogDials, write_log
+from benchmarks.speed.machine import Spent, num_threads, peak_rss, spent
 from features.build import build_snapshots
 from features.days import Days
 from recsys.config import RunConfig, default_config
@@ -69,7 +69,7 @@ def _curve(asked: Asked) -> dict[str, Any]:
 
 
 def _training(asked: Asked) -> dict[str, Any]:
-    from benchmarks.speed.features.ours import write_training_rows
+    from benchmarks.speed.features.in_polars import write_training_rows
 
     wanted = [day_number(n) for n in asked["training"]]
     days = _days(asked, asked["last"])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import SETS
-from benchmarks.quality.command import set_of
 from benchmarks.quality.driver import figure, measure_set, over_repeats, paired, wanted_rows
 from benchmarks.quality.quality_set import CHOSEN, Measure, QualitySet, Row, Run, baseline
+from benchmarks.quality.run_set import set_of
 from recsys.cli import run
 from recsys.errors import ConfigError
 from recsys.metrics.pointwise import auc, rmse

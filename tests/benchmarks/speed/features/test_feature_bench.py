@@ -5,8 +5,8 @@ import json
 import polars as pl
 import pytest
 
-from benchmarks.speed.features.command import units
-from benchmarks.speed.features.generate import FIRST_DAY, LogDials, write_log
+from benchmarks.speed.features.feature_bench import units
+from benchmarks.speed.features.large_log import FIRST_DAY, LogDials, write_log
 from recsys.cli import run
 from recsys.log import InteractionLog
 

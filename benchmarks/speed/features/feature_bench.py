@@ -10,18 +10,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import polars as pl
-import typer
 
-from benchmarks.speed.features.machine import copy_rate, num_threads
 from benchmarks.speed.features.phase import day_number
+from benchmarks.speed.machine import copy_rate, num_threads
 from recsys.errors import RecsysError
 from recsys.log import InteractionLog
-from recsys.stages import Stages, require_place, write_json
+from recsys.stages import Stages
 
 CURVE = (1, 10, 20, 30, 60, 90, 120, 150, 180)
 BUSY = 1.5
@@ -114,23 +112,12 @@ class Bench:
         return {"parquet_bytes": sum(p.stat().st_size for p in files), "memory_bytes": memory}
 
 
-def bench_features_command(
-    rows: Annotated[int, typer.Option(min=20_000, help="Impressions of the log.")] = 20_000_000,
-    days: Annotated[int, typer.Option(min=12, help="Days of the log.")] = 180,
-    pandas_rows: Annotated[int, typer.Option(min=20_000, help="Impressions that pandas gets.")] = 2_000_000,
-    repeats: Annotated[int, typer.Option(min=1, help="Turns of each short phase; medians count.")] = 3,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    scratch: Annotated[Path | None, typer.Option(help="Folder for files; default: a temporary one.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
-) -> None:
-    """Measure the building of features and print JSON."""
-    require_place(json_file)
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="recsys-bench-", dir=scratch))
-        result = measure(Path(folder), rows, days, min(rows, pandas_rows), seed, repeats)
-    print(json.dumps(result, indent=1))
-    if json_file is not None:
-        write_json(json_file, result)
+def measure_features(
+    scratch: Path | None, rows: int, days: int, pandas_rows: int, seed: int, repeats: int
+) -> dict[str, Any]:
+    """Measure in a temporary folder, in `scratch` where it is given."""
+    with tempfile.TemporaryDirectory(prefix="recsys-bench-", dir=scratch) as folder:
+        return measure(Path(folder), rows, days, pandas_rows, seed, repeats)
 
 
 def measure(folder: Path, rows: int, days: int, pandas_rows: int, seed: int, repeats: int) -> dict[str, Any]:

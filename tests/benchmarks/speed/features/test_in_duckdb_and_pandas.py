@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from benchmarks.speed.features.generate import FIRST_DAY, LogDials, write_log
-from benchmarks.speed.features.ours import training_rows
+from benchmarks.speed.features.in_polars import training_rows
+from benchmarks.speed.features.large_log import FIRST_DAY, LogDials, write_log
 from features.build import build_snapshots
 from recsys.config import default_config
 from recsys.log import InteractionLog, period_end

@@ -1,0 +1,151 @@
+"""Commands of the benchmarks: bench quality, bench tables, and one for the speed of each room."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from benchmarks.quality import SETS
+from recsys.options import (
+    ConfigOption,
+    JsonOption,
+    LogOption,
+    RequiredConfigOption,
+    RunsOption,
+    SeedOption,
+    put_json,
+)
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def bench_quality_command(
+    name: Annotated[str, typer.Option("--set", help=f"One of: {', '.join(SETS)}.")],
+    data: Annotated[Path, typer.Option(help="Folder of the set's published files.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, seeds 0, 1, ….")] = 3,
+    rows: Annotated[str, typer.Option(help="Only these rows of the table, by name: a,b,c.")] = "",
+    json_file: JsonOption = None,
+) -> None:
+    """Train every model of a set and print what each reaches on the published test rows."""
+    from benchmarks.quality.run_set import run_set
+    from benchmarks.quality.tables import show_report
+
+    report, origin = run_set(name, data, seeds, [row for row in rows.split(",") if row])
+    put_json(report.as_json() | origin, json_file, lambda: show_report(report))
+
+
+def bench_tables_command(
+    docs: Annotated[
+        Path,
+        typer.Option(help="Folder with benchmarks.md and benchmarks/; the JSON is in benchmarks/results."),
+    ] = DOCS,
+) -> None:
+    """Write the tables of the benchmark pages anew, from the JSON of `recsys bench quality`."""
+    from benchmarks.quality.result_pages import fill_pages
+
+    for page, text in fill_pages(docs).items():
+        changed = page.read_text() != text
+        page.write_text(text)
+        print(f"{page}: {'written' if changed else 'as it was'}")
+
+
+def bench_serve_command(
+    config: RequiredConfigOption,
+    log: LogOption,
+    runs: RunsOption,
+    json_file: JsonOption = None,
+    clients: Annotated[str, typer.Option(help="Numbers of clients, one after the other.")] = "1,4,16",
+    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 5.0,
+    page_size: Annotated[int, typer.Option(help="Items per page.")] = 10,
+    new_items: Annotated[int, typer.Option(help="Upsert so many new items first.")] = 0,
+) -> None:
+    """Measure one server process on the live bundle; the log's users are asked for, it stays as it is."""
+    from benchmarks.speed.serving import measure_serving, show_serving
+
+    numbers = [int(number) for number in clients.split(",")]
+    report = measure_serving(config, log, runs, numbers, seconds, page_size, new_items)
+    put_json(report.as_json(), json_file, lambda: show_serving(report))
+
+
+def bench_store_command(
+    users: Annotated[int, typer.Option(min=1_000, help="Users to publish.")] = 200_000,
+    reads: Annotated[int, typer.Option(min=100, help="Reads of each kind.")] = 2_000,
+    url: Annotated[str, typer.Option(help="Measure this store; default: SQLite and two Valkeys.")] = "",
+    shop: Annotated[int, typer.Option(min=20, help="Users of the shop that rows come from.")] = 5_000,
+    days: Annotated[int, typer.Option(min=2, help="Days of that shop.")] = 12,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure the online stores and print JSON."""
+    from benchmarks.speed.store import measure_stores
+    from recsys.simulator.dials import ShopDials
+
+    _put(measure_stores(ShopDials(users=shop, days=days), users, reads, url), json_file)
+
+
+def bench_features_command(
+    rows: Annotated[int, typer.Option(min=20_000, help="Impressions of the log.")] = 20_000_000,
+    days: Annotated[int, typer.Option(min=12, help="Days of the log.")] = 180,
+    pandas_rows: Annotated[int, typer.Option(min=20_000, help="Impressions that pandas gets.")] = 2_000_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns of each short phase; medians count.")] = 3,
+    seed: SeedOption = 0,
+    scratch: Annotated[Path | None, typer.Option(help="Folder for files; default: a temporary one.")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Measure the building of features and print JSON."""
+    from benchmarks.speed.features.feature_bench import measure_features
+
+    _put(measure_features(scratch, rows, days, min(rows, pandas_rows), seed, repeats), json_file)
+
+
+def bench_train_command(
+    config: ConfigOption = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Interaction log; default: simulate 6 days.")
+    ] = None,
+    json_file: JsonOption = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Fits per precision; medians are reported.")] = 3,
+    seed: SeedOption = 0,
+) -> None:
+    """Measure training on one day of a log and print JSON."""
+    from benchmarks.speed.training import measure_training
+    from features.definitions import read_config
+
+    _put(measure_training(read_config(config), log, seed, repeats), json_file)
+
+
+def bench_trunks_command(
+    json_file: JsonOption = None,
+    config: ConfigOption = None,
+    experts: Annotated[int, typer.Option(min=1, help="Experts of MMoE and shared ones of PLE.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns; medians are reported.")] = 7,
+    precision: Annotated[Literal["fp32", "bf16"], typer.Option(help="Of matrix products.")] = "fp32",
+) -> None:
+    """Measure a step of every trunk at the same number of parameters."""
+    from benchmarks.speed.shop_days import built_days
+    from benchmarks.speed.trunks import measure_trunks, show_trunks
+    from features.definitions import read_config
+
+    settings = read_config(config)
+    with built_days(settings) as days:
+        result = measure_trunks(days, settings, experts, repeats, precision)
+    put_json(result, json_file, lambda: show_trunks(result))
+
+
+def bench_balancing_command(
+    json_file: JsonOption = None,
+    config: ConfigOption = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Draws of the two-task problem.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Fits per method; medians are reported.")] = 3,
+) -> None:
+    """Compare the balancing methods on a planted conflict, and their cost per step."""
+    from benchmarks.speed.balancing import measure_balancing, show_balancing
+    from features.definitions import read_config
+
+    result = measure_balancing(read_config(config), seeds, repeats)
+    put_json(result, json_file, lambda: show_balancing(result))
+
+
+def _put(result: dict[str, Any], json_file: Path | None) -> None:
+    """Put out a result that has no table: its JSON is printed."""
+    put_json(result, json_file, lambda: print(json.dumps(result, indent=1)))
