@@ -103,11 +103,6 @@ class TaskSpec(BaseModel):
         return HEAD_KINDS[self.head]
 
     @property
-    def is_binary(self) -> bool:
-        """Tell whether the prediction is a probability."""
-        return self.kind.probability
-
-    @property
     def loss_name(self) -> str:
         """Name the loss, chosen or the kind's default."""
         return self.loss or next(iter(self.kind.losses))

@@ -100,7 +100,7 @@ def check_heads(
             checks.append(_non_inferior(task, rows, champion, config, level, seed))
         checks += [
             _limit(name, metric, task, rows, champion, config)
-            for name, metric in row_metrics(probability=task.is_binary).items()
+            for name, metric in row_metrics(probability=task.kind.probability).items()
             if metric.gate_limit
         ]
     return checks
@@ -214,7 +214,7 @@ def _unevaluated(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Chec
     """Say why a head cannot be evaluated on its rows; None when it can."""
     if rows.height < config.min_rows:
         why = f"{rows.height} labelled rows, {config.min_rows} are needed"
-    elif task.is_binary and rows[task.label].n_unique() < 2:
+    elif task.kind.probability and rows[task.label].n_unique() < 2:
         why = f"all {rows.height} labels are {rows[task.label][0]:g}, an AUC needs both kinds"
     else:
         return None

@@ -201,7 +201,7 @@ def _direct(log, days, key, tasks):
     named = pl.col("impression_id").is_not_null()
     counts = feedback.group_by(key).agg(
         *(net(t, pl.lit(value=True)).alias(f"{t.name}_count") for t in tasks),
-        *(net(t, named).alias(f"{t.name}_shown") for t in tasks if t.is_binary),
+        *(net(t, named).alias(f"{t.name}_shown") for t in tasks if t.kind.probability),
         rating_halves=(pl.col("value").filter(pl.col("kind") == "rating") * 2).sum().cast(pl.Int64),
     )
     joined = shown.join(counts, on=key, how="full", coalesce=True)

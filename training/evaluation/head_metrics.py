@@ -49,14 +49,14 @@ def head_metrics(
     Args: rows: user_id, weight, the label and the prediction columns; probability: False for scores of a
     binary task that only order the rows, such as a count.
     """
-    metrics = row_metrics(probability=task.is_binary)
+    metrics = row_metrics(probability=task.kind.probability)
     known = rows.filter(pl.col(task.label).is_not_null(), pl.col(prediction).is_not_null())
     if known.is_empty():
         return HeadMetrics(values=dict.fromkeys(metrics), rows=0)
     label, values = known[task.label].to_numpy(), known[prediction].to_numpy()
     weight = known["weight"].to_numpy()
     user: IntVector = known["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    only_order = task.is_binary and not probability
+    only_order = task.kind.probability and not probability
     found = {
         name: None
         if only_order and metric.reads != "order"
@@ -67,10 +67,10 @@ def head_metrics(
         values=found,
         rows=known.height,
         users=int(user.max()) + 1,
-        gauc_users=pointwise.gauc(label, values, user, weight).num_users if task.is_binary else 0,
+        gauc_users=pointwise.gauc(label, values, user, weight).num_users if task.kind.probability else 0,
         mean_label=float(np.average(label, weights=weight)),
         mean_prediction=None if only_order else float(np.average(values, weights=weight)),
-        reliability=_reliability(label, values, weight) if task.is_binary and probability else (),
+        reliability=_reliability(label, values, weight) if task.kind.probability and probability else (),
     )
 
 

@@ -201,7 +201,7 @@ def _head(task: TaskSpec, rows: pl.DataFrame, replicates: int, level: float, see
     return HeadComparison(
         a=a,
         b=b,
-        probability=task.is_binary,
+        probability=task.kind.probability,
         primary=primary,
         effects=tuple(head_effects(task, rows, a, b, replicates=replicates, level=level, seed=seed)),
         by_day={

@@ -53,7 +53,7 @@ def head_effects(
     """
     if not a.rows:
         return []
-    primary, metrics = task.kind.metric, row_metrics(probability=task.is_binary)
+    primary, metrics = task.kind.metric, row_metrics(probability=task.kind.probability)
     found = []
     for name in sorted(metrics, key=lambda name: name != primary):
         if metrics[name].pooled is None:
@@ -131,7 +131,7 @@ def segments(
 def _segment(
     name: str, task: TaskSpec, part: pl.DataFrame, replicates: int, level: float, seed: int
 ) -> Segment:
-    positive = (pl.col(task.label) > 0.5) if task.is_binary else pl.lit(value=True)
+    positive = (pl.col(task.label) > 0.5) if task.kind.probability else pl.lit(value=True)
     positives, users = part.filter(positive).height, part["user_id"].n_unique()
     enough = part.height >= MIN_ROWS and users >= MIN_USERS and positives >= MIN_POSITIVES
     return Segment(

@@ -37,7 +37,7 @@ class Biases:
         Args: slope: for a binary head, logits per unit of the biases; it has no meaning for others.
         """
         own, task = next((k, t) for k, t in enumerate(model.tasks) if t.name == name)
-        if task.head == "regression":
+        if not task.kind.probability:
             slope = 4 / (task.high - task.low)
             middle = (self.mean - (task.high + task.low) / 2) * slope
             torch.nn.init.constant_(model.ranker.heads.heads[name][-1].bias, middle)  # type: ignore[index]

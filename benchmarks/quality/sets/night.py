@@ -74,7 +74,7 @@ class Night:
         return [
             self.labelled(task, self.runs.plan.evaluate).measure(metric)
             for task in self.config.tasks
-            for metric in (("auc", "log_loss") if task.is_binary else ("rmse",))
+            for metric in ((task.kind.metric, "log_loss") if task.kind.probability else (task.kind.metric,))
         ]
 
     def labelled(self, task: TaskSpec, periods: Mapping[str, int]) -> "LabelledRows":
@@ -178,7 +178,7 @@ FitBaseline = Callable[[TaskSpec, Night, LabelledRows], FittedBaseline]
 
 def _calibrated(task: TaskSpec, known: LabelledRows, prediction: np.ndarray, later: np.ndarray) -> np.ndarray:
     """Fit Platt's sigmoid, or a line, on the calibration day's predictions; apply it to later ones."""
-    if not task.is_binary:
+    if not task.kind.probability:
         line = fit_affine(prediction, known.label, low=task.low, high=task.high, weight=known.weight)
         return line.apply(later)
     return fit_platt(_logit(prediction), known.label, known.weight).apply(_logit(later))

@@ -35,7 +35,7 @@ def fit_trees(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseli
     trees = tuned_trees(
         TreeRows(features=flat(sample.design), label=sample.label, weight=sample.weight),
         TreeRows(features=features(known), label=known.label, weight=known.weight),
-        binary=task.is_binary,
+        binary=task.kind.probability,
         categories=range(num, num + int(small.sum())),
         trials=TRIALS,
     )

@@ -37,7 +37,7 @@ class Informed(BundlePredictor):
         rng = np.random.default_rng(0)
         for task in self.bundle.config.tasks:
             label = np.nan_to_num(encoded.labels[task.name], nan=0.0)
-            if task.is_binary:
+            if task.kind.probability:
                 found[task.name] = (0.3 * label + 0.6 * rng.random(label.size)).astype(np.float32)
         return found
 

@@ -149,7 +149,7 @@ def _require_evaluated(task: TaskSpec, runs: Runs) -> None:
     day, known = runs.days[place].day, runs.days.labels(place)[task.label].drop_nulls()
     if known.is_empty():
         lacking = f"no impression of {day} has a label of {task.name!r}"
-    elif task.is_binary and known.n_unique() < 2:
+    elif task.kind.probability and known.n_unique() < 2:
         lacking = f"all {known.len():,} labels of {task.name!r} on {day} are {known[0]:.0f}"
     else:
         return
@@ -187,7 +187,7 @@ def _head(
         train_first=trained_on[0],
         train_last=trained_on[-1],
         train_labels=labels.len(),
-        train_positives=int((labels > 0.5).sum()) if task.is_binary else None,
+        train_positives=int((labels > 0.5).sum()) if task.kind.probability else None,
     )
 
 

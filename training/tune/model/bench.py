@@ -11,11 +11,11 @@ from features.days import Days
 from features.encode import Encoder
 from recsys.config import RunConfig
 from recsys.errors import DataError
-from recsys.metrics.pointwise import auc, rmse
+from recsys.metrics.table import pooled_metric
 from recsys.model.embeddings import Tables
 from recsys.model.head_functions import predict
 from recsys.model.ranker import Ranker
-from recsys.tasks import RETRIEVAL
+from recsys.tasks import RETRIEVAL, TaskSpec
 from training.data import Batcher, BatchSettings, EncodedRows, encode_day, text_by_number
 from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
@@ -38,9 +38,9 @@ class _Period:
 class ModelBench:
     """Trains configs that share features on the same days, and measures them on the validation days.
 
-    Losses, lower is better: 1 - AUC of a binary head, RMSE of the others, the two towers' own loss on drawn
-    negatives that are the same for every config. Only orders and distances of raw predictions count:
-    calibration is fitted on these very days later.
+    Losses, lower is better: a head's primary metric (1 minus it where higher is better), and the two towers'
+    own loss on drawn negatives that are the same for every config. Only orders and distances of raw
+    predictions count: calibration is fitted on these very days later.
     """
 
     def __init__(self, days: Days, config: RunConfig) -> None:
@@ -51,9 +51,7 @@ class ModelBench:
         self.days, self.config = days, config
         self.plan: NightPlan = plan_night(days.dates, config, None)
         self._known = {t.name: self._labels(t.name) for t in config.tasks}
-        self.heads = tuple(
-            t.name for t in config.tasks if _measurable(self._known[t.name], binary=t.is_binary)
-        )
+        self.heads = tuple(t.name for t in config.tasks if _measurable(self._known[t.name], t))
         if not self.heads:
             named = ", ".join(str(day) for day in days.dates_of(sorted(set(self.plan.calibrate.values()))))
             raise DataError(
@@ -118,9 +116,11 @@ class ModelBench:
             label, weight = self._known[task.name], self._periods[i].encoded.weight
             known = ~np.isnan(label)
             values = predict(logits[i][task.name], task)
-            metric = auc if task.is_binary else rmse
-            value = metric(label[known], values[known], weight[known])
-            found[task.name] = 1.0 - value if task.is_binary else value
+            metric = pooled_metric(task.kind.metric)
+            rows = metric.check(label[known], values[known], weight[known])
+            user = np.unique(self._periods[i].encoded.user_key[known], return_inverse=True)[1]
+            value = metric.value(rows, user)
+            found[task.name] = 1.0 - value if metric.higher_is_better else value
         if self._has_retrieval:
             found[RETRIEVAL] = self._retrieval_loss(ranker, tables)
         return found
@@ -189,6 +189,6 @@ def improvements(losses: Mapping[str, float], baseline: Mapping[str, float]) -> 
     return {name: (baseline[name] - value) / max(baseline[name], 1e-12) for name, value in losses.items()}
 
 
-def _measurable(label: np.ndarray, *, binary: bool) -> bool:
+def _measurable(label: np.ndarray, task: TaskSpec) -> bool:
     known = label[~np.isnan(label)]
-    return known.size > 1 and (not binary or 0 < known.sum() < known.size)
+    return known.size > 1 and (not task.kind.probability or 0 < known.sum() < known.size)

@@ -42,7 +42,7 @@ def value(night, run, metric, head):
 def test_a_run_holds_the_evaluated_day_and_chooses_on_the_one_before(night, runs):
     known = {m.head: m for m in night.validation_measures()}
     for task in night.config.tasks:
-        metric, measure = ("auc", auc) if task.is_binary else ("rmse", rmse)
+        metric, measure = ("auc", auc) if task.kind.probability else ("rmse", rmse)
         of = next(m for m in night.test_measures() if m.key == (task.name, metric))
         prediction = runs[0].test[task.name]
         assert of.value(runs[0].test) == pytest.approx(measure(of.label, prediction, of.weight))
@@ -100,11 +100,11 @@ def test_simple_systems_are_scored_on_the_models_rows(night, runs, name, monkeyp
 def test_simple_systems_are_calibrated_as_ours_are(night):
     def doubled(task, _night, _known):
         return FittedBaseline(
-            predict=lambda rows: 0.2 + 0.6 * rows.label if task.is_binary else 10 * rows.label
+            predict=lambda rows: 0.2 + 0.6 * rows.label if task.kind.probability else 10 * rows.label
         )
 
     found = night.fit(doubled)
-    rating = next(task for task in night.config.tasks if not task.is_binary)
+    rating = next(task for task in night.config.tasks if not task.kind.probability)
     label = night.labelled(rating, night.runs.plan.evaluate).label
     assert np.abs(found.validation[rating.name]).min() >= 10, "what a choice looks at is not calibrated"
     assert np.abs(found.test[rating.name] - label).max() < 0.2
