@@ -1,4 +1,4 @@
-"""Parameter budgets: how large a trunk is, and the widths at which another is as large.
+"""Parameter budgets: the size of a trunk, and the widths that give another trunk the same size.
 
 Comparing trunks at equal widths compares their sizes; at equal size it compares their forms.
 """
@@ -23,7 +23,7 @@ def num_parameters(shape: TrunkConfig, num_in: int, tasks: Sequence[str]) -> int
 def match_budget(
     shape: TrunkConfig, num_in: int, tasks: Sequence[str], wanted: int, tolerance: float = TOLERANCE
 ) -> TrunkConfig:
-    """Scale a trunk's hidden widths by one factor until it has the wanted number of parameters.
+    """Scale a trunk's hidden widths by one factor until it has the given number of parameters.
 
     Args: shape: name, experts and the proportions of `hidden`; wanted: parameters, > 0.
     Raises: ConfigError when no such widths come within the tolerance (a share of `wanted`).

@@ -23,7 +23,7 @@ TABLE_STEP = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSpec:
-    """One table: as many rows as its vocabulary has numbers, built at capacity."""
+    """One table: one row per number of its vocabulary, allocated at capacity."""
 
     name: str
     size: int
@@ -31,37 +31,37 @@ class TableSpec:
 
     @property
     def capacity(self) -> int:
-        """Round the size up: powers of two until 65,536, then multiples of it: nights rarely resize."""
+        """Round the size up to a power of two, above 65,536 to a multiple of it, so that nights rarely resize."""
         if self.size >= TABLE_STEP:
             return -(-self.size // TABLE_STEP) * TABLE_STEP
         return 1 << max(4, (self.size - 1).bit_length())
 
 
 class Tables(Protocol):
-    """What the trainer needs of embedding tables."""
+    """Embedding tables, as far as the trainer needs them."""
 
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the rows of each table as leaves [U, D] that collect gradients."""
+        """Return the rows of each table as leaves [U, D] that collect gradients."""
 
     def step(self, rows: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
         """Apply the leaves' gradients to the tables, once."""
 
     def export(self) -> dict[str, Tensor]:
-        """Give canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
+        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
 
 
 class LocalTables:
     """Tables in this process's memory."""
 
     def __init__(self, specs: tuple[TableSpec, ...], learning_rate: float, seed: int) -> None:
-        """Fill every table from its own seeded stream: its start does not depend on the others."""
+        """Fill each table from a random stream of its own, so that it does not depend on the other tables."""
         self.specs = {spec.name: spec for spec in specs}
         self.learning_rate = learning_rate
         self.weight = {s.name: initial_rows(s.name, 0, s.capacity, s.dim, seed) for s in specs}
         self.state = {s.name: torch.zeros(s.capacity) for s in specs}
 
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the rows of each table as leaves [U, D] that collect gradients."""
+        """Return the rows of each table as leaves [U, D] that collect gradients."""
         return {name: self.weight[name][numbers].requires_grad_() for name, numbers in rows.items()}
 
     def step(self, rows: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
@@ -73,19 +73,19 @@ class LocalTables:
                 self.weight[name].index_add_(0, numbers, move)
 
     def preview(self, name: str, numbers: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the state [U] after a step with a gradient [U, D], and by how much rows [U, D] would move."""
+        """Return the state [U] after a step with a gradient [U, D], and by how much rows [U, D] would move."""
         accumulated = self.state[name][numbers] + gradient.square().mean(dim=1)
         scale = -self.learning_rate / (accumulated.sqrt() + EPS)
         return accumulated, gradient * scale[:, None]
 
     def export(self) -> dict[str, Tensor]:
-        """Give canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
+        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
         found = {f"{s.name}.weight": self.weight[s.name][: s.size].clone() for s in self.specs.values()}
         found |= {f"{s.name}.state": self.state[s.name][: s.size].clone() for s in self.specs.values()}
         return found
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy canonical weights in; tables and rows they do not have keep their start values."""
+        """Load canonical weights; tables and rows that they lack keep their initial values."""
         for name in self.specs:
             for part, own in (("weight", self.weight[name]), ("state", self.state[name])):
                 given = weights.get(f"{name}.{part}")
@@ -123,14 +123,14 @@ class TorchRecTables:
         self._fill(weights)
 
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the rows of each table as leaves [U, D] that collect gradients."""
+        """Return the rows of each table as leaves [U, D] that collect gradients."""
         from torchrec import KeyedJaggedTensor
 
         asked = {
             dim: KeyedJaggedTensor(
                 keys=keys,
                 values=torch.cat([rows[k] for k in keys]),
-                # One bag a key: the whole list of distinct numbers belongs to a batch of size one.
+                # One bag per key: the list of distinct numbers is one batch of size one.
                 lengths=torch.tensor([rows[k].numel() for k in keys], dtype=torch.int32),
             )
             for dim, keys in self.keys.items()
@@ -141,12 +141,12 @@ class TorchRecTables:
         return {k: x.detach().requires_grad_() for k, x in self.rows.items()}
 
     def step(self, rows: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
-        """Run the one backward into the tables; the fused optimiser steps inside it."""
+        """Run the one backward pass into the tables; the fused optimiser makes its step in it."""
         used = [k for k in rows if leaves[k].grad is not None]
         torch.autograd.backward([self.rows[k] for k in used], [leaves[k].grad for k in used])
 
     def export(self) -> dict[str, Tensor]:
-        """Give canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
+        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
         found: dict[str, Tensor] = {}
         for name, weight, state in self._tensors():
             size = self.specs[name].size
@@ -155,7 +155,7 @@ class TorchRecTables:
         return found
 
     def _tensors(self) -> Iterator[tuple[str, Any, Any]]:
-        """Give each table's name, sharded weight and sharded optimiser state."""
+        """Return each table's name, sharded weight and sharded optimiser state."""
         states = self.sharded.fused_optimizer.state_dict()["state"]
         for key, weight in self.sharded.state_dict().items():
             yield (
@@ -177,10 +177,10 @@ class TorchRecTables:
 
 
 class _Collections(nn.Module):
-    """One EmbeddingCollection per width: TorchRec wants equal widths inside one."""
+    """One EmbeddingCollection per width: TorchRec requires equal widths in one collection."""
 
     def __init__(self, keys: Mapping[str, Sequence[str]], specs: Mapping[str, TableSpec]) -> None:
-        """Build the collections without memory; sharding gives them theirs."""
+        """Build the collections on the meta device; sharding allocates their memory."""
         from torchrec import EmbeddingCollection, EmbeddingConfig
 
         super().__init__()
@@ -195,12 +195,12 @@ class _Collections(nn.Module):
             self.by_dim[dim] = EmbeddingCollection(tables=tables, device=torch.device("meta"))
 
     def forward(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Look all widths up."""
+        """Look up the rows of all widths."""
         return {dim: collection(asked[dim]) for dim, collection in self.by_dim.items()}
 
 
 def initial_rows(table: str, start: int, stop: int, dim: int, seed: int) -> Tensor:
-    """Draw start values for rows [start, stop): small, and zero for the unknown number 0."""
+    """Draw initial values for rows [start, stop): small, and zero for number 0 (unknown)."""
     entropy = [seed, start, *table.encode()]
     rows = torch.from_numpy(np.random.default_rng(entropy).normal(0.0, INIT_STD, (stop - start, dim)))
     rows = rows.to(torch.float32)

@@ -21,7 +21,7 @@ from recsys.tasks import TaskSpec
 FOCUS = 2.0
 """Exponent of the focal loss (γ in Lin et al., ICCV 2017)."""
 MIN_GAP = 1e-3
-"""Two thresholds never come nearer than this, so that every level keeps a probability."""
+"""Least distance of two thresholds, so that every level has a positive probability."""
 
 
 def build_link(task: TaskSpec) -> nn.Module:
@@ -31,7 +31,7 @@ def build_link(task: TaskSpec) -> nn.Module:
 
 
 def head_loss(logits: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    """Give the loss [B] that the task chose."""
+    """Return the loss [B] that the task chose."""
     loss: Callable[[Tensor, Tensor, TaskSpec], Tensor] = resolve(task.kind.losses[task.loss_name])
     return loss(logits, label_B, task)
 
@@ -44,7 +44,7 @@ def predict(logits: np.ndarray, task: TaskSpec) -> np.ndarray:
 
 
 def score_itself(task: TaskSpec) -> nn.Module:
-    """Take the score for the logit."""
+    """Use the score as the logit."""
     del task
     return nn.Identity()
 
@@ -64,26 +64,26 @@ class CumulativeLink(nn.Module):
         self.gaps = nn.Parameter(torch.log(torch.expm1(start_C.diff() - MIN_GAP)))
 
     def forward(self, score_B: Tensor) -> Tensor:
-        """Give logits [B, C], falling along C."""
+        """Return logits [B, C], falling along C."""
         rises_C = functional.softplus(self.gaps) + MIN_GAP
         thresholds_C = torch.cat([self.first, self.first + rises_C.cumsum(dim=0)])
         return score_B.unsqueeze(-1) - thresholds_C
 
 
 def probability(logits_B: Tensor, task: TaskSpec) -> Tensor:
-    """Give the sigmoid of the logit."""
+    """Return the sigmoid of the logit."""
     del task
     return logits_B.sigmoid()
 
 
 def cross_entropy(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    """Give the cross-entropy; a label between 0 and 1 is a probability."""
+    """Return the cross-entropy; a label between 0 and 1 is a probability."""
     del task
     return functional.binary_cross_entropy_with_logits(logits_B, label_B, reduction="none")
 
 
 def focal(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    """Weigh down what is already right; predictions are pulled to 1/2, which calibration undoes."""
+    """Give correct predictions less weight. It pulls predictions towards 1/2; calibration corrects this."""
     del task
     p_B = logits_B.sigmoid()
     positive_B = (1 - p_B) ** FOCUS * functional.softplus(-logits_B)
@@ -97,12 +97,12 @@ def _error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
 
 
 def squared_error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    """Give the square of the error, in quarters of the range."""
+    """Return the square of the error, in quarters of the range."""
     return _error(logits_B, label_B, task).square()
 
 
 def absolute_error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    """Give the absolute error, in quarters of the range."""
+    """Return the absolute error, in quarters of the range."""
     return _error(logits_B, label_B, task).abs()
 
 
@@ -118,7 +118,7 @@ def value(logits_B: Tensor, task: TaskSpec) -> Tensor:
 
 
 def likelihood(logits_BC: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
-    """Give -log P(level of the label); a label between two levels counts for both by its distance."""
+    """Return -log P(level of the label); a label between two levels counts for both by its distance."""
     place_B = ((label_B - task.low) / task.step).clamp(0, task.num_levels - 1)
     lower_B = place_B.floor()
     share_B = place_B - lower_B
@@ -129,7 +129,7 @@ def likelihood(logits_BC: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
 
 
 def log_level_probabilities(logits_BC: Tensor) -> Tensor:
-    """Give log P(level) [B, C + 1] of cumulative logits that fall along C, exact at both ends.
+    """Return log P(level) [B, C + 1] of cumulative logits that fall along C, exact at both ends.
 
     For a > b: σ(a) - σ(b) = σ(a) · σ(-b) · (1 - e^(b - a)).
     """
@@ -143,5 +143,5 @@ def log_level_probabilities(logits_BC: Tensor) -> Tensor:
 
 
 def expected_level(logits_BC: Tensor, task: TaskSpec) -> Tensor:
-    """Give low + step · Σ P(value above level c): the mean of the distribution over levels."""
+    """Return low + step · Σ P(value above level c): the mean of the distribution over levels."""
     return task.low + task.step * logits_BC.sigmoid().sum(dim=-1)

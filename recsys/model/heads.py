@@ -1,4 +1,4 @@
-"""One small network per task on its own hidden vector, and what flows between tasks.
+"""Heads: one small network per task on its hidden vector, and the connections between tasks.
 
 A child's logit is already the logit of the entire-space product p(child) = p(parent) · p(child | parent)
 (ESMM: Ma et al., SIGIR 2018), so losses, calibration and metrics see one marginal per task.
@@ -20,7 +20,7 @@ class Heads(nn.Module):
     """One network per task, the parent products, and the transfer from earlier tasks."""
 
     def __init__(self, tasks: Sequence[TaskSpec], num_in: int, hidden: int) -> None:
-        """Build the heads; `hidden` is the one layer of a task that sets none. Earlier tasks stand first."""
+        """Build the heads; `hidden` is the one layer of a task that sets none. Earlier tasks come first."""
         super().__init__()
         self.specs = tuple(tasks)
         layers = {t.name: (hidden,) if t.hidden is None else t.hidden for t in tasks}
@@ -53,7 +53,7 @@ class Heads(nn.Module):
         return logits
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
-        """Give the parameters of one task's head."""
+        """Return the parameters of one task's head."""
         parts = (
             self.heads[task],
             self.links[task],
@@ -84,7 +84,7 @@ class Transfer(nn.Module):
 
 
 def product_logit(parent_B: Tensor, conditional_B: Tensor) -> Tensor:
-    """Give logit(sigmoid(parent) · sigmoid(conditional)), exact at both ends.
+    """Return logit(sigmoid(parent) · sigmoid(conditional)), exact at both ends.
 
     For p = 1 / ((1 + e^-a)(1 + e^-b)) the odds (1 - p) / p are e^-a + e^-b + e^-(a+b).
     """

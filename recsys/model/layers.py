@@ -19,15 +19,15 @@ def mlp(num_in: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequenti
 
 
 class TaskModules(nn.ModuleDict):
-    """A module per task, whatever a task is called: `apply`, `train` and `type` are torch's own names too."""
+    """A module per task, under any task name: torch's ModuleDict refuses `apply`, `train` and `type`."""
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Keep a module without asking whether its name is an attribute: it is read by key alone."""
+        """Add a module without the check of its name: it is read by key only."""
         self._modules[name] = module  # type: ignore[assignment]
 
 
 class OrderedEmbedding(nn.Module):
-    """Rows for ordered buckets, each the one before plus a step of its own that starts at 0.
+    """Rows for ordered buckets: each is the previous row plus a learned step, which starts at 0.
 
     A bucket above all that training rows had reads as the highest they had. Rows of their own would stay what
     they were drawn as: on the first day on which a history is older than any learnt from, noise.
@@ -36,7 +36,7 @@ class OrderedEmbedding(nn.Module):
     """
 
     def __init__(self, num: int, dim: int) -> None:
-        """Start with all buckets equal."""
+        """Initialise all buckets equally."""
         super().__init__()
         self.steps_ND = nn.Parameter(torch.zeros(num, dim))
 

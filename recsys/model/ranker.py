@@ -31,7 +31,7 @@ NUM_AGES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Sizes of everything the ranker is fed; derived from feature definitions, stored in the bundle."""
+    """Sizes of the ranker's inputs; derived from the feature definitions, stored in the bundle."""
 
     user_tables: tuple[tuple[str, str, int], ...]
     """(feature, vocabulary, dim) in order."""
@@ -49,7 +49,7 @@ class Inputs:
     num_history_kinds: int
 
     def tables(self, entity: str) -> tuple[tuple[str, str, int], ...]:
-        """List everything of an entity that is looked up: single ids, then lists."""
+        """List an entity's features with embedding tables: single ids, then lists."""
         found = {
             "user": (*self.user_tables, *self.user_bags),
             "item": (*self.item_tables, *self.item_bags),
@@ -60,7 +60,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class UserSide:
-    """What depends on the user alone; leading size B, or 1 when serving."""
+    """The part of the inputs that depends on the user only; leading size B, or 1 when serving."""
 
     input_BI: Tensor
     embedding_BD: Tensor
@@ -85,7 +85,7 @@ class UserSide:
 
 @dataclass(frozen=True, slots=True)
 class ItemSide:
-    """What depends on the item alone."""
+    """The part of the inputs that depends on the item only."""
 
     input_BI: Tensor
     embedding_BD: Tensor
@@ -98,7 +98,7 @@ class ItemSide:
 
     @classmethod
     def cat(cls, sides: Sequence["ItemSide"]) -> "ItemSide":
-        """Put items one behind the other."""
+        """Concatenate items."""
         return cls(*(torch.cat([getattr(s, part.name) for s in sides]) for part in fields(cls)))
 
 
@@ -127,7 +127,7 @@ class Ranker(nn.Module):
         self.item_tower = nn.Sequential(
             mlp(num_item_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
         )
-        # A linear path beside each tower: what matrix factorisation would learn needs no hidden layer.
+        # A linear path beside each tower: it can learn a matrix factorisation without a hidden layer.
         self.user_factor = nn.Linear(self._user_id_dim() + a, config.embedding_dim, bias=False)
         self.item_factor = nn.Linear(item_dim, config.embedding_dim, bias=False)
         self.project_id = nn.Linear(self._user_id_dim() or item_dim, item_dim, bias=False)
@@ -146,7 +146,7 @@ class Ranker(nn.Module):
         self.position = nn.Embedding(MAX_POSITION + 1, len(self.specs), padding_idx=0)
         nn.init.zeros_(self.position.weight)
         self.use_position = config.position_bias
-        # Built last, and only where asked for, so that it moves no other part's start.
+        # Built last, and only if configured, so that it does not change the other parts' initial values.
         self.observing = TaskModules({t.name: nn.Linear(self.num_trunk_in, 1) for t in tasks if t.debias})
         self.others = nn.ModuleList(
             Member(tasks, self.num_trunk_in, config) for _ in range(config.ensemble_size - 1)
@@ -168,7 +168,7 @@ class Ranker(nn.Module):
     def forward(
         self, batch: Batch, rows: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], UserSide, ItemSide]:
-        """Give logits per task, and both sides for the retrieval loss, as training wants them.
+        """Return logits per task, and both sides for the retrieval loss, as training wants them.
 
         Of several members each learns alone: logits are [M · B], one member's rows behind the other's. The
         position bias is included; a debiased task has the logits of being observed too, under
@@ -197,7 +197,7 @@ class Ranker(nn.Module):
 
     def user_side(self, batch: Batch, rows: Mapping[str, Tensor]) -> UserSide:
         """Encode users and their histories."""
-        # Keys and values are made once per distinct item of the step and then gathered.
+        # Keys and values are computed once per distinct item of the step and then gathered.
         items_UD = self._item_row(rows["item_id"], batch.item_text_UT)
         event_BLA = self.kind(batch.history_kind_BL) + self.age(batch.history_age_BL)
         keys_BLA = self.key(items_UD)[batch.history_index_BL] + event_BLA
@@ -232,7 +232,7 @@ class Ranker(nn.Module):
     def logits(
         self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor
     ) -> dict[str, Tensor]:
-        """Give logits per task of the joined sides, the mean of all members, position bias off."""
+        """Return logits per task of the joined sides, the mean of all members, position bias off."""
         zero = torch.zeros(item.input_BI.shape[0])
         x_BI = self.trunk_input(user, item, context_BI, cross_BF)
         members = self._members(x_BI, {t.name: zero for t in self.specs})
@@ -267,7 +267,7 @@ class Ranker(nn.Module):
         )
 
     def _members(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Give every member's logits per task."""
+        """Return every member's logits per task."""
         return [self.heads(self.trunk(x_BI), bias), *(other(x_BI, bias) for other in self.others)]
 
     def _every_heads(self) -> list[Heads]:
@@ -293,7 +293,7 @@ class Member(nn.Module):
     """
 
     def __init__(self, tasks: Sequence[TaskSpec], num_in: int, config: ModelConfig) -> None:
-        """Build both as the ranker builds its own."""
+        """Build trunk and heads as the ranker builds its own."""
         super().__init__()
         self.trunk = build_trunk(config.trunk, num_in, [t.name for t in tasks], config.dropout)
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)

@@ -1,4 +1,4 @@
-"""A bundle in memory, ready to score: user side once a request, items gathered from memory. No TorchRec."""
+"""Scores with a bundle in memory, without TorchRec: user side once per request, item rows gathered."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from recsys.tasks import TaskSpec
 
 @dataclass(frozen=True, slots=True)
 class ScoredUser:
-    """What a request computes once of its user."""
+    """The part of a user that a request computes once."""
 
     side: UserSide
     crosses: tuple[CrossInputs, ...]
@@ -40,7 +40,7 @@ class GroupCodes:
         return cls({}, np.zeros(0, np.int64)).with_rows(np.arange(len(values)), values)
 
     def with_rows(self, rows: np.ndarray, values: Sequence[str | None]) -> "GroupCodes":
-        """Give codes that also hold these rows' values [F], old or new ones."""
+        """Return codes that also contain these rows' values [F]; the rows may be new."""
         names = dict(self.names)
         for value in values:
             if value is not None:
@@ -51,7 +51,7 @@ class GroupCodes:
         return GroupCodes(names, codes)
 
     def rows_of(self, keys: Sequence[str]) -> np.ndarray:
-        """Give per code [G + 1] the position of its value among keys; len(keys) where it is not there."""
+        """Return per code [G + 1] the position of its value in keys; len(keys) where it is missing."""
         rows = np.full(len(self.names) + 1, len(keys), np.int64)
         for position, key in enumerate(keys):
             code = self.names.get(key)
@@ -97,35 +97,35 @@ class Scorer:
 
     @property
     def item_embeddings(self) -> np.ndarray:
-        """Give unit vectors [I, D] by item row."""
+        """Return unit vectors [I, D] by item row."""
         embeddings: np.ndarray = self.items.embedding_BD.numpy()
         return embeddings
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Give unit vectors [N, D] of catalogue rows, fresh items included."""
+        """Return unit vectors [N, D] of catalogue rows, fresh items included."""
         return self.item_embeddings[rows] if self.fresh is None else self.fresh.vectors(self.items, rows)
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
-        """Map item ids to rows; -1 where the bundle does not know the item."""
+        """Map item ids to rows; -1 where the bundle does not have the item."""
         return np.array([self._row_of.get(item_id, -1) for item_id in item_ids], np.int64)
 
     @torch.inference_mode()
     def user_side(self, user: UserInputs) -> "ScoredUser":
-        """Encode one user; reused for retrieval and for every candidate."""
+        """Encode one user, for retrieval and for every candidate."""
         batch, rows = self._user_batch(user)
         return ScoredUser(self.ranker.user_side(batch, rows), user.crosses)
 
     def retrieve(self, user: "ScoredUser", k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
-        """Give up to k allowed item rows, nearest first."""
+        """Return up to k allowed item rows, nearest first."""
         return self._nearest(user.side.embedding_BD[0].numpy(), k, allowed_I)
 
     def similar(self, row: int, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
-        """Give up to k allowed item rows most like an item."""
+        """Return up to k allowed item rows most similar to an item."""
         return self._nearest(self.vectors(np.array([row]))[0], k, allowed_I)
 
     @torch.inference_mode()
     def logits(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Give raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
+        """Return raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
         ids = torch.from_numpy(context.ids[None])
         tables = self.ranker.inputs.context_tables
         looked_up = [self.tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(tables)]
@@ -134,7 +134,7 @@ class Scorer:
         return {task: values.numpy() for task, values in found.items()}
 
     def predict(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Give calibrated predictions float32 [N] per task: probabilities, or stars."""
+        """Return calibrated predictions float32 [N] per task: probabilities, or stars."""
         return calibrate(self.logits(user, context, rows), self.tasks, self.bundle.manifest.calibration)
 
     @torch.inference_mode()
@@ -202,7 +202,7 @@ class Scorer:
 
 @torch.inference_mode()
 def encode_item_side(ranker: Ranker, tables: Mapping[str, Tensor], items: ItemInputs) -> ItemSide:
-    """Look encoded items up and run the item tower over them, all at once."""
+    """Look up encoded items and run the item tower over all of them."""
     ids = torch.from_numpy(items.ids)
     rows = [tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(ranker.inputs.item_tables)]
     rows += [
@@ -242,7 +242,7 @@ def parse_inputs(inputs: dict[str, object]) -> Inputs:
 def calibrate(
     logits: dict[str, np.ndarray], tasks: Sequence[TaskSpec], calibration: dict[str, Calibrator]
 ) -> dict[str, np.ndarray]:
-    """Turn logits into predictions, parents first, a child never above its parent."""
+    """Convert logits to predictions, parents first; a child is never above its parent."""
     found: dict[str, np.ndarray] = {}
     for task in tasks:
         calibrator = calibration[task.name]

@@ -1,4 +1,4 @@
-"""Cross-stitch: a network per task, their layers' outputs mixed by learnt weights.
+"""Cross-stitch: a network per task, their layers' outputs mixed by learned weights.
 
 Shape letters: B examples, H a layer's width, K tasks.
 """
@@ -14,11 +14,11 @@ from recsys.model.layers import TaskModules
 from recsys.model.trunks.trunk import Trunk
 
 OWN_SHARE = 0.9
-"""How much of a task's own activation a fresh stitch passes on; the other tasks share the rest."""
+"""Initial weight of a task's own activation; the other tasks share the rest."""
 
 
 class CrossStitch(Trunk):
-    """A network per task; after each layer a task goes on with a learnt mixture of all tasks' activations.
+    """A network per task; after each layer a task continues with a learned mixture of all tasks' activations.
 
     Source: Misra et al., CVPR 2016.
     """
@@ -33,7 +33,7 @@ class CrossStitch(Trunk):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
-        """Go layer by layer, all tasks abreast: h [B, H] per task."""
+        """Run layer by layer, all tasks together: h [B, H] per task."""
         streams = [x_BI] * len(self.tasks)
         for layer, stitch_KK in zip(self.layers, self.stitches, strict=True):
             assert isinstance(layer, nn.ModuleDict)

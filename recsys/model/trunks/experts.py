@@ -1,4 +1,4 @@
-"""Experts: equal networks with stacked weights, and the mixing of what they say.
+"""Experts: networks of equal shape with stacked weights, and the mixing of their outputs.
 
 Shape letters: B examples, I inputs, E experts, H expert output, G gates.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Experts(nn.Module):
-    """Equal ReLU networks; weights are stored stacked, [E, in, out] per layer.
+    """ReLU networks of equal shape; weights are stored stacked, [E, in, out] per layer.
 
     The compute form is what measures faster on CPU: experts of one layer are one wide product, experts of
     several a loop, as the wide activations of a batched form fall out of cache.
@@ -30,7 +30,7 @@ class Experts(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
 
     def forward(self, x_BI: Tensor) -> Tensor:
-        """Give the experts' outputs [B, E, H]."""
+        """Return the experts' outputs [B, E, H]."""
         return self._wide(x_BI) if len(self.weights) == 1 else self._loop(x_BI)
 
     def _wide(self, x_BI: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Experts(nn.Module):
 
     def _loop(self, x_BI: Tensor) -> Tensor:
         found = []
-        # Taken apart at once: a slice per expert would fill a gradient of all experts' size for each.
+        # Unbound at once: a slice per expert would allocate a gradient of all experts' size each.
         layers = [(w.unbind(), b.unbind()) for w, b in zip(self.weights, self.biases, strict=True)]
         for e in range(len(layers[0][0])):
             h = x_BI

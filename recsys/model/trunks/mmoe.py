@@ -1,4 +1,4 @@
-"""MMoE: shared experts, mixed anew by each task's gate."""
+"""MMoE: shared experts, mixed by a gate per task."""
 
 from collections.abc import Sequence
 
@@ -28,5 +28,5 @@ class MMoE(Trunk):
         return dict(zip(gates, mix(list(gates.values()), self.experts(x_BI)), strict=True))
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
-        """Give each task's softmax over the experts, [B, E]."""
+        """Return each task's softmax over the experts, [B, E]."""
         return {task: gate(x_BI).softmax(dim=1) for task, gate in self.gates.items()}

@@ -1,4 +1,4 @@
-"""PLE: experts of each task's own beside shared ones, level over level.
+"""PLE: experts of each task beside shared experts, in several levels.
 
 Shape letters: B examples, I inputs, E a level's experts (shared first, then task by task), H its width.
 """
@@ -15,7 +15,7 @@ from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.trunk import Trunk
 
 SHARED = "*"
-"""The stream that every task's experts feed and every task may read; no task can be called so."""
+"""Name of the shared stream, which all tasks feed and read; no task can have this name."""
 
 
 class PLE(Trunk):
@@ -43,7 +43,7 @@ class PLE(Trunk):
         return found
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
-        """Give each task's gate of the last level over all its experts, [B, E]; 0 on other tasks' own."""
+        """Return each task's gate of the last level over all its experts, [B, E]; 0 on other tasks' own."""
         last = self.levels[-1]
         assert isinstance(last, _Level)
         return last.gate_weights(self._before_last(x_BI))

@@ -1,4 +1,4 @@
-"""Single task: a bottom per task, the reference that sharing is measured against."""
+"""Single task: one network per task, the reference for measuring what sharing does."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What every trunk is: built from the same four arguments, and open about its gates."""
+"""Base class of all trunks: the constructor's arguments, and access to the gates."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ class Trunk(nn.Module):
     tasks: tuple[str, ...]
 
     def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
-        """Keep the tasks and the width of what comes out."""
+        """Store the tasks and the output width."""
         super().__init__()
         del num_in, dropout
         self.tasks = tuple(tasks)
         self.num_out = shape.hidden[-1]
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
-        """Give per task how much each expert counts, [B, E], rows summing to 1; empty without gates.
+        """Return per task the experts' weights [B, E], rows summing to 1; empty without gates.
 
         Columns are the same experts for every task, 0 where a task cannot reach one. With several levels of
         gates, these are those of the last.
