@@ -31,7 +31,7 @@ class TableSpec:
 
     @property
     def capacity(self) -> int:
-        """Round the size up to a power of two, above 65,536 to a multiple of it, so that nights rarely resize."""
+        """Round the size up: to a power of two, above 65,536 to a multiple of it. Nights rarely resize."""
         if self.size >= TABLE_STEP:
             return -(-self.size // TABLE_STEP) * TABLE_STEP
         return 1 << max(4, (self.size - 1).bit_length())
@@ -73,7 +73,7 @@ class LocalTables:
                 self.weight[name].index_add_(0, numbers, move)
 
     def preview(self, name: str, numbers: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state [U] after a step with a gradient [U, D], and by how much rows [U, D] would move."""
+        """Return the state [U] after a step with a gradient [U, D], and the change of the rows [U, D]."""
         accumulated = self.state[name][numbers] + gradient.square().mean(dim=1)
         scale = -self.learning_rate / (accumulated.sqrt() + EPS)
         return accumulated, gradient * scale[:, None]
