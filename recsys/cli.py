@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "data validate": (
         "features.commands:data_validate_command",
-        "Check a day's data against the days before it; nothing is learnt.",
+        "Check a day's data against the days before it; nothing is trained.",
     ),
     "data features": (
         "features.commands:data_features_command",
