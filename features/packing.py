@@ -59,7 +59,7 @@ def _pack_part(snapshot: DaySnapshot, encoder: Encoder, part: int) -> Iterator[t
 
 
 def unpack_user(value: bytes | None) -> PackedUser:
-    """Read what `pack_users` wrote; None is nobody."""
+    """Read what `pack_users` wrote; None is an unknown user."""
     if value is None:
         return NOBODY
     row, tail, seen, crosses = json.loads(value)

@@ -183,7 +183,7 @@ def gather_quarantine(folder: Path, num_parts: int) -> None:
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
-    """Write one table of a snapshot; it is read whole, so statistics of its columns would serve nobody."""
+    """Write one table of a snapshot; it is read whole, so column statistics would have no use."""
     frame.write_parquet(path, compression="zstd", compression_level=1, statistics=False)
 
 

@@ -1,4 +1,4 @@
-"""What the ranker eats: tensors, and for each embedding table the distinct rows of the step.
+"""The ranker's input: tensors, and for each embedding table the distinct rows of the step.
 
 Every table is looked up once a step: a batch carries the sorted distinct numbers a step needs (`rows`) and,
 per feature, where each example's row is among them. Candidate and history items share the table `item_id`, so

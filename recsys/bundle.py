@@ -60,7 +60,7 @@ class Manifest(BaseModel):
     parent: str | None
     """Version whose weights this one continued."""
     refitted: bool
-    """Whether the calibration and gate days were learnt after the verdict."""
+    """Whether it was refitted on the calibration and gate days after the verdict."""
     config: dict[str, Any]
     inputs: dict[str, Any]
     """Sizes of the ranker's inputs."""

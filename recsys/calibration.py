@@ -1,4 +1,4 @@
-"""Turn head outputs into honest predictions: arrays in, arrays out; fitted on a day training has not seen.
+"""Turn head outputs into calibrated predictions: arrays in, arrays out; fitted on a day not trained on.
 
 A calibrator says in `reads` what it takes: the head's "logit" (Platt) or its "prediction", a probability or
 stars (isotonic, affine, identity). All arithmetic is float64; float32 comes back as float32, all else

@@ -87,7 +87,7 @@ def platt_or_isotonic(rows: HeadRows, task: TaskSpec) -> Calibrator:
 def sampling_correction(rows: HeadRows, task: TaskSpec) -> Calibrator:
     """Leave a probability as it is, but for the mean rate at which its negatives were kept."""
     del task
-    negative = rows.label != 1  # not known counts: what nobody chose is what was sampled
+    negative = rows.label != 1  # an unknown label counts as negative: only those are sampled
     if not (rows.weight[negative] > 1).any():
         return Identity()
     rate = negative.sum() / rows.weight[negative].sum()

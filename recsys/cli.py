@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report ab": ("training.commands:report_ab_command", "Compare two bundles on the same days."),
     "report transfer": (
         "training.commands:report_transfer_command",
-        "Say per head whether learning with the others helps or hurts.",
+        "Say per head whether training with the others helps or hurts.",
     ),
     "tune fusion": (
         "training.commands:tune_fusion_command",

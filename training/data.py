@@ -1,7 +1,7 @@
 """Day snapshots -> encoded rows -> batches. A batch is a few gathers from arrays, nothing per row.
 
 Days are visited in order and shuffled inside, so memory holds one day's arrays at a time when the rows come
-from a generator, and the newest day is learnt last.
+from a generator, and the newest day comes last.
 """
 
 from collections.abc import Iterator, Sequence
@@ -120,7 +120,7 @@ def text_by_number(encoder: Encoder, items: pl.DataFrame) -> Tensor:
 
 
 class Batcher:
-    """Cuts encoded into batches of one encoder."""
+    """Cuts encoded rows into batches."""
 
     def __init__(self, encoder: Encoder, text_VT: Tensor, settings: BatchSettings) -> None:
         """Prepare the per-vocabulary scratch arrays that finding distinct rows needs."""
@@ -133,7 +133,7 @@ class Batcher:
     def batches(
         self, encoded: EncodedRows, rng: np.random.Generator, popularity: np.ndarray | None = None
     ) -> Iterator[Batch]:
-        """Cut one encoded into near-equal batches.
+        """Cut encoded rows into near-equal batches.
 
         Args: popularity: share of positives per item row [I + 1], for the retrieval loss's correction.
         """

@@ -12,7 +12,7 @@ from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
 
 MAX_IPS_WEIGHT = 10.0
-"""An example never counts more than so many times, nor less than one so-many-th of, an average one."""
+"""Inverse-propensity weights are clipped to [1 / this, this] times the mean weight."""
 
 
 def task_losses(logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
@@ -38,7 +38,7 @@ def ips_mean(loss_B: Tensor, observed_B: Tensor, observation_B: Tensor) -> Tenso
 
     The value is the average alone; its gradient also teaches the propensities p = sigmoid(observation) to be
     the share of examples observed. Weights are mean(p) / p, clipped, so relative to an average example, and
-    self-normalised. A batch in which nothing is observed teaches nothing: its labels were not due yet.
+    self-normalised. A batch in which nothing is observed has no gradient: its labels are not due yet.
 
     Args: loss_B, observed_B (bool), observation_B: [B].
     Source: Schnabel et al., ICML 2016; self-normalised: Swaminathan & Joachims, NeurIPS 2015.

@@ -22,7 +22,7 @@ BATCH_SIZE = 4096
 
 
 class BundlePredictor:
-    """Scores whole encoded with a bundle's weights; whoever makes the encoded rolls features forward."""
+    """Scores encoded rows with a bundle's weights; the caller rolls the features forward."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Build model and encoder once."""

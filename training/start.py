@@ -1,6 +1,6 @@
-"""Where the rows of newly numbered ids start: from the bucket they shared, or, for items, from their content.
+"""Initial rows of new ids: the row of the bucket that they shared, or, for items, one made from content.
 
-Content: a ridge regression from text vectors to the learnt rows of older items, fitted anew every night, its
+Content: a ridge regression from text vectors to the trained rows of older items, fitted anew every night, its
 penalty chosen by leave-one-out error. It maps to what the model's own text projection leaves to the id's row.
 Source: content-to-embedding maps for cold items as in van den Oord et al., NIPS 2013.
 """
@@ -16,7 +16,7 @@ from recsys.model.embeddings import LocalTables
 ITEMS = "item_id"
 PENALTIES = tuple(10.0**k for k in range(-2, 5))
 MIN_ITEMS = 50
-"""With fewer learnt items than this a map would be noise: new rows start at zero, described by text alone."""
+"""With fewer trained items than this the map would be noise: new rows start at zero, and text describes them."""
 
 
 def start_new_rows(
@@ -31,7 +31,7 @@ def start_new_rows(
         if known is None or name not in tables.weight or vocabulary.size == known.size:
             continue
         if vocabulary.hash_buckets:
-            # What strangers shared beats nothing; the accumulator starts at 0, so that it is left quickly.
+            # The bucket's row is a better start than zero; with the accumulator at 0 first steps are large.
             buckets = [vocabulary.bucket_of(n) for n in range(known.size, vocabulary.size)]
             tables.weight[name][known.size : vocabulary.size] = tables.weight[name][buckets]
         elif name == ITEMS and text_VT is not None:
@@ -43,8 +43,8 @@ def start_new_rows(
 def content_rows(weight_VD: Tensor, state_V: Tensor, text_VT: Tensor, start: int, stop: int) -> Tensor | None:
     """Predict the rows [start, stop) from text; zeros for items without text.
 
-    Args: state_V: the optimiser's accumulators; 0 = this row has never been learnt.
-    Returns: None when too few older items have both a learnt row and a text.
+    Args: state_V: the optimiser's accumulators; 0 = this row was never trained.
+    Returns: None when too few older items have both a trained row and a text.
     """
     has_text = text_VT.abs().sum(dim=1) > 0
     known = ((state_V[:start] > 0) & has_text[:start]).nonzero().squeeze(1)

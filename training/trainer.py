@@ -52,7 +52,7 @@ class TrainLog:
     seconds: float = 0.0
     """Wall time."""
     cpu_seconds: float = 0.0
-    """Processor time of the process: what a busy neighbour moves least."""
+    """Processor time of the process; other processes on the machine change it least."""
 
     def mean_losses(self, last: int = 50) -> dict[str, float]:
         """Average the last steps' losses."""
@@ -78,7 +78,7 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A step that is about to be made, for whoever watches the training."""
+    """A step that is about to be made, for observers of the training."""
 
     step: int
     ranker: Ranker

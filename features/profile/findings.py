@@ -101,12 +101,12 @@ def _before(p: LogProfile) -> Finding | None:
 
 
 def _repeats(p: LogProfile) -> Finding | None:
-    told = [f"{t.repeated_keys:,} in {t.name}" for t in p.tables if t.repeated_keys]
-    if not told:
+    found = [f"{t.repeated_keys:,} in {t.name}" for t in p.tables if t.repeated_keys]
+    if not found:
         return None
     return _warn(
         "repeated_keys",
-        f"rows whose key another row of the day has: {', '.join(told)}",
+        f"rows whose key another row of the day has: {', '.join(found)}",
         "a night keeps one of each and quarantines the rest; give each event an id of its own",
     )
 
@@ -186,12 +186,12 @@ def _positions(p: LogProfile) -> Finding | None:
 
 
 def _absent(p: LogProfile) -> Finding | None:
-    told = [f"{t.name}: {', '.join(t.absent)}" for t in p.tables if t.absent]
-    if not told:
+    found = [f"{t.name}: {', '.join(t.absent)}" for t in p.tables if t.absent]
+    if not found:
         return None
     return _warn(
         "absent_columns",
-        f"columns of the schema that some file lacks ({'; '.join(told)})",
+        f"columns of the schema that some file lacks ({'; '.join(found)})",
         "a night refuses such a file: write the column, null where not known",
     )
 
@@ -238,28 +238,28 @@ def _future(p: LogProfile) -> Finding | None:
 
 
 def _rating_range(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
-    told = []
+    found = []
     for task in config.tasks:
         kind = next((k for k in p.kinds if k.kind == task.feedback), None)
         if task.kind.label == "event" or kind is None or kind.low is None or kind.high is None:
             continue
         if kind.low < task.low or kind.high > task.high:
-            told.append(
+            found.append(
                 f"{kind.kind} goes from {kind.low:g} to {kind.high:g}, outside {task.low:g}..{task.high:g}"
             )
-    if not told:
+    if not found:
         return None
-    return _warn("values_out_of_range", f"{'; '.join(told)} of {name}", "set low and high of the [[task]]")
+    return _warn("values_out_of_range", f"{'; '.join(found)} of {name}", "set low and high of the [[task]]")
 
 
 def _unvalued(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
     read = {task.feedback for task in config.tasks if task.kind.label == "value"}
-    told = [k.kind for k in p.kinds if k.kind in read and k.valued < k.rows]
-    if not told:
+    found = [k.kind for k in p.kinds if k.kind in read and k.valued < k.rows]
+    if not found:
         return None
     return _warn(
         "missing_values",
-        f"{', '.join(told)} of {name} has rows without a value, and a head predicts the value",
+        f"{', '.join(found)} of {name} has rows without a value, and a head predicts the value",
         "such rows become no label: map the value column, or make the head binary",
     )
 

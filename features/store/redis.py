@@ -227,7 +227,7 @@ class RedisStore:
             raise StoreError(_explain(what, self._address, error)) from error
 
     def _slowly(self, what: str, operation: Callable[[], T]) -> T:
-        """Run a step of publishing: long time-outs, and no breaker, because nobody waits for it."""
+        """Run a step of publishing: long time-outs and no breaker, because no request waits for it."""
         try:
             return operation()
         except _FAILED as error:

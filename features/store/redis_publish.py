@@ -1,7 +1,8 @@
 """Publish a base to Redis: estimate, write, seal, read back, and only then make the version visible.
 
-A publisher holds a lease while it lives. Whoever dies leaves a generation without lease that is no version's:
-`collect` removes it. The scripts that collecting needs only delete: it works when memory is full.
+A publisher holds a lease while it lives. A publisher that dies leaves a generation without lease that
+belongs to no version: `collect` removes it. The scripts that collecting needs only delete: it works when
+memory is full.
 """
 
 import contextlib
@@ -90,7 +91,7 @@ class Publisher:
             raise
 
     def collect(self, keep: set[str], delta_before_ms: int) -> list[str]:
-        """Remove versions that nobody keeps and generations whose publisher died; give the versions."""
+        """Remove versions that are not kept and generations whose publisher died; give the versions."""
         client = cast(Any, self._nodes.of(self._keys.ready))
         removed = []
         for name, record in client.hgetall(self._keys.written).items():

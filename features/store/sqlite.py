@@ -211,7 +211,7 @@ class SQLiteStore:
 
 
 def _is_left(path: Path) -> bool:
-    """Tell whether nobody writes a temporary file any more: its lock went with the process."""
+    """Tell whether a temporary file is abandoned: its lock ends with its process."""
     with path.open("rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

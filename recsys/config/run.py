@@ -29,7 +29,7 @@ PERIOD_S = {"P1D": 86_400, "P1W": 7 * 86_400, "P1M": 28 * 86_400}
 
 
 class RunConfig(Section):
-    """Everything a run is told."""
+    """All settings of a run."""
 
     timezone: str = "UTC"
     period: Period = "P1D"

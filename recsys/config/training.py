@@ -41,7 +41,8 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
     threads: int = Field(default=1, ge=1)
-    """Torch threads. One is the robust choice: beside a busy neighbour two spinning ones lose to it."""
+    """Torch threads. One is the robust choice: beside another busy process two threads are slower than one.
+    """
     max_days: int = Field(default=60, ge=1)
     """A cold start looks back at most this many periods."""
     refit: bool = True

@@ -57,7 +57,7 @@ class ValidationConfig(Section):
     severity: dict[FindingCode, Severity] = Field(default_factory=dict)
     """Gives every finding of a check this severity instead of its own."""
     accept: tuple[FindingCode, ...] = ()
-    """Errors of these checks never stop a night; for one known-odd day use `--accept-findings`."""
+    """Errors of these checks never stop a night; for one known day use `--accept-findings`."""
 
     @model_validator(mode="after")
     def _never_accepted(self) -> Self:

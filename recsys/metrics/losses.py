@@ -32,7 +32,7 @@ def mean_loss(row_loss: Callable[[Rows], Vector], rows: Rows) -> float:
 
 
 def entropy(rate: float) -> float:
-    """Return the entropy of a coin with this rate, in nats; 0 when it always falls the same way."""
+    """Return the entropy of a Bernoulli variable with this rate, in nats; 0 at rates 0 and 1."""
     if not 0 < rate < 1:
         return 0.0
     return float(-rate * np.log(rate) - (1 - rate) * np.log1p(-rate))

@@ -29,8 +29,8 @@ class TaskModules(nn.ModuleDict):
 class OrderedEmbedding(nn.Module):
     """Rows for ordered buckets: each is the previous row plus a learned step, which starts at 0.
 
-    A bucket above all that training rows had reads as the highest they had. Rows of their own would stay what
-    they were drawn as: on the first day on which a history is older than any learnt from, noise.
+    A bucket above all that training rows had reads as the highest they had. Rows of their own would keep
+    their random start and add noise on the first day with an older history than any trained on.
 
     Shape letters: N buckets, D dimensions.
     """
