@@ -16,7 +16,7 @@ from recsys.model.embeddings import LocalTables
 ITEMS = "item_id"
 PENALTIES = tuple(10.0**k for k in range(-2, 5))
 MIN_ITEMS = 50
-"""With fewer trained items than this the map would be noise: new rows start at zero, and text describes them."""
+"""With fewer trained items than this the map would be noise: new rows start at zero, described by text."""
 
 
 def start_new_rows(
