@@ -83,7 +83,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, out=folder / "out", summary=summary, stdout=done.stdout)
 
 
-def test_the_summary_is_as_promised(demo) -> None:
+def test_the_summary_has_its_figures(demo) -> None:
     summary = demo.summary
     assert {"auc", "popularity_auc", "best_auc", "informed_auc"} == set(summary["quality"]["click"])
     assert {"rmse", "mean_rmse", "noise_rmse", "informed_rmse"} == set(summary["quality"]["rating"])

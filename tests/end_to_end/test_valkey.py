@@ -106,7 +106,7 @@ def test_a_click_is_seen_by_the_next_answer(shop, client):
     assert bought not in [item.item_id for item in client.recommend(user, 20).items]
 
 
-def test_a_hung_valkey_degrades_answers_and_is_soon_left_alone(shop, server, client, until):
+def test_a_hung_valkey_degrades_answers_and_is_soon_bypassed(shop, server, client, until):
     valkey, folder = shop
     user = _some_user(folder)
     store = server._store

@@ -55,7 +55,7 @@ def test_health_of_the_server_its_services_and_its_bundle(start) -> None:
     assert {"", "recsys.v1.RankingService", "recsys.v1.AdminService", "recsys.v1.Bundle"} <= set(listed)
 
 
-def test_a_watcher_hears_of_the_drain_and_does_not_hold_it_up(start, until) -> None:
+def test_a_health_watcher_is_notified_and_does_not_delay_the_drain(start, until) -> None:
     one = start()
     one.loader.scorer.gate = threading.Event()
     asking = threading.Thread(target=lambda: one.client.recommend("u1", 1))
@@ -154,7 +154,7 @@ def pem(folder: Path, name: str, issuer: tuple | None = None) -> tuple[Path, Pat
     return (*pair, (key, subject))
 
 
-def test_callers_without_a_certificate_are_turned_away(tmp_path) -> None:
+def test_callers_without_a_certificate_are_refused(tmp_path) -> None:
     authority, _, issuer = pem(tmp_path, "authority")
     certificate, key, _ = pem(tmp_path, "server", issuer)
     client_certificate, client_key, _ = pem(tmp_path, "client", issuer)
@@ -176,7 +176,7 @@ def test_callers_without_a_certificate_are_turned_away(tmp_path) -> None:
     server.stop(1.0)
 
 
-def test_a_taken_port_is_told(start, tmp_path) -> None:
+def test_a_taken_port_is_a_config_error(start, tmp_path) -> None:
     one = start()
     with pytest.raises(ConfigError, match=f"--listen 127.0.0.1:{one.server.port} cannot be bound: another"):
         Server(options(tmp_path, listen=f"127.0.0.1:{one.server.port}"))
@@ -270,7 +270,7 @@ def test_a_broken_bundle_keeps_the_old_one_and_is_reported(start, until) -> None
     assert check(one, "recsys.v1.Bundle") == SERVING
 
 
-def test_a_library_that_chokes_on_a_bundle_is_a_broken_bundle_too(start, until) -> None:
+def test_any_error_while_loading_counts_as_a_broken_bundle(start, until) -> None:
     one = start()
 
     def choke(path, store):
@@ -328,7 +328,7 @@ def _withdrawn(item_id: str) -> ItemUpdate:
     return ItemUpdate(item_id=item_id, available_until=datetime(2026, 3, 1, 12, tzinfo=UTC))
 
 
-def test_a_full_disk_is_told_in_the_answer_and_nothing_explores(start) -> None:
+def test_a_full_disk_degrades_answers_and_stops_exploration(start) -> None:
     one = start(policy={"epsilon": 1.0, "temperature": 10.0})
     one.server.journal._open_file = _full
     one.server.journal._file = None
@@ -346,7 +346,7 @@ def _full(path: Path):
     return AppendFile(Path("/dev/full"))
 
 
-def test_an_internal_error_says_nothing_about_itself(start) -> None:
+def test_an_internal_error_hides_its_text(start) -> None:
     one = start()
     one.loader.scorer.predict = lambda *_: 1 / 0
     with pytest.raises(CallError, match=r"INTERNAL: internal error; the server's log has the details$"):
@@ -354,7 +354,7 @@ def test_an_internal_error_says_nothing_about_itself(start) -> None:
     assert one.admin.status().calls["Recommend/INTERNAL"] == 1
 
 
-def test_without_bundle_and_log_the_list_is_empty_and_says_so(start) -> None:
+def test_without_bundle_and_log_the_list_is_empty_and_degraded(start) -> None:
     one = start(version=None)
     answer = one.client.recommend("u1")
     assert (answer.items, answer.degradation, answer.bundle_version) == ((), ("NO_BUNDLE",), "")

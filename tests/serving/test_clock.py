@@ -37,7 +37,7 @@ def test_a_simulated_clock_starts_where_it_is_told_and_runs(start, pass_s) -> No
     assert clock.now_ms() == NOON_MS + 250
 
 
-def test_an_instant_that_is_none_is_refused() -> None:
+def test_an_unreadable_instant_is_refused() -> None:
     with pytest.raises(ConfigError, match="--clock-start 'noon' is not an instant"):
         clock_from("noon")
 
@@ -49,7 +49,7 @@ def test_a_simulated_clock_runs_at_its_rate(pass_s) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_that_is_none_is_refused(rate) -> None:
+def test_a_wrong_rate_is_refused(rate) -> None:
     with pytest.raises(ConfigError, match=r"--clock-rate .* is not positive and finite"):
         clock_from("2026-03-01T12:00:00Z", rate)
 

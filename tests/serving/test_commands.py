@@ -33,7 +33,7 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
     assert one.journal() == []  # looking is no traffic
 
 
-def test_recommend_says_when_nothing_is_known_of_the_user(start, capsys) -> None:
+def test_recommend_says_when_the_user_is_unknown(start, capsys) -> None:
     one = start()
     assert run([*RECOMMEND, "--target", one.client.target, "--user", "stranger"]) == 0
     assert "user 'stranger' is unknown: this is the list of a new user" in capsys.readouterr().out

@@ -50,7 +50,7 @@ def assert_equal(one, other) -> None:
     np.testing.assert_array_equal(one.text, other.text)
 
 
-def test_new_items_are_what_the_next_nights_training_rows_say(
+def test_new_items_equal_the_next_nights_training_rows(
     bundle, encoder, fresh_encoder, shop_log, config, tmp_path
 ) -> None:
     """Through the journal: written at noon, ingested, built; compared with what served the same day."""

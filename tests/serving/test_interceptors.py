@@ -24,7 +24,7 @@ def all_errors() -> list[type[RecsysError]]:
 
 
 @pytest.mark.parametrize("error", all_errors(), ids=lambda error: error.__name__)
-def test_every_error_has_a_status_on_purpose(error) -> None:
+def test_every_error_class_has_a_status(error) -> None:
     """INTERNAL is for bugs: an error of ours that may meet a call has a line in the table."""
     line = next(kind for kind, _ in STATUS if issubclass(error, kind))
     assert (line is Exception) == (error.__name__ in OFFLINE)
@@ -41,7 +41,7 @@ class Late:
         raise ConnectionAbortedError(code.name)
 
 
-def test_a_call_that_nobody_waits_for_is_not_served() -> None:
+def test_an_expired_call_is_not_served() -> None:
     stats = ServerStats()
     serve = Guard(stats)._guarded(lambda request, _: request, "Recommend")
     assert serve("asked", Late(0.1)) == serve("asked", Late(None)) == "asked"
@@ -51,13 +51,13 @@ def test_a_call_that_nobody_waits_for_is_not_served() -> None:
     assert stats.num_expired == 3
 
 
-def test_the_first_line_that_fits_decides() -> None:
+def test_the_first_matching_class_decides() -> None:
     assert status_of(request.FieldError("f", "p")) is grpc.StatusCode.INVALID_ARGUMENT
     assert status_of(request.VersionError("v")) is grpc.StatusCode.FAILED_PRECONDITION
     assert status_of(ZeroDivisionError()) is grpc.StatusCode.INTERNAL
 
 
-def test_the_pool_counts_what_it_has_taken_on_also_when_it_fails() -> None:
+def test_the_pool_counts_unfinished_calls_even_when_they_fail() -> None:
     pool = CountingPool(1, "test")
     failing = pool.submit(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -92,7 +92,7 @@ class FillingFile(AppendFile):
         return super().write(taken)
 
 
-def test_a_full_disk_is_told_and_forgotten_when_there_is_room_again(tmp_path, clock) -> None:
+def test_a_full_disk_is_an_error_until_there_is_room_again(tmp_path, clock) -> None:
     FillingFile.room = 150  # the header, one record, and a part of the second
     journal = Journal(tmp_path, "server", clock, open_file=FillingFile)
     journal.append(ROW)

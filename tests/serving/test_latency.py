@@ -1,7 +1,7 @@
 from serving.latency import LatencyEstimate
 
 
-def test_everything_is_affordable_before_anything_is_known() -> None:
+def test_everything_is_affordable_before_the_first_observation() -> None:
     assert LatencyEstimate().affordable(300, 0.01) == 300
 
 
@@ -13,7 +13,7 @@ def test_candidates_are_cut_to_the_time_left() -> None:
     assert pace.affordable(300, 0.01) == 0
 
 
-def test_one_hiccup_does_not_count_as_slowness() -> None:
+def test_one_slow_answer_changes_the_estimate_little() -> None:
     pace = LatencyEstimate()
     for _ in range(20):
         pace.observe(0.001, 0.003, 300)

@@ -35,7 +35,7 @@ def test_any_changed_byte_is_noticed(scored) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "a", "%", "ü", "A" * 10_000, "AAAA\n"])
-def test_nonsense_is_refused(scored, token) -> None:
+def test_an_unreadable_token_is_refused(scored, token) -> None:
     with pytest.raises(FieldError, match="page_token"):
         PageTokens().read(token, "u1", 1)
 

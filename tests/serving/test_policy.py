@@ -88,7 +88,7 @@ def test_a_longer_draw_begins_with_the_shorter_one() -> None:
     assert len(set(long.order.tolist())) == 40
 
 
-def test_caps_hold_on_every_page_and_yield_rather_than_leave_a_hole() -> None:
+def test_caps_apply_per_page_and_yield_when_only_capped_items_are_left() -> None:
     candidates = policy_input(np.arange(12.0), [0] * 6 + [1, 1, 1, 2, 2, 2])
     result = draw_ranking(
         candidates, PolicyParameters(name="greedy", max_per_category=2), 12, 0, page_starts=(6,)
@@ -104,7 +104,7 @@ def test_mmr_spreads_the_list() -> None:
     assert draw_ranking(candidates, PolicyParameters(name="greedy", mmr=0.5), 2, 0).order.tolist() == [0, 2]
 
 
-def test_pins_stand_where_they_were_put_and_the_last_ones_move_up_in_a_short_list() -> None:
+def test_pins_keep_their_positions_and_move_up_in_a_short_list() -> None:
     candidates = policy_input([4.0, 3.0, 2.0, 1.0], pins={1: 3, 9: 0})
     result = draw_ranking(candidates, PolicyParameters(name="greedy"), 10, 0)
     assert result.order.tolist() == [1, 3, 2, 0]

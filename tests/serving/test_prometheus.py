@@ -8,7 +8,7 @@ from serving.client_values import CallError
 from serving.prometheus import ServerCollector, serve_metrics
 
 
-def test_what_happened_can_be_scraped(start, unused_tcp_port) -> None:
+def test_the_counters_are_exported(start, unused_tcp_port) -> None:
     one = start()
     collector = ServerCollector(one.server.stats, one.server.recommender, one.server.journal)
     stop = serve_metrics(f"127.0.0.1:{unused_tcp_port}", collector)
@@ -28,7 +28,7 @@ def test_what_happened_can_be_scraped(start, unused_tcp_port) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:x", "127.0.0.1:99999999", "nowhere"])
-def test_a_wrong_address_is_told(start, address) -> None:
+def test_a_wrong_address_is_a_config_error(start, address) -> None:
     one = start()
     with pytest.raises(ConfigError, match="cannot be bound"):
         serve_metrics(address, ServerCollector(one.server.stats, one.server.recommender, one.server.journal))

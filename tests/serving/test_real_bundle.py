@@ -62,13 +62,13 @@ def test_served_predictions_are_the_scorers_own(server, client, night, clock) ->
         assert item.predictions == pytest.approx({task: float(v[0]) for task, v in alone.items()}, abs=1e-5)
 
 
-def test_a_stranger_is_answered(client) -> None:
+def test_an_unknown_user_is_answered(client) -> None:
     answer = client.recommend("stranger", 10)
     assert len(answer.items) == 10
     assert answer.degradation == ()
 
 
-def test_what_is_bought_disappears_and_changes_what_follows(server, client, night, clock) -> None:
+def test_a_purchased_item_disappears_and_changes_the_ranking(server, client, night, clock) -> None:
     user = some_user(night)
     first = client.recommend(user, 10)
     bought = first.items[0]
@@ -215,7 +215,7 @@ def test_the_bench_measures_the_live_bundle(night, tmp_path) -> None:
     assert not (night / "log" / "journal").exists()
 
 
-def test_the_bench_wants_a_bundle(night, tmp_path, capsys) -> None:
+def test_the_bench_needs_a_bundle(night, tmp_path, capsys) -> None:
     folders = ["--log", str(night / "log"), "--runs", str(tmp_path / "runs")]
     assert run(["bench", "serve", "--config", str(CONFIG), *folders]) == 4
     assert "has no live bundle to measure; run `recsys nightly` first" in capsys.readouterr().err

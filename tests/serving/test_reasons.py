@@ -13,5 +13,5 @@ from serving.reasons import past_tense
         ("long_view", "long viewed"),
     ],
 )
-def test_a_kind_reads_like_a_verb(kind, did) -> None:
+def test_the_past_tense_of_a_kind(kind, did) -> None:
     assert past_tense(kind) == did

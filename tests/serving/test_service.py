@@ -58,7 +58,7 @@ def test_page_size_0_is_the_default(one) -> None:
     assert len(one.client.rank("u1", ["i1", "i2"]).items) == 2
 
 
-def test_a_session_stands_in_for_a_user(one) -> None:
+def test_a_session_id_replaces_a_user_id(one) -> None:
     one.client.recommend("", 1, session_id="s1")
     (request,) = tables(one, "requests")
     assert (request["user_id"], request["session_id"]) == ("s1", "s1")
@@ -270,7 +270,7 @@ def test_each_event_is_evaluated_on_its_own(one, case) -> None:
     assert len(tables(one, "feedback")) == 1
 
 
-def test_a_clock_a_little_ahead_is_forgiven(start, clock) -> None:
+def test_an_instant_slightly_in_the_future_counts_as_now(start, clock) -> None:
     one = start(clock=clock)
     ahead = one.admin.status().now + timedelta(seconds=3)
     event = Feedback(user_id="u1", item_id="i1", kind="click", occurred_at=ahead)

@@ -32,7 +32,7 @@ def test_a_log_without_a_shop_is_refused(tmp_path):
         Shop.from_log(tmp_path)
 
 
-def test_a_longer_life_changes_no_earlier_day():
+def test_a_longer_horizon_changes_no_earlier_day():
     dials = ShopDials(users=50, items=100, days=3)
     short, long = Shop.from_seed(dials, 9, extra_days=2), Shop.from_seed(dials, 9, extra_days=30)
     for number in range(short.horizon):
@@ -43,7 +43,7 @@ def test_a_longer_life_changes_no_earlier_day():
     assert long.items_frame(dials.date_of(20)).height > 0
 
 
-def test_days_outside_its_life_are_refused(small):
+def test_days_outside_the_horizon_are_refused(small):
     with pytest.raises(DataError, match="extra_days"):
         small.items_frame(small.dials.date_of(small.horizon))
     with pytest.raises(DataError, match=", not "):
@@ -107,14 +107,14 @@ def test_unknown_ids_are_refused(small):
             small.respond(user, [item], [1], AT, rng)
 
 
-def test_a_lower_position_is_looked_at_less(small):
+def test_a_lower_position_is_examined_less(small):
     users, items = np.zeros(10, dtype=np.int64), np.full(10, 3)
     probabilities = _click_probability(small, users, items, 0, np.arange(1, 11))
     assert (np.diff(probabilities) < 0).all()
     assert probabilities[0] == _click_probability(small, users[:1], items[:1], 0)[0]
 
 
-def test_users_who_ask_are_known_and_skewed(simulated):
+def test_users_with_requests_exist_and_are_skewed(simulated):
     shop, rng = simulated.shop, np.random.default_rng(5)
     drawn = Counter(shop.user_ids(shop.draw_users(0, 20_000, rng)))
     assert all(shop.users.arrival_day[int(user[1:])] == 0 for user in drawn)
@@ -139,7 +139,7 @@ def test_tastes_drift_and_keep_their_spread(simulated):
     assert last.std() == pytest.approx(first.std(), rel=0.05)
 
 
-def test_words_tell_part_of_the_taste(simulated):
+def test_words_carry_part_of_the_taste(simulated):
     """A ridge regression from words to factors, fitted on old items, explains much of new ones, not all."""
     items = simulated.shop.items
     vocabulary = {word: n for n, word in enumerate(w for pole in pole_words(16) for w in pole)}
@@ -174,7 +174,7 @@ def test_keyed_noise_is_fixed_and_normal():
     assert abs(np.corrcoef(noise, keyed_normal(2, 0, users, items))[0, 1]) < 0.02
 
 
-def test_frames_hold_what_becomes_known(small):
+def test_frames_have_the_rows_of_their_day(small):
     first = small.items_frame(small.dials.first_day)
     assert first.height == small.dials.items
     assert first["available_until"].null_count() == first.height

@@ -237,7 +237,7 @@ def test_versions_are_counted_in_order(shop) -> None:
     assert all(0 < run.clicks < 20 for run in users.counts.answers)
 
 
-def test_users_play_in_a_thread_and_its_failure_is_told(shop) -> None:
+def test_an_error_in_the_users_thread_is_raised_by_check(shop) -> None:
     users, client, _ = make_users(shop, [(START, ScheduledRequest(3))])
     done = threading.Event()
 
@@ -255,7 +255,7 @@ def test_users_play_in_a_thread_and_its_failure_is_told(shop) -> None:
 # --- the example
 
 
-def test_a_click_is_told_with_the_list_before_and_after(shop) -> None:
+def test_an_example_has_the_list_before_and_after_a_click(shop) -> None:
     users, client, clock = make_users(shop, [(START + MINUTE, ScheduledRequest(3))])
     play(users, clock, START + timedelta(hours=1), tick=timedelta(seconds=10))
     example = best_example(users.examples)
@@ -464,7 +464,7 @@ def test_the_printed_page_has_the_figures() -> None:
         assert part in text
 
 
-def test_a_night_that_held_is_said_with_its_reasons() -> None:
+def test_a_night_that_held_is_printed_with_its_reasons() -> None:
     night = a_night("HOLD_UNDERPOWERED", ("purchase auc: too few",))
     assert (
         night.line() == "2026-01-31: HOLD_UNDERPOWERED, the live bundle stays (12 s) (purchase auc: too few)"
