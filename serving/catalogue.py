@@ -46,10 +46,10 @@ class Catalogue:
     item_ids: tuple[str, ...]
     titles: tuple[str | None, ...]
     categories: npt.NDArray[np.int64]
-    """[N], positions in `category_names`; NO_CATEGORY at_rows there is none."""
+    """[N], positions in `category_names`; NO_CATEGORY where there is none."""
     category_names: tuple[str, ...]
     prices: npt.NDArray[np.float64]
-    """[N], minor units; NaN at_rows there is none."""
+    """[N], minor units; NaN where there is none."""
     available_from: npt.NDArray[np.int64]
     """[N], milliseconds."""
     available_until: npt.NDArray[np.int64]

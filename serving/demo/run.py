@@ -219,7 +219,7 @@ def _traffic(demo: Demo, server: ServerChild, shop: Shop) -> Iterator[tuple[Simu
 def _wait_for_midnight(demo: Demo, users: SimulatedUsers, clock: ServerClock) -> None:
     counts = users.counts
     with Progress(console=BARS, transient=True, disable=not BARS.is_terminal) as progress:
-        task = progress.add_task("users ask", total=demo.requests)
+        task = progress.add_task("simulated users", total=demo.requests)
         while clock.seconds_until(demo.midnight) > 0:
             users.check()
             progress.update(task, completed=counts.num_lists)
@@ -232,7 +232,7 @@ def _watch_swap(users: SimulatedUsers, night: NightLine) -> Swap:
     """Wait until the night's version answers users, and a little longer."""
     began = time.monotonic()
     with Progress(console=BARS, transient=True, disable=not BARS.is_terminal) as progress:
-        progress.add_task("the server follows", total=None)
+        progress.add_task("the server loads the new bundle", total=None)
         while night.version and not _answered_by(users, night.version):
             users.check()
             if time.monotonic() - began > _SWAP_S:

@@ -1,7 +1,7 @@
 """Simulated users of the demo: they request lists over gRPC and send their feedback over gRPC.
 
 Requests and feedback have simulated instants and wait in one queue: requests over the evening, clicks seconds
-and purchases up to hours after the list was shown. The server's clock decides entry is due.
+and purchases up to hours after the list was shown. The server's clock decides what is due.
 """
 
 import heapq
@@ -47,7 +47,7 @@ class RecommendationClient(Protocol):
         """Request a ranked list."""
 
     def record_feedback(self, events: Sequence[Feedback]) -> FeedbackReport:
-        """Record entry users did."""
+        """Record feedback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class SimulatedUsers:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="simulated-users", daemon=True)
-        for at, ask in planned:
-            self._push(at, ask)
+        for at, request in planned:
+            self._push(at, request)
 
     def __enter__(self) -> "SimulatedUsers":
         """Start the thread."""
@@ -132,9 +132,9 @@ class SimulatedUsers:
         else:
             self._send_feedback([entry, *self._more_due()])
 
-    def _request_list(self, ask: ScheduledRequest) -> None:
-        user_id = self._shop.user_ids(np.array([ask.user]))[0]
-        device = self._device(ask.user)
+    def _request_list(self, request: ScheduledRequest) -> None:
+        user_id = self._shop.user_ids(np.array([request.user]))[0]
+        device = self._device(request.user)
         began = time.perf_counter()
         answer = self._call(
             "Recommend",
