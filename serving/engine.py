@@ -1,4 +1,4 @@
-"""The ranking engine: RankRequest -> ScoredCandidates, with one model. It knows no gRPC and no journal.
+"""The ranking engine: RankRequest -> ScoredCandidates, with one model; without gRPC, policy and journal.
 
 user and context -> allowed items -> candidates -> predictions -> scores      (then policy -> ranked list)
 """

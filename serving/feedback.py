@@ -104,7 +104,7 @@ class FeedbackRecorder:
             self.seen.add(event.feedback_id for event in fresh)
         return RecordedBatch(outcomes=outcomes, degradation=self._append_live(fresh))
 
-    def merge(self, user_id: str, session_id: str, events: Sequence[Event]) -> None:
+    def copy_session(self, user_id: str, session_id: str, events: Sequence[Event]) -> None:
         """Copy a session's events (oldest first) to a user; events copied before are skipped.
 
         Raises: JournalError when the journal cannot be written; nothing was copied then.

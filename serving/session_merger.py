@@ -67,7 +67,7 @@ class SessionMerger:
             for (user, session), stored in zip(new_pairs, found, strict=True):
                 events = unmerged_events(stored)
                 if events:
-                    self._feedback.merge(user, session, events)
+                    self._feedback.copy_session(user, session, events)
                 self._remember(user, session)
         except (StoreError, JournalError) as error:
             _log.error("sessions_not_merged", error=str(error))
