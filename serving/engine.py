@@ -1,6 +1,6 @@
 """The ranking engine: RankRequest -> ScoredCandidates, with one model; without gRPC, policy and journal.
 
-user and context -> allowed items -> candidates -> predictions -> scores      (then policy -> ranked list)
+user, context -> allowed items -> candidates -> predictions -> scores
 """
 
 import os
