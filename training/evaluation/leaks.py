@@ -1,4 +1,4 @@
-"""Which days a bundle has already seen: the first thing to check before its figures are believed."""
+"""Which scored days a bundle was trained or calibrated on: its figures there are too good."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -12,20 +12,20 @@ from training.night.plan import lag
 
 
 class LeakCheck(BaseModel):
-    """What a bundle learnt from, against the days its heads are scored on."""
+    """The days a bundle was trained on, beside the days its heads are scored on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trained_until: date
-    """Last day that some head learnt from."""
+    """Last day that some head was trained on."""
     calibrated_until: date
     """Last day whose labels fitted a calibrator."""
     overlaps_training: tuple[date, ...]
-    """Scored days whose labels the head itself trained: its figures are no evidence."""
+    """Scored days whose labels trained the head itself: figures on them are no evidence."""
     overlaps_shared: tuple[date, ...]
-    """Scored days of which other heads learnt labels through the shared trunk: figures are flattered."""
+    """Scored days whose labels trained other heads, and so the shared trunk: figures are too good."""
     overlaps_calibration: tuple[date, ...]
-    """Scored days whose labels fitted the head's calibrator: log loss and ECE are flattered."""
+    """Scored days whose labels fitted the head's calibrator: log loss and ECE are too good."""
 
     @property
     def clean(self) -> bool:
@@ -37,19 +37,20 @@ class LeakCheck(BaseModel):
         found = []
         if self.overlaps_training:
             found.append(
-                f"overlaps training: the bundle learnt from days up to {self.trained_until}, so its figures "
-                f"on {_span(self.overlaps_training)} are no evidence; score days after {self.trained_until}"
+                f"overlaps training: the bundle was trained on days up to {self.trained_until}, so its "
+                f"figures on {_span(self.overlaps_training)} are no evidence; score days after "
+                f"{self.trained_until}"
             )
         if self.overlaps_shared:
             found.append(
-                f"overlaps training of other heads: the shared trunk learnt up to {self.trained_until}, so "
-                f"figures on {_span(self.overlaps_shared)} are flattered; score days after "
-                f"{self.trained_until}"
+                f"overlaps training of other heads: they trained the shared trunk on days up to "
+                f"{self.trained_until}, so figures on {_span(self.overlaps_shared)} are too good; score days "
+                f"after {self.trained_until}"
             )
         if self.overlaps_calibration:
             found.append(
                 f"overlaps calibration: labels of {_span(self.overlaps_calibration)} fitted the calibration, "
-                f"so log loss and ECE there are flattered; score days after {self.calibrated_until}"
+                f"so log loss and ECE there are too good; score days after {self.calibrated_until}"
             )
         return found
 

@@ -242,13 +242,13 @@ def _baselines(
 
 
 def _problems(systems: Sequence[System]) -> list[str]:
-    """Say which of the two has learnt from a day it is scored on."""
+    """Say which of the two was trained on a day it is scored on."""
     found = []
     for name, system in zip("AB", systems, strict=True):
         seen = sorted({*system.leaks.overlaps_training, *system.leaks.overlaps_shared})
         if seen:
             found.append(
-                f"{name} has learnt from {len(seen)} of the scored days ({seen[0]} to {seen[-1]}); "
+                f"{name} was trained on {len(seen)} of the scored days ({seen[0]} to {seen[-1]}); "
                 f"score days after {system.leaks.trained_until}"
             )
     return found
@@ -262,14 +262,16 @@ def _warnings(
     if until[0] != until[1]:
         newer, older = ("B", "A") if until[1] > until[0] else ("A", "B")
         found.append(
-            f"{newer} has learnt up to {max(until)}, {older} up to {min(until)} only: part of a difference "
-            "is freshness, not design"
+            f"{newer} was trained on days up to {max(until)}, {older} only up to {min(until)}: newer data "
+            "explains part of a difference"
         )
     shared = {task.name for task in tasks}
     for name, side in (("A", a), ("B", b)):
         only = [task.name for task in side.tasks if task.name not in shared]
         if only:
-            found.append(f"only {name} has (or labels so) head(s) {', '.join(only)}: not compared")
+            found.append(f"not compared: {', '.join(only)}, which only {name} has, or labels in this way")
     if window.unpaired:
-        found.append(f"{window.unpaired} impressions could be scored by one of the two only: left out")
+        found.append(
+            f"{window.unpaired} impressions were left out: only one of the two bundles could score them"
+        )
     return tuple(found)

@@ -94,10 +94,10 @@ def _line(
 
 def _dot(point: tuple[float, float], top_x: float, top_y: float, kind: str, title: str) -> str:
     x, y = _at(point, top_x, top_y)
-    said = f"<title>{escape(title)}</title>" if title else ""
+    tip = f"<title>{escape(title)}</title>" if title else ""
     if kind == "a":
-        return f'<circle class="dot a" cx="{x:.1f}" cy="{y:.1f}" r="3.4">{said}</circle>'
-    return f'<rect class="dot b" x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6">{said}</rect>'
+        return f'<circle class="dot a" cx="{x:.1f}" cy="{y:.1f}" r="3.4">{tip}</circle>'
+    return f'<rect class="dot b" x="{x - 3:.1f}" y="{y - 3:.1f}" width="6" height="6">{tip}</rect>'
 
 
 def _turned(text: str) -> str:

@@ -1,4 +1,4 @@
-"""ABReport: everything an offline comparison of two bundles says, as JSON on disk."""
+"""ABReport: everything that an offline comparison of two bundles found, as JSON on disk."""
 
 from datetime import date, datetime
 
@@ -72,7 +72,7 @@ class ListComparison(BaseModel):
 
 
 class ABReport(BaseModel):
-    """Everything a report says."""
+    """Everything that was found."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

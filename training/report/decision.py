@@ -35,7 +35,7 @@ def decide(primary: Mapping[str, Effect], problems: Sequence[str], *, alpha: flo
 
     Args:
         primary: name -> comparison, at the level 1 - alpha / number of comparisons.
-        problems: reasons why no figure here may be believed (days that a bundle learnt from).
+        problems: reasons why no figure here may be believed (days that a bundle was trained on).
         same: A and B are one bundle.
     """
     level = 1 - alpha / max(1, len(primary))

@@ -134,7 +134,7 @@ def test_days_that_a_bundle_learnt_from_forbid_a_verdict(shop_chain, bundle):
     days = shop_chain[2].day, shop_chain[LAST].day
     report = _compare(shop_chain, days, BundlePredictor(bundle), Informed(bundle), replicates=100)
     assert report.decision.outcome == "not trustworthy"
-    assert "A has learnt from 1 of the scored days" in report.decision.headline
+    assert "A was trained on 1 of the scored days" in report.decision.headline
     assert any("overlaps training" in warning for warning in report.warnings)
 
 
@@ -142,7 +142,7 @@ def test_a_fresher_bundle_is_said_to_be_fresher(shop_chain, window, bundle):
     manifest = bundle.manifest.model_copy(update={"date": str(shop_chain[3].day)})
     older = dataclasses.replace(bundle, manifest=manifest)
     report = _compare(shop_chain, window, BundlePredictor(older), BundlePredictor(bundle), replicates=100)
-    assert any("freshness" in warning for warning in report.warnings)
+    assert any("newer data" in warning for warning in report.warnings)
 
 
 def _effect(verdict, metric="auc", diff=0.01):
@@ -172,7 +172,7 @@ def test_the_decision_names_what_won(verdicts, outcome, said):
 
 
 def test_a_problem_outranks_every_figure():
-    found = decide({"one": _effect("better")}, ["A has learnt from it"], alpha=0.05, same=False)
+    found = decide({"one": _effect("better")}, ["A was trained on it"], alpha=0.05, same=False)
     assert found.outcome == "not trustworthy"
     assert "better" not in found.headline
 

@@ -1,4 +1,4 @@
-"""The models that learn one head alone, all together as large as the shared one."""
+"""The models that are trained for one head alone, all together as large as the shared one."""
 
 from collections.abc import Sequence
 

@@ -15,7 +15,7 @@ from training.report.transfer.transfer_report import Finding, GateHealth, HeadTr
 DEAD_EXPERT = 0.1
 """An expert is dead when no gate gives it this share of an equal part."""
 COLLAPSED, UNDECIDED = 0.1, 0.98
-"""Normalised entropies below and above which a gate is said to use one expert, or all alike."""
+"""Normalised entropies below which a gate is reported to use one expert, and above which all alike."""
 MANY_DEAD_UNITS = 0.3
 
 
@@ -105,8 +105,8 @@ def ensemble_findings(ensemble_size: int) -> list[Finding]:
     """Say that only one trunk was watched where there are several."""
     if ensemble_size == 1:
         return []
-    what = f"the model has an ensemble of {ensemble_size}: experts and gates are those of the first"
-    return [Finding(what=what, remedy="set [model] ensemble_size = 1 to look at one model whole")]
+    what = f"the model has an ensemble of {ensemble_size}: experts and gates are those of its first trunk"
+    return [Finding(what=what, remedy="set [model] ensemble_size = 1 to see all of a model")]
 
 
 def health_findings(health: Health) -> list[Finding]:
@@ -117,22 +117,22 @@ def health_findings(health: Health) -> list[Finding]:
         found.append(
             Finding(
                 what=f"{health.dead_experts:.0%} of the experts are used by no head (first run: {names})",
-                remedy="lower [model.trunk] num_experts, or add dropout so that gates do not settle early",
+                remedy="lower [model.trunk] num_experts, or raise dropout",
             )
         )
     for task, entropy in health.entropy.items():
         if entropy < COLLAPSED:
             found.append(
                 Finding(
-                    what=f"the gate of {task} uses one expert (entropy {entropy:.2f} of 1)",
-                    remedy="nothing is mixed for this head: fewer experts, or a trunk with own experts (ple)",
+                    what=f"the gate of {task} uses one expert only (entropy {entropy:.2f}, at most 1)",
+                    remedy="lower [model.trunk] num_experts, or choose a trunk with experts per task (ple)",
                 )
             )
     if health.entropy and min(health.entropy.values()) > UNDECIDED:
         found.append(
             Finding(
-                what="every gate mixes all experts alike: the heads share one network",
-                remedy="[model.trunk] name = 'shared_bottom' is the same for less, or learn longer",
+                what="every gate weighs all experts alike, so all heads share one network",
+                remedy="choose [model.trunk] name = 'shared_bottom', which costs less, or train longer",
             )
         )
     worst = max(health.dead_units, key=lambda t: health.dead_units[t])
@@ -140,7 +140,7 @@ def health_findings(health: Health) -> list[Finding]:
         found.append(
             Finding(
                 what=f"{health.dead_units[worst]:.0%} of the trunk's outputs for {worst} are 0 on every row",
-                remedy="lower [training] learning_rate, or make the last layer narrower: it is not used",
+                remedy="lower [training] learning_rate, or make the trunk's last layer narrower",
             )
         )
     return found

@@ -24,7 +24,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What was seen at one step; a loss that said nothing there is in no pair."""
+    """What was seen at one step; a loss without a gradient there is in no pair."""
 
     step: int
     cosine: dict[Pair, float]
@@ -53,19 +53,19 @@ class GradientProbe:
         gradients = task_gradients(losses, moment.parameters, list(moment.rows.values()))
         names, gramian = list(gradients.by_task), gradients.gramian()
         length = gramian.diagonal().sqrt()
-        said = [i for i in range(len(names)) if length[i] > 0]
+        active = [i for i in range(len(names)) if length[i] > 0]
         cosine = {
             (names[i], names[j]): float(gramian[i, j] / (length[i] * length[j]))
-            for i in said
-            for j in said
+            for i in active
+            for j in active
             if i < j
         }
         before = {name: float(losses[name].detach()) for name in names}
         fall: dict[Pair, float] = {}
         if moment.dense.state:  # the first step has no scale yet
-            for i in said:
+            for i in active:
                 after = self._after(moment, gradients, names[i])
-                fall |= {(names[i], names[j]): before[names[j]] - after[names[j]] for j in said}
+                fall |= {(names[i], names[j]): before[names[j]] - after[names[j]] for j in active}
         return Probe(step=moment.step, cosine=cosine, fall=fall, loss=before)
 
     @torch.no_grad()

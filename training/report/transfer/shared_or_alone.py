@@ -1,6 +1,6 @@
 """Does learning together help? Shared model against one model per head, as large in total -> TransferReport.
 
-Days follow the night's rules: each head is learnt up to one day, calibrated on the next and evaluated on the
+Days follow the night's rules: each head is trained up to one day, calibrated on the next and evaluated on the
 one after, all as known at the end of the last day. Every seed trains both sides anew; seed s is paired with
 seed s.
 """

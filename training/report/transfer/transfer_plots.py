@@ -67,7 +67,7 @@ def _heat_map(
     rows: Sequence[str],
     columns: Sequence[str],
     values: Mapping[tuple[str, str], float],
-    said: Callable[[float], str],
+    printed: Callable[[float], str],
     limit: float,
     title: str,
 ) -> Markup:
@@ -86,7 +86,7 @@ def _heat_map(
                     f'<rect class="{kind}" fill-opacity="{0.75 * strength:.2f}" x="{x:.0f}" y="{y:.0f}" '
                     f'width="{_CELL - 2:.0f}" height="{_HIGH - 2:.0f}"/>'
                 )
-            figure = "–" if value is None else said(value)
+            figure = "–" if value is None else printed(value)
             shapes.append(text(x + _CELL / 2 - 1, y + _HIGH / 2 + 3, figure, "middle", "cell"))
     width, height = _LEFT + _CELL * len(columns) + 4, _TOP + _HIGH * len(rows) + 4
     return svg(width, height, "".join(shapes), title)

@@ -1,4 +1,4 @@
-"""TransferReport: everything the negative-transfer report says, as JSON on disk."""
+"""TransferReport: everything that the comparison of shared and single models found, as JSON on disk."""
 
 from datetime import date
 from typing import Literal
@@ -15,7 +15,7 @@ class _Part(BaseModel):
 
 
 class HeadTransfer(_Part):
-    """One head, learnt with the others and alone."""
+    """One head, trained with the others and alone."""
 
     metric: str
     alone: tuple[float, ...]
@@ -102,7 +102,7 @@ class Advice(_Part):
 
 
 class TransferReport(_Part):
-    """Everything the report says."""
+    """Everything that was found."""
 
     advice: Advice
     night: date

@@ -6,6 +6,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from recsys.report_templates import number
+from training.report.wording import interval, signed
 from training.tune.fusion.fusion_report import FusionReport, weights_line
 
 
@@ -26,9 +28,8 @@ def print_fusion(report: FusionReport, files: Sequence[Path]) -> None:
             ("truth", candidate.truth),
         ):
             for name, e in effects.items():
-                said = verdicts[source][name]
-                low, high = e.ci_low or 0.0, e.ci_high or 0.0
-                row = [f"{e.a:.5f}", f"{e.b:.5f}", f"{e.difference:+.5f} [{low:+.5f}, {high:+.5f}]", said]
+                difference = f"{signed(e.difference)} {interval(e)}"
+                row = [number(e.a, 5), number(e.b, 5), difference, verdicts[source][name]]
                 table.add_row(f"{source}: {name}", *row)
         console.print(f"\n{candidate.name}: {weights_line(candidate.fusion)}", style="bold", highlight=False)
         console.print(table, highlight=False)

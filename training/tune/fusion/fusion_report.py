@@ -1,4 +1,4 @@
-"""FusionReport: everything that `recsys tune fusion` says, and nothing about how it looks."""
+"""FusionReport: everything that `recsys tune fusion` found, as JSON on disk."""
 
 from collections.abc import Mapping
 from datetime import date
