@@ -4,6 +4,7 @@ All run `features.parts.build_part` on the same tasks, so they give the same fil
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -66,6 +67,8 @@ def _ray(execution: ExecutionConfig) -> Iterator[RunParts]:
 
     A cluster that is started here ends here; one that runs already is left as it is.
     """
+    if not execution.ray_address:
+        _require_plain_interpreter()
     ray = _import_ray()
     ours = not ray.is_initialized()
     try:
@@ -108,6 +111,20 @@ def _result(ray: Any, reference: Any) -> PartResult:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     return result
+
+
+def _require_plain_interpreter() -> None:
+    """Refuse an interpreter whose path has a space: Ray puts it into a shell command as it is.
+
+    No worker starts then, and every task waits for ever. (Ray 2.60: spaces in the working folder, the
+    temporary folder and the packages' folder do no harm.)
+    """
+    if " " in sys.executable:
+        raise ConfigError(
+            f"[execution] executor = 'ray': Ray cannot start workers with the Python interpreter "
+            f"{sys.executable!r}, whose path has a space; make the virtual environment in a folder without "
+            "one, or write executor = 'local'"
+        )
 
 
 def _import_ray() -> Any:

@@ -2,6 +2,7 @@
 
 import builtins
 import os
+import sys
 from datetime import date, timedelta
 
 import polars as pl
@@ -114,8 +115,14 @@ def test_the_number_of_shards_may_change_between_nights(dirty_log, single, make_
         assert users["user_id"].is_sorted(), "as if it had never been split otherwise"
 
 
+def _ray():
+    if " " in sys.executable:
+        pytest.skip(f"the path of {sys.executable} has a space: Ray cannot start workers with it")
+    return pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
+
+
 def test_ray_gives_the_rows_of_one_process(dirty_log, single, make_config, tmp_path):
-    ray = pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
+    ray = _ray()
     config = _config(make_config, shards=4, workers=2, executor="ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
@@ -138,7 +145,7 @@ def test_a_shares_own_error_comes_out_as_it_was_raised(dirty_log, make_config, t
 
 
 def test_a_cluster_that_the_build_starts_ends_with_it(dirty_log, make_config, tmp_path):
-    ray = pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
+    ray = _ray()
     config = _config(make_config, executor="ray")
     build_snapshots(dirty_log, dirty_log.days("impressions")[0], config, Stages(tmp_path))
     assert not ray.is_initialized()
@@ -177,6 +184,20 @@ def test_an_unknown_executor_names_those_there_are():
     with expected, open_executor(ExecutionConfig(executor="slurm")):
         pass
     assert set(EXECUTORS) == {"local", "ray"}
+
+
+def test_an_interpreter_whose_path_has_a_space_is_refused_before_ray_is_started(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/home/a user/venv/bin/python")
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it would say that it is not installed
+    refused = pytest.raises(
+        ConfigError, match=r"'/home/a user/venv/bin/python', whose path has a space; make"
+    )
+    with refused, open_executor(ExecutionConfig(executor="ray")):
+        pass
+    # The workers of a cluster elsewhere have interpreters of their own.
+    elsewhere = ExecutionConfig(executor="ray", ray_address="ray://10.0.0.1:10001")
+    with pytest.raises(ConfigError, match="not installed"), open_executor(elsewhere):
+        pass
 
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
