@@ -1,4 +1,4 @@
-"""Shards and batches: every example once, gathers that point at the right rows, strangers unknown."""
+"""Encoded rows and batches: every example once, gathers that point at the right rows, strangers unknown."""
 
 import numpy as np
 import pytest

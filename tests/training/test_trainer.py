@@ -86,7 +86,7 @@ def state(chain, config):
     return fit_encoder(config, FitFrames.read(chain[-1], chain, config), None, 0)
 
 
-def _shards(chain, config, state):
+def _encoded_days(chain, config, state):
     encoder = Encoder.from_config(config, state)
     later = chain.as_known_at(chain.as_of + timedelta(days=2))
     return encoder, [encode_day(encoder, later, i, config.tasks) for i in range(len(later))]
@@ -95,7 +95,7 @@ def _shards(chain, config, state):
 @pytest.fixture
 def setup(chain, config, state):
     """Give a maker of (ranker, tables, batches): the same ones at each call."""
-    encoder, encoded = _shards(chain, config, state)
+    encoder, encoded = _encoded_days(chain, config, state)
     share = positive_share(np.arange(5), np.ones(5), state.vocabularies["item_id"].size)
 
     def make():
@@ -312,7 +312,7 @@ def test_whoever_watches_sees_losses_in_float32_whatever_the_training_multiplies
 
 def test_predictions_do_not_depend_on_how_batches_are_cut(setup, chain, config, state):
     ranker, tables, _ = setup()
-    encoder, encoded = _shards(chain, config, state)
+    encoder, encoded = _encoded_days(chain, config, state)
     text = text_by_number(encoder, chain[-1].table("items"))
     found = []
     for size in (64, 10_000):

@@ -26,9 +26,9 @@ from features.sources.mapped.days import (
 )
 from features.sources.mapped.files import ROW
 from features.sources.mapped.mapping import Mapping
-from features.sources.mapped.negatives import Drawn, draw_negatives
 from features.sources.mapped.side import SideTables
 from features.sources.mapped.staging import ITEM, USER, Staged, stage
+from features.sources.mapped.stored_negatives import StoredNegatives, draw_negatives
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 
@@ -138,7 +138,7 @@ def _read_shown(shown: InteractionLog, days: Sequence[date]) -> pl.DataFrame:
 def _impressions(run: _Run) -> None:
     """Write the impressions, with the drawn ones where the log has no others."""
     days = run.shown.days("impressions")
-    drawn = Drawn(run.conversion.scratch / "drawn")
+    drawn = StoredNegatives(run.conversion.scratch / "drawn")
     if not run.mapping.logs_impressions:
         notes = run.conversion.notes
         notes["impressions: derived from " + ", ".join(run.mapping.openers)] = sum(

@@ -464,14 +464,14 @@ def test_identifiers_that_became_floats(bench, events):
     assert bench.read(log, "impressions").select("user_id", "item_id").rows() == [("1", "7")]
 
 
-def test_many_days_and_users_in_shards(bench, events, monkeypatch):
-    monkeypatch.setattr("features.sources.mapped.negatives._SHARD_ROWS", 50)
+def test_many_days_and_users_a_few_at_a_time(bench, events, monkeypatch):
+    monkeypatch.setattr("features.sources.mapped.stored_negatives._ROWS_AT_A_TIME", 50)
     rows = [f"u{n % 30},i{n % 40},click,2026-{1 + n % 12:02d}-{1 + n % 28:02d} 10:00:00" for n in range(400)]
     bench.csv("log.csv", "\n".join([HEADER, *rows]))
-    sharded = bench.read(bench.convert(events(kinds={"click": "click"})), "impressions")
-    monkeypatch.setattr("features.sources.mapped.negatives._SHARD_ROWS", 10_000)
+    parted = bench.read(bench.convert(events(kinds={"click": "click"})), "impressions")
+    monkeypatch.setattr("features.sources.mapped.stored_negatives._ROWS_AT_A_TIME", 10_000)
     whole = bench.read(bench.convert(events(kinds={"click": "click"})), "impressions")
-    assert sharded.equals(whole)
+    assert parted.equals(whole)
 
 
 def test_the_suggested_config_is_one(bench, events):

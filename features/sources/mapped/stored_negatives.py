@@ -1,6 +1,7 @@
-"""Draw negatives for a log larger than memory: users in shards, each shard's draws stored by day.
+"""Draw negatives for a log larger than memory: some users at a time, their draws stored by day.
 
-A draw depends on seed, user and day only (`sample_negatives`), so the number of shards changes nothing.
+A draw depends on seed, user and day only (`sample_negatives`), so how many users are taken at a time changes
+nothing.
 """
 
 from dataclasses import dataclass
@@ -15,23 +16,23 @@ from features.sources.mapped.mapping import Negatives
 from features.sources.negatives import sample_negatives
 from recsys.log import InteractionLog
 
-_SHARD_ROWS: Final = 400_000
+_ROWS_AT_A_TIME: Final = 400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """Drawn items on disk: ROOT/shard-N/day=DAY/*.parquet."""
+class StoredNegatives:
+    """Drawn items on disk: ROOT/users-N/day=DAY/*.parquet."""
 
     root: Path
 
-    def put(self, shard: int, rows: pl.DataFrame) -> None:
-        """Put one shard's draws by."""
-        target = pl.PartitionBy(self.root / f"shard-{shard}", key="day", include_key=False)
+    def put(self, batch: int, rows: pl.DataFrame) -> None:
+        """Store the draws of one batch of users."""
+        target = pl.PartitionBy(self.root / f"users-{batch}", key="day", include_key=False)
         rows.lazy().sink_parquet(target, mkdir=True, compression="lz4")
 
     def read(self, day: date) -> pl.DataFrame:
         """Read a day's draws: user_id, item_id, shown_at, sampling_rate."""
-        paths = sorted(self.root.glob(f"shard-*/day={day}/*.parquet"))
+        paths = sorted(self.root.glob(f"users-*/day={day}/*.parquet"))
         return pl.read_parquet(paths, hive_partitioning=False) if paths else pl.DataFrame()
 
     def count(self) -> int:
@@ -42,7 +43,7 @@ class Drawn:
 
 
 def draw_negatives(
-    shown: InteractionLog, catalogue: pl.DataFrame, settings: Negatives, drawn: Drawn, step: Step
+    shown: InteractionLog, catalogue: pl.DataFrame, settings: Negatives, drawn: StoredNegatives, step: Step
 ) -> None:
     """Draw `per_positive` items for each chosen one.
 
@@ -60,12 +61,12 @@ def draw_negatives(
         ]
     )
     total = int(rows.select(pl.len()).collect().item())
-    shards = -(-total // _SHARD_ROWS)
-    for shard in range(shards):
-        step("sampling negatives", 0.7 + 0.15 * shard / shards)
-        mine = rows.filter(pl.col("user_id").hash(0) % shards == shard).collect(engine="streaming")
+    batches = -(-total // _ROWS_AT_A_TIME)
+    for batch in range(batches):
+        step("sampling negatives", 0.7 + 0.15 * batch / batches)
+        mine = rows.filter(pl.col("user_id").hash(0) % batches == batch).collect(engine="streaming")
         if mine.height:
             sampled = sample_negatives(
                 mine, catalogue, per_positive=settings.per_positive, seed=settings.seed
             )
-            drawn.put(shard, sampled)
+            drawn.put(batch, sampled)
