@@ -1,6 +1,6 @@
-"""The log, period by period -> a chain of day snapshots, each made of its own partitions and the one before.
+"""The log, period by period -> day snapshots, each made of its own partitions and the one before.
 
-A night therefore reads its own period only, the chain is content-addressed (a changed partition rebuilds that
+A night therefore reads its own period only, snapshots are content-addressed (a changed partition rebuilds its
 period and what follows, nothing else), and nothing after the night's date is ever opened.
 
     items of the period ─▶ item groups ─▶ a task per share of the users (parts) ─▶ items' aggregates
@@ -29,7 +29,8 @@ from features.parts import (
     write_table,
 )
 from features.tiles import add_tiles, group_windows, leaving_days, measure_columns, roll_windows
-from recsys.config import RunConfig, period_start
+from recsys.config import ExecutionConfig, RunConfig, period_start
+from recsys.config_view import values, view
 from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key, period_end
 from recsys.schema import ATTRIBUTE_PREFIX
@@ -39,6 +40,21 @@ from recsys.stages import FileDigests, Stages
 CODE_VERSION = 7
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
+KEYS = (
+    "timezone",
+    "period",
+    "features.window_days",
+    "features.group_items_by",
+    "features.cross_user_by",
+    "features.live_counters",
+    "features.history_kinds",
+    "features.history_length",
+    "features.ingestion_lag",
+    "features.daily_cap",
+    "policy.exclude_seen_kinds",
+    *(f"tasks.{key}" for key in ("name", "feedback", "reversal", "head", "low", "high", "step")),
+)
+"""The keys of the config that decide what a day's snapshot holds."""
 
 
 def periods(log: InteractionLog, until: date, config: RunConfig) -> list[PeriodDays]:
@@ -71,37 +87,34 @@ def build_snapshots(
     config: RunConfig,
     stages: Stages,
     on_period: Callable[[int, int], None] = lambda _done, _all: None,
+    execution: ExecutionConfig | None = None,
 ) -> Days:
     """Build, or find already built, the snapshot of every period up to a date.
 
+    Args: execution: how the work is spread, default the config's; the snapshots are the same in any case.
     Raises: DataError, naming file, column and rule, when a partition cannot be used.
     """
-    chain: list[DaySnapshot] = []
-    todo = periods(log, until, config)
-    settings = {
-        "code": CODE_VERSION,
-        "features": config.features.model_dump(mode="json"),
-        "tasks": [t.model_dump(mode="json", exclude={"weight", "fusion_weight"}) for t in config.tasks],
-        "timezone": config.timezone,
-        "period": config.period,
-        "never_again": config.policy.exclude_seen_kinds,
-    }
+    earlier: list[DaySnapshot] = []
+    execution = execution or config.execution
+    seen = view(config, "features", KEYS)
+    todo = periods(log, until, seen)
+    settings = {"code": CODE_VERSION, "config": values(seen)}
     with (
         FileDigests(stages.root / "files.json") as digests,
-        open_executor(config.execution) as run_parts,
+        open_executor(execution) as run_parts,
     ):
         for number, period in enumerate(todo, start=1):
             inputs = {
                 **settings,
                 "day": str(period.day),
                 "files": {t: digests.of([f for d in period.days for f in log.files(t, d)]) for t in _READ},
-                "previous": chain[-1].path.name if chain else None,
+                "previous": earlier[-1].path.name if earlier else None,
             }
-            build = partial(_build, log, period, tuple(chain), config, run_parts)
+            build = partial(_build, log, period, tuple(earlier), seen, execution.shards, run_parts)
             path = stages.run("features", inputs, build)
-            chain.append(DaySnapshot(period.day, path))
+            earlier.append(DaySnapshot(period.day, path))
             on_period(number, len(todo))
-    return Days.of(chain, config)
+    return Days.of(earlier, config)
 
 
 def item_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFrame:
@@ -137,12 +150,13 @@ def _as_of_yesterday(
 def _build(
     log: InteractionLog,
     period: PeriodDays,
-    chain: Sequence[DaySnapshot],
+    earlier: Sequence[DaySnapshot],
     config: RunConfig,
+    shards: int,
     run_parts: RunParts,
     folder: Path,
 ) -> dict[str, Any]:
-    previous = chain[-1] if chain else None
+    previous = earlier[-1] if earlier else None
     items, quarantine = _clean_items(log, period, config, folder)
     known = previous.table("items") if previous else None
     attributes = latest_attributes(known, items, "item_id")
@@ -150,7 +164,7 @@ def _build(
         _require_group(attributes, group)
     groups = attributes.select("item_id", *config.features.cross_user_by)
     write_table(groups, folder / "item_groups.parquet")
-    by_day = {s.day: s for s in chain}
+    by_day = {s.day: s for s in earlier}
     leaving = {
         w: tuple(by_day[d] for d in days)
         for w, days in leaving_days([*by_day], period.day, config.features.window_days).items()
@@ -158,9 +172,9 @@ def _build(
     tasks = [
         PartTask(
             log=log, period=period, config=config, previous=previous, leaving=leaving, folder=folder,
-            part=part, num_parts=config.execution.shards,
+            part=part, num_parts=shards,
         )
-        for part in range(config.execution.shards)
+        for part in range(shards)
     ]  # fmt: skip
     results = run_parts(tasks)
     (folder / "item_groups.parquet").unlink()

@@ -15,7 +15,7 @@ from features.labels import make_labels
 from recsys.config import Period, RunConfig
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
-from recsys.tasks import TaskSpec
+from recsys.tasks import LABEL_KEYS, TaskSpec
 
 LATE_PERIODS = 8
 """Feedback and reversals received so many periods after an impression's own still count for its labels."""
@@ -50,7 +50,9 @@ class Days(Sequence[DaySnapshot]):
 
     def labelled_for(self, tasks: Sequence[TaskSpec]) -> Self:
         """Give the same days with the labels of other tasks."""
-        return self if tuple(tasks) == self.tasks else replace(self, tasks=tuple(tasks), _labels={})
+        if [label_keys(t) for t in tasks] == [label_keys(t) for t in self.tasks]:
+            return self
+        return replace(self, tasks=tuple(tasks), _labels={})
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -108,3 +110,8 @@ class Days(Sequence[DaySnapshot]):
             examples = self.snapshots[i].table("examples")
             self._labels[i], _ = make_labels(examples, feedback, self.tasks, self.as_of)
         return self._labels[i]
+
+
+def label_keys(task: TaskSpec) -> tuple[object, ...]:
+    """Give what decides a task's labels: tasks that are equal in this have the same ones."""
+    return tuple(getattr(task, key) for key in LABEL_KEYS)

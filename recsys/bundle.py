@@ -29,6 +29,7 @@ from safetensors.numpy import load_file, save_file
 
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig, build_fusion, parse_config
+from recsys.config_view import values, view
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError
 from recsys.fusion import Fusion
@@ -36,6 +37,18 @@ from recsys.index import ItemIndex
 from recsys.stages import disk_failure
 
 SCHEMA_VERSION = 5
+CONFIG_KEYS = (
+    "timezone",
+    "period",
+    "tasks",
+    "attributes",
+    "features",
+    "model",
+    "retrieval",
+    "policy.exclude_seen_kinds",
+    "training.max_days",
+)
+"""What a bundle holds of the config: all that using it needs, and nothing of host, store or gate."""
 MAX_MANIFEST_BYTES = 16 << 20
 
 
@@ -161,16 +174,7 @@ def read_manifest(path: Path) -> Manifest:
             raise BundleError(f"{file} is a link or over {MAX_MANIFEST_BYTES} bytes; restore the bundle")
         data = json.loads(file.read_text())
         if int(data["schema_version"]) != SCHEMA_VERSION:
-            older = int(data["schema_version"]) < SCHEMA_VERSION
-            remedy = (
-                "run the night again, in a new runs folder, and serve from there"
-                if older
-                else "upgrade recsys"
-            )
-            raise BundleError(
-                f"{file} has schema version {data['schema_version']}, this code reads "
-                f"{SCHEMA_VERSION}; {remedy}"
-            )
+            raise BundleError(_other_schema(file, int(data["schema_version"])))
         manifest = Manifest.model_validate(data)
     except OSError as error:
         raise BundleError(f"{path} is not a bundle: {error.strerror}: {file}") from error
@@ -183,6 +187,16 @@ def read_manifest(path: Path) -> Manifest:
             f"{file} was changed: its content does not give {manifest.version}; restore the bundle"
         )
     return manifest
+
+
+def _other_schema(file: Path, found: int) -> str:
+    remedy = "upgrade recsys"
+    if found < SCHEMA_VERSION:
+        remedy = (
+            "run the night again, in a new runs folder, and serve from there, or go back to the release that "
+            "wrote the bundle"
+        )
+    return f"{file} has schema version {found}, this code reads {SCHEMA_VERSION}; {remedy}"
 
 
 def verify_files(path: Path, manifest: Manifest) -> None:
@@ -238,7 +252,9 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
     return Bundle(
         path=path,
         manifest=manifest,
-        config=parse_config(manifest.config, str(path / "manifest.json")),
+        config=view(
+            parse_config(manifest.config, str(path / "manifest.json")), "the user of a bundle", CONFIG_KEYS
+        ),
         encoder=EncoderState.load(path),
         weights=weights,
         items=items,
@@ -269,7 +285,7 @@ def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
         date=parts.date,
         parent=parts.parent,
         refitted=parts.refitted,
-        config=parts.config.model_dump(mode="json", by_alias=True),
+        config=values(view(parts.config, "a bundle", CONFIG_KEYS)),
         inputs=parts.inputs,
         vocabularies=parts.encoder.digest(),
         calibration=parts.calibration,

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from recsys.bundle import read_manifest, verify_files
 from recsys.errors import RegistryError
+from recsys.records import Activation, Lease, NightRecord
 from recsys.stages import write_json
 
 LEASE_S = 60.0
@@ -86,7 +87,7 @@ class Registry:
                 )
             if live == version:
                 return
-            self._append({"version": version, "previous": live, "at": time.time()})
+            self._append(Activation(version=version, previous=live, at=time.time()))
             _replace_text(self.folder / "CURRENT", f"{version}\n")
 
     def rollback(self) -> str:
@@ -101,39 +102,57 @@ class Registry:
                 raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
             path = self.require(previous)
             verify_files(path, read_manifest(path))
-            self._append({"version": previous, "previous": live, "at": time.time(), "rollback": True})
+            self._append(Activation(version=previous, previous=live, at=time.time(), rollback=True))
             _replace_text(self.folder / "CURRENT", f"{previous}\n")
         return previous
 
-    def record(self, version: str) -> dict[str, Any]:
-        """Read a version's record; empty when there is none."""
-        try:
-            found: dict[str, Any] = json.loads((self.folder / "records" / f"{version}.json").read_text())
-        except FileNotFoundError:
-            return {}
-        return found
+    def record(self, version: str) -> NightRecord | None:
+        """Read the record of the night that made a version; None when there is none.
 
-    def write_record(self, version: str, record: dict[str, Any]) -> None:
+        Raises: RegistryError for a file that is torn or holds something else.
+        """
+        file = self._record_file(version)
+        try:
+            return NightRecord.parse(file.read_text(errors="replace"), str(file))
+        except FileNotFoundError:
+            return None
+
+    def require_record(self, version: str) -> NightRecord:
+        """Read the record of the night that made a version.
+
+        Raises: RegistryError when there is none.
+        """
+        record = self.record(version)
+        if record is None:
+            raise RegistryError(
+                f"{self._record_file(version)} is missing: nothing says which days {version} was trained on; "
+                "restore the file from a copy, or run the night in a new runs folder"
+            )
+        return record
+
+    def write_record(self, record: NightRecord) -> None:
         """Write a version's record beside the bundle, never into it."""
-        (self.folder / "records").mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "records" / f"{version}.json", {"version": version, **record})
+        file = self._record_file(record.version)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, record.model_dump(mode="json"))
 
     def write_lease(self, server_id: str, version: str | None) -> None:
         """Say what a server has loaded; renew it well within LEASE_S."""
         (self.folder / "leases").mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "leases" / f"{server_id}.json", {"version": version, "pid": os.getpid()})
+        lease = Lease(version=version, pid=os.getpid())
+        write_json(self.folder / "leases" / f"{server_id}.json", lease.model_dump())
 
     def leased(self) -> set[str]:
-        """List the versions that living servers have loaded."""
-        found: set[str] = set()
-        for file in (self.folder / "leases").glob("*.json"):
-            try:
-                if time.time() - file.stat().st_mtime < LEASE_S:
-                    version = json.loads(file.read_text())["version"]
-                    found |= {version} if version else set()
-            except (OSError, ValueError, KeyError):
-                continue
-        return found
+        """List the versions that living servers have loaded.
+
+        Raises: RegistryError for a lease that is torn or holds something else: its version may be in use.
+        """
+        leases = [
+            Lease.parse(file.read_text(errors="replace"), str(file))
+            for file in (self.folder / "leases").glob("*.json")
+            if time.time() - file.stat().st_mtime < LEASE_S
+        ]
+        return {lease.version for lease in leases if lease.version}
 
     @contextmanager
     def locked(self, name: str, *, wait: bool = True) -> Iterator[None]:
@@ -152,26 +171,31 @@ class Registry:
                 ) from None
             yield
 
-    def _append(self, entry: dict[str, Any]) -> None:
+    def _record_file(self, version: str) -> Path:
+        return self.folder / "records" / f"{version}.json"
+
+    def _append(self, entry: Activation) -> None:
         with (self.folder / "activations.jsonl").open("a+b") as stream:
             # A line torn by a power cut must not swallow this one.
             if stream.tell() and not _ends_with_newline(stream):
                 stream.write(b"\n")
-            stream.write(json.dumps(entry).encode() + b"\n")
+            stream.write(entry.model_dump_json().encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _activations(self) -> Iterator[dict[str, Any]]:
-        """Read the activations, oldest first, without torn lines: no pointer ever followed one."""
+    def _activations(self) -> Iterator[Activation]:
+        """Read the activations, oldest first, without torn lines: no pointer ever followed one.
+
+        Raises: RegistryError for a whole line that is something else.
+        """
+        file = self.folder / "activations.jsonl"
         try:
-            lines = (self.folder / "activations.jsonl").read_text(errors="replace").splitlines()
+            lines = file.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return
-        for line in lines:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        for number, line in enumerate(lines, start=1):
+            if _is_json(line):
+                yield Activation.parse(line, f"{file}, line {number},")
 
     def _previous(self, live: str | None) -> str | None:
         """Replay the activations that reached the pointer; each says what was live when it was written."""
@@ -179,10 +203,10 @@ class Registry:
         before: list[str] = []
         for entry in self._activations():
             # The line is written before the pointer: a crash between leaves a line that never went live.
-            if entry["previous"] != _top(stack):
+            if entry.previous != _top(stack):
                 stack = before
             before = stack
-            stack = stack[:-1] if entry.get("rollback") else [*stack, entry["version"]]
+            stack = stack[:-1] if entry.rollback else [*stack, entry.version]
         if _top(stack) != live:
             stack = before
         return stack[-2] if len(stack) > 1 and _top(stack) == live else None
@@ -190,6 +214,14 @@ class Registry:
 
 def _top(stack: list[str]) -> str | None:
     return stack[-1] if stack else None
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _ends_with_newline(stream: BinaryIO) -> bool:

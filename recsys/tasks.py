@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -14,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from recsys.config_view import Viewable
 from recsys.errors import ConfigError
 from recsys.head_kinds import HEAD_KINDS, HeadKind
 
@@ -21,6 +21,8 @@ MAX_LEVELS = 100
 MIN_STEPS = 4
 """Aggregates round a value to steps: a range of fewer would tell next to nothing."""
 RANGE_OPTIONS = ("low", "high", "step")
+LABEL_KEYS = ("name", "feedback", "reversal", "head", "window", "space", "parent", "low", "high")
+"""The keys of a task that decide its labels."""
 RETRIEVAL = "retrieval"
 """The name of the two towers' own loss beside the tasks'; no task can be called so."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -43,7 +45,7 @@ DurationS = Annotated[
 ]
 
 
-class TaskSpec(BaseModel):
+class TaskSpec(Viewable):
     """Describe one head: which feedback is its label, for how long, and on which impressions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -7,6 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import admin_pb2 as pb
 from protos.recsys.v1 import admin_pb2_grpc
+from recsys.records import NightRecord
 from serving.clock import Clock
 from serving.journal import Journal
 from serving.recommender import Recommender
@@ -27,7 +28,7 @@ class VersionRegistry(Protocol):
     def versions(self) -> list[str]:
         """List versions, oldest first."""
 
-    def record(self, version: str) -> dict[str, Any]:
+    def record(self, version: str) -> NightRecord | None:
         """Read a version's record."""
 
     def activate(self, version: str, expect: Any = Any) -> None:
@@ -68,7 +69,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             versions=[
                 pb.Version(
                     version=version,
-                    verdict=str(self._registry.record(version).get("verdict", "")),
+                    verdict=_verdict(self._registry.record(version)),
                     current=version == current,
                     serving=version == serving,
                 )
@@ -122,3 +123,7 @@ def _timestamp(milliseconds: int) -> Timestamp:
     stamp = Timestamp()
     stamp.FromMilliseconds(milliseconds)
     return stamp
+
+
+def _verdict(record: NightRecord | None) -> str:
+    return str(record.verdict) if record is not None else ""

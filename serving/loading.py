@@ -4,11 +4,8 @@ from pathlib import Path
 
 import torch
 
-from features.encode import Encoder
-from features.golden import check_golden
-from features.online import OnlineFeatures, encode_items
+from features.loading import load_answering
 from features.store import FeatureStore
-from recsys.bundle import load_bundle
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.fresh_item_encoder import FreshItemEncoder
@@ -25,12 +22,8 @@ def load_model(path: Path, store: FeatureStore) -> Model:
 
     Raises: BundleError.
     """
-    bundle = load_bundle(path)
-    encoder = Encoder.from_config(bundle.config, bundle.encoder)
-    as_of_ms = bundle.manifest.snapshot_at_ms
-    features = OnlineFeatures(store, bundle.version, bundle.config, encoder, as_of_ms)
-    scorer = Scorer(bundle, encode_items(encoder, bundle.items))
-    check_golden(bundle.golden, scorer, features)
+    loaded = load_answering(path, store, Scorer)
+    bundle = loaded.bundle
     return Model(
         version=bundle.version,
         catalogue=Catalogue.from_frame(bundle.items),
@@ -39,8 +32,10 @@ def load_model(path: Path, store: FeatureStore) -> Model:
         ),
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,
-        scorer=scorer,
-        features=features,
-        encode_items=FreshItemEncoder(encoder, bundle.items, bundle.config.features.group_items_by).encode,
-        items_as_of_ms=as_of_ms,
+        scorer=loaded.scorer,
+        features=loaded.features,
+        encode_items=FreshItemEncoder(
+            loaded.encoder, bundle.items, bundle.config.features.group_items_by
+        ).encode,
+        items_as_of_ms=bundle.manifest.snapshot_at_ms,
     )

@@ -161,7 +161,9 @@ def bundle_show_command(version: VersionArgument, runs: RunsOption) -> None:
 
     registry = Registry(runs)
     manifest = read_manifest(registry.require(version)).model_dump(mode="json")
-    print(json.dumps({"manifest": manifest, "record": registry.record(version)}, indent=1))
+    record = registry.record(version)
+    said = {"manifest": manifest, "record": record.model_dump(mode="json") if record else None}
+    print(json.dumps(said, indent=1))
 
 
 def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from recsys.bundle import read_manifest
 from recsys.registry import Registry
-from training.night.run import NightResult
+from training.night.night import NightResult
 
 
 def print_night(result: NightResult, *, dry_run: bool) -> None:
@@ -28,6 +28,10 @@ def print_bundles(registry: Registry) -> None:
         record, manifest = registry.record(version), read_manifest(registry.path(version))
         kind = "refitted" if manifest.refitted else "evaluated"
         table.add_row(
-            version, manifest.date, record.get("verdict", "-"), kind, "live" if version == live else ""
+            version,
+            manifest.date,
+            str(record.verdict) if record else "-",
+            kind,
+            "live" if version == live else "",
         )
     Console().print(table if versions else f"no bundles in {registry.bundles}; run `recsys nightly` first")

@@ -6,7 +6,6 @@ floors decide.
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -20,35 +19,12 @@ from recsys.metrics.columns import IntVector, Vector
 from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.metric import ListMetric, RowMetric
 from recsys.metrics.table import METRICS, list_metrics, pooled_metric, row_metrics
+from recsys.records import Check, Verdict
 from recsys.tasks import TaskSpec
 from training.evaluation.list_metrics import ListMetrics
 
 MEAN_MARGIN = 1.02
 """Without a champion, an error may be so many times that of always predicting the mean label."""
-
-
-class Verdict(StrEnum):
-    """How a night ends; the value is what records and exit codes are keyed by."""
-
-    PROMOTE = "PROMOTE"
-    HOLD = "HOLD"
-    HOLD_UNDERPOWERED = "HOLD_UNDERPOWERED"
-
-    @property
-    def exit_code(self) -> int:
-        """Give the nightly command's exit code."""
-        return {"PROMOTE": 0, "HOLD": 10, "HOLD_UNDERPOWERED": 11}[self.value]
-
-
-class Check(BaseModel):
-    """One thing that was looked at."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    outcome: Verdict
-    detail: str
-    numbers: dict[str, float]
 
 
 class Decision(BaseModel):

@@ -3,24 +3,25 @@
 from datetime import date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from features.encode import Encoder
-from features.golden import check_golden, make_golden
-from features.online import OnlineFeatures, encode_items
+from features.golden import make_golden
+from features.loading import answering
+from features.online import encode_items
 from features.packing import pack_users
 from features.store import FeatureStore, open_store
-from recsys.bundle import Bundle, BundleParts, load_bundle, read_manifest, verify_files, write_bundle
+from recsys.bundle import Bundle, BundleParts, load_bundle, write_bundle
 from recsys.calibration import Calibrator
-from recsys.config import RunConfig
+from recsys.config import RunConfig, StoreConfig
 from recsys.log import period_end
 from recsys.model.scorer import Scorer, encode_item_side
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
-from training.threads import use_threads
 from training.train import TrainedModel, inputs_json
 
 NUM_GOLDEN = 32
@@ -59,29 +60,16 @@ def write_night_bundle(
     return write_bundle(registry.bundles, parts, lambda bundle: _golden(bundle, snapshot))
 
 
-def verify(bundle: Bundle, store: FeatureStore) -> dict[str, float]:
-    """Reproduce a bundle's golden requests; raises BundleError when they differ."""
-    return check_golden(bundle.golden, *scorer_and_features(bundle, store))
-
-
 def verify_version(runs: Path, version: str) -> tuple[int, dict[str, float]]:
     """Check a version's hashes and its golden requests; give the number of files, and what was compared.
 
     Raises: RegistryError for an unknown version; BundleError when a file or an answer differs.
     """
-    path = Registry(runs).require(version)
-    verify_files(path, read_manifest(path))
-    bundle = load_bundle(path)
-    use_threads(bundle.config.training.threads)
-    return len(bundle.manifest.files), verify(bundle, open_store(bundle.config.store, runs))
-
-
-def scorer_and_features(bundle: Bundle, store: FeatureStore) -> tuple[Scorer, OnlineFeatures]:
-    """Build what a server builds from a bundle and a store."""
-    encoder = Encoder.from_config(bundle.config, bundle.encoder)
-    scorer = Scorer(bundle, encode_items(encoder, bundle.items))
-    online = OnlineFeatures(store, bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms)
-    return scorer, online
+    loaded = load_bundle(Registry(runs).require(version))
+    # Golden requests carry their own users: an empty store will do.
+    with TemporaryDirectory() as empty:
+        found = answering(loaded, open_store(StoreConfig(), Path(empty)), Scorer).check_golden()
+    return len(loaded.manifest.files), found
 
 
 def publish(store: FeatureStore, registry: Registry, version: str, snapshot: DaySnapshot) -> int:
@@ -131,12 +119,8 @@ def _item_embeddings(trained: TrainedModel, encoder: Encoder, items: pl.DataFram
 
 def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
     """Take the users with the longest and the shortest histories among the first ones, and real contexts."""
-    encoder = Encoder.from_config(bundle.config, bundle.encoder)
-    scorer = Scorer(bundle, encode_items(encoder, bundle.items))
-    online = OnlineFeatures(
-        _NoStore(), bundle.version, bundle.config, encoder, bundle.manifest.snapshot_at_ms
-    )
-    packed = list(islice(pack_users(snapshot, encoder), 20 * NUM_GOLDEN))
+    loaded = answering(bundle, _NoStore(), Scorer)
+    packed = list(islice(pack_users(snapshot, loaded.encoder), 20 * NUM_GOLDEN))
     packed.sort(key=lambda pair: len(pair[1]))
     users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
     examples = snapshot.table("examples")
@@ -147,7 +131,7 @@ def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
     ]
     contexts += [{}] * (len(users) - len(contexts))
     at_ms = bundle.manifest.snapshot_at_ms + int(timedelta(hours=12).total_seconds() * 1000)
-    return make_golden(scorer, online, users, contexts, bundle.items.height, at_ms)
+    return make_golden(loaded.scorer, loaded.features, users, contexts, bundle.items.height, at_ms)
 
 
 class _NoStore:
@@ -159,12 +143,14 @@ class _NoStore:
 
 def evaluated_version(registry: Registry, version: str) -> str:
     """Give the version whose weights were evaluated, before the night refitted them."""
-    return str(registry.record(version).get("evaluated", version))
+    record = registry.record(version)
+    return version if record is None else record.evaluated
 
 
 def champion_before(registry: Registry, night: date) -> str | None:
     """Give what was live before this night, also when the night is run again after it went live."""
     version = registry.current()
     while version is not None and version[:10] >= str(night):
-        version = registry.record(version).get("champion")
+        record = registry.record(version)
+        version = None if record is None else record.champion
     return version

@@ -53,7 +53,7 @@ class Runs:
         Raises: DataError when there are too few periods to train, calibrate and evaluate apart.
         """
         self.days, self.config = days, config
-        self.plan = plan_night(days.dates, config, None)
+        self.plan = plan_night(days, config, None)
 
     @cached_property
     def state(self) -> EncoderState:

@@ -22,14 +22,26 @@ from features.validation.report import Validation
 from features.validation.schema import check_files
 from features.validation.tables import DayTables, read_day
 from recsys.config import NEVER_ACCEPTED, PERIOD_S, FindingCode, RunConfig
+from recsys.config_view import values, view
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
 from recsys.stages import Stages, write_json
+from recsys.tasks import LABEL_KEYS
 
 CODE_VERSION = 1
 """Raise when a change here alters what a day's profile holds."""
 PROFILE = "profile.json"
 ACCEPTED = "accepted-findings.jsonl"
+PROFILE_KEYS = (
+    "timezone",
+    "period",
+    "attributes.name",
+    "attributes.entity",
+    *(f"tasks.{key}" for key in LABEL_KEYS),
+)
+"""The keys of the config that decide a day's profile."""
+KEYS = (*PROFILE_KEYS, "validation")
+"""The keys of the config that decide what is found."""
 NUM_TOLD = 3
 """Errors named in the message; the report has all."""
 
@@ -97,32 +109,18 @@ class Ingest:
         return found
 
     def _profile(self, days: Days, index: int) -> DayProfile:
-        inputs = {"code": CODE_VERSION, "snapshot": days[index].path.name}
+        config = view(self.config, "validate", PROFILE_KEYS)
+        inputs = {"code": CODE_VERSION, "snapshot": days[index].path.name, "config": values(config)}
 
         def build(folder: Path) -> dict[str, Any]:
-            tables = read_day(self.log, days, index, self.config)
-            labels = self._labels(days, index, tables)
-            profile = profile_day(tables, labels, self.config.tasks, self.config.timezone)
+            tables = read_day(self.log, days, index, config)
+            labels = _labels(days, index, tables, config)
+            profile = profile_day(tables, labels, config.tasks, config.timezone)
             write_json(folder / PROFILE, profile.model_dump(mode="json"))
             return {"day": str(profile.day)}
 
         stage = self.stages.run("validate", inputs, build)
         return DayProfile.model_validate_json((stage / PROFILE).read_text())
-
-    def _labels(self, days: Days, index: int, tables: DayTables) -> dict[str, Rate]:
-        """Count the labels of the period that each task can be evaluated on as of this one."""
-        tasks, period_s = self.config.tasks, PERIOD_S[self.config.period]
-        found: dict[str, Rate] = {}
-        for lag in sorted({t.lag_periods(period_s) for t in tasks}):
-            if lag > index:
-                break
-            first = days[index - lag]
-            received = pl.concat([s.table("feedback") for s in days[index - lag : index + 1]])
-            shown = first.table("examples").select("impression_id", "user_id", "item_id", "shown_at")
-            rates = matured_labels(shown, received, tasks, tables.as_of)
-            mine = [t.name for t in tasks if t.lag_periods(period_s) == lag]
-            found |= {name: Rate(day=first.day, **rates[name]) for name in mine}
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +194,19 @@ def _first_row(finding: Finding) -> str:
 
 def _softened(finding: Finding) -> Finding:
     return replace(finding, severity="warning") if finding.severity == "error" else finding
+
+
+def _labels(days: Days, index: int, tables: DayTables, config: RunConfig) -> dict[str, Rate]:
+    """Count the labels of the period that each task can be evaluated on as of this one."""
+    tasks, period_s = config.tasks, PERIOD_S[config.period]
+    found: dict[str, Rate] = {}
+    for lag in sorted({t.lag_periods(period_s) for t in tasks}):
+        if lag > index:
+            break
+        first = days[index - lag]
+        received = pl.concat([s.table("feedback") for s in days[index - lag : index + 1]])
+        shown = first.table("examples").select("impression_id", "user_id", "item_id", "shown_at")
+        rates = matured_labels(shown, received, tasks, tables.as_of)
+        mine = [t.name for t in tasks if t.lag_periods(period_s) == lag]
+        found |= {name: Rate(day=first.day, **rates[name]) for name in mine}
+    return found

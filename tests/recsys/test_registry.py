@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from recsys import registry as module
 from recsys.bundle import BundleParts, write_bundle
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError, RegistryError
+from recsys.records import Check, NightRecord, Verdict
 from recsys.registry import LEASE_S, Registry
 
 
@@ -231,12 +233,57 @@ def test_leases_of_living_servers_keep_their_versions(registry):
     os.utime(dead, (old, old))
     assert registry.leased() == {"v2"}
     (registry.folder / "leases" / "server-2.json").write_text("torn")
-    assert registry.leased() == set()
+    with pytest.raises(RegistryError, match=r"leases/server-2\.json holds no Lease"):
+        registry.leased()
 
 
 def test_records_lie_beside_the_bundle(registry, versions):
-    assert registry.record(versions[0]) == {}
+    assert registry.record(versions[0]) is None
     before = sorted(registry.path(versions[0]).iterdir())
-    registry.write_record(versions[0], {"verdict": "PROMOTE"})
-    assert registry.record(versions[0]) == {"version": versions[0], "verdict": "PROMOTE"}
+    record = _record(versions[0])
+    registry.write_record(record)
+    assert registry.record(versions[0]) == record == registry.require_record(versions[0])
     assert sorted(registry.path(versions[0]).iterdir()) == before
+
+
+def test_a_record_that_is_needed_and_missing_is_named(registry, versions):
+    with pytest.raises(RegistryError, match=rf"records/{versions[0]}\.json is missing.*restore the file"):
+        registry.require_record(versions[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [('{"version": "v", "ni', "Invalid JSON"), ('{"verdict": "PROMOTE"}', "version: Field required"),
+     ("[]", "should be an object")],
+)  # fmt: skip
+def test_a_torn_or_foreign_record_is_an_error_that_names_the_file(registry, versions, text, said):
+    registry.write_record(_record(versions[0]))
+    (registry.folder / "records" / f"{versions[0]}.json").write_text(text)
+    with pytest.raises(RegistryError, match=rf"{versions[0]}\.json holds no NightRecord.*{said}"):
+        registry.record(versions[0])
+
+
+def test_a_foreign_activation_is_an_error_that_names_the_line(registry, versions):
+    for version in versions[:2]:
+        registry.activate(version)
+    with (registry.folder / "activations.jsonl").open("a") as stream:
+        stream.write('{"who": "somebody"}\n')
+    with pytest.raises(RegistryError, match=r"activations\.jsonl, line 3, holds no Activation"):
+        registry.rollback()
+
+
+def _record(version):
+    check = Check(name="click AUC", outcome=Verdict.PROMOTE, detail="0.7", numbers={"auc": 0.7})
+    return NightRecord(
+        version=version,
+        night=date(2026, 1, 4),
+        verdict=Verdict.PROMOTE,
+        champion=None,
+        evaluated=version,
+        trained_until={"click": date(2026, 1, 2)},
+        lags={"click": 0},
+        checks=(check,),
+        findings={"warning": 1},
+        accepted=("drift@2026-01-03",),
+        seconds=1.5,
+    )

@@ -122,7 +122,8 @@ def make_older_version_live(registry: Registry) -> Path:
 def older_schema(manifest: Path) -> str:
     return (
         f"{manifest} has schema version {SCHEMA_VERSION - 1}, this code reads {SCHEMA_VERSION}; "
-        "run the night again, in a new runs folder, and serve from there"
+        "run the night again, in a new runs folder, and serve from there, or go back to the release that "
+        "wrote the bundle"
     )
 
 

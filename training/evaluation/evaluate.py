@@ -36,6 +36,7 @@ def evaluate(
     days: Days,
     evaluated: EvaluatedPeriods,
     *,
+    rows: pl.DataFrame | None = None,
     max_users: int | None = 1000,
     seed: int = 0,
     baselines: bool = False,
@@ -46,6 +47,7 @@ def evaluate(
     """Evaluate each head on its own periods, and the funnel's lists on those of the retrieval task.
 
     Args:
+        rows: what `score_rows` gives for the same arguments, where it is there already.
         max_users: at most so many users per period get ranked lists, by a seeded choice; None for all.
         baselines: score the simple systems on the same rows and the same users.
         fitted: also those that must be fitted first: most of the time that baselines take.
@@ -56,7 +58,7 @@ def evaluate(
     ranked_periods = evaluated.get(config.retrieval_task.name, ()) if config.retrieval_task else ()
     parts = 1 + len(ranked_periods) + (1 + len(config.tasks) if baselines else 0)
     steps = Steps(parts, on_progress)
-    rows = score_rows(predictor, days, evaluated)
+    rows = score_rows(predictor, days, evaluated) if rows is None else rows
     _require_labels(rows, config.tasks)
     steps.done()
     audiences = find_audiences(config, days, evaluated, max_users=max_users, seed=seed)

@@ -6,19 +6,19 @@ from tempfile import TemporaryDirectory
 
 from features.build import build_snapshots
 from features.days import Days
+from features.loading import load_answering
 from features.store import open_store
-from recsys.bundle import Bundle, load_bundle
-from recsys.config import StoreConfig
+from recsys.bundle import Bundle
+from recsys.config import ExecutionConfig, StoreConfig
 from recsys.errors import ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
+from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.stages import Stages
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, evaluated_periods
 from training.predict import BundlePredictor
 from training.progress import bar
-from training.publish import verify
-from training.threads import use_threads
 
 
 def evaluate_bundle(
@@ -42,7 +42,6 @@ def evaluate_bundle(
     Raises: ConfigError, DataError, RegistryError or BundleError; nothing is written then.
     """
     bundle = load_reproducible(require_version(Registry(runs), version))
-    use_threads(bundle.config.training.threads)
     span = require_span(InteractionLog(log), first, last)
     days = read_days(bundle, log, runs, _labels_until(InteractionLog(log), span[1], labels_until))
     with bar("evaluate") as on_progress:
@@ -75,11 +74,9 @@ def load_reproducible(path: Path) -> Bundle:
 
     Raises: BundleError when it is corrupt, or does not give here what it gave when it was written.
     """
-    bundle = load_bundle(path)
     # Golden requests carry their own users: an empty store will do.
     with TemporaryDirectory() as empty:
-        verify(bundle, open_store(StoreConfig(), Path(empty)))
-    return bundle
+        return load_answering(path, open_store(StoreConfig(), Path(empty)), Scorer).bundle
 
 
 def require_span(log: InteractionLog, first: date, last: date) -> tuple[date, date]:
@@ -110,4 +107,6 @@ def _labels_until(log: InteractionLog, last: date, asked: date | None) -> date:
 def read_days(bundle: Bundle, log: Path, runs: Path, until: date) -> Days:
     """Build what is missing of the days that a bundle's features need, with a progress bar."""
     with bar("features") as on_period:
-        return build_snapshots(InteractionLog(log), until, bundle.config, Stages(runs / "stages"), on_period)
+        return build_snapshots(
+            InteractionLog(log), until, bundle.config, Stages(runs / "stages"), on_period, ExecutionConfig()
+        )

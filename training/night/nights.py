@@ -7,7 +7,8 @@ from pathlib import Path
 from features.validation.ingest import parse_codes
 from recsys.config import Period, RunConfig, period_start
 from recsys.log import InteractionLog
-from training.night.run import Night, NightResult, run_night
+from training.night.night import Night, NightResult
+from training.night.run import run_night
 from training.threads import use_threads
 
 

@@ -10,7 +10,6 @@ from training.predict import BundlePredictor
 from training.progress import bar
 from training.report.ab import Side, compare
 from training.report.ab_report import ABReport
-from training.threads import use_threads
 
 
 def compare_bundles(
@@ -33,7 +32,6 @@ def compare_bundles(
     """
     registry = Registry(runs)
     bundles = [load_reproducible(registry.require(version)) for version in versions]
-    use_threads(bundles[0].config.training.threads)
     span = require_span(InteractionLog(log), first, last)
     side_a, side_b = (
         Side(predictor=BundlePredictor(bundle), days=read_days(bundle, log, runs, span[1]))

@@ -18,7 +18,8 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
-from training.night.run import Night, run_night
+from training.night.night import Night
+from training.night.run import run_night
 
 LAST = date(2026, 1, 30)
 DIALS = ShopDials(users=600, items=800, days=22, candidates=80, last_day=LAST)

@@ -9,10 +9,11 @@ import pytest
 
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
+from recsys.records import Verdict
 from recsys.registry import Registry
-from training.gate import Verdict
-from training.night import run as night_run
-from training.night.run import Night, check_names, run_night
+from training.night import stages as night_stages
+from training.night.night import Night
+from training.night.run import check_names, run_night
 
 DAY = date(2026, 1, 29)
 
@@ -31,9 +32,11 @@ def test_the_first_night_goes_live_refitted(first_night):
     assert result.verdict is Verdict.PROMOTE
     assert Registry(night.runs).current() == result.version != result.evaluated
     record = night.registry.record(result.version)
-    assert (record["evaluated"], record["champion"]) == (result.evaluated, None)
-    # The widest lag is one day: the night of the 29th has trained up to the 27th.
-    assert record["trained_until"] == "2026-01-27"
+    assert (record.evaluated, record.champion) == (result.evaluated, None)
+    # The night of the 29th has trained up to the 27th; ratings, whose lag is one day, up to the 26th.
+    assert record.trained_until == {
+        "click": date(2026, 1, 27), "purchase": date(2026, 1, 27), "rating": date(2026, 1, 26)
+    }  # fmt: skip
 
 
 def test_a_night_run_again_does_nothing(first_night):
@@ -60,7 +63,9 @@ def test_a_bundle_that_this_code_cannot_read_is_refused_before_features_are_buil
     for path in (runs / "bundles").glob("*/manifest.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
     built = sorted((runs / "stages" / "features").iterdir())
-    with pytest.raises(BundleError, match=r"has schema version 1.*in a new runs folder"):
+    with pytest.raises(
+        BundleError, match=r"29-\w+/manifest.json has schema version 1.*in a new runs folder.*or go back"
+    ):
         run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
     assert sorted((runs / "stages" / "features").iterdir()) == built
 
@@ -94,25 +99,25 @@ def test_a_night_without_impressions_is_refused(shop_log, first_night, tmp_path)
     assert empty.registry.current() is None
 
 
-@pytest.mark.parametrize("stage", ["train", "evaluate", "refit"])
+@pytest.mark.parametrize("stage", ["train", "gate", "refit"])
 def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(
     shop_log, first_night, tmp_path, monkeypatch, stage
 ):
     night, result = first_night
     mine = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
-    names = {"train": "losses.json", "evaluate": "decision.json", "refit": "losses.json"}
-    write = night_run.write_json
+    names = {"train": "losses.json", "gate": "decision.json", "refit": "losses.json"}
+    write = night_stages.write_json
 
     def full(path, value):
         if path.name == names[stage] and path.parent.parent.name == stage:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, value)
 
-    monkeypatch.setattr(night_run, "write_json", full)
+    monkeypatch.setattr(night_stages, "write_json", full)
     with pytest.raises(DataError, match="No space left on device"):
         run_night(mine)
     assert mine.registry.current() is None
-    monkeypatch.setattr(night_run, "write_json", write)
+    monkeypatch.setattr(night_stages, "write_json", write)
     assert run_night(mine).version == result.version
 
 
@@ -123,7 +128,7 @@ def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, t
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(night_run, "fit_calibration", interrupted)
+    monkeypatch.setattr(night_stages, "fit_calibration", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_night(mine)
     assert mine.registry.versions() == []

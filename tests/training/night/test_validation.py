@@ -15,7 +15,8 @@ from recsys.cli import run
 from recsys.config import parse_config
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
-from training.night.run import Night, run_night
+from training.night.night import Night
+from training.night.run import run_night
 
 DAY, NEXT = date(2026, 1, 29), date(2026, 1, 30)
 
@@ -49,7 +50,7 @@ def test_an_error_stops_until_it_is_accepted_and_that_is_on_record(night):
     assert result.version == night.registry.current()
     assert result.validation.counts["accepted"] == 1
     assert result.to_json()["findings"]["accepted"] == 1
-    assert night.registry.record(result.version)["accepted"] == ["drift@2026-01-29"]
+    assert night.registry.record(result.version).accepted == ("drift@2026-01-29",)
     journal = (night.runs / "registry" / "accepted-findings.jsonl").read_text()
     assert json.loads(journal) == {"codes": ["drift"], "day": "2026-01-29", "night": "2026-01-29"}
 

@@ -13,7 +13,6 @@ from recsys.simulator.shop import SHOP_FILE, Shop
 from training.evaluation.from_log import load_reproducible, read_days, require_version
 from training.predict import BundlePredictor
 from training.progress import bar
-from training.threads import use_threads
 from training.tune.fusion.fusion_report import FusionReport
 from training.tune.fusion.tune import read_material, tune_fusion, unseen_days
 from training.tune.study import Budget
@@ -44,7 +43,6 @@ def tune_fusion_on_log(
         raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
     bundle = load_reproducible(require_version(Registry(runs), version))
     current = _current(bundle, config)
-    use_threads(bundle.config.training.threads)
     predictor, source = BundlePredictor(bundle), InteractionLog(log)
     span = unseen_days(predictor, source, days)
     known = read_days(bundle, log, runs, max(span[1], *source.days("feedback")))

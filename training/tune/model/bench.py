@@ -49,7 +49,7 @@ class ModelBench:
         Raises: DataError when there are too few periods, or no head has labels to be measured by.
         """
         self.days, self.config = days, config
-        self.plan: NightPlan = plan_night(days.dates, config, None)
+        self.plan: NightPlan = plan_night(days, config, None)
         self._known = {t.name: self._labels(t.name) for t in config.tasks}
         self.heads = tuple(t.name for t in config.tasks if _measurable(self._known[t.name], t))
         if not self.heads:

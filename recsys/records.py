@@ -1,0 +1,94 @@
+"""What the registry's files hold: the record of a night, an activation, a server's lease."""
+
+from datetime import date
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recsys.errors import RegistryError
+
+
+class Verdict(StrEnum):
+    """How a night ends; the value is what records and exit codes are keyed by."""
+
+    PROMOTE = "PROMOTE"
+    HOLD = "HOLD"
+    HOLD_UNDERPOWERED = "HOLD_UNDERPOWERED"
+
+    @property
+    def exit_code(self) -> int:
+        """Give the nightly command's exit code."""
+        return {"PROMOTE": 0, "HOLD": 10, "HOLD_UNDERPOWERED": 11}[self.value]
+
+
+class Record(BaseModel):
+    """One thing that the registry keeps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Self:
+        """Read one record of a file.
+
+        Raises: RegistryError naming the file.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise RegistryError(
+                f"{where} holds no {cls.__name__} ({key + ': ' if key else ''}{first['msg']}); "
+                "restore the file from a copy"
+            ) from error
+
+
+class Check(Record):
+    """One thing that the gate looked at."""
+
+    name: str
+    outcome: Verdict
+    detail: str
+    numbers: dict[str, float]
+
+
+class NightRecord(Record):
+    """The night that made a bundle."""
+
+    version: str
+    night: date
+    verdict: Verdict
+    champion: str | None
+    """What was live before the night."""
+    evaluated: str
+    """The version that the gate saw: before the refit."""
+    trained_until: dict[str, date]
+    """Per task, the last day that the evaluated version was trained on."""
+    lags: dict[str, int]
+    """Per task, the periods until its label window has closed."""
+    checks: tuple[Check, ...]
+    findings: dict[str, int]
+    """Findings of the night's data by severity."""
+    accepted: tuple[str, ...]
+    """Findings that somebody let through: code and day."""
+    seconds: float
+
+
+class Activation(Record):
+    """One move of the live pointer."""
+
+    version: str
+    previous: str | None
+    """What was live when this was written."""
+    at: float
+    """Seconds since 1970."""
+    rollback: bool = False
+
+
+class Lease(Record):
+    """What a server has loaded."""
+
+    version: str | None
+    """None when the server stopped."""
+    pid: int

@@ -1,0 +1,51 @@
+"""A version goes live: users into the store, the bundle checked as a server loads it, the pointer moved."""
+
+from contextlib import closing
+
+from features.loading import load_answering
+from features.store import FeatureStore, open_store
+from recsys.bundle import read_manifest
+from recsys.config import StoreConfig
+from recsys.model.scorer import Scorer
+from recsys.records import Verdict
+from recsys.registry import Registry
+from recsys.snapshot import DaySnapshot
+from training.night.night import Night
+from training.publish import publish
+
+
+def go_live(
+    night: Night, config: StoreConfig, snapshot: DaySnapshot, live: str, champion: str | None
+) -> None:
+    """Publish users, check the bundle, move the pointer, and collect what nobody needs.
+
+    Run again it does nothing, unless the store has lost the users: then it gets them back.
+    """
+    registry = night.registry
+    current = registry.current()
+    if current not in (None, champion, live) and str(current)[:10] >= str(night.date):
+        return
+    with closing(open_store(config, night.runs)) as store:
+        pointed = store.current()
+        publish(store, registry, live, snapshot)
+        if current == live:
+            store.activate(live, expect=pointed)
+            return
+        load_answering(registry.path(live), store, Scorer)
+        # The store first: where several hosts publish to one, the loser stops before its own pointer moves.
+        store.activate(live, expect=pointed)
+        registry.activate(live, expect=current)
+        _collect(registry, store, live, config.keep)
+
+
+def _collect(registry: Registry, store: FeatureStore, live: str, count: int) -> None:
+    """Keep the newest versions and what servers have loaded; collect the rest of the store's bases."""
+    promoted = [v for v in registry.versions() if _was_promoted(registry, v)]
+    keep = {live, *promoted[-2 * count :], *registry.leased()}
+    # Events older than the oldest base that may still be read are in every base already.
+    store.gc(keep, min(read_manifest(registry.path(v)).snapshot_at_ms for v in keep))
+
+
+def _was_promoted(registry: Registry, version: str) -> bool:
+    record = registry.record(version)
+    return record is not None and record.verdict is Verdict.PROMOTE

@@ -1,0 +1,94 @@
+"""One stage at work on a night: what it may read, and the folder that keeps its result."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from features.days import Days
+from recsys.bundle import Bundle
+from recsys.config import RunConfig
+from recsys.config_view import values, view
+from recsys.stages import MANIFEST, read_manifest
+from training.gate import Decision
+from training.night.night import Night
+from training.night.plan import NightPlan
+
+CODE_VERSION = 6
+"""Raise when a change alters what a stage gives for the same inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One row of the night's table."""
+
+    name: str
+    keys: tuple[str, ...]
+    """The config keys that its result depends on."""
+    inputs: tuple[str, ...]
+    """What it takes, by name: outputs of earlier stages, or what the night begins with."""
+    output: str | None
+    run: Callable[..., Any]
+    """(Step, **inputs) -> the output."""
+    passed: tuple[str, ...] = ()
+    """Keys that it may read and its result does not depend on: how work is spread, what it only hands on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A stage at work."""
+
+    stage: Stage
+    night: Night
+    config: RunConfig
+    """The stage's own keys alone."""
+    inputs: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, stage: Stage, night: Night, made: Mapping[str, Any]) -> "Step":
+        """Give a stage its view of the config and, of all that was made, its inputs."""
+        config = view(night.config, f"stage {stage.name}", (*stage.keys, *stage.passed))
+        return cls(
+            stage=stage, night=night, config=config, inputs={name: made[name] for name in stage.inputs}
+        )
+
+    def run(self) -> Any:
+        """Do the stage's work, or find it done."""
+        return self.stage.run(self, **self.inputs)
+
+    def kept(self, build: Callable[[Path], dict[str, Any]]) -> Path:
+        """Give the folder of the stage's result, which is built unless one of the same inputs is there."""
+        identities = {name: identity(value) for name, value in self.inputs.items()}
+        return self.night.stages.run(self.stage.name, hashed(self.stage, self.config, identities), build)
+
+    def kept_bundle(self, build: Callable[[Path], dict[str, Any]]) -> str:
+        """Give the `version` that the stage wrote; write it again when somebody has removed it since."""
+        folder = self.kept(build)
+        version = str(read_manifest(folder)["version"])
+        if version not in self.night.registry.versions():
+            (folder / MANIFEST).unlink()
+            self.kept(build)
+        return version
+
+
+def hashed(stage: Stage, config: RunConfig, identities: Mapping[str, Any]) -> dict[str, Any]:
+    """Give all that a stage's result depends on, as JSON values: its folder is named by their hash."""
+    seen = view(config, f"stage {stage.name}", stage.keys)
+    return {"code": CODE_VERSION, "config": values(seen), "inputs": dict(identities)}
+
+
+def identity(value: Any) -> Any:
+    """Give what tells an input from others; what lies in a folder or a bundle has a name made of a hash."""
+    match value:
+        case Days():
+            return value[-1].path.name
+        case Bundle():
+            return value.version
+        case Path():
+            return value.name
+        case NightPlan():
+            return asdict(value)
+        case Decision():
+            return str(value.verdict)
+        case _:
+            return value
