@@ -109,6 +109,11 @@ class Bundle:
         return self.manifest.version
 
     @property
+    def snapshot_at_ms(self) -> int:
+        """Give the instant as of which the nightly values stand."""
+        return self.manifest.snapshot_at_ms
+
+    @property
     def golden(self) -> pl.DataFrame:
         """Read the golden requests."""
         return pl.read_parquet(self.path / "golden.parquet")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from features.loading import load_answering
+from features.loading import Answering
 from features.store import FeatureStore
+from recsys.bundle import load_bundle
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.fresh_item_encoder import FreshItemEncoder
@@ -22,8 +23,9 @@ def load_model(path: Path, store: FeatureStore) -> Model:
 
     Raises: BundleError.
     """
-    loaded = load_answering(path, store, Scorer)
-    bundle = loaded.bundle
+    bundle = load_bundle(path)
+    loaded = Answering.of(bundle, store, Scorer)
+    loaded.check_golden()
     return Model(
         version=bundle.version,
         catalogue=Catalogue.from_frame(bundle.items),

@@ -11,7 +11,7 @@ import polars as pl
 
 from features.encode import Encoder
 from features.golden import make_golden
-from features.loading import answering
+from features.loading import Answering
 from features.online import encode_items
 from features.packing import pack_users
 from features.store import FeatureStore, open_store
@@ -68,7 +68,7 @@ def verify_version(runs: Path, version: str) -> tuple[int, dict[str, float]]:
     loaded = load_bundle(Registry(runs).require(version))
     # Golden requests carry their own users: an empty store will do.
     with TemporaryDirectory() as empty:
-        found = answering(loaded, open_store(StoreConfig(), Path(empty)), Scorer).check_golden()
+        found = Answering.of(loaded, open_store(StoreConfig(), Path(empty)), Scorer).check_golden()
     return len(loaded.manifest.files), found
 
 
@@ -119,7 +119,7 @@ def _item_embeddings(trained: TrainedModel, encoder: Encoder, items: pl.DataFram
 
 def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
     """Take the users with the longest and the shortest histories among the first ones, and real contexts."""
-    loaded = answering(bundle, _NoStore(), Scorer)
+    loaded = Answering.of(bundle, _NoStore(), Scorer)
     packed = list(islice(pack_users(snapshot, loaded.encoder), 20 * NUM_GOLDEN))
     packed.sort(key=lambda pair: len(pair[1]))
     users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]

@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 from features.build import build_snapshots
 from features.days import Days
-from features.loading import load_answering
+from features.loading import Answering
 from features.store import open_store
-from recsys.bundle import Bundle
+from recsys.bundle import Bundle, load_bundle
 from recsys.config import ExecutionConfig, StoreConfig
 from recsys.errors import ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
@@ -74,9 +74,11 @@ def load_reproducible(path: Path) -> Bundle:
 
     Raises: BundleError when it is corrupt, or does not give here what it gave when it was written.
     """
+    bundle = load_bundle(path)
     # Golden requests carry their own users: an empty store will do.
     with TemporaryDirectory() as empty:
-        return load_answering(path, open_store(StoreConfig(), Path(empty)), Scorer).bundle
+        Answering.of(bundle, open_store(StoreConfig(), Path(empty)), Scorer).check_golden()
+    return bundle
 
 
 def require_span(log: InteractionLog, first: date, last: date) -> tuple[date, date]:

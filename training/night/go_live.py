@@ -2,9 +2,9 @@
 
 from contextlib import closing
 
-from features.loading import load_answering
+from features.loading import Answering
 from features.store import FeatureStore, open_store
-from recsys.bundle import read_manifest
+from recsys.bundle import load_bundle, read_manifest
 from recsys.config import StoreConfig
 from recsys.model.scorer import Scorer
 from recsys.records import Verdict
@@ -31,7 +31,7 @@ def go_live(
         if current == live:
             store.activate(live, expect=pointed)
             return
-        load_answering(registry.path(live), store, Scorer)
+        Answering.of(load_bundle(registry.path(live)), store, Scorer).check_golden()
         # The store first: where several hosts publish to one, the loser stops before its own pointer moves.
         store.activate(live, expect=pointed)
         registry.activate(live, expect=current)
