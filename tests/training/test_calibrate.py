@@ -7,17 +7,18 @@ import polars as pl
 import pytest
 from scipy.special import expit, logit
 
+from features.loading import Answering
 from features.store import open_store
 from recsys.bundle import load_bundle
 from recsys.calibration import fit_isotonic_probability, fit_platt, is_fitted
 from recsys.config import StoreConfig
 from recsys.metrics.pointwise import log_loss
-from recsys.model.scorer import calibrate
+from recsys.model.scorer import Scorer, calibrate
 from recsys.registry import Registry
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
 from training.predict import BundlePredictor, day_logits
-from training.publish import publish, verify, write_night_bundle
+from training.publish import publish, write_night_bundle
 from training.train import train
 
 CLICK = TaskSpec(name="click", feedback="click", head="binary", window="1h")
@@ -232,7 +233,7 @@ def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chai
     )
     store = open_store(StoreConfig(), tmp_path)
     publish(store, ordinal.registry, bundle.version, shop_chain[4])
-    assert verify(bundle, store)["max_difference"] < 1e-4
+    assert Answering.of(bundle, store, Scorer).check_golden()["max_difference"] < 1e-4
 
 
 def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
