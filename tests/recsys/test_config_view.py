@@ -27,7 +27,7 @@ def test_declared_keys_are_the_configs_own(seen, config):
         (lambda c: c.serving, "serving"),
         (lambda c: c.features.min_count, "features.min_count"),
         (lambda c: c.tasks[0].head, "tasks.head"),
-        (lambda c: c.tasks[0].is_binary, "tasks.head"),
+        (lambda c: c.tasks[0].kind, "tasks.head"),
         (lambda c: c.retrieval_task, "tasks.head"),
     ],
 )
