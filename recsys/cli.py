@@ -66,13 +66,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:tune_model_command",
         "Search learning rates, trunk and weights of losses on validation days.",
     ),
-    "bench serve": ("benchmarks.commands:bench_serve_command", "Measure the server; prints JSON."),
-    "bench store": ("benchmarks.commands:bench_store_command", "Measure the online stores; prints JSON."),
+    "bench serve": (
+        "benchmarks.commands:bench_serve_command",
+        "Measure a server on the live bundle.",
+    ),
+    "bench store": ("benchmarks.commands:bench_store_command", "Measure the online stores."),
     "bench features": (
         "benchmarks.commands:bench_features_command",
-        "Measure the building of features beside DuckDB and pandas; prints JSON.",
+        "Measure the building of features beside DuckDB and pandas.",
     ),
-    "bench train": ("benchmarks.commands:bench_train_command", "Measure training; prints JSON."),
+    "bench train": ("benchmarks.commands:bench_train_command", "Measure training on one day of a log."),
     "bench trunks": (
         "benchmarks.commands:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",

@@ -4,18 +4,17 @@ An alias is used as a parameter's annotation, `log: LogOption`; a default makes 
 `--config` names is read by `features.definitions.read_config`, which knows the kinds of features too.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any, Final
 
 import typer
-from pydantic import BaseModel
+from pydantic_core import to_json
 
 from recsys.files import write_whole
-from recsys.stages import require_place
 
 STANDARD_OUTPUT: Final = Path("-")
 
@@ -54,11 +53,20 @@ def parse_range(text: str) -> DayRange:
 def json_place(text: str) -> Path:
     """Read the place of `--json`, and test it: what cannot be written is refused before hours of work.
 
-    Raises: ConfigError.
+    Raises: BadParameter, to which typer adds the option's name.
     """
     place = Path(text)
-    if place != STANDARD_OUTPUT:
-        require_place(place)
+    if place == STANDARD_OUTPUT:
+        return place
+    if not place.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {place.parent}; make it first")
+    if place.is_dir():
+        raise typer.BadParameter(f"{place} is a folder; name a file in it")
+    try:
+        with TemporaryFile(dir=place.parent):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(f"{place.parent}: {error.strerror}; choose another file") from error
     return place
 
 
@@ -66,12 +74,9 @@ def put_json(value: Any, place: Path | None, show: Callable[[], None]) -> None:
     """Write a result to the place that `--json` names, and show it as tables.
 
     With `-` the JSON goes to standard output, and nothing is shown: a program reads it.
-    Args: value: a pydantic model, or JSON values.
+    Args: value: a pydantic model, or JSON values; NaN, which is no JSON, is written as null.
     """
-    if isinstance(value, BaseModel):
-        text = value.model_dump_json(indent=1)
-    else:
-        text = json.dumps(value, indent=1, default=str, ensure_ascii=False)
+    text = _json(value, indent=1)
     if place == STANDARD_OUTPUT:
         print(text)
         return
@@ -85,7 +90,7 @@ def put_json_line(value: Any, place: Path | None, show: Callable[[], None], *, a
 
     Args: append: keep the lines that are there.
     """
-    line = json.dumps(value, default=str, ensure_ascii=False)
+    line = _json(value)
     if place == STANDARD_OUTPUT:
         print(line, flush=True)
         return
@@ -93,6 +98,10 @@ def put_json_line(value: Any, place: Path | None, show: Callable[[], None], *, a
         with place.open("a" if append else "w", encoding="utf-8") as stream:
             stream.write(line + "\n")
     show()
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return to_json(value, indent=indent, by_alias=False, inf_nan_mode="null", fallback=str).decode()
 
 
 ConfigOption = Annotated[

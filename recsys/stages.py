@@ -11,12 +11,11 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import polars as pl
 
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 
 MANIFEST = "manifest.json"
 
@@ -120,24 +119,6 @@ class FileDigests:
                 found = [hashlib.file_digest(stream, "sha256").hexdigest(), *stamp]
         self._used[name] = found
         return str(found[0])
-
-
-def require_place(path: Path | None) -> None:
-    """Refuse a --json file that could not be written, before the hours of work that fill it.
-
-    Raises: ConfigError.
-    """
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise ConfigError(f"--json {path}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise ConfigError(f"--json {path} is a folder; name a file in it")
-    try:
-        with TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--json {path}: {path.parent}: {error.strerror}; choose another file") from error
 
 
 def write_json(path: Path, value: Any, *, allow_nan: bool = True) -> None:

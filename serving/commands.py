@@ -94,13 +94,17 @@ def recommend_command(
     user: Annotated[str, typer.Option(help="The user to recommend to; an unknown one gets a cold answer.")],
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
     similar_to: Annotated[str, typer.Option(help="Items similar to this item id instead.")] = "",
-    context: Annotated[list[str] | None, typer.Option(help="name=value, as often as needed.")] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE of the request; may be repeated.")
+    ] = None,
     category: Annotated[
-        list[str] | None, typer.Option(help="Only this category, as often as needed.")
+        list[str] | None, typer.Option(help="Only items of this category; may be repeated.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Deadline in seconds.")] = 5.0,
     json_file: JsonOption = None,
-    log: Annotated[bool, typer.Option(help="Whether the server logs this request as real traffic.")] = False,
+    journal: Annotated[
+        bool, typer.Option("--journal", help="Let the server write this request down as real traffic.")
+    ] = False,
 ) -> None:
     """Ask a running server and print the ranked list."""
     from serving.client import RecsysClient
@@ -113,7 +117,7 @@ def recommend_command(
             seed_item_id=similar_to,
             context=_context(context or []),
             filter={"categories": category or []},
-            debug={"do_not_log": not log, "explain": True},
+            debug={"do_not_log": not journal, "explain": True},
         )
     put_json(asdict(answer), json_file, lambda: print_answer(answer, user))
 

@@ -3,20 +3,17 @@
 import errno
 import json
 import os
-import time
 
 import polars as pl
 import pytest
 
-from recsys.cli import run
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 from recsys.stages import (
     FileDigests,
     Stages,
     digest,
     disk_failure,
     read_manifest,
-    require_place,
     write_json,
 )
 
@@ -168,29 +165,3 @@ def test_json_is_replaced_whole(tmp_path):
         write_json(path, {"n": NoJson()})
     assert json.loads(path.read_text()) == {"n": 1}
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
-    require_place(None)
-    require_place(tmp_path / "new.json")
-    with pytest.raises(ConfigError, match=r"there is no folder .*nowhere; make it first"):
-        require_place(tmp_path / "nowhere" / "x.json")
-    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
-        require_place(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-    def full(**_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("recsys.stages.TemporaryFile", full)
-    with pytest.raises(ConfigError, match="No space left on device; choose another file"):
-        require_place(tmp_path / "new.json")
-
-
-@pytest.mark.parametrize("bench", ["train", "trunks", "balancing", "quality", "features", "store"])
-def test_no_bench_works_for_a_file_that_it_cannot_write(bench, tmp_path, capsys):
-    needed = ["--set", "shop", "--data", str(tmp_path)] if bench == "quality" else []
-    began = time.monotonic()
-    assert run(["bench", bench, *needed, "--json", str(tmp_path / "nowhere" / "x.json")]) == 2
-    assert "there is no folder" in capsys.readouterr().err
-    assert time.monotonic() - began < 30

@@ -33,6 +33,12 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
     assert one.journal() == []  # looking is no traffic
 
 
+def test_recommend_may_be_real_traffic(start) -> None:
+    one = start()
+    assert run([*RECOMMEND, "--target", one.client.target, "--user", "u1", "--journal"]) == 0
+    assert one.journal()
+
+
 def test_recommend_says_when_the_user_is_unknown(start, capsys) -> None:
     one = start()
     assert run([*RECOMMEND, "--target", one.client.target, "--user", "stranger"]) == 0
