@@ -28,11 +28,10 @@ def bench_quality_command(
     json_file: JsonOption = None,
 ) -> None:
     """Train every model of a set and print what each reaches on the published test rows."""
-    from benchmarks.quality.run_set import run_set
-    from benchmarks.quality.tables import show_report
+    from benchmarks.quality.run_set import run_set, show_set
 
-    report, origin = run_set(name, data, seeds, [row for row in rows.split(",") if row])
-    put_json(report.as_json() | origin, json_file, lambda: show_report(report))
+    tree = run_set(name, data, seeds, [row for row in rows.split(",") if row])
+    put_json(tree, json_file, lambda: show_set(tree))
 
 
 def bench_tables_command(

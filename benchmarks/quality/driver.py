@@ -33,16 +33,7 @@ def measure_set(of: QualitySet, seeds: int, asked: Sequence[str], news: News) ->
     compared = {first for first, other in of.questions if other in wanted and not of.rows[other].shown}
     trained = {n: _train(of, n, seeds, news) for n in of.rows if n in wanted or n in compared}
     table = [model_row(of, name, trained[name], seeds) for name in wanted if of.rows[name].shown]
-    return QualityReport(
-        name=of.name,
-        protocol=of.protocol,
-        interval=of.interval,
-        budget=of.budget,
-        rows=tuple(table),
-        published=of.published,
-        facts={**of.facts, **_conclusions(of, table)},
-        differences=tuple(_differences(of, table, trained)),
-    )
+    return QualityReport(of=of, rows=tuple(table), differences=tuple(_differences(of, table, trained)))
 
 
 def wanted_rows(known: Mapping[str, Row], asked: Sequence[str], seeds: int) -> list[str]:
@@ -131,13 +122,6 @@ def _over_users(measure: Measure, runs: Sequence[Outputs], validation: float | N
     low, high = np.quantile(defined, [0.025, 0.975]).tolist() if defined else (None, None)
     mean = statistics.fmean(values)
     return Figure(value=mean, low=low, high=high, runs=tuple(values), validation=validation)
-
-
-def _conclusions(of: QualitySet, table: Sequence[ModelRow]) -> Mapping[str, float]:
-    if of.conclude is None or not any(row.ours for row in table):
-        return {}
-    values = {row.name: {key: f.value for key, f in row.figures.items()} for row in table}
-    return of.conclude(choose(table).name, values)
 
 
 def _differences(of: QualitySet, table: Sequence[ModelRow], trained: Trained) -> Iterator[Difference]:

@@ -6,10 +6,10 @@ over seeds; the interval says how much of it is luck.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.quality.quality_set import LOWER_IS_BETTER, Key, Published
+from benchmarks.quality.quality_set import LOWER_IS_BETTER, Key, QualitySet
 from recsys.errors import DataError
 from recsys.metrics.effect import Effect, Verdict
 
@@ -87,16 +87,21 @@ def difference(row: str, against: str, measured: Key, effect: Effect) -> Differe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:
-    """A set's table and what it was made with; the fields are those of `QualitySet`."""
+    """A measured set."""
 
-    name: str
-    protocol: str
-    interval: str
-    budget: str
+    of: QualitySet
     rows: tuple[ModelRow, ...]
-    published: Published = field(default_factory=dict)
-    facts: Mapping[str, float] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
+    """Answers to the set's questions; the chosen row less each baseline."""
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Give the set's facts, and what it concludes from the table."""
+        facts = dict(self.of.facts)
+        if self.of.conclude is not None and any(row.ours for row in self.rows):
+            values = {row.name: {key: f.value for key, f in row.figures.items()} for row in self.rows}
+            facts |= self.of.conclude(choose(self.rows).name, values)
+        return facts
 
     def as_json(self) -> dict[str, Any]:
         """Give the JSON tree: `rows` and `best`, the latter head -> metric -> value beside its row's name.
@@ -109,14 +114,14 @@ class QualityReport:
             best = {h: {m: f.value for m, f in of.items()} for h, of in chosen.heads.items()}
             best["row"] = chosen.name
         return {
-            "set": self.name,
-            "protocol": self.protocol,
-            "interval": self.interval,
-            "budget": self.budget,
-            "facts": dict(self.facts),
+            "set": self.of.name,
+            "protocol": self.of.protocol,
+            "interval": self.of.interval,
+            "budget": self.of.budget,
+            "facts": self.facts,
             "rows": [asdict(row) for row in self.rows],
             "best": best,
-            "published": self.published,
+            "published": self.of.published,
             "differences": [asdict(d) for d in self.differences if not math.isnan(d.value)],
         }
 

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.quality.quality_set import QualitySet
 from benchmarks.quality.report import Figure, ModelRow, QualityReport, choose, difference
-from benchmarks.quality.tables import differences_table, rows_table
 from recsys.errors import DataError
 from recsys.metrics.effect import Effect
+
+SET = QualitySet(name="s", protocol="", interval="", budget="", rows={}, validation=[], test=[])
 
 
 def figure(value):
@@ -88,27 +90,9 @@ def test_what_is_no_figure_stands_in_no_table():
     )
     unknown = difference("r", "s", ("a", "auc"), effect)
     none = replace(unknown, value=math.nan)
-    report = QualityReport(
-        name="s", protocol="", interval="", budget="", rows=(kept,), differences=(unknown, none)
-    )
+    report = QualityReport(of=SET, rows=(kept,), differences=(unknown, none))
     tree = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert [d["low"] for d in tree["differences"]] == [None]
-    assert differences_table(report).row_count == 1
-
-
-def test_a_table_has_the_columns_of_all_rows():
-    """The first row has no lists; of a head whose lists come later, the columns still stand together."""
-    half = figure(0.5)
-    rows = (
-        ModelRow(name="biases", heads={"cart": {"auc": half}, "buy": {"auc": half}}, seeds=1),
-        ModelRow(name="ease", heads={"cart": {"ndcg@10": half}}, seeds=1),
-    )
-    published = {"paper": {"view": {"ndcg@10": 0.25}}}
-    report = QualityReport(name="s", protocol="", interval="", budget="", rows=rows, published=published)
-    table = rows_table(report)
-    assert [c.header for c in table.columns[1:-2]] == ["cart auc", "cart ndcg@10", "buy auc", "view ndcg@10"]
-    assert list(table.columns[2].cells) == ["–", "0.5000", "–"]
-    assert list(table.columns[4].cells) == ["–", "–", "0.2500"]
 
 
 @pytest.mark.parametrize(

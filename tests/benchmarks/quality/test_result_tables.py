@@ -1,0 +1,54 @@
+from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
+
+
+def test_rows_name_the_chosen_one_and_published_ones_follow(toy_tree):
+    assert rows_grid(toy_tree()) == [
+        ["row", "r rmse", "seeds", "note"],
+        ["mmoe (chosen on validation)", "0.9000 (0.8000 to 1.0000)", "3", ""],
+        ["ple", "0.7000", "3", ""],
+        ["mean", "0.9500", "1", ""],
+        ["trees", "0.8500", "1", ""],
+        ["truth", "0.1000", "1", ""],
+        ["paper", "0.8000", "", "published"],
+        ["older", "0.9900", "", "published"],
+    ]
+    assert rows_grid(toy_tree(published={}))[0] == ["row", "r rmse", "seeds"], "no empty column"
+
+
+def test_a_table_has_the_columns_of_all_rows(toy_tree):
+    """The first row has no lists; of a head whose lists come later, the columns still stand together."""
+    half = {"value": 0.5, "low": None, "high": None}
+    rows = [
+        {"name": "biases", "seeds": 1, "note": "", "heads": {"cart": {"auc": half}, "buy": {"auc": half}}},
+        {"name": "ease", "seeds": 1, "note": "penalty 1", "heads": {"cart": {"ndcg@10": half}}},
+    ]
+    grid = rows_grid(toy_tree(rows=rows, published={"paper": {"view": {"ndcg@10": 0.25}}}))
+    assert grid[0][1:-2] == ["cart auc", "cart ndcg@10", "buy auc", "view ndcg@10"]
+    assert [line[2] for line in grid[1:]] == ["–", "0.5000", "–"]
+    assert [line[4] for line in grid[1:]] == ["–", "–", "0.2500"]
+    assert grid[2][-1] == "penalty 1"
+
+
+def test_differences_have_a_line_per_pair_and_their_verdict(toy_tree):
+    assert differences_grid(toy_tree()) == [
+        ["row - other row", "r rmse"],
+        ["mmoe - trees", "+0.0500 (+0.0100 to +0.0900) worse"],
+    ]
+    none = toy_tree()["differences"][0] | {"low": None, "high": None, "verdict": "no evidence"}
+    assert differences_grid(toy_tree(differences=[none]))[1][1] == "+0.0500 no evidence"
+
+
+def test_the_summary_holds_the_chosen_row_against_the_best_baseline_of_that_figure(toy_tree):
+    """Neither the row that is best on the test nor an oracle counts."""
+    line = summary_grid({"toy": toy_tree()})[1]
+    assert line == [
+        "[toy](benchmarks/toy.md)",
+        "r rmse",
+        "mmoe 0.9000",
+        "trees 0.8500",
+        "worse",
+        "paper 0.8000",
+        "`recsys bench quality --set toy`",
+        "abc1234",
+    ]
+    assert summary_grid({"toy": toy_tree(differences=[])})[1][4] == "not compared"
