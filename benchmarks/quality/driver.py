@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.quality.baselines.boosted_trees import LIGHTGBM, require_lightgbm
+from benchmarks.quality.baselines.tuned_trees import LIGHTGBM
 from benchmarks.quality.quality_set import CHOSEN, Measure, News, Outputs, QualitySet, Row, Run
 from benchmarks.quality.report import Difference, Figure, ModelRow, QualityReport, choose, difference
 from recsys.errors import ConfigError
@@ -17,6 +17,7 @@ from recsys.metrics.inference import (
     paired_bootstrap_means_seeds,
     paired_bootstrap_seeds,
 )
+from training.baselines.boosted_trees import require_lightgbm
 
 REPLICATES = 300
 """Draws of users behind the interval of one row."""

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from features.days import Days
-from recsys.errors import ConfigError
 from recsys.metrics.pointwise import log_loss, rmse
 from recsys.tasks import TaskSpec
+from training.baselines.boosted_trees import TreeColumns, TreeRows, grow, grow_again, require_lightgbm
 from training.baselines.design import Design, Sample, design_of, training_sample
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
@@ -25,9 +25,12 @@ PENALTIES = (1000.0, 100.0, 10.0)
 """Inverse prior variances of the coefficients that are tried."""
 CHOOSE_ROWS = 40_000
 MAX_ITERATIONS = 300
-MAX_TREES = 600
-MAX_CATEGORIES = 1_000
-"""LightGBM gets id columns with at most so many values; a tree cannot use the ids of users and items."""
+TREE_SETTINGS: dict[str, object] = {
+    "learning_rate": 0.05,
+    "num_leaves": 63,
+    "min_data_in_leaf": 100,
+    "feature_fraction": 0.6,
+}
 
 Predict = Callable[[Design], np.ndarray]
 
@@ -55,7 +58,7 @@ def fit_and_score(
     """
     fitters: dict[str, Callable[[TaskSpec, Sample, int], Fitted]] = {"logistic_regression": fit_linear}
     if lightgbm:
-        _require_lightgbm()
+        require_lightgbm()
         fitters["lightgbm"] = _fit_lightgbm
     heads: dict[str, dict[str, HeadMetrics]] = {name: {} for name in fitters}
     notes: dict[str, list[str]] = {name: [] for name in fitters}
@@ -159,39 +162,22 @@ def _linear(
 
 def _fit_lightgbm(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
     """Fit gradient-boosted trees; their number is chosen on the held-out rows."""
-    import lightgbm
+    objective = "binary" if task.kind.probability else "regression"
+    columns, out = TreeColumns.of(sample.design), held_out(sample, seed)
 
-    small = np.array([size <= MAX_CATEGORIES for size in sample.design.sizes])
-    first = sample.design.numbers.shape[1]
-    categories = list(range(first, first + int(small.sum())))
-    settings = {
-        "objective": "binary" if task.kind.probability else "regression",
-        "learning_rate": 0.05,
-        "num_leaves": 63,
-        "min_data_in_leaf": 100,
-        "feature_fraction": 0.6,
-        "num_threads": 1,
-        "deterministic": True,
-        "seed": seed,
-        "verbosity": -1,
-    }
+    def rows(of: Sample) -> TreeRows:
+        return TreeRows(features=columns.features(of.design), label=of.label, weight=of.weight)
 
-    def matrix(design: Design) -> np.ndarray:
-        return np.concatenate([design.numbers, design.ids[:, small].astype(np.float32)], axis=1)
-
-    def data(rows: Sample) -> Any:
-        return lightgbm.Dataset(
-            matrix(rows.design), rows.label, weight=rows.weight, categorical_feature=categories
-        )
-
-    out = held_out(sample, seed)
-    stop = lightgbm.early_stopping(30, verbose=False)
-    tried = lightgbm.train(
-        settings, data(sample.take(~out)), MAX_TREES, valid_sets=[data(sample.take(out))], callbacks=[stop]
+    chosen = grow(
+        rows(sample.take(~out)),
+        rows(sample.take(out)),
+        TREE_SETTINGS | {"objective": objective, "seed": seed},
+        categories=columns.categories,
+        patience=30,
     )
-    trees = max(1, tried.best_iteration)
-    model: Any = lightgbm.train(settings, data(sample), trees)
-    return Fitted(lambda design: model.predict(matrix(design)), f"{sample.label.size} rows, {trees} trees")
+    trees = grow_again(chosen, rows(sample))
+    note = f"{sample.label.size} rows, {trees.count} trees"
+    return Fitted(lambda design: trees.predict(columns.features(design)), note)
 
 
 def _some(sample: Sample, seed: int) -> Sample:
@@ -204,12 +190,3 @@ def _some(sample: Sample, seed: int) -> Sample:
 def _loss(task: TaskSpec, sample: Sample, prediction: np.ndarray) -> float:
     measure = log_loss if task.kind.probability else rmse
     return measure(sample.label, prediction, sample.weight)
-
-
-def _require_lightgbm() -> None:
-    try:
-        import lightgbm  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "--lightgbm needs the package lightgbm; install it with `pip install 'recsys-mtl[bench]'`"
-        ) from error

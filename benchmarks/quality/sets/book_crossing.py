@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from benchmarks.quality.baselines.biases import best_biases, fit_biases, rating_error
-from benchmarks.quality.baselines.boosted_trees import TreeRows, tuned_trees
 from benchmarks.quality.baselines.item_rankers import ranker_rows
+from benchmarks.quality.baselines.tuned_trees import tuned_trees
 from benchmarks.quality.catalogue_lists import (
     Lists,
     list_measures,
@@ -35,6 +35,7 @@ from recsys.config import TrunkConfig
 from recsys.metrics.pointwise import rmse
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
+from training.baselines.boosted_trees import TreeRows
 
 INTERACTION = TaskSpec(name="interaction", feedback="interaction", head="binary", window="1d")
 RATING = TaskSpec(

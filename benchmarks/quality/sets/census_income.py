@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.quality.baselines.boosted_trees import trees_of_heads
+from benchmarks.quality.baselines.tuned_trees import trees_of_heads
 from benchmarks.quality.models.fitting import Budget, fit_best, trunks_of_one_size
 from benchmarks.quality.models.tabular_ranker import TabularRanker, tabular_batch, tabular_specs
 from benchmarks.quality.quality_set import Measure, QualitySet, Row, Run, baseline

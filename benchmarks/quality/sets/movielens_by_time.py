@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.quality.baselines.biases import Biases, best_biases, fit_biases, rating_error
-from benchmarks.quality.baselines.boosted_trees import trees_of_heads
+from benchmarks.quality.baselines.tuned_trees import trees_of_heads
 from benchmarks.quality.models.fitting import Budget
 from benchmarks.quality.models.pair_data import Pairs, Split
 from benchmarks.quality.models.pair_model import PairModel, PairSetting, train_pairs

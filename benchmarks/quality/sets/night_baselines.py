@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from benchmarks.quality.baselines.boosted_trees import TreeRows, tuned_trees
+from benchmarks.quality.baselines.tuned_trees import tuned_trees
 from benchmarks.quality.sets.night import FitBaseline, FittedBaseline, LabelledRows, Night
 from recsys.tasks import TaskSpec
-from training.baselines.design import Design, design_of
+from training.baselines.boosted_trees import TreeColumns, TreeRows
+from training.baselines.design import design_of
 from training.baselines.fitted import fit_linear
 
 TRIALS = 6
-MAX_CATEGORIES = 1_000
-"""A tree cannot use the ids of users and items."""
 PRIOR_ROWS = 20.0
 """An item's rate is held back by so many rows of the average item."""
 
@@ -18,30 +17,25 @@ PRIOR_ROWS = 20.0
 def fit_trees(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
     """Fit LightGBM on the model's flat features; the setting and number of trees are chosen on validation.
 
-    It has no history, and no ids of more than `MAX_CATEGORIES` values: those of users and items.
+    It has no history, and no ids of many values: those of users and items.
 
     Raises: ConfigError when LightGBM is not installed.
     """
     sample = night.sample(task)
-    small = np.array([size <= MAX_CATEGORIES for size in sample.design.sizes])
-
-    def flat(design: Design) -> np.ndarray:
-        return np.concatenate([design.numbers, design.ids[:, small].astype(np.float32)], axis=1)
+    columns = TreeColumns.of(sample.design)
 
     def features(rows: LabelledRows) -> np.ndarray:
-        return flat(design_of(rows.encoded, night.encoder, rows.rows))
+        return columns.features(design_of(rows.encoded, night.encoder, rows.rows))
 
-    num = sample.design.numbers.shape[1]
     trees = tuned_trees(
-        TreeRows(features=flat(sample.design), label=sample.label, weight=sample.weight),
+        TreeRows(features=columns.features(sample.design), label=sample.label, weight=sample.weight),
         TreeRows(features=features(known), label=known.label, weight=known.weight),
         binary=task.kind.probability,
-        categories=range(num, num + int(small.sum())),
+        categories=columns.categories,
         trials=TRIALS,
     )
     return FittedBaseline(
-        predict=lambda rows: trees.predict(features(rows)),
-        note=f"{TRIALS} trials, {trees.count} trees",
+        predict=lambda rows: trees.predict(features(rows)), note=f"{TRIALS} trials, {trees.count} trees"
     )
 
 
