@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -47,32 +48,26 @@ ESTIMATED = (
 TESTED = "tested on the random ratings; a fifth of the self-selected ones for validation, five times"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Variant:
-    """How a row of the table is trained."""
+    """How a row of ours is trained."""
 
     trunk: str
-    weights: str = ""
-    """"" (none), "published" or "estimated" propensities."""
+    weights: Literal["none", "published", "estimated"] = "none"
+    """Whose propensities weigh the loss."""
     features: bool = True
 
-    @property
-    def name(self) -> str:
-        """Name the row: trunk, "_ids" without features, "_ips" or "_ips_estimated"."""
-        weights = {"": "", "published": "_ips", "estimated": "_ips_estimated"}[self.weights]
-        return f"{self.trunk}{'' if self.features else '_ids'}{weights}"
 
-
-_ASKED = (
-    *(
-        ("mmoe", weights, features)
-        for features in (True, False)
-        for weights in ("", "published", "estimated")
-    ),
-    *((trunk, "", True) for trunk in TRUNKS if trunk != "mmoe"),
-    ("single_task", "published", True),
-)
-VARIANTS = {v.name: v for v in (Variant(trunk=t, weights=w, features=f) for t, w, f in _ASKED)}
+VARIANTS = {
+    "mmoe": Variant("mmoe"),
+    "mmoe_ips": Variant("mmoe", "published"),
+    "mmoe_ips_estimated": Variant("mmoe", "estimated"),
+    "mmoe_ids": Variant("mmoe", features=False),
+    "mmoe_ids_ips": Variant("mmoe", "published", features=False),
+    "mmoe_ids_ips_estimated": Variant("mmoe", "estimated", features=False),
+    **{trunk: Variant(trunk) for trunk in TRUNKS if trunk != "mmoe"},
+    "single_task_ips": Variant("single_task", "published"),
+}
 
 
 def open_coat(folder: Path, scratch: Path) -> QualitySet:
@@ -225,7 +220,7 @@ def coat_pairs(data: Coat, mask: np.ndarray, stars: np.ndarray) -> Pairs:
 
 
 def _setting(variant: Variant) -> PairSetting:
-    debias = "ips" if variant.weights else None
+    debias = None if variant.weights == "none" else "ips"
     kinds = (("rating", "regression", 1.0), ("liked", "binary", 0.3))
     tasks = tuple(
         TaskSpec(name=n, feedback="rating", head=h, window="1d", weight=w, space="observed", debias=debias)

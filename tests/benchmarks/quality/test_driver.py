@@ -246,6 +246,25 @@ def test_every_set_can_be_opened_and_an_unknown_one_is_refused():
         set_of("nothing")
 
 
+def test_a_set_is_one_function_and_one_line(tmp_path, monkeypatch, capsys):
+    """A set of this file alone is run by its name, and its JSON says which command made it."""
+    rows = {"ours": Row((0.1, 0.2)), "mean": Row((0.0, 0.4), ours=False)}
+    module = type(sys)("toy_set")
+    module.open_toy = lambda folder, scratch: toy(rows, facts={"files": len(list(folder.iterdir()))})
+    monkeypatch.setitem(sys.modules, "toy_set", module)
+    monkeypatch.setitem(SETS, "toy", "toy_set:open_toy")
+    arguments = ["bench", "quality", "--set", "toy", "--data", str(tmp_path), "--seeds", "2"]
+    target = tmp_path / "toy.json"
+    assert run([*arguments, "--rows", "ours,mean", "--json", str(target)]) == 0
+    tree = json.loads(target.read_text())
+    assert tree["best"]["row"] == "ours"
+    assert tree["facts"] == {"files": 0}
+    assert tree["command"] == (
+        "recsys bench quality --set toy --data DIR --seeds 2 --rows ours,mean --json FILE"
+    )
+    assert "ours - mean" in capsys.readouterr().out
+
+
 def test_the_report_is_json():
     rows = {"ours": Row((0.1, 0.2))}
     tree = measure_set(toy(rows), 1, [], silent).as_json()

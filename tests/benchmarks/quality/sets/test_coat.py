@@ -207,7 +207,7 @@ def test_each_question_has_its_plain_row(tmp_path):
     questions = open_coat(write_set(tmp_path / "set"), tmp_path).questions
     assert len(questions) == 5
     for weighted, plain in questions:
-        assert VARIANTS[plain] == replace(VARIANTS[weighted], weights="")
+        assert VARIANTS[plain] == replace(VARIANTS[weighted], weights="none")
 
 
 def test_the_published_files():
