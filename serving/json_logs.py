@@ -7,7 +7,7 @@ import structlog
 
 
 def configure_logs(level: int = logging.INFO) -> None:
-    """Send structured logs to stderr, one JSON object a line."""
+    """Send structured logs to stderr, one JSON object per line."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

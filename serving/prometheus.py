@@ -48,7 +48,7 @@ class ServerCollector(Collector):
 
 
 def serve_metrics(address: str, collector: Collector) -> Callable[[], None]:
-    """Serve metrics over HTTP at HOST:PORT; give a function that stops it.
+    """Serve metrics over HTTP at HOST:PORT; return a function that stops it.
 
     Raises: ConfigError when the address cannot be bound.
     """

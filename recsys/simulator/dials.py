@@ -68,8 +68,7 @@ class ShopDials(BaseModel):
     word_sharpness: float = Field(default=2.0, ge=0)
     """How strongly an item's factors determine its words; at 0 text is noise."""
 
-    # --- click: sigmoid(base + taste + appeal + user + context + noise), times the probability of examination
-    # ---
+    # --- click: P(examined) · sigmoid(base + taste + appeal + user + context + noise) ---
     click_base: float = -4.25
     click_taste: float = 1.25
     click_appeal: float = 0.45

@@ -83,8 +83,8 @@ def add_labels(impressions: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFram
 def oracle_report(shop: Shop, history: pl.DataFrame, rows: pl.DataFrame) -> OracleReport:
     """Score rows with the truth and with the informed oracle.
 
-    Args: history, from `read_labelled`, days before the rows'; rows, impressions with click, purchase and
-    rating, rows with a null label are left out of that figure.
+    Args: history: `read_labelled` of days before the rows'; rows: impressions with click, purchase and
+    rating. A row whose label is null is left out of that label's figures.
     """
     truth = shop.true_predictions(rows)
     informed = informed_predictions(shop, estimate_users(shop, history), rows)

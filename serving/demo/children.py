@@ -39,7 +39,7 @@ class Finished:
     seconds: float
 
     def json_lines(self) -> list[dict[str, Any]]:
-        """Read its standard output as one JSON object a line."""
+        """Read its standard output as one JSON object per line."""
         return [json.loads(line) for line in self.stdout.splitlines() if line.startswith("{")]
 
 
@@ -119,7 +119,7 @@ class ServerChild:
         return f"127.0.0.1:{self.admin_port}"
 
     def stop(self) -> tuple[int, float]:
-        """Send SIGTERM; give the exit code and how many seconds the drain took."""
+        """Send SIGTERM; return the exit code and the seconds of the drain."""
         began = time.perf_counter()
         self.child.send_signal(signal.SIGTERM)
         _wait_or_kill(self.child, _GRACE_S)

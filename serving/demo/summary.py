@@ -97,7 +97,7 @@ class Served(_Part):
 
 
 class Swap(_Part):
-    """Whether the last night's version answered users; None when that night held."""
+    """Whether the last night's version answered users; `version` is None when that night held."""
 
     version: str | None
     followed: bool
