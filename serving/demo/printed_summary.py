@@ -17,8 +17,8 @@ _TARGET = "127.0.0.1:50051"
 _LEGEND = (
     "popularity: the most popular items first; for ratings, the mean rating",
     "informed oracle: is given the items' true factors, learns the users from the log",
-    "upper bound: the shop's true probabilities",
-    "gain: (model - chance) / (informed oracle - chance); chance: AUC 0.5, RMSE of the mean rating",
+    "best possible: the shop's true probabilities",
+    "gain: (model - chance) / (oracle - chance); chance: AUC 0.5, the mean rating",
 )
 
 
@@ -45,13 +45,13 @@ def print_summary(
 def example_lines(example: ClickExample) -> list[str]:
     """Describe what one click changed in a user's list."""
     lines = [
-        f"{example.user_id} clicked {example.clicked!r}. Top of the list, without exploration:",
-        f"  before the click:   {_top(example.before)}",
+        f"{example.user_id} clicked {example.clicked!r}; top of the list without exploration:",
+        f"  before the click:  {_top(example.before)}",
     ]
     if example.after is not None:
         why = f"; {example.num_explained} items give the click as reason" if example.num_explained else ""
         lines += [
-            f"  one minute after:   {_top(example.after)}",
+            f"  one minute after:  {_top(example.after)}",
             f"  {example.num_changed} of {len(example.after.items)} positions changed{why}",
         ]
     return lines
@@ -76,13 +76,13 @@ def next_commands(prefix: str, out: Path, nights: Sequence[NightLine], user_id: 
 
 def _quality_title(summary: DemoSummary) -> str:
     days = " and ".join(one.date for one in summary.by_day)
-    return f"Mean over {days}, each scored by the bundle that was live on it (not trained on it):"
+    return f"Days {days}, each scored by the bundle live on it:"
 
 
 def _quality_table(summary: DemoSummary) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("head")
-    for title in ("model", "popularity", "informed oracle", "upper bound", "gain"):
+    for title in ("model", "popularity", "informed oracle", "best possible", "gain"):
         table.add_column(title, justify="right")
     for name in (CLICK, PURCHASE):
         head: BinaryQuality = getattr(summary.quality, name)
@@ -106,7 +106,7 @@ def _lines(summary: DemoSummary) -> list[str]:
         f"Recommend p50 {_ms(latency.p50)}, p99 {_ms(latency.p99)}",
         *_served_lines(summary.served, summary.answers[0].predicted_click_rate if summary.answers else None),
         _training_line(summary.served, summary.nights[-1]),
-        _swap_line(summary),
+        *_swap_lines(summary),
         f"Server: drained in {summary.server.seconds:.1f} s, exit code {summary.server.exit_code}; "
         f"whole demo: {summary.seconds:.0f} s",
     ]
@@ -117,8 +117,8 @@ def _served_lines(served: Served, predicted: float | None) -> list[str]:
         f"Served on {served.date}: {served.requests:,} lists, {served.impressions:,} impressions",
         f"  click rate {_figure(served.click_rate)}; predicted {_figure(predicted)}; "
         f"the most popular items would get {_figure(served.popular_click_rate)}",
-        f"  logging policy, same hours of the day before: {_figure(served.logged_click_rate)} "
-        "(it ranks by a noisy estimate of the true tastes)",
+        f"  logging policy, same hours of the day before: {_figure(served.logged_click_rate)}",
+        "  [dim](the logging policy ranks by a noisy estimate of the true tastes)[/dim]",
     ]
 
 
@@ -129,14 +129,16 @@ def _training_line(served: Served, night: NightLine) -> str:
     return f"Night of {night.date}: {used} {served.labelled[CLICK]:,} served impressions ({positives}){later}"
 
 
-def _swap_line(summary: DemoSummary) -> str:
+def _swap_lines(summary: DemoSummary) -> list[str]:
     swap, night = summary.swap, summary.nights[-1]
-    by = " -> ".join(f"{one.bundle or 'popular list'} ({one.lists:,})" for one in summary.answers)
+    lists = " -> ".join(f"{one.bundle or 'popular list'} ({one.lists:,})" for one in summary.answers)
     if swap.version is None:
-        return f"No swap: the night ended {night.verdict} ({'; '.join(night.reasons)}). Lists by bundle: {by}"
-    within = f"{max(swap.seconds, 0.1):.1f} s after the night"
-    how = f"the new bundle answered {within}" if swap.followed else "the new bundle did not answer in time"
-    return f"Swap under traffic: {how}. Lists by bundle: {by}"
+        how = f"No swap: the night ended {night.verdict} ({'; '.join(night.reasons)})"
+    elif swap.followed:
+        how = f"Swap under traffic: the new bundle answered {max(swap.seconds, 0.1):.1f} s after the night"
+    else:
+        how = "Swap under traffic: the new bundle did not answer in time"
+    return [how, f"  lists by bundle: {lists}"]
 
 
 def _top(answer: Answer) -> str:
