@@ -6,13 +6,17 @@ import polars as pl
 
 from features.sources.conversion import ConversionSummary
 from features.sources.mapped.mapping import FreeColumns, Mapping
+from recsys.head_kinds import HEAD_KINDS
 from recsys.log import InteractionLog
+from recsys.tasks import MIN_STEPS
 
 CONFIG: Final = "config.toml"
 # A kind with fewer events is too thin for a head of its own; it stays in histories.
 _MIN_EVENTS: Final = 100
 _MAX_HEADS: Final = 4
 _MAX_STARS: Final = 20
+_OF_EVENTS: Final = "binary"
+_OF_VALUES: Final = "regression"
 
 
 def suggest_config(log: InteractionLog, mapping: Mapping, summary: ConversionSummary) -> str:
@@ -72,12 +76,17 @@ def _head(kind: str, values: dict[str, float], window_s: int) -> str:
     # Most of the kind's events carry one of a few values, like stars: the head predicts it where it is there.
     # Money and seconds take many values; whether there was a purchase is then what a list is sorted by.
     if values["valued"] > values["len"] / 2 and 1 < values["distinct"] <= _MAX_STARS:
-        spread = f"low = {values['low']:g}\nhigh = {values['high']:g}\n"
         # Stars are larger than probabilities: these weights keep them from drowning the other heads.
-        return (
-            f'{opening}head = "regression"\nspace = "observed"\nweight = 0.3\nfusion_weight = 0.02\n{spread}'
-        )
-    return f'{opening}head = "binary"\n'
+        weights = 'space = "observed"\nweight = 0.3\nfusion_weight = 0.02\n'
+        return f'{opening}head = "{_OF_VALUES}"\n{weights}{_range(values["low"], values["high"])}'
+    return f'{opening}head = "{_OF_EVENTS}"\n'
+
+
+def _range(low: float, high: float) -> str:
+    """Write the ends of a value, and a step where the default one would hide it in aggregates."""
+    ends = f"low = {low:g}\nhigh = {high:g}\n"
+    wide = (high - low) / HEAD_KINDS[_OF_VALUES].options["step"] < MIN_STEPS
+    return f"{ends}step = {(high - low) / 100:g}\n" if wide else ends
 
 
 def _features(entity: str, columns: FreeColumns) -> list[str]:

@@ -481,14 +481,15 @@ def test_the_suggested_config_is_one(bench, events):
 
     rows = [f"u{n % 9},i{n % 20},click,2026-01-05 10:0{n // 60}:{n % 60:02d},{n % 5},d" for n in range(300)]
     rows += [row.replace("click", "rate") for row in rows]
+    rows += [f"u{n},i{n},watch,2026-01-05 12:00:00,{n % 5 / 4},d" for n in range(150)]
     rows += [f"u{n},i{n},order,2026-01-05 11:00:00,{n}.5,d" for n in range(150)]
     bench.csv("log.csv", "\n".join([f"{HEADER},stars,device", *rows]))
     mapping = events(
-        kinds={"click": "click", "rate": "rating", "order": "purchase"},
+        kinds={"click": "click", "rate": "rating", "order": "purchase", "watch": "share"},
         context={"device": "device"},
         value="stars",
     )
-    mapping["match"] = {"opens": ["click", "purchase"]}
+    mapping["match"] = {"opens": ["click", "purchase", "share"]}
     log = bench.convert(mapping)
     text = suggest_config(log, parse_mapping(mapping, "MAP"), bench.summary)
     (bench.root / "config.toml").write_text(text)
@@ -497,9 +498,11 @@ def test_the_suggested_config_is_one(bench, events):
         ("click", "regression", 86_400),
         ("rating", "regression", 86_400),
         ("purchase", "binary", 86_400),  # money: many values
+        ("share", "regression", 86_400),
     ]
     assert config.tasks[1].low == 0
     assert config.tasks[1].high == 4
+    assert [t.step for t in config.tasks] == [0.5, 0.5, 1.0, 0.01]
     assert not config.model.position_bias
     assert [f.column for f in config.attributes] == ["context_device"]
     assert define_features(config).ids
