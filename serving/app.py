@@ -35,11 +35,11 @@ from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
 from serving.listen import Tls, bind, check_address, require_protection
 from serving.live_catalogue import ItemOverlay
-from serving.protocols import Model
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
 from serving.restore import restore_from_journal
+from serving.served_model import ServedModel
 from serving.service import RankingService
 from serving.session_merger import SessionMerger
 from serving.stats import ServerStats
@@ -53,7 +53,7 @@ _OPTIONS = (
     ("grpc.max_connection_age_grace_ms", 30_000),
 )
 _QUIET_S = 0.2
-LoadModel = Callable[[Path, FeatureStore], Model]
+LoadModel = Callable[[Path, FeatureStore], ServedModel]
 _log = structlog.get_logger(__name__)
 
 
@@ -172,7 +172,7 @@ class Server:
             elif time.monotonic() - quiet_since > _QUIET_S:
                 return
 
-    def _engine(self, model: Model) -> Engine:
+    def _engine(self, model: ServedModel) -> Engine:
         config = self._options.config
         return Engine(
             model,

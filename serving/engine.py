@@ -18,7 +18,7 @@ from serving.catalogue import Catalogue
 from serving.latency import LatencyEstimate
 from serving.live_catalogue import CatalogueWithScorer, ItemOverlay, LiveCatalogue
 from serving.policy import PolicyInput, PolicyParameters
-from serving.protocols import Model, User
+from serving.protocols import User
 from serving.reasons import Reasons
 from serving.request import (
     DEADLINE_FEWER_CANDIDATES,
@@ -32,6 +32,7 @@ from serving.request import (
 )
 from serving.retrieval import Candidates, Retrieval
 from serving.scored_candidates import ScoredCandidates
+from serving.served_model import ServedModel
 
 # With less time than this, not even the popular list is answered.
 _MIN_REMAINING_S = 0.002
@@ -43,7 +44,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
+        model: ServedModel,
         overlay: ItemOverlay,
         *,
         policy: PolicyConfig,

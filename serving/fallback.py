@@ -8,14 +8,14 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key
 from recsys.schema import empty
 from serving.catalogue import Catalogue
-from serving.protocols import Model
+from serving.served_model import ServedModel
 
 # Popularity counts the feedback of this many latest partitions.
 _NUM_DAYS = 28
 _log = structlog.get_logger(__name__)
 
 
-def popular_model(log: InteractionLog, config: RunConfig) -> Model:
+def popular_model(log: InteractionLog, config: RunConfig) -> ServedModel:
     """Build a model without scorer: the catalogue, and how often each item got positive feedback."""
     try:
         items, counts = _items(log), _counts(log, config)
@@ -29,13 +29,13 @@ def popular_model(log: InteractionLog, config: RunConfig) -> Model:
     return _model(config, catalogue, dict(shares))
 
 
-def empty_model(config: RunConfig) -> Model:
+def empty_model(config: RunConfig) -> ServedModel:
     """Build an empty model: the server has it until a bundle or the popular items are loaded."""
     return _model(config, empty("items"), {})
 
 
-def _model(config: RunConfig, catalogue: pl.DataFrame, popular: dict[str, float]) -> Model:
-    return Model(
+def _model(config: RunConfig, catalogue: pl.DataFrame, popular: dict[str, float]) -> ServedModel:
+    return ServedModel(
         version=None,
         catalogue=Catalogue.from_frame(catalogue),
         popular=popular,

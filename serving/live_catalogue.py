@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from serving.catalogue import Catalogue, ItemRow
-from serving.protocols import Model, Scorer
+from serving.protocols import Scorer
+from serving.served_model import ServedModel
 
 
 class ItemOverlay:
@@ -60,7 +61,7 @@ class LiveCatalogue:
     Upserts before the model's `items_as_of_ms` are in its own catalogue already and are skipped.
     """
 
-    def __init__(self, model: Model, overlay: ItemOverlay) -> None:
+    def __init__(self, model: ServedModel, overlay: ItemOverlay) -> None:
         self._model = model
         self._overlay = overlay
         self._lock = threading.Lock()

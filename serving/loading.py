@@ -1,4 +1,4 @@
-"""Loads a bundle from disk as a Model: verified, and checked to reproduce its golden requests."""
+"""Loads a bundle from disk as a ServedModel: verified, and checked to reproduce its golden requests."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from recsys.bundle import load_bundle
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.fresh_item_encoder import FreshItemEncoder
-from serving.protocols import Model
+from serving.served_model import ServedModel
 
 
 def use_threads(count: int) -> None:
@@ -18,7 +18,7 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def load_model(path: Path, store: FeatureStore) -> Model:
+def load_model(path: Path, store: FeatureStore) -> ServedModel:
     """Load a bundle and check that this host reproduces its golden requests.
 
     Raises: BundleError.
@@ -26,7 +26,7 @@ def load_model(path: Path, store: FeatureStore) -> Model:
     bundle = load_bundle(path)
     loaded = Answering.of(bundle, store, Scorer)
     loaded.check_golden()
-    return Model(
+    return ServedModel(
         version=bundle.version,
         catalogue=Catalogue.from_frame(bundle.items),
         popular=dict(

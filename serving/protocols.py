@@ -3,17 +3,12 @@
 Legend: D dimensions of an item embedding, N candidates, K results.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from recsys.fusion import Fusion
-from recsys.tasks import TaskSpec
-from serving.catalogue import Catalogue, ItemRow
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -91,25 +86,6 @@ class Scorer(Protocol):
 
     def predict(self, user_side: Any, context: Any, rows: Rows, /) -> Mapping[str, npt.NDArray[np.float32]]:
         """Predict each task for rows [N], calibrated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """One loaded bundle version: everything that an answer may depend on."""
-
-    version: str | None
-    """None: there is no bundle, and popularity is the only score."""
-    catalogue: Catalogue
-    popular: Mapping[str, float]
-    """item_id -> popularity, most popular first."""
-    tasks: tuple[TaskSpec, ...] = ()
-    fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
-    scorer: Scorer | None = None
-    features: Features | None = None
-    encode_items: Callable[[Mapping[int, ItemRow]], Any] | None = None
-    """Items by catalogue row -> inputs of `Scorer.with_items`."""
-    items_as_of_ms: int = 0
-    """The catalogue contains all upserts before this instant."""
 
 
 class LivePointer(Protocol):

@@ -8,8 +8,9 @@ import numpy as np
 import structlog
 
 from serving.live_catalogue import CatalogueWithScorer
-from serving.protocols import Mask, Model, Rows
+from serving.protocols import Mask, Rows
 from serving.request import RankRequest
+from serving.served_model import ServedModel
 
 RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE, FRESH = (1 << bit for bit in range(7))
 SOURCES: Mapping[int, str] = {
@@ -46,7 +47,7 @@ class Candidates:
 class Retrieval:
     """Finds candidates with one model."""
 
-    def __init__(self, model: Model, *, num_candidates: int, num_popular: int) -> None:
+    def __init__(self, model: ServedModel, *, num_candidates: int, num_popular: int) -> None:
         self.model = model
         self.num_candidates = num_candidates
         self.num_popular = num_popular

@@ -27,16 +27,6 @@ from serving.demo.click_example import best_example
 from serving.demo.oracle_comparison import DayQuality, ScoredDay, day_quality, oracles_of_day
 from serving.demo.printed_summary import next_commands, print_summary
 from serving.demo.schedule import ServerClock, schedule_requests
-from serving.demo.setup import (
-    BARS,
-    EVENING,
-    OUT,
-    BackgroundResult,
-    Demo,
-    config_text,
-    locked_folder,
-    print_lines,
-)
 from serving.demo.summary import (
     DemoSummary,
     NightLine,
@@ -47,6 +37,16 @@ from serving.demo.summary import (
     traffic_fields,
 )
 from serving.demo.traffic import SimulatedUsers
+from serving.demo.workspace import (
+    BARS,
+    EVENING,
+    OUT,
+    BackgroundResult,
+    Demo,
+    config_text,
+    locked_folder,
+    print_lines,
+)
 
 HELD_EXIT_CODES = (10, 11)
 """Exit codes of a night that kept the live bundle; not failures."""

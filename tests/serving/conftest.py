@@ -23,7 +23,7 @@ from serving.app import Server, ServerOptions
 from serving.catalogue import Catalogue
 from serving.client import AdminClient, RecsysClient
 from serving.clock import Clock, SimulatedClock
-from serving.protocols import Model
+from serving.served_model import ServedModel
 
 NOON_MS = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
 NUM_ITEMS = 40
@@ -135,10 +135,12 @@ class FakeScorer:
         return {"click": click, "purchase": click / 10, "rating": 1 + 4 * click}
 
 
-def fake_model(version: str | None = "v1", scorer: FakeScorer | None = None, **users: FakeUser) -> Model:
+def fake_model(
+    version: str | None = "v1", scorer: FakeScorer | None = None, **users: FakeUser
+) -> ServedModel:
     config = default_config()
     scorer = scorer or FakeScorer()
-    return Model(
+    return ServedModel(
         version=version,
         catalogue=Catalogue.from_frame(item_frame(scorer.num_items)),
         popular={f"i{n}": 1 / (n + 1) for n in range(10)},
@@ -159,7 +161,7 @@ class FakeLoader:
         self.broken: set[str] = set()
         self.loads: list[str] = []
 
-    def __call__(self, path: Path, store: object) -> Model:
+    def __call__(self, path: Path, store: object) -> ServedModel:
         self.loads.append(path.name)
         if path.name in self.broken:
             raise BundleError(f"{path.name} differs from its manifest")

@@ -41,7 +41,6 @@ from serving.demo.oracle_comparison import (
 )
 from serving.demo.printed_summary import next_commands, print_summary
 from serving.demo.schedule import ScheduledRequest, ServerClock, schedule_requests
-from serving.demo.setup import MARKER, BackgroundResult, config_text, locked_folder
 from serving.demo.summary import (
     DemoSummary,
     NightLine,
@@ -54,6 +53,7 @@ from serving.demo.summary import (
 )
 from serving.demo.traffic import SimulatedUsers
 from serving.demo.traffic_counts import TrafficCounts
+from serving.demo.workspace import MARKER, BackgroundResult, config_text, locked_folder
 
 START = datetime(2026, 1, 31, 18, tzinfo=UTC)
 LATE = START + timedelta(days=2)

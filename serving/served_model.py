@@ -1,0 +1,29 @@
+"""What a server answers with: one loaded bundle version, or popularity while there is no bundle."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recsys.fusion import Fusion
+from recsys.tasks import TaskSpec
+from serving.catalogue import Catalogue, ItemRow
+from serving.protocols import Features, Scorer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """Everything that an answer may depend on; one version, never changed."""
+
+    version: str | None
+    """None: there is no bundle, and popularity is the only score."""
+    catalogue: Catalogue
+    popular: Mapping[str, float]
+    """item_id -> popularity, most popular first."""
+    tasks: tuple[TaskSpec, ...] = ()
+    fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
+    scorer: Scorer | None = None
+    features: Features | None = None
+    encode_items: Callable[[Mapping[int, ItemRow]], Any] | None = None
+    """Items by catalogue row -> inputs of `Scorer.with_items`."""
+    items_as_of_ms: int = 0
+    """The catalogue contains all upserts before this instant."""
