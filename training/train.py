@@ -121,7 +121,7 @@ def _batches(
     popularity: np.ndarray | None,
     rng: np.random.Generator,
 ) -> Iterator[Batch]:
-    """Give one period's batches after the other's; popularity [items] is there where retrieval is learnt."""
+    """Give one period's batches after the other's; popularity [items] is there where retrieval is trained."""
     for i in periods:
         for made in encoded(i):
             share = popularity[made.items.ids[:, 0]] if popularity is not None else None
@@ -129,7 +129,7 @@ def _batches(
 
 
 def _so_far(on_rows: Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    """Turn the rows of a step into the rows learnt so far and in all."""
+    """Turn the rows of a step into the rows trained so far and in all."""
     done = 0
 
     def advance(rows: int) -> None:

@@ -46,12 +46,12 @@ def test_new_rows_are_where_their_text_says():
     assert noise.norm() < 0.2 * found.norm(), "text that says nothing moves nothing"
 
 
-def test_items_without_text_and_rows_never_learnt_are_left_out():
+def test_items_without_text_and_rows_never_trained_are_left_out():
     text, rows = _planted()
     text[[3, 260]] = 0
     state = torch.ones(300)
     state[100:200] = 0
-    rows[100:200] = 1e6  # rows nobody has learnt must not be fitted
+    rows[100:200] = 1e6  # rows nobody has trained must not be fitted
     found = content_rows(rows, state, text, 250, 300)
     assert not found[10].any()
     assert torch.nn.functional.cosine_similarity(found[:10], rows[250:260]).min() > 0.9

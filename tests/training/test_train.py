@@ -40,7 +40,7 @@ def test_later_days_in_the_chain_change_nothing(shop_log, shop_chain, config, tm
     assert _same(_learn(alone, config, (0, 1)), _learn(Days.of(shop_chain[:4], config), config, (0, 1)))
 
 
-def test_every_row_is_learnt_once_per_epoch(shop_chain, config):
+def test_every_row_is_trained_once_per_epoch(shop_chain, config):
     rows = sum(s.manifest["rows"]["impressions"] for s in shop_chain[1:3])
     seen = []
     periods = {t.name: (1, 2) for t in config.tasks}

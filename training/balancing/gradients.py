@@ -77,7 +77,7 @@ class GradNorm:
     r ** alpha; r is a task's loss over its first loss, and the powers are scaled to a mean of 1 (the paper
     scales r itself: then the targets do not sum to the norms, and no weights can meet them). The config's
     weights say how far one task's target is above another's, and are the weights of the first step. Weights
-    are learnt as logarithms by Adam, so they stay positive and a step is relative; their sum stays the same.
+    are trained as logarithms by Adam, so they stay positive and a step is relative; their sum stays the same.
 
     Source: Chen et al., ICML 2018; here the norm is over all that is shared, not one layer.
     """

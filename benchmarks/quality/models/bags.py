@@ -1,4 +1,4 @@
-"""A user's other items as a bag: in training a part of a user's rows is learnt while the rest is the bag.
+"""A user's other items as a bag: each step trains on a part of a user's rows, and the rest is the bag.
 
 So a row never sees its own label, and a bag is gathered once for all rows of its user: batches are of users.
 Source: SVD++ (Koren, KDD 2008); hiding a part at random as in denoising autoencoders (Wu et al., WSDM 2016).
@@ -20,7 +20,7 @@ class BagSetting:
     users: int
     """Of a batch."""
     hidden: float
-    """Share of a user's rows that is learnt; the rest is the bag."""
+    """Share of a user's rows that is trained on; the rest is the bag."""
     passes: int = 1
     """Over the users, in an epoch."""
     levels_of: str | None = None

@@ -22,7 +22,7 @@ from benchmarks.quality.models.tabular_ranker import COLUMNS, WIDE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftmaxSetting:
-    """How the start is learnt."""
+    """How the start is trained."""
 
     epochs: int = 50
     users: int = 256

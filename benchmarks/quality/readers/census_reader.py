@@ -125,7 +125,7 @@ def read_census(folder: Path, part: str) -> pl.DataFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Column:
-    """What one looked-up column learnt from the training rows."""
+    """What the training rows give for one looked-up column."""
 
     name: str
     size: int

@@ -1,7 +1,7 @@
 """MovieLens sets with time: what of users and movies becomes a column, and the cut by time.
 
 Users and movies without training ratings are strangers: their own id is unknown, the rest of them is not. A
-share of the training rows is shown as strangers too, so that the unknown ids' rows are learnt.
+share of the training rows is shown with unknown ids, so that the rows of unknown ids are trained.
 """
 
 from collections.abc import Sequence

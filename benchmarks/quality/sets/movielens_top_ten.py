@@ -68,7 +68,7 @@ def open_top_ten(folder: Path, scratch: Path) -> QualitySet:
     return QualitySet(
         name="ml-100k-top10",
         protocol="a random quarter of each user's ratings is the test, whole catalogue but for the training "
-        "movies, every rating is relevant; a tenth of the rest chooses and is then learnt from",
+        "movies, every rating is relevant; a tenth of the rest chooses and is then trained on",
         interval="95 %, Student's over seeds: each draws its own split; differences draw users and seeds",
         budget=f"one setting, found by hand on validation; at most {BUDGET.epochs} epochs",
         rows={

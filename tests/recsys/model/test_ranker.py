@@ -194,7 +194,7 @@ def test_gates_can_be_read_on_real_inputs(made):
     assert list(gates) == [t.name for t in ranker.specs]
 
 
-def test_an_age_never_learnt_reads_as_the_oldest_learnt(made):
+def test_an_age_never_trained_reads_as_the_oldest_trained(made):
     from dataclasses import replace
 
     ranker, tables, batcher, encoded = made
@@ -215,7 +215,7 @@ def test_an_age_never_learnt_reads_as_the_oldest_learnt(made):
         for age in (0, oldest, oldest + 2)
     }
     assert torch.equal(at[oldest], at[oldest + 2])
-    assert not torch.equal(at[0], at[oldest]), "ages that were learnt differ"
+    assert not torch.equal(at[0], at[oldest]), "ages that were trained differ"
 
 
 def test_members_learn_alone_and_are_served_as_their_mean(shop_chain, make_config, trained):

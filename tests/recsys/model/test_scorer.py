@@ -92,7 +92,7 @@ def test_served_logits_are_the_training_paths(scorer, predictor, encoded, reques
             assert online[task][0] == pytest.approx(offline[task][row], abs=1e-5)
         seen += 1
     assert seen > ROWS / 2
-    assert np.std(offline["click"]) > 0.05, "the model must have learnt something for this to mean something"
+    assert np.std(offline["click"]) > 0.05, "the model must have learned something for this to mean something"
 
 
 def test_predictions_are_calibrated_the_same_way(scorer, predictor, encoded, request_of):

@@ -157,7 +157,7 @@ def test_flat_features_are_standardised_numbers_and_one_hot_ids():
     np.testing.assert_allclose(found, [[-1, -1, 1, 0, 0, 0, 1], [1, 1, 0, 0, 1, 1, 0]], atol=1e-6)
 
 
-def test_fitted_baselines_learn_only_what_the_bundle_learnt(predictor, shop_chain, config):
+def test_fitted_baselines_learn_only_what_the_bundle_was_trained_on(predictor, shop_chain, config):
     manifest = predictor.bundle.manifest
     assert manifest.date == str(shop_chain[4].day)
     periods = {t.name: trained_places(predictor, shop_chain, t) for t in config.tasks}

@@ -291,8 +291,8 @@ def test_a_bundle_knows_the_days_it_has_seen(predictor, config, refitted, day, t
     assert any("overlaps training" in warning for warning in check.warnings()) == training
 
 
-def test_a_head_with_a_lag_is_flattered_by_days_that_other_heads_learnt(predictor, config):
-    """Rating waits a day: it learnt up to the 25th, click up to the 26th."""
+def test_a_head_with_a_lag_is_flattered_by_days_that_other_heads_trained(predictor, config):
+    """Rating waits a day: it was trained up to the 25th, click up to the 26th."""
     manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "refitted": False})
     check = LeakCheck.of(manifest, config, {"rating": [date(2026, 1, 26)]})
     assert (check.overlaps_training, check.overlaps_shared) == ((), (date(2026, 1, 26),))

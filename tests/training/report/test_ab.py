@@ -130,7 +130,7 @@ def test_primary_comparisons_share_the_error_rate(better):
     assert len(better.decision.lines) == len(primary)
 
 
-def test_days_that_a_bundle_learnt_from_forbid_a_verdict(shop_chain, bundle):
+def test_days_that_a_bundle_trained_on_forbid_a_verdict(shop_chain, bundle):
     days = shop_chain[2].day, shop_chain[LAST].day
     report = _compare(shop_chain, days, BundlePredictor(bundle), Informed(bundle), replicates=100)
     assert report.decision.outcome == "not trustworthy"

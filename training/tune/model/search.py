@@ -55,7 +55,7 @@ class ModelReport(_Part):
     """What a search of configs found."""
 
     night: str
-    learnt_days: tuple[str, str]
+    train_days: tuple[str, str]
     validation_days: tuple[str, ...]
     gate_days: tuple[str, ...]
     """Not read as impressions by any trial: what the night evaluates the result on."""
@@ -210,7 +210,7 @@ def _report(
     periods = plan.train_periods
     return ModelReport(
         night=str(days[-1].day),
-        learnt_days=(str(days[periods[0]].day), str(days[periods[-1]].day)),
+        train_days=(str(days[periods[0]].day), str(days[periods[-1]].day)),
         validation_days=tuple(map(str, days.dates_of(sorted(set(plan.calibrate.values()))))),
         gate_days=tuple(map(str, days.dates_of(sorted(set(plan.evaluate.values()))))),
         objective=objective,

@@ -18,7 +18,7 @@ def made():
     return bags_of(np.array([2, 0, 2, 0, 2]), tokens, 3, 20)
 
 
-def test_what_is_learnt_is_never_in_its_own_bag():
+def test_what_is_trained_is_never_in_its_own_bag():
     bags, rng = made(), np.random.default_rng(0)
     whole = {0: {5, 7}, 1: set(), 2: {6, 5, 8}}
     item = np.array([6, 5, 5, 7, 8])

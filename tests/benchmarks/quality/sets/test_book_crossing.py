@@ -94,7 +94,7 @@ def test_tree_features_are_codes_counts_and_the_bias():
 
 
 def test_a_tree_s_training_row_does_not_count_itself(monkeypatch, parts):
-    """So a pair says the same of itself whether it is learnt from or held out."""
+    """So a pair says the same of itself whether it is trained on or held out."""
     one, rest = parts.train.take(np.array([0])), parts.train.take(np.arange(1, parts.train.size))
     bias = np.zeros(1)
     held_out = tree_features(parts.sides, rest, one, bias)

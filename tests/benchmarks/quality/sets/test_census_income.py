@@ -82,11 +82,11 @@ def test_hidden_values_are_unknown_ones(tmp_path):
 
 def test_values_are_hidden_in_training_alone(tmp_path, small, monkeypatch):
     rows = census_rows(write_set(tmp_path / "set"))
-    seen = {"learnt": [], "scored": []}
+    seen = {"trained": [], "scored": []}
     batch = census.tabular_batch
 
     def watched(ids, *rest):
-        seen["learnt" if torch.is_grad_enabled() else "scored"].append(ids.numpy())
+        seen["trained" if torch.is_grad_enabled() else "scored"].append(ids.numpy())
         return batch(ids, *rest)
 
     monkeypatch.setattr(census, "tabular_batch", watched)
@@ -96,7 +96,7 @@ def test_values_are_hidden_in_training_alone(tmp_path, small, monkeypatch):
     given = np.concatenate([rows["validation"].ids] * 2 + [rows["test"].ids])  # each epoch, then the kept one
     assert share["scored"] == pytest.approx((given == unknown).mean(), abs=2e-3)
     before = (rows["train"].ids == unknown).mean()
-    assert share["learnt"] == pytest.approx(before + census.COLUMN_DROPOUT * (1 - before), abs=5e-3)
+    assert share["trained"] == pytest.approx(before + census.COLUMN_DROPOUT * (1 - before), abs=5e-3)
 
 
 def test_a_missing_file_says_so(tmp_path):

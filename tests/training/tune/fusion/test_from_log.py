@@ -35,7 +35,7 @@ def test_the_command_searches_days_after_the_training(argv, bundle_folder, confi
     report = json.loads(capsys.readouterr().out)
     night = read_manifest(bundle_folder).date
     assert report["days"][0] == "2026-01-28", (
-        f"the evaluated bundle of {night} has learnt until two days before"
+        f"the evaluated bundle of {night} was trained until two days before"
     )
     assert report["days"][-1] == "2026-01-30"
     assert report["trials"] == 8

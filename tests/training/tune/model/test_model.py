@@ -68,7 +68,7 @@ def test_measuring_on_the_way_changes_nothing(bench, given):
 
 
 def test_the_gates_day_is_not_touched(bench, shop_chain):
-    """A head is learnt, then measured, before the day that a night's gate evaluates it on."""
+    """A head is trained, then measured, before the day that a night's gate evaluates it on."""
     plan = bench.plan
     for task, measured in plan.calibrate.items():
         assert plan.train[task][1] < measured < plan.evaluate[task]
