@@ -1,6 +1,6 @@
 """The ranker's input: tensors, and for each embedding table the distinct rows of the step.
 
-Every table is looked up once a step: a batch carries the sorted distinct numbers a step needs (`rows`) and,
+Every table is looked up once per step: a batch carries the sorted distinct numbers a step needs (`rows`) and,
 per feature, where each example's row is among them. Candidate and history items share the table `item_id`, so
 the optimiser of a row steps once however often the item occurs.
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class BagIndex:
-    """Lists of B rows, one after the other: positions in a vocabulary's rows [T], where each starts [B]."""
+    """Lists of B rows, concatenated: positions in a vocabulary's rows [T], where each starts [B]."""
 
     values: Tensor
     starts: Tensor
@@ -29,13 +29,13 @@ class Negatives:
     numbers_MF: Tensor
     text_MT: Tensor
     share_M: Tensor
-    """Share of the stream of positives that is each drawn item."""
+    """Each drawn item's share of the positives in the training stream."""
     share_B: Tensor
     """The same for each example's own item."""
     uniform: float
-    """How often each item is expected among the drawn ones."""
+    """Expected number of times each item is drawn."""
     user_B: Tensor
-    """A number per user: equal for one user's examples."""
+    """User numbers: equal for examples of the same user."""
     item_M: Tensor
     item_B: Tensor
     """The item's row in the day's snapshot: equal rows are equal items."""
@@ -52,7 +52,7 @@ class Batch:
     index: dict[str, Tensor]
     """Feature with one id -> position in its vocabulary's rows [B]."""
     item_text_UT: Tensor
-    """Text of the distinct items of `rows["item_id"]`; zeros for numbers without an item of their own."""
+    """Text of the distinct items of `rows["item_id"]`; zeros for numbers that are not one item."""
     user_numbers_BF: Tensor
     item_numbers_BF: Tensor
     context_numbers_BF: Tensor

@@ -1,4 +1,4 @@
-"""Item embeddings -> FAISS index; a user's embedding -> the nearest allowed items, never a forbidden one.
+"""The index: item embeddings -> FAISS index; a user's embedding -> the nearest allowed items only.
 
 Up to EXACT_LIMIT items the index is exact. Above it is HNSW, and a selective filter still goes to exact
 search: filtered HNSW loses most of its recall (0.96 to 0.31 when 1 % of the items pass).
@@ -40,11 +40,11 @@ class ItemIndex:
 
     @property
     def kind(self) -> str:
-        """Name the index for the manifest."""
+        """Return the index type for the manifest."""
         return "exact" if isinstance(self.index, faiss.IndexFlat) else "hnsw32"
 
     def search(self, vector_D: np.ndarray, k: int, allowed_I: np.ndarray | None) -> np.ndarray:
-        """Give up to k allowed item rows, best first; fewer only when fewer are allowed."""
+        """Return up to k allowed item rows, best first; fewer only when fewer are allowed."""
         passing = self.embeddings_ID.shape[0] if allowed_I is None else int(allowed_I.sum())
         k = min(k, passing)
         if k == 0:
@@ -62,7 +62,7 @@ class ItemIndex:
     def load(cls, path: Path, embeddings_ID: np.ndarray) -> "ItemIndex":
         """Read a FAISS file whose hash has already been verified.
 
-        Raises: BundleError when it does not hold these vectors.
+        Raises: BundleError when it does not contain these vectors.
         """
         try:
             index = faiss.read_index(str(path))
@@ -83,7 +83,7 @@ class ItemIndex:
         parameters = (
             faiss.SearchParameters(sel=selector)
             if self.kind == "exact"
-            # The beam holds forbidden items too: it must be as much wider as they are more.
+            # The beam also holds forbidden items, so its width grows with their share.
             else faiss.SearchParametersHNSW(sel=selector, efSearch=int(max(64, 2 * k) / share))
         )
         _, rows = self.index.search(np.ascontiguousarray(vector_D[None], np.float32), k, params=parameters)

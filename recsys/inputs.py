@@ -1,4 +1,4 @@
-"""Encoded inputs as numpy arrays: what `features` hands to a scorer; no torch here."""
+"""Encoded inputs as numpy arrays, passed from `features` to a scorer; without torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """Lists of numbers of N rows, one after the other.
+    """Lists of numbers of N rows, concatenated.
 
     values int64 [T]; offsets int64 [N + 1]: row n's values are values[offsets[n] : offsets[n + 1]].
     """
@@ -37,8 +37,8 @@ class Bag:
 class CrossInputs:
     """One user's encoded aggregates by one item column.
 
-    keys [K]: the column's values that the user has any of; numbers float32 [K + 1, F], the last row for a
-    value that the user has nothing of.
+    keys [K]: the column's values for which the user has aggregates; numbers float32 [K + 1, F]: the last row
+    is for all other values.
     """
 
     keys: tuple[str, ...]

@@ -1,13 +1,13 @@
-"""The journal's record format: what a server appends as it answers, and what ingest reads back.
+"""The journal's record format, which servers write and ingest reads.
 
     file    = MAGIC record*
     record  = SYNC length:u32 crc:u32 payload            (little-endian; crc = CRC-32 of length and payload)
     payload = {"at": ms, "rows": [{"table", "same": {column: value}, "each": {column: [value, ...]}}]}  JSON
 
-A record is one atomic thing: an answer with its impressions, a batch of feedback, a batch of items. SYNC
-holds a byte that UTF-8 never contains, so a payload cannot look like the start of a record and a reader
-finds its way again behind damage. A file whose last record is cut off was being written when its server
-died: that tail is no damage, only not there.
+A record is atomic: an answer with its impressions, a batch of feedback, or a batch of items. SYNC contains a
+byte that UTF-8 never contains, so no payload contains the start of a record, and a reader finds the next
+record after a damaged one. When a server is killed while it writes, the last record of its file is cut off.
+Readers ignore this torn tail; it does not count as damage.
 
 `<stem>.open` is being written; `<stem>.journal` is sealed. Stems sort by time: instant, server, number of
 the file.
@@ -38,7 +38,7 @@ Value = str | int | float | bool | None | Sequence[str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Rows of one canonical table, by column; instants are milliseconds. Without `each` there is one row."""
+    """Rows of one canonical table, by column; instants are milliseconds. Without `each` it is one row."""
 
     table: str
     same: Mapping[str, Value] = field(default_factory=dict)
@@ -62,19 +62,19 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a journal file holds."""
+    """The contents of a journal file."""
 
     records: tuple[Record, ...]
     num_bytes: int
-    """Length of what was read."""
+    """Number of bytes read."""
     torn_bytes: int
-    """Length of a cut-off tail: a server was killed while, or right before, it wrote."""
+    """Length of the torn tail: a record cut off because its server was killed."""
     damaged: tuple[tuple[int, int], ...]
-    """(offset, length) of spans that are followed by good records and are none themselves: corruption."""
+    """(offset, length) of corrupt spans: no records themselves, but followed by records."""
 
 
 def encode(at_ms: int, rows: Sequence[Rows]) -> bytes:
-    """Frame one record."""
+    """Encode one record."""
     body = {"at": at_ms, "rows": [{"table": r.table, "same": r.same, "each": r.each} for r in rows]}
     payload = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     assert len(payload) <= MAX_PAYLOAD, len(payload)
@@ -84,7 +84,7 @@ def encode(at_ms: int, rows: Sequence[Rows]) -> bytes:
 def read(path: Path) -> Contents:
     """Read a journal file, sealed or still growing.
 
-    Raises: DataError when the file cannot be read or is no journal of this format.
+    Raises: DataError when the file cannot be read or is not a journal of this format.
     """
     return decode(_read_bytes(path))
 
@@ -121,21 +121,19 @@ def replay(folder: Path, tables: frozenset[str]) -> Iterator[tuple[int, Rows]]:
         except DataError:
             continue
         for _, payload in _payloads(data):
-            if any(
-                mark in payload for mark in marks
-            ):  # parsing is the slow part, and most records are answers
+            if any(mark in payload for mark in marks):  # parsing is slow, and most records are answers
                 record = _parse(payload)
                 yield from ((record.at_ms, rows) for rows in record.rows if rows.table in tables)
 
 
 def stem(started_ms: int, server_id: str, number: int) -> str:
-    """Name a file so that names sort by time."""
+    """Return a file's stem; stems sort by time."""
     instant = datetime.fromtimestamp(started_ms / 1000, UTC)
     return f"{instant:%Y%m%dT%H%M%S}{instant.microsecond // 1000:03d}Z-{server_id}-{number:05d}"
 
 
 def size(path: Path) -> int:
-    """Give a journal file's length, also when its server has sealed it since it was listed.
+    """Return a journal file's length, even when its server has renamed it since it was listed.
 
     Raises: DataError when there is no such file.
     """
@@ -146,7 +144,7 @@ def size(path: Path) -> int:
 
 
 def _either_name(path: Path, look: Callable[[Path], _Found]) -> _Found:
-    """Look at a file; a living server may rename it, once, between the listing and the look."""
+    """Read from a file, which its server may have renamed (sealed) once since it was listed."""
     try:
         return look(path)
     except FileNotFoundError:
@@ -169,7 +167,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield (position, payload) of every whole, unharmed record; damage is stepped over."""
+    """Yield (position, payload) of every whole, undamaged record; damaged ones are skipped."""
     position = len(MAGIC)
     while position < len(data):
         payload = _payload_at(data, position)
@@ -184,7 +182,7 @@ def _payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _payload_at(data: bytes, position: int) -> bytes | None:
-    """Give the payload of the record that starts here; None when there is no whole, unharmed one."""
+    """Return the payload of the record at a position; None without a whole, undamaged one."""
     if len(data) - position < _HEADER.size:
         return None
     sync, length, checksum = _HEADER.unpack_from(data, position)

@@ -33,7 +33,7 @@ class InteractionLog:
     def read(self, table: str, day: date) -> pl.DataFrame:
         """Read one partition as written, free columns included; an absent partition is an empty table.
 
-        Columns that older files may lack (`MAY_BE_ABSENT`) are there, null where they were not written.
+        Columns that older files may lack (`MAY_BE_ABSENT`) are added, null where they were not written.
 
         Raises: DataError, naming the file, when it is not readable Parquet.
         """
@@ -68,7 +68,7 @@ class InteractionLog:
     def require_days(self, table: str) -> list[date]:
         """List the days of a table.
 
-        Raises: DataError when there is none, naming the folder that was looked at.
+        Raises: DataError when there is none, naming the folder it reads.
         """
         days = self.days(table)
         if not days:
@@ -85,7 +85,7 @@ def business_day(instant: str, timezone: str) -> pl.Expr:
 
 
 def period_end(day: date, timezone: str) -> datetime:
-    """Give the UTC instant at which a business day is over."""
+    """Return the UTC instant at which a business day ends."""
     local = datetime.combine(day + timedelta(days=1), time(), ZoneInfo(timezone))
     return local.astimezone(UTC)
 

@@ -1,8 +1,8 @@
-"""Canonical tables: the one shape every log takes, whatever its source.
+"""Canonical tables: every log has this form, from any source.
 
 `LOG/<table>/date=YYYY-MM-DD/*.parquet`. `date` is the business day, in the config's time zone, of the table's
-own instant (`PARTITION_INSTANT`). Feedback is filed under the day it was *received*, so that a night of day D
-reads no partition after D and still sees late feedback for earlier impressions.
+own instant (`PARTITION_INSTANT`). Feedback is stored under the day on which it was *received*, so that a
+night of day D reads no partition after D and still sees late feedback for earlier impressions.
 
 Columns named `context_*` (requests, impressions) and `attribute_*` (users, items) are free: text, numbers, or
 lists of text. Everything else is fixed here. Rows that break a rule are quarantined.
@@ -60,7 +60,7 @@ class Impressions(dy.Schema):
 
 
 class Feedback(dy.Schema):
-    """One row per thing a user did; `feedback_id` is the idempotency key."""
+    """One row per feedback event; `feedback_id` is the idempotency key."""
 
     feedback_id = dy.String(nullable=False, min_length=1)
     impression_id = dy.String(nullable=True)
@@ -71,7 +71,7 @@ class Feedback(dy.Schema):
     occurred_at = _Instant()
     received_at = _Instant()
     merged_from = dy.String(nullable=True)
-    """The anonymous session that did this before its user logged in; its item has it counted already."""
+    """The anonymous session of this event, before its user logged in; the item's counts have it already."""
 
     @dy.rule()
     def received_after_it_occurred(cls) -> pl.Expr:
@@ -129,10 +129,10 @@ FREE_PREFIX: Final[dict[str, str]] = {
     "items": ATTRIBUTE_PREFIX,
 }
 MAY_BE_ABSENT: Final[dict[str, tuple[str, ...]]] = {"feedback": ("merged_from",)}
-"""Columns that logs written by others, or before the column was, lack; reading fills them with null."""
+"""Columns that other writers' logs, or older logs, may lack; reading fills them with null."""
 SESSION_MERGED: Final = "session_merged"
-"""Kind of the one feedback row that a session gets when it is merged into a user: `value` is the instant in
-milliseconds up to which its events, by received_at, are the user's from now on."""
+"""Kind of the feedback row that marks a session as merged into a user: its events with received_at up to
+`value` (milliseconds) belong to the user."""
 PARTITION_INSTANT: Final[dict[str, str]] = {
     "requests": "requested_at",
     "impressions": "shown_at",

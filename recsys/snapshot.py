@@ -3,7 +3,7 @@
 manifest.json        counts, quarantine reasons, inputs (written last)
 items.parquet        nightly values per item as of the end of the day (raw numbers, not encoded)
 item_tile.parquet    the day's integers per item
-new_items.parquet    items first seen on this day: known live from their upsert, without any counts yet
+new_items.parquet    items first seen on this day: served since their upsert, without counts yet
 quarantine/          rows that broke a rule, with the reason
 part-0000/ …         one folder per share of the users (`recsys.snapshot.user_part`), each with
   users.parquet        nightly values per user as of the end of the day
@@ -38,7 +38,7 @@ class DaySnapshot:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Read what the day says of itself."""
+        """Read the day's manifest."""
         return read_manifest(self.path)
 
     @property
@@ -75,13 +75,13 @@ def part_folder(snapshot: Path, part: int) -> Path:
 
 
 def user_part(user_ids: pl.Series, num_parts: int) -> pl.Series:
-    """Give each user's share in [0, num_parts): the same on every machine and in every version.
+    """Return each user's share in [0, num_parts): the same on every machine and in every version.
 
-    A row without a user falls to the first share, where cleaning finds it.
+    Rows without a user are in the first share, where cleaning handles them.
     """
     if num_parts == 1:
         return pl.Series("part", [0], dtype=pl.UInt32).new_from_index(0, user_ids.len())
-    # Polars' own hash is fast, and promises nothing between versions and processors.
+    # Polars' own hash may change between versions and processors.
     distinct = user_ids.drop_nulls().unique()
     shares = [crc32(u.encode()) % num_parts for u in distinct.to_list()]
     shared = pl.DataFrame({"user_id": distinct, "part": pl.Series(shares, dtype=pl.UInt32)})

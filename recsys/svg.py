@@ -1,4 +1,4 @@
-"""The shapes of our plots: inline SVG with CSS classes, small, no network, and they follow a dark page."""
+"""Shapes of plots as inline SVG with CSS classes: small, without network, readable in dark mode."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def path(points: Sequence[tuple[float, float]], kind: str) -> str:
 
 
 def svg(width: float, height: float, body: str, title: str) -> Markup:
-    """Close a drawing; the title is what a screen reader says."""
+    """Close a drawing; a screen reader reads its title."""
     opening = (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img" '
     )

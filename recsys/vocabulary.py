@@ -1,8 +1,8 @@
 """External ids <-> numbers. Append-only; number 0 is "unknown", then hash buckets, then own numbers.
 
-Numbers never change once given: tables, histories and the index are addressed by them. Rare ids share
+Numbers never change: tables, histories and the index use them as addresses. Rare ids share
 `hash_buckets` numbers (1 … hash_buckets); an id seen at least `min_count` times gets its own number once,
-and remembers the bucket it came from so that a warm start can copy the bucket's row.
+and keeps its bucket's number, so that a warm start can copy the bucket's row.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Vocabulary:
 
     @property
     def num_reserved(self) -> int:
-        """Count the numbers before the first own one: unknown and the buckets."""
+        """Count the reserved numbers: unknown and the buckets."""
         return 1 + self.hash_buckets
 
     @property
@@ -66,7 +66,7 @@ class Vocabulary:
 
     @cached_property
     def numbers(self) -> dict[str | None, int]:
-        """Give the id -> number map."""
+        """Return the map id -> number."""
         return {name: self.num_reserved + i for i, name in enumerate(self.ids)}
 
     @cached_property
@@ -80,7 +80,7 @@ class Vocabulary:
         return 1 + crc32(value.encode()) % self.hash_buckets
 
     def bucket_of(self, number: int) -> int:
-        """Give the bucket (or unknown) whose row a newly numbered id starts from."""
+        """Return the bucket (or unknown) whose row initialises the row of a newly numbered id."""
         return self._bucket(self.ids[number - self.num_reserved])
 
     def digest(self) -> str:
