@@ -7,6 +7,8 @@ from datetime import date
 
 import pytest
 
+from recsys.bundle import read_manifest
+from recsys.calibration import is_fitted
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from recsys.records import Verdict
@@ -14,6 +16,7 @@ from recsys.registry import Registry
 from training.night import stages as night_stages
 from training.night.night import Night
 from training.night.run import check_names, run_night
+from training.predict import BundlePredictor
 
 DAY = date(2026, 1, 29)
 
@@ -150,3 +153,79 @@ def test_two_nights_at_once_are_refused(first_night):
 def test_unknown_names_are_refused_before_any_work(make_config, section, value, known):
     with pytest.raises(ConfigError, match=known):
         check_names(make_config(**{section: value}))
+
+
+def test_the_night_after_a_closed_day_is_calibrated_on_the_day_before_it(shop_log, make_config, tmp_path):
+    """The 28th has no rows: the 29th is calibrated on the 27th, and the 30th trains on that day."""
+    log = InteractionLog(shutil.copytree(shop_log.root, tmp_path / "log"))
+    closed = date(2026, 1, 28)
+    for table in ("requests", "impressions", "feedback"):
+        shutil.rmtree(log.root / table / f"date={closed}", ignore_errors=True)
+    config = make_config(gate={"min_rows": 100_000}, validation={"severity": {"volume": "info"}})
+    trained_until = []
+    for day in (DAY, date(2026, 1, 30)):
+        night = Night(config=config, log=log, runs=tmp_path / "runs", date=day)
+        result = run_night(night)
+        assert result.verdict is Verdict.PROMOTE, result.decision.reasons
+        record = night.registry.require_record(result.evaluated)
+        trained_until.append((record.trained_until["click"], record.trained_until["rating"]))
+        manifest = read_manifest(night.registry.path(result.evaluated))
+        assert all(is_fitted(calibrator) for calibrator in manifest.calibration.values())
+    days = [date(2026, 1, n) for n in (25, 26, 27)]
+    assert trained_until == [(days[1], days[0]), (days[2], days[1])]
+
+
+def test_rows_are_scored_once_for_each_bundle(first_night, tmp_path, monkeypatch):
+    """One forward pass a bundle and evaluated day: metrics and the gate read the same rows."""
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    scored = []
+    predictions = BundlePredictor.predictions
+
+    def counted(self, encoded):
+        scored.append((self.bundle.version, encoded.day))
+        return predictions(self, encoded)
+
+    monkeypatch.setattr(BundlePredictor, "predictions", counted)
+    following = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    evaluated_on = [date(2026, 1, 29), date(2026, 1, 30)]  # ratings a day earlier
+    assert scored == [(v, day) for v in (following.evaluated, result.evaluated) for day in evaluated_on]
+
+
+def test_a_feature_retrains_and_a_port_reruns_nothing(first_night, make_config, tmp_path):
+    """A real run: what `test_stages` shows on hashes."""
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+
+    def stages():
+        return {p.parent for p in (runs / "stages").glob("*/*/manifest.json")}
+
+    def again(**sections):
+        config = make_config(gate={"min_rows": 100_000}, **sections)
+        return run_night(Night(config=config, log=night.log, runs=runs, date=DAY), dry_run=True)
+
+    before = stages()
+    moved = again(
+        serving={"listen": "0.0.0.0:9", "poll_s": 7.0}, execution={"shards": 2}, training={"threads": 2}
+    )
+    assert stages() == before
+    assert moved.version == result.version
+    features = [f.model_dump(mode="json") for f in night.config.attributes if f.name != "device"]
+    changed = again(feature=features)
+    assert {folder.parent.name for folder in stages() - before} == {
+        "train", "bundle", "evaluate", "gate", "refit", "refit_bundle", "validate"
+    }  # fmt: skip
+    assert changed.version not in (result.version, None)
+
+
+def test_hosts_that_differ_write_the_same_version(first_night, make_config, tmp_path):
+    """Address, store, gate and workers are not the bundle's."""
+    night, result = first_night
+    config = make_config(
+        gate={"min_rows": 100_000, "margin": 0.5},
+        serving={"listen": "0.0.0.0:9", "admin_listen": "127.0.0.1:8"},
+        store={"url": "redis://elsewhere:6379/0", "namespace": "other"},
+        execution={"workers": 2},
+    )
+    other = run_night(Night(config=config, log=night.log, runs=tmp_path / "runs", date=DAY), dry_run=True)
+    assert (other.version, other.evaluated) == (result.version, result.evaluated)
