@@ -112,7 +112,7 @@ def _measured(name: str, head: HeadTransfer) -> str:
 
 def _affinity_reasons(worse: Sequence[str], affinities: Sequence[PairValue]) -> list[str]:
     return [
-        f"{pair.first.capitalize()}'s part of a training step {'raises' if pair.mean < 0 else 'lowers'} the loss of "
+        f"In a training step, the part of {pair.first} {'raises' if pair.mean < 0 else 'lowers'} the loss of "
         f"{pair.second} by {100 * abs(pair.mean):.3f} % (± {100 * pair.error:.3f})."
         for pair in affinities
         if pair.second in worse and pair.first != pair.second
