@@ -7,7 +7,7 @@
     items.parquet                the catalogue with nightly values, in the order of the item rows
     popular.parquet              item_id and score, best first: the answer when nothing else works
     golden.parquet               requests whose answers a server must reproduce before it is ready
-    encoder.json, vocabularies/, text.safetensors, text_terms.parquet   what the encoder has learnt
+    encoder.json, vocabularies/, text.safetensors, text_terms.parquet   what the encoder has fitted
 
 Hashes are checked before any parser sees a byte.
 """
@@ -137,7 +137,7 @@ class BundleParts:
     snapshot_at_ms: int
 
 
-def write_bundle(folder: Path, parts: BundleParts, make_golden: Callable[[Bundle], pl.DataFrame]) -> str:
+def save_bundle(folder: Path, parts: BundleParts, make_golden: Callable[[Bundle], pl.DataFrame]) -> str:
     """Write a bundle into `folder/<version>` and return the version; the same parts give the same version.
 
     Args: make_golden: computes the golden requests with the bundle as a server would load it.

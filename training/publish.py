@@ -15,7 +15,7 @@ from features.loading import Answering
 from features.online import encode_items
 from features.packing import pack_users
 from features.store import FeatureStore, open_store
-from recsys.bundle import Bundle, BundleParts, load_bundle, write_bundle
+from recsys.bundle import Bundle, BundleParts, load_bundle, save_bundle
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig, StoreConfig
 from recsys.log import period_end
@@ -29,7 +29,7 @@ NUM_POPULAR = 1000
 POPULAR_DAYS = 28
 
 
-def write_night_bundle(
+def write_bundle(
     registry: Registry,
     trained: TrainedModel,
     calibration: dict[str, Calibrator],
@@ -57,7 +57,7 @@ def write_night_bundle(
         popular=popular_items(items, config, as_of),
         snapshot_at_ms=int(as_of.timestamp() * 1000),
     )
-    return write_bundle(registry.bundles, parts, lambda bundle: _golden(bundle, snapshot))
+    return save_bundle(registry.bundles, parts, lambda bundle: _golden(bundle, snapshot))
 
 
 def verify_version(runs: Path, version: str) -> tuple[int, dict[str, float]]:

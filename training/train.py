@@ -57,7 +57,7 @@ class Prepared:
 
     state: EncoderState
     encoded: Mapping[int, Sequence[EncodedRows]]
-    """By period; labels that a task does not learn are hidden."""
+    """By period; labels that a task is not trained on are hidden."""
 
 
 def prepare(days: Days, periods: dict[str, tuple[int, int]], config: RunConfig) -> Prepared:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.bundle import SCHEMA_VERSION, BundleParts, load_bundle, read_manifest, write_bundle
+from recsys.bundle import SCHEMA_VERSION, BundleParts, load_bundle, read_manifest, save_bundle
 from recsys.calibration import Isotonic, Platt
 from recsys.config import build_fusion
 from recsys.encoding import EncoderState, NumberStatistics, TextModel
@@ -63,7 +63,7 @@ def _golden(bundle):
 
 @pytest.fixture
 def path(parts, tmp_path):
-    return tmp_path / "bundles" / write_bundle(tmp_path / "bundles", parts, _golden)
+    return tmp_path / "bundles" / save_bundle(tmp_path / "bundles", parts, _golden)
 
 
 def test_a_round_trip_keeps_every_part(path, parts):
@@ -89,7 +89,7 @@ def test_a_round_trip_keeps_every_part(path, parts):
 
 
 def test_the_same_parts_make_the_same_version_and_the_same_bytes(path, parts, tmp_path):
-    version = write_bundle(tmp_path / "elsewhere", parts, _golden)
+    version = save_bundle(tmp_path / "elsewhere", parts, _golden)
     assert version == path.name
     for file in (p for p in path.rglob("*") if p.is_file()):
         assert (tmp_path / "elsewhere" / version / file.relative_to(path)).read_bytes() == file.read_bytes()
@@ -101,7 +101,7 @@ def test_the_same_parts_make_the_same_version_and_the_same_bytes(path, parts, tm
 def test_other_parts_make_another_version(path, parts, tmp_path, change):
     import dataclasses
 
-    assert write_bundle(tmp_path / "b", dataclasses.replace(parts, **change), _golden) != path.name
+    assert save_bundle(tmp_path / "b", dataclasses.replace(parts, **change), _golden) != path.name
 
 
 def test_a_bundle_holds_no_clock_host_or_path(path, tmp_path):
@@ -208,7 +208,7 @@ def test_a_newer_schema_says_upgrade(path):
 
 
 def test_an_older_schema_asks_for_a_new_night(tmp_path, parts):
-    path = tmp_path / write_bundle(tmp_path, parts, _golden)
+    path = tmp_path / save_bundle(tmp_path, parts, _golden)
     _rewrite(path, lambda data: data.update(schema_version=SCHEMA_VERSION - 1))
     with pytest.raises(BundleError, match=rf"schema version {SCHEMA_VERSION - 1}.*run the night again"):
         read_manifest(path)
@@ -217,7 +217,7 @@ def test_an_older_schema_asks_for_a_new_night(tmp_path, parts):
 def test_the_manifest_carries_the_fusion(tmp_path, parts, make_config):
     section = {"formula": "multiplicative", "weights": {"click": 2.0}, "offsets": {"click": 0.1}}
     tuned = replace(parts, config=make_config(fusion=section))
-    manifest = read_manifest(tmp_path / write_bundle(tmp_path, tuned, _golden))
+    manifest = read_manifest(tmp_path / save_bundle(tmp_path, tuned, _golden))
     assert manifest.fusion == build_fusion(tuned.config.tasks, tuned.config.fusion)
     assert manifest.fusion.terms["click"].offset == 0.1
     _rewrite(tmp_path / manifest.version, lambda data: data["fusion"].update(formula="harmonic"))
@@ -262,7 +262,7 @@ def test_a_folder_that_is_no_bundle(tmp_path):
 
 def test_a_broken_copy_is_replaced_by_writing_again(path, parts):
     (path / "popular.parquet").write_bytes(b"broken")
-    write_bundle(path.parent, parts, _golden)
+    save_bundle(path.parent, parts, _golden)
     assert load_bundle(path).popular.height == 1
 
 
@@ -272,7 +272,7 @@ def test_a_bundle_that_was_not_finished_is_not_there(parts, tmp_path, error):
         raise error
 
     with pytest.raises(type(error)):
-        write_bundle(tmp_path / "bundles", parts, golden)
+        save_bundle(tmp_path / "bundles", parts, golden)
     assert list((tmp_path / "bundles").iterdir()) == []
 
 
@@ -281,7 +281,7 @@ def test_a_full_disk_publishes_nothing(parts, tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(BundleError, match=r"No space left on device; free the disk.*nothing was published"):
-        write_bundle(tmp_path / "bundles", parts, golden)
+        save_bundle(tmp_path / "bundles", parts, golden)
     assert list((tmp_path / "bundles").iterdir()) == []
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from recsys import registry as module
-from recsys.bundle import BundleParts, write_bundle
+from recsys.bundle import BundleParts, save_bundle
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError, RegistryError
 from recsys.records import Check, NightRecord, Verdict
@@ -37,7 +37,7 @@ def registry(tmp_path, config):
             popular=pl.DataFrame({"item_id": ["i"]}),
             snapshot_at_ms=0,
         )
-        write_bundle(made.bundles, parts, lambda _: pl.DataFrame({"user": []}))
+        save_bundle(made.bundles, parts, lambda _: pl.DataFrame({"user": []}))
     return made
 
 

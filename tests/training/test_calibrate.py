@@ -18,7 +18,7 @@ from recsys.registry import Registry
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
 from training.predict import BundlePredictor, day_logits
-from training.publish import publish, write_night_bundle
+from training.publish import publish, write_bundle
 from training.train import train
 
 CLICK = TaskSpec(name="click", feedback="click", head="binary", window="1h")
@@ -214,7 +214,7 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
     rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
     calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
     registry = Registry(tmp_path_factory.mktemp("ordinal"))
-    version = write_night_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
     return SimpleNamespace(
         registry=registry, bundle=load_bundle(registry.require(version)), logits=logits, encoded=encoded
     )

@@ -21,7 +21,7 @@ from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from recsys.vocabulary import Vocabulary
 from training.predict import BundlePredictor
-from training.publish import write_night_bundle
+from training.publish import write_bundle
 from training.start import MIN_ITEMS, content_rows, start_new_rows
 from training.train import build_model, train
 
@@ -129,10 +129,10 @@ def _nights(log, config, folder):
     first = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, None, 1)
     registry = Registry(folder / "runs")
     calibration = {t.name: Identity() for t in config.tasks}
-    version = write_night_bundle(registry, first, calibration, config, chain[n - 3], None, refitted=False)
+    version = write_bundle(registry, first, calibration, config, chain[n - 3], None, refitted=False)
     before = load_bundle(registry.require(version))
     second = train(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, before, 1)
-    version = write_night_bundle(registry, second, calibration, config, chain[n - 1], version, refitted=False)
+    version = write_bundle(registry, second, calibration, config, chain[n - 1], version, refitted=False)
     after = load_bundle(registry.require(version))
     found = {}
     for name, bundle in (("before", before), ("after", after)):

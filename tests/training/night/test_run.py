@@ -13,7 +13,7 @@ from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from recsys.records import Verdict
 from recsys.registry import Registry
-from training.night import stages as night_stages
+from training.night import work
 from training.night.night import Night
 from training.night.run import check_names, run_night
 from training.predict import BundlePredictor
@@ -109,18 +109,18 @@ def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(
     night, result = first_night
     mine = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
     names = {"train": "losses.json", "gate": "decision.json", "refit": "losses.json"}
-    write = night_stages.write_json
+    write = work.write_json
 
     def full(path, value):
         if path.name == names[stage] and path.parent.parent.name == stage:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         write(path, value)
 
-    monkeypatch.setattr(night_stages, "write_json", full)
+    monkeypatch.setattr(work, "write_json", full)
     with pytest.raises(DataError, match="No space left on device"):
         run_night(mine)
     assert mine.registry.current() is None
-    monkeypatch.setattr(night_stages, "write_json", write)
+    monkeypatch.setattr(work, "write_json", write)
     assert run_night(mine).version == result.version
 
 
@@ -131,7 +131,7 @@ def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, t
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(night_stages, "fit_calibration", interrupted)
+    monkeypatch.setattr(work, "fit_calibration", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_night(mine)
     assert mine.registry.versions() == []

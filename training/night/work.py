@@ -1,0 +1,260 @@
+"""What each stage of a night does; its order, inputs and config keys stand in `training.night.stages`.
+
+A function takes its Step and its inputs by name; what takes long is built into a folder that is kept.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.build import build_snapshots
+from features.days import Days
+from features.sources.journal import ingest_journal
+from features.validation.ingest import require_sound
+from features.validation.report import Validation, write_report
+from recsys.bundle import Bundle, load_bundle, read_manifest
+from recsys.config import period_start
+from recsys.errors import DataError
+from recsys.records import NightRecord, Verdict
+from recsys.stages import write_json
+from training.calibrate import fit_calibration
+from training.evaluation.eval_report import EvalReport
+from training.evaluation.evaluate import evaluate, score_rows
+from training.gate import Decision, check_calibration, check_heads, check_lists, decide
+from training.night.go_live import go_live
+from training.night.plan import NightPlan, lag, plan_night
+from training.night.step import Step
+from training.predict import BundlePredictor, day_logits
+from training.progress import bar
+from training.publish import write_bundle
+from training.train import TrainedModel, train
+from training.weights import load_trained, save_trained
+
+RANKING_USERS = 500
+
+
+def ingest(step: Step) -> None:
+    """Compact the journal of what was served into the log."""
+    ingest_journal(step.night.log, step.config.timezone)
+
+
+def check_files(step: Step) -> None:
+    """Refuse a date without rows, and files without their columns, before anything is built."""
+    night = step.night
+    days = night.log.require_days("impressions")
+    start = period_start(night.date, step.config.period)
+    if not any(start <= day <= night.date for day in days):
+        raise DataError(
+            f"{night.date} has 0 usable impressions in {night.log.root}, which has {days[0]} to {days[-1]}; "
+            "choose one of its days, or write this day's log and run again"
+        )
+    broken = night.ingest.check_files(night.date)
+    if broken is not None:
+        require_sound(broken, str(write_report(broken, night.reports)))
+
+
+def build_features(step: Step) -> Days:
+    """Build the snapshots of all days up to the night; each has a folder of its own."""
+    night = step.night
+    with bar("features") as on_period:
+        return build_snapshots(night.log, night.date, step.config, night.stages, on_period)
+
+
+def validate(step: Step, *, days: Days, champion: str | None) -> Validation:
+    """Check every day that no night has let through yet; write the report; stop at errors."""
+    night = step.night
+    since = night.registry.require_record(champion).night if champion else None
+    with bar("validate") as on_day:
+        validation = night.ingest.check_days(days, since, on_day)
+    require_sound(validation, str(write_report(validation, night.reports)))
+    return validation
+
+
+def plan(step: Step, *, days: Days, previous: Bundle | None) -> NightPlan:
+    """Say which day is for what."""
+    until = step.night.registry.require_record(previous.version).trained_until if previous else None
+    return plan_night(days, step.config, until)
+
+
+def train_weights(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) -> Path:
+    """Train from scratch, or continue the champion's evaluated weights."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        epochs = step.config.training.epochs if previous is None else 1
+        with bar("train") as on_rows:
+            trained = train(days, plan.train, step.config, previous, epochs, on_rows)
+        return _save(trained, folder)
+
+    return step.kept(build)
+
+
+def write_evaluated(
+    step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None, weights: Path
+) -> str:
+    """Calibrate the weights and write the bundle that is evaluated; give its version."""
+
+    def build(_: Path) -> dict[str, Any]:
+        config, trained = step.config, load_trained(weights, step.config)
+        logits, rows = _calibration_rows(step, days, plan, trained)
+        calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
+        parent = previous.version if previous else None
+        version = write_bundle(
+            step.night.registry, trained, calibration, config, days[-1], parent, refitted=False
+        )
+        return {"version": version}
+
+    return step.kept_bundle(build)
+
+
+def evaluate_both(
+    step: Step, *, days: Days, plan: NightPlan, evaluated: str, previous: Bundle | None
+) -> Path:
+    """Score and measure challenger and champion on the same rows, both before their refit: equally fresh."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        places = {task: [i] for task, i in plan.evaluate.items()}
+        bundles = {"challenger": load_bundle(step.night.registry.path(evaluated)), "champion": previous}
+        for name, bundle in bundles.items():
+            if bundle is None:
+                continue
+            predictor = BundlePredictor(bundle)
+            with bar("evaluate") as on_progress:
+                rows = score_rows(predictor, days, places)
+                report = evaluate(
+                    predictor,
+                    days,
+                    places,
+                    rows=rows,
+                    max_users=RANKING_USERS,
+                    seed=step.config.training.seed,
+                    on_progress=on_progress,
+                )
+            rows.write_parquet(folder / f"{name}.parquet")
+            write_json(folder / f"{name}.json", report.model_dump(mode="json"))
+        return {}
+
+    return step.kept(build)
+
+
+def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -> Decision:
+    """Decide between challenger and champion by what both were measured at."""
+    config = step.config
+
+    def build(folder: Path) -> dict[str, Any]:
+        mine, rows = _scores(scores, "challenger")
+        theirs, champion_rows = _scores(scores, "champion") if previous else (None, None)
+        checks = check_heads(config.tasks, rows, champion_rows, config.gate, config.training.seed)
+        calibration = read_manifest(step.night.registry.path(evaluated)).calibration
+        checks += check_calibration(config.tasks, calibration, config.calibration)
+        checks += check_lists(mine.ranking, theirs.ranking if theirs else None, config.gate)
+        decision = decide(previous.version if previous else None, evaluated, checks)
+        write_json(folder / "decision.json", decision.model_dump(mode="json"))
+        return {"verdict": str(decision.verdict)}
+
+    return Decision.model_validate_json((step.kept(build) / "decision.json").read_text())
+
+
+def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: Decision) -> Path | None:
+    """Continue one pass over the calibration and gate days, after PROMOTE."""
+    if decision.verdict is not Verdict.PROMOTE or not step.config.training.refit:
+        return None
+
+    def build(folder: Path) -> dict[str, Any]:
+        before = load_bundle(step.night.registry.path(evaluated))
+        with bar("refit") as on_rows:
+            trained = train(days, plan.refit, step.config, before, 1, on_rows)
+        return _save(trained, folder)
+
+    return step.kept(build)
+
+
+def write_refitted(
+    step: Step, *, days: Days, evaluated: str, decision: Decision, refitted: Path | None
+) -> str | None:
+    """Write the bundle that goes live, calibrated as it was evaluated; None when the night holds."""
+    if decision.verdict is not Verdict.PROMOTE:
+        return None
+    if refitted is None:
+        return evaluated
+
+    def build(_: Path) -> dict[str, Any]:
+        trained = load_trained(refitted, step.config)
+        calibration = load_bundle(step.night.registry.path(evaluated)).manifest.calibration
+        version = write_bundle(
+            step.night.registry, trained, dict(calibration), step.config, days[-1], evaluated, refitted=True
+        )
+        return {"version": version}
+
+    return step.kept_bundle(build)
+
+
+def record(
+    step: Step,
+    *,
+    plan: NightPlan,
+    champion: str | None,
+    evaluated: str,
+    live: str | None,
+    decision: Decision,
+    validation: Validation,
+    began: float,
+) -> None:
+    """Write the record of what the night made; a record that is there stays as it is."""
+    registry = step.night.registry
+    for version in {evaluated, live or evaluated}:
+        if registry.record(version) is not None:
+            continue
+        registry.write_record(
+            NightRecord(
+                version=version,
+                night=step.night.date,
+                verdict=decision.verdict,
+                champion=champion,
+                evaluated=evaluated,
+                trained_until=plan.trained_until,
+                lags={task.name: lag(task, step.config) for task in step.config.tasks},
+                checks=decision.checks,
+                findings=validation.counts,
+                accepted=tuple(validation.accepted),
+                seconds=round(time.perf_counter() - began, 2),
+            )
+        )
+
+
+def publish(step: Step, *, days: Days, champion: str | None, live: str | None, dry_run: bool) -> None:
+    """Publish the users, move the pointer, collect what nobody needs."""
+    if live is not None and not dry_run:
+        go_live(step.night, step.config.store, days[-1], live, champion)
+
+
+def _save(trained: TrainedModel, folder: Path) -> dict[str, Any]:
+    save_trained(trained, folder)
+    write_json(folder / "losses.json", trained.log.losses)
+    return {"rows": trained.log.rows, "losses": trained.log.mean_losses()}
+
+
+def _scores(folder: Path, name: str) -> tuple[EvalReport, pl.DataFrame]:
+    report = EvalReport.model_validate_json((folder / f"{name}.json").read_text())
+    return report, pl.read_parquet(folder / f"{name}.parquet")
+
+
+def _calibration_rows(
+    step: Step, days: Days, plan: NightPlan, trained: TrainedModel
+) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
+    """Score the calibration days with the new weights: logits per task, and the rows they belong to."""
+    tasks = step.config.tasks
+    places = sorted(set(plan.calibrate.values()))
+    parts = [day_logits(trained, days, i, step.config) for i in places]
+    logits = {t.name: np.concatenate([p[0][t.name] for p in parts]) for t in tasks}
+    frames = []
+    for i, (_, encoded) in zip(places, parts, strict=True):
+        known = {t.label: encoded.labels[t.name] if plan.calibrate[t.name] == i else np.nan for t in tasks}
+        frames.append(
+            pl.DataFrame({"weight": encoded.weight, "shown_at": encoded.shown_at}).with_columns(
+                pl.Series(k, np.broadcast_to(v, encoded.size).astype(np.float32)) for k, v in known.items()
+            )
+        )
+    return logits, pl.concat(frames)
