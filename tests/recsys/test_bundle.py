@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.bundle import SCHEMA_VERSION, BundleParts, load_bundle, read_manifest, save_bundle
+from recsys.bundle import CONFIG_KEYS, SCHEMA_VERSION, BundleParts, load_bundle, read_manifest, save_bundle
 from recsys.calibration import Isotonic, Platt
 from recsys.config import build_fusion
+from recsys.config_view import UndeclaredKeyError, values, view
 from recsys.encoding import EncoderState, NumberStatistics, TextModel
 from recsys.errors import BundleError
 from recsys.vocabulary import Vocabulary
@@ -69,7 +70,9 @@ def path(parts, tmp_path):
 def test_a_round_trip_keeps_every_part(path, parts):
     bundle = load_bundle(path)
     assert bundle.version == path.name
-    assert bundle.config == parts.config
+    assert values(bundle.config) == values(view(parts.config, "a test", CONFIG_KEYS))
+    with pytest.raises(UndeclaredKeyError, match="the user of a bundle reads the config key serving"):
+        bundle.config.serving  # noqa: B018
     assert bundle.manifest.calibration == parts.calibration
     assert bundle.manifest.inputs == parts.inputs
     assert (bundle.manifest.parent, bundle.manifest.refitted) == (parts.parent, True)
