@@ -30,7 +30,7 @@ from serving.clock import Clock, OrderedClock
 from serving.engine import Engine
 from serving.fallback import empty_model, popular_model
 from serving.feedback import FeedbackRecorder
-from serving.health import ADMIN, BUNDLE, RANKING, Health
+from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
 from serving.listen import Tls, bind, check_address, require_protection
