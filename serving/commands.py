@@ -69,8 +69,8 @@ def serve_command(
     from serving.clock import clock_from
     from serving.json_logs import configure_logs
 
-    configure_logs()
     settings = read_config(config)
+    configure_logs()
     server = Server(
         ServerOptions(
             config=settings,
