@@ -95,7 +95,7 @@ def train_pairs(
     """Train one model with all heads.
 
     Args: loss: of validation rows, lower is better, called after every epoch; None keeps the last epoch.
-    drawn: gives rows to learn beside `train`, such as negatives, anew each epoch and as many each time.
+    drawn: gives rows to train on beside `train`, such as negatives, anew each epoch, as many each time.
     start: sets the new model's weights. stop_after: make only so many of the budget's epochs, at the rates
     of all: what a second training, on the validation rows too, needs to end where the first was best.
     Returns: the model, in evaluation mode, and the epoch it is of.

@@ -1,7 +1,7 @@
 """Start vectors of users and items: the truncated singular value decomposition of who met what in training.
 
 Rows are divided by their length, so that a heavy user does not draw a direction alone. The products of the
-vectors then rank as PureSVD does, and the heads learn from there.
+vectors then rank as PureSVD does, and the heads are trained from there.
 Source: Cremonesi, Koren & Turrin, RecSys 2010; as a start of deep rankers: spectral initialisation.
 
 Shapes: U users, I items, D embedding.

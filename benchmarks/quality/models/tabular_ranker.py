@@ -1,10 +1,10 @@
 """A table without users and items: categorical columns and numbers -> the same trunks and heads.
 
 All columns share one table of embeddings, each with its own stretch of numbers, and one narrow table of the
-linear ("wide") part, which enters the heads as their bias. Members are whole models, tables included, that
-learn from the same batches and are read as their mean (Lakshminarayanan et al., NeurIPS 2017).
+linear ("wide") part, which enters the heads as their bias. An ensemble is of whole models, tables included,
+that are trained on the same batches and read as their mean (Lakshminarayanan et al., NeurIPS 2017).
 
-Shape letters: B examples, C columns, D embedding, F numbers, I inputs, K tasks, M members, U rows of a table.
+Shape letters: B examples, C columns, D embedding, F numbers, I inputs, K tasks, M models, U rows of a table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,14 +36,14 @@ class TabularRanker(nn.Module):
         trunk: TrunkConfig,
         head_hidden: int,
         dropout: float,
-        members: int = 1,
+        ensemble_size: int = 1,
     ) -> None:
         """Build all parts from their sizes."""
         super().__init__()
         self.specs = tuple(tasks)
-        self.members = nn.ModuleList(
-            _Member(tasks, num_columns * dim, num_numbers, trunk, head_hidden, dropout)
-            for _ in range(members)
+        self.models = nn.ModuleList(
+            _OneModel(tasks, num_columns * dim, num_numbers, trunk, head_hidden, dropout)
+            for _ in range(ensemble_size)
         )
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
@@ -51,25 +51,25 @@ class TabularRanker(nn.Module):
         return {1.0: list(self.parameters())}
 
     def forward(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None, None]:
-        """Give logits [M · B] per task, one member's behind the other's; there are no sides for retrieval."""
+        """Give logits [M · B] per task, one model's behind the other's; there are no sides for retrieval."""
         found = self._each(batch, rows)
         return {t.name: torch.cat([m[t.name] for m in found]) for t in self.specs}, None, None
 
     def logits(self, batch: Batch, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the mean of the members' logits, [B] per task."""
+        """Give the mean of the models' logits, [B] per task."""
         found = self._each(batch, rows)
         return {t.name: torch.stack([m[t.name] for m in found]).mean(dim=0) for t in self.specs}
 
     def _each(self, batch: Batch, rows: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Ask every member, which has its own stretch of both tables."""
-        stretches = zip(*(rows[name].chunk(len(self.members)) for name in (COLUMNS, WIDE)), strict=True)
+        """Ask every model, which has its own stretch of both tables."""
+        stretches = zip(*(rows[name].chunk(len(self.models)) for name in (COLUMNS, WIDE)), strict=True)
         return [
-            member(batch.index[COLUMNS], batch.context_numbers_BF, columns_UD, wide_UK)
-            for member, (columns_UD, wide_UK) in zip(self.members, stretches, strict=True)
+            model(batch.index[COLUMNS], batch.context_numbers_BF, columns_UD, wide_UK)
+            for model, (columns_UD, wide_UK) in zip(self.models, stretches, strict=True)
         ]
 
 
-class _Member(nn.Module):
+class _OneModel(nn.Module):
     def __init__(
         self,
         tasks: Sequence[TaskSpec],
@@ -97,9 +97,9 @@ class _Member(nn.Module):
         return logits
 
 
-def tabular_specs(size: int, dim: int, num_tasks: int, members: int = 1) -> tuple[TableSpec, TableSpec]:
-    """Give the two tables of a `TabularRanker` over so many numbers, a stretch for each member."""
-    size *= members
+def tabular_specs(size: int, dim: int, num_tasks: int, ensemble_size: int = 1) -> tuple[TableSpec, TableSpec]:
+    """Give the two tables of a `TabularRanker` over so many numbers, a stretch for each model."""
+    size *= ensemble_size
     return TableSpec(name=COLUMNS, size=size, dim=dim), TableSpec(name=WIDE, size=size, dim=num_tasks)
 
 

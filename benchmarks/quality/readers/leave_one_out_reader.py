@@ -21,7 +21,7 @@ NUM_NEGATIVES = 99
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveOneOut:
-    """Ratings to learn from, and two lists per user."""
+    """Ratings to train on, and two lists per user."""
 
     train: Pairs
     sides: Sides

@@ -43,7 +43,7 @@ HEAD_HIDDEN = 8
 DROPOUT = 0.0
 COLUMN_DROPOUT = 0.05
 """Of the columns' values in training: dropping inputs, as word dropout does (Iyyer et al., ACL 2015)."""
-MEMBERS = 4
+ENSEMBLE_SIZE = 4
 BATCH_SIZE = 512
 SCORE_ROWS = 8192
 TRIALS = 3
@@ -92,10 +92,10 @@ def trunk_shapes(rows: Rows) -> dict[str, TrunkConfig]:
 
 
 def train_trunk(shape: TrunkConfig, rows: Rows, seed: int) -> Run:
-    """Train one trunk with both heads, as `MEMBERS` members, twice: for the epoch, and on all of train.
+    """Train one trunk with both heads, as an ensemble, twice: for the epoch, and on all of train.
 
-    The first training learns from `train` and keeps the epoch that `validation` likes best; the second, from
-    the same seed, learns from both for as many epochs, and predicts the test rows.
+    The first training is on `train` and keeps the epoch that `validation` likes best; the second, from
+    the same seed, is on both for as many epochs, and predicts the test rows.
     """
     train, validation = rows["train"], rows["validation"]
 
@@ -125,9 +125,9 @@ def _fit(
         trunk=shape,
         head_hidden=HEAD_HIDDEN,
         dropout=DROPOUT,
-        members=MEMBERS,
+        ensemble_size=ENSEMBLE_SIZE,
     )
-    specs = tabular_specs(train.num_ids, DIM, len(TASKS), MEMBERS)
+    specs = tabular_specs(train.num_ids, DIM, len(TASKS), ENSEMBLE_SIZE)
     tables = LocalTables(specs, BUDGET.sparse_learning_rate, seed)
     rng = np.random.default_rng(seed)
     epoch = fit_best(
@@ -164,7 +164,7 @@ def _batches(rows: TabularRows, rng: np.random.Generator) -> Iterator[Batch]:
 def _batch(rows: TabularRows, chosen: np.ndarray) -> Batch:
     labels = {name: torch.from_numpy(rows.labels[name][chosen]) for name in LABELS}
     ids, numbers = (torch.from_numpy(of[chosen]) for of in (rows.ids, rows.numbers))
-    return tabular_batch(ids, numbers, labels, rows.num_ids * MEMBERS)
+    return tabular_batch(ids, numbers, labels, rows.num_ids * ENSEMBLE_SIZE)
 
 
 def fit_trees(rows: Rows) -> Run:

@@ -18,8 +18,8 @@ from recsys.log import InteractionLog
 from recsys.stages import Stages
 
 CONFIG = Path(__file__).with_name("kuairand.toml")
-MEMBERS = 4
-MEMBERS_ROW = f"mmoe_{MEMBERS}_members"
+ENSEMBLE_SIZE = 4
+ENSEMBLE_ROW = f"mmoe_ensemble_{ENSEMBLE_SIZE}"
 WITHOUT = "without_"
 CALIBRATION = "calibration"
 """Raw predictions: the one part that is read off and not trained without.
@@ -87,7 +87,7 @@ def _configs(night: Night) -> dict[str, RunConfig]:
         "tuned_weights": _with_tasks(config, weight=1.0),
         "fixed_weights": _with(config, "training", balancing="uncertainty"),
     }
-    found[MEMBERS_ROW] = _with(config, "model", ensemble_size=MEMBERS)
+    found[ENSEMBLE_ROW] = _with(config, "model", ensemble_size=ENSEMBLE_SIZE)
     return found | {WITHOUT + part: one for part, one in without.items()}
 
 

@@ -31,7 +31,7 @@ TASKS = (
 METRICS = {"rating": "rmse", "liked": "auc"}
 SHAPE = TrunkConfig(name="mmoe", num_experts=2, task_experts=1, hidden=(32, 16))
 BUDGET = Budget(epochs=10, learning_rate=5e-4, sparse_learning_rate=0.003, weight_decay=0.1)
-"""Slow: both heads start from the bias model, and these sets are soon learnt by heart."""
+"""Slow: both heads start from the bias model, and these sets are soon overfitted."""
 DIM = 16
 BATCH_SIZE = 1024
 STRANGERS = 0.2
@@ -55,7 +55,7 @@ def open_by_time(name: str, folder: Path, scratch: Path) -> QualitySet:
     return QualitySet(
         name=name,
         protocol="by time: the last 20 % of all ratings are the test; validation is the last tenth of the "
-        "rest, which the scored models have learnt from too; warm: users with ratings before the test",
+        "rest, which the scored models are trained on too; warm: users with ratings before the test",
         interval="95 %, bootstrap of the test users (warm figures: the warm ones), all seeds on each draw; "
         "differences draw seeds too",
         budget=f"one setting for all trunks, found by hand on validation; at most {BUDGET.epochs} epochs",

@@ -85,7 +85,7 @@ class Night:
         return LabelledRows(task, self._encoded[day])
 
     def sample(self, task: TaskSpec) -> Sample:
-        """Flatten the labelled rows that a head learns from, at most some `MAX_ROWS` of them."""
+        """Flatten the labelled rows that a head is trained on, at most about `MAX_ROWS` of them."""
         first, last = self.runs.plan.train[task.name]
         encoded = [(i, encoded) for i in range(first, last + 1) for encoded in self.runs.prepared.encoded[i]]
         known = [np.flatnonzero(~np.isnan(encoded.labels[task.name])) for _, encoded in encoded]

@@ -45,7 +45,7 @@ def small(monkeypatch):
         census, "BUDGET", Budget(epochs=2, learning_rate=5e-3, sparse_learning_rate=0.1, weight_decay=0)
     )
     monkeypatch.setattr(census, "BATCH_SIZE", 64)
-    monkeypatch.setattr(census, "MEMBERS", 2)
+    monkeypatch.setattr(census, "ENSEMBLE_SIZE", 2)
     monkeypatch.setattr(census, "TRIALS", 1)
 
 
