@@ -10,7 +10,7 @@ import numpy as np
 from recsys.metrics.columns import group_codes
 from recsys.metrics.metric import Statistic
 from recsys.metrics.pooled import ratio_of_sums
-from recsys.metrics.table import pooled_metric
+from recsys.metrics.table import METRICS, pooled_metric
 
 Key = tuple[str, str]
 """Head and metric."""
@@ -19,9 +19,14 @@ Published = Mapping[str, Mapping[str, Mapping[str, float]]]
 Outputs = Mapping[str, np.ndarray]
 """What a run gives of held-out rows, by name: predictions [N], or users' own values [U]."""
 News = Callable[[str], None]
-LOWER_IS_BETTER = ("rmse", "snips_rmse", "rmse_warm", "mae", "log_loss")
 CHOSEN = "chosen"
 """In a question: the row of ours that validation chooses."""
+
+
+def lower_is_better(metric: str) -> bool:
+    """Look a metric's direction up by its name in a set's table: one estimated by SNIPS, one of warm users."""
+    known = METRICS.get(metric.removeprefix("snips_").removesuffix("_warm"))
+    return known is not None and known.higher_is_better is False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ class Measure:
     @property
     def higher_is_better(self) -> bool:
         """Tell an error from a gain."""
-        return self.metric not in LOWER_IS_BETTER
+        return not lower_is_better(self.metric)
 
     def among(self, rows: np.ndarray, suffix: str) -> "Measure":
         """Give the same measure of some rows, by mask, under a longer name."""

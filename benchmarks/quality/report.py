@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.quality.quality_set import LOWER_IS_BETTER, Key, QualitySet
+from benchmarks.quality.quality_set import Key, QualitySet, lower_is_better
 from recsys.errors import DataError
 from recsys.metrics.effect import Effect, Verdict
 
@@ -149,4 +149,4 @@ def _behind(key: Key, own: float, of_all: list[float]) -> float:
     low, high = min(of_all), max(of_all)
     if low == high:
         return 0.0
-    return (own - low if key[1] in LOWER_IS_BETTER else high - own) / (high - low)
+    return (own - low if lower_is_better(key[1]) else high - own) / (high - low)

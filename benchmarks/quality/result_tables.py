@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from benchmarks.quality.quality_set import LOWER_IS_BETTER, Key
+from benchmarks.quality.quality_set import Key, lower_is_better
 
 Tree = Mapping[str, Any]
 """One set's JSON: `QualityReport.as_json`."""
@@ -61,7 +61,7 @@ def _summary(tree: Tree, chosen: Tree, key: Key) -> list[str]:
         if not row["ours"] and row["name"] not in ORACLES and metric in row["heads"].get(head, {})
     }
     published = {n: of[head][metric] for n, of in tree["published"].items() if metric in of.get(head, {})}
-    best: Callable[[Collection[float]], float] = min if metric in LOWER_IS_BETTER else max
+    best: Callable[[Collection[float]], float] = min if lower_is_better(metric) else max
     baseline = next((n for n, v in simple.items() if v == best(simple.values())), None)
     compared = {(d["row"], d["against"], d["head"], d["metric"]): d["verdict"] for d in tree["differences"]}
     missing = NONE if baseline is None else "not compared"

@@ -10,7 +10,15 @@ import pytest
 
 from benchmarks.quality import SETS
 from benchmarks.quality.driver import figure, measure_set, over_repeats, paired, wanted_rows
-from benchmarks.quality.quality_set import CHOSEN, Measure, QualitySet, Row, Run, baseline
+from benchmarks.quality.quality_set import (
+    CHOSEN,
+    Measure,
+    QualitySet,
+    Row,
+    Run,
+    baseline,
+    lower_is_better,
+)
 from benchmarks.quality.run_set import set_of
 from recsys.cli import run
 from recsys.errors import ConfigError
@@ -206,6 +214,12 @@ def test_lists_are_compared_by_users_own_values(runs):
     found = paired(of, [{"view": other}], [{"view": own}] * runs)
     assert (found.difference, found.ci_low, found.ci_high) == pytest.approx((-0.1, -0.1, -0.1))
     assert found.verdict == "worse"
+
+
+@pytest.mark.parametrize("metric", ["rmse", "snips_rmse", "rmse_warm", "log_loss"])
+def test_errors_are_better_when_lower_under_any_name(metric):
+    assert lower_is_better(metric)
+    assert not any(map(lower_is_better, ("auc", "auc_warm", "ndcg@10", "hr@10")))
 
 
 def test_rows_keep_the_tables_order_and_unknown_ones_are_refused():
