@@ -24,7 +24,7 @@ CHOSEN = "chosen"
 
 
 def lower_is_better(metric: str) -> bool:
-    """Look a metric's direction up by its name in a set's table: one estimated by SNIPS, one of warm users."""
+    """Look up a metric's direction; a table may estimate it by SNIPS, or give it for warm users alone."""
     known = METRICS.get(metric.removeprefix("snips_").removesuffix("_warm"))
     return known is not None and known.higher_is_better is False
 

@@ -21,6 +21,7 @@ from recsys.errors import RecsysError
 from recsys.log import InteractionLog
 from recsys.stages import Stages
 
+CHECKOUT = Path(__file__).resolve().parents[3]
 CURVE = (1, 10, 20, 30, 60, 90, 120, 150, 180)
 BUSY = 1.5
 """Load average per processor above which wall-clock times say little."""
@@ -51,6 +52,7 @@ class Bench:
             check=False,
             capture_output=True,
             text=True,
+            cwd=CHECKOUT,
         )
         if done.returncode:
             raise RecsysError(f"phase {phase} of the bench failed:\n{done.stderr[-2000:]}")
@@ -117,7 +119,7 @@ def measure_features(
 ) -> dict[str, Any]:
     """Measure in a temporary folder, in `scratch` where it is given."""
     with tempfile.TemporaryDirectory(prefix="recsys-bench-", dir=scratch) as folder:
-        return measure(Path(folder), rows, days, pandas_rows, seed, repeats)
+        return measure(Path(folder).resolve(), rows, days, pandas_rows, seed, repeats)
 
 
 def measure(folder: Path, rows: int, days: int, pandas_rows: int, seed: int, repeats: int) -> dict[str, Any]:
