@@ -216,7 +216,11 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
     registry = Registry(tmp_path_factory.mktemp("ordinal"))
     version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
     return SimpleNamespace(
-        registry=registry, bundle=load_bundle(registry.require(version)), logits=logits, encoded=encoded
+        config=config,
+        registry=registry,
+        bundle=load_bundle(registry.require(version)),
+        logits=logits,
+        encoded=encoded,
     )
 
 
@@ -239,7 +243,7 @@ def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chai
 def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
     bundle = ordinal.bundle
     periods = {t.name: (4, 3) for t in bundle.config.tasks}
-    made = train(shop_chain, periods, bundle.config, bundle, 1)
+    made = train(shop_chain, periods, ordinal.config, bundle, 1)
     for name, value in made.weights().items():
         np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
     assert {"ranker.heads.links.rating.gaps", "ranker.observing.rating.weight"} <= set(bundle.weights)
