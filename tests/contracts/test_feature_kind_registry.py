@@ -185,7 +185,7 @@ def test_what_was_fitted_and_trained_is_in_the_bundle(bundle, write_config):
     assert bundle.encoder.numbers["user_birthday"].mean == 7.0, "the smallest one of the log"
     assert bundle.encoder.vocabularies["item_brand"].size == 1 + 5
     weight = bundle.weights["table.item_brand.weight"]
-    start = initial_rows("item_brand", 0, 16, 3, bundle.config.training.seed).numpy()[: len(weight)]
+    start = initial_rows("item_brand", 0, 16, 3, plain.training.seed).numpy()[: len(weight)]
     assert (np.abs(weight - start).max(axis=1) > 0).all(), "every bucket is trained"
 
 

@@ -114,10 +114,10 @@ def test_the_balancer_made_every_step_with_its_option(bundle):
     assert set(Scaled.steps) == {3.0}
 
 
-def test_the_store_holds_what_the_night_published_and_a_server_reads(bundle, runs):
+def test_the_store_holds_what_the_night_published_and_a_server_reads(bundle, runs, toy_config):
     assert set(ToyStore.opened) == {"toy://anywhere"}
     assert list((runs / "store" / "toy").iterdir()), "it was given the runs' folder"
-    store = open_store(bundle.config.store, runs)
+    store = open_store(toy_config.store, runs)
     assert store.current() == bundle.version
     model = load_model(bundle.path, store)  # the golden requests: trunk and features as they were trained
     assert model.features.user("u000001", bundle.manifest.snapshot_at_ms).known
