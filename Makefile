@@ -68,4 +68,4 @@ clean: ## remove caches and build output; .venv stays
 	find . \( -path ./.venv -o -path './.ci/with space' \) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv and the copy that CI runs in
-	rm -rf .venv '.ci/with space'
+	rm -rf .venv '.ci/with space' .ci/venv

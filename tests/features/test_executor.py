@@ -209,6 +209,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
         return installed(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without_ray)
+    monkeypatch.setattr(sys, "executable", "/venv/bin/python")  # one whose path has a space is refused before
     expected = pytest.raises(ConfigError, match=r"not installed: pip install 'recsys-mtl\[ray\]'")
     with expected, open_executor(ExecutionConfig(executor="ray")):
         pass
