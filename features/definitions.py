@@ -231,7 +231,7 @@ def _aggregates(config: RunConfig, entity: Entity, prefix: str, stem: str) -> li
                 shown = f"{prefix}{task.name}_shown_{window}"
                 found.append(_nightly(entity, f"{stem}{task.name}_rate_{window}", "rate", shown, impressions))
             else:
-                name, total = f"{stem}{task.name}_mean_{window}", f"{prefix}{task.name}_halves_{window}"
+                name, total = f"{stem}{task.name}_mean_{window}", f"{prefix}{task.name}_steps_{window}"
                 found.append(_nightly(entity, name, "mean", total, count, unit=task.step))
     found.append(_nightly(entity, f"{stem}hours_since_feedback", "log", f"{prefix}hours_since_feedback"))
     return found

@@ -141,14 +141,8 @@ def fit_history(kinds: Sequence[HistoryKind], events: pl.DataFrame) -> dict[str,
             known = float64(events.filter(pl.col("kind") == kind.name)["value"])
             known = np.clip(known[np.isfinite(known)], *kind.values)
             if known.size:
-                found[kind.name] = whole_units(*kind.values)
+                found[kind.name] = value_edges(known)
     return found
-
-
-def whole_units(low: float, high: float) -> tuple[float, ...]:
-    """Transitional: round half to even, as before."""
-    units = range(round(low), round(high))
-    return tuple(u + 0.5 if (u + 1) % 2 == 0 else float(np.nextafter(u + 0.5, np.inf)) for u in units)
 
 
 def value_edges(values: np.ndarray) -> tuple[float, ...]:
@@ -156,8 +150,9 @@ def value_edges(values: np.ndarray) -> tuple[float, ...]:
     distinct = np.unique(values)
     if distinct.size <= MAX_VALUE_BINS:
         return tuple(((distinct[1:] + distinct[:-1]) / 2).tolist())
-    cuts = np.unique(np.quantile(values, np.arange(1, MAX_VALUE_BINS) / MAX_VALUE_BINS, method="higher"))
-    return tuple(cuts[cuts > distinct[0]].tolist())
+    cuts = np.quantile(values, np.arange(1, MAX_VALUE_BINS) / MAX_VALUE_BINS, method="higher")
+    # Where the least value is a tenth of all or more (seconds of zero), it has the first bin to itself.
+    return tuple(np.unique(np.maximum(cuts, distinct[1])).tolist())
 
 
 def _matches(rows: pl.DataFrame, examples: pl.DataFrame) -> np.ndarray:

@@ -45,7 +45,7 @@ def tile(
             measures.append((net * named).sum().alias(f"{task.name}_shown"))
         else:
             steps = (pl.col("value").filter(mine) / task.step).round().sum().cast(pl.Int64)
-            measures.append(steps.alias(f"{task.name}_halves"))
+            measures.append(steps.alias(f"{task.name}_steps"))
     if "user_id" not in key:  # the session's own rows already count for the item
         feedback = feedback.filter(pl.col("merged_from").is_null())
     done = feedback.lazy().group_by(key).agg(*measures, pl.col("received_at").max().alias(LAST))
@@ -62,7 +62,7 @@ def tile(
 def measure_columns(tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
     """Name a tile's integer columns."""
     shown = (f"{t.name}_shown" for t in tasks if t.kind.aggregate == "rate")
-    steps = (f"{t.name}_halves" for t in tasks if t.kind.aggregate == "mean")
+    steps = (f"{t.name}_steps" for t in tasks if t.kind.aggregate == "mean")
     return ("impressions", *(f"{t.name}_count" for t in tasks), *shown, *steps)
 
 

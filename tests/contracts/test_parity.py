@@ -28,7 +28,12 @@ FEW = 500
 
 @pytest.fixture(scope="module")
 def parity_config(make_config):
+    tasks = [t.model_dump(mode="json") for t in make_config().tasks]
+    value = {"head": "regression", "window": "1d", "space": "observed", "low": 0}
+    tasks.append({"name": "watch", "feedback": "watch", **value, "high": 600, "step": 0.1})
+    tasks.append({"name": "share", "feedback": "share", **value, "high": 1, "step": 0.01})
     return make_config(
+        task=tasks,
         feature=[
             {"name": "device", "entity": "context", "kind": "categorical"},
             {"name": "country", "entity": "user", "kind": "categorical"},
@@ -38,7 +43,8 @@ def parity_config(make_config):
         ],
         features={
             "ingestion_lag": "2s",
-            "history_kinds": ["click", "purchase", "rating"],
+            "history_kinds": ["click", "purchase", "rating", "watch", "share"],
+            "history_length": 10,
             "cross_user_by": ["category", "attribute_maker"],  # text, and a number that is an id
         },
     )
@@ -50,12 +56,12 @@ def day(shop_log, parity_config, tmp_path_factory):
     root = tmp_path_factory.mktemp("parity")
     log = InteractionLog(root / "log")
     days = shop_log.days("impressions")[:5]
-    altered = {"users": _with_attributes, "items": _with_makers}
+    altered = {"users": _with_attributes, "items": _with_makers, "feedback": _with_watch}
     for table in ("impressions", "feedback", "items", "users"):
         for d in (d for d in shop_log.days(table) if d <= days[-1]):
             rows = shop_log.read(table, d)
             log.write(table, d, altered[table](rows) if table in altered else rows)
-    log.write("feedback", days[-1], _busier(shop_log.read("feedback", days[-1])))
+    log.write("feedback", days[-1], _busier(_with_watch(shop_log.read("feedback", days[-1]))))
     log.write("impressions", days[-1], _random_requests(shop_log, days, days[-1]))
     chain = build_snapshots(log, days[-1], parity_config, Stages(root / "stages"))
     assert chain[-1].manifest["rows"]["impressions"] == PAIRS
@@ -76,6 +82,21 @@ def _with_attributes(users):
 def _with_makers(items):
     number = pl.col("item_id").str.extract(r"(\d+)$").cast(pl.Int64)
     return items.with_columns(attribute_maker=pl.when(number % 9 > 0).then(number % 5))
+
+
+def _with_watch(feedback):
+    """Give every click seconds and a share of its own, or none, some beyond the range of the task."""
+    clicks = feedback.filter(pl.col("kind") == "click")
+    seconds = (pl.int_range(pl.len()) * 7.31) ** 1.4 % 640
+    parts = [
+        clicks.with_columns(
+            feedback_id=pl.col("feedback_id") + f"-{kind}",
+            kind=pl.lit(kind),
+            value=pl.when(pl.int_range(pl.len()) % 11 > 0).then(seconds / longest),
+        )
+        for kind, longest in (("watch", 1), ("share", 600))
+    ]
+    return pl.concat([feedback, *parts])
 
 
 def _busier(feedback):
@@ -227,6 +248,9 @@ def test_ten_thousand_pairs_are_equal_bit_for_bit(day, offline, store, parity_co
     _compare(day, offline, _online(day, store, parity_config, encoder), parity_config, rows)
     trained = _trained(offline, parity_config, rows)
     assert (trained["history_kinds"] > 0).any(axis=1).mean() > 0.5, "the comparison must cover histories"
+    bins = set(range(4, encoder.num_history_kinds + 1))
+    assert len(bins) > 24, "half stars, seconds and shares"
+    assert bins <= set(np.unique(trained["history_kinds"])), "… every bin of a value"
     events = offline.events
     assert (events.void < events.void.max()).any(), "… and what was taken back"
     for name in ("numbers", "context_numbers", "crosses"):

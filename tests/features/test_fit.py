@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from features.build import build_snapshots
-from features.definitions import define_features
+from features.definitions import HistoryKind, define_features
 from features.encode import Encoder
-from features.fit import FitFrames, fit_encoder
+from features.fit import MAX_VALUE_BINS, FitFrames, fit_encoder, fit_history, value_edges
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.stages import Stages
@@ -148,6 +150,49 @@ def test_a_binned_number_is_looked_up_and_a_missing_one_is_bin_0(shop_chain, mak
     again = [encoder.encode_one("user", {"attribute_age": a}).ids[0, column] for a in ages["attribute_age"]]
     assert again == bins.tolist()
     assert encoder.encode_one("user", {}).ids[0, column] == 0
+
+
+@given(st.lists(st.integers(-9999, 9999).map(lambda n: n / 7), min_size=1, max_size=60))
+def test_values_have_a_bin_each_where_they_are_few_and_never_more_than_ten(values):
+    edges = np.array(value_edges(np.array(values)))
+    bins = np.searchsorted(edges, values, side="right")
+    assert (np.diff(edges) > 0).all()
+    assert set(bins) == set(range(edges.size + 1)), "no bin is empty"
+    assert edges.size < MAX_VALUE_BINS
+    assert (np.diff(bins[np.argsort(values)]) >= 0).all()
+    if np.unique(values).size <= MAX_VALUE_BINS:
+        assert edges.size == np.unique(values).size - 1
+
+
+def test_bins_of_values_have_equal_mass():
+    skewed = np.random.default_rng(0).exponential(60, 10_000)
+    bins = np.searchsorted(value_edges(skewed), skewed, side="right")
+    assert np.bincount(bins) == pytest.approx([1000] * 10, abs=2)
+    many_zeros = np.where(np.arange(1000) < 650, 0.0, np.arange(1000))
+    bins = np.searchsorted(value_edges(many_zeros), many_zeros, side="right")
+    assert np.bincount(bins)[0] == 650
+
+
+def test_bins_are_of_the_kinds_own_values_inside_its_range():
+    kinds = [HistoryKind(name="watch", values=(0.0, 600.0)), HistoryKind(name="rating", values=(1.0, 5.0))]
+    kinds += [HistoryKind(name="click"), HistoryKind(name="unseen", values=(0.0, 1.0))]
+    events = pl.DataFrame(
+        {
+            "kind": ["watch"] * 4 + ["rating"] * 3 + ["click"],
+            "value": [10.0, 700.0, 9e9, None, 4.0, 4.5, 4.5, 1.0],
+        }
+    )
+    assert fit_history(kinds, events) == {"watch": (305.0,), "rating": (4.25,)}
+
+
+def test_the_shops_half_stars_have_a_bin_each_and_it_stays(shop_chain, config):
+    frames = FitFrames.read(shop_chain[3], [shop_chain[3]], config)
+    stars = np.unique(frames.events.filter(pl.col("kind") == "rating")["value"].drop_nulls().to_numpy())
+    assert 5 < stars.size <= 9
+    state = fit_encoder(config, frames, None, 0)
+    assert state.history == {"rating": tuple((stars[1:] + stars[:-1]) / 2)}
+    later = dataclasses.replace(frames, events=frames.events.with_columns(value=pl.lit(1.0)))
+    assert fit_encoder(config, later, state, 0).history == state.history
 
 
 def test_lists_have_one_vocabulary_and_every_value_counts(shop_chain, make_config):

@@ -40,7 +40,7 @@ def test_a_tile_counts_impressions_feedback_and_half_stars(frames, at):
         "click_count": 2,
         "click_shown": 0,
         "stars_count": 1,
-        "stars_halves": 7,
+        "stars_steps": 7,
         "last_feedback_at": at(hours=1),
     }
     assert rows["organic"]["click_count"] == 1
@@ -202,7 +202,7 @@ def _direct(log, days, key, tasks):
     counts = feedback.group_by(key).agg(
         *(net(t, pl.lit(value=True)).alias(f"{t.name}_count") for t in tasks),
         *(net(t, named).alias(f"{t.name}_shown") for t in tasks if t.kind.probability),
-        rating_halves=(pl.col("value").filter(pl.col("kind") == "rating") * 2).sum().cast(pl.Int64),
+        rating_steps=(pl.col("value").filter(pl.col("kind") == "rating") * 2).sum().cast(pl.Int64),
     )
     joined = shown.join(counts, on=key, how="full", coalesce=True)
     return joined.with_columns(pl.exclude(key).fill_null(0)).sort(key)

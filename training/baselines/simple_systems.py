@@ -103,7 +103,7 @@ def _popularity(task: TaskSpec) -> dict[str, pl.Expr | pl.Series]:
 
 
 def _means(task: TaskSpec, counts: pl.DataFrame) -> dict[str, pl.Expr | pl.Series]:
-    count, steps = f"{task.name}_count", f"{task.name}_halves"
+    count, steps = f"{task.name}_count", f"{task.name}_steps"
     mean = share(task.step * _total(counts, steps), _total(counts, count), (task.low + task.high) / 2)
     of_item = (task.step * pl.col(steps) + SHRINKAGE * mean) / (pl.col(count) + SHRINKAGE)
     return {f"global_mean_{task.name}": pl.lit(mean), f"item_mean_{task.name}": of_item}

@@ -174,7 +174,7 @@ def _tile(entity: str, key: list[str], tasks: Sequence[TaskSpec]) -> str:
             counted.append(f"{_net(task, ' AND impression_id IS NOT NULL')} AS {task.name}_shown")
         else:
             steps = f"sum(round(value / {task.step})) FILTER (kind = '{task.feedback}')"
-            counted.append(f"{steps}::BIGINT AS {task.name}_halves")
+            counted.append(f"{steps}::BIGINT AS {task.name}_steps")
     # What a session did was its item's already, before it became a user's.
     merged = " WHERE merged_from IS NULL" if entity == "item" else ""
     shown = f"SELECT {k}, count(*) AS impressions FROM i WHERE NOT sampled GROUP BY {k}"

@@ -80,7 +80,7 @@ class PandasNights:
             else:
                 mine = done[done["kind"] == task.feedback]
                 steps = mine.assign(steps=(mine["value"] / task.step).round())
-                counted[f"{task.name}_halves"] = steps.groupby(key)["steps"].sum()
+                counted[f"{task.name}_steps"] = steps.groupby(key)["steps"].sum()
         tile = self._pd.concat([s.rename(n) for n, s in counted.items()], axis=1)[self.measures]
         tile = tile.fillna(0).astype("int64").join(done.groupby(key)["received_at"].max().rename(LAST))
         return tile.sort_index()
