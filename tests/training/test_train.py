@@ -170,7 +170,7 @@ def test_input_sizes_follow_the_features(config, trained):
     inputs = ranker_inputs(config, trained.state)
     assert inputs.item_tables[0] == ("item_id", "item_id", 8)
     assert inputs.user_tables[0] == ("user_id", "user_id", 6)
-    assert inputs.num_history_kinds == 7
+    assert inputs.num_history_kinds == 2 + len(trained.state.history["rating"]) + 1
     assert inputs.num_context_numbers == 4, "a counter per task, and how long ago"
     assert inputs.num_cross_numbers == len(define_features(config).crosses[0].numbers)
 
