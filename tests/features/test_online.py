@@ -63,7 +63,7 @@ def test_base_and_delta_are_one_history_newest_first(read):
     )
     assert _ids(user) == ["b", "a", "c", "late", "old"]
     assert user.known
-    assert user.inputs.history_kinds.tolist() == [1, 1, 1, 6, 1]
+    assert user.inputs.history_kinds.tolist() == [1, 1, 1, 8, 1], "4 is the sixth of the half stars seen"
 
 
 def test_the_delta_before_the_snapshot_is_already_in_the_base(read):
