@@ -66,7 +66,8 @@ class Number(NumberFeature):
         """Give each row's standardised number [N, 1]; 0 for a missing one."""
         statistics = state.numbers[self.name]
         scaled = (self._transformed(rows, statistics.prior) - statistics.mean) / statistics.std
-        number: np.ndarray = np.nan_to_num(np.clip(scaled, -CLIP, CLIP), nan=0.0)
+        number: np.ndarray = np.clip(scaled, -CLIP, CLIP)
+        number[np.isnan(number)] = 0.0
         return number[:, None]
 
     def statistics_of(self, rows: FitRows) -> NumberStatistics:
