@@ -1,4 +1,4 @@
-"""Fitting: what is known stays, what is new is learnt; bins, vocabularies, and columns that are not there."""
+"""Fitting: what is known stays, what is new is added; bins, vocabularies, and columns that are not there."""
 
 import dataclasses
 

@@ -88,7 +88,7 @@ def test_each_head_kind_has_its_own_setting(head, kind, made):
 
 @pytest.mark.parametrize("kind", ["platt", "isotonic", "auto"])
 def test_with_sampled_negatives_probabilities_are_those_of_the_real_stream(kind):
-    """A model learnt on a tenth of the negatives says ten times the odds; calibration's weights undo it."""
+    """A model trained on a tenth of the negatives says ten times the odds; calibration's weights undo it."""
     rng = np.random.default_rng(0)
     truth = expit(rng.normal(-4, 1, 300_000))
     label = (rng.random(truth.size) < truth).astype(float)

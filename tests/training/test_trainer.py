@@ -234,7 +234,7 @@ def test_a_head_learns_at_its_own_rate(setup, config):
     assert all(v > 1e-4 for n, v in moved.items() if n.startswith(("heads.heads.click", "trunk")))
 
 
-def test_position_bias_is_learnt_and_left_out_of_serving(setup, config):
+def test_position_bias_is_trained_and_left_out_of_serving(setup, config):
     """Clicks that come from the first places alone: the bias takes them, predictions ask for no place."""
     import dataclasses
 

@@ -50,7 +50,7 @@ class Workshop:
         with pytest.raises(DataError) as caught:
             run_night(night)
         report = json.loads((self.runs / "reports" / f"validation-{LAST}.json").read_text())
-        assert not (self.runs / "stages" / "train").exists(), "nothing may be learnt"
+        assert not (self.runs / "stages" / "train").exists(), "nothing may be trained"
         return str(caught.value), report
 
     def check(self):

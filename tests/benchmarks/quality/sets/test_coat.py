@@ -158,7 +158,7 @@ def test_held_out_ratings_teach_nothing(tmp_path, quick, name):
     assert np.array_equal(one, other)
 
 
-def test_weights_and_features_change_what_is_learnt(tmp_path, quick):
+def test_weights_and_features_change_what_is_trained(tmp_path, quick):
     data = read_coat(write_set(tmp_path / "set"))
     part = split_coat(data, 0)
     rows = coat.coat_pairs(data, part.held_out, data.stars)
