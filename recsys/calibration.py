@@ -1,7 +1,7 @@
 """Turn head outputs into calibrated predictions: arrays in, arrays out; fitted on a day not trained on.
 
 A calibrator says in `reads` what it takes: the head's "logit" (Platt) or its "prediction", a probability or
-stars (isotonic, affine, identity). All arithmetic is float64; float32 comes back as float32, all else
+a value (isotonic, affine, identity). All arithmetic is float64; float32 comes back as float32, all else
 as float64. Importing this module loads neither scipy nor sklearn: fitting does.
 """
 
@@ -98,7 +98,7 @@ class Isotonic(_Frozen):
 
 
 class Affine(_Frozen):
-    """Map stars to stars: scale * prediction + offset, clipped to [low, high], scale > 0."""
+    """Map a value: scale * prediction + offset, clipped to [low, high], scale > 0."""
 
     kind: Literal["affine"] = "affine"
     scale: float = Field(gt=0)
@@ -114,10 +114,10 @@ class Affine(_Frozen):
         return self
 
     def apply(self, prediction: npt.ArrayLike) -> FloatArray:
-        """Return calibrated stars [...] in [low, high]; float32 in, float32 out, else float64."""
+        """Return calibrated values [...] in [low, high]; float32 in, float32 out, else float64."""
         values = np.asarray(prediction)
-        stars = np.clip(self.scale * values.astype(np.float64) + self.offset, self.low, self.high)
-        return _as_given(stars, values)
+        mapped = np.clip(self.scale * values.astype(np.float64) + self.offset, self.low, self.high)
+        return _as_given(mapped, values)
 
 
 Calibrator = Annotated[Identity | SamplingShift | Platt | Isotonic | Affine, Field(discriminator="kind")]
@@ -195,7 +195,7 @@ def fit_affine(
     high: float,
     weight: npt.ArrayLike | None = None,
 ) -> Affine:
-    """Fit scale and offset by least squares, for stars in [low, high].
+    """Fit scale and offset by least squares, for values in [low, high].
 
     scale stays at or above MIN_SLOPE. With equal predictions throughout it is 1 and only offset is fitted.
 

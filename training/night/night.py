@@ -5,10 +5,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from features.validation.ingest import ACCEPTED, KEYS, Acceptances, Ingest
+from features.validation.ingest import ACCEPTED, Acceptances, Ingest
 from features.validation.report import Validation
 from recsys.config import RunConfig
-from recsys.config_view import view
 from recsys.log import InteractionLog
 from recsys.records import Verdict
 from recsys.registry import Registry
@@ -44,8 +43,7 @@ class Night:
     def ingest(self) -> Ingest:
         """Give what checks the log's data before anything is trained on it."""
         accepted = Acceptances(self.runs / "registry" / ACCEPTED)
-        config = view(self.config, "validate", KEYS)
-        return Ingest(log=self.log, config=config, stages=self.stages, accepted=accepted)
+        return Ingest(log=self.log, config=self.config, stages=self.stages, accepted=accepted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """One stage at work on a night: what it may read, and the folder that keeps its result."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +40,20 @@ class Step:
 
     stage: Stage
     night: Night
-    config: RunConfig
-    """The stage's own keys alone."""
+    """Its config has the stage's own keys alone."""
     inputs: Mapping[str, Any]
 
     @classmethod
     def of(cls, stage: Stage, night: Night, made: Mapping[str, Any]) -> "Step":
         """Give a stage its view of the config and, of all that was made, its inputs."""
         config = view(night.config, f"stage {stage.name}", (*stage.keys, *stage.passed))
-        return cls(
-            stage=stage, night=night, config=config, inputs={name: made[name] for name in stage.inputs}
-        )
+        inputs = {name: made[name] for name in stage.inputs}
+        return cls(stage=stage, night=replace(night, config=config), inputs=inputs)
+
+    @property
+    def config(self) -> RunConfig:
+        """Give the stage's own keys alone."""
+        return self.night.config
 
     def run(self) -> Any:
         """Do the stage's work, or find it done."""
@@ -62,13 +65,12 @@ class Step:
         return self.night.stages.run(self.stage.name, hashed(self.stage, self.config, identities), build)
 
     def kept_bundle(self, build: Callable[[Path], dict[str, Any]]) -> str:
-        """Give the `version` that the stage wrote; write it again when somebody has removed it since."""
+        """Give the version that the stage wrote; a bundle that somebody has removed is written again."""
         folder = self.kept(build)
-        version = str(read_manifest(folder)["version"])
-        if version not in self.night.registry.versions():
+        if read_manifest(folder)["version"] not in self.night.registry.versions():
             (folder / MANIFEST).unlink()
-            self.kept(build)
-        return version
+            folder = self.kept(build)
+        return str(read_manifest(folder)["version"])
 
 
 def hashed(stage: Stage, config: RunConfig, identities: Mapping[str, Any]) -> dict[str, Any]:

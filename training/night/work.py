@@ -202,10 +202,14 @@ def record(
     validation: Validation,
     began: float,
 ) -> None:
-    """Write the record of what the night made; a record that is there stays as it is."""
+    """Write the record of what the night made; that of a promoted version stays as it is.
+
+    A version that was held has the same name when `[gate]` is changed and the night is run again.
+    """
     registry = step.night.registry
     for version in {evaluated, live or evaluated}:
-        if registry.record(version) is not None:
+        kept = registry.record(version)
+        if kept is not None and (kept.verdict is Verdict.PROMOTE or kept.checks == decision.checks):
             continue
         registry.write_record(
             NightRecord(

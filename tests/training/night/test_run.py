@@ -139,6 +139,20 @@ def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, t
     assert run_night(mine).version == result.version
 
 
+def test_a_held_night_that_a_wider_gate_promotes_is_recorded_as_promoted(first_night, make_config, tmp_path):
+    night, _ = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    shutil.rmtree(runs / "registry")
+    results = []
+    for gate in ({"min_rows": 20, "min_auc": 1.0}, {"min_rows": 100_000}):
+        config = make_config(gate=gate, training={"refit": False})
+        mine = Night(config=config, log=night.log, runs=runs, date=DAY)
+        results.append(run_night(mine))
+        assert mine.registry.require_record(results[-1].evaluated).verdict is results[-1].verdict
+    assert [r.verdict for r in results] == [Verdict.HOLD, Verdict.PROMOTE]
+    assert mine.registry.current() == results[0].evaluated == results[1].evaluated
+
+
 def test_two_nights_at_once_are_refused(first_night):
     night, _ = first_night
     with night.registry.locked("nightly"), pytest.raises(RegistryError, match="another process holds"):
