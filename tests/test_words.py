@@ -16,7 +16,7 @@ WORDS = {
     r"Desk\b|Shelf\b|Crowd\b|\bheard_of\b|\bhurry\b|\bdoubt\w*": "name what it does",
     r"[Ff]inali[sz]e?": "refit",
     r"\b[Jj]udg(e|es|ed|ing)\b|judged": "evaluate, evaluated",
-    r"\bLearnt\b": "TrainedModel, or: learned",
+    r"[Ll]earnt": "TrainedModel, trained on; or: learned",
     r"training/learn\.py|training/nightly\.py|training/night\.py": "training/train.py, training/night/",
     r"\blate_(items?|heads?)\b|\bLateItems?\b|/late\.py": "fresh items",
     r"\bshard_logits\b|\bencode_shard\b|\bclass Shard\b": "period_logits, encode_rows, EncodedRows",
