@@ -1,4 +1,4 @@
-"""What the registry's files hold: the record of a night, an activation, a server's lease."""
+"""What the registry's files hold: a night's record, an accepted finding, an activation, a server's lease."""
 
 from datetime import date
 from enum import StrEnum
@@ -73,6 +73,15 @@ class NightRecord(Record):
     accepted: tuple[str, ...]
     """Findings that somebody let through: code and day."""
     seconds: float
+
+
+class Acceptance(Record):
+    """Findings of a day that somebody lets through."""
+
+    day: date
+    codes: tuple[str, ...]
+    night: date
+    """The night that was run with them first."""
 
 
 class Activation(Record):

@@ -1,6 +1,5 @@
 """The validation of a night: profile what is new, compare, name rows, remember what was accepted."""
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from recsys.config import NEVER_ACCEPTED, PERIOD_S, FindingCode, RunConfig
 from recsys.config_view import values, view
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
+from recsys.records import Acceptance
 from recsys.stages import Stages, write_json
 from recsys.tasks import LABEL_KEYS
 
@@ -130,19 +130,23 @@ class Acceptances:
     path: Path
 
     def codes(self, day: date) -> tuple[str, ...]:
-        """Give the codes accepted for a day."""
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        records = [json.loads(line) for line in lines]
-        return tuple(code for r in records if r["day"] == str(day) for code in r["codes"])
+        """Give the codes accepted for a day.
+
+        Raises: RegistryError naming the line that is torn or holds something else.
+        """
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        lines = enumerate(text.splitlines(), start=1)
+        records = [Acceptance.parse(line, f"{self.path}, line {number},") for number, line in lines]
+        return tuple(code for record in records if record.day == day for code in record.codes)
 
     def accept(self, day: date, codes: Iterable[str], night: date) -> None:
         """Accept some findings of a day, in this night and all later ones."""
-        fresh = sorted({*codes} - {*self.codes(day)})
+        fresh = tuple(sorted({*codes} - {*self.codes(day)}))
         if fresh:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            record = {"day": str(day), "codes": fresh, "night": str(night)}
+            record = Acceptance(day=day, codes=fresh, night=night)
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
+                stream.write(record.model_dump_json() + "\n")
                 stream.flush()
                 os.fsync(stream.fileno())
 

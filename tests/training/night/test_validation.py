@@ -13,7 +13,7 @@ from features.build import build_snapshots
 from features.validation.ingest import parse_codes
 from recsys.cli import run
 from recsys.config import parse_config
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from training.night.night import Night
 from training.night.run import run_night
@@ -66,6 +66,16 @@ def test_a_later_night_does_not_learn_what_an_earlier_one_has_refused(night, sho
     for path in shop_log.files("impressions", DAY):
         shutil.copy(path, night.log.root / "impressions" / f"date={DAY}" / path.name)
     assert not run_night(on(night, NEXT)).validation.findings
+
+
+def test_a_torn_line_of_acceptances_is_named(night):
+    accepted = night.ingest.accepted
+    accepted.accept(DAY, ["drift"], DAY)
+    accepted.path.write_text(accepted.path.read_text() + '{"day": "2026-0')
+    with pytest.raises(
+        RegistryError, match=r"accepted-findings\.jsonl, line 2, holds no Acceptance .*restore"
+    ):
+        accepted.accept(NEXT, ["drift"], NEXT)
 
 
 def test_a_first_night_only_warns_of_days_long_past(night):
