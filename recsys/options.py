@@ -41,9 +41,11 @@ def parse_date(text: str) -> date:
 def parse_range(text: str) -> DayRange:
     """Read `A:B`, two days.
 
-    Raises: BadParameter, also when B is before A.
+    Raises: BadParameter, also without a colon and when B is before A.
     """
-    first, _, last = text.partition(":")
+    first, colon, last = text.partition(":")
+    if not colon:
+        raise typer.BadParameter(f"{text!r} is no range; write A:B, like 2026-01-28:2026-01-30")
     days = DayRange(parse_date(first), parse_date(last))
     if days.first > days.last:
         raise typer.BadParameter(f"{first} is after {last}; write the earlier day first")

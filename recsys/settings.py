@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from recsys.errors import ConfigError
 
@@ -45,10 +46,15 @@ def explain(
         elif issue["type"] == "missing":
             lines.append(f"  {key}: is missing")
         elif issue["type"] in ("value_error", "model_type") and isinstance(issue["input"], dict):
-            lines.append(f"  {key}: {issue['msg']}")
+            lines.append(f"  {key}: {_message(issue)}")
         else:
-            lines.append(f"  {key} = {issue['input']!r}: {issue['msg']}")
+            lines.append(f"  {key} = {issue['input']!r}: {_message(issue)}")
     return "\n".join(lines)
+
+
+def _message(issue: ErrorDetails) -> str:
+    """Return what is wrong; pydantic puts "Value error" before a validator's sentence."""
+    return issue["msg"].removeprefix("Value error, ")
 
 
 def known_keys(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:

@@ -92,7 +92,10 @@ class _Connection:
         try:
             return method(request, timeout=self.timeout_s)
         except grpc.RpcError as error:
-            raise CallError(error.code().name, error.details() or "", self.target) from error
+            details = error.details() or ""
+            if details.startswith("failed to connect"):  # gRPC's own words: nobody answered
+                details += "; start `recsys serve` there, or name the HOST:PORT of a running server"
+            raise CallError(error.code().name, details, self.target) from error
 
 
 class RecsysClient(_Connection):

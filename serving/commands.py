@@ -92,7 +92,7 @@ def serve_command(
 def recommend_command(
     target: Annotated[str, typer.Option(help="HOST:PORT of a running server.")],
     user: Annotated[str, typer.Option(help="The user to recommend to; an unknown one gets a cold answer.")],
-    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many items.")] = 10,
     similar_to: Annotated[str, typer.Option(help="Items similar to this item id instead.")] = "",
     context: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of the request; may be repeated.")

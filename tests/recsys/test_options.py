@@ -81,6 +81,11 @@ def test_every_command_reads_dates_alike(option, capsys):
         assert capsys.readouterr().err.startswith(said)
 
 
+def test_a_range_without_a_colon_is_told_its_form(capsys):
+    assert cli.run(["nightly", *_needed("nightly", "--backfill"), "--backfill", "2026-01-28"]) == 2
+    assert "'2026-01-28' is no range; write A:B, like 2026-01-28:2026-01-30" in capsys.readouterr().err
+
+
 def test_every_command_tests_the_place_of_json_before_the_work(tmp_path, capsys):
     names = _with("--json")
     assert len(names) > 15

@@ -1,8 +1,10 @@
 """Known keys are found through every form a section is declared in."""
 
 import tomllib
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import pytest
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.settings import explain, known_keys, to_toml
 
@@ -37,6 +39,19 @@ def test_every_mistake_is_explained():
     assert "named.x.sise: unknown key; known here: size" in said
     assert "leaf.0.size = 'big'" in said
     assert "text = 3" in said
+
+
+def _refuse(value):
+    raise ValueError(f"{value!r} is no shade; known: red")
+
+
+def test_a_validators_sentence_stands_alone():
+    class Paint(BaseModel):
+        colour: Annotated[str, AfterValidator(_refuse)]
+
+    with pytest.raises(ValidationError) as wrong:
+        Paint.model_validate({"colour": "rot"})
+    assert explain(wrong.value, "FILE", Paint).endswith("\n  colour = 'rot': 'rot' is no shade; known: red")
 
 
 def test_toml_that_is_written_is_the_toml_that_is_read() -> None:

@@ -65,6 +65,13 @@ def test_no_server_is_one_line(capsys) -> None:
     error = capsys.readouterr().err
     assert error.startswith("recsys recommend: 127.0.0.1:1 answered ")
     assert len(error.splitlines()) == 1
+    assert error.endswith("start `recsys serve` there, or name the HOST:PORT of a running server\n")
+
+
+def test_a_list_of_no_items_is_refused(capsys) -> None:
+    """The wire's 0 means the server's default."""
+    assert run(["recommend", "--target", "127.0.0.1:1", "--user", "u1", "-k", "0"]) == 2
+    assert "Invalid value for '-k': Input should be greater than or equal to 1" in capsys.readouterr().err
 
 
 def test_context_values_are_numbers_or_text() -> None:
