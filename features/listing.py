@@ -36,9 +36,8 @@ def _sequences_and_text(features: FeatureSet, config: RunConfig) -> list[dict[st
     own = config.features
     found = []
     if own.history_length and features.history:
-        source = (
-            f"last {own.history_length} of {', '.join(own.history_kinds)}, with kind, binned value and age"
-        )
+        kinds = (f"{k.name} (in bins of its value)" if k.values else k.name for k in features.history)
+        source = f"last {own.history_length} of {', '.join(kinds)}, with kind and age"
         found.append(_row("history", "user", "sequence", "live", source))
     if own.text_dim:
         model = own.text_model or "TF-IDF + SVD"

@@ -54,7 +54,8 @@ class Number(NumberFeature):
     @property
     def source(self) -> str:
         """Say in the list of features what the value is computed from."""
-        return " / ".join(self.columns)
+        column = self.column if self.unit == 1 else f"{self.unit:g} * {self.column}"
+        return f"{column} / {self.of}" if self.of else column
 
     def fit(self, rows: FitRows, known: Fitted) -> Fitted:
         """Fit prior, mean and standard deviation, once in a lineage."""

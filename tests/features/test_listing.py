@@ -44,3 +44,11 @@ def test_the_command_prints_and_writes_the_list(tmp_path, capsys):
     written = json.loads((tmp_path / "features.json").read_text())
     assert f"{len(written)} features" in printed
     assert "user_live_purchase_count" in printed
+
+
+def test_a_value_is_listed_in_its_own_unit(make_config):
+    """Aggregates hold whole steps (half stars); a click has no value that a history could show."""
+    config = make_config(features={"history_length": 30, "history_kinds": ["click", "rating"]})
+    rows = {row["name"]: row["from"] for row in list_features(config)}
+    assert rows["item_rating_mean_7"] == "0.5 * rating_steps_7 / rating_count_7"
+    assert rows["history"] == "last 30 of click, rating (in bins of its value), with kind and age"
