@@ -56,6 +56,20 @@ class DaySnapshot:
         files = [part_folder(self.path, p) / f"{name}.parquet" for p in parts]
         return pl.concat([pl.read_parquet(f, columns=wanted) for f in files], how="diagonal_relaxed")
 
+    def examples(self, part: int | None = None) -> pl.DataFrame:
+        """Read the examples; their slices of events point into `table("events", part)`.
+
+        On disk a slice counts within its own share, so those of a whole day move along by the shares before.
+        """
+        if part is not None:
+            return self.table("examples", part)
+        shares, offset = [], 0
+        for share in range(self.num_parts):
+            moved = pl.col("history_start", "history_stop") + pl.lit(offset, pl.UInt32)
+            shares.append(self.table("examples", share).with_columns(moved))
+            offset += self.table("events", share, ["user_id"]).height
+        return pl.concat(shares, how="diagonal_relaxed")
+
     def table_of_part(
         self, name: str, part: int, num_parts: int, columns: Sequence[str] | None = None
     ) -> pl.DataFrame:

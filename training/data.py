@@ -78,7 +78,7 @@ def encode_rows(
     part: int | None = None,
 ) -> EncodedRows:
     """Encode one day, or one part of its users, with yesterday's published values and today's live ones."""
-    examples = snapshot.table("examples", part)
+    examples = snapshot.examples(part)
     users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
     contexts = encoder.with_clock(examples, "shown_at")
     key = ["impression_id", "user_id"]

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from features.build import build_snapshots
 from features.encode import Encoder
 from features.sequences import history_slices
+from recsys.stages import Stages
 from training.data import (
     Batcher,
     BatchSettings,
@@ -169,3 +171,23 @@ def test_shares_are_of_all_positives_and_never_zero():
     share = positive_share(np.array([1, 3, 1]), np.array([4, 2, 1]), 5)
     assert share.sum() == pytest.approx(1)
     assert share[1] > share[3] > share[0] > 0
+
+
+def test_histories_of_a_whole_day_are_the_same_however_its_users_are_split(
+    shop_log, shop_chain, encoder, encoded, make_config, tmp_path
+):
+    split = build_snapshots(
+        shop_log, shop_chain[3].day, make_config(execution={"shards": 3}), Stages(tmp_path / "stages")
+    )
+    assert split[3].num_parts == 3
+    other = encode_day(encoder, split, 3, shop_chain.tasks)
+    own = encoded.frame.select("impression_id").with_row_index("own")
+    rows = other.frame.select("impression_id").join(own, on="impression_id", maintain_order="left")["own"]
+
+    def histories(of, chosen):
+        return history_slices(of.start[chosen], of.stop[chosen], 30, of.shown_at[chosen], 0, of.events)
+
+    expected = histories(encoded, rows.to_numpy())
+    assert (expected[1] > 0).any(axis=1).mean() > 0.2, "the comparison must cover histories"
+    for found, wanted in zip(histories(other, np.arange(other.size)), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
