@@ -43,7 +43,7 @@ format: setup ## ruff: repair what it can
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-types: setup ## mypy --strict on the five packages
+types: setup ## mypy --strict on every package
 	$(PY) -m mypy
 
 contracts: setup ## import-linter: the rooms and what each may import

@@ -120,7 +120,7 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
     if not same:
         raise BundleError(
             f"golden request {row['user']}: its stored values encode differently here than when it was "
-            "made; the feature code changed: rebuild the bundle"
+            "made; the feature code changed: run the night again, in a new runs folder"
         )
 
 
