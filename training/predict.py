@@ -16,7 +16,7 @@ from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import Batcher, BatchSettings, EncodedRows, encode_day, encode_rows, text_by_number
 from training.train import TrainedModel
-from training.trainer import predict_logits
+from training.trainer.logits import predict_logits
 
 BATCH_SIZE = 4096
 

@@ -20,7 +20,7 @@ from training.data import EncodedRows
 from training.night.plan import plan_night
 from training.predict import day_logits
 from training.train import Prepared, TrainedModel, fit_state, prepare, train
-from training.trainer import Observer
+from training.trainer.moment import Observer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

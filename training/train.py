@@ -29,7 +29,10 @@ from training.data import (
     text_by_number,
 )
 from training.start import start_new_rows
-from training.trainer import FitSettings, Observer, TrainLog, fit, has_fast_bf16
+from training.trainer.fit import fit
+from training.trainer.moment import Observer
+from training.trainer.settings import FitSettings, has_fast_bf16
+from training.trainer.train_log import TrainLog
 
 MAX_CONTEXT_PERIODS = 7
 """Numbers of contexts are standardised on this many of the last training periods, those of users and items by

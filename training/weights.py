@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from training.train import TrainedModel, build_model
-from training.trainer import TrainLog
+from training.trainer.train_log import TrainLog
 
 WEIGHTS = "weights.safetensors"
 

@@ -27,7 +27,9 @@ from training.balancing import build_balancer
 from training.data import encode_day
 from training.threads import use_threads
 from training.train import build_model, fit_settings, fit_state, make_batcher, retrieval_popularity
-from training.trainer import TrainLog, fit, has_fast_bf16
+from training.trainer.fit import fit
+from training.trainer.settings import has_fast_bf16
+from training.trainer.train_log import TrainLog
 
 GEMM_SIZE = 1024
 T = TypeVar("T")

@@ -26,7 +26,10 @@ from recsys.tasks import RETRIEVAL
 from training.balancing import BALANCERS, build_balancer
 from training.data import Batcher, BatchSettings, encode_day, positive_share, text_by_number
 from training.train import build_model
-from training.trainer import FitSettings, ahead, fit, predict_logits
+from training.trainer.fit import fit
+from training.trainer.logits import predict_logits
+from training.trainer.prefetch import ahead
+from training.trainer.settings import FitSettings
 
 CURVE = Path(__file__).with_name("loss_curve.json")
 TOLERANCE = 2e-4

@@ -20,7 +20,9 @@ from recsys.model.embeddings import LocalTables
 from recsys.model.trunks import TRUNKS
 from recsys.tasks import TaskSpec
 from training.balancing import build_balancer
-from training.trainer import FitSettings, Learner, fit, has_fast_bf16
+from training.trainer.fit import fit
+from training.trainer.learner import Learner
+from training.trainer.settings import FitSettings, has_fast_bf16
 
 
 class Average:

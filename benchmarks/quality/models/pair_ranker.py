@@ -28,7 +28,7 @@ OTHERS = "others"
 
 
 class PairRanker(nn.Module):
-    """User columns and item columns -> logits per task; trains with `training.trainer.fit`."""
+    """User columns and item columns -> logits per task; trains with `training.trainer.fit.fit`."""
 
     def __init__(
         self,

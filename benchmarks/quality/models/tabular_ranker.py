@@ -24,7 +24,7 @@ WIDE = "wide"
 
 
 class TabularRanker(nn.Module):
-    """Columns and numbers -> logits per task; trains with `training.trainer.fit` as the ranker does."""
+    """Columns and numbers -> logits per task; trains with `training.trainer.fit.fit` as the ranker does."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys.model.embeddings import LocalTables
 from training.balancing.gradients import TaskGradients, task_gradients
-from training.trainer import Moment
+from training.trainer.moment import Moment
 
 Pair = tuple[str, str]
 

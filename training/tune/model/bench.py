@@ -21,7 +21,8 @@ from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
 from training.predict import scoring_settings
 from training.train import Prepared, prepare, retrieval_popularity, train
-from training.trainer import Moment, predict_logits
+from training.trainer.logits import predict_logits
+from training.trainer.moment import Moment
 
 _RETRIEVAL_BATCH = 1024
 OnRung = Callable[[int, Mapping[str, float]], None]

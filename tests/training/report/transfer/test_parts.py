@@ -13,7 +13,7 @@ from training.report.transfer.advice import advise, conflict_findings, partition
 from training.report.transfer.health import Watch, ensemble_findings, health_findings, health_of, watched
 from training.report.transfer.probe import GradientProbe, affinities, mean_cosines
 from training.report.transfer.transfer_report import HeadTransfer, PairValue
-from training.trainer import Moment
+from training.trainer.moment import Moment
 
 
 def _moment(losses, step=3, dense=None):

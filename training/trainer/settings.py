@@ -1,0 +1,29 @@
+"""How a fit is made: learning rates, precision, and the retrieval loss."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """Learning rates and the retrieval loss."""
+
+    learning_rate: float
+    weight_decay: float
+    retrieval_task: str | None
+    temperature: float
+    total_steps: int
+    warmup_steps: int = 0
+    constant: bool = False
+    """Keep the learning rate as it is: weights that are continued are near their optimum already."""
+    bf16: bool = False
+    """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
+
+
+def has_fast_bf16() -> bool:
+    """Tell whether this processor multiplies bfloat16 matrices natively."""
+    return (
+        bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )

@@ -1,0 +1,52 @@
+"""One optimiser step on one batch.
+
+The graph is cut at the looked-up rows: one backward fills their gradients and the dense parameters', then the
+tables step once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from recsys.batch import Batch
+from recsys.model.embeddings import Tables
+from recsys.model.ranker import Ranker
+from recsys.tasks import TaskSpec
+from training.balancing import Balancer
+from training.trainer.learner import Learner
+from training.trainer.losses import all_losses
+from training.trainer.moment import Moment
+from training.trainer.optimizer import DenseOptimizer
+from training.trainer.settings import FitSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepper:
+    """All that changes in a training, and what changes it."""
+
+    learner: Learner
+    tables: Tables
+    balancer: Balancer
+    tasks: Sequence[TaskSpec]
+    settings: FitSettings
+    dense: DenseOptimizer
+
+    def moment(self, step: int, batch: Batch, rows: Mapping[str, Tensor]) -> Moment:
+        """Describe the step that is about to be made."""
+        assert isinstance(self.learner, Ranker), "only rankers are watched"
+        losses = partial(all_losses, self.learner, batch, self.tasks, replace(self.settings, bf16=False))
+        parameters = self.dense.parameters
+        return Moment(step, self.learner, losses, parameters, self.dense.adamw, batch.rows, rows, self.tables)
+
+    def losses(self, batch: Batch, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the batch's losses, each with its graph."""
+        return all_losses(self.learner, batch, self.tasks, self.settings, rows)
+
+    def descend(self, losses: Mapping[str, Tensor], batch: Batch, rows: Mapping[str, Tensor]) -> None:
+        """Backpropagate the losses as the balancer weighs them; step the dense parameters and the tables."""
+        self.dense.clear()
+        self.balancer.backward(losses, self.dense.parameters, list(rows.values()))
+        self.dense.step()
+        self.tables.step(batch.rows, rows)
