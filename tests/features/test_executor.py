@@ -123,11 +123,13 @@ def ray():
         pytest.skip(f"the path of {sys.executable} has a space: Ray cannot start workers with it")
     found = pytest.importorskip("ray", reason="ray is not installed: pip install '.[ray]'")
     # A folder of our own: /tmp/ray may be another user's. A short path: it holds Unix sockets.
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("RAY_TMPDIR", folder)
-            _run_a_task(found)
-            yield found
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        environment.setenv("RAY_TMPDIR", folder)
+        _run_a_task(found)
+        yield found
 
 
 def _run_a_task(ray):
