@@ -20,7 +20,7 @@ from training.data import EncodedRows
 from training.night.plan import plan_night
 from training.predict import day_logits
 from training.train import Prepared, TrainedModel, fit_state, prepare, train
-from training.trainer.moment import Observer
+from training.trainer.watcher import Watcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ class Runs:
         config: RunConfig,
         tasks: Sequence[TaskSpec],
         seed: int,
-        observer: Observer | None = None,
+        watchers: Sequence[Watcher] = (),
         prepared: Prepared | None = None,
     ) -> TrainedModel:
         """Train some heads with a config's widths from a seed; `prepared` saves encoding the days again."""
@@ -107,7 +107,7 @@ class Runs:
             None,
             training.epochs,
             tasks=tasks,
-            observer=observer,
+            watchers=watchers,
             prepared=prepared,
         )
 

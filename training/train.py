@@ -30,9 +30,9 @@ from training.data import (
 )
 from training.start import start_new_rows
 from training.trainer.fit import fit
-from training.trainer.moment import Observer
 from training.trainer.settings import FitSettings, has_fast_bf16
 from training.trainer.train_log import TrainLog
+from training.trainer.watcher import Watcher
 
 MAX_CONTEXT_PERIODS = 7
 """Numbers of contexts are standardised on this many of the last training periods, those of users and items by
@@ -77,10 +77,9 @@ def train(
     config: RunConfig,
     previous: Bundle | None,
     epochs: int,
-    on_rows: Callable[[int, int], None] = lambda _done, _all: None,
     *,
     tasks: Sequence[TaskSpec] | None = None,
-    observer: Observer | None = None,
+    watchers: Sequence[Watcher] = (),
     prepared: Prepared | None = None,
 ) -> TrainedModel:
     """Train on each task's own days.
@@ -88,9 +87,8 @@ def train(
     Args:
         periods: per task, the places of the first and last day it is trained on; labels elsewhere are hidden.
         previous: continue these weights; their vocabularies and statistics stay as they are and grow.
-        on_rows: called with rows done so far and rows in all.
         tasks: the heads to build and train, default all; features are those of all the config's tasks.
-        observer: sees every step before it is made.
+        watchers: see every step of the fit.
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
     """
     tasks = config.tasks if tasks is None else tasks
@@ -112,8 +110,7 @@ def train(
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
     settings = fit_settings(config, steps, warm=previous is not None)
-    on_step = _so_far(on_rows, epochs * sum(sizes.values()))
-    log = fit(ranker, tables, batches, balancer, tasks, settings, on_step, observer)
+    log = fit(ranker, tables, batches, balancer, tasks, settings, watchers)
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=log)
 
 
@@ -129,18 +126,6 @@ def _batches(
         for made in encoded(i):
             share = popularity[made.items.ids[:, 0]] if popularity is not None else None
             yield from batcher.batches(made, rng, share)
-
-
-def _so_far(on_rows: Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    """Turn the rows of a step into the rows trained so far and in all."""
-    done = 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        on_rows(done, total)
-
-    return advance
 
 
 def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:

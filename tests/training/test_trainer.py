@@ -30,6 +30,7 @@ from training.trainer.fit import fit
 from training.trainer.logits import predict_logits
 from training.trainer.prefetch import ahead
 from training.trainer.settings import FitSettings
+from training.trainer.watcher import Watcher
 
 CURVE = Path(__file__).with_name("loss_curve.json")
 TOLERANCE = 2e-4
@@ -128,6 +129,24 @@ def _fit(setup, config, **settings):
     weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: 0.2}
     log = fit(ranker, tables, batches, build_balancer("fixed", weights), config.tasks, _settings(**settings))
     return ranker, tables, log
+
+
+class _Seen(Watcher):
+    """Writes down what it is shown."""
+
+    def __init__(self, look=False):
+        self.rows, self.losses, self.exact, self.look = [], [], [], look
+
+    def before_step(self, moment):
+        if self.look:
+            self.exact.append({k: v.item() for k, v in moment.losses(moment.rows).items()})
+
+    def on_losses(self, step, losses):
+        assert step == len(self.losses)
+        self.losses.append(losses)
+
+    def after_step(self, progress):
+        self.rows.append(progress.rows)
 
 
 def test_the_loss_curve_is_the_one_that_is_kept(setup, config):
@@ -272,12 +291,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(setup, config):
     assert all(torch.equal(v, before[k]) for k, v in tables.export().items()), "no step is made of it"
 
 
-def test_progress_is_reported_in_rows(setup, config):
+def test_a_watcher_sees_rows_and_losses(setup, config):
     ranker, tables, batches = setup()
-    seen = []
-    log = fit(ranker, tables, batches, build_balancer("fixed", {}), config.tasks, _settings(), seen.append)
-    assert seen == [b.size for b in batches]
-    assert log.rows == sum(seen)
+    seen = _Seen()
+    log = fit(ranker, tables, batches, build_balancer("fixed", {}), config.tasks, _settings(), [seen])
+    assert seen.rows == np.cumsum([b.size for b in batches]).tolist()
+    assert log.rows == seen.rows[-1]
+    assert seen.losses == log.losses
 
 
 def test_nothing_to_learn_is_no_error(setup, config):
@@ -299,14 +319,9 @@ def test_nothing_to_learn_is_no_error(setup, config):
 def test_whoever_watches_sees_losses_in_float32_whatever_the_training_multiplies_in(setup, config):
     def watched(bf16):
         ranker, tables, batches = setup()
-        seen = []
-
-        def look(moment):
-            seen.append({k: v.item() for k, v in moment.losses(moment.rows).items()})
-
-        balancer = build_balancer("fixed", {})
-        log = fit(ranker, tables, batches[:1], balancer, config.tasks, _settings(bf16=bf16), observer=look)
-        return seen[0], log.losses[0]
+        seen, balancer = _Seen(look=True), build_balancer("fixed", {})
+        log = fit(ranker, tables, batches[:1], balancer, config.tasks, _settings(bf16=bf16), [seen])
+        return seen.exact[0], log.losses[0]
 
     (full, trained), (seen, rounded) = watched(False), watched(True)
     assert trained != rounded

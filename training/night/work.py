@@ -28,7 +28,7 @@ from training.night.go_live import go_live
 from training.night.plan import NightPlan, lag, plan_night
 from training.night.step import Step
 from training.predict import BundlePredictor, day_logits
-from training.progress import bar
+from training.progress import bar, fit_bar
 from training.publish import write_bundle
 from training.train import TrainedModel, train
 from training.weights import load_trained, save_trained
@@ -84,8 +84,9 @@ def train_weights(step: Step, *, days: Days, plan: NightPlan, previous: Bundle |
 
     def build(folder: Path) -> dict[str, Any]:
         epochs = step.config.training.epochs if previous is None else 1
-        with bar("train") as on_rows:
-            trained = train(days, plan.train, step.config, previous, epochs, on_rows)
+        rows = epochs * sum(days.num_impressions(i) for i in plan.train_periods)
+        with fit_bar("train", rows) as watcher:
+            trained = train(days, plan.train, step.config, previous, epochs, watchers=[watcher])
         return _save(trained, folder)
 
     return step.kept(build)
@@ -164,8 +165,9 @@ def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: 
 
     def build(folder: Path) -> dict[str, Any]:
         before = load_bundle(step.night.registry.path(evaluated))
-        with bar("refit") as on_rows:
-            trained = train(days, plan.refit, step.config, before, 1, on_rows)
+        rows = sum(days.num_impressions(i) for i in plan.refit_periods)
+        with fit_bar("refit", rows) as watcher:
+            trained = train(days, plan.refit, step.config, before, 1, watchers=[watcher])
         return _save(trained, folder)
 
     return step.kept(build)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -12,12 +12,13 @@ from recsys.tasks import TaskSpec
 from training.balancing import Balancer
 from training.errors import DivergedError
 from training.trainer.learner import Learner
-from training.trainer.moment import Observer
+from training.trainer.moment import Progress
 from training.trainer.optimizer import DenseOptimizer
 from training.trainer.prefetch import ahead
 from training.trainer.settings import FitSettings
 from training.trainer.step import Stepper
 from training.trainer.train_log import TrainLog
+from training.trainer.watcher import Watcher
 
 
 def fit(
@@ -27,10 +28,9 @@ def fit(
     balancer: Balancer,
     tasks: Sequence[TaskSpec],
     settings: FitSettings,
-    on_step: Callable[[int], None] = lambda _rows: None,
-    observer: Observer | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> TrainLog:
-    """Make one optimiser step per batch. An observer sees every step before it is made.
+    """Make one optimiser step per batch. Watchers see every step, in the order given.
 
     Raises: DivergedError when a loss, or what a balancer makes of the gradients, is not finite.
     """
@@ -47,14 +47,17 @@ def fit(
     for batch in ahead(batches):
         stepper.dense.begin_step(log.steps)
         rows = tables.lookup(batch.rows)
-        if observer is not None:
-            observer(stepper.moment(log.steps, batch, rows))
-        losses = stepper.losses(batch, rows)
+        for watcher in watchers:
+            watcher.before_step(stepper.moment(log.steps, batch, rows))
+        losses, logits = stepper.losses(batch, rows)
         log.losses.append(_finite(losses, log.steps))
+        for watcher in watchers:
+            watcher.on_losses(log.steps, log.losses[-1])
         stepper.descend(losses, batch, rows)
-        log.steps += 1
         log.rows += batch.size
-        on_step(batch.size)
+        for watcher in watchers:
+            watcher.after_step(Progress(log.steps, batch, logits, log.rows))
+        log.steps += 1
     log.seconds, log.cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     return log
 

@@ -19,11 +19,12 @@ def all_losses(
     tasks: Sequence[TaskSpec],
     settings: FitSettings,
     rows: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """Give the heads' losses and the retrieval loss of a batch and its looked-up rows."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Give the heads' losses and the retrieval loss of a batch and its looked-up rows; and the logits."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
         logits, user, item = learner(batch, rows)
-    losses = task_losses({k: v.float() for k, v in logits.items()}, batch, tasks)
+    logits = {k: v.float() for k, v in logits.items()}
+    losses = task_losses(logits, batch, tasks)
     if settings.retrieval_task is not None:
         assert isinstance(learner, Ranker)
         assert user is not None
@@ -31,4 +32,4 @@ def all_losses(
         losses[RETRIEVAL] = retrieval_loss(
             learner, batch, rows, user, item, settings.retrieval_task, settings.temperature
         )
-    return losses
+    return losses, logits

@@ -1,4 +1,4 @@
-"""What an observer of a training sees."""
+"""What a watcher of a fit sees: a step that is about to be made, and one that was made."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.optim import AdamW
 
+from recsys.batch import Batch
 from recsys.model.embeddings import Tables
-from recsys.model.ranker import Ranker
+from training.trainer.learner import Learner
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A step that is about to be made, for observers of the training."""
+    """A step that is about to be made."""
 
     step: int
-    ranker: Ranker
+    batch: Batch
+    learner: Learner
     losses: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     """Looked-up rows -> the batch's losses in float32; draws dropout anew at each call."""
     parameters: Sequence[Tensor]
@@ -27,5 +29,13 @@ class Moment:
     tables: Tables
 
 
-Observer = Callable[[Moment], None]
-"""Looks at a moment and leaves everything as it was, the random state included."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step that was made."""
+
+    step: int
+    batch: Batch
+    logits: Mapping[str, Tensor]
+    """Task -> what the weights before the step said of the batch, without a graph."""
+    rows: int
+    """How many rows were learned so far, those of this step included."""

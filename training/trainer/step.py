@@ -6,13 +6,11 @@ tables step once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from torch import Tensor
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
-from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer
 from training.trainer.learner import Learner
@@ -35,14 +33,27 @@ class Stepper:
 
     def moment(self, step: int, batch: Batch, rows: Mapping[str, Tensor]) -> Moment:
         """Describe the step that is about to be made."""
-        assert isinstance(self.learner, Ranker), "only rankers are watched"
-        losses = partial(all_losses, self.learner, batch, self.tasks, replace(self.settings, bf16=False))
-        parameters = self.dense.parameters
-        return Moment(step, self.learner, losses, parameters, self.dense.adamw, batch.rows, rows, self.tables)
+        exact = replace(self.settings, bf16=False)
 
-    def losses(self, batch: Batch, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the batch's losses, each with its graph."""
-        return all_losses(self.learner, batch, self.tasks, self.settings, rows)
+        def losses(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return all_losses(self.learner, batch, self.tasks, exact, rows)[0]
+
+        return Moment(
+            step=step,
+            batch=batch,
+            learner=self.learner,
+            losses=losses,
+            parameters=self.dense.parameters,
+            dense=self.dense.adamw,
+            numbers=batch.rows,
+            rows=rows,
+            tables=self.tables,
+        )
+
+    def losses(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Give the batch's losses, each with its graph, and the logits without one."""
+        losses, logits = all_losses(self.learner, batch, self.tasks, self.settings, rows)
+        return losses, {task: values.detach() for task, values in logits.items()}
 
     def descend(self, losses: Mapping[str, Tensor], batch: Batch, rows: Mapping[str, Tensor]) -> None:
         """Backpropagate the losses as the balancer weighs them; step the dense parameters and the tables."""

@@ -22,7 +22,9 @@ from recsys.tasks import TaskSpec
 from training.balancing import build_balancer
 from training.trainer.fit import fit
 from training.trainer.learner import Learner
+from training.trainer.moment import Progress
 from training.trainer.settings import FitSettings, has_fast_bf16
+from training.trainer.watcher import Watcher
 
 
 class Average:
@@ -119,32 +121,36 @@ def fit_best(
     a second training, on the validation rows too, needs to end where the first was best.
     Returns: the epoch kept, from 1.
     """
-    average, kept = Average(model, tables, budget.decay), _Kept()
-
-    def on_step(_rows: int) -> None:
-        average.update()
-        if loss is None or average.steps % steps_per_epoch:
-            return
-        model.eval()
-        with average.applied():
-            found = loss()
-        model.train()
-        if found < kept.loss:
-            kept.loss, kept.epoch, kept.state = found, average.steps // steps_per_epoch, average.state()
-
+    kept = _Kept(model, Average(model, tables, budget.decay), steps_per_epoch, loss)
     learner: Learner = model  # type: ignore[assignment]
     stream = (batch for _ in range(stop_after or budget.epochs) for batch in batches())
     balancer = build_balancer("fixed", {t.name: t.weight for t in tasks})
-    fit(learner, tables, stream, balancer, tasks, budget.settings(steps_per_epoch), on_step)
-    average.restore(kept.state or average.state())
+    fit(learner, tables, stream, balancer, tasks, budget.settings(steps_per_epoch), [kept])
+    kept.average.restore(kept.state or kept.average.state())
     model.eval()
     return kept.epoch or stop_after or budget.epochs
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Kept(Watcher):
     """The best epoch so far."""
 
+    model: nn.Module
+    average: Average
+    steps_per_epoch: int
+    measure: Callable[[], float] | None
     loss: float = math.inf
     epoch: int = 0
     state: tuple[list[Tensor], dict[str, Tensor]] | None = None
+
+    def after_step(self, progress: Progress) -> None:
+        self.average.update()
+        epoch, rest = divmod(self.average.steps, self.steps_per_epoch)
+        if self.measure is None or rest:
+            return
+        self.model.eval()
+        with self.average.applied():
+            found = self.measure()
+        self.model.train()
+        if found < self.loss:
+            self.loss, self.epoch, self.state = found, epoch, self.average.state()

@@ -18,6 +18,7 @@ from torch import Tensor
 from recsys.model.embeddings import LocalTables
 from training.balancing.gradients import TaskGradients, task_gradients
 from training.trainer.moment import Moment
+from training.trainer.watcher import Watcher
 
 Pair = tuple[str, str]
 
@@ -34,15 +35,15 @@ class Probe:
     """The losses before any step."""
 
 
-class GradientProbe:
-    """An observer of `fit`."""
+class GradientProbe(Watcher):
+    """A watcher of `fit`."""
 
     def __init__(self, weights: Mapping[str, float], every: int) -> None:
         """Look at every n-th step; `weights` are the config's, by loss."""
         self.weights, self.every = dict(weights), every
         self.probes: list[Probe] = []
 
-    def __call__(self, moment: Moment) -> None:
+    def before_step(self, moment: Moment) -> None:
         """Look, when it is time to."""
         if moment.step % self.every == 0:
             with torch.random.fork_rng(devices=[]):

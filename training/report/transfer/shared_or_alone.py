@@ -132,7 +132,7 @@ def _train(runs: Runs, seed: int, arms: Mapping[str, tuple[RunConfig, TaskSpec]]
     """Train the shared model, watched, and every head alone, from one seed."""
     config = runs.config
     probe = GradientProbe(runs.weights, max(1, runs.steps // PROBES))
-    trained = runs.train(config, config.tasks, seed, probe)
+    trained = runs.train(config, config.tasks, seed, [probe])
     with watched(trained.ranker.trunk) as watch:
         shared = runs.evaluate(trained, config, config.tasks)
     steps.done()

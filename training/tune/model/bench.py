@@ -23,6 +23,7 @@ from training.predict import scoring_settings
 from training.train import Prepared, prepare, retrieval_popularity, train
 from training.trainer.logits import predict_logits
 from training.trainer.moment import Moment
+from training.trainer.watcher import Watcher
 
 _RETRIEVAL_BATCH = 1024
 OnRung = Callable[[int, Mapping[str, float]], None]
@@ -84,19 +85,13 @@ class ModelBench:
         steps = config.training.epochs * sum(-(-n // config.training.batch_size) for n in rows)
         at = {max(1, steps * r // rungs): r for r in range(1, rungs)}
 
-        def watch(moment: Moment) -> None:
-            on_step()
-            if moment.step in at:
-                on_rung(at[moment.step], self.losses(moment.ranker, moment.tables))
-                moment.ranker.train()
-
         trained = train(
             self.days,
             self.plan.train,
             config,
             None,
             config.training.epochs,
-            observer=watch,
+            watchers=[_Rungs(self, at, on_rung, on_step)],
             prepared=self.prepared,
         )
         found = self.losses(trained.ranker, trained.tables)
@@ -183,6 +178,24 @@ class ModelBench:
             total += count * float(retrieval_loss(ranker, batch, rows, user, item, task.name, temperature))
             positives += count
         return total / max(1, positives)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rungs(Watcher):
+    """Measures the weights on the way; the step's random numbers stay as they are."""
+
+    bench: ModelBench
+    at: Mapping[int, int]
+    """Step -> rung."""
+    on_rung: OnRung
+    on_step: Callable[[], None]
+
+    def before_step(self, moment: Moment) -> None:
+        self.on_step()
+        if moment.step in self.at:
+            assert isinstance(moment.learner, Ranker)
+            self.on_rung(self.at[moment.step], self.bench.losses(moment.learner, moment.tables))
+            moment.learner.train()
 
 
 def improvements(losses: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:

@@ -31,7 +31,8 @@ def _moment(losses, step=3, dense=None):
         adam.zero_grad()
     return Moment(
         step=step,
-        ranker=None,  # the probe looks at losses and gradients alone
+        batch=None,  # the probe looks at losses and gradients alone
+        learner=None,
         losses=lambda given: losses(*parameters, given["t"]),
         parameters=parameters,
         dense=adam,
@@ -48,7 +49,7 @@ def _opposed(shared, own, rows):
 
 def test_cosines_are_those_of_the_shared_gradients():
     probe = GradientProbe({}, every=1)
-    probe(_moment(_opposed))
+    probe.before_step(_moment(_opposed))
     cosine = probe.probes[0].cosine
     assert cosine["a", "b"] == pytest.approx(-1.0)
     assert cosine["a", "c"] == pytest.approx(0.0, abs=1e-6), "(1, 2) and (2, -1) stand at right angles"
@@ -57,7 +58,7 @@ def test_cosines_are_those_of_the_shared_gradients():
 def test_a_step_of_one_task_raises_the_loss_of_its_opponent():
     probe = GradientProbe({}, every=1)
     moment = _moment(_opposed)
-    probe(moment)
+    probe.before_step(moment)
     fall = probe.probes[0].fall
     assert fall["a", "a"] > 0 > fall["a", "b"]
     assert fall["a", "b"] == pytest.approx(-3 * fall["a", "a"], rel=1e-4), (
@@ -82,7 +83,7 @@ def test_the_look_ahead_is_the_step_that_the_optimisers_would_make(weight):
         1.0
     )  # from nothing, Adagrad's first step is of one length whatever it gets
     probe = GradientProbe({"a": weight}, every=1)
-    probe(moment)
+    probe.before_step(moment)
     found = losses(*moment.parameters, moment.rows["t"])
     before = found["a"].item()
     (weight * found["a"]).backward()
@@ -99,7 +100,7 @@ def test_looking_changes_nothing():
     before = [p.detach().clone() for p in moment.parameters]
     tables = moment.tables.weight["t"].clone(), moment.tables.state["t"].clone()
     random = torch.get_rng_state()
-    GradientProbe({}, every=1)(moment)
+    GradientProbe({}, every=1).before_step(moment)
     assert all(torch.equal(p, old) for p, old in zip(moment.parameters, before, strict=True))
     assert torch.equal(moment.tables.weight["t"], tables[0])
     assert torch.equal(moment.tables.state["t"], tables[1])
@@ -110,7 +111,7 @@ def test_looking_changes_nothing():
 def test_it_looks_at_every_nth_step_and_not_ahead_of_the_first():
     probe = GradientProbe({}, every=5)
     for step in range(11):
-        probe(_moment(_opposed, step=step, dense="fresh" if step == 0 else None))
+        probe.before_step(_moment(_opposed, step=step, dense="fresh" if step == 0 else None))
     assert [p.step for p in probe.probes] == [0, 5, 10]
     assert probe.probes[0].fall == {}
     assert probe.probes[0].cosine

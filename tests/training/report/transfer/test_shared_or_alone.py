@@ -75,7 +75,7 @@ def test_watching_a_training_changes_no_weight(shop_chain, config):
     periods = {t.name: (0, 1) for t in config.tasks}
     config = config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.2})})
     probe = GradientProbe({}, every=2)
-    watched = train(shop_chain, periods, config, None, 1, observer=probe)
+    watched = train(shop_chain, periods, config, None, 1, watchers=[probe])
     plain = train(shop_chain, periods, config, None, 1)
     assert len(probe.probes) > 2
     for name, value in plain.weights().items():
