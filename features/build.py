@@ -37,7 +37,7 @@ from recsys.schema import ATTRIBUTE_PREFIX
 from recsys.snapshot import DaySnapshot, part_folder
 from recsys.stages import FileDigests, Stages
 
-CODE_VERSION = 8
+CODE_VERSION = 9
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
 KEYS = (

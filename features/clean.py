@@ -1,6 +1,6 @@
 """One day's raw rows -> (valid rows, quarantined rows with reasons). Nothing is dropped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -32,10 +32,13 @@ def clean(
     where: str,
     daily_cap: int,
     known_keys: pl.DataFrame,
+    kept: Sequence[str] = (),
 ) -> Cleaned:
     """Apply a table's rules to one partition.
 
-    Args: known_keys: good keys of the partition before, so that a retry that crosses midnight counts once.
+    Args:
+        known_keys: good keys of the partition before, so that a retry that crosses midnight counts once.
+        kept: columns beside the table's own that stay with its rows.
     Raises: DataError when a column is missing or has the wrong type: that is the file's fault, not a row's.
     """
     typed = _typed(table, with_absent_columns(table, raw), where)
@@ -45,7 +48,7 @@ def clean(
     reasons = _mark(reasons, typed, "outside_partition", lambda rows: _outside(table, rows, day, timezone))
     reasons = _mark(reasons, typed, "duplicate", lambda rows: _duplicates(table, rows, known_keys))
     reasons = _mark(reasons, typed, "over_daily_cap", lambda rows: _over_cap(table, rows, daily_cap))
-    flagged = typed.with_columns(reasons)
+    flagged = typed.with_columns(reasons, *(raw[name] for name in kept))
     bad = flagged.filter(pl.col(REASON).is_not_null())
     counts = dict(bad.group_by(REASON).len().sort(REASON).iter_rows())
     return Cleaned(good=flagged.filter(pl.col(REASON).is_null()).drop(REASON), quarantine=bad, reasons=counts)

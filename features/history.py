@@ -51,8 +51,6 @@ def join_tail(others: pl.DataFrame | None, mine: pl.DataFrame) -> pl.DataFrame:
     """Put two tails of different users together, in order."""
     if others is None or others.is_empty():
         return mine
-    if not others["user_id"].is_sorted():  # only a tail merged from another number of shares is unsorted
-        others = others.sort(ORDER)
     return others.select(mine.columns).merge_sorted(mine, key="user_id")
 
 
@@ -64,11 +62,12 @@ def next_tail(events: pl.DataFrame, length: int) -> pl.DataFrame:
 def history_bounds(impressions: pl.DataFrame, events: pl.DataFrame, length: int, lag_s: int) -> pl.DataFrame:
     """Find, per impression, the slice [history_start, history_stop) of events it may see.
 
-    Returns: two UInt32 columns in the order of impressions; start = stop where there is no history.
+    Returns: two UInt32 columns in the order of impressions; start = stop = 0 where there is no history.
     """
     timeline = Timeline(events, impressions, lag_s)
     start, stop = timeline.slices(events)
     start = np.maximum(start, stop - length)
+    start, stop = (np.where(start < stop, bound, 0) for bound in (start, stop))
     return pl.DataFrame({"history_start": start.astype(np.uint32), "history_stop": stop.astype(np.uint32)})
 
 

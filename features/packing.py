@@ -7,9 +7,10 @@ column -> rows of [value of the column, aggregates in the order of the encoder].
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import polars as pl
 
@@ -41,20 +42,44 @@ NOBODY = PackedUser()
 def pack_users(snapshot: DaySnapshot, encoder: Encoder) -> Iterator[tuple[str, bytes]]:
     """Pack every user's nightly values and history tail: one value per user, part by part, in user order."""
     for part in range(snapshot.num_parts):
-        yield from _pack_part(snapshot, encoder, part)
+        yield from _pack(partial(snapshot.table, part=part), encoder)
 
 
-def _pack_part(snapshot: DaySnapshot, encoder: Encoder, part: int) -> Iterator[tuple[str, bytes]]:
-    users = snapshot.table("users", part)
+def pack_first_users(snapshot: DaySnapshot, encoder: Encoder, count: int) -> list[tuple[str, bytes]]:
+    """Pack the first users by id, those with nightly values before those known by events alone.
+
+    They are the same however the users are split.
+    """
+    ids = snapshot.table("users", columns=["user_id"])["user_id"].head(count)
+    if ids.len() < count:
+        others = [snapshot.table(name, columns=["user_id"])["user_id"] for name in ("tail", "seen")]
+        known = pl.concat(others).unique().sort()
+        ids = pl.concat([ids, known.filter(~known.is_in(ids.implode())).head(count - ids.len())])
+    return list(_pack(partial(_of_users, snapshot, ids), encoder))
+
+
+def num_users(snapshot: DaySnapshot) -> int:
+    """Count the users that `pack_users` packs."""
+    tables = [snapshot.table(name, columns=["user_id"]) for name in ("users", "tail", "seen")]
+    return pl.concat(tables).n_unique()
+
+
+def _of_users(snapshot: DaySnapshot, ids: pl.Series, name: str) -> pl.DataFrame:
+    rows = snapshot.table(name)
+    return rows.filter(rows["user_id"].is_in(ids.implode()))
+
+
+def _pack(table: Callable[[str], pl.DataFrame], encoder: Encoder) -> Iterator[tuple[str, bytes]]:
+    users = table("users")
     columns = [c for c in encoder.raw_columns("user") if c != "user_id" and c in users.columns]
-    tails = _tails(snapshot.table("tail", part))
-    seen = _seen(snapshot.table("seen", part))
-    crosses = _crosses(snapshot, encoder, part)
+    tails = _tails(table("tail"))
+    seen = _seen(table("seen"))
+    crosses = _crosses(table, encoder)
     for row in users.select("user_id", *columns).iter_rows(named=True):
         user_id = row.pop("user_id")
-        yield user_id, _pack(row, tails.pop(user_id, []), seen.pop(user_id, {}), crosses.get(user_id, {}))
+        yield user_id, _packed(row, tails.pop(user_id, []), seen.pop(user_id, {}), crosses.get(user_id, {}))
     for user_id in sorted({*tails, *seen}):
-        packed = _pack({}, tails.get(user_id, []), seen.get(user_id, {}), crosses.get(user_id, {}))
+        packed = _packed({}, tails.get(user_id, []), seen.get(user_id, {}), crosses.get(user_id, {}))
         yield user_id, packed
 
 
@@ -77,10 +102,10 @@ def pack_one(user: PackedUser) -> bytes:
         [e.received_at_ms, e.feedback_id, e.item_id, e.kind, e.value, user.void_at.get(e.feedback_id)]
         for e in user.tail
     ]
-    return _pack(user.row, tail, user.seen, user.crosses)
+    return _packed(user.row, tail, user.seen, user.crosses)
 
 
-def _pack(
+def _packed(
     row: Mapping[str, object],
     tail: Sequence[Sequence[object]],
     seen: Mapping[str, Sequence[str]],
@@ -111,10 +136,12 @@ def _tails(tail: pl.DataFrame) -> dict[str, list[list[object]]]:
     return grouped
 
 
-def _crosses(snapshot: DaySnapshot, encoder: Encoder, part: int) -> dict[str, dict[str, list[list[object]]]]:
+def _crosses(
+    table: Callable[[str], pl.DataFrame], encoder: Encoder
+) -> dict[str, dict[str, list[list[object]]]]:
     grouped: dict[str, dict[str, list[list[object]]]] = {}
     for cross in encoder.features.crosses:
-        rows = snapshot.table(f"cross_{cross.group}", part)
+        rows = table(f"cross_{cross.group}")
         # A number is one id in any form, as the candidates' column gives it.
         rows = rows.with_columns(id_column(rows, cross.group).cast(pl.String).alias(cross.group))
         for user, *values in rows.select("user_id", cross.group, *raw_columns(cross.numbers)).iter_rows():

@@ -20,7 +20,7 @@ from features.tiles import LAST, measure_columns, roll_windows, tile, window_col
 from recsys.config import RunConfig
 from recsys.log import InteractionLog, latest_by_key, period_end
 from recsys.schema import ATTRIBUTE_PREFIX
-from recsys.snapshot import DaySnapshot, part_folder, user_part
+from recsys.snapshot import ROW, DaySnapshot, part_folder, user_part
 
 MAX_SEEN = 1_000
 """How many items per user and kind are remembered as done: the newest."""
@@ -103,16 +103,24 @@ def clean_user_tables(task: PartTask) -> tuple[dict[str, pl.DataFrame], dict[str
     quarantined: dict[str, list[Cleaned]] = {}
     for table in USER_TABLES:
         cleaned: list[Cleaned] = []
+        num_rows = 0
         for day in task.period.days:
-            rows = _of_share(task.log.read(table, day), task)
+            numbered = _numbered(task.log.read(table, day), num_rows)
+            num_rows += numbered.height
+            rows = _of_share(numbered, task)
             # A retry may repeat the rows of the day before.
             keys = _keys(table, [cleaned[-1].good]) if cleaned else _known_keys(task, table, rows)
             cleaned.append(clean_day(table, rows, day, task.log, task.config, keys))
-        frames = [c.good for c in cleaned] or [task.log.read(table, task.period.start).clear()]
+        frames = [c.good for c in cleaned] or [_numbered(task.log.read(table, task.period.start).clear(), 0)]
         stacked = pl.concat(frames, how="diagonal_relaxed")
-        tables[table] = latest_by_key([stacked], "user_id") if table == "users" else stacked
+        tables[table] = latest_by_key([stacked], "user_id").drop(ROW) if table == "users" else stacked
         quarantined[table] = cleaned
     return tables, quarantined
+
+
+def _numbered(rows: pl.DataFrame, first: int) -> pl.DataFrame:
+    """Number the rows before they are split, in a column that a log cannot set."""
+    return rows.with_columns(pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias(ROW))
 
 
 def _of_share(rows: pl.DataFrame, task: PartTask) -> pl.DataFrame:
@@ -148,6 +156,7 @@ def clean_day(
         where=str(log.root / table / f"date={day}"),
         daily_cap=config.features.daily_cap,
         known_keys=known,
+        kept=(ROW,) if table in USER_TABLES else (),
     )
 
 
@@ -175,7 +184,7 @@ def gather_quarantine(folder: Path, num_parts: int) -> None:
     for name, paths in found.items():
         (folder / "quarantine").mkdir(exist_ok=True)
         rows = pl.concat([pl.read_parquet(path) for path in paths], how="diagonal_relaxed")
-        write_table(rows, folder / "quarantine" / name)
+        write_table(rows.sort(ROW), folder / "quarantine" / name)
         for path in paths:
             path.unlink()
             if not any(path.parent.iterdir()):

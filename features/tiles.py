@@ -98,13 +98,13 @@ def roll_windows(
         today: the new period's tile.
         leaving: window in days -> tiles that were inside it the period before and are not any more.
 
-    Returns: one row per key ever seen, sorted by key.
+    Returns: one row per key ever seen, sorted by the key's text.
     """
     columns = window_columns(tuple(leaving), measures)
     change = _change(today, leaving, key, measures).select(*key, *columns, LAST)
     if previous is None:
         return change
-    known = _in_order(previous.select(*key, *columns, LAST), key)
+    known = previous.select(*key, *columns, LAST)
     at = (
         known.select(key)
         .with_row_index("row")
@@ -140,7 +140,7 @@ def _change(
         pl.concat(parts, how="diagonal")
         .group_by(key)
         .agg(pl.col(*sums).sum(), pl.col(LAST).max())
-        .sort(key)
+        .sort(_sort_key(key))
         .collect()
     )
 
@@ -162,23 +162,19 @@ def _contained(size: int, positions: np.ndarray) -> pl.Series:
     return pl.Series(mask)
 
 
-def _in_order(frame: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
-    """Give a table sorted by key; only one merged from another number of shares is not sorted yet."""
-    return frame if _sort_key(frame, key).is_sorted() else frame.sort(key)
-
-
 def _merge(known: pl.DataFrame, new: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
     """Merge new rows into sorted ones: one pass over the keys; sorting all would compare them again."""
     if new.is_empty():
         return known
     both = pl.concat([known, new])
-    keys = pl.DataFrame({"key": _sort_key(both, key)}).with_row_index("row")
+    keys = both.select(key=_sort_key(key)).with_row_index("row")
     order = keys.head(known.height).merge_sorted(keys.tail(new.height), key="key")["row"]
     return both[order]
 
 
-def _sort_key(frame: pl.DataFrame, key: Sequence[str]) -> pl.Series:
-    return frame.select(pl.concat_str(key, separator="\0")).to_series()
+def _sort_key(key: Sequence[str]) -> pl.Expr:
+    """Give the one text that rows are sorted by, numbers too: what is merged must be in one order."""
+    return pl.concat_str(key, separator="\0")
 
 
 def leaving_days(days: Sequence[date], day: date, window_days: Sequence[int]) -> dict[int, tuple[date, ...]]:

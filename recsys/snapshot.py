@@ -11,12 +11,15 @@ part-0000/ …         one folder per share of the users (`recsys.snapshot.user_
   cross_<column>.parquet, cross_<column>_tile.parquet   the same per user and item column (category, …)
   tail.parquet         each user's last events as of the end of the day
   seen.parquet         what each user has done of the kinds that are not shown again
-  examples.parquet     the day's impressions, the slice of `events` each may see, and its live counters
+  examples.parquet     the day's impressions by `row`, the slice of `events` each may see, live counters
   events.parquet       today's users: yesterday's tail and today's events, by (user, received_at, feedback_id)
-  feedback.parquet     the day's clean feedback (labels are made from it, night by night)
+  feedback.parquet     the day's clean feedback by `row` (labels are made from it every night)
+
+`row` numbers the period's raw rows in the order of the log. A whole day's rows come in that order, or by user:
+nothing that reads them depends on how many parts the users were split into.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -27,6 +30,11 @@ from zlib import crc32
 import polars as pl
 
 from recsys.stages import read_manifest
+
+ROW = "row"
+"""The place of an impression or of feedback among the period's raw rows of its table."""
+_LOGGED = ("examples", "feedback")
+"""Tables in the order of `row`; the other users' tables are sorted by user."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +55,26 @@ class DaySnapshot:
         return int(self.manifest["parts"])
 
     def table(self, name: str, part: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Read one of the day's tables, all columns or some; of a user's table all parts, or one."""
+        """Read one of the day's tables, all columns or some; of a users' table all parts in order, or one."""
         wanted = None if columns is None else list(columns)
         whole = self.path / f"{name}.parquet"
         if whole.is_file():
             return pl.read_parquet(whole, columns=wanted)
-        parts = range(self.num_parts) if part is None else [part]
-        files = [part_folder(self.path, p) / f"{name}.parquet" for p in parts]
-        return pl.concat([pl.read_parquet(f, columns=wanted) for f in files], how="diagonal_relaxed")
+        if part is None:
+            return self._in_order(name, wanted)
+        return pl.read_parquet(part_folder(self.path, part) / f"{name}.parquet", columns=wanted)
 
     def examples(self, part: int | None = None) -> pl.DataFrame:
         """Read the examples; their slices of events point into `table("events", part)`.
 
-        On disk a slice counts within its own share, so those of a whole day move along by the shares before.
+        On disk a slice counts within its own share; in a whole day it moves to where its user's events are.
         """
-        if part is not None:
-            return self.table("examples", part)
-        shares, offset = [], 0
-        for share in range(self.num_parts):
-            moved = pl.col("history_start", "history_stop") + pl.lit(offset, pl.UInt32)
-            shares.append(self.table("examples", share).with_columns(moved))
-            offset += self.table("events", share, ["user_id"]).height
-        return pl.concat(shares, how="diagonal_relaxed")
+        rows = self.table("examples", part)
+        if part is not None or self.num_parts == 1:
+            return rows
+        moved = rows.select("user_id").join(self._moves(), on="user_id", how="left", maintain_order="left")
+        by = pl.when(pl.col("history_start") < pl.col("history_stop")).then(moved["by"]).otherwise(0)
+        return rows.with_columns((pl.col("history_start", "history_stop") + by).cast(pl.UInt32))
 
     def table_of_part(
         self, name: str, part: int, num_parts: int, columns: Sequence[str] | None = None
@@ -79,8 +85,33 @@ class DaySnapshot:
         """
         if num_parts == self.num_parts:
             return self.table(name, part, columns)
-        rows = self.table(name, columns=columns)
-        return rows.filter(user_part(rows["user_id"], num_parts) == part)
+        wanted = None if columns is None else list(columns)
+        return self._in_order(name, wanted, lambda rows: user_part(rows["user_id"], num_parts) == part)
+
+    def _in_order(
+        self,
+        name: str,
+        columns: list[str] | None,
+        keep: Callable[[pl.DataFrame], pl.Series] | None = None,
+    ) -> pl.DataFrame:
+        """Read all parts of a table, or some of its rows, as if the users had never been split."""
+        order = ROW if name in _LOGGED else "user_id"
+        read = columns if columns is None or order in columns else [*columns, order]
+        files = [part_folder(self.path, part) / f"{name}.parquet" for part in range(self.num_parts)]
+        frames = [pl.read_parquet(file, columns=read) for file in files]
+        if keep is not None:
+            frames = [frame.filter(keep(frame)) for frame in frames]
+        rows = pl.concat(frames, how="diagonal_relaxed")
+        if self.num_parts > 1:
+            rows = rows.sort(order, maintain_order=True)
+        return rows if columns is None else rows.select(columns)
+
+    def _moves(self) -> pl.DataFrame:
+        """Tell how far each user's events lie from where they are in their own share: user_id, by."""
+        shares = [self.table("events", p, ["user_id"]).with_row_index("old") for p in range(self.num_parts)]
+        sorted_rows = pl.concat(shares).sort("user_id", maintain_order=True).with_row_index("new")
+        first = sorted_rows.unique("user_id", keep="first", maintain_order=True)
+        return first.select("user_id", by=pl.col("new").cast(pl.Int64) - pl.col("old"))
 
 
 def part_folder(snapshot: Path, part: int) -> Path:

@@ -1,7 +1,6 @@
 """Weights -> a bundle -> the online store. What a server will load is what is checked here."""
 
 from datetime import date, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +12,7 @@ from features.encode import Encoder
 from features.golden import make_golden
 from features.loading import Answering
 from features.online import encode_items
-from features.packing import pack_users
+from features.packing import num_users, pack_first_users, pack_users
 from features.store import FeatureStore, open_store
 from recsys.bundle import Bundle, BundleParts, load_bundle, save_bundle
 from recsys.calibration import Calibrator
@@ -84,12 +83,6 @@ def publish(store: FeatureStore, registry: Registry, version: str, snapshot: Day
     return store.publish(version, pack_users(snapshot, encoder), meta, num_users(snapshot))
 
 
-def num_users(snapshot: DaySnapshot) -> int:
-    """Count the users that a snapshot's base will have."""
-    tables = [snapshot.table(name).select("user_id") for name in ("users", "tail", "seen")]
-    return pl.concat(tables).n_unique()
-
-
 def popular_items(items: pl.DataFrame, config: RunConfig, as_of: datetime) -> pl.DataFrame:
     """Rank the available items by recent positives: the list of last resort."""
     window = max((w for w in config.features.window_days if w <= POPULAR_DAYS), default=None)
@@ -120,7 +113,7 @@ def _item_embeddings(trained: TrainedModel, encoder: Encoder, items: pl.DataFram
 def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
     """Take the users with the longest and the shortest histories among the first ones, and real contexts."""
     loaded = Answering.of(bundle, _NoStore(), Scorer)
-    packed = list(islice(pack_users(snapshot, loaded.encoder), 20 * NUM_GOLDEN))
+    packed = pack_first_users(snapshot, loaded.encoder, 20 * NUM_GOLDEN)
     packed.sort(key=lambda pair: len(pair[1]))
     users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
     examples = snapshot.table("examples")

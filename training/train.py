@@ -136,18 +136,17 @@ def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
 def _reader(
     days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, state: EncoderState
 ) -> Callable[[int], Iterable[EncodedRows]]:
-    """Give what encodes a day, part by part, with the labels hidden that a task is not trained on."""
+    """Give what encodes a day, with the labels hidden that a task is not trained on."""
     labelled = days.labelled_for(config.tasks)
     encoder = Encoder.from_config(config, state)
 
     def encoded(i: int) -> Iterator[EncodedRows]:
-        for part in range(labelled[i].num_parts):
-            made = encode_day(encoder, labelled, i, config.tasks, part)
-            for task, (first, stop) in periods.items():
-                if not first <= i <= stop:
-                    made.labels[task].fill(np.nan)
-            if made.size:
-                yield made
+        made = encode_day(encoder, labelled, i, config.tasks)
+        for task, (first, stop) in periods.items():
+            if not first <= i <= stop:
+                made.labels[task].fill(np.nan)
+        if made.size:
+            yield made
 
     return encoded
 

@@ -70,13 +70,12 @@ class FeaturesConfig(Section):
 
 
 class ExecutionConfig(Section):
-    """How feature building is spread over processes; the rows are the same whatever is written here."""
+    """How feature building is spread over processes; rows and weights are the same in any case."""
 
     executor: str = "local"
     """local: this machine's processes; ray: a Ray cluster (extra `ray`) that sees the same folders."""
     shards: int = Field(default=1, ge=1, le=65_536)
-    """A period is built in so many parts by user; memory holds one part a worker. Training takes part after
-    part, so its batches, and with them the weights, depend on the parts that a period was built in."""
+    """A period is built in so many parts by user; memory holds one part a worker."""
     workers: int = Field(default=1, ge=1)
     """Parts built at once."""
     ray_address: str = ""

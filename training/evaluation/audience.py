@@ -14,7 +14,7 @@ import polars as pl
 
 from features.build import item_rows
 from features.days import Days
-from features.history import ORDER, history_bounds
+from features.history import history_bounds
 from features.live import count_live
 from recsys.config import RunConfig, period_start
 from recsys.log import period_end
@@ -90,8 +90,7 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
         .unique("user_id", keep="first", maintain_order=True)
     )
     catalogue = item_rows(previous, snapshot)
-    # In order whatever the shares: a day that was split gives its users share by share.
-    tail = previous.table("tail").join(users.to_frame(), on="user_id", how="semi").sort(ORDER)
+    tail = previous.table("tail").join(users.to_frame(), on="user_id", how="semi", maintain_order="left")
     offsets, codes = _relevant(requests["user_id"], relevant, catalogue["item_id"])
     return Audience(
         opening=_open(snapshot, requests, tail, config),

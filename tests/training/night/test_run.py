@@ -233,13 +233,20 @@ def test_a_feature_retrains_and_a_port_reruns_nothing(first_night, make_config, 
 
 
 def test_hosts_that_differ_write_the_same_version(first_night, make_config, tmp_path):
-    """Address, store, gate and workers are not the bundle's."""
+    """Address, store, gate and `[execution]` are not the bundle's: its files are equal, byte by byte."""
     night, result = first_night
     config = make_config(
         gate={"min_rows": 100_000, "margin": 0.5},
         serving={"listen": "0.0.0.0:9", "admin_listen": "127.0.0.1:8"},
         store={"url": "redis://elsewhere:6379/0", "namespace": "other"},
-        execution={"workers": 2},
+        execution={"shards": 3, "workers": 2},
     )
     other = run_night(Night(config=config, log=night.log, runs=tmp_path / "runs", date=DAY), dry_run=True)
     assert (other.version, other.evaluated) == (result.version, result.evaluated)
+    built = (tmp_path / "runs" / "stages" / "features").glob("*/manifest.json")
+    assert {json.loads(path.read_text())["parts"] for path in built} == {3}
+    scored = [
+        [path.read_bytes() for path in runs.glob("stages/evaluate/*/challenger.parquet")]
+        for runs in (night.runs, tmp_path / "runs")
+    ]
+    assert scored[0] == scored[1] != []

@@ -169,8 +169,7 @@ def test_a_version_depends_on_no_host(config):
     data = config.model_dump(mode="json", by_alias=True)
     data["serving"] |= {"listen": "0.0.0.0:1", "admin_listen": "127.0.0.1:2", "poll_s": 9.0, "threads": 4}
     data["store"] |= {"url": "redis://elsewhere:6379/0"}
-    # Not shards: training takes a day's parts one after the other.
-    data["execution"] |= {"workers": 2, "executor": "ray"}
+    data["execution"] |= {"shards": 3, "workers": 2, "executor": "ray"}
     other = parse_config(data, "other")
     assert other != config
     ours, theirs = (values(view(c, "a bundle", CONFIG_KEYS)) for c in (config, other))
