@@ -15,8 +15,8 @@ part-0000/ …         one folder per share of the users (`recsys.snapshot.user_
   events.parquet       today's users: yesterday's tail and today's events, by (user, received_at, feedback_id)
   feedback.parquet     the day's clean feedback by `row` (labels are made from it every night)
 
-`row` numbers the period's raw rows in the order of the log. A whole day's rows come in that order, or by user:
-nothing that reads them depends on how many parts the users were split into.
+`row` numbers the raw rows of the period in the order of the log. A whole day comes in that order, or by user:
+nothing that reads it depends on how many parts the users were split into.
 """
 
 from collections.abc import Callable, Sequence
