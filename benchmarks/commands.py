@@ -107,7 +107,7 @@ def bench_train_command(
     seed: SeedOption = 0,
 ) -> None:
     """Measure training on one day of a log and print JSON."""
-    from benchmarks.speed.training import measure_training
+    from benchmarks.speed.training.product import measure_training
     from features.definitions import read_config
 
     _put(measure_training(read_config(config), log, seed, repeats), json_file)

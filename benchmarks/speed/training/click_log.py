@@ -33,7 +33,7 @@ _SPREAD: Final = (1.5, 1.3)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Rows as a system reads them: arrays that are mapped from their files."""
+    """Some rows of the log."""
 
     ids_NC: np.ndarray
     """int32, each column from 0."""
@@ -41,16 +41,27 @@ class Rows:
     """float32."""
     labels_NK: np.ndarray
     """float32, 0 or 1."""
-    truth_NK: np.ndarray
-    """float32: the probabilities the labels were drawn from; no system reads them."""
 
 
-def read_rows(folder: Path, part: str, rows: int | None = None) -> Rows:
-    """Map a part's arrays. Args: rows: only the first so many."""
-    found = {name: np.load(folder / f"{part}_{name}.npy", mmap_mode="r")[:rows] for name in _WIDTHS}
-    return Rows(
-        ids_NC=found["ids"], numbers_NF=found["numbers"], labels_NK=found["labels"], truth_NK=found["truth"]
+_WIDTHS: Final = {
+    "ids": (np.int32, len(COLUMN_SIZES)),
+    "numbers": (np.float32, NUM_NUMBERS),
+    "labels": (np.float32, len(TASKS)),
+    "truth": (np.float32, len(TASKS)),
+}
+
+
+def read_chunk(folder: Path, part: str, begin: int, end: int) -> Rows:
+    """Read rows [begin, end) of a part into memory."""
+    ids_NC, numbers_NF, labels_NK = (
+        read_array(folder, part, name, begin, end) for name in ("ids", "numbers", "labels")
     )
+    return Rows(ids_NC=ids_NC, numbers_NF=numbers_NF, labels_NK=labels_NK)
+
+
+def read_array(folder: Path, part: str, name: str, begin: int = 0, end: int | None = None) -> np.ndarray:
+    """Read rows of one array into memory; `truth` is what the labels were drawn from."""
+    return np.array(np.load(folder / f"{part}_{name}.npy", mmap_mode="r")[begin:end])
 
 
 def write_click_log(folder: Path, train_rows: int, test_rows: int, seed: int) -> None:
@@ -67,14 +78,6 @@ def write_click_log(folder: Path, train_rows: int, test_rows: int, seed: int) ->
         for begin, made in world.chunks(rows, np.random.default_rng([seed, place])):
             for name, values in made.items():
                 files[name][begin : begin + len(values)] = values
-
-
-_WIDTHS: Final = {
-    "ids": (np.int32, len(COLUMN_SIZES)),
-    "numbers": (np.float32, NUM_NUMBERS),
-    "labels": (np.float32, len(TASKS)),
-    "truth": (np.float32, len(TASKS)),
-}
 
 
 class _World:

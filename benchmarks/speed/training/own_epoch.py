@@ -1,0 +1,99 @@
+"""One epoch of ours on the click log, in a process of its own: JSON out, as the peers' script gives.
+
+`python -m benchmarks.speed.training.own_epoch --arrays FOLDER …` is what the bench starts. It is `fit` as the
+night calls it: the config's optimisers and rates, its tables, its balancing, the background reader.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.speed.machine import peak_rss
+from benchmarks.speed.training.click_log import TASKS, read_array, read_chunk
+from benchmarks.speed.training.click_log_model import (
+    SPECS,
+    TABLE,
+    ClickLogBatches,
+    ClickLogModel,
+    click_log_batch,
+)
+from recsys.config import default_config
+from recsys.model.embeddings import LocalTables
+from training.balancing import build_balancer
+from training.threads import use_threads
+from training.train import fit_settings
+from training.trainer.fit import fit
+
+SCORED_AT_ONCE = 8192
+
+
+def main() -> None:
+    """Read the arguments, train, write the test rows' scores, and print one line of JSON."""
+    parser = argparse.ArgumentParser(description="Train our model of the click log for one epoch")
+    parser.add_argument("--arrays", type=Path, required=True)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shuffle-labels", action="store_true")
+    parser.add_argument("--scores", type=Path, help="where to write the test rows' scores; none: not scored")
+    print(json.dumps(run(parser.parse_args())), flush=True)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Time loading, building and one epoch; score afterwards."""
+    use_threads(args.threads)
+    torch.manual_seed(args.seed)
+    config = default_config()
+    before = peak_rss() / 2**20
+    began = time.perf_counter()
+    batches = ClickLogBatches(
+        folder=args.arrays,
+        part="train",
+        rows=args.rows,
+        batch_size=args.batch,
+        seed=args.seed,
+        shuffle_labels=args.shuffle_labels,
+    )
+    model, tables = ClickLogModel(), LocalTables((TABLE,), config.training.sparse_learning_rate, args.seed)
+    settings = replace(fit_settings(config, batches.steps, warm=False), retrieval_task=None)
+    balancer = build_balancer("fixed", dict.fromkeys(TASKS, 1.0), config.training.balancer)
+    log = fit(model, tables, batches, balancer, SPECS, settings)
+    seconds = time.perf_counter() - began
+    peak = peak_rss() / 2**20
+    if args.scores is not None:
+        np.save(args.scores, score(model, tables, args.arrays))
+    return {
+        "rows": log.rows,
+        "seconds": seconds,
+        "peak_rss_mb": peak,
+        "imports_rss_mb": before,
+        "threads": args.threads,
+        "processes": 1,
+        "precision": "bf16" if settings.bf16 else "fp32",
+        "versions": {name: version(name) for name in ("torch", "numpy")},
+    }
+
+
+@torch.no_grad()
+def score(model: ClickLogModel, tables: LocalTables, arrays: Path) -> np.ndarray:
+    """Give the test rows' logits, float32 [N, K]."""
+    model.eval()
+    found = []
+    for begin in range(0, len(read_array(arrays, "test", "labels")), SCORED_AT_ONCE):
+        rows = read_chunk(arrays, "test", begin, begin + SCORED_AT_ONCE)
+        batch = click_log_batch(rows.ids_NC, rows.numbers_NF, rows.labels_NK)
+        logits, _, _ = model(batch, tables.lookup(batch.rows))
+        found.append(torch.stack([logits[task] for task in TASKS], dim=1).numpy())
+    return np.concatenate(found)
+
+
+if __name__ == "__main__":
+    main()
