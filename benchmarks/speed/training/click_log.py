@@ -149,12 +149,14 @@ class _World:
 
 def _zipf(size: int, exponent: float) -> np.ndarray:
     """Give the cumulative chances of ranks 1, 2, …, each by rank ** -exponent."""
-    chances = np.cumsum(np.arange(1, size + 1, dtype=np.float64) ** -exponent)
-    return chances / chances[-1]
+    summed = np.cumsum(np.arange(1, size + 1, dtype=np.float64) ** -exponent)
+    chances: np.ndarray = summed / summed[-1]
+    return chances
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    chances: np.ndarray = 1 / (1 + np.exp(-x))
+    return chances
 
 
 def _bisect(rises: Callable[[float], float]) -> float:

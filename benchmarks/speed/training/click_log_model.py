@@ -65,7 +65,7 @@ class ClickLogBatches:
     batch_size: int
     seed: int
     shuffle_labels: bool = False
-    """Give every row another row's labels: a model that learns from these must score no better than chance."""
+    """Give every row another row's labels: what learns from these must score no better than chance."""
 
     @property
     def steps(self) -> int:

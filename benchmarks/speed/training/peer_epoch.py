@@ -12,17 +12,34 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 EXPERTS, EXPERT_UNITS, TOWER_UNITS, DIM = 8, (256, 128), (64,), 16
 Columns = dict[str, np.ndarray]
+
+
+class Peer(Protocol):
+    """One package's MMoE."""
+
+    package: str
+    module: str
+    """Imported before the clock starts."""
+
+    def build(self, sizes: Sequence[int], num_numbers: int, tasks: Sequence[str]) -> None:
+        """Build the model and what trains it."""
+
+    def train(self, columns: Columns, labels: np.ndarray, batch_size: int) -> None:
+        """Make one pass."""
+
+    def score(self, columns: Columns) -> np.ndarray:
+        """Give [N, K] probabilities."""
 
 
 class RecHub:
@@ -93,7 +110,7 @@ class DeepCTR:
         return np.asarray(self.model.predict(columns, batch_size=8192))
 
 
-PEERS = {"torch-rechub": RecHub, "deepctr-torch": DeepCTR}
+PEERS: dict[str, Callable[[], Peer]] = {"torch-rechub": RecHub, "deepctr-torch": DeepCTR}
 
 
 def main() -> None:
