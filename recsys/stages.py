@@ -1,7 +1,8 @@
 """Content-addressed stages: a directory named by the hash of its inputs, its manifest written last.
 
 A stage whose manifest exists is done and is skipped; anything else is a temporary folder that the next run
-removes. Nothing is ever half-written under its final name, whatever kills the process.
+removes. Nothing is ever half-written under its final name, whatever kills the process. What a stage needs to
+go on after it was killed lies beside the temporary folder (`unfinished`), until the stage is done.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import polars as pl
 from recsys.errors import DataError
 
 MANIFEST = "manifest.json"
+UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,10 @@ class Stages:
         Raises: whatever build raises, after removing what it wrote; DataError when the disk is full.
         """
         target = self.root / name / digest(inputs)
-        if (target / MANIFEST).is_file():
-            return target
         temporary = target.with_name(f".{target.name}.tmp")
+        if (target / MANIFEST).is_file():
+            shutil.rmtree(unfinished(temporary), ignore_errors=True)
+            return target
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
         try:
@@ -44,6 +47,7 @@ class Stages:
             said = build(temporary)
             write_json(temporary / MANIFEST, {"stage": name, "inputs": inputs, **said})
             os.replace(temporary, target)
+            shutil.rmtree(unfinished(temporary), ignore_errors=True)
         except (OSError, pl.exceptions.PolarsError) as error:
             reason = disk_failure(error)
             if reason is None:
@@ -55,6 +59,11 @@ class Stages:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
+
+
+def unfinished(folder: Path) -> Path:
+    """Give the place beside the folder that a stage is built in; it stays until the stage is done."""
+    return folder.with_suffix(UNFINISHED)
 
 
 def disk_failure(error: Exception) -> str | None:

@@ -19,6 +19,11 @@ from training.trainer.watcher import Watcher
 CONSOLE = Console(stderr=True)
 
 
+def say(sentence: str) -> None:
+    """Tell a person something that is no progress; it stays above the bar."""
+    CONSOLE.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show one bar; the value given is called with (done, all)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,7 @@ from training.data import (
     text_by_number,
 )
 from training.start import start_new_rows
+from training.trainer.checkpoint import Checkpoint
 from training.trainer.fit import fit
 from training.trainer.settings import FitSettings, has_fast_bf16
 from training.trainer.train_log import TrainLog
@@ -80,6 +82,7 @@ def train(
     *,
     tasks: Sequence[TaskSpec] | None = None,
     watchers: Sequence[Watcher] = (),
+    start: Checkpoint | None = None,
     prepared: Prepared | None = None,
 ) -> TrainedModel:
     """Train on each task's own days.
@@ -89,6 +92,7 @@ def train(
         previous: continue these weights; their vocabularies and statistics stay as they are and grow.
         tasks: the heads to build and train, default all; features are those of all the config's tasks.
         watchers: see every step of the fit.
+        start: go on from here; the batches before it are cut again and passed over.
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
     """
     tasks = config.tasks if tasks is None else tasks
@@ -106,11 +110,13 @@ def train(
     popularity = retrieval_popularity(days, chosen, config, state) if retrieval else None
     rng = np.random.default_rng([config.training.seed, len(days)])
     batches = _batches(chosen * epochs, encoded, batcher, popularity, rng)
+    if start is not None:
+        batches = islice(batches, start.log.steps, None)
     steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
     settings = fit_settings(config, steps, warm=previous is not None)
-    log = fit(ranker, tables, batches, balancer, tasks, settings, watchers)
+    log = fit(ranker, tables, batches, balancer, tasks, settings, watchers, start)
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=log)
 
 

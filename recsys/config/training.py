@@ -43,6 +43,10 @@ class TrainingConfig(Section):
     threads: int = Field(default=1, ge=1)
     """Torch threads. One is the robust choice: beside another busy process two threads are slower than one.
     """
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
+    """How often a training saves all it goes on from when it is killed; 0 never. A checkpoint has the size of
+    the weights and the optimisers' state, and is removed when the training is done.
+    """
     max_days: int = Field(default=60, ge=1)
     """A cold start looks back at most this many periods."""
     refit: bool = True

@@ -49,6 +49,9 @@ class Tables(Protocol):
     def export(self) -> dict[str, Tensor]:
         """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
 
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Load canonical weights; tables and rows that they lack stay as they are."""
+
 
 class LocalTables:
     """Tables in this process's memory."""
@@ -85,7 +88,7 @@ class LocalTables:
         return found
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Load canonical weights; tables and rows that they lack keep their initial values."""
+        """Load canonical weights; tables and rows that they lack stay as they are."""
         for name in self.specs:
             for part, own in (("weight", self.weight[name]), ("state", self.state[name])):
                 given = weights.get(f"{name}.{part}")
@@ -120,7 +123,7 @@ class TorchRecTables:
         )
         self.sharded: Any = DistributedModelParallel(collections, device=torch.device("cpu"))
         self.rows: dict[str, Tensor] = {}
-        self._fill(weights)
+        self.load(weights)
 
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the rows of each table as leaves [U, D] that collect gradients."""
@@ -164,7 +167,8 @@ class TorchRecTables:
                 next(v for k, v in states[key].items() if k.endswith("momentum1")),
             )
 
-    def _fill(self, weights: Mapping[str, Tensor]) -> None:
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Load canonical weights; tables and rows that they lack stay as they are."""
         for name, weight, state in self._tensors():
             for part, target in (("weight", weight), ("state", state)):
                 given = weights.get(f"{name}.{part}")

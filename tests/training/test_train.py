@@ -42,12 +42,7 @@ def test_later_days_in_the_chain_change_nothing(shop_log, shop_chain, config, tm
 
 def test_every_row_is_trained_once_per_epoch(shop_chain, config):
     rows = sum(s.manifest["rows"]["impressions"] for s in shop_chain[1:3])
-    seen = []
-    periods = {t.name: (1, 2) for t in config.tasks}
-    made = train(shop_chain, periods, config, None, 2, lambda *a: seen.append(a))
-    assert made.log.rows == 2 * rows
-    assert seen[-1] == (2 * rows, 2 * rows)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert _learn(shop_chain, config, (1, 2), epochs=2).log.rows == 2 * rows
 
 
 def test_crosses_are_standardised_as_the_last_days_examples_read_them(shop_chain, make_config):

@@ -1,7 +1,8 @@
 """How the tasks' losses become one backward: BALANCERS maps the name in TOML to a class and its options.
 
 A balancer lives as long as one fit: its state (variances, rates, weights) belongs to that run's data and is
-in no bundle. A warm start begins anew, from values of the first losses.
+in no bundle. A warm start begins anew, from values of the first losses. A run that was killed goes on from
+the state in its checkpoint.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,12 @@ class Balancer(Protocol):
 
         Args: shared_parameters: the dense parameters; one that a single loss reaches is that task's own.
         """
+
+    def state(self) -> dict[str, Any]:
+        """Give what the steps so far left behind, as JSON values."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
 
 
 @dataclass(frozen=True, slots=True)

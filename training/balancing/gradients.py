@@ -8,16 +8,17 @@ step (nothing observed) is left out of it: for a min-norm method its zero would 
 Shape letters: K losses, P numbers of a tensor.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError
-from training.balancing.weights import BalanceReport
+from training.balancing.weights import BalanceReport, Stateless
 from training.errors import DivergedError
 
 if TYPE_CHECKING:
@@ -100,6 +101,24 @@ class GradNorm:
         self._follow(used, {n: v for n, v in norms.items() if v > 0 and used[n] > 0}, losses)
         return BalanceReport(used)
 
+    def state(self) -> dict[str, Any]:
+        """Give the first losses, the log-weights and Adam's moments of them."""
+        moments = {
+            name: {key: float(value) for key, value in adam.state[self.log_weight[name]].items()}
+            for name, adam in self._adam.items()
+        }
+        weights = {name: float(value) for name, value in self.log_weight.items()}
+        return {"first": self.first, "log_weight": weights, "adam": moments}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.first = dict(state["first"])
+        for name, value in state["log_weight"].items():
+            own = self._own(name, math.exp(value))
+            own.data.fill_(value)
+            moments = {k: torch.tensor(v, dtype=own.dtype) for k, v in state["adam"][name].items()}
+            self._adam[name].state[own] = moments | {"step": torch.tensor(state["adam"][name]["step"])}
+
     def _weight(self, name: str) -> float:
         if name in self.log_weight:
             return float(self.log_weight[name].detach().exp())
@@ -135,7 +154,7 @@ class GradNorm:
         return self.log_weight[name]
 
 
-class Aggregated:
+class Aggregated(Stateless):
     """One of TorchJD's aggregators over what is shared; each task's own parameters get its plain gradient.
 
     Losses are multiplied by the config's weights first. Weights come from the Gramian of the gradients, so no

@@ -7,6 +7,7 @@ multiplies. A loss that is 0 in a step (nothing observed) does not change a meth
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,18 @@ def weighted_backward(losses: Mapping[str, Tensor], weights: Mapping[str, float]
     total.backward()  # type: ignore[no-untyped-call]
 
 
-class Fixed:
+class Stateless:
+    """A method that looks at one step alone."""
+
+    def state(self) -> dict[str, Any]:
+        """Give nothing: no step leaves anything behind."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
+class Fixed(Stateless):
     """A weighted sum with weights from the config: the reference."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -76,6 +88,14 @@ class Uncertainty:
                 self.log_variance[name] = s + self.learning_rate * 0.5 * (math.exp(-s) * value - 1)
         return BalanceReport(used)
 
+    def state(self) -> dict[str, Any]:
+        """Give the log-variances."""
+        return dict(self.log_variance)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.log_variance = dict(state)
+
 
 class DynamicWeightAverage:
     """Weights that follow how slowly each loss falls: K · softmax(r / temperature).
@@ -108,6 +128,16 @@ class DynamicWeightAverage:
         weighted_backward(losses, used)
         self._remember({name: float(loss.detach()) for name, loss in losses.items()})
         return BalanceReport(used)
+
+    def state(self) -> dict[str, Any]:
+        """Give the rates and what the open window has seen."""
+        return {"rates": self.rates, "before": self._before, "seen": self._seen, "steps": self._steps}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.rates, self._before = dict(state["rates"]), dict(state["before"])
+        self._seen = {name: list(values) for name, values in state["seen"].items()}
+        self._steps = state["steps"]
 
     def _remember(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():

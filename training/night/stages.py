@@ -53,6 +53,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("days", "plan", "previous"),
         output="weights",
         run=work.train_weights,
+        passed=("training.checkpoint_minutes",),
     ),
     Stage(
         name="bundle",
@@ -81,6 +82,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("days", "plan", "evaluated", "decision"),
         output="refitted",
         run=work.refit,
+        passed=("training.checkpoint_minutes",),
     ),
     Stage(
         name="refit_bundle",

@@ -19,7 +19,7 @@ from recsys.bundle import Bundle, load_bundle, read_manifest
 from recsys.config import period_start
 from recsys.errors import DataError
 from recsys.records import NightRecord, Verdict
-from recsys.stages import write_json
+from recsys.stages import unfinished, write_json
 from training.calibrate import fit_calibration
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
@@ -28,9 +28,10 @@ from training.night.go_live import go_live
 from training.night.plan import NightPlan, lag, plan_night
 from training.night.step import Step
 from training.predict import BundlePredictor, day_logits
-from training.progress import bar, fit_bar
+from training.progress import bar, fit_bar, say
 from training.publish import write_bundle
 from training.train import TrainedModel, train
+from training.trainer.saver import Saver
 from training.weights import load_trained, save_trained
 
 RANKING_USERS = 500
@@ -85,8 +86,12 @@ def train_weights(step: Step, *, days: Days, plan: NightPlan, previous: Bundle |
     def build(folder: Path) -> dict[str, Any]:
         epochs = step.config.training.epochs if previous is None else 1
         rows = epochs * sum(days.num_impressions(i) for i in plan.train_periods)
-        with fit_bar("train", rows) as watcher:
-            trained = train(days, plan.train, step.config, previous, epochs, watchers=[watcher])
+        saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
+        start = saver.read()
+        with fit_bar("train", rows) as shown:
+            trained = train(
+                days, plan.train, step.config, previous, epochs, watchers=[shown, saver], start=start
+            )
         return _save(trained, folder)
 
     return step.kept(build)
@@ -166,8 +171,10 @@ def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: 
     def build(folder: Path) -> dict[str, Any]:
         before = load_bundle(step.night.registry.path(evaluated))
         rows = sum(days.num_impressions(i) for i in plan.refit_periods)
-        with fit_bar("refit", rows) as watcher:
-            trained = train(days, plan.refit, step.config, before, 1, watchers=[watcher])
+        saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
+        start = saver.read()
+        with fit_bar("refit", rows) as shown:
+            trained = train(days, plan.refit, step.config, before, 1, watchers=[shown, saver], start=start)
         return _save(trained, folder)
 
     return step.kept(build)

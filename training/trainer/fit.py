@@ -1,7 +1,6 @@
 """fit(learner, tables, batches) -> TrainLog. Reads no file, parses no flag; one process or many."""
 
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
@@ -11,13 +10,14 @@ from recsys.model.embeddings import Tables
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer
 from training.errors import DivergedError
+from training.trainer.checkpoint import Checkpoint
 from training.trainer.learner import Learner
 from training.trainer.moment import Progress
 from training.trainer.optimizer import DenseOptimizer
 from training.trainer.prefetch import ahead
 from training.trainer.settings import FitSettings
 from training.trainer.step import Stepper
-from training.trainer.train_log import TrainLog
+from training.trainer.train_log import Clock, TrainLog
 from training.trainer.watcher import Watcher
 
 
@@ -29,8 +29,14 @@ def fit(
     tasks: Sequence[TaskSpec],
     settings: FitSettings,
     watchers: Sequence[Watcher] = (),
+    start: Checkpoint | None = None,
 ) -> TrainLog:
-    """Make one optimiser step per batch. Watchers see every step, in the order given.
+    """Make one optimiser step per batch.
+
+    Args:
+        batches: of the whole fit, or of what `start` has left of it.
+        watchers: see every step, in the order given.
+        start: go on from here, to the same weights that an undisturbed fit ends with.
 
     Raises: DivergedError when a loss, or what a balancer makes of the gradients, is not finite.
     """
@@ -43,7 +49,13 @@ def fit(
         settings=settings,
         dense=DenseOptimizer(learner, settings),
     )
-    log, began, began_cpu = TrainLog(), time.perf_counter(), time.process_time()
+    log = TrainLog() if start is None else stepper.restore(start)
+    clock = Clock(log)
+
+    def checkpoint() -> Checkpoint:
+        clock.read()
+        return stepper.checkpoint(log)
+
     for batch in ahead(batches):
         stepper.dense.begin_step(log.steps)
         rows = tables.lookup(batch.rows)
@@ -55,10 +67,11 @@ def fit(
             watcher.on_losses(log.steps, log.losses[-1])
         stepper.descend(losses, batch, rows)
         log.rows += batch.size
-        for watcher in watchers:
-            watcher.after_step(Progress(log.steps, batch, logits, log.rows))
+        progress = Progress(log.steps, batch, logits, log.rows, checkpoint)
         log.steps += 1
-    log.seconds, log.cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+        for watcher in watchers:
+            watcher.after_step(progress)
+    clock.read()
     return log
 
 

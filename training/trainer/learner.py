@@ -21,6 +21,12 @@ class Learner(Protocol):
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Give them with their names."""
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give all that a forward pass reads, by name."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> Any:
+        """Take what `state_dict` gave."""
+
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group them by their multiple of the learning rate."""
 

@@ -8,6 +8,7 @@ from torch.optim import AdamW
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
+from training.trainer.checkpoint import Checkpoint
 from training.trainer.learner import Learner
 
 
@@ -39,3 +40,5 @@ class Progress:
     """Task -> what the weights before the step said of the batch, without a graph."""
     rows: int
     """How many rows were learned so far, those of this step included."""
+    checkpoint: Callable[[], Checkpoint]
+    """Gives all that the fit would go on from after this step."""

@@ -1,6 +1,8 @@
 """The dense parameters' optimiser: AdamW, its schedule, and the bound on the gradient's length."""
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
@@ -16,9 +18,24 @@ class DenseOptimizer:
     def __init__(self, learner: Learner, settings: FitSettings) -> None:
         """Make the optimiser; each group has its own multiple of the learning rate."""
         self.settings = settings
-        self.parameters: list[nn.Parameter] = list(learner.parameters())
+        self.named: dict[str, nn.Parameter] = dict(learner.named_parameters())
+        self.parameters = list(self.named.values())
         groups = [{"params": group, "scale": scale} for scale, group in learner.parameter_groups().items()]
         self.adamw = AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Give AdamW's state by parameter: `<name>.exp_avg`, `<name>.exp_avg_sq`, `<name>.step`."""
+        found = ((name, self.adamw.state.get(p, {})) for name, p in self.named.items())
+        return {f"{name}.{key}": value for name, kept in found for key, value in kept.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave; a parameter without any has not made a step."""
+        for name, parameter in self.named.items():
+            if f"{name}.step" in state:
+                self.adamw.state[parameter] = {
+                    key: state[f"{name}.{key}"].to(parameter.device, copy=True)
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
 
     def begin_step(self, step: int) -> None:
         """Set the learning rates of a step."""

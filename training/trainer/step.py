@@ -7,17 +7,20 @@ tables step once.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer
+from training.trainer.checkpoint import Checkpoint
 from training.trainer.learner import Learner
 from training.trainer.losses import all_losses
 from training.trainer.moment import Moment
 from training.trainer.optimizer import DenseOptimizer
 from training.trainer.settings import FitSettings
+from training.trainer.train_log import TrainLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,26 @@ class Stepper:
     tasks: Sequence[TaskSpec]
     settings: FitSettings
     dense: DenseOptimizer
+
+    def checkpoint(self, log: TrainLog) -> Checkpoint:
+        """Give all that a fit goes on from; what cuts batches goes on by counting them."""
+        parts = {
+            "model": self.learner.state_dict(),
+            "dense": self.dense.state(),
+            "table": self.tables.export(),
+        }
+        tensors = {f"{part}.{name}": t for part, found in parts.items() for name, t in found.items()}
+        tensors["random"] = torch.get_rng_state()
+        return Checkpoint(tensors=tensors, balancer=self.balancer.state(), log=log)
+
+    def restore(self, checkpoint: Checkpoint) -> TrainLog:
+        """Take a checkpoint of the same model; give the log that goes on from there."""
+        self.learner.load_state_dict(checkpoint.part("model"))
+        self.dense.load_state(checkpoint.part("dense"))
+        self.tables.load(checkpoint.part("table"))
+        self.balancer.load_state(checkpoint.balancer)
+        torch.set_rng_state(checkpoint.tensors["random"])
+        return replace(checkpoint.log, losses=list(checkpoint.log.losses))
 
     def moment(self, step: int, batch: Batch, rows: Mapping[str, Tensor]) -> Moment:
         """Describe the step that is about to be made."""

@@ -1,5 +1,6 @@
 """What a fit did."""
 
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,3 +22,18 @@ class TrainLog:
         """Average the last steps' losses."""
         tail = self.losses[-last:]
         return {k: float(np.mean([step[k] for step in tail])) for k in tail[0]} if tail else {}
+
+
+class Clock:
+    """Writes into a log how long it took, the time of the runs that it goes on from included."""
+
+    def __init__(self, log: TrainLog) -> None:
+        """Start."""
+        self.log = log
+        self.began = time.perf_counter() - log.seconds
+        self.began_cpu = time.process_time() - log.cpu_seconds
+
+    def read(self) -> None:
+        """Write the time so far into the log."""
+        self.log.seconds = time.perf_counter() - self.began
+        self.log.cpu_seconds = time.process_time() - self.began_cpu

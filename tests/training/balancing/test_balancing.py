@@ -1,5 +1,6 @@
 """Each balancing method has the property that defines it, on losses whose gradients are known."""
 
+import json
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from recsys.config import BalancerConfig
 from recsys.errors import ConfigError
-from training.balancing import build_balancer
+from training.balancing import BALANCERS, build_balancer
 from training.balancing.gradients import task_gradients
 
 
@@ -277,3 +278,20 @@ def test_options_come_from_the_config(make_config):
         make_config(training={"balancer": {"windows": 3}})
     with pytest.raises(ConfigError, match=r"training\.balancer\.temperature = 0"):
         make_config(training={"balancer": {"temperature": 0}})
+
+
+@pytest.mark.parametrize("name", sorted(BALANCERS))
+def test_a_balancer_goes_on_from_its_state_as_if_it_had_never_stopped(name):
+    """The state goes through JSON, as it does in a checkpoint."""
+    options = {"window": 3} if name == "dwa" else {}
+    known, others = Pair(), Pair()
+    balancer, again = _balancer(name, **options), _balancer(name, **options)
+    known.train(balancer, 8)
+    again.load_state(json.loads(json.dumps(balancer.state())))
+    others.p.data.copy_(known.p.data)
+    random = torch.get_rng_state()
+    path, weights = known.train(balancer, 8)
+    torch.set_rng_state(random)
+    path_again, weights_again = others.train(again, 8)
+    assert weights_again == weights
+    np.testing.assert_array_equal(np.asarray(path_again), np.asarray(path))
