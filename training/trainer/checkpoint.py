@@ -82,15 +82,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         if _digest(folder / STATE) != manifest["sha256"]:
             raise DataError(f"{folder / STATE} is damaged: its SHA-256 is not that of {MANIFEST}")
         arrays = load_file(folder / STATE)
-        losses = arrays.pop(_LOSSES).tolist()
-        steps = [
-            {
-                name: value
-                for name, value in zip(manifest["losses"], step, strict=True)
-                if not math.isnan(value)
-            }
-            for step in losses
-        ]
+        names, values = manifest["losses"], arrays.pop(_LOSSES).tolist()
+        losses = [{n: v for n, v in zip(names, step, strict=True) if not math.isnan(v)} for step in values]
         return Checkpoint(
             tensors={name: torch.from_numpy(array) for name, array in arrays.items()},
             balancer=manifest["balancer"],

@@ -1,5 +1,6 @@
 """The night as a whole: what it leaves behind, run again, held, refused, killed."""
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -7,6 +8,7 @@ from datetime import date
 
 import pytest
 
+from features.build import build_snapshots
 from recsys.bundle import read_manifest
 from recsys.calibration import is_fitted
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
@@ -15,8 +17,11 @@ from recsys.records import Verdict
 from recsys.registry import Registry
 from training.night import work
 from training.night.night import Night
+from training.night.plan import plan_night
 from training.night.run import check_names, run_night
 from training.predict import BundlePredictor
+from training.train import train
+from training.trainer.saver import Saver
 
 DAY = date(2026, 1, 29)
 
@@ -49,6 +54,35 @@ def test_a_night_run_again_does_nothing(first_night):
     assert (again.version, again.verdict) == (result.version, result.verdict)
     assert {p: p.stat().st_mtime_ns for p in (night.runs / "stages").rglob("manifest.json")} == before
     assert len((night.runs / "registry" / "activations.jsonl").read_text().splitlines()) == 1
+
+
+class _Killed(Saver):
+    """Saves after the third step and ends the training, as a kill does."""
+
+    def after_step(self, progress):
+        if progress.step == 2:
+            self.save(progress.checkpoint())
+            raise KeyboardInterrupt
+
+
+def test_a_night_killed_in_training_goes_on_from_the_checkpoint(first_night, tmp_path, capsys):
+    night, result = first_night
+    again = dataclasses.replace(night, runs=shutil.copytree(night.runs, tmp_path / "runs"))
+    (done,) = (again.runs / "stages" / "train").iterdir()
+    shutil.rmtree(done)
+    kept = done.with_name(f".{done.name}.unfinished")
+    days = build_snapshots(night.log, DAY, night.config, again.stages)
+    periods = plan_night(days, night.config, None).train
+    with pytest.raises(KeyboardInterrupt):
+        train(days, periods, night.config, None, 1, watchers=[_Killed(kept, 0, print)])
+    assert run_night(again).version == result.version
+    assert "goes on from step 3 (" in capsys.readouterr().err
+    assert _weights_of(again) == _weights_of(night)
+    assert list((again.runs / "stages" / "train").iterdir()) == [done], "the checkpoint is gone"
+
+
+def _weights_of(night):
+    return [path.read_bytes() for path in night.runs.glob("stages/train/*/weights.safetensors")]
 
 
 def test_the_next_night_warm_starts_from_the_evaluated_weights(first_night, tmp_path):
