@@ -16,7 +16,7 @@ from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
 from recsys.tasks import RETRIEVAL, TaskSpec
 from training.calibrate import fit_calibration
-from training.data import EncodedRows
+from training.data import Cutting, EncodedRows, count_steps, sizes_of
 from training.night.plan import plan_night
 from training.predict import day_logits
 from training.train import Prepared, TrainedModel, fit_state, prepare, train
@@ -68,9 +68,8 @@ class Runs:
     @property
     def steps(self) -> int:
         """Count the steps of a shared training."""
-        size, training = self.config.training.batch_size, self.config.training
-        rows = [self.days.num_impressions(i) for i in self.plan.train_periods]
-        return training.epochs * sum(-(-n // size) for n in rows)
+        sizes = sizes_of(self.days, self.plan.train_periods)
+        return count_steps(sizes.values(), Cutting.from_config(self.config), self.config.training.epochs)
 
     @property
     def weights(self) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """Snapshots -> weights: a cold start, a warm start, or the continuation after PROMOTE."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,6 @@ from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.kinds.feature import BagFeature, IdFeature
-from recsys.batch import Batch
 from recsys.bundle import Bundle
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
@@ -24,9 +22,12 @@ from training.balancing import build_balancer
 from training.data import (
     Batcher,
     BatchSettings,
+    BatchStream,
+    Cutting,
     EncodedRows,
     encode_day,
     positive_share,
+    sizes_of,
     text_by_number,
 )
 from training.start import start_new_rows
@@ -61,7 +62,7 @@ class Prepared:
     """What every training on the same features and days reads: fitted once, encoded once, all in memory."""
 
     state: EncoderState
-    encoded: Mapping[int, Sequence[EncodedRows]]
+    encoded: Mapping[int, EncodedRows]
     """By period; labels that a task is not trained on are hidden."""
 
 
@@ -70,7 +71,7 @@ def prepare(days: Days, periods: dict[str, tuple[int, int]], config: RunConfig) 
     chosen = _chosen(periods)
     state = fit_state(days, chosen, config, None)
     read = _reader(days, periods, config, state)
-    return Prepared(state=state, encoded={i: tuple(read(i)) for i in chosen})
+    return Prepared(state=state, encoded={i: read(i) for i in chosen})
 
 
 def train(
@@ -92,46 +93,34 @@ def train(
         previous: continue these weights; their vocabularies and statistics stay as they are and grow.
         tasks: the heads to build and train, default all; features are those of all the config's tasks.
         watchers: see every step of the fit.
-        start: go on from here; the batches before it are cut again and passed over.
+        start: go on from here; the batches before it are not read again.
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
     """
     tasks = config.tasks if tasks is None else tasks
     torch.manual_seed(config.training.seed)
     chosen = _chosen(periods)
     state = prepared.state if prepared else fit_state(days, chosen, config, previous)
-    encoded = prepared.encoded.__getitem__ if prepared else _reader(days, periods, config, state)
+    read_day = prepared.encoded.__getitem__ if prepared else _reader(days, periods, config, state)
     encoder = Encoder.from_config(config, state)
     last = days[chosen[-1] if chosen else -1]
     batcher = make_batcher(encoder, last.table("items"), config, tasks)
     ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
 
     retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
-    sizes = {i: days.num_impressions(i) for i in chosen}
-    popularity = retrieval_popularity(days, chosen, config, state) if retrieval else None
-    rng = np.random.default_rng([config.training.seed, len(days)])
-    batches = _batches(chosen * epochs, encoded, batcher, popularity, rng)
-    if start is not None:
-        batches = islice(batches, start.log.steps, None)
-    steps = epochs * sum(-(-n // config.training.batch_size) for n in sizes.values())
+    stream = BatchStream(
+        days=sizes_of(days, chosen),
+        read_day=read_day,
+        batcher=batcher,
+        cutting=Cutting.from_config(config),
+        epochs=epochs,
+        popularity=retrieval_popularity(days, chosen, config, state) if retrieval else None,
+    )
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
-    settings = fit_settings(config, steps, warm=previous is not None)
+    settings = fit_settings(config, stream.num_steps, warm=previous is not None)
+    batches = stream.batches(start.log.steps if start else 0)
     log = fit(ranker, tables, batches, balancer, tasks, settings, watchers, start)
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=log)
-
-
-def _batches(
-    periods: Sequence[int],
-    encoded: Callable[[int], Iterable[EncodedRows]],
-    batcher: Batcher,
-    popularity: np.ndarray | None,
-    rng: np.random.Generator,
-) -> Iterator[Batch]:
-    """Give one period's batches after the other's; popularity [items] is there where retrieval is trained."""
-    for i in periods:
-        for made in encoded(i):
-            share = popularity[made.items.ids[:, 0]] if popularity is not None else None
-            yield from batcher.batches(made, rng, share)
 
 
 def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
@@ -141,18 +130,17 @@ def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
 
 def _reader(
     days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, state: EncoderState
-) -> Callable[[int], Iterable[EncodedRows]]:
+) -> Callable[[int], EncodedRows]:
     """Give what encodes a day, with the labels hidden that a task is not trained on."""
     labelled = days.labelled_for(config.tasks)
     encoder = Encoder.from_config(config, state)
 
-    def encoded(i: int) -> Iterator[EncodedRows]:
+    def encoded(i: int) -> EncodedRows:
         made = encode_day(encoder, labelled, i, config.tasks)
         for task, (first, stop) in periods.items():
             if not first <= i <= stop:
                 made.labels[task].fill(np.nan)
-        if made.size:
-            yield made
+        return made
 
     return encoded
 
@@ -225,7 +213,6 @@ def make_batcher(
         batch_size=config.training.batch_size,
         history_length=config.features.history_length,
         lag_ms=1000 * config.features.ingestion_lag,
-        shuffle=True,
         id_dropout=config.model.id_dropout,
         num_uniform=config.retrieval.num_uniform,
         tasks=tuple(t.name for t in tasks),

@@ -27,6 +27,8 @@ class TrainingConfig(Section):
     """How the weights are found."""
 
     batch_size: int = Field(default=2048, ge=2)
+    chunk_rows: int = Field(default=262_144, ge=64)
+    """Rows of a day that are in memory, and shuffled, together; each chunk is drawn from the whole day."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the data of a cold start; a warm night always makes one pass over its new days."""
     learning_rate: float = Field(default=2e-3, gt=0)

@@ -49,7 +49,7 @@ def test_crosses_are_standardised_as_the_last_days_examples_read_them(shop_chain
     config = make_config(features={"cross_user_by": ["category"]})
     periods = {t.name: (0, 3) for t in config.tasks}
     prepared = prepare(shop_chain, periods, config)
-    (encoded,) = prepared.encoded[3]
+    encoded = prepared.encoded[3]
     numbers = cross_numbers(encoded.crosses, encoded.user_row, encoded.item_row)
     nothing = (numbers == encoded.crosses[0].numbers[-1]).all(axis=1)
     assert 0.02 < nothing.mean() < 0.9, "some users meet a category for the first time"

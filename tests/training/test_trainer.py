@@ -109,16 +109,17 @@ def setup(chain, config, state):
             batch_size=130,
             history_length=config.features.history_length,
             lag_ms=1000 * config.features.ingestion_lag,
-            shuffle=True,
             id_dropout=0.1,
             num_uniform=32,
             tasks=tuple(t.name for t in config.tasks),
         )
         batcher = Batcher(encoder, text_by_number(encoder, chain[-1].table("items")), chosen)
         rng = np.random.default_rng(7)
-        made = [
-            b for encoded in encoded for b in batcher.batches(encoded, rng, share[encoded.items.ids[:, 0]])
-        ]
+        made = []
+        for day in encoded:
+            order = rng.permutation(day.size)
+            parts = np.array_split(order, -(-day.size // chosen.batch_size))
+            made += [batcher.batch(day, rows, rng, share[day.items.ids[:, 0]]) for rows in parts]
         return ranker, tables, made[:STEPS]
 
     return make

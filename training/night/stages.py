@@ -18,9 +18,9 @@ from training.night.step import Stage
 _TRAIN = (
     "timezone", "attributes", "features", "model",
     "retrieval.weight", "retrieval.task", "retrieval.temperature", "retrieval.num_uniform",
-    "training.batch_size", "training.epochs", "training.learning_rate", "training.warm_scale",
-    "training.sparse_learning_rate", "training.weight_decay", "training.seed", "training.balancing",
-    "training.balancer", "training.precision",
+    "training.batch_size", "training.chunk_rows", "training.epochs", "training.learning_rate",
+    "training.warm_scale", "training.sparse_learning_rate", "training.weight_decay", "training.seed",
+    "training.balancing", "training.balancer", "training.precision",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
 _WEIGHTS = ("training.seed", "training.sparse_learning_rate")

@@ -14,7 +14,7 @@ from training.gate import Decision
 from training.night.night import Night
 from training.night.plan import NightPlan
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 """Raise when a change alters what a stage gives for the same inputs."""
 
 

@@ -87,7 +87,7 @@ class Night:
     def sample(self, task: TaskSpec) -> Sample:
         """Flatten the labelled rows that a head is trained on, at most about `MAX_ROWS` of them."""
         first, last = self.runs.plan.train[task.name]
-        encoded = [(i, encoded) for i in range(first, last + 1) for encoded in self.runs.prepared.encoded[i]]
+        encoded = [(i, self.runs.prepared.encoded[i]) for i in range(first, last + 1)]
         known = [np.flatnonzero(~np.isnan(encoded.labels[task.name])) for _, encoded in encoded]
         share = MAX_ROWS / max(sum(rows.size for rows in known), 1)
         rng = np.random.default_rng(0)

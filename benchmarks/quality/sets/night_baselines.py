@@ -55,8 +55,8 @@ def fit_item_rate(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBa
     first, last = night.runs.plan.train[task.name]
     size = night.encoder.state.vocabularies["item_id"].size
     total, count = np.zeros(size), np.zeros(size)
-    for encoded in (s for i in range(first, last + 1) for s in night.runs.prepared.encoded[i]):
-        rows = LabelledRows(task, encoded)
+    for i in range(first, last + 1):
+        rows = LabelledRows(task, night.runs.prepared.encoded[i])
         total += np.bincount(_items(rows), rows.label * rows.weight, size)
         count += np.bincount(_items(rows), rows.weight, size)
     mean = total.sum() / max(count.sum(), 1e-9)

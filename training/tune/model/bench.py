@@ -16,7 +16,16 @@ from recsys.model.embeddings import Tables
 from recsys.model.head_functions import predict
 from recsys.model.ranker import Ranker
 from recsys.tasks import RETRIEVAL, TaskSpec
-from training.data import Batcher, BatchSettings, EncodedRows, encode_day, text_by_number
+from training.data import (
+    Batcher,
+    BatchSettings,
+    Cutting,
+    EncodedRows,
+    count_steps,
+    encode_day,
+    sizes_of,
+    text_by_number,
+)
 from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
 from training.predict import scoring_settings
@@ -81,8 +90,8 @@ class ModelBench:
 
         Raises: DivergedError, and whatever on_rung and on_step raise.
         """
-        rows = [self.days.num_impressions(i) for i in self.plan.train_periods]
-        steps = config.training.epochs * sum(-(-n // config.training.batch_size) for n in rows)
+        sizes = sizes_of(self.days, self.plan.train_periods)
+        steps = count_steps(sizes.values(), Cutting.from_config(config), config.training.epochs)
         at = {max(1, steps * r // rungs): r for r in range(1, rungs)}
 
         trained = train(

@@ -76,8 +76,7 @@ def test_an_items_rate_is_held_back_towards_the_mean(night):
     rows = pl.concat(
         [
             s.frame.select("item_id").with_columns(label=pl.Series(s.labels[click.name]).fill_nan(None))
-            for i in range(first, last + 1)
-            for s in night.runs.prepared.encoded[i]
+            for s in (night.runs.prepared.encoded[i] for i in range(first, last + 1))
         ]
     ).drop_nulls()
     mean = rows["label"].mean()

@@ -73,9 +73,9 @@ def test_the_gates_day_is_not_touched(bench, shop_chain):
     for task, measured in plan.calibrate.items():
         assert plan.train[task][1] < measured < plan.evaluate[task]
         for i, encoded in bench.prepared.encoded.items():
-            assert i <= plan.train[task][1] or all(np.isnan(s.labels[task]).all() for s in encoded)
+            assert i <= plan.train[task][1] or np.isnan(encoded.labels[task]).all()
     encoded = {p.encoded.day for p in bench._periods.values()} | {
-        s.day for encoded in bench.prepared.encoded.values() for s in encoded
+        encoded.day for encoded in bench.prepared.encoded.values()
     }
     assert encoded < {s.day for s in shop_chain}
     assert shop_chain[plan.evaluate["click"]].day not in encoded

@@ -1,58 +1,20 @@
-"""Day snapshots -> encoded rows -> batches. A batch is a few gathers from arrays, nothing per row.
-
-Days are visited in order and shuffled inside, so memory holds one day's arrays at a time when the rows come
-from a generator, and the newest day comes last.
-"""
+"""Encoded rows -> batches. A batch is a few gathers from arrays, nothing per row."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from features.build import item_rows, user_rows
-from features.days import Days
 from features.encode import Encoded, Encoder
-from features.sequences import EncodedEvents, history_slices
+from features.sequences import history_slices
 from recsys.batch import BagIndex, Batch, Negatives
 from recsys.config import Entity
 from recsys.inputs import Bag
-from recsys.snapshot import DaySnapshot
-from recsys.tasks import TaskSpec
-from training.crosses import CrossTable, cross_numbers, encode_crosses
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedRows:
-    """One day's examples [N], encoded. Entity arrays have one extra last row: "nothing known"."""
-
-    day: date
-    frame: pl.DataFrame
-    """impression_id, request_id, user_id, item_id, shown_at, position, … in the order of the arrays."""
-    users: Encoded
-    items: Encoded
-    contexts: Encoded
-    crosses: tuple[CrossTable, ...]
-    user_row: np.ndarray
-    item_row: np.ndarray
-    user_key: np.ndarray
-    shown_at: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    events: EncodedEvents
-    position: np.ndarray
-    labels: dict[str, np.ndarray]
-    """Task -> float32 [N]; NaN = not known."""
-    weight: np.ndarray
-    """1 / sampling rate: how many impressions of the real stream each row stands for."""
-
-    @property
-    def size(self) -> int:
-        """Count the examples."""
-        return self.user_row.size
+from training.crosses import cross_numbers
+from training.data.encoded_rows import EncodedRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,51 +25,16 @@ class BatchSettings:
     history_length: int
     lag_ms: int
     """Events taken back less than this before a request still stand in its history."""
-    shuffle: bool = False
     id_dropout: float = 0.0
     num_uniform: int = 0
     tasks: tuple[str, ...] = ()
+    rank: int = 0
+    """Of each batch, its `rank`-th slice of `ranks`; all that is random is drawn for the whole batch."""
+    ranks: int = 1
 
-
-def encode_rows(
-    encoder: Encoder,
-    snapshot: DaySnapshot,
-    previous: DaySnapshot | None,
-    labels: pl.DataFrame,
-    tasks: Sequence[TaskSpec],
-    part: int | None = None,
-) -> EncodedRows:
-    """Encode one day, or one part of its users, with yesterday's published values and today's live ones."""
-    examples = snapshot.examples(part)
-    users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
-    contexts = encoder.with_clock(examples, "shown_at")
-    key = ["impression_id", "user_id"]
-    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
-    return EncodedRows(
-        day=snapshot.day,
-        frame=examples.drop("history_start", "history_stop"),
-        users=_with_unknown(encoder, "user", users),
-        items=_with_unknown(encoder, "item", items),
-        contexts=encoder.encode("context", contexts),
-        crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
-        user_row=_rows(examples["user_id"], users["user_id"]),
-        item_row=_rows(examples["item_id"], items["item_id"]),
-        user_key=examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
-        shown_at=examples["shown_at"].dt.epoch("ms").to_numpy(),
-        start=examples["history_start"].to_numpy(),
-        stop=examples["history_stop"].to_numpy(),
-        events=encoder.events(snapshot.table("events", part)),
-        position=examples["position"].to_numpy().astype(np.int64),
-        labels={t.name: _labels(joined, t.label) for t in tasks},
-        weight=(1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
-    )
-
-
-def encode_day(
-    encoder: Encoder, days: Days, i: int, tasks: Sequence[TaskSpec], part: int | None = None
-) -> EncodedRows:
-    """Encode day i, or one part of its users, with its labels as the days know them."""
-    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part)
+    def own(self, count: int) -> slice:
+        """Give the slice of `count` rows or items that belongs to the rank."""
+        return slice(count * self.rank // self.ranks, count * (self.rank + 1) // self.ranks)
 
 
 def text_by_number(encoder: Encoder, items: pl.DataFrame) -> Tensor:
@@ -133,22 +60,30 @@ class Batcher:
     def batches(
         self, encoded: EncodedRows, rng: np.random.Generator, popularity: np.ndarray | None = None
     ) -> Iterator[Batch]:
-        """Cut encoded rows into near-equal batches.
+        """Cut encoded rows into near-equal batches, in order.
 
         Args: popularity: share of positives per item row [I + 1], for the retrieval loss's correction.
         """
-        order = rng.permutation(encoded.size) if self.settings.shuffle else np.arange(encoded.size)
-        for rows in np.array_split(order, max(1, -(-encoded.size // self.settings.batch_size))):
-            if rows.size:
-                yield self._batch(encoded, rows, rng, popularity)
+        number = -(-encoded.size // self.settings.batch_size)
+        for rows in np.array_split(np.arange(encoded.size), number) if number else ():
+            yield self.batch(encoded, rows, rng, popularity)
 
-    def _batch(
-        self, encoded: EncodedRows, rows: np.ndarray, rng: np.random.Generator, popularity: np.ndarray | None
+    def batch(
+        self,
+        encoded: EncodedRows,
+        whole: np.ndarray,
+        rng: np.random.Generator,
+        popularity: np.ndarray | None = None,
     ) -> Batch:
+        """Gather the rank's own slice of one batch.
+
+        Args: whole: the rows of all ranks' batch; popularity: as in `batches`.
+        """
+        rows = whole[self.settings.own(whole.size)]
         user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
         context = encoded.contexts.take(rows)
-        item_ids = self._hide(item.ids, "item", rng)
-        user_ids = self._hide(user.ids, "user", rng)
+        item_ids = self._hide(item.ids, "item", rng, whole.size)
+        user_ids = self._hide(user.ids, "user", rng, whole.size)
         history = history_slices(
             encoded.start[rows],
             encoded.stop[rows],
@@ -161,6 +96,7 @@ class Batcher:
         drawn = None
         if popularity is not None and num_items:
             drawn = rng.integers(0, num_items, self.settings.num_uniform)
+            drawn = drawn[self.settings.own(drawn.size)]
         negative = encoded.items.take(drawn) if drawn is not None else None
         uses = [
             ("item_id", "history:item_id", history[0].ravel()),
@@ -211,18 +147,22 @@ class Batcher:
             text_MT=torch.from_numpy(negative.text),
             share_M=torch.from_numpy(popularity[drawn].astype(np.float32)),
             share_B=torch.from_numpy(popularity[item_row].astype(np.float32)),
-            uniform=drawn.size / (encoded.items.ids.shape[0] - 1),
+            uniform=self.settings.num_uniform / (encoded.items.ids.shape[0] - 1),
             user_B=torch.from_numpy(encoded.user_key[rows]),
             item_M=torch.from_numpy(drawn),
             item_B=torch.from_numpy(item_row),
         )
 
-    def _hide(self, ids: np.ndarray, entity: Entity, rng: np.random.Generator) -> np.ndarray:
-        """Hide the entity's own id on a share of rows; attributes stay."""
+    def _hide(self, ids: np.ndarray, entity: Entity, rng: np.random.Generator, whole: int) -> np.ndarray:
+        """Hide the entity's own id on a share of rows; attributes stay.
+
+        Args: whole: how many rows the batch has on all ranks.
+        """
         names = [name for name, _ in self._names[entity]]
         if self.settings.id_dropout and f"{entity}_id" in names:
             ids = ids.copy()
-            ids[rng.random(ids.shape[0]) < self.settings.id_dropout, names.index(f"{entity}_id")] = 0
+            hidden = rng.random(whole)[self.settings.own(whole)] < self.settings.id_dropout
+            ids[hidden, names.index(f"{entity}_id")] = 0
         return ids
 
     def _uses(
@@ -268,28 +208,3 @@ def positive_share(numbers: np.ndarray, counts: np.ndarray, size: int) -> np.nda
     total = np.bincount(numbers, weights=counts, minlength=size) + 0.1
     share: np.ndarray = total / total.sum()
     return share
-
-
-def _with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:
-    """Encode a frame and append the row of an entity that nothing is known of."""
-    one = encoder.encode_one(entity, {})  # type: ignore[arg-type]
-    many = encoder.encode(entity, frame)  # type: ignore[arg-type]
-    return Encoded(
-        ids=np.concatenate([many.ids, one.ids]),
-        numbers=np.concatenate([many.numbers, one.numbers]),
-        text=np.concatenate([many.text, np.zeros((1, many.text.shape[1]), np.float32)]),
-        bags=tuple(bag.with_empty_row() for bag in many.bags),
-    )
-
-
-def _rows(wanted: pl.Series, known: pl.Series) -> np.ndarray:
-    """Find each id's row among the known ones; the row after the last stands for unknown."""
-    table = pl.DataFrame({"id": known, "row": np.arange(known.len(), dtype=np.int64)})
-    found = wanted.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["row"]
-    rows: np.ndarray = found.fill_null(known.len()).to_numpy()
-    return rows
-
-
-def _labels(joined: pl.DataFrame, column: str) -> np.ndarray:
-    values: np.ndarray = joined[column].cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
-    return values

@@ -85,20 +85,6 @@ def test_rows_are_distinct_ascending_and_inside_their_tables(make_batches, encod
         )
 
 
-def test_a_shuffled_epoch_has_every_example_once(make_batches, encoded):
-    def ages(batches):
-        return torch.cat([b.user_numbers_BF for b in batches])
-
-    plain, one, same, other = (
-        ages(make_batches(**k))
-        for k in ({}, {"shuffle": True}, {"shuffle": True}, {"shuffle": True, "seed": 1})
-    )
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-    assert not torch.equal(one, plain)
-    assert torch.equal(*(x[np.lexsort(x.numpy().T)] for x in (plain, one)))
-
-
 def test_batches_are_near_equal(make_batches, encoded):
     sizes = [b.size for b in make_batches(batch_size=300)]
     assert len(sizes) == -(-encoded.size // 300)

@@ -1,0 +1,23 @@
+"""Day snapshots -> encoded rows -> batches.
+
+Days come in order, the newest last; inside a day rows are shuffled. Memory holds one chunk of a day.
+"""
+
+from training.data.batcher import Batcher, BatchSettings, positive_share, text_by_number
+from training.data.chunks import Cutting, count_steps, sizes_of
+from training.data.encoded_rows import EncodedRows, encode_day, encode_rows
+from training.data.stream import BatchStream
+
+__all__ = [
+    "BatchSettings",
+    "BatchStream",
+    "Batcher",
+    "Cutting",
+    "EncodedRows",
+    "count_steps",
+    "encode_day",
+    "encode_rows",
+    "positive_share",
+    "sizes_of",
+    "text_by_number",
+]

@@ -1,0 +1,135 @@
+"""One day's examples as arrays: what batches are gathered from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from features.build import item_rows, user_rows
+from features.days import Days
+from features.encode import Encoded, Encoder
+from features.sequences import EncodedEvents
+from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.crosses import CrossTable, encode_crosses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedRows:
+    """One day's examples [N], encoded. Entity arrays have one extra last row: "nothing known"."""
+
+    day: date
+    frame: pl.DataFrame
+    """impression_id, request_id, user_id, item_id, shown_at, position, … in the order of the arrays."""
+    users: Encoded
+    items: Encoded
+    contexts: Encoded
+    crosses: tuple[CrossTable, ...]
+    user_row: np.ndarray
+    item_row: np.ndarray
+    user_key: np.ndarray
+    shown_at: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    events: EncodedEvents
+    position: np.ndarray
+    labels: dict[str, np.ndarray]
+    """Task -> float32 [N]; NaN = not known."""
+    weight: np.ndarray
+    """1 / sampling rate: how many impressions of the real stream each row stands for."""
+
+    @property
+    def size(self) -> int:
+        """Count the examples."""
+        return self.user_row.size
+
+    def read(self, bounds: np.ndarray) -> "EncodedRows":
+        """Give the examples of some ascending ranges [K, 2] of rows."""
+        if (bounds[:, 1] - bounds[:, 0]).sum() == self.size:
+            return self
+        return self.take(np.concatenate([np.arange(*bound) for bound in bounds]))
+
+    def take(self, rows: np.ndarray) -> "EncodedRows":
+        """Select examples by index; users, items, crosses and events stay whole."""
+        return replace(
+            self,
+            frame=self.frame[rows],
+            contexts=self.contexts.take(rows),
+            user_row=self.user_row[rows],
+            item_row=self.item_row[rows],
+            user_key=self.user_key[rows],
+            shown_at=self.shown_at[rows],
+            start=self.start[rows],
+            stop=self.stop[rows],
+            position=self.position[rows],
+            labels={task: label[rows] for task, label in self.labels.items()},
+            weight=self.weight[rows],
+        )
+
+
+def encode_rows(
+    encoder: Encoder,
+    snapshot: DaySnapshot,
+    previous: DaySnapshot | None,
+    labels: pl.DataFrame,
+    tasks: Sequence[TaskSpec],
+    part: int | None = None,
+) -> EncodedRows:
+    """Encode one day, or one part of its users, with yesterday's published values and today's live ones."""
+    examples = snapshot.examples(part)
+    users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
+    contexts = encoder.with_clock(examples, "shown_at")
+    key = ["impression_id", "user_id"]
+    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
+    return EncodedRows(
+        day=snapshot.day,
+        frame=examples.drop("history_start", "history_stop"),
+        users=_with_unknown(encoder, "user", users),
+        items=_with_unknown(encoder, "item", items),
+        contexts=encoder.encode("context", contexts),
+        crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
+        user_row=_rows(examples["user_id"], users["user_id"]),
+        item_row=_rows(examples["item_id"], items["item_id"]),
+        user_key=examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
+        shown_at=examples["shown_at"].dt.epoch("ms").to_numpy(),
+        start=examples["history_start"].to_numpy(),
+        stop=examples["history_stop"].to_numpy(),
+        events=encoder.events(snapshot.table("events", part)),
+        position=examples["position"].to_numpy().astype(np.int64),
+        labels={t.name: _labels(joined, t.label) for t in tasks},
+        weight=(1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
+    )
+
+
+def encode_day(
+    encoder: Encoder, days: Days, i: int, tasks: Sequence[TaskSpec], part: int | None = None
+) -> EncodedRows:
+    """Encode day i, or one part of its users, with its labels as the days know them."""
+    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part)
+
+
+def _with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:
+    """Encode a frame and append the row of an entity that nothing is known of."""
+    one = encoder.encode_one(entity, {})  # type: ignore[arg-type]
+    many = encoder.encode(entity, frame)  # type: ignore[arg-type]
+    return Encoded(
+        ids=np.concatenate([many.ids, one.ids]),
+        numbers=np.concatenate([many.numbers, one.numbers]),
+        text=np.concatenate([many.text, np.zeros((1, many.text.shape[1]), np.float32)]),
+        bags=tuple(bag.with_empty_row() for bag in many.bags),
+    )
+
+
+def _rows(wanted: pl.Series, known: pl.Series) -> np.ndarray:
+    """Find each id's row among the known ones; the row after the last stands for unknown."""
+    table = pl.DataFrame({"id": known, "row": np.arange(known.len(), dtype=np.int64)})
+    found = wanted.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")["row"]
+    rows: np.ndarray = found.fill_null(known.len()).to_numpy()
+    return rows
+
+
+def _labels(joined: pl.DataFrame, column: str) -> np.ndarray:
+    values: np.ndarray = joined[column].cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
+    return values
