@@ -23,12 +23,13 @@ from recsys.stages import unfinished, write_json
 from training.calibrate import fit_calibration
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
+from training.fit_progress import fit_progress
 from training.gate import Decision, check_calibration, check_heads, check_lists, decide
 from training.night.go_live import go_live
 from training.night.plan import NightPlan, lag, plan_night
 from training.night.step import Step
 from training.predict import BundlePredictor, day_logits
-from training.progress import bar, fit_bar, say
+from training.progress import bar, say
 from training.publish import write_bundle
 from training.train import TrainedModel, train
 from training.trainer.saver import Saver
@@ -88,7 +89,7 @@ def train_weights(step: Step, *, days: Days, plan: NightPlan, previous: Bundle |
         rows = epochs * sum(days.num_impressions(i) for i in plan.train_periods)
         saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
         start = saver.read()
-        with fit_bar("train", rows) as shown:
+        with fit_progress("train", rows) as shown:
             trained = train(
                 days, plan.train, step.config, previous, epochs, watchers=[shown, saver], start=start
             )
@@ -173,7 +174,7 @@ def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: 
         rows = sum(days.num_impressions(i) for i in plan.refit_periods)
         saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
         start = saver.read()
-        with fit_bar("refit", rows) as shown:
+        with fit_progress("refit", rows) as shown:
             trained = train(days, plan.refit, step.config, before, 1, watchers=[shown, saver], start=start)
         return _save(trained, folder)
 
