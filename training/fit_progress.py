@@ -97,9 +97,7 @@ class FitProgress(Watcher):
 def fit_progress(what: str, rows: int) -> Iterator[Watcher]:
     """Show a fit that will learn so many rows, those of the run that it goes on from included."""
     if not CONSOLE.is_terminal:
-        made = FitProgress(
-            rows, LOG_S, lambda seen: say(f"{what}: {seen.pace}; losses: {seen.loss or 'none'}")
-        )
+        made = FitProgress(rows, LOG_S, lambda seen: say(f"{what}: {seen.pace}; {seen.loss or 'no step'}"))
         yield made
         made.end()
         return
