@@ -98,19 +98,51 @@ def bench_features_command(
 
 
 def bench_train_command(
-    config: ConfigOption = None,
-    log: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Interaction log; default: simulate 6 days.")
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="Also time this peer: torch-rechub or deepctr-torch; may be given twice."),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="REV", help="Also time the product model of this commit.")
     ] = None,
     json_file: JsonOption = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Fits per precision; medians are reported.")] = 3,
-    seed: SeedOption = 0,
+    batch: Annotated[str, typer.Option(help="Batch sizes, one after the other.")] = "2048,8192",
+    rows: Annotated[int, typer.Option(min=1_000, help="Rows of a timed epoch.")] = 400_000,
+    auc_rows: Annotated[
+        int, typer.Option(min=0, help="Rows of an epoch that is scored; 0: no AUC.")
+    ] = 2_000_000,
+    seeds: Annotated[int, typer.Option(min=1, help="Epochs that are scored, per system and batch size.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each; medians are reported.")] = 3,
+    only: Annotated[
+        Literal["both", "log", "product"], typer.Option(help="The synthetic log, the product model, or both.")
+    ] = "both",
+    config: ConfigOption = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Log of the product model; default: four simulated days."),
+    ] = None,
+    seed: SeedOption = 20_261_122,
 ) -> None:
-    """Measure training on one day of a log and print JSON."""
-    from benchmarks.speed.training.product import measure_training
-    from features.definitions import read_config
+    """Measure training beside peers on a synthetic log, and the product model beside an earlier commit."""
+    from benchmarks.speed.training.training_bench import Asked, measure_training
+    from benchmarks.speed.training.training_tables import show_training
 
-    _put(measure_training(read_config(config), log, seed, repeats), json_file)
+    asked = Asked(
+        peers=peer or [],
+        before=before,
+        batch_sizes=[int(size) for size in batch.split(",")],
+        rows=rows,
+        auc_rows=auc_rows,
+        seeds=seeds,
+        repeats=repeats,
+        seed=seed,
+        bench_model=only != "product",
+        product=only != "log",
+        config=config,
+        log=log,
+    )
+    tree = measure_training(asked)
+    put_json(tree, json_file, lambda: show_training(tree))
 
 
 def bench_trunks_command(

@@ -75,7 +75,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_features_command",
         "Measure the building of features beside DuckDB and pandas.",
     ),
-    "bench train": ("benchmarks.commands:bench_train_command", "Measure training on one day of a log."),
+    "bench train": (
+        "benchmarks.commands:bench_train_command",
+        "Measure training, beside peers and an earlier commit.",
+    ),
     "bench trunks": (
         "benchmarks.commands:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from benchmarks.commit import commit
 from benchmarks.quality import SETS
 from benchmarks.quality.driver import measure_set
 from benchmarks.quality.quality_set import OpenSet
@@ -35,7 +35,7 @@ def run_set(name: str, data: Path, seeds: int, asked: Sequence[str]) -> dict[str
         report = measure_set(found, seeds, asked, lambda line: console.print(line, highlight=False))
     rows = f" --rows {','.join(asked)}" if asked else ""
     command = f"recsys bench quality --set {name} --data DIR --seeds {seeds}{rows} --json FILE"
-    return report.as_json() | {"command": command, "commit": _commit()}
+    return report.as_json() | {"command": command, "commit": commit()}
 
 
 def show_set(tree: Tree) -> None:
@@ -66,12 +66,3 @@ def set_of(name: str) -> OpenSet:
     module, function = SETS[name].split(":")
     found: OpenSet = getattr(importlib.import_module(module), function)
     return found
-
-
-def _commit() -> str | None:
-    """Name the commit whose code runs; None without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,0 +1,139 @@
+"""One program in a fresh process on two cores, while what other processes take of those cores is counted.
+
+A busy neighbour slows a run of two threads many times over (docs/benchmarks/training-speed.md). So a timed
+run beside more than `MAX_OTHER_CORES` is thrown away and made again, and after `MAX_TRIES` the figure is not
+measured. All programs get the same cores, threads and settings of the allocator.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from recsys.errors import ConfigError, DataError
+
+NUM_CORES: Final = 2
+MAX_OTHER_CORES: Final = 0.15
+MAX_TRIES: Final = 5
+ALLOCATOR: Final = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824"
+    ":glibc.malloc.trim_threshold=4294967296"
+}
+"""Large temporaries stay in the process, on huge pages: a step would spend its time in page faults."""
+_TICK: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_STAT: Final = Path("/proc/stat")
+_IDLE: Final = (3, 4)
+"""Columns of a core's line in /proc/stat: idle, waiting for a disk."""
+_GUESTS: Final = 8
+"""From here on columns repeat what is counted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreshRun:
+    """What a program printed, and how many cores others took meanwhile."""
+
+    report: dict[str, Any]
+    other_cores: float
+
+
+def keep_to_cores(count: int = NUM_CORES) -> tuple[int, ...]:
+    """Keep this process, and those it starts, to its first so many cores; return them.
+
+    Raises: ConfigError without Linux's /proc/stat, or with fewer cores.
+    """
+    if not _STAT.exists():
+        raise ConfigError("the bench counts other processes' load in /proc/stat; run it on Linux")
+    cores = tuple(sorted(os.sched_getaffinity(0))[:count])
+    if len(cores) < count:
+        raise ConfigError(f"the bench needs {count} cores, this process may use {len(cores)}")
+    os.sched_setaffinity(0, cores)
+    return cores
+
+
+def fresh_run(
+    command: Sequence[str], cores: Sequence[int], threads: int, paths: Sequence[Path] = ()
+) -> FreshRun:
+    """Run a program to its end; its last line of output is JSON.
+
+    Args: threads: of OpenMP, at most; paths: folders that it imports from.
+    Raises: DataError with the program's last words when it fails.
+    """
+    began, busy, own = time.perf_counter(), _busy_s(cores), _own_s()
+    environment = _environment(threads, paths)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    wall, others = time.perf_counter() - began, (_busy_s(cores) - busy) - (_own_s() - own)
+    if done.returncode:
+        words = " | ".join(done.stderr.strip().splitlines()[-3:])
+        raise DataError(f"{' '.join(command[:4])} … ended with {done.returncode}: {words}")
+    return FreshRun(json.loads(done.stdout.strip().splitlines()[-1]), max(0.0, others / wall))
+
+
+def quiet_run(
+    command: Sequence[str], cores: Sequence[int], threads: int = NUM_CORES, paths: Sequence[Path] = ()
+) -> FreshRun | None:
+    """Run a program until others leave it alone; None: they never did, so nothing was measured."""
+    for _ in range(MAX_TRIES):
+        found = fresh_run(command, cores, threads, paths)
+        if found.other_cores <= MAX_OTHER_CORES:
+            return found
+        print(f"  others took {found.other_cores:.2f} cores: again", file=sys.stderr, flush=True)
+    return None
+
+
+def parallel_runs(commands: Sequence[Sequence[str]], paths: Sequence[Path] = ()) -> list[dict[str, Any]]:
+    """Run programs side by side, one thread each; for results that do not depend on time."""
+    with_thread = _environment(1, paths)
+    started = [
+        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=with_thread)
+        for c in commands
+    ]
+    found = []
+    for command, process in zip(commands, started, strict=True):
+        out, errors = process.communicate()
+        if process.returncode:
+            words = " | ".join(errors.strip().splitlines()[-3:])
+            raise DataError(f"{' '.join(command[:4])} … ended with {process.returncode}: {words}")
+        found.append(json.loads(out.strip().splitlines()[-1]))
+    return found
+
+
+def _environment(threads: int, paths: Sequence[Path]) -> dict[str, str]:
+    """Give the same surroundings to every program."""
+    own: Mapping[str, str] = {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "PYTHONWARNINGS": "ignore",
+    }
+    return {**os.environ, **ALLOCATOR, **own}
+
+
+def _busy_s(cores: Sequence[int]) -> float:
+    """Sum the seconds that cores were busy with anything since the machine began, stolen ones too."""
+    lines = (line.split() for line in _STAT.read_text().splitlines())
+    ticks = {line[0]: list(map(int, line[1:])) for line in lines if line[0].startswith("cpu")}
+    counted = (enumerate(ticks[f"cpu{core}"][:_GUESTS]) for core in cores)
+    return sum(value for line in counted for column, value in line if column not in _IDLE) / _TICK
+
+
+def _own_s() -> float:
+    """Give the processor seconds of this process and of all it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def cpu_name() -> str:
+    """Name the processor, and the instructions for bfloat16 that it has."""
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    known = {key.strip(): value.strip() for key, value in fields.items()}
+    extra = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in known.get("flags", "").split()]
+    return ", ".join([known.get("model name", "unknown"), *extra])

@@ -1,0 +1,72 @@
+"""What a step cannot be faster than: its matrix products at this machine's best rate, plus its bytes.
+
+`python -m benchmarks.speed.training.floor PRECISION THREADS` prints JSON. The rate is that of one large
+square product of the same type; the bytes are those of a row's inputs, and of its embedding rows and their
+state, each read and written once, at the rate at which this machine copies.
+"""
+
+import json
+import statistics
+import sys
+import time
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.speed.machine import copy_rate
+from benchmarks.speed.training.click_log import COLUMN_SIZES, NUM_NUMBERS, TASKS
+from benchmarks.speed.training.click_log_model import DIM, TABLE, ClickLogModel, click_log_batch
+from recsys.model.embeddings import LocalTables
+
+GEMM_SIZE: Final = 2048
+BYTES_PER_ROW: Final = (
+    4 * (len(COLUMN_SIZES) + NUM_NUMBERS + len(TASKS))  # inputs
+    + len(COLUMN_SIZES) * (2 * 4 * DIM + 2 * 4)  # rows and their state, read and written
+)
+
+
+def floor(precision: str, threads: int) -> dict[str, Any]:
+    """Measure the rates and give the floor of the click log's model, in rows a second."""
+    torch.set_num_threads(threads)
+    rate, copied = gemm_rate(torch.bfloat16 if precision == "bf16" else torch.float32), copy_rate()
+    flop = click_log_flop()
+    return {
+        "precision": precision,
+        "threads": threads,
+        "flop_per_row": flop,
+        "bytes_per_row": BYTES_PER_ROW,
+        "gemm_flop_per_second": rate,
+        "copied_bytes_per_second": copied,
+        "rows_per_second": 1 / (flop / rate + BYTES_PER_ROW / copied),
+    }
+
+
+def gemm_rate(dtype: torch.dtype, size: int = GEMM_SIZE) -> float:
+    """Measure what a large square product of a type reaches here, in operations a second."""
+    a = torch.randn(size, size).to(dtype)
+    seconds = []
+    for _ in range(9):
+        began = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - began)
+    return 2.0 * size**3 / statistics.median(seconds[2:])
+
+
+def click_log_flop(rows: int = 64) -> float:
+    """Count the operations of a row's matrix products, forward and backward."""
+    model, tables = ClickLogModel(), LocalTables((TABLE,), 0.1, 0)
+    batch = click_log_batch(
+        np.zeros((rows, len(COLUMN_SIZES)), np.int32),
+        np.ones((rows, NUM_NUMBERS), np.float32),
+        np.zeros((rows, len(TASKS)), np.float32),
+    )
+    with FlopCounterMode(display=False) as counter:
+        logits, _, _ = model(batch, tables.lookup(batch.rows))
+        torch.stack([v.sum() for v in logits.values()]).sum().backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()) / rows
+
+
+if __name__ == "__main__":
+    print(json.dumps(floor(sys.argv[1], int(sys.argv[2]))))

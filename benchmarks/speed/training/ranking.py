@@ -1,0 +1,110 @@
+"""Test AUC of every system after one epoch, and whether the measure itself is right."""
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.speed.fresh_run import NUM_CORES, fresh_run, parallel_runs
+from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS, read_array
+from benchmarks.speed.training.systems import System
+from recsys.metrics.pointwise import auc
+
+Aucs = dict[str, dict[str, dict[str, list[float]]]]
+"""System -> batch size -> task -> one AUC a seed."""
+ITEM: int = 1
+"""The column of the trivial rule."""
+
+
+def measure_aucs(
+    ours: System,
+    peers: Sequence[System],
+    arrays: Path,
+    rows: int,
+    batch_sizes: Sequence[int],
+    seeds: int,
+    cores: Sequence[int],
+) -> Aucs:
+    """Train every system on every seed and score the test rows.
+
+    Nothing is timed here: ours runs as it does where it is timed, peers run side by side, one thread each.
+    """
+    labels_NK = read_array(arrays, "test", "labels")
+    found: Aucs = {}
+
+    def add(system: System, batch_size: int, scores: Path) -> None:
+        known = found.setdefault(system.name, {}).setdefault(str(batch_size), {task: [] for task in TASKS})
+        scores_NK = np.load(scores)
+        for k, task in enumerate(TASKS):
+            known[task].append(auc(labels_NK[:, k], scores_NK[:, k]))
+        said = ", ".join(f"{task} {known[task][-1]:.4f}" for task in TASKS)
+        print(f"{system.name}, batch {batch_size}, AUC: {said}", file=sys.stderr, flush=True)
+
+    jobs = [(system, b, seed) for seed in range(seeds) for b in batch_sizes for system in (ours, *peers)]
+    place = {job: arrays / f"scores-{n}.npy" for n, job in enumerate(jobs)}
+    command = {job: job[0].epoch(arrays, rows, *job[1:], place[job]) for job in jobs}
+    for job in jobs:
+        if job[0] is ours:
+            fresh_run(command[job], cores, NUM_CORES, ours.paths)
+            add(*job[:2], place[job])
+    beside = [job for job in jobs if job[0] is not ours]
+    for begin in range(0, len(beside), NUM_CORES):
+        together = beside[begin : begin + NUM_CORES]
+        parallel_runs([command[job] for job in together])
+        for job in together:
+            add(*job[:2], place[job])
+    return found
+
+
+def check_measure(
+    ours: System, arrays: Path, rows: int, batch_size: int, cores: Sequence[int]
+) -> dict[str, Any]:
+    """Ask whether the measure is right: what must be near the top, near the bottom, and at chance.
+
+    The oracle has the probabilities that labels were drawn from; the trivial rule is the item's smoothed rate
+    in the training rows; the last is ours, trained on labels that belong to other rows.
+    """
+    labels_NK, truth_NK = (read_array(arrays, "test", name) for name in ("labels", "truth"))
+    scores = arrays / "scores-shuffled.npy"
+    fresh_run(
+        [*ours.epoch(arrays, rows, batch_size, 0, scores), "--shuffle-labels"], cores, NUM_CORES, ours.paths
+    )
+    shown = {"oracle": truth_NK, "item_rate": _item_rates(arrays), "shuffled_labels": np.load(scores)}
+    return {
+        name: {task: auc(labels_NK[:, k], scores_NK[:, k]) for k, task in enumerate(TASKS)}
+        for name, scores_NK in shown.items()
+    }
+
+
+def _item_rates(arrays: Path, prior_rows: float = 20.0) -> np.ndarray:
+    """Give the smoothed rate of each test row's item, [N, K]."""
+    items_N, labels_NK = read_array(arrays, "train", "ids")[:, ITEM], read_array(arrays, "train", "labels")
+    shown_I = np.bincount(items_N, minlength=COLUMN_SIZES[ITEM]) + prior_rows
+    means_K = labels_NK.mean(axis=0)
+    sums = [
+        np.bincount(items_N, labels_N, COLUMN_SIZES[ITEM]) + prior_rows * mean
+        for labels_N, mean in zip(labels_NK.T, means_K, strict=True)
+    ]
+    rates: np.ndarray = np.stack([s / shown_I for s in sums], axis=1)[
+        read_array(arrays, "test", "ids")[:, ITEM]
+    ]
+    return rates
+
+
+def mean_auc(aucs: Aucs, system: str, batch_size: str, task: str) -> float:
+    """Average over seeds."""
+    return statistics.fmean(aucs[system][batch_size][task])
+
+
+def worst_difference(aucs: Aucs, ours: str, batch_size: str) -> float | None:
+    """Give the worst task's (ours - the better peer on that task), seeds averaged; None without a peer."""
+    peers = [name for name in aucs if name != ours]
+    if not peers:
+        return None
+    return min(
+        mean_auc(aucs, ours, batch_size, task) - max(mean_auc(aucs, p, batch_size, task) for p in peers)
+        for task in TASKS
+    )
