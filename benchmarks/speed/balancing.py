@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.speed.shop_days import built_days
-from benchmarks.speed.training.product import day_batches, fit_batches
+from benchmarks.speed.training.product_parts import day_batches, fit_batches
 from features.days import Days
 from recsys.config import BalancerConfig, RunConfig
 from recsys.errors import ConfigError

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.speed.training.product import day_batches, fit_batches
+from benchmarks.speed.training.product_parts import day_batches, fit_batches
 from features.days import Days
 from recsys.config import RunConfig, TrunkConfig
 from recsys.model.budget import match_budget, num_parameters

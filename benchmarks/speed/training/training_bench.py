@@ -16,10 +16,12 @@ from typing import Any, Final
 from benchmarks.commit import CHECKOUT, commit
 from benchmarks.speed.fresh_run import ALLOCATOR, MAX_OTHER_CORES, cpu_name, keep_to_cores, quiet_run
 from benchmarks.speed.training.click_log import COLUMN_SIZES, write_click_log
+from benchmarks.speed.training.product_parts import measure_parts
 from benchmarks.speed.training.product_speed import NOW, measure_product, ratios
 from benchmarks.speed.training.ranking import check_measure, measure_aucs, worst_difference
 from benchmarks.speed.training.systems import OURS, our_system, peer_systems
 from benchmarks.speed.training.throughput import Figures, measure_throughput, median_of
+from features.definitions import read_config
 
 TEST_SHARE: Final = 0.1
 
@@ -63,6 +65,7 @@ def measure_training(asked: Asked) -> dict[str, Any]:
     if asked.bench_model:
         tree |= _bench_model(asked, systems, cores)
     if asked.product:
+        tree["product_parts"] = measure_parts(read_config(asked.config), asked.log, asked.seed, repeats=1)
         product = measure_product(asked.config, asked.log, asked.seed, asked.repeats, asked.before, cores)
         tree["product"] = product
         tree["product_samples_per_second"] = {how: median_of(found) for how, found in product[NOW].items()}
@@ -85,7 +88,7 @@ def _bench_model(asked: Asked, systems: Sequence[Any], cores: Sequence[int]) -> 
             ours, *peers = systems
             aucs = measure_aucs(ours, peers, arrays, asked.auc_rows, asked.batch_sizes, asked.seeds, cores)
             sanity = check_measure(ours, arrays, asked.rows, asked.batch_sizes[0], cores)
-    return _keys(asked, speed, floor, aucs) | {
+    return keys_of(asked, speed, floor, aucs) | {
         "rows": asked.rows,
         "auc_rows": asked.auc_rows,
         "columns": COLUMN_SIZES,
@@ -102,7 +105,7 @@ def _chosen(speed: Figures) -> tuple[str, int]:
     return ("fp32", 1) if ran is None else (ran["precision"], ran["threads"] * ran["processes"])
 
 
-def _keys(asked: Asked, speed: Figures, floor: dict[str, Any], aucs: Any) -> dict[str, Any]:
+def keys_of(asked: Asked, speed: Figures, floor: dict[str, Any], aucs: Any) -> dict[str, Any]:
     """Give the figures that are asked for by name, each by batch size."""
     keys: dict[str, dict[str, float | None]] = {}
     for size in map(str, asked.batch_sizes):

@@ -1,8 +1,7 @@
-"""`recsys bench train`: rows per second of the same `fit` that a night uses, beside its floor, in one run.
+"""The parts of the product model's training on one day: snapshots, encoding, cutting batches, and `fit`.
 
 The floor is arithmetic: the operations of one step's matrix products over the rate that a large product of
-the same type reaches on this machine, measured in the same run. Figures are medians over repeats; the load of
-the machine is printed, because a busy neighbour moves them more than any change here.
+the same type reaches on this machine, measured in the same run.
 """
 
 import os
@@ -17,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.shop_days import last_days, shop_log
+from benchmarks.speed.training.floor import gemm_rate
 from features.days import Days
 from features.encode import Encoder
 from recsys.batch import Batch
@@ -31,11 +31,10 @@ from training.trainer.fit import fit
 from training.trainer.settings import has_fast_bf16
 from training.trainer.train_log import TrainLog
 
-GEMM_SIZE = 1024
 T = TypeVar("T")
 
 
-def measure_training(config: RunConfig, log: Path | None, seed: int, repeats: int) -> dict[str, Any]:
+def measure_parts(config: RunConfig, log: Path | None, seed: int, repeats: int) -> dict[str, Any]:
     """Measure snapshots, encoding, batching and fitting of the log's last full day.
 
     Args: log: None: one of the simulated shop is written, from a seed.
@@ -68,7 +67,7 @@ def _measure_fit(
     num_rows = sum(b.size for b in batches)
     seconds = [fit_batches(days, config, batches, precision).seconds for _ in range(repeats)]
     flop = _flop_per_row(days, config, batches[0])
-    rate = _gemm_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
+    rate = gemm_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
     median = statistics.median(seconds)
     return {
         "rows_per_second": num_rows / median,
@@ -117,13 +116,6 @@ def _flop_per_row(days: Days, config: RunConfig, batch: Batch) -> float:
         )
         loss.backward()
     return float(counter.get_total_flops()) / batch.size
-
-
-def _gemm_rate(dtype: torch.dtype) -> float:
-    """Measure what a large square product of a type reaches here, in operations a second."""
-    a = torch.randn(GEMM_SIZE, GEMM_SIZE).to(dtype)
-    seconds = [_timed(lambda: a @ a)[1] for _ in range(12)]
-    return 2.0 * GEMM_SIZE**3 / statistics.median(seconds[2:])
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:

@@ -1,0 +1,49 @@
+from argparse import Namespace
+
+import pytest
+
+from benchmarks.speed.training.product_epoch import run
+from benchmarks.speed.training.product_parts import measure_parts
+from benchmarks.speed.training.product_speed import ratios, worktree
+from benchmarks.speed.training.throughput import spread
+from recsys.errors import ConfigError
+
+
+def test_the_product_model_is_timed_on_all_days(shop_log, tmp_path):
+    asked = Namespace(config=None, log=shop_log.root, stages=tmp_path, threads=1, build_only=False)
+    report = run(asked)
+    days = shop_log.require_days("impressions")
+    assert report["rows"] == sum(shop_log.read("impressions", day).height for day in days)
+    assert report["seconds"] > 0
+    assert {"click", "purchase", "rating", "retrieval"} <= report["losses"].keys()
+
+
+def test_parts_reach_a_share_of_their_floor(shop_log, config):
+    found = measure_parts(config, shop_log.root, seed=0, repeats=1)
+    for figures in found["fit"].values():
+        reached = figures["rows_per_second"] * figures["flop_per_row"]
+        assert figures["share_of_floor"] == pytest.approx(reached / figures["gemm_flop_per_second"])
+        assert reached > 0
+
+
+def test_free_is_compared_with_the_better_way_of_before():
+    def rates(one, free):
+        return {
+            how: {"samples_per_second": spread([rate])} for how, rate in (("one_thread", one), ("free", free))
+        }
+
+    assert ratios({"now": rates(40, 60), "before": rates(20, 10)}) == {"one_thread": 2, "free": 3}
+    assert ratios({"now": rates(40, 60)}) is None
+    spoilt = {"one_thread": {"not_measured": "…"}, "free": {"samples_per_second": spread([1])}}
+    assert ratios({"now": rates(40, 60), "before": spoilt}) is None
+
+
+def test_an_earlier_commit_is_checked_out_for_a_while():
+    with worktree("HEAD") as place:
+        assert (place / "training" / "train.py").exists()
+    assert not place.exists()
+    with (
+        pytest.raises(ConfigError, match=r"--before: git worktree add failed: .*no-such-commit"),
+        worktree("no-such-commit"),
+    ):
+        pass
