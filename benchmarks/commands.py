@@ -108,14 +108,14 @@ def bench_train_command(
     json_file: JsonOption = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, one after the other.")] = "2048,8192",
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of a timed epoch.")] = 400_000,
-    auc_rows: Annotated[
-        int, typer.Option(min=0, help="Rows of an epoch that is scored; 0: no AUC.")
-    ] = 2_000_000,
+    auc_rows: Annotated[int, typer.Option(min=1_000, help="Rows of an epoch that is scored.")] = 2_000_000,
     seeds: Annotated[int, typer.Option(min=1, help="Epochs that are scored, per system and batch size.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each; medians are reported.")] = 3,
-    only: Annotated[
-        Literal["both", "log", "product"], typer.Option(help="The synthetic log, the product model, or both.")
-    ] = "both",
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this part: speed, auc or product; may be given several times."),
+    ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,
     config: ConfigOption = None,
     log: Annotated[
         Path | None,
@@ -124,7 +124,7 @@ def bench_train_command(
     seed: SeedOption = 20_261_122,
 ) -> None:
     """Measure training beside peers on a synthetic log, and the product model beside an earlier commit."""
-    from benchmarks.speed.training.training_bench import Asked, measure_training
+    from benchmarks.speed.training.training_bench import PARTS, Asked, added, measure_training
     from benchmarks.speed.training.training_tables import show_training
 
     asked = Asked(
@@ -136,12 +136,13 @@ def bench_train_command(
         seeds=seeds,
         repeats=repeats,
         seed=seed,
-        bench_model=only != "product",
-        product=only != "log",
+        parts=part or PARTS,
         config=config,
         log=log,
     )
     tree = measure_training(asked)
+    if add and json_file is not None and json_file.exists():
+        tree = added(json.loads(json_file.read_text()), tree)
     put_json(tree, json_file, lambda: show_training(tree))
 
 

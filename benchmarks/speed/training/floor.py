@@ -20,7 +20,7 @@ from benchmarks.speed.training.click_log import COLUMN_SIZES, NUM_NUMBERS, TASKS
 from benchmarks.speed.training.click_log_model import DIM, TABLE, ClickLogModel, click_log_batch
 from recsys.model.embeddings import LocalTables
 
-GEMM_SIZE: Final = 2048
+GEMM_SIZE: Final = 1024
 BYTES_PER_ROW: Final = (
     4 * (len(COLUMN_SIZES) + NUM_NUMBERS + len(TASKS))  # inputs
     + len(COLUMN_SIZES) * (2 * 4 * DIM + 2 * 4)  # rows and their state, read and written

@@ -2,34 +2,40 @@
 
 Speed is the median of alternating runs in fresh processes; AUC is of longer runs; the floor is arithmetic
 over rates measured in the same run. A figure that found no quiet machine is null; `not_measured` says why.
+Parts can be measured one by one into the same JSON; what is divided by what is always of one run.
 """
 
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.commit import CHECKOUT, commit
 from benchmarks.speed.fresh_run import ALLOCATOR, MAX_OTHER_CORES, cpu_name, keep_to_cores, quiet_run
-from benchmarks.speed.training.click_log import COLUMN_SIZES, write_click_log
+from benchmarks.speed.training.click_log import write_click_log
 from benchmarks.speed.training.product_parts import measure_parts
 from benchmarks.speed.training.product_speed import NOW, measure_product, ratios
 from benchmarks.speed.training.ranking import check_measure, measure_aucs, worst_difference
-from benchmarks.speed.training.systems import OURS, our_system, peer_systems
+from benchmarks.speed.training.systems import OURS, System, our_system, peer_systems
 from benchmarks.speed.training.throughput import Figures, measure_throughput, median_of
 from features.definitions import read_config
 
 TEST_SHARE: Final = 0.1
 
 
+PARTS: Final = ("speed", "auc", "product")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What to measure."""
 
+    parts: Sequence[str] = PARTS
+    """speed and auc are of the synthetic log; product is the product model."""
     peers: Sequence[str] = ()
     before: str | None = None
     """A commit whose product model is timed beside today's."""
@@ -37,13 +43,11 @@ class Asked:
     rows: int = 400_000
     """Of a timed epoch."""
     auc_rows: int = 2_000_000
-    """Of an epoch that is scored; 0: none is."""
+    """Of an epoch that is scored."""
     seeds: int = 1
     repeats: int = 3
     seed: int = 20_261_122
     """Of the log."""
-    bench_model: bool = True
-    product: bool = True
     config: Path | None = None
     log: Path | None = None
 
@@ -54,49 +58,33 @@ def measure_training(asked: Asked) -> dict[str, Any]:
     Raises: ConfigError when a peer's environment or the worktree cannot be made; DataError when a run fails.
     """
     began, cores = time.perf_counter(), keep_to_cores()
-    systems = [our_system(), *peer_systems(asked.peers)] if asked.bench_model else []
-    tree: dict[str, Any] = {"command": shlex.join(["recsys", *sys.argv[1:]]), "commit": commit()}
-    tree |= {
-        "cpu": cpu_name(),
-        "cores": len(cores),
-        "allocator": ALLOCATOR,
-        "max_other_cores": MAX_OTHER_CORES,
-    }
-    if asked.bench_model:
-        tree |= _bench_model(asked, systems, cores)
-    if asked.product:
-        tree["product_parts"] = measure_parts(read_config(asked.config), asked.log, asked.seed, repeats=1)
-        product = measure_product(asked.config, asked.log, asked.seed, asked.repeats, asked.before, cores)
-        tree["product"] = product
-        tree["product_samples_per_second"] = {how: median_of(found) for how, found in product[NOW].items()}
-        tree["product_ratio_to_before"] = ratios(product)
-    tree["seconds"] = time.perf_counter() - began
-    return tree
+    tree: dict[str, Any] = {"cpu": cpu_name(), "cores": len(cores), "allocator": ALLOCATOR}
+    tree |= {"max_other_cores": MAX_OTHER_CORES, "commit": commit()}
+    if set(asked.parts) & {"speed", "auc"}:
+        systems = [our_system(), *peer_systems(asked.peers)]
+        rows = max([asked.rows, asked.auc_rows] if "auc" in asked.parts else [asked.rows])
+        with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
+            write_click_log(Path(folder), rows, round(TEST_SHARE * rows), asked.seed)
+            if "speed" in asked.parts:
+                tree |= _speed(asked, systems, Path(folder), cores)
+            if "auc" in asked.parts:
+                tree |= _auc(asked, systems, Path(folder), cores)
+    if "product" in asked.parts:
+        tree |= _product(asked, cores)
+    return tree | {"runs": [{"command": _command(), "seconds": time.perf_counter() - began}]}
 
 
-def _bench_model(asked: Asked, systems: Sequence[Any], cores: Sequence[int]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
-        arrays, rows = Path(folder), max(asked.rows, asked.auc_rows)
-        write_click_log(arrays, rows, round(TEST_SHARE * rows), asked.seed)
-        speed = measure_throughput(systems, arrays, asked.rows, asked.batch_sizes, asked.repeats, cores)
-        precision, threads = _chosen(speed)
-        program = [sys.executable, "-m", "benchmarks.speed.training.floor", precision, str(threads)]
-        found = quiet_run(program, cores, paths=(CHECKOUT,))
-        floor = {"not_measured": "no quiet machine"} if found is None else found.report
-        aucs, sanity = {}, {}
-        if asked.auc_rows:
-            ours, *peers = systems
-            aucs = measure_aucs(ours, peers, arrays, asked.auc_rows, asked.batch_sizes, asked.seeds, cores)
-            sanity = check_measure(ours, arrays, asked.rows, asked.batch_sizes[0], cores)
-    return keys_of(asked, speed, floor, aucs) | {
-        "rows": asked.rows,
-        "auc_rows": asked.auc_rows,
-        "columns": COLUMN_SIZES,
-        "systems": speed,
-        "floor": floor,
-        "auc": aucs,
-        "sanity_auc": sanity,
-    }
+def _command() -> str:
+    return shlex.join(["recsys", *sys.argv[1:]])
+
+
+def _speed(asked: Asked, systems: Sequence[System], arrays: Path, cores: Sequence[int]) -> dict[str, Any]:
+    speed = measure_throughput(systems, arrays, asked.rows, asked.batch_sizes, asked.repeats, cores)
+    precision, threads = _chosen(speed)
+    program = [sys.executable, "-m", "benchmarks.speed.training.floor", precision, str(threads)]
+    found = quiet_run(program, cores, paths=(CHECKOUT,))
+    floor = {"not_measured": "no quiet machine"} if found is None else found.report
+    return speed_keys(speed, floor) | {"rows": asked.rows, "systems": speed, "floor": floor}
 
 
 def _chosen(speed: Figures) -> tuple[str, int]:
@@ -105,31 +93,56 @@ def _chosen(speed: Figures) -> tuple[str, int]:
     return ("fp32", 1) if ran is None else (ran["precision"], ran["threads"] * ran["processes"])
 
 
-def keys_of(asked: Asked, speed: Figures, floor: dict[str, Any], aucs: Any) -> dict[str, Any]:
-    """Give the figures that are asked for by name, each by batch size."""
-    keys: dict[str, dict[str, float | None]] = {}
-    for size in map(str, asked.batch_sizes):
-        ours = median_of(speed[OURS][size])
-        peers = [median_of(speed[name][size]) for name in speed if name != OURS]
-        best = max((p for p in peers if p is not None), default=None)
-        known = ours is not None and best is not None and None not in peers
+def speed_keys(speed: Figures, floor: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what is asked for by name, each by batch size; null where a run of it was not quiet."""
+    keys: dict[str, Any] = {}
+    for size, figures in speed[OURS].items():
+        ours = median_of(figures)
+        peers = [median_of(of[size]) for name, of in speed.items() if name != OURS]
+        whole = ours is not None and bool(peers) and None not in peers
         least = floor.get("rows_per_second")
         given = {
             "samples_per_second": ours,
-            "ratio_to_best_peer": ours / best if known else None,  # type: ignore[operator]
-            "auc_minus_best_peer": worst_difference(aucs, OURS, size) if aucs else None,
-            "floor_share": ours / least if ours is not None and least else None,
-            "peak_rss_mb": speed[OURS][size].get("peak_rss_mb"),
+            "ratio_to_best_peer": ours / max(p for p in peers if p) if whole and ours else None,
+            "floor_share": ours / least if ours and least else None,
+            "peak_rss_mb": figures.get("peak_rss_mb"),
         }
         for name, value in given.items():
             keys.setdefault(name, {})[size] = value
-    return {**keys, "not_measured": _gaps(speed)}
+    gaps = {
+        f"{n}, batch {b}": f["not_measured"] for n, of in speed.items() for b, f in of.items() if len(f) == 1
+    }
+    return keys | {"not_measured": gaps}
 
 
-def _gaps(speed: Figures) -> list[str]:
-    return [
-        f"{name}, batch {size}: {figures['not_measured']}"
-        for name, of in speed.items()
-        for size, figures in of.items()
-        if "not_measured" in figures
-    ]
+def _auc(asked: Asked, systems: Sequence[System], arrays: Path, cores: Sequence[int]) -> dict[str, Any]:
+    ours, *peers = systems
+    aucs = measure_aucs(ours, peers, arrays, asked.auc_rows, asked.batch_sizes, asked.seeds, cores)
+    return {
+        "auc_minus_best_peer": {str(b): worst_difference(aucs, OURS, str(b)) for b in asked.batch_sizes},
+        "auc_rows": asked.auc_rows,
+        "auc": aucs,
+        "sanity_auc": check_measure(ours, arrays, asked.rows, asked.batch_sizes[0], cores),
+    }
+
+
+def _product(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
+    parts = measure_parts(read_config(asked.config), asked.log, asked.seed, repeats=1)
+    product = measure_product(asked.config, asked.log, asked.seed, asked.repeats, asked.before, cores)
+    return {
+        "product_samples_per_second": {how: median_of(found) for how, found in product[NOW].items()},
+        "product_ratio_to_before": ratios(product),
+        "product": product,
+        "product_parts": parts,
+    }
+
+
+def added(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a run's figures beside those of earlier runs: a figure that both have is the new one."""
+    both = {**old, **new}
+    for key in old.keys() & new.keys():
+        if isinstance(old[key], dict) and isinstance(new[key], dict):
+            both[key] = added(old[key], new[key])
+    if "runs" in both:
+        both["runs"] = [*old.get("runs", []), *new.get("runs", [])]
+    return both

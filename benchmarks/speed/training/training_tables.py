@@ -15,11 +15,13 @@ NONE = "–"
 
 def systems_grid(tree: Tree) -> Grid:
     """Lay out every system at every batch size: rate, memory, AUC."""
-    tasks = list(next(iter(tree["sanity_auc"].values()), {}))
+    tasks = tasks_of(tree)
     lines = [["system", "batch", "samples/s", "peak MB", *(f"{task} AUC" for task in tasks), "ran with"]]
-    for name, by_size in tree["systems"].items():
-        for size, figures in by_size.items():
-            aucs = [tree["auc"].get(name, {}).get(size, {}).get(task) for task in tasks]
+    speed, scored = tree.get("systems", {}), tree.get("auc", {})
+    for name in dict.fromkeys([*speed, *scored]):
+        for size in dict.fromkeys([*speed.get(name, {}), *scored.get(name, {})]):
+            figures = speed.get(name, {}).get(size, {})
+            aucs = [scored.get(name, {}).get(size, {}).get(task) for task in tasks]
             memory = f"{figures['peak_rss_mb']:,.0f}" if "peak_rss_mb" in figures else NONE
             lines.append([name, size, rate(figures), memory, *map(mean, aucs), ran_with(figures)])
     return lines
@@ -32,18 +34,24 @@ def ratios_grid(tree: Tree) -> Grid:
         "auc_minus_best_peer": "AUC minus the best peer's, worst task",
         "floor_share": "share of the floor",
     }
-    sizes = list(tree["samples_per_second"])
+    found = {title: tree[key] for key, title in names.items() if key in tree}
+    sizes = list(dict.fromkeys(size for of in found.values() for size in of))
     lines = [["", *(f"batch {size}" for size in sizes)]]
-    for key, title in names.items():
-        lines.append([title, *(NONE if tree[key][s] is None else f"{tree[key][s]:.4g}" for s in sizes)])
+    for title, of in found.items():
+        lines.append([title, *(NONE if of.get(s) is None else f"{of[s]:.4g}" for s in sizes)])
     return lines
+
+
+def tasks_of(tree: Tree) -> list[str]:
+    """Name the tasks that are scored."""
+    return list(next(iter(tree.get("sanity_auc", {}).values()), {}))
 
 
 def measure_grid(tree: Tree) -> Grid:
     """Lay out what says whether the measure is right."""
-    tasks = list(next(iter(tree["sanity_auc"].values()), {}))
+    tasks = tasks_of(tree)
     lines = [["scores", *(f"{task} AUC" for task in tasks)]]
-    for name, aucs in tree["sanity_auc"].items():
+    for name, aucs in tree.get("sanity_auc", {}).items():
         lines.append([name.replace("_", " "), *(f"{aucs[task]:.4f}" for task in tasks)])
     return lines
 
@@ -61,8 +69,8 @@ def product_grid(tree: Tree) -> Grid:
 
 def rate(figures: Tree) -> str:
     """Write a median and both ends."""
-    if "not_measured" in figures:
-        return "not measured"
+    if "samples_per_second" not in figures:
+        return "not measured" if "not_measured" in figures else NONE
     found = figures["samples_per_second"]
     return f"{found['median']:,.0f} ({found['min']:,.0f} to {found['max']:,.0f})"
 
@@ -85,13 +93,15 @@ def ran_with(figures: Tree) -> str:
 def show_training(tree: Tree) -> None:
     """Print all tables."""
     console = Console()
-    grids = [systems_grid, ratios_grid, measure_grid] if "systems" in tree else []
+    grids = [systems_grid, ratios_grid] if {"systems", "auc"} & tree.keys() else []
+    grids += [measure_grid] if "sanity_auc" in tree else []
     for grid in [*grids, *([product_grid] if "product" in tree else [])]:
         titles, *lines = grid(tree)
         table = Table(*titles, box=None)
         for line in lines:
             table.add_row(*line)
         console.print(table)
-    console.print(f"{tree['cpu']}; commit {tree['commit']}; {tree['seconds']:.0f} s", highlight=False)
-    for gap in tree.get("not_measured", []):
-        console.print(f"not measured: {gap}", highlight=False)
+    spent = sum(run["seconds"] for run in tree["runs"])
+    console.print(f"{tree['cpu']}; commit {tree['commit']}; {spent:.0f} s", highlight=False)
+    for what, why in tree.get("not_measured", {}).items():
+        console.print(f"{what} is not measured: {why}", highlight=False)

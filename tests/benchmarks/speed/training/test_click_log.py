@@ -50,6 +50,11 @@ def test_labels_are_drawn_from_the_truth_of_their_own_row(arrays):
         assert auc(labels_NK[:, k], np.roll(truth_NK[:, k], 1)) == pytest.approx(0.5, abs=0.08)
 
 
+def rows_of(batch):
+    ids_BC = batch.rows[COLUMNS][batch.index[COLUMNS]].numpy() - FIRST_ROW
+    return np.column_stack([ids_BC, batch.context_numbers_BF, *batch.labels.values()])
+
+
 def test_batches_hold_every_row_once_with_its_own_ids_and_labels(arrays):
     batches = ClickLogBatches(folder=arrays, part="train", rows=ROWS - 1, batch_size=512, seed=0)
     made = list(batches)

@@ -12,7 +12,7 @@ from benchmarks.speed.training.peers import peer_python
 from benchmarks.speed.training.ranking import worst_difference
 from benchmarks.speed.training.systems import peer_systems
 from benchmarks.speed.training.throughput import figures_of
-from benchmarks.speed.training.training_bench import Asked, keys_of
+from benchmarks.speed.training.training_bench import added, speed_keys
 from recsys.errors import ConfigError, DataError
 
 SPIN = "while True: pass"
@@ -92,16 +92,26 @@ def test_ours_is_compared_with_the_best_peer_or_not_at_all():
         "a": {"8": figures_of([report(20)]), "16": figures_of([None])},
         "b": {"8": figures_of([report(30)]), "16": figures_of([report(30)])},
     }
-    aucs = {
-        name: {size: {"click": click, "purchase": purchase} for size in ("8", "16")}
-        for name, click, purchase in (("ours", [0.6, 0.8], [0.6]), ("a", [0.5], [0.65]), ("b", [0.55], [0.5]))
-    }
-    keys = keys_of(Asked(batch_sizes=(8, 16)), speed, {"rows_per_second": 120}, aucs)
+    keys = speed_keys(speed, {"rows_per_second": 120})
     assert keys["samples_per_second"] == {"8": 60, "16": 60}
     assert keys["ratio_to_best_peer"] == {"8": 2, "16": None}  # peer a may have been the faster one
     assert keys["floor_share"]["8"] == 0.5
-    assert keys["auc_minus_best_peer"]["8"] == pytest.approx(-0.05)
-    assert keys["not_measured"] == ["a, batch 16: 1 of 1 runs found no quiet machine"]
+    assert keys["not_measured"] == {"a, batch 16": "1 of 1 runs found no quiet machine"}
+
+
+def test_the_worst_task_counts_against_the_peer_that_is_better_on_it():
+    aucs = {
+        "ours": {"8": {"click": [0.6, 0.8], "purchase": [0.6]}},
+        "a": {"8": {"click": [0.5], "purchase": [0.65]}},
+        "b": {"8": {"click": [0.55], "purchase": [0.5]}},
+    }
+    assert worst_difference(aucs, "ours", "8") == pytest.approx(-0.05)
+
+
+def test_parts_add_up_and_a_new_figure_replaces_an_old_one():
+    old = {"auc": {"ours": {"8": 1}}, "commit": "a", "runs": [1]}
+    new = {"auc": {"ours": {"16": 2}}, "commit": "b", "runs": [2]}
+    assert added(old, new) == {"auc": {"ours": {"8": 1, "16": 2}}, "commit": "b", "runs": [1, 2]}
 
 
 def test_without_peers_there_is_nothing_to_compare():
