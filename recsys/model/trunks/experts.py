@@ -9,13 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from recsys.model.trunks.relu_networks import relu_networks
+
 
 class Experts(nn.Module):
-    """ReLU networks of equal shape; weights are stored stacked, [E, in, out] per layer.
-
-    The compute form is what measures faster on CPU: experts of one layer are one wide product, experts of
-    several a loop, as the wide activations of a batched form fall out of cache.
-    """
+    """ReLU networks of equal shape; weights are stored stacked, [E, in, out] per layer."""
 
     def __init__(self, num: int, num_in: int, widths: Sequence[int], dropout: float) -> None:
         """Build `num` networks of the given layer widths."""
@@ -24,34 +22,17 @@ class Experts(nn.Module):
             nn.Parameter(torch.empty(num, i, o)) for i, o in pairwise([num_in, *widths])
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(num, o)) for o in widths)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         for weight in self.weights:
             bound = (6.0 / weight.shape[1]) ** 0.5  # Kaiming, as ReLU follows
             nn.init.uniform_(weight, -bound, bound)
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """Return the experts' outputs [B, E, H]."""
-        return self._wide(x_BI) if len(self.weights) == 1 else self._loop(x_BI)
-
-    def _wide(self, x_BI: Tensor) -> Tensor:
-        weight_EIH, bias_EH = self.weights[0], self.biases[0]
-        num, _, width = weight_EIH.shape
-        flat_IH = weight_EIH.transpose(0, 1).reshape(-1, num * width)
-        h: Tensor = self.dropout(torch.addmm(bias_EH.reshape(-1), x_BI, flat_IH).relu())
-        return h.view(-1, num, width)
-
-    def _loop(self, x_BI: Tensor) -> Tensor:
-        found = []
-        # Unbound at once: a slice per expert would allocate a gradient of all experts' size each.
-        layers = [(w.unbind(), b.unbind()) for w, b in zip(self.weights, self.biases, strict=True)]
-        for e in range(len(layers[0][0])):
-            h = x_BI
-            for weight, bias in layers:
-                h = self.dropout(torch.addmm(bias[e], h, weight[e]).relu())
-            found.append(h)
-        return torch.stack(found, dim=1)
+        dropout = self.dropout if self.training else 0.0
+        return relu_networks(x_BI, list(self.weights), list(self.biases), dropout)
 
 
-def mix(gates: Sequence[Tensor], experts_BEH: Tensor) -> list[Tensor]:
-    """Weigh experts' outputs by each gate [B, E]: one h [B, H] per gate, in one product."""
-    return list((torch.stack(list(gates), dim=1) @ experts_BEH).unbind(dim=1))
+def mix(gates_BGE: Tensor, experts_BEH: Tensor) -> tuple[Tensor, ...]:
+    """Weigh experts' outputs by each gate: one h [B, H] per gate, in one product."""
+    return (gates_BGE @ experts_BEH).unbind(dim=1)

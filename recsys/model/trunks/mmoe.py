@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules
 from recsys.model.trunks.experts import Experts, mix
+from recsys.model.trunks.relu_networks import in_product_type
 from recsys.model.trunks.trunk import Trunk
 
 
@@ -24,9 +27,16 @@ class MMoE(Trunk):
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Mix the experts' outputs per task: h [B, H]."""
-        gates = self.gate_weights(x_BI)
-        return dict(zip(gates, mix(list(gates.values()), self.experts(x_BI)), strict=True))
+        x_BI = in_product_type(x_BI)
+        return dict(zip(self.tasks, mix(self._gates(x_BI), self.experts(x_BI)), strict=True))
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return each task's softmax over the experts, [B, E]."""
-        return {task: gate(x_BI).softmax(dim=1) for task, gate in self.gates.items()}
+        return dict(zip(self.tasks, self._gates(x_BI).unbind(dim=1), strict=True))
+
+    def _gates(self, x_BI: Tensor) -> Tensor:
+        """Compute all gates [B, G, E] in one product: each is too narrow for one of its own."""
+        gates = [gate for gate in self.gates.values() if isinstance(gate, nn.Linear)]
+        weight, bias = torch.cat([g.weight for g in gates]), torch.cat([g.bias for g in gates])
+        logits = functional.linear(x_BI, weight, bias)
+        return logits.view(x_BI.shape[0], len(gates), gates[0].out_features).softmax(dim=2)

@@ -84,7 +84,8 @@ class _Level(nn.Module):
         gates = self.gate_weights(streams)
         if self.shared_gate is not None:
             gates[SHARED] = self.shared_gate(streams[SHARED]).softmax(dim=1)
-        return dict(zip(gates, mix(list(gates.values()), experts_BEH), strict=True))
+        gates_BGE = torch.stack(list(gates.values()), dim=1)
+        return dict(zip(gates, mix(gates_BGE, experts_BEH), strict=True))
 
     def gate_weights(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Spread each task's softmax over its reach to all experts [B, E], so that one product mixes all."""
