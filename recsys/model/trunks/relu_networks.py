@@ -19,6 +19,7 @@ from torch.nn import functional
 BLOCK = 2048
 """Rows that go through all layers together."""
 FUSED = {torch.float32, torch.bfloat16}
+HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def relu_networks(
@@ -127,7 +128,7 @@ class _Gradients:
 
 def linear_relu(x_BI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """Return relu(x @ weight + bias): one oneDNN call where there is one, without a graph."""
-    if x_BI.device.type == "cpu" and x_BI.dtype in FUSED and torch._C.has_mkldnn:
+    if x_BI.device.type == "cpu" and x_BI.dtype in FUSED and HAS_ONEDNN:
         fused: Tensor = torch.ops.mkldnn._linear_pointwise(x_BI, weight_IO.t(), bias_O, "relu", [], "")
         return fused
     return torch.addmm(bias_O, x_BI, weight_IO).relu_()

@@ -1,5 +1,7 @@
 """The hand-written networks against the plain form that autograd differentiates."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional
@@ -12,8 +14,8 @@ WIDTHS = [(4,), (6, 4), (5, 6, 3)]
 
 def _parts(widths, dtype, rows=7, num=3, num_in=5):
     draw = torch.Generator().manual_seed(0)
-    sizes = [num_in, *widths]
-    weights = [torch.randn(num, i, o, generator=draw, dtype=dtype) for i, o in zip(sizes, widths, strict=False)]
+    sizes = pairwise([num_in, *widths])
+    weights = [torch.randn(num, i, o, generator=draw, dtype=dtype) for i, o in sizes]
     biases = [torch.randn(num, o, generator=draw, dtype=dtype) for o in widths]
     x_BI = torch.randn(rows, num_in, generator=draw, dtype=dtype)
     return [t.requires_grad_() for t in (x_BI, *weights, *biases)]
