@@ -14,7 +14,7 @@ import polars as pl
 from features.labels import make_labels
 from recsys.config import Period, RunConfig
 from recsys.log import period_end
-from recsys.snapshot import DaySnapshot
+from recsys.snapshot import DaySnapshot, part_folder
 from recsys.tasks import LABEL_KEYS, TaskSpec
 
 LATE_PERIODS = 8
@@ -110,6 +110,20 @@ class Days(Sequence[DaySnapshot]):
             examples = self.snapshots[i].table("examples")
             self._labels[i], _ = make_labels(examples, feedback, self.tasks, self.as_of)
         return self._labels[i]
+
+    def label_some(self, i: int, impressions: pl.DataFrame, part: int) -> pl.DataFrame:
+        """Label some impressions of one part of day i as `labels` does; memory holds their feedback only."""
+        num_parts = self.snapshots[i].num_parts
+        known = [
+            pl.scan_parquet(part_folder(s.path, p) / "feedback.parquet")
+            for s in self.snapshots[i : i + 1 + LATE_PERIODS]
+            for p in ([part] if s.num_parts == num_parts else range(s.num_parts))
+        ]
+        key = ["impression_id", "user_id"]
+        mine = impressions.lazy().select(key)
+        own = [rows.join(mine, on=key, how="semi") for rows in known]
+        feedback = pl.concat(own, how="diagonal_relaxed").collect(engine="streaming")
+        return make_labels(impressions, feedback, self.tasks, self.as_of)[0]
 
 
 def label_keys(task: TaskSpec) -> tuple[object, ...]:

@@ -19,7 +19,7 @@ part-0000/ …         one folder per share of the users (`recsys.snapshot.user_
 nothing that reads it depends on how many parts the users were split into.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -75,6 +75,17 @@ class DaySnapshot:
         moved = rows.select("user_id").join(self._moves(), on="user_id", how="left", maintain_order="left")
         by = pl.when(pl.col("history_start") < pl.col("history_stop")).then(moved["by"]).otherwise(0)
         return rows.with_columns((pl.col("history_start", "history_stop") + by).cast(pl.UInt32))
+
+    def slices(self, name: str, part: int, num_rows: int) -> Iterator[pl.DataFrame]:
+        """Read one part of a users' table, so many rows at a time; a table without rows gives none."""
+        rows = pl.scan_parquet(part_folder(self.path, part) / f"{name}.parquet")
+        for start in range(0, self.num_rows(name, part), num_rows):
+            yield rows.slice(start, num_rows).collect()
+
+    def num_rows(self, name: str, part: int) -> int:
+        """Count the rows of one part of a users' table, without reading them."""
+        path = part_folder(self.path, part) / f"{name}.parquet"
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
 
     def table_of_part(
         self, name: str, part: int, num_parts: int, columns: Sequence[str] | None = None

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -24,6 +26,8 @@ from training.data import (
     BatchSettings,
     BatchStream,
     Cutting,
+    EncodedDay,
+    EncodedDays,
     EncodedRows,
     encode_day,
     positive_share,
@@ -70,8 +74,8 @@ def prepare(days: Days, periods: dict[str, tuple[int, int]], config: RunConfig) 
     """Fit the encoder of a cold start and encode its days; args as `train`."""
     chosen = _chosen(periods)
     state = fit_state(days, chosen, config, None)
-    read = _reader(days, periods, config, state)
-    return Prepared(state=state, encoded={i: read(i) for i in chosen})
+    encoded = {i: _encode(days, periods, config, state, i) for i in chosen}
+    return Prepared(state=state, encoded=encoded)
 
 
 def train(
@@ -85,6 +89,7 @@ def train(
     watchers: Sequence[Watcher] = (),
     start: Checkpoint | None = None,
     prepared: Prepared | None = None,
+    folder: Path | None = None,
 ) -> TrainedModel:
     """Train on each task's own days.
 
@@ -95,13 +100,26 @@ def train(
         watchers: see every step of the fit.
         start: go on from here; the batches before it are not read again.
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
+        folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
+            it. Without one, a day is encoded in memory whenever it is read.
     """
     tasks = config.tasks if tasks is None else tasks
     torch.manual_seed(config.training.seed)
     chosen = _chosen(periods)
     state = prepared.state if prepared else fit_state(days, chosen, config, previous)
-    read_day = prepared.encoded.__getitem__ if prepared else _reader(days, periods, config, state)
     encoder = Encoder.from_config(config, state)
+    read_day: Callable[[int], EncodedDay] = partial(_encode, days, periods, config, state)
+    if prepared is not None:
+        read_day = prepared.encoded.__getitem__
+    elif folder is not None:
+        read_day = EncodedDays(
+            folder=folder,
+            encoder=encoder,
+            days=days.labelled_for(config.tasks),
+            tasks=config.tasks,
+            hidden=partial(_hidden, periods),
+            piece_rows=config.training.chunk_rows,
+        )
     last = days[chosen[-1] if chosen else -1]
     batcher = make_batcher(encoder, last.table("items"), config, tasks)
     ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
@@ -128,21 +146,20 @@ def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
     return sorted({i for first, last in periods.values() for i in range(first, last + 1)})
 
 
-def _reader(
-    days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, state: EncoderState
-) -> Callable[[int], EncodedRows]:
-    """Give what encodes a day, with the labels hidden that a task is not trained on."""
-    labelled = days.labelled_for(config.tasks)
+def _encode(
+    days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, state: EncoderState, i: int
+) -> EncodedRows:
+    """Encode a day in memory, with the labels hidden that a task is not trained on."""
     encoder = Encoder.from_config(config, state)
+    made = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks)
+    for task in _hidden(periods, i):
+        made.labels[task].fill(np.nan)
+    return made
 
-    def encoded(i: int) -> EncodedRows:
-        made = encode_day(encoder, labelled, i, config.tasks)
-        for task, (first, stop) in periods.items():
-            if not first <= i <= stop:
-                made.labels[task].fill(np.nan)
-        return made
 
-    return encoded
+def _hidden(periods: Mapping[str, tuple[int, int]], i: int) -> list[str]:
+    """Name the tasks that are not trained on day i."""
+    return [task for task, (first, last) in periods.items() if not first <= i <= last]
 
 
 def build_model(

@@ -5,14 +5,17 @@ Days come in order, the newest last; inside a day rows are shuffled. Memory hold
 
 from training.data.batcher import Batcher, BatchSettings, positive_share, text_by_number
 from training.data.chunks import Cutting, count_steps, sizes_of
+from training.data.encoded_files import EncodedDays
 from training.data.encoded_rows import EncodedRows, encode_day, encode_rows
-from training.data.stream import BatchStream
+from training.data.stream import BatchStream, EncodedDay
 
 __all__ = [
     "BatchSettings",
     "BatchStream",
     "Batcher",
     "Cutting",
+    "EncodedDay",
+    "EncodedDays",
     "EncodedRows",
     "count_steps",
     "encode_day",

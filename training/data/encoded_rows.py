@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,7 +23,8 @@ class EncodedRows:
 
     day: date
     frame: pl.DataFrame
-    """impression_id, request_id, user_id, item_id, shown_at, position, … in the order of the arrays."""
+    """impression_id, request_id, user_id, item_id, shown_at, position, … in the order of the arrays; without
+    columns where training reads the rows from files."""
     users: Encoded
     items: Encoded
     contexts: Encoded
@@ -55,7 +57,7 @@ class EncodedRows:
         """Select examples by index; users, items, crosses and events stay whole."""
         return replace(
             self,
-            frame=self.frame[rows],
+            frame=self.frame[rows] if self.frame.width else self.frame,
             contexts=self.contexts.take(rows),
             user_row=self.user_row[rows],
             item_row=self.item_row[rows],
@@ -80,27 +82,43 @@ def encode_rows(
     """Encode one day, or one part of its users, with yesterday's published values and today's live ones."""
     examples = snapshot.examples(part)
     users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
-    contexts = encoder.with_clock(examples, "shown_at")
-    key = ["impression_id", "user_id"]
-    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
     return EncodedRows(
         day=snapshot.day,
         frame=examples.drop("history_start", "history_stop"),
-        users=_with_unknown(encoder, "user", users),
-        items=_with_unknown(encoder, "item", items),
-        contexts=encoder.encode("context", contexts),
+        users=with_unknown(encoder, "user", users),
+        items=with_unknown(encoder, "item", items),
         crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
-        user_row=_rows(examples["user_id"], users["user_id"]),
-        item_row=_rows(examples["item_id"], items["item_id"]),
-        user_key=examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
-        shown_at=examples["shown_at"].dt.epoch("ms").to_numpy(),
-        start=examples["history_start"].to_numpy(),
-        stop=examples["history_stop"].to_numpy(),
         events=encoder.events(snapshot.table("events", part)),
-        position=examples["position"].to_numpy().astype(np.int64),
-        labels={t.name: _labels(joined, t.label) for t in tasks},
-        weight=(1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
+        **encode_examples(encoder, examples, labels, tasks, users["user_id"], items["item_id"]),
     )
+
+
+def encode_examples(
+    encoder: Encoder,
+    examples: pl.DataFrame,
+    labels: pl.DataFrame,
+    tasks: Sequence[TaskSpec],
+    users: pl.Series,
+    items: pl.Series,
+) -> dict[str, Any]:
+    """Encode what each example [N] has of its own: the fields of `EncodedRows` of that length.
+
+    Args: users, items: the ids of the rows that examples point to.
+    """
+    key = ["impression_id", "user_id"]
+    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
+    return {
+        "contexts": encoder.encode("context", encoder.with_clock(examples, "shown_at")),
+        "user_row": _rows(examples["user_id"], users),
+        "item_row": _rows(examples["item_id"], items),
+        "user_key": examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
+        "shown_at": examples["shown_at"].dt.epoch("ms").to_numpy(),
+        "start": examples["history_start"].to_numpy(),
+        "stop": examples["history_stop"].to_numpy(),
+        "position": examples["position"].to_numpy().astype(np.int64),
+        "labels": {t.name: _labels(joined, t.label) for t in tasks},
+        "weight": (1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
+    }
 
 
 def encode_day(
@@ -110,7 +128,7 @@ def encode_day(
     return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part)
 
 
-def _with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:
+def with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:
     """Encode a frame and append the row of an entity that nothing is known of."""
     one = encoder.encode_one(entity, {})  # type: ignore[arg-type]
     many = encoder.encode(entity, frame)  # type: ignore[arg-type]

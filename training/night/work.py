@@ -91,7 +91,14 @@ def train_weights(step: Step, *, days: Days, plan: NightPlan, previous: Bundle |
         start = saver.read()
         with fit_progress("train", rows) as shown:
             trained = train(
-                days, plan.train, step.config, previous, epochs, watchers=[shown, saver], start=start
+                days,
+                plan.train,
+                step.config,
+                previous,
+                epochs,
+                watchers=[shown, saver],
+                start=start,
+                folder=unfinished(folder),
             )
         return _save(trained, folder)
 
@@ -175,7 +182,16 @@ def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: 
         saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
         start = saver.read()
         with fit_progress("refit", rows) as shown:
-            trained = train(days, plan.refit, step.config, before, 1, watchers=[shown, saver], start=start)
+            trained = train(
+                days,
+                plan.refit,
+                step.config,
+                before,
+                1,
+                watchers=[shown, saver],
+                start=start,
+                folder=unfinished(folder),
+            )
         return _save(trained, folder)
 
     return step.kept(build)

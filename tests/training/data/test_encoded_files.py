@@ -1,0 +1,141 @@
+"""Encoded days in files: the rows of memory, whatever the parts and pieces; whole days survive a kill."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.build import build_snapshots
+from features.encode import Encoder
+from features.sequences import history_slices
+from recsys.stages import Stages
+from training.crosses import cross_numbers
+from training.data import EncodedDays, encode_day
+from training.data.day_writer import DayWriter
+from training.train import train
+
+DAY = 3
+
+
+@pytest.fixture(scope="module")
+def encoder(trained, config):
+    return Encoder.from_config(config, trained.state)
+
+
+@pytest.fixture(scope="module")
+def encoded(shop_chain, encoder, config):
+    return encode_day(encoder, shop_chain, DAY, config.tasks)
+
+
+@pytest.fixture(scope="module")
+def split(shop_log, shop_chain, make_config, tmp_path_factory):
+    """The same days, their users in three parts."""
+    config, stages = make_config(execution={"shards": 3}), Stages(tmp_path_factory.mktemp("split"))
+    return build_snapshots(shop_log, shop_chain[-1].day, config, stages)
+
+
+@pytest.fixture
+def make_days(encoder, config, tmp_path):
+    def make(days, hidden=(), piece_rows=100_000):
+        return EncodedDays(
+            folder=tmp_path / "days",
+            encoder=encoder,
+            days=days,
+            tasks=config.tasks,
+            hidden=lambda _: hidden,
+            piece_rows=piece_rows,
+        )
+
+    return make
+
+
+def _gathered(rows, chosen):
+    """Give all that batches gather of some rows."""
+    user, item = rows.users.take(rows.user_row[chosen]), rows.items.take(rows.item_row[chosen])
+    bounds = rows.start[chosen], rows.stop[chosen]
+    history = history_slices(*bounds, 5, rows.shown_at[chosen], 0, rows.events)
+    return [
+        user.ids, user.numbers, item.ids, item.numbers, item.text, *history,
+        *(array for bag in (*user.bags, *item.bags) for array in (bag.values, bag.offsets)),
+        rows.contexts.ids[chosen], rows.contexts.numbers[chosen], rows.user_key[chosen],
+        cross_numbers(rows.crosses, rows.user_row[chosen], rows.item_row[chosen]),
+        rows.position[chosen], rows.weight[chosen], *(label[chosen] for label in rows.labels.values()),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "piece_rows"), [(1, 100_000), (1, 64), (3, 64)])
+def test_rows_are_those_of_memory(shop_chain, split, encoded, make_days, parts, piece_rows):
+    days = shop_chain if parts == 1 else split
+    assert days[DAY].num_parts == parts
+    files = make_days(days, piece_rows=piece_rows)(DAY)
+    assert files.size == encoded.size > 300
+    bounds = np.array([[3, 50], [120, 121], [200, encoded.size]])
+    chosen = np.concatenate([np.arange(*bound) for bound in bounds])
+    found = files.read(bounds)
+    assert (encoded.start[chosen] < encoded.stop[chosen]).mean() > 0.2, "histories must be compared"
+    assert (encoded.user_row == encoded.users.ids.shape[0] - 1).any(), "and users that nobody knows yet"
+    for mine, theirs in zip(_gathered(found, np.arange(found.size)), _gathered(encoded, chosen), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_labels_of_a_piece_are_those_of_the_day(shop_chain, split):
+    whole = shop_chain.labels(DAY)
+    later = replace(shop_chain, as_of=shop_chain.end_of(DAY))
+    for examples in shop_chain[DAY].slices("examples", 0, 100):
+        own = whole.join(
+            examples.select("impression_id", "user_id"), on=["impression_id", "user_id"], how="semi"
+        )
+        assert shop_chain.label_some(DAY, examples, 0).equals(own)
+        known = later.label_some(DAY, examples, 0)
+        assert known.null_count().sum_horizontal().item() > own.null_count().sum_horizontal().item()
+    for part in range(3):
+        for examples in split[DAY].slices("examples", part, 100):
+            key = examples.select("impression_id", "user_id")
+            own = whole.join(key, on=["impression_id", "user_id"], how="semi")
+            assert split.label_some(DAY, examples, part).equals(own)
+
+
+def test_the_labels_of_tasks_that_are_not_trained_are_hidden(shop_chain, make_days, encoded):
+    files = make_days(shop_chain, hidden=["click"])(DAY)
+    found = files.read(np.array([[0, files.size]]))
+    assert np.isnan(found.labels["click"]).all()
+    np.testing.assert_array_equal(found.labels["rating"], encoded.labels["rating"])
+
+
+def test_the_first_day_has_no_values_of_the_day_before(shop_chain, make_days, encoder, config):
+    files = make_days(shop_chain)(0)
+    found = files.read(np.array([[0, files.size]]))
+    first = encode_day(encoder, shop_chain, 0, config.tasks)
+    for mine, theirs in zip(*(_gathered(r, np.arange(first.size)) for r in (found, first)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_killed_run_leaves_whole_days_and_they_are_used_again(shop_chain, make_days, tmp_path, monkeypatch):
+    days = make_days(shop_chain)
+    days(1)
+
+    def killed(self, hidden, piece_rows):
+        self.arrays.append("item_ids", np.zeros((1, 1)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DayWriter, "write", killed)
+    assert days(1).size == shop_chain.num_impressions(1), "read, not written again"
+    with pytest.raises(KeyboardInterrupt):
+        days(2)
+    assert [p.name for p in (tmp_path / "days").iterdir()] == [f"day-{shop_chain[1].day}"]
+
+
+def test_training_from_files_gives_the_weights_of_memory(shop_chain, split, make_config, tmp_path):
+    config = make_config(
+        training={"chunk_rows": 128, "batch_size": 100},
+        feature=[{"name": "country", "entity": "user", "kind": "multi_hot", "dim": 4}],
+    )
+    periods = {t.name: (1, 2) for t in config.tasks} | {"rating": (1, 1)}
+    trained = [
+        train(days, periods, config, None, 2, folder=folder).weights()
+        for days, folder in ((shop_chain, None), (shop_chain, tmp_path / "one"), (split, tmp_path / "three"))
+    ]
+    for name, values in trained[0].items():
+        for other in trained[1:]:
+            np.testing.assert_array_equal(values, other[name], err_msg=name)

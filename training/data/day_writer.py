@@ -1,0 +1,143 @@
+"""Encodes one day into files: part by part of its users, and so many rows at a time inside a part.
+
+Rows lie in the order that a whole day has (`recsys.snapshot`). Users, their crosses and events lie part by part:
+only rows point to them. Memory holds the tables of one part of the users, the catalogue, a piece of the rows
+with its feedback, and, where a day was split, 8 bytes a row to put the pieces in order.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from features.build import item_rows, user_rows
+from features.days import Days
+from features.encode import Encoded, Encoder
+from recsys.snapshot import ROW, DaySnapshot
+from recsys.tasks import TaskSpec
+from training.crosses import CrossTable, encode_crosses
+from training.data.array_files import ArrayWriter
+from training.data.encoded_rows import encode_examples, with_unknown
+
+EVENTS = ("items", "kinds", "at", "void")
+"""The arrays of `EncodedEvents`."""
+
+
+class DayWriter:
+    """Writes one day into a folder, which `EncodedFiles` reads."""
+
+    def __init__(self, encoder: Encoder, days: Days, i: int, tasks: Sequence[TaskSpec], folder: Path) -> None:
+        """Take day i and an existing folder."""
+        self.encoder, self.days, self.i, self.tasks = encoder, days, i, tasks
+        self.snapshot, self.previous = days[i], days.before(i)
+        self.arrays = ArrayWriter(folder)
+        self.items = item_rows(self.previous, self.snapshot)
+        self.num_users = self.num_events = 0
+        """Of the parts that are written."""
+
+    def write(self, hidden: Sequence[str], piece_rows: int) -> None:
+        """Write the day.
+
+        Args: hidden: tasks whose labels are written as not known; piece_rows: rows encoded at once.
+        """
+        nobody = self.encoder.encode_one("user", {})
+        items = with_unknown(self.encoder, "item", self.items)
+        self._append_encoded("item", items)
+        crosses: tuple[CrossTable, ...] = ()
+        places = _Places(self.snapshot)
+        for part in range(self.snapshot.num_parts):
+            users = user_rows(self.previous, self.snapshot, part)
+            self._append_encoded("user", self.encoder.encode("user", users))
+            crosses = encode_crosses(
+                self.encoder, self.snapshot, self.previous, users["user_id"], self.items, part
+            )
+            self._append_crosses(crosses, users.height)
+            for examples in self.snapshot.slices("examples", part, piece_rows):
+                self._place_rows(examples, users["user_id"], part, hidden, places)
+            for events in self.snapshot.slices("events", part, piece_rows):
+                encoded = self.encoder.events(events)
+                for name in EVENTS:
+                    self.arrays.append(f"event_{name}", getattr(encoded, name))
+            self.num_users += users.height
+            self.num_events += self.snapshot.num_rows("events", part)
+        self._append_encoded("user", nobody)
+        for n, cross in enumerate(crosses):
+            self.arrays.append(f"cross{n}_numbers", cross.numbers[-1:])
+            self.arrays.append(f"cross{n}_item_codes", cross.item_codes)
+        self.arrays.close(
+            {
+                "day": str(self.snapshot.day),
+                "size": places.num_rows,
+                "tasks": [t.name for t in self.tasks],
+                "bags": {"user": len(nobody.bags), "item": len(items.bags)},
+                "cross_codes": [cross.num_codes for cross in crosses],
+            }
+        )
+
+    def _append_encoded(self, entity: str, rows: Encoded) -> None:
+        """Append rows of users or items; lists go on where those before them end."""
+        for name in ("ids", "numbers", "text"):
+            self.arrays.append(f"{entity}_{name}", getattr(rows, name))
+        for n, bag in enumerate(rows.bags):
+            values = f"{entity}_bag{n}_values"
+            before = self.arrays.num_rows(values)
+            first = 1 if self.arrays.num_rows(f"{entity}_bag{n}_offsets") else 0
+            self.arrays.append(values, bag.values)
+            self.arrays.append(f"{entity}_bag{n}_offsets", bag.offsets[first:] + before)
+
+    def _append_crosses(self, crosses: Sequence[CrossTable], num_users: int) -> None:
+        """Append pairs of a part's users; keys move on by the users before, so they stay ascending."""
+        for n, cross in enumerate(crosses):
+            known = np.searchsorted(cross.keys, num_users * cross.num_codes)
+            self.arrays.append(f"cross{n}_keys", cross.keys[:known] + self.num_users * cross.num_codes)
+            self.arrays.append(f"cross{n}_numbers", cross.numbers[:known])
+
+    def _place_rows(
+        self, examples: pl.DataFrame, users: pl.Series, part: int, hidden: Sequence[str], places: "_Places"
+    ) -> None:
+        labels = self.days.label_some(self.i, examples, part)
+        made = encode_examples(self.encoder, examples, labels, self.tasks, users, self.items["item_id"])
+        for name, rows in self._arrays_of(made, users.len(), hidden).items():
+            self.arrays.place(name, rows, places.of(examples), places.num_rows)
+        places.done += examples.height
+
+    def _arrays_of(
+        self, made: dict[str, Any], num_users: int, hidden: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Point a piece's rows at the day's users and events; narrow what will be wide again in memory."""
+        contexts, labels, user_row = made["contexts"], made["labels"], made["user_row"]
+        some = made["start"] < made["stop"]
+        for task in hidden:
+            labels[task].fill(np.nan)
+        return {
+            "user_row": np.where(user_row < num_users, user_row + self.num_users, -1).astype(np.int32),
+            "item_row": made["item_row"].astype(np.int32),
+            "user_key": made["user_key"],
+            "shown_at": made["shown_at"],
+            "start": np.where(some, made["start"].astype(np.int64) + self.num_events, 0),
+            "stop": np.where(some, made["stop"].astype(np.int64) + self.num_events, 0),
+            "position": made["position"].astype(np.int32),
+            "labels": np.stack([labels[t.name] for t in self.tasks], axis=1),
+            "weight": made["weight"],
+            "context_ids": contexts.ids.astype(np.int32),
+            "context_numbers": contexts.numbers,
+        }
+
+
+class _Places:
+    """Where a day's rows lie: as they come, or, where its users were split, by the row's number."""
+
+    def __init__(self, snapshot: DaySnapshot) -> None:
+        parts = range(snapshot.num_parts)
+        self.num_rows = sum(snapshot.num_rows("examples", part) for part in parts)
+        self.done = 0
+        split = snapshot.num_parts > 1
+        self._rows = snapshot.table("examples", columns=[ROW])[ROW].to_numpy() if split else None
+
+    def of(self, examples: pl.DataFrame) -> np.ndarray | slice:
+        """Give the places of a piece of rows, the next one of its part."""
+        if self._rows is None:
+            return slice(self.done, self.done + examples.height)
+        return np.searchsorted(self._rows, examples[ROW].to_numpy())

@@ -1,0 +1,113 @@
+"""One day's encoded rows in files: written once, read a chunk at a time as often as training needs them."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from features.days import Days
+from features.encode import Encoded, Encoder
+from features.sequences import EncodedEvents
+from recsys.inputs import Bag
+from recsys.tasks import TaskSpec
+from training.crosses import CrossTable
+from training.data.array_files import DESCRIBED, ArrayReader
+from training.data.day_writer import EVENTS, DayWriter
+from training.data.encoded_rows import EncodedRows
+
+_INTEGERS = ("user_row", "item_row", "position", "user_key", "shown_at", "start", "stop")
+"""Of a row; narrower in files, int64 in memory."""
+
+
+class EncodedFiles:
+    """One day's examples in a folder; tables that rows point to are mapped, rows are read."""
+
+    def __init__(self, folder: Path) -> None:
+        """Map the tables of a folder that `write_day` has finished."""
+        self._arrays = arrays = ArrayReader(folder)
+        said = arrays.said
+        self.size = int(said["size"])
+        self._day = date.fromisoformat(said["day"])
+        self._users = _map_encoded(arrays, "user", said["bags"]["user"])
+        self._items = _map_encoded(arrays, "item", said["bags"]["item"])
+        self._events = EncodedEvents(**{name: arrays.mapped(f"event_{name}") for name in EVENTS})
+        self._crosses = tuple(
+            CrossTable(
+                keys=arrays.mapped(f"cross{n}_keys"),
+                item_codes=arrays.mapped(f"cross{n}_item_codes"),
+                num_codes=num_codes,
+                numbers=arrays.mapped(f"cross{n}_numbers"),
+            )
+            for n, num_codes in enumerate(said["cross_codes"])
+        )
+
+    def read(self, bounds: np.ndarray) -> EncodedRows:
+        """Read the examples of some ascending ranges [K, 2] of rows."""
+        rows = {name: self._arrays.read(name, bounds).astype(np.int64) for name in _INTEGERS}
+        rows["user_row"][rows["user_row"] < 0] = self._users.ids.shape[0] - 1
+        ids, numbers = (self._arrays.read(f"context_{name}", bounds) for name in ("ids", "numbers"))
+        labels = np.ascontiguousarray(self._arrays.read("labels", bounds).T)
+        return EncodedRows(
+            day=self._day,
+            frame=pl.DataFrame(),
+            users=self._users,
+            items=self._items,
+            crosses=self._crosses,
+            events=self._events,
+            contexts=Encoded(
+                ids=ids.astype(np.int64), numbers=numbers, text=np.zeros((ids.shape[0], 0), np.float32)
+            ),
+            labels=dict(zip(self._arrays.said["tasks"], labels, strict=True)),
+            weight=self._arrays.read("weight", bounds),
+            **rows,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedDays:
+    """Days in files of one folder; a day is encoded when it is first read, by the process that comes first."""
+
+    folder: Path
+    encoder: Encoder
+    days: Days
+    tasks: Sequence[TaskSpec]
+    hidden: Callable[[int], Sequence[str]]
+    """Place of a day -> the tasks that are not trained on it: their labels are written as not known."""
+    piece_rows: int
+
+    def __call__(self, i: int) -> EncodedFiles:
+        """Give day i. A killed process leaves days that are whole, which the next one uses, or none."""
+        target = self.folder / f"day-{self.days[i].day}"
+        if not (target / DESCRIBED).is_file():
+            temporary = self.folder / f".{target.name}.{os.getpid()}.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            try:
+                self._write(i, temporary)
+                os.replace(temporary, target)
+            except OSError:
+                if not (target / DESCRIBED).is_file():  # otherwise another process was faster
+                    raise
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return EncodedFiles(target)
+
+    def _write(self, i: int, folder: Path) -> None:
+        DayWriter(self.encoder, self.days, i, self.tasks, folder).write(self.hidden(i), self.piece_rows)
+
+
+def _map_encoded(arrays: ArrayReader, entity: str, num_bags: int) -> Encoded:
+    return Encoded(
+        ids=arrays.mapped(f"{entity}_ids"),
+        numbers=arrays.mapped(f"{entity}_numbers"),
+        text=arrays.mapped(f"{entity}_text"),
+        bags=tuple(
+            Bag(arrays.mapped(f"{entity}_bag{n}_values"), arrays.mapped(f"{entity}_bag{n}_offsets"))
+            for n in range(num_bags)
+        ),
+    )
