@@ -1,8 +1,8 @@
 """Encodes one day into files: part by part of its users, and so many rows at a time inside a part.
 
-Rows lie in the order that a whole day has (`recsys.snapshot`). Users, their crosses and events lie part by part:
-only rows point to them. Memory holds the tables of one part of the users, the catalogue, a piece of the rows
-with its feedback, and, where a day was split, 8 bytes a row to put the pieces in order.
+Rows lie in the order that a whole day has (`recsys.snapshot`). Users, their crosses and events lie part by
+part: only rows point to them. Memory holds the tables of one part of the users, the catalogue, a piece of the
+rows with its feedback, and, where a day was split, 8 bytes a row to put the pieces in order.
 """
 
 from collections.abc import Sequence

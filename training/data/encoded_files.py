@@ -70,7 +70,7 @@ class EncodedFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedDays:
-    """Days in files of one folder; a day is encoded when it is first read, by the process that comes first."""
+    """Days in files of one folder; a day is encoded when it is first read, by whichever process is first."""
 
     folder: Path
     encoder: Encoder
