@@ -125,9 +125,14 @@ class Encoder:
         return np.array([number(item) for item in items], np.int64), codes
 
     @property
+    def history_kinds(self) -> tuple[tuple[str, int], ...]:
+        """List each kind of event in histories with the number of its codes."""
+        return tuple((kind.name, self._num_codes(kind)) for kind in self.features.history)
+
+    @property
     def num_history_kinds(self) -> int:
         """Count the kind codes of events, without 0 for none."""
-        return sum(self._num_codes(kind) for kind in self.features.history)
+        return sum(codes for _, codes in self.history_kinds)
 
     def _kinds(self, kinds: pl.Series | np.ndarray, values: np.ndarray) -> np.ndarray:
         """Give events [N] their kind codes: the kind's own, or that of its value's bin; 0 = not used.

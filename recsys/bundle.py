@@ -36,7 +36,7 @@ from recsys.fusion import Fusion
 from recsys.index import ItemIndex
 from recsys.stages import disk_failure
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 CONFIG_KEYS = (
     "timezone",
     "period",
@@ -76,7 +76,7 @@ class Manifest(BaseModel):
     """Whether it was refitted on the calibration and gate days after the verdict."""
     config: dict[str, Any]
     inputs: dict[str, Any]
-    """Sizes of the ranker's inputs."""
+    """Names and sizes of the ranker's inputs, in order: a warm start maps weights by them."""
     vocabularies: dict[str, str]
     """Vocabulary -> hash of its ids in order."""
     calibration: dict[str, Calibrator]

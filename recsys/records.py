@@ -63,6 +63,10 @@ class NightRecord(Record):
     """What was live before the night."""
     evaluated: str
     """The version that the gate saw: before the refit."""
+    cold_since: date
+    """The night on which the weights' lineage started from scratch."""
+    start: str
+    """What the weights started from, and what of it was not carried over."""
     trained_until: dict[str, date]
     """Per task, the last day that the evaluated version was trained on."""
     lags: dict[str, int]

@@ -1,7 +1,7 @@
 """Tasks: one `[[task]]` entry each; labels, heads, losses, metrics and report rows all loop over them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,6 +23,8 @@ MIN_STEPS = 4
 RANGE_OPTIONS = ("low", "high", "step")
 LABEL_KEYS = ("name", "feedback", "reversal", "head", "window", "space", "parent", "low", "high")
 """The keys of a task that decide its labels."""
+HEAD_KEYS = ("name", "feedback", "head", "space", "parent", "low", "high", "step", "hidden", "transfer_from")
+"""The keys of a task that decide what its head predicts, and its shape."""
 RETRIEVAL = "retrieval"
 """The name of the two towers' own loss beside the tasks'; no task can be called so."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -132,6 +134,12 @@ class TaskSpec(Viewable):
     def lag_periods(self, period_s: int) -> int:
         """Count whole periods between an impression's period and the first night that can evaluate it."""
         return 0 if self.window <= SAME_DAY_WINDOW_S else -(-self.window // period_s)
+
+
+def new_heads(tasks: Sequence[TaskSpec], before: Sequence[TaskSpec]) -> tuple[str, ...]:
+    """Name the tasks whose heads cannot go on from those of `before`: there is none, or of another kind."""
+    known = {tuple(getattr(task, key) for key in HEAD_KEYS) for task in before}
+    return tuple(t.name for t in tasks if tuple(getattr(t, key) for key in HEAD_KEYS) not in known)
 
 
 def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:

@@ -60,22 +60,25 @@ def check_heads(
     """Check each head on its evaluated rows: the primary metric, then those with a limit.
 
     Args: challenger, champion: `score_rows` of the two bundles (impression_id, user_id, weight,
-    `label_<task>`, `prediction_<task>`); the same impressions in both.
+    `label_<task>`, `prediction_<task>`); the same impressions in both. A head that the champion does not have
+    is checked against the floors of a first night.
     """
     checks: list[Check] = []
     for task in tasks:
+        known = champion is not None and f"prediction_{task.name}" in champion.columns
+        rival = champion if known else None
         rows = challenger.filter(pl.col(task.label).is_not_null() & pl.col(task.label).is_not_nan())
         unevaluated = _unevaluated(task, rows, config)
         if unevaluated is not None:
             checks.append(unevaluated)
             continue
-        if champion is None:
+        if rival is None:
             checks.append(_floor(task, rows, config))
         else:
             level = 1 - 2 * config.alpha / len(tasks)  # one-sided alpha, shared by all heads
-            checks.append(_non_inferior(task, rows, champion, config, level, seed))
+            checks.append(_non_inferior(task, rows, rival, config, level, seed))
         checks += [
-            _limit(name, metric, task, rows, champion, config)
+            _limit(name, metric, task, rows, rival, config)
             for name, metric in row_metrics(probability=task.kind.probability).items()
             if metric.gate_limit
         ]

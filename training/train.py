@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor
 
 from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
-from features.kinds.feature import BagFeature, IdFeature
-from recsys.bundle import Bundle
+from features.kinds.feature import BagFeature, IdFeature, NumberFeature
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables, TableSpec
@@ -34,12 +32,13 @@ from training.data import (
     sizes_of,
     text_by_number,
 )
-from training.start import start_new_rows
+from training.new_heads import fit_alone
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.fit import fit
 from training.trainer.settings import FitSettings, has_fast_bf16
 from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
+from training.warm_start import Carried, Previous, carry_over
 
 MAX_CONTEXT_PERIODS = 7
 """Numbers of contexts are standardised on this many of the last training periods, those of users and items by
@@ -54,6 +53,8 @@ class TrainedModel:
     tables: LocalTables
     state: EncoderState
     log: TrainLog
+    carried: Carried | None = None
+    """What a warm start did not take over; None for a cold start."""
 
     def weights(self) -> dict[str, np.ndarray]:
         """Give canonical weights: `ranker.*`, `table.<name>.weight`, `table.<name>.state`."""
@@ -82,7 +83,7 @@ def train(
     days: Days,
     periods: dict[str, tuple[int, int]],
     config: RunConfig,
-    previous: Bundle | None,
+    previous: Previous | None,
     epochs: int,
     *,
     tasks: Sequence[TaskSpec] | None = None,
@@ -90,6 +91,7 @@ def train(
     start: Checkpoint | None = None,
     prepared: Prepared | None = None,
     folder: Path | None = None,
+    alone: Sequence[str] = (),
 ) -> TrainedModel:
     """Train on each task's own days.
 
@@ -102,6 +104,7 @@ def train(
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
         folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
             it. Without one, a day is encoded in memory whenever it is read.
+        alone: train what these heads have of their own, as in a cold start, and nothing else.
     """
     tasks = config.tasks if tasks is None else tasks
     torch.manual_seed(config.training.seed)
@@ -122,9 +125,12 @@ def train(
         )
     last = days[chosen[-1] if chosen else -1]
     batcher = make_batcher(encoder, last.table("items"), config, tasks)
-    ranker, tables = build_model(config, state, previous, tasks, batcher.text_VT)
+    ranker, tables = build_model(config, state, tasks)
+    carried = None
+    if previous is not None:
+        carried = carry_over(ranker, tables, state, config, previous, batcher.text_VT)
 
-    retrieval = config.retrieval_task if config.retrieval.weight and chosen else None
+    retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
     stream = BatchStream(
         days=sizes_of(days, chosen),
         read_day=read_day,
@@ -135,10 +141,13 @@ def train(
     )
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
-    settings = fit_settings(config, stream.num_steps, warm=previous is not None)
+    settings = fit_settings(config, stream.num_steps, warm=previous is not None and not alone)
     batches = stream.batches(start.log.steps if start else 0)
-    log = fit(ranker, tables, batches, balancer, tasks, settings, watchers, start)
-    return TrainedModel(ranker=ranker, tables=tables, state=state, log=log)
+    if alone:
+        log = fit_alone(ranker, tables, batches, alone, settings, watchers, start)
+    else:
+        log = fit(ranker, tables, batches, balancer, tasks, settings, watchers, start)
+    return TrainedModel(ranker=ranker, tables=tables, state=state, log=log, carried=carried)
 
 
 def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
@@ -165,26 +174,12 @@ def _hidden(periods: Mapping[str, tuple[int, int]], i: int) -> list[str]:
 def build_model(
     config: RunConfig,
     state: EncoderState,
-    previous: Bundle | None,
     tasks: Sequence[TaskSpec] | None = None,
-    text_VT: Tensor | None = None,
 ) -> tuple[Ranker, LocalTables]:
-    """Build a ranker and its tables; parts that `previous` also has, by name and shape, start from it.
-
-    Args: text_VT: text vectors by item number, from which items that came since start.
-    """
+    """Build a ranker and its tables as a cold start begins with them."""
     specs = table_specs(config, state)
     ranker = Ranker(ranker_inputs(config, state), config.tasks if tasks is None else tasks, config.model)
     tables = LocalTables(specs, config.training.sparse_learning_rate, config.training.seed)
-    if previous is not None:
-        given = {k: torch.from_numpy(v) for k, v in previous.weights.items()}
-        own = ranker.state_dict()
-        fitting = {k: given[f"ranker.{k}"] for k in own if f"ranker.{k}" in given}
-        ranker.load_state_dict(
-            {k: v if v.shape == own[k].shape else own[k] for k, v in (own | fitting).items()}
-        )
-        tables.load({k.removeprefix("table."): v for k, v in given.items() if k.startswith("table.")})
-        start_new_rows(tables, state, previous.encoder, text_VT)
     return ranker, tables
 
 
@@ -202,18 +197,21 @@ def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
     def tables(found: Sequence[IdFeature | BagFeature]) -> tuple[tuple[str, str, int], ...]:
         return tuple((f.name, f.vocabulary, f.dim) for f in found)
 
+    def numbers(found: Sequence[NumberFeature]) -> tuple[tuple[str, int], ...]:
+        return tuple((f.name, f.width) for f in found)
+
     return Inputs(
         user_tables=tables(features.ids_of("user")),
         item_tables=tables(features.ids_of("item")),
         context_tables=tables(features.ids_of("context")),
         user_bags=tables(features.bags_of("user")),
         item_bags=tables(features.bags_of("item")),
-        num_user_numbers=features.width_of("user"),
-        num_item_numbers=features.width_of("item"),
-        num_context_numbers=features.width_of("context"),
-        num_cross_numbers=sum(f.width for c in features.crosses for f in c.numbers),
+        user_numbers=numbers(features.numbers_of("user")),
+        item_numbers=numbers(features.numbers_of("item")),
+        context_numbers=numbers(features.numbers_of("context")),
+        cross_numbers=tuple(n for cross in features.crosses for n in numbers(cross.numbers)),
+        history_kinds=encoder.history_kinds,
         text_dim=config.features.text_dim,
-        num_history_kinds=encoder.num_history_kinds,
     )
 
 
@@ -253,14 +251,17 @@ def fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
     )
 
 
-def fit_state(days: Days, chosen: Sequence[int], config: RunConfig, previous: Bundle | None) -> EncoderState:
-    """Fit the encoder on the last chosen day; nothing new without one."""
+def fit_state(
+    days: Days, chosen: Sequence[int], config: RunConfig, previous: Previous | None
+) -> EncoderState:
+    """Fit the encoder on the last chosen day; what `previous` has fitted stays, unless it is defined anew."""
+    old = None if previous is None else previous.state
     if not chosen:
-        assert previous is not None, "a cold start without a training period is refused by plan_night"
-        return previous.encoder
+        assert old is not None, "a cold start without a training period is refused by plan_night"
+        return old
     contexts = [days[i] for i in chosen[-MAX_CONTEXT_PERIODS:]]
     frames = FitFrames.read(days[chosen[-1]], contexts, config, days.before(chosen[-1]))
-    return fit_encoder(config, frames, previous.encoder if previous else None, config.training.seed)
+    return fit_encoder(config, frames, old, config.training.seed)
 
 
 def retrieval_popularity(

@@ -11,6 +11,7 @@ from recsys.config.run import (
     load_config,
     parse_config,
     period_start,
+    periods_between,
 )
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
 from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig
@@ -48,4 +49,5 @@ __all__ = [
     "load_config",
     "parse_config",
     "period_start",
+    "periods_between",
 ]

@@ -121,3 +121,11 @@ def period_start(day: date, period: Period) -> date:
     if period == "P1W":
         return date.fromordinal(day.toordinal() - day.weekday())
     return day
+
+
+def periods_between(first: date, last: date, period: Period) -> int:
+    """Count the periods from the one that a day lies in to the one of another."""
+    start, stop = period_start(first, period), period_start(last, period)
+    if period == "P1M":
+        return 12 * (stop.year - start.year) + stop.month - start.month
+    return (stop - start).days // (PERIOD_S[period] // 86_400)

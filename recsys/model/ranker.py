@@ -41,12 +41,39 @@ class Inputs:
     user_bags: tuple[tuple[str, str, int], ...]
     """(feature with a list of ids, vocabulary, dim) in order; the rows of a list are averaged."""
     item_bags: tuple[tuple[str, str, int], ...]
-    num_user_numbers: int
-    num_item_numbers: int
-    num_context_numbers: int
-    num_cross_numbers: int
+    user_numbers: tuple[tuple[str, int], ...]
+    """(feature, width) in order."""
+    item_numbers: tuple[tuple[str, int], ...]
+    context_numbers: tuple[tuple[str, int], ...]
+    cross_numbers: tuple[tuple[str, int], ...]
+    history_kinds: tuple[tuple[str, int], ...]
+    """(feedback kind, codes) in order: one code, or one per bin of the event's value."""
     text_dim: int
-    num_history_kinds: int
+
+    @property
+    def num_user_numbers(self) -> int:
+        """Count the columns of the user's numbers."""
+        return sum(width for _, width in self.user_numbers)
+
+    @property
+    def num_item_numbers(self) -> int:
+        """Count the columns of the item's numbers."""
+        return sum(width for _, width in self.item_numbers)
+
+    @property
+    def num_context_numbers(self) -> int:
+        """Count the columns of the context's numbers."""
+        return sum(width for _, width in self.context_numbers)
+
+    @property
+    def num_cross_numbers(self) -> int:
+        """Count the columns of the user's aggregates by the item's columns."""
+        return sum(width for _, width in self.cross_numbers)
+
+    @property
+    def num_history_kinds(self) -> int:
+        """Count the kind codes of events, without 0 for none."""
+        return sum(codes for _, codes in self.history_kinds)
 
     def tables(self, entity: str) -> tuple[tuple[str, str, int], ...]:
         """List an entity's features with embedding tables: single ids, then lists."""
@@ -164,6 +191,18 @@ class Ranker(nn.Module):
         for parameter in self.parameters():
             groups.setdefault(scale.get(id(parameter), 1.0), []).append(parameter)
         return groups
+
+    def own_parameters(self, task: str) -> dict[str, nn.Parameter]:
+        """Give what one task alone has, by name: its head, and its gates, experts or network in the trunks.
+
+        Its column of the position bias lies in a parameter of all tasks.
+        """
+        return {
+            f"{path}.{task}.{name}": parameter
+            for path, module in self.named_modules()
+            if isinstance(module, TaskModules) and task in module
+            for name, parameter in module[task].named_parameters()
+        }
 
     def forward(
         self, batch: Batch, rows: Mapping[str, Tensor]

@@ -179,8 +179,8 @@ def test_the_kind_is_listed(toml, capsys):
 def test_what_was_fitted_and_trained_is_in_the_bundle(bundle, write_config):
     inputs, plain = bundle.manifest.inputs, read_config(write_config())
     without = Encoder.from_config(plain, bundle.encoder).features
-    assert inputs["num_user_numbers"] == without.width_of("user") + 2
-    assert inputs["num_context_numbers"] == without.width_of("context") + 2
+    assert sum(width for _, width in inputs["user_numbers"]) == without.width_of("user") + 2
+    assert sum(width for _, width in inputs["context_numbers"]) == without.width_of("context") + 2
     assert ["item_brand", "item_brand", 3] in inputs["item_tables"]
     assert bundle.encoder.numbers["user_birthday"].mean == 7.0, "the smallest one of the log"
     assert bundle.encoder.vocabularies["item_brand"].size == 1 + 5

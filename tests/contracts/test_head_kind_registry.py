@@ -194,7 +194,7 @@ def test_labels_and_aggregates_are_those_of_the_kind(night, log):
 
 def test_histories_show_the_event_alone_where_the_kind_says_so(bundle):
     assert bundle.encoder.history == {}
-    assert bundle.manifest.inputs["num_history_kinds"] == 3
+    assert [codes for _, codes in bundle.manifest.inputs["history_kinds"]] == [1, 1, 1]
 
 
 def test_the_head_is_trained_by_its_own_link_and_loss_and_calibrated(bundle):

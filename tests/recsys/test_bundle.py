@@ -33,7 +33,7 @@ def parts(config):
         parent="2026-01-04-abc",
         refitted=True,
         config=config,
-        inputs={"user_tables": [["user_id", "user_id", 6]], "num_user_numbers": 3},
+        inputs={"user_tables": [["user_id", "user_id", 6]], "user_numbers": [["age", 3]]},
         encoder=EncoderState(
             vocabularies={
                 "item_id": Vocabulary(ids=("a", "ü"), hash_buckets=0),

@@ -280,6 +280,8 @@ def _record(version):
         verdict=Verdict.PROMOTE,
         champion=None,
         evaluated=version,
+        cold_since=date(2026, 1, 1),
+        start="cold: nothing was live",
         trained_until={"click": date(2026, 1, 2)},
         lags={"click": 0},
         checks=(check,),

@@ -24,6 +24,7 @@ from training.predict import BundlePredictor
 from training.publish import write_bundle
 from training.start import MIN_ITEMS, content_rows, start_new_rows
 from training.train import build_model, train
+from training.warm_start import Previous, carry_over
 
 DIM, TEXT = 8, 5
 
@@ -71,7 +72,8 @@ def test_old_rows_stay_to_the_bit(trained, bundle_folder, config):
     text = torch.randn(
         grown["item_id"].size, config.features.text_dim, generator=torch.Generator().manual_seed(0)
     )
-    _, tables = build_model(config, state, bundle, text_VT=text)
+    ranker, tables = build_model(config, state)
+    carry_over(ranker, tables, state, config, Previous.of(bundle, config), text)
     for name, vocabulary in old.vocabularies.items():
         weight = torch.from_numpy(bundle.weights[f"table.{name}.weight"])
         assert torch.equal(tables.weight[name][: vocabulary.size], weight)
@@ -131,7 +133,9 @@ def _nights(log, config, folder):
     calibration = {t.name: Identity() for t in config.tasks}
     version = write_bundle(registry, first, calibration, config, chain[n - 3], None, refitted=False)
     before = load_bundle(registry.require(version))
-    second = train(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, before, 1)
+    second = train(
+        chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, Previous.of(before, config), 1
+    )
     version = write_bundle(registry, second, calibration, config, chain[n - 1], version, refitted=False)
     after = load_bundle(registry.require(version))
     found = {}

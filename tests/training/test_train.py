@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -17,13 +16,15 @@ from recsys.stages import Stages
 from training.crosses import cross_numbers
 from training.predict import BundlePredictor, day_logits
 from training.train import build_model, prepare, ranker_inputs, train
+from training.warm_start import Previous
 
 
 def _learn(chain, config, periods, previous=None, until=None, epochs=1):
     days = chain if until is None else chain.as_known_at(chain.end_of(until))
     if not isinstance(periods, dict):
         periods = {t.name: periods for t in config.tasks}
-    return train(days, periods, config, previous, epochs)
+    start = None if previous is None else Previous.of(previous, config)
+    return train(days, periods, config, start, epochs)
 
 
 def _same(one, other):
@@ -75,7 +76,7 @@ def test_a_period_outside_a_tasks_range_teaches_it_nothing(shop_chain, config):
     periods = {"click": (1, 2), "purchase": (1, 2), "rating": (2, 1)}
     made = _learn(shop_chain, config, periods)
     torch.manual_seed(config.training.seed)
-    start, _ = build_model(config, made.state, None)
+    start, _ = build_model(config, made.state)
     for (name, trained), (_, fresh) in zip(
         made.ranker.heads.heads["rating"].named_parameters(),
         start.heads.heads["rating"].named_parameters(),
@@ -105,7 +106,9 @@ def test_a_warm_start_with_nothing_new_keeps_every_weight(shop_chain, config, bu
     assert made.log.steps == 0
     for name, value in made.weights().items():
         np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
-    assert made.state is bundle.encoder
+    assert made.state.digest() == bundle.encoder.digest()
+    assert made.state.numbers == bundle.encoder.numbers
+    assert made.carried.sentence() == "everything carried over"
 
 
 def test_a_warm_start_continues_from_the_bundle(shop_chain, config, bundle, trained):
@@ -120,45 +123,6 @@ def test_a_warm_start_continues_from_the_bundle(shop_chain, config, bundle, trai
     name = "table.item_id.weight"
     assert made.weights()[name].shape[0] == new.size
     assert made.weights()["table.item_id.state"][1:].max() > 0
-
-
-def test_a_promoted_user_starts_from_the_bucket(shop_chain, config, bundle, trained):
-    old = trained.state.vocabularies["user_id"]
-    grown = old.grow(pl.DataFrame({"id": ["brand new"], "count": [99]}), 1)
-    assert grown.size == old.size + 1
-    state = type(trained.state)(
-        vocabularies={**trained.state.vocabularies, "user_id": grown},
-        numbers=trained.state.numbers,
-        history=trained.state.history,
-        text=trained.state.text,
-    )
-    _, tables = build_model(config, state, bundle)
-    bucket = old.encode_one("brand new")
-    assert 0 < bucket <= old.hash_buckets
-    assert torch.equal(
-        tables.weight["user_id"][grown.encode_one("brand new")], tables.weight["user_id"][bucket]
-    )
-
-
-def test_a_new_task_and_a_new_feature_start_fresh_and_the_rest_goes_on(make_config, bundle, trained):
-    tasks = [t.model_dump(mode="json") for t in make_config().tasks]
-    tasks.append({"name": "like", "feedback": "like", "head": "binary", "window": "1h"})
-    config = make_config(task=tasks)
-    old = bundle.weights["ranker.heads.heads.click.0.weight"]
-    neutral = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
-    numbers = {f.name: trained.state.numbers.get(f.name, neutral) for f in define_features(config).numbers}
-    state = type(trained.state)(
-        vocabularies=trained.state.vocabularies,
-        numbers=numbers,
-        history=trained.state.history,
-        text=trained.state.text,
-    )
-    ranker, tables = build_model(config, state, bundle)
-    np.testing.assert_array_equal(ranker.heads.heads["click"][0].weight.detach().numpy(), old)
-    assert "like" in ranker.heads.heads
-    np.testing.assert_array_equal(
-        tables.export()["item_id.weight"].numpy(), bundle.weights["table.item_id.weight"]
-    )
 
 
 def test_input_sizes_follow_the_features(config, trained):

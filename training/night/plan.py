@@ -3,20 +3,31 @@
 A task whose window needs `lag` whole periods to close is evaluated on the latest day with impressions that
 lies at least so many periods before the night's own, calibrated on the one before, trained on those before
 that. Days without impressions (a shop that is closed on Sundays) are passed over; lags count them. A warm
-start trains, per task, on new days only.
+start trains, per task, on new days only; a task that came since catches up first, on the days before them. A
+night starts cold when nothing can be continued, or when `[training] cold_restart` says that it is time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Self
 
 from features.days import Days
-from recsys.config import PERIOD_S, RunConfig
+from recsys.config import PERIOD_S, RunConfig, periods_between
 from recsys.errors import DataError
-from recsys.tasks import TaskSpec
+from recsys.records import NightRecord
+from recsys.tasks import HEAD_KEYS, TaskSpec, new_heads
 
-KEYS = ("period", "tasks.name", "tasks.window", "training.max_days")
+KEYS = (
+    "period",
+    "tasks.window",
+    "training.max_days",
+    "training.cold_restart",
+    *(f"tasks.{key}" for key in HEAD_KEYS),
+)
 """The keys of the config that decide a plan."""
+NEVER = (0, -1)
+"""A range without a period."""
 NEEDED = 3
 """Days with impressions: to train, to calibrate and to evaluate on."""
 
@@ -25,7 +36,14 @@ NEEDED = 3
 class NightPlan:
     """Per task, the places of its days; ranges are inclusive, empty if first > last."""
 
+    cold_since: date
+    """The night on which the lineage of these weights started cold: this one, or an earlier one."""
+    cold: bool
+    restart: bool
+    """Whether it is cold because `[training] cold_restart` says so."""
     train: dict[str, tuple[int, int]]
+    catch_up: dict[str, tuple[int, int]]
+    """Of tasks that came since: the days that the others know already; they are learned first, alone."""
     calibrate: dict[str, int]
     evaluate: dict[str, int]
     refit: dict[str, tuple[int, int]]
@@ -35,37 +53,70 @@ class NightPlan:
     @property
     def train_periods(self) -> range:
         """Give every period that some task trains on."""
-        return _hull(self.train)
+        return hull(self.train)
 
     @property
     def refit_periods(self) -> range:
         """Give every period that some task continues on after PROMOTE."""
-        return _hull(self.refit)
+        return hull(self.refit)
 
 
-def plan_night(days: Days, config: RunConfig, trained_until: Mapping[str, date] | None) -> NightPlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What is known of weights that a night may continue."""
+
+    trained_until: Mapping[str, date]
+    """Per task whose head can go on, the last day that it has learned."""
+    cold_since: date
+
+    @classmethod
+    def of(cls, record: NightRecord, before: Sequence[TaskSpec], tasks: Sequence[TaskSpec]) -> Self:
+        """Read it from a record. Args: before: the tasks that the night of the record was run with."""
+        new = new_heads(tasks, before)
+        known = {task.name for task in tasks if task.name not in new}
+        until = {task: day for task, day in record.trained_until.items() if task in known}
+        return cls(trained_until=until, cold_since=record.cold_since)
+
+
+def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightPlan:
     """Plan the night of the last day.
 
-    Args: trained_until: of the weights that a warm start continues from; None for a cold start.
+    Args: lineage: of the live weights; None when there are none.
     Raises: DataError when a task has too few days with impressions to train, calibrate and evaluate apart.
     """
+    night = days[days.last].day
+    until = lineage.trained_until if lineage is not None else {}
+    restart = lineage is not None and bool(until) and _is_restart(night, lineage, config)
+    if restart:
+        until = {}
     filled = [i for i in range(len(days)) if days.num_impressions(i)]
     lags = {t.name: lag(t, config) for t in config.tasks}
-    train, calibrate, evaluate = {}, {}, {}
+    train: dict[str, tuple[int, int]] = {}
+    catch_up: dict[str, tuple[int, int]] = {}
+    calibrate, evaluate = {}, {}
     for task, periods in lags.items():
         closed = [i for i in filled if i <= days.last - periods]
         if len(closed) < NEEDED:
             raise DataError(_too_few(days, filled, config, task, periods))
         calibrate[task], evaluate[task] = closed[-2], closed[-1]
-        train[task] = (_first_day(days, filled, config, task, periods, trained_until), closed[-3])
+        first, last = _first_day(filled, config), closed[-3]
+        if until:
+            # A day is learned by all heads at once from where the others have their first new one.
+            new = sum(day <= until.get(task, max(until.values())) for day in days.dates)
+            if task not in until and first < min(new, last + 1):
+                catch_up[task] = (first, min(new - 1, last))
+            first = new
+        train[task] = (first, last)
     return NightPlan(
+        cold_since=lineage.cold_since if lineage is not None and until else night,
+        cold=not until,
+        restart=restart,
         train=train,
+        catch_up=catch_up,
         calibrate=calibrate,
         evaluate=evaluate,
         refit={t: (calibrate[t], evaluate[t]) for t in lags},
-        trained_until={
-            t: max(days[last].day, (trained_until or {}).get(t, date.min)) for t, (_, last) in train.items()
-        },
+        trained_until={t: max(days[last].day, until.get(t, date.min)) for t, (_, last) in train.items()},
     )
 
 
@@ -74,22 +125,20 @@ def lag(task: TaskSpec, config: RunConfig) -> int:
     return task.lag_periods(PERIOD_S[config.period])
 
 
-def _first_day(
-    days: Days,
-    filled: list[int],
-    config: RunConfig,
-    task: str,
-    periods: int,
-    trained_until: Mapping[str, date] | None,
-) -> int:
-    """Give the place of the first day that a task trains on: the first new one, or as far back as it may."""
-    if trained_until is None:
-        earlier = filled[:-2]
-        return earlier[max(0, len(earlier) - config.training.max_days)]
-    if task in trained_until:
-        return sum(day <= trained_until[task] for day in days.dates)
-    # A new task begins where the others have their first new day.
-    return max(0, sum(day <= max(trained_until.values()) for day in days.dates) - periods)
+def _first_day(filled: list[int], config: RunConfig) -> int:
+    """Give the place of the first day that a cold start learns: as far back as it may."""
+    earlier = filled[:-2]
+    return earlier[max(0, len(earlier) - config.training.max_days)]
+
+
+def _is_restart(night: date, lineage: Lineage, config: RunConfig) -> bool:
+    """Tell whether a whole number of restart intervals has passed.
+
+    A restart that the gate holds is tried again one interval later, not on every night: warm nights go on.
+    """
+    every = config.training.cold_restart
+    passed = periods_between(lineage.cold_since, night, config.period)
+    return every > 0 and passed > 0 and passed % every == 0
 
 
 def _too_few(days: Days, filled: list[int], config: RunConfig, task: str, periods: int) -> str:
@@ -107,6 +156,7 @@ def _too_few(days: Days, filled: list[int], config: RunConfig, task: str, period
     )
 
 
-def _hull(ranges: dict[str, tuple[int, int]]) -> range:
+def hull(ranges: Mapping[str, tuple[int, int]]) -> range:
+    """Give every period from the first to the last of some tasks' ranges."""
     used = [r for r in ranges.values() if r[0] <= r[1]]
     return range(min(a for a, _ in used), max(b for _, b in used) + 1) if used else range(0)

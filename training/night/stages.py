@@ -1,6 +1,6 @@
 """STAGES: the night as a table. A row says which config keys a stage reads, what it takes and what it makes.
 
-    ingest → check_files → features → validate → plan → train → bundle → evaluate → gate
+    ingest → check_files → features → validate → plan → catch_up → train → bundle → evaluate → gate
            → refit → refit_bundle → record → publish
 
 A stage gets a view of the config with its keys alone: reading another is an error. Stages that take long keep
@@ -11,7 +11,7 @@ import features.build
 import features.validation.ingest
 import training.night.plan
 from recsys.bundle import CONFIG_KEYS
-from recsys.tasks import TaskSpec
+from recsys.tasks import HEAD_KEYS, TaskSpec
 from training.night import work
 from training.night.step import Stage
 
@@ -48,9 +48,16 @@ STAGES: tuple[Stage, ...] = (
         name="plan", keys=training.night.plan.KEYS, inputs=("days", "previous"), output="plan", run=work.plan
     ),
     Stage(
-        name="train",
+        name="catch_up",
         keys=_TRAIN,
         inputs=("days", "plan", "previous"),
+        output="caught_up",
+        run=work.catch_up,
+    ),
+    Stage(
+        name="train",
+        keys=_TRAIN,
+        inputs=("days", "plan", "previous", "caught_up"),
         output="weights",
         run=work.train_weights,
         passed=("training.checkpoint_minutes",),
@@ -71,7 +78,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="gate",
-        keys=("gate", "calibration", "training.seed", "tasks.name", "tasks.head"),
+        keys=("gate", "calibration", "training.seed", *(f"tasks.{key}" for key in HEAD_KEYS)),
         inputs=("scores", "evaluated", "previous"),
         output="decision",
         run=work.gate,
@@ -94,7 +101,10 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="record",
         keys=("period", "tasks.name", "tasks.window"),
-        inputs=("plan", "champion", "evaluated", "live", "decision", "validation", "began"),
+        inputs=(
+            *("plan", "champion", "previous", "caught_up", "weights"),
+            *("evaluated", "live", "decision", "validation", "began"),
+        ),
         output=None,
         run=work.record,
     ),

@@ -19,21 +19,24 @@ from recsys.bundle import Bundle, load_bundle, read_manifest
 from recsys.config import period_start
 from recsys.errors import DataError
 from recsys.records import NightRecord, Verdict
+from recsys.stages import read_manifest as read_stage
 from recsys.stages import unfinished, write_json
+from recsys.tasks import new_heads
 from training.calibrate import fit_calibration
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
 from training.fit_progress import fit_progress
 from training.gate import Decision, check_calibration, check_heads, check_lists, decide
 from training.night.go_live import go_live
-from training.night.plan import NightPlan, lag, plan_night
+from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import Step
 from training.predict import BundlePredictor, day_logits
 from training.progress import bar, say
 from training.publish import write_bundle
 from training.train import TrainedModel, train
 from training.trainer.saver import Saver
-from training.weights import load_trained, save_trained
+from training.warm_start import Previous
+from training.weights import load_previous, load_trained, save_trained
 
 RANKING_USERS = 500
 
@@ -77,15 +80,51 @@ def validate(step: Step, *, days: Days, champion: str | None) -> Validation:
 
 def plan(step: Step, *, days: Days, previous: Bundle | None) -> NightPlan:
     """Say which day is for what."""
-    until = step.night.registry.require_record(previous.version).trained_until if previous else None
-    return plan_night(days, step.config, until)
+    if previous is None:
+        return plan_night(days, step.config, None)
+    record = step.night.registry.require_record(previous.version)
+    return plan_night(days, step.config, Lineage.of(record, previous.config.tasks, step.config.tasks))
 
 
-def train_weights(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) -> Path:
-    """Train from scratch, or continue the champion's evaluated weights."""
+def catch_up(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) -> Path | None:
+    """Show heads that came since the days that the other heads know; None when there are none."""
+    if not plan.catch_up:
+        return None
+    assert previous is not None
 
     def build(folder: Path) -> dict[str, Any]:
-        epochs = step.config.training.epochs if previous is None else 1
+        config, before = step.config, Previous.of(previous, step.config)
+        rows = config.training.epochs * sum(days.num_impressions(i) for i in hull(plan.catch_up))
+        hidden = {task.name: NEVER for task in config.tasks}
+        saver = Saver(unfinished(folder), config.training.checkpoint_minutes, say)
+        with fit_progress("new heads", rows) as shown:
+            trained = train(
+                days,
+                hidden | plan.catch_up,
+                config,
+                before,
+                config.training.epochs,
+                watchers=[shown, saver],
+                start=saver.read(),
+                folder=unfinished(folder),
+                alone=tuple(plan.catch_up),
+            )
+        return _save(trained, folder)
+
+    return step.kept(build)
+
+
+def train_weights(
+    step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None, caught_up: Path | None
+) -> Path:
+    """Train from scratch, or continue the champion's evaluated weights, to which new heads were added."""
+
+    def build(folder: Path) -> dict[str, Any]:
+        before = None
+        if previous is not None and not plan.cold:
+            config = step.config
+            before = Previous.of(previous, config) if caught_up is None else load_previous(caught_up, config)
+        epochs = step.config.training.epochs if before is None else 1
         rows = epochs * sum(days.num_impressions(i) for i in plan.train_periods)
         saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
         start = saver.read()
@@ -94,7 +133,7 @@ def train_weights(step: Step, *, days: Days, plan: NightPlan, previous: Bundle |
                 days,
                 plan.train,
                 step.config,
-                previous,
+                before,
                 epochs,
                 watchers=[shown, saver],
                 start=start,
@@ -114,7 +153,7 @@ def write_evaluated(
         config, trained = step.config, load_trained(weights, step.config)
         logits, rows = _calibration_rows(step, days, plan, trained)
         calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
-        parent = previous.version if previous else None
+        parent = previous.version if previous and not plan.cold else None
         version = write_bundle(
             step.night.registry, trained, calibration, config, days[-1], parent, refitted=False
         )
@@ -129,12 +168,13 @@ def evaluate_both(
     """Score and measure challenger and champion on the same rows, both before their refit: equally fresh."""
 
     def build(folder: Path) -> dict[str, Any]:
-        places = {task: [i] for task, i in plan.evaluate.items()}
         bundles = {"challenger": load_bundle(step.night.registry.path(evaluated)), "champion": previous}
         for name, bundle in bundles.items():
             if bundle is None:
                 continue
             predictor = BundlePredictor(bundle)
+            known = {task.name for task in bundle.config.tasks}
+            places = {task: [i] for task, i in plan.evaluate.items() if task in known}
             with bar("evaluate") as on_progress:
                 rows = score_rows(predictor, days, places)
                 report = evaluate(
@@ -160,6 +200,10 @@ def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -
     def build(folder: Path) -> dict[str, Any]:
         mine, rows = _scores(scores, "challenger")
         theirs, champion_rows = _scores(scores, "champion") if previous else (None, None)
+        if previous is not None and champion_rows is not None:
+            # What the champion says of a task that has changed its meaning is no prediction of it.
+            new = new_heads(config.tasks, previous.config.tasks)
+            champion_rows = champion_rows.drop([f"prediction_{task}" for task in new], strict=False)
         checks = check_heads(config.tasks, rows, champion_rows, config.gate, config.training.seed)
         calibration = read_manifest(step.night.registry.path(evaluated)).calibration
         checks += check_calibration(config.tasks, calibration, config.calibration)
@@ -177,7 +221,7 @@ def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: 
         return None
 
     def build(folder: Path) -> dict[str, Any]:
-        before = load_bundle(step.night.registry.path(evaluated))
+        before = Previous.of(load_bundle(step.night.registry.path(evaluated)), step.config)
         rows = sum(days.num_impressions(i) for i in plan.refit_periods)
         saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
         start = saver.read()
@@ -222,6 +266,9 @@ def record(
     *,
     plan: NightPlan,
     champion: str | None,
+    previous: Bundle | None,
+    caught_up: Path | None,
+    weights: Path,
     evaluated: str,
     live: str | None,
     decision: Decision,
@@ -244,6 +291,8 @@ def record(
                 verdict=decision.verdict,
                 champion=champion,
                 evaluated=evaluated,
+                cold_since=plan.cold_since,
+                start=_start(plan, previous, caught_up or weights),
                 trained_until=plan.trained_until,
                 lags={task.name: lag(task, step.config) for task in step.config.tasks},
                 checks=decision.checks,
@@ -263,7 +312,17 @@ def publish(step: Step, *, days: Days, champion: str | None, live: str | None, d
 def _save(trained: TrainedModel, folder: Path) -> dict[str, Any]:
     save_trained(trained, folder)
     write_json(folder / "losses.json", trained.log.losses)
-    return {"rows": trained.log.rows, "losses": trained.log.mean_losses()}
+    carried = trained.carried.sentence() if trained.carried else None
+    return {"rows": trained.log.rows, "losses": trained.log.mean_losses(), "carried": carried}
+
+
+def _start(plan: NightPlan, previous: Bundle | None, first: Path) -> str:
+    """Say what the night's weights started from. Args: first: the first stage that trained them."""
+    if previous is None:
+        return "cold: nothing was live"
+    if not plan.cold:
+        return f"warm, from {previous.version}: {read_stage(first)['carried']}"
+    return "cold: " + ("a restart was due" if plan.restart else f"no head goes on from {previous.version}")
 
 
 def _scores(folder: Path, name: str) -> tuple[EvalReport, pl.DataFrame]:

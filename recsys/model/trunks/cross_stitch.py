@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules
+from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
 
 OWN_SHARE = 0.9
@@ -31,6 +32,15 @@ class CrossStitch(Trunk):
         )
         self.stitches = nn.ParameterList(nn.Parameter(_fresh_stitch(len(self.tasks))) for _ in shape.hidden)
         self.dropout = nn.Dropout(dropout)
+
+    @classmethod
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+        """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
+        each = tuple((task, 1) for task in tasks)
+        return {
+            **{f"layers.0.{task}.weight": {1: x} for task in tasks},
+            **{f"stitches.{layer}": {0: each, 1: each} for layer in range(len(shape.hidden))},
+        }
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Run layer by layer, all tasks together: h [B, H] per task."""

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules
+from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.relu_networks import in_product_type
 from recsys.model.trunks.trunk import Trunk
@@ -24,6 +25,12 @@ class MMoE(Trunk):
         super().__init__(num_in, tasks, shape, dropout)
         self.gates = TaskModules({t: nn.Linear(num_in, shape.num_experts) for t in tasks})
         self.experts = Experts(shape.num_experts, num_in, shape.hidden, dropout)
+
+    @classmethod
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+        """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
+        del shape
+        return {"experts.weights.0": {1: x}, **{f"gates.{task}.weight": {1: x} for task in tasks}}
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Mix the experts' outputs per task: h [B, H]."""

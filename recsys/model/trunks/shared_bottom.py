@@ -6,6 +6,7 @@ from torch import Tensor
 
 from recsys.config import TrunkConfig
 from recsys.model.layers import mlp
+from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
 
 
@@ -16,6 +17,12 @@ class SharedBottom(Trunk):
         """Build one network of the given layer widths."""
         super().__init__(num_in, tasks, shape, dropout)
         self.bottom = mlp(num_in, shape.hidden, dropout)
+
+    @classmethod
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+        """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
+        del tasks, shape
+        return {"bottom.0.weight": {1: x}}
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Map x to the same h [B, H] for every task."""

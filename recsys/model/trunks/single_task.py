@@ -6,6 +6,7 @@ from torch import Tensor
 
 from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules, mlp
+from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
 
 
@@ -16,6 +17,12 @@ class SingleTask(Trunk):
         """Build a network of the given layer widths for each task."""
         super().__init__(num_in, tasks, shape, dropout)
         self.bottoms = TaskModules({t: mlp(num_in, shape.hidden, dropout) for t in tasks})
+
+    @classmethod
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+        """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
+        del shape
+        return {f"bottoms.{task}.0.weight": {1: x} for task in tasks}
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Map x to each task's own h [B, H]."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from recsys.config import TrunkConfig
+from recsys.model.layout import Axes, Layout
 
 
 class Trunk(nn.Module):
@@ -19,6 +20,11 @@ class Trunk(nn.Module):
         del num_in, dropout
         self.tasks = tuple(tasks)
         self.num_out = shape.hidden[-1]
+
+    @classmethod
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+        """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
+        raise NotImplementedError
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return per task the experts' weights [B, E], rows summing to 1; empty without gates.

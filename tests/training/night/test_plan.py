@@ -8,9 +8,14 @@ import pytest
 from features.days import Days
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
-from training.night.plan import plan_night
+from training.night.plan import Lineage, plan_night
 
 FIRST = date(2026, 1, 1)
+
+
+def going_on(plan, **changes):
+    """Give the lineage that a night leaves behind."""
+    return Lineage(trained_until=plan.trained_until, cold_since=plan.cold_since, **changes)
 
 
 @pytest.fixture
@@ -63,15 +68,15 @@ def test_no_period_has_two_uses_for_a_task(days, lagged):
 def test_warm_nights_train_on_every_day_once_per_task(days, lagged, start, step, empty):
     """Nights may be skipped, and a day may be empty: the next night catches up."""
     trained = {"click": [], "purchase": [], "rating": []}
-    until = None
+    lineage = None
     for count in range(start, 20, step):
         if count - 1 in empty:
             continue  # a closed day has no night
         known = days(count, empty)
-        plan = plan_night(known, lagged, until)
+        plan = plan_night(known, lagged, lineage)
         for task, (first, last) in plan.train.items():
             trained[task] += [i for i in range(first, last + 1) if i not in empty]
-        until = plan.trained_until
+        lineage = going_on(plan)
     last = max(n for n in range(start, 20, step) if n - 1 not in empty) - 1
     filled = [i for i in range(last + 1) if i not in empty]
     assert trained["click"] == trained["purchase"] == filled[:-2]
@@ -88,16 +93,83 @@ def test_a_closed_day_is_passed_over_and_lags_count_it(days, lagged):
 
 def test_the_same_night_again_has_nothing_to_train_on(days, lagged):
     known = days(10)
-    plan = plan_night(known, lagged, plan_night(known, lagged, None).trained_until)
+    plan = plan_night(known, lagged, going_on(plan_night(known, lagged, None)))
     assert plan.train_periods == range(0)
     assert plan.evaluate["click"] == 9
     assert plan.trained_until == plan_night(known, lagged, None).trained_until
 
 
-def test_a_task_that_came_since_begins_with_the_others_new_days(days, lagged):
-    until = dict(plan_night(days(9), lagged, None).trained_until)
-    until.pop("rating")
-    assert plan_night(days(10), lagged, until).train["rating"] == (6, 6)
+def _without(plan, *tasks):
+    until = {task: day for task, day in plan.trained_until.items() if task not in tasks}
+    return Lineage(trained_until=until, cold_since=plan.cold_since)
+
+
+def test_a_task_that_came_since_catches_up_on_the_days_that_the_others_know(days, lagged):
+    """The night of day 9: others know days 0 to 6 and learn day 7; ratings are known up to day 6."""
+    before = plan_night(days(9), lagged, None)
+    plan = plan_night(days(10), lagged, _without(before, "rating"))
+    assert plan.catch_up == {"rating": (0, 6)}
+    assert plan.train["click"] == (7, 7)
+    assert plan.train_periods == range(7, 8)
+    assert plan.trained_until["rating"] == date(2026, 1, 7)
+    plan = plan_night(days(10), lagged, _without(before, "purchase"))
+    assert plan.catch_up == {"purchase": (0, 6)}
+    assert plan.train == {"click": (7, 7), "purchase": (7, 7), "rating": (6, 6)}
+
+
+@pytest.mark.parametrize("start", [4, 9])
+@pytest.mark.parametrize("new", ["click", "rating"])
+@pytest.mark.parametrize("empty", [(), (4, 8)])
+def test_a_task_that_came_since_learns_every_day_once(days, lagged, start, new, empty):
+    first = plan_night(days(start, empty), lagged, None)
+    lineage, trained = _without(first, new), []
+    for count in range(start + 1, 14):
+        if count - 1 in empty:
+            continue
+        plan = plan_night(days(count, empty), lagged, lineage)
+        for first_day, last in (plan.catch_up.get(new, (0, -1)), plan.train[new]):
+            trained += [i for i in range(first_day, last + 1) if i not in empty]
+        lineage = going_on(plan)
+    closed = [i for i in range(13 - (new == "rating")) if i not in empty]
+    assert trained == closed[:-2]
+
+
+def test_a_task_that_came_since_looks_back_as_far_as_a_cold_start(days, lagged, make_config):
+    before = plan_night(days(9), lagged, None)
+    plan = plan_night(days(10), make_config(training={"max_days": 3}), _without(before, "click"))
+    assert plan.catch_up["click"] == (5, 6)
+
+
+def test_nothing_to_go_on_from_is_a_cold_start(days, lagged):
+    before = plan_night(days(9), lagged, None)
+    plan = plan_night(days(10), lagged, _without(before, "click", "purchase", "rating"))
+    assert (plan.cold, plan.restart, plan.catch_up) == (True, False, {})
+    assert plan.train["click"] == (0, 7)
+
+
+def test_a_restart_comes_after_a_whole_number_of_intervals(days, make_config):
+    """Day 4 is cold. With restarts every 3 nights, so are those of days 7 and 10, also when run again."""
+    config = make_config(training={"cold_restart": 3})
+    lineage, cold = going_on(plan_night(days(5), config, None)), {}
+    for count in range(6, 13):
+        plan = plan_night(days(count), config, lineage)
+        assert plan == plan_night(days(count), config, lineage)
+        cold[count - 1] = (plan.cold, plan.restart, plan.cold_since.day - 1)
+        lineage = going_on(plan)
+    assert [night for night, (is_cold, _, _) in cold.items() if is_cold] == [7, 10]
+    assert cold[7] == (True, True, 7)
+    assert cold[9] == (False, False, 7)
+    plan = plan_night(days(8), config, going_on(plan_night(days(5), config, None)))
+    assert plan.train["click"] == (0, 5), "as far back as the first night"
+
+
+def test_a_restart_that_was_held_is_tried_again_an_interval_later(days, make_config):
+    """The lineage stays what it was: nights in between go on from it."""
+    config = make_config(training={"cold_restart": 3})
+    lineage = going_on(plan_night(days(5), config, None))
+    cold = [n for n in range(5, 12) if plan_night(days(n + 1), config, lineage).cold]
+    assert cold == [7, 10]
+    assert not plan_night(days(8), make_config(), lineage).cold, "0 never restarts"
 
 
 def test_a_cold_start_looks_back_no_further_than_it_may(days, make_config):

@@ -15,6 +15,7 @@ from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from recsys.records import Verdict
 from recsys.registry import Registry
+from recsys.stages import read_manifest as read_stage
 from training.night import work
 from training.night.night import Night
 from training.night.plan import plan_night
@@ -92,6 +93,40 @@ def test_the_next_night_warm_starts_from_the_evaluated_weights(first_night, tmp_
     assert following.decision.champion == result.evaluated
     stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
     assert len(stages) == 2
+
+
+def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a_first_one(
+    first_night, make_config, tmp_path
+):
+    """And a night later a restart is due: it starts from scratch, and the gate compares all the same."""
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    tasks = [t.model_dump(mode="json") for t in night.config.tasks[:2]]
+    bought = {"name": "bought", "feedback": "purchase", "head": "binary", "window": "1h"}
+    config = make_config(task=[tasks[0], bought, tasks[1]], gate={"min_rows": 300})
+    following = run_night(Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    registry = Registry(runs)
+    record = registry.require_record(following.evaluated)
+    said = f"warm, from {result.evaluated}: new heads bought; dropped heads rating; new inputs "
+    assert record.start.startswith(said)
+    assert record.trained_until["bought"] == record.trained_until["click"]
+    assert record.cold_since == DAY
+    (caught_up,) = (runs / "stages" / "catch_up").iterdir()
+    (trained,) = (p for p in (runs / "stages" / "train").iterdir() if read_stage(p)["carried"] is not None)
+    learned = [read_stage(stage)["rows"] for stage in (caught_up, trained)]
+    counts = [night.log.read("impressions", d).height for d in night.log.days("impressions")]
+    assert learned == [sum(counts[:3]), counts[3]]
+    (checked,) = [c for c in following.decision.checks if c.name.startswith("bought") and "auc" in c.numbers]
+    assert "the floor is" in checked.detail
+    assert any("champion" in c.detail for c in following.decision.checks if c.name.startswith("click"))
+
+    config = make_config(gate={"min_rows": 100_000}, training={"cold_restart": 1})
+    mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
+    restarted = run_night(mine, dry_run=True)
+    record = registry.require_record(restarted.evaluated)
+    assert (record.start, record.cold_since) == ("cold: a restart was due", date(2026, 1, 30))
+    assert restarted.decision.champion == result.evaluated
+    assert read_manifest(registry.path(restarted.evaluated)).parent is None
 
 
 def test_a_bundle_that_this_code_cannot_read_is_refused_before_features_are_built(first_night, tmp_path):

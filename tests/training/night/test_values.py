@@ -97,7 +97,7 @@ def test_histories_have_ten_bins_of_about_equal_mass(name, snapshot, bundle):
     # The bins were fitted on the last training day; these are two days later.
     assert shares.min() > 0.02
     assert shares.max() < 0.25
-    assert bundle.manifest.inputs["num_history_kinds"] == 1 + 2 * 10
+    assert bundle.manifest.inputs["history_kinds"] == [["click", 1], *([name, 10] for name in HEADS)]
 
 
 @pytest.mark.parametrize("name", HEADS)

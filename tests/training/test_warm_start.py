@@ -1,0 +1,163 @@
+"""A warm start under another config: by name, new parts fresh, nothing lost that both have, and said so."""
+
+import dataclasses
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from features.fit import FitFrames, fit_encoder
+from recsys.bundle import load_bundle
+from recsys.model.trunks import TRUNKS
+from training.predict import day_logits
+from training.train import TrainedModel, build_model
+from training.warm_start import Previous, carry_over
+
+LIKE = {"name": "like", "feedback": "like", "head": "binary", "window": "1h"}
+AGE = {"name": "age_band", "entity": "user", "kind": "categorical", "dim": 4}
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_folder):
+    return load_bundle(bundle_folder)
+
+
+@pytest.fixture
+def tasks(config):
+    return [t.model_dump(mode="json") for t in config.tasks]
+
+
+@pytest.fixture
+def features(config):
+    return [f.model_dump(mode="json") for f in config.attributes]
+
+
+@pytest.fixture
+def warm(shop_chain, bundle):
+    """Previous a model of a config from the bundle; its encoder is fitted on the fifth day."""
+
+    def make(config, start=None):
+        start = start or Previous.of(bundle, config)
+        frames = FitFrames.read(shop_chain[4], [shop_chain[4]], config, shop_chain[3])
+        state = fit_encoder(config, frames, start.state, 0)
+        torch.manual_seed(0)
+        ranker, tables = build_model(config, state)
+        carried = carry_over(ranker, tables, state, config, start, None)
+        return TrainedModel(ranker=ranker, tables=tables, state=state, log=None, carried=carried)
+
+    return make
+
+
+@pytest.fixture
+def logits(shop_chain):
+    """Predict the sixth day with a model."""
+    return lambda made, config: day_logits(made, shop_chain, 5, config)[0]
+
+
+@pytest.fixture
+def before(warm, config, logits):
+    return logits(warm(config), config)
+
+
+def test_new_features_change_no_prediction_before_the_first_step(warm, make_config, features, logits, before):
+    """A table and numbers, in the middle of the inputs: every matrix of a first layer changes."""
+    config = make_config(feature=[AGE, *features], features={"window_days": [1, 3, 7, 28]})
+    made = warm(config)
+    assert made.ranker.num_trunk_in > warm(make_config()).ranker.num_trunk_in
+    for task, values in logits(made, config).items():
+        np.testing.assert_allclose(values, before[task], atol=1e-5, err_msg=task)
+    assert "user_age_band" in made.carried.new_inputs
+    assert "user_click_rate_3" in made.carried.new_inputs
+    assert made.carried.dropped_inputs == ()
+    assert made.carried.fresh == ("table user_age_band",)
+
+
+def test_a_feature_that_goes_takes_its_columns_and_no_others(warm, make_config, features, bundle):
+    made = warm(make_config(feature=features[:1]))
+    assert made.carried.dropped_inputs == ("user_country",)
+    assert made.carried.fresh == made.carried.new_inputs == ()
+    old = bundle.weights["ranker.user_tower.0.0.weight"]
+    width = next(
+        d for name, _, d in Previous.of(bundle, make_config()).inputs.user_tables if name == "user_id"
+    )
+    kept = np.delete(old, np.arange(width, width + 4), axis=1)
+    np.testing.assert_array_equal(made.ranker.user_tower[0][0].weight.detach().numpy(), kept)
+
+
+def test_a_new_head_leaves_the_others_predictions_and_says_so(warm, make_config, tasks, logits, before):
+    """Its aggregates are inputs too; its position column and gate lie among the others'."""
+    config = make_config(task=[tasks[0], LIKE, *tasks[1:]])
+    made = warm(config)
+    found = logits(made, config)
+    for task, values in before.items():
+        np.testing.assert_allclose(found[task], values, atol=1e-5, err_msg=task)
+    assert made.carried.new_heads == ("like",)
+    assert made.carried.fresh == ()
+    assert made.carried.sentence().startswith("new heads like; new inputs ")
+
+
+@pytest.mark.parametrize("name", sorted(TRUNKS))
+def test_every_trunk_takes_a_head_and_a_feature_and_gives_one_up(warm, make_config, tasks, features, name):
+    """From the same trunk with other inputs and tasks; the heads that stay predict what they did."""
+    shape = {"model": {"trunk": {"name": name, "hidden": [16, 8], "num_experts": 3, "task_experts": 1}}}
+    small = make_config(**shape, task=tasks[:2])
+    start = _start_of(warm(small), small)
+    large = make_config(**shape, task=[LIKE, *tasks[:2]], feature=[AGE, *features])
+    made = warm(large, start)
+    assert [n for n in made.carried.fresh if not n.startswith("table")] == []
+    back = warm(small, _start_of(made, large))
+    assert back.carried.dropped_heads == ("like",)
+    assert back.carried.fresh == ()
+    for key, value in back.ranker.state_dict().items():
+        assert torch.equal(value, torch.from_numpy(start.weights[f"ranker.{key}"])), key
+
+
+def _start_of(made, config):
+    return Previous.same(made.weights(), made.ranker, made.state, config.model)
+
+
+def test_a_head_of_another_kind_starts_afresh(warm, make_config, tasks, bundle):
+    tasks[2] |= {"head": "ordinal", "step": 1.0}
+    made = warm(make_config(task=tasks))
+    assert made.carried.new_heads == ("rating",)
+    fresh = made.ranker.heads.heads["rating"][0].weight.detach().numpy()
+    assert not np.array_equal(fresh, bundle.weights["ranker.heads.heads.rating.0.weight"])
+
+
+def test_a_number_that_is_read_in_another_form_starts_anew(warm, config, bundle):
+    """What its column has learned is of another scale."""
+    start = Previous.of(bundle, config)
+    numbers = {name: found for name, found in start.state.numbers.items() if name != "item_price"}
+    made = warm(config, dataclasses.replace(start, state=dataclasses.replace(start.state, numbers=numbers)))
+    assert made.carried.new_inputs == ("item_price",)
+    assert made.state.numbers["item_price"] != bundle.encoder.numbers["item_price"]
+    assert (made.ranker.item_tower[0][0].weight == 0).all(dim=0).sum() == 1
+
+
+def test_other_text_starts_from_nothing(warm, make_config, bundle):
+    config = make_config(features={"text_dim": 4})
+    made = warm(config)
+    assert made.state.text.components.shape[1] == 4
+    assert not made.ranker.project_text.weight.any()
+    assert made.carried.new_inputs == ("item",)
+
+
+def test_a_table_of_another_width_starts_fresh_and_the_rest_goes_on(warm, make_config, bundle):
+    made = warm(make_config(features={"category_dim": 6}))
+    assert made.carried.fresh == ("table category",)
+    assert np.array_equal(
+        made.weights()["table.user_id.weight"][:5], bundle.weights["table.user_id.weight"][:5]
+    )
+
+
+def test_a_promoted_user_starts_from_the_bucket(config, bundle, trained):
+    old = trained.state.vocabularies["user_id"]
+    grown = old.grow(pl.DataFrame({"id": ["brand new"], "count": [99]}), 1)
+    state = dataclasses.replace(trained.state, vocabularies={**trained.state.vocabularies, "user_id": grown})
+    ranker, tables = build_model(config, state)
+    carry_over(ranker, tables, state, config, Previous.of(bundle, config), None)
+    bucket = old.encode_one("brand new")
+    assert 0 < bucket <= old.hash_buckets
+    new = grown.encode_one("brand new")
+    assert torch.equal(tables.weight["user_id"][new], tables.weight["user_id"][bucket])

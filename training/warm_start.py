@@ -1,0 +1,216 @@
+"""A bundle's weights -> a model of another config: by name, whatever has come, gone or moved in between.
+
+Tables and their accumulators go by vocabulary, parameters by name. Where a dimension is made of features, of
+kinds of feedback or of tasks (`recsys.model.layout`), its parts go by their own names. A column for a new
+input is 0: before the first step, the heads that were there predict what they did before. What a new head has
+alone starts as in a cold start.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.lineage import still_fitted
+from recsys.bundle import Bundle
+from recsys.config import ModelConfig, RunConfig
+from recsys.encoding import EncoderState
+from recsys.model.embeddings import LocalTables
+from recsys.model.layout import TEXT, Axes, Layout, layouts
+from recsys.model.ranker import Inputs, Ranker
+from recsys.model.scorer import parse_inputs
+from recsys.tasks import TaskSpec, new_heads
+from training.start import start_new_rows
+
+SHOWN = 3
+"""Names that a sentence lists of each kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """What a warm start did not take over as it was; names, in order."""
+
+    new_heads: tuple[str, ...]
+    dropped_heads: tuple[str, ...]
+    new_inputs: tuple[str, ...]
+    dropped_inputs: tuple[str, ...]
+    fresh: tuple[str, ...]
+    """Tables and parameters that the bundle has in another shape, or not at all."""
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        parts = [
+            f"{what} {_listed(names)}"
+            for what, names in (
+                ("new heads", self.new_heads),
+                ("dropped heads", self.dropped_heads),
+                ("new inputs", self.new_inputs),
+                ("dropped inputs", self.dropped_inputs),
+                ("from the start", self.fresh),
+            )
+            if names
+        ]
+        return "; ".join(parts) or "everything carried over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previous:
+    """Weights that a training may go on from, and what they are weights of."""
+
+    weights: Mapping[str, np.ndarray]
+    """As `TrainedModel.weights` names them."""
+    fitted: EncoderState
+    """All that their encoder has fitted."""
+    inputs: Inputs
+    tasks: tuple[TaskSpec, ...]
+    model: ModelConfig
+    state: EncoderState
+    """Of `fitted`, what the config still asks for in the same form."""
+
+    @classmethod
+    def of(cls, bundle: Bundle, config: RunConfig) -> Self:
+        """Compare a bundle with a config."""
+        return cls(
+            weights=bundle.weights,
+            fitted=bundle.encoder,
+            inputs=parse_inputs(bundle.manifest.inputs),
+            tasks=bundle.config.tasks,
+            model=bundle.config.model,
+            state=still_fitted(bundle.encoder, bundle.config, config),
+        )
+
+    @classmethod
+    def same(
+        cls, weights: Mapping[str, np.ndarray], ranker: Ranker, state: EncoderState, model: ModelConfig
+    ) -> Self:
+        """Go on from weights of the same config."""
+        return cls(
+            weights=weights, fitted=state, inputs=ranker.inputs, tasks=ranker.specs, model=model, state=state
+        )
+
+
+def carry_over(
+    ranker: Ranker,
+    tables: LocalTables,
+    state: EncoderState,
+    config: RunConfig,
+    previous: Previous,
+    text_VT: Tensor | None,
+) -> Carried:
+    """Fill a model that was built for a cold start; say what of it stayed so.
+
+    Args: state: what the model's encoder has fitted; text_VT: as in `start_new_rows`.
+    """
+    given = {name: torch.from_numpy(array) for name, array in previous.weights.items()}
+    fresh = _carry_tables(tables, state, previous, given, text_VT)
+    before = layouts(previous.inputs, previous.tasks, previous.model)
+    now = layouts(ranker.inputs, ranker.specs, config.model)
+    changed, heads = _changed_inputs(previous), new_heads(ranker.specs, previous.tasks)
+    own = {name for task in heads for name in ranker.own_parameters(task)}
+    read, was_read = _inputs(now), _inputs(before)
+    with torch.no_grad():
+        for name, parameter in ranker.named_parameters():
+            if name in own:
+                continue
+            axes, old = now.get(name, {}), given.get(f"ranker.{name}")
+            if old is not None and _carry(parameter, old, axes, before.get(name, {}), {*changed, *heads}):
+                continue
+            if old is None and 1 in axes and was_read.isdisjoint(part for part, _ in axes[1]):
+                parameter.zero_()  # reads nothing but what is new
+            else:
+                fresh.append(name)
+    built = {task.name for task in ranker.specs}
+    return Carried(
+        new_heads=heads,
+        dropped_heads=tuple(t.name for t in previous.tasks if t.name not in built),
+        new_inputs=tuple(sorted(_plain(read - was_read | changed & read))),
+        dropped_inputs=tuple(sorted(_plain(was_read - read))),
+        fresh=tuple(fresh),
+    )
+
+
+def _carry_tables(
+    tables: LocalTables,
+    state: EncoderState,
+    previous: Previous,
+    given: Mapping[str, Tensor],
+    text_VT: Tensor | None,
+) -> list[str]:
+    """Fill the tables whose vocabularies go on; give the names of those that do not."""
+    kept = {}
+    for name in tables.specs:
+        weight = given.get(f"table.{name}.weight")
+        if (
+            name in previous.state.vocabularies
+            and weight is not None
+            and weight.shape[1] == tables.specs[name].dim
+        ):
+            kept[f"{name}.weight"], kept[f"{name}.state"] = weight, given[f"table.{name}.state"]
+    tables.load(kept)
+    start_new_rows(tables, state, previous.state, text_VT)
+    return [f"table {name}" for name in tables.specs if f"{name}.weight" not in kept]
+
+
+def _changed_inputs(previous: Previous) -> set[str]:
+    """Name, as layouts do, the inputs that are read in another form than they were."""
+    numbers = {f"number:{name}" for name in previous.fitted.numbers if name not in previous.state.numbers}
+    tables = (table for entity in ("user", "item", "context") for table in previous.inputs.tables(entity))
+    rows = {f"row:{name}" for name, vocabulary, _ in tables if vocabulary not in previous.state.vocabularies}
+    return numbers | rows | (set() if previous.state.text is previous.fitted.text else {TEXT})
+
+
+def _carry(new: Tensor, old: Tensor, axes: Axes, old_axes: Axes, forgotten: Collection[str]) -> bool:
+    """Copy what both tensors have, in place; False, and nothing done, where a size without names differs."""
+    if old.dim() != new.dim():
+        return False
+    places = []
+    for dim, (size, old_size) in enumerate(zip(new.shape, old.shape, strict=True)):
+        if dim in axes and dim in old_axes:
+            places.append(_matches(axes[dim], old_axes[dim], forgotten))
+        elif size == old_size:
+            places.append((np.arange(size), np.arange(size)))
+        else:
+            return False
+    into, out_of = ([torch.from_numpy(pair[k]) for pair in places] for k in (0, 1))
+    if 1 in axes:
+        new[_grid([into[0], torch.arange(new.shape[1]), *into[2:]])] = 0.0
+    new[_grid(into)] = old[_grid(out_of)]
+    return True
+
+
+def _grid(places: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.meshgrid(*places, indexing="ij"))
+
+
+def _matches(new: Layout, old: Layout, forgotten: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Find the parts of equal name and width: where they are in the new dimension, and in the old one."""
+    place, known = 0, {}
+    for name, width in old:
+        if name not in forgotten:
+            known[name] = np.arange(place, place + width)
+        place += width
+    into, out_of, place = [], [], 0
+    for name, width in new:
+        if name in known and known[name].size == width:
+            into.append(np.arange(place, place + width))
+            out_of.append(known[name])
+        place += width
+    nothing = [np.zeros(0, np.int64)]
+    return np.concatenate(into or nothing), np.concatenate(out_of or nothing)
+
+
+def _inputs(found: Mapping[str, Axes]) -> set[str]:
+    """Name all features that first layers read, as parts of layouts."""
+    return {name for axes in found.values() for name, _ in axes.get(1, ()) if ":" in name}
+
+
+def _plain(parts: Collection[str]) -> set[str]:
+    return {part.split(":", 1)[1] for part in parts}
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
