@@ -53,6 +53,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("days", "plan", "previous"),
         output="caught_up",
         run=work.catch_up,
+        passed=("training.checkpoint_minutes",),
     ),
     Stage(
         name="train",
