@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:nightly_command",
         "Retrain, prove against the live bundle, publish or refuse.",
     ),
+    "plan": (
+        "training.commands:plan_command",
+        "Say whether embedding tables fit on so many GPUs, and how they would be spread.",
+    ),
     "evaluate": ("training.commands:evaluate_command", "Score a frozen bundle on later days."),
     "serve": ("serving.commands:serve_command", "Answer Recommend and Rank over gRPC."),
     "recommend": ("serving.commands:recommend_command", "Ask a running server and print the ranked list."),
@@ -99,7 +103,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "See it work": ("demo",),
     "Data": ("simulate", "convert", "data"),
-    "Nights and bundles": ("nightly", "evaluate", "bundle"),
+    "Nights and bundles": ("nightly", "plan", "evaluate", "bundle"),
     "Serving": ("serve", "recommend"),
     "Reports and searches": ("report", "tune"),
     "Benchmarks, in a checkout": ("bench",),

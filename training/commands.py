@@ -350,3 +350,38 @@ def tune_model_command(
     )
     files = write_model(report, best_toml(settings, report), out)
     put_json(report, json_file, lambda: print_model(report, files))
+
+
+def plan_command(
+    users: Annotated[float, typer.Option("--users", help="Rows of the table of users; 1e9 is a number.")],
+    items: Annotated[float, typer.Option("--items", help="Rows of the table of items.")],
+    dim: Annotated[int, typer.Option("--dim", help="Columns of both; a multiple of 4.")],
+    gpus: Annotated[int, typer.Option("--gpus", help="How many GPUs.")],
+    hbm: Annotated[float, typer.Option("--hbm", help="Memory of a GPU in GB (1e9 bytes).")],
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Rows a step and GPU.")] = 8192,
+    history: Annotated[int, typer.Option("--history", help="Items looked up beside the candidate.")] = 30,
+    reserve: Annotated[
+        float, typer.Option("--reserve", help="Share of a GPU's memory that the tables may not have.")
+    ] = 0.15,
+    json_file: JsonOption = None,
+) -> None:
+    """Spread the embedding tables over GPUs that need not be there, with TorchRec's planner.
+
+    Exits with 1 when they do not fit, and says what would.
+    """
+    from training.capacity import Fleet, Workload, plan_capacity, show_capacity
+
+    rows = {"--users": users, "--items": items}
+    for option, value in rows.items():
+        if not 1 <= value < float("inf") or value != int(value):
+            raise ConfigError(f"{option} {value:g}: give a whole number of rows, 1e9 for instance")
+    if not 0 < hbm < float("inf"):
+        raise ConfigError(f"--hbm {hbm:g}: give a GPU's memory in GB, 141 for instance")
+    workload = Workload(
+        users=int(users), items=int(items), dim=dim, batch_size=batch_size, history_length=history
+    )
+    fleet = Fleet(gpus=gpus, hbm_bytes=round(hbm * 1e9), reserved_share=reserve)
+    plan = plan_capacity(workload, fleet)
+    put_json(plan, json_file, lambda: show_capacity(plan))
+    if not plan.fits:
+        raise typer.Exit(1)
