@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:nightly_command",
         "Retrain, prove against the live bundle, publish or refuse.",
     ),
+    "train incremental": (
+        "training.commands:train_incremental_command",
+        "Learn during the day what became known since the live version was made.",
+    ),
     "plan": (
         "training.commands:plan_command",
         "Say whether embedding tables fit on so many GPUs, and how they would be spread.",
@@ -103,7 +107,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "See it work": ("demo",),
     "Data": ("simulate", "convert", "data"),
-    "Nights and bundles": ("nightly", "plan", "evaluate", "bundle"),
+    "Nights and bundles": ("nightly", "train", "plan", "evaluate", "bundle"),
     "Serving": ("serve", "recommend"),
     "Reports and searches": ("report", "tune"),
     "Benchmarks, in a checkout": ("bench",),

@@ -1,6 +1,6 @@
 """What the registry's files hold: a night's record, an accepted finding, an activation, a server's lease."""
 
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Self
 
@@ -67,6 +67,8 @@ class NightRecord(Record):
     """The night on which the weights' lineage started from scratch."""
     start: str
     """What the weights started from, and what of it was not carried over."""
+    known_until: datetime | None = None
+    """Of an update during the day: labels that became known up to then have been learned."""
     trained_until: dict[str, date]
     """Per task, the last day that the evaluated version was trained on."""
     lags: dict[str, int]

@@ -1,0 +1,113 @@
+"""Updates during the day: each label learned once, full versions, a light gate, the night undisturbed."""
+
+import shutil
+from datetime import UTC, date, datetime
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from features.encode import Encoder
+from recsys.bundle import load_bundle
+from recsys.errors import DataError
+from recsys.records import Verdict
+from recsys.registry import Registry
+from training.incremental import run
+from training.incremental.learn import closed_between
+from training.incremental.run import update
+from training.night.night import Night
+from training.night.run import run_night
+from training.publish import verify_version
+
+NIGHT = date(2026, 1, 29)
+
+
+def at(hour, minute=0, day=30):
+    return datetime(2026, 1, day, hour, minute, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def night(shop_log, make_config, tmp_path_factory):
+    config = make_config(gate={"min_rows": 100_000})
+    made = Night(config=config, log=shop_log, runs=tmp_path_factory.mktemp("runs"), date=NIGHT)
+    assert run_night(made).verdict is Verdict.PROMOTE
+    return made
+
+
+@pytest.fixture
+def runs(night, tmp_path):
+    return shutil.copytree(night.runs, tmp_path / "runs")
+
+
+def test_two_updates_and_the_night_after_them(night, runs, tmp_path):
+    """Full versions that reproduce their golden requests; the night is the one that it would have been."""
+    before = Registry(runs).current()
+    first = update(night.config, night.log.root, runs, at(12))
+    assert (first.verdict, first.live) == (Verdict.PROMOTE, first.version)
+    record = Registry(runs).require_record(first.version)
+    assert (record.champion, record.known_until) == (before, at(9)), "a quarter of twelve hours is held out"
+    assert record.evaluated == Registry(runs).require_record(before).evaluated
+    assert verify_version(runs, first.version)[0] > 0
+    second = update(night.config, night.log.root, runs, at(21))
+    assert Registry(runs).require_record(second.version).known_until == at(18)
+    assert Registry(runs).current() == second.version
+    old, new = (load_bundle(Registry(runs).path(v)) for v in (before, second.version))
+    assert new.manifest.calibration == old.manifest.calibration
+    assert new.snapshot_at_ms == old.snapshot_at_ms, "users in the store and the model are of one instant"
+    name = "ranker.heads.heads.click.0.weight"
+    assert not np.array_equal(new.weights[name], old.weights[name])
+
+    after = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    undisturbed = shutil.copytree(night.runs, tmp_path / "undisturbed")
+    alone = run_night(Night(config=night.config, log=night.log, runs=undisturbed, date=date(2026, 1, 30)))
+    assert after.evaluated == alone.evaluated
+    assert Registry(runs).require_record(after.evaluated).champion == second.version
+
+
+def test_every_label_is_shown_to_one_update(shop_chain, config, trained):
+    """Over a day of updates each label that becomes known is there once, and none that is not."""
+    encoder = Encoder.from_config(config, trained.state)
+    instants = [at(0), at(1), at(9, 30), at(10), at(23), at(0, day=31)]
+    whole, parts = [], []
+    for i in (4, 5):
+        rows = closed_between(shop_chain, i, encoder, config, instants[0], instants[-1])
+        whole.append({t.name: np.nansum(~np.isnan(rows.labels[t.name])) for t in config.tasks})
+        cut = [closed_between(shop_chain, i, encoder, config, *pair) for pair in pairwise(instants)]
+        parts.append({t.name: sum(np.nansum(~np.isnan(c.labels[t.name])) for c in cut) for t in config.tasks})
+        for task in config.tasks:
+            ids = [
+                name
+                for c in cut
+                for name in c.frame["impression_id"].to_numpy()[~np.isnan(c.labels[task.name])]
+            ]
+            assert len(ids) == len(set(ids))
+    assert parts == whole
+    assert whole[0]["rating"] > 0, "yesterday's ratings become known today"
+    assert whole[1]["click"] > 500
+
+
+def test_a_head_that_got_worse_keeps_the_live_version(night, runs, monkeypatch):
+    """And the labels are learned by the next update that goes live."""
+    before = Registry(runs).current()
+    monkeypatch.setattr(run, "MIN_ROWS", 20)
+    monkeypatch.setattr(run, "MARGIN", -0.9)
+    held = update(night.config, night.log.root, runs, at(12))
+    assert (held.verdict, held.live) == (Verdict.HOLD, before)
+    assert Registry(runs).current() == before
+    assert any(c.outcome is Verdict.HOLD and c.name == "click loss" for c in held.checks)
+    monkeypatch.undo()
+    later = update(night.config, night.log.root, runs, at(21))
+    assert later.verdict is Verdict.PROMOTE
+    assert later.rows > held.rows
+    assert Registry(runs).require_record(later.version).champion == before
+
+
+@pytest.mark.parametrize("when", [at(23, day=29), at(1, day=31)])
+def test_only_the_day_after_the_night_is_learned(night, runs, when):
+    with pytest.raises(DataError, match=r"is updated until the end of 2026-01-30.*run that night"):
+        update(night.config, night.log.root, runs, when)
+
+
+def test_nothing_live_is_refused(night, tmp_path):
+    with pytest.raises(DataError, match="nothing is live"):
+        update(night.config, night.log.root, tmp_path, at(12))

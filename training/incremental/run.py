@@ -1,0 +1,174 @@
+"""One update during the day: journal -> labels that became known -> a full version -> a light gate -> live.
+
+No row is learned twice. A version's record says up to which instant it has learned (`known_until`; a night's
+version: up to the end of its day). An update goes on from the live version and learns what became known after
+that instant. The night goes on from the evaluated weights of the night before, as ever: they have learned
+nothing of the day, so it learns the day once, and what the updates have learned ends with it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.build import build_snapshots
+from features.days import Days
+from features.sources.journal import ingest_journal
+from recsys.bundle import Bundle, load_bundle
+from recsys.config import RunConfig
+from recsys.errors import DataError
+from recsys.log import InteractionLog, period_end
+from recsys.metrics.columns import Rows
+from recsys.metrics.losses import mean_loss, row_log_loss, row_squared_error
+from recsys.records import Check, NightRecord, Verdict
+from training.incremental.learn import closed_between, learn_closed, places_of
+from training.night.go_live import go_live
+from training.night.night import Night
+from training.predict import BundlePredictor
+from training.publish import write_bundle
+from training.warm_start import Previous
+
+HELD_OUT = 0.25
+"""Of the time since the last update the newest share is held out; the next update learns it."""
+MARGIN = 0.02
+"""A head's loss on them may be larger than the live version's by this share."""
+MIN_ROWS = 100
+"""With fewer held-out labels a head is reported and not compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """How an update ended."""
+
+    at: datetime
+    live: str
+    """What is live now."""
+    version: str | None
+    """The version that was made; None when no label had become known."""
+    verdict: Verdict | None
+    rows: int
+    checks: tuple[Check, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the update as JSON values."""
+        return {
+            "at": self.at.isoformat(),
+            "live": self.live,
+            "version": self.version,
+            "verdict": self.verdict and str(self.verdict),
+            "rows": self.rows,
+            "checks": [check.model_dump(mode="json") for check in self.checks],
+        }
+
+
+def show_update(done: Update) -> None:
+    """Print the checks, and what is live."""
+    for check in done.checks:
+        print(f"{check.name}: {check.outcome}, {check.detail}")
+    if done.version is None:
+        print(f"no label became known up to {done.at:%Y-%m-%d %H:%M} UTC; {done.live} stays live")
+    else:
+        print(f"{done.version}: {done.rows} rows learned, {done.verdict}; {done.live} is live")
+
+
+def update(config: RunConfig, log: Path, runs: Path, at: datetime) -> Update:
+    """Learn what became known since the live version was made; go live unless a head got worse.
+
+    Raises: DataError when nothing is live, or the live version is not of the night before.
+    """
+    night = Night(config=config, log=InteractionLog(log), runs=runs, date=at.date())
+    with night.registry.locked("nightly", wait=False):
+        return _update(night, at)
+
+
+def _update(night: Night, at: datetime) -> Update:
+    registry, config = night.registry, night.config
+    live = registry.current()
+    if live is None:
+        raise DataError(f"nothing is live in {night.runs}; run `recsys nightly` first")
+    record, bundle = registry.require_record(live), load_bundle(registry.require(live))
+    since = record.known_until or period_end(record.night, config.timezone)
+    ingest_journal(night.log, config.timezone)
+    today = record.night + timedelta(days=1)
+    if not since < at <= period_end(today, config.timezone):
+        raise DataError(
+            f"{live} has learned up to {since:%Y-%m-%d %H:%M} UTC and is updated until the end of {today}, "
+            f"not at {at:%Y-%m-%d %H:%M}; run that night, or choose another instant"
+        )
+    days = build_snapshots(night.log, today, config, night.stages).as_known_at(at)
+    cut = at - (at - since) * HELD_OUT
+    trained = learn_closed(days, since, cut, config, Previous.of(bundle, config))
+    if trained is None:
+        return Update(at=at, live=live, version=None, verdict=None, rows=0, checks=())
+    snapshot = days[days.place(record.night)]
+    calibration = dict(bundle.manifest.calibration)
+    version = write_bundle(registry, trained, calibration, config, snapshot, live, refitted=True)
+    checks = compare(load_bundle(registry.require(version)), bundle, days, cut, at)
+    held = any(check.outcome is not Verdict.PROMOTE for check in checks)
+    verdict = Verdict.HOLD if held else Verdict.PROMOTE
+    registry.write_record(
+        record.model_copy(
+            update={
+                "version": version,
+                "verdict": verdict,
+                "champion": live,
+                "start": f"update of {live}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
+                "known_until": cut,
+                "checks": checks,
+                "seconds": round(trained.log.seconds, 2),
+            }
+        )
+    )
+    if not held:
+        go_live(_of_night(night, record), config.store, snapshot, version, live)
+    return Update(
+        at=at,
+        live=live if held else version,
+        version=version,
+        verdict=verdict,
+        rows=trained.log.rows,
+        checks=checks,
+    )
+
+
+def compare(new: Bundle, live: Bundle, days: Days, since: datetime, until: datetime) -> tuple[Check, ...]:
+    """Compare each head's loss on the labels of an interval that neither bundle has learned."""
+    losses: dict[str, list[float]] = {}
+    for bundle in (new, live):
+        predictor = BundlePredictor(bundle)
+        config = new.config
+        parts = [
+            closed_between(days, i, predictor.encoder, config, since, until) for i in places_of(days, config)
+        ]
+        predictions = [predictor.predictions(rows) for rows in parts]
+        for task in config.tasks:
+            label = np.concatenate([rows.labels[task.name] for rows in parts])
+            known = ~np.isnan(label)
+            losses.setdefault(task.name, [float(known.sum())])
+            if known.sum() < MIN_ROWS:
+                continue
+            columns = Rows(
+                label=label[known].astype(np.float64),
+                prediction=np.concatenate([p[task.name] for p in predictions])[known].astype(np.float64),
+                weight=np.concatenate([rows.weight for rows in parts])[known].astype(np.float64),
+            )
+            row_loss = row_log_loss if task.kind.probability else row_squared_error
+            losses[task.name].append(mean_loss(row_loss, columns))
+    return tuple(_check(name, int(count), pair) for name, (count, *pair) in losses.items())
+
+
+def _check(task: str, rows: int, losses: list[float]) -> Check:
+    if not losses:
+        why = f"{rows} labels held out, {MIN_ROWS} are needed: reported, not compared"
+        return Check(name=f"{task} rows", outcome=Verdict.PROMOTE, detail=why, numbers={"rows": float(rows)})
+    mine, theirs = losses
+    outcome = Verdict.PROMOTE if mine <= theirs * (1 + MARGIN) else Verdict.HOLD
+    detail = f"{mine:.4f} on {rows} labels, live {theirs:.4f}; at most {1 + MARGIN:g} times that is allowed"
+    numbers = {"challenger": mine, "champion": theirs, "rows": float(rows)}
+    return Check(name=f"{task} loss", outcome=outcome, detail=detail, numbers=numbers)
+
+
+def _of_night(night: Night, record: NightRecord) -> Night:
+    return Night(config=night.config, log=night.log, runs=night.runs, date=record.night)
