@@ -133,19 +133,15 @@ class OnlineFeatures:
     def _encode_history(
         self, history: Sequence[Event], stands: Sequence[bool], at_ms: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        length = self.config.features.history_length
-        items, kinds, ages = (np.zeros(length, np.int64) for _ in range(3))
-        if history:
-            n = len(history)
-            items[:n], kinds[:n] = self.encoder.events_of(
-                [e.item_id for e in history], [e.kind for e in history], [e.value for e in history]
-            )
-            kinds[:n] = np.where(stands, kinds[:n], 0)
-            used = kinds[:n] > 0
-            at = np.array([e.received_at_ms for e in history], np.int64)
-            items[:n] = np.where(used, items[:n], 0)
-            ages[:n] = np.where(used, age_buckets(at_ms - at), 0)
-        return items, kinds, ages
+        if not history:
+            none = np.zeros(0, np.int64)
+            return none, none, none
+        items, kinds = self.encoder.events_of(
+            [e.item_id for e in history], [e.kind for e in history], [e.value for e in history]
+        )
+        used = np.array(stands, np.bool_) & (kinds > 0)
+        at = np.array([e.received_at_ms for e in history], np.int64)
+        return items[used], kinds[used], age_buckets(at_ms - at[used])
 
     def _crosses(self, base: PackedUser) -> tuple[CrossInputs, ...]:
         found = []

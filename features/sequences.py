@@ -1,4 +1,4 @@
-"""Histories as arrays: each row's last events, newest first, padded; ages in buckets."""
+"""Histories as arrays: each row's last events, newest first, concatenated; ages in buckets."""
 
 from dataclasses import dataclass
 
@@ -20,6 +20,19 @@ class EncodedEvents:
     """When the event was taken back; NEVER where it stands."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedHistories:
+    """Histories of B rows, concatenated, the newest event of each first.
+
+    items, kinds (from 1), ages (buckets): int64 [E]; row b's events are those in offsets[b] : offsets[b + 1].
+    """
+
+    items: np.ndarray
+    kinds: np.ndarray
+    ages: np.ndarray
+    offsets: np.ndarray
+
+
 def history_slices(
     start: np.ndarray,
     stop: np.ndarray,
@@ -27,22 +40,30 @@ def history_slices(
     shown_at: np.ndarray,
     lag_ms: int,
     events: EncodedEvents,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gather each row's events, newest first, padded with kind 0; what was visibly taken back is padding too.
+) -> EncodedHistories:
+    """Gather the last `length` events of each row, without those of no kind or visibly taken back.
 
-    Args: start, stop, shown_at (ms): [B]. Returns: items, kinds, age buckets, each int64 [B, L].
+    Args: start, stop, shown_at (ms): [B].
     """
-    positions = stop.astype(np.int64)[:, None] - 1 - np.arange(length)
-    valid = positions >= start[:, None]
-    if events.items.size == 0:
-        empty = np.zeros(positions.shape, np.int64)
-        return empty, empty, empty
-    positions = np.where(valid, positions, 0)
-    stands = events.void[positions] >= shown_at[:, None] - lag_ms
-    kinds = np.where(valid & stands, events.kinds[positions], 0)
-    items = np.where(kinds > 0, events.items[positions], 0)
-    ages = np.where(kinds > 0, age_buckets(shown_at[:, None] - events.at[positions]), 0)
-    return items, kinds, ages
+    positions, row = _last(start.astype(np.int64), stop.astype(np.int64), length)
+    kinds = events.kinds[positions]
+    used = (kinds > 0) & (events.void[positions] >= shown_at[row] - lag_ms)
+    positions, row = positions[used], row[used]
+    return EncodedHistories(
+        items=events.items[positions],
+        kinds=kinds[used],
+        ages=age_buckets(shown_at[row] - events.at[positions]),
+        offsets=np.append(0, np.cumsum(np.bincount(row, minlength=start.size))),
+    )
+
+
+def _last(start: np.ndarray, stop: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """List the last `length` of each row's positions, newest first, and the row of each."""
+    lengths = np.clip(stop - start, 0, length)
+    row = np.repeat(np.arange(lengths.size), lengths)
+    # Within a row, positions fall as the place in the concatenation rises.
+    highest = stop - 1 + np.cumsum(lengths) - lengths
+    return highest[row] - np.arange(row.size), row
 
 
 def age_buckets(age_ms: np.ndarray) -> np.ndarray:

@@ -4,11 +4,13 @@ Every table is looked up once per step: a batch carries the sorted distinct numb
 per feature, where each example's row is among them. Candidate and history items share the table `item_id`, so
 the optimiser of a row steps once however often the item occurs.
 
-Shape letters: B examples, L history events, U distinct rows of a table, F numbers, T text dimensions.
+Shape letters: B examples, E history events of all of them, U distinct rows of a table, F numbers, T text
+dimensions.
 """
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +20,25 @@ class BagIndex:
 
     values: Tensor
     starts: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryIndex:
+    """Histories of B examples, concatenated, the newest event of each first; E events in all."""
+
+    item_E: Tensor
+    """Position in the rows of the table `item_id`."""
+    kind_E: Tensor
+    """Kind codes, from 1."""
+    age_E: Tensor
+    start_B: Tensor
+    """Where each example's events start."""
+
+    @classmethod
+    def empty(cls, num: int) -> "HistoryIndex":
+        """Make `num` histories without events."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls(item_E=none, kind_E=none, age_E=none, start_B=torch.zeros(num, dtype=torch.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +80,7 @@ class Batch:
     cross_numbers_BF: Tensor
     """The user's aggregates by columns of the candidate."""
     item_text_BT: Tensor
-    history_index_BL: Tensor
-    history_kind_BL: Tensor
-    """Kind codes; 0 is padding."""
-    history_age_BL: Tensor
+    history: HistoryIndex
     position_B: Tensor
     """1 = top of the page; 0 = unknown."""
     labels: dict[str, Tensor]

@@ -54,8 +54,9 @@ class UserInputs:
     numbers: np.ndarray
     """float32 [F]."""
     history_items: np.ndarray
-    """int64 [L] item numbers, newest first."""
+    """int64 [L] item numbers of the events that stand, newest first."""
     history_kinds: np.ndarray
+    """Kind codes, from 1."""
     history_ages: np.ndarray
     bags: tuple[np.ndarray, ...] = ()
     """Per feature with a list of ids, the user's numbers of its vocabulary, int64 [T]."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 def mlp(num_in: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
@@ -40,7 +39,7 @@ class OrderedEmbedding(nn.Module):
         super().__init__()
         self.steps_ND = nn.Parameter(torch.zeros(num, dim))
 
-    def forward(self, bucket: Tensor) -> Tensor:
-        """Map bucket numbers [...] in [0, N) to rows [..., D]."""
-        rows: Tensor = functional.embedding(bucket, self.steps_ND.cumsum(dim=0))
-        return rows
+    def forward(self) -> Tensor:
+        """Return the rows of all buckets, [N, D]."""
+        rows_ND: Tensor = self.steps_ND.cumsum(dim=0)
+        return rows_ND

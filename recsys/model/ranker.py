@@ -8,7 +8,7 @@
 `user_side` runs once per request and `item_side` once per item and bundle; `logits` joins them, for equal
 numbers of both (training) or one user and many items (serving). Both paths are this file.
 
-Shape letters: B examples, L history events, D embedding, A attention, I inputs, U distinct items, T text.
+Shape letters: B examples, D embedding, A attention, I inputs, U distinct items, T text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from torch.nn import functional
 from recsys.batch import BagIndex, Batch, Negatives
 from recsys.config import ModelConfig
 from recsys.model.heads import Heads
-from recsys.model.layers import OrderedEmbedding, TaskModules, mlp
+from recsys.model.history import Histories, HistoryAttention, OneHistory
+from recsys.model.layers import TaskModules, mlp
 from recsys.model.trunks import build_trunk
 from recsys.tasks import TaskSpec
 
 MAX_POSITION = 64
-NUM_AGES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +91,14 @@ class UserSide:
 
     input_BI: Tensor
     embedding_BD: Tensor
-    keys_BLA: Tensor
-    values_BLA: Tensor
-    mask_BL: Tensor
     id_BD: Tensor
+    history: Histories | OneHistory
+
+    def one(self, row: int) -> "UserSide":
+        """Take one user alone, to be joined with any number of items."""
+        assert isinstance(self.history, Histories), "a user alone is not taken once more"
+        part = slice(row, row + 1)
+        return UserSide(self.input_BI[part], self.embedding_BD[part], self.id_BD[part], self.history.one(row))
 
     def repeat(self, num: int) -> "UserSide":
         """View one user as `num` equal rows without copying the history."""
@@ -103,10 +107,8 @@ class UserSide:
         return UserSide(
             self.input_BI.expand(num, -1),
             self.embedding_BD.expand(num, -1),
-            self.keys_BLA,
-            self.values_BLA,
-            self.mask_BL,
             self.id_BD.expand(num, -1),
+            self.history,
         )
 
 
@@ -138,12 +140,7 @@ class Ranker(nn.Module):
         self.inputs, self.specs = inputs, tuple(tasks)
         item_dim, a = inputs.item_tables[0][2], config.attention_dim
         self.project_text = nn.Linear(inputs.text_dim, item_dim, bias=False) if inputs.text_dim else None
-        self.query = nn.Linear(item_dim, a, bias=False)
-        self.key = nn.Linear(item_dim, a, bias=False)
-        self.value = nn.Linear(item_dim, a, bias=False)
-        self.kind = nn.Embedding(inputs.num_history_kinds + 1, a, padding_idx=0)
-        self.age = OrderedEmbedding(NUM_AGES, a)
-        self.event_score = nn.Linear(a, 1)
+        self.history = HistoryAttention(item_dim, a, inputs.num_history_kinds)
         user_tables, item_tables = inputs.tables("user"), inputs.tables("item")
         self.num_user_in = sum(d for *_, d in user_tables) + inputs.num_user_numbers + a
         num_item_in = sum(d for *_, d in item_tables) + inputs.num_item_numbers
@@ -236,33 +233,21 @@ class Ranker(nn.Module):
 
     def user_side(self, batch: Batch, rows: Mapping[str, Tensor]) -> UserSide:
         """Encode users and their histories."""
-        # Keys and values are computed once per distinct item of the step and then gathered.
         items_UD = self._item_row(rows["item_id"], batch.item_text_UT)
-        event_BLA = self.kind(batch.history_kind_BL) + self.age(batch.history_age_BL)
-        keys_BLA = self.key(items_UD)[batch.history_index_BL] + event_BLA
-        values_BLA = self.value(items_UD)[batch.history_index_BL] + event_BLA
-        mask_BL = batch.history_kind_BL > 0
-        summary_BA = _pool(self.event_score(keys_BLA).squeeze(-1), values_BLA, mask_BL)
+        history, summary_BA = self.history(items_UD, batch.history)
         ids = self.looked_up(batch, rows, "user")
         input_BI = torch.cat([*ids, batch.user_numbers_BF, summary_BA], dim=1)
         own_id = ids[:1] if self._user_id_dim() else []
         id_BD = ids[0] if self._user_id_dim() else torch.zeros(batch.size, self.project_id.in_features)
         tower_BD = self.user_tower(input_BI) + self.user_factor(torch.cat([*own_id, summary_BA], dim=1))
-        return UserSide(
-            input_BI,
-            functional.normalize(tower_BD, dim=1),
-            keys_BLA,
-            values_BLA,
-            mask_BL,
-            self.project_id(id_BD),
-        )
+        return UserSide(input_BI, functional.normalize(tower_BD, dim=1), self.project_id(id_BD), history)
 
     def item_side(self, ids: Sequence[Tensor], numbers_BF: Tensor, text_BT: Tensor) -> ItemSide:
         """Encode items from their looked-up rows (item_id first), numbers and text."""
         own_BD = self._item_row(ids[0], text_BT)
         input_BI = torch.cat([own_BD, *ids[1:], numbers_BF], dim=1)
         embedding_BD = functional.normalize(self.item_tower(input_BI) + self.item_factor(own_BD), dim=1)
-        return ItemSide(input_BI, embedding_BD, self.query(own_BD), own_BD)
+        return ItemSide(input_BI, embedding_BD, self.history.query(own_BD), own_BD)
 
     def context(self, ids: Sequence[Tensor], numbers_BF: Tensor) -> Tensor:
         """Concatenate a request's context inputs [B, C]."""
@@ -284,8 +269,7 @@ class Ranker(nn.Module):
         """
         num = item.input_BI.shape[0]
         user = user.repeat(num)
-        scores_BL = (user.keys_BLA @ item.query_BA.unsqueeze(-1)).squeeze(-1) / item.query_BA.shape[1] ** 0.5
-        attended_BA = _pool(scores_BL, user.values_BLA, user.mask_BL)
+        attended_BA = user.history.attend(item.query_BA)
         cross_BD = user.embedding_BD * item.embedding_BD
         id_cross_BD = user.id_BD * item.id_BD
         return torch.cat(
@@ -347,12 +331,3 @@ def pool_bag(rows_UD: Tensor, bag: BagIndex) -> Tensor:
     """Average each list's rows [B, D]; an empty list gives zeros."""
     pooled_BD: Tensor = functional.embedding_bag(bag.values, rows_UD, bag.starts, mode="mean")
     return pooled_BD
-
-
-def _pool(scores_BL: Tensor, values_BLA: Tensor, mask_BL: Tensor) -> Tensor:
-    """Average values by softmax of scores over the unmasked events and one empty event of score 0."""
-    scores_BL = scores_BL.masked_fill(~mask_BL, -torch.inf)
-    padded = functional.pad(scores_BL, (1, 0))
-    weights_BL = padded.softmax(dim=1)[:, 1:]
-    # [B, 1, L] @ [B or 1, L, A]
-    return (weights_BL.unsqueeze(1) @ values_BLA).squeeze(1)

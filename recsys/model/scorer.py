@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import BagIndex, Batch
+from recsys.batch import BagIndex, Batch, HistoryIndex
 from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
@@ -113,7 +113,7 @@ class Scorer:
     def user_side(self, user: UserInputs) -> "ScoredUser":
         """Encode one user, for retrieval and for every candidate."""
         batch, rows = self._user_batch(user)
-        return ScoredUser(self.ranker.user_side(batch, rows), user.crosses)
+        return ScoredUser(self.ranker.user_side(batch, rows).one(0), user.crosses)
 
     def retrieve(self, user: "ScoredUser", k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
         """Return up to k allowed item rows, nearest first."""
@@ -160,10 +160,10 @@ class Scorer:
         return torch.from_numpy(np.concatenate([np.zeros((rows.size, 0), np.float32), *parts], axis=1))
 
     def _user_batch(self, user: UserInputs) -> tuple[Batch, dict[str, Tensor]]:
-        """Make a batch of one whose distinct items are the history itself, in order."""
-        history = torch.from_numpy(user.history_items)
+        """Make a batch of one whose distinct items are the history's, event by event."""
+        items = torch.from_numpy(user.history_items)
         inputs = self.ranker.inputs
-        rows = {"item_id": self.tables["item_id"][history]}
+        rows = {"item_id": self.tables["item_id"][items]}
         index: dict[str, Tensor] = {}
         bags: dict[str, BagIndex] = {}
         for (feature, vocabulary, _), number in zip(inputs.user_tables, user.ids.tolist(), strict=True):
@@ -177,15 +177,18 @@ class Scorer:
             rows={},
             index=index,
             bags=bags,
-            item_text_UT=self._text_VT[history],
+            item_text_UT=self._text_VT[items],
             user_numbers_BF=torch.from_numpy(user.numbers[None]),
             item_numbers_BF=none,
             context_numbers_BF=none,
             cross_numbers_BF=none,
             item_text_BT=none,
-            history_index_BL=torch.arange(history.numel())[None],
-            history_kind_BL=torch.from_numpy(user.history_kinds[None]),
-            history_age_BL=torch.from_numpy(user.history_ages[None]),
+            history=HistoryIndex(
+                item_E=torch.arange(items.numel()),
+                kind_E=torch.from_numpy(user.history_kinds),
+                age_E=torch.from_numpy(user.history_ages),
+                start_B=torch.zeros(1, dtype=torch.int64),
+            ),
             position_B=torch.zeros(1, dtype=torch.int64),
             labels={},
             observed={},

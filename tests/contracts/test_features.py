@@ -97,9 +97,10 @@ def _assert_equal(sides: Sides) -> None:
         np.testing.assert_array_equal(online.numbers, offline.numbers[n])
         for mine, theirs in zip(online.bags, offline.bags, strict=True):
             np.testing.assert_array_equal(mine, theirs.take(np.array([n])).values)
-        np.testing.assert_array_equal(online.history_items, history[0][n])
-        np.testing.assert_array_equal(online.history_kinds, history[1][n])
-        np.testing.assert_array_equal(online.history_ages, history[2][n])
+        own = slice(*history.offsets[n : n + 2])
+        np.testing.assert_array_equal(online.history_items, history.items[own])
+        np.testing.assert_array_equal(online.history_kinds, history.kinds[own])
+        np.testing.assert_array_equal(online.history_ages, history.ages[own])
         for cross, group, expected in zip(online.crosses, groups, crosses, strict=True):
             key = group.get(impression["item_id"])
             at = cross.keys.index(key) if key in cross.keys else -1

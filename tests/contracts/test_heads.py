@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.batch import Batch
+from recsys.batch import Batch, HistoryIndex
 from recsys.head_kinds import HEAD_KINDS, UNCALIBRATED
 from recsys.model.head_functions import build_link, head_loss, predict
 from recsys.model.heads import Heads
@@ -37,9 +37,7 @@ def _batch(labels, observed):
         context_numbers_BF=empty,
         cross_numbers_BF=empty,
         item_text_BT=empty,
-        history_index_BL=empty,
-        history_kind_BL=empty,
-        history_age_BL=empty,
+        history=HistoryIndex.empty(labels.numel()),
         position_B=torch.zeros(labels.numel()),
         labels={"t": labels},
         observed={"t": observed},

@@ -164,6 +164,9 @@ def store(day, encoder, tmp_path_factory):
     return opened
 
 
+HISTORY = ("history_items", "history_kinds", "history_ages")
+
+
 def _served(online, offline, items, rows):
     """Read the pairs one by one as a server would; give every value by name."""
     groups = [
@@ -182,18 +185,19 @@ def _served(online, offline, items, rows):
             key = group.get(impression["item_id"])
             crosses.append(cross.numbers[cross.keys.index(key) if key in cross.keys else -1])
         values = {
-            name: getattr(user.inputs, name)
-            for name in ("ids", "numbers", "history_items", "history_kinds", "history_ages")
-        } | {
+            "ids": user.inputs.ids,
+            "numbers": user.inputs.numbers,
             "context_ids": context.ids,
             "context_numbers": context.numbers,
             "crosses": np.concatenate(crosses),
         }
         for name, value in values.items():
             found.setdefault(name, []).append(value)
-        bags.append(list(user.inputs.bags))
+        inputs = user.inputs
+        bags.append([inputs.history_items, inputs.history_kinds, inputs.history_ages, *inputs.bags])
     joined = {name: np.stack(values) for name, values in found.items()}
-    return joined | {f"bag_{n}": _bag([b[n] for b in bags]) for n in range(len(bags[0]))}
+    names = [*HISTORY, *(f"bag_{n}" for n in range(len(bags[0]) - len(HISTORY)))]
+    return joined | {name: _bag([b[n] for b in bags]) for n, name in enumerate(names)}
 
 
 def _bag(lists):
@@ -204,7 +208,7 @@ def _trained(encoded, config, rows):
     """Give the same values as a training row holds them."""
     users, features = encoded.users.take(encoded.user_row[rows]), config.features
     lag_ms = 1000 * features.ingestion_lag
-    items, kinds, ages = history_slices(
+    history = history_slices(
         encoded.start[rows],
         encoded.stop[rows],
         features.history_length,
@@ -213,16 +217,16 @@ def _trained(encoded, config, rows):
         encoded.events,
     )
     contexts = encoded.contexts.take(rows)
+    parts = (history.items, history.kinds, history.ages)
     return {
         "ids": users.ids,
         "numbers": users.numbers,
-        "history_items": items,
-        "history_kinds": kinds,
-        "history_ages": ages,
         "context_ids": contexts.ids,
         "context_numbers": contexts.numbers,
         "crosses": cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows]),
-    } | {f"bag_{n}": bag for n, bag in enumerate(users.bags)}
+        **{name: Bag(v, history.offsets) for name, v in zip(HISTORY, parts, strict=True)},
+        **{f"bag_{n}": bag for n, bag in enumerate(users.bags)},
+    }
 
 
 def _compare(day, offline, online, config, rows):
@@ -247,10 +251,10 @@ def test_ten_thousand_pairs_are_equal_bit_for_bit(day, offline, store, parity_co
     rows = np.arange(PAIRS)
     _compare(day, offline, _online(day, store, parity_config, encoder), parity_config, rows)
     trained = _trained(offline, parity_config, rows)
-    assert (trained["history_kinds"] > 0).any(axis=1).mean() > 0.5, "the comparison must cover histories"
+    assert (np.diff(trained["history_kinds"].offsets) > 0).mean() > 0.5, "the comparison must cover histories"
     bins = set(range(4, encoder.num_history_kinds + 1))
     assert len(bins) > 24, "half stars, seconds and shares"
-    assert bins <= set(np.unique(trained["history_kinds"])), "… every bin of a value"
+    assert bins <= set(np.unique(trained["history_kinds"].values)), "… every bin of a value"
     events = offline.events
     assert (events.void < events.void.max()).any(), "… and what was taken back"
     for name in ("numbers", "context_numbers", "crosses"):

@@ -100,9 +100,10 @@ def _encoded(frames, tables, config, folder, encoder):
         "items": encoded.items.take(encoded.item_row[rows]).numbers,
         "contexts": contexts.numbers,
         "crosses": cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows]),
-        "history_items": history[0],
-        "history_kinds": history[1],
-        "history_ages": history[2],
+        "history_items": history.items,
+        "history_kinds": history.kinds,
+        "history_ages": history.ages,
+        "history_offsets": history.offsets,
     }
     return encoder, encoded.frame["impression_id"].gather(rows), values
 
@@ -150,7 +151,7 @@ def test_the_rows_would_see_it_a_millisecond_earlier(frames, base, lag_config, t
     }
     _, names, found = _encoded(frames, seen, lag_config, tmp_path, encoder)
     changed = {name for name, value in expected.items() if not np.array_equal(found[name], value)}
-    assert changed == {"contexts", "history_items", "history_kinds", "history_ages"}
+    assert changed == {"contexts", *(f"history_{part}" for part in ("items", "kinds", "ages", "offsets"))}
     rows = np.flatnonzero((found["contexts"] != expected["contexts"]).any(axis=1))
     assert names.gather(rows).to_list() == [f"edge{LAG_S}:1"]
 

@@ -105,25 +105,26 @@ def _events(items, kinds, at, void=None):
     return EncodedEvents(**dict(zip(("items", "kinds", "at", "void"), arrays, strict=True)))
 
 
-def test_histories_are_newest_first_and_padded():
-    events = _events([5, 6, 7], [1, 0, 2], [0, 60_000, 120_000])
-    items, kinds, ages = history_slices(
-        np.array([0, 2, 1]), np.array([3, 2, 2]), 4, np.array([180_000] * 3), 0, events
+def test_histories_are_newest_first_and_cut_to_their_length():
+    events = _events([5, 6, 7, 8], [1, 0, 2, 1], [0, 60_000, 120_000, 180_000])
+    found = history_slices(
+        np.array([0, 2, 1, 0]), np.array([3, 2, 2, 4]), 3, np.array([180_000] * 4), 0, events
     )
-    assert items.tolist() == [[7, 0, 5, 0], [0] * 4, [0] * 4]
-    assert kinds.tolist() == [[2, 0, 1, 0], [0] * 4, [0] * 4]
-    assert ages.tolist() == [[1, 0, 2, 0], [0] * 4, [0] * 4]
+    assert found.offsets.tolist() == [0, 2, 2, 2, 4], "what is of no kind takes a place and is left out"
+    assert found.items.tolist() == [7, 5, 8, 7]
+    assert found.kinds.tolist() == [2, 1, 1, 2]
+    assert found.ages.tolist() == [1, 2, 0, 1]
 
 
-@pytest.mark.parametrize(("shown_at", "kinds"), [(100, [1, 1]), (101, [1, 1]), (102, [1, 0])])
-def test_an_event_is_masked_once_its_reversal_is_visible(shown_at, kinds):
+@pytest.mark.parametrize(("shown_at", "items"), [(100, [6, 5]), (101, [6, 5]), (102, [6])])
+def test_an_event_is_left_out_once_its_reversal_is_visible(shown_at, items):
     """The reversal came at 100; with a lag of 1 ms it is seen from 102 on. The event keeps its place."""
     events = _events([5, 6], [1, 1], [10, 20], [100, NEVER])
-    _, found, _ = history_slices(np.array([0]), np.array([2]), 2, np.array([shown_at]), 1, events)
-    assert found[0].tolist() == kinds
+    found = history_slices(np.array([0]), np.array([2]), 2, np.array([shown_at]), 1, events)
+    assert found.items.tolist() == items
 
 
 def test_without_events_histories_are_empty():
     none = _events([], [], [])
-    for part in history_slices(np.array([0]), np.array([0]), 3, np.array([0]), 0, none):
-        assert part.tolist() == [[0, 0, 0]]
+    found = history_slices(np.array([0]), np.array([0]), 3, np.array([0]), 0, none)
+    assert (found.items.size, found.offsets.tolist()) == (0, [0, 0])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.batch import Batch, Negatives
+from recsys.batch import Batch, HistoryIndex, Negatives
 from training.objective import MAX_IPS_WEIGHT, ips_mean, retrieval_loss
 
 TEMPERATURE = 0.2
@@ -49,9 +49,7 @@ def _loss(labels, users, items, drawn, share=None, uniform=0.5, observed=None):
         context_numbers_BF=empty,
         cross_numbers_BF=empty,
         item_text_BT=empty,
-        history_index_BL=empty,
-        history_kind_BL=empty,
-        history_age_BL=empty,
+        history=HistoryIndex.empty(count),
         position_B=torch.zeros(count),
         labels={"click": torch.tensor(labels)},
         observed={

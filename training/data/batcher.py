@@ -10,7 +10,7 @@ from torch import Tensor
 
 from features.encode import Encoded, Encoder
 from features.sequences import history_slices
-from recsys.batch import BagIndex, Batch, Negatives
+from recsys.batch import BagIndex, Batch, HistoryIndex, Negatives
 from recsys.config import Entity
 from recsys.inputs import Bag
 from training.crosses import cross_numbers
@@ -99,7 +99,7 @@ class Batcher:
             drawn = drawn[self.settings.own(drawn.size)]
         negative = encoded.items.take(drawn) if drawn is not None else None
         uses = [
-            ("item_id", "history:item_id", history[0].ravel()),
+            ("item_id", "history:item_id", history.items),
             *self._uses("user", user_ids, user.bags),
             *self._uses("item", item_ids, item.bags),
             *self._uses("context", context.ids, ()),
@@ -119,9 +119,12 @@ class Batcher:
             context_numbers_BF=torch.from_numpy(context.numbers),
             cross_numbers_BF=torch.from_numpy(cross),
             item_text_BT=torch.from_numpy(item.text),
-            history_index_BL=index["history:item_id"].reshape(history[0].shape),
-            history_kind_BL=torch.from_numpy(history[1]),
-            history_age_BL=torch.from_numpy(history[2]),
+            history=HistoryIndex(
+                item_E=index["history:item_id"],
+                kind_E=torch.from_numpy(history.kinds),
+                age_E=torch.from_numpy(history.ages),
+                start_B=torch.from_numpy(history.offsets[:-1]),
+            ),
             position_B=torch.from_numpy(encoded.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
             observed={t: torch.from_numpy(~np.isnan(encoded.labels[t][rows])) for t in self.settings.tasks},
@@ -192,13 +195,15 @@ class Batcher:
         index: dict[str, Tensor] = {}
         for vocabulary, named in uses.items():
             slot = self._slot[vocabulary]
-            for numbers in named.values():
-                slot[numbers] = 1
-            distinct = np.flatnonzero(slot)
+            every = np.concatenate(list(named.values()))
+            # A number is distinct where its last use is: no pass over the whole vocabulary.
+            use = np.arange(every.size)
+            slot[every] = use
+            distinct = np.sort(every[slot[every] == use])
             slot[distinct] = np.arange(distinct.size)
-            for name, numbers in named.items():
-                index[name] = torch.from_numpy(slot[numbers])
-            slot[distinct] = 0
+            places = np.split(slot[every], np.cumsum([numbers.size for numbers in named.values()])[:-1])
+            for name, found in zip(named, places, strict=True):
+                index[name] = torch.from_numpy(found)
             rows[vocabulary] = torch.from_numpy(distinct)
         return rows, index
 

@@ -53,19 +53,17 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     places, shown = max(config.retrieval.num_candidates, most_places("retrieved")), most_places("shown")
     retrieved, ranked = [], []
     start = 0
-    for user, context_UC in user_sides(predictor, encoded):
-        stop = start + context_UC.shape[0]
-        found_UK = _retrieve(
-            user.embedding_BD, items.embedding_BD, audience.allowed(slice(start, stop)), places
-        )
+    for embedding_UD, users, context_UC in user_sides(predictor, encoded):
+        stop = start + len(users)
+        found_UK = _retrieve(embedding_UD, items.embedding_BD, audience.allowed(slice(start, stop)), places)
         retrieved.append(found_UK)
-        for u in range(stop - start):
+        for u, user in enumerate(users):
             candidates = found_UK[u][found_UK[u] >= 0][: config.retrieval.num_candidates]
             cross = cross_numbers(
                 encoded.crosses, np.repeat(encoded.user_row[start + u], candidates.size), candidates
             )
             logits = predictor.ranker.logits(
-                one_user(user, u),
+                user,
                 items.take(torch.from_numpy(candidates)),
                 context_UC[u : u + 1],
                 torch.from_numpy(cross),
@@ -98,8 +96,13 @@ def _retrieve(user_UD: Tensor, item_ID: Tensor, allowed_UI: np.ndarray, places: 
     return top_places((user_UD @ item_ID.T).numpy(), allowed_UI, places)
 
 
-def user_sides(predictor: BundlePredictor, encoded: EncodedRows) -> Iterator[tuple[UserSide, Tensor]]:
-    """Encode the users and contexts of encoded rows, in order, a few hundred at a time."""
+def user_sides(
+    predictor: BundlePredictor, encoded: EncodedRows
+) -> Iterator[tuple[Tensor, list[UserSide], Tensor]]:
+    """Encode the users and contexts of encoded rows, in order, a few hundred at a time.
+
+    Gives their unit vectors [U, D], each user alone, and the contexts [U, C].
+    """
     batches: Iterator[Batch] = predictor.batcher.batches(encoded, np.random.default_rng(0))
     for batch in batches:
         rows = predictor.tables.lookup(batch.rows)
@@ -109,7 +112,8 @@ def user_sides(predictor: BundlePredictor, encoded: EncodedRows) -> Iterator[tup
         )
         for start in range(0, batch.size, _USERS_AT_ONCE):
             part = slice(start, start + _USERS_AT_ONCE)
-            yield _part(user, part), context[part]
+            alone = [user.one(u) for u in range(*part.indices(batch.size))]
+            yield user.embedding_BD[part], alone, context[part]
 
 
 def item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
@@ -117,22 +121,6 @@ def item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
     known = items.take(np.arange(items.ids.shape[0] - 1))
     inputs = ItemInputs(ids=known.ids, numbers=known.numbers, text=known.text, bags=known.bags)
     return encode_item_side(predictor.ranker, predictor.tables.weight, inputs)
-
-
-def one_user(user: UserSide, u: int) -> UserSide:
-    """Give one row alone."""
-    return _part(user, slice(u, u + 1))
-
-
-def _part(user: UserSide, part: slice) -> UserSide:
-    return UserSide(
-        user.input_BI[part],
-        user.embedding_BD[part],
-        user.keys_BLA[part],
-        user.values_BLA[part],
-        user.mask_BL[part],
-        user.id_BD[part],
-    )
 
 
 def _pad(rows: np.ndarray, places: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from recsys.batch import Batch
+from recsys.batch import Batch, HistoryIndex
 from recsys.config import TrunkConfig
 from recsys.model.embeddings import TableSpec
 from recsys.model.heads import Heads
@@ -109,7 +109,7 @@ def tabular_batch(index_BC: Tensor, numbers_BF: Tensor, labels: Mapping[str, Ten
     Args: index_BC: numbers into the columns' shared table of `size` rows; all rows are looked up.
     """
     num = index_BC.shape[0]
-    none_BF, none_BL = torch.zeros(num, 0), torch.zeros(num, 0, dtype=torch.long)
+    none_BF = torch.zeros(num, 0)
     every_U = torch.arange(size)
     return Batch(
         rows={COLUMNS: every_U, WIDE: every_U},
@@ -120,9 +120,7 @@ def tabular_batch(index_BC: Tensor, numbers_BF: Tensor, labels: Mapping[str, Ten
         context_numbers_BF=numbers_BF,
         cross_numbers_BF=none_BF,
         item_text_BT=none_BF,
-        history_index_BL=none_BL,
-        history_kind_BL=none_BL,
-        history_age_BL=none_BL,
+        history=HistoryIndex.empty(num),
         position_B=torch.zeros(num, dtype=torch.long),
         labels={task: label_B.nan_to_num() for task, label_B in labels.items()},
         observed={task: ~label_B.isnan() for task, label_B in labels.items()},

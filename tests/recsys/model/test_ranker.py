@@ -1,11 +1,15 @@
 """The ranker: every part is used, position is for training alone, halves join to the same numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from features.encode import Encoder
-from recsys.model.ranker import MAX_POSITION, NUM_AGES, _pool
+from recsys.batch import HistoryIndex
+from recsys.model.history import NUM_AGES
+from recsys.model.ranker import MAX_POSITION
 from training.data import Batcher, BatchSettings, encode_day, text_by_number
 from training.objective import task_losses
 from training.train import build_model
@@ -58,8 +62,6 @@ def test_embeddings_are_unit_vectors(made):
 
 
 def test_position_moves_logits_in_training_only(made):
-    from dataclasses import replace
-
     ranker, tables, batcher, encoded = made
     with torch.no_grad():
         ranker.position.weight[1:] = torch.randn(MAX_POSITION, len(ranker.specs))
@@ -79,8 +81,6 @@ def test_position_moves_logits_in_training_only(made):
 
 
 def test_position_bias_can_be_off(shop_chain, make_config, trained):
-    from dataclasses import replace
-
     ranker, tables, batcher, encoded = _make(
         shop_chain, make_config(model={"position_bias": False}), trained.state
     )
@@ -92,6 +92,21 @@ def test_position_bias_can_be_off(shop_chain, make_config, trained):
     assert torch.equal(ranker(batch, rows)[0]["click"], ranker(moved, rows)[0]["click"])
 
 
+def _of_one_user(batch, chosen):
+    """Give a batch's user inputs with every row that of one user."""
+    history, every = batch.history, torch.full((batch.size,), chosen)
+    events = slice(*history.start_B[chosen : chosen + 2].tolist())
+    parts = {n: getattr(history, n)[events].repeat(batch.size) for n in ("item_E", "kind_E", "age_E")}
+    start_B = torch.arange(batch.size) * (events.stop - events.start)
+    index = {name: places[every] for name, places in batch.index.items()}
+    return replace(
+        batch,
+        index=index,
+        user_numbers_BF=batch.user_numbers_BF[every],
+        history=HistoryIndex(**parts, start_B=start_B),
+    )
+
+
 def test_one_user_for_many_items_is_that_user_repeated(made):
     ranker, tables, batcher, encoded = made
     ranker.eval()
@@ -100,38 +115,22 @@ def test_one_user_for_many_items_is_that_user_repeated(made):
     with torch.no_grad():
         _, user, item = ranker(batch, rows)
         context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
-        chosen = int((batch.history_kind_BL > 0).sum(dim=1).argmax())
-        one = type(user)(*(getattr(user, name)[chosen : chosen + 1] for name in user.__slots__))
-        many = type(user)(
-            *(getattr(one, name).expand(batch.size, *getattr(one, name).shape[1:]) for name in user.__slots__)
-        )
-        same_context = context[chosen : chosen + 1]
+        chosen = int(batch.history.start_B.diff().argmax())
         cross = batch.cross_numbers_BF
-        alone = ranker.logits(one, item, same_context, cross)
-        repeated = ranker.logits(many, item, same_context.expand(batch.size, -1), cross)
+        alone = ranker.logits(user.one(chosen), item, context[chosen : chosen + 1], cross)
+        many = ranker.user_side(_of_one_user(batch, chosen), rows)
+        repeated = ranker.logits(many, item, context[chosen : chosen + 1].expand(batch.size, -1), cross)
     for task in alone:
         torch.testing.assert_close(alone[task], repeated[task], atol=1e-5, rtol=1e-5)
 
 
-def test_padding_is_not_attended():
-    values = torch.randn(2, 3, 4)
-    mask = torch.tensor([[True, True, False], [False, False, False]])
-    scores = torch.randn(2, 3)
-    changed = values.clone()
-    changed[~mask] = 1e6
-    assert torch.equal(_pool(scores, values, mask), _pool(scores, changed, mask))
-    assert not _pool(scores, values, mask)[1].any(), "no event at all gives zero"
-
-
 def test_history_matters(made):
-    from dataclasses import replace
-
     ranker, tables, batcher, encoded = made
     batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
-    none = replace(batch, history_kind_BL=torch.zeros_like(batch.history_kind_BL))
+    none = replace(batch, history=HistoryIndex.empty(batch.size))
     changed = (ranker(batch, rows)[0]["click"] - ranker(none, rows)[0]["click"]).abs() > 1e-7
-    has = (batch.history_kind_BL > 0).any(dim=1)
+    has = torch.bincount(ranker(batch, rows)[1].history.lists.owner, minlength=batch.size) > 0
     assert changed[has].float().mean() > 0.95
     assert not changed[~has].any()
 
@@ -195,12 +194,10 @@ def test_gates_can_be_read_on_real_inputs(made):
 
 
 def test_an_age_never_trained_reads_as_the_oldest_trained(made):
-    from dataclasses import replace
-
     ranker, tables, batcher, encoded = made
     batch = _batch(batcher, encoded)
     rows = tables.lookup(batch.rows)
-    oldest = int(batch.history_age_BL.max())
+    oldest = int(batch.history.age_E.max())
     assert oldest < NUM_AGES - 2
     optimiser = torch.optim.AdamW(ranker.parameters(), lr=0.01)
     for _ in range(3):
@@ -208,10 +205,11 @@ def test_an_age_never_trained_reads_as_the_oldest_trained(made):
         ranker(batch, rows)[0]["click"].square().sum().backward()
         optimiser.step()
     ranker.eval()
+    ages = batch.history.age_E
     at = {
-        age: ranker(replace(batch, history_age_BL=torch.full_like(batch.history_age_BL, age)), rows)[0][
-            "click"
-        ]
+        age: ranker(replace(batch, history=replace(batch.history, age_E=torch.full_like(ages, age))), rows)[
+            0
+        ]["click"]
         for age in (0, oldest, oldest + 2)
     }
     assert torch.equal(at[oldest], at[oldest + 2])

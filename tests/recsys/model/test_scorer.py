@@ -58,9 +58,9 @@ def request_of(encoded, shop_chain, config):
         inputs = UserInputs(
             ids=user.ids[0],
             numbers=user.numbers[0],
-            history_items=history[0][0],
-            history_kinds=history[1][0],
-            history_ages=history[2][0],
+            history_items=history.items,
+            history_kinds=history.kinds,
+            history_ages=history.ages,
             crosses=tuple(_cross(encoded, table, row, categories) for table in encoded.crosses),
         )
         return inputs, ContextInputs(ids=encoded.contexts.ids[row], numbers=encoded.contexts.numbers[row])

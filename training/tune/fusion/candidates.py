@@ -24,7 +24,7 @@ from recsys.tasks import TaskSpec
 from training.crosses import cross_numbers
 from training.data import EncodedRows
 from training.evaluation.audience import item_codes
-from training.evaluation.lists import item_side, one_user, user_sides
+from training.evaluation.lists import item_side, user_sides
 from training.predict import BundlePredictor
 from training.tune.fusion.value import Value, Vector, discount, effective_size
 
@@ -93,8 +93,8 @@ def _choices(
     bundle = predictor.bundle
     found: list[Choice] = []
     number = -1
-    for user, context_UC in user_sides(predictor, part):
-        for u in range(context_UC.shape[0]):
+    for _, users, context_UC in user_sides(predictor, part):
+        for u, user in enumerate(users):
             number += 1
             group = groups[number]
             item_ids = sets[str(group["request_id"][0])]
@@ -102,7 +102,7 @@ def _choices(
             item_ids, codes = item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0]
             cross = cross_numbers(encoded.crosses, np.repeat(part.user_row[number], codes.size), codes)
             logits = predictor.ranker.logits(
-                one_user(user, u),
+                user,
                 items.take(torch.from_numpy(codes)),
                 context_UC[u : u + 1],
                 torch.from_numpy(cross),
