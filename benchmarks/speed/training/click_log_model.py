@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.speed.training.click_log import CHUNK, COLUMN_SIZES, NUM_NUMBERS, TASKS, read_chunk
-from recsys.batch import Batch
+from recsys.batch import Batch, HistoryIndex
 from recsys.config import TrunkConfig
 from recsys.model.embeddings import TableSpec
 from recsys.model.heads import Heads
@@ -99,7 +99,7 @@ def _batch(ids_BC: np.ndarray, numbers_BF: np.ndarray, labels_BK: np.ndarray, sl
     index_BC = slot[ids_BC]
     slot[distinct_U] = 0
     num = len(ids_BC)
-    none_BF, none_BL = torch.zeros(num, 0), torch.zeros(num, 0, dtype=torch.long)
+    none_BF = torch.zeros(num, 0)
     return Batch(
         rows={COLUMNS: torch.from_numpy(distinct_U)},
         index={COLUMNS: torch.from_numpy(index_BC)},
@@ -109,9 +109,7 @@ def _batch(ids_BC: np.ndarray, numbers_BF: np.ndarray, labels_BK: np.ndarray, sl
         context_numbers_BF=torch.from_numpy(numbers_BF),
         cross_numbers_BF=none_BF,
         item_text_BT=none_BF,
-        history_index_BL=none_BL,
-        history_kind_BL=none_BL,
-        history_age_BL=none_BL,
+        history=HistoryIndex.empty(num),
         position_B=torch.zeros(num, dtype=torch.long),
         labels={task: torch.from_numpy(labels_BK[:, k].copy()) for k, task in enumerate(TASKS)},
         observed=dict.fromkeys(TASKS, torch.ones(num, dtype=torch.bool)),
