@@ -105,7 +105,7 @@ def test_what_was_taken_back_leaves_history_and_counters(read):
     after = read([{"impressions_life": 3}, tail], [bought, *undone])
     assert _ids(after) == []
     assert after.live["live_purchase_count"] == -1, "one bought and two taken back since the night"
-    assert after.inputs.history_kinds.tolist() == [0] * 5
+    assert after.inputs.history_kinds.size == 0
     edge = [_click("undo 3", NOON, kind="refund", item="i000003")]
     assert _ids(read([{"impressions_life": 3}, []], [bought, *edge])) == ["bought today"]
 
