@@ -24,12 +24,14 @@ class EncodedEvents:
 class EncodedHistories:
     """Histories of B rows, concatenated, the newest event of each first.
 
-    items, kinds (from 1), ages (buckets): int64 [E]; row b's events are those in offsets[b] : offsets[b + 1].
+    items, kinds (from 1), ages (buckets), rows (whose event it is): int64 [E]; row b's events are those in
+    offsets[b] : offsets[b + 1].
     """
 
     items: np.ndarray
     kinds: np.ndarray
     ages: np.ndarray
+    rows: np.ndarray
     offsets: np.ndarray
 
 
@@ -53,6 +55,7 @@ def history_slices(
         items=events.items[positions],
         kinds=kinds[used],
         ages=age_buckets(shown_at[row] - events.at[positions]),
+        rows=row,
         offsets=np.append(0, np.cumsum(np.bincount(row, minlength=start.size))),
     )
 

@@ -31,14 +31,19 @@ class HistoryIndex:
     kind_E: Tensor
     """Kind codes, from 1."""
     age_E: Tensor
+    owner_E: Tensor
+    """The example that an event belongs to."""
     start_B: Tensor
     """Where each example's events start."""
+    by_item_E: Tensor
+    """The events in the order of `item_E`, in which gradients of items are summed."""
 
     @classmethod
     def empty(cls, num: int) -> "HistoryIndex":
         """Make `num` histories without events."""
         none = torch.zeros(0, dtype=torch.int64)
-        return cls(item_E=none, kind_E=none, age_E=none, start_B=torch.zeros(num, dtype=torch.int64))
+        start_B = torch.zeros(num, dtype=torch.int64)
+        return cls(item_E=none, kind_E=none, age_E=none, owner_E=none, start_B=start_B, by_item_E=none)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,7 +100,7 @@ class HistoryAttention(nn.Module):
 
     def forward(self, items_UD: Tensor, index: HistoryIndex) -> tuple[Histories, Tensor]:
         """Encode histories, and summarise each [B, A]. Args: items_UD: rows of the step's distinct items."""
-        lists = RowLists(index.item_E, index.start_B)
+        lists = RowLists(index.item_E, index.owner_E, index.start_B, index.by_item_E, items_UD.shape[0])
         table_CA = _full(torch.cat([self.kind.weight, self.age()]))
         kind_age_2E = torch.stack([index.kind_E, index.age_E + self.kind.num_embeddings])
         found = Histories(
@@ -109,7 +109,7 @@ class HistoryAttention(nn.Module):
             table_CA=table_CA,
             lists=lists,
             kind_age_2E=kind_age_2E,
-            place_2E=kind_age_2E + lists.owner * table_CA.shape[0],
+            place_2E=kind_age_2E + lists.owner_E * table_CA.shape[0],
         )
         return found, found.summarise(self.event_score.weight[0], self.event_score.bias)
 

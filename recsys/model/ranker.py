@@ -225,7 +225,7 @@ class Ranker(nn.Module):
     def looked_up(self, batch: Batch | Negatives, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
         """Select the rows [B, D] that an entity's features look up, in order; lists give their mean."""
         return [
-            rows[vocabulary][batch.index[feature]]
+            rows[vocabulary].index_select(0, batch.index[feature])
             if feature in batch.index
             else pool_bag(rows[vocabulary], batch.bags[feature])
             for feature, vocabulary, _ in self.inputs.tables(entity)
@@ -270,24 +270,28 @@ class Ranker(nn.Module):
         num = item.input_BI.shape[0]
         user = user.repeat(num)
         attended_BA = user.history.attend(item.query_BA)
+        match_BA = attended_BA * item.query_BA
         cross_BD = user.embedding_BD * item.embedding_BD
         id_cross_BD = user.id_BD * item.id_BD
-        return torch.cat(
+        x_BI = torch.cat(
             [
                 user.input_BI,
                 item.input_BI,
                 context_BI.expand(num, -1),
                 cross_BF,
                 attended_BA,
-                attended_BA * item.query_BA,
+                match_BA,
                 cross_BD,
                 id_cross_BD,
                 cross_BD.sum(dim=1, keepdim=True),
                 id_cross_BD.sum(dim=1, keepdim=True),
-                (attended_BA * item.query_BA).sum(dim=1, keepdim=True),
+                match_BA.sum(dim=1, keepdim=True),
             ],
             dim=1,
         )
+        # Cast here and once: many products read x.
+        device = x_BI.device.type
+        return x_BI.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x_BI
 
     def _members(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Return every member's logits per task."""

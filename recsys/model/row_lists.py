@@ -17,33 +17,33 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class RowLists:
-    """B lists of positions in a table's rows, concatenated: positions [E], where each list starts [B]."""
+    """B lists of positions in a table's U rows, concatenated."""
 
     position_E: Tensor
+    owner_E: Tensor
+    """Each element's list, ascending."""
     start_B: Tensor
+    """Where each list starts."""
+    order_E: Tensor
+    """The elements in the order of their positions: gradients of the rows are sums over lists too."""
+    num_rows: int
 
     @property
     def num(self) -> int:
         """Count the lists."""
         return self.start_B.shape[0]
 
+    @cached_property
+    def transposed(self) -> tuple[Tensor, Tensor]:
+        """Give the elements' lists [E] in the order of their positions, and where each row's start [U]."""
+        each_U = torch.arange(self.num_rows, device=self.position_E.device)
+        start_U = torch.searchsorted(self.position_E.index_select(0, self.order_E), each_U)
+        return self.owner_E.index_select(0, self.order_E), start_U
+
     def elements(self, row: int) -> slice:
         """Say which elements are one list's."""
         stop = int(self.start_B[row + 1]) if row + 1 < self.num else self.position_E.shape[0]
         return slice(int(self.start_B[row]), stop)
-
-    @cached_property
-    def owner(self) -> Tensor:
-        """Number each element's list."""
-        num_elements = self.position_E.shape[0]
-        ends_B = torch.cat([self.start_B[1:], self.start_B.new_full((1,), num_elements)])
-        each_B = torch.arange(self.num, device=self.start_B.device)
-        return each_B.repeat_interleave(ends_B - self.start_B, output_size=num_elements)
-
-    @cached_property
-    def order(self) -> Tensor:
-        """Sort the elements by their positions: lists of elements per row, for gradients of the rows."""
-        return self.position_E.argsort(stable=True)
 
 
 def list_sums(weight_E: Tensor, rows_UA: Tensor, lists: RowLists) -> Tensor:
@@ -77,7 +77,7 @@ class _Sums(torch.autograd.Function):
         gradient_BA = gradient_BA.contiguous()
         return (
             _multiply(gradient_BA, rows_UA, ctx.lists),
-            _spread(weight_E, gradient_BA, ctx.lists, rows_UA.shape[0]),
+            _spread(weight_E, gradient_BA, ctx.lists),
             None,
         )
 
@@ -96,7 +96,7 @@ class _Products(torch.autograd.Function):
         gradient_E = gradient_E.contiguous()
         return (
             _sum(gradient_E, rows_UA, ctx.lists),
-            _spread(gradient_E, x_BA, ctx.lists, rows_UA.shape[0]),
+            _spread(gradient_E, x_BA, ctx.lists),
             None,
         )
 
@@ -104,10 +104,11 @@ class _Products(torch.autograd.Function):
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, score_E: Tensor, lists: RowLists) -> Tensor:
-        highest_B = score_E.new_zeros(lists.num).scatter_reduce_(0, lists.owner, score_E, "amax")
-        share_E = (score_E - highest_B[lists.owner]).exp_()
-        total_B = (-highest_B).exp_().index_add_(0, lists.owner, share_E)
-        weight_E = share_E.div_(total_B[lists.owner])
+        owner_E = lists.owner_E
+        highest_B = score_E.new_zeros(lists.num).scatter_reduce_(0, owner_E, score_E, "amax")
+        weight_E = score_E.sub(highest_B.index_select(0, owner_E)).exp_()
+        total_B = highest_B.neg_().exp_().index_add_(0, owner_E, weight_E)
+        weight_E.div_(total_B.index_select(0, owner_E))
         ctx.save_for_backward(weight_E)
         ctx.lists = lists
         return weight_E
@@ -115,10 +116,10 @@ class _Softmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_E: Tensor) -> tuple[Tensor | None, ...]:
         (weight_E,) = ctx.saved_tensors
-        owner = ctx.lists.owner
+        owner_E = ctx.lists.owner_E
         moved_E = weight_E * gradient_E
-        mean_B = moved_E.new_zeros(ctx.lists.num).index_add_(0, owner, moved_E)
-        return moved_E - weight_E * mean_B[owner], None
+        mean_B = moved_E.new_zeros(ctx.lists.num).index_add_(0, owner_E, moved_E)
+        return moved_E.addcmul_(weight_E, mean_B.index_select(0, owner_E), value=-1), None
 
 
 def _sum(weight_E: Tensor, rows_UA: Tensor, lists: RowLists) -> Tensor:
@@ -130,20 +131,13 @@ def _sum(weight_E: Tensor, rows_UA: Tensor, lists: RowLists) -> Tensor:
 def _multiply(x_BA: Tensor, rows_UA: Tensor, lists: RowLists) -> Tensor:
     # A bag sum's gradient by the weights is this product, and its kernel copies neither vectors nor rows.
     products_E: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        x_BA, rows_UA, lists.position_E, lists.start_B, lists.owner, 0
+        x_BA, rows_UA, lists.position_E, lists.start_B, lists.owner_E, 0
     )
     return products_E
 
 
-def _spread(weight_E: Tensor, x_BA: Tensor, lists: RowLists, num_rows: int) -> Tensor:
+def _spread(weight_E: Tensor, x_BA: Tensor, lists: RowLists) -> Tensor:
     """Add each list's vector, by the elements' weights, to the elements' rows: [U, A]."""
-    # A bag sum too, with a bag for every row: of the lists' vectors.
-    ordered_E = lists.position_E[lists.order]
-    start_U = torch.searchsorted(ordered_E, torch.arange(num_rows, device=ordered_E.device))
-    return functional.embedding_bag(
-        lists.owner[lists.order],
-        x_BA,
-        start_U,
-        mode="sum",
-        per_sample_weights=weight_E[lists.order],
-    )
+    owner_E, start_U = lists.transposed
+    weight_E = weight_E.index_select(0, lists.order_E)
+    return functional.embedding_bag(owner_E, x_BA, start_U, mode="sum", per_sample_weights=weight_E)

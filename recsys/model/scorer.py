@@ -162,6 +162,7 @@ class Scorer:
     def _user_batch(self, user: UserInputs) -> tuple[Batch, dict[str, Tensor]]:
         """Make a batch of one whose distinct items are the history's, event by event."""
         items = torch.from_numpy(user.history_items)
+        each = torch.arange(items.numel())
         inputs = self.ranker.inputs
         rows = {"item_id": self.tables["item_id"][items]}
         index: dict[str, Tensor] = {}
@@ -184,10 +185,12 @@ class Scorer:
             cross_numbers_BF=none,
             item_text_BT=none,
             history=HistoryIndex(
-                item_E=torch.arange(items.numel()),
+                item_E=each,
                 kind_E=torch.from_numpy(user.history_kinds),
                 age_E=torch.from_numpy(user.history_ages),
+                owner_E=torch.zeros_like(items),
                 start_B=torch.zeros(1, dtype=torch.int64),
+                by_item_E=each,
             ),
             position_B=torch.zeros(1, dtype=torch.int64),
             labels={},

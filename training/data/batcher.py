@@ -123,7 +123,9 @@ class Batcher:
                 item_E=index["history:item_id"],
                 kind_E=torch.from_numpy(history.kinds),
                 age_E=torch.from_numpy(history.ages),
+                owner_E=torch.from_numpy(history.rows),
                 start_B=torch.from_numpy(history.offsets[:-1]),
+                by_item_E=torch.from_numpy(_order(index["history:item_id"].numpy())),
             ),
             position_B=torch.from_numpy(encoded.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
@@ -206,6 +208,12 @@ class Batcher:
                 index[name] = torch.from_numpy(found)
             rows[vocabulary] = torch.from_numpy(distinct)
         return rows, index
+
+
+def _order(positions: np.ndarray) -> np.ndarray:
+    """Sort positions in a table's rows; equal ones keep their order. 16 bits sort several times faster."""
+    small = positions.max(initial=0) < 1 << 16
+    return np.argsort(positions.astype(np.uint16) if small else positions, kind="stable")
 
 
 def positive_share(numbers: np.ndarray, counts: np.ndarray, size: int) -> np.ndarray:

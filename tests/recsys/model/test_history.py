@@ -17,19 +17,23 @@ def seeded():
     torch.manual_seed(0)
 
 
-def _start(lengths):
-    return torch.tensor([sum(lengths[:n]) for n in range(len(lengths))])
-
-
 @pytest.fixture
 def index():
     num = sum(LENGTHS)
+    item_E = torch.randint(0, NUM_ITEMS, (num,))
     return HistoryIndex(
-        item_E=torch.randint(0, NUM_ITEMS, (num,)),
+        item_E=item_E,
         kind_E=torch.randint(1, NUM_KINDS + 1, (num,)),
         age_E=torch.randint(0, NUM_AGES, (num,)),
-        start_B=_start(LENGTHS),
+        owner_E=torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS)),
+        start_B=torch.tensor([sum(LENGTHS[:n]) for n in range(len(LENGTHS))]),
+        by_item_E=item_E.argsort(),
     )
+
+
+@pytest.fixture
+def lists(index):
+    return RowLists(index.item_E, index.owner_E, index.start_B, index.by_item_E, NUM_ITEMS)
 
 
 @pytest.fixture
@@ -85,8 +89,7 @@ def test_one_history_attends_as_it_does_among_others(attention, index):
         torch.testing.assert_close(many[row], expected[row])
 
 
-def test_scores_of_any_size_give_weights(index):
-    lists = RowLists(index.item_E, index.start_B)
+def test_scores_of_any_size_give_weights(lists):
     weight_E = list_softmax(torch.tensor([-800.0, 3.0, 800.0, *[-800.0] * 6]), lists)
     torch.testing.assert_close(weight_E, torch.tensor([0.0, 0.0, 1.0, *[0.0] * 6]))
 
@@ -114,9 +117,8 @@ def test_no_events_at_all(attention):
         assert torch.equal(found, torch.zeros(2, DIM).double())
 
 
-def test_gradients_of_lists(index):
-    lists = RowLists(index.item_E, index.start_B)
-    x_BA, rows_UA = torch.randn(len(LENGTHS), DIM).double(), torch.randn(NUM_ITEMS + 1, DIM).double()
+def test_gradients_of_lists(lists):
+    x_BA, rows_UA = torch.randn(len(LENGTHS), DIM).double(), torch.randn(NUM_ITEMS, DIM).double()
     weight_E = torch.randn(sum(LENGTHS)).double()
     for x in (x_BA, rows_UA, weight_E):
         x.requires_grad_()

@@ -97,13 +97,17 @@ def _of_one_user(batch, chosen):
     history, every = batch.history, torch.full((batch.size,), chosen)
     events = slice(*history.start_B[chosen : chosen + 2].tolist())
     parts = {n: getattr(history, n)[events].repeat(batch.size) for n in ("item_E", "kind_E", "age_E")}
-    start_B = torch.arange(batch.size) * (events.stop - events.start)
+    length = events.stop - events.start
+    owner_E = torch.arange(batch.size).repeat_interleave(length)
+    by_item_E = parts["item_E"].argsort()
     index = {name: places[every] for name, places in batch.index.items()}
     return replace(
         batch,
         index=index,
         user_numbers_BF=batch.user_numbers_BF[every],
-        history=HistoryIndex(**parts, start_B=start_B),
+        history=HistoryIndex(
+            **parts, owner_E=owner_E, start_B=torch.arange(batch.size) * length, by_item_E=by_item_E
+        ),
     )
 
 
@@ -130,7 +134,7 @@ def test_history_matters(made):
     rows = tables.lookup(batch.rows)
     none = replace(batch, history=HistoryIndex.empty(batch.size))
     changed = (ranker(batch, rows)[0]["click"] - ranker(none, rows)[0]["click"]).abs() > 1e-7
-    has = torch.bincount(ranker(batch, rows)[1].history.lists.owner, minlength=batch.size) > 0
+    has = torch.bincount(ranker(batch, rows)[1].history.lists.owner_E, minlength=batch.size) > 0
     assert changed[has].float().mean() > 0.95
     assert not changed[~has].any()
 
