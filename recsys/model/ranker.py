@@ -273,7 +273,7 @@ class Ranker(nn.Module):
         match_BA = attended_BA * item.query_BA
         cross_BD = user.embedding_BD * item.embedding_BD
         id_cross_BD = user.id_BD * item.id_BD
-        x_BI = torch.cat(
+        return torch.cat(
             [
                 user.input_BI,
                 item.input_BI,
@@ -289,9 +289,6 @@ class Ranker(nn.Module):
             ],
             dim=1,
         )
-        # Cast here and once: many products read x.
-        device = x_BI.device.type
-        return x_BI.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x_BI
 
     def _members(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Return every member's logits per task."""

@@ -1,6 +1,6 @@
 """Encoded days in files: the rows of memory, whatever the parts and pieces; whole days survive a kill."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -55,7 +55,8 @@ def _gathered(rows, chosen):
     bounds = rows.start[chosen], rows.stop[chosen]
     history = history_slices(*bounds, 5, rows.shown_at[chosen], 0, rows.events)
     return [
-        user.ids, user.numbers, item.ids, item.numbers, item.text, *history,
+        user.ids, user.numbers, item.ids, item.numbers, item.text,
+        *(getattr(history, part.name) for part in fields(history)),
         *(array for bag in (*user.bags, *item.bags) for array in (bag.values, bag.offsets)),
         rows.contexts.ids[chosen], rows.contexts.numbers[chosen], rows.user_key[chosen],
         cross_numbers(rows.crosses, rows.user_row[chosen], rows.item_row[chosen]),
