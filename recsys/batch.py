@@ -8,7 +8,9 @@ Shape letters: B examples, E history events of all of them, U distinct rows of a
 dimensions.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,3 +103,37 @@ class Batch:
     def size(self) -> int:
         """Count the examples."""
         return self.position_B.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Tell where the tensors are."""
+        return self.position_B.device
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
+        """Copy every tensor to a device; a batch that is there already is given back as it is.
+
+        Args: non_blocking: do not wait for copies from pinned memory; the stream's later work does.
+        """
+        if self.device == device:
+            return self
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin(self) -> "Batch":
+        """Copy every tensor to page-locked memory, from which a GPU reads without the processor."""
+        return self.map(Tensor.pin_memory)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Give the same batch with every tensor changed."""
+        changed: Batch = _map(self, change)
+        return changed
+
+
+def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change every tensor in dataclasses and dicts; leave everything else as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map(one, change) for key, one in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{f.name: _map(getattr(value, f.name), change) for f in fields(value)})
+    return value

@@ -69,7 +69,7 @@ def retrieval_loss(
     negatives = batch.negatives
     positive = (batch.observed[task] & (batch.labels[task] > 0.5)).nonzero().squeeze(1)
     if negatives is None or positive.numel() == 0:
-        return torch.zeros(())
+        return user.embedding_BD.new_zeros((), dtype=torch.float32)
     drawn = ranker.item_side(
         ranker.looked_up(negatives, rows, "item"),
         negatives.numbers_MF,
@@ -82,6 +82,6 @@ def retrieval_loss(
     item_P, user_P = negatives.item_B[positive], negatives.user_B[positive]
     same_item = item_P[:, None] == torch.cat([item_P, negatives.item_M])[None, :]
     other_positive = functional.pad(user_P[:, None] == user_P[None, :], (0, negatives.item_M.numel()))
-    own = torch.eye(positive.numel(), candidates_CD.shape[0], dtype=torch.bool)
+    own = torch.eye(*logits_PC.shape, dtype=torch.bool, device=logits_PC.device)
     logits_PC = logits_PC.masked_fill((same_item | other_positive) & ~own, -torch.inf)
-    return functional.cross_entropy(logits_PC, torch.arange(positive.numel()))
+    return functional.cross_entropy(logits_PC, torch.arange(positive.numel(), device=logits_PC.device))

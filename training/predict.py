@@ -1,5 +1,6 @@
 """A frozen bundle on later periods: predictions per row, and ranked lists over the whole catalogue."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,11 +11,14 @@ from features.days import Days
 from features.encode import Encoder
 from recsys.bundle import Bundle
 from recsys.config import RunConfig
+from recsys.device import CPU, resolve_device
 from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.model.ranker import Ranker
 from recsys.model.scorer import calibrate, ranker_from
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import Batcher, BatchSettings, EncodedRows, encode_day, encode_rows, text_by_number
+from training.table_placement import tables_for_host
 from training.train import TrainedModel
 from training.trainer.logits import predict_logits
 
@@ -24,8 +28,8 @@ BATCH_SIZE = 4096
 class BundlePredictor:
     """Scores encoded rows with a bundle's weights; the caller rolls the features forward."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        """Build model and encoder once."""
+    def __init__(self, bundle: Bundle, device: torch.device = CPU) -> None:
+        """Build model and encoder once. Args: device: where rows are scored; lists are ranked on the CPU."""
         self.bundle = bundle
         weights = {
             k.removeprefix("table."): torch.from_numpy(v)
@@ -40,6 +44,7 @@ class BundlePredictor:
         self.ranker = ranker_from(self.bundle.manifest.inputs, self.bundle)
         self.tables = LocalTables(specs, learning_rate=0.0, seed=0)
         self.tables.load(weights)
+        self._scoring = moved(self.ranker, self.tables, device)
         self.encoder = Encoder.from_config(self.bundle.config, self.bundle.encoder)
         self.batcher = Batcher(
             self.encoder,
@@ -63,9 +68,7 @@ class BundlePredictor:
 
     def logits(self, encoded: EncodedRows) -> dict[str, np.ndarray]:
         """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
-        return predict_logits(
-            self.ranker, self.tables, self.batcher.batches(encoded, np.random.default_rng(0))
-        )
+        return predict_logits(*self._scoring, self.batcher.batches(encoded, np.random.default_rng(0)))
 
     def predictions(self, encoded: EncodedRows) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task."""
@@ -88,6 +91,13 @@ def day_logits(
     encoder = Encoder.from_config(config, trained.state)
     encoded = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks)
     batcher = Batcher(encoder, text_by_number(encoder, days[i].table("items")), scoring_settings(config))
-    return predict_logits(
-        trained.ranker, trained.tables, batcher.batches(encoded, np.random.default_rng(0))
-    ), encoded
+    scoring = moved(trained.ranker, trained.tables, resolve_device(config.training.device))
+    return predict_logits(*scoring, batcher.batches(encoded, np.random.default_rng(0))), encoded
+
+
+def moved(ranker: Ranker, tables: LocalTables, device: torch.device) -> tuple[Ranker, LocalTables]:
+    """Give ranker and tables on a device: copies, or themselves where they are there already."""
+    if tables.device == device:
+        return ranker, tables
+    in_host = tables_for_host(tables.specs.values(), device)
+    return copy.deepcopy(ranker).to(device), copy.copy(tables).to(device, in_host)

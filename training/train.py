@@ -14,6 +14,7 @@ from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.kinds.feature import BagFeature, IdFeature, NumberFeature
 from recsys.config import RunConfig
+from recsys.device import CPU, resolve_device
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
@@ -33,6 +34,7 @@ from training.data import (
     text_by_number,
 )
 from training.new_heads import fit_alone
+from training.table_placement import tables_for_host
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.fit import fit
 from training.trainer.settings import FitSettings, has_fast_bf16
@@ -40,6 +42,8 @@ from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
 from training.warm_start import Carried, Previous, carry_over
 
+READ_EVERY = 50
+"""On a GPU, losses are read once in so many steps."""
 MAX_CONTEXT_PERIODS = 7
 """Numbers of contexts are standardised on this many of the last training periods, those of users and items by
 how often they were in them."""
@@ -47,7 +51,7 @@ how often they were in them."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """Weights and everything needed to use them."""
+    """Weights, in host memory, and everything needed to use them."""
 
     ranker: Ranker
     tables: LocalTables
@@ -129,6 +133,9 @@ def train(
     carried = None
     if previous is not None:
         carried = carry_over(ranker, tables, state, config, previous, batcher.text_VT)
+    device = resolve_device(config.training.device)
+    ranker.to(device)
+    tables.to(device, tables_for_host(tables.specs.values(), device))
 
     retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
     stream = BatchStream(
@@ -147,6 +154,7 @@ def train(
         log = fit_alone(ranker, tables, batches, alone, settings, watchers, start)
     else:
         log = fit(ranker, tables, batches, balancer, tasks, settings, watchers, start)
+    ranker, tables = ranker.to(CPU), tables.to(CPU)
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=log, carried=carried)
 
 
@@ -239,6 +247,7 @@ def fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
     """Give the trainer's settings. Args: warm: the weights are those of another night."""
     training = config.training
     retrieval = config.retrieval_task if config.retrieval.weight else None
+    device = resolve_device(training.device)
     return FitSettings(
         learning_rate=training.learning_rate * (training.warm_scale if warm else 1.0),
         constant=warm,
@@ -247,7 +256,8 @@ def fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
         temperature=config.retrieval.temperature,
         total_steps=steps,
         warmup_steps=min(100, steps // 10),
-        bf16=training.precision == "bf16" or (training.precision == "auto" and has_fast_bf16()),
+        bf16=training.precision == "bf16" or (training.precision == "auto" and has_fast_bf16(device)),
+        read_every=1 if device == CPU else READ_EVERY,
     )
 
 

@@ -42,6 +42,9 @@ class TrainingConfig(Section):
     balancer: BalancerConfig = BalancerConfig()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where training, and the scoring of labelled rows, run; `auto` takes a GPU where there is one. Serving,
+    golden requests and ranked lists use the CPU."""
     threads: int = Field(default=1, ge=1)
     """Torch threads. One is the robust choice: beside another busy process two threads are slower than one.
     """

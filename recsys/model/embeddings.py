@@ -8,7 +8,7 @@ sharded. Measured on CPU: record 2 of docs/decisions.md.
 Source: row-wise Adagrad as in FBGEMM (one accumulator per row, the mean of its squared gradients).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,6 +40,9 @@ class TableSpec:
 class Tables(Protocol):
     """Embedding tables, as far as the trainer needs them."""
 
+    device: torch.device
+    """Where numbers are given and looked-up rows are wanted; the tables themselves may lie elsewhere."""
+
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the rows of each table as leaves [U, D] that collect gradients."""
 
@@ -54,38 +57,62 @@ class Tables(Protocol):
 
 
 class LocalTables:
-    """Tables in this process's memory."""
+    """Tables of this process: made in host memory, moved by `to`."""
 
     def __init__(self, specs: tuple[TableSpec, ...], learning_rate: float, seed: int) -> None:
         """Fill each table from a random stream of its own, so that it does not depend on the other tables."""
         self.specs = {spec.name: spec for spec in specs}
         self.learning_rate = learning_rate
+        self.device = torch.device("cpu")
         self.weight = {s.name: initial_rows(s.name, 0, s.capacity, s.dim, seed) for s in specs}
         self.state = {s.name: torch.zeros(s.capacity) for s in specs}
 
+    def to(self, device: torch.device, in_host: Collection[str] = ()) -> "LocalTables":
+        """Move the tables to a device, but for those that stay in host memory, and give rows there.
+
+        A step that reads a table in host memory waits for the device twice: for the numbers and for the
+        gradients.
+        """
+        self.device = device
+        home = {name: torch.device("cpu") if name in in_host else device for name in self.specs}
+        self.weight = {name: weight.to(home[name]) for name, weight in self.weight.items()}
+        self.state = {name: state.to(home[name]) for name, state in self.state.items()}
+        return self
+
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the rows of each table as leaves [U, D] that collect gradients."""
-        return {name: self.weight[name][numbers].requires_grad_() for name, numbers in rows.items()}
+        found = {}
+        for name, numbers in rows.items():
+            weight = self.weight[name]
+            found[name] = weight[numbers.to(weight.device)].to(self.device).requires_grad_()
+        return found
 
     def step(self, rows: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
         """Apply the leaves' gradients to the tables, once."""
         for name, numbers in rows.items():
-            gradient = leaves[name].grad
+            gradient, home = leaves[name].grad, self.weight[name].device
             if gradient is not None:
-                self.state[name][numbers], move = self.preview(name, numbers, gradient)
-                self.weight[name].index_add_(0, numbers, move)
+                own = numbers.to(home)
+                self.state[name][own], move = self.preview(name, own, gradient.to(home))
+                self.weight[name].index_add_(0, own, move)
 
     def preview(self, name: str, numbers: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the state [U] after a step with a gradient [U, D], and the change of the rows [U, D]."""
+        """Return the state [U] after a step with a gradient [U, D], and the change of the rows [U, D].
+
+        Numbers and gradient must be where the table is.
+        """
         accumulated = self.state[name][numbers] + gradient.square().mean(dim=1)
         scale = -self.learning_rate / (accumulated.sqrt() + EPS)
         return accumulated, gradient * scale[:, None]
 
     def export(self) -> dict[str, Tensor]:
-        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
-        found = {f"{s.name}.weight": self.weight[s.name][: s.size].clone() for s in self.specs.values()}
-        found |= {f"{s.name}.state": self.state[s.name][: s.size].clone() for s in self.specs.values()}
-        return found
+        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size], in host memory."""
+        kept = {"weight": self.weight, "state": self.state}
+        return {
+            f"{s.name}.{part}": held[s.name][: s.size].to("cpu", copy=True)
+            for part, held in kept.items()
+            for s in self.specs.values()
+        }
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Load canonical weights; tables and rows that they lack stay as they are."""
@@ -113,7 +140,7 @@ class TorchRecTables:
         from torchrec.distributed import DistributedModelParallel
         from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-        self.specs = {spec.name: spec for spec in specs}
+        self.specs, self.device = {spec.name: spec for spec in specs}, torch.device("cpu")
         self.keys: dict[str, list[str]] = {}
         for spec in specs:
             self.keys.setdefault(str(spec.dim), []).append(spec.name)
@@ -121,7 +148,7 @@ class TorchRecTables:
         apply_optimizer_in_backward(
             RowWiseAdagrad, collections.parameters(), {"lr": learning_rate, "eps": EPS}
         )
-        self.sharded: Any = DistributedModelParallel(collections, device=torch.device("cpu"))
+        self.sharded: Any = DistributedModelParallel(collections, device=self.device)
         self.rows: dict[str, Tensor] = {}
         self.load(weights)
 

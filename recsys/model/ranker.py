@@ -238,7 +238,7 @@ class Ranker(nn.Module):
         ids = self.looked_up(batch, rows, "user")
         input_BI = torch.cat([*ids, batch.user_numbers_BF, summary_BA], dim=1)
         own_id = ids[:1] if self._user_id_dim() else []
-        id_BD = ids[0] if self._user_id_dim() else torch.zeros(batch.size, self.project_id.in_features)
+        id_BD = ids[0] if self._user_id_dim() else input_BI.new_zeros(batch.size, self.project_id.in_features)
         tower_BD = self.user_tower(input_BI) + self.user_factor(torch.cat([*own_id, summary_BA], dim=1))
         return UserSide(input_BI, functional.normalize(tower_BD, dim=1), self.project_id(id_BD), history)
 
@@ -257,7 +257,7 @@ class Ranker(nn.Module):
         self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor
     ) -> dict[str, Tensor]:
         """Return logits per task of the joined sides, the mean of all members, position bias off."""
-        zero = torch.zeros(item.input_BI.shape[0])
+        zero = item.input_BI.new_zeros(item.input_BI.shape[0])
         x_BI = self.trunk_input(user, item, context_BI, cross_BF)
         members = self._members(x_BI, {t.name: zero for t in self.specs})
         return {t.name: torch.stack([m[t.name] for m in members]).mean(dim=0) for t in self.specs}

@@ -36,14 +36,15 @@ class TaskGradients:
     """Tensor -> several losses reach it, or it is part of the boundary."""
 
     def gramian(self) -> Tensor:
-        """Give the inner products [K, K] (float64) of the shared parts, in the order of the losses."""
-        total = torch.zeros(len(self.by_task), len(self.by_task), dtype=torch.float64)
+        """Give the inner products [K, K] (float64, on the CPU) of the shared parts, in the losses' order."""
+        num = len(self.by_task)
+        total = torch.zeros(num, num, dtype=torch.float64, device=self.tensors[0].device)
         for i, tensor in enumerate(self.tensors):
             if self.shared[i]:
                 rows = [_flat(gradients[i], tensor) for gradients in self.by_task.values()]
                 rows_KP = torch.stack(rows)
                 total += (rows_KP @ rows_KP.T).double()
-        return total
+        return total.cpu()
 
     def apply(self, shared: Mapping[str, float], own: Mapping[str, float]) -> None:
         """Add the weighted sums to `.grad`: weights for what is shared, and for what is a task's own."""
@@ -268,7 +269,7 @@ def _root(gramian: Tensor) -> np.ndarray:
 
 
 def _flat(gradient: Tensor | None, tensor: Tensor) -> Tensor:
-    return torch.zeros(tensor.numel()) if gradient is None else gradient.detach().reshape(-1)
+    return tensor.new_zeros(tensor.numel()) if gradient is None else gradient.detach().reshape(-1)
 
 
 def _ratio(value: float, first: dict[str, float], name: str) -> float:

@@ -20,7 +20,7 @@ _TRAIN = (
     "retrieval.weight", "retrieval.task", "retrieval.temperature", "retrieval.num_uniform",
     "training.batch_size", "training.chunk_rows", "training.epochs", "training.learning_rate",
     "training.warm_scale", "training.sparse_learning_rate", "training.weight_decay", "training.seed",
-    "training.balancing", "training.balancer", "training.precision",
+    "training.balancing", "training.balancer", "training.precision", "training.device",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
 _WEIGHTS = ("training.seed", "training.sparse_learning_rate")
@@ -65,14 +65,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="bundle",
-        keys=(*CONFIG_KEYS, *_WEIGHTS, "fusion", "calibration"),
+        keys=(*CONFIG_KEYS, *_WEIGHTS, "training.device", "fusion", "calibration"),
         inputs=("days", "plan", "previous", "weights"),
         output="evaluated",
         run=work.write_evaluated,
     ),
     Stage(
         name="evaluate",
-        keys=("training.seed",),
+        keys=("training.seed", "training.device"),
         inputs=("days", "plan", "evaluated", "previous"),
         output="scores",
         run=work.evaluate_both,

@@ -17,6 +17,7 @@ from features.validation.ingest import require_sound
 from features.validation.report import Validation, write_report
 from recsys.bundle import Bundle, load_bundle, read_manifest
 from recsys.config import period_start
+from recsys.device import resolve_device
 from recsys.errors import DataError
 from recsys.records import NightRecord, Verdict
 from recsys.stages import read_manifest as read_stage
@@ -172,7 +173,7 @@ def evaluate_both(
         for name, bundle in bundles.items():
             if bundle is None:
                 continue
-            predictor = BundlePredictor(bundle)
+            predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
             known = {task.name for task in bundle.config.tasks}
             places = {task: [i] for task, i in plan.evaluate.items() if task in known}
             with bar("evaluate") as on_progress:

@@ -1,20 +1,17 @@
 """fit(learner, tables, batches) -> TrainLog. Reads no file, parses no flag; one process or many."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-
-from torch import Tensor
+from collections.abc import Iterable, Sequence
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer
-from training.errors import DivergedError
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.learner import Learner
+from training.trainer.loss_reader import LossReader
 from training.trainer.moment import Progress
 from training.trainer.optimizer import DenseOptimizer
-from training.trainer.prefetch import ahead
+from training.trainer.prefetch import batches_ahead
 from training.trainer.settings import FitSettings
 from training.trainer.step import Stepper
 from training.trainer.train_log import Clock, TrainLog
@@ -31,11 +28,11 @@ def fit(
     watchers: Sequence[Watcher] = (),
     start: Checkpoint | None = None,
 ) -> TrainLog:
-    """Make one optimiser step per batch.
+    """Make one optimiser step per batch, on the device of learner and tables.
 
     Args:
         batches: of the whole fit, or of what `start` has left of it.
-        watchers: see every step, in the order given.
+        watchers: see every step, in the order given; losses come to them every `settings.read_every` steps.
         start: go on from here, to the same weights that an undisturbed fit ends with.
 
     Raises: DivergedError when a loss, or what a balancer makes of the gradients, is not finite.
@@ -50,34 +47,26 @@ def fit(
         dense=DenseOptimizer(learner, settings),
     )
     log = TrainLog() if start is None else stepper.restore(start)
-    clock = Clock(log)
+    clock, reader = Clock(log), LossReader(log, watchers, settings.read_every)
 
     def checkpoint() -> Checkpoint:
         clock.read()
+        reader.read()
         return stepper.checkpoint(log)
 
-    for batch in ahead(batches):
+    for batch in batches_ahead(batches, tables.device):
         stepper.dense.begin_step(log.steps)
         rows = tables.lookup(batch.rows)
         for watcher in watchers:
             watcher.before_step(stepper.moment(log.steps, batch, rows))
         losses, logits = stepper.losses(batch, rows)
-        log.losses.append(_finite(losses, log.steps))
-        for watcher in watchers:
-            watcher.on_losses(log.steps, log.losses[-1])
+        reader.add(losses)
         stepper.descend(losses, batch, rows)
         log.rows += batch.size
         progress = Progress(log.steps, batch, logits, log.rows, checkpoint)
         log.steps += 1
         for watcher in watchers:
             watcher.after_step(progress)
+    reader.read()
     clock.read()
     return log
-
-
-def _finite(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
-    """Read the losses' values."""
-    values = {k: float(v.detach()) for k, v in losses.items()}
-    if not all(math.isfinite(v) for v in values.values()):
-        raise DivergedError(f"loss is not finite at step {step}: {values}; lower [training] learning_rate")
-    return values

@@ -8,16 +8,20 @@ import torch
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
 from recsys.model.ranker import Ranker
-from training.trainer.prefetch import ahead
+from training.trainer.prefetch import batches_ahead
 
 
 @torch.no_grad()
 def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
-    """Give logits float32 per task, [N] or (ordinal) [N, C], position bias off."""
+    """Give logits float32 per task, [N] or (ordinal) [N, C], position bias off.
+
+    Ranker and tables are on one device; the logits leave it at the end.
+    """
     ranker.eval()
     # Starts with none, so that no batch at all gives logits of the right width too.
-    found = {t.name: [ranker.heads.links[t.name](torch.zeros(0)).numpy()] for t in ranker.specs}
-    for batch in ahead(batches):
+    none = torch.zeros(0, device=tables.device)
+    found = {t.name: [ranker.heads.links[t.name](none)] for t in ranker.specs}
+    for batch in batches_ahead(batches, tables.device):
         rows = tables.lookup(batch.rows)
         user = ranker.user_side(batch, rows)
         item = ranker.item_side(
@@ -25,5 +29,5 @@ def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> 
         )
         context = ranker.context(ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF)
         for task, values in ranker.logits(user, item, context, batch.cross_numbers_BF).items():
-            found[task].append(values.numpy())
-    return {task: np.concatenate(parts) for task, parts in found.items()}
+            found[task].append(values)
+    return {task: torch.cat(parts).cpu().numpy() for task, parts in found.items()}

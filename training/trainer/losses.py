@@ -21,7 +21,7 @@ def all_losses(
     rows: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Give the heads' losses and the retrieval loss of a batch and its looked-up rows; and the logits."""
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+    with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         logits, user, item = learner(batch, rows)
     logits = {k: v.float() for k, v in logits.items()}
     losses = task_losses(logits, batch, tasks)

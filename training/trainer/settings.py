@@ -19,10 +19,14 @@ class FitSettings:
     """Keep the learning rate as it is: weights that are continued are near their optimum already."""
     bf16: bool = False
     """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
+    read_every: int = 1
+    """Read the losses every so many steps: on a GPU each reading waits for all that it has still to do."""
 
 
-def has_fast_bf16() -> bool:
-    """Tell whether this processor multiplies bfloat16 matrices natively."""
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tell whether a device, this processor or a GPU, multiplies bfloat16 matrices natively."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return (
         bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and torch.backends.cpu.get_cpu_capability() == "AVX512"

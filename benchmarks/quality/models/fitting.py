@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recsys.batch import Batch
 from recsys.config import TrunkConfig
+from recsys.device import CPU
 from recsys.model.budget import match_budget, num_parameters
 from recsys.model.embeddings import LocalTables
 from recsys.model.trunks import TRUNKS
@@ -94,7 +95,7 @@ class Budget:
             temperature=1.0,
             total_steps=steps,
             warmup_steps=min(self.warmup_steps, steps // 10),
-            bf16=has_fast_bf16(),
+            bf16=has_fast_bf16(CPU),
         )
 
 

@@ -21,6 +21,7 @@ from features.days import Days
 from features.encode import Encoder
 from recsys.batch import Batch
 from recsys.config import RunConfig
+from recsys.device import CPU
 from recsys.errors import DataError
 from recsys.tasks import RETRIEVAL
 from training.balancing import build_balancer
@@ -48,7 +49,7 @@ def measure_parts(config: RunConfig, log: Path | None, seed: int, repeats: int) 
         rows = sum(map(days.num_impressions, range(len(days))))
         batches, encode_s, make_s = day_batches(days, config)
         num_rows = sum(b.size for b in batches)
-        precisions = ["fp32", "bf16"] if has_fast_bf16() else ["fp32"]
+        precisions = ["fp32", "bf16"] if has_fast_bf16(CPU) else ["fp32"]
         return {
             "rows": num_rows,
             "steps": len(batches),

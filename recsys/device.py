@@ -1,0 +1,30 @@
+"""The device that models are trained and scored on: `[training] device`, resolved here alone."""
+
+import torch
+
+from recsys.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Give the device of a name of `[training] device`; `auto` is the GPU where there is one.
+
+    Raises: ConfigError when `cuda` is asked for and this process has none; it names the installed torch.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f'[training] device = "cuda": {_why_no_gpu()}; or write "cpu" or "auto"')
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    # With its number, so that it equals the device of the tensors that are moved to it.
+    return torch.device(name, torch.cuda.current_device()) if name == "cuda" else torch.device(name)
+
+
+def _why_no_gpu() -> str:
+    build = f"torch {torch.__version__}"
+    if torch.version.cuda is None:
+        return f"{build} is built without CUDA; install the build for CUDA (`make setup VARIANT=cuda`)"
+    return (
+        f"{build} is built for CUDA {torch.version.cuda} and finds no GPU; check that `nvidia-smi` lists one "
+        "and that its driver is new enough"
+    )

@@ -1,0 +1,122 @@
+"""A second device for machines without a GPU: what is computed on it is right, what is left behind is found.
+
+`pretend:0` is a backend of torch's own making for tests: its tensors hold ordinary ones, and every operation
+runs on those. So losses, gradients and weights are the very numbers of the CPU. An operation that gets
+tensors of both devices fails, as it does on a GPU; torch's fake tensors find the same but hold no values,
+which balancers and the reading of losses need. Every wait of the processor for the device is counted.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+
+aten = torch.ops.aten
+NAME = "pretend"
+COPIES = {aten._to_copy.default, aten.copy_.default}
+"""The operations that may see two devices."""
+WAITS = {
+    aten._local_scalar_dense.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+}
+"""The operations whose result the processor must know, beside copies to it."""
+waited: list[str] = []
+
+
+class OnDevice(Tensor):
+    """A tensor of the pretended device; `held` has its values."""
+
+    held: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> "OnDevice":
+        made: OnDevice = Tensor._make_wrapper_subclass(
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=torch.device(NAME, 0),
+        )
+        made.held = held
+        return made
+
+    def tolist(self) -> Any:
+        waited.append("tolist")
+        return self.held.tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+class _Factories(TorchDispatchMode):
+    """Catches what makes tensors of nothing: `torch.zeros(3, device=...)` has no argument to dispatch on."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+class _Backend(_DummyBackendModule):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    there = [t for t in tensors if isinstance(t, OnDevice)]
+    here = [t for t in tensors if not isinstance(t, OnDevice) and not _may_stay(t, func)]
+    if there and here and func not in COPIES:
+        shapes = [tuple(t.shape) for t in here]
+        raise RuntimeError(f"{func}: tensors {shapes} are on the CPU, others on {there[0].device}")
+    wanted = kwargs.get("device")
+    if wanted is not None:
+        to_device = torch.device(wanted).type == NAME
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    else:
+        to_device = isinstance(args[0], OnDevice) if func is aten.copy_.default else bool(there)
+    if func in WAITS or (func in COPIES and there and not to_device):
+        waited.append(str(func))
+    held = tree_map(lambda leaf: leaf.held if isinstance(leaf, OnDevice) else leaf, (args, kwargs))
+    # What an operation changes in place it gives back: the same object must come out.
+    known = {id(t.held): t for t in there} | {id(t): t for t in here}
+    found = func(*held[0], **held[1])
+    return tree_map(lambda leaf: _result(leaf, known, to_device), found)
+
+
+def _may_stay(tensor: Tensor, func: Any) -> bool:
+    """Tell whether a GPU would take this tensor from the CPU: a single number in an elementwise operation."""
+    return tensor.dim() == 0 and torch.Tag.pointwise in func.tags
+
+
+def _result(leaf: Any, known: dict[int, Tensor], to_device: bool) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return known.get(id(leaf)) if id(leaf) in known else OnDevice(leaf) if to_device else leaf
+
+
+@pytest.fixture(scope="session")
+def _backend() -> None:
+    _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
+
+
+@pytest.fixture
+def pretend(_backend: None) -> Iterator[torch.device]:
+    """Give a device that is not the CPU; it is there as long as the test."""
+    with _Factories():
+        yield torch.device(NAME, 0)
+
+
+@pytest.fixture
+def waits(pretend: torch.device) -> list[str]:
+    """Give the list of the processor's waits for the device; the test may clear it."""
+    waited.clear()
+    return waited

@@ -1,0 +1,44 @@
+"""Which embedding tables lie on the device and which stay in host memory."""
+
+from collections.abc import Iterable
+
+import torch
+
+from recsys.model.embeddings import TableSpec
+from training.progress import CONSOLE
+
+SHARE = 0.7
+"""Of the device's free memory, for tables; the rest is for activations, gradients and the optimiser."""
+BYTES = 4
+
+
+def tables_for_host(specs: Iterable[TableSpec], device: torch.device) -> frozenset[str]:
+    """Name the tables that a device has no room for, and say so; a processor has room for all."""
+    if device.type != "cuda":
+        return frozenset()
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = too_large(specs, int(SHARE * free))
+    for spec in kept:
+        CONSOLE.print(
+            f"table {spec.name} ({_size(spec) / 2**30:.1f} GiB) stays in host memory: {SHARE:.0%} of the "
+            f"{free / 2**30:.1f} GiB free on {device} are for tables; steps that read it are slower"
+        )
+    return frozenset(spec.name for spec in kept)
+
+
+def too_large(specs: Iterable[TableSpec], budget: int) -> list[TableSpec]:
+    """Give the tables that do not fit into so many bytes when the smallest are taken first.
+
+    A step reads about as many rows of a small table as of a large one: small ones save most per byte.
+    """
+    kept = []
+    for spec in sorted(specs, key=_size):
+        budget -= _size(spec)
+        if budget < 0:
+            kept.append(spec)
+    return kept
+
+
+def _size(spec: TableSpec) -> int:
+    """Count the bytes of a table's weights and of its optimiser's state."""
+    return spec.capacity * (spec.dim + 1) * BYTES
