@@ -143,6 +143,21 @@ def test_heads_with_all_their_parts(pretend, parts, config):
     _assert_same_on(pretend, parts, tasks, _with(config.model, ensemble_size=3))
 
 
+def test_a_step_without_a_positive(pretend, parts, config):
+    inputs, specs, batches = parts
+    quiet = [
+        dataclasses.replace(b, labels={**b.labels, "click": torch.zeros_like(b.labels["click"])})
+        for b in batches
+    ]
+    _assert_same_on(pretend, (inputs, specs, quiet), config.tasks, config.model)
+
+
+def test_users_without_a_table(pretend, parts, config):
+    inputs, specs, batches = parts
+    anonymous = dataclasses.replace(inputs, user_tables=inputs.user_tables[1:])
+    _assert_same_on(pretend, (anonymous, specs, batches), config.tasks, config.model)
+
+
 def test_tables_that_stay_in_host_memory(pretend, parts, config):
     _assert_equal(
         _trained(parts, config.tasks, config.model, pretend, in_host=("item_id", TAGS.name)),
@@ -172,3 +187,14 @@ def test_a_tensor_left_behind_is_found(pretend):
         with pytest.raises((RuntimeError, TypeError)):
             mixed()
     assert (there * torch.tensor(2.0)).cpu().sum() == 12, "a GPU takes a single number from the CPU"
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_losses_are_the_cpus(parts, config):
+    gpu = torch.device("cuda", torch.cuda.current_device())
+    losses, logits, _ = _trained(parts, config.tasks, config.model, gpu, read_every=2)
+    wanted, logits_cpu, _ = _trained(parts, config.tasks, config.model, torch.device("cpu"))
+    for step, want in zip(losses, wanted, strict=True):
+        assert step == pytest.approx(want, rel=1e-4)
+    for task, values in logits.items():
+        np.testing.assert_allclose(values, logits_cpu[task], rtol=1e-3, atol=1e-4)
