@@ -50,8 +50,8 @@ def fit(
     clock, reader = Clock(log), LossReader(log, watchers, settings.read_every)
 
     def checkpoint() -> Checkpoint:
-        clock.read()
         reader.read()
+        clock.read()
         return stepper.checkpoint(log)
 
     for batch in batches_ahead(batches, tables.device):

@@ -1,21 +1,22 @@
 """Losses of many steps leave the device in one copy: reading a number makes the processor wait for it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from training.errors import DivergedError
 from training.trainer.train_log import TrainLog
+from training.trainer.watcher import Watcher
 
 
 class LossReader:
-    """Collects the losses of steps, and reads them every so many."""
+    """Collects the losses of steps; reads them every so many into the log, and shows them to watchers."""
 
-    def __init__(self, log: TrainLog, every: int) -> None:
-        """Read into a log. Args: every: steps, at least 1."""
-        self.log, self.every = log, every
+    def __init__(self, log: TrainLog, watchers: Sequence[Watcher], every: int) -> None:
+        """Read into a log, which may have steps already. Args: every: steps, at least 1."""
+        self.log, self.watchers, self.every = log, watchers, every
         self._waiting: list[dict[str, Tensor]] = []
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
@@ -28,7 +29,7 @@ class LossReader:
             self.read()
 
     def read(self) -> None:
-        """Put the losses that wait into the log.
+        """Read the losses that wait.
 
         Raises: DivergedError, naming the first step at which one is not finite.
         """
@@ -37,10 +38,11 @@ class LossReader:
             return
         rows = torch.stack([torch.stack([loss.float() for loss in step.values()]) for step in waiting])
         for step, row in zip(waiting, rows.tolist(), strict=True):
-            values = dict(zip(step, row, strict=True))
+            values, number = dict(zip(step, row, strict=True)), len(self.log.losses)
             if not all(math.isfinite(v) for v in row):
                 raise DivergedError(
-                    f"loss is not finite at step {len(self.log.losses)}: {values}; "
-                    "lower [training] learning_rate"
+                    f"loss is not finite at step {number}: {values}; lower [training] learning_rate"
                 )
             self.log.losses.append(values)
+            for watcher in self.watchers:
+                watcher.on_losses(number, values)

@@ -43,6 +43,8 @@ class Stepper:
         }
         tensors = {f"{part}.{name}": t for part, found in parts.items() for name, t in found.items()}
         tensors["random"] = torch.get_rng_state()
+        if self.tables.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.tables.device)
         return Checkpoint(tensors=tensors, balancer=self.balancer.state(), log=log)
 
     def restore(self, checkpoint: Checkpoint) -> TrainLog:
@@ -52,6 +54,8 @@ class Stepper:
         self.tables.load(checkpoint.part("table"))
         self.balancer.load_state(checkpoint.balancer)
         torch.set_rng_state(checkpoint.tensors["random"])
+        if self.tables.device.type == "cuda" and "random.cuda" in checkpoint.tensors:
+            torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.tables.device)
         return replace(checkpoint.log, losses=list(checkpoint.log.losses))
 
     def moment(self, step: int, batch: Batch, rows: Mapping[str, Tensor]) -> Moment:
