@@ -1,7 +1,7 @@
 """A second device for machines without a GPU: what is computed on it is right, what is left behind is found.
 
 `pretend:0` is a backend of torch's own making for tests: its tensors hold ordinary ones, and every operation
-runs on those. So losses, gradients and weights are the very numbers of the CPU. An operation that gets
+runs on those. So losses and gradients are the CPU's. An operation that gets
 tensors of both devices fails, as it does on a GPU; torch's fake tensors find the same but hold no values,
 which balancers and the reading of losses need. Every wait of the processor for the device is counted.
 """
