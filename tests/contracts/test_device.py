@@ -84,7 +84,7 @@ def _trained(parts, tasks, model, device, balancing="fixed", in_host=(), **setti
 
 
 def _assert_equal(found, wanted):
-    """Compare losses of the steps and logits after them: sums differ in their last bits, nothing else does."""
+    """Compare the losses of the steps and the logits after them; sums may differ in their last bits."""
     (losses, logits), (losses_cpu, logits_cpu) = found, wanted
     for step, want in zip(losses, losses_cpu, strict=True):
         assert step == pytest.approx(want, rel=1e-4, abs=1e-6)
