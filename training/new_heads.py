@@ -30,6 +30,11 @@ class FrozenTables:
 
     tables: Tables
 
+    @property
+    def device(self) -> torch.device:
+        """Tell where rows are looked up."""
+        return self.tables.device
+
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the rows of each table [U, D], without a gradient."""
         return {name: found.detach() for name, found in self.tables.lookup(rows).items()}

@@ -40,8 +40,9 @@ class TableSpec:
 class Tables(Protocol):
     """Embedding tables, as far as the trainer needs them."""
 
-    device: torch.device
-    """Where numbers are given and looked-up rows are wanted; the tables themselves may lie elsewhere."""
+    @property
+    def device(self) -> torch.device:
+        """Tell where numbers are given and looked-up rows are; the tables themselves may lie elsewhere."""
 
     def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the rows of each table as leaves [U, D] that collect gradients."""
