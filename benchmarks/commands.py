@@ -146,6 +146,33 @@ def bench_train_command(
     put_json(tree, json_file, lambda: show_training(tree))
 
 
+def bench_nights_command(
+    json_file: JsonOption = None,
+    config: ConfigOption = None,
+    users: Annotated[int, typer.Option(min=10, help="Users of the simulated shop.")] = 3_000,
+    items: Annotated[int, typer.Option(min=100, help="Items available on any day.")] = 1_000,
+    days: Annotated[int, typer.Option(min=6, help="Days of its log.")] = 12,
+    nights: Annotated[int, typer.Option(min=1, help="Nights that are compared: the last ones.")] = 4,
+    restart: Annotated[int, typer.Option(min=2, help="Nights between two cold ones, in one policy.")] = 2,
+    hours: Annotated[int, typer.Option(min=1, max=12, help="Hours between two updates of the day.")] = 1,
+    drift: Annotated[
+        float, typer.Option(min=0, help="The shop's dial: radians that tastes turn a day.")
+    ] = 0.05,
+    new_items: Annotated[float, typer.Option(min=0, max=0.2, help="The dial: items that come a day.")] = 0.05,
+    seed: SeedOption = 0,
+) -> None:
+    """Simulate a shop that drifts; train its last nights by several policies; score days not yet learned."""
+    from benchmarks.nights.nights import measure_nights, show_nights
+    from features.definitions import read_config
+    from recsys.simulator.dials import ShopDials
+
+    if days < nights + 5:
+        raise typer.BadParameter(f"--days {days}: {nights} nights need at least {nights + 5}")
+    dials = ShopDials(users=users, items=items, days=days, drift=drift, new_item_rate=new_items)
+    result = measure_nights(read_config(config), dials, nights, restart, hours, seed)
+    put_json(result, json_file, lambda: show_nights(result))
+
+
 def bench_trunks_command(
     json_file: JsonOption = None,
     config: ConfigOption = None,

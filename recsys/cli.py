@@ -87,6 +87,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_train_command",
         "Measure training, beside peers and an earlier commit.",
     ),
+    "bench nights": (
+        "benchmarks.commands:bench_nights_command",
+        "Compare warm and cold nights, ways to teach a new head, and updates during the day.",
+    ),
     "bench trunks": (
         "benchmarks.commands:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",

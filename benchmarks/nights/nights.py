@@ -1,0 +1,218 @@
+"""Warm nights against cold ones on a shop whose tastes drift, and what a new head is taught.
+
+Each night trains, and predicts its evaluated day, which no policy has seen; nothing is calibrated or gated,
+so the figures are of the weights alone. A warm night goes on from the weights of the night before.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.speed.shop_days import last_days, simulate_days
+from features.days import Days
+from features.lineage import still_fitted
+from recsys.config import RunConfig
+from recsys.log import InteractionLog
+from recsys.metrics.pointwise import auc
+from recsys.model.head_functions import predict
+from recsys.simulator.dials import ShopDials
+from recsys.stages import Stages
+from recsys.tasks import TaskSpec
+from training.night.plan import NEVER, Lineage, NightPlan, plan_night
+from training.predict import day_logits
+from training.threads import use_threads
+from training.train import TrainedModel, train
+from training.warm_start import Previous
+
+Ranges = Mapping[str, tuple[int, int]]
+Figures = dict[str, float]
+
+
+def measure_nights(
+    config: RunConfig, dials: ShopDials, nights: int, restart: int, hours: int, seed: int
+) -> dict[str, Any]:
+    """Simulate a shop; run its last nights by each policy, the last with new heads, its last day in hours."""
+    from benchmarks.nights.hours import measure_hours
+
+    use_threads(config.training.threads)
+    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
+        log = InteractionLog(Path(scratch) / "log")
+        simulate_days(log, dials, seed)
+        days = last_days(log, config, Stages(Path(scratch) / "stages"))
+        first = len(days) - nights - 1
+        return {
+            "dials": dials.model_dump(mode="json"),
+            "seed": seed,
+            "nights": [str(day) for day in days.dates[first + 1 :]],
+            "policies": measure_policies(days, config, first, restart),
+            "new_heads": {
+                task.name: measure_new_head(days, config, task.name)
+                for task in config.tasks
+                if task.name not in {other.parent for other in config.tasks}
+            },
+            "hours": measure_hours(days, config, hours),
+        }
+
+
+def measure_policies(days: Days, config: RunConfig, first: int, restart: int) -> dict[str, Any]:
+    """Run the nights after `first`, each policy from that night's cold start."""
+    policies = {
+        "cold every night": with_training(config, cold_restart=1),
+        "warm": config,
+        f"warm, cold every {restart} nights": with_training(config, cold_restart=restart),
+    }
+    start = one_night(until(days, first), config, None)
+    nights = range(first + 1, len(days))
+    return {name: run_policy(days, nights, chosen, start) for name, chosen in policies.items()}
+
+
+def with_training(config: RunConfig, **changes: Any) -> RunConfig:
+    """Give the config with other keys of `[training]`."""
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def until(days: Days, last: int) -> Days:
+    """Give the days up to one, with the labels known at its end."""
+    return replace(days, snapshots=days.snapshots[: last + 1], as_of=days.end_of(last), _labels={})
+
+
+class Trained:
+    """One night's weights, and how it is gone on from them."""
+
+    def __init__(self, plan: NightPlan, model: TrainedModel, config: RunConfig, seconds: float) -> None:
+        self.plan, self.model, self.config, self.seconds = plan, model, config, seconds
+
+    @property
+    def lineage(self) -> Lineage:
+        """Give what the next night's plan asks for."""
+        return Lineage(trained_until=self.plan.trained_until, cold_since=self.plan.cold_since)
+
+    @property
+    def weights(self) -> Previous:
+        """Give what the next night starts from."""
+        return weights_of(self.model, self.config)
+
+
+def weights_of(model: TrainedModel, config: RunConfig) -> Previous:
+    """Give what a training with the same features goes on from."""
+    return Previous.same(model.weights(), model.ranker, model.state, config.model)
+
+
+def one_night(days: Days, config: RunConfig, before: Trained | None) -> Trained:
+    """Train the last day's night as the nightly would."""
+    plan = plan_night(days, config, before.lineage if before else None)
+    weights = None if before is None or plan.cold else before.weights
+    began = time.process_time()
+    model = train(days, plan.train, config, weights, config.training.epochs if weights is None else 1)
+    return Trained(plan, model, config, time.process_time() - began)
+
+
+def run_policy(days: Days, nights: Sequence[int], config: RunConfig, start: Trained) -> dict[str, Any]:
+    """Run nights in a row; the figures are the mean over them."""
+    before, figures, seconds, cold = start, [], [], []
+    for night in nights:
+        known = until(days, night)
+        before = one_night(known, config, before)
+        figures.append(evaluated(known, before.model, before.plan, config.tasks, config))
+        seconds.append(before.seconds)
+        cold.append(before.plan.cold)
+    return {
+        "figures": {name: float(np.mean([f[name] for f in figures])) for name in figures[0]},
+        "by_night": figures,
+        "cold": cold,
+        "cpu_seconds": round(sum(seconds), 1),
+    }
+
+
+def evaluated(
+    days: Days, model: TrainedModel, plan: NightPlan, tasks: Sequence[TaskSpec], config: RunConfig
+) -> Figures:
+    """Give each head's AUC and log loss, or RMSE, on its evaluated day."""
+    found = {}
+    for task in tasks:
+        logits, rows = day_logits(model, days, plan.evaluate[task.name], config)
+        label = rows.labels[task.name]
+        known = ~np.isnan(label)
+        prediction = predict(logits[task.name], task)[known]
+        if task.kind.probability:
+            p = np.clip(prediction.astype(np.float64), 1e-7, 1 - 1e-7)
+            found[f"{task.name} AUC"] = float(auc(label[known], prediction))
+            losses = np.where(label[known] == 1, -np.log(p), -np.log1p(-p))
+            found[f"{task.name} log loss"] = float(losses.mean())
+        else:
+            found[f"{task.name} RMSE"] = float(np.sqrt(np.mean((prediction - label[known]) ** 2)))
+    return found
+
+
+def measure_new_head(days: Days, config: RunConfig, new: str) -> dict[str, Any]:
+    """Add a task on the last night, by each way that its labels of older days can be learned."""
+    old = config.model_copy(update={"tasks": tuple(t for t in config.tasks if t.name != new)})
+    night = days.last
+    before = one_night(until(days, night - 1).labelled_for(old.tasks), old, None)
+    known = until(days, night)
+    plan = plan_night(known, config, before.lineage)
+    hidden: Ranges = {task.name: NEVER for task in config.tasks}
+    shown = {**hidden, **plan.catch_up}
+    started = before_with(before, old, config)
+    epochs = config.training.epochs
+
+    def new_days(weights: Previous) -> TrainedModel:
+        return train(known, plan.train, config, weights, 1)
+
+    def alone() -> TrainedModel:
+        return new_days(weights_of(train(known, shown, config, started, epochs, alone=(new,)), config))
+
+    def together() -> TrainedModel:
+        return new_days(weights_of(train(known, shown, config, started, epochs), config))
+
+    ways: dict[str, Callable[[], TrainedModel]] = {
+        "new days alone": lambda: new_days(started),
+        "older days first, own parameters": alone,
+        "older days first, all parameters": together,
+        "cold start": lambda: one_night(known, config, None).model,
+    }
+    found = {}
+    for name, way in ways.items():
+        began = time.process_time()
+        model = way()
+        seconds = time.process_time() - began
+        found[name] = {
+            "figures": evaluated(known, model, plan, config.tasks, config),
+            "cpu_seconds": round(seconds, 1),
+        }
+    return found
+
+
+def before_with(before: Trained, old: RunConfig, config: RunConfig) -> Previous:
+    """Give weights of fewer tasks to a config with more."""
+    same = weights_of(before.model, old)
+    return replace(same, state=still_fitted(same.fitted, old, config))
+
+
+def show_nights(result: dict[str, Any]) -> None:
+    """Print all tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    tables = {
+        f"mean of {len(result['nights'])} nights": result["policies"],
+        **{f"{task} is new": ways for task, ways in result["new_heads"].items()},
+    }
+    for title, rows in tables.items():
+        names = list(next(iter(rows.values()))["figures"])
+        table = Table(title, *names, "CPU s", box=None)
+        for name, row in rows.items():
+            table.add_row(name, *(f"{row['figures'][n]:.4f}" for n in names), str(row["cpu_seconds"]))
+        console.print(table)
+    versions = result["hours"]["versions"]
+    names = list(next(iter(versions.values())))
+    table = Table("the last day", *names, box=None)
+    for name, figures in versions.items():
+        table.add_row(name, *(f"{figures[n]:.4f}" for n in names))
+    console.print(table)

@@ -1,0 +1,45 @@
+"""The bench of nights on the tiny shop: the policies differ where they should, and in nothing else."""
+
+import numpy as np
+import pytest
+
+from benchmarks.nights.hours import measure_hours
+from benchmarks.nights.nights import measure_new_head, measure_policies
+
+
+@pytest.fixture(scope="module")
+def policies(shop_chain, config):
+    return measure_policies(shop_chain, config, 3, 2)
+
+
+def test_policies_start_cold_when_they_say(policies):
+    cold = {name: policy["cold"] for name, policy in policies.items()}
+    assert cold == {
+        "cold every night": [True, True],
+        "warm": [False, False],
+        "warm, cold every 2 nights": [False, True],
+    }
+    every, now_and_then = (
+        policies[name]["by_night"] for name in ("cold every night", "warm, cold every 2 nights")
+    )
+    assert now_and_then[1] == every[1], "a cold night does not depend on the nights before it"
+    assert now_and_then[0] == policies["warm"]["by_night"][0]
+    assert policies["warm"]["figures"]["rating RMSE"] == np.mean(
+        [night["rating RMSE"] for night in policies["warm"]["by_night"]]
+    )
+
+
+def test_a_new_head_is_taught_in_four_ways(shop_chain, config):
+    ways = measure_new_head(shop_chain, config, "rating")
+    assert len({way["figures"]["rating RMSE"] for way in ways.values()}) == 4
+    alone, never = ways["older days first, own parameters"], ways["new days alone"]
+    # What they share is the same, and only the new days' steps differ.
+    assert alone["figures"]["purchase AUC"] == pytest.approx(never["figures"]["purchase AUC"], abs=0.02)
+
+
+def test_updates_learn_the_day_while_the_night_alone_does_not(shop_chain, config):
+    found = measure_hours(shop_chain, config, 12)
+    assert found["updates"] == 1
+    assert 0 < found["rows"] < sum(shop_chain.num_impressions(i) for i in (3, 4, 5))
+    night, updated = found["versions"].values()
+    assert night != updated
