@@ -1,6 +1,7 @@
 """Arrays in a folder: one raw file each, and a JSON file, written last, that says what they hold."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,7 @@ class ArrayWriter:
         path = _path(self._folder, name)
         if name not in self._arrays:
             self._arrays[name] = (rows.dtype.str, list(shape))
-            with path.open("wb") as stream:
-                stream.truncate(int(np.prod(shape)) * rows.itemsize)
+            _reserve(path, int(np.prod(shape)) * rows.itemsize)
         if rows.size:
             # Mapped for this piece alone: what is written does not count as memory of the process.
             np.memmap(path, rows.dtype, "r+", shape=shape)[at] = rows
@@ -74,6 +74,17 @@ class ArrayReader:
                 pieces.append(np.fromfile(stream, dtype, (stop - start) * width))
         num_rows = int((bounds[:, 1] - bounds[:, 0]).sum())
         return np.concatenate(pieces).reshape(num_rows, *rest)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes.
+
+    Raises: OSError on a full disk; without the space, writing to the mapped file would kill the process.
+    """
+    with path.open("wb") as stream:
+        stream.truncate(size)
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, size)
 
 
 def _path(folder: Path, name: str) -> Path:
