@@ -4,4 +4,9 @@ from recsys.errors import ConfigError
 
 
 class DivergedError(ConfigError):
-    """Raised when a loss or its gradient is not finite any more: the settings do not train."""
+    """Raised when a loss or its gradient is not finite any more, or explodes: the settings do not train."""
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        """Keep the step; None: the one that was about to be made."""
+        super().__init__(message)
+        self.step = step

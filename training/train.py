@@ -34,9 +34,11 @@ from training.data import (
     text_by_number,
 )
 from training.new_heads import fit_alone
+from training.saved_step import describe
 from training.table_placement import tables_for_host
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.fit import fit
+from training.trainer.guard import Guard
 from training.trainer.settings import FitSettings, has_fast_bf16
 from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
@@ -93,6 +95,7 @@ def train(
     tasks: Sequence[TaskSpec] | None = None,
     watchers: Sequence[Watcher] = (),
     start: Checkpoint | None = None,
+    diverged: Path | None = None,
     prepared: Prepared | None = None,
     folder: Path | None = None,
     alone: Sequence[str] = (),
@@ -105,6 +108,7 @@ def train(
         tasks: the heads to build and train, default all; features are those of all the config's tasks.
         watchers: see every step of the fit.
         start: go on from here; the batches before it are not read again.
+        diverged: the folder in which a step is saved whose loss is not finite or explodes; None: nowhere.
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
         folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
             it. Without one, a day is encoded in memory whenever it is read.
@@ -150,6 +154,9 @@ def train(
     balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
     settings = fit_settings(config, stream.num_steps, warm=previous is not None and not alone)
     batches = stream.batches(start.log.steps if start else 0)
+    if diverged is not None:
+        model = partial(describe, config=config, state=state, tasks=tasks, settings=settings)
+        watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
     if alone:
         log = fit_alone(ranker, tables, batches, alone, settings, watchers, start)
     else:

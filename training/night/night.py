@@ -40,6 +40,11 @@ class Night:
         return self.runs / "reports"
 
     @property
+    def diverged(self) -> Path:
+        """Give the folder of the night's steps that diverged."""
+        return self.runs / "diverged" / str(self.date)
+
+    @property
     def ingest(self) -> Ingest:
         """Give what checks the log's data before anything is trained on it."""
         accepted = Acceptances(self.runs / "registry" / ACCEPTED)

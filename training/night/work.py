@@ -139,6 +139,7 @@ def train_weights(
                 watchers=[shown, saver],
                 start=start,
                 folder=unfinished(folder),
+                diverged=step.night.diverged,
             )
         return _save(trained, folder)
 
@@ -236,6 +237,7 @@ def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: 
                 watchers=[shown, saver],
                 start=start,
                 folder=unfinished(folder),
+                diverged=step.night.diverged,
             )
         return _save(trained, folder)
 

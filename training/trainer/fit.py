@@ -1,6 +1,6 @@
 """fit(learner, tables, batches) -> TrainLog. Reads no file, parses no flag; one process or many."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
@@ -54,9 +54,28 @@ def fit(
         clock.read()
         return stepper.checkpoint(log)
 
-    for batch in batches_ahead(batches, tables.device):
+    try:
+        _learn(stepper, batches, log, reader, watchers, checkpoint)
+    except DivergedError as error:
+        for watcher in watchers:
+            watcher.on_diverged(error, checkpoint)
+        raise
+    clock.read()
+    return log
+
+
+def _learn(
+    stepper: Stepper,
+    batches: Iterable[Batch],
+    log: TrainLog,
+    reader: LossReader,
+    watchers: Sequence[Watcher],
+    checkpoint: Callable[[], Checkpoint],
+) -> None:
+    """Make the steps."""
+    for batch in batches_ahead(batches, stepper.tables.device):
         stepper.dense.begin_step(log.steps)
-        rows = tables.lookup(batch.rows)
+        rows = stepper.tables.lookup(batch.rows)
         for watcher in watchers:
             watcher.before_step(stepper.moment(log.steps, batch, rows))
         losses, logits = stepper.losses(batch, rows)
@@ -68,5 +87,3 @@ def fit(
         for watcher in watchers:
             watcher.after_step(progress)
     reader.read()
-    clock.read()
-    return log

@@ -39,9 +39,11 @@ class LossReader:
         rows = torch.stack([torch.stack([loss.float() for loss in step.values()]) for step in waiting])
         for step, row in zip(waiting, rows.tolist(), strict=True):
             values, number = dict(zip(step, row, strict=True)), len(self.log.losses)
-            if not all(math.isfinite(v) for v in row):
+            bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
+            if bad:
                 raise DivergedError(
-                    f"loss is not finite at step {number}: {values}; lower [training] learning_rate"
+                    f"the loss of {bad} is not finite at step {number}; lower [training] learning_rate",
+                    number,
                 )
             self.log.losses.append(values)
             for watcher in self.watchers:

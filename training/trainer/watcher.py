@@ -1,7 +1,9 @@
 """What looks at a fit while it goes on: progress, checkpoints, scalars for people, guards and probes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from training.errors import DivergedError
+from training.trainer.checkpoint import Checkpoint
 from training.trainer.moment import Moment, Progress
 
 
@@ -16,6 +18,9 @@ class Watcher:
 
     def on_losses(self, step: int, losses: Mapping[str, float]) -> None:
         """See a step's losses: every step's, in order, whenever they are read from the device."""
+
+    def on_diverged(self, error: DivergedError, checkpoint: Callable[[], Checkpoint]) -> None:
+        """See the error that ends the fit before its next step; `checkpoint` gives the state as it is."""
 
     def after_step(self, progress: Progress) -> None:
         """See a step that was made."""

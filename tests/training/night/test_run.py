@@ -16,6 +16,7 @@ from recsys.log import InteractionLog
 from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.stages import read_manifest as read_stage
+from training.errors import DivergedError
 from training.night import work
 from training.night.night import Night
 from training.night.plan import plan_night
@@ -84,6 +85,22 @@ def test_a_night_killed_in_training_goes_on_from_the_checkpoint(first_night, tmp
 
 def _weights_of(night):
     return [path.read_bytes() for path in night.runs.glob("stages/train/*/weights.safetensors")]
+
+
+def test_a_night_that_diverges_leaves_the_champion_live(first_night, tmp_path):
+    night, result = first_night
+    training = night.config.training.model_copy(update={"learning_rate": 1e30})
+    following = dataclasses.replace(
+        night,
+        config=night.config.model_copy(update={"training": training}),
+        runs=shutil.copytree(night.runs, tmp_path / "runs"),
+        date=date(2026, 1, 30),
+    )
+    with pytest.raises(
+        DivergedError, match=r"is not finite at step 1; .*/diverged/2026-01-30/step-000000001"
+    ):
+        run_night(following)
+    assert Registry(following.runs).current() == result.version
 
 
 def test_the_next_night_warm_starts_from_the_evaluated_weights(first_night, tmp_path):
