@@ -49,7 +49,7 @@ def replay(folder: Path) -> Replay:
     tasks = [t for t in config.tasks if t.name in said["tasks"]]
     checkpoint = read_checkpoint(folder / STATE)
     batch = read_batch(load_file(folder / BATCH))
-    ranker, tables = build_model(config, EncoderState.load(folder), None, tasks)
+    ranker, tables = build_model(config, EncoderState.load(folder), tasks)
     settings = FitSettings(**said["settings"])
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
     stepper = Stepper(

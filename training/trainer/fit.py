@@ -6,6 +6,7 @@ from recsys.batch import Batch
 from recsys.model.embeddings import Tables
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer
+from training.errors import DivergedError
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.learner import Learner
 from training.trainer.loss_reader import LossReader
