@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:nightly_command",
         "Retrain, prove against the live bundle, publish or refuse.",
     ),
+    "train replay": (
+        "training.commands:train_replay_command",
+        "Make a step again at which a training diverged.",
+    ),
     "train incremental": (
         "training.commands:train_incremental_command",
         "Learn during the day what became known since the live version was made.",

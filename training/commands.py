@@ -128,6 +128,20 @@ def train_incremental_command(
     return 0 if done.verdict is None else done.verdict.exit_code
 
 
+def train_replay_command(
+    step: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that the error named.")],
+) -> None:
+    """Make a step again at which a training diverged: its losses, their gradients, and bad values.
+
+    The output is JSON.
+    """
+    from dataclasses import asdict
+
+    from training.replay import replay
+
+    print(json.dumps(asdict(replay(step)), indent=1))
+
+
 def evaluate_command(
     log: LogOption,
     runs: RunsOption,

@@ -48,7 +48,7 @@ def test_the_message_names_tasks_step_file_and_remedy(poisoned):
     assert bad
     assert message == (
         f"the loss of {bad} is not finite at step 5; lower [training] learning_rate. Its batch, random state "
-        f"and weights are in {folder}: `recsys train --replay {folder}` makes the step again"
+        f"and weights are in {folder}: `recsys train replay {folder}` makes the step again"
     )
 
 

@@ -124,7 +124,7 @@ class Guard(Watcher):
         except (OSError, SafetensorError) as failed:
             raise DivergedError(f"{error}. The step could not be saved: {failed}", held.step) from error
         raise DivergedError(
-            f"{error}. Its batch, random state and weights are in {target}: `recsys train --replay {target}` "
+            f"{error}. Its batch, random state and weights are in {target}: `recsys train replay {target}` "
             "makes the step again",
             held.step,
         ) from error
