@@ -11,7 +11,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,21 +88,20 @@ def quiet_run(
     return None
 
 
-def parallel_runs(commands: Sequence[Sequence[str]], paths: Sequence[Path] = ()) -> list[dict[str, Any]]:
-    """Run programs side by side, one thread each; for results that do not depend on time."""
-    with_thread = _environment(1, paths)
-    started = [
-        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=with_thread)
-        for c in commands
-    ]
-    found = []
-    for command, process in zip(commands, started, strict=True):
-        out, errors = process.communicate()
-        if process.returncode:
-            words = " | ".join(errors.strip().splitlines()[-3:])
-            raise DataError(f"{' '.join(command[:4])} … ended with {process.returncode}: {words}")
-        found.append(json.loads(out.strip().splitlines()[-1]))
-    return found
+def parallel_runs(
+    commands: Sequence[tuple[Sequence[str], Sequence[Path]]],
+) -> Iterator[dict[str, Any]]:
+    """Run programs side by side, one thread and one core each, for results that do not depend on time.
+
+    Args: commands: each with the folders that it imports from. Gives reports in the order of the commands.
+    """
+
+    def run(asked: tuple[Sequence[str], Sequence[Path]]) -> dict[str, Any]:
+        command, paths = asked
+        return fresh_run(command, (), 1, paths).report
+
+    with ThreadPoolExecutor(NUM_CORES) as pool:
+        yield from pool.map(run, commands)
 
 
 def _environment(threads: int, paths: Sequence[Path]) -> dict[str, str]:

@@ -6,6 +6,7 @@ night calls it: the config's optimisers and rates, its tables, its balancing, th
 
 import argparse
 import json
+import os
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
     parser.add_argument("--shuffle-labels", action="store_true")
     parser.add_argument("--scores", type=Path, help="where to write the test rows' scores; none: not scored")
     print(json.dumps(run(parser.parse_args())), flush=True)

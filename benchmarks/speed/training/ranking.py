@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.speed.fresh_run import NUM_CORES, fresh_run, parallel_runs
+from benchmarks.speed.fresh_run import fresh_run, parallel_runs
 from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS, read_array
 from benchmarks.speed.training.systems import System
 from recsys.metrics.pointwise import auc
@@ -20,48 +20,29 @@ ITEM: int = 1
 
 
 def measure_aucs(
-    ours: System,
-    peers: Sequence[System],
-    arrays: Path,
-    rows: int,
-    batch_sizes: Sequence[int],
-    seeds: int,
-    cores: Sequence[int],
+    systems: Sequence[System], arrays: Path, rows: int, batch_sizes: Sequence[int], seeds: int
 ) -> Aucs:
-    """Train every system on every seed and score the test rows.
-
-    Nothing is timed here: ours runs as it does where it is timed, peers run side by side, one thread each.
-    """
+    """Train every system on every seed and score the test rows. Nothing is timed: they run side by side."""
     labels_NK = read_array(arrays, "test", "labels")
     found: Aucs = {}
-
-    def add(system: System, batch_size: int, scores: Path) -> None:
-        known = found.setdefault(system.name, {}).setdefault(str(batch_size), {task: [] for task in TASKS})
-        scores_NK = np.load(scores)
+    jobs = [(system, b, seed) for seed in range(seeds) for b in batch_sizes for system in systems]
+    scores = [arrays / f"scores-{n}.npy" for n in range(len(jobs))]
+    commands = [
+        (system.epoch(arrays, rows, b, seed, place), system.paths)
+        for (system, b, seed), place in zip(jobs, scores, strict=True)
+    ]
+    for job, place, _ in zip(jobs, scores, parallel_runs(commands), strict=True):
+        system, batch_size, _ = job
+        of = found.setdefault(system.name, {}).setdefault(str(batch_size), {task: [] for task in TASKS})
+        scores_NK = np.load(place)
         for k, task in enumerate(TASKS):
-            known[task].append(auc(labels_NK[:, k], scores_NK[:, k]))
-        said = ", ".join(f"{task} {known[task][-1]:.4f}" for task in TASKS)
+            of[task].append(auc(labels_NK[:, k], scores_NK[:, k]))
+        said = ", ".join(f"{task} {of[task][-1]:.4f}" for task in TASKS)
         print(f"{system.name}, batch {batch_size}, AUC: {said}", file=sys.stderr, flush=True)
-
-    jobs = [(system, b, seed) for seed in range(seeds) for b in batch_sizes for system in (ours, *peers)]
-    place = {job: arrays / f"scores-{n}.npy" for n, job in enumerate(jobs)}
-    command = {job: job[0].epoch(arrays, rows, *job[1:], place[job]) for job in jobs}
-    for job in jobs:
-        if job[0] is ours:
-            fresh_run(command[job], cores, NUM_CORES, ours.paths)
-            add(*job[:2], place[job])
-    beside = [job for job in jobs if job[0] is not ours]
-    for begin in range(0, len(beside), NUM_CORES):
-        together = beside[begin : begin + NUM_CORES]
-        parallel_runs([command[job] for job in together])
-        for job in together:
-            add(*job[:2], place[job])
     return found
 
 
-def check_measure(
-    ours: System, arrays: Path, rows: int, batch_size: int, cores: Sequence[int]
-) -> dict[str, Any]:
+def check_measure(ours: System, arrays: Path, rows: int, batch_size: int) -> dict[str, Any]:
     """Ask whether the measure is right: what must be near the top, near the bottom, and at chance.
 
     The oracle has the probabilities that labels were drawn from; the trivial rule is the item's smoothed rate
@@ -69,9 +50,8 @@ def check_measure(
     """
     labels_NK, truth_NK = (read_array(arrays, "test", name) for name in ("labels", "truth"))
     scores = arrays / "scores-shuffled.npy"
-    fresh_run(
-        [*ours.epoch(arrays, rows, batch_size, 0, scores), "--shuffle-labels"], cores, NUM_CORES, ours.paths
-    )
+    command = [*ours.epoch(arrays, rows, batch_size, 0, scores), "--shuffle-labels"]
+    fresh_run(command, (), 1, ours.paths)
     shown = {"oracle": truth_NK, "item_rate": _item_rates(arrays), "shuffled_labels": np.load(scores)}
     return {
         name: {task: auc(labels_NK[:, k], scores_NK[:, k]) for k, task in enumerate(TASKS)}

@@ -68,7 +68,7 @@ def measure_training(asked: Asked) -> dict[str, Any]:
             if "speed" in asked.parts:
                 tree |= _speed(asked, systems, Path(folder), cores)
             if "auc" in asked.parts:
-                tree |= _auc(asked, systems, Path(folder), cores)
+                tree |= _auc(asked, systems, Path(folder))
     if "product" in asked.parts:
         tree |= _product(asked, cores)
     return tree | {"runs": [{"command": _command(), "seconds": time.perf_counter() - began}]}
@@ -115,14 +115,13 @@ def speed_keys(speed: Figures, floor: Mapping[str, Any]) -> dict[str, Any]:
     return keys | {"not_measured": gaps}
 
 
-def _auc(asked: Asked, systems: Sequence[System], arrays: Path, cores: Sequence[int]) -> dict[str, Any]:
-    ours, *peers = systems
-    aucs = measure_aucs(ours, peers, arrays, asked.auc_rows, asked.batch_sizes, asked.seeds, cores)
+def _auc(asked: Asked, systems: Sequence[System], arrays: Path) -> dict[str, Any]:
+    aucs = measure_aucs(systems, arrays, asked.auc_rows, asked.batch_sizes, asked.seeds)
     return {
         "auc_minus_best_peer": {str(b): worst_difference(aucs, OURS, str(b)) for b in asked.batch_sizes},
         "auc_rows": asked.auc_rows,
         "auc": aucs,
-        "sanity_auc": check_measure(ours, arrays, asked.rows, asked.batch_sizes[0], cores),
+        "sanity_auc": check_measure(systems[0], arrays, asked.rows, asked.batch_sizes[0]),
     }
 
 

@@ -108,10 +108,15 @@ def test_the_worst_task_counts_against_the_peer_that_is_better_on_it():
     assert worst_difference(aucs, "ours", "8") == pytest.approx(-0.05)
 
 
-def test_parts_add_up_and_a_new_figure_replaces_an_old_one():
-    old = {"auc": {"ours": {"8": 1}}, "commit": "a", "runs": [1]}
-    new = {"auc": {"ours": {"16": 2}}, "commit": "b", "runs": [2]}
-    assert added(old, new) == {"auc": {"ours": {"8": 1, "16": 2}}, "commit": "b", "runs": [1, 2]}
+def test_parts_add_up_and_a_new_figure_replaces_an_old_one_whole():
+    spoilt = figures_of([None])
+    old = {"systems": {"ours": {"8": spoilt, "16": figures_of([report(10)])}}, "commit": "a", "runs": [1]}
+    new = {"systems": {"ours": {"8": figures_of([report(30)])}}, "commit": "b", "runs": [2]}
+    both = added(old, new)
+    assert both["systems"] == {"ours": {**old["systems"]["ours"], **new["systems"]["ours"]}}
+    assert (both["commit"], both["runs"], both["not_measured"]) == ("b", [1, 2], {})
+    assert added(new, old)["systems"]["ours"]["8"] == spoilt
+    assert list(added(new, old)["not_measured"]) == ["ours, batch 8"]
 
 
 def test_without_peers_there_is_nothing_to_compare():
