@@ -109,10 +109,7 @@ def speed_keys(speed: Figures, floor: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, value in given.items():
             keys.setdefault(name, {})[size] = value
-    gaps = {
-        f"{n}, batch {b}": f["not_measured"] for n, of in speed.items() for b, f in of.items() if len(f) == 1
-    }
-    return keys | {"not_measured": gaps}
+    return keys | {"not_measured": _gaps(speed)}
 
 
 def _auc(asked: Asked, systems: Sequence[System], arrays: Path) -> dict[str, Any]:
@@ -138,10 +135,19 @@ def _product(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
 
 def added(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Put a run's figures beside those of earlier runs: a figure that both have is the new one."""
-    both = {**old, **new}
-    for key in old.keys() & new.keys():
-        if isinstance(old[key], dict) and isinstance(new[key], dict):
-            both[key] = added(old[key], new[key])
-    if "runs" in both:
-        both["runs"] = [*old.get("runs", []), *new.get("runs", [])]
-    return both
+    both = _merged(old, new, depth=2)
+    both["runs"] = [*old["runs"], *new["runs"]]
+    return both | {"not_measured": _gaps(both.get("systems", {}))}
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """Merge down to the figures of one system at one batch size, which stay together."""
+    same = {k for k in old.keys() & new.keys() if isinstance(old[k], dict) and isinstance(new[k], dict)}
+    deeper = {k: _merged(old[k], new[k], depth - 1) for k in same} if depth else {}
+    return {**old, **new, **deeper}
+
+
+def _gaps(speed: Figures) -> dict[str, str]:
+    """Name what found no quiet machine."""
+    found = [(f"{name}, batch {size}", figures) for name, of in speed.items() for size, figures in of.items()]
+    return {what: figures["not_measured"] for what, figures in found if "not_measured" in figures}
