@@ -39,6 +39,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:nightly_command",
         "Retrain, prove against the live bundle, publish or refuse.",
     ),
+    "train": (
+        "training.commands:train_command",
+        "Only train: write a night's evaluated bundle, by several processes if you like.",
+    ),
     "train replay": (
         "training.commands:train_replay_command",
         "Make a step again at which a training diverged.",
@@ -133,7 +137,8 @@ def run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
-    if len(argv) == 2 and argv[1] in ("-h", "--help") and any(n.startswith(f"{argv[0]} ") for n in COMMANDS):
+    wants_help = len(argv) == 2 and argv[1] in ("-h", "--help") and argv[0] not in COMMANDS
+    if wants_help and any(n.startswith(f"{argv[0]} ") for n in COMMANDS):
         print(_overview(argv[0]))
         return 0
     name = next((n for n in (" ".join(argv[:2]), argv[0]) if n in COMMANDS), None)

@@ -1,4 +1,4 @@
-"""Commands of the training room: nightly, evaluate, bundle, report, tune."""
+"""Commands of the training room: nightly, train, evaluate, bundle, report, tune."""
 
 import json
 import sys
@@ -140,6 +140,30 @@ def train_replay_command(
     from training.replay import replay
 
     print(json.dumps(asdict(replay(step)), indent=1))
+
+
+def train_command(
+    log: LogOption,
+    runs: RunsOption,
+    config: ConfigOption = None,
+    day: NightOption = None,
+    nproc: Annotated[
+        int | None,
+        typer.Option(
+            "--nproc", metavar="N", min=1, help="Train in N processes; default: [training] processes."
+        ),
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run a night's stages up to its evaluated bundle; nothing is compared, nothing goes live.
+
+    `recsys nightly` of the same date, and of the same choice of precision and processes, goes on from there.
+    """
+    from training.console import print_trained
+    from training.night.nights import train_one
+
+    trained = train_one(read_config(config), log, runs, day, nproc)
+    put_json(trained.to_json(), json_file, partial(print_trained, trained))
 
 
 def evaluate_command(

@@ -5,7 +5,7 @@ from rich.table import Table
 
 from recsys.bundle import read_manifest
 from recsys.registry import Registry
-from training.night.night import NightResult
+from training.night.night import NightResult, TrainResult
 
 
 def print_night(result: NightResult, *, dry_run: bool) -> None:
@@ -17,6 +17,17 @@ def print_night(result: NightResult, *, dry_run: bool) -> None:
     console.print(table)
     said = "nothing went live" if result.version is None or dry_run else f"{result.version} is live"
     console.print(f"{result.date}: {result.verdict}, {said} ({result.seconds:.2f} s)")
+
+
+def print_trained(result: TrainResult) -> None:
+    """Print the version and what it was trained on."""
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
+    Console().print(
+        f"{result.version} is written and not live: {result.rows:,} rows, {result.choice}; "
+        f"losses: {losses} ({result.seconds:.2f} s)",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_bundles(registry: Registry) -> None:

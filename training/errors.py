@@ -1,6 +1,6 @@
 """What ends a training that cannot go on."""
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, RecsysError
 
 
 class DivergedError(ConfigError):
@@ -10,3 +10,7 @@ class DivergedError(ConfigError):
         """Keep the step; None: the one that was about to be made."""
         super().__init__(message)
         self.step = step
+
+
+class RankError(RecsysError):
+    """Raised when one of several processes of a training dies; the others are ended."""

@@ -12,7 +12,6 @@ from datetime import timedelta
 from rich.progress import Progress, TextColumn
 
 from training.progress import CONSOLE, say
-from training.trainer import moment
 from training.trainer.watcher import Watcher
 
 REDRAW_S = 0.25
@@ -43,9 +42,9 @@ class FitProgress(Watcher):
         for name, loss in losses.items():
             self._smooth[name] = SMOOTHING * self._smooth.get(name, 0.0) + (1 - SMOOTHING) * loss
 
-    def after_step(self, progress: moment.Progress) -> None:
+    def on_rows(self, rows: int, of_step: int) -> None:
         """Count the rows; show them when it is time to."""
-        self.see(progress.rows, progress.batch.size, time.monotonic())
+        self.see(rows, of_step, time.monotonic())
 
     def see(self, rows: int, step_rows: int, now: float) -> None:
         """Take the rows learned so far, those of the last step, and the time in seconds."""

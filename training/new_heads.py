@@ -28,6 +28,8 @@ from training.trainer.watcher import Watcher
 class FrozenTables:
     """Tables that are read and not trained."""
 
+    copied = True
+
     tables: Tables
 
     @property

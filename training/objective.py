@@ -6,34 +6,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recsys.batch import Batch
+from recsys.batch import Batch, Negatives
 from recsys.model.head_functions import head_loss
 from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.tasks import TaskSpec
+from training.trainer.group import ALONE, Group, gathered
 
 MAX_IPS_WEIGHT = 10.0
 """Inverse-propensity weights are clipped to [1 / this, this] times the mean weight."""
 
 
-def task_losses(logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[TaskSpec]) -> dict[str, Tensor]:
+def task_losses(
+    logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[TaskSpec], group: Group = ALONE
+) -> dict[str, Tensor]:
     """Average each task's loss over its observed examples; a task observed nowhere gives 0.
 
     Args: logits: per task, and per debiased task those of being observed (`TaskSpec.observation`). Of M
     members each row counts once per member: a task's logits are [M · B], and its loss the members' mean.
+    group: of several ranks each gives its share of the mean over the examples of all.
     """
     losses: dict[str, Tensor] = {}
-    for task in tasks:
-        members = logits[task.name].shape[0] // batch.size
+    counts = group.total(torch.stack([batch.observed[t.name].sum() for t in tasks]).float())
+    for task, count in zip(tasks, counts, strict=True):
+        members = logits[task.name].shape[0] // max(1, batch.size)
         observed, label = batch.observed[task.name].repeat(members), batch.labels[task.name].repeat(members)
         loss_B = head_loss(logits[task.name], label, task)
         if task.debias == "ips":
-            losses[task.name] = ips_mean(loss_B, observed, logits[task.observation].repeat(members))
+            losses[task.name] = ips_mean(loss_B, observed, logits[task.observation].repeat(members), group)
         else:
-            losses[task.name] = torch.where(observed, loss_B, 0.0).sum() / observed.sum().clamp(min=1)
+            losses[task.name] = torch.where(observed, loss_B, 0.0).sum() / (members * count).clamp(min=1)
     return losses
 
 
-def ips_mean(loss_B: Tensor, observed_B: Tensor, observation_B: Tensor) -> Tensor:
+def ips_mean(loss_B: Tensor, observed_B: Tensor, observation_B: Tensor, group: Group = ALONE) -> Tensor:
     """Average observed losses by inverse propensity: for labels that are missing not at random.
 
     The value is the average alone; its gradient also teaches the propensities p = sigmoid(observation) to be
@@ -44,12 +49,16 @@ def ips_mean(loss_B: Tensor, observed_B: Tensor, observation_B: Tensor) -> Tenso
     Source: Schnabel et al., ICML 2016; self-normalised: Swaminathan & Joachims, NeurIPS 2015.
     """
     log_p_B = functional.logsigmoid(observation_B.detach())
-    weight_B = (log_p_B.exp().mean().log() - log_p_B).exp().clamp(1 / MAX_IPS_WEIGHT, MAX_IPS_WEIGHT)
+    shown_B = observed_B.to(observation_B.dtype)
+    sums = torch.stack([log_p_B.exp().sum(), shown_B.sum(), torch.ones_like(shown_B).sum()])
+    sum_p, num_observed, num = group.total(sums)
+    weight_B = ((sum_p / num).log() - log_p_B).exp().clamp(1 / MAX_IPS_WEIGHT, MAX_IPS_WEIGHT)
     weight_B = torch.where(observed_B, weight_B, 0.0)
-    mean = torch.where(observed_B, weight_B * loss_B, 0.0).sum() / weight_B.sum().clamp(min=1e-6)
-    fitting = functional.binary_cross_entropy_with_logits(observation_B, observed_B.to(observation_B.dtype))
-    fitting = fitting * observed_B.any()
-    return mean + (fitting - fitting.detach())
+    mean = torch.where(observed_B, weight_B * loss_B, 0.0).sum() / group.total(weight_B.sum()).clamp(min=1e-6)
+    fitting = functional.binary_cross_entropy_with_logits(observation_B, shown_B, reduction="sum") / num
+    fitting = fitting * (num_observed > 0)
+    share: Tensor = mean + (fitting - fitting.detach())
+    return share
 
 
 def retrieval_loss(
@@ -60,28 +69,46 @@ def retrieval_loss(
     item: ItemSide,
     task: str,
     temperature: float,
+    group: Group = ALONE,
 ) -> Tensor:
     """Sampled softmax of each positive against the step's other positives and uniform catalogue items.
 
     Logits are s / τ - log(expected copies in the candidate set); duplicates of the positive and the user's
-    other positives are masked. Source: Yi et al., RecSys 2019; mixed negatives: Yang et al., WWW 2020.
+    other positives are masked. Of several ranks each has its own positives and uniform items, and all are
+    candidates of all. Source: Yi et al., RecSys 2019; mixed negatives: Yang et al., WWW 2020.
     """
     negatives = batch.negatives
+    if negatives is None:
+        return user.embedding_BD.new_zeros((), dtype=torch.float32)
     positive = (batch.observed[task] & (batch.labels[task] > 0.5)).nonzero().squeeze(1)
-    if negatives is None or positive.numel() == 0:
+    known = group.parts(_known(negatives, positive))
+    known_CK, before = torch.cat(known), sum(len(part) for part in known[: group.rank])
+    item_C, user_C, is_positive_C = known_CK[:, 0], known_CK[:, 1], known_CK[:, 2] > 0
+    count = int(is_positive_C.sum())
+    if count == 0:
         return user.embedding_BD.new_zeros((), dtype=torch.float32)
     drawn = ranker.item_side(
         ranker.looked_up(negatives, rows, "item"),
         negatives.numbers_MF,
         negatives.text_MT,
     )
-    candidates_CD = torch.cat([item.embedding_BD[positive].float(), drawn.embedding_BD])
+    vectors_CD = torch.cat([item.embedding_BD[positive].float(), drawn.embedding_BD.float()])
     share_C = torch.cat([negatives.share_B[positive], negatives.share_M])
-    correction_C = torch.log(share_C * positive.numel() + negatives.uniform)
+    candidates_CD = gathered(torch.cat([vectors_CD, share_C[:, None]], dim=1), group)
+    candidates_CD, share_C = candidates_CD[:, :-1], candidates_CD[:, -1].detach()
+    correction_C = torch.log(share_C * count + negatives.uniform)
     logits_PC = user.embedding_BD[positive].float() @ candidates_CD.T / temperature - correction_C
-    item_P, user_P = negatives.item_B[positive], negatives.user_B[positive]
-    same_item = item_P[:, None] == torch.cat([item_P, negatives.item_M])[None, :]
-    other_positive = functional.pad(user_P[:, None] == user_P[None, :], (0, negatives.item_M.numel()))
-    own = torch.eye(*logits_PC.shape, dtype=torch.bool, device=logits_PC.device)
+    place_P = before + torch.arange(positive.numel(), device=logits_PC.device)
+    same_item = item_C[place_P][:, None] == item_C[None, :]
+    other_positive = (user_C[place_P][:, None] == user_C[None, :]) & is_positive_C
+    own = place_P[:, None] == torch.arange(len(item_C), device=logits_PC.device)[None, :]
     logits_PC = logits_PC.masked_fill((same_item | other_positive) & ~own, -torch.inf)
-    return functional.cross_entropy(logits_PC, torch.arange(positive.numel(), device=logits_PC.device))
+    return functional.cross_entropy(logits_PC, place_P, reduction="sum") / count
+
+
+def _known(negatives: Negatives, positive: Tensor) -> Tensor:
+    """List what masks candidates [P + M, 3]: item row, user, and whether it is a positive of that user."""
+    item_C = torch.cat([negatives.item_B[positive], negatives.item_M])
+    user_C = functional.pad(negatives.user_B[positive], (0, negatives.item_M.numel()))
+    is_positive_C = torch.arange(item_C.numel(), device=item_C.device) < positive.numel()
+    return torch.stack([item_C, user_C, is_positive_C.to(item_C.dtype)], dim=1)

@@ -16,32 +16,34 @@ from features.kinds.feature import BagFeature, IdFeature, NumberFeature
 from recsys.config import RunConfig
 from recsys.device import CPU, resolve_device
 from recsys.encoding import EncoderState
+from recsys.errors import ConfigError
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
-from recsys.tasks import RETRIEVAL, TaskSpec
-from training.balancing import build_balancer
+from recsys.tasks import TaskSpec
 from training.data import (
     Batcher,
-    BatchSettings,
-    BatchStream,
     Cutting,
     EncodedDay,
     EncodedDays,
     EncodedRows,
+    count_steps,
     encode_day,
     positive_share,
     sizes_of,
     text_by_number,
 )
+from training.fit_inputs import FitInputs, batch_settings
+from training.host_choice import HostChoice
 from training.new_heads import fit_alone
+from training.processes.parent import fit_in_processes
 from training.saved_step import describe
 from training.table_placement import tables_for_host
 from training.trainer.checkpoint import Checkpoint
-from training.trainer.fit import fit
 from training.trainer.guard import Guard
-from training.trainer.settings import FitSettings, has_fast_bf16
+from training.trainer.settings import FitSettings
 from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
+from training.trainer.weights import canonical
 from training.warm_start import Carried, Previous, carry_over
 
 READ_EVERY = 50
@@ -64,8 +66,7 @@ class TrainedModel:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Give canonical weights: `ranker.*`, `table.<name>.weight`, `table.<name>.state`."""
-        found = {f"ranker.{k}": v.detach().numpy().copy() for k, v in self.ranker.state_dict().items()}
-        return found | {f"table.{k}": v.numpy() for k, v in self.tables.export().items()}
+        return canonical(self.ranker, self.tables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,7 @@ def train(
     prepared: Prepared | None = None,
     folder: Path | None = None,
     alone: Sequence[str] = (),
+    choice: HostChoice | None = None,
 ) -> TrainedModel:
     """Train on each task's own days.
 
@@ -107,18 +109,87 @@ def train(
         previous: continue these weights; their vocabularies and statistics stay as they are and grow.
         tasks: the heads to build and train, default all; features are those of all the config's tasks.
         watchers: see every step of the fit.
-        start: go on from here; the batches before it are not read again.
-        diverged: the folder in which a step is saved whose loss is not finite or explodes; None: nowhere.
+        start: go on from here; the batches before it are not read again. Several processes read it
+            themselves, where the Saver among the watchers keeps it.
+        diverged: the folder in which one process saves a step whose loss is not finite or explodes.
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
         folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
             it. Without one, a day is encoded in memory whenever it is read.
-        alone: train what these heads have of their own, as in a cold start, and nothing else.
+        alone: train what these heads have of their own, as in a cold start, and nothing else; in one process.
+        choice: precision and processes, default what the config says; `auto` is fp32 and one process. Several
+            processes need a folder.
     """
     tasks = config.tasks if tasks is None else tasks
+    choice = choice or HostChoice.unmeasured(config.training)
+    first = begin_fit(
+        days,
+        periods,
+        config,
+        previous,
+        epochs,
+        tasks,
+        choice,
+        prepared=prepared,
+        folder=folder,
+        alone=bool(alone),
+    )
+    inputs, ranker, tables = first.inputs, first.ranker, first.tables
+    device = resolve_device(config.training.device)
+    if choice.processes > 1 and device != CPU:
+        raise ConfigError(
+            f"[training] processes = {choice.processes}: several processes train on the CPU only; "
+            'take processes = 1, or device = "cpu"'
+        )
+    if choice.processes == 1:
+        ranker.to(device)
+        tables.to(device, tables_for_host(tables.specs.values(), device))
+    if diverged is not None and choice.processes == 1:
+        model = partial(describe, config=config, state=inputs.state, tasks=tasks, settings=inputs.settings)
+        watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
+    if alone:
+        batches = inputs.stream().batches(start.log.steps if start else 0)
+        log = fit_alone(ranker, tables, batches, alone, inputs.settings, watchers, start)
+    elif choice.processes > 1 and inputs.num_steps:
+        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers)
+    else:
+        log = inputs.fit(ranker, tables, watchers, start)
+    ranker, tables = ranker.to(CPU), tables.to(CPU)
+    return TrainedModel(ranker=ranker, tables=tables, state=inputs.state, log=log, carried=first.carried)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitStart:
+    """What a fit begins with."""
+
+    inputs: FitInputs
+    ranker: Ranker
+    tables: LocalTables
+    carried: Carried | None
+
+
+def begin_fit(
+    days: Days,
+    periods: Mapping[str, tuple[int, int]],
+    config: RunConfig,
+    previous: Previous | None,
+    epochs: int,
+    tasks: Sequence[TaskSpec],
+    choice: HostChoice,
+    *,
+    prepared: Prepared | None = None,
+    folder: Path | None = None,
+    alone: bool = False,
+) -> FitStart:
+    """Fit the encoder and build the model; args as `train`."""
     torch.manual_seed(config.training.seed)
     chosen = _chosen(periods)
     state = prepared.state if prepared else fit_state(days, chosen, config, previous)
     encoder = Encoder.from_config(config, state)
+    last = days[chosen[-1] if chosen else -1]
+    text_VT = text_by_number(encoder, last.table("items"))
+    ranker, tables = build_model(config, state, tasks)
+    carried = carry_over(ranker, tables, state, config, previous, text_VT) if previous is not None else None
+    retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
     read_day: Callable[[int], EncodedDay] = partial(_encode, days, periods, config, state)
     if prepared is not None:
         read_day = prepared.encoded.__getitem__
@@ -131,38 +202,24 @@ def train(
             hidden=partial(_hidden, periods),
             piece_rows=config.training.chunk_rows,
         )
-    last = days[chosen[-1] if chosen else -1]
-    batcher = make_batcher(encoder, last.table("items"), config, tasks)
-    ranker, tables = build_model(config, state, tasks)
-    carried = None
-    if previous is not None:
-        carried = carry_over(ranker, tables, state, config, previous, batcher.text_VT)
-    device = resolve_device(config.training.device)
-    ranker.to(device)
-    tables.to(device, tables_for_host(tables.specs.values(), device))
-
-    retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
-    stream = BatchStream(
-        days=sizes_of(days, chosen),
-        read_day=read_day,
-        batcher=batcher,
-        cutting=Cutting.from_config(config),
-        epochs=epochs,
+    steps, warm = num_steps(days, periods, config, epochs), previous is not None and not alone
+    inputs = FitInputs(
+        config=config,
+        tasks=tasks,
+        state=state,
+        text=text_VT,
         popularity=retrieval_popularity(days, chosen, config, state) if retrieval else None,
+        days=sizes_of(days, chosen),
+        epochs=epochs,
+        settings=fit_settings(config, steps, warm=warm, choice=choice),
+        read_day=read_day,
     )
-    weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
-    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
-    settings = fit_settings(config, stream.num_steps, warm=previous is not None and not alone)
-    batches = stream.batches(start.log.steps if start else 0)
-    if diverged is not None:
-        model = partial(describe, config=config, state=state, tasks=tasks, settings=settings)
-        watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
-    if alone:
-        log = fit_alone(ranker, tables, batches, alone, settings, watchers, start)
-    else:
-        log = fit(ranker, tables, batches, balancer, tasks, settings, watchers, start)
-    ranker, tables = ranker.to(CPU), tables.to(CPU)
-    return TrainedModel(ranker=ranker, tables=tables, state=state, log=log, carried=carried)
+    return FitStart(inputs=inputs, ranker=ranker, tables=tables, carried=carried)
+
+
+def num_steps(days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, epochs: int) -> int:
+    """Count the steps of a training."""
+    return count_steps(sizes_of(days, _chosen(periods)).values(), Cutting.from_config(config), epochs)
 
 
 def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
@@ -239,18 +296,12 @@ def make_batcher(
     encoder: Encoder, items: pl.DataFrame, config: RunConfig, tasks: Sequence[TaskSpec]
 ) -> Batcher:
     """Make what cuts encoded rows into training batches."""
-    settings = BatchSettings(
-        batch_size=config.training.batch_size,
-        history_length=config.features.history_length,
-        lag_ms=1000 * config.features.ingestion_lag,
-        id_dropout=config.model.id_dropout,
-        num_uniform=config.retrieval.num_uniform,
-        tasks=tuple(t.name for t in tasks),
-    )
-    return Batcher(encoder, text_by_number(encoder, items), settings)
+    return Batcher(encoder, text_by_number(encoder, items), batch_settings(config, tasks))
 
 
-def fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
+def fit_settings(
+    config: RunConfig, steps: int, *, warm: bool, choice: HostChoice | None = None
+) -> FitSettings:
     """Give the trainer's settings. Args: warm: the weights are those of another night."""
     training = config.training
     retrieval = config.retrieval_task if config.retrieval.weight else None
@@ -263,7 +314,7 @@ def fit_settings(config: RunConfig, steps: int, *, warm: bool) -> FitSettings:
         temperature=config.retrieval.temperature,
         total_steps=steps,
         warmup_steps=min(100, steps // 10),
-        bf16=training.precision == "bf16" or (training.precision == "auto" and has_fast_bf16(device)),
+        bf16=(choice or HostChoice.unmeasured(training)).precision == "bf16",
         read_every=1 if device == CPU else READ_EVERY,
     )
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import torch
 from safetensors.numpy import load_file, save_file
 
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from training.train import TrainedModel, build_model
 from training.trainer.train_log import TrainLog
+from training.trainer.weights import load_canonical
 from training.warm_start import Previous
 
 WEIGHTS = "weights.safetensors"
@@ -32,8 +32,6 @@ def load_trained(folder: Path, config: RunConfig) -> TrainedModel:
     Args: config: of the training: its features and its model are the shapes of the weights.
     """
     state = EncoderState.load(folder)
-    weights = {name: torch.from_numpy(array) for name, array in load_file(folder / WEIGHTS).items()}
     ranker, tables = build_model(config, state)
-    ranker.load_state_dict({name: weights[f"ranker.{name}"] for name in ranker.state_dict()})
-    tables.load({k.removeprefix("table."): v for k, v in weights.items() if k.startswith("table.")})
+    load_canonical(ranker, tables, load_file(folder / WEIGHTS))
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=TrainLog())

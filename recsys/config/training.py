@@ -41,13 +41,16 @@ class TrainingConfig(Section):
     """How the tasks' losses become one gradient: a name of `training.balancing.BALANCERS`."""
     balancer: BalancerConfig = BalancerConfig()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Matrix products in training; `auto` takes bf16 where the processor has it. Serving always uses fp32."""
+    """Matrix products in training; `auto`: what a night measures to be faster. Serving always uses fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where training, and the scoring of labelled rows, run; `auto` takes a GPU where there is one. Serving,
     golden requests and ranked lists use the CPU."""
+    processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    """How many processes share each step of a night's learning, on the CPU; `auto`: what a night measures to
+    be faster. Nights of few steps measure nothing: `auto` is then fp32 and one process."""
     threads: int = Field(default=1, ge=1)
-    """Torch threads. One is the robust choice: beside another busy process two threads are slower than one.
-    """
+    """Torch threads of a single process; each of several has one. One is the robust choice: beside another
+    busy process two threads are slower than one."""
     checkpoint_minutes: float = Field(default=10.0, ge=0)
     """How often a training saves all it goes on from when it is killed; 0 never. A checkpoint has the size of
     the weights and the optimisers' state, and is removed when the training is done.

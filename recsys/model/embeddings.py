@@ -40,6 +40,9 @@ class TableSpec:
 class Tables(Protocol):
     """Embedding tables, as far as the trainer needs them."""
 
+    copied: bool
+    """Every rank has all rows: all ranks look up and step the same numbers. False: ranks share the rows."""
+
     @property
     def device(self) -> torch.device:
         """Tell where numbers are given and looked-up rows are; the tables themselves may lie elsewhere."""
@@ -59,6 +62,8 @@ class Tables(Protocol):
 
 class LocalTables:
     """Tables of this process: made in host memory, moved by `to`."""
+
+    copied = True
 
     def __init__(self, specs: tuple[TableSpec, ...], learning_rate: float, seed: int) -> None:
         """Fill each table from a random stream of its own, so that it does not depend on the other tables."""
@@ -126,6 +131,8 @@ class LocalTables:
 
 class TorchRecTables:
     """The same tables in TorchRec's EmbeddingCollections, one per width, sharded over the process group."""
+
+    copied = False
 
     def __init__(
         self, specs: tuple[TableSpec, ...], learning_rate: float, weights: Mapping[str, Tensor]

@@ -22,6 +22,7 @@ from serving.loading import load_model
 from training.balancing import BALANCERS, Entry
 from training.balancing.weights import BalanceReport, weighted_backward
 from training.night.run import check_names
+from training.trainer.group import ALONE
 from training.tune.space import default_space
 
 DAY = date(2026, 1, 28)
@@ -47,9 +48,9 @@ class Scaled:
         self.weights = {name: alpha * weight for name, weight in weights.items()}
         self.alpha = alpha
 
-    def backward(self, losses, shared_parameters, boundary):
+    def backward(self, losses, shared_parameters, boundary, group=ALONE):
         self.steps.append(self.alpha)
-        weighted_backward(losses, self.weights)
+        weighted_backward(losses, self.weights, [*shared_parameters, *boundary], group)
         return BalanceReport(self.weights)
 
 

@@ -1,7 +1,6 @@
 """The line of a fit: what it says on the way, at the end, and after a fit went on."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +56,6 @@ def test_a_log_gets_a_line_at_the_end(capsys):
     with fit_progress("train", 300) as watcher:
         for number in range(3):
             watcher.on_losses(number, {"click": 0.25})
-            watcher.after_step(SimpleNamespace(rows=100 * (number + 1), batch=SimpleNamespace(size=100)))
+            watcher.on_rows(100 * (number + 1), 100)
     (line,) = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"train: 300 of 300 rows, [\d,]+ rows/s; click 0.25", line)

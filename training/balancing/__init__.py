@@ -16,17 +16,23 @@ from recsys.config import BalancerConfig
 from recsys.errors import ConfigError
 from training.balancing.gradients import Aggregated, GradNorm, build_aggregator
 from training.balancing.weights import BalanceReport, DynamicWeightAverage, Fixed, Uncertainty
+from training.trainer.group import ALONE, Group
 
 
 class Balancer(Protocol):
     """Turns losses into gradients of the dense parameters and of the looked-up rows (the boundary)."""
 
     def backward(
-        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+        self,
+        losses: Mapping[str, Tensor],
+        shared_parameters: Sequence[Tensor],
+        boundary: Sequence[Tensor],
+        group: Group = ALONE,
     ) -> BalanceReport:
         """Put gradients on the dense parameters and the boundary; the tables step once from the latter.
 
         Args: shared_parameters: the dense parameters; one that a single loss reaches is that task's own.
+        group: of several ranks, whose gradients are added up.
         """
 
     def state(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from recsys.errors import ConfigError
 from training.balancing.weights import BalanceReport, Stateless
 from training.errors import DivergedError
+from training.trainer.group import ALONE, Group
 
 if TYPE_CHECKING:
     from torchjd.aggregation import GramianWeightedAggregator, Weighting
@@ -58,15 +59,19 @@ class TaskGradients:
 
 
 def task_gradients(
-    losses: Mapping[str, Tensor], parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+    losses: Mapping[str, Tensor],
+    parameters: Sequence[Tensor],
+    boundary: Sequence[Tensor],
+    group: Group = ALONE,
 ) -> TaskGradients:
-    """Differentiate each loss on its own; losses without a graph are left out."""
+    """Differentiate each loss on its own, over all ranks; losses without a graph are left out."""
     tensors = (*parameters, *boundary)
     live = {name: loss for name, loss in losses.items() if loss.requires_grad}
     by_task: dict[str, tuple[Tensor | None, ...]] = {
         name: torch.autograd.grad(loss, tensors, retain_graph=left < len(live), allow_unused=True)
         for left, (name, loss) in enumerate(live.items(), start=1)
     }
+    group.sum_([g for gradients in by_task.values() for g in gradients if g is not None])
     reached = [sum(g[i] is not None for g in by_task.values()) for i in range(len(tensors))]
     shared = tuple(count > 1 or i >= len(parameters) for i, count in enumerate(reached))
     return TaskGradients(tensors=tensors, by_task=by_task, shared=shared)
@@ -92,10 +97,14 @@ class GradNorm:
         self._adam: dict[str, torch.optim.Adam] = {}
 
     def backward(
-        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+        self,
+        losses: Mapping[str, Tensor],
+        shared_parameters: Sequence[Tensor],
+        boundary: Sequence[Tensor],
+        group: Group = ALONE,
     ) -> BalanceReport:
         """Put the weighted gradients where they belong, then move the weights."""
-        gradients = task_gradients(losses, shared_parameters, boundary)
+        gradients = task_gradients(losses, shared_parameters, boundary, group)
         used = {name: self._weight(name) for name in losses}
         gradients.apply(used, used)
         norms = dict(zip(gradients.by_task, gradients.gramian().diagonal().sqrt().tolist(), strict=True))
@@ -167,19 +176,25 @@ class Aggregated(Stateless):
         self.weights, self.aggregator = dict(weights), aggregator
 
     def backward(
-        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+        self,
+        losses: Mapping[str, Tensor],
+        shared_parameters: Sequence[Tensor],
+        boundary: Sequence[Tensor],
+        group: Group = ALONE,
     ) -> BalanceReport:
         """Aggregate the losses' gradients and put the result on the parameters and the boundary.
 
         Raises: DivergedError when a gradient is not finite, or too long to be squared.
         """
         scaled = {name: self.weights.get(name, 1.0) * loss for name, loss in losses.items()}
-        gradients = task_gradients(scaled, shared_parameters, boundary)
-        found = dict.fromkeys(losses, 0.0) | self._aggregate(list(gradients.by_task), gradients.gramian())
+        gradients = task_gradients(scaled, shared_parameters, boundary, group)
+        found = dict.fromkeys(losses, 0.0) | self._aggregate(
+            list(gradients.by_task), gradients.gramian(), group
+        )
         gradients.apply(found, dict.fromkeys(losses, 1.0))
         return BalanceReport({name: found[name] * self.weights.get(name, 1.0) for name in losses})
 
-    def _aggregate(self, names: Sequence[str], gramian: Tensor) -> dict[str, float]:
+    def _aggregate(self, names: Sequence[str], gramian: Tensor, group: Group) -> dict[str, float]:
         length = gramian.diagonal()
         if not bool(length.isfinite().all()):
             lengths = dict(zip(names, length.sqrt().tolist(), strict=True))
@@ -193,6 +208,7 @@ class Aggregated(Stateless):
         part = gramian[speaks][:, speaks]
         # Only ratios matter to the methods, and their own thresholds are absolute.
         weights = self.aggregator.gramian_weighting(part / part.diagonal().mean())
+        weights = group.parts(weights)[0]  # PCGrad draws an order, and every rank draws its own
         said = [name for name, one in zip(names, speaks.tolist(), strict=True) if one]
         return dict(zip(said, weights.tolist(), strict=True))
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.trainer.group import ALONE, Group
+
 
 @dataclass(frozen=True, slots=True)
 class BalanceReport:
@@ -20,10 +22,16 @@ class BalanceReport:
     weights: dict[str, float]
 
 
-def weighted_backward(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
-    """Backpropagate the weighted sum; a loss without a weight counts once."""
+def weighted_backward(
+    losses: Mapping[str, Tensor], weights: Mapping[str, float], tensors: Sequence[Tensor], group: Group
+) -> None:
+    """Backpropagate the weighted sum; a loss without a weight counts once.
+
+    Args: tensors: of several ranks, those whose gradients are added up.
+    """
     total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
     total.backward()  # type: ignore[no-untyped-call]
+    group.sum_([t.grad for t in tensors if t.grad is not None])
 
 
 class Stateless:
@@ -45,11 +53,14 @@ class Fixed(Stateless):
         self.weights = dict(weights)
 
     def backward(
-        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+        self,
+        losses: Mapping[str, Tensor],
+        shared_parameters: Sequence[Tensor],
+        boundary: Sequence[Tensor],
+        group: Group = ALONE,
     ) -> BalanceReport:
         """Backpropagate the weighted sum."""
-        del shared_parameters, boundary
-        weighted_backward(losses, self.weights)
+        weighted_backward(losses, self.weights, [*shared_parameters, *boundary], group)
         return BalanceReport(self.weights)
 
 
@@ -69,10 +80,13 @@ class Uncertainty:
         self.log_variance: dict[str, float] = {}
 
     def backward(
-        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+        self,
+        losses: Mapping[str, Tensor],
+        shared_parameters: Sequence[Tensor],
+        boundary: Sequence[Tensor],
+        group: Group = ALONE,
     ) -> BalanceReport:
         """Backpropagate the losses over their variances, then let the variances follow."""
-        del shared_parameters, boundary
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         for name, value in values.items():
             if value > 0:
@@ -81,7 +95,7 @@ class Uncertainty:
             name: self.weights.get(name, 1.0) * 0.5 * math.exp(-self.log_variance.get(name, 0.0))
             for name in losses
         }
-        weighted_backward(losses, used)
+        weighted_backward(losses, used, [*shared_parameters, *boundary], group)
         for name, value in values.items():
             if value > 0:
                 s = self.log_variance[name]
@@ -116,16 +130,19 @@ class DynamicWeightAverage:
         self._steps = 0
 
     def backward(
-        self, losses: Mapping[str, Tensor], shared_parameters: Sequence[Tensor], boundary: Sequence[Tensor]
+        self,
+        losses: Mapping[str, Tensor],
+        shared_parameters: Sequence[Tensor],
+        boundary: Sequence[Tensor],
+        group: Group = ALONE,
     ) -> BalanceReport:
         """Backpropagate the sum, weighted by the last two windows' rates."""
-        del shared_parameters, boundary
         rates = {name: self.rates.get(name, 1.0) for name in losses}
         slowest = max(rates.values())  # taken off all: at a low temperature the plain powers overflow
         share = {name: math.exp((rate - slowest) / self.temperature) for name, rate in rates.items()}
         total = sum(share.values())
         used = {n: self.weights.get(n, 1.0) * len(share) * part / total for n, part in share.items()}
-        weighted_backward(losses, used)
+        weighted_backward(losses, used, [*shared_parameters, *boundary], group)
         self._remember({name: float(loss.detach()) for name, loss in losses.items()})
         return BalanceReport(used)
 

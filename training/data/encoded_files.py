@@ -29,6 +29,7 @@ class EncodedFiles:
 
     def __init__(self, folder: Path) -> None:
         """Map the tables of a folder that `write_day` has finished."""
+        self.folder = folder
         self._arrays = arrays = ArrayReader(folder)
         said = arrays.said
         self.size = int(said["size"])

@@ -1,6 +1,6 @@
 """A night: where it reads and writes, and how it ended."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.stages import Stages
 from training.gate import Decision
+from training.host_choice import HostChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,5 +74,30 @@ class NightResult:
             "evaluated": self.evaluated,
             "reasons": self.decision.reasons,
             "findings": self.validation.counts,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What the learning stages of a night made."""
+
+    date: date
+    version: str
+    """The evaluated bundle; it is not live."""
+    choice: HostChoice
+    rows: int
+    losses: dict[str, float]
+    """Means of the last steps."""
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        return {
+            "date": str(self.date),
+            "version": self.version,
+            **asdict(self.choice),
+            "rows": self.rows,
+            "losses": self.losses,
             "seconds": round(self.seconds, 2),
         }

@@ -7,8 +7,8 @@ from pathlib import Path
 from features.validation.ingest import parse_codes
 from recsys.config import Period, RunConfig, period_start
 from recsys.log import InteractionLog
-from training.night.night import Night, NightResult
-from training.night.run import run_night
+from training.night.night import Night, NightResult, TrainResult
+from training.night.run import run_night, train_night
 from training.threads import use_threads
 
 
@@ -26,6 +26,23 @@ def run_nights(
         for accepted_day, codes in parse_codes(accept, day).items():
             night.ingest.accepted.accept(accepted_day, codes, day)
         yield run_night(night, dry_run=dry_run)
+
+
+def train_one(
+    config: RunConfig, log: Path, runs: Path, day: date | None, processes: int | None
+) -> TrainResult:
+    """Run one night up to its evaluated bundle, as `recsys train` does.
+
+    Args: day: default the log's last; processes: default what the config says.
+    Raises: as `run_nights`, and RankError when one of several processes dies.
+    """
+    use_threads(config.training.threads)
+    source = InteractionLog(log)
+    if processes is not None:
+        training = config.training.model_copy(update={"processes": processes})
+        config = config.model_copy(update={"training": training})
+    night = day or source.require_days("impressions")[-1]
+    return train_night(Night(config=config, log=source, runs=runs, date=night))
 
 
 def nights_between(first: date, last: date, period: Period) -> list[date]:

@@ -12,8 +12,9 @@ from recsys.bundle import load_bundle
 from recsys.config import RunConfig
 from recsys.errors import ConfigError
 from recsys.model.trunks import TRUNKS
+from recsys.stages import read_manifest
 from training.balancing import build_balancer
-from training.night.night import Night, NightResult
+from training.night.night import Night, NightResult, TrainResult
 from training.night.stages import STAGES
 from training.night.step import Step
 from training.publish import champion_before, evaluated_version
@@ -25,13 +26,7 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
     Args: dry_run: stop before anything goes live.
     Raises: DataError, BundleError, StoreError or RegistryError; nothing is published then.
     """
-    check_names(night.config)
-    with night.registry.locked("nightly", wait=False):
-        made = begin(night, dry_run=dry_run)
-        for stage in STAGES:
-            output = Step.of(stage, night, made).run()
-            if stage.output is not None:
-                made[stage.output] = output
+    made = _walk(night, dry_run=dry_run)
     return NightResult(
         date=night.date,
         verdict=made["decision"].verdict,
@@ -41,6 +36,37 @@ def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
         seconds=time.perf_counter() - made["began"],
         validation=made["validation"],
     )
+
+
+def train_night(night: Night) -> TrainResult:
+    """Run a night up to its evaluated bundle: nothing is compared, nothing goes live.
+
+    Raises: as `run_night`.
+    """
+    made = _walk(night, dry_run=True, until="evaluated")
+    log = read_manifest(made["weights"])
+    return TrainResult(
+        date=night.date,
+        version=made["evaluated"],
+        choice=made["choice"],
+        rows=log["rows"],
+        losses=log["losses"],
+        seconds=time.perf_counter() - made["began"],
+    )
+
+
+def _walk(night: Night, *, dry_run: bool, until: str | None = None) -> dict[str, Any]:
+    """Run the stages, or those up to an output; give all that was made."""
+    check_names(night.config)
+    with night.registry.locked("nightly", wait=False):
+        made = begin(night, dry_run=dry_run)
+        for stage in STAGES:
+            output = Step.of(stage, night, made).run()
+            if stage.output is not None:
+                made[stage.output] = output
+            if until is not None and stage.output == until:
+                break
+    return made
 
 
 def begin(night: Night, *, dry_run: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """STAGES: the night as a table. A row says which config keys a stage reads, what it takes and what it makes.
 
-    ingest → check_files → features → validate → plan → catch_up → train → bundle → evaluate → gate
-           → refit → refit_bundle → record → publish
+    ingest → check_files → features → validate → plan → choose → catch_up → train → bundle → evaluate
+           → gate → refit → refit_bundle → record → publish
 
 A stage gets a view of the config with its keys alone: reading another is an error. Stages that take long keep
 their result in a folder named by a hash of that view and of their inputs, and are skipped when it is there.
@@ -20,7 +20,7 @@ _TRAIN = (
     "retrieval.weight", "retrieval.task", "retrieval.temperature", "retrieval.num_uniform",
     "training.batch_size", "training.chunk_rows", "training.epochs", "training.learning_rate",
     "training.warm_scale", "training.sparse_learning_rate", "training.weight_decay", "training.seed",
-    "training.balancing", "training.balancer", "training.precision", "training.device",
+    "training.balancing", "training.balancer", "training.device",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
 _WEIGHTS = ("training.seed", "training.sparse_learning_rate")
@@ -48,9 +48,16 @@ STAGES: tuple[Stage, ...] = (
         name="plan", keys=training.night.plan.KEYS, inputs=("days", "previous"), output="plan", run=work.plan
     ),
     Stage(
+        name="choose",
+        keys=(*_TRAIN, "training.precision", "training.processes"),
+        inputs=("days", "plan", "previous"),
+        output="choice",
+        run=work.choose,
+    ),
+    Stage(
         name="catch_up",
         keys=_TRAIN,
-        inputs=("days", "plan", "previous"),
+        inputs=("days", "plan", "previous", "choice"),
         output="caught_up",
         run=work.catch_up,
         passed=("training.checkpoint_minutes",),
@@ -58,7 +65,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         keys=_TRAIN,
-        inputs=("days", "plan", "previous", "caught_up"),
+        inputs=("days", "plan", "previous", "caught_up", "choice"),
         output="weights",
         run=work.train_weights,
         passed=("training.checkpoint_minutes",),
@@ -87,7 +94,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="refit",
         keys=(*_TRAIN, "training.refit"),
-        inputs=("days", "plan", "evaluated", "decision"),
+        inputs=("days", "plan", "evaluated", "decision", "choice"),
         output="refitted",
         run=work.refit,
         passed=("training.checkpoint_minutes",),

@@ -11,6 +11,7 @@ from recsys.config import RunConfig
 from recsys.config_view import values, view
 from recsys.stages import MANIFEST, read_manifest
 from training.gate import Decision
+from training.host_choice import HostChoice
 from training.night.night import Night
 from training.night.plan import NightPlan
 
@@ -88,7 +89,7 @@ def identity(value: Any) -> Any:
             return value.version
         case Path():
             return value.name
-        case NightPlan():
+        case NightPlan() | HostChoice():
             return asdict(value)
         case Decision():
             return str(value.verdict)

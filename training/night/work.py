@@ -4,6 +4,7 @@ A function takes its Step and its inputs by name; what takes long is built into 
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
 from training.fit_progress import fit_progress
 from training.gate import Decision, check_calibration, check_heads, check_lists, decide
+from training.host_choice import MIN_STEPS, HostChoice, Trial, measure_choice
 from training.night.go_live import go_live
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import Step
 from training.predict import BundlePredictor, day_logits
 from training.progress import bar, say
 from training.publish import write_bundle
-from training.train import TrainedModel, train
+from training.train import TrainedModel, begin_fit, num_steps, train
 from training.trainer.saver import Saver
 from training.warm_start import Previous
 from training.weights import load_previous, load_trained, save_trained
@@ -87,7 +89,38 @@ def plan(step: Step, *, days: Days, previous: Bundle | None) -> NightPlan:
     return plan_night(days, step.config, Lineage.of(record, previous.config.tasks, step.config.tasks))
 
 
-def catch_up(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) -> Path | None:
+def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) -> HostChoice:
+    """Choose precision and number of processes, before the first step: by a measurement if that pays."""
+    config = step.config
+
+    def build(folder: Path) -> dict[str, Any]:
+        before = None if previous is None or plan.cold else Previous.of(previous, config)
+        epochs = config.training.epochs if before is None else 1
+        choice = HostChoice.unmeasured(config.training)
+        measured: dict[str, float] = {}
+        if num_steps(days, plan.train, config, epochs) >= MIN_STEPS:
+            first = begin_fit(
+                days,
+                plan.train,
+                config,
+                before,
+                epochs,
+                config.tasks,
+                choice,
+                folder=unfinished(folder),
+            )
+            choice, measured = measure_choice(
+                config.training, Trial.of(first.inputs, first.ranker, first.tables)
+            )
+            say(f"train: {choice}; rows/s: {measured or 'not measured'}")
+        return {"choice": asdict(choice), "rows_per_second": measured}
+
+    return HostChoice(**read_stage(step.kept(build))["choice"])
+
+
+def catch_up(
+    step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None, choice: HostChoice
+) -> Path | None:
     """Show heads that came since the days that the other heads know; None when there are none."""
     if not plan.catch_up:
         return None
@@ -109,6 +142,7 @@ def catch_up(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None
                 start=saver.read(),
                 folder=unfinished(folder),
                 alone=tuple(plan.catch_up),
+                choice=choice,
             )
         return _save(trained, folder)
 
@@ -116,7 +150,13 @@ def catch_up(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None
 
 
 def train_weights(
-    step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None, caught_up: Path | None
+    step: Step,
+    *,
+    days: Days,
+    plan: NightPlan,
+    previous: Bundle | None,
+    caught_up: Path | None,
+    choice: HostChoice,
 ) -> Path:
     """Train from scratch, or continue the champion's evaluated weights, to which new heads were added."""
 
@@ -140,6 +180,7 @@ def train_weights(
                 start=start,
                 folder=unfinished(folder),
                 diverged=step.night.diverged,
+                choice=choice,
             )
         return _save(trained, folder)
 
@@ -217,7 +258,9 @@ def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -
     return Decision.model_validate_json((step.kept(build) / "decision.json").read_text())
 
 
-def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: Decision) -> Path | None:
+def refit(
+    step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: Decision, choice: HostChoice
+) -> Path | None:
     """Continue one pass over the calibration and gate days, after PROMOTE."""
     if decision.verdict is not Verdict.PROMOTE or not step.config.training.refit:
         return None
@@ -238,6 +281,7 @@ def refit(step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: 
                 start=start,
                 folder=unfinished(folder),
                 diverged=step.night.diverged,
+                choice=choice,
             )
         return _save(trained, folder)
 

@@ -1,5 +1,6 @@
 """fit(learner, tables, batches) -> TrainLog. Reads no file, parses no flag; one process or many."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from recsys.batch import Batch
@@ -8,6 +9,7 @@ from recsys.tasks import TaskSpec
 from training.balancing import Balancer
 from training.errors import DivergedError
 from training.trainer.checkpoint import Checkpoint
+from training.trainer.group import ALONE, Group
 from training.trainer.learner import Learner
 from training.trainer.loss_reader import LossReader
 from training.trainer.moment import Progress
@@ -28,6 +30,7 @@ def fit(
     settings: FitSettings,
     watchers: Sequence[Watcher] = (),
     start: Checkpoint | None = None,
+    group: Group = ALONE,
 ) -> TrainLog:
     """Make one optimiser step per batch, on the device of learner and tables.
 
@@ -35,6 +38,7 @@ def fit(
         batches: of the whole fit, or of what `start` has left of it.
         watchers: see every step, in the order given; losses come to them every `settings.read_every` steps.
         start: go on from here, to the same weights that an undisturbed fit ends with.
+        group: several ranks that make each step together; `batches` are then this rank's slices.
 
     Raises: DivergedError when a loss, or what a balancer makes of the gradients, is not finite.
     """
@@ -46,6 +50,7 @@ def fit(
         tasks=tasks,
         settings=settings,
         dense=DenseOptimizer(learner, settings),
+        group=group,
     )
     log = TrainLog() if start is None else stepper.restore(start)
     clock, reader = Clock(log), LossReader(log, watchers, settings.read_every)
@@ -76,15 +81,18 @@ def _learn(
     """Make the steps."""
     for batch in batches_ahead(batches, stepper.tables.device):
         stepper.dense.begin_step(log.steps)
-        rows = stepper.tables.lookup(batch.rows)
+        found = stepper.look_up(batch)
         for watcher in watchers:
-            watcher.before_step(stepper.moment(log.steps, batch, rows))
-        losses, logits = stepper.losses(batch, rows)
+            watcher.before_step(stepper.moment(log.steps, batch, found))
+        losses, logits = stepper.losses(batch, found)
         reader.add(losses)
-        stepper.descend(losses, batch, rows)
-        log.rows += batch.size
+        stepper.descend(losses, found)
+        rows = stepper.group.count(batch.size)
+        log.rows += rows
         progress = Progress(log.steps, batch, logits, log.rows, checkpoint)
         log.steps += 1
+        log.ends.append(time.perf_counter())
         for watcher in watchers:
             watcher.after_step(progress)
+            watcher.on_rows(log.rows, rows)
     reader.read()

@@ -9,6 +9,7 @@ from recsys.batch import Batch
 from recsys.model.ranker import Ranker
 from recsys.tasks import RETRIEVAL, TaskSpec
 from training.objective import retrieval_loss, task_losses
+from training.trainer.group import ALONE, Group
 from training.trainer.learner import Learner
 from training.trainer.settings import FitSettings
 
@@ -19,17 +20,30 @@ def all_losses(
     tasks: Sequence[TaskSpec],
     settings: FitSettings,
     rows: Mapping[str, Tensor],
+    group: Group = ALONE,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Give the heads' losses and the retrieval loss of a batch and its looked-up rows; and the logits."""
+    """Give the heads' losses and the retrieval loss of a batch and its looked-up rows; and the logits.
+
+    Of several ranks each has the losses of all as values, and the gradients of its own share of them.
+    """
     with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         logits, user, item = learner(batch, rows)
     logits = {k: v.float() for k, v in logits.items()}
-    losses = task_losses(logits, batch, tasks)
+    losses = task_losses(logits, batch, tasks, group)
     if settings.retrieval_task is not None:
         assert isinstance(learner, Ranker)
         assert user is not None
         assert item is not None
         losses[RETRIEVAL] = retrieval_loss(
-            learner, batch, rows, user, item, settings.retrieval_task, settings.temperature
+            learner, batch, rows, user, item, settings.retrieval_task, settings.temperature, group
         )
-    return losses, logits
+    return _with_all_values(losses, group), logits
+
+
+def _with_all_values(losses: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
+    """Give losses the sums of all ranks' shares as values; balancers and guards look at these."""
+    if group.size == 1:
+        return dict(losses)
+    total = group.total(torch.stack([loss.detach() for loss in losses.values()]))
+    # Exactly the sum, the same on every rank; added to the difference, it would be rounded.
+    return {name: total[i] + (loss - loss.detach()) for i, (name, loss) in enumerate(losses.items())}

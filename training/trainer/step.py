@@ -15,7 +15,9 @@ from recsys.model.embeddings import Tables
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer
 from training.trainer.checkpoint import Checkpoint
+from training.trainer.group import ALONE, Group
 from training.trainer.learner import Learner
+from training.trainer.lookup import Lookup, look_up
 from training.trainer.losses import all_losses
 from training.trainer.moment import Moment
 from training.trainer.optimizer import DenseOptimizer
@@ -33,6 +35,7 @@ class Stepper:
     tasks: Sequence[TaskSpec]
     settings: FitSettings
     dense: DenseOptimizer
+    group: Group = ALONE
 
     def checkpoint(self, log: TrainLog) -> Checkpoint:
         """Give all that a fit goes on from; what cuts batches goes on by counting them."""
@@ -53,17 +56,24 @@ class Stepper:
         self.dense.load_state(checkpoint.part("dense"))
         self.tables.load(checkpoint.part("table"))
         self.balancer.load_state(checkpoint.balancer)
-        torch.set_rng_state(checkpoint.tensors["random"])
+        if self.group.rank == 0:
+            torch.set_rng_state(checkpoint.tensors["random"])
+        else:  # it is rank 0's; each rank has dropout masks of its own
+            torch.manual_seed(self.group.rank + self.group.size * checkpoint.log.steps)
         if self.tables.device.type == "cuda" and "random.cuda" in checkpoint.tensors:
             torch.cuda.set_rng_state(checkpoint.tensors["random.cuda"], self.tables.device)
         return replace(checkpoint.log, losses=list(checkpoint.log.losses))
 
-    def moment(self, step: int, batch: Batch, rows: Mapping[str, Tensor]) -> Moment:
+    def look_up(self, batch: Batch) -> Lookup:
+        """Look up the rows of a batch."""
+        return look_up(self.tables, batch.rows, self.group)
+
+    def moment(self, step: int, batch: Batch, found: Lookup) -> Moment:
         """Describe the step that is about to be made."""
         exact = replace(self.settings, bf16=False)
 
         def losses(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return all_losses(self.learner, batch, self.tasks, exact, rows)[0]
+            return all_losses(self.learner, batch, self.tasks, exact, rows, self.group)[0]
 
         return Moment(
             step=step,
@@ -73,18 +83,20 @@ class Stepper:
             parameters=self.dense.parameters,
             dense=self.dense.adamw,
             numbers=batch.rows,
-            rows=rows,
+            rows=found.rows,
             tables=self.tables,
         )
 
-    def losses(self, batch: Batch, rows: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch, found: Lookup) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Give the batch's losses, each with its graph, and the logits without one."""
-        losses, logits = all_losses(self.learner, batch, self.tasks, self.settings, rows)
+        losses, logits = all_losses(self.learner, batch, self.tasks, self.settings, found.rows, self.group)
         return losses, {task: values.detach() for task, values in logits.items()}
 
-    def descend(self, losses: Mapping[str, Tensor], batch: Batch, rows: Mapping[str, Tensor]) -> None:
+    def descend(self, losses: Mapping[str, Tensor], found: Lookup) -> None:
         """Backpropagate the losses as the balancer weighs them; step the dense parameters and the tables."""
         self.dense.clear()
-        self.balancer.backward(losses, self.dense.parameters, list(rows.values()))
+        # Sharded tables add up the ranks' gradients of a row themselves.
+        boundary = list(found.leaves.values()) if self.tables.copied else []
+        self.balancer.backward(losses, self.dense.parameters, boundary, self.group)
         self.dense.step()
-        self.tables.step(batch.rows, rows)
+        self.tables.step(found.numbers, found.leaves)

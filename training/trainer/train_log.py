@@ -15,6 +15,8 @@ class TrainLog:
     rows: int = 0
     seconds: float = 0.0
     """Wall time."""
+    ends: list[float] = field(default_factory=list)
+    """When each step had ended, in seconds of the process's clock."""
     cpu_seconds: float = 0.0
     """Processor time of the process; other processes on the machine change it least."""
 

@@ -24,3 +24,6 @@ class Watcher:
 
     def after_step(self, progress: Progress) -> None:
         """See a step that was made."""
+
+    def on_rows(self, rows: int, of_step: int) -> None:
+        """See how many rows were learned so far, and by the last step; also where others make the steps."""

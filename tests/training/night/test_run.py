@@ -17,8 +17,10 @@ from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.stages import read_manifest as read_stage
 from training.errors import DivergedError
+from training.host_choice import HostChoice
 from training.night import work
 from training.night.night import Night
+from training.night.nights import train_one
 from training.night.plan import plan_night
 from training.night.run import check_names, run_night
 from training.predict import BundlePredictor
@@ -56,6 +58,18 @@ def test_a_night_run_again_does_nothing(first_night):
     assert (again.version, again.verdict) == (result.version, result.verdict)
     assert {p: p.stat().st_mtime_ns for p in (night.runs / "stages").rglob("manifest.json")} == before
     assert len((night.runs / "registry" / "activations.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_learning_stages_alone_give_the_evaluated_bundle(first_night, tmp_path):
+    night, result = first_night
+    only = train_one(night.config, night.log.root, tmp_path / "runs", DAY, None)
+    assert only.version == result.evaluated
+    assert (only.choice, only.rows) == (HostChoice(), 2840)
+    registry = Registry(tmp_path / "runs")
+    assert (registry.current(), registry.versions()) == (None, [only.version])
+    assert only.to_json().keys() == {
+        "date", "version", "precision", "processes", "rows", "losses", "seconds"
+    }  # fmt: skip
 
 
 class _Killed(Saver):
@@ -313,7 +327,7 @@ def test_a_feature_retrains_and_a_port_reruns_nothing(first_night, make_config, 
     features = [f.model_dump(mode="json") for f in night.config.attributes if f.name != "device"]
     changed = again(feature=features)
     assert {folder.parent.name for folder in stages() - before} == {
-        "train", "bundle", "evaluate", "gate", "refit", "refit_bundle", "validate"
+        "choose", "train", "bundle", "evaluate", "gate", "refit", "refit_bundle", "validate"
     }  # fmt: skip
     assert changed.version not in (result.version, None)
 

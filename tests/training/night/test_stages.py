@@ -16,8 +16,9 @@ from recsys.bundle import CONFIG_KEYS
 from recsys.config import RunConfig, parse_config
 from recsys.config_view import values, view
 from recsys.stages import digest
+from training.host_choice import HostChoice
 from training.night.stages import STAGES
-from training.night.step import hashed
+from training.night.step import hashed, identity
 
 BEGIN = {"champion": "v0", "previous": "v0", "began": 0.0, "dry_run": False}
 WRITING = {"ingest", "check_files", "record", "publish"}
@@ -46,6 +47,7 @@ OTHER: dict[str, Any] = {
     "fusion.weights": {"click": 2.0},
     "fusion.offsets": {"click": 2.0},
     "retrieval.task": "purchase",
+    "training.processes": 2,
     "store.tls_ca_file": Path("ca.pem"),
     "store.tls_cert_file": Path("cert.pem"),
     "store.tls_key_file": Path("key.pem"),
@@ -176,6 +178,18 @@ def test_a_version_depends_on_no_host(config):
     assert ours == theirs
     kept = [stage.name for stage in STAGES if stage.name not in WRITING]
     assert [hashes(config)[name] for name in kept] == [hashes(other)[name] for name in kept]
+
+
+def test_a_version_depends_on_the_recorded_choice_not_on_who_made_it(make_config):
+    (stage,) = (s for s in STAGES if s.name == "train")
+
+    def name(choice, **training):
+        inputs = dict.fromkeys(stage.inputs, "x") | {"choice": identity(choice)}
+        return digest(hashed(stage, make_config(training=training), inputs))
+
+    measured = name(HostChoice(precision="bf16", processes=2), precision="auto", processes="auto")
+    assert measured == name(HostChoice(precision="bf16", processes=2), precision="bf16", processes=2)
+    assert measured != name(HostChoice(precision="bf16"), precision="auto", processes="auto")
 
 
 def test_stages_take_what_they_declare():

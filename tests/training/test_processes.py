@@ -1,0 +1,91 @@
+"""Several processes follow the curve of one, end together, and leave what one leaves.
+
+Two ranks of one thread, gloo, on the shop's first days: a real night's `train`, float32.
+"""
+
+import numpy as np
+import pytest
+
+from recsys.config import TrainingConfig
+from training.errors import RankError
+from training.host_choice import HostChoice, measure_choice, num_processes
+from training.processes.launch import launch
+from training.train import train
+
+TOLERANCE = 1e-4
+"""Relative difference allowed of each loss of each step: sums are added in another order."""
+
+
+def _train(days, config, processes, folder):
+    periods = {t.name: (0, 1) for t in config.tasks}
+    return train(days, periods, config, None, 1, folder=folder, choice=HostChoice(processes=processes))
+
+
+@pytest.fixture(scope="module")
+def both(shop_chain, config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoded")
+    return [_train(shop_chain, config, processes, folder) for processes in (1, 2)]
+
+
+def test_two_processes_follow_the_curve_of_one(both):
+    one, two = both
+    assert one.log.steps == two.log.steps > 5
+    assert one.log.rows == two.log.rows
+    for step, (alone, together) in enumerate(zip(one.log.losses, two.log.losses, strict=True)):
+        assert alone == pytest.approx(together, rel=TOLERANCE), step
+    weights = two.weights()
+    for name, value in one.weights().items():
+        np.testing.assert_allclose(weights[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
+
+
+def test_a_rank_that_dies_ends_all_and_is_named():
+    dies = "import os, signal, time\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\ntime.sleep(600)"
+    with pytest.raises(RankError, match=r"rank 1 of 2 ended by SIGKILL; its log is /.*stderr.log.*--nproc 1"):
+        launch(["-c", dies], 2)
+    with pytest.raises(RankError, match=r"rank 0 of 2 ended with exit code 3"):
+        launch(
+            ["-c", "import os, sys, time\nsys.exit(3) if os.environ['RANK'] == '0' else time.sleep(600)"], 2
+        )
+
+
+class Stopwatch:
+    """Knows what each choice would reach; keeps what was asked for."""
+
+    def __init__(self, **rates):
+        self.rates, self.asked = rates, []
+
+    def rows_per_second(self, choice):
+        self.asked.append(choice)
+        return self.rates[choice.precision] * self.rates["processes"] ** (choice.processes > 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "rates", "chosen"),
+    [
+        ({}, {"fp32": 10.0, "processes": 1.5}, HostChoice(processes=2)),
+        ({}, {"fp32": 10.0, "processes": 1.05}, HostChoice()),
+        ({"precision": "bf16"}, {"bf16": 10.0, "processes": 1.5}, HostChoice(precision="bf16", processes=2)),
+        ({"processes": 3}, {"fp32": 10.0, "processes": 1.0}, HostChoice(processes=3)),
+    ],
+)
+def test_what_is_open_is_measured(monkeypatch, given, rates, chosen):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0, 1}, raising=False)
+    monkeypatch.setattr("training.host_choice.has_fast_bf16", lambda _device: False)
+    watch = Stopwatch(**rates)
+    choice, measured = measure_choice(TrainingConfig(device="cpu", **given), watch)
+    assert choice == chosen
+    assert len(measured) == len(watch.asked) == (0 if "processes" in given else 2)
+
+
+def test_a_processor_with_bfloat16_is_measured_too(monkeypatch):
+    monkeypatch.setattr("training.host_choice.has_fast_bf16", lambda _device: True)
+    for rate, precision in ((10.5, "fp32"), (20.0, "bf16")):
+        watch = Stopwatch(fp32=10.0, bf16=rate, processes=1.0)
+        assert measure_choice(TrainingConfig(device="cpu", processes=1), watch)[0] == HostChoice(
+            precision=precision
+        )
+
+
+def test_a_process_has_rows_enough_to_pay():
+    assert num_processes(256) == 1
+    assert num_processes(10**9) >= 1

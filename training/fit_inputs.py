@@ -1,0 +1,88 @@
+"""All that a fit reads beside weights and encoded days, and the fit itself: for one process or many."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+
+from features.encode import Encoder
+from recsys.config import RunConfig
+from recsys.encoding import EncoderState
+from recsys.model.embeddings import Tables
+from recsys.model.ranker import Ranker
+from recsys.tasks import RETRIEVAL, TaskSpec
+from training.balancing import build_balancer
+from training.data import Batcher, BatchSettings, BatchStream, Cutting, EncodedDay, count_steps
+from training.data.chunks import DaySize
+from training.trainer.checkpoint import Checkpoint
+from training.trainer.fit import fit
+from training.trainer.group import ALONE, Group
+from training.trainer.settings import FitSettings
+from training.trainer.train_log import TrainLog
+from training.trainer.watcher import Watcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitInputs:
+    """What stays as it is while weights are trained."""
+
+    config: RunConfig
+    tasks: Sequence[TaskSpec]
+    state: EncoderState
+    text: Tensor
+    """Text vectors [V, T] by item number."""
+    popularity: np.ndarray | None
+    """Share of positives by item number; None where retrieval is not trained."""
+    days: Mapping[int, DaySize]
+    """By place, in the order of training."""
+    epochs: int
+    settings: FitSettings
+    read_day: Callable[[int], EncodedDay]
+    limit: int | None = None
+    """End after so many steps; None: at the end of the days."""
+
+    @property
+    def num_steps(self) -> int:
+        """Count the steps, without the limit."""
+        return count_steps(self.days.values(), Cutting.from_config(self.config), self.epochs)
+
+    def stream(self, group: Group = ALONE) -> BatchStream:
+        """Cut the days into batches, or into a rank's slices of them."""
+        settings = replace(batch_settings(self.config, self.tasks), rank=group.rank, ranks=group.size)
+        return BatchStream(
+            days=self.days,
+            read_day=self.read_day,
+            batcher=Batcher(Encoder.from_config(self.config, self.state), self.text, settings),
+            cutting=Cutting.from_config(self.config),
+            epochs=self.epochs,
+            popularity=self.popularity,
+        )
+
+    def fit(
+        self,
+        ranker: Ranker,
+        tables: Tables,
+        watchers: Sequence[Watcher] = (),
+        start: Checkpoint | None = None,
+        group: Group = ALONE,
+    ) -> TrainLog:
+        """Train the weights given, or go on from a checkpoint."""
+        training = self.config.training
+        weights = {t.name: t.weight for t in self.tasks} | {RETRIEVAL: self.config.retrieval.weight}
+        balancer = build_balancer(training.balancing, weights, training.balancer)
+        batches = islice(self.stream(group).batches(start.log.steps if start else 0), self.limit)
+        return fit(ranker, tables, batches, balancer, self.tasks, self.settings, watchers, start, group)
+
+
+def batch_settings(config: RunConfig, tasks: Sequence[TaskSpec]) -> BatchSettings:
+    """Say how training batches are cut."""
+    return BatchSettings(
+        batch_size=config.training.batch_size,
+        history_length=config.features.history_length,
+        lag_ms=1000 * config.features.ingestion_lag,
+        id_dropout=config.model.id_dropout,
+        num_uniform=config.retrieval.num_uniform,
+        tasks=tuple(t.name for t in tasks),
+    )

@@ -1,0 +1,107 @@
+"""How a night's weights are trained on this host: precision and number of processes, measured once, kept.
+
+A night of fewer than MIN_STEPS steps measures nothing: it is over before a measurement pays, and a small log
+then gives the same version on every host.
+"""
+
+import os
+import statistics
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from recsys.config import TrainingConfig
+from recsys.device import CPU, resolve_device
+from recsys.model.embeddings import LocalTables
+from recsys.model.ranker import Ranker
+from training.fit_inputs import FitInputs
+from training.processes.parent import fit_in_processes
+from training.table_placement import tables_for_host
+from training.trainer.settings import has_fast_bf16
+
+Precision = Literal["fp32", "bf16"]
+MIN_STEPS = 1000
+TIMED_STEPS = 20
+WARM_UP = 5
+"""First steps that are not counted: memory is new, and products choose their kernels."""
+MIN_GAIN = 1.1
+"""What is faster by less is noise; of two the simpler one is taken, float32 and one process."""
+MIN_SLICE = 256
+"""Rows of a batch that a process has at least; below, exchanging gradients costs more than it brings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostChoice:
+    """What `auto` stands for; an input of the learning stages, so that a night run again reads it."""
+
+    precision: Precision = "fp32"
+    processes: int = 1
+
+    @classmethod
+    def unmeasured(cls, training: TrainingConfig) -> "HostChoice":
+        """Take what the config says; where it says `auto`, what is the same on every host: fp32, one process.
+
+        For trainings that are compared with each other, and for nights too short to measure anything.
+        """
+        return cls(
+            precision="fp32" if training.precision == "auto" else training.precision,
+            processes=1 if training.processes == "auto" else training.processes,
+        )
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.precision}, {self.processes} process{'es' if self.processes > 1 else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A few real steps of a night's own model, on the first part of its last day; nothing is kept of them."""
+
+    inputs: FitInputs
+    ranker: Ranker
+    tables: LocalTables
+
+    @classmethod
+    def of(cls, inputs: FitInputs, ranker: Ranker, tables: LocalTables) -> Self:
+        """Take the first steps of the last day."""
+        last = dict(list(inputs.days.items())[-1:])
+        some = replace(inputs, days=last, epochs=1, limit=WARM_UP + TIMED_STEPS)
+        return cls(inputs=some, ranker=ranker, tables=tables)
+
+    def rows_per_second(self, choice: HostChoice) -> float:
+        """Time the steps as they would be made; the median step counts."""
+        settings = replace(self.inputs.settings, bf16=choice.precision == "bf16")
+        inputs = replace(self.inputs, settings=settings)
+        if choice.processes > 1:
+            log = fit_in_processes(inputs, self.ranker, self.tables, choice.processes)
+        else:
+            device = resolve_device(inputs.config.training.device)
+            self.ranker.to(device)
+            self.tables.to(device, tables_for_host(self.tables.specs.values(), device))
+            log = inputs.fit(self.ranker, self.tables)
+        steps = [b - a for a, b in zip(log.ends, log.ends[1:], strict=False)]
+        return log.rows / log.steps / statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
+
+
+def measure_choice(training: TrainingConfig, trial: Trial) -> tuple[HostChoice, dict[str, float]]:
+    """Choose precision, in one process, then the number of processes; give the rows a second of each."""
+    best, device = HostChoice.unmeasured(training), resolve_device(training.device)
+    measured: dict[str, float] = {}
+
+    def faster(other: HostChoice, than: HostChoice) -> HostChoice:
+        for choice in (than, other):
+            if str(choice) not in measured:
+                measured[str(choice)] = round(trial.rows_per_second(choice), 1)
+        return other if measured[str(other)] > MIN_GAIN * measured[str(than)] else than
+
+    if training.precision == "auto" and has_fast_bf16(device):
+        alone = replace(best, processes=1)
+        best = replace(best, precision=faster(replace(alone, precision="bf16"), alone).precision)
+    if training.processes == "auto" and device == CPU and (several := num_processes(training.batch_size)) > 1:
+        best = faster(replace(best, processes=several), best)
+    return best, measured
+
+
+def num_processes(batch_size: int) -> int:
+    """Give the number of processes that is tried beside one: as many as processors, each with enough rows."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(processors, batch_size // MIN_SLICE)

@@ -1,0 +1,94 @@
+"""A fit in a folder: what the parent writes and the ranks read, and what rank 0 writes back."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from recsys.config import parse_config
+from recsys.config_view import values
+from recsys.encoding import EncoderState
+from recsys.stages import write_json
+from training.data import EncodedDays
+from training.data.chunks import DaySize
+from training.data.encoded_files import EncodedFiles
+from training.fit_inputs import FitInputs
+from training.trainer.saver import Saver
+from training.trainer.settings import FitSettings
+from training.trainer.train_log import TrainLog
+
+INPUTS, ARRAYS, WEIGHTS = "inputs.json", "arrays.safetensors", "weights.safetensors"
+TRAINED, LOG, STEPS = "trained.safetensors", "log.json", "steps.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class FitJob:
+    """One fit of several processes."""
+
+    folder: Path
+
+    def write(self, inputs: FitInputs, weights: dict[str, np.ndarray], saver: Saver | None) -> None:
+        """Write all but the encoded days, which are named, and made if they are not there.
+
+        Args: saver: where rank 0 saves checkpoints, and how often.
+        """
+        assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
+        inputs.state.save(self.folder)
+        arrays = {"text": inputs.text.numpy()}
+        if inputs.popularity is not None:
+            arrays["popularity"] = inputs.popularity
+        save_file(arrays, self.folder / ARRAYS)
+        save_file(weights, self.folder / WEIGHTS)
+        said = {
+            "config": values(inputs.config),
+            "tasks": [t.name for t in inputs.tasks],
+            "days": [[i, str(size.day), size.num_rows] for i, size in inputs.days.items()],
+            "encoded": {i: str(inputs.read_day(i).folder) for i in inputs.days},
+            "epochs": inputs.epochs,
+            "settings": asdict(inputs.settings),
+            "limit": inputs.limit,
+            "saver": [str(saver.folder), saver.minutes] if saver else None,
+        }
+        write_json(self.folder / INPUTS, said)
+
+    def inputs(self) -> FitInputs:
+        """Read what `write` wrote."""
+        said = json.loads((self.folder / INPUTS).read_text())
+        config = parse_config(said["config"], str(self.folder / INPUTS))
+        arrays = load_file(self.folder / ARRAYS)
+        tasks = {t.name: t for t in config.tasks}
+        return FitInputs(
+            config=config,
+            tasks=[tasks[name] for name in said["tasks"]],
+            state=EncoderState.load(self.folder),
+            text=torch.from_numpy(arrays["text"]),
+            popularity=arrays.get("popularity"),
+            days={i: DaySize(date.fromisoformat(day), rows) for i, day, rows in said["days"]},
+            epochs=said["epochs"],
+            read_day=lambda i: EncodedFiles(Path(said["encoded"][str(i)])),
+            settings=FitSettings(**said["settings"]),
+            limit=said["limit"],
+        )
+
+    def saver(self, say: Callable[[str], None]) -> Saver | None:
+        """Give what keeps the checkpoints."""
+        said = json.loads((self.folder / INPUTS).read_text())["saver"]
+        return Saver(Path(said[0]), said[1], say) if said else None
+
+    def start(self) -> dict[str, np.ndarray]:
+        """Read the weights to begin with."""
+        return load_file(self.folder / WEIGHTS)
+
+    def finish(self, weights: dict[str, np.ndarray], log: TrainLog) -> None:
+        """Write the trained weights and the log; of rank 0."""
+        save_file(weights, self.folder / TRAINED)
+        write_json(self.folder / LOG, asdict(log))
+
+    def trained(self) -> tuple[dict[str, np.ndarray], TrainLog]:
+        """Read what `finish` wrote."""
+        return load_file(self.folder / TRAINED), TrainLog(**json.loads((self.folder / LOG).read_text()))
