@@ -20,6 +20,7 @@ from training.train import build_model
 from training.trainer.batch_file import batch_tensors, read_batch
 from training.trainer.checkpoint import read_checkpoint
 from training.trainer.guard import BATCH, STATE
+from training.trainer.lookup import Lookup
 from training.trainer.optimizer import DenseOptimizer
 from training.trainer.settings import FitSettings
 from training.trainer.step import Stepper
@@ -63,7 +64,7 @@ def replay(folder: Path) -> Replay:
     log = stepper.restore(checkpoint)
     ranker.train()
     rows = tables.lookup(batch.rows)
-    losses, _ = stepper.losses(batch, rows)
+    losses, _ = stepper.losses(batch, Lookup(numbers=batch.rows, leaves=rows, rows=rows))
     found = task_gradients(losses, stepper.dense.parameters, list(rows.values()))
     lengths = found.gramian().diagonal().sqrt().tolist()
     return Replay(
