@@ -90,7 +90,7 @@ class LocalTables:
         found = {}
         for name, numbers in rows.items():
             weight = self.weight[name]
-            found[name] = weight[numbers.to(weight.device)].to(self.device).requires_grad_()
+            found[name] = weight.index_select(0, numbers.to(weight.device)).to(self.device).requires_grad_()
         return found
 
     def step(self, rows: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
@@ -107,7 +107,7 @@ class LocalTables:
 
         Numbers and gradient must be where the table is.
         """
-        accumulated = self.state[name][numbers] + gradient.square().mean(dim=1)
+        accumulated = self.state[name].index_select(0, numbers) + gradient.square().mean(dim=1)
         scale = -self.learning_rate / (accumulated.sqrt() + EPS)
         return accumulated, gradient * scale[:, None]
 

@@ -28,6 +28,7 @@ from training.data import Batcher, BatchSettings, encode_day, positive_share, te
 from training.train import build_model
 from training.trainer.fit import fit
 from training.trainer.logits import predict_logits
+from training.trainer.optimizer import DenseOptimizer
 from training.trainer.prefetch import ahead
 from training.trainer.settings import FitSettings
 from training.trainer.watcher import Watcher
@@ -383,3 +384,27 @@ def test_ahead_stops_its_producer(until):
     made.close()
     until(lambda: threading.active_count() <= before)
     assert len(produced) < 20
+
+
+def test_the_flat_optimiser_makes_the_steps_of_torchs_adamw(setup, config):
+    """The same gradients, groups and bound, parameter by parameter."""
+    ranker, _, _ = setup()
+    twin, _, _ = setup()
+    settings = _settings(weight_decay=0.1)
+    ours = DenseOptimizer(ranker, settings)
+    groups = [{"params": p, "lr": settings.learning_rate * s} for s, p in twin.parameter_groups().items()]
+    theirs = torch.optim.AdamW(groups, weight_decay=0.1)
+    for step in range(3):
+        draw = torch.Generator().manual_seed(step)
+        for own, other in zip(ranker.parameters(), twin.parameters(), strict=True):
+            other.grad = torch.randn(own.shape, generator=draw)
+            own.grad.copy_(other.grad)
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), 10.0)
+        theirs.step()
+        for group in ours.groups:  # a rate without schedule
+            group.learning_rate = settings.learning_rate * group.scale
+        ours.step()
+        ours.clear()
+    for own, other in zip(ranker.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other)
+        assert not own.grad.any()

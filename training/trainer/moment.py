@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.optim import AdamW
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.learner import Learner
+from training.trainer.optimizer import DenseOptimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Moment:
     losses: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     """Looked-up rows -> the batch's losses in float32; draws dropout anew at each call."""
     parameters: Sequence[Tensor]
-    dense: AdamW
+    dense: DenseOptimizer
     numbers: Mapping[str, Tensor]
     """Table -> distinct numbers [U] of the batch."""
     rows: Mapping[str, Tensor]

@@ -81,7 +81,7 @@ class Stepper:
             learner=self.learner,
             losses=losses,
             parameters=self.dense.parameters,
-            dense=self.dense.adamw,
+            dense=self.dense,
             numbers=batch.rows,
             rows=found.rows,
             tables=self.tables,

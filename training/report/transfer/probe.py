@@ -63,7 +63,7 @@ class GradientProbe(Watcher):
         }
         before = {name: float(losses[name].detach()) for name in names}
         fall: dict[Pair, float] = {}
-        if moment.dense.state:  # the first step has no scale yet
+        if moment.dense.has_stepped:  # the first step has no scale yet
             for i in active:
                 after = self._after(moment, gradients, names[i])
                 fall |= {(names[i], names[j]): before[names[j]] - after[names[j]] for j in active}
@@ -126,20 +126,10 @@ def _dense_moves(
     moment: Moment, weight: float, gradients: Sequence[Tensor | None], shared: Sequence[bool]
 ) -> list[Tensor | None]:
     """Give what one gradient per parameter adds to AdamW's next step; None for a task's own parameters."""
-    group_of = {id(p): group for group in moment.dense.param_groups for p in group["params"]}
-    moves: list[Tensor | None] = []
-    for parameter, gradient, is_shared in zip(moment.parameters, gradients, shared, strict=False):
-        state = moment.dense.state.get(parameter)
-        if gradient is None or not is_shared or not state:
-            moves.append(None)
-            continue
-        group = group_of[id(parameter)]
-        (keep_first, keep_second), step = group["betas"], float(state["step"]) + 1
-        own = weight * gradient
-        second = keep_second * state["exp_avg_sq"] + (1 - keep_second) * own.square()
-        scale = (second / (1 - keep_second**step)).sqrt() + group["eps"]
-        moves.append(-group["lr"] * (1 - keep_first) / (1 - keep_first**step) * own / scale)
-    return moves
+    return [
+        moment.dense.preview(parameter, weight * gradient) if gradient is not None and is_shared else None
+        for parameter, gradient, is_shared in zip(moment.parameters, gradients, shared, strict=False)
+    ]
 
 
 @contextmanager

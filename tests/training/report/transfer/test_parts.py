@@ -14,21 +14,34 @@ from training.report.transfer.health import Watch, ensemble_findings, health_fin
 from training.report.transfer.probe import GradientProbe, affinities, mean_cosines
 from training.report.transfer.transfer_report import HeadTransfer, PairValue
 from training.trainer.moment import Moment
+from training.trainer.optimizer import DenseOptimizer
+from training.trainer.settings import FitSettings
+
+SETTINGS = FitSettings(
+    learning_rate=0.01,
+    weight_decay=0.0,
+    retrieval_task=None,
+    temperature=1.0,
+    total_steps=1,
+    constant=True,
+)
 
 
 def _moment(losses, step=3, dense=None):
     """A moment of two shared parameters, one of a's own, and a table with two rows in use."""
     tables = LocalTables((TableSpec(name="t", size=4, dim=2),), learning_rate=0.1, seed=0)
     numbers = torch.tensor([1, 3])
-    parameters = [torch.tensor([1.0, -1.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)]
+    learner = torch.nn.ParameterList([torch.tensor([1.0, -1.0]), torch.tensor([2.0])])
+    learner.parameter_groups = lambda: {1.0: list(learner.parameters())}
     rows = tables.lookup({"t": numbers})
-    adam = torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.0)
+    adam = DenseOptimizer(learner, SETTINGS)
+    parameters = adam.parameters
+    adam.begin_step(0)
     if dense is None:
         for parameter in parameters:
-            parameter.grad = torch.ones_like(parameter) * 0.5
-        with torch.no_grad():
-            adam.step()
-        adam.zero_grad()
+            parameter.grad.fill_(0.5)
+        adam.step()
+        adam.clear()
     return Moment(
         step=step,
         batch=None,  # the probe looks at losses and gradients alone
@@ -76,9 +89,8 @@ def test_the_look_ahead_is_the_step_that_the_optimisers_would_make(weight):
         return {"a": shared.square().sum() + (rows + 1).square().sum() + 0 * own.sum(), "b": shared.sum() + 9}
 
     moment = _moment(losses)
-    moment.dense.param_groups[0]["lr"] = 0.1
-    for state in moment.dense.state.values():
-        state["exp_avg"].zero_()
+    moment.dense.groups[0].learning_rate = 0.1
+    moment.dense.groups[0].exp_avg.zero_()
     moment.tables.state["t"].fill_(
         1.0
     )  # from nothing, Adagrad's first step is of one length whatever it gets
@@ -87,7 +99,6 @@ def test_the_look_ahead_is_the_step_that_the_optimisers_would_make(weight):
     found = losses(*moment.parameters, moment.rows["t"])
     before = found["a"].item()
     (weight * found["a"]).backward()
-    moment.parameters[1].grad = None
     with torch.no_grad():
         moment.dense.step()
         moment.tables.step(moment.numbers, moment.rows)
@@ -105,7 +116,8 @@ def test_looking_changes_nothing():
     assert torch.equal(moment.tables.weight["t"], tables[0])
     assert torch.equal(moment.tables.state["t"], tables[1])
     assert torch.equal(torch.get_rng_state(), random)
-    assert all(p.grad is None for p in (*moment.parameters, *moment.rows.values()))
+    assert not any(p.grad.any() for p in moment.parameters)
+    assert all(leaf.grad is None for leaf in moment.rows.values())
 
 
 def test_it_looks_at_every_nth_step_and_not_ahead_of_the_first():
