@@ -66,6 +66,9 @@ class ClickLogBatches:
     seed: int
     shuffle_labels: bool = False
     """Give every row another row's labels: what learns from these must score no better than chance."""
+    rank: int = 0
+    ranks: int = 1
+    """Each rank gets its slice of every batch."""
 
     @property
     def steps(self) -> int:
@@ -82,7 +85,8 @@ class ClickLogBatches:
             ids_NC = chunk.ids_NC + FIRST_ROW
             labels_NK = rng.permutation(chunk.labels_NK) if self.shuffle_labels else chunk.labels_NK
             order = rng.permutation(len(ids_NC))
-            for picked in np.array_split(order, -(-order.size // self.batch_size)):
+            for whole in np.array_split(order, -(-order.size // self.batch_size)):
+                picked = np.array_split(whole, self.ranks)[self.rank]
                 yield _batch(ids_NC[picked], chunk.numbers_NF[picked], labels_NK[picked], slot)
 
 

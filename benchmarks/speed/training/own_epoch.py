@@ -1,12 +1,15 @@
 """One epoch of ours on the click log, in a process of its own: JSON out, as the peers' script gives.
 
 `python -m benchmarks.speed.training.own_epoch --arrays FOLDER …` is what the bench starts. It is `fit` as the
-night calls it: the config's optimisers and rates, its tables, its balancing, the background reader.
+night calls it: the config's optimisers and rates, its tables, its balancing, the background reader; in one
+process, or in several of one thread each that make every step together.
 """
 
 import argparse
 import json
 import os
+import sys
+import tempfile
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from benchmarks.speed.machine import peak_rss
 from benchmarks.speed.training.click_log import TASKS, read_array, read_chunk
@@ -28,9 +32,11 @@ from benchmarks.speed.training.click_log_model import (
 from recsys.config import default_config
 from recsys.model.embeddings import LocalTables
 from training.balancing import build_balancer
+from training.processes.launch import launch
 from training.threads import use_threads
 from training.train import fit_settings
 from training.trainer.fit import fit
+from training.trainer.group import ALONE, DistributedGroup, Group
 
 SCORED_AT_ONCE = 8192
 
@@ -43,17 +49,47 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--processes", type=int, default=1, help="of one thread each, when more than one")
+    parser.add_argument("--report", type=Path, help="of a rank: where rank 0 writes what it would print")
     parser.add_argument("--shuffle-labels", action="store_true")
     parser.add_argument("--scores", type=Path, help="where to write the test rows' scores; none: not scored")
-    print(json.dumps(run(parser.parse_args())), flush=True)
+    args = parser.parse_args()
+    if args.report is not None:
+        run_rank(args)
+    elif args.processes > 1:
+        print(json.dumps(run_ranks(args.processes)), flush=True)
+    else:
+        print(json.dumps(run(args)), flush=True)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Time loading, building and one epoch; score afterwards."""
+def run_ranks(processes: int) -> dict[str, Any]:
+    """Start this program once per rank, with the arguments it was given itself; give rank 0's report."""
+    with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
+        report = Path(folder) / "report.json"
+        launch(
+            ["-m", "benchmarks.speed.training.own_epoch", *sys.argv[1:], "--report", str(report)], processes
+        )
+        found: dict[str, Any] = json.loads(report.read_text())
+        return found
+
+
+def run_rank(args: argparse.Namespace) -> None:
+    """Make one rank's part; the clock runs from the moment at which all ranks are there."""
+    args.threads = 1
+    distributed.init_process_group("gloo")
+    report = run(args, DistributedGroup())
+    if distributed.get_rank() == 0:
+        args.report.write_text(json.dumps(report))
+    distributed.destroy_process_group()
+
+
+def run(args: argparse.Namespace, group: Group = ALONE) -> dict[str, Any]:
+    """Time loading, building and one epoch; score afterwards. Memory is that of all ranks together."""
     use_threads(args.threads)
     torch.manual_seed(args.seed)
     config = default_config()
-    before = peak_rss() / 2**20
+    before = _of_all(peak_rss() / 2**20, group)
     began = time.perf_counter()
     batches = ClickLogBatches(
         folder=args.arrays,
@@ -62,14 +98,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         batch_size=args.batch,
         seed=args.seed,
         shuffle_labels=args.shuffle_labels,
+        rank=group.rank,
+        ranks=group.size,
     )
     model, tables = ClickLogModel(), LocalTables((TABLE,), config.training.sparse_learning_rate, args.seed)
-    settings = replace(fit_settings(config, batches.steps, warm=False), retrieval_task=None)
+    settings = replace(
+        fit_settings(config, batches.steps, warm=False), retrieval_task=None, bf16=args.precision == "bf16"
+    )
     balancer = build_balancer("fixed", dict.fromkeys(TASKS, 1.0), config.training.balancer)
-    log = fit(model, tables, batches, balancer, SPECS, settings)
+    log = fit(model, tables, batches, balancer, SPECS, settings, group=group)
     seconds = time.perf_counter() - began
-    peak = peak_rss() / 2**20
-    if args.scores is not None:
+    peak = _of_all(peak_rss() / 2**20, group)
+    if args.scores is not None and group.rank == 0:
         np.save(args.scores, score(model, tables, args.arrays))
     return {
         "rows": log.rows,
@@ -77,10 +117,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "peak_rss_mb": peak,
         "imports_rss_mb": before,
         "threads": args.threads,
-        "processes": 1,
+        "processes": group.size,
         "precision": "bf16" if settings.bf16 else "fp32",
         "versions": {name: version(name) for name in ("torch", "numpy")},
     }
+
+
+def _of_all(own: float, group: Group) -> float:
+    """Add up what every rank measured; all ranks wait for each other here."""
+    return float(group.total(torch.tensor(own)))
 
 
 @torch.no_grad()

@@ -7,7 +7,9 @@ and making all steps are timed, as the night does them; building snapshots is no
 
 import argparse
 import json
+import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from features.build import build_snapshots
@@ -27,6 +29,8 @@ def main() -> None:
         "--stages", type=Path, required=True, help="of this code alone: others write other snapshots"
     )
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--processes", type=int, default=1, help="of one thread each; not of earlier code")
     parser.add_argument("--build-only", action="store_true")
     print(json.dumps(run(parser.parse_args())), flush=True)
 
@@ -40,8 +44,22 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.build_only:
         return {"days": len(days)}
     every = (0, len(days) - 1)
-    done = train(days, {task.name: every for task in config.tasks}, config, None, 1).log
-    return {"rows": done.rows, "seconds": done.seconds, "losses": done.mean_losses()}
+    training = config.training.model_copy(update={"precision": args.precision})
+    config = config.model_copy(update={"training": training})
+    periods = {task.name: every for task in config.tasks}
+    if args.processes == 1:
+        done = train(days, periods, config, None, 1).log
+        seconds = done.seconds
+    else:
+        # Days are encoded before the ranks start: the whole training is timed, their start included.
+        from training.host_choice import HostChoice
+
+        choice = HostChoice(precision=args.precision, processes=args.processes)
+        began = time.perf_counter()
+        with TemporaryDirectory(prefix="recsys-bench-") as folder:
+            done = train(days, periods, config, None, 1, folder=Path(folder), choice=choice).log
+        seconds = time.perf_counter() - began
+    return {"rows": done.rows, "seconds": seconds, "losses": done.mean_losses()}
 
 
 if __name__ == "__main__":

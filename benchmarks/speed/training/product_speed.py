@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,22 @@ EPOCH: Final = Path(__file__).with_name("product_epoch.py")
 DAYS: Final = 4
 NOW: Final = "now"
 BEFORE: Final = "before"
+WAYS: Final = ("one_thread", "free")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a training is run; earlier code chooses its precision itself and has one process."""
+
+    threads: int
+    precision: str = "auto"
+    processes: int = 1
+
+    @property
+    def arguments(self) -> list[str]:
+        """Give the program's options."""
+        named = {"threads": self.threads, "precision": self.precision, "processes": self.processes}
+        return [word for name, value in named.items() for word in (f"--{name}", str(value))]
 
 
 def measure_product(
@@ -35,7 +52,25 @@ def measure_product(
         asked = {name: _command(config, log, scratch / name) for name in trees}
         for name, tree in trees.items():
             fresh_run([*asked[name], "--threads", "1", "--build-only"], cores, NUM_CORES, (tree,))
-        return _alternate(trees, asked, repeats, cores)
+        forms = {(BEFORE, "one_thread"): Form(1), (BEFORE, "free"): Form(NUM_CORES)}
+        forms |= {(NOW, how): _fastest(asked[NOW], how, cores) for how in WAYS}
+        return _alternate(trees, asked, forms, repeats, cores)
+
+
+def _fastest(command: list[str], how: str, cores: Sequence[int]) -> Form:
+    """Choose today's precision, and where it is free the processes, by a run of each."""
+    precisions = ("fp32", "bf16")
+    if how == "one_thread":
+        forms = [Form(1, precision) for precision in precisions]
+    else:
+        shapes = ((NUM_CORES, 1), (1, NUM_CORES))
+        forms = [Form(threads, p, processes) for p in precisions for threads, processes in shapes]
+    rates: dict[Form, float] = {}
+    for form in forms:
+        run = fresh_run([*command, *form.arguments], cores, form.threads, (CHECKOUT,))
+        rates[form] = samples_per_second(run)
+        print(f"product model, {form}: {rates[form]:,.0f} samples/s", file=sys.stderr, flush=True)
+    return max(rates, key=rates.__getitem__)
 
 
 def _command(config: Path | None, log: Path, stages: Path) -> list[str]:
@@ -45,18 +80,24 @@ def _command(config: Path | None, log: Path, stages: Path) -> list[str]:
 
 
 def _alternate(
-    trees: dict[str, Path], asked: dict[str, list[str]], repeats: int, cores: Sequence[int]
+    trees: dict[str, Path],
+    asked: dict[str, list[str]],
+    forms: dict[tuple[str, str], Form],
+    repeats: int,
+    cores: Sequence[int],
 ) -> dict[str, Any]:
     runs: dict[tuple[str, str], list[FreshRun | None]] = {}
     for repeat in range(repeats):
         for name in trees if repeat % 2 == 0 else reversed(trees):
-            for threads, how in ((1, "one_thread"), (NUM_CORES, "free")):
-                command = [*asked[name], "--threads", str(threads)]
-                found = quiet_run(command, cores, threads, (trees[name],))
+            for how in WAYS:
+                form = forms[name, how]
+                found = quiet_run([*asked[name], *form.arguments], cores, form.threads, (trees[name],))
                 runs.setdefault((name, how), []).append(found)
                 said = "not measured" if found is None else f"{samples_per_second(found):,.0f} samples/s"
                 print(f"product model {name}, {how}: {said}", file=sys.stderr, flush=True)
-    return {name: {how: _figures(runs[name, how]) for how in ("one_thread", "free")} for name in trees}
+    return {
+        name: {how: _figures(runs[name, how]) | asdict(forms[name, how]) for how in WAYS} for name in trees
+    }
 
 
 def _figures(runs: Sequence[FreshRun | None]) -> dict[str, Any]:

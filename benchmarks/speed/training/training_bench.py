@@ -20,11 +20,13 @@ from benchmarks.speed.training.click_log import write_click_log
 from benchmarks.speed.training.product_parts import measure_parts
 from benchmarks.speed.training.product_speed import NOW, measure_product, ratios
 from benchmarks.speed.training.ranking import check_measure, measure_aucs, worst_difference
-from benchmarks.speed.training.systems import OURS, System, our_system, peer_systems
+from benchmarks.speed.training.systems import OURS, System, fastest_of_ours, in_one_process, peer_systems
 from benchmarks.speed.training.throughput import Figures, measure_throughput, median_of
 from features.definitions import read_config
 
 TEST_SHARE: Final = 0.1
+CHOICE_ROWS: Final = 65_536
+"""Of the short epochs that choose precision and processes."""
 
 
 PARTS: Final = ("speed", "auc", "product")
@@ -61,14 +63,16 @@ def measure_training(asked: Asked) -> dict[str, Any]:
     tree: dict[str, Any] = {"cpu": cpu_name(), "cores": len(cores), "allocator": ALLOCATOR}
     tree |= {"max_other_cores": MAX_OTHER_CORES, "commit": commit()}
     if set(asked.parts) & {"speed", "auc"}:
-        systems = [our_system(), *peer_systems(asked.peers)]
+        peers = peer_systems(asked.peers)
         rows = max([asked.rows, asked.auc_rows] if "auc" in asked.parts else [asked.rows])
         with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
             write_click_log(Path(folder), rows, round(TEST_SHARE * rows), asked.seed)
+            ours, rates = fastest_of_ours(Path(folder), CHOICE_ROWS, asked.batch_sizes[0], cores)
+            tree["choice"] = rates
             if "speed" in asked.parts:
-                tree |= _speed(asked, systems, Path(folder), cores)
+                tree |= _speed(asked, [ours, *peers], Path(folder), cores)
             if "auc" in asked.parts:
-                tree |= _auc(asked, systems, Path(folder))
+                tree |= _auc(asked, [in_one_process(ours), *peers], Path(folder))
     if "product" in asked.parts:
         tree |= _product(asked, cores)
     return tree | {"runs": [{"command": _command(), "seconds": time.perf_counter() - began}]}

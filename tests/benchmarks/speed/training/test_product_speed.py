@@ -10,7 +10,15 @@ from recsys.errors import ConfigError
 
 
 def test_the_product_model_is_timed_on_all_days(shop_log, tmp_path):
-    asked = Namespace(config=None, log=shop_log.root, stages=tmp_path, threads=1, build_only=False)
+    asked = Namespace(
+        config=None,
+        log=shop_log.root,
+        stages=tmp_path,
+        threads=1,
+        precision="auto",
+        processes=1,
+        build_only=False,
+    )
     report = run(asked)
     days = shop_log.require_days("impressions")
     assert report["rows"] == sum(shop_log.read("impressions", day).height for day in days)

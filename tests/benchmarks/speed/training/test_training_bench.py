@@ -35,6 +35,7 @@ def test_our_epoch_trains_on_all_rows_and_scores_the_test_rows(tmp_path):
         batch=256,
         seed=0,
         threads=1,
+        precision="fp32",
         shuffle_labels=False,
         scores=tmp_path / "s.npy",
     )
