@@ -82,11 +82,11 @@ def read_choices(
 def _choices(
     predictor: BundlePredictor, encoded: EncodedRows, sets: Mapping[str, pl.Series], catalogue: pl.Series
 ) -> list[Choice]:
-    frame = encoded.frame.with_row_index("row").filter(pl.col("request_id").is_in(list(sets)))
-    groups = frame.sort("request_id", "position", "row").partition_by("request_id", maintain_order=True)
+    frame = encoded.frame.with_row_index("place").filter(pl.col("request_id").is_in(list(sets)))
+    groups = frame.sort("request_id", "position", "place").partition_by("request_id", maintain_order=True)
     if not groups:
         return []
-    first = np.array([group["row"][0] for group in groups], np.int64)
+    first = np.array([group["place"][0] for group in groups], np.int64)
     part = _rows_of(encoded, first)
     predictor.ranker.eval()
     items = item_side(predictor, encoded.items)
