@@ -121,7 +121,7 @@ def _choice(
     item_ids: pl.Series,
     predictions: Mapping[str, npt.NDArray[np.float32]],
 ) -> Choice:
-    rows = group["row"].to_numpy()
+    rows = group["place"].to_numpy()
     exact = pl.when(pl.col("propensity_kind") == "exact").then(pl.col("propensity"))
     return Choice(
         request_id=str(group["request_id"][0]),

@@ -3,8 +3,10 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from recsys.bundle import load_bundle, read_manifest
@@ -93,3 +95,18 @@ def test_logged_candidates_are_predicted_as_shown_items_are(bundle_folder, shop_
                 assert mine == pytest.approx(row[f"prediction_{task.name}"], abs=2e-5)
         assert (choice.propensity > 0).all()
     assert build_fusion(config.tasks, config.fusion) == predictor.bundle.manifest.fusion
+
+
+def test_labels_do_not_depend_on_the_numbers_of_the_logs_rows(
+    bundle_folder, shop_log, shop_chain, monkeypatch
+):
+    """A log with quarantined rows leaves numbers out; labels are found by the place of an encoded row."""
+    predictor = BundlePredictor(load_bundle(bundle_folder))
+    before = read_choices(predictor, shop_log, shop_chain, [4])
+    encoded = predictor.encode_day(shop_chain, 4, shop_chain.tasks)
+    frame = encoded.frame.with_columns(pl.col("row").reverse())
+    monkeypatch.setattr(predictor, "encode_day", lambda *_: replace(encoded, frame=frame))
+    after = read_choices(predictor, shop_log, shop_chain, [4])
+    assert any(choice.labels["click"].any() for choice in before)
+    for one, other in zip(before, after, strict=True):
+        assert one.labels["click"].tolist() == other.labels["click"].tolist()
