@@ -49,6 +49,17 @@ class OnDevice(Tensor):
         made.held = held
         return made
 
+    @property
+    def data(self) -> Tensor:
+        """Give the tensor without its graph."""
+        return Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, other: "OnDevice") -> None:
+        """Take another tensor's memory, as a view of a flat buffer is given to a parameter."""
+        self.held = other.held
+        Tensor.data.__set__(self, other)
+
     def tolist(self) -> Any:
         waited.append("tolist")
         return self.held.tolist()
@@ -103,13 +114,12 @@ def _result(leaf: Any, known: dict[int, Tensor], to_device: bool) -> Any:
     return known.get(id(leaf)) if id(leaf) in known else OnDevice(leaf) if to_device else leaf
 
 
-@pytest.fixture(scope="session")
-def _backend() -> None:
-    _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
+# Here, before any test runs: the first backward of a process counts the devices, once.
+_setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
 
 
 @pytest.fixture
-def pretend(_backend: None) -> Iterator[torch.device]:
+def pretend() -> Iterator[torch.device]:
     """Give a device that is not the CPU; it is there as long as the test."""
     with _Factories():
         yield torch.device(NAME, 0)

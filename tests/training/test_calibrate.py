@@ -20,6 +20,7 @@ from training.calibrate import fit_calibration
 from training.predict import BundlePredictor, day_logits
 from training.publish import publish, write_bundle
 from training.train import train
+from training.warm_start import Previous
 
 CLICK = TaskSpec(name="click", feedback="click", head="binary", window="1h")
 BUY = TaskSpec(name="buy", feedback="buy", head="binary", window="1h", parent="click")
@@ -243,7 +244,7 @@ def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chai
 def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
     bundle = ordinal.bundle
     periods = {t.name: (4, 3) for t in bundle.config.tasks}
-    made = train(shop_chain, periods, ordinal.config, bundle, 1)
+    made = train(shop_chain, periods, ordinal.config, Previous.of(bundle, ordinal.config), 1)
     for name, value in made.weights().items():
         np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
     assert {"ranker.heads.links.rating.gaps", "ranker.observing.rating.weight"} <= set(bundle.weights)
