@@ -47,10 +47,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:train_replay_command",
         "Make a step again at which a training diverged.",
     ),
-    "train incremental": (
-        "training.commands:train_incremental_command",
-        "Learn during the day what became known since the live version was made.",
-    ),
     "plan": (
         "training.commands:plan_command",
         "Say whether embedding tables fit on so many GPUs, and how they would be spread.",

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 import typer
 
 from features.definitions import read_config
+from recsys.config import RunConfig
 from recsys.errors import ConfigError
 from recsys.options import (
     ConfigOption,
@@ -100,34 +102,6 @@ def nightly_command(
     return code
 
 
-def train_incremental_command(
-    log: LogOption,
-    runs: RunsOption,
-    config: ConfigOption = None,
-    at: Annotated[
-        datetime | None,
-        typer.Option(
-            "--at",
-            metavar="YYYY-MM-DDTHH:MM",
-            formats=["%Y-%m-%dT%H:%M"],
-            help="The instant, in UTC, up to which labels are known; default: now.",
-        ),
-    ] = None,
-    json_file: JsonOption = None,
-) -> int:
-    """Learn what became known since the live version was made; a new full version goes live.
-
-    Run it every hour of the day after a night. The newest quarter of the labels is held out: where a head is
-    worse on them than the live version by 2 %, that one stays. Exit codes: 0 live, 10 HOLD.
-    """
-    from training.incremental.run import show_update, update
-
-    instant = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
-    done = update(read_config(config), log, runs, instant)
-    put_json(done.to_json(), json_file, lambda: show_update(done))
-    return 0 if done.verdict is None else done.verdict.exit_code
-
-
 def train_replay_command(
     step: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder that the error named.")],
 ) -> None:
@@ -153,17 +127,58 @@ def train_command(
             "--nproc", metavar="N", min=1, help="Train in N processes; default: [training] processes."
         ),
     ] = None,
+    incremental: Annotated[
+        bool,
+        typer.Option(
+            "--incremental", help="Learn what became known since the live version was made, and go live."
+        ),
+    ] = False,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at",
+            metavar="YYYY-MM-DDTHH:MM",
+            formats=["%Y-%m-%dT%H:%M"],
+            help="With --incremental: the instant, in UTC, up to which labels are known; default: now.",
+        ),
+    ] = None,
     json_file: JsonOption = None,
-) -> None:
+) -> int:
     """Run a night's stages up to its evaluated bundle; nothing is compared, nothing goes live.
 
     `recsys nightly` of the same date, and of the same choice of precision and processes, goes on from there.
+
+    With --incremental, run it every hour of the day after a night: a new full version is made of the live
+    one. The newest quarter of the labels is held out: where a head is worse on them than the live version by
+    2 %, that one stays. Exit codes: 0 live, 10 HOLD.
     """
+    if incremental:
+        _refuse("--incremental", {"--date": day, "--nproc": nproc})
+        return _train_incremental(read_config(config), log, runs, at, json_file)
+    _refuse("a night's training, without --incremental,", {"--at": at})
     from training.console import print_trained
     from training.night.nights import train_one
 
     trained = train_one(read_config(config), log, runs, day, nproc)
     put_json(trained.to_json(), json_file, partial(print_trained, trained))
+    return 0
+
+
+def _refuse(what: str, options: Mapping[str, object]) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(f"{what} does not take {', '.join(given)}; leave it out")
+
+
+def _train_incremental(
+    config: RunConfig, log: Path, runs: Path, at: datetime | None, json_file: Path | None
+) -> int:
+    from training.incremental.run import show_update, update
+
+    instant = datetime.now(UTC) if at is None else at.replace(tzinfo=UTC)
+    done = update(config, log, runs, instant)
+    put_json(done.to_json(), json_file, lambda: show_update(done))
+    return 0 if done.verdict is None else done.verdict.exit_code
 
 
 def evaluate_command(

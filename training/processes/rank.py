@@ -20,6 +20,7 @@ from recsys.errors import RecsysError
 from recsys.model.embeddings import Tables
 from training.processes.job import STEPS, FitJob
 from training.processes.launch import ENDED, LOGS
+from training.threads import use_threads
 from training.train import build_model
 from training.trainer.group import DistributedGroup, Group
 from training.trainer.watcher import Watcher
@@ -29,7 +30,7 @@ from training.trainer.weights import canonical, load_canonical
 def main(folder: Path) -> None:
     """Make one rank's part of a fit."""
     _end_with_parent()
-    torch.set_num_threads(1)
+    use_threads(1)
     distributed.init_process_group("gloo")
     try:
         _fit(FitJob(folder), DistributedGroup())

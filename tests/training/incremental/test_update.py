@@ -1,5 +1,6 @@
 """Updates during the day: each label learned once, full versions, a light gate, the night undisturbed."""
 
+import json
 import shutil
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -9,9 +10,11 @@ import pytest
 
 from features.encode import Encoder
 from recsys.bundle import load_bundle
+from recsys.cli import run as run_command
 from recsys.errors import DataError
 from recsys.records import Verdict
 from recsys.registry import Registry
+from recsys.settings import to_toml
 from training.incremental import run
 from training.incremental.learn import closed_between
 from training.incremental.run import update
@@ -111,3 +114,16 @@ def test_only_the_day_after_the_night_is_learned(night, runs, when):
 def test_nothing_live_is_refused(night, tmp_path):
     with pytest.raises(DataError, match="nothing is live"):
         update(night.config, night.log.root, tmp_path, at(12))
+
+
+def test_the_command_makes_a_version_live_and_takes_only_its_own_options(night, runs, tmp_path, capsys):
+    file = tmp_path / "c.toml"
+    file.write_text(to_toml(night.config.model_dump(mode="json", by_alias=True)))
+    argv = ["train", "--config", str(file), "--log", str(night.log.root), "--runs", str(runs)]
+    instant = ["--at", "2026-01-30T12:00"]
+    assert run_command([*argv, *instant]) == 2
+    assert "without --incremental, does not take --at" in capsys.readouterr().err
+    assert run_command([*argv, *instant, "--incremental", "--nproc", "2"]) == 2
+    assert "--incremental does not take --nproc" in capsys.readouterr().err
+    assert run_command([*argv, *instant, "--incremental", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["live"] == Registry(runs).current()
