@@ -11,6 +11,7 @@ from recsys.cli import run
 from recsys.log import InteractionLog
 
 
+@pytest.mark.slow
 def test_the_bench_measures_all_phases_and_says_its_ratios(tmp_path, capsys):
     pytest.importorskip("duckdb", reason="duckdb is not installed: pip install '.[bench]'")
     pytest.importorskip("pandas", reason="pandas is not installed: pip install '.[bench]'")
