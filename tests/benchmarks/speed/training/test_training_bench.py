@@ -42,7 +42,8 @@ def test_our_epoch_trains_on_all_rows_and_scores_the_test_rows(tmp_path):
     report = run(asked)
     assert report["rows"] == 1_500
     assert report["seconds"] > 0
-    assert report["peak_rss_mb"] >= report["imports_rss_mb"] > 0
+    # The kernel adds up its counts of pages now and then, so either may be behind by a little.
+    assert report["peak_rss_mb"] > 0.9 * report["imports_rss_mb"] > 0
     scores = np.load(asked.scores)
     assert scores.shape == (500, len(TASKS))
     assert np.isfinite(scores).all()
@@ -68,7 +69,8 @@ def test_a_run_beside_a_busy_process_is_not_measured(cores):
 
     neighbour = subprocess.Popen([sys.executable, "-c", SPIN])
     try:
-        program = [sys.executable, "-c", "print('{}')"]
+        # Long enough to be counted in the kernel's ticks of 10 ms, and for the neighbour to have begun.
+        program = [sys.executable, "-c", "import time; time.sleep(0.4); print('{}')"]
         assert fresh_run(program, cores, 1).other_cores > 0.15
         assert quiet_run(program, cores, 1) is None
     finally:
