@@ -14,6 +14,7 @@ from typing import Any
 
 from features.parts import PartResult, PartTask, build_part
 from recsys.config import ExecutionConfig
+from recsys.environment import environment
 from recsys.errors import ConfigError, RecsysError
 
 _THREADS = "POLARS_MAX_THREADS"
@@ -49,7 +50,7 @@ def _local(execution: ExecutionConfig) -> Iterator[RunParts]:
 
         def run_parts(tasks: Sequence[PartTask]) -> list[PartResult]:
             try:
-                with _environment({_THREADS: threads}):
+                with environment({_THREADS: threads}):
                     return list(pool.map(build_part, tasks))
             except BrokenProcessPool as error:
                 raise RecsysError(
@@ -136,21 +137,6 @@ def _import_ray() -> Any:
             "or write executor = 'local'"
         ) from error
     return ray
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables that new processes inherit, and put the old ones back."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 EXECUTORS: dict[str, Callable[[ExecutionConfig], AbstractContextManager[RunParts]]] = {

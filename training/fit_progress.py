@@ -32,15 +32,19 @@ class FitProgress(Watcher):
         self.total, self.every, self.show = rows, every, show
         self.rows = 0
         self._smooth: dict[str, float] = {}
-        self._weight = 0.0
+        self._weight: dict[str, float] = {}
         self._marks: deque[tuple[float, int]] = deque()
         self.began = self._shown = time.monotonic()
 
     def on_losses(self, step: int, losses: Mapping[str, float]) -> None:
-        """Average the losses; those of the first steps count in full."""
-        self._weight = SMOOTHING * self._weight + 1 - SMOOTHING
+        """Average the losses; those of the first steps count in full.
+
+        A loss of 0 is that of a step in which nothing of the task is known, and is left out.
+        """
         for name, loss in losses.items():
-            self._smooth[name] = SMOOTHING * self._smooth.get(name, 0.0) + (1 - SMOOTHING) * loss
+            if loss:
+                self._smooth[name] = SMOOTHING * self._smooth.get(name, 0.0) + (1 - SMOOTHING) * loss
+                self._weight[name] = SMOOTHING * self._weight.get(name, 0.0) + 1 - SMOOTHING
 
     def on_rows(self, rows: int, of_step: int) -> None:
         """Count the rows; show them when it is time to."""
@@ -64,7 +68,7 @@ class FitProgress(Watcher):
     @property
     def losses(self) -> dict[str, float]:
         """Give the averages of the last steps' losses."""
-        return {name: value / self._weight for name, value in self._smooth.items()}
+        return {name: value / self._weight[name] for name, value in self._smooth.items()}
 
     @property
     def rate(self) -> float:

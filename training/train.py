@@ -13,7 +13,7 @@ from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.kinds.feature import BagFeature, IdFeature, NumberFeature
-from recsys.config import RunConfig
+from recsys.config import RunConfig, TrainingConfig
 from recsys.device import CPU, resolve_device
 from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
@@ -121,6 +121,7 @@ def train(
     """
     tasks = config.tasks if tasks is None else tasks
     choice = choice or HostChoice.unmeasured(config.training)
+    device = _device(config.training, choice)
     first = begin_fit(
         days,
         periods,
@@ -134,18 +135,14 @@ def train(
         alone=bool(alone),
     )
     inputs, ranker, tables = first.inputs, first.ranker, first.tables
-    device = resolve_device(config.training.device)
-    if choice.processes > 1 and device != CPU:
-        raise ConfigError(
-            f"[training] processes = {choice.processes}: several processes train on the CPU only; "
-            'take processes = 1, or device = "cpu"'
-        )
     if choice.processes == 1:
         ranker.to(device)
         tables.to(device, tables_for_host(tables.specs.values(), device))
-    if diverged is not None and choice.processes == 1:
-        model = partial(describe, config=config, state=inputs.state, tasks=tasks, settings=inputs.settings)
-        watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
+        if diverged is not None:
+            model = partial(
+                describe, config=config, state=inputs.state, tasks=tasks, settings=inputs.settings
+            )
+            watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
     if alone:
         batches = inputs.stream().batches(start.log.steps if start else 0)
         log = fit_alone(ranker, tables, batches, alone, inputs.settings, watchers, start)
@@ -155,6 +152,17 @@ def train(
         log = inputs.fit(ranker, tables, watchers, start)
     ranker, tables = ranker.to(CPU), tables.to(CPU)
     return TrainedModel(ranker=ranker, tables=tables, state=inputs.state, log=log, carried=first.carried)
+
+
+def _device(training: TrainingConfig, choice: HostChoice) -> torch.device:
+    """Say where the fit runs, before anything is encoded for it."""
+    device = resolve_device(training.device)
+    if choice.processes > 1 and device != CPU:
+        raise ConfigError(
+            f"[training] processes = {choice.processes}: several processes train on the CPU only; "
+            'take processes = 1, or device = "cpu"'
+        )
+    return device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

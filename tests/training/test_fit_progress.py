@@ -52,6 +52,13 @@ def test_losses_are_averaged_and_the_first_ones_count_in_full(seen):
     assert made.losses["click"] == pytest.approx(1.5, abs=0.02)
 
 
+def test_steps_that_know_nothing_of_a_task_do_not_lower_its_loss(seen):
+    step, made = seen
+    for number in range(50):
+        step(number, loss=0.5 if number < 25 else 0.0)
+    assert made.losses["click"] == pytest.approx(0.5)
+
+
 def test_a_log_gets_a_line_at_the_end(capsys):
     with fit_progress("train", 300) as watcher:
         for number in range(3):

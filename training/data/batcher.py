@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from features.encode import Encoded, Encoder
-from features.sequences import history_slices
+from features.sequences import EncodedHistories, history_slices
 from recsys.batch import BagIndex, Batch, HistoryIndex, Negatives
 from recsys.config import Entity
 from recsys.inputs import Bag
@@ -84,19 +84,8 @@ class Batcher:
         context = encoded.contexts.take(rows)
         item_ids = self._hide(item.ids, "item", rng, whole.size)
         user_ids = self._hide(user.ids, "user", rng, whole.size)
-        history = history_slices(
-            encoded.start[rows],
-            encoded.stop[rows],
-            self.settings.history_length,
-            encoded.shown_at[rows],
-            self.settings.lag_ms,
-            encoded.events,
-        )
-        num_items = encoded.items.ids.shape[0] - 1
-        drawn = None
-        if popularity is not None and num_items:
-            drawn = rng.integers(0, num_items, self.settings.num_uniform)
-            drawn = drawn[self.settings.own(drawn.size)]
+        history = self._history(encoded, rows)
+        drawn = self._drawn(encoded, rng) if popularity is not None else None
         negative = encoded.items.take(drawn) if drawn is not None else None
         uses = [
             ("item_id", "history:item_id", history.items),
@@ -119,14 +108,7 @@ class Batcher:
             context_numbers_BF=torch.from_numpy(context.numbers),
             cross_numbers_BF=torch.from_numpy(cross),
             item_text_BT=torch.from_numpy(item.text),
-            history=HistoryIndex(
-                item_E=index["history:item_id"],
-                kind_E=torch.from_numpy(history.kinds),
-                age_E=torch.from_numpy(history.ages),
-                owner_E=torch.from_numpy(history.rows),
-                start_B=torch.from_numpy(history.offsets[:-1]),
-                by_item_E=torch.from_numpy(_order(index["history:item_id"].numpy())),
-            ),
+            history=_history_index(history, index["history:item_id"]),
             position_B=torch.from_numpy(encoded.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
             observed={t: torch.from_numpy(~np.isnan(encoded.labels[t][rows])) for t in self.settings.tasks},
@@ -134,6 +116,24 @@ class Batcher:
             if negative is None or drawn is None or popularity is None
             else self._negatives(encoded, rows, drawn, negative, index, popularity),
         )
+
+    def _history(self, encoded: EncodedRows, rows: np.ndarray) -> EncodedHistories:
+        return history_slices(
+            encoded.start[rows],
+            encoded.stop[rows],
+            self.settings.history_length,
+            encoded.shown_at[rows],
+            self.settings.lag_ms,
+            encoded.events,
+        )
+
+    def _drawn(self, encoded: EncodedRows, rng: np.random.Generator) -> np.ndarray | None:
+        """Draw the batch's uniform items; give the rank's own of them, or None without items."""
+        num_items = encoded.items.ids.shape[0] - 1
+        if not num_items:
+            return None
+        drawn = rng.integers(0, num_items, self.settings.num_uniform)
+        return drawn[self.settings.own(drawn.size)]
 
     def _negatives(
         self,
@@ -208,6 +208,17 @@ class Batcher:
                 index[name] = torch.from_numpy(found)
             rows[vocabulary] = torch.from_numpy(distinct)
         return rows, index
+
+
+def _history_index(history: EncodedHistories, item_E: Tensor) -> HistoryIndex:
+    return HistoryIndex(
+        item_E=item_E,
+        kind_E=torch.from_numpy(history.kinds),
+        age_E=torch.from_numpy(history.ages),
+        owner_E=torch.from_numpy(history.rows),
+        start_B=torch.from_numpy(history.offsets[:-1]),
+        by_item_E=torch.from_numpy(_order(item_E.numpy())),
+    )
 
 
 def _order(positions: np.ndarray) -> np.ndarray:

@@ -55,11 +55,6 @@ class NightPlan:
         """Give every period that some task trains on."""
         return hull(self.train)
 
-    @property
-    def refit_periods(self) -> range:
-        """Give every period that some task continues on after PROMOTE."""
-        return hull(self.refit)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:

@@ -4,6 +4,7 @@ A function takes its Step and its inputs by name; what takes long is built into 
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -127,24 +128,10 @@ def catch_up(
     assert previous is not None
 
     def build(folder: Path) -> dict[str, Any]:
-        config, before = step.config, Previous.of(previous, step.config)
-        rows = config.training.epochs * sum(days.num_impressions(i) for i in hull(plan.catch_up))
-        hidden = {task.name: NEVER for task in config.tasks}
-        saver = Saver(unfinished(folder), config.training.checkpoint_minutes, say)
-        with fit_progress("new heads", rows) as shown:
-            trained = train(
-                days,
-                hidden | plan.catch_up,
-                config,
-                before,
-                config.training.epochs,
-                watchers=[shown, saver],
-                start=saver.read(),
-                folder=unfinished(folder),
-                alone=tuple(plan.catch_up),
-                choice=choice,
-            )
-        return _save(trained, folder)
+        before = Previous.of(previous, step.config)
+        periods = {task.name: NEVER for task in step.config.tasks} | plan.catch_up
+        epochs, heads = step.config.training.epochs, tuple(plan.catch_up)
+        return _learn(step, folder, "new heads", days, periods, before, epochs, choice, alone=heads)
 
     return step.kept(build)
 
@@ -166,23 +153,7 @@ def train_weights(
             config = step.config
             before = Previous.of(previous, config) if caught_up is None else load_previous(caught_up, config)
         epochs = step.config.training.epochs if before is None else 1
-        rows = epochs * sum(days.num_impressions(i) for i in plan.train_periods)
-        saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
-        start = saver.read()
-        with fit_progress("train", rows) as shown:
-            trained = train(
-                days,
-                plan.train,
-                step.config,
-                before,
-                epochs,
-                watchers=[shown, saver],
-                start=start,
-                folder=unfinished(folder),
-                diverged=step.night.diverged,
-                choice=choice,
-            )
-        return _save(trained, folder)
+        return _learn(step, folder, "train", days, plan.train, before, epochs, choice)
 
     return step.kept(build)
 
@@ -267,23 +238,7 @@ def refit(
 
     def build(folder: Path) -> dict[str, Any]:
         before = Previous.of(load_bundle(step.night.registry.path(evaluated)), step.config)
-        rows = sum(days.num_impressions(i) for i in plan.refit_periods)
-        saver = Saver(unfinished(folder), step.config.training.checkpoint_minutes, say)
-        start = saver.read()
-        with fit_progress("refit", rows) as shown:
-            trained = train(
-                days,
-                plan.refit,
-                step.config,
-                before,
-                1,
-                watchers=[shown, saver],
-                start=start,
-                folder=unfinished(folder),
-                diverged=step.night.diverged,
-                choice=choice,
-            )
-        return _save(trained, folder)
+        return _learn(step, folder, "refit", days, plan.refit, before, 1, choice)
 
     return step.kept(build)
 
@@ -354,6 +309,38 @@ def publish(step: Step, *, days: Days, champion: str | None, live: str | None, d
     """Publish the users, move the pointer, collect what nobody needs."""
     if live is not None and not dry_run:
         go_live(step.night, step.config.store, days[-1], live, champion)
+
+
+def _learn(
+    step: Step,
+    folder: Path,
+    title: str,
+    days: Days,
+    periods: Mapping[str, tuple[int, int]],
+    before: Previous | None,
+    epochs: int,
+    choice: HostChoice,
+    *,
+    alone: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Train into a stage's folder, from the last checkpoint that a killed run left; args as `train`."""
+    place = unfinished(folder)
+    saver = Saver(place, step.config.training.checkpoint_minutes, say)
+    with fit_progress(title, epochs * sum(days.num_impressions(i) for i in hull(periods))) as shown:
+        trained = train(
+            days,
+            dict(periods),
+            step.config,
+            before,
+            epochs,
+            watchers=[shown, saver],
+            start=saver.read(),
+            folder=place,
+            diverged=None if alone else step.night.diverged,
+            alone=alone,
+            choice=choice,
+        )
+    return _save(trained, folder)
 
 
 def _save(trained: TrainedModel, folder: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recsys.environment import environment
 from training.errors import DivergedError, RankError
 
 ENDED = "ended.json"
@@ -35,7 +36,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     was a DivergedError.
     """
     logs = Path(tempfile.mkdtemp(prefix="recsys-ranks-"))
-    with _environment(logs), _own_signals(), _open_files_left():
+    with environment(_inherited(logs)), _own_signals(), _open_files_left():
         ended = _run(arguments, processes, logs)
     if ended is not None and ended.rank is not None:
         raise _error(logs, ended.rank, processes, ended.code)
@@ -87,22 +88,13 @@ def _launch_config(processes: int, logs: Path) -> Any:
     )
 
 
-@contextmanager
-def _environment(logs: Path) -> Iterator[None]:
-    """Set what ranks inherit: where their logs are, one thread each, the loopback interface."""
+def _inherited(logs: Path) -> dict[str, str]:
+    """Give what ranks inherit: where their logs are, one thread each, the loopback interface."""
     own = {LOGS: str(logs), "OMP_NUM_THREADS": "1"}
     if sys.platform == "linux":
         own["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
-    before = {name: os.environ.get(name) for name in (*own, "TORCHELASTIC_SIGNALS_TO_HANDLE")}
-    os.environ |= own
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    # The launcher sets this one itself, and leaves it.
+    return own | {"TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(SIGNALS)}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from features.days import Days
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
-from training.night.plan import Lineage, plan_night
+from training.night.plan import Lineage, hull, plan_night
 
 FIRST = date(2026, 1, 1)
 
@@ -51,7 +51,7 @@ def test_lag_0_and_1_by_hand(days, lagged):
         "click": date(2026, 1, 8), "purchase": date(2026, 1, 8), "rating": date(2026, 1, 7)
     }  # fmt: skip
     assert plan.train_periods == range(8)
-    assert plan.refit_periods == range(7, 10)
+    assert hull(plan.refit) == range(7, 10)
 
 
 def test_no_period_has_two_uses_for_a_task(days, lagged):

@@ -6,7 +6,7 @@ that pick, the error of the prediction over its exact conditional propensity. Un
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -87,7 +87,7 @@ def _choices(
     if not groups:
         return []
     first = np.array([group["place"][0] for group in groups], np.int64)
-    part = _rows_of(encoded, first)
+    part = encoded.take(first)
     predictor.ranker.eval()
     items = item_side(predictor, encoded.items)
     bundle = predictor.bundle
@@ -184,21 +184,3 @@ def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> dict[str, pl.
     logged = pl.concat(frames, how="diagonal_relaxed").filter(pl.col("candidates").list.len() > 1)
     logged = logged.join(requests, on="request_id", how="semi").unique("request_id")
     return dict(zip(logged["request_id"].to_list(), logged["candidates"], strict=True))
-
-
-def _rows_of(encoded: EncodedRows, rows: npt.NDArray[np.int64]) -> EncodedRows:
-    """Select some rows; the tables of users and items stay complete."""
-    return replace(
-        encoded,
-        frame=encoded.frame[rows],
-        contexts=encoded.contexts.take(rows),
-        user_row=encoded.user_row[rows],
-        item_row=encoded.item_row[rows],
-        user_key=encoded.user_key[rows],
-        shown_at=encoded.shown_at[rows],
-        start=encoded.start[rows],
-        stop=encoded.stop[rows],
-        position=encoded.position[rows],
-        labels={task: values[rows] for task, values in encoded.labels.items()},
-        weight=encoded.weight[rows],
-    )
