@@ -13,9 +13,11 @@ from recsys.config import TrainingConfig
 from recsys.device import CPU, resolve_device
 from recsys.model.embeddings import LocalTables
 from recsys.model.ranker import Ranker
+from training.errors import RankError
 from training.fit_inputs import FitInputs
 from training.processes.parent import fit_in_processes
-from training.table_placement import tables_for_host
+from training.progress import say
+from training.table_placement import on_device
 from training.trainer.settings import has_fast_bf16
 
 Precision = Literal["fp32", "bf16"]
@@ -54,7 +56,7 @@ class HostChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A few real steps of a night's own model, on the first part of its last day; nothing is kept of them."""
+    """A few real steps of a night's own model, on its last days; nothing is kept of them."""
 
     inputs: FitInputs
     ranker: Ranker
@@ -62,9 +64,12 @@ class Trial:
 
     @classmethod
     def of(cls, inputs: FitInputs, ranker: Ranker, tables: LocalTables) -> Self:
-        """Take the first steps of the last day."""
-        last = dict(list(inputs.days.items())[-1:])
-        some = replace(inputs, days=last, epochs=1, limit=WARM_UP + TIMED_STEPS)
+        """Take as many of the last days as have the steps."""
+        days, limit = list(inputs.days.items()), WARM_UP + TIMED_STEPS
+        first = len(days) - 1
+        while first and replace(inputs, days=dict(days[first:]), epochs=1).num_steps < limit:
+            first -= 1
+        some = replace(inputs, days=dict(days[first:]), epochs=1, limit=limit)
         return cls(inputs=some, ranker=ranker, tables=tables)
 
     def rows_per_second(self, choice: HostChoice) -> float:
@@ -72,12 +77,14 @@ class Trial:
         settings = replace(self.inputs.settings, bf16=choice.precision == "bf16")
         inputs = replace(self.inputs, settings=settings)
         if choice.processes > 1:
-            log = fit_in_processes(inputs, self.ranker, self.tables, choice.processes)
+            try:
+                log = fit_in_processes(inputs, self.ranker, self.tables, choice.processes)
+            except RankError as error:  # as a rule for want of memory; one process may have enough
+                say(f"{choice}: not possible here: {error}")
+                return 0.0
         else:
-            device = resolve_device(inputs.config.training.device)
-            self.ranker.to(device)
-            self.tables.to(device, tables_for_host(self.tables.specs.values(), device))
-            log = inputs.fit(self.ranker, self.tables)
+            with on_device(self.ranker, self.tables, resolve_device(inputs.config.training.device)):
+                log = inputs.fit(self.ranker, self.tables)
         steps = [b - a for a, b in zip(log.ends, log.ends[1:], strict=False)]
         return log.rows / log.steps / statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
 
@@ -99,6 +106,14 @@ def measure_choice(training: TrainingConfig, trial: Trial) -> tuple[HostChoice, 
     if training.processes == "auto" and device == CPU and (several := num_processes(training.batch_size)) > 1:
         best = faster(replace(best, processes=several), best)
     return best, measured
+
+
+def is_open(training: TrainingConfig) -> bool:
+    """Tell whether there is anything to measure: a key that says `auto`, and a host that leaves a choice."""
+    device = resolve_device(training.device)
+    precision = training.precision == "auto" and has_fast_bf16(device)
+    processes = training.processes == "auto" and device == CPU and num_processes(training.batch_size) > 1
+    return precision or processes
 
 
 def num_processes(batch_size: int) -> int:

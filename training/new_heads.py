@@ -28,9 +28,12 @@ from training.trainer.watcher import Watcher
 class FrozenTables:
     """Tables that are read and not trained."""
 
-    copied = True
-
     tables: Tables
+
+    @property
+    def copied(self) -> bool:
+        """Tell whether every rank has all rows."""
+        return self.tables.copied
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +65,7 @@ def fit_alone(
     watchers: Sequence[Watcher] = (),
     start: Checkpoint | None = None,
 ) -> TrainLog:
-    """Train some heads alone; every other head predicts afterwards what it did before, to the bit.
+    """Train some heads alone; every other head predicts afterwards what it did before.
 
     Args: names: the heads' tasks; settings: of a cold start, as these heads have learned nothing yet;
         start: as in `fit`.

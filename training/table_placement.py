@@ -1,10 +1,13 @@
-"""Which embedding tables lie on the device and which stay in host memory."""
+"""A model goes to the device for a fit; embedding tables that it has no room for stay in host memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 
-from recsys.model.embeddings import TableSpec
+from recsys.device import CPU
+from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.model.ranker import Ranker
 from training.progress import CONSOLE
 
 SHARE = 0.7
@@ -12,11 +15,25 @@ SHARE = 0.7
 BYTES = 4
 
 
+@contextmanager
+def on_device(ranker: Ranker, tables: LocalTables, device: torch.device) -> Iterator[None]:
+    """Have ranker and tables on a device until the block ends; they come back to the processor's memory."""
+    ranker.to(device)
+    tables.to(device, tables_for_host(tables.specs.values(), device))
+    try:
+        yield
+    finally:
+        ranker.to(CPU)
+        tables.to(CPU)
+
+
 def tables_for_host(specs: Iterable[TableSpec], device: torch.device) -> frozenset[str]:
     """Name the tables that a device has no room for, and say so; a processor has room for all."""
     if device.type != "cuda":
         return frozenset()
     free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps for itself and does not use counts as taken there.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     kept = too_large(specs, int(SHARE * free))
     for spec in kept:
         CONSOLE.print(

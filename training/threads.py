@@ -1,6 +1,7 @@
 """How a process that learns uses its machine, set once by the commands."""
 
 import ctypes
+import os
 import sys
 
 import torch
@@ -19,10 +20,14 @@ def use_threads(count: int) -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Let the next step have this step's memory: glibc gives each large tensor back and faults it in anew.
+    """Let the next step have this step's memory.
 
-    Tell whether it was done: other C libraries keep to their own ways.
+    glibc returns large blocks to the system, and the next step pays page faults for them. Tells whether it
+    was done: not by other C libraries, and not where the environment has settings of its own.
     """
+    own = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if own or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False

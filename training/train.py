@@ -37,7 +37,7 @@ from training.host_choice import HostChoice
 from training.new_heads import fit_alone
 from training.processes.parent import fit_in_processes
 from training.saved_step import describe
-from training.table_placement import tables_for_host
+from training.table_placement import on_device
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.guard import Guard
 from training.trainer.settings import FitSettings
@@ -135,22 +135,20 @@ def train(
         alone=bool(alone),
     )
     inputs, ranker, tables = first.inputs, first.ranker, first.tables
-    if choice.processes == 1:
-        ranker.to(device)
-        tables.to(device, tables_for_host(tables.specs.values(), device))
+    if choice.processes > 1 and inputs.num_steps and not alone:
+        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers)
+    else:
         if diverged is not None:
             model = partial(
                 describe, config=config, state=inputs.state, tasks=tasks, settings=inputs.settings
             )
             watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
-    if alone:
-        batches = inputs.stream().batches(start.log.steps if start else 0)
-        log = fit_alone(ranker, tables, batches, alone, inputs.settings, watchers, start)
-    elif choice.processes > 1 and inputs.num_steps:
-        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers)
-    else:
-        log = inputs.fit(ranker, tables, watchers, start)
-    ranker, tables = ranker.to(CPU), tables.to(CPU)
+        with on_device(ranker, tables, device):
+            if alone:
+                batches = inputs.stream().batches(start.log.steps if start else 0)
+                log = fit_alone(ranker, tables, batches, alone, inputs.settings, watchers, start)
+            else:
+                log = inputs.fit(ranker, tables, watchers, start)
     return TrainedModel(ranker=ranker, tables=tables, state=inputs.state, log=log, carried=first.carried)
 
 

@@ -19,12 +19,14 @@ from recsys.bundle import Bundle
 from recsys.config import ModelConfig, RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables
-from recsys.model.layout import TEXT, Axes, Layout, layouts
+from recsys.model.layout import SHARED_GATE, TEXT, Axes, Layout, layouts
 from recsys.model.ranker import Inputs, Ranker
 from recsys.model.scorer import parse_inputs
 from recsys.tasks import TaskSpec, new_heads
 from training.start import start_new_rows
 
+CLOSED = -30.0
+"""A gate's bias for an expert that is not to be read: its share is about 1e-13."""
 SHOWN = 3
 """Names that a sentence lists of each kind."""
 
@@ -116,7 +118,10 @@ def carry_over(
             if name in own:
                 continue
             axes, old = now.get(name, {}), given.get(f"ranker.{name}")
-            if old is not None and _carry(parameter, old, axes, before.get(name, {}), {*changed, *heads}):
+            old_axes = before.get(name, {})
+            if old is not None and _carry(parameter, old, axes, old_axes, {*changed, *heads}):
+                if SHARED_GATE in name and 0 in axes:
+                    _close_new(parameter, axes[0], old_axes[0], heads)
                 continue
             if old is None and 1 in axes and was_read.isdisjoint(part for part, _ in axes[1]):
                 parameter.zero_()  # reads nothing but what is new
@@ -159,7 +164,8 @@ def _changed_inputs(previous: Previous) -> set[str]:
     numbers = {f"number:{name}" for name in previous.fitted.numbers if name not in previous.state.numbers}
     tables = (table for entity in ("user", "item", "context") for table in previous.inputs.tables(entity))
     rows = {f"row:{name}" for name, vocabulary, _ in tables if vocabulary not in previous.state.vocabularies}
-    return numbers | rows | (set() if previous.state.text is previous.fitted.text else {TEXT})
+    kinds = {f"kind:{kind}" for kind in previous.fitted.history if kind not in previous.state.history}
+    return numbers | rows | kinds | (set() if previous.state.text is previous.fitted.text else {TEXT})
 
 
 def _carry(new: Tensor, old: Tensor, axes: Axes, old_axes: Axes, forgotten: Collection[str]) -> bool:
@@ -179,6 +185,16 @@ def _carry(new: Tensor, old: Tensor, axes: Axes, old_axes: Axes, forgotten: Coll
         new[_grid([into[0], torch.arange(new.shape[1]), *into[2:]])] = 0.0
     new[_grid(into)] = old[_grid(out_of)]
     return True
+
+
+def _close_new(gate: Tensor, experts: Layout, old: Layout, heads: Collection[str]) -> None:
+    """Keep a new head's experts out of what the other heads read, until a cold start.
+
+    Args: gate: weight [E, I] or bias [E] of a gate's experts.
+    """
+    new = torch.ones(gate.shape[0], dtype=torch.bool)
+    new[torch.from_numpy(_matches(experts, old, heads)[0])] = False
+    gate[new] = 0.0 if gate.dim() > 1 else CLOSED
 
 
 def _grid(places: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -203,8 +219,9 @@ def _matches(new: Layout, old: Layout, forgotten: Collection[str]) -> tuple[np.n
 
 
 def _inputs(found: Mapping[str, Axes]) -> set[str]:
-    """Name all features that first layers read, as parts of layouts."""
-    return {name for axes in found.values() for name, _ in axes.get(1, ()) if ":" in name}
+    """Name all features that first layers read, and kinds of the history, as parts of layouts."""
+    parts = (part for axes in found.values() for axis in axes.values() for part, _ in axis)
+    return {part for part in parts if ":" in part}
 
 
 def _plain(parts: Collection[str]) -> set[str]:

@@ -24,8 +24,8 @@ NUM_CORES: Final = 2
 MAX_OTHER_CORES: Final = 0.15
 MAX_TRIES: Final = 5
 ALLOCATOR: Final = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824"
-    ":glibc.malloc.trim_threshold=4294967296"
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=33554432"
+    ":glibc.malloc.trim_threshold=1073741824"
 }
 """Large temporaries stay in the process, on huge pages: a step would spend its time in page faults."""
 _TICK: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100

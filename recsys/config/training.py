@@ -59,7 +59,8 @@ class TrainingConfig(Section):
     """A cold start looks back at most this many periods."""
     cold_restart: int = Field(default=0, ge=0)
     """Every so many nights (7: weekly) a night starts from scratch, not from the live weights; 0: none does.
-    The gate compares a restart with the live version as on any other night."""
+    Periods are counted from the last cold start; where the log or the schedule leaves that night out, the
+    next chance is as many later. The gate compares a restart with the live version as on any other night."""
     refit: bool = True
     """After PROMOTE, continue one pass over the calibration and gate days before publishing."""
 

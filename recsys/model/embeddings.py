@@ -40,8 +40,9 @@ class TableSpec:
 class Tables(Protocol):
     """Embedding tables, as far as the trainer needs them."""
 
-    copied: bool
-    """Every rank has all rows: all ranks look up and step the same numbers. False: ranks share the rows."""
+    @property
+    def copied(self) -> bool:
+        """Tell whether every rank has all rows, and looks up and steps the same ones, or ranks share them."""
 
     @property
     def device(self) -> torch.device:

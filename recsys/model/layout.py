@@ -20,6 +20,8 @@ Axes = dict[int, Layout]
 
 TEXT = "text:item"
 """The part of a layout that the item's text is."""
+SHARED_GATE = "shared_gate"
+"""A parameter with this in its name says how much of each expert, a task's own ones too, every task reads."""
 
 
 def layouts(inputs: "Inputs", tasks: Sequence[TaskSpec], config: ModelConfig) -> dict[str, Axes]:
@@ -50,7 +52,7 @@ def layouts(inputs: "Inputs", tasks: Sequence[TaskSpec], config: ModelConfig) ->
         "item_tower.0.0.weight": {1: item},
         "user_factor.weight": {1: (*own_id, ("history", a))},
         "project_text.weight": {1: ((TEXT, inputs.text_dim),)} if inputs.text_dim else {},
-        "kind.weight": {0: (("(none)", 1), *inputs.history_kinds)},
+        "history.kind.weight": {0: (("(none)", 1), *((f"kind:{k}", n) for k, n in inputs.history_kinds))},
         "position.weight": {1: tuple((name, 1) for name in names)},
         **{f"observing.{task.name}.weight": {1: joined} for task in tasks if task.debias},
         **{f"{member}trunk.{name}": axes for member in members for name, axes in trunk.items()},

@@ -11,14 +11,37 @@ from training.errors import RankError
 from training.host_choice import HostChoice, measure_choice, num_processes
 from training.processes.launch import launch
 from training.train import train
+from training.trainer.saver import Saver
+from training.trainer.watcher import Watcher
 
 TOLERANCE = 1e-4
 """Relative difference allowed of each loss of each step: sums are added in another order."""
 
 
-def _train(days, config, processes, folder):
+def _train(days, config, processes, folder, watchers=(), start=None):
     periods = {t.name: (0, 1) for t in config.tasks}
-    return train(days, periods, config, None, 1, folder=folder, choice=HostChoice(processes=processes))
+    choice = HostChoice(processes=processes)
+    return train(days, periods, config, None, 1, folder=folder, choice=choice, watchers=watchers, start=start)
+
+
+class SaveOnce(Saver):
+    """Saves after one step of the fit, and no more."""
+
+    STEP = 2
+
+    def after_step(self, progress):
+        if progress.step == self.STEP:
+            self.save(progress.checkpoint())
+
+
+class Rows(Watcher):
+    """Keeps the rows learned so far after each step that it sees."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_rows(self, rows, of_step):
+        self.seen.append(rows)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +59,24 @@ def test_two_processes_follow_the_curve_of_one(both):
     weights = two.weights()
     for name, value in one.weights().items():
         np.testing.assert_allclose(weights[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
+
+
+def test_a_checkpoint_of_one_process_goes_on_in_two_and_theirs_in_one(both, shop_chain, config, tmp_path):
+    one = both[0]
+    saver, rows = SaveOnce(tmp_path / "of-one", 0, print), Rows()
+    whole = Rows()
+    _train(shop_chain, config, 1, tmp_path, [saver, whole])
+    again = Saver(saver.folder, 1e-9, print)
+    two = _train(shop_chain, config, 2, tmp_path, [again, rows])
+    assert rows.seen == whole.seen[SaveOnce.STEP + 1 :], "what lies before is not learned again"
+    assert two.log.losses[: SaveOnce.STEP + 1] == one.log.losses[: SaveOnce.STEP + 1]
+    for step, (alone, together) in enumerate(zip(one.log.losses, two.log.losses, strict=True)):
+        assert alone == pytest.approx(together, rel=TOLERANCE), step
+    last = again.read()
+    assert last.log.steps == two.log.steps
+    back = _train(shop_chain, config, 1, tmp_path, start=last)
+    for name, value in two.weights().items():
+        np.testing.assert_array_equal(back.weights()[name], value, err_msg=name)
 
 
 def test_a_rank_that_dies_ends_all_and_is_named():

@@ -386,6 +386,18 @@ def test_ahead_stops_its_producer(until):
     assert len(produced) < 20
 
 
+def test_what_is_frozen_does_not_decay(setup):
+    ranker, _, _ = setup()
+    ranker.trunk.requires_grad_(requires_grad=False)
+    before = {name: p.detach().clone() for name, p in ranker.named_parameters()}
+    dense = DenseOptimizer(ranker, _settings(weight_decay=0.5, learning_rate=0.1))
+    dense.begin_step(0)
+    dense.step()
+    moved = {name for name, p in ranker.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert not {name for name in moved if name.startswith("trunk.")}
+
+
 def test_the_flat_optimiser_makes_the_steps_of_torchs_adamw(setup, config):
     """The same gradients, groups and bound, parameter by parameter."""
     ranker, _, _ = setup()

@@ -13,20 +13,14 @@ import torch
 from features.days import Days
 from features.encode import Encoder
 from recsys.config import RunConfig
-from recsys.tasks import RETRIEVAL, TaskSpec
-from training.balancing import build_balancer
-from training.data import BatchStream, Cutting, EncodedRows, encode_day
+from recsys.device import resolve_device
+from recsys.tasks import TaskSpec
+from training.data import Cutting, EncodedRows, count_steps, encode_day, text_by_number
 from training.data.chunks import DaySize
+from training.fit_inputs import FitInputs
 from training.night.plan import lag
-from training.train import (
-    TrainedModel,
-    build_model,
-    fit_settings,
-    fit_state,
-    make_batcher,
-    retrieval_popularity,
-)
-from training.trainer.fit import fit
+from training.table_placement import on_device
+from training.train import TrainedModel, build_model, fit_settings, fit_state, retrieval_popularity
 from training.warm_start import Previous, carry_over
 
 
@@ -74,19 +68,23 @@ def learn_closed(
     parts = {i: rows for i, rows in parts.items() if rows.size}
     if not parts:
         return None
-    batcher = make_batcher(encoder, days[days.last].table("items"), config, config.tasks)
+    text_VT = text_by_number(encoder, days[days.last].table("items"))
     ranker, tables = build_model(config, state)
-    carried = carry_over(ranker, tables, state, config, previous, batcher.text_VT)
+    carried = carry_over(ranker, tables, state, config, previous, text_VT)
     retrieval = config.retrieval_task if config.retrieval.weight else None
-    stream = BatchStream(
-        days={i: DaySize(days[i].day, rows.size) for i, rows in parts.items()},
-        read_day=parts.__getitem__,
-        batcher=batcher,
-        cutting=Cutting.from_config(config),
+    sizes = {i: DaySize(days[i].day, rows.size) for i, rows in parts.items()}
+    steps = count_steps(sizes.values(), Cutting.from_config(config), epochs=1)
+    inputs = FitInputs(
+        config=config,
+        tasks=config.tasks,
+        state=state,
+        text=text_VT,
         popularity=retrieval_popularity(days, list(parts), config, state) if retrieval else None,
+        days=sizes,
+        epochs=1,
+        settings=fit_settings(config, steps, warm=True),
+        read_day=parts.__getitem__,
     )
-    weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
-    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
-    settings = fit_settings(config, stream.num_steps, warm=True)
-    log = fit(ranker, tables, stream.batches(), balancer, config.tasks, settings)
+    with on_device(ranker, tables, resolve_device(config.training.device)):
+        log = inputs.fit(ranker, tables)
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=log, carried=carried)

@@ -16,9 +16,10 @@ import numpy as np
 from features.build import build_snapshots
 from features.days import Days
 from features.sources.journal import ingest_journal
-from recsys.bundle import Bundle, load_bundle
+from recsys.bundle import CONFIG_KEYS, Bundle, load_bundle
 from recsys.config import RunConfig
-from recsys.errors import DataError
+from recsys.config_view import values, view
+from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog, period_end
 from recsys.metrics.columns import Rows
 from recsys.metrics.losses import mean_loss, row_log_loss, row_squared_error
@@ -28,12 +29,14 @@ from training.night.go_live import go_live
 from training.night.night import Night
 from training.predict import BundlePredictor
 from training.publish import write_bundle
+from training.threads import use_threads
 from training.warm_start import Previous
 
 HELD_OUT = 0.25
 """Of the time since the last update the newest share is held out; the next update learns it."""
 MARGIN = 0.02
 """A head's loss on them may be larger than the live version's by this share."""
+DAILY = "P1D"
 MIN_ROWS = 100
 """With fewer held-out labels a head is reported and not compared."""
 
@@ -76,11 +79,27 @@ def show_update(done: Update) -> None:
 def update(config: RunConfig, log: Path, runs: Path, at: datetime) -> Update:
     """Learn what became known since the live version was made; go live unless a head got worse.
 
-    Raises: DataError when nothing is live, or the live version is not of the night before.
+    Raises:
+        DataError when nothing is live, or the live version is not of the night before.
+        ConfigError when the config differs from the live version's, or periods are not days.
     """
     night = Night(config=config, log=InteractionLog(log), runs=runs, date=at.date())
+    use_threads(config.training.threads)
     with night.registry.locked("nightly", wait=False):
         return _update(night, at)
+
+
+def _require_same(config: RunConfig, bundle: Bundle) -> None:
+    """Refuse what a night has to see first: minutes of data teach no new head and no new layer."""
+    if config.period != DAILY:
+        raise ConfigError(f'period = "{config.period}": updates during the day need period = "{DAILY}"')
+    mine, live = (values(view(c, "an update", CONFIG_KEYS)) for c in (config, bundle.config))
+    changed = sorted(key for key in mine.keys() | live.keys() if mine.get(key) != live.get(key))
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: the config differs from that of {bundle.version}, which is live; run the "
+            "night first, updates go on from there"
+        )
 
 
 def _update(night: Night, at: datetime) -> Update:
@@ -89,6 +108,7 @@ def _update(night: Night, at: datetime) -> Update:
     if live is None:
         raise DataError(f"nothing is live in {night.runs}; run `recsys nightly` first")
     record, bundle = registry.require_record(live), load_bundle(registry.require(live))
+    _require_same(config, bundle)
     since = record.known_until or period_end(record.night, config.timezone)
     ingest_journal(night.log, config.timezone)
     today = record.night + timedelta(days=1)

@@ -30,7 +30,7 @@ from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
 from training.fit_progress import fit_progress
 from training.gate import Decision, check_calibration, check_heads, check_lists, decide
-from training.host_choice import MIN_STEPS, HostChoice, Trial, measure_choice
+from training.host_choice import MIN_STEPS, HostChoice, Trial, is_open, measure_choice
 from training.night.go_live import go_live
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import Step
@@ -99,7 +99,7 @@ def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) 
         epochs = config.training.epochs if before is None else 1
         choice = HostChoice.unmeasured(config.training)
         measured: dict[str, float] = {}
-        if num_steps(days, plan.train, config, epochs) >= MIN_STEPS:
+        if is_open(config.training) and num_steps(days, plan.train, config, epochs) >= MIN_STEPS:
             first = begin_fit(
                 days,
                 plan.train,
@@ -113,7 +113,7 @@ def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) 
             choice, measured = measure_choice(
                 config.training, Trial.of(first.inputs, first.ranker, first.tables)
             )
-            say(f"train: {choice}; rows/s: {measured or 'not measured'}")
+            say(f"train: {choice}; rows/s: {measured}")
         return {"choice": asdict(choice), "rows_per_second": measured}
 
     return HostChoice(**read_stage(step.kept(build))["choice"])
@@ -189,6 +189,8 @@ def evaluate_both(
             predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
             known = {task.name for task in bundle.config.tasks}
             places = {task: [i] for task, i in plan.evaluate.items() if task in known}
+            if not places:
+                continue  # a champion of other tasks altogether is no rival
             with bar("evaluate") as on_progress:
                 rows = score_rows(predictor, days, places)
                 report = evaluate(
@@ -213,7 +215,8 @@ def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -
 
     def build(folder: Path) -> dict[str, Any]:
         mine, rows = _scores(scores, "challenger")
-        theirs, champion_rows = _scores(scores, "champion") if previous else (None, None)
+        rival = (scores / "champion.json").is_file()
+        theirs, champion_rows = _scores(scores, "champion") if rival else (None, None)
         if previous is not None and champion_rows is not None:
             # What the champion says of a task that has changed its meaning is no prediction of it.
             new = new_heads(config.tasks, previous.config.tasks)

@@ -17,7 +17,6 @@ import torch
 from torch import distributed
 
 from recsys.errors import RecsysError
-from recsys.model.embeddings import Tables
 from training.processes.job import STEPS, FitJob
 from training.processes.launch import ENDED, LOGS
 from training.threads import use_threads
@@ -43,12 +42,11 @@ def main(folder: Path) -> None:
 
 def _fit(job: FitJob, group: Group) -> None:
     inputs = job.inputs()
-    ranker, local = build_model(inputs.config, inputs.state, inputs.tasks)
-    load_canonical(ranker, local, job.start())
-    tables: Tables = local
+    ranker, tables = build_model(inputs.config, inputs.state, inputs.tasks)
+    load_canonical(ranker, tables, job.start())
     # Each rank has dropout masks of its own.
     torch.manual_seed(inputs.config.training.seed + group.rank)
-    saver = job.saver(print) if tables.copied else None
+    saver = job.saver(print)
     watchers: list[Watcher] = []
     if group.rank == 0:
         watchers = [_Teller(job.folder / STEPS), *([saver] if saver else [])]

@@ -62,12 +62,22 @@ def fit(
 
     try:
         _learn(stepper, batches, log, reader, watchers, checkpoint)
-    except DivergedError as error:
+    except DivergedError as found:
+        error = _first(found, reader)
         for watcher in watchers:
             watcher.on_diverged(error, checkpoint)
-        raise
+        raise error from None
     clock.read()
     return log
+
+
+def _first(found: DivergedError, reader: LossReader) -> DivergedError:
+    """Read the losses that wait: a balancer may find a step wrong whose cause is a loss before it."""
+    try:
+        reader.read()
+    except DivergedError as earlier:
+        return earlier
+    return found
 
 
 def _learn(

@@ -37,7 +37,7 @@ def look_up(tables: Tables, own: Mapping[str, Tensor], group: Group) -> Lookup:
     numbers = union(own, group)
     leaves = tables.lookup(numbers)
     # Both are ascending and distinct.
-    rows = {name: leaves[name][torch.searchsorted(numbers[name], own[name])] for name in own}
+    rows = {name: leaves[name].index_select(0, torch.searchsorted(numbers[name], own[name])) for name in own}
     return Lookup(numbers=numbers, leaves=leaves, rows=rows)
 
 

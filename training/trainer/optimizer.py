@@ -21,7 +21,7 @@ ALIGNMENT = 16
 
 
 @dataclass(slots=True)
-class Group:
+class FlatGroup:
     """The parameters of one learning rate, end to end; each parameter and its gradient are views."""
 
     scale: float
@@ -34,10 +34,11 @@ class Group:
     learning_rate: float = 0.0
 
     @classmethod
-    def of(cls, scale: float, parameters: Sequence[nn.Parameter]) -> "Group":
+    def of(cls, scale: float, parameters: Sequence[nn.Parameter]) -> "FlatGroup":
         """Move the parameters into one flat tensor."""
         size, like = sum(map(_room, parameters)), parameters[0]
-        values, gradient, exp_avg, exp_avg_sq = like.detach().new_zeros(4, size).unbind()
+        # A storage of their own: a trained model keeps its values alone.
+        values, gradient, exp_avg, exp_avg_sq = (like.detach().new_zeros(size) for _ in range(4))
         group = cls(scale, values, gradient, exp_avg, exp_avg_sq, like.detach().new_zeros(()))
         places = zip(parameters, cls.views(values, parameters), cls.views(gradient, parameters), strict=True)
         for parameter, own, slope in places:
@@ -80,13 +81,15 @@ class DenseOptimizer:
     def __init__(self, learner: Learner, settings: FitSettings) -> None:
         """Take the parameters over; each group has its own multiple of the learning rate."""
         self.settings = settings
-        self.named: dict[str, nn.Parameter] = dict(learner.named_parameters())
+        # Weight decay would move what is frozen.
+        self.named = {name: p for name, p in learner.named_parameters() if p.requires_grad}
         self.parameters = list(self.named.values())
-        self.groups: list[Group] = []
-        self._slots: dict[int, tuple[Group, Tensor, Tensor]] = {}
-        for scale, parameters in learner.parameter_groups().items():
+        self.groups: list[FlatGroup] = []
+        self._slots: dict[int, tuple[FlatGroup, Tensor, Tensor]] = {}
+        for scale, every in learner.parameter_groups().items():
+            parameters = [p for p in every if p.requires_grad]
             if parameters:
-                group = Group.of(scale, parameters)
+                group = FlatGroup.of(scale, parameters)
                 first, second = (group.views(m, parameters) for m in (group.exp_avg, group.exp_avg_sq))
                 self.groups.append(group)
                 self._slots |= {
@@ -113,11 +116,10 @@ class DenseOptimizer:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         for name, parameter in self.named.items():
-            if f"{name}.step" in state:
-                group, exp_avg, exp_avg_sq = self._slots[id(parameter)]
-                exp_avg.copy_(state[f"{name}.exp_avg"])
-                exp_avg_sq.copy_(state[f"{name}.exp_avg_sq"])
-                group.step.copy_(state[f"{name}.step"])
+            group, exp_avg, exp_avg_sq = self._slots[id(parameter)]
+            exp_avg.copy_(state[f"{name}.exp_avg"])
+            exp_avg_sq.copy_(state[f"{name}.exp_avg_sq"])
+            group.step.copy_(state[f"{name}.step"])
 
     def begin_step(self, step: int) -> None:
         """Set the learning rates of a step."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules
-from recsys.model.layout import Axes, Layout
+from recsys.model.layout import SHARED_GATE, Axes, Layout
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.trunk import Trunk
 
@@ -41,10 +41,10 @@ class PLE(Trunk):
     def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         experts = ((SHARED, shape.num_experts), *((task, shape.task_experts) for task in tasks))
-        gates = [f"levels.{level}.shared_gate" for level in range(len(shape.hidden) - 1)]
+        gates = [f"levels.{level}.{SHARED_GATE}" for level in range(len(shape.hidden) - 1)]
         found = {f"{gate}.{part}": {0: experts} for gate in gates for part in ("weight", "bias")}
         if gates:
-            found["levels.0.shared_gate.weight"][1] = x
+            found[f"levels.0.{SHARED_GATE}.weight"][1] = x
         found["levels.0.shared.weights.0"] = {1: x}
         for task in tasks:
             found |= {f"levels.0.gates.{task}.weight": {1: x}, f"levels.0.own.{task}.weights.0": {1: x}}
