@@ -9,6 +9,7 @@ import torch
 
 from features.fit import FitFrames, fit_encoder
 from recsys.bundle import load_bundle
+from recsys.model.layout import layouts
 from recsys.model.trunks import TRUNKS
 from training.predict import day_logits
 from training.train import TrainedModel, build_model
@@ -98,19 +99,58 @@ def test_a_new_head_leaves_the_others_predictions_and_says_so(warm, make_config,
 
 
 @pytest.mark.parametrize("name", sorted(TRUNKS))
-def test_every_trunk_takes_a_head_and_a_feature_and_gives_one_up(warm, make_config, tasks, features, name):
+def test_every_trunk_takes_a_head_and_a_feature_and_gives_one_up(
+    warm, make_config, tasks, features, logits, name
+):
     """From the same trunk with other inputs and tasks; the heads that stay predict what they did."""
     shape = {"model": {"trunk": {"name": name, "hidden": [16, 8], "num_experts": 3, "task_experts": 1}}}
     small = make_config(**shape, task=tasks[:2])
-    start = _start_of(warm(small), small)
+    first = warm(small)
+    start = _start_of(first, small)
     large = make_config(**shape, task=[LIKE, *tasks[:2]], feature=[AGE, *features])
     made = warm(large, start)
+    found = logits(made, large)
+    for task, values in logits(first, small).items():
+        np.testing.assert_allclose(found[task], values, atol=1e-5, err_msg=task)
     assert [n for n in made.carried.fresh if not n.startswith("table")] == []
     back = warm(small, _start_of(made, large))
     assert back.carried.dropped_heads == ("like",)
     assert back.carried.fresh == ()
     for key, value in back.ranker.state_dict().items():
         assert torch.equal(value, torch.from_numpy(start.weights[f"ranker.{key}"])), key
+
+
+@pytest.mark.parametrize("name", sorted(TRUNKS))
+def test_layouts_are_of_parameters_that_are_there(warm, make_config, name):
+    shape = {"trunk": {"name": name, "hidden": [16, 8], "num_experts": 3, "task_experts": 1}}
+    config = make_config(model={**shape, "ensemble_size": 2})
+    ranker = warm(config).ranker
+    known = dict(ranker.named_parameters())
+    for parameter, axes in layouts(ranker.inputs, ranker.specs, config.model).items():
+        for dim, layout in axes.items():
+            assert known[parameter].shape[dim] == sum(width for _, width in layout), parameter
+
+
+def test_kinds_of_the_history_go_by_name(warm, make_config, bundle):
+    old = bundle.weights["ranker.history.kind.weight"]
+    kinds = Previous.of(bundle, make_config()).inputs.history_kinds
+    assert [name for name, _ in kinds][:2] == ["click", "purchase"]
+    made = warm(make_config(features={"history_kinds": ["purchase", "click", "rating"]}))
+    new = made.ranker.history.kind.weight.detach().numpy()
+    np.testing.assert_array_equal(new[[0, 2, 1, *range(3, len(old))]], old)
+    assert made.carried.fresh == ()
+    fewer = warm(make_config(features={"history_kinds": ["purchase"]}))
+    np.testing.assert_array_equal(fewer.ranker.history.kind.weight.detach().numpy(), old[[0, 2]])
+
+
+def test_a_kind_whose_values_have_another_range_starts_anew(warm, config, bundle):
+    start = Previous.of(bundle, config)
+    history = {kind: edges for kind, edges in start.state.history.items() if kind != "rating"}
+    made = warm(config, dataclasses.replace(start, state=dataclasses.replace(start.state, history=history)))
+    new, old = made.ranker.history.kind.weight.detach().numpy(), bundle.weights["ranker.history.kind.weight"]
+    np.testing.assert_array_equal(new[:3], old[:3])
+    assert not (new[3:] == old[3:]).all(axis=1).any()
+    assert "rating" in made.carried.new_inputs
 
 
 def _start_of(made, config):
