@@ -9,10 +9,11 @@ import torch
 
 from recsys.errors import ConfigError, DataError
 from training.errors import DivergedError
+from training.host_choice import HostChoice
 from training.replay import replay
-from training.train import train
+from training.train import begin_fit, train
 from training.trainer.batch_file import batch_tensors, read_batch
-from training.trainer.guard import FACTOR, REFERENCE_STEPS, Explosion
+from training.trainer.guard import FACTOR, REFERENCE_STEPS, Explosion, Guard
 from training.trainer.watcher import Watcher
 
 
@@ -50,6 +51,22 @@ def test_the_message_names_tasks_step_file_and_remedy(poisoned):
         f"the loss of {bad} is not finite at step 5; lower [training] learning_rate. Its batch, random state "
         f"and weights are in {folder}: `recsys train replay {folder}` makes the step again"
     )
+
+
+def test_a_balancers_error_is_that_of_the_loss_before_it(shop_chain, make_config, tmp_path):
+    """Losses wait on a device: the gradients of a bad one are seen first."""
+    config = make_config(training={"balancing": "upgrad"})
+    periods = {t.name: (0, 3) for t in config.tasks}
+    first = begin_fit(shop_chain, periods, config, None, 1, config.tasks, HostChoice())
+    inputs = dataclasses.replace(
+        first.inputs, settings=dataclasses.replace(first.inputs.settings, read_every=50)
+    )
+    watchers = [_Poison(5), Guard(tmp_path, lambda _folder: None)]
+    with pytest.raises(
+        DivergedError, match=r"is not finite at step 5; .*step-000000005` makes the step again"
+    ):
+        inputs.fit(first.ranker, first.tables, watchers)
+    assert (tmp_path / "step-000000005").is_dir()
 
 
 def test_the_step_made_again_has_the_same_losses_and_names_the_bad_values(poisoned):

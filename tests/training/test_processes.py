@@ -3,12 +3,16 @@
 Two ranks of one thread, gloo, on the shop's first days: a real night's `train`, float32.
 """
 
+from datetime import date
+
 import numpy as np
 import pytest
 
 from recsys.config import TrainingConfig
+from training.data.chunks import DaySize
 from training.errors import RankError
-from training.host_choice import HostChoice, measure_choice, num_processes
+from training.fit_inputs import FitInputs
+from training.host_choice import HostChoice, Trial, measure_choice, num_processes
 from training.processes.launch import launch
 from training.train import train
 from training.trainer.saver import Saver
@@ -87,6 +91,16 @@ def test_a_rank_that_dies_ends_all_and_is_named():
         launch(
             ["-c", "import os, sys, time\nsys.exit(3) if os.environ['RANK'] == '0' else time.sleep(600)"], 2
         )
+
+
+def test_a_trial_takes_as_many_of_the_last_days_as_have_its_steps(config):
+    rows = config.training.batch_size
+    given = {i: DaySize(date(2026, 1, 1 + i), n * rows) for i, n in enumerate((40, 20, 0, 6))}
+    nothing = dict.fromkeys(("state", "text", "popularity", "settings", "read_day"))
+    inputs = FitInputs(config=config, tasks=(), days=given, epochs=3, **nothing)
+    trial = Trial.of(inputs, None, None)
+    assert list(trial.inputs.days) == [1, 2, 3]
+    assert (trial.inputs.epochs, trial.inputs.limit) == (1, 25)
 
 
 class Stopwatch:

@@ -11,7 +11,7 @@ import pytest
 from features.encode import Encoder
 from recsys.bundle import load_bundle
 from recsys.cli import run as run_command
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.settings import to_toml
@@ -35,6 +35,11 @@ def night(shop_log, make_config, tmp_path_factory):
     made = Night(config=config, log=shop_log, runs=tmp_path_factory.mktemp("runs"), date=NIGHT)
     assert run_night(made).verdict is Verdict.PROMOTE
     return made
+
+
+@pytest.fixture
+def tasks(config):
+    return [t.model_dump(mode="json") for t in config.tasks]
 
 
 @pytest.fixture
@@ -87,6 +92,24 @@ def test_every_label_is_shown_to_one_update(shop_chain, config, trained):
     assert parts == whole
     assert whole[0]["rating"] > 0, "yesterday's ratings become known today"
     assert whole[1]["click"] > 500
+
+
+def test_a_childs_label_is_known_when_its_parents_is(shop_chain, make_config, tasks, trained):
+    """A child whose own window closes first is still shown to one update, none is left out."""
+    tasks[0]["window"], tasks[1]["window"] = "24h", "1h"
+    config = make_config(task=tasks[:2])
+    encoder = Encoder.from_config(config, trained.state)
+    rows = closed_between(shop_chain, 4, encoder, config, at(0), at(0, day=31))
+    labels = shop_chain.labelled_for(config.tasks).labels(4)
+    known = {name: int((~np.isnan(rows.labels[name])).sum()) for name in ("click", "purchase")}
+    assert known["purchase"] == known["click"] == labels["label_click"].is_not_null().sum() > 0
+
+
+def test_another_config_than_the_live_versions_is_refused(night, runs, make_config):
+    with pytest.raises(ConfigError, match=r"^model: the config differs from that of .*run the night first"):
+        update(make_config(model={"attention_dim": 12}), night.log.root, runs, at(12))
+    with pytest.raises(ConfigError, match=r'period = "P1W": updates during the day need period = "P1D"'):
+        update(make_config(period="P1W"), night.log.root, runs, at(12))
 
 
 def test_a_head_that_got_worse_keeps_the_live_version(night, runs, monkeypatch):

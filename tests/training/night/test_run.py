@@ -160,6 +160,18 @@ def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a
     assert read_manifest(registry.path(restarted.evaluated)).parent is None
 
 
+def test_a_champion_without_a_head_of_the_config_is_no_rival(first_night, make_config, tmp_path):
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    task = night.config.tasks[0].model_dump(mode="json") | {"name": "clicked"}
+    config = make_config(task=[task], retrieval={"task": "clicked"}, gate={"min_rows": 300})
+    mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
+    following = run_night(mine, dry_run=True)
+    assert following.decision.champion == result.evaluated
+    assert [c for c in following.decision.checks if c.name.startswith("clicked")]
+    assert not any("champion" in c.numbers for c in following.decision.checks)
+
+
 def test_a_bundle_that_this_code_cannot_read_is_refused_before_features_are_built(first_night, tmp_path):
     night, _ = first_night
     runs = shutil.copytree(night.runs, tmp_path / "runs")
