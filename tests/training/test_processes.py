@@ -3,6 +3,7 @@
 Two ranks of one thread, gloo, on the shop's first days: a real night's `train`, float32.
 """
 
+import json
 from datetime import date
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 
 from recsys.config import TrainingConfig
 from training.data.chunks import DaySize
-from training.errors import RankError
+from training.errors import DivergedError, RankError
 from training.fit_inputs import FitInputs
 from training.host_choice import HostChoice, Trial, measure_choice, num_processes
 from training.processes.launch import launch
+from training.processes.parent import told
 from training.train import train
 from training.trainer.saver import Saver
 from training.trainer.watcher import Watcher
@@ -81,6 +83,17 @@ def test_a_checkpoint_of_one_process_goes_on_in_two_and_theirs_in_one(both, shop
     back = _train(shop_chain, config, 1, tmp_path, start=last)
     for name, value in two.weights().items():
         np.testing.assert_array_equal(back.weights()[name], value, err_msg=name)
+
+
+def test_an_error_of_a_watcher_ends_the_fit_as_in_one_process(tmp_path):
+    class Stops(Watcher):
+        def on_rows(self, rows, of_step):
+            raise DivergedError("enough")
+
+    steps = tmp_path / "steps.jsonl"
+    steps.write_text(json.dumps({"step": 0, "losses": {}, "rows": 8, "of_step": 8}) + "\n")
+    with pytest.raises(DivergedError, match="enough"), told(steps, [Stops()]):
+        pass
 
 
 def test_a_rank_that_dies_ends_all_and_is_named():

@@ -132,11 +132,12 @@ def _error(logs: Path, rank: int, processes: int, code: int) -> RankError | Dive
             return DivergedError(said["message"])
     log = next(iter(sorted(logs.rglob(f"{rank}/stderr.log"))), logs)
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    remedy = "read the log and run the same command again: no weights were written, and a checkpoint is gone on from"
+    again = "run the same command again: no weights were written, and it goes on from the last checkpoint"
+    remedy = f"read the log and {again}"
     if code == -signal.SIGKILL:
         remedy = (
             "the system may have run out of memory: take fewer ([training] processes = 1, --nproc 1), or "
-            "free memory, and run the same command again: no weights were written, and a checkpoint is gone on from"
+            f"free memory, and {again}"
         )
     last = log.read_text(errors="replace").splitlines()[-LAST_LINES:] if log.is_file() else []
     return RankError(

@@ -37,7 +37,7 @@ def fit_in_processes(
         job = FitJob(Path(folder))
         saver = next((w for w in watchers if isinstance(w, Saver)), None)
         job.write(inputs, canonical(ranker, tables), saver)
-        with _told(job.folder / STEPS, watchers):
+        with told(job.folder / STEPS, watchers):
             launch(["-m", "training.processes.rank", folder], processes)
         weights, log = job.trained()
     load_canonical(ranker, tables, weights)
@@ -45,15 +45,18 @@ def fit_in_processes(
 
 
 @contextmanager
-def _told(file: Path, watchers: Sequence[Watcher]) -> Iterator[None]:
+def told(file: Path, watchers: Sequence[Watcher]) -> Iterator[None]:
     """Tell watchers what rank 0 writes of its steps, in a thread."""
-    ended = threading.Event()
+    ended, errors = threading.Event(), list[Exception]()
 
     def follow() -> None:
         place, last = 0, False
-        while not last:
-            last = ended.wait(LOOK_S)
-            place = _tell(file, place, watchers)
+        try:
+            while not last:
+                last = ended.wait(LOOK_S)
+                place = _tell(file, place, watchers)
+        except Exception as error:
+            errors.append(error)
 
     thread = threading.Thread(target=follow)
     thread.start()
@@ -62,6 +65,8 @@ def _told(file: Path, watchers: Sequence[Watcher]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+    if errors:  # of a watcher: it ends the fit, as it does in one process
+        raise errors[0]
 
 
 def _tell(file: Path, place: int, watchers: Sequence[Watcher]) -> int:
