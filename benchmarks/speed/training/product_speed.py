@@ -63,7 +63,7 @@ def _fastest(command: list[str], how: str, cores: Sequence[int]) -> Form:
     if how == "one_thread":
         forms = [Form(1, precision) for precision in precisions]
     else:
-        shapes = ((NUM_CORES, 1), (1, NUM_CORES))
+        shapes = ((1, 1), (NUM_CORES, 1), (1, NUM_CORES))
         forms = [Form(threads, p, processes) for p in precisions for threads, processes in shapes]
     rates: dict[Form, float] = {}
     for form in forms:
