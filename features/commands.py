@@ -3,7 +3,7 @@
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,33 +19,42 @@ from recsys.options import (
     put_json,
 )
 
+if TYPE_CHECKING:
+    from features.sources.to_log import Converted
+
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help=f"Your own files: {', '.join(FORMS)}. Or a data set, with the folder of its files, gzipped "
+        f"or not. {'; '.join(f'{name}: {s.files}' for name, s in SOURCES.items())}."
+    ),
+]
+SrcArgument = Annotated[
+    Path | None,
+    typer.Argument(help="A file, folder or quoted pattern; for a data set the folder of its files."),
+]
+MapOption = Annotated[
+    Path | None,
+    typer.Option("--map", metavar="FILE", help="csv, parquet: the TOML that says which column is what."),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="csv, parquet: name of these files in the log; others already there stay. Default: the form."
+    ),
+]
+
 
 def convert_command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help=f"Your own files: {', '.join(FORMS)}. Or a data set, with the folder of its files, gzipped "
-            f"or not. {'; '.join(f'{name}: {s.files}' for name, s in SOURCES.items())}."
-        ),
-    ],
-    src: Annotated[
-        Path | None,
-        typer.Argument(help="A file, folder or quoted pattern; for a data set the folder of its files."),
-    ] = None,
+    source: SourceArgument,
+    src: SrcArgument = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FOLDER", help="The log's folder; made if it is not there."),
     ] = None,
-    mapping: Annotated[
-        Path | None,
-        typer.Option("--map", metavar="FILE", help="csv, parquet: the TOML that says which column is what."),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            help="csv, parquet: name of these files in the log; others already there stay. Default: the form."
-        ),
-    ] = None,
+    mapping: MapOption = None,
+    name: NameOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace this source's files in a log that is there already.")
     ] = False,
@@ -59,27 +68,35 @@ def convert_command(
     """
     from features.sources.mapped.mapping import EXAMPLE
     from features.sources.summary_table import print_next, print_summary
-    from features.sources.to_log import convert_own, convert_set
 
     if example_map:
         print(EXAMPLE.read_text(encoding="utf-8"), end="")
         return
     if src is None or out is None:
         raise ConfigError(f"convert {source} needs SRC and --out: recsys convert {source} SRC --out LOG")
+    converted = _convert(source, src, out, mapping, name, force=force)
+    print_summary(converted.summary, out)
+    print_next(out, converted)
+
+
+def _convert(
+    source: str, src: Path, out: Path, mapping: Path | None, name: str | None, *, force: bool
+) -> "Converted":
+    """Convert a data set by name, or the user's own files by a mapping; without one, show an example."""
+    from features.sources.mapped.mapping import EXAMPLE
+    from features.sources.to_log import convert_own, convert_set
+
     if source not in FORMS:
         if mapping is not None or name is not None:
             raise ConfigError(f"--map and --name are for {' and '.join(FORMS)}; {source} knows its files")
-        converted = convert_set(source, src, out, force=force)
-    elif mapping is None:
+        return convert_set(source, src, out, force=force)
+    if mapping is None:
         print(EXAMPLE.read_text(encoding="utf-8"), end="")
         raise ConfigError(
             f"convert {source} needs --map FILE, which says which column of your files is what. The example "
             f"above has every key: recsys convert {source} --example-map > mapping.toml"
         )
-    else:
-        converted = convert_own(source, src, out, mapping, name=name or source, force=force)
-    print_summary(converted.summary, out)
-    print_next(out, converted)
+    return convert_own(source, src, out, mapping, name=name or source, force=force)
 
 
 def data_validate_command(

@@ -51,7 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:plan_command",
         "Say whether embedding tables fit on so many GPUs, and how they would be spread.",
     ),
-    "evaluate": ("training.commands:evaluate_command", "Score a frozen bundle on later days."),
+    "evaluate": ("training.report_commands:evaluate_command", "Score a frozen bundle on later days."),
     "serve": ("serving.commands:serve_command", "Answer Recommend and Rank over gRPC."),
     "recommend": ("serving.commands:recommend_command", "Ask a running server and print the ranked list."),
     "bundle list": ("training.commands:bundle_list_command", "List bundle versions and their verdicts."),
@@ -65,17 +65,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:bundle_rollback_command",
         "Make the version before the live one live.",
     ),
-    "report ab": ("training.commands:report_ab_command", "Compare two bundles on the same days."),
+    "report ab": ("training.report_commands:report_ab_command", "Compare two bundles on the same days."),
     "report transfer": (
-        "training.commands:report_transfer_command",
+        "training.report_commands:report_transfer_command",
         "Say per head whether training with the others helps or hurts.",
     ),
     "tune fusion": (
-        "training.commands:tune_fusion_command",
+        "training.report_commands:tune_fusion_command",
         "Search the weights of the score on days that a bundle has not seen.",
     ),
     "tune model": (
-        "training.commands:tune_model_command",
+        "training.report_commands:tune_model_command",
         "Search learning rates, trunk and weights of losses on validation days.",
     ),
     "bench serve": (

@@ -28,41 +28,50 @@ _DIALS = ShopDials()
 _MIN_DEMO_DAYS = 6
 
 
+ServedLogOption = Annotated[
+    Path,
+    typer.Option(
+        "--log", metavar="FOLDER", help="The interaction log; the journal goes into its folder `journal`."
+    ),
+]
+ListenOption = Annotated[
+    str | None, typer.Option(help="HOST:PORT of the ranking service; port 0 takes a free one.")
+]
+AdminListenOption = Annotated[str | None, typer.Option(help="HOST:PORT of the admin service.")]
+MetricsListenOption = Annotated[str | None, typer.Option(help="HOST:PORT of a Prometheus endpoint.")]
+PortFileOption = Annotated[Path | None, typer.Option(help="Write the bound ports here, as JSON, when ready.")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="Allow a non-loopback address without TLS.")]
+TlsCertOption = Annotated[Path | None, typer.Option(help="PEM certificate of the server.")]
+TlsKeyOption = Annotated[Path | None, typer.Option(help="PEM key of the server.")]
+TlsClientCaOption = Annotated[
+    Path | None, typer.Option(help="Callers must show a certificate signed by this.")
+]
+ReflectionOption = Annotated[
+    bool, typer.Option("--reflection", help="Let tools ask for the services' schema.")
+]
+ClockStartOption = Annotated[
+    str | None, typer.Option(help="Simulated clock: starts at this ISO instant (demos, replays).")
+]
+ClockRateOption = Annotated[
+    float, typer.Option(help="Simulated seconds that pass in a real one; needs --clock-start.")
+]
+
+
 def serve_command(
     config: RequiredConfigOption,
-    log: Annotated[
-        Path,
-        typer.Option(
-            "--log", metavar="FOLDER", help="The interaction log; the journal goes into its folder `journal`."
-        ),
-    ],
+    log: ServedLogOption,
     runs: RunsOption,
-    listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the ranking service; port 0 takes a free one.")
-    ] = None,
-    admin_listen: Annotated[str | None, typer.Option(help="HOST:PORT of the admin service.")] = None,
-    port_file: Annotated[
-        Path | None, typer.Option(help="Write the bound ports here, as JSON, when ready.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow a non-loopback address without TLS.")
-    ] = False,
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate of the server.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM key of the server.")] = None,
-    tls_client_ca: Annotated[
-        Path | None, typer.Option(help="Callers must show a certificate signed by this.")
-    ] = None,
-    reflection: Annotated[
-        bool, typer.Option("--reflection", help="Let tools ask for the services' schema.")
-    ] = False,
-    metrics_listen: Annotated[str | None, typer.Option(help="HOST:PORT of a Prometheus endpoint.")] = None,
-    clock_start: Annotated[
-        str | None,
-        typer.Option(help="Simulated clock: starts at this ISO instant (demos, replays)."),
-    ] = None,
-    clock_rate: Annotated[
-        float, typer.Option(help="Simulated seconds that pass in a real one; needs --clock-start.")
-    ] = 1.0,
+    listen: ListenOption = None,
+    admin_listen: AdminListenOption = None,
+    port_file: PortFileOption = None,
+    insecure: InsecureOption = False,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    tls_client_ca: TlsClientCaOption = None,
+    reflection: ReflectionOption = False,
+    metrics_listen: MetricsListenOption = None,
+    clock_start: ClockStartOption = None,
+    clock_rate: ClockRateOption = 1.0,
 ) -> None:
     """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both let running requests end."""
     from serving.app import Server, ServerOptions

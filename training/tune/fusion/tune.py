@@ -139,6 +139,19 @@ def tune_fusion(
     compare = _Comparison(material, current, k, seed, shop)
     picked = _picked(front, before).items()
     candidates = tuple(compare.candidate(name, point.fusion) for name, point in picked)
+    return _report(material, current, front, candidates, k=k, trials=trials)
+
+
+def _report(
+    material: Material,
+    current: Fusion,
+    front: Sequence[Point],
+    candidates: tuple[Candidate, ...],
+    *,
+    k: int,
+    trials: int,
+) -> FusionReport:
+    searched, checked = material.searched, material.checked
     effective = {task.name: effective_labels(checked, task) for task in checked.tasks}
     return FusionReport(
         version=material.version,
