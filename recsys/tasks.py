@@ -16,6 +16,7 @@ from pydantic import (
 from recsys.config_view import Viewable
 from recsys.errors import ConfigError
 from recsys.head_kinds import HEAD_KINDS, HeadKind
+from recsys.shapes import RETRIEVAL
 
 MAX_LEVELS = 100
 MIN_STEPS = 4
@@ -25,8 +26,6 @@ LABEL_KEYS = ("name", "feedback", "reversal", "head", "window", "space", "parent
 """The keys of a task that decide its labels."""
 HEAD_KEYS = ("name", "feedback", "head", "space", "parent", "low", "high", "step", "hidden", "transfer_from")
 """The keys of a task that decide what its head predicts, and its shape."""
-RETRIEVAL = "retrieval"
-"""The name of the two towers' own loss beside the tasks'; no task can be called so."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A window this short leaves at most the day's last two hours unlabelled: the day itself can be evaluated.
 SAME_DAY_WINDOW_S = 2 * 3600

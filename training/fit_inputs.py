@@ -12,7 +12,8 @@ from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import Tables
 from recsys.model.ranker import Ranker
-from recsys.tasks import RETRIEVAL, TaskSpec
+from recsys.shapes import RETRIEVAL
+from recsys.tasks import TaskSpec
 from training.balancing import build_balancer
 from training.data import Batcher, BatchSettings, BatchStream, Cutting, EncodedDay, count_steps
 from training.data.chunks import DaySize

@@ -9,7 +9,7 @@ from torch.nn import functional
 from recsys.batch import Batch, Negatives
 from recsys.model.head_functions import head_loss
 from recsys.model.ranker import ItemSide, Ranker, UserSide
-from recsys.tasks import TaskSpec
+from recsys.shapes import HeadSpec
 from training.trainer.group import ALONE, Group, gathered
 
 MAX_IPS_WEIGHT = 10.0
@@ -17,11 +17,11 @@ MAX_IPS_WEIGHT = 10.0
 
 
 def task_losses(
-    logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[TaskSpec], group: Group = ALONE
+    logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[HeadSpec], group: Group = ALONE
 ) -> dict[str, Tensor]:
     """Average each task's loss over its observed examples; a task observed nowhere gives 0.
 
-    Args: logits: per task, and per debiased task those of being observed (`TaskSpec.observation`). Of M
+    Args: logits: per task, and per debiased task those of being observed (`HeadSpec.observation`). Of M
     members each row counts once per member: a task's logits are [M · B], and its loss the members' mean.
     group: of several ranks each gives its share of the mean over the examples of all.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys.config import parse_config
 from recsys.encoding import EncoderState
 from recsys.errors import DataError
-from recsys.tasks import RETRIEVAL
+from recsys.shapes import RETRIEVAL
 from training.balancing import build_balancer
 from training.balancing.gradients import task_gradients
 from training.saved_step import MODEL

@@ -14,7 +14,8 @@ from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
-from recsys.tasks import RETRIEVAL, TaskSpec
+from recsys.shapes import RETRIEVAL
+from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
 from training.data import Cutting, EncodedRows, count_steps, sizes_of
 from training.night.plan import plan_night

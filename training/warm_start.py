@@ -86,11 +86,16 @@ class Previous:
 
     @classmethod
     def same(
-        cls, weights: Mapping[str, np.ndarray], ranker: Ranker, state: EncoderState, model: ModelConfig
+        cls, weights: Mapping[str, np.ndarray], ranker: Ranker, state: EncoderState, config: RunConfig
     ) -> Self:
         """Go on from weights of the same config."""
         return cls(
-            weights=weights, fitted=state, inputs=ranker.inputs, tasks=ranker.specs, model=model, state=state
+            weights=weights,
+            fitted=state,
+            inputs=ranker.inputs,
+            tasks=_built(ranker, config),
+            model=config.model,
+            state=state,
         )
 
 
@@ -109,8 +114,9 @@ def carry_over(
     given = {name: torch.from_numpy(array) for name, array in previous.weights.items()}
     fresh = _carry_tables(tables, state, previous, given, text_VT)
     before = layouts(previous.inputs, previous.tasks, previous.model)
-    now = layouts(ranker.inputs, ranker.specs, config.model)
-    changed, heads = _changed_inputs(previous), new_heads(ranker.specs, previous.tasks)
+    tasks = _built(ranker, config)
+    now = layouts(ranker.inputs, tasks, config.model)
+    changed, heads = _changed_inputs(previous), new_heads(tasks, previous.tasks)
     own = {name for task in heads for name in ranker.own_parameters(task)}
     read, was_read = _inputs(now), _inputs(before)
     with torch.no_grad():
@@ -127,7 +133,7 @@ def carry_over(
                 parameter.zero_()  # reads nothing but what is new
             else:
                 fresh.append(name)
-    built = {task.name for task in ranker.specs}
+    built = {task.name for task in tasks}
     return Carried(
         new_heads=heads,
         dropped_heads=tuple(t.name for t in previous.tasks if t.name not in built),
@@ -135,6 +141,12 @@ def carry_over(
         dropped_inputs=tuple(sorted(_plain(was_read - read))),
         fresh=tuple(fresh),
     )
+
+
+def _built(ranker: Ranker, config: RunConfig) -> tuple[TaskSpec, ...]:
+    """Give the tasks of the config that the model has heads of."""
+    names = {head.name for head in ranker.specs}
+    return tuple(task for task in config.tasks if task.name in names)
 
 
 def _carry_tables(

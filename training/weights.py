@@ -23,7 +23,7 @@ def save_trained(trained: TrainedModel, folder: Path) -> None:
 def load_previous(folder: Path, config: RunConfig) -> Previous:
     """Read what `save_trained` wrote as weights to go on from, with the same config."""
     trained = load_trained(folder, config)
-    return Previous.same(trained.weights(), trained.ranker, trained.state, config.model)
+    return Previous.same(trained.weights(), trained.ranker, trained.state, config)
 
 
 def load_trained(folder: Path, config: RunConfig) -> TrainedModel:

@@ -100,7 +100,7 @@ class Trained:
 
 def weights_of(model: TrainedModel, config: RunConfig) -> Previous:
     """Give what a training with the same features goes on from."""
-    return Previous.same(model.weights(), model.ranker, model.state, config.model)
+    return Previous.same(model.weights(), model.ranker, model.state, config)
 
 
 def one_night(days: Days, config: RunConfig, before: Trained | None) -> Trained:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.resolve import resolve
-from recsys.tasks import TaskSpec
+from recsys.shapes import HeadSpec
 
 FOCUS = 2.0
 """Exponent of the focal loss (γ in Lin et al., ICCV 2017)."""
@@ -24,26 +24,26 @@ MIN_GAP = 1e-3
 """Least distance of two thresholds, so that every level has a positive probability."""
 
 
-def build_link(task: TaskSpec) -> nn.Module:
+def build_link(task: HeadSpec) -> nn.Module:
     """Build what turns the task's score [B] into logits, [B] or [B, C]."""
     link: nn.Module = resolve(task.kind.link)(task)
     return link
 
 
-def head_loss(logits: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def head_loss(logits: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     """Return the loss [B] that the task chose."""
-    loss: Callable[[Tensor, Tensor, TaskSpec], Tensor] = resolve(task.kind.losses[task.loss_name])
+    loss: Callable[[Tensor, Tensor, HeadSpec], Tensor] = resolve(task.kind.losses[task.loss_name])
     return loss(logits, label_B, task)
 
 
-def predict(logits: np.ndarray, task: TaskSpec) -> np.ndarray:
+def predict(logits: np.ndarray, task: HeadSpec) -> np.ndarray:
     """Turn logits [N] or [N, C] into predictions [N] before calibration, of the logits' precision."""
     values: Tensor = resolve(task.kind.predict)(torch.from_numpy(np.ascontiguousarray(logits)), task)
     prediction: np.ndarray = values.numpy()
     return prediction
 
 
-def score_itself(task: TaskSpec) -> nn.Module:
+def score_itself(task: HeadSpec) -> nn.Module:
     """Use the score as the logit."""
     del task
     return nn.Identity()
@@ -55,7 +55,7 @@ class CumulativeLink(nn.Module):
     Source: McCullagh, JRSS B 1980 (proportional odds).
     """
 
-    def __init__(self, task: TaskSpec) -> None:
+    def __init__(self, task: HeadSpec) -> None:
         """Start with all levels equally likely at score 0."""
         super().__init__()
         shares = [c / task.num_levels for c in range(1, task.num_levels)]
@@ -70,19 +70,19 @@ class CumulativeLink(nn.Module):
         return score_B.unsqueeze(-1) - thresholds_C
 
 
-def probability(logits_B: Tensor, task: TaskSpec) -> Tensor:
+def probability(logits_B: Tensor, task: HeadSpec) -> Tensor:
     """Return the sigmoid of the logit."""
     del task
     return logits_B.sigmoid()
 
 
-def cross_entropy(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def cross_entropy(logits_B: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     """Return the cross-entropy; a label between 0 and 1 is a probability."""
     del task
     return functional.binary_cross_entropy_with_logits(logits_B, label_B, reduction="none")
 
 
-def focal(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def focal(logits_B: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     """Give correct predictions less weight. It pulls predictions towards 1/2; calibration corrects this."""
     del task
     p_B = logits_B.sigmoid()
@@ -91,33 +91,33 @@ def focal(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
     return label_B * positive_B + (1 - label_B) * negative_B
 
 
-def _error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def _error(logits_B: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     # In units of a quarter of the range, so that weights mean the same for stars and for percentages.
     return (value(logits_B, task) - label_B) / ((task.high - task.low) / 4)
 
 
-def squared_error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def squared_error(logits_B: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     """Return the square of the error, in quarters of the range."""
     return _error(logits_B, label_B, task).square()
 
 
-def absolute_error(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def absolute_error(logits_B: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     """Return the absolute error, in quarters of the range."""
     return _error(logits_B, label_B, task).abs()
 
 
-def huber(logits_B: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def huber(logits_B: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     """Square errors up to a quarter of the range (one of five stars), and grow linearly beyond."""
     error_B = _error(logits_B, label_B, task)
     return functional.huber_loss(error_B, torch.zeros_like(error_B), reduction="none")
 
 
-def value(logits_B: Tensor, task: TaskSpec) -> Tensor:
+def value(logits_B: Tensor, task: HeadSpec) -> Tensor:
     """Place logit 0 in the middle of the range; two units reach an end."""
     return (task.low + task.high) / 2 + logits_B * (task.high - task.low) / 4
 
 
-def likelihood(logits_BC: Tensor, label_B: Tensor, task: TaskSpec) -> Tensor:
+def likelihood(logits_BC: Tensor, label_B: Tensor, task: HeadSpec) -> Tensor:
     """Return -log P(level of the label); a label between two levels counts for both by its distance."""
     place_B = ((label_B - task.low) / task.step).clamp(0, task.num_levels - 1)
     lower_B = place_B.floor()
@@ -142,6 +142,6 @@ def log_level_probabilities(logits_BC: Tensor) -> Tensor:
     return torch.cat([lowest, middle, highest], dim=1)
 
 
-def expected_level(logits_BC: Tensor, task: TaskSpec) -> Tensor:
+def expected_level(logits_BC: Tensor, task: HeadSpec) -> Tensor:
     """Return low + step · Σ P(value above level c): the mean of the distribution over levels."""
     return task.low + task.step * logits_BC.sigmoid().sum(dim=-1)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from recsys.model.head_functions import build_link
 from recsys.model.layers import TaskModules, mlp
-from recsys.tasks import TaskSpec
+from recsys.shapes import HeadSpec
 
 
 class Heads(nn.Module):
     """One network per task, the parent products, and the transfer from earlier tasks."""
 
-    def __init__(self, tasks: Sequence[TaskSpec], num_in: int, hidden: int) -> None:
+    def __init__(self, tasks: Sequence[HeadSpec], num_in: int, hidden: int) -> None:
         """Build the heads; `hidden` is the one layer of a task that sets none. Earlier tasks come first."""
         super().__init__()
         self.specs = tuple(tasks)

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.batch import BagIndex, Batch, Negatives
-from recsys.config import ModelConfig
 from recsys.model.heads import Heads
 from recsys.model.history import Histories, HistoryAttention, OneHistory
 from recsys.model.layers import TaskModules, mlp
 from recsys.model.trunks import build_trunk
-from recsys.tasks import TaskSpec
+from recsys.shapes import HeadSpec, ModelShape
 
 MAX_POSITION = 64
 
@@ -134,7 +133,7 @@ class ItemSide:
 class Ranker(nn.Module):
     """Everything but the embedding tables."""
 
-    def __init__(self, inputs: Inputs, tasks: Sequence[TaskSpec], config: ModelConfig) -> None:
+    def __init__(self, inputs: Inputs, tasks: Sequence[HeadSpec], config: ModelShape) -> None:
         """Build all parts from their sizes."""
         super().__init__()
         self.inputs, self.specs = inputs, tuple(tasks)
@@ -208,7 +207,7 @@ class Ranker(nn.Module):
 
         Of several members each learns alone: logits are [M · B], one member's rows behind the other's. The
         position bias is included; a debiased task has the logits of being observed too, under
-        `TaskSpec.observation`: a logistic regression on all that is known of the impression, apart from the
+        `HeadSpec.observation`: a logistic regression on all that is known of the impression, apart from the
         position, and of no gradient to what it reads.
         """
         user = self.user_side(batch, rows)
@@ -316,7 +315,7 @@ class Member(nn.Module):
     gain nearly what models of their own would (Lakshminarayanan et al., NeurIPS 2017).
     """
 
-    def __init__(self, tasks: Sequence[TaskSpec], num_in: int, config: ModelConfig) -> None:
+    def __init__(self, tasks: Sequence[HeadSpec], num_in: int, config: ModelShape) -> None:
         """Build trunk and heads as the ranker builds its own."""
         super().__init__()
         self.trunk = build_trunk(config.trunk, num_in, [t.name for t in tasks], config.dropout)

@@ -18,7 +18,8 @@ from recsys.head_kinds import HEAD_KINDS
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
 from recsys.model.trunks import TRUNKS
-from recsys.tasks import RETRIEVAL, TaskSpec
+from recsys.shapes import RETRIEVAL
+from recsys.tasks import TaskSpec
 from training.balancing import BALANCERS, build_balancer
 from training.data import encode_day, positive_share
 from training.train import make_batcher, ranker_inputs, table_specs

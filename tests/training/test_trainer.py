@@ -21,8 +21,8 @@ from features.fit import FitFrames, fit_encoder
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.model.head_functions import build_link
+from recsys.shapes import RETRIEVAL
 from recsys.stages import Stages
-from recsys.tasks import RETRIEVAL
 from training.balancing import BALANCERS, build_balancer
 from training.data import Batcher, BatchSettings, encode_day, positive_share, text_by_number
 from training.train import build_model

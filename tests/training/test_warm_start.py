@@ -154,7 +154,7 @@ def test_a_kind_whose_values_have_another_range_starts_anew(warm, config, bundle
 
 
 def _start_of(made, config):
-    return Previous.same(made.weights(), made.ranker, made.state, config.model)
+    return Previous.same(made.weights(), made.ranker, made.state, config)
 
 
 def test_a_head_of_another_kind_starts_afresh(warm, make_config, tasks, bundle):

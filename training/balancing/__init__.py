@@ -8,15 +8,17 @@ the state in its checkpoint.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from recsys.config import BalancerConfig
 from recsys.errors import ConfigError
 from training.balancing.gradients import Aggregated, GradNorm, build_aggregator
 from training.balancing.weights import BalanceReport, DynamicWeightAverage, Fixed, Uncertainty
 from training.trainer.group import ALONE, Group
+
+if TYPE_CHECKING:
+    from recsys.config import BalancerConfig
 
 
 class Balancer(Protocol):
@@ -71,7 +73,7 @@ BALANCERS: dict[str, Entry] = {
 
 
 def build_balancer(
-    name: str, weights: Mapping[str, float], options: BalancerConfig | None = None
+    name: str, weights: Mapping[str, float], options: "BalancerConfig | None" = None
 ) -> Balancer:
     """Build a balancer by name.
 
@@ -79,6 +81,8 @@ def build_balancer(
     Raises: ConfigError listing the known names; for an option that was set and that the method does not
         read; and for a package it needs and that is not installed.
     """
+    from recsys.config import BalancerConfig
+
     if name not in BALANCERS:
         raise ConfigError(f"[training] balancing = {name!r} is unknown; known: {', '.join(BALANCERS)}")
     entry = BALANCERS[name]

@@ -17,12 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from recsys.errors import DataError
-from recsys.stages import MANIFEST, write_json
 from training.trainer.train_log import TrainLog
 
 STATE = "state.safetensors"
@@ -48,6 +45,10 @@ class Checkpoint:
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     """Write a checkpoint under a temporary name, to the disk, then give it its own."""
+    from safetensors.numpy import save_file
+
+    from recsys.stages import MANIFEST, write_json
+
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -75,6 +76,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     Raises: DataError when it is torn, damaged or of another format.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from recsys.stages import MANIFEST
+
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["format"] != FORMAT:

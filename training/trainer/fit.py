@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
-from recsys.tasks import TaskSpec
+from recsys.shapes import HeadSpec
 from training.balancing import Balancer
 from training.errors import DivergedError
 from training.trainer.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ def fit(
     tables: Tables,
     batches: Iterable[Batch],
     balancer: Balancer,
-    tasks: Sequence[TaskSpec],
+    tasks: Sequence[HeadSpec],
     settings: FitSettings,
     watchers: Sequence[Watcher] = (),
     start: Checkpoint | None = None,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recsys.batch import Batch
 from recsys.model.ranker import Ranker
-from recsys.tasks import RETRIEVAL, TaskSpec
+from recsys.shapes import RETRIEVAL, HeadSpec
 from training.objective import retrieval_loss, task_losses
 from training.trainer.group import ALONE, Group
 from training.trainer.learner import Learner
@@ -17,7 +17,7 @@ from training.trainer.settings import FitSettings
 def all_losses(
     learner: Learner,
     batch: Batch,
-    tasks: Sequence[TaskSpec],
+    tasks: Sequence[HeadSpec],
     settings: FitSettings,
     rows: Mapping[str, Tensor],
     group: Group = ALONE,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
-from recsys.tasks import TaskSpec
+from recsys.shapes import HeadSpec
 from training.balancing import Balancer
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.group import ALONE, Group
@@ -32,7 +32,7 @@ class Stepper:
     learner: Learner
     tables: Tables
     balancer: Balancer
-    tasks: Sequence[TaskSpec]
+    tasks: Sequence[HeadSpec]
     settings: FitSettings
     dense: DenseOptimizer
     group: Group = ALONE

@@ -23,7 +23,7 @@ from recsys.batch import Batch
 from recsys.config import RunConfig
 from recsys.device import CPU
 from recsys.errors import DataError
-from recsys.tasks import RETRIEVAL
+from recsys.shapes import RETRIEVAL
 from training.balancing import build_balancer
 from training.data import encode_day
 from training.threads import use_threads

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from recsys.config import TrunkConfig
 from recsys.errors import ConfigError
 from recsys.model.trunks.cross_stitch import CrossStitch
 from recsys.model.trunks.mmoe import MMoE
@@ -10,6 +9,7 @@ from recsys.model.trunks.ple import PLE
 from recsys.model.trunks.shared_bottom import SharedBottom
 from recsys.model.trunks.single_task import SingleTask
 from recsys.model.trunks.trunk import Trunk
+from recsys.shapes import TrunkShape
 
 TRUNKS: dict[str, type[Trunk]] = {
     "cross_stitch": CrossStitch,
@@ -20,7 +20,7 @@ TRUNKS: dict[str, type[Trunk]] = {
 }
 
 
-def build_trunk(shape: TrunkConfig, num_in: int, tasks: Sequence[str], dropout: float) -> Trunk:
+def build_trunk(shape: TrunkShape, num_in: int, tasks: Sequence[str], dropout: float) -> Trunk:
     """Build a trunk by name.
 
     Raises: ConfigError listing the known names.

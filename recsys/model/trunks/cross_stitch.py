@@ -9,10 +9,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
+from recsys.shapes import TrunkShape
 
 OWN_SHARE = 0.9
 """Initial weight of a task's own activation; the other tasks share the rest."""
@@ -24,7 +24,7 @@ class CrossStitch(Trunk):
     Source: Misra et al., CVPR 2016.
     """
 
-    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
         """Build a network of the given layer widths for each task, and a stitch [K, K] per layer."""
         super().__init__(num_in, tasks, shape, dropout)
         self.layers = nn.ModuleList(
@@ -34,7 +34,7 @@ class CrossStitch(Trunk):
         self.dropout = nn.Dropout(dropout)
 
     @classmethod
-    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkShape) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         each = tuple((task, 1) for task in tasks)
         return {

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.relu_networks import in_product_type
 from recsys.model.trunks.trunk import Trunk
+from recsys.shapes import TrunkShape
 
 
 class MMoE(Trunk):
@@ -20,14 +20,14 @@ class MMoE(Trunk):
     Source: Ma et al., KDD 2018.
     """
 
-    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
         """Build `num_experts` experts of the given layer widths and a linear gate per task."""
         super().__init__(num_in, tasks, shape, dropout)
         self.gates = TaskModules({t: nn.Linear(num_in, shape.num_experts) for t in tasks})
         self.experts = Experts(shape.num_experts, num_in, shape.hidden, dropout)
 
     @classmethod
-    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkShape) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         del shape
         return {"experts.weights.0": {1: x}, **{f"gates.{task}.weight": {1: x} for task in tasks}}

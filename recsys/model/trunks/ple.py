@@ -9,11 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules
 from recsys.model.layout import SHARED_GATE, Axes, Layout
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.trunk import Trunk
+from recsys.shapes import TrunkShape
 
 SHARED = "*"
 """Name of the shared stream, which all tasks feed and read; no task can have this name."""
@@ -28,7 +28,7 @@ class PLE(Trunk):
     Source: Tang et al., RecSys 2020.
     """
 
-    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
         """Build a level of one-layer experts per width: `num_experts` shared, `task_experts` per task."""
         super().__init__(num_in, tasks, shape, dropout)
         widths = [num_in, *shape.hidden]
@@ -38,7 +38,7 @@ class PLE(Trunk):
         )
 
     @classmethod
-    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkShape) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         experts = ((SHARED, shape.num_experts), *((task, shape.task_experts) for task in tasks))
         gates = [f"levels.{level}.{SHARED_GATE}" for level in range(len(shape.hidden) - 1)]
@@ -77,7 +77,7 @@ class _Level(nn.Module):
         num_in: int,
         width: int,
         tasks: Sequence[str],
-        shape: TrunkConfig,
+        shape: TrunkShape,
         dropout: float,
         *,
         last: bool,

@@ -4,22 +4,22 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from recsys.config import TrunkConfig
 from recsys.model.layers import mlp
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
+from recsys.shapes import TrunkShape
 
 
 class SharedBottom(Trunk):
     """One network whose last layer every head reads. Source: Caruana, Machine Learning 1997."""
 
-    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
         """Build one network of the given layer widths."""
         super().__init__(num_in, tasks, shape, dropout)
         self.bottom = mlp(num_in, shape.hidden, dropout)
 
     @classmethod
-    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkShape) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         del tasks, shape
         return {"bottom.0.weight": {1: x}}

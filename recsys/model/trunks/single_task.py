@@ -4,22 +4,22 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from recsys.config import TrunkConfig
 from recsys.model.layers import TaskModules, mlp
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
+from recsys.shapes import TrunkShape
 
 
 class SingleTask(Trunk):
     """Independent networks that share nothing above the embeddings."""
 
-    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
         """Build a network of the given layer widths for each task."""
         super().__init__(num_in, tasks, shape, dropout)
         self.bottoms = TaskModules({t: mlp(num_in, shape.hidden, dropout) for t in tasks})
 
     @classmethod
-    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkShape) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         del shape
         return {f"bottoms.{task}.0.weight": {1: x} for task in tasks}

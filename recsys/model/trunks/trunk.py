@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from recsys.config import TrunkConfig
 from recsys.model.layout import Axes, Layout
+from recsys.shapes import TrunkShape
 
 
 class Trunk(nn.Module):
@@ -14,7 +14,7 @@ class Trunk(nn.Module):
     num_out: int
     tasks: tuple[str, ...]
 
-    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkConfig, dropout: float) -> None:
+    def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
         """Store the tasks and the output width."""
         super().__init__()
         del num_in, dropout
@@ -22,7 +22,7 @@ class Trunk(nn.Module):
         self.num_out = shape.hidden[-1]
 
     @classmethod
-    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkConfig) -> dict[str, Axes]:
+    def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkShape) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         raise NotImplementedError
 

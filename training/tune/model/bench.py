@@ -15,7 +15,8 @@ from recsys.metrics.table import pooled_metric
 from recsys.model.embeddings import Tables
 from recsys.model.head_functions import predict
 from recsys.model.ranker import Ranker
-from recsys.tasks import RETRIEVAL, TaskSpec
+from recsys.shapes import RETRIEVAL
+from recsys.tasks import TaskSpec
 from training.data import (
     Batcher,
     BatchSettings,

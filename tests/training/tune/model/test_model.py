@@ -17,7 +17,7 @@ from recsys.config import parse_config
 from recsys.config.tune import Dimension
 from recsys.errors import ConfigError, DataError
 from recsys.settings import to_toml
-from recsys.tasks import RETRIEVAL
+from recsys.shapes import RETRIEVAL
 from training.balancing import build_balancer
 from training.train import prepare, train
 from training.tune.model.bench import ModelBench, improvements
