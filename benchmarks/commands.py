@@ -110,10 +110,17 @@ def bench_train_command(
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of a timed epoch.")] = 400_000,
     auc_rows: Annotated[int, typer.Option(min=1_000, help="Rows of an epoch that is scored.")] = 2_000_000,
     seeds: Annotated[int, typer.Option(min=1, help="Epochs that are scored, per system and batch size.")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 0,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="Of ours; auto: the faster one in a short run.")
+    ] = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each; medians are reported.")] = 3,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="Only this part: speed, auc or product; may be given several times."),
+        typer.Option(
+            help="Only this part: speed, auc or product, which are the default; processes, precision, "
+            "memory or night. May be given several times."
+        ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,
     config: ConfigOption = None,
@@ -124,7 +131,7 @@ def bench_train_command(
     seed: SeedOption = 20_261_122,
 ) -> None:
     """Measure training beside peers on a synthetic log, and the product model beside an earlier commit."""
-    from benchmarks.speed.training.training_bench import PARTS, Asked, added, measure_training
+    from benchmarks.speed.training.training_bench import DEFAULT_PARTS, Asked, added, measure_training
     from benchmarks.speed.training.training_tables import show_training
 
     asked = Asked(
@@ -133,10 +140,11 @@ def bench_train_command(
         batch_sizes=[int(size) for size in batch.split(",")],
         rows=rows,
         auc_rows=auc_rows,
-        seeds=seeds,
+        seeds=range(first_seed, first_seed + seeds),
+        precision=precision,
         repeats=repeats,
         seed=seed,
-        parts=part or PARTS,
+        parts=part or DEFAULT_PARTS,
         config=config,
         log=log,
     )

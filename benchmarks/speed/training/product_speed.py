@@ -5,14 +5,15 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.commit import CHECKOUT
-from benchmarks.speed.fresh_run import NUM_CORES, FreshRun, fresh_run, quiet_run
+from benchmarks.speed.fresh_run import NUM_CORES, FreshRun, Patience, fresh_run, quiet_run
 from benchmarks.speed.shop_days import simulate_days
-from benchmarks.speed.training.throughput import samples_per_second, spread
+from benchmarks.speed.training.systems import PRECISIONS
+from benchmarks.speed.training.throughput import load_of, samples_per_second, say_rate, spread
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
@@ -32,6 +33,10 @@ class Form:
     precision: str = "auto"
     processes: int = 1
 
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.precision}, {self.processes} × {self.threads} threads"
+
     @property
     def arguments(self) -> list[str]:
         """Give the program's options."""
@@ -40,7 +45,13 @@ class Form:
 
 
 def measure_product(
-    config: Path | None, log: Path | None, seed: int, repeats: int, before: str | None, cores: Sequence[int]
+    config: Path | None,
+    log: Path | None,
+    seed: int,
+    repeats: int,
+    before: str | None,
+    cores: Sequence[int],
+    patience: Patience,
 ) -> dict[str, Any]:
     """Time the product model with one thread and with all cores. Args: before: a commit to compare with."""
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder, worktree(before) as old:
@@ -52,25 +63,30 @@ def measure_product(
         asked = {name: _command(config, log, scratch / name) for name in trees}
         for name, tree in trees.items():
             fresh_run([*asked[name], "--threads", "1", "--build-only"], cores, NUM_CORES, (tree,))
-        forms = {(BEFORE, "one_thread"): Form(1), (BEFORE, "free"): Form(NUM_CORES)}
-        forms |= {(NOW, how): _fastest(asked[NOW], how, cores) for how in WAYS}
-        return _alternate(trees, asked, forms, repeats, cores)
+        forms, rates = _fastest(asked[NOW], cores, patience)
+        chosen = {NOW: forms, BEFORE: {"one_thread": Form(1), "free": Form(NUM_CORES)}}
+        return {
+            "product": _alternate(trees, asked, chosen, repeats, cores, patience),
+            "product_choice": rates,
+        }
 
 
-def _fastest(command: list[str], how: str, cores: Sequence[int]) -> Form:
-    """Choose today's precision, and where it is free the processes, by a run of each."""
-    precisions = ("fp32", "bf16")
-    if how == "one_thread":
-        forms = [Form(1, precision) for precision in precisions]
-    else:
-        shapes = ((1, 1), (NUM_CORES, 1), (1, NUM_CORES))
-        forms = [Form(threads, p, processes) for p in precisions for threads, processes in shapes]
+def _fastest(
+    command: list[str], cores: Sequence[int], patience: Patience
+) -> tuple[dict[str, Form], dict[str, float]]:
+    """Choose today's precision on one thread, then how to use all cores, by a run of each form."""
     rates: dict[Form, float] = {}
-    for form in forms:
-        run = fresh_run([*command, *form.arguments], cores, form.threads, (CHECKOUT,))
-        rates[form] = samples_per_second(run)
-        print(f"product model, {form}: {rates[form]:,.0f} samples/s", file=sys.stderr, flush=True)
-    return max(rates, key=rates.__getitem__)
+
+    def rate(form: Form) -> float:
+        if form not in rates:
+            run = quiet_run([*command, *form.arguments], cores, patience, form.threads, (CHECKOUT,))
+            rates[form] = samples_per_second(run)
+            say_rate(f"product model, {form}", run)
+        return rates[form]
+
+    one = max((Form(1, precision) for precision in PRECISIONS), key=rate)
+    free = max((one, replace(one, threads=NUM_CORES), replace(one, processes=NUM_CORES)), key=rate)
+    return {"one_thread": one, "free": free}, {str(form): rate for form, rate in rates.items()}
 
 
 def _command(config: Path | None, log: Path, stages: Path) -> list[str]:
@@ -82,35 +98,33 @@ def _command(config: Path | None, log: Path, stages: Path) -> list[str]:
 def _alternate(
     trees: dict[str, Path],
     asked: dict[str, list[str]],
-    forms: dict[tuple[str, str], Form],
+    forms: dict[str, dict[str, Form]],
     repeats: int,
     cores: Sequence[int],
+    patience: Patience,
 ) -> dict[str, Any]:
-    runs: dict[tuple[str, str], list[FreshRun | None]] = {}
+    runs: dict[tuple[str, str], list[FreshRun]] = {}
     for repeat in range(repeats):
         for name in trees if repeat % 2 == 0 else reversed(trees):
-            for how in WAYS:
-                form = forms[name, how]
-                found = quiet_run([*asked[name], *form.arguments], cores, form.threads, (trees[name],))
+            for how, form in forms[name].items():
+                command = [*asked[name], *form.arguments]
+                found = quiet_run(command, cores, patience, form.threads, (trees[name],))
                 runs.setdefault((name, how), []).append(found)
-                said = "not measured" if found is None else f"{samples_per_second(found):,.0f} samples/s"
-                print(f"product model {name}, {how}: {said}", file=sys.stderr, flush=True)
+                say_rate(f"product model {name}, {how}", found)
     return {
-        name: {how: _figures(runs[name, how]) | asdict(forms[name, how]) for how in WAYS} for name in trees
+        name: {how: _figures(runs[name, how]) | asdict(form) for how, form in forms[name].items()}
+        for name in trees
     }
 
 
-def _figures(runs: Sequence[FreshRun | None]) -> dict[str, Any]:
-    quiet = [run for run in runs if run is not None]
-    if len(quiet) < len(runs):
-        return {"not_measured": f"{len(runs) - len(quiet)} of {len(runs)} runs found no quiet machine"}
-    losses = quiet[0].report["losses"]
-    return {"samples_per_second": spread([samples_per_second(r) for r in quiet]), "losses": losses}
+def _figures(runs: Sequence[FreshRun]) -> dict[str, Any]:
+    rates = spread([samples_per_second(run) for run in runs])
+    return {"samples_per_second": rates, **load_of(runs), "losses": runs[0].report["losses"]}
 
 
 def ratios(product: dict[str, Any]) -> dict[str, float] | None:
     """Give now over before; free is compared with the better of the earlier code's two ways."""
-    if BEFORE not in product or any("not_measured" in f for of in product.values() for f in of.values()):
+    if BEFORE not in product:
         return None
     rate = {
         (name, how): figures["samples_per_second"]["median"]

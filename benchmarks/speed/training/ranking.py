@@ -2,7 +2,7 @@
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +13,36 @@ from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS, read_array
 from benchmarks.speed.training.systems import System
 from recsys.metrics.pointwise import auc
 
-Aucs = dict[str, dict[str, dict[str, list[float]]]]
-"""System -> batch size -> task -> one AUC a seed."""
+Aucs = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""System -> batch size -> seed -> task -> AUC."""
 ITEM: int = 1
 """The column of the trivial rule."""
 
 
 def measure_aucs(
-    systems: Sequence[System], arrays: Path, rows: int, batch_sizes: Sequence[int], seeds: int
+    entrants: Mapping[int, Sequence[System]], arrays: Path, rows: int, seeds: Sequence[int]
 ) -> Aucs:
-    """Train every system on every seed and score the test rows. Nothing is timed: they run side by side."""
+    """Train every batch size's systems on every seed and score the test rows.
+
+    Nothing is timed: they run side by side. The first system is ours, the fastest, and comes last: a core
+    without work at the end is time lost.
+    """
     labels_NK = read_array(arrays, "test", "labels")
-    found: Aucs = {}
-    jobs = [(system, b, seed) for seed in range(seeds) for b in batch_sizes for system in systems]
+    jobs = [(s, b, seed) for b, systems in entrants.items() for s in systems for seed in seeds]
+    first = [systems[0] for systems in entrants.values()]
+    jobs.sort(key=lambda job: job[0] in first)
     scores = [arrays / f"scores-{n}.npy" for n in range(len(jobs))]
     commands = [
         (system.epoch(arrays, rows, b, seed, place), system.paths)
         for (system, b, seed), place in zip(jobs, scores, strict=True)
     ]
-    for job, place, _ in zip(jobs, scores, parallel_runs(commands), strict=True):
-        system, batch_size, _ = job
-        of = found.setdefault(system.name, {}).setdefault(str(batch_size), {task: [] for task in TASKS})
+    found: Aucs = {system.name: {} for systems in entrants.values() for system in systems}
+    for (system, b, seed), place, _ in zip(jobs, scores, parallel_runs(commands), strict=True):
         scores_NK = np.load(place)
-        for k, task in enumerate(TASKS):
-            of[task].append(auc(labels_NK[:, k], scores_NK[:, k]))
-        said = ", ".join(f"{task} {of[task][-1]:.4f}" for task in TASKS)
-        print(f"{system.name}, batch {batch_size}, AUC: {said}", file=sys.stderr, flush=True)
+        aucs = {task: auc(labels_NK[:, k], scores_NK[:, k]) for k, task in enumerate(TASKS)}
+        found[system.name].setdefault(str(b), {})[str(seed)] = aucs
+        said = ", ".join(f"{task} {value:.4f}" for task, value in aucs.items())
+        print(f"{system.name}, batch {b}, seed {seed}, AUC: {said}", file=sys.stderr, flush=True)
     return found
 
 
@@ -76,13 +80,13 @@ def _item_rates(arrays: Path, prior_rows: float = 20.0) -> np.ndarray:
 
 def mean_auc(aucs: Aucs, system: str, batch_size: str, task: str) -> float:
     """Average over seeds."""
-    return statistics.fmean(aucs[system][batch_size][task])
+    return statistics.fmean(of[task] for of in aucs[system][batch_size].values())
 
 
 def worst_difference(aucs: Aucs, ours: str, batch_size: str) -> float | None:
     """Give the worst task's (ours - the better peer on that task), seeds averaged; None without a peer."""
-    peers = [name for name in aucs if name != ours]
-    if not peers:
+    peers = [name for name, of in aucs.items() if name != ours and batch_size in of]
+    if not peers or batch_size not in aucs.get(ours, {}):
         return None
     return min(
         mean_auc(aucs, ours, batch_size, task) - max(mean_auc(aucs, p, batch_size, task) for p in peers)

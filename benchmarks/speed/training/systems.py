@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.commit import CHECKOUT
-from benchmarks.speed.fresh_run import fresh_run
+from benchmarks.speed.fresh_run import Patience, quiet_run
 from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS
 from benchmarks.speed.training.peers import EPOCH, check_peers, peer_python
 
 OURS: Final = "ours"
+PRECISIONS: Final = ("fp32", "bf16")
 Rates = dict[str, float]
 """Precision and processes -> samples a second."""
 
@@ -41,16 +42,30 @@ def our_system(precision: str = "fp32", processes: int = 1) -> System:
     return System(OURS, (sys.executable, "-m", "benchmarks.speed.training.own_epoch", *how), (CHECKOUT,))
 
 
-def fastest_of_ours(arrays: Path, rows: int, batch_size: int, cores: Sequence[int]) -> tuple[System, Rates]:
-    """Choose precision and processes by a short epoch of each, as a night does; give the rates of all."""
-    forms = [(p, n) for p in ("fp32", "bf16") for n in (1, len(cores))]
-    systems = {f"{p}, {n} process{'es' if n > 1 else ''}": our_system(p, n) for p, n in forms}
+def fastest_of_ours(
+    arrays: Path, rows: int, batch_size: int, cores: Sequence[int], precision: str, patience: Patience
+) -> tuple[System, Rates]:
+    """Choose the precision in one process, then the processes, by a short epoch of each, as a night does.
+
+    Args: precision: auto, or the one to take. Returns: the system, and the rates of all that was tried.
+    """
     rates: Rates = {}
-    for name, system in systems.items():
-        report = fresh_run(system.epoch(arrays, rows, batch_size, 0), cores, len(cores), system.paths).report
-        rates[name] = report["rows"] / report["seconds"]
-        print(f"{OURS} with {name}: {rates[name]:,.0f} samples/s", file=sys.stderr, flush=True)
-    return systems[max(rates, key=rates.__getitem__)], rates
+
+    def rate(form: tuple[str, int]) -> float:
+        name = f"{form[0]}, {form[1]} process{'es' if form[1] > 1 else ''}"
+        if name not in rates:
+            system = our_system(*form)
+            run = quiet_run(system.epoch(arrays, rows, batch_size, 0), cores, patience, paths=system.paths)
+            rates[name] = run.report["rows"] / run.report["seconds"]
+            print(
+                f"{OURS}, batch {batch_size}, {name}: {rates[name]:,.0f} samples/s",
+                file=sys.stderr,
+                flush=True,
+            )
+        return rates[name]
+
+    first = max([(p, 1) for p in (PRECISIONS if precision == "auto" else (precision,))], key=rate)
+    return our_system(*max([first, (first[0], len(cores))], key=rate)), rates
 
 
 def in_one_process(system: System) -> System:

@@ -2,11 +2,11 @@
 
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.fresh_run import FreshRun, quiet_run
+from benchmarks.speed.fresh_run import FreshRun, Patience, quiet_run
 from benchmarks.speed.training.systems import System
 
 Figures = dict[str, dict[str, Any]]
@@ -14,39 +14,49 @@ Figures = dict[str, dict[str, Any]]
 
 
 def measure_throughput(
-    systems: Sequence[System],
+    entrants: Mapping[int, Sequence[System]],
     arrays: Path,
     rows: int,
-    batch_sizes: Sequence[int],
     repeats: int,
     cores: Sequence[int],
+    patience: Patience,
 ) -> Figures:
-    """Time every system at every batch size; the order is turned round from one repeat to the next."""
-    runs: dict[tuple[str, int], list[FreshRun | None]] = {}
-    for batch_size in batch_sizes:
+    """Time every batch size's systems; the order is turned round from one repeat to the next."""
+    found: Figures = {}
+    for batch_size, systems in entrants.items():
+        runs: dict[str, list[FreshRun]] = {system.name: [] for system in systems}
         for repeat in range(repeats):
             for system in systems if repeat % 2 == 0 else list(reversed(systems)):
                 command = system.epoch(arrays, rows, batch_size, seed=repeat)
-                found = quiet_run(command, cores, paths=system.paths)
-                runs.setdefault((system.name, batch_size), []).append(found)
-                said = "not measured" if found is None else f"{samples_per_second(found):,.0f} samples/s"
-                print(f"{system.name}, batch {batch_size}: {said}", file=sys.stderr, flush=True)
-    return {s.name: {str(b): figures_of(runs[s.name, b]) for b in batch_sizes} for s in systems}
+                run = quiet_run(command, cores, patience, paths=system.paths)
+                runs[system.name].append(run)
+                say_rate(f"{system.name}, batch {batch_size}", run)
+        for name, own in runs.items():
+            found.setdefault(name, {})[str(batch_size)] = figures_of(own)
+    return found
 
 
-def figures_of(runs: Sequence[FreshRun | None]) -> dict[str, Any]:
-    """Sum up repeats; nothing is said of repeats of which one found no quiet moment."""
-    quiet = [run for run in runs if run is not None]
-    if len(quiet) < len(runs):
-        return {"not_measured": f"{len(runs) - len(quiet)} of {len(runs)} runs found no quiet machine"}
-    first = quiet[0].report
+def figures_of(runs: Sequence[FreshRun]) -> dict[str, Any]:
+    """Sum up repeats; `noisy` says whether others disturbed one of them."""
+    first = runs[0].report
     kept = ("threads", "processes", "precision", "versions", "imports_rss_mb")
     return {
-        "samples_per_second": spread([samples_per_second(run) for run in quiet]),
-        "peak_rss_mb": max(run.report["peak_rss_mb"] for run in quiet),
-        "other_cores": max(run.other_cores for run in quiet),
+        "samples_per_second": spread([samples_per_second(run) for run in runs]),
+        "peak_rss_mb": max(run.report["peak_rss_mb"] for run in runs),
+        **load_of(runs),
         **{name: first[name] for name in kept if name in first},
     }
+
+
+def load_of(runs: Sequence[FreshRun]) -> dict[str, Any]:
+    """Give the most that others took of the cores beside one of the runs, and whether that was too much."""
+    return {"other_cores": max(run.other_cores for run in runs), "noisy": any(run.noisy for run in runs)}
+
+
+def say_rate(what: str, run: FreshRun) -> None:
+    """Print a run's rate."""
+    beside = f", others took {run.other_cores:.2f} cores" if run.noisy else ""
+    print(f"{what}: {samples_per_second(run):,.0f} samples/s{beside}", file=sys.stderr, flush=True)
 
 
 def samples_per_second(run: FreshRun) -> float:
@@ -64,6 +74,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def median_of(figures: dict[str, Any], name: str = "samples_per_second") -> float | None:
-    """Read a median; None where nothing was measured."""
-    return None if "not_measured" in figures else float(figures[name]["median"])
+def median_of(figures: Mapping[str, Any]) -> float:
+    """Read the median rate."""
+    return float(figures["samples_per_second"]["median"])
