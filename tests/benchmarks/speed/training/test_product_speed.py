@@ -42,8 +42,6 @@ def test_free_is_compared_with_the_better_way_of_before():
 
     assert ratios({"now": rates(40, 60), "before": rates(20, 10)}) == {"one_thread": 2, "free": 3}
     assert ratios({"now": rates(40, 60)}) is None
-    spoilt = {"one_thread": {"not_measured": "…"}, "free": {"samples_per_second": spread([1])}}
-    assert ratios({"now": rates(40, 60), "before": spoilt}) is None
 
 
 def test_an_earlier_commit_is_checked_out_for_a_while():
