@@ -31,6 +31,7 @@ from benchmarks.speed.training.product_speed import measure_product
 from benchmarks.speed.training.ranking import check_measure, measure_aucs
 from benchmarks.speed.training.systems import (
     OURS,
+    Rates,
     System,
     fastest_of_ours,
     in_one_process,
@@ -110,7 +111,9 @@ def _click_log(asked: Asked, rows: int) -> Iterator[Path]:
 
 def _speed(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
     peers = peer_systems(asked.peers)
-    choice, entrants, floors = {}, {}, {}
+    choice: dict[str, Rates] = {}
+    entrants: dict[int, Sequence[System]] = {}
+    floors: dict[str, Any] = {}
     with _click_log(asked, asked.rows) as arrays:
         for size in asked.batch_sizes:
             ours, choice[str(size)] = fastest_of_ours(
@@ -119,12 +122,12 @@ def _speed(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
             entrants[size] = [ours, *peers]
         speed = measure_throughput(entrants, arrays, asked.rows, asked.repeats, cores, asked.patience)
     known: dict[tuple[str, int], dict[str, Any]] = {}
-    for size, ran in speed[OURS].items():
+    for name, ran in speed[OURS].items():
         how = (ran["precision"], ran["threads"] * ran["processes"])
         if how not in known:
             program = [sys.executable, "-m", "benchmarks.speed.training.floor", *map(str, how)]
             known[how] = quiet_run(program, cores, asked.patience, paths=(CHECKOUT,)).report
-        floors[size] = known[how]
+        floors[name] = known[how]
     return {"rows": asked.rows, "choice": choice, "systems": speed, "floor": floors}
 
 
