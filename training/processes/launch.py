@@ -17,6 +17,7 @@ from typing import Any
 
 from recsys.environment import environment
 from training.errors import DivergedError, RankError
+from training.processes.join import memory_for
 
 ENDED = "ended.json"
 """What a rank that ends by an error of ours leaves in its folder of logs: `rank<r>.ended.json`."""
@@ -36,7 +37,12 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     was a DivergedError.
     """
     logs = Path(tempfile.mkdtemp(prefix="recsys-ranks-"))
-    with environment(_inherited(logs)), _own_signals(), _open_files_left():
+    with (
+        memory_for(processes) as memory,
+        environment(_inherited(logs) | memory),
+        _own_signals(),
+        _open_files_left(),
+    ):
         ended = _run(arguments, processes, logs)
     if ended is not None and ended.rank is not None:
         raise _error(logs, ended.rank, processes, ended.code)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
 
 from recsys.errors import RecsysError
 from training.processes.job import STEPS, FitJob
+from training.processes.join import joined
 from training.processes.launch import ENDED, LOGS
 from training.threads import use_threads
 from training.train import build_model
-from training.trainer.group import DistributedGroup, Group
+from training.trainer.group import Group
 from training.trainer.watcher import Watcher
 from training.trainer.weights import canonical, load_canonical
 
@@ -30,14 +30,13 @@ def main(folder: Path) -> None:
     """Make one rank's part of a fit."""
     _end_with_parent()
     use_threads(1)
-    distributed.init_process_group("gloo")
     try:
-        _fit(FitJob(folder), DistributedGroup())
+        with joined() as group:
+            _fit(FitJob(folder), group)
     except RecsysError as error:
-        file = Path(os.environ[LOGS]) / f"rank{distributed.get_rank()}.{ENDED}"
+        file = Path(os.environ[LOGS]) / f"rank{os.environ['RANK']}.{ENDED}"
         file.write_text(json.dumps({"error": type(error).__name__, "message": str(error)}))
         raise
-    distributed.destroy_process_group()
 
 
 def _fit(job: FitJob, group: Group) -> None:

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+import torch
+
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
 from recsys.shapes import HeadSpec
@@ -97,7 +99,7 @@ def _learn(
         losses, logits = stepper.losses(batch, found)
         reader.add(losses)
         stepper.descend(losses, found)
-        rows = stepper.group.count(batch.size)
+        rows = int(stepper.group.total(torch.tensor(float(batch.size), dtype=torch.float64)))
         log.rows += rows
         progress = Progress(log.steps, batch, logits, log.rows, checkpoint)
         log.steps += 1

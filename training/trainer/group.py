@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from training.trainer.message import pack, unpack
+
 
 class Group:
     """One process alone; a subclass joins several. All ranks make the same calls in the same order."""
@@ -19,21 +21,28 @@ class Group:
     size = 1
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Replace float tensors, of equal shapes on every rank, by their sums, equal to the bit."""
+        """Replace tensors of one type, of equal shapes on every rank, by their sums, equal to the bit."""
+
+    def exchange(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Give every rank's tensors, in the order of ranks; they may differ in the first dimension."""
+        if self.size == 1:
+            return [[t.detach() for t in tensors]]
+        own = pack(tensors)
+        return [unpack(said, tensors) for said in self._every(own)]
 
     def parts(self, x: Tensor) -> list[Tensor]:
         """Give every rank's tensor, in the order of ranks; they may differ in the first dimension."""
-        return [x]
+        return [of_rank[0] for of_rank in self.exchange([x])]
 
     def total(self, x: Tensor) -> Tensor:
-        """Give the sum of every rank's float tensor, without a gradient."""
+        """Give the sum of every rank's tensor, without a gradient."""
         found = x.detach().clone()
         self.sum_([found])
         return found
 
-    def count(self, own: int) -> int:
-        """Add up what every rank counts."""
-        return own if self.size == 1 else int(self.total(torch.tensor(float(own), dtype=torch.float64)))
+    def _every(self, message: Tensor) -> list[Tensor]:
+        """Give every rank's bytes."""
+        return [message]
 
 
 ALONE = Group()
@@ -61,15 +70,15 @@ class DistributedGroup(Group):
             tensor.copy_(flat[place : place + tensor.numel()].view_as(tensor))
             place += tensor.numel()
 
-    def parts(self, x: Tensor) -> list[Tensor]:
+    def _every(self, message: Tensor) -> list[Tensor]:
         """Pad to the longest rank's length, then cut."""
         from torch import distributed
 
-        counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(self.size)]
-        distributed.all_gather(counts, torch.tensor([x.shape[0]], device=x.device))
+        counts = [torch.zeros(1, dtype=torch.int64, device=message.device) for _ in range(self.size)]
+        distributed.all_gather(counts, torch.tensor([message.numel()], device=message.device))
         sizes = [int(c) for c in counts]
-        padded = x.new_zeros((max(sizes), *x.shape[1:]))
-        padded[: x.shape[0]] = x.detach()
+        padded = message.new_zeros(max(sizes))
+        padded[: message.numel()] = message
         found = [torch.empty_like(padded) for _ in sizes]
         distributed.all_gather(found, padded)
         return [part[:n] for part, n in zip(found, sizes, strict=True)]

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
 
 from benchmarks.speed.machine import peak_rss
 from benchmarks.speed.training.click_log import TASKS, read_array, read_chunk
@@ -32,11 +31,12 @@ from benchmarks.speed.training.click_log_model import (
 from recsys.config import default_config
 from recsys.model.embeddings import LocalTables
 from training.balancing import build_balancer
+from training.processes.join import joined
 from training.processes.launch import launch
 from training.threads import use_threads
 from training.train import fit_settings
 from training.trainer.fit import fit
-from training.trainer.group import ALONE, DistributedGroup, Group
+from training.trainer.group import ALONE, Group
 
 SCORED_AT_ONCE = 8192
 
@@ -77,11 +77,10 @@ def run_ranks(processes: int) -> dict[str, Any]:
 def run_rank(args: argparse.Namespace) -> None:
     """Make one rank's part; the clock runs from the moment at which all ranks are there."""
     args.threads = 1
-    distributed.init_process_group("gloo")
-    report = run(args, DistributedGroup())
-    if distributed.get_rank() == 0:
-        args.report.write_text(json.dumps(report))
-    distributed.destroy_process_group()
+    with joined() as group:
+        report = run(args, group)
+        if group.rank == 0:
+            args.report.write_text(json.dumps(report))
 
 
 def run(args: argparse.Namespace, group: Group = ALONE) -> dict[str, Any]:
