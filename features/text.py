@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys.encoding import TextModel
 from recsys.errors import ConfigError
@@ -50,6 +48,8 @@ def fit_text(texts: list[str], dim: int, seed: int, sentence_model: str = "") ->
         vectors = _sentence_vectors(sentence_model, texts)
         return TextModel(terms=(), idf=np.zeros(0, np.float32), components=_components(vectors, dim, seed),
                          sentence_model=sentence_model)  # fmt: skip
+    from sklearn.feature_extraction.text import TfidfVectorizer  # 1.5 s, which ranks need not wait for
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=MAX_TERMS, dtype=np.float64)
     try:
         matrix = vectorizer.fit_transform(texts)
@@ -71,6 +71,8 @@ def embed_text(model: TextModel, texts: list[str]) -> np.ndarray:
     """
     if model.sentence_model:
         return _unit(_sentence_vectors(model.sentence_model, texts) @ model.components.astype(np.float64))
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, vocabulary={t: i for i, t in enumerate(model.terms)})
     vectorizer.idf_ = model.idf.astype(np.float64)
     return _unit(vectorizer.transform(texts) @ model.components.astype(np.float64))
@@ -78,6 +80,8 @@ def embed_text(model: TextModel, texts: list[str]) -> np.ndarray:
 
 def _components(matrix: Any, dim: int, seed: int) -> np.ndarray:
     """Fit the projection [V, T] of vectors [N, V]; columns past the rank are zeros."""
+    from sklearn.decomposition import TruncatedSVD
+
     rank = min(dim, min(matrix.shape) - 1)
     svd = TruncatedSVD(n_components=rank, random_state=seed).fit(matrix)
     components = np.zeros((matrix.shape[1], dim), np.float32)

@@ -6,33 +6,36 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recsys.batch import Batch, Negatives
+from recsys.batch import Batch
 from recsys.model.head_functions import head_loss
 from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.shapes import HeadSpec
 from training.trainer.group import ALONE, Group, gathered
+from training.trainer.whole_batch import WholeBatch, whole_batch
 
 MAX_IPS_WEIGHT = 10.0
 """Inverse-propensity weights are clipped to [1 / this, this] times the mean weight."""
 
 
 def task_losses(
-    logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[HeadSpec], group: Group = ALONE
+    logits: Mapping[str, Tensor], batch: Batch, tasks: Sequence[HeadSpec], whole: WholeBatch | None = None
 ) -> dict[str, Tensor]:
     """Average each task's loss over its observed examples; a task observed nowhere gives 0.
 
     Args: logits: per task, and per debiased task those of being observed (`HeadSpec.observation`). Of M
     members each row counts once per member: a task's logits are [M · B], and its loss the members' mean.
-    group: of several ranks each gives its share of the mean over the examples of all.
+    whole: the batch of which this is a rank's slice, default this one; each rank gives its share of the mean
+    over the examples of all.
     """
     losses: dict[str, Tensor] = {}
-    counts = group.total(torch.stack([batch.observed[t.name].sum() for t in tasks]).float())
-    for task, count in zip(tasks, counts, strict=True):
+    whole = whole or whole_batch(batch, tasks, None)
+    for task, count in zip(tasks, whole.observed, strict=True):
         members = logits[task.name].shape[0] // max(1, batch.size)
         observed, label = batch.observed[task.name].repeat(members), batch.labels[task.name].repeat(members)
         loss_B = head_loss(logits[task.name], label, task)
         if task.debias == "ips":
-            losses[task.name] = ips_mean(loss_B, observed, logits[task.observation].repeat(members), group)
+            observation_B = logits[task.observation].repeat(members)
+            losses[task.name] = ips_mean(loss_B, observed, observation_B, whole.group)
         else:
             losses[task.name] = torch.where(observed, loss_B, 0.0).sum() / (members * count).clamp(min=1)
     return losses
@@ -69,7 +72,7 @@ def retrieval_loss(
     item: ItemSide,
     task: str,
     temperature: float,
-    group: Group = ALONE,
+    whole: WholeBatch | None = None,
 ) -> Tensor:
     """Sampled softmax of each positive against the step's other positives and uniform catalogue items.
 
@@ -80,9 +83,9 @@ def retrieval_loss(
     negatives = batch.negatives
     if negatives is None:
         return user.embedding_BD.new_zeros((), dtype=torch.float32)
-    positive = (batch.observed[task] & (batch.labels[task] > 0.5)).nonzero().squeeze(1)
-    known = group.parts(_known(negatives, positive))
-    known_CK, before = torch.cat(known), sum(len(part) for part in known[: group.rank])
+    whole = whole or whole_batch(batch, (), task)
+    positive, group, known = whole.positive, whole.group, whole.candidates
+    known_CK, before = torch.cat(list(known)), sum(len(part) for part in known[: group.rank])
     item_C, user_C, is_positive_C = known_CK[:, 0], known_CK[:, 1], known_CK[:, 2] > 0
     count = int(is_positive_C.sum())
     if count == 0:
@@ -104,11 +107,3 @@ def retrieval_loss(
     own = place_P[:, None] == torch.arange(len(item_C), device=logits_PC.device)[None, :]
     logits_PC = logits_PC.masked_fill((same_item | other_positive) & ~own, -torch.inf)
     return functional.cross_entropy(logits_PC, place_P, reduction="sum") / count
-
-
-def _known(negatives: Negatives, positive: Tensor) -> Tensor:
-    """List what masks candidates [P + M, 3]: item row, user, and whether it is a positive of that user."""
-    item_C = torch.cat([negatives.item_B[positive], negatives.item_M])
-    user_C = functional.pad(negatives.user_B[positive], (0, negatives.item_M.numel()))
-    is_positive_C = torch.arange(item_C.numel(), device=item_C.device) < positive.numel()
-    return torch.stack([item_C, user_C, is_positive_C.to(item_C.dtype)], dim=1)

@@ -1,8 +1,10 @@
 """A step that diverged, saved by `training.trainer.guard`, and made again."""
 
 import json
+import sys
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,12 +17,14 @@ from recsys.errors import DataError
 from recsys.shapes import RETRIEVAL
 from training.balancing import build_balancer
 from training.balancing.gradients import task_gradients
+from training.processes.join import joined
+from training.processes.launch import launch
 from training.saved_step import MODEL
 from training.train import build_model
-from training.trainer.batch_file import batch_tensors, read_batch
+from training.trainer.batch_file import read_batch
 from training.trainer.checkpoint import read_checkpoint
-from training.trainer.guard import BATCH, STATE
-from training.trainer.lookup import Lookup
+from training.trainer.group import ALONE, Group
+from training.trainer.guard import BATCH, RANDOM, STATE
 from training.trainer.optimizer import DenseOptimizer
 from training.trainer.settings import FitSettings
 from training.trainer.step import Stepper
@@ -41,15 +45,29 @@ class Replay:
 def replay(folder: Path) -> Replay:
     """Compute losses and gradients of a saved step, with the same weights and random numbers.
 
-    Raises: DataError when the folder has no whole step.
+    A step of several processes is made by as many.
+
+    Raises: DataError when the folder has no whole step; RankError.
     """
-    if not (folder / MODEL).is_file() or not (folder / BATCH).is_file():
+    ranks = len(list(folder.glob(BATCH.format(rank="*"))))
+    if not (folder / MODEL).is_file() or not (folder / BATCH.format(rank=0)).is_file():
         raise DataError(f"{folder} has no saved step; a training that diverges names the folder of its own")
+    if ranks == 1:
+        return make_again(folder)
+    with tempfile.TemporaryDirectory(prefix="recsys-replay-") as scratch:
+        report = Path(scratch) / "report.json"
+        launch(["-m", "training.replay", str(folder), str(report)], ranks)
+        return Replay(**json.loads(report.read_text()))
+
+
+def make_again(folder: Path, group: Group = ALONE) -> Replay:
+    """Make a rank's part of the step."""
     said = json.loads((folder / MODEL).read_text())
     config = parse_config(said["config"], str(folder / MODEL))
     tasks = [t for t in config.tasks if t.name in said["tasks"]]
     checkpoint = read_checkpoint(folder / STATE)
-    batch = read_batch(load_file(folder / BATCH))
+    tensors = load_file(folder / BATCH.format(rank=group.rank))
+    random, batch = tensors.pop(RANDOM), read_batch(tensors)
     ranker, tables = build_model(config, EncoderState.load(folder), tasks)
     settings = FitSettings(**said["settings"])
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
@@ -60,21 +78,24 @@ def replay(folder: Path) -> Replay:
         tasks=tasks,
         settings=settings,
         dense=DenseOptimizer(ranker, settings),
+        group=group,
     )
     log = stepper.restore(checkpoint)
+    torch.set_rng_state(random)
     ranker.train()
-    rows = tables.lookup(batch.rows)
-    losses, _ = stepper.losses(batch, Lookup(numbers=batch.rows, leaves=rows, rows=rows))
-    found = task_gradients(losses, stepper.dense.parameters, list(rows.values()))
+    looked_up = stepper.look_up(batch)
+    losses, _ = stepper.losses(batch, looked_up)
+    found = task_gradients(losses, stepper.dense.parameters, list(looked_up.leaves.values()), group)
     lengths = found.gramian().diagonal().sqrt().tolist()
+    bad = _not_finite("weights", checkpoint.tensors)
+    for rank in reversed(range(group.size)):
+        of = f"batch of rank {rank}" if group.size > 1 else "batch"
+        bad = _not_finite(of, load_file(folder / BATCH.format(rank=rank))) + bad
     return Replay(
         step=log.steps,
         losses={name: float(loss.detach()) for name, loss in losses.items()},
         gradients=dict(zip(found.by_task, lengths, strict=True)),
-        not_finite=(
-            *_not_finite("batch", batch_tensors(batch)),
-            *_not_finite("weights", checkpoint.tensors),
-        ),
+        not_finite=tuple(bad),
     )
 
 
@@ -84,3 +105,15 @@ def _not_finite(where: str, tensors: Mapping[str, Tensor]) -> list[str]:
         for name, t in tensors.items()
         if t.is_floating_point() and not bool(torch.isfinite(t).all())
     ]
+
+
+def _main(folder: Path, report: Path) -> None:
+    """Make one rank's part; rank 0 writes the report."""
+    with joined() as group:
+        found = make_again(folder, group)
+        if group.rank == 0:
+            report.write_text(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]))

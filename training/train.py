@@ -111,7 +111,7 @@ def train(
         watchers: see every step of the fit.
         start: go on from here; the batches before it are not read again. Several processes read it
             themselves, where the Saver among the watchers keeps it.
-        diverged: the folder in which one process saves a step whose loss is not finite or explodes.
+        diverged: the folder in which a step is saved whose loss is not finite or explodes.
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
         folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
             it. Without one, a day is encoded in memory whenever it is read.
@@ -136,7 +136,7 @@ def train(
     )
     inputs, ranker, tables = first.inputs, first.ranker, first.tables
     if choice.processes > 1 and inputs.num_steps and not alone:
-        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers)
+        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers, diverged)
     else:
         if diverged is not None:
             model = partial(

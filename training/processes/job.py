@@ -32,10 +32,17 @@ class FitJob:
 
     folder: Path
 
-    def write(self, inputs: FitInputs, weights: dict[str, np.ndarray], saver: Saver | None) -> None:
+    def write(
+        self,
+        inputs: FitInputs,
+        weights: dict[str, np.ndarray],
+        saver: Saver | None,
+        diverged: Path | None = None,
+    ) -> None:
         """Write all but the encoded days, which are named, and made if they are not there.
 
-        Args: saver: where rank 0 saves checkpoints, and how often.
+        Args: saver: where rank 0 saves checkpoints, and how often; diverged: where ranks save a step whose
+        loss is not finite or explodes.
         """
         assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
         inputs.state.save(self.folder)
@@ -53,6 +60,7 @@ class FitJob:
             "settings": asdict(inputs.settings),
             "limit": inputs.limit,
             "saver": [str(saver.folder), saver.minutes] if saver else None,
+            "diverged": str(diverged) if diverged else None,
         }
         write_json(self.folder / INPUTS, said)
 
@@ -79,6 +87,11 @@ class FitJob:
         """Give what keeps the checkpoints."""
         said = json.loads((self.folder / INPUTS).read_text())["saver"]
         return Saver(Path(said[0]), said[1], say) if said else None
+
+    def diverged(self) -> Path | None:
+        """Give the folder for a step that diverges."""
+        said = json.loads((self.folder / INPUTS).read_text())["diverged"]
+        return Path(said) if said else None
 
     def start(self) -> dict[str, np.ndarray]:
         """Read the weights to begin with."""

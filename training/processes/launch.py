@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,15 @@ from typing import Any
 
 from recsys.environment import environment
 from training.errors import DivergedError, RankError
-from training.processes.join import memory_for
+from training.progress import say
+from training.trainer.shared_memory import Plan, make_memory, path_of
 
 ENDED = "ended.json"
 """What a rank that ends by an error of ours leaves in its folder of logs: `rank<r>.ended.json`."""
 LOGS = "RECSYS_RANK_LOGS"
 """The environment variable that names this folder to the ranks."""
+MEMORY = "RECSYS_RANKS_MEMORY"
+"""The environment variable that names the memory which they share; not set where there is none."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 LAST_LINES = 8
 
@@ -38,25 +41,25 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     """
     logs = Path(tempfile.mkdtemp(prefix="recsys-ranks-"))
     with (
-        memory_for(processes) as memory,
+        _memory(processes) as memory,
         environment(_inherited(logs) | memory),
         _own_signals(),
         _open_files_left(),
     ):
         ended = _run(arguments, processes, logs)
-    if ended is not None and ended.rank is not None:
-        raise _error(logs, ended.rank, processes, ended.code)
+    if ended is not None and ended.codes:
+        raise _error(logs, ended.codes, processes)
     shutil.rmtree(logs, ignore_errors=True)
     if ended is not None:
-        raise KeyboardInterrupt if ended.code == signal.SIGINT else SystemExit(128 + ended.code)
+        raise KeyboardInterrupt if ended.signal == signal.SIGINT else SystemExit(128 + ended.signal)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How a launch failed: the first rank that did and its exit code; no rank: a signal to the parent."""
+    """How a launch failed: by ranks, the first one first, and their exit codes; or by a signal to the parent."""
 
-    rank: int | None
-    code: int
+    codes: Mapping[int, int]
+    signal: int = 0
 
 
 def _run(arguments: Sequence[str], processes: int, logs: Path) -> _Ended | None:
@@ -68,10 +71,11 @@ def _run(arguments: Sequence[str], processes: int, logs: Path) -> _Ended | None:
     try:
         elastic_launch(_launch_config(processes, logs), sys.executable)(*arguments)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        return _Ended(rank, failure.exitcode)
+        first, _ = error.get_first_failure()
+        ranks = sorted(error.failures, key=lambda rank: rank != first)
+        return _Ended({rank: error.failures[rank].exitcode for rank in ranks})
     except SignalException as error:
-        return _Ended(None, error.sigval)
+        return _Ended({}, error.sigval)
     return None
 
 
@@ -104,6 +108,25 @@ def _inherited(logs: Path) -> dict[str, str]:
 
 
 @contextmanager
+def _memory(processes: int) -> Iterator[dict[str, str]]:
+    """Make the memory that ranks share, and give its name; say so where there is none: they use gloo."""
+    plan = Plan(processes)
+    try:
+        file = make_memory(plan)
+    except OSError as error:
+        say(
+            f"no shared memory of {plan.size >> 20} MB for {processes} processes ({error}): they exchange "
+            "gradients through sockets (gloo), which is slower; free memory, or train with one process"
+        )
+        yield {}
+        return
+    try:
+        yield {MEMORY: path_of(file)}
+    finally:
+        os.close(file)
+
+
+@contextmanager
 def _own_signals() -> Iterator[None]:
     """Give the signals back that the launcher takes; keep its reports to ours."""
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
@@ -129,13 +152,21 @@ def _open_files_left() -> Iterator[None]:
             gc.collect()
 
 
-def _error(logs: Path, rank: int, processes: int, code: int) -> RankError | DivergedError:
-    """Say what the first rank died of, in its own words where it left any."""
+def _error(logs: Path, codes: Mapping[int, int], processes: int) -> RankError | DivergedError:
+    """Say what the first rank died of, in its own words where it left any.
+
+    One that ended because another was gone is not the first, whichever was seen first.
+    """
+    followed = set()
     for file in sorted(logs.glob(f"*.{ENDED}")):
         said = json.loads(file.read_text())
         if said["error"] == DivergedError.__name__:
             shutil.rmtree(logs, ignore_errors=True)
             return DivergedError(said["message"])
+        if said["error"] == RankError.__name__:
+            followed.add(said["rank"])
+    rank = next((r for r in codes if r not in followed), next(iter(codes)))
+    code = codes[rank]
     log = next(iter(sorted(logs.rglob(f"{rank}/stderr.log"))), logs)
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     again = "run the same command again: no weights were written, and it goes on from the last checkpoint"

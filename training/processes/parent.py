@@ -1,6 +1,8 @@
 """A fit of several processes, as its parent sees it."""
 
 import json
+import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,6 +11,7 @@ from pathlib import Path
 
 from recsys.model.embeddings import LocalTables
 from recsys.model.ranker import Ranker
+from training.data import EncodedDays
 from training.fit_inputs import FitInputs
 from training.processes.job import STEPS, FitJob
 from training.processes.launch import launch
@@ -18,6 +21,7 @@ from training.trainer.watcher import Watcher
 from training.trainer.weights import canonical, load_canonical
 
 LOOK_S = 0.2
+_PREFIX = ".fit-"
 
 
 def fit_in_processes(
@@ -26,22 +30,39 @@ def fit_in_processes(
     tables: LocalTables,
     processes: int,
     watchers: Sequence[Watcher] = (),
+    diverged: Path | None = None,
 ) -> TrainLog:
     """Train the weights given, by several processes of one thread each.
 
-    Args: watchers: see losses and rows; steps are made elsewhere. A Saver's checkpoints are saved and
-    gone on from by the ranks. `inputs` reads days from files.
+    Weights go there and back through files beside the encoded days: tables may be larger than the system's
+    folder for temporary files.
+
+    Args: inputs: reads days from files. watchers: see losses and rows; steps are made elsewhere. A Saver's
+    checkpoints are saved and gone on from by the ranks. diverged: where they save a step whose loss is not
+    finite or explodes.
     Raises: RankError, DivergedError; the weights are then as they were.
     """
-    with tempfile.TemporaryDirectory(prefix="recsys-fit-") as folder:
-        job = FitJob(Path(folder))
+    assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
+    with _folder_beside(inputs.read_day.folder) as folder:
+        job = FitJob(folder)
         saver = next((w for w in watchers if isinstance(w, Saver)), None)
-        job.write(inputs, canonical(ranker, tables), saver)
+        job.write(inputs, canonical(ranker, tables), saver, diverged)
         with told(job.folder / STEPS, watchers):
-            launch(["-m", "training.processes.rank", folder], processes)
+            launch(["-m", "training.processes.rank", str(folder)], processes)
         weights, log = job.trained()
     load_canonical(ranker, tables, weights)
     return log
+
+
+@contextmanager
+def _folder_beside(days: Path) -> Iterator[Path]:
+    """Make a folder of this process among the encoded days; remove those of processes that were killed."""
+    days.mkdir(parents=True, exist_ok=True)
+    for old in days.glob(f"{_PREFIX}*"):
+        if not Path("/proc", old.name.removeprefix(_PREFIX).split("-")[0]).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=days) as folder:
+        yield Path(folder)
 
 
 @contextmanager

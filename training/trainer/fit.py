@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-import torch
-
 from recsys.batch import Batch
 from recsys.model.embeddings import Tables
 from recsys.shapes import HeadSpec
@@ -99,7 +97,7 @@ def _learn(
         losses, logits = stepper.losses(batch, found)
         reader.add(losses)
         stepper.descend(losses, found)
-        rows = int(stepper.group.total(torch.tensor(float(batch.size), dtype=torch.float64)))
+        rows = found.whole.rows
         log.rows += rows
         progress = Progress(log.steps, batch, logits, log.rows, checkpoint)
         log.steps += 1

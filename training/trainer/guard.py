@@ -5,6 +5,7 @@ whose losses are not read yet, so that the first bad one is found however seldom
 """
 
 import math
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,13 @@ from recsys.batch import Batch
 from training.errors import DivergedError
 from training.trainer.batch_file import batch_tensors
 from training.trainer.checkpoint import Checkpoint, write_checkpoint
+from training.trainer.group import ALONE, Group
 from training.trainer.moment import Moment
 from training.trainer.watcher import Watcher
 
-BATCH, STATE = "batch.safetensors", "state"
+BATCH, STATE = "batch.rank{rank}.safetensors", "state"
+RANDOM = "random"
+"""In a batch's file: the rank's random state."""
 REFERENCE_STEPS = 100
 """The first steps, in which the learning rate rises too: later losses are held against their mean."""
 FACTOR = 5.0
@@ -77,13 +81,15 @@ class Guard(Watcher):
         folder: Path,
         describe: Callable[[Path], None],
         earlier: Sequence[Mapping[str, float]] = (),
+        group: Group = ALONE,
     ) -> None:
         """Save into `folder`.
 
         Args: describe: writes what the model is built from beside the step; earlier: losses of the run that
-        this one goes on from.
+        this one goes on from; group: of several ranks each has a guard, and saves its slice of the batch.
+        All see the same losses, so all stop at the same step.
         """
-        self.folder, self.describe = folder, describe
+        self.folder, self.describe, self.group = folder, describe, group
         self.explosion = Explosion()
         for losses in earlier:
             self.explosion.see(losses)
@@ -113,18 +119,33 @@ class Guard(Watcher):
         """
         held = next((h for h in self.held if h.step == error.step), self.held[-1])
         target = self.folder / f"step-{held.step:09d}"
+        state = checkpoint()
+        failed = ""
         try:
-            state = checkpoint()
-            log = replace(state.log, steps=held.step)
-            own = {**state.tensors, "random": held.random}
-            write_checkpoint(replace(state, tensors=own, log=log), target / STATE)
-            tensors = batch_tensors(held.batch)
-            save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, target / BATCH)
-            self.describe(target)
-        except (OSError, SafetensorError) as failed:
-            raise DivergedError(f"{error}. The step could not be saved: {failed}", held.step) from error
+            self._save(target, held, state)
+        except (OSError, SafetensorError) as found:
+            failed = str(found)
+        # The first rank that ends takes the others with it: all have saved when one goes on.
+        if self.group.total(torch.tensor(float(bool(failed)))) > 0:
+            why = failed or "another rank could not"
+            raise DivergedError(f"{error}. The step could not be saved: {why}", held.step) from error
+        what = "Its batch, random state and weights are"
+        if self.group.size > 1:
+            what = f"The {self.group.size} processes' slices of its batch, random states and the weights are"
         raise DivergedError(
-            f"{error}. Its batch, random state and weights are in {target}: `recsys train replay {target}` "
-            "makes the step again",
-            held.step,
+            f"{error}. {what} in {target}: `recsys train replay {target}` makes the step again", held.step
         ) from error
+
+    def _save(self, target: Path, held: Held, state: Checkpoint) -> None:
+        """Write a rank's slice and random state; rank 0 also what all have in common."""
+        if self.group.rank == 0:
+            shutil.rmtree(target, ignore_errors=True)  # of the same step before, perhaps of more ranks
+        self.group.total(torch.zeros(1))
+        own = {name: t.contiguous().cpu() for name, t in batch_tensors(held.batch).items()}
+        if self.group.rank == 0:
+            log = replace(state.log, steps=held.step)
+            tensors = {**state.tensors, "random": held.random}
+            write_checkpoint(replace(state, tensors=tensors, log=log), target / STATE)
+            self.describe(target)
+        target.mkdir(parents=True, exist_ok=True)
+        save_file(own | {RANDOM: held.random}, target / BATCH.format(rank=self.group.rank))

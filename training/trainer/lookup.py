@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.model.embeddings import Tables
-from training.trainer.group import Group
-
-TABLE_SHIFT = 40
-"""A number and its table in one int64; tables have fewer rows than 2 to this."""
+from training.trainer.whole_batch import WholeBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,24 +24,15 @@ class Lookup:
     """Table -> their rows [U, D], which collect gradients."""
     rows: Mapping[str, Tensor]
     """Table -> the rows of this rank's own numbers, in the order of its batch."""
+    whole: WholeBatch
 
 
-def look_up(tables: Tables, own: Mapping[str, Tensor], group: Group) -> Lookup:
-    """Look up a batch's numbers, once per step."""
-    if group.size == 1 or not tables.copied:
-        leaves = tables.lookup(own)
-        return Lookup(numbers=own, leaves=leaves, rows=leaves)
-    numbers = union(own, group)
+def look_up(tables: Tables, own: Mapping[str, Tensor], whole: WholeBatch) -> Lookup:
+    """Look up the numbers of a batch, of which `own` are this rank's, once per step."""
+    numbers = whole.numbers
     leaves = tables.lookup(numbers)
+    if numbers is own:
+        return Lookup(numbers=own, leaves=leaves, rows=leaves, whole=whole)
     # Both are ascending and distinct.
     rows = {name: leaves[name].index_select(0, torch.searchsorted(numbers[name], own[name])) for name in own}
-    return Lookup(numbers=numbers, leaves=leaves, rows=rows)
-
-
-def union(own: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
-    """Give each table's distinct numbers of all ranks, ascending; all ranks name the same tables."""
-    coded = torch.cat([numbers + (i << TABLE_SHIFT) for i, numbers in enumerate(own.values())])
-    every = torch.unique(torch.cat(group.parts(coded)))
-    ends = torch.arange(len(own) + 1, device=every.device) << TABLE_SHIFT
-    cuts = torch.searchsorted(every, ends).tolist()
-    return {name: every[cuts[i] : cuts[i + 1]] - (i << TABLE_SHIFT) for i, name in enumerate(own)}
+    return Lookup(numbers=numbers, leaves=leaves, rows=rows, whole=whole)

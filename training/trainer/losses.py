@@ -9,9 +9,10 @@ from recsys.batch import Batch
 from recsys.model.ranker import Ranker
 from recsys.shapes import RETRIEVAL, HeadSpec
 from training.objective import retrieval_loss, task_losses
-from training.trainer.group import ALONE, Group
+from training.trainer.group import Group
 from training.trainer.learner import Learner
 from training.trainer.settings import FitSettings
+from training.trainer.whole_batch import WholeBatch
 
 
 def all_losses(
@@ -20,7 +21,7 @@ def all_losses(
     tasks: Sequence[HeadSpec],
     settings: FitSettings,
     rows: Mapping[str, Tensor],
-    group: Group = ALONE,
+    whole: WholeBatch,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Give the heads' losses and the retrieval loss of a batch and its looked-up rows; and the logits.
 
@@ -29,15 +30,15 @@ def all_losses(
     with torch.autocast(batch.device.type, dtype=torch.bfloat16, enabled=settings.bf16):
         logits, user, item = learner(batch, rows)
     logits = {k: v.float() for k, v in logits.items()}
-    losses = task_losses(logits, batch, tasks, group)
+    losses = task_losses(logits, batch, tasks, whole)
     if settings.retrieval_task is not None:
         assert isinstance(learner, Ranker)
         assert user is not None
         assert item is not None
         losses[RETRIEVAL] = retrieval_loss(
-            learner, batch, rows, user, item, settings.retrieval_task, settings.temperature, group
+            learner, batch, rows, user, item, settings.retrieval_task, settings.temperature, whole
         )
-    return _with_all_values(losses, group), logits
+    return _with_all_values(losses, whole.group), logits
 
 
 def _with_all_values(losses: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:

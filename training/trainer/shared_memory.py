@@ -51,7 +51,7 @@ class Plan:
         return self.ranks * self.ranks * _SEMAPHORE
 
     def slot_at(self, turn: int, rank: int) -> int:
-        """Give the offset of a rank's slot; it has two and takes turns. The result is that of rank N, turn 0."""
+        """Give the offset of a rank's slot; it has two, for turns 0 and 1. After the last: the result's."""
         start = -(-(self.processes + 8 * self.ranks) // _PAGE) * _PAGE
         return start + (turn * self.ranks + rank if rank < self.ranks else 2 * self.ranks) * self.slot
 

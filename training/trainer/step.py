@@ -23,6 +23,7 @@ from training.trainer.moment import Moment
 from training.trainer.optimizer import DenseOptimizer
 from training.trainer.settings import FitSettings
 from training.trainer.train_log import TrainLog
+from training.trainer.whole_batch import whole_batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +67,16 @@ class Stepper:
 
     def look_up(self, batch: Batch) -> Lookup:
         """Look up the rows of a batch."""
-        return look_up(self.tables, batch.rows, self.group)
+        retrieval, union = self.settings.retrieval_task, self.tables.copied
+        whole = whole_batch(batch, self.tasks, retrieval, self.group, union=union)
+        return look_up(self.tables, batch.rows, whole)
 
     def moment(self, step: int, batch: Batch, found: Lookup) -> Moment:
         """Describe the step that is about to be made."""
         exact = replace(self.settings, bf16=False)
 
         def losses(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return all_losses(self.learner, batch, self.tasks, exact, rows, self.group)[0]
+            return all_losses(self.learner, batch, self.tasks, exact, rows, found.whole)[0]
 
         return Moment(
             step=step,
@@ -89,7 +92,7 @@ class Stepper:
 
     def losses(self, batch: Batch, found: Lookup) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Give the batch's losses, each with its graph, and the logits without one."""
-        losses, logits = all_losses(self.learner, batch, self.tasks, self.settings, found.rows, self.group)
+        losses, logits = all_losses(self.learner, batch, self.tasks, self.settings, found.rows, found.whole)
         return losses, {task: values.detach() for task, values in logits.items()}
 
     def descend(self, losses: Mapping[str, Tensor], found: Lookup) -> None:
