@@ -52,11 +52,11 @@ class SharedGroup(Group):
         size = length * kind.itemsize
         slots = [slot[:size].view(kind) for slot in self._slots[self.turn]]
         sizes = [p.numel() for p in pieces]
-        for piece, place in zip(pieces, slots[self.rank].split(sizes), strict=True):
+        for piece, place in zip(pieces, torch.split(slots[self.rank], sizes), strict=True):
             place.copy_(piece)
         self._meet(_SUM, size)
         if self.size == 2 or size < SHARED_FROM:
-            every = zip(pieces, *(slot.split(sizes) for slot in slots), strict=True)
+            every = zip(pieces, *(torch.split(slot, sizes) for slot in slots), strict=True)
             for piece, first, *others in every:
                 _add(first, others, piece)
             return
@@ -64,7 +64,7 @@ class SharedGroup(Group):
         own = slice(length * self.rank // self.size, length * (self.rank + 1) // self.size)
         _add(slots[0][own], [slot[own] for slot in slots[1:]], result[own])
         self.memory.meet()
-        for piece, place in zip(pieces, result.split(sizes), strict=True):
+        for piece, place in zip(pieces, torch.split(result, sizes), strict=True):
             piece.copy_(place)
 
     def _every(self, message: Tensor) -> list[Tensor]:
