@@ -1,4 +1,4 @@
-"""Ranks that exchange in shared memory: sums equal to the bit, messages of any length, and a peer that dies."""
+"""Ranks that exchange in shared memory: sums equal to the bit, long messages, and a peer that dies."""
 
 import os
 import signal

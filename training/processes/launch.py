@@ -56,7 +56,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How a launch failed: by ranks, the first one first, and their exit codes; or by a signal to the parent."""
+    """How a launch failed: ranks, the first one first, with their exit codes; or a signal to the parent."""
 
     codes: Mapping[int, int]
     signal: int = 0
