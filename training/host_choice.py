@@ -15,9 +15,10 @@ from recsys.model.embeddings import LocalTables
 from recsys.model.ranker import Ranker
 from training.errors import RankError
 from training.fit_inputs import FitInputs
+from training.processes.free_memory import free_memory
 from training.processes.parent import fit_in_processes
 from training.progress import say
-from training.table_placement import on_device
+from training.table_placement import on_device, table_bytes
 from training.trainer.settings import has_fast_bf16
 
 Precision = Literal["fp32", "bf16"]
@@ -27,6 +28,8 @@ WARM_UP = 5
 """First steps that are not counted: memory is new, and products choose their kernels."""
 MIN_GAIN = 1.1
 """What is faster by less is noise; of two the simpler one is taken, float32 and one process."""
+RANK_BYTES = 500 << 20
+"""Of a rank beside its tables and parameters: libraries, a few batches, activations (the bench: 510 MB)."""
 MIN_SLICE = 256
 """Rows of a batch that a process has at least; below, exchanging gradients costs more than it brings."""
 
@@ -77,6 +80,11 @@ class Trial:
         settings = replace(self.inputs.settings, bf16=choice.precision == "bf16")
         inputs = replace(self.inputs, settings=settings)
         if choice.processes > 1:
+            need, free = self._memory(choice.processes), free_memory()
+            if free is not None and need > free:
+                needs = f"it needs about {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+                say(f"{choice}: not tried: {needs}")
+                return 0.0
             try:
                 log = fit_in_processes(inputs, self.ranker, self.tables, choice.processes)
             except RankError as error:  # as a rule for want of memory; one process may have enough
@@ -87,6 +95,12 @@ class Trial:
                 log = inputs.fit(self.ranker, self.tables)
         steps = [b - a for a, b in zip(log.ends, log.ends[1:], strict=False)]
         return log.rows / log.steps / statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
+
+    def _memory(self, processes: int) -> int:
+        """Estimate the bytes that so many ranks need: each reads the parent's tables into its own."""
+        tables = sum(map(table_bytes, self.tables.specs.values()))
+        dense = sum(4 * p.numel() * p.element_size() for p in self.ranker.parameters())
+        return processes * (RANK_BYTES + 2 * tables + dense)
 
 
 def measure_choice(training: TrainingConfig, trial: Trial) -> tuple[HostChoice, dict[str, float]]:

@@ -37,8 +37,8 @@ def tables_for_host(specs: Iterable[TableSpec], device: torch.device) -> frozens
     kept = too_large(specs, int(SHARE * free))
     for spec in kept:
         CONSOLE.print(
-            f"table {spec.name} ({_size(spec) / 2**30:.1f} GiB) stays in host memory: {SHARE:.0%} of the "
-            f"{free / 2**30:.1f} GiB free on {device} are for tables; steps that read it are slower"
+            f"table {spec.name} ({table_bytes(spec) / 2**30:.1f} GiB) stays in host memory: {SHARE:.0%} of "
+            f"the {free / 2**30:.1f} GiB free on {device} are for tables; steps that read it are slower"
         )
     return frozenset(spec.name for spec in kept)
 
@@ -49,13 +49,13 @@ def too_large(specs: Iterable[TableSpec], budget: int) -> list[TableSpec]:
     A step reads about as many rows of a small table as of a large one: small ones save most per byte.
     """
     kept = []
-    for spec in sorted(specs, key=_size):
-        budget -= _size(spec)
+    for spec in sorted(specs, key=table_bytes):
+        budget -= table_bytes(spec)
         if budget < 0:
             kept.append(spec)
     return kept
 
 
-def _size(spec: TableSpec) -> int:
+def table_bytes(spec: TableSpec) -> int:
     """Count the bytes of a table's weights and of its optimiser's state."""
     return spec.capacity * (spec.dim + 1) * BYTES

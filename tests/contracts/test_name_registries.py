@@ -20,7 +20,7 @@ from recsys.registry import Registry
 from recsys.settings import to_toml
 from serving.loading import load_model
 from training.balancing import BALANCERS, Entry
-from training.balancing.weights import BalanceReport, weighted_backward
+from training.balancing.weights import weighted_backward
 from training.night.run import check_names
 from training.trainer.group import ALONE
 from training.tune.space import default_space
@@ -50,8 +50,7 @@ class Scaled:
 
     def backward(self, losses, shared_parameters, boundary, group=ALONE):
         self.steps.append(self.alpha)
-        weighted_backward(losses, self.weights, [*shared_parameters, *boundary], group)
-        return BalanceReport(self.weights)
+        return weighted_backward(losses, self.weights)
 
 
 class ToyStore(SQLiteStore):

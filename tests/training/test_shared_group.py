@@ -126,7 +126,7 @@ def test_a_rank_that_is_killed_ends_the_others_within_seconds():
         began = time.monotonic()
         with pytest.raises(RankError, match="rank 1 of 2 ended while rank 0 waited for it"):
             group.sum_([torch.ones(2)])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60, "without a watch it takes half an hour"
 
     with _memory(SMALL) as path:
         first, second = _fork(SMALL, path, work)
@@ -152,12 +152,15 @@ def test_one_that_does_not_come_is_named(monkeypatch):
 
     def work(group):
         if group.rank == 1:
-            time.sleep(1)
-            return
+            signal.pause()
         with pytest.raises(RankError, match="rank 0 of 2 waited 0 s for rank 1, which is there"):
             group.sum_([torch.ones(2)])
 
-    _run(SMALL, work)
+    with _memory(SMALL) as path:
+        first, second = _fork(SMALL, path, work)
+        assert os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) == 0
+        os.kill(second, signal.SIGKILL)
+        os.waitpid(second, 0)
 
 
 def test_memory_goes_with_its_processes():

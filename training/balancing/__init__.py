@@ -34,7 +34,7 @@ class Balancer(Protocol):
         """Put gradients on the dense parameters and the boundary; the tables step once from the latter.
 
         Args: shared_parameters: the dense parameters; one that a single loss reaches is that task's own.
-        group: of several ranks, whose gradients are added up.
+        group: of several ranks; the report says whether their gradients are still to be added up.
         """
 
     def state(self) -> dict[str, Any]:

@@ -20,18 +20,15 @@ class BalanceReport:
     """The weight each loss had in this step."""
 
     weights: dict[str, float]
+    own: bool = False
+    """Of several ranks each has its own gradients still; otherwise the balancer has added them up."""
 
 
-def weighted_backward(
-    losses: Mapping[str, Tensor], weights: Mapping[str, float], tensors: Sequence[Tensor], group: Group
-) -> None:
-    """Backpropagate the weighted sum; a loss without a weight counts once.
-
-    Args: tensors: of several ranks, those whose gradients are added up.
-    """
+def weighted_backward(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> BalanceReport:
+    """Backpropagate the weighted sum; a loss without a weight counts once."""
     total = torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
     total.backward()  # type: ignore[no-untyped-call]
-    group.sum_([t.grad for t in tensors if t.grad is not None])
+    return BalanceReport(dict(weights), own=True)
 
 
 class Stateless:
@@ -60,8 +57,7 @@ class Fixed(Stateless):
         group: Group = ALONE,
     ) -> BalanceReport:
         """Backpropagate the weighted sum."""
-        weighted_backward(losses, self.weights, [*shared_parameters, *boundary], group)
-        return BalanceReport(self.weights)
+        return weighted_backward(losses, self.weights)
 
 
 class Uncertainty:
@@ -95,12 +91,12 @@ class Uncertainty:
             name: self.weights.get(name, 1.0) * 0.5 * math.exp(-self.log_variance.get(name, 0.0))
             for name in losses
         }
-        weighted_backward(losses, used, [*shared_parameters, *boundary], group)
+        report = weighted_backward(losses, used)
         for name, value in values.items():
             if value > 0:
                 s = self.log_variance[name]
                 self.log_variance[name] = s + self.learning_rate * 0.5 * (math.exp(-s) * value - 1)
-        return BalanceReport(used)
+        return report
 
     def state(self) -> dict[str, Any]:
         """Give the log-variances."""
@@ -142,9 +138,9 @@ class DynamicWeightAverage:
         share = {name: math.exp((rate - slowest) / self.temperature) for name, rate in rates.items()}
         total = sum(share.values())
         used = {n: self.weights.get(n, 1.0) * len(share) * part / total for n, part in share.items()}
-        weighted_backward(losses, used, [*shared_parameters, *boundary], group)
+        report = weighted_backward(losses, used)
         self._remember({name: float(loss.detach()) for name, loss in losses.items()})
-        return BalanceReport(used)
+        return report
 
     def state(self) -> dict[str, Any]:
         """Give the rates and what the open window has seen."""

@@ -7,6 +7,7 @@ copies stay equal to the bit, and whatever looks at gradients of rows sees those
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,5 +35,6 @@ def look_up(tables: Tables, own: Mapping[str, Tensor], whole: WholeBatch) -> Loo
     if numbers is own:
         return Lookup(numbers=own, leaves=leaves, rows=leaves, whole=whole)
     # Both are ascending and distinct.
-    rows = {name: leaves[name].index_select(0, torch.searchsorted(numbers[name], own[name])) for name in own}
+    places = {name: np.searchsorted(numbers[name].numpy(), own[name].numpy()) for name in own}
+    rows = {name: leaves[name].index_select(0, torch.from_numpy(places[name])) for name in own}
     return Lookup(numbers=numbers, leaves=leaves, rows=rows, whole=whole)

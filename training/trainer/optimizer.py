@@ -97,6 +97,11 @@ class DenseOptimizer:
                 }
 
     @property
+    def gradients(self) -> list[Tensor]:
+        """Give the gradients of all parameters, flat, one tensor per learning rate."""
+        return [group.gradient for group in self.groups]
+
+    @property
     def has_stepped(self) -> bool:
         """Tell whether a step was made: before it the moments have no scale."""
         return any(float(group.step) > 0 for group in self.groups)

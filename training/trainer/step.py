@@ -100,6 +100,8 @@ class Stepper:
         self.dense.clear()
         # Sharded tables add up the ranks' gradients of a row themselves.
         boundary = list(found.leaves.values()) if self.tables.copied else []
-        self.balancer.backward(losses, self.dense.parameters, boundary, self.group)
+        if self.balancer.backward(losses, self.dense.parameters, boundary, self.group).own:
+            rows = [leaf.grad for leaf in boundary if leaf.grad is not None]
+            self.group.sum_([*self.dense.gradients, *rows])
         self.dense.step()
         self.tables.step(found.numbers, found.leaves)
