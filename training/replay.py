@@ -57,7 +57,8 @@ def replay(folder: Path) -> Replay:
     with tempfile.TemporaryDirectory(prefix="recsys-replay-") as scratch:
         report = Path(scratch) / "report.json"
         launch(["-m", "training.replay", str(folder), str(report)], ranks)
-        return Replay(**json.loads(report.read_text()))
+        said = json.loads(report.read_text())
+        return Replay(**said | {"not_finite": tuple(said["not_finite"])})
 
 
 def make_again(folder: Path, group: Group = ALONE) -> Replay:

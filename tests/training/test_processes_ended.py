@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from training.trainer.shared_memory import SharedMemory
 {harm}
 main(Path(sys.argv[1]))
 """
-PER_STEP = 6
+PER_STEP = 5
 """Times that ranks meet in a step of the shop's model."""
 KILLED = """
 plain, meetings = SharedMemory.meet, [0]
@@ -53,47 +54,55 @@ def _train(days, config, processes, folder, **options):
     return train(days, periods, config, None, 1, folder=folder, choice=choice, **options)
 
 
-@pytest.fixture
-def harmed(monkeypatch):
+@contextmanager
+def _harmed(harm):
     """Start ranks that do themselves some harm."""
-
-    def start(harm):
-        program = RANK.format(harm=harm)
-        monkeypatch.setattr(parent, "launch", lambda words, n: launch(["-c", program, *words[2:]], n))
-
-    yield start
-    monkeypatch.undo()
+    program = RANK.format(harm=harm)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parent, "launch", lambda words, n: launch(["-c", program, *words[2:]], n))
+        yield
 
 
-def test_killed_in_any_step_it_goes_on_with_as_many_processes_or_others(
-    shop_chain, config, tmp_path, harmed, monkeypatch
+@pytest.fixture(scope="module")
+def alone(shop_chain, config, tmp_path_factory):
+    return _train(shop_chain, config, 1, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def killed(shop_chain, config, alone, tmp_path_factory):
+    """Kill one of two ranks anywhere in a step; give the folder of what is kept."""
+    folder, rng = tmp_path_factory.mktemp("killed"), np.random.default_rng(20261129)
+    step, rank = int(rng.integers(3, alone.log.steps - 1)), int(rng.integers(2))
+    meeting = 2 + PER_STEP * step + int(rng.integers(PER_STEP))  # the first one is before any step
+    saver = Saver(folder / ".a.unfinished", 1e-9, print)
+    with (
+        _harmed(KILLED.format(rank=rank, meeting=meeting)),
+        pytest.raises(RankError, match=rf"rank {rank} of 2 ended by SIGKILL"),
+    ):
+        _train(shop_chain, config, 2, folder / "days", watchers=[saver])
+    assert not list((folder / "days").glob(".fit-*")), "weights are in no folder that stays"
+    assert saver.read().log.steps in (step - 1, step)
+    return folder
+
+
+@pytest.mark.parametrize("processes", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def test_killed_in_any_step_two_go_on_as_one_two_or_four(
+    killed, alone, shop_chain, config, tmp_path, processes
 ):
-    alone = _train(shop_chain, config, 1, tmp_path / "days")
-    rng = np.random.default_rng(20261129)
-    step = int(rng.integers(3, alone.log.steps - 1))
-    rank, meeting = int(rng.integers(2)), PER_STEP * step + int(rng.integers(PER_STEP))
-    saver = Saver(tmp_path / ".a.unfinished", 1e-9, print)
-    harmed(KILLED.format(rank=rank, meeting=meeting))
-    with pytest.raises(RankError, match=rf"rank {rank} of 2 ended by SIGKILL"):
-        _train(shop_chain, config, 2, tmp_path / "days", watchers=[saver])
-    monkeypatch.undo()
-    assert not list((tmp_path / "days").glob(".fit-*")), "weights are in no folder that stays"
-    kept = saver.read()
-    assert abs(kept.log.steps - step) <= 1
-    for processes in (1, 2, 4):
-        copy = Saver(tmp_path / f".{processes}.unfinished", 0, print)
-        shutil.copytree(saver.folder, copy.folder)
-        start = kept if processes == 1 else None
-        again = _train(shop_chain, config, processes, tmp_path / "days", watchers=[copy], start=start)
-        assert again.log.steps == alone.log.steps
-        weights = again.weights()
-        for name, value in alone.weights().items():
-            np.testing.assert_allclose(weights[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
+    saver = Saver(tmp_path / ".a.unfinished", 0, print)
+    shutil.copytree(killed / ".a.unfinished", saver.folder)
+    start = saver.read()
+    given = {"watchers": [saver]} if processes > 1 else {"start": start}
+    again = _train(shop_chain, config, processes, killed / "days", **given)
+    assert again.log.steps == alone.log.steps
+    assert again.log.losses[: start.log.steps] == start.log.losses, "steps before are not made again"
+    weights = again.weights()
+    for name, value in alone.weights().items():
+        np.testing.assert_allclose(weights[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
 
 
-def test_a_step_that_diverges_on_one_rank_stops_all_and_is_made_again(shop_chain, config, tmp_path, harmed):
-    harmed(POISONED)
-    with pytest.raises(DivergedError) as caught:
+def test_a_step_that_diverges_on_one_rank_stops_all_and_is_made_again(shop_chain, config, tmp_path):
+    with _harmed(POISONED), pytest.raises(DivergedError) as caught:
         _train(shop_chain, config, 2, tmp_path / "days", diverged=tmp_path / "diverged")
     folder = tmp_path / "diverged/step-000000003"
     assert str(caught.value).endswith(
