@@ -5,20 +5,18 @@ the accumulators of row-wise Adagrad (4 bytes a row), and what the planner estim
 and gradients. A share of each GPU is left to all else: dense parameters, their optimiser, activations.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from recsys.errors import ConfigError
+from training.sharding.plan import IN_GPU_MEMORY, WHOLE_ROWS, Collections, Room, TableUse, make_planner, quiet
 
 GB = 1_000_000_000
 VALUE_BYTES = 4
 MAX_DIM = 2048
 MAX_GPUS = 16_384
-SHARDINGS = ("table_wise", "column_wise", "row_wise")
 
 
 class Fleet(BaseModel):
@@ -143,70 +141,37 @@ def _check(workload: Workload, fleet: Fleet) -> None:
         raise ConfigError(f"--reserve {fleet.reserved_share:g}: give a share from 0 to below 1")
 
 
-def _tables(workload: Workload) -> dict[str, tuple[int, float]]:
-    """Give each table's rows, and how many of them an example looks up."""
-    return {"user_id": (workload.users, 1.0), "item_id": (workload.items, 1.0 + workload.history_length)}
+def _tables(workload: Workload) -> dict[str, TableUse]:
+    """Give each table, and how many of its rows an example looks up."""
+    return {
+        "user_id": TableUse(rows=workload.users, dim=workload.dim),
+        "item_id": TableUse(rows=workload.items, dim=workload.dim, per_example=1.0 + workload.history_length),
+    }
 
 
 def _plan(workload: Workload, fleet: Fleet) -> Sequence[Any] | None:
     """Ask the planner; None when it finds no plan within the memory."""
-    from torch import device, nn
-    from torch.distributed.optim.apply_optimizer_in_backward import (
-        _apply_optimizer_in_backward as apply_optimizer_in_backward,
-    )
-    from torchrec import EmbeddingCollection, EmbeddingConfig
     from torchrec.distributed.embedding import EmbeddingCollectionSharder
-    from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
-    from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
     from torchrec.distributed.planner.types import PlannerError
-    from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-    wanted = _tables(workload)
-    tables = EmbeddingCollection(
-        tables=[
-            EmbeddingConfig(name=n, embedding_dim=workload.dim, num_embeddings=rows, feature_names=[n])
-            for n, (rows, _) in wanted.items()
-        ],
-        device=device("meta"),
+    tables = _tables(workload)
+    room = Room(
+        ranks=fleet.gpus,
+        local_ranks=next(n for n in range(min(8, fleet.gpus), 0, -1) if fleet.gpus % n == 0),
+        device="cuda",
+        gpu_bytes=fleet.hbm_bytes,
+        reserved_share=fleet.reserved_share,
     )
-    apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": 0.1})
-    constraints = {
-        name: ParameterConstraints(
-            sharding_types=list(SHARDINGS), compute_kernels=["fused"], pooling_factors=[uses]
-        )
-        for name, (_, uses) in wanted.items()
-    }
-    with _quiet():
-        planner = EmbeddingShardingPlanner(
-            topology=Topology(
-                world_size=fleet.gpus,
-                compute_device="cuda",
-                hbm_cap=fleet.hbm_bytes,
-                local_world_size=next(n for n in range(min(8, fleet.gpus), 0, -1) if fleet.gpus % n == 0),
-            ),
-            batch_size=workload.batch_size,
-            constraints=constraints,
-            storage_reservation=FixedPercentageStorageReservation(fleet.reserved_share),
-            debug=False,
-        )
+    planner = make_planner(
+        tables, room, workload.batch_size, dict.fromkeys(tables, WHOLE_ROWS), IN_GPU_MEMORY
+    )
+    with quiet():
         try:
-            planner.plan(nn.ModuleDict({"tables": tables}), [EmbeddingCollectionSharder()])
+            planner.plan(Collections(tables, learning_rate=0.1), [EmbeddingCollectionSharder()])
         except PlannerError:
             return None
     found: Sequence[Any] = planner._best_plan
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the planner's remarks on topologies without hardware out of the output."""
-    logger = logging.getLogger("torchrec")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _describe(
@@ -216,7 +181,7 @@ def _describe(
     options = {option.name: option for option in found or ()}
     held: dict[int, list[int]] = {}
     tables = []
-    for name, (rows, _) in _tables(workload).items():
+    for name, use in _tables(workload).items():
         option = options.get(name)
         shards = option.shards if option is not None else ()
         for shard in shards:
@@ -227,10 +192,10 @@ def _describe(
         tables.append(
             TablePlan(
                 name=name,
-                rows=rows,
+                rows=use.rows,
                 dim=workload.dim,
-                weight_bytes=VALUE_BYTES * rows * workload.dim,
-                state_bytes=VALUE_BYTES * rows,
+                weight_bytes=VALUE_BYTES * use.rows * workload.dim,
+                state_bytes=VALUE_BYTES * use.rows,
                 sharding=option.sharding_type if option is not None else None,
                 ranks=tuple(sorted({shard.rank for shard in shards})),
             )

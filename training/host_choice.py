@@ -6,22 +6,26 @@ then gives the same version on every host.
 
 import os
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+import torch
+
 from recsys.config import TrainingConfig
 from recsys.device import CPU, resolve_device
-from recsys.model.embeddings import LocalTables
+from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
 from training.errors import RankError
 from training.fit_inputs import FitInputs
 from training.processes.free_memory import free_memory
 from training.processes.parent import fit_in_processes
 from training.progress import say
-from training.table_placement import on_device, table_bytes
+from training.table_placement import copies_fit, on_device, table_bytes
 from training.trainer.settings import has_fast_bf16
 
 Precision = Literal["fp32", "bf16"]
+TablesForm = Literal["replicated", "sharded"]
 MIN_STEPS = 1000
 TIMED_STEPS = 20
 WARM_UP = 5
@@ -40,21 +44,38 @@ class HostChoice:
 
     precision: Precision = "fp32"
     processes: int = 1
+    tables: TablesForm = "replicated"
 
     @classmethod
     def unmeasured(cls, training: TrainingConfig) -> "HostChoice":
-        """Take what the config says; where it says `auto`, what is the same on every host: fp32, one process.
+        """Take what the config says; where it says `auto`, what is the same on every host: fp32, one process,
+        replicated tables.
 
         For trainings that are compared with each other, and for nights too short to measure anything.
         """
         return cls(
             precision="fp32" if training.precision == "auto" else training.precision,
             processes=1 if training.processes == "auto" else training.processes,
+            tables="replicated" if training.tables == "auto" else training.tables,
         )
+
+    def with_tables(self, training: TrainingConfig, specs: Iterable[TableSpec]) -> Self:
+        """Settle what `tables = "auto"` is for so many processes: copies where each has room for its own."""
+        if training.tables != "auto":
+            return replace(self, tables=training.tables)
+        device = resolve_device(training.device)
+        alone = self.processes == 1 or copies_fit(specs, device, self.processes)
+        return replace(self, tables="replicated" if alone else "sharded")
+
+    @property
+    def in_ranks(self) -> bool:
+        """Tell whether ranks are started for a fit: several, or one whose tables TorchRec places."""
+        return self.processes > 1 or self.tables == "sharded"
 
     def __str__(self) -> str:
         """Say it in words."""
-        return f"{self.precision}, {self.processes} process{'es' if self.processes > 1 else ''}"
+        said = f"{self.precision}, {self.processes} process{'es' if self.processes > 1 else ''}"
+        return f"{said}, sharded tables" if self.tables == "sharded" else said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +96,29 @@ class Trial:
         some = replace(inputs, days=dict(days[first:]), epochs=1, limit=limit)
         return cls(inputs=some, ranker=ranker, tables=tables)
 
+    @property
+    def specs(self) -> list[TableSpec]:
+        """List the tables."""
+        return list(self.tables.specs.values())
+
     def rows_per_second(self, choice: HostChoice) -> float:
         """Time the steps as they would be made; the median step counts."""
         settings = replace(self.inputs.settings, bf16=choice.precision == "bf16")
         inputs = replace(self.inputs, settings=settings)
-        if choice.processes > 1:
-            need, free = self._memory(choice.processes), free_memory()
+        if choice.in_ranks:
+            need, free = self._memory(choice), free_memory()
             if free is not None and need > free:
                 needs = f"it needs about {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
                 say(f"{choice}: not tried: {needs}")
                 return 0.0
             try:
-                log = fit_in_processes(inputs, self.ranker, self.tables, choice.processes)
+                log = fit_in_processes(
+                    inputs,
+                    self.ranker,
+                    self.tables,
+                    choice.processes,
+                    sharded=choice.tables == "sharded",
+                )
             except RankError as error:  # as a rule for want of memory; one process may have enough
                 say(f"{choice}: not possible here: {error}")
                 return 0.0
@@ -96,16 +128,18 @@ class Trial:
         steps = [b - a for a, b in zip(log.ends, log.ends[1:], strict=False)]
         return log.rows / log.steps / statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
 
-    def _memory(self, processes: int) -> int:
-        """Estimate the bytes that so many ranks need: each reads the parent's tables into its own."""
-        tables = sum(map(table_bytes, self.tables.specs.values()))
+    def _memory(self, choice: HostChoice) -> int:
+        """Estimate the bytes that ranks need: each reads the parent's tables, or its share, into its own."""
+        tables = sum(map(table_bytes, self.specs))
         dense = sum(4 * p.numel() * p.element_size() for p in self.ranker.parameters())
-        return processes * (RANK_BYTES + 2 * tables + dense)
+        copies = 1 if choice.tables == "sharded" else choice.processes
+        return choice.processes * (RANK_BYTES + dense) + 2 * copies * tables
 
 
 def measure_choice(training: TrainingConfig, trial: Trial) -> tuple[HostChoice, dict[str, float]]:
     """Choose precision, in one process, then the number of processes; give the rows a second of each."""
     best, device = HostChoice.unmeasured(training), resolve_device(training.device)
+    best = best.with_tables(training, trial.specs)
     measured: dict[str, float] = {}
 
     def faster(other: HostChoice, than: HostChoice) -> HostChoice:
@@ -115,10 +149,10 @@ def measure_choice(training: TrainingConfig, trial: Trial) -> tuple[HostChoice, 
         return other if measured[str(other)] > MIN_GAIN * measured[str(than)] else than
 
     if training.precision == "auto" and has_fast_bf16(device):
-        alone = replace(best, processes=1)
+        alone = replace(best, processes=1).with_tables(training, trial.specs)
         best = replace(best, precision=faster(replace(alone, precision="bf16"), alone).precision)
-    if training.processes == "auto" and device == CPU and (several := num_processes(training.batch_size)) > 1:
-        best = faster(replace(best, processes=several), best)
+    if training.processes == "auto" and (several := num_processes(training.batch_size, device)) > 1:
+        best = faster(replace(best, processes=several).with_tables(training, trial.specs), best)
     return best, measured
 
 
@@ -126,11 +160,13 @@ def is_open(training: TrainingConfig) -> bool:
     """Tell whether there is anything to measure: a key that says `auto`, and a host that leaves a choice."""
     device = resolve_device(training.device)
     precision = training.precision == "auto" and has_fast_bf16(device)
-    processes = training.processes == "auto" and device == CPU and num_processes(training.batch_size) > 1
+    processes = training.processes == "auto" and num_processes(training.batch_size, device) > 1
     return precision or processes
 
 
-def num_processes(batch_size: int) -> int:
-    """Give the number of processes that is tried beside one: as many as processors, each with enough rows."""
+def num_processes(batch_size: int, device: torch.device = CPU) -> int:
+    """Give how many processes are tried beside one: one per processor or GPU, with rows enough for each."""
+    if device.type == "cuda":
+        return max(1, min(torch.cuda.device_count(), batch_size // MIN_SLICE))
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(processors, batch_size // MIN_SLICE)

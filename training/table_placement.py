@@ -1,4 +1,4 @@
-"""A model goes to the device for a fit; embedding tables that it has no room for stay in host memory."""
+"""Where embedding tables have room: on the device of a fit, in host memory, as copies in processes."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,25 +6,34 @@ from contextlib import contextmanager
 import torch
 
 from recsys.device import CPU
-from recsys.model.embeddings import LocalTables, TableSpec
+from recsys.model.embeddings import LocalTables, Tables, TableSpec
 from recsys.model.ranker import Ranker
+from training.processes.free_memory import total_memory
 from training.progress import CONSOLE
 
 SHARE = 0.7
 """Of the device's free memory, for tables; the rest is for activations, gradients and the optimiser."""
+COPIES_SHARE = 0.5
+"""Of a process's memory, for its copy of the tables: as much again is held while a checkpoint is written."""
 BYTES = 4
 
 
 @contextmanager
-def on_device(ranker: Ranker, tables: LocalTables, device: torch.device) -> Iterator[None]:
-    """Have ranker and tables on a device until the block ends; they come back to the processor's memory."""
+def on_device(ranker: Ranker, tables: Tables, device: torch.device) -> Iterator[None]:
+    """Have ranker and tables on a device until the block ends; they come back to the processor's memory.
+
+    Tables that ranks share stay where their plan has put them.
+    """
     ranker.to(device)
-    tables.to(device, tables_for_host(tables.specs.values(), device))
+    own = tables if isinstance(tables, LocalTables) else None
+    if own is not None:
+        own.to(device, tables_for_host(own.specs.values(), device))
     try:
         yield
     finally:
         ranker.to(CPU)
-        tables.to(CPU)
+        if own is not None:
+            own.to(CPU)
 
 
 def tables_for_host(specs: Iterable[TableSpec], device: torch.device) -> frozenset[str]:
@@ -59,3 +68,18 @@ def too_large(specs: Iterable[TableSpec], budget: int) -> list[TableSpec]:
 def table_bytes(spec: TableSpec) -> int:
     """Count the bytes of a table's weights and of its optimiser's state."""
     return spec.capacity * (spec.dim + 1) * BYTES
+
+
+def copies_fit(specs: Iterable[TableSpec], device: torch.device, processes: int) -> bool:
+    """Tell whether each of several processes has room for its copy of tables and optimiser's state."""
+    return sum(map(table_bytes, specs)) <= COPIES_SHARE * process_bytes(device, processes)
+
+
+def process_bytes(device: torch.device, processes: int) -> int:
+    """Give the memory of one of several processes: its GPU's, or an equal part of the host's.
+
+    It is what is built in, not what is free now: the answer is the same tomorrow.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return total_memory() // processes

@@ -37,6 +37,7 @@ from training.host_choice import HostChoice
 from training.new_heads import fit_alone
 from training.processes.parent import fit_in_processes
 from training.saved_step import describe
+from training.sharding.plan import check_sharding
 from training.table_placement import on_device
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.guard import Guard
@@ -116,11 +117,11 @@ def train(
         folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
             it. Without one, a day is encoded in memory whenever it is read.
         alone: train what these heads have of their own, as in a cold start, and nothing else; in one process.
-        choice: precision and processes, default what the config says; `auto` is fp32 and one process. Several
-            processes need a folder.
+        choice: precision, processes and the form of tables; several processes need a folder. Default: the
+            config's precision (`auto`: fp32), in one process.
     """
     tasks = config.tasks if tasks is None else tasks
-    choice = choice or HostChoice.unmeasured(config.training)
+    choice = choice or HostChoice(precision=HostChoice.unmeasured(config.training).precision)
     device = _device(config.training, choice)
     first = begin_fit(
         days,
@@ -135,8 +136,11 @@ def train(
         alone=bool(alone),
     )
     inputs, ranker, tables = first.inputs, first.ranker, first.tables
-    if choice.processes > 1 and inputs.num_steps and not alone:
-        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers, diverged)
+    if choice.in_ranks and inputs.num_steps and not alone:
+        sharded = choice.tables == "sharded"
+        if sharded:
+            check_sharding(config.training, tables.specs.values())
+        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers, diverged, sharded=sharded)
     else:
         if diverged is not None:
             model = partial(
@@ -155,10 +159,10 @@ def train(
 def _device(training: TrainingConfig, choice: HostChoice) -> torch.device:
     """Say where the fit runs, before anything is encoded for it."""
     device = resolve_device(training.device)
-    if choice.processes > 1 and device != CPU:
+    if device.type == "cuda" and choice.processes > torch.cuda.device_count():
         raise ConfigError(
-            f"[training] processes = {choice.processes}: several processes train on the CPU only; "
-            'take processes = 1, or device = "cpu"'
+            f"[training] processes = {choice.processes}: each process has a GPU of its own, and there are "
+            f'{torch.cuda.device_count()}; take as many at most, or device = "cpu"'
         )
     return device
 
@@ -255,10 +259,15 @@ def build_model(
     tasks: Sequence[TaskSpec] | None = None,
 ) -> tuple[Ranker, LocalTables]:
     """Build a ranker and its tables as a cold start begins with them."""
-    specs = table_specs(config, state)
-    ranker = Ranker(ranker_inputs(config, state), config.tasks if tasks is None else tasks, config.model)
-    tables = LocalTables(specs, config.training.sparse_learning_rate, config.training.seed)
-    return ranker, tables
+    tables = LocalTables(
+        table_specs(config, state), config.training.sparse_learning_rate, config.training.seed
+    )
+    return build_ranker(config, state, tasks), tables
+
+
+def build_ranker(config: RunConfig, state: EncoderState, tasks: Sequence[TaskSpec] | None = None) -> Ranker:
+    """Build a ranker as a cold start begins with it."""
+    return Ranker(ranker_inputs(config, state), config.tasks if tasks is None else tasks, config.model)
 
 
 def table_specs(config: RunConfig, state: EncoderState) -> tuple[TableSpec, ...]:

@@ -46,8 +46,16 @@ class TrainingConfig(Section):
     """Where training, and the scoring of labelled rows, run; `auto` takes a GPU where there is one. Serving,
     golden requests and ranked lists use the CPU."""
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
-    """How many processes share each step of a night's learning, on the CPU; `auto`: what a night measures to
-    be faster. Nights of few steps measure nothing: `auto` is then fp32 and one process."""
+    """How many processes share each step of a night's learning, on the CPU, or each with a GPU of its own;
+    `auto`: what a night measures to be faster. Nights of few steps measure nothing: `auto` is then fp32 and
+    one process."""
+    tables: Literal["auto", "replicated", "sharded"] = "auto"
+    """Embedding tables of several processes: a copy in each, or each with a share of the rows (TorchRec);
+    `auto`: copies while tables and their optimiser's state take at most half of a process's memory."""
+    sharding: dict[str, Literal["table_wise", "row_wise", "column_wise"]] = Field(default_factory=dict)
+    """`[training.sharding]`, of sharded tables: table -> how it is cut. TorchRec's planner chooses for the
+    others, whole or by rows. A table cut by columns has an accumulator of Adagrad per row and block of
+    columns, and so another learning curve."""
     threads: int = Field(default=1, ge=1)
     """Torch threads of a single process; each of several has one. One is the robust choice: beside another
     busy process two threads are slower than one."""

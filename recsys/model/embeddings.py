@@ -1,20 +1,20 @@
 """Embedding tables: distinct numbers of a step -> rows; one gradient step per looked-up row.
 
 The graph is cut at the looked-up rows: `lookup` gives leaves, the losses put gradients on them, `step`
-applies row-wise Adagrad once. `LocalTables` is plain torch for one process; `TorchRecTables` is TorchRec's
-`EmbeddingCollection` under `DistributedModelParallel` (gloo or NCCL) with the fused optimiser: same numbers,
-sharded. Measured on CPU: record 2 of docs/decisions.md.
+applies row-wise Adagrad once. `LocalTables` is plain torch: the tables of one process, or a copy on each of
+several. Tables that ranks share, each with a part of the rows, are in `training.sharding`. Measured on CPU:
+records 2 and 32 of docs/decisions.md.
 
 Source: row-wise Adagrad as in FBGEMM (one accumulator per row, the mean of its squared gradients).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 EPS = 1e-8
 INIT_STD = 0.01
@@ -55,7 +55,10 @@ class Tables(Protocol):
         """Apply the leaves' gradients to the tables, once."""
 
     def export(self) -> dict[str, Tensor]:
-        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
+        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size].
+
+        Where ranks share the tables, all of them call this, and rank 0 has the weights.
+        """
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Load canonical weights; tables and rows that they lack stay as they are."""
@@ -130,115 +133,6 @@ class LocalTables:
                     own[: given.shape[0]] = given
 
 
-class TorchRecTables:
-    """The same tables in TorchRec's EmbeddingCollections, one per width, sharded over the process group."""
-
-    copied = False
-
-    def __init__(
-        self, specs: tuple[TableSpec, ...], learning_rate: float, weights: Mapping[str, Tensor]
-    ) -> None:
-        """Shard the tables over the current process group and fill them.
-
-        Args: weights: `<table>.weight` [rows, D] and, where kept, `<table>.state` [rows]: what
-        `LocalTables.export` gives.
-        """
-        from torch.distributed.optim.apply_optimizer_in_backward import (
-            _apply_optimizer_in_backward as apply_optimizer_in_backward,
-        )
-        from torchrec.distributed import DistributedModelParallel
-        from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
-
-        self.specs, self.device = {spec.name: spec for spec in specs}, torch.device("cpu")
-        self.keys: dict[str, list[str]] = {}
-        for spec in specs:
-            self.keys.setdefault(str(spec.dim), []).append(spec.name)
-        collections = _Collections(self.keys, self.specs)
-        apply_optimizer_in_backward(
-            RowWiseAdagrad, collections.parameters(), {"lr": learning_rate, "eps": EPS}
-        )
-        self.sharded: Any = DistributedModelParallel(collections, device=self.device)
-        self.rows: dict[str, Tensor] = {}
-        self.load(weights)
-
-    def lookup(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the rows of each table as leaves [U, D] that collect gradients."""
-        from torchrec import KeyedJaggedTensor
-
-        asked = {
-            dim: KeyedJaggedTensor(
-                keys=keys,
-                values=torch.cat([rows[k] for k in keys]),
-                # One bag per key: the list of distinct numbers is one batch of size one.
-                lengths=torch.tensor([rows[k].numel() for k in keys], dtype=torch.int32),
-            )
-            for dim, keys in self.keys.items()
-        }
-        found = self.sharded(asked)
-        # Columns are taken by name: TorchRec returns them in table order.
-        self.rows = {k: found[dim][k].values() for dim, keys in self.keys.items() for k in keys}
-        return {k: x.detach().requires_grad_() for k, x in self.rows.items()}
-
-    def step(self, rows: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
-        """Run the one backward pass into the tables; the fused optimiser makes its step in it."""
-        used = [k for k in rows if leaves[k].grad is not None]
-        torch.autograd.backward([self.rows[k] for k in used], [leaves[k].grad for k in used])
-
-    def export(self) -> dict[str, Tensor]:
-        """Return canonical weights: `<table>.weight` [size, D] and `<table>.state` [size]."""
-        found: dict[str, Tensor] = {}
-        for name, weight, state in self._tensors():
-            size = self.specs[name].size
-            found[f"{name}.weight"] = _gather(weight)[:size].clone()
-            found[f"{name}.state"] = _gather(state).reshape(-1)[:size].clone()
-        return found
-
-    def _tensors(self) -> Iterator[tuple[str, Any, Any]]:
-        """Return each table's name, sharded weight and sharded optimiser state."""
-        states = self.sharded.fused_optimizer.state_dict()["state"]
-        for key, weight in self.sharded.state_dict().items():
-            yield (
-                key.split(".")[-2],
-                weight,
-                next(v for k, v in states[key].items() if k.endswith("momentum1")),
-            )
-
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Load canonical weights; tables and rows that they lack stay as they are."""
-        for name, weight, state in self._tensors():
-            for part, target in (("weight", weight), ("state", state)):
-                given = weights.get(f"{name}.{part}")
-                if given is None:
-                    continue
-                for shard in target.local_shards():
-                    offset, length = shard.metadata.shard_offsets[0], shard.tensor.shape[0]
-                    own = given[offset : offset + length]
-                    shard.tensor[: own.shape[0]].copy_(own.reshape(own.shape[0], *shard.tensor.shape[1:]))
-
-
-class _Collections(nn.Module):
-    """One EmbeddingCollection per width: TorchRec requires equal widths in one collection."""
-
-    def __init__(self, keys: Mapping[str, Sequence[str]], specs: Mapping[str, TableSpec]) -> None:
-        """Build the collections on the meta device; sharding allocates their memory."""
-        from torchrec import EmbeddingCollection, EmbeddingConfig
-
-        super().__init__()
-        self.by_dim = nn.ModuleDict()
-        for dim, names in keys.items():
-            tables = [
-                EmbeddingConfig(
-                    name=n, embedding_dim=specs[n].dim, num_embeddings=specs[n].capacity, feature_names=[n]
-                )
-                for n in names
-            ]
-            self.by_dim[dim] = EmbeddingCollection(tables=tables, device=torch.device("meta"))
-
-    def forward(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Look up the rows of all widths."""
-        return {dim: collection(asked[dim]) for dim, collection in self.by_dim.items()}
-
-
 def initial_rows(table: str, start: int, stop: int, dim: int, seed: int) -> Tensor:
     """Draw initial values for rows [start, stop): small, and zero for number 0 (unknown)."""
     entropy = [seed, start, *table.encode()]
@@ -247,14 +141,3 @@ def initial_rows(table: str, start: int, stop: int, dim: int, seed: int) -> Tens
     if start == 0:
         rows[0] = 0.0
     return rows
-
-
-def _gather(value: Any) -> Tensor:
-    from torch.distributed import get_rank
-
-    if not hasattr(value, "local_shards"):
-        tensor: Tensor = value
-        return tensor
-    full = torch.zeros(value.size())
-    value.gather(dst=0, out=full if get_rank() == 0 else None)
-    return full

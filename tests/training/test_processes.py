@@ -119,6 +119,8 @@ def test_a_trial_takes_as_many_of_the_last_days_as_have_its_steps(config):
 class Stopwatch:
     """Knows what each choice would reach; keeps what was asked for."""
 
+    specs = ()
+
     def __init__(self, **rates):
         self.rates, self.asked = rates, []
 

@@ -50,6 +50,8 @@ class Entry:
 
     build: Callable[..., Balancer]
     options: tuple[str, ...] = ()
+    reads_rows: bool = True
+    """It looks at the gradients of looked-up rows, of all ranks together."""
 
 
 def _aggregated(name: str, weights: Mapping[str, float], **options: float) -> Aggregated:
@@ -57,9 +59,9 @@ def _aggregated(name: str, weights: Mapping[str, float], **options: float) -> Ag
 
 
 BALANCERS: dict[str, Entry] = {
-    "fixed": Entry(Fixed),
-    "uncertainty": Entry(Uncertainty, ("learning_rate",)),
-    "dwa": Entry(DynamicWeightAverage, ("temperature", "window")),
+    "fixed": Entry(Fixed, reads_rows=False),
+    "uncertainty": Entry(Uncertainty, ("learning_rate",), reads_rows=False),
+    "dwa": Entry(DynamicWeightAverage, ("temperature", "window"), reads_rows=False),
     "gradnorm": Entry(GradNorm, ("alpha", "learning_rate")),
     # TorchJD's, on the shared parameters and the boundary
     "mgda": Entry(partial(_aggregated, "mgda")),

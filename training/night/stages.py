@@ -20,7 +20,7 @@ _TRAIN = (
     "retrieval.weight", "retrieval.task", "retrieval.temperature", "retrieval.num_uniform",
     "training.batch_size", "training.chunk_rows", "training.epochs", "training.learning_rate",
     "training.warm_scale", "training.sparse_learning_rate", "training.weight_decay", "training.seed",
-    "training.balancing", "training.balancer", "training.device",
+    "training.balancing", "training.balancer", "training.device", "training.sharding",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
 _WEIGHTS = ("training.seed", "training.sparse_learning_rate")
@@ -49,7 +49,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="choose",
-        keys=(*_TRAIN, "training.precision", "training.processes"),
+        keys=(*_TRAIN, "training.precision", "training.processes", "training.tables"),
         inputs=("days", "plan", "previous"),
         output="choice",
         run=work.choose,

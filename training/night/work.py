@@ -91,15 +91,16 @@ def plan(step: Step, *, days: Days, previous: Bundle | None) -> NightPlan:
 
 
 def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) -> HostChoice:
-    """Choose precision and number of processes, before the first step: by a measurement if that pays."""
+    """Choose precision, processes and form of the tables, before the first step: measured if that pays."""
     config = step.config
 
     def build(folder: Path) -> dict[str, Any]:
         before = None if previous is None or plan.cold else Previous.of(previous, config)
         epochs = config.training.epochs if before is None else 1
-        choice = HostChoice.unmeasured(config.training)
+        training, choice = config.training, HostChoice.unmeasured(config.training)
         measured: dict[str, float] = {}
-        if is_open(config.training) and num_steps(days, plan.train, config, epochs) >= MIN_STEPS:
+        measure = is_open(training) and num_steps(days, plan.train, config, epochs) >= MIN_STEPS
+        if measure or (choice.processes > 1 and training.tables == "auto"):
             first = begin_fit(
                 days,
                 plan.train,
@@ -110,10 +111,11 @@ def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) 
                 choice,
                 folder=unfinished(folder),
             )
-            choice, measured = measure_choice(
-                config.training, Trial.of(first.inputs, first.ranker, first.tables)
-            )
-            say(f"train: {choice}; rows/s: {measured}")
+            choice = choice.with_tables(training, first.tables.specs.values())
+            if measure:
+                trial = Trial.of(first.inputs, first.ranker, first.tables)
+                choice, measured = measure_choice(training, trial)
+                say(f"train: {choice}; rows/s: {measured}")
         return {"choice": asdict(choice), "rows_per_second": measured}
 
     return HostChoice(**read_stage(step.kept(build))["choice"])

@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from safetensors.numpy import load_file, save_file
 
@@ -38,11 +39,13 @@ class FitJob:
         weights: dict[str, np.ndarray],
         saver: Saver | None,
         diverged: Path | None = None,
+        *,
+        sharded: bool = False,
     ) -> None:
         """Write all but the encoded days, which are named, and made if they are not there.
 
         Args: saver: where rank 0 saves checkpoints, and how often; diverged: where ranks save a step whose
-        loss is not finite or explodes.
+        loss is not finite or explodes; sharded: the ranks share the tables.
         """
         assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
         inputs.state.save(self.folder)
@@ -59,6 +62,7 @@ class FitJob:
             "epochs": inputs.epochs,
             "settings": asdict(inputs.settings),
             "limit": inputs.limit,
+            "sharded": sharded,
             "saver": [str(saver.folder), saver.minutes] if saver else None,
             "diverged": str(diverged) if diverged else None,
         }
@@ -93,9 +97,15 @@ class FitJob:
         said = json.loads((self.folder / INPUTS).read_text())["diverged"]
         return Path(said) if said else None
 
+    @property
+    def sharded(self) -> bool:
+        """Tell whether the ranks share the tables, or have copies."""
+        found: bool = json.loads((self.folder / INPUTS).read_text())["sharded"]
+        return found
+
     def start(self) -> dict[str, np.ndarray]:
-        """Read the weights to begin with."""
-        return load_file(self.folder / WEIGHTS)
+        """Give the weights to begin with, as pages of their file: a rank may want a share of them."""
+        return _mapped(self.folder / WEIGHTS)
 
     def finish(self, weights: dict[str, np.ndarray], log: TrainLog) -> None:
         """Write the trained weights and the log; of rank 0."""
@@ -104,4 +114,8 @@ class FitJob:
 
     def trained(self) -> tuple[dict[str, np.ndarray], TrainLog]:
         """Read what `finish` wrote."""
-        return load_file(self.folder / TRAINED), TrainLog(**json.loads((self.folder / LOG).read_text()))
+        return _mapped(self.folder / TRAINED), TrainLog(**json.loads((self.folder / LOG).read_text()))
+
+
+def _mapped(file: Path) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in safetensors.torch.load_file(file).items()}

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
+from recsys.device import CPU
 from recsys.errors import RecsysError
 from training.processes.launch import ENDED, LOGS, MEMORY
 from training.threads import use_threads
@@ -18,15 +21,16 @@ from training.trainer.shared_memory import Plan
 
 
 @contextmanager
-def joined() -> Iterator[Group]:
+def joined(device: torch.device = CPU) -> Iterator[Group]:
     """Join the ranks that one launch started, with one thread; an error of ours is left for the parent.
 
+    Ranks on a processor meet in memory that they share, or over gloo; ranks on GPUs over NCCL.
     Raises: RankError when one of them does not come.
     """
     _end_with_parent()
     use_threads(1)
     try:
-        with _group() as group:
+        with _group(device) as group:
             yield group
     except RecsysError as error:
         rank = int(os.environ["RANK"])
@@ -36,15 +40,26 @@ def joined() -> Iterator[Group]:
 
 
 @contextmanager
-def _group() -> Iterator[Group]:
-    if MEMORY in os.environ:
+def _group(device: torch.device) -> Iterator[Group]:
+    if MEMORY in os.environ and device == CPU:
         plan = Plan(int(os.environ["WORLD_SIZE"]))
         yield SharedGroup(Path(os.environ[MEMORY]), plan, int(os.environ["RANK"]))
         return
+    with torch_group(device):
+        yield DistributedGroup()
+
+
+@contextmanager
+def torch_group(device: torch.device) -> Iterator[None]:
+    """Have a default process group of torch until the block ends; TorchRec asks for one."""
     from torch import distributed
 
-    distributed.init_process_group("gloo")
-    yield DistributedGroup()
+    if distributed.is_initialized():
+        yield
+        return
+    # What lies in host memory goes over gloo, and nothing waits for the GPU.
+    distributed.init_process_group("gloo" if device == CPU else "cpu:gloo,cuda:nccl")
+    yield
     distributed.destroy_process_group()
 
 

@@ -31,22 +31,24 @@ def fit_in_processes(
     processes: int,
     watchers: Sequence[Watcher] = (),
     diverged: Path | None = None,
+    *,
+    sharded: bool = False,
 ) -> TrainLog:
-    """Train the weights given, by several processes of one thread each.
+    """Train the weights given, by several processes of one thread each, or each with a GPU.
 
     Weights go there and back through files beside the encoded days: tables may be larger than the system's
     folder for temporary files.
 
     Args: inputs: reads days from files. watchers: see losses and rows; steps are made elsewhere. A Saver's
     checkpoints are saved and gone on from by the ranks. diverged: where they save a step whose loss is not
-    finite or explodes.
+    finite or explodes. sharded: the ranks share the tables; else each has a copy.
     Raises: RankError, DivergedError; the weights are then as they were.
     """
     assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
     with _folder_beside(inputs.read_day.folder) as folder:
         job = FitJob(folder)
         saver = next((w for w in watchers if isinstance(w, Saver)), None)
-        job.write(inputs, canonical(ranker, tables), saver, diverged)
+        job.write(inputs, canonical(ranker, tables), saver, diverged, sharded=sharded)
         with told(job.folder / STEPS, watchers):
             launch(["-m", "training.processes.rank", str(folder)], processes)
         weights, log = job.trained()

@@ -4,50 +4,127 @@ Every rank reads the same folder and takes its slices of the batches; rank 0 wri
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from recsys.device import resolve_device
+from recsys.model.embeddings import LocalTables, Tables
+from training.fit_inputs import FitInputs
+from training.processes.free_memory import total_memory
 from training.processes.job import STEPS, FitJob
-from training.processes.join import joined
+from training.processes.join import joined, torch_group
+from training.processes.joint_saver import JointSaver
 from training.saved_step import describe
-from training.train import build_model
+from training.sharding.plan import Room
+from training.table_placement import on_device, process_bytes
+from training.train import build_ranker, table_specs
+from training.trainer.checkpoint import Checkpoint
 from training.trainer.group import Group
 from training.trainer.guard import Guard
+from training.trainer.saver import Saver
 from training.trainer.watcher import Watcher
-from training.trainer.weights import canonical, load_canonical
+from training.trainer.weights import canonical, load_ranker, table_weights
 
 
 def main(folder: Path) -> None:
     """Make one rank's part of a fit."""
-    with joined() as group:
-        _fit(FitJob(folder), group)
-
-
-def _fit(job: FitJob, group: Group) -> None:
+    job = FitJob(folder)
     inputs = job.inputs()
-    ranker, tables = build_model(inputs.config, inputs.state, inputs.tasks)
-    load_canonical(ranker, tables, job.start())
+    device = _own_device(inputs.config.training.device)
+    with joined(device) as group:
+        if job.sharded:
+            with torch_group(device):
+                _fit(job, inputs, group, device)
+        else:
+            _fit(job, inputs, group, device)
+
+
+def _own_device(name: str) -> torch.device:
+    """Give the processor, or the GPU of this rank's number on this host."""
+    device = resolve_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        device = resolve_device(name)
+    return device
+
+
+def _fit(job: FitJob, inputs: FitInputs, group: Group, device: torch.device) -> None:
+    weights = job.start()
+    ranker = build_ranker(inputs.config, inputs.state, inputs.tasks)
+    load_ranker(ranker, weights)
+    tables = _tables(job, inputs, weights, group, device)
     # Each rank has dropout masks of its own.
     torch.manual_seed(inputs.config.training.seed + group.rank)
     saver = job.saver(print)
     start = saver.read() if saver else None
-    watchers: list[Watcher] = []
+    watchers = _watchers(job, inputs, group, saver, start, copied=tables.copied)
+    with on_device(ranker, tables, device):
+        log = inputs.fit(ranker, tables, watchers, start, group)
+    trained = canonical(ranker, tables)
+    if group.rank == 0:
+        job.finish(trained, log)
+
+
+def _watchers(
+    job: FitJob,
+    inputs: FitInputs,
+    group: Group,
+    saver: Saver | None,
+    start: Checkpoint | None,
+    *,
+    copied: bool,
+) -> list[Watcher]:
+    """Give what sees this rank's steps; of ranks that share the tables all save, as all gather."""
+    found: list[Watcher] = []
     if (diverged := job.diverged()) is not None:
         model = partial(
             describe, config=inputs.config, state=inputs.state, tasks=inputs.tasks, settings=inputs.settings
         )
-        watchers.append(Guard(diverged, model, start.log.losses if start else (), group))
+        found.append(Guard(diverged, model, start.log.losses if start else (), group))
     if group.rank == 0:
-        watchers += [_Teller(job.folder / STEPS), *([saver] if saver else [])]
-    log = inputs.fit(ranker, tables, watchers, start, group)
-    weights = canonical(ranker, tables)
-    if group.rank == 0:
-        job.finish(weights, log)
+        found.append(_Teller(job.folder / STEPS))
+    if saver is not None and not copied:
+        found.append(JointSaver(saver, group))
+    elif saver is not None and group.rank == 0:
+        found.append(saver)
+    return found
+
+
+def _tables(
+    job: FitJob, inputs: FitInputs, weights: Mapping[str, np.ndarray], group: Group, device: torch.device
+) -> Tables:
+    """Give this rank's copy of the tables, or its share of them."""
+    training, specs = inputs.config.training, table_specs(inputs.config, inputs.state)
+    if not job.sharded:
+        copy = LocalTables(specs, training.sparse_learning_rate, training.seed)
+        copy.load(table_weights(weights))
+        return copy
+    from training.sharding.tables import ShardedTables
+
+    local_ranks = int(os.environ["LOCAL_WORLD_SIZE"])
+    room = Room(
+        ranks=group.size,
+        local_ranks=local_ranks,
+        device=device.type,
+        gpu_bytes=process_bytes(device, local_ranks) if device.type == "cuda" else 0,
+        host_bytes=total_memory() // local_ranks,
+    )
+    return ShardedTables(
+        specs,
+        training.sparse_learning_rate,
+        room,
+        -(-training.batch_size // group.size),
+        training.sharding,
+        table_weights(weights),
+        job.folder,
+    )
 
 
 class _Teller(Watcher):

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from recsys.errors import DataError
@@ -72,12 +71,12 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint; its tensors are pages of the file until they are used.
 
     Raises: DataError when it is torn, damaged or of another format.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
 
     from recsys.stages import MANIFEST
 
@@ -87,11 +86,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             raise DataError(f"{folder} has format {manifest['format']}, this code reads {FORMAT}")
         if _digest(folder / STATE) != manifest["sha256"]:
             raise DataError(f"{folder / STATE} is damaged: its SHA-256 is not that of {MANIFEST}")
-        arrays = load_file(folder / STATE)
-        names, values = manifest["losses"], arrays.pop(_LOSSES).tolist()
+        tensors = load_file(folder / STATE)
+        names, values = manifest["losses"], tensors.pop(_LOSSES).tolist()
         losses = [{n: v for n, v in zip(names, step, strict=True) if not math.isnan(v)} for step in values]
         return Checkpoint(
-            tensors={name: torch.from_numpy(array) for name, array in arrays.items()},
+            tensors=tensors,
             balancer=manifest["balancer"],
             log=TrainLog(losses=losses, **manifest["log"]),
         )

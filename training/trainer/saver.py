@@ -24,14 +24,19 @@ class Saver(Watcher):
         self.folder, self.minutes, self.say = folder, minutes, say
         self.saved_at = time.monotonic()
 
+    @property
+    def is_due(self) -> bool:
+        """Tell whether it is time to save."""
+        return bool(self.minutes) and time.monotonic() - self.saved_at >= 60 * self.minutes
+
     def after_step(self, progress: Progress) -> None:
         """Save, when it is time to."""
-        if self.minutes and time.monotonic() - self.saved_at >= 60 * self.minutes:
+        if self.is_due:
             self.save(progress.checkpoint())
-            self.saved_at = time.monotonic()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint and remove those before it."""
+        self.saved_at = time.monotonic()
         before = self._found()
         target = self.folder / f"step-{checkpoint.log.steps:09d}"
         try:

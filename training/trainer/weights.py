@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from recsys.model.embeddings import LocalTables, Tables
+from recsys.model.embeddings import Tables
 from recsys.model.ranker import Ranker
 
 
@@ -22,7 +22,7 @@ def table_weights(weights: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     }
 
 
-def load_canonical(ranker: Ranker, tables: LocalTables, weights: Mapping[str, np.ndarray]) -> None:
+def load_canonical(ranker: Ranker, tables: Tables, weights: Mapping[str, np.ndarray]) -> None:
     """Load all weights of a ranker; tables keep the initial values of rows that are not given."""
     load_ranker(ranker, weights)
     tables.load(table_weights(weights))

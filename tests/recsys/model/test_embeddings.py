@@ -1,15 +1,10 @@
-"""Tables: one optimiser step per row, the same in plain torch and in TorchRec; weights that reload."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Tables: one optimiser step per row; weights that reload."""
 
 import pytest
 import torch
 
 from recsys.model.embeddings import EPS, LocalTables, TableSpec, initial_rows
 
-ROOT = Path(__file__).parents[3]
 SPECS = (TableSpec(name="item_id", size=20, dim=4), TableSpec(name="hour", size=24, dim=2))
 
 
@@ -91,47 +86,3 @@ def test_a_grown_table_keeps_its_old_rows(tables):
     start = wider.weight["item_id"].clone()
     wider.load(weights)
     assert torch.equal(wider.weight["item_id"], start), "another width starts anew"
-
-
-TORCHREC = """
-import os, tempfile, warnings
-warnings.simplefilter("ignore")
-import torch
-import torch.distributed as dist
-from recsys.model.embeddings import LocalTables, TableSpec, TorchRecTables
-
-torch.set_num_threads(1)
-with tempfile.TemporaryDirectory() as folder:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
-    specs = (TableSpec(name="item_id", size=20, dim=4), TableSpec(name="hour", size=24, dim=8))
-    local = LocalTables(specs, 0.1, 0)
-    sharded = TorchRecTables(specs, 0.1, local.export())
-    generator = torch.Generator().manual_seed(0)
-    for step in range(6):
-        rows = {s.name: torch.randperm(s.size, generator=generator)[:7].sort().values for s in specs}
-        target = {s.name: torch.randn(7, s.dim, generator=generator) for s in specs}
-        for tables in (local, sharded):
-            leaves = tables.lookup(rows)
-            used = ["item_id"] if step == 3 else list(leaves)
-            sum((leaves[n] - target[n]).square().sum() for n in used).backward()
-            tables.step(rows, leaves)
-    one, other = local.export(), sharded.export()
-    assert set(one) == set(other), (set(one), set(other))
-    for name in one:
-        torch.testing.assert_close(one[name], other[name].reshape(one[name].shape), atol=1e-6, rtol=1e-6)
-    resumed = TorchRecTables(specs, 0.1, one).export()
-    for name in one:
-        torch.testing.assert_close(resumed[name].reshape(one[name].shape), one[name], atol=0, rtol=0)
-    moved = (one["item_id.weight"] - LocalTables(specs, 0.1, 0).export()["item_id.weight"]).abs().max()
-    assert moved > 0.05, moved
-    dist.destroy_process_group()
-print("equal")
-"""
-
-
-def test_torchrec_takes_the_same_steps():
-    """One gloo process, fused row-wise Adagrad; in a process of its own: TorchRec's group is global."""
-    done = subprocess.run(
-        [sys.executable, "-c", TORCHREC], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]

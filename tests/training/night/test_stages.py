@@ -48,6 +48,7 @@ OTHER: dict[str, Any] = {
     "fusion.offsets": {"click": 2.0},
     "retrieval.task": "purchase",
     "training.processes": 2,
+    "training.sharding": {"item_id": "row_wise"},
     "store.tls_ca_file": Path("ca.pem"),
     "store.tls_cert_file": Path("cert.pem"),
     "store.tls_key_file": Path("key.pem"),
