@@ -19,7 +19,7 @@ import polars as pl
 from recsys.errors import DataError
 
 MANIFEST = "manifest.json"
-UNFINISHED = ".unfinished"
+TEMPORARY, UNFINISHED = ".tmp", ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Stages:
         Raises: whatever build raises, after removing what it wrote; DataError when the disk is full.
         """
         target = self.root / name / digest(inputs)
-        temporary = target.with_name(f".{target.name}.tmp")
+        temporary = target.with_name(f".{target.name}{TEMPORARY}")
         if (target / MANIFEST).is_file():
             shutil.rmtree(unfinished(temporary), ignore_errors=True)
             return target
@@ -64,6 +64,11 @@ class Stages:
 def unfinished(folder: Path) -> Path:
     """Give the place beside the folder that a stage is built in; it stays until the stage is done."""
     return folder.with_suffix(UNFINISHED)
+
+
+def final_name(folder: Path) -> str:
+    """Give the name that a stage's folder has when it is done: the hash of its inputs."""
+    return folder.name.removeprefix(".").removesuffix(TEMPORARY)
 
 
 def disk_failure(error: Exception) -> str | None:

@@ -63,6 +63,13 @@ class TrainingConfig(Section):
     """How often a training saves all it goes on from when it is killed; 0 never. A checkpoint has the size of
     the weights and the optimisers' state, and is removed when the training is done.
     """
+    writers: tuple[str, ...] = ()
+    """Where a fit's curves go: names of `training.curves.WRITERS`, each with an extra of its own."""
+    write_every: int = Field(default=50, ge=1)
+    """Steps from one point of the curves to the next; each point is of the steps since the one before."""
+    probe_every: int = Field(default=500, ge=0)
+    """Every so many steps the writers also get the gradients' norms and cosines and the gates' entropy; 0:
+    never. A look costs some two to four steps (docs/curves.md)."""
     max_days: int = Field(default=60, ge=1)
     """A cold start looks back at most this many periods."""
     cold_restart: int = Field(default=0, ge=0)

@@ -14,6 +14,7 @@ from recsys.errors import ConfigError
 from recsys.model.trunks import TRUNKS
 from recsys.stages import read_manifest
 from training.balancing import build_balancer
+from training.curves import check_writers
 from training.night.night import Night, NightResult, TrainResult
 from training.night.stages import STAGES
 from training.night.step import Step
@@ -82,9 +83,9 @@ def begin(night: Night, *, dry_run: bool) -> dict[str, Any]:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuse unknown names of trunk, balancer and store before hours of work.
+    """Refuse unknown names of trunk, balancer, store and writers before hours of work.
 
-    Raises: ConfigError listing the known names.
+    Raises: ConfigError listing the known names, or what has to be installed.
     """
     for where, name, known in (
         ("[model.trunk] name", config.model.trunk.name, TRUNKS),
@@ -93,3 +94,4 @@ def check_names(config: RunConfig) -> None:
         if name not in known:
             raise ConfigError(f"{where} = {name!r} is unknown; known: {', '.join(sorted(known))}")
     build_balancer(config.training.balancing, {}, config.training.balancer)
+    check_writers(config.training.writers)

@@ -1,7 +1,7 @@
 """STAGES: the night as a table. A row says which config keys a stage reads, what it takes and what it makes.
 
     ingest → check_files → features → validate → plan → choose → catch_up → train → bundle → evaluate
-           → gate → refit → refit_bundle → record → publish
+           → gate → refit → refit_bundle → record → curves → publish
 
 A stage gets a view of the config with its keys alone: reading another is an error. Stages that take long keep
 their result in a folder named by a hash of that view and of their inputs, and are skipped when it is there.
@@ -9,6 +9,7 @@ their result in a folder named by a hash of that view and of their inputs, and a
 
 import features.build
 import features.validation.ingest
+import training.curves.night
 import training.night.plan
 from recsys.bundle import CONFIG_KEYS
 from recsys.tasks import HEAD_KEYS, TaskSpec
@@ -23,6 +24,10 @@ _TRAIN = (
     "training.balancing", "training.balancer", "training.device", "training.sharding",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
+_SHOWN = (
+    "training.checkpoint_minutes", "training.writers", "training.write_every", "training.probe_every",
+)  # fmt: skip
+"""What learning may read beside these: nothing of it changes a weight."""
 _WEIGHTS = ("training.seed", "training.sparse_learning_rate")
 """What building the model that weights are loaded into reads beside the bundle's own keys."""
 
@@ -60,7 +65,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("days", "plan", "previous", "choice"),
         output="caught_up",
         run=work.catch_up,
-        passed=("training.checkpoint_minutes",),
+        passed=_SHOWN,
     ),
     Stage(
         name="train",
@@ -68,7 +73,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("days", "plan", "previous", "caught_up", "choice"),
         output="weights",
         run=work.train_weights,
-        passed=("training.checkpoint_minutes",),
+        passed=_SHOWN,
     ),
     Stage(
         name="bundle",
@@ -97,7 +102,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("days", "plan", "evaluated", "decision", "choice"),
         output="refitted",
         run=work.refit,
-        passed=("training.checkpoint_minutes",),
+        passed=_SHOWN,
     ),
     Stage(
         name="refit_bundle",
@@ -115,6 +120,13 @@ STAGES: tuple[Stage, ...] = (
         ),
         output=None,
         run=work.record,
+    ),
+    Stage(
+        name="curves",
+        keys=("training.writers",),
+        inputs=("weights", "refitted", "scores", "evaluated", "live", "decision"),
+        output=None,
+        run=training.curves.night.add_outcomes,
     ),
     Stage(
         name="publish",

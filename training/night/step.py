@@ -15,6 +15,8 @@ from training.host_choice import HostChoice
 from training.night.night import Night
 from training.night.plan import NightPlan
 
+LOSSES = "losses.json"
+"""Of a stage that learns: the losses of every step."""
 CODE_VERSION = 7
 """Raise when a change alters what a stage gives for the same inputs."""
 

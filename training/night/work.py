@@ -26,6 +26,7 @@ from recsys.stages import read_manifest as read_stage
 from recsys.stages import unfinished, write_json
 from recsys.tasks import new_heads
 from training.calibrate import fit_calibration
+from training.curves.night import recorded
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
 from training.fit_progress import fit_progress
@@ -33,7 +34,7 @@ from training.gate import Decision, check_calibration, check_heads, check_lists,
 from training.host_choice import MIN_STEPS, HostChoice, Trial, is_open, measure_choice
 from training.night.go_live import go_live
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
-from training.night.step import Step
+from training.night.step import LOSSES, Step
 from training.predict import BundlePredictor, day_logits
 from training.progress import bar, say
 from training.publish import write_bundle
@@ -331,14 +332,18 @@ def _learn(
     """Train into a stage's folder, from the last checkpoint that a killed run left; args as `train`."""
     place = unfinished(folder)
     saver = Saver(place, step.config.training.checkpoint_minutes, say)
-    with fit_progress(title, epochs * sum(days.num_impressions(i) for i in hull(periods))) as shown:
+    rows = epochs * sum(days.num_impressions(i) for i in hull(periods))
+    with (
+        fit_progress(title, rows) as shown,
+        recorded(step.night, step.stage.name, folder, choice) as recorders,
+    ):
         trained = train(
             days,
             dict(periods),
             step.config,
             before,
             epochs,
-            watchers=[shown, saver],
+            watchers=[shown, saver, *recorders],
             start=saver.read(),
             folder=place,
             diverged=None if alone else step.night.diverged,
@@ -350,7 +355,7 @@ def _learn(
 
 def _save(trained: TrainedModel, folder: Path) -> dict[str, Any]:
     save_trained(trained, folder)
-    write_json(folder / "losses.json", trained.log.losses)
+    write_json(folder / LOSSES, trained.log.losses)
     carried = trained.carried.sentence() if trained.carried else None
     return {"rows": trained.log.rows, "losses": trained.log.mean_losses(), "carried": carried}
 

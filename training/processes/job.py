@@ -15,6 +15,7 @@ from recsys.config import parse_config
 from recsys.config_view import values
 from recsys.encoding import EncoderState
 from recsys.stages import write_json
+from training.curves.recorder import Curves
 from training.data import EncodedDays
 from training.data.chunks import DaySize
 from training.data.encoded_files import EncodedFiles
@@ -39,13 +40,15 @@ class FitJob:
         weights: dict[str, np.ndarray],
         saver: Saver | None,
         diverged: Path | None = None,
+        curves: Curves | None = None,
         *,
         sharded: bool = False,
     ) -> None:
         """Write all but the encoded days, which are named, and made if they are not there.
 
         Args: saver: where rank 0 saves checkpoints, and how often; diverged: where ranks save a step whose
-        loss is not finite or explodes; sharded: the ranks share the tables.
+        loss is not finite or explodes; curves: what they record, and rank 0 writes, for people; sharded: the
+        ranks share the tables.
         """
         assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
         inputs.state.save(self.folder)
@@ -65,6 +68,7 @@ class FitJob:
             "sharded": sharded,
             "saver": [str(saver.folder), saver.minutes] if saver else None,
             "diverged": str(diverged) if diverged else None,
+            "curves": curves.to_json() if curves else None,
         }
         write_json(self.folder / INPUTS, said)
 
@@ -102,6 +106,11 @@ class FitJob:
         """Tell whether the ranks share the tables, or have copies."""
         found: bool = json.loads((self.folder / INPUTS).read_text())["sharded"]
         return found
+
+    def curves(self) -> Curves | None:
+        """Give what is recorded for people."""
+        said = json.loads((self.folder / INPUTS).read_text())["curves"]
+        return Curves.from_json(said) if said else None
 
     def start(self) -> dict[str, np.ndarray]:
         """Give the weights to begin with, as pages of their file: a rank may want a share of them."""

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from recsys.model.embeddings import LocalTables
 from recsys.model.ranker import Ranker
+from training.curves.recorder import Recorder
 from training.data import EncodedDays
 from training.fit_inputs import FitInputs
 from training.processes.job import STEPS, FitJob
 from training.processes.launch import launch
+from training.progress import say
 from training.trainer.saver import Saver
 from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
@@ -40,15 +42,16 @@ def fit_in_processes(
     folder for temporary files.
 
     Args: inputs: reads days from files. watchers: see losses and rows; steps are made elsewhere. A Saver's
-    checkpoints are saved and gone on from by the ranks. diverged: where they save a step whose loss is not
-    finite or explodes. sharded: the ranks share the tables; else each has a copy.
+    checkpoints are saved and gone on from by the ranks; they record a Recorder's curves. diverged: where they
+    save a step whose loss is not finite or explodes. sharded: the ranks share the tables; else each has a copy.
     Raises: RankError, DivergedError; the weights are then as they were.
     """
     assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
     with _folder_beside(inputs.read_day.folder) as folder:
         job = FitJob(folder)
         saver = next((w for w in watchers if isinstance(w, Saver)), None)
-        job.write(inputs, canonical(ranker, tables), saver, diverged, sharded=sharded)
+        curves = next((w.curves for w in watchers if isinstance(w, Recorder)), None)
+        job.write(inputs, canonical(ranker, tables), saver, diverged, curves, sharded=sharded)
         with told(job.folder / STEPS, watchers):
             launch(["-m", "training.processes.rank", str(folder)], processes)
         weights, log = job.trained()
@@ -102,6 +105,9 @@ def _tell(file: Path, place: int, watchers: Sequence[Watcher]) -> int:
     whole = found[: found.rfind(b"\n") + 1]
     for line in whole.splitlines():
         said = json.loads(line)
+        if "said" in said:
+            say(said["said"])
+            continue
         for watcher in watchers:
             watcher.on_losses(said["step"], said["losses"])
             watcher.on_rows(said["rows"], said["of_step"])

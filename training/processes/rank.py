@@ -6,7 +6,8 @@ Every rank reads the same folder and takes its slices of the batches; rank 0 wri
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 
 from recsys.device import resolve_device
 from recsys.model.embeddings import LocalTables, Tables
+from training.curves.recorder import Recorder
 from training.fit_inputs import FitInputs
 from training.processes.free_memory import total_memory
 from training.processes.job import STEPS, FitJob
@@ -65,11 +67,25 @@ def _fit(job: FitJob, inputs: FitInputs, group: Group, device: torch.device) -> 
     saver = job.saver(print)
     start = saver.read() if saver else None
     watchers = _watchers(job, inputs, group, saver, start, copied=tables.copied)
-    with on_device(ranker, tables, device):
-        log = inputs.fit(ranker, tables, watchers, start, group)
+    with on_device(ranker, tables, device), _recorded(job, inputs, group, watchers) as recorder:
+        log = inputs.fit(ranker, tables, [*watchers, *recorder], start, group)
     trained = canonical(ranker, tables)
     if group.rank == 0:
         job.finish(trained, log)
+
+
+@contextmanager
+def _recorded(
+    job: FitJob, inputs: FitInputs, group: Group, watchers: Sequence[Watcher]
+) -> Iterator[list[Recorder]]:
+    """Record curves, where they are wanted; what fails is said through the parent."""
+    curves = job.curves()
+    if curves is None:
+        yield []
+        return
+    say = next((watcher.say for watcher in watchers if isinstance(watcher, _Teller)), print)
+    with Recorder(curves, inputs.tasks, say, group) as recorder:
+        yield [recorder]
 
 
 def _watchers(
@@ -134,11 +150,18 @@ class _Teller(Watcher):
         self.stream = file.open("w")
         self.said: dict[str, Any] = {}
 
+    def say(self, sentence: str) -> None:
+        """Tell a person something, through the parent."""
+        self._tell({"said": sentence})
+
     def on_losses(self, step: int, losses: Mapping[str, float]) -> None:
         self.said = {"step": step, "losses": dict(losses)}
 
     def on_rows(self, rows: int, of_step: int) -> None:
-        self.stream.write(json.dumps({**self.said, "rows": rows, "of_step": of_step}) + "\n")
+        self._tell({**self.said, "rows": rows, "of_step": of_step})
+
+    def _tell(self, said: Mapping[str, Any]) -> None:
+        self.stream.write(json.dumps(said) + "\n")
         self.stream.flush()
 
 

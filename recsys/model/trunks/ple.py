@@ -17,6 +17,8 @@ from recsys.shapes import TrunkShape
 
 SHARED = "*"
 """Name of the shared stream, which all tasks feed and read; no task can have this name."""
+SHARED_NAME = "shared-gate"
+"""What the shared stream's gate is called for people."""
 
 
 class PLE(Trunk):
@@ -62,6 +64,17 @@ class PLE(Trunk):
         assert isinstance(last, _Level)
         return last.gate_weights(self._before_last(x_BI))
 
+    def every_gate(self, x_BI: Tensor) -> dict[str, Tensor]:
+        """Return every level's gates, [B, E]: `1/click`, …, and `1/shared-gate` between levels."""
+        streams, found = dict.fromkeys((SHARED, *self.tasks), x_BI), {}
+        for number, level in enumerate(self.levels, start=1):
+            assert isinstance(level, _Level)
+            for name, weights_BE in level.every_gate(streams).items():
+                found[f"{number}/{SHARED_NAME if name == SHARED else name}"] = weights_BE
+            if level.shared_gate is not None:
+                streams = level(streams)
+        return found
+
     def _before_last(self, x_BI: Tensor) -> dict[str, Tensor]:
         streams = dict.fromkeys((SHARED, *self.tasks), x_BI)
         for level in self.levels[:-1]:
@@ -95,11 +108,16 @@ class _Level(nn.Module):
     def forward(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = [self.own[task](streams[task]) for task in self.tasks]
         experts_BEH = torch.cat([self.shared(streams[SHARED]), *own], dim=1)
+        gates = self.every_gate(streams)
+        gates_BGE = torch.stack(list(gates.values()), dim=1)
+        return dict(zip(gates, mix(gates_BGE, experts_BEH), strict=True))
+
+    def every_gate(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the tasks' gates and, between levels, the shared one."""
         gates = self.gate_weights(streams)
         if self.shared_gate is not None:
             gates[SHARED] = self.shared_gate(streams[SHARED]).softmax(dim=1)
-        gates_BGE = torch.stack(list(gates.values()), dim=1)
-        return dict(zip(gates, mix(gates_BGE, experts_BEH), strict=True))
+        return gates
 
     def gate_weights(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Spread each task's softmax over its reach to all experts [B, E], so that one product mixes all."""

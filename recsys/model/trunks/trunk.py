@@ -34,3 +34,7 @@ class Trunk(nn.Module):
         """
         del x_BI
         return {}
+
+    def every_gate(self, x_BI: Tensor) -> dict[str, Tensor]:
+        """Return the weights [B, E] of every gate by name, those of all levels; 0 where it cannot reach."""
+        return self.gate_weights(x_BI)
