@@ -28,6 +28,15 @@ from recsys.options import (
 
 VersionArgument = Annotated[str, typer.Argument(help="A bundle version; `recsys bundle list` shows them.")]
 
+WritersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--writers",
+        metavar="NAME,...",
+        help="Where the curves of the learning go: tensorboard, mlflow; default: [training] writers.",
+    ),
+]
+
 
 def nightly_command(
     log: LogOption,
@@ -50,6 +59,7 @@ def nightly_command(
         ),
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but go live.")] = False,
+    writers: WritersOption = None,
     json_file: JsonOption = None,
 ) -> int:
     """Retrain, prove the new bundle against the live one, publish or refuse.
@@ -58,7 +68,7 @@ def nightly_command(
     11 HOLD_UNDERPOWERED (of the last night); errors have their own.
     """
     from training.console import print_night
-    from training.night.nights import run_nights
+    from training.night.nights import run_nights, with_training
 
     if backfill is None:
         if day is None:
@@ -67,9 +77,8 @@ def nightly_command(
     elif day is not None:
         raise ConfigError("give --date or --backfill, not both")
     code = 0
-    nights = run_nights(
-        read_config(config), log, runs, backfill.first, backfill.last, accept=accept, dry_run=dry_run
-    )
+    settings = with_training(read_config(config), writers=_names(writers))
+    nights = run_nights(settings, log, runs, backfill.first, backfill.last, accept=accept, dry_run=dry_run)
     for number, night in enumerate(nights):
         code = night.verdict.exit_code
         for finding in night.validation.findings:
@@ -120,6 +129,7 @@ def train_command(
             help="With --incremental: the instant, in UTC, up to which labels are known; default: now.",
         ),
     ] = None,
+    writers: WritersOption = None,
     json_file: JsonOption = None,
 ) -> int:
     """Run a night's stages up to its evaluated bundle; nothing is compared, nothing goes live.
@@ -131,15 +141,21 @@ def train_command(
     2 %, that one stays. Exit codes: 0 live, 10 HOLD.
     """
     if incremental:
-        _refuse("--incremental", {"--date": day, "--nproc": nproc})
+        _refuse("--incremental", {"--date": day, "--nproc": nproc, "--writers": writers})
         return _train_incremental(read_config(config), log, runs, at, json_file)
     _refuse("a night's training, without --incremental,", {"--at": at})
     from training.console import print_trained
-    from training.night.nights import train_one
+    from training.night.nights import train_one, with_training
 
-    trained = train_one(read_config(config), log, runs, day, nproc)
+    settings = with_training(read_config(config), processes=nproc, writers=_names(writers))
+    trained = train_one(settings, log, runs, day)
     put_json(trained.to_json(), json_file, partial(print_trained, trained))
     return 0
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """Read names with commas between; none at all for an empty text."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _refuse(what: str, options: Mapping[str, object]) -> None:

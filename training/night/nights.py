@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from features.validation.ingest import parse_codes
 from recsys.config import Period, RunConfig, period_start
@@ -28,21 +29,22 @@ def run_nights(
         yield run_night(night, dry_run=dry_run)
 
 
-def train_one(
-    config: RunConfig, log: Path, runs: Path, day: date | None, processes: int | None
-) -> TrainResult:
+def train_one(config: RunConfig, log: Path, runs: Path, day: date | None) -> TrainResult:
     """Run one night up to its evaluated bundle, as `recsys train` does.
 
-    Args: day: default the log's last; processes: default what the config says.
+    Args: day: default the log's last.
     Raises: as `run_nights`, and RankError when one of several processes dies.
     """
     use_threads(config.training.threads)
     source = InteractionLog(log)
-    if processes is not None:
-        training = config.training.model_copy(update={"processes": processes})
-        config = config.model_copy(update={"training": training})
     night = day or source.require_days("impressions")[-1]
     return train_night(Night(config=config, log=source, runs=runs, date=night))
+
+
+def with_training(config: RunConfig, **options: Any) -> RunConfig:
+    """Give the config with keys of `[training]` that the command line names; None: as the config says."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return config.model_copy(update={"training": config.training.model_copy(update=given)})
 
 
 def nights_between(first: date, last: date, period: Period) -> list[date]:

@@ -5,6 +5,7 @@ import errno
 import json
 import shutil
 from datetime import date
+from importlib.util import find_spec
 
 import pytest
 
@@ -28,6 +29,8 @@ from training.train import train
 from training.trainer.saver import Saver
 
 DAY = date(2026, 1, 29)
+WRITERS = ("tensorboard",) if find_spec("tensorboard") else ()
+"""CI has it (`dev`); where it is absent the night is checked without."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_a_night_run_again_does_nothing(first_night):
 
 def test_the_learning_stages_alone_give_the_evaluated_bundle(first_night, tmp_path):
     night, result = first_night
-    only = train_one(night.config, night.log.root, tmp_path / "runs", DAY, None)
+    only = train_one(night.config, night.log.root, tmp_path / "runs", DAY)
     assert only.version == result.evaluated
     assert (only.choice, only.rows) == (HostChoice(), 2840)
     registry = Registry(tmp_path / "runs")
@@ -83,7 +86,12 @@ class _Killed(Saver):
 
 def test_a_night_killed_in_training_goes_on_from_the_checkpoint(first_night, tmp_path, capsys):
     night, result = first_night
-    again = dataclasses.replace(night, runs=shutil.copytree(night.runs, tmp_path / "runs"))
+    training = night.config.training.model_copy(update={"writers": WRITERS})
+    again = dataclasses.replace(
+        night,
+        runs=shutil.copytree(night.runs, tmp_path / "runs"),
+        config=night.config.model_copy(update={"training": training}),
+    )
     (done,) = (again.runs / "stages" / "train").iterdir()
     shutil.rmtree(done)
     kept = done.with_name(f".{done.name}.unfinished")
@@ -95,6 +103,27 @@ def test_a_night_killed_in_training_goes_on_from_the_checkpoint(first_night, tmp
     assert "goes on from step 3 (" in capsys.readouterr().err
     assert _weights_of(again) == _weights_of(night)
     assert list((again.runs / "stages" / "train").iterdir()) == [done], "the checkpoint is gone"
+    if WRITERS:
+        _check_curves(again, result, done)
+
+
+def _check_curves(night, result, stage):
+    """The run of the train stage has what it learned, what became of it, and the outcome once."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_night(night)
+    folder = night.runs / "tensorboard" / str(DAY) / f"train.{stage.name[:8]}"
+    assert [f.name for f in folder.parent.iterdir()] == [folder.name], "the refit was not made again"
+    found = EventAccumulator(str(folder)).Reload()
+    last = len(json.loads((stage / "losses.json").read_text())) - 1
+    assert [e.step for e in found.Scalars("loss/click")] == [last]
+    (report,) = (night.runs / "stages" / "evaluate").glob("*/challenger.json")
+    figures = json.loads(report.read_text())["heads"]["click"]["values"]
+    (event,) = found.Scalars("auc_validation/click")
+    assert (event.step, event.value) == (last, pytest.approx(figures["auc"]))
+    (said,) = (e.tensor_proto.string_val[0].decode() for e in found.Tensors("outcome/text_summary"))
+    assert f'bundle = "{result.evaluated}"' in said
+    assert 'verdict = "PROMOTE"' in said
 
 
 def _weights_of(night):
