@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from rich.progress import Progress, TextColumn
 
-from training.progress import CONSOLE, say
+from training.progress import CONSOLE, is_redrawn, say
 from training.trainer.watcher import Watcher
 
 REDRAW_S = 0.25
@@ -99,7 +99,7 @@ class FitProgress(Watcher):
 @contextmanager
 def fit_progress(what: str, rows: int) -> Iterator[Watcher]:
     """Show a fit that will learn so many rows, those of the run that it goes on from included."""
-    if not CONSOLE.is_terminal:
+    if not is_redrawn():
         made = FitProgress(rows, LOG_S, lambda seen: say(f"{what}: {seen.pace}; {seen.loss or 'no step'}"))
         yield made
         made.end()

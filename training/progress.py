@@ -16,6 +16,11 @@ from rich.progress import (
 CONSOLE = Console(stderr=True)
 
 
+def is_redrawn() -> bool:
+    """Tell whether lines can be redrawn: not in a file, whatever FORCE_COLOR says, nor where TERM=dumb."""
+    return CONSOLE.is_interactive and CONSOLE.file.isatty()
+
+
 def say(sentence: str) -> None:
     """Tell a person something that is no progress; it stays above the bar."""
     CONSOLE.print(sentence, markup=False, highlight=False, soft_wrap=True)
@@ -31,6 +36,6 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=CONSOLE) as progress:
+    with Progress(*columns, console=CONSOLE, disable=not is_redrawn()) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -91,6 +91,18 @@ def test_gates_say_how_much_each_expert_counts(name, x_BI):
     assert (torch.stack(list(gates.values())).sum(dim=(0, 1)) > 0).all(), "every expert is in reach of a task"
 
 
+def test_every_gate_of_every_level_is_shown_and_the_last_are_those_that_mix_the_output(name, x_BI):
+    trunk = _build(name).eval()
+    every, last = trunk.every_gate(x_BI), trunk.gate_weights(x_BI)
+    layers = [m for n, m in trunk.named_modules() if ".gates." in f".{n}" or n.endswith("shared_gate")]
+    assert len(every) == len([m for m in layers if isinstance(m, torch.nn.Linear)])
+    for task, weights_BE in last.items():
+        (shown,) = [w for n, w in list(every.items())[-len(last) :] if n.rpartition("/")[2] == task]
+        torch.testing.assert_close(shown, weights_BE, rtol=0, atol=0)
+    for weights_BE in every.values():
+        torch.testing.assert_close(weights_BE.sum(dim=1), torch.ones(64))
+
+
 @pytest.mark.parametrize("tasks", [TASKS, TASKS[:1]])
 @pytest.mark.parametrize("wanted", [60_000, 1_000_000])
 def test_a_trunk_can_have_the_size_of_another(name, wanted, tasks):

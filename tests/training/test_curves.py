@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from recsys.errors import ConfigError
 from training.curves import RunPlace, check_writers
+from training.curves.probe import Gates
 from training.curves.recorder import Curves, Recorder
 from training.host_choice import HostChoice
 from training.train import train
@@ -233,6 +234,16 @@ def test_two_processes_write_what_one_does(shop_chain, config, tmp_path, read_ev
     for name, points in one.items():
         assert two[name] == [(step, pytest.approx(value, rel=2e-3, abs=1e-4)) for step, value in points], name
     assert len(list((tmp_path / "2" / "tensorboard" / NAME).iterdir())) == 1, "rank 0 alone writes"
+
+
+def test_entropy_is_over_the_experts_that_a_gate_reaches():
+    gates = Gates()
+    gates.add(
+        {"a": torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]), "one": torch.tensor([[1.0, 0.0, 0.0]] * 2)}
+    )
+    gates.add({"a": torch.tensor([[0.5, 0.5, 0.0]]), "one": torch.tensor([[1.0, 0.0, 0.0]])})
+    assert gates.values() == {"gate_entropy/a": pytest.approx(2 / 3)}
+    assert Gates().values() == {}
 
 
 def test_an_unknown_writer_and_an_absent_package_are_refused(monkeypatch):

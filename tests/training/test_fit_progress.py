@@ -1,6 +1,9 @@
 """The line of a fit: what it says on the way, at the end, and after a fit went on."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -66,3 +69,18 @@ def test_a_log_gets_a_line_at_the_end(capsys):
             watcher.on_rows(100 * (number + 1), 100)
     (line,) = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"train: 300 of 300 rows, [\d,]+ rows/s; click 0.25", line)
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_log_gets_whole_lines_whatever_is_said_of_colours(variable):
+    script = (
+        "from training.fit_progress import fit_progress\n"
+        "from training.progress import bar\n"
+        "with bar('features') as on_day, fit_progress('train', 300) as watcher:\n"
+        "    on_day(1, 2)\n"
+        "    watcher.on_rows(300, 300)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {variable: "1"}, capture_output=True, check=True
+    )
+    assert re.fullmatch(rb"train: 300 of 300 rows, [\d,]+ rows/s; no step\n", done.stderr)
