@@ -69,7 +69,7 @@ class TrainingConfig(Section):
     """Steps from one point of the curves to the next; each point is of the steps since the one before."""
     probe_every: int = Field(default=500, ge=0)
     """Every so many steps the writers also get the gradients' norms and cosines and the gates' entropy; 0:
-    never. A look costs some two to four steps (docs/curves.md)."""
+    never. A look takes as long as two or three steps (docs/curves.md)."""
     max_days: int = Field(default=60, ge=1)
     """A cold start looks back at most this many periods."""
     cold_restart: int = Field(default=0, ge=0)
