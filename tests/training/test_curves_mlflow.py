@@ -174,6 +174,7 @@ def test_what_is_lost_in_the_end_is_counted(server, place, monkeypatch):
     assert set(server.uris) == {"http://tracking.example:5000"}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # its own
 def test_with_mlflow_itself(tmp_path, monkeypatch):
     pytest.importorskip("mlflow", reason="mlflow is not installed: pip install '.[mlflow]'")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

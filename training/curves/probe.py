@@ -25,13 +25,11 @@ from training.trainer.moment import Moment
 class Gates:
     """Sums over the rows that passed through a trunk."""
 
-    rows: int = 0
     weight: dict[str, Tensor] = field(default_factory=dict)
     entropy: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, gates: dict[str, Tensor]) -> None:
         """Take in the weights [B, E] of every gate, by name."""
-        self.rows += next(iter(gates.values())).shape[0] if gates else 0
         for name, weight_BE in gates.items():
             entropy = -torch.special.xlogy(weight_BE, weight_BE).double().sum()
             self.weight[name] = self.weight.get(name, 0.0) + weight_BE.double().sum(dim=0)
@@ -40,10 +38,10 @@ class Gates:
     def values(self, group: Group = ALONE) -> dict[str, float]:
         """Give each gate's mean entropy as a share of the most that it can be: 0 one expert, 1 all alike."""
         found = {}
-        rows = group.count(self.rows) if self.weight else 0
         for name, weight in self.weight.items():
-            reach = int((group.total(weight) > 0).sum())
-            entropy = float(group.total(self.entropy[name])) / rows
+            *whole, total = group.total(torch.cat([weight, self.entropy[name][None]])).tolist()
+            reach, rows = sum(share > 0 for share in whole), sum(whole)  # a row's weights sum to 1
+            entropy = total / rows
             if reach > 1:
                 found[f"gate_entropy/{name}"] = entropy / math.log(reach)
         return found

@@ -110,7 +110,8 @@ class Recorder(Watcher):
         self.step = progress.step
         self.window.add(progress.batch, progress.logits)
         if self._rows is None:
-            self._rows = progress.rows - self.group.count(progress.batch.size)
+            own = torch.tensor([progress.batch.size], device=progress.batch.device)
+            self._rows = progress.rows - int(self.group.total(own))
         self._span.rows += progress.rows - self._rows
         self._rows = progress.rows
         if (self.step + 1) % self.curves.write_every == 0:
