@@ -43,7 +43,6 @@ def fit_in_processes(
 
     Args: inputs: reads days from files. watchers: see losses and rows; steps are made elsewhere. A Saver's
     checkpoints are saved and gone on from by the ranks; they record a Recorder's curves. diverged: where they
-    checkpoints are saved and gone on from by the ranks; they record a Recorder's curves. diverged: where they
     save a step whose loss is not finite or explodes. sharded: the ranks share the tables; else each has a
     copy.
     Raises: RankError, DivergedError; the weights are then as they were.
