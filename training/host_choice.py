@@ -102,15 +102,16 @@ class Trial:
         return list(self.tables.specs.values())
 
     def rows_per_second(self, choice: HostChoice) -> float:
-        """Time the steps as they would be made; the median step counts."""
-        settings = replace(self.inputs.settings, bf16=choice.precision == "bf16")
-        inputs = replace(self.inputs, settings=settings)
+        """Time the steps as they would be made; the median step counts. 0: not possible here."""
         if choice.in_ranks:
             need, free = self._memory(choice), free_memory()
             if free is not None and need > free:
                 needs = f"it needs about {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
                 say(f"{choice}: not tried: {needs}")
                 return 0.0
+        settings = replace(self.inputs.settings, bf16=choice.precision == "bf16")
+        inputs = replace(self.inputs, settings=settings)
+        if choice.in_ranks:
             try:
                 log = fit_in_processes(
                     inputs,

@@ -1,19 +1,23 @@
 """Several processes follow the curve of one, end together, and leave what one leaves.
 
-Two ranks of one thread, gloo, on the shop's first days: a real night's `train`, float32.
+Two ranks of one thread, in shared memory, on the shop's first days: a real night's `train`, float32.
 """
 
 import json
 from datetime import date
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from recsys.config import TrainingConfig
+from recsys.model.embeddings import TableSpec
 from training.data.chunks import DaySize
 from training.errors import DivergedError, RankError
 from training.fit_inputs import FitInputs
 from training.host_choice import HostChoice, Trial, measure_choice, num_processes
+from training.processes import free_memory
 from training.processes.launch import launch
 from training.processes.parent import told
 from training.train import train
@@ -96,6 +100,38 @@ def test_an_error_of_a_watcher_ends_the_fit_as_in_one_process(tmp_path):
         pass
 
 
+def test_over_gloo_the_sums_are_the_same(both, shop_chain, config, tmp_path, monkeypatch, capsys):
+    """Where there is no memory to be had for ranks, they say so and go on."""
+
+    def none(_plan):
+        raise OSError("none left")
+
+    monkeypatch.setattr("training.processes.launch.make_memory", none)
+    found = _train(shop_chain, config, 2, tmp_path)
+    assert "no shared memory of 16 MB for 2 processes (none left)" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert found.log.losses == both[1].log.losses
+
+
+def test_free_memory_is_the_least_of_host_and_groups(tmp_path, monkeypatch):
+    group = tmp_path / "groups/a/b"
+    group.mkdir(parents=True)
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
+    (tmp_path / "cgroup").write_text("0::/a/b\n")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free_memory, "OWN_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(free_memory, "GROUPS", tmp_path / "groups")
+    assert free_memory.free_memory() == 4000 * 1024
+    for folder, limit in ((group, "max"), (group.parent, "3000000")):
+        (folder / "memory.max").write_text(limit + "\n")
+        (folder / "memory.current").write_text("2000000\n")
+        (folder / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
+    assert free_memory.free_memory() == 1_500_000
+    (tmp_path / "meminfo").unlink()
+    assert free_memory.free_memory() is None
+
+
 def test_a_rank_that_dies_ends_all_and_is_named():
     dies = "import os, signal, time\nif os.environ['RANK'] == '1': os.kill(os.getpid(), 9)\ntime.sleep(600)"
     with pytest.raises(RankError, match=r"rank 1 of 2 ended by SIGKILL; its log is /.*stderr.log.*--nproc 1"):
@@ -114,6 +150,16 @@ def test_a_trial_takes_as_many_of_the_last_days_as_have_its_steps(config):
     trial = Trial.of(inputs, None, None)
     assert list(trial.inputs.days) == [1, 2, 3]
     assert (trial.inputs.epochs, trial.inputs.limit) == (1, 25)
+
+
+def test_a_trial_of_several_needs_their_memory(monkeypatch, capsys):
+    monkeypatch.setattr("training.host_choice.free_memory", lambda: 1 << 30)
+    spec = TableSpec(name="item_id", size=1 << 22, dim=32)
+    tables = SimpleNamespace(specs={spec.name: spec})
+    trial = Trial(inputs=None, ranker=torch.nn.Linear(2, 2), tables=tables)
+    assert trial.rows_per_second(HostChoice(processes=2)) == 0.0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 processes: not tried: it needs about 3.0 GiB, and 1.0 GiB are free" in said
 
 
 class Stopwatch:

@@ -35,6 +35,12 @@ def look_up(tables: Tables, own: Mapping[str, Tensor], whole: WholeBatch) -> Loo
     if numbers is own:
         return Lookup(numbers=own, leaves=leaves, rows=leaves, whole=whole)
     # Both are ascending and distinct.
-    places = {name: np.searchsorted(numbers[name].numpy(), own[name].numpy()) for name in own}
-    rows = {name: leaves[name].index_select(0, torch.from_numpy(places[name])) for name in own}
+    rows = {name: leaves[name].index_select(0, _places(own[name], numbers[name])) for name in own}
     return Lookup(numbers=numbers, leaves=leaves, rows=rows, whole=whole)
+
+
+def _places(some: Tensor, among: Tensor) -> Tensor:
+    """Find numbers among others; on a processor numpy takes half the time that torch does."""
+    if some.device.type != "cpu":
+        return torch.searchsorted(among, some)
+    return torch.from_numpy(np.searchsorted(among.numpy(), some.numpy()))

@@ -43,7 +43,7 @@ def whole_batch(
     """Tell the other ranks of this rank's slice, and hear of theirs; alone, of the batch itself.
 
     Args: retrieval_task: whose positives the retrieval loss learns; union: whether every rank looks up the
-    rows of all (ranks with copies of the tables, which are on the CPU).
+    rows of all, as ranks with copies of the tables do.
     """
     device = batch.device
     observed = torch.stack([batch.observed[t.name].sum() for t in tasks]) if tasks else _none(device)
@@ -92,14 +92,14 @@ def _merged(tables: Sequence[str], coded: Sequence[Tensor]) -> dict[str, Tensor]
 
     Each rank's are ascending: numpy's stable sort merges such runs, ten times as fast as torch.unique.
     """
-    every = np.concatenate([of_rank.numpy() for of_rank in coded])
+    every, device = np.concatenate([of_rank.cpu().numpy() for of_rank in coded]), coded[0].device
     every.sort(kind="stable")
     first = np.ones(every.size, bool)
     np.not_equal(every[1:], every[:-1], out=first[1:])
     every = every[first]
     cuts = np.searchsorted(every, np.arange(len(tables) + 1) << TABLE_SHIFT)
     return {
-        name: torch.from_numpy(every[cuts[i] : cuts[i + 1]] - (i << TABLE_SHIFT))
+        name: torch.from_numpy(every[cuts[i] : cuts[i + 1]] - (i << TABLE_SHIFT)).to(device)
         for i, name in enumerate(tables)
     }
 
