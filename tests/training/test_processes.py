@@ -108,9 +108,8 @@ def test_over_gloo_the_sums_are_the_same(both, shop_chain, config, tmp_path, mon
 
     monkeypatch.setattr("training.processes.launch.make_memory", none)
     found = _train(shop_chain, config, 2, tmp_path)
-    assert "no shared memory of 16 MB for 2 processes (none left)" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no shared memory of 20 MB for 2 processes (none left)" in said
     assert found.log.losses == both[1].log.losses
 
 
@@ -158,7 +157,7 @@ def test_a_trial_of_several_needs_their_memory(monkeypatch, capsys):
     tables = SimpleNamespace(specs={spec.name: spec})
     trial = Trial(inputs=None, ranker=torch.nn.Linear(2, 2), tables=tables)
     assert trial.rows_per_second(HostChoice(processes=2)) == 0.0
-    said = " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().err.split())
     assert "2 processes: not tried: it needs about 3.0 GiB, and 1.0 GiB are free" in said
 
 

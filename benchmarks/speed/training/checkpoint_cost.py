@@ -1,6 +1,6 @@
 """What a checkpoint costs: `python -m benchmarks.speed.training.checkpoint_cost --rows 1000000 --dim 32`.
 
-The click log's model, its optimiser's moments, and one table of the size asked for, saved as a fit saves them:
+The click log's model, its optimiser's moments, and one table of the size asked for, saved as a fit does it:
 copied, written, hashed, and on the disk. Prints JSON.
 """
 
