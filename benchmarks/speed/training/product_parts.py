@@ -1,7 +1,7 @@
 """The parts of the product model's training on one day: snapshots, encoding, cutting batches, and `fit`.
 
-The floor is arithmetic: the operations of one step's matrix products over the rate that a large product of
-the same type reaches on this machine, measured in the same run.
+The floor is arithmetic: the operations of one real step's matrix products, all losses and all gradients, over
+the rate that a large product of the same type reaches on this machine, measured in the same run.
 """
 
 import os
@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.speed.shop_days import last_days, shop_log
 from benchmarks.speed.training.floor import gemm_rate
+from benchmarks.speed.training.matrix_work import matrix_flop
 from features.days import Days
 from features.encode import Encoder
 from recsys.batch import Batch
@@ -67,7 +67,7 @@ def _measure_fit(
 ) -> dict[str, float]:
     num_rows = sum(b.size for b in batches)
     seconds = [fit_batches(days, config, batches, precision).seconds for _ in range(repeats)]
-    flop = _flop_per_row(days, config, batches[0])
+    flop = matrix_flop(lambda: fit_batches(days, config, batches[:1], precision)) / batches[0].size
     rate = gemm_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
     median = statistics.median(seconds)
     return {
@@ -104,19 +104,6 @@ def day_batches(days: Days, config: RunConfig) -> tuple[list[Batch], float, floa
     cut = make_batcher(encoder, days[-1].table("items"), config, config.tasks)
     made, make_s = _timed(lambda: list(cut.batches(encoded, np.random.default_rng(0), popularity)))
     return made, encode_s, make_s
-
-
-def _flop_per_row(days: Days, config: RunConfig, batch: Batch) -> float:
-    """Count the matrix products' operations of one forward and backward, per example."""
-    ranker, tables = build_model(config, fit_state(days, [days.last], config, None), None)
-    with FlopCounterMode(display=False) as counter:
-        logits, user, item = ranker(batch, tables.lookup(batch.rows))
-        loss = (
-            torch.stack([v.sum() for v in logits.values()]).sum()
-            + (user.embedding_BD * item.embedding_BD).sum()
-        )
-        loss.backward()
-    return float(counter.get_total_flops()) / batch.size
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
