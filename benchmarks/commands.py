@@ -40,7 +40,7 @@ def bench_tables_command(
         typer.Option(help="Folder with benchmarks.md and benchmarks/; the JSON is in benchmarks/results."),
     ] = DOCS,
 ) -> None:
-    """Write the tables of the benchmark pages anew, from the JSON of `recsys bench quality`."""
+    """Write the tables of the benchmark pages anew, from the JSON of the benches."""
     from benchmarks.quality.result_pages import fill_pages
 
     for page, text in fill_pages(docs).items():
@@ -118,8 +118,8 @@ def bench_train_command(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this part: speed, auc or product, which are the default; processes, precision, "
-            "memory or night. May be given several times."
+            help="Only this part: speed, auc or product, which are the default; stages, processes, "
+            "precision, memory or night. May be given several times."
         ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,
@@ -170,7 +170,8 @@ def bench_nights_command(
     seed: SeedOption = 0,
 ) -> None:
     """Simulate a shop that drifts; train its last nights by several policies; score days not yet learned."""
-    from benchmarks.nights.nights import measure_nights, show_nights
+    from benchmarks.nights.nights import measure_nights
+    from benchmarks.nights.nights_tables import show_nights
     from features.definitions import read_config
     from recsys.simulator.dials import ShopDials
 

@@ -192,27 +192,3 @@ def before_with(before: Trained, old: RunConfig, config: RunConfig) -> Previous:
     """Give weights of fewer tasks to a config with more."""
     same = weights_of(before.model, old)
     return replace(same, state=still_fitted(same.fitted, old, config))
-
-
-def show_nights(result: dict[str, Any]) -> None:
-    """Print all tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    tables = {
-        f"mean of {len(result['nights'])} nights": result["policies"],
-        **{f"{task} is new": ways for task, ways in result["new_heads"].items()},
-    }
-    for title, rows in tables.items():
-        names = list(next(iter(rows.values()))["figures"])
-        table = Table(title, *names, "CPU s", box=None)
-        for name, row in rows.items():
-            table.add_row(name, *(f"{row['figures'][n]:.4f}" for n in names), str(row["cpu_seconds"]))
-        console.print(table)
-    versions = result["hours"]["versions"]
-    names = list(next(iter(versions.values())))
-    table = Table("the last day", *names, box=None)
-    for name, figures in versions.items():
-        table.add_row(name, *(f"{figures[n]:.4f}" for n in names))
-    console.print(table)

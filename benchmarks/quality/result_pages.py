@@ -1,11 +1,12 @@
-"""Pages of `docs/benchmarks*`: prose by hand, and tables made from the JSON of `recsys bench quality`.
+"""Pages of `docs/benchmarks*`: prose by hand, and tables made from the JSON of the benches.
 
 A table stands between markers:
 
     <!-- table: rows -->
     <!-- end of table -->
 
-A set's page can have `rows` and `differences`, the page of all sets has `summary`.
+A set's page can have `rows` and `differences`, the page of all sets has `summary`. The JSON of `recsys bench
+train` and `recsys bench nights` is in `results/training`; their pages have the tables that they print.
 """
 
 import json
@@ -13,10 +14,17 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from benchmarks.nights import nights_tables
 from benchmarks.quality.result_tables import Grid, differences_grid, rows_grid, summary_grid
+from benchmarks.speed.training import training_tables
 from recsys.errors import ConfigError
 
+TRAINING_PAGES: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Grid]]] = {
+    "training-speed": training_tables.GRIDS,
+    "nights": nights_tables.GRIDS,
+}
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -37,6 +45,11 @@ def fill_pages(docs: Path) -> dict[Path, str]:
         if not page.exists():
             raise ConfigError(f"{page} is missing; write the page of {name}, with markers for its tables")
         pages[page] = {"rows": partial(rows_grid, tree), "differences": partial(differences_grid, tree)}
+    for name, grids_of in TRAINING_PAGES.items():
+        if (path := folder / "training" / f"{name}.json").exists():
+            tree = json.loads(path.read_text())
+            own = {table: partial(grid, tree) for table, grid in grids_of.items()}
+            pages[docs / "benchmarks" / f"{name}.md"] = own
     return {page: _filled(page, grids) for page, grids in pages.items()}
 
 

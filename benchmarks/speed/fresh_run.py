@@ -44,6 +44,8 @@ class FreshRun:
 
     report: dict[str, Any]
     other_cores: float
+    seconds: float = math.nan
+    """Of the whole program, its start included."""
 
     @property
     def noisy(self) -> bool:
@@ -73,21 +75,25 @@ def keep_to_cores(count: int = NUM_CORES) -> tuple[int, ...]:
 
 
 def fresh_run(
-    command: Sequence[str], cores: Sequence[int], threads: int, paths: Sequence[Path] = ()
+    command: Sequence[str],
+    cores: Sequence[int],
+    threads: int,
+    paths: Sequence[Path] = (),
+    allocator: Mapping[str, str] = ALLOCATOR,
 ) -> FreshRun:
     """Run a program to its end; its last line of output is JSON.
 
-    Args: threads: of OpenMP, at most; paths: folders that it imports from.
+    Args: threads: of OpenMP, at most; paths: folders that it imports from; allocator: its settings.
     Raises: DataError with the program's last words when it fails.
     """
     began, busy, own = time.perf_counter(), _busy_s(cores), _own_s()
-    environment = _environment(threads, paths)
+    environment = _environment(threads, paths, allocator)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     wall, others = time.perf_counter() - began, (_busy_s(cores) - busy) - (_own_s() - own)
     if done.returncode:
         words = " | ".join(done.stderr.strip().splitlines()[-3:])
         raise DataError(f"{' '.join(command[:4])} … ended with {done.returncode}: {words}")
-    return FreshRun(json.loads(done.stdout.strip().splitlines()[-1]), max(0.0, others / wall))
+    return FreshRun(json.loads(done.stdout.strip().splitlines()[-1]), max(0.0, others / wall), wall)
 
 
 def quiet_run(
@@ -96,15 +102,18 @@ def quiet_run(
     patience: Patience,
     threads: int = NUM_CORES,
     paths: Sequence[Path] = (),
+    allocator: Mapping[str, str] = ALLOCATOR,
 ) -> FreshRun:
     """Run a program until others leave it alone, or patience is at an end; give the least disturbed run."""
-    best = fresh_run(command, cores, threads, paths)
+    best = fresh_run(command, cores, threads, paths, allocator)
     for _ in range(MAX_TRIES - 1):
         if not best.noisy or patience.seconds <= 0:
             break
         print(f"  others took {best.other_cores:.2f} cores: again", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        best = min(best, fresh_run(command, cores, threads, paths), key=lambda run: run.other_cores)
+        best = min(
+            best, fresh_run(command, cores, threads, paths, allocator), key=lambda run: run.other_cores
+        )
         patience.seconds -= time.perf_counter() - began
     return best
 
@@ -125,14 +134,14 @@ def parallel_runs(
         yield from pool.map(run, commands)
 
 
-def _environment(threads: int, paths: Sequence[Path]) -> dict[str, str]:
+def _environment(threads: int, paths: Sequence[Path], allocator: Mapping[str, str]) -> dict[str, str]:
     """Give the same surroundings to every program."""
     own: Mapping[str, str] = {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "PYTHONWARNINGS": "ignore",
     }
-    return {**os.environ, **ALLOCATOR, **own}
+    return {**os.environ, **allocator, **own}
 
 
 def _busy_s(cores: Sequence[int]) -> float:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +22,12 @@ EPOCH: Final = Path(__file__).with_name("product_epoch.py")
 DAYS: Final = 4
 NOW: Final = "now"
 BEFORE: Final = "before"
-WAYS: Final = ("one_thread", "free")
+SHAPES: Final = {
+    "one process, one thread": (1, 1),
+    "one process, two threads": (1, NUM_CORES),
+    "two processes, one thread each": (NUM_CORES, 1),
+}
+"""Words for processes and threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,42 +49,64 @@ class Form:
         return [word for name, value in named.items() for word in (f"--{name}", str(value))]
 
 
-def measure_product(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """What is started of every commit: on one log, each with snapshots of its own."""
+
+    trees: dict[str, Path]
+    commands: dict[str, list[str]]
+    cores: Sequence[int]
+    patience: Patience
+
+    def run(self, name: str, form: Form) -> FreshRun:
+        """Time one cold start of a commit's."""
+        command = [*self.commands[name], *form.arguments]
+        return quiet_run(command, self.cores, self.patience, form.threads, (self.trees[name],))
+
+
+@contextmanager
+def product_programs(
     config: Path | None,
     log: Path | None,
     seed: int,
-    repeats: int,
     before: str | None,
     cores: Sequence[int],
     patience: Patience,
-) -> dict[str, Any]:
-    """Time the product model with one thread and with all cores. Args: before: a commit to compare with."""
+) -> Iterator[Programs]:
+    """Simulate the log, check the commit out, and build what all runs read. Args: before: a commit."""
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder, worktree(before) as old:
         scratch = Path(folder)
         if log is None:
             log = scratch / "log"
             simulate_days(InteractionLog(log), ShopDials(days=DAYS), seed)
         trees = {NOW: CHECKOUT} | ({BEFORE: old} if old else {})
-        asked = {name: _command(config, log, scratch / name) for name in trees}
+        commands = {name: _command(config, log, scratch / name) for name in trees}
         for name, tree in trees.items():
-            fresh_run([*asked[name], "--threads", "1", "--build-only"], cores, NUM_CORES, (tree,))
-        forms, rates = _fastest(asked[NOW], cores, patience)
-        chosen = {NOW: forms, BEFORE: {"one_thread": Form(1), "free": Form(NUM_CORES)}}
-        return {
-            "product": _alternate(trees, asked, chosen, repeats, cores, patience),
-            "product_choice": rates,
-        }
+            fresh_run([*commands[name], "--threads", "1", "--build-only"], cores, NUM_CORES, (tree,))
+        yield Programs(trees=trees, commands=commands, cores=cores, patience=patience)
 
 
-def _fastest(
-    command: list[str], cores: Sequence[int], patience: Patience
-) -> tuple[dict[str, Form], dict[str, float]]:
+def measure_product(programs: Programs, repeats: int) -> dict[str, Any]:
+    """Time the product model with one thread and with all cores, and earlier code where there is some."""
+    forms, rates = _fastest(programs)
+    chosen = {NOW: forms, BEFORE: {"one_thread": Form(1), "free": Form(NUM_CORES)}}
+    forms_of = {name: chosen[name] for name in programs.trees}
+    return {"product": alternate(programs, forms_of, repeats), "product_choice": rates}
+
+
+def measure_product_processes(programs: Programs, precision: str, repeats: int) -> dict[str, Any]:
+    """Time today's product model in one process and in several; figures by words for the form."""
+    forms = {name: Form(threads, precision, processes) for name, (processes, threads) in SHAPES.items()}
+    return alternate(programs, {NOW: forms}, repeats)[NOW]
+
+
+def _fastest(programs: Programs) -> tuple[dict[str, Form], dict[str, float]]:
     """Choose today's precision on one thread, then how to use all cores, by a run of each form."""
     rates: dict[Form, float] = {}
 
     def rate(form: Form) -> float:
         if form not in rates:
-            run = quiet_run([*command, *form.arguments], cores, patience, form.threads, (CHECKOUT,))
+            run = programs.run(NOW, form)
             rates[form] = samples_per_second(run)
             say_rate(f"product model, {form}", run)
         return rates[form]
@@ -95,25 +122,20 @@ def _command(config: Path | None, log: Path, stages: Path) -> list[str]:
     return program + ([] if config is None else ["--config", str(config.resolve())])
 
 
-def _alternate(
-    trees: dict[str, Path],
-    asked: dict[str, list[str]],
-    forms: dict[str, dict[str, Form]],
-    repeats: int,
-    cores: Sequence[int],
-    patience: Patience,
-) -> dict[str, Any]:
+def alternate(
+    programs: Programs, forms: Mapping[str, Mapping[str, Form]], repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Time every commit's forms; the order is turned round from one repeat to the next."""
     runs: dict[tuple[str, str], list[FreshRun]] = {}
+    order = [(name, how) for name, of in forms.items() for how in of]
     for repeat in range(repeats):
-        for name in trees if repeat % 2 == 0 else reversed(trees):
-            for how, form in forms[name].items():
-                command = [*asked[name], *form.arguments]
-                found = quiet_run(command, cores, patience, form.threads, (trees[name],))
-                runs.setdefault((name, how), []).append(found)
-                say_rate(f"product model {name}, {how}", found)
+        for name, how in order if repeat % 2 == 0 else reversed(order):
+            found = programs.run(name, forms[name][how])
+            runs.setdefault((name, how), []).append(found)
+            say_rate(f"product model {name}, {how}", found)
     return {
-        name: {how: _figures(runs[name, how]) | asdict(form) for how, form in forms[name].items()}
-        for name in trees
+        name: {how: _figures(runs[name, how]) | asdict(form) for how, form in of.items()}
+        for name, of in forms.items()
     }
 
 

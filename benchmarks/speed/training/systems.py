@@ -33,12 +33,13 @@ class System:
         return [*self.program, *map(str, asked), *([] if scores is None else ["--scores", str(scores)])]
 
 
-def our_system(precision: str = "fp32", processes: int = 1) -> System:
+def our_system(precision: str = "fp32", processes: int = 1, threads: int | None = None) -> System:
     """Describe ours, in this interpreter.
 
-    Args: processes: of one thread each; one process has as many threads as there are cores.
+    Args: processes: of one thread each; threads: of one process, default as many as there are cores.
     """
-    how = ("--precision", precision, "--processes", str(processes))
+    how = ["--precision", precision, "--processes", str(processes)]
+    how += [] if threads is None else ["--threads", str(threads)]
     return System(OURS, (sys.executable, "-m", "benchmarks.speed.training.own_epoch", *how), (CHECKOUT,))
 
 

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,11 +26,21 @@ from benchmarks.speed.fresh_run import (
     quiet_run,
 )
 from benchmarks.speed.training.click_log import write_click_log
+from benchmarks.speed.training.data_memory import measure_memory
+from benchmarks.speed.training.first_night import measure_first_night
+from benchmarks.speed.training.precision_quality import measure_precision
 from benchmarks.speed.training.product_parts import measure_parts
-from benchmarks.speed.training.product_speed import measure_product
+from benchmarks.speed.training.product_speed import (
+    SHAPES,
+    Programs,
+    measure_product,
+    measure_product_processes,
+    product_programs,
+)
 from benchmarks.speed.training.ranking import check_measure, measure_aucs
 from benchmarks.speed.training.systems import (
     OURS,
+    PRECISIONS,
     Rates,
     System,
     fastest_of_ours,
@@ -42,12 +52,14 @@ from benchmarks.speed.training.throughput import measure_throughput
 from benchmarks.speed.training.training_keys import named_keys
 from features.definitions import read_config
 from recsys.errors import ConfigError
+from recsys.simulator.dials import ShopDials
 
 TEST_SHARE: Final = 0.1
 CHOICE_ROWS: Final = 65_536
 """Of the short epochs that choose precision and processes."""
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 60.0
 """For runs that are made again because others disturbed them: all parts together."""
+MEMORY_ROWS: Final = (2_000_000, 20_000_000)
 DEFAULT_PARTS: Final = ("speed", "auc", "product")
 
 
@@ -150,15 +162,62 @@ def _auc(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
 
 
 def _product(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
-    parts = measure_parts(read_config(asked.config), asked.log, asked.seed, repeats=1)
-    product = measure_product(
-        asked.config, asked.log, asked.seed, asked.repeats, asked.before, cores, asked.patience
-    )
-    return {**product, "product_parts": parts}
+    with _programs(asked, asked.before, cores) as programs:
+        return measure_product(programs, asked.repeats)
 
 
-PARTS: Final = {"speed": _speed, "auc": _auc, "product": _product}
-"""speed and auc are of the synthetic log; product is the product model."""
+def _stages(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
+    """Time a day's snapshots, encoding, cutting and fit apart, with the floor of the fit."""
+    del cores
+    return {"product_parts": measure_parts(read_config(asked.config), asked.log, asked.seed, repeats=3)}
+
+
+def _programs(asked: Asked, before: str | None, cores: Sequence[int]) -> AbstractContextManager[Programs]:
+    return product_programs(asked.config, asked.log, asked.seed, before, cores, asked.patience)
+
+
+def _processes(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
+    """Time one process beside several, in the precision that is asked for."""
+    precision = "fp32" if asked.precision == "auto" else asked.precision
+    forms = [replace(our_system(precision, n, threads), name=name) for name, (n, threads) in SHAPES.items()]
+    entrants = dict.fromkeys(asked.batch_sizes, forms)
+    with _click_log(asked, asked.rows) as arrays:
+        found = measure_throughput(entrants, arrays, asked.rows, asked.repeats, cores, asked.patience)
+    with _programs(asked, None, cores) as programs:
+        product = measure_product_processes(programs, precision, asked.repeats)
+    return {"processes": {"synthetic log": found, "product model": product}}
+
+
+def _precision(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
+    """Score ours in both precisions, on the first batch size, over the seeds; and the product model."""
+    del cores
+    forms = [replace(our_system(precision), name=precision) for precision in PRECISIONS]
+    with _click_log(asked, asked.auc_rows) as arrays:
+        aucs = measure_aucs({asked.batch_sizes[0]: forms}, arrays, asked.auc_rows, asked.seeds)
+    product = measure_precision(read_config(asked.config), asked.log, asked.seed, asked.seeds)
+    return {"precision": {"synthetic log": aucs, "product model": product}}
+
+
+def _memory(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
+    del asked, cores
+    return {"memory": {str(rows): measure_memory(rows) for rows in MEMORY_ROWS}}
+
+
+def _night(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
+    return {"night": measure_first_night(ShopDials(), asked.repeats, asked.before, cores, asked.patience)}
+
+
+PARTS: Final = {
+    "speed": _speed,
+    "auc": _auc,
+    "product": _product,
+    "stages": _stages,
+    "processes": _processes,
+    "precision": _precision,
+    "memory": _memory,
+    "night": _night,
+}
+"""speed and auc are of the synthetic log, product of the product model; the others are not in every run."""
 
 
 def added(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +226,7 @@ def added(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     for key, depth in {"systems": 1, "auc": 2, "floor": 0, "choice": 0}.items():
         if key in old and key in new:
             both[key] = _merged(old[key], new[key], depth)
-    both["batch_sizes"] = list(dict.fromkeys([*old["batch_sizes"], *new["batch_sizes"]]))
+    both["batch_sizes"] = sorted({*old["batch_sizes"], *new["batch_sizes"]}, key=int)
     both["runs"] = [*old["runs"], *new["runs"]]
     return both | named_keys(both)
 

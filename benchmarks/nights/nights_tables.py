@@ -1,0 +1,58 @@
+"""Tables of `recsys bench nights`' JSON, for the terminal and for its page."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Tree = Mapping[str, Any]
+Grid = list[list[str]]
+"""Lines of cells; the first has the titles."""
+
+
+def policies_grid(tree: Tree) -> Grid:
+    """Lay out each policy's means over the nights."""
+    return _grid("policy", tree["policies"])
+
+
+def new_head_grid(tree: Tree, task: str) -> Grid:
+    """Lay out the ways to teach a new head."""
+    return _grid(f"{task} is new", tree["new_heads"][task])
+
+
+def hours_grid(tree: Tree) -> Grid:
+    """Lay out the last day by the version alone and by its updates."""
+    versions = tree["hours"]["versions"]
+    names = list(next(iter(versions.values())))
+    lines = [[name, *(f"{of[n]:.4f}" for n in names)] for name, of in versions.items()]
+    return [["version", *names], *lines]
+
+
+def _grid(title: str, rows: Mapping[str, Tree]) -> Grid:
+    names = list(next(iter(rows.values()))["figures"])
+    lines = [
+        [name, *(f"{of['figures'][n]:.4f}" for n in names), str(of["cpu_seconds"])]
+        for name, of in rows.items()
+    ]
+    return [[title, *names, "CPU s"], *lines]
+
+
+GRIDS: Mapping[str, Callable[[Tree], Grid]] = {
+    "policies": policies_grid,
+    "new_purchase": partial(new_head_grid, task="purchase"),
+    "new_rating": partial(new_head_grid, task="rating"),
+    "hours": hours_grid,
+}
+"""Name of a table on the page -> its lines."""
+
+
+def show_nights(tree: Tree) -> None:
+    """Print all tables."""
+    new_heads = [new_head_grid(tree, task) for task in tree["new_heads"]]
+    for titles, *lines in (policies_grid(tree), *new_heads, hours_grid(tree)):
+        table = Table(*titles, box=None)
+        for line in lines:
+            table.add_row(*line)
+        Console().print(table)
