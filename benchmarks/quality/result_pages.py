@@ -48,8 +48,9 @@ def fill_pages(docs: Path) -> dict[Path, str]:
     for name, grids_of in TRAINING_PAGES.items():
         if (path := folder / "training" / f"{name}.json").exists():
             tree = json.loads(path.read_text())
-            own = {table: partial(grid, tree) for table, grid in grids_of.items()}
-            pages[docs / "benchmarks" / f"{name}.md"] = own
+            pages[docs / "benchmarks" / f"{name}.md"] = {
+                table: partial(grid, tree) for table, grid in grids_of.items()
+            }
     return {page: _filled(page, grids) for page, grids in pages.items()}
 
 
