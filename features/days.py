@@ -4,17 +4,20 @@ Days are addressed by their place `i`, oldest first. A period that the log has n
 others, without rows: windows and lags count real time.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self, overload
 
 import polars as pl
 
+from features.label_shares import LabelShares
 from features.labels import make_labels
 from recsys.config import Period, RunConfig
 from recsys.log import period_end
-from recsys.snapshot import DaySnapshot, part_folder
+from recsys.snapshot import DaySnapshot
 from recsys.tasks import LABEL_KEYS, TaskSpec
 
 LATE_PERIODS = 8
@@ -104,26 +107,50 @@ class Days(Sequence[DaySnapshot]):
     def labels(self, i: int) -> pl.DataFrame:
         """Label day i's impressions, once: impression_id, user_id and `label_<task>`; null = not known."""
         if i not in self._labels:
-            # Feedback that comes later than this is too late to change a label trained on long ago.
-            known = self.snapshots[i : i + 1 + LATE_PERIODS]
-            feedback = pl.concat([s.table("feedback") for s in known], how="diagonal_relaxed")
+            found = [s.table("feedback") for s in self._with_feedback(i)]
+            feedback = pl.concat(found, how="diagonal_relaxed")
             examples = self.snapshots[i].table("examples")
             self._labels[i], _ = make_labels(examples, feedback, self.tasks, self.as_of)
         return self._labels[i]
 
-    def label_some(self, i: int, impressions: pl.DataFrame, part: int) -> pl.DataFrame:
-        """Label some impressions of one part of day i as `labels` does; memory holds their feedback only."""
+    def label_shares(self, i: int, part: int, piece_rows: int, folder: Path) -> LabelShares:
+        """Spread the feedback on one part of day i over shares; its impressions are still to be added.
+
+        Args: piece_rows: about so many impressions, and so much feedback, are in a share; folder: is made.
+        """
         num_parts = self.snapshots[i].num_parts
         known = [
-            pl.scan_parquet(part_folder(s.path, p) / "feedback.parquet")
-            for s in self.snapshots[i : i + 1 + LATE_PERIODS]
-            for p in ([part] if s.num_parts == num_parts else range(s.num_parts))
+            (snapshot, p)
+            for snapshot in self._with_feedback(i)
+            for p in ([part] if snapshot.num_parts == num_parts else range(snapshot.num_parts))
         ]
-        key = ["impression_id", "user_id"]
-        mine = impressions.lazy().select(key)
-        own = [rows.join(mine, on=key, how="semi") for rows in known]
-        feedback = pl.concat(own, how="diagonal_relaxed").collect(engine="streaming")
-        return make_labels(impressions, feedback, self.tasks, self.as_of)[0]
+        num_rows = sum(snapshot.num_rows("feedback", p) for snapshot, p in known)
+        num_rows = max(num_rows, self.snapshots[i].num_rows("examples", part))
+        shares = LabelShares(folder, max(1, -(-num_rows // piece_rows)))
+        for snapshot, p in known:
+            shares.add_feedback(snapshot.slices("feedback", p, piece_rows), self.as_of)
+        return shares
+
+    def labels_in_pieces(self, i: int, piece_rows: int) -> Iterator[pl.DataFrame]:
+        """Give the rows of `labels` in any order; memory holds about `piece_rows` of them."""
+        snapshot = self.snapshots[i]
+        if self.num_impressions(i) <= piece_rows:
+            yield self.labels(i)
+            return
+        with TemporaryDirectory(prefix="recsys-labels-", dir=snapshot.path.parent) as folder:
+            for part in range(snapshot.num_parts):
+                shares = self.label_shares(i, part, piece_rows, Path(folder) / str(part))
+                for rows in snapshot.slices("examples", part, piece_rows):
+                    shares.add_impressions(rows, pl.int_range(rows.height, eager=True))
+                for _, labels in shares.labels(self.tasks, self.as_of):
+                    yield labels
+
+    def _with_feedback(self, i: int) -> tuple[DaySnapshot, ...]:
+        """Give the days whose feedback may belong to day i.
+
+        What comes later is too late to change a label that was trained on long ago.
+        """
+        return self.snapshots[i : i + 1 + LATE_PERIODS]
 
 
 def label_keys(task: TaskSpec) -> tuple[object, ...]:

@@ -2,7 +2,8 @@
 
 Rows lie in the order that a whole day has (`recsys.snapshot`). Users, their crosses and events lie part by
 part: only rows point to them. Memory holds the tables of one part of the users, the catalogue, a piece of the
-rows with its feedback, and, where a day was split, 8 bytes a row to put the pieces in order.
+rows, a share of the labels with its feedback, and, where a day was split, 8 bytes a row to put the pieces in
+order.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ import polars as pl
 from features.build import item_rows, user_rows
 from features.days import Days
 from features.encode import Encoded, Encoder
+from features.label_shares import LabelShares
 from recsys.snapshot import ROW, DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
 from training.data.array_files import ArrayWriter
-from training.data.encoded_rows import encode_examples, with_unknown
+from training.data.encoded_rows import encode_examples, label_array, with_unknown
 
 EVENTS = ("items", "kinds", "at", "void")
 """The arrays of `EncodedEvents`."""
@@ -32,7 +34,7 @@ class DayWriter:
         """Take day i and an existing folder."""
         self.encoder, self.days, self.i, self.tasks = encoder, days, i, tasks
         self.snapshot, self.previous = days[i], days.before(i)
-        self.arrays = ArrayWriter(folder)
+        self.folder, self.arrays = folder, ArrayWriter(folder)
         self.items = item_rows(self.previous, self.snapshot)
         self.num_users = self.num_events = 0
         """Of the parts that are written."""
@@ -54,8 +56,12 @@ class DayWriter:
                 self.encoder, self.snapshot, self.previous, users["user_id"], self.items, part
             )
             self._append_crosses(crosses, users.height)
+            shares = self.days.label_shares(self.i, part, piece_rows, self.folder / f"labels-{part}")
             for examples in self.snapshot.slices("examples", part, piece_rows):
-                self._place_rows(examples, users["user_id"], part, hidden, places)
+                at = places.of(examples)
+                self._place_rows(examples, users["user_id"], at, places.num_rows)
+                shares.add_impressions(examples, pl.Series(at))
+            self._place_labels(shares, hidden, places.num_rows)
             for events in self.snapshot.slices("events", part, piece_rows):
                 encoded = self.encoder.events(events)
                 for name in EVENTS:
@@ -94,23 +100,23 @@ class DayWriter:
             self.arrays.append(f"cross{n}_keys", cross.keys[:known] + self.num_users * cross.num_codes)
             self.arrays.append(f"cross{n}_numbers", cross.numbers[:known])
 
-    def _place_rows(
-        self, examples: pl.DataFrame, users: pl.Series, part: int, hidden: Sequence[str], places: "_Places"
-    ) -> None:
-        labels = self.days.label_some(self.i, examples, part)
-        made = encode_examples(self.encoder, examples, labels, self.tasks, users, self.items["item_id"])
-        for name, rows in self._arrays_of(made, users.len(), hidden).items():
-            self.arrays.place(name, rows, places.of(examples), places.num_rows)
-        places.done += examples.height
+    def _place_rows(self, examples: pl.DataFrame, users: pl.Series, at: np.ndarray, num_rows: int) -> None:
+        made = encode_examples(self.encoder, examples, users, self.items["item_id"])
+        for name, rows in self._arrays_of(made, users.len()).items():
+            self.arrays.place(name, rows, at, num_rows)
 
-    def _arrays_of(
-        self, made: dict[str, Any], num_users: int, hidden: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    def _place_labels(self, shares: LabelShares, hidden: Sequence[str], num_rows: int) -> None:
+        for places, labels in shares.labels(self.days.tasks, self.days.as_of):
+            found = [label_array(labels, task) for task in self.tasks]
+            for task, label in zip(self.tasks, found, strict=True):
+                if task.name in hidden:
+                    label.fill(np.nan)
+            self.arrays.place("labels", np.stack(found, axis=1), places.to_numpy(), num_rows)
+
+    def _arrays_of(self, made: dict[str, Any], num_users: int) -> dict[str, np.ndarray]:
         """Point a piece's rows at the day's users and events; narrow what will be wide again in memory."""
-        contexts, labels, user_row = made["contexts"], made["labels"], made["user_row"]
+        contexts, user_row = made["contexts"], made["user_row"]
         some = made["start"] < made["stop"]
-        for task in hidden:
-            labels[task].fill(np.nan)
         return {
             "user_row": np.where(user_row < num_users, user_row + self.num_users, -1).astype(np.int32),
             "item_row": made["item_row"].astype(np.int32),
@@ -119,7 +125,6 @@ class DayWriter:
             "start": np.where(some, made["start"].astype(np.int64) + self.num_events, 0),
             "stop": np.where(some, made["stop"].astype(np.int64) + self.num_events, 0),
             "position": made["position"].astype(np.int32),
-            "labels": np.stack([labels[t.name] for t in self.tasks], axis=1),
             "weight": made["weight"],
             "context_ids": contexts.ids.astype(np.int32),
             "context_numbers": contexts.numbers,
@@ -136,8 +141,9 @@ class _Places:
         split = snapshot.num_parts > 1
         self._rows = snapshot.table("examples", columns=[ROW])[ROW].to_numpy() if split else None
 
-    def of(self, examples: pl.DataFrame) -> np.ndarray | slice:
+    def of(self, examples: pl.DataFrame) -> np.ndarray:
         """Give the places of a piece of rows, the next one of its part."""
         if self._rows is None:
-            return slice(self.done, self.done + examples.height)
+            self.done += examples.height
+            return np.arange(self.done - examples.height, self.done)
         return np.searchsorted(self._rows, examples[ROW].to_numpy())

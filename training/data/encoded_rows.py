@@ -89,24 +89,18 @@ def encode_rows(
         items=with_unknown(encoder, "item", items),
         crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
         events=encoder.events(snapshot.table("events", part)),
-        **encode_examples(encoder, examples, labels, tasks, users["user_id"], items["item_id"]),
+        labels=_labels_of(examples, labels, tasks),
+        **encode_examples(encoder, examples, users["user_id"], items["item_id"]),
     )
 
 
 def encode_examples(
-    encoder: Encoder,
-    examples: pl.DataFrame,
-    labels: pl.DataFrame,
-    tasks: Sequence[TaskSpec],
-    users: pl.Series,
-    items: pl.Series,
+    encoder: Encoder, examples: pl.DataFrame, users: pl.Series, items: pl.Series
 ) -> dict[str, Any]:
-    """Encode what each example [N] has of its own: the fields of `EncodedRows` of that length.
+    """Encode what each example [N] has of its own, labels aside: the fields of `EncodedRows` of that length.
 
     Args: users, items: the ids of the rows that examples point to.
     """
-    key = ["impression_id", "user_id"]
-    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
     return {
         "contexts": encoder.encode("context", encoder.with_clock(examples, "shown_at")),
         "user_row": _rows(examples["user_id"], users),
@@ -116,7 +110,6 @@ def encode_examples(
         "start": examples["history_start"].to_numpy(),
         "stop": examples["history_stop"].to_numpy(),
         "position": examples["position"].to_numpy().astype(np.int64),
-        "labels": {t.name: _labels(joined, t.label) for t in tasks},
         "weight": (1.0 / examples["sampling_rate"].to_numpy()).astype(np.float32),
     }
 
@@ -148,6 +141,15 @@ def _rows(wanted: pl.Series, known: pl.Series) -> np.ndarray:
     return rows
 
 
-def _labels(joined: pl.DataFrame, column: str) -> np.ndarray:
-    values: np.ndarray = joined[column].cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
+def label_array(labels: pl.DataFrame, task: TaskSpec) -> np.ndarray:
+    """Give a task's labels [N] as float32; NaN = not known."""
+    values: np.ndarray = labels[task.label].cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
     return values
+
+
+def _labels_of(
+    examples: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[TaskSpec]
+) -> dict[str, np.ndarray]:
+    key = ["impression_id", "user_id"]
+    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
+    return {task.name: label_array(joined, task) for task in tasks}
