@@ -1,6 +1,6 @@
 """Training days -> what an encoder needs to know: vocabularies, statistics, bin edges, the text model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from features.encode import nothing_done
 from features.kinds import FEATURE_KINDS
 from features.kinds.feature import BagFeature, Feature, FitRows, Fitted, IdFeature
 from features.kinds.rows import float64, id_column, is_number
+from features.log_rows import LogRows
 from features.text import fit_text, join_text
 from recsys.config import Entity, RunConfig
 from recsys.encoding import EncoderState, NumberStatistics
@@ -28,11 +29,12 @@ class FitFrames:
 
     users: pl.DataFrame
     items: pl.DataFrame
-    contexts: pl.DataFrame
+    contexts: FitRows
+    """Each row is one example."""
     crosses: Mapping[str, pl.DataFrame]
     """Item column -> the aggregates per user and value of it that `pairs` read: the day before's."""
-    pairs: pl.DataFrame
-    """User and item of the last training day's examples."""
+    pairs: FitRows
+    """The last training day's examples."""
     events: pl.DataFrame
     """Kind and value of the events that histories hold at the end of the last training day."""
 
@@ -46,30 +48,30 @@ class FitFrames:
     ) -> "FitFrames":
         """Read what is needed from the last training day and from the days that contexts are taken of.
 
+        Examples stay on disk where they are more than `[training] chunk_rows`.
+
         Args: before: the day before the last one; without one, crosses are the last day's own.
         """
         return cls(
             users=last.table("users"),
             items=last.table("items"),
-            contexts=pl.concat([s.table("examples") for s in contexts], how="diagonal_relaxed"),
+            contexts=LogRows(contexts, config.training.chunk_rows),
             crosses={g: (before or last).table(f"cross_{g}") for g in config.features.cross_user_by},
-            pairs=last.table("examples").select("user_id", "item_id"),
+            pairs=LogRows([last], config.training.chunk_rows),
             events=last.table("tail").select("kind", "value"),
         )
 
     def of(self, entity: Entity) -> pl.DataFrame:
-        """Give one entity's frame."""
-        return {"user": self.users, "item": self.items, "context": self.contexts}[entity]
+        """Give all of one entity's raw values."""
+        return self.rows_of(entity).frame
 
     def rows_of(self, entity: Entity) -> FitRows:
-        """Give one entity's frame with the examples of each row."""
-        return FitRows(self.of(entity), lambda: self._examples(entity))
-
-    def _examples(self, entity: Entity) -> np.ndarray:
+        """Give one entity's rows with the examples of each."""
         if entity == "context":
-            return np.ones(self.contexts.height)
+            return self.contexts
         key = f"{entity}_id"
-        return _matches(self.of(entity).select(key), self.contexts.select(key))
+        rows = self.users if entity == "user" else self.items
+        return FitRows(rows, lambda: _matches(rows.select(key), self.contexts.frames([key])))
 
     def rows_of_cross(self, group: str) -> FitRows:
         """Give a cross table with the examples of each row; the last row is that of pairs that have none.
@@ -80,11 +82,11 @@ class FitFrames:
         if table.is_empty():
             return FitRows(table, lambda: np.zeros(0))
         values = self.items.select("item_id", id_column(self.items, group).cast(pl.String))
-        pairs = self.pairs.join(values, on="item_id", how="left")
+        pairs = (p.join(values, on="item_id", how="left") for p in self.pairs.frames(["user_id", "item_id"]))
         known = _matches(table.select("user_id", group), pairs)
         names = [name for name, dtype in table.schema.items() if is_number(dtype)]
         nothing = pl.DataFrame(nothing_done(names)).fill_nan(None).cast({n: table.schema[n] for n in names})
-        counts = np.append(known, max(0.0, pairs.height - known.sum()))
+        counts = np.append(known, max(0.0, self.pairs.num_rows - known.sum()))
         return FitRows(pl.concat([table, nothing], how="diagonal"), lambda: counts)
 
 
@@ -155,9 +157,13 @@ def value_edges(values: np.ndarray) -> tuple[float, ...]:
     return tuple(np.unique(np.maximum(cuts, distinct[1])).tolist())
 
 
-def _matches(rows: pl.DataFrame, examples: pl.DataFrame) -> np.ndarray:
+def _matches(rows: pl.DataFrame, examples: Iterable[pl.DataFrame]) -> np.ndarray:
     """Count the examples of each row [N] by all columns of the rows, float64."""
-    counts = examples.group_by(rows.columns).agg(examples=pl.len().cast(pl.Float64))
+    counts = rows.head(0).with_columns(examples=pl.lit(0.0))
+    for piece in examples:
+        own = piece.group_by(rows.columns).agg(examples=pl.len().cast(pl.Float64))
+        both = pl.concat([counts, own.select(counts.columns)], how="vertical_relaxed")
+        counts = both.group_by(rows.columns).agg(pl.col("examples").sum())
     found: np.ndarray = (
         rows.join(counts, on=rows.columns, how="left", maintain_order="left")["examples"]
         .fill_null(0.0)
@@ -169,15 +175,15 @@ def _matches(rows: pl.DataFrame, examples: pl.DataFrame) -> np.ndarray:
 def _check_columns(config: RunConfig, frames: FitFrames) -> None:
     """Refuse a [[feature]] that the log does not have: a misspelt one would be missing everywhere."""
     for declared in config.attributes:
-        frame = frames.of(declared.entity)
-        if declared.column not in frame.columns:
+        schema = frames.rows_of(declared.entity).schema
+        if declared.column not in schema:
             prefix = declared.column.removesuffix(declared.name)
-            known = ", ".join(c for c in frame.columns if c.startswith(prefix)) or "none"
+            known = ", ".join(c for c in schema if c.startswith(prefix)) or "none"
             raise DataError(
                 f"[[feature]] {declared.name!r} of entity {declared.entity!r}: no training day has "
                 f"{declared.column}; there are: {known}"
             )
-        dtype = frame.schema[declared.column]
+        dtype = schema[declared.column]
         if not FEATURE_KINDS[declared.kind].holds(dtype):
             raise DataError(
                 f"[[feature]] {declared.name!r} of entity {declared.entity!r}: {declared.column} holds "

@@ -76,16 +76,21 @@ class DaySnapshot:
         by = pl.when(pl.col("history_start") < pl.col("history_stop")).then(moved["by"]).otherwise(0)
         return rows.with_columns((pl.col("history_start", "history_stop") + by).cast(pl.UInt32))
 
-    def slices(self, name: str, part: int, num_rows: int) -> Iterator[pl.DataFrame]:
+    def scan(self, name: str, part: int = 0) -> pl.LazyFrame:
+        """Scan one part of a users' table."""
+        return pl.scan_parquet(part_folder(self.path, part) / f"{name}.parquet")
+
+    def slices(
+        self, name: str, part: int, num_rows: int, columns: Sequence[str] | None = None
+    ) -> Iterator[pl.DataFrame]:
         """Read one part of a users' table, so many rows at a time; a table without rows gives none."""
-        rows = pl.scan_parquet(part_folder(self.path, part) / f"{name}.parquet")
+        rows = self.scan(name, part) if columns is None else self.scan(name, part).select(columns)
         for start in range(0, self.num_rows(name, part), num_rows):
             yield rows.slice(start, num_rows).collect()
 
     def num_rows(self, name: str, part: int) -> int:
         """Count the rows of one part of a users' table, without reading them."""
-        path = part_folder(self.path, part) / f"{name}.parquet"
-        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+        return int(self.scan(name, part).select(pl.len()).collect().item())
 
     def table_of_part(
         self, name: str, part: int, num_parts: int, columns: Sequence[str] | None = None

@@ -41,9 +41,12 @@ class Binned(IdFeature):
         return bins
 
     def _edges(self, rows: FitRows) -> NumberStatistics:
-        """Cut into bins of equal mass; equal values never fall into two bins."""
-        values = FrameRows(rows.frame).numbers(self.column)
-        values = values[np.isfinite(values)]
+        """Cut into bins of equal mass; equal values never fall into two bins.
+
+        Exact quantiles need all values of the column at once.
+        """
+        found = [FrameRows(frame).numbers(self.column) for frame in rows.frames(self.columns)]
+        values = np.concatenate([values[np.isfinite(values)] for values in found])
         edges: tuple[float, ...] = ()
         if values.size:
             shares = np.arange(1, self.bins) / self.bins

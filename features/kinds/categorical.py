@@ -52,7 +52,10 @@ class Categorical(IdFeature):
     def fit(self, rows: FitRows, known: Fitted) -> Fitted:
         """Number the ids that were seen often enough."""
         vocabulary = known.vocabulary or Vocabulary(ids=self.ids, hash_buckets=self.hash_buckets)
-        return Fitted(vocabulary=vocabulary.grow(self._counts(rows.frame), self.min_count))
+        counts = [self._counts(frame) for frame in rows.frames((self.column, *self.counted_by))]
+        if len(counts) > 1:
+            counts = [pl.concat(counts).group_by("id").agg(pl.col("count").sum())]
+        return Fitted(vocabulary=vocabulary.grow(counts[0], self.min_count))
 
     def encode(self, rows: Rows, state: EncoderState) -> np.ndarray:
         """Give each row's number, int64 [N]; 0 = unknown."""

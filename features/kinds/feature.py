@@ -8,7 +8,7 @@ The model knows three inputs and no kinds. A kind chooses one by the class that 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -33,19 +33,50 @@ class Options(BaseModel):
 
 
 class FitRows:
-    """Raw rows [N] of the training days that a feature is fitted on.
+    """Raw rows [N] of the training days that a feature is fitted on, in memory.
 
     Args: count: gives the examples of each row [N]; called when first asked for, it joins two tables.
     """
 
     def __init__(self, frame: pl.DataFrame, count: Callable[[], np.ndarray]) -> None:
-        self.frame = frame
+        self._frame = frame
         self._count = count
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Give all rows."""
+        return self._frame
+
+    @property
+    def in_memory(self) -> bool:
+        """Tell whether asking for the rows again costs nothing."""
+        return True
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Give the rows' columns and their types."""
+        return self.frame.schema
+
+    @property
+    def num_rows(self) -> int:
+        """Count the rows."""
+        return self.frame.height
 
     @cached_property
     def examples(self) -> np.ndarray:
         """Count the examples of each row [N]."""
         return self._count()
+
+    def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Give those of some columns that are there, so many rows at a time."""
+        yield self.frame.select(name for name in columns if name in self.schema)
+
+    def pieces(self, columns: Sequence[str]) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
+        """Give some columns and the examples of each row, so many rows at a time."""
+        first = 0
+        for frame in self.frames(columns):
+            yield frame, self.examples[first : first + frame.height]
+            first += frame.height
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Kind `number`: a number, transformed and standardised, or cut into bins that are looked up."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -9,6 +11,7 @@ from pydantic import Field
 from features.kinds.binned import Binned
 from features.kinds.feature import Feature, FeatureKind, FitRows, Fitted, NumberFeature, Options, identity
 from features.kinds.rows import FrameRows, NumberRows, is_number
+from features.kinds.sums import sum_of
 from features.kinds.transforms import CLIP, SHRINKAGE, signed_log
 from recsys.config import FeatureConfig, FeaturesConfig
 from recsys.encoding import EncoderState, NumberStatistics
@@ -78,23 +81,49 @@ class Number(NumberFeature):
         few items that fill most lists would lie far out, or be cut, and all others in one narrow band. Where
         no row with a value has an example, rows count alike.
         """
-        if self.column not in rows.frame.columns or rows.frame.height == 0:
-            return NumberStatistics(prior=0.0, mean=0.0, std=1.0)
-        values = FrameRows(rows.frame)
-        prior = 0.0
-        if self.transform in ("rate", "mean"):
-            of = np.nansum(values.numbers(self.of))
-            prior = float(self.unit * np.nansum(values.numbers(self.column)) / max(of, 1.0))
-        raw = self._transformed(values, prior)
-        known = np.isfinite(raw)
-        if not known.any():
-            return NumberStatistics(prior=prior, mean=0.0, std=1.0)
-        weight = rows.examples[known] if rows.examples[known].any() else None
-        mean = float(np.average(raw[known], weights=weight))
-        std = float(np.sqrt(np.average((raw[known] - mean) ** 2, weights=weight)))
+        nothing = NumberStatistics(prior=0.0, mean=0.0, std=1.0)
+        if self.column not in rows.schema or rows.num_rows == 0:
+            return nothing
+        prior = self._prior(rows)
+
+        def known() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for frame, examples in rows.pieces(self.columns):
+                raw = self._transformed(FrameRows(frame), prior)
+                finite = np.isfinite(raw)
+                yield raw[finite], examples[finite]
+
+        made = list(known()) if rows.in_memory else None
+
+        def numbers() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            return known() if made is None else iter(made)
+
+        count = sum(raw.size for raw, _ in numbers())
+        if not count:
+            return replace(nothing, prior=prior)
+        weighted = any(examples.any() for _, examples in numbers())
+
+        def average(of: Callable[[np.ndarray], np.ndarray]) -> float:
+            if not weighted:
+                return sum_of((of(raw) for raw, _ in numbers()), count) / count
+            total = sum_of((of(raw) * examples for raw, examples in numbers()), count)
+            return total / sum_of((examples for _, examples in numbers()), count)
+
+        mean = average(lambda raw: raw)
+        std = math.sqrt(average(lambda raw: (raw - mean) ** 2))
         # A constant column's standard deviation is rounding noise; dividing by it would make noise of its
         # values.
         return NumberStatistics(prior=prior, mean=mean, std=std if std > 1e-9 * max(1.0, abs(mean)) else 1.0)
+
+    def _prior(self, rows: FitRows) -> float:
+        """Give the overall rate or mean of all rows [N]."""
+        if self.transform not in ("rate", "mean"):
+            return 0.0
+
+        def total(column: str) -> float:
+            found = (FrameRows(frame).numbers(column) for frame in rows.frames(self.columns))
+            return sum_of((np.where(np.isnan(x), 0.0, x) for x in found), rows.num_rows)
+
+        return float(self.unit * total(self.column) / max(total(self.of), 1.0))
 
     def _transformed(self, rows: NumberRows, prior: float) -> np.ndarray:
         """Apply the transform to float64 columns [N]; missing stays NaN."""

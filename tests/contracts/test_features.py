@@ -10,6 +10,7 @@ import pytest
 from features.build import build_snapshots, item_rows, user_rows
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
+from features.kinds.feature import FitRows
 from features.online import OnlineFeatures, encode_items, item_group
 from features.packing import pack_users
 from features.sequences import history_slices
@@ -166,8 +167,8 @@ def test_every_kind_of_feature_column_is_equal(shop_log, make_config, tmp_path):
 def test_a_whole_number_is_one_id_in_any_form(shop_chain, make_config):
     config = make_config(feature=[{"name": "tab", "entity": "context", "kind": "categorical"}])
     frames = FitFrames.read(shop_chain[0], [shop_chain[0]], config)
-    chain_contexts = frames.contexts.head(4).with_columns(context_tab=pl.Series([1.0, 1.0, 2.0, 2.0]))
-    frames = dataclasses.replace(frames, contexts=chain_contexts)
+    chain_contexts = frames.contexts.frame.head(4).with_columns(context_tab=pl.Series([1.0, 1.0, 2.0, 2.0]))
+    frames = dataclasses.replace(frames, contexts=FitRows(chain_contexts, lambda: np.ones(4)))
     encoder = Encoder.from_config(config, fit_encoder(config, frames, None, 0))
     one = encoder.encode("context", chain_contexts).ids[0]
     for value in (1, 1.0, "1", True):

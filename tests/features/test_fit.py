@@ -1,6 +1,7 @@
 """Fitting: what is known stays, what is new is added; bins, vocabularies, and columns that are not there."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from features.encode import Encoder
 from features.fit import MAX_VALUE_BINS, FitFrames, fit_encoder, fit_history, value_edges
 from recsys.errors import DataError
 from recsys.log import InteractionLog
+from recsys.snapshot import DaySnapshot, part_folder
 from recsys.stages import Stages
 
 
@@ -221,3 +223,44 @@ def test_a_single_text_is_a_list_of_one(shop_chain, make_config):
     np.testing.assert_array_equal(
         np.diff(bag.offsets), users["attribute_country"].is_not_null().cast(pl.Int64)
     )
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_what_is_fitted_is_the_same_to_the_bit_however_the_days_are_read(
+    shop_log, shop_chain, make_config, tmp_path, parts
+):
+    """Also a number of contexts, its bins, and a column that one of the days does not have."""
+    chain = shop_chain
+    if parts > 1:
+        chain = build_snapshots(
+            shop_log, shop_chain[2].day, make_config(execution={"shards": parts}), Stages(tmp_path / "split")
+        )
+    days = [_with_hours(chain[n], tmp_path / str(n), there=n > 0) for n in range(3)]
+    features = [
+        {"name": "device", "entity": "context", "kind": "categorical", "dim": 4},
+        {"name": "hours", "entity": "context", "kind": "number"},
+        {"name": "hours_log", "entity": "context", "kind": "number", "log": True},
+        {"name": "hours_bin", "entity": "context", "kind": "number", "bins": 5},
+    ]
+    states = []
+    for chunk_rows in (100_000, 64):
+        config = make_config(training={"chunk_rows": chunk_rows}, feature=features)
+        frames = FitFrames.read(days[-1], days, config, days[-2])
+        assert frames.contexts.in_memory == (chunk_rows > 64)
+        states.append(fit_encoder(config, frames, None, 0))
+    assert states[0].numbers == states[1].numbers
+    assert states[0].digest() == states[1].digest()
+    assert states[0].numbers["context_hours"].std > 1
+    assert len(states[0].numbers["context_hours_bin"].edges) == 4
+
+
+def _with_hours(day, folder, *, there):
+    """Copy a day and give its examples numbers of their own, or none."""
+    copied = DaySnapshot(day.day, shutil.copytree(day.path, folder))
+    for part in range(copied.num_parts if there else 0):
+        rows = copied.table("examples", part)
+        hours = np.random.default_rng(part).normal(size=rows.height) * 10
+        names = ["context_hours", "context_hours_log", "context_hours_bin"]
+        rows = rows.with_columns(pl.Series(name, hours) for name in names)
+        rows.write_parquet(part_folder(copied.path, part) / "examples.parquet")
+    return copied

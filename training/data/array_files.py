@@ -20,11 +20,13 @@ class ArrayWriter:
         """Write into an existing folder."""
         self._folder = folder
         self._arrays: dict[str, tuple[str, list[int]]] = {}
+        self.appended_bytes = 0
 
     def append(self, name: str, rows: np.ndarray) -> None:
         """Add rows at the end of an array, which is made by the first of them."""
         dtype, shape = self._arrays.setdefault(name, (rows.dtype.str, [0, *rows.shape[1:]]))
         shape[0] += rows.shape[0]
+        self.appended_bytes += rows.nbytes
         with _path(self._folder, name).open("ab") as stream:
             stream.write(np.ascontiguousarray(rows, dtype).data)
 

@@ -25,6 +25,7 @@ from training.data.encoded_rows import encode_examples, label_array, with_unknow
 
 EVENTS = ("items", "kinds", "at", "void")
 """The arrays of `EncodedEvents`."""
+EVENT_BYTES = 8 * len(EVENTS)
 
 
 class DayWriter:
@@ -38,6 +39,19 @@ class DayWriter:
         self.items = item_rows(self.previous, self.snapshot)
         self.num_users = self.num_events = 0
         """Of the parts that are written."""
+        self._row_bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Give about how many bytes the day needs, as far as that is known: users come part by part."""
+        parts = range(self.snapshot.num_parts)
+        num_rows, num_events = (
+            sum(self.snapshot.num_rows(name, part) for part in parts) for name in ("examples", "events")
+        )
+        row_bytes = self._row_bytes + 4 * len(self.tasks)
+        return (
+            self.arrays.appended_bytes + num_rows * row_bytes + (num_events - self.num_events) * EVENT_BYTES
+        )
 
     def write(self, hidden: Sequence[str], piece_rows: int) -> None:
         """Write the day.
@@ -102,7 +116,9 @@ class DayWriter:
 
     def _place_rows(self, examples: pl.DataFrame, users: pl.Series, at: np.ndarray, num_rows: int) -> None:
         made = encode_examples(self.encoder, examples, users, self.items["item_id"])
-        for name, rows in self._arrays_of(made, users.len()).items():
+        arrays = self._arrays_of(made, users.len())
+        self._row_bytes = sum(rows[:1].nbytes for rows in arrays.values())
+        for name, rows in arrays.items():
             self.arrays.place(name, rows, at, num_rows)
 
     def _place_labels(self, shares: LabelShares, hidden: Sequence[str], num_rows: int) -> None:

@@ -1,5 +1,6 @@
 """One day's encoded rows in files: written once, read a chunk at a time as often as training needs them."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import polars as pl
 from features.days import Days
 from features.encode import Encoded, Encoder
 from features.sequences import EncodedEvents
+from recsys.errors import DataError
 from recsys.inputs import Bag
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable
@@ -82,24 +84,40 @@ class EncodedDays:
     piece_rows: int
 
     def __call__(self, i: int) -> EncodedFiles:
-        """Give day i. A killed process leaves days that are whole, which the next one uses, or none."""
+        """Give day i. A killed process leaves days that are whole, which the next one uses, or none.
+
+        Raises: DataError on a full disk, with the bytes that are needed.
+        """
         target = self.folder / f"day-{self.days[i].day}"
         if not (target / DESCRIBED).is_file():
             temporary = self.folder / f".{target.name}.{os.getpid()}.tmp"
             shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            writer: DayWriter | None = None
             try:
-                self._write(i, temporary)
+                temporary.mkdir(parents=True)
+                writer = DayWriter(self.encoder, self.days, i, self.tasks, temporary)
+                writer.write(self.hidden(i), self.piece_rows)
                 os.replace(temporary, target)
-            except OSError:
+            except OSError as error:
                 if not (target / DESCRIBED).is_file():  # otherwise another process was faster
-                    raise
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    raise self._explained(error, i, writer) from error
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return EncodedFiles(target)
 
-    def _write(self, i: int, folder: Path) -> None:
-        DayWriter(self.encoder, self.days, i, self.tasks, folder).write(self.hidden(i), self.piece_rows)
+    def _explained(self, error: OSError, i: int, writer: DayWriter | None) -> Exception:
+        """Say of a full disk how much is needed; any other error is given back. Nothing of day i is left."""
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or writer is None:
+            return error
+        disk = next(folder for folder in (self.folder, *self.folder.parents) if folder.is_dir())
+        free = shutil.disk_usage(disk).free
+        return DataError(
+            f"cannot write the encoded rows of {self.days[i].day} into {self.folder}: {error.strerror}; they "
+            f"need about {writer.num_bytes / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; free the disk, "
+            "or choose a runs folder on a larger one, and run the same command again: what was half written "
+            "is removed"
+        )
 
 
 def _map_encoded(arrays: ArrayReader, entity: str, num_bags: int) -> Encoded:

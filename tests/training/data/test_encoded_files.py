@@ -1,5 +1,6 @@
 """Encoded days in files: the rows of memory, whatever the parts and pieces; whole days survive a kill."""
 
+import errno
 from dataclasses import fields
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from features.build import build_snapshots
 from features.encode import Encoder
 from features.sequences import history_slices
+from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Stages
 from training.crosses import cross_numbers
 from training.data import EncodedDays, encode_day
+from training.data.array_files import ArrayWriter
 from training.data.day_writer import DayWriter
 from training.train import train
 
@@ -140,6 +143,52 @@ def test_a_killed_run_leaves_whole_days_and_they_are_used_again(shop_chain, make
     with pytest.raises(KeyboardInterrupt):
         days(2)
     assert [p.name for p in (tmp_path / "days").iterdir()] == [f"day-{shop_chain[1].day}"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_full_disk_names_what_is_needed_and_leaves_nothing_half_written(
+    shop_chain, make_days, encoded, tmp_path, monkeypatch, seed
+):
+    """At any write: the next run writes the day anew."""
+    write, calls = ArrayWriter.__dict__, []
+
+    def patched(name, fail_at):
+        def call(self, *args):
+            calls.append(name)
+            if len(calls) == fail_at:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write_of[name](self, *args)
+
+        return call
+
+    write_of = {name: write[name] for name in ("append", "place")}
+    days = make_days(shop_chain)
+
+    def fail_at(number):
+        calls.clear()
+        for name in write_of:
+            monkeypatch.setattr(ArrayWriter, name, patched(name, number))
+
+    fail_at(None)
+    days(1)
+    drawn = int(np.random.default_rng(seed).integers(1, len(calls)))
+    fail_at(drawn)
+    with pytest.raises(
+        DataError, match=r"into .*days: No space left.* need about [\d.,]+ MB and .* are free"
+    ):
+        days(DAY)
+    assert [p.name for p in (tmp_path / "days").iterdir()] == [f"day-{shop_chain[1].day}"]
+    fail_at(None)
+    again = days(DAY)
+    found = again.read(np.array([[0, again.size]]))
+    for mine, theirs in zip(*(_gathered(r, np.arange(again.size)) for r in (found, encoded)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_bytes_that_a_day_is_said_to_need_are_those_of_its_files(shop_chain, encoder, config, tmp_path):
+    writer = DayWriter(encoder, shop_chain, DAY, config.tasks, tmp_path)
+    writer.write((), 64)
+    assert writer.num_bytes == sum(file.stat().st_size for file in tmp_path.glob("*.bin"))
 
 
 def test_training_from_files_gives_the_weights_of_memory(shop_chain, split, make_config, tmp_path):
