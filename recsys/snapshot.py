@@ -88,6 +88,12 @@ class DaySnapshot:
         for start in range(0, self.num_rows(name, part), num_rows):
             yield rows.slice(start, num_rows).collect()
 
+    def first_rows(self, name: str, num_rows: int, columns: Sequence[str]) -> pl.DataFrame:
+        """Read some columns of the first rows of `examples` or `feedback`, in the order of the log."""
+        parts = range(self.num_parts)
+        heads = [self.scan(name, p).select(*columns, ROW).head(num_rows).collect() for p in parts]
+        return pl.concat(heads, how="diagonal_relaxed").sort(ROW).head(num_rows).select(columns)
+
     def num_rows(self, name: str, part: int) -> int:
         """Count the rows of one part of a users' table, without reading them."""
         return int(self.scan(name, part).select(pl.len()).collect().item())

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,7 +19,18 @@ from recsys.model.ranker import Ranker
 from recsys.model.scorer import calibrate, ranker_from
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.data import Batcher, BatchSettings, EncodedRows, encode_day, encode_rows, text_by_number
+from training.data import (
+    Batcher,
+    BatchSettings,
+    EncodedDay,
+    EncodedRows,
+    ScoredRows,
+    encode_day,
+    encode_rows,
+    opened_day,
+    scoring_batches,
+    text_by_number,
+)
 from training.table_placement import tables_for_host
 from training.train import TrainedModel
 from training.trainer.logits import predict_logits
@@ -66,11 +79,17 @@ class BundlePredictor:
         """Encode day i with this bundle's own vocabulary and statistics, with the labels of the days."""
         return encode_day(self.encoder, days, i, tasks)
 
-    def logits(self, encoded: EncodedRows) -> dict[str, np.ndarray]:
-        """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
-        return predict_logits(*self._scoring, self.batcher.batches(encoded, np.random.default_rng(0)))
+    def opened_day(
+        self, days: Days, i: int, folder: Path | None = None
+    ) -> AbstractContextManager[EncodedDay]:
+        """Encode day i for scoring, with the labels of the days; in files where it is large."""
+        return opened_day(self.encoder, days, i, self.bundle.config.tasks, folder)
 
-    def predictions(self, encoded: EncodedRows) -> dict[str, np.ndarray]:
+    def logits(self, encoded: EncodedDay) -> dict[str, np.ndarray]:
+        """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
+        return predict_logits(*self._scoring, scoring_batches(self.batcher, encoded))
+
+    def predictions(self, encoded: EncodedDay) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task."""
         return calibrate(self.logits(encoded), self.bundle.config.tasks, self.bundle.manifest.calibration)
 
@@ -85,14 +104,17 @@ def scoring_settings(config: RunConfig) -> BatchSettings:
 
 
 def day_logits(
-    trained: TrainedModel, days: Days, i: int, config: RunConfig
-) -> tuple[dict[str, np.ndarray], EncodedRows]:
-    """Score one day with weights that are not in a bundle yet."""
+    trained: TrainedModel, days: Days, i: int, config: RunConfig, folder: Path | None = None
+) -> tuple[dict[str, np.ndarray], ScoredRows]:
+    """Score one day with weights that are not in a bundle yet.
+
+    Args: folder: where a large day is encoded; default: beside its snapshot.
+    """
     encoder = Encoder.from_config(config, trained.state)
-    encoded = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks)
     batcher = Batcher(encoder, text_by_number(encoder, days[i].table("items")), scoring_settings(config))
     scoring = moved(trained.ranker, trained.tables, resolve_device(config.training.device))
-    return predict_logits(*scoring, batcher.batches(encoded, np.random.default_rng(0))), encoded
+    with opened_day(encoder, days.labelled_for(config.tasks), i, config.tasks, folder) as day:
+        return predict_logits(*scoring, scoring_batches(batcher, day)), ScoredRows.of(day)
 
 
 def moved(ranker: Ranker, tables: LocalTables, device: torch.device) -> tuple[Ranker, LocalTables]:

@@ -116,11 +116,10 @@ def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
     packed = pack_first_users(snapshot, loaded.encoder, 20 * NUM_GOLDEN)
     packed.sort(key=lambda pair: len(pair[1]))
     users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
-    examples = snapshot.table("examples")
-    names = [c for c in examples.columns if c.startswith("context_")]
+    names = [c for c in snapshot.scan("examples").collect_schema() if c.startswith("context_")]
     contexts = [
         {k.removeprefix("context_"): v for k, v in row.items() if v is not None}
-        for row in examples.select(names).head(len(users)).iter_rows(named=True)
+        for row in snapshot.first_rows("examples", len(users), names).iter_rows(named=True)
     ]
     contexts += [{}] * (len(users) - len(contexts))
     at_ms = bundle.manifest.snapshot_at_ms + int(timedelta(hours=12).total_seconds() * 1000)

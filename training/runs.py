@@ -17,7 +17,7 @@ from recsys.model.scorer import calibrate
 from recsys.shapes import RETRIEVAL
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
-from training.data import Cutting, EncodedRows, count_steps, sizes_of
+from training.data import Cutting, ScoredRows, count_steps, sizes_of
 from training.night.plan import plan_night
 from training.predict import day_logits
 from training.train import Prepared, TrainedModel, fit_state, prepare, train
@@ -142,7 +142,7 @@ class Runs:
         return found
 
 
-def _head_predictions(task: TaskSpec, encoded: EncodedRows, prediction: np.ndarray) -> HeadPredictions:
+def _head_predictions(task: TaskSpec, encoded: ScoredRows, prediction: np.ndarray) -> HeadPredictions:
     known = ~np.isnan(encoded.labels[task.name])
     return HeadPredictions(
         prediction=prediction[known],

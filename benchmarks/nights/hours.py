@@ -63,7 +63,9 @@ class Scored:
         logits, rows = day_logits(model, days, days.last, config)
         begin, end = (instant.timestamp() * 1000 for instant in (first, stop))
         shown = (begin <= rows.shown_at) & (rows.shown_at < end)
-        new = rows.frame["item_id"].is_in(days[days.last].table("new_items")["item_id"].implode()).to_numpy()
+        today = days[days.last]
+        items = today.table("examples", columns=["item_id"])["item_id"]
+        new = items.is_in(today.table("new_items")["item_id"].implode()).to_numpy()
         for task in self.tasks:
             label = rows.labels[task.name]
             chosen = shown & ~np.isnan(label)

@@ -229,7 +229,8 @@ def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chai
     bundle, encoded = ordinal.bundle, ordinal.encoded
     assert ordinal.logits["rating"].shape == (encoded.size, 4)
     predictor = BundlePredictor(bundle)
-    predictions = predictor.predictions(encoded)
+    with predictor.opened_day(shop_chain.labelled_for(bundle.config.tasks), 4) as day:
+        predictions = predictor.predictions(day)
     assert predictions["rating"].shape == (encoded.size,)
     assert ((predictions["rating"] >= 1) & (predictions["rating"] <= 5)).all()
     known = ~np.isnan(encoded.labels["rating"])

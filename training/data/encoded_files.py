@@ -35,7 +35,10 @@ class EncodedFiles:
         self._arrays = arrays = ArrayReader(folder)
         said = arrays.said
         self.size = int(said["size"])
-        self._day = date.fromisoformat(said["day"])
+        self.day = date.fromisoformat(said["day"])
+        labels = arrays.mapped("labels")
+        self.labels = {task: labels[:, k] for k, task in enumerate(said["tasks"])}
+        self.weight, self.shown_at, self.user_key = map(arrays.mapped, ("weight", "shown_at", "user_key"))
         self._users = _map_encoded(arrays, "user", said["bags"]["user"])
         self._items = _map_encoded(arrays, "item", said["bags"]["item"])
         self._events = EncodedEvents(**{name: arrays.mapped(f"event_{name}") for name in EVENTS})
@@ -56,7 +59,7 @@ class EncodedFiles:
         ids, numbers = (self._arrays.read(f"context_{name}", bounds) for name in ("ids", "numbers"))
         labels = np.ascontiguousarray(self._arrays.read("labels", bounds).T)
         return EncodedRows(
-            day=self._day,
+            day=self.day,
             frame=pl.DataFrame(),
             users=self._users,
             items=self._items,

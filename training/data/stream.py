@@ -19,6 +19,22 @@ class EncodedDay(Protocol):
     def size(self) -> int:
         """Count the examples."""
 
+    @property
+    def labels(self) -> Mapping[str, np.ndarray]:
+        """Give each task's labels [N]; NaN = not known."""
+
+    @property
+    def weight(self) -> np.ndarray:
+        """Give how many impressions of the real stream each example [N] stands for."""
+
+    @property
+    def shown_at(self) -> np.ndarray:
+        """Give when each example [N] was shown, ms."""
+
+    @property
+    def user_key(self) -> np.ndarray:
+        """Give a number of each example's user [N]."""
+
     def read(self, bounds: np.ndarray) -> EncodedRows:
         """Give the examples of some ascending ranges [K, 2] of rows, in memory."""
 

@@ -5,7 +5,7 @@ in it. Their state is that of the period's start: nothing of the period itself i
 their first request. The catalogue is every item available at some moment of the period, never a sample.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -19,6 +19,8 @@ from features.live import count_live
 from recsys.config import RunConfig, period_start
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
+from recsys.tasks import TaskSpec
+from training.data import scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,16 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
     snapshot, previous = days[i], days[i - 1]
     task = config.retrieval_task
     assert task is not None, "without a binary task nothing is retrieved"
-    examples = snapshot.table("examples")
-    positive = days.labels(i).filter(pl.col(task.label) > 0.5).select("impression_id")
-    relevant = examples.join(positive, on="impression_id", how="semi").select("user_id", "item_id").unique()
+    relevant = _wanted(days, i, task)
     past = previous.table("users").filter(pl.col("last_feedback_at").is_not_null())["user_id"]
     users = _choose(relevant.filter(pl.col("user_id").is_in(past.implode()))["user_id"], max_users, [seed, i])
+    parts = [
+        rows.join(users.to_frame(), on="user_id", how="semi", maintain_order="left")
+        for rows in _examples(snapshot)
+    ]
     requests = (
         users.to_frame()
-        .join(examples.drop("history_start", "history_stop"), on="user_id", how="left")
+        .join(pl.concat(parts).drop("history_start", "history_stop"), on="user_id", how="left")
         .sort("user_id", "shown_at", "request_id", "position")
         .unique("user_id", keep="first", maintain_order=True)
     )
@@ -102,6 +106,30 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
         offsets=offsets,
         codes=codes,
     )
+
+
+def _wanted(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
+    """List what each user of day i had a positive label for: user_id, item_id, each pair once."""
+    key = ["impression_id", "user_id"]
+    positive = pl.concat(
+        [
+            rows.filter(pl.col(task.label) > 0.5).select(key)
+            for rows in days.labels_in_pieces(i, scoring.PIECE_ROWS)
+        ]
+    )
+    pairs = [
+        rows.join(positive, on=key, how="semi").select("user_id", "item_id") for rows in _examples(days[i])
+    ]
+    return pl.concat(pairs).unique()
+
+
+def _examples(snapshot: DaySnapshot) -> Iterator[pl.DataFrame]:
+    """Read a day's examples in any order, so many at a time where they are many."""
+    if snapshot.manifest["rows"]["impressions"] <= scoring.PIECE_ROWS:
+        yield snapshot.table("examples")
+        return
+    for part in range(snapshot.num_parts):
+        yield from snapshot.slices("examples", part, scoring.PIECE_ROWS)
 
 
 def item_codes(wanted: pl.Series, items: pl.Series) -> np.ndarray:

@@ -6,6 +6,7 @@ seen it; labels are what was known at `as_of`, and one whose window was still op
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from recsys.config import RunConfig
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
+from training.data import ScoredRows
 from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
@@ -85,16 +87,19 @@ def evaluate(
     )
 
 
-def score_rows(predictor: BundlePredictor, days: Days, evaluated: EvaluatedPeriods) -> pl.DataFrame:
-    """Predict every impression of the evaluated days.
+def score_rows(
+    predictor: BundlePredictor, days: Days, evaluated: EvaluatedPeriods, folder: Path | None = None
+) -> pl.DataFrame:
+    """Predict every impression of the evaluated days; beside what is returned, memory holds a chunk of one.
 
+    Args: folder: where large days are encoded; default: beside their snapshots.
     Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
     sampling rate), user_past and item_past (impressions before the period), and per task `label_<task>` (null
     when not known, or not evaluated on this period) and `prediction_<task>`.
     """
     labelled = days.labelled_for(predictor.bundle.config.tasks)
     wanted = sorted({i for places in evaluated.values() for i in places})
-    frames = [_score_day(predictor, labelled, i, evaluated) for i in wanted]
+    frames = [_score_day(predictor, labelled, i, evaluated, folder) for i in wanted]
     if not frames:
         raise DataError("no period to score: none of the days is in the log; choose days the log has")
     return pl.concat(frames)
@@ -140,17 +145,19 @@ def evaluated_periods(days: Days, tasks: Sequence[TaskSpec], first: date, last: 
     return {task.name: periods for task in tasks}
 
 
-def _score_day(predictor: BundlePredictor, days: Days, i: int, evaluated: EvaluatedPeriods) -> pl.DataFrame:
-    tasks = predictor.bundle.config.tasks
-    encoded = predictor.encode_day(days, i, tasks)
-    predictions = predictor.predictions(encoded)
+def _score_day(
+    predictor: BundlePredictor, days: Days, i: int, evaluated: EvaluatedPeriods, folder: Path | None
+) -> pl.DataFrame:
+    with predictor.opened_day(days, i, folder) as day:
+        predictions, rows = predictor.predictions(day), ScoredRows.of(day)
     columns: dict[str, Any] = {}
-    nothing = np.full(encoded.size, np.nan, np.float32)
-    for task in tasks:
+    nothing = np.full(rows.size, np.nan, np.float32)
+    for task in predictor.bundle.config.tasks:
         known = i in evaluated.get(task.name, ())
-        columns[task.label] = pl.Series(encoded.labels[task.name] if known else nothing).fill_nan(None)
+        columns[task.label] = pl.Series(rows.labels[task.name] if known else nothing).fill_nan(None)
         columns[f"prediction_{task.name}"] = predictions[task.name]
-    frame = encoded.frame.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(encoded.weight))
+    frame = days[i].table("examples", columns=_KEPT)
+    frame = frame.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
     for entity in ("user", "item"):
         frame = frame.join(
             _past(days.before(i), entity), on=f"{entity}_id", how="left", maintain_order="left"

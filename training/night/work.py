@@ -166,9 +166,9 @@ def write_evaluated(
 ) -> str:
     """Calibrate the weights and write the bundle that is evaluated; give its version."""
 
-    def build(_: Path) -> dict[str, Any]:
+    def build(folder: Path) -> dict[str, Any]:
         config, trained = step.config, load_trained(weights, step.config)
-        logits, rows = _calibration_rows(step, days, plan, trained)
+        logits, rows = _calibration_rows(step, days, plan, trained, folder)
         calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
         parent = previous.version if previous and not plan.cold else None
         version = write_bundle(
@@ -195,7 +195,7 @@ def evaluate_both(
             if not places:
                 continue  # a champion of other tasks altogether is no rival
             with bar("evaluate") as on_progress:
-                rows = score_rows(predictor, days, places)
+                rows = score_rows(predictor, days, places, folder)
                 report = evaluate(
                     predictor,
                     days,
@@ -375,12 +375,12 @@ def _scores(folder: Path, name: str) -> tuple[EvalReport, pl.DataFrame]:
 
 
 def _calibration_rows(
-    step: Step, days: Days, plan: NightPlan, trained: TrainedModel
+    step: Step, days: Days, plan: NightPlan, trained: TrainedModel, folder: Path
 ) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
     """Score the calibration days with the new weights: logits per task, and the rows they belong to."""
     tasks = step.config.tasks
     places = sorted(set(plan.calibrate.values()))
-    parts = [day_logits(trained, days, i, step.config) for i in places]
+    parts = [day_logits(trained, days, i, step.config, folder) for i in places]
     logits = {t.name: np.concatenate([p[0][t.name] for p in parts]) for t in tasks}
     frames = []
     for i, (_, encoded) in zip(places, parts, strict=True):

@@ -1,9 +1,10 @@
-"""The memory of encoding and streaming one day, by its number of rows; catalogue and users stay the same.
+"""The memory of fitting, encoding, streaming and scoring one day, by its rows; catalogue and users stay.
 
 `python -m benchmarks.speed.training.data_memory --rows 2000000 --rows 20000000` writes a synthetic day of
-each size and, in a process of its own, encodes it into files and makes every batch of an epoch; JSON out. Two
-figures count: anonymous memory, which is the program's own, and file pages, which the system takes back when
-it must.
+each size. A process of its own fits the encoder on it, encodes it into files, makes every batch of an epoch,
+scores each row by an untrained model and measures the heads; JSON out. Two figures count: anonymous memory,
+which is the program's own, and file pages, which the system takes back when it must. The table of scored
+rows, which measuring reads whole, is counted apart: `scored_bytes_per_row`.
 """
 
 import argparse
@@ -22,17 +23,27 @@ from typing import Final, Self
 
 import numpy as np
 import polars as pl
+import torch
 
 from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.history import VOID
 from features.parts import window_names
+from recsys.bundle import Bundle, load_bundle
+from recsys.calibration import Calibrator, Identity
 from recsys.config import RunConfig, default_config
+from recsys.encoding import EncoderState
+from recsys.registry import Registry
+from recsys.schema import INSTANT
 from recsys.snapshot import ROW, DaySnapshot, part_folder
 from recsys.stages import MANIFEST, write_json
 from training.data import BatchStream, Cutting, EncodedDays, sizes_of
-from training.train import make_batcher
+from training.evaluation.evaluate import find_audiences, heads_of, score_rows
+from training.predict import BundlePredictor
+from training.publish import write_bundle
+from training.train import TrainedModel, build_model, make_batcher
+from training.trainer.train_log import TrainLog
 
 USERS: Final = 100_000
 ITEMS: Final = 20_000
@@ -43,6 +54,8 @@ CLICK_SHARE: Final = 0.05
 WRITTEN_AT_ONCE: Final = 250_000
 DAYS: Final = (date(2026, 1, 5), date(2026, 1, 6))
 SAMPLED_S: Final = 0.02
+AUDIENCE: Final = 500
+"""Users whose lists would be ranked, as a night does; ranking itself holds no rows of the day."""
 
 
 def measure_memory(rows: int) -> dict[str, float]:
@@ -50,8 +63,10 @@ def measure_memory(rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
         own = [sys.executable, "-m", __spec__.name if __spec__ else __name__, "--folder", folder]
         subprocess.run([*own, "--rows", str(rows), "--do", "write"], check=True)
-        done = subprocess.run([*own, "--do", "stream"], check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, float] = {}
+        for part in PARTS:
+            done = subprocess.run([*own, "--do", part], check=True, stdout=subprocess.PIPE, text=True)
+            found |= json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -59,13 +74,13 @@ def main() -> None:
     """Read the arguments and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, action="append", help="default 2000000 and 20000000")
-    parser.add_argument("--do", choices=["write", "stream"], help="one half; needs --folder")
+    parser.add_argument("--do", choices=["write", *PARTS], help="one part; needs --folder")
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
     if args.do == "write":
         write_days(args.folder, args.rows[0])
-    elif args.do == "stream":
-        print(json.dumps(stream_day(args.folder)), flush=True)
+    elif args.do is not None:
+        print(json.dumps(PARTS[args.do](args.folder)), flush=True)
     else:
         sizes = args.rows or [2_000_000, 20_000_000]
         print(json.dumps({str(rows): measure_memory(rows) for rows in sizes}, indent=1))
@@ -77,24 +92,61 @@ def memory_config() -> RunConfig:
     return config.model_copy(update={"features": config.features.model_copy(update={"text_dim": 0})})
 
 
-def stream_day(folder: Path) -> dict[str, float]:
-    """Encode the second day and make an epoch of its batches; give peaks in MB and seconds."""
+def fitted(folder: Path) -> tuple[RunConfig, Days, EncoderState, dict[str, float]]:
+    """Fit the encoder on the second day; give what that took, too."""
     config = memory_config()
     days = Days.of([DaySnapshot(day, folder / str(day)) for day in DAYS], config)
+    began = time.perf_counter()
+    with MemoryPeaks() as fitting:
+        state = fit_encoder(config, FitFrames.read(days[1], [days[1]], config, days[0]), None, seed=0)
+    seconds = time.perf_counter() - began
+    figures = {
+        "fit_before_mb": fitting.began_mb,
+        "fit_anonymous_mb": fitting.anonymous_mb,
+        "fit_files_mb": fitting.files_mb,
+        "fit_s": seconds,
+    }
+    return config, days, state, figures
+
+
+def score_day(folder: Path) -> dict[str, float]:
+    """Score the second day by an untrained model and measure the heads; give peaks in MB and seconds."""
+    config, days, state, _ = fitted(folder)
+    torch.set_num_threads(config.training.threads)
+    ranker, tables = build_model(config, state)
+    model = TrainedModel(ranker=ranker, tables=tables, state=state, log=TrainLog())
+    predictor = BundlePredictor(_bundle(model, config, days[1], folder))
+    evaluated = {task.name: [1] for task in config.tasks}
+    began = time.perf_counter()
+    with MemoryPeaks() as scoring:
+        rows = score_rows(predictor, days, evaluated)
+    scored_s = time.perf_counter() - began
+    with MemoryPeaks() as measuring:
+        heads_of(rows, config.tasks)
+        find_audiences(config, days, evaluated, max_users=AUDIENCE, seed=0)
+    return {
+        "scored_bytes_per_row": rows.estimated_size() / max(rows.height, 1),
+        "score_before_mb": scoring.began_mb,
+        "score_anonymous_mb": scoring.anonymous_mb,
+        "score_files_mb": scoring.files_mb,
+        "score_s": scored_s,
+        "measure_anonymous_mb": measuring.anonymous_mb,
+        "measure_files_mb": measuring.files_mb,
+    }
+
+
+def _bundle(model: TrainedModel, config: RunConfig, snapshot: DaySnapshot, folder: Path) -> Bundle:
+    """Write a bundle of the model, as a night does."""
+    registry = Registry(folder / "runs")
+    calibration: dict[str, Calibrator] = {task.name: Identity() for task in config.tasks}
+    version = write_bundle(registry, model, calibration, config, snapshot, None, refitted=False)
+    return load_bundle(registry.require(version))
+
+
+def stream_day(folder: Path) -> dict[str, float]:
+    """Fit on and encode the second day, make an epoch of its batches; give peaks in MB and seconds."""
+    config, days, state, figures = fitted(folder)
     last = days[1]
-    state = fit_encoder(
-        config,
-        FitFrames(
-            users=last.table("users"),
-            items=last.table("items"),
-            contexts=(sample := next(last.slices("examples", 0, WRITTEN_AT_ONCE))),
-            crosses={g: days[0].table(f"cross_{g}") for g in config.features.cross_user_by},
-            pairs=sample.select("user_id", "item_id"),
-            events=last.table("tail").select("kind", "value"),
-        ),
-        None,
-        seed=0,
-    )
     encoder = Encoder.from_config(config, state)
     batcher = make_batcher(encoder, last.table("items"), config, config.tasks)
     read = EncodedDays(
@@ -111,7 +163,7 @@ def stream_day(folder: Path) -> dict[str, float]:
     with MemoryPeaks() as streaming:
         rows = sum(batch.size for batch in stream.batches())
     streamed_s = time.perf_counter() - began - encoded_s
-    return {
+    return figures | {
         "rows": rows,
         "before_mb": encoding.began_mb,
         "encode_anonymous_mb": encoding.anonymous_mb,
@@ -200,6 +252,7 @@ def _examples(day: date, piece: tuple[int, int], rng: np.random.Generator) -> pl
             "shown_at": _instants(day, row.size, rng),
             "position": (row % 10 + 1).astype(np.int32),
             "sampling_rate": np.ones(row.size),
+            "sampled": np.zeros(row.size, bool),
             "context_device": _ids("d", rng.integers(0, 3, row.size)),
             ROW: row,
             "history_start": start,
@@ -225,6 +278,7 @@ def _write_entities(snapshot: Path, part: Path, config: RunConfig, rng: np.rando
     user, item = _ids("u", np.arange(USERS)), _ids("i", np.arange(ITEMS))
     counts = {name: rng.integers(0, 50, USERS) for name in names}
     users = pl.DataFrame({"user_id": user, **counts, "hours_since_feedback": rng.integers(0, 99, USERS)})
+    users = users.with_columns(_instants(DAYS[0] - timedelta(days=9), USERS, rng).alias("last_feedback_at"))
     users = users.with_columns(
         pl.Series(f.column, _ids("a", rng.integers(0, 30, USERS)))
         for f in config.attributes
@@ -232,10 +286,15 @@ def _write_entities(snapshot: Path, part: Path, config: RunConfig, rng: np.rando
     )
     category = _ids("k", rng.integers(0, CATEGORIES, ITEMS))
     items = pl.DataFrame({"item_id": item, "category": category, "price": rng.integers(1, 9_999, ITEMS)})
-    items = items.with_columns(pl.Series(name, rng.integers(0, 500, ITEMS)) for name in names)
+    items = items.with_columns(
+        *(pl.Series(name, rng.integers(0, 500, ITEMS)) for name in names),
+        pl.lit(None, INSTANT).alias("available_from"),
+        pl.lit(None, INSTANT).alias("available_until"),
+    )
     events = pl.DataFrame(
         {
             "user_id": _ids("u", np.repeat(np.arange(USERS), EVENTS)),
+            "feedback_id": _ids("e", np.arange(USERS * EVENTS)),
             "item_id": _ids("i", rng.integers(0, ITEMS, USERS * EVENTS)),
             "kind": ["click"] * (USERS * EVENTS),
             "value": pl.Series([None] * (USERS * EVENTS), dtype=pl.Float64),
@@ -244,10 +303,11 @@ def _write_entities(snapshot: Path, part: Path, config: RunConfig, rng: np.rando
         }
     )
     users.write_parquet(part / "users.parquet")
-    crosses = users.select("user_id", pl.lit("k1").alias("category"), *names)
+    crosses = users.select("user_id", pl.lit("k1").alias("category"), *names, "hours_since_feedback")
     crosses.write_parquet(part / "cross_category.parquet")
     events.write_parquet(part / "events.parquet")
     events.write_parquet(part / "tail.parquet")
+    events.select("user_id", "kind", "item_id").clear().write_parquet(part / "seen.parquet")
     items.write_parquet(snapshot / "items.parquet")
     items.clear().write_parquet(snapshot / "new_items.parquet")
 
@@ -261,6 +321,9 @@ def _instants(day: date, size: int, rng: np.random.Generator) -> pl.Series:
     first = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
     return pl.Series(np.sort(first + rng.integers(0, 86_000_000, size))).cast(pl.Datetime("ms", "UTC"))
 
+
+PARTS: Final = {"stream": stream_day, "score": score_day}
+"""Each in a process of its own."""
 
 if __name__ == "__main__":
     main()

@@ -29,13 +29,16 @@ from recsys.log import InteractionLog, period_end
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.stages import Stages
+from training import predict
 from training.baselines.simple_systems import BINARY, REGRESSION
+from training.data import scoring
 from training.evaluation.audience import find_audience
 from training.evaluation.evaluate import evaluate, evaluated_periods, find_audiences, heads_of, score_rows
 from training.evaluation.head_metrics import head_metrics
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists, top_places
+from training.predict import BundlePredictor
 
 LAST = 5
 
@@ -73,6 +76,24 @@ def test_figures_do_not_depend_on_how_a_days_users_are_split(predictor, evaluate
         np.testing.assert_allclose(found[name].to_numpy(), wanted[name].to_numpy(), rtol=1e-5, err_msg=name)
     lists = evaluate(predictor, split, evaluated, max_users=None).ranking
     assert lists.values == pytest.approx(report.ranking.values)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_day_in_pieces_gives_the_same_figures_to_the_bit(
+    predictor, shop_chain, split, evaluated, parts, monkeypatch
+):
+    """In files, two batches at a time: rows, their order, and who gets which list."""
+    monkeypatch.setattr(predict, "BATCH_SIZE", 32)
+    days = shop_chain if parts == 1 else split
+    predictor, found = BundlePredictor(predictor.bundle), []
+    for piece_rows in (100_000, 64):
+        monkeypatch.setattr(scoring, "PIECE_ROWS", piece_rows)
+        scored = score_rows(predictor, days, evaluated)
+        found.append((scored, evaluate(predictor, days, evaluated, rows=scored, max_users=20, seed=3)))
+    assert found[0][0].equals(found[1][0])
+    assert found[0][0].height > 20 * 32
+    assert found[0][1] == found[1][1]
+    assert not list(days[LAST].path.parent.glob("recsys-*")), "no file is left"
 
 
 def test_every_impression_of_the_evaluated_days_is_scored_once(rows, shop_chain):
