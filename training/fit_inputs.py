@@ -17,6 +17,7 @@ from recsys.tasks import TaskSpec
 from training.balancing import build_balancer
 from training.data import Batcher, BatchSettings, BatchStream, Cutting, EncodedDay, count_steps
 from training.data.chunks import DaySize
+from training.new_heads import fit_alone
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.fit import fit
 from training.trainer.group import ALONE, Group
@@ -43,6 +44,8 @@ class FitInputs:
     read_day: Callable[[int], EncodedDay]
     limit: int | None = None
     """End after so many steps; None: at the end of the days."""
+    alone: tuple[str, ...] = ()
+    """Heads that came since: what they have of their own is learned, nothing else moves. Empty: all is."""
 
     @property
     def num_steps(self) -> int:
@@ -74,6 +77,8 @@ class FitInputs:
         weights = {t.name: t.weight for t in self.tasks} | {RETRIEVAL: self.config.retrieval.weight}
         balancer = build_balancer(training.balancing, weights, training.balancer)
         batches = islice(self.stream(group).batches(start.log.steps if start else 0), self.limit)
+        if self.alone:
+            return fit_alone(ranker, tables, batches, self.alone, self.settings, watchers, start, group)
         return fit(ranker, tables, batches, balancer, self.tasks, self.settings, watchers, start, group)
 
 

@@ -19,6 +19,7 @@ from recsys.model.ranker import Ranker
 from training.balancing.weights import Fixed
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.fit import fit
+from training.trainer.group import ALONE, Group
 from training.trainer.settings import FitSettings
 from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
@@ -64,21 +65,22 @@ def fit_alone(
     settings: FitSettings,
     watchers: Sequence[Watcher] = (),
     start: Checkpoint | None = None,
+    group: Group = ALONE,
 ) -> TrainLog:
     """Train some heads alone; every other head predicts afterwards what it did before.
 
     Args: names: the heads' tasks; settings: of a cold start, as these heads have learned nothing yet;
-        start: as in `fit`.
+        start, group: as in `fit`.
     """
     tasks = [task for task in ranker.specs if task.name in names]
     balancer = Fixed({task.name: task.weight for task in tasks})
-    with _only(ranker, names):
+    with only_heads(ranker, names):
         alone = replace(settings, retrieval_task=None)
-        return fit(ranker, FrozenTables(tables), batches, balancer, tasks, alone, watchers, start)
+        return fit(ranker, FrozenTables(tables), batches, balancer, tasks, alone, watchers, start, group)
 
 
 @contextmanager
-def _only(ranker: Ranker, tasks: Sequence[str]) -> Iterator[None]:
+def only_heads(ranker: Ranker, tasks: Sequence[str]) -> Iterator[None]:
     """Let some heads' own parameters learn, and nothing else, until the block ends."""
     before = ranker.position.weight.detach().clone()
     ranker.requires_grad_(requires_grad=False)

@@ -4,25 +4,29 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from recsys.batch import Batch
 from recsys.config import parse_config
 from recsys.encoding import EncoderState
 from recsys.errors import DataError
 from recsys.shapes import RETRIEVAL
 from training.balancing import build_balancer
 from training.balancing.gradients import task_gradients
+from training.balancing.weights import Fixed
+from training.new_heads import only_heads
 from training.processes.join import joined
 from training.processes.launch import launch
 from training.saved_step import MODEL
 from training.train import build_model
 from training.trainer.batch_file import read_batch
-from training.trainer.checkpoint import read_checkpoint
+from training.trainer.checkpoint import Checkpoint, read_checkpoint
 from training.trainer.group import ALONE, Group
 from training.trainer.guard import BATCH, RANDOM, STATE
 from training.trainer.optimizer import DenseOptimizer
@@ -72,18 +76,33 @@ def make_again(folder: Path, group: Group = ALONE) -> Replay:
     ranker, tables = build_model(config, EncoderState.load(folder), tasks)
     settings = FitSettings(**said["settings"])
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
-    stepper = Stepper(
-        learner=ranker,
-        tables=tables,
-        balancer=build_balancer(config.training.balancing, weights, config.training.balancer),
-        tasks=tasks,
-        settings=settings,
-        dense=DenseOptimizer(ranker, settings),
-        group=group,
-    )
+    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
+    learning: AbstractContextManager[None] = nullcontext()
+    if alone := said["alone"]:  # a new head's pass: as `fit_alone` makes it
+        learning, balancer, settings = (
+            only_heads(ranker, alone),
+            Fixed({}),
+            replace(settings, retrieval_task=None),
+        )
+        tasks = [task for task in tasks if task.name in alone]
+    with learning:
+        stepper = Stepper(
+            learner=ranker,
+            tables=tables,
+            balancer=balancer,
+            tasks=tasks,
+            settings=settings,
+            dense=DenseOptimizer(ranker, settings),
+            group=group,
+        )
+        return _step(stepper, folder, checkpoint, batch, random)
+
+
+def _step(stepper: Stepper, folder: Path, checkpoint: Checkpoint, batch: Batch, random: Tensor) -> Replay:
+    group = stepper.group
     log = stepper.restore(checkpoint)
     torch.set_rng_state(random)
-    ranker.train()
+    stepper.learner.train()
     looked_up = stepper.look_up(batch)
     losses, _ = stepper.losses(batch, looked_up)
     found = task_gradients(losses, stepper.dense.parameters, list(looked_up.leaves.values()), group)

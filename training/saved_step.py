@@ -15,9 +15,19 @@ MODEL = "model.json"
 
 
 def describe(
-    folder: Path, config: RunConfig, state: EncoderState, tasks: Sequence[TaskSpec], settings: FitSettings
+    folder: Path,
+    config: RunConfig,
+    state: EncoderState,
+    tasks: Sequence[TaskSpec],
+    settings: FitSettings,
+    alone: Sequence[str] = (),
 ) -> None:
-    """Write what the model of a saved step is built from."""
+    """Write what the model of a saved step is built from. Args: alone: as in `FitInputs`."""
     state.save(folder)
-    said = {"config": values(config), "tasks": [t.name for t in tasks], "settings": asdict(settings)}
+    said = {
+        "config": values(config),
+        "tasks": [t.name for t in tasks],
+        "settings": asdict(settings),
+        "alone": list(alone),
+    }
     write_json(folder / MODEL, said)

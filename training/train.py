@@ -34,7 +34,6 @@ from training.data import (
 )
 from training.fit_inputs import FitInputs, batch_settings
 from training.host_choice import HostChoice
-from training.new_heads import fit_alone
 from training.processes.parent import fit_in_processes
 from training.saved_step import describe
 from training.sharding.plan import check_sharding
@@ -116,7 +115,7 @@ def train(
         prepared: what `prepare` made of the same days, periods and features; the result is the same.
         folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
             it. Without one, a day is encoded in memory whenever it is read.
-        alone: train what these heads have of their own, as in a cold start, and nothing else; in one process.
+        alone: train what these heads have of their own, as in a cold start, and nothing else.
         choice: precision, processes and the form of tables; several processes need a folder. Default: the
             config's precision (`auto`: fp32), in one process.
     """
@@ -133,10 +132,10 @@ def train(
         choice,
         prepared=prepared,
         folder=folder,
-        alone=bool(alone),
+        alone=alone,
     )
     inputs, ranker, tables = first.inputs, first.ranker, first.tables
-    if choice.in_ranks and inputs.num_steps and not alone:
+    if choice.in_ranks and inputs.num_steps:
         sharded = choice.tables == "sharded"
         if sharded:
             check_sharding(config.training, tables.specs.values())
@@ -144,15 +143,16 @@ def train(
     else:
         if diverged is not None:
             model = partial(
-                describe, config=config, state=inputs.state, tasks=tasks, settings=inputs.settings
+                describe,
+                config=config,
+                state=inputs.state,
+                tasks=tasks,
+                settings=inputs.settings,
+                alone=alone,
             )
             watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
         with on_device(ranker, tables, device):
-            if alone:
-                batches = inputs.stream().batches(start.log.steps if start else 0)
-                log = fit_alone(ranker, tables, batches, alone, inputs.settings, watchers, start)
-            else:
-                log = inputs.fit(ranker, tables, watchers, start)
+            log = inputs.fit(ranker, tables, watchers, start)
     return TrainedModel(ranker=ranker, tables=tables, state=inputs.state, log=log, carried=first.carried)
 
 
@@ -188,7 +188,7 @@ def begin_fit(
     *,
     prepared: Prepared | None = None,
     folder: Path | None = None,
-    alone: bool = False,
+    alone: Sequence[str] = (),
 ) -> FitStart:
     """Fit the encoder and build the model; args as `train`."""
     torch.manual_seed(config.training.seed)
@@ -223,6 +223,7 @@ def begin_fit(
         epochs=epochs,
         settings=fit_settings(config, steps, warm=warm, choice=choice),
         read_day=read_day,
+        alone=tuple(alone),
     )
     return FitStart(inputs=inputs, ranker=ranker, tables=tables, carried=carried)
 

@@ -53,6 +53,17 @@ def test_the_message_names_tasks_step_file_and_remedy(poisoned):
     )
 
 
+def test_a_new_heads_pass_has_the_same_guard(shop_chain, config, tmp_path):
+    """Its step is made again with the new head's loss alone."""
+    poison = _Poison(5)
+    with pytest.raises(ConfigError, match=r"loss of rating is not finite at step 5; .*makes the step again"):
+        _train(shop_chain, config, tmp_path, watchers=[poison], alone=("rating",))
+    again = replay(tmp_path / "step-000000005")
+    assert again.losses == pytest.approx(poison.losses, rel=1e-6, nan_ok=True)
+    assert set(again.losses) == set(again.gradients) == {"rating"}
+    assert again.not_finite == ("batch: item_numbers_BF",)
+
+
 def test_a_balancers_error_is_that_of_the_loss_before_it(shop_chain, make_config, tmp_path):
     """Losses wait on a device: the gradients of a bad one are seen first."""
     config = make_config(training={"balancing": "upgrad"})

@@ -28,10 +28,21 @@ TOLERANCE = 1e-4
 """Relative difference allowed of each loss of each step: sums are added in another order."""
 
 
-def _train(days, config, processes, folder, watchers=(), start=None):
+def _train(days, config, processes, folder, watchers=(), start=None, alone=()):
     periods = {t.name: (0, 1) for t in config.tasks}
     choice = HostChoice(processes=processes)
-    return train(days, periods, config, None, 1, folder=folder, choice=choice, watchers=watchers, start=start)
+    return train(
+        days,
+        periods,
+        config,
+        None,
+        1,
+        folder=folder,
+        choice=choice,
+        watchers=watchers,
+        start=start,
+        alone=alone,
+    )
 
 
 class SaveOnce(Saver):
@@ -69,6 +80,20 @@ def test_two_processes_follow_the_curve_of_one(both):
     weights = two.weights()
     for name, value in one.weights().items():
         np.testing.assert_allclose(weights[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
+
+
+def test_two_processes_teach_a_new_head_as_one_does(both, shop_chain, config, tmp_path):
+    """And move nothing but the new head's own parts."""
+    one, two = (_train(shop_chain, config, n, tmp_path, alone=("rating",)) for n in (1, 2))
+    assert one.log.steps == two.log.steps > 5
+    assert {name for losses in two.log.losses for name in losses} == {"rating"}
+    for step, (alone, together) in enumerate(zip(one.log.losses, two.log.losses, strict=True)):
+        assert alone == pytest.approx(together, rel=TOLERANCE), step
+    mine, theirs, all_heads = one.weights(), two.weights(), both[0].weights()
+    own = {name for name in mine if "rating" in name or name == "ranker.position.weight"}
+    moved = {name for name, value in mine.items() if not np.array_equal(value, theirs[name])}
+    assert moved <= own | {name for name in mine if ".gates." in name}, "sums are added in another order"
+    assert not np.array_equal(mine["table.item_id.weight"], all_heads["table.item_id.weight"])
 
 
 def test_a_checkpoint_of_one_process_goes_on_in_two_and_theirs_in_one(both, shop_chain, config, tmp_path):

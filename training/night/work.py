@@ -346,7 +346,7 @@ def _learn(
             watchers=[shown, saver, *recorders],
             start=saver.read(),
             folder=place,
-            diverged=None if alone else step.night.diverged,
+            diverged=step.night.diverged,
             alone=alone,
             choice=choice,
         )

@@ -66,6 +66,7 @@ class FitJob:
             "settings": asdict(inputs.settings),
             "limit": inputs.limit,
             "sharded": sharded,
+            "alone": inputs.alone,
             "saver": [str(saver.folder), saver.minutes] if saver else None,
             "diverged": str(diverged) if diverged else None,
             "curves": curves.to_json() if curves else None,
@@ -89,6 +90,7 @@ class FitJob:
             read_day=lambda i: EncodedFiles(Path(said["encoded"][str(i)])),
             settings=FitSettings(**said["settings"]),
             limit=said["limit"],
+            alone=tuple(said["alone"]),
         )
 
     def saver(self, say: Callable[[str], None]) -> Saver | None:

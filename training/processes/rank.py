@@ -101,7 +101,12 @@ def _watchers(
     found: list[Watcher] = []
     if (diverged := job.diverged()) is not None:
         model = partial(
-            describe, config=inputs.config, state=inputs.state, tasks=inputs.tasks, settings=inputs.settings
+            describe,
+            config=inputs.config,
+            state=inputs.state,
+            tasks=inputs.tasks,
+            settings=inputs.settings,
+            alone=inputs.alone,
         )
         found.append(Guard(diverged, model, start.log.losses if start else (), group))
     if group.rank == 0:
