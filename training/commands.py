@@ -137,8 +137,8 @@ def train_command(
     `recsys nightly` of the same date, and of the same choice of precision and processes, goes on from there.
 
     With --incremental, run it every hour of the day after a night: a new full version is made of the live
-    one. The newest quarter of the labels is held out: where a head is worse on them than the live version by
-    2 %, that one stays. Exit codes: 0 live, 10 HOLD.
+    one. The newest labels are held out ([updates] held_out): where a head is worse on them than the live
+    version by more than [updates] margin, that one stays. Exit codes: 0 live, 10 HOLD.
     """
     if incremental:
         _refuse("--incremental", {"--date": day, "--nproc": nproc, "--writers": writers})

@@ -14,7 +14,7 @@ from recsys.config.run import (
     periods_between,
 )
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
-from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig
+from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig, UpdatesConfig
 from recsys.config.tune import Dimension, TuneConfig
 from recsys.config.validation import NEVER_ACCEPTED, FindingCode, Levels, Severity, ValidationConfig
 
@@ -43,6 +43,7 @@ __all__ = [
     "TrainingConfig",
     "TrunkConfig",
     "TuneConfig",
+    "UpdatesConfig",
     "ValidationConfig",
     "build_fusion",
     "default_config",

@@ -16,7 +16,7 @@ from recsys.config.model import ModelConfig, RetrievalConfig
 from recsys.config.renamed import RENAMED
 from recsys.config.section import Section
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
-from recsys.config.training import Calibrators, GateConfig, TrainingConfig
+from recsys.config.training import Calibrators, GateConfig, TrainingConfig, UpdatesConfig
 from recsys.config.tune import TuneConfig
 from recsys.config.validation import ValidationConfig
 from recsys.errors import ConfigError
@@ -42,6 +42,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     calibration: Calibrators = Field(default_factory=dict, validate_default=True)
     gate: GateConfig = GateConfig()
+    updates: UpdatesConfig = UpdatesConfig()
     fusion: FusionConfig = FusionConfig()
     policy: PolicyConfig = PolicyConfig()
     serving: ServingConfig = ServingConfig()

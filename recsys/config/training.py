@@ -1,4 +1,4 @@
-"""`[training]`, `[calibration]` and `[gate]`: how weights are found, and what lets them go live."""
+"""`[training]`, `[calibration]`, `[gate]`, `[updates]`: how weights are found, and what lets them go live."""
 
 from typing import Annotated, Literal
 
@@ -114,3 +114,15 @@ class GateConfig(Section):
     max_ece: float = Field(default=0.08, gt=0.0)
     min_recall_ratio: float = Field(default=0.5, ge=0.0)
     """Retrieval recall@50 of the challenger over the champion's may not fall below this."""
+
+
+class UpdatesConfig(Section):
+    """What `recsys train --incremental` learns during the day, and what its version must show to go live."""
+
+    held_out: float = Field(default=0.25, gt=0.0, lt=1.0)
+    """Of the time since the last update the newest share is held out; the next update learns it."""
+    margin: float = Field(default=0.02, gt=-1.0)
+    """A head's loss on what is held out may be larger than the live version's by this share; below 0, it must
+    be smaller by so much."""
+    min_rows: int = Field(default=100, ge=1)
+    """A head with fewer labels held out is reported and not compared."""

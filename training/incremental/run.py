@@ -17,7 +17,7 @@ from features.build import build_snapshots
 from features.days import Days
 from features.sources.journal import ingest_journal
 from recsys.bundle import CONFIG_KEYS, Bundle, load_bundle
-from recsys.config import RunConfig
+from recsys.config import RunConfig, UpdatesConfig
 from recsys.config_view import values, view
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog, period_end
@@ -32,13 +32,7 @@ from training.publish import write_bundle
 from training.threads import use_threads
 from training.warm_start import Previous
 
-HELD_OUT = 0.25
-"""Of the time since the last update the newest share is held out; the next update learns it."""
-MARGIN = 0.02
-"""A head's loss on them may be larger than the live version's by this share."""
 DAILY = "P1D"
-MIN_ROWS = 100
-"""With fewer held-out labels a head is reported and not compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +112,15 @@ def _update(night: Night, at: datetime) -> Update:
             f"not at {at:%Y-%m-%d %H:%M}; run that night, or choose another instant"
         )
     days = build_snapshots(night.log, today, config, night.stages).as_known_at(at)
-    cut = at - (at - since) * HELD_OUT
+    night.stages.remove_outdated(days[days.last].path)
+    cut = at - (at - since) * config.updates.held_out
     trained = learn_closed(days, since, cut, config, Previous.of(bundle, config))
     if trained is None:
         return Update(at=at, live=live, version=None, verdict=None, rows=0, checks=())
     snapshot = days[days.place(record.night)]
     calibration = dict(bundle.manifest.calibration)
     version = write_bundle(registry, trained, calibration, config, snapshot, live, refitted=True)
-    checks = compare(load_bundle(registry.require(version)), bundle, days, cut, at)
+    checks = compare(load_bundle(registry.require(version)), bundle, days, cut, at, config.updates)
     held = any(check.outcome is not Verdict.PROMOTE for check in checks)
     verdict = Verdict.HOLD if held else Verdict.PROMOTE
     registry.write_record(
@@ -153,7 +148,9 @@ def _update(night: Night, at: datetime) -> Update:
     )
 
 
-def compare(new: Bundle, live: Bundle, days: Days, since: datetime, until: datetime) -> tuple[Check, ...]:
+def compare(
+    new: Bundle, live: Bundle, days: Days, since: datetime, until: datetime, settings: UpdatesConfig
+) -> tuple[Check, ...]:
     """Compare each head's loss on the labels of an interval that neither bundle has learned."""
     losses: dict[str, list[float]] = {}
     for bundle in (new, live):
@@ -167,7 +164,7 @@ def compare(new: Bundle, live: Bundle, days: Days, since: datetime, until: datet
             label = np.concatenate([rows.labels[task.name] for rows in parts])
             known = ~np.isnan(label)
             losses.setdefault(task.name, [float(known.sum())])
-            if known.sum() < MIN_ROWS:
+            if known.sum() < settings.min_rows:
                 continue
             columns = Rows(
                 label=label[known].astype(np.float64),
@@ -176,16 +173,16 @@ def compare(new: Bundle, live: Bundle, days: Days, since: datetime, until: datet
             )
             row_loss = row_log_loss if task.kind.probability else row_squared_error
             losses[task.name].append(mean_loss(row_loss, columns))
-    return tuple(_check(name, int(count), pair) for name, (count, *pair) in losses.items())
+    return tuple(_check(name, int(count), pair, settings) for name, (count, *pair) in losses.items())
 
 
-def _check(task: str, rows: int, losses: list[float]) -> Check:
+def _check(task: str, rows: int, losses: list[float], settings: UpdatesConfig) -> Check:
     if not losses:
-        why = f"{rows} labels held out, {MIN_ROWS} are needed: reported, not compared"
+        why = f"{rows} labels held out, {settings.min_rows} are needed: reported, not compared"
         return Check(name=f"{task} rows", outcome=Verdict.PROMOTE, detail=why, numbers={"rows": float(rows)})
-    mine, theirs = losses
-    outcome = Verdict.PROMOTE if mine <= theirs * (1 + MARGIN) else Verdict.HOLD
-    detail = f"{mine:.4f} on {rows} labels, live {theirs:.4f}; at most {1 + MARGIN:g} times that is allowed"
+    (mine, theirs), allowed = losses, 1 + settings.margin
+    outcome = Verdict.PROMOTE if mine <= theirs * allowed else Verdict.HOLD
+    detail = f"{mine:.4f} on {rows} labels, live {theirs:.4f}; at most {allowed:g} times that is allowed"
     numbers = {"challenger": mine, "champion": theirs, "rows": float(rows)}
     return Check(name=f"{task} loss", outcome=outcome, detail=detail, numbers=numbers)
 

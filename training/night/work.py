@@ -67,10 +67,15 @@ def check_files(step: Step) -> None:
 
 
 def build_features(step: Step) -> Days:
-    """Build the snapshots of all days up to the night; each has a folder of its own."""
+    """Build the snapshots of all days up to the night; each has a folder of its own.
+
+    Of the night's own day, those that were built of fewer files of the log (during the day) are removed.
+    """
     night = step.night
     with bar("features") as on_period:
-        return build_snapshots(night.log, night.date, step.config, night.stages, on_period)
+        days = build_snapshots(night.log, night.date, step.config, night.stages, on_period)
+    night.stages.remove_outdated(days[days.last].path)
+    return days
 
 
 def validate(step: Step, *, days: Days, champion: str | None) -> Validation:

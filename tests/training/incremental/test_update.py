@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import closing
 from datetime import UTC, date, datetime
 from itertools import pairwise
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 
 from features.encode import Encoder
+from features.store import open_store
 from recsys.bundle import load_bundle
 from recsys.cli import run as run_command
 from recsys.errors import ConfigError, DataError
+from recsys.log import InteractionLog
 from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.settings import to_toml
-from training.incremental import run
 from training.incremental.learn import closed_between
 from training.incremental.run import update
 from training.night.night import Night
@@ -112,20 +114,42 @@ def test_another_config_than_the_live_versions_is_refused(night, runs, make_conf
         update(make_config(period="P1W"), night.log.root, runs, at(12))
 
 
-def test_a_head_that_got_worse_keeps_the_live_version(night, runs, monkeypatch):
+def test_a_head_that_got_worse_keeps_the_live_version(night, runs):
     """And the labels are learned by the next update that goes live."""
     before = Registry(runs).current()
-    monkeypatch.setattr(run, "MIN_ROWS", 20)
-    monkeypatch.setattr(run, "MARGIN", -0.9)
-    held = update(night.config, night.log.root, runs, at(12))
+    strict = night.config.updates.model_copy(update={"min_rows": 20, "margin": -0.9})
+    held = update(night.config.model_copy(update={"updates": strict}), night.log.root, runs, at(12))
     assert (held.verdict, held.live) == (Verdict.HOLD, before)
     assert Registry(runs).current() == before
     assert any(c.outcome is Verdict.HOLD and c.name == "click loss" for c in held.checks)
-    monkeypatch.undo()
     later = update(night.config, night.log.root, runs, at(21))
     assert later.verdict is Verdict.PROMOTE
     assert later.rows > held.rows
     assert Registry(runs).require_record(later.version).champion == before
+
+
+def test_an_updates_version_is_rolled_back_and_its_snapshot_goes_with_the_next(night, runs):
+    """What a server needs of the version before is all there; the next update goes on from it."""
+    before = Registry(runs).current()
+    first = update(night.config, night.log.root, runs, at(12))
+    assert Registry(runs).rollback() == before
+    assert verify_version(runs, before)[0] > 0
+    with closing(open_store(night.config.store, runs)) as store:
+        users = list(InteractionLog(night.log.root).read("users", night.log.days("users")[0])["user_id"])
+        bases = [[user.base for user in store.get_many(v, users)] for v in (before, first.version)]
+    assert bases[0] == bases[1], "an update changes no user"
+    assert any(base is not None for base in bases[0])
+
+    log = InteractionLog(shutil.copytree(night.log.root, runs.parent / "log"))
+    log.write("impressions", date(2026, 1, 30), log.read("impressions", date(2026, 1, 30)).head(-1))
+    features = set((runs / "stages" / "features").iterdir())
+    second = update(night.config, log.root, runs, at(21))
+    record = Registry(runs).require_record(second.version)
+    assert (record.champion, record.known_until) == (before, at(15, 45))
+    now = set((runs / "stages" / "features").iterdir())
+    assert len(now - features) == len(features - now) == 1, (
+        "the day's new snapshot is there instead of the old"
+    )
 
 
 @pytest.mark.parametrize("when", [at(23, day=29), at(1, day=31)])
