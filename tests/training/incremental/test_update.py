@@ -24,29 +24,14 @@ from training.night.night import Night
 from training.night.run import run_night
 from training.publish import verify_version
 
-NIGHT = date(2026, 1, 29)
-
 
 def at(hour, minute=0, day=30):
     return datetime(2026, 1, day, hour, minute, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def night(shop_log, make_config, tmp_path_factory):
-    config = make_config(gate={"min_rows": 100_000})
-    made = Night(config=config, log=shop_log, runs=tmp_path_factory.mktemp("runs"), date=NIGHT)
-    assert run_night(made).verdict is Verdict.PROMOTE
-    return made
-
-
 @pytest.fixture
 def tasks(config):
     return [t.model_dump(mode="json") for t in config.tasks]
-
-
-@pytest.fixture
-def runs(night, tmp_path):
-    return shutil.copytree(night.runs, tmp_path / "runs")
 
 
 def test_two_updates_and_the_night_after_them(night, runs, tmp_path):
