@@ -56,8 +56,21 @@ class Vocabulary:
         codes: np.ndarray = found.fill_null(-1).to_numpy().copy()
         missing = np.flatnonzero(codes < 0)
         if missing.size:
-            codes[missing] = [self._bucket(value) for value in column.gather(missing).to_list()]
+            codes[missing] = self._buckets(column.gather(missing))
         return codes
+
+    def _buckets(self, ids: pl.Series) -> np.ndarray:
+        """Give the buckets of ids [N] without a number; each distinct one is hashed once."""
+        distinct = ids.drop_nulls().unique()
+        found = pl.Series([self._bucket(value) for value in distinct.to_list()], dtype=pl.Int64)
+        known = pl.DataFrame({"id": distinct, "bucket": found})
+        buckets: np.ndarray = (
+            ids.to_frame()
+            .join(known, on="id", how="left", maintain_order="left")["bucket"]
+            .fill_null(UNKNOWN)
+            .to_numpy()
+        )
+        return buckets
 
     def encode_one(self, value: str | None) -> int:
         """Map one id to its number without building a frame (the serving path)."""

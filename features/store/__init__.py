@@ -54,6 +54,12 @@ class FeatureStore(Protocol):
         Raises: StoreError; nothing of the version can be read then.
         """
 
+    def publish_same(self, version: str, other: str) -> bool:
+        """Give a version the base of another one, as their users are the same; no user is written.
+
+        Publishing it again does nothing. Gives False when the other version is not there.
+        """
+
     def activate(self, version: str, expect: str | None) -> None:
         """Point the store at a version, if it points at `expect` or there already (compare and set)."""
 

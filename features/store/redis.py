@@ -76,6 +76,10 @@ class RedisStore:
             f"publish version {version}", lambda: self._publish(version, values, meta, expected)
         )
 
+    def publish_same(self, version: str, other: str) -> bool:
+        """Let a version read the generation of another one; give False when that is not there."""
+        return self._slowly(f"publish version {version}", lambda: self._publisher.share(version, other))
+
     def activate(self, version: str, expect: str | None) -> None:
         """Point the store at a version, if it still points at `expect` (or already at that version)."""
         keys = (self._keys.current, self._keys.ready)

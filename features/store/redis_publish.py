@@ -42,15 +42,24 @@ if record and string.sub(record, 1, #ARGV[2] + 1) == ARGV[2] .. ' ' then return 
 redis.call('DEL', KEYS[2])
 return 1
 """
+_SHARE = """
+if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then return 1 end
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+return 1
+"""
 _RETIRE = """
-local record = redis.call('HGET', KEYS[1], ARGV[1])
-if record and string.sub(record, 1, #ARGV[2] + 1) == ARGV[2] .. ' ' then
-  if ARGV[3] == 'keep' or redis.call('GET', KEYS[3]) == ARGV[1] then return 'kept' end
-  redis.call('HDEL', KEYS[1], ARGV[1])
-  return 'version'
+local keep = {[redis.call('GET', KEYS[3]) or ''] = true}
+for i = 2, #ARGV do keep[ARGV[i]] = true end
+local records, held, removed = redis.call('HGETALL', KEYS[1]), false, {}
+for i = 1, #records, 2 do
+  if string.sub(records[i + 1], 1, #ARGV[1] + 1) == ARGV[1] .. ' ' then
+    if keep[records[i]] then held = true else table.insert(removed, records[i]) end
+  end
 end
-if redis.call('EXISTS', KEYS[2]) == 1 then return 'kept' end
-return 'leftover'
+for _, version in ipairs(removed) do redis.call('HDEL', KEYS[1], version) end
+if #removed == 0 and redis.call('EXISTS', KEYS[2]) == 1 then held = true end
+return {held and 'held' or 'free', removed}
 """
 
 
@@ -90,6 +99,15 @@ class Publisher:
                 self._abandon(base)
             raise
 
+    def share(self, version: str, other: str) -> bool:
+        """Let a version read another's generation, which stays as long as one of them does."""
+        client = cast(Any, self._nodes.of(self._keys.ready))
+        record = client.hget(self._keys.ready, other)
+        if record is None:
+            return bool(client.hexists(self._keys.ready, version))
+        own = replace(read_base(record), version=version).record()
+        return bool(client.eval(_SHARE, 1, self._keys.ready, other, version, record, own))
+
     def collect(self, keep: set[str], delta_before_ms: int) -> list[str]:
         """Remove versions that are not kept and generations whose publisher died; give the versions."""
         client = cast(Any, self._nodes.of(self._keys.ready))
@@ -97,13 +115,10 @@ class Publisher:
         for name, record in client.hgetall(self._keys.written).items():
             base = read_base(record)
             keys = (self._keys.ready, self._keys.lease(base.generation), self._keys.current)
-            kept = "keep" if base.version in keep else "drop"
-            outcome = client.eval(_RETIRE, 3, *keys, base.version, name, kept)
-            if outcome == b"kept":
-                continue
-            self._remove(base)
-            if outcome == b"version":
-                removed.append(base.version)
+            state, versions = client.eval(_RETIRE, 3, *keys, name, *keep)
+            removed += [version.decode() for version in versions]
+            if state == b"free":
+                self._remove(base)
         if delta_before_ms > int(client.get(self._keys.delta_before) or 0):
             client.set(self._keys.delta_before, delta_before_ms)
         return sorted(removed)

@@ -3,6 +3,7 @@
 Pointer and collection are guarded by a lock on a file, so that several processes of the host may publish.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -98,6 +99,21 @@ class SQLiteStore:
             raise StoreError(f"cannot publish {target}: {error}; free the disk and run again") from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def publish_same(self, version: str, other: str) -> bool:
+        """Link the base of another version; give False when that is not there."""
+        source, target = self._base_path(other), self._base_path(version)
+        try:
+            with self._locked():
+                if not target.is_file():
+                    if not source.is_file():
+                        return False
+                    os.link(source, target)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise StoreError(f"cannot publish {target}: {error}; free the disk and run again") from error
+            return False  # a file system without links
+        return True
 
     def activate(self, version: str, expect: str | None) -> None:
         """Point the store at a version, if it still points at `expect` (or already at that version)."""

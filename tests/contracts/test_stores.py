@@ -165,6 +165,31 @@ def test_collection_keeps_what_is_named(store):
     assert store.gc(["v2"], 0) == []
 
 
+def test_a_version_with_the_users_of_another_needs_none_written(store):
+    """And outlives it: the base stays until the last version that reads it is collected."""
+    _publish(store, "v1", [("a", b"A"), ("b", b"B")])
+    assert not store.publish_same("v3", "v0"), "there is no v0"
+    with pytest.raises(StoreError, match="v3"):
+        store.get_many("v3", ["a"])
+    assert store.publish_same("v2", "v1")
+    assert store.publish_same("v2", "v1"), "again it does nothing"
+    assert _publish(store, "v2", [("a", b"other")]) == 2
+    store.activate("v2", expect=None)
+    assert store.gc([], 0) == ["v1"]
+    assert [user.base for user in store.get_many("v2", ["a", "b", "c"])] == [b"A", b"B", None]
+    with pytest.raises(StoreError, match="v1"):
+        store.get_many("v1", ["a"])
+    assert store.publish_same("v3", "v2")
+    store.activate("v3", expect="v2")
+    assert store.gc(["v2"], 0) == []
+    _publish(store, "v4", [("a", b"new")])
+    store.activate("v4", expect="v3")
+    assert store.gc([], 0) == ["v2", "v3"]
+    assert store.get_many("v4", ["a"])[0].base == b"new"
+    with pytest.raises(StoreError, match="v2"):
+        store.get_many("v2", ["a"])
+
+
 def test_a_reader_never_takes_a_collected_base_for_unknown_users(store):
     """What a server still reads is kept by its lease; should it not be, the read is whole or fails."""
     _publish(store, "v1", [("u", b"x")])

@@ -137,7 +137,7 @@ def _update(night: Night, at: datetime) -> Update:
         )
     )
     if not held:
-        go_live(_of_night(night, record), config.store, snapshot, version, live)
+        go_live(_of_night(night, record), config.store, snapshot, version, live, same_users=True)
     return Update(
         at=at,
         live=live if held else version,

@@ -15,11 +15,19 @@ from training.publish import publish
 
 
 def go_live(
-    night: Night, config: StoreConfig, snapshot: DaySnapshot, live: str, champion: str | None
+    night: Night,
+    config: StoreConfig,
+    snapshot: DaySnapshot,
+    live: str,
+    champion: str | None,
+    *,
+    same_users: bool = False,
 ) -> None:
     """Publish users, check the bundle, move the pointer, and collect what nobody needs.
 
     Run again it does nothing, unless the store has lost the users: then it gets them back.
+
+    Args: same_users: the users are those of the champion, which the store has: none is written.
     """
     registry = night.registry
     current = registry.current()
@@ -27,7 +35,8 @@ def go_live(
         return
     with closing(open_store(config, night.runs)) as store:
         pointed = store.current()
-        publish(store, registry, live, snapshot)
+        if not (same_users and champion is not None and store.publish_same(live, champion)):
+            publish(store, registry, live, snapshot)
         if current == live:
             store.activate(live, expect=pointed)
             return
