@@ -6,6 +6,7 @@ period and what follows, nothing else), and nothing after the night's date is ev
     items of the period ─▶ item groups ─▶ a task per share of the users (parts) ─▶ items' aggregates
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from functools import partial
@@ -35,7 +36,7 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key, period_end
 from recsys.schema import ATTRIBUTE_PREFIX
 from recsys.snapshot import DaySnapshot, part_folder
-from recsys.stages import FileDigests, Stages
+from recsys.stages import MANIFEST, FileDigests, Stages, digest, read_manifest
 
 CODE_VERSION = 9
 """Raise when a change here alters what a day's snapshot holds."""
@@ -115,6 +116,23 @@ def build_snapshots(
             earlier.append(DaySnapshot(period.day, path))
             on_period(number, len(todo))
     return Days.of(earlier, config)
+
+
+def remove_outdated(days: Days, stages: Stages) -> None:
+    """Remove other snapshots of these days by the same code and config: the log has changed since.
+
+    A day of hourly updates would leave one an hour. What somebody wants of an older log is built again.
+    """
+    kept = {snapshot.path for snapshot in days}
+    known = {_subject(path) for path in kept}
+    for manifest in (stages.root / "features").glob(f"[!.]*/{MANIFEST}"):
+        if manifest.parent not in kept and _subject(manifest.parent) in known:
+            shutil.rmtree(manifest.parent, ignore_errors=True)
+
+
+def _subject(snapshot: Path) -> str:
+    inputs = read_manifest(snapshot)["inputs"]
+    return digest([inputs[key] for key in ("code", "config", "day")])
 
 
 def item_rows(previous: DaySnapshot | None, snapshot: DaySnapshot) -> pl.DataFrame:

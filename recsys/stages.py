@@ -60,22 +60,6 @@ class Stages:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
 
-    def remove_outdated(self, stage: Path) -> list[Path]:
-        """Remove the stages that differ from this one in the log's files alone, which have changed since.
-
-        Gives what was removed. A stage is a cache: what somebody still wants of an older log is built again.
-        """
-        own = _without_files(stage)
-        found = [path.parent for path in stage.parent.glob(f"[!.]*/{MANIFEST}") if path.parent != stage]
-        outdated = sorted(path for path in found if _without_files(path) == own)
-        for path in outdated:
-            shutil.rmtree(path, ignore_errors=True)
-        return outdated
-
-
-def _without_files(stage: Path) -> dict[str, Any]:
-    return {**read_manifest(stage)["inputs"], "files": None}
-
 
 def unfinished(folder: Path) -> Path:
     """Give the place beside the folder that a stage is built in; it stays until the stage is done."""

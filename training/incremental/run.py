@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from features.build import build_snapshots
+from features.build import build_snapshots, remove_outdated
 from features.days import Days
 from features.sources.journal import ingest_journal
 from recsys.bundle import CONFIG_KEYS, Bundle, load_bundle
@@ -112,7 +112,7 @@ def _update(night: Night, at: datetime) -> Update:
             f"not at {at:%Y-%m-%d %H:%M}; run that night, or choose another instant"
         )
     days = build_snapshots(night.log, today, config, night.stages).as_known_at(at)
-    night.stages.remove_outdated(days[days.last].path)
+    remove_outdated(days, night.stages)
     cut = at - (at - since) * config.updates.held_out
     trained = learn_closed(days, since, cut, config, Previous.of(bundle, config))
     if trained is None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.build import build_snapshots
+from features.build import build_snapshots, remove_outdated
 from features.days import Days
 from features.sources.journal import ingest_journal
 from features.validation.ingest import require_sound
@@ -69,12 +69,12 @@ def check_files(step: Step) -> None:
 def build_features(step: Step) -> Days:
     """Build the snapshots of all days up to the night; each has a folder of its own.
 
-    Of the night's own day, those that were built of fewer files of the log (during the day) are removed.
+    Those that were built of an earlier state of the log, as updates during the day do, are removed.
     """
     night = step.night
     with bar("features") as on_period:
         days = build_snapshots(night.log, night.date, step.config, night.stages, on_period)
-    night.stages.remove_outdated(days[days.last].path)
+    remove_outdated(days, night.stages)
     return days
 
 
