@@ -158,19 +158,19 @@ def _score_day(
         columns[f"prediction_{task.name}"] = predictions[task.name]
     frame = days[i].table("examples", columns=_KEPT)
     frame = frame.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
-    for entity in ("user", "item"):
-        frame = frame.join(
-            _past(days.before(i), entity), on=f"{entity}_id", how="left", maintain_order="left"
-        )
-    return frame.with_columns(pl.col("user_past", "item_past").fill_null(0)).hstack(pl.DataFrame(columns))
+    past = [_past(frame[f"{entity}_id"], days.before(i), entity) for entity in ("user", "item")]
+    return frame.hstack(past).hstack(pl.DataFrame(columns))
 
 
-def _past(previous: DaySnapshot | None, entity: str) -> pl.DataFrame:
-    """Give how often each user or item was shown before the period."""
-    key = f"{entity}_id"
+def _past(ids: pl.Series, previous: DaySnapshot | None, entity: str) -> pl.Series:
+    """Give how often the user or item of each row [N] was shown before the period."""
+    key, name = f"{entity}_id", f"{entity}_past"
     if previous is None:
-        return pl.DataFrame(schema={key: pl.String, f"{entity}_past": pl.Int64})
-    return previous.table(f"{entity}s").select(key, pl.col(f"impressions_{LIFETIME}").alias(f"{entity}_past"))
+        return pl.Series(name, np.zeros(ids.len(), np.int64))
+    known = previous.table(f"{entity}s", columns=[key, f"impressions_{LIFETIME}"])
+    # The ids alone are joined: a join copies every column.
+    found = ids.to_frame().join(known, on=key, how="left", maintain_order="left")
+    return found[f"impressions_{LIFETIME}"].fill_null(0).alias(name)
 
 
 def _by_day(rows: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
