@@ -10,6 +10,7 @@ from recsys.batch import Batch
 from recsys.model.head_functions import head_loss
 from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.shapes import HeadSpec
+from training.sampled_softmax import sampled_softmax
 from training.trainer.group import ALONE, Group, gathered
 from training.trainer.whole_batch import WholeBatch, whole_batch
 
@@ -100,10 +101,9 @@ def retrieval_loss(
     candidates_CD = gathered(torch.cat([vectors_CD, share_C[:, None]], dim=1), group)
     candidates_CD, share_C = candidates_CD[:, :-1], candidates_CD[:, -1].detach()
     correction_C = torch.log(share_C * count + negatives.uniform)
-    logits_PC = user.embedding_BD[positive].float() @ candidates_CD.T / temperature - correction_C
-    place_P = before + torch.arange(positive.numel(), device=logits_PC.device)
-    same_item = item_C[place_P][:, None] == item_C[None, :]
-    other_positive = (user_C[place_P][:, None] == user_C[None, :]) & is_positive_C
-    own = place_P[:, None] == torch.arange(len(item_C), device=logits_PC.device)[None, :]
-    logits_PC = logits_PC.masked_fill((same_item | other_positive) & ~own, -torch.inf)
-    return functional.cross_entropy(logits_PC, place_P, reduction="sum") / count
+    place_P = before + torch.arange(positive.numel(), device=item_C.device)
+    hidden_PC = item_C[place_P][:, None] == item_C
+    hidden_PC |= (user_C[place_P][:, None] == user_C) & is_positive_C
+    hidden_PC.scatter_(1, place_P[:, None], value=False)
+    user_PD = user.embedding_BD[positive].float() / temperature
+    return sampled_softmax(user_PD, candidates_CD, correction_C, hidden_PC, place_P) / count

@@ -74,6 +74,19 @@ class Inputs:
         """Count the kind codes of events, without 0 for none."""
         return sum(codes for _, codes in self.history_kinds)
 
+    def learned_columns(self, attention_dim: int, num_trunk_in: int) -> tuple[slice, ...]:
+        """Give the columns of the trunk's input that are learned, ascending; the numbers between are data."""
+        widths = (  # learned, then data, in the order of `Ranker.trunk_input`
+            (sum(d for *_, d in self.tables("user")), self.num_user_numbers),
+            (attention_dim + sum(d for *_, d in self.tables("item")), self.num_item_numbers),
+            (sum(d for *_, d in self.tables("context")), self.num_context_numbers + self.num_cross_numbers),
+        )
+        found, start = [], 0
+        for learned, data in widths:
+            found.append(slice(start, start + learned))
+            start += learned + data
+        return (*found, slice(start, num_trunk_in))
+
     def tables(self, entity: str) -> tuple[tuple[str, str, int], ...]:
         """List an entity's features with embedding tables: single ids, then lists."""
         found = {
@@ -165,6 +178,7 @@ class Ranker(nn.Module):
             + inputs.num_cross_numbers
         )
         self.trunk = build_trunk(config.trunk, self.num_trunk_in, [t.name for t in tasks], config.dropout)
+        self.trunk.learned = inputs.learned_columns(a, self.num_trunk_in)
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
         self.position = nn.Embedding(MAX_POSITION + 1, len(self.specs), padding_idx=0)
         nn.init.zeros_(self.position.weight)
@@ -172,7 +186,8 @@ class Ranker(nn.Module):
         # Built last, and only if configured, so that it does not change the other parts' initial values.
         self.observing = TaskModules({t.name: nn.Linear(self.num_trunk_in, 1) for t in tasks if t.debias})
         self.others = nn.ModuleList(
-            Member(tasks, self.num_trunk_in, config) for _ in range(config.ensemble_size - 1)
+            Member(tasks, self.num_trunk_in, config, self.trunk.learned)
+            for _ in range(config.ensemble_size - 1)
         )
 
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
@@ -315,10 +330,17 @@ class Member(nn.Module):
     gain nearly what models of their own would (Lakshminarayanan et al., NeurIPS 2017).
     """
 
-    def __init__(self, tasks: Sequence[HeadSpec], num_in: int, config: ModelShape) -> None:
-        """Build trunk and heads as the ranker builds its own."""
+    def __init__(
+        self,
+        tasks: Sequence[HeadSpec],
+        num_in: int,
+        config: ModelShape,
+        learned: tuple[slice, ...] | None,
+    ) -> None:
+        """Build trunk and heads as the ranker builds its own. Args: learned: as `Trunk.learned`."""
         super().__init__()
         self.trunk = build_trunk(config.trunk, num_in, [t.name for t in tasks], config.dropout)
+        self.trunk.learned = learned
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
 
     def forward(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from recsys.batch import Batch, HistoryIndex, Negatives
 from training.objective import MAX_IPS_WEIGHT, ips_mean, retrieval_loss
+from training.sampled_softmax import sampled_softmax
 
 TEMPERATURE = 0.2
 
@@ -97,6 +98,17 @@ def test_it_is_the_plain_rule(labels, users, items, drawn):
     share = {n: 0.01 * (n + 1) for n in range(20)}
     found = _loss(labels, users, items, drawn, share, 0.25).item()
     assert found == pytest.approx(_plain(labels, users, items, drawn, share, 0.25), abs=1e-5)
+
+
+def test_its_gradients_are_those_of_finite_differences():
+    draw = torch.Generator().manual_seed(0)
+    user, item, correction = (torch.randn(*s, generator=draw).double() for s in ((3, 2), (5, 2), (5,)))
+    place = torch.tensor([1, 0, 4])
+    hidden = torch.rand(3, 5, generator=draw) < 0.4
+    hidden.scatter_(1, place[:, None], value=False)
+    assert hidden.any()
+    parts = (user.requires_grad_(), item.requires_grad_(), correction, hidden, place)
+    assert torch.autograd.gradcheck(sampled_softmax, parts)
 
 
 def test_unobserved_positives_are_no_positives():

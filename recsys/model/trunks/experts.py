@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recsys.model.trunks.relu_networks import relu_networks
+from recsys.model.trunks.relu_networks import relu_networks, relu_networks_beside
 
 
 class Experts(nn.Module):
@@ -29,8 +29,20 @@ class Experts(nn.Module):
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """Return the experts' outputs [B, E, H]."""
-        dropout = self.dropout if self.training else 0.0
-        return relu_networks(x_BI, list(self.weights), list(self.biases), dropout)
+        return relu_networks(x_BI, *self._parts)
+
+    def beside(
+        self, x_BI: Tensor, weight_KI: Tensor, bias_K: Tensor, learned: Sequence[slice] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the experts' outputs [B, E, H], and those [B, K] of a linear layer on the same input.
+
+        Args: learned: as `relu_networks_beside`.
+        """
+        return relu_networks_beside(x_BI, *self._parts, weight_KI, bias_K, learned)
+
+    @property
+    def _parts(self) -> tuple[list[Tensor], list[Tensor], float]:
+        return list(self.weights), list(self.biases), self.dropout if self.training else 0.0
 
 
 def mix(gates_BGE: Tensor, experts_BEH: Tensor) -> tuple[Tensor, ...]:

@@ -9,7 +9,6 @@ from torch.nn import functional
 from recsys.model.layers import TaskModules
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.experts import Experts, mix
-from recsys.model.trunks.relu_networks import in_product_type
 from recsys.model.trunks.trunk import Trunk
 from recsys.shapes import TrunkShape
 
@@ -34,16 +33,24 @@ class MMoE(Trunk):
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Mix the experts' outputs per task: h [B, H]."""
-        x_BI = in_product_type(x_BI)
-        return dict(zip(self.tasks, mix(self._gates(x_BI), self.experts(x_BI)), strict=True))
+        experts_BEH, logits_BK = self.experts.beside(x_BI, *self._gates, self.learned)
+        return dict(zip(self.tasks, mix(self._softmax(logits_BK), experts_BEH), strict=True))
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return each task's softmax over the experts, [B, E]."""
-        return dict(zip(self.tasks, self._gates(x_BI).unbind(dim=1), strict=True))
+        gates_BGE = self._softmax(functional.linear(x_BI, *self._gates))
+        return dict(zip(self.tasks, gates_BGE.unbind(dim=1), strict=True))
 
-    def _gates(self, x_BI: Tensor) -> Tensor:
-        """Compute all gates [B, G, E] in one product: each is too narrow for one of its own."""
+    @property
+    def _gates(self) -> tuple[Tensor, Tensor]:
+        """Join all gates to one layer, expert by expert: each is too narrow for a product of its own."""
         gates = [gate for gate in self.gates.values() if isinstance(gate, nn.Linear)]
-        weight, bias = torch.cat([g.weight for g in gates]), torch.cat([g.bias for g in gates])
-        logits = functional.linear(x_BI, weight, bias)
-        return logits.view(x_BI.shape[0], len(gates), gates[0].out_features).softmax(dim=2)
+        weight_EGI = torch.stack([g.weight for g in gates], dim=1)
+        return weight_EGI.flatten(0, 1), torch.stack([g.bias for g in gates], dim=1).flatten()
+
+    def _softmax(self, logits_BK: Tensor) -> Tensor:
+        """Turn logits, expert by expert, into weights [B, G, E]."""
+        # Over few numbers that lie together a softmax takes five times as long as over distant ones.
+        num_rows, num_gates = logits_BK.shape[0], len(self.tasks)
+        logits_EN = logits_BK.t().reshape(logits_BK.shape[1] // num_gates, num_gates * num_rows)
+        return logits_EN.softmax(dim=0).view(logits_EN.shape[0], num_gates, num_rows).permute(2, 1, 0)

@@ -13,6 +13,9 @@ class Trunk(nn.Module):
 
     num_out: int
     tasks: tuple[str, ...]
+    learned: tuple[slice, ...] | None = None
+    """Ascending columns of x whose gradient is wanted, None: all. The others are data: a trunk may say 0 of
+    them, and save their part of a product."""
 
     def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
         """Store the tasks and the output width."""

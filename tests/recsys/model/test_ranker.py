@@ -53,6 +53,19 @@ def test_every_parameter_and_every_table_is_trained(made):
     assert [n for n, leaf in rows.items() if leaf.grad is None or not leaf.grad.any()] == []
 
 
+def test_columns_of_numbers_need_no_gradient(made):
+    """What is learned gets the gradient that it gets when the trunk gives one for every column."""
+    ranker, tables, batcher, encoded = made
+    batch, found = _batch(batcher, encoded), []
+    for learned in (ranker.trunk.learned, None):
+        ranker.trunk.learned = learned
+        ranker.zero_grad()
+        rows = tables.lookup(batch.rows)
+        sum(v.square().sum() for v in ranker(batch, rows)[0].values()).backward()
+        found.append({n: t.grad for n, t in [*ranker.named_parameters(), *rows.items()]})
+    torch.testing.assert_close(*found)
+
+
 def test_embeddings_are_unit_vectors(made):
     ranker, tables, batcher, encoded = made
     batch = _batch(batcher, encoded)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from recsys.model.trunks import relu_networks as module
-from recsys.model.trunks.relu_networks import relu_networks
+from recsys.model.trunks.relu_networks import relu_networks, relu_networks_beside
 
 WIDTHS = [(4,), (6, 4), (5, 6, 3)]
 
@@ -106,3 +106,25 @@ def test_an_input_without_a_gradient_gets_none():
     _ours(x_BI.detach(), *parameters).sum().backward()
     assert x_BI.grad is None
     assert all(p.grad is not None for p in parameters)
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_a_layer_beside_is_a_linear_layer_and_columns_of_data_get_no_gradient(widths):
+    x_BI, *parameters = _parts(widths, torch.float64)
+    draw = torch.Generator().manual_seed(2)
+    weight, bias = (torch.randn(*s, generator=draw, dtype=torch.float64) for s in ((4, 5), (4,)))
+    parts = [x_BI, weight.requires_grad_(), bias.requires_grad_(), *parameters]
+    half = len(parameters) // 2
+    learned = (slice(0, 1), slice(3, 4))
+    ours = relu_networks_beside(x_BI, parameters[:half], parameters[half:], 0.0, weight, bias, learned)
+    plain = _plain(x_BI, *parameters), functional.linear(x_BI, weight, bias)
+    found, expected = (
+        torch.autograd.grad([out.square().sum() for out in both], parts) for both in (ours, plain)
+    )
+    torch.testing.assert_close(ours, plain)
+    data = [1, 2, 4]
+    assert not found[0][:, data].any()
+    assert expected[0][:, data].any(dim=0).all()
+    torch.testing.assert_close(found[0][:, [0, 3]], expected[0][:, [0, 3]])
+    torch.testing.assert_close(found[1:], expected[1:])
