@@ -53,4 +53,5 @@ class MMoE(Trunk):
         # Over few numbers that lie together a softmax takes five times as long as over distant ones.
         num_rows, num_gates = logits_BK.shape[0], len(self.tasks)
         logits_EN = logits_BK.t().reshape(logits_BK.shape[1] // num_gates, num_gates * num_rows)
-        return logits_EN.softmax(dim=0).view(logits_EN.shape[0], num_gates, num_rows).permute(2, 1, 0)
+        gates_EGB = logits_EN.softmax(dim=0).view(logits_EN.shape[0], num_gates, num_rows)
+        return gates_EGB.permute(2, 1, 0).contiguous()
