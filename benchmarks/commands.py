@@ -118,8 +118,8 @@ def bench_train_command(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this part: speed, auc or product, which are the default; stages, processes, "
-            "precision, memory or night. May be given several times."
+            help="Only this part: speed, auc or product, which are the default; profile, stages, "
+            "processes, precision, memory or night. May be given several times."
         ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,

@@ -37,6 +37,7 @@ from benchmarks.speed.training.product_speed import (
     measure_product_processes,
     product_programs,
 )
+from benchmarks.speed.training.profile_part import measure_profile
 from benchmarks.speed.training.ranking import check_measure, measure_aucs
 from benchmarks.speed.training.systems import (
     OURS,
@@ -166,6 +167,12 @@ def _product(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
         return measure_product(programs, asked.repeats)
 
 
+def _profile(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
+    """Profile the product model's step by shape, today's and an earlier commit's."""
+    with _programs(asked, asked.before, cores) as programs:
+        return measure_profile(programs)
+
+
 def _stages(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
     """Time a day's snapshots, encoding, cutting and fit apart, with the floor of the fit."""
     del cores
@@ -211,6 +218,7 @@ PARTS: Final = {
     "speed": _speed,
     "auc": _auc,
     "product": _product,
+    "profile": _profile,
     "stages": _stages,
     "processes": _processes,
     "precision": _precision,

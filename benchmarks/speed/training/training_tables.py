@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.speed.training.profile_part import profile_grid
+
 Tree = Mapping[str, Any]
 Grid = list[list[str]]
 """Lines of cells; the first has the titles."""
@@ -163,6 +165,7 @@ GRIDS: dict[str, Callable[[Tree], Grid]] = {
     "product": product_grid,
     "choice": choice_grid,
     "product_parts": stages_grid,
+    "profile": profile_grid,
     "processes": processes_grid,
     "precision": precision_grid,
     "memory": memory_grid,
