@@ -13,6 +13,7 @@ from recsys.errors import ConfigError
 from training.curves import RunPlace, check_writers
 from training.curves.probe import Gates
 from training.curves.recorder import Curves, Recorder
+from training.curves.window import mean_losses
 from training.host_choice import HostChoice
 from training.train import train
 from training.trainer.saver import Saver
@@ -29,8 +30,8 @@ def _curves(runs, *writers, write=WRITE, probe=PROBE):
     return Curves(writers=writers, place=place, write_every=write, probe_every=probe)
 
 
-def _train(chain, config, **options):
-    return train(chain, {t.name: (0, 3) for t in config.tasks}, config, None, 1, **options)
+def _train(chain, noisy, **options):
+    return train(chain, {t.name: (0, 3) for t in noisy.tasks}, noisy, None, 1, **options)
 
 
 @pytest.fixture(scope="session")
@@ -92,10 +93,20 @@ class ByHand(Watcher):
 
 
 @pytest.fixture(scope="module")
-def fit(shop_chain, config, tmp_path_factory, read_events):
+def noisy(make_config):
+    return make_config(model={"dropout": 0.2})  # a look must leave the random state to the step
+
+
+@pytest.fixture(scope="module")
+def plain(shop_chain, noisy):
+    return _train(shop_chain, noisy)
+
+
+@pytest.fixture(scope="module")
+def fit(shop_chain, noisy, tmp_path_factory, read_events):
     runs, hand, said = tmp_path_factory.mktemp("runs"), ByHand(), []
-    with Recorder(_curves(runs, "tensorboard"), config.tasks, said.append) as recorder:
-        trained = _train(shop_chain, config, watchers=[hand, recorder])
+    with Recorder(_curves(runs, "tensorboard"), noisy.tasks, said.append) as recorder:
+        trained = _train(shop_chain, noisy, watchers=[hand, recorder])
     state = torch.get_rng_state()
     assert not said
     return trained, hand, read_events(runs), state
@@ -108,12 +119,13 @@ def _spans(steps):
     )
 
 
-def test_weights_and_random_state_are_those_of_a_fit_without_curves(fit, shop_chain, config, trained):
+def test_weights_and_random_state_are_those_of_a_fit_without_curves(fit, shop_chain, noisy, plain):
     made, *_, state = fit
-    for name, value in trained.weights().items():
+    assert noisy.model.dropout
+    for name, value in plain.weights().items():
         np.testing.assert_array_equal(made.weights()[name], value, err_msg=name)
-    assert made.log.losses == trained.log.losses
-    again = _train(shop_chain, config)
+    assert made.log.losses == plain.log.losses
+    again = _train(shop_chain, noisy)
     torch.testing.assert_close(torch.get_rng_state(), state, rtol=0, atol=0)
     assert again.log.losses == made.log.losses
 
@@ -129,9 +141,9 @@ def test_losses_are_the_means_of_the_steps_that_saw_a_label(fit):
         assert curves[f"loss/{name}"] == expected, name
 
 
-def test_auc_and_rmse_are_of_the_rows_since_the_last_point(fit, config):
+def test_auc_and_rmse_are_of_the_rows_since_the_last_point(fit, noisy):
     trained, hand, curves, _ = fit
-    for task in config.tasks:
+    for task in noisy.tasks:
         expected = []
         for first, last in _spans(trained.log.steps):
             rows = [b[task.name] for b in hand.batches[first : last + 1]]
@@ -189,28 +201,28 @@ class _StopAt(Watcher):
             raise _StoppedError
 
 
-def test_a_fit_that_goes_on_has_each_step_once(fit, shop_chain, config, tmp_path, read_events):
+def test_a_fit_that_goes_on_has_each_step_once(fit, shop_chain, noisy, tmp_path, read_events):
     whole = fit[2]
     saver = Saver(tmp_path / ".a.unfinished", 0, print)
-    recorder = Recorder(_curves(tmp_path, "tensorboard"), config.tasks, print)
+    recorder = Recorder(_curves(tmp_path, "tensorboard"), noisy.tasks, print)
     with pytest.raises(_StoppedError), recorder:
-        _train(shop_chain, config, watchers=[recorder, _StopAt(saver, 2 * WRITE - 1, 3 * WRITE)])
+        _train(shop_chain, noisy, watchers=[recorder, _StopAt(saver, 2 * WRITE - 1, 3 * WRITE)])
     cut = read_events(tmp_path)
     assert cut["loss/click"][-1][0] == 3 * WRITE, "what the last steps lost is there after an error too"
-    with Recorder(_curves(tmp_path, "tensorboard"), config.tasks, print) as recorder:
-        _train(shop_chain, config, watchers=[recorder], start=saver.read())
+    with Recorder(_curves(tmp_path, "tensorboard"), noisy.tasks, print) as recorder:
+        _train(shop_chain, noisy, watchers=[recorder], start=saver.read())
     again = read_events(tmp_path)
     again.pop("speed/rows_per_second")
     assert again == {name: whole[name] for name in again}
     assert len(again) == len(whole) - 1
 
 
-def test_a_writer_that_fails_is_named_once_and_the_fit_goes_on(shop_chain, config, trained, tmp_path):
+def test_a_writer_that_fails_is_named_once_and_the_fit_goes_on(shop_chain, noisy, plain, tmp_path):
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     said = []
-    with Recorder(_curves(tmp_path, "tensorboard"), config.tasks, said.append) as recorder:
-        made = _train(shop_chain, config, watchers=[recorder])
-    assert made.log.losses == trained.log.losses
+    with Recorder(_curves(tmp_path, "tensorboard"), noisy.tasks, said.append) as recorder:
+        made = _train(shop_chain, noisy, watchers=[recorder])
+    assert made.log.losses == plain.log.losses
     (line,) = said
     assert line.startswith("tensorboard: NotADirectoryError") or line.startswith(
         "tensorboard: FileExistsError"
@@ -234,6 +246,10 @@ def test_two_processes_write_what_one_does(shop_chain, config, tmp_path, read_ev
     for name, points in one.items():
         assert two[name] == [(step, pytest.approx(value, rel=2e-3, abs=1e-4)) for step, value in points], name
     assert len(list((tmp_path / "2" / "tensorboard" / NAME).iterdir())) == 1, "rank 0 alone writes"
+
+
+def test_a_step_without_a_label_does_not_lower_the_mean_loss():
+    assert mean_losses([{"a": 0.0, "b": 0.0}, {"a": 2.0, "b": 0.0}]) == {"loss/a": 2.0}
 
 
 def test_entropy_is_over_the_experts_that_a_gate_reaches():
