@@ -74,7 +74,7 @@ class SharedGroup(Group):
         while not found or done < max(f.numel() for f in found):
             own = message[done : done + self.room]
             self._slots[self.turn][self.rank][: own.numel()].copy_(own)
-            heads, slots = self._meet(_BYTES, message.numel()), None
+            heads = self._meet(_BYTES, message.numel())
             found = found or [message.new_empty(n) for n in heads]
             slots = self._slots[1 - self.turn]
             for r, (whole, slot) in enumerate(zip(found, slots, strict=True)):

@@ -110,11 +110,11 @@ class SharedMemory:
         self._post, self._try, self._sleep = quick.sem_post, quick.sem_trywait, slow.sem_clockwait
         own_processor = len(os.sched_getaffinity(0)) >= plan.ranks
         self._spin_s = SPIN_S if own_processor else 0.0
-        self._watched: dict[int, int] = {}
+        self._watched: dict[int, int | None] = {}
         pids = self.view(plan.processes, 8 * plan.ranks).view(torch.int64)
         pids[rank] = os.getpid()
         self.meet()
-        self._watched = {r: os.pidfd_open(int(pids[r])) for r in others}
+        self._watched = {r: _opened(int(pids[r])) for r in others}
 
     def view(self, start: int, size: int) -> Tensor:
         """Give some bytes of the memory, uint8."""
@@ -161,8 +161,18 @@ class SharedMemory:
 
     def _is_gone(self, rank: int) -> bool:
         """Tell whether a rank's process has ended, reaped or not; unknown before all have met."""
-        file = self._watched.get(rank)
-        return file is not None and bool(select.select([file], [], [], 0)[0])
+        if rank not in self._watched:
+            return False
+        file = self._watched[rank]
+        return file is None or bool(select.select([file], [], [], 0)[0])
+
+
+def _opened(process: int) -> int | None:
+    """Give a file that can be read when a process has ended; None: it has."""
+    try:
+        return os.pidfd_open(process)
+    except ProcessLookupError:
+        return None
 
 
 class _Time(ctypes.Structure):
