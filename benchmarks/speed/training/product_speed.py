@@ -125,16 +125,19 @@ def _command(config: Path | None, log: Path, stages: Path) -> list[str]:
 def alternate(
     programs: Programs, forms: Mapping[str, Mapping[str, Form]], repeats: int
 ) -> dict[str, dict[str, Any]]:
-    """Time every commit's forms; the order is turned round from one repeat to the next."""
-    runs: dict[tuple[str, str], list[FreshRun]] = {}
-    order = [(name, how) for name, of in forms.items() for how in of]
+    """Time every commit's forms; the order is turned round from one repeat to the next.
+
+    A form that stands under two names is run once for both: free may be one thread.
+    """
+    runs: dict[tuple[str, Form], list[FreshRun]] = {}
+    order = list(dict.fromkeys((name, form) for name, of in forms.items() for form in of.values()))
     for repeat in range(repeats):
-        for name, how in order if repeat % 2 == 0 else reversed(order):
-            found = programs.run(name, forms[name][how])
-            runs.setdefault((name, how), []).append(found)
-            say_rate(f"product model {name}, {how}", found)
+        for name, form in order if repeat % 2 == 0 else reversed(order):
+            found = programs.run(name, form)
+            runs.setdefault((name, form), []).append(found)
+            say_rate(f"product model {name}, {form}", found)
     return {
-        name: {how: _figures(runs[name, how]) | asdict(form) for how, form in of.items()}
+        name: {how: _figures(runs[name, form]) | asdict(form) for how, form in of.items()}
         for name, of in forms.items()
     }
 

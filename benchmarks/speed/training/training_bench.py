@@ -58,6 +58,8 @@ from recsys.simulator.dials import ShopDials
 TEST_SHARE: Final = 0.1
 CHOICE_ROWS: Final = 65_536
 """Of the short epochs that choose precision and processes."""
+SANITY_ROWS: Final = 200_000
+"""Of the epoch on labels of other rows."""
 PATIENCE_S: Final = 60.0
 """For runs that are made again because others disturbed them: all parts together."""
 MEMORY_ROWS: Final = (2_000_000, 20_000_000)
@@ -157,7 +159,7 @@ def _auc(asked: Asked, cores: Sequence[int]) -> dict[str, Any]:
         found: dict[str, Any] = {"auc_rows": asked.auc_rows}
         found["auc"] = measure_aucs(entrants, arrays, asked.auc_rows, asked.seeds)
         if 0 in asked.seeds:
-            first, rows = asked.batch_sizes[0], min(asked.rows, asked.auc_rows)
+            first, rows = asked.batch_sizes[0], min(SANITY_ROWS, asked.auc_rows)
             found["sanity_auc"] = check_measure(entrants[first][0], arrays, rows, first)
     return found
 

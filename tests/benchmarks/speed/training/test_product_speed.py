@@ -2,9 +2,10 @@ from argparse import Namespace
 
 import pytest
 
+from benchmarks.speed.fresh_run import FreshRun
 from benchmarks.speed.training.product_epoch import run
 from benchmarks.speed.training.product_parts import measure_parts
-from benchmarks.speed.training.product_speed import ratios, worktree
+from benchmarks.speed.training.product_speed import Form, alternate, ratios, worktree
 from benchmarks.speed.training.throughput import spread
 from recsys.errors import ConfigError
 
@@ -42,6 +43,27 @@ def test_free_is_compared_with_the_better_way_of_before():
 
     assert ratios({"now": rates(40, 60), "before": rates(20, 10)}) == {"one_thread": 2, "free": 3}
     assert ratios({"now": rates(40, 60)}) is None
+
+
+class Scripted:
+    """Programs whose runs are written down and take no time."""
+
+    def __init__(self):
+        self.made = []
+
+    def run(self, name, form):
+        self.made.append((name, form))
+        return FreshRun({"rows": 10 * len(self.made), "seconds": 1.0, "losses": {}}, 0.0)
+
+
+def test_forms_take_turns_in_turned_order_and_equal_ones_are_one():
+    one, two = Form(1, "fp32"), Form(2, "fp32")
+    programs = Scripted()
+    found = alternate(programs, {"now": {"one_thread": one, "free": one}, "before": {"free": two}}, 2)
+    assert programs.made == [("now", one), ("before", two), ("before", two), ("now", one)]
+    assert found["now"]["one_thread"] == found["now"]["free"]
+    assert found["now"]["free"]["samples_per_second"]["runs"] == [10, 40]
+    assert found["before"]["free"]["threads"] == 2
 
 
 def test_an_earlier_commit_is_checked_out_for_a_while():
