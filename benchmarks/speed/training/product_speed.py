@@ -12,7 +12,7 @@ from typing import Any, Final
 from benchmarks.commit import CHECKOUT
 from benchmarks.speed.fresh_run import NUM_CORES, FreshRun, Patience, fresh_run, quiet_run
 from benchmarks.speed.shop_days import simulate_days
-from benchmarks.speed.training.systems import PRECISIONS
+from benchmarks.speed.training.systems import clearly_faster
 from benchmarks.speed.training.throughput import load_of, samples_per_second, say_rate, spread
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
@@ -111,8 +111,9 @@ def _fastest(programs: Programs) -> tuple[dict[str, Form], dict[str, float]]:
             say_rate(f"product model, {form}", run)
         return rates[form]
 
-    one = max((Form(1, precision) for precision in PRECISIONS), key=rate)
-    free = max((one, replace(one, threads=NUM_CORES), replace(one, processes=NUM_CORES)), key=rate)
+    one = clearly_faster(Form(1, "bf16"), Form(1, "fp32"), rate)
+    free = clearly_faster(replace(one, threads=NUM_CORES), one, rate)
+    free = clearly_faster(replace(one, processes=NUM_CORES), free, rate)
     return {"one_thread": one, "free": free}, {str(form): rate for form, rate in rates.items()}
 
 

@@ -1,16 +1,18 @@
 """Ours and the peers as programs that make one epoch on the click log's arrays and print what they did."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from benchmarks.commit import CHECKOUT
 from benchmarks.speed.fresh_run import Patience, quiet_run
 from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS
 from benchmarks.speed.training.peers import EPOCH, check_peers, peer_python
+from training.host_choice import MIN_GAIN
 
+T = TypeVar("T")
 OURS: Final = "ours"
 PRECISIONS: Final = ("fp32", "bf16")
 Rates = dict[str, float]
@@ -65,8 +67,15 @@ def fastest_of_ours(
             )
         return rates[name]
 
-    first = max([(p, 1) for p in (PRECISIONS if precision == "auto" else (precision,))], key=rate)
-    return our_system(*max([first, (first[0], len(cores))], key=rate)), rates
+    best = ("fp32" if precision == "auto" else precision, 1)
+    if precision == "auto":
+        best = clearly_faster(("bf16", 1), best, rate)
+    return our_system(*clearly_faster((best[0], len(cores)), best, rate)), rates
+
+
+def clearly_faster(other: T, than: T, rate: Callable[[T], float]) -> T:
+    """Take the simpler form unless the other one wins by what is more than noise, as a night does."""
+    return other if rate(other) > MIN_GAIN * rate(than) else than
 
 
 def in_one_process(system: System) -> System:

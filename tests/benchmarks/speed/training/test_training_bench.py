@@ -13,7 +13,7 @@ from benchmarks.speed.training.click_log import TASKS, write_click_log
 from benchmarks.speed.training.floor import click_log_flop
 from benchmarks.speed.training.peers import peer_python
 from benchmarks.speed.training.ranking import worst_difference
-from benchmarks.speed.training.systems import peer_systems
+from benchmarks.speed.training.systems import clearly_faster, peer_systems
 from benchmarks.speed.training.throughput import figures_of, spread
 from benchmarks.speed.training.training_bench import Asked, added, measure_training
 from benchmarks.speed.training.training_keys import named_keys
@@ -132,6 +132,12 @@ def test_patience_is_one_for_all_runs(monkeypatch):
     patience.seconds = -0.1
     assert quiet_run([], (0,), patience).noisy
     assert left == [0.0]
+
+
+def test_of_two_forms_the_simpler_one_is_taken_unless_the_other_is_clearly_faster():
+    rates = {"fp32": 100.0, "bf16": 109.0, "two": 111.0}
+    assert clearly_faster("bf16", "fp32", rates.__getitem__) == "fp32"
+    assert clearly_faster("two", "fp32", rates.__getitem__) == "two"
 
 
 def report(rate, other_cores=0.0, **more):
