@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, addmm_flop, baddbmm_flop
+from torch.utils.flop_counter import FlopCounterMode
 
 T = TypeVar("T")
 Shape = Sequence[int]
@@ -23,11 +23,15 @@ def _matrix_vector(matrix: Shape, *_: Any, **__: Any) -> int:
     return 2 * math.prod(matrix)
 
 
+def _added_product(_: Shape, left: Shape, right: Shape, *__: Any, **___: Any) -> int:
+    return 2 * math.prod(left) * right[-1]
+
+
 MORE_PRODUCTS: Final[dict[Any, Callable[..., int]]] = {
     torch.ops.mkldnn._linear_pointwise: _linear,
     torch.ops.aten.mv: _matrix_vector,
-    torch.ops.aten.addmm_: addmm_flop,
-    torch.ops.aten.baddbmm_: baddbmm_flop,
+    torch.ops.aten.addmm_: _added_product,
+    torch.ops.aten.baddbmm_: _added_product,
 }
 """Operator -> how many operations it makes, from the shapes of its arguments."""
 

@@ -1,5 +1,7 @@
 """What the counter of matrix products finds in a real step is what the shapes say, by hand."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -31,8 +33,10 @@ def products(ranker, batch):
     if ranker.project_text is not None:
         t = ranker.project_text.in_features
         yield from [(u, t, d, 2), (b, t, d, 2)]
-    yield b, i, tasks * e, 3  # gates
-    yield from ((b, n, e * w, 3) for n, w in zip([i, *widths], widths, strict=False))
+    wide = tasks * e + e * widths[0]  # gates beside the experts' first layers
+    learned = sum(len(range(i)[columns]) for columns in ranker.trunk.learned)
+    yield from [(b, i, wide, 2), (b, learned, wide, 1)]  # what is data needs no gradient
+    yield from ((b, n, e * w, 3) for n, w in pairwise(widths))
     yield b, e, tasks * widths[-1], 3  # mixing
     for head in ranker.heads.heads.values():
         yield from ((b, layer.in_features, layer.out_features, 3) for layer in linear(head))
@@ -62,3 +66,9 @@ def test_a_step_of_the_product_model_costs_what_its_shapes_say(shop_chain, confi
 def test_a_layer_inside_onednn_is_counted():
     x_BI, weight_IO = torch.randn(7, 5), torch.randn(5, 3)
     assert matrix_flop(lambda: linear_relu(x_BI, weight_IO, torch.zeros(3))) == 2 * 7 * 5 * 3
+
+
+def test_products_in_place_are_counted():
+    out, left, right = torch.zeros(4, 7, 3), torch.randn(4, 7, 5), torch.randn(4, 5, 3)
+    assert matrix_flop(lambda: out.baddbmm_(left, right)) == 2 * 4 * 7 * 5 * 3
+    assert matrix_flop(lambda: out[0].addmm_(left[0], right[0])) == 2 * 7 * 5 * 3
