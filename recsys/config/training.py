@@ -1,8 +1,8 @@
 """`[training]`, `[calibration]`, `[gate]`, `[updates]`: how weights are found, and what lets them go live."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from recsys.config.section import Section
 from recsys.head_kinds import HEAD_KINDS
@@ -78,6 +78,16 @@ class TrainingConfig(Section):
     next chance is as many later. The gate compares a restart with the live version as on any other night."""
     refit: bool = True
     """After PROMOTE, continue one pass over the calibration and gate days before publishing."""
+
+    @model_validator(mode="after")
+    def _has_something_to_cut(self) -> Self:
+        """Refuse a cut of tables that every process has whole."""
+        if self.tables == "replicated" and self.sharding:
+            cut = ", ".join(self.sharding)
+            raise ValueError(
+                f'sharding says how {cut} is cut, and tables = "replicated" cuts none; take "sharded"'
+            )
+        return self
 
 
 def _known_calibrators(chosen: dict[str, str]) -> dict[str, str]:

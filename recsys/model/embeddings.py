@@ -3,7 +3,7 @@
 The graph is cut at the looked-up rows: `lookup` gives leaves, the losses put gradients on them, `step`
 applies row-wise Adagrad once. `LocalTables` is plain torch: the tables of one process, or a copy on each of
 several. Tables that ranks share, each with a part of the rows, are in `training.sharding`. Measured on CPU:
-records 2 and 32 of docs/decisions.md.
+records 2 and 36 of docs/decisions.md.
 
 Source: row-wise Adagrad as in FBGEMM (one accumulator per row, the mean of its squared gradients).
 """

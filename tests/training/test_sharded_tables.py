@@ -193,6 +193,11 @@ def test_what_sharded_tables_cannot_do_is_refused(training, specs, said):
         check_sharding(TrainingConfig(**training), specs)
 
 
+def test_a_cut_of_copies_is_refused(make_config):
+    with pytest.raises(ConfigError, match='how item_id is cut, and tables = "replicated" cuts none'):
+        make_config(training={"tables": "replicated", "sharding": {"item_id": "row_wise"}})
+
+
 def test_balancers_that_look_at_losses_alone_are_named():
     assert [n for n, entry in BALANCERS.items() if not entry.reads_rows] == ["fixed", "uncertainty", "dwa"]
 

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +30,13 @@ from benchmarks.speed.training.click_log_model import (
     click_log_batch,
 )
 from recsys.config import default_config
-from recsys.model.embeddings import LocalTables
+from recsys.device import CPU
+from recsys.model.embeddings import LocalTables, Tables
 from training.balancing import build_balancer
-from training.processes.join import joined
+from training.processes.free_memory import total_memory
+from training.processes.join import joined, torch_group
 from training.processes.launch import launch
+from training.sharding.plan import KINDS, Room
 from training.threads import use_threads
 from training.train import fit_settings
 from training.trainer.fit import fit
@@ -51,10 +55,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", "1")))
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--processes", type=int, default=1, help="of one thread each, when more than one")
+    parser.add_argument("--tables", choices=("replicated", *KINDS), default="replicated")
     parser.add_argument("--report", type=Path, help="of a rank: where rank 0 writes what it would print")
     parser.add_argument("--shuffle-labels", action="store_true")
     parser.add_argument("--scores", type=Path, help="where to write the test rows' scores; none: not scored")
     args = parser.parse_args()
+    if args.scores is not None and args.tables != "replicated":
+        parser.error("--scores: rank 0 scores alone, with --tables replicated")
     if args.report is not None:
         run_rank(args)
     elif args.processes > 1:
@@ -77,7 +84,10 @@ def run_ranks(processes: int) -> dict[str, Any]:
 def run_rank(args: argparse.Namespace) -> None:
     """Make one rank's part; the clock runs from the moment at which all ranks are there."""
     args.threads = 1
-    with joined() as group:
+    shared = args.tables != "replicated"
+    if shared:
+        import torchrec.distributed  # noqa: F401  # before the clock runs, as torch
+    with joined() as group, torch_group(CPU) if shared else nullcontext():
         report = run(args, group)
         if group.rank == 0:
             args.report.write_text(json.dumps(report))
@@ -100,7 +110,7 @@ def run(args: argparse.Namespace, group: Group = ALONE) -> dict[str, Any]:
         rank=group.rank,
         ranks=group.size,
     )
-    model, tables = ClickLogModel(), LocalTables((TABLE,), config.training.sparse_learning_rate, args.seed)
+    model, tables = ClickLogModel(), _tables(args, config.training.sparse_learning_rate, group)
     settings = replace(
         fit_settings(config, batches.steps, warm=False), retrieval_task=None, bf16=args.precision == "bf16"
     )
@@ -108,7 +118,7 @@ def run(args: argparse.Namespace, group: Group = ALONE) -> dict[str, Any]:
     log = fit(model, tables, batches, balancer, SPECS, settings, group=group)
     seconds = time.perf_counter() - began
     peak = _of_all(peak_rss() / 2**20, group)
-    if args.scores is not None and group.rank == 0:
+    if args.scores is not None and group.rank == 0 and isinstance(tables, LocalTables):
         np.save(args.scores, score(model, tables, args.arrays))
     return {
         "rows": log.rows,
@@ -120,6 +130,20 @@ def run(args: argparse.Namespace, group: Group = ALONE) -> dict[str, Any]:
         "precision": "bf16" if settings.bf16 else "fp32",
         "versions": {name: version(name) for name in ("torch", "numpy")},
     }
+
+
+def _tables(args: argparse.Namespace, learning_rate: float, group: Group) -> Tables:
+    """Make this process's tables, or its share of them, from the same initial rows."""
+    tables = LocalTables((TABLE,), learning_rate, args.seed)
+    if args.tables == "replicated":
+        return tables
+    from training.sharding.tables import ShardedTables
+
+    room = Room(
+        ranks=group.size, local_ranks=group.size, device="cpu", host_bytes=total_memory() // group.size
+    )
+    batch = -(-args.batch // group.size)
+    return ShardedTables((TABLE,), learning_rate, room, batch, {TABLE.name: args.tables}, tables.export())
 
 
 def _of_all(own: float, group: Group) -> float:

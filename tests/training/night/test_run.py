@@ -71,7 +71,7 @@ def test_the_learning_stages_alone_give_the_evaluated_bundle(first_night, tmp_pa
     registry = Registry(tmp_path / "runs")
     assert (registry.current(), registry.versions()) == (None, [only.version])
     assert only.to_json().keys() == {
-        "date", "version", "precision", "processes", "rows", "losses", "seconds"
+        "date", "version", "precision", "processes", "tables", "rows", "losses", "seconds"
     }  # fmt: skip
 
 
