@@ -50,7 +50,7 @@ class HistoryIndex:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Negatives:
-    """Catalogue items drawn uniformly, for the retrieval loss; M items."""
+    """What the retrieval loss needs: P positives of the batch, and M catalogue items drawn uniformly."""
 
     index: dict[str, Tensor]
     """Item feature -> position in its vocabulary's rows [M]."""
@@ -67,6 +67,11 @@ class Negatives:
     item_M: Tensor
     item_B: Tensor
     """The item's row in the day's snapshot: equal rows are equal items."""
+    positive_P: Tensor
+    """The examples whose item was chosen, ascending. Listed when the batch is cut: to find them on a GPU, the
+    processor must wait for it."""
+    num_positives: int
+    """Of the whole step, on all ranks."""
     bags: dict[str, BagIndex] = field(default_factory=dict)
     """Item feature with a list of ids -> positions in its vocabulary's rows."""
 

@@ -91,4 +91,5 @@ def batch_settings(config: RunConfig, tasks: Sequence[TaskSpec]) -> BatchSetting
         id_dropout=config.model.id_dropout,
         num_uniform=config.retrieval.num_uniform,
         tasks=tuple(t.name for t in tasks),
+        retrieval_task=config.retrieval_task.name if config.retrieval_task else None,
     )

@@ -29,7 +29,7 @@ def task_losses(
     over the examples of all.
     """
     losses: dict[str, Tensor] = {}
-    whole = whole or whole_batch(batch, tasks, None)
+    whole = whole or whole_batch(batch, tasks)
     for task, count in zip(tasks, whole.observed, strict=True):
         members = logits[task.name].shape[0] // max(1, batch.size)
         observed, label = batch.observed[task.name].repeat(members), batch.labels[task.name].repeat(members)
@@ -71,7 +71,6 @@ def retrieval_loss(
     rows: Mapping[str, Tensor],
     user: UserSide,
     item: ItemSide,
-    task: str,
     temperature: float,
     whole: WholeBatch | None = None,
 ) -> Tensor:
@@ -82,15 +81,13 @@ def retrieval_loss(
     candidates of all. Source: Yi et al., RecSys 2019; mixed negatives: Yang et al., WWW 2020.
     """
     negatives = batch.negatives
-    if negatives is None:
+    if negatives is None or negatives.num_positives == 0:
         return user.embedding_BD.new_zeros((), dtype=torch.float32)
-    whole = whole or whole_batch(batch, (), task)
-    positive, group, known = whole.positive, whole.group, whole.candidates
+    positive, count = negatives.positive_P, negatives.num_positives
+    whole = whole or whole_batch(batch, ())
+    group, known = whole.group, whole.candidates
     known_CK, before = torch.cat(list(known)), sum(len(part) for part in known[: group.rank])
     item_C, user_C, is_positive_C = known_CK[:, 0], known_CK[:, 1], known_CK[:, 2] > 0
-    count = int(is_positive_C.sum())
-    if count == 0:
-        return user.embedding_BD.new_zeros((), dtype=torch.float32)
     drawn = ranker.item_side(
         ranker.looked_up(negatives, rows, "item"),
         negatives.numbers_MF,

@@ -79,6 +79,8 @@ batch = Batch(
         user_B=ids,
         item_M=ids,
         item_B=ids,
+        positive_P=ids,
+        num_positives=6,
     ),
 )
 ranker = Ranker(inputs, heads, model)

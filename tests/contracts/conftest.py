@@ -25,8 +25,13 @@ WAITS = {
     aten.nonzero.default,
     aten.masked_select.default,
     aten._unique2.default,
+    aten.bincount.default,
+    aten.equal.default,
+    aten.repeat_interleave.Tensor,
 }
-"""The operations whose result the processor must know, beside copies to it."""
+MASKED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+"""The operations that wait where an index is a mask: its true values must be counted."""
+"""The operations whose result the processor must know, beside copies."""
 waited: list[str] = []
 
 
@@ -94,13 +99,20 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     else:
         to_device = isinstance(args[0], OnDevice) if func is aten.copy_.default else bool(there)
-    if func in WAITS or (func in COPIES and there and not to_device):
+    masked = func in MASKED and any(t.dtype == torch.bool for t in args[1] if t is not None)
+    if func in WAITS or masked or _copies_and_waits(func, there, here, to_device, args, kwargs):
         waited.append(str(func))
     held = tree_map(lambda leaf: leaf.held if isinstance(leaf, OnDevice) else leaf, (args, kwargs))
     # What an operation changes in place it gives back: the same object must come out.
     known = {id(t.held): t for t in there} | {id(t): t for t in here}
     found = func(*held[0], **held[1])
     return tree_map(lambda leaf: _result(leaf, known, to_device), found)
+
+
+def _copies_and_waits(func: Any, there: Any, here: Any, to_device: bool, args: Any, kwargs: Any) -> bool:
+    """Tell whether an operation copies between the devices, either way, and the processor waits for it."""
+    crosses = func in COPIES and ((there and not to_device) or (here and to_device))
+    return crosses and not kwargs.get("non_blocking", len(args) > 2 and args[2])
 
 
 def _may_stay(tensor: Tensor, func: Any) -> bool:

@@ -26,6 +26,7 @@ from training.train import make_batcher, ranker_inputs, table_specs
 from training.trainer.fit import fit
 from training.trainer.logits import predict_logits
 from training.trainer.settings import FitSettings
+from training.trainer.watcher import Watcher
 
 TAGS = TableSpec(name="tag", size=9, dim=3)
 ROWS = 48
@@ -70,7 +71,7 @@ def _settings(**values):
     return FitSettings(**{**base, "total_steps": STEPS, "warmup_steps": 1, **values})
 
 
-def _trained(parts, tasks, model, device, balancing="fixed", in_host=(), **settings):
+def _trained(parts, tasks, model, device, balancing="fixed", in_host=(), watchers=(), **settings):
     """Fit on a device; give the losses, and the logits that the model then has."""
     inputs, specs, batches = parts
     torch.manual_seed(3)
@@ -78,7 +79,8 @@ def _trained(parts, tasks, model, device, balancing="fixed", in_host=(), **setti
     tables = LocalTables(specs, 0.1, 0).to(device, in_host)
     ranker.to(device)
     weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: 0.2}
-    log = fit(ranker, tables, batches, build_balancer(balancing, weights), tasks, _settings(**settings))
+    balancer = build_balancer(balancing, weights)
+    log = fit(ranker, tables, batches, balancer, tasks, _settings(**settings), watchers)
     assert {p.device for p in ranker.parameters()} == {device}
     assert {rows.device.type for rows in tables.export().values()} == {"cpu"}
     return log.losses, predict_logits(ranker, tables, batches)
@@ -147,8 +149,13 @@ def test_heads_with_all_their_parts(pretend, parts, config):
 
 def test_a_step_without_a_positive(pretend, parts, config):
     inputs, specs, batches = parts
+    nobody = torch.zeros(0, dtype=torch.int64)
     quiet = [
-        dataclasses.replace(b, labels={**b.labels, "click": torch.zeros_like(b.labels["click"])})
+        dataclasses.replace(
+            b,
+            labels={**b.labels, "click": torch.zeros_like(b.labels["click"])},
+            negatives=dataclasses.replace(b.negatives, positive_P=nobody, num_positives=0),
+        )
         for b in batches
     ]
     _assert_same_on(pretend, (inputs, specs, quiet), config.tasks, config.model)
@@ -174,6 +181,31 @@ def test_losses_are_read_every_so_many_steps(pretend, parts, config, waits):
         _trained(parts, config.tasks, config.model, pretend, read_every=every)
         counts.append(waits.count("tolist"))
     assert counts == [STEPS, 1]
+
+
+class _Waits(Watcher):
+    """Notes the waits inside every step of a fit."""
+
+    def __init__(self, waits):
+        self.waits, self.in_steps = waits, []
+
+    def before_step(self, moment):
+        self.waits.clear()
+
+    def after_step(self, progress):
+        self.in_steps += self.waits
+
+
+@pytest.mark.parametrize("trunk", sorted(TRUNKS))
+def test_no_step_waits_for_the_device(pretend, parts, config, waits, trunk):
+    """The losses are read after the last step; until then the processor only queues work."""
+    inputs, specs, batches = parts
+    there = [batch.to(pretend) for batch in batches]
+    shape = config.model.trunk.model_copy(update={"name": trunk})
+    seen = _Waits(waits)
+    model = _with(config.model, trunk=shape, dropout=0.0)
+    _trained((inputs, specs, there), config.tasks, model, pretend, watchers=[seen], read_every=STEPS + 1)
+    assert seen.in_steps == []
 
 
 def test_a_tensor_left_behind_is_found(pretend):

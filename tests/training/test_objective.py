@@ -31,15 +31,17 @@ def _unit(rows, seed):
     return torch.nn.functional.normalize(drawn, dim=1)
 
 
-def _loss(labels, users, items, drawn, share=None, uniform=0.5, observed=None):
+def _loss(labels, users, items, drawn, share=None, uniform=0.5):
     """Make the batch of a few examples; items and drawn are catalogue rows."""
     count = len(items)
     empty = torch.zeros(0)
     share = dict.fromkeys(range(20), 0.1) if share is None else share
+    positive = [n for n, label in enumerate(labels) if label > 0.5]
     negatives = Negatives(
         index={}, numbers_MF=_unit(len(drawn), 2), text_MT=empty,
         share_M=torch.tensor([share[i] for i in drawn]), share_B=torch.tensor([share[i] for i in items]),
         uniform=uniform, user_B=torch.tensor(users), item_M=torch.tensor(drawn), item_B=torch.tensor(items),
+        positive_P=torch.tensor(positive, dtype=torch.long), num_positives=len(positive),
     )  # fmt: skip
     batch = Batch(
         rows={},
@@ -52,14 +54,12 @@ def _loss(labels, users, items, drawn, share=None, uniform=0.5, observed=None):
         item_text_BT=empty,
         history=HistoryIndex.empty(count),
         position_B=torch.zeros(count),
-        labels={"click": torch.tensor(labels)},
-        observed={
-            "click": torch.ones(count, dtype=torch.bool) if observed is None else torch.tensor(observed)
-        },
+        labels={},
+        observed={},
         negatives=negatives,
     )
     user, item = SimpleNamespace(embedding_BD=_unit(count, 0)), SimpleNamespace(embedding_BD=_unit(count, 1))
-    return retrieval_loss(Towers(), batch, {}, user, item, "click", TEMPERATURE)
+    return retrieval_loss(Towers(), batch, {}, user, item, TEMPERATURE)
 
 
 def _plain(labels, users, items, drawn, share, uniform):
@@ -109,12 +109,6 @@ def test_its_gradients_are_those_of_finite_differences():
     assert hidden.any()
     parts = (user.requires_grad_(), item.requires_grad_(), correction, hidden, place)
     assert torch.autograd.gradcheck(sampled_softmax, parts)
-
-
-def test_unobserved_positives_are_no_positives():
-    args = ([1, 2, 3], [4, 5, 6], [7, 8])
-    hidden = _loss([1.0, 1.0, 1.0], *args, observed=[True, False, True])
-    assert hidden.item() == pytest.approx(_loss([1.0, 0.0, 1.0], *args).item())
 
 
 def test_without_positives_or_candidates_it_is_nothing():

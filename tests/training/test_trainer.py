@@ -113,6 +113,7 @@ def setup(chain, config, state):
             id_dropout=0.1,
             num_uniform=32,
             tasks=tuple(t.name for t in config.tasks),
+            retrieval_task="click",
         )
         batcher = Batcher(encoder, text_by_number(encoder, chain[-1].table("items")), chosen)
         rng = np.random.default_rng(7)

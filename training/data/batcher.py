@@ -28,6 +28,8 @@ class BatchSettings:
     id_dropout: float = 0.0
     num_uniform: int = 0
     tasks: tuple[str, ...] = ()
+    retrieval_task: str | None = None
+    """The task whose positives the retrieval loss retrieves."""
     rank: int = 0
     """Of each batch, its `rank`-th slice of `ranks`; all that is random is drawn for the whole batch."""
     ranks: int = 1
@@ -114,7 +116,7 @@ class Batcher:
             observed={t: torch.from_numpy(~np.isnan(encoded.labels[t][rows])) for t in self.settings.tasks},
             negatives=None
             if negative is None or drawn is None or popularity is None
-            else self._negatives(encoded, rows, drawn, negative, index, popularity),
+            else self._negatives(encoded, whole, drawn, negative, index, popularity),
         )
 
     def _history(self, encoded: EncodedRows, rows: np.ndarray) -> EncodedHistories:
@@ -138,13 +140,17 @@ class Batcher:
     def _negatives(
         self,
         encoded: EncodedRows,
-        rows: np.ndarray,
+        whole: np.ndarray,
         drawn: np.ndarray,
         negative: Encoded,
         index: dict[str, Tensor],
         popularity: np.ndarray,
     ) -> Negatives:
-        item_row = encoded.item_row[rows]
+        own = self.settings.own(whole.size)
+        rows, item_row = whole[own], encoded.item_row[whole[own]]
+        task = self.settings.retrieval_task
+        assert task is not None, "negatives are drawn for a task's positives"
+        chosen = encoded.labels[task][whole] > 0.5  # false where not known
         return Negatives(
             index={name: index[f"negative:{name}"] for name, _ in self._names["item"]},
             bags=self._bag_indices("item", negative.bags, index, "negative:"),
@@ -156,6 +162,8 @@ class Batcher:
             user_B=torch.from_numpy(encoded.user_key[rows]),
             item_M=torch.from_numpy(drawn),
             item_B=torch.from_numpy(item_row),
+            positive_P=torch.from_numpy(np.flatnonzero(chosen[own])),
+            num_positives=int(chosen.sum()),
         )
 
     def _hide(self, ids: np.ndarray, entity: Entity, rng: np.random.Generator, whole: int) -> np.ndarray:

@@ -35,9 +35,7 @@ def all_losses(
         assert isinstance(learner, Ranker)
         assert user is not None
         assert item is not None
-        losses[RETRIEVAL] = retrieval_loss(
-            learner, batch, rows, user, item, settings.retrieval_task, settings.temperature, whole
-        )
+        losses[RETRIEVAL] = retrieval_loss(learner, batch, rows, user, item, settings.temperature, whole)
     return _with_all_values(losses, whole.group), logits
 
 

@@ -67,8 +67,7 @@ class Stepper:
 
     def look_up(self, batch: Batch) -> Lookup:
         """Look up the rows of a batch."""
-        retrieval, union = self.settings.retrieval_task, self.tables.copied
-        whole = whole_batch(batch, self.tasks, retrieval, self.group, union=union)
+        whole = whole_batch(batch, self.tasks, self.group, union=self.tables.copied)
         return look_up(self.tables, batch.rows, whole)
 
     def moment(self, step: int, batch: Batch, found: Lookup) -> Moment:

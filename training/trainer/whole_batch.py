@@ -24,10 +24,9 @@ class WholeBatch:
     rows: int
     observed: Tensor
     """How many rows each task is observed in, float [K]."""
-    positive: Tensor
-    """This rank's rows with a positive of the retrieval task [P]."""
     candidates: Sequence[Tensor]
-    """Rank -> what masks its candidates [P + M, 3]: item row, user, whether it is a positive of that user."""
+    """Rank -> what masks its candidates [P + M, 3]: item row, user, whether it is a positive of that user. Empty
+    where retrieval is not learned."""
     numbers: Mapping[str, Tensor]
     """Table -> distinct numbers that are looked up [U], ascending; of all ranks where tables are copies."""
 
@@ -35,29 +34,22 @@ class WholeBatch:
 def whole_batch(
     batch: Batch,
     tasks: Sequence[HeadSpec],
-    retrieval_task: str | None,
     group: Group = ALONE,
     *,
     union: bool = True,
 ) -> WholeBatch:
     """Tell the other ranks of this rank's slice, and hear of theirs; alone, of the batch itself.
 
-    Args: retrieval_task: whose positives the retrieval loss learns; union: whether every rank looks up the
-    rows of all, as ranks with copies of the tables do.
+    Args: union: whether every rank looks up the rows of all, as ranks with copies of the tables do.
     """
     device = batch.device
     observed = torch.stack([batch.observed[t.name].sum() for t in tasks]) if tasks else _none(device)
-    positive, candidates = _none(device), _none(device, 3)
-    if retrieval_task is not None and batch.negatives is not None:
-        is_positive = batch.observed[retrieval_task] & (batch.labels[retrieval_task] > 0.5)
-        positive = is_positive.nonzero().squeeze(1)
-        candidates = _candidates(batch.negatives, positive)
+    candidates = _none(device, 3) if batch.negatives is None else _candidates(batch.negatives)
     if group.size == 1:
         return WholeBatch(
             group=group,
             rows=batch.size,
             observed=observed.float(),
-            positive=positive,
             candidates=[candidates],
             numbers=batch.rows,
         )
@@ -69,13 +61,13 @@ def whole_batch(
         group=group,
         rows=int(totals[0]),
         observed=totals[1:].float(),
-        positive=positive,
         candidates=[of_rank[1] for of_rank in said],
         numbers=_merged(list(batch.rows), [of_rank[2] for of_rank in said]) if union else batch.rows,
     )
 
 
-def _candidates(negatives: Negatives, positive: Tensor) -> Tensor:
+def _candidates(negatives: Negatives) -> Tensor:
+    positive = negatives.positive_P
     item_C = torch.cat([negatives.item_B[positive], negatives.item_M])
     user_C = functional.pad(negatives.user_B[positive], (0, negatives.item_M.numel()))
     is_positive_C = torch.arange(item_C.numel(), device=item_C.device) < positive.numel()

@@ -40,6 +40,7 @@ def make_batches(encoded, encoder, shop_chain, config):
             "history_length": config.features.history_length,
             "lag_ms": 1000 * config.features.ingestion_lag,
             "tasks": tasks,
+            "retrieval_task": "click",
             **settings,
         }
         batcher = Batcher(encoder, text, BatchSettings(**chosen))
@@ -143,6 +144,27 @@ def test_negatives_are_the_catalogues_own(make_batches, encoded):
     np.testing.assert_allclose(drawn.share_B.numpy(), popularity[drawn.item_B.numpy()], rtol=1e-6)
     assert drawn.uniform == 50 / known
     assert make_batches()[0].negatives is None
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_positives_are_the_tasks_own_and_counted_over_all_ranks(make_batches, encoded, ranks):
+    labels = encoded.labels["purchase"].copy()
+    labels[::3] = np.nan
+    of = dataclasses.replace(encoded, labels={**encoded.labels, "purchase": labels})
+    share = np.ones(encoded.items.ids.shape[0])
+    slices = [
+        make_batches(of=of, popularity=share, retrieval_task="purchase", rank=rank, ranks=ranks)
+        for rank in range(ranks)
+    ]
+    total = 0
+    for step in zip(*slices, strict=True):
+        for batch in step:
+            wanted = (batch.observed["purchase"] & (batch.labels["purchase"] > 0.5)).nonzero().squeeze(1)
+            assert torch.equal(batch.negatives.positive_P, wanted)
+        count = sum(batch.negatives.positive_P.numel() for batch in step)
+        assert [batch.negatives.num_positives for batch in step] == [count] * ranks
+        total += count
+    assert total == (labels > 0.5).sum() > 0
 
 
 def test_a_day_without_any_item_trains_without_negatives(make_batches, encoded):

@@ -155,6 +155,7 @@ class ModelBench:
                 lag_ms=1000 * config.features.ingestion_lag,
                 num_uniform=config.retrieval.num_uniform,
                 tasks=tuple(t.name for t in config.tasks),
+                retrieval_task=config.retrieval_task.name if config.retrieval_task else None,
             )
             found[i] = _Period(
                 encoded=encode_day(encoder, days, i, config.tasks),
@@ -183,9 +184,9 @@ class ModelBench:
             user = ranker.user_side(batch, rows)
             looked_up = ranker.looked_up(batch, rows, "item")
             item = ranker.item_side(looked_up, batch.item_numbers_BF, batch.item_text_BT)
-            count = int((batch.observed[task.name] & (batch.labels[task.name] > 0.5)).sum())
+            count = batch.negatives.num_positives if batch.negatives is not None else 0
             temperature = self.config.retrieval.temperature
-            total += count * float(retrieval_loss(ranker, batch, rows, user, item, task.name, temperature))
+            total += count * float(retrieval_loss(ranker, batch, rows, user, item, temperature))
             positives += count
         return total / max(1, positives)
 
