@@ -154,6 +154,24 @@ def bench_train_command(
     put_json(tree, json_file, lambda: show_training(tree))
 
 
+def bench_gpu_inputs_command(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write; such as gpu-inputs.npz.")],
+    config: ConfigOption = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Log to cut from; default: six simulated days.")
+    ] = None,
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes, and how many batches of each.")
+    ] = "2048:8,8192:4,65536:2",
+    seed: SeedOption = 0,
+) -> None:
+    """Write the inputs of benchmarks/gpu.sh: batches, requests and items of the product model."""
+    from benchmarks.gpu.make_inputs import make_inputs, parse_batches
+    from features.definitions import read_config
+
+    _put(make_inputs(file, read_config(config), log, seed, parse_batches(batches)), None)
+
+
 def bench_nights_command(
     json_file: JsonOption = None,
     config: ConfigOption = None,

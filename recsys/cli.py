@@ -91,6 +91,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_train_command",
         "Measure training, beside peers and an earlier commit.",
     ),
+    "bench gpu-inputs": (
+        "benchmarks.commands:bench_gpu_inputs_command",
+        "Write what benchmarks/gpu.sh reads on a machine with a GPU.",
+    ),
     "bench nights": (
         "benchmarks.commands:bench_nights_command",
         "Compare warm and cold nights, ways to teach a new head, and updates during the day.",

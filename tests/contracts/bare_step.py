@@ -8,7 +8,7 @@ from recsys.batch import Batch, HistoryIndex, Negatives
 from recsys.head_kinds import HEAD_KINDS
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
-from training.balancing import Fixed
+from training.balancing.weights import Fixed
 from training.trainer.fit import fit
 from training.trainer.settings import FitSettings
 

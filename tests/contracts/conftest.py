@@ -126,6 +126,25 @@ def _result(leaf: Any, known: dict[int, Tensor], to_device: bool) -> Any:
     return known.get(id(leaf)) if id(leaf) in known else OnDevice(leaf) if to_device else leaf
 
 
+def _in_bf16(op: Any) -> Any:
+    """Cast as autocast does on a GPU: it knows no rules for a device of tests."""
+
+    def run(*tensors: Any) -> Any:
+        off = torch._C._ExcludeDispatchKeyGuard(
+            torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+        )
+        with off:
+            return op(*(t.to(torch.bfloat16) if isinstance(t, Tensor) else t for t in tensors))
+
+    return run
+
+
+AUTOCAST = torch.library.Library("aten", "IMPL", "AutocastPrivateUse1")
+for product in (aten.linear.default, aten.matmul.default, aten.addmm.default):
+    AUTOCAST.impl(product, _in_bf16(product))
+OTHERS = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
+OTHERS.fallback(torch.library.fallthrough_kernel)
+
 # Here, before any test runs: the first backward of a process counts the devices, once.
 _setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
 

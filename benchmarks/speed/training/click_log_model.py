@@ -14,22 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.speed.plain_shapes import PlainHead, PlainTrunk
 from benchmarks.speed.training.click_log import CHUNK, COLUMN_SIZES, NUM_NUMBERS, TASKS, read_chunk
 from recsys.batch import Batch, HistoryIndex
-from recsys.config import TrunkConfig
 from recsys.model.embeddings import TableSpec
 from recsys.model.heads import Heads
 from recsys.model.trunks import build_trunk
-from recsys.tasks import TaskSpec
 
 COLUMNS: Final = "columns"
 DIM: Final = 16
-TRUNK: Final = TrunkConfig(name="mmoe", num_experts=8, hidden=(256, 128))
+TRUNK: Final = PlainTrunk(name="mmoe", num_experts=8, hidden=(256, 128))
 HEAD_HIDDEN: Final = 64
 TABLE: Final = TableSpec(name=COLUMNS, size=1 + sum(COLUMN_SIZES), dim=DIM)
 """Row 0 is the one of an unknown id, as in every table; no row of this log has one."""
 FIRST_ROW: Final = np.cumsum([1, *COLUMN_SIZES[:-1]]).astype(np.int32)
-SPECS: Final = tuple(TaskSpec(name=task, feedback=task, head="binary", window=86_400) for task in TASKS)
+SPECS: Final = tuple(PlainHead.binary(task) for task in TASKS)
 """Two heads side by side, as the peers have them: purchase is no product with click."""
 
 
@@ -51,7 +50,7 @@ class ClickLogModel(nn.Module):
         """Give logits [B] per task; there are no sides for retrieval."""
         index_BC, numbers_BF = batch.index[COLUMNS], batch.context_numbers_BF
         x_BI = torch.cat([rows[COLUMNS][index_BC].flatten(1), numbers_BF], dim=1)
-        none_B = torch.zeros(len(index_BC))
+        none_B = numbers_BF.new_zeros(len(index_BC))
         return self.heads(self.trunk(x_BI), dict.fromkeys(TASKS, none_B)), None, None
 
 
