@@ -22,6 +22,7 @@ from training.trainer.losses import all_losses
 from training.trainer.moment import Moment, Progress
 from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
+from training.trainer.whole_batch import whole_batch
 
 PRECISIONS = ("fp32", "bf16")
 FIRST_STEPS, TRIAL_STEPS, MAX_STEPS = 5, 20, 2000
@@ -79,7 +80,8 @@ def floor_of(inputs: ProductInputs, batch: Batch) -> tuple[float, float]:
         patch("recsys.model.trunks.relu_networks.HAS_ONEDNN", new=False),
         FlopCounterMode(display=False) as counter,
     ):
-        losses, _ = all_losses(ranker, batch, inputs.heads, inputs.settings("fp32", CPU, 1), rows)
+        whole = whole_batch(batch, inputs.heads)
+        losses, _ = all_losses(ranker, batch, inputs.heads, inputs.settings("fp32", CPU, 1), rows, whole)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
     dense = bytes_of(list(ranker.parameters()))
     state = 4 * sum(numbers.numel() for numbers in batch.rows.values())

@@ -25,8 +25,8 @@ class WholeBatch:
     observed: Tensor
     """How many rows each task is observed in, float [K]."""
     candidates: Sequence[Tensor]
-    """Rank -> what masks its candidates [P + M, 3]: item row, user, whether it is a positive of that user. Empty
-    where retrieval is not learned."""
+    """Rank -> what masks its candidates [P + M, 3]: item row, user, whether it is a positive of that user.
+    None without negatives."""
     numbers: Mapping[str, Tensor]
     """Table -> distinct numbers that are looked up [U], ascending; of all ranks where tables are copies."""
 
