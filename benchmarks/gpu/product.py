@@ -5,15 +5,14 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.device_time import around, bytes_of
 from benchmarks.gpu.inputs import ProductInputs
 from benchmarks.gpu.settings import Settings, SkippedError
+from benchmarks.speed.training.matrix_work import matrix_flop
 from recsys.batch import Batch
 from recsys.device import CPU
 from training.trainer.batch_file import batch_tensors
@@ -75,20 +74,17 @@ def floor_of(inputs: ProductInputs, batch: Batch) -> tuple[float, float]:
     """
     ranker, tables = inputs.model(CPU)
     rows = tables.lookup(batch.rows)
-    # The counter does not know oneDNN's own operator.
-    with (
-        patch("recsys.model.trunks.relu_networks.HAS_ONEDNN", new=False),
-        FlopCounterMode(display=False) as counter,
-    ):
-        whole = whole_batch(batch, inputs.heads)
-        losses, _ = all_losses(ranker, batch, inputs.heads, inputs.settings("fp32", CPU, 1), rows, whole)
+
+    def learn() -> None:
+        how, whole = inputs.settings("fp32", CPU, 1), whole_batch(batch, inputs.heads)
+        losses, _ = all_losses(ranker, batch, inputs.heads, how, rows, whole)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+
+    flop = matrix_flop(learn)
     dense = bytes_of(list(ranker.parameters()))
     state = 4 * sum(numbers.numel() for numbers in batch.rows.values())
     table = bytes_of(list(rows.values())) + state
-    return float(counter.get_total_flops()), bytes_of(
-        list(batch_tensors(batch).values())
-    ) + 2 * table + 6 * dense
+    return flop, bytes_of(list(batch_tensors(batch).values())) + 2 * table + 6 * dense
 
 
 def with_floor(
