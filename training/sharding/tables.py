@@ -33,7 +33,7 @@ PIECE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
+class TableShard:
     """A rectangle of a table, and the accumulators of its rows."""
 
     rank: int
@@ -159,7 +159,7 @@ class ShardedTables:
                     own = state[rows]
                     shard.state.view(-1)[: own.shape[0]].copy_(own)
 
-    def _gathered(self, name: str, shards: Sequence[Shard]) -> dict[str, Tensor]:
+    def _gathered(self, name: str, shards: Sequence[TableShard]) -> dict[str, Tensor]:
         """Bring a table's shards to rank 0 in pieces."""
         spec, first = self.specs[name], distributed.get_rank() == 0
         weight, state = (torch.zeros(spec.size, spec.dim), torch.zeros(spec.size)) if first else (None, None)
@@ -192,7 +192,7 @@ class ShardedTables:
             return torch.zeros(())
         return piece.cpu()
 
-    def _shards(self) -> Iterator[tuple[str, list[Shard]]]:
+    def _shards(self) -> Iterator[tuple[str, list[TableShard]]]:
         """Give each table's name and shards, in the same order on every rank."""
         states = self.sharded.fused_optimizer.state_dict()["state"]
         weights, rank = self.sharded.state_dict(), distributed.get_rank()
@@ -205,14 +205,14 @@ class ShardedTables:
             yield name, list(_shards_of(weights[key], moments.get(name), rank))
 
 
-def _shards_of(weight: Any, state: Any, rank: int) -> Iterator[Shard]:
+def _shards_of(weight: Any, state: Any, rank: int) -> Iterator[TableShard]:
     """Join the shards of a weight with those of its accumulators, which come in the same order."""
     own = {tuple(s.metadata.shard_offsets): s.tensor for s in weight.local_shards()}
     own_states = [s.tensor for s in state.local_shards()] if state is not None else []
     for meta in weight.metadata().shards_metadata:
         (row, column), (rows, columns) = meta.shard_offsets, meta.shard_sizes
         mine = meta.placement.rank() == rank
-        yield Shard(
+        yield TableShard(
             rank=meta.placement.rank(),
             row=row,
             column=column,
