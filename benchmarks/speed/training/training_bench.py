@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,7 +115,9 @@ def measure_training(asked: Asked) -> dict[str, Any]:
 
 
 def _command() -> str:
-    return shlex.join(["recsys", *sys.argv[1:]])
+    """Give what was typed, with FILE for the JSON's place: that is of one machine."""
+    words = ["recsys", *sys.argv[1:]]
+    return shlex.join("FILE" if before == "--json" else word for before, word in pairwise(["", *words]))
 
 
 @contextmanager
