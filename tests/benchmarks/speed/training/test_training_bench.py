@@ -41,6 +41,7 @@ def test_our_epoch_trains_on_all_rows_and_scores_the_test_rows(tmp_path, monkeyp
         threads=1,
         precision="fp32",
         shuffle_labels=False,
+        tables="replicated",
         scores=tmp_path / "s.npy",
     )
     report = own_epoch.run(asked)
