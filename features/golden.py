@@ -19,6 +19,7 @@ from features.packing import PackedUser, pack_one, unpack_user
 from features.store import StoredUser
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, UserInputs
+from recsys.mask import Mask
 
 TOLERANCE = {"fp32": 1e-4}
 """Largest allowed difference of a calibrated prediction, per numeric mode (processors differ)."""
@@ -31,7 +32,7 @@ class Scoring(Protocol):
     def user_side(self, user: UserInputs) -> Any:
         """Encode one user."""
 
-    def retrieve(self, user: Any, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
+    def retrieve(self, user: Any, k: int, allowed: Mask | None = None) -> np.ndarray:
         """Give nearest item rows."""
 
     def predict(self, user: Any, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:

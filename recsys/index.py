@@ -13,6 +13,7 @@ import torch  # noqa: F401 - before faiss: the other order can load a second Ope
 import faiss  # isort: skip
 
 from recsys.errors import BundleError
+from recsys.mask import Mask
 
 EXACT_LIMIT = 200_000
 EXACT_SHARE = 0.1
@@ -43,16 +44,19 @@ class ItemIndex:
         """Return the index type for the manifest."""
         return "exact" if isinstance(self.index, faiss.IndexFlat) else "hnsw32"
 
-    def search(self, vector_D: np.ndarray, k: int, allowed_I: np.ndarray | None) -> np.ndarray:
-        """Return up to k allowed item rows, best first; fewer only when fewer are allowed."""
-        passing = self.embeddings_ID.shape[0] if allowed_I is None else int(allowed_I.sum())
+    def search(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
+        """Return up to k allowed item rows, best first; fewer only when fewer are allowed. None: all are."""
+        num_items = self.embeddings_ID.shape[0]
+        if allowed is not None and allowed.count == num_items:
+            allowed = None
+        passing = num_items if allowed is None else allowed.count
         k = min(k, passing)
         if k == 0:
             return np.zeros(0, np.int64)
-        if self.kind != "exact" and passing < EXACT_SHARE * self.embeddings_ID.shape[0]:
-            return self._exact(vector_D, k, allowed_I)
-        rows = self._approximate(vector_D, k, allowed_I)
-        return rows if rows.size == k else self._exact(vector_D, k, allowed_I)
+        if self.kind != "exact" and passing < EXACT_SHARE * num_items:
+            return self._exact(vector_D, k, allowed)
+        rows = self._approximate(vector_D, k, allowed)
+        return rows if rows.size == k else self._exact(vector_D, k, allowed)
 
     def save(self, path: Path) -> None:
         """Write the FAISS file; the vectors are stored beside it by the bundle."""
@@ -75,11 +79,9 @@ class ItemIndex:
             )
         return cls(index, embeddings_ID)
 
-    def _approximate(self, vector_D: np.ndarray, k: int, allowed_I: np.ndarray | None) -> np.ndarray:
-        selector, share = None, 1.0
-        if allowed_I is not None:
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed_I, bitorder="little"))
-            share = allowed_I.mean()
+    def _approximate(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
+        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
+        share = 1.0 if allowed is None else allowed.count / allowed.size
         parameters = (
             faiss.SearchParameters(sel=selector)
             if self.kind == "exact"
@@ -90,8 +92,8 @@ class ItemIndex:
         found: np.ndarray = rows[0][rows[0] >= 0]
         return found
 
-    def _exact(self, vector_D: np.ndarray, k: int, allowed_I: np.ndarray | None) -> np.ndarray:
-        rows = np.arange(self.embeddings_ID.shape[0]) if allowed_I is None else np.flatnonzero(allowed_I)
+    def _exact(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
+        rows = np.arange(self.embeddings_ID.shape[0]) if allowed is None else allowed.rows()
         scores = self.embeddings_ID[rows] @ vector_D
         best = np.argpartition(-scores, k - 1)[:k]
         return rows[best[np.argsort(-scores[best], kind="stable")]]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recsys.mask import Mask
 from recsys.schema import ATTRIBUTE_PREFIX
 from serving.request import Filter
 
@@ -85,8 +86,8 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.item_ids)
 
-    def allowed(self, conditions: Filter, forbidden: Iterable[str], at_ms: int) -> npt.NDArray[np.bool_]:
-        """Tell for each row whether a request may be answered with the item."""
+    def allowed(self, conditions: Filter, forbidden: Iterable[str], at_ms: int) -> Mask:
+        """Return the rows that a request may be answered with."""
         mask = np.ones(len(self), dtype=np.bool_)
         if conditions.allow_item_ids:
             mask[:] = False
@@ -100,7 +101,7 @@ class Catalogue:
         if conditions.max_price is not None:
             mask &= self.prices <= conditions.max_price
         mask[self.rows_of(forbidden)] = False
-        return mask
+        return Mask.of_bools(mask)
 
     def rows_of(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """Return the rows of the ids that the catalogue has, in their order."""

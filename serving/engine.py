@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
+from recsys.mask import Mask
 from serving.catalogue import Catalogue
 from serving.latency import LatencyEstimate
 from serving.live_catalogue import CatalogueWithScorer, ItemOverlay, LiveCatalogue
@@ -240,9 +241,7 @@ class _StageTimer:
         return {stage: 1000 * seconds for stage, seconds in self._stage_s.items()}
 
 
-def _allowed_pins(
-    request: RankRequest, catalogue: Catalogue, allowed: npt.NDArray[np.bool_]
-) -> dict[int, int]:
+def _allowed_pins(request: RankRequest, catalogue: Catalogue, allowed: Mask) -> dict[int, int]:
     """Map position (from 0) to row, for the pins that may be shown."""
     rows = {pin.position - 1: catalogue.rows.get(pin.item_id, -1) for pin in request.pins}
     return {position: row for position, row in rows.items() if row >= 0 and allowed[row]}

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import structlog
 
+from recsys.mask import Mask
 from serving.live_catalogue import CatalogueWithScorer
-from serving.protocols import Mask, Rows
+from serving.protocols import Rows
 from serving.request import RankRequest
 from serving.served_model import ServedModel
 
@@ -58,7 +59,7 @@ class Retrieval:
     ) -> Candidates:
         """Find candidates for `num_needed` positions.
 
-        Args: allowed: bool by catalogue row; user_side: the scorer's, None when only popularity can rank.
+        Args: allowed: by catalogue row; user_side: the scorer's, None when only popularity can rank.
         """
         catalogue = live.catalogue
         builder = _CandidateBuilder(allowed)
@@ -82,12 +83,13 @@ class Retrieval:
         if len(builder) < num_needed:
             builder.add(POPULAR, self._popular(allowed, num_needed))
         if len(builder) < num_needed:
-            builder.add(CATALOGUE, np.flatnonzero(allowed)[: num_needed + len(builder)])
+            builder.add(CATALOGUE, allowed.first(num_needed + len(builder)))
         return builder.candidates()
 
     def _popular(self, allowed: Mask, k: int) -> Rows:
         rows = self._popular_rows
-        return rows[allowed[rows]][:k]
+        found: Rows = rows[allowed[rows]][:k]
+        return found
 
 
 def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | None) -> Rows:
@@ -108,12 +110,11 @@ class _CandidateBuilder:
 
     def forbid(self, row: int) -> None:
         """Leave a row out from now on."""
-        self._allowed = self._allowed.copy()
-        self._allowed[row] = False
+        self._allowed = self._allowed.without(np.array([row]))
 
     def mask(self) -> Mask | None:
         """Return the allowed rows; None when all are."""
-        return None if self._allowed.all() else self._allowed
+        return None if self._allowed.count == self._allowed.size else self._allowed
 
     def add(self, source: int, rows: Iterable[int]) -> None:
         rows = np.asarray(rows, dtype=np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from recsys.index import ItemIndex
+from recsys.mask import Mask
 from recsys.model.ranker import ItemSide
 
 
@@ -50,20 +51,16 @@ class FreshItems:
         vectors[fresh] = self.embeddings[at[fresh]]
         return vectors
 
-    def search(
-        self, index: ItemIndex, vector_D: np.ndarray, k: int, allowed: np.ndarray | None
-    ) -> np.ndarray:
+    def search(self, index: ItemIndex, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
         """Return up to k allowed catalogue rows, nearest first: fresh items exactly, others by the index.
 
-        Args: allowed: bool over all catalogue rows; None: all.
+        Args: allowed: over all catalogue rows; None: all.
         """
-        in_index = None if allowed is None else allowed[: index.embeddings_ID.shape[0]]
-        replaced = self.rows[self.rows < index.embeddings_ID.shape[0]]
-        if replaced.size:  # the index still has their old vectors
-            size = index.embeddings_ID.shape[0]
-            in_index = np.ones(size, np.bool_) if in_index is None else in_index.copy()
-            in_index[replaced] = False
-        indexed = index.search(vector_D, k, in_index)
+        num_items = index.embeddings_ID.shape[0]
+        in_index = Mask.full(num_items) if allowed is None else allowed.resized(num_items)
+        replaced = self.rows[: np.searchsorted(self.rows, num_items)]
+        # The index still has the replaced items' old vectors.
+        indexed = index.search(vector_D, k, in_index.without(replaced))
         fresh = np.arange(self.rows.size) if allowed is None else np.flatnonzero(allowed[self.rows])
         rows = np.concatenate([indexed, self.rows[fresh]])
         similarity = np.concatenate(

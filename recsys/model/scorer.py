@@ -13,7 +13,9 @@ from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
+from recsys.mask import Mask
 from recsys.model.fresh_items import FreshItems, add_fresh_items
+from recsys.model.group_codes import GroupCodes
 from recsys.model.head_functions import predict
 from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide, pool_bag
 from recsys.tasks import TaskSpec
@@ -25,39 +27,6 @@ class ScoredUser:
 
     side: UserSide
     crosses: tuple[CrossInputs, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupCodes:
-    """An item column as codes [I] by catalogue row; `names` numbers the values from 1, code 0 is none."""
-
-    names: dict[str, int]
-    codes: np.ndarray
-
-    @classmethod
-    def of(cls, values: Sequence[str | None]) -> "GroupCodes":
-        """Number the distinct values."""
-        return cls({}, np.zeros(0, np.int64)).with_rows(np.arange(len(values)), values)
-
-    def with_rows(self, rows: np.ndarray, values: Sequence[str | None]) -> "GroupCodes":
-        """Return codes that also contain these rows' values [F]; the rows may be new."""
-        names = dict(self.names)
-        for value in values:
-            if value is not None:
-                names.setdefault(value, len(names) + 1)
-        codes = np.zeros(max(self.codes.size, int(rows.max(initial=-1)) + 1), np.int64)
-        codes[: self.codes.size] = self.codes
-        codes[rows] = [0 if value is None else names[value] for value in values]
-        return GroupCodes(names, codes)
-
-    def rows_of(self, keys: Sequence[str]) -> np.ndarray:
-        """Return per code [G + 1] the position of its value in keys; len(keys) where it is missing."""
-        rows = np.full(len(self.names) + 1, len(keys), np.int64)
-        for position, key in enumerate(keys):
-            code = self.names.get(key)
-            if code is not None:
-                rows[code] = position
-        return rows
 
 
 class Scorer:
@@ -115,13 +84,13 @@ class Scorer:
         batch, rows = self._user_batch(user)
         return ScoredUser(self.ranker.user_side(batch, rows).one(0), user.crosses)
 
-    def retrieve(self, user: "ScoredUser", k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
+    def retrieve(self, user: "ScoredUser", k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows, nearest first."""
-        return self._nearest(user.side.embedding_BD[0].numpy(), k, allowed_I)
+        return self._nearest(user.side.embedding_BD[0].numpy(), k, allowed)
 
-    def similar(self, row: int, k: int, allowed_I: np.ndarray | None = None) -> np.ndarray:
+    def similar(self, row: int, k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows most similar to an item."""
-        return self._nearest(self.vectors(np.array([row]))[0], k, allowed_I)
+        return self._nearest(self.vectors(np.array([row]))[0], k, allowed)
 
     @torch.inference_mode()
     def logits(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -145,7 +114,7 @@ class Scorer:
             else self.fresh.take(self.items, rows)
         )
 
-    def _nearest(self, vector_D: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    def _nearest(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
         index = self.bundle.index
         if self.fresh is None:
             return index.search(vector_D, k, allowed)
@@ -154,7 +123,7 @@ class Scorer:
     def _cross(self, user: "ScoredUser", rows: np.ndarray) -> Tensor:
         """Gather the user's aggregates by the candidates' columns, [N, F]."""
         parts = [
-            cross.numbers[group.rows_of(cross.keys)[group.codes[rows]]]
+            cross.numbers[group.positions(cross.keys, rows)]
             for cross, group in zip(user.crosses, self._groups, strict=True)
         ]
         return torch.from_numpy(np.concatenate([np.zeros((rows.size, 0), np.float32), *parts], axis=1))

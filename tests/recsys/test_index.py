@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from recsys import index as module
 from recsys.errors import BundleError
 from recsys.index import ItemIndex
+from recsys.mask import Mask
 
 
 def _vectors(count, dim=8, seed=0):
@@ -40,7 +41,7 @@ def test_filtered_search_is_full_allowed_and_near(index, passing):
     allowed = np.zeros(2000, bool)
     allowed[rng.permutation(2000)[:passing]] = True
     query = _vectors(1, seed=9)[0]
-    rows = index.search(query, 50, allowed)
+    rows = index.search(query, 50, Mask.of_bools(allowed))
     assert rows.size == min(50, passing), "never under-filled"
     assert allowed[rows].all(), "never a forbidden item"
     assert np.unique(rows).size == rows.size
@@ -88,4 +89,6 @@ SMALL = ItemIndex.build(_vectors(30))
 def test_exact_search_is_the_plain_rule(mask, k):
     allowed = np.array(mask)
     query = _vectors(1, seed=5)[0]
-    np.testing.assert_array_equal(SMALL.search(query, k, allowed), _plain(SMALL, query, k, allowed))
+    np.testing.assert_array_equal(
+        SMALL.search(query, k, Mask.of_bools(allowed)), _plain(SMALL, query, k, allowed)
+    )

@@ -19,6 +19,7 @@ from recsys.cli import run
 from recsys.config import RunConfig, build_fusion, default_config, load_config
 from recsys.errors import BundleError
 from recsys.log import InteractionLog
+from recsys.mask import Mask
 from serving.app import Server, ServerOptions
 from serving.catalogue import Catalogue
 from serving.client import AdminClient, RecsysClient
@@ -118,11 +119,11 @@ class FakeScorer:
     def user_side(self, inputs: Any) -> Any:
         return inputs
 
-    def retrieve(self, user_side: Any, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    def retrieve(self, user_side: Any, k: int, allowed: Mask | None) -> np.ndarray:
         rows = self._rows()[np.argsort(-self.places(self._rows()), kind="stable")]
         return (rows if allowed is None or not self.obedient else rows[allowed[rows]])[:k]
 
-    def similar(self, row: int, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    def similar(self, row: int, k: int, allowed: Mask | None) -> np.ndarray:
         distances = np.abs(self.places(self._rows()) - self.places(np.array([row])))
         rows = self._rows()[np.argsort(distances, kind="stable")]
         return (rows if allowed is None else rows[allowed[rows]])[:k]

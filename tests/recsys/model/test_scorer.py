@@ -13,6 +13,7 @@ from features.sequences import history_slices
 from recsys.bundle import load_bundle
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
+from recsys.mask import Mask
 from recsys.model.scorer import Scorer, calibrate, ranker_from
 from training.predict import BundlePredictor
 
@@ -129,7 +130,7 @@ def test_retrieval_respects_what_is_allowed(scorer, encoded, request_of):
     user, _ = request_of(0)
     allowed = np.zeros(len(scorer.item_embeddings), bool)
     allowed[[4, 9, 11]] = True
-    assert sorted(scorer.retrieve(scorer.user_side(user), 50, allowed).tolist()) == [4, 9, 11]
+    assert sorted(scorer.retrieve(scorer.user_side(user), 50, Mask.of_bools(allowed)).tolist()) == [4, 9, 11]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_late_items_are_found_where_they_belong(scorer, side, inputs):
     )
     allowed = rng.random(num + 30) < 0.5
     for mask, k in ((None, 15), (allowed, 15), (allowed, 10_000), (np.zeros(num + 30, bool), 5)):
-        found = with_fresh.retrieve(side[0], k, mask)
+        found = with_fresh.retrieve(side[0], k, None if mask is None else Mask.of_bools(mask))
         closeness = with_fresh.vectors(np.arange(num + 30)) @ side[0].side.embedding_BD[0].numpy()
         passing = np.arange(num + 30) if mask is None else np.flatnonzero(mask)
         best = passing[np.argsort(-closeness[passing], kind="stable")][:k]

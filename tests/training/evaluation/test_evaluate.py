@@ -26,6 +26,7 @@ from recsys.cli import run
 from recsys.errors import DataError
 from recsys.index import ItemIndex
 from recsys.log import InteractionLog, period_end
+from recsys.mask import Mask
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.stages import Stages
@@ -274,7 +275,7 @@ def test_lists_are_those_that_a_server_would_make(audience, predictor, shop_chai
         )
         context = online.context({"device": request["context_device"]}, at)
         allowed = audience.allowed(slice(u, u + 1))[0]
-        candidates = scorer.retrieve(user, config.retrieval.num_candidates, allowed)
+        candidates = scorer.retrieve(user, config.retrieval.num_candidates, Mask.of_bools(allowed))
         mine = lists.retrieved[u][lists.retrieved[u] >= 0]
         # Two items as near as rounding may change places.
         np.testing.assert_array_equal(np.sort(mine), np.sort(candidates))
