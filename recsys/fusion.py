@@ -4,7 +4,6 @@ additive        score = sum of weight * prediction, each in its own unit
 multiplicative  score = product of (prediction + offset) ** weight, predictions scaled to 0..1
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Self
 
@@ -20,6 +19,8 @@ Scores = npt.NDArray[np.float64]
 _SMALLEST = 1e-12
 # exp of more than this is infinite in float64.
 _LARGEST_LOG = 700.0
+MAX_WEIGHT = 1e6
+"""Larger weights add nothing to an order but overflow, and take the smaller ones' last digits."""
 
 
 class _Part(BaseModel):
@@ -121,9 +122,6 @@ class Fusion(_Part):
         if not weights:
             return self
         _require_known("head_weights", weights, list(self.terms))
-        for task, weight in weights.items():
-            if not math.isfinite(weight):
-                raise ConfigError(f"the weight {weight} of {task!r} is not finite; send a finite number")
         changed = {t: self.terms[t].model_copy(update={"weight": w}) for t, w in weights.items()}
         made = self.model_copy(update={"terms": {**self.terms, **changed}})
         _require_sound(made, "head_weights")
@@ -154,7 +152,13 @@ def _require_offsets(offsets: Mapping[str, float], formula: str) -> None:
 
 
 def _require_sound(fusion: Fusion, where: str) -> None:
-    """Refuse a negative power of a prediction that may be 0: one item would outweigh everything."""
+    """Refuse weights that overflow, and a negative power of a prediction that may be 0: it would win."""
+    for task, term in fusion.terms.items():
+        if not abs(term.weight) <= MAX_WEIGHT:
+            raise ConfigError(
+                f"{where}: the weight {term.weight} of {task!r} is not between -{MAX_WEIGHT:g} and "
+                f"{MAX_WEIGHT:g}; give a smaller one, and divide the others by the same number"
+            )
     if fusion.formula != "multiplicative":
         return
     for task, term in fusion.terms.items():

@@ -13,6 +13,7 @@ from serving.journal import Journal
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request import JOURNAL_UNAVAILABLE, NO_BUNDLE
+from serving.request_checks import check_id
 from serving.stats import ServerStats
 
 # How long Activate and Rollback wait for this server to serve the new version.
@@ -79,6 +80,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     def Activate(self, request: pb.ActivateRequest, context: grpc.ServicerContext) -> pb.ActivateResponse:
         """Move the live pointer."""
+        check_id("version", request.version)
         previous = self._registry.current()
         expect = (request.expected_current or None) if request.HasField("expected_current") else Any
         self._registry.activate(request.version, expect)

@@ -31,9 +31,10 @@ from serving.request import (
     RankRequest,
     VersionError,
 )
-from serving.retrieval import Candidates, Retrieval
+from serving.retrieval import Candidates, Retrieval, seed_row
 from serving.scored_candidates import ScoredCandidates
 from serving.served_model import ServedModel
+from serving.similar_items import similarity_scores
 
 # With less time than this, not even the popular list is answered.
 _MIN_REMAINING_S = 0.002
@@ -62,6 +63,7 @@ class Engine:
             mmr=policy.mmr,
         )
         self._seen_kinds = policy.exclude_seen_kinds
+        self._similar_step = policy.similar_step
         self._retrieval = Retrieval(
             model, num_candidates=retrieval.num_candidates, num_popular=retrieval.popular_candidates
         )
@@ -90,16 +92,14 @@ class Engine:
         candidates = self._retrieval.find(request, live, allowed, user_side, num_needed=request.page_size)
         timer.record("retrieval")
         candidates, scored, degradation = self._limit(
-            request, candidates, deadline, scored=user_side is not None
+            request, candidates, deadline, num_pins=len(pins), scored=user_side is not None
         )
         predictions = self._predict(live, user, user_side, request, candidates, at_ms) if scored else {}
-        scores = self._score(request, predictions, candidates, catalogue)
+        scores = self._score(request, predictions, candidates, live)
         degradation += tuple(user.degraded) if user is not None else ()
         timer.record("scoring")
         if scored:
-            self._latency.observe(
-                timer.seconds("features", "retrieval"), timer.seconds("scoring"), len(candidates.rows)
-            )
+            self._latency.observe(timer.seconds("scoring"), len(candidates.rows))
         return ScoredCandidates(
             request_id=os.urandom(12).hex(),
             bundle_version=self.model.version,
@@ -146,7 +146,13 @@ class Engine:
         return request.forbidden_item_ids.union(*(user.seen.get(kind, ()) for kind in self._seen_kinds))
 
     def _limit(
-        self, request: RankRequest, candidates: Candidates, deadline: Deadline, *, scored: bool
+        self,
+        request: RankRequest,
+        candidates: Candidates,
+        deadline: Deadline,
+        *,
+        num_pins: int,
+        scored: bool,
     ) -> tuple[Candidates, bool, tuple[str, ...]]:
         """Keep the candidates that can be scored in time: all, fewer, or none."""
         if not scored:
@@ -155,7 +161,7 @@ class Engine:
         affordable = self._latency.affordable(count, deadline.remaining_s())
         if affordable >= count:
             return candidates, True, ()
-        if affordable >= request.page_size:
+        if affordable >= max(request.page_size, num_pins):  # pinned items are the first candidates
             return candidates.first(affordable), True, (DEADLINE_FEWER_CANDIDATES,)
         self._latency.decay()
         return candidates, False, (DEADLINE_POPULAR,)
@@ -181,11 +187,16 @@ class Engine:
         request: RankRequest,
         predictions: Mapping[str, npt.NDArray[np.float32]],
         candidates: Candidates,
-        catalogue: Catalogue,
+        live: CatalogueWithScorer,
     ) -> npt.NDArray[np.float64]:
-        if predictions:
-            return self.model.fusion.override(request.head_weights).score(predictions)
-        ids = (catalogue.item_ids[row] for row in candidates.rows.tolist())
+        taste = self.model.fusion.override(request.head_weights).score(predictions) if predictions else None
+        seed = seed_row(request, live)
+        if live.scorer is not None and seed is not None:
+            vectors = live.scorer.vectors(np.append(candidates.rows, seed))
+            return similarity_scores(vectors[:-1] @ vectors[-1], taste, self._similar_step)
+        if taste is not None:
+            return taste
+        ids = (live.catalogue.item_ids[row] for row in candidates.rows.tolist())
         return np.array([self.model.popular.get(item_id, 0.0) for item_id in ids], dtype=np.float64)
 
     def _policy_input(

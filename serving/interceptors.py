@@ -39,6 +39,8 @@ _CONSTANT_TEXT: Final[dict[grpc.StatusCode, str]] = {
     grpc.StatusCode.INTERNAL: "internal error; the server's log has the details",
 }
 _HEALTH = "/grpc.health."
+# Characters. A header takes up to 12 bytes for one, and details repeat the text twice in base 64.
+_MAX_TEXT = 400
 RETRY_KEY = "grpc-retry-pushback-ms"
 DETAILS_KEY = "grpc-status-details-bin"
 _log = structlog.get_logger(__name__)
@@ -164,7 +166,7 @@ def status_of(error: Exception) -> grpc.StatusCode:
 def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     """End the call with an error's status, details and retry advice."""
     code = status_of(error)
-    message = _CONSTANT_TEXT.get(code, str(error))
+    message = _bounded(_CONSTANT_TEXT.get(code, str(error)))
     metadata: list[tuple[str, str | bytes]] = []
     if isinstance(error, OverloadedError):
         metadata.append((RETRY_KEY, str(error.retry_after_ms)))
@@ -174,9 +176,16 @@ def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     context.abort(code, message)
 
 
+def _bounded(text: str) -> str:
+    """Cut a text: gRPC sends it as a header, and a client that gets more than 8 kB of them sees no status."""
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
+
+
 def _details(error: FieldError, message: str) -> bytes:
     """Return a google.rpc.Status with BadRequest details, which gRPC libraries of all languages read."""
-    violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=_bounded(error.field), description=_bounded(error.problem)
+    )
     packed = any_pb2.Any()
     packed.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=message, details=[packed])

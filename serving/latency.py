@@ -13,28 +13,28 @@ _DECAY = 0.9
 
 
 class LatencyEstimate:
-    """Moving averages of the fixed and the per-candidate time of an answer, in seconds."""
+    """Moving average of the scoring time per candidate, in seconds.
+
+    It is asked when the candidates have been found, so what came before is no longer in the remaining time.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._fixed_s = 0.0
         self._each_s = 0.0
 
-    def observe(self, fixed_s: float, scoring_s: float, num_candidates: int) -> None:
-        """Update the averages with one scored answer."""
+    def observe(self, scoring_s: float, num_candidates: int) -> None:
+        """Update the average with one scored answer."""
         with self._lock:
-            self._fixed_s = _blend(self._fixed_s, fixed_s)
             self._each_s = _blend(self._each_s, scoring_s / max(1, num_candidates))
 
     def decay(self) -> None:
         """Shrink the estimate after an answer that was not scored for lack of time."""
         with self._lock:
-            self._fixed_s *= _DECAY
             self._each_s *= _DECAY
 
     def affordable(self, num_candidates: int, remaining_s: float) -> int:
         """Count the candidates that can be scored in the remaining time: num_candidates at most."""
-        scoring_s = _SHARE * remaining_s - self._fixed_s
+        scoring_s = _SHARE * remaining_s
         if scoring_s <= 0.0:
             return 0
         if self._each_s * num_candidates <= scoring_s:

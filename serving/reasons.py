@@ -29,16 +29,18 @@ class Reasons:
     def of(self, row: int, sources: int) -> tuple[str, ...]:
         """Return up to two reasons, the most personal first."""
         reasons = [
-            self._similar_to_seed(sources),
+            self._similar_to_seed(row, sources),
             self._like_history(row, sources),
             self._other(row, sources),
         ]
         return tuple(reason for reason in reasons if reason)[:2]
 
-    def _similar_to_seed(self, sources: int) -> str | None:
-        if not sources & SIMILAR or self.seed_item_id is None:
+    def _similar_to_seed(self, row: int, sources: int) -> str | None:
+        if not sources & SIMILAR or self.seed_item_id is None or self.vectors is None:
             return None
-        return f"similar to {self._name(self.catalogue.rows[self.seed_item_id])}"
+        seed = self.catalogue.rows[self.seed_item_id]
+        vectors = self.vectors(np.array([row, seed], dtype=np.int64))
+        return f"similar to {self._name(seed)}" if vectors[0] @ vectors[1] >= _MIN_COSINE else None
 
     def _like_history(self, row: int, sources: int) -> str | None:
         """Name the most similar item of the user's history."""

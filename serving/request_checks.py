@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from recsys.config import ServingConfig
+from recsys.fusion import MAX_WEIGHT
 from serving.request import FieldError, Pin, RankRequest
 
 MAX_ID_BYTES = 256
@@ -49,6 +50,8 @@ def check_request(request: RankRequest, limits: Limits) -> None:
     _check_values("context", request.context)
     _check_experiments(request.experiments)
     _check_weights(request.head_weights)
+    if request.bundle_version is not None:
+        check_id("bundle_version", request.bundle_version)
     _check_pins(request.pins, limits)
     _check_filter(request)
     check_ids("exclude_item_ids", request.exclude_item_ids, MAX_EXCLUDED)
@@ -145,10 +148,14 @@ def _check_experiments(experiments: Mapping[str, str]) -> None:
 
 
 def _check_weights(weights: Mapping[str, float]) -> None:
+    check_count("head_weights", len(weights))
     for task, weight in weights.items():
-        if not math.isfinite(weight):
+        check_text("head_weights", task, MAX_ID_BYTES)
+        if not abs(weight) <= MAX_WEIGHT:
             raise FieldError(
-                "head_weights", f"the weight {weight} of {task!r} is not finite; send a finite number"
+                "head_weights",
+                f"the weight {weight} of {task!r} is not between -{MAX_WEIGHT:g} and {MAX_WEIGHT:g}; "
+                "send a smaller one, and divide the others by the same number",
             )
 
 

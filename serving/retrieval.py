@@ -68,10 +68,10 @@ class Retrieval:
             builder.add(REQUEST, catalogue.rows_of(request.item_ids))
             return builder.candidates()
         num_wanted = max(self.num_candidates, num_needed)
-        seed_row = catalogue.rows.get(request.seed_item_id or "", -1)
-        if live.scorer is not None and seed_row >= 0:
-            builder.forbid(seed_row)
-            nearest = live.scorer.similar(seed_row, num_wanted, builder.mask())
+        seed = seed_row(request, live)
+        if live.scorer is not None and seed is not None:
+            builder.forbid(seed)
+            nearest = live.scorer.similar(seed, num_wanted, builder.mask())
             builder.add(SIMILAR, nearest)
         else:
             nearest = _nearest(live, user_side, num_wanted, builder.mask())
@@ -90,6 +90,13 @@ class Retrieval:
         rows = self._popular_rows
         found: Rows = rows[allowed[rows]][:k]
         return found
+
+
+def seed_row(request: RankRequest, live: CatalogueWithScorer) -> int | None:
+    """Return the row of the item that the list shall be similar to; None when it has no seed."""
+    if request.seed_item_id is None or request.item_ids is not None or live.scorer is None:
+        return None
+    return next(iter(live.catalogue.rows_of((request.seed_item_id,)).tolist()), None)
 
 
 def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | None) -> Rows:

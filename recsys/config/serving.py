@@ -24,6 +24,9 @@ class PolicyConfig(Section):
     """Weight of similarity to items already placed (maximal marginal relevance)."""
     exclude_seen_kinds: tuple[str, ...] = ("purchase",)
     """Items the user already gave this feedback are not shown again."""
+    similar_step: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Items similar to a seed are ordered by their cosine with it in steps of this size, and within a step by
+    the user's taste. 0: by the cosine alone."""
 
 
 class ServingConfig(Section):

@@ -127,6 +127,37 @@ def test_similar_items_leave_the_seed_out(engine, fakes) -> None:
     assert answer.items[0].sources == ("similar",)
 
 
+def test_similar_items_are_ordered_by_the_seed_not_by_the_users_taste(engine, fakes) -> None:
+    """Also when all items of a small catalogue are candidates."""
+    for seed, expected in (("i10", "i13 i12 i11 i9 i8 i7"), ("i36", "i39 i38 i37 i35 i34 i33")):
+        answer = ask(engine(), fakes, seed_item_id=seed, page_size=39)
+        assert ids(answer)[:6] == expected.split()
+        similar = {
+            item.item_id for item in answer.items if item.reasons[:1] == (f"similar to Thing {seed[1:]}",)
+        }
+        angles = {f"i{n}": abs(n - int(seed[1:])) / 10 for n in range(40)}
+        assert similar == {item_id for item_id, angle in angles.items() if angle > 0 and np.cos(angle) >= 0.5}
+        assert [item.score for item in answer.items] == sorted((i.score for i in answer.items), reverse=True)
+
+
+def test_taste_orders_similar_items_within_a_step_of_their_cosine(engine, fakes) -> None:
+    def similar(step: float) -> list[str]:
+        one = engine(policy={**NO_EXPLORING, "similar_step": step})
+        return ids(ask(one, fakes, seed_item_id="i20", page_size=6))
+
+    assert [{*similar(0.0)[n : n + 2]} for n in (0, 2, 4)] == [{"i19", "i21"}, {"i18", "i22"}, {"i17", "i23"}]
+    assert similar(0.01) == ["i21", "i19", "i22", "i18", "i23", "i17"]
+    assert similar(1.0) == ["i35", "i34", "i33", "i32", "i31", "i30"]  # all of a cosine from 0 to 1
+
+
+def test_without_time_to_predict_similar_items_are_still_similar(engine, fakes) -> None:
+    one = engine()
+    slow(one, 1_000)
+    answer = ask(one, fakes, seconds=3_000, seed_item_id="i20", page_size=4)
+    assert answer.degradation == ("DEADLINE_POPULAR",)
+    assert set(ids(answer)) == {"i18", "i19", "i21", "i22"}
+
+
 def test_an_unknown_seed_is_reported_and_the_user_is_answered(engine, fakes) -> None:
     answer = ask(engine(), fakes, seed_item_id="nothing")
     assert answer.missing_item_ids == ("nothing",)
@@ -250,7 +281,7 @@ def test_without_a_model_popularity_is_the_score(engine, fakes) -> None:
 def slow(one: Engine, seconds_each: float) -> None:
     """Hours, so that what the test itself takes does not count."""
     for _ in range(50):
-        one._latency.observe(0.0, seconds_each, 1)
+        one._latency.observe(seconds_each, 1)
 
 
 def test_a_short_deadline_gets_fewer_candidates(engine, fakes) -> None:
@@ -259,6 +290,26 @@ def test_a_short_deadline_gets_fewer_candidates(engine, fakes) -> None:
     answer = ask(one, fakes, seconds=3_000)
     assert answer.degradation == ("DEADLINE_FEWER_CANDIDATES",)
     assert ids(answer) == ["i39", "i38", "i37", "i36", "i35"]
+
+
+def test_what_was_spent_on_retrieval_is_not_subtracted_again(engine, fakes) -> None:
+    """Retrieval takes an hour of the two; scoring takes no time, and there is an hour for it."""
+    one = engine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "serving.engine._StageTimer.seconds", lambda _, *stages: 3600.0 * ("retrieval" in stages)
+        )
+        ask(one, fakes)
+    assert ask(one, fakes, seconds=3_600).degradation == ()
+
+
+def test_more_pins_than_can_be_scored_in_time(engine, fakes) -> None:
+    one = engine()
+    slow(one, 100)
+    pins = tuple(Pin(item_id=f"i{n}", position=n + 1) for n in range(30))
+    answer = ask(one, fakes, seconds=3_000, pins=pins)
+    assert ids(answer) == ["i0", "i1", "i2", "i3", "i4"]
+    assert answer.degradation == ("DEADLINE_POPULAR",)
 
 
 def test_a_shorter_one_gets_the_popular_list_unscored(engine, fakes) -> None:

@@ -1,4 +1,6 @@
 import inspect
+from base64 import b64encode
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -6,7 +8,7 @@ import pytest
 from recsys import errors, journal
 from recsys.errors import RecsysError
 from serving import client_values, request
-from serving.interceptors import STATUS, CountingPool, Guard, status_of
+from serving.interceptors import STATUS, CountingPool, Guard, abort, status_of
 from serving.stats import ServerStats
 
 # Errors that stop a command, and can never be raised while a call is answered.
@@ -49,6 +51,22 @@ def test_an_expired_call_is_not_served() -> None:
         with pytest.raises(ConnectionAbortedError, match="DEADLINE_EXCEEDED"):
             serve("asked", late)
     assert stats.num_expired == 3
+
+
+def test_no_error_text_is_too_long_for_a_header() -> None:
+    sent = []
+
+    class Context(Late):
+        def abort(self, code: grpc.StatusCode, text: str) -> None:
+            sent.append(len(quote(text)))
+
+    context = Context(None)
+    context.set_trailing_metadata = lambda metadata: sent.extend(
+        len(b64encode(value)) for _, value in metadata
+    )
+    abort(context, request.FieldError("f", "\N{GRINNING FACE}" * 100_000))
+    assert len(sent) == 2
+    assert sum(sent) < 12_000  # of 16 kB
 
 
 def test_the_first_matching_class_decides() -> None:

@@ -266,7 +266,9 @@ class RecommendRequest(_message.Message):
     validate_only: _builtins.bool
     """Check the request and return an empty list."""
     seed_item_id: _builtins.str
-    """Recommend items similar to this item instead of items for the user."""
+    """Recommend items similar to this item instead of items for the user: in order of their cosine similarity to it,
+    in steps of [policy] similar_step; within a step in order of the user's taste.
+    """
     @_builtins.property
     def context(self) -> _containers.MessageMap[_builtins.str, Global___ContextValue]:
         """Request-time features by name ("device", "hour", ...), at most 64; names as in the config's context features."""
@@ -281,7 +283,9 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def head_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Weight of a task's prediction in the score, by task name; replaces the bundle's weight for that task. Finite."""
+        """Weight of a task's prediction in the score, by task name; replaces the bundle's weight for that task. At
+        most 1e6 in size.
+        """
 
     @_builtins.property
     def experiment_assignments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -522,7 +526,9 @@ class RankedItem(_message.Message):
     leaves a gap.
     """
     score: _builtins.float
-    """The number by which the list is sorted before rules and exploration; comparable within one answer only."""
+    """The number by which the list is sorted before rules and exploration; comparable within one answer only. With a
+    seed_item_id it is a similarity, not the weighted predictions.
+    """
     propensity: _builtins.float
     """Probability, in (0, 1], that the policy put this item here, given the items above it."""
     propensity_kind: _builtins.str
@@ -543,7 +549,9 @@ class RankedItem(_message.Message):
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Why the item is in the list, as text for people: "similar to <title> you clicked"."""
+        """Why the item is in the list, as text for people: "similar to <title> you clicked". "similar" is said of a cosine
+        similarity of 0.5 or more.
+        """
 
     def __init__(
         self,
@@ -577,7 +585,8 @@ class Degradation(_message.Message):
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: the answer is complete. Else any of NO_BUNDLE, STORE_UNAVAILABLE, JOURNAL_UNAVAILABLE,
-        DEADLINE_FEWER_CANDIDATES, DEADLINE_POPULAR; clients must accept reasons they do not know.
+        DEADLINE_FEWER_CANDIDATES, DEADLINE_POPULAR (nothing was predicted: the popular items, or with a seed_item_id the
+        most similar ones); clients must accept reasons they do not know.
         """
 
     def __init__(
