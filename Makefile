@@ -55,7 +55,7 @@ protos: setup ## write the stubs anew from protos/**/*.proto
 lock: setup ## write requirements/lock.txt from what .venv holds
 	@sed '/^[^#]/,$$d' requirements/lock.txt > requirements/lock.new
 	@$(PY) -m pip freeze --all --exclude-editable \
-	  | grep -viE '^(pip|torch|torchrec|fbgemm[-_]gpu.*|triton|nvidia-.*|cuda-.*)==' >> requirements/lock.new
+	  | grep -viE '^(pip|torch|torchrec|fbgemm[-_]gpu.*|faiss[-_].*|triton|nvidia-.*|cuda-.*)==' >> requirements/lock.new
 	@mv requirements/lock.new requirements/lock.txt
 	@git --no-pager diff --stat -- requirements/lock.txt
 

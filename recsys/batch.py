@@ -8,12 +8,14 @@ Shape letters: B examples, E history events of all of them, U distinct rows of a
 dimensions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +135,37 @@ class Batch:
         return changed
 
 
+def move_together(value: T, device: torch.device) -> T:
+    """Copy all tensors in dataclasses, dicts and tuples to a device, in one copy per type of number.
+
+    A request has some twenty small tensors, and a copy to a GPU takes longer to start than to make.
+    """
+    if device.type == "cpu":
+        return value
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+
+    def collect(tensor: Tensor) -> Tensor:
+        by_type.setdefault(tensor.dtype, []).append(tensor)
+        return tensor
+
+    _map(value, collect)
+    moved = {dtype: iter(_moved(tensors, device)) for dtype, tensors in by_type.items()}
+    changed: T = _map(value, lambda tensor: next(moved[tensor.dtype]))
+    return changed
+
+
+def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copy tensors of one type to a device as one."""
+    parts = torch.cat([t.flatten() for t in tensors]).to(device).split([t.numel() for t in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
 def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change every tensor in dataclasses and dicts; leave everything else as it is."""
+    """Change every tensor in dataclasses, dicts, lists and tuples; leave everything else as it is."""
     if isinstance(value, Tensor):
         return change(value)
+    if isinstance(value, tuple | list):
+        return type(value)(_map(one, change) for one in value)
     if isinstance(value, dict):
         return {key: _map(one, change) for key, one in value.items()}
     if is_dataclass(value) and not isinstance(value, type):

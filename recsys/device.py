@@ -1,4 +1,4 @@
-"""The device that models are trained and scored on: `[training] device`, resolved here alone."""
+"""The device of training and of serving: `[training] device` and `[serving] device`, resolved here alone."""
 
 import torch
 
@@ -7,13 +7,13 @@ from recsys.errors import ConfigError
 CPU = torch.device("cpu")
 
 
-def resolve_device(name: str) -> torch.device:
-    """Give the device of a name of `[training] device`; `auto` is the GPU where there is one.
+def resolve_device(name: str, section: str = "training") -> torch.device:
+    """Give the device of a name of a section's `device`; `auto` is the GPU where there is one.
 
     Raises: ConfigError when `cuda` is asked for and this process has none; it names the installed torch.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f'[training] device = "cuda": {_why_no_gpu()}; or write "cpu" or "auto"')
+        raise ConfigError(f'[{section}] device = "cuda": {_why_no_gpu()}; or write "cpu" or "auto"')
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     # With its number, so that it equals the device of the tensors that are moved to it.

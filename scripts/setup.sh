@@ -87,7 +87,10 @@ say "torch and torchrec ($VARIANT)"
 torch_index=()
 [ -z "${TORCH_INDEX_URL:-}" ] || torch_index=(--index-url "$TORCH_INDEX_URL")
 pip_install ${torch_index[@]+"${torch_index[@]}"} -c requirements/lock.txt "$TORCH" || fail "could not install $TORCH"
-if [ "$VARIANT" = cuda ]; then # fbgemm must be built for the same CUDA as torch, so it comes from the same index
+if [ "$VARIANT" = cuda ]; then
+  # faiss-cpu, of an earlier setup, is the same module as faiss-gpu: to remove it later would remove both
+  .venv/bin/python -m pip uninstall -qq -y --disable-pip-version-check faiss-cpu || fail "could not remove faiss-cpu"
+  # fbgemm must be built for the same CUDA as torch, so it comes from the same index
   pip_install ${torch_index[@]+"${torch_index[@]}"} --no-deps "$(grep '^fbgemm' requirements/cuda.txt)" || fail "could not install fbgemm"
 fi
 pip_install --no-deps -r "requirements/$VARIANT.txt" || fail "could not install requirements/$VARIANT.txt"

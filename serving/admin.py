@@ -112,6 +112,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             journal_bytes=self._journal.num_bytes,
             latency_ms=self._stats.latency_ms(),
             threads=self._threads,
+            device=self._recommender.engine.model.device,
+            index_device=self._recommender.engine.model.index_device,
         )
 
     def _follow(self, version: str, context: grpc.ServicerContext) -> bool:

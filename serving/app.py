@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import grpc
@@ -78,13 +79,15 @@ class Server:
     """One server process: engine, journal, store, reloader and the two gRPC ports.
 
     Args: load: bundle folder, store -> model; default: `serving.loading.load_model`.
-    Raises: ConfigError for an address that cannot or must not be bound.
+    Raises: ConfigError for an address that cannot or must not be bound, or a GPU that cannot be used.
     """
 
     def __init__(self, options: ServerOptions, load: LoadModel | None = None) -> None:
         self._options = options
         self._load_model = load
         config = options.config
+        if load is None and config.serving.device == "cuda":
+            _ = self._own_loader  # a GPU that is not there is an error before anything is bound
         self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self.stats = ServerStats()
         self._registry = Registry(options.runs)
@@ -183,7 +186,7 @@ class Server:
         )
 
     def _load(self, version: str) -> Engine:
-        load = self._load_model or self._import_loader()
+        load = self._load_model or self._own_loader
         try:
             engine = self._engine(load(self._registry.path(version), self._store))
             engine.warm(self._options.clock.now_ms())
@@ -196,12 +199,18 @@ class Server:
             ) from error
         return engine
 
-    def _import_loader(self) -> LoadModel:
-        """Import torch and FAISS only when there is a bundle to load."""
+    @cached_property
+    def _own_loader(self) -> LoadModel:
+        """Import torch and FAISS only when there is a bundle to load; the devices are chosen once.
+
+        Raises: ConfigError when `[serving] device` cannot be had.
+        """
+        from serving.devices import choose_devices
         from serving.loading import load_model, use_threads
 
-        use_threads(self._options.config.serving.threads)
-        return load_model
+        serving = self._options.config.serving
+        use_threads(serving.threads)
+        return partial(load_model, devices=choose_devices(serving.device))
 
     def _since_ms(self) -> int:
         """Return an instant before the live snapshot; no base may contain the events since then."""

@@ -180,6 +180,8 @@ class AdminClient(_Connection):
             num_shed=reply.num_shed,
             latency_ms=dict(reply.latency_ms),
             now=reply.now.ToDatetime(tzinfo=UTC),
+            device=reply.device,
+            index_device=reply.index_device,
         )
 
 

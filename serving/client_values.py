@@ -116,3 +116,5 @@ class ServerStatus:
     num_shed: int
     latency_ms: Mapping[str, float]
     now: datetime
+    device: str
+    index_device: str

@@ -1,5 +1,7 @@
 """Loads a bundle from disk as a ServedModel: verified, and checked to reproduce its golden requests."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from features.store import FeatureStore
 from recsys.bundle import load_bundle
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
+from serving.devices import ON_CPU, Devices
 from serving.fresh_item_encoder import FreshItemEncoder
 from serving.served_model import ServedModel
 
@@ -18,13 +21,14 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def load_model(path: Path, store: FeatureStore) -> ServedModel:
-    """Load a bundle and check that this host reproduces its golden requests.
+def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> ServedModel:
+    """Load a bundle and check that this host, with these devices, reproduces its golden requests.
 
-    Raises: BundleError.
+    Raises: BundleError; ConfigError when a device has no room for the item vectors.
     """
     bundle = load_bundle(path)
-    loaded = Answering.of(bundle, store, Scorer)
+    bundle = replace(bundle, index=bundle.index.on(devices.index))
+    loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     loaded.check_golden()
     return ServedModel(
         version=bundle.version,
@@ -40,4 +44,6 @@ def load_model(path: Path, store: FeatureStore) -> ServedModel:
             loaded.encoder, bundle.items, bundle.config.features.group_items_by
         ).encode,
         items_as_of_ms=bundle.manifest.snapshot_at_ms,
+        device=str(devices.scorer),
+        index_device=str(devices.index),
     )

@@ -95,7 +95,14 @@ class Reloader:
             return
         self._recommender.swap(engine)
         self.error = None
-        _log.info("loaded", version=version, seconds=round(time.monotonic() - start, 3))
+        model = engine.model
+        _log.info(
+            "loaded",
+            version=version,
+            seconds=round(time.monotonic() - start, 3),
+            device=model.device,
+            index_device=model.index_device,
+        )
 
     def _failed_lately(self, version: str) -> bool:
         failed = self._failed

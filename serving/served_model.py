@@ -27,3 +27,7 @@ class ServedModel:
     """Items by catalogue row -> inputs of `Scorer.with_items`."""
     items_as_of_ms: int = 0
     """The catalogue contains all upserts before this instant."""
+    device: str = ""
+    """Where requests are scored; empty: there is no bundle."""
+    index_device: str = ""
+    """Where items are searched."""

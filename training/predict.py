@@ -42,7 +42,7 @@ class BundlePredictor:
     """Scores encoded rows with a bundle's weights; the caller rolls the features forward."""
 
     def __init__(self, bundle: Bundle, device: torch.device = CPU) -> None:
-        """Build model and encoder once. Args: device: where rows are scored; lists are ranked on the CPU."""
+        """Build model and encoder once. Args: device: where rows are scored and lists ranked."""
         self.bundle = bundle
         weights = {
             k.removeprefix("table."): torch.from_numpy(v)
@@ -54,10 +54,10 @@ class BundlePredictor:
             for k, v in weights.items()
             if k.endswith(".weight")
         )
-        self.ranker = ranker_from(self.bundle.manifest.inputs, self.bundle)
+        self.ranker = ranker_from(self.bundle.manifest.inputs, self.bundle).to(device)
         self.tables = LocalTables(specs, learning_rate=0.0, seed=0)
         self.tables.load(weights)
-        self._scoring = moved(self.ranker, self.tables, device)
+        self.tables.to(device, tables_for_host(specs, device))
         self.encoder = Encoder.from_config(self.bundle.config, self.bundle.encoder)
         self.batcher = Batcher(
             self.encoder,
@@ -87,7 +87,7 @@ class BundlePredictor:
 
     def logits(self, encoded: EncodedDay) -> dict[str, np.ndarray]:
         """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
-        return predict_logits(*self._scoring, scoring_batches(self.batcher, encoded))
+        return predict_logits(self.ranker, self.tables, scoring_batches(self.batcher, encoded))
 
     def predictions(self, encoded: EncodedDay) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task."""

@@ -40,6 +40,9 @@ class ServingConfig(Section):
     """Largest `Rank` request."""
     threads: int = Field(default=1, ge=1)
     """Torch threads of the scoring process."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where requests are scored and items searched; `auto` takes a GPU where there is one. Items are searched
+    on the CPU where FAISS is built without CUDA."""
     max_concurrent: int = Field(default=64, ge=1)
     deadline_ms: int = Field(default=1_000, ge=1)
     """Used when the caller sets none."""

@@ -43,8 +43,8 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Matrix products in training; `auto`: what a night measures to be faster. Serving always uses fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where training, and the scoring of labelled rows, run; `auto` takes a GPU where there is one. Serving,
-    golden requests and ranked lists use the CPU."""
+    """Where training and evaluation run; `auto` takes a GPU where there is one. Golden requests are made on
+    the CPU; [serving] has a device of its own."""
     processes: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
     """How many processes share each step of a night's learning, on the CPU, or each with a GPU of its own;
     `auto`: what a night measures to be faster. Nights of few steps measure nothing: `auto` is then fp32 and

@@ -21,33 +21,29 @@ class FreshItems:
     rows: np.ndarray
     """int64 [F], ascending."""
     side: ItemSide
-    """[F]."""
-
-    @property
-    def embeddings(self) -> np.ndarray:
-        """Return unit vectors [F, D]."""
-        vectors: np.ndarray = self.side.embedding_BD.numpy()
-        return vectors
+    """[F], on the scorer's device."""
+    embeddings: np.ndarray
+    """Unit vectors [F, D] in host memory, where they are searched."""
 
     def updated(self, rows: np.ndarray, side: ItemSide) -> "FreshItems":
         """Return a copy with these items added; an item that it has already is replaced."""
         kept = np.flatnonzero(~np.isin(self.rows, rows))
         stacked = np.concatenate([self.rows[kept], rows])
-        return _sorted(stacked, [self.side.take(torch.from_numpy(kept)), side])
+        return _sorted(stacked, [_take(self.side, kept), side])
 
     def take(self, base: ItemSide, rows: np.ndarray) -> ItemSide:
         """Select item sides [N] by catalogue row: the fresh one where there is one, else the bundle's."""
         fresh, at = self._find(rows)
         if not fresh.any():
-            return base.take(torch.from_numpy(rows))
+            return _take(base, rows)
         order = np.argsort(np.concatenate([np.flatnonzero(~fresh), np.flatnonzero(fresh)]))
-        parts = [base.take(torch.from_numpy(rows[~fresh])), self.side.take(torch.from_numpy(at[fresh]))]
-        return ItemSide.cat(parts).take(torch.from_numpy(order))
+        parts = [_take(base, rows[~fresh]), _take(self.side, at[fresh])]
+        return _take(ItemSide.cat(parts), order)
 
-    def vectors(self, base: ItemSide, rows: np.ndarray) -> np.ndarray:
-        """Return unit vectors [N, D] by catalogue row, selected as in `take`."""
+    def vectors(self, base_ID: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return unit vectors [N, D] by catalogue row: a fresh item's, or else the bundle's of `base_ID`."""
         fresh, at = self._find(rows)
-        vectors: np.ndarray = base.embedding_BD.numpy()[np.where(fresh, 0, rows)]
+        vectors = base_ID[np.where(fresh, 0, rows)]
         vectors[fresh] = self.embeddings[at[fresh]]
         return vectors
 
@@ -82,4 +78,9 @@ def add_fresh_items(before: FreshItems | None, rows: np.ndarray, side: ItemSide)
 
 def _sorted(rows: np.ndarray, sides: Sequence[ItemSide]) -> FreshItems:
     order = np.argsort(rows)
-    return FreshItems(rows[order], ItemSide.cat(sides).take(torch.from_numpy(order)))
+    side = _take(ItemSide.cat(sides), order)
+    return FreshItems(rows[order], side, side.embedding_BD.cpu().numpy())
+
+
+def _take(side: ItemSide, rows: np.ndarray) -> ItemSide:
+    return side.take(torch.from_numpy(rows).to(side.embedding_BD.device))

@@ -42,8 +42,13 @@ class RowLists:
 
     def elements(self, row: int) -> slice:
         """Say which elements are one list's."""
-        stop = int(self.start_B[row + 1]) if row + 1 < self.num else self.position_E.shape[0]
-        return slice(int(self.start_B[row]), stop)
+        return slice(*self._bounds[row : row + 2])
+
+    @cached_property
+    def _bounds(self) -> list[int]:
+        """Read where lists start, and the last one ends; a single list needs no waiting for a GPU."""
+        starts = [0] if self.num == 1 else self.start_B.tolist()
+        return [*starts, self.position_E.shape[0]]
 
 
 def list_sums(weight_E: Tensor, rows_UA: Tensor, lists: RowLists) -> Tensor:

@@ -1,4 +1,8 @@
-"""Scores with a bundle in memory, without TorchRec: user side once per request, item rows gathered."""
+"""Scores with a bundle in memory, without TorchRec: user side once per request, item rows gathered.
+
+On a GPU the model and all items' sides lie there, the embedding tables in host memory: a request looks up its
+few rows, copies them over together with its numbers, and reads its answers in one copy back.
+"""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -8,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import BagIndex, Batch, HistoryIndex
+from recsys.batch import BagIndex, Batch, HistoryIndex, move_together
 from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
+from recsys.device import CPU
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 from recsys.mask import Mask
@@ -32,15 +37,17 @@ class ScoredUser:
 class Scorer:
     """Scores with one bundle's weights; safe to call from several threads."""
 
-    def __init__(self, bundle: Bundle, items: ItemInputs) -> None:
+    def __init__(self, bundle: Bundle, items: ItemInputs, device: torch.device = CPU) -> None:
         """Build the ranker and encode the whole catalogue once.
 
-        Args: items: the bundle's catalogue as its encoder gives it (`features.online.encode_items`).
+        Args: items: the bundle's catalogue as its encoder gives it (`features.online.encode_items`); device:
+        where logits are computed; the index is searched where it is.
         Raises: BundleError when the weights do not fit the model.
         """
         self.bundle = bundle
         self.tasks = bundle.config.tasks
-        self.ranker = ranker_from(bundle.manifest.inputs, bundle)
+        self.device = device
+        self.ranker = ranker_from(bundle.manifest.inputs, bundle).to(device)
         self.tables = {
             k.removeprefix("table.").removesuffix(".weight"): torch.from_numpy(v)
             for k, v in bundle.weights.items()
@@ -50,6 +57,8 @@ class Scorer:
         self._text_VT = self._text_by_number(items)
         self._groups = tuple(GroupCodes.of(values) for values in items.groups)
         self.items = encode_item_side(self.ranker, self.tables, items)
+        self.item_embeddings: np.ndarray = self.items.embedding_BD.cpu().numpy()
+        """Unit vectors [I, D] by item row."""
         self.fresh: FreshItems | None = None
 
     def with_items(self, rows: np.ndarray, items: ItemInputs) -> "Scorer":
@@ -64,15 +73,13 @@ class Scorer:
         )
         return other
 
-    @property
-    def item_embeddings(self) -> np.ndarray:
-        """Return unit vectors [I, D] by item row."""
-        embeddings: np.ndarray = self.items.embedding_BD.numpy()
-        return embeddings
-
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Return unit vectors [N, D] of catalogue rows, fresh items included."""
-        return self.item_embeddings[rows] if self.fresh is None else self.fresh.vectors(self.items, rows)
+        return (
+            self.item_embeddings[rows]
+            if self.fresh is None
+            else self.fresh.vectors(self.item_embeddings, rows)
+        )
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Map item ids to rows; -1 where the bundle does not have the item."""
@@ -81,12 +88,12 @@ class Scorer:
     @torch.inference_mode()
     def user_side(self, user: UserInputs) -> "ScoredUser":
         """Encode one user, for retrieval and for every candidate."""
-        batch, rows = self._user_batch(user)
+        batch, rows = move_together(self._user_batch(user), self.device)
         return ScoredUser(self.ranker.user_side(batch, rows).one(0), user.crosses)
 
     def retrieve(self, user: "ScoredUser", k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows, nearest first."""
-        return self._nearest(user.side.embedding_BD[0].numpy(), k, allowed)
+        return self._nearest(user.side.embedding_BD[0].cpu().numpy(), k, allowed)
 
     def similar(self, row: int, k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows most similar to an item."""
@@ -98,21 +105,18 @@ class Scorer:
         ids = torch.from_numpy(context.ids[None])
         tables = self.ranker.inputs.context_tables
         looked_up = [self.tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(tables)]
-        context_BI = self.ranker.context(looked_up, torch.from_numpy(context.numbers[None]))
-        found = self.ranker.logits(user.side, self._sides(rows), context_BI, self._cross(user, rows))
-        return {task: values.numpy() for task, values in found.items()}
+        asked = (
+            self.ranker.context(looked_up, torch.from_numpy(context.numbers[None])),
+            self._cross(user, rows),
+            torch.from_numpy(rows),
+        )
+        context_BI, cross_NF, rows_N = move_together(asked, self.device)
+        side = self.items.take(rows_N) if self.fresh is None else self.fresh.take(self.items, rows)
+        return read_together(self.ranker.logits(user.side, side, context_BI, cross_NF))
 
     def predict(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return calibrated predictions float32 [N] per task: probabilities, or stars."""
         return calibrate(self.logits(user, context, rows), self.tasks, self.bundle.manifest.calibration)
-
-    @torch.inference_mode()
-    def _sides(self, rows: np.ndarray) -> ItemSide:
-        return (
-            self.items.take(torch.from_numpy(rows))
-            if self.fresh is None
-            else self.fresh.take(self.items, rows)
-        )
 
     def _nearest(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
         index = self.bundle.index
@@ -177,16 +181,34 @@ class Scorer:
 
 @torch.inference_mode()
 def encode_item_side(ranker: Ranker, tables: Mapping[str, Tensor], items: ItemInputs) -> ItemSide:
-    """Look up encoded items and run the item tower over all of them."""
+    """Look up encoded items and run the item tower over all of them, on the ranker's device.
+
+    Args: tables: each on the ranker's device or in host memory.
+    """
+    device = next(ranker.parameters()).device
     ids = torch.from_numpy(items.ids)
-    rows = [tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(ranker.inputs.item_tables)]
-    rows += [
-        pool_bag(
-            tables[vocabulary], BagIndex(torch.from_numpy(bag.values), torch.from_numpy(bag.offsets[:-1]))
-        )
-        for (_, vocabulary, _), bag in zip(ranker.inputs.item_bags, items.bags, strict=True)
-    ]
-    return ranker.item_side(rows, torch.from_numpy(items.numbers), torch.from_numpy(items.text))
+    rows = []
+    for i, (_, vocabulary, _) in enumerate(ranker.inputs.item_tables):
+        table = tables[vocabulary]
+        rows.append(table[ids[:, i].to(table.device)].to(device))
+    for (_, vocabulary, _), bag in zip(ranker.inputs.item_bags, items.bags, strict=True):
+        table = tables[vocabulary]
+        values, starts = torch.from_numpy(bag.values), torch.from_numpy(bag.offsets[:-1])
+        lists = BagIndex(values.to(table.device), starts.to(table.device))
+        rows.append(pool_bag(table, lists).to(device))
+    return ranker.item_side(
+        rows, torch.from_numpy(items.numbers).to(device), torch.from_numpy(items.text).to(device)
+    )
+
+
+def read_together(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Copy logits float32 [N] or [N, C] of every task to host memory, in one copy."""
+    there = torch.cat([values.flatten() for values in logits.values()]).cpu()
+    parts = there.split([values.numel() for values in logits.values()])
+    return {
+        task: part.view(values.shape).numpy()
+        for (task, values), part in zip(logits.items(), parts, strict=True)
+    }
 
 
 def ranker_from(inputs: dict[str, object], bundle: Bundle) -> Ranker:

@@ -6,6 +6,8 @@ tensors of both devices fails, as it does on a GPU; torch's fake tensors find th
 which balancers and the reading of losses need. Every wait of the processor for the device is counted.
 """
 
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,14 +45,15 @@ class OnDevice(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "OnDevice":
-        made: OnDevice = Tensor._make_wrapper_subclass(
-            cls,
-            held.shape,
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            device=torch.device(NAME, 0),
-        )
+        with torch.inference_mode(False):  # there too, a view of a parameter is an ordinary tensor
+            made: OnDevice = Tensor._make_wrapper_subclass(
+                cls,
+                held.shape,
+                strides=held.stride(),
+                storage_offset=held.storage_offset(),
+                dtype=held.dtype,
+                device=torch.device(NAME, 0),
+            )
         made.held = held
         return made
 
@@ -78,7 +81,9 @@ class _Factories(TorchDispatchMode):
     """Catches what makes tensors of nothing: `torch.zeros(3, device=...)` has no argument to dispatch on."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return _run(func, args, kwargs or {})
+        with self:  # in inference mode, what is made of other operations comes here whole
+            parts = func.decompose(*args, **(kwargs or {}))
+        return _run(func, args, kwargs or {}) if parts is NotImplemented else parts
 
 
 class _Backend(_DummyBackendModule):
@@ -161,3 +166,58 @@ def waits(pretend: torch.device) -> list[str]:
     """Give the list of the processor's waits for the device; the test may clear it."""
     waited.clear()
     return waited
+
+
+class FlatOnGpu:
+    """What a caller must know of FAISS 1.15's GpuIndexFlat, on a copy in the processor's memory.
+
+    It finds at most 2048 neighbours, takes a selector and does not read it, and is for one thread at a time.
+    """
+
+    def __init__(self, exact: Any) -> None:
+        import faiss
+
+        self.held, self.ntotal, self.d = faiss.clone_index(exact), exact.ntotal, exact.d
+        self.asked: list[int] = []
+        self._busy = threading.Lock()
+
+    def search(self, x, k, *, params=None):
+        if not 0 < k <= 2048:
+            raise RuntimeError(f"GPU index only supports min/max-K selection up to 2048 (requested {k})")
+        if not self._busy.acquire(blocking=False):
+            raise AssertionError("two threads search on one GPU resource")
+        try:
+            time.sleep(0.0005)
+            self.asked.append(k)
+            return self.held.search(x, k)
+        finally:
+            self._busy.release()
+
+
+class _Options:
+    use_cuvs = True
+
+
+class _Resources:
+    def setTempMemory(self, size): ...
+
+
+@pytest.fixture
+def faiss_gpu(monkeypatch: pytest.MonkeyPatch) -> list[FlatOnGpu]:
+    """Give FAISS what its build for CUDA has more than that for the CPU; the list has what is on the GPU."""
+    import faiss
+
+    made: list[FlatOnGpu] = []
+
+    def index_cpu_to_gpu(provider, device, index, options=None):
+        if not isinstance(faiss.downcast_index(index), faiss.IndexFlat):
+            raise RuntimeError("This index type is not implemented on GPU.")
+        assert not options.use_cuvs, "the build with cuVS would find, and filter, in another way"
+        made.append(FlatOnGpu(index))
+        return made[-1]
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", _Resources, raising=False)
+    monkeypatch.setattr(faiss, "GpuClonerOptions", _Options, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    return made

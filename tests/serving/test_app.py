@@ -106,6 +106,15 @@ def options(tmp_path: Path, **changes) -> ServerOptions:
     return ServerOptions(**{**given, **changes})
 
 
+def test_a_gpu_that_is_not_there_is_an_error_at_the_start(tmp_path, monkeypatch) -> None:
+    """Not one of a reload, while the popular list is served."""
+    config = default_config()
+    serving = config.serving.model_copy(update={"device": "cuda"})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r'\[serving\] device = "cuda": torch'):
+        Server(options(tmp_path, config=config.model_copy(update={"serving": serving})))
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "example.org:80"])
 def test_an_open_address_needs_tls_or_insecure(tmp_path, address) -> None:
     with pytest.raises(

@@ -135,6 +135,7 @@ def test_a_running_server_keeps_its_bundle_when_one_of_an_older_schema_goes_live
         status = admin.status()
     assert status.reload_error == f"{manifest.parent.name} was not loaded: {older_schema(manifest)}"
     assert (status.bundle_version, status.current_version) == (version, manifest.parent.name)
+    assert (status.device, status.index_device) == ("cpu", "cpu")
     assert client.recommend("stranger").bundle_version == version
 
 

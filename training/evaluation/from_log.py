@@ -10,6 +10,7 @@ from features.loading import Answering
 from features.store import open_store
 from recsys.bundle import Bundle, load_bundle
 from recsys.config import ExecutionConfig, StoreConfig
+from recsys.device import resolve_device
 from recsys.errors import ConfigError, DataError, RegistryError
 from recsys.log import InteractionLog
 from recsys.model.scorer import Scorer
@@ -46,7 +47,7 @@ def evaluate_bundle(
     days = read_days(bundle, log, runs, _labels_until(InteractionLog(log), span[1], labels_until))
     with bar("evaluate") as on_progress:
         return evaluate(
-            BundlePredictor(bundle),
+            BundlePredictor(bundle, resolve_device("auto")),
             days,
             evaluated_periods(days, bundle.config.tasks, *span),
             max_users=max_users,

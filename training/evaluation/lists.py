@@ -5,7 +5,7 @@ The item side is computed once a period, the user side once a user, and the two 
 Shape letters: U users, I items, K places, D embedding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,16 @@ import torch
 from torch import Tensor
 
 from features.encode import Encoded
-from recsys.batch import Batch
+from recsys.batch import move_together
 from recsys.inputs import ItemInputs
 from recsys.metrics.table import most_places
 from recsys.model.ranker import ItemSide, UserSide
-from recsys.model.scorer import calibrate, encode_item_side
+from recsys.model.scorer import calibrate, encode_item_side, read_together
 from training.crosses import cross_numbers
 from training.data import EncodedRows
 from training.evaluation.audience import Audience
 from training.predict import BundlePredictor
+from training.trainer.prefetch import batches_ahead
 
 PADDING = -1
 _USERS_AT_ONCE = 256
@@ -55,45 +56,63 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     start = 0
     for embedding_UD, users, context_UC in user_sides(predictor, encoded):
         stop = start + len(users)
-        found_UK = _retrieve(embedding_UD, items.embedding_BD, audience.allowed(slice(start, stop)), places)
+        # Exact: the bundle's own index holds the values of another day.
+        similarity_UI, allowed_UI = embedding_UD @ items.embedding_BD.T, audience.allowed(slice(start, stop))
+        found_UK = _top_places(similarity_UI, torch.from_numpy(allowed_UI), places)
         retrieved.append(found_UK)
-        for u, user in enumerate(users):
-            candidates = found_UK[u][found_UK[u] >= 0][: config.retrieval.num_candidates]
-            cross = cross_numbers(
-                encoded.crosses, np.repeat(encoded.user_row[start + u], candidates.size), candidates
-            )
-            logits = predictor.ranker.logits(
-                user,
-                items.take(torch.from_numpy(candidates)),
-                context_UC[u : u + 1],
-                torch.from_numpy(cross),
-            )
-            values = calibrate(
-                {name: v.numpy() for name, v in logits.items()},
-                config.tasks,
-                predictor.bundle.manifest.calibration,
-            )
-            ranked.append(_pad(candidates[np.argsort(-values[task.name], kind="stable")[:shown]], shown))
+        candidates = [found[found >= 0][: config.retrieval.num_candidates] for found in found_UK]
+        rows = encoded.user_row[start:stop]
+        predictions = predict_candidates(predictor, encoded, items, (users, rows, context_UC), candidates)
+        for of_user, values in zip(candidates, predictions, strict=True):
+            ranked.append(_pad(of_user[np.argsort(-values[task.name], kind="stable")[:shown]], shown))
         start = stop
     return Lists(retrieved=np.concatenate(retrieved), ranked=np.stack(ranked))
 
 
 def top_places(scores_UI: np.ndarray, allowed_UI: np.ndarray, places: int) -> np.ndarray:
     """Give the best allowed items of each user [U, places], best first, ties by item row; padded with -1."""
-    masked = np.where(allowed_UI, scores_UI, -np.inf)
-    places_here = min(places, masked.shape[1])
-    best = np.argpartition(-masked, places_here - 1, axis=1)[:, :places_here]
-    best.sort(axis=1)
-    values = np.take_along_axis(masked, best, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
-    best = np.where(np.isneginf(values), PADDING, best)
+    # A view of fewer rows, and whole numbers, are given as well.
+    scores_UI = np.require(scores_UI, np.result_type(scores_UI, np.float32), ["C", "W"])
+    return _top_places(torch.from_numpy(scores_UI), torch.from_numpy(allowed_UI), places)
+
+
+def _top_places(scores_UI: Tensor, allowed_UI: Tensor, places: int) -> np.ndarray:
+    """Do the same on the scores' device; the items alone leave it."""
+    masked_UI = scores_UI.masked_fill(~allowed_UI.to(scores_UI.device), -torch.inf)
+    places_here = min(places, masked_UI.shape[1])
+    best_UK = masked_UI.topk(places_here, dim=1, sorted=False).indices.sort(dim=1).values
+    values_UK, order_UK = masked_UI.gather(1, best_UK).sort(dim=1, descending=True, stable=True)
+    best_UK = best_UK.gather(1, order_UK).masked_fill(values_UK == -torch.inf, PADDING)
+    best: np.ndarray = best_UK.cpu().numpy()
     return np.pad(best, ((0, 0), (0, places - places_here)), constant_values=PADDING)
 
 
-def _retrieve(user_UD: Tensor, item_ID: Tensor, allowed_UI: np.ndarray, places: int) -> np.ndarray:
-    """Search exactly: the bundle's own index holds the values of another day."""
-    return top_places((user_UD @ item_ID.T).numpy(), allowed_UI, places)
+def predict_candidates(
+    predictor: BundlePredictor,
+    encoded: EncodedRows,
+    items: ItemSide,
+    of: tuple[Sequence[UserSide], np.ndarray, Tensor],
+    candidates: Sequence[np.ndarray],
+) -> list[dict[str, np.ndarray]]:
+    """Predict each user's own candidates, calibrated, with one wait for the device.
+
+    Args: items: the whole catalogue; of: users alone [U], their rows of the snapshot [U], contexts [U, C];
+    candidates: item rows of each user. Returns: per user and task a float32 array [N].
+    """
+    found: dict[str, list[Tensor]] = {}
+    for user, row, context_C, chosen in zip(*of, candidates, strict=True):
+        cross = cross_numbers(encoded.crosses, np.repeat(row, chosen.size), chosen)
+        asked = (torch.from_numpy(chosen), torch.from_numpy(cross))
+        rows_N, cross_NF = move_together(asked, items.embedding_BD.device)
+        logits = predictor.ranker.logits(user, items.take(rows_N), context_C[None], cross_NF)
+        for task, values in logits.items():
+            found.setdefault(task, []).append(values)
+    read = read_together({task: torch.cat(parts) for task, parts in found.items()})
+    bundle = predictor.bundle
+    predictions = calibrate(read, bundle.config.tasks, bundle.manifest.calibration)
+    stops = np.cumsum([chosen.size for chosen in candidates])[:-1]
+    split = {task: np.split(values, stops) for task, values in predictions.items()}
+    return [{task: values[u] for task, values in split.items()} for u in range(len(candidates))]
 
 
 def user_sides(
@@ -103,8 +122,8 @@ def user_sides(
 
     Gives their unit vectors [U, D], each user alone, and the contexts [U, C].
     """
-    batches: Iterator[Batch] = predictor.batcher.batches(encoded, np.random.default_rng(0))
-    for batch in batches:
+    batches = predictor.batcher.batches(encoded, np.random.default_rng(0))
+    for batch in batches_ahead(batches, predictor.tables.device):
         rows = predictor.tables.lookup(batch.rows)
         user = predictor.ranker.user_side(batch, rows)
         context = predictor.ranker.context(

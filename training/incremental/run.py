@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from features.build import build_snapshots, remove_outdated
 from features.days import Days
@@ -19,6 +20,7 @@ from features.sources.journal import ingest_journal
 from recsys.bundle import CONFIG_KEYS, Bundle, load_bundle
 from recsys.config import RunConfig, UpdatesConfig
 from recsys.config_view import values, view
+from recsys.device import resolve_device
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog, period_end
 from recsys.metrics.columns import Rows
@@ -120,7 +122,9 @@ def _update(night: Night, at: datetime) -> Update:
     snapshot = days[days.place(record.night)]
     calibration = dict(bundle.manifest.calibration)
     version = write_bundle(registry, trained, calibration, config, snapshot, live, refitted=True)
-    checks = compare(load_bundle(registry.require(version)), bundle, days, cut, at, config.updates)
+    device = resolve_device(config.training.device)
+    new = load_bundle(registry.require(version))
+    checks = compare(new, bundle, days, cut, at, config.updates, device)
     held = any(check.outcome is not Verdict.PROMOTE for check in checks)
     verdict = Verdict.HOLD if held else Verdict.PROMOTE
     registry.write_record(
@@ -149,12 +153,18 @@ def _update(night: Night, at: datetime) -> Update:
 
 
 def compare(
-    new: Bundle, live: Bundle, days: Days, since: datetime, until: datetime, settings: UpdatesConfig
+    new: Bundle,
+    live: Bundle,
+    days: Days,
+    since: datetime,
+    until: datetime,
+    settings: UpdatesConfig,
+    device: torch.device,
 ) -> tuple[Check, ...]:
     """Compare each head's loss on the labels of an interval that neither bundle has learned."""
     losses: dict[str, list[float]] = {}
     for bundle in (new, live):
-        predictor = BundlePredictor(bundle)
+        predictor = BundlePredictor(bundle, device)
         config = new.config
         parts = [
             closed_between(days, i, predictor.encoder, config, since, until) for i in places_of(days, config)

@@ -3,6 +3,7 @@
 from datetime import date
 from pathlib import Path
 
+from recsys.device import resolve_device
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from training.evaluation.from_log import load_reproducible, read_days, require_span
@@ -34,7 +35,10 @@ def compare_bundles(
     bundles = [load_reproducible(registry.require(version)) for version in versions]
     span = require_span(InteractionLog(log), first, last)
     side_a, side_b = (
-        Side(predictor=BundlePredictor(bundle), days=read_days(bundle, log, runs, span[1]))
+        Side(
+            predictor=BundlePredictor(bundle, resolve_device("auto")),
+            days=read_days(bundle, log, runs, span[1]),
+        )
         for bundle in bundles
     )
     with bar("compare") as on_progress:

@@ -268,6 +268,8 @@ class GetStatusResponse(_message.Message):
     JOURNAL_BYTES_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     THREADS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    INDEX_DEVICE_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
     """Name of this server process, as in its lease file and journal files."""
     bundle_version: _builtins.str
@@ -284,6 +286,10 @@ class GetStatusResponse(_message.Message):
     """Bytes of the journal file being written."""
     threads: _builtins.int
     """Torch threads of the scoring process."""
+    device: _builtins.str
+    """Where requests are scored: "cpu", "cuda:0"; empty: no bundle."""
+    index_device: _builtins.str
+    """Where items are searched, likewise."""
     @_builtins.property
     def loaded_at(self) -> _timestamp_pb2.Timestamp:
         """When the answering version was loaded."""
@@ -325,10 +331,12 @@ class GetStatusResponse(_message.Message):
         journal_bytes: _builtins.int = ...,
         latency_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         threads: _builtins.int = ...,
+        device: _builtins.str = ...,
+        index_device: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["loaded_at", b"loaded_at", "now", b"now", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "calls", b"calls", "current_version", b"current_version", "degradation", b"degradation", "journal_bytes", b"journal_bytes", "latency_ms", b"latency_ms", "loaded_at", b"loaded_at", "now", b"now", "num_expired", b"num_expired", "num_shed", b"num_shed", "reload_error", b"reload_error", "server_id", b"server_id", "started_at", b"started_at", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "calls", b"calls", "current_version", b"current_version", "degradation", b"degradation", "device", b"device", "index_device", b"index_device", "journal_bytes", b"journal_bytes", "latency_ms", b"latency_ms", "loaded_at", b"loaded_at", "now", b"now", "num_expired", b"num_expired", "num_shed", b"num_shed", "reload_error", b"reload_error", "server_id", b"server_id", "started_at", b"started_at", "threads", b"threads"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,13 +18,11 @@ from features.build import item_rows
 from features.days import Days
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
-from recsys.model.scorer import calibrate
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.crosses import cross_numbers
 from training.data import EncodedRows
 from training.evaluation.audience import item_codes
-from training.evaluation.lists import item_side, user_sides
+from training.evaluation.lists import item_side, predict_candidates, user_sides
 from training.predict import BundlePredictor
 from training.tune.fusion.value import Value, Vector, discount, effective_size
 
@@ -90,29 +88,25 @@ def _choices(
     part = encoded.take(first)
     predictor.ranker.eval()
     items = item_side(predictor, encoded.items)
-    bundle = predictor.bundle
+    logged = [_in_catalogue(sets[str(group["request_id"][0])], catalogue) for group in groups]
     found: list[Choice] = []
-    number = -1
+    start = 0
     for _, users, context_UC in user_sides(predictor, part):
-        for u, user in enumerate(users):
-            number += 1
-            group = groups[number]
-            item_ids = sets[str(group["request_id"][0])]
-            codes = item_codes(item_ids, catalogue)
-            item_ids, codes = item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0]
-            cross = cross_numbers(encoded.crosses, np.repeat(part.user_row[number], codes.size), codes)
-            logits = predictor.ranker.logits(
-                user,
-                items.take(torch.from_numpy(codes)),
-                context_UC[u : u + 1],
-                torch.from_numpy(cross),
-            )
-            values = {name: v.numpy() for name, v in logits.items()}
-            predictions = calibrate(values, bundle.config.tasks, bundle.manifest.calibration)
-            group = group.filter(pl.col("item_id").is_in(item_ids.implode()))
-            if group.height:
-                found.append(_choice(encoded, group, item_ids, predictions))
+        block = slice(start, start + len(users))
+        start = block.stop
+        of = (users, part.user_row[block], context_UC)
+        predicted = predict_candidates(predictor, encoded, items, of, [codes for _, codes in logged[block]])
+        for group, (item_ids, _), predictions in zip(groups[block], logged[block], predicted, strict=True):
+            known = group.filter(pl.col("item_id").is_in(item_ids.implode()))
+            if known.height:
+                found.append(_choice(encoded, known, item_ids, predictions))
     return found
+
+
+def _in_catalogue(item_ids: pl.Series, catalogue: pl.Series) -> tuple[pl.Series, np.ndarray]:
+    """Give those items that the day's catalogue has, and their rows in it."""
+    codes = item_codes(item_ids, catalogue)
+    return item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0]
 
 
 def _choice(

@@ -5,6 +5,7 @@ from pathlib import Path
 from features.definitions import read_config
 from recsys.bundle import Bundle
 from recsys.config import build_fusion
+from recsys.device import resolve_device
 from recsys.errors import ConfigError
 from recsys.fusion import FORMULAS, Fusion
 from recsys.log import InteractionLog
@@ -43,7 +44,7 @@ def tune_fusion_on_log(
         raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
     bundle = load_reproducible(require_version(Registry(runs), version))
     current = _current(bundle, config)
-    predictor, source = BundlePredictor(bundle), InteractionLog(log)
+    predictor, source = BundlePredictor(bundle, resolve_device("auto")), InteractionLog(log)
     span = unseen_days(predictor, source, days)
     known = read_days(bundle, log, runs, max(span[1], *source.days("feedback")))
     material = read_material(predictor, source, known, span)

@@ -10,6 +10,7 @@ import torch
 from features.days import Days
 from features.encode import Encoder
 from recsys.config import RunConfig
+from recsys.device import resolve_device
 from recsys.errors import DataError
 from recsys.metrics.table import pooled_metric
 from recsys.model.embeddings import Tables
@@ -29,10 +30,11 @@ from training.data import (
 )
 from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
-from training.predict import scoring_settings
+from training.predict import moved, scoring_settings
 from training.train import Prepared, prepare, retrieval_popularity, train
 from training.trainer.logits import predict_logits
 from training.trainer.moment import Moment
+from training.trainer.prefetch import batches_ahead
 from training.trainer.watcher import Watcher
 
 _RETRIEVAL_BATCH = 1024
@@ -104,12 +106,16 @@ class ModelBench:
             watchers=[_Rungs(self, at, on_rung, on_step)],
             prepared=self.prepared,
         )
-        found = self.losses(trained.ranker, trained.tables)
+        device = resolve_device(config.training.device)
+        found = self.losses(*moved(trained.ranker, trained.tables, device))
         on_rung(rungs, found)
         return found
 
     def losses(self, ranker: Ranker, tables: Tables) -> dict[str, float]:
-        """Measure weights on the validation days; draws no random number that training draws."""
+        """Measure weights on the validation days; draws no random number that training draws.
+
+        Ranker and tables are on one device: training's, while a training goes on.
+        """
         logits = {
             i: predict_logits(ranker, tables, p.batcher.batches(p.encoded, np.random.default_rng(0)))
             for i, p in self._periods.items()
@@ -178,17 +184,19 @@ class ModelBench:
         assert period.retrieval is not None
         share = self._popularity[period.encoded.items.ids[:, 0]]
         ranker.eval()
-        total, positives = 0.0, 0
-        for batch in period.retrieval.batches(period.encoded, np.random.default_rng(0), share):
+        total = torch.zeros((), dtype=torch.float64, device=tables.device)
+        positives = 0
+        batches = period.retrieval.batches(period.encoded, np.random.default_rng(0), share)
+        for batch in batches_ahead(batches, tables.device):
             rows = tables.lookup(batch.rows)
             user = ranker.user_side(batch, rows)
             looked_up = ranker.looked_up(batch, rows, "item")
             item = ranker.item_side(looked_up, batch.item_numbers_BF, batch.item_text_BT)
             count = batch.negatives.num_positives if batch.negatives is not None else 0
             temperature = self.config.retrieval.temperature
-            total += count * float(retrieval_loss(ranker, batch, rows, user, item, temperature))
+            total += count * retrieval_loss(ranker, batch, rows, user, item, temperature).double()
             positives += count
-        return total / max(1, positives)
+        return float(total) / max(1, positives)
 
 
 @dataclass(frozen=True, slots=True)
