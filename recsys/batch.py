@@ -156,7 +156,8 @@ def move_together(value: T, device: torch.device) -> T:
 
 def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Copy tensors of one type to a device as one."""
-    parts = torch.cat([t.flatten() for t in tensors]).to(device).split([t.numel() for t in tensors])
+    there = torch.cat([t.flatten() for t in tensors]).to(device)
+    parts = there.split_with_sizes([t.numel() for t in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 

@@ -204,7 +204,7 @@ def encode_item_side(ranker: Ranker, tables: Mapping[str, Tensor], items: ItemIn
 def read_together(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Copy logits float32 [N] or [N, C] of every task to host memory, in one copy."""
     there = torch.cat([values.flatten() for values in logits.values()]).cpu()
-    parts = there.split([values.numel() for values in logits.values()])
+    parts = there.split_with_sizes([values.numel() for values in logits.values()])
     return {
         task: part.view(values.shape).numpy()
         for (task, values), part in zip(logits.items(), parts, strict=True)
