@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from features.build import build_snapshots, remove_outdated
 from features.days import Days
@@ -122,9 +121,7 @@ def _update(night: Night, at: datetime) -> Update:
     snapshot = days[days.place(record.night)]
     calibration = dict(bundle.manifest.calibration)
     version = write_bundle(registry, trained, calibration, config, snapshot, live, refitted=True)
-    device = resolve_device(config.training.device)
-    new = load_bundle(registry.require(version))
-    checks = compare(new, bundle, days, cut, at, config.updates, device)
+    checks = compare(load_bundle(registry.require(version)), bundle, days, cut, at, config)
     held = any(check.outcome is not Verdict.PROMOTE for check in checks)
     verdict = Verdict.HOLD if held else Verdict.PROMOTE
     registry.write_record(
@@ -158,11 +155,11 @@ def compare(
     days: Days,
     since: datetime,
     until: datetime,
-    settings: UpdatesConfig,
-    device: torch.device,
+    settings: RunConfig,
 ) -> tuple[Check, ...]:
     """Compare each head's loss on the labels of an interval that neither bundle has learned."""
     losses: dict[str, list[float]] = {}
+    device = resolve_device(settings.training.device)
     for bundle in (new, live):
         predictor = BundlePredictor(bundle, device)
         config = new.config
@@ -174,7 +171,7 @@ def compare(
             label = np.concatenate([rows.labels[task.name] for rows in parts])
             known = ~np.isnan(label)
             losses.setdefault(task.name, [float(known.sum())])
-            if known.sum() < settings.min_rows:
+            if known.sum() < settings.updates.min_rows:
                 continue
             columns = Rows(
                 label=label[known].astype(np.float64),
@@ -183,7 +180,7 @@ def compare(
             )
             row_loss = row_log_loss if task.kind.probability else row_squared_error
             losses[task.name].append(mean_loss(row_loss, columns))
-    return tuple(_check(name, int(count), pair, settings) for name, (count, *pair) in losses.items())
+    return tuple(_check(name, int(count), pair, settings.updates) for name, (count, *pair) in losses.items())
 
 
 def _check(task: str, rows: int, losses: list[float], settings: UpdatesConfig) -> Check:
