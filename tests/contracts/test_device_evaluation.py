@@ -35,7 +35,10 @@ def test_ranked_lists(here, there, shop_chain, config, waits):
     waits.clear()
     found = ranked_lists(there, audience)
     assert audience.num_users > 5
-    assert len(waits) <= 3, "users' starts in the batch, retrieved items and logits: not once a user"
+    count = len(waits)
+    waits.clear()
+    ranked_lists(there, find_audience(shop_chain, DAY, config, max_users=3, seed=0))
+    assert len(waits) == count, "copies to and from the device do not grow with the users"
     np.testing.assert_array_equal(found.retrieved, wanted.retrieved)
     np.testing.assert_array_equal(found.ranked, wanted.ranked)
 

@@ -75,15 +75,15 @@ def context(bundle, online):
     return online.context({}, bundle.golden["at_ms"][0])
 
 
-def test_a_request_waits_once_for_its_user_and_once_for_its_logits(there, user, context, waits):
+def test_a_request_copies_its_inputs_together_and_reads_its_logits_together(there, user, context, waits):
+    """Inputs go over in one copy per type of number; the user's vector and all tasks' logits come back."""
     waits.clear()
     side = there.user_side(user)
-    assert waits == []
+    assert len(waits) == 2
     there.retrieve(side, 5)
-    assert len(waits) == 1, "the user's vector"
-    waits.clear()
+    assert len(waits) == 3
     there.predict(side, context, ROWS)
-    assert len(waits) == 1, "the logits of all tasks"
+    assert len(waits) == 6
 
 
 def test_fresh_items_are_scored_with_the_others(bundle, here, there, items, user, context):

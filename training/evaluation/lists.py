@@ -99,11 +99,13 @@ def predict_candidates(
     Args: items: the whole catalogue; of: users alone [U], their rows of the snapshot [U], contexts [U, C];
     candidates: item rows of each user. Returns: per user and task a float32 array [N].
     """
+    asked = [
+        (torch.from_numpy(chosen), torch.from_numpy(_cross(encoded, row, chosen)))
+        for row, chosen in zip(of[1], candidates, strict=True)
+    ]
+    there = move_together(asked, items.embedding_BD.device)
     found: dict[str, list[Tensor]] = {}
-    for user, row, context_C, chosen in zip(*of, candidates, strict=True):
-        cross = cross_numbers(encoded.crosses, np.repeat(row, chosen.size), chosen)
-        asked = (torch.from_numpy(chosen), torch.from_numpy(cross))
-        rows_N, cross_NF = move_together(asked, items.embedding_BD.device)
+    for user, context_C, (rows_N, cross_NF) in zip(of[0], of[2], there, strict=True):
         logits = predictor.ranker.logits(user, items.take(rows_N), context_C[None], cross_NF)
         for task, values in logits.items():
             found.setdefault(task, []).append(values)
@@ -140,6 +142,11 @@ def item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
     known = items.take(np.arange(items.ids.shape[0] - 1))
     inputs = ItemInputs(ids=known.ids, numbers=known.numbers, text=known.text, bags=known.bags)
     return encode_item_side(predictor.ranker, predictor.tables.weight, inputs)
+
+
+def _cross(encoded: EncodedRows, row: int, chosen: np.ndarray) -> np.ndarray:
+    """Give one user's aggregates by the columns of items [N]: float32 [N, F]."""
+    return cross_numbers(encoded.crosses, np.repeat(row, chosen.size), chosen)
 
 
 def _pad(rows: np.ndarray, places: int) -> np.ndarray:
