@@ -108,7 +108,9 @@ SMALL = ItemIndex.build(_vectors(30))
 def test_exact_search_is_the_plain_rule(mask, k):
     allowed = np.array(mask)
     query = _vectors(1, seed=5)[0]
-    np.testing.assert_array_equal(SMALL.search(query, k, Mask.of_bools(allowed)), _plain(SMALL, query, k, allowed))
+    np.testing.assert_array_equal(
+        SMALL.search(query, k, Mask.of_bools(allowed)), _plain(SMALL, query, k, allowed)
+    )
 
 
 # --- on a GPU
@@ -126,7 +128,9 @@ def test_an_exact_search_on_a_gpu_is_the_processors(built, faiss_gpu):
         query, rng = _vectors(1, seed=seed)[0], np.random.default_rng(seed)
         allowed = None if share == 1.0 else rng.random(2500) < share
         wanted = _plain(built, query, 40, np.ones(2500, bool) if allowed is None else allowed)
-        np.testing.assert_array_equal(there.search(query, 40, None if allowed is None else Mask.of_bools(allowed)), wanted)
+        np.testing.assert_array_equal(
+            there.search(query, 40, None if allowed is None else Mask.of_bools(allowed)), wanted
+        )
     assert len(faiss_gpu[0].asked) == 4, "each was one search on the GPU"
 
 
