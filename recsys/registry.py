@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from recsys.bundle import read_manifest, verify_files
-from recsys.errors import RegistryError
+from recsys.errors import BundleError, RegistryError
 from recsys.records import Activation, Lease, NightRecord
 from recsys.stages import write_json
 
@@ -77,8 +77,7 @@ class Registry:
         Raises: RegistryError for an unknown version or when another one went live meanwhile; BundleError when
         the manifest does not verify.
         """
-        path = self.require(version)
-        verify_files(path, read_manifest(path))
+        self._verify(version)
         with self.locked("activate"):
             live = self.current()
             if expect is not Any and live != expect:
@@ -100,11 +99,17 @@ class Registry:
             previous = self._previous(live)
             if previous is None:
                 raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
-            path = self.require(previous)
-            verify_files(path, read_manifest(path))
+            self._verify(previous)
             self._append(Activation(version=previous, previous=live, at=time.time(), rollback=True))
             _replace_text(self.folder / "CURRENT", f"{previous}\n")
         return previous
+
+    def _verify(self, version: str) -> None:
+        path = self.require(version)
+        manifest = read_manifest(path)
+        if manifest.version != version:
+            raise BundleError(f"{path} holds {manifest.version}; restore it from a copy, or remove it")
+        verify_files(path, manifest)
 
     def record(self, version: str) -> NightRecord | None:
         """Read the record of the night that made a version; None when there is none.

@@ -34,7 +34,7 @@ from serving.feedback import FeedbackRecorder
 from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
-from serving.listen import Tls, bind, check_address, require_protection
+from serving.listen import Tls, bind, check_address, is_loopback, require_protection
 from serving.live_catalogue import ItemOverlay
 from serving.recommender import Recommender
 from serving.reload import Reloader
@@ -117,7 +117,7 @@ class Server:
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
         self.port = self._bind(self._ranking, options.listen, "--listen")
-        self.admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen")
+        self.admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen", known_callers=True)
         self._stop_metrics = self._serve_metrics()
 
     def start(self) -> None:
@@ -219,8 +219,9 @@ class Server:
     def _on_reload(self, error: str | None) -> None:
         self._health.report(BUNDLE, serving=error is None)
 
-    def _bind(self, server: grpc.Server, address: str, option: str) -> int:
-        return bind(server, address, option, self._options.tls, insecure=self._options.insecure)
+    def _bind(self, server: grpc.Server, address: str, option: str, *, known_callers: bool = False) -> int:
+        tls, insecure = self._options.tls, self._options.insecure
+        return bind(server, address, option, tls, insecure=insecure, known_callers=known_callers)
 
     def _ranking_server(self) -> grpc.Server:
         serving = self._options.config.serving
@@ -261,14 +262,17 @@ class Server:
         return server
 
     def _serve_metrics(self) -> Callable[[], None]:
-        address = self._options.metrics_listen
+        address, tls = self._options.metrics_listen, self._options.tls
         if address is None:
             return lambda: None
         from serving.prometheus import ServerCollector, serve_metrics
 
         check_address(address, "--metrics-listen")
-        require_protection(address, self._options.tls, insecure=self._options.insecure)
-        return serve_metrics(address, ServerCollector(self.stats, self.recommender, self.journal))
+        require_protection(
+            address, "--metrics-listen", tls, insecure=self._options.insecure, known_callers=True
+        )
+        collector = ServerCollector(self.stats, self.recommender, self.journal)
+        return serve_metrics(address, collector, None if is_loopback(address) else tls)
 
     def _add_common(self, server: grpc.Server, service: str) -> None:
         self._health.add_to(server, service)

@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+import structlog
+
 from recsys.errors import ConfigError
 
 
@@ -41,11 +43,17 @@ class SimulatedClock:
         return self._start_ms + int(passed_ns * self._rate) // 1_000_000
 
 
+_MAX_AHEAD_MS = 1_000
+_log = structlog.get_logger(__name__)
+
+
 class OrderedClock:
     """A clock by which a request is later than all feedback recorded before it.
 
     Feedback and the next request may fall into the same millisecond, and a request sees only feedback
-    received strictly before its own instant.
+    received strictly before its own instant. When the machine's clock is set back by up to a second, this one
+    waits for it. A larger step is a clock that was wrong: it is followed, and feedback recorded meanwhile is
+    seen when its instant comes.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -55,13 +63,22 @@ class OrderedClock:
 
     def now_ms(self) -> int:
         """Return the instant of a request."""
-        return max(self._clock.now_ms(), self._received_ms + 1)
+        with self._lock:
+            now_ms = self._machine_ms()
+            return max(now_ms, self._received_ms + 1)
 
     def received_ms(self) -> int:
         """Return the instant of feedback; every later request is after it."""
         with self._lock:
-            self._received_ms = max(self._clock.now_ms(), self._received_ms)
+            self._received_ms = max(self._machine_ms(), self._received_ms)
             return self._received_ms
+
+    def _machine_ms(self) -> int:
+        now_ms = self._clock.now_ms()
+        if self._received_ms > now_ms + _MAX_AHEAD_MS:
+            _log.warning("clock_set_back", ms=self._received_ms - now_ms)
+            self._received_ms = now_ms
+        return now_ms
 
 
 def clock_from(start: str | None, rate: float = 1.0) -> Clock:

@@ -37,8 +37,13 @@ ServedLogOption = Annotated[
 ListenOption = Annotated[
     str | None, typer.Option(help="HOST:PORT of the ranking service; port 0 takes a free one.")
 ]
-AdminListenOption = Annotated[str | None, typer.Option(help="HOST:PORT of the admin service.")]
-MetricsListenOption = Annotated[str | None, typer.Option(help="HOST:PORT of a Prometheus endpoint.")]
+AdminListenOption = Annotated[
+    str | None, typer.Option(help="HOST:PORT of the admin service; beyond loopback it needs --tls-client-ca.")
+]
+MetricsListenOption = Annotated[
+    str | None,
+    typer.Option(help="HOST:PORT of a Prometheus endpoint; beyond loopback it needs --tls-client-ca."),
+]
 PortFileOption = Annotated[Path | None, typer.Option(help="Write the bound ports here, as JSON, when ready.")]
 InsecureOption = Annotated[bool, typer.Option("--insecure", help="Allow a non-loopback address without TLS.")]
 TlsCertOption = Annotated[Path | None, typer.Option(help="PEM certificate of the server.")]

@@ -139,10 +139,15 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         return guarded
 
     def _refuse_expired(self, context: grpc.ServicerContext) -> None:
-        remaining_s = context.time_remaining()
-        if not context.is_active() or (remaining_s is not None and remaining_s <= 0.0):
+        if not is_waiting(context):
             self._stats.expired()
             raise ExpiredError("the deadline passed while the call was waiting")
+
+
+def is_waiting(context: grpc.ServicerContext) -> bool:
+    """Tell whether a call was not cancelled and its deadline has not passed."""
+    remaining_s = context.time_remaining()
+    return bool(context.is_active()) and (remaining_s is None or remaining_s > 0.0)
 
 
 def on_pool(behavior: Behavior, pool: ThreadPoolExecutor) -> Behavior:

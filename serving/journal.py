@@ -119,7 +119,7 @@ class Journal:
         """Force all written records onto the disk, and seal files that are old or full."""
         with self._sync_lock:
             with self._lock:
-                if self._now_ms() - self._opened_ms >= self._rotate_ms:
+                if abs(self._now_ms() - self._opened_ms) >= self._rotate_ms:  # or the clock was set back
                     self._retire()
                 file, self._dirty = (self._file if self._dirty else None), False
                 retired, self._retired = self._retired, []

@@ -23,14 +23,23 @@ class Tls:
     client_ca: Path | None = None
 
 
-def bind(server: grpc.Server, address: str, option: str, tls: Tls | None, *, insecure: bool) -> int:
+def bind(
+    server: grpc.Server,
+    address: str,
+    option: str,
+    tls: Tls | None,
+    *,
+    insecure: bool,
+    known_callers: bool = False,
+) -> int:
     """Bind an address to a gRPC server and return its port.
 
-    Args: option: the command's option, for error messages; insecure: allow an open address without TLS.
+    Args: option: the command's option, for error messages; insecure: allow an open address without TLS;
+    known_callers: an open address must ask callers for a certificate.
     Raises: ConfigError when the address is not one, is open without protection, or cannot be bound.
     """
     check_address(address, option)
-    require_protection(address, tls, insecure=insecure)
+    require_protection(address, option, tls, insecure=insecure, known_callers=known_callers)
     _check_free(address, option)
     try:
         if tls is not None:
@@ -53,15 +62,24 @@ def check_address(address: str, option: str) -> None:
     )
 
 
-def require_protection(address: str, tls: Tls | None, *, insecure: bool) -> None:
-    """Check that an address which other machines can reach has TLS.
+def require_protection(
+    address: str, option: str, tls: Tls | None, *, insecure: bool, known_callers: bool
+) -> None:
+    """Check that an address which other machines can reach has TLS, and where asked for knows its callers.
 
     Raises: ConfigError when it has not, unless `insecure`.
     """
-    if tls is None and not insecure and not is_loopback(address):
+    if insecure or is_loopback(address):
+        return
+    if tls is None:
         raise ConfigError(
-            f"{address} can be reached from other machines: give --tls-cert and --tls-key, or --insecure "
-            "when something else protects it"
+            f"{option} {address} can be reached from other machines: give --tls-cert and --tls-key, or "
+            "--insecure when something else protects it"
+        )
+    if known_callers and tls.client_ca is None:
+        raise ConfigError(
+            f"{option} {address} would serve anyone on other machines: give --tls-client-ca, or choose "
+            "127.0.0.1, or --insecure when something else protects it"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -9,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from recsys.errors import ConfigError
 from serving.journal import Journal
+from serving.listen import Tls
 from serving.recommender import Recommender
 from serving.stats import BOUNDS_S, ServerStats
 
@@ -47,8 +49,8 @@ class ServerCollector(Collector):
         return latency
 
 
-def serve_metrics(address: str, collector: Collector) -> Callable[[], None]:
-    """Serve metrics over HTTP at HOST:PORT; return a function that stops it.
+def serve_metrics(address: str, collector: Collector, tls: Tls | None = None) -> Callable[[], None]:
+    """Serve metrics at HOST:PORT, over HTTPS with `tls`, else over HTTP; return a function that stops it.
 
     Raises: ConfigError when the address cannot be bound.
     """
@@ -56,7 +58,7 @@ def serve_metrics(address: str, collector: Collector) -> Callable[[], None]:
     registry = CollectorRegistry()
     registry.register(collector)
     try:
-        server, thread = start_http_server(int(port), host, registry)
+        server, thread = start_http_server(int(port), host, registry, **_https(tls))
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"--metrics-listen {address} cannot be bound ({error}); choose another") from error
 
@@ -66,3 +68,14 @@ def serve_metrics(address: str, collector: Collector) -> Callable[[], None]:
         thread.join()
 
     return stop
+
+
+def _https(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    files = {"certfile": str(tls.certificate), "keyfile": str(tls.key)}
+    return (
+        files
+        if tls.client_ca is None
+        else {**files, "client_cafile": str(tls.client_ca), "client_auth_required": True}
+    )

@@ -66,14 +66,14 @@ class Recommender:
     def answer(self, request: RankRequest, deadline: Deadline) -> RankedList:
         """Rank, journal, and return one page.
 
-        Raises: FieldError, VersionError, OverloadedError.
+        Raises: FieldError, VersionError, OverloadedError; ExpiredError when nobody waits for it any more.
         """
         engine = self._engine
         now_ms = self._clock.now_ms()
         if request.validate_only:
             return self._validated(engine, request, now_ms)
         cursor = self._cursor(engine, request, now_ms, deadline)
-        answer, cursor = self._draw_and_journal(request, cursor, now_ms)
+        answer, cursor = self._draw_and_journal(request, cursor, now_ms, deadline)
         self._stats.degraded(answer.degradation)
         return self._with_token(request, answer, cursor, now_ms)
 
@@ -93,11 +93,12 @@ class Recommender:
         )
 
     def _draw_and_journal(
-        self, request: RankRequest, cursor: PageCursor, now_ms: int
+        self, request: RankRequest, cursor: PageCursor, now_ms: int, deadline: Deadline
     ) -> tuple[RankedList, PageCursor]:
         """Draw the page and journal it; when the journal fails, the answer does not explore and says so."""
         withdrawn = self._withdrawn(request, cursor, now_ms)
         answer = cursor.scored.page(cursor.starts, request.page_size, now_ms, withdrawn)
+        deadline.require_waiting()  # a list that nobody gets is no impression
         if not request.log:
             return answer, cursor
         try:

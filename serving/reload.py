@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from recsys.errors import RecsysError
+from recsys.errors import BundleError, RecsysError
 from serving.engine import Engine
 from serving.protocols import LivePointer
 from serving.recommender import Recommender
@@ -89,6 +89,7 @@ class Reloader:
         start = time.monotonic()
         try:
             engine = self._load(version)
+            _require_version(engine, version)
         except (RecsysError, OSError) as error:
             self._failed = (version, time.monotonic())
             self._report(f"{version} was not loaded: {error}")
@@ -125,3 +126,9 @@ class Reloader:
             self._wake.clear()
             if not self._stopped:
                 self.check()
+
+
+def _require_version(engine: Engine, version: str) -> None:
+    """Refuse a folder with another version's files: it would be loaded again at every check."""
+    if engine.model.version != version:
+        raise BundleError(f"its folder holds {engine.model.version}; restore it from a copy, or remove it")

@@ -1,7 +1,7 @@
 """Request and answer as plain values, without a wire format: RankRequest -> RankedList."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from recsys.errors import RecsysError, RequestError
@@ -35,7 +35,7 @@ class OverloadedError(RecsysError):
 
 
 class ExpiredError(RecsysError):
-    """Raised when the caller's deadline passed before work on the call began."""
+    """Raised when the caller's deadline passed, or the call was cancelled, before its answer was ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +141,21 @@ class Deadline:
 
     monotonic_s: float
     """On the clock of `time.monotonic`."""
+    given_up: Callable[[], bool] = lambda: False
+    """Tells whether nobody waits for the answer any more."""
 
     @classmethod
-    def after(cls, seconds: float) -> "Deadline":
+    def after(cls, seconds: float, given_up: Callable[[], bool] = lambda: False) -> "Deadline":
         """Set the deadline some seconds from now."""
-        return cls(time.monotonic() + seconds)
+        return cls(time.monotonic() + seconds, given_up)
+
+    def require_waiting(self) -> None:
+        """Check that somebody still waits.
+
+        Raises: ExpiredError.
+        """
+        if self.given_up():
+            raise ExpiredError("the caller gave up, or its deadline passed, before the answer was ready")
 
     def remaining_s(self) -> float:
         """Return the remaining seconds; negative when the deadline has passed."""

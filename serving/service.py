@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
+from serving.interceptors import is_waiting
 from serving.journal_rows import impression_id
 from serving.recommender import Recommender
 from serving.request import Deadline, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
@@ -105,7 +106,8 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
     def _deadline(self, context: grpc.ServicerContext) -> Deadline:
         remaining_s = context.time_remaining()
         endless = remaining_s is None or remaining_s > _A_YEAR_S
-        return Deadline.after(self._default_deadline_s if endless else remaining_s)
+        seconds = self._default_deadline_s if endless else remaining_s
+        return Deadline.after(seconds, lambda: not is_waiting(context))
 
 
 _A_YEAR_S = 365 * 86_400.0  # gRPC reports "no deadline" as one in the far future

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -91,6 +92,14 @@ def test_a_changed_manifest_never_goes_live(registry, versions):
     with pytest.raises(BundleError, match="was changed"):
         registry.activate(versions[1])
     assert registry.current() == versions[0]
+
+
+def test_a_folder_with_another_versions_files_never_goes_live(registry, versions):
+    shutil.rmtree(registry.path(versions[0]))
+    shutil.copytree(registry.path(versions[1]), registry.path(versions[0]))
+    with pytest.raises(BundleError, match=f"{versions[0]} holds {versions[1]}; restore it"):
+        registry.activate(versions[0])
+    assert registry.current() is None
 
 
 def test_a_damaged_file_never_goes_live(registry, versions):

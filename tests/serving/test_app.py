@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -25,6 +26,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import recsys
+from protos.recsys.v1 import ranking_pb2 as pb
+from protos.recsys.v1 import ranking_pb2_grpc
 from recsys.config import default_config
 from recsys.errors import ConfigError
 from recsys.journal import files, read
@@ -185,6 +188,35 @@ def test_callers_without_a_certificate_are_refused(tmp_path) -> None:
     server.stop(1.0)
 
 
+@pytest.mark.parametrize("option", ["admin_listen", "metrics_listen"])
+def test_tls_alone_opens_neither_admin_nor_metrics(tmp_path, option) -> None:
+    certificate, key, _ = pem(tmp_path, "server")
+    tls = Tls(certificate=certificate, key=key)
+    name = f"--{option.replace('_', '-')}"
+    with pytest.raises(ConfigError, match=f"{name} 0.0.0.0:0 would serve anyone .*: give --tls-client-ca"):
+        Server(options(tmp_path, tls=tls, listen="0.0.0.0:0", **{option: "0.0.0.0:0"}))
+    assert Server(options(tmp_path, tls=tls, listen="0.0.0.0:0")).port > 0
+
+
+def test_metrics_beyond_loopback_go_to_known_callers_over_https(tmp_path, unused_tcp_port) -> None:
+    authority, _, issuer = pem(tmp_path, "authority")
+    certificate, key, _ = pem(tmp_path, "server", issuer)
+    client_certificate, client_key, _ = pem(tmp_path, "client", issuer)
+    tls = Tls(certificate=certificate, key=key, client_ca=authority)
+    server = Server(options(tmp_path, tls=tls, metrics_listen=f"0.0.0.0:{unused_tcp_port}"))
+    server.start()
+    known = ssl.create_default_context(cafile=str(authority))
+    page = f"https://127.0.0.1:{unused_tcp_port}/metrics"
+    with pytest.raises(OSError, match=r"certificate required|Connection reset|EOF"):
+        urllib.request.urlopen(page, timeout=PATIENCE_S, context=known).read()
+    with pytest.raises(OSError, match=r"."):
+        urllib.request.urlopen(page.replace("https", "http"), timeout=PATIENCE_S).read()
+    known.load_cert_chain(client_certificate, client_key)
+    text = urllib.request.urlopen(page, timeout=PATIENCE_S, context=known).read().decode()
+    server.stop(1.0)
+    assert 'recsys_bundle{version="none"} 1.0' in text
+
+
 def test_a_taken_port_is_a_config_error(start, tmp_path) -> None:
     one = start()
     with pytest.raises(ConfigError, match=f"--listen 127.0.0.1:{one.server.port} cannot be bound: another"):
@@ -234,6 +266,27 @@ def test_a_call_that_expired_while_waiting_is_never_scored(start, until) -> None
         thread.join()
     until(lambda: one.server._pool.num_pending == 0)
     assert scorer.calls <= 8 + 3  # 8 answers and the warm-up's 3, not the expired one
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_an_answer_that_nobody_waits_for_is_no_impression(start, until, cancelled) -> None:
+    """The deadline passes, or the caller hangs up, while the list is being scored."""
+    one = start()
+    one.loader.scorer.gate = threading.Event()
+    stub = ranking_pb2_grpc.RankingServiceStub(one.client.channel)
+    call = stub.Recommend.future(pb.RecommendRequest(user_id="u1"), timeout=PATIENCE_S if cancelled else 0.5)
+    until(lambda: one.loader.scorer.calls > 3)  # it is being scored
+    if cancelled:
+        call.cancel()
+    with pytest.raises((grpc.RpcError, grpc.FutureCancelledError)):
+        call.result()
+    time.sleep(0.2)  # the server's deadline began later, and a cancellation takes its way
+    one.loader.scorer.gate.set()
+    until(lambda: one.server._pool.num_pending == 0)
+    assert one.journal() == []
+    assert one.admin.status().calls["Recommend/DEADLINE_EXCEEDED"] == 1
+    assert len(one.client.recommend("u1").items) == 10
+    assert len(one.journal()) == 11
 
 
 def test_swaps_under_traffic_lose_no_call_and_mix_no_versions(start, until) -> None:
@@ -289,6 +342,21 @@ def test_any_error_while_loading_counts_as_a_broken_bundle(start, until) -> None
     one.publish("v2")
     until(lambda: one.server.reloader.error)
     assert "v2 cannot be loaded (KeyError: 'ranker.weight'); rebuild it" in one.server.reloader.error
+    assert one.client.recommend("u1").bundle_version == "v1"
+
+
+def test_a_folder_that_holds_another_version_is_loaded_once_and_reported(start, until) -> None:
+    one = start()
+    load = one.loader
+    one.server._load_model = lambda path, store: load(path.with_name("v7"), store)
+    one.publish("v2")
+    until(lambda: one.server.reloader.error)
+    for _ in range(3):
+        one.server.reloader.check()
+    assert load.loads.count("v7") == 1
+    assert one.server.reloader.error == (
+        "v2 was not loaded: its folder holds v7; restore it from a copy, or remove it"
+    )
     assert one.client.recommend("u1").bundle_version == "v1"
 
 

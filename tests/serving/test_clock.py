@@ -3,7 +3,7 @@ import time
 import pytest
 
 from recsys.errors import ConfigError
-from serving.clock import clock_from
+from serving.clock import OrderedClock, clock_from
 
 NOON_MS = 1_772_366_400_000
 
@@ -57,3 +57,33 @@ def test_a_wrong_rate_is_refused(rate) -> None:
 def test_the_machines_clock_has_no_rate() -> None:
     with pytest.raises(ConfigError, match="needs --clock-start"):
         clock_from(None, 60.0)
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.ms = NOON_MS
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+def test_a_request_is_later_than_feedback_although_the_clock_was_set_back_a_little() -> None:
+    hand = Hand()
+    clock = OrderedClock(hand)
+    received_ms = clock.received_ms()
+    assert clock.now_ms() == received_ms + 1
+    hand.ms -= 900
+    assert clock.now_ms() == received_ms + 1
+    assert clock.received_ms() == received_ms
+
+
+@pytest.mark.parametrize("asked", ["now_ms", "received_ms"])
+def test_a_clock_that_was_a_day_ahead_is_right_again_when_it_is_put_right(asked) -> None:
+    hand = Hand()
+    clock = OrderedClock(hand)
+    hand.ms += 86_400_000
+    clock.received_ms()
+    hand.ms -= 86_400_000
+    assert 0 <= getattr(clock, asked)() - hand.ms <= 1
