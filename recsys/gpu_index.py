@@ -88,7 +88,7 @@ class GpuVectors:
 def _num_fetched(k: int, size: int, passing: int) -> int:
     """Give how many neighbours to ask for; 0 when so few pass that k of them are not to be expected."""
     on_average = k * size / passing
-    if k > MAX_FOUND or (on_average > MAX_FOUND and size > MAX_FOUND):
+    if on_average > MAX_FOUND and size > MAX_FOUND:
         return 0
     if passing == size:
         return k
