@@ -26,9 +26,11 @@ class _Instant(dy.Datetime):
 
 
 class Requests(dy.Schema):
-    """One row per answered `Recommend` or `Rank`."""
+    """One row per answered `Recommend` or `Rank`: per page of a list."""
 
     request_id = dy.String(nullable=False, min_length=1)
+    list_id = dy.String(nullable=True)
+    """Shared by the pages of one list; their impressions' positions go on from page to page."""
     user_id = dy.String(nullable=False, min_length=1)
     session_id = dy.String(nullable=True)
     surface = dy.String(nullable=True)
@@ -53,7 +55,7 @@ class Impressions(dy.Schema):
     shown_at = _Instant()
     position = dy.Int32(nullable=False, min=1)
     propensity = dy.Float64(nullable=True, min_exclusive=0.0, max=1.0)
-    propensity_kind = dy.String(nullable=False)  # exact | pinned | degraded | unknown
+    propensity_kind = dy.String(nullable=False)  # exact | pinned | seeded | degraded | unknown
     explored = dy.Bool(nullable=False)
     sampled = dy.Bool(nullable=False)
     sampling_rate = dy.Float64(nullable=False, min_exclusive=0.0, max=1.0)
@@ -128,7 +130,10 @@ FREE_PREFIX: Final[dict[str, str]] = {
     "users": ATTRIBUTE_PREFIX,
     "items": ATTRIBUTE_PREFIX,
 }
-MAY_BE_ABSENT: Final[dict[str, tuple[str, ...]]] = {"feedback": ("merged_from",)}
+MAY_BE_ABSENT: Final[dict[str, tuple[str, ...]]] = {
+    "requests": ("list_id",),
+    "feedback": ("merged_from",),
+}
 """Columns that other writers' logs, or older logs, may lack; reading fills them with null."""
 SESSION_MERGED: Final = "session_merged"
 """Kind of the feedback row that marks a session as merged into a user: its events with received_at up to

@@ -36,6 +36,8 @@ from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
 from serving.listen import Tls, bind, check_address, is_loopback, require_protection
 from serving.live_catalogue import ItemOverlay
+from serving.pages.keys import PageKeys
+from serving.pages.tokens import VALID_MS, PageTokens
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
@@ -97,7 +99,10 @@ class Server:
             options.log / FOLDER, self.server_id, options.clock.now_ms, rotate_s=config.serving.rotate
         )
         clock = OrderedClock(options.clock)
-        self.recommender = Recommender(self._engine(empty_model(config)), self.journal, clock, self.stats)
+        page_tokens = PageTokens(PageKeys(options.runs / "serving", accept_ms=VALID_MS))
+        self.recommender = Recommender(
+            self._engine(empty_model(config)), self.journal, clock, self.stats, page_tokens
+        )
         kinds = live_kinds(config)
         self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
         self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)

@@ -221,6 +221,7 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
             for r in reply.results
         ),
         request_id=reply.request_id,
+        list_id=reply.list_id,
         bundle_version=reply.bundle_version,
         next_page_token=reply.next_page_token,
         degradation=tuple(reply.degradation.reasons),

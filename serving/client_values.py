@@ -42,6 +42,8 @@ class Answer:
 
     items: tuple[Item, ...]
     request_id: str
+    list_id: str
+    """Shared by all pages of the list."""
     bundle_version: str
     next_page_token: str
     degradation: tuple[str, ...]

@@ -18,6 +18,7 @@ from recsys.mask import Mask
 from serving.catalogue import Catalogue
 from serving.latency import LatencyEstimate
 from serving.live_catalogue import CatalogueWithScorer, ItemOverlay, LiveCatalogue
+from serving.pages.list_state import ListState, item_hash
 from serving.policy import PolicyInput, PolicyParameters
 from serving.protocols import User
 from serving.reasons import Reasons
@@ -71,10 +72,17 @@ class Engine:
         self._latency = LatencyEstimate()
 
     def score_candidates(
-        self, request: RankRequest, at_ms: int, deadline: Deadline, *, explore: bool = True
+        self,
+        request: RankRequest,
+        at_ms: int,
+        deadline: Deadline,
+        *,
+        state: ListState | None = None,
+        explore: bool = True,
     ) -> ScoredCandidates:
-        """Find, predict and score the candidates of a request.
+        """Find, predict and score the candidates of a request's page.
 
+        Args: state: the list before this page; None begins a list.
         Raises: FieldError for names that this version does not know, VersionError when the request demands
         another version, OverloadedError when no time is left.
         """
@@ -82,17 +90,21 @@ class Engine:
         if deadline.remaining_s() < _MIN_REMAINING_S:
             raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
         timer = _StageTimer()
+        state = state or ListState.begin(request.seed)
         live = self.live_catalogue.current()
         catalogue = live.catalogue
         user = self._user(request, at_ms)
         timer.record("features")
         allowed = catalogue.allowed(request.filter, self._forbidden(request, user), at_ms)
-        pins = _allowed_pins(request, catalogue, allowed)
+        pins = _allowed_pins(request, catalogue, allowed, state)
         user_side = self._user_side(user)
-        candidates = self._retrieval.find(request, live, allowed, user_side, num_needed=request.page_size)
+        candidates = self._retrieval.find(request, live, allowed, user_side, state)
+        num_found = len(candidates.rows)
+        # Items pinned below this page are candidates already, and take no place on it.
+        num_needed = request.page_size + sum(k >= state.start + request.page_size for k in pins)
         timer.record("retrieval")
         candidates, scored, degradation = self._limit(
-            request, candidates, deadline, num_pins=len(pins), scored=user_side is not None
+            request, candidates, deadline, num_needed=num_needed, scored=user_side is not None
         )
         predictions = self._predict(live, user, user_side, request, candidates, at_ms) if scored else {}
         scores = self._score(request, predictions, candidates, live)
@@ -108,12 +120,14 @@ class Engine:
             candidates=candidates,
             policy_input=self._policy_input(candidates, scores, live, pins),
             predictions=predictions,
+            num_found=num_found,
             policy=self._policy if explore and not degradation else self._policy.greedy(),
-            seed=_new_seed() if request.seed is None else request.seed,
+            state=state,
+            seeded=request.seed is not None,
             reasons=self._reasons(request, user, live),
             known_user=user is not None and (user.known or bool(user.history)),
             degradation=degradation,
-            missing_item_ids=_missing(request, catalogue, pins),
+            missing_item_ids=_missing(request, catalogue, pins, state),
             log_candidates=self._logs_candidates(),
             stage_ms=timer.milliseconds(),
         )
@@ -151,7 +165,7 @@ class Engine:
         candidates: Candidates,
         deadline: Deadline,
         *,
-        num_pins: int,
+        num_needed: int,
         scored: bool,
     ) -> tuple[Candidates, bool, tuple[str, ...]]:
         """Keep the candidates that can be scored in time: all, fewer, or none."""
@@ -161,7 +175,7 @@ class Engine:
         affordable = self._latency.affordable(count, deadline.remaining_s())
         if affordable >= count:
             return candidates, True, ()
-        if affordable >= max(request.page_size, num_pins):  # pinned items are the first candidates
+        if affordable >= num_needed:  # pinned items are the first candidates
             return candidates.first(affordable), True, (DEADLINE_FEWER_CANDIDATES,)
         self._latency.decay()
         return candidates, False, (DEADLINE_POPULAR,)
@@ -226,7 +240,7 @@ class Engine:
         """Score a few requests of an unknown user, so that the first real one finds everything in memory."""
         request = RankRequest(user_id="warm-up", page_size=1)
         for _ in range(3):
-            self.score_candidates(request, at_ms, Deadline.after(60.0), explore=False).page((0,), 1)
+            self.score_candidates(request, at_ms, Deadline.after(60.0), explore=False).page(1)
         self._latency = LatencyEstimate()  # the first calls are slower than later ones
 
     def _logs_candidates(self) -> bool:
@@ -252,18 +266,22 @@ class _StageTimer:
         return {stage: 1000 * seconds for stage, seconds in self._stage_s.items()}
 
 
-def _allowed_pins(request: RankRequest, catalogue: Catalogue, allowed: Mask) -> dict[int, int]:
-    """Map position (from 0) to row, for the pins that may be shown."""
-    rows = {pin.position - 1: catalogue.rows.get(pin.item_id, -1) for pin in request.pins}
+def _allowed_pins(
+    request: RankRequest, catalogue: Catalogue, allowed: Mask, state: ListState
+) -> dict[int, int]:
+    """Map position (from 0) to row, for the pins of this page and later ones that may be shown."""
+    rows = {
+        pin.position - 1: catalogue.rows.get(pin.item_id, -1)
+        for pin in request.pins_from(state.start)
+        if item_hash(pin.item_id) not in state.shown
+    }
     return {position: row for position, row in rows.items() if row >= 0 and allowed[row]}
 
 
-def _missing(request: RankRequest, catalogue: Catalogue, pins: Mapping[int, int]) -> tuple[str, ...]:
+def _missing(
+    request: RankRequest, catalogue: Catalogue, pins: Mapping[int, int], state: ListState
+) -> tuple[str, ...]:
     asked = [*(request.item_ids or ()), *([request.seed_item_id] if request.seed_item_id else [])]
     unknown = [item_id for item_id in asked if item_id not in catalogue.rows]
-    unknown += [pin.item_id for pin in request.pins if pin.position - 1 not in pins]
+    unknown += [pin.item_id for pin in request.pins_from(state.start) if pin.position - 1 not in pins]
     return tuple(dict.fromkeys(unknown))
-
-
-def _new_seed() -> int:
-    return int.from_bytes(os.urandom(8)) >> 1

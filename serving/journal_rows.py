@@ -28,11 +28,9 @@ class FeedbackEvent:
 
 
 def answer_rows(request: RankRequest, answer: RankedList) -> list[Rows]:
-    """Convert a page: its impressions, and on the first page the request."""
+    """Convert a page: its request and its impressions."""
     context = _context(request)
-    rows = (
-        [] if not answer.first_page else [Rows(table="requests", same=_request_row(request, answer, context))]
-    )
+    rows = [Rows(table="requests", same=_request_row(request, answer, context))]
     if answer.items:
         rows.append(_impressions(request, answer, context))
     return rows
@@ -110,6 +108,7 @@ def _context(request: RankRequest) -> dict[str, Value]:
 def _request_row(request: RankRequest, answer: RankedList, context: Mapping[str, Value]) -> dict[str, Value]:
     row: dict[str, Value] = {
         "request_id": answer.request_id,
+        "list_id": answer.list_id,
         "user_id": request.user_id,
         "session_id": request.session_id,
         "surface": request.surface,

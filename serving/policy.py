@@ -1,15 +1,36 @@
 """The serving policy: orders scored candidates position by position, with the exact propensity of each item.
 
-Each request flips one coin. With probability 1 - epsilon the list is greedy; otherwise it is drawn by
+Each list flips one coin. With probability 1 - epsilon the list is greedy; otherwise it is drawn by
 Plackett-Luce (PL), one position after the other. The rules apply inside the draw: at each position only the
 items that the rules allow there take part. So the first k items of a list (its prefix) have the probability
 
-    P(prefix) = (1 - epsilon) * 1[the greedy list begins with it] + epsilon * PL(prefix)
+    P(prefix) = G + D    G = (1 - epsilon) * 1[the greedy list begins with it],    D = epsilon * PL(prefix)
 
 and the propensity of position k is P(prefix k) / P(prefix k - 1): the probability of that item given the
 items above it, the coin included. A pinned item has propensity 1 and takes no part in the draw.
 
-Legend: N candidates, K positions, D dimensions of an item embedding.
+A list may be shown in several pages, and each page is ranked anew: with the candidates and scores of its own
+instant, perhaps by another version, under rules that apply within the page. Write s for the items shown on
+the pages before, and H for everything else that has happened since: a new version, withdrawn items, what the
+user did. H may depend on s, but given s it does not depend on the coin, which nobody else sees. So by Bayes
+
+    P(explore | s, H) = P(explore | s) = D(s) / (G(s) + D(s))
+
+and the probability of the next item i, given everything shown above it, is
+
+    P(i | s, H) = P(greedy | s) * 1[i is the greedy choice now] + P(explore | s) * PL_now(i)
+                = (G(s + i) + D(s + i)) / (G(s) + D(s))
+
+where G is multiplied by the indicator and D by the PL probability under the version that ranks the page. So
+two numbers, log G and log D, are all that a page needs to know of the pages before (`PrefixProbability`),
+and versions may change between pages. Three rules keep this exact:
+
+- The coin is the list's, flipped on page 1; epsilon is that of page 1.
+- A page draws with random numbers of its own: those of page 1 are not uniform any more once s is known.
+- A page that must not explore (the journal is down) is greedy on both sides of the coin: it shows nothing of
+  the coin, so G and D stay and its propensities are 1.
+
+Legend: N candidates, K positions of a page, D dimensions of an item embedding.
 """
 
 import math
@@ -22,7 +43,7 @@ import numpy.typing as npt
 
 from recsys.errors import ConfigError
 
-PropensityKind = Literal["exact", "pinned", "degraded"]
+PropensityKind = Literal["exact", "pinned", "seeded", "degraded"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 POLICIES = ("greedy", "epsilon_plackett_luce")
@@ -73,12 +94,24 @@ class PolicyInput:
     embeddings: npt.NDArray[np.float32] | None = None
     """[N, D] unit vectors; needed when mmr > 0."""
     pins: Mapping[int, int] = field(default_factory=dict)
-    """Position (from 0) -> candidate."""
+    """Position in the whole list (from 0) -> candidate; none before the page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixProbability:
+    """The coin of a list, and the probability of the items shown so far, for either side of the coin."""
+
+    explored: bool
+    """Whether the coin came up "explore"."""
+    log_greedy: float
+    """log G; -inf when a greedy list would not begin with these items."""
+    log_drawn: float
+    """log D; -inf for a list that never explores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnRanking:
-    """The drawn order with its propensities, top first."""
+    """The drawn order of one page with its propensities, top first."""
 
     order: Ints
     """[K] candidates."""
@@ -86,7 +119,9 @@ class DrawnRanking:
     """[K], in (0, 1]."""
     kinds: tuple[PropensityKind, ...]
     explored: bool
-    """Whether the coin came up "explore"."""
+    """Whether this page was drawn; else it is greedy."""
+    prefix: PrefixProbability
+    """Of the list up to the end of this page."""
 
 
 def draw_ranking(
@@ -94,40 +129,55 @@ def draw_ranking(
     parameters: PolicyParameters,
     length: int,
     seed: int,
-    page_starts: tuple[int, ...] = (),
+    *,
+    start: int = 0,
+    prefix: PrefixProbability | None = None,
 ) -> DrawnRanking:
-    """Fill positions 0 .. length - 1, or fewer when there are fewer candidates.
+    """Fill `length` positions of a list, or fewer when there are fewer candidates.
 
-    The same arguments give the same ranking, and a longer one begins with the shorter one. Caps and the
-    similarity penalty apply within a page: `page_starts` are the positions at which pages after the first
-    begin. An item pinned below the end of the list comes last.
+    The same arguments give the same ranking, and a longer page begins with the shorter one. An item pinned
+    below the end of the list comes last.
+    Args: seed: of the list. start: the page's first position, from 0. prefix: of the pages before; None on
+    page 1, which flips the coin.
     """
-    rng = np.random.default_rng(seed)
-    explored = bool(rng.random() < parameters.explore_share)
+    rng = np.random.default_rng([seed, start])
+    if prefix is None:
+        prefix = _flip_coin(parameters.explore_share, float(rng.random()))
     length = min(length, len(candidates.scores))
     uniforms = rng.random(length)
     remaining = _RemainingCandidates(candidates, parameters)
-    prefix = _PrefixProbability(parameters.explore_share)
+    explores = parameters.explore_share > 0.0
+    explored = explores and prefix.explored
+    probability = _RunningProbability(prefix, explores=explores)
     order = np.empty(length, dtype=np.int64)
-    for position in range(length):
-        if position in page_starts:
-            remaining.start_page()
-        chosen = remaining.pop_pin(position)
+    for k in range(length):
+        chosen = remaining.pop_pin(start + k)
         if chosen is None:
             logits = remaining.logits()
-            chosen = _sample(logits, uniforms[position]) if explored else int(np.argmax(logits))
-            prefix.extend(logits, chosen)
+            chosen = _sample(logits, uniforms[k]) if explored else int(np.argmax(logits))
+            probability.extend(logits, chosen)
         else:
-            prefix.extend_pinned()
-        order[position] = chosen
+            probability.extend_pinned()
+        order[k] = chosen
         remaining.place(chosen)
     return DrawnRanking(
-        order=order, propensity=np.array(prefix.propensity), kinds=tuple(prefix.kinds), explored=explored
+        order=order,
+        propensity=np.array(probability.propensity),
+        kinds=tuple(probability.kinds),
+        explored=explored,
+        prefix=probability.prefix,
+    )
+
+
+def _flip_coin(explore_share: float, uniform: float) -> PrefixProbability:
+    """Begin a list: nothing is shown yet, so the two sides of the coin have their own probabilities."""
+    return PrefixProbability(
+        explored=uniform < explore_share, log_greedy=_log(1.0 - explore_share), log_drawn=_log(explore_share)
     )
 
 
 class _RemainingCandidates:
-    """The candidates not yet placed, and their logits under the rules of the current page."""
+    """The candidates not yet placed on this page, and their logits under its rules."""
 
     def __init__(self, candidates: PolicyInput, parameters: PolicyParameters) -> None:
         self._input = candidates
@@ -138,10 +188,6 @@ class _RemainingCandidates:
         self._drawable = np.ones(len(candidates.scores), dtype=np.bool_)
         self._drawable[list(candidates.pins.values())] = False
         self._num_drawable = int(self._drawable.sum())
-        self.start_page()
-
-    def start_page(self) -> None:
-        """Reset the caps and the similarity penalty."""
         self._counts: dict[int, int] = {}
         self._capped = np.zeros(len(self._input.scores), dtype=np.bool_)
         self._similarity: npt.NDArray[np.float32] | None = None
@@ -177,18 +223,31 @@ class _RemainingCandidates:
             )
 
 
-class _PrefixProbability:
-    """Log-probability of the list so far, for either side of the coin, and the propensities from it."""
+class _RunningProbability:
+    """The probability of the list so far, for either side of the coin, and the propensities from it."""
 
-    def __init__(self, explore_share: float) -> None:
-        self._log_greedy = _log(1.0 - explore_share)
-        self._log_drawn = _log(explore_share)
-        self._log_prefix = 0.0
+    def __init__(self, prefix: PrefixProbability, *, explores: bool) -> None:
+        self._explored = prefix.explored
+        self._log_greedy = prefix.log_greedy
+        self._log_drawn = prefix.log_drawn
+        self._log_prefix = _log_sum(prefix.log_greedy, prefix.log_drawn)
+        self._explores = explores
         self.propensity: list[float] = []
         self.kinds: list[PropensityKind] = []
 
+    @property
+    def prefix(self) -> PrefixProbability:
+        """Return what a later page needs to know."""
+        return PrefixProbability(
+            explored=self._explored, log_greedy=self._log_greedy, log_drawn=self._log_drawn
+        )
+
     def extend(self, logits: Floats, chosen: int) -> None:
         """Append a drawn candidate."""
+        self.kinds.append("exact")
+        if not self._explores:  # greedy on both sides of the coin
+            self.propensity.append(1.0)
+            return
         top = logits.max()
         self._log_drawn += float(logits[chosen] - top) - math.log(float(np.exp(logits - top).sum()))
         if chosen != int(np.argmax(logits)):
@@ -197,7 +256,6 @@ class _PrefixProbability:
         conditional = math.exp(min(0.0, log_prefix - self._log_prefix))
         self._log_prefix = log_prefix
         self.propensity.append(max(conditional, _SMALLEST))
-        self.kinds.append("exact")
 
     def extend_pinned(self) -> None:
         """Append a pinned candidate: its propensity is 1."""

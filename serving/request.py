@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from recsys.errors import RecsysError, RequestError
+from serving.pages.list_state import ListState
 from serving.policy import PropensityKind
 
 # Degradation reasons: what an answer was made without.
@@ -88,6 +89,10 @@ class RankRequest:
         """Return the ids that the answer must not contain."""
         return self.filter.deny_item_ids | self.exclude_item_ids
 
+    def pins_from(self, start: int) -> tuple[Pin, ...]:
+        """Return the pins of the page that begins at a position (from 0), and of later pages."""
+        return tuple(pin for pin in self.pins if pin.position > start)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedItem:
@@ -117,6 +122,8 @@ class RankedList:
     """An answer: one page. Everything in it comes from one bundle version."""
 
     request_id: str
+    list_id: str
+    """Shared by all pages of a list."""
     bundle_version: str | None
     items: tuple[RankedItem, ...]
     at_ms: int
@@ -124,8 +131,9 @@ class RankedList:
     policy_parameters: Mapping[str, str | float]
     explored: bool
     seed: int
+    following: ListState | None = None
+    """The list before its next page; None when it ends here."""
     next_page_token: str = ""
-    first_page: bool = True
     known_user: bool = False
     """Whether the store has nightly values or feedback of the user."""
     degradation: tuple[str, ...] = ()

@@ -1,4 +1,8 @@
-"""Candidate retrieval: only allowed items, and at least as many as the page needs while there are enough."""
+"""Candidate retrieval: only allowed items, and at least as many as the page needs while there are enough.
+
+Items shown on earlier pages of a list are known by hash only. They are few, so they are found again with the
+others and left out then.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +12,9 @@ import numpy as np
 import structlog
 
 from recsys.mask import Mask
+from serving.catalogue import Catalogue
 from serving.live_catalogue import CatalogueWithScorer
+from serving.pages.list_state import ListState, item_hash
 from serving.protocols import Rows
 from serving.request import RankRequest
 from serving.served_model import ServedModel
@@ -55,19 +61,29 @@ class Retrieval:
         self._popular_rows = model.catalogue.rows_of(model.popular)
 
     def find(
-        self, request: RankRequest, live: CatalogueWithScorer, allowed: Mask, user_side: Any, num_needed: int
+        self,
+        request: RankRequest,
+        live: CatalogueWithScorer,
+        allowed: Mask,
+        user_side: Any,
+        state: ListState,
     ) -> Candidates:
-        """Find candidates for `num_needed` positions.
+        """Find candidates for a page, and while there are enough, one more: then the list has a next page.
 
-        Args: allowed: by catalogue row; user_side: the scorer's, None when only popularity can rank.
+        Args: allowed: by catalogue row; user_side: the scorer's, None when only popularity can rank; state:
+        the list before the page.
         """
         catalogue = live.catalogue
-        builder = _CandidateBuilder(allowed)
-        builder.add(PINNED, catalogue.rows_of(pin.item_id for pin in request.pins))
+        builder = _CandidateBuilder(catalogue, allowed, state.shown)
+        pins = request.pins_from(state.start)
+        builder.add(PINNED, catalogue.rows_of(pin.item_id for pin in pins))
         if request.item_ids is not None:
             builder.add(REQUEST, catalogue.rows_of(request.item_ids))
             return builder.candidates()
-        num_wanted = max(self.num_candidates, num_needed)
+        # Those pinned below this page take no place on it.
+        num_needed = request.page_size + len(pins) + 1
+        num_shown = len(state.shown)
+        num_wanted = max(self.num_candidates, num_needed) + num_shown
         seed = seed_row(request, live)
         if live.scorer is not None and seed is not None:
             builder.forbid(seed)
@@ -76,14 +92,13 @@ class Retrieval:
         else:
             nearest = _nearest(live, user_side, num_wanted, builder.mask())
             builder.add(RETRIEVAL, nearest)
-            builder.add(
-                POPULAR, self._popular(allowed, self.num_popular if user_side is not None else num_wanted)
-            )
+            num_popular = num_wanted if user_side is None else self.num_popular + num_shown
+            builder.add(POPULAR, self._popular(allowed, num_popular))
         builder.add(FRESH, nearest[nearest >= catalogue.num_in_bundle])
         if len(builder) < num_needed:
-            builder.add(POPULAR, self._popular(allowed, num_needed))
+            builder.add(POPULAR, self._popular(allowed, num_needed + num_shown))
         if len(builder) < num_needed:
-            builder.add(CATALOGUE, allowed.first(num_needed + len(builder)))
+            builder.add(CATALOGUE, allowed.first(num_needed + num_shown + len(builder)))
         return builder.candidates()
 
     def _popular(self, allowed: Mask, k: int) -> Rows:
@@ -106,10 +121,12 @@ def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | 
 
 
 class _CandidateBuilder:
-    """Collects candidates, each row once; rows that are not allowed are left out."""
+    """Collects candidates, each row once; rows that are not allowed, or were shown, are left out."""
 
-    def __init__(self, allowed: Mask) -> None:
+    def __init__(self, catalogue: Catalogue, allowed: Mask, shown: frozenset[int]) -> None:
+        self._catalogue = catalogue
         self._allowed = allowed
+        self._shown = shown
         self._sources: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -130,6 +147,8 @@ class _CandidateBuilder:
             # The index filters by itself. If it fails to, this log entry says so; the items are not shown.
             _log.error("forbidden_candidates", source=SOURCES[source], count=int((~permitted).sum()))
         for row in rows[permitted].tolist():
+            if self._shown and item_hash(self._catalogue.item_ids[row]) in self._shown:
+                continue
             self._sources[row] = self._sources.get(row, 0) | source
 
     def candidates(self) -> Candidates:

@@ -173,6 +173,7 @@ def _answer(answer: RankedList, *, explain: bool, start: float) -> dict[str, obj
         "results": [_item(answer.request_id, item) for item in answer.items],
         "next_page_token": answer.next_page_token,
         "request_id": answer.request_id,
+        "list_id": answer.list_id,
         "bundle_version": answer.bundle_version or "",
         "degradation": pb.Degradation(reasons=answer.degradation),
         "missing_item_ids": answer.missing_item_ids,

@@ -34,7 +34,7 @@ def engine(fakes) -> Callable[..., Engine]:
 
 def ask(engine: Engine, fakes: SimpleNamespace, seconds: float = 60, **request: Any) -> Any:
     asked = RankRequest(**{"user_id": "u1", "page_size": 5, **request})
-    return engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(seconds)).page((0,), asked.page_size)
+    return engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(seconds)).page(asked.page_size)
 
 
 def ids(answer: Any) -> list[str]:
@@ -235,16 +235,6 @@ def test_a_changed_item_is_scored_by_what_it_is_now(engine, fakes) -> None:
     assert ids(answer)[:2] == ["i0", "i38"]
     assert answer.items[0].predictions["click"] == pytest.approx(1.0)
     assert answer.items[0].sources == ("retrieval", "popular")
-
-
-def test_pages_of_one_draw_keep_the_catalogue_of_page_1(engine, fakes) -> None:
-    overlay = ItemOverlay()
-    one = engine(overlay=overlay)
-    asked = RankRequest(user_id="u1", page_size=5)
-    scored = one.score_candidates(asked, fakes.NOON_MS, Deadline.after(60))
-    overlay.put([ItemRow(item_id="new", price=9_900)])
-    assert ids(scored.page((0, 5), 5)) == ["i34", "i33", "i32", "i31", "i30"]
-    assert ids(ask(one, fakes))[0] == "new"
 
 
 def test_upserts_older_than_the_bundles_snapshot_are_in_it_already(engine, fakes) -> None:

@@ -112,8 +112,13 @@ BAD = {
     ),
     "pin at 0": ({"pins": {0: "i1"}}, "pins.position", "0 is out of range"),
     "pin twice": ({"pins": {1: "i1", 2: "i1"}}, "pins.item_id", "'i1' is sent twice"),
-    "forged token": ({"page_token": "bm9uc2Vuc2U"}, "page_token", "this server did not issue it"),
-    "bad token": ({"page_token": "%%%"}, "page_token", "this server did not issue it"),
+    "forged token": ({"page_token": "bm9uc2Vuc2U"}, "page_token", "no server of this service issued it"),
+    "long token": (
+        {"page_token": "A" * 6_000},
+        "page_token",
+        "it has 6000 characters",
+    ),
+    "bad token": ({"page_token": "%%%"}, "page_token", "no server of this service issued it"),
     "many experiments": (
         {"experiment_assignments": {f"e{n}": "a" for n in range(65)}},
         "experiment_assignments",

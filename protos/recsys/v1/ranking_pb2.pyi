@@ -147,7 +147,9 @@ class Debug(_message.Message):
     explain: _builtins.bool
     """Return sources, reasons and candidate counts that cost extra time."""
     seed: _builtins.int
-    """Seed of the exploration draw: the same request, seed, bundle and features give the same list."""
+    """Seed of the exploration draw: the same request, seed, bundle and features give the same list. Such a list is not
+    a random draw, so the propensity_kind of its items is "seeded".
+    """
     do_not_log: _builtins.bool
     """Leave this request out of the journal: its feedback cannot be credited, and it explores only with a seed."""
     def __init__(
@@ -260,7 +262,9 @@ class RecommendRequest(_message.Message):
     page_size: _builtins.int
     """Items on this page. 0: the server's default (10). More than the server's maximum (200) is refused."""
     page_token: _builtins.str
-    """next_page_token of the previous page. Send the other fields unchanged, except page_size, which may change."""
+    """next_page_token of the previous page. Send the other fields unchanged; a changed one is refused. These may change:
+    page_size, bundle_version, debug.explain, debug.do_not_log, validate_only.
+    """
     bundle_version: _builtins.str
     """The bundle version that must answer. Empty: the live one. Another one is refused with FAILED_PRECONDITION."""
     validate_only: _builtins.bool
@@ -419,7 +423,7 @@ class RankRequest(_message.Message):
     page_size: _builtins.int
     """Items to return. 0: the server's default (10), or all candidates where there are fewer."""
     page_token: _builtins.str
-    """next_page_token of the previous page."""
+    """next_page_token of the previous page. Send the other fields unchanged, as in RecommendRequest."""
     bundle_version: _builtins.str
     """The bundle version that must answer. Empty: the live one."""
     validate_only: _builtins.bool
@@ -522,17 +526,15 @@ class RankedItem(_message.Message):
     item_id: _builtins.str
     """The item."""
     position: _builtins.int
-    """Position in the whole list, 1 = top; page 2 continues where page 1 ended. An item withdrawn since page 1
-    leaves a gap.
-    """
+    """Position in the whole list, 1 = top; page 2 continues where page 1 ended."""
     score: _builtins.float
     """The number by which the list is sorted before rules and exploration; comparable within one answer only. With a
     seed_item_id it is a similarity, not the weighted predictions.
     """
     propensity: _builtins.float
-    """Probability, in (0, 1], that the policy put this item here, given the items above it."""
+    """Probability, in (0, 1], that the policy put this item here, given the items above it, on earlier pages too."""
     propensity_kind: _builtins.str
-    """"exact", "pinned" (leave out of estimators) or "degraded" (leave out of estimators)."""
+    """"exact", or one that estimators leave out: "pinned", "seeded" (the caller chose the seed) or "degraded"."""
     impression_id: _builtins.str
     """Key of this impression; send it back with the feedback."""
     title: _builtins.str
@@ -654,7 +656,7 @@ class Explanation(_message.Message):
     STAGE_MS_FIELD_NUMBER: _builtins.int
     KNOWN_USER_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
-    """Seed of the exploration draw; send it as debug.seed to repeat it."""
+    """Seed of the list's exploration draws; send it as debug.seed to repeat them."""
     explored: _builtins.bool
     """Whether this list was drawn with exploration."""
     known_user: _builtins.bool
@@ -698,14 +700,18 @@ class RecommendResponse(_message.Message):
     MISSING_ITEM_IDS_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    LIST_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Send as page_token for the next page; empty on the last one, when all candidates of the request (some
-    hundreds) were shown. For ten minutes it continues the same draw, even after a new bundle went live.
+    """Send as page_token for the next page; empty on the last one: no more items are allowed, or 500 were shown. For
+    ten minutes every worker accepts it, also after a restart and when another bundle is live. The next page is
+    ranked anew, by the version then live and without the items shown so far; it has its own request_id.
     """
     request_id: _builtins.str
-    """Key of this request in the logs. All pages of one draw share it."""
+    """Key of this page in the logs."""
     bundle_version: _builtins.str
     """The one version behind everything in this answer; empty when there is no bundle."""
+    list_id: _builtins.str
+    """Key of the whole list in the logs: all its pages share it."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
         """The list, best position first; shorter than page_size only when no more items are allowed."""
@@ -737,10 +743,11 @@ class RecommendResponse(_message.Message):
         missing_item_ids: _abc.Iterable[_builtins.str] | None = ...,
         server_time: _duration_pb2.Duration | None = ...,
         explanation: Global___Explanation | None = ...,
+        list_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation", "explanation", b"explanation", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "degradation", b"degradation", "explanation", b"explanation", "missing_item_ids", b"missing_item_ids", "next_page_token", b"next_page_token", "request_id", b"request_id", "results", b"results", "server_time", b"server_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "degradation", b"degradation", "explanation", b"explanation", "list_id", b"list_id", "missing_item_ids", b"missing_item_ids", "next_page_token", b"next_page_token", "request_id", b"request_id", "results", b"results", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -760,12 +767,15 @@ class RankResponse(_message.Message):
     MISSING_ITEM_IDS_FIELD_NUMBER: _builtins.int
     SERVER_TIME_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    LIST_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Send as page_token for the next page; empty on the last one."""
+    """Send as page_token for the next page, as in RecommendResponse; empty on the last one."""
     request_id: _builtins.str
-    """Key of this request in the logs."""
+    """Key of this page in the logs."""
     bundle_version: _builtins.str
     """The one version behind everything in this answer; empty when there is no bundle."""
+    list_id: _builtins.str
+    """Key of the whole list in the logs: all its pages share it."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedItem]:
         """The list, best position first."""
@@ -797,10 +807,11 @@ class RankResponse(_message.Message):
         missing_item_ids: _abc.Iterable[_builtins.str] | None = ...,
         server_time: _duration_pb2.Duration | None = ...,
         explanation: Global___Explanation | None = ...,
+        list_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["degradation", b"degradation", "explanation", b"explanation", "server_time", b"server_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "degradation", b"degradation", "explanation", b"explanation", "missing_item_ids", b"missing_item_ids", "next_page_token", b"next_page_token", "request_id", b"request_id", "results", b"results", "server_time", b"server_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "degradation", b"degradation", "explanation", b"explanation", "list_id", b"list_id", "missing_item_ids", b"missing_item_ids", "next_page_token", b"next_page_token", "request_id", b"request_id", "results", b"results", "server_time", b"server_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

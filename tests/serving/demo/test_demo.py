@@ -122,6 +122,7 @@ def answer(request: str, item_ids: list[str], version: str = "v1", reason: str =
     return Answer(
         items=items,
         request_id=request,
+        list_id=f"list-{request}",
         bundle_version=version,
         next_page_token="",
         degradation=(),

@@ -1,0 +1,49 @@
+"""How far a list was shown: everything that its next page needs to know of the pages before."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from serving.policy import PrefixProbability
+
+MAX_SHOWN = 500
+"""A list ends when this many items, or more, were shown."""
+LIST_ID_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListState:
+    """A list before one of its pages."""
+
+    list_id: str
+    seed: int
+    """Of all random numbers of the list: each page takes its own by its first position."""
+    start: int = 0
+    """First position of the page, from 0."""
+    prefix: PrefixProbability | None = None
+    """None before page 1: the coin is not flipped yet."""
+    shown: frozenset[int] = frozenset()
+    """`item_hash` of the items on the pages before."""
+
+    @classmethod
+    def begin(cls, seed: int | None) -> "ListState":
+        """Begin a list, with a new seed unless the caller names one."""
+        new_seed = int.from_bytes(os.urandom(8)) >> 1
+        return cls(list_id=os.urandom(LIST_ID_BYTES).hex(), seed=new_seed if seed is None else seed)
+
+    def after(self, item_ids: Iterable[str], prefix: PrefixProbability) -> "ListState":
+        """Return the list after a page with these items."""
+        shown = [item_hash(item_id) for item_id in item_ids]
+        return ListState(
+            list_id=self.list_id,
+            seed=self.seed,
+            start=self.start + len(shown),
+            prefix=prefix,
+            shown=self.shown.union(shown),
+        )
+
+
+def item_hash(item_id: str) -> int:
+    """Return 64 bits of an item id: of a million items, one is taken for a shown one in 4e10 lists."""
+    return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=8).digest(), "little")
