@@ -1,6 +1,7 @@
 """A whole server: ports, health, reflection, overload, swap under traffic, drain, kill -9, no bundle."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
+import weakref
 from datetime import UTC, date, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -38,6 +40,7 @@ from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
 from serving.journal import AppendFile
 from serving.listen import Tls
+from serving.request import Deadline, RankRequest
 
 PATIENCE_S = 120.0
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -370,35 +373,128 @@ def test_the_lease_names_what_is_loaded(start) -> None:
     assert json.loads(lease.read_text())["version"] == "v2"
 
 
-def test_page_2_continues_the_draw_of_page_1_across_a_swap(start) -> None:
+def test_page_2_is_ranked_anew_by_the_version_then_live(start) -> None:
     one = start(policy={"epsilon": 1.0, "temperature": 1.0})
-    whole = one.client.recommend("u1", 30, debug={"seed": 5})
-    first = one.client.recommend("u1", 10, debug={"seed": 5})
+    first = one.client.recommend("u1", 10)
     one.publish("v2")
     assert one.server.recommender.wait_for("v2", PATIENCE_S)
     second = one.client.recommend("u1", 10, page_token=first.next_page_token)
-    third = one.client.recommend("u1", 10, page_token=second.next_page_token)
-    pages = [*first.items, *second.items, *third.items]
-    assert [i.item_id for i in pages] == [i.item_id for i in whole.items]
-    assert [i.position for i in pages] == list(range(1, 31))
-    assert [i.propensity for i in pages] == pytest.approx([i.propensity for i in whole.items])
-    assert {p.bundle_version for p in (first, second, third)} == {"v1"}
-    assert {p.request_id for p in (first, second, third)} == {first.request_id}
-    last = one.client.recommend("u1", 10, page_token=third.next_page_token)
-    assert (len(last.items), last.next_page_token) == (10, "")
+    third = one.client.recommend("u1", 20, page_token=second.next_page_token)
+    pages = [first, second, third]
+    items = [item for page in pages for item in page.items]
+    assert sorted(item.item_id for item in items) == sorted(f"i{n}" for n in range(40))
+    assert [item.position for item in items] == list(range(1, 41))
+    assert [page.bundle_version for page in pages] == ["v1", "v2", "v2"]
+    assert {page.list_id for page in pages} == {first.list_id}
+    assert third.next_page_token == ""
+    requests = [row for row in one.journal() if row["table"] == "requests"]
+    assert [(r["request_id"], r["list_id"], r["bundle_version"]) for r in requests] == [
+        (page.request_id, first.list_id, page.bundle_version) for page in pages
+    ]
+    assert len({page.request_id for page in pages}) == 3
     logged = [row["impression_id"] for row in one.journal() if row["table"] == "impressions"]
-    assert len(logged) == len(set(logged)) == 70
-    assert sum(row["table"] == "requests" for row in one.journal()) == 2
-    with pytest.raises(CallError, match="it belongs to another user's list"):
+    assert logged == [item.impression_id for item in items]
+    with pytest.raises(CallError, match="page_token: user_id changed since the page before"):
         one.client.recommend("u2", 10, page_token=first.next_page_token)
 
 
-def test_an_item_withdrawn_between_pages_is_left_out(start) -> None:
+def test_one_token_with_two_page_sizes_gives_no_impression_id_twice(start) -> None:
+    one = start(policy={"epsilon": 1.0, "temperature": 1.0})
+    first = one.client.recommend("u1", 5)
+    pages = [one.client.recommend("u1", size, page_token=first.next_page_token) for size in (3, 5, 5)]
+    shown = {item.impression_id: item.item_id for page in (first, *pages) for item in page.items}
+    assert len(shown) == 5 + 3 + 5 + 5
+    assert [i.item_id for i in pages[1].items] == [i.item_id for i in pages[2].items], "a retry repeats it"
+    assert [i.item_id for i in pages[1].items[:3]] == [i.item_id for i in pages[0].items]
+
+
+def test_pages_of_the_callers_seed_repeat_and_are_not_exact(start) -> None:
+    one = start(policy={"epsilon": 1.0, "temperature": 1.0})
+
+    def two_pages() -> list[str]:
+        first = one.client.recommend("u1", 5, debug={"seed": 5})
+        second = one.client.recommend("u1", 5, debug={"seed": 5}, page_token=first.next_page_token)
+        items = [*first.items, *second.items]
+        assert {item.propensity_kind for item in items} == {"seeded"}
+        return [item.item_id for item in items]
+
+    assert two_pages() == two_pages()
+    logged = [row["propensity_kind"] for row in one.journal() if row["table"] == "impressions"]
+    assert logged == ["seeded"] * 20
+
+
+def test_a_later_page_is_full_while_enough_items_pass(start) -> None:
+    """More pages than the candidates of one retrieval."""
+    one = start(policy={"name": "greedy"}, retrieval={"num_candidates": 4, "popular_candidates": 2})
+    shown: list[str] = []
+    page = one.client.recommend("u1", 7)
+    while page.next_page_token:
+        assert len(page.items) == 7
+        shown += [item.item_id for item in page.items]
+        page = one.client.recommend("u1", 7, page_token=page.next_page_token)
+    shown += [item.item_id for item in page.items]
+    assert shown == [f"i{n}" for n in reversed(range(40))]
+
+
+def test_a_token_outlives_thousands_of_lists_and_pins_no_version(start) -> None:
+    one = start(policy={"name": "greedy"})
+    model = weakref.ref(one.server.recommender.engine)
+    first = one.client.recommend("u1", 3)
+    request, recommender = RankRequest(user_id="u1", page_size=1, log=False), one.server.recommender
+    for _ in range(5_000):
+        recommender.answer(request, Deadline.after(PATIENCE_S))
+    one.publish("v2")
+    assert recommender.wait_for("v2", PATIENCE_S)
+    second = one.client.recommend("u1", 3, page_token=first.next_page_token)
+    assert [item.item_id for item in second.items] == ["i36", "i35", "i34"]
+    gc.collect()
+    assert model() is None
+
+
+def test_a_token_is_good_on_another_worker_and_after_a_restart(start) -> None:
+    one, other = start(policy={"name": "greedy"}), start(policy={"name": "greedy"})
+    first = one.client.recommend("u1", 3)
+    assert other.client.recommend("u1", 1, page_token=first.next_page_token).items[0].item_id == "i36"
+    one.server.stop(1.0)
+    again = start(policy={"name": "greedy"})
+    assert again.client.recommend("u1", 1, page_token=first.next_page_token).items[0].item_id == "i36"
+
+
+def test_pins_of_later_pages_wait_for_them(start) -> None:
+    one = start(policy={"name": "greedy"}, retrieval={"num_candidates": 1, "popular_candidates": 1})
+    wanted = {"pins": {2: "i0", 5: "i1", 6: "gone"}}
+    first = one.client.recommend("u1", 3, **wanted)
+    second = one.client.recommend("u1", 3, page_token=first.next_page_token, **wanted)
+    assert [i.item_id for i in first.items] == ["i39", "i0", "i38"]
+    assert [i.item_id for i in second.items] == ["i37", "i1", "i36"]
+    assert [i.propensity_kind for i in second.items] == ["exact", "pinned", "exact"]
+    assert first.missing_item_ids == second.missing_item_ids == ("gone",)
+    third = one.client.recommend("u1", 3, page_token=second.next_page_token, **wanted)
+    assert third.missing_item_ids == ()
+
+
+def test_a_list_ends_after_500_items(start, fakes) -> None:
+    loader = fakes.Loader()
+    loader.scorer.num_items = 1_200
+    one = start(policy={"name": "greedy"}, loader=loader)
+    page, sizes = one.client.recommend("u1", 200), []
+    while page.next_page_token:
+        sizes.append(len(page.items))
+        page = one.client.recommend("u1", 200, page_token=page.next_page_token)
+    assert [*sizes, len(page.items)] == [200, 200, 200]
+    candidates = [f"i{n}" for n in range(300)]
+    ranked = one.client.rank("u1", candidates, 200)
+    rest = one.client.rank("u1", candidates, 200, page_token=ranked.next_page_token)
+    assert (len(rest.items), rest.next_page_token) == (100, "")
+
+
+def test_an_item_withdrawn_between_pages_leaves_no_gap(start) -> None:
     one = start(policy={"name": "greedy"})
     first = one.client.recommend("u1", 3)
     one.client.upsert_items([_withdrawn("i35")])
     second = one.client.recommend("u1", 3, page_token=first.next_page_token)
-    assert [(i.item_id, i.position) for i in second.items] == [("i36", 4), ("i34", 6)]
+    assert [(i.item_id, i.position) for i in second.items] == [("i36", 4), ("i34", 5), ("i33", 6)]
+    assert {i.propensity_kind for i in second.items} == {"exact"}
 
 
 def _withdrawn(item_id: str) -> ItemUpdate:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from recsys.errors import ConfigError
 from serving.policy import PolicyInput, PolicyParameters, draw_ranking
 
-NUM_DRAWS = 6_000
 ANGLES = np.array([0.0, 0.2, 1.5, 1.7])
 UNIT = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
 
@@ -16,44 +15,6 @@ UNIT = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)
 def policy_input(scores, categories=None, **more) -> PolicyInput:
     categories = [-1] * len(scores) if categories is None else categories
     return PolicyInput(scores=np.array(scores, dtype=float), categories=np.array(categories), **more)
-
-
-CASES = {
-    "plain": (policy_input([1.0, 0.5, 0.0, -1.0]), PolicyParameters(epsilon=0.4, temperature=1.0)),
-    "always explores": (policy_input([1.0, 0.5, 0.0, -1.0]), PolicyParameters(epsilon=1.0, temperature=0.7)),
-    "ties": (policy_input([0.0, 0.0, 0.0, 0.0]), PolicyParameters(epsilon=0.5, temperature=1.0)),
-    "cap": (
-        policy_input([1.0, 0.9, 0.8, 0.0], [7, 7, 7, 8]),
-        PolicyParameters(epsilon=0.6, temperature=0.5, max_per_category=1),
-    ),
-    "mmr": (
-        policy_input([1.0, 0.9, 0.5, 0.4], embeddings=UNIT),
-        PolicyParameters(epsilon=0.6, temperature=0.5, mmr=0.8),
-    ),
-    "pin": (policy_input([1.0, 0.9, 0.5, 0.4], pins={1: 3}), PolicyParameters(epsilon=0.6, temperature=0.5)),
-    "pin, cap and mmr": (
-        policy_input([1.0, 0.9, 0.5, 0.4], [1, 1, 2, 2], embeddings=UNIT, pins={0: 2}),
-        PolicyParameters(epsilon=0.7, temperature=0.5, mmr=0.5, max_per_category=1),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_logged_propensities_are_the_frequencies_of_lists(case) -> None:
-    """The product of a list's conditional propensities is the probability of that list."""
-    candidates, parameters = CASES[case]
-    counts: dict[tuple[int, ...], int] = {}
-    logged: dict[tuple[int, ...], float] = {}
-    for seed in range(NUM_DRAWS):
-        result = draw_ranking(candidates, parameters, 3, seed)
-        prefix = tuple(result.order.tolist())
-        counts[prefix] = counts.get(prefix, 0) + 1
-        logged[prefix] = float(np.prod(result.propensity))
-    for prefix, count in counts.items():
-        expected = logged[prefix] * NUM_DRAWS
-        assert abs(count - expected) < 5 * np.sqrt(expected) + 3, (prefix, count, expected)
-    # Lists that never came up are rare: what did come up carries almost all of the probability.
-    assert sum(logged.values()) == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_conditional_is_the_ratio_of_two_prefixes_by_hand() -> None:
@@ -78,24 +39,47 @@ def test_greedy_is_certain() -> None:
     )
 
 
-def test_a_longer_draw_begins_with_the_shorter_one() -> None:
+def test_a_longer_page_begins_with_the_shorter_one() -> None:
     candidates = policy_input(np.linspace(0, 1, 50), np.arange(50) % 5)
     parameters = PolicyParameters(epsilon=1.0, max_per_category=3)
-    long = draw_ranking(candidates, parameters, 40, 7, page_starts=(10, 20, 30))
-    short = draw_ranking(candidates, parameters, 10, 7)
-    assert long.order[:10].tolist() == short.order.tolist()
-    assert long.propensity[:10] == pytest.approx(short.propensity)
-    assert len(set(long.order.tolist())) == 40
+    for start in (0, 7):
+        long = draw_ranking(candidates, parameters, 40, 7, start=start)
+        short = draw_ranking(candidates, parameters, 10, 7, start=start)
+        assert long.order[:10].tolist() == short.order.tolist()
+        assert long.propensity[:10] == pytest.approx(short.propensity)
+        assert len(set(long.order.tolist())) == 40
 
 
-def test_caps_apply_per_page_and_yield_when_only_capped_items_are_left() -> None:
-    candidates = policy_input(np.arange(12.0), [0] * 6 + [1, 1, 1, 2, 2, 2])
-    result = draw_ranking(
-        candidates, PolicyParameters(name="greedy", max_per_category=2), 12, 0, page_starts=(6,)
+def test_pages_of_one_seed_draw_with_numbers_of_their_own() -> None:
+    candidates, parameters = policy_input(np.zeros(50)), PolicyParameters(epsilon=1.0)
+    pages = [draw_ranking(candidates, parameters, 20, 7, start=start).order.tolist() for start in (0, 20)]
+    assert pages[0] != pages[1]
+
+
+def test_a_page_that_must_not_explore_tells_nothing_of_the_coin() -> None:
+    parameters = PolicyParameters(epsilon=0.5, temperature=1.0)
+    first = draw_ranking(policy_input([1.0, 0.0]), parameters, 1, 3)
+    page = draw_ranking(
+        policy_input([0.0, 2.0, 1.0]), parameters.greedy(), 2, 3, start=1, prefix=first.prefix
     )
-    first, second = candidates.categories[result.order[:6]], candidates.categories[result.order[6:]]
-    assert np.bincount(first).tolist() == [2, 2, 2]
-    assert sorted(second.tolist()) == [0, 0, 0, 0, 1, 2]
+    assert (page.order.tolist(), page.propensity.tolist(), page.explored) == ([1, 2], [1.0, 1.0], False)
+    assert page.prefix == first.prefix
+
+
+def test_a_list_that_began_without_exploration_goes_on_without() -> None:
+    first = draw_ranking(policy_input([1.0, 0.0]), PolicyParameters(name="greedy"), 1, 3)
+    page = draw_ranking(
+        policy_input([0.0, 2.0, 1.0]), PolicyParameters(epsilon=1.0), 3, 3, start=1, prefix=first.prefix
+    )
+    assert (page.order.tolist(), page.propensity.tolist(), page.explored) == ([1, 2, 0], [1.0] * 3, False)
+
+
+def test_caps_yield_when_only_capped_items_are_left() -> None:
+    candidates = policy_input(np.arange(12.0), [0] * 6 + [1, 1, 1, 2, 2, 2])
+    result = draw_ranking(candidates, PolicyParameters(name="greedy", max_per_category=2), 12, 0)
+    categories = candidates.categories[result.order]
+    assert np.bincount(categories[:6]).tolist() == [2, 2, 2]
+    assert len(categories) == 12
 
 
 def test_mmr_spreads_the_list() -> None:

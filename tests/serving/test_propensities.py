@@ -1,0 +1,233 @@
+"""Logged propensities against the frequencies of lists, and both against probabilities written out plainly.
+
+100,000 draws; 1,000,000 by `pytest -m slow tests/serving/test_propensities.py`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from recsys.config import PolicyConfig, RetrievalConfig
+from serving.engine import Engine
+from serving.journal import Journal
+from serving.live_catalogue import ItemOverlay
+from serving.pages.keys import PageKeys
+from serving.pages.tokens import VALID_MS, PageTokens
+from serving.policy import PolicyInput, PolicyParameters, draw_ranking
+from serving.recommender import Recommender
+from serving.request import Deadline, RankRequest
+from serving.stats import ServerStats
+
+PLAIN = PolicyParameters(epsilon=0.4, temperature=1.0)
+LEAST_P = 1e-3
+"""Seeds are fixed, so a test that passes once passes always."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page as it would be ranked at its instant: what passes, its scores, the rules."""
+
+    scores: Mapping[str, float]
+    """Of all items that pass, those shown before included; in the order of the candidates."""
+    size: int
+    parameters: PolicyParameters = PLAIN
+    categories: Mapping[str, int] = field(default_factory=dict)
+    angles: Mapping[str, float] = field(default_factory=dict)
+    pins: Mapping[int, str] = field(default_factory=dict)
+
+
+def letters(*scores: float) -> dict[str, float]:
+    return dict(zip("abcdef", scores, strict=False))
+
+
+FIVE = letters(1.0, 0.7, 0.4, 0.0, -0.5)
+ANGLES = {"a": 0.0, "b": 0.2, "c": 1.5, "d": 1.7, "e": 2.9, "f": 3.0}
+STRICT = PolicyParameters(epsilon=0.6, temperature=0.5, max_per_category=1, mmr=0.7)
+CASES: dict[str, list[Page]] = {
+    "one page": [Page(scores=FIVE, size=3)],
+    "ties, always exploring": [
+        Page(scores=letters(0, 0, 0, 0), size=3, parameters=replace(PLAIN, epsilon=1.0))
+    ],
+    "a page of another version": [
+        Page(scores=FIVE, size=2),
+        Page(scores=letters(-1.0, 0.0, 0.5, 0.6, 0.9), size=2, parameters=replace(PLAIN, temperature=0.5)),
+    ],
+    "withdrawn and new items": [
+        Page(scores=FIVE, size=2),
+        Page(scores={"a": 1.0, "d": 0.3, "e": 0.2, "f": 0.9}, size=2),
+    ],
+    "a page without exploration between": [
+        Page(scores=FIVE, size=1),
+        Page(scores=FIVE, size=1, parameters=PLAIN.greedy()),
+        Page(scores=FIVE, size=2),
+    ],
+    "pins, caps, MMR, a withdrawal and a new version": [
+        Page(
+            scores=letters(1.0, 0.9, 0.6, 0.5, 0.4, 0.1),
+            size=2,
+            parameters=STRICT,
+            categories={"a": 1, "b": 1, "c": 2, "d": 2, "e": 3},
+            angles=ANGLES,
+            pins={1: "d", 3: "e"},
+        ),
+        Page(
+            scores={"a": 0.8, "b": 0.8, "d": 0.1, "e": 0.5, "f": 0.9},
+            size=3,
+            parameters=replace(STRICT, temperature=0.8),
+            categories={"a": 1, "b": 1, "e": 3, "f": 1},
+            angles=ANGLES,
+            pins={1: "d", 3: "e"},
+        ),
+    ],
+}
+
+
+def chances(page: Page, shown: tuple[str, ...], start: int) -> tuple[str, dict[str, float]]:
+    """The greedy choice at the next position, and each item's Plackett-Luce probability."""
+    left = [item for item in page.scores if item not in shown]
+    pins = {position: item for position, item in page.pins.items() if position >= start and item in left}
+    if len(shown) in pins:
+        return pins[len(shown)], {pins[len(shown)]: 1.0}
+    free = [item for item in left if item not in pins.values()]
+    placed = shown[start:]
+    if page.parameters.max_per_category:
+        full = {page.categories.get(item) for item in placed} - {None}
+        free = [item for item in free if page.categories.get(item) not in full] or free
+    values = {item: (page.scores[item] - penalty(page, item, placed)) for item in free}
+    weights = {item: math.exp(value / page.parameters.temperature) for item, value in values.items()}
+    total = sum(weights.values())
+    return max(values, key=values.__getitem__), {item: weight / total for item, weight in weights.items()}
+
+
+def penalty(page: Page, item: str, placed: tuple[str, ...]) -> float:
+    if not page.parameters.mmr or not placed:
+        return 0.0
+    cosines = [math.cos(page.angles[item] - page.angles[other]) for other in placed]
+    return page.parameters.mmr * max(cosines)
+
+
+def all_lists(pages: list[Page]) -> dict[tuple[str, ...], float]:
+    """Every list and its probability: the two sides of the coin, added."""
+    epsilon = pages[0].parameters.explore_share
+
+    def go(number: int, start: int, shown: tuple[str, ...], greedy: float, drawn: float) -> Iterator:
+        if number == len(pages):
+            yield shown, (1 - epsilon) * greedy + epsilon * drawn
+        elif len(shown) == start + pages[number].size:
+            yield from go(number + 1, len(shown), shown, greedy, drawn)
+        else:
+            top, probabilities = chances(pages[number], shown, start)
+            if not pages[number].parameters.explore_share:
+                probabilities = {top: 1.0}
+            for item, probability in probabilities.items():
+                yield from go(number, start, (*shown, item), greedy * (item == top), drawn * probability)
+
+    return dict(go(0, 0, (), 1.0, 1.0))
+
+
+def draw(pages: list[Page], seed: int) -> tuple[tuple[str, ...], float]:
+    """A list, page by page, and the product of its propensities."""
+    shown: list[str] = []
+    prefix, product = None, 1.0
+    for page in pages:
+        names = [item for item in page.scores if item not in shown]
+        start = len(shown)
+        angles = np.array([page.angles.get(item, 0.0) for item in names])
+        candidates = PolicyInput(
+            scores=np.array([page.scores[item] for item in names]),
+            categories=np.array([page.categories.get(item, -1) for item in names]),
+            embeddings=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32),
+            pins={
+                position: names.index(item)
+                for position, item in page.pins.items()
+                if position >= start and item in names
+            },
+        )
+        drawn = draw_ranking(candidates, page.parameters, page.size, seed, start=start, prefix=prefix)
+        shown += [names[candidate] for candidate in drawn.order.tolist()]
+        prefix, product = drawn.prefix, product * float(np.prod(drawn.propensity))
+    return tuple(shown), product
+
+
+def assert_frequencies(counts: Counter, probabilities: Mapping[tuple[str, ...], float], draws: int) -> None:
+    """Chi-square, with the rarest lists (fewer than five expected) taken together."""
+    assert sum(probabilities.values()) == pytest.approx(1.0)
+    assert not counts.keys() - probabilities.keys()
+    often = [one for one, probability in probabilities.items() if probability * draws >= 5]
+    observed = np.array([counts[one] for one in often], dtype=float)
+    expected = np.array([probabilities[one] * draws for one in often])
+    rest = draws - expected.sum()
+    if rest > 1e-6 * draws:
+        observed, expected = np.append(observed, draws - observed.sum()), np.append(expected, rest)
+    statistic = float(((observed - expected) ** 2 / expected).sum())
+    assert chi2.sf(statistic, len(expected) - 1) > LEAST_P, (statistic, len(expected))
+
+
+def check(case: str, draws: int) -> None:
+    pages, counts, logged = CASES[case], Counter(), {}
+    for seed in range(draws):
+        shown, product = draw(pages, seed)
+        counts[shown] += 1
+        logged[shown] = product
+    probabilities = all_lists(pages)
+    assert logged == pytest.approx({one: probabilities[one] for one in logged}, rel=1e-6)
+    assert_frequencies(counts, probabilities, draws)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_propensities_are_the_frequencies_of_lists(case) -> None:
+    check(case, 100_000 // len(CASES))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_propensities_are_the_frequencies_of_lists_in_a_million_draws(case) -> None:
+    check(case, 1_000_000 // len(CASES))
+
+
+def test_pages_of_two_workers_and_versions_have_exact_propensities(fakes, tmp_path: Path) -> None:
+    """The whole way through tokens: page 1 by one worker and version, page 2 by another of each."""
+
+    class Reversed(fakes.Scorer):
+        def predict(self, user_side, context, rows):
+            return super().predict(user_side, context, self.num_items - 1 - rows)
+
+    policy = {"epsilon": 0.5, "temperature": 0.02}
+    workers = [
+        worker(fakes, tmp_path, fakes.model(version, scorer(num_items=3)), policy)
+        for version, scorer in (("v1", fakes.Scorer), ("v2", Reversed))
+    ]
+    draws, counts, logged, scores = 1_200, Counter(), {}, [{}, {}]
+    for _ in range(draws):
+        token, items = "", []
+        for recommender, seen in zip(workers, scores, strict=True):
+            request = RankRequest(user_id="u1", page_size=1, page_token=token)
+            answer = recommender.answer(request, Deadline.after(60))
+            token = answer.next_page_token
+            items += answer.items
+            seen.update({item.item_id: item.score for item in answer.items})
+        counts[tuple(item.item_id for item in items)] += 1
+        logged[tuple(item.item_id for item in items)] = math.prod(item.propensity for item in items)
+        assert {item.propensity_kind for item in items} == {"exact"}
+    parameters = PolicyParameters(**policy)
+    pages = [Page(scores=seen, size=1, parameters=parameters) for seen in scores]
+    probabilities = all_lists(pages)
+    assert logged == pytest.approx({one: probabilities[one] for one in logged})
+    assert_frequencies(counts, probabilities, draws)
+
+
+def worker(fakes, folder: Path, model, policy) -> Recommender:
+    class Clock:
+        def now_ms(self) -> int:
+            return fakes.NOON_MS
+
+    engine = Engine(model, ItemOverlay(), policy=PolicyConfig(**policy), retrieval=RetrievalConfig())
+    journal = Journal(folder / "journal", f"server-{model.version}", Clock().now_ms)
+    tokens = PageTokens(PageKeys(folder, VALID_MS))
+    return Recommender(engine, journal, Clock(), ServerStats(), tokens)
