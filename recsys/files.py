@@ -1,4 +1,4 @@
-"""Text files written whole or not at all."""
+"""Text files written whole or not at all, and folders forced onto the disk."""
 
 import os
 from pathlib import Path
@@ -16,3 +16,15 @@ def write_whole(path: Path, text: str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries onto the disk: without it a power cut may undo a file's creation or renaming.
+
+    Raises: OSError.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

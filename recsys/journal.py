@@ -14,6 +14,7 @@ the file.
 """
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,9 @@ OPEN_SUFFIX = ".open"
 SEALED_SUFFIX = ".journal"
 FOLDER = "journal"
 MAX_PAYLOAD = 64 * 1024 * 1024
+_TAIL_BYTES = 64 * 1024
+# Threads write records in about the order of their instants; after a step of the clock it is another.
+_DISORDER_MS = 3_600_000
 _HEADER = struct.Struct("<4sII")
 
 _Found = TypeVar("_Found")
@@ -112,11 +116,17 @@ def files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stem)
 
 
-def replay(folder: Path, tables: frozenset[str]) -> Iterator[tuple[int, Rows]]:
-    """Yield (at_ms, rows) of some tables from all files, oldest first; unreadable files are skipped."""
+def replay(folder: Path, tables: frozenset[str], since_ms: int = 0) -> Iterator[tuple[int, Rows]]:
+    """Yield (at_ms, rows) of some tables, oldest first; unreadable files are skipped.
+
+    Args: since_ms: files that ended earlier are left out; of each only the end is read.
+    """
     marks = [f'"table":"{table}"'.encode() for table in tables]
+    first = stem(max(0, since_ms), "", 0)
     for path in files(folder):
         try:
+            if path.stem < first and _ended_before(path, since_ms):
+                continue
             data = _read_bytes(path)
         except DataError:
             continue
@@ -124,6 +134,25 @@ def replay(folder: Path, tables: frozenset[str]) -> Iterator[tuple[int, Rows]]:
             if any(mark in payload for mark in marks):  # parsing is slow, and most records are answers
                 record = _parse(payload)
                 yield from ((record.at_ms, rows) for rows in record.rows if rows.table in tables)
+
+
+def _ended_before(path: Path, since_ms: int) -> bool:
+    """Tell whether a file's last record is older; False when its end shows no record."""
+    try:
+        tail = _either_name(path, _read_tail)
+    except OSError as error:
+        raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error
+    start = tail.find(SYNC)
+    last = None
+    for _, payload in _payloads(tail, start) if start >= 0 else ():
+        last = payload
+    return last is not None and _parse(last).at_ms + _DISORDER_MS < since_ms
+
+
+def _read_tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL_BYTES, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        return file.read()
 
 
 def stem(started_ms: int, server_id: str, number: int) -> str:
@@ -166,9 +195,8 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _payloads(data: bytes, position: int = len(MAGIC)) -> Iterator[tuple[int, bytes]]:
     """Yield (position, payload) of every whole, undamaged record; damaged ones are skipped."""
-    position = len(MAGIC)
     while position < len(data):
         payload = _payload_at(data, position)
         if payload is None:

@@ -12,18 +12,21 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from recsys.bundle import read_manifest, verify_files
 from recsys.errors import BundleError, RegistryError
-from recsys.records import Activation, Lease, NightRecord
+from recsys.files import sync_folder
+from recsys.records import Activation, Lease, NightRecord, Verdict
 from recsys.stages import write_json
 
 LEASE_S = 60.0
 """A lease not renewed for this long belongs to a dead server."""
+_FORGOTTEN_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,26 @@ class Registry:
             return []
         folders = (p for p in self.bundles.iterdir() if not p.name.startswith("."))  # .…: a killed write
         return sorted(p.name for p in folders if (p / "manifest.json").is_file())
+
+    def kept(self, count: int) -> set[str]:
+        """List the versions whose users stay in the store: what is live or loaded, and the newest promoted.
+
+        Args: count: `[store] keep`.
+        """
+        promoted = (version for version in reversed(self.versions()) if self._was_promoted(version))
+        live = self.current()
+        return {*islice(promoted, 2 * count), *self.leased(), *(() if live is None else (live,))}
+
+    def oldest_data_end_ms(self, count: int) -> int | None:
+        """Return the earliest instant at which the data of a kept version ends; None without a version.
+
+        Versions that this code cannot read are left out: they cannot go live either.
+        """
+        ends = []
+        for version in self.kept(count):
+            with suppress(BundleError):
+                ends.append(read_manifest(self.path(version)).snapshot_at_ms)
+        return min(ends, default=None)
 
     def require(self, version: str) -> Path:
         """Give a version's folder.
@@ -143,9 +166,13 @@ class Registry:
 
     def write_lease(self, server_id: str, version: str | None) -> None:
         """Say what a server has loaded; renew it well within LEASE_S."""
-        (self.folder / "leases").mkdir(parents=True, exist_ok=True)
+        leases = self.folder / "leases"
+        leases.mkdir(parents=True, exist_ok=True)
+        for old in leases.glob("*.json"):  # each start of a server has a name of its own
+            if _age_s(old) > _FORGOTTEN_S:
+                old.unlink(missing_ok=True)
         lease = Lease(version=version, pid=os.getpid())
-        write_json(self.folder / "leases" / f"{server_id}.json", lease.model_dump())
+        write_json(leases / f"{server_id}.json", lease.model_dump())
 
     def leased(self) -> set[str]:
         """List the versions that living servers have loaded.
@@ -155,7 +182,7 @@ class Registry:
         leases = [
             Lease.parse(file.read_text(errors="replace"), str(file))
             for file in (self.folder / "leases").glob("*.json")
-            if time.time() - file.stat().st_mtime < LEASE_S
+            if _age_s(file) < LEASE_S
         ]
         return {lease.version for lease in leases if lease.version}
 
@@ -175,6 +202,10 @@ class Registry:
                     "the lock goes with its process"
                 ) from None
             yield
+
+    def _was_promoted(self, version: str) -> bool:
+        record = self.record(version)
+        return record is not None and record.verdict is Verdict.PROMOTE
 
     def _record_file(self, version: str) -> Path:
         return self.folder / "records" / f"{version}.json"
@@ -217,6 +248,14 @@ class Registry:
         return stack[-2] if len(stack) > 1 and _top(stack) == live else None
 
 
+def _age_s(file: Path) -> float:
+    """Return the seconds since a file was written; 0 for one that has just gone."""
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
 def _top(stack: list[str]) -> str | None:
     return stack[-1] if stack else None
 
@@ -241,3 +280,4 @@ def _replace_text(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(temporary, path)
+    sync_folder(path.parent)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -22,7 +23,7 @@ from features.kinds import FEATURE_KINDS
 from features.store import FeatureStore, open_store
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S, RunConfig
-from recsys.errors import BundleError, RecsysError, StoreError
+from recsys.errors import BundleError, RecsysError, RegistryError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
@@ -90,7 +91,8 @@ class Server:
         config = options.config
         if load is None and config.serving.device == "cuda":
             _ = self._own_loader  # a GPU that is not there is an error before anything is bound
-        self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        # Containers may share a host name and a process id; the last part is this start's own.
+        self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(4)}"
         self.stats = ServerStats()
         self._registry = Registry(options.runs)
         self._store = _open_store(config, options.runs)
@@ -106,9 +108,7 @@ class Server:
         kinds = live_kinds(config)
         self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
         self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)
-        restore_from_journal(
-            options.log / FOLDER, self._overlay, self._feedback.seen, self._store, kinds, self._since_ms()
-        )
+        self._restore(kinds)
         self.reloader = Reloader(
             self._registry,
             self.recommender,
@@ -217,9 +217,23 @@ class Server:
         use_threads(serving.threads)
         return partial(load_model, devices=choose_devices(serving.device))
 
-    def _since_ms(self) -> int:
-        """Return an instant before the live snapshot; no base may contain the events since then."""
-        return self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
+    def _restore(self, kinds: frozenset[str]) -> None:
+        """Replay what a version that may go live lacks: two periods and a day, or more for an old one."""
+        recent_ms = self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
+        try:
+            oldest_ms = self._registry.oldest_data_end_ms(self._options.config.store.keep)
+        except (RegistryError, OSError) as error:
+            _log.error("whole_journal_replayed", error=str(error))
+            oldest_ms = None
+        restore_from_journal(
+            self._options.log / FOLDER,
+            self._overlay,
+            self._feedback.seen,
+            self._store,
+            kinds,
+            since_ms=0 if oldest_ms is None else min(recent_ms, oldest_ms),
+            events_since_ms=recent_ms if oldest_ms is None else min(recent_ms, oldest_ms),
+        )
 
     def _on_reload(self, error: str | None) -> None:
         self._health.report(BUNDLE, serving=error is None)

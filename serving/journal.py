@@ -1,8 +1,8 @@
 """The journal's writer: one append-only file per process, one write before each reply.
 
 A written record survives kill -9. A power cut loses at most the last second, because a thread syncs the file
-each second. The file is sealed by rename when it is old or large, and at shutdown. Files that a killed server
-left open are sealed by the next server. The format is defined in `recsys.journal`.
+and its folder each second. The file is sealed by rename when it is old or large, and at shutdown. Files that
+a killed server left open are sealed by the next server. The format is defined in `recsys.journal`.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from typing import Protocol
 import structlog
 
 from recsys.errors import JournalError
+from recsys.files import sync_folder
 from recsys.journal import MAGIC, OPEN_SUFFIX, SEALED_SUFFIX, Rows, encode, stem
 
 SYNC_EVERY_S = 1.0
@@ -66,6 +67,8 @@ class Journal:
         self._size = 0
         self._number = 0
         self._dirty = False
+        self._created = False
+        """A file was created whose folder was not synced since."""
         self._healthy = True
         self._retired: list[tuple[JournalFile, Path]] = []
         self._sync_lock = threading.Lock()
@@ -122,14 +125,19 @@ class Journal:
                 if abs(self._now_ms() - self._opened_ms) >= self._rotate_ms:  # or the clock was set back
                     self._retire()
                 file, self._dirty = (self._file if self._dirty else None), False
+                created, self._created = self._created, False
                 retired, self._retired = self._retired, []
             try:
                 if file is not None:
                     file.sync()
+                if created:
+                    sync_folder(self._folder)
             except OSError as error:
                 self._replace_after_failed_sync(file, error)
             for old, path in retired:
                 self._seal(old, path)
+            if retired:
+                self._sync_names()
 
     def _write(self, data: bytes) -> None:
         if self._file is not None and self._size + len(data) > self._max_bytes:
@@ -146,7 +154,9 @@ class Journal:
         self._dirty = True
 
     def _open(self) -> JournalFile:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self._folder.parent)
         self._opened_ms = self._now_ms()
         self._number += 1
         self._path = self._folder / (stem(self._opened_ms, self._server_id, self._number) + OPEN_SUFFIX)
@@ -158,7 +168,7 @@ class Journal:
             file.close()
             self._path.unlink(missing_ok=True)
             raise
-        self._file, self._size = file, len(MAGIC)
+        self._file, self._size, self._created = file, len(MAGIC), True
         return file
 
     def _undo(self, file: JournalFile) -> None:
@@ -182,6 +192,12 @@ class Journal:
         with contextlib.suppress(OSError):
             file.close()
             _rename_sealed(path)
+
+    def _sync_names(self) -> None:
+        try:
+            sync_folder(self._folder)
+        except OSError as error:
+            self._fail(error)
 
     def _replace_after_failed_sync(self, file: JournalFile | None, error: OSError) -> None:
         """Continue in a new file: after a failed sync it is unknown what reached the disk."""
@@ -209,7 +225,8 @@ class AppendFile:
     """A file on disk, locked while its server process lives."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        # Never another's file: two writers would tear each other's records.
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         with contextlib.suppress(OSError):  # some file systems have no locks
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -232,7 +249,10 @@ class AppendFile:
 
 def seal_abandoned(folder: Path) -> list[Path]:
     """Seal open files whose server process has ended; return their new paths."""
-    return [_rename_sealed(path) for path in sorted(folder.glob(f"*{OPEN_SUFFIX}")) if _abandoned(path)]
+    sealed = [_rename_sealed(path) for path in sorted(folder.glob(f"*{OPEN_SUFFIX}")) if _abandoned(path)]
+    if sealed:
+        sync_folder(folder)
+    return sealed
 
 
 def _abandoned(path: Path) -> bool:

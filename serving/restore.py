@@ -24,20 +24,23 @@ def restore_from_journal(
     store: DeltaStore | None,
     live_kinds: frozenset[str],
     since_ms: int,
+    events_since_ms: int,
 ) -> None:
     """Replay a journal folder: items and feedback ids into memory, recent live events into the store's delta.
 
     A store that lost its delta gets it back here.
-    Args: since_ms: events received before this instant are not appended to the store.
+    Args: since_ms: files that ended before this instant are not read. Every version that may go live must
+    have been made from them. Feedback that is sent again later than that counts again until the night's
+    cleaning; events_since_ms: events received earlier are not appended to the store.
     """
     events: list[Event] = []
-    for at_ms, rows in replay(folder, _TABLES):
+    for at_ms, rows in replay(folder, _TABLES, since_ms):
         if rows.table == "items":
             overlay.put(read_item_rows(at_ms, rows))
             continue
         for event in _events(rows):
             seen.add([event.feedback_id])
-            if event.kind in live_kinds and event.received_at_ms >= since_ms:
+            if event.kind in live_kinds and event.received_at_ms >= events_since_ms:
                 events.append(event)
     if store is not None:
         _append(store, events)

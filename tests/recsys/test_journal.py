@@ -95,6 +95,31 @@ def test_stems_sort_by_time_and_replay_goes_in_that_order(tmp_path) -> None:
     ]
 
 
+def test_files_that_ended_before_are_left_out_of_a_replay(tmp_path) -> None:
+    hour = 3_600_000
+    noon = 1_700_000_000_000
+
+    def write(name: str, start: int, *instants: int) -> None:
+        long = Rows(table="feedback", same={"name": name, "text": "x" * 30_000})
+        (tmp_path / f"{stem(start, name, 1)}.journal").write_bytes(
+            MAGIC + b"".join(encode(at, [long]) for at in instants)
+        )
+
+    write("old", noon - 9 * hour, noon - 9 * hour, noon - 8 * hour)
+    write("long", noon - 8 * hour, *(noon - 8 * hour + minute * 600_000 for minute in range(50)))
+    write("now", noon, noon)
+
+    def replayed(since: int) -> set[object]:
+        return {rows.same["name"] for _, rows in replay(tmp_path, frozenset({"feedback"}), since)}
+
+    assert replayed(0) == replayed(noon - 8 * hour) == {"old", "long", "now"}
+    assert replayed(noon - 6 * hour) == {"long", "now"}
+    assert replayed(noon + 3 * hour) == set()
+    torn = tmp_path / f"{stem(noon - 9 * hour, 'torn', 1)}.open"
+    torn.write_bytes((tmp_path / f"{stem(noon, 'now', 1)}.journal").read_bytes()[:-1])
+    assert replayed(noon - 6 * hour) == {"long", "now"}
+
+
 def test_a_file_sealed_after_it_was_listed_is_read_under_its_new_name(tmp_path) -> None:
     """A night lists and reads while the server rotates."""
     data = MAGIC + encode(5, [Rows(table="feedback", same={"kind": "click"})])

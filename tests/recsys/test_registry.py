@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import date
 
 import numpy as np
@@ -36,7 +37,7 @@ def registry(tmp_path, config):
             items=pl.DataFrame({"item_id": ["i"]}),
             item_embeddings_ID=np.ones((1, 2), np.float32),
             popular=pl.DataFrame({"item_id": ["i"]}),
-            snapshot_at_ms=0,
+            snapshot_at_ms=day,
         )
         save_bundle(made.bundles, parts, lambda _: pl.DataFrame({"user": []}))
     return made
@@ -244,6 +245,26 @@ def test_leases_of_living_servers_keep_their_versions(registry):
     (registry.folder / "leases" / "server-2.json").write_text("torn")
     with pytest.raises(RegistryError, match=r"leases/server-2\.json holds no Lease"):
         registry.leased()
+
+
+def test_the_leases_of_servers_dead_for_a_day_are_removed(registry):
+    registry.write_lease("server-1", "v1")
+    registry.write_lease("server-2", "v2")
+    for name, age_s in (("server-1", 90_000), ("server-2", 80_000)):
+        os.utime(registry.folder / "leases" / f"{name}.json", (0, time.time() - age_s))
+    registry.write_lease("server-3", "v3")
+    assert {path.stem for path in (registry.folder / "leases").iterdir()} == {"server-2", "server-3"}
+
+
+def test_the_oldest_data_is_that_of_what_may_still_go_live(registry, versions):
+    assert registry.oldest_data_end_ms(1) is None  # nothing was promoted, nothing is live
+    registry.activate(versions[1])
+    assert registry.kept(1) == {versions[1]}
+    registry.write_lease("server-1", versions[0])
+    assert registry.kept(1) == {versions[0], versions[1]}
+    assert registry.oldest_data_end_ms(1) == 1
+    (registry.path(versions[0]) / "manifest.json").write_text("{}")
+    assert registry.oldest_data_end_ms(1) == 2
 
 
 def test_records_lie_beside_the_bundle(registry, versions):

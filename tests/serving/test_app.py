@@ -1,6 +1,7 @@
 """A whole server: ports, health, reflection, overload, swap under traffic, drain, kill -9, no bundle."""
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -34,15 +35,20 @@ from recsys.config import default_config
 from recsys.errors import ConfigError
 from recsys.journal import files, read
 from recsys.log import InteractionLog
+from recsys.registry import Registry
 from serving.app import Server, ServerOptions
+from serving.catalogue import ItemRow
 from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
-from serving.journal import AppendFile
+from serving.journal import AppendFile, Journal
+from serving.journal_rows import item_rows
 from serving.listen import Tls
 from serving.request import Deadline, RankRequest
 
 PATIENCE_S = 120.0
+DAY_MS = 86_400_000
+NOON_MS = 1_772_366_400_000
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -516,7 +522,14 @@ def test_a_full_disk_degrades_answers_and_stops_exploration(start) -> None:
 
 
 def _full(path: Path):
-    return AppendFile(Path("/dev/full"))
+    return FullDisk(path)
+
+
+class FullDisk(AppendFile):
+    """A file that takes no byte."""
+
+    def write(self, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_an_internal_error_hides_its_text(start) -> None:
@@ -583,6 +596,27 @@ def test_a_restarted_server_remembers_withdrawals_feedback_and_new_items(start) 
     assert second.client.recommend("u1", 1).items[0].item_id == "i39"
     assert second.client.record_feedback([event]).num_duplicate == 1
     assert second.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+def test_a_start_reads_only_what_the_versions_on_disk_may_lack(start, monkeypatch) -> None:
+    first = start()
+    for n, days in enumerate((9, 7, 5)):
+        journal = Journal(first.log.root / "journal", f"old{n}", lambda days=days: NOON_MS - days * DAY_MS)
+        journal.append(item_rows([ItemRow(item_id=f"new{n}", title="New", price=100)]))
+        journal.close()
+    monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - 6 * DAY_MS)
+    second = start()
+    assert [second.server._overlay.get(f"new{n}") is not None for n in range(3)] == [False, False, True]
+    monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - DAY_MS)
+    assert [start().server._overlay.get(f"new{n}") is not None for n in range(3)] == [False, False, False]
+    monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: None)
+    assert all(start().server._overlay.get(f"new{n}") is not None for n in range(3))
+
+
+def test_each_start_of_a_server_has_a_name_of_its_own(start) -> None:
+    ids = {start().admin.status().server_id for _ in range(2)}
+    assert len(ids) == 2
+    assert all(f"-{os.getpid()}-" in server_id for server_id in ids)
 
 
 class Process:

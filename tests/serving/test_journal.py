@@ -29,6 +29,13 @@ def clock() -> Clock:
     return Clock()
 
 
+class FullDisk(AppendFile):
+    """A file that takes no byte."""
+
+    def write(self, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def num_records(folder: Path) -> int:
     return sum(len(read(path).records) for path in folder.iterdir())
 
@@ -41,6 +48,49 @@ def test_a_record_is_on_disk_when_append_returns(tmp_path, clock) -> None:
     assert read(path).records[0].rows == (ROW,)
     journal.close()
     assert [p.suffix for p in tmp_path.iterdir()] == [".journal"]
+
+
+def test_two_servers_of_one_name_never_share_a_file(tmp_path, clock) -> None:
+    """In containers the host names and process ids may be equal, and so the millisecond of the start."""
+    first, second = Journal(tmp_path, "server", clock), Journal(tmp_path, "server", clock)
+    first.append(ROW)
+    with pytest.raises(JournalError, match="File exists"):
+        second.append(ROW)
+    second.append(ROW)  # in the next file
+    for journal in (first, second):
+        journal.close()
+    assert len(list(tmp_path.iterdir())) == num_records(tmp_path) == 2
+
+
+def test_new_and_sealed_names_are_forced_onto_the_disk(tmp_path, clock, monkeypatch) -> None:
+    synced = []
+    monkeypatch.setattr("serving.journal.sync_folder", lambda path: synced.append((path, os.listdir(path))))
+    folder = tmp_path / "new" / "journal"
+    journal = Journal(folder, "server", clock, rotate_s=60)
+    journal.append(ROW)
+    assert synced.pop() == (folder.parent, ["journal"])
+    journal.sync()
+    (path, (name,)) = synced.pop()
+    assert (path, name) == (folder, "20231114T221320000Z-server-00001.open")
+    journal.append(ROW)
+    journal.sync()
+    assert synced == []  # no new name
+    clock.ms += 60_000
+    journal.sync()
+    (path, (name,)) = synced.pop()
+    assert (path, name) == (folder, "20231114T221320000Z-server-00001.journal")
+    journal.append(ROW)
+    journal.close()
+    assert sorted(synced[-1][1]) == sorted(os.listdir(folder))
+
+
+def test_a_file_is_sealed_also_when_the_clock_was_set_back(tmp_path, clock) -> None:
+    journal = Journal(tmp_path, "server", clock, rotate_s=60)
+    journal.append(ROW)
+    clock.ms -= 86_400_000
+    journal.sync()
+    assert [p.suffix for p in tmp_path.iterdir()] == [".journal"]
+    journal.close()
 
 
 def test_an_old_file_is_sealed_and_a_new_one_begun(tmp_path, clock) -> None:
@@ -120,7 +170,7 @@ def test_a_disk_full_from_the_start_leaves_no_files(tmp_path, clock) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_dev_full(tmp_path, clock) -> None:
-    journal = Journal(tmp_path, "server", clock, open_file=lambda path: AppendFile(Path("/dev/full")))
+    journal = Journal(tmp_path, "server", clock, open_file=lambda _: FullDisk(tmp_path / "full"))
     with pytest.raises(JournalError, match="No space left"):
         journal.append(ROW)
 

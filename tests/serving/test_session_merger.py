@@ -59,7 +59,13 @@ class Shop:
             self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS
         )
         restore_from_journal(
-            self.folder / "journal", ItemOverlay(), feedback.seen, self.store, KINDS, since_ms=0
+            self.folder / "journal",
+            ItemOverlay(),
+            feedback.seen,
+            self.store,
+            KINDS,
+            since_ms=0,
+            events_since_ms=0,
         )
         self.feedback = feedback
         self.seconds = 0.0

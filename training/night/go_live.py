@@ -7,7 +7,6 @@ from features.store import FeatureStore, open_store
 from recsys.bundle import load_bundle, read_manifest
 from recsys.config import StoreConfig
 from recsys.model.scorer import Scorer
-from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from training.night.night import Night
@@ -49,12 +48,6 @@ def go_live(
 
 def _collect(registry: Registry, store: FeatureStore, live: str, count: int) -> None:
     """Keep the newest versions and what servers have loaded; collect the rest of the store's bases."""
-    promoted = [v for v in registry.versions() if _was_promoted(registry, v)]
-    keep = {live, *promoted[-2 * count :], *registry.leased()}
+    keep = {live, *registry.kept(count)}
     # Events older than the oldest base that may still be read are in every base already.
     store.gc(keep, min(read_manifest(registry.path(v)).snapshot_at_ms for v in keep))
-
-
-def _was_promoted(registry: Registry, version: str) -> bool:
-    record = registry.record(version)
-    return record is not None and record.verdict is Verdict.PROMOTE
