@@ -82,7 +82,8 @@ def prepare(days: Days, periods: dict[str, tuple[int, int]], config: RunConfig) 
     """Fit the encoder of a cold start and encode its days; args as `train`."""
     chosen = _chosen(periods)
     state = fit_state(days, chosen, config, None)
-    encoded = {i: _encode(days, periods, config, state, i) for i in chosen}
+    encoder = Encoder.from_config(config, state)
+    encoded = {i: _encode(days, periods, config, encoder, i) for i in chosen}
     return Prepared(state=state, encoded=encoded)
 
 
@@ -200,7 +201,7 @@ def begin_fit(
     ranker, tables = build_model(config, state, tasks)
     carried = carry_over(ranker, tables, state, config, previous, text_VT) if previous is not None else None
     retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
-    read_day: Callable[[int], EncodedDay] = partial(_encode, days, periods, config, state)
+    read_day: Callable[[int], EncodedDay] = partial(_encode, days, periods, config, encoder)
     if prepared is not None:
         read_day = prepared.encoded.__getitem__
     elif folder is not None:
@@ -239,10 +240,9 @@ def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
 
 
 def _encode(
-    days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, state: EncoderState, i: int
+    days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, encoder: Encoder, i: int
 ) -> EncodedRows:
     """Encode a day in memory, with the labels hidden that a task is not trained on."""
-    encoder = Encoder.from_config(config, state)
     made = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks)
     for task in _hidden(periods, i):
         made.labels[task].fill(np.nan)

@@ -139,7 +139,7 @@ def is_number(dtype: pl.DataType) -> bool:
 
 def float64(column: pl.Series) -> np.ndarray:
     """Give a number column as float64; missing is NaN."""
-    values: np.ndarray = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    values: np.ndarray = column.cast(pl.Float64).to_numpy()
     return values
 
 

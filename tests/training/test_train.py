@@ -10,12 +10,14 @@ from features.build import build_snapshots
 from features.days import Days
 from features.definitions import define_features
 from features.fit import FitFrames, fit_encoder
+from features.text import embed_text
 from recsys.bundle import load_bundle
 from recsys.encoding import NumberStatistics
 from recsys.stages import Stages
 from training.crosses import cross_numbers
+from training.host_choice import HostChoice
 from training.predict import BundlePredictor, day_logits
-from training.train import build_model, prepare, ranker_inputs, train
+from training.train import begin_fit, build_model, prepare, ranker_inputs, train
 from training.warm_start import Previous
 
 
@@ -44,6 +46,23 @@ def test_later_days_in_the_chain_change_nothing(shop_log, shop_chain, config, tm
 def test_every_row_is_trained_once_per_epoch(shop_chain, config):
     rows = sum(s.manifest["rows"]["impressions"] for s in shop_chain[1:3])
     assert _learn(shop_chain, config, (1, 2), epochs=2).log.rows == 2 * rows
+
+
+def test_an_items_text_is_embedded_once_a_training(shop_chain, config, monkeypatch):
+    embedded = []
+
+    def embed(model, texts):
+        embedded.extend(texts)
+        return embed_text(model, texts)
+
+    monkeypatch.setattr("features.encode.embed_text", embed)
+    periods = {task.name: (0, 1) for task in config.tasks}
+    choice = HostChoice(precision="fp32")
+    inputs = begin_fit(shop_chain, periods, config, None, 1, config.tasks, choice).inputs
+    for i in (0, 1):
+        inputs.read_day(i)
+    assert embedded
+    assert len(embedded) == len(set(embedded))
 
 
 def test_crosses_are_standardised_as_the_last_days_examples_read_them(shop_chain, make_config):
