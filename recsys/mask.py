@@ -78,9 +78,11 @@ class Mask:
     def first(self, k: int) -> np.ndarray:
         """List the first k rows of the set, ascending; fewer when there are fewer."""
         k = min(k, self.count)
-        at = np.flatnonzero(self.bits.view(np.uint64))[:k]  # k words hold k rows at least
-        words = self.bits.reshape(-1, _WORD)[at]
-        row_of, bit = np.nonzero(np.unpackbits(words, axis=1, bitorder="little"))
+        words = self.bits.view(np.uint64)
+        at = np.flatnonzero(words)[:k]  # k words hold k rows at least
+        at = at[: int(np.searchsorted(np.cumsum(np.bitwise_count(words[at]), dtype=np.int64), k)) + 1]
+        bytes_of = self.bits.reshape(-1, _WORD)[at]
+        row_of, bit = np.nonzero(np.unpackbits(bytes_of, axis=1, bitorder="little"))
         found: np.ndarray = at[row_of[:k]] * 64 + bit[:k]
         return found.astype(np.int64, copy=False)
 
@@ -94,7 +96,7 @@ class Mask:
 
     def __and__(self, other: "Mask") -> "Mask":
         """Return the rows that are in both sets of one size."""
-        return Mask.of_bits(_combined(np.bitwise_and, [self.bits, other.bits]), self.size)
+        return Mask.of_bits(intersection([self.bits, other.bits]), self.size)
 
     def resized(self, size: int) -> "Mask":
         """Return the set over more rows, which it does not have, or over the first rows alone."""
@@ -133,6 +135,11 @@ def clear_bits(bits: Bits, rows: np.ndarray) -> None:
 def union(parts: Sequence[Bits], size: int) -> Bits:
     """Return the bits that are set in any part."""
     return _combined(np.bitwise_or, parts) if parts else empty_bits(size)
+
+
+def intersection(parts: Sequence[Bits]) -> Bits:
+    """Return the bits that are set in all parts, of which there is one at least."""
+    return _combined(np.bitwise_and, parts)
 
 
 def _combined(operation: Callable[..., Bits], parts: Sequence[Bits]) -> Bits:

@@ -28,6 +28,7 @@ from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.admin import AdminService
+from serving.catalogue.overlay import ItemOverlay
 from serving.clock import Clock, OrderedClock
 from serving.engine import Engine
 from serving.fallback import empty_model, popular_model
@@ -36,7 +37,6 @@ from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
 from serving.listen import Tls, bind, check_address, is_loopback, require_protection
-from serving.live_catalogue import ItemOverlay
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
 from serving.recommender import Recommender

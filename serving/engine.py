@@ -3,9 +3,10 @@
 user, context -> allowed items -> candidates -> predictions -> scores
 """
 
+import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy.typing as npt
 
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
-from recsys.mask import Mask
-from serving.catalogue import Catalogue
+from serving.catalogue import Allowed, Catalogue
+from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
+from serving.catalogue.overlay import ItemOverlay
 from serving.latency import LatencyEstimate
-from serving.live_catalogue import CatalogueWithScorer, ItemOverlay, LiveCatalogue
 from serving.pages.list_state import ListState, item_hash
 from serving.policy import PolicyInput, PolicyParameters
 from serving.protocols import User
@@ -153,11 +154,12 @@ class Engine:
     def _user_side(self, user: User | None) -> Any:
         return None if user is None or self.model.scorer is None else self.model.scorer.user_side(user.inputs)
 
-    def _forbidden(self, request: RankRequest, user: User | None) -> frozenset[str]:
+    def _forbidden(self, request: RankRequest, user: User | None) -> Iterable[str]:
         """List the ids that must not be shown: with seen items, unless the caller sends the candidates."""
         if user is None or request.item_ids is not None:
             return request.forbidden_item_ids
-        return request.forbidden_item_ids.union(*(user.seen.get(kind, ()) for kind in self._seen_kinds))
+        seen = (user.seen.get(kind, ()) for kind in self._seen_kinds)
+        return itertools.chain(request.forbidden_item_ids, *seen)
 
     def _limit(
         self,
@@ -210,8 +212,7 @@ class Engine:
             return similarity_scores(vectors[:-1] @ vectors[-1], taste, self._similar_step)
         if taste is not None:
             return taste
-        ids = (live.catalogue.item_ids[row] for row in candidates.rows.tolist())
-        return np.array([self.model.popular.get(item_id, 0.0) for item_id in ids], dtype=np.float64)
+        return self.model.popular.scores(candidates.rows)
 
     def _policy_input(
         self,
@@ -223,17 +224,17 @@ class Engine:
         candidate_of = {row: candidate for candidate, row in enumerate(candidates.rows.tolist())}
         return PolicyInput(
             scores=scores,
-            categories=live.catalogue.categories[candidates.rows],
+            categories=live.catalogue.category_codes(candidates.rows),
             embeddings=live.scorer.vectors(candidates.rows) if self._policy.mmr and live.scorer else None,
             pins={position: candidate_of[row] for position, row in pins.items()},
         )
 
     def _reasons(self, request: RankRequest, user: User | None, live: CatalogueWithScorer) -> Reasons:
-        return Reasons(
-            catalogue=live.catalogue,
-            vectors=None if live.scorer is None else live.scorer.vectors,
-            history=() if user is None else user.history,
-            seed_item_id=request.seed_item_id,
+        return Reasons.of_request(
+            live.catalogue,
+            None if live.scorer is None else live.scorer.vectors,
+            () if user is None else user.history,
+            seed_row(request, live),
         )
 
     def warm(self, at_ms: int) -> None:
@@ -267,11 +268,11 @@ class _StageTimer:
 
 
 def _allowed_pins(
-    request: RankRequest, catalogue: Catalogue, allowed: Mask, state: ListState
+    request: RankRequest, catalogue: Catalogue, allowed: Allowed, state: ListState
 ) -> dict[int, int]:
     """Map position (from 0) to row, for the pins of this page and later ones that may be shown."""
     rows = {
-        pin.position - 1: catalogue.rows.get(pin.item_id, -1)
+        pin.position - 1: catalogue.row_of(pin.item_id)
         for pin in request.pins_from(state.start)
         if item_hash(pin.item_id) not in state.shown
     }
@@ -282,6 +283,7 @@ def _missing(
     request: RankRequest, catalogue: Catalogue, pins: Mapping[int, int], state: ListState
 ) -> tuple[str, ...]:
     asked = [*(request.item_ids or ()), *([request.seed_item_id] if request.seed_item_id else [])]
-    unknown = [item_id for item_id in asked if item_id not in catalogue.rows]
+    known = (catalogue.rows_or_missing(asked) >= 0).tolist()
+    unknown = [item_id for item_id, is_known in zip(asked, known, strict=True) if not is_known]
     unknown += [pin.item_id for pin in request.pins_from(state.start) if pin.position - 1 not in pins]
     return tuple(dict.fromkeys(unknown))

@@ -1,5 +1,7 @@
 """The model without a bundle: popular items, counted from the log when the server starts."""
 
+from collections.abc import Sequence
+
 import polars as pl
 import structlog
 
@@ -8,6 +10,7 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key
 from recsys.schema import empty
 from serving.catalogue import Catalogue
+from serving.catalogue.popular import Popular
 from serving.served_model import ServedModel
 
 # Popularity counts the feedback of this many latest partitions.
@@ -25,20 +28,22 @@ def popular_model(log: InteractionLog, config: RunConfig) -> ServedModel:
     unlisted = counts.select("item_id").join(items.select("item_id"), on="item_id", how="anti")
     catalogue = pl.concat([items, unlisted], how="diagonal_relaxed").sort("item_id")
     most = counts["count"].max() if counts.height else 1
-    shares = zip(counts["item_id"].to_list(), (counts["count"] / most).to_list(), strict=True)
-    return _model(config, catalogue, dict(shares))
+    return _model(config, catalogue, counts["item_id"].to_list(), (counts["count"] / most).to_list())
 
 
 def empty_model(config: RunConfig) -> ServedModel:
     """Build an empty model: the server has it until a bundle or the popular items are loaded."""
-    return _model(config, empty("items"), {})
+    return _model(config, empty("items"), [], [])
 
 
-def _model(config: RunConfig, catalogue: pl.DataFrame, popular: dict[str, float]) -> ServedModel:
+def _model(
+    config: RunConfig, items: pl.DataFrame, popular: Sequence[str], scores: Sequence[float]
+) -> ServedModel:
+    catalogue = Catalogue.from_frame(items)
     return ServedModel(
         version=None,
-        catalogue=Catalogue.from_frame(catalogue),
-        popular=popular,
+        catalogue=catalogue,
+        popular=Popular.of(catalogue, popular, scores),
         tasks=config.tasks,
         fusion=build_fusion(config.tasks, config.fusion),
     )

@@ -1,15 +1,26 @@
 """Converts answers, feedback and items to journal rows, with the columns of the canonical tables."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import structlog
 
 from recsys.journal import Rows, Value
 from recsys.schema import ATTRIBUTE_PREFIX, CONTEXT_PREFIX
-from serving.catalogue import ItemRow
+from serving.catalogue.items import FieldValue, ItemPatch
 from serving.request import RankedList, RankRequest
 
 _MAX_LISTED = 100
+_FIELDS = {
+    "title": str,
+    "description": str,
+    "category": str,
+    "price": int,
+    "available_from": int,
+    "available_until": int,
+}
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,42 +65,73 @@ def feedback_rows(events: Sequence[FeedbackEvent]) -> Rows:
     )
 
 
-def item_rows(items: Sequence[ItemRow]) -> Rows:
-    """Convert a batch of items, with all columns."""
-    names = sorted({name for item in items for name in item.attributes})
+def item_patch_rows(patches: Sequence[ItemPatch]) -> Rows:
+    """Convert a batch of upserts: what was sent, and nothing of the rows that it changes.
+
+    `fields` lists what a patch writes, so that a null there clears a field; "attributes" clears those that
+    are not listed.
+    """
+    sent = [_sent(patch) for patch in patches]
     each: dict[str, list[Value]] = {
-        "item_id": [i.item_id for i in items],
-        "title": [i.title for i in items],
-        "description": [i.description for i in items],
-        "category": [i.category for i in items],
-        "price": [i.price for i in items],
-        "available_from": [i.available_from_ms for i in items],
-        "available_until": [i.available_until_ms for i in items],
+        "item_id": [patch.item_id for patch in patches],
+        "fields": [
+            sorted({*values} | ({"attributes"} if patch.whole_attributes else set()))
+            for patch, values in zip(patches, sent, strict=True)
+        ],
     }
-    for name in names:
-        each[ATTRIBUTE_PREFIX + name] = [i.attributes.get(name) for i in items]
-    return Rows(table="items", each=each)
+    for name in sorted({name for values in sent for name in values}):
+        each[name] = [values.get(name) for values in sent]
+    return Rows(table="item_patches", each=each)
 
 
-def read_item_rows(at_ms: int, rows: Rows) -> list[ItemRow]:
-    """Convert journal rows of items back to items."""
-    return [_item_row(at_ms, values) for values in _by_row(rows)]
+def _sent(patch: ItemPatch) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for name, value in patch.fields.items():
+        if isinstance(value, Mapping):
+            values |= {f"{ATTRIBUTE_PREFIX}{key}": entry for key, entry in value.items()}
+        elif name != "attributes":
+            values[name] = value
+    return values
 
 
-def _item_row(at_ms: int, values: Mapping[str, object]) -> ItemRow:
-    fixed = ("item_id", "title", "description", "category", "price")
-    attributes = {
-        name.removeprefix(ATTRIBUTE_PREFIX): value
-        for name, value in values.items()
-        if name.startswith(ATTRIBUTE_PREFIX) and value is not None
-    }
-    return ItemRow(
-        **{name: values.get(name) for name in fixed},  # type: ignore[arg-type]
-        available_from_ms=values.get("available_from"),  # type: ignore[arg-type]
-        available_until_ms=values.get("available_until"),  # type: ignore[arg-type]
-        attributes=attributes,  # type: ignore[arg-type]
-        at_ms=at_ms,
-    )
+def read_item_patches(at_ms: int, rows: Rows) -> Iterator[ItemPatch]:
+    """Convert journal rows of upserts back: patches, or the whole items that servers once wrote.
+
+    A row that is none is left out, with a log entry.
+    """
+    for values in _by_row(rows):
+        try:
+            yield _item_patch(at_ms, values, whole=rows.table == "items")
+        except (KeyError, TypeError, ValueError) as error:
+            _log.error("item_row_skipped", item_id=str(values.get("item_id"))[:_MAX_LISTED], error=str(error))
+
+
+def _item_patch(at_ms: int, values: Mapping[str, object], *, whole: bool) -> ItemPatch:
+    item_id = values["item_id"]
+    if not isinstance(item_id, str):
+        raise TypeError(f"item_id is {item_id!r}")
+    listed = set(_FIELDS) | {*values} if whole else values["fields"]
+    if not isinstance(listed, set | list):
+        raise TypeError(f"fields is {listed!r}")
+    fields: dict[str, FieldValue | None] = {}
+    attributes: dict[str, str | float] = {}
+    for name in listed:
+        value = values.get(name)
+        if name.startswith(ATTRIBUTE_PREFIX):
+            if value is not None:
+                attributes[name.removeprefix(ATTRIBUTE_PREFIX)] = value  # type: ignore[assignment]
+        elif name in _FIELDS:
+            fields[name] = _checked(name, value)
+    whole = whole or "attributes" in listed
+    if whole or attributes:
+        fields["attributes"] = attributes
+    return ItemPatch(item_id=item_id, fields=fields, whole_attributes=whole, at_ms=at_ms)
+
+
+def _checked(name: str, value: object) -> str | int | None:
+    if value is None or isinstance(value, _FIELDS[name]):
+        return value  # type: ignore[return-value]
+    raise TypeError(f"{name} is {value!r}")
 
 
 def _by_row(rows: Rows) -> list[dict[str, object]]:

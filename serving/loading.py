@@ -11,6 +11,7 @@ from features.store import FeatureStore
 from recsys.bundle import load_bundle
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
+from serving.catalogue.popular import Popular
 from serving.devices import ON_CPU, Devices
 from serving.fresh_item_encoder import FreshItemEncoder
 from serving.served_model import ServedModel
@@ -30,12 +31,11 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
     bundle = replace(bundle, index=bundle.index.on(devices.index))
     loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     loaded.check_golden()
+    catalogue = Catalogue.from_frame(bundle.items)
     return ServedModel(
         version=bundle.version,
-        catalogue=Catalogue.from_frame(bundle.items),
-        popular=dict(
-            zip(bundle.popular["item_id"].to_list(), bundle.popular["score"].to_list(), strict=True)
-        ),
+        catalogue=catalogue,
+        popular=Popular.of(catalogue, bundle.popular["item_id"].to_list(), bundle.popular["score"].to_list()),
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,
         scorer=loaded.scorer,

@@ -15,16 +15,29 @@ _MIN_COSINE = 0.5
 _NUM_PAST_EVENTS = 20
 
 
+Vectors = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reasons:
     """Makes the reasons of one request's items."""
 
     catalogue: Catalogue
-    vectors: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]] | None
+    vectors: Vectors | None
     """Rows [N] -> unit vectors [N, D]; None: there is no model."""
-    history: Sequence[PastEvent] = ()
-    """Newest first."""
-    seed_item_id: str | None = None
+    past: Sequence[tuple[int, str]] = ()
+    """The user's latest events, newest first: row (negative: not in the catalogue) and kind."""
+    seed_row: int | None = None
+
+    @classmethod
+    def of_request(
+        cls, catalogue: Catalogue, vectors: Vectors | None, history: Sequence[PastEvent], seed_row: int | None
+    ) -> "Reasons":
+        """Look up what a request's reasons need. Args: history: newest first."""
+        events = history[:_NUM_PAST_EVENTS]
+        rows = catalogue.rows_or_missing(event.item_id for event in events).tolist()
+        past = [(row, event.kind) for row, event in zip(rows, events, strict=True)]
+        return cls(catalogue=catalogue, vectors=vectors, past=past, seed_row=seed_row)
 
     def of(self, row: int, sources: int) -> tuple[str, ...]:
         """Return up to two reasons, the most personal first."""
@@ -36,18 +49,16 @@ class Reasons:
         return tuple(reason for reason in reasons if reason)[:2]
 
     def _similar_to_seed(self, row: int, sources: int) -> str | None:
-        if not sources & SIMILAR or self.seed_item_id is None or self.vectors is None:
+        if not sources & SIMILAR or self.seed_row is None or self.vectors is None:
             return None
-        seed = self.catalogue.rows[self.seed_item_id]
-        vectors = self.vectors(np.array([row, seed], dtype=np.int64))
-        return f"similar to {self._name(seed)}" if vectors[0] @ vectors[1] >= _MIN_COSINE else None
+        vectors = self.vectors(np.array([row, self.seed_row], dtype=np.int64))
+        return f"similar to {self._name(self.seed_row)}" if vectors[0] @ vectors[1] >= _MIN_COSINE else None
 
     def _like_history(self, row: int, sources: int) -> str | None:
         """Name the most similar item of the user's history."""
         if self.vectors is None or sources & SIMILAR:
             return None
-        past = [(self.catalogue.rows.get(e.item_id, -1), e.kind) for e in self.history[:_NUM_PAST_EVENTS]]
-        past = [(at, kind) for at, kind in past if at not in (-1, row)]
+        past = [(at, kind) for at, kind in self.past if at >= 0 and at != row]
         if not past:
             return None
         vectors = self.vectors(np.array([row, *(at for at, _ in past)], dtype=np.int64))
@@ -65,11 +76,11 @@ class Reasons:
             category = self.catalogue.category_of(row)
             return f"popular in {category}" if category else "popular"
         if sources & RETRIEVAL:
-            return "fits your taste" if self.history else "liked by many"
+            return "fits your taste" if self.past else "liked by many"
         return "from the catalogue" if sources & CATALOGUE else None
 
     def _name(self, row: int) -> str:
-        return self.catalogue.titles[row] or self.catalogue.item_ids[row]
+        return self.catalogue.title_of(row) or self.catalogue.id_of(row)
 
 
 def past_tense(kind: str) -> str:

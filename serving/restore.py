@@ -8,11 +8,13 @@ import structlog
 from features.store import Event
 from recsys.errors import StoreError
 from recsys.journal import Rows, replay
+from serving.catalogue.items import ItemPatch
+from serving.catalogue.overlay import ItemOverlay
 from serving.feedback import DeltaStore, SeenFeedbackIds
-from serving.journal_rows import read_item_rows
-from serving.live_catalogue import ItemOverlay
+from serving.journal_rows import read_item_patches
 
-_TABLES = frozenset({"items", "feedback"})
+_ITEMS = frozenset({"items", "item_patches"})
+_TABLES = _ITEMS | {"feedback"}
 _BATCH = 5_000
 _log = structlog.get_logger(__name__)
 
@@ -34,14 +36,16 @@ def restore_from_journal(
     cleaning; events_since_ms: events received earlier are not appended to the store.
     """
     events: list[Event] = []
+    patches: list[ItemPatch] = []
     for at_ms, rows in replay(folder, _TABLES, since_ms):
-        if rows.table == "items":
-            overlay.put(read_item_rows(at_ms, rows))
+        if rows.table in _ITEMS:
+            patches.extend(read_item_patches(at_ms, rows))
             continue
         for event in _events(rows):
             seen.add([event.feedback_id])
             if event.kind in live_kinds and event.received_at_ms >= events_since_ms:
                 events.append(event)
+    overlay.put(patches)
     if store is not None:
         _append(store, events)
 

@@ -4,7 +4,7 @@ Items shown on earlier pages of a list are known by hash only. They are few, so 
 others and left out then.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import structlog
 
 from recsys.mask import Mask
-from serving.catalogue import Catalogue
-from serving.live_catalogue import CatalogueWithScorer
+from serving.catalogue import Allowed, Catalogue
+from serving.catalogue.live import CatalogueWithScorer
 from serving.pages.list_state import ListState, item_hash
 from serving.protocols import Rows
 from serving.request import RankRequest
@@ -58,20 +58,18 @@ class Retrieval:
         self.model = model
         self.num_candidates = num_candidates
         self.num_popular = num_popular
-        self._popular_rows = model.catalogue.rows_of(model.popular)
 
     def find(
         self,
         request: RankRequest,
         live: CatalogueWithScorer,
-        allowed: Mask,
+        allowed: Allowed,
         user_side: Any,
         state: ListState,
     ) -> Candidates:
         """Find candidates for a page, and while there are enough, one more: then the list has a next page.
 
-        Args: allowed: by catalogue row; user_side: the scorer's, None when only popularity can rank; state:
-        the list before the page.
+        Args: user_side: the scorer's, None when only popularity can rank; state: the list before the page.
         """
         catalogue = live.catalogue
         builder = _CandidateBuilder(catalogue, allowed, state.shown)
@@ -87,31 +85,27 @@ class Retrieval:
         seed = seed_row(request, live)
         if live.scorer is not None and seed is not None:
             builder.forbid(seed)
-            nearest = live.scorer.similar(seed, num_wanted, builder.mask())
-            builder.add(SIMILAR, nearest)
+            found = live.scorer.similar(seed, *builder.search(num_wanted))
+            nearest = builder.add_found(SIMILAR, found, num_wanted)
         else:
-            nearest = _nearest(live, user_side, num_wanted, builder.mask())
-            builder.add(RETRIEVAL, nearest)
+            found = _nearest(live, user_side, *builder.search(num_wanted))
+            nearest = builder.add_found(RETRIEVAL, found, num_wanted)
             num_popular = num_wanted if user_side is None else self.num_popular + num_shown
-            builder.add(POPULAR, self._popular(allowed, num_popular))
+            builder.add(POPULAR, self.model.popular.first(num_popular, allowed))
         builder.add(FRESH, nearest[nearest >= catalogue.num_in_bundle])
         if len(builder) < num_needed:
-            builder.add(POPULAR, self._popular(allowed, num_needed + num_shown))
+            builder.add(POPULAR, self.model.popular.first(num_needed + num_shown, allowed))
         if len(builder) < num_needed:
             builder.add(CATALOGUE, allowed.first(num_needed + num_shown + len(builder)))
         return builder.candidates()
-
-    def _popular(self, allowed: Mask, k: int) -> Rows:
-        rows = self._popular_rows
-        found: Rows = rows[allowed[rows]][:k]
-        return found
 
 
 def seed_row(request: RankRequest, live: CatalogueWithScorer) -> int | None:
     """Return the row of the item that the list shall be similar to; None when it has no seed."""
     if request.seed_item_id is None or request.item_ids is not None or live.scorer is None:
         return None
-    return next(iter(live.catalogue.rows_of((request.seed_item_id,)).tolist()), None)
+    row = live.catalogue.row_of(request.seed_item_id)
+    return None if row < 0 else row
 
 
 def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | None) -> Rows:
@@ -123,7 +117,7 @@ def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | 
 class _CandidateBuilder:
     """Collects candidates, each row once; rows that are not allowed, or were shown, are left out."""
 
-    def __init__(self, catalogue: Catalogue, allowed: Mask, shown: frozenset[int]) -> None:
+    def __init__(self, catalogue: Catalogue, allowed: Allowed, shown: frozenset[int]) -> None:
         self._catalogue = catalogue
         self._allowed = allowed
         self._shown = shown
@@ -134,20 +128,25 @@ class _CandidateBuilder:
 
     def forbid(self, row: int) -> None:
         """Leave a row out from now on."""
-        self._allowed = self._allowed.without(np.array([row]))
+        self._allowed = self._allowed.without(row)
 
-    def mask(self) -> Mask | None:
-        """Return the allowed rows; None when all are."""
-        return None if self._allowed.count == self._allowed.size else self._allowed
+    def search(self, k: int) -> tuple[int, Mask | None]:
+        """Return how many items to search for, and among which, so that k allowed ones are found."""
+        return self._allowed.search(k)
 
-    def add(self, source: int, rows: Iterable[int]) -> None:
-        rows = np.asarray(rows, dtype=np.int64)
-        permitted = self._allowed[rows]
-        if source in (RETRIEVAL, SIMILAR) and not permitted.all():
+    def add_found(self, source: int, rows: Rows, k: int) -> Rows:
+        """Add the first k allowed rows that a search found, and return them."""
+        if not self._allowed.mask[rows].all():
             # The index filters by itself. If it fails to, this log entry says so; the items are not shown.
-            _log.error("forbidden_candidates", source=SOURCES[source], count=int((~permitted).sum()))
-        for row in rows[permitted].tolist():
-            if self._shown and item_hash(self._catalogue.item_ids[row]) in self._shown:
+            count = int((~self._allowed.mask[rows]).sum())
+            _log.error("forbidden_candidates", source=SOURCES[source], count=count)
+        nearest: Rows = rows[self._allowed.of(rows)][:k]
+        self.add(source, nearest)
+        return nearest
+
+    def add(self, source: int, rows: Rows) -> None:
+        for row in rows[self._allowed.of(rows)].tolist():
+            if self._shown and item_hash(self._catalogue.id_of(row)) in self._shown:
                 continue
             self._sources[row] = self._sources.get(row, 0) | source
 

@@ -46,7 +46,7 @@ class ScoredCandidates:
     @property
     def item_ids(self) -> list[str]:
         """List the candidates' item ids."""
-        return [self.catalogue.item_ids[row] for row in self.candidates.rows.tolist()]
+        return self.catalogue.ids_of(self.candidates.rows)
 
     def without_exploration(self, reason: str) -> "ScoredCandidates":
         """Return the same candidates with the greedy policy, marked degraded."""
@@ -85,8 +85,8 @@ class ScoredCandidates:
         candidate = int(drawn.order[k])
         row, sources = int(self.candidates.rows[candidate]), int(self.candidates.sources[candidate])
         return RankedItem(
-            item_id=self.catalogue.item_ids[row],
-            title=self.catalogue.titles[row],
+            item_id=self.catalogue.id_of(row),
+            title=self.catalogue.title_of(row),
             position=self.state.start + k + 1,
             score=float(self.policy_input.scores[candidate]),
             predictions={task: float(values[candidate]) for task, values in self.predictions.items()},

@@ -7,6 +7,7 @@ from typing import Any
 from recsys.fusion import Fusion
 from recsys.tasks import TaskSpec
 from serving.catalogue import Catalogue, ItemRow
+from serving.catalogue.popular import Popular
 from serving.protocols import Features, Scorer
 
 
@@ -17,8 +18,7 @@ class ServedModel:
     version: str | None
     """None: there is no bundle, and popularity is the only score."""
     catalogue: Catalogue
-    popular: Mapping[str, float]
-    """item_id -> popularity, most popular first."""
+    popular: Popular
     tasks: tuple[TaskSpec, ...] = ()
     fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
     scorer: Scorer | None = None

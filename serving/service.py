@@ -8,6 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
+from serving.catalogue.items import FieldValue, ItemPatch
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
 from serving.interceptors import is_waiting
 from serving.journal_rows import impression_id
@@ -15,7 +16,7 @@ from serving.recommender import Recommender
 from serving.request import Deadline, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
 from serving.request_checks import MAX_BATCH, Limits, check_count, check_request, page_size
 from serving.session_merger import SessionMerger
-from serving.upserts import FieldValue, ItemPatch, ItemUpserter
+from serving.upserts import ItemUpserter
 
 _STATUS: Mapping[str, pb.FeedbackResult.Status.ValueType] = {
     "accepted": pb.FeedbackResult.STATUS_ACCEPTED,

@@ -1,30 +1,20 @@
-"""UpsertItems: checks sent items, merges them with their present rows, journals them, shows them at once."""
+"""UpsertItems: checks sent items, encodes them merged with their present rows, journals them, shows them."""
 
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from serving.catalogue import ItemRow
+from serving.catalogue.items import ItemPatch, ItemRow
+from serving.catalogue.live import LiveCatalogue, Prepared
+from serving.catalogue.overlay import ItemOverlay
 from serving.clock import Clock
 from serving.journal import Journal
-from serving.journal_rows import item_rows
-from serving.live_catalogue import ItemOverlay
+from serving.journal_rows import item_patch_rows
 from serving.recommender import Recommender
 from serving.request import FieldError
 from serving.request_checks import MAX_TEXT_BYTES, check_count, check_id, check_text, check_value
 
 FIELDS = ("title", "description", "category", "price", "available_from", "available_until", "attributes")
 MAX_DESCRIPTION_BYTES = 16_384
-_COLUMNS = {"available_from": "available_from_ms", "available_until": "available_until_ms"}
-FieldValue = str | int | Mapping[str, str | float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemPatch:
-    """The fields of one item that were sent; instants in milliseconds."""
-
-    item_id: str
-    fields: Mapping[str, FieldValue]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +45,6 @@ class ItemUpserter:
         self._recommender = recommender
         self._clock = clock
         self._numbers = numbers
-        self._lock = threading.Lock()
 
     def upsert(
         self, patches: Sequence[ItemPatch], mask: Sequence[str] = (), *, validate_only: bool = False
@@ -67,29 +56,58 @@ class ItemUpserter:
         for name in mask:
             if name not in FIELDS:
                 raise FieldError("update_mask", f"{name[:40]!r} is not a field; known: {', '.join(FIELDS)}")
-        with self._lock:
+        # Requests go on meanwhile: they read what was published last.
+        with self._overlay.writing():
             live_catalogue = self._recommender.engine.live_catalogue
-            rows: dict[str, ItemRow] = {}
-            results: list[UpsertResult] = []
-            now_ms = self._clock.now_ms()
-            for patch in patches:
-                try:
-                    check_patch(patch, self._numbers)
-                    before = rows.get(patch.item_id) or live_catalogue.item(patch.item_id)
-                    rows[patch.item_id] = _merged(
-                        before or ItemRow(item_id=patch.item_id), patch, mask, now_ms
-                    )
-                except FieldError as error:
-                    results.append(UpsertResult(item_id=patch.item_id, rejection=str(error)))
-                    continue
-                results.append(
-                    UpsertResult(item_id=patch.item_id, in_bundle=live_catalogue.in_bundle(patch.item_id))
-                )
-            if rows and not validate_only:
-                self._journal.append(item_rows(list(rows.values())))
-                self._overlay.put(rows.values())
-                live_catalogue.current()  # encodes the items here, so that no request has to
-        return tuple(results)
+            rows, rejections = self._merged(live_catalogue, patches, mask)
+            prepared = live_catalogue.prepare(list(rows.values()))
+            for at, patch in enumerate(patches):
+                if patch.item_id in prepared.rejected:
+                    reason = prepared.rejected[patch.item_id]
+                    rejections.setdefault(at, f"it cannot be encoded ({reason}); send other values")
+            accepted = [patch for at, patch in enumerate(patches) if at not in rejections]
+            if accepted and not validate_only:
+                self._write(live_catalogue, accepted, mask, prepared)
+        return tuple(
+            UpsertResult(
+                item_id=patch.item_id,
+                rejection=rejections.get(at, ""),
+                in_bundle=at not in rejections and live_catalogue.in_bundle(patch.item_id),
+            )
+            for at, patch in enumerate(patches)
+        )
+
+    def _merged(
+        self, live_catalogue: LiveCatalogue, patches: Sequence[ItemPatch], mask: Sequence[str]
+    ) -> tuple[dict[str, ItemRow], dict[int, str]]:
+        """Merge patches with the present rows: item_id -> row, and a patch's place -> why it is rejected."""
+        rows: dict[str, ItemRow] = {}
+        rejections: dict[int, str] = {}
+        for at, patch in enumerate(patches):
+            try:
+                check_patch(patch, self._numbers)
+                before = rows.get(patch.item_id) or live_catalogue.item(patch.item_id)
+                row = patch.masked(mask, 0).applied(before or ItemRow(item_id=patch.item_id))
+                _check_window(row)
+            except FieldError as error:
+                rejections[at] = str(error)
+                continue
+            rows[patch.item_id] = row
+        return rows, rejections
+
+    def _write(
+        self,
+        live_catalogue: LiveCatalogue,
+        patches: Sequence[ItemPatch],
+        mask: Sequence[str],
+        prepared: Prepared,
+    ) -> None:
+        """Journal what was sent, then show it: what cannot be journalled is not shown."""
+        now_ms = self._clock.now_ms()
+        written = [patch.masked(mask, now_ms) for patch in patches]
+        self._journal.append(item_patch_rows(written))
+        live_catalogue.publish(prepared)
+        self._overlay.put(written, but=live_catalogue)
 
 
 def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
@@ -99,6 +117,8 @@ def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
     """
     check_id("item_id", patch.item_id)
     for name, value in patch.fields.items():
+        if value is None:
+            continue
         if isinstance(value, str):
             check_text(name, value, MAX_DESCRIPTION_BYTES if name == "description" else MAX_TEXT_BYTES)
         elif isinstance(value, Mapping):
@@ -114,10 +134,7 @@ def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
             raise FieldError(name, f"{value} is negative; send 0 or more")
 
 
-def _merged(before: ItemRow, patch: ItemPatch, mask: Sequence[str], at_ms: int) -> ItemRow:
-    row = replace(before, at_ms=at_ms)
-    for name in mask or patch.fields:
-        row = _with_field(row, name, patch.fields.get(name), whole=bool(mask))
+def _check_window(row: ItemRow) -> None:
     if (
         row.available_from_ms is not None
         and row.available_until_ms is not None
@@ -126,12 +143,3 @@ def _merged(before: ItemRow, patch: ItemPatch, mask: Sequence[str], at_ms: int) 
         raise FieldError(
             "available_until", "it is before available_from; send a later instant, or clear one of them"
         )
-    return row
-
-
-def _with_field(row: ItemRow, name: str, value: FieldValue | None, *, whole: bool) -> ItemRow:
-    if name == "attributes":
-        sent = value if isinstance(value, Mapping) else {}
-        return replace(row, attributes=dict(sent) if whole else {**row.attributes, **sent})
-    changes: dict[str, object] = {_COLUMNS.get(name, name): value}
-    return replace(row, **changes)  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
 """The server's journal -> canonical tables: LOG/journal/<stem> becomes journal-<stem>.parquet in each
-partition.
+partition; upserts of items are merged across files (`journal_items`).
 
 A file that is still being written is ingested as far as it goes, and again when it has grown: its Parquet
 files are replaced. A file that has not changed is skipped. Which files were read, how far, and what was
@@ -17,6 +17,8 @@ from typing import Final, Literal
 
 import polars as pl
 
+from features.sources.journal_items import TABLES as ITEM_TABLES
+from features.sources.journal_items import free_type, merge_patches, typed, write_patches
 from recsys import journal
 from recsys.errors import DataError
 from recsys.log import InteractionLog, business_day
@@ -24,8 +26,8 @@ from recsys.schema import FREE_PREFIX, KEYS, PARTITION_INSTANT, TABLES, empty
 
 STATE = "compacted.json"
 RECORDED_AT = "__recorded_at"
-# Of an item's rows of one day the last holds; everything else is something that happened once.
-_KEEP: Final[dict[str, Literal["first", "last"]]] = {"items": "last", "users": "last"}
+# Of a user's rows of one day the last holds; everything else is something that happened once.
+_KEEP: Final[dict[str, Literal["first", "last"]]] = {"users": "last"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +67,22 @@ def ingest_journal(log: InteractionLog, timezone: str) -> IngestSummary:
     state = _read_state(folder / STATE)
     done: list[FileSummary] = []
     num_skipped = 0
-    for path in journal.files(folder):
-        previous = state.get(path.stem)
-        if previous is not None and _unchanged(log, path, previous, timezone):
-            num_skipped += 1
-            continue
-        state[path.stem] = _ingest_file(log, path, timezone)
-        _remove_stale(log, previous, state[path.stem])
-        _write_state(folder / STATE, state)
-        done.append(state[path.stem])
+    changed: set[str] = set()
+    try:
+        for path in journal.files(folder):
+            previous = state.get(path.stem)
+            if previous is not None and _unchanged(log, path, previous, timezone):
+                num_skipped += 1
+                continue
+            summary = _ingest_file(log, path, timezone)
+            changed |= {*summary.files} | _remove_stale(log, previous, summary)
+            state[path.stem] = summary
+            done.append(summary)
+    finally:
+        # Items before the state: who was killed in between reads the files again.
+        merge_patches(log, changed)
+        if done:
+            _write_state(folder / STATE, state)
     return IngestSummary(
         num_ingested=len(done),
         num_skipped=num_skipped,
@@ -90,6 +99,11 @@ def _ingest_file(log: InteractionLog, path: Path, timezone: str) -> FileSummary:
     duplicates: dict[str, int] = {}
     written: list[str] = []
     stem = f"journal-{path.stem}"
+    patches = write_patches(log, contents, stem, timezone)
+    if patches.num_patches:
+        rows["items"] = patches.num_items
+        duplicates["items"] = patches.num_patches - patches.num_items
+        written.extend(patches.files)
     for table, everything in _frames(contents, path).items():
         # One row a key and day: an item may change again tomorrow, everything else happens once.
         frame = everything.with_columns(_day(table, timezone)).unique(
@@ -118,6 +132,8 @@ def _frames(contents: journal.Contents, path: Path) -> dict[str, pl.DataFrame]:
     heights: dict[str, int] = {}
     for record in contents.records:
         for rows in record.rows:
+            if rows.table in ITEM_TABLES:
+                continue
             if rows.table not in TABLES:
                 raise DataError(f"{path} holds rows of {rows.table!r}; known tables: {', '.join(TABLES)}")
             height = heights.get(rows.table, 0)
@@ -149,28 +165,12 @@ def _frame(table: str, columns: dict[str, list[journal.Value]], height: int, pat
     for name in [*fixed, *sorted(columns.keys() - fixed.keys() - {RECORDED_AT})]:
         values = _column(columns, name, height)
         if name in fixed:
-            series.append(_typed(name, values, fixed[name]))
+            series.append(typed(name, values, fixed[name]))
         elif prefix is not None and name.startswith(prefix):
-            series.append(_typed(name, values, _free_type(values)))
+            series.append(typed(name, values, free_type(values)))
         else:
             raise DataError(f"{path} holds a column {name!r} of {table}; known columns: {', '.join(fixed)}")
-    return pl.DataFrame([*series, _typed(RECORDED_AT, columns[RECORDED_AT], pl.Datetime("ms", "UTC"))])
-
-
-def _typed(name: str, values: list[journal.Value], dtype: pl.DataType | type[pl.DataType]) -> pl.Series:
-    if isinstance(dtype, pl.Datetime):
-        return pl.Series(name, values, dtype=pl.Int64).cast(dtype)
-    if dtype == pl.String:
-        values = [value if value is None or isinstance(value, str) else f"{value}" for value in values]
-    return pl.Series(name, values, dtype=dtype)
-
-
-def _free_type(values: list[journal.Value]) -> pl.DataType:
-    """Numbers stay numbers unless text was ever sent under the same name."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if list in kinds:
-        return pl.List(pl.String())
-    return pl.String() if str in kinds else pl.Float64()
+    return pl.DataFrame([*series, typed(RECORDED_AT, columns[RECORDED_AT], pl.Datetime("ms", "UTC"))])
 
 
 def _day(table: str, timezone: str) -> pl.Expr:
@@ -183,10 +183,12 @@ def _unchanged(log: InteractionLog, path: Path, previous: FileSummary, timezone:
     return same and all((log.root / name).is_file() for name in previous.files)
 
 
-def _remove_stale(log: InteractionLog, previous: FileSummary | None, now: FileSummary) -> None:
+def _remove_stale(log: InteractionLog, previous: FileSummary | None, now: FileSummary) -> set[str]:
     """A changed time zone moves rows to other days: take away the files that they came from."""
-    for name in set(previous.files if previous else ()) - set(now.files):
+    stale = set(previous.files if previous else ()) - set(now.files)
+    for name in stale:
         (log.root / name).unlink(missing_ok=True)
+    return stale
 
 
 def _read_state(path: Path) -> dict[str, FileSummary]:

@@ -22,6 +22,7 @@ from recsys.log import InteractionLog
 from recsys.mask import Mask
 from serving.app import Server, ServerOptions
 from serving.catalogue import Catalogue
+from serving.catalogue.popular import Popular
 from serving.client import AdminClient, RecsysClient
 from serving.clock import Clock, SimulatedClock
 from serving.served_model import ServedModel
@@ -141,10 +142,11 @@ def fake_model(
 ) -> ServedModel:
     config = default_config()
     scorer = scorer or FakeScorer()
+    catalogue = Catalogue.from_frame(item_frame(scorer.num_items))
     return ServedModel(
         version=version,
-        catalogue=Catalogue.from_frame(item_frame(scorer.num_items)),
-        popular={f"i{n}": 1 / (n + 1) for n in range(10)},
+        catalogue=catalogue,
+        popular=Popular.of(catalogue, [f"i{n}" for n in range(10)], [1 / (n + 1) for n in range(10)]),
         tasks=config.tasks,
         fusion=build_fusion(config.tasks, config.fusion),
         scorer=scorer,

@@ -37,12 +37,12 @@ from recsys.journal import files, read
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.app import Server, ServerOptions
-from serving.catalogue import ItemRow
+from serving.catalogue import ItemPatch, ItemRow
 from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
 from serving.journal import AppendFile, Journal
-from serving.journal_rows import item_rows
+from serving.journal_rows import item_patch_rows
 from serving.listen import Tls
 from serving.request import Deadline, RankRequest
 
@@ -602,15 +602,20 @@ def test_a_start_reads_only_what_the_versions_on_disk_may_lack(start, monkeypatc
     first = start()
     for n, days in enumerate((9, 7, 5)):
         journal = Journal(first.log.root / "journal", f"old{n}", lambda days=days: NOON_MS - days * DAY_MS)
-        journal.append(item_rows([ItemRow(item_id=f"new{n}", title="New", price=100)]))
+        item = ItemRow(item_id=f"new{n}", title="New", price=100)
+        journal.append(item_patch_rows([ItemPatch.of_row(item)]))
         journal.close()
     monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - 6 * DAY_MS)
+
+    def restored(one):
+        return [bool(one.server._overlay.patches(f"new{n}", 0)) for n in range(3)]
+
     second = start()
-    assert [second.server._overlay.get(f"new{n}") is not None for n in range(3)] == [False, False, True]
+    assert restored(second) == [False, False, True]
     monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - DAY_MS)
-    assert [start().server._overlay.get(f"new{n}") is not None for n in range(3)] == [False, False, False]
+    assert restored(start()) == [False, False, False]
     monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: None)
-    assert all(start().server._overlay.get(f"new{n}") is not None for n in range(3))
+    assert restored(start()) == [True, True, True]
 
 
 def test_each_start_of_a_server_has_a_name_of_its_own(start) -> None:

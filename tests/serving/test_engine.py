@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.config import PolicyConfig, RetrievalConfig
-from serving.catalogue import ItemRow
+from serving.catalogue import ItemPatch, ItemRow
+from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
-from serving.live_catalogue import ItemOverlay
 from serving.request import Deadline, FieldError, Filter, OverloadedError, Pin, RankRequest, VersionError
 
 NO_EXPLORING = {"name": "greedy"}
@@ -30,6 +30,11 @@ def engine(fakes) -> Callable[..., Engine]:
         )
 
     return make
+
+
+def upserted(at_ms: int = 0, **row: Any) -> ItemPatch:
+    """A patch that makes the item this row."""
+    return ItemPatch.of_row(ItemRow(**row), at_ms)
 
 
 def ask(engine: Engine, fakes: SimpleNamespace, seconds: float = 60, **request: Any) -> Any:
@@ -203,10 +208,10 @@ def test_reasons_name_what_the_user_did(engine, fakes) -> None:
 def test_a_withdrawn_item_is_gone_and_comes_back(engine, fakes) -> None:
     overlay = ItemOverlay()
     one = engine(overlay=overlay)
-    overlay.put([ItemRow(item_id="i39", title="Thing 39", price=3_900, available_until_ms=fakes.NOON_MS)])
+    overlay.put([upserted(item_id="i39", title="Thing 39", price=3_900, available_until_ms=fakes.NOON_MS)])
     assert ids(ask(one, fakes))[0] == "i38"
     assert ids(ask(one, fakes, filter=Filter(include_unavailable=True)))[0] == "i39"
-    overlay.put([ItemRow(item_id="i39", title="Back again", price=3_900)])
+    overlay.put([upserted(item_id="i39", title="Back again", price=3_900)])
     answer = ask(one, fakes)
     assert (answer.items[0].item_id, answer.items[0].title) == ("i39", "Back again")
 
@@ -214,7 +219,7 @@ def test_a_withdrawn_item_is_gone_and_comes_back(engine, fakes) -> None:
 def test_a_new_item_is_a_candidate_at_once_scored_by_its_content(engine, fakes) -> None:
     overlay = ItemOverlay()
     one = engine(overlay=overlay, num_candidates=5)
-    overlay.put([ItemRow(item_id="new", title="New", category="boats", price=3_750)])
+    overlay.put([upserted(item_id="new", title="New", category="boats", price=3_750)])
     answer = ask(one, fakes)
     assert ids(answer) == ["i39", "i38", "new", "i37", "i36"]
     assert answer.items[2].predictions["click"] == pytest.approx(0.385)
@@ -230,7 +235,7 @@ def test_a_new_item_is_a_candidate_at_once_scored_by_its_content(engine, fakes) 
 def test_a_changed_item_is_scored_by_what_it_is_now(engine, fakes) -> None:
     overlay = ItemOverlay()
     one = engine(overlay=overlay)
-    overlay.put([ItemRow(item_id="i0", price=9_900), ItemRow(item_id="i39", price=100)])
+    overlay.put([upserted(item_id="i0", price=9_900), upserted(item_id="i39", price=100)])
     answer = ask(one, fakes)
     assert ids(answer)[:2] == ["i0", "i38"]
     assert answer.items[0].predictions["click"] == pytest.approx(1.0)
@@ -241,8 +246,8 @@ def test_upserts_older_than_the_bundles_snapshot_are_in_it_already(engine, fakes
     overlay = ItemOverlay()
     overlay.put(
         [
-            ItemRow(item_id="i39", available_until_ms=0, at_ms=5),
-            ItemRow(item_id="i38", price=3_800, at_ms=15),
+            upserted(item_id="i39", available_until_ms=0, at_ms=5),
+            upserted(item_id="i38", price=3_800, at_ms=15),
         ]
     )
     one = engine(replace(fakes.model(), items_as_of_ms=10), overlay=overlay)
@@ -342,5 +347,5 @@ def test_mmr_uses_the_bundles_vectors(engine, fakes) -> None:
 
 
 def test_an_empty_catalogue_answers_an_empty_list(engine, fakes) -> None:
-    model = replace(fakes.model(scorer=fakes.Scorer(num_items=0)), popular={})
+    model = fakes.model(scorer=fakes.Scorer(num_items=0))
     assert ask(engine(model), fakes).items == ()

@@ -13,12 +13,11 @@ from features.sources.journal import ingest_journal
 from recsys.bundle import load_bundle
 from recsys.log import InteractionLog
 from recsys.stages import Stages
-from serving.catalogue import Catalogue, ItemRow
+from serving.catalogue import Catalogue, ItemPatch, ItemRow
 from serving.clock import SimulatedClock
 from serving.fresh_item_encoder import FreshItemEncoder
 from serving.journal import Journal
-from serving.journal_rows import item_rows as journal_rows
-from serving.live_catalogue import ItemOverlay
+from serving.journal_rows import item_patch_rows
 
 NOON = datetime(2026, 1, 30, 12, tzinfo=UTC)
 UPSERTED = [
@@ -60,7 +59,7 @@ def test_new_items_equal_the_next_nights_training_rows(
             log.write(table, day, shop_log.read(table, day))
     clock = SimulatedClock(int(NOON.timestamp() * 1000))
     journal = Journal(log.root / "journal", "s", clock.now_ms, rotate_s=3600)
-    journal.append(journal_rows(UPSERTED))
+    journal.append(item_patch_rows([ItemPatch.of_row(item) for item in UPSERTED]))
     journal.close()
     ingest_journal(log, config.timezone)
     chain = build_snapshots(log, NOON.date(), config, Stages(tmp_path / "stages"))
@@ -99,7 +98,7 @@ def test_a_changed_item_keeps_last_nights_counts_beside_its_new_content(
     for part in ("ids", "numbers", "text"):
         np.testing.assert_array_equal(getattr(same, part)[0], getattr(before, part)[row])
 
-    other = next(c for c in catalogue.category_names if c != item.category)
+    other = next(c for c in catalogue.base.category_names if c != item.category)
     changed = ItemRow(item_id=item.item_id, title="green vase", category=other, price=1)
     frame = fresh_encoder.frame({row: changed})
     assert frame["click_count_life"][0] == bundle.items["click_count_life"][row] > 0
@@ -127,10 +126,3 @@ def test_an_overlay_is_encoded_in_any_number_of_steps(fresh_encoder, bundle) -> 
         alone = fresh_encoder.encode({start + i: item})
         for part in ("ids", "numbers", "text"):
             np.testing.assert_array_equal(getattr(alone, part)[0], getattr(together, part)[i])
-
-
-def test_the_overlay_counts_its_changes() -> None:
-    overlay = ItemOverlay()
-    overlay.put(UPSERTED)
-    assert overlay.since(0) == (1, UPSERTED)
-    assert overlay.since(1) == (1, [])

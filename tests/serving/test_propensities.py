@@ -14,9 +14,9 @@ import pytest
 from scipy.stats import chi2
 
 from recsys.config import PolicyConfig, RetrievalConfig
+from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
 from serving.journal import Journal
-from serving.live_catalogue import ItemOverlay
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
 from serving.policy import PolicyInput, PolicyParameters, draw_ranking

@@ -57,7 +57,7 @@ def test_served_predictions_are_the_scorers_own(server, client, night, clock) ->
     inputs = model.features.user(user, clock.now_ms()).inputs
     context = model.features.context({"device": "tv"}, clock.now_ms())
     for item in answer.items:
-        row = np.array([model.catalogue.rows[item.item_id]])
+        row = np.array([model.catalogue.row_of(item.item_id)])
         alone = model.scorer.predict(model.scorer.user_side(inputs), context, row)
         assert item.predictions == pytest.approx({task: float(v[0]) for task, v in alone.items()}, abs=1e-5)
 

@@ -12,10 +12,10 @@ from recsys.config import StoreConfig, default_config
 from recsys.errors import StoreError
 from recsys.journal import files, read
 from recsys.schema import SESSION_MERGED
+from serving.catalogue.overlay import ItemOverlay
 from serving.clock import OrderedClock
 from serving.feedback import FeedbackRecorder, SentFeedback
 from serving.journal import Journal
-from serving.live_catalogue import ItemOverlay
 from serving.restore import restore_from_journal
 from serving.session_merger import RECHECK_S, SessionMerger
 

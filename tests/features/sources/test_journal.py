@@ -1,11 +1,12 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from features.sources.journal import ingest_journal
 from recsys.errors import DataError
-from recsys.journal import MAGIC, Rows, encode
+from recsys.journal import FOLDER, MAGIC, Rows, encode
 from recsys.log import InteractionLog
 from recsys.schema import empty, with_free_columns
 
@@ -142,6 +143,75 @@ def test_the_last_row_of_an_item_holds_and_lies_in_the_day_it_was_sent(log) -> N
     ingest_journal(log, "UTC")
     frame = log.read("items", date(2026, 3, 1))
     assert frame.select("item_id", "title", "price", "attribute_size").rows() == [("a", "new", 250, 3.0)]
+
+
+def patch(at_ms: int, item_id: str, fields: list[str], **values: object) -> bytes:
+    each = {"item_id": [item_id], "fields": [fields], **{name: [value] for name, value in values.items()}}
+    return encode(at_ms, [Rows(table="item_patches", each=each)])
+
+
+def items(log: InteractionLog, day: int) -> list[dict[str, object]]:
+    frame = log.read("items", date(2026, 3, day)).sort("item_id")
+    return [{name: v for name, v in row.items() if v is not None} for row in frame.to_dicts()]
+
+
+def test_two_servers_that_patch_one_item_lose_no_field(log) -> None:
+    write(log, "s1.journal", patch(NOON, "a", ["title"], title="A"), patch(NOON + 2, "a", ["price"], price=2))
+    write(
+        log,
+        "s2.open",
+        patch(NOON + 1, "a", ["price", "category"], price=1, category="c"),
+        patch(NOON + 3, "a", ["attribute_size"], attribute_size=3.0),
+    )
+    summary = ingest_journal(log, "UTC")
+    assert items(log, 1) == [
+        {"item_id": "a", "title": "A", "category": "c", "price": 2, "attribute_size": 3.0}
+    ]
+    assert (summary.rows, summary.duplicates) == ({"items": 2}, {"items": 2})
+
+
+def test_patches_change_the_row_of_the_days_before_and_old_rows_are_in_their_place(log) -> None:
+    whole = {"item_id": "a", "title": "T", "price": 7, "available_until": NOON, "attribute_x": "y"}
+    log.write("items", date(2026, 2, 1), pl.DataFrame({"item_id": ["a", "b"], "title": ["import", "B"]}))
+    write(
+        log,
+        "s1.journal",
+        patch(NOON, "a", ["title"], title="lost"),
+        encode(NOON + 1, [Rows(table="items", same=whole)]),
+        patch(NOON + 2, "a", ["price"], price=8),
+    )
+    ingest_journal(log, "UTC")
+    until = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    first = {"item_id": "a", "title": "T", "price": 8, "available_until": until, "attribute_x": "y"}
+    assert items(log, 1) == [first]
+    write(
+        log,
+        "s2.journal",
+        patch(NOON + 24 * HOUR, "a", ["available_until", "attribute_z"], attribute_z="z"),
+        patch(NOON + 24 * HOUR, "b", ["price"], price=1),
+        patch(NOON + 48 * HOUR, "a", ["attributes"]),
+    )
+    ingest_journal(log, "UTC")
+    second = {"item_id": "a", "title": "T", "price": 8, "attribute_x": "y", "attribute_z": "z"}
+    assert items(log, 2) == [second, {"item_id": "b", "title": "B", "price": 1}]
+    assert items(log, 3) == [{"item_id": "a", "title": "T", "price": 8}]
+    # A file that comes late changes the days after it too.
+    write(log, "s0.journal", patch(NOON + 5, "a", ["title"], title="late"))
+    ingest_journal(log, "UTC")
+    assert items(log, 3) == [{"item_id": "a", "title": "late", "price": 8}]
+    before = parquet(log)
+    for path in (log.root / "items").glob("*/upserts.parquet"):
+        path.unlink()
+    assert ingest_journal(log, "UTC").num_ingested == 0
+    assert parquet(log) == before
+
+
+def test_one_bad_journal_file_does_not_keep_the_items_of_the_others(log) -> None:
+    write(log, "s1.journal", patch(NOON, "a", ["title"], title="A"))
+    (log.root / FOLDER / "s2.journal").write_bytes(b"no journal")
+    with pytest.raises(DataError):
+        ingest_journal(log, "UTC")
+    assert items(log, 1) == [{"item_id": "a", "title": "A"}]
 
 
 def test_a_context_value_that_was_text_once_is_text(log) -> None:

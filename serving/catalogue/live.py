@@ -1,0 +1,112 @@
+"""One version's catalogue and scorer as of now. An upserted item is encoded before it is visible."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from serving.catalogue.items import ItemPatch, ItemRow, patched
+from serving.catalogue.overlay import ItemOverlay
+from serving.catalogue.view import Catalogue
+from serving.protocols import Scorer
+from serving.served_model import ServedModel
+
+_log = structlog.get_logger(__name__)
+_REASON_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueWithScorer:
+    """The catalogue at one instant, and a scorer that can score every row of it."""
+
+    catalogue: Catalogue
+    scorer: Scorer | None
+    """None: there is no bundle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What `LiveCatalogue.publish` shows; nobody sees it before."""
+
+    following: CatalogueWithScorer
+    rejected: Mapping[str, str] = field(default_factory=dict)
+    """Items that cannot be encoded -> why."""
+
+
+class LiveCatalogue:
+    """One version's catalogue and scorer with the overlay in them.
+
+    Writers hold the overlay's lock; requests read `current` and wait for nothing. Upserts before the model's
+    `items_as_of_ms` are in its own catalogue already and are skipped.
+    """
+
+    def __init__(self, model: ServedModel, overlay: ItemOverlay) -> None:
+        self._model = model
+        self._overlay = overlay
+        self._current = CatalogueWithScorer(catalogue=model.catalogue, scorer=model.scorer)
+        overlay.follow(self)
+
+    def current(self) -> CatalogueWithScorer:
+        """Return catalogue and scorer with everything upserted so far."""
+        return self._current
+
+    def item(self, item_id: str) -> ItemRow | None:
+        """Return an item's row as of now; None when neither overlay nor bundle has it."""
+        catalogue = self._current.catalogue
+        row = catalogue.row_of(item_id)
+        return None if row < 0 else catalogue.item(row)
+
+    def in_bundle(self, item_id: str) -> bool:
+        """Tell whether the bundle itself has an item."""
+        return self._model.catalogue.base.ids.row_of(item_id) >= 0
+
+    def prepare(self, items: Sequence[ItemRow]) -> Prepared:
+        """Encode distinct items, and reject those for which that fails."""
+        if not items:
+            return Prepared(following=self._current)
+        try:
+            return Prepared(following=self._with_items(items))
+        except Exception:  # whatever a library makes of an item's content, the other items are shown
+            rejected = self._not_encodable(items)
+            good = [item for item in items if item.item_id not in rejected]
+            if len(good) == len(items):
+                raise
+        following = self._with_items(good) if good else self._current
+        return Prepared(following=following, rejected=rejected)
+
+    def publish(self, prepared: Prepared) -> None:
+        """Show prepared items to the next request."""
+        self._current = prepared.following
+
+    def refresh(self, item_ids: Sequence[str]) -> None:
+        """Take in items whose patches have changed; one that cannot be encoded stays as it was."""
+        items = [self._patched(item_id, found) for item_id in item_ids if (found := self._since(item_id))]
+        prepared = self.prepare(items)
+        for item_id, reason in prepared.rejected.items():
+            _log.error("item_not_encoded", item_id=item_id, version=self._model.version, error=reason)
+        self.publish(prepared)
+
+    def _since(self, item_id: str) -> tuple[ItemPatch, ...]:
+        return self._overlay.patches(item_id, self._model.items_as_of_ms)
+
+    def _patched(self, item_id: str, patches: Sequence[ItemPatch]) -> ItemRow:
+        return patched(self._model.catalogue.bundle_item(item_id) or ItemRow(item_id=item_id), patches)
+
+    def _with_items(self, items: Sequence[ItemRow]) -> CatalogueWithScorer:
+        catalogue, scorer = self._current.catalogue, self._current.scorer
+        rows = catalogue.next_rows([item.item_id for item in items])
+        if scorer is not None and self._model.encode_items is not None:
+            by_row = dict(zip(rows.tolist(), items, strict=True))
+            scorer = scorer.with_items(rows, self._model.encode_items(by_row))
+        return CatalogueWithScorer(catalogue=catalogue.with_items(rows, items), scorer=scorer)
+
+    def _not_encodable(self, items: Sequence[ItemRow]) -> dict[str, str]:
+        """Find the items that fail, halving: item_id -> why."""
+        try:
+            self._with_items(items)
+            return {}
+        except Exception as error:
+            if len(items) == 1:
+                return {items[0].item_id: f"{type(error).__name__}: {error}"[:_REASON_LENGTH]}
+        middle = len(items) // 2
+        return self._not_encodable(items[:middle]) | self._not_encodable(items[middle:])

@@ -1,0 +1,199 @@
+"""Upserts: encoded before they are journalled, journalled before they are shown; no request waits."""
+
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from recsys.config import PolicyConfig, RetrievalConfig
+from recsys.errors import JournalError
+from recsys.journal import FOLDER, Rows, files, read
+from serving.catalogue import ItemPatch, ItemRow
+from serving.catalogue.overlay import ItemOverlay
+from serving.clock import SimulatedClock
+from serving.engine import Engine
+from serving.feedback import SeenFeedbackIds
+from serving.journal import Journal
+from serving.journal_rows import item_patch_rows, read_item_patches
+from serving.request import Deadline, RankRequest
+from serving.restore import restore_from_journal
+from serving.upserts import ItemUpserter
+
+
+def refuse_poison(items):
+    for item in items.values():
+        if item.title == "poison":
+            raise ZeroDivisionError("no such text")
+    return {row: (item.price or 0) / 100 for row, item in items.items()}
+
+
+@pytest.fixture
+def shop(tmp_path, fakes):
+    """An engine with its upserter and journal; `restart` makes the engine that a new server has."""
+    model = replace(fakes.model(), encode_items=refuse_poison)
+    clock = SimulatedClock(fakes.NOON_MS)
+    journal = Journal(tmp_path / FOLDER, "s", clock.now_ms, rotate_s=3600)
+
+    def engine(overlay, model=model):
+        return Engine(
+            model, overlay, policy=PolicyConfig(name="greedy"), retrieval=RetrievalConfig(num_candidates=10)
+        )
+
+    def restart():
+        overlay = ItemOverlay()
+        restore_from_journal(tmp_path / FOLDER, overlay, SeenFeedbackIds(), None, frozenset(), 0, 0)
+        return engine(overlay)
+
+    def rows():
+        records = [record for path in files(tmp_path / FOLDER) for record in read(path).records]
+        return [item_id for record in records for r in record.rows for item_id in r.each["item_id"]]
+
+    overlay = ItemOverlay()
+    first = engine(overlay)
+    upserter = ItemUpserter(journal, overlay, SimpleNamespace(engine=first), clock)
+    yield SimpleNamespace(
+        engine=first,
+        upserter=upserter,
+        journal=journal,
+        restart=restart,
+        rows=rows,
+        overlay=overlay,
+        make=engine,
+    )
+    journal.close()
+
+
+def ids(engine, at_ms: int) -> list[str]:
+    asked = RankRequest(user_id="u", page_size=3)
+    candidates = engine.score_candidates(asked, at_ms, Deadline.after(60.0))
+    order = candidates.policy_input.scores.argsort()[::-1][:3]
+    return candidates.catalogue.ids_of(candidates.candidates.rows[order])
+
+
+def item(item_id, **fields) -> ItemPatch:
+    return ItemPatch(item_id=item_id, fields=fields)
+
+
+def test_an_upserted_item_is_in_the_next_request_and_after_a_restart(shop, fakes) -> None:
+    assert [r.rejection for r in shop.upserter.upsert([item("new", price=9_900)])] == [""]
+    assert ids(shop.engine, fakes.NOON_MS)[0] == "new"
+    assert ids(shop.restart(), fakes.NOON_MS)[0] == "new"
+
+
+def test_a_window_opens_and_closes_at_its_millisecond(shop, fakes) -> None:
+    now = fakes.NOON_MS
+    shop.upserter.upsert([item("new", price=9_900, available_from=now + 5, available_until=now + 8)])
+    shop.upserter.upsert([item("i39", available_until=now + 2)])
+    tops = [ids(shop.engine, now + ms)[0] for ms in range(10)]
+    assert tops == ["i39"] * 2 + ["i38"] * 3 + ["new"] * 3 + ["i38"] * 2
+    assert [ids(shop.engine, now + ms)[0] for ms in (9, 5, 4, 1)] == ["i38", "new", "i38", "i39"]
+
+
+def test_what_cannot_be_encoded_is_rejected_and_not_journalled(shop, fakes) -> None:
+    """It was journalled before it was encoded: every later request and every restart then failed."""
+    results = shop.upserter.upsert(
+        [item("bad", title="poison"), item("good", price=9_900), item("bad", price=1)]
+    )
+    reason = "it cannot be encoded (ZeroDivisionError: no such text); send other values"
+    assert [r.rejection for r in results] == [reason, "", reason]
+    assert shop.rows() == ["good"]
+    assert ids(shop.engine, fakes.NOON_MS)[0] == "good"
+    assert shop.engine.live_catalogue.item("bad") is None
+    only = shop.upserter.upsert([item("i39", title="poison")])
+    assert only[0].rejection == reason
+    assert shop.engine.live_catalogue.item("i39").title == "Thing 39"
+    assert shop.rows() == ["good"]
+
+
+def test_a_restart_skips_a_poisoned_row_with_a_log_line(shop, fakes, capsys) -> None:
+    poisoned = [ItemPatch.of_row(ItemRow(item_id=name, title="poison")) for name in ("bad", "i39")]
+    shop.journal.append(item_patch_rows([item("one", price=9_800), *poisoned, item("two", price=9_900)]))
+    shop.journal.append(Rows(table="item_patches", each={"item_id": [7], "fields": [["title"]]}))
+    shop.journal.append(
+        Rows(table="item_patches", each={"item_id": ["i38"], "fields": [["price"]], "price": ["x"]})
+    )
+    assert ids(shop.restart(), fakes.NOON_MS) == ["two", "one", "i39"]
+    written = capsys.readouterr().out
+    assert written.count("item_not_encoded") == 2
+    assert written.count("item_row_skipped") == 2
+    assert "price is 'x'" in written
+
+
+def test_what_cannot_be_journalled_is_not_shown(shop, fakes, monkeypatch) -> None:
+    def full(*_):
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(shop.journal, "append", full)
+    with pytest.raises(JournalError):
+        shop.upserter.upsert([item("new", price=9_900)])
+    assert ids(shop.engine, fakes.NOON_MS)[0] == "i39"
+    monkeypatch.undo()
+    shop.upserter.upsert([item("other", price=9_800)])
+    assert ids(shop.engine, fakes.NOON_MS)[0] == "other"
+    assert shop.engine.live_catalogue.item("new") is None
+
+
+def test_requests_go_on_while_an_upsert_is_encoded(shop, fakes) -> None:
+    """A request that came meanwhile waited for the lock, or encoded the items itself."""
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def encode(items):
+        encoding.set()
+        assert go_on.wait(20)
+        return refuse_poison(items)
+
+    overlay = ItemOverlay()
+    engine = shop.make(overlay, replace(fakes.model(), encode_items=encode))
+    clock = SimulatedClock(fakes.NOON_MS)
+    upserter = ItemUpserter(shop.journal, overlay, SimpleNamespace(engine=engine), clock)
+    upserting = threading.Thread(target=upserter.upsert, args=([item("new", price=9_900)],))
+    upserting.start()
+    try:
+        assert encoding.wait(20)
+        answers: list[list[str]] = []
+        asking = threading.Thread(target=lambda: answers.append(ids(engine, fakes.NOON_MS)))
+        asking.start()
+        asking.join(5)
+        assert answers == [["i39", "i38", "i37"]]
+        assert shop.rows() == []
+    finally:
+        go_on.set()
+        upserting.join(20)
+    assert ids(engine, fakes.NOON_MS)[0] == "new"
+
+
+def test_a_patch_is_read_back_as_it_was_sent() -> None:
+    patches = [
+        ItemPatch(item_id="a", fields={"price": 5, "title": None}, at_ms=3),
+        ItemPatch(item_id="b", fields={"attributes": {"size": 2.5, "brand": "x"}}, at_ms=3),
+        ItemPatch(item_id="c", fields={"attributes": {}}, whole_attributes=True, at_ms=3),
+        ItemPatch(item_id="d", fields={}, at_ms=3),
+        ItemPatch.of_row(ItemRow(item_id="e", category="z", attributes={"size": 1.0}), 3),
+    ]
+    assert list(read_item_patches(3, item_patch_rows(patches))) == patches
+
+
+def test_whole_items_of_older_servers_are_patches_of_every_field() -> None:
+    each = {"item_id": ["a"], "title": ["T"], "price": [None], "attribute_size": [2.0], "attribute_x": [None]}
+    (patch,) = read_item_patches(3, Rows(table="items", each=each))
+    before = ItemRow(item_id="a", title="old", price=7, category="c", attributes={"x": "y"})
+    assert patch.applied(before) == ItemRow(item_id="a", title="T", attributes={"size": 2.0})
+
+
+@pytest.mark.parametrize("gap_ms", [0, 20 * 60 * 1000])
+def test_patches_in_a_row_are_what_they_are_one_by_one(gap_ms) -> None:
+    from serving.catalogue.items import patched, with_patch
+
+    steps = [
+        ItemPatch(item_id="a", fields={"price": 5, "attributes": {"size": 1.0}}),
+        ItemPatch(item_id="a", fields={"title": "T", "attributes": {"brand": "b"}}),
+        ItemPatch(item_id="a", fields={"attributes": {"only": "this"}}, whole_attributes=True),
+        ItemPatch(item_id="a", fields={"price": None, "attributes": {"more": "x"}}),
+    ]
+    row = ItemRow(item_id="a", price=1, attributes={"old": "o"})
+    kept: tuple[ItemPatch, ...] = ()
+    for n, step in enumerate(steps):
+        kept = with_patch(kept, replace(step, at_ms=n * gap_ms))
+        assert patched(row, kept) == patched(row, steps[: n + 1])
+    assert len(kept) == (4 if gap_ms else 1)
