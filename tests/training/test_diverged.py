@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from training.host_choice import HostChoice
 from training.replay import replay
 from training.train import begin_fit, train
 from training.trainer.batch_file import batch_tensors, read_batch
+from training.trainer.group import Group
 from training.trainer.guard import FACTOR, REFERENCE_STEPS, Explosion, Guard
 from training.trainer.watcher import Watcher
 
@@ -98,6 +100,29 @@ def test_a_disk_that_is_full_does_not_hide_the_divergence(shop_chain, config, tm
     (tmp_path / "diverged").write_text("a file where the folder should be")
     with pytest.raises(DivergedError, match=r"not finite at step 2; .* could not be saved: "):
         _train(shop_chain, config, tmp_path / "diverged", watchers=[_Poison(2)])
+
+
+class _Counted(Group):
+    """Counts the sums that a rank makes with others."""
+
+    def __init__(self):
+        self.sums = 0
+
+    def sum_(self, tensors):
+        self.sums += 1
+
+
+def test_weights_that_cannot_be_gathered_do_not_hide_the_divergence(tmp_path):
+    """Ranks that share the tables gather them through files of rank 0."""
+
+    def full():
+        raise OSError("No space left on device")
+
+    guard = Guard(tmp_path, lambda _folder: None, group=_Counted())
+    guard.before_step(SimpleNamespace(step=3, batch=None))
+    with pytest.raises(DivergedError, match=r"^bad. The step could not be saved: No space left on device$"):
+        guard.on_diverged(DivergedError("bad", 3), full)
+    assert guard.group.sums == 1, "the others hear of it where they wait"
 
 
 @dataclasses.dataclass

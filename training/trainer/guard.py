@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -33,6 +34,7 @@ FACTOR = 5.0
 FLOOR = math.log(2)
 """No loss below a coin's is called exploded, however small it once was."""
 SMOOTHING = 0.98
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +121,8 @@ class Guard(Watcher):
         """
         held = next((h for h in self.held if h.step == error.step), self.held[-1])
         target = self.folder / f"step-{held.step:09d}"
-        state = checkpoint()
-        failed = ""
-        try:
-            self._save(target, held, state)
-        except (OSError, SafetensorError) as found:
-            failed = str(found)
-        # The first rank that ends takes the others with it: all have saved when one goes on.
-        if self.group.total(torch.tensor(float(bool(failed)))) > 0:
-            why = failed or "another rank could not"
-            raise DivergedError(f"{error}. The step could not be saved: {why}", held.step) from error
+        state = self._all_do(lambda: self._cleared(target, checkpoint), error, held.step)
+        self._all_do(lambda: self._save(target, held, state), error, held.step)
         what = "Its batch, random state and weights are"
         if self.group.size > 1:
             what = f"The {self.group.size} processes' slices of its batch, random states and the weights are"
@@ -136,11 +130,29 @@ class Guard(Watcher):
             f"{error}. {what} in {target}: `recsys train replay {target}` makes the step again", held.step
         ) from error
 
+    def _all_do(self, part: Callable[[], T], error: DivergedError, step: int) -> T:
+        """Make a part of the saving, and wait for the other ranks; none goes on when one could not.
+
+        The first rank that ends takes the others with it: all are done when one goes on.
+        """
+        failed = ""
+        try:
+            made = part()
+        except (OSError, SafetensorError) as found:
+            failed = str(found) or type(found).__name__
+        if self.group.total(torch.tensor(float(bool(failed)))) > 0:
+            why = failed or "another rank could not"
+            raise DivergedError(f"{error}. The step could not be saved: {why}", step) from error
+        return made
+
+    def _cleared(self, target: Path, checkpoint: Callable[[], Checkpoint]) -> Checkpoint:
+        """Remove what was saved of this step before; give the state, which all ranks gather."""
+        if self.group.rank == 0:
+            shutil.rmtree(target, ignore_errors=True)  # perhaps of more ranks
+        return checkpoint()
+
     def _save(self, target: Path, held: Held, state: Checkpoint) -> None:
         """Write a rank's slice and random state; rank 0 also what all have in common."""
-        if self.group.rank == 0:
-            shutil.rmtree(target, ignore_errors=True)  # of the same step before, perhaps of more ranks
-        self.group.total(torch.zeros(1))
         own = {name: t.contiguous().cpu() for name, t in batch_tensors(held.batch).items()}
         if self.group.rank == 0:
             log = replace(state.log, steps=held.step)
