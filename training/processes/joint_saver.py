@@ -28,7 +28,7 @@ class JointSaver(Watcher):
         try:
             checkpoint = progress.checkpoint()
         except OSError as error:  # rank 0's alone, when all have done their part
-            self.saver.say(f"no checkpoint at step {progress.step + 1}, training goes on: {error}")
+            self.saver.give_up(progress.step + 1, error)
             return
         if self.group.rank == 0:
             self.saver.save(checkpoint)

@@ -42,11 +42,16 @@ class Saver(Watcher):
         try:
             write_checkpoint(checkpoint, target)
         except (OSError, SafetensorError) as error:
-            self.say(f"no checkpoint at step {checkpoint.log.steps}, training goes on: {error}")
+            self.give_up(checkpoint.log.steps, error)
             return
         for old in before:
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
+
+    def give_up(self, step: int, error: Exception) -> None:
+        """Say why there is no checkpoint; the next one is tried when it is due again."""
+        self.saved_at = time.monotonic()
+        self.say(f"no checkpoint at step {step}, training goes on: {error}")
 
     def read(self) -> Checkpoint | None:
         """Read the newest checkpoint that is whole; say what is found, and what is not used and why."""
