@@ -16,13 +16,14 @@ from recsys.config import TrainingConfig
 from recsys.device import CPU, resolve_device
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
-from training.errors import RankError
+from training.errors import DivergedError, RankError
 from training.fit_inputs import FitInputs
 from training.processes.free_memory import free_memory
 from training.processes.parent import fit_in_processes
 from training.progress import say
 from training.table_placement import copies_fit, on_device, table_bytes
 from training.trainer.settings import has_fast_bf16
+from training.trainer.train_log import TrainLog
 
 Precision = Literal["fp32", "bf16"]
 TablesForm = Literal["replicated", "sharded"]
@@ -109,25 +110,25 @@ class Trial:
                 needs = f"it needs about {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
                 say(f"{choice}: not tried: {needs}")
                 return 0.0
+        try:
+            log = self._made(choice)
+        except RankError as error:  # as a rule for want of memory; one process may have enough
+            say(f"{choice}: not possible here: {error}")
+            return 0.0
+        except DivergedError as error:  # the stage that keeps its weights saves the step that is bad
+            say(f"{choice}: not measured: {error}")
+            return 0.0
+        steps = [b - a for a, b in zip(log.ends, log.ends[1:], strict=False)]
+        return log.rows / log.steps / statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
+
+    def _made(self, choice: HostChoice) -> TrainLog:
         settings = replace(self.inputs.settings, bf16=choice.precision == "bf16")
         inputs = replace(self.inputs, settings=settings)
         if choice.in_ranks:
-            try:
-                log = fit_in_processes(
-                    inputs,
-                    self.ranker,
-                    self.tables,
-                    choice.processes,
-                    sharded=choice.tables == "sharded",
-                )
-            except RankError as error:  # as a rule for want of memory; one process may have enough
-                say(f"{choice}: not possible here: {error}")
-                return 0.0
-        else:
-            with on_device(self.ranker, self.tables, resolve_device(inputs.config.training.device)):
-                log = inputs.fit(self.ranker, self.tables)
-        steps = [b - a for a, b in zip(log.ends, log.ends[1:], strict=False)]
-        return log.rows / log.steps / statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
+            sharded = choice.tables == "sharded"
+            return fit_in_processes(inputs, self.ranker, self.tables, choice.processes, sharded=sharded)
+        with on_device(self.ranker, self.tables, resolve_device(inputs.config.training.device)):
+            return inputs.fit(self.ranker, self.tables)
 
     def _memory(self, choice: HostChoice) -> int:
         """Estimate the bytes that ranks need: each reads the parent's tables, or its share, into its own."""

@@ -3,6 +3,7 @@
 import math
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from training.curves import RunPlace, check_writers
 from training.curves.probe import Gates
 from training.curves.recorder import Curves, Recorder
 from training.curves.window import mean_losses
+from training.errors import DivergedError, RankError
 from training.host_choice import HostChoice
+from training.processes import rank
 from training.train import train
+from training.trainer.group import Group
 from training.trainer.saver import Saver
 from training.trainer.watcher import Watcher
 
@@ -246,6 +250,29 @@ def test_two_processes_write_what_one_does(shop_chain, config, tmp_path, read_ev
     for name, points in one.items():
         assert two[name] == [(step, pytest.approx(value, rel=2e-3, abs=1e-4)) for step, value in points], name
     assert len(list((tmp_path / "2" / "tensorboard" / NAME).iterdir())) == 1, "rank 0 alone writes"
+
+
+class _Meets(Group):
+    """Keeps which writers were closed when the ranks met."""
+
+    def __init__(self, closed):
+        self.closed, self.met = closed, []
+
+    def sum_(self, tensors):
+        self.met.append(list(self.closed))
+
+
+def test_ranks_that_diverge_end_when_rank_0_has_closed_its_writers(tmp_path, monkeypatch):
+    """The first rank that ends takes the others with it; MLflow may need a minute for its last points."""
+    closed = []
+    job, inputs = SimpleNamespace(curves=lambda: _curves(tmp_path)), SimpleNamespace(tasks=())
+    monkeypatch.setattr(Recorder, "__exit__", lambda *_given: closed.append("all"))
+    for error, met in ((DivergedError("bad"), [["all"]]), (RankError("another one's gone"), [])):
+        group = _Meets(closed)
+        with pytest.raises(type(error)), rank._recorded(job, inputs, group, ()):
+            raise error
+        assert group.met == met
+        closed.clear()
 
 
 def test_a_step_without_a_label_does_not_lower_the_mean_loss():

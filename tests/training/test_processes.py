@@ -4,6 +4,7 @@ Two ranks of one thread, in shared memory, on the shop's first days: a real nigh
 """
 
 import json
+import logging
 from datetime import date
 from types import SimpleNamespace
 
@@ -17,11 +18,14 @@ from training.data.chunks import DaySize
 from training.errors import DivergedError, RankError
 from training.fit_inputs import FitInputs
 from training.host_choice import HostChoice, Trial, measure_choice, num_processes
-from training.processes import free_memory
-from training.processes.launch import launch
+from training.processes import free_memory, rank
+from training.processes.job import STEPS
+from training.processes.launch import _own_signals, launch
 from training.processes.parent import told
 from training.train import train
+from training.trainer.group import Group
 from training.trainer.saver import Saver
+from training.trainer.settings import FitSettings
 from training.trainer.watcher import Watcher
 
 TOLERANCE = 1e-4
@@ -120,9 +124,45 @@ def test_an_error_of_a_watcher_ends_the_fit_as_in_one_process(tmp_path):
             raise DivergedError("enough")
 
     steps = tmp_path / "steps.jsonl"
-    steps.write_text(json.dumps({"step": 0, "losses": {}, "rows": 8, "of_step": 8}) + "\n")
+    steps.write_text(json.dumps({"rows": 8, "of_step": 8}) + "\n")
     with pytest.raises(DivergedError, match="enough"), told(steps, [Stops()]):
         pass
+
+
+class Everything(Watcher):
+    """Keeps what it is told, in order."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_losses(self, step, losses):
+        self.seen.append((step, losses))
+
+    def on_rows(self, rows, of_step):
+        self.seen.append(rows)
+
+
+def test_losses_that_are_read_seldom_come_when_they_are_read(tmp_path):
+    """As on a GPU: the first steps are made before any loss is read, and then several are."""
+    steps, told_of = tmp_path / "steps.jsonl", Everything()
+    with told(steps, [told_of]):
+        teller = rank._Teller(steps)
+        teller.on_rows(8, 8)
+        teller.on_losses(0, {"click": 0.5})
+        teller.on_losses(1, {"click": 0.25})
+        teller.on_rows(16, 8)
+        teller.stream.close()
+    assert told_of.seen == [8, (0, {"click": 0.5}), (1, {"click": 0.25}), 16]
+
+
+def test_a_checkpoint_that_rank_0_cannot_write_is_said_by_the_parent(tmp_path, capsys):
+    job = SimpleNamespace(folder=tmp_path, diverged=lambda: None)
+    saver = Saver(tmp_path, 1, print)
+    with told(tmp_path / STEPS, []):
+        teller, *_ = rank._watchers(job, None, Group(), saver, None, copied=True)
+        saver.give_up(3, OSError("no space left"))
+        teller.stream.close()
+    assert "no checkpoint at step 3, training goes on: no space left" in capsys.readouterr().err
 
 
 def test_over_gloo_the_sums_are_the_same(both, shop_chain, config, tmp_path, monkeypatch, capsys):
@@ -166,6 +206,16 @@ def test_a_rank_that_dies_ends_all_and_is_named():
         )
 
 
+def test_the_launcher_says_nothing_itself():
+    """Of a signal the command speaks; its log line would stand between."""
+    from torch.distributed.elastic.agent.server import api
+
+    server = logging.getLogger(api.__name__)
+    with _own_signals():
+        assert not server.isEnabledFor(logging.ERROR)
+    assert server.isEnabledFor(logging.ERROR)
+
+
 def test_a_trial_takes_as_many_of_the_last_days_as_have_its_steps(config):
     rows = config.training.batch_size
     given = {i: DaySize(date(2026, 1, 1 + i), n * rows) for i, n in enumerate((40, 20, 0, 6))}
@@ -184,6 +234,26 @@ def test_a_trial_of_several_needs_their_memory(monkeypatch, capsys):
     assert trial.rows_per_second(HostChoice(processes=2)) == 0.0
     said = " ".join(capsys.readouterr().err.split())
     assert "2 processes: not tried: it needs about 3.0 GiB, and 1.0 GiB are free" in said
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_trial_that_diverges_is_no_figure(config, monkeypatch, capsys, processes):
+    """The night goes on to the stage that saves the bad step."""
+
+    def diverges(*_given, **_options):
+        raise DivergedError("the loss of click is not finite at step 3")
+
+    monkeypatch.setattr("training.host_choice.fit_in_processes", diverges)
+    monkeypatch.setattr(FitInputs, "fit", diverges)
+    settings = FitSettings(
+        learning_rate=1.0, weight_decay=0.0, retrieval_task=None, temperature=1.0, total_steps=1
+    )
+    nothing = dict.fromkeys(("state", "text", "popularity", "days", "epochs", "read_day"))
+    inputs = FitInputs(config=config, tasks=(), settings=settings, **nothing)
+    tables = SimpleNamespace(specs={})
+    trial = Trial(inputs=inputs, ranker=torch.nn.Linear(2, 2), tables=tables)
+    assert trial.rows_per_second(HostChoice(processes=processes)) == 0.0
+    assert "not measured: the loss of click is not finite at step 3" in capsys.readouterr().err
 
 
 class Stopwatch:

@@ -129,14 +129,18 @@ def _memory(processes: int) -> Iterator[dict[str, str]]:
 @contextmanager
 def _own_signals() -> Iterator[None]:
     """Give the signals back that the launcher takes; keep its reports to ours."""
+    import torch.distributed.launcher.api  # noqa: F401 - makes the loggers, each with a level of its own
+
     handlers = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
-    logger = logging.getLogger("torch.distributed.elastic")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         for name, handler in handlers.items():
             signal.signal(getattr(signal, name), handler)
 

@@ -110,6 +110,8 @@ def _tell(file: Path, place: int, watchers: Sequence[Watcher]) -> int:
             say(said["said"])
             continue
         for watcher in watchers:
-            watcher.on_losses(said["step"], said["losses"])
-            watcher.on_rows(said["rows"], said["of_step"])
+            if "losses" in said:
+                watcher.on_losses(said["step"], said["losses"])
+            else:
+                watcher.on_rows(said["rows"], said["of_step"])
     return place + len(whole)

@@ -18,6 +18,7 @@ import torch
 from recsys.device import resolve_device
 from recsys.model.embeddings import LocalTables, Tables
 from training.curves.recorder import Recorder
+from training.errors import DivergedError
 from training.fit_inputs import FitInputs
 from training.processes.free_memory import total_memory
 from training.processes.job import STEPS, FitJob
@@ -84,8 +85,13 @@ def _recorded(
         yield []
         return
     say = next((watcher.say for watcher in watchers if isinstance(watcher, _Teller)), print)
-    with Recorder(curves, inputs.tasks, say, group) as recorder:
-        yield [recorder]
+    try:
+        with Recorder(curves, inputs.tasks, say, group) as recorder:
+            yield [recorder]
+    except DivergedError:
+        # It is that of all ranks, and the first that ends takes the others with it: rank 0 has written.
+        group.total(torch.zeros(1))
+        raise
 
 
 def _watchers(
@@ -110,7 +116,10 @@ def _watchers(
         )
         found.append(Guard(diverged, model, start.log.losses if start else (), group))
     if group.rank == 0:
-        found.append(_Teller(job.folder / STEPS))
+        teller = _Teller(job.folder / STEPS)
+        found.append(teller)
+        if saver is not None:
+            saver.say = teller.say
     if saver is not None and not copied:
         found.append(JointSaver(saver, group))
     elif saver is not None and group.rank == 0:
@@ -149,21 +158,20 @@ def _tables(
 
 
 class _Teller(Watcher):
-    """Writes each step's losses and rows for the parent, a line each."""
+    """Writes for the parent, a line each, the losses when they are read, and the rows of every step."""
 
     def __init__(self, file: Path) -> None:
         self.stream = file.open("w")
-        self.said: dict[str, Any] = {}
 
     def say(self, sentence: str) -> None:
         """Tell a person something, through the parent."""
         self._tell({"said": sentence})
 
     def on_losses(self, step: int, losses: Mapping[str, float]) -> None:
-        self.said = {"step": step, "losses": dict(losses)}
+        self._tell({"step": step, "losses": dict(losses)})
 
     def on_rows(self, rows: int, of_step: int) -> None:
-        self._tell({**self.said, "rows": rows, "of_step": of_step})
+        self._tell({"rows": rows, "of_step": of_step})
 
     def _tell(self, said: Mapping[str, Any]) -> None:
         self.stream.write(json.dumps(said) + "\n")
