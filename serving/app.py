@@ -119,6 +119,11 @@ class Server:
         )
         self._health = Health()
         self._pool = CountingPool(num_workers(), "rank")
+        # Both wait for disks and other writers; ranking does not wait for them.
+        self._write_pools = {
+            "RecordFeedback": CountingPool(2, "feedback"),
+            "UpsertItems": CountingPool(1, "upsert"),
+        }
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
         self.port = self._bind(self._ranking, options.listen, "--listen")
@@ -146,7 +151,9 @@ class Server:
         self._wait_for_calls(stopped)
         self._ranking.stop(0).wait()  # only health watchers are left, which never end by themselves
         self._admin.stop(0).wait()
-        self._pool.shutdown()
+        for pool in (self._pool, *self._write_pools.values()):
+            pool.shutdown()
+        self._session_merger.close()
         self._stop_metrics()
         self.journal.close()
         self._store.close()
@@ -175,7 +182,7 @@ class Server:
         """Wait until no call was in progress for _QUIET_S: the last replies may still be on their way."""
         quiet_since = time.monotonic()
         while not stopped.wait(0.02):
-            if self._pool.num_pending:
+            if any(pool.num_pending for pool in (self._pool, *self._write_pools.values())):
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > _QUIET_S:
                 return
@@ -245,7 +252,8 @@ class Server:
     def _ranking_server(self) -> grpc.Server:
         serving = self._options.config.serving
         admission = Admission(self._pool, serving.max_concurrent, self.stats)
-        server = grpc.server(self._pool, interceptors=[admission, Guard(self.stats)], options=_OPTIONS)
+        guard = Guard(self.stats, self._write_pools)
+        server = grpc.server(self._pool, interceptors=[admission, guard], options=_OPTIONS)
         numbers = frozenset(
             a.name
             for a in self._options.config.attributes

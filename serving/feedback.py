@@ -20,7 +20,7 @@ from recsys.tasks import TaskSpec
 from serving.clock import OrderedClock
 from serving.journal import Journal
 from serving.journal_rows import FeedbackEvent, feedback_rows
-from serving.request import STORE_UNAVAILABLE, FieldError
+from serving.request import STORE_UNAVAILABLE, Deadline, FieldError
 from serving.request_checks import check_id
 
 # The caller's clock may run ahead of the server's by this; such an event counts as happening now.
@@ -34,8 +34,11 @@ Status = Literal["accepted", "duplicate", "rejected"]
 class DeltaStore(Protocol):
     """The online store, as far as live events are appended to it."""
 
-    def append(self, events: Iterable[Event]) -> int:
-        """Add events; events that it has already are not changed."""
+    def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
+        """Add events; events that it has already are not changed.
+
+        Args: within_s: wait at most so long for other writers.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +93,16 @@ class FeedbackRecorder:
         self._lock = threading.Lock()
         self.seen = SeenFeedbackIds()
 
-    def record(self, sent: Sequence[SentFeedback], *, validate_only: bool = False) -> RecordedBatch:
+    def record(
+        self,
+        sent: Sequence[SentFeedback],
+        *,
+        validate_only: bool = False,
+        deadline: Deadline | None = None,
+    ) -> RecordedBatch:
         """Record a batch.
 
+        Args: deadline: the store gets half of the time that the journal left.
         Raises: JournalError when the journal cannot be written. Nothing was recorded then; send it again.
         """
         now_ms = self._clock.received_ms()
@@ -102,7 +112,7 @@ class FeedbackRecorder:
                 return RecordedBatch(outcomes=outcomes)
             self._journal.append(feedback_rows(fresh))
             self.seen.add(event.feedback_id for event in fresh)
-        return RecordedBatch(outcomes=outcomes, degradation=self._append_live(fresh))
+        return RecordedBatch(outcomes=outcomes, degradation=self._append_live(fresh, deadline))
 
     def copy_session(self, user_id: str, session_id: str, events: Sequence[Event]) -> None:
         """Copy a session's events (oldest first) to a user; events copied before are skipped.
@@ -182,12 +192,14 @@ class FeedbackRecorder:
                 "value", f"{event.value} is not a valid {event.kind}; send a number from {low:g} to {high:g}"
             )
 
-    def _append_live(self, events: Sequence[FeedbackEvent]) -> tuple[str, ...]:
+    def _append_live(
+        self, events: Sequence[FeedbackEvent], deadline: Deadline | None = None
+    ) -> tuple[str, ...]:
         live = [live_event(event) for event in events if event.kind in self._live_kinds]
         if self._store is None or not live:
             return ()
         try:
-            self._store.append(live)
+            self._store.append(live, None if deadline is None else 0.5 * deadline.remaining_s())
         except StoreError:
             return (STORE_UNAVAILABLE,)
         return ()

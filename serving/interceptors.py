@@ -7,7 +7,7 @@ deadline has passed, and turns every error into a status.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NoReturn
 
@@ -39,6 +39,8 @@ _CONSTANT_TEXT: Final[dict[grpc.StatusCode, str]] = {
     grpc.StatusCode.INTERNAL: "internal error; the server's log has the details",
 }
 _HEALTH = "/grpc.health."
+# gRPC runs a behavior on the pool in this attribute; its own health service does so for its Watch.
+_POOL = "experimental_thread_pool"
 # Characters. A header takes up to 12 bytes for one, and details repeat the text twice in base 64.
 _MAX_TEXT = 400
 RETRY_KEY = "grpc-retry-pushback-ms"
@@ -83,9 +85,10 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Admit a call, or answer RESOURCE_EXHAUSTED."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None or self._pool.num_pending < self._max_pending:
+        if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(_HEALTH):
             return handler
-        if handler_call_details.method.startswith(_HEALTH):
+        pool = getattr(handler.unary_unary, _POOL, self._pool)
+        if pool.num_pending < self._max_pending:
             return handler
         self._stats.shed()
         return grpc.unary_unary_rpc_method_handler(self._refusal())
@@ -94,16 +97,19 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         def refuse(_: Any, context: grpc.ServicerContext) -> None:
             abort(context, OverloadedError(f"{self._max_pending} calls are waiting; retry later"))
 
-        # gRPC runs a behavior on the pool in this attribute (its own health service does so).
-        refuse.experimental_thread_pool = self._refusals  # type: ignore[attr-defined]
+        setattr(refuse, _POOL, self._refusals)
         return refuse
 
 
 class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
-    """Turns errors into statuses, counts calls, and drops calls whose deadline has passed."""
+    """Turns errors into statuses, counts calls, and drops calls whose deadline has passed.
 
-    def __init__(self, stats: ServerStats) -> None:
+    Args: pools: method -> the pool that its calls run on; others run on the server's.
+    """
+
+    def __init__(self, stats: ServerStats, pools: Mapping[str, CountingPool] | None = None) -> None:
         self._stats = stats
+        self._pools = pools or {}
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Wrap the call's behavior in the guard."""
@@ -111,8 +117,11 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(_HEALTH):
             return handler
         method = handler_call_details.method.rsplit("/", 1)[-1]
+        guarded = self._guarded(handler.unary_unary, method)
+        if method in self._pools:
+            setattr(guarded, _POOL, self._pools[method])
         return grpc.unary_unary_rpc_method_handler(
-            self._guarded(handler.unary_unary, method),
+            guarded,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -151,15 +160,12 @@ def is_waiting(context: grpc.ServicerContext) -> bool:
 
 
 def on_pool(behavior: Behavior, pool: ThreadPoolExecutor) -> Behavior:
-    """Make gRPC run a behavior on this pool, so that it does not wait behind other calls for a worker.
-
-    gRPC's own health service sets the same attribute for its Watch.
-    """
+    """Make gRPC run a behavior on this pool, so that it does not wait behind other calls for a worker."""
 
     def run(request: Any, context: grpc.ServicerContext) -> Any:
         return behavior(request, context)
 
-    run.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    setattr(run, _POOL, pool)
     return run
 
 

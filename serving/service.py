@@ -65,13 +65,15 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         self, request: pb.RecordFeedbackRequest, context: grpc.ServicerContext
     ) -> pb.RecordFeedbackResponse:
         """Record what users did."""
+        deadline = self._deadline(context)
         check_count("events", len(request.events), MAX_BATCH)
         sent = [_sent_feedback(event) for event in request.events]
         if not request.validate_only:
-            self._session_merger.merge(
-                (event.user_id, event.session_id) for event in sent if event.session_id
+            self._session_merger.merge_within(
+                [(event.user_id, event.session_id) for event in sent if event.session_id],
+                _MERGE_SHARE * deadline.remaining_s(),
             )
-        recorded = self._feedback.record(sent, validate_only=request.validate_only)
+        recorded = self._feedback.record(sent, validate_only=request.validate_only, deadline=deadline)
         self._session_merger.invalidate(event.user_id for event in sent)
         return pb.RecordFeedbackResponse(
             results=[_feedback_result(outcome) for outcome in recorded.outcomes],
@@ -101,7 +103,9 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
     def _rank(self, checked: RankRequest, context: grpc.ServicerContext) -> RankedList:
         deadline = self._deadline(context)
         if checked.session_id is not None and checked.log and not checked.validate_only:
-            self._session_merger.merge([(checked.user_id, checked.session_id)])
+            self._session_merger.merge_within(
+                [(checked.user_id, checked.session_id)], _MERGE_SHARE * deadline.remaining_s()
+            )
         return self._recommender.answer(checked, deadline)
 
     def _deadline(self, context: grpc.ServicerContext) -> Deadline:
@@ -111,6 +115,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         return Deadline.after(seconds, lambda: not is_waiting(context))
 
 
+_MERGE_SHARE = 0.25  # of the time left: a call waits so long for its session to be merged
 _A_YEAR_S = 365 * 86_400.0  # gRPC reports "no deadline" as one in the far future
 
 

@@ -3,12 +3,16 @@
 A call with a user_id and a session_id says that both are one person. The session's events (base and delta)
 are copied as the user's feedback (see `features.sessions`): to the journal first, then to the store. A pair
 merged within the last minute is not looked up again, unless the session got new feedback since.
+
+Merging reads and writes the store and has a thread of its own. A call waits for it within its deadline; when
+merging takes longer, the call goes on without it, and later calls do not wait until it has caught up.
 """
 
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Protocol
 
 import structlog
@@ -21,6 +25,8 @@ from serving.request import FieldError
 from serving.request_checks import check_id
 
 MAX_PAIRS = 65_536
+MAX_PENDING = 1_024
+"""Pairs that wait for the thread; others are left to their next call."""
 RECHECK_S = 60.0
 """A merged pair is looked up again after this: another server may have received feedback of the session."""
 _log = structlog.get_logger(__name__)
@@ -52,6 +58,30 @@ class SessionMerger:
         self._elapsed_s = elapsed_s
         self._lock = threading.Lock()
         self._merged: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._pending: dict[tuple[str, str], Future[None]] = {}
+        self._stale: set[str] = set()
+        """Sessions that got feedback while they were pending."""
+        self._behind = False
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="merge-sessions")
+
+    def merge_within(self, pairs: Iterable[tuple[str, str]], wait_s: float) -> None:
+        """Merge (user, session) pairs that were not merged lately on the own thread; wait for it a while.
+
+        Args: wait_s: seconds that the caller waits at most.
+        """
+        new_pairs = [pair for pair in dict.fromkeys(pairs) if self._is_new(*pair)]
+        if self._version() is None or not new_pairs:
+            return
+        waited_for = self._submit(new_pairs)
+        if self._behind or not waited_for:
+            return
+        if wait(waited_for, max(0.0, wait_s)).not_done:
+            self._behind = True
+            _log.warning("merging_is_behind", pending=len(self._pending))
+
+    def close(self) -> None:
+        """Finish what is being merged; pairs that wait are left to their next call."""
+        self._pool.shutdown(cancel_futures=True)
 
     def merge(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Merge (user, session) pairs that were not merged lately, with one read of the store for all.
@@ -75,8 +105,34 @@ class SessionMerger:
     def invalidate(self, user_ids: Iterable[str]) -> None:
         """Forget that these sessions were merged: they have new feedback. Other ids are ignored."""
         with self._lock:
+            pending = {session for _, session in self._pending}
             for user_id in user_ids:
                 self._merged.pop(user_id, None)
+                if user_id in pending:
+                    self._stale.add(user_id)
+
+    def _submit(self, pairs: Sequence[tuple[str, str]]) -> set["Future[None]"]:
+        """Hand pairs to the thread, unless they are there already; return what to wait for."""
+        with self._lock:
+            found = {self._pending[pair] for pair in pairs if pair in self._pending}
+            fresh = [pair for pair in pairs if pair not in self._pending]
+            if fresh and len(self._pending) < MAX_PENDING:
+                future = self._pool.submit(self._merge_pending, fresh)
+                self._pending.update(dict.fromkeys(fresh, future))
+                found.add(future)
+        return found
+
+    def _merge_pending(self, pairs: Sequence[tuple[str, str]]) -> None:
+        try:
+            self.merge(pairs)
+        except Exception:  # nobody may be waiting for the result
+            _log.exception("sessions_not_merged")
+        finally:
+            with self._lock:
+                for pair in pairs:
+                    del self._pending[pair]
+                self._stale.intersection_update(session for _, session in self._pending)
+                self._behind = self._behind and bool(self._pending)
 
     def _is_new(self, user: str, session: str) -> bool:
         if user == session or not (_is_id(user) and _is_id(session)):
@@ -87,6 +143,8 @@ class SessionMerger:
 
     def _remember(self, user: str, session: str) -> None:
         with self._lock:
+            if session in self._stale:
+                return
             self._merged[session] = (user, self._elapsed_s() + RECHECK_S)
             self._merged.move_to_end(session)
             while len(self._merged) > MAX_PAIRS:

@@ -42,8 +42,12 @@ class FeatureStore(Protocol):
     def get_many(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
         """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
 
-    def append(self, events: Iterable[Event]) -> int:
-        """Add events to the delta, a feedback_id of a user once. Give how many were new."""
+    def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
+        """Add events to the delta, a feedback_id of a user once. Give how many were new.
+
+        Args: within_s: wait at most so long for other writers; default: as the config says.
+        Raises: StoreError.
+        """
 
     def publish(
         self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str], expected: int

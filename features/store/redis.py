@@ -61,8 +61,11 @@ class RedisStore:
         """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
         return self._guarded(f"read version {version}", lambda: self._read(version, user_ids))
 
-    def append(self, events: Iterable[Event]) -> int:
-        """Add events to the delta, a feedback_id of a user once. Give how many were new."""
+    def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
+        """Add events to the delta, a feedback_id of a user once. Give how many were new.
+
+        Redis has no writers to wait for; read_timeout_ms holds.
+        """
         by_user: dict[str, dict[str, bytes]] = {}
         for event in events:
             by_user.setdefault(event.user_id, {}).setdefault(event.feedback_id, pack_event(event))

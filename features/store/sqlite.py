@@ -70,11 +70,14 @@ class SQLiteStore:
         newest = self._config.events_per_user
         return [StoredUser(found.get(u), tuple(events.get(u, ())[-newest:])) for u in user_ids]
 
-    def append(self, events: Iterable[Event]) -> int:
+    def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
         """Add events to the delta, a feedback_id of a user once. Give how many were new."""
+        timeout_ms = self._config.write_timeout_ms
+        if within_s is not None:
+            timeout_ms = min(timeout_ms, max(0, int(1000 * within_s)))
         rows = [(e.feedback_id, e.user_id, e.item_id, e.kind, e.value, e.received_at_ms) for e in events]
         try:
-            with closing(self._writer()) as connection, connection:
+            with closing(self._connect(timeout_ms)) as connection, connection:
                 before = connection.total_changes
                 connection.executemany(f"INSERT OR IGNORE INTO events ({_EVENT}) VALUES (?,?,?,?,?,?)", rows)
                 return connection.total_changes - before

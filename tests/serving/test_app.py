@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import threading
 import time
 import urllib.request
 import weakref
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -29,6 +32,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import recsys
+from features.store import StoredUser
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
 from recsys.config import default_config
@@ -36,7 +40,7 @@ from recsys.errors import ConfigError
 from recsys.journal import files, read
 from recsys.log import InteractionLog
 from recsys.registry import Registry
-from serving.app import Server, ServerOptions
+from serving.app import Server, ServerOptions, num_workers
 from serving.catalogue import ItemPatch, ItemRow
 from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
@@ -296,6 +300,56 @@ def test_an_answer_that_nobody_waits_for_is_no_impression(start, until, cancelle
     assert one.admin.status().calls["Recommend/DEADLINE_EXCEEDED"] == 1
     assert len(one.client.recommend("u1").items) == 10
     assert len(one.journal()) == 11
+
+
+def test_feedback_that_waits_for_the_store_does_not_hold_up_ranking(start, until, monkeypatch) -> None:
+    one = start()
+    free = threading.Event()
+    monkeypatch.setattr(one.server._store, "append", lambda *_: free.wait(PATIENCE_S))
+    click = Feedback(user_id="u1", item_id="i1", kind="click")
+    threads = [
+        threading.Thread(target=lambda n=n: one.client.record_feedback([replace(click, feedback_id=f"f{n}")]))
+        for n in range(num_workers() + 2)
+    ]
+    for thread in threads:
+        thread.start()
+    until(lambda: one.server._write_pools["RecordFeedback"].num_pending == len(threads))
+    assert len(one.client.recommend("u1").items) == 10
+    assert one.client.upsert_items([ItemUpdate(item_id="i1", price=5)]) == {}
+    free.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_feedback_answers_within_its_deadline_while_another_writer_holds_the_store(start) -> None:
+    one = start()
+    with (
+        closing(sqlite3.connect(one.runs / "store" / "delta.sqlite")) as writer,
+        RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=4.0) as client,
+    ):
+        writer.execute("BEGIN IMMEDIATE")
+        report = client.record_feedback([Feedback(user_id="u1", item_id="i1", kind="click")])
+    assert (report.num_accepted, report.degradation) == (1, ("STORE_UNAVAILABLE",))
+
+
+def test_a_session_that_cannot_be_merged_in_time_does_not_hold_up_its_user(start, until, monkeypatch) -> None:
+    one = start()
+    free, asked = threading.Event(), []
+
+    def read(_: str, users: list[str]) -> list[StoredUser]:
+        asked.extend(users)
+        free.wait(PATIENCE_S)
+        return [StoredUser(None, ()) for _ in users]
+
+    monkeypatch.setattr(one.server._store, "get_many", read)
+    with RecsysClient(f"127.0.0.1:{one.server.port}", timeout_s=4.0) as client:
+        assert len(client.recommend("u1", session_id="s1").items) == 10
+        start_s = time.monotonic()
+        for n in (2, 3, 2, 3):  # nobody waits for a thread that is behind
+            assert len(client.recommend("u1", session_id=f"s{n}").items) == 10
+        assert time.monotonic() - start_s < 4 * 0.25 * 4.0
+    free.set()
+    until(lambda: asked == ["s1", "s2", "s3"])  # once each, in their order
 
 
 def test_swaps_under_traffic_lose_no_call_and_mix_no_versions(start, until) -> None:

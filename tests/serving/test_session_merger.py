@@ -1,6 +1,7 @@
 """A session's events become its user's once: in order, across restarts, and never a second user's."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,24 @@ def test_what_a_marker_covers_is_taken() -> None:
     marker = event("m", 90, SESSION_MERGED, 20.0)
     held = (event("a", 10), event("b", 20), event("c", 30), marker)
     assert [e.feedback_id for e in unmerged_events(StoredUser(None, held))] == ["c"]
+
+
+def test_feedback_that_comes_while_its_session_is_merged_is_merged_next(shop, monkeypatch) -> None:
+    reading, free, get_many = threading.Event(), threading.Event(), shop.store.get_many
+
+    def slow(version, user_ids):
+        found = get_many(version, user_ids)
+        reading.set()
+        free.wait(60)
+        return found
+
+    monkeypatch.setattr(shop.store, "get_many", slow)
+    shop.merger.merge_within([("u", "sess")], 0.0)
+    reading.wait(60)
+    shop.click("sess", "i9")
+    free.set()
+    shop.merger.merge_within([("u", "sess")], 60)  # waits for the one under way
+    monkeypatch.undo()
+    shop.merger.merge([("u", "sess")])
+    assert shop.items("u") == ["i1", "i2", "i9"]
+    shop.merger.close()

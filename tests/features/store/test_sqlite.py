@@ -1,7 +1,11 @@
 """SQLite's own failures: each is a StoreError, or a health that says down."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
+from features.store import Event
 from features.store.sqlite import SQLiteStore
 from recsys.config import StoreConfig
 from recsys.errors import StoreError
@@ -49,3 +53,14 @@ def test_no_temporary_file_is_left(tmp_path):
     store.activate("v1", None)
     names = {p.name for p in tmp_path.iterdir()}
     assert {n for n in names if not n.startswith("delta.sqlite")} == {"base-v1.sqlite", "CURRENT", ".lock"}
+
+
+def test_an_append_waits_for_another_writer_only_so_long(tmp_path):
+    store = SQLiteStore(tmp_path, StoreConfig(write_timeout_ms=600_000))
+    event = Event(feedback_id="f", user_id="u", item_id="i", kind="click", value=None, received_at_ms=1)
+    with closing(sqlite3.connect(tmp_path / "delta.sqlite")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        for within_s in (0.05, 0.0, -1.0):
+            with pytest.raises(StoreError, match="database is locked"):
+                store.append([event], within_s)
+    assert store.append([event], 60.0) == 1
