@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 
@@ -38,6 +39,7 @@ from recsys.schema import ATTRIBUTE_PREFIX
 from recsys.snapshot import DaySnapshot, part_folder
 from recsys.stages import MANIFEST, FileDigests, Stages, digest, read_manifest
 
+_OUTDATED = ".outdated"
 CODE_VERSION = 9
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
@@ -121,13 +123,21 @@ def build_snapshots(
 def remove_outdated(days: Days, stages: Stages) -> None:
     """Remove other snapshots of these days by the same code and config: the log has changed since.
 
-    A day of hourly updates would leave one an hour. What somebody wants of an older log is built again.
+    A day of hourly updates would leave one an hour. What somebody wants of an older log is built again; two
+    logs that take turns in one RUNS folder are built again each time.
     """
     kept = {snapshot.path for snapshot in days}
     known = {_subject(path) for path in kept}
-    for manifest in (stages.root / "features").glob(f"[!.]*/{MANIFEST}"):
-        if manifest.parent not in kept and _subject(manifest.parent) in known:
-            shutil.rmtree(manifest.parent, ignore_errors=True)
+    folder = stages.root / "features"
+    outdated = [
+        manifest.parent
+        for manifest in folder.glob(f"[!.]*/{MANIFEST}")
+        if manifest.parent not in kept and _subject(manifest.parent) in known
+    ]
+    for snapshot in outdated:  # under its own name a snapshot is always whole
+        snapshot.rename(folder / f".{snapshot.name}-{uuid4().hex[:8]}{_OUTDATED}")
+    for snapshot in folder.glob(f".*{_OUTDATED}"):  # and what a process left that was killed here
+        shutil.rmtree(snapshot, ignore_errors=True)
 
 
 def _subject(snapshot: Path) -> str:

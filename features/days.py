@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self, overload
 
 import polars as pl
@@ -17,6 +16,7 @@ from features.label_shares import LabelShares
 from features.labels import make_labels
 from recsys.config import Period, RunConfig
 from recsys.log import period_end
+from recsys.scratch import scratch_folder
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import LABEL_KEYS, TaskSpec
 
@@ -137,9 +137,9 @@ class Days(Sequence[DaySnapshot]):
         if self.num_impressions(i) <= piece_rows:
             yield self.labels(i)
             return
-        with TemporaryDirectory(prefix="recsys-labels-", dir=snapshot.path.parent) as folder:
+        with scratch_folder(snapshot.path.parent, "labels") as folder:
             for part in range(snapshot.num_parts):
-                shares = self.label_shares(i, part, piece_rows, Path(folder) / str(part))
+                shares = self.label_shares(i, part, piece_rows, folder / str(part))
                 for rows in snapshot.slices("examples", part, piece_rows):
                     shares.add_impressions(rows, pl.int_range(rows.height, eager=True))
                 for _, labels in shares.labels(self.tasks, self.as_of):

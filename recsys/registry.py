@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,13 +64,23 @@ class Registry:
         return sorted(p.name for p in folders if (p / "manifest.json").is_file())
 
     def kept(self, count: int) -> set[str]:
-        """List the versions whose users stay in the store: what is live or loaded, and the newest promoted.
+        """List the versions whose users stay in the store: live, loaded, or promoted by the newest nights.
 
-        Args: count: `[store] keep`.
+        Updates of a night share its users, and their names are in no order of time: all of a night are kept.
+
+        Args: count: nights, `[store] keep`.
         """
-        promoted = (version for version in reversed(self.versions()) if self._was_promoted(version))
+        nights, promoted = set[date](), set[str]()
+        for version in reversed(self.versions()):
+            record = self.record(version)
+            if record is None or record.verdict is not Verdict.PROMOTE:
+                continue
+            nights.add(record.night)
+            if len(nights) > count:
+                break
+            promoted.add(version)
         live = self.current()
-        return {*islice(promoted, 2 * count), *self.leased(), *(() if live is None else (live,))}
+        return {*promoted, *self.leased(), *(() if live is None else (live,))}
 
     def oldest_data_end_ms(self, count: int) -> int | None:
         """Return the earliest instant at which the data of a kept version ends; None without a version.
@@ -202,10 +212,6 @@ class Registry:
                     "the lock goes with its process"
                 ) from None
             yield
-
-    def _was_promoted(self, version: str) -> bool:
-        record = self.record(version)
-        return record is not None and record.verdict is Verdict.PROMOTE
 
     def _record_file(self, version: str) -> Path:
         return self.folder / "records" / f"{version}.json"

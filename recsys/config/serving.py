@@ -61,7 +61,7 @@ class StoreConfig(Section):
     url: str = "sqlite"
     """`sqlite` (in RUNS/store), `redis://user@host:port/0`, `redis+cluster://host:port`; rediss: TLS."""
     keep: int = Field(default=3, ge=1)
-    """Versions kept beside those that servers have loaded."""
+    """Nights whose versions, updates included, are kept beside those that servers have loaded."""
     events_per_user: int = Field(default=1_000, ge=1)
     """A read gives a user's newest events of the delta, at most so many; Redis keeps no more."""
     namespace: str = Field(default="recsys", pattern=r"^[A-Za-z0-9_.-]{1,40}$")

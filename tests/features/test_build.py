@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from features.build import build_snapshots, item_rows, periods, user_rows
+from features.build import build_snapshots, item_rows, periods, remove_outdated, user_rows
 from recsys.errors import DataError
 from recsys.log import InteractionLog, period_end
 from recsys.stages import Stages
@@ -231,3 +231,22 @@ def test_a_group_that_no_item_has(shop_log, make_config, tmp_path):
     config = make_config(features={"group_items_by": ["attribute_brand"]})
     with pytest.raises(DataError, match=r"attribute_brand.*there are: category"):
         build_snapshots(shop_log, LAST, config, Stages(tmp_path / "s"))
+
+
+def test_outdated_snapshots_go_whole_or_stay_whole(shop_log, config, tmp_path, monkeypatch):
+    """Killed while it removes one: the log as it was before finds a day or none; the rest goes later."""
+    log, stages = _copy(shop_log, tmp_path / "log"), Stages(tmp_path / "stages")
+    first = log.days("impressions")[0]
+    before = build_snapshots(log, first, config, stages)
+    log.write("impressions", first, log.read("impressions", first).slice(1), stem="simulated")
+    now = build_snapshots(log, first, config, stages)
+
+    def some(folder, **_):
+        (folder / "items.parquet").unlink()
+
+    with monkeypatch.context() as killed:
+        killed.setattr("features.build.shutil.rmtree", some)
+        remove_outdated(now, stages)
+    assert not before[0].path.exists()
+    remove_outdated(now, stages)
+    assert list((tmp_path / "stages" / "features").iterdir()) == [now[0].path]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -265,6 +266,23 @@ def test_the_oldest_data_is_that_of_what_may_still_go_live(registry, versions):
     assert registry.oldest_data_end_ms(1) == 1
     (registry.path(versions[0]) / "manifest.json").write_text("{}")
     assert registry.oldest_data_end_ms(1) == 2
+
+
+def test_a_day_of_updates_leaves_what_can_be_rolled_back_to(registry, monkeypatch):
+    """Versions of one night are in no order of time: the one before the live one may be the first by name."""
+    updates = {f"2026-01-29-u{n:02d}": 29 for n in range(24)}
+    nights = {f"2026-01-{day}-{kind}": day for day in (26, 27, 28, 29) for kind in ("evaluated", "live")}
+    held = {"2026-01-28-held": 28}
+    made = updates | nights | held
+    records = {
+        v: SimpleNamespace(night=date(2026, 1, day), verdict=Verdict.HOLD if v in held else Verdict.PROMOTE)
+        for v, day in made.items()
+    }
+    monkeypatch.setattr(Registry, "versions", lambda _: sorted(made))
+    monkeypatch.setattr(Registry, "record", lambda _, version: records[version])
+    assert registry.kept(2) == {*updates, *(v for v, day in nights.items() if day >= 28)}
+    registry.write_lease("server-1", "2026-01-26-live")
+    assert "2026-01-26-live" in registry.kept(2)
 
 
 def test_records_lie_beside_the_bundle(registry, versions):

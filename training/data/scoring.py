@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from features.days import Days
 from features.encode import Encoder
 from recsys.batch import Batch
+from recsys.scratch import scratch_folder
 from recsys.tasks import TaskSpec
 from training.data.batcher import Batcher
 from training.data.encoded_files import EncodedDays
@@ -60,9 +60,9 @@ def opened_day(
     if days.num_impressions(i) <= PIECE_ROWS:
         yield encode_day(encoder, days, i, tasks)
         return
-    with TemporaryDirectory(prefix="recsys-day-", dir=folder or days[i].path.parent) as own:
+    with scratch_folder(folder or days[i].path.parent, "day") as own:
         files = EncodedDays(
-            folder=Path(own),
+            folder=own,
             encoder=encoder,
             days=days,
             tasks=tasks,

@@ -1,9 +1,6 @@
 """A fit of several processes, as its parent sees it."""
 
 import json
-import os
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +8,7 @@ from pathlib import Path
 
 from recsys.model.embeddings import LocalTables
 from recsys.model.ranker import Ranker
+from recsys.scratch import scratch_folder
 from training.curves.recorder import Recorder
 from training.data import EncodedDays
 from training.fit_inputs import FitInputs
@@ -23,7 +21,6 @@ from training.trainer.watcher import Watcher
 from training.trainer.weights import canonical, load_canonical
 
 LOOK_S = 0.2
-_PREFIX = ".fit-"
 
 
 def fit_in_processes(
@@ -48,7 +45,7 @@ def fit_in_processes(
     Raises: RankError, DivergedError; the weights are then as they were.
     """
     assert isinstance(inputs.read_day, EncodedDays), "several processes read files"
-    with _folder_beside(inputs.read_day.folder) as folder:
+    with scratch_folder(inputs.read_day.folder, "fit") as folder:
         job = FitJob(folder)
         saver = next((w for w in watchers if isinstance(w, Saver)), None)
         curves = next((w.curves for w in watchers if isinstance(w, Recorder)), None)
@@ -58,17 +55,6 @@ def fit_in_processes(
         weights, log = job.trained()
     load_canonical(ranker, tables, weights)
     return log
-
-
-@contextmanager
-def _folder_beside(days: Path) -> Iterator[Path]:
-    """Make a folder of this process among the encoded days; remove those of processes that were killed."""
-    days.mkdir(parents=True, exist_ok=True)
-    for old in days.glob(f"{_PREFIX}*"):
-        if not Path("/proc", old.name.removeprefix(_PREFIX).split("-")[0]).exists():
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-", dir=days) as folder:
-        yield Path(folder)
 
 
 @contextmanager
