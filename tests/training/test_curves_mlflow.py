@@ -164,6 +164,19 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(server, place, until):
     assert "mlflow.db: ConnectionError: no route; the training goes on" in line
 
 
+def test_a_password_in_the_address_is_in_no_file_and_no_line(server, place, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking.example:5000")
+    said = []
+    _fit(place, 0, 2, said)
+    _fit(place, 2, 7, said)
+    assert list(server.runs) == ["run0"], "it is the same server"
+    assert set(server.uris) == {"http://me:secret@tracking.example:5000"}
+    server.failures = 10**9
+    _fit(place, 8, 8, said)
+    (written,) = [file.read_text() for file in place.runs.rglob("*.json")]
+    assert all("//tracking.example:5000" in text and "secret" not in text for text in (said[0], written))
+
+
 def test_what_is_lost_in_the_end_is_counted(server, place, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
     server.failures, said = 10**9, []

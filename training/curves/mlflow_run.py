@@ -7,6 +7,7 @@ not be sent is kept and tried again every minute; what is left at the end is los
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,8 +85,9 @@ class MlflowRun:
                     run.end("FAILED" if self._failed else "FINISHED")
             except Exception as error:
                 if not warned:
+                    where = _without_secrets(_uri(self.place))
                     self.say(
-                        f"mlflow: {_uri(self.place)}: {_short(error)}; the training goes on, and what is not "
+                        f"mlflow: {where}: {_short(error)}; the training goes on, and what is not "
                         f"sent is tried again every {RETRY_S:.0f} s and at the end"
                     )
                 warned = True
@@ -112,7 +114,7 @@ class _Run:
     @classmethod
     def of(cls, place: RunPlace, *, going_on: bool) -> "_Run":
         """Begin a run, or find the one that goes on."""
-        client, uri = _client(place), _uri(place)
+        client, uri = _client(place), _without_secrets(_uri(place))
         known = _known(place, uri)
         if going_on and known is not None:
             client.update_run(known, status="RUNNING")
@@ -157,7 +159,7 @@ def finish(place: RunPlace, outcome: Outcome) -> None:
     from mlflow.entities import Metric, RunTag
 
     client = _client(place)
-    run_id = _known(place, _uri(place))
+    run_id = _known(place, _without_secrets(_uri(place)))
     if run_id is None or outcome.tags.items() <= client.get_run(run_id).data.tags.items():
         return
     now = int(1000 * time.time())
@@ -170,6 +172,11 @@ def finish(place: RunPlace, outcome: Outcome) -> None:
 def _uri(place: RunPlace) -> str:
     local = (place.runs / FOLDER / "mlflow.db").absolute()
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local}"
+
+
+def _without_secrets(uri: str) -> str:
+    """Leave out the user and the password that an address may hold: logs and files are read by others."""
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
 def _client(place: RunPlace) -> Any:
