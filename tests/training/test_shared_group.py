@@ -1,5 +1,6 @@
 """Ranks that exchange in shared memory: sums equal to the bit, long messages, and a peer that dies."""
 
+import fcntl
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from training.errors import RankError
 from training.trainer import shared_memory
 from training.trainer.group import _Gathered
 from training.trainer.shared_group import SharedGroup
-from training.trainer.shared_memory import Plan, make_memory, path_of
+from training.trainer.shared_memory import Plan, SharedMemory, make_memory, path_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -134,6 +135,18 @@ def test_a_rank_that_is_killed_ends_the_others_within_seconds():
         # The killed process is a zombie meanwhile: nobody waits for it before the other has noticed.
         assert os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) == 0
         assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == -signal.SIGKILL
+
+
+def test_one_that_has_ended_is_seen_among_a_thousand_open_files():
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    file = os.pidfd_open(child)
+    high = fcntl.fcntl(file, fcntl.F_DUPFD, 1100)
+    try:
+        os.waitpid(child, 0)
+        assert SharedMemory._is_gone(SimpleNamespace(_watched={1: high}), 1)
+    finally:
+        os.close(file)
+        os.close(high)
 
 
 def test_a_rank_that_is_late_is_waited_for_asleep():
