@@ -37,10 +37,10 @@ def measure_click_log(settings: Settings) -> dict[str, Any]:
             batches = list(cut)
             for precision in PRECISIONS:
                 fitter = _Fitter(settings, precision)
-                fitter.run(batches, FIRST_STEPS)
-                trial = fitter.run(batches, 3 if settings.small else TRIAL_STEPS)
+                fitter.run(batches, 1 if settings.small else FIRST_STEPS)
+                trial = fitter.run(batches, 2 if settings.small else TRIAL_STEPS)
                 steps = int(settings.seconds / 2 * trial.steps / trial.seconds)
-                log = fitter.run(batches, max(3, min(MAX_STEPS, steps)))
+                log = fitter.run(batches, max(2, min(MAX_STEPS, steps)))
                 speed = {
                     "samples_per_second": log.rows / log.seconds,
                     "step_ms": 1e3 * log.seconds / log.steps,

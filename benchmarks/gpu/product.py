@@ -50,12 +50,12 @@ def _speed(
         how = inputs.settings(precision, settings.device, steps)
         return fit(ranker, tables, around(batches, steps), inputs.balancer(), inputs.heads, how)
 
-    run(FIRST_STEPS)
+    run(1 if settings.small else FIRST_STEPS)
     if settings.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    trial = run(3 if settings.small else TRIAL_STEPS)
+    trial = run(2 if settings.small else TRIAL_STEPS)
     steps = int(settings.seconds * trial.steps / trial.seconds)
-    log = run(max(3, min(MAX_STEPS, steps)))
+    log = run(max(2, min(MAX_STEPS, steps)))
     peak = torch.cuda.max_memory_allocated() / 2**20 if settings.device.type == "cuda" else None
     return {
         "samples_per_second": log.rows / log.seconds,
@@ -137,7 +137,7 @@ def find_waits(settings: Settings) -> dict[str, Any]:
 
 def compare_with_cpu(settings: Settings) -> dict[str, Any]:
     """Make the same 200 steps in float32 on the CPU and on the device, and in bf16 on the device."""
-    steps = 12 if settings.small else AGREEMENT_STEPS
+    steps = 5 if settings.small else AGREEMENT_STEPS
     inputs = settings.inputs
     batches = inputs.batches[min(inputs.batches)]
     began = time.perf_counter()

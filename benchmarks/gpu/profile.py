@@ -24,7 +24,7 @@ def profile_product(settings: Settings) -> dict[str, Any]:
         fit(ranker, tables, around(batches, steps), inputs.balancer(), inputs.heads, how)
         wait_for(device)
 
-    run(FIRST_STEPS)
+    run(1 if settings.small else FIRST_STEPS)
     on_gpu = device.type == "cuda"
     steps = 2 if settings.small else STEPS
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as seen:

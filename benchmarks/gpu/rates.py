@@ -39,6 +39,6 @@ def measure_rates(settings: Settings) -> dict[str, Any]:
         "small_operation_us": 1e6 * settings.seconds_each(small) / _SMALL,
         "product_size": size,
         "copied_bytes": num_bytes,
-        "line": f"products {products['bf16'] / 1e12:.1f} Tflop/s bf16, {products['fp32'] / 1e12:.1f} fp32; "
+        "line": f"products {products['bf16'] / 1e12:.3g} Tflop/s bf16, {products['fp32'] / 1e12:.3g} fp32; "
         f"memory {moved / 1e9:,.0f} GB/s; from the host {carried / 1e9:.1f} GB/s",
     }

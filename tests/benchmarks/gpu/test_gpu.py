@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import parent
+from benchmarks.gpu.__main__ import LIMIT_S
 from benchmarks.gpu.input_file import InputError, read_tensors, write_tensors
 from benchmarks.gpu.inputs import ProductInputs
 from benchmarks.gpu.make_inputs import parse_batches, product_inputs
@@ -129,6 +130,12 @@ def test_a_part_that_fails_or_dies_costs_itself_alone(monkeypatch, tmp_path):
     assert found["c"]["failed"] == "the process ended with code 7"
     assert found["a"] == found["d"] == {"line": "fine", "device": "cpu"}
     assert written == [["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"]]
+
+
+def test_what_matters_most_has_its_time_whatever_the_others_take():
+    limits = [part.limit_s for part in PARTS.values()]
+    assert sum(limits[: list(PARTS).index("scoring") + 1]) <= LIMIT_S
+    assert {"product", "click_log", "agreement"} < set(list(PARTS)[: list(PARTS).index("scoring")])
 
 
 def test_the_limit_of_all_parts_is_kept(monkeypatch, tmp_path):

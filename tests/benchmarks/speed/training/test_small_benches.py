@@ -7,7 +7,7 @@ from benchmarks.speed.training import checkpoint_cost, exchange
 
 
 def test_sums_are_timed_in_shared_memory_and_over_gloo(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["exchange"])
+    monkeypatch.setattr(sys, "argv", ["exchange", "--repeats", "3"])
     exchange.main()
     found = json.loads(capsys.readouterr().out)["microseconds"]
     assert list(found) == ["shared_memory", "gloo"]
