@@ -1,5 +1,6 @@
 """Feature values + what was fitted -> model inputs: one code for training rows and the online store."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,8 @@ from recsys.encoding import EncoderState
 from recsys.inputs import Bag
 
 Columns = Mapping[str, np.ndarray]
+MAX_TEXTS = 10_000
+"""Texts whose vectors an encoder keeps; of a larger catalogue, the last encoded one's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +54,7 @@ class Encoder:
     text_dim: int
     timezone: str
     _text_of: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-    """Vectors of texts already seen: the same catalogue is encoded once per day of a chain."""
+    """Vectors of the latest texts: of a chain's days, each encodes nearly the same catalogue."""
 
     @classmethod
     def from_config(cls, config: RunConfig, state: EncoderState) -> "Encoder":
@@ -120,9 +123,8 @@ class Encoder:
         self, items: list[str], kinds: list[str], values: list[float | None]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Encode a handful of events without building a frame (the online read): item numbers, kind codes."""
-        number = self.state.vocabularies["item_id"].encode_one
         codes = self._kinds(np.array(kinds, np.object_), np.array(values, np.float64))
-        return np.array([number(item) for item in items], np.int64), codes
+        return self.state.vocabularies["item_id"].encode_few(items), codes
 
     @property
     def history_kinds(self) -> tuple[tuple[str, int], ...]:
@@ -162,10 +164,20 @@ class Encoder:
         texts = join_text(items, self.text_columns)
         fresh = [text for text in dict.fromkeys(texts) if text not in self._text_of]
         if fresh:
-            self._text_of.update(zip(fresh, embed_text(self.state.text, fresh), strict=True))
+            vectors = embed_text(self.state.text, fresh)
+            # Copies: a row that is a view would keep all rows in memory.
+            self._text_of.update(zip(fresh, map(np.copy, vectors), strict=True))
         if not texts:
             return np.zeros((0, self.text_dim), np.float32)
-        return np.stack([self._text_of[text] for text in texts])
+        found = np.stack([self._text_of[text] for text in texts])
+        self.forget_texts(max(MAX_TEXTS, len(texts)))
+        return found
+
+    def forget_texts(self, keep: int = 0) -> None:
+        """Drop the vectors of the oldest texts, all but some; a text that comes again is embedded again."""
+        surplus = len(self._text_of) - keep
+        for text in list(itertools.islice(self._text_of, max(0, surplus))):
+            del self._text_of[text]
 
 
 def _side_by_side(features: Sequence[NumberFeature], values: Iterable[np.ndarray], size: int) -> np.ndarray:

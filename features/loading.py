@@ -63,11 +63,13 @@ class Answering(Generic[B, S]):
     def of(cls, bundle: B, store: FeatureStore, build_scorer: Callable[[B, ItemInputs], S]) -> Self:
         """Build encoder, online read and scorer. Args: build_scorer: `recsys.model.scorer.Scorer`."""
         encoder = Encoder.from_config(bundle.config, bundle.encoder)
+        items = encode_items(encoder, bundle.items)
+        encoder.forget_texts()  # the catalogue is encoded once
         return cls(
             bundle=bundle,
             encoder=encoder,
             features=OnlineFeatures(store, bundle.version, bundle.config, encoder, bundle.snapshot_at_ms),
-            scorer=build_scorer(bundle, encode_items(encoder, bundle.items)),
+            scorer=build_scorer(bundle, items),
         )
 
     def check_golden(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ and keeps its bucket's number, so that a warm start can copy the bucket's row.
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,11 @@ import numpy as np
 import polars as pl
 
 from recsys.errors import BundleError
+from recsys.id_table import MISSING, IdTable
 
 UNKNOWN = 0
+_MAX_DICT = 50_000
+"""Of more ids, one is looked up in an `IdTable`: 5 us instead of .1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +78,33 @@ class Vocabulary:
 
     def encode_one(self, value: str | None) -> int:
         """Map one id to its number without building a frame (the serving path)."""
-        number = self.numbers.get(value) if value is not None else UNKNOWN
-        return self._bucket(value) if number is None else number
+        if value is None:
+            return UNKNOWN
+        place = self._places.get(value, MISSING) if self._is_small else self._table.row_of(value)
+        return self._bucket(value) if place == MISSING else self.num_reserved + place
+
+    def encode_few(self, values: Sequence[str]) -> np.ndarray:
+        """Map some ids to numbers int64 [N], as `encode_one` does."""
+        if self._is_small:
+            return np.array([self.encode_one(value) for value in values], np.int64)
+        places = self._table.rows_of(values)
+        numbers = places + self.num_reserved
+        for at in np.flatnonzero(places == MISSING).tolist():
+            numbers[at] = self._bucket(values[at])
+        return numbers
+
+    @property
+    def _is_small(self) -> bool:
+        return len(self.ids) <= _MAX_DICT
 
     @cached_property
-    def numbers(self) -> dict[str | None, int]:
-        """Return the map id -> number."""
-        return {name: self.num_reserved + i for i, name in enumerate(self.ids)}
+    def _places(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.ids)}
+
+    @cached_property
+    def _table(self) -> IdTable:
+        """Stand in for a dict of very many ids, in a fifth of its memory."""
+        return IdTable.of(self._frame["id"])
 
     @cached_property
     def _frame(self) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.device import CPU
 from recsys.errors import BundleError
+from recsys.id_table import IdTable
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 from recsys.mask import Mask
 from recsys.model.fresh_items import FreshItems, add_fresh_items
@@ -53,7 +54,7 @@ class Scorer:
             for k, v in bundle.weights.items()
             if k.startswith("table.") and k.endswith(".weight")
         }
-        self._row_of = {item_id: row for row, item_id in enumerate(bundle.items["item_id"].to_list())}
+        self._ids = IdTable.of(bundle.items["item_id"])
         self._text_VT = self._text_by_number(items)
         self._groups = tuple(GroupCodes.of(values) for values in items.groups)
         self.items = encode_item_side(self.ranker, self.tables, items)
@@ -83,7 +84,7 @@ class Scorer:
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Map item ids to rows; -1 where the bundle does not have the item."""
-        return np.array([self._row_of.get(item_id, -1) for item_id in item_ids], np.int64)
+        return self._ids.rows_of(item_ids)
 
     @torch.inference_mode()
     def user_side(self, user: UserInputs) -> "ScoredUser":

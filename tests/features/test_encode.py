@@ -48,6 +48,24 @@ def test_the_clock_is_equal_for_one_and_many(timezone, make_config, at):
     )
 
 
+def test_texts_are_forgotten_oldest_first_but_not_those_of_one_catalogue(shop_chain, config, monkeypatch):
+    """An encoder kept the vector of every text that a server was ever sent."""
+    state = fit_encoder(config, FitFrames.read(shop_chain[3], [shop_chain[3]], config), None, 0)
+    encoder = Encoder.from_config(config, state)
+    items = shop_chain[3].table("items")
+    monkeypatch.setattr("features.encode.MAX_TEXTS", 10)
+    first = encoder.encode("item", items).text
+    assert len(encoder._text_of) == items["title"].n_unique() > 10
+    for n in range(30):
+        encoder.encode("item", items.head(1).with_columns(title=pl.lit(f"red lamp {n}")))
+    assert len(encoder._text_of) == 10
+    assert "red lamp 29" in next(reversed(encoder._text_of))
+    assert all(vector.base is None for vector in encoder._text_of.values())
+    np.testing.assert_array_equal(encoder.encode("item", items).text, first)
+    encoder.forget_texts()
+    assert not encoder._text_of
+
+
 EVENTS = [
     ("click", None),
     ("purchase", 990.0),

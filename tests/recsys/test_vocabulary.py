@@ -1,10 +1,13 @@
 """Vocabularies: numbers never change, every id has one, and a round trip keeps them."""
 
+from unittest import mock
+
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys import vocabulary as module
 from recsys.errors import BundleError
 from recsys.vocabulary import UNKNOWN, Vocabulary
 
@@ -60,6 +63,12 @@ def test_one_and_many_encode_alike_and_in_bounds(ids, asked, buckets):
     many = vocabulary.encode(pl.Series("x", asked, dtype=pl.String)).tolist()
     assert many == [vocabulary.encode_one(value) for value in asked]
     assert all(0 <= number < vocabulary.size for number in many)
+    some = [value for value in asked if value is not None]
+    numbers = [vocabulary.encode_one(value) for value in some]
+    assert vocabulary.encode_few(some).tolist() == numbers
+    with mock.patch.object(module, "_MAX_DICT", -1):  # as with very many ids
+        assert [vocabulary.encode_one(value) for value in asked] == many
+        assert vocabulary.encode_few(some).tolist() == numbers
 
 
 def test_the_digest_sees_ids_order_and_buckets():
