@@ -25,6 +25,8 @@ from serving.request_checks import check_id
 
 # The caller's clock may run ahead of the server's by this; such an event counts as happening now.
 SKEW_MS = 5_000
+# Of the time that the journal left: the store may wait so long for other writers.
+_STORE_SHARE = 0.5
 _OLDEST_MS = 0
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -102,7 +104,7 @@ class FeedbackRecorder:
     ) -> RecordedBatch:
         """Record a batch.
 
-        Args: deadline: the store gets half of the time that the journal left.
+        Args: deadline: the store waits for other writers within half of what is left of it.
         Raises: JournalError when the journal cannot be written. Nothing was recorded then; send it again.
         """
         now_ms = self._clock.received_ms()
@@ -199,7 +201,7 @@ class FeedbackRecorder:
         if self._store is None or not live:
             return ()
         try:
-            self._store.append(live, None if deadline is None else 0.5 * deadline.remaining_s())
+            self._store.append(live, None if deadline is None else _STORE_SHARE * deadline.remaining_s())
         except StoreError:
             return (STORE_UNAVAILABLE,)
         return ()
