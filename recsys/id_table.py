@@ -48,6 +48,11 @@ class IdTable:
         rows = np.argsort(hashes, kind="stable")
         return cls(blob, offsets, hashes[rows], rows.astype(np.int32))
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name: `IdTable(**arrays)` is the same table."""
+        return {"blob": self.blob, "offsets": self.offsets, "hashes": self.hashes, "rows": self.rows}
+
     def __len__(self) -> int:
         return self.rows.size
 

@@ -1,7 +1,13 @@
-"""The bundle's items as arrays: ids, categories, and the bitmaps of the filters. Never changed."""
+"""The bundle's items as arrays: ids, categories, and the bitmaps of the filters. Never changed.
 
+`write` puts them into a folder, and `open_folder` maps them: processes of one host have the arrays in memory
+once.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,6 +18,8 @@ from serving.catalogue.filters import NO_CATEGORY, NO_END, NO_START, Availabilit
 from serving.catalogue.items import ItemRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HEADER_BYTES = 128
+"""Of a .npy file; one of this size is of an empty array."""
 _CONTENT = ("item_id", "title", "description", "category", "price", "available_from", "available_until")
 
 
@@ -33,7 +41,7 @@ class BaseCatalogue:
     def from_frame(cls, items: pl.DataFrame) -> "BaseCatalogue":
         """Read a frame with the canonical columns of items, in the bundle's order; columns may be missing."""
         category = _column(items, "category", pl.String)
-        names = category.drop_nulls().unique().sort()
+        names = _category_names(items)
         numbers = pl.DataFrame({"name": names, "code": np.arange(names.len(), dtype=np.int32)})
         codes = (
             category.alias("name")
@@ -42,17 +50,48 @@ class BaseCatalogue:
             .fill_null(NO_CATEGORY)
             .to_numpy()
         )
-        attributes = [name for name in items.columns if name.startswith(ATTRIBUTE_PREFIX)]
         return cls(
             ids=IdTable.of(items["item_id"]),
             category_names=tuple(names.to_list()),
             category_codes={name: code for code, name in enumerate(names.to_list())},
-            categories=Categories(codes, names.len()),
-            availability=Availability(
+            categories=Categories.of(codes, names.len()),
+            availability=Availability.of(
                 _instants(items, "available_from", NO_START), _instants(items, "available_until", NO_END)
             ),
-            prices=Prices(_column(items, "price", pl.Float64).fill_null(np.nan).to_numpy()),
-            content=items.select(*(name for name in _CONTENT if name in items.columns), *attributes),
+            prices=Prices.of(_column(items, "price", pl.Float64).fill_null(np.nan).to_numpy()),
+            content=_content(items),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the arrays into an empty folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = {
+            "ids": self.ids.arrays,
+            "categories": self.categories.arrays,
+            "availability": self.availability.arrays,
+            "prices": self.prices.arrays,
+        }
+        for part, arrays in parts.items():
+            for name, array in arrays.items():
+                np.save(folder / f"{part}.{name}.npy", array)
+
+    @classmethod
+    def open_folder(cls, folder: Path, items: pl.DataFrame) -> "BaseCatalogue":
+        """Map what `write` wrote; the caller has made sure that nobody else could change it.
+
+        Args: items: the frame that it was made of.
+        Raises: OSError when a file is not there.
+        """
+        ids = IdTable(**_mapped(folder, "ids"))
+        names = _category_names(items).to_list()
+        return cls(
+            ids=ids,
+            category_names=tuple(names),
+            category_codes={name: code for code, name in enumerate(names)},
+            categories=Categories(_mapped(folder, "categories")),
+            availability=Availability(_mapped(folder, "availability"), len(ids)),
+            prices=Prices(_mapped(folder, "prices")),
+            content=_content(items),
         )
 
     def __len__(self) -> int:
@@ -80,6 +119,26 @@ class BaseCatalogue:
                 if name.startswith(ATTRIBUTE_PREFIX) and value is not None
             },
         )
+
+
+def _content(items: pl.DataFrame) -> pl.DataFrame:
+    attributes = [name for name in items.columns if name.startswith(ATTRIBUTE_PREFIX)]
+    return items.select(*(name for name in _CONTENT if name in items.columns), *attributes)
+
+
+def _category_names(items: pl.DataFrame) -> pl.Series:
+    return _column(items, "category", pl.String).drop_nulls().unique().sort()
+
+
+def _mapped(folder: Path, part: str) -> Mapping[str, np.ndarray]:
+    """Map the arrays of a part, by name; an empty one cannot be mapped and is read."""
+    found = {}
+    for path in sorted(folder.glob(f"{part}.*.npy")):
+        header = np.load(path, mmap_mode="r") if path.stat().st_size > _HEADER_BYTES else np.load(path)
+        found[path.name.split(".")[1]] = np.asarray(header)
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no {part}")
+    return found
 
 
 def _column(items: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Series:

@@ -1,11 +1,13 @@
 """Availability, categories and prices of the bundle's items as bitmaps.
 
+Each of the three is made of arrays alone, so that processes may share them.
 A filter costs bitmap operations (125 KB for 1M items) and at most 1/64 of the items a category or a price
 bound, never a pass over all of them. Legend: I items, W items with a window, P items with a price.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from recsys.mask import Bits, Mask, clear_bits, empty_bits, set_bits, union
 NO_START = np.iinfo(np.int64).min
 NO_END = np.iinfo(np.int64).max
 NO_CATEGORY = -1
+Arrays = Mapping[str, np.ndarray]
 _PARTS = 64
 """Prices have a bitmap at each 64th; categories of more than a 64th of the items have one."""
 
@@ -30,22 +33,30 @@ class _Moment:
 
 
 class Availability:
-    """Which items are available at an instant; the bitmap is renewed at its next change.
+    """Which items are available at an instant; the bitmap is renewed at its next change."""
 
-    Args: starts: int64 [I], milliseconds, NO_START: always was; ends: int64 [I], not available from this
-    instant on, NO_END: always will be.
-    """
+    def __init__(self, arrays: Arrays, num_items: int) -> None:
+        self.arrays = arrays
+        self._rows, self._starts, self._ends = arrays["rows"], arrays["starts"], arrays["ends"]
+        self._change_ms, self._changed = arrays["change_ms"], arrays["changed"]
+        later = self._rows[self._starts != NO_START]
+        self._moment = self._after(0, Mask.full(num_items).without(later))
 
-    def __init__(self, starts: np.ndarray, ends: np.ndarray) -> None:
-        self._rows = np.flatnonzero((starts != NO_START) | (ends != NO_END))
-        self._starts, self._ends = starts[self._rows], ends[self._rows]
-        begins, stops = np.flatnonzero(self._starts != NO_START), np.flatnonzero(self._ends != NO_END)
-        at_ms = np.concatenate([self._starts[begins], self._ends[stops]])
+    @classmethod
+    def of(cls, starts: np.ndarray, ends: np.ndarray) -> Self:
+        """List the changes.
+
+        Args: starts: int64 [I], milliseconds, NO_START: always was; ends: int64 [I], not available from this
+        instant on, NO_END: always will be.
+        """
+        rows = np.flatnonzero((starts != NO_START) | (ends != NO_END))
+        size = starts.size
+        starts, ends = starts[rows], ends[rows]
+        begins, stops = np.flatnonzero(starts != NO_START), np.flatnonzero(ends != NO_END)
+        at_ms = np.concatenate([starts[begins], ends[stops]])
         order = np.argsort(at_ms, kind="stable")
-        self._change_ms = at_ms[order]
-        self._changed = np.concatenate([begins, stops])[order]
-        mask = Mask.full(starts.size).without(self._rows[begins])
-        self._moment = self._after(0, mask)
+        changes = {"change_ms": at_ms[order], "changed": np.concatenate([begins, stops])[order]}
+        return cls({"rows": rows, "starts": starts, "ends": ends, **changes}, size)
 
     def at(self, at_ms: int) -> Mask:
         """Return the items available at an instant. Threads may ask for instants in any order."""
@@ -71,21 +82,23 @@ class Availability:
 
 
 class Categories:
-    """Which items a category has: a bitmap for a large one, a list of rows for a small one.
+    """Which items a category has: a bitmap for a large one, a list of rows for a small one."""
 
-    Args: codes: int32 [I], NO_CATEGORY where there is none; num_names: number of categories.
-    """
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+        self.codes, self._rows, self._first = arrays["codes"], arrays["rows"], arrays["first"]
+        self._bitmaps: dict[int, Bits] = dict(zip(arrays["large"].tolist(), arrays["bitmaps"], strict=True))
 
-    def __init__(self, codes: np.ndarray, num_names: int) -> None:
-        self.codes = codes
-        order = np.argsort(codes, kind="stable").astype(np.int32)
-        self._first = np.searchsorted(codes[order], np.arange(num_names + 1))
-        self._rows = order
-        sizes = np.diff(self._first)
-        self._bitmaps = {
-            code: Mask.of_rows(self._rows_of(code), codes.size).bits
-            for code in np.flatnonzero(sizes > codes.size / _PARTS).tolist()
-        }
+    @classmethod
+    def of(cls, codes: np.ndarray, num_names: int) -> Self:
+        """List each category's rows. Args: codes: int32 [I], NO_CATEGORY where there is none."""
+        rows = np.argsort(codes, kind="stable").astype(np.int32)
+        first = np.searchsorted(codes[rows], np.arange(num_names + 1))
+        large = np.flatnonzero(np.diff(first) > codes.size / _PARTS)
+        bitmaps = np.zeros((large.size, empty_bits(codes.size).size), np.uint8)
+        for bits, code in zip(bitmaps, large.tolist(), strict=True):
+            set_bits(bits, rows[first[code] : first[code + 1]])
+        return cls({"codes": codes, "rows": rows, "first": first, "large": large, "bitmaps": bitmaps})
 
     def bits(self, wanted: Iterable[int]) -> Bits:
         """Return the bits of the items of some categories."""
@@ -102,23 +115,24 @@ class Categories:
 
 
 class Prices:
-    """Which items cost less than an amount: prices sorted, with a bitmap at each of 64 places.
+    """Which items cost less than an amount: prices sorted, with a bitmap at each of 64 places."""
 
-    Args: prices: float64 [I], minor units; NaN where there is none.
-    """
+    def __init__(self, arrays: Arrays) -> None:
+        self.arrays = arrays
+        self._rows, self._sorted, self._bitmaps = arrays["rows"], arrays["sorted"], arrays["bitmaps"]
+        self._step = _price_step(self._rows.size)
 
-    def __init__(self, prices: np.ndarray) -> None:
-        self._size = prices.size
+    @classmethod
+    def of(cls, prices: np.ndarray) -> Self:
+        """Sort prices float64 [I], minor units; NaN where there is none."""
         priced = np.flatnonzero(~np.isnan(prices))
-        order = np.argsort(prices[priced], kind="stable")
-        self._rows = priced[order].astype(np.int32)
-        self._sorted = prices[self._rows]
-        self._step = max(1, -(-self._rows.size // _PARTS))
-        self._bitmaps = [empty_bits(prices.size)]
-        for start in range(0, self._rows.size, self._step):
-            bits = self._bitmaps[-1].copy()
-            set_bits(bits, self._rows[start : start + self._step])
-            self._bitmaps.append(bits)
+        rows = priced[np.argsort(prices[priced], kind="stable")].astype(np.int32)
+        bitmaps = [empty_bits(prices.size)]
+        step = _price_step(rows.size)
+        for start in range(0, rows.size, step):
+            bitmaps.append(bitmaps[-1].copy())
+            set_bits(bitmaps[-1], rows[start : start + step])
+        return cls({"rows": rows, "sorted": prices[rows], "bitmaps": np.stack(bitmaps)})
 
     def bits(self, lowest: int | None, highest: int | None) -> Bits:
         """Return the bits of the items with a price from `lowest` to `highest`, both included."""
@@ -127,7 +141,7 @@ class Prices:
         if highest is not None:
             stop = int(np.searchsorted(self._sorted, highest, side="right"))
         if stop <= first:
-            return empty_bits(self._size)
+            return np.zeros_like(self._bitmaps[0])
         bits = self._cheapest(stop)
         if first:
             words = bits.view(np.uint64)
@@ -136,6 +150,11 @@ class Prices:
 
     def _cheapest(self, count: int) -> Bits:
         part = count // self._step
-        bits = self._bitmaps[part].copy()
+        bits: Bits = self._bitmaps[part].copy()
         set_bits(bits, self._rows[part * self._step : count])
         return bits
+
+
+def _price_step(num_priced: int) -> int:
+    """Return how many prices lie between two bitmaps."""
+    return max(1, -(-num_priced // _PARTS))
