@@ -30,6 +30,10 @@ and versions may change between pages. Three rules keep this exact:
 - A page that must not explore (the journal is down) is greedy on both sides of the coin: it shows nothing of
   the coin, so G and D stay and its propensities are 1.
 
+Without caps and similarity penalty nothing changes from step to step but what is left. Then the whole page is
+drawn at once: with independent Gumbel noise on the logits, their descending order is a Plackett-Luce draw
+(Yellott 1977, Journal of Mathematical Psychology 15; Kool et al. 2019, arXiv 1903.06059).
+
 Legend: N candidates, K positions of a page, D dimensions of an item embedding.
 """
 
@@ -143,29 +147,19 @@ def draw_ranking(
     rng = np.random.default_rng([seed, start])
     if prefix is None:
         prefix = _flip_coin(parameters.explore_share, float(rng.random()))
-    length = min(length, len(candidates.scores))
-    uniforms = rng.random(length)
-    remaining = _RemainingCandidates(candidates, parameters)
     explores = parameters.explore_share > 0.0
     explored = explores and prefix.explored
-    probability = _RunningProbability(prefix, explores=explores)
-    order = np.empty(length, dtype=np.int64)
-    for k in range(length):
-        chosen = remaining.pop_pin(start + k)
-        if chosen is None:
-            logits = remaining.logits()
-            chosen = _sample(logits, uniforms[k]) if explored else int(np.argmax(logits))
-            probability.extend(logits, chosen)
-        else:
-            probability.extend_pinned()
-        order[k] = chosen
-        remaining.place(chosen)
+    slots = _pinned_slots(candidates, min(length, len(candidates.scores)), start)
+    penalised = parameters.mmr > 0.0 and candidates.embeddings is not None
+    draw = _draw_in_steps if penalised or parameters.max_per_category else _draw_at_once
+    drawn = draw(candidates, parameters, slots, rng, explored)
+    propensity, prefix = _extend(prefix, drawn) if explores else (np.ones(len(slots)), prefix)
     return DrawnRanking(
-        order=order,
-        propensity=np.array(probability.propensity),
-        kinds=tuple(probability.kinds),
+        order=drawn.order,
+        propensity=propensity,
+        kinds=tuple("exact" if slot < 0 else "pinned" for slot in slots.tolist()),
         explored=explored,
-        prefix=probability.prefix,
+        prefix=prefix,
     )
 
 
@@ -176,6 +170,96 @@ def _flip_coin(explore_share: float, uniform: float) -> PrefixProbability:
     )
 
 
+def _pinned_slots(candidates: PolicyInput, length: int, start: int) -> Ints:
+    """Return the candidate pinned to each position [K], -1 where one is drawn.
+
+    When no others are left, those pinned further down move up.
+    """
+    slots = np.full(length, -1, dtype=np.int64)
+    pins = dict(sorted(candidates.pins.items()))
+    num_drawable = len(candidates.scores) - len(pins)
+    for k in range(length if pins else 0):
+        position = start + k if num_drawable else next(iter(pins))
+        slots[k] = pins.pop(position, -1)
+        num_drawable -= slots[k] < 0
+    return slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Steps:
+    """A page's items, and what each step was for either side of the coin."""
+
+    order: Ints
+    """[K] candidates."""
+    log_drawn: Floats
+    """[K], log-probability that Plackett-Luce draws this one of those left; 0 for a pinned one."""
+    greedy: npt.NDArray[np.bool_]
+    """[K], whether it is also the greedy choice of those left; a pinned one is."""
+
+
+def _extend(prefix: PrefixProbability, steps: _Steps) -> tuple[Floats, PrefixProbability]:
+    """Return the propensities [K] of a page, and the prefix with it."""
+    log_drawn = prefix.log_drawn + np.cumsum(steps.log_drawn)
+    log_greedy = np.where(np.logical_and.accumulate(steps.greedy), prefix.log_greedy, -np.inf)
+    log_prefix = np.empty(len(log_drawn) + 1)
+    log_prefix[0] = np.logaddexp(prefix.log_greedy, prefix.log_drawn)
+    np.logaddexp(log_greedy, log_drawn, out=log_prefix[1:])
+    conditional = np.exp(np.minimum(0.0, log_prefix[1:] - log_prefix[:-1]))
+    if len(log_drawn):
+        prefix = replace(prefix, log_greedy=float(log_greedy[-1]), log_drawn=float(log_drawn[-1]))
+    return np.maximum(conditional, _SMALLEST), prefix
+
+
+def _draw_at_once(
+    candidates: PolicyInput,
+    parameters: PolicyParameters,
+    slots: Ints,
+    rng: np.random.Generator,
+    explored: bool,
+) -> _Steps:
+    """Draw a page on which no rule depends on the items above."""
+    drawable = np.arange(len(candidates.scores))
+    if candidates.pins:
+        drawable = np.delete(drawable, list(candidates.pins.values()))
+    logits = candidates.scores[drawable] / parameters.temperature
+    best = np.argsort(-logits, kind="stable")
+    order = np.argsort(-(logits + rng.gumbel(size=len(logits))), kind="stable") if explored else best
+    free = slots < 0
+    num_drawn = int(free.sum())
+    steps = _Steps(order=slots.copy(), log_drawn=np.zeros(len(slots)), greedy=np.ones(len(slots), np.bool_))
+    steps.order[free] = drawable[order[:num_drawn]]
+    # Of what is left at each step; summed from the end, in logarithms, so that no small weight is lost.
+    log_left = np.logaddexp.accumulate(logits[order][::-1])[::-1]
+    steps.log_drawn[free] = (logits[order] - log_left)[:num_drawn]
+    steps.greedy[free] = order[:num_drawn] == best[:num_drawn]
+    return steps
+
+
+def _draw_in_steps(
+    candidates: PolicyInput,
+    parameters: PolicyParameters,
+    slots: Ints,
+    rng: np.random.Generator,
+    explored: bool,
+) -> _Steps:
+    """Draw a page position by position: caps and similarities depend on the items above."""
+    remaining = _RemainingCandidates(candidates, parameters)
+    uniforms = rng.random(len(slots))
+    steps = _Steps(order=slots.copy(), log_drawn=np.zeros(len(slots)), greedy=np.ones(len(slots), np.bool_))
+    for k, pinned in enumerate(slots.tolist()):
+        chosen = pinned
+        if pinned < 0:
+            logits = remaining.logits()
+            best = int(np.argmax(logits))
+            chosen = _sample(logits, uniforms[k]) if explored else best
+            shifted = logits - logits[best]
+            steps.log_drawn[k] = shifted[chosen] - math.log(float(np.exp(shifted).sum()))
+            steps.greedy[k] = chosen == best
+            steps.order[k] = chosen
+        remaining.place(chosen)
+    return steps
+
+
 class _RemainingCandidates:
     """The candidates not yet placed on this page, and their logits under its rules."""
 
@@ -184,19 +268,11 @@ class _RemainingCandidates:
         self._cap = parameters.max_per_category
         self._mmr = parameters.mmr / parameters.temperature if candidates.embeddings is not None else 0.0
         self._logits = candidates.scores / parameters.temperature
-        self._pins = dict(sorted(candidates.pins.items()))
         self._drawable = np.ones(len(candidates.scores), dtype=np.bool_)
         self._drawable[list(candidates.pins.values())] = False
-        self._num_drawable = int(self._drawable.sum())
         self._counts: dict[int, int] = {}
         self._capped = np.zeros(len(self._input.scores), dtype=np.bool_)
         self._similarity: npt.NDArray[np.float32] | None = None
-
-    def pop_pin(self, position: int) -> int | None:
-        """Return the candidate pinned to a position, else None; without others, the next pinned one."""
-        if self._num_drawable == 0:
-            position = next(iter(self._pins), position)
-        return self._pins.pop(position, None)
 
     def logits(self) -> Floats:
         """Return unnormalised log-probabilities [N]; -inf where the next position may not have the item."""
@@ -210,7 +286,6 @@ class _RemainingCandidates:
 
     def place(self, chosen: int) -> None:
         """Remove a candidate and update caps and similarities with it."""
-        self._num_drawable -= int(self._drawable[chosen])
         self._drawable[chosen] = False
         if self._cap and (category := int(self._input.categories[chosen])) >= 0:
             self._counts[category] = self._counts.get(category, 0) + 1
@@ -221,46 +296,6 @@ class _RemainingCandidates:
             self._similarity = (
                 similarity if self._similarity is None else np.maximum(self._similarity, similarity)
             )
-
-
-class _RunningProbability:
-    """The probability of the list so far, for either side of the coin, and the propensities from it."""
-
-    def __init__(self, prefix: PrefixProbability, *, explores: bool) -> None:
-        self._explored = prefix.explored
-        self._log_greedy = prefix.log_greedy
-        self._log_drawn = prefix.log_drawn
-        self._log_prefix = _log_sum(prefix.log_greedy, prefix.log_drawn)
-        self._explores = explores
-        self.propensity: list[float] = []
-        self.kinds: list[PropensityKind] = []
-
-    @property
-    def prefix(self) -> PrefixProbability:
-        """Return what a later page needs to know."""
-        return PrefixProbability(
-            explored=self._explored, log_greedy=self._log_greedy, log_drawn=self._log_drawn
-        )
-
-    def extend(self, logits: Floats, chosen: int) -> None:
-        """Append a drawn candidate."""
-        self.kinds.append("exact")
-        if not self._explores:  # greedy on both sides of the coin
-            self.propensity.append(1.0)
-            return
-        top = logits.max()
-        self._log_drawn += float(logits[chosen] - top) - math.log(float(np.exp(logits - top).sum()))
-        if chosen != int(np.argmax(logits)):
-            self._log_greedy = -math.inf
-        log_prefix = _log_sum(self._log_greedy, self._log_drawn)
-        conditional = math.exp(min(0.0, log_prefix - self._log_prefix))
-        self._log_prefix = log_prefix
-        self.propensity.append(max(conditional, _SMALLEST))
-
-    def extend_pinned(self) -> None:
-        """Append a pinned candidate: its propensity is 1."""
-        self.propensity.append(1.0)
-        self.kinds.append("pinned")
 
 
 def _sample(logits: Floats, uniform: float) -> int:
@@ -274,8 +309,3 @@ def _sample(logits: Floats, uniform: float) -> int:
 
 def _log(probability: float) -> float:
     return math.log(probability) if probability > 0.0 else -math.inf
-
-
-def _log_sum(a: float, b: float) -> float:
-    high, low = max(a, b), min(a, b)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))

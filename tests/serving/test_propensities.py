@@ -60,7 +60,7 @@ CASES: dict[str, list[Page]] = {
     ],
     "withdrawn and new items": [
         Page(scores=FIVE, size=2),
-        Page(scores={"a": 1.0, "d": 0.3, "e": 0.2, "f": 0.9}, size=2),
+        Page(scores={"a": 1.0, "b": 0.8, "d": 0.3, "e": 0.2, "f": 0.9}, size=3, pins={3: "d"}),
     ],
     "a page without exploration between": [
         Page(scores=FIVE, size=1),
