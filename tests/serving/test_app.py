@@ -484,7 +484,7 @@ def test_pages_of_the_callers_seed_repeat_and_are_not_exact(start) -> None:
 
 def test_a_later_page_is_full_while_enough_items_pass(start) -> None:
     """More pages than the candidates of one retrieval."""
-    one = start(policy={"name": "greedy"}, retrieval={"num_candidates": 4, "popular_candidates": 2})
+    one = start(policy={"name": "greedy"}, retrieval={"num_candidates": 4, "popular_candidates": 0})
     shown: list[str] = []
     page = one.client.recommend("u1", 7)
     while page.next_page_token:
@@ -530,6 +530,25 @@ def test_pins_of_later_pages_wait_for_them(start) -> None:
     assert first.missing_item_ids == second.missing_item_ids == ("gone",)
     third = one.client.recommend("u1", 3, page_token=second.next_page_token, **wanted)
     assert third.missing_item_ids == ()
+
+
+def test_items_pinned_further_down_leave_their_places_to_others(start) -> None:
+    one = start(policy={"name": "greedy"}, retrieval={"num_candidates": 1, "popular_candidates": 0})
+    wanted = {"pins": {4: "i39", 5: "i38", 6: "i37"}}
+    first = one.client.recommend("u1", 3, **wanted)
+    second = one.client.recommend("u1", 3, page_token=first.next_page_token, **wanted)
+    assert [i.item_id for i in first.items] == ["i36", "i35", "i34"]
+    assert [i.item_id for i in second.items] == ["i39", "i38", "i37"]
+
+
+def test_a_pin_whose_page_is_over_is_an_item_like_others(start) -> None:
+    one = start(policy={"name": "greedy"})
+    one.client.upsert_items([_withdrawn("i39")])
+    first = one.client.recommend("u1", 2, pins={1: "i39"})
+    one.client.upsert_items([ItemUpdate(item_id="i39")], update_mask=["available_until"])
+    second = one.client.recommend("u1", 2, page_token=first.next_page_token, pins={1: "i39"})
+    assert [i.item_id for i in first.items] == ["i38", "i37"]
+    assert [(i.item_id, i.propensity_kind) for i in second.items] == [("i39", "exact"), ("i36", "exact")]
 
 
 def test_a_list_ends_after_500_items(start, fakes) -> None:

@@ -273,6 +273,17 @@ def test_without_a_model_popularity_is_the_score(engine, fakes) -> None:
     assert answer.items[0].predictions == {}
 
 
+def test_without_a_model_the_pages_hold_every_item_once(engine, fakes) -> None:
+    one = engine(replace(fakes.model(version=None), scorer=None, features=None), num_candidates=4)
+    asked, shown, state = RankRequest(user_id="u1", page_size=7), [], None
+    for size in (7, 7, 7, 7, 7, 5):
+        answer = one.score_candidates(asked, fakes.NOON_MS, Deadline.after(60), state=state).page(7)
+        assert len(answer.items) == size
+        shown, state = [*shown, *ids(answer)], answer.following
+    assert state is None
+    assert sorted(shown) == sorted(f"i{n}" for n in range(fakes.NUM_ITEMS))
+
+
 def slow(one: Engine, seconds_each: float) -> None:
     """Hours, so that what the test itself takes does not count."""
     for _ in range(50):

@@ -80,7 +80,7 @@ CASES: dict[str, list[Page]] = {
             scores={"a": 0.8, "b": 0.8, "d": 0.1, "e": 0.5, "f": 0.9},
             size=3,
             parameters=replace(STRICT, temperature=0.8),
-            categories={"a": 1, "b": 1, "e": 3, "f": 1},
+            categories={"a": 1, "b": 1, "e": 3, "f": 4},
             angles=ANGLES,
             pins={1: "d", 3: "e"},
         ),
