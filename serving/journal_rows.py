@@ -6,20 +6,14 @@ from dataclasses import dataclass
 
 import structlog
 
+from recsys.errors import DataError
+from recsys.item_patches import ATTRIBUTES, FIELDS, TABLE, sent_fields
 from recsys.journal import Rows, Value
 from recsys.schema import ATTRIBUTE_PREFIX, CONTEXT_PREFIX
 from serving.catalogue.items import FieldValue, ItemPatch
 from serving.request import RankedList, RankRequest
 
 _MAX_LISTED = 100
-_FIELDS = {
-    "title": str,
-    "description": str,
-    "category": str,
-    "price": int,
-    "available_from": int,
-    "available_until": int,
-}
 _log = structlog.get_logger(__name__)
 
 
@@ -75,13 +69,13 @@ def item_patch_rows(patches: Sequence[ItemPatch]) -> Rows:
     each: dict[str, list[Value]] = {
         "item_id": [patch.item_id for patch in patches],
         "fields": [
-            sorted({*values} | ({"attributes"} if patch.whole_attributes else set()))
+            sorted({*values} | ({ATTRIBUTES} if patch.whole_attributes else set()))
             for patch, values in zip(patches, sent, strict=True)
         ],
     }
     for name in sorted({name for values in sent for name in values}):
         each[name] = [values.get(name) for values in sent]
-    return Rows(table="item_patches", each=each)
+    return Rows(table=TABLE, each=each)
 
 
 def _sent(patch: ItemPatch) -> dict[str, Value]:
@@ -101,37 +95,26 @@ def read_item_patches(at_ms: int, rows: Rows) -> Iterator[ItemPatch]:
     """
     for values in _by_row(rows):
         try:
-            yield _item_patch(at_ms, values, whole=rows.table == "items")
-        except (KeyError, TypeError, ValueError) as error:
-            _log.error("item_row_skipped", item_id=str(values.get("item_id"))[:_MAX_LISTED], error=str(error))
+            yield _item_patch(at_ms, values, sent_fields(rows.table, values))
+        except DataError as error:
+            _log.error("item_row_skipped", error=str(error))
 
 
-def _item_patch(at_ms: int, values: Mapping[str, object], *, whole: bool) -> ItemPatch:
-    item_id = values["item_id"]
-    if not isinstance(item_id, str):
-        raise TypeError(f"item_id is {item_id!r}")
-    listed = set(_FIELDS) | {*values} if whole else values["fields"]
-    if not isinstance(listed, set | list):
-        raise TypeError(f"fields is {listed!r}")
-    fields: dict[str, FieldValue | None] = {}
-    attributes: dict[str, str | float] = {}
-    for name in listed:
-        value = values.get(name)
-        if name.startswith(ATTRIBUTE_PREFIX):
-            if value is not None:
-                attributes[name.removeprefix(ATTRIBUTE_PREFIX)] = value  # type: ignore[assignment]
-        elif name in _FIELDS:
-            fields[name] = _checked(name, value)
-    whole = whole or "attributes" in listed
+def _item_patch(at_ms: int, values: Mapping[str, object], sent: Sequence[str]) -> ItemPatch:
+    fields: dict[str, FieldValue | None] = {
+        name: values.get(name)  # type: ignore[misc]
+        for name in sent
+        if name in FIELDS
+    }
+    attributes: dict[str, str | float] = {
+        name.removeprefix(ATTRIBUTE_PREFIX): values[name]  # type: ignore[misc]
+        for name in sent
+        if name.startswith(ATTRIBUTE_PREFIX) and values.get(name) is not None
+    }
+    whole = ATTRIBUTES in sent
     if whole or attributes:
         fields["attributes"] = attributes
-    return ItemPatch(item_id=item_id, fields=fields, whole_attributes=whole, at_ms=at_ms)
-
-
-def _checked(name: str, value: object) -> str | int | None:
-    if value is None or isinstance(value, _FIELDS[name]):
-        return value  # type: ignore[return-value]
-    raise TypeError(f"{name} is {value!r}")
+    return ItemPatch(item_id=str(values["item_id"]), fields=fields, whole_attributes=whole, at_ms=at_ms)
 
 
 def _by_row(rows: Rows) -> list[dict[str, object]]:

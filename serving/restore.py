@@ -6,6 +6,7 @@ from pathlib import Path
 import structlog
 
 from features.store import Event
+from recsys import item_patches
 from recsys.errors import StoreError
 from recsys.journal import Rows, replay
 from serving.catalogue.items import ItemPatch
@@ -13,8 +14,7 @@ from serving.catalogue.overlay import ItemOverlay
 from serving.feedback import DeltaStore, SeenFeedbackIds
 from serving.journal_rows import read_item_patches
 
-_ITEMS = frozenset({"items", "item_patches"})
-_TABLES = _ITEMS | {"feedback"}
+_TABLES = frozenset({*item_patches.TABLES, "feedback"})
 _BATCH = 5_000
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ def restore_from_journal(
     events: list[Event] = []
     patches: list[ItemPatch] = []
     for at_ms, rows in replay(folder, _TABLES, since_ms):
-        if rows.table in _ITEMS:
+        if rows.table in item_patches.TABLES:
             patches.extend(read_item_patches(at_ms, rows))
             continue
         for event in _events(rows):

@@ -17,9 +17,8 @@ from typing import Final, Literal
 
 import polars as pl
 
-from features.sources.journal_items import TABLES as ITEM_TABLES
 from features.sources.journal_items import free_type, merge_patches, typed, write_patches
-from recsys import journal
+from recsys import item_patches, journal
 from recsys.errors import DataError
 from recsys.log import InteractionLog, business_day
 from recsys.schema import FREE_PREFIX, KEYS, PARTITION_INSTANT, TABLES, empty
@@ -132,7 +131,7 @@ def _frames(contents: journal.Contents, path: Path) -> dict[str, pl.DataFrame]:
     heights: dict[str, int] = {}
     for record in contents.records:
         for rows in record.rows:
-            if rows.table in ITEM_TABLES:
+            if rows.table in item_patches.TABLES:
                 continue
             if rows.table not in TABLES:
                 raise DataError(f"{path} holds rows of {rows.table!r}; known tables: {', '.join(TABLES)}")

@@ -15,16 +15,18 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
+import structlog
 
 from recsys import journal
+from recsys.errors import DataError
+from recsys.item_patches import ATTRIBUTES, TABLES, sent_fields
 from recsys.log import InteractionLog, business_day
 from recsys.schema import ATTRIBUTE_PREFIX, empty
 
 FOLDER = "item_patches"
 STEM = "upserts"
 """Sorts after the names of imported files: of an item's rows of one day the last counts."""
-TABLES = ("items", "item_patches")
-_ATTRIBUTES = "attributes"
+_log = structlog.get_logger(__name__)
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "item_id": pl.String,
     "at": pl.Int64,
@@ -46,13 +48,14 @@ class PatchFiles:
 
 
 def write_patches(log: InteractionLog, contents: journal.Contents, stem: str, timezone: str) -> PatchFiles:
-    """Write the upserts of one journal file, by business day."""
+    """Write the upserts of one journal file, by business day; a row that is none is left out and logged."""
     found = [
-        {"item_id": values["item_id"], "at": record.at_ms, **_patch(rows.table, values)}
+        patch
         for record in contents.records
         for rows in record.rows
         if rows.table in TABLES
         for values in _by_row(rows)
+        if (patch := _patch(rows.table, values, record.at_ms, stem)) is not None
     ]
     instant = pl.col("at").cast(pl.Datetime("ms", "UTC")).alias("instant")
     frame = pl.DataFrame(found, schema=_SCHEMA).with_columns(instant)
@@ -111,18 +114,27 @@ def _latest_rows(log: InteractionLog, until: date, item_ids: pl.Series) -> dict[
     return found
 
 
-def _patch(table: str, values: Mapping[str, journal.Value]) -> dict[str, object]:
-    fields = values["fields"] if table == "item_patches" else [*empty("items").columns, *values, _ATTRIBUTES]
-    assert isinstance(fields, Sequence), fields
-    names = list(dict.fromkeys(name for name in fields if name != "item_id"))
-    sent = {name: values[name] for name in names if values.get(name) is not None}
-    return {"fields": names, "values": json.dumps(sent, ensure_ascii=False)}
+def _patch(
+    table: str, values: Mapping[str, journal.Value], at_ms: int, stem: str
+) -> dict[str, object] | None:
+    try:
+        fields = sent_fields(table, values)
+    except DataError as error:
+        _log.error("item_row_skipped", file=stem, error=str(error))
+        return None
+    sent = {name: values[name] for name in fields if values.get(name) is not None}
+    return {
+        "item_id": values["item_id"],
+        "at": at_ms,
+        "fields": fields,
+        "values": json.dumps(sent, ensure_ascii=False),
+    }
 
 
 def _patched(row: Row, fields: Sequence[str], values: Row) -> Row:
-    if _ATTRIBUTES in fields:
+    if ATTRIBUTES in fields:
         row = {name: value for name, value in row.items() if not name.startswith(ATTRIBUTE_PREFIX)}
-    return row | {name: values.get(name) for name in fields if name != _ATTRIBUTES}
+    return row | {name: values.get(name) for name in fields if name != ATTRIBUTES}
 
 
 def _frame(rows: Sequence[Row]) -> pl.DataFrame:

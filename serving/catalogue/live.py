@@ -1,7 +1,7 @@
 """One version's catalogue and scorer as of now. An upserted item is encoded before it is visible."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -79,18 +79,34 @@ class LiveCatalogue:
         self._current = prepared.following
 
     def refresh(self, item_ids: Sequence[str]) -> None:
-        """Take in items whose patches have changed; one that cannot be encoded stays as it was."""
+        """Take in items whose patches have changed.
+
+        One that cannot be encoded is left out. If the bundle has it, it stays as it is there, but is
+        available when the patches say: a withdrawn item is never shown.
+        """
         items = [self._patched(item_id, found) for item_id in item_ids if (found := self._since(item_id))]
         prepared = self.prepare(items)
+        self.publish(prepared)
         for item_id, reason in prepared.rejected.items():
             _log.error("item_not_encoded", item_id=item_id, version=self._model.version, error=reason)
-        self.publish(prepared)
+        kept = [self._as_in_bundle(item) for item in items if item.item_id in prepared.rejected]
+        if any(kept):
+            self.publish(self.prepare([item for item in kept if item is not None]))
 
     def _since(self, item_id: str) -> tuple[ItemPatch, ...]:
         return self._overlay.patches(item_id, self._model.items_as_of_ms)
 
     def _patched(self, item_id: str, patches: Sequence[ItemPatch]) -> ItemRow:
         return patched(self._model.catalogue.bundle_item(item_id) or ItemRow(item_id=item_id), patches)
+
+    def _as_in_bundle(self, item: ItemRow) -> ItemRow | None:
+        """Return the bundle's row with an item's window; None when the bundle does not have it."""
+        row = self._model.catalogue.bundle_item(item.item_id)
+        if row is None:
+            return None
+        return replace(
+            row, available_from_ms=item.available_from_ms, available_until_ms=item.available_until_ms
+        )
 
     def _with_items(self, items: Sequence[ItemRow]) -> CatalogueWithScorer:
         catalogue, scorer = self._current.catalogue, self._current.scorer

@@ -117,7 +117,17 @@ def test_a_restart_skips_a_poisoned_row_with_a_log_line(shop, fakes, capsys) -> 
     written = capsys.readouterr().out
     assert written.count("item_not_encoded") == 2
     assert written.count("item_row_skipped") == 2
-    assert "price is 'x'" in written
+    assert "price = 'x'" in written
+
+
+def test_a_withdrawn_item_is_gone_also_where_its_content_cannot_be_encoded(shop, fakes) -> None:
+    """An earlier version could encode the title, the next one cannot; the item must not come back with it."""
+    overlay = ItemOverlay()
+    overlay.put([item("i39", title="poison", available_until=fakes.NOON_MS), item("i38", title="poison")])
+    engine = shop.make(overlay)
+    assert ids(engine, fakes.NOON_MS - 1)[0] == "i39"
+    assert ids(engine, fakes.NOON_MS)[0] == "i38"
+    assert engine.live_catalogue.item("i38").title == "Thing 38"
 
 
 def test_what_cannot_be_journalled_is_not_shown(shop, fakes, monkeypatch) -> None:

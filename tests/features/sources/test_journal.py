@@ -206,6 +206,20 @@ def test_patches_change_the_row_of_the_days_before_and_old_rows_are_in_their_pla
     assert parquet(log) == before
 
 
+def test_a_poisoned_row_does_not_stop_the_night(log, capsys) -> None:
+    write(
+        log,
+        "s1.journal",
+        patch(NOON, "a", ["price", "title"], price="x", title="bad"),
+        encode(NOON, [Rows(table="item_patches", each={"item_id": [7], "fields": [["title"]]})]),
+        encode(NOON, [Rows(table="item_patches", each={"item_id": ["b"], "fields": [None]})]),
+        patch(NOON, "a", ["title"], title="good"),
+    )
+    ingest_journal(log, "UTC")
+    assert items(log, 1) == [{"item_id": "a", "title": "good"}]
+    assert capsys.readouterr().out.count("item_row_skipped") == 3
+
+
 def test_one_bad_journal_file_does_not_keep_the_items_of_the_others(log) -> None:
     write(log, "s1.journal", patch(NOON, "a", ["title"], title="A"))
     (log.root / FOLDER / "s2.journal").write_bytes(b"no journal")
