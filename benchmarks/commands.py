@@ -18,6 +18,10 @@ from recsys.options import (
 )
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+ProductLog = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Log of the product model; default: a few simulated days."),
+]
 
 
 def bench_quality_command(
@@ -124,10 +128,7 @@ def bench_train_command(
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,
     config: ConfigOption = None,
-    log: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Log of the product model; default: four simulated days."),
-    ] = None,
+    log: ProductLog = None,
     seed: SeedOption = 20_261_122,
 ) -> None:
     """Measure training beside peers on a synthetic log, and the product model beside an earlier commit."""
@@ -157,9 +158,7 @@ def bench_train_command(
 def bench_gpu_inputs_command(
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write; such as gpu-inputs.npz.")],
     config: ConfigOption = None,
-    log: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Log to cut from; default: six simulated days.")
-    ] = None,
+    log: ProductLog = None,
     batches: Annotated[
         str, typer.Option(help="Batch sizes, and how many batches of each.")
     ] = "2048:8,8192:4,65536:2",
