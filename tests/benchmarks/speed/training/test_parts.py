@@ -1,15 +1,28 @@
 """Parts of the training bench that are not in every run: both precisions, and the demo's first night."""
 
+import re
+from typing import get_type_hints
+
 import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
+from benchmarks.commands import bench_train_command
 from benchmarks.commit import CHECKOUT
 from benchmarks.speed.fresh_run import FreshRun, Patience
 from benchmarks.speed.training import first_night
 from benchmarks.speed.training.peer_epoch import WholeBatches
 from benchmarks.speed.training.precision_quality import measure_precision
+from benchmarks.speed.training.training_bench import PARTS
 from recsys.simulator.dials import ShopDials
+
+
+def test_every_part_is_named_by_the_help_and_by_the_page():
+    page = (CHECKOUT / "docs" / "benchmarks" / "training-speed.md").read_text()
+    (option,) = get_type_hints(bench_train_command, include_extras=True)["part"].__metadata__
+    for part in PARTS:
+        assert re.search(rf"\b{part}\b", option.help)
+        assert f"`{part}`" in page
 
 
 def test_both_precisions_are_trained_on_every_seed(shop_log, config):

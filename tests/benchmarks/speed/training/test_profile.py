@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks.speed.training.product_profile import run, summary
 from benchmarks.speed.training.profile_part import profile_grid
+from recsys.settings import to_toml
 
 
 def _event(key, shapes, count, us):
@@ -33,8 +34,11 @@ def test_a_days_batch_sizes_are_one_shape_and_times_are_per_step():
     }
 
 
-def test_the_steps_of_the_shop_are_profiled(shop_log, tmp_path):
-    report = run(Namespace(config=None, log=shop_log.root, stages=tmp_path, precision="fp32"))
+def test_the_steps_of_the_shop_are_profiled(shop_log, shop_chain, make_config, tmp_path):
+    config = make_config(training={"batch_size": 1024})
+    file, stages = tmp_path / "shop.toml", shop_chain[0].path.parents[1]  # the days are built already
+    file.write_text(to_toml(config.model_dump(mode="json", by_alias=True)))
+    report = run(Namespace(config=file, log=shop_log.root, stages=stages, precision="fp32"))
     assert report["kinds"]["products"]["ms"] > 0
     assert report["kinds"]["optimiser"]["ms"] > 0
     assert sum(of["share"] for of in report["kinds"].values()) == pytest.approx(1)

@@ -143,11 +143,17 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_search_finds_what_an_unbroken_one_finds(shop_log, bench, given, report, tmp_path, until):
+def test_a_killed_search_finds_what_an_unbroken_one_finds(
+    shop_log, shop_chain, bench, given, report, tmp_path, until
+):
     """Killed wherever it is between its second and its sixth trial, which it does not end."""
     (tmp_path / "c.toml").write_text(to_toml(given.model_dump(mode="json", by_alias=True)))
     storage = tmp_path / "s.db"
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "stages").symlink_to(shop_chain[0].path.parents[1])  # the days are built already
     argv = ["--config", f"{tmp_path}/c.toml", "--log", str(shop_log.root), "--storage", str(storage)]
+    argv += ["--runs", str(runs)]
     command = [sys.executable, "-c", SEARCHER, "tune", "model", *argv, "--out", f"{tmp_path}/out"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
