@@ -206,6 +206,21 @@ def test_a_rank_that_dies_ends_all_and_is_named():
         )
 
 
+def test_one_rank_adds_up_alone():
+    """As one does whose tables TorchRec places: it meets nobody."""
+    adds = """
+import torch
+from training.processes.join import joined
+with joined() as group:
+    x = torch.ones(2)
+    group.sum_([x])
+    assert (group.rank, group.size) == (0, 1)
+    assert torch.equal(group.total(x), x), x
+    assert torch.equal(group.parts(x)[0], x), x
+"""
+    launch(["-c", adds], 1)
+
+
 def test_the_launcher_says_nothing_itself():
     """Of a signal the command speaks; its log line would stand between."""
     from torch.distributed.elastic.agent.server import api

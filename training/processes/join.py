@@ -15,7 +15,7 @@ from recsys.device import CPU
 from recsys.errors import RecsysError
 from training.processes.launch import ENDED, LOGS, MEMORY
 from training.threads import use_threads
-from training.trainer.group import DistributedGroup, Group
+from training.trainer.group import ALONE, DistributedGroup, Group
 from training.trainer.shared_group import SharedGroup
 from training.trainer.shared_memory import Plan
 
@@ -41,6 +41,9 @@ def joined(device: torch.device = CPU) -> Iterator[Group]:
 
 @contextmanager
 def _group(device: torch.device) -> Iterator[Group]:
+    if int(os.environ["WORLD_SIZE"]) == 1:  # a rank whose tables TorchRec places
+        yield ALONE
+        return
     if MEMORY in os.environ and device == CPU:
         plan = Plan(int(os.environ["WORLD_SIZE"]))
         yield SharedGroup(Path(os.environ[MEMORY]), plan, int(os.environ["RANK"]))
