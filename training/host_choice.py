@@ -14,6 +14,7 @@ import torch
 
 from recsys.config import TrainingConfig
 from recsys.device import CPU, resolve_device
+from recsys.errors import ConfigError
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
 from training.errors import DivergedError, RankError
@@ -21,6 +22,7 @@ from training.fit_inputs import FitInputs
 from training.processes.free_memory import free_memory
 from training.processes.parent import fit_in_processes
 from training.progress import say
+from training.sharding.plan import check_sharding
 from training.table_placement import copies_fit, on_device, table_bytes
 from training.trainer.settings import has_fast_bf16
 from training.trainer.train_log import TrainLog
@@ -112,11 +114,11 @@ class Trial:
                 return 0.0
         try:
             log = self._made(choice)
-        except RankError as error:  # as a rule for want of memory; one process may have enough
-            say(f"{choice}: not possible here: {error}")
-            return 0.0
         except DivergedError as error:  # the stage that keeps its weights saves the step that is bad
             say(f"{choice}: not measured: {error}")
+            return 0.0
+        except (RankError, ConfigError) as error:  # no memory, as a rule, or tables that cannot be shared
+            say(f"{choice}: not possible here: {error}")
             return 0.0
         steps = [b - a for a, b in zip(log.ends, log.ends[1:], strict=False)]
         return log.rows / log.steps / statistics.median(steps[min(WARM_UP, len(steps) - 1) :])
@@ -126,6 +128,8 @@ class Trial:
         inputs = replace(self.inputs, settings=settings)
         if choice.in_ranks:
             sharded = choice.tables == "sharded"
+            if sharded:
+                check_sharding(inputs.config.training, self.specs)
             return fit_in_processes(inputs, self.ranker, self.tables, choice.processes, sharded=sharded)
         with on_device(self.ranker, self.tables, resolve_device(inputs.config.training.device)):
             return inputs.fit(self.ranker, self.tables)

@@ -26,6 +26,7 @@ from training.train import train
 from training.trainer.group import Group
 from training.trainer.saver import Saver
 from training.trainer.settings import FitSettings
+from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
 
 TOLERANCE = 1e-4
@@ -251,6 +252,28 @@ def test_a_trial_of_several_needs_their_memory(monkeypatch, capsys):
     assert "2 processes: not tried: it needs about 3.0 GiB, and 1.0 GiB are free" in said
 
 
+def _trial(config):
+    """Make a trial whose fit is never made."""
+    settings = FitSettings(
+        learning_rate=1.0, weight_decay=0.0, retrieval_task=None, temperature=1.0, total_steps=1
+    )
+    nothing = dict.fromkeys(("state", "text", "popularity", "days", "epochs", "read_day"))
+    inputs = FitInputs(config=config, tasks=(), settings=settings, **nothing)
+    return Trial(inputs=inputs, ranker=torch.nn.Linear(2, 2), tables=SimpleNamespace(specs={}))
+
+
+def test_auto_does_not_choose_tables_that_the_balancer_cannot_share(make_config, monkeypatch, capsys):
+    """It would be found out at the first step, and end a night whose config is right."""
+    fast = TrainLog(rows=800, steps=8, ends=[float(n) for n in range(8)])
+    monkeypatch.setattr("training.host_choice.fit_in_processes", lambda *_given, **_options: fast)
+    shared = HostChoice(processes=2, tables="sharded")
+    trial = _trial(make_config(training={"balancing": "upgrad"}))
+    assert trial.rows_per_second(shared) == 0.0
+    assert "not possible here: [training] balancing = 'upgrad' looks at" in capsys.readouterr().err
+    assert trial.rows_per_second(HostChoice(processes=2)) == 100.0
+    assert _trial(make_config()).rows_per_second(shared) == 100.0
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_trial_that_diverges_is_no_figure(config, monkeypatch, capsys, processes):
     """The night goes on to the stage that saves the bad step."""
@@ -260,13 +283,7 @@ def test_a_trial_that_diverges_is_no_figure(config, monkeypatch, capsys, process
 
     monkeypatch.setattr("training.host_choice.fit_in_processes", diverges)
     monkeypatch.setattr(FitInputs, "fit", diverges)
-    settings = FitSettings(
-        learning_rate=1.0, weight_decay=0.0, retrieval_task=None, temperature=1.0, total_steps=1
-    )
-    nothing = dict.fromkeys(("state", "text", "popularity", "days", "epochs", "read_day"))
-    inputs = FitInputs(config=config, tasks=(), settings=settings, **nothing)
-    tables = SimpleNamespace(specs={})
-    trial = Trial(inputs=inputs, ranker=torch.nn.Linear(2, 2), tables=tables)
+    trial = _trial(config)
     assert trial.rows_per_second(HostChoice(processes=processes)) == 0.0
     assert "not measured: the loss of click is not finite at step 3" in capsys.readouterr().err
 
