@@ -142,11 +142,18 @@ def _ended_before(path: Path, since_ms: int) -> bool:
         tail = _either_name(path, _read_tail)
     except OSError as error:
         raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error
-    start = tail.find(SYNC)
-    last = None
-    for _, payload in _payloads(tail, start) if start >= 0 else ():
-        last = payload
+    last = _last_payload(tail)
     return last is not None and _parse(last).at_ms + _DISORDER_MS < since_ms
+
+
+def _last_payload(tail: bytes) -> bytes | None:
+    position = tail.rfind(SYNC)
+    while position >= 0:
+        payload = _payload_at(tail, position)
+        if payload is not None:
+            return payload
+        position = tail.rfind(SYNC, 0, position)
+    return None
 
 
 def _read_tail(path: Path) -> bytes:
@@ -195,8 +202,9 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _payloads(data: bytes, position: int = len(MAGIC)) -> Iterator[tuple[int, bytes]]:
+def _payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield (position, payload) of every whole, undamaged record; damaged ones are skipped."""
+    position = len(MAGIC)
     while position < len(data):
         payload = _payload_at(data, position)
         if payload is None:
