@@ -32,7 +32,9 @@ def task_losses(
     whole = whole or whole_batch(batch, tasks)
     for task, count in zip(tasks, whole.observed, strict=True):
         members = logits[task.name].shape[0] // max(1, batch.size)
-        observed, label = batch.observed[task.name].repeat(members), batch.labels[task.name].repeat(members)
+        observed, label = batch.observed[task.name], batch.labels[task.name]
+        if members > 1:
+            observed, label = observed.repeat(members), label.repeat(members)
         loss_B = head_loss(logits[task.name], label, task)
         if task.debias == "ips":
             observation_B = logits[task.observation].repeat(members)

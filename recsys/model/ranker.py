@@ -21,7 +21,8 @@ from torch.nn import functional
 from recsys.batch import BagIndex, Batch, Negatives
 from recsys.model.heads import Heads
 from recsys.model.history import Histories, HistoryAttention, OneHistory
-from recsys.model.layers import TaskModules, mlp
+from recsys.model.joined import joined_with_products
+from recsys.model.layers import TaskModules, mlp, unit_length
 from recsys.model.trunks import build_trunk
 from recsys.shapes import HeadSpec, ModelShape
 
@@ -254,13 +255,13 @@ class Ranker(nn.Module):
         own_id = ids[:1] if self._user_id_dim() else []
         id_BD = ids[0] if self._user_id_dim() else input_BI.new_zeros(batch.size, self.project_id.in_features)
         tower_BD = self.user_tower(input_BI) + self.user_factor(torch.cat([*own_id, summary_BA], dim=1))
-        return UserSide(input_BI, functional.normalize(tower_BD, dim=1), self.project_id(id_BD), history)
+        return UserSide(input_BI, unit_length(tower_BD), self.project_id(id_BD), history)
 
     def item_side(self, ids: Sequence[Tensor], numbers_BF: Tensor, text_BT: Tensor) -> ItemSide:
         """Encode items from their looked-up rows (item_id first), numbers and text."""
         own_BD = self._item_row(ids[0], text_BT)
         input_BI = torch.cat([own_BD, *ids[1:], numbers_BF], dim=1)
-        embedding_BD = functional.normalize(self.item_tower(input_BI) + self.item_factor(own_BD), dim=1)
+        embedding_BD = unit_length(self.item_tower(input_BI) + self.item_factor(own_BD))
         return ItemSide(input_BI, embedding_BD, self.history.query(own_BD), own_BD)
 
     def context(self, ids: Sequence[Tensor], numbers_BF: Tensor) -> Tensor:
@@ -284,24 +285,13 @@ class Ranker(nn.Module):
         num = item.input_BI.shape[0]
         user = user.repeat(num)
         attended_BA = user.history.attend(item.query_BA)
-        match_BA = attended_BA * item.query_BA
-        cross_BD = user.embedding_BD * item.embedding_BD
-        id_cross_BD = user.id_BD * item.id_BD
-        return torch.cat(
+        return joined_with_products(
+            [user.input_BI, item.input_BI, context_BI.expand(num, -1), cross_BF, attended_BA],
             [
-                user.input_BI,
-                item.input_BI,
-                context_BI.expand(num, -1),
-                cross_BF,
-                attended_BA,
-                match_BA,
-                cross_BD,
-                id_cross_BD,
-                cross_BD.sum(dim=1, keepdim=True),
-                id_cross_BD.sum(dim=1, keepdim=True),
-                match_BA.sum(dim=1, keepdim=True),
+                (attended_BA, item.query_BA),
+                (user.embedding_BD, item.embedding_BD),
+                (user.id_BD, item.id_BD),
             ],
-            dim=1,
         )
 
     def _members(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
