@@ -14,8 +14,12 @@ from recsys.model.trunks import relu_networks as networks
 
 def compare_forms(settings: Settings) -> dict[str, Any]:
     """Time gradients of a history's items, and experts in blocks, whole, and as batched products."""
-    found = {"item_gradients_ms": _item_gradients(settings), "experts_ms": _experts(settings)}
-    return {**found, "line": "; ".join(f"{k}: {_listed(v)}" for k, v in found.items())}
+    gradients, experts = _item_gradients(settings), _experts(settings)
+    return {
+        "item_gradients_ms": gradients,
+        "experts_ms": experts,
+        "line": f"gradients of a history's items: {_listed(gradients)}; experts: {_listed(experts)}",
+    }
 
 
 def _item_gradients(settings: Settings) -> dict[str, float]:
@@ -69,4 +73,4 @@ def _experts(settings: Settings) -> dict[str, float]:
 
 
 def _listed(found: dict[str, float]) -> str:
-    return ", ".join(f"{name} {ms:.3f}" for name, ms in found.items())
+    return ", ".join(f"{name} {ms:.3f} ms" for name, ms in found.items())

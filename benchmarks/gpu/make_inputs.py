@@ -51,8 +51,11 @@ def make_inputs(
     """Write the file; give what it holds.
 
     Args: log: None: six days of the simulated shop are written first, from the seed.
-    Raises: ConfigError without a task whose positives are retrieved, and when the file is too large.
+    Raises: ConfigError without a folder to write into or a task whose positives are retrieved, and when the
+    file is too large.
     """
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.parent}; make it, or choose another file")
     with shop_log(seed, log) as (own, stages):
         days = last_days(own, config, stages)
         said, tensors = product_inputs(days, config, seed, batches)

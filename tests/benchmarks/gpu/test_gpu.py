@@ -15,7 +15,7 @@ from benchmarks.gpu import parent
 from benchmarks.gpu.__main__ import LIMIT_S
 from benchmarks.gpu.input_file import InputError, read_tensors, write_tensors
 from benchmarks.gpu.inputs import ProductInputs
-from benchmarks.gpu.make_inputs import parse_batches, product_inputs
+from benchmarks.gpu.make_inputs import make_inputs, parse_batches, product_inputs
 from benchmarks.gpu.parts import PARTS, Part
 from recsys.errors import ConfigError
 from training.trainer.batch_file import batch_tensors
@@ -105,6 +105,12 @@ def test_what_is_no_file_of_inputs_is_said(tmp_path, inputs_file):
     for path in (other, torn):
         with pytest.raises(InputError, match="recsys bench gpu-inputs"):
             read_tensors(path)
+
+
+def test_a_folder_that_is_not_there_is_said_before_days_are_simulated(tmp_path, config, monkeypatch):
+    monkeypatch.setattr("benchmarks.gpu.make_inputs.shop_log", None)
+    with pytest.raises(ConfigError, match=r"there is no folder .*none; make it"):
+        make_inputs(tmp_path / "none" / "x.npz", config, None, 0)
 
 
 @pytest.mark.parametrize("text", ["2048", "a:b", "2048:0", "0:1"])
