@@ -61,7 +61,7 @@ class ScoredCandidates:
         )
         items = tuple(self._item(k, drawn) for k in range(len(drawn.order)))
         following = state.after((item.item_id for item in items), drawn.prefix)
-        ends = len(items) >= self.num_found or len(following.shown) > MAX_SHOWN
+        ends = len(items) >= self.num_found or len(following.shown) >= MAX_SHOWN
         return RankedList(
             request_id=self.request_id,
             list_id=state.list_id,

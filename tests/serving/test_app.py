@@ -555,11 +555,11 @@ def test_a_list_ends_after_500_items(start, fakes) -> None:
     loader = fakes.Loader()
     loader.scorer.num_items = 1_200
     one = start(policy={"name": "greedy"}, loader=loader)
-    page, sizes = one.client.recommend("u1", 200), []
+    page, sizes = one.client.recommend("u1", 125), []
     while page.next_page_token:
         sizes.append(len(page.items))
-        page = one.client.recommend("u1", 200, page_token=page.next_page_token)
-    assert [*sizes, len(page.items)] == [200, 200, 200]
+        page = one.client.recommend("u1", 125, page_token=page.next_page_token)
+    assert [*sizes, len(page.items)] == [125] * 4
     candidates = [f"i{n}" for n in range(300)]
     ranked = one.client.rank("u1", candidates, 200)
     rest = one.client.rank("u1", candidates, 200, page_token=ranked.next_page_token)
