@@ -9,6 +9,8 @@ import numpy.typing as npt
 from serving.catalogue.view import Allowed, Catalogue, Rows
 
 _CHUNK = 1024
+_FEW = 10_000
+"""Of fewer allowed rows each is looked up; among more, the list's first allowed ones are found soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +19,26 @@ class Popular:
 
     rows: npt.NDArray[np.int32]
     """[P], most popular first."""
-    score_by_row: npt.NDArray[np.float32]
-    """[I]; 0: not in the list."""
+    scores_in_order: npt.NDArray[np.float32]
+    """[P]."""
+    place_by_row: npt.NDArray[np.int32]
+    """[I], places in `rows`; P: not in the list."""
 
     @classmethod
     def of(cls, catalogue: Catalogue, item_ids: Sequence[str], scores: Sequence[float]) -> "Popular":
         """Read a list, most popular first; ids that the catalogue does not have are left out."""
         rows = catalogue.rows_or_missing(item_ids)
         known = rows >= 0
-        by_row = np.zeros(len(catalogue), np.float32)
-        by_row[rows[known]] = np.asarray(scores, np.float32)[known]
-        return cls(rows[known].astype(np.int32), by_row)
+        listed = rows[known].astype(np.int32)
+        places = np.full(len(catalogue), listed.size, np.int32)
+        places[listed] = np.arange(listed.size)
+        return cls(listed, np.asarray(scores, np.float32)[known], places)
 
     def first(self, k: int, allowed: Allowed) -> Rows:
         """List the k most popular allowed rows; fewer when there are fewer."""
+        if allowed.mask.count <= _FEW:
+            places = self._places(allowed.first(allowed.mask.count))
+            return self.rows[np.sort(places[places < self.rows.size])[:k]].astype(np.int64)
         found = np.zeros(0, np.int64)
         for start in range(0, self.rows.size, _CHUNK):
             if found.size >= k:
@@ -41,7 +49,14 @@ class Popular:
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float64]:
         """Return the popularity of rows [N]; 0 for those not in the list."""
+        places = self._places(rows)
+        listed = places < self.rows.size
         scores = np.zeros(rows.size, np.float64)
-        known = rows < self.score_by_row.size
-        scores[known] = self.score_by_row[rows[known]]
+        scores[listed] = self.scores_in_order[places[listed]]
         return scores
+
+    def _places(self, rows: Rows) -> npt.NDArray[np.int32]:
+        places = np.full(rows.size, self.rows.size, np.int32)
+        known = rows < self.place_by_row.size  # fresh items are in no list
+        places[known] = self.place_by_row[rows[known]]
+        return places

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.mask import Mask
 from serving.catalogue import Allowed, Catalogue, ItemPatch, ItemRow
 from serving.catalogue.base import BaseCatalogue
 from serving.catalogue.live import LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
-from serving.request import Filter
+from serving.catalogue.popular import Popular
+from serving.engine import Engine
+from serving.request import Deadline, Filter, RankRequest
 
 FRAME = pl.DataFrame(
     {
@@ -181,6 +184,20 @@ def test_a_search_looks_for_as_many_more_as_are_forbidden(catalogue) -> None:
     assert Allowed(Mask.full(4), np.array([1])).search(2) == (3, None)
 
 
+@pytest.mark.parametrize("few", [-1, 10_000])
+def test_the_most_popular_allowed_items_in_their_order(few, monkeypatch, fakes) -> None:
+    monkeypatch.setattr("serving.catalogue.popular._FEW", few)
+    monkeypatch.setattr("serving.catalogue.popular._CHUNK", 3)
+    catalogue = Catalogue.from_frame(fakes.items(40))
+    catalogue = catalogue.with_items(catalogue.next_rows(["new"]), [ItemRow(item_id="new", category="rugs")])
+    order = [f"i{n}" for n in (7, 2, 30, 6, 10, 1, 22)]
+    popular = Popular.of(catalogue, [*order[:3], "unknown", *order[3:]], [8, 7, 6, 5, 4, 3, 2, 1])
+    rugs = catalogue.allowed(Filter(categories=frozenset({"rugs"})), ["i6"], 0)
+    assert catalogue.ids_of(popular.first(3, rugs)) == ["i2", "i30", "i10"]
+    assert catalogue.ids_of(popular.first(9, rugs)) == ["i2", "i30", "i10", "i22"]
+    assert popular.scores(catalogue.rows_of(["i7", "i3", "new", "i22"])).tolist() == [8, 0, 0, 1]
+
+
 def test_changed_items_keep_their_row_and_new_ones_follow(catalogue) -> None:
     items = [ItemRow(item_id="n", category="z", price=5), ItemRow(item_id="a", title="A2")]
     later = catalogue.with_items(catalogue.next_rows(["n", "a"]), items)
@@ -337,6 +354,29 @@ def test_a_request_allocates_bitmaps_and_nothing_else_that_grows(many, condition
 
     # A 64th of the items is looked at one by one: 15,625 rows of 8 bytes, and their places in the bitmap.
     assert _allocated(request) < bitmaps * BITMAP + 700_000
+
+
+@pytest.mark.parametrize("conditions", [Filter(), Filter(categories=frozenset({"no such category"}))])
+def test_a_whole_request_does_no_work_that_grows_with_the_catalogue(many, fakes, conditions) -> None:
+    """From the filter to the scores, fallbacks included; the index's own scan is left out."""
+
+    class Scorer(fakes.Scorer):
+        def retrieve(self, user_side, k, allowed):
+            return np.arange(k) if allowed is None else allowed.first(k)
+
+    popular = [f"item-{n}" for n in range(0, NUM_MANY, 10)]
+    user = fakes.User(user_id="u", known=True, seen={"purchase": frozenset(popular[:500])})
+    model = replace(
+        fakes.model(u=user),
+        catalogue=many,
+        scorer=Scorer(),
+        popular=Popular.of(many, popular, np.linspace(1, 0.1, len(popular))),
+    )
+    engine = Engine(model, ItemOverlay(), policy=PolicyConfig(), retrieval=RetrievalConfig())
+    engine.live_catalogue.publish(engine.live_catalogue.prepare([ItemRow(item_id="new")]))
+    request = RankRequest(user_id="u", page_size=50, filter=conditions)
+    peak = _allocated(lambda: engine.score_candidates(request, 999_000, Deadline.after(60)).page(50))
+    assert peak < 6 * BITMAP + 500_000
 
 
 def test_an_upsert_allocates_nothing_that_grows_with_the_catalogue(many, fakes) -> None:
