@@ -14,7 +14,7 @@ from recsys.model.embeddings import Tables
 from recsys.model.ranker import Ranker
 from recsys.shapes import RETRIEVAL
 from recsys.tasks import TaskSpec
-from training.balancing import build_balancer
+from training.balancing import Balancer, build_balancer
 from training.data import Batcher, BatchSettings, BatchStream, Cutting, EncodedDay, count_steps
 from training.data.chunks import DaySize
 from training.new_heads import fit_alone
@@ -73,13 +73,22 @@ class FitInputs:
         group: Group = ALONE,
     ) -> TrainLog:
         """Train the weights given, or go on from a checkpoint."""
-        training = self.config.training
-        weights = {t.name: t.weight for t in self.tasks} | {RETRIEVAL: self.config.retrieval.weight}
-        balancer = build_balancer(training.balancing, weights, training.balancer)
+        balancer = balancer_of(self.config, self.tasks)
         batches = islice(self.stream(group).batches(start.log.steps if start else 0), self.limit)
         if self.alone:
             return fit_alone(ranker, tables, batches, self.alone, self.settings, watchers, start, group)
         return fit(ranker, tables, batches, balancer, self.tasks, self.settings, watchers, start, group)
+
+
+def loss_weights(config: RunConfig, tasks: Sequence[TaskSpec]) -> dict[str, float]:
+    """Give the weight of every loss: the heads' and the retrieval's."""
+    return {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
+
+
+def balancer_of(config: RunConfig, tasks: Sequence[TaskSpec]) -> Balancer:
+    """Build the config's balancer for these heads' losses and the retrieval's."""
+    training = config.training
+    return build_balancer(training.balancing, loss_weights(config, tasks), training.balancer)
 
 
 def batch_settings(config: RunConfig, tasks: Sequence[TaskSpec]) -> BatchSettings:

@@ -16,10 +16,9 @@ from recsys.batch import Batch
 from recsys.config import parse_config
 from recsys.encoding import EncoderState
 from recsys.errors import DataError
-from recsys.shapes import RETRIEVAL
-from training.balancing import build_balancer
 from training.balancing.gradients import task_gradients
 from training.balancing.weights import Fixed
+from training.fit_inputs import balancer_of
 from training.new_heads import only_heads
 from training.processes.join import joined
 from training.processes.launch import launch
@@ -75,15 +74,11 @@ def make_again(folder: Path, group: Group = ALONE) -> Replay:
     random, batch = tensors.pop(RANDOM), read_batch(tensors)
     ranker, tables = build_model(config, EncoderState.load(folder), tasks)
     settings = FitSettings(**said["settings"])
-    weights = {t.name: t.weight for t in tasks} | {RETRIEVAL: config.retrieval.weight}
-    balancer = build_balancer(config.training.balancing, weights, config.training.balancer)
+    balancer = balancer_of(config, tasks)
     learning: AbstractContextManager[None] = nullcontext()
     if alone := said["alone"]:  # a new head's pass: as `fit_alone` makes it
-        learning, balancer, settings = (
-            only_heads(ranker, alone),
-            Fixed({}),
-            replace(settings, retrieval_task=None),
-        )
+        learning, balancer = only_heads(ranker, alone), Fixed({})
+        settings = replace(settings, retrieval_task=None)
         tasks = [task for task in tasks if task.name in alone]
     with learning:
         stepper = Stepper(

@@ -14,10 +14,10 @@ from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
-from recsys.shapes import RETRIEVAL
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
 from training.data import Cutting, ScoredRows, count_steps, sizes_of
+from training.fit_inputs import loss_weights
 from training.night.plan import plan_night
 from training.predict import day_logits
 from training.train import Prepared, TrainedModel, fit_state, prepare, train
@@ -75,7 +75,7 @@ class Runs:
     @property
     def weights(self) -> dict[str, float]:
         """Give the config's weight of every loss."""
-        return {t.name: t.weight for t in self.config.tasks} | {RETRIEVAL: self.config.retrieval.weight}
+        return loss_weights(self.config, self.config.tasks)
 
     def train_days(self, task: str) -> list[date]:
         """Give the days that a head is trained on."""

@@ -1,33 +1,31 @@
 """What the model of a step that diverged is built from, in files beside the step."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from recsys.config import RunConfig
 from recsys.config_view import values
-from recsys.encoding import EncoderState
 from recsys.stages import write_json
-from recsys.tasks import TaskSpec
-from training.trainer.settings import FitSettings
+from training.fit_inputs import FitInputs
+from training.trainer.checkpoint import Checkpoint
+from training.trainer.group import ALONE, Group
+from training.trainer.guard import Guard
 
 MODEL = "model.json"
 
 
-def describe(
-    folder: Path,
-    config: RunConfig,
-    state: EncoderState,
-    tasks: Sequence[TaskSpec],
-    settings: FitSettings,
-    alone: Sequence[str] = (),
-) -> None:
-    """Write what the model of a saved step is built from. Args: alone: as in `FitInputs`."""
-    state.save(folder)
+def guard_of(inputs: FitInputs, folder: Path, start: Checkpoint | None, group: Group = ALONE) -> Guard:
+    """Make the guard of a fit, or of a rank's part of it. Args: start: what the fit goes on from."""
+    return Guard(folder, partial(_describe, inputs), start.log.losses if start else (), group)
+
+
+def _describe(inputs: FitInputs, folder: Path) -> None:
+    """Write what the model of a saved step is built from."""
+    inputs.state.save(folder)
     said = {
-        "config": values(config),
-        "tasks": [t.name for t in tasks],
-        "settings": asdict(settings),
-        "alone": list(alone),
+        "config": values(inputs.config),
+        "tasks": [t.name for t in inputs.tasks],
+        "settings": asdict(inputs.settings),
+        "alone": list(inputs.alone),
     }
     write_json(folder / MODEL, said)

@@ -14,7 +14,7 @@ from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.kinds.feature import BagFeature, IdFeature, NumberFeature
 from recsys.config import RunConfig, TrainingConfig
-from recsys.device import CPU, resolve_device
+from recsys.device import resolve_device
 from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
 from recsys.model.embeddings import LocalTables, TableSpec
@@ -35,19 +35,16 @@ from training.data import (
 from training.fit_inputs import FitInputs, batch_settings
 from training.host_choice import HostChoice
 from training.processes.parent import fit_in_processes
-from training.saved_step import describe
+from training.saved_step import guard_of
 from training.sharding.plan import check_sharding
 from training.table_placement import on_device
 from training.trainer.checkpoint import Checkpoint
-from training.trainer.guard import Guard
-from training.trainer.settings import FitSettings
+from training.trainer.settings import FitSettings, read_every
 from training.trainer.train_log import TrainLog
 from training.trainer.watcher import Watcher
 from training.trainer.weights import canonical
 from training.warm_start import Carried, Previous, carry_over
 
-READ_EVERY = 50
-"""On a GPU, losses are read once in so many steps."""
 MAX_CONTEXT_PERIODS = 7
 """Numbers of contexts are standardised on this many of the last training periods, those of users and items by
 how often they were in them."""
@@ -143,15 +140,7 @@ def train(
         log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers, diverged, sharded=sharded)
     else:
         if diverged is not None:
-            model = partial(
-                describe,
-                config=config,
-                state=inputs.state,
-                tasks=tasks,
-                settings=inputs.settings,
-                alone=alone,
-            )
-            watchers = [Guard(diverged, model, start.log.losses if start else ()), *watchers]
+            watchers = [guard_of(inputs, diverged, start), *watchers]
         with on_device(ranker, tables, device):
             log = inputs.fit(ranker, tables, watchers, start)
     return TrainedModel(ranker=ranker, tables=tables, state=inputs.state, log=log, carried=first.carried)
@@ -321,7 +310,6 @@ def fit_settings(
     """Give the trainer's settings. Args: warm: the weights are those of another night."""
     training = config.training
     retrieval = config.retrieval_task if config.retrieval.weight else None
-    device = resolve_device(training.device)
     return FitSettings(
         learning_rate=training.learning_rate * (training.warm_scale if warm else 1.0),
         constant=warm,
@@ -331,7 +319,7 @@ def fit_settings(
         total_steps=steps,
         warmup_steps=min(100, steps // 10),
         bf16=(choice or HostChoice.unmeasured(training)).precision == "bf16",
-        read_every=1 if device == CPU else READ_EVERY,
+        read_every=read_every(resolve_device(training.device)),
     )
 
 

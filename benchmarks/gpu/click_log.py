@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.device_time import around
-from benchmarks.gpu.inputs import READ_EVERY
 from benchmarks.gpu.product import FIRST_STEPS, MAX_STEPS, PRECISIONS, TRIAL_STEPS, line_of, with_floor
 from benchmarks.gpu.settings import Settings
 from benchmarks.speed.training.click_log import TASKS, write_click_log
@@ -17,7 +16,7 @@ from recsys.batch import Batch
 from recsys.model.embeddings import LocalTables
 from training.balancing.weights import Fixed
 from training.trainer.fit import fit
-from training.trainer.settings import FitSettings
+from training.trainer.settings import FitSettings, read_every
 from training.trainer.train_log import TrainLog
 
 BATCH_SIZES = (2048, 8192, 65_536)
@@ -72,7 +71,7 @@ class _Fitter:
             temperature=1.0,
             total_steps=steps,
             bf16=self.precision == "bf16",
-            read_every=1 if self.device.type == "cpu" else READ_EVERY,
+            read_every=read_every(self.device),
         )
         given = around(batches, steps) if isinstance(batches, list) else batches
         return fit(self.model, self.tables, given, Fixed(dict.fromkeys(TASKS, 1.0)), SPECS, how)

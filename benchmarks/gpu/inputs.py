@@ -15,10 +15,7 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Inputs, Ranker
 from training.balancing.weights import Fixed
 from training.trainer.batch_file import read_batch
-from training.trainer.settings import FitSettings
-
-READ_EVERY = 50
-"""As a night has it on a GPU."""
+from training.trainer.settings import FitSettings, read_every
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,5 +73,6 @@ class ProductInputs:
 
     def settings(self, precision: str, device: torch.device, steps: int) -> FitSettings:
         """Give the settings of a fit."""
-        every = 1 if device.type == "cpu" else READ_EVERY
-        return FitSettings(**self.said["fit"], total_steps=steps, bf16=precision == "bf16", read_every=every)
+        return FitSettings(
+            **self.said["fit"], total_steps=steps, bf16=precision == "bf16", read_every=read_every(device)
+        )

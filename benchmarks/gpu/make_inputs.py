@@ -18,9 +18,8 @@ from recsys.batch import Batch
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
-from recsys.shapes import RETRIEVAL
 from training.data import Batcher, encode_day, text_by_number
-from training.fit_inputs import batch_settings
+from training.fit_inputs import batch_settings, loss_weights
 from training.predict import scoring_settings
 from training.train import (
     fit_settings,
@@ -101,7 +100,7 @@ def product_inputs(
         "tables": [asdict(spec) for spec in table_specs(config, state)],
         "heads": [asdict(PlainHead.of(task)) for task in config.tasks],
         "model": PlainModel.of(config.model).as_json(),
-        "weights": {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight},
+        "weights": loss_weights(config, config.tasks),
         "sparse_learning_rate": config.training.sparse_learning_rate,
         "fit": {key: settings[key] for key in kept},
     }

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -75,7 +76,7 @@ class FitJob:
 
     def inputs(self) -> FitInputs:
         """Read what `write` wrote."""
-        said = json.loads((self.folder / INPUTS).read_text())
+        said = self._said()
         config = parse_config(said["config"], str(self.folder / INPUTS))
         arrays = load_file(self.folder / ARRAYS)
         tasks = {t.name: t for t in config.tasks}
@@ -95,23 +96,23 @@ class FitJob:
 
     def saver(self, say: Callable[[str], None]) -> Saver | None:
         """Give what keeps the checkpoints."""
-        said = json.loads((self.folder / INPUTS).read_text())["saver"]
+        said = self._said()["saver"]
         return Saver(Path(said[0]), said[1], say) if said else None
 
     def diverged(self) -> Path | None:
         """Give the folder for a step that diverges."""
-        said = json.loads((self.folder / INPUTS).read_text())["diverged"]
+        said = self._said()["diverged"]
         return Path(said) if said else None
 
     @property
     def sharded(self) -> bool:
         """Tell whether the ranks share the tables, or have copies."""
-        found: bool = json.loads((self.folder / INPUTS).read_text())["sharded"]
+        found: bool = self._said()["sharded"]
         return found
 
     def curves(self) -> Curves | None:
         """Give what is recorded for people."""
-        said = json.loads((self.folder / INPUTS).read_text())["curves"]
+        said = self._said()["curves"]
         return Curves.from_json(said) if said else None
 
     def start(self) -> dict[str, np.ndarray]:
@@ -126,6 +127,10 @@ class FitJob:
     def trained(self) -> tuple[dict[str, np.ndarray], TrainLog]:
         """Read what `finish` wrote."""
         return _mapped(self.folder / TRAINED), TrainLog(**json.loads((self.folder / LOG).read_text()))
+
+    def _said(self) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads((self.folder / INPUTS).read_text())
+        return said
 
 
 def _mapped(file: Path) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from training.processes.free_memory import total_memory
 from training.processes.job import STEPS, FitJob
 from training.processes.join import joined, torch_group
 from training.processes.joint_saver import JointSaver
-from training.saved_step import describe
+from training.saved_step import guard_of
 from training.sharding.plan import Room
 from training.table_placement import on_device, process_bytes
 from training.train import build_ranker, table_specs
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.group import Group
-from training.trainer.guard import Guard
 from training.trainer.saver import Saver
 from training.trainer.watcher import Watcher
 from training.trainer.weights import canonical, load_ranker, table_weights
@@ -106,15 +104,7 @@ def _watchers(
     """Give what sees this rank's steps; of ranks that share the tables all save, as all gather."""
     found: list[Watcher] = []
     if (diverged := job.diverged()) is not None:
-        model = partial(
-            describe,
-            config=inputs.config,
-            state=inputs.state,
-            tasks=inputs.tasks,
-            settings=inputs.settings,
-            alone=inputs.alone,
-        )
-        found.append(Guard(diverged, model, start.log.losses if start else (), group))
+        found.append(guard_of(inputs, diverged, start, group))
     if group.rank == 0:
         teller = _Teller(job.folder / STEPS)
         found.append(teller)

@@ -92,8 +92,9 @@ def _learn(
     for batch in batches_ahead(batches, stepper.tables.device):
         stepper.dense.begin_step(log.steps)
         found = stepper.look_up(batch)
+        moment = stepper.moment(log.steps, batch, found)
         for watcher in watchers:
-            watcher.before_step(stepper.moment(log.steps, batch, found))
+            watcher.before_step(moment)
         losses, logits = stepper.losses(batch, found)
         reader.add(losses)
         stepper.descend(losses, found)

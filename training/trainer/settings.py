@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+READ_EVERY = 50
+"""On a GPU, losses are read once in so many steps."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitSettings:
@@ -21,6 +24,11 @@ class FitSettings:
     """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
     read_every: int = 1
     """Read the losses every so many steps: on a GPU each reading waits for all that it has still to do."""
+
+
+def read_every(device: torch.device) -> int:
+    """Give the steps from one reading of the losses to the next."""
+    return 1 if device.type == "cpu" else READ_EVERY
 
 
 def has_fast_bf16(device: torch.device) -> bool:

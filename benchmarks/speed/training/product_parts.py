@@ -23,9 +23,8 @@ from recsys.batch import Batch
 from recsys.config import RunConfig
 from recsys.device import CPU
 from recsys.errors import DataError
-from recsys.shapes import RETRIEVAL
-from training.balancing import build_balancer
 from training.data import encode_day
+from training.fit_inputs import balancer_of
 from training.threads import use_threads
 from training.train import build_model, fit_settings, fit_state, make_batcher, retrieval_popularity
 from training.trainer.fit import fit
@@ -86,9 +85,7 @@ def fit_batches(days: Days, config: RunConfig, batches: list[Batch], precision: 
     ranker, tables = build_model(config, fit_state(days, [days.last], config, None), None)
     training = config.training.model_copy(update={"precision": precision})
     settings = fit_settings(config.model_copy(update={"training": training}), len(batches), warm=False)
-    weights = {t.name: t.weight for t in config.tasks} | {RETRIEVAL: config.retrieval.weight}
-    balancer = build_balancer(training.balancing, weights, training.balancer)
-    return fit(ranker, tables, batches, balancer, config.tasks, settings)
+    return fit(ranker, tables, batches, balancer_of(config, config.tasks), config.tasks, settings)
 
 
 def day_batches(days: Days, config: RunConfig) -> tuple[list[Batch], float, float]:
