@@ -9,7 +9,7 @@ from recsys.device import CPU
 from recsys.model.embeddings import LocalTables, Tables, TableSpec
 from recsys.model.ranker import Ranker
 from training.processes.free_memory import total_memory
-from training.progress import CONSOLE
+from training.progress import say
 
 SHARE = 0.7
 """Of the device's free memory, for tables; the rest is for activations, gradients and the optimiser."""
@@ -45,7 +45,7 @@ def tables_for_host(specs: Iterable[TableSpec], device: torch.device) -> frozens
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     kept = too_large(specs, int(SHARE * free))
     for spec in kept:
-        CONSOLE.print(
+        say(
             f"table {spec.name} ({table_bytes(spec) / 2**30:.1f} GiB) stays in host memory: {SHARE:.0%} of "
             f"the {free / 2**30:.1f} GiB free on {device} are for tables; steps that read it are slower"
         )

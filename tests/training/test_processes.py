@@ -14,10 +14,12 @@ import torch
 
 from recsys.config import TrainingConfig
 from recsys.model.embeddings import TableSpec
+from recsys.stages import MANIFEST, write_json
 from training.data.chunks import DaySize
 from training.errors import DivergedError, RankError
 from training.fit_inputs import FitInputs
 from training.host_choice import HostChoice, Trial, measure_choice, num_processes
+from training.night.work import choose
 from training.processes import free_memory, rank
 from training.processes.job import STEPS
 from training.processes.launch import _own_signals, launch
@@ -272,6 +274,20 @@ def test_auto_does_not_choose_tables_that_the_balancer_cannot_share(make_config,
     assert "not possible here: [training] balancing = 'upgrad' looks at" in capsys.readouterr().err
     assert trial.rows_per_second(HostChoice(processes=2)) == 100.0
     assert _trial(make_config()).rows_per_second(shared) == 100.0
+
+
+@pytest.mark.parametrize("tables", ["auto", "sharded"])
+def test_a_cut_of_tables_that_nothing_reads_is_said(make_config, tmp_path, capsys, tables):
+    cut = {"processes": 1, "precision": "fp32", "tables": tables, "sharding": {"item_id": "row_wise"}}
+
+    def kept(build):
+        write_json(tmp_path / MANIFEST, build(tmp_path))
+        return tmp_path
+
+    step = SimpleNamespace(config=make_config(training=cut), kept=kept)
+    choice = choose(step, days=None, plan=None, previous=None)
+    said = "[training.sharding] is not read" in " ".join(capsys.readouterr().err.split())
+    assert (choice.tables, said) == (("sharded", False) if tables == "sharded" else ("replicated", True))
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -122,6 +122,11 @@ def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) 
                 trial = Trial.of(first.inputs, first.ranker, first.tables)
                 choice, measured = measure_choice(training, trial)
                 say(f"train: {choice}; rows/s: {measured}")
+        if training.sharding and choice.tables == "replicated":
+            say(
+                f"train: [training.sharding] is not read, as no table is cut ({choice}); take it out, or "
+                'cut them with [training] tables = "sharded"'
+            )
         return {"choice": asdict(choice), "rows_per_second": measured}
 
     return HostChoice(**read_stage(step.kept(build))["choice"])
