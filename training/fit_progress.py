@@ -18,6 +18,8 @@ REDRAW_S = 0.25
 LOG_S = 30.0
 WINDOW_S = 30.0
 """The rate is that of the last so many seconds."""
+SETTLED_S = 1.0
+"""So long after the first step the rate is that of steps alone, without what came before them."""
 SMOOTHING = 0.98
 """Of a loss's moving average per step: about the last fifty steps."""
 _WIDE = 130
@@ -34,6 +36,8 @@ class FitProgress(Watcher):
         self._smooth: dict[str, float] = {}
         self._weight: dict[str, float] = {}
         self._marks: deque[tuple[float, int]] = deque()
+        self._first: tuple[float, int] | None = None
+        """The end of the first step, until the rate begins there and not at the start."""
         self.began = self._shown = time.monotonic()
 
     def on_losses(self, step: int, losses: Mapping[str, float]) -> None:
@@ -54,6 +58,7 @@ class FitProgress(Watcher):
         """Take the rows learned so far, those of the last step, and the time in seconds."""
         if not self._marks:
             self._marks.append((self.began, rows - step_rows))
+            self._first = (now, rows)
         self.rows = rows
         if now - self._shown >= self.every:
             self._shown = now
@@ -91,6 +96,9 @@ class FitProgress(Watcher):
         return " ".join(f"{name} {value:.3g}" for name, value in self.losses.items())
 
     def _mark(self, now: float) -> None:
+        if self._first is not None and now - self._first[0] >= SETTLED_S:
+            # Before it days were encoded, ranks started, a checkpoint read: no pace to go on with.
+            self._marks[0], self._first = self._first, None
         self._marks.append((now, self.rows))
         while len(self._marks) > 2 and now - self._marks[1][0] >= WINDOW_S:
             self._marks.popleft()

@@ -37,6 +37,16 @@ def test_a_fit_that_went_on_is_as_fast_as_what_it_learned_itself(seen):
     assert step(6, seconds=2 / 7).startswith("700 of 1,000 rows, 50 rows/s")
 
 
+def test_what_came_before_the_first_step_is_no_pace_to_go_on_with(seen):
+    """Days are encoded, ranks start, a checkpoint is read: the time left is of steps alone."""
+    _, made = seen
+    started = made.began + 100
+    made.see(600, 100, started)
+    made.see(700, 100, started + 2)
+    made.see(800, 100, started + 4)
+    assert made.pace == "800 of 1,000 rows, 50 rows/s, 0:00:04 left"
+
+
 def test_the_rate_is_that_of_the_last_half_minute(seen):
     _, made = seen
     for second in range(1, 100):
