@@ -45,6 +45,7 @@ from training.publish import write_bundle
 from training.train import TrainedModel, build_model, make_batcher
 from training.trainer.train_log import TrainLog
 
+MEMORY_ROWS: Final = (2_000_000, 20_000_000)
 USERS: Final = 100_000
 ITEMS: Final = 20_000
 EVENTS: Final = 20
@@ -82,7 +83,7 @@ def main() -> None:
     elif args.do is not None:
         print(json.dumps(PARTS[args.do](args.folder)), flush=True)
     else:
-        sizes = args.rows or [2_000_000, 20_000_000]
+        sizes = args.rows or MEMORY_ROWS
         print(json.dumps({str(rows): measure_memory(rows) for rows in sizes}, indent=1))
 
 

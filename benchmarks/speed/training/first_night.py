@@ -14,8 +14,9 @@ from typing import Any, Final
 from benchmarks.commit import CHECKOUT
 from benchmarks.speed.fresh_run import NUM_CORES, FreshRun, Patience, quiet_run
 from benchmarks.speed.shop_days import simulate_days
-from benchmarks.speed.training.product_speed import BEFORE, NOW, worktree
+from benchmarks.speed.training.product_speed import BEFORE, NOW
 from benchmarks.speed.training.throughput import load_of, spread
+from benchmarks.speed.worktree import worktree
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
 from serving.demo.workspace import config_text

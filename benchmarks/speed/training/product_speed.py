@@ -1,6 +1,5 @@
 """The product model's cold start, and the same in the code of an earlier commit, in alternating processes."""
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from benchmarks.speed.fresh_run import NUM_CORES, FreshRun, Patience, fresh_run,
 from benchmarks.speed.shop_days import simulate_days
 from benchmarks.speed.training.systems import clearly_faster
 from benchmarks.speed.training.throughput import load_of, samples_per_second, say_rate, spread
-from recsys.errors import ConfigError
+from benchmarks.speed.worktree import worktree
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
 
@@ -162,24 +161,3 @@ def ratios(product: dict[str, Any]) -> dict[str, float] | None:
         "one_thread": rate[NOW, "one_thread"] / rate[BEFORE, "one_thread"],
         "free": rate[NOW, "free"] / best,
     }
-
-
-@contextmanager
-def worktree(revision: str | None) -> Iterator[Path | None]:
-    """Check a commit out beside this one for a while. Raises: ConfigError with git's words."""
-    if revision is None:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="recsys-before-") as folder:
-        place = Path(folder) / "tree"
-        _git("worktree", "add", "--detach", str(place), revision)
-        try:
-            yield place
-        finally:
-            _git("worktree", "remove", "--force", str(place))
-
-
-def _git(*words: str) -> None:
-    done = subprocess.run(["git", "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(f"--before: git {words[0]} {words[1]} failed: {done.stderr.strip()}")

@@ -27,7 +27,7 @@ from benchmarks.speed.fresh_run import (
     quiet_run,
 )
 from benchmarks.speed.training.click_log import write_click_log
-from benchmarks.speed.training.data_memory import measure_memory
+from benchmarks.speed.training.data_memory import MEMORY_ROWS, measure_memory
 from benchmarks.speed.training.first_night import measure_first_night
 from benchmarks.speed.training.precision_quality import measure_precision
 from benchmarks.speed.training.product_parts import measure_parts
@@ -63,7 +63,6 @@ SANITY_ROWS: Final = 200_000
 """Of the epoch on labels of other rows."""
 PATIENCE_S: Final = 60.0
 """For runs that are made again because others disturbed them: all parts together."""
-MEMORY_ROWS: Final = (2_000_000, 20_000_000)
 DEFAULT_PARTS: Final = ("speed", "auc", "product")
 
 

@@ -5,9 +5,8 @@ import pytest
 from benchmarks.speed.fresh_run import FreshRun
 from benchmarks.speed.training.product_epoch import run
 from benchmarks.speed.training.product_parts import measure_parts
-from benchmarks.speed.training.product_speed import Form, alternate, ratios, worktree
+from benchmarks.speed.training.product_speed import Form, alternate, ratios
 from benchmarks.speed.training.throughput import spread
-from recsys.errors import ConfigError
 
 
 def test_the_product_model_is_timed_on_all_days(shop_log, tmp_path):
@@ -64,14 +63,3 @@ def test_forms_take_turns_in_turned_order_and_equal_ones_are_one():
     assert found["now"]["one_thread"] == found["now"]["free"]
     assert found["now"]["free"]["samples_per_second"]["runs"] == [10, 40]
     assert found["before"]["free"]["threads"] == 2
-
-
-def test_an_earlier_commit_is_checked_out_for_a_while():
-    with worktree("HEAD") as place:
-        assert (place / "training" / "train.py").exists()
-    assert not place.exists()
-    with (
-        pytest.raises(ConfigError, match=r"--before: git worktree add failed: .*no-such-commit"),
-        worktree("no-such-commit"),
-    ):
-        pass
