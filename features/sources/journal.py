@@ -8,7 +8,6 @@ however often it is ingested.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from recsys import item_patches, journal
 from recsys.errors import DataError
 from recsys.log import InteractionLog, business_day
 from recsys.schema import FREE_PREFIX, KEYS, PARTITION_INSTANT, TABLES, empty
+from recsys.stages import write_json
 
 STATE = "compacted.json"
 RECORDED_AT = "__recorded_at"
@@ -205,10 +205,7 @@ def _read_state(path: Path) -> dict[str, FileSummary]:
 
 
 def _write_state(path: Path, state: Mapping[str, FileSummary]) -> None:
-    body = {"files": {stem: asdict(summary) for stem, summary in sorted(state.items())}}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(body, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, {"files": {stem: asdict(summary) for stem, summary in state.items()}})
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

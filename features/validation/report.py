@@ -1,6 +1,5 @@
 """The report of a validation: one JSON for programs, one Markdown for people, from the same findings."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features.validation.findings import SEVERITIES, Finding, show
+from recsys.files import write_whole
 from recsys.stages import write_json
 
 
@@ -56,10 +56,7 @@ def write_report(validation: Validation, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"validation-{validation.date}.md"
     write_json(path.with_suffix(".json"), validation.to_json())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(to_markdown(validation), encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write_whole(path, to_markdown(validation))
 
 
 def print_findings(validation: Validation) -> None:
