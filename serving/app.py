@@ -259,7 +259,7 @@ class Server:
             for a in self._options.config.attributes
             if a.entity == "item" and not FEATURE_KINDS[a.kind].holds(pl.String())
         )
-        upserts = ItemUpserter(self.journal, self._overlay, self.recommender, self._options.clock, numbers)
+        upserts = ItemUpserter(self.journal, self._overlay, self.recommender, numbers)
         limits = Limits.from_config(serving)
         service = RankingService(
             self.recommender,

@@ -37,8 +37,7 @@ class FreshItemEncoder:
     def frame(self, items: Mapping[int, ItemRow]) -> pl.DataFrame:
         """Return raw values: the bundle's row where there is one, with the upserted content in it."""
         rows = pl.Series("row", [row if row < self._items.height else None for row in items], dtype=pl.Int64)
-        bundle_rows = self._items.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-        previous = rows.to_frame().join(bundle_rows, on="row", how="left", maintain_order="left").drop("row")
+        previous = self._items.select(pl.all().gather(rows))  # null where there is none
         content = [pl.Series("item_id", [item.item_id for item in items.values()], dtype=pl.String)]
         content += [
             pl.Series(name, [getattr(item, name) for item in items.values()], dtype=dtype)

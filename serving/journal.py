@@ -92,12 +92,13 @@ class Journal:
         """Count the bytes of the file being written."""
         return self._size
 
-    def append(self, *rows: Rows) -> None:
-        """Write one record, whole or not at all.
+    def append(self, *rows: Rows) -> int:
+        """Write one record, whole or not at all; return its instant, in milliseconds.
 
         Raises: JournalError when it could not be written; the next call tries again.
         """
-        data = encode(self._now_ms(), rows)
+        at_ms = self._now_ms()
+        data = encode(at_ms, rows)
         with self._lock:
             try:
                 self._write(data)
@@ -108,6 +109,7 @@ class Journal:
                     "fix permissions. Until then, answers are not logged and do not explore"
                 ) from error
             self._recover()
+        return at_ms
 
     def close(self) -> None:
         """Seal the file and stop the thread."""

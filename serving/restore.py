@@ -45,7 +45,8 @@ def restore_from_journal(
             seen.add([event.feedback_id])
             if event.kind in live_kinds and event.received_at_ms >= events_since_ms:
                 events.append(event)
-    overlay.put(patches)
+    # Servers write files of their own at the same time: across them, only instants tell the order.
+    overlay.put(sorted(patches, key=lambda patch: patch.at_ms))
     if store is not None:
         _append(store, events)
 

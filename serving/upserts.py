@@ -1,12 +1,11 @@
 """UpsertItems: checks sent items, encodes them merged with their present rows, journals them, shows them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serving.catalogue.items import ItemPatch, ItemRow
 from serving.catalogue.live import LiveCatalogue, Prepared
 from serving.catalogue.overlay import ItemOverlay
-from serving.clock import Clock
 from serving.journal import Journal
 from serving.journal_rows import item_patch_rows
 from serving.recommender import Recommender
@@ -37,13 +36,11 @@ class ItemUpserter:
         journal: Journal,
         overlay: ItemOverlay,
         recommender: Recommender,
-        clock: Clock,
         numbers: frozenset[str] = frozenset(),
     ) -> None:
         self._journal = journal
         self._overlay = overlay
         self._recommender = recommender
-        self._clock = clock
         self._numbers = numbers
 
     def upsert(
@@ -87,7 +84,7 @@ class ItemUpserter:
             try:
                 check_patch(patch, self._numbers)
                 before = rows.get(patch.item_id) or live_catalogue.item(patch.item_id)
-                row = patch.masked(mask, 0).applied(before or ItemRow(item_id=patch.item_id))
+                row = patch.masked(mask).applied(before or ItemRow(item_id=patch.item_id))
                 _check_window(row)
             except FieldError as error:
                 rejections[at] = str(error)
@@ -103,11 +100,11 @@ class ItemUpserter:
         prepared: Prepared,
     ) -> None:
         """Journal what was sent, then show it: what cannot be journalled is not shown."""
-        now_ms = self._clock.now_ms()
-        written = [patch.masked(mask, now_ms) for patch in patches]
-        self._journal.append(item_patch_rows(written))
+        written = [patch.masked(mask) for patch in patches]
+        # The journal's instant: a snapshot that ends in between has the patch, or the overlay applies it.
+        at_ms = self._journal.append(item_patch_rows(written))
         live_catalogue.publish(prepared)
-        self._overlay.put(written, but=live_catalogue)
+        self._overlay.put([replace(patch, at_ms=at_ms) for patch in written], but=live_catalogue)
 
 
 def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:

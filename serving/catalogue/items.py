@@ -49,14 +49,12 @@ class ItemPatch:
         }
         return cls(item_id=row.item_id, fields=fields, whole_attributes=True, at_ms=at_ms)
 
-    def masked(self, mask: Sequence[str], at_ms: int) -> "ItemPatch":
-        """Return the patch at an instant; with a mask it writes exactly these fields."""
+    def masked(self, mask: Sequence[str]) -> "ItemPatch":
+        """Return the patch that writes exactly these fields; all that were sent, where none is named."""
         if not mask:
-            return replace(self, at_ms=at_ms)
+            return self
         fields = {name: self.fields.get(name) for name in mask}
-        return ItemPatch(
-            item_id=self.item_id, fields=fields, whole_attributes="attributes" in mask, at_ms=at_ms
-        )
+        return replace(self, fields=fields, whole_attributes="attributes" in mask)
 
     def applied(self, row: ItemRow) -> ItemRow:
         """Return an item's row with the patch in it."""

@@ -1,5 +1,6 @@
 """Upserts: encoded before they are journalled, journalled before they are shown; no request waits."""
 
+import itertools
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import JournalError
 from recsys.journal import FOLDER, Rows, files, read
 from serving.catalogue import ItemPatch, ItemRow
+from serving.catalogue.items import patched, with_patch
 from serving.catalogue.overlay import ItemOverlay
 from serving.clock import SimulatedClock
 from serving.engine import Engine
@@ -51,7 +53,7 @@ def shop(tmp_path, fakes):
 
     overlay = ItemOverlay()
     first = engine(overlay)
-    upserter = ItemUpserter(journal, overlay, SimpleNamespace(engine=first), clock)
+    upserter = ItemUpserter(journal, overlay, SimpleNamespace(engine=first))
     yield SimpleNamespace(
         engine=first,
         upserter=upserter,
@@ -144,6 +146,33 @@ def test_what_cannot_be_journalled_is_not_shown(shop, fakes, monkeypatch) -> Non
     assert shop.engine.live_catalogue.item("new") is None
 
 
+def test_a_patch_has_the_instant_of_its_record(tmp_path, fakes) -> None:
+    """It had an earlier one: upserted as a snapshot ended, it was in neither the bundle nor the overlay."""
+    ticks = itertools.count(fakes.NOON_MS)
+    journal = Journal(tmp_path / FOLDER, "s", lambda: next(ticks), rotate_s=3600)
+    overlay = ItemOverlay()
+    engine = Engine(fakes.model(), overlay, policy=PolicyConfig(), retrieval=RetrievalConfig())
+    ItemUpserter(journal, overlay, SimpleNamespace(engine=engine)).upsert([item("i1", price=1)])
+    journal.close()
+    (path,) = files(tmp_path / FOLDER)
+    (record,) = read(path).records
+    assert [patch.at_ms for patch in overlay.patches("i1", 0)] == [record.at_ms]
+
+
+def test_after_a_restart_the_latest_of_two_servers_patches_holds(tmp_path, fakes) -> None:
+    """The later file's won, though the other server's patch was later."""
+    now = [fakes.NOON_MS]
+    servers = [Journal(tmp_path / FOLDER, name, lambda: now[0], rotate_s=3600) for name in "ab"]
+    for server, price in ((0, 1), (1, 2), (0, 3)):
+        servers[server].append(item_patch_rows([item("i1", price=price)]))
+        now[0] += 1_000
+    for journal in servers:
+        journal.close()
+    overlay = ItemOverlay()
+    restore_from_journal(tmp_path / FOLDER, overlay, SeenFeedbackIds(), None, frozenset(), 0, 0)
+    assert patched(ItemRow(item_id="i1"), overlay.patches("i1", 0)).price == 3
+
+
 def test_requests_go_on_while_an_upsert_is_encoded(shop, fakes) -> None:
     """A request that came meanwhile waited for the lock, or encoded the items itself."""
     encoding, go_on = threading.Event(), threading.Event()
@@ -155,8 +184,7 @@ def test_requests_go_on_while_an_upsert_is_encoded(shop, fakes) -> None:
 
     overlay = ItemOverlay()
     engine = shop.make(overlay, replace(fakes.model(), encode_items=encode))
-    clock = SimulatedClock(fakes.NOON_MS)
-    upserter = ItemUpserter(shop.journal, overlay, SimpleNamespace(engine=engine), clock)
+    upserter = ItemUpserter(shop.journal, overlay, SimpleNamespace(engine=engine))
     upserting = threading.Thread(target=upserter.upsert, args=([item("new", price=9_900)],))
     upserting.start()
     try:
@@ -193,8 +221,6 @@ def test_whole_items_of_older_servers_are_patches_of_every_field() -> None:
 
 @pytest.mark.parametrize("gap_ms", [0, 20 * 60 * 1000])
 def test_patches_in_a_row_are_what_they_are_one_by_one(gap_ms) -> None:
-    from serving.catalogue.items import patched, with_patch
-
     steps = [
         ItemPatch(item_id="a", fields={"price": 5, "attributes": {"size": 1.0}}),
         ItemPatch(item_id="a", fields={"title": "T", "attributes": {"brand": "b"}}),
