@@ -196,6 +196,11 @@ class _Steps:
     greedy: npt.NDArray[np.bool_]
     """[K], whether it is also the greedy choice of those left; a pinned one is."""
 
+    @classmethod
+    def pinned(cls, slots: Ints) -> "_Steps":
+        """Make a page [K] of the pinned items; those that are drawn are to be filled in."""
+        return cls(order=slots.copy(), log_drawn=np.zeros(slots.size), greedy=np.ones(slots.size, np.bool_))
+
 
 def _extend(prefix: PrefixProbability, steps: _Steps) -> tuple[Floats, PrefixProbability]:
     """Return the propensities [K] of a page, and the prefix with it."""
@@ -226,7 +231,7 @@ def _draw_at_once(
     order = np.argsort(-(logits + rng.gumbel(size=len(logits))), kind="stable") if explored else best
     free = slots < 0
     num_drawn = int(free.sum())
-    steps = _Steps(order=slots.copy(), log_drawn=np.zeros(len(slots)), greedy=np.ones(len(slots), np.bool_))
+    steps = _Steps.pinned(slots)
     steps.order[free] = drawable[order[:num_drawn]]
     # Of what is left at each step; summed from the end, in logarithms, so that no small weight is lost.
     log_left = np.logaddexp.accumulate(logits[order][::-1])[::-1]
@@ -245,7 +250,7 @@ def _draw_in_steps(
     """Draw a page position by position: caps and similarities depend on the items above."""
     remaining = _RemainingCandidates(candidates, parameters)
     uniforms = rng.random(len(slots))
-    steps = _Steps(order=slots.copy(), log_drawn=np.zeros(len(slots)), greedy=np.ones(len(slots), np.bool_))
+    steps = _Steps.pinned(slots)
     for k, pinned in enumerate(slots.tolist()):
         chosen = pinned
         if pinned < 0:

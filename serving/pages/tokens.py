@@ -68,8 +68,8 @@ class PageTokens:
         if changed := changed_fields(hashes, request):
             raise FieldError(
                 "page_token",
-                f"{', '.join(changed)} changed since the page before; send the same request with the token, "
-                "only page_size may change, or leave the token out to begin a new list",
+                f"{', '.join(changed)} changed since the page before; send it as before, or leave the token "
+                "out to begin a new list",
             )
         shown = struct.unpack(f"<{(len(rest) - _HASHES_BYTES) // 8}Q", rest[_HASHES_BYTES:])
         return ListState(

@@ -131,11 +131,15 @@ def test_an_overlay_is_encoded_in_any_number_of_steps(fresh_encoder, bundle) -> 
 
 
 def test_an_upsert_does_not_pass_over_the_catalogue() -> None:
-    """The item was joined with all of the bundle's: 77 ms at 1,000,000 items."""
+    """Two items were joined with all of the bundle's: 61 ms at 1,000,000 items, now .2."""
 
     def seconds(num_items: int) -> float:
         items = pl.DataFrame({"item_id": pl.int_range(num_items, eager=True).cast(pl.String)})
         fresh = FreshItemEncoder(cast(Encoder, None), items.with_columns(pl.lit(1.0).alias("count")), [])
-        return min(timeit.repeat(lambda: fresh.frame({5: UPSERTED[0]}), number=1, repeat=5))
+        return min(
+            timeit.repeat(
+                lambda: fresh.frame(dict(zip((5, num_items), UPSERTED, strict=False))), number=1, repeat=5
+            )
+        )
 
-    assert seconds(1_000_000) < 5 * seconds(1_000)
+    assert seconds(1_000_000) < 20 * seconds(1_000)
