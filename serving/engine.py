@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
-from serving.catalogue import Allowed, Catalogue
 from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.latency import LatencyEstimate
-from serving.pages.list_state import ListState, item_hash
+from serving.pages.list_state import ListState
 from serving.policy import PolicyInput, PolicyParameters
 from serving.protocols import User
 from serving.reasons import Reasons
@@ -33,7 +32,7 @@ from serving.request import (
     RankRequest,
     VersionError,
 )
-from serving.retrieval import Candidates, Retrieval, seed_row
+from serving.retrieval import Candidates, NamedItems, Retrieval
 from serving.scored_candidates import ScoredCandidates
 from serving.served_model import ServedModel
 from serving.similar_items import similarity_scores
@@ -91,25 +90,10 @@ class Engine:
         if deadline.remaining_s() < _MIN_REMAINING_S:
             raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
         timer = _StageTimer()
-        state = state or ListState.begin(request.seed)
-        live = self.live_catalogue.current()
-        catalogue = live.catalogue
-        user = self._user(request, at_ms)
-        timer.record("features")
-        allowed = catalogue.allowed(request.filter, self._forbidden(request, user), at_ms)
-        pins = _allowed_pins(request, catalogue, allowed, state)
-        user_side = self._user_side(user)
-        candidates = self._retrieval.find(request, live, allowed, user_side, state)
-        num_found = len(candidates.rows)
-        # Items pinned below this page are candidates already, and take no place on it.
-        num_needed = request.page_size + sum(k >= state.start + request.page_size for k in pins)
-        timer.record("retrieval")
-        candidates, scored, degradation = self._limit(
-            request, candidates, deadline, num_needed=num_needed, scored=user_side is not None
-        )
-        predictions = self._predict(live, user, user_side, request, candidates, at_ms) if scored else {}
-        scores = self._score(request, predictions, candidates, live)
-        degradation += tuple(user.degraded) if user is not None else ()
+        found = self._find(request, at_ms, state or ListState.begin(request.seed), timer)
+        candidates, scored, degradation = self._limit(found, deadline)
+        predictions = self._predict(found, candidates) if scored else {}
+        scores = self._score(found, candidates, predictions)
         timer.record("scoring")
         if scored:
             self._latency.observe(timer.seconds("scoring"), len(candidates.rows))
@@ -117,18 +101,18 @@ class Engine:
             request_id=os.urandom(12).hex(),
             bundle_version=self.model.version,
             at_ms=at_ms,
-            catalogue=catalogue,
+            catalogue=found.live.catalogue,
             candidates=candidates,
-            policy_input=self._policy_input(candidates, scores, live, pins),
+            policy_input=self._policy_input(found, candidates, scores),
             predictions=predictions,
-            num_found=num_found,
+            num_found=len(found.candidates.rows),
             policy=self._policy if explore and not degradation else self._policy.greedy(),
-            state=state,
+            state=found.state,
             seeded=request.seed is not None,
-            reasons=self._reasons(request, user, live),
-            known_user=user is not None and (user.known or bool(user.history)),
+            reasons=self._reasons(found),
+            known_user=found.user is not None and (found.user.known or bool(found.user.history)),
             degradation=degradation,
-            missing_item_ids=_missing(request, catalogue, pins, state),
+            missing_item_ids=found.named.missing(request, found.pins),
             log_candidates=self._logs_candidates(),
             stage_ms=timer.milliseconds(),
         )
@@ -148,11 +132,27 @@ class Engine:
         except ConfigError as error:
             raise FieldError("head_weights", str(error)) from error
 
-    def _user(self, request: RankRequest, at_ms: int) -> User | None:
-        return None if self.model.features is None else self.model.features.user(request.user_id, at_ms)
-
-    def _user_side(self, user: User | None) -> Any:
-        return None if user is None or self.model.scorer is None else self.model.scorer.user_side(user.inputs)
+    def _find(self, request: RankRequest, at_ms: int, state: ListState, timer: "_StageTimer") -> "_Found":
+        features, scorer = self.model.features, self.model.scorer
+        live = self.live_catalogue.current()
+        user = None if features is None else features.user(request.user_id, at_ms)
+        timer.record("features")
+        named = NamedItems.of(request, live.catalogue, state)
+        allowed = live.catalogue.allowed(request.filter, self._forbidden(request, user), at_ms)
+        user_side = None if user is None or scorer is None else scorer.user_side(user.inputs)
+        candidates = self._retrieval.find(request.page_size, named, live, allowed, user_side, state.shown)
+        timer.record("retrieval")
+        return _Found(
+            request=request,
+            at_ms=at_ms,
+            state=state,
+            live=live,
+            user=user,
+            user_side=user_side,
+            named=named,
+            candidates=candidates,
+            pins=named.placed(candidates),
+        )
 
     def _forbidden(self, request: RankRequest, user: User | None) -> Iterable[str]:
         """List the ids that must not be shown: with seen items, unless the caller sends the candidates."""
@@ -161,80 +161,61 @@ class Engine:
         seen = (user.seen.get(kind, ()) for kind in self._seen_kinds)
         return itertools.chain(request.forbidden_item_ids, *seen)
 
-    def _limit(
-        self,
-        request: RankRequest,
-        candidates: Candidates,
-        deadline: Deadline,
-        *,
-        num_needed: int,
-        scored: bool,
-    ) -> tuple[Candidates, bool, tuple[str, ...]]:
-        """Keep the candidates that can be scored in time: all, fewer, or none."""
-        if not scored:
-            return candidates, False, (NO_BUNDLE,)
+    def _limit(self, found: "_Found", deadline: Deadline) -> tuple[Candidates, bool, tuple[str, ...]]:
+        """Keep the candidates that can be scored in time: all, fewer, or none; say what is missing."""
+        degraded = () if found.user is None else tuple(found.user.degraded)
+        candidates = found.candidates
+        if found.user_side is None:
+            return candidates, False, (NO_BUNDLE, *degraded)
         count = len(candidates.rows)
         affordable = self._latency.affordable(count, deadline.remaining_s())
         if affordable >= count:
-            return candidates, True, ()
-        if affordable >= num_needed:  # pinned items are the first candidates
-            return candidates.first(affordable), True, (DEADLINE_FEWER_CANDIDATES,)
+            return candidates, True, degraded
+        if affordable >= found.num_needed:  # pinned items are the first candidates
+            return candidates.first(affordable), True, (DEADLINE_FEWER_CANDIDATES, *degraded)
         self._latency.decay()
-        return candidates, False, (DEADLINE_POPULAR,)
+        return candidates, False, (DEADLINE_POPULAR, *degraded)
 
-    def _predict(
-        self,
-        live: CatalogueWithScorer,
-        user: User | None,
-        user_side: Any,
-        request: RankRequest,
-        candidates: Candidates,
-        at_ms: int,
-    ) -> Mapping[str, npt.NDArray[np.float32]]:
-        assert live.scorer is not None
-        assert self.model.features is not None
+    def _predict(self, found: "_Found", candidates: Candidates) -> Mapping[str, npt.NDArray[np.float32]]:
+        request, scorer, features = found.request, found.live.scorer, self.model.features
+        assert scorer is not None
+        assert features is not None
         values = {**request.context, **({"surface": request.surface} if request.surface else {})}
-        counters = user.live if user is not None else None
-        context = self.model.features.context(values, at_ms, counters)
-        return live.scorer.predict(user_side, context, candidates.rows)
+        counters = found.user.live if found.user is not None else None
+        return scorer.predict(
+            found.user_side, features.context(values, found.at_ms, counters), candidates.rows
+        )
 
     def _score(
-        self,
-        request: RankRequest,
-        predictions: Mapping[str, npt.NDArray[np.float32]],
-        candidates: Candidates,
-        live: CatalogueWithScorer,
+        self, found: "_Found", candidates: Candidates, predictions: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float64]:
-        taste = self.model.fusion.override(request.head_weights).score(predictions) if predictions else None
-        seed = seed_row(request, live)
-        if live.scorer is not None and seed is not None:
-            vectors = live.scorer.vectors(np.append(candidates.rows, seed))
+        fusion = self.model.fusion.override(found.request.head_weights)
+        taste = fusion.score(predictions) if predictions else None
+        seed, scorer = found.named.seed, found.live.scorer
+        if scorer is not None and seed is not None:
+            vectors = scorer.vectors(np.append(candidates.rows, seed))
             return similarity_scores(vectors[:-1] @ vectors[-1], taste, self._similar_step)
         if taste is not None:
             return taste
         return self.model.popular.scores(candidates.rows)
 
     def _policy_input(
-        self,
-        candidates: Candidates,
-        scores: npt.NDArray[np.float64],
-        live: CatalogueWithScorer,
-        pins: Mapping[int, int],
+        self, found: "_Found", candidates: Candidates, scores: npt.NDArray[np.float64]
     ) -> PolicyInput:
-        candidate_of = {row: candidate for candidate, row in enumerate(candidates.rows.tolist())}
+        catalogue, scorer = found.live.catalogue, found.live.scorer
         return PolicyInput(
             scores=scores,
-            categories=live.catalogue.category_codes(candidates.rows),
-            embeddings=live.scorer.vectors(candidates.rows) if self._policy.mmr and live.scorer else None,
-            pins={position: candidate_of[row] for position, row in pins.items()},
+            categories=catalogue.category_codes(candidates.rows),
+            embeddings=scorer.vectors(candidates.rows) if self._policy.mmr and scorer else None,
+            pins=found.pins,
         )
 
-    def _reasons(self, request: RankRequest, user: User | None, live: CatalogueWithScorer) -> Reasons:
+    def _reasons(self, found: "_Found") -> Reasons:
         return Reasons.of_request(
-            live.catalogue,
-            None if live.scorer is None else live.scorer.vectors,
-            () if user is None else user.history,
-            seed_row(request, live),
+            found.live.catalogue,
+            None if found.live.scorer is None else found.live.scorer.vectors,
+            () if found.user is None else found.user.history,
+            found.named.seed,
         )
 
     def warm(self, at_ms: int) -> None:
@@ -246,6 +227,30 @@ class Engine:
 
     def _logs_candidates(self) -> bool:
         return int.from_bytes(os.urandom(4)) < self._candidate_log_share * _BITS_FOR_SHARE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """One request's candidates, and what they are scored with."""
+
+    request: RankRequest
+    at_ms: int
+    state: ListState
+    """The list before this page."""
+    live: CatalogueWithScorer
+    user: User | None
+    user_side: Any
+    """The scorer's; None when only popularity can rank."""
+    named: NamedItems
+    candidates: Candidates
+    pins: Mapping[int, int]
+    """Position (from 0) on this page or a later one -> candidate."""
+
+    @property
+    def num_needed(self) -> int:
+        """Count the candidates that fill the page; those pinned below it take no place on it."""
+        end = self.state.start + self.request.page_size
+        return self.request.page_size + sum(position >= end for position in self.pins)
 
 
 @dataclass
@@ -265,25 +270,3 @@ class _StageTimer:
 
     def milliseconds(self) -> dict[str, float]:
         return {stage: 1000 * seconds for stage, seconds in self._stage_s.items()}
-
-
-def _allowed_pins(
-    request: RankRequest, catalogue: Catalogue, allowed: Allowed, state: ListState
-) -> dict[int, int]:
-    """Map position (from 0) to row, for the pins of this page and later ones that may be shown."""
-    rows = {
-        pin.position - 1: catalogue.row_of(pin.item_id)
-        for pin in request.pins_from(state.start)
-        if item_hash(pin.item_id) not in state.shown
-    }
-    return {position: row for position, row in rows.items() if row >= 0 and allowed[row]}
-
-
-def _missing(
-    request: RankRequest, catalogue: Catalogue, pins: Mapping[int, int], state: ListState
-) -> tuple[str, ...]:
-    asked = [*(request.item_ids or ()), *([request.seed_item_id] if request.seed_item_id else [])]
-    known = (catalogue.rows_or_missing(asked) >= 0).tolist()
-    unknown = [item_id for item_id, is_known in zip(asked, known, strict=True) if not is_known]
-    unknown += [pin.item_id for pin in request.pins_from(state.start) if pin.position - 1 not in pins]
-    return tuple(dict.fromkeys(unknown))

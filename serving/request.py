@@ -89,10 +89,6 @@ class RankRequest:
         """Return the ids that the answer must not contain."""
         return self.filter.deny_item_ids | self.exclude_item_ids
 
-    def pins_from(self, start: int) -> tuple[Pin, ...]:
-        """Return the pins of the page that begins at a position (from 0), and of later pages."""
-        return tuple(pin for pin in self.pins if pin.position > start)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedItem:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from recsys.id_table import MISSING
 from recsys.mask import Mask
 from serving.catalogue import Allowed, Catalogue
 from serving.catalogue.live import CatalogueWithScorer
@@ -51,6 +52,49 @@ class Candidates:
         return {name: count for name, count in counts.items() if count}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedItems:
+    """The catalogue rows of the items that a request names."""
+
+    listed: Rows | None
+    """The caller's candidates [N], MISSING where the catalogue has none; None: the server finds them."""
+    seed: int | None
+    """None: the request names no seed, or one that the catalogue does not have."""
+    pins: Mapping[int, int]
+    """Position (from 0) on this page or a later one -> row, or MISSING."""
+
+    @classmethod
+    def of(cls, request: RankRequest, catalogue: Catalogue, state: ListState) -> "NamedItems":
+        """Look up the rows, each once."""
+        seed = MISSING if request.seed_item_id is None else catalogue.row_of(request.seed_item_id)
+        return cls(
+            listed=None if request.item_ids is None else catalogue.rows_or_missing(request.item_ids),
+            seed=None if seed == MISSING else seed,
+            pins={
+                pin.position - 1: catalogue.row_of(pin.item_id)
+                for pin in request.pins
+                if pin.position > state.start
+            },
+        )
+
+    def placed(self, candidates: Candidates) -> dict[int, int]:
+        """Map position (from 0) to candidate for the pins that may be shown: the first candidates."""
+        first = {row: at for at, row in enumerate(candidates.rows[: len(self.pins)].tolist())}
+        return {position: first[row] for position, row in self.pins.items() if row in first}
+
+    def missing(self, request: RankRequest, placed: Mapping[int, int]) -> tuple[str, ...]:
+        """List the ids that the catalogue does not have, and those of pins that may not be shown."""
+        item_ids = request.item_ids or ()
+        unknown = (
+            [] if self.listed is None else [item_ids[at] for at in np.flatnonzero(self.listed == MISSING)]
+        )
+        if request.seed_item_id is not None and self.seed is None:
+            unknown.append(request.seed_item_id)
+        not_shown = self.pins.keys() - placed.keys()
+        unknown += [pin.item_id for pin in request.pins if pin.position - 1 in not_shown]
+        return tuple(dict.fromkeys(unknown))
+
+
 class Retrieval:
     """Finds candidates with one model."""
 
@@ -61,51 +105,42 @@ class Retrieval:
 
     def find(
         self,
-        request: RankRequest,
+        page_size: int,
+        named: NamedItems,
         live: CatalogueWithScorer,
         allowed: Allowed,
         user_side: Any,
-        state: ListState,
+        shown: frozenset[int],
     ) -> Candidates:
         """Find candidates for a page, and while there are enough, one more: then the list has a next page.
 
-        Args: user_side: the scorer's, None when only popularity can rank; state: the list before the page.
+        Args: user_side: the scorer's, None when only popularity can rank; shown: `item_hash` of the items on
+        the pages before.
         """
-        catalogue = live.catalogue
-        builder = _CandidateBuilder(catalogue, allowed, state.shown)
-        pins = request.pins_from(state.start)
-        builder.add(PINNED, catalogue.rows_of(pin.item_id for pin in pins))
-        if request.item_ids is not None:
-            builder.add(REQUEST, catalogue.rows_of(request.item_ids))
+        builder = _CandidateBuilder(live.catalogue, allowed, shown)
+        builder.add(PINNED, np.array([row for row in named.pins.values() if row != MISSING], np.int64))
+        if named.listed is not None:
+            builder.add(REQUEST, named.listed[named.listed != MISSING])
             return builder.candidates()
         # Those pinned below this page take no place on it.
-        num_needed = request.page_size + len(pins) + 1
-        num_shown = len(state.shown)
-        num_wanted = max(self.num_candidates, num_needed) + num_shown
-        seed = seed_row(request, live)
-        if live.scorer is not None and seed is not None:
-            builder.forbid(seed)
-            found = live.scorer.similar(seed, *builder.search(num_wanted))
+        num_needed = page_size + len(named.pins) + 1
+        num_wanted = max(self.num_candidates, num_needed) + len(shown)
+        if named.seed is not None:
+            builder.forbid(named.seed)
+        if live.scorer is not None and named.seed is not None:
+            found = live.scorer.similar(named.seed, *builder.allowed.search(num_wanted))
             nearest = builder.add_found(SIMILAR, found, num_wanted)
         else:
-            found = _nearest(live, user_side, *builder.search(num_wanted))
+            found = _nearest(live, user_side, *builder.allowed.search(num_wanted))
             nearest = builder.add_found(RETRIEVAL, found, num_wanted)
-            num_popular = num_wanted if user_side is None else self.num_popular + num_shown
-            builder.add(POPULAR, self.model.popular.first(num_popular, allowed))
-        builder.add(FRESH, nearest[nearest >= catalogue.num_in_bundle])
+            num_popular = num_wanted if user_side is None else self.num_popular + len(shown)
+            builder.add(POPULAR, self.model.popular.first(num_popular, builder.allowed))
+        builder.add(FRESH, nearest[nearest >= live.catalogue.num_in_bundle])
         if len(builder) < num_needed:
-            builder.add(POPULAR, self.model.popular.first(num_needed + num_shown, allowed))
+            builder.add(POPULAR, self.model.popular.first(num_needed + len(shown), builder.allowed))
         if len(builder) < num_needed:
-            builder.add(CATALOGUE, allowed.first(num_needed + num_shown + len(builder)))
+            builder.add(CATALOGUE, builder.allowed.first(num_needed + len(shown) + len(builder)))
         return builder.candidates()
-
-
-def seed_row(request: RankRequest, live: CatalogueWithScorer) -> int | None:
-    """Return the row of the item that the list shall be similar to; None when it has no seed."""
-    if request.seed_item_id is None or request.item_ids is not None or live.scorer is None:
-        return None
-    row = live.catalogue.row_of(request.seed_item_id)
-    return None if row < 0 else row
 
 
 def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | None) -> Rows:
@@ -119,7 +154,7 @@ class _CandidateBuilder:
 
     def __init__(self, catalogue: Catalogue, allowed: Allowed, shown: frozenset[int]) -> None:
         self._catalogue = catalogue
-        self._allowed = allowed
+        self.allowed = allowed
         self._shown = shown
         self._sources: dict[int, int] = {}
 
@@ -128,27 +163,25 @@ class _CandidateBuilder:
 
     def forbid(self, row: int) -> None:
         """Leave a row out from now on."""
-        self._allowed = self._allowed.without(row)
-
-    def search(self, k: int) -> tuple[int, Mask | None]:
-        """Return how many items to search for, and among which, so that k allowed ones are found."""
-        return self._allowed.search(k)
+        self.allowed = self.allowed.without(row)
 
     def add_found(self, source: int, rows: Rows, k: int) -> Rows:
         """Add the first k allowed rows that a search found, and return them."""
-        if not self._allowed.mask[rows].all():
+        if not self.allowed.mask[rows].all():
             # The index filters by itself. If it fails to, this log entry says so; the items are not shown.
-            count = int((~self._allowed.mask[rows]).sum())
+            count = int((~self.allowed.mask[rows]).sum())
             _log.error("forbidden_candidates", source=SOURCES[source], count=count)
-        nearest: Rows = rows[self._allowed.of(rows)][:k]
+        nearest: Rows = rows[self.allowed.of(rows)][:k]
         self.add(source, nearest)
         return nearest
 
     def add(self, source: int, rows: Rows) -> None:
-        for row in rows[self._allowed.of(rows)].tolist():
-            if self._shown and item_hash(self._catalogue.id_of(row)) in self._shown:
-                continue
-            self._sources[row] = self._sources.get(row, 0) | source
+        for row in rows[self.allowed.of(rows)].tolist():
+            if row in self._sources or not self._was_shown(row):
+                self._sources[row] = self._sources.get(row, 0) | source
+
+    def _was_shown(self, row: int) -> bool:
+        return bool(self._shown) and item_hash(self._catalogue.id_of(row)) in self._shown
 
     def candidates(self) -> Candidates:
         return Candidates(

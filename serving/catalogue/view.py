@@ -34,9 +34,6 @@ class Allowed:
     forbidden: Rows
     """Ascending, distinct."""
 
-    def __getitem__(self, row: int) -> bool:
-        return self.mask[row] and not bool(np.isin(row, self.forbidden))
-
     def of(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Tell for each row [N] whether it is allowed."""
         passing: npt.NDArray[np.bool_] = self.mask[rows]

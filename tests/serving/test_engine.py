@@ -273,6 +273,12 @@ def test_without_a_model_popularity_is_the_score(engine, fakes) -> None:
     assert answer.items[0].predictions == {}
 
 
+def test_without_a_model_the_seed_is_left_out_too(engine, fakes) -> None:
+    """It came first, when it was the most popular item."""
+    without = engine(replace(fakes.model(version=None), scorer=None, features=None))
+    assert ids(ask(without, fakes, seed_item_id="i0")) == ["i1", "i2", "i3", "i4", "i5"]
+
+
 def test_without_a_model_the_pages_hold_every_item_once(engine, fakes) -> None:
     one = engine(replace(fakes.model(version=None), scorer=None, features=None), num_candidates=4)
     asked, shown, state = RankRequest(user_id="u1", page_size=7), [], None
