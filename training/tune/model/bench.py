@@ -1,7 +1,7 @@
 """A config -> losses on its validation days: the calibration periods of a night, never the evaluated ones."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,16 +18,8 @@ from recsys.model.head_functions import predict
 from recsys.model.ranker import Ranker
 from recsys.shapes import RETRIEVAL
 from recsys.tasks import TaskSpec
-from training.data import (
-    Batcher,
-    BatchSettings,
-    Cutting,
-    EncodedRows,
-    count_steps,
-    encode_day,
-    sizes_of,
-    text_by_number,
-)
+from training.data import Batcher, Cutting, EncodedRows, count_steps, encode_day, sizes_of, text_by_number
+from training.fit_inputs import batch_settings
 from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
 from training.predict import moved, scoring_settings
@@ -155,14 +147,8 @@ class ModelBench:
         found = {}
         for i in wanted:
             text = text_by_number(encoder, days[i].table("items"))
-            drawing = BatchSettings(
-                batch_size=_RETRIEVAL_BATCH,
-                history_length=config.features.history_length,
-                lag_ms=1000 * config.features.ingestion_lag,
-                num_uniform=config.retrieval.num_uniform,
-                tasks=tuple(t.name for t in config.tasks),
-                retrieval_task=config.retrieval_task.name if config.retrieval_task else None,
-            )
+            training = batch_settings(config, config.tasks)
+            drawing = replace(training, batch_size=_RETRIEVAL_BATCH, id_dropout=0.0)
             found[i] = _Period(
                 encoded=encode_day(encoder, days, i, config.tasks),
                 batcher=Batcher(encoder, text, scoring_settings(config)),
