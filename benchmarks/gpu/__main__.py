@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.gpu.parent import run_parts
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.wheels import unpacked_wheels
+from recsys.files import write_whole
 
 INPUTS = Path("gpu-inputs.npz")
 LIMIT_S = 330.0
@@ -49,9 +50,7 @@ def main() -> None:
 
 def _write(tree: dict[str, object], target: Path) -> None:
     """Write what is known so far: who ends this program loses one part at most."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.write_text(json.dumps(tree, indent=1) + "\n")
-    temporary.replace(target)
+    write_whole(target, json.dumps(tree, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,8 @@ from training.trainer.whole_batch import WholeBatch
 class Lookup:
     """The rows of one step."""
 
-    numbers: Mapping[str, Tensor]
-    """Table -> distinct numbers [U], ascending; of all ranks where tables are copies."""
     leaves: Mapping[str, Tensor]
-    """Table -> their rows [U, D], which collect gradients."""
+    """Table -> the rows [U, D] of `whole.numbers`, which collect gradients."""
     rows: Mapping[str, Tensor]
     """Table -> the rows of this rank's own numbers, in the order of its batch."""
     whole: WholeBatch
@@ -33,10 +31,10 @@ def look_up(tables: Tables, own: Mapping[str, Tensor], whole: WholeBatch) -> Loo
     numbers = whole.numbers
     leaves = tables.lookup(numbers)
     if numbers is own:
-        return Lookup(numbers=own, leaves=leaves, rows=leaves, whole=whole)
+        return Lookup(leaves=leaves, rows=leaves, whole=whole)
     # Both are ascending and distinct.
     rows = {name: leaves[name].index_select(0, _places(own[name], numbers[name])) for name in own}
-    return Lookup(numbers=numbers, leaves=leaves, rows=rows, whole=whole)
+    return Lookup(leaves=leaves, rows=rows, whole=whole)
 
 
 def _places(some: Tensor, among: Tensor) -> Tensor:

@@ -103,4 +103,4 @@ class Stepper:
             rows = [leaf.grad for leaf in boundary if leaf.grad is not None]
             self.group.sum_([*self.dense.gradients, *rows])
         self.dense.step()
-        self.tables.step(found.numbers, found.leaves)
+        self.tables.step(found.whole.numbers, found.leaves)
