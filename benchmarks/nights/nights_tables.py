@@ -4,12 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.grids import Grid, print_grid
 
 Tree = Mapping[str, Any]
-Grid = list[list[str]]
-"""Lines of cells; the first has the titles."""
 
 
 def policies_grid(tree: Tree) -> Grid:
@@ -51,8 +48,5 @@ GRIDS: Mapping[str, Callable[[Tree], Grid]] = {
 def show_nights(tree: Tree) -> None:
     """Print all tables."""
     new_heads = [new_head_grid(tree, task) for task in tree["new_heads"]]
-    for titles, *lines in (policies_grid(tree), *new_heads, hours_grid(tree)):
-        table = Table(*titles, box=None)
-        for line in lines:
-            table.add_row(*line)
-        Console().print(table)
+    for grid in (policies_grid(tree), *new_heads, hours_grid(tree)):
+        print_grid(grid)

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.grids import Grid
 from benchmarks.nights import nights_tables
-from benchmarks.quality.result_tables import Grid, differences_grid, rows_grid, summary_grid
+from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
 from benchmarks.speed.training import training_tables
 from recsys.errors import ConfigError
 

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from benchmarks.grids import Grid
 from benchmarks.quality.quality_set import Key, lower_is_better
 
 Tree = Mapping[str, Any]
 """One set's JSON: `QualityReport.as_json`."""
-Grid = list[list[str]]
-"""Lines of cells; the first has the titles."""
 ORACLES = ("informed_oracle", "truth")
 """They know what no system can: rows of the table, but no baselines to beat."""
 NONE = "–"

@@ -117,8 +117,9 @@ def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) 
                 choice,
                 folder=unfinished(folder),
             )
-            choice = choice.with_tables(training, first.tables.specs.values())
-            if measure:
+            if not measure:
+                choice = choice.with_tables(training, first.tables.specs.values())
+            else:
                 trial = Trial.of(first.inputs, first.ranker, first.tables)
                 choice, measured = measure_choice(training, trial)
                 say(f"train: {choice}; rows/s: {measured}")

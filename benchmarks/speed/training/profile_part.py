@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.grids import Grid
 from benchmarks.speed.fresh_run import quiet_run
 from benchmarks.speed.training.product_speed import EPOCH, Programs
 from benchmarks.speed.training.systems import PRECISIONS
@@ -23,7 +24,7 @@ def measure_profile(programs: Programs) -> dict[str, Any]:
     return {"profile": found}
 
 
-def profile_grid(tree: Mapping[str, Any]) -> list[list[str]]:
+def profile_grid(tree: Mapping[str, Any]) -> Grid:
     """Lay out the operators of every profile, the largest first, and each kind's sum."""
     lines = [["product step", "operator", "inputs", "calls", "ms", "share"]]
     for name, of in tree["profile"].items():

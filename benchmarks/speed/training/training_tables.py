@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.grids import Grid, print_grid
 from benchmarks.speed.training.profile_part import profile_grid
 
 Tree = Mapping[str, Any]
-Grid = list[list[str]]
-"""Lines of cells; the first has the titles."""
 NONE = "–"
 
 
@@ -215,11 +213,7 @@ def show_training(tree: Tree) -> None:
     console = Console()
     for name, grid in GRIDS.items():
         if name != "runs" and any(key in tree for key in _NEEDED.get(name, (name,))):
-            titles, *lines = grid(tree)
-            table = Table(*titles, box=None)
-            for line in lines:
-                table.add_row(*line)
-            console.print(table)
+            print_grid(grid(tree))
     spent = sum(run["seconds"] for run in tree["runs"])
     console.print(f"{tree['cpu']}; commit {tree['commit']}; {spent:.0f} s", highlight=False)
     for key, title in {"noisy": "noisy", "not_measured": "not measured"}.items():

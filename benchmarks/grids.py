@@ -1,0 +1,16 @@
+"""Tables as lines of cells: for a page, and for the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+Grid = list[list[str]]
+"""Lines of cells; the first has the titles."""
+
+
+def print_grid(grid: Grid) -> None:
+    """Print one."""
+    titles, *lines = grid
+    table = Table(*titles, box=None)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
