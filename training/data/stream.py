@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.batch import Batch
 from training.data.batcher import Batcher
-from training.data.chunks import Chunk, Cutting, DaySize, count_steps, cut_day
+from training.data.chunks import Chunk, Cutting, DaySize, cut_day
 from training.data.encoded_rows import EncodedRows
 
 
@@ -55,11 +55,6 @@ class BatchStream:
     epochs: int = 1
     popularity: np.ndarray | None = None
     """Share of the positives by item number, where retrieval is trained."""
-
-    @property
-    def num_steps(self) -> int:
-        """Count the steps."""
-        return count_steps(self.days.values(), self.cutting, self.epochs)
 
     def batches(self, first_step: int = 0) -> Iterator[Batch]:
         """Give the batches from a step on; what comes before it is neither read nor drawn."""
