@@ -42,7 +42,7 @@ from serving.pages.tokens import VALID_MS, PageTokens
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
-from serving.restore import restore_from_journal
+from serving.restore import item_patches_since, restore_from_journal
 from serving.served_model import ServedModel
 from serving.service import RankingService
 from serving.session_merger import SessionMerger
@@ -200,7 +200,9 @@ class Server:
     def _load(self, version: str) -> Engine:
         load = self._load_model or self._own_loader
         try:
-            engine = self._engine(load(self._registry.path(version), self._store))
+            model = load(self._registry.path(version), self._store)
+            self._reach_back(model.items_as_of_ms)
+            engine = self._engine(model)
             engine.warm(self._options.clock.now_ms())
         except RecsysError:
             raise
@@ -232,15 +234,23 @@ class Server:
         except (RegistryError, OSError) as error:
             _log.error("whole_journal_replayed", error=str(error))
             oldest_ms = None
+        self._patches_since_ms = 0 if oldest_ms is None else min(recent_ms, oldest_ms)
         restore_from_journal(
             self._options.log / FOLDER,
             self._overlay,
             self._feedback.seen,
             self._store,
             kinds,
-            since_ms=0 if oldest_ms is None else min(recent_ms, oldest_ms),
+            since_ms=self._patches_since_ms,
             events_since_ms=recent_ms if oldest_ms is None else min(recent_ms, oldest_ms),
         )
+
+    def _reach_back(self, as_of_ms: int) -> None:
+        """Read older patches for a version that is older than those that the start foresaw."""
+        if as_of_ms < self._patches_since_ms:
+            _log.info("older_patches_read", since_ms=as_of_ms)
+            self._overlay.renew(lambda: item_patches_since(self._options.log / FOLDER, as_of_ms))
+            self._patches_since_ms = as_of_ms
 
     def _on_reload(self, error: str | None) -> None:
         self._health.report(BUNDLE, serving=error is None)

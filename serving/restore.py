@@ -1,6 +1,6 @@
 """Server start: restores upserted items, seen feedback ids and live events from the journal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import structlog
@@ -31,9 +31,9 @@ def restore_from_journal(
     """Replay a journal folder: items and feedback ids into memory, recent live events into the store's delta.
 
     A store that lost its delta gets it back here.
-    Args: since_ms: files that ended before this instant are not read. Every version that may go live must
-    have been made from them. Feedback that is sent again later than that counts again until the night's
-    cleaning; events_since_ms: events received earlier are not appended to the store.
+    Args: since_ms: files that ended before this instant are not read; for a version whose data ends earlier,
+    `item_patches_since` reads more. Feedback from before it that is sent again counts again until the
+    night's cleaning; events_since_ms: events received earlier are not appended to the store.
     """
     events: list[Event] = []
     patches: list[ItemPatch] = []
@@ -45,10 +45,20 @@ def restore_from_journal(
             seen.add([event.feedback_id])
             if event.kind in live_kinds and event.received_at_ms >= events_since_ms:
                 events.append(event)
-    # Servers write files of their own at the same time: across them, only instants tell the order.
-    overlay.put(sorted(patches, key=lambda patch: patch.at_ms))
+    overlay.put(_in_order(patches))
     if store is not None:
         _append(store, events)
+
+
+def item_patches_since(folder: Path, since_ms: int) -> list[ItemPatch]:
+    """Read the patches of a journal folder, oldest first, without the files that ended before an instant."""
+    found = replay(folder, frozenset(item_patches.TABLES), since_ms)
+    return _in_order(patch for at_ms, rows in found for patch in read_item_patches(at_ms, rows))
+
+
+def _in_order(patches: Iterable[ItemPatch]) -> list[ItemPatch]:
+    """Sort by instant: servers write files of their own at the same time."""
+    return sorted(patches, key=lambda patch: patch.at_ms)
 
 
 def _events(rows: Rows) -> Iterator[Event]:

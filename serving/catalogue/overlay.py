@@ -9,7 +9,7 @@ Legend: F fresh items.
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,13 +49,17 @@ class ItemOverlay:
     def put(self, patches: Iterable[ItemPatch], but: Follower | None = None) -> None:
         """Add patches and tell the followers, except the one that has them already."""
         with self._writing:
-            changed: dict[str, None] = {}
-            for patch in patches:
-                self._patches[patch.item_id] = with_patch(self._patches.get(patch.item_id, ()), patch)
-                changed[patch.item_id] = None
+            changed = _add(self._patches, patches)
             for follower in self._followers:
                 if follower is not but:
                     follower.refresh(list(changed))
+
+    def renew(self, read: Callable[[], Iterable[ItemPatch]]) -> None:
+        """Have all patches read again, from further back, for the next follower; upserts wait meanwhile."""
+        with self._writing:
+            patches: dict[str, tuple[ItemPatch, ...]] = {}
+            _add(patches, read())
+            self._patches = patches
 
     def patches(self, item_id: str, since_ms: int) -> tuple[ItemPatch, ...]:
         """Return an item's patches from an instant on."""
@@ -75,6 +79,15 @@ class ItemOverlay:
         with self._writing:
             follower.refresh([item_id for item_id, p in self._patches.items() if known.get(item_id) is not p])
             self._followers.add(follower)
+
+
+def _add(by_item: dict[str, tuple[ItemPatch, ...]], patches: Iterable[ItemPatch]) -> dict[str, None]:
+    """Add patches, oldest first, to those there are; return the items, each once."""
+    changed: dict[str, None] = {}
+    for patch in patches:
+        by_item[patch.item_id] = with_patch(by_item.get(patch.item_id, ()), patch)
+        changed[patch.item_id] = None
+    return changed
 
 
 @dataclass(frozen=True, slots=True)

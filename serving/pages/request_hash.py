@@ -66,5 +66,5 @@ def changed_fields(before: Iterable[bytes], request: RankRequest) -> list[str]:
 
 
 def _hash(value: object) -> bytes:
-    text = json.dumps(value, separators=(",", ":"))
+    text = json.dumps(value)
     return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()

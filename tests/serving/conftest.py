@@ -5,7 +5,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ from serving.clock import Clock, SimulatedClock
 from serving.served_model import ServedModel
 
 NOON_MS = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
+DAY_MS = 24 * 3600 * 1000
 NUM_ITEMS = 40
 TINY = Path(__file__).with_name("tiny.toml")
 MORNING = datetime(2026, 1, 31, 9, tzinfo=UTC)
@@ -163,12 +164,14 @@ class FakeLoader:
         self.users: dict[str, FakeUser] = {}
         self.broken: set[str] = set()
         self.loads: list[str] = []
+        self.as_of_ms: dict[str, int] = {}
 
     def __call__(self, path: Path, store: object) -> ServedModel:
         self.loads.append(path.name)
         if path.name in self.broken:
             raise BundleError(f"{path.name} differs from its manifest")
-        return fake_model(path.name, self.scorer, **self.users)
+        model = fake_model(path.name, self.scorer, **self.users)
+        return replace(model, items_as_of_ms=self.as_of_ms.get(path.name, NOON_MS - DAY_MS))
 
 
 @dataclass

@@ -690,6 +690,24 @@ def test_a_start_reads_only_what_the_versions_on_disk_may_lack(start, monkeypatc
     assert restored(start()) == [True, True, True]
 
 
+def test_an_older_version_than_the_start_foresaw_finds_its_upserts(start, fakes, monkeypatch) -> None:
+    """Activated after a restart, it showed what was withdrawn since its data ended."""
+    first = start(policy={"name": "greedy"})
+    old = Journal(first.log.root / "journal", "old", lambda: NOON_MS - 6 * DAY_MS)
+    old.append(item_patch_rows([ItemPatch(item_id="i39", fields={"available_until": NOON_MS - 6 * DAY_MS})]))
+    old.close()
+    first.server.stop(1.0)
+    monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - DAY_MS)
+    loader = fakes.Loader()
+    loader.as_of_ms["v0"] = NOON_MS - 8 * DAY_MS
+    one = start(loader=loader, policy={"name": "greedy"})
+    one.client.upsert_items([_withdrawn("i38")])
+    assert one.client.recommend("u1", 1).items[0].item_id == "i39", "v1 was made from the later data"
+    one.publish("v0")
+    assert one.server.recommender.wait_for("v0", PATIENCE_S)
+    assert one.client.recommend("u1", 1).items[0].item_id == "i37"
+
+
 def test_each_start_of_a_server_has_a_name_of_its_own(start) -> None:
     ids = {start().admin.status().server_id for _ in range(2)}
     assert len(ids) == 2
