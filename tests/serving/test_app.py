@@ -519,11 +519,15 @@ def test_a_token_is_good_on_another_worker_and_after_a_restart(start) -> None:
     assert again.client.recommend("u1", 1, page_token=first.next_page_token).items[0].item_id == "i36"
 
 
+def _two_pages(one, size, **wanted):
+    first = one.client.recommend("u1", size, **wanted)
+    return first, one.client.recommend("u1", size, page_token=first.next_page_token, **wanted)
+
+
 def test_pins_of_later_pages_wait_for_them(start) -> None:
     one = start(policy={"name": "greedy"}, retrieval={"num_candidates": 1, "popular_candidates": 1})
     wanted = {"pins": {2: "i0", 5: "i1", 6: "gone"}}
-    first = one.client.recommend("u1", 3, **wanted)
-    second = one.client.recommend("u1", 3, page_token=first.next_page_token, **wanted)
+    first, second = _two_pages(one, 3, **wanted)
     assert [i.item_id for i in first.items] == ["i39", "i0", "i38"]
     assert [i.item_id for i in second.items] == ["i37", "i1", "i36"]
     assert [i.propensity_kind for i in second.items] == ["exact", "pinned", "exact"]
@@ -535,8 +539,7 @@ def test_pins_of_later_pages_wait_for_them(start) -> None:
 def test_items_pinned_further_down_leave_their_places_to_others(start) -> None:
     one = start(policy={"name": "greedy"}, retrieval={"num_candidates": 1, "popular_candidates": 0})
     wanted = {"pins": {4: "i39", 5: "i38", 6: "i37"}}
-    first = one.client.recommend("u1", 3, **wanted)
-    second = one.client.recommend("u1", 3, page_token=first.next_page_token, **wanted)
+    first, second = _two_pages(one, 3, **wanted)
     assert [i.item_id for i in first.items] == ["i36", "i35", "i34"]
     assert [i.item_id for i in second.items] == ["i39", "i38", "i37"]
 
