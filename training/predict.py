@@ -34,6 +34,7 @@ from training.data import (
 from training.table_placement import tables_for_host
 from training.train import TrainedModel
 from training.trainer.logits import predict_logits
+from training.trainer.weights import table_weights
 
 BATCH_SIZE = 4096
 
@@ -44,18 +45,14 @@ class BundlePredictor:
     def __init__(self, bundle: Bundle, device: torch.device = CPU) -> None:
         """Build model and encoder once. Args: device: where rows are scored and lists ranked."""
         self.bundle = bundle
-        weights = {
-            k.removeprefix("table."): torch.from_numpy(v)
-            for k, v in bundle.weights.items()
-            if k.startswith("table.")
-        }
+        weights = table_weights(bundle.weights)
         specs = tuple(
             TableSpec(name=k.removesuffix(".weight"), size=v.shape[0], dim=v.shape[1])
             for k, v in weights.items()
             if k.endswith(".weight")
         )
         self.ranker = ranker_from(self.bundle.manifest.inputs, self.bundle).to(device)
-        self.tables = LocalTables(specs, learning_rate=0.0, seed=0)
+        self.tables = LocalTables(specs, learning_rate=0.0, seed=None)
         self.tables.load(weights)
         self.tables.to(device, tables_for_host(specs, device))
         self.encoder = Encoder.from_config(self.bundle.config, self.bundle.encoder)

@@ -69,12 +69,20 @@ class LocalTables:
 
     copied = True
 
-    def __init__(self, specs: tuple[TableSpec, ...], learning_rate: float, seed: int) -> None:
-        """Fill each table from a random stream of its own, so that it does not depend on the other tables."""
+    def __init__(self, specs: tuple[TableSpec, ...], learning_rate: float, seed: int | None) -> None:
+        """Fill each table from a random stream of its own, so that it does not depend on the other tables.
+
+        Args: seed: None: zeros, for weights that are loaded next; drawing takes three times a table's memory.
+        """
         self.specs = {spec.name: spec for spec in specs}
         self.learning_rate = learning_rate
         self.device = torch.device("cpu")
-        self.weight = {s.name: initial_rows(s.name, 0, s.capacity, s.dim, seed) for s in specs}
+        self.weight = {
+            s.name: torch.zeros(s.capacity, s.dim)
+            if seed is None
+            else initial_rows(s.name, 0, s.capacity, s.dim, seed)
+            for s in specs
+        }
         self.state = {s.name: torch.zeros(s.capacity) for s in specs}
 
     def to(self, device: torch.device, in_host: Collection[str] = ()) -> "LocalTables":

@@ -123,7 +123,7 @@ def _tables(
     """Give this rank's copy of the tables, or its share of them."""
     training, specs = inputs.config.training, table_specs(inputs.config, inputs.state)
     if not job.sharded:
-        copy = LocalTables(specs, training.sparse_learning_rate, training.seed)
+        copy = LocalTables(specs, training.sparse_learning_rate, None)
         copy.load(table_weights(weights))
         return copy
     from training.sharding.tables import ShardedTables

@@ -61,7 +61,8 @@ def test_a_lookup_is_a_copy(tables):
     assert not torch.equal(leaf[0], tables.weight["hour"][3])
 
 
-def test_weights_reload_whole(tables):
+@pytest.mark.parametrize("seed", [9, None])
+def test_weights_reload_whole(tables, seed):
     rows = {"item_id": torch.arange(20), "hour": torch.arange(24)}
     leaves = tables.lookup(rows)
     sum(leaf.square().sum() for leaf in leaves.values()).backward()
@@ -69,7 +70,7 @@ def test_weights_reload_whole(tables):
     weights = tables.export()
     assert weights["item_id.weight"].shape == (20, 4)
     assert weights["item_id.state"].shape == (20,)
-    other = LocalTables(SPECS, 0.1, seed=9)
+    other = LocalTables(SPECS, 0.1, seed)
     other.load(weights)
     for name, value in other.export().items():
         assert torch.equal(value, weights[name])
