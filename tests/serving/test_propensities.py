@@ -131,28 +131,43 @@ def all_lists(pages: list[Page]) -> dict[tuple[str, ...], float]:
     return dict(go(0, 0, (), 1.0, 1.0))
 
 
-def draw(pages: list[Page], seed: int) -> tuple[tuple[str, ...], float]:
-    """A list, page by page, and the product of its propensities."""
-    shown: list[str] = []
-    prefix, product = None, 1.0
-    for page in pages:
-        names = [item for item in page.scores if item not in shown]
-        start = len(shown)
-        angles = np.array([page.angles.get(item, 0.0) for item in names])
-        candidates = PolicyInput(
-            scores=np.array([page.scores[item] for item in names]),
-            categories=np.array([page.categories.get(item, -1) for item in names]),
-            embeddings=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32),
-            pins={
-                position: names.index(item)
-                for position, item in page.pins.items()
-                if position >= start and item in names
-            },
-        )
-        drawn = draw_ranking(candidates, page.parameters, page.size, seed, start=start, prefix=prefix)
-        shown += [names[candidate] for candidate in drawn.order.tolist()]
-        prefix, product = drawn.prefix, product * float(np.prod(drawn.propensity))
-    return tuple(shown), product
+class Drawer:
+    """Draws lists of these pages; what a page offers after the same items is made once."""
+
+    def __init__(self, pages: list[Page]) -> None:
+        self.pages = pages
+        self.offered: dict[tuple[str, ...], tuple[list[str], PolicyInput]] = {}
+
+    def draw(self, seed: int) -> tuple[tuple[str, ...], float]:
+        """A list, page by page, and the product of its propensities."""
+        shown: tuple[str, ...] = ()
+        prefix, product = None, 1.0
+        for page in self.pages:  # as every page has items, what is shown says which page is next
+            if shown not in self.offered:
+                self.offered[shown] = offer(page, shown)
+            names, candidates = self.offered[shown]
+            start = len(shown)
+            drawn = draw_ranking(candidates, page.parameters, page.size, seed, start=start, prefix=prefix)
+            shown += tuple([names[candidate] for candidate in drawn.order.tolist()])
+            prefix, product = drawn.prefix, product * math.prod(drawn.propensity.tolist())
+        return shown, product
+
+
+def offer(page: Page, shown: tuple[str, ...]) -> tuple[list[str], PolicyInput]:
+    """The items a page has left, and what the policy reads of them."""
+    names = [item for item in page.scores if item not in shown]
+    angles = np.array([page.angles.get(item, 0.0) for item in names])
+    pins = {
+        position: names.index(item)
+        for position, item in page.pins.items()
+        if position >= len(shown) and item in names
+    }
+    return names, PolicyInput(
+        scores=np.array([page.scores[item] for item in names]),
+        categories=np.array([page.categories.get(item, -1) for item in names]),
+        embeddings=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32),
+        pins=pins,
+    )
 
 
 def assert_frequencies(counts: Counter, probabilities: Mapping[tuple[str, ...], float], draws: int) -> None:
@@ -171,8 +186,9 @@ def assert_frequencies(counts: Counter, probabilities: Mapping[tuple[str, ...], 
 
 def check(case: str, draws: int) -> None:
     pages, counts, logged = CASES[case], Counter(), {}
+    drawer = Drawer(pages)
     for seed in range(draws):
-        shown, product = draw(pages, seed)
+        shown, product = drawer.draw(seed)
         counts[shown] += 1
         logged[shown] = product
     probabilities = all_lists(pages)

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -311,9 +312,30 @@ def test_gzipped_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "rows"), [("ml-latest-small", 100_004), ("ml-100k", 100_000)])
-def test_real_set(name: str, rows: int, tmp_path: Path) -> None:
-    src = real_folder(name)
+def test_real_set(tmp_path: Path) -> None:
+    check_real_set(real_folder("ml-100k"), 100_000, tmp_path)
+
+
+@pytest.mark.data
+def test_real_lines_of_half_a_year(tmp_path: Path) -> None:
+    """All films, and the ratings since 2016-06-01 as they are written."""
+    full = real_folder("ml-latest-small")
+    src = tmp_path / "since June"
+    src.mkdir()
+    shutil.copy(full / "movies.csv.gz", src)
+    header, *lines = gzip.decompress((full / "ratings.csv.gz").read_bytes()).splitlines(keepends=True)
+    late = [line for line in lines if int(line.rsplit(b",", 1)[1]) >= 1_464_739_200]
+    (src / "ratings.csv.gz").write_bytes(gzip.compress(b"".join([header, *late])))
+    check_real_set(src, len(late), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_real_set_of_twenty_years(tmp_path: Path) -> None:
+    check_real_set(real_folder("ml-latest-small"), 100_004, tmp_path)
+
+
+def check_real_set(src: Path, rows: int, tmp_path: Path) -> None:
     log = InteractionLog(tmp_path / "log")
     summary = movielens.convert(src, log)
     shown = read_all(log, "impressions")

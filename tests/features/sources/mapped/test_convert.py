@@ -466,7 +466,7 @@ def test_identifiers_that_became_floats(bench, events):
 
 def test_many_days_and_users_a_few_at_a_time(bench, events, monkeypatch):
     monkeypatch.setattr("features.sources.mapped.stored_negatives._ROWS_AT_A_TIME", 50)
-    rows = [f"u{n % 30},i{n % 40},click,2026-{1 + n % 12:02d}-{1 + n % 28:02d} 10:00:00" for n in range(400)]
+    rows = [f"u{n % 30},i{n % 40},click,2026-01-{1 + n % 13:02d} 10:00:00" for n in range(200)]
     bench.csv("log.csv", "\n".join([HEADER, *rows]))
     parted = bench.read(bench.convert(events(kinds={"click": "click"})), "impressions")
     monkeypatch.setattr("features.sources.mapped.stored_negatives._ROWS_AT_A_TIME", 10_000)
