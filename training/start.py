@@ -7,7 +7,6 @@ Source: content-to-embedding maps for cold items as in van den Oord et al., NIPS
 
 import numpy as np
 import torch
-from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from recsys.encoding import EncoderState
@@ -50,6 +49,8 @@ def content_rows(weight_VD: Tensor, state_V: Tensor, text_VT: Tensor, start: int
     known = ((state_V[:start] > 0) & has_text[:start]).nonzero().squeeze(1)
     if known.numel() < MIN_ITEMS:
         return None
+    from sklearn.linear_model import RidgeCV  # 1.5 s, which ranks need not wait for
+
     ridge = RidgeCV(alphas=PENALTIES).fit(text_VT[known].numpy(), weight_VD[known].numpy())
     predicted = torch.from_numpy(np.asarray(ridge.predict(text_VT[start:stop].numpy()), np.float32))
     return torch.where(has_text[start:stop, None], predicted, 0.0)

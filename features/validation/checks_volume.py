@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
-from scipy.stats import chi2, poisson
+from scipy.special import chdtri, pdtr
 
 from features.validation.findings import Finding, Where, above, below
 from features.validation.reference import Compared, Deviation, deviation, stability
@@ -37,7 +37,7 @@ def check_hours(day: Compared) -> Iterator[Finding]:
     hours = np.array([p.hours for p in day.history])
     usual = np.median(hours, axis=0)
     today = np.array(day.today.hours)
-    unlikely = poisson.cdf(today, usual) < day.config.false_alarm
+    unlikely = pdtr(today, usual) < day.config.false_alarm
     never_so_empty = hours.min(axis=0) > _STILL_THERE * usual
     lost = (today <= _STILL_THERE * usual) & unlikely & never_so_empty
     share = float(usual[lost].sum() / max(1.0, usual.sum()))
@@ -86,7 +86,7 @@ def check_clock(day: Compared) -> Iterator[Finding]:
     moved = [float(stability(np.roll(today, -shift), usual).sum()) for shift in range(24)]
     own = [float(stability(np.array(p.hours, dtype=float), usual).sum()) for p in day.history]
     best = int(np.argmin(moved))
-    noise = float(chi2.isf(day.config.false_alarm, 23)) * (1 / today.sum() + 1 / usual.sum())
+    noise = float(chdtri(23, day.config.false_alarm)) * (1 / today.sum() + 1 / usual.sum())
     if best == 0 or moved[0] < max(noise, 3 * float(np.median(own))) or moved[best] > moved[0] / 3:
         return
     shift = best if best <= 12 else best - 24

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from statistics import median
 
 import numpy as np
-from scipy.stats import chi2, norm
+from scipy.special import chdtri, ndtri
 
 from features.validation.profile import ColumnProfile, DayProfile
 from recsys.config import RunConfig, ValidationConfig
@@ -45,7 +45,7 @@ class Compared:
     @property
     def z(self) -> float:
         """Give how many standard deviations noise may be off."""
-        return float(norm.isf(self.config.false_alarm / 2))
+        return float(-ndtri(self.config.false_alarm / 2))
 
     def usual(self, measure: Callable[[DayProfile], float | None]) -> float | None:
         """Give the median of a measure over the history; None where it is not known."""
@@ -139,7 +139,7 @@ def column_drift(today: ColumnProfile, history: Sequence[ColumnProfile], compare
     scale = 1 / today.effective + 1 / draws
     own = [float(stability(_grouped(c, groups), _grouped(reference, groups)).sum()) for _, c in counted]
     usual = max(freedom * scale, median(own))
-    limit = max(float(chi2.isf(compared.config.false_alarm, freedom)) * scale, 2 * median(own))
+    limit = max(float(chdtri(freedom, compared.config.false_alarm)) * scale, 2 * median(own))
     worst = int(np.argmax(parts))
     others = worst == len(parts) - 1
     bins = tuple(b for b, group in groups.items() if others or group == worst)
