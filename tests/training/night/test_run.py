@@ -42,6 +42,14 @@ def first_night(shop_log, make_config, tmp_path_factory):
     return night, run_night(night)
 
 
+@pytest.fixture
+def built(first_night, tmp_path):
+    """Give a runs folder that has the days of the first night and nothing else."""
+    features = "stages/features"
+    shutil.copytree(first_night[0].runs / features, tmp_path / "runs" / features)
+    return tmp_path / "runs"
+
+
 def test_the_first_night_goes_live_refitted(first_night):
     night, result = first_night
     assert result.verdict is Verdict.PROMOTE
@@ -63,12 +71,12 @@ def test_a_night_run_again_does_nothing(first_night):
     assert len((night.runs / "registry" / "activations.jsonl").read_text().splitlines()) == 1
 
 
-def test_the_learning_stages_alone_give_the_evaluated_bundle(first_night, tmp_path):
+def test_the_learning_stages_alone_give_the_evaluated_bundle(first_night, built):
     night, result = first_night
-    only = train_one(night.config, night.log.root, tmp_path / "runs", DAY)
+    only = train_one(night.config, night.log.root, built, DAY)
     assert only.version == result.evaluated
     assert (only.choice, only.rows) == (HostChoice(), 2840)
-    registry = Registry(tmp_path / "runs")
+    registry = Registry(built)
     assert (registry.current(), registry.versions()) == (None, [only.version])
     assert only.to_json().keys() == {
         "date", "version", "precision", "processes", "tables", "rows", "losses", "seconds"
@@ -146,15 +154,6 @@ def test_a_night_that_diverges_leaves_the_champion_live(first_night, tmp_path):
     assert Registry(following.runs).current() == result.version
 
 
-def test_the_next_night_warm_starts_from_the_evaluated_weights(first_night, tmp_path):
-    night, result = first_night
-    runs = shutil.copytree(night.runs, tmp_path / "runs")
-    following = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
-    assert following.decision.champion == result.evaluated
-    stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
-    assert len(stages) == 2
-
-
 def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a_first_one(
     first_night, make_config, tmp_path
 ):
@@ -225,12 +224,12 @@ def test_a_head_without_a_label_holds_the_night_as_uncalibrated(shop_log, make_c
     assert reason.startswith("like calibration: uncalibrated: no label was known on its calibration day")
 
 
-def test_a_dry_run_publishes_nothing(shop_log, first_night, tmp_path):
+def test_a_dry_run_publishes_nothing(shop_log, first_night, built):
     night, _ = first_night
-    dry = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
+    dry = Night(config=night.config, log=shop_log, runs=built, date=DAY)
     run_night(dry, dry_run=True)
     assert dry.registry.current() is None
-    assert not list((tmp_path / "runs").glob("store/base-*"))
+    assert not list(built.glob("store/base-*"))
 
 
 def test_a_night_without_impressions_is_refused(shop_log, first_night, tmp_path):
@@ -243,31 +242,31 @@ def test_a_night_without_impressions_is_refused(shop_log, first_night, tmp_path)
     assert empty.registry.current() is None
 
 
-@pytest.mark.parametrize("stage", ["train", "gate", "refit"])
-def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(
-    shop_log, first_night, tmp_path, monkeypatch, stage
-):
+def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(shop_log, first_night, built, monkeypatch):
+    """Full in one stage after the other: each run goes on to the stage at which it fails."""
     night, result = first_night
-    mine = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
-    names = {"train": "losses.json", "gate": "decision.json", "refit": "losses.json"}
+    mine = Night(config=night.config, log=shop_log, runs=built, date=DAY)
     write = work.write_json
+    for stage, name in (("train", "losses.json"), ("gate", "decision.json"), ("refit", "losses.json")):
+        done = sorted((built / "stages").glob("*/*/manifest.json"))
 
-    def full(path, value):
-        if path.name == names[stage] and path.parent.parent.name == stage:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, value)
+        def full(path, value, name=name, stage=stage):
+            if path.name == name and path.parent.parent.name == stage:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            write(path, value)
 
-    monkeypatch.setattr(work, "write_json", full)
-    with pytest.raises(DataError, match="No space left on device"):
-        run_night(mine)
-    assert mine.registry.current() is None
+        monkeypatch.setattr(work, "write_json", full)
+        with pytest.raises(DataError, match=rf"stage {stage}: .*No space left on device"):
+            run_night(mine)
+        assert mine.registry.current() is None
+        assert set(done) < set((built / "stages").glob("*/*/manifest.json")), "what was made is kept"
     monkeypatch.setattr(work, "write_json", write)
     assert run_night(mine).version == result.version
 
 
-def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, tmp_path, monkeypatch):
+def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, built, monkeypatch):
     night, result = first_night
-    mine = Night(config=night.config, log=shop_log, runs=tmp_path / "runs", date=DAY)
+    mine = Night(config=night.config, log=shop_log, runs=built, date=DAY)
 
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
@@ -330,7 +329,7 @@ def test_the_night_after_a_closed_day_is_calibrated_on_the_day_before_it(shop_lo
     assert trained_until == [(days[1], days[0]), (days[2], days[1])]
 
 
-def test_rows_are_scored_once_for_each_bundle(first_night, tmp_path, monkeypatch):
+def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_night, tmp_path, monkeypatch):
     """One forward pass a bundle and evaluated day: metrics and the gate read the same rows."""
     night, result = first_night
     runs = shutil.copytree(night.runs, tmp_path / "runs")
@@ -345,6 +344,9 @@ def test_rows_are_scored_once_for_each_bundle(first_night, tmp_path, monkeypatch
     following = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
     evaluated_on = [date(2026, 1, 29), date(2026, 1, 30)]  # ratings a day earlier
     assert scored == [(v, day) for v in (following.evaluated, result.evaluated) for day in evaluated_on]
+    assert following.decision.champion == result.evaluated
+    stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
+    assert len(stages) == 2
 
 
 def test_a_feature_retrains_and_a_port_reruns_nothing(first_night, make_config, tmp_path):
