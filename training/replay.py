@@ -72,7 +72,7 @@ def make_again(folder: Path, group: Group = ALONE) -> Replay:
     checkpoint = read_checkpoint(folder / STATE)
     tensors = load_file(folder / BATCH.format(rank=group.rank))
     random, batch = tensors.pop(RANDOM), read_batch(tensors)
-    ranker, tables = build_model(config, EncoderState.load(folder), tasks)
+    ranker, tables = build_model(config, EncoderState.load(folder), tasks, loaded=True)
     settings = FitSettings(**said["settings"])
     balancer = balancer_of(config, tasks)
     learning: AbstractContextManager[None] = nullcontext()

@@ -247,11 +247,15 @@ def build_model(
     config: RunConfig,
     state: EncoderState,
     tasks: Sequence[TaskSpec] | None = None,
+    *,
+    loaded: bool = False,
 ) -> tuple[Ranker, LocalTables]:
-    """Build a ranker and its tables as a cold start begins with them."""
-    tables = LocalTables(
-        table_specs(config, state), config.training.sparse_learning_rate, config.training.seed
-    )
+    """Build a ranker and its tables as a cold start begins with them.
+
+    Args: loaded: all weights are loaded next, so no table is drawn.
+    """
+    seed = None if loaded else config.training.seed
+    tables = LocalTables(table_specs(config, state), config.training.sparse_learning_rate, seed)
     return build_ranker(config, state, tasks), tables
 
 

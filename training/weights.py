@@ -32,6 +32,6 @@ def load_trained(folder: Path, config: RunConfig) -> TrainedModel:
     Args: config: of the training: its features and its model are the shapes of the weights.
     """
     state = EncoderState.load(folder)
-    ranker, tables = build_model(config, state)
+    ranker, tables = build_model(config, state, loaded=True)
     load_canonical(ranker, tables, load_file(folder / WEIGHTS))
     return TrainedModel(ranker=ranker, tables=tables, state=state, log=TrainLog())
