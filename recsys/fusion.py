@@ -102,8 +102,8 @@ class Fusion(_Part):
         names = [task.name for task in tasks]
         if formula not in FORMULAS:
             raise ConfigError(f"[fusion] formula = {formula!r} is unknown; known: {', '.join(FORMULAS)}")
-        _require_known("[fusion.weights]", weights, names)
-        _require_known("[fusion.offsets]", offsets, names)
+        _require_known("[fusion.weights]: ", weights, names)
+        _require_known("[fusion.offsets]: ", offsets, names)
         _require_offsets(offsets, formula)
         terms = {}
         for task in tasks:
@@ -111,20 +111,21 @@ class Fusion(_Part):
             weight = weights.get(task.name, task.fusion_weight)
             terms[task.name] = Term(weight=weight, offset=offsets.get(task.name, 0.0), low=low, high=high)
         made = cls(formula=formula, terms=terms)
-        _require_sound(made, "[fusion]")
+        _require_sound(made, "[fusion]: ")
         return made
 
     def override(self, weights: Mapping[str, float]) -> "Fusion":
         """Replace some tasks' weights for one request.
 
-        Raises: ConfigError, naming the known tasks, or the weight that does not fit the formula.
+        Raises: ConfigError, naming the known tasks, or the weight that does not fit the formula; the caller
+        adds which field had it.
         """
         if not weights:
             return self
-        _require_known("head_weights", weights, list(self.terms))
+        _require_known("", weights, list(self.terms))
         changed = {t: self.terms[t].model_copy(update={"weight": w}) for t, w in weights.items()}
         made = self.model_copy(update={"terms": {**self.terms, **changed}})
-        _require_sound(made, "head_weights")
+        _require_sound(made, "")
         return made
 
     def score(self, predictions: Predictions) -> Scores:
@@ -135,10 +136,10 @@ class Fusion(_Part):
         return FORMULAS[self.formula](used, predictions)
 
 
-def _require_known(where: str, given: Mapping[str, float], names: list[str]) -> None:
+def _require_known(prefix: str, given: Mapping[str, float], names: list[str]) -> None:
     for name in given:
         if name not in names:
-            raise ConfigError(f"{where}: no task is called {name!r}; known tasks: {', '.join(names)}")
+            raise ConfigError(f"{prefix}no task is called {name!r}; known tasks: {', '.join(names)}")
 
 
 def _require_offsets(offsets: Mapping[str, float], formula: str) -> None:
@@ -151,12 +152,12 @@ def _require_offsets(offsets: Mapping[str, float], formula: str) -> None:
             )
 
 
-def _require_sound(fusion: Fusion, where: str) -> None:
+def _require_sound(fusion: Fusion, prefix: str) -> None:
     """Refuse weights that overflow, and a negative power of a prediction that may be 0: it would win."""
     for task, term in fusion.terms.items():
         if not abs(term.weight) <= MAX_WEIGHT:
             raise ConfigError(
-                f"{where}: the weight {term.weight} of {task!r} is not between -{MAX_WEIGHT:g} and "
+                f"{prefix}the weight {term.weight} of {task!r} is not between -{MAX_WEIGHT:g} and "
                 f"{MAX_WEIGHT:g}; give a smaller one, and divide the others by the same number"
             )
     if fusion.formula != "multiplicative":
@@ -164,6 +165,6 @@ def _require_sound(fusion: Fusion, where: str) -> None:
     for task, term in fusion.terms.items():
         if term.weight < 0 and term.offset == 0:
             raise ConfigError(
-                f"{where}: the weight {term.weight} of {task!r} is a negative power of a prediction that may "
+                f"{prefix}the weight {term.weight} of {task!r} is a negative power of a prediction that may "
                 f"be 0; give it an offset ([fusion.offsets] {task} = 0.01) or a weight of 0 or more"
             )

@@ -84,6 +84,8 @@ def serve_command(
     from serving.json_logs import configure_logs
 
     settings = read_config(config)
+    _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
+    _require_folder("--runs", runs, "`recsys nightly`")
     configure_logs()
     server = Server(
         ServerOptions(
@@ -133,7 +135,7 @@ def recommend_command(
             filter={"categories": category or []},
             debug={"do_not_log": not journal, "explain": True},
         )
-    put_json(asdict(answer), json_file, lambda: print_answer(answer, user))
+    put_json(asdict(answer), json_file, lambda: print_answer(answer, user, similar_to))
 
 
 def demo_command(
@@ -157,6 +159,15 @@ def demo_command(
 
     dials = ShopDials(users=users, items=items, days=days)
     run_demo(out, config, seed=seed, dials=dials, requests=requests, evening_s=evening_s)
+
+
+def _require_folder(option: str, folder: Path, makers: str) -> None:
+    """Refuse a mistyped folder: the server would make it, and answer with the popular list."""
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{option} {folder} is not a folder; name the one that {makers} wrote, or make an empty one to "
+            f"serve without: mkdir -p {folder}"
+        )
 
 
 def _context(pairs: list[str]) -> dict[str, str | float]:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from serving.client_values import Answer
@@ -23,26 +23,31 @@ def _bundle_line(server: "Server") -> str:
     return f"no bundle: the popular list answers{why}"
 
 
-def print_answer(answer: Answer, user: str) -> None:
-    """Print a ranked list with predictions and reasons, and notes on the answer."""
+def print_answer(answer: Answer, user: str, similar_to: str = "") -> None:
+    """Print a ranked list with predictions and reasons, and notes on the answer.
+
+    Args: similar_to: the item that the list was to be similar to, if any.
+    """
+    console = Console(markup=False, emoji=False)  # ids and titles are printed as they are
+    if similar_to in answer.missing_item_ids:
+        console.print(f"unknown: {similar_to}; this is the list of user {user!r} instead", style="yellow")
     heads = sorted({task for item in answer.items for task in item.predictions})
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("#", "title", "score", *heads, "reasons"):
-        table.add_column(name, justify="right" if name in ("#", "score", *heads) else "left")
+    for name in ("#", "item", "title", "score", *heads, "reasons"):
+        justify: JustifyMethod = "right" if name in ("#", "score", *heads) else "left"
+        table.add_column(name, justify=justify, overflow="fold" if name == "item" else "ellipsis")
     for item in answer.items:
         predictions = [f"{item.predictions[task]:.4f}" for task in heads]
         reasons = "\n".join(item.reasons)
         table.add_row(
-            str(item.position), item.title or item.item_id, f"{item.score:.4f}", *predictions, reasons
+            str(item.position), item.item_id, item.title, f"{item.score:.4f}", *predictions, reasons
         )
-    console = Console()
     console.print(table)
     degraded = f", degraded: {', '.join(answer.degradation)}" if answer.degradation else ""
-    missing = f", unknown: {', '.join(answer.missing_item_ids)}" if answer.missing_item_ids else ""
     version = answer.bundle_version or "no bundle"
     if answer.known_user is False and not answer.degradation:
         console.print(f"user {user!r} is unknown: this is the list of a new user", style="yellow")
     console.print(
-        f"{len(answer.items)} items, {version}, {1000 * answer.server_s:.1f} ms{degraded}{missing}",
+        f"{len(answer.items)} items, {version}, {1000 * answer.server_s:.1f} ms{degraded}",
         style="dim",
     )

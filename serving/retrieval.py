@@ -4,7 +4,7 @@ Items shown on earlier pages of a list are known by hash only. They are few, so 
 others and left out then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,8 @@ class NamedItems:
     """None: the request names no seed, or one that the catalogue does not have."""
     pins: Mapping[int, int]
     """Position (from 0) on this page or a later one -> row, or MISSING."""
+    unknown_allowed: tuple[str, ...]
+    """Ids of `allow_item_ids` that the catalogue does not have, sorted."""
 
     @classmethod
     def of(cls, request: RankRequest, catalogue: Catalogue, state: ListState) -> "NamedItems":
@@ -75,6 +77,7 @@ class NamedItems:
                 for pin in request.pins
                 if pin.position > state.start
             },
+            unknown_allowed=_unknown(sorted(request.filter.allow_item_ids), catalogue),
         )
 
     def placed(self, candidates: Candidates) -> dict[int, int]:
@@ -83,16 +86,26 @@ class NamedItems:
         return {position: first[row] for position, row in self.pins.items() if row in first}
 
     def missing(self, request: RankRequest, placed: Mapping[int, int]) -> tuple[str, ...]:
-        """List the ids that the catalogue does not have, and those of pins that may not be shown."""
+        """List the ids that the catalogue does not have, and those of pins that may not be shown.
+
+        Ids that are excluded or denied are not looked for: to name an item that is gone is no mistake there.
+        """
         item_ids = request.item_ids or ()
         unknown = (
             [] if self.listed is None else [item_ids[at] for at in np.flatnonzero(self.listed == MISSING)]
         )
         if request.seed_item_id is not None and self.seed is None:
             unknown.append(request.seed_item_id)
+        unknown += self.unknown_allowed
         not_shown = self.pins.keys() - placed.keys()
         unknown += [pin.item_id for pin in request.pins if pin.position - 1 in not_shown]
         return tuple(dict.fromkeys(unknown))
+
+
+def _unknown(item_ids: Sequence[str], catalogue: Catalogue) -> tuple[str, ...]:
+    """List the ids that the catalogue does not have."""
+    rows = catalogue.rows_or_missing(item_ids)
+    return tuple(item_ids[at] for at in np.flatnonzero(rows == MISSING).tolist())
 
 
 class Retrieval:

@@ -54,14 +54,15 @@ class ScoredCandidates:
         return replace(self, policy=self.policy.greedy(), degradation=degradation)
 
     def page(self, size: int) -> RankedList:
-        """Draw the page: at most `size` items."""
+        """Draw the page: at most `size` items, and none beyond the list's last position."""
         state = self.state
+        size = min(size, MAX_SHOWN - state.start)
         drawn = draw_ranking(
             self.policy_input, self.policy, size, state.seed, start=state.start, prefix=state.prefix
         )
         items = tuple(self._item(k, drawn) for k in range(len(drawn.order)))
         following = state.after((item.item_id for item in items), drawn.prefix)
-        ends = len(items) >= self.num_found or len(following.shown) >= MAX_SHOWN
+        ends = len(items) >= self.num_found or following.start >= MAX_SHOWN
         return RankedList(
             request_id=self.request_id,
             list_id=state.list_id,

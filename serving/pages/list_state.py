@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serving.policy import PrefixProbability
 
 MAX_SHOWN = 500
-"""A list ends when this many items, or more, were shown."""
+"""A list ends when this many items were shown."""
 LIST_ID_BYTES = 12
 
 

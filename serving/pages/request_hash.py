@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from serving.request import RankRequest
 
@@ -57,6 +57,17 @@ def _fields(request: RankRequest) -> dict[str, object]:
         request.seed,
     )
     return dict(zip(HASHED_FIELDS, values, strict=True))
+
+
+def other_method(before: Sequence[bytes], request: RankRequest) -> str | None:
+    """Name the method of the request that was hashed before; None when it is this request's.
+
+    Rank has a list of candidates, Recommend has none.
+    """
+    was_recommend = before[HASHED_FIELDS.index("item_ids")] == _hash(None)
+    if was_recommend == (request.item_ids is None):
+        return None
+    return "Recommend" if was_recommend else "Rank"
 
 
 def changed_fields(before: Iterable[bytes], request: RankRequest) -> list[str]:

@@ -15,7 +15,7 @@ import struct
 
 from serving.pages.keys import PageKeys
 from serving.pages.list_state import LIST_ID_BYTES, MAX_SHOWN, ListState
-from serving.pages.request_hash import HASH_BYTES, HASHED_FIELDS, changed_fields, request_hashes
+from serving.pages.request_hash import HASH_BYTES, HASHED_FIELDS, changed_fields, other_method, request_hashes
 from serving.policy import PrefixProbability
 from serving.request import FieldError, RankRequest
 
@@ -65,6 +65,11 @@ class PageTokens:
             raise FieldError("page_token", "it has expired; ask for the first page again")
         rest = body[_HEAD.size :]
         hashes = [rest[at : at + HASH_BYTES] for at in range(0, _HASHES_BYTES, HASH_BYTES)]
+        if (issuer := other_method(hashes, request)) is not None:
+            raise FieldError(
+                "page_token",
+                f"it continues a list of {issuer}; send it there, or leave it out to begin a new list",
+            )
         if changed := changed_fields(hashes, request):
             raise FieldError(
                 "page_token",

@@ -563,6 +563,12 @@ def test_a_list_ends_after_500_items(start, fakes) -> None:
         sizes.append(len(page.items))
         page = one.client.recommend("u1", 125, page_token=page.next_page_token)
     assert [*sizes, len(page.items)] == [125] * 4
+    page, positions = one.client.recommend("u1", 200), []
+    while page.next_page_token:
+        positions += [item.position for item in page.items]
+        page = one.client.recommend("u1", 200, page_token=page.next_page_token)
+    positions += [item.position for item in page.items]
+    assert positions == list(range(1, 501)), "the last page is cut"
     candidates = [f"i{n}" for n in range(300)]
     ranked = one.client.rank("u1", candidates, 200)
     rest = one.client.rank("u1", candidates, 200, page_token=ranked.next_page_token)
@@ -721,7 +727,9 @@ class Process:
     """`recsys serve` as a user runs it."""
 
     def __init__(self, tmp_path: Path, *more: str) -> None:
-        self.log, ports = tmp_path / "log", tmp_path / "ports.json"
+        self.log, runs, ports = tmp_path / "log", tmp_path / "runs", tmp_path / "ports.json"
+        for folder in (self.log, runs):
+            folder.mkdir(exist_ok=True)
         config = Path(recsys.__file__).with_name("shop.toml")
         command = [
             sys.executable,
@@ -729,7 +737,7 @@ class Process:
             "import sys; from recsys.cli import main; main(sys.argv[1:])",
             "serve",
         ]
-        command += ["--config", str(config), "--log", str(self.log), "--runs", str(tmp_path / "runs")]
+        command += ["--config", str(config), "--log", str(self.log), "--runs", str(runs)]
         command += ["--listen", "127.0.0.1:0", "--port-file", str(ports), *more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None

@@ -27,8 +27,8 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
     assert run([*RECOMMEND, "--target", one.client.target, *asked]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = [line for line in lines if "event" not in line and "[info" not in line]
-    assert table[0].split() == ["#", "title", "score", "click", "purchase", "rating", "reasons"]
-    assert table[1].split()[:3] == ["1", "Thing", "39"]
+    assert table[0].split() == ["#", "item", "title", "score", "click", "purchase", "rating", "reasons"]
+    assert table[1].split()[:4] == ["1", "i39", "Thing", "39"]
     assert "2 items, v1" in table[-1]
     assert one.journal() == []  # looking is no traffic
 
@@ -43,6 +43,16 @@ def test_recommend_says_when_the_user_is_unknown(start, capsys) -> None:
     one = start()
     assert run([*RECOMMEND, "--target", one.client.target, "--user", "stranger"]) == 0
     assert "user 'stranger' is unknown: this is the list of a new user" in capsys.readouterr().out
+
+
+def test_recommend_says_first_that_the_seed_is_unknown(start, capsys) -> None:
+    asked = ["--target", start().client.target, "--user", "u1", "--similar-to", "[zzz]"]
+    capsys.readouterr()
+    assert run([*RECOMMEND, *asked]) == 0
+    printed = capsys.readouterr().out
+    first = next(line for line in printed.splitlines() if "[info" not in line)
+    assert first == "unknown: [zzz]; this is the list of user 'u1' instead"
+    assert printed.count("zzz") == 1
 
 
 def test_recommend_prints_json(start, capsys) -> None:
@@ -96,7 +106,20 @@ def test_context_values_are_numbers_or_text() -> None:
     ],
 )
 def test_wrong_ways_to_serve(tmp_path, capsys, arguments, message) -> None:
-    folders = ["--log", str(tmp_path / "log"), "--runs", str(tmp_path / "runs")]
+    folders = ["--log", str(tmp_path), "--runs", str(tmp_path)]
     free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     assert run(["serve", "--config", SHOP, *folders, *free, *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("absent", "remedy"), [("log", "`recsys convert` or `recsys simulate`"), ("runs", "`recsys nightly`")]
+)
+def test_a_mistyped_folder_is_refused_and_not_made(tmp_path, capsys, absent, remedy) -> None:
+    for name in {"log", "runs"} - {absent}:
+        (tmp_path / name).mkdir()
+    folders = ["--log", str(tmp_path / "log"), "--runs", str(tmp_path / "runs")]
+    assert run(["serve", "--config", SHOP, *folders, "--listen", "garbage"]) == 2
+    error = capsys.readouterr().err
+    assert f"--{absent} {tmp_path / absent} is not a folder; name the one that {remedy} wrote" in error
+    assert not (tmp_path / absent).exists()

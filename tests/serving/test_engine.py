@@ -62,7 +62,7 @@ def test_head_weights_change_the_order(engine, fakes) -> None:
 
 def test_a_weight_for_an_unknown_task_is_the_callers_mistake(engine, fakes) -> None:
     with pytest.raises(
-        FieldError, match="head_weights: no task is called 'like'; known tasks: click, purchase"
+        FieldError, match=r"^head_weights: no task is called 'like'; known tasks: click, purchase"
     ):
         ask(engine(), fakes, head_weights={"like": 1.0})
 
@@ -167,6 +167,13 @@ def test_an_unknown_seed_is_reported_and_the_user_is_answered(engine, fakes) -> 
     answer = ask(engine(), fakes, seed_item_id="nothing")
     assert answer.missing_item_ids == ("nothing",)
     assert ids(answer)[0] == "i39"
+
+
+def test_unknown_allowed_ids_are_reported_and_excluded_or_denied_ones_are_not(engine, fakes) -> None:
+    wanted = Filter(allow_item_ids=frozenset({"zzz", "i3", "aaa"}), deny_item_ids=frozenset({"denied"}))
+    answer = ask(engine(), fakes, filter=wanted, exclude_item_ids=frozenset({"excluded"}))
+    assert ids(answer) == ["i3"]
+    assert answer.missing_item_ids == ("aaa", "zzz")
 
 
 def test_rank_orders_the_callers_items_and_reports_unknown_ones(engine, fakes) -> None:

@@ -78,11 +78,11 @@ class Filter(_message.Message):
 
     @_builtins.property
     def allow_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Keep only these items. Empty: no restriction."""
+        """Keep only these items. Empty: no restriction. Unknown ones are reported in missing_item_ids."""
 
     @_builtins.property
     def deny_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Never show these items."""
+        """Never show these items. Unknown ones are not reported."""
 
     def __init__(
         self,
@@ -283,7 +283,9 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Items that must not be shown in this answer, in addition to the filter; at most 10,000."""
+        """Items that must not be shown in this answer, in addition to the filter; at most 10,000. Unknown ones are not
+        reported.
+        """
 
     @_builtins.property
     def head_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
@@ -722,7 +724,9 @@ class RecommendResponse(_message.Message):
 
     @_builtins.property
     def missing_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids in the request that are not in the catalogue."""
+        """Ids of seed_item_id, pins and filter.allow_item_ids that are not in the catalogue, and pins that were filtered
+        out. Ids of exclude_item_ids and filter.deny_item_ids are not looked for: they are never reported.
+        """
 
     @_builtins.property
     def server_time(self) -> _duration_pb2.Duration:
@@ -786,7 +790,9 @@ class RankResponse(_message.Message):
 
     @_builtins.property
     def missing_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Candidates that are not in the catalogue; they are not in the results."""
+        """Candidates, and ids of pins and filter.allow_item_ids, that are not in the catalogue, and pins that were filtered
+        out. Ids of exclude_item_ids and filter.deny_item_ids are not looked for: they are never reported.
+        """
 
     @_builtins.property
     def server_time(self) -> _duration_pb2.Duration:

@@ -87,9 +87,18 @@ def test_a_token_is_good_for_ten_minutes(tokens) -> None:
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_a_changed_request_is_refused_by_the_field_s_name(tokens, field) -> None:
-    token = tokens.issue(state(), REQUEST, 0)
+    # Other candidates, not none: with none it would be a request of the other method.
+    before = replace(REQUEST, item_ids=("b",)) if field == "item_ids" else REQUEST
+    token = tokens.issue(state(), before, 0)
     with pytest.raises(FieldError, match=f"page_token: {field} changed since the page before"):
         read(tokens, token, request=replace(REQUEST, **CHANGES[field]))
+
+
+def test_a_token_of_the_other_method_is_said_to_be_of_it(tokens) -> None:
+    rank = replace(REQUEST, item_ids=("a", "b"))
+    for first, second, issuer in ((REQUEST, rank, "Recommend"), (rank, REQUEST, "Rank")):
+        with pytest.raises(FieldError, match=f"it continues a list of {issuer}; send it there"):
+            read(tokens, tokens.issue(state(), first, 0), request=second)
 
 
 def test_every_field_of_a_request_is_hashed_or_may_change(tokens) -> None:
