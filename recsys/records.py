@@ -69,6 +69,8 @@ class NightRecord(Record):
     """What the weights started from, and what of it was not carried over."""
     known_until: datetime | None = None
     """Of an update during the day: labels that became known up to then have been learned."""
+    compared_until: datetime | None = None
+    """Of an update: labels that became known after `known_until`, up to then, were held out to compare it."""
     trained_until: dict[str, date]
     """Per task, the last day that the evaluated version was trained on."""
     lags: dict[str, int]

@@ -138,7 +138,8 @@ def train_command(
 
     With --incremental, run it every hour of the day after a night: a new full version is made of the live
     one. The newest labels are held out ([updates] held_out): where a head is worse on them than the live
-    version by more than [updates] margin, that one stays. Exit codes: 0 live, 10 HOLD.
+    version by more than [updates] margin, or no head has [updates] min_rows labels held out, that one stays.
+    Exit codes: 0 live or nothing new, 10 HOLD, 11 HOLD_UNDERPOWERED (no head was compared).
     """
     if incremental:
         _refuse("--incremental", {"--date": day, "--nproc": nproc, "--writers": writers})

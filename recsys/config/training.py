@@ -135,4 +135,5 @@ class UpdatesConfig(Section):
     """A head's loss on what is held out may be larger than the live version's by this share; below 0, it must
     be smaller by so much."""
     min_rows: int = Field(default=100, ge=1)
-    """A head with fewer labels held out is reported and not compared."""
+    """A head with fewer labels held out is reported and not compared; without any that is compared, the live
+    version stays."""

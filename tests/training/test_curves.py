@@ -14,13 +14,13 @@ from recsys.errors import ConfigError
 from training.curves import RunPlace, check_writers
 from training.curves.probe import Gates
 from training.curves.recorder import Curves, Recorder
-from training.curves.window import mean_losses
 from training.errors import DivergedError, RankError
 from training.host_choice import HostChoice
 from training.processes import rank
 from training.train import train
 from training.trainer.group import Group
 from training.trainer.saver import Saver
+from training.trainer.train_log import TrainLog, mean_losses
 from training.trainer.watcher import Watcher
 
 WRITE, PROBE = 4, 5
@@ -275,7 +275,9 @@ def test_ranks_that_diverge_end_when_rank_0_has_closed_its_writers(tmp_path, mon
 
 
 def test_a_step_without_a_label_does_not_lower_the_mean_loss():
-    assert mean_losses([{"a": 0.0, "b": 0.0}, {"a": 2.0, "b": 0.0}]) == {"loss/a": 2.0}
+    """Neither in the curves nor in the losses that a training ends with."""
+    steps = [{"a": 0.0, "b": 0.0}, {"a": 2.0, "b": 0.0}]
+    assert mean_losses(steps) == TrainLog(losses=steps).mean_losses() == {"a": 2.0}
 
 
 def test_entropy_is_over_the_experts_that_a_gate_reaches():

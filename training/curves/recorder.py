@@ -18,10 +18,11 @@ from recsys.resolve import resolve
 from recsys.tasks import TaskSpec
 from training.curves import WRITERS, RunPlace, Writer
 from training.curves.probe import look
-from training.curves.window import Window, mean_losses
+from training.curves.window import Window
 from training.trainer.group import ALONE, Group
 from training.trainer.moment import Moment, Progress
 from training.trainer.optimizer import DenseOptimizer
+from training.trainer.train_log import mean_losses
 from training.trainer.watcher import Watcher
 
 
@@ -138,7 +139,8 @@ class Recorder(Watcher):
             losses = []
             while self._losses and self._losses[0][0] <= step:
                 losses.append(self._losses.popleft()[1])
-            self._write(step, mean_losses(losses) | values)
+            means = {f"loss/{name}": loss for name, loss in mean_losses(losses).items()}
+            self._write(step, means | values)
 
     def _is_read(self, step: int) -> bool:
         return bool(self._losses) and self._losses[-1][0] >= step

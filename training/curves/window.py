@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -68,13 +68,3 @@ def _pairs(task: TaskSpec, size: int, label: Tensor, observed: Tensor, logits: T
         values = resolve(task.kind.predict)(values, task)
     seen = observed & values.isfinite()
     return torch.stack([label[seen].float(), values[seen].float()], dim=1)
-
-
-def mean_losses(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Average losses over steps, by curve; a loss of 0, of a step without a label, is left out."""
-    seen: dict[str, list[float]] = {}
-    for losses in steps:
-        for name, loss in losses.items():
-            if loss:
-                seen.setdefault(name, []).append(loss)
-    return {f"loss/{name}": sum(values) / len(values) for name, values in seen.items()}

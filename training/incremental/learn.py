@@ -5,9 +5,10 @@ instants its window closes. Features are those of the night's rows: nightly ones
 and items are stored, live ones as of `shown_at`.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
+import polars as pl
 import torch
 
 from features.days import Days
@@ -46,6 +47,20 @@ def closed_between(
         label[~((first < closes) & (closes <= last))] = np.nan
         any_known |= ~np.isnan(label)
     return rows.take(np.flatnonzero(any_known))
+
+
+def any_closed(days: Days, config: RunConfig, since: datetime, until: datetime) -> bool:
+    """Say whether a label became known after `since`, up to `until`. Args: days: as for `closed_between`."""
+    labelled = days.labelled_for(config.tasks)
+    for i in places_of(days, config):
+        shown = labelled[i].table("examples").select("impression_id", "shown_at")
+        rows = labelled.labels(i).join(shown, on="impression_id")
+        for task in config.tasks:
+            closes = pl.col("shown_at") + timedelta(seconds=_window(task, config))
+            inside = pl.col(task.label).is_not_null() & (pl.lit(since) < closes) & (closes <= pl.lit(until))
+            if not rows.filter(inside).is_empty():
+                return True
+    return False
 
 
 def _window(task: TaskSpec, config: RunConfig) -> int:

@@ -2,10 +2,14 @@
 
 No row is learned twice. A version's record says up to which instant it has learned (`known_until`; a night's
 version: up to the end of its day). An update goes on from the live version and learns what became known after
-that instant. The night goes on from the evaluated weights of the night before, as ever: they have learned
-nothing of the day, so it learns the day once, and what the updates have learned ends with it.
+that instant, but for the newest share: it is compared on that (up to `compared_until`), and the next update
+learns it. None is made before a label became known that the live version has neither learned nor been
+compared on: run again at the same instant, it would learn what it has just been compared on. The night goes
+on from the evaluated weights of the night before, as ever: they have learned nothing of the day, so it learns
+the day once, and what the updates have learned ends with it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,7 +29,7 @@ from recsys.log import InteractionLog, period_end
 from recsys.metrics.columns import Rows
 from recsys.metrics.losses import mean_loss, row_log_loss, row_squared_error
 from recsys.records import Check, NightRecord, Verdict
-from training.incremental.learn import closed_between, learn_closed, places_of
+from training.incremental.learn import any_closed, closed_between, learn_closed, places_of
 from training.night.go_live import go_live
 from training.night.night import Night
 from training.predict import BundlePredictor
@@ -44,7 +48,7 @@ class Update:
     live: str
     """What is live now."""
     version: str | None
-    """The version that was made; None when no label had become known."""
+    """The version that was made; None when no label became known since the last update."""
     verdict: Verdict | None
     rows: int
     checks: tuple[Check, ...]
@@ -66,13 +70,16 @@ def show_update(done: Update) -> None:
     for check in done.checks:
         print(f"{check.name}: {check.outcome}, {check.detail}")
     if done.version is None:
-        print(f"no label became known up to {done.at:%Y-%m-%d %H:%M} UTC; {done.live} stays live")
+        said = f"no label became known up to {done.at:%Y-%m-%d %H:%M} UTC that {done.live} has not seen"
+        print(f"nothing new: {said}; it stays live")
     else:
         print(f"{done.version}: {done.rows} rows learned, {done.verdict}; {done.live} is live")
 
 
 def update(config: RunConfig, log: Path, runs: Path, at: datetime) -> Update:
     """Learn what became known since the live version was made; go live unless a head got worse.
+
+    An update of which no head could be compared does not go live either.
 
     Raises:
         DataError when nothing is live, or the live version is not of the night before.
@@ -105,6 +112,7 @@ def _update(night: Night, at: datetime) -> Update:
     record, bundle = registry.require_record(live), load_bundle(registry.require(live))
     _require_same(config, bundle)
     since = record.known_until or period_end(record.night, config.timezone)
+    seen = record.compared_until
     ingest_journal(night.log, config.timezone)
     today = record.night + timedelta(days=1)
     if not since < at <= period_end(today, config.timezone):
@@ -114,16 +122,19 @@ def _update(night: Night, at: datetime) -> Update:
         )
     days = build_snapshots(night.log, today, config, night.stages).as_known_at(at)
     remove_outdated(days, night.stages)
+    nothing = Update(at=at, live=live, version=None, verdict=None, rows=0, checks=())
+    if seen is not None and not any_closed(days, config, seen, at):
+        return nothing
     cut = at - (at - since) * config.updates.held_out
     trained = learn_closed(days, since, cut, config, Previous.of(bundle, config))
     if trained is None:
-        return Update(at=at, live=live, version=None, verdict=None, rows=0, checks=())
+        return nothing
     snapshot = days[days.place(record.night)]
     calibration = dict(bundle.manifest.calibration)
     version = write_bundle(registry, trained, calibration, config, snapshot, live, refitted=True)
     checks = compare(load_bundle(registry.require(version)), bundle, days, cut, at, config)
-    held = any(check.outcome is not Verdict.PROMOTE for check in checks)
-    verdict = Verdict.HOLD if held else Verdict.PROMOTE
+    verdict = _verdict(checks)
+    held = verdict is not Verdict.PROMOTE
     registry.write_record(
         record.model_copy(
             update={
@@ -132,6 +143,7 @@ def _update(night: Night, at: datetime) -> Update:
                 "champion": live,
                 "start": f"update of {live}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
                 "known_until": cut,
+                "compared_until": at,
                 "checks": checks,
                 "seconds": round(trained.log.seconds, 2),
             }
@@ -180,7 +192,25 @@ def compare(
             )
             row_loss = row_log_loss if task.kind.probability else row_squared_error
             losses[task.name].append(mean_loss(row_loss, columns))
-    return tuple(_check(name, int(count), pair, settings.updates) for name, (count, *pair) in losses.items())
+    checks = [_check(name, int(count), pair, settings.updates) for name, (count, *pair) in losses.items()]
+    return (*checks, *_nothing_compared(losses, settings.updates))
+
+
+def _nothing_compared(losses: Mapping[str, list[float]], settings: UpdatesConfig) -> tuple[Check, ...]:
+    """Refuse weights that nothing was measured of."""
+    if any(len(found) > 1 for found in losses.values()):
+        return ()
+    why = (
+        f"no head has [updates] min_rows = {settings.min_rows} labels held out; run the update later, its "
+        "interval grows until it goes live"
+    )
+    return (Check(name="heads compared", outcome=Verdict.HOLD_UNDERPOWERED, detail=why, numbers={}),)
+
+
+def _verdict(checks: Sequence[Check]) -> Verdict:
+    outcomes = {check.outcome for check in checks}
+    worst_first = (Verdict.HOLD, Verdict.HOLD_UNDERPOWERED)
+    return next((verdict for verdict in worst_first if verdict in outcomes), Verdict.PROMOTE)
 
 
 def _check(task: str, rows: int, losses: list[float], settings: UpdatesConfig) -> Check:

@@ -1,9 +1,8 @@
 """What a fit did."""
 
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
 
 
 @dataclass(slots=True)
@@ -21,9 +20,18 @@ class TrainLog:
     """Processor time of the process; other processes on the machine change it least."""
 
     def mean_losses(self, last: int = 50) -> dict[str, float]:
-        """Average the last steps' losses."""
-        tail = self.losses[-last:]
-        return {k: float(np.mean([step[k] for step in tail])) for k in tail[0]} if tail else {}
+        """Average the last steps' losses; a task without a label in all of them has no mean."""
+        return mean_losses(self.losses[-last:])
+
+
+def mean_losses(steps: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Average losses over steps, by name; a loss of 0, of a step without a label, is left out."""
+    seen: dict[str, list[float]] = {}
+    for losses in steps:
+        for name, loss in losses.items():
+            if loss:
+                seen.setdefault(name, []).append(loss)
+    return {name: sum(values) / len(values) for name, values in seen.items()}
 
 
 class Clock:

@@ -14,7 +14,7 @@ NIGHT = date(2026, 1, 29)
 
 @pytest.fixture(scope="package")
 def night(shop_log, make_config, tmp_path_factory):
-    config = make_config(gate={"min_rows": 100_000}, training={"batch_size": 64})
+    config = make_config(gate={"min_rows": 100_000}, training={"batch_size": 64}, updates={"min_rows": 20})
     made = Night(config=config, log=shop_log, runs=tmp_path_factory.mktemp("runs"), date=NIGHT)
     assert run_night(made).verdict is Verdict.PROMOTE
     return made

@@ -19,7 +19,7 @@ from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.settings import to_toml
 from training.incremental.learn import closed_between
-from training.incremental.run import update
+from training.incremental.run import show_update, update
 from training.night import go_live
 from training.night.night import Night
 from training.night.run import run_night
@@ -28,6 +28,11 @@ from training.publish import verify_version
 
 def at(hour, minute=0, day=30):
     return datetime(2026, 1, day, hour, minute, tzinfo=UTC)
+
+
+def _written(runs):
+    files = (path for path in runs.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 @pytest.fixture
@@ -112,6 +117,31 @@ def test_a_head_that_got_worse_keeps_the_live_version(night, runs):
     assert later.verdict is Verdict.PROMOTE
     assert later.rows > held.rows
     assert Registry(runs).require_record(later.version).champion == before
+
+
+def test_a_second_update_of_the_same_labels_changes_nothing(night, runs, capsys):
+    """Run again, it would learn what it has just been compared on."""
+    first = update(night.config, night.log.root, runs, at(12))
+    kept = _written(runs)
+    again = update(night.config, night.log.root, runs, at(12))
+    assert (again.live, again.version, again.verdict, again.rows) == (first.live, None, None, 0)
+    assert _written(runs) == kept
+    show_update(again)
+    assert f"nothing new: no label became known up to 2026-01-30 12:00 UTC that {first.live}" in (
+        capsys.readouterr().out
+    )
+    assert update(night.config, night.log.root, runs, at(12).replace(microsecond=1)).version is None
+    assert update(night.config, night.log.root, runs, at(15)).version
+
+
+def test_an_update_of_which_no_head_is_compared_is_held(night, runs):
+    before = Registry(runs).current()
+    few = night.config.updates.model_copy(update={"min_rows": 100_000})
+    held = update(night.config.model_copy(update={"updates": few}), night.log.root, runs, at(12))
+    assert (held.verdict, held.live) == (Verdict.HOLD_UNDERPOWERED, before)
+    assert Registry(runs).current() == before
+    assert "[updates] min_rows = 100000 labels" in held.checks[-1].detail
+    assert update(night.config, night.log.root, runs, at(12)).verdict is Verdict.PROMOTE
 
 
 def test_an_updates_version_is_rolled_back_and_its_snapshot_goes_with_the_next(night, runs, monkeypatch):
