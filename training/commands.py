@@ -28,6 +28,15 @@ from recsys.options import (
 
 VersionArgument = Annotated[str, typer.Argument(help="A bundle version; `recsys bundle list` shows them.")]
 
+AcceptOption = Annotated[
+    str,
+    typer.Option(
+        "--accept-findings",
+        metavar="CODE[@DATE],...",
+        help="Let these findings of the night's day (or of DATE) pass, in this night and later ones.",
+    ),
+]
+
 WritersOption = Annotated[
     str | None,
     typer.Option(
@@ -50,14 +59,7 @@ def nightly_command(
         DayRange | None,
         typer.Option(metavar="A:B", parser=parse_range, help="Run every night from A to B instead of one."),
     ] = None,
-    accept: Annotated[
-        str,
-        typer.Option(
-            "--accept-findings",
-            metavar="CODE[@DATE],...",
-            help="Let these findings of the night's day (or of DATE) pass, in this night and later ones.",
-        ),
-    ] = "",
+    accept: AcceptOption = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but go live.")] = False,
     writers: WritersOption = None,
     json_file: JsonOption = None,
@@ -67,6 +69,7 @@ def nightly_command(
     The JSON has one object a night, each on a line of its own. Exit codes: 0 PROMOTE, 10 HOLD,
     11 HOLD_UNDERPOWERED (of the last night); errors have their own.
     """
+    from recsys.registry import Registry
     from training.console import print_night
     from training.night.nights import run_nights, with_training
 
@@ -83,9 +86,8 @@ def nightly_command(
         code = night.verdict.exit_code
         for finding in night.validation.findings:
             print(finding.line, file=sys.stderr)
-        put_json_line(
-            night.to_json(), json_file, partial(print_night, night, dry_run=dry_run), append=number > 0
-        )
+        show = partial(print_night, night, Registry(runs).current(), dry_run=dry_run)
+        put_json_line(night.to_json(), json_file, show, append=number > 0)
     return code
 
 
@@ -129,6 +131,7 @@ def train_command(
             help="With --incremental: the instant, in UTC, up to which labels are known; default: now.",
         ),
     ] = None,
+    accept: AcceptOption = "",
     writers: WritersOption = None,
     json_file: JsonOption = None,
 ) -> int:
@@ -142,14 +145,15 @@ def train_command(
     Exit codes: 0 live or nothing new, 10 HOLD, 11 HOLD_UNDERPOWERED (no head was compared).
     """
     if incremental:
-        _refuse("--incremental", {"--date": day, "--nproc": nproc, "--writers": writers})
+        given = {"--date": day, "--nproc": nproc, "--accept-findings": accept or None, "--writers": writers}
+        _refuse("--incremental", given)
         return _train_incremental(read_config(config), log, runs, at, json_file)
     _refuse("a night's training, without --incremental,", {"--at": at})
     from training.console import print_trained
     from training.night.nights import train_one, with_training
 
     settings = with_training(read_config(config), processes=nproc, writers=_names(writers))
-    trained = train_one(settings, log, runs, day)
+    trained = train_one(settings, log, runs, day, accept=accept)
     put_json(trained.to_json(), json_file, partial(print_trained, trained))
     return 0
 

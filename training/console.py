@@ -8,14 +8,19 @@ from recsys.registry import Registry
 from training.night.night import NightResult, TrainResult
 
 
-def print_night(result: NightResult, *, dry_run: bool) -> None:
-    """Print the gate's checks, the verdict, and what is live."""
+def print_night(result: NightResult, live: str | None, *, dry_run: bool) -> None:
+    """Print the checks, the verdict, and what is live: an update, if the night is run again after it."""
     console = Console()
     table = Table("check", "outcome", "detail", box=None)
     for check in result.decision.checks:
         table.add_row(check.name, str(check.outcome), check.detail)
     console.print(table)
-    said = "nothing went live" if result.version is None or dry_run else f"{result.version} is live"
+    if result.version is not None and result.version == live:
+        said = f"{live} is live"
+    elif result.version is None or dry_run:
+        said = f"nothing went live, {live or 'nothing'} is live"
+    else:
+        said = f"it made {result.version}, {live or 'nothing'} is live"
     console.print(f"{result.date}: {result.verdict}, {said} ({result.seconds:.2f} s)")
 
 

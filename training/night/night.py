@@ -59,7 +59,7 @@ class NightResult:
     date: date
     verdict: Verdict
     version: str | None
-    """The version that is live because of this night; None when it held."""
+    """The version that went live because of this night; None when it held."""
     evaluated: str
     decision: Decision
     seconds: float

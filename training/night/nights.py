@@ -24,21 +24,27 @@ def run_nights(
     use_threads(config.training.threads)
     for day in nights_between(first, last, config.period):
         night = Night(config=config, log=InteractionLog(log), runs=runs, date=day)
-        for accepted_day, codes in parse_codes(accept, day).items():
-            night.ingest.accepted.accept(accepted_day, codes, day)
+        _accept(night, accept)
         yield run_night(night, dry_run=dry_run)
 
 
-def train_one(config: RunConfig, log: Path, runs: Path, day: date | None) -> TrainResult:
+def train_one(config: RunConfig, log: Path, runs: Path, day: date | None, *, accept: str = "") -> TrainResult:
     """Run one night up to its evaluated bundle, as `recsys train` does.
 
-    Args: day: default the log's last.
+    Args: day: default the log's last; accept: as `run_nights`.
     Raises: as `run_nights`, and RankError when one of several processes dies.
     """
     use_threads(config.training.threads)
     source = InteractionLog(log)
-    night = day or source.require_days("impressions")[-1]
-    return train_night(Night(config=config, log=source, runs=runs, date=night))
+    last = day or source.require_days("impressions")[-1]
+    night = Night(config=config, log=source, runs=runs, date=last)
+    _accept(night, accept)
+    return train_night(night)
+
+
+def _accept(night: Night, accept: str) -> None:
+    for day, codes in parse_codes(accept, night.date).items():
+        night.ingest.accepted.accept(day, codes, night.date)
 
 
 def with_training(config: RunConfig, **options: Any) -> RunConfig:

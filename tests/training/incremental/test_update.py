@@ -190,4 +190,7 @@ def test_the_command_makes_a_version_live_and_takes_only_its_own_options(night, 
     assert run_command([*argv, *instant, "--incremental", "--nproc", "2"]) == 2
     assert "--incremental does not take --nproc" in capsys.readouterr().err
     assert run_command([*argv, *instant, "--incremental", "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out)["live"] == Registry(runs).current()
+    live = Registry(runs).current()
+    assert json.loads(capsys.readouterr().out)["live"] == live
+    assert run_command(["nightly", *argv[1:], "--date", "2026-01-29"]) == 0
+    assert f"{live} is live" in " ".join(capsys.readouterr().out.split())

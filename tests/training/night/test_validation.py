@@ -127,12 +127,19 @@ def test_the_commands_say_the_same(night, tmp_path, capsys):
     assert "error [drift] impressions.context_device" in capsys.readouterr().err
     assert json.loads(report.read_text())["stops"]
     runs = ["--runs", str(night.runs)]
+    given = ["--incremental", "--accept-findings", "drift"]
+    assert run(["train", *where[:4], *runs, *given]) == ConfigError.exit_code
+    assert "--incremental does not take --accept-findings" in capsys.readouterr().err
+    assert run(["train", *where, *runs]) == DataError.exit_code
+    assert "accept a known day with --accept-findings drift" in capsys.readouterr().err
     assert run(["nightly", *where, *runs]) == DataError.exit_code
     assert "validation-2026-01-29.md" in capsys.readouterr().err
     text = (night.runs / "reports" / "validation-2026-01-29.md").read_text()
     assert "# Data of 2026-01-29: 1 error" in text
     assert "| impressions/date=2026-01-29/simulated.parquet |" in text
-    assert run(["nightly", *where, *runs, "--accept-findings", "drift", "--dry-run"]) == 0
+    assert run(["train", *where, *runs, "--accept-findings", "drift"]) == 0
+    assert "is written and not live" in capsys.readouterr().out
+    assert run(["nightly", *where, *runs, "--dry-run"]) == 0
     assert "error [drift] (accepted) impressions.context_device" in capsys.readouterr().err
     assert run(["data", "validate", *where, *runs]) == 0
     assert "1 accepted; a night may train on it" in capsys.readouterr().out
