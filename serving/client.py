@@ -5,6 +5,7 @@ with RecsysClient("127.0.0.1:50051") as client:
     client.record_feedback([Feedback.of(answer.items[0], "user-7", "click")])
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,11 +13,14 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import admin_pb2, admin_pb2_grpc, ranking_pb2_grpc
 from protos.recsys.v1 import ranking_pb2 as pb
+from recsys.errors import RequestError
 from serving.client_values import (
     Answer,
     CallError,
@@ -46,6 +50,15 @@ _SERVICE_CONFIG = {
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
 _Reply = TypeVar("_Reply")
+_Message = TypeVar("_Message", bound=Message)
+_KINDS: Mapping[int, str] = {
+    FieldDescriptor.CPPTYPE_STRING: "text",
+    FieldDescriptor.CPPTYPE_INT32: "a whole number of 32 bits",
+    FieldDescriptor.CPPTYPE_INT64: "a whole number of 64 bits",
+    FieldDescriptor.CPPTYPE_UINT64: "a whole number of 64 bits, 0 or more",
+    FieldDescriptor.CPPTYPE_DOUBLE: "a number",
+    FieldDescriptor.CPPTYPE_BOOL: "True or False",
+}
 _OPTIONS = (("grpc.service_config", json.dumps(_SERVICE_CONFIG)), ("grpc.enable_retries", 1))
 
 
@@ -99,7 +112,11 @@ class _Connection:
 
 
 class RecsysClient(_Connection):
-    """Talks to RankingService. Raises: CallError, with the status and, for a wrong request, the field."""
+    """Talks to RankingService.
+
+    Raises: CallError, with the status and, for a wrong request, the field; RequestError, before anything is
+    sent, for a field that a request does not have or whose value is of another type.
+    """
 
     def __init__(
         self,
@@ -112,14 +129,14 @@ class RecsysClient(_Connection):
 
     def recommend(self, user_id: str, page_size: int = 0, *, seed_item_id: str = "", **more: Any) -> Answer:
         """Request a ranked list; `more` are fields of RecommendRequest, as plain values."""
-        request = pb.RecommendRequest(
-            user_id=user_id, page_size=page_size, seed_item_id=seed_item_id, **_plain(more)
-        )
+        fields = {"user_id": user_id, "page_size": page_size, "seed_item_id": seed_item_id, **_plain(more)}
+        request = _message(pb.RecommendRequest, fields)
         return _answer(self._call(self._stub.Recommend, request))
 
     def rank(self, user_id: str, item_ids: Iterable[str], page_size: int = 0, **more: Any) -> Answer:
         """Request a ranking of the given candidates."""
-        request = pb.RankRequest(user_id=user_id, item_ids=item_ids, page_size=page_size, **_plain(more))
+        fields = {"user_id": user_id, "item_ids": item_ids, "page_size": page_size, **_plain(more)}
+        request = _message(pb.RankRequest, fields)
         return _answer(self._call(self._stub.Rank, request))
 
     def record_feedback(self, events: Sequence[Feedback], *, validate_only: bool = False) -> FeedbackReport:
@@ -138,9 +155,8 @@ class RecsysClient(_Connection):
 
     def upsert_items(self, items: Sequence[ItemUpdate], update_mask: Sequence[str] = ()) -> dict[str, str]:
         """Add or change items; return item_id -> reason of the rejected ones."""
-        request = pb.UpsertItemsRequest(
-            items=[_item(i) for i in items], update_mask=FieldMask(paths=update_mask)
-        )
+        mask = _message(FieldMask, {"paths": update_mask})
+        request = pb.UpsertItemsRequest(items=[_item(i) for i in items], update_mask=mask)
         reply = self._call(self._stub.UpsertItems, request)
         return {r.item_id: r.rejection for r in reply.results if r.rejection}
 
@@ -188,18 +204,79 @@ class AdminClient(_Connection):
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Convert plain context values and nested dicts to proto messages."""
     given = dict(fields)
-    if "context" in given:
-        given["context"] = {name: _value(value) for name, value in given["context"].items()}
-    for name, message in (("filter", pb.Filter), ("debug", pb.Debug)):
-        if isinstance(given.get(name), Mapping):
-            given[name] = message(**given[name])
+    if given.get("context") is not None:
+        given["context"] = _values("context", given["context"])
+    if isinstance(given.get("filter"), Mapping):
+        given["filter"] = _message(pb.Filter, given["filter"])
+    if isinstance(given.get("debug"), Mapping):
+        given["debug"] = _message(pb.Debug, given["debug"])
     if "pins" in given and isinstance(given["pins"], Mapping):
         given["pins"] = [pb.Pin(position=position, item_id=item) for position, item in given["pins"].items()]
     return given
 
 
-def _value(value: str | float) -> pb.ContextValue:
-    return pb.ContextValue(text=value) if isinstance(value, str) else pb.ContextValue(number=value)
+def _values(field: str, given: Mapping[str, str | float]) -> dict[str, pb.ContextValue]:
+    if not isinstance(given, Mapping):
+        raise _wrong(field, given, "a dict of text to text or a number")
+    return {name: _value(f"{field}[{name!r}]", value) for name, value in given.items()}
+
+
+def _value(field: str, value: str | float) -> pb.ContextValue:
+    try:
+        return pb.ContextValue(text=value) if isinstance(value, str) else pb.ContextValue(number=value)
+    except (TypeError, ValueError) as error:
+        raise _wrong(field, value, "text or a number") from error
+
+
+def _message(kind: type[_Message], fields: Mapping[str, Any]) -> _Message:
+    """Make a message.
+
+    Raises: RequestError for a field that it does not have, with those it has, or for a value of another type:
+    protobuf's own errors name neither the field nor the value.
+    """
+    known = kind.DESCRIPTOR.fields_by_name
+    given = dict(fields)
+    for name, value in fields.items():
+        if name not in known:
+            raise RequestError(
+                f"{kind.DESCRIPTOR.name} has no field {name!r}; its fields are: {', '.join(known)}"
+            )
+        if known[name].is_repeated and not isinstance(value, Mapping | None):
+            # Text is a list of letters to protobuf.
+            if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+                raise _wrong(f"{kind.DESCRIPTOR.name}.{name}", value, _expected(known[name]))
+            given[name] = list(value)
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        for name, value in given.items():
+            if not _fits(kind, name, value):
+                raise _wrong(f"{kind.DESCRIPTOR.name}.{name}", value, _expected(known[name])) from error
+        raise
+
+
+def _fits(kind: type[Message], name: str, value: object) -> bool:
+    try:
+        kind(**{name: value})
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _wrong(field: str, value: object, expected: str) -> RequestError:
+    return RequestError(f"{field} is {repr(value)[:80]} ({type(value).__name__}); give {expected}")
+
+
+def _expected(field: Any) -> str:
+    """Say what a field takes, given its descriptor (protobuf has two classes of them)."""
+    message = field.message_type
+    if message is None:
+        one = _KINDS[field.cpp_type]
+    elif message.GetOptions().map_entry:
+        return f"a dict of text to {_expected(message.fields_by_name['value'])}"
+    else:
+        one = f"{message.name} ({', '.join(message.fields_by_name)})"
+    return f"a list of {one}" if field.is_repeated else one
 
 
 def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
@@ -236,34 +313,25 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
 
 
 def _event(event: Feedback) -> pb.FeedbackEvent:
-    return pb.FeedbackEvent(
-        feedback_id=event.feedback_id,
-        impression_id=event.impression_id,
-        user_id=event.user_id,
-        session_id=event.session_id,
-        item_id=event.item_id,
-        kind=event.kind,
-        value=event.value,
-        occurred_at=_timestamp(event.occurred_at),
-    )
+    fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+    return _message(pb.FeedbackEvent, {**fields, "occurred_at": _timestamp("occurred_at", event.occurred_at)})
 
 
 def _item(item: ItemUpdate) -> pb.Item:
-    return pb.Item(
-        item_id=item.item_id,
-        title=item.title,
-        description=item.description,
-        category=item.category,
-        price=item.price,
-        available_from=_timestamp(item.available_from),
-        available_until=_timestamp(item.available_until),
-        attributes={name: _value(value) for name, value in item.attributes.items()},
-    )
+    fields = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    converted = {
+        "available_from": _timestamp("available_from", item.available_from),
+        "available_until": _timestamp("available_until", item.available_until),
+        "attributes": _values("attributes", item.attributes),
+    }
+    return _message(pb.Item, {**fields, **converted})
 
 
-def _timestamp(instant: datetime | None) -> Timestamp | None:
+def _timestamp(field: str, instant: datetime | None) -> Timestamp | None:
     if instant is None:
         return None
+    if not isinstance(instant, datetime):
+        raise _wrong(field, instant, "a datetime")
     stamp = Timestamp()
     stamp.FromDatetime(instant)
     return stamp
