@@ -201,6 +201,7 @@ class Server:
         load = self._load_model or self._own_loader
         try:
             model = load(self._registry.path(version), self._store)
+            self._forget_patches()
             self._reach_back(model.items_as_of_ms)
             engine = self._engine(model)
             engine.warm(self._options.clock.now_ms())
@@ -228,12 +229,7 @@ class Server:
 
     def _restore(self, kinds: frozenset[str]) -> None:
         """Replay what a version that may go live lacks: two periods and a day, or more for an old one."""
-        recent_ms = self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
-        try:
-            oldest_ms = self._registry.oldest_data_end_ms(self._options.config.store.keep)
-        except (RegistryError, OSError) as error:
-            _log.error("whole_journal_replayed", error=str(error))
-            oldest_ms = None
+        recent_ms, oldest_ms = self._recent_ms(), self._oldest_data_end_ms()
         self._patches_since_ms = 0 if oldest_ms is None else min(recent_ms, oldest_ms)
         restore_from_journal(
             self._options.log / FOLDER,
@@ -244,6 +240,29 @@ class Server:
             since_ms=self._patches_since_ms,
             events_since_ms=recent_ms if oldest_ms is None else min(recent_ms, oldest_ms),
         )
+
+    def _recent_ms(self) -> int:
+        return self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
+
+    def _oldest_data_end_ms(self) -> int | None:
+        try:
+            return self._registry.oldest_data_end_ms(self._options.config.store.keep)
+        except (RegistryError, OSError) as error:
+            _log.error("oldest_version_unknown", error=str(error))
+            return None
+
+    def _forget_patches(self) -> None:
+        """Drop the patches that a start would not read now: a price feed's would fill the memory in days.
+
+        The live version's stay, as it answers until the swap. `_reach_back` reads dropped ones again.
+        """
+        oldest_ms = self._oldest_data_end_ms()
+        if oldest_ms is None:
+            return
+        since_ms = min(self._recent_ms(), oldest_ms, self.recommender.engine.model.items_as_of_ms)
+        if since_ms > self._patches_since_ms:
+            self._overlay.forget(since_ms)
+            self._patches_since_ms = since_ms
 
     def _reach_back(self, as_of_ms: int) -> None:
         """Read older patches for a version that is older than those that the start foresaw."""

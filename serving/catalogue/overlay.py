@@ -61,6 +61,27 @@ class ItemOverlay:
             _add(patches, read())
             self._patches = patches
 
+    def forget(self, before_ms: int) -> None:
+        """Drop the patches before an instant; no follower may be of a version made from earlier data.
+
+        They are looked for while upserts go on; an item that is upserted then keeps them until next time.
+        """
+        with self._writing:
+            present = dict(self._patches)
+        later = {
+            item_id: tuple(patch for patch in patches if patch.at_ms >= before_ms)
+            for item_id, patches in present.items()
+            if any(patch.at_ms < before_ms for patch in patches)
+        }
+        with self._writing:
+            for item_id, patches in later.items():
+                if self._patches.get(item_id) is not present[item_id]:
+                    continue
+                if patches:
+                    self._patches[item_id] = patches
+                else:
+                    del self._patches[item_id]
+
     def patches(self, item_id: str, since_ms: int) -> tuple[ItemPatch, ...]:
         """Return an item's patches from an instant on."""
         return tuple(patch for patch in self._patches.get(item_id, ()) if patch.at_ms >= since_ms)

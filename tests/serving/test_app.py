@@ -717,6 +717,37 @@ def test_an_older_version_than_the_start_foresaw_finds_its_upserts(start, fakes,
     assert one.client.recommend("u1", 1).items[0].item_id == "i37"
 
 
+def test_patches_that_no_version_lacks_are_forgotten_at_a_swap_and_found_again(
+    start, fakes, monkeypatch
+) -> None:
+    """A server kept every patch for the length of its life."""
+    first = start()
+    for n, days in enumerate((6, 4)):
+        old = Journal(first.log.root / "journal", f"old{n}", lambda days=days: NOON_MS - days * DAY_MS)
+        fields = {"available_until": NOON_MS - days * DAY_MS}
+        old.append(item_patch_rows([ItemPatch(item_id=f"i{39 - n}", fields=fields)]))
+        old.close()
+    first.server.stop(1.0)
+    oldest_days = 8
+    monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - oldest_days * DAY_MS)
+    loader = fakes.Loader()
+    loader.as_of_ms.update({"v0": NOON_MS - 8 * DAY_MS, "v1": NOON_MS - 8 * DAY_MS})
+    one = start(loader=loader, policy={"name": "greedy"})
+    one.client.upsert_items([_withdrawn("i37")])
+
+    def kept_after(version):
+        one.publish(version)
+        assert one.server.recommender.wait_for(version, PATIENCE_S)
+        return [item for item in ("i39", "i38", "i37") if one.server._overlay.patches(item, 0)]
+
+    oldest_days = 5
+    assert kept_after("v2") == ["i39", "i38", "i37"], "v1 answered until the swap"
+    assert kept_after("v3") == ["i38", "i37"]
+    assert one.client.recommend("u1", 1).items[0].item_id == "i39", "v3 was made from later data"
+    assert kept_after("v0") == ["i39", "i38", "i37"]
+    assert one.client.recommend("u1", 1).items[0].item_id == "i36"
+
+
 def test_each_start_of_a_server_has_a_name_of_its_own(start) -> None:
     ids = {start().admin.status().server_id for _ in range(2)}
     assert len(ids) == 2

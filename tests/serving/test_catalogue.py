@@ -215,6 +215,16 @@ def test_what_was_prepared_but_not_shown_leaves_no_trace(model) -> None:
     assert (catalogue.row_of("shown"), catalogue.row_of("never shown")) == (3, -1)
 
 
+def test_the_overlay_forgets_what_is_older_and_nothing_else() -> None:
+    overlay, hour = ItemOverlay(), 3_600_000
+    overlay.put([upserted(hour, item_id="a", title="1"), upserted(hour, item_id="b", title="1")])
+    overlay.put([upserted(3 * hour, item_id="b", title="3"), upserted(2 * hour, item_id="c", title="2")])
+    overlay.forget(2 * hour)
+    left = {item: [patch.at_ms // hour for patch in overlay.patches(item, 0)] for item in "abc"}
+    assert left == {"a": [], "b": [3], "c": [2]}
+    assert set(overlay._patches) == {"b", "c"}
+
+
 def test_a_live_catalogue_follows_the_overlay(model) -> None:
     overlay = ItemOverlay()
     overlay.put([upserted(item_id="n", title="first")])
