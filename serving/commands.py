@@ -141,7 +141,9 @@ def recommend_command(
 def demo_command(
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="FOLDER", help="The demo's folder; an earlier demo there is replaced."),
+        typer.Option(
+            "--out", metavar="FOLDER", help="The demo's folder; an earlier demo there is removed first."
+        ),
     ] = Path("runs/demo"),
     seed: SeedOption = 0,
     config: ConfigOption = None,

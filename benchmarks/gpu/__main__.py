@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.gpu.parent import run_parts
@@ -29,6 +30,13 @@ def main() -> None:
     add("--part", action="append", choices=list(PARTS), help="only this one; may be given again")
     add("--small", action="store_true", help="measure each figure for a moment: for tests")
     args = parser.parse_args()
+    lacking = [name for name in ("numpy", "torch") if find_spec(name) is None]
+    if lacking:
+        parser.exit(
+            2,
+            f"{parser.prog}: {sys.executable} has no {' and no '.join(lacking)}; put a python3 with numpy "
+            "and torch first on PATH, as in PATH=.venv/bin:$PATH benchmarks/gpu.sh\n",
+        )
     # An ended bench must not leave its worker behind: `finally` runs on an exit, not on a signal.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     target = args.json or Path(os.environ.get("OUT", ".")) / "gpu.json"

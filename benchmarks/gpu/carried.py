@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.settings import Settings, SkippedError
+from benchmarks.gpu.parts import SkippedError
+from benchmarks.gpu.settings import Settings
 from recsys.model.embeddings import EPS, LocalTables, TableSpec
 
 ITEMS, SMALL_ITEMS, DIM, FOUND = 1_000_000, 2_000, 64, 300

@@ -16,6 +16,7 @@ from benchmarks.gpu.parts import PARTS
 
 Tree = dict[str, Any]
 LOOK_S = 0.1
+MORE_TIME = "give more with --seconds, or run fewer parts with --part NAME"
 
 
 def run_parts(names: Sequence[str], asked: Tree, limit_s: float, write: Callable[[Tree], None]) -> Tree:
@@ -43,7 +44,7 @@ def run_parts(names: Sequence[str], asked: Tree, limit_s: float, write: Callable
         left = limit_s - (time.monotonic() - began)
         if left <= 0:
             for name in waiting:
-                ended(name, {"skipped": f"no time was left of {limit_s:.0f} s"})
+                ended(name, {"skipped": f"no time was left of {limit_s:.0f} s; {MORE_TIME}"})
             break
         waiting = _run_worker(waiting, asked, results, began + limit_s, ended)
     return tree
@@ -82,7 +83,8 @@ def _run_worker(
                     ended(waiting.pop(0), {"failed": f"the process ended with code {worker.returncode}"})
                 break
             if time.monotonic() > limit:
-                ended(waiting.pop(0), {"failed": f"not done after {time.monotonic() - since:.0f} s"})
+                why = "the most that it may take" if limit < deadline else f"as all time is over; {MORE_TIME}"
+                ended(waiting.pop(0), {"failed": f"not done after {time.monotonic() - since:.0f} s, {why}"})
                 break
             time.sleep(LOOK_S)
     finally:

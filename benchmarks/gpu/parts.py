@@ -6,6 +6,10 @@ Down to `scoring` all have their time, also where each one takes its limit.
 from dataclasses import dataclass
 
 
+class SkippedError(Exception):
+    """Raised by a part that cannot run here; the message is the reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part."""

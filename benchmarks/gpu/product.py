@@ -11,7 +11,8 @@ import torch
 
 from benchmarks.gpu.device_time import around, bytes_of
 from benchmarks.gpu.inputs import ProductInputs
-from benchmarks.gpu.settings import Settings, SkippedError
+from benchmarks.gpu.parts import SkippedError
+from benchmarks.gpu.settings import Settings
 from benchmarks.speed.training.matrix_work import matrix_flop
 from recsys.batch import Batch
 from recsys.device import CPU

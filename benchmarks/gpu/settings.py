@@ -11,10 +11,7 @@ import torch
 
 from benchmarks.gpu.device_time import seconds_each
 from benchmarks.gpu.inputs import ProductInputs
-
-
-class SkippedError(Exception):
-    """Raised by a part that cannot run here; the message is the reason."""
+from benchmarks.gpu.parts import SkippedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.parts import SkippedError
 from recsys.resolve import resolve
 
 
@@ -54,8 +55,6 @@ def _run(function: str, settings: Any) -> dict[str, Any]:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    from benchmarks.gpu.settings import SkippedError
-
     if isinstance(error, SkippedError):
         return {"skipped": str(error)}
     where = traceback.extract_tb(error.__traceback__)[-1]

@@ -133,7 +133,7 @@ def config_text(config: Path | None) -> str:
 
 @contextmanager
 def locked_folder(out: Path) -> Iterator[None]:
-    """Lock a folder for this demo and remove the files of an earlier one.
+    """Lock a folder for this demo; say which files of an earlier one there are, and remove them.
 
     Raises: ConfigError when it contains anything else, or another demo is running in it.
     """
@@ -148,8 +148,13 @@ def locked_folder(out: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"another demo is running in {out}; wait, or choose another --out") from None
-        for name in _DEMO_FILES:
-            path = out / name
+        earlier = [out / name for name in _DEMO_FILES if (out / name).exists()]
+        if earlier:
+            names = ", ".join(path.name for path in earlier)
+            OUT.print(
+                f"removes the earlier demo in {out}: {names}", highlight=False, markup=False, soft_wrap=True
+            )
+        for path in earlier:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -146,8 +147,25 @@ def test_what_matters_most_has_its_time_whatever_the_others_take():
 
 def test_the_limit_of_all_parts_is_kept(monkeypatch, tmp_path):
     found, _ = _parts(monkeypatch, tmp_path, 1, a="hangs", b="works")
-    assert found["a"]["failed"].startswith("not done after")
-    assert found["b"] == {"skipped": "no time was left of 1 s"}
+    more = "give more with --seconds, or run fewer parts with --part NAME"
+    assert re.fullmatch(f"not done after . s, as all time is over; {more}", found["a"]["failed"])
+    assert found["b"] == {"skipped": f"no time was left of 1 s; {more}"}
+
+
+def test_a_python_without_torch_is_named_in_one_sentence(tmp_path):
+    """And where torch is broken, each part says so in a line."""
+    hide = "import sys, importlib.machinery as m; f = m.PathFinder.find_spec\n"
+    hide += "m.PathFinder.find_spec = lambda n, *a: None if n == 'torch' else f(n, *a)\n"
+    (tmp_path / "sitecustomize.py").write_text(hide)
+    done = _run([tmp_path], "--json", tmp_path / "j")
+    assert done.returncode == 2
+    said = r"benchmarks/gpu.sh: \S*python\S* has no torch; put .* as in PATH=\.venv/bin:\$PATH .*\n"
+    assert re.fullmatch(said, done.stderr)
+    (tmp_path / "sitecustomize.py").unlink()
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13 is missing')")
+    done = _run([tmp_path], "--json", tmp_path / "j", "--part", "machine", "--part", "faiss")
+    assert done.stdout.count("failed: OSError: libcudart.so.13 is missing") == 2, done.stdout
+    assert "Traceback" not in done.stderr
 
 
 def test_wheels_are_imported_from_where_they_were_unpacked(inputs_file, tmp_path):

@@ -80,6 +80,15 @@ def test_columns_that_are_always_or_sometimes_missing(shop):
     assert tables["impressions"].megabytes > 0
 
 
+def test_a_column_that_the_files_of_some_days_lack_is_missing_there(shop):
+    shop.write()
+    for day in shop.log.days("impressions")[:3]:
+        shown = shop.log.read("impressions", day)
+        shop.log.write("impressions", day, shown.with_columns(context_app=pl.lit("web")))
+    columns = next(t for t in shop.profile().tables if t.name == "impressions").columns
+    assert {c.name: c.missing for c in columns}["context_app"] == 0.5
+
+
 def test_a_log_without_impressions_or_with_a_broken_file(shop, tmp_path):
     with pytest.raises(DataError, match="no impressions in the log"):
         measure_log(InteractionLog(tmp_path / "nothing"), lambda *_: None)

@@ -496,13 +496,16 @@ def test_served_rows_are_counted_by_label(tmp_path) -> None:
 # --- the folder
 
 
-def test_an_earlier_demo_is_cleared_and_other_files_stay(tmp_path) -> None:
+def test_an_earlier_demo_is_cleared_with_a_word_and_other_files_stay(tmp_path, capsys) -> None:
     out = tmp_path / "demo"
     with locked_folder(out):
         (out / "log").mkdir()
         (out / "log" / "x").write_text("x")
         (out / "notes.txt").write_text("mine")
+        (out / "summary.json").write_text("{}")
+    assert not capsys.readouterr().out
     with locked_folder(out):
+        assert capsys.readouterr().out == f"removes the earlier demo in {out}: log, summary.json\n"
         assert sorted(p.name for p in out.iterdir()) == [MARKER, "notes.txt"]
 
 
