@@ -197,7 +197,7 @@ def _table(log: InteractionLog, name: str) -> Table:
     """Describe a table: rows, columns, what is missing."""
     days = log.days(name)
     rows, repeated, size = 0, 0, 0
-    missing: Counter[str] = Counter()
+    filled: Counter[str] = Counter()
     types: dict[str, str] = {}
     absent: set[str] = set()
     fixed = set(empty(name).columns) - set(MAY_BE_ABSENT.get(name, ()))
@@ -212,13 +212,15 @@ def _table(log: InteractionLog, name: str) -> Table:
         counts = frame.select(
             pl.len().alias("__rows"),
             (pl.len() - pl.struct(KEYS[name]).n_unique()).alias("__repeated"),
-            *[pl.col(column).null_count() for column in schema],
+            *[pl.col(column).count() for column in schema],
         ).collect(engine="streaming")
         found: dict[str, int] = counts.row(0, named=True)
         rows += found.pop("__rows")
         repeated += found.pop("__repeated")
-        missing.update(found)
-    columns = tuple(Column(name=c, dtype=t, missing=missing[c] / max(rows, 1)) for c, t in types.items())
+        filled.update(found)
+    # Of what is filled, not of nulls: the days of which no file has the column have no nulls in it.
+    missing = {column: (rows - filled[column]) / max(rows, 1) for column in types}
+    columns = tuple(Column(name=c, dtype=t, missing=missing[c]) for c, t in types.items())
     return Table(
         name=name,
         rows=rows,
