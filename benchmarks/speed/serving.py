@@ -203,7 +203,9 @@ def _call_once(target: str, user: str, page_size: int, version: str) -> float:
 @contextmanager
 def _served(config: Path, folder: Path, runs: Path) -> Iterator[str]:
     """Run `recsys serve` for the length of a block; give its address."""
-    arguments = ["serve", "--config", str(config), "--log", str(folder / "log"), "--runs", str(runs)]
+    log = folder / "log"
+    log.mkdir(exist_ok=True)  # empty: the bundle has the items, and the journal shall lie here
+    arguments = ["serve", "--config", str(config), "--log", str(log), "--runs", str(runs)]
     arguments += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     said = folder / "serve.log"
     with Children() as children:
