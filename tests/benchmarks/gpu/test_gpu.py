@@ -159,7 +159,7 @@ def test_a_python_without_torch_is_named_in_one_sentence(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(hide)
     done = _run([tmp_path], "--json", tmp_path / "j")
     assert done.returncode == 2
-    said = r"benchmarks/gpu.sh: \S*python\S* has no torch; put .* as in PATH=\.venv/bin:\$PATH .*\n"
+    said = r"benchmarks/gpu.sh: /.*python\S* has no torch; put .* as in PATH=\.venv/bin:\$PATH .*\n"
     assert re.fullmatch(said, done.stderr)
     (tmp_path / "sitecustomize.py").unlink()
     (tmp_path / "torch.py").write_text("raise OSError('libcudart.so.13 is missing')")
