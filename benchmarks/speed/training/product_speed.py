@@ -14,8 +14,10 @@ from benchmarks.speed.shop_days import simulate_days
 from benchmarks.speed.training.systems import clearly_faster
 from benchmarks.speed.training.throughput import load_of, samples_per_second, say_rate, spread
 from benchmarks.speed.worktree import worktree
+from recsys.device import CPU
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
+from training.trainer.settings import has_fast_bf16
 
 EPOCH: Final = Path(__file__).with_name("product_epoch.py")
 DAYS: Final = 4
@@ -110,7 +112,9 @@ def _fastest(programs: Programs) -> tuple[dict[str, Form], dict[str, float]]:
             say_rate(f"product model, {form}", run)
         return rates[form]
 
-    one = clearly_faster(Form(1, "bf16"), Form(1, "fp32"), rate)
+    one = Form(1, "fp32")
+    if has_fast_bf16(CPU):
+        one = clearly_faster(replace(one, precision="bf16"), one, rate)
     free = clearly_faster(replace(one, threads=NUM_CORES), one, rate)
     free = clearly_faster(replace(one, processes=NUM_CORES), free, rate)
     return {"one_thread": one, "free": free}, {str(form): rate for form, rate in rates.items()}

@@ -10,7 +10,9 @@ from benchmarks.commit import CHECKOUT
 from benchmarks.speed.fresh_run import Patience, quiet_run
 from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS
 from benchmarks.speed.training.peers import EPOCH, check_peers, peer_python
+from recsys.device import CPU
 from training.host_choice import MIN_GAIN
+from training.trainer.settings import has_fast_bf16
 
 T = TypeVar("T")
 OURS: Final = "ours"
@@ -68,7 +70,7 @@ def fastest_of_ours(
         return rates[name]
 
     best = ("fp32" if precision == "auto" else precision, 1)
-    if precision == "auto":
+    if precision == "auto" and has_fast_bf16(CPU):
         best = clearly_faster(("bf16", 1), best, rate)
     return our_system(*clearly_faster((best[0], len(cores)), best, rate)), rates
 

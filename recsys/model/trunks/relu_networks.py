@@ -20,8 +20,17 @@ from torch.nn import functional
 
 BLOCK = 2048
 """Rows that go through all layers together."""
-FUSED = {torch.float32, torch.bfloat16}
-HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
+
+def _fused_types() -> frozenset[torch.dtype]:
+    """Name the types that oneDNN multiplies on this processor: without AVX512 it has no bfloat16."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return frozenset()
+    has_bf16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return frozenset({torch.float32, torch.bfloat16} if has_bf16 else {torch.float32})
+
+
+FUSED = _fused_types()
 
 
 def relu_networks(
@@ -217,7 +226,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
 
 def linear_relu(x_BI: Tensor, weight_IO: Tensor, bias_O: Tensor) -> Tensor:
     """Return relu(x @ weight + bias): one oneDNN call where there is one, without a graph."""
-    if x_BI.device.type == "cpu" and x_BI.dtype in FUSED and HAS_ONEDNN:
+    if x_BI.device.type == "cpu" and x_BI.dtype in FUSED:
         fused: Tensor = torch.ops.mkldnn._linear_pointwise(x_BI, weight_IO.t(), bias_O, "relu", [], "")
         return fused
     return torch.addmm(bias_O, x_BI, weight_IO).relu_()
