@@ -10,9 +10,6 @@ from benchmarks.quality import SETS
 from recsys.options import (
     ConfigOption,
     JsonOption,
-    LogOption,
-    RequiredConfigOption,
-    RunsOption,
     SeedOption,
     put_json,
 )
@@ -54,21 +51,51 @@ def bench_tables_command(
 
 
 def bench_serve_command(
-    config: RequiredConfigOption,
-    log: LogOption,
-    runs: RunsOption,
     json_file: JsonOption = None,
-    clients: Annotated[str, typer.Option(help="Numbers of clients, one after the other.")] = "1,4,16",
-    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 5.0,
-    page_size: Annotated[int, typer.Option(help="Items per page.")] = 10,
-    new_items: Annotated[int, typer.Option(help="Upsert so many new items first.")] = 0,
+    items: Annotated[int, typer.Option(min=1_000, help="Items of the synthetic bundle.")] = 1_000_000,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this part: latency or max-rate; may be given several times."),
+    ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each run of load.")] = 8.0,
+    rate: Annotated[float, typer.Option(help="Highest rate, calls/s; default: it is searched for.")] = 0.0,
+    connections: Annotated[int, typer.Option(min=1, help="Connections of the load.")] = 8,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of synthetic bundles; default: in the user's cache.")
+    ] = None,
+    seed: SeedOption = 0,
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Measure the live bundle of this RUNS folder instead; with --config and --log."),
+    ] = None,
+    config: ConfigOption = None,
+    log: ProductLog = None,
+    clients: Annotated[str, typer.Option(help="With --runs: numbers of clients.")] = "1,4,16",
+    page_size: Annotated[int, typer.Option(help="With --runs: items per page.")] = 10,
+    new_items: Annotated[int, typer.Option(help="With --runs: upsert so many new items first.")] = 0,
 ) -> None:
-    """Measure one server process on the live bundle; the log's users are asked for, it stays as it is."""
-    from benchmarks.speed.serving import measure_serving, show_serving
+    """Measure a server on a synthetic bundle of a million items, or on a live bundle (--runs)."""
+    if runs is not None:
+        from benchmarks.speed.serve.live import measure_live, show_live
 
-    numbers = [int(number) for number in clients.split(",")]
-    report = measure_serving(config, log, runs, numbers, seconds, page_size, new_items)
-    put_json(report.as_json(), json_file, lambda: show_serving(report))
+        if config is None or log is None:
+            raise typer.BadParameter("--runs needs --config and --log, as `recsys serve` does")
+        numbers = [int(number) for number in clients.split(",")]
+        report = measure_live(config, log, runs, numbers, seconds, page_size, new_items)
+        put_json(report.as_json(), json_file, lambda: show_live(report))
+        return
+    from benchmarks.speed.serve.bundle import Sizes
+    from benchmarks.speed.serve.serve_bench import DEFAULT_PARTS, added, measure_serve
+    from benchmarks.speed.serve.serve_tables import show_serve
+    from benchmarks.speed.serve.session import Asked
+
+    asked = Asked(parts=part or DEFAULT_PARTS, seconds=seconds, rate=rate, connections=connections)
+    known = json.loads(json_file.read_text()) if add and json_file and json_file.exists() else None
+    tree = measure_serve(asked, Sizes(items=items, seed=seed), cache, known)
+    if known is not None:
+        tree = added(known, tree)
+    put_json(tree, json_file, lambda: show_serve(tree))
 
 
 def bench_store_command(

@@ -9,7 +9,6 @@ figure beside its load is worth more than none. All programs get the same cores,
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.speed.processes import STAT, others
 from recsys.errors import ConfigError, DataError
 
 NUM_CORES: Final = 2
@@ -30,12 +30,6 @@ ALLOCATOR: Final = {
     ":glibc.malloc.trim_threshold=1073741824"
 }
 """Large temporaries stay in the process, on huge pages: a step would spend its time in page faults."""
-_TICK: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_STAT: Final = Path("/proc/stat")
-_IDLE: Final = (3, 4)
-"""Columns of a core's line in /proc/stat: idle, waiting for a disk."""
-_GUESTS: Final = 8
-"""From here on columns repeat what is counted before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +59,7 @@ def keep_to_cores(count: int = NUM_CORES) -> tuple[int, ...]:
 
     Raises: ConfigError without Linux's /proc/stat, or with fewer cores.
     """
-    if not _STAT.exists():
+    if not STAT.exists():
         raise ConfigError("the bench counts other processes' load in /proc/stat; run it on Linux")
     cores = tuple(sorted(os.sched_getaffinity(0))[:count])
     if len(cores) < count:
@@ -86,14 +80,15 @@ def fresh_run(
     Args: threads: of OpenMP, at most; paths: folders that it imports from; allocator: its settings.
     Raises: DataError with the program's last words when it fails.
     """
-    began, busy, own = time.perf_counter(), _busy_s(cores), _own_s()
+    began = time.perf_counter()
     environment = _environment(threads, paths, allocator)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    wall, others = time.perf_counter() - began, (_busy_s(cores) - busy) - (_own_s() - own)
+    with others(cores) as beside:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    wall = time.perf_counter() - began
     if done.returncode:
         words = " | ".join(done.stderr.strip().splitlines()[-3:])
         raise DataError(f"{' '.join(command[:4])} … ended with {done.returncode}: {words}")
-    return FreshRun(json.loads(done.stdout.strip().splitlines()[-1]), max(0.0, others / wall), wall)
+    return FreshRun(json.loads(done.stdout.strip().splitlines()[-1]), beside.cores, wall)
 
 
 def quiet_run(
@@ -142,20 +137,6 @@ def _environment(threads: int, paths: Sequence[Path], allocator: Mapping[str, st
         "PYTHONWARNINGS": "ignore",
     }
     return {**os.environ, **allocator, **own}
-
-
-def _busy_s(cores: Sequence[int]) -> float:
-    """Sum the seconds that cores were busy with anything since the machine began, stolen ones too."""
-    lines = (line.split() for line in _STAT.read_text().splitlines())
-    ticks = {line[0]: list(map(int, line[1:])) for line in lines if line[0].startswith("cpu")}
-    counted = (enumerate(ticks[f"cpu{core}"][:_GUESTS]) for core in cores)
-    return sum(value for line in counted for column, value in line if column not in _IDLE) / _TICK
-
-
-def _own_s() -> float:
-    """Give the processor seconds of this process and of all it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def cpu_name() -> str:

@@ -74,7 +74,9 @@ class Children:
             raise StepError(arguments, child.returncode)
         return Finished(code=child.returncode, stdout=stdout, seconds=time.perf_counter() - began)
 
-    def serve(self, arguments: Sequence[str], port_file: Path, log_file: Path) -> "ServerChild":
+    def serve(
+        self, arguments: Sequence[str], port_file: Path, log_file: Path, within_s: float = _START_S
+    ) -> "ServerChild":
         """Start `recsys serve` and wait until it has written its port file.
 
         Raises: StepError when it ends before that, or is not ready in time.
@@ -82,7 +84,7 @@ class Children:
         port_file.unlink(missing_ok=True)
         with log_file.open("w", encoding="utf-8") as stream:
             child = self._start([*arguments, "--port-file", str(port_file)], stdout=stream, stderr=stream)
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + within_s
         while not port_file.exists():
             if child.poll() is not None or time.monotonic() > deadline:
                 raise StepError(arguments, child.poll() or 1, f"see {log_file}")

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks.speed.synthetic_columns import ids, instants
 from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
@@ -246,15 +247,15 @@ def _examples(day: date, piece: tuple[int, int], rng: np.random.Generator) -> pl
     start = user.astype(np.uint32) * EVENTS
     return pl.DataFrame(
         {
-            "impression_id": _ids("m", row),
-            "request_id": _ids("r", row // 10),
-            "user_id": _ids("u", user),
-            "item_id": _ids("i", (ITEMS * rng.random(row.size) ** 3).astype(np.int64)),
-            "shown_at": _instants(day, row.size, rng),
+            "impression_id": ids("m", row),
+            "request_id": ids("r", row // 10),
+            "user_id": ids("u", user),
+            "item_id": ids("i", (ITEMS * rng.random(row.size) ** 3).astype(np.int64)),
+            "shown_at": instants(day, row.size, rng),
             "position": (row % 10 + 1).astype(np.int32),
             "sampling_rate": np.ones(row.size),
             "sampled": np.zeros(row.size, bool),
-            "context_device": _ids("d", rng.integers(0, 3, row.size)),
+            "context_device": ids("d", rng.integers(0, 3, row.size)),
             ROW: row,
             "history_start": start,
             "history_stop": start + EVENTS,
@@ -276,16 +277,16 @@ def _feedback(day: date, piece: tuple[int, int], rng: np.random.Generator) -> pl
 
 def _write_entities(snapshot: Path, part: Path, config: RunConfig, rng: np.random.Generator) -> None:
     names = window_names(config)
-    user, item = _ids("u", np.arange(USERS)), _ids("i", np.arange(ITEMS))
+    user, item = ids("u", np.arange(USERS)), ids("i", np.arange(ITEMS))
     counts = {name: rng.integers(0, 50, USERS) for name in names}
     users = pl.DataFrame({"user_id": user, **counts, "hours_since_feedback": rng.integers(0, 99, USERS)})
-    users = users.with_columns(_instants(DAYS[0] - timedelta(days=9), USERS, rng).alias("last_feedback_at"))
+    users = users.with_columns(instants(DAYS[0] - timedelta(days=9), USERS, rng).alias("last_feedback_at"))
     users = users.with_columns(
-        pl.Series(f.column, _ids("a", rng.integers(0, 30, USERS)))
+        pl.Series(f.column, ids("a", rng.integers(0, 30, USERS)))
         for f in config.attributes
         if f.entity == "user"
     )
-    category = _ids("k", rng.integers(0, CATEGORIES, ITEMS))
+    category = ids("k", rng.integers(0, CATEGORIES, ITEMS))
     items = pl.DataFrame({"item_id": item, "category": category, "price": rng.integers(1, 9_999, ITEMS)})
     items = items.with_columns(
         *(pl.Series(name, rng.integers(0, 500, ITEMS)) for name in names),
@@ -294,12 +295,12 @@ def _write_entities(snapshot: Path, part: Path, config: RunConfig, rng: np.rando
     )
     events = pl.DataFrame(
         {
-            "user_id": _ids("u", np.repeat(np.arange(USERS), EVENTS)),
-            "feedback_id": _ids("e", np.arange(USERS * EVENTS)),
-            "item_id": _ids("i", rng.integers(0, ITEMS, USERS * EVENTS)),
+            "user_id": ids("u", np.repeat(np.arange(USERS), EVENTS)),
+            "feedback_id": ids("e", np.arange(USERS * EVENTS)),
+            "item_id": ids("i", rng.integers(0, ITEMS, USERS * EVENTS)),
             "kind": ["click"] * (USERS * EVENTS),
             "value": pl.Series([None] * (USERS * EVENTS), dtype=pl.Float64),
-            "received_at": _instants(DAYS[0] - timedelta(days=9), USERS * EVENTS, rng),
+            "received_at": instants(DAYS[0] - timedelta(days=9), USERS * EVENTS, rng),
             VOID: pl.Series([None] * (USERS * EVENTS), dtype=pl.Datetime("ms", "UTC")),
         }
     )
@@ -311,16 +312,6 @@ def _write_entities(snapshot: Path, part: Path, config: RunConfig, rng: np.rando
     events.select("user_id", "kind", "item_id").clear().write_parquet(part / "seen.parquet")
     items.write_parquet(snapshot / "items.parquet")
     items.clear().write_parquet(snapshot / "new_items.parquet")
-
-
-def _ids(prefix: str, numbers: np.ndarray) -> pl.Series:
-    return pl.select(pl.concat_str(pl.lit(prefix), pl.Series(numbers))).to_series()
-
-
-def _instants(day: date, size: int, rng: np.random.Generator) -> pl.Series:
-    """Draw instants of a day, in order."""
-    first = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
-    return pl.Series(np.sort(first + rng.integers(0, 86_000_000, size))).cast(pl.Datetime("ms", "UTC"))
 
 
 PARTS: Final = {"stream": stream_day, "score": score_day}

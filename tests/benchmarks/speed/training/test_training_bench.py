@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import fresh_run as runs
+from benchmarks.speed import processes
 from benchmarks.speed.fresh_run import FreshRun, Patience, fresh_run, keep_to_cores, quiet_run
 from benchmarks.speed.machine import forget_peak, peak_rss
+from benchmarks.speed.processes import busy_s
 from benchmarks.speed.training import own_epoch
 from benchmarks.speed.training.click_log import TASKS, write_click_log
 from benchmarks.speed.training.floor import click_log_flop
@@ -91,8 +93,8 @@ def test_others_load_is_what_the_kernel_counts_less_the_programs_own(
     """The kernel's counts are written by hand here: real ones come in ticks, whenever the kernel pleases."""
     counts = tmp_path / "stat"
     counts.write_text(stat(5, 5))
-    monkeypatch.setattr(runs, "_STAT", counts)
-    monkeypatch.setattr(runs, "_TICK", 100)
+    monkeypatch.setattr(processes, "STAT", counts)
+    monkeypatch.setattr(processes, "_TICK", 100)
     program = (
         "import pathlib, sys, time\n"
         f"while time.process_time() < {own_s}: pass\n"
@@ -104,8 +106,8 @@ def test_others_load_is_what_the_kernel_counts_less_the_programs_own(
 
 
 def test_the_kernels_counts_are_read(cores):
-    before, until = runs._busy_s(cores), time.monotonic() + 30
-    while runs._busy_s(cores) == before:
+    before, until = busy_s(cores), time.monotonic() + 30
+    while busy_s(cores) == before:
         assert time.monotonic() < until, "this process has been busy on the core"
 
 

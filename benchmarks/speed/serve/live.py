@@ -1,4 +1,4 @@
-"""`recsys bench serve`: how fast one server process answers, asked over real connections from this machine.
+"""`recsys bench serve --runs`: how fast one server answers on a live bundle, asked from this machine.
 
 The server runs as a process of its own and journals into a temporary folder; clients are threads with a
 channel each. Every number is of whole calls as a caller sees them, after a warm-up; the clients share the
@@ -47,8 +47,8 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServeReport:
-    """What `recsys bench serve` writes."""
+class LiveReport:
+    """What `recsys bench serve --runs` writes."""
 
     bundle_version: str
     page_size: int
@@ -69,7 +69,7 @@ class ServeReport:
         return asdict(self)
 
 
-def measure_serving(
+def measure_live(
     config: Path,
     log: Path,
     runs: Path,
@@ -77,7 +77,7 @@ def measure_serving(
     seconds: float,
     page_size: int,
     new_items: int = 0,
-) -> ServeReport:
+) -> LiveReport:
     """Start a server on the live bundle and load it with each number of clients.
 
     Raises: BundleError without a live bundle, DataError without users to ask for.
@@ -91,7 +91,7 @@ def measure_serving(
         start_s = time.perf_counter() - start
         upsert_s = _upsert(target, new_items)
         first_ms = 1000 * _call_once(target, users[0], page_size, version)
-        report = ServeReport(
+        report = LiveReport(
             bundle_version=version,
             page_size=page_size,
             cores=os.cpu_count(),
@@ -217,7 +217,7 @@ def _served(config: Path, folder: Path, runs: Path) -> Iterator[str]:
         server.stop()
 
 
-def show_serving(report: ServeReport) -> None:
+def show_live(report: LiveReport) -> None:
     """Print a line per number of clients."""
     table = Table("clients", "calls/s", "p50 ms", "p99 ms", "failed", "stages (median ms)", box=None)
     for load in report.loads:
