@@ -66,6 +66,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> pb.ListVersionsResponse:
         """List versions, newest first."""
         current, serving = self._registry.current(), self._recommender.version
+        loaded = self._recommender.loaded.versions
         return pb.ListVersionsResponse(
             versions=[
                 pb.Version(
@@ -73,6 +74,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                     verdict=_verdict(self._registry.record(version)),
                     current=version == current,
                     serving=version == serving,
+                    loaded=version in loaded,
                 )
                 for version in reversed(self._registry.versions())
             ]

@@ -103,7 +103,12 @@ class Server:
         clock = OrderedClock(options.clock)
         page_tokens = PageTokens(PageKeys(options.runs / "serving", accept_ms=VALID_MS))
         self.recommender = Recommender(
-            self._engine(empty_model(config)), self.journal, clock, self.stats, page_tokens
+            self._engine(empty_model(config)),
+            self.journal,
+            clock,
+            self.stats,
+            page_tokens,
+            keep_loaded=config.serving.keep_loaded,
         )
         kinds = live_kinds(config)
         self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
@@ -137,6 +142,7 @@ class Server:
         if self.recommender.version is None:
             self._serve_popular()
         self.reloader.start()
+        self.recommender.loaded.start()
         self._admin.start()
         self._ranking.start()
         for service in ("", RANKING, ADMIN):
@@ -155,6 +161,7 @@ class Server:
             pool.shutdown()
         self._session_merger.close()
         self._stop_metrics()
+        self.recommender.loaded.stop()
         self.journal.close()
         self._store.close()
         with contextlib.suppress(OSError):
@@ -254,12 +261,13 @@ class Server:
     def _forget_patches(self) -> None:
         """Drop the patches that a start would not read now: a price feed's would fill the memory in days.
 
-        The live version's stay, as it answers until the swap. `_reach_back` reads dropped ones again.
+        Those of loaded versions stay, as they answer. `_reach_back` reads dropped ones again.
         """
         oldest_ms = self._oldest_data_end_ms()
         if oldest_ms is None:
             return
-        since_ms = min(self._recent_ms(), oldest_ms, self.recommender.engine.model.items_as_of_ms)
+        loaded_ms = [engine.model.items_as_of_ms for engine in self.recommender.loaded.all]
+        since_ms = min(self._recent_ms(), oldest_ms, *loaded_ms)
         if since_ms > self._patches_since_ms:
             self._overlay.forget(since_ms)
             self._patches_since_ms = since_ms

@@ -30,7 +30,6 @@ from serving.request import (
     FieldError,
     OverloadedError,
     RankRequest,
-    VersionError,
 )
 from serving.retrieval import Candidates, NamedItems, Retrieval
 from serving.scored_candidates import ScoredCandidates
@@ -83,8 +82,7 @@ class Engine:
         """Find, predict and score the candidates of a request's page.
 
         Args: state: the list before this page; None begins a list.
-        Raises: FieldError for names that this version does not know, VersionError when the request demands
-        another version, OverloadedError when no time is left.
+        Raises: FieldError for names that this version does not know, OverloadedError when no time is left.
         """
         self.check(request)
         if deadline.remaining_s() < _MIN_REMAINING_S:
@@ -120,13 +118,8 @@ class Engine:
     def check(self, request: RankRequest) -> None:
         """Refuse names that this version does not know.
 
-        Raises: FieldError, VersionError.
+        Raises: FieldError.
         """
-        if request.bundle_version not in (None, self.model.version):
-            raise VersionError(
-                f"bundle_version {request.bundle_version!r} is not served, {self.model.version!r} is: leave "
-                "the field empty, or activate that version"
-            )
         try:
             self.model.fusion.override(request.head_weights)
         except ConfigError as error:

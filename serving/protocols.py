@@ -3,7 +3,7 @@
 Legend: D dimensions of an item embedding, N candidates, K results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -95,5 +95,5 @@ class LivePointer(Protocol):
     def current(self) -> str | None:
         """Read the live pointer."""
 
-    def write_lease(self, server_id: str, version: str | None) -> None:
-        """Publish which version this server has loaded, so that it is not deleted."""
+    def write_lease(self, server_id: str, version: str | None, loaded: Iterable[str] = ()) -> None:
+        """Publish what this server answers with, and what else it holds or loads: none of it is deleted."""

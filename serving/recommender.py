@@ -14,6 +14,7 @@ from serving.clock import Clock
 from serving.engine import Engine
 from serving.journal import Journal
 from serving.journal_rows import answer_rows
+from serving.loaded_engines import LoadedEngines
 from serving.pages.tokens import PageTokens
 from serving.request import JOURNAL_UNAVAILABLE, Deadline, RankedList, RankRequest
 from serving.scored_candidates import ScoredCandidates
@@ -23,7 +24,10 @@ _log = structlog.get_logger(__name__)
 
 
 class Recommender:
-    """Answers ranking requests with the live engine; safe to call from many threads."""
+    """Answers ranking requests with the live engine, or one that a request names; for many threads.
+
+    Args: keep_loaded: versions held in all; see `LoadedEngines`.
+    """
 
     def __init__(
         self,
@@ -32,8 +36,9 @@ class Recommender:
         clock: Clock,
         stats: ServerStats,
         page_tokens: PageTokens,
+        keep_loaded: int = 1,
     ) -> None:
-        self._engine = engine
+        self.loaded = LoadedEngines(engine, keep_loaded)
         self._journal = journal
         self._clock = clock
         self._stats = stats
@@ -44,17 +49,18 @@ class Recommender:
     @property
     def engine(self) -> Engine:
         """Return the live engine."""
-        return self._engine
+        return self.loaded.live
 
     @property
     def version(self) -> str | None:
         """Return the live engine's bundle version; None without a bundle."""
-        return self._engine.model.version
+        return self.loaded.live.model.version
 
     def swap(self, engine: Engine) -> None:
-        """Replace the live engine. Calls in progress finish with the engine they began with."""
+        """Make an engine live. Calls in progress finish with the engine they began with."""
         with self._swapped:
-            previous, self._engine = self.version, engine
+            previous = self.version
+            self.loaded.make_live(engine)
             self.loaded_at_ms = self._clock.now_ms()
             self._swapped.notify_all()
         _log.info("swapped", version=self.version, previous=previous)
@@ -69,7 +75,7 @@ class Recommender:
 
         Raises: FieldError, VersionError, OverloadedError; ExpiredError when nobody waits for it any more.
         """
-        engine = self._engine
+        engine = self.loaded.require(request.bundle_version)
         now_ms = self._clock.now_ms()
         if request.validate_only:
             return self._validated(engine, request, now_ms)

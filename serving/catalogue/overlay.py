@@ -31,6 +31,9 @@ class Follower(Protocol):
     def refresh(self, item_ids: Sequence[str]) -> None:
         """Take in items whose patches have changed."""
 
+    def changed(self, item_ids: Sequence[str]) -> None:
+        """Learn that patches of items have changed: take them in, now or soon."""
+
 
 class ItemOverlay:
     """Patches of items, oldest first; shared by all versions that a server loads."""
@@ -52,7 +55,7 @@ class ItemOverlay:
             changed = _add(self._patches, patches)
             for follower in self._followers:
                 if follower is not but:
-                    follower.refresh(list(changed))
+                    follower.changed(list(changed))
 
     def renew(self, read: Callable[[], Iterable[ItemPatch]]) -> None:
         """Have all patches read again, from further back, for the next follower; upserts wait meanwhile."""

@@ -429,7 +429,62 @@ def test_the_lease_names_what_is_loaded(start) -> None:
     one.publish("v2")
     assert one.server.recommender.wait_for("v2", PATIENCE_S)
     one.server.reloader.check()
-    assert json.loads(lease.read_text())["version"] == "v2"
+    assert json.loads(lease.read_text()) == {"version": "v2", "loaded": ["v1"], "pid": os.getpid()}
+
+
+def test_a_version_that_is_being_loaded_is_in_the_lease_which_is_renewed(start, until, monkeypatch) -> None:
+    """A collection of old versions deleted what took longer to load than a lease lasts."""
+    monkeypatch.setattr("serving.reload.LEASE_RENEWAL_S", 0.01)
+    one = start()
+    registry, free, load = Registry(one.runs), threading.Event(), one.loader
+
+    def slow(path, store):
+        assert free.wait(PATIENCE_S)
+        return load(path, store)
+
+    one.server._load_model = slow
+    one.publish("v2")
+    until(lambda: registry.leased() == {"v1", "v2"})
+    (lease,) = (registry.folder / "leases").glob("*.json")
+    written = lease.stat().st_mtime_ns
+    until(lambda: lease.stat().st_mtime_ns > written)
+    free.set()
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
+    assert registry.leased() == {"v1", "v2"}
+
+
+def test_the_version_live_before_is_kept_and_rolled_back_to_without_loading(start, until) -> None:
+    one = start(policy={"name": "greedy"})
+    recommender = one.server.recommender
+
+    def make_live(version: str) -> None:
+        one.publish(version)
+        assert recommender.wait_for(version, PATIENCE_S)
+
+    make_live("v2")
+    one.client.upsert_items([_withdrawn("i39")])
+    make_live("v1")
+    assert one.loader.loads == ["v1", "v2"]
+    assert one.client.recommend("u1", 1).items[0].item_id == "i38", "i39 was withdrawn meanwhile"
+    make_live("v3")
+    assert recommender.loaded.versions == ("v3", "v1")
+    assert one.loader.loads == ["v1", "v2", "v3"]
+
+
+def test_a_request_and_a_page_may_name_any_loaded_version(start, until) -> None:
+    one = start(policy={"name": "greedy"})
+    one.publish("v2")
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
+    first = one.client.recommend("u1", 2, bundle_version="v1")
+    second = one.client.recommend("u1", 2, page_token=first.next_page_token)
+    third = one.client.recommend("u1", 2, page_token=second.next_page_token, bundle_version="v1")
+    assert [page.bundle_version for page in (first, second, third)] == ["v1", "v2", "v1"]
+    assert [item.item_id for item in third.items] == ["i35", "i34"]
+    one.client.upsert_items([_withdrawn("i39")])
+    until(lambda: one.client.recommend("u1", 1, bundle_version="v1").items[0].item_id == "i38")
+    with pytest.raises(CallError) as refused:
+        one.client.recommend("u1", bundle_version="v0")
+    assert "bundle_version 'v0' is not loaded; loaded are: 'v2', 'v1'; leave" in refused.value.details
 
 
 def test_page_2_is_ranked_anew_by_the_version_then_live(start) -> None:
@@ -496,7 +551,7 @@ def test_a_later_page_is_full_while_enough_items_pass(start) -> None:
 
 
 def test_a_token_outlives_thousands_of_lists_and_pins_no_version(start) -> None:
-    one = start(policy={"name": "greedy"})
+    one = start(policy={"name": "greedy"}, serving={"keep_loaded": 1})
     model = weakref.ref(one.server.recommender.engine)
     first = one.client.recommend("u1", 3)
     request, recommender = RankRequest(user_id="u1", page_size=1, log=False), one.server.recommender
@@ -732,7 +787,7 @@ def test_patches_that_no_version_lacks_are_forgotten_at_a_swap_and_found_again(
     monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - oldest_days * DAY_MS)
     loader = fakes.Loader()
     loader.as_of_ms.update({"v0": NOON_MS - 8 * DAY_MS, "v1": NOON_MS - 8 * DAY_MS})
-    one = start(loader=loader, policy={"name": "greedy"})
+    one = start(loader=loader, policy={"name": "greedy"}, serving={"keep_loaded": 1})
     one.client.upsert_items([_withdrawn("i37")])
 
     def kept_after(version):

@@ -178,7 +178,7 @@ def test_bad_candidates(one, item_ids, problem) -> None:
 
 
 def test_another_version_is_a_failed_precondition(one) -> None:
-    with pytest.raises(CallError, match="FAILED_PRECONDITION: bundle_version 'v0' is not served, 'v1' is"):
+    with pytest.raises(CallError, match="FAILED_PRECONDITION: bundle_version 'v0' is not loaded; loaded"):
         one.client.recommend("u1", bundle_version="v0")
     assert one.client.recommend("u1", bundle_version="v1").bundle_version == "v1"
 

@@ -46,6 +46,7 @@ class Version(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
+    LOADED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version's name."""
     verdict: _builtins.str
@@ -54,6 +55,8 @@ class Version(_message.Message):
     """Whether the live pointer names it."""
     serving: _builtins.bool
     """Whether this server answers with it."""
+    loaded: _builtins.bool
+    """Whether this server holds it in memory: requests may name it, and activating it takes no loading."""
     def __init__(
         self,
         *,
@@ -61,10 +64,11 @@ class Version(_message.Message):
         verdict: _builtins.str = ...,
         current: _builtins.bool = ...,
         serving: _builtins.bool = ...,
+        loaded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "serving", b"serving", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "loaded", b"loaded", "serving", b"serving", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

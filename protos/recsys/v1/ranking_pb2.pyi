@@ -266,7 +266,9 @@ class RecommendRequest(_message.Message):
     page_size, bundle_version, debug.explain, debug.do_not_log, validate_only.
     """
     bundle_version: _builtins.str
-    """The bundle version that must answer. Empty: the live one. Another one is refused with FAILED_PRECONDITION."""
+    """The bundle version that must answer: any that the server holds, the live one or one live before it. Empty: the
+    live one. One that is not loaded is refused with FAILED_PRECONDITION.
+    """
     validate_only: _builtins.bool
     """Check the request and return an empty list."""
     seed_item_id: _builtins.str
@@ -427,7 +429,7 @@ class RankRequest(_message.Message):
     page_token: _builtins.str
     """next_page_token of the previous page. Send the other fields unchanged, as in RecommendRequest."""
     bundle_version: _builtins.str
-    """The bundle version that must answer. Empty: the live one."""
+    """The bundle version that must answer, as in RecommendRequest. Empty: the live one."""
     validate_only: _builtins.bool
     """Check the request and return an empty list."""
     @_builtins.property
