@@ -31,6 +31,7 @@ from serving.admin import AdminService
 from serving.catalogue.overlay import ItemOverlay
 from serving.clock import Clock, OrderedClock
 from serving.engine import Engine
+from serving.facts_publisher import FactsPublisher
 from serving.fallback import empty_model, popular_model
 from serving.feedback import FeedbackRecorder
 from serving.health_service import ADMIN, BUNDLE, RANKING, Health
@@ -46,7 +47,7 @@ from serving.restore import item_patches_since, restore_from_journal
 from serving.served_model import ServedModel
 from serving.service import RankingService
 from serving.session_merger import SessionMerger
-from serving.stats import ServerStats
+from serving.stats_board import StatsBoard
 from serving.upserts import ItemUpserter
 
 _OPTIONS = (
@@ -93,7 +94,8 @@ class Server:
             _ = self._own_loader  # a GPU that is not there is an error before anything is bound
         # Containers may share a host name and a process id; the last part is this start's own.
         self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.stats = ServerStats()
+        self.board, self._worker = StatsBoard.for_one(), 0
+        self.stats = self.board.own(self._worker)
         self._registry = Registry(options.runs)
         self._store = _open_store(config, options.runs)
         self._overlay = ItemOverlay()
@@ -122,6 +124,15 @@ class Server:
             config.serving.poll_s,
             self._on_reload,
         )
+        self._facts = FactsPublisher(
+            self.stats,
+            self.recommender,
+            self.journal,
+            self._store,
+            config.store.url.split(":", 1)[0],
+            options.clock,
+            self.server_id,
+        )
         self._health = Health()
         self._pool = CountingPool(num_workers(), "rank")
         # Both wait for disks and other writers; ranking does not wait for them.
@@ -147,11 +158,14 @@ class Server:
         self._ranking.start()
         for service in ("", RANKING, ADMIN):
             self._health.report(service, serving=True)
+        self._facts.publish(self.reloader.error)
+        self.board.enter(self._worker, "serving")
         _log.info("ready", port=self.port, admin_port=self.admin_port, version=self.recommender.version)
 
     def stop(self, grace_s: float) -> None:
         """Drain: refuse new calls, finish those in progress, seal the journal."""
         self._health.enter_graceful_shutdown()
+        self.board.enter(self._worker, "draining")
         self.reloader.stop()
         stopped = self._ranking.stop(grace_s)
         self._wait_for_calls(stopped)
@@ -166,6 +180,7 @@ class Server:
         self._store.close()
         with contextlib.suppress(OSError):
             self._registry.write_lease(self.server_id, None)
+        self.board.enter(self._worker, "stopped")
         _log.info("stopped")
 
     def run_until_signalled(self, announce: Callable[[], None]) -> None:
@@ -281,6 +296,7 @@ class Server:
 
     def _on_reload(self, error: str | None) -> None:
         self._health.report(BUNDLE, serving=error is None)
+        self._facts.publish(error)
 
     def _bind(self, server: grpc.Server, address: str, option: str, *, known_callers: bool = False) -> int:
         tls, insecure = self._options.tls, self._options.insecure
@@ -317,7 +333,8 @@ class Server:
             self.recommender,
             self.reloader,
             self.journal,
-            self.stats,
+            self.board,
+            self._facts,
             self._options.clock,
             self._options.config.serving.threads,
         )
@@ -335,7 +352,7 @@ class Server:
         require_protection(
             address, "--metrics-listen", tls, insecure=self._options.insecure, known_callers=True
         )
-        collector = ServerCollector(self.stats, self.recommender, self.journal)
+        collector = ServerCollector(self.board)
         return serve_metrics(address, collector, None if is_loopback(address) else tls)
 
     def _add_common(self, server: grpc.Server, service: str) -> None:

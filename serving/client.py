@@ -29,6 +29,7 @@ from serving.client_values import (
     Item,
     ItemUpdate,
     ServerStatus,
+    Worker,
 )
 
 DEFAULT_TIMEOUT_S = 2.0
@@ -198,6 +199,17 @@ class AdminClient(_Connection):
             now=reply.now.ToDatetime(tzinfo=UTC),
             device=reply.device,
             index_device=reply.index_device,
+            stages_ms={
+                stage: {"p50": found.p50_ms, "p99": found.p99_ms} for stage, found in reply.stages.items()
+            },
+            index_kind=reply.index_kind,
+            engine=reply.engine,
+            store=dict(reply.store),
+            num_impressions=reply.num_impressions,
+            num_lists=reply.num_lists,
+            num_explored_lists=reply.num_explored_lists,
+            degraded_answers=dict(reply.degraded_answers),
+            workers=tuple(_worker(worker) for worker in reply.workers),
         )
 
 
@@ -309,6 +321,22 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
         num_candidates=dict(reply.explanation.num_candidates),
         stage_ms=dict(reply.explanation.stage_ms),
         known_user=reply.explanation.known_user if explained else None,
+    )
+
+
+def _worker(worker: admin_pb2.WorkerStatus) -> Worker:
+    return Worker(
+        number=worker.number,
+        state=worker.state,
+        num_restarts=worker.num_restarts,
+        server_id=worker.server_id,
+        pid=worker.pid,
+        bundle_version=worker.bundle_version,
+        loaded_versions=tuple(worker.loaded_versions),
+        reload_error=worker.reload_error,
+        journal_healthy=worker.journal_healthy,
+        device=worker.device,
+        engine=worker.engine,
     )
 
 

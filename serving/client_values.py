@@ -105,6 +105,23 @@ class ItemUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One worker process of a server; see WorkerStatus in the proto."""
+
+    number: int
+    state: str
+    num_restarts: int
+    server_id: str
+    pid: int
+    bundle_version: str
+    loaded_versions: tuple[str, ...]
+    reload_error: str
+    journal_healthy: bool
+    device: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """A server's status; see GetStatus."""
 
@@ -120,3 +137,18 @@ class ServerStatus:
     now: datetime
     device: str
     index_device: str
+    stages_ms: Mapping[str, Mapping[str, float]]
+    """Stage -> "p50", "p99"."""
+    index_kind: str
+    engine: str
+    store: Mapping[str, str]
+    num_impressions: int
+    num_lists: int
+    num_explored_lists: int
+    degraded_answers: Mapping[str, int]
+    workers: tuple[Worker, ...]
+
+    @property
+    def exploration_share(self) -> float:
+        """Return the share of journalled lists that were drawn with exploration; 0 before the first."""
+        return self.num_explored_lists / self.num_lists if self.num_lists else 0.0
