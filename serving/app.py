@@ -319,6 +319,7 @@ class Server:
             self._feedback,
             self._session_merger,
             upserts,
+            self.stats,
             limits,
             serving.deadline_ms / 1000,
         )

@@ -5,9 +5,8 @@ user, context -> allowed items -> candidates -> predictions -> scores
 
 import itertools
 import os
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from serving.retrieval import Candidates, NamedItems, Retrieval
 from serving.scored_candidates import ScoredCandidates
 from serving.served_model import ServedModel
 from serving.similar_items import similarity_scores
+from serving.stages import StageTimer
 
 # With less time than this, not even the popular list is answered.
 _MIN_REMAINING_S = 0.002
@@ -78,16 +78,17 @@ class Engine:
         *,
         state: ListState | None = None,
         explore: bool = True,
+        timer: StageTimer | None = None,
     ) -> ScoredCandidates:
         """Find, predict and score the candidates of a request's page.
 
-        Args: state: the list before this page; None begins a list.
+        Args: state: the list before this page; None begins a list. timer: records the stages.
         Raises: FieldError for names that this version does not know, OverloadedError when no time is left.
         """
         self.check(request)
         if deadline.remaining_s() < _MIN_REMAINING_S:
             raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
-        timer = _StageTimer()
+        timer = timer or StageTimer()
         found = self._find(request, at_ms, state or ListState.begin(request.seed), timer)
         candidates, scored, degradation = self._limit(found, deadline)
         predictions = self._predict(found, candidates) if scored else {}
@@ -112,7 +113,6 @@ class Engine:
             degradation=degradation,
             missing_item_ids=found.named.missing(request, found.pins),
             log_candidates=self._logs_candidates(),
-            stage_ms=timer.milliseconds(),
         )
 
     def check(self, request: RankRequest) -> None:
@@ -125,7 +125,7 @@ class Engine:
         except ConfigError as error:
             raise FieldError("head_weights", str(error)) from error
 
-    def _find(self, request: RankRequest, at_ms: int, state: ListState, timer: "_StageTimer") -> "_Found":
+    def _find(self, request: RankRequest, at_ms: int, state: ListState, timer: StageTimer) -> "_Found":
         features, scorer = self.model.features, self.model.scorer
         live = self.live_catalogue.current()
         user = None if features is None else features.user(request.user_id, at_ms)
@@ -244,22 +244,3 @@ class _Found:
         """Count the candidates that fill the page; those pinned below it take no place on it."""
         end = self.state.start + self.request.page_size
         return self.request.page_size + sum(position >= end for position in self.pins)
-
-
-@dataclass
-class _StageTimer:
-    """Times the stages of one request."""
-
-    _start: float = field(default_factory=time.perf_counter)
-    _stage_s: dict[str, float] = field(default_factory=dict)
-
-    def record(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._stage_s[stage] = now - self._start
-        self._start = now
-
-    def seconds(self, *stages: str) -> float:
-        return sum(self._stage_s[stage] for stage in stages)
-
-    def milliseconds(self) -> dict[str, float]:
-        return {stage: 1000 * seconds for stage, seconds in self._stage_s.items()}

@@ -18,6 +18,7 @@ from serving.loaded_engines import LoadedEngines
 from serving.pages.tokens import PageTokens
 from serving.request import JOURNAL_UNAVAILABLE, Deadline, RankedList, RankRequest
 from serving.scored_candidates import ScoredCandidates
+from serving.stages import StageTimer
 from serving.stats import ServerStats
 
 _log = structlog.get_logger(__name__)
@@ -70,9 +71,10 @@ class Recommender:
         with self._swapped:
             return self._swapped.wait_for(lambda: self.version == version, timeout_s)
 
-    def answer(self, request: RankRequest, deadline: Deadline) -> RankedList:
+    def answer(self, request: RankRequest, deadline: Deadline, timer: StageTimer | None = None) -> RankedList:
         """Rank, journal, and return one page.
 
+        Args: timer: records the stages.
         Raises: FieldError, VersionError, OverloadedError; ExpiredError when nobody waits for it any more.
         """
         engine = self.loaded.require(request.bundle_version)
@@ -82,25 +84,30 @@ class Recommender:
         state = self._page_tokens.read(request, now_ms) if request.page_token else None
         # An exploring list that is not logged costs the user and teaches the model nothing.
         explore = self._journal.healthy and (request.log or request.seed is not None)
-        scored = engine.score_candidates(request, now_ms, deadline, state=state, explore=explore)
-        answer = self._draw_and_journal(request, scored, deadline)
+        timer = timer or StageTimer()
+        scored = engine.score_candidates(request, now_ms, deadline, state=state, explore=explore, timer=timer)
+        answer = self._draw_and_journal(request, scored, deadline, timer)
         self._stats.degraded(answer.degradation)
         if answer.following is None:
             return answer
         return replace(answer, next_page_token=self._page_tokens.issue(answer.following, request, now_ms))
 
     def _draw_and_journal(
-        self, request: RankRequest, scored: ScoredCandidates, deadline: Deadline
+        self, request: RankRequest, scored: ScoredCandidates, deadline: Deadline, timer: StageTimer
     ) -> RankedList:
         """Draw the page and journal it; when the journal fails, the page does not explore and says so."""
         answer = scored.page(request.page_size)
+        timer.record("policy")
         deadline.require_waiting()  # a list that nobody gets is no impression
         if not request.log:
             return answer
         try:
             self._journal.append(*answer_rows(request, answer))
         except JournalError:
+            timer.record("journal")
             return scored.without_exploration(JOURNAL_UNAVAILABLE).page(request.page_size)
+        timer.record("journal")
+        self._stats.shown(len(answer.items), first_page=scored.state.prefix is None, explored=answer.explored)
         return answer
 
     def _validated(self, engine: Engine, request: RankRequest, now_ms: int) -> RankedList:

@@ -142,7 +142,6 @@ class RankedList:
     degradation: tuple[str, ...] = ()
     missing_item_ids: tuple[str, ...] = ()
     num_candidates: Mapping[str, int] = field(default_factory=dict)
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
     candidates: CandidateSet | None = None
 
 

@@ -1,7 +1,7 @@
 """One request's scored candidates, from which its page (slate) is drawn."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,6 @@ class ScoredCandidates:
     degradation: tuple[str, ...] = ()
     missing_item_ids: tuple[str, ...] = ()
     log_candidates: bool = False
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def item_ids(self) -> list[str]:
@@ -78,7 +77,6 @@ class ScoredCandidates:
             degradation=self.degradation,
             missing_item_ids=self.missing_item_ids,
             num_candidates=self.candidates.count(),
-            stage_ms=self.stage_ms,
             candidates=self._candidate_set() if self.log_candidates else None,
         )
 

@@ -906,3 +906,36 @@ def test_the_command_prints_one_line_loses_nothing_to_kill_9_and_drains_on_sigte
         journals = files(again.log / "journal")
         assert {p.suffix for p in journals} == {".journal"}
         assert max(p.name for p in journals).startswith("20360301T12")
+
+
+def test_the_status_says_what_was_shown_and_how_long_each_stage_took(start) -> None:
+    one = start(policy={"epsilon": 1.0})
+    first = one.client.recommend("u1", 5)
+    one.client.recommend("u1", 5, page_token=first.next_page_token)
+    one.client.recommend("u1", 3, debug={"do_not_log": True})
+    status = one.admin.status()
+    assert (status.num_lists, status.num_explored_lists, status.num_impressions) == (1, 1, 10)
+    assert status.exploration_share == 1.0
+    assert set(status.stages_ms) == {
+        "parse",
+        "features",
+        "retrieval",
+        "scoring",
+        "policy",
+        "journal",
+        "response",
+    }
+    assert all(0 < found["p50"] <= found["p99"] for found in status.stages_ms.values())
+    assert status.store["kind"] == "sqlite"
+    assert status.store["status"] == "ok"
+    [worker] = status.workers
+    assert (worker.state, worker.num_restarts) == ("serving", 0)
+    assert worker.bundle_version == "v1"
+    assert worker.loaded_versions == ("v1",)
+    assert worker.server_id == status.server_id
+
+
+def test_degraded_answers_are_counted_by_reason(start) -> None:
+    one = start(version=None)
+    one.client.recommend("u1")
+    assert one.admin.status().degraded_answers == {"NO_BUNDLE": 1}

@@ -244,7 +244,7 @@ def test_explain_gives_what_is_needed_to_repeat_the_draw(start) -> None:
     assert [i.item_id for i in first.items] == [i.item_id for i in again.items]
     assert first.explored
     assert first.num_candidates == {"retrieval": 40, "popular": 10}
-    assert set(first.stage_ms) == {"features", "retrieval", "scoring"}
+    assert set(first.stage_ms) == {"parse", "features", "retrieval", "scoring", "policy", "journal"}
 
 
 def test_feedback_is_accepted_once_and_reaches_journal_and_store(one) -> None:
