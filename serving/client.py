@@ -26,9 +26,12 @@ from serving.client_values import (
     CallError,
     Feedback,
     FeedbackReport,
+    HistoryEvent,
     Item,
+    ItemExplanation,
     ItemUpdate,
     ServerStatus,
+    SimilarItem,
     Worker,
 )
 
@@ -306,6 +309,7 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
                 propensity=r.propensity,
                 propensity_kind=r.propensity_kind,
                 impression_id=r.impression_id,
+                explanation=_item_explanation(r.explanation) if r.HasField("explanation") else None,
             )
             for r in reply.results
         ),
@@ -321,6 +325,23 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
         num_candidates=dict(reply.explanation.num_candidates),
         stage_ms=dict(reply.explanation.stage_ms),
         known_user=reply.explanation.known_user if explained else None,
+        history=tuple(
+            HistoryEvent(item_id=e.item_id, kind=e.kind, age_s=e.age.ToNanoseconds() / 1e9)
+            for e in reply.explanation.history
+        ),
+        formula=reply.explanation.formula,
+        weights=dict(reply.explanation.weights),
+    )
+
+
+def _item_explanation(explained: pb.ItemExplanation) -> ItemExplanation:
+    return ItemExplanation(
+        contributions=dict(explained.contributions),
+        nearest=tuple(
+            SimilarItem(item_id=one.item_id, title=one.title, kind=one.kind, cosine=one.cosine)
+            for one in explained.nearest
+        ),
+        gates={task: tuple(gate.weights) for task, gate in explained.gates.items()},
     )
 
 

@@ -21,6 +21,35 @@ class CallError(RecsysError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarItem:
+    """An item of the user's history, and its cosine similarity to an item of the answer."""
+
+    item_id: str
+    title: str
+    kind: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemExplanation:
+    """Where an item's score comes from; see ItemExplanation in the proto."""
+
+    contributions: Mapping[str, float]
+    nearest: tuple[SimilarItem, ...]
+    gates: Mapping[str, tuple[float, ...]]
+    """Task -> weight of each expert."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEvent:
+    """One event that the model saw."""
+
+    item_id: str
+    kind: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One item of an answer."""
 
@@ -34,6 +63,8 @@ class Item:
     propensity: float
     propensity_kind: str
     impression_id: str
+    explanation: ItemExplanation | None = None
+    """None unless debug.explain was set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +85,12 @@ class Answer:
     num_candidates: Mapping[str, int] = field(default_factory=dict)
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     known_user: bool | None = None
-    """None unless debug.explain was set."""
+    """None unless debug.explain was set; what follows is empty then."""
+    history: tuple[HistoryEvent, ...] = ()
+    """The events that the model saw, newest first."""
+    formula: str = ""
+    """How predictions become a score."""
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

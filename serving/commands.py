@@ -117,6 +117,9 @@ def recommend_command(
         list[str] | None, typer.Option(help="Only items of this category; may be repeated.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Deadline in seconds.")] = 5.0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print also where the scores come from.")
+    ] = False,
     json_file: JsonOption = None,
     journal: Annotated[
         bool, typer.Option("--journal", help="Let the server write this request down as real traffic.")
@@ -124,7 +127,12 @@ def recommend_command(
 ) -> None:
     """Ask a running server and print the ranked list."""
     from serving.client import RecsysClient
-    from serving.console import print_answer
+    from serving.console import print_answer, print_explanation
+
+    def show() -> None:
+        print_answer(answer, user, similar_to)
+        if explain:
+            print_explanation(answer)
 
     with RecsysClient(target, timeout_s=timeout) as client:
         answer = client.recommend(
@@ -135,7 +143,7 @@ def recommend_command(
             filter={"categories": category or []},
             debug={"do_not_log": not journal, "explain": True},
         )
-    put_json(asdict(answer), json_file, lambda: print_answer(answer, user, similar_to))
+    put_json(asdict(answer), json_file, show)
 
 
 def demo_command(

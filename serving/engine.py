@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
+from serving.explain import Explainer
 from serving.latency import LatencyEstimate
 from serving.pages.list_state import ListState
 from serving.policy import PolicyInput, PolicyParameters
@@ -109,6 +111,7 @@ class Engine:
             state=found.state,
             seeded=request.seed is not None,
             reasons=self._reasons(found),
+            explainer=self._explainer(found, predictions) if request.explain else None,
             known_user=found.user is not None and (found.user.known or bool(found.user.history)),
             degradation=degradation,
             missing_item_ids=found.named.missing(request, found.pins),
@@ -170,14 +173,16 @@ class Engine:
         return candidates, False, (DEADLINE_POPULAR, *degraded)
 
     def _predict(self, found: "_Found", candidates: Candidates) -> Mapping[str, npt.NDArray[np.float32]]:
-        request, scorer, features = found.request, found.live.scorer, self.model.features
+        scorer = found.live.scorer
         assert scorer is not None
+        return scorer.predict(found.user_side, self._context(found), candidates.rows)
+
+    def _context(self, found: "_Found") -> Any:
+        request, features = found.request, self.model.features
         assert features is not None
         values = {**request.context, **({"surface": request.surface} if request.surface else {})}
         counters = found.user.live if found.user is not None else None
-        return scorer.predict(
-            found.user_side, features.context(values, found.at_ms, counters), candidates.rows
-        )
+        return features.context(values, found.at_ms, counters)
 
     def _score(
         self, found: "_Found", candidates: Candidates, predictions: Mapping[str, npt.NDArray[np.float32]]
@@ -209,6 +214,22 @@ class Engine:
             None if found.live.scorer is None else found.live.scorer.vectors,
             () if found.user is None else found.user.history,
             found.named.seed,
+        )
+
+    def _explainer(self, found: "_Found", predictions: Mapping[str, npt.NDArray[np.float32]]) -> Explainer:
+        """Prepare explanations: what they cost, only this request pays."""
+        scorer = found.live.scorer
+        gates = None
+        if scorer is not None and predictions:
+            gates = partial(scorer.gate_weights, found.user_side, self._context(found))
+        return Explainer(
+            catalogue=found.live.catalogue,
+            fusion=self.model.fusion.override(found.request.head_weights),
+            predictions=predictions if found.named.seed is None else {},
+            history=() if found.user is None else found.user.history,
+            at_ms=found.at_ms,
+            vectors=None if scorer is None else scorer.vectors,
+            gates=gates,
         )
 
     def warm(self, at_ms: int) -> None:

@@ -26,6 +26,10 @@ class PastEvent(Protocol):
     def kind(self) -> str:
         """Return its feedback kind."""
 
+    @property
+    def received_at_ms(self) -> int:
+        """Return when it arrived, in milliseconds."""
+
 
 class User(Protocol):
     """A user's state in the online store at one instant."""
@@ -87,6 +91,11 @@ class Scorer(Protocol):
 
     def predict(self, user_side: Any, context: Any, rows: Rows, /) -> Mapping[str, npt.NDArray[np.float32]]:
         """Predict each task for rows [N], calibrated."""
+
+    def gate_weights(
+        self, user_side: Any, context: Any, rows: Rows, /
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Return each task's weights over the experts [N, E] for rows [N]; none for a model without gates."""
 
 
 class LivePointer(Protocol):

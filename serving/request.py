@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from recsys.errors import RecsysError, RequestError
+from serving.explanation import ItemExplanation, ListExplanation
 from serving.pages.list_state import ListState
 from serving.policy import PropensityKind
 
@@ -110,6 +111,8 @@ class RankedItem:
     reasons: tuple[str, ...]
     propensity: float
     propensity_kind: PropensityKind
+    explanation: ItemExplanation | None = None
+    """None unless the request asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,8 @@ class RankedList:
     missing_item_ids: tuple[str, ...] = ()
     num_candidates: Mapping[str, int] = field(default_factory=dict)
     candidates: CandidateSet | None = None
+    explanation: ListExplanation | None = None
+    """None unless the request asks for it."""
 
 
 @dataclass(frozen=True, slots=True)

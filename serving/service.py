@@ -3,16 +3,15 @@
 from collections.abc import Iterable, Mapping
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
+from serving.answer_message import answer_fields
 from serving.catalogue.items import FieldValue, ItemPatch
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
 from serving.interceptors import is_waiting
-from serving.journal_rows import impression_id
 from serving.recommender import Recommender
-from serving.request import Deadline, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
+from serving.request import Deadline, FieldError, Filter, Pin, RankedList, RankRequest
 from serving.request_checks import MAX_BATCH, Limits, check_count, check_request, page_size
 from serving.session_merger import SessionMerger
 from serving.stages import StageTimer
@@ -54,7 +53,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         checked = _request(request, self._limits, item_ids=None, seed_item_id=request.seed_item_id or None)
         timer.record("parse")
         answer = self._rank(checked, context, timer)
-        response = pb.RecommendResponse(**_answer(answer, timer, explain=checked.explain))  # type: ignore[arg-type]
+        response = pb.RecommendResponse(**answer_fields(answer, timer))  # type: ignore[arg-type]
         self._answered(timer)
         return response
 
@@ -66,7 +65,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         )
         timer.record("parse")
         answer = self._rank(checked, context, timer)
-        response = pb.RankResponse(**_answer(answer, timer, explain=checked.explain))  # type: ignore[arg-type]
+        response = pb.RankResponse(**answer_fields(answer, timer))  # type: ignore[arg-type]
         self._answered(timer)
         return response
 
@@ -186,43 +185,6 @@ def _value(value: pb.ContextValue, field: str) -> str | float:
     if kind is None:
         raise FieldError(field, "it is empty; set text or number, or leave the entry out")
     return value.text if kind == "text" else value.number
-
-
-def _answer(answer: RankedList, timer: StageTimer, *, explain: bool) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "results": [_item(answer.request_id, item) for item in answer.items],
-        "next_page_token": answer.next_page_token,
-        "request_id": answer.request_id,
-        "list_id": answer.list_id,
-        "bundle_version": answer.bundle_version or "",
-        "degradation": pb.Degradation(reasons=answer.degradation),
-        "missing_item_ids": answer.missing_item_ids,
-    }
-    if explain:
-        fields["explanation"] = pb.Explanation(
-            num_candidates=answer.num_candidates,
-            seed=answer.seed,
-            explored=answer.explored,
-            stage_ms=timer.milliseconds(),
-            known_user=answer.known_user,
-        )
-    fields["server_time"] = Duration(nanos=min(999_999_999, int(1e9 * timer.elapsed_s())))
-    return fields
-
-
-def _item(request_id: str, item: RankedItem) -> pb.RankedItem:
-    return pb.RankedItem(
-        item_id=item.item_id,
-        position=item.position,
-        score=item.score,
-        predictions=item.predictions,
-        sources=item.sources,
-        reasons=item.reasons,
-        propensity=item.propensity,
-        propensity_kind=item.propensity_kind,
-        impression_id=impression_id(request_id, item.position),
-        title=item.title or "",
-    )
 
 
 def _sent_feedback(event: pb.FeedbackEvent) -> SentFeedback:

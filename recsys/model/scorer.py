@@ -103,6 +103,26 @@ class Scorer:
     @torch.inference_mode()
     def logits(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
+        return read_together(self.ranker.logits(*self._joined(user, context, rows)))
+
+    @torch.inference_mode()
+    def gate_weights(
+        self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return each task's weights over the experts, float32 [N, E], for item rows [N].
+
+        Those of the first member; empty for a trunk without gates.
+        """
+        x_NI = self.ranker.trunk_input(*self._joined(user, context, rows))
+        return {
+            task: weights.float().cpu().numpy()
+            for task, weights in self.ranker.trunk.gate_weights(x_NI).items()
+        }
+
+    def _joined(
+        self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray
+    ) -> tuple[UserSide, ItemSide, Tensor, Tensor]:
+        """Return what the ranker joins to the trunk's input, on its device."""
         ids = torch.from_numpy(context.ids[None])
         tables = self.ranker.inputs.context_tables
         looked_up = [self.tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(tables)]
@@ -113,7 +133,7 @@ class Scorer:
         )
         context_BI, cross_NF, rows_N = move_together(asked, self.device)
         side = self.items.take(rows_N) if self.fresh is None else self.fresh.take(self.items, rows)
-        return read_together(self.ranker.logits(user.side, side, context_BI, cross_NF))
+        return user.side, side, context_BI, cross_NF
 
     def predict(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return calibrated predictions float32 [N] per task: probabilities, or stars."""

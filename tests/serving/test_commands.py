@@ -33,6 +33,20 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
     assert one.journal() == []  # looking is no traffic
 
 
+def test_recommend_explains_when_asked(start, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    one = start()
+    asked = ["--target", one.client.target, "--user", "u1", "-k", "2"]
+    assert run([*RECOMMEND, *asked, "--explain"]) == 0
+    printed = capsys.readouterr().out
+    assert "history: none" in printed
+    assert "additive score, weights: click 1, purchase 5, rating 0.02" in printed
+    assert "click +0.4000" in printed
+    assert "click 0.75 0.25" in printed
+    assert run([*RECOMMEND, *asked]) == 0
+    assert "history" not in capsys.readouterr().out
+
+
 def test_recommend_may_be_real_traffic(start) -> None:
     one = start()
     assert run([*RECOMMEND, "--target", one.client.target, "--user", "u1", "--journal"]) == 0

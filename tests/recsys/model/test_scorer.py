@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from features.build import item_rows
 from features.encode import Encoder
@@ -137,6 +138,22 @@ def test_retrieval_respects_what_is_allowed(scorer, encoded, request_of):
 def side(scorer, encoded, request_of):
     user, context = request_of(int(np.argmax(encoded.stop - encoded.start)))
     return scorer.user_side(user), context
+
+
+def test_gates_are_those_that_mix_the_experts(scorer, side):
+    rows = np.array([5, 2, 9])
+    seen = []
+    hook = scorer.ranker.trunk.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    scorer.logits(*side, rows)
+    hook.remove()
+    gates = scorer.gate_weights(*side, rows)
+    assert gates.keys() == {task.name for task in scorer.tasks}
+    with torch.inference_mode():
+        expected = scorer.ranker.trunk.gate_weights(seen[0])
+    for task, weights in expected.items():
+        np.testing.assert_allclose(gates[task], weights.numpy(), rtol=1e-5)
+        np.testing.assert_allclose(gates[task].sum(axis=1), 1.0, rtol=1e-5)
+        assert gates[task].shape == (3, 3)
 
 
 @pytest.fixture(scope="module")
