@@ -49,7 +49,7 @@ class FactsPublisher:
                 server_id=self._server_id,
                 pid=os.getpid(),
                 version=model.version or "",
-                loaded_versions=(model.version,) if model.version else (),
+                loaded_versions=self._recommender.loaded.versions,
                 loaded_at_ms=self._recommender.loaded_at_ms,
                 started_at_ms=self._started_at_ms,
                 published_at_ms=self._clock.now_ms(),
