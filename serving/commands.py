@@ -85,6 +85,7 @@ def serve_command(
 
     settings = read_config(config)
     _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
+    _require_log(log)
     _require_folder("--runs", runs, "`recsys nightly`")
     configure_logs()
     server = Server(
@@ -177,6 +178,20 @@ def _require_folder(option: str, folder: Path, makers: str) -> None:
         raise ConfigError(
             f"{option} {folder} is not a folder; name the one that {makers} wrote, or make an empty one to "
             f"serve without: mkdir -p {folder}"
+        )
+
+
+def _require_log(folder: Path) -> None:
+    """Refuse a folder of something else: a journal that is written there is read by no night."""
+    from recsys.journal import FOLDER
+    from recsys.log import InteractionLog
+    from recsys.schema import TABLES
+
+    if not InteractionLog(folder).holds(FOLDER):
+        raise ConfigError(
+            f"--log {folder} holds other things than an interaction log: it has no folder {FOLDER}, "
+            f"{' or '.join(sorted(TABLES))}; name the folder that `recsys convert` or `recsys simulate` "
+            "wrote, or an empty one"
         )
 
 

@@ -137,3 +137,15 @@ def test_a_mistyped_folder_is_refused_and_not_made(tmp_path, capsys, absent, rem
     error = capsys.readouterr().err
     assert f"--{absent} {tmp_path / absent} is not a folder; name the one that {remedy} wrote" in error
     assert not (tmp_path / absent).exists()
+
+
+def test_a_folder_that_is_no_log_is_refused(tmp_path, capsys) -> None:
+    (tmp_path / "bundles").mkdir()
+    folders = ["--log", str(tmp_path), "--runs", str(tmp_path)]
+    serve = ["serve", "--config", SHOP, *folders, "--listen", "garbage"]
+    assert run(serve) == 2
+    assert f"--log {tmp_path} holds other things than an interaction log: it has" in capsys.readouterr().err
+    assert [child.name for child in tmp_path.iterdir()] == ["bundles"]
+    (tmp_path / "items").mkdir()
+    assert run(serve) == 2
+    assert "--listen 'garbage'" in capsys.readouterr().err
