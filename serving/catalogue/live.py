@@ -146,6 +146,7 @@ class LiveCatalogue:
 
     def _with_items(self, items: Sequence[ItemRow]) -> CatalogueWithScorer:
         catalogue, scorer = self._current.catalogue, self._current.scorer
+        catalogue.fresh.drop_unshown()
         rows = catalogue.next_rows([item.item_id for item in items])
         if scorer is not None and self._model.encode_items is not None:
             by_row = dict(zip(rows.tolist(), items, strict=True))

@@ -132,11 +132,24 @@ class FreshRows:
     """item_id -> row of items that the bundle does not have."""
     category_codes: dict[str, int]
     """Categories that no item of the bundle has; their codes follow the bundle's."""
+    num_slots: int
+    num_categories: int
+    """How many of the slots, and of the codes, this version knows."""
 
     @classmethod
     def none(cls, num_in_bundle: int) -> "FreshRows":
         """Make the fresh rows of a catalogue to which nothing was upserted."""
-        return cls(num_in_bundle, 0, np.zeros(0, _COLUMNS), [], {}, {})
+        return cls(num_in_bundle, 0, np.zeros(0, _COLUMNS), [], {}, {}, 0, 0)
+
+    def drop_unshown(self) -> None:
+        """Take out of the shared lists and maps what came after this version, the latest that was shown.
+
+        Items that were only checked, or could not be journalled, would stay there for good.
+        """
+        del self.slots[self.num_slots :]
+        for shared, count in ((self.new_rows, self.num_new), (self.category_codes, self.num_categories)):
+            while len(shared) > count:
+                shared.popitem()  # the last one added
 
     def row_of_new(self, item_id: str) -> int:
         """Return the row of an item that the bundle does not have; -1: nor has this."""
@@ -210,7 +223,14 @@ class FreshRows:
         self.new_rows.update(new)
         num_new = max(self.num_new, int(rows.max(initial=-1)) + 1 - self.num_in_bundle)
         return FreshRows(
-            self.num_in_bundle, num_new, _merged(columns, added), slots, self.new_rows, self.category_codes
+            self.num_in_bundle,
+            num_new,
+            _merged(columns, added),
+            slots,
+            self.new_rows,
+            self.category_codes,
+            len(slots),
+            len(self.category_codes),
         )
 
     def _code(self, name: str | None, category_codes: dict[str, int]) -> int:
