@@ -37,17 +37,19 @@ from serving.feedback import FeedbackRecorder
 from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
+from serving.journal_tail import JournalTail
 from serving.listen import Tls, bind, check_address, is_loopback, require_protection
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
-from serving.restore import item_patches_since, restore_from_journal
+from serving.restore import JournalFollower, item_patches_since, restore_from_journal
 from serving.served_model import ServedModel
 from serving.service import RankingService
 from serving.session_merger import SessionMerger
 from serving.stats_board import StatsBoard
+from serving.upsert_turn import UpsertTurn
 from serving.upserts import ItemUpserter
 
 _OPTIONS = (
@@ -115,7 +117,7 @@ class Server:
         kinds = live_kinds(config)
         self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
         self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)
-        self._restore(kinds)
+        self._others = self._restore(kinds)
         self.reloader = Reloader(
             self._registry,
             self.recommender,
@@ -154,6 +156,7 @@ class Server:
             self._serve_popular()
         self.reloader.start()
         self.recommender.loaded.start()
+        self._others.start()
         self._admin.start()
         self._ranking.start()
         for service in ("", RANKING, ADMIN):
@@ -173,6 +176,7 @@ class Server:
         self._admin.stop(0).wait()
         for pool in (self._pool, *self._write_pools.values()):
             pool.shutdown()
+        self._others.stop()
         self._session_merger.close()
         self._stop_metrics()
         self.recommender.loaded.stop()
@@ -249,19 +253,23 @@ class Server:
         use_threads(serving.threads)
         return partial(load_model, devices=choose_devices(serving.device))
 
-    def _restore(self, kinds: frozenset[str]) -> None:
-        """Replay what a version that may go live lacks: two periods and a day, or more for an old one."""
+    def _restore(self, kinds: frozenset[str]) -> JournalFollower:
+        """Replay what a version that may go live lacks: two periods and a day, or more for an old one.
+
+        Return what takes in the following.
+        """
         recent_ms, oldest_ms = self._recent_ms(), self._oldest_data_end_ms()
         self._patches_since_ms = 0 if oldest_ms is None else min(recent_ms, oldest_ms)
+        tail = JournalTail(self._options.log / FOLDER, own_id=self.server_id, since_ms=self._patches_since_ms)
         restore_from_journal(
-            self._options.log / FOLDER,
+            tail,
             self._overlay,
             self._feedback.seen,
             self._store,
             kinds,
-            since_ms=self._patches_since_ms,
             events_since_ms=recent_ms if oldest_ms is None else min(recent_ms, oldest_ms),
         )
+        return JournalFollower(tail, self._overlay, self._feedback, self._session_merger)
 
     def _recent_ms(self) -> int:
         return self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
@@ -312,7 +320,8 @@ class Server:
             for a in self._options.config.attributes
             if a.entity == "item" and not FEATURE_KINDS[a.kind].holds(pl.String())
         )
-        upserts = ItemUpserter(self.journal, self._overlay, self.recommender, numbers)
+        turn = UpsertTurn(self._options.log / FOLDER, self._others.catch_up)
+        upserts = ItemUpserter(self.journal, self._overlay, self.recommender, turn, numbers)
         limits = Limits.from_config(serving)
         service = RankingService(
             self.recommender,

@@ -98,7 +98,10 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         check_count("items", len(request.items), MAX_BATCH)
         patches = [_patch(item) for item in request.items]
         results = self._upserts.upsert(
-            patches, request.update_mask.paths, validate_only=request.validate_only
+            patches,
+            request.update_mask.paths,
+            deadline=self._deadline(context),
+            validate_only=request.validate_only,
         )
         return pb.UpsertItemsResponse(
             results=[

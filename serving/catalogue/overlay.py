@@ -50,7 +50,10 @@ class ItemOverlay:
             yield
 
     def put(self, patches: Iterable[ItemPatch], but: Follower | None = None) -> None:
-        """Add patches and tell the followers, except the one that has them already."""
+        """Add patches and tell the followers, except the one that has them already.
+
+        Patches of other servers may come late: each takes the place of its instant.
+        """
         with self._writing:
             changed = _add(self._patches, patches)
             for follower in self._followers:
@@ -89,6 +92,11 @@ class ItemOverlay:
         """Return an item's patches from an instant on."""
         return tuple(patch for patch in self._patches.get(item_id, ()) if patch.at_ms >= since_ms)
 
+    def newest_ms(self, item_id: str) -> int:
+        """Return the instant of an item's last patch; 0 when there is none."""
+        known = self._patches.get(item_id, ())
+        return known[-1].at_ms if known else 0
+
     def follow(self, follower: Follower) -> None:
         """Bring a follower up to date, and keep it so.
 
@@ -106,7 +114,7 @@ class ItemOverlay:
 
 
 def _add(by_item: dict[str, tuple[ItemPatch, ...]], patches: Iterable[ItemPatch]) -> dict[str, None]:
-    """Add patches, oldest first, to those there are; return the items, each once."""
+    """Add patches to those there are; return the items, each once."""
     changed: dict[str, None] = {}
     for patch in patches:
         by_item[patch.item_id] = with_patch(by_item.get(patch.item_id, ()), patch)

@@ -32,6 +32,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import recsys
+from features.clean import clean
+from features.sources.journal import ingest_journal
 from features.store import StoredUser
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
@@ -732,6 +734,41 @@ def test_a_restarted_server_remembers_withdrawals_feedback_and_new_items(start) 
     assert second.client.recommend("u1", 1).items[0].item_id == "i39"
     assert second.client.record_feedback([event]).num_duplicate == 1
     assert second.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+def test_what_one_server_writes_reaches_the_others_within_a_second(start, until) -> None:
+    """A withdrawn item was shown by all servers but one until they started again."""
+    one, two = (start(policy={"name": "greedy"}) for _ in range(2))
+    lags = []
+    for n in (39, 38, 37):
+        assert two.client.recommend("u1", 1).items[0].item_id == f"i{n}"
+        one.client.upsert_items([_withdrawn(f"i{n}")])
+        written = time.monotonic()
+        until(lambda top=f"i{n}": two.client.recommend("u1", 1).items[0].item_id != top)
+        lags.append(time.monotonic() - written)
+    assert min(lags) < 1.0, "in each of three trials"
+    event = Feedback(user_id="u1", item_id="i1", kind="click")
+    one.client.record_feedback([event])
+    until(lambda: two.client.record_feedback([event]).num_duplicate)
+    two.client.upsert_items([ItemUpdate(item_id="new", title="New", price=9_900)])
+    until(lambda: [(i.item_id, i.title) for i in one.client.recommend("u1", 1).items] == [("new", "New")])
+
+
+def test_feedback_sent_to_two_servers_at_once_counts_once(start) -> None:
+    """The second, which has not read the first one's journal yet, accepts it too."""
+    one, two = start(), start()
+    event = Feedback(user_id="u1", item_id="i1", kind="click")
+    with two.server._others._tail._lock:  # the second is behind
+        answers = [server.client.record_feedback([event]) for server in (one, two)]
+    assert [answer.num_accepted for answer in answers] == [1, 1]
+    assert one.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
+    for running in (one, two):
+        running.server.stop(1.0)
+    ingest_journal(one.log, "UTC")
+    day = date(2026, 3, 1)
+    raw, none = one.log.read("feedback", day), one.log.read("feedback", date(2026, 2, 28))
+    cleaned = clean("feedback", raw, day, timezone="UTC", where="", daily_cap=1_000, known_keys=none)
+    assert (raw.height, cleaned.good.height, cleaned.reasons) == (2, 1, {"duplicate": 1})
 
 
 def test_a_start_reads_only_what_the_versions_on_disk_may_lack(start, monkeypatch) -> None:

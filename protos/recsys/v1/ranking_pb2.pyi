@@ -1138,9 +1138,11 @@ class FeedbackResult(_message.Message):
         STATUS_UNSPECIFIED: FeedbackResult._Status.ValueType  # 0
         """Never sent."""
         STATUS_ACCEPTED: FeedbackResult._Status.ValueType  # 1
-        """Written to the journal before this answer."""
+        """Written to the journal before this answer. Sent to a second server within a fifth of a second, an event is
+        accepted there too, and counts once all the same.
+        """
         STATUS_DUPLICATE: FeedbackResult._Status.ValueType  # 2
-        """Recorded before; nothing was written."""
+        """Recorded before, by this server or another one of the same log; nothing was written."""
         STATUS_REJECTED: FeedbackResult._Status.ValueType  # 3
         """Not written; the reason says what to change."""
 
@@ -1150,9 +1152,11 @@ class FeedbackResult(_message.Message):
     STATUS_UNSPECIFIED: FeedbackResult.Status.ValueType  # 0
     """Never sent."""
     STATUS_ACCEPTED: FeedbackResult.Status.ValueType  # 1
-    """Written to the journal before this answer."""
+    """Written to the journal before this answer. Sent to a second server within a fifth of a second, an event is
+    accepted there too, and counts once all the same.
+    """
     STATUS_DUPLICATE: FeedbackResult.Status.ValueType  # 2
-    """Recorded before; nothing was written."""
+    """Recorded before, by this server or another one of the same log; nothing was written."""
     STATUS_REJECTED: FeedbackResult.Status.ValueType  # 3
     """Not written; the reason says what to change."""
 
