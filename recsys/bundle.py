@@ -33,10 +33,12 @@ from recsys.config_view import values, view
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError
 from recsys.fusion import Fusion
-from recsys.index import ItemIndex
+from recsys.index import DEFAULT_FACTOR, ItemIndex
 from recsys.stages import disk_failure
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
+OLDEST_READ = 6
+"""Bundles of this schema version and later ones are read."""
 CONFIG_KEYS = (
     "timezone",
     "period",
@@ -178,7 +180,7 @@ def read_manifest(path: Path) -> Manifest:
         if file.is_symlink() or file.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{file} is a link or over {MAX_MANIFEST_BYTES} bytes; restore the bundle")
         data = json.loads(file.read_text())
-        if int(data["schema_version"]) != SCHEMA_VERSION:
+        if not OLDEST_READ <= int(data["schema_version"]) <= SCHEMA_VERSION:
             raise BundleError(_other_schema(file, int(data["schema_version"])))
         manifest = Manifest.model_validate(data)
     except OSError as error:
@@ -196,12 +198,12 @@ def read_manifest(path: Path) -> Manifest:
 
 def _other_schema(file: Path, found: int) -> str:
     remedy = "upgrade recsys"
-    if found < SCHEMA_VERSION:
+    if found < OLDEST_READ:
         remedy = (
             "run the night again, in a new runs folder, and serve from there, or go back to the release that "
             "wrote the bundle"
         )
-    return f"{file} has schema version {found}, this code reads {SCHEMA_VERSION}; {remedy}"
+    return f"{file} has schema version {found}, this code reads {OLDEST_READ} to {SCHEMA_VERSION}; {remedy}"
 
 
 def verify_files(path: Path, manifest: Manifest) -> None:
@@ -263,7 +265,7 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
         encoder=EncoderState.load(path),
         weights=weights,
         items=items,
-        index=ItemIndex.load(path / "index.faiss", embeddings),
+        index=ItemIndex.load(path / "index.faiss", embeddings, manifest.index.get("factor", DEFAULT_FACTOR)),
         popular=popular,
     )
 
@@ -272,7 +274,7 @@ def _write_files(folder: Path, parts: BundleParts) -> ItemIndex:
     save_file({k: np.ascontiguousarray(v) for k, v in parts.weights.items()}, folder / "weights.safetensors")
     embeddings = np.ascontiguousarray(parts.item_embeddings_ID, np.float32)
     save_file({"item_embeddings": embeddings}, folder / "item_embeddings.safetensors")
-    index = ItemIndex.build(embeddings)
+    index = ItemIndex.build(embeddings, parts.config.retrieval.exact_items)
     index.save(folder / "index.faiss")
     parts.items.write_parquet(folder / "items.parquet")
     parts.popular.write_parquet(folder / "popular.parquet")
@@ -295,7 +297,7 @@ def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
         vocabularies=parts.encoder.digest(),
         calibration=parts.calibration,
         fusion=build_fusion(parts.config.tasks, parts.config.fusion),
-        index={"kind": index.kind, "items": index.index.ntotal, "dim": index.index.d},
+        index=index.summary(),
         tensors={k: (str(v.dtype), tuple(v.shape)) for k, v in sorted(parts.weights.items())},
         snapshot_at_ms=parts.snapshot_at_ms,
         files={n: FileEntry(size=(folder / n).stat().st_size, sha256=_sha256(folder / n)) for n in names},

@@ -43,10 +43,10 @@ def why_no_gpu_search() -> str | None:
 
 
 class GpuVectors:
-    """An exact copy of a CPU index's vectors on a GPU, float32; safe to search from several threads."""
+    """A copy of an exact CPU index on a GPU, float32; safe to search from several threads."""
 
-    def __init__(self, index: faiss.Index, device: torch.device) -> None:
-        """Copy the vectors. Args: index: exact, or HNSW, whose storage is an exact index.
+    def __init__(self, index: faiss.IndexFlat, device: torch.device) -> None:
+        """Copy the vectors.
 
         Raises: ConfigError when FAISS cannot use the GPU, or the GPU has no room for the vectors.
         """
@@ -57,9 +57,8 @@ class GpuVectors:
         # Kept: the copy on the GPU uses its memory and streams.
         self._resources = faiss.StandardGpuResources()
         self._resources.setTempMemory(SCRATCH_BYTES)
-        exact = index if isinstance(index, faiss.IndexFlat) else index.storage
         try:
-            self._index = faiss.index_cpu_to_gpu(self._resources, device.index or 0, exact, options)
+            self._index = faiss.index_cpu_to_gpu(self._resources, device.index or 0, index, options)
         except RuntimeError as error:
             gib = index.ntotal * index.d * 4 / 2**30
             raise ConfigError(

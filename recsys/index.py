@@ -1,12 +1,22 @@
 """The index: item embeddings -> FAISS index; a user's embedding -> the nearest allowed items only.
 
-Up to EXACT_LIMIT items the index is exact. Above it is HNSW, and a selective filter still goes to exact
-search: filtered HNSW loses most of its recall (0.96 to 0.31 when 1 % of the items pass). On a GPU both kinds
-are exact; the file and the search of last resort are the processor's.
+Up to `[retrieval] exact_items` the index is exact. Above, the items are compressed (`recsys.fast_scan`); some
+times more than asked for are found there, and the vectors themselves say which of them are the nearest:
+
+    few items pass    exact: the inner product with each of them
+    most items pass   scan without the filter, drop the forbidden ones, order by the vectors
+    otherwise         scan with the filter, order by the vectors
+
+Where one way becomes cheaper than another is measured on the host (`recsys.index_costs`). A search takes one
+thread. On a GPU every index is exact; the file and the search of last resort are the processor's.
+
+Shape letters: I items, D dimensions.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # before faiss: the other order can load a second OpenMP runtime
@@ -15,12 +25,46 @@ import faiss  # isort: skip
 
 from recsys.device import CPU
 from recsys.errors import BundleError
+from recsys.fast_scan import (
+    MIN_ITEMS,
+    build_fast_scan,
+    form,
+    inner_products,
+    is_fast_scan,
+    one_thread,
+    scan,
+)
 from recsys.gpu_index import GpuVectors
 from recsys.mask import Mask
 
-EXACT_LIMIT = 200_000
-EXACT_SHARE = 0.1
-"""A filter that passes less than this share of the items is searched exactly."""
+EXACT_ITEMS = 50_000
+"""Default of `[retrieval] exact_items`."""
+DEFAULT_FACTOR = 8
+"""Of an index whose factor nobody has tuned."""
+_SPARE_SHARE, _SPARE_ITEMS = 1.1, 64
+"""So many more are scanned for than pass on average: the user's nearest may pass less often."""
+_FEWEST = 256
+"""So many are scanned for at least: among the first few of a scan the nearest may not be."""
+_MANY = 8
+"""To find more than one in so many of the items, all are looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutover:
+    """Which way a filtered search goes; the defaults were measured at a million items."""
+
+    exact_share: float = 0.05
+    """A filter that passes at most this share of the items is searched exactly."""
+    most_fetched: float = 4.0
+    """At most so many times the items needed are found without the filter, and filtered then."""
+    measured: bool = False
+
+    def exact_rows(self, num_items: int) -> int:
+        """Return how many items a filter may pass to be searched exactly."""
+        return int(self.exact_share * num_items)
+
+
+_UNMEASURED = Cutover()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,63 +73,88 @@ class ItemIndex:
 
     index: faiss.Index
     embeddings_ID: np.ndarray
+    """float32, contiguous, in memory or mapped."""
+    factor: int = DEFAULT_FACTOR
+    """A compressed index is scanned for so many times the items asked for."""
+    cutover: Cutover = _UNMEASURED
     on_gpu: GpuVectors | None = None
     """Searched first where present."""
 
     @classmethod
-    def build(cls, embeddings_ID: np.ndarray) -> "ItemIndex":
-        """Index unit vectors; their order is the item rows."""
+    def build(cls, embeddings_ID: np.ndarray, exact_items: int = EXACT_ITEMS) -> "ItemIndex":
+        """Index unit vectors; their order is the item rows. The same vectors give the same bytes."""
         vectors = np.ascontiguousarray(embeddings_ID, np.float32)
-        if vectors.shape[0] <= EXACT_LIMIT:
-            index = faiss.IndexFlatIP(vectors.shape[1])
-        else:
-            index = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-            index.hnsw.efConstruction = 80
-        index.add(vectors)
-        return cls(index, vectors)
+        if vectors.shape[0] > max(exact_items, MIN_ITEMS):
+            return cls(build_fast_scan(vectors), vectors)
+        return cls(_exact_index(vectors), vectors)
+
+    @property
+    def exact(self) -> bool:
+        """Tell whether the index itself finds the nearest items without fail."""
+        return isinstance(self.index, faiss.IndexFlat)
 
     @property
     def kind(self) -> str:
         """Return the index type for the manifest."""
-        return "exact" if isinstance(self.index, faiss.IndexFlat) else "hnsw32"
+        return "exact" if self.exact else form(self.index)
+
+    def summary(self) -> dict[str, Any]:
+        """Describe the index for the manifest."""
+        made = {"kind": self.kind, "items": self.index.ntotal, "dim": self.index.d}
+        return made if self.exact else {**made, "factor": self.factor}
 
     def on(self, device: torch.device) -> "ItemIndex":
         """Return the same index, searched on a device.
 
         Raises: ConfigError when FAISS cannot use that device, or it has no room for the vectors.
         """
-        return replace(self, on_gpu=None if device == CPU else GpuVectors(self.index, device))
+        if device == CPU:
+            return replace(self, on_gpu=None)
+        exact = self.index if self.exact else _exact_index(self.embeddings_ID)
+        return replace(self, on_gpu=GpuVectors(exact, device))
 
     def search(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
         """Return up to k allowed item rows, best first; fewer only when fewer are allowed. None: all are."""
         num_items = self.embeddings_ID.shape[0]
         if allowed is not None and allowed.count == num_items:
             allowed = None
-        passing = num_items if allowed is None else allowed.count
-        k = min(k, passing)
+        k = min(k, num_items if allowed is None else allowed.count)
         if k == 0:
             return np.zeros(0, np.int64)
         if self.on_gpu is not None:
             rows = self.on_gpu.search(vector_D, k, allowed)
             if rows.size == k:
                 return rows
-        if self.kind != "exact" and passing < EXACT_SHARE * num_items:
-            return self._exact(vector_D, k, allowed)
-        rows = self._approximate(vector_D, k, allowed)
-        return rows if rows.size == k else self._exact(vector_D, k, allowed)
+        with one_thread():
+            return self._search(vector_D, k, allowed)
+
+    def _search(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
+        """Search k >= 1 items, of which as many are allowed; None: all are."""
+        num_items = self.embeddings_ID.shape[0]
+        if allowed is not None and allowed.count <= self.cutover.exact_rows(num_items):
+            return self.nearest_of(vector_D, allowed.rows(), k)
+        if self.exact:
+            return self.scan_exactly(vector_D, k, allowed)
+        found = self._candidates(vector_D, max(_FEWEST, k * self.factor), allowed)
+        if found.size < k:
+            found = np.arange(num_items) if allowed is None else allowed.rows()
+        return self.nearest_of(vector_D, found, k)
 
     def save(self, path: Path) -> None:
         """Write the FAISS file; the vectors are stored beside it by the bundle."""
         faiss.write_index(self.index, str(path))
 
     @classmethod
-    def load(cls, path: Path, embeddings_ID: np.ndarray) -> "ItemIndex":
+    def load(
+        cls, path: Path, embeddings_ID: np.ndarray, factor: int = DEFAULT_FACTOR, *, mapped: bool = False
+    ) -> "ItemIndex":
         """Read a FAISS file whose hash has already been verified.
 
+        Args: mapped: leave it on disk, for processes to share; the file must not be changed meanwhile.
         Raises: BundleError when it does not contain these vectors.
         """
         try:
-            index = faiss.read_index(str(path))
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
         except RuntimeError as error:
             raise BundleError(f"{path} is not a FAISS index ({error}); restore the bundle") from error
         if (index.ntotal, index.d) != embeddings_ID.shape:
@@ -93,23 +162,51 @@ class ItemIndex:
                 f"{path} indexes {index.ntotal} vectors of {index.d} dimensions, the bundle has "
                 f"{embeddings_ID.shape}; restore the bundle"
             )
-        return cls(index, embeddings_ID)
+        vectors = np.ascontiguousarray(embeddings_ID, np.float32)
+        if not (isinstance(index, faiss.IndexFlat) or is_fast_scan(index)):
+            return cls.build(vectors)  # a graph of an earlier release: its vectors are the bundle's
+        return cls(index, vectors, factor)
 
-    def _approximate(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
-        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
-        share = 1.0 if allowed is None else allowed.count / allowed.size
-        parameters = (
-            faiss.SearchParameters(sel=selector)
-            if self.kind == "exact"
-            # The beam also holds forbidden items, so its width grows with their share.
-            else faiss.SearchParametersHNSW(sel=selector, efSearch=int(max(64, 2 * k) / share))
-        )
-        _, rows = self.index.search(np.ascontiguousarray(vector_D[None], np.float32), k, params=parameters)
-        found: np.ndarray = rows[0][rows[0] >= 0]
+    def nearest_of(self, vector_D: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+        """Return the k nearest of some rows [N], k <= N, best first; equally near ones by row."""
+        scores = inner_products(self.embeddings_ID, vector_D, rows)
+        if k < rows.size:
+            best = np.argpartition(scores, rows.size - k)[rows.size - k :]
+            rows, scores = rows[best], scores[best]
+        found: np.ndarray = rows[np.lexsort((rows, -scores))]
         return found
 
-    def _exact(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
-        rows = np.arange(self.embeddings_ID.shape[0]) if allowed is None else allowed.rows()
-        scores = self.embeddings_ID[rows] @ vector_D
-        best = np.argpartition(-scores, k - 1)[:k]
-        return rows[best[np.argsort(-scores[best], kind="stable")]]
+    def scan_exactly(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
+        """Search an exact index whole; k at most as many as are allowed."""
+        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed.bits)
+        query = np.ascontiguousarray(vector_D[None], np.float32)
+        _, rows = self.index.search(query, k, params=faiss.SearchParameters(sel=selector))
+        found: np.ndarray = rows[0]
+        return found
+
+    def _candidates(self, vector_D: np.ndarray, count: int, allowed: Mask | None) -> np.ndarray:
+        """Find about the `count` nearest allowed rows among the compressed items, or all that are allowed."""
+        size = self.embeddings_ID.shape[0]
+        passing = size if allowed is None else allowed.count
+        if count * _MANY > passing:
+            return np.arange(size) if allowed is None else allowed.rows()
+        if allowed is None:
+            return scan(self.index, vector_D, count)
+        fetched = num_fetched(count, size / passing)
+        if fetched <= count * self.cutover.most_fetched and fetched * _MANY <= size:
+            found = scan(self.index, vector_D, fetched)
+            passing_first: np.ndarray = found[allowed[found]][:count]
+            if passing_first.size == count:
+                return passing_first
+        return scan(self.index, vector_D, count, allowed)
+
+
+def num_fetched(count: int, over: float) -> int:
+    """Give how many items to find for `count` that pass a filter. Args: over: items by passing items."""
+    return math.ceil(_SPARE_SHARE * count * over) + _SPARE_ITEMS
+
+
+def _exact_index(vectors_ID: np.ndarray) -> faiss.IndexFlat:
+    index = faiss.IndexFlatIP(vectors_ID.shape[1])
+    index.add(vectors_ID)
+    return index

@@ -51,3 +51,8 @@ class RetrievalConfig(Section):
     """Candidates per request from the index."""
     popular_candidates: int = Field(default=50, ge=0)
     """Candidates per request from the popularity list."""
+    exact_items: int = Field(default=50_000, ge=0)
+    """Up to so many items are searched exactly; the index of more is compressed."""
+    index_min_recall: float = Field(default=0.95, ge=0.0, le=1.0)
+    """A compressed index that finds less of the `num_candidates` nearest items than this is not published,
+    without a filter or with one that passes 50, 10, 1 or .1 % of the items."""

@@ -1,6 +1,8 @@
 """The index finds the nearest allowed items, as many as there are, never a forbidden one; on every device."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -9,10 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys import index as module
 from recsys.errors import BundleError, ConfigError
 from recsys.gpu_index import MAX_FOUND
-from recsys.index import ItemIndex
+from recsys.index import Cutover, ItemIndex
 from recsys.mask import Mask
 
 GPU = torch.device("cuda", 0)
@@ -23,13 +24,11 @@ def _vectors(count, dim=8, seed=0):
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-@pytest.fixture(params=["exact", "hnsw32"])
-def built(request, monkeypatch):
-    if request.param == "hnsw32":
-        monkeypatch.setattr(module, "EXACT_LIMIT", 100)
-    made = ItemIndex.build(_vectors(2500))
+@pytest.fixture(params=["exact", "pq4x4fs"])
+def built(request):
+    made = ItemIndex.build(_vectors(2500), exact_items=3000 if request.param == "exact" else 2000)
     assert made.kind == request.param
-    return made
+    return replace(made, factor=2)
 
 
 @pytest.fixture(params=["cpu", "gpu"])
@@ -65,7 +64,7 @@ def test_filtered_search_is_full_allowed_and_near(index, passing):
     assert (np.diff(scores) <= 1e-6).all(), "best first"
     wanted = _plain(index, query, 50, allowed)
     assert np.isin(wanted, rows).sum() >= 0.95 * wanted.size
-    if index.kind == "exact" or index.on_gpu is not None:
+    if index.exact or index.on_gpu is not None:
         np.testing.assert_allclose(np.sort(index.embeddings_ID[wanted] @ query), np.sort(scores), atol=1e-6)
 
 
@@ -89,6 +88,16 @@ def test_a_round_trip(index, tmp_path):
     assert loaded.kind == index.kind
     query = _vectors(1, seed=4)[0]
     np.testing.assert_array_equal(loaded.search(query, 20, None), index.search(query, 20, None))
+
+
+def test_a_graph_of_an_earlier_release_is_searched(tmp_path):
+    vectors = _vectors(1200)
+    graph = faiss.IndexHNSWFlat(8, 4, faiss.METRIC_INNER_PRODUCT)
+    graph.add(vectors)
+    faiss.write_index(graph, str(tmp_path / "index.faiss"))
+    loaded = ItemIndex.load(tmp_path / "index.faiss", vectors)
+    assert loaded.kind == "exact"
+    assert loaded.search(vectors[7], 1, None).tolist() == [7]
 
 
 def test_a_file_that_does_not_hold_these_vectors(built, tmp_path):
@@ -196,3 +205,93 @@ def test_on_a_gpu_faiss_finds_what_it_finds_on_the_processor(built):
     every = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(np.zeros(313, np.uint8)))
     ignored = there.on_gpu._index.search(query[None], 1, params=every)[1]
     assert ignored[0, 0] >= 0, "a selector that forbids all is passed over"
+
+
+# --- compressed
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Give vectors of 20,000 items and their index."""
+    vectors = _vectors(20_000, dim=16)
+    return ItemIndex.build(vectors, exact_items=0)
+
+
+def _bytes(index):
+    return faiss.serialize_index(index.index).tobytes()
+
+
+def test_the_same_vectors_give_the_same_bytes(large):
+    """With any number of threads; the random state of FAISS is not read either."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        again = ItemIndex.build(large.embeddings_ID.copy(), exact_items=0)
+        assert faiss.omp_get_max_threads() == 2, "the caller's number stays"
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert _bytes(again) == _bytes(large)
+
+
+@pytest.mark.parametrize("kind", ["exact", "compressed"])
+def test_a_mapped_index_finds_the_same_and_is_not_read_into_memory(large, tmp_path, kind):
+    made = large if kind == "compressed" else ItemIndex.build(large.embeddings_ID)
+    made.save(tmp_path / "index.faiss")
+    np.save(tmp_path / "vectors.npy", made.embeddings_ID)
+    vectors = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    mapped = ItemIndex.load(tmp_path / "index.faiss", vectors, mapped=True)
+    with open("/proc/self/maps") as maps:
+        assert str(tmp_path / "index.faiss") in maps.read()
+    assert np.shares_memory(mapped.embeddings_ID, vectors)
+    query, allowed = _vectors(1, dim=16, seed=4)[0], Mask.of_bools(np.arange(20_000) % 3 > 0)
+    for wanted in (None, allowed):
+        np.testing.assert_array_equal(mapped.search(query, 50, wanted), made.search(query, 50, wanted))
+
+
+WAYS = {
+    "exact": Cutover(exact_share=1.0),
+    "filtered while scanning": Cutover(exact_share=0.0, most_fetched=0.0),
+    "filtered afterwards": Cutover(exact_share=0.0, most_fetched=1e9),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+def test_each_way_of_a_filtered_search_finds_the_nearest(large, way, share):
+    index = replace(large, cutover=WAYS[way], factor=12)
+    drawn = np.random.default_rng(1).random(20_000) < share
+    found = []
+    for query in _vectors(10, dim=16, seed=2):
+        rows = index.search(query, 40, Mask.of_bools(drawn))
+        assert (rows.size, np.unique(rows).size) == (40, 40)
+        assert drawn[rows].all()
+        found.append(np.isin(_plain(index, query, 40, drawn), rows).mean())
+    assert np.mean(found) >= (1.0 if way == "exact" else 0.95)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_filter_against_the_users_taste_is_no_hole(large, way):
+    """Half of the items pass, but none of those that a search would find first."""
+    index, query = replace(large, cutover=WAYS[way]), _vectors(1, dim=16, seed=3)[0]
+    drawn = large.embeddings_ID @ query < 0
+    rows = index.search(query, 300, Mask.of_bools(drawn))
+    assert rows.size == 300
+    assert drawn[rows].all()
+
+
+def test_a_search_takes_one_thread(large):
+    """In a thread that FAISS has not met yet: it would begin helpers there."""
+
+    def helpers():
+        before = len(os.listdir("/proc/self/task"))
+        for allowed in (None, Mask.of_bools(np.arange(20_000) % 2 > 0)):
+            for index in (large, exact):
+                index.search(query, 100, allowed)
+        return len(os.listdir("/proc/self/task")) - before
+
+    exact, query = ItemIndex.build(large.embeddings_ID), _vectors(1, dim=16, seed=5)[0]
+    before = faiss.omp_get_max_threads()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(faiss.omp_set_num_threads, 2).result()
+        assert pool.submit(helpers).result() == 0
+    assert faiss.omp_get_max_threads() == before

@@ -13,7 +13,15 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys.bundle import CONFIG_KEYS, SCHEMA_VERSION, BundleParts, load_bundle, read_manifest, save_bundle
+from recsys.bundle import (
+    CONFIG_KEYS,
+    OLDEST_READ,
+    SCHEMA_VERSION,
+    BundleParts,
+    load_bundle,
+    read_manifest,
+    save_bundle,
+)
 from recsys.calibration import Isotonic, Platt
 from recsys.config import build_fusion
 from recsys.config_view import UndeclaredKeyError, values, view
@@ -212,8 +220,8 @@ def test_a_newer_schema_says_upgrade(path):
 
 def test_an_older_schema_asks_for_a_new_night(tmp_path, parts):
     path = tmp_path / save_bundle(tmp_path, parts, _golden)
-    _rewrite(path, lambda data: data.update(schema_version=SCHEMA_VERSION - 1))
-    with pytest.raises(BundleError, match=rf"schema version {SCHEMA_VERSION - 1}.*run the night again"):
+    _rewrite(path, lambda data: data.update(schema_version=OLDEST_READ - 1))
+    with pytest.raises(BundleError, match=rf"schema version {OLDEST_READ - 1}.*run the night again"):
         read_manifest(path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from features.sources.journal import ingest_journal
 from features.store import open_store
-from recsys.bundle import SCHEMA_VERSION, read_manifest
+from recsys.bundle import OLDEST_READ, SCHEMA_VERSION, read_manifest
 from recsys.bundle import _version as bundle_version
 from recsys.cli import run
 from recsys.config import StoreConfig
@@ -113,7 +113,7 @@ def make_older_version_live(registry: Registry) -> Path:
     older = registry.path("2026-01-29-0123456789ab")
     shutil.copytree(registry.path(version), older)
     manifest = json.loads((older / "manifest.json").read_text())
-    manifest |= {"schema_version": SCHEMA_VERSION - 1, "version": older.name}
+    manifest |= {"schema_version": OLDEST_READ - 1, "version": older.name}
     (older / "manifest.json").write_text(json.dumps(manifest))
     (registry.folder / "CURRENT").write_text(f"{older.name}\n")
     return older / "manifest.json"
@@ -121,7 +121,8 @@ def make_older_version_live(registry: Registry) -> Path:
 
 def older_schema(manifest: Path) -> str:
     return (
-        f"{manifest} has schema version {SCHEMA_VERSION - 1}, this code reads {SCHEMA_VERSION}; "
+        f"{manifest} has schema version {OLDEST_READ - 1}, "
+        f"this code reads {OLDEST_READ} to {SCHEMA_VERSION}; "
         "run the night again, in a new runs folder, and serve from there, or go back to the release that "
         "wrote the bundle"
     )

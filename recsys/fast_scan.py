@@ -1,0 +1,96 @@
+"""Compressed vectors of a large catalogue: a product quantizer of 4 bits, scanned in registers by FAISS.
+
+The inverted file has one list: the scan without one refuses selectors. Vectors are rotated at random first: a
+tower's differ far more in some dimensions than in others, and each piece of a vector gets as many bits. What
+is found is approximate, so a caller looks for more than it needs and orders them by the vectors themselves.
+
+Shape letters: I items, D dimensions.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch  # noqa: F401 - before faiss: the other order can load a second OpenMP runtime
+
+import faiss  # isort: skip
+
+from recsys.mask import Mask
+
+MIN_ITEMS = 1_000
+"""Fewer vectors are not compressed: FAISS asks for 39 of them per centroid."""
+NUM_TRAINING = 1 << 16
+"""Vectors that the quantizer is fitted on; FAISS takes no more than 4,096 of them for 16 centroids."""
+
+
+def build_fast_scan(vectors_ID: np.ndarray) -> faiss.Index:
+    """Compress vectors, inner product; the same vectors give the same bytes.
+
+    One thread: sums of several threads may be rounded in another order.
+    """
+    num_items, dim = vectors_ID.shape
+    with one_thread():
+        spec = f"RR{dim},IVF1,PQ{_num_pieces(dim)}x4fs"
+        index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors_ID[np.linspace(0, num_items - 1, min(num_items, NUM_TRAINING), dtype=np.int64)])
+        index.add(vectors_ID)
+    return index
+
+
+def is_fast_scan(index: faiss.Index) -> bool:
+    """Tell whether an index is of the kind that is built here."""
+    return isinstance(index, faiss.IndexPreTransform) and isinstance(
+        faiss.downcast_index(index.index), faiss.IndexIVFPQFastScan
+    )
+
+
+def form(index: faiss.Index) -> str:
+    """Name the kind: number of pieces, and of bits for each."""
+    return f"pq{faiss.downcast_index(index.index).pq.M}x4fs"
+
+
+def scan(index: faiss.Index, vector_D: np.ndarray, count: int, allowed: Mask | None = None) -> np.ndarray:
+    """Return about the `count` nearest rows, nearest first; fewer when fewer are allowed."""
+    parameters = None
+    if allowed is not None:
+        selecting = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(allowed.bits), nprobe=1)
+        parameters = faiss.SearchParametersPreTransform(index_params=selecting)
+    _, rows = index.search(np.ascontiguousarray(vector_D[None], np.float32), count, params=parameters)
+    found: np.ndarray = rows[0][rows[0] >= 0]
+    return found
+
+
+def inner_products(vectors_ID: np.ndarray, vector_D: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the inner products float32 [N] of a vector with rows int64 [N], without copying them.
+
+    Args: vectors_ID: float32, contiguous; a mapped file will do.
+    """
+    query = np.ascontiguousarray(vector_D, np.float32)
+    rows = np.ascontiguousarray(rows, np.int64)
+    found = np.empty(rows.size, np.float32)
+    faiss.fvec_inner_products_by_idx(
+        faiss.swig_ptr(found),
+        faiss.swig_ptr(query),
+        faiss.swig_ptr(vectors_ID),
+        faiss.swig_ptr(rows),
+        query.size,
+        1,
+        rows.size,
+    )
+    return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have FAISS work in this thread alone; it would begin helpers even for a single query."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _num_pieces(dim: int) -> int:
+    """Cut vectors into pieces of two dimensions, or of one where their number is odd."""
+    return dim // 2 if dim % 2 == 0 else dim

@@ -1,0 +1,99 @@
+"""How much of what exact search finds an index finds, for fixed queries and filters of several selectivities.
+
+Legend: Q queries, D dimensions, I items, k items asked for.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch  # noqa: F401 - before faiss: the other order can load a second OpenMP runtime
+
+import faiss  # isort: skip
+
+from recsys.index import ItemIndex
+from recsys.mask import Mask
+
+SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+"""Shares of the items that the filters pass; 1: no filter."""
+FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+MARGIN = 0.005
+"""Other queries than those that the factor was tuned on find less or more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """What searches with filters of one selectivity found."""
+
+    recall: float
+    """Mean share of the k nearest allowed items."""
+    search_ms: float
+    """Mean processor time of a search."""
+
+
+class RecallCheck:
+    """Queries, filters, and what exact search finds; then any number of indexes of the same vectors."""
+
+    def __init__(
+        self, embeddings_ID: np.ndarray, queries_QD: np.ndarray, k: int, shares: Sequence[float] = SHARES
+    ) -> None:
+        """Search exactly. Args: shares: of random filters, the same ones for the same number of items."""
+        self.k = k
+        self.queries = np.ascontiguousarray(queries_QD, np.float32)
+        self._filters = {share: _filter(embeddings_ID.shape[0], share) for share in shares}
+        self._nearest = {
+            share: _nearest(embeddings_ID, self.queries, k, allowed)
+            for share, allowed in self._filters.items()
+        }
+
+    def of(self, index: ItemIndex) -> dict[float, Recall]:
+        """Search with an index; returns what was found by share of the items that pass."""
+        return {share: self._one(index, share) for share in self._filters}
+
+    def _one(self, index: ItemIndex, share: float) -> Recall:
+        allowed = self._filters[share]
+        start = time.thread_time()
+        found = [index.search(query, self.k, allowed) for query in self.queries]
+        seconds = time.thread_time() - start
+        shares = [
+            np.isin(nearest, rows).mean() if nearest.size else 1.0
+            for nearest, rows in zip(self._nearest[share], found, strict=True)
+        ]
+        return Recall(recall=float(np.mean(shares)), search_ms=1000 * seconds / len(found))
+
+
+def tune_factor(index: ItemIndex, check: RecallCheck, wanted: float) -> tuple[ItemIndex, dict[float, Recall]]:
+    """Choose the smallest factor with which every share reaches `wanted` and a margin; else the largest.
+
+    Returns: the index with it, and what that finds. An exact index is returned as it is.
+    """
+    for factor in FACTORS:
+        index = replace(index, factor=factor)
+        found = check.of(index)
+        if index.exact or lowest(found) >= min(1.0, wanted + MARGIN):
+            break
+    return index, found
+
+
+def lowest(found: Mapping[float, Recall]) -> float:
+    """Return the recall of the share with the lowest one."""
+    return min(one.recall for one in found.values())
+
+
+def _filter(num_items: int, share: float) -> Mask | None:
+    if share >= 1:
+        return None
+    allowed = np.random.default_rng(round(1e6 * share)).random((num_items,)) < share
+    allowed[:1] |= not allowed.any()
+    return Mask.of_bools(allowed)
+
+
+def _nearest(
+    embeddings_ID: np.ndarray, queries_QD: np.ndarray, k: int, allowed: Mask | None
+) -> list[np.ndarray]:
+    """Search exactly: rows [min(k, allowed)] per query."""
+    rows = None if allowed is None else allowed.rows()
+    vectors = embeddings_ID if rows is None else embeddings_ID[rows]
+    _, found = faiss.knn(queries_QD, vectors, min(k, vectors.shape[0]), metric=faiss.METRIC_INNER_PRODUCT)
+    return list(found if rows is None else rows[found])

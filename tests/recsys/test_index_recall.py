@@ -1,0 +1,61 @@
+"""Recall is measured against exact search, by selectivity; the factor is the smallest that reaches it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recsys.index import ItemIndex
+from recsys.index_recall import FACTORS, SHARES, RecallCheck, lowest, tune_factor
+
+
+def _vectors(count, seed=0):
+    made = np.random.default_rng(seed).normal(size=(count, 16)).astype(np.float32)
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def index():
+    return ItemIndex.build(_vectors(8_000), exact_items=0)
+
+
+@pytest.fixture(scope="module")
+def check(index):
+    return RecallCheck(index.embeddings_ID, _vectors(8, seed=1), 200)
+
+
+def test_an_exact_index_finds_all(index, check):
+    found = check.of(ItemIndex.build(index.embeddings_ID))
+    assert tuple(found) == SHARES
+    assert lowest(found) == 1.0
+
+
+def test_recall_is_the_share_of_the_nearest_that_is_found(index, check):
+    """Half of the nearest items are hidden from the index: it finds others in their place."""
+
+    class Half:
+        def search(self, query, k, allowed):
+            rows = exact.search(query, 3 * k, allowed)
+            return rows[~np.isin(rows, hidden)][:k]
+
+    exact, hidden = ItemIndex.build(index.embeddings_ID), np.arange(0, 8_000, 2)
+    found = check.of(Half())
+    for share in (1.0, 0.5, 0.1):
+        assert found[share].recall == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_smallest_factor_that_is_enough_is_chosen(index, check):
+    by_factor = {factor: lowest(check.of(replace(index, factor=factor))) for factor in FACTORS[:5]}
+    assert by_factor[1] < 0.9 < by_factor[FACTORS[4]], "more is scanned, more is found"
+    tuned, found = tune_factor(index, check, 0.9)
+    assert tuned.factor == min(factor for factor, recall in by_factor.items() if recall >= 0.905)
+    assert lowest(found) == by_factor[tuned.factor]
+
+
+def test_what_no_factor_reaches_is_told(index):
+    """An index of other vectors finds next to nothing, with any factor."""
+    check = RecallCheck(index.embeddings_ID, _vectors(4, seed=1), 20, (1.0,))
+    other = replace(index, embeddings_ID=_vectors(8_000, seed=5))
+    tuned, found = tune_factor(other, check, 0.95)
+    assert tuned.factor == FACTORS[-1]
+    assert lowest(found) < 0.5
