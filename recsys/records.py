@@ -107,7 +107,5 @@ class Lease(Record):
     """What a server has loaded."""
 
     version: str | None
-    """What it answers with; None when the server stopped."""
-    loaded: tuple[str, ...] = ()
-    """Other versions that it holds in memory, or is loading."""
+    """None when the server stopped."""
     pid: int
