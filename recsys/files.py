@@ -18,6 +18,16 @@ def write_whole(path: Path, text: str) -> Path:
     return path
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that may be there already, so that a power cut does not take it away.
+
+    Raises: OSError.
+    """
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Force a folder's entries onto the disk: without it a power cut may undo a file's creation or renaming.
 

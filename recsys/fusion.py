@@ -43,33 +43,28 @@ class Term(_Part):
         return self
 
 
-Terms = Mapping[str, Term]
 Predictions = Mapping[str, npt.NDArray[np.float32]]
 
 
-def additive(terms: Terms, predictions: Predictions) -> Scores:
-    """Sum weight · prediction. Predictions [N] a task; terms is not empty."""
-    parts = [term.weight * predictions[task].astype(np.float64) for task, term in terms.items()]
-    total: Scores = np.sum(parts, axis=0)
-    return total
+def additive(term: Term, prediction: npt.NDArray[np.float32]) -> Scores:
+    """Return weight · prediction [N]: a task's part of the sum."""
+    part: Scores = term.weight * prediction.astype(np.float64)
+    return part
 
 
-def multiplicative(terms: Terms, predictions: Predictions) -> Scores:
-    """Multiply (prediction + offset) to the power of weight. Predictions [N] a task; terms is not empty."""
-    logs = []
-    for task, term in terms.items():
-        values = predictions[task].astype(np.float64)
-        scaled = np.clip((values - term.low) / (term.high - term.low), 0.0, 1.0)
-        logs.append(term.weight * np.log(np.maximum(scaled + term.offset, _SMALLEST)))
-    product: Scores = np.exp(np.clip(np.sum(logs, axis=0), -_LARGEST_LOG, _LARGEST_LOG))
-    return product
+def multiplicative(term: Term, prediction: npt.NDArray[np.float32]) -> Scores:
+    """Return the logarithm [N] of a task's factor, (prediction + offset) to the power of weight."""
+    values = prediction.astype(np.float64)
+    scaled = np.clip((values - term.low) / (term.high - term.low), 0.0, 1.0)
+    part: Scores = term.weight * np.log(np.maximum(scaled + term.offset, _SMALLEST))
+    return part
 
 
-FORMULAS: Mapping[str, Callable[[Terms, Predictions], Scores]] = {
+FORMULAS: Mapping[str, Callable[[Term, npt.NDArray[np.float32]], Scores]] = {
     "additive": additive,
     "multiplicative": multiplicative,
 }
-"""Name -> (terms with a weight, predictions [N] a task) -> scores [N]."""
+"""Name -> (a task's term, its predictions [N]) -> its part [N] of the score."""
 
 
 class Fusion(_Part):
@@ -130,10 +125,24 @@ class Fusion(_Part):
 
     def score(self, predictions: Predictions) -> Scores:
         """Fuse predictions [N] a task into scores [N]; higher is better."""
-        used = {task: term for task, term in self.terms.items() if term.weight}
-        if not used:
+        parts = list(self.contributions(predictions).values())
+        if not parts:
             return np.zeros(len(next(iter(predictions.values()), ())))
-        return FORMULAS[self.formula](used, predictions)
+        total: Scores = np.sum(parts, axis=0)
+        return np.exp(np.clip(total, -_LARGEST_LOG, _LARGEST_LOG)) if self.is_product else total
+
+    def contributions(self, predictions: Predictions) -> dict[str, Scores]:
+        """Return the part [N] of each task with a weight.
+
+        The parts add up to the score, or (`is_product`) to its logarithm.
+        """
+        part = FORMULAS[self.formula]
+        return {task: part(term, predictions[task]) for task, term in self.terms.items() if term.weight}
+
+    @property
+    def is_product(self) -> bool:
+        """Tell whether the score is a product of the tasks' parts."""
+        return self.formula == "multiplicative"
 
 
 def _require_known(prefix: str, given: Mapping[str, float], names: list[str]) -> None:
@@ -160,7 +169,7 @@ def _require_sound(fusion: Fusion, prefix: str) -> None:
                 f"{prefix}the weight {term.weight} of {task!r} is not between -{MAX_WEIGHT:g} and "
                 f"{MAX_WEIGHT:g}; give a smaller one, and divide the others by the same number"
             )
-    if fusion.formula != "multiplicative":
+    if not fusion.is_product:
         return
     for task, term in fusion.terms.items():
         if term.weight < 0 and term.offset == 0:

@@ -116,28 +116,31 @@ def files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stem)
 
 
-def replay(folder: Path, tables: frozenset[str], since_ms: int = 0) -> Iterator[tuple[int, Rows]]:
-    """Yield (at_ms, rows) of some tables, oldest first; unreadable files are skipped.
+def records_of(data: bytes, tables: frozenset[str], start: int = len(MAGIC)) -> tuple[list[Record], int]:
+    """Read the records that have rows of some tables from a file's bytes, from the start of a record on.
 
-    Args: since_ms: files that ended earlier are left out; of each only the end is read.
+    Return them, without their other rows, and where the last whole record of any table ends.
     """
     marks = [f'"table":"{table}"'.encode() for table in tables]
-    first = stem(max(0, since_ms), "", 0)
-    for path in files(folder):
-        try:
-            if path.stem < first and _ended_before(path, since_ms):
-                continue
-            data = _read_bytes(path)
-        except DataError:
-            continue
-        for _, payload in _payloads(data):
-            if any(mark in payload for mark in marks):  # parsing is slow, and most records are answers
-                record = _parse(payload)
-                yield from ((record.at_ms, rows) for rows in record.rows if rows.table in tables)
+    found: list[Record] = []
+    end = start
+    for position, payload in _payloads(data, start):
+        end = position + _HEADER.size + len(payload)
+        if any(mark in payload for mark in marks):  # parsing is slow, and most records are answers
+            record = _parse(payload)
+            rows = tuple(rows for rows in record.rows if rows.table in tables)
+            if rows:
+                found.append(Record(at_ms=record.at_ms, rows=rows))
+    return found, end
 
 
-def _ended_before(path: Path, since_ms: int) -> bool:
-    """Tell whether a file's last record is older; False when its end shows no record."""
+def ended_before(path: Path, since_ms: int) -> bool:
+    """Tell whether a file's last record is older; False when its end shows no record.
+
+    Raises: DataError when there is no such file.
+    """
+    if path.stem >= stem(max(0, since_ms), "", 0):
+        return False
     try:
         tail = _either_name(path, _read_tail)
     except OSError as error:
@@ -168,6 +171,11 @@ def stem(started_ms: int, server_id: str, number: int) -> str:
     return f"{instant:%Y%m%dT%H%M%S}{instant.microsecond // 1000:03d}Z-{server_id}-{number:05d}"
 
 
+def server_of(file_stem: str) -> str:
+    """Return the server that writes a file of this stem; empty for a name of another form."""
+    return file_stem.partition("-")[2].rpartition("-")[0]
+
+
 def size(path: Path) -> int:
     """Return a journal file's length, even when its server has renamed it since it was listed.
 
@@ -194,17 +202,25 @@ def _read_bytes(path: Path) -> bytes:
         data = _either_name(path, Path.read_bytes)
     except OSError as error:
         raise DataError(f"the journal {path} cannot be read: {error.strerror}") from error
+    check_magic(path, data)
+    return data
+
+
+def check_magic(path: Path, data: bytes) -> None:
+    """Check how a file begins.
+
+    Raises: DataError for another format.
+    """
     if not data.startswith(MAGIC[: len(data)]):
         raise DataError(
             f"{path} is not a journal of this format: it starts with {data[:8]!r}, expected {MAGIC!r}; "
             "read it with the recsys that wrote it, or move it out of the folder"
         )
-    return data
 
 
-def _payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _payloads(data: bytes, start: int = len(MAGIC)) -> Iterator[tuple[int, bytes]]:
     """Yield (position, payload) of every whole, undamaged record; damaged ones are skipped."""
-    position = len(MAGIC)
+    position = start
     while position < len(data):
         payload = _payload_at(data, position)
         if payload is None:

@@ -19,6 +19,11 @@ class InteractionLog:
 
     root: Path
 
+    def holds(self, *others: str) -> bool:
+        """Tell whether the folder is a log: one with a table, or with one of some other folders, or empty."""
+        names = {child.name for child in self.root.iterdir() if not child.name.startswith(".")}
+        return not names or any((self.root / name).is_dir() for name in names & {*TABLES, *others})
+
     def days(self, table: str) -> list[date]:
         """List the days a table has a partition for, ascending."""
         folder = self.root / table

@@ -107,5 +107,7 @@ class Lease(Record):
     """What a server has loaded."""
 
     version: str | None
-    """None when the server stopped."""
+    """What it answers with; None when the server stopped."""
+    loaded: tuple[str, ...] = ()
+    """Other versions that it holds in memory, or is loading."""
     pid: int

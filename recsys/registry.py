@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -174,18 +174,18 @@ class Registry:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, record.model_dump(mode="json"))
 
-    def write_lease(self, server_id: str, version: str | None) -> None:
-        """Say what a server has loaded; renew it well within LEASE_S."""
+    def write_lease(self, server_id: str, version: str | None, loaded: Iterable[str] = ()) -> None:
+        """Say what a server answers with and what else it holds or loads; renew it well within LEASE_S."""
         leases = self.folder / "leases"
         leases.mkdir(parents=True, exist_ok=True)
         for old in leases.glob("*.json"):  # each start of a server has a name of its own
             if _age_s(old) > _FORGOTTEN_S:
                 old.unlink(missing_ok=True)
-        lease = Lease(version=version, pid=os.getpid())
+        lease = Lease(version=version, loaded=tuple(loaded), pid=os.getpid())
         write_json(leases / f"{server_id}.json", lease.model_dump())
 
     def leased(self) -> set[str]:
-        """List the versions that living servers have loaded.
+        """List the versions that living servers have loaded or are loading.
 
         Raises: RegistryError for a lease that is torn or holds something else: its version may be in use.
         """
@@ -194,7 +194,7 @@ class Registry:
             for file in (self.folder / "leases").glob("*.json")
             if _age_s(file) < LEASE_S
         ]
-        return {lease.version for lease in leases if lease.version}
+        return {version for lease in leases for version in (lease.version, *lease.loaded) if version}
 
     @contextmanager
     def locked(self, name: str, *, wait: bool = True) -> Iterator[None]:

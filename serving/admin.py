@@ -9,12 +9,13 @@ from protos.recsys.v1 import admin_pb2 as pb
 from protos.recsys.v1 import admin_pb2_grpc
 from recsys.records import NightRecord
 from serving.clock import Clock
+from serving.facts_publisher import FactsPublisher
 from serving.journal import Journal
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request import JOURNAL_UNAVAILABLE, NO_BUNDLE
 from serving.request_checks import check_id
-from serving.stats import ServerStats
+from serving.stats_board import StatsBoard, Totals, WorkerStatus
 
 # How long Activate and Rollback wait for this server to serve the new version.
 _WAIT_S = 60.0
@@ -48,7 +49,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         recommender: Recommender,
         reloader: Reloader,
         journal: Journal,
-        stats: ServerStats,
+        board: StatsBoard,
+        facts: FactsPublisher,
         clock: Clock,
         threads: int,
     ) -> None:
@@ -56,7 +58,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._recommender = recommender
         self._reloader = reloader
         self._journal = journal
-        self._stats = stats
+        self._board = board
+        self._facts = facts
         self._clock = clock
         self._threads = threads
         self._started_at_ms = clock.now_ms()
@@ -66,6 +69,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> pb.ListVersionsResponse:
         """List versions, newest first."""
         current, serving = self._registry.current(), self._recommender.version
+        loaded = self._recommender.loaded.versions
         return pb.ListVersionsResponse(
             versions=[
                 pb.Version(
@@ -73,6 +77,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                     verdict=_verdict(self._registry.record(version)),
                     current=version == current,
                     serving=version == serving,
+                    loaded=version in loaded,
                 )
                 for version in reversed(self._registry.versions())
             ]
@@ -95,6 +100,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:
         """Report the server's status."""
+        model = self._recommender.engine.model
         degradation = [] if self._journal.healthy else [JOURNAL_UNAVAILABLE]
         degradation += [] if self._recommender.version else [NO_BUNDLE]
         return pb.GetStatusResponse(
@@ -106,14 +112,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             started_at=_timestamp(self._started_at_ms),
             now=_timestamp(self._clock.now_ms()),
             degradation=degradation,
-            calls=self._stats.calls(),
-            num_expired=self._stats.num_expired,
-            num_shed=self._stats.num_shed,
             journal_bytes=self._journal.num_bytes,
-            latency_ms=self._stats.latency_ms(),
             threads=self._threads,
-            device=self._recommender.engine.model.device,
-            index_device=self._recommender.engine.model.index_device,
+            device=model.device,
+            index_device=model.index_device,
+            index_kind=model.index_kind,
+            store=self._facts.store_health(),
+            workers=[_worker(worker) for worker in self._board.workers()],
+            **_counted(self._board.totals()),  # type: ignore[arg-type]
         )
 
     def _follow(self, version: str, context: grpc.ServicerContext) -> bool:
@@ -121,6 +127,46 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._reloader.check_now()
         remaining_s = context.time_remaining()
         return self._recommender.wait_for(version, min(_WAIT_S, 0.8 * (remaining_s or _WAIT_S)))
+
+
+def _counted(totals: Totals) -> dict[str, object]:
+    """Return the fields of GetStatusResponse that all workers have counted."""
+    return {
+        "calls": totals.num_calls(),
+        "num_expired": totals.counters["expired"],
+        "num_shed": totals.counters["shed"],
+        "latency_ms": totals.latency_ms(),
+        "stages": {
+            stage: pb.LatencyQuantiles(p50_ms=found["p50"], p99_ms=found["p99"])
+            for stage, found in totals.stage_ms().items()
+        },
+        "num_impressions": totals.counters["impressions"],
+        "num_lists": totals.counters["lists"],
+        "num_explored_lists": totals.counters["explored_lists"],
+        "degraded_answers": totals.degraded,
+    }
+
+
+def _worker(worker: WorkerStatus) -> pb.WorkerStatus:
+    status = pb.WorkerStatus(number=worker.number, state=worker.state, num_restarts=worker.num_restarts)
+    facts = worker.facts
+    if facts is not None:
+        status.MergeFrom(
+            pb.WorkerStatus(
+                server_id=facts.server_id,
+                pid=facts.pid,
+                bundle_version=facts.version,
+                loaded_versions=facts.loaded_versions,
+                loaded_at=_timestamp(facts.loaded_at_ms),
+                started_at=_timestamp(facts.started_at_ms),
+                seen_at=_timestamp(facts.published_at_ms),
+                reload_error=facts.reload_error,
+                journal_healthy=facts.journal_healthy,
+                device=facts.device,
+                engine=facts.engine,
+            )
+        )
+    return status
 
 
 def _timestamp(milliseconds: int) -> Timestamp:

@@ -31,22 +31,25 @@ from serving.admin import AdminService
 from serving.catalogue.overlay import ItemOverlay
 from serving.clock import Clock, OrderedClock
 from serving.engine import Engine
+from serving.facts_publisher import FactsPublisher
 from serving.fallback import empty_model, popular_model
 from serving.feedback import FeedbackRecorder
 from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Admission, CountingPool, Guard
 from serving.journal import Journal
+from serving.journal_tail import JournalTail
 from serving.listen import Tls, bind, check_address, is_loopback, require_protection
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
-from serving.restore import item_patches_since, restore_from_journal
+from serving.restore import JournalFollower, item_patches_since, restore_from_journal
 from serving.served_model import ServedModel
 from serving.service import RankingService
 from serving.session_merger import SessionMerger
-from serving.stats import ServerStats
+from serving.stats_board import StatsBoard
+from serving.upsert_turn import UpsertTurn
 from serving.upserts import ItemUpserter
 
 _OPTIONS = (
@@ -93,7 +96,8 @@ class Server:
             _ = self._own_loader  # a GPU that is not there is an error before anything is bound
         # Containers may share a host name and a process id; the last part is this start's own.
         self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.stats = ServerStats()
+        self.board, self._worker = StatsBoard.for_one(), 0
+        self.stats = self.board.own(self._worker)
         self._registry = Registry(options.runs)
         self._store = _open_store(config, options.runs)
         self._overlay = ItemOverlay()
@@ -103,12 +107,17 @@ class Server:
         clock = OrderedClock(options.clock)
         page_tokens = PageTokens(PageKeys(options.runs / "serving", accept_ms=VALID_MS))
         self.recommender = Recommender(
-            self._engine(empty_model(config)), self.journal, clock, self.stats, page_tokens
+            self._engine(empty_model(config)),
+            self.journal,
+            clock,
+            self.stats,
+            page_tokens,
+            keep_loaded=config.serving.keep_loaded,
         )
         kinds = live_kinds(config)
         self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
         self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)
-        self._restore(kinds)
+        self._others = self._restore(kinds)
         self.reloader = Reloader(
             self._registry,
             self.recommender,
@@ -116,6 +125,15 @@ class Server:
             self.server_id,
             config.serving.poll_s,
             self._on_reload,
+        )
+        self._facts = FactsPublisher(
+            self.stats,
+            self.recommender,
+            self.journal,
+            self._store,
+            config.store.url.split(":", 1)[0],
+            options.clock,
+            self.server_id,
         )
         self._health = Health()
         self._pool = CountingPool(num_workers(), "rank")
@@ -137,15 +155,20 @@ class Server:
         if self.recommender.version is None:
             self._serve_popular()
         self.reloader.start()
+        self.recommender.loaded.start()
+        self._others.start()
         self._admin.start()
         self._ranking.start()
         for service in ("", RANKING, ADMIN):
             self._health.report(service, serving=True)
+        self._facts.publish(self.reloader.error)
+        self.board.enter(self._worker, "serving")
         _log.info("ready", port=self.port, admin_port=self.admin_port, version=self.recommender.version)
 
     def stop(self, grace_s: float) -> None:
         """Drain: refuse new calls, finish those in progress, seal the journal."""
         self._health.enter_graceful_shutdown()
+        self.board.enter(self._worker, "draining")
         self.reloader.stop()
         stopped = self._ranking.stop(grace_s)
         self._wait_for_calls(stopped)
@@ -153,12 +176,15 @@ class Server:
         self._admin.stop(0).wait()
         for pool in (self._pool, *self._write_pools.values()):
             pool.shutdown()
+        self._others.stop()
         self._session_merger.close()
         self._stop_metrics()
+        self.recommender.loaded.stop()
         self.journal.close()
         self._store.close()
         with contextlib.suppress(OSError):
             self._registry.write_lease(self.server_id, None)
+        self.board.enter(self._worker, "stopped")
         _log.info("stopped")
 
     def run_until_signalled(self, announce: Callable[[], None]) -> None:
@@ -227,19 +253,23 @@ class Server:
         use_threads(serving.threads)
         return partial(load_model, devices=choose_devices(serving.device))
 
-    def _restore(self, kinds: frozenset[str]) -> None:
-        """Replay what a version that may go live lacks: two periods and a day, or more for an old one."""
+    def _restore(self, kinds: frozenset[str]) -> JournalFollower:
+        """Replay what a version that may go live lacks: two periods and a day, or more for an old one.
+
+        Return what takes in the following.
+        """
         recent_ms, oldest_ms = self._recent_ms(), self._oldest_data_end_ms()
         self._patches_since_ms = 0 if oldest_ms is None else min(recent_ms, oldest_ms)
+        tail = JournalTail(self._options.log / FOLDER, own_id=self.server_id, since_ms=self._patches_since_ms)
         restore_from_journal(
-            self._options.log / FOLDER,
+            tail,
             self._overlay,
             self._feedback.seen,
             self._store,
             kinds,
-            since_ms=self._patches_since_ms,
             events_since_ms=recent_ms if oldest_ms is None else min(recent_ms, oldest_ms),
         )
+        return JournalFollower(tail, self._overlay, self._feedback, self._session_merger)
 
     def _recent_ms(self) -> int:
         return self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
@@ -254,12 +284,13 @@ class Server:
     def _forget_patches(self) -> None:
         """Drop the patches that a start would not read now: a price feed's would fill the memory in days.
 
-        The live version's stay, as it answers until the swap. `_reach_back` reads dropped ones again.
+        Those of loaded versions stay, as they answer. `_reach_back` reads dropped ones again.
         """
         oldest_ms = self._oldest_data_end_ms()
         if oldest_ms is None:
             return
-        since_ms = min(self._recent_ms(), oldest_ms, self.recommender.engine.model.items_as_of_ms)
+        loaded_ms = [engine.model.items_as_of_ms for engine in self.recommender.loaded.all]
+        since_ms = min(self._recent_ms(), oldest_ms, *loaded_ms)
         if since_ms > self._patches_since_ms:
             self._overlay.forget(since_ms)
             self._patches_since_ms = since_ms
@@ -273,6 +304,7 @@ class Server:
 
     def _on_reload(self, error: str | None) -> None:
         self._health.report(BUNDLE, serving=error is None)
+        self._facts.publish(error)
 
     def _bind(self, server: grpc.Server, address: str, option: str, *, known_callers: bool = False) -> int:
         tls, insecure = self._options.tls, self._options.insecure
@@ -288,13 +320,15 @@ class Server:
             for a in self._options.config.attributes
             if a.entity == "item" and not FEATURE_KINDS[a.kind].holds(pl.String())
         )
-        upserts = ItemUpserter(self.journal, self._overlay, self.recommender, numbers)
+        turn = UpsertTurn(self._options.log / FOLDER, self._others.catch_up)
+        upserts = ItemUpserter(self.journal, self._overlay, self.recommender, turn, numbers)
         limits = Limits.from_config(serving)
         service = RankingService(
             self.recommender,
             self._feedback,
             self._session_merger,
             upserts,
+            self.stats,
             limits,
             serving.deadline_ms / 1000,
         )
@@ -309,7 +343,8 @@ class Server:
             self.recommender,
             self.reloader,
             self.journal,
-            self.stats,
+            self.board,
+            self._facts,
             self._options.clock,
             self._options.config.serving.threads,
         )
@@ -327,7 +362,7 @@ class Server:
         require_protection(
             address, "--metrics-listen", tls, insecure=self._options.insecure, known_callers=True
         )
-        collector = ServerCollector(self.stats, self.recommender, self.journal)
+        collector = ServerCollector(self.board)
         return serve_metrics(address, collector, None if is_loopback(address) else tls)
 
     def _add_common(self, server: grpc.Server, service: str) -> None:

@@ -26,9 +26,13 @@ from serving.client_values import (
     CallError,
     Feedback,
     FeedbackReport,
+    HistoryEvent,
     Item,
+    ItemExplanation,
     ItemUpdate,
     ServerStatus,
+    SimilarItem,
+    Worker,
 )
 
 DEFAULT_TIMEOUT_S = 2.0
@@ -198,6 +202,17 @@ class AdminClient(_Connection):
             now=reply.now.ToDatetime(tzinfo=UTC),
             device=reply.device,
             index_device=reply.index_device,
+            stages_ms={
+                stage: {"p50": found.p50_ms, "p99": found.p99_ms} for stage, found in reply.stages.items()
+            },
+            index_kind=reply.index_kind,
+            engine=reply.engine,
+            store=dict(reply.store),
+            num_impressions=reply.num_impressions,
+            num_lists=reply.num_lists,
+            num_explored_lists=reply.num_explored_lists,
+            degraded_answers=dict(reply.degraded_answers),
+            workers=tuple(_worker(worker) for worker in reply.workers),
         )
 
 
@@ -294,6 +309,7 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
                 propensity=r.propensity,
                 propensity_kind=r.propensity_kind,
                 impression_id=r.impression_id,
+                explanation=_item_explanation(r.explanation) if r.HasField("explanation") else None,
             )
             for r in reply.results
         ),
@@ -309,6 +325,39 @@ def _answer(reply: pb.RecommendResponse | pb.RankResponse) -> Answer:
         num_candidates=dict(reply.explanation.num_candidates),
         stage_ms=dict(reply.explanation.stage_ms),
         known_user=reply.explanation.known_user if explained else None,
+        history=tuple(
+            HistoryEvent(item_id=e.item_id, kind=e.kind, age_s=e.age.ToNanoseconds() / 1e9)
+            for e in reply.explanation.history
+        ),
+        formula=reply.explanation.formula,
+        weights=dict(reply.explanation.weights),
+    )
+
+
+def _item_explanation(explained: pb.ItemExplanation) -> ItemExplanation:
+    return ItemExplanation(
+        contributions=dict(explained.contributions),
+        nearest=tuple(
+            SimilarItem(item_id=one.item_id, title=one.title, kind=one.kind, cosine=one.cosine)
+            for one in explained.nearest
+        ),
+        gates={task: tuple(gate.weights) for task, gate in explained.gates.items()},
+    )
+
+
+def _worker(worker: admin_pb2.WorkerStatus) -> Worker:
+    return Worker(
+        number=worker.number,
+        state=worker.state,
+        num_restarts=worker.num_restarts,
+        server_id=worker.server_id,
+        pid=worker.pid,
+        bundle_version=worker.bundle_version,
+        loaded_versions=tuple(worker.loaded_versions),
+        reload_error=worker.reload_error,
+        journal_healthy=worker.journal_healthy,
+        device=worker.device,
+        engine=worker.engine,
     )
 
 

@@ -21,6 +21,35 @@ class CallError(RecsysError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarItem:
+    """An item of the user's history, and its cosine similarity to an item of the answer."""
+
+    item_id: str
+    title: str
+    kind: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemExplanation:
+    """Where an item's score comes from; see ItemExplanation in the proto."""
+
+    contributions: Mapping[str, float]
+    nearest: tuple[SimilarItem, ...]
+    gates: Mapping[str, tuple[float, ...]]
+    """Task -> weight of each expert."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEvent:
+    """One event that the model saw."""
+
+    item_id: str
+    kind: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One item of an answer."""
 
@@ -34,6 +63,8 @@ class Item:
     propensity: float
     propensity_kind: str
     impression_id: str
+    explanation: ItemExplanation | None = None
+    """None unless debug.explain was set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +85,12 @@ class Answer:
     num_candidates: Mapping[str, int] = field(default_factory=dict)
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     known_user: bool | None = None
-    """None unless debug.explain was set."""
+    """None unless debug.explain was set; what follows is empty then."""
+    history: tuple[HistoryEvent, ...] = ()
+    """The events that the model saw, newest first."""
+    formula: str = ""
+    """How predictions become a score."""
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +141,23 @@ class ItemUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One worker process of a server; see WorkerStatus in the proto."""
+
+    number: int
+    state: str
+    num_restarts: int
+    server_id: str
+    pid: int
+    bundle_version: str
+    loaded_versions: tuple[str, ...]
+    reload_error: str
+    journal_healthy: bool
+    device: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """A server's status; see GetStatus."""
 
@@ -120,3 +173,18 @@ class ServerStatus:
     now: datetime
     device: str
     index_device: str
+    stages_ms: Mapping[str, Mapping[str, float]]
+    """Stage -> "p50", "p99"."""
+    index_kind: str
+    engine: str
+    store: Mapping[str, str]
+    num_impressions: int
+    num_lists: int
+    num_explored_lists: int
+    degraded_answers: Mapping[str, int]
+    workers: tuple[Worker, ...]
+
+    @property
+    def exploration_share(self) -> float:
+        """Return the share of journalled lists that were drawn with exploration; 0 before the first."""
+        return self.num_explored_lists / self.num_lists if self.num_lists else 0.0

@@ -85,6 +85,7 @@ def serve_command(
 
     settings = read_config(config)
     _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
+    _require_log(log)
     _require_folder("--runs", runs, "`recsys nightly`")
     configure_logs()
     server = Server(
@@ -117,6 +118,9 @@ def recommend_command(
         list[str] | None, typer.Option(help="Only items of this category; may be repeated.")
     ] = None,
     timeout: Annotated[float, typer.Option(help="Deadline in seconds.")] = 5.0,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print also where the scores come from.")
+    ] = False,
     json_file: JsonOption = None,
     journal: Annotated[
         bool, typer.Option("--journal", help="Let the server write this request down as real traffic.")
@@ -124,7 +128,12 @@ def recommend_command(
 ) -> None:
     """Ask a running server and print the ranked list."""
     from serving.client import RecsysClient
-    from serving.console import print_answer
+    from serving.console import print_answer, print_explanation
+
+    def show() -> None:
+        print_answer(answer, user, similar_to)
+        if explain:
+            print_explanation(answer)
 
     with RecsysClient(target, timeout_s=timeout) as client:
         answer = client.recommend(
@@ -135,7 +144,7 @@ def recommend_command(
             filter={"categories": category or []},
             debug={"do_not_log": not journal, "explain": True},
         )
-    put_json(asdict(answer), json_file, lambda: print_answer(answer, user, similar_to))
+    put_json(asdict(answer), json_file, show)
 
 
 def demo_command(
@@ -169,6 +178,20 @@ def _require_folder(option: str, folder: Path, makers: str) -> None:
         raise ConfigError(
             f"{option} {folder} is not a folder; name the one that {makers} wrote, or make an empty one to "
             f"serve without: mkdir -p {folder}"
+        )
+
+
+def _require_log(folder: Path) -> None:
+    """Refuse a folder of something else: a journal that is written there is read by no night."""
+    from recsys.journal import FOLDER
+    from recsys.log import InteractionLog
+    from recsys.schema import TABLES
+
+    if not InteractionLog(folder).holds(FOLDER):
+        raise ConfigError(
+            f"--log {folder} holds other things than an interaction log: it has no folder {FOLDER}, "
+            f"{' or '.join(sorted(TABLES))}; name the folder that `recsys convert` or `recsys simulate` "
+            "wrote, or an empty one"
         )
 
 

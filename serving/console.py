@@ -23,6 +23,47 @@ def _bundle_line(server: "Server") -> str:
     return f"no bundle: the popular list answers{why}"
 
 
+def print_explanation(answer: Answer) -> None:
+    """Print where the scores come from: the history used, and each item's parts, nearest items and gates."""
+    console = Console(markup=False, emoji=False)
+    events = [f"{e.item_id} ({e.kind}, {_age(e.age_s)} ago)" for e in answer.history]
+    console.print(f"history: {', '.join(events) or 'none'}")
+    weights = [f"{task} {weight:g}" for task, weight in sorted(answer.weights.items())]
+    console.print(f"{answer.formula} score, weights: {', '.join(weights)}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (
+        "#",
+        "parts of the score",
+        "sources",
+        "nearest of the history",
+        "gates (weight of each expert)",
+    ):
+        table.add_column(name, justify="right" if name == "#" else "left", overflow="fold")
+    for item in answer.items:
+        found = item.explanation
+        if found is None:
+            continue
+        table.add_row(
+            str(item.position),
+            "\n".join(f"{task} {part:+.4f}" for task, part in sorted(found.contributions.items())),
+            "\n".join(item.sources),
+            "\n".join(f"{near.title or near.item_id} {near.cosine:.2f}" for near in found.nearest),
+            "\n".join(
+                f"{task} {' '.join(f'{weight:.2f}' for weight in gate)}"
+                for task, gate in sorted(found.gates.items())
+            ),
+        )
+    console.print(table)
+
+
+def _age(seconds: float) -> str:
+    """Return a duration in its largest unit."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def print_answer(answer: Answer, user: str, similar_to: str = "") -> None:
     """Print a ranked list with predictions and reasons, and notes on the answer.
 

@@ -5,9 +5,9 @@ user, context -> allowed items -> candidates -> predictions -> scores
 
 import itertools
 import os
-import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
+from serving.explain import Explainer
 from serving.latency import LatencyEstimate
 from serving.pages.list_state import ListState
 from serving.policy import PolicyInput, PolicyParameters
@@ -30,12 +31,12 @@ from serving.request import (
     FieldError,
     OverloadedError,
     RankRequest,
-    VersionError,
 )
 from serving.retrieval import Candidates, NamedItems, Retrieval
 from serving.scored_candidates import ScoredCandidates
 from serving.served_model import ServedModel
 from serving.similar_items import similarity_scores
+from serving.stages import StageTimer
 
 # With less time than this, not even the popular list is answered.
 _MIN_REMAINING_S = 0.002
@@ -79,17 +80,17 @@ class Engine:
         *,
         state: ListState | None = None,
         explore: bool = True,
+        timer: StageTimer | None = None,
     ) -> ScoredCandidates:
         """Find, predict and score the candidates of a request's page.
 
-        Args: state: the list before this page; None begins a list.
-        Raises: FieldError for names that this version does not know, VersionError when the request demands
-        another version, OverloadedError when no time is left.
+        Args: state: the list before this page; None begins a list. timer: records the stages.
+        Raises: FieldError for names that this version does not know, OverloadedError when no time is left.
         """
         self.check(request)
         if deadline.remaining_s() < _MIN_REMAINING_S:
             raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
-        timer = _StageTimer()
+        timer = timer or StageTimer()
         found = self._find(request, at_ms, state or ListState.begin(request.seed), timer)
         candidates, scored, degradation = self._limit(found, deadline)
         predictions = self._predict(found, candidates) if scored else {}
@@ -110,29 +111,24 @@ class Engine:
             state=found.state,
             seeded=request.seed is not None,
             reasons=self._reasons(found),
+            explainer=self._explainer(found, predictions) if request.explain else None,
             known_user=found.user is not None and (found.user.known or bool(found.user.history)),
             degradation=degradation,
             missing_item_ids=found.named.missing(request, found.pins),
             log_candidates=self._logs_candidates(),
-            stage_ms=timer.milliseconds(),
         )
 
     def check(self, request: RankRequest) -> None:
         """Refuse names that this version does not know.
 
-        Raises: FieldError, VersionError.
+        Raises: FieldError.
         """
-        if request.bundle_version not in (None, self.model.version):
-            raise VersionError(
-                f"bundle_version {request.bundle_version!r} is not served, {self.model.version!r} is: leave "
-                "the field empty, or activate that version"
-            )
         try:
             self.model.fusion.override(request.head_weights)
         except ConfigError as error:
             raise FieldError("head_weights", str(error)) from error
 
-    def _find(self, request: RankRequest, at_ms: int, state: ListState, timer: "_StageTimer") -> "_Found":
+    def _find(self, request: RankRequest, at_ms: int, state: ListState, timer: StageTimer) -> "_Found":
         features, scorer = self.model.features, self.model.scorer
         live = self.live_catalogue.current()
         user = None if features is None else features.user(request.user_id, at_ms)
@@ -177,14 +173,16 @@ class Engine:
         return candidates, False, (DEADLINE_POPULAR, *degraded)
 
     def _predict(self, found: "_Found", candidates: Candidates) -> Mapping[str, npt.NDArray[np.float32]]:
-        request, scorer, features = found.request, found.live.scorer, self.model.features
+        scorer = found.live.scorer
         assert scorer is not None
+        return scorer.predict(found.user_side, self._context(found), candidates.rows)
+
+    def _context(self, found: "_Found") -> Any:
+        request, features = found.request, self.model.features
         assert features is not None
         values = {**request.context, **({"surface": request.surface} if request.surface else {})}
         counters = found.user.live if found.user is not None else None
-        return scorer.predict(
-            found.user_side, features.context(values, found.at_ms, counters), candidates.rows
-        )
+        return features.context(values, found.at_ms, counters)
 
     def _score(
         self, found: "_Found", candidates: Candidates, predictions: Mapping[str, npt.NDArray[np.float32]]
@@ -216,6 +214,22 @@ class Engine:
             None if found.live.scorer is None else found.live.scorer.vectors,
             () if found.user is None else found.user.history,
             found.named.seed,
+        )
+
+    def _explainer(self, found: "_Found", predictions: Mapping[str, npt.NDArray[np.float32]]) -> Explainer:
+        """Prepare explanations: what they cost, only this request pays."""
+        scorer = found.live.scorer
+        gates = None
+        if scorer is not None and predictions:
+            gates = partial(scorer.gate_weights, found.user_side, self._context(found))
+        return Explainer(
+            catalogue=found.live.catalogue,
+            fusion=self.model.fusion.override(found.request.head_weights),
+            predictions=predictions if found.named.seed is None else {},
+            history=() if found.user is None else found.user.history,
+            at_ms=found.at_ms,
+            vectors=None if scorer is None else scorer.vectors,
+            gates=gates,
         )
 
     def warm(self, at_ms: int) -> None:
@@ -251,22 +265,3 @@ class _Found:
         """Count the candidates that fill the page; those pinned below it take no place on it."""
         end = self.state.start + self.request.page_size
         return self.request.page_size + sum(position >= end for position in self.pins)
-
-
-@dataclass
-class _StageTimer:
-    """Times the stages of one request."""
-
-    _start: float = field(default_factory=time.perf_counter)
-    _stage_s: dict[str, float] = field(default_factory=dict)
-
-    def record(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._stage_s[stage] = now - self._start
-        self._start = now
-
-    def seconds(self, *stages: str) -> float:
-        return sum(self._stage_s[stage] for stage in stages)
-
-    def milliseconds(self) -> dict[str, float]:
-        return {stage: 1000 * seconds for stage, seconds in self._stage_s.items()}

@@ -132,6 +132,11 @@ class FeedbackRecorder:
             self.seen.add(row.feedback_id for row in rows)
         self._append_live(rows)
 
+    def learn(self, feedback_ids: Iterable[str]) -> None:
+        """Remember what another server has recorded: sent again to this one, it is a duplicate."""
+        with self._lock:
+            self.seen.add(feedback_ids)
+
     def _classify(
         self, sent: Sequence[SentFeedback], now_ms: int
     ) -> tuple[tuple[FeedbackOutcome, ...], list[FeedbackEvent]]:

@@ -16,7 +16,7 @@ from typing import Protocol
 import structlog
 
 from recsys.errors import JournalError
-from recsys.files import sync_folder
+from recsys.files import make_folder, sync_folder
 from recsys.journal import MAGIC, OPEN_SUFFIX, SEALED_SUFFIX, Rows, encode, stem
 
 SYNC_EVERY_S = 1.0
@@ -53,9 +53,10 @@ class Journal:
         max_bytes: int = MAX_BYTES,
         open_file: "Callable[[Path], JournalFile] | None" = None,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._server_id = server_id
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        """The clock of the records."""
         self._rotate_ms = int(rotate_s * 1000)
         self._max_bytes = max_bytes
         self._open_file = open_file or AppendFile
@@ -79,7 +80,7 @@ class Journal:
     def start(self) -> None:
         """Seal files that killed servers left open, and start the sync thread."""
         with contextlib.suppress(OSError):
-            seal_abandoned(self._folder)
+            seal_abandoned(self.folder)
         self._thread.start()
 
     @property
@@ -92,12 +93,13 @@ class Journal:
         """Count the bytes of the file being written."""
         return self._size
 
-    def append(self, *rows: Rows) -> int:
+    def append(self, *rows: Rows, after_ms: int = 0) -> int:
         """Write one record, whole or not at all; return its instant, in milliseconds.
 
+        Args: after_ms: the record's instant is later than this, also when the clock is not.
         Raises: JournalError when it could not be written; the next call tries again.
         """
-        at_ms = self._now_ms()
+        at_ms = max(self.now_ms(), after_ms + 1)
         data = encode(at_ms, rows)
         with self._lock:
             try:
@@ -124,7 +126,7 @@ class Journal:
         """Force all written records onto the disk, and seal files that are old or full."""
         with self._sync_lock:
             with self._lock:
-                if abs(self._now_ms() - self._opened_ms) >= self._rotate_ms:  # or the clock was set back
+                if abs(self.now_ms() - self._opened_ms) >= self._rotate_ms:  # or the clock was set back
                     self._retire()
                 file, self._dirty = (self._file if self._dirty else None), False
                 created, self._created = self._created, False
@@ -133,7 +135,7 @@ class Journal:
                 if file is not None:
                     file.sync()
                 if created:
-                    sync_folder(self._folder)
+                    sync_folder(self.folder)
             except OSError as error:
                 self._replace_after_failed_sync(file, error)
             for old, path in retired:
@@ -156,12 +158,10 @@ class Journal:
         self._dirty = True
 
     def _open(self) -> JournalFile:
-        if not self._folder.is_dir():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            sync_folder(self._folder.parent)
-        self._opened_ms = self._now_ms()
+        make_folder(self.folder)
+        self._opened_ms = self.now_ms()
         self._number += 1
-        self._path = self._folder / (stem(self._opened_ms, self._server_id, self._number) + OPEN_SUFFIX)
+        self._path = self.folder / (stem(self._opened_ms, self._server_id, self._number) + OPEN_SUFFIX)
         file = self._open_file(self._path)
         try:
             if file.write(MAGIC) != len(MAGIC):
@@ -197,7 +197,7 @@ class Journal:
 
     def _sync_names(self) -> None:
         try:
-            sync_folder(self._folder)
+            sync_folder(self.folder)
         except OSError as error:
             self._fail(error)
 

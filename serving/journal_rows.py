@@ -59,6 +59,30 @@ def feedback_rows(events: Sequence[FeedbackEvent]) -> Rows:
     )
 
 
+def read_feedback(rows: Rows) -> Iterator[FeedbackEvent]:
+    """Convert journal rows of feedback back. A row that is none is left out, with a log entry."""
+    for values in _by_row(rows):
+        try:
+            yield _feedback_event(values)
+        except (KeyError, TypeError, ValueError) as error:
+            _log.error("feedback_row_skipped", error=f"{type(error).__name__}: {error}")
+
+
+def _feedback_event(values: Mapping[str, object]) -> FeedbackEvent:
+    value, impression, session = (values.get(n) for n in ("value", "impression_id", "merged_from"))
+    return FeedbackEvent(
+        feedback_id=str(values["feedback_id"]),
+        impression_id=None if impression is None else str(impression),
+        user_id=str(values["user_id"]),
+        item_id=str(values["item_id"]),
+        kind=str(values["kind"]),
+        value=None if value is None else float(value),  # type: ignore[arg-type]
+        occurred_at_ms=int(values["occurred_at"]),  # type: ignore[call-overload]
+        received_at_ms=int(values["received_at"]),  # type: ignore[call-overload]
+        merged_from=None if session is None else str(session),
+    )
+
+
 def item_patch_rows(patches: Sequence[ItemPatch]) -> Rows:
     """Convert a batch of upserts: what was sent, and nothing of the rows that it changes.
 

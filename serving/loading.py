@@ -45,5 +45,6 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
         ).encode,
         items_as_of_ms=bundle.manifest.snapshot_at_ms,
         device=str(devices.scorer),
+        index_kind=bundle.index.kind,
         index_device=str(devices.index),
     )

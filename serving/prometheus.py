@@ -1,52 +1,102 @@
-"""The Prometheus endpoint: exports the counters of `ServerStats` on a port of its own."""
+"""The Prometheus endpoint: exports the stats of all workers on a port of its own."""
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from recsys.errors import ConfigError
-from serving.journal import Journal
+from serving.histograms import BOUNDS_S, Counts
 from serving.listen import Tls
-from serving.recommender import Recommender
-from serving.stats import BOUNDS_S, ServerStats
+from serving.stats import METHODS, STAGES, STATUSES
+from serving.stats_board import StatsBoard, Totals, WorkerStatus
+from serving.worker_facts import STATES
+
+# Every second bound is exported, five a decade: fewer series, and still under 60 % between two bounds.
+_EXPORTED = BOUNDS_S[::2]
+_COUNTERS = {
+    "expired": ("recsys_expired", "Calls that expired before scoring."),
+    "shed": ("recsys_shed", "Calls refused for overload."),
+    "lists": ("recsys_lists", "Lists journalled; the pages of a list count once."),
+    "explored_lists": ("recsys_explored_lists", "Those of them that were drawn with exploration."),
+    "impressions": ("recsys_impressions", "Items in journalled answers."),
+}
 
 
 class ServerCollector(Collector):
-    """Reads the counters at each scrape, so that serving a call costs nothing."""
+    """Reads the stats board at each scrape, so that serving a call costs nothing."""
 
-    def __init__(self, stats: ServerStats, recommender: Recommender, journal: Journal) -> None:
-        self._stats = stats
-        self._recommender = recommender
-        self._journal = journal
+    def __init__(self, board: StatsBoard) -> None:
+        self._board = board
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics."""
-        calls = CounterMetricFamily("recsys_calls", "Calls answered.", labels=["method", "status"])
-        for name, count in self._stats.calls().items():
-            calls.add_metric(name.split("/"), count)
+        totals = self._board.totals()
+        yield _calls(totals)
+        yield _call_seconds(totals)
+        yield _stage_seconds(totals)
         degraded = CounterMetricFamily("recsys_degraded", "Answers by degradation.", labels=["reason"])
-        for reason, count in self._stats.degradation().items():
+        for reason, count in totals.degraded.items():
             degraded.add_metric([reason], count)
-        bundle = GaugeMetricFamily("recsys_bundle", "1 for the version that answers.", labels=["version"])
-        bundle.add_metric([self._recommender.version or "none"], 1)
-        yield from (calls, degraded, bundle, self._latency())
-        yield CounterMetricFamily("recsys_expired", "Calls expired unscored.", value=self._stats.num_expired)
-        yield CounterMetricFamily("recsys_shed", "Calls refused for overload.", value=self._stats.num_shed)
-        yield GaugeMetricFamily(
-            "recsys_journal_healthy", "1 while it can be written.", value=self._journal.healthy
-        )
+        yield degraded
+        for counter, (name, text) in _COUNTERS.items():
+            yield CounterMetricFamily(name, text, value=totals.counters[counter])
+        yield from _worker_metrics(self._board.workers())
 
-    def _latency(self) -> Metric:
-        counts, total_s = self._stats.histogram()
-        bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
-        buckets = [(bound, float(count)) for bound, count in zip(bounds, accumulate(counts), strict=True)]
-        latency = HistogramMetricFamily("recsys_latency_seconds", "Recommend and Rank, answered.")
-        latency.add_metric([], buckets=buckets, sum_value=total_s)
-        return latency
+
+def _calls(totals: Totals) -> Metric:
+    family = CounterMetricFamily("recsys_calls", "Calls answered.", labels=["method", "status"])
+    for name, count in totals.num_calls().items():
+        family.add_metric(name.split("/"), count)
+    return family
+
+
+def _call_seconds(totals: Totals) -> Metric:
+    text = "Time of whole calls in the server, from the call's first work to its answer."
+    family = HistogramMetricFamily("recsys_call_duration_seconds", text, labels=["method", "status"])
+    for m, s in np.argwhere(totals.calls.any(axis=2)):
+        buckets = _buckets(totals.calls[m, s])
+        family.add_metric([METHODS[m], STATUSES[s]], buckets=buckets, sum_value=totals.calls_s[m, s])
+    return family
+
+
+def _stage_seconds(totals: Totals) -> Metric:
+    text = "Time of the stages of Recommend and Rank."
+    family = HistogramMetricFamily("recsys_stage_duration_seconds", text, labels=["stage"])
+    for at in np.flatnonzero(totals.stages.any(axis=1)):
+        family.add_metric([STAGES[at]], buckets=_buckets(totals.stages[at]), sum_value=totals.stages_s[at])
+    return family
+
+
+def _buckets(counts: Counts) -> list[tuple[str, float]]:
+    """Return (bound, calls up to it) for the exported bounds and +Inf."""
+    cumulative = list(accumulate(counts.tolist()))
+    exported = [(f"{bound:g}", float(n)) for bound, n in zip(_EXPORTED, cumulative[::2], strict=False)]
+    return [*exported, ("+Inf", float(cumulative[-1]))]
+
+
+def _worker_metrics(workers: tuple[WorkerStatus, ...]) -> Iterator[Metric]:
+    states = GaugeMetricFamily("recsys_workers", "Workers by state.", labels=["state"])
+    for state in STATES:
+        states.add_metric([state], sum(worker.state == state for worker in workers))
+    yield states
+    restarts = CounterMetricFamily("recsys_worker_restarts", "Workers that died and were started again.")
+    restarts.add_metric([], sum(worker.num_restarts for worker in workers))
+    yield restarts
+    facts = [worker.facts for worker in workers if worker.facts is not None]
+    bundle = GaugeMetricFamily("recsys_bundle", "Workers that answer with a version.", labels=["version"])
+    versions = [one.version or "none" for one in facts]
+    for version in sorted(set(versions)):
+        bundle.add_metric([version], versions.count(version))
+    yield bundle
+    healthy = all(one.journal_healthy for one in facts)
+    yield GaugeMetricFamily("recsys_journal_healthy", "1 while all workers can write theirs.", value=healthy)
+    in_journals = sum(one.journal_bytes for one in facts)
+    yield GaugeMetricFamily("recsys_journal_bytes", "Of the files being written.", value=in_journals)
 
 
 def serve_metrics(address: str, collector: Collector, tls: Tls | None = None) -> Callable[[], None]:

@@ -3,7 +3,7 @@
 Legend: D dimensions of an item embedding, N candidates, K results.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -25,6 +25,10 @@ class PastEvent(Protocol):
     @property
     def kind(self) -> str:
         """Return its feedback kind."""
+
+    @property
+    def received_at_ms(self) -> int:
+        """Return when it arrived, in milliseconds."""
 
 
 class User(Protocol):
@@ -88,6 +92,11 @@ class Scorer(Protocol):
     def predict(self, user_side: Any, context: Any, rows: Rows, /) -> Mapping[str, npt.NDArray[np.float32]]:
         """Predict each task for rows [N], calibrated."""
 
+    def gate_weights(
+        self, user_side: Any, context: Any, rows: Rows, /
+    ) -> Mapping[str, npt.NDArray[np.float32]]:
+        """Return each task's weights over the experts [N, E] for rows [N]; none for a model without gates."""
+
 
 class LivePointer(Protocol):
     """The registry, as far as the reloader needs it."""
@@ -95,5 +104,5 @@ class LivePointer(Protocol):
     def current(self) -> str | None:
         """Read the live pointer."""
 
-    def write_lease(self, server_id: str, version: str | None) -> None:
-        """Publish which version this server has loaded, so that it is not deleted."""
+    def write_lease(self, server_id: str, version: str | None, loaded: Iterable[str] = ()) -> None:
+        """Publish what this server answers with, and what else it holds or loads: none of it is deleted."""

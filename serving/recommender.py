@@ -14,16 +14,21 @@ from serving.clock import Clock
 from serving.engine import Engine
 from serving.journal import Journal
 from serving.journal_rows import answer_rows
+from serving.loaded_engines import LoadedEngines
 from serving.pages.tokens import PageTokens
 from serving.request import JOURNAL_UNAVAILABLE, Deadline, RankedList, RankRequest
 from serving.scored_candidates import ScoredCandidates
+from serving.stages import StageTimer
 from serving.stats import ServerStats
 
 _log = structlog.get_logger(__name__)
 
 
 class Recommender:
-    """Answers ranking requests with the live engine; safe to call from many threads."""
+    """Answers ranking requests with the live engine, or one that a request names; for many threads.
+
+    Args: keep_loaded: versions held in all; see `LoadedEngines`.
+    """
 
     def __init__(
         self,
@@ -32,8 +37,9 @@ class Recommender:
         clock: Clock,
         stats: ServerStats,
         page_tokens: PageTokens,
+        keep_loaded: int = 1,
     ) -> None:
-        self._engine = engine
+        self.loaded = LoadedEngines(engine, keep_loaded)
         self._journal = journal
         self._clock = clock
         self._stats = stats
@@ -44,17 +50,18 @@ class Recommender:
     @property
     def engine(self) -> Engine:
         """Return the live engine."""
-        return self._engine
+        return self.loaded.live
 
     @property
     def version(self) -> str | None:
         """Return the live engine's bundle version; None without a bundle."""
-        return self._engine.model.version
+        return self.loaded.live.model.version
 
     def swap(self, engine: Engine) -> None:
-        """Replace the live engine. Calls in progress finish with the engine they began with."""
+        """Make an engine live. Calls in progress finish with the engine they began with."""
         with self._swapped:
-            previous, self._engine = self.version, engine
+            previous = self.version
+            self.loaded.make_live(engine)
             self.loaded_at_ms = self._clock.now_ms()
             self._swapped.notify_all()
         _log.info("swapped", version=self.version, previous=previous)
@@ -64,37 +71,43 @@ class Recommender:
         with self._swapped:
             return self._swapped.wait_for(lambda: self.version == version, timeout_s)
 
-    def answer(self, request: RankRequest, deadline: Deadline) -> RankedList:
+    def answer(self, request: RankRequest, deadline: Deadline, timer: StageTimer | None = None) -> RankedList:
         """Rank, journal, and return one page.
 
+        Args: timer: records the stages.
         Raises: FieldError, VersionError, OverloadedError; ExpiredError when nobody waits for it any more.
         """
-        engine = self._engine
+        engine = self.loaded.require(request.bundle_version)
         now_ms = self._clock.now_ms()
         if request.validate_only:
             return self._validated(engine, request, now_ms)
         state = self._page_tokens.read(request, now_ms) if request.page_token else None
         # An exploring list that is not logged costs the user and teaches the model nothing.
         explore = self._journal.healthy and (request.log or request.seed is not None)
-        scored = engine.score_candidates(request, now_ms, deadline, state=state, explore=explore)
-        answer = self._draw_and_journal(request, scored, deadline)
+        timer = timer or StageTimer()
+        scored = engine.score_candidates(request, now_ms, deadline, state=state, explore=explore, timer=timer)
+        answer = self._draw_and_journal(request, scored, deadline, timer)
         self._stats.degraded(answer.degradation)
         if answer.following is None:
             return answer
         return replace(answer, next_page_token=self._page_tokens.issue(answer.following, request, now_ms))
 
     def _draw_and_journal(
-        self, request: RankRequest, scored: ScoredCandidates, deadline: Deadline
+        self, request: RankRequest, scored: ScoredCandidates, deadline: Deadline, timer: StageTimer
     ) -> RankedList:
         """Draw the page and journal it; when the journal fails, the page does not explore and says so."""
         answer = scored.page(request.page_size)
+        timer.record("policy")
         deadline.require_waiting()  # a list that nobody gets is no impression
         if not request.log:
             return answer
         try:
             self._journal.append(*answer_rows(request, answer))
         except JournalError:
+            timer.record("journal")
             return scored.without_exploration(JOURNAL_UNAVAILABLE).page(request.page_size)
+        timer.record("journal")
+        self._stats.shown(len(answer.items), first_page=scored.state.prefix is None, explored=answer.explored)
         return answer
 
     def _validated(self, engine: Engine, request: RankRequest, now_ms: int) -> RankedList:

@@ -1,11 +1,14 @@
 """Follows the live pointer: loads the version it names and swaps the engine between requests.
 
-When the new bundle cannot be loaded, the old one keeps answering and `Reloader.error` says why.
+A version that is still loaded is swapped to without loading. When a new one cannot be loaded, the old one
+keeps answering and `Reloader.error` says why. A lease names everything that is loaded, or is being loaded, so
+that no collection of old versions takes it away meanwhile.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -46,7 +49,7 @@ class Reloader:
         self._poll_s = poll_s
         self._on_check = on_check
         self._failed: tuple[str, float] | None = None
-        self._lease: tuple[str | None, float] = (None, 0.0)
+        self._lease = _Lease(pointer, server_id, recommender)
         self._checking = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
@@ -73,7 +76,7 @@ class Reloader:
         with self._checking:
             try:
                 self._follow()
-                self._renew_lease()
+                self._lease.renew()
             except (RecsysError, OSError) as error:
                 self._report(f"the registry cannot be used: {error}")
             self._on_check(self.error)
@@ -83,12 +86,18 @@ class Reloader:
         if wanted == self._recommender.version:
             self.error = None
         elif wanted is not None and not self._failed_lately(wanted):
-            self._replace(wanted)
+            kept = self._recommender.loaded.find(wanted)
+            if kept is None:
+                self._replace(wanted)
+            else:
+                self._recommender.swap(kept)
+                self.error = None
 
     def _replace(self, version: str) -> None:
         start = time.monotonic()
         try:
-            engine = self._load(version)
+            with self._lease.loading(version):
+                engine = self._load(version)
             _require_version(engine, version)
         except (RecsysError, OSError) as error:
             self._failed = (version, time.monotonic())
@@ -109,12 +118,6 @@ class Reloader:
         failed = self._failed
         return failed is not None and failed[0] == version and time.monotonic() - failed[1] < RETRY_S
 
-    def _renew_lease(self) -> None:
-        version, now = self._recommender.version, time.monotonic()
-        if version != self._lease[0] or now - self._lease[1] >= LEASE_RENEWAL_S:
-            self._pointer.write_lease(self.server_id, version)
-            self._lease = (version, now)
-
     def _report(self, error: str) -> None:
         if error != self.error:
             _log.error("reload_failed", error=error, serving=self._recommender.version)
@@ -126,6 +129,52 @@ class Reloader:
             self._wake.clear()
             if not self._stopped:
                 self.check()
+
+
+class _Lease:
+    """Names what the recommender holds, and what is being loaded."""
+
+    def __init__(self, pointer: LivePointer, server_id: str, recommender: Recommender) -> None:
+        self._pointer = pointer
+        self._server_id = server_id
+        self._recommender = recommender
+        self._written: tuple[tuple[str | None, ...], float] = ((), 0.0)
+
+    def renew(self, *loading: str) -> None:
+        """Write the lease if it is old, or other versions are loaded now.
+
+        Raises: OSError.
+        """
+        live, loaded = self._recommender.version, self._recommender.loaded.versions
+        versions, now = (live, *loaded, *loading), time.monotonic()
+        if versions != self._written[0] or now - self._written[1] >= LEASE_RENEWAL_S:
+            others = [version for version in (*loaded, *loading) if version != live]
+            self._pointer.write_lease(self._server_id, live, others)
+            self._written = (versions, now)
+
+    @contextmanager
+    def loading(self, version: str) -> Iterator[None]:
+        """Name a version too and go on renewing, on a thread: loading may take minutes."""
+        loaded = threading.Event()
+
+        def try_renewing() -> None:
+            try:
+                self.renew(version)
+            except OSError as error:  # loading goes on: the next renewal may succeed
+                _log.error("lease_not_renewed", error=str(error))
+
+        def keep_renewing() -> None:
+            while not loaded.wait(LEASE_RENEWAL_S):
+                try_renewing()
+
+        try_renewing()
+        thread = threading.Thread(target=keep_renewing, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            loaded.set()
+            thread.join()
 
 
 def _require_version(engine: Engine, version: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from recsys.errors import RecsysError, RequestError
+from serving.explanation import ItemExplanation, ListExplanation
 from serving.pages.list_state import ListState
 from serving.policy import PropensityKind
 
@@ -14,6 +15,13 @@ STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
 JOURNAL_UNAVAILABLE = "JOURNAL_UNAVAILABLE"
 DEADLINE_FEWER_CANDIDATES = "DEADLINE_FEWER_CANDIDATES"
 DEADLINE_POPULAR = "DEADLINE_POPULAR"
+DEGRADATION_REASONS = (
+    NO_BUNDLE,
+    STORE_UNAVAILABLE,
+    JOURNAL_UNAVAILABLE,
+    DEADLINE_FEWER_CANDIDATES,
+    DEADLINE_POPULAR,
+)
 
 
 class FieldError(RequestError):
@@ -103,6 +111,8 @@ class RankedItem:
     reasons: tuple[str, ...]
     propensity: float
     propensity_kind: PropensityKind
+    explanation: ItemExplanation | None = None
+    """None unless the request asks for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +145,9 @@ class RankedList:
     degradation: tuple[str, ...] = ()
     missing_item_ids: tuple[str, ...] = ()
     num_candidates: Mapping[str, int] = field(default_factory=dict)
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
     candidates: CandidateSet | None = None
+    explanation: ListExplanation | None = None
+    """None unless the request asks for it."""
 
 
 @dataclass(frozen=True, slots=True)

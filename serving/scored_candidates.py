@@ -1,12 +1,14 @@
 """One request's scored candidates, from which its page (slate) is drawn."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from serving.catalogue import Catalogue
+from serving.explain import Explainer
+from serving.explanation import ItemExplanation
 from serving.pages.list_state import MAX_SHOWN, ListState
 from serving.policy import DrawnRanking, PolicyInput, PolicyParameters, PropensityKind, draw_ranking
 from serving.reasons import Reasons
@@ -37,11 +39,12 @@ class ScoredCandidates:
     seeded: bool
     """Whether the caller chose the seed: then the list is not a random draw."""
     reasons: Reasons
+    explainer: Explainer | None = None
+    """None unless the request asks for explanations."""
     known_user: bool = False
     degradation: tuple[str, ...] = ()
     missing_item_ids: tuple[str, ...] = ()
     log_candidates: bool = False
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def item_ids(self) -> list[str]:
@@ -60,7 +63,8 @@ class ScoredCandidates:
         drawn = draw_ranking(
             self.policy_input, self.policy, size, state.seed, start=state.start, prefix=state.prefix
         )
-        items = tuple(self._item(k, drawn) for k in range(len(drawn.order)))
+        explained = self._explained(drawn)
+        items = tuple(self._item(k, drawn, explained[k]) for k in range(len(drawn.order)))
         following = state.after((item.item_id for item in items), drawn.prefix)
         ends = len(items) >= self.num_found or following.start >= MAX_SHOWN
         return RankedList(
@@ -78,11 +82,16 @@ class ScoredCandidates:
             degradation=self.degradation,
             missing_item_ids=self.missing_item_ids,
             num_candidates=self.candidates.count(),
-            stage_ms=self.stage_ms,
             candidates=self._candidate_set() if self.log_candidates else None,
+            explanation=None if self.explainer is None else self.explainer.of_list(),
         )
 
-    def _item(self, k: int, drawn: DrawnRanking) -> RankedItem:
+    def _explained(self, drawn: DrawnRanking) -> Sequence[ItemExplanation | None]:
+        if self.explainer is None:
+            return [None] * len(drawn.order)
+        return self.explainer.of_items(drawn.order, self.candidates.rows[drawn.order])
+
+    def _item(self, k: int, drawn: DrawnRanking, explanation: ItemExplanation | None) -> RankedItem:
         candidate = int(drawn.order[k])
         row, sources = int(self.candidates.rows[candidate]), int(self.candidates.sources[candidate])
         return RankedItem(
@@ -95,6 +104,7 @@ class ScoredCandidates:
             reasons=self.reasons.of(row, sources),
             propensity=float(drawn.propensity[k]),
             propensity_kind=self._kind(drawn.kinds[k]),
+            explanation=explanation,
         )
 
     def _kind(self, drawn: PropensityKind) -> PropensityKind:

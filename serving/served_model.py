@@ -29,5 +29,7 @@ class ServedModel:
     """The catalogue contains all upserts before this instant."""
     device: str = ""
     """Where requests are scored; empty: there is no bundle."""
+    index_kind: str = ""
+    """Type of the item index."""
     index_device: str = ""
     """Where items are searched."""

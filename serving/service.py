@@ -1,21 +1,21 @@
 """The gRPC servicer of RankingService: translates between proto messages and plain values, nothing else."""
 
-import time
 from collections.abc import Iterable, Mapping
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
+from serving.answer_message import answer_fields
 from serving.catalogue.items import FieldValue, ItemPatch
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
 from serving.interceptors import is_waiting
-from serving.journal_rows import impression_id
 from serving.recommender import Recommender
-from serving.request import Deadline, FieldError, Filter, Pin, RankedItem, RankedList, RankRequest
+from serving.request import Deadline, FieldError, Filter, Pin, RankedList, RankRequest
 from serving.request_checks import MAX_BATCH, Limits, check_count, check_request, page_size
 from serving.session_merger import SessionMerger
+from serving.stages import StageTimer
+from serving.stats import ServerStats
 from serving.upserts import ItemUpserter
 
 _STATUS: Mapping[str, pb.FeedbackResult.Status.ValueType] = {
@@ -35,6 +35,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         feedback: FeedbackRecorder,
         session_merger: SessionMerger,
         upserts: ItemUpserter,
+        stats: ServerStats,
         limits: Limits,
         default_deadline_s: float,
     ) -> None:
@@ -42,24 +43,31 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         self._feedback = feedback
         self._session_merger = session_merger
         self._upserts = upserts
+        self._stats = stats
         self._limits = limits
         self._default_deadline_s = default_deadline_s
 
     def Recommend(self, request: pb.RecommendRequest, context: grpc.ServicerContext) -> pb.RecommendResponse:
         """Find candidates and rank them."""
-        start = time.perf_counter()
+        timer = StageTimer()
         checked = _request(request, self._limits, item_ids=None, seed_item_id=request.seed_item_id or None)
-        answer = self._rank(checked, context)
-        return pb.RecommendResponse(**_answer(answer, explain=checked.explain, start=start))  # type: ignore[arg-type]
+        timer.record("parse")
+        answer = self._rank(checked, context, timer)
+        response = pb.RecommendResponse(**answer_fields(answer, timer))  # type: ignore[arg-type]
+        self._answered(timer)
+        return response
 
     def Rank(self, request: pb.RankRequest, context: grpc.ServicerContext) -> pb.RankResponse:
         """Rank the caller's candidates."""
-        start = time.perf_counter()
+        timer = StageTimer()
         checked = _request(
             request, self._limits, item_ids=tuple(dict.fromkeys(request.item_ids)), seed_item_id=None
         )
-        answer = self._rank(checked, context)
-        return pb.RankResponse(**_answer(answer, explain=checked.explain, start=start))  # type: ignore[arg-type]
+        timer.record("parse")
+        answer = self._rank(checked, context, timer)
+        response = pb.RankResponse(**answer_fields(answer, timer))  # type: ignore[arg-type]
+        self._answered(timer)
+        return response
 
     def RecordFeedback(
         self, request: pb.RecordFeedbackRequest, context: grpc.ServicerContext
@@ -90,7 +98,10 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         check_count("items", len(request.items), MAX_BATCH)
         patches = [_patch(item) for item in request.items]
         results = self._upserts.upsert(
-            patches, request.update_mask.paths, validate_only=request.validate_only
+            patches,
+            request.update_mask.paths,
+            deadline=self._deadline(context),
+            validate_only=request.validate_only,
         )
         return pb.UpsertItemsResponse(
             results=[
@@ -100,13 +111,18 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
             num_written=sum(not r.rejection for r in results) * (not request.validate_only),
         )
 
-    def _rank(self, checked: RankRequest, context: grpc.ServicerContext) -> RankedList:
+    def _rank(self, checked: RankRequest, context: grpc.ServicerContext, timer: StageTimer) -> RankedList:
         deadline = self._deadline(context)
         if checked.session_id is not None and checked.log and not checked.validate_only:
             self._session_merger.merge_within(
                 [(checked.user_id, checked.session_id)], _MERGE_SHARE * deadline.remaining_s()
             )
-        return self._recommender.answer(checked, deadline)
+            timer.record("merge")
+        return self._recommender.answer(checked, deadline, timer)
+
+    def _answered(self, timer: StageTimer) -> None:
+        timer.record("response")
+        self._stats.staged(timer.stage_s)
 
     def _deadline(self, context: grpc.ServicerContext) -> Deadline:
         remaining_s = context.time_remaining()
@@ -172,43 +188,6 @@ def _value(value: pb.ContextValue, field: str) -> str | float:
     if kind is None:
         raise FieldError(field, "it is empty; set text or number, or leave the entry out")
     return value.text if kind == "text" else value.number
-
-
-def _answer(answer: RankedList, *, explain: bool, start: float) -> dict[str, object]:
-    fields: dict[str, object] = {
-        "results": [_item(answer.request_id, item) for item in answer.items],
-        "next_page_token": answer.next_page_token,
-        "request_id": answer.request_id,
-        "list_id": answer.list_id,
-        "bundle_version": answer.bundle_version or "",
-        "degradation": pb.Degradation(reasons=answer.degradation),
-        "missing_item_ids": answer.missing_item_ids,
-    }
-    if explain:
-        fields["explanation"] = pb.Explanation(
-            num_candidates=answer.num_candidates,
-            seed=answer.seed,
-            explored=answer.explored,
-            stage_ms=answer.stage_ms,
-            known_user=answer.known_user,
-        )
-    fields["server_time"] = Duration(nanos=min(999_999_999, int(1e9 * (time.perf_counter() - start))))
-    return fields
-
-
-def _item(request_id: str, item: RankedItem) -> pb.RankedItem:
-    return pb.RankedItem(
-        item_id=item.item_id,
-        position=item.position,
-        score=item.score,
-        predictions=item.predictions,
-        sources=item.sources,
-        reasons=item.reasons,
-        propensity=item.propensity,
-        propensity_kind=item.propensity_kind,
-        impression_id=impression_id(request_id, item.position),
-        title=item.title or "",
-    )
 
 
 def _sent_feedback(event: pb.FeedbackEvent) -> SentFeedback:

@@ -1,6 +1,10 @@
-"""UpsertItems: checks sent items, encodes them merged with their present rows, journals them, shows them."""
+"""UpsertItems: checks sent items, encodes them merged with their present rows, journals them, shows them.
+
+One server of a LOG at a time does so, once it has taken in what the others wrote (`upsert_turn`).
+"""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from serving.catalogue.items import ItemPatch, ItemRow
@@ -9,11 +13,14 @@ from serving.catalogue.overlay import ItemOverlay
 from serving.journal import Journal
 from serving.journal_rows import item_patch_rows
 from serving.recommender import Recommender
-from serving.request import FieldError
+from serving.request import Deadline, FieldError
 from serving.request_checks import MAX_TEXT_BYTES, check_count, check_id, check_text, check_value
+from serving.upsert_turn import UpsertTurn
 
 FIELDS = ("title", "description", "category", "price", "available_from", "available_until", "attributes")
 MAX_DESCRIPTION_BYTES = 16_384
+# An item written later than this by another server's clock: that clock is wrong, or was.
+_AHEAD_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +43,35 @@ class ItemUpserter:
         journal: Journal,
         overlay: ItemOverlay,
         recommender: Recommender,
+        turn: UpsertTurn,
         numbers: frozenset[str] = frozenset(),
     ) -> None:
         self._journal = journal
         self._overlay = overlay
         self._recommender = recommender
+        self._turn = turn
         self._numbers = numbers
 
     def upsert(
-        self, patches: Sequence[ItemPatch], mask: Sequence[str] = (), *, validate_only: bool = False
+        self,
+        patches: Sequence[ItemPatch],
+        mask: Sequence[str] = (),
+        *,
+        deadline: Deadline,
+        validate_only: bool = False,
     ) -> tuple[UpsertResult, ...]:
         """Write items. With a mask, exactly its fields are written; those that were not sent are cleared.
 
-        Raises: FieldError for an unknown field in the mask; JournalError when nothing could be written.
+        Args: deadline: half of what is left of it may go by until other servers have written theirs.
+        Raises: FieldError for an unknown field in the mask; JournalError when nothing could be written;
+        OverloadedError when other servers write for too long.
         """
         for name in mask:
             if name not in FIELDS:
                 raise FieldError("update_mask", f"{name[:40]!r} is not a field; known: {', '.join(FIELDS)}")
         # Requests go on meanwhile: they read what was published last.
-        with self._overlay.writing():
+        turn = nullcontext() if validate_only else self._turn.taken(deadline)
+        with turn, self._overlay.writing():
             live_catalogue = self._recommender.engine.live_catalogue
             rows, rejections = self._merged(live_catalogue, patches, mask)
             prepared = live_catalogue.prepare(list(rows.values()))
@@ -100,11 +117,26 @@ class ItemUpserter:
         prepared: Prepared,
     ) -> None:
         """Journal what was sent, then show it: what cannot be journalled is not shown."""
-        written = [patch.masked(mask) for patch in patches]
-        # The journal's instant: a snapshot that ends in between has the patch, or the overlay applies it.
-        at_ms = self._journal.append(item_patch_rows(written))
+        timely, ahead = self._by_clock([patch.masked(mask) for patch in patches])
+        written: list[ItemPatch] = []
+        for group in (timely, ahead):
+            if group:
+                # A start and a night order patches by their instants: this one is the last of its items.
+                after_ms = max(self._overlay.newest_ms(patch.item_id) for patch in group)
+                # The journal's: a snapshot that ends in between has the patch, or the overlay applies it.
+                at_ms = self._journal.append(item_patch_rows(group), after_ms=after_ms)
+                written.extend(replace(patch, at_ms=at_ms) for patch in group)
         live_catalogue.publish(prepared)
-        self._overlay.put([replace(patch, at_ms=at_ms) for patch in written], but=live_catalogue)
+        self._overlay.put(written, but=live_catalogue)
+
+    def _by_clock(self, patches: Sequence[ItemPatch]) -> tuple[list[ItemPatch], list[ItemPatch]]:
+        """Split off the items that a server wrote whose clock was ahead: the others' instants stay true."""
+        limit_ms = self._journal.now_ms() + _AHEAD_MS
+        ahead = {patch.item_id for patch in patches if self._overlay.newest_ms(patch.item_id) > limit_ms}
+        return (
+            [patch for patch in patches if patch.item_id not in ahead],
+            [patch for patch in patches if patch.item_id in ahead],
+        )
 
 
 def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:

@@ -4,6 +4,7 @@ Reads and appends have one short time-out, no retry, and a circuit breaker: a se
 few requests one time-out each, and later requests nothing.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -64,12 +65,15 @@ class RedisStore:
     def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
         """Add events to the delta, a feedback_id of a user once. Give how many were new.
 
-        Redis has no writers to wait for; read_timeout_ms holds.
+        Redis has no writers to wait for. Nothing is sent after `within_s`, and what was sent has
+        read_timeout_ms.
         """
+        until = None if within_s is None else time.monotonic() + within_s
+        self._require_time(until)  # before the breaker, which would take this for an answer of the server
         by_user: dict[str, dict[str, bytes]] = {}
         for event in events:
             by_user.setdefault(event.user_id, {}).setdefault(event.feedback_id, pack_event(event))
-        return self._guarded("append", lambda: self._append(by_user)) if by_user else 0
+        return self._guarded("append", lambda: self._append(by_user, until)) if by_user else 0
 
     def publish(
         self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str], expected: int
@@ -177,7 +181,7 @@ class RedisStore:
         base = self._bases[version] = read_base(record)
         return base
 
-    def _append(self, by_user: Mapping[str, Mapping[str, bytes]]) -> int:
+    def _append(self, by_user: Mapping[str, Mapping[str, bytes]], until: float | None) -> int:
         users = list(by_user)
         keys = [self._keys.delta(user) for user in users]
         added = 0
@@ -191,10 +195,20 @@ class RedisStore:
                 pipeline.hlen(keys[place])
                 queued.append((keys[place], len(by_user[users[place]])))
                 if len(pipeline) >= APPEND_CHUNK:
+                    self._require_time(until)
                     added += self._settle(client, queued, pipeline.execute())
                     queued = []
+            self._require_time(until)
             added += self._settle(client, queued, pipeline.execute())
         return added
+
+    def _require_time(self, until: float | None) -> None:
+        """Check that an append may go on.
+
+        Raises: StoreError.
+        """
+        if until is not None and time.monotonic() >= until:
+            raise StoreError(f"no time was left to append to {self._address}; allow a longer deadline")
 
     def _settle(self, client: redis.Redis, queued: Sequence[tuple[str, int]], replies: list[int]) -> int:
         """Count what was new, and sweep the users whose events have become many."""

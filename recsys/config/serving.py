@@ -48,6 +48,8 @@ class ServingConfig(Section):
     """Used when the caller sets none."""
     poll_s: float = Field(default=1.0, gt=0)
     """How often CURRENT is looked at."""
+    keep_loaded: int = Field(default=2, ge=1, le=8)
+    """Versions held in memory: the live one, and those live before it. Going back to one takes no loading."""
     drain_s: float = Field(default=10.0, ge=0)
     reflection: bool = False
     rotate: DurationS = 300

@@ -86,8 +86,17 @@ def patched(row: ItemRow, patches: Iterable[ItemPatch]) -> ItemRow:
     return row
 
 
-def with_patch(patches: tuple[ItemPatch, ...], later: ItemPatch) -> tuple[ItemPatch, ...]:
-    """Append a patch of the same item; those of one quarter of an hour become one."""
-    if patches and patches[-1].at_ms // _FOLD_MS == later.at_ms // _FOLD_MS:
-        return (*patches[:-1], patches[-1].followed_by(later))
-    return (*patches, later)
+def with_patch(patches: tuple[ItemPatch, ...], added: ItemPatch) -> tuple[ItemPatch, ...]:
+    """Add a patch of the same item at its instant; those of one quarter of an hour become one.
+
+    Of patches of one instant the one added later follows. Adding a patch again changes nothing.
+    """
+    quarter = added.at_ms // _FOLD_MS
+    at = len(patches)
+    while at and patches[at - 1].at_ms // _FOLD_MS > quarter:
+        at -= 1
+    if not at or patches[at - 1].at_ms // _FOLD_MS < quarter:
+        return (*patches[:at], added, *patches[at:])
+    known = patches[at - 1]
+    one = known.followed_by(added) if known.at_ms <= added.at_ms else added.followed_by(known)
+    return (*patches[: at - 1], one, *patches[at:])

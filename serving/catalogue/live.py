@@ -1,6 +1,9 @@
 """One version's catalogue and scorer as of now. An upserted item is encoded before it is visible."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -37,13 +40,17 @@ class LiveCatalogue:
     """One version's catalogue and scorer with the overlay in them.
 
     Writers hold the overlay's lock; requests read `current` and wait for nothing. Upserts before the model's
-    `items_as_of_ms` are in its own catalogue already and are skipped.
+    `items_as_of_ms` are in its own catalogue already and are skipped. A version that is kept, not live,
+    follows later: it notes what has changed, and `catch_up` takes that in without holding writers up.
     """
 
     def __init__(self, model: ServedModel, overlay: ItemOverlay) -> None:
         self._model = model
         self._overlay = overlay
         self._current = CatalogueWithScorer(catalogue=model.catalogue, scorer=model.scorer)
+        self._later = False
+        self._noted: deque[Sequence[str]] = deque()
+        self._catching_up = threading.Lock()
         overlay.follow(self)
 
     def current(self) -> CatalogueWithScorer:
@@ -93,6 +100,35 @@ class LiveCatalogue:
         if any(kept):
             self.publish(self.prepare([item for item in kept if item is not None]))
 
+    def changed(self, item_ids: Sequence[str]) -> None:
+        """Take in items whose patches have changed, or note them."""
+        if self._later:
+            self._noted.append(item_ids)
+        else:
+            self.refresh(item_ids)
+
+    def follow_later(self) -> None:
+        """From now on note what has changed; the caller holds writers up."""
+        self._later = True
+
+    def catch_up(self) -> None:
+        """Take in what was noted."""
+        with self._catching_up:
+            changed: dict[str, None] = {}
+            while self._noted:
+                changed.update(dict.fromkeys(self._noted.popleft()))
+            if changed:
+                self.refresh(list(changed))
+
+    @contextmanager
+    def going_live(self) -> Iterator[None]:
+        """Hold writers up with everything taken in; from then on changes are taken in at once."""
+        self.catch_up()  # most of it, while upserts go on
+        with self._overlay.writing():
+            self.catch_up()
+            self._later = False
+            yield
+
     def _since(self, item_id: str) -> tuple[ItemPatch, ...]:
         return self._overlay.patches(item_id, self._model.items_as_of_ms)
 
@@ -110,6 +146,7 @@ class LiveCatalogue:
 
     def _with_items(self, items: Sequence[ItemRow]) -> CatalogueWithScorer:
         catalogue, scorer = self._current.catalogue, self._current.scorer
+        catalogue.fresh.drop_unshown()
         rows = catalogue.next_rows([item.item_id for item in items])
         if scorer is not None and self._model.encode_items is not None:
             by_row = dict(zip(rows.tolist(), items, strict=True))

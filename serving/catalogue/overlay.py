@@ -31,6 +31,9 @@ class Follower(Protocol):
     def refresh(self, item_ids: Sequence[str]) -> None:
         """Take in items whose patches have changed."""
 
+    def changed(self, item_ids: Sequence[str]) -> None:
+        """Learn that patches of items have changed: take them in, now or soon."""
+
 
 class ItemOverlay:
     """Patches of items, oldest first; shared by all versions that a server loads."""
@@ -47,12 +50,15 @@ class ItemOverlay:
             yield
 
     def put(self, patches: Iterable[ItemPatch], but: Follower | None = None) -> None:
-        """Add patches and tell the followers, except the one that has them already."""
+        """Add patches and tell the followers, except the one that has them already.
+
+        Patches of other servers may come late: each takes the place of its instant.
+        """
         with self._writing:
             changed = _add(self._patches, patches)
             for follower in self._followers:
                 if follower is not but:
-                    follower.refresh(list(changed))
+                    follower.changed(list(changed))
 
     def renew(self, read: Callable[[], Iterable[ItemPatch]]) -> None:
         """Have all patches read again, from further back, for the next follower; upserts wait meanwhile."""
@@ -86,6 +92,11 @@ class ItemOverlay:
         """Return an item's patches from an instant on."""
         return tuple(patch for patch in self._patches.get(item_id, ()) if patch.at_ms >= since_ms)
 
+    def newest_ms(self, item_id: str) -> int:
+        """Return the instant of an item's last patch; 0 when there is none."""
+        known = self._patches.get(item_id, ())
+        return known[-1].at_ms if known else 0
+
     def follow(self, follower: Follower) -> None:
         """Bring a follower up to date, and keep it so.
 
@@ -103,7 +114,7 @@ class ItemOverlay:
 
 
 def _add(by_item: dict[str, tuple[ItemPatch, ...]], patches: Iterable[ItemPatch]) -> dict[str, None]:
-    """Add patches, oldest first, to those there are; return the items, each once."""
+    """Add patches to those there are; return the items, each once."""
     changed: dict[str, None] = {}
     for patch in patches:
         by_item[patch.item_id] = with_patch(by_item.get(patch.item_id, ()), patch)
@@ -129,11 +140,24 @@ class FreshRows:
     """item_id -> row of items that the bundle does not have."""
     category_codes: dict[str, int]
     """Categories that no item of the bundle has; their codes follow the bundle's."""
+    num_slots: int
+    num_categories: int
+    """How many of the slots, and of the codes, this version knows."""
 
     @classmethod
     def none(cls, num_in_bundle: int) -> "FreshRows":
         """Make the fresh rows of a catalogue to which nothing was upserted."""
-        return cls(num_in_bundle, 0, np.zeros(0, _COLUMNS), [], {}, {})
+        return cls(num_in_bundle, 0, np.zeros(0, _COLUMNS), [], {}, {}, 0, 0)
+
+    def drop_unshown(self) -> None:
+        """Take out of the shared lists and maps what came after this version, the latest that was shown.
+
+        Items that were only checked, or could not be journalled, would stay there for good.
+        """
+        del self.slots[self.num_slots :]
+        for shared, count in ((self.new_rows, self.num_new), (self.category_codes, self.num_categories)):
+            while len(shared) > count:
+                shared.popitem()  # the last one added
 
     def row_of_new(self, item_id: str) -> int:
         """Return the row of an item that the bundle does not have; -1: nor has this."""
@@ -207,7 +231,14 @@ class FreshRows:
         self.new_rows.update(new)
         num_new = max(self.num_new, int(rows.max(initial=-1)) + 1 - self.num_in_bundle)
         return FreshRows(
-            self.num_in_bundle, num_new, _merged(columns, added), slots, self.new_rows, self.category_codes
+            self.num_in_bundle,
+            num_new,
+            _merged(columns, added),
+            slots,
+            self.new_rows,
+            self.category_codes,
+            len(slots),
+            len(self.category_codes),
         )
 
     def _code(self, name: str | None, category_codes: dict[str, int]) -> int:

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from features.store import STORES, Event, FeatureStore, open_store
+from features.store.redis import RedisStore
 from recsys.config import StoreConfig
 from recsys.errors import ConfigError, StoreError
 
@@ -96,6 +97,17 @@ def test_append_is_idempotent(store):
     assert store.append([]) == 0
     assert store.append([_event(1, at=9999, kind="other")]) == 0
     assert [e.received_at_ms for e in store.get_many("v1", ["u"])[0].events] == [1000] * 3
+
+
+def test_a_redis_append_sends_nothing_when_its_time_is_over(store):
+    if not isinstance(store, RedisStore):
+        return  # SQLite's waits for other writers, and for nothing else: tests/features/store/test_sqlite.py
+    _publish(store, "v1", [])
+    for within_s in (0.0, -1.0):
+        for _ in range(StoreConfig().breaker_failures):
+            with pytest.raises(StoreError, match="no time was left to append"):
+                store.append([_event(1)], within_s)
+    assert store.append([_event(1)], 60.0) == 1, "the circuit is closed: the server did nothing wrong"
 
 
 def test_the_delta_is_shared_by_versions(store):

@@ -46,6 +46,16 @@ def test_a_power_beyond_all_bounds_stays_finite(weight):
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
+def test_the_tasks_parts_make_the_score(formula):
+    fusion = _fusion(formula, click=1.0, purchase=2.0).override({"click": 0.5})
+    parts = fusion.contributions(PREDICTIONS)
+    assert parts.keys() == {"click", "purchase"}
+    total = parts["click"] + parts["purchase"]
+    assert fusion.score(PREDICTIONS) == pytest.approx(np.exp(total) if fusion.is_product else total)
+    assert fusion.override({"click": 0.0}).contributions(PREDICTIONS).keys() == {"purchase"}
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
 def test_a_request_may_change_some_weights(formula):
     fusion = _fusion(formula, click=1.0, purchase=10.0)
     alone = fusion.override({"purchase": 0.0}).score(PREDICTIONS)

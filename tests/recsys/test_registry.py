@@ -236,13 +236,13 @@ def test_a_lock_goes_with_an_error(registry):
 def test_leases_of_living_servers_keep_their_versions(registry):
     assert registry.leased() == set()
     registry.write_lease("server-1", "v1")
-    registry.write_lease("server-2", "v2")
+    registry.write_lease("server-2", "v2", loaded=["v0"])
     registry.write_lease("server-3", None)
-    assert registry.leased() == {"v1", "v2"}
+    assert registry.leased() == {"v0", "v1", "v2"}
     dead = registry.folder / "leases" / "server-1.json"
     old = dead.stat().st_mtime - LEASE_S - 1
     os.utime(dead, (old, old))
-    assert registry.leased() == {"v2"}
+    assert registry.leased() == {"v0", "v2"}
     (registry.folder / "leases" / "server-2.json").write_text("torn")
     with pytest.raises(RegistryError, match=r"leases/server-2\.json holds no Lease"):
         registry.leased()

@@ -57,6 +57,7 @@ def item_frame(num_items: int = NUM_ITEMS) -> pl.DataFrame:
 class Past:
     item_id: str
     kind: str
+    received_at_ms: int = NOON_MS - 3_600_000
 
 
 @dataclass
@@ -99,6 +100,7 @@ class FakeScorer:
     gate: threading.Event | None = None
     """Scoring waits for this."""
     calls: int = 0
+    gate_calls: int = 0
     obedient: bool = True
     """False: retrieval ignores its filter, as a broken index would."""
 
@@ -106,7 +108,7 @@ class FakeScorer:
 
     def with_items(self, rows: np.ndarray, places: Mapping[int, float]) -> "FakeScorer":
         assert rows.tolist() == list(places)
-        return FakeScorer(self.num_items, self.gate, self.calls, self.obedient, {**self.fresh, **places})
+        return replace(self, fresh={**self.fresh, **places})
 
     def places(self, rows: np.ndarray) -> np.ndarray:
         return np.array([self.fresh.get(row, float(row)) for row in rows.tolist()])
@@ -136,6 +138,12 @@ class FakeScorer:
             assert self.gate.wait(PATIENCE_S)
         click = ((self.places(rows) + 1) / 100).astype(np.float32)
         return {"click": click, "purchase": click / 10, "rating": 1 + 4 * click}
+
+    def gate_weights(self, user_side: Any, context: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Item n takes n % 4 quarters from the first of two experts, for clicks."""
+        self.gate_calls += 1
+        first = (rows % 4 / 4).astype(np.float32)
+        return {"click": np.stack([first, 1 - first], axis=1)}
 
 
 def fake_model(

@@ -32,6 +32,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import recsys
+from features.clean import clean
+from features.sources.journal import ingest_journal
 from features.store import StoredUser
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
@@ -429,7 +431,62 @@ def test_the_lease_names_what_is_loaded(start) -> None:
     one.publish("v2")
     assert one.server.recommender.wait_for("v2", PATIENCE_S)
     one.server.reloader.check()
-    assert json.loads(lease.read_text())["version"] == "v2"
+    assert json.loads(lease.read_text()) == {"version": "v2", "loaded": ["v1"], "pid": os.getpid()}
+
+
+def test_a_version_that_is_being_loaded_is_in_the_lease_which_is_renewed(start, until, monkeypatch) -> None:
+    """A collection of old versions deleted what took longer to load than a lease lasts."""
+    monkeypatch.setattr("serving.reload.LEASE_RENEWAL_S", 0.01)
+    one = start()
+    registry, free, load = Registry(one.runs), threading.Event(), one.loader
+
+    def slow(path, store):
+        assert free.wait(PATIENCE_S)
+        return load(path, store)
+
+    one.server._load_model = slow
+    one.publish("v2")
+    until(lambda: registry.leased() == {"v1", "v2"})
+    (lease,) = (registry.folder / "leases").glob("*.json")
+    written = lease.stat().st_mtime_ns
+    until(lambda: lease.stat().st_mtime_ns > written)
+    free.set()
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
+    assert registry.leased() == {"v1", "v2"}
+
+
+def test_the_version_live_before_is_kept_and_rolled_back_to_without_loading(start, until) -> None:
+    one = start(policy={"name": "greedy"})
+    recommender = one.server.recommender
+
+    def make_live(version: str) -> None:
+        one.publish(version)
+        assert recommender.wait_for(version, PATIENCE_S)
+
+    make_live("v2")
+    one.client.upsert_items([_withdrawn("i39")])
+    make_live("v1")
+    assert one.loader.loads == ["v1", "v2"]
+    assert one.client.recommend("u1", 1).items[0].item_id == "i38", "i39 was withdrawn meanwhile"
+    make_live("v3")
+    assert recommender.loaded.versions == ("v3", "v1")
+    assert one.loader.loads == ["v1", "v2", "v3"]
+
+
+def test_a_request_and_a_page_may_name_any_loaded_version(start, until) -> None:
+    one = start(policy={"name": "greedy"})
+    one.publish("v2")
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
+    first = one.client.recommend("u1", 2, bundle_version="v1")
+    second = one.client.recommend("u1", 2, page_token=first.next_page_token)
+    third = one.client.recommend("u1", 2, page_token=second.next_page_token, bundle_version="v1")
+    assert [page.bundle_version for page in (first, second, third)] == ["v1", "v2", "v1"]
+    assert [item.item_id for item in third.items] == ["i35", "i34"]
+    one.client.upsert_items([_withdrawn("i39")])
+    until(lambda: one.client.recommend("u1", 1, bundle_version="v1").items[0].item_id == "i38")
+    with pytest.raises(CallError) as refused:
+        one.client.recommend("u1", bundle_version="v0")
+    assert "bundle_version 'v0' is not loaded; loaded are: 'v2', 'v1'; leave" in refused.value.details
 
 
 def test_page_2_is_ranked_anew_by_the_version_then_live(start) -> None:
@@ -496,7 +553,7 @@ def test_a_later_page_is_full_while_enough_items_pass(start) -> None:
 
 
 def test_a_token_outlives_thousands_of_lists_and_pins_no_version(start) -> None:
-    one = start(policy={"name": "greedy"})
+    one = start(policy={"name": "greedy"}, serving={"keep_loaded": 1})
     model = weakref.ref(one.server.recommender.engine)
     first = one.client.recommend("u1", 3)
     request, recommender = RankRequest(user_id="u1", page_size=1, log=False), one.server.recommender
@@ -679,6 +736,41 @@ def test_a_restarted_server_remembers_withdrawals_feedback_and_new_items(start) 
     assert second.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
 
 
+def test_what_one_server_writes_reaches_the_others_within_a_second(start, until) -> None:
+    """A withdrawn item was shown by all servers but one until they started again."""
+    one, two = (start(policy={"name": "greedy"}) for _ in range(2))
+    lags = []
+    for n in (39, 38, 37):
+        assert two.client.recommend("u1", 1).items[0].item_id == f"i{n}"
+        one.client.upsert_items([_withdrawn(f"i{n}")])
+        written = time.monotonic()
+        until(lambda top=f"i{n}": two.client.recommend("u1", 1).items[0].item_id != top)
+        lags.append(time.monotonic() - written)
+    assert min(lags) < 1.0, "in each of three trials"
+    event = Feedback(user_id="u1", item_id="i1", kind="click")
+    one.client.record_feedback([event])
+    until(lambda: two.client.record_feedback([event]).num_duplicate)
+    two.client.upsert_items([ItemUpdate(item_id="new", title="New", price=9_900)])
+    until(lambda: [(i.item_id, i.title) for i in one.client.recommend("u1", 1).items] == [("new", "New")])
+
+
+def test_feedback_sent_to_two_servers_at_once_counts_once(start) -> None:
+    """The second, which has not read the first one's journal yet, accepts it too."""
+    one, two = start(), start()
+    event = Feedback(user_id="u1", item_id="i1", kind="click")
+    with two.server._others._tail._lock:  # the second is behind
+        answers = [server.client.record_feedback([event]) for server in (one, two)]
+    assert [answer.num_accepted for answer in answers] == [1, 1]
+    assert one.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
+    for running in (one, two):
+        running.server.stop(1.0)
+    ingest_journal(one.log, "UTC")
+    day = date(2026, 3, 1)
+    raw, none = one.log.read("feedback", day), one.log.read("feedback", date(2026, 2, 28))
+    cleaned = clean("feedback", raw, day, timezone="UTC", where="", daily_cap=1_000, known_keys=none)
+    assert (raw.height, cleaned.good.height, cleaned.reasons) == (2, 1, {"duplicate": 1})
+
+
 def test_a_start_reads_only_what_the_versions_on_disk_may_lack(start, monkeypatch) -> None:
     first = start()
     for n, days in enumerate((9, 7, 5)):
@@ -732,7 +824,7 @@ def test_patches_that_no_version_lacks_are_forgotten_at_a_swap_and_found_again(
     monkeypatch.setattr(Registry, "oldest_data_end_ms", lambda _, keep: NOON_MS - oldest_days * DAY_MS)
     loader = fakes.Loader()
     loader.as_of_ms.update({"v0": NOON_MS - 8 * DAY_MS, "v1": NOON_MS - 8 * DAY_MS})
-    one = start(loader=loader, policy={"name": "greedy"})
+    one = start(loader=loader, policy={"name": "greedy"}, serving={"keep_loaded": 1})
     one.client.upsert_items([_withdrawn("i37")])
 
     def kept_after(version):
@@ -851,3 +943,36 @@ def test_the_command_prints_one_line_loses_nothing_to_kill_9_and_drains_on_sigte
         journals = files(again.log / "journal")
         assert {p.suffix for p in journals} == {".journal"}
         assert max(p.name for p in journals).startswith("20360301T12")
+
+
+def test_the_status_says_what_was_shown_and_how_long_each_stage_took(start) -> None:
+    one = start(policy={"epsilon": 1.0})
+    first = one.client.recommend("u1", 5)
+    one.client.recommend("u1", 5, page_token=first.next_page_token)
+    one.client.recommend("u1", 3, debug={"do_not_log": True})
+    status = one.admin.status()
+    assert (status.num_lists, status.num_explored_lists, status.num_impressions) == (1, 1, 10)
+    assert status.exploration_share == 1.0
+    assert set(status.stages_ms) == {
+        "parse",
+        "features",
+        "retrieval",
+        "scoring",
+        "policy",
+        "journal",
+        "response",
+    }
+    assert all(0 < found["p50"] <= found["p99"] for found in status.stages_ms.values())
+    assert status.store["kind"] == "sqlite"
+    assert status.store["status"] == "ok"
+    [worker] = status.workers
+    assert (worker.state, worker.num_restarts) == ("serving", 0)
+    assert worker.bundle_version == "v1"
+    assert worker.loaded_versions == ("v1",)
+    assert worker.server_id == status.server_id
+
+
+def test_degraded_answers_are_counted_by_reason(start) -> None:
+    one = start(version=None)
+    one.client.recommend("u1")
+    assert one.admin.status().degraded_answers == {"NO_BUNDLE": 1}

@@ -215,6 +215,18 @@ def test_what_was_prepared_but_not_shown_leaves_no_trace(model) -> None:
     assert (catalogue.row_of("shown"), catalogue.row_of("never shown")) == (3, -1)
 
 
+def test_checking_items_takes_no_memory_for_good(model) -> None:
+    """Items that were only validated stayed in the lists that all versions share."""
+    live = LiveCatalogue(model, ItemOverlay())
+    live.publish(live.prepare([ItemRow(item_id="shown", category="new")]))
+    for n in range(20):
+        live.prepare([ItemRow(item_id=f"checked {n}", category=f"category {n}"), ItemRow(item_id="shown")])
+    live.publish(live.prepare([ItemRow(item_id="other", category="newer")]))
+    fresh = live.current().catalogue.fresh
+    assert (len(fresh.slots), len(fresh.new_rows), len(fresh.category_codes)) == (2, 2, 2)
+    assert [live.current().catalogue.category_of(row) for row in (3, 4)] == ["new", "newer"]
+
+
 def test_the_overlay_forgets_what_is_older_and_nothing_else() -> None:
     overlay, hour = ItemOverlay(), 3_600_000
     overlay.put([upserted(hour, item_id="a", title="1"), upserted(hour, item_id="b", title="1")])

@@ -33,6 +33,20 @@ def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:
     assert one.journal() == []  # looking is no traffic
 
 
+def test_recommend_explains_when_asked(start, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    one = start()
+    asked = ["--target", one.client.target, "--user", "u1", "-k", "2"]
+    assert run([*RECOMMEND, *asked, "--explain"]) == 0
+    printed = capsys.readouterr().out
+    assert "history: none" in printed
+    assert "additive score, weights: click 1, purchase 5, rating 0.02" in printed
+    assert "click +0.4000" in printed
+    assert "click 0.75 0.25" in printed
+    assert run([*RECOMMEND, *asked]) == 0
+    assert "history" not in capsys.readouterr().out
+
+
 def test_recommend_may_be_real_traffic(start) -> None:
     one = start()
     assert run([*RECOMMEND, "--target", one.client.target, "--user", "u1", "--journal"]) == 0
@@ -123,3 +137,15 @@ def test_a_mistyped_folder_is_refused_and_not_made(tmp_path, capsys, absent, rem
     error = capsys.readouterr().err
     assert f"--{absent} {tmp_path / absent} is not a folder; name the one that {remedy} wrote" in error
     assert not (tmp_path / absent).exists()
+
+
+def test_a_folder_that_is_no_log_is_refused(tmp_path, capsys) -> None:
+    (tmp_path / "bundles").mkdir()
+    folders = ["--log", str(tmp_path), "--runs", str(tmp_path)]
+    serve = ["serve", "--config", SHOP, *folders, "--listen", "garbage"]
+    assert run(serve) == 2
+    assert f"--log {tmp_path} holds other things than an interaction log: it has" in capsys.readouterr().err
+    assert [child.name for child in tmp_path.iterdir()] == ["bundles"]
+    (tmp_path / "items").mkdir()
+    assert run(serve) == 2
+    assert "--listen 'garbage'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from recsys import errors, journal
 from recsys.errors import RecsysError
 from serving import client_values, request
 from serving.interceptors import STATUS, CountingPool, Guard, abort, status_of
-from serving.stats import ServerStats
+from serving.stats_board import StatsBoard
 
 # Errors that stop a command, and can never be raised while a call is answered.
 OFFLINE = {"RecsysError", "ConfigError", "DataError", "CallError"}
@@ -44,13 +44,13 @@ class Late:
 
 
 def test_an_expired_call_is_not_served() -> None:
-    stats = ServerStats()
-    serve = Guard(stats)._guarded(lambda request, _: request, "Recommend")
+    board = StatsBoard.for_one()
+    serve = Guard(board.own(0))._guarded(lambda request, _: request, "Recommend")
     assert serve("asked", Late(0.1)) == serve("asked", Late(None)) == "asked"
     for late in (Late(0.0), Late(-5.0), Late(0.1, active=False)):
         with pytest.raises(ConnectionAbortedError, match="DEADLINE_EXCEEDED"):
             serve("asked", late)
-    assert stats.num_expired == 3
+    assert board.totals().counters["expired"] == 3
 
 
 def test_no_error_text_is_too_long_for_a_header() -> None:

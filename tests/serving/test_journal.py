@@ -64,7 +64,8 @@ def test_two_servers_of_one_name_never_share_a_file(tmp_path, clock) -> None:
 
 def test_new_and_sealed_names_are_forced_onto_the_disk(tmp_path, clock, monkeypatch) -> None:
     synced = []
-    monkeypatch.setattr("serving.journal.sync_folder", lambda path: synced.append((path, os.listdir(path))))
+    for module in ("serving.journal", "recsys.files"):
+        monkeypatch.setattr(f"{module}.sync_folder", lambda path: synced.append((path, os.listdir(path))))
     folder = tmp_path / "new" / "journal"
     journal = Journal(folder, "server", clock, rotate_s=60)
     journal.append(ROW)

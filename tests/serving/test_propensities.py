@@ -22,7 +22,7 @@ from serving.pages.tokens import VALID_MS, PageTokens
 from serving.policy import PolicyInput, PolicyParameters, draw_ranking
 from serving.recommender import Recommender
 from serving.request import Deadline, RankRequest
-from serving.stats import ServerStats
+from serving.stats_board import StatsBoard
 
 PLAIN = PolicyParameters(epsilon=0.4, temperature=1.0)
 LEAST_P = 1e-3
@@ -246,4 +246,4 @@ def worker(fakes, folder: Path, model, policy) -> Recommender:
     engine = Engine(model, ItemOverlay(), policy=PolicyConfig(**policy), retrieval=RetrievalConfig())
     journal = Journal(folder / "journal", f"server-{model.version}", Clock().now_ms)
     tokens = PageTokens(PageKeys(folder, VALID_MS))
-    return Recommender(engine, journal, Clock(), ServerStats(), tokens)
+    return Recommender(engine, journal, Clock(), StatsBoard.for_one().own(0), tokens)

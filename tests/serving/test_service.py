@@ -178,7 +178,7 @@ def test_bad_candidates(one, item_ids, problem) -> None:
 
 
 def test_another_version_is_a_failed_precondition(one) -> None:
-    with pytest.raises(CallError, match="FAILED_PRECONDITION: bundle_version 'v0' is not served, 'v1' is"):
+    with pytest.raises(CallError, match="FAILED_PRECONDITION: bundle_version 'v0' is not loaded; loaded"):
         one.client.recommend("u1", bundle_version="v0")
     assert one.client.recommend("u1", bundle_version="v1").bundle_version == "v1"
 
@@ -244,7 +244,7 @@ def test_explain_gives_what_is_needed_to_repeat_the_draw(start) -> None:
     assert [i.item_id for i in first.items] == [i.item_id for i in again.items]
     assert first.explored
     assert first.num_candidates == {"retrieval": 40, "popular": 10}
-    assert set(first.stage_ms) == {"features", "retrieval", "scoring"}
+    assert set(first.stage_ms) == {"parse", "features", "retrieval", "scoring", "policy", "journal"}
 
 
 def test_feedback_is_accepted_once_and_reaches_journal_and_store(one) -> None:

@@ -17,6 +17,7 @@ from serving.catalogue.overlay import ItemOverlay
 from serving.clock import OrderedClock
 from serving.feedback import FeedbackRecorder, SentFeedback
 from serving.journal import Journal
+from serving.journal_tail import JournalTail
 from serving.restore import restore_from_journal
 from serving.session_merger import RECHECK_S, SessionMerger
 
@@ -60,12 +61,11 @@ class Shop:
             self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS
         )
         restore_from_journal(
-            self.folder / "journal",
+            JournalTail(self.folder / "journal"),
             ItemOverlay(),
             feedback.seen,
             self.store,
             KINDS,
-            since_ms=0,
             events_since_ms=0,
         )
         self.feedback = feedback

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +19,10 @@ from serving.engine import Engine
 from serving.feedback import SeenFeedbackIds
 from serving.journal import Journal
 from serving.journal_rows import item_patch_rows, read_item_patches
+from serving.journal_tail import JournalTail
 from serving.request import Deadline, RankRequest
 from serving.restore import restore_from_journal
+from serving.upsert_turn import UpsertTurn
 from serving.upserts import ItemUpserter
 
 
@@ -28,6 +31,13 @@ def refuse_poison(items):
         if item.title == "poison":
             raise ZeroDivisionError("no such text")
     return {row: (item.price or 0) / 100 for row, item in items.items()}
+
+
+def upserting(journal, overlay, engine, catch_up=lambda: None):
+    """The upserts of a server; alone in its folder unless it catches up."""
+    turn = UpsertTurn(journal.folder, catch_up)
+    upserter = ItemUpserter(journal, overlay, SimpleNamespace(engine=engine), turn)
+    return partial(upserter.upsert, deadline=Deadline.after(60.0))
 
 
 @pytest.fixture
@@ -44,7 +54,7 @@ def shop(tmp_path, fakes):
 
     def restart():
         overlay = ItemOverlay()
-        restore_from_journal(tmp_path / FOLDER, overlay, SeenFeedbackIds(), None, frozenset(), 0, 0)
+        restore_from_journal(JournalTail(tmp_path / FOLDER), overlay, SeenFeedbackIds(), None, frozenset(), 0)
         return engine(overlay)
 
     def rows():
@@ -53,10 +63,9 @@ def shop(tmp_path, fakes):
 
     overlay = ItemOverlay()
     first = engine(overlay)
-    upserter = ItemUpserter(journal, overlay, SimpleNamespace(engine=first))
     yield SimpleNamespace(
         engine=first,
-        upserter=upserter,
+        upsert=upserting(journal, overlay, first),
         journal=journal,
         restart=restart,
         rows=rows,
@@ -78,15 +87,15 @@ def item(item_id, **fields) -> ItemPatch:
 
 
 def test_an_upserted_item_is_in_the_next_request_and_after_a_restart(shop, fakes) -> None:
-    assert [r.rejection for r in shop.upserter.upsert([item("new", price=9_900)])] == [""]
+    assert [r.rejection for r in shop.upsert([item("new", price=9_900)])] == [""]
     assert ids(shop.engine, fakes.NOON_MS)[0] == "new"
     assert ids(shop.restart(), fakes.NOON_MS)[0] == "new"
 
 
 def test_a_window_opens_and_closes_at_its_millisecond(shop, fakes) -> None:
     now = fakes.NOON_MS
-    shop.upserter.upsert([item("new", price=9_900, available_from=now + 5, available_until=now + 8)])
-    shop.upserter.upsert([item("i39", available_until=now + 2)])
+    shop.upsert([item("new", price=9_900, available_from=now + 5, available_until=now + 8)])
+    shop.upsert([item("i39", available_until=now + 2)])
     tops = [ids(shop.engine, now + ms)[0] for ms in range(10)]
     assert tops == ["i39"] * 2 + ["i38"] * 3 + ["new"] * 3 + ["i38"] * 2
     assert [ids(shop.engine, now + ms)[0] for ms in (9, 5, 4, 1)] == ["i38", "new", "i38", "i39"]
@@ -94,15 +103,13 @@ def test_a_window_opens_and_closes_at_its_millisecond(shop, fakes) -> None:
 
 def test_what_cannot_be_encoded_is_rejected_and_not_journalled(shop, fakes) -> None:
     """It was journalled before it was encoded: every later request and every restart then failed."""
-    results = shop.upserter.upsert(
-        [item("bad", title="poison"), item("good", price=9_900), item("bad", price=1)]
-    )
+    results = shop.upsert([item("bad", title="poison"), item("good", price=9_900), item("bad", price=1)])
     reason = "it cannot be encoded (ZeroDivisionError: no such text); send other values"
     assert [r.rejection for r in results] == [reason, "", reason]
     assert shop.rows() == ["good"]
     assert ids(shop.engine, fakes.NOON_MS)[0] == "good"
     assert shop.engine.live_catalogue.item("bad") is None
-    only = shop.upserter.upsert([item("i39", title="poison")])
+    only = shop.upsert([item("i39", title="poison")])
     assert only[0].rejection == reason
     assert shop.engine.live_catalogue.item("i39").title == "Thing 39"
     assert shop.rows() == ["good"]
@@ -133,15 +140,15 @@ def test_a_withdrawn_item_is_gone_also_where_its_content_cannot_be_encoded(shop,
 
 
 def test_what_cannot_be_journalled_is_not_shown(shop, fakes, monkeypatch) -> None:
-    def full(*_):
+    def full(*_, **__):
         raise JournalError("the disk is full")
 
     monkeypatch.setattr(shop.journal, "append", full)
     with pytest.raises(JournalError):
-        shop.upserter.upsert([item("new", price=9_900)])
+        shop.upsert([item("new", price=9_900)])
     assert ids(shop.engine, fakes.NOON_MS)[0] == "i39"
     monkeypatch.undo()
-    shop.upserter.upsert([item("other", price=9_800)])
+    shop.upsert([item("other", price=9_800)])
     assert ids(shop.engine, fakes.NOON_MS)[0] == "other"
     assert shop.engine.live_catalogue.item("new") is None
 
@@ -152,7 +159,7 @@ def test_a_patch_has_the_instant_of_its_record(tmp_path, fakes) -> None:
     journal = Journal(tmp_path / FOLDER, "s", lambda: next(ticks), rotate_s=3600)
     overlay = ItemOverlay()
     engine = Engine(fakes.model(), overlay, policy=PolicyConfig(), retrieval=RetrievalConfig())
-    ItemUpserter(journal, overlay, SimpleNamespace(engine=engine)).upsert([item("i1", price=1)])
+    upserting(journal, overlay, engine)([item("i1", price=1)])
     journal.close()
     (path,) = files(tmp_path / FOLDER)
     (record,) = read(path).records
@@ -169,7 +176,7 @@ def test_after_a_restart_the_latest_of_two_servers_patches_holds(tmp_path, fakes
     for journal in servers:
         journal.close()
     overlay = ItemOverlay()
-    restore_from_journal(tmp_path / FOLDER, overlay, SeenFeedbackIds(), None, frozenset(), 0, 0)
+    restore_from_journal(JournalTail(tmp_path / FOLDER), overlay, SeenFeedbackIds(), None, frozenset(), 0)
     assert patched(ItemRow(item_id="i1"), overlay.patches("i1", 0)).price == 3
 
 
@@ -184,9 +191,9 @@ def test_requests_go_on_while_an_upsert_is_encoded(shop, fakes) -> None:
 
     overlay = ItemOverlay()
     engine = shop.make(overlay, replace(fakes.model(), encode_items=encode))
-    upserter = ItemUpserter(shop.journal, overlay, SimpleNamespace(engine=engine))
-    upserting = threading.Thread(target=upserter.upsert, args=([item("new", price=9_900)],))
-    upserting.start()
+    upsert = upserting(shop.journal, overlay, engine)
+    writing = threading.Thread(target=upsert, args=([item("new", price=9_900)],))
+    writing.start()
     try:
         assert encoding.wait(20)
         answers: list[list[str]] = []
@@ -197,7 +204,7 @@ def test_requests_go_on_while_an_upsert_is_encoded(shop, fakes) -> None:
         assert shop.rows() == []
     finally:
         go_on.set()
-        upserting.join(20)
+        writing.join(20)
     assert ids(engine, fakes.NOON_MS)[0] == "new"
 
 

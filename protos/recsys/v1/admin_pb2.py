@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/recsys/v1/admin.proto\x12\trecsys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n\x13ListVersionsRequest\"M\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x03 \x01(\x08\x12\x0f\n\x07serving\x18\x04 \x01(\x08\"<\n\x14ListVersionsResponse\x12$\n\x08versions\x18\x01 \x03(\x0b\x32\x12.recsys.v1.Version\"V\n\x0f\x41\x63tivateRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_current\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x13\n\x11_expected_current\"=\n\x10\x41\x63tivateResponse\x12\x18\n\x10previous_version\x18\x01 \x01(\t\x12\x0f\n\x07serving\x18\x02 \x01(\x08\"\x11\n\x0fRollbackRequest\"4\n\x10RollbackResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07serving\x18\x02 \x01(\x08\"\x12\n\x10GetStatusRequest\"\xd8\x04\n\x11GetStatusResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x03 \x01(\t\x12\x14\n\x0creload_error\x18\x04 \x01(\t\x12-\n\tloaded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03now\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64\x65gradation\x18\x08 \x03(\t\x12\x36\n\x05\x63\x61lls\x18\t \x03(\x0b\x32\'.recsys.v1.GetStatusResponse.CallsEntry\x12\x13\n\x0bnum_expired\x18\n \x01(\x03\x12\x10\n\x08num_shed\x18\x0b \x01(\x03\x12\x15\n\rjournal_bytes\x18\x0c \x01(\x03\x12?\n\nlatency_ms\x18\r \x03(\x0b\x32+.recsys.v1.GetStatusResponse.LatencyMsEntry\x12\x0f\n\x07threads\x18\x0e \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x0f \x01(\t\x12\x14\n\x0cindex_device\x18\x10 \x01(\t\x1a,\n\nCallsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0eLatencyMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xb1\x02\n\x0c\x41\x64minService\x12O\n\x0cListVersions\x12\x1e.recsys.v1.ListVersionsRequest\x1a\x1f.recsys.v1.ListVersionsResponse\x12\x43\n\x08\x41\x63tivate\x12\x1a.recsys.v1.ActivateRequest\x1a\x1b.recsys.v1.ActivateResponse\x12\x43\n\x08Rollback\x12\x1a.recsys.v1.RollbackRequest\x1a\x1b.recsys.v1.RollbackResponse\x12\x46\n\tGetStatus\x12\x1b.recsys.v1.GetStatusRequest\x1a\x1c.recsys.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/recsys/v1/admin.proto\x12\trecsys.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n\x13ListVersionsRequest\"]\n\x07Version\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x03 \x01(\x08\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x0e\n\x06loaded\x18\x05 \x01(\x08\"<\n\x14ListVersionsResponse\x12$\n\x08versions\x18\x01 \x03(\x0b\x32\x12.recsys.v1.Version\"V\n\x0f\x41\x63tivateRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1d\n\x10\x65xpected_current\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x13\n\x11_expected_current\"=\n\x10\x41\x63tivateResponse\x12\x18\n\x10previous_version\x18\x01 \x01(\t\x12\x0f\n\x07serving\x18\x02 \x01(\x08\"\x11\n\x0fRollbackRequest\"4\n\x10RollbackResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07serving\x18\x02 \x01(\x08\"\x12\n\x10GetStatusRequest\"2\n\x10LatencyQuantiles\x12\x0e\n\x06p50_ms\x18\x01 \x01(\x01\x12\x0e\n\x06p99_ms\x18\x02 \x01(\x01\"\xef\x02\n\x0cWorkerStatus\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\r\n\x05state\x18\x02 \x01(\t\x12\x14\n\x0cnum_restarts\x18\x03 \x01(\x03\x12\x11\n\tserver_id\x18\x04 \x01(\t\x12\x0b\n\x03pid\x18\x05 \x01(\x03\x12\x16\n\x0e\x62undle_version\x18\x06 \x01(\t\x12\x17\n\x0floaded_versions\x18\x07 \x03(\t\x12-\n\tloaded_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07seen_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0creload_error\x18\x0b \x01(\t\x12\x17\n\x0fjournal_healthy\x18\x0c \x01(\x08\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\x0e\n\x06\x65ngine\x18\x0e \x01(\t\"\xdf\x08\n\x11GetStatusResponse\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x03 \x01(\t\x12\x14\n\x0creload_error\x18\x04 \x01(\t\x12-\n\tloaded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03now\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x64\x65gradation\x18\x08 \x03(\t\x12\x36\n\x05\x63\x61lls\x18\t \x03(\x0b\x32\'.recsys.v1.GetStatusResponse.CallsEntry\x12\x13\n\x0bnum_expired\x18\n \x01(\x03\x12\x10\n\x08num_shed\x18\x0b \x01(\x03\x12\x15\n\rjournal_bytes\x18\x0c \x01(\x03\x12?\n\nlatency_ms\x18\r \x03(\x0b\x32+.recsys.v1.GetStatusResponse.LatencyMsEntry\x12\x0f\n\x07threads\x18\x0e \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x0f \x01(\t\x12\x14\n\x0cindex_device\x18\x10 \x01(\t\x12\x38\n\x06stages\x18\x11 \x03(\x0b\x32(.recsys.v1.GetStatusResponse.StagesEntry\x12\x12\n\nindex_kind\x18\x12 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x13 \x01(\t\x12\x36\n\x05store\x18\x14 \x03(\x0b\x32\'.recsys.v1.GetStatusResponse.StoreEntry\x12\x17\n\x0fnum_impressions\x18\x15 \x01(\x03\x12\x11\n\tnum_lists\x18\x16 \x01(\x03\x12\x1a\n\x12num_explored_lists\x18\x17 \x01(\x03\x12K\n\x10\x64\x65graded_answers\x18\x18 \x03(\x0b\x32\x31.recsys.v1.GetStatusResponse.DegradedAnswersEntry\x12(\n\x07workers\x18\x19 \x03(\x0b\x32\x17.recsys.v1.WorkerStatus\x1a,\n\nCallsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0eLatencyMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1aJ\n\x0bStagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.recsys.v1.LatencyQuantiles:\x02\x38\x01\x1a,\n\nStoreEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x14\x44\x65gradedAnswersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xb1\x02\n\x0c\x41\x64minService\x12O\n\x0cListVersions\x12\x1e.recsys.v1.ListVersionsRequest\x1a\x1f.recsys.v1.ListVersionsResponse\x12\x43\n\x08\x41\x63tivate\x12\x1a.recsys.v1.ActivateRequest\x1a\x1b.recsys.v1.ActivateResponse\x12\x43\n\x08Rollback\x12\x1a.recsys.v1.RollbackRequest\x1a\x1b.recsys.v1.RollbackResponse\x12\x46\n\tGetStatus\x12\x1b.recsys.v1.GetStatusRequest\x1a\x1c.recsys.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,28 +36,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSRESPONSE_CALLSENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATUSRESPONSE_LATENCYMSENTRY']._loaded_options = None
   _globals['_GETSTATUSRESPONSE_LATENCYMSENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATUSRESPONSE_STAGESENTRY']._loaded_options = None
+  _globals['_GETSTATUSRESPONSE_STAGESENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATUSRESPONSE_STOREENTRY']._loaded_options = None
+  _globals['_GETSTATUSRESPONSE_STOREENTRY']._serialized_options = b'8\001'
+  _globals['_GETSTATUSRESPONSE_DEGRADEDANSWERSENTRY']._loaded_options = None
+  _globals['_GETSTATUSRESPONSE_DEGRADEDANSWERSENTRY']._serialized_options = b'8\001'
   _globals['_LISTVERSIONSREQUEST']._serialized_start=76
   _globals['_LISTVERSIONSREQUEST']._serialized_end=97
   _globals['_VERSION']._serialized_start=99
-  _globals['_VERSION']._serialized_end=176
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=178
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=238
-  _globals['_ACTIVATEREQUEST']._serialized_start=240
-  _globals['_ACTIVATEREQUEST']._serialized_end=326
-  _globals['_ACTIVATERESPONSE']._serialized_start=328
-  _globals['_ACTIVATERESPONSE']._serialized_end=389
-  _globals['_ROLLBACKREQUEST']._serialized_start=391
-  _globals['_ROLLBACKREQUEST']._serialized_end=408
-  _globals['_ROLLBACKRESPONSE']._serialized_start=410
-  _globals['_ROLLBACKRESPONSE']._serialized_end=462
-  _globals['_GETSTATUSREQUEST']._serialized_start=464
-  _globals['_GETSTATUSREQUEST']._serialized_end=482
-  _globals['_GETSTATUSRESPONSE']._serialized_start=485
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1085
-  _globals['_GETSTATUSRESPONSE_CALLSENTRY']._serialized_start=991
-  _globals['_GETSTATUSRESPONSE_CALLSENTRY']._serialized_end=1035
-  _globals['_GETSTATUSRESPONSE_LATENCYMSENTRY']._serialized_start=1037
-  _globals['_GETSTATUSRESPONSE_LATENCYMSENTRY']._serialized_end=1085
-  _globals['_ADMINSERVICE']._serialized_start=1088
-  _globals['_ADMINSERVICE']._serialized_end=1393
+  _globals['_VERSION']._serialized_end=192
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=194
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=254
+  _globals['_ACTIVATEREQUEST']._serialized_start=256
+  _globals['_ACTIVATEREQUEST']._serialized_end=342
+  _globals['_ACTIVATERESPONSE']._serialized_start=344
+  _globals['_ACTIVATERESPONSE']._serialized_end=405
+  _globals['_ROLLBACKREQUEST']._serialized_start=407
+  _globals['_ROLLBACKREQUEST']._serialized_end=424
+  _globals['_ROLLBACKRESPONSE']._serialized_start=426
+  _globals['_ROLLBACKRESPONSE']._serialized_end=478
+  _globals['_GETSTATUSREQUEST']._serialized_start=480
+  _globals['_GETSTATUSREQUEST']._serialized_end=498
+  _globals['_LATENCYQUANTILES']._serialized_start=500
+  _globals['_LATENCYQUANTILES']._serialized_end=550
+  _globals['_WORKERSTATUS']._serialized_start=553
+  _globals['_WORKERSTATUS']._serialized_end=920
+  _globals['_GETSTATUSRESPONSE']._serialized_start=923
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2042
+  _globals['_GETSTATUSRESPONSE_CALLSENTRY']._serialized_start=1770
+  _globals['_GETSTATUSRESPONSE_CALLSENTRY']._serialized_end=1814
+  _globals['_GETSTATUSRESPONSE_LATENCYMSENTRY']._serialized_start=1816
+  _globals['_GETSTATUSRESPONSE_LATENCYMSENTRY']._serialized_end=1864
+  _globals['_GETSTATUSRESPONSE_STAGESENTRY']._serialized_start=1866
+  _globals['_GETSTATUSRESPONSE_STAGESENTRY']._serialized_end=1940
+  _globals['_GETSTATUSRESPONSE_STOREENTRY']._serialized_start=1942
+  _globals['_GETSTATUSRESPONSE_STOREENTRY']._serialized_end=1986
+  _globals['_GETSTATUSRESPONSE_DEGRADEDANSWERSENTRY']._serialized_start=1988
+  _globals['_GETSTATUSRESPONSE_DEGRADEDANSWERSENTRY']._serialized_end=2042
+  _globals['_ADMINSERVICE']._serialized_start=2045
+  _globals['_ADMINSERVICE']._serialized_end=2350
 # @@protoc_insertion_point(module_scope)

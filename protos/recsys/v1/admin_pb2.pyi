@@ -46,6 +46,7 @@ class Version(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
     SERVING_FIELD_NUMBER: _builtins.int
+    LOADED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version's name."""
     verdict: _builtins.str
@@ -54,6 +55,8 @@ class Version(_message.Message):
     """Whether the live pointer names it."""
     serving: _builtins.bool
     """Whether this server answers with it."""
+    loaded: _builtins.bool
+    """Whether this server holds it in memory: requests may name it, and activating it takes no loading."""
     def __init__(
         self,
         *,
@@ -61,10 +64,11 @@ class Version(_message.Message):
         verdict: _builtins.str = ...,
         current: _builtins.bool = ...,
         serving: _builtins.bool = ...,
+        loaded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "serving", b"serving", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "loaded", b"loaded", "serving", b"serving", "verdict", b"verdict", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -209,8 +213,118 @@ class GetStatusRequest(_message.Message):
 Global___GetStatusRequest: _TypeAlias = GetStatusRequest  # noqa: Y015
 
 @_typing.final
+class LatencyQuantiles(_message.Message):
+    """Quantiles of a time in milliseconds, estimated from a histogram: off by less than a quarter of their value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P50_MS_FIELD_NUMBER: _builtins.int
+    P99_MS_FIELD_NUMBER: _builtins.int
+    p50_ms: _builtins.float
+    """The median."""
+    p99_ms: _builtins.float
+    """The 99th percentile."""
+    def __init__(
+        self,
+        *,
+        p50_ms: _builtins.float = ...,
+        p99_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p50_ms", b"p50_ms", "p99_ms", b"p99_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatencyQuantiles: _TypeAlias = LatencyQuantiles  # noqa: Y015
+
+@_typing.final
+class WorkerStatus(_message.Message):
+    """One worker process of the server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NUM_RESTARTS_FIELD_NUMBER: _builtins.int
+    SERVER_ID_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
+    LOADED_VERSIONS_FIELD_NUMBER: _builtins.int
+    LOADED_AT_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    SEEN_AT_FIELD_NUMBER: _builtins.int
+    RELOAD_ERROR_FIELD_NUMBER: _builtins.int
+    JOURNAL_HEALTHY_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number, from 0."""
+    state: _builtins.str
+    """"absent", "starting", "serving", "draining", "stopped", or "restarting": it died and is started again."""
+    num_restarts: _builtins.int
+    """How often it died and was started again."""
+    server_id: _builtins.str
+    """Name of its process, as in its lease file and journal files; empty until it has started, as is all below."""
+    pid: _builtins.int
+    """Its process id."""
+    bundle_version: _builtins.str
+    """The version that it answers with; empty: the popular list."""
+    reload_error: _builtins.str
+    """Why the live version does not answer; empty when it does."""
+    journal_healthy: _builtins.bool
+    """Whether its journal can be written."""
+    device: _builtins.str
+    """Where it scores: "cpu", "cuda:0"."""
+    engine: _builtins.str
+    """How it scores there."""
+    @_builtins.property
+    def loaded_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The versions that it has loaded and a request may name, newest first."""
+
+    @_builtins.property
+    def loaded_at(self) -> _timestamp_pb2.Timestamp:
+        """When the answering version was loaded."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it started."""
+
+    @_builtins.property
+    def seen_at(self) -> _timestamp_pb2.Timestamp:
+        """When it said so; older than some seconds: it hangs."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        state: _builtins.str = ...,
+        num_restarts: _builtins.int = ...,
+        server_id: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        bundle_version: _builtins.str = ...,
+        loaded_versions: _abc.Iterable[_builtins.str] | None = ...,
+        loaded_at: _timestamp_pb2.Timestamp | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        seen_at: _timestamp_pb2.Timestamp | None = ...,
+        reload_error: _builtins.str = ...,
+        journal_healthy: _builtins.bool = ...,
+        device: _builtins.str = ...,
+        engine: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["loaded_at", b"loaded_at", "seen_at", b"seen_at", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "device", b"device", "engine", b"engine", "journal_healthy", b"journal_healthy", "loaded_at", b"loaded_at", "loaded_versions", b"loaded_versions", "num_restarts", b"num_restarts", "number", b"number", "pid", b"pid", "reload_error", b"reload_error", "seen_at", b"seen_at", "server_id", b"server_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkerStatus: _TypeAlias = WorkerStatus  # noqa: Y015
+
+@_typing.final
 class GetStatusResponse(_message.Message):
-    """The server's status."""
+    """The server's status. Counters and latencies are those of all its workers; what else is said of one process is said
+    of the worker that answers this call.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -254,6 +368,67 @@ class GetStatusResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class StagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___LatencyQuantiles: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___LatencyQuantiles | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class StoreEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class DegradedAnswersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SERVER_ID_FIELD_NUMBER: _builtins.int
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     CURRENT_VERSION_FIELD_NUMBER: _builtins.int
@@ -270,6 +445,15 @@ class GetStatusResponse(_message.Message):
     THREADS_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     INDEX_DEVICE_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    INDEX_KIND_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    NUM_IMPRESSIONS_FIELD_NUMBER: _builtins.int
+    NUM_LISTS_FIELD_NUMBER: _builtins.int
+    NUM_EXPLORED_LISTS_FIELD_NUMBER: _builtins.int
+    DEGRADED_ANSWERS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
     """Name of this server process, as in its lease file and journal files."""
     bundle_version: _builtins.str
@@ -290,6 +474,16 @@ class GetStatusResponse(_message.Message):
     """Where requests are scored: "cpu", "cuda:0"; empty: no bundle."""
     index_device: _builtins.str
     """Where items are searched, likewise."""
+    index_kind: _builtins.str
+    """Type of the item index; empty: no bundle."""
+    engine: _builtins.str
+    """How predictions are computed; empty: no bundle."""
+    num_impressions: _builtins.int
+    """Items in journalled answers."""
+    num_lists: _builtins.int
+    """Journalled lists; the pages of a list count once."""
+    num_explored_lists: _builtins.int
+    """Those of them that were drawn with exploration."""
     @_builtins.property
     def loaded_at(self) -> _timestamp_pb2.Timestamp:
         """When the answering version was loaded."""
@@ -312,7 +506,25 @@ class GetStatusResponse(_message.Message):
 
     @_builtins.property
     def latency_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Latency of recent Recommend and Rank calls in milliseconds: "p50", "p99"."""
+        """Latency of Recommend and Rank calls of the last one to two minutes in milliseconds: "p50", "p99"."""
+
+    @_builtins.property
+    def stages(self) -> _containers.MessageMap[_builtins.str, Global___LatencyQuantiles]:
+        """Stages of Recommend and Rank calls of the last one to two minutes, those that occurred: "queue_wait", "parse",
+        "merge" (of a session into its user), "features", "retrieval", "scoring", "policy", "journal", "response".
+        """
+
+    @_builtins.property
+    def store(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The online store: its "kind" (the scheme of [store] url), its "status" ("ok", "down"), and what it says more."""
+
+    @_builtins.property
+    def degraded_answers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Answers by degradation reason."""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerStatus]:
+        """All workers."""
 
     def __init__(
         self,
@@ -333,10 +545,19 @@ class GetStatusResponse(_message.Message):
         threads: _builtins.int = ...,
         device: _builtins.str = ...,
         index_device: _builtins.str = ...,
+        stages: _abc.Mapping[_builtins.str, Global___LatencyQuantiles] | None = ...,
+        index_kind: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        store: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        num_impressions: _builtins.int = ...,
+        num_lists: _builtins.int = ...,
+        num_explored_lists: _builtins.int = ...,
+        degraded_answers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        workers: _abc.Iterable[Global___WorkerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["loaded_at", b"loaded_at", "now", b"now", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "calls", b"calls", "current_version", b"current_version", "degradation", b"degradation", "device", b"device", "index_device", b"index_device", "journal_bytes", b"journal_bytes", "latency_ms", b"latency_ms", "loaded_at", b"loaded_at", "now", b"now", "num_expired", b"num_expired", "num_shed", b"num_shed", "reload_error", b"reload_error", "server_id", b"server_id", "started_at", b"started_at", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "calls", b"calls", "current_version", b"current_version", "degradation", b"degradation", "degraded_answers", b"degraded_answers", "device", b"device", "engine", b"engine", "index_device", b"index_device", "index_kind", b"index_kind", "journal_bytes", b"journal_bytes", "latency_ms", b"latency_ms", "loaded_at", b"loaded_at", "now", b"now", "num_expired", b"num_expired", "num_explored_lists", b"num_explored_lists", "num_impressions", b"num_impressions", "num_lists", b"num_lists", "num_shed", b"num_shed", "reload_error", b"reload_error", "server_id", b"server_id", "stages", b"stages", "started_at", b"started_at", "store", b"store", "threads", b"threads", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,7 +145,7 @@ class Debug(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     DO_NOT_LOG_FIELD_NUMBER: _builtins.int
     explain: _builtins.bool
-    """Return sources, reasons and candidate counts that cost extra time."""
+    """Explain the list and each item; it costs extra time."""
     seed: _builtins.int
     """Seed of the exploration draw: the same request, seed, bundle and features give the same list. Such a list is not
     a random draw, so the propensity_kind of its items is "seeded".
@@ -266,7 +266,9 @@ class RecommendRequest(_message.Message):
     page_size, bundle_version, debug.explain, debug.do_not_log, validate_only.
     """
     bundle_version: _builtins.str
-    """The bundle version that must answer. Empty: the live one. Another one is refused with FAILED_PRECONDITION."""
+    """The bundle version that must answer: any that the server holds, the live one or one live before it. Empty: the
+    live one. One that is not loaded is refused with FAILED_PRECONDITION.
+    """
     validate_only: _builtins.bool
     """Check the request and return an empty list."""
     seed_item_id: _builtins.str
@@ -427,7 +429,7 @@ class RankRequest(_message.Message):
     page_token: _builtins.str
     """next_page_token of the previous page. Send the other fields unchanged, as in RecommendRequest."""
     bundle_version: _builtins.str
-    """The bundle version that must answer. Empty: the live one."""
+    """The bundle version that must answer, as in RecommendRequest. Empty: the live one."""
     validate_only: _builtins.bool
     """Check the request and return an empty list."""
     @_builtins.property
@@ -525,6 +527,7 @@ class RankedItem(_message.Message):
     PROPENSITY_KIND_FIELD_NUMBER: _builtins.int
     IMPRESSION_ID_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """The item."""
     position: _builtins.int
@@ -557,6 +560,10 @@ class RankedItem(_message.Message):
         similarity of 0.5 or more.
         """
 
+    @_builtins.property
+    def explanation(self) -> Global___ItemExplanation:
+        """Set when debug.explain was."""
+
     def __init__(
         self,
         *,
@@ -570,14 +577,185 @@ class RankedItem(_message.Message):
         propensity_kind: _builtins.str = ...,
         impression_id: _builtins.str = ...,
         title: _builtins.str = ...,
+        explanation: Global___ItemExplanation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["impression_id", b"impression_id", "item_id", b"item_id", "position", b"position", "predictions", b"predictions", "propensity", b"propensity", "propensity_kind", b"propensity_kind", "reasons", b"reasons", "score", b"score", "sources", b"sources", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "impression_id", b"impression_id", "item_id", b"item_id", "position", b"position", "predictions", b"predictions", "propensity", b"propensity", "propensity_kind", b"propensity_kind", "reasons", b"reasons", "score", b"score", "sources", b"sources", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankedItem: _TypeAlias = RankedItem  # noqa: Y015
+
+@_typing.final
+class ItemExplanation(_message.Message):
+    """Where one item's score comes from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ContributionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class GatesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___GateWeights: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___GateWeights | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
+    NEAREST_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def contributions(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Part of each task in the score, by task name; tasks of weight 0 have none. The parts add up to the score, or
+        to its natural logarithm when Explanation.formula is "multiplicative". Empty when nothing was predicted, and with
+        a seed_item_id, as the score is a similarity then.
+        """
+
+    @_builtins.property
+    def nearest(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimilarItem]:
+        """The up to 3 items of the user's history that are most similar to this one, the most similar first."""
+
+    @_builtins.property
+    def gates(self) -> _containers.MessageMap[_builtins.str, Global___GateWeights]:
+        """What each task's gate takes from the experts, by task name. Empty for a model without gates."""
+
+    def __init__(
+        self,
+        *,
+        contributions: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        nearest: _abc.Iterable[Global___SimilarItem] | None = ...,
+        gates: _abc.Mapping[_builtins.str, Global___GateWeights] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "gates", b"gates", "nearest", b"nearest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemExplanation: _TypeAlias = ItemExplanation  # noqa: Y015
+
+@_typing.final
+class SimilarItem(_message.Message):
+    """An item of the user's history, and how similar it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    COSINE_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """The item."""
+    title: _builtins.str
+    """Title; empty where there is none."""
+    kind: _builtins.str
+    """Kind of the user's latest feedback on it."""
+    cosine: _builtins.float
+    """Cosine similarity of the two embeddings."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        cosine: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosine", b"cosine", "item_id", b"item_id", "kind", b"kind", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimilarItem: _TypeAlias = SimilarItem  # noqa: Y015
+
+@_typing.final
+class GateWeights(_message.Message):
+    """One task's weights over the experts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """By expert; they sum to 1."""
+
+    def __init__(
+        self,
+        *,
+        weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateWeights: _TypeAlias = GateWeights  # noqa: Y015
+
+@_typing.final
+class HistoryEvent(_message.Message):
+    """One event of a user's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """The item."""
+    kind: _builtins.str
+    """The feedback's kind."""
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration:
+        """Time from the event to the request."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "item_id", b"item_id", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryEvent: _TypeAlias = HistoryEvent  # noqa: Y015
 
 @_typing.final
 class Degradation(_message.Message):
@@ -652,24 +830,57 @@ class Explanation(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class WeightsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NUM_CANDIDATES_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     EXPLORED_FIELD_NUMBER: _builtins.int
     STAGE_MS_FIELD_NUMBER: _builtins.int
     KNOWN_USER_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    FORMULA_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     """Seed of the list's exploration draws; send it as debug.seed to repeat them."""
     explored: _builtins.bool
     """Whether this list was drawn with exploration."""
     known_user: _builtins.bool
     """Whether the server has anything of the user: nightly values, or feedback since."""
+    formula: _builtins.str
+    """How predictions become a score: "additive" or "multiplicative"."""
     @_builtins.property
     def num_candidates(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Candidates by source before filters and rules."""
 
     @_builtins.property
     def stage_ms(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Time spent in each stage, in milliseconds."""
+        """Time spent in each stage so far, in milliseconds."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryEvent]:
+        """The events that the model saw, newest first."""
+
+    @_builtins.property
+    def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Weight of each task's prediction in the score, with the request's head_weights."""
 
     def __init__(
         self,
@@ -679,10 +890,13 @@ class Explanation(_message.Message):
         explored: _builtins.bool = ...,
         stage_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         known_user: _builtins.bool = ...,
+        history: _abc.Iterable[Global___HistoryEvent] | None = ...,
+        formula: _builtins.str = ...,
+        weights: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explored", b"explored", "known_user", b"known_user", "num_candidates", b"num_candidates", "seed", b"seed", "stage_ms", b"stage_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explored", b"explored", "formula", b"formula", "history", b"history", "known_user", b"known_user", "num_candidates", b"num_candidates", "seed", b"seed", "stage_ms", b"stage_ms", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -924,9 +1138,11 @@ class FeedbackResult(_message.Message):
         STATUS_UNSPECIFIED: FeedbackResult._Status.ValueType  # 0
         """Never sent."""
         STATUS_ACCEPTED: FeedbackResult._Status.ValueType  # 1
-        """Written to the journal before this answer."""
+        """Written to the journal before this answer. Sent to a second server within a fifth of a second, an event is
+        accepted there too, and counts once all the same.
+        """
         STATUS_DUPLICATE: FeedbackResult._Status.ValueType  # 2
-        """Recorded before; nothing was written."""
+        """Recorded before, by this server or another one of the same log; nothing was written."""
         STATUS_REJECTED: FeedbackResult._Status.ValueType  # 3
         """Not written; the reason says what to change."""
 
@@ -936,9 +1152,11 @@ class FeedbackResult(_message.Message):
     STATUS_UNSPECIFIED: FeedbackResult.Status.ValueType  # 0
     """Never sent."""
     STATUS_ACCEPTED: FeedbackResult.Status.ValueType  # 1
-    """Written to the journal before this answer."""
+    """Written to the journal before this answer. Sent to a second server within a fifth of a second, an event is
+    accepted there too, and counts once all the same.
+    """
     STATUS_DUPLICATE: FeedbackResult.Status.ValueType  # 2
-    """Recorded before; nothing was written."""
+    """Recorded before, by this server or another one of the same log; nothing was written."""
     STATUS_REJECTED: FeedbackResult.Status.ValueType  # 3
     """Not written; the reason says what to change."""
 
