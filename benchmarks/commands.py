@@ -55,12 +55,21 @@ def bench_serve_command(
     items: Annotated[int, typer.Option(min=1_000, help="Items of the synthetic bundle.")] = 1_000_000,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="Only this part: latency or max-rate; may be given several times."),
+        typer.Option(
+            help="Only this part: latency, max-rate, swaps, overload, recall or resources, which are the "
+            "default; or profile, soak or kills. May be given several times."
+        ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each run of load.")] = 8.0,
     rate: Annotated[float, typer.Option(help="Highest rate, calls/s; default: it is searched for.")] = 0.0,
     connections: Annotated[int, typer.Option(min=1, help="Connections of the load.")] = 8,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; default: what `recsys serve` chooses.")
+    ] = None,
+    swaps: Annotated[int, typer.Option(min=1, help="Versions that go live in the part swaps.")] = 10,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the part soak.")] = 30.0,
+    searches: Annotated[int, typer.Option(min=1, help="Filtered searches of the part recall.")] = 10_000,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of synthetic bundles; default: in the user's cache.")
     ] = None,
@@ -90,7 +99,16 @@ def bench_serve_command(
     from benchmarks.speed.serve.serve_tables import show_serve
     from benchmarks.speed.serve.session import Asked
 
-    asked = Asked(parts=part or DEFAULT_PARTS, seconds=seconds, rate=rate, connections=connections)
+    asked = Asked(
+        parts=part or DEFAULT_PARTS,
+        seconds=seconds,
+        connections=connections,
+        workers=workers,
+        swaps=swaps,
+        minutes=minutes,
+        searches=searches,
+        rate=rate,
+    )
     known = json.loads(json_file.read_text()) if add and json_file and json_file.exists() else None
     tree = measure_serve(asked, Sizes(items=items, seed=seed), cache, known)
     if known is not None:

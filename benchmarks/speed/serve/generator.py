@@ -79,7 +79,7 @@ class Generator:
         if plan.rate:
             at, latency, status, late = _open_loop(calls, self.requests, plan, timeout_s)
         else:
-            at, latency, status = _closed_loop(calls[: plan.clients], self.requests, plan, timeout_s)
+            at, latency, status = _closed_loop(calls, self.requests, plan, timeout_s)
             late = np.zeros(1)
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
         np.save(plan.calls, np.stack([at, latency, status], axis=1))
@@ -136,21 +136,21 @@ def _closed_loop(
     calls: Sequence[Any], requests: Sequence[bytes], plan: Plan, timeout_s: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     began = time.perf_counter()
-    found: list[list[tuple[float, float, int]]] = [[] for _ in calls]
+    found: list[list[tuple[float, float, int]]] = [[] for _ in range(plan.clients)]
 
     def ask(client: int) -> None:
-        for number in count(client, len(calls)):
+        for number in count(client, plan.clients):
             sent = time.perf_counter()
             if sent - began >= plan.seconds:
                 return
             status = OK
             try:
-                calls[client](requests[(plan.seed + number) % len(requests)], timeout=timeout_s)
+                calls[client % len(calls)](requests[(plan.seed + number) % len(requests)], timeout=timeout_s)
             except grpc.RpcError as error:
                 status = error.code().value[0]
             found[client].append((sent - began, time.perf_counter() - sent, status))
 
-    threads = [threading.Thread(target=ask, args=(client,)) for client in range(len(calls))]
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(plan.clients)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -8,11 +8,9 @@ import numpy as np
 from benchmarks.speed.serve.load import Calls
 from benchmarks.speed.serve.rates import find_max_rate
 from benchmarks.speed.serve.server import BenchServer, echoed
-from benchmarks.speed.serve.session import PAGE, Session, record_answer
-from serving.app import num_workers
+from benchmarks.speed.serve.session import MANY_CLIENTS, PAGE, Session, record_answer
 from serving.client import RecsysClient
 
-MANY_CLIENTS: Final = 8
 HALF: Final = 0.5
 STAGE_CALLS: Final = 200
 
@@ -22,7 +20,7 @@ def measure_latency(session: Session) -> dict[str, Any]:
     server, load, seconds = session.server, session.load, session.asked.seconds
     answer = record_answer(server.target, session.requests[:1])
     processes = max(1, len(server.processes()) - 1)
-    with echoed(answer, session.folder, processes, num_workers()) as target:
+    with echoed(answer, session.folder, processes) as target:
         load.closed(target, 1, seconds / 4)
         echo = load.closed(target, 1, seconds)
     load.closed(server.target, 1, seconds / 4)
@@ -51,13 +49,12 @@ def measure_max_rate(session: Session) -> dict[str, Any]:
         return held
 
     closed = load.closed(server.target, MANY_CLIENTS, asked.seconds / 2)
-    session.max_rate = asked.rate or find_max_rate(holds, 0.9 * closed.goodput(np.inf))
+    found = session.max_rate = asked.rate or find_max_rate(holds, 0.9 * closed.goodput(np.inf))
     half = None
-    if session.max_rate:
-        rate = HALF * session.max_rate
-        half = of_server(server, lambda: load.open(server.target, rate, 2 * asked.seconds))
+    if found:
+        half = of_server(server, lambda: load.open(server.target, HALF * found, 2 * asked.seconds))
     return {
-        "max_rate": session.max_rate,
+        "max_rate": found or None,
         "max_rate_limit": f"p99 < {asked.p99_limit_ms:g} ms, no failed call, open loop",
         "max_rate_steps": steps,
         "half_load": half,

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import grpc
 import numpy as np
 
 from benchmarks.speed.serve.generator import OK, SHED, Plan, Said, write_requests
@@ -50,6 +51,12 @@ class Calls:
     def percentiles(self) -> dict[str, float]:
         """Give p50, p99 and p99.9 of the answered calls, milliseconds; NaN when none was."""
         return percentiles_ms(self.latency_s[self.status == OK])
+
+    def statuses(self) -> dict[str, int]:
+        """Count the calls by the name of their status."""
+        names = {code.value[0]: code.name for code in grpc.StatusCode}
+        numbers, counts = np.unique(self.status.astype(int), return_counts=True)
+        return {names[number]: count for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)}
 
     def goodput(self, within_s: float) -> float:
         """Count the answers within a time, a second."""

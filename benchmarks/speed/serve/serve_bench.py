@@ -18,8 +18,14 @@ from benchmarks.commit import commit
 from benchmarks.speed.fresh_run import MAX_OTHER_CORES, cpu_name
 from benchmarks.speed.processes import others
 from benchmarks.speed.serve.bundle import Sizes, synthetic_shop
+from benchmarks.speed.serve.kill_part import measure_kills
 from benchmarks.speed.serve.latency_parts import measure_latency, measure_max_rate
+from benchmarks.speed.serve.overload_part import measure_overload
+from benchmarks.speed.serve.profile_part import measure_profile
+from benchmarks.speed.serve.resource_part import measure_resources
 from benchmarks.speed.serve.session import Asked, Session
+from benchmarks.speed.serve.soak_part import measure_soak
+from benchmarks.speed.serve.swap_part import measure_swaps
 from recsys.errors import ConfigError
 from recsys.scratch import scratch_folder
 
@@ -27,8 +33,14 @@ Part = Callable[[Session], dict[str, Any]]
 PARTS: Final[Mapping[str, Part]] = {
     "latency": measure_latency,
     "max-rate": measure_max_rate,
+    "swaps": measure_swaps,
+    "overload": measure_overload,
+    "resources": measure_resources,
+    "profile": measure_profile,
+    "soak": measure_soak,
+    "kills": measure_kills,
 }
-DEFAULT_PARTS: Final = ("latency", "max-rate")
+DEFAULT_PARTS: Final = ("latency", "max-rate", "swaps", "overload", "resources")
 KEYS: Final[Mapping[str, str]] = {
     "echo": "latency",
     "one_client": "latency",
@@ -37,6 +49,10 @@ KEYS: Final[Mapping[str, str]] = {
     "stages_ms": "latency",
     "max_rate": "max-rate",
     "half_load": "max-rate",
+    "swaps": "swaps",
+    "overload": "overload",
+    "start_seconds": "resources",
+    "rss_mb": "resources",
 }
 """What is asked for by name -> the part that measures it."""
 
@@ -88,7 +104,12 @@ def added(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 def with_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Give every figure that is asked for by name; a null is explained under `not_measured`."""
     found = {**dict.fromkeys(KEYS), **tree}
-    missing = {key: f"--part {part} was not run" for key, part in KEYS.items() if found[key] is None}
+    ran = {part for run in tree["runs"] for part in run["seconds_by_part"]}
+    missing = {
+        key: f"--part {part} {'found none' if part in ran else 'was not run'}"
+        for key, part in KEYS.items()
+        if found[key] is None
+    }
     noisy = {
         part: f"others took {cores:.2f} cores"
         for run in tree["runs"]

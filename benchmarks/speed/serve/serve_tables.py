@@ -35,15 +35,38 @@ def latency_grid(tree: Tree) -> Grid:
 def summary_grid(tree: Tree) -> Grid:
     """Lay out the single figures."""
     lines = [["figure", "value"]]
-    lines += _line(tree, "max_rate", f"highest rate ({tree.get('max_rate_limit')})", "{:.0f} calls/s")
-    lines += _line(tree, "echo_ratio", "one client's p50 over the echo's", "{:.1f}")
-    stages = tree.get("stages_ms") or {}
-    lines += [[f"stage {name}, median", f"{ms:.2f} ms"] for name, ms in stages.items()]
+    lines += _line(f"highest rate ({tree.get('max_rate_limit')})", tree.get("max_rate"), "{:.0f} calls/s")
+    lines += _line("one client's p50 over the echo's", tree.get("echo_ratio"), "{:.1f}")
+    for name, ms in (tree.get("stages_ms") or {}).items():
+        lines += _line(f"stage {name}, median", ms, "{:.2f} ms")
+    swaps, overload = tree.get("swaps") or {}, tree.get("overload") or {}
+    lines += _line("swaps at 60 % load", swaps.get("count"), "{}")
+    lines += _line("failed calls meanwhile", swaps.get("failed_calls"), "{}")
+    lines += _line("p99 meanwhile over steady p99", swaps.get("p99_ratio"), "{:.2f}")
+    lines += _line("goodput at 2 × the highest rate, of peak", overload.get("goodput_ratio"), "{:.0%}")
+    lines += _line("goodput at 5 × the highest rate, of peak", overload.get("goodput_ratio_5x"), "{:.0%}")
+    lines += _line("a refusal takes, median", overload.get("shed_ms"), "{:.1f} ms")
+    for workers, seconds in (tree.get("start_seconds") or {}).items():
+        lines += _line(f"start, workers: {workers}", seconds, "{:.1f} s")
+    for workers, megabytes in (tree.get("rss_mb") or {}).items():
+        lines += _line(f"memory (PSS), workers: {workers}", megabytes, "{:,.0f} MB")
+    soak, kills = tree.get("soak") or {}, tree.get("kills") or {}
+    lines += _line(
+        f"memory's slope in {soak.get('minutes', 0):.0f} minutes",
+        soak.get("memory_mb_per_hour"),
+        "{:+.1f} MB/h",
+    )
+    lines += _line(f"acknowledged rows lost by {kills.get('count')} kills", _total(kills), "{}")
     return lines
 
 
-def _line(tree: Tree, key: str, title: str, form: str) -> Grid:
-    return [] if tree.get(key) is None else [[title, form.format(tree[key])]]
+def _total(kills: Tree) -> int | None:
+    lost = kills.get("acknowledged_lost")
+    return None if lost is None else sum(lost.values())
+
+
+def _line(title: str, value: float | None, form: str) -> Grid:
+    return [] if value is None else [[title, form.format(value)]]
 
 
 def runs_grid(tree: Tree) -> Grid:

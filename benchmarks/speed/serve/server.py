@@ -64,15 +64,11 @@ class BenchServer:
 def served(shop: SyntheticShop, folder: Path, options: Sequence[str] = ()) -> Iterator[BenchServer]:
     """Serve the shop's first version for the length of a block.
 
-    Args: folder: a new one on the cache's file system, for runs (linked to the cache) and log.
+    Args: folder: on the cache's file system, for runs (links into the cache) and log.
     Raises: BundleError with the server's last words when it does not start.
     """
-    runs, log = folder / "runs", folder / "log"
-    shutil.copytree(
-        shop.runs, runs, copy_function=os.link, ignore=shutil.ignore_patterns("delta.sqlite*", "*.lock")
-    )
+    runs, log = link_runs(shop, folder), folder / "log"
     log.mkdir(exist_ok=True)
-    Registry(runs).activate(shop.versions[0])
     arguments = ["serve", "--config", str(shop.config), "--log", str(log), "--runs", str(runs)]
     arguments += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--clock-start", CLOCK_START]
     said = folder / "serve.log"
@@ -87,9 +83,23 @@ def served(shop: SyntheticShop, folder: Path, options: Sequence[str] = ()) -> It
             child.stop()
 
 
+def link_runs(shop: SyntheticShop, folder: Path) -> Path:
+    """Make a RUNS folder of links into the shop's, with its first version live; one that is there stays."""
+    runs = folder / "runs"
+    if not runs.exists():
+        ignored = shutil.ignore_patterns("delta.sqlite*", "*.lock")
+        shutil.copytree(shop.runs, runs, copy_function=os.link, ignore=ignored)
+        Registry(runs).activate(shop.versions[0])
+    return runs
+
+
 @contextmanager
-def echoed(answer: bytes, folder: Path, processes: int, threads: int) -> Iterator[str]:
-    """Answer every call with the same bytes, by so many processes on one port; give the address."""
+def echoed(answer: bytes, folder: Path, processes: int) -> Iterator[str]:
+    """Answer every call with the same bytes, by so many processes on one port; give the address.
+
+    They have as many threads as the server has for ranking: one each, or one a core in a process alone.
+    """
+    threads = 1 if processes > 1 else max(2, len(os.sched_getaffinity(0)))
     (folder / "answer.bin").write_bytes(answer)
     with ExitStack() as stack:
         port = 0

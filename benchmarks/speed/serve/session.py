@@ -17,6 +17,7 @@ from protos.recsys.v1 import ranking_pb2 as pb
 
 NUM_REQUESTS: Final = 5_000
 PAGE: Final = 50
+MANY_CLIENTS: Final = 8
 WARM_UP_CALLS: Final = 50
 
 
@@ -31,6 +32,10 @@ class Asked:
     workers: int | None = None
     """Worker processes; None: what the server chooses."""
     swaps: int = 10
+    minutes: float = 30.0
+    """Of the soak."""
+    searches: int = 10_000
+    """Filtered searches of random catalogues."""
     p99_limit_ms: float = 50.0
     """A rate is held when the 99th percentile is below this and no call fails."""
     rate: float = 0.0
@@ -56,6 +61,16 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+    def base_rate(self) -> float:
+        """Give the rate that other loads are multiples of, calls a second: the highest one that is held.
+
+        Where none was measured or held, as beside busy neighbours, it is what eight clients get.
+        """
+        if not self.max_rate:
+            closed = self.load.closed(self.server.target, MANY_CLIENTS, self.asked.seconds)
+            self.max_rate = max(1.0, closed.goodput(np.inf))
+        return self.max_rate
 
     @property
     def server(self) -> BenchServer:

@@ -1,0 +1,113 @@
+"""Part of `recsys bench serve`: processes are killed while a caller writes; acknowledged rows must stay.
+
+The journal's word counts: an answer's request id, a feedback id and an item's price are acknowledged when the
+call's reply has come. At the end all journal files are read.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.speed.serve.bundle import SyntheticShop
+from benchmarks.speed.serve.server import BenchServer, served
+from benchmarks.speed.serve.session import Session, worker_options
+from recsys.journal import FOLDER, files, read
+from serving.client import RecsysClient
+from serving.client_values import CallError, Feedback, ItemUpdate
+
+KILLS: Final = 5
+WRITING_S: Final = 1.0
+"""Before a kill."""
+TABLES: Final = {"requests": "request_id", "feedback": "feedback_id", "item_patches": "item_id"}
+"""Table of the journal -> the column that is looked for."""
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """Ids by table that the server said it has written."""
+
+    ids: dict[str, set[str]] = field(default_factory=lambda: {table: set() for table in TABLES})
+
+    def lost(self, journal: Path) -> dict[str, int]:
+        """Count the ids by table that the journal does not have."""
+        found: dict[str, set[str]] = {table: set() for table in TABLES}
+        records = (record for path in files(journal) for record in read(path).records)
+        for rows in (rows for record in records for rows in record.rows if rows.table in TABLES):
+            column = TABLES[rows.table]
+            values = rows.each[column] if column in rows.each else [rows.same[column]]
+            found[rows.table].update(map(str, values))
+        return {table: len(ids - found[table]) for table, ids in self.ids.items()}
+
+
+def measure_kills(session: Session) -> dict[str, Any]:
+    """Kill a worker, or the server where it is one process, several times; count acknowledged rows lost."""
+    folder = session.folder / "kills"
+    folder.mkdir()
+    acknowledged = Acknowledged()
+    options = worker_options(session.asked.workers)
+    kills = 0
+    while kills < KILLS:
+        with served(session.shop, folder, options) as server:
+            while kills < KILLS and server.child.child.poll() is None:
+                with _writing(session.shop, server.target, acknowledged):
+                    time.sleep(WRITING_S)
+                    _kill_one(server, kills)
+                    time.sleep(WRITING_S)
+                kills += 1
+    counts = {table: len(ids) for table, ids in acknowledged.ids.items()}
+    return {
+        "kills": {
+            "count": kills,
+            "acknowledged": counts,
+            "acknowledged_lost": acknowledged.lost(folder / "log" / FOLDER),
+        }
+    }
+
+
+def _kill_one(server: BenchServer, number: int) -> None:
+    """Kill a worker; a server of one process itself."""
+    first, *workers = server.processes()
+    os.kill(workers[number % len(workers)] if workers else first, signal.SIGKILL)
+    if not workers:
+        server.child.child.wait()
+
+
+@contextmanager
+def _writing(shop: SyntheticShop, target: str, acknowledged: Acknowledged) -> Iterator[None]:
+    """Ask, send feedback and upsert, one after the other, while a block runs; failed calls are left out."""
+    over = threading.Event()
+
+    def write() -> None:
+        number = sum(map(len, acknowledged.ids.values()))
+        while not over.is_set():
+            with suppress(CallError), RecsysClient(target, timeout_s=2.0) as client:
+                while not over.is_set():
+                    number += 1
+                    _write(client, shop.user(number), number, acknowledged)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _write(client: RecsysClient, user: str, number: int, acknowledged: Acknowledged) -> None:
+    answer = client.recommend(user, page_size=5)
+    if not answer.degradation:
+        acknowledged.ids["requests"].add(answer.request_id)
+    event = Feedback.of(answer.items[0], user, "click")
+    if client.record_feedback([event]).num_accepted:
+        acknowledged.ids["feedback"].add(event.feedback_id)
+    item = f"killed-{number}"
+    if not client.upsert_items([ItemUpdate(item_id=item, title="new", price=number)]):
+        acknowledged.ids["item_patches"].add(item)
