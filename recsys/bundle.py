@@ -34,6 +34,7 @@ from recsys.encoding import EncoderState
 from recsys.errors import BundleError
 from recsys.fusion import Fusion
 from recsys.index import DEFAULT_FACTOR, ItemIndex
+from recsys.mapped_tensors import map_tensors
 from recsys.stages import disk_failure
 
 SCHEMA_VERSION = 7
@@ -101,9 +102,16 @@ class Bundle:
     config: RunConfig
     encoder: EncoderState
     weights: dict[str, np.ndarray]
-    items: pl.DataFrame
+    items_in_memory: pl.DataFrame | None
     index: ItemIndex
     popular: pl.DataFrame
+
+    @property
+    def items(self) -> pl.DataFrame:
+        """Give the catalogue with nightly values; it is read anew each time where the bundle is mapped."""
+        if self.items_in_memory is not None:
+            return self.items_in_memory
+        return pl.read_parquet(self.path / "items.parquet")
 
     @property
     def version(self) -> str:
@@ -211,20 +219,35 @@ def verify_files(path: Path, manifest: Manifest) -> None:
 
     Raises: BundleError naming the first file that is missing, unknown, a link, or different.
     """
+    require_known_files(path, manifest)
+    for name, entry in manifest.files.items():
+        file = plain_file(path, name)
+        if file.stat().st_size != entry.size or _sha256(file) != entry.sha256:
+            raise BundleError(f"{file} differs from its manifest (size or SHA-256); restore the bundle")
+
+
+def require_known_files(path: Path, manifest: Manifest) -> None:
+    """Check that a bundle has no file, and no link, beside those that its manifest names.
+
+    Raises: BundleError naming them.
+    """
     present = {str(p.relative_to(path)) for p in path.rglob("*") if p.is_symlink() or not p.is_dir()}
     unknown = present - set(manifest.files) - {"manifest.json"}
     if unknown:
         raise BundleError(
             f"{path} has files its manifest does not name: {', '.join(sorted(unknown))}; remove them"
         )
-    for name, entry in manifest.files.items():
-        file = path / name
-        if ".." in Path(name).parts or Path(name).is_absolute() or file.is_symlink() or not file.is_file():
-            raise BundleError(
-                f"{file} is missing or is not a plain file inside the bundle; restore the bundle"
-            )
-        if file.stat().st_size != entry.size or _sha256(file) != entry.sha256:
-            raise BundleError(f"{file} differs from its manifest (size or SHA-256); restore the bundle")
+
+
+def plain_file(path: Path, name: str) -> Path:
+    """Give the path of a file that the manifest names.
+
+    Raises: BundleError when it is missing, a link, or outside the bundle.
+    """
+    file = path / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or file.is_symlink() or not file.is_file():
+        raise BundleError(f"{file} is missing or is not a plain file inside the bundle; restore the bundle")
+    return file
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -245,6 +268,31 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle whose files have been verified, and that nobody else can have changed since.
+
+    Raises: BundleError.
+    """
+    return _assemble(path, read_manifest(path))
+
+
+def map_bundle(path: Path, encoder: EncoderState) -> Bundle:
+    """Open a bundle as `read_bundle` does, but map its arrays: processes of one host share them.
+
+    Args: encoder: the bundle's; its vocabularies may be mapped likewise.
+    Raises: BundleError.
+    """
+    manifest = read_manifest(path)
+    try:
+        weights = map_tensors(path / "weights.safetensors")
+        embeddings = map_tensors(path / "item_embeddings.safetensors")["item_embeddings"]
+        popular = pl.read_parquet(path / "popular.parquet")
+    except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); remove it, and it is prepared again") from error
+    index = ItemIndex.load(path / "index.faiss", embeddings, _factor(manifest), mapped=True)
+    return _bundle(path, manifest, encoder, weights, None, index, popular)
+
+
 def _assemble(path: Path, manifest: Manifest) -> Bundle:
     try:
         weights = load_file(path / "weights.safetensors")
@@ -256,16 +304,33 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
         raise BundleError(
             f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle"
         )
+    index = ItemIndex.load(path / "index.faiss", embeddings, _factor(manifest))
+    return _bundle(path, manifest, EncoderState.load(path), weights, items, index, popular)
+
+
+def _factor(manifest: Manifest) -> int:
+    return int(manifest.index.get("factor", DEFAULT_FACTOR))
+
+
+def _bundle(
+    path: Path,
+    manifest: Manifest,
+    encoder: EncoderState,
+    weights: dict[str, np.ndarray],
+    items: pl.DataFrame | None,
+    index: ItemIndex,
+    popular: pl.DataFrame,
+) -> Bundle:
     return Bundle(
         path=path,
         manifest=manifest,
         config=view(
             parse_config(manifest.config, str(path / "manifest.json")), "the user of a bundle", CONFIG_KEYS
         ),
-        encoder=EncoderState.load(path),
+        encoder=encoder,
         weights=weights,
-        items=items,
-        index=ItemIndex.load(path / "index.faiss", embeddings, manifest.index.get("factor", DEFAULT_FACTOR)),
+        items_in_memory=items,
+        index=index,
         popular=popular,
     )
 

@@ -4,6 +4,7 @@ Files in a bundle: `vocabularies/<name>.parquet`, `encoder.json`, `text.safetens
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,9 +71,12 @@ class EncoderState:
             )
 
     @classmethod
-    def load(cls, folder: Path) -> "EncoderState":
+    def load(
+        cls, folder: Path, load_vocabulary: Callable[[Path], Vocabulary] = Vocabulary.load
+    ) -> "EncoderState":
         """Read what `save` wrote.
 
+        Args: load_vocabulary: given the file of one.
         Raises: BundleError when a file is missing or is not what its name says.
         """
         try:
@@ -93,7 +97,7 @@ class EncoderState:
             pl.exceptions.PolarsError,
         ) as error:
             raise BundleError(f"{folder} holds no readable encoder ({error}); restore the bundle") from error
-        vocabularies = {name: Vocabulary.load(folder / "vocabularies" / f"{name}.parquet") for name in names}
+        vocabularies = {name: load_vocabulary(folder / "vocabularies" / f"{name}.parquet") for name in names}
         return cls(vocabularies=vocabularies, numbers=numbers, history=history, text=text)
 
 

@@ -6,11 +6,14 @@ every process, so that several may share them.
 Legend: I ids in the table, N ids asked for.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+
+from recsys.mapped_tensors import map_array
 
 # A polynomial hash, Horner's rule modulo 2^64. Equal hashes of different ids are told apart by their bytes.
 _FACTOR = 0x9E3779B97F4A7C15
@@ -52,6 +55,23 @@ class IdTable:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name: `IdTable(**arrays)` is the same table."""
         return {"blob": self.blob, "offsets": self.offsets, "hashes": self.hashes, "rows": self.rows}
+
+    def write(self, folder: Path) -> None:
+        """Write the arrays into a folder; `map` opens them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in self.arrays.items():
+            np.save(folder / f"{name}.npy", array)
+
+    @classmethod
+    def map(cls, folder: Path) -> "IdTable":
+        """Map what `write` wrote; the caller has made sure that nobody else could change it.
+
+        Raises: OSError when a file is not there.
+        """
+        return cls(**{field.name: map_array(folder / f"{field.name}.npy") for field in fields(cls)})
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[row] for row in range(len(self)))
 
     def __len__(self) -> int:
         return self.rows.size

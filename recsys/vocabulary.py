@@ -19,17 +19,22 @@ import polars as pl
 
 from recsys.errors import BundleError
 from recsys.id_table import MISSING, IdTable
+from recsys.stages import write_json
 
 UNKNOWN = 0
 _MAX_DICT = 50_000
 """Of more ids, one is looked up in an `IdTable`: 5 us instead of .1."""
+_FEW = 1_000
+"""So many ids are looked up one by one, when joining them with a large vocabulary takes longer."""
+_BUCKETS = "hash_buckets.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
     """A frozen set of ids with numbers. `ids[i]` has the number `num_reserved + i`."""
 
-    ids: tuple[str, ...]
+    ids: tuple[str, ...] | IdTable
+    """A table is mapped by processes that share it."""
     hash_buckets: int
 
     @property
@@ -56,6 +61,8 @@ class Vocabulary:
     def encode(self, ids: pl.Series) -> np.ndarray:
         """Map ids [N] to numbers [N] int64; null -> 0, unlisted -> its hash bucket (0 if there are none)."""
         column = ids.cast(pl.String).alias("id")
+        if column.len() <= _FEW and not self.is_small:
+            return np.where(column.is_null(), UNKNOWN, self.encode_few(column.fill_null("").to_list()))
         found = column.to_frame().join(self._frame, on="id", how="left", maintain_order="left")["num"]
         codes: np.ndarray = found.fill_null(-1).to_numpy().copy()
         missing = np.flatnonzero(codes < 0)
@@ -80,12 +87,12 @@ class Vocabulary:
         """Map one id to its number without building a frame (the serving path)."""
         if value is None:
             return UNKNOWN
-        place = self._places.get(value, MISSING) if self._is_small else self._table.row_of(value)
+        place = self._places.get(value, MISSING) if self.is_small else self._table.row_of(value)
         return self._bucket(value) if place == MISSING else self.num_reserved + place
 
     def encode_few(self, values: Sequence[str]) -> np.ndarray:
         """Map some ids to numbers int64 [N], as `encode_one` does."""
-        if self._is_small:
+        if self.is_small:
             return np.array([self.encode_one(value) for value in values], np.int64)
         places = self._table.rows_of(values)
         numbers = places + self.num_reserved
@@ -94,7 +101,8 @@ class Vocabulary:
         return numbers
 
     @property
-    def _is_small(self) -> bool:
+    def is_small(self) -> bool:
+        """Tell whether ids are looked up in a dict; those of a large one are looked up in a table."""
         return len(self.ids) <= _MAX_DICT
 
     @cached_property
@@ -104,12 +112,12 @@ class Vocabulary:
     @cached_property
     def _table(self) -> IdTable:
         """Stand in for a dict of very many ids, in a fifth of its memory."""
-        return IdTable.of(self._frame["id"])
+        return self.ids if isinstance(self.ids, IdTable) else IdTable.of(self._frame["id"])
 
     @cached_property
     def _frame(self) -> pl.DataFrame:
         num = np.arange(self.num_reserved, self.size, dtype=np.int64)
-        return pl.DataFrame({"id": pl.Series(self.ids, dtype=pl.String), "num": num})
+        return pl.DataFrame({"id": pl.Series(list(self.ids), dtype=pl.String), "num": num})
 
     def _bucket(self, value: str | None) -> int:
         if value is None or self.hash_buckets == 0:
@@ -129,10 +137,23 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write as Parquet: ids in the order of their numbers, the bucket count in the file's metadata."""
-        frame = pl.DataFrame({"id": pl.Series(self.ids, dtype=pl.String)})
+        frame = pl.DataFrame({"id": pl.Series(list(self.ids), dtype=pl.String)})
         temporary = path.with_name(f".{path.name}.tmp")
         frame.write_parquet(temporary, metadata={"recsys": json.dumps({"hash_buckets": self.hash_buckets})})
         os.replace(temporary, path)
+
+    def write_table(self, folder: Path) -> None:
+        """Write the ids as a table that `map` opens."""
+        self._table.write(folder)
+        write_json(folder / _BUCKETS, self.hash_buckets)
+
+    @classmethod
+    def map(cls, folder: Path) -> "Vocabulary":
+        """Map what `write_table` wrote; the caller has made sure that nobody else could change it.
+
+        Raises: OSError when a file is not there.
+        """
+        return cls(ids=IdTable.map(folder), hash_buckets=json.loads((folder / _BUCKETS).read_text()))
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":

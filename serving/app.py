@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import polars as pl
@@ -51,6 +52,9 @@ from serving.session_merger import SessionMerger
 from serving.stats_board import StatsBoard
 from serving.upsert_turn import UpsertTurn
 from serving.upserts import ItemUpserter
+
+if TYPE_CHECKING:
+    from serving.prepared.loader import PreparedLoader
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share
@@ -169,6 +173,8 @@ class Server:
         """Drain: refuse new calls, finish those in progress, seal the journal."""
         self._health.enter_graceful_shutdown()
         self.board.enter(self._worker, "draining")
+        if "_own_loader" in vars(self):
+            self._own_loader.stop()
         self.reloader.stop()
         stopped = self._ranking.stop(grace_s)
         self._wait_for_calls(stopped)
@@ -241,17 +247,19 @@ class Server:
         return engine
 
     @cached_property
-    def _own_loader(self) -> LoadModel:
+    def _own_loader(self) -> "PreparedLoader":
         """Import torch and FAISS only when there is a bundle to load; the devices are chosen once.
 
         Raises: ConfigError when `[serving] device` cannot be had.
         """
         from serving.devices import choose_devices
-        from serving.loading import load_model, use_threads
+        from serving.loading import use_threads
+        from serving.prepared.loader import PreparedLoader
 
         serving = self._options.config.serving
         use_threads(serving.threads)
-        return partial(load_model, devices=choose_devices(serving.device))
+        cache = serving.cache or self._options.runs / "serving" / "cache"
+        return PreparedLoader(cache, choose_devices(serving.device))
 
     def _restore(self, kinds: frozenset[str]) -> JournalFollower:
         """Replay what a version that may go live lacks: two periods and a day, or more for an old one.

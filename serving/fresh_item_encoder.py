@@ -12,6 +12,7 @@ import polars as pl
 from features.encode import Encoder
 from features.online import encode_items
 from recsys.inputs import ItemInputs
+from recsys.mapped_frame import Frame
 from recsys.schema import ATTRIBUTE_PREFIX
 from serving.catalogue import ItemRow
 
@@ -24,7 +25,7 @@ class FreshItemEncoder:
     Args: items: the bundle's items, in row order; groups: item columns (like category) that have totals.
     """
 
-    def __init__(self, encoder: Encoder, items: pl.DataFrame, groups: Sequence[str]) -> None:
+    def __init__(self, encoder: Encoder, items: Frame, groups: Sequence[str]) -> None:
         self._encoder = encoder
         self._items = items
         self._groups = [group for group in groups if group in items.columns]
@@ -36,8 +37,8 @@ class FreshItemEncoder:
 
     def frame(self, items: Mapping[int, ItemRow]) -> pl.DataFrame:
         """Return raw values: the bundle's row where there is one, with the upserted content in it."""
-        rows = pl.Series("row", [row if row < self._items.height else None for row in items], dtype=pl.Int64)
-        previous = self._items.select(pl.all().gather(rows))  # null where there is none
+        height = self._items.height
+        previous = self._items.rows([row if row < height else None for row in items])
         content = [pl.Series("item_id", [item.item_id for item in items.values()], dtype=pl.String)]
         content += [
             pl.Series(name, [getattr(item, name) for item in items.values()], dtype=dtype)

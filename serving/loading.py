@@ -8,7 +8,7 @@ import torch
 
 from features.loading import Answering
 from features.store import FeatureStore
-from recsys.bundle import load_bundle
+from recsys.bundle import Bundle, load_bundle
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
@@ -28,20 +28,31 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
     Raises: BundleError; ConfigError when a device has no room for the item vectors.
     """
     bundle = load_bundle(path)
+    catalogue = Catalogue.from_frame(bundle.items)
+    return checked_model(bundle, catalogue, Popular.of_bundle(catalogue, bundle.popular), store, devices)
+
+
+def checked_model(
+    bundle: Bundle, catalogue: Catalogue, popular: Popular, store: FeatureStore, devices: Devices
+) -> ServedModel:
+    """Build what answers with a bundle, and answer its golden requests again.
+
+    Raises: BundleError when this process does not reproduce them; ConfigError when a device has no room for
+    the item vectors.
+    """
     bundle = replace(bundle, index=bundle.index.on(devices.index))
     loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     loaded.check_golden()
-    catalogue = Catalogue.from_frame(bundle.items)
     return ServedModel(
         version=bundle.version,
         catalogue=catalogue,
-        popular=Popular.of(catalogue, bundle.popular["item_id"].to_list(), bundle.popular["score"].to_list()),
+        popular=popular,
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,
         scorer=loaded.scorer,
         features=loaded.features,
         encode_items=FreshItemEncoder(
-            loaded.encoder, bundle.items, bundle.config.features.group_items_by
+            loaded.encoder, catalogue.base.items, bundle.config.features.group_items_by
         ).encode,
         items_as_of_ms=bundle.manifest.snapshot_at_ms,
         device=str(devices.scorer),

@@ -33,3 +33,5 @@ class ServedModel:
     """Type of the item index."""
     index_device: str = ""
     """Where items are searched."""
+    files: object = None
+    """What keeps the mapped files in place while this lives; None: nothing is mapped."""

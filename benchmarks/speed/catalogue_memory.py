@@ -21,6 +21,7 @@ from typing import Final
 
 import polars as pl
 
+from recsys.mapped_frame import FrameInMemory
 from serving.catalogue import Catalogue, ItemRow
 from serving.catalogue.base import BaseCatalogue
 from serving.request import Filter
@@ -78,7 +79,7 @@ def _mapped_bytes(catalogue: Catalogue, frame: pl.DataFrame) -> float:
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as folder:
         catalogue.base.write(Path(folder))
         before = _private_bytes()
-        mapped = Catalogue.of(BaseCatalogue.open_folder(Path(folder), frame))
+        mapped = Catalogue.of(BaseCatalogue.open_folder(Path(folder), FrameInMemory(frame)))
         for conditions in FILTERS.values():
             mapped.allowed(conditions, ["item-1"], 0)
         return _private_bytes() - before

@@ -48,6 +48,9 @@ class ServingConfig(Section):
     """Used when the caller sets none."""
     poll_s: float = Field(default=1.0, gt=0)
     """How often CURRENT is looked at."""
+    cache: Path | None = None
+    """Folder for verified, prepared copies of the loaded versions, which the host's workers map; on a local
+    disk, and this user's alone. Default: RUNS/serving/cache."""
     keep_loaded: int = Field(default=2, ge=1, le=8)
     """Versions held in memory: the live one, and those live before it. Going back to one takes no loading."""
     drain_s: float = Field(default=10.0, ge=0)

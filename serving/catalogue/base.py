@@ -4,6 +4,7 @@
 once.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,13 +14,15 @@ import numpy as np
 import polars as pl
 
 from recsys.id_table import IdTable
+from recsys.mapped_frame import Frame, FrameInMemory
+from recsys.mapped_tensors import map_array
 from recsys.schema import ATTRIBUTE_PREFIX
+from recsys.stages import write_json
 from serving.catalogue.filters import NO_CATEGORY, NO_END, NO_START, Availability, Categories, Prices
 from serving.catalogue.items import ItemRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_HEADER_BYTES = 128
-"""Of a .npy file; one of this size is of an empty array."""
+_NAMES = "category_names.json"
 _CONTENT = ("item_id", "title", "description", "category", "price", "available_from", "available_until")
 
 
@@ -34,8 +37,8 @@ class BaseCatalogue:
     categories: Categories
     availability: Availability
     prices: Prices
-    content: pl.DataFrame
-    """The columns of `ItemRow`, those that there are."""
+    items: Frame
+    """The bundle's, whole."""
 
     @classmethod
     def from_frame(cls, items: pl.DataFrame) -> "BaseCatalogue":
@@ -59,7 +62,7 @@ class BaseCatalogue:
                 _instants(items, "available_from", NO_START), _instants(items, "available_until", NO_END)
             ),
             prices=Prices.of(_column(items, "price", pl.Float64).fill_null(np.nan).to_numpy()),
-            content=_content(items),
+            items=FrameInMemory(items),
         )
 
     def write(self, folder: Path) -> None:
@@ -74,16 +77,17 @@ class BaseCatalogue:
         for part, arrays in parts.items():
             for name, array in arrays.items():
                 np.save(folder / f"{part}.{name}.npy", array)
+        write_json(folder / _NAMES, self.category_names)
 
     @classmethod
-    def open_folder(cls, folder: Path, items: pl.DataFrame) -> "BaseCatalogue":
+    def open_folder(cls, folder: Path, items: Frame) -> "BaseCatalogue":
         """Map what `write` wrote; the caller has made sure that nobody else could change it.
 
         Args: items: the frame that it was made of.
         Raises: OSError when a file is not there.
         """
         ids = IdTable(**_mapped(folder, "ids"))
-        names = _category_names(items).to_list()
+        names = json.loads((folder / _NAMES).read_text())
         return cls(
             ids=ids,
             category_names=tuple(names),
@@ -91,7 +95,7 @@ class BaseCatalogue:
             categories=Categories(_mapped(folder, "categories")),
             availability=Availability(_mapped(folder, "availability"), len(ids)),
             prices=Prices(_mapped(folder, "prices")),
-            content=_content(items),
+            items=items,
         )
 
     def __len__(self) -> int:
@@ -99,12 +103,12 @@ class BaseCatalogue:
 
     def title(self, row: int) -> str | None:
         """Return a row's title."""
-        title: str | None = self.content["title"][row] if "title" in self.content.columns else None
-        return title
+        return self.items.text("title", row) if "title" in self.items.columns else None
 
     def item(self, row: int) -> ItemRow:
         """Return a row whole."""
-        values = self.content.row(row, named=True)
+        known = [name for name in self.items.columns if name in _CONTENT or _is_attribute(name)]
+        values = self.items.rows([row], known).row(0, named=True)
         return ItemRow(
             item_id=values["item_id"],
             title=values.get("title"),
@@ -116,14 +120,13 @@ class BaseCatalogue:
             attributes={
                 name.removeprefix(ATTRIBUTE_PREFIX): value
                 for name, value in values.items()
-                if name.startswith(ATTRIBUTE_PREFIX) and value is not None
+                if _is_attribute(name) and value is not None
             },
         )
 
 
-def _content(items: pl.DataFrame) -> pl.DataFrame:
-    attributes = [name for name in items.columns if name.startswith(ATTRIBUTE_PREFIX)]
-    return items.select(*(name for name in _CONTENT if name in items.columns), *attributes)
+def _is_attribute(column: str) -> bool:
+    return column.startswith(ATTRIBUTE_PREFIX)
 
 
 def _category_names(items: pl.DataFrame) -> pl.Series:
@@ -131,11 +134,10 @@ def _category_names(items: pl.DataFrame) -> pl.Series:
 
 
 def _mapped(folder: Path, part: str) -> Mapping[str, np.ndarray]:
-    """Map the arrays of a part, by name; an empty one cannot be mapped and is read."""
+    """Map the arrays of a part, by name."""
     found = {}
     for path in sorted(folder.glob(f"{part}.*.npy")):
-        header = np.load(path, mmap_mode="r") if path.stat().st_size > _HEADER_BYTES else np.load(path)
-        found[path.name.split(".")[1]] = np.asarray(header)
+        found[path.name.split(".")[1]] = map_array(path)
     if not found:
         raise FileNotFoundError(f"{folder} holds no {part}")
     return found

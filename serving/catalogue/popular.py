@@ -1,11 +1,14 @@
 """The popularity list: the answer when nothing else works, and a source of candidates. P items, I rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
+from recsys.mapped_tensors import map_array
 from serving.catalogue.view import Allowed, Catalogue, Rows
 
 _CHUNK = 1024
@@ -33,6 +36,25 @@ class Popular:
         places = np.full(len(catalogue), listed.size, np.int32)
         places[listed] = np.arange(listed.size)
         return cls(listed, np.asarray(scores, np.float32)[known], places)
+
+    @classmethod
+    def of_bundle(cls, catalogue: Catalogue, popular: pl.DataFrame) -> "Popular":
+        """Read a bundle's list: a frame of item_id and score, most popular first."""
+        return cls.of(catalogue, popular["item_id"].to_list(), popular["score"].to_list())
+
+    def write(self, folder: Path) -> None:
+        """Write the arrays into a folder; `map` opens them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for field in fields(self):
+            np.save(folder / f"{field.name}.npy", getattr(self, field.name))
+
+    @classmethod
+    def map(cls, folder: Path) -> "Popular":
+        """Map what `write` wrote; the caller has made sure that nobody else could change it.
+
+        Raises: OSError when a file is not there.
+        """
+        return cls(**{field.name: map_array(folder / f"{field.name}.npy") for field in fields(cls)})
 
     def first(self, k: int, allowed: Allowed) -> Rows:
         """List the k most popular allowed rows; fewer when there are fewer."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.config import PolicyConfig, RetrievalConfig
+from recsys.mapped_frame import FrameInMemory
 from recsys.mask import Mask
 from serving.catalogue import Allowed, Catalogue, ItemPatch, ItemRow
 from serving.catalogue.base import BaseCatalogue
@@ -413,7 +414,7 @@ def test_an_upsert_allocates_nothing_that_grows_with_the_catalogue(many, fakes) 
 
 def test_a_catalogue_is_mapped_from_its_files_and_says_the_same(tmp_path, catalogue) -> None:
     catalogue.base.write(tmp_path)
-    mapped = Catalogue.of(BaseCatalogue.open_folder(tmp_path, FRAME))
+    mapped = Catalogue.of(BaseCatalogue.open_folder(tmp_path, FrameInMemory(FRAME)))
     assert isinstance(mapped.base.ids.blob.base, np.memmap)
     for conditions in (Filter(), Filter(categories=frozenset("x")), Filter(min_price=5, max_price=30)):
         for at_ms in (0, 50, 100, 150, 200):
@@ -423,10 +424,10 @@ def test_a_catalogue_is_mapped_from_its_files_and_says_the_same(tmp_path, catalo
     assert [mapped.item(row) for row in range(3)] == [catalogue.item(row) for row in range(3)]
     assert [mapped.category_of(row) for row in range(3)] == ["x", "y", None]
     with pytest.raises(OSError, match="ids"):
-        BaseCatalogue.open_folder(tmp_path / "nothing", FRAME)
+        BaseCatalogue.open_folder(tmp_path / "nothing", FrameInMemory(FRAME))
 
 
 def test_an_empty_catalogue_is_mapped_too(tmp_path) -> None:
     Catalogue.from_frame(FRAME.clear()).base.write(tmp_path)
-    mapped = Catalogue.of(BaseCatalogue.open_folder(tmp_path, FRAME.clear()))
+    mapped = Catalogue.of(BaseCatalogue.open_folder(tmp_path, FrameInMemory(FRAME.clear())))
     assert (len(mapped), passing(mapped), mapped.row_of("a")) == (0, "", -1)

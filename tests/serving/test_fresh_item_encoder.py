@@ -14,6 +14,7 @@ from features.online import encode_items
 from features.sources.journal import ingest_journal
 from recsys.bundle import load_bundle
 from recsys.log import InteractionLog
+from recsys.mapped_frame import FrameInMemory
 from recsys.stages import Stages
 from serving.catalogue import Catalogue, ItemPatch, ItemRow
 from serving.clock import SimulatedClock
@@ -42,7 +43,7 @@ def encoder(bundle):
 
 @pytest.fixture(scope="module")
 def fresh_encoder(bundle, encoder):
-    return FreshItemEncoder(encoder, bundle.items, bundle.config.features.group_items_by)
+    return FreshItemEncoder(encoder, FrameInMemory(bundle.items), bundle.config.features.group_items_by)
 
 
 def assert_equal(one, other) -> None:
@@ -135,7 +136,9 @@ def test_an_upsert_does_not_pass_over_the_catalogue() -> None:
 
     def seconds(num_items: int) -> float:
         items = pl.DataFrame({"item_id": pl.int_range(num_items, eager=True).cast(pl.String)})
-        fresh = FreshItemEncoder(cast(Encoder, None), items.with_columns(pl.lit(1.0).alias("count")), [])
+        fresh = FreshItemEncoder(
+            cast(Encoder, None), FrameInMemory(items.with_columns(count=pl.lit(1.0))), []
+        )
         return min(
             timeit.repeat(
                 lambda: fresh.frame(dict(zip((5, num_items), UPSERTED, strict=False))), number=1, repeat=5

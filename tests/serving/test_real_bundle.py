@@ -95,8 +95,7 @@ def test_a_damaged_bundle_is_refused_and_the_old_one_stays(server, client) -> No
     registry = Registry(server._options.runs)
     version = registry.current()
     assert version is not None
-    damaged = registry.path("2026-01-31-0123456789ab")
-    shutil.copytree(registry.path(version), damaged)
+    damaged = registry.path(copy_version(registry, version))
     with (damaged / "weights.safetensors").open("r+b") as weights:
         weights.seek(1_000)
         weights.write(b"\xff")

@@ -262,7 +262,7 @@ def test_lists_are_those_that_a_server_would_make(audience, predictor, shop_chai
     bundle, previous = predictor.bundle, shop_chain[LAST - 1]
     items = audience.catalogue
     encoded = encode_items(predictor.encoder, items)
-    scorer = Scorer(dataclasses.replace(bundle, items=items), encoded)
+    scorer = Scorer(dataclasses.replace(bundle, items_in_memory=items), encoded)
     scorer.bundle = dataclasses.replace(scorer.bundle, index=ItemIndex.build(scorer.item_embeddings))
     packed = dict(pack_users(previous, predictor.encoder))
     snapshot_at = int(period_end(previous.day, "UTC").timestamp() * 1000)

@@ -1,0 +1,45 @@
+"""A prepared folder -> what answers requests. Arrays are mapped: a host has them in memory once."""
+
+from pathlib import Path
+
+import polars as pl
+
+from features.store import FeatureStore
+from recsys.bundle import Bundle, map_bundle
+from recsys.encoding import EncoderState
+from recsys.errors import BundleError
+from recsys.mapped_frame import MappedFrame
+from recsys.vocabulary import Vocabulary
+from serving.catalogue import Catalogue
+from serving.catalogue.base import BaseCatalogue
+from serving.catalogue.popular import Popular
+from serving.devices import Devices
+from serving.loading import checked_model
+from serving.prepared.prepare import BUNDLE, CATALOGUE, ITEMS, POPULAR, VOCABULARIES
+from serving.served_model import ServedModel
+
+
+def open_prepared(folder: Path, store: FeatureStore, devices: Devices) -> ServedModel:
+    """Map a prepared version, and check that this process reproduces its golden requests with it.
+
+    Every process checks: it is its own numbers that it answers with, and what it maps is what is checked.
+    Raises: BundleError; ConfigError when a device has no room for the item vectors.
+    """
+    try:
+        bundle = _bundle(folder)
+        items = MappedFrame.open(folder / ITEMS)
+        catalogue = Catalogue.of(BaseCatalogue.open_folder(folder / CATALOGUE, items))
+        popular = Popular.map(folder / POPULAR)
+    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        raise BundleError(f"{folder} cannot be mapped ({error}); it is prepared again") from error
+    return checked_model(bundle, catalogue, popular, store, devices)
+
+
+def _bundle(folder: Path) -> Bundle:
+    tables = folder / VOCABULARIES
+
+    def load_vocabulary(file: Path) -> Vocabulary:
+        table = tables / file.stem
+        return Vocabulary.map(table) if table.is_dir() else Vocabulary.load(file)
+
+    return map_bundle(folder / BUNDLE, EncoderState.load(folder / BUNDLE, load_vocabulary))

@@ -1,0 +1,53 @@
+"""Fills a folder with a verified copy of a bundle, and with what every worker would compute of it alike.
+
+    bundle/          the copy
+    items/           the catalogue, of which rows are taken
+    catalogue/       ids, categories, and the bitmaps of the filters
+    popular/         the popularity list by row
+    vocabularies/    the large ones, by name
+
+No parser reads a file before its hash was found right.
+"""
+
+import os
+from pathlib import Path
+
+from recsys.bundle import Bundle, read_bundle
+from recsys.bundle_copy import copy_verified
+from recsys.files import sync_folder
+from recsys.mapped_frame import write_frame
+from serving.catalogue import Catalogue
+from serving.catalogue.popular import Popular
+from serving.prepared.listing import write_listing
+
+BUNDLE, ITEMS, CATALOGUE, POPULAR, VOCABULARIES = (
+    "bundle",
+    "items",
+    "catalogue",
+    "popular",
+    "vocabularies",
+)
+
+
+def prepare(source: Path, target: Path, final: Path) -> None:
+    """Make a folder, fill it, and give it its final name when it is whole and on the disk.
+
+    Raises: BundleError when the bundle is damaged; OSError, or an error of Polars, when there is no room.
+    """
+    target.mkdir(mode=0o700)
+    copy_verified(source, target / BUNDLE)
+    bundle = read_bundle(target / BUNDLE)
+    _write_catalogue(bundle, target)
+    for name, vocabulary in bundle.encoder.vocabularies.items():
+        if not vocabulary.is_small:
+            vocabulary.write_table(target / VOCABULARIES / name)
+    write_listing(target)
+    os.rename(target, final)
+    sync_folder(final.parent)
+
+
+def _write_catalogue(bundle: Bundle, target: Path) -> None:
+    write_frame(bundle.items, target / ITEMS)
+    catalogue = Catalogue.from_frame(bundle.items)
+    catalogue.base.write(target / CATALOGUE)
+    Popular.of_bundle(catalogue, bundle.popular).write(target / POPULAR)
