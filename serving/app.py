@@ -24,7 +24,7 @@ from features.kinds import FEATURE_KINDS
 from features.store import FeatureStore, open_store
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S, RunConfig
-from recsys.errors import BundleError, RecsysError, RegistryError, StoreError
+from recsys.errors import BundleError, RecsysError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
@@ -42,10 +42,11 @@ from serving.journal_tail import JournalTail
 from serving.listen import Tls, bind, check_address, is_loopback, require_protection
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
+from serving.patch_retention import PatchRetention
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
-from serving.restore import JournalFollower, item_patches_since, restore_from_journal
+from serving.restore import JournalFollower, restore_from_journal
 from serving.served_model import ServedModel
 from serving.service import RankingService
 from serving.session_merger import SessionMerger
@@ -121,6 +122,15 @@ class Server:
         kinds = live_kinds(config)
         self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
         self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)
+        self._retention = PatchRetention(
+            options.log / FOLDER,
+            self._overlay,
+            self._registry,
+            keep=config.store.keep,
+            period_s=PERIOD_S[config.period],
+            now_ms=options.clock.now_ms,
+            loaded_ms=lambda: [engine.model.items_as_of_ms for engine in self.recommender.loaded.all],
+        )
         self._others = self._restore(kinds)
         self.reloader = Reloader(
             self._registry,
@@ -233,8 +243,8 @@ class Server:
         load = self._load_model or self._own_loader
         try:
             model = load(self._registry.path(version), self._store)
-            self._forget_patches()
-            self._reach_back(model.items_as_of_ms)
+            self._retention.tidy()
+            self._retention.require(model.items_as_of_ms)
             engine = self._engine(model)
             engine.warm(self._options.clock.now_ms())
         except RecsysError:
@@ -266,53 +276,22 @@ class Server:
 
         Return what takes in the following.
         """
-        recent_ms, oldest_ms = self._recent_ms(), self._oldest_data_end_ms()
-        self._patches_since_ms = 0 if oldest_ms is None else min(recent_ms, oldest_ms)
-        tail = JournalTail(self._options.log / FOLDER, own_id=self.server_id, since_ms=self._patches_since_ms)
+        since_ms = self._retention.since_ms
+        tail = JournalTail(self._options.log / FOLDER, own_id=self.server_id, since_ms=since_ms)
         restore_from_journal(
             tail,
             self._overlay,
             self._feedback.seen,
             self._store,
             kinds,
-            events_since_ms=recent_ms if oldest_ms is None else min(recent_ms, oldest_ms),
+            events_since_ms=since_ms or self._retention.recent_ms(),
         )
         return JournalFollower(tail, self._overlay, self._feedback, self._session_merger)
-
-    def _recent_ms(self) -> int:
-        return self._options.clock.now_ms() - 2000 * PERIOD_S[self._options.config.period] - 86_400_000
-
-    def _oldest_data_end_ms(self) -> int | None:
-        try:
-            return self._registry.oldest_data_end_ms(self._options.config.store.keep)
-        except (RegistryError, OSError) as error:
-            _log.error("oldest_version_unknown", error=str(error))
-            return None
-
-    def _forget_patches(self) -> None:
-        """Drop the patches that a start would not read now: a price feed's would fill the memory in days.
-
-        Those of loaded versions stay, as they answer. `_reach_back` reads dropped ones again.
-        """
-        oldest_ms = self._oldest_data_end_ms()
-        if oldest_ms is None:
-            return
-        loaded_ms = [engine.model.items_as_of_ms for engine in self.recommender.loaded.all]
-        since_ms = min(self._recent_ms(), oldest_ms, *loaded_ms)
-        if since_ms > self._patches_since_ms:
-            self._overlay.forget(since_ms)
-            self._patches_since_ms = since_ms
-
-    def _reach_back(self, as_of_ms: int) -> None:
-        """Read older patches for a version that is older than those that the start foresaw."""
-        if as_of_ms < self._patches_since_ms:
-            _log.info("older_patches_read", since_ms=as_of_ms)
-            self._overlay.renew(lambda: item_patches_since(self._options.log / FOLDER, as_of_ms))
-            self._patches_since_ms = as_of_ms
 
     def _on_reload(self, error: str | None) -> None:
         self._health.report(BUNDLE, serving=error is None)
         self._facts.publish(error)
+        self._retention.tidy_if_due()
 
     def _bind(self, server: grpc.Server, address: str, option: str, *, known_callers: bool = False) -> int:
         tls, insecure = self._options.tls, self._options.insecure

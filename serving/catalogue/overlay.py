@@ -7,8 +7,11 @@ Legend: F fresh items.
 """
 
 import contextlib
+import functools
+import itertools
 import threading
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,20 +70,24 @@ class ItemOverlay:
             _add(patches, read())
             self._patches = patches
 
-    def forget(self, before_ms: int) -> None:
-        """Drop the patches before an instant; no follower may be of a version made from earlier data.
+    def compact(self, ends_ms: Sequence[int], before_ms: int) -> None:
+        """Make one patch of an item's patches before an instant, between the ends of two versions' data.
 
-        They are looked for while upserts go on; an item that is upserted then keeps them until next time.
+        Those before the first end are dropped. They are looked for while upserts go on; an item that is
+        upserted then keeps its patches until next time.
+
+        Args: ends_ms: ascending, not empty; of all versions that follow.
         """
         with self._writing:
             present = dict(self._patches)
-        later = {
-            item_id: tuple(patch for patch in patches if patch.at_ms >= before_ms)
+        fewer = {
+            item_id: kept
             for item_id, patches in present.items()
-            if any(patch.at_ms < before_ms for patch in patches)
+            if patches[0].at_ms < before_ms
+            and len(kept := _compacted(patches, ends_ms, before_ms)) < len(patches)
         }
         with self._writing:
-            for item_id, patches in later.items():
+            for item_id, patches in fewer.items():
                 if self._patches.get(item_id) is not present[item_id]:
                     continue
                 if patches:
@@ -120,6 +127,13 @@ def _add(by_item: dict[str, tuple[ItemPatch, ...]], patches: Iterable[ItemPatch]
         by_item[patch.item_id] = with_patch(by_item.get(patch.item_id, ()), patch)
         changed[patch.item_id] = None
     return changed
+
+
+def _compacted(patches: Sequence[ItemPatch], ends_ms: Sequence[int], before_ms: int) -> tuple[ItemPatch, ...]:
+    old = [patch for patch in patches if patch.at_ms < before_ms]
+    between = itertools.groupby(old, key=lambda patch: bisect_right(ends_ms, patch.at_ms))
+    kept = [functools.reduce(ItemPatch.followed_by, group) for passed, group in between if passed]
+    return (*kept, *patches[len(old) :])
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,13 +228,13 @@ def test_checking_items_takes_no_memory_for_good(model) -> None:
     assert [live.current().catalogue.category_of(row) for row in (3, 4)] == ["new", "newer"]
 
 
-def test_the_overlay_forgets_what_is_older_and_nothing_else() -> None:
+def test_patches_between_two_versions_data_become_one_and_older_ones_none() -> None:
     overlay, hour = ItemOverlay(), 3_600_000
-    overlay.put([upserted(hour, item_id="a", title="1"), upserted(hour, item_id="b", title="1")])
-    overlay.put([upserted(3 * hour, item_id="b", title="3"), upserted(2 * hour, item_id="c", title="2")])
-    overlay.forget(2 * hour)
+    overlay.put(upserted(n * hour, item_id="b", title=str(n)) for n in range(1, 9))
+    overlay.put([upserted(hour, item_id="a", title="1"), upserted(2 * hour, item_id="c", title="2")])
+    overlay.compact([2 * hour, 4 * hour], before_ms=7 * hour)
     left = {item: [patch.at_ms // hour for patch in overlay.patches(item, 0)] for item in "abc"}
-    assert left == {"a": [], "b": [3], "c": [2]}
+    assert left == {"a": [], "b": [3, 6, 7, 8], "c": [2]}
     assert set(overlay._patches) == {"b", "c"}
 
 
