@@ -8,10 +8,11 @@ Shape letters: B examples, E history events of all of them, U distinct rows of a
 dimensions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -152,6 +153,16 @@ def move_together(value: T, device: torch.device) -> T:
     moved = {dtype: iter(_moved(tensors, device)) for dtype, tensors in by_type.items()}
     changed: T = _map(value, lambda tensor: next(moved[tensor.dtype]))
     return changed
+
+
+def read_together(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Copy logits float32 [N] or [N, C] of every task to host memory, in one copy."""
+    there = torch.cat([values.flatten() for values in logits.values()]).cpu()
+    parts = there.split_with_sizes([values.numel() for values in logits.values()])
+    return {
+        task: part.view(values.shape).numpy()
+        for (task, values), part in zip(logits.items(), parts, strict=True)
+    }
 
 
 def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -18,7 +18,8 @@ from recsys.bundle import Bundle, BundleParts, load_bundle, save_bundle
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig, StoreConfig
 from recsys.log import period_end
-from recsys.model.scorer import Scorer, encode_item_side
+from recsys.model.item_rows import encode_item_side
+from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from training.train import TrainedModel, inputs_json

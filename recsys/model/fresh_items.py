@@ -3,42 +3,50 @@
 Legend: F fresh items, I items of the bundle, N rows asked for, D dimensions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recsys.index import ItemIndex
 from recsys.mask import Mask
-from recsys.model.ranker import ItemSide
 
 
 @dataclass(frozen=True, slots=True)
 class FreshItems:
-    """Item sides by catalogue row: rows of the bundle's items replace these, higher rows are new items."""
+    """Packed rows by catalogue row: rows of the bundle's items replace these, higher rows are new items."""
 
     rows: np.ndarray
     """int64 [F], ascending."""
-    side: ItemSide
-    """[F], on the scorer's device."""
+    packed_FW: Tensor
+    """As `ItemRows.packed_IW`, on the scorer's device."""
     embeddings: np.ndarray
     """Unit vectors [F, D] in host memory, where they are searched."""
 
-    def updated(self, rows: np.ndarray, side: ItemSide) -> "FreshItems":
+    @classmethod
+    def of(cls, rows: np.ndarray, packed_FW: Tensor, num_input: int) -> "FreshItems":
+        """Sort items by their catalogue rows [F], which are distinct. Args: num_input: as in `ItemRows`."""
+        order = np.argsort(rows)
+        packed_FW = packed_FW.index_select(0, torch.from_numpy(order).to(packed_FW.device))
+        return cls(rows[order], packed_FW, packed_FW[:, num_input:].cpu().numpy())
+
+    def updated(self, rows: np.ndarray, packed_FW: Tensor, num_input: int) -> "FreshItems":
         """Return a copy with these items added; an item that it has already is replaced."""
         kept = np.flatnonzero(~np.isin(self.rows, rows))
-        stacked = np.concatenate([self.rows[kept], rows])
-        return _sorted(stacked, [_take(self.side, kept), side])
+        others_FW = self.packed_FW.index_select(0, torch.from_numpy(kept).to(packed_FW.device))
+        return FreshItems.of(
+            np.concatenate([self.rows[kept], rows]), torch.cat([others_FW, packed_FW]), num_input
+        )
 
-    def take(self, base: ItemSide, rows: np.ndarray) -> ItemSide:
-        """Select item sides [N] by catalogue row: the fresh one where there is one, else the bundle's."""
+    def replace_in(self, packed_NW: Tensor, rows: np.ndarray) -> Tensor:
+        """Overwrite the packed rows of those of `rows` [N] that are fresh."""
         fresh, at = self._find(rows)
-        if not fresh.any():
-            return _take(base, rows)
-        order = np.argsort(np.concatenate([np.flatnonzero(~fresh), np.flatnonzero(fresh)]))
-        parts = [_take(base, rows[~fresh]), _take(self.side, at[fresh])]
-        return _take(ItemSide.cat(parts), order)
+        places = np.flatnonzero(fresh)
+        if places.size:
+            here, there = (torch.from_numpy(found).to(packed_NW.device) for found in (places, at[places]))
+            packed_NW.index_copy_(0, here, self.packed_FW.index_select(0, there))
+        return packed_NW
 
     def vectors(self, base_ID: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return unit vectors [N, D] by catalogue row: a fresh item's, or else the bundle's of `base_ID`."""
@@ -69,18 +77,3 @@ class FreshItems:
         """Tell which rows [N] are fresh items, and at which position of `rows`."""
         at = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
         return self.rows[at] == rows, at
-
-
-def add_fresh_items(before: FreshItems | None, rows: np.ndarray, side: ItemSide) -> FreshItems:
-    """Add encoded items [F] at catalogue rows to the fresh items there are."""
-    return _sorted(rows, [side]) if before is None else before.updated(rows, side)
-
-
-def _sorted(rows: np.ndarray, sides: Sequence[ItemSide]) -> FreshItems:
-    order = np.argsort(rows)
-    side = _take(ItemSide.cat(sides), order)
-    return FreshItems(rows[order], side, side.embedding_BD.cpu().numpy())
-
-
-def _take(side: ItemSide, rows: np.ndarray) -> ItemSide:
-    return side.take(torch.from_numpy(rows).to(side.embedding_BD.device))

@@ -3,7 +3,7 @@
 Legend: F fresh items, I items of the bundle, N rows asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +30,13 @@ class GroupCodes:
         """Number the distinct values of the bundle's items."""
         names: dict[str, int] = {}
         codes = [_NONE if v is None else names.setdefault(v, len(names) + 1) for v in values]
+        return cls.with_names(names, np.array(codes, np.int32))
+
+    @classmethod
+    def with_names(cls, names: Iterable[str], codes: np.ndarray) -> "GroupCodes":
+        """Give the bundle's items these codes [I]. Args: names: the values, in the order of their codes."""
         none = np.zeros(0, np.int64)
-        return cls(names, np.array(codes, np.int32), {}, none, none.astype(np.int32))
+        return cls({name: n for n, name in enumerate(names, start=1)}, codes, {}, none, none.astype(np.int32))
 
     def with_rows(self, rows: np.ndarray, values: Sequence[str | None]) -> "GroupCodes":
         """Return codes that also contain these fresh items' values [F], at distinct rows.

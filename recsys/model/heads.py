@@ -37,18 +37,24 @@ class Heads(nn.Module):
             }
         )
 
-    def forward(self, hidden: Mapping[str, Tensor], bias: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, hidden: Mapping[str, Tensor], bias: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Map each task's h [B, H] and bias [B] to logits of its marginal: [B], or [B, C] if ordinal."""
         logits: dict[str, Tensor] = {}
         last: dict[str, Tensor] = {}
         for task in self.specs:
             network = self.heads[task.name]
             assert isinstance(network, nn.Sequential)
-            h: Tensor = network[:-1](hidden[task.name])
+            *layers, score = network
+            h = hidden[task.name]
+            for layer in layers:
+                h = layer(h)
             if task.transfer_from is not None:
                 h = self.transfers[task.name](h, last[task.transfer_from])
             last[task.name] = h
-            own = self.links[task.name](network[-1](h).squeeze(-1) + bias[task.name])
+            score_B = score(h).squeeze(-1)
+            own = self.links[task.name](score_B if bias is None else score_B + bias[task.name])
             logits[task.name] = own if task.parent is None else product_logit(logits[task.parent], own)
         return logits
 

@@ -1,6 +1,7 @@
 """Small layers shared by towers, trunks and heads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ def mlp(num_in: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequenti
             layers.append(nn.Dropout(dropout))
         num_in = width
     return nn.Sequential(*layers)
+
+
+def rest_of(network: nn.Sequential, first_BO: Tensor) -> Tensor:
+    """Run a network from the output of its first layer on."""
+    _, *layers = network
+    for layer in layers:
+        first_BO = layer(first_BO)
+    return first_BO
 
 
 def unit_length(x_BD: Tensor) -> Tensor:
@@ -49,6 +58,32 @@ class _UnitLength(torch.autograd.Function):
         along_B1 = (gradient_BD * unit_BD).sum(dim=1, keepdim=True).masked_fill_(ctx.constant, 0.0)
         across_BD: Tensor = torch.addcmul(gradient_BD, unit_BD, along_B1, value=-1)
         return across_BD.div_(length_B1)
+
+
+@dataclass(frozen=True, slots=True)
+class Linears:
+    """Linear layers on one input, side by side: x @ weight + bias.
+
+    Shape letters: I inputs, O outputs of all layers.
+    """
+
+    weight_IO: Tensor
+    bias_O: Tensor
+
+    @classmethod
+    def of(cls, layers: Iterable[nn.Module]) -> "Linears":
+        """Lay torch's linear layers side by side, in their order."""
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        return cls(
+            torch.cat([layer.weight for layer in linear]).t(), torch.cat([layer.bias for layer in linear])
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence["Linears"]) -> "Linears":
+        """Lay layers beside others."""
+        return cls(
+            torch.cat([part.weight_IO for part in parts], dim=1), torch.cat([part.bias_O for part in parts])
+        )
 
 
 class TaskModules(nn.ModuleDict):

@@ -24,6 +24,7 @@ from recsys.model.history import Histories, HistoryAttention, OneHistory
 from recsys.model.joined import joined_with_products
 from recsys.model.layers import TaskModules, mlp, unit_length
 from recsys.model.trunks import build_trunk
+from recsys.model.trunks.trunk import Trunk
 from recsys.shapes import HeadSpec, ModelShape
 
 MAX_POSITION = 64
@@ -138,11 +139,6 @@ class ItemSide:
         """Select items by row."""
         return ItemSide(*(getattr(self, part.name)[rows] for part in fields(self)))
 
-    @classmethod
-    def cat(cls, sides: Sequence["ItemSide"]) -> "ItemSide":
-        """Concatenate items."""
-        return cls(*(torch.cat([getattr(s, part.name) for s in sides]) for part in fields(cls)))
-
 
 class Ranker(nn.Module):
     """Everything but the embedding tables."""
@@ -156,13 +152,13 @@ class Ranker(nn.Module):
         self.history = HistoryAttention(item_dim, a, inputs.num_history_kinds)
         user_tables, item_tables = inputs.tables("user"), inputs.tables("item")
         self.num_user_in = sum(d for *_, d in user_tables) + inputs.num_user_numbers + a
-        num_item_in = sum(d for *_, d in item_tables) + inputs.num_item_numbers
+        self.num_item_in = sum(d for *_, d in item_tables) + inputs.num_item_numbers
         num_context = sum(d for *_, d in inputs.context_tables) + inputs.num_context_numbers
         self.user_tower = nn.Sequential(
             mlp(self.num_user_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
         )
         self.item_tower = nn.Sequential(
-            mlp(num_item_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
+            mlp(self.num_item_in, [config.tower_hidden]), nn.Linear(config.tower_hidden, config.embedding_dim)
         )
         # A linear path beside each tower: it can learn a matrix factorisation without a hidden layer.
         self.user_factor = nn.Linear(self._user_id_dim() + a, config.embedding_dim, bias=False)
@@ -170,7 +166,7 @@ class Ranker(nn.Module):
         self.project_id = nn.Linear(self._user_id_dim() or item_dim, item_dim, bias=False)
         self.num_trunk_in = (
             self.num_user_in
-            + num_item_in
+            + self.num_item_in
             + num_context
             + 2 * a
             + config.embedding_dim
@@ -191,11 +187,21 @@ class Ranker(nn.Module):
             for _ in range(config.ensemble_size - 1)
         )
 
+    @property
+    def trunks(self) -> list[Trunk]:
+        """List the members' trunks."""
+        return [self.trunk, *(m.trunk for m in self.others if isinstance(m, Member))]
+
+    @property
+    def every_heads(self) -> list[Heads]:
+        """List the members' heads."""
+        return [self.heads, *(m.heads for m in self.others if isinstance(m, Member))]
+
     def parameter_groups(self) -> dict[float, list[nn.Parameter]]:
         """Group the parameters by their multiple of the learning rate: a head's own, 1 for all else."""
         scale = {
             id(p): t.learning_rate_scale
-            for heads in self._every_heads()
+            for heads in self.every_heads
             for t in self.specs
             for p in heads.own_parameters(t.name)
         }
@@ -272,9 +278,7 @@ class Ranker(nn.Module):
         self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor
     ) -> dict[str, Tensor]:
         """Return logits per task of the joined sides, the mean of all members, position bias off."""
-        zero = item.input_BI.new_zeros(item.input_BI.shape[0])
-        x_BI = self.trunk_input(user, item, context_BI, cross_BF)
-        members = self._members(x_BI, {t.name: zero for t in self.specs})
+        members = self._members(self.trunk_input(user, item, context_BI, cross_BF))
         return {t.name: torch.stack([m[t.name] for m in members]).mean(dim=0) for t in self.specs}
 
     def trunk_input(self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor) -> Tensor:
@@ -294,12 +298,9 @@ class Ranker(nn.Module):
             ],
         )
 
-    def _members(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    def _members(self, x_BI: Tensor, bias: Mapping[str, Tensor] | None = None) -> list[dict[str, Tensor]]:
         """Return every member's logits per task."""
         return [self.heads(self.trunk(x_BI), bias), *(other(x_BI, bias) for other in self.others)]
-
-    def _every_heads(self) -> list[Heads]:
-        return [self.heads, *(m.heads for m in self.others if isinstance(m, Member))]
 
     def _item_row(self, row_BD: Tensor, text_BT: Tensor) -> Tensor:
         return row_BD if self.project_text is None else row_BD + self.project_text(text_BT)
@@ -333,7 +334,7 @@ class Member(nn.Module):
         self.trunk.learned = learned
         self.heads = Heads(tasks, self.trunk.num_out, config.head_hidden)
 
-    def forward(self, x_BI: Tensor, bias: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, x_BI: Tensor, bias: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """Map joined inputs [B, I] and biases [B] to logits per task."""
         logits: dict[str, Tensor] = self.heads(self.trunk(x_BI), bias)
         return logits

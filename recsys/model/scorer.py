@@ -5,14 +5,15 @@ few rows, copies them over together with its numbers, and reads its answers in o
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.batch import BagIndex, Batch, HistoryIndex, move_together
+from recsys.batch import move_together
 from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.device import CPU
@@ -20,10 +21,12 @@ from recsys.errors import BundleError
 from recsys.id_table import IdTable
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 from recsys.mask import Mask
-from recsys.model.fresh_items import FreshItems, add_fresh_items
-from recsys.model.group_codes import GroupCodes
+from recsys.model.candidate_network import CandidateInputs, CandidateNetwork, UserWeights
+from recsys.model.fresh_items import FreshItems
 from recsys.model.head_functions import predict
-from recsys.model.ranker import Inputs, ItemSide, Ranker, UserSide, pool_bag
+from recsys.model.item_rows import ItemRows, pack, unpack
+from recsys.model.one_user import OneUser, UserTensors
+from recsys.model.ranker import Inputs, Ranker, UserSide
 from recsys.tasks import TaskSpec
 
 
@@ -32,17 +35,48 @@ class ScoredUser:
     """The part of a user that a request computes once."""
 
     side: UserSide
+    weights: UserWeights
+    vector_D: np.ndarray
+    """Unit vector, for retrieval."""
     crosses: tuple[CrossInputs, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """What one request reads for N candidates."""
+
+    context_1C: Tensor
+    crosses: list[Tensor]
+    """The user's aggregates by each item column, [R, F] each."""
+    places_NG: Tensor
+    """Each candidate's row of each of them, counted through all of them."""
+    packed_NW: Tensor
+
+    @property
+    def cross_numbers(self) -> Tensor:
+        """Lay each candidate's aggregates side by side, [N, F]."""
+        first, parts = 0, [self.packed_NW.new_zeros(self.packed_NW.shape[0], 0)]
+        for numbers, place_N in zip(self.crosses, self.places_NG.unbind(1), strict=True):
+            parts.append(numbers.index_select(0, place_N - first))
+            first += numbers.shape[0]
+        return torch.cat(parts, dim=1)
 
 
 class Scorer:
     """Scores with one bundle's weights; safe to call from several threads."""
 
-    def __init__(self, bundle: Bundle, items: ItemInputs, device: torch.device = CPU) -> None:
-        """Build the ranker and encode the whole catalogue once.
+    def __init__(
+        self,
+        bundle: Bundle,
+        items: ItemInputs | None = None,
+        device: torch.device = CPU,
+        item_rows: ItemRows | None = None,
+    ) -> None:
+        """Build the ranker; encode the whole catalogue once, or take it encoded.
 
-        Args: items: the bundle's catalogue as its encoder gives it (`features.online.encode_items`); device:
-        where logits are computed; the index is searched where it is.
+        Args: items: the bundle's catalogue as its encoder gives it (`features.online.encode_items`);
+        item_rows: the same, encoded by a scorer of this bundle. One of the two is given. device: where logits
+        are computed; the index is searched where it is.
         Raises: BundleError when the weights do not fit the model.
         """
         self.bundle = bundle
@@ -54,13 +88,18 @@ class Scorer:
             for k, v in bundle.weights.items()
             if k.startswith("table.") and k.endswith(".weight")
         }
-        self._ids = IdTable.of(bundle.items["item_id"])
-        self._text_VT = self._text_by_number(items)
-        self._groups = tuple(GroupCodes.of(values) for values in items.groups)
-        self.items = encode_item_side(self.ranker, self.tables, items)
-        self.item_embeddings: np.ndarray = self.items.embedding_BD.cpu().numpy()
+        if item_rows is None:
+            assert items is not None, "a scorer needs the catalogue, as inputs or as rows"
+            reserved = bundle.encoder.vocabularies["item_id"].num_reserved
+            item_rows = ItemRows.encode(self.ranker, self.tables, items, reserved)
+        self.items = item_rows.to(device)
+        self.item_embeddings: np.ndarray = self.items.vectors.cpu().numpy()
         """Unit vectors [I, D] by item row."""
         self.fresh: FreshItems | None = None
+        self._groups = self.items.groups
+        with torch.inference_mode():
+            self._one_user = OneUser(self.ranker)
+            self.network = CandidateNetwork(self.ranker)
 
     def with_items(self, rows: np.ndarray, items: ItemInputs) -> "Scorer":
         """Return a scorer that also scores fresh items [F]; this scorer is not changed.
@@ -68,7 +107,12 @@ class Scorer:
         Args: rows: int64 [F], distinct: the items' catalogue rows; the bundle's items come first there.
         """
         other = copy.copy(self)
-        other.fresh = add_fresh_items(self.fresh, rows, encode_item_side(self.ranker, self.tables, items))
+        packed_FW, num_input = pack(self.ranker, self.tables, items), self.items.num_input
+        other.fresh = (
+            FreshItems.of(rows, packed_FW, num_input)
+            if self.fresh is None
+            else self.fresh.updated(rows, packed_FW, num_input)
+        )
         other._groups = tuple(
             group.with_rows(rows, values) for group, values in zip(self._groups, items.groups, strict=True)
         )
@@ -89,12 +133,14 @@ class Scorer:
     @torch.inference_mode()
     def user_side(self, user: UserInputs) -> "ScoredUser":
         """Encode one user, for retrieval and for every candidate."""
-        batch, rows = move_together(self._user_batch(user), self.device)
-        return ScoredUser(self.ranker.user_side(batch, rows).one(0), user.crosses)
+        tensors = move_together(self._looked_up(user), self.device)
+        side = self._one_user.side(tensors)
+        vector_D: np.ndarray = side.embedding_BD[0].cpu().numpy()
+        return ScoredUser(side, self.network.of_user(side), vector_D, user.crosses)
 
     def retrieve(self, user: "ScoredUser", k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows, nearest first."""
-        return self._nearest(user.side.embedding_BD[0].cpu().numpy(), k, allowed)
+        return self._nearest(user.vector_D, k, allowed)
 
     def similar(self, row: int, k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows most similar to an item."""
@@ -103,7 +149,8 @@ class Scorer:
     @torch.inference_mode()
     def logits(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
-        return read_together(self.ranker.logits(*self._joined(user, context, rows)))
+        logits_CN = self.network(*self.candidate_inputs(user, context, rows).tensors)
+        return self.network.split(logits_CN.cpu().numpy())
 
     @torch.inference_mode()
     def gate_weights(
@@ -113,31 +160,47 @@ class Scorer:
 
         Those of the first member; empty for a trunk without gates.
         """
-        x_NI = self.ranker.trunk_input(*self._joined(user, context, rows))
+        read = self._read(user, context, rows)
+        item = unpack(self.ranker, read.packed_NW)
+        x_NI = self.ranker.trunk_input(user.side, item, read.context_1C, read.cross_numbers)
         return {
             task: weights.float().cpu().numpy()
             for task, weights in self.ranker.trunk.gate_weights(x_NI).items()
         }
 
-    def _joined(
-        self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray
-    ) -> tuple[UserSide, ItemSide, Tensor, Tensor]:
-        """Return what the ranker joins to the trunk's input, on its device."""
-        ids = torch.from_numpy(context.ids[None])
-        tables = self.ranker.inputs.context_tables
-        looked_up = [self.tables[vocabulary][ids[:, i]] for i, (_, vocabulary, _) in enumerate(tables)]
-        asked = (
-            self.ranker.context(looked_up, torch.from_numpy(context.numbers[None])),
-            self._cross(user, rows),
-            torch.from_numpy(rows),
-        )
-        context_BI, cross_NF, rows_N = move_together(asked, self.device)
-        side = self.items.take(rows_N) if self.fresh is None else self.fresh.take(self.items, rows)
-        return user.side, side, context_BI, cross_NF
-
     def predict(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return calibrated predictions float32 [N] per task: probabilities, or stars."""
         return calibrate(self.logits(user, context, rows), self.tasks, self.bundle.manifest.calibration)
+
+    def candidate_inputs(
+        self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray
+    ) -> CandidateInputs:
+        """Give what the network reads for item rows [N], on its device."""
+        read = self._read(user, context, rows)
+        return CandidateInputs(
+            rows_NW=read.packed_NW,
+            places_NG=read.places_NG,
+            starts_PO=self.network.first_layer.starts(user.side, read.context_1C, read.crosses),
+            scores_DX=user.weights.scores_DX,
+            values_LA=user.weights.values_LA,
+            first_KO=user.weights.first_KO,
+        )
+
+    def _read(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> "_Read":
+        """Gather what a request reads for item rows [N], on the scorer's device."""
+        num_items = len(self.item_embeddings)
+        asked = _Read(
+            context_1C=torch.from_numpy(self._context(context)),
+            crosses=[torch.from_numpy(cross.numbers) for cross in user.crosses],
+            places_NG=torch.from_numpy(self._cross_places(user, rows)),
+            # A new item has a row beyond the bundle's, and is put in its place below.
+            packed_NW=torch.from_numpy(rows if self.fresh is None else np.minimum(rows, num_items - 1)),
+        )
+        read = move_together(asked, self.device)
+        packed_NW = self.items.packed_IW.index_select(0, read.packed_NW)
+        if self.fresh is not None:
+            packed_NW = self.fresh.replace_in(packed_NW, rows)
+        return replace(read, packed_NW=packed_NW)
 
     def _nearest(self, vector_D: np.ndarray, k: int, allowed: Mask | None) -> np.ndarray:
         index = self.bundle.index
@@ -145,91 +208,52 @@ class Scorer:
             return index.search(vector_D, k, allowed)
         return self.fresh.search(index, vector_D, k, allowed)
 
-    def _cross(self, user: "ScoredUser", rows: np.ndarray) -> Tensor:
-        """Gather the user's aggregates by the candidates' columns, [N, F]."""
-        parts = [
-            cross.numbers[group.positions(cross.keys, rows)]
-            for cross, group in zip(user.crosses, self._groups, strict=True)
+    def _cross_places(self, user: "ScoredUser", rows: np.ndarray) -> np.ndarray:
+        """Find the rows [N, G] of the user's aggregates, one behind the other, that candidates read."""
+        places = np.empty((rows.size, len(self._groups)), np.int64)
+        first = 0
+        for at, (cross, group) in enumerate(zip(user.crosses, self._groups, strict=True)):
+            places[:, at] = group.positions(cross.keys, rows)
+            places[:, at] += first
+            first += len(cross.numbers)
+        return places
+
+    def _context(self, context: ContextInputs) -> np.ndarray:
+        """Look up a request's context, [1, C]."""
+        tables = self.ranker.inputs.context_tables
+        looked_up = [
+            self._rows_of[vocabulary][number]
+            for (_, vocabulary, _), number in zip(tables, context.ids, strict=True)
         ]
-        return torch.from_numpy(np.concatenate([np.zeros((rows.size, 0), np.float32), *parts], axis=1))
+        return np.concatenate([*looked_up, context.numbers])[None]
 
-    def _user_batch(self, user: UserInputs) -> tuple[Batch, dict[str, Tensor]]:
-        """Make a batch of one whose distinct items are the history's, event by event."""
-        items = torch.from_numpy(user.history_items)
-        each = torch.arange(items.numel())
-        inputs = self.ranker.inputs
-        rows = {"item_id": self.tables["item_id"][items]}
-        index: dict[str, Tensor] = {}
-        bags: dict[str, BagIndex] = {}
-        for (feature, vocabulary, _), number in zip(inputs.user_tables, user.ids.tolist(), strict=True):
-            rows[vocabulary] = self.tables[vocabulary][number : number + 1]
-            index[feature] = torch.zeros(1, dtype=torch.int64)
-        for (feature, vocabulary, _), numbers in zip(inputs.user_bags, user.bags, strict=True):
-            rows[vocabulary] = self.tables[vocabulary][torch.from_numpy(numbers)]
-            bags[feature] = BagIndex(torch.arange(numbers.size), torch.zeros(1, dtype=torch.int64))
-        none = torch.zeros(1, 0)
-        batch = Batch(
-            rows={},
-            index=index,
-            bags=bags,
-            item_text_UT=self._text_VT[items],
-            user_numbers_BF=torch.from_numpy(user.numbers[None]),
-            item_numbers_BF=none,
-            context_numbers_BF=none,
-            cross_numbers_BF=none,
-            item_text_BT=none,
-            history=HistoryIndex(
-                item_E=each,
-                kind_E=torch.from_numpy(user.history_kinds),
-                age_E=torch.from_numpy(user.history_ages),
-                owner_E=torch.zeros_like(items),
-                start_B=torch.zeros(1, dtype=torch.int64),
-                by_item_E=each,
-            ),
-            position_B=torch.zeros(1, dtype=torch.int64),
-            labels={},
-            observed={},
+    def _looked_up(self, user: UserInputs) -> UserTensors:
+        inputs, rows_of = self.ranker.inputs, self._rows_of
+        ids = [rows_of[v][number] for (_, v, _), number in zip(inputs.user_tables, user.ids, strict=True)]
+        bags = [
+            _mean(rows_of[v], numbers) for (_, v, _), numbers in zip(inputs.user_bags, user.bags, strict=True)
+        ]
+        return UserTensors(
+            own_1U=torch.from_numpy(np.concatenate([*ids, *bags, user.numbers])[None]),
+            items_LD=torch.from_numpy(self.items.own_VD[user.history_items]),
+            kinds_L=torch.from_numpy(user.history_kinds),
+            ages_L=torch.from_numpy(user.history_ages),
         )
-        return batch, rows
 
-    def _text_by_number(self, items: ItemInputs) -> Tensor:
-        vocabulary = self.bundle.encoder.vocabularies["item_id"]
-        table = torch.zeros(vocabulary.size, items.text.shape[1])
-        own = items.ids[:, 0] >= vocabulary.num_reserved
-        table[torch.from_numpy(items.ids[own, 0])] = torch.from_numpy(items.text[own])
-        return table
+    @cached_property
+    def _rows_of(self) -> dict[str, np.ndarray]:
+        """Give the tables as arrays, which give a single row sooner than tensors do."""
+        return {name: table.numpy() for name, table in self.tables.items()}
 
-
-@torch.inference_mode()
-def encode_item_side(ranker: Ranker, tables: Mapping[str, Tensor], items: ItemInputs) -> ItemSide:
-    """Look up encoded items and run the item tower over all of them, on the ranker's device.
-
-    Args: tables: each on the ranker's device or in host memory.
-    """
-    device = next(ranker.parameters()).device
-    ids = torch.from_numpy(items.ids)
-    rows = []
-    for i, (_, vocabulary, _) in enumerate(ranker.inputs.item_tables):
-        table = tables[vocabulary]
-        rows.append(table[ids[:, i].to(table.device)].to(device))
-    for (_, vocabulary, _), bag in zip(ranker.inputs.item_bags, items.bags, strict=True):
-        table = tables[vocabulary]
-        values, starts = torch.from_numpy(bag.values), torch.from_numpy(bag.offsets[:-1])
-        lists = BagIndex(values.to(table.device), starts.to(table.device))
-        rows.append(pool_bag(table, lists).to(device))
-    return ranker.item_side(
-        rows, torch.from_numpy(items.numbers).to(device), torch.from_numpy(items.text).to(device)
-    )
+    @cached_property
+    def _ids(self) -> IdTable:
+        return IdTable.of(self.bundle.items["item_id"])
 
 
-def read_together(logits: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Copy logits float32 [N] or [N, C] of every task to host memory, in one copy."""
-    there = torch.cat([values.flatten() for values in logits.values()]).cpu()
-    parts = there.split_with_sizes([values.numel() for values in logits.values()])
-    return {
-        task: part.view(values.shape).numpy()
-        for (task, values), part in zip(logits.items(), parts, strict=True)
-    }
+def _mean(table_VD: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Average a list's rows; an empty list gives zeros."""
+    mean: np.ndarray = table_VD[numbers].sum(axis=0) / np.float32(max(1, numbers.size))
+    return mean
 
 
 def ranker_from(inputs: dict[str, object], bundle: Bundle) -> Ranker:

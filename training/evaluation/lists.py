@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from features.encode import Encoded
-from recsys.batch import move_together
+from recsys.batch import move_together, read_together
 from recsys.inputs import ItemInputs
 from recsys.metrics.table import most_places
+from recsys.model.item_rows import encode_item_side
 from recsys.model.ranker import ItemSide, UserSide
-from recsys.model.scorer import calibrate, encode_item_side, read_together
+from recsys.model.scorer import calibrate
 from training.crosses import cross_numbers
 from training.data import EncodedRows
 from training.evaluation.audience import Audience

@@ -37,8 +37,8 @@ from recsys.bundle import SCHEMA_VERSION
 from recsys.calibration import Affine, Calibrator, Platt
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
+from recsys.model.item_rows import encode_item_side
 from recsys.model.ranker import Ranker
-from recsys.model.scorer import encode_item_side
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from training.publish import publish, write_bundle

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recsys.model.layers import TaskModules
+from recsys.model.layers import Linears, TaskModules
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
 from recsys.shapes import TrunkShape
@@ -44,12 +44,32 @@ class CrossStitch(Trunk):
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Run layer by layer, all tasks together: h [B, H] per task."""
-        streams = [x_BI] * len(self.tasks)
-        for layer, stitch_KK in zip(self.layers, self.stitches, strict=True):
-            assert isinstance(layer, nn.ModuleDict)
-            own = [self.dropout(layer[t](x).relu()) for t, x in zip(self.tasks, streams, strict=True)]
-            streams = list(torch.einsum("kj,jbh->kbh", stitch_KK, torch.stack(own)).unbind())
+        return self._from_first([layer(x_BI) for layer in self._layer(0)])
+
+    def first_layer(self) -> Linears:
+        """Give the networks' first layers, task by task."""
+        return Linears.of(self._layer(0))
+
+    def above(self, first_BO: Tensor) -> dict[str, Tensor]:
+        """Stitch the first layers' outputs, and go on layer by layer."""
+        return self._from_first(first_BO.chunk(len(self.tasks), dim=1))
+
+    def _from_first(self, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        streams = self._stitched(0, outputs)
+        for place in range(1, len(self.layers)):
+            outputs = [layer(x) for layer, x in zip(self._layer(place), streams, strict=True)]
+            streams = self._stitched(place, outputs)
         return dict(zip(self.tasks, streams, strict=True))
+
+    def _stitched(self, place: int, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Mix the tasks' activations after one layer."""
+        own = [self.dropout(output.relu()) for output in outputs]
+        return list(torch.einsum("kj,jbh->kbh", self.stitches[place], torch.stack(own)).unbind())
+
+    def _layer(self, place: int) -> list[nn.Module]:
+        layer = self.layers[place]
+        assert isinstance(layer, nn.ModuleDict)
+        return [layer[task] for task in self.tasks]
 
 
 def _fresh_stitch(num_tasks: int) -> Tensor:

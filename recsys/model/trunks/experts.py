@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from recsys.model.layers import Linears
 from recsys.model.trunks.relu_networks import relu_networks, relu_networks_beside
 
 
@@ -39,6 +40,19 @@ class Experts(nn.Module):
         Args: learned: as `relu_networks_beside`.
         """
         return relu_networks_beside(x_BI, *self._parts, weight_KI, bias_K, learned)
+
+    def first_layer(self) -> Linears:
+        """Give the experts' first layers side by side."""
+        return Linears(self.weights[0].transpose(0, 1).flatten(1), self.biases[0].flatten())
+
+    def above(self, first_BW: Tensor) -> Tensor:
+        """Return the experts' outputs [B, E, H] from their first layers' [B, E · W], which it changes."""
+        num, width = self.biases[0].shape
+        h_EBH = first_BW.relu_().view(first_BW.shape[0], num, width).transpose(0, 1)
+        for weight_EIH, bias_EH in zip(self.weights[1:], self.biases[1:], strict=True):
+            h_EBH = torch.baddbmm(bias_EH.unsqueeze(1), h_EBH, weight_EIH).relu_()
+        experts_BEH: Tensor = h_EBH.transpose(0, 1)
+        return experts_BEH
 
     @property
     def _parts(self) -> tuple[list[Tensor], list[Tensor], float]:

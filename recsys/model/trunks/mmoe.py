@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.model.layers import TaskModules
+from recsys.model.layers import Linears, TaskModules
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.trunk import Trunk
@@ -35,6 +35,18 @@ class MMoE(Trunk):
         """Mix the experts' outputs per task: h [B, H]."""
         experts_BEH, logits_BK = self.experts.beside(x_BI, *self._gates, self.learned)
         return dict(zip(self.tasks, mix(self._softmax(logits_BK), experts_BEH), strict=True))
+
+    def first_layer(self) -> Linears:
+        """Give the experts' first layers, then the gates."""
+        gates_KI, gates_K = self._gates
+        return Linears.cat([self.experts.first_layer(), Linears(gates_KI.t(), gates_K)])
+
+    def above(self, first_BO: Tensor) -> dict[str, Tensor]:
+        """Mix the experts' outputs per task, from what the first layers gave."""
+        num_gates = self.experts.biases[-1].shape[0] * len(self.tasks)
+        experts_BEH = self.experts.above(first_BO[:, :-num_gates])
+        mixed = mix(self._softmax(first_BO[:, -num_gates:]), experts_BEH)
+        return dict(zip(self.tasks, mixed, strict=True))
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return each task's softmax over the experts, [B, E]."""

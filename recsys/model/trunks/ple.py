@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from recsys.model.layers import TaskModules
+from recsys.model.layers import Linears, TaskModules
 from recsys.model.layout import SHARED_GATE, Axes, Layout
 from recsys.model.trunks.experts import Experts, mix
 from recsys.model.trunks.trunk import Trunk
@@ -58,11 +58,25 @@ class PLE(Trunk):
         found: dict[str, Tensor] = self.levels[-1](streams)
         return found
 
+    def first_layer(self) -> Linears:
+        """Give the first level's experts, then its gates."""
+        return self._level(0).first_layer()
+
+    def above(self, first_BO: Tensor) -> dict[str, Tensor]:
+        """Mix the first level's experts, and go on level by level."""
+        streams = self._level(0).above(first_BO)
+        for place in range(1, len(self.levels)):
+            streams = self.levels[place](streams)
+        return streams
+
+    def _level(self, place: int) -> "_Level":
+        level = self.levels[place]
+        assert isinstance(level, _Level)
+        return level
+
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return each task's gate of the last level over all its experts, [B, E]; 0 on other tasks' own."""
-        last = self.levels[-1]
-        assert isinstance(last, _Level)
-        return last.gate_weights(self._before_last(x_BI))
+        return self._level(-1).gate_weights(self._before_last(x_BI))
 
     def every_gate(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return every level's gates, [B, E]: `1/click`, …, and `1/shared-gate` between levels."""
@@ -108,26 +122,52 @@ class _Level(nn.Module):
     def forward(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = [self.own[task](streams[task]) for task in self.tasks]
         experts_BEH = torch.cat([self.shared(streams[SHARED]), *own], dim=1)
-        gates = self.every_gate(streams)
-        gates_BGE = torch.stack(list(gates.values()), dim=1)
-        return dict(zip(gates, mix(gates_BGE, experts_BEH), strict=True))
+        return _mixed(self.every_gate(streams), experts_BEH)
+
+    def first_layer(self) -> Linears:
+        """Give the shared experts, those of each task, and the gates."""
+        experts = [e for e in (self.shared, *self.own.values()) if isinstance(e, Experts)]
+        return Linears.cat([*(e.first_layer() for e in experts), Linears.of(self._gates.values())])
+
+    def above(self, first_BO: Tensor) -> dict[str, Tensor]:
+        """Mix the experts, which have one layer, by the gates."""
+        num_all = self.num_shared + self.num_own * len(self.tasks)
+        width = self.shared.biases[0].shape[1]
+        experts_BEH = first_BO[:, : num_all * width].relu_().view(first_BO.shape[0], num_all, width)
+        gates = self._gates
+        logits = first_BO[:, num_all * width :].split_with_sizes([g.out_features for g in gates.values()], 1)
+        return _mixed(self._weights(dict(zip(gates, logits, strict=True))), experts_BEH)
 
     def every_gate(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give the tasks' gates and, between levels, the shared one."""
-        gates = self.gate_weights(streams)
-        if self.shared_gate is not None:
-            gates[SHARED] = self.shared_gate(streams[SHARED]).softmax(dim=1)
-        return gates
+        """Give the weights of the tasks' gates and, between levels, of the shared one."""
+        return self._weights({name: gate(streams[name]) for name, gate in self._gates.items()})
 
     def gate_weights(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Spread each task's softmax over its reach to all experts [B, E], so that one product mixes all."""
-        found = {}
-        for place, task in enumerate(self.tasks):
-            weights = self.gates[task](streams[task]).softmax(dim=1)
-            others = weights.new_zeros(weights.shape[0], self.num_own * (len(self.tasks) - 1))
-            before, after = others.split(
-                [self.num_own * place, self.num_own * (len(self.tasks) - 1 - place)], dim=1
-            )
-            shared, own = weights.split([self.num_shared, self.num_own], dim=1)
-            found[task] = torch.cat([shared, before, own, after], dim=1)
-        return found
+        """Give the weights of the tasks' gates."""
+        return self._weights({task: self.gates[task](streams[task]) for task in self.tasks})
+
+    @property
+    def _gates(self) -> dict[str, nn.Linear]:
+        """List the gates: task by task, then the shared one where there is one."""
+        gates = {**self.gates, **({} if self.shared_gate is None else {SHARED: self.shared_gate})}
+        return {name: gate for name, gate in gates.items() if isinstance(gate, nn.Linear)}
+
+    def _weights(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Turn each gate's logits into weights of all experts [B, E], 0 out of its reach."""
+        weights = {name: values.softmax(dim=1) for name, values in logits.items()}
+        return {n: w if n == SHARED else self._spread(w, self.tasks.index(n)) for n, w in weights.items()}
+
+    def _spread(self, weights: Tensor, place: int) -> Tensor:
+        """Spread a task's weights of what it reaches to all experts, so that one product mixes all gates."""
+        others = weights.new_zeros(weights.shape[0], self.num_own * (len(self.tasks) - 1))
+        before, after = others.split_with_sizes(
+            [self.num_own * place, self.num_own * (len(self.tasks) - 1 - place)], 1
+        )
+        shared, own = weights.split_with_sizes([self.num_shared, self.num_own], 1)
+        return torch.cat([shared, before, own, after], dim=1)
+
+
+def _mixed(gates: Mapping[str, Tensor], experts_BEH: Tensor) -> dict[str, Tensor]:
+    """Give one h [B, H] per gate."""
+    gates_BGE = torch.stack(list(gates.values()), dim=1)
+    return dict(zip(gates, mix(gates_BGE, experts_BEH), strict=True))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from recsys.model.layers import mlp
+from recsys.model.layers import Linears, mlp, rest_of
 from recsys.model.layout import Axes, Layout
 from recsys.model.trunks.trunk import Trunk
 from recsys.shapes import TrunkShape
@@ -23,6 +23,14 @@ class SharedBottom(Trunk):
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
         del tasks, shape
         return {"bottom.0.weight": {1: x}}
+
+    def first_layer(self) -> Linears:
+        """Give the network's first layer."""
+        return Linears.of([self.bottom[0]])
+
+    def above(self, first_BO: Tensor) -> dict[str, Tensor]:
+        """Run the layers above the first."""
+        return dict.fromkeys(self.tasks, rest_of(self.bottom, first_BO))
 
     def forward(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Map x to the same h [B, H] for every task."""

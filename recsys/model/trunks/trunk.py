@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from recsys.model.layers import Linears
 from recsys.model.layout import Axes, Layout
 from recsys.shapes import TrunkShape
 
@@ -27,6 +28,17 @@ class Trunk(nn.Module):
     @classmethod
     def layouts(cls, x: Layout, tasks: Sequence[str], shape: TrunkShape) -> dict[str, Axes]:
         """List the dimensions of the parameters that depend on the inputs x or on the tasks, by name."""
+        raise NotImplementedError
+
+    def first_layer(self) -> Linears:
+        """Give all linear layers that read x, side by side, in an order of the trunk's own."""
+        raise NotImplementedError
+
+    def above(self, first_BO: Tensor) -> dict[str, Tensor]:
+        """Map the outputs of `first_layer` to what `forward` gives for the same x; it may change them.
+
+        For serving, which forms them in a cheaper way: no dropout, no gradient.
+        """
         raise NotImplementedError
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:

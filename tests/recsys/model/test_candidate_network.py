@@ -1,0 +1,162 @@
+"""Candidates of a request, scored with the user's part computed once, have the logits of the plain ranker."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from recsys.batch import BagIndex, Batch, HistoryIndex
+from recsys.config import ModelConfig
+from recsys.model.candidate_network import CandidateNetwork
+from recsys.model.one_user import OneUser, UserTensors
+from recsys.model.ranker import Inputs, ItemSide, Ranker
+from recsys.model.trunks import TRUNKS
+
+NUM, EVENTS = 7, 4
+INPUTS = Inputs(
+    user_tables=(("user_id", "user_id", 3), ("country", "country", 2)),
+    item_tables=(("item_id", "item_id", 4), ("category", "category", 2)),
+    context_tables=(("device", "device", 2),),
+    user_bags=(("tags", "tags", 2),),
+    item_bags=(),
+    user_numbers=(("age", 3),),
+    item_numbers=(("price", 2),),
+    context_numbers=(("live", 1),),
+    cross_numbers=(("by_category", 2), ("by_maker", 1)),
+    history_kinds=(("click", 1), ("rating", 2)),
+    text_dim=0,
+)
+
+SIZES = {"embedding_dim": 5, "attention_dim": 3, "tower_hidden": 8, "head_hidden": 4}
+SMALL = ModelConfig(trunk={"num_experts": 2, "hidden": (6, 5)}, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def tasks(make_config):
+    levels = {"name": "stars", "feedback": "stars", "head": "ordinal", "low": 1, "high": 4, "window": "1d"}
+    return make_config(
+        task=[
+            {"name": "click", "feedback": "click", "head": "binary", "window": "1h"},
+            {"name": "buy", "feedback": "buy", "head": "binary", "window": "1h", "parent": "click"},
+            {**levels, "space": "observed", "transfer_from": "click"},
+        ],
+        features={"history_kinds": ["click"]},
+    ).tasks
+
+
+@pytest.fixture(params=[*sorted(TRUNKS), "ensemble"])
+def made(request, tasks):
+    """Give a ranker with every parameter random."""
+    members = 3 if request.param == "ensemble" else 1
+    trunk = {"name": "mmoe" if members > 1 else request.param, "num_experts": 3, "hidden": (6, 5)}
+    torch.manual_seed(0)
+    ranker = Ranker(INPUTS, tasks, ModelConfig(trunk=trunk, ensemble_size=members, **SIZES))
+    return _randomised(ranker)
+
+
+def _randomised(ranker):
+    for parameter in ranker.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    with torch.no_grad():
+        ranker.history.kind.weight[0] = 0  # no kind
+    return ranker.eval()
+
+
+def _user(ranker, events):
+    """Make one user, for both paths."""
+    num_id = sum(dim for name, _, dim in ranker.inputs.user_tables)
+    own_1U = torch.randn(1, num_id + 2 + 3)
+    items_LD = torch.randn(events, 4)
+    kinds, ages = torch.randint(1, 4, (events,)), torch.randint(0, 20, (events,))
+    each, none = torch.arange(events), torch.zeros(1, 0)
+    zero = torch.zeros(1, dtype=torch.int64)
+    tables = ranker.inputs.user_tables
+    cuts = own_1U.split([*(dim for *_, dim in tables), 2, 3], dim=1)
+    batch = Batch(
+        rows={},
+        index={name: zero for name, *_ in tables},
+        bags={"tags": BagIndex(zero, zero)},
+        item_text_UT=torch.zeros(events, 0),
+        user_numbers_BF=cuts[-1],
+        item_numbers_BF=none,
+        context_numbers_BF=none,
+        cross_numbers_BF=none,
+        item_text_BT=none,
+        history=HistoryIndex(
+            item_E=each,
+            kind_E=kinds,
+            age_E=ages,
+            owner_E=torch.zeros_like(each),
+            start_B=zero,
+            by_item_E=each,
+        ),
+        position_B=zero,
+        labels={},
+        observed={},
+    )
+    names = [vocabulary for _, vocabulary, _ in tables]
+    rows = {"item_id": items_LD, "tags": cuts[-2], **dict(zip(names, cuts[:-2], strict=True))}
+    return batch, rows, UserTensors(own_1U=own_1U, items_LD=items_LD, kinds_L=kinds, ages_L=ages)
+
+
+@torch.no_grad()
+def _compare(ranker, widths=(2, 1), events=EVENTS, num=NUM):
+    batch, rows, tensors = _user(ranker, events)
+    plain, found = ranker.user_side(batch, rows).one(0), OneUser(ranker).side(tensors)
+    for name in ("input_BI", "embedding_BD", "id_BD"):
+        torch.testing.assert_close(getattr(found, name), getattr(plain, name))
+    torch.testing.assert_close(found.history.keys_LA, plain.history.keys_LA)
+    torch.testing.assert_close(found.history.values_LA, plain.history.values_LA)
+    item = ranker.item_side(
+        [torch.randn(num, 4), torch.randn(num, 2)], torch.randn(num, 2), torch.zeros(num, 0)
+    )
+    crosses, context = [torch.randn(3, width) for width in widths], torch.randn(1, 3)
+    chosen = torch.randint(0, 3, (num, len(widths)))
+    cross = torch.cat([torch.zeros(num, 0), *(x[chosen[:, g]] for g, x in enumerate(crosses))], dim=1)
+    wanted = ranker.logits(plain, item, context, cross)
+    network = CandidateNetwork(ranker)
+    logits = network(*_inputs(network, found, item, context, crosses, chosen))
+    split = network.split(logits.numpy())
+    assert list(split) == [task.name for task in ranker.specs]
+    for task, values in wanted.items():
+        torch.testing.assert_close(torch.from_numpy(split[task]), values, atol=1e-5, rtol=1e-5)
+
+
+def _inputs(network, user, item: ItemSide, context, crosses, chosen):
+    weights = network.of_user(user)
+    return (
+        torch.cat([item.input_BI, item.embedding_BD], dim=1),
+        chosen + 3 * torch.arange(len(crosses)),
+        network.first_layer.starts(user, context, crosses),
+        weights.scores_DX,
+        weights.values_LA,
+        weights.first_KO,
+    )
+
+
+def test_logits_are_those_of_the_ranker(made):
+    _compare(made)
+
+
+@pytest.mark.parametrize("made", ["mmoe"], indirect=True)
+@pytest.mark.parametrize("events", [0, 1])
+def test_short_histories(made, events):
+    _compare(made, events=events)
+
+
+@pytest.mark.parametrize("made", ["mmoe"], indirect=True)
+def test_no_candidates(made):
+    _compare(made, num=0)
+
+
+@pytest.mark.parametrize("widths", [(), (3,)])
+def test_one_cross_or_none(tasks, widths):
+    inputs = dataclasses.replace(INPUTS, cross_numbers=tuple((f"c{w}", w) for w in widths))
+    torch.manual_seed(1)
+    _compare(_randomised(Ranker(inputs, tasks, SMALL)), widths=widths)
+
+
+def test_users_without_an_id(tasks):
+    inputs = dataclasses.replace(INPUTS, user_tables=INPUTS.user_tables[1:])
+    torch.manual_seed(2)
+    _compare(_randomised(Ranker(inputs, tasks, SMALL)))
