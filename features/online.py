@@ -50,10 +50,13 @@ class OnlineFeatures:
         self.encoder, self.snapshot_at_ms = encoder, snapshot_at_ms
         self._undone_by = reversals(config.tasks)
 
-    def user(self, user_id: str, at_ms: int) -> OnlineUser:
-        """Read a user as of an instant; a dead store gives an unknown user and says so."""
+    def user(self, user_id: str, at_ms: int, within_s: float | None = None) -> OnlineUser:
+        """Read a user as of an instant; a store that is dead, or too slow, gives an unknown user and says so.
+
+        Args: within_s: how long the store may take; default: as the config says.
+        """
         try:
-            stored = self.store.get_many(self.version, [user_id])[0]
+            stored = self.store.get_many(self.version, [user_id], within_s)[0]
         except StoreError:
             return self.assemble(StoredUser(None, ()), user_id, at_ms, (STORE_UNAVAILABLE,))
         return self.assemble(stored, user_id, at_ms)

@@ -17,8 +17,9 @@ from recsys.tasks import TaskSpec
 Scores = npt.NDArray[np.float64]
 # Taken as at least this before a logarithm: a probability of 0 must not make a score infinite.
 _SMALLEST = 1e-12
-# exp of more than this is infinite in float64.
-_LARGEST_LOG = 700.0
+# exp of 709 is infinite in float64, and of -745 it is 0. Beyond this logarithm a score goes on as a straight
+# line, or as a hyperbola, that no weights within MAX_WEIGHT bring to either end.
+_LARGEST_LOG = 600.0
 MAX_WEIGHT = 1e6
 """Larger weights add nothing to an order but overflow, and take the smaller ones' last digits."""
 
@@ -129,7 +130,7 @@ class Fusion(_Part):
         if not parts:
             return np.zeros(len(next(iter(predictions.values()), ())))
         total: Scores = np.sum(parts, axis=0)
-        return np.exp(np.clip(total, -_LARGEST_LOG, _LARGEST_LOG)) if self.is_product else total
+        return _product(total) if self.is_product else total
 
     def contributions(self, predictions: Predictions) -> dict[str, Scores]:
         """Return the part [N] of each task with a weight.
@@ -143,6 +144,14 @@ class Fusion(_Part):
     def is_product(self) -> bool:
         """Tell whether the score is a product of the tasks' parts."""
         return self.formula == "multiplicative"
+
+
+def _product(log: Scores) -> Scores:
+    """Return e^log [N], or beyond e^600 and below e^-600 numbers that keep the order of the items."""
+    beyond = np.maximum(np.abs(log) - _LARGEST_LOG, 0.0)
+    product: Scores = np.exp(np.clip(log, -_LARGEST_LOG, _LARGEST_LOG))
+    product *= np.where(log > 0.0, 1.0 + beyond, 1.0 / (1.0 + beyond))
+    return product
 
 
 def _require_known(prefix: str, given: Mapping[str, float], names: list[str]) -> None:

@@ -20,6 +20,8 @@ _FACTOR = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 _CHUNK = 65_536
 MISSING = -1
+_FEW = 8
+"""So many ids are looked up sooner one by one than all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +98,12 @@ class IdTable:
 
     def rows_of(self, item_ids: Iterable[str]) -> np.ndarray:
         """Return the rows int64 [N] of ids; MISSING where the table does not have one."""
-        texts = [item_id.encode() for item_id in item_ids]
+        asked = list(item_ids)
+        if len(asked) <= _FEW:
+            return np.fromiter(map(self.row_of, asked), np.int64, len(asked))
+        texts = [item_id.encode() for item_id in asked]
         rows = np.full(len(texts), MISSING, np.int64)
-        if not texts or not len(self):
+        if not len(self):
             return rows
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         blob = np.frombuffer(b"".join(texts), np.uint8)

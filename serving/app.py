@@ -29,6 +29,7 @@ from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.admin import AdminService
+from serving.call_queue import Admission, CallQueue
 from serving.catalogue.overlay import ItemOverlay
 from serving.clock import Clock, OrderedClock
 from serving.engine import Engine
@@ -36,7 +37,7 @@ from serving.facts_publisher import FactsPublisher
 from serving.fallback import empty_model, popular_model
 from serving.feedback import FeedbackRecorder
 from serving.health_service import ADMIN, BUNDLE, RANKING, Health
-from serving.interceptors import Admission, CountingPool, Guard
+from serving.interceptors import Guard
 from serving.journal import Journal
 from serving.journal_tail import JournalTail
 from serving.listen import Tls, bind, check_address, is_loopback, require_protection
@@ -150,11 +151,11 @@ class Server:
             self.server_id,
         )
         self._health = Health()
-        self._pool = CountingPool(num_workers(), "rank")
+        self._pool = self._queue("rank", num_workers())
         # Both wait for disks and other writers; ranking does not wait for them.
         self._write_pools = {
-            "RecordFeedback": CountingPool(2, "feedback"),
-            "UpsertItems": CountingPool(1, "upsert"),
+            "RecordFeedback": self._queue("feedback", 2),
+            "UpsertItems": self._queue("upsert", 1),
         }
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
@@ -297,10 +298,14 @@ class Server:
         tls, insecure = self._options.tls, self._options.insecure
         return bind(server, address, option, tls, insecure=insecure, known_callers=known_callers)
 
+    def _queue(self, name: str, num_workers: int) -> CallQueue:
+        serving = self._options.config.serving
+        return CallQueue(num_workers, name, serving.max_concurrent, serving.deadline_ms / 1000)
+
     def _ranking_server(self) -> grpc.Server:
         serving = self._options.config.serving
-        admission = Admission(self._pool, serving.max_concurrent, self.stats)
-        guard = Guard(self.stats, self._write_pools)
+        admission = Admission(self._pool, self.stats)
+        guard = Guard(self.stats, self._pool, self._write_pools)
         server = grpc.server(self._pool, interceptors=[admission, guard], options=_OPTIONS)
         numbers = frozenset(
             a.name
@@ -324,7 +329,8 @@ class Server:
         return server
 
     def _admin_server(self) -> grpc.Server:
-        server = grpc.server(CountingPool(4, "admin"), interceptors=[Guard(self.stats)], options=_OPTIONS)
+        queue = self._queue("admin", 4)
+        server = grpc.server(queue, interceptors=[Guard(self.stats, queue)], options=_OPTIONS)
         service = AdminService(
             self._registry,
             self.recommender,

@@ -36,8 +36,9 @@ from serving.client_values import (
 )
 
 DEFAULT_TIMEOUT_S = 2.0
-# Only UNAVAILABLE is retried: the server did nothing then. Throttling keeps retries from worsening an
-# overload.
+# The server did nothing then. With RESOURCE_EXHAUSTED it says when to try again, or not to (the metadata
+# grpc-retry-pushback-ms); gRPC obeys that for retryable statuses only. Throttling keeps retries from
+# worsening an overload, and the deadline is that of the whole call.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -47,7 +48,7 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             },
         }
     ],

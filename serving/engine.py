@@ -6,7 +6,7 @@ user, context -> allowed items -> candidates -> predictions -> scores
 import itertools
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,15 +15,17 @@ import numpy.typing as npt
 
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
+from serving.catalogue import Allowed
 from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.explain import Explainer
-from serving.latency import LatencyEstimate
 from serving.pages.list_state import ListState
 from serving.policy import PolicyInput, PolicyParameters
 from serving.protocols import User
 from serving.reasons import Reasons
+from serving.recent_lists import RecentList, RecentLists
 from serving.request import (
+    DEADLINE_CACHED,
     DEADLINE_FEWER_CANDIDATES,
     DEADLINE_POPULAR,
     NO_BUNDLE,
@@ -36,10 +38,12 @@ from serving.retrieval import Candidates, NamedItems, Retrieval
 from serving.scored_candidates import ScoredCandidates
 from serving.served_model import ServedModel
 from serving.similar_items import similarity_scores
+from serving.stage_costs import StageCosts
 from serving.stages import StageTimer
 
 # With less time than this, not even the popular list is answered.
 _MIN_REMAINING_S = 0.002
+_STORE_SHARE = 0.3  # of the time left: so long the store may take
 _BITS_FOR_SHARE = 2**32
 
 
@@ -70,7 +74,8 @@ class Engine:
             model, num_candidates=retrieval.num_candidates, num_popular=retrieval.popular_candidates
         )
         self._candidate_log_share = candidate_log_share
-        self._latency = LatencyEstimate()
+        self._costs = StageCosts()
+        self._recent = RecentLists()
 
     def score_candidates(
         self,
@@ -85,36 +90,39 @@ class Engine:
         """Find, predict and score the candidates of a request's page.
 
         Args: state: the list before this page; None begins a list. timer: records the stages.
-        Raises: FieldError for names that this version does not know, OverloadedError when no time is left.
+        Raises: FieldError for names that this version does not know, OverloadedError when no time is left,
+        ExpiredError when nobody waits any more.
         """
         self.check(request)
-        if deadline.remaining_s() < _MIN_REMAINING_S:
-            raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
         timer = timer or StageTimer()
-        found = self._find(request, at_ms, state or ListState.begin(request.seed), timer)
-        candidates, scored, degradation = self._limit(found, deadline)
-        predictions = self._predict(found, candidates) if scored else {}
-        scores = self._score(found, candidates, predictions)
+        asked = self._read(request, at_ms, state or ListState.begin(request.seed), deadline)
+        timer.record("features")
+        found = self._find(asked, deadline)
+        timer.record("retrieval")
+        found = self._within(found, deadline)
+        predictions = self._predict(found) if found.user_side is not None else {}
+        scores = self._score(found, predictions) if found.scores is None else found.scores
         timer.record("scoring")
-        if scored:
-            self._latency.observe(timer.seconds("scoring"), len(candidates.rows))
+        if predictions:
+            self._learn(found, scores, timer)
+        degradation = found.degradation
         return ScoredCandidates(
             request_id=os.urandom(12).hex(),
             bundle_version=self.model.version,
             at_ms=at_ms,
-            catalogue=found.live.catalogue,
-            candidates=candidates,
-            policy_input=self._policy_input(found, candidates, scores),
+            catalogue=asked.live.catalogue,
+            candidates=found.candidates,
+            policy_input=self._policy_input(found, scores),
             predictions=predictions,
-            num_found=len(found.candidates.rows),
+            num_found=found.num_found,
             policy=self._policy if explore and not degradation else self._policy.greedy(),
-            state=found.state,
+            state=asked.state,
             seeded=request.seed is not None,
-            reasons=self._reasons(found),
+            reasons=self._reasons(asked),
             explainer=self._explainer(found, predictions) if request.explain else None,
-            known_user=found.user is not None and (found.user.known or bool(found.user.history)),
+            known_user=asked.user is not None and (asked.user.known or bool(asked.user.history)),
             degradation=degradation,
-            missing_item_ids=found.named.missing(request, found.pins),
+            missing_item_ids=asked.named.missing(request, found.pins),
             log_candidates=self._logs_candidates(),
         )
 
@@ -128,27 +136,115 @@ class Engine:
         except ConfigError as error:
             raise FieldError("head_weights", str(error)) from error
 
-    def _find(self, request: RankRequest, at_ms: int, state: ListState, timer: StageTimer) -> "_Found":
-        features, scorer = self.model.features, self.model.scorer
+    def _read(self, request: RankRequest, at_ms: int, state: ListState, deadline: Deadline) -> "_Asked":
+        """Read the user, and look up what the request names."""
+        _require_time(deadline)
+        features, user = self.model.features, None
         live = self.live_catalogue.current()
-        user = None if features is None else features.user(request.user_id, at_ms)
-        timer.record("features")
-        named = NamedItems.of(request, live.catalogue, state)
-        allowed = live.catalogue.allowed(request.filter, self._forbidden(request, user), at_ms)
-        user_side = None if user is None or scorer is None else scorer.user_side(user.inputs)
-        candidates = self._retrieval.find(request.page_size, named, live, allowed, user_side, state.shown)
-        timer.record("retrieval")
-        return _Found(
+        if features is not None:
+            user = features.user(request.user_id, at_ms, _STORE_SHARE * deadline.remaining_s())
+            _require_time(deadline)
+        return _Asked(
             request=request,
             at_ms=at_ms,
             state=state,
             live=live,
             user=user,
-            user_side=user_side,
-            named=named,
-            candidates=candidates,
-            pins=named.placed(candidates),
+            named=NamedItems.of(request, live.catalogue, state),
+            allowed=live.catalogue.allowed(request.filter, self._forbidden(request, user), at_ms),
         )
+
+    def _find(self, asked: "_Asked", deadline: Deadline) -> "_Found":
+        """Find the candidates that there is time to score: all, fewer, a recent answer's or popular ones.
+
+        This is decided before the index is searched, from what the stages took lately.
+        """
+        scorer, degraded = asked.live.scorer, () if asked.user is None else tuple(asked.user.degraded)
+        if scorer is None or asked.user is None:
+            return self._found(asked, None, None, (NO_BUNDLE, *degraded))
+        wanted, remaining_s = self._retrieval.count(asked.named), deadline.remaining_s()
+        affordable = self._costs.affordable(wanted, remaining_s)
+        if affordable >= min(wanted, asked.num_needed):
+            few = affordable < wanted
+            reasons = (DEADLINE_FEWER_CANDIDATES, *degraded) if few else degraded
+            return self._found(
+                asked, scorer.user_side(asked.user.inputs), affordable if few else None, reasons
+            )
+        self._costs.decay()
+        again = self._find_again(asked, (DEADLINE_CACHED, *degraded))
+        if again is not None:
+            return again
+        most = None if self._costs.can_retrieve(remaining_s) else 0
+        return self._found(asked, None, most, (DEADLINE_POPULAR, *degraded))
+
+    def _found(
+        self, asked: "_Asked", user_side: Any, most: int | None, degradation: tuple[str, ...]
+    ) -> "_Found":
+        candidates = self._retrieval.find(
+            asked.request.page_size,
+            asked.named,
+            asked.live,
+            asked.allowed,
+            user_side,
+            asked.state.shown,
+            most,
+        )
+        return _Found(
+            asked=asked,
+            user_side=user_side,
+            candidates=candidates,
+            pins=asked.named.placed(candidates),
+            num_found=len(candidates.rows),
+            degradation=degradation,
+        )
+
+    def _find_again(self, asked: "_Asked", degradation: tuple[str, ...]) -> "_Found | None":
+        """Return the candidates of a recent answer to the request; None when too few may still be shown."""
+        recent = self._recent.find(asked.request, asked.at_ms)
+        if recent is None:
+            return None
+        known = Candidates(rows=recent.rows.astype(np.int64), sources=recent.sources.astype(np.int64))
+        candidates = self._retrieval.again(known, asked.named, asked.live, asked.allowed, asked.state.shown)
+        if len(candidates.rows) < asked.num_needed:
+            return None
+        return _Found(
+            asked=asked,
+            user_side=None,
+            candidates=candidates,
+            pins=asked.named.placed(candidates),
+            num_found=len(candidates.rows),
+            degradation=degradation,
+            scores=recent.scores_of(candidates.rows),
+        )
+
+    def _within(self, found: "_Found", deadline: Deadline) -> "_Found":
+        """Cut what was found to what can be scored in the time that retrieval has left."""
+        deadline.require_waiting()
+        count = len(found.candidates.rows)
+        if found.user_side is None or not count:
+            return found
+        affordable = self._costs.affordable(count, deadline.remaining_s(), found=True)
+        if affordable >= count:
+            return found
+        others = tuple(reason for reason in found.degradation if reason != DEADLINE_FEWER_CANDIDATES)
+        if affordable >= found.asked.num_needed:  # pinned items are the first candidates
+            return replace(
+                found,
+                candidates=found.candidates.first(affordable),
+                degradation=(DEADLINE_FEWER_CANDIDATES, *others),
+            )
+        self._costs.decay()
+        return replace(found, user_side=None, degradation=(DEADLINE_POPULAR, *others))
+
+    def _learn(self, found: "_Found", scores: npt.NDArray[np.float64], timer: StageTimer) -> None:
+        """Update the stages' costs, and keep the list if it is a whole one."""
+        asked, rows = found.asked, found.candidates.rows
+        self._costs.observe(timer.seconds("retrieval"), timer.seconds("scoring"), len(rows))
+        if not found.degradation and not asked.state.shown:
+            recent = RecentList.of(
+                rows, found.candidates.sources, scores, asked.live.catalogue.num_in_bundle, asked.at_ms
+            )
+            self._recent.keep(asked.request, recent)
 
     def _forbidden(self, request: RankRequest, user: User | None) -> Iterable[str]:
         """List the ids that must not be shown: with seen items, unless the caller sends the candidates."""
@@ -157,77 +253,62 @@ class Engine:
         seen = (user.seen.get(kind, ()) for kind in self._seen_kinds)
         return itertools.chain(request.forbidden_item_ids, *seen)
 
-    def _limit(self, found: "_Found", deadline: Deadline) -> tuple[Candidates, bool, tuple[str, ...]]:
-        """Keep the candidates that can be scored in time: all, fewer, or none; say what is missing."""
-        degraded = () if found.user is None else tuple(found.user.degraded)
-        candidates = found.candidates
-        if found.user_side is None:
-            return candidates, False, (NO_BUNDLE, *degraded)
-        count = len(candidates.rows)
-        affordable = self._latency.affordable(count, deadline.remaining_s())
-        if affordable >= count:
-            return candidates, True, degraded
-        if affordable >= found.num_needed:  # pinned items are the first candidates
-            return candidates.first(affordable), True, (DEADLINE_FEWER_CANDIDATES, *degraded)
-        self._latency.decay()
-        return candidates, False, (DEADLINE_POPULAR, *degraded)
-
-    def _predict(self, found: "_Found", candidates: Candidates) -> Mapping[str, npt.NDArray[np.float32]]:
-        scorer = found.live.scorer
+    def _predict(self, found: "_Found") -> Mapping[str, npt.NDArray[np.float32]]:
+        scorer = found.asked.live.scorer
         assert scorer is not None
-        return scorer.predict(found.user_side, self._context(found), candidates.rows)
+        return scorer.predict(found.user_side, self._context(found.asked), found.candidates.rows)
 
-    def _context(self, found: "_Found") -> Any:
-        request, features = found.request, self.model.features
+    def _context(self, asked: "_Asked") -> Any:
+        request, features = asked.request, self.model.features
         assert features is not None
         values = {**request.context, **({"surface": request.surface} if request.surface else {})}
-        counters = found.user.live if found.user is not None else None
-        return features.context(values, found.at_ms, counters)
+        counters = asked.user.live if asked.user is not None else None
+        return features.context(values, asked.at_ms, counters)
 
     def _score(
-        self, found: "_Found", candidates: Candidates, predictions: Mapping[str, npt.NDArray[np.float32]]
+        self, found: "_Found", predictions: Mapping[str, npt.NDArray[np.float32]]
     ) -> npt.NDArray[np.float64]:
-        fusion = self.model.fusion.override(found.request.head_weights)
-        taste = fusion.score(predictions) if predictions else None
-        seed, scorer = found.named.seed, found.live.scorer
+        asked, rows = found.asked, found.candidates.rows
+        taste = (
+            self.model.fusion.override(asked.request.head_weights).score(predictions) if predictions else None
+        )
+        seed, scorer = asked.named.seed, asked.live.scorer
         if scorer is not None and seed is not None:
-            vectors = scorer.vectors(np.append(candidates.rows, seed))
+            vectors = scorer.vectors(np.append(rows, seed))
             return similarity_scores(vectors[:-1] @ vectors[-1], taste, self._similar_step)
         if taste is not None:
             return taste
-        return self.model.popular.scores(candidates.rows)
+        return self.model.popular.scores(rows)
 
-    def _policy_input(
-        self, found: "_Found", candidates: Candidates, scores: npt.NDArray[np.float64]
-    ) -> PolicyInput:
-        catalogue, scorer = found.live.catalogue, found.live.scorer
+    def _policy_input(self, found: "_Found", scores: npt.NDArray[np.float64]) -> PolicyInput:
+        live, rows = found.asked.live, found.candidates.rows
         return PolicyInput(
             scores=scores,
-            categories=catalogue.category_codes(candidates.rows),
-            embeddings=scorer.vectors(candidates.rows) if self._policy.mmr and scorer else None,
+            categories=live.catalogue.category_codes(rows),
+            embeddings=live.scorer.vectors(rows) if self._policy.mmr and live.scorer else None,
             pins=found.pins,
         )
 
-    def _reasons(self, found: "_Found") -> Reasons:
+    def _reasons(self, asked: "_Asked") -> Reasons:
         return Reasons.of_request(
-            found.live.catalogue,
-            None if found.live.scorer is None else found.live.scorer.vectors,
-            () if found.user is None else found.user.history,
-            found.named.seed,
+            asked.live.catalogue,
+            None if asked.live.scorer is None else asked.live.scorer.vectors,
+            () if asked.user is None else asked.user.history,
+            asked.named.seed,
         )
 
     def _explainer(self, found: "_Found", predictions: Mapping[str, npt.NDArray[np.float32]]) -> Explainer:
         """Prepare explanations: what they cost, only this request pays."""
-        scorer = found.live.scorer
+        asked, scorer = found.asked, found.asked.live.scorer
         gates = None
         if scorer is not None and predictions:
-            gates = partial(scorer.gate_weights, found.user_side, self._context(found))
+            gates = partial(scorer.gate_weights, found.user_side, self._context(asked))
         return Explainer(
-            catalogue=found.live.catalogue,
-            fusion=self.model.fusion.override(found.request.head_weights),
-            predictions=predictions if found.named.seed is None else {},
-            history=() if found.user is None else found.user.history,
-            at_ms=found.at_ms,
+            catalogue=asked.live.catalogue,
+            fusion=self.model.fusion.override(asked.request.head_weights),
+            predictions=predictions if asked.named.seed is None else {},
+            history=() if asked.user is None else asked.user.history,
+            at_ms=asked.at_ms,
             vectors=None if scorer is None else scorer.vectors,
             gates=gates,
         )
@@ -237,15 +318,20 @@ class Engine:
         request = RankRequest(user_id="warm-up", page_size=1)
         for _ in range(3):
             self.score_candidates(request, at_ms, Deadline.after(60.0), explore=False).page(1)
-        self._latency = LatencyEstimate()  # the first calls are slower than later ones
+        self._costs = StageCosts()  # the first calls are slower than later ones
 
     def _logs_candidates(self) -> bool:
         return int.from_bytes(os.urandom(4)) < self._candidate_log_share * _BITS_FOR_SHARE
 
 
+def _require_time(deadline: Deadline) -> None:
+    if deadline.remaining_s() < _MIN_REMAINING_S:
+        raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """One request's candidates, and what they are scored with."""
+class _Asked:
+    """One request, and what is known before candidates are found."""
 
     request: RankRequest
     at_ms: int
@@ -253,15 +339,27 @@ class _Found:
     """The list before this page."""
     live: CatalogueWithScorer
     user: User | None
-    user_side: Any
-    """The scorer's; None when only popularity can rank."""
     named: NamedItems
-    candidates: Candidates
-    pins: Mapping[int, int]
-    """Position (from 0) on this page or a later one -> candidate."""
+    allowed: Allowed
 
     @property
     def num_needed(self) -> int:
         """Count the candidates that fill the page; those pinned below it take no place on it."""
         end = self.state.start + self.request.page_size
-        return self.request.page_size + sum(position >= end for position in self.pins)
+        return self.request.page_size + sum(position >= end for position in self.named.pins)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """One request's candidates, and what they are scored with."""
+
+    asked: _Asked
+    user_side: Any
+    """The scorer's; None: they are not scored."""
+    candidates: Candidates
+    pins: Mapping[int, int]
+    """Position (from 0) on this page or a later one -> candidate."""
+    num_found: int
+    degradation: tuple[str, ...]
+    scores: npt.NDArray[np.float64] | None = None
+    """[N], of a recent answer."""

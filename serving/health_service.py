@@ -7,7 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from protos.recsys.v1 import admin_pb2, ranking_pb2
-from serving.interceptors import on_pool
+from serving.call_queue import on_pool
 
 RANKING = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name

@@ -1,24 +1,23 @@
-"""gRPC interceptors of every call: admission, deadline, and the table from error classes to gRPC statuses.
+"""The guard of every call, on its worker: lateness, parsing, and the table from errors to gRPC statuses.
 
-`Admission` runs on gRPC's own thread, before a call waits for a worker. When too many calls wait, it refuses
-the call at once and says after which time to retry. `Guard` runs on the worker: it drops a call whose
-deadline has passed, and turns every error into a status.
+gRPC hands over bytes. What the guard refuses is not parsed; bytes that are no message are INVALID_ARGUMENT.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import wraps
 from typing import Any, Final, NoReturn
 
 import grpc
 import structlog
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from recsys.errors import BundleError, JournalError, RecsysError, RegistryError, RequestError, StoreError
+from serving.call_queue import HEALTH, RETRY_KEY, Behavior, CallQueue, on_pool, pushback_ms, time_left
 from serving.request import ExpiredError, FieldError, OverloadedError, VersionError
-from serving.stats import ServerStats
+from serving.stats import RANKING, ServerStats
 
 # The first class that fits an error decides. Statuses of _CONSTANT_TEXT hide the error's text from the
 # caller.
@@ -38,103 +37,62 @@ _CONSTANT_TEXT: Final[dict[grpc.StatusCode, str]] = {
     grpc.StatusCode.UNAVAILABLE: "the server cannot write at the moment; nothing was recorded, try again",
     grpc.StatusCode.INTERNAL: "internal error; the server's log has the details",
 }
-_HEALTH = "/grpc.health."
-# gRPC runs a behavior on the pool in this attribute; its own health service does so for its Watch.
-_POOL = "experimental_thread_pool"
 # Characters. A header takes up to 12 bytes for one, and details repeat the text twice in base 64.
 _MAX_TEXT = 400
-RETRY_KEY = "grpc-retry-pushback-ms"
+_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 DETAILS_KEY = "grpc-status-details-bin"
 _log = structlog.get_logger(__name__)
 
-Behavior = Callable[[Any, grpc.ServicerContext], Any]
-
-
-class CountingPool(ThreadPoolExecutor):
-    """A thread pool that counts its unfinished calls."""
-
-    def __init__(self, max_workers: int, name: str) -> None:
-        super().__init__(max_workers=max_workers, thread_name_prefix=name)
-        self._count_lock = threading.Lock()
-        self.num_pending = 0
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Run a call when a worker is free."""
-        with self._count_lock:
-            self.num_pending += 1
-        return super().submit(self._counted, fn, *args, **kwargs)
-
-    def _counted(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return fn(*args, **kwargs)
-        finally:
-            with self._count_lock:
-                self.num_pending -= 1
-
-
-class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
-    """Refuses calls while too many are unfinished; health checks always pass."""
-
-    def __init__(self, pool: CountingPool, max_pending: int, stats: ServerStats) -> None:
-        self._pool = pool
-        self._max_pending = max_pending
-        self._stats = stats
-        # Refusals have a thread of their own: they must not wait behind the calls that cause them.
-        self._refusals = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refuse")
-
-    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Admit a call, or answer RESOURCE_EXHAUSTED."""
-        handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(_HEALTH):
-            return handler
-        pool = getattr(handler.unary_unary, _POOL, self._pool)
-        if pool.num_pending < self._max_pending:
-            return handler
-        self._stats.shed()
-        return grpc.unary_unary_rpc_method_handler(self._refusal())
-
-    def _refusal(self) -> Behavior:
-        def refuse(_: Any, context: grpc.ServicerContext) -> None:
-            abort(context, OverloadedError(f"{self._max_pending} calls are waiting; retry later"))
-
-        setattr(refuse, _POOL, self._refusals)
-        return refuse
-
 
 class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
-    """Turns errors into statuses, counts calls, and drops calls whose deadline has passed.
+    """Drops calls that came to a worker too late, parses the others, and turns errors into statuses.
 
-    Args: pools: method -> the pool that its calls run on; others run on the server's.
+    Args: queue: of the server's calls; queues: method -> the queue of its own that its calls wait in.
     """
 
-    def __init__(self, stats: ServerStats, pools: Mapping[str, CountingPool] | None = None) -> None:
+    def __init__(
+        self, stats: ServerStats, queue: CallQueue, queues: Mapping[str, CallQueue] | None = None
+    ) -> None:
         self._stats = stats
-        self._pools = pools or {}
+        self._queue = queue
+        self._queues = queues or {}
+        self._handlers: dict[str, Any] = {}
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Wrap the call's behavior in the guard."""
-        handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(_HEALTH):
-            return handler
-        method = handler_call_details.method.rsplit("/", 1)[-1]
-        guarded = self._guarded(handler.unary_unary, method)
-        if method in self._pools:
-            setattr(guarded, _POOL, self._pools[method])
+        """Return the method's handler with the guard around it, made once."""
+        path = handler_call_details.method
+        if path not in self._handlers:
+            handler = continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[path] = self._with_guard(handler, path)
+        return self._handlers[path]
+
+    def _with_guard(self, handler: Any, path: str) -> Any:
+        if handler.unary_unary is None or path.startswith(HEALTH):
+            return _parsing(handler)
+        method = path.rsplit("/", 1)[-1]
+        queue = self._queues.get(method, self._queue)
+        guarded = self._guarded(handler.unary_unary, handler.request_deserializer, method, queue)
         return grpc.unary_unary_rpc_method_handler(
-            guarded,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+            on_pool(guarded, queue), response_serializer=handler.response_serializer
         )
 
-    def _guarded(self, behavior: Behavior, method: str) -> Behavior:
-        def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+    def _guarded(
+        self, behavior: Behavior, parse: Callable[[bytes], Any], method: str, queue: CallQueue
+    ) -> Behavior:
+        def guarded(sent: bytes, context: grpc.ServicerContext) -> Any:
             start = time.perf_counter()
             status = grpc.StatusCode.OK
+            if method in RANKING:
+                self._stats.staged({"queue_wait": queue.waited_s()})
             try:
-                self._refuse_expired(context)
-                return behavior(request, context)
+                self._refuse_late(context, queue)
+                return behavior(_parsed(sent, parse), context)
             except RecsysError as error:
                 status = status_of(error)
+                if isinstance(error, OverloadedError):
+                    self._stats.shed()
                 if status in _CONSTANT_TEXT:
                     _log.error("call_failed", method=method, status=status.name, error=str(error))
                 abort(context, error)
@@ -147,26 +105,48 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
 
         return guarded
 
-    def _refuse_expired(self, context: grpc.ServicerContext) -> None:
+    def _refuse_late(self, context: grpc.ServicerContext, queue: CallQueue) -> None:
         if not is_waiting(context):
             self._stats.expired()
             raise ExpiredError("the deadline passed while the call was waiting")
+        if queue.is_late(time_left(context)):
+            raise OverloadedError("the call waited for most of its time; allow a longer deadline")
+
+
+def _parsing(handler: Any) -> Any:
+    """Wrap a handler of gRPC's own health or reflection service: it refuses other bytes as the guard does."""
+    parse = handler.request_deserializer
+    kind = next(name for name in _KINDS if getattr(handler, name) is not None)
+    behavior = getattr(handler, kind)
+
+    def read(sent: bytes, context: grpc.ServicerContext) -> Any:
+        try:
+            return _parsed(sent, parse)
+        except RequestError as error:
+            abort(context, error)
+
+    @wraps(behavior)  # with the attributes that say how gRPC runs it
+    def run(sent: Any, context: grpc.ServicerContext, *more: Any) -> Any:
+        streamed = handler.request_streaming
+        request = (read(one, context) for one in sent) if streamed else read(sent, context)
+        return behavior(request, context, *more)
+
+    return handler._replace(request_deserializer=None, **{kind: run})
+
+
+def _parsed(sent: bytes, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(sent)
+    except DecodeError as error:
+        raise RequestError(
+            f"the {len(sent)} bytes are no request of this method; send the message that its proto names"
+        ) from error
 
 
 def is_waiting(context: grpc.ServicerContext) -> bool:
     """Tell whether a call was not cancelled and its deadline has not passed."""
     remaining_s = context.time_remaining()
     return bool(context.is_active()) and (remaining_s is None or remaining_s > 0.0)
-
-
-def on_pool(behavior: Behavior, pool: ThreadPoolExecutor) -> Behavior:
-    """Make gRPC run a behavior on this pool, so that it does not wait behind other calls for a worker."""
-
-    def run(request: Any, context: grpc.ServicerContext) -> Any:
-        return behavior(request, context)
-
-    setattr(run, _POOL, pool)
-    return run
 
 
 def status_of(error: Exception) -> grpc.StatusCode:
@@ -180,7 +160,7 @@ def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     message = _bounded(_CONSTANT_TEXT.get(code, str(error)))
     metadata: list[tuple[str, str | bytes]] = []
     if isinstance(error, OverloadedError):
-        metadata.append((RETRY_KEY, str(error.retry_after_ms)))
+        metadata.append((RETRY_KEY, pushback_ms(time_left(context))))
     if isinstance(error, FieldError):
         metadata.append((DETAILS_KEY, _details(error, message)))
     context.set_trailing_metadata(tuple(metadata))

@@ -1,48 +1,54 @@
-"""Estimates the time of an answer on this machine, so that a request scores only what its deadline allows."""
+"""Estimates of time on this machine: what each stage of an answer takes, and how long callers wait."""
 
 import threading
 
-# One slow answer (another process, garbage collection) multiplies the estimate by this at most.
+# One slow answer (another process, garbage collection) multiplies an estimate by this at most.
 _LARGEST_JUMP = 4.0
 _WEIGHT = 0.1
-# Share of the remaining time that may be spent; the rest is for the policy, the journal and the network.
-_SHARE = 0.7
-# An answer without scoring measures nothing. The estimate shrinks by this factor, so that scoring is tried
-# again.
-_DECAY = 0.9
+# Of a patience below which this share of the calls falls. Those with more time can come back later.
+_IMPATIENT_SHARE = 0.1
+_STEP = 0.05
+_LEAST_S = 0.01
 
 
-class LatencyEstimate:
-    """Moving average of the scoring time per candidate, in seconds.
-
-    It is asked when the candidates have been found, so what came before is no longer in the remaining time.
-    """
+class MovingAverage:
+    """Moving average of positive numbers; 0 before the first. Safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._each_s = 0.0
+        self.value = 0.0
 
-    def observe(self, scoring_s: float, num_candidates: int) -> None:
-        """Update the average with one scored answer."""
+    def observe(self, value: float) -> None:
+        """Take in one number."""
         with self._lock:
-            self._each_s = _blend(self._each_s, scoring_s / max(1, num_candidates))
+            if self.value == 0.0:
+                self.value = value
+            else:
+                limited = min(value, _LARGEST_JUMP * self.value)
+                self.value = (1.0 - _WEIGHT) * self.value + _WEIGHT * limited
 
-    def decay(self) -> None:
-        """Shrink the estimate after an answer that was not scored for lack of time."""
+    def scale(self, factor: float) -> None:
+        """Multiply the average."""
         with self._lock:
-            self._each_s *= _DECAY
-
-    def affordable(self, num_candidates: int, remaining_s: float) -> int:
-        """Count the candidates that can be scored in the remaining time: num_candidates at most."""
-        scoring_s = _SHARE * remaining_s
-        if scoring_s <= 0.0:
-            return 0
-        if self._each_s * num_candidates <= scoring_s:
-            return num_candidates
-        return int(scoring_s / self._each_s)
+            self.value *= factor
 
 
-def _blend(old: float, new: float) -> float:
-    if old == 0.0:
-        return new
-    return (1.0 - _WEIGHT) * old + _WEIGHT * min(new, _LARGEST_JUMP * old)
+class Patience:
+    """The time that nine of ten calls have at least: a moving quantile of their deadlines.
+
+    Args: default_s: the time of a call without a deadline.
+    """
+
+    def __init__(self, default_s: float) -> None:
+        self._default_s = default_s
+        self._lock = threading.Lock()
+        self.seconds = default_s
+
+    def observe(self, deadline_s: float | None) -> None:
+        """Take in how much time a caller gives a call; None: no limit."""
+        allowed_s = self._default_s if deadline_s is None else max(_LEAST_S, deadline_s)
+        with self._lock:
+            if allowed_s < self.seconds:
+                self.seconds = max(allowed_s, self.seconds * (1.0 - _STEP * (1.0 - _IMPATIENT_SHARE)))
+            else:
+                self.seconds = min(allowed_s, self.seconds * (1.0 + _STEP * _IMPATIENT_SHARE))

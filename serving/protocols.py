@@ -62,8 +62,11 @@ class User(Protocol):
 class Features(Protocol):
     """Reads a request's features."""
 
-    def user(self, user_id: str, at_ms: int) -> User:
-        """Read a user's state as of an instant; an unknown user gets an empty one."""
+    def user(self, user_id: str, at_ms: int, within_s: float | None = None) -> User:
+        """Read a user's state as of an instant; an unknown user gets an empty one.
+
+        Args: within_s: how long the read may take; a user who is not read in time is unknown, and degraded.
+        """
 
     def context(
         self, values: Mapping[str, str | float], at_ms: int, live: Mapping[str, int | None] | None = None

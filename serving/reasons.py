@@ -39,31 +39,47 @@ class Reasons:
         past = [(row, event.kind) for row, event in zip(rows, events, strict=True)]
         return cls(catalogue=catalogue, vectors=vectors, past=past, seed_row=seed_row)
 
-    def of(self, row: int, sources: int) -> tuple[str, ...]:
-        """Return up to two reasons, the most personal first."""
-        reasons = [
-            self._similar_to_seed(row, sources),
-            self._like_history(row, sources),
-            self._other(row, sources),
+    def of(self, rows: npt.NDArray[np.int64], sources: npt.NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Return up to two reasons for each item of a page [K], the most personal first.
+
+        Args: rows: [K]; sources: [K], bits of SOURCES.
+        """
+        personal = self._similar(rows, sources)
+        each = zip(personal, rows.tolist(), sources.tolist(), strict=True)
+        return [
+            tuple(reason for reason in (similar, self._other(row, bits)) if reason)
+            for similar, row, bits in each
         ]
-        return tuple(reason for reason in reasons if reason)[:2]
 
-    def _similar_to_seed(self, row: int, sources: int) -> str | None:
-        if not sources & SIMILAR or self.seed_row is None or self.vectors is None:
-            return None
-        vectors = self.vectors(np.array([row, self.seed_row], dtype=np.int64))
-        return f"similar to {self._name(self.seed_row)}" if vectors[0] @ vectors[1] >= _MIN_COSINE else None
+    def _similar(self, rows: npt.NDArray[np.int64], sources: npt.NDArray[np.int64]) -> list[str | None]:
+        """Name for each item [K] the seed, or else the item of the user's history that it is similar to."""
+        past = [(row, kind) for row, kind in self.past if row >= 0]
+        if self.vectors is None or not rows.size or (self.seed_row is None and not past):
+            return [None] * rows.size
+        others = [*([] if self.seed_row is None else [self.seed_row]), *(row for row, _ in past)]
+        vectors = self.vectors(np.concatenate([rows, np.array(others, np.int64)]))
+        cosines = vectors[: rows.size] @ vectors[rows.size :].T
+        said = [self._like_seed(found) for found in cosines[:, 0]] if self.seed_row is not None else []
+        like_past = cosines[:, len(others) - len(past) :]
+        return [
+            (said[k] if said else None)
+            if sources[k] & SIMILAR
+            else self._like_past(rows[k], past, like_past[k])
+            for k in range(rows.size)
+        ]
 
-    def _like_history(self, row: int, sources: int) -> str | None:
+    def _like_seed(self, cosine: float) -> str | None:
+        assert self.seed_row is not None
+        return f"similar to {self._name(self.seed_row)}" if cosine >= _MIN_COSINE else None
+
+    def _like_past(
+        self, row: int, past: Sequence[tuple[int, str]], cosines: npt.NDArray[np.float32]
+    ) -> str | None:
         """Name the most similar item of the user's history."""
-        if self.vectors is None or sources & SIMILAR:
+        others = [at != row for at, _ in past]
+        if not any(others):
             return None
-        past = [(at, kind) for at, kind in self.past if at >= 0 and at != row]
-        if not past:
-            return None
-        vectors = self.vectors(np.array([row, *(at for at, _ in past)], dtype=np.int64))
-        cosines = vectors[1:] @ vectors[0]
-        nearest = int(np.argmax(cosines))
+        nearest = int(np.argmax(np.where(others, cosines, -np.inf)))
         if cosines[nearest] < _MIN_COSINE:
             return None
         at, kind = past[nearest]

@@ -80,6 +80,11 @@ class NamedItems:
             unknown_allowed=_unknown(sorted(request.filter.allow_item_ids), catalogue),
         )
 
+    @property
+    def pinned(self) -> Rows:
+        """List the rows of the pins that the catalogue has."""
+        return np.array([row for row in self.pins.values() if row != MISSING], np.int64)
+
     def placed(self, candidates: Candidates) -> dict[int, int]:
         """Map position (from 0) to candidate for the pins that may be shown: the first candidates."""
         first = {row: at for at, row in enumerate(candidates.rows[: len(self.pins)].tolist())}
@@ -124,23 +129,26 @@ class Retrieval:
         allowed: Allowed,
         user_side: Any,
         shown: frozenset[int],
+        most: int | None = None,
     ) -> Candidates:
         """Find candidates for a page, and while there are enough, one more: then the list has a next page.
 
         Args: user_side: the scorer's, None when only popularity can rank; shown: `item_hash` of the items on
-        the pages before.
+        the pages before; most: how many to search the index for where a page needs no more; 0: it is not
+        searched for similar items either.
         """
         builder = _CandidateBuilder(live.catalogue, allowed, shown)
-        builder.add(PINNED, np.array([row for row in named.pins.values() if row != MISSING], np.int64))
+        builder.add(PINNED, named.pinned)
         if named.listed is not None:
             builder.add(REQUEST, named.listed[named.listed != MISSING])
             return builder.candidates()
         # Those pinned below this page take no place on it.
         num_needed = page_size + len(named.pins) + 1
-        num_wanted = max(self.num_candidates, num_needed) + len(shown)
+        most = self.num_candidates if most is None else min(most, self.num_candidates)
+        num_wanted = max(most, num_needed) + len(shown)
         if named.seed is not None:
             builder.forbid(named.seed)
-        if live.scorer is not None and named.seed is not None:
+        if live.scorer is not None and named.seed is not None and most:
             found = live.scorer.similar(named.seed, *builder.allowed.search(num_wanted))
             nearest = builder.add_found(SIMILAR, found, num_wanted)
         else:
@@ -153,6 +161,27 @@ class Retrieval:
             builder.add(POPULAR, self.model.popular.first(num_needed + len(shown), builder.allowed))
         if len(builder) < num_needed:
             builder.add(CATALOGUE, builder.allowed.first(num_needed + len(shown) + len(builder)))
+        return builder.candidates()
+
+    def count(self, named: NamedItems) -> int:
+        """Return about how many candidates `find` would find."""
+        return self.num_candidates + self.num_popular if named.listed is None else named.listed.size
+
+    def again(
+        self,
+        known: Candidates,
+        named: NamedItems,
+        live: CatalogueWithScorer,
+        allowed: Allowed,
+        shown: frozenset[int],
+    ) -> Candidates:
+        """Return the known candidates that may be shown now; pinned items first, known or not."""
+        builder = _CandidateBuilder(live.catalogue, allowed, shown)
+        builder.add(PINNED, named.pinned)
+        if named.seed is not None:
+            builder.forbid(named.seed)
+        for source in np.unique(known.sources).tolist():
+            builder.add(source, known.rows[known.sources == source])
         return builder.candidates()
 
 

@@ -64,7 +64,8 @@ class ScoredCandidates:
             self.policy_input, self.policy, size, state.seed, start=state.start, prefix=state.prefix
         )
         explained = self._explained(drawn)
-        items = tuple(self._item(k, drawn, explained[k]) for k in range(len(drawn.order)))
+        reasons = self.reasons.of(self.candidates.rows[drawn.order], self.candidates.sources[drawn.order])
+        items = tuple(self._item(k, drawn, reasons[k], explained[k]) for k in range(len(drawn.order)))
         following = state.after((item.item_id for item in items), drawn.prefix)
         ends = len(items) >= self.num_found or following.start >= MAX_SHOWN
         return RankedList(
@@ -91,7 +92,9 @@ class ScoredCandidates:
             return [None] * len(drawn.order)
         return self.explainer.of_items(drawn.order, self.candidates.rows[drawn.order])
 
-    def _item(self, k: int, drawn: DrawnRanking, explanation: ItemExplanation | None) -> RankedItem:
+    def _item(
+        self, k: int, drawn: DrawnRanking, reasons: tuple[str, ...], explanation: ItemExplanation | None
+    ) -> RankedItem:
         candidate = int(drawn.order[k])
         row, sources = int(self.candidates.rows[candidate]), int(self.candidates.sources[candidate])
         return RankedItem(
@@ -101,7 +104,7 @@ class ScoredCandidates:
             score=float(self.policy_input.scores[candidate]),
             predictions={task: float(values[candidate]) for task, values in self.predictions.items()},
             sources=tuple(name for bit, name in SOURCES.items() if sources & bit),
-            reasons=self.reasons.of(row, sources),
+            reasons=reasons,
             propensity=float(drawn.propensity[k]),
             propensity_kind=self._kind(drawn.kinds[k]),
             explanation=explanation,

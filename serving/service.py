@@ -7,6 +7,7 @@ import grpc
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
 from serving.answer_message import answer_fields
+from serving.call_queue import time_left
 from serving.catalogue.items import FieldValue, ItemPatch
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
 from serving.interceptors import is_waiting
@@ -125,14 +126,12 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         self._stats.staged(timer.stage_s)
 
     def _deadline(self, context: grpc.ServicerContext) -> Deadline:
-        remaining_s = context.time_remaining()
-        endless = remaining_s is None or remaining_s > _A_YEAR_S
-        seconds = self._default_deadline_s if endless else remaining_s
+        remaining_s = time_left(context)
+        seconds = self._default_deadline_s if remaining_s is None else remaining_s
         return Deadline.after(seconds, lambda: not is_waiting(context))
 
 
 _MERGE_SHARE = 0.25  # of the time left: a call waits so long for its session to be merged
-_A_YEAR_S = 365 * 86_400.0  # gRPC reports "no deadline" as one in the far future
 
 
 def _request(

@@ -39,8 +39,14 @@ class StoredUser:
 class FeatureStore(Protocol):
     """What serving reads and writes, and what the night publishes; safe to use from many threads."""
 
-    def get_many(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
-        """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
+    def get_many(
+        self, version: str, user_ids: Sequence[str], within_s: float | None = None
+    ) -> list[StoredUser]:
+        """Read base and delta of users, in order.
+
+        Args: within_s: how long the caller can wait; default, and at most: as the config says.
+        Raises: StoreError when the version is not there, or was not read in time.
+        """
 
     def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
         """Add events to the delta, a feedback_id of a user once. Give how many were new.

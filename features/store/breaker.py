@@ -51,16 +51,20 @@ class CircuitBreaker:
                 return "closed"
             return "half-open" if self._probing or self._may_probe() else "open"
 
-    def call(self, operation: Callable[[], T]) -> T:
+    def call(self, operation: Callable[[], T], *, in_a_hurry: bool = False) -> T:
         """Run an operation, or refuse to.
 
+        Args: in_a_hurry: it has less time than a server that is well may need: its failure says nothing.
         Raises: CircuitOpenError when the circuit is open; whatever the operation raises.
         """
         probe = self._admit()
         try:
             result = operation()
         except self._counts as error:
-            self._on_failure(probe, error)
+            if in_a_hurry:
+                self._on_interrupt(probe)
+            else:
+                self._on_failure(probe, error)
             raise
         except Exception:
             self._on_answer(probe)

@@ -4,6 +4,7 @@ Reads and appends have one short time-out, no retry, and a circuit breaker: a se
 few requests one time-out each, and later requests nothing.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from features.store import Event, StoredUser
 from features.store.breaker import CircuitBreaker
 from features.store.redis_keys import SEAL, Base, Keys, pack_event, read_base, unpack_event
-from features.store.redis_nodes import Address, by_node, open_nodes, parse_url
+from features.store.redis_nodes import Address, Nodes, by_node, open_nodes, parse_url
 from features.store.redis_publish import Publisher
 from recsys.config import StoreConfig
 from recsys.errors import StoreError
@@ -46,6 +47,9 @@ class RedisStore:
         self._keys = Keys(config.namespace)
         self._nodes = open_nodes(address, config, config.read_timeout_ms)
         self._bulk = open_nodes(address, config, config.write_timeout_ms)
+        self._hurried: dict[int, Nodes] = {}
+        """By their time-out in milliseconds."""
+        self._hurried_lock = threading.Lock()
         self._publisher = Publisher(self._bulk, self._keys, str(address), config)
         self._breaker = CircuitBreaker(
             str(address), config.breaker_failures, config.breaker_open_ms / 1000, UNREACHABLE
@@ -58,9 +62,21 @@ class RedisStore:
         """Prepare the store that a config names; it needs no folder."""
         return cls(parse_url(config.url), config)
 
-    def get_many(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
-        """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
-        return self._guarded(f"read version {version}", lambda: self._read(version, user_ids))
+    def get_many(
+        self, version: str, user_ids: Sequence[str], within_s: float | None = None
+    ) -> list[StoredUser]:
+        """Read base and delta of users, in order.
+
+        A socket's time-out is its pool's, so a caller in a hurry gets a pool whose time-out is a half, a
+        quarter, ... of `read_timeout_ms`, made when first needed.
+        Raises: StoreError when the version is not there, or was not read in time.
+        """
+        nodes = self._nodes_within(within_s)
+        return self._guarded(
+            f"read version {version}",
+            lambda: self._read(nodes, version, user_ids),
+            in_a_hurry=nodes is not self._nodes,
+        )
 
     def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
         """Add events to the delta, a feedback_id of a user once. Give how many were new.
@@ -132,15 +148,28 @@ class RedisStore:
 
     def close(self) -> None:
         """Close all connections."""
-        self._nodes.close()
-        self._bulk.close()
+        for nodes in (self._nodes, self._bulk, *self._hurried.values()):
+            nodes.close()
 
-    def _read(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
-        base = self._bases.get(version) or self._resolve(version)
+    def _nodes_within(self, within_s: float | None) -> Nodes:
+        limit_ms = self._config.read_timeout_ms
+        if within_s is None or 1000 * within_s >= limit_ms:
+            return self._nodes
+        while limit_ms > max(1, 1000 * within_s):
+            limit_ms = limit_ms // 2
+        with self._hurried_lock:
+            if limit_ms not in self._hurried:
+                connect_ms = min(limit_ms, self._config.connect_timeout_ms)
+                config = self._config.model_copy(update={"connect_timeout_ms": connect_ms})
+                self._hurried[limit_ms] = open_nodes(self._address, config, limit_ms)
+            return self._hurried[limit_ms]
+
+    def _read(self, nodes: Nodes, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
+        base = self._bases.get(version) or self._resolve(nodes, version)
         users = list(dict.fromkeys(user_ids))
         buckets = [self._keys.bucket(base, user) for user in users]
         found: dict[str, StoredUser] = {}
-        for client, places in by_node(self._nodes, buckets):
+        for client, places in by_node(nodes, buckets):
             pipeline = client.pipeline(transaction=False)
             for place in places:
                 pipeline.hmget(buckets[place], [users[place], cast(str, SEAL)])
@@ -168,9 +197,9 @@ class RedisStore:
                 "publish it again, and keep maxmemory-policy from evicting"
             )
 
-    def _resolve(self, version: str) -> Base:
+    def _resolve(self, nodes: Nodes, version: str) -> Base:
         """Find a version's generation, once a process: a generation never changes."""
-        client = self._nodes.of(self._keys.ready)
+        client = nodes.of(self._keys.ready)
         pipeline = client.pipeline(transaction=False)
         pipeline.hget(self._keys.ready, version)
         pipeline.get(self._keys.delta_before)
@@ -238,12 +267,12 @@ class RedisStore:
             return read_base(record).users
         return self._publisher.publish(version, values, meta, expected)
 
-    def _guarded(self, what: str, operation: Callable[[], T]) -> T:
+    def _guarded(self, what: str, operation: Callable[[], T], *, in_a_hurry: bool = False) -> T:
         """Run a short operation behind the breaker; every failure is a StoreError."""
         try:
-            return self._breaker.call(operation)
+            return self._breaker.call(operation, in_a_hurry=in_a_hurry)
         except _FAILED as error:
-            if isinstance(error, (*UNREACHABLE, MovedError)):
+            if isinstance(error, (*UNREACHABLE, MovedError)) and not in_a_hurry:
                 self._nodes.on_failure()
             raise StoreError(_explain(what, self._address, error)) from error
 

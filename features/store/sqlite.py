@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from features.store import Event, StoredUser
 from recsys.config import StoreConfig
 from recsys.errors import StoreError
 
+_STEPS = 1_000
 _EVENT = "feedback_id, user_id, item_id, kind, value, received_at_ms"
 
 
@@ -48,16 +50,22 @@ class SQLiteStore:
         """Open the store that a config names, in a folder."""
         return cls(folder, config)
 
-    def get_many(self, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
-        """Read base and delta of users, in order. Raises: StoreError when the version is not there."""
+    def get_many(
+        self, version: str, user_ids: Sequence[str], within_s: float | None = None
+    ) -> list[StoredUser]:
+        """Read base and delta of users, in order.
+
+        Raises: StoreError when the version is not there, or was not read in time.
+        """
         asked = (json.dumps(user_ids),)
         try:
+            delta, base = self._delta(within_s), self._base(version)
             found = dict(
-                self._base(version).execute(
+                base.execute(
                     "SELECT user_id, value FROM base WHERE user_id IN (SELECT value FROM json_each(?))", asked
                 )
             )
-            rows = self._delta().execute(
+            rows = delta.execute(
                 f"SELECT {_EVENT} FROM events WHERE user_id IN (SELECT value FROM json_each(?)) "
                 "ORDER BY received_at_ms, feedback_id",
                 asked,
@@ -170,7 +178,7 @@ class SQLiteStore:
     def close(self) -> None:
         """Close this thread's connections; other threads' go with them."""
         for held in (
-            self._local.__dict__.pop("delta", None),
+            self._local.__dict__.pop("delta", (0, None))[1],
             self._local.__dict__.pop("base", ("", None))[1],
         ):
             if held is not None:
@@ -210,14 +218,27 @@ class SQLiteStore:
                 )
             if held is not None:
                 held[1].close()
-            held = self._local.base = (version, _open_base(path))
+            held = self._local.base = (version, self._stopping(_open_base(path)))
         return held[1]
 
-    def _delta(self) -> sqlite3.Connection:
-        held: sqlite3.Connection | None = getattr(self._local, "delta", None)
+    def _delta(self, within_s: float | None = None) -> sqlite3.Connection:
+        """Give this thread's connection for one read, which waits for locks and goes on so long at most."""
+        limit_ms = self._config.read_timeout_ms
+        if within_s is not None:
+            limit_ms = min(limit_ms, max(1, int(1000 * within_s)))
+        self._local.until = time.monotonic() + limit_ms / 1000
+        held: tuple[int, sqlite3.Connection] | None = getattr(self._local, "delta", None)
         if held is None:
-            held = self._local.delta = self._connect(self._config.read_timeout_ms)
-        return held
+            held = self._local.delta = (limit_ms, self._stopping(self._connect(limit_ms)))
+        elif held[0] != limit_ms:
+            held[1].execute(f"PRAGMA busy_timeout={limit_ms}")
+            held = self._local.delta = (limit_ms, held[1])
+        return held[1]
+
+    def _stopping(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Let a read stop when its time is over; asked again after so many steps of SQLite's machine."""
+        connection.set_progress_handler(lambda: time.monotonic() > self._local.until, _STEPS)
+        return connection
 
     def _writer(self) -> sqlite3.Connection:
         return self._connect(self._config.write_timeout_ms)

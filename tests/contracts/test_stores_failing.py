@@ -285,3 +285,21 @@ def _limit(store, maximum: int, policy: str = "noeviction") -> None:
     for client in store._nodes.primaries():
         client.config_set("maxmemory-policy", policy)
         client.config_set("maxmemory", maximum)
+
+
+def test_a_caller_in_a_hurry_does_not_wait_and_opens_no_circuit(server, tmp_path, until):
+    """Its read fails in its own time, and says nothing about the server: others wait longer."""
+    valkey, config = server
+    store = open_store(config, tmp_path)
+    store.publish("v1", [("u", b"x")], {}, 1)
+    assert store.get_many("v1", ["u"], within_s=30.0)[0].base == b"x"
+    os.kill(valkey._process.pid, signal.SIGSTOP)
+    for _ in range(config.breaker_failures + 1):
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="Timeout"):
+            store.get_many("v1", ["u"], within_s=0.05)
+        assert time.monotonic() - began < 10  # of 60
+    os.kill(valkey._process.pid, signal.SIGCONT)
+    assert store._breaker.state == "closed"
+    assert store.get_many("v1", ["u"])[0].base == b"x"
+    store.close()

@@ -23,7 +23,7 @@ class Store:
     def __init__(self, user=None):
         self.user = user
 
-    def get_many(self, version, user_ids):
+    def get_many(self, version, user_ids, within_s=None):
         if self.user is None:
             raise StoreError("down")
         return [self.user] * len(user_ids)

@@ -128,3 +128,15 @@ def test_a_prediction_outside_its_range_counts_as_the_end_of_it():
     )
     outside, ends = (np.array(v, np.float32) for v in ([6.0, -3.0], [5.0, 1.0]))
     np.testing.assert_array_equal(stars.score({"rating": outside}), stars.score({"rating": ends}))
+
+
+@pytest.mark.parametrize("weight", [1.0, 300.0, 1e4, 1e6])
+def test_no_weight_makes_different_products_equal(weight):
+    """exp ends at e^709: the order of items goes on."""
+    predictions = {"click": np.linspace(0.01, 1.0, 50).astype(np.float32)}
+    for sign, offset in ((1.0, 0.0), (1.0, 9.0), (-1.0, 0.5), (-1.0, 9.0)):
+        fusion = Fusion(formula="multiplicative", terms={"click": Term(weight=sign * weight, offset=offset)})
+        scores = fusion.score(predictions)
+        assert np.isfinite(scores).all()
+        assert (scores > 0).all()
+        assert (np.diff(scores) * sign > 0).all()

@@ -79,7 +79,7 @@ class FakeFeatures:
     users: dict[str, FakeUser] = field(default_factory=dict)
     contexts: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def user(self, user_id: str, at_ms: int) -> FakeUser:
+    def user(self, user_id: str, at_ms: int, within_s: float | None = None) -> FakeUser:
         return self.users.get(user_id, FakeUser(user_id=user_id, known=False))
 
     def context(

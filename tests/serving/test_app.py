@@ -238,31 +238,6 @@ def test_a_taken_port_is_a_config_error(start, tmp_path) -> None:
         Server(options(tmp_path, listen=f"127.0.0.1:{one.server.port}"))
 
 
-def ask_until_refused(one, answers: list, errors: list) -> None:
-    try:
-        answers.append(one.client.recommend("u1", 1))
-    except CallError as error:
-        errors.append(error.__cause__)
-
-
-def test_too_many_waiting_calls_are_refused_at_once_with_pushback(start, until) -> None:
-    one = start(serving={"max_concurrent": 4})
-    one.loader.scorer.gate = threading.Event()
-    answers, errors = [], []
-    threads = [threading.Thread(target=ask_until_refused, args=(one, answers, errors)) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    until(lambda: len(errors) == 6)
-    assert {error.code() for error in errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert dict(errors[0].trailing_metadata())["grpc-retry-pushback-ms"] == "200"
-    assert check(one) == SERVING  # health still answers
-    one.loader.scorer.gate.set()
-    for thread in threads:
-        thread.join()
-    assert (len(answers), len(errors)) == (4, 6)
-    assert one.admin.status().num_shed == 6
-
-
 def test_a_call_that_expired_while_waiting_is_never_scored(start, until) -> None:
     one = start()
     scorer = one.loader.scorer

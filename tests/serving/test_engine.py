@@ -12,7 +12,16 @@ from recsys.config import PolicyConfig, RetrievalConfig
 from serving.catalogue import ItemPatch, ItemRow
 from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
-from serving.request import Deadline, FieldError, Filter, OverloadedError, Pin, RankRequest
+from serving.request import (
+    Deadline,
+    ExpiredError,
+    FieldError,
+    Filter,
+    OverloadedError,
+    Pin,
+    RankRequest,
+)
+from serving.stage_costs import StageCosts
 
 NO_EXPLORING = {"name": "greedy"}
 
@@ -292,10 +301,11 @@ def test_without_a_model_the_pages_hold_every_item_once(engine, fakes) -> None:
     assert sorted(shown) == sorted(f"i{n}" for n in range(fakes.NUM_ITEMS))
 
 
-def slow(one: Engine, seconds_each: float) -> None:
+def slow(one: Engine, seconds_each: float, retrieval_s: float = 1e-6) -> None:
     """Hours, so that what the test itself takes does not count."""
+    one._costs = StageCosts()
     for _ in range(50):
-        one._latency.observe(seconds_each, 1)
+        one._costs.observe(retrieval_s, seconds_each, 1)
 
 
 def test_a_short_deadline_gets_fewer_candidates(engine, fakes) -> None:
@@ -306,13 +316,90 @@ def test_a_short_deadline_gets_fewer_candidates(engine, fakes) -> None:
     assert ids(answer) == ["i39", "i38", "i37", "i36", "i35"]
 
 
-def test_what_was_spent_on_retrieval_is_not_subtracted_again(engine, fakes) -> None:
-    """Retrieval takes an hour of the two; scoring takes no time, and there is an hour for it."""
+def test_what_was_spent_on_retrieval_is_not_subtracted_again(engine) -> None:
+    """Retrieval takes an hour; scoring takes no time, and there is an hour for it when that is over."""
     one = engine()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("serving.stages.StageTimer.seconds", lambda _, stage: 3600.0 * (stage == "retrieval"))
-        ask(one, fakes)
-    assert ask(one, fakes, seconds=3_600).degradation == ()
+    slow(one, 1e-6, retrieval_s=3_600)
+    assert one._costs.affordable(300, 3_600) == 0
+    assert one._costs.affordable(300, 3_600, found=True) == 300
+
+
+def test_retrieval_that_took_too_long_leaves_fewer_candidates(engine, fakes) -> None:
+    """At first nothing is known of the costs; what is learned meanwhile decides after the search."""
+    scorer = fakes.Scorer()
+    one = engine(fakes.model(scorer=scorer))
+    search = scorer.retrieve
+    scorer.retrieve = lambda *given: slow(one, 100) or search(*given)
+    answer = ask(one, fakes, seconds=3_000)
+    assert answer.degradation == ("DEADLINE_FEWER_CANDIDATES",)
+    assert ids(answer) == ["i39", "i38", "i37", "i36", "i35"]
+
+
+def test_without_time_the_index_is_not_searched(engine, fakes) -> None:
+    scorer = fakes.Scorer()
+    one = engine(fakes.model(scorer=scorer))
+    slow(one, 1e-6, retrieval_s=36_000)
+    scorer.retrieve = scorer.similar = None
+    for request in ({}, {"seed_item_id": "i5"}):
+        answer = ask(one, fakes, seconds=3_000, **request)
+        assert answer.degradation == ("DEADLINE_POPULAR",)
+        assert len(answer.items) == 5
+        assert scorer.calls == 0
+
+
+def test_without_time_to_score_a_recent_answer_is_ranked_again(engine, fakes) -> None:
+    """Availability, denied and seen items are those of now; another user or filter has no such list."""
+    overlay, user = ItemOverlay(), fakes.User(user_id="u1", known=True)
+    one = engine(fakes.model(u1=user), overlay, policy={"epsilon": 1.0, "temperature": 10.0})
+    full = ask(one, fakes, page_size=8, seconds=3_000)
+    slow(one, 1_000)
+    overlay.put([ItemPatch(item_id="i39", fields={"available_until": fakes.NOON_MS}, at_ms=fakes.NOON_MS)])
+    user.seen = {"purchase": frozenset({"i38"})}
+    pins = (Pin(item_id="i2", position=2),)
+    answer = ask(one, fakes, seconds=3_000, exclude_item_ids=frozenset({"i37"}), pins=pins)
+    assert full.degradation == ()
+    assert answer.degradation == ("DEADLINE_CACHED",)
+    assert ids(answer) == ["i36", "i2", "i35", "i34", "i33"]
+    assert {item.propensity_kind for item in answer.items} == {"degraded"}
+    assert answer.items[0].score == max(item.score for item in answer.items)
+    for request in ({"user_id": "u2"}, {"filter": Filter(categories=frozenset({"rugs"}))}):
+        assert ask(one, fakes, seconds=3_000, **request).degradation == ("DEADLINE_POPULAR",)
+
+
+def test_a_recent_answer_is_forgotten_after_ten_minutes_and_when_too_little_of_it_is_left(
+    engine, fakes
+) -> None:
+    one = engine(num_candidates=6, popular_candidates=0)
+    request = RankRequest(user_id="u1", page_size=5)
+    one.score_candidates(request, fakes.NOON_MS, Deadline.after(3_000))
+    slow(one, 1_000)
+
+    def degradation(after_ms: int = 0, **changes: Any) -> tuple[str, ...]:
+        asked = replace(request, **changes)
+        return one.score_candidates(asked, fakes.NOON_MS + after_ms, Deadline.after(3_000)).degradation
+
+    assert degradation(after_ms=600_000) == ("DEADLINE_CACHED",)
+    assert degradation(after_ms=600_001) == ("DEADLINE_POPULAR",)
+    assert degradation(exclude_item_ids=frozenset({"i39", "i38"})) == ("DEADLINE_POPULAR",)
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_scored(engine, fakes) -> None:
+    scorer = fakes.Scorer()
+    one = engine(fakes.model(scorer=scorer))
+    with pytest.raises(ExpiredError):
+        one.score_candidates(
+            RankRequest(user_id="u1"), fakes.NOON_MS, Deadline.after(60.0, given_up=lambda: True)
+        )
+    assert scorer.calls == 0
+
+
+def test_the_store_gets_a_share_of_the_time_left(engine, fakes) -> None:
+    given = []
+    model = fakes.model()
+    read = model.features.user
+    model.features.user = lambda user, at_ms, within_s: given.append(within_s) or read(user, at_ms)
+    ask(engine(model), fakes, seconds=100.0)
+    assert given == [pytest.approx(30.0, rel=0.1)]
 
 
 def test_more_pins_than_can_be_scored_in_time(engine, fakes) -> None:

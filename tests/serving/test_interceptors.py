@@ -8,7 +8,8 @@ import pytest
 from recsys import errors, journal
 from recsys.errors import RecsysError
 from serving import client_values, request
-from serving.interceptors import STATUS, CountingPool, Guard, abort, status_of
+from serving.call_queue import CallQueue
+from serving.interceptors import STATUS, Guard, abort, status_of
 from serving.stats_board import StatsBoard
 
 # Errors that stop a command, and can never be raised while a call is answered.
@@ -45,11 +46,13 @@ class Late:
 
 def test_an_expired_call_is_not_served() -> None:
     board = StatsBoard.for_one()
-    serve = Guard(board.own(0))._guarded(lambda request, _: request, "Recommend")
-    assert serve("asked", Late(0.1)) == serve("asked", Late(None)) == "asked"
+    stats = board.own(0)
+    queue = CallQueue(1, "test", max_pending=1, default_deadline_s=1.0)
+    serve = Guard(stats, queue)._guarded(lambda request, _: request, bytes.decode, "Recommend", queue)
+    assert serve(b"asked", Late(0.1)) == serve(b"asked", Late(None)) == "asked"
     for late in (Late(0.0), Late(-5.0), Late(0.1, active=False)):
         with pytest.raises(ConnectionAbortedError, match="DEADLINE_EXCEEDED"):
-            serve("asked", late)
+            serve(b"asked", late)
     assert board.totals().counters["expired"] == 3
 
 
@@ -73,13 +76,3 @@ def test_the_first_matching_class_decides() -> None:
     assert status_of(request.FieldError("f", "p")) is grpc.StatusCode.INVALID_ARGUMENT
     assert status_of(request.VersionError("v")) is grpc.StatusCode.FAILED_PRECONDITION
     assert status_of(ZeroDivisionError()) is grpc.StatusCode.INTERNAL
-
-
-def test_the_pool_counts_unfinished_calls_even_when_they_fail() -> None:
-    pool = CountingPool(1, "test")
-    failing = pool.submit(lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        failing.result()
-    pool.submit(lambda: None).result()
-    pool.shutdown()
-    assert pool.num_pending == 0

@@ -1,22 +1,26 @@
-from serving.latency import LatencyEstimate
+from serving.latency import MovingAverage
+from serving.stage_costs import StageCosts
 
 
 def test_everything_is_affordable_before_the_first_observation() -> None:
-    assert LatencyEstimate().affordable(300, 0.01) == 300
+    assert StageCosts().affordable(300, 0.01) == 300
+    assert StageCosts().can_retrieve(0.001)
 
 
 def test_candidates_are_cut_to_the_time_left() -> None:
-    pace = LatencyEstimate()
-    pace.observe(scoring_s=0.3, num_candidates=300)
-    assert pace.affordable(300, 1.0) == 300
-    assert pace.affordable(300, 0.1) in (69, 70)
-    assert pace.affordable(300, 0.01) in (6, 7)
-    assert pace.affordable(300, -0.01) == 0
+    costs = StageCosts()
+    costs.observe(retrieval_s=0.01, scoring_s=0.3, num_candidates=300)
+    assert costs.affordable(300, 1.0) == 300
+    assert costs.affordable(300, 0.1, found=True) in (69, 70)
+    assert costs.affordable(300, 0.1) in (59, 60)  # retrieval takes its time first
+    assert costs.affordable(300, 0.01) == costs.affordable(300, -0.01) == 0
+    assert costs.can_retrieve(0.02)
+    assert not costs.can_retrieve(0.01)
 
 
-def test_one_slow_answer_changes_the_estimate_little() -> None:
-    pace = LatencyEstimate()
+def test_one_slow_answer_changes_an_estimate_little() -> None:
+    average = MovingAverage()
     for _ in range(20):
-        pace.observe(0.003, 300)
-    pace.observe(3.0, 300)
-    assert pace.affordable(300, 0.05) == 300
+        average.observe(0.003)
+    average.observe(3.0)
+    assert average.value < 0.004

@@ -31,7 +31,7 @@ class CountingStore(SQLiteStore):
     reads = 0
     down = False
 
-    def get_many(self, version, user_ids):
+    def get_many(self, version, user_ids, within_s=None):
         self.reads += 1
         if self.down:
             raise StoreError("down")

@@ -766,9 +766,15 @@ class Degradation(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Empty: the answer is complete. Else any of NO_BUNDLE, STORE_UNAVAILABLE, JOURNAL_UNAVAILABLE,
-        DEADLINE_FEWER_CANDIDATES, DEADLINE_POPULAR (nothing was predicted: the popular items, or with a seed_item_id the
-        most similar ones); clients must accept reasons they do not know.
+        """Empty: the answer is complete. Else any of these; clients must accept reasons they do not know.
+        NO_BUNDLE: nothing was predicted, the items are popular ones.
+        STORE_UNAVAILABLE: the store did not give the user in time, who is answered as an unknown one.
+        JOURNAL_UNAVAILABLE: the list could not be logged, so it does not explore and no feedback is credited to it.
+        DEADLINE_FEWER_CANDIDATES: there was no time to score all candidates.
+        DEADLINE_CACHED: there was no time to score: the candidates of an answer to the same user, up to ten minutes
+        old, with its scores. What is withdrawn, denied or seen by now is left out.
+        DEADLINE_POPULAR: there was no time to score, and no such answer: popular items, or with a seed_item_id the most
+        similar ones.
         """
 
     def __init__(

@@ -1,6 +1,7 @@
 """SQLite's own failures: each is a StoreError, or a health that says down."""
 
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -64,3 +65,26 @@ def test_an_append_waits_for_another_writer_only_so_long(tmp_path):
             with pytest.raises(StoreError, match="database is locked"):
                 store.append([event], within_s)
     assert store.append([event], 60.0) == 1
+
+
+def test_a_read_waits_for_a_lock_only_as_long_as_its_caller_can(tmp_path):
+    store = SQLiteStore(tmp_path, StoreConfig(read_timeout_ms=600_000))
+    store.publish("v1", [("u", b"x")], {}, 1)
+    with closing(sqlite3.connect(tmp_path / "delta.sqlite", isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")  # other writers lock no reader out
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="locked"):
+            store.get_many("v1", ["u"], within_s=0.02)
+        assert time.monotonic() - began < 60
+    assert store.get_many("v1", ["u"])[0].base == b"x"
+
+
+def test_a_long_read_stops_when_its_time_is_over(tmp_path, monkeypatch):
+    store = SQLiteStore(tmp_path, StoreConfig(events_per_user=10, read_timeout_ms=600_000))
+    users = [f"u{n}" for n in range(5_000)]
+    store.publish("v1", ((user, b"x") for user in users), {}, len(users))
+    assert len(store.get_many("v1", users)) == len(users)
+    with pytest.raises(StoreError, match="interrupted"):
+        store.get_many("v1", users, within_s=0.0)
+    assert len(store.get_many("v1", users, within_s=60.0)) == len(users)
