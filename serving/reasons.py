@@ -54,36 +54,27 @@ class Reasons:
     def _similar(self, rows: npt.NDArray[np.int64], sources: npt.NDArray[np.int64]) -> list[str | None]:
         """Name for each item [K] the seed, or else the item of the user's history that it is similar to."""
         past = [(row, kind) for row, kind in self.past if row >= 0]
+        said: list[str | None] = [None] * rows.size
         if self.vectors is None or not rows.size or (self.seed_row is None and not past):
-            return [None] * rows.size
-        others = [*([] if self.seed_row is None else [self.seed_row]), *(row for row, _ in past)]
-        vectors = self.vectors(np.concatenate([rows, np.array(others, np.int64)]))
+            return said
+        at_past = np.array([row for row, _ in past], np.int64)
+        at_seed = np.array([] if self.seed_row is None else [self.seed_row], np.int64)
+        vectors = self.vectors(np.concatenate([rows, at_seed, at_past]))
         cosines = vectors[: rows.size] @ vectors[rows.size :].T
-        said = [self._like_seed(found) for found in cosines[:, 0]] if self.seed_row is not None else []
-        like_past = cosines[:, len(others) - len(past) :]
-        return [
-            (said[k] if said else None)
-            if sources[k] & SIMILAR
-            else self._like_past(rows[k], past, like_past[k])
-            for k in range(rows.size)
-        ]
-
-    def _like_seed(self, cosine: float) -> str | None:
-        assert self.seed_row is not None
-        return f"similar to {self._name(self.seed_row)}" if cosine >= _MIN_COSINE else None
-
-    def _like_past(
-        self, row: int, past: Sequence[tuple[int, str]], cosines: npt.NDArray[np.float32]
-    ) -> str | None:
-        """Name the most similar item of the user's history."""
-        others = [at != row for at, _ in past]
-        if not any(others):
-            return None
-        nearest = int(np.argmax(np.where(others, cosines, -np.inf)))
-        if cosines[nearest] < _MIN_COSINE:
-            return None
-        at, kind = past[nearest]
-        return f"similar to {self._name(at)} you {past_tense(kind)}"
+        is_similar = (sources & SIMILAR) > 0
+        if self.seed_row is not None:
+            like_seed = f"similar to {self._name(self.seed_row)}"
+            for k in np.flatnonzero(is_similar & (cosines[:, 0] >= _MIN_COSINE)).tolist():
+                said[k] = like_seed
+        if past:
+            like_past = cosines[:, at_seed.size :]
+            like_past[rows[:, None] == at_past] = -np.inf  # an item is not similar to itself
+            nearest = np.argmax(like_past, axis=1)
+            is_near = like_past[np.arange(rows.size), nearest] >= _MIN_COSINE
+            for k in np.flatnonzero(is_near & ~is_similar).tolist():
+                at, kind = past[nearest[k]]
+                said[k] = f"similar to {self._name(at)} you {past_tense(kind)}"
+        return said
 
     def _other(self, row: int, sources: int) -> str | None:
         if sources & PINNED:

@@ -929,6 +929,7 @@ def test_the_status_says_what_was_shown_and_how_long_each_stage_took(start) -> N
     assert (status.num_lists, status.num_explored_lists, status.num_impressions) == (1, 1, 10)
     assert status.exploration_share == 1.0
     assert set(status.stages_ms) == {
+        "queue_wait",
         "parse",
         "features",
         "retrieval",
