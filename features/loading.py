@@ -65,12 +65,13 @@ class Answering(Generic[B, S]):
         encoder = Encoder.from_config(bundle.config, bundle.encoder)
         items = encode_items(encoder, bundle.items)
         encoder.forget_texts()  # the catalogue is encoded once
-        return cls(
-            bundle=bundle,
-            encoder=encoder,
-            features=OnlineFeatures(store, bundle.version, bundle.config, encoder, bundle.snapshot_at_ms),
-            scorer=build_scorer(bundle, items),
-        )
+        return cls.around(build_scorer(bundle, items), bundle, store, encoder)
+
+    @classmethod
+    def around(cls, scorer: S, bundle: B, store: FeatureStore, encoder: Encoder) -> Self:
+        """Take a scorer that has the catalogue already, and the bundle's encoder."""
+        features = OnlineFeatures(store, bundle.version, bundle.config, encoder, bundle.snapshot_at_ms)
+        return cls(bundle=bundle, encoder=encoder, features=features, scorer=scorer)
 
     def check_golden(self) -> dict[str, float]:
         """Answer the bundle's golden requests again; give what was compared, as `features.golden` does.

@@ -28,20 +28,20 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
     Raises: BundleError; ConfigError when a device has no room for the item vectors.
     """
     bundle = load_bundle(path)
+    bundle = replace(bundle, index=bundle.index.on(devices.index))
+    loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     catalogue = Catalogue.from_frame(bundle.items)
-    return checked_model(bundle, catalogue, Popular.of_bundle(catalogue, bundle.popular), store, devices)
+    return checked_model(loaded, catalogue, Popular.of_bundle(catalogue, bundle.popular), devices)
 
 
 def checked_model(
-    bundle: Bundle, catalogue: Catalogue, popular: Popular, store: FeatureStore, devices: Devices
+    loaded: Answering[Bundle, Scorer], catalogue: Catalogue, popular: Popular, devices: Devices
 ) -> ServedModel:
-    """Build what answers with a bundle, and answer its golden requests again.
+    """Answer a bundle's golden requests again, and put together what answers with it.
 
-    Raises: BundleError when this process does not reproduce them; ConfigError when a device has no room for
-    the item vectors.
+    Raises: BundleError when this process does not reproduce them.
     """
-    bundle = replace(bundle, index=bundle.index.on(devices.index))
-    loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
+    bundle = loaded.bundle
     loaded.check_golden()
     return ServedModel(
         version=bundle.version,

@@ -30,7 +30,7 @@ from recsys.errors import BundleError, ConfigError
 from recsys.stages import disk_failure
 from serving.prepared.listing import IN_USE, is_as_listed
 
-FORMAT = 1
+FORMAT = 2
 """Changes whenever a folder prepared by older code must not be used."""
 _ENTRY = re.compile(r"\.?(?P<key>[^.].*\.[0-9a-f]{20}\.\d+)(\.(lock|new|old))?")
 _POLL_S = 0.05

@@ -1,21 +1,26 @@
 """A prepared folder -> what answers requests. Arrays are mapped: a host has them in memory once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from features.encode import Encoder
+from features.loading import Answering
 from features.store import FeatureStore
 from recsys.bundle import Bundle, map_bundle
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError
 from recsys.mapped_frame import MappedFrame
+from recsys.model.item_rows import ItemRows
+from recsys.model.scorer import Scorer
 from recsys.vocabulary import Vocabulary
 from serving.catalogue import Catalogue
 from serving.catalogue.base import BaseCatalogue
 from serving.catalogue.popular import Popular
 from serving.devices import Devices
 from serving.loading import checked_model
-from serving.prepared.prepare import BUNDLE, CATALOGUE, ITEMS, POPULAR, VOCABULARIES
+from serving.prepared.prepare import BUNDLE, CATALOGUE, ITEM_ROWS, ITEMS, POPULAR, VOCABULARIES
 from serving.served_model import ServedModel
 
 
@@ -29,10 +34,13 @@ def open_prepared(folder: Path, store: FeatureStore, devices: Devices) -> Served
         bundle = _bundle(folder)
         items = MappedFrame.open(folder / ITEMS)
         catalogue = Catalogue.of(BaseCatalogue.open_folder(folder / CATALOGUE, items))
-        popular = Popular.map(folder / POPULAR)
-    except (OSError, ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        popular, rows = Popular.map(folder / POPULAR), ItemRows.open(folder / ITEM_ROWS)
+    except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{folder} cannot be mapped ({error}); it is prepared again") from error
-    return checked_model(bundle, catalogue, popular, store, devices)
+    bundle = replace(bundle, index=bundle.index.on(devices.index))
+    scorer = Scorer(bundle, device=devices.scorer, item_rows=rows)
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+    return checked_model(Answering.around(scorer, bundle, store, encoder), catalogue, popular, devices)
 
 
 def _bundle(folder: Path) -> Bundle:

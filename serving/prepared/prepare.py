@@ -2,6 +2,7 @@
 
     bundle/          the copy
     items/           the catalogue, of which rows are taken
+    item_rows/       the catalogue as the scorer reads it
     catalogue/       ids, categories, and the bitmaps of the filters
     popular/         the popularity list by row
     vocabularies/    the large ones, by name
@@ -12,21 +13,23 @@ No parser reads a file before its hash was found right.
 import os
 from pathlib import Path
 
+from features.encode import Encoder
+from features.online import encode_items
 from recsys.bundle import Bundle, read_bundle
 from recsys.bundle_copy import copy_verified
 from recsys.files import sync_folder
 from recsys.mapped_frame import write_frame
+from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
 from serving.prepared.listing import write_listing
 
-BUNDLE, ITEMS, CATALOGUE, POPULAR, VOCABULARIES = (
-    "bundle",
-    "items",
-    "catalogue",
-    "popular",
-    "vocabularies",
-)
+BUNDLE = "bundle"
+ITEMS = "items"
+ITEM_ROWS = "item_rows"
+CATALOGUE = "catalogue"
+POPULAR = "popular"
+VOCABULARIES = "vocabularies"
 
 
 def prepare(source: Path, target: Path, final: Path) -> None:
@@ -38,6 +41,8 @@ def prepare(source: Path, target: Path, final: Path) -> None:
     copy_verified(source, target / BUNDLE)
     bundle = read_bundle(target / BUNDLE)
     _write_catalogue(bundle, target)
+    items = encode_items(Encoder.from_config(bundle.config, bundle.encoder), bundle.items)
+    Scorer(bundle, items).items.write(target / ITEM_ROWS)
     for name, vocabulary in bundle.encoder.vocabularies.items():
         if not vocabulary.is_small:
             vocabulary.write_table(target / VOCABULARIES / name)

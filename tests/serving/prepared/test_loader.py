@@ -58,7 +58,13 @@ def test_a_prepared_version_is_the_bundle_and_is_mapped(source, store, loader, t
     assert [model.catalogue.item(row) for row in rows] == [plain.catalogue.item(row) for row in rows]
     np.testing.assert_array_equal(model.popular.scores(rows), plain.popular.scores(rows))
     mapped = Path("/proc/self/maps").read_text()
-    for name in ("weights.safetensors", "item_embeddings.safetensors", "0.values.npy", "ids.blob.npy"):
+    for name in (
+        "weights.safetensors",
+        "item_embeddings.safetensors",
+        "0.values.npy",
+        "ids.blob.npy",
+        "packed.npy",
+    ):
         assert f"/{name}\n" in mapped
     folder = model.files.path
     assert not loader(source, store).files.is_new
