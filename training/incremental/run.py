@@ -138,7 +138,6 @@ def _update(night: Night, at: datetime) -> Update:
     registry.write_record(
         record.model_copy(
             update={
-                "index": registry.index(version),
                 "version": version,
                 "verdict": verdict,
                 "champion": live,

@@ -12,24 +12,21 @@ Requests are bytes made before, answers are not parsed. Every connection is one 
 """
 
 import json
+import select
 import sys
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import count
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
-import grpc
 import numpy as np
+
+from benchmarks.speed.serve.http2 import DEADLINE_EXCEEDED, UNAVAILABLE, Connection
 
 MARGIN_S: Final = 30.0
 """A call without a deadline of its own is given up after this."""
-_OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
-_CODES: Final = tuple(code for code in grpc.StatusCode)
-OK: Final = grpc.StatusCode.OK.value[0]
-SHED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,40 +58,123 @@ class Said:
     """By how much requests were sent late, 99th percentile: open loop only."""
 
 
+class Calls:
+    """The calls of one run, in the order in which they are begun."""
+
+    def __init__(self, connections: "Connections", requests: Sequence[bytes], deadline_s: float) -> None:
+        self._connections, self._requests = connections, requests
+        self._deadline_s = deadline_s or MARGIN_S
+        self.at: list[float] = []
+        self.late: list[float] = []
+        self.ended: list[float] = []
+        self.status: list[int] = []
+        self._expiries: deque[tuple[float, int, Connection, int]] = deque()
+
+    @property
+    def num_ended(self) -> int:
+        """Count the calls that have ended."""
+        return self._num_ended
+
+    _num_ended = 0
+
+    def begin(self, intended: float, request: int) -> None:
+        """Send a request that should have been sent at an instant of `time.perf_counter`."""
+        number = len(self.at)
+        connection = self._connections.pick(number)
+        sent = time.perf_counter()
+        self.at.append(intended)
+        self.late.append(sent - intended)
+        self.ended.append(np.nan)
+        self.status.append(UNAVAILABLE)
+        stream = connection.send(number, self._requests[request % len(self._requests)])
+        self._expiries.append((sent + self._deadline_s, number, connection, stream))
+
+    def wait(self, until: float) -> Iterator[int]:
+        """Wait for answers until an instant, or until some came; give the calls that ended."""
+        seconds = max(0.0, min(until, self._next_expiry()) - time.perf_counter())
+        for connection in self._connections.ready(seconds):
+            for number, status in connection.receive():
+                self._end(number, status)
+                yield number
+        yield from self._expire()
+
+    def _expire(self) -> Iterator[int]:
+        while self._expiries and (
+            not np.isnan(self.ended[self._expiries[0][1]]) or self._next_expiry() <= time.perf_counter()
+        ):
+            _, number, connection, stream = self._expiries.popleft()
+            if np.isnan(self.ended[number]) and connection.cancel(stream):
+                self._end(number, DEADLINE_EXCEEDED)
+                yield number
+
+    def _next_expiry(self) -> float:
+        return self._expiries[0][0] if self._expiries else float("inf")
+
+    def _end(self, number: int, status: int) -> None:
+        self.ended[number] = time.perf_counter()
+        self.status[number] = status
+        self._num_ended += 1
+
+
+class Connections:
+    """So many connections to one target; one that the server closes is replaced."""
+
+    def __init__(self, target: str, method: str, count: int, deadline_s: float) -> None:
+        self._asked = (target, method, deadline_s)
+        self._all = [Connection(*self._asked) for _ in range(count)]
+        self._closing: list[Connection] = []
+
+    def pick(self, number: int) -> Connection:
+        """Give the connection of a call: by turns."""
+        place = number % len(self._all)
+        if not self._all[place].open:
+            self._closing.append(self._all[place])
+            self._all[place] = Connection(*self._asked)
+        return self._all[place]
+
+    def ready(self, seconds: float) -> list[Connection]:
+        """Wait so long until some can be read, and send what others could not send before."""
+        ended = [connection for connection in self._closing if not connection.num_calls]
+        for connection in ended:
+            connection.close()
+            self._closing.remove(connection)
+        by_socket = {c.socket: c for c in (*self._all, *self._closing) if c.open or c.num_calls}
+        writing = [at for at, connection in by_socket.items() if connection.wants_to_write]
+        # select counts in microseconds; epoll, in milliseconds, would send late.
+        readable, writable, _ = select.select(list(by_socket), writing, [], seconds)
+        for at in writable:
+            by_socket[at].flush()
+        return [by_socket[at] for at in readable]
+
+    def close(self) -> None:
+        """Close all."""
+        for connection in (*self._all, *self._closing):
+            connection.close()
+
+
 @dataclass(slots=True)
 class Generator:
-    """Connections to one target after the other, and the requests that all runs draw from."""
+    """The requests that all runs draw from, and how they are sent."""
 
     requests: Sequence[bytes]
     method: str
-    connections: int
-    _target: str = ""
-    _channels: list[grpc.Channel] = field(default_factory=list)
+    num_connections: int
 
     def run(self, plan: Plan) -> Said:
         """Send the load of a plan, and write its calls."""
-        calls = self._calls(plan.target)
-        timeout_s = plan.deadline_s or MARGIN_S
+        connections = Connections(plan.target, self.method, self.num_connections, plan.deadline_s)
+        calls = Calls(connections, self.requests, plan.deadline_s)
         cpu, began = time.process_time(), time.perf_counter()
         if plan.rate:
-            at, latency, status, late = _open_loop(calls, self.requests, plan, timeout_s)
+            _open_loop(calls, poisson_times(plan.rate, plan.seconds, plan.seed), began)
         else:
-            at, latency, status = _closed_loop(calls, self.requests, plan, timeout_s)
-            late = np.zeros(1)
+            _closed_loop(calls, plan, began)
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
-        np.save(plan.calls, np.stack([at, latency, status], axis=1))
+        connections.close()
+        at, ended, late = np.array(calls.at), np.array(calls.ended), np.array(calls.late)
+        np.save(plan.calls, np.stack([at - began, ended - at, np.array(calls.status, np.float64)], axis=1))
         late_ms = 1000 * float(np.percentile(late, 99)) if late.size else 0.0
         return Said(sent=at.size, cpu_s=cpu_s, wall_s=wall_s, late_ms=late_ms)
-
-    def _calls(self, target: str) -> list[Any]:
-        if target != self._target:
-            for channel in self._channels:
-                channel.close()
-            self._channels = [grpc.insecure_channel(target, _OPTIONS) for _ in range(self.connections)]
-            for channel in self._channels:
-                grpc.channel_ready_future(channel).result(MARGIN_S)
-            self._target = target
-        return [channel.unary_unary(self.method) for channel in self._channels]
 
 
 def poisson_times(rate: float, seconds: float, seed: int) -> np.ndarray:
@@ -105,58 +185,27 @@ def poisson_times(rate: float, seconds: float, seed: int) -> np.ndarray:
     return at[at < seconds]
 
 
-def _open_loop(
-    calls: Sequence[Any], requests: Sequence[bytes], plan: Plan, timeout_s: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    at = poisson_times(plan.rate, plan.seconds, plan.seed)
-    ended, status, sent = np.full(at.size, np.nan), np.zeros(at.size), np.zeros(at.size)
-    left, all_ended = count(1), threading.Event()
-
-    def note(number: int, future: Any) -> None:
-        ended[number] = time.perf_counter()
-        status[number] = future.code().value[0]
-        if next(left) == at.size:
-            all_ended.set()
-
-    began = time.perf_counter() + 0.01
-    for number, instant in enumerate(at.tolist()):
-        wait = began + instant - time.perf_counter()
-        if wait > 0:
-            time.sleep(wait)
-        sent[number] = time.perf_counter()
-        request, call = requests[number % len(requests)], calls[number % len(calls)]
-        future = call.future(request, timeout=timeout_s)
-        future.add_done_callback(lambda done, number=number: note(number, done))
-    if at.size:
-        all_ended.wait(timeout_s + MARGIN_S)
-    return at, ended - began - at, status, sent - began - at
+def _open_loop(calls: Calls, at: np.ndarray, began: float) -> None:
+    """Send at instants [N] after `began`, then wait for the last answers."""
+    begun, instants = 0, (began + at).tolist()
+    while calls.num_ended < len(instants):
+        now = time.perf_counter()
+        while begun < len(instants) and instants[begun] <= now:
+            calls.begin(instants[begun], begun)
+            begun += 1
+        for _ in calls.wait(instants[begun] if begun < len(instants) else now + MARGIN_S):
+            pass
 
 
-def _closed_loop(
-    calls: Sequence[Any], requests: Sequence[bytes], plan: Plan, timeout_s: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    began = time.perf_counter()
-    found: list[list[tuple[float, float, int]]] = [[] for _ in range(plan.clients)]
-
-    def ask(client: int) -> None:
-        for number in count(client, plan.clients):
-            sent = time.perf_counter()
-            if sent - began >= plan.seconds:
-                return
-            status = OK
-            try:
-                calls[client % len(calls)](requests[(plan.seed + number) % len(requests)], timeout=timeout_s)
-            except grpc.RpcError as error:
-                status = error.code().value[0]
-            found[client].append((sent - began, time.perf_counter() - sent, status))
-
-    threads = [threading.Thread(target=ask, args=(client,)) for client in range(plan.clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    rows = np.array([row for of in found for row in of], np.float64).reshape(-1, 3)
-    return rows[:, 0], rows[:, 1], rows[:, 2]
+def _closed_loop(calls: Calls, plan: Plan, began: float) -> None:
+    """Let each client send its next request when the answer to the one before is there."""
+    for _ in range(plan.clients):
+        calls.begin(time.perf_counter(), plan.seed + len(calls.at))
+    while calls.num_ended < len(calls.at):
+        for _ in calls.wait(time.perf_counter() + MARGIN_S):
+            now = time.perf_counter()
+            if now - began < plan.seconds:
+                calls.begin(now, plan.seed + len(calls.at))
 
 
 def read_requests(path: Path) -> list[bytes]:

@@ -11,7 +11,8 @@ from typing import Any, Final, Self
 import grpc
 import numpy as np
 
-from benchmarks.speed.serve.generator import OK, SHED, Plan, Said, write_requests
+from benchmarks.speed.serve.generator import Plan, Said, write_requests
+from benchmarks.speed.serve.http2 import OK, SHED
 from recsys.errors import DataError
 
 METHOD: Final = "/recsys.v1.RankingService/Recommend"

@@ -22,6 +22,7 @@ from benchmarks.speed.serve.kill_part import measure_kills
 from benchmarks.speed.serve.latency_parts import measure_latency, measure_max_rate
 from benchmarks.speed.serve.overload_part import measure_overload
 from benchmarks.speed.serve.profile_part import measure_profile
+from benchmarks.speed.serve.recall_part import measure_recall
 from benchmarks.speed.serve.resource_part import measure_resources
 from benchmarks.speed.serve.session import Asked, Session
 from benchmarks.speed.serve.soak_part import measure_soak
@@ -35,12 +36,13 @@ PARTS: Final[Mapping[str, Part]] = {
     "max-rate": measure_max_rate,
     "swaps": measure_swaps,
     "overload": measure_overload,
+    "recall": measure_recall,
     "resources": measure_resources,
     "profile": measure_profile,
     "soak": measure_soak,
     "kills": measure_kills,
 }
-DEFAULT_PARTS: Final = ("latency", "max-rate", "swaps", "overload", "resources")
+DEFAULT_PARTS: Final = ("latency", "max-rate", "swaps", "overload", "recall", "resources")
 KEYS: Final[Mapping[str, str]] = {
     "echo": "latency",
     "one_client": "latency",
@@ -51,6 +53,8 @@ KEYS: Final[Mapping[str, str]] = {
     "half_load": "max-rate",
     "swaps": "swaps",
     "overload": "overload",
+    "recall": "recall",
+    "forbidden_ids": "recall",
     "start_seconds": "resources",
     "rss_mb": "resources",
 }

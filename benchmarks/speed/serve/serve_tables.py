@@ -46,6 +46,11 @@ def summary_grid(tree: Tree) -> Grid:
     lines += _line("goodput at 2 × the highest rate, of peak", overload.get("goodput_ratio"), "{:.0%}")
     lines += _line("goodput at 5 × the highest rate, of peak", overload.get("goodput_ratio_5x"), "{:.0%}")
     lines += _line("a refusal takes, median", overload.get("shed_ms"), "{:.1f} ms")
+    for share, found in (tree.get("recall") or {}).items():
+        lines += _line(
+            f"recall@500 where {100 * float(share):g} % of the items pass", found["recall"], "{:.3f}"
+        )
+    lines += _line("forbidden items found", tree.get("forbidden_ids"), "{}")
     for workers, seconds in (tree.get("start_seconds") or {}).items():
         lines += _line(f"start, workers: {workers}", seconds, "{:.1f} s")
     for workers, megabytes in (tree.get("rss_mb") or {}).items():

@@ -2,44 +2,49 @@
 
 import time
 
-import grpc
 import numpy as np
 import pytest
 
 from benchmarks.speed.serve.generator import (
-    OK,
+    Calls,
     Plan,
+    _closed_loop,
     _open_loop,
     poisson_times,
     read_requests,
     write_requests,
 )
-
-
-class Done:
-    """A call that has ended."""
-
-    def __init__(self, code=grpc.StatusCode.OK):
-        self._code = code
-
-    def code(self):
-        return self._code
-
-    def add_done_callback(self, callback):
-        callback(self)
+from benchmarks.speed.serve.http2 import OK
 
 
 class Stalling:
-    """A server that answers at once, but for its first call."""
+    """Connections to a server that answers at once, but stalls before its first answer."""
 
     def __init__(self, stall_s):
-        self.stall_s, self.asked = stall_s, []
+        self.stall_s, self.sent, self.open_calls = stall_s, [], []
 
-    def future(self, request, timeout):
-        if not self.asked:
+    def pick(self, number):
+        return self
+
+    def send(self, number, request):
+        self.sent.append(request)
+        self.open_calls.append(number)
+        return number
+
+    def cancel(self, stream):
+        raise AssertionError("no deadline passes")
+
+    def ready(self, seconds):
+        if self.open_calls:
             time.sleep(self.stall_s)
-        self.asked.append(request)
-        return Done()
+            self.stall_s = 0.0
+            return [self]
+        time.sleep(seconds)
+        return []
+
+    def receive(self):
+        ended, self.open_calls = self.open_calls, []
+        yield from ((number, OK) for number in ended)
 
 
 def test_arrivals_are_a_poisson_process():
@@ -58,16 +63,27 @@ def test_arrivals_are_a_poisson_process():
 
 def test_a_stall_is_charged_to_every_call_that_should_have_been_sent_meanwhile():
     server = Stalling(stall_s=0.1)
-    plan = Plan(target="", seconds=0.1, calls="", rate=500.0)
-    at, latency, status, late = _open_loop([server], [b"a", b"b"], plan, timeout_s=1.0)
-    assert (status == OK).all()
-    assert server.asked[:4] == [b"a", b"b", b"a", b"b"]
-    assert latency.size == at.size == len(server.asked) > 20
+    calls = Calls(server, [b"a", b"b"], deadline_s=5.0)
+    at, began = poisson_times(rate=500.0, seconds=0.1, seed=0), time.perf_counter()
+    _open_loop(calls, at, began)
+    latency = np.array(calls.ended) - np.array(calls.at)
+    assert calls.status == [OK] * at.size
+    assert np.allclose(np.array(calls.at) - began, at)
+    assert server.sent[:4] == [b"a", b"b", b"a", b"b"]
     # Those intended early in the stall waited for most of it, although each was answered at once.
-    early = at < 0.03
+    early = (at > at[0]) & (at < at[0] + 0.03)
     assert early.sum() > 5
     assert latency[early].min() > 0.06
-    assert late[early][1:].min() > 0.06
+
+
+def test_a_client_of_a_closed_loop_has_one_call_at_a_time():
+    server = Stalling(stall_s=0.0)
+    calls = Calls(server, [b"a"], deadline_s=5.0)
+    plan = Plan(target="", seconds=0.02, calls="", clients=3)
+    _closed_loop(calls, plan, time.perf_counter())
+    assert calls.num_ended == len(calls.at) > 3
+    begun, ended = np.array(calls.at), np.array(calls.ended)
+    assert all((begun <= t).sum() - (ended <= t).sum() <= 3 for t in begun)
 
 
 def test_requests_are_read_as_they_were_written(tmp_path):

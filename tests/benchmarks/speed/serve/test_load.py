@@ -1,14 +1,13 @@
 """What is made of the calls of a run."""
 
-import grpc
 import numpy as np
 import pytest
 
-from benchmarks.speed.serve.generator import OK, SHED, Said
+from benchmarks.speed.serve.generator import Said
+from benchmarks.speed.serve.http2 import DEADLINE_EXCEEDED as LATE
+from benchmarks.speed.serve.http2 import OK, SHED
 from benchmarks.speed.serve.load import Calls, joined, percentiles_ms
 from benchmarks.speed.serve.rates import find_max_rate
-
-LATE = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
 def calls(latency_ms, status, seconds=2.0):
