@@ -16,8 +16,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ from recsys.encoding import EncoderState
 from recsys.errors import BundleError
 from recsys.fusion import Fusion
 from recsys.index import DEFAULT_FACTOR, ItemIndex
+from recsys.index_recall import NUM_QUERIES, tune_index
 from recsys.mapped_tensors import map_tensors
+from recsys.records import IndexRecord
 from recsys.stages import disk_failure
 
 SCHEMA_VERSION = 7
@@ -86,6 +89,7 @@ class Manifest(BaseModel):
     fusion: Fusion
     """How a server turns predictions into a score."""
     index: dict[str, Any]
+    """Its kind; of a compressed one also factor, and recall by share of the items that a filter passes."""
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     """Tensor of weights.safetensors -> dtype, shape."""
     snapshot_at_ms: int
@@ -147,24 +151,45 @@ class BundleParts:
     snapshot_at_ms: int
 
 
-def save_bundle(folder: Path, parts: BundleParts, make_golden: Callable[[Bundle], pl.DataFrame]) -> str:
+def item_queries(bundle: Bundle) -> np.ndarray:
+    """Give vectors of the bundle's own items as queries, the same ones each time: [Q, D]."""
+    vectors = bundle.index.embeddings_ID
+    chosen: np.ndarray = vectors[np.linspace(0, vectors.shape[0] - 1, NUM_QUERIES, dtype=np.int64)]
+    return chosen
+
+
+def save_bundle(
+    folder: Path,
+    parts: BundleParts,
+    make_golden: Callable[[Bundle], pl.DataFrame],
+    make_queries: Callable[[Bundle], np.ndarray] = item_queries,
+    on_index: Callable[[str, IndexRecord], None] = lambda _version, _record: None,
+) -> str:
     """Write a bundle into `folder/<version>` and return the version; the same parts give the same version.
 
-    Args: make_golden: computes the golden requests with the bundle as a server would load it.
+    Args: make_golden: computes the golden requests with the bundle as a server would load it; make_queries:
+    gives users' vectors [Q, D], by which a compressed index is tuned; on_index: gets the version and what its
+    index costs, which is no part of it.
+    Raises: BundleError when the disk is full, or the index finds less than `[retrieval] index_min_recall`.
     """
     temporary = folder / f".bundle.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        index = _write_files(temporary, parts)
-        draft = _manifest(temporary, parts, index)
-        make_golden(_assemble(temporary, draft)).write_parquet(temporary / "golden.parquet")
-        manifest = _manifest(temporary, parts, index)
+        start = time.process_time()
+        index = ItemIndex.build(parts.item_embeddings_ID, parts.config.retrieval.exact_items)
+        build_s = time.process_time() - start
+        _write_files(temporary, parts, index)
+        draft = _assemble(temporary, _manifest(temporary, parts, index.summary()))
+        tuned = tune_index(index, lambda: make_queries(draft), parts.config.retrieval)
+        make_golden(replace(draft, index=tuned.index)).write_parquet(temporary / "golden.parquet")
+        manifest = _manifest(temporary, parts, tuned.summary())
         (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")
         target = folder / manifest.version
         if not _is_sound(target):
             shutil.rmtree(target, ignore_errors=True)
             os.replace(temporary, target)
+        on_index(manifest.version, tuned.record(build_s, manifest.files["index.faiss"].size))
         return manifest.version
     except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
         reason = disk_failure(error)
@@ -335,19 +360,16 @@ def _bundle(
     )
 
 
-def _write_files(folder: Path, parts: BundleParts) -> ItemIndex:
+def _write_files(folder: Path, parts: BundleParts, index: ItemIndex) -> None:
     save_file({k: np.ascontiguousarray(v) for k, v in parts.weights.items()}, folder / "weights.safetensors")
-    embeddings = np.ascontiguousarray(parts.item_embeddings_ID, np.float32)
-    save_file({"item_embeddings": embeddings}, folder / "item_embeddings.safetensors")
-    index = ItemIndex.build(embeddings, parts.config.retrieval.exact_items)
+    save_file({"item_embeddings": index.embeddings_ID}, folder / "item_embeddings.safetensors")
     index.save(folder / "index.faiss")
     parts.items.write_parquet(folder / "items.parquet")
     parts.popular.write_parquet(folder / "popular.parquet")
     parts.encoder.save(folder)
-    return index
 
 
-def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
+def _manifest(folder: Path, parts: BundleParts, index: dict[str, Any]) -> Manifest:
     names = sorted(
         str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"
     )
@@ -362,7 +384,7 @@ def _manifest(folder: Path, parts: BundleParts, index: ItemIndex) -> Manifest:
         vocabularies=parts.encoder.digest(),
         calibration=parts.calibration,
         fusion=build_fusion(parts.config.tasks, parts.config.fusion),
-        index=index.summary(),
+        index=index,
         tensors={k: (str(v.dtype), tuple(v.shape)) for k, v in sorted(parts.weights.items())},
         snapshot_at_ms=parts.snapshot_at_ms,
         files={n: FileEntry(size=(folder / n).stat().st_size, sha256=_sha256(folder / n)) for n in names},

@@ -4,20 +4,26 @@ Legend: Q queries, D dimensions, I items, k items asked for.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch  # noqa: F401 - before faiss: the other order can load a second OpenMP runtime
 
 import faiss  # isort: skip
 
+from recsys.config import RetrievalConfig
+from recsys.errors import BundleError
 from recsys.index import ItemIndex
 from recsys.mask import Mask
+from recsys.records import IndexRecord
 
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
 """Shares of the items that the filters pass; 1: no filter."""
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+NUM_QUERIES = 128
+"""Of one check: the mean recall is then known within about .5 %."""
 MARGIN = 0.005
 """Other queries than those that the factor was tuned on find less or more."""
 
@@ -74,6 +80,61 @@ def tune_factor(index: ItemIndex, check: RecallCheck, wanted: float) -> tuple[It
         if index.exact or lowest(found) >= min(1.0, wanted + MARGIN):
             break
     return index, found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedIndex:
+    """An index with the factor that its recall needs, and what was measured."""
+
+    index: ItemIndex
+    k: int
+    num_queries: int
+    found: Mapping[float, Recall]
+    """By share of the items that a filter passes; empty: the index is exact."""
+
+    def summary(self) -> dict[str, Any]:
+        """Describe the index for the manifest: nothing of the clock or the host."""
+        made = self.index.summary()
+        if not self.found:
+            return made
+        recall = {f"{share:g}": round(one.recall, 4) for share, one in self.found.items()}
+        return {**made, "recall": {"k": self.k, "queries": self.num_queries, "by_share": recall}}
+
+    def record(self, build_s: float, file_bytes: int) -> IndexRecord:
+        """Describe what the index costs on this host."""
+        return IndexRecord(
+            kind=self.index.kind,
+            items=self.index.embeddings_ID.shape[0],
+            build_s=round(build_s, 3),
+            file_bytes=file_bytes,
+            factor=self.index.factor if self.found else None,
+            recall={f"{share:g}": round(one.recall, 4) for share, one in self.found.items()},
+            search_ms={f"{share:g}": round(one.search_ms, 3) for share, one in self.found.items()},
+        )
+
+
+def tune_index(
+    index: ItemIndex, make_queries: Callable[[], np.ndarray], config: RetrievalConfig
+) -> TunedIndex:
+    """Tune a compressed index by users' vectors [Q, D]; an exact one finds everything and asks for none.
+
+    Raises: BundleError when it finds less than `index_min_recall` with the largest factor, too.
+    """
+    k = config.num_candidates
+    if index.exact:
+        return TunedIndex(index=index, k=k, num_queries=0, found={})
+    queries, wanted = make_queries(), config.index_min_recall
+    tuned, found = tune_factor(index, RecallCheck(index.embeddings_ID, queries, k), wanted)
+    share = min(found, key=lambda share: found[share].recall)
+    if found[share].recall < wanted:
+        num_items = index.embeddings_ID.shape[0]
+        raise BundleError(
+            f"the index of {num_items} items finds {found[share].recall:.3f} of the {k} nearest ones, where "
+            f"{share:.1%} of the items pass a filter; [retrieval] index_min_recall is {wanted:g}: nothing "
+            f"was published. Lower it, or set [retrieval] exact_items = {num_items}: exact search, which "
+            "takes longer"
+        )
+    return TunedIndex(index=tuned, k=k, num_queries=queries.shape[0], found=found)
 
 
 def lowest(found: Mapping[float, Recall]) -> float:

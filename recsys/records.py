@@ -53,6 +53,20 @@ class Check(Record):
     numbers: dict[str, float]
 
 
+class IndexRecord(Record):
+    """What a version's index costs on the host that built it. Times are processor time."""
+
+    kind: str
+    items: int
+    build_s: float
+    file_bytes: int
+    factor: int | None = None
+    """A compressed index is scanned for so many times the items asked for."""
+    recall: dict[str, float] = {}
+    """By share of the items that a filter passes; empty: the index is exact."""
+    search_ms: dict[str, float] = {}
+
+
 class NightRecord(Record):
     """The night that made a bundle."""
 
@@ -81,6 +95,8 @@ class NightRecord(Record):
     accepted: tuple[str, ...]
     """Findings that somebody let through: code and day."""
     seconds: float
+    index: IndexRecord | None = None
+    """None: the version was written by an earlier release."""
 
 
 class Acceptance(Record):

@@ -4,6 +4,7 @@ RUNS/bundles/<version>/             immutable bundles
 RUNS/registry/CURRENT               the live version
 RUNS/registry/activations.jsonl     every activation, oldest first
 RUNS/registry/records/<version>.json  verdict, metrics, timings of the night that made it
+RUNS/registry/indexes/<version>.json  what building and searching its index took
 RUNS/registry/leases/<server>.json  what each server has loaded; gc keeps those versions
 """
 
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 from recsys.bundle import read_manifest, verify_files
 from recsys.errors import BundleError, RegistryError
 from recsys.files import sync_folder
-from recsys.records import Activation, Lease, NightRecord, Verdict
+from recsys.records import Activation, IndexRecord, Lease, NightRecord, Verdict
 from recsys.stages import write_json
 
 LEASE_S = 60.0
@@ -174,6 +175,23 @@ class Registry:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, record.model_dump(mode="json"))
 
+    def write_index(self, version: str, record: IndexRecord) -> None:
+        """Write what a version's index costs."""
+        file = self._index_file(version)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, record.model_dump(mode="json"))
+
+    def index(self, version: str) -> IndexRecord | None:
+        """Read what a version's index costs; None when nobody wrote it.
+
+        Raises: RegistryError for a file that is torn or holds something else.
+        """
+        file = self._index_file(version)
+        try:
+            return IndexRecord.parse(file.read_text(errors="replace"), str(file))
+        except FileNotFoundError:
+            return None
+
     def write_lease(self, server_id: str, version: str | None, loaded: Iterable[str] = ()) -> None:
         """Say what a server answers with and what else it holds or loads; renew it well within LEASE_S."""
         leases = self.folder / "leases"
@@ -212,6 +230,9 @@ class Registry:
                     "the lock goes with its process"
                 ) from None
             yield
+
+    def _index_file(self, version: str) -> Path:
+        return self.folder / "indexes" / f"{version}.json"
 
     def _record_file(self, version: str) -> Path:
         return self.folder / "records" / f"{version}.json"

@@ -13,10 +13,11 @@ from features.golden import make_golden
 from features.loading import Answering
 from features.online import encode_items
 from features.packing import num_users, pack_first_users, pack_users
-from features.store import FeatureStore, open_store
-from recsys.bundle import Bundle, BundleParts, load_bundle, save_bundle
+from features.store import FeatureStore, StoredUser, open_store
+from recsys.bundle import Bundle, BundleParts, item_queries, load_bundle, save_bundle
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig, StoreConfig
+from recsys.index_recall import NUM_QUERIES
 from recsys.log import period_end
 from recsys.model.item_rows import encode_item_side
 from recsys.model.scorer import Scorer
@@ -57,7 +58,8 @@ def write_bundle(
         popular=popular_items(items, config, as_of),
         snapshot_at_ms=int(as_of.timestamp() * 1000),
     )
-    return save_bundle(registry.bundles, parts, lambda bundle: _golden(bundle, snapshot))
+    probe = _Probe(snapshot)
+    return save_bundle(registry.bundles, parts, probe.golden, probe.user_vectors, registry.write_index)
 
 
 def verify_version(runs: Path, version: str) -> tuple[int, dict[str, float]]:
@@ -111,20 +113,51 @@ def _item_embeddings(trained: TrainedModel, encoder: Encoder, items: pl.DataFram
     return embeddings
 
 
-def _golden(bundle: Bundle, snapshot: DaySnapshot) -> pl.DataFrame:
-    """Take the users with the longest and the shortest histories among the first ones, and real contexts."""
-    loaded = Answering.of(bundle, _NoStore(), Scorer)
-    packed = pack_first_users(snapshot, loaded.encoder, 20 * NUM_GOLDEN)
-    packed.sort(key=lambda pair: len(pair[1]))
-    users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
-    names = [c for c in snapshot.scan("examples").collect_schema() if c.startswith("context_")]
-    contexts = [
-        {k.removeprefix("context_"): v for k, v in row.items() if v is not None}
-        for row in snapshot.first_rows("examples", len(users), names).iter_rows(named=True)
-    ]
-    contexts += [{}] * (len(users) - len(contexts))
-    at_ms = bundle.manifest.snapshot_at_ms + int(timedelta(hours=12).total_seconds() * 1000)
-    return make_golden(loaded.scorer, loaded.features, users, contexts, bundle.items.height, at_ms)
+class _Probe:
+    """Asks a bundle that is being written for some users of the snapshot."""
+
+    def __init__(self, snapshot: DaySnapshot) -> None:
+        self._snapshot = snapshot
+        self._loaded: Answering[Bundle, Scorer] | None = None
+
+    def user_vectors(self, bundle: Bundle) -> np.ndarray:
+        """Give the vectors of the first users by id [Q, D]; with fewer users than queries, items' as well."""
+        loaded, at_ms = self._answering(bundle), _answered_at_ms(bundle)
+        users = pack_first_users(self._snapshot, loaded.encoder, NUM_QUERIES)
+        vectors = [
+            loaded.scorer.user_side(loaded.features.assemble(StoredUser(value, ()), user_id, at_ms).inputs)
+            for user_id, value in users
+        ]
+        own = np.array([user.side.embedding_BD[0].numpy() for user in vectors], np.float32).reshape(
+            -1, bundle.index.embeddings_ID.shape[1]
+        )
+        return np.concatenate([own, item_queries(bundle)])[:NUM_QUERIES]
+
+    def golden(self, bundle: Bundle) -> pl.DataFrame:
+        """Answer for the first users with the longest and the shortest histories, in real contexts."""
+        loaded = self._answering(bundle)
+        packed = pack_first_users(self._snapshot, loaded.encoder, 20 * NUM_GOLDEN)
+        packed.sort(key=lambda pair: len(pair[1]))
+        users = packed[: NUM_GOLDEN // 2] + packed[NUM_GOLDEN // 2 :][-NUM_GOLDEN // 2 :]
+        names = [c for c in self._snapshot.scan("examples").collect_schema() if c.startswith("context_")]
+        contexts = [
+            {k.removeprefix("context_"): v for k, v in row.items() if v is not None}
+            for row in self._snapshot.first_rows("examples", len(users), names).iter_rows(named=True)
+        ]
+        contexts += [{}] * (len(users) - len(contexts))
+        num_items, at_ms = bundle.items.height, _answered_at_ms(bundle)
+        return make_golden(loaded.scorer, loaded.features, users, contexts, num_items, at_ms)
+
+    def _answering(self, bundle: Bundle) -> Answering[Bundle, Scorer]:
+        """Encode the catalogue once: only the index differs between the calls."""
+        if self._loaded is None:
+            self._loaded = Answering.of(bundle, _NoStore(), Scorer)
+        self._loaded.scorer.bundle = bundle
+        return self._loaded
+
+
+def _answered_at_ms(bundle: Bundle) -> int:
+    return bundle.manifest.snapshot_at_ms + int(timedelta(hours=12).total_seconds() * 1000)
 
 
 class _NoStore:

@@ -1,6 +1,7 @@
 """Bundles: what was written is what is read, or it is refused before a parser sees it."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -8,16 +9,21 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import faiss
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from recsys import bundle as bundle_module
+from recsys import index as index_module
+from recsys import index_recall
 from recsys.bundle import (
     CONFIG_KEYS,
     OLDEST_READ,
     SCHEMA_VERSION,
     BundleParts,
+    FileEntry,
     load_bundle,
     read_manifest,
     save_bundle,
@@ -312,3 +318,79 @@ def test_nothing_in_the_project_is_pickled():
         if banned.search(line)
     ]
     assert found == []
+
+
+# --- the index of a large catalogue
+
+
+@pytest.fixture
+def large(parts, make_config):
+    """Give the parts of a bundle whose index is compressed."""
+    vectors = np.random.default_rng(0).normal(size=(1_200, 4)).astype(np.float32)
+    return replace(
+        parts,
+        config=make_config(retrieval={"exact_items": 0, "num_candidates": 20}),
+        items=pl.DataFrame({"item_id": [str(n) for n in range(1_200)]}),
+        item_embeddings_ID=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+    )
+
+
+def test_the_recall_of_a_compressed_index_is_in_the_manifest_and_its_times_beside_it(large, tmp_path):
+    records = {}
+    asked = []
+
+    def queries(bundle):
+        asked.append(bundle.index.kind)
+        return bundle.index.embeddings_ID[:30]
+
+    path = tmp_path / save_bundle(tmp_path, large, _golden, queries, records.__setitem__)
+    index, record = read_manifest(path).index, records[path.name]
+    assert (index["kind"], index["items"], asked) == ("pq2x4fs", 1_200, ["pq2x4fs"])
+    assert (index["recall"]["k"], index["recall"]["queries"]) == (20, 30)
+    assert list(index["recall"]["by_share"]) == ["1", "0.5", "0.1", "0.01", "0.001"]
+    assert min(index["recall"]["by_share"].values()) >= 0.95
+    assert load_bundle(path).index.factor == index["factor"] == record.factor
+    assert record.recall == index["recall"]["by_share"]
+    assert record.file_bytes == (path / "index.faiss").stat().st_size
+    assert min(record.search_ms.values()) > 0
+    again = save_bundle(tmp_path / "again", large, _golden, queries)
+    assert again == path.name, "times are no part of a version"
+
+
+def test_an_index_that_finds_too_little_is_not_published(large, tmp_path, monkeypatch):
+    monkeypatch.setattr(index_recall, "FACTORS", (1,))
+    monkeypatch.setattr(index_module, "_FEWEST", 1)
+    with pytest.raises(
+        BundleError,
+        match=r"1200 items finds 0\.\d+ of the 20 nearest ones.*index_min_recall is 0\.95: nothing was "
+        r"published\. Lower it, or set \[retrieval\] exact_items = 1200",
+    ):
+        save_bundle(tmp_path / "bundles", large, _golden)
+    assert list((tmp_path / "bundles").iterdir()) == []
+
+
+def test_a_bundle_of_the_release_before_is_read(large, tmp_path):
+    """Its index is a graph, which is built anew; its config lacks the newer keys."""
+    path = tmp_path / save_bundle(tmp_path, large, _golden)
+    graph = faiss.IndexHNSWFlat(4, 4, faiss.METRIC_INNER_PRODUCT)
+    graph.add(large.item_embeddings_ID)
+    faiss.write_index(graph, str(path / "index.faiss"))
+    manifest = read_manifest(path)
+    config = json.loads(json.dumps(manifest.config))
+    for key in ("exact_items", "index_min_recall"):
+        del config["retrieval"][key]
+    content = (path / "index.faiss").read_bytes()
+    entry = FileEntry(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    older = manifest.model_copy(
+        update={
+            "schema_version": OLDEST_READ,
+            "config": config,
+            "index": {"kind": "hnsw32", "items": 1_200, "dim": 4},
+            "files": {**manifest.files, "index.faiss": entry},
+        }
+    )
+    older = older.model_copy(update={"version": bundle_module._version(older)})
+    (path / "manifest.json").write_text(older.model_dump_json())
+    bundle = load_bundle(path)
+    assert bundle.config.retrieval.exact_items == 50_000
+    assert bundle.index.search(large.item_embeddings_ID[7], 1, None).tolist() == [7]

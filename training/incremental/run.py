@@ -138,6 +138,7 @@ def _update(night: Night, at: datetime) -> Update:
     registry.write_record(
         record.model_copy(
             update={
+                "index": registry.index(version),
                 "version": version,
                 "verdict": verdict,
                 "champion": live,

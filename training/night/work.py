@@ -318,6 +318,7 @@ def record(
                 findings=validation.counts,
                 accepted=tuple(validation.accepted),
                 seconds=round(time.perf_counter() - began, 2),
+                index=registry.index(version),
             )
         )
 

@@ -7,15 +7,19 @@ import shutil
 from datetime import date
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 from features.build import build_snapshots
-from recsys.bundle import read_manifest
+from recsys import index, index_recall
+from recsys.bundle import load_bundle, read_manifest
 from recsys.calibration import is_fitted
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
+from recsys.index_recall import NUM_QUERIES
 from recsys.log import InteractionLog
 from recsys.records import Verdict
 from recsys.registry import Registry
+from recsys.snapshot import DaySnapshot
 from recsys.stages import read_manifest as read_stage
 from training.errors import DivergedError
 from training.host_choice import HostChoice
@@ -25,6 +29,7 @@ from training.night.nights import train_one
 from training.night.plan import plan_night
 from training.night.run import check_names, run_night
 from training.predict import BundlePredictor
+from training.publish import _Probe
 from training.train import train
 from training.trainer.saver import Saver
 
@@ -55,6 +60,7 @@ def test_the_first_night_goes_live_refitted(first_night):
     assert result.verdict is Verdict.PROMOTE
     assert Registry(night.runs).current() == result.version != result.evaluated
     record = night.registry.record(result.version)
+    assert record.index.kind == read_manifest(night.registry.path(result.version)).index["kind"] == "exact"
     assert (record.evaluated, record.champion) == (result.evaluated, None)
     # The night of the 29th has trained up to the 27th; ratings, whose lag is one day, up to the 26th.
     assert record.trained_until == {
@@ -291,6 +297,37 @@ def test_a_held_night_that_a_wider_gate_promotes_is_recorded_as_promoted(first_n
         assert mine.registry.require_record(results[-1].evaluated).verdict is results[-1].verdict
     assert [r.verdict for r in results] == [Verdict.HOLD, Verdict.PROMOTE]
     assert mine.registry.current() == results[0].evaluated == results[1].evaluated
+
+
+def test_an_index_that_finds_too_little_of_what_users_want_is_not_published(
+    first_night, make_config, tmp_path, monkeypatch
+):
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    monkeypatch.setattr(index, "MIN_ITEMS", 16)
+    monkeypatch.setattr(index, "_FEWEST", 1)
+    monkeypatch.setattr(index_recall, "FACTORS", (1,))
+
+    before = Registry(runs).versions()
+    retrieval = {"exact_items": 0, "num_candidates": 3, "index_min_recall": 1.0}
+    config = make_config(gate={"min_rows": 100_000}, retrieval=retrieval)
+    with pytest.raises(BundleError, match=r"of the 3 nearest ones.*index_min_recall is 1: nothing was"):
+        run_night(Night(config=config, log=night.log, runs=runs, date=DAY))
+    assert Registry(runs).versions() == before
+    assert Registry(runs).current() == result.version
+
+
+def test_users_of_the_snapshot_ask_the_index(first_night):
+    night, result = first_night
+    bundle = load_bundle(night.registry.path(result.version))
+    (folder,) = (
+        p.parent for p in (night.stages.root / "features").glob("*/manifest.json")
+        if read_stage(p.parent)["day"] == str(DAY)
+    )  # fmt: skip
+    queries = _Probe(DaySnapshot(DAY, folder)).user_vectors(bundle)
+    assert queries.shape == (NUM_QUERIES, bundle.index.embeddings_ID.shape[1])
+    np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-5)
+    assert (np.abs(queries[0] - bundle.index.embeddings_ID).max(axis=1) > 1e-3).all(), "a user is no item"
 
 
 def test_two_nights_at_once_are_refused(first_night):
