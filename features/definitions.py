@@ -106,11 +106,19 @@ def read_config(path: Path | None) -> RunConfig:
     if path is None:
         return default_config()
     config = load_config(path)
+    check_features(config, path)
+    return config
+
+
+def check_features(config: RunConfig, file: Path) -> None:
+    """Check the features of a config that was read with `recsys.config` alone.
+
+    Raises: ConfigError naming the file.
+    """
     try:
         define_features(config)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return config
+        raise ConfigError(f"{file}: {error}") from error
 
 
 def define_features(config: RunConfig) -> FeatureSet:

@@ -7,7 +7,8 @@ RecsysError
 ├── RegistryError   a version cannot be activated, rolled back to, or locked
 ├── StoreError      the online feature store cannot be read or published
 ├── RequestError    a request over gRPC is malformed
-└── JournalError    what was served cannot be written down: disk full, no permission
+├── JournalError    what was served cannot be written down: disk full, no permission
+└── WorkerError     the worker processes of a server cannot be started or stopped
 
 Exit codes 10 and 11 are verdicts of a night (HOLD, HOLD_UNDERPOWERED), 12 is a client's failed call.
 Every message says what is wrong, where, the offending value, and the remedy.
@@ -60,3 +61,14 @@ class JournalError(RecsysError):
     """Raised when the journal cannot be written: disk full, no permission, device gone."""
 
     exit_code = 9
+
+
+class WorkerError(RecsysError):
+    """Raised when the worker processes of a server cannot be started or stopped.
+
+    Args: exit_code: that of the worker's own error, where it had one.
+    """
+
+    def __init__(self, message: str, exit_code: int = 13) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,5 +1,6 @@
 """The gRPC servicer of AdminService: the registry's versions, the live pointer, and the server's status."""
 
+import time
 from typing import Any, Protocol
 
 import grpc
@@ -17,8 +18,9 @@ from serving.request import JOURNAL_UNAVAILABLE, NO_BUNDLE
 from serving.request_checks import check_id
 from serving.stats_board import StatsBoard, Totals, WorkerStatus
 
-# How long Activate and Rollback wait for this server to serve the new version.
+# How long Activate and Rollback wait for all workers to serve the new version, and how often they look.
 _WAIT_S = 60.0
+_LOOK_S = 0.02
 
 
 class VersionRegistry(Protocol):
@@ -123,10 +125,17 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     def _follow(self, version: str, context: grpc.ServicerContext) -> bool:
-        """Wait until this server answers with a version, within the caller's deadline."""
+        """Wait until all workers answer with a version, within the caller's deadline."""
         self._reloader.check_now()
-        remaining_s = context.time_remaining()
-        return self._recommender.wait_for(version, min(_WAIT_S, 0.8 * (remaining_s or _WAIT_S)))
+        limit_s = min(_WAIT_S, 0.8 * (context.time_remaining() or _WAIT_S))
+        deadline = time.monotonic() + limit_s
+        if not self._recommender.wait_for(version, limit_s):
+            return False
+        while not self._board.all_serve(version):  # the others look at the pointer themselves
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_S)
+        return True
 
 
 def _counted(totals: Totals) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """A running server: builds its parts from the config, starts and drains them."""
 
 import contextlib
+import mmap
 import os
 import secrets
 import signal
@@ -24,10 +25,12 @@ from features.kinds import FEATURE_KINDS
 from features.store import FeatureStore, open_store
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S, RunConfig
+from recsys.cpus import num_cpus
 from recsys.errors import BundleError, RecsysError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
+from serving.addresses import Tls, check_address, is_loopback, require_protection
 from serving.admin import AdminService
 from serving.call_queue import Admission, CallQueue
 from serving.catalogue.overlay import ItemOverlay
@@ -40,10 +43,11 @@ from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Guard
 from serving.journal import Journal
 from serving.journal_tail import JournalTail
-from serving.listen import Tls, bind, check_address, is_loopback, require_protection
+from serving.listen import ChannelOptions, bind, server_options
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
 from serving.patch_retention import PatchRetention
+from serving.processes.orders import WorkerSeat
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
@@ -58,13 +62,6 @@ from serving.upserts import ItemUpserter
 if TYPE_CHECKING:
     from serving.prepared.loader import PreparedLoader
 
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share
-    ("grpc.max_receive_message_length", 1024 * 1024),
-    ("grpc.max_send_message_length", 4 * 1024 * 1024),
-    ("grpc.max_connection_age_ms", 300_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
-)
 _QUIET_S = 0.2
 LoadModel = Callable[[Path, FeatureStore], ServedModel]
 _log = structlog.get_logger(__name__)
@@ -85,6 +82,8 @@ class ServerOptions:
     reflection: bool = False
     metrics_listen: str | None = None
     """HOST:PORT of the Prometheus endpoint; None: no endpoint."""
+    seat: WorkerSeat | None = None
+    """Place among the processes of one server, whose parent holds the ports; None: the only process."""
 
 
 class Server:
@@ -100,9 +99,10 @@ class Server:
         config = options.config
         if load is None and config.serving.device == "cuda":
             _ = self._own_loader  # a GPU that is not there is an error before anything is bound
-        # Containers may share a host name and a process id; the last part is this start's own.
-        self.server_id = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self.board, self._worker = StatsBoard.for_one(), 0
+        self._held = options.seat is not None
+        """The parent holds the ports, which all workers share."""
+        self.server_id = _server_id(options.seat)
+        self.board, self._worker = _board(options.seat)
         self.stats = self.board.own(self._worker)
         self._registry = Registry(options.runs)
         self._store = _open_store(config, options.runs)
@@ -151,7 +151,8 @@ class Server:
             self.server_id,
         )
         self._health = Health()
-        self._pool = self._queue("rank", num_workers())
+        # A second ranking thread gains nothing beside other processes: scoring only computes.
+        self._pool = self._queue("rank", 1 if options.seat else num_ranking_threads())
         # Both wait for disks and other writers; ranking does not wait for them.
         self._write_pools = {
             "RecordFeedback": self._queue("feedback", 2),
@@ -159,9 +160,10 @@ class Server:
         }
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
-        self.port = self._bind(self._ranking, options.listen, "--listen")
-        self.admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen", known_callers=True)
-        self._stop_metrics = self._serve_metrics()
+        self.port = self.admin_port = 0
+        self._stop_metrics: Callable[[], None] = lambda: None
+        if not self._held:
+            self._open_ports()
 
     def start(self) -> None:
         """Load the live version, warm it up, and start to answer."""
@@ -172,6 +174,8 @@ class Server:
         self.reloader.start()
         self.recommender.loaded.start()
         self._others.start()
+        if self._held:  # not before: a worker gets its share of the connections as soon as it listens
+            self._open_ports()
         self._admin.start()
         self._ranking.start()
         for service in ("", RANKING, ADMIN):
@@ -215,6 +219,14 @@ class Server:
         announce()
         stopping.wait()
         self.stop(self._options.config.serving.drain_s)
+
+    @property
+    def bundle_line(self) -> str:
+        """Say which bundle answers, or why none does."""
+        if self.recommender.version is not None:
+            return f"bundle {self.recommender.version}"
+        why = f" ({self.reloader.error})" if self.reloader.error else ""
+        return f"no bundle: the popular list answers{why}"
 
     def _serve_popular(self) -> None:
         popular = self._engine(popular_model(InteractionLog(self._options.log), self._options.config))
@@ -294,9 +306,26 @@ class Server:
         self._facts.publish(error)
         self._retention.tidy_if_due()
 
+    def _open_ports(self) -> None:
+        options = self._options
+        self.port = self._bind(self._ranking, options.listen, "--listen")
+        self.admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen", known_callers=True)
+        self._stop_metrics = self._serve_metrics()
+
     def _bind(self, server: grpc.Server, address: str, option: str, *, known_callers: bool = False) -> int:
-        tls, insecure = self._options.tls, self._options.insecure
-        return bind(server, address, option, tls, insecure=insecure, known_callers=known_callers)
+        options = self._options
+        return bind(
+            server,
+            address,
+            option,
+            options.tls,
+            insecure=options.insecure,
+            known_callers=known_callers,
+            held=self._held,
+        )
+
+    def _grpc_options(self) -> ChannelOptions:
+        return server_options(self._options.config.serving.connection_age_s, held=self._held)
 
     def _queue(self, name: str, num_workers: int) -> CallQueue:
         serving = self._options.config.serving
@@ -306,7 +335,7 @@ class Server:
         serving = self._options.config.serving
         admission = Admission(self._pool, self.stats)
         guard = Guard(self.stats, self._pool, self._write_pools)
-        server = grpc.server(self._pool, interceptors=[admission, guard], options=_OPTIONS)
+        server = grpc.server(self._pool, interceptors=[admission, guard], options=self._grpc_options())
         numbers = frozenset(
             a.name
             for a in self._options.config.attributes
@@ -330,7 +359,8 @@ class Server:
 
     def _admin_server(self) -> grpc.Server:
         queue = self._queue("admin", 4)
-        server = grpc.server(queue, interceptors=[Guard(self.stats, queue)], options=_OPTIONS)
+        guard = Guard(self.stats, queue)
+        server = grpc.server(queue, interceptors=[guard], options=self._grpc_options())
         service = AdminService(
             self._registry,
             self.recommender,
@@ -356,7 +386,7 @@ class Server:
             address, "--metrics-listen", tls, insecure=self._options.insecure, known_callers=True
         )
         collector = ServerCollector(self.board)
-        return serve_metrics(address, collector, None if is_loopback(address) else tls)
+        return serve_metrics(address, collector, None if is_loopback(address) else tls, shared=self._held)
 
     def _add_common(self, server: grpc.Server, service: str) -> None:
         self._health.add_to(server, service)
@@ -366,9 +396,23 @@ class Server:
             )
 
 
-def num_workers() -> int:
-    """Return the number of calls answered at a time: as many as cores, since scoring only computes."""
-    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
+def num_ranking_threads() -> int:
+    """Return the calls that a single process answers at a time: as many as processors, at least 2."""
+    return max(2, num_cpus())
+
+
+def _board(seat: WorkerSeat | None) -> tuple[StatsBoard, int]:
+    """Give the stats board of all workers, and this one's row."""
+    if seat is None:
+        return StatsBoard.for_one(), 0
+    memory = mmap.mmap(seat.board_fd, StatsBoard.size(seat.num_workers))
+    return StatsBoard(memory, seat.num_workers), seat.number
+
+
+def _server_id(seat: WorkerSeat | None) -> str:
+    """Make a name that no other start has: containers may share a host name and a process id."""
+    name = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(4)}"
+    return name if seat is None else f"{name}-w{seat.number}"
 
 
 def _open_store(config: RunConfig, runs: Path) -> FeatureStore:

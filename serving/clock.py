@@ -29,17 +29,18 @@ class SystemClock:
 class SimulatedClock:
     """A clock that starts at a given instant; for demos and replays of a log's days.
 
-    Args: rate: simulated seconds per real second.
+    Args: rate: simulated seconds per real second; since_ns: where `time.monotonic_ns` stood at the start, for
+    processes that share one time; None: it starts now.
     """
 
-    def __init__(self, start_ms: int, rate: float = 1.0) -> None:
+    def __init__(self, start_ms: int, rate: float = 1.0, since_ns: int | None = None) -> None:
         self._start_ms = start_ms
         self._rate = rate
-        self._made = time.monotonic_ns()
+        self._since_ns = time.monotonic_ns() if since_ns is None else since_ns
 
     def now_ms(self) -> int:
         """Return milliseconds since 1970, UTC."""
-        passed_ns = time.monotonic_ns() - self._made
+        passed_ns = time.monotonic_ns() - self._since_ns
         return self._start_ms + int(passed_ns * self._rate) // 1_000_000
 
 
@@ -81,9 +82,10 @@ class OrderedClock:
         return now_ms
 
 
-def clock_from(start: str | None, rate: float = 1.0) -> Clock:
+def clock_from(start: str | None, rate: float = 1.0, since_ns: int | None = None) -> Clock:
     """Make the machine's clock, or a simulated one from an ISO instant (without an offset: UTC).
 
+    Args: rate, since_ns: as `SimulatedClock` takes them.
     Raises: ConfigError when the instant cannot be read, or a rate is given without one.
     """
     if not 0 < rate < math.inf:
@@ -99,4 +101,4 @@ def clock_from(start: str | None, rate: float = 1.0) -> Clock:
     except ValueError:
         raise ConfigError(f"--clock-start {start!r} is not an instant; write 2026-03-01T12:00:00Z") from None
     instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
-    return SimulatedClock(int(instant.timestamp() * 1000), rate)
+    return SimulatedClock(int(instant.timestamp() * 1000), rate, since_ns)

@@ -1,15 +1,13 @@
 """Commands of the serving room: serve, recommend, demo."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from features.definitions import read_config
+from recsys.config import MAX_WORKERS, load_config
 from recsys.errors import ConfigError
-from recsys.files import write_whole
 from recsys.options import (
     ConfigOption,
     JsonOption,
@@ -21,8 +19,7 @@ from recsys.options import (
 from recsys.simulator.dials import ShopDials
 
 if TYPE_CHECKING:
-    from serving.app import Server
-    from serving.listen import Tls
+    from serving.addresses import Tls
 
 _DIALS = ShopDials()
 _MIN_DEMO_DAYS = 6
@@ -62,6 +59,28 @@ ClockRateOption = Annotated[
 ]
 
 
+def parse_workers(text: str) -> int | Literal["auto"]:
+    """Read a number of workers, or `auto`.
+
+    Raises: BadParameter, to which typer adds the option's name.
+    """
+    if text == "auto":
+        return "auto"
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1 to {MAX_WORKERS}")
+    return int(text)
+
+
+WorkersOption = Annotated[
+    Any,
+    typer.Option(
+        metavar="auto|N",
+        parser=parse_workers,
+        help="Processes that answer; auto: as many as processors. Default: [serving] workers, which is 1.",
+    ),
+]
+
+
 def serve_command(
     config: RequiredConfigOption,
     log: ServedLogOption,
@@ -74,36 +93,50 @@ def serve_command(
     tls_key: TlsKeyOption = None,
     tls_client_ca: TlsClientCaOption = None,
     reflection: ReflectionOption = False,
+    workers: WorkersOption = None,
     metrics_listen: MetricsListenOption = None,
     clock_start: ClockStartOption = None,
     clock_rate: ClockRateOption = 1.0,
 ) -> None:
-    """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both let running requests end."""
-    from serving.app import Server, ServerOptions
-    from serving.clock import clock_from
-    from serving.json_logs import configure_logs
+    r"""Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both let running requests end.
 
-    settings = read_config(config)
+    \b
+    Exit codes:
+        0  stopped by SIGTERM or Ctrl-C; calls in progress were answered
+        1  a fault of the program; the log has a traceback
+        2  a wrong option or config, or an address that cannot be bound
+        6  the online store cannot be opened
+       13  a worker ended again and again before the server was ready, or had to be killed at the end
+      130  Ctrl-C before the server was ready
+    A restart cannot repair 2 (systemd: RestartPreventExitStatus=2).
+    """
+    from serving.processes.orders import ClockSetting, ServeSettings
+    from serving.processes.start import choose_workers, serve_with_workers
+
+    given = load_config(config)
     _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
-    _require_log(log)
     _require_folder("--runs", runs, "`recsys nightly`")
-    configure_logs()
-    server = Server(
-        ServerOptions(
-            config=settings,
-            log=log,
-            runs=runs,
-            clock=clock_from(clock_start, clock_rate),
-            listen=listen or settings.serving.listen,
-            admin_listen=admin_listen or settings.serving.admin_listen,
-            insecure=insecure,
-            tls=_tls(tls_cert, tls_key, tls_client_ca),
-            reflection=reflection or settings.serving.reflection,
-            metrics_listen=metrics_listen,
-        )
+    settings = ServeSettings(
+        config_file=config,
+        config=given,
+        log=log,
+        runs=runs,
+        clock=ClockSetting(start=clock_start, rate=clock_rate),
+        listen=listen or given.serving.listen,
+        admin_listen=admin_listen or given.serving.admin_listen,
+        insecure=insecure,
+        tls=_tls(tls_cert, tls_key, tls_client_ca),
+        reflection=reflection or given.serving.reflection,
+        metrics_listen=metrics_listen,
     )
-    server.start()
-    server.run_until_signalled(lambda: _announce(server, port_file))
+    addresses = (settings.listen, settings.admin_listen, settings.metrics_listen)
+    count = choose_workers(given.serving.workers if workers is None else workers, *addresses)
+    if count > 1:
+        serve_with_workers(settings, count, port_file)
+        return
+    from serving.processes.worker import serve_here
+
+    serve_here(settings, port_file)
 
 
 def recommend_command(
@@ -181,20 +214,6 @@ def _require_folder(option: str, folder: Path, makers: str) -> None:
         )
 
 
-def _require_log(folder: Path) -> None:
-    """Refuse a folder of something else: a journal that is written there is read by no night."""
-    from recsys.journal import FOLDER
-    from recsys.log import InteractionLog
-    from recsys.schema import TABLES
-
-    if not InteractionLog(folder).holds(FOLDER):
-        raise ConfigError(
-            f"--log {folder} holds other things than an interaction log: it has no folder {FOLDER}, "
-            f"{' or '.join(sorted(TABLES))}; name the folder that `recsys convert` or `recsys simulate` "
-            "wrote, or an empty one"
-        )
-
-
 def _context(pairs: list[str]) -> dict[str, str | float]:
     values: dict[str, str | float] = {}
     for pair in pairs:
@@ -213,19 +232,10 @@ def _number_or_text(text: str) -> str | float:
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> "Tls | None":
-    from serving.listen import Tls
+    from serving.addresses import Tls
 
     if certificate is None and key is None and client_ca is None:
         return None
     if certificate is None or key is None:
         raise ConfigError("--tls-cert and --tls-key go together; give both, or neither")
     return Tls(certificate=certificate, key=key, client_ca=client_ca)
-
-
-def _announce(server: "Server", port_file: Path | None) -> None:
-    from serving.console import server_line
-
-    if port_file is not None:
-        ports = {"port": server.port, "admin_port": server.admin_port}
-        write_whole(port_file, json.dumps(ports) + "\n")
-    print(server_line(server), flush=True)

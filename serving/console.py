@@ -1,26 +1,9 @@
-"""Prints a ranked list, and the first line of a server, on the terminal."""
-
-from typing import TYPE_CHECKING
+"""Prints a ranked list on the terminal."""
 
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from serving.client_values import Answer
-
-if TYPE_CHECKING:  # `recsys recommend` prints an answer without loading a server
-    from serving.app import Server
-
-
-def server_line(server: "Server") -> str:
-    """Describe where a server listens and which bundle answers."""
-    return f"recsys serve: port {server.port}, admin port {server.admin_port}, {_bundle_line(server)}"
-
-
-def _bundle_line(server: "Server") -> str:
-    if server.recommender.version is not None:
-        return f"bundle {server.recommender.version}"
-    why = f" ({server.reloader.error})" if server.reloader.error else ""
-    return f"no bundle: the popular list answers{why}"
 
 
 def print_explanation(answer: Answer) -> None:

@@ -1,17 +1,21 @@
 """The Prometheus endpoint: exports the stats of all workers on a port of its own."""
 
+import socket
+import ssl
+import threading
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from recsys.errors import ConfigError
+from serving.addresses import Tls
 from serving.histograms import BOUNDS_S, Counts
-from serving.listen import Tls
 from serving.stats import METHODS, STAGES, STATUSES
 from serving.stats_board import StatsBoard, Totals, WorkerStatus
 from serving.worker_facts import STATES
@@ -99,18 +103,26 @@ def _worker_metrics(workers: tuple[WorkerStatus, ...]) -> Iterator[Metric]:
     yield GaugeMetricFamily("recsys_journal_bytes", "Of the files being written.", value=in_journals)
 
 
-def serve_metrics(address: str, collector: Collector, tls: Tls | None = None) -> Callable[[], None]:
+def serve_metrics(
+    address: str, collector: Collector, tls: Tls | None = None, *, shared: bool = False
+) -> Callable[[], None]:
     """Serve metrics at HOST:PORT, over HTTPS with `tls`, else over HTTP; return a function that stops it.
 
+    Args: shared: other workers of this server listen on the port too; any answers for all.
     Raises: ConfigError when the address cannot be bound.
     """
     host, _, port = address.rpartition(":")
     registry = CollectorRegistry()
     registry.register(collector)
     try:
-        server, thread = start_http_server(int(port), host, registry, **_https(tls))
+        kind = _SharedEndpoint if shared else _Endpoint
+        server = make_server(host.strip("[]"), int(port), make_wsgi_app(registry), kind, _QuietHandler)
+        if tls is not None:
+            server.socket = _context(tls).wrap_socket(server.socket, server_side=True)
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"--metrics-listen {address} cannot be bound ({error}); choose another") from error
+    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
 
     def stop() -> None:
         server.shutdown()
@@ -120,12 +132,31 @@ def serve_metrics(address: str, collector: Collector, tls: Tls | None = None) ->
     return stop
 
 
-def _https(tls: Tls | None) -> dict[str, Any]:
-    if tls is None:
-        return {}
-    files = {"certfile": str(tls.certificate), "keyfile": str(tls.key)}
-    return (
-        files
-        if tls.client_ca is None
-        else {**files, "client_cafile": str(tls.client_ca), "client_auth_required": True}
-    )
+class _Endpoint(ThreadingMixIn, WSGIServer):
+    """A thread per scrape; none outlives the server."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+
+class _SharedEndpoint(_Endpoint):
+    allow_reuse_port = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Writes no line per scrape on stderr, where the JSON logs are."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Write nothing."""
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls.certificate, tls.key)
+    if tls.client_ca is not None:
+        context.load_verify_locations(tls.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

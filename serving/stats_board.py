@@ -125,11 +125,9 @@ class StatsBoard:
         )
 
     def all_serve(self, version: str) -> bool:
-        """Tell whether every worker answers with a version."""
-        return all(
-            worker.state == "serving" and worker.facts is not None and worker.facts.version == version
-            for worker in self.workers()
-        )
+        """Tell whether every worker that answers does so with a version; one that is started will load it."""
+        serving = [worker for worker in self.workers() if worker.state == "serving"]
+        return bool(serving) and all(w.facts is not None and w.facts.version == version for w in serving)
 
     def totals(self) -> Totals:
         """Sum the rows of all workers."""

@@ -13,12 +13,13 @@ from recsys.config.run import (
     period_start,
     periods_between,
 )
-from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
+from recsys.config.serving import MAX_WORKERS, PolicyConfig, ServingConfig, StoreConfig
 from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig, UpdatesConfig
 from recsys.config.tune import Dimension, TuneConfig
 from recsys.config.validation import NEVER_ACCEPTED, FindingCode, Levels, Severity, ValidationConfig
 
 __all__ = [
+    "MAX_WORKERS",
     "NEVER_ACCEPTED",
     "PERIOD_S",
     "BalancerConfig",

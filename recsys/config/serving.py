@@ -1,13 +1,15 @@
 """`[policy]`, `[serving]` and `[store]`: how predictions become a page, and where online features live."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from recsys.config.section import Section
 from recsys.errors import ConfigError
 from recsys.tasks import DurationS
+
+MAX_WORKERS = 256
 
 
 class PolicyConfig(Section):
@@ -38,8 +40,13 @@ class ServingConfig(Section):
     max_page_size: int = Field(default=200, ge=1)
     max_candidates: int = Field(default=2_000, ge=1)
     """Largest `Rank` request."""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    """Processes that answer; `auto`: one for each processor that this server may use, by its cgroup's quota.
+    Each ranks one request at a time; a single one ranks as many as there are processors."""
+    start_s: float = Field(default=600.0, gt=0)
+    """A worker that is not ready by then is killed, and started again."""
     threads: int = Field(default=1, ge=1)
-    """Torch threads of the scoring process."""
+    """Torch threads of a scoring process."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where requests are scored and items searched; `auto` takes a GPU where there is one. Items are searched
     on the CPU where FAISS is built without CUDA."""
@@ -54,6 +61,9 @@ class ServingConfig(Section):
     keep_loaded: int = Field(default=2, ge=1, le=8)
     """Versions held in memory: the live one, and those live before it. Going back to one takes no loading."""
     drain_s: float = Field(default=10.0, ge=0)
+    """How long calls in progress may take after SIGTERM."""
+    connection_age_s: float = Field(default=60.0, ge=1)
+    """Clients connect anew after so long, between two calls: only new connections reach a new worker."""
     reflection: bool = False
     rotate: DurationS = 300
     """Age at which a journal file is sealed."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from recsys.cli import run
 from recsys.config import RunConfig, build_fusion, default_config, load_config
@@ -234,6 +240,36 @@ def fakes() -> SimpleNamespace:
         items=item_frame,
         model=fake_model,
     )
+
+
+def write_pem(folder: Path, name: str, issuer: tuple | None = None) -> tuple[Path, Path, tuple]:
+    """Write a key and a certificate for 127.0.0.1, signed by an issuer or by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    signer, signer_name = issuer or (key, subject)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signer_name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    pair = (folder / f"{name}.pem", folder / f"{name}.key")
+    pair[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    pair[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return (*pair, (key, subject))
+
+
+@pytest.fixture(scope="session")
+def pem() -> Callable[..., tuple[Path, Path, tuple]]:
+    return write_pem
 
 
 @pytest.fixture

@@ -17,17 +17,11 @@ import weakref
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import grpc
 import polars as pl
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -42,14 +36,14 @@ from recsys.errors import ConfigError
 from recsys.journal import files, read
 from recsys.log import InteractionLog
 from recsys.registry import Registry
-from serving.app import Server, ServerOptions, num_workers
+from serving.addresses import Tls
+from serving.app import Server, ServerOptions, num_ranking_threads
 from serving.catalogue import ItemPatch, ItemRow
 from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
 from serving.journal import AppendFile, Journal
 from serving.journal_rows import item_patch_rows
-from serving.listen import Tls
 from serving.request import Deadline, RankRequest
 
 PATIENCE_S = 120.0
@@ -156,32 +150,7 @@ def test_metrics_are_served_where_asked_for(tmp_path, unused_tcp_port) -> None:
         Server(options(tmp_path, metrics_listen="0.0.0.0:0"))
 
 
-def pem(folder: Path, name: str, issuer: tuple | None = None) -> tuple[Path, Path, tuple]:
-    """Write a key and a certificate for 127.0.0.1, signed by an issuer or by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signer, signer_name = issuer or (key, subject)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(signer_name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-        .sign(signer, hashes.SHA256())
-    )
-    pair = (folder / f"{name}.pem", folder / f"{name}.key")
-    pair[0].write_bytes(certificate.public_bytes(Encoding.PEM))
-    pair[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return (*pair, (key, subject))
-
-
-def test_callers_without_a_certificate_are_refused(tmp_path) -> None:
+def test_callers_without_a_certificate_are_refused(tmp_path, pem) -> None:
     authority, _, issuer = pem(tmp_path, "authority")
     certificate, key, _ = pem(tmp_path, "server", issuer)
     client_certificate, client_key, _ = pem(tmp_path, "client", issuer)
@@ -204,7 +173,7 @@ def test_callers_without_a_certificate_are_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("option", ["admin_listen", "metrics_listen"])
-def test_tls_alone_opens_neither_admin_nor_metrics(tmp_path, option) -> None:
+def test_tls_alone_opens_neither_admin_nor_metrics(tmp_path, pem, option) -> None:
     certificate, key, _ = pem(tmp_path, "server")
     tls = Tls(certificate=certificate, key=key)
     name = f"--{option.replace('_', '-')}"
@@ -213,7 +182,7 @@ def test_tls_alone_opens_neither_admin_nor_metrics(tmp_path, option) -> None:
     assert Server(options(tmp_path, tls=tls, listen="0.0.0.0:0")).port > 0
 
 
-def test_metrics_beyond_loopback_go_to_known_callers_over_https(tmp_path, unused_tcp_port) -> None:
+def test_metrics_beyond_loopback_go_to_known_callers_over_https(tmp_path, pem, unused_tcp_port) -> None:
     authority, _, issuer = pem(tmp_path, "authority")
     certificate, key, _ = pem(tmp_path, "server", issuer)
     client_certificate, client_key, _ = pem(tmp_path, "client", issuer)
@@ -286,7 +255,7 @@ def test_feedback_that_waits_for_the_store_does_not_hold_up_ranking(start, until
     click = Feedback(user_id="u1", item_id="i1", kind="click")
     threads = [
         threading.Thread(target=lambda n=n: one.client.record_feedback([replace(click, feedback_id=f"f{n}")]))
-        for n in range(num_workers() + 2)
+        for n in range(num_ranking_threads() + 2)
     ]
     for thread in threads:
         thread.start()

@@ -20,7 +20,6 @@ from recsys.schema import with_free_columns
 from serving.app import Server
 from serving.client import AdminClient
 from serving.client_values import CallError, Feedback, ItemUpdate
-from serving.console import server_line
 from serving.loading import load_model
 
 CONFIG = Path(__file__).with_name("tiny.toml")
@@ -144,7 +143,7 @@ def test_a_server_that_starts_on_a_bundle_of_an_older_schema_says_what_to_do(ser
     starting = Server(server._options)
     starting.start()
     starting.stop(1.0)
-    line = server_line(starting)
+    line = starting.bundle_line
     assert f"no bundle: the popular list answers ({manifest.parent.name} was not loaded: " in line
     assert older_schema(manifest) in line
 
