@@ -7,7 +7,6 @@ import secrets
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,7 +61,6 @@ from serving.upserts import ItemUpserter
 if TYPE_CHECKING:
     from serving.prepared.loader import PreparedLoader
 
-_QUIET_S = 0.2
 LoadModel = Callable[[Path, FeatureStore], ServedModel]
 _log = structlog.get_logger(__name__)
 
@@ -192,8 +190,8 @@ class Server:
             self._own_loader.stop()
         self.reloader.stop()
         stopped = self._ranking.stop(grace_s)
-        self._wait_for_calls(stopped)
-        self._ranking.stop(0).wait()  # only health watchers are left, which never end by themselves
+        self._health.end_watches()
+        stopped.wait()
         self._admin.stop(0).wait()
         for pool in (self._pool, *self._write_pools.values()):
             pool.shutdown()
@@ -232,15 +230,6 @@ class Server:
         popular = self._engine(popular_model(InteractionLog(self._options.log), self._options.config))
         popular.warm(self._options.clock.now_ms())
         self.recommender.swap(popular)
-
-    def _wait_for_calls(self, stopped: threading.Event) -> None:
-        """Wait until no call was in progress for _QUIET_S: the last replies may still be on their way."""
-        quiet_since = time.monotonic()
-        while not stopped.wait(0.02):
-            if any(pool.num_pending for pool in (self._pool, *self._write_pools.values())):
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > _QUIET_S:
-                return
 
     def _engine(self, model: ServedModel) -> Engine:
         config = self._options.config

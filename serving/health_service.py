@@ -1,5 +1,6 @@
 """The gRPC health service of both ports: the server, its services, and whether the live bundle answers."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,11 +17,13 @@ BUNDLE = "recsys.v1.Bundle"
 
 
 class Health(health.HealthServicer):  # type: ignore[misc]
-    """grpc.health.v1 with List, which the packaged servicer lacks. It has a thread of its own."""
+    """grpc.health.v1 with List and an end of watches, which the packaged servicer lacks. It has a thread."""
 
     def __init__(self) -> None:
         super().__init__(experimental_non_blocking=True)
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health")
+        self._watches: set[_Watch] = set()
+        self._ended = False
         self.Check = on_pool(super().Check, pool)
         self.List = on_pool(self._list, pool)
 
@@ -35,8 +38,43 @@ class Health(health.HealthServicer):  # type: ignore[misc]
         status = health_pb2.HealthCheckResponse
         self.set(service, status.SERVING if serving else status.NOT_SERVING)
 
+    def Watch(
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.ServicerContext,
+        send_response_callback: Any,
+    ) -> None:
+        """Send a service's health whenever it changes, until the caller goes or the server drains."""
+        watch = _Watch(send_response_callback)
+        with self._lock:
+            self._watches.add(watch)
+            super().Watch(request, context, watch)
+            if self._ended:
+                watch(None)
+        context.add_callback(lambda: self._watches.discard(watch))
+
+    def end_watches(self) -> None:
+        """End every watch, now and later: by themselves they never end, and a drain waits for all calls."""
+        with self._lock:
+            self._ended = True
+            for watch in tuple(self._watches):
+                watch(None)
+
     def _list(self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext) -> Any:
         """Return every service's health."""
         names = ("", RANKING, ADMIN, BUNDLE)
         statuses = {name: self.Check(health_pb2.HealthCheckRequest(service=name), context) for name in names}
         return health_pb2.HealthListResponse(statuses=statuses)
+
+
+class _Watch:
+    """Sends on one watch; None ends it, once."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self._send = send
+        self._ended = False
+
+    def __call__(self, response: Any) -> None:
+        if not self._ended:
+            self._ended = response is None
+            self._send(response)

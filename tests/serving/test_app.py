@@ -823,8 +823,8 @@ class Process:
 
 def test_calls_under_way_at_sigterm_are_finished(start, until) -> None:
     one = start()
-    draining, wait = threading.Event(), one.server._wait_for_calls
-    one.server._wait_for_calls = lambda stopped: (draining.set(), wait(stopped))
+    draining, end_watches = threading.Event(), one.server._health.end_watches
+    one.server._health.end_watches = lambda: (draining.set(), end_watches())
     one.loader.scorer.gate = threading.Event()
     answers: list = []
     thread = threading.Thread(target=lambda: answers.append(one.client.recommend("u1", 1)))
