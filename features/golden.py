@@ -21,7 +21,7 @@ from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, UserInputs
 from recsys.mask import Mask
 
-TOLERANCE = {"fp32": 1e-4}
+TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}
 """Largest allowed difference of a calibrated prediction, per numeric mode (processors differ)."""
 NUM_RETRIEVED = 50
 
@@ -94,6 +94,16 @@ def check_golden(
                 "does not reproduce the bundle; restore it, or serve it on a host like the one that made it"
             )
     return {"max_difference": worst, "min_retrieved_overlap": overlap, "requests": float(golden.height)}
+
+
+def golden_requests(
+    golden: pl.DataFrame, online: OnlineFeatures, num: int
+) -> list[tuple[UserInputs, ContextInputs]]:
+    """Read users and contexts of the first golden requests, at most so many."""
+    return [
+        (_read_inputs(row), online.context(json.loads(row["context"]), row["at_ms"]))
+        for row in golden.head(num).iter_rows(named=True)
+    ]
 
 
 def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: np.ndarray) -> dict[str, Any]:

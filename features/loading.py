@@ -73,9 +73,10 @@ class Answering(Generic[B, S]):
         features = OnlineFeatures(store, bundle.version, bundle.config, encoder, bundle.snapshot_at_ms)
         return cls(bundle=bundle, encoder=encoder, features=features, scorer=scorer)
 
-    def check_golden(self) -> dict[str, float]:
+    def check_golden(self, mode: str = "fp32") -> dict[str, float]:
         """Answer the bundle's golden requests again; give what was compared, as `features.golden` does.
 
+        Args: mode: the type that the scorer multiplies in, a key of `features.golden.TOLERANCE`.
         Raises: BundleError when this host does not reproduce the bundle.
         """
-        return check_golden(self.bundle.golden, self.scorer, self.features)
+        return check_golden(self.bundle.golden, self.scorer, self.features, mode)

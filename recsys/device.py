@@ -28,3 +28,13 @@ def _why_no_gpu() -> str:
         f"{build} is built for CUDA {torch.version.cuda} and finds no GPU; check that `nvidia-smi` lists one "
         "and that its driver is new enough"
     )
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Tell whether a device, this processor or a GPU, multiplies bfloat16 matrices natively."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return (
+        bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )

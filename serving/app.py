@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -271,7 +271,7 @@ class Server:
         serving = self._options.config.serving
         use_threads(serving.threads)
         cache = serving.cache or self._options.runs / "serving" / "cache"
-        return PreparedLoader(cache, choose_devices(serving.device))
+        return PreparedLoader(cache, replace(choose_devices(serving.device), engine=serving.engine))
 
     def _restore(self, kinds: frozenset[str]) -> JournalFollower:
         """Replay what a version that may go live lacks: two periods and a day, or more for an old one.

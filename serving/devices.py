@@ -18,6 +18,8 @@ class Devices:
 
     scorer: torch.device = CPU
     index: torch.device = CPU
+    engine: str = "eager"
+    """`[serving] engine`."""
 
 
 ON_CPU = Devices()

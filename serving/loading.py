@@ -13,6 +13,7 @@ from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
 from serving.devices import ON_CPU, Devices
+from serving.engine_choice import choose_engine
 from serving.fresh_item_encoder import FreshItemEncoder
 from serving.served_model import ServedModel
 
@@ -42,7 +43,7 @@ def checked_model(
     Raises: BundleError when this process does not reproduce them.
     """
     bundle = loaded.bundle
-    loaded.check_golden()
+    engine = choose_engine(loaded, devices.engine)
     return ServedModel(
         version=bundle.version,
         catalogue=catalogue,
@@ -56,6 +57,7 @@ def checked_model(
         ).encode,
         items_as_of_ms=bundle.manifest.snapshot_at_ms,
         device=str(devices.scorer),
+        engine=engine,
         index_kind=bundle.index.kind,
         index_device=str(devices.index),
     )

@@ -111,6 +111,7 @@ class Reloader:
             version=version,
             seconds=round(time.monotonic() - start, 3),
             device=model.device,
+            engine=model.engine,
             index_device=model.index_device,
         )
 

@@ -29,6 +29,8 @@ class ServedModel:
     """The catalogue contains all upserts before this instant."""
     device: str = ""
     """Where requests are scored; empty: there is no bundle."""
+    engine: str = ""
+    """What computes the logits there, as `recsys.model.engines` names it."""
     index_kind: str = ""
     """Type of the item index."""
     index_device: str = ""

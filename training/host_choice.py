@@ -13,7 +13,7 @@ from typing import Literal, Self
 import torch
 
 from recsys.config import TrainingConfig
-from recsys.device import CPU, resolve_device
+from recsys.device import CPU, has_fast_bf16, resolve_device
 from recsys.errors import ConfigError
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
@@ -24,7 +24,6 @@ from training.processes.parent import fit_in_processes
 from training.progress import say
 from training.sharding.plan import check_sharding
 from training.table_placement import copies_fit, on_device, table_bytes
-from training.trainer.settings import has_fast_bf16
 from training.trainer.train_log import TrainLog
 
 Precision = Literal["fp32", "bf16"]

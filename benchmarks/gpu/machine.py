@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gpu.device_time import wait_for
 from benchmarks.gpu.settings import Settings
-from training.trainer.settings import has_fast_bf16
+from recsys.device import has_fast_bf16
 
 
 def describe_machine(settings: Settings) -> dict[str, Any]:

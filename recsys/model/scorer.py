@@ -22,6 +22,7 @@ from recsys.id_table import IdTable
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 from recsys.mask import Mask
 from recsys.model.candidate_network import CandidateInputs, CandidateNetwork, UserWeights
+from recsys.model.engines import eager
 from recsys.model.fresh_items import FreshItems
 from recsys.model.head_functions import predict
 from recsys.model.item_rows import ItemRows, pack, unpack
@@ -100,6 +101,8 @@ class Scorer:
         with torch.inference_mode():
             self._one_user = OneUser(self.ranker)
             self.network = CandidateNetwork(self.ranker)
+        self.engine = eager(self.network)
+        """Computes the logits; set before the first request."""
 
     def with_items(self, rows: np.ndarray, items: ItemInputs) -> "Scorer":
         """Return a scorer that also scores fresh items [F]; this scorer is not changed.
@@ -149,7 +152,7 @@ class Scorer:
     @torch.inference_mode()
     def logits(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return raw logits float32 per task, [N] or (ordinal) [N, C], for item rows [N]."""
-        logits_CN = self.network(*self.candidate_inputs(user, context, rows).tensors)
+        logits_CN = self.engine.run(*self.candidate_inputs(user, context, rows).tensors)
         return self.network.split(logits_CN.cpu().numpy())
 
     @torch.inference_mode()
@@ -170,7 +173,11 @@ class Scorer:
 
     def predict(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Return calibrated predictions float32 [N] per task: probabilities, or stars."""
-        return calibrate(self.logits(user, context, rows), self.tasks, self.bundle.manifest.calibration)
+        return self.calibrated(self.logits(user, context, rows))
+
+    def calibrated(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Convert logits of every task to predictions."""
+        return calibrate(logits, self.tasks, self.bundle.manifest.calibration)
 
     def candidate_inputs(
         self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray

@@ -29,13 +29,3 @@ class FitSettings:
 def read_every(device: torch.device) -> int:
     """Give the steps from one reading of the losses to the next."""
     return 1 if device.type == "cpu" else READ_EVERY
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Tell whether a device, this processor or a GPU, multiplies bfloat16 matrices natively."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return (
-        bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-    )

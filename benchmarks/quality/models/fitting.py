@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recsys.batch import Batch
 from recsys.config import TrunkConfig
-from recsys.device import CPU
+from recsys.device import CPU, has_fast_bf16
 from recsys.model.budget import match_budget, num_parameters
 from recsys.model.embeddings import LocalTables
 from recsys.model.trunks import TRUNKS
@@ -24,7 +24,7 @@ from training.balancing import build_balancer
 from training.trainer.fit import fit
 from training.trainer.learner import Learner
 from training.trainer.moment import Progress
-from training.trainer.settings import FitSettings, has_fast_bf16
+from training.trainer.settings import FitSettings
 from training.trainer.watcher import Watcher
 
 

@@ -21,14 +21,13 @@ from features.days import Days
 from features.encode import Encoder
 from recsys.batch import Batch
 from recsys.config import RunConfig
-from recsys.device import CPU
+from recsys.device import CPU, has_fast_bf16
 from recsys.errors import DataError
 from training.data import encode_day
 from training.fit_inputs import balancer_of
 from training.threads import use_threads
 from training.train import build_model, fit_settings, fit_state, make_batcher, retrieval_popularity
 from training.trainer.fit import fit
-from training.trainer.settings import has_fast_bf16
 from training.trainer.train_log import TrainLog
 
 T = TypeVar("T")

@@ -14,10 +14,9 @@ from benchmarks.speed.shop_days import simulate_days
 from benchmarks.speed.training.systems import clearly_faster
 from benchmarks.speed.training.throughput import load_of, samples_per_second, say_rate, spread
 from benchmarks.speed.worktree import worktree
-from recsys.device import CPU
+from recsys.device import CPU, has_fast_bf16
 from recsys.log import InteractionLog
 from recsys.simulator.dials import ShopDials
-from training.trainer.settings import has_fast_bf16
 
 EPOCH: Final = Path(__file__).with_name("product_epoch.py")
 DAYS: Final = 4

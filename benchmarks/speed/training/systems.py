@@ -10,9 +10,8 @@ from benchmarks.commit import CHECKOUT
 from benchmarks.speed.fresh_run import Patience, quiet_run
 from benchmarks.speed.training.click_log import COLUMN_SIZES, TASKS
 from benchmarks.speed.training.peers import EPOCH, check_peers, peer_python
-from recsys.device import CPU
+from recsys.device import CPU, has_fast_bf16
 from training.host_choice import MIN_GAIN
-from training.trainer.settings import has_fast_bf16
 
 T = TypeVar("T")
 OURS: Final = "ours"
