@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -104,14 +104,17 @@ class Registry:
             raise RegistryError(f"no bundle {version!r} in {self.bundles}; the newest are: {known}")
         return self.path(version)
 
-    def activate(self, version: str, expect: str | type[Any] | None = Any) -> None:
+    def activate(
+        self, version: str, expect: str | type[Any] | None = Any, verified: Collection[str] = ()
+    ) -> None:
         """Make a version live.
 
-        Args: expect: the version believed live; `Any` skips the comparison.
+        Args: expect: the version believed live; `Any` skips the comparison; verified: versions of which the
+        caller has a verified copy: their files are not read again.
         Raises: RegistryError for an unknown version or when another one went live meanwhile; BundleError when
         the manifest does not verify.
         """
-        self._verify(version)
+        self._verify(version, verified)
         with self.locked("activate"):
             live = self.current()
             if expect is not Any and live != expect:
@@ -123,9 +126,10 @@ class Registry:
             self._append(Activation(version=version, previous=live, at=time.time()))
             _replace_text(self.folder / "CURRENT", f"{version}\n")
 
-    def rollback(self) -> str:
+    def rollback(self, verified: Collection[str] = ()) -> str:
         """Make the version that was live before the live one live again; twice in a row goes back two.
 
+        Args: verified: as in `activate`.
         Raises: RegistryError when there is none.
         """
         with self.locked("activate"):
@@ -133,17 +137,18 @@ class Registry:
             previous = self._previous(live)
             if previous is None:
                 raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
-            self._verify(previous)
+            self._verify(previous, verified)
             self._append(Activation(version=previous, previous=live, at=time.time(), rollback=True))
             _replace_text(self.folder / "CURRENT", f"{previous}\n")
         return previous
 
-    def _verify(self, version: str) -> None:
+    def _verify(self, version: str, verified: Collection[str]) -> None:
         path = self.require(version)
         manifest = read_manifest(path)
         if manifest.version != version:
             raise BundleError(f"{path} holds {manifest.version}; restore it from a copy, or remove it")
-        verify_files(path, manifest)
+        if version not in verified:
+            verify_files(path, manifest)
 
     def record(self, version: str) -> NightRecord | None:
         """Read the record of the night that made a version; None when there is none.

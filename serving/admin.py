@@ -1,6 +1,7 @@
 """The gRPC servicer of AdminService: the registry's versions, the live pointer, and the server's status."""
 
 import time
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import grpc
@@ -35,10 +36,10 @@ class VersionRegistry(Protocol):
     def record(self, version: str) -> NightRecord | None:
         """Read a version's record."""
 
-    def activate(self, version: str, expect: Any = Any) -> None:
+    def activate(self, version: str, expect: Any = Any, verified: Collection[str] = ()) -> None:
         """Make a version live, if `expect` is live now; `Any`: whatever is live."""
 
-    def rollback(self) -> str:
+    def rollback(self, verified: Collection[str] = ()) -> str:
         """Make the version before the live one live."""
 
 
@@ -90,14 +91,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         check_id("version", request.version)
         previous = self._registry.current()
         expect = (request.expected_current or None) if request.HasField("expected_current") else Any
-        self._registry.activate(request.version, expect)
+        self._registry.activate(request.version, expect, self._recommender.loaded.versions)
         return pb.ActivateResponse(
             previous_version=previous or "", serving=self._follow(request.version, context)
         )
 
     def Rollback(self, request: pb.RollbackRequest, context: grpc.ServicerContext) -> pb.RollbackResponse:
         """Move the live pointer back."""
-        version = self._registry.rollback()
+        version = self._registry.rollback(self._recommender.loaded.versions)
         return pb.RollbackResponse(version=version, serving=self._follow(version, context))
 
     def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:

@@ -85,26 +85,36 @@ class Reloader:
         wanted = self._pointer.current()
         if wanted == self._recommender.version:
             self.error = None
-        elif wanted is not None and not self._failed_lately(wanted):
-            kept = self._recommender.loaded.find(wanted)
-            if kept is None:
-                self._replace(wanted)
-            else:
-                self._recommender.swap(kept)
-                self.error = None
+        elif wanted is not None and not self._swap_to_kept() and not self._failed_lately(wanted):
+            self._replace(wanted)
+
+    def _swap_to_kept(self) -> bool:
+        """Make the version that the pointer names live, if it is kept; tell whether it is live now."""
+        wanted = self._pointer.current()
+        if wanted is None or wanted == self._recommender.version:
+            return wanted is not None
+        kept = self._recommender.loaded.find(wanted)
+        if kept is None:
+            return False
+        self._recommender.swap(kept)
+        self.error = None
+        return True
 
     def _replace(self, version: str) -> None:
         start = time.monotonic()
         try:
-            with self._lease.loading(version):
+            with self._attending_to(version):
                 engine = self._load(version)
             _require_version(engine, version)
         except (RecsysError, OSError) as error:
             self._failed = (version, time.monotonic())
             self._report(f"{version} was not loaded: {error}")
             return
-        self._recommender.swap(engine)
         self.error = None
+        if self._pointer.current() == self._recommender.version:
+            _log.info("loaded_in_vain", version=version, serving=self._recommender.version)
+            return  # a rollback came meanwhile
+        self._recommender.swap(engine)
         model = engine.model
         _log.info(
             "loaded",
@@ -114,6 +124,37 @@ class Reloader:
             engine=model.engine,
             index_device=model.index_device,
         )
+
+    @contextmanager
+    def _attending_to(self, version: str) -> Iterator[None]:
+        """While a version loads, for minutes perhaps, renew the lease, and go to a kept one that is wanted.
+
+        A rollback from a version that does harm does not wait for another one's loading.
+        """
+        loaded = threading.Event()
+
+        def look() -> None:
+            try:
+                self._lease.renew(version)
+                self._swap_to_kept()
+            except (RecsysError, OSError) as error:  # loading goes on: the next look may succeed
+                _log.error("registry_not_usable", error=str(error))
+
+        def keep_looking() -> None:
+            while not loaded.is_set():
+                look()
+                self._wake.wait(min(self._poll_s, LEASE_RENEWAL_S))
+                self._wake.clear()
+
+        look()  # the lease is written before anything is read
+        thread = threading.Thread(target=keep_looking, name="while-loading", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            loaded.set()
+            self._wake.set()
+            thread.join()
 
     def _failed_lately(self, version: str) -> bool:
         failed = self._failed
@@ -152,30 +193,6 @@ class _Lease:
             others = [version for version in (*loaded, *loading) if version != live]
             self._pointer.write_lease(self._server_id, live, others)
             self._written = (versions, now)
-
-    @contextmanager
-    def loading(self, version: str) -> Iterator[None]:
-        """Name a version too and go on renewing, on a thread: loading may take minutes."""
-        loaded = threading.Event()
-
-        def try_renewing() -> None:
-            try:
-                self.renew(version)
-            except OSError as error:  # loading goes on: the next renewal may succeed
-                _log.error("lease_not_renewed", error=str(error))
-
-        def keep_renewing() -> None:
-            while not loaded.wait(LEASE_RENEWAL_S):
-                try_renewing()
-
-        try_renewing()
-        thread = threading.Thread(target=keep_renewing, name="lease", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            loaded.set()
-            thread.join()
 
 
 def _require_version(engine: Engine, version: str) -> None:

@@ -233,6 +233,15 @@ def test_a_lock_goes_with_an_error(registry):
         pass
 
 
+def test_files_that_a_server_has_verified_are_not_read_again(registry, versions, monkeypatch):
+    read = []
+    monkeypatch.setattr("recsys.registry.verify_files", lambda path, manifest: read.append(path.name))
+    registry.activate(versions[0])
+    registry.activate(versions[1], verified=[versions[1]])
+    assert registry.rollback(verified=[versions[0]]) == versions[0]
+    assert read == [versions[0]]
+
+
 def test_leases_of_living_servers_keep_their_versions(registry):
     assert registry.leased() == set()
     registry.write_lease("server-1", "v1")

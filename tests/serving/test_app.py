@@ -417,6 +417,28 @@ def test_the_version_live_before_is_kept_and_rolled_back_to_without_loading(star
     assert one.loader.loads == ["v1", "v2", "v3"]
 
 
+def test_a_rollback_does_not_wait_for_a_version_that_is_being_loaded(start, until) -> None:
+    one = start()
+    one.publish("v2")
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
+    free, load = threading.Event(), one.loader
+
+    def slow(path, store):
+        assert free.wait(PATIENCE_S)
+        return load(path, store)
+
+    one.server._load_model = slow
+    one.publish("v3")
+    until(lambda: "v3" in Registry(one.runs).leased())
+    one.publish("v1")
+    assert one.server.recommender.wait_for("v1", PATIENCE_S), "v3 is still being loaded"
+    free.set()
+    until(lambda: "v3" in load.loads)
+    one.server.reloader.check()
+    assert one.server.recommender.loaded.versions == ("v1", "v2")
+    assert one.server.reloader.error is None
+
+
 def test_a_request_and_a_page_may_name_any_loaded_version(start, until) -> None:
     one = start(policy={"name": "greedy"})
     one.publish("v2")
