@@ -6,6 +6,7 @@ RecsysError
 ├── BundleError     a bundle is missing, corrupt, too new, or does not reproduce its golden requests
 ├── RegistryError   a version cannot be activated, rolled back to, or locked
 ├── StoreError      the online feature store cannot be read or published
+│   └── MissingUsersError   it answers, and does not have a version's users
 ├── RequestError    a request over gRPC is malformed
 ├── JournalError    what was served cannot be written down: disk full, no permission
 └── WorkerError     the worker processes of a server cannot be started or stopped
@@ -49,6 +50,10 @@ class StoreError(RecsysError):
     """Raised when the online store is missing a version, cannot be written, or fails verification."""
 
     exit_code = 6
+
+
+class MissingUsersError(StoreError):
+    """Raised when the online store answers and does not have a version: never published, or collected."""
 
 
 class RequestError(RecsysError):

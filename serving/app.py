@@ -25,7 +25,7 @@ from features.store import FeatureStore, open_store
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S, RunConfig
 from recsys.cpus import num_cpus
-from recsys.errors import BundleError, RecsysError, StoreError
+from recsys.errors import BundleError, MissingUsersError, RecsysError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
@@ -245,6 +245,7 @@ class Server:
         load = self._load_model or self._own_loader
         try:
             model = load(self._registry.path(version), self._store)
+            self._require_users(str(model.version))
             self._retention.tidy()
             self._retention.require(model.items_as_of_ms)
             engine = self._engine(model)
@@ -257,6 +258,21 @@ class Server:
                 f"{version} cannot be loaded ({type(error).__name__}: {error}); rebuild it"
             ) from error
         return engine
+
+    def _require_users(self, version: str) -> None:
+        """Refuse to swap to a version whose users the store does not have: every user would be unknown.
+
+        Where no version is live yet, that is better than the popular list; the log says what is missing.
+        """
+        try:
+            self._store.get_many(version, [])
+        except MissingUsersError as error:
+            remedy = f"activate a later version, or run `recsys nightly --date {version[:10]}` again"
+            if self.recommender.version is not None:
+                raise BundleError(f"its users are missing: {error}; {remedy}") from error
+            _log.error("users_missing", version=version, error=str(error), remedy=remedy)
+        except StoreError as error:  # answers say so until the store is back
+            _log.error("store_unavailable", version=version, error=str(error))
 
     @cached_property
     def _own_loader(self) -> "PreparedLoader":

@@ -42,10 +42,11 @@ class FeatureStore(Protocol):
     def get_many(
         self, version: str, user_ids: Sequence[str], within_s: float | None = None
     ) -> list[StoredUser]:
-        """Read base and delta of users, in order.
+        """Read base and delta of users, in order; with none, only look for the version.
 
         Args: within_s: how long the caller can wait; default, and at most: as the config says.
-        Raises: StoreError when the version is not there, or was not read in time.
+        Raises: MissingUsersError when the version is not there; another StoreError when that cannot be told,
+        or nothing was read in time.
         """
 
     def append(self, events: Iterable[Event], within_s: float | None = None) -> int:

@@ -21,7 +21,7 @@ from features.store.redis_keys import SEAL, Base, Keys, pack_event, read_base, u
 from features.store.redis_nodes import Address, Nodes, by_node, open_nodes, parse_url
 from features.store.redis_publish import Publisher
 from recsys.config import StoreConfig
-from recsys.errors import StoreError
+from recsys.errors import MissingUsersError, StoreError
 
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, RedisClusterException)
 _FAILED = (RedisError, RedisClusterException)  # in redis-py TimeoutError is not a ConnectionError
@@ -192,7 +192,7 @@ class RedisStore:
     def _check_seal(self, base: Base, seal: bytes | None) -> None:
         if seal != base.generation.encode():
             self._bases.pop(base.version, None)
-            raise StoreError(
+            raise MissingUsersError(
                 f"{base.version} is no longer whole in {self._address}: it was collected or evicted; "
                 "publish it again, and keep maxmemory-policy from evicting"
             )
@@ -205,7 +205,9 @@ class RedisStore:
         pipeline.get(self._keys.delta_before)
         record, delta_before = pipeline.execute()
         if record is None:
-            raise StoreError(f"{version} is not in {self._address}: it was never published or was collected")
+            raise MissingUsersError(
+                f"{version} is not in {self._address}: it was never published or was collected"
+            )
         self._delta_before = max(self._delta_before, int(delta_before or 0))
         base = self._bases[version] = read_base(record)
         return base

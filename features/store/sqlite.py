@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from features.store import Event, StoredUser
 from recsys.config import StoreConfig
-from recsys.errors import StoreError
+from recsys.errors import MissingUsersError, StoreError
 
 _STEPS = 1_000
 _EVENT = "feedback_id, user_id, item_id, kind, value, received_at_ms"
@@ -213,7 +213,7 @@ class SQLiteStore:
         if held is None or held[0] != version:
             path = self._base_path(version)
             if not path.is_file():
-                raise StoreError(
+                raise MissingUsersError(
                     f"{path} is not there: version {version} was never published or was collected"
                 )
             if held is not None:

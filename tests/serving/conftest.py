@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from features.store import FeatureStore
 from recsys.cli import run
 from recsys.config import RunConfig, build_fusion, default_config, load_config
 from recsys.errors import BundleError
@@ -171,7 +172,7 @@ def fake_model(
 
 
 class FakeLoader:
-    """Loads `fake_model` for any version; `broken` ones are refused."""
+    """Loads `fake_model` for any version and publishes no users of it; `broken` ones are refused."""
 
     def __init__(self) -> None:
         self.scorer = FakeScorer()
@@ -179,11 +180,15 @@ class FakeLoader:
         self.broken: set[str] = set()
         self.loads: list[str] = []
         self.as_of_ms: dict[str, int] = {}
+        self.collected: set[str] = set()
+        """Versions whose users are not in the store."""
 
-    def __call__(self, path: Path, store: object) -> ServedModel:
+    def __call__(self, path: Path, store: FeatureStore) -> ServedModel:
         self.loads.append(path.name)
         if path.name in self.broken:
             raise BundleError(f"{path.name} differs from its manifest")
+        if path.name not in self.collected:
+            store.publish(path.name, [], {}, 0)
         model = fake_model(path.name, self.scorer, **self.users)
         return replace(model, items_as_of_ms=self.as_of_ms.get(path.name, NOON_MS - DAY_MS))
 
