@@ -44,6 +44,7 @@ from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.clock import SystemClock
 from serving.journal import AppendFile, Journal
 from serving.journal_rows import item_patch_rows
+from serving.journal_tail import JournalTail
 from serving.request import Deadline, RankRequest
 
 PATIENCE_S = 120.0
@@ -338,6 +339,24 @@ def test_a_broken_bundle_keeps_the_old_one_and_is_reported(start, until) -> None
     one.server.reloader.check()
     assert one.admin.status().reload_error == ""
     assert check(one, "recsys.v1.Bundle") == SERVING
+
+
+def test_a_version_whose_users_were_collected_is_not_swapped_to(start, until) -> None:
+    """It went live, and every answer was a new user's, degraded by STORE_UNAVAILABLE."""
+    one = start()
+    one.loader.collected.add("2026-02-01-old")
+    one.publish("2026-02-01-old")
+    until(lambda: "its users are missing" in one.admin.status().reload_error)
+    error = one.admin.status().reload_error
+    assert "activate a later version, or run `recsys nightly --date 2026-02-01` again" in error
+    assert one.client.recommend("u1", 1).bundle_version == "v1"
+
+
+def test_a_start_with_a_version_whose_users_were_collected_says_so(start, fakes, capsys) -> None:
+    loader = fakes.Loader()
+    loader.collected.add("v1")
+    assert start(loader=loader).client.recommend("u1", 1).bundle_version == "v1"
+    assert "users_missing" in capsys.readouterr().out
 
 
 def test_any_error_while_loading_counts_as_a_broken_bundle(start, until) -> None:
@@ -887,15 +906,22 @@ def test_the_command_prints_one_line_loses_nothing_to_kill_9_and_drains_on_sigte
             f"recsys serve: port {served.ports['port']}, admin port {served.ports['admin_port']}, "
             "no bundle: the popular list answers\n"
         )
+        tail, followed = JournalTail(served.log / "journal"), []
+        tail.read(followed.extend)
         sent = [Feedback(user_id="u1", item_id=f"i{n}", kind="click") for n in range(50)]
         for event in sent:
             assert served.client.record_feedback([event]).num_accepted == 1
+        assert served.client.upsert_items([ItemUpdate(item_id="new", title="New")]) == {}
         os.kill(served.process.pid, signal.SIGKILL)
         served.process.wait()
         (journal,) = files(served.log / "journal")
         assert journal.suffix == ".open"
-        contents = read(journal)
-        assert [r.rows[0].each["feedback_id"][0] for r in contents.records] == [e.feedback_id for e in sent]
+        written = [record.rows[0] for record in read(journal).records]
+        assert [r.each["feedback_id"][0] for r in written[:-1]] == [e.feedback_id for e in sent]
+        assert written[-1].each["item_id"] == ["new"]
+        tail.read(followed.extend)
+        assert [rows for _, rows in followed] == written, "another server loses nothing either"
+        tail.close()
     with Process(tmp_path, "--clock-start", "2036-03-01T12:00:00Z") as again:
         assert {p.suffix for p in files(again.log / "journal")} == {".journal"}
         assert again.client.record_feedback(sent).num_duplicate == 50
