@@ -5,6 +5,7 @@
     item_embeddings.safetensors  e_item by item row
     index.faiss                  the same vectors, searchable
     items.parquet                the catalogue with nightly values, in the order of the item rows
+    together.safetensors         what is taken together with each item, where the log tells of any
     popular.parquet              item_id and score, best first: the answer when nothing else works
     golden.parquet               requests whose answers a server must reproduce before it is ready
     encoder.json, vocabularies/, text.safetensors, text_terms.parquet   what the encoder has fitted
@@ -18,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ CONFIG_KEYS = (
     "training.max_days",
 )
 """What a bundle holds of the config: all that using it needs, and nothing of host, store or gate."""
+NOTHING_TOGETHER = np.zeros((0, 0), np.int32)
+_TOGETHER = "together"
 MAX_MANIFEST_BYTES = 16 << 20
 
 
@@ -109,6 +112,8 @@ class Bundle:
     items_in_memory: pl.DataFrame | None
     index: ItemIndex
     popular: pl.DataFrame
+    together_IK: np.ndarray
+    """Rows of what is taken together with each item, best first; negative: none. Empty: none for any item."""
 
     @property
     def items(self) -> pl.DataFrame:
@@ -149,6 +154,8 @@ class BundleParts:
     item_embeddings_ID: np.ndarray
     popular: pl.DataFrame
     snapshot_at_ms: int
+    together_IK: np.ndarray = field(default_factory=lambda: NOTHING_TOGETHER)
+    """Neighbours of each item, as `features.together` gives them."""
 
 
 def item_queries(bundle: Bundle) -> np.ndarray:
@@ -312,10 +319,11 @@ def map_bundle(path: Path, encoder: EncoderState) -> Bundle:
         weights = map_tensors(path / "weights.safetensors")
         embeddings = map_tensors(path / "item_embeddings.safetensors")["item_embeddings"]
         popular = pl.read_parquet(path / "popular.parquet")
+        together = _read_together(path, manifest, map_tensors)
     except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{path} cannot be read ({error}); remove it, and it is prepared again") from error
     index = ItemIndex.load(path / "index.faiss", embeddings, _factor(manifest), mapped=True)
-    return _bundle(path, manifest, encoder, weights, None, index, popular)
+    return _bundle(path, manifest, encoder, weights, None, index, popular, together)
 
 
 def _assemble(path: Path, manifest: Manifest) -> Bundle:
@@ -323,6 +331,7 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
         weights = load_file(path / "weights.safetensors")
         embeddings = load_file(path / "item_embeddings.safetensors")["item_embeddings"]
         items, popular = pl.read_parquet(path / "items.parquet"), pl.read_parquet(path / "popular.parquet")
+        together = _read_together(path, manifest, load_file)
     except (OSError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{path} cannot be read ({error}); restore the bundle") from error
     if items.height != embeddings.shape[0]:
@@ -330,7 +339,14 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
             f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle"
         )
     index = ItemIndex.load(path / "index.faiss", embeddings, _factor(manifest))
-    return _bundle(path, manifest, EncoderState.load(path), weights, items, index, popular)
+    return _bundle(path, manifest, EncoderState.load(path), weights, items, index, popular, together)
+
+
+def _read_together(
+    path: Path, manifest: Manifest, read: Callable[[Path], dict[str, np.ndarray]]
+) -> np.ndarray:
+    file = f"{_TOGETHER}.safetensors"
+    return read(path / file)[_TOGETHER] if file in manifest.files else NOTHING_TOGETHER
 
 
 def _factor(manifest: Manifest) -> int:
@@ -345,6 +361,7 @@ def _bundle(
     items: pl.DataFrame | None,
     index: ItemIndex,
     popular: pl.DataFrame,
+    together_IK: np.ndarray,
 ) -> Bundle:
     return Bundle(
         path=path,
@@ -357,6 +374,7 @@ def _bundle(
         items_in_memory=items,
         index=index,
         popular=popular,
+        together_IK=together_IK,
     )
 
 
@@ -366,6 +384,8 @@ def _write_files(folder: Path, parts: BundleParts, index: ItemIndex) -> None:
     index.save(folder / "index.faiss")
     parts.items.write_parquet(folder / "items.parquet")
     parts.popular.write_parquet(folder / "popular.parquet")
+    if (parts.together_IK >= 0).any():
+        save_file({_TOGETHER: np.ascontiguousarray(parts.together_IK)}, folder / f"{_TOGETHER}.safetensors")
     parts.encoder.save(folder)
 
 

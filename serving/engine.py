@@ -21,7 +21,7 @@ from serving.catalogue.overlay import ItemOverlay
 from serving.explain import Explainer
 from serving.pages.list_state import ListState
 from serving.policy import PolicyInput, PolicyParameters
-from serving.protocols import User
+from serving.protocols import Rows, User
 from serving.reasons import Reasons
 from serving.recent_lists import RecentList, RecentLists
 from serving.request import (
@@ -34,7 +34,7 @@ from serving.request import (
     OverloadedError,
     RankRequest,
 )
-from serving.retrieval import Candidates, NamedItems, Retrieval
+from serving.retrieval import NO_ROWS, Candidates, NamedItems, Retrieval
 from serving.scored_candidates import ScoredCandidates
 from serving.served_model import ServedModel
 from serving.similar_items import similarity_scores
@@ -70,9 +70,7 @@ class Engine:
         )
         self._seen_kinds = policy.exclude_seen_kinds
         self._similar_step = policy.similar_step
-        self._retrieval = Retrieval(
-            model, num_candidates=retrieval.num_candidates, num_popular=retrieval.popular_candidates
-        )
+        self._retrieval = Retrieval(model, retrieval)
         self._candidate_log_share = candidate_log_share
         self._costs = StageCosts()
         self._recent = RecentLists()
@@ -188,6 +186,7 @@ class Engine:
             user_side,
             asked.state.shown,
             most,
+            self._together(asked) if most is None else NO_ROWS,
         )
         return _Found(
             asked=asked,
@@ -197,6 +196,11 @@ class Engine:
             num_found=len(candidates.rows),
             degradation=degradation,
         )
+
+    def _together(self, asked: "_Asked") -> Rows:
+        """List what others took together with the user's latest items."""
+        history = () if asked.user is None else asked.user.history
+        return self.model.together.of_user(history, asked.live.catalogue)
 
     def _find_again(self, asked: "_Asked", degradation: tuple[str, ...]) -> "_Found | None":
         """Return the candidates of a recent answer to the request; None when too few may still be shown."""

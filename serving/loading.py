@@ -1,14 +1,17 @@
 """Loads a bundle from disk as a ServedModel: verified, and checked to reproduce its golden requests."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import structlog
 import torch
 
 from features.loading import Answering
 from features.store import FeatureStore
+from features.together import together_kinds
 from recsys.bundle import Bundle, load_bundle
+from recsys.index_costs import with_measured_cutover
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
@@ -16,6 +19,9 @@ from serving.devices import ON_CPU, Devices
 from serving.engine_choice import choose_engine
 from serving.fresh_item_encoder import FreshItemEncoder
 from serving.served_model import ServedModel
+from serving.together_items import TogetherItems
+
+_log = structlog.get_logger(__name__)
 
 
 def use_threads(count: int) -> None:
@@ -29,10 +35,19 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
     Raises: BundleError; ConfigError when a device has no room for the item vectors.
     """
     bundle = load_bundle(path)
-    bundle = replace(bundle, index=bundle.index.on(devices.index))
+    bundle = with_index_on(bundle, devices)
     loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     catalogue = Catalogue.from_frame(bundle.items)
     return checked_model(loaded, catalogue, Popular.of_bundle(catalogue, bundle.popular), devices)
+
+
+def with_index_on(bundle: Bundle, devices: Devices) -> Bundle:
+    """Measure which way a filtered search goes on this host, and put the index on its device.
+
+    Raises: ConfigError when the device has no room for the item vectors.
+    """
+    index = with_measured_cutover(bundle.index, bundle.config.retrieval.num_candidates)
+    return replace(bundle, index=index.on(devices.index))
 
 
 def checked_model(
@@ -44,10 +59,16 @@ def checked_model(
     """
     bundle = loaded.bundle
     engine = choose_engine(loaded, devices.engine)
+    index = bundle.index
+    _log.info("index", version=bundle.version, **index.summary(), **asdict(index.cutover))
     return ServedModel(
         version=bundle.version,
         catalogue=catalogue,
         popular=popular,
+        together=TogetherItems(
+            neighbours=bundle.together_IK,
+            kinds=frozenset(together_kinds(bundle.config.tasks, bundle.config.retrieval_task)),
+        ),
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,
         scorer=loaded.scorer,
@@ -58,6 +79,7 @@ def checked_model(
         items_as_of_ms=bundle.manifest.snapshot_at_ms,
         device=str(devices.scorer),
         engine=engine,
-        index_kind=bundle.index.kind,
+        index_kind=index.kind,
+        index_cutover=asdict(index.cutover),
         index_device=str(devices.index),
     )

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from serving.catalogue import Catalogue
 from serving.protocols import PastEvent
-from serving.retrieval import CATALOGUE, PINNED, POPULAR, RETRIEVAL, SIMILAR
+from serving.retrieval import CATALOGUE, PINNED, POPULAR, RETRIEVAL, SIMILAR, TOGETHER
 
 # Items with at least this cosine similarity are called similar.
 _MIN_COSINE = 0.5
@@ -79,6 +79,8 @@ class Reasons:
     def _other(self, row: int, sources: int) -> str | None:
         if sources & PINNED:
             return "chosen by hand"
+        if sources & TOGETHER:
+            return "often chosen with items you chose"
         if sources & POPULAR:
             category = self.catalogue.category_of(row)
             return f"popular in {category}" if category else "popular"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from recsys.config import RetrievalConfig
 from recsys.id_table import MISSING
 from recsys.mask import Mask
 from serving.catalogue import Allowed, Catalogue
@@ -20,7 +21,7 @@ from serving.protocols import Rows
 from serving.request import RankRequest
 from serving.served_model import ServedModel
 
-RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE, FRESH = (1 << bit for bit in range(7))
+RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE, FRESH, TOGETHER = (1 << bit for bit in range(8))
 SOURCES: Mapping[int, str] = {
     RETRIEVAL: "retrieval",
     POPULAR: "popular",
@@ -29,7 +30,9 @@ SOURCES: Mapping[int, str] = {
     PINNED: "pinned",
     CATALOGUE: "catalogue",
     FRESH: "fresh",
+    TOGETHER: "together",
 }
+NO_ROWS: Rows = np.zeros(0, np.int64)
 _log = structlog.get_logger(__name__)
 
 
@@ -116,10 +119,12 @@ def _unknown(item_ids: Sequence[str], catalogue: Catalogue) -> tuple[str, ...]:
 class Retrieval:
     """Finds candidates with one model."""
 
-    def __init__(self, model: ServedModel, *, num_candidates: int, num_popular: int) -> None:
+    def __init__(self, model: ServedModel, config: RetrievalConfig) -> None:
         self.model = model
-        self.num_candidates = num_candidates
-        self.num_popular = num_popular
+        self.num_candidates = config.num_candidates
+        self.num_popular = config.popular_candidates
+        self.num_together = config.together_candidates
+        self.num_fresh = config.fresh_candidates
 
     def find(
         self,
@@ -130,12 +135,13 @@ class Retrieval:
         user_side: Any,
         shown: frozenset[int],
         most: int | None = None,
+        together: Rows = NO_ROWS,
     ) -> Candidates:
         """Find candidates for a page, and while there are enough, one more: then the list has a next page.
 
         Args: user_side: the scorer's, None when only popularity can rank; shown: `item_hash` of the items on
         the pages before; most: how many to search the index for where a page needs no more; 0: it is not
-        searched for similar items either.
+        searched for similar items either; together: rows that others took with the user's items, best first.
         """
         builder = _CandidateBuilder(live.catalogue, allowed, shown)
         builder.add(PINNED, named.pinned)
@@ -154,9 +160,12 @@ class Retrieval:
         else:
             found = _nearest(live, user_side, *builder.allowed.search(num_wanted))
             nearest = builder.add_found(RETRIEVAL, found, num_wanted)
+            builder.add_first(TOGETHER, together, self.num_together)
             num_popular = num_wanted if user_side is None else self.num_popular + len(shown)
             builder.add(POPULAR, self.model.popular.first(num_popular, builder.allowed))
         builder.add(FRESH, nearest[nearest >= live.catalogue.num_in_bundle])
+        if named.seed is None and most == self.num_candidates:
+            builder.add_first(FRESH, _newest(live.catalogue), self.num_fresh)
         if len(builder) < num_needed:
             builder.add(POPULAR, self.model.popular.first(num_needed + len(shown), builder.allowed))
         if len(builder) < num_needed:
@@ -165,7 +174,10 @@ class Retrieval:
 
     def count(self, named: NamedItems) -> int:
         """Return about how many candidates `find` would find."""
-        return self.num_candidates + self.num_popular if named.listed is None else named.listed.size
+        if named.listed is not None:
+            return named.listed.size
+        num_together = self.num_together if self.model.together.neighbours.size else 0
+        return self.num_candidates + self.num_popular + num_together
 
     def again(
         self,
@@ -183,6 +195,11 @@ class Retrieval:
         for source in np.unique(known.sources).tolist():
             builder.add(source, known.rows[known.sources == source])
         return builder.candidates()
+
+
+def _newest(catalogue: Catalogue) -> Rows:
+    """List the items that the bundle does not have, those sent last first."""
+    return np.arange(len(catalogue) - 1, catalogue.num_in_bundle - 1, -1, dtype=np.int64)
 
 
 def _nearest(live: CatalogueWithScorer, user_side: Any, k: int, allowed: Mask | None) -> Rows:
@@ -216,6 +233,10 @@ class _CandidateBuilder:
         nearest: Rows = rows[self.allowed.of(rows)][:k]
         self.add(source, nearest)
         return nearest
+
+    def add_first(self, source: int, rows: Rows, count: int) -> None:
+        """Add the first allowed ones of some rows."""
+        self.add(source, rows[self.allowed.of(rows)][:count])
 
     def add(self, source: int, rows: Rows) -> None:
         for row in rows[self.allowed.of(rows)].tolist():

@@ -9,6 +9,7 @@ from recsys.tasks import TaskSpec
 from serving.catalogue import Catalogue, ItemRow
 from serving.catalogue.popular import Popular
 from serving.protocols import Features, Scorer
+from serving.together_items import TogetherItems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class ServedModel:
     """None: there is no bundle, and popularity is the only score."""
     catalogue: Catalogue
     popular: Popular
+    together: TogetherItems = field(default_factory=TogetherItems)
+    """What was taken together with each item."""
     tasks: tuple[TaskSpec, ...] = ()
     fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
     scorer: Scorer | None = None
@@ -33,6 +36,8 @@ class ServedModel:
     """What computes the logits there, as `recsys.model.engines` names it."""
     index_kind: str = ""
     """Type of the item index."""
+    index_cutover: Mapping[str, float] = field(default_factory=dict)
+    """Which way a filtered search goes on this host, as `recsys.index.Cutover`; empty: there is no bundle."""
     index_device: str = ""
     """Where items are searched."""
     files: object = None

@@ -14,6 +14,7 @@ from features.loading import Answering
 from features.online import encode_items
 from features.packing import num_users, pack_first_users, pack_users
 from features.store import FeatureStore, StoredUser, open_store
+from features.together import items_together, together_kinds
 from recsys.bundle import Bundle, BundleParts, item_queries, load_bundle, save_bundle
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig, StoreConfig
@@ -56,6 +57,9 @@ def write_bundle(
         items=items,
         item_embeddings_ID=_item_embeddings(trained, encoder, items),
         popular=popular_items(items, config, as_of),
+        together_IK=items_together(
+            snapshot, together_kinds(config.tasks, config.retrieval_task), items["item_id"]
+        ),
         snapshot_at_ms=int(as_of.timestamp() * 1000),
     )
     probe = _Probe(snapshot)

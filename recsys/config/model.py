@@ -51,6 +51,10 @@ class RetrievalConfig(Section):
     """Candidates per request from the index."""
     popular_candidates: int = Field(default=50, ge=0)
     """Candidates per request from the popularity list."""
+    together_candidates: int = Field(default=50, ge=0)
+    """Candidates per request from the items that others took together with the user's latest ones."""
+    fresh_candidates: int = Field(default=10, ge=0)
+    """Candidates per request from the items upserted since the bundle: the newest, near the user or not."""
     exact_items: int = Field(default=50_000, ge=0)
     """Up to so many items are searched exactly; the index of more is compressed."""
     index_min_recall: float = Field(default=0.95, ge=0.0, le=1.0)

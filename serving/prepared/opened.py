@@ -1,6 +1,5 @@
 """A prepared folder -> what answers requests. Arrays are mapped: a host has them in memory once."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +18,7 @@ from serving.catalogue import Catalogue
 from serving.catalogue.base import BaseCatalogue
 from serving.catalogue.popular import Popular
 from serving.devices import Devices
-from serving.loading import checked_model
+from serving.loading import checked_model, with_index_on
 from serving.prepared.prepare import BUNDLE, CATALOGUE, ITEM_ROWS, ITEMS, POPULAR, VOCABULARIES
 from serving.served_model import ServedModel
 
@@ -37,7 +36,7 @@ def open_prepared(folder: Path, store: FeatureStore, devices: Devices) -> Served
         popular, rows = Popular.map(folder / POPULAR), ItemRows.open(folder / ITEM_ROWS)
     except (OSError, ValueError, TypeError, KeyError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{folder} cannot be mapped ({error}); it is prepared again") from error
-    bundle = replace(bundle, index=bundle.index.on(devices.index))
+    bundle = with_index_on(bundle, devices)
     scorer = Scorer(bundle, device=devices.scorer, item_rows=rows)
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
     return checked_model(Answering.around(scorer, bundle, store, encoder), catalogue, popular, devices)

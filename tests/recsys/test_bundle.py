@@ -25,6 +25,7 @@ from recsys.bundle import (
     BundleParts,
     FileEntry,
     load_bundle,
+    map_bundle,
     read_manifest,
     save_bundle,
 )
@@ -394,3 +395,16 @@ def test_a_bundle_of_the_release_before_is_read(large, tmp_path):
     bundle = load_bundle(path)
     assert bundle.config.retrieval.exact_items == 50_000
     assert bundle.index.search(large.item_embeddings_ID[7], 1, None).tolist() == [7]
+
+
+def test_what_is_taken_together_is_kept_and_absent_where_there_is_nothing(parts, tmp_path):
+    together = np.full((7, 2), -1, np.int32)
+    assert load_bundle(tmp_path / save_bundle(tmp_path, parts, _golden)).together_IK.size == 0
+    nothing = replace(parts, together_IK=together.copy())
+    assert load_bundle(tmp_path / save_bundle(tmp_path, nothing, _golden)).together_IK.size == 0
+    together[3, 0] = 5
+    path = tmp_path / save_bundle(tmp_path, replace(parts, together_IK=together), _golden)
+    np.testing.assert_array_equal(load_bundle(path).together_IK, together)
+    mapped = map_bundle(path, EncoderState.load(path))
+    np.testing.assert_array_equal(mapped.together_IK, together)
+    assert mapped.index.search(parts.item_embeddings_ID[3], 1, None).tolist() == [3]

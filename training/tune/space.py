@@ -20,7 +20,8 @@ _TASK_KEYS = ("weight", "hidden", "loss", "learning_rate_scale", "debias", "tran
 _FIXED = (
     "training.seed", "training.max_days", "training.warm_scale", "training.refit", "training.threads",
     "retrieval.task", "retrieval.num_candidates", "retrieval.popular_candidates",
-    "retrieval.exact_items", "retrieval.index_min_recall",
+    "retrieval.together_candidates", "retrieval.fresh_candidates", "retrieval.exact_items",
+    "retrieval.index_min_recall",
 )  # fmt: skip
 """They choose the data, change only other nights, or only the server."""
 

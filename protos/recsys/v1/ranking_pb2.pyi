@@ -550,8 +550,8 @@ class RankedItem(_message.Message):
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where the candidate came from: "retrieval", "popular", "similar", "request", "pinned", "catalogue"; "fresh" is
-        added for items that are not in the live bundle yet.
+        """Where the candidate came from: "retrieval", "popular", "together" (often taken with the user's latest items),
+        "similar", "request", "pinned", "catalogue"; "fresh" is added for items that are not in the live bundle yet.
         """
 
     @_builtins.property
