@@ -81,15 +81,20 @@ class RedisStore:
     def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
         """Add events to the delta, a feedback_id of a user once. Give how many were new.
 
-        Redis has no writers to wait for. Nothing is sent after `within_s`, and what was sent has
-        read_timeout_ms.
+        Redis has no writers to wait for. Nothing is sent after `within_s`, and an answer is waited for as
+        `get_many` does.
         """
         until = None if within_s is None else time.monotonic() + within_s
         self._require_time(until)  # before the breaker, which would take this for an answer of the server
         by_user: dict[str, dict[str, bytes]] = {}
         for event in events:
             by_user.setdefault(event.user_id, {}).setdefault(event.feedback_id, pack_event(event))
-        return self._guarded("append", lambda: self._append(by_user, until)) if by_user else 0
+        if not by_user:
+            return 0
+        nodes = self._nodes_within(within_s)
+        return self._guarded(
+            "append", lambda: self._append(nodes, by_user, until), in_a_hurry=nodes is not self._nodes
+        )
 
     def publish(
         self, version: str, values: Iterable[tuple[str, bytes]], meta: Mapping[str, str], expected: int
@@ -212,11 +217,11 @@ class RedisStore:
         base = self._bases[version] = read_base(record)
         return base
 
-    def _append(self, by_user: Mapping[str, Mapping[str, bytes]], until: float | None) -> int:
+    def _append(self, nodes: Nodes, by_user: Mapping[str, Mapping[str, bytes]], until: float | None) -> int:
         users = list(by_user)
         keys = [self._keys.delta(user) for user in users]
         added = 0
-        for client, places in by_node(self._nodes, keys):
+        for client, places in by_node(nodes, keys):
             pipeline = client.pipeline(transaction=False)
             queued: list[tuple[str, int]] = []
             for place in places:
