@@ -6,6 +6,7 @@ a killed server left open are sealed by the next server. The format is defined i
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -21,6 +22,7 @@ from recsys.journal import MAGIC, OPEN_SUFFIX, SEALED_SUFFIX, Rows, encode, stem
 
 SYNC_EVERY_S = 1.0
 MAX_BYTES = 64 * 1024 * 1024
+_CREATIONS = 3
 _log = structlog.get_logger(__name__)
 
 
@@ -159,10 +161,7 @@ class Journal:
 
     def _open(self) -> JournalFile:
         make_folder(self.folder)
-        self._opened_ms = self.now_ms()
-        self._number += 1
-        self._path = self.folder / (stem(self._opened_ms, self._server_id, self._number) + OPEN_SUFFIX)
-        file = self._open_file(self._path)
+        file = self._create()
         try:
             if file.write(MAGIC) != len(MAGIC):
                 raise OSError("only a part of the header was written; the disk is full")
@@ -172,6 +171,15 @@ class Journal:
             raise
         self._file, self._size, self._created = file, len(MAGIC), True
         return file
+
+    def _create(self) -> JournalFile:
+        self._opened_ms = self.now_ms()
+        for _ in range(_CREATIONS):
+            self._number += 1
+            self._path = self.folder / (stem(self._opened_ms, self._server_id, self._number) + OPEN_SUFFIX)
+            with contextlib.suppress(FileNotFoundError):
+                return self._open_file(self._path)
+        raise FileNotFoundError(errno.ENOENT, "new files are taken away at once", str(self.folder))
 
     def _undo(self, file: JournalFile) -> None:
         """Remove a half-written record; if that fails, continue in a new file (readers skip the half)."""
@@ -224,13 +232,19 @@ class Journal:
 
 
 class AppendFile:
-    """A file on disk, locked while its server process lives."""
+    """A file on disk, locked while its server process lives.
+
+    Raises: FileNotFoundError when a starting server sealed it before it was locked; other OSErrors.
+    """
 
     def __init__(self, path: Path) -> None:
         # Never another's file: two writers would tear each other's records.
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         with contextlib.suppress(OSError):  # some file systems have no locks
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)  # a starting server may just be looking at it
+        if not path.exists():
+            os.close(self._fd)
+            raise FileNotFoundError(errno.ENOENT, "it was sealed before it was locked", str(path))
 
     def write(self, data: bytes) -> int:
         """Append in one system call."""
@@ -251,19 +265,21 @@ class AppendFile:
 
 def seal_abandoned(folder: Path) -> list[Path]:
     """Seal open files whose server process has ended; return their new paths."""
-    sealed = [_rename_sealed(path) for path in sorted(folder.glob(f"*{OPEN_SUFFIX}")) if _abandoned(path)]
+    found = [_seal_if_abandoned(path) for path in sorted(folder.glob(f"*{OPEN_SUFFIX}"))]
+    sealed = [path for path in found if path is not None]
     if sealed:
         sync_folder(folder)
     return sealed
 
 
-def _abandoned(path: Path) -> bool:
-    with path.open("rb") as file:
+def _seal_if_abandoned(path: Path) -> Path | None:
+    with contextlib.ExitStack() as opened:
         try:
+            file = opened.enter_context(path.open("rb"))
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+        except OSError:  # its server lives, or has just sealed it
+            return None
+        return _rename_sealed(path)  # under the lock: its server finds it gone, or is seen to live
 
 
 def _rename_sealed(path: Path) -> Path:

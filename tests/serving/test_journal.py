@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -115,6 +116,24 @@ def test_a_large_file_is_sealed(tmp_path, clock) -> None:
     journal.close()
     assert all(p.stat().st_size <= 300 for p in tmp_path.iterdir())
     assert num_records(tmp_path) == 5
+
+
+def test_a_file_that_was_sealed_before_it_was_locked_is_left(tmp_path, clock, monkeypatch) -> None:
+    """A server that started just then took it for a dead one's: it grew on as a sealed file."""
+    flock = fcntl.flock
+
+    def late(*arguments) -> None:
+        monkeypatch.undo()
+        assert len(seal_abandoned(tmp_path)) == 1
+        flock(*arguments)
+
+    monkeypatch.setattr("serving.journal.fcntl.flock", late)
+    journal = Journal(tmp_path, "server", clock)
+    journal.append(ROW)
+    assert sorted(p.name.split("-")[-1] for p in tmp_path.iterdir()) == ["00001.journal", "00002.open"]
+    assert seal_abandoned(tmp_path) == []
+    journal.close()
+    assert num_records(tmp_path) == 1
 
 
 def test_many_threads_write_whole_records(tmp_path, clock) -> None:
