@@ -28,7 +28,7 @@ import structlog
 from recsys.bundle import Manifest, read_manifest
 from recsys.errors import BundleError, ConfigError
 from recsys.stages import disk_failure
-from serving.prepared.listing import IN_USE, is_as_listed
+from serving.prepared.listing import IN_USE, LISTING, is_as_listed
 
 FORMAT = 2
 """Changes whenever a folder prepared by older code must not be used."""
@@ -47,6 +47,11 @@ class PreparedFolder:
         self.is_new = is_new
         """Whether it was prepared for this object."""
         self._release = weakref.finalize(self, os.close, lock)
+
+    @property
+    def made_at(self) -> float:
+        """Return when it was prepared, in seconds since 1970."""
+        return (self.path / LISTING).stat().st_mtime
 
     def release(self) -> None:
         """Use it no more."""

@@ -1,5 +1,6 @@
 """Loads versions from the host's cache of prepared ones."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class PreparedLoader:
         self._devices = devices
         self._preparer = ChildPreparer()
         self._cache = PreparedCache(folder, self._preparer)
+        self._started_at = time.time()
 
     def __call__(self, source: Path, store: FeatureStore) -> ServedModel:
         """Prepare a bundle, unless it is prepared already, and map it.
@@ -36,9 +38,9 @@ class PreparedLoader:
         try:
             model = self._open(held, store)
         except BundleError as error:
-            if held.is_new:
-                raise
-            # It may be older code's, or its disk's fault: the bundle itself decides.
+            if held.made_at >= self._started_at:
+                raise  # this code has prepared it, for this process or another worker
+            # It may be older code's, or its disk's fault: the bundle itself decides, once.
             _log.warning("prepared_again", path=str(held.path), error=str(error))
             model = self._open(self._cache.open(source, anew=True), store)
         self._preparer.urgent = False

@@ -142,6 +142,9 @@ def test_a_prepared_version_that_does_not_reproduce_its_golden_requests_is_prepa
     wrong = pl.col("prediction_click").list.eval(pl.element() + 0.5)
     frame.with_columns(prediction_click=wrong).write_parquet(golden)
     (folder / LISTING).write_text(json.dumps(_state(folder)))
+    with pytest.raises(BundleError, match="does not reproduce the bundle"):
+        loader(source, store)  # what this code has prepared fails without more ado
+    os.utime(folder / LISTING, (1, 1))
     model = loader(source, store)
     assert model.files.is_new
     assert not loader(source, store).files.is_new
