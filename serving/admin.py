@@ -1,7 +1,8 @@
 """The gRPC servicer of AdminService: the registry's versions, the live pointer, and the server's status."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -9,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import admin_pb2 as pb
 from protos.recsys.v1 import admin_pb2_grpc
+from recsys.errors import RegistryError
 from recsys.records import NightRecord
 from serving.clock import Clock
 from serving.facts_publisher import FactsPublisher
@@ -71,34 +73,38 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: pb.ListVersionsRequest, context: grpc.ServicerContext
     ) -> pb.ListVersionsResponse:
         """List versions, newest first."""
-        current, serving = self._registry.current(), self._recommender.version
-        loaded = self._recommender.loaded.versions
+        serving, loaded = self._recommender.version, self._recommender.loaded.versions
+        with _registry_errors():
+            current = self._registry.current()
+            verdicts = {v: _verdict(self._registry.record(v)) for v in reversed(self._registry.versions())}
         return pb.ListVersionsResponse(
             versions=[
                 pb.Version(
                     version=version,
-                    verdict=_verdict(self._registry.record(version)),
+                    verdict=verdict,
                     current=version == current,
                     serving=version == serving,
                     loaded=version in loaded,
                 )
-                for version in reversed(self._registry.versions())
+                for version, verdict in verdicts.items()
             ]
         )
 
     def Activate(self, request: pb.ActivateRequest, context: grpc.ServicerContext) -> pb.ActivateResponse:
         """Move the live pointer."""
         check_id("version", request.version)
-        previous = self._registry.current()
         expect = (request.expected_current or None) if request.HasField("expected_current") else Any
-        self._registry.activate(request.version, expect, self._recommender.loaded.versions)
+        with _registry_errors():
+            previous = self._registry.current()
+            self._registry.activate(request.version, expect, self._recommender.loaded.versions)
         return pb.ActivateResponse(
             previous_version=previous or "", serving=self._follow(request.version, context)
         )
 
     def Rollback(self, request: pb.RollbackRequest, context: grpc.ServicerContext) -> pb.RollbackResponse:
         """Move the live pointer back."""
-        version = self._registry.rollback(self._recommender.loaded.versions)
+        with _registry_errors():
+            version = self._registry.rollback(self._recommender.loaded.versions)
         return pb.RollbackResponse(version=version, serving=self._follow(version, context))
 
     def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:
@@ -109,7 +115,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return pb.GetStatusResponse(
             server_id=self._reloader.server_id,
             bundle_version=self._recommender.version or "",
-            current_version=self._registry.current() or "",
+            current_version=self._current_version(),
             reload_error=self._reloader.error or "",
             loaded_at=_timestamp(self._recommender.loaded_at_ms),
             started_at=_timestamp(self._started_at_ms),
@@ -125,6 +131,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             **_counted(self._board.totals()),  # type: ignore[arg-type]
         )
 
+    def _current_version(self) -> str:
+        """Return the live version; empty when the registry cannot be read, as `reload_error` says then."""
+        try:
+            return self._registry.current() or ""
+        except OSError:
+            return ""
+
     def _follow(self, version: str, context: grpc.ServicerContext) -> bool:
         """Wait until all workers answer with a version, within the caller's deadline."""
         self._reloader.check_now()
@@ -137,6 +150,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 return False
             time.sleep(_LOOK_S)
         return True
+
+
+@contextmanager
+def _registry_errors() -> Iterator[None]:
+    """Say of a folder that cannot be used what to do; else it would look like a bug."""
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(f"the registry cannot be used: {error}; restore its folder or rights") from error
 
 
 def _counted(totals: Totals) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
@@ -198,7 +199,7 @@ def _sent_feedback(event: pb.FeedbackEvent) -> SentFeedback:
         item_id=event.item_id,
         kind=event.kind,
         value=event.value if event.HasField("value") else None,
-        occurred_at_ms=event.occurred_at.ToMilliseconds() if event.HasField("occurred_at") else None,
+        occurred_at_ms=_milliseconds(event.occurred_at) if event.HasField("occurred_at") else None,
     )
 
 
@@ -223,9 +224,14 @@ def _patch(item: pb.Item) -> ItemPatch:
     if item.HasField("price"):
         fields["price"] = item.price
     if item.HasField("available_from"):
-        fields["available_from"] = item.available_from.ToMilliseconds()
+        fields["available_from"] = _milliseconds(item.available_from)
     if item.HasField("available_until"):
-        fields["available_until"] = item.available_until.ToMilliseconds()
+        fields["available_until"] = _milliseconds(item.available_until)
     if item.attributes:
         fields["attributes"] = _context(item.attributes, "attributes")
     return ItemPatch(item_id=item.item_id, fields=fields)
+
+
+def _milliseconds(instant: Timestamp) -> int:
+    """Convert any instant; protobuf's own conversion fails outside the years 1 to 9999, before any check."""
+    return 1_000 * instant.seconds + instant.nanos // 1_000_000

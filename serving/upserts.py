@@ -19,6 +19,9 @@ from serving.upsert_turn import UpsertTurn
 
 FIELDS = ("title", "description", "category", "price", "available_from", "available_until", "attributes")
 MAX_DESCRIPTION_BYTES = 16_384
+LATEST_MS = 253_402_300_799_999
+"""Of the year 9999: no later instant is a date."""
+_INSTANTS = ("available_from", "available_until")
 # An item written later than this by another server's clock: that clock is wrong, or was.
 _AHEAD_MS = 1_000
 
@@ -161,6 +164,8 @@ def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
                     )
         elif value < 0:
             raise FieldError(name, f"{value} is negative; send 0 or more")
+        elif name in _INSTANTS and value > LATEST_MS:
+            raise FieldError(name, f"{value} ms is after the year 9999; leave it out where there is no limit")
 
 
 def _check_window(row: ItemRow) -> None:

@@ -28,6 +28,24 @@ def test_every_path_and_module_is_there(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_test_is_there(document):
+    named = re.findall(r"`(tests/[^`\s]+\.py)::(\w+)", (ROOT / document).read_text())
+    wrong = [f"{path}::{name}" for path, name in named if not _defines(ROOT / path, name)]
+    assert not wrong, f"{document} names tests that are not there: {', '.join(wrong)}"
+
+
+def test_every_failure_names_its_tests():
+    lines = [line for line in (ROOT / "docs/failures.md").read_text().splitlines() if line.startswith("| ")]
+    failures = [line for line in lines if not line.startswith(("| what fails", "| ---"))]
+    assert len(failures) >= 20
+    assert [line for line in failures if not re.search(r"::test_\w+` \|$", line)] == []
+
+
+def _defines(path: Path, name: str) -> bool:
+    return path.exists() and re.search(rf"^def {name}\(", path.read_text(), re.MULTILINE) is not None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_resolves(document):
     path = ROOT / document
     wrong = []

@@ -51,17 +51,17 @@ class CircuitBreaker:
                 return "closed"
             return "half-open" if self._probing or self._may_probe() else "open"
 
-    def call(self, operation: Callable[[], T], *, in_a_hurry: bool = False) -> T:
+    def call(self, operation: Callable[[], T], *, with_little_time: bool = False) -> T:
         """Run an operation, or refuse to.
 
-        Args: in_a_hurry: it has less time than a server that is well may need: its failure says nothing.
+        Args: with_little_time: it has less than a server that is well may need, so a failure says nothing.
         Raises: CircuitOpenError when the circuit is open; whatever the operation raises.
         """
         probe = self._admit()
         try:
             result = operation()
         except self._counts as error:
-            if in_a_hurry:
+            if with_little_time:
                 self._on_interrupt(probe)
             else:
                 self._on_failure(probe, error)

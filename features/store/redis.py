@@ -47,9 +47,9 @@ class RedisStore:
         self._keys = Keys(config.namespace)
         self._nodes = open_nodes(address, config, config.read_timeout_ms)
         self._bulk = open_nodes(address, config, config.write_timeout_ms)
-        self._hurried: dict[int, Nodes] = {}
+        self._short: dict[int, Nodes] = {}
         """By their time-out in milliseconds."""
-        self._hurried_lock = threading.Lock()
+        self._short_lock = threading.Lock()
         self._publisher = Publisher(self._bulk, self._keys, str(address), config)
         self._breaker = CircuitBreaker(
             str(address), config.breaker_failures, config.breaker_open_ms / 1000, UNREACHABLE
@@ -67,15 +67,15 @@ class RedisStore:
     ) -> list[StoredUser]:
         """Read base and delta of users, in order.
 
-        A socket's time-out is its pool's, so a caller in a hurry gets a pool whose time-out is a half, a
-        quarter, ... of `read_timeout_ms`, made when first needed.
+        A socket's time-out is its pool's, so a caller with little time gets a pool whose time-out is a half,
+        a quarter, ... of `read_timeout_ms`, made when first needed.
         Raises: StoreError when the version is not there, or was not read in time.
         """
         nodes = self._nodes_within(within_s)
         return self._guarded(
             f"read version {version}",
             lambda: self._read(nodes, version, user_ids),
-            in_a_hurry=nodes is not self._nodes,
+            with_little_time=nodes is not self._nodes,
         )
 
     def append(self, events: Iterable[Event], within_s: float | None = None) -> int:
@@ -93,7 +93,7 @@ class RedisStore:
             return 0
         nodes = self._nodes_within(within_s)
         return self._guarded(
-            "append", lambda: self._append(nodes, by_user, until), in_a_hurry=nodes is not self._nodes
+            "append", lambda: self._append(nodes, by_user, until), with_little_time=nodes is not self._nodes
         )
 
     def publish(
@@ -153,7 +153,7 @@ class RedisStore:
 
     def close(self) -> None:
         """Close all connections."""
-        for nodes in (self._nodes, self._bulk, *self._hurried.values()):
+        for nodes in (self._nodes, self._bulk, *self._short.values()):
             nodes.close()
 
     def _nodes_within(self, within_s: float | None) -> Nodes:
@@ -162,12 +162,12 @@ class RedisStore:
             return self._nodes
         while limit_ms > max(1, 1000 * within_s):
             limit_ms = limit_ms // 2
-        with self._hurried_lock:
-            if limit_ms not in self._hurried:
+        with self._short_lock:
+            if limit_ms not in self._short:
                 connect_ms = min(limit_ms, self._config.connect_timeout_ms)
                 config = self._config.model_copy(update={"connect_timeout_ms": connect_ms})
-                self._hurried[limit_ms] = open_nodes(self._address, config, limit_ms)
-            return self._hurried[limit_ms]
+                self._short[limit_ms] = open_nodes(self._address, config, limit_ms)
+            return self._short[limit_ms]
 
     def _read(self, nodes: Nodes, version: str, user_ids: Sequence[str]) -> list[StoredUser]:
         base = self._bases.get(version) or self._resolve(nodes, version)
@@ -274,12 +274,12 @@ class RedisStore:
             return read_base(record).users
         return self._publisher.publish(version, values, meta, expected)
 
-    def _guarded(self, what: str, operation: Callable[[], T], *, in_a_hurry: bool = False) -> T:
+    def _guarded(self, what: str, operation: Callable[[], T], *, with_little_time: bool = False) -> T:
         """Run a short operation behind the breaker; every failure is a StoreError."""
         try:
-            return self._breaker.call(operation, in_a_hurry=in_a_hurry)
+            return self._breaker.call(operation, with_little_time=with_little_time)
         except _FAILED as error:
-            if isinstance(error, (*UNREACHABLE, MovedError)) and not in_a_hurry:
+            if isinstance(error, (*UNREACHABLE, MovedError)) and not with_little_time:
                 self._nodes.on_failure()
             raise StoreError(_explain(what, self._address, error)) from error
 

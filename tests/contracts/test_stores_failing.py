@@ -287,7 +287,7 @@ def _limit(store, maximum: int, policy: str = "noeviction") -> None:
         client.config_set("maxmemory", maximum)
 
 
-def test_a_caller_in_a_hurry_does_not_wait_and_opens_no_circuit(server, tmp_path, until):
+def test_a_caller_with_little_time_does_not_wait_and_opens_no_circuit(server, tmp_path, until):
     """Its call fails in its own time, and says nothing about the server: others wait longer."""
     valkey, config = server
     store = open_store(config, tmp_path)

@@ -1,0 +1,75 @@
+"""Lines of docs/failures.md that no other file tests: a server goes on when what it needs is taken away."""
+
+import shutil
+
+import pytest
+
+from recsys.registry import Registry
+from serving.app import Server
+from serving.client import RecsysClient
+from serving.client_values import CallError, Feedback
+from serving.clock import SystemClock
+
+PATIENCE_S = 120.0
+
+
+def test_a_store_that_lost_its_users_is_unavailable_not_empty(server, client) -> None:
+    for base in (server._options.runs / "store").glob("base-*.sqlite"):
+        base.unlink()
+    server._store.close()
+    answer = client.recommend("u000001")
+    assert answer.degradation == ("STORE_UNAVAILABLE",)
+    assert len(answer.items) == 10
+    assert {item.propensity_kind for item in answer.items} == {"degraded"}
+
+
+def test_a_bundle_without_its_index_is_not_served(server) -> None:
+    runs = server._options.runs
+    version = Registry(runs).current()
+    (Registry(runs).path(version) / "index.faiss").unlink()
+    shutil.rmtree(runs / "serving" / "cache")  # the verified copy, of which `server` goes on
+    starting = Server(server._options)
+    starting.start()
+    with RecsysClient(f"127.0.0.1:{starting.port}", timeout_s=PATIENCE_S) as client:
+        assert client.recommend("u000001").degradation == ("NO_BUNDLE",)
+    starting.stop(1.0)
+    assert "index.faiss" in (starting.reloader.error or "")
+    with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=PATIENCE_S) as client:
+        assert client.recommend("u000001").bundle_version == version
+
+
+def test_a_registry_that_cannot_be_read_changes_nothing(start) -> None:
+    one = start()
+    shutil.move(one.runs / "registry", one.runs / "away")
+    (one.runs / "registry").write_text("a file")
+    one.server.reloader.check()
+    assert one.admin.status().reload_error.startswith("the registry cannot be used: ")
+    assert one.client.recommend("u1").bundle_version == "v1"
+    for call in (one.admin.versions, one.admin.rollback):
+        with pytest.raises(CallError, match="FAILED_PRECONDITION: the registry cannot be used"):
+            call()
+    (one.runs / "registry").unlink()
+    shutil.move(one.runs / "away", one.runs / "registry")
+    one.server.reloader.check()
+    assert one.admin.status().reload_error == ""
+
+
+class JumpingClock(SystemClock):
+    """The machine's clock, ahead by so much."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+def test_a_clock_that_jumps_ahead_costs_no_later_call(start) -> None:
+    """A day ahead and back again: lists, their pages and feedback go on."""
+    clock = JumpingClock()
+    one = start(clock=clock)
+    first = one.client.recommend("u1")
+    for clock.ahead_ms in (86_400_000, 0):
+        assert one.client.recommend("u1").degradation == ()
+        click = Feedback.of(first.items[0], "u1", "click")
+        assert one.client.record_feedback([click]).num_accepted == 1
+    assert len(one.client.recommend("u1", page_token=first.next_page_token).items) == 10
