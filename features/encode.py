@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeGuard
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -13,6 +14,7 @@ from features.definitions import Cross, FeatureSet, HistoryKind, define_features
 from features.history import VOID
 from features.kinds.feature import NumberFeature
 from features.kinds.number import Number
+from features.kinds.number_block import NumberBlock
 from features.kinds.rows import FrameRows, NumberColumns, OneRow, Rows, float64
 from features.sequences import NEVER, EncodedEvents
 from features.text import embed_text, join_text
@@ -55,6 +57,8 @@ class Encoder:
     timezone: str
     _text_of: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
     """Vectors of the latest texts: of a chain's days, each encodes nearly the same catalogue."""
+    _blocks: dict[str, NumberBlock] = field(default_factory=dict, init=False, repr=False)
+    """Numbers that one row of an entity, or one user's rows of a cross, has."""
 
     @classmethod
     def from_config(cls, config: RunConfig, state: EncoderState) -> "Encoder":
@@ -74,7 +78,10 @@ class Encoder:
 
     def encode_one(self, entity: Entity, row: Mapping[str, object]) -> Encoded:
         """Encode one row read from the store or a request; absent and null values are missing values."""
-        return self._encode(entity, OneRow(row), np.zeros((1, 0), np.float32))
+        rows, text = OneRow(row), np.zeros((1, 0), np.float32)
+        features = self.features.numbers_of(entity)
+        numbers = self._block(entity, features).encode_row(row) if _all_numbers(features) else None
+        return self._encode(entity, rows, text, numbers)
 
     def encode_cross(self, cross: Cross, columns: Columns, rows: int) -> np.ndarray:
         """Encode aggregates per user and item column: float32 [N + 1, F]; the last row knows of no event."""
@@ -84,12 +91,33 @@ class Encoder:
         found = NumberColumns(padded, rows + 1)
         return _side_by_side(cross.numbers, (f.encode(found, self.state) for f in cross.numbers), rows + 1)
 
-    def _encode(self, entity: Entity, rows: Rows, text: np.ndarray) -> Encoded:
+    def encode_cross_rows(self, cross: Cross, rows: Sequence[Sequence[object]]) -> np.ndarray:
+        """Encode one user's aggregates as `encode_cross` does.
+
+        Args: rows: [N], each the item column's value and its aggregates in the order of `raw_columns`.
+        """
+        nothing = nothing_done(raw_columns(cross.numbers))
+        columns = slice(1, 1 + len(nothing))
+        raw = np.array([*(row[columns] for row in rows), list(nothing.values())], np.float64)
+        return self._block(f"cross {cross.group}", cross.numbers).encode(raw)
+
+    def _block(self, name: str, numbers: Sequence[Number]) -> NumberBlock:
+        block = self._blocks.get(name)
+        if block is None:
+            block = self._blocks[name] = NumberBlock.of(numbers, self.state)
+        return block
+
+    def _encode(
+        self, entity: Entity, rows: Rows, text: np.ndarray, numbers: np.ndarray | None = None
+    ) -> Encoded:
+        """Encode rows. Args: numbers: where they are encoded already."""
         ids = [f.encode(rows, self.state) for f in self.features.ids_of(entity)]
-        numbers = self.features.numbers_of(entity)
+        if numbers is None:
+            features = self.features.numbers_of(entity)
+            numbers = _side_by_side(features, (f.encode(rows, self.state) for f in features), rows.size)
         return Encoded(
             ids=np.stack(ids, axis=1) if ids else np.zeros((rows.size, 0), np.int64),
-            numbers=_side_by_side(numbers, (f.encode(rows, self.state) for f in numbers), rows.size),
+            numbers=numbers,
             text=text,
             bags=tuple(f.encode(rows, self.state) for f in self.features.bags_of(entity)),
         )
@@ -178,6 +206,11 @@ class Encoder:
         surplus = len(self._text_of) - keep
         for text in list(itertools.islice(self._text_of, max(0, surplus))):
             del self._text_of[text]
+
+
+def _all_numbers(features: Sequence[NumberFeature]) -> TypeGuard[Sequence[Number]]:
+    """Tell whether all are of the kind `number`, which a block encodes together."""
+    return all(type(feature) is Number for feature in features)
 
 
 def _side_by_side(features: Sequence[NumberFeature], values: Iterable[np.ndarray], size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from features.definitions import reversals
-from features.encode import Encoder, raw_columns
+from features.encode import Encoder
 from features.kinds.rows import id_column
 from features.live import live_values
 from features.packing import PackedUser, unpack_user
@@ -150,11 +150,7 @@ class OnlineFeatures:
         found = []
         for cross in self.encoder.features.crosses:
             rows = base.crosses.get(cross.group, ())
-            columns = {
-                name: np.array([np.nan if row[i] is None else row[i] for row in rows], np.float64)
-                for i, name in enumerate(raw_columns(cross.numbers), start=1)
-            }
-            numbers = self.encoder.encode_cross(cross, columns, len(rows))
+            numbers = self.encoder.encode_cross_rows(cross, rows)
             found.append(CrossInputs(tuple(str(row[0]) for row in rows), numbers))
         return tuple(found)
 

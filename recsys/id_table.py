@@ -123,9 +123,12 @@ class IdTable:
             open_ = open_[~same]
             at[open_] += 1
 
-    def ids_of(self, rows: Sequence[int]) -> list[str]:
-        """List the ids of rows."""
-        return [self[row] for row in rows]
+    def ids_of(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """List the ids of rows [N]."""
+        at = np.asarray(rows, np.int64)
+        text = self.blob.data
+        spans = zip(self.offsets[at].tolist(), self.offsets[at + 1].tolist(), strict=True)
+        return [str(text[start:end], "utf-8") for start, end in spans]
 
     def _equal(
         self, rows: np.ndarray, blob: np.ndarray, starts: np.ndarray, lengths: np.ndarray

@@ -150,7 +150,14 @@ class _Texts:
     null: np.ndarray | None
 
     def take(self, rows: np.ndarray) -> pl.Series:
-        return pl.Series([self.one(row) for row in rows.tolist()], dtype=pl.String)
+        found, last = np.maximum(rows, 0), self.offsets.size - 1
+        missing = rows < 0
+        if self.null is not None and self.null.size:
+            missing |= self.null[found]
+        text = self.blob.data
+        starts, ends = self.offsets[found].tolist(), self.offsets[np.minimum(found + 1, last)].tolist()
+        spans = zip(starts, ends, missing.tolist(), strict=True)
+        return pl.Series([None if m else str(text[s:e], "utf-8") for s, e, m in spans], dtype=pl.String)
 
     def one(self, row: int) -> str | None:
         if row < 0 or (self.null is not None and self.null[row]):

@@ -1,47 +1,57 @@
-"""Converts an answer to the fields of RecommendResponse and RankResponse."""
+"""Writes an answer into RecommendResponse or RankResponse, which have the same fields."""
+
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from serving.explanation import ItemExplanation, ListExplanation
 from serving.journal_rows import impression_id
-from serving.request import RankedItem, RankedList
+from serving.request import RankedList
 from serving.stages import StageTimer
 
+Message = TypeVar("Message", pb.RecommendResponse, pb.RankResponse)
 _NANOS = 1_000_000_000
 
 
-def answer_fields(answer: RankedList, timer: StageTimer) -> dict[str, object]:
-    """Return the fields, which both messages have alike. Args: timer: of the call, begun with it."""
-    fields: dict[str, object] = {
-        "results": [_item(answer.request_id, item) for item in answer.items],
-        "next_page_token": answer.next_page_token,
-        "request_id": answer.request_id,
-        "list_id": answer.list_id,
-        "bundle_version": answer.bundle_version or "",
-        "degradation": pb.Degradation(reasons=answer.degradation),
-        "missing_item_ids": answer.missing_item_ids,
-    }
+def write_answer(message: Message, answer: RankedList, timer: StageTimer) -> Message:
+    """Fill an empty message with an answer. Args: timer: of the call, begun with it."""
+    _add_items(message.results, answer)
+    message.next_page_token = answer.next_page_token
+    message.request_id = answer.request_id
+    message.list_id = answer.list_id
+    message.bundle_version = answer.bundle_version or ""
+    message.degradation.SetInParent()  # present, and empty when the answer is complete
+    message.degradation.reasons.extend(answer.degradation)
+    message.missing_item_ids.extend(answer.missing_item_ids)
     if answer.explanation is not None:
-        fields["explanation"] = _explanation(answer, answer.explanation, timer)
-    fields["server_time"] = _duration(timer.elapsed_s())
-    return fields
+        message.explanation.CopyFrom(_explanation(answer, answer.explanation, timer))
+    message.server_time.CopyFrom(_duration(timer.elapsed_s()))
+    return message
 
 
-def _item(request_id: str, item: RankedItem) -> pb.RankedItem:
-    return pb.RankedItem(
-        item_id=item.item_id,
-        position=item.position,
-        score=item.score,
-        predictions=item.predictions,
-        sources=item.sources,
-        reasons=item.reasons,
-        propensity=item.propensity,
-        propensity_kind=item.propensity_kind,
-        impression_id=impression_id(request_id, item.position),
-        title=item.title or "",
-        explanation=None if item.explanation is None else _item_explanation(item.explanation),
-    )
+def _add_items(results: RepeatedCompositeFieldContainer[pb.RankedItem], answer: RankedList) -> None:
+    """Add the items, each built in its place: that takes half the time of building and copying it."""
+    items = answer.items
+    tasks = list(items.predictions.items())
+    for k, position in enumerate(items.positions):
+        added = results.add(
+            item_id=items.item_ids[k],
+            position=position,
+            score=items.scores[k],
+            sources=items.sources[k],
+            reasons=items.reasons[k],
+            propensity=items.propensities[k],
+            propensity_kind=items.propensity_kinds[k],
+            impression_id=impression_id(answer.request_id, position),
+            title=items.titles[k] or "",
+        )
+        predictions = added.predictions
+        for task, values in tasks:
+            predictions[task] = values[k]
+        if items.explanations is not None:
+            added.explanation.CopyFrom(_item_explanation(items.explanations[k]))
 
 
 def _explanation(answer: RankedList, explained: ListExplanation, timer: StageTimer) -> pb.Explanation:

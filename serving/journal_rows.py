@@ -177,6 +177,7 @@ def _request_row(request: RankRequest, answer: RankedList, context: Mapping[str,
 
 
 def _impressions(request: RankRequest, answer: RankedList, context: Mapping[str, Value]) -> Rows:
+    items = answer.items
     return Rows(
         table="impressions",
         same={
@@ -189,11 +190,11 @@ def _impressions(request: RankRequest, answer: RankedList, context: Mapping[str,
             **context,
         },
         each={
-            "impression_id": [impression_id(answer.request_id, item.position) for item in answer.items],
-            "item_id": [item.item_id for item in answer.items],
-            "position": [item.position for item in answer.items],
-            "propensity": [item.propensity for item in answer.items],
-            "propensity_kind": [item.propensity_kind for item in answer.items],
+            "impression_id": [impression_id(answer.request_id, position) for position in items.positions],
+            "item_id": items.item_ids,
+            "position": list(items.positions),
+            "propensity": items.propensities,
+            "propensity_kind": items.propensity_kinds,
         },
     )
 

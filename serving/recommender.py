@@ -16,7 +16,7 @@ from serving.journal import Journal
 from serving.journal_rows import answer_rows
 from serving.loaded_engines import LoadedEngines
 from serving.pages.tokens import PageTokens
-from serving.request import JOURNAL_UNAVAILABLE, Deadline, RankedList, RankRequest
+from serving.request import JOURNAL_UNAVAILABLE, Deadline, RankedItems, RankedList, RankRequest
 from serving.scored_candidates import ScoredCandidates
 from serving.stages import StageTimer
 from serving.stats import ServerStats
@@ -118,7 +118,7 @@ class Recommender:
             request_id="",
             list_id="",
             bundle_version=engine.model.version,
-            items=(),
+            items=RankedItems(),
             at_ms=now_ms,
             policy="",
             policy_parameters={},

@@ -1,8 +1,9 @@
 """Request and answer as plain values, without a wire format: RankRequest -> RankedList."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 from recsys.errors import RecsysError, RequestError
 from serving.explanation import ItemExplanation, ListExplanation
@@ -118,6 +119,54 @@ class RankedItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankedItems(Sequence[RankedItem]):
+    """The items of one page, top first, by column [K]: journal and answer are made of columns."""
+
+    start: int = 0
+    """Position above the page."""
+    item_ids: Sequence[str] = ()
+    titles: Sequence[str | None] = ()
+    scores: Sequence[float] = ()
+    predictions: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """By task."""
+    sources: Sequence[tuple[str, ...]] = ()
+    reasons: Sequence[tuple[str, ...]] = ()
+    propensities: Sequence[float] = ()
+    propensity_kinds: Sequence[PropensityKind] = ()
+    explanations: Sequence[ItemExplanation] | None = None
+    """None unless the request asks for them."""
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def positions(self) -> range:
+        """Return the positions, 1 = the list's top."""
+        return range(self.start + 1, self.start + 1 + len(self.item_ids))
+
+    @overload
+    def __getitem__(self, k: int) -> RankedItem: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[RankedItem]: ...
+    def __getitem__(self, k: int | slice) -> RankedItem | list[RankedItem]:
+        """Return one item, or several, each as a value of its own."""
+        if isinstance(k, slice):
+            return [self[at] for at in range(len(self))[k]]
+        return RankedItem(
+            item_id=self.item_ids[k],
+            title=self.titles[k],
+            position=self.positions[k],
+            score=self.scores[k],
+            predictions={task: values[k] for task, values in self.predictions.items()},
+            sources=self.sources[k],
+            reasons=self.reasons[k],
+            propensity=self.propensities[k],
+            propensity_kind=self.propensity_kinds[k],
+            explanation=None if self.explanations is None else self.explanations[k],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateSet:
     """The candidates that a list was chosen from; logged for a share of the requests."""
 
@@ -133,7 +182,7 @@ class RankedList:
     list_id: str
     """Shared by all pages of a list."""
     bundle_version: str | None
-    items: tuple[RankedItem, ...]
+    items: RankedItems
     at_ms: int
     policy: str
     policy_parameters: Mapping[str, str | float]

@@ -6,6 +6,7 @@ others and left out then.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ SOURCES: Mapping[int, str] = {
 }
 NO_ROWS: Rows = np.zeros(0, np.int64)
 _log = structlog.get_logger(__name__)
+
+
+@cache
+def source_names(bits: int) -> tuple[str, ...]:
+    """Name the sources of bits."""
+    return tuple(name for bit, name in SOURCES.items() if bits & bit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,10 +222,12 @@ class _CandidateBuilder:
         self._catalogue = catalogue
         self.allowed = allowed
         self._shown = shown
-        self._sources: dict[int, int] = {}
+        self._rows = np.empty(0, np.int64)
+        """In the order of their first source."""
+        self._sources = np.empty(0, np.int64)
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return self._rows.size
 
     def forbid(self, row: int) -> None:
         """Leave a row out from now on."""
@@ -239,15 +248,23 @@ class _CandidateBuilder:
         self.add(source, rows[self.allowed.of(rows)][:count])
 
     def add(self, source: int, rows: Rows) -> None:
-        for row in rows[self.allowed.of(rows)].tolist():
-            if row in self._sources or not self._was_shown(row):
-                self._sources[row] = self._sources.get(row, 0) | source
+        """Add rows, each once among them."""
+        if not rows.size:
+            return
+        rows = rows[self.allowed.of(rows)]
+        if self._rows.size:
+            order = np.argsort(self._rows)
+            at = order[np.minimum(np.searchsorted(self._rows, rows, sorter=order), order.size - 1)]
+            known = self._rows[at] == rows
+            self._sources[at[known]] |= source
+            rows = rows[~known]
+        if self._shown:
+            rows = rows[[not self._was_shown(row) for row in rows.tolist()]]
+        self._rows = np.concatenate([self._rows, rows])
+        self._sources = np.concatenate([self._sources, np.full(rows.size, source)])
 
     def _was_shown(self, row: int) -> bool:
-        return bool(self._shown) and item_hash(self._catalogue.id_of(row)) in self._shown
+        return item_hash(self._catalogue.id_of(row)) in self._shown
 
     def candidates(self) -> Candidates:
-        return Candidates(
-            rows=np.fromiter(self._sources, dtype=np.int64, count=len(self._sources)),
-            sources=np.fromiter(self._sources.values(), dtype=np.int64, count=len(self._sources)),
-        )
+        return Candidates(rows=self._rows, sources=self._sources)

@@ -1,6 +1,6 @@
 """One request's scored candidates, from which its page (slate) is drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,12 +8,11 @@ import numpy.typing as npt
 
 from serving.catalogue import Catalogue
 from serving.explain import Explainer
-from serving.explanation import ItemExplanation
 from serving.pages.list_state import MAX_SHOWN, ListState
 from serving.policy import DrawnRanking, PolicyInput, PolicyParameters, PropensityKind, draw_ranking
 from serving.reasons import Reasons
-from serving.request import CandidateSet, RankedItem, RankedList
-from serving.retrieval import SOURCES, Candidates
+from serving.request import CandidateSet, RankedItems, RankedList
+from serving.retrieval import Candidates, source_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +62,8 @@ class ScoredCandidates:
         drawn = draw_ranking(
             self.policy_input, self.policy, size, state.seed, start=state.start, prefix=state.prefix
         )
-        explained = self._explained(drawn)
-        reasons = self.reasons.of(self.candidates.rows[drawn.order], self.candidates.sources[drawn.order])
-        items = tuple(self._item(k, drawn, reasons[k], explained[k]) for k in range(len(drawn.order)))
-        following = state.after((item.item_id for item in items), drawn.prefix)
+        items = self._items(drawn)
+        following = state.after(items.item_ids, drawn.prefix)
         ends = len(items) >= self.num_found or following.start >= MAX_SHOWN
         return RankedList(
             request_id=self.request_id,
@@ -82,32 +79,25 @@ class ScoredCandidates:
             known_user=self.known_user,
             degradation=self.degradation,
             missing_item_ids=self.missing_item_ids,
-            num_candidates=self.candidates.count(),
+            num_candidates={} if self.explainer is None else self.candidates.count(),
             candidates=self._candidate_set() if self.log_candidates else None,
             explanation=None if self.explainer is None else self.explainer.of_list(),
         )
 
-    def _explained(self, drawn: DrawnRanking) -> Sequence[ItemExplanation | None]:
-        if self.explainer is None:
-            return [None] * len(drawn.order)
-        return self.explainer.of_items(drawn.order, self.candidates.rows[drawn.order])
-
-    def _item(
-        self, k: int, drawn: DrawnRanking, reasons: tuple[str, ...], explanation: ItemExplanation | None
-    ) -> RankedItem:
-        candidate = int(drawn.order[k])
-        row, sources = int(self.candidates.rows[candidate]), int(self.candidates.sources[candidate])
-        return RankedItem(
-            item_id=self.catalogue.id_of(row),
-            title=self.catalogue.title_of(row),
-            position=self.state.start + k + 1,
-            score=float(self.policy_input.scores[candidate]),
-            predictions={task: float(values[candidate]) for task, values in self.predictions.items()},
-            sources=tuple(name for bit, name in SOURCES.items() if sources & bit),
-            reasons=reasons,
-            propensity=float(drawn.propensity[k]),
-            propensity_kind=self._kind(drawn.kinds[k]),
-            explanation=explanation,
+    def _items(self, drawn: DrawnRanking) -> RankedItems:
+        order = drawn.order
+        rows, sources = self.candidates.rows[order], self.candidates.sources[order]
+        return RankedItems(
+            start=self.state.start,
+            item_ids=self.catalogue.ids_of(rows),
+            titles=self.catalogue.titles_of(rows),
+            scores=self.policy_input.scores[order].tolist(),
+            predictions={task: values[order].tolist() for task, values in self.predictions.items()},
+            sources=[source_names(bits) for bits in sources.tolist()],
+            reasons=self.reasons.of(rows, sources),
+            propensities=drawn.propensity.tolist(),
+            propensity_kinds=[self._kind(kind) for kind in drawn.kinds],
+            explanations=None if self.explainer is None else self.explainer.of_items(order, rows),
         )
 
     def _kind(self, drawn: PropensityKind) -> PropensityKind:
@@ -124,8 +114,5 @@ class ScoredCandidates:
         }
 
     def _candidate_set(self) -> CandidateSet:
-        names = [
-            "+".join(name for bit, name in SOURCES.items() if bits & bit)
-            for bits in self.candidates.sources.tolist()
-        ]
+        names = ["+".join(source_names(bits)) for bits in self.candidates.sources.tolist()]
         return CandidateSet(item_ids=tuple(self.item_ids), sources=tuple(names))

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
-from serving.answer_message import answer_fields
+from serving.answer_message import write_answer
 from serving.call_queue import time_left
 from serving.catalogue.items import FieldValue, ItemPatch
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
@@ -55,7 +55,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         checked = _request(request, self._limits, item_ids=None, seed_item_id=request.seed_item_id or None)
         timer.record("parse")
         answer = self._rank(checked, context, timer)
-        response = pb.RecommendResponse(**answer_fields(answer, timer))  # type: ignore[arg-type]
+        response = write_answer(pb.RecommendResponse(), answer, timer)
         self._answered(timer)
         return response
 
@@ -67,7 +67,7 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
         )
         timer.record("parse")
         answer = self._rank(checked, context, timer)
-        response = pb.RankResponse(**answer_fields(answer, timer))  # type: ignore[arg-type]
+        response = write_answer(pb.RankResponse(), answer, timer)
         self._answered(timer)
         return response
 

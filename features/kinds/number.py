@@ -69,9 +69,7 @@ class Number(NumberFeature):
     def encode(self, rows: NumberRows, state: EncoderState) -> np.ndarray:
         """Give each row's standardised number [N, 1]; 0 for a missing one."""
         statistics = state.numbers[self.name]
-        scaled = (self._transformed(rows, statistics.prior) - statistics.mean) / statistics.std
-        number: np.ndarray = np.clip(scaled, -CLIP, CLIP)
-        number[np.isnan(number)] = 0.0
+        number = standardised(self._transformed(rows, statistics.prior), statistics.mean, statistics.std)
         return number[:, None]
 
     def statistics_of(self, rows: FitRows) -> NumberStatistics:
@@ -128,18 +126,32 @@ class Number(NumberFeature):
     def _transformed(self, rows: NumberRows, prior: float) -> np.ndarray:
         """Apply the transform to float64 columns [N]; missing stays NaN."""
         x = rows.numbers(self.column)
-        if self.transform == "log":
-            return signed_log(x)
-        if self.transform == "rate":
-            p = (x + SHRINKAGE * prior) / (rows.numbers(self.of) + SHRINKAGE)
-            # Feedback can outnumber impressions (repeated, late): the logit needs its argument inside (0, 1).
-            p = np.clip(p, 1e-6, 1 - 1e-6)
-            logit: np.ndarray = np.log(p) - np.log1p(-p)
-            return logit
-        if self.transform == "mean":
-            mean: np.ndarray = (self.unit * x + SHRINKAGE * prior) / (rows.numbers(self.of) + SHRINKAGE)
-            return mean
-        return x
+        return transformed(self.transform, x, rows.numbers(self.of) if self.of else x, prior, self.unit)
+
+
+def transformed(
+    transform: str, x: np.ndarray, of: np.ndarray, prior: float | np.ndarray, unit: float | np.ndarray
+) -> np.ndarray:
+    """Apply a transform to raw values float64, of one number or side by side of many; missing stays NaN."""
+    if transform == "log":
+        return signed_log(x)
+    if transform == "rate":
+        p = (x + SHRINKAGE * prior) / (of + SHRINKAGE)
+        # Feedback can outnumber impressions (repeated, late): the logit needs its argument inside (0, 1).
+        p = np.clip(p, 1e-6, 1 - 1e-6)
+        logit: np.ndarray = np.log(p) - np.log1p(-p)
+        return logit
+    if transform == "mean":
+        mean: np.ndarray = (unit * x + SHRINKAGE * prior) / (of + SHRINKAGE)
+        return mean
+    return x
+
+
+def standardised(x: np.ndarray, mean: float | np.ndarray, std: float | np.ndarray) -> np.ndarray:
+    """Standardise and clip transformed values; a missing one becomes 0."""
+    number: np.ndarray = np.clip((x - mean) / std, -CLIP, CLIP)
+    number[np.isnan(number)] = 0.0
+    return number
 
 
 def define(declared: FeatureConfig, options: NumberOptions, features: FeaturesConfig) -> Feature:

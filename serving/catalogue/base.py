@@ -105,6 +105,13 @@ class BaseCatalogue:
         """Return a row's title."""
         return self.items.text("title", row) if "title" in self.items.columns else None
 
+    def titles(self, rows: np.ndarray) -> list[str | None]:
+        """List the titles of rows [N]."""
+        if "title" not in self.items.columns:
+            return [None] * rows.size
+        titles: list[str | None] = self.items.rows(rows.tolist(), ["title"])["title"].to_list()
+        return titles
+
     def item(self, row: int) -> ItemRow:
         """Return a row whole."""
         known = [name for name in self.items.columns if name in _CONTENT or _is_attribute(name)]

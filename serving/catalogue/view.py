@@ -37,7 +37,10 @@ class Allowed:
     def of(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Tell for each row [N] whether it is allowed."""
         passing: npt.NDArray[np.bool_] = self.mask[rows]
-        return passing & ~np.isin(rows, self.forbidden) if self.forbidden.size else passing
+        if self.forbidden.size:
+            at = np.searchsorted(self.forbidden, rows)
+            passing &= self.forbidden[np.minimum(at, self.forbidden.size - 1)] != rows
+        return passing
 
     def without(self, row: int) -> "Allowed":
         """Return the rows without one."""
@@ -109,13 +112,21 @@ class Catalogue:
         return self.base.ids[row] if row < len(self.base) else self._fresh(row).item_id
 
     def ids_of(self, rows: Rows) -> list[str]:
-        """List the ids of rows."""
+        """List the ids of rows [N]."""
+        if not self.fresh.num_new:
+            return self.base.ids.ids_of(rows)
         return [self.id_of(row) for row in rows.tolist()]
 
     def title_of(self, row: int) -> str | None:
         """Return an item's title."""
         item = self.fresh.item(row)
         return self.base.title(row) if item is None else item.title
+
+    def titles_of(self, rows: Rows) -> list[str | None]:
+        """List the titles of rows [N]."""
+        if not self.fresh.columns.size:
+            return self.base.titles(rows)
+        return [self.title_of(row) for row in rows.tolist()]
 
     def category_of(self, row: int) -> str | None:
         """Return the name of an item's category."""

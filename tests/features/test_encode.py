@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.definitions import HISTORY_AGE_BUCKETS
-from features.encode import Encoder
+from features.encode import Encoder, raw_columns
 from features.fit import FitFrames, fit_encoder
 from features.history import VOID
+from features.kinds.rows import number_arrays
 from features.kinds.transforms import CLIP
 from features.sequences import NEVER, EncodedEvents, age_buckets, history_slices
 from recsys.encoding import EncoderState
@@ -35,6 +36,32 @@ def test_fitted_numbers_are_standardised_clipped_and_missing_is_zero(shop_chain,
     assert np.abs(encoder.encode_one("user", absurd).numbers).max() == CLIP
     assert not encoder.encode_one("user", {}).numbers.any()
     assert not encoder.encode("user", users.select("user_id")).numbers.any()
+
+
+def test_one_row_is_encoded_as_in_a_frame_bit_for_bit(shop_chain, config):
+    users = shop_chain[3].table("users")
+    encoder = Encoder.from_config(
+        config, fit_encoder(config, FitFrames.read(shop_chain[3], [shop_chain[3]], config), None, 0)
+    )
+    numbers = encoder.encode("user", users).numbers
+    for expected, row in zip(numbers[:50], users.head(50).iter_rows(named=True), strict=True):
+        found = encoder.encode_one("user", row).numbers
+        assert found.dtype == np.float32
+        assert found.tobytes() == expected.tobytes()
+
+
+def test_one_users_aggregates_are_encoded_as_those_of_many_bit_for_bit(shop_chain, config):
+    encoder = Encoder.from_config(
+        config, fit_encoder(config, FitFrames.read(shop_chain[3], [shop_chain[3]], config), None, 0)
+    )
+    [cross] = encoder.features.crosses
+    names = raw_columns(cross.numbers)
+    table = shop_chain[3].table(f"cross_{cross.group}").select(cross.group, *names).head(40)
+    expected = encoder.encode_cross(cross, number_arrays(table.select(names)), table.height)
+    found = encoder.encode_cross_rows(cross, table.rows())
+    assert np.isnan(number_arrays(table.select(names))["hours_since_feedback"]).any()
+    assert found.tobytes() == expected.tobytes()
+    assert encoder.encode_cross_rows(cross, ()).tobytes() == expected[-1:].tobytes()
 
 
 @pytest.mark.parametrize("timezone", ["UTC", "Asia/Shanghai", "America/New_York"])

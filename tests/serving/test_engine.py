@@ -452,4 +452,4 @@ def test_mmr_uses_the_bundles_vectors(engine, fakes) -> None:
 
 def test_an_empty_catalogue_answers_an_empty_list(engine, fakes) -> None:
     model = fakes.model(scorer=fakes.Scorer(num_items=0))
-    assert ask(engine(model), fakes).items == ()
+    assert not ask(engine(model), fakes).items
