@@ -31,6 +31,7 @@ from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.addresses import Tls, check_address, is_loopback, require_protection
 from serving.admin import AdminService
+from serving.call_log import CallLog, log_key
 from serving.call_queue import Admission, CallQueue
 from serving.catalogue.overlay import ItemOverlay
 from serving.clock import Clock, OrderedClock
@@ -138,6 +139,12 @@ class Server:
             self.server_id,
             config.serving.poll_s,
             self._on_reload,
+        )
+        self._call_log = CallLog(
+            self._worker,
+            lambda: self.recommender.version,
+            config.serving.slow_call_ms / 1000,
+            log_key(options.runs / "serving"),
         )
         self._facts = FactsPublisher(
             self.stats,
@@ -338,8 +345,8 @@ class Server:
 
     def _ranking_server(self) -> grpc.Server:
         serving = self._options.config.serving
-        admission = Admission(self._pool, self.stats)
-        guard = Guard(self.stats, self._pool, self._write_pools)
+        admission = Admission(self._pool, self.stats, self._call_log)
+        guard = Guard(self.stats, self._call_log, self._pool, self._write_pools)
         server = grpc.server(self._pool, interceptors=[admission, guard], options=self._grpc_options())
         numbers = frozenset(
             a.name
@@ -364,7 +371,7 @@ class Server:
 
     def _admin_server(self) -> grpc.Server:
         queue = self._queue("admin", 4)
-        guard = Guard(self.stats, queue)
+        guard = Guard(self.stats, self._call_log, queue)
         server = grpc.server(queue, interceptors=[guard], options=self._grpc_options())
         service = AdminService(
             self._registry,

@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 
+from serving.call_log import REQUEST_ID_KEY, Call, CallLog
 from serving.latency import MovingAverage, Patience
 from serving.request import OverloadedError
 from serving.stats import ServerStats
@@ -97,12 +98,13 @@ class CallQueue(ThreadPoolExecutor):
 class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Refuses calls that would wait too long; health checks always pass.
 
-    Args: queue: of all methods that name no pool of their own.
+    Args: queue: of all methods that name no pool of their own; call_log: gets the refused calls.
     """
 
-    def __init__(self, queue: CallQueue, stats: ServerStats) -> None:
+    def __init__(self, queue: CallQueue, stats: ServerStats, call_log: CallLog) -> None:
         self._queue = queue
         self._stats = stats
+        self._call_log = call_log
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Admit a call, or answer RESOURCE_EXHAUSTED."""
@@ -113,10 +115,12 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         if queue.has_room():
             return handler
         self._stats.shed()
-        return _refusal(queue)
+        call = Call(method=handler_call_details.method.rsplit("/", 1)[-1])
+        self._call_log.finished(call, grpc.StatusCode.RESOURCE_EXHAUSTED.name, 0.0)
+        return _refusal(queue, call.request_id)
 
 
-def _refusal(queue: CallQueue) -> Any:
+def _refusal(queue: CallQueue, request_id: str) -> Any:
     """Make a handler that refuses a call on gRPC's own thread.
 
     It is said to take a stream, so gRPC reads no request for it: that saves a worker and two changes of
@@ -126,7 +130,7 @@ def _refusal(queue: CallQueue) -> Any:
     def refuse(_: Any, context: grpc.ServicerContext) -> None:
         remaining_s = time_left(context)
         queue.learn(remaining_s)
-        context.set_trailing_metadata(((RETRY_KEY, pushback_ms(remaining_s)),))
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id), (RETRY_KEY, pushback_ms(remaining_s))))
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are waiting; retry later")
 
     return grpc.stream_unary_rpc_method_handler(on_pool(refuse, _AT_ONCE))

@@ -54,6 +54,7 @@ _SERVICE_CONFIG = {
     ],
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
+_REQUEST_ID_KEY = "recsys-request-id"
 _Reply = TypeVar("_Reply")
 _Message = TypeVar("_Message", bound=Message)
 _KINDS: Mapping[int, str] = {
@@ -113,7 +114,9 @@ class _Connection:
             details = error.details() or ""
             if details.startswith("failed to connect"):  # gRPC's own words: nobody answered
                 details += "; start `recsys serve` there, or name the HOST:PORT of a running server"
-            raise CallError(error.code().name, details, self.target) from error
+            sent = (entry.value for entry in error.trailing_metadata() or () if entry.key == _REQUEST_ID_KEY)
+            request_id = str(next(sent, ""))
+            raise CallError(error.code().name, details, self.target, request_id) from error
 
 
 class RecsysClient(_Connection):

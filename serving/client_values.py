@@ -13,8 +13,10 @@ class CallError(RecsysError):
 
     exit_code = 12
 
-    def __init__(self, status: str, details: str, target: str) -> None:
+    def __init__(self, status: str, details: str, target: str, request_id: str = "") -> None:
         super().__init__(f"{target} answered {status}: {details}")
+        self.request_id = request_id
+        """Key of the call in the server's log; empty when no server answered."""
         self.status = status
         """Name of the gRPC status, like INVALID_ARGUMENT."""
         self.details = details

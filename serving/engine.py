@@ -105,7 +105,7 @@ class Engine:
             self._learn(found, scores, timer)
         degradation = found.degradation
         return ScoredCandidates(
-            request_id=os.urandom(12).hex(),
+            request_id=request.request_id,
             bundle_version=self.model.version,
             at_ms=at_ms,
             catalogue=asked.live.catalogue,

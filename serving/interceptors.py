@@ -9,14 +9,14 @@ from functools import wraps
 from typing import Any, Final, NoReturn
 
 import grpc
-import structlog
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from recsys.errors import BundleError, JournalError, RecsysError, RegistryError, RequestError, StoreError
+from recsys.errors import BundleError, JournalError, RegistryError, RequestError, StoreError
+from serving.call_log import REQUEST_ID_KEY, CallLog, begin_call
 from serving.call_queue import HEALTH, RETRY_KEY, Behavior, CallQueue, on_pool, pushback_ms, time_left
-from serving.request import ExpiredError, FieldError, OverloadedError, VersionError
+from serving.request import ExpiredError, FieldError, OverloadedError, VersionError, new_request_id
 from serving.stats import RANKING, ServerStats
 
 # The first class that fits an error decides. Statuses of _CONSTANT_TEXT hide the error's text from the
@@ -41,19 +41,24 @@ _CONSTANT_TEXT: Final[dict[grpc.StatusCode, str]] = {
 _MAX_TEXT = 400
 _KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 DETAILS_KEY = "grpc-status-details-bin"
-_log = structlog.get_logger(__name__)
 
 
 class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Drops calls that came to a worker too late, parses the others, and turns errors into statuses.
 
-    Args: queue: of the server's calls; queues: method -> the queue of its own that its calls wait in.
+    Args: call_log: gets every call that ends; queue: of the server's calls; queues: method -> the queue of
+    its own that its calls wait in.
     """
 
     def __init__(
-        self, stats: ServerStats, queue: CallQueue, queues: Mapping[str, CallQueue] | None = None
+        self,
+        stats: ServerStats,
+        call_log: CallLog,
+        queue: CallQueue,
+        queues: Mapping[str, CallQueue] | None = None,
     ) -> None:
         self._stats = stats
+        self._call_log = call_log
         self._queue = queue
         self._queues = queues or {}
         self._handlers: dict[str, Any] = {}
@@ -83,25 +88,22 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     ) -> Behavior:
         def guarded(sent: bytes, context: grpc.ServicerContext) -> Any:
             start = time.perf_counter()
-            status = grpc.StatusCode.OK
+            call, failure = begin_call(method), None
             if method in RANKING:
                 self._stats.staged({"queue_wait": queue.waited_s()})
             try:
                 self._refuse_late(context, queue)
                 return behavior(_parsed(sent, parse), context)
-            except RecsysError as error:
-                status = status_of(error)
+            except Exception as error:
+                failure = error
                 if isinstance(error, OverloadedError):
                     self._stats.shed()
-                if status in _CONSTANT_TEXT:
-                    _log.error("call_failed", method=method, status=status.name, error=str(error))
-                abort(context, error)
-            except Exception as error:
-                status = grpc.StatusCode.INTERNAL
-                _log.exception("call_failed", method=method, status=status.name)
-                abort(context, error)
+                abort(context, error, call.request_id)
             finally:
-                self._stats.answered(method, status.name, time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                status = "OK" if failure is None else status_of(failure).name
+                self._stats.answered(method, status, seconds)
+                self._call_log.finished(call, status, seconds, failure)
 
         return guarded
 
@@ -123,7 +125,7 @@ def _parsing(handler: Any) -> Any:
         try:
             return _parsed(sent, parse)
         except RequestError as error:
-            abort(context, error)
+            abort(context, error, new_request_id())
 
     @wraps(behavior)  # with the attributes that say how gRPC runs it
     def run(sent: Any, context: grpc.ServicerContext, *more: Any) -> Any:
@@ -154,11 +156,11 @@ def status_of(error: Exception) -> grpc.StatusCode:
     return next(status for kind, status in STATUS if isinstance(error, kind))
 
 
-def abort(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End the call with an error's status, details and retry advice."""
+def abort(context: grpc.ServicerContext, error: Exception, request_id: str) -> NoReturn:
+    """End the call with an error's status, details, request id and retry advice."""
     code = status_of(error)
     message = _bounded(_CONSTANT_TEXT.get(code, str(error)))
-    metadata: list[tuple[str, str | bytes]] = []
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID_KEY, request_id)]
     if isinstance(error, OverloadedError):
         metadata.append((RETRY_KEY, pushback_ms(time_left(context))))
     if isinstance(error, FieldError):

@@ -1,5 +1,6 @@
 """Request and answer as plain values, without a wire format: RankRequest -> RankedList."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,11 @@ class ExpiredError(RecsysError):
     """Raised when the caller's deadline passed, or the call was cancelled, before its answer was ready."""
 
 
+def new_request_id() -> str:
+    """Return the key of a call in answer, journal and log."""
+    return os.urandom(12).hex()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """Which items may be shown; empty sets do not restrict."""
@@ -75,6 +81,7 @@ class Pin:
 class RankRequest:
     """A checked request: rank `item_ids`, or items similar to `seed_item_id`, or candidates for the user."""
 
+    request_id: str = field(default_factory=new_request_id)
     user_id: str
     """The session id, when nobody is logged in."""
     session_id: str | None = None

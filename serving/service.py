@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import ranking_pb2 as pb
 from protos.recsys.v1 import ranking_pb2_grpc
 from serving.answer_message import write_answer
+from serving.call_log import current_call
 from serving.call_queue import time_left
 from serving.catalogue.items import FieldValue, ItemPatch
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
@@ -143,8 +144,10 @@ def _request(
 ) -> RankRequest:
     if not request.user_id and not request.session_id:
         raise FieldError("user_id", "it is empty; send a user_id, or a session_id when nobody is logged in")
-    debug = request.debug
+    debug, call = request.debug, current_call()
+    call.user_id = request.user_id or request.session_id
     checked = RankRequest(
+        request_id=call.request_id,
         user_id=request.user_id or request.session_id,
         session_id=request.session_id or None,
         surface=request.surface or None,

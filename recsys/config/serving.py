@@ -56,6 +56,8 @@ class ServingConfig(Section):
     max_concurrent: int = Field(default=64, ge=1)
     deadline_ms: int = Field(default=1_000, ge=1)
     """Used when the caller sets none."""
+    slow_call_ms: int = Field(default=500, ge=1)
+    """A call that takes longer has a line in the log."""
     poll_s: float = Field(default=1.0, gt=0)
     """How often CURRENT is looked at."""
     cache: Path | None = None

@@ -8,6 +8,7 @@ import pytest
 from recsys import errors, journal
 from recsys.errors import RecsysError
 from serving import client_values, request
+from serving.call_log import CallLog
 from serving.call_queue import CallQueue
 from serving.interceptors import STATUS, Guard, abort, status_of
 from serving.stats_board import StatsBoard
@@ -48,7 +49,9 @@ def test_an_expired_call_is_not_served() -> None:
     board = StatsBoard.for_one()
     stats = board.own(0)
     queue = CallQueue(1, "test", max_pending=1, default_deadline_s=1.0)
-    serve = Guard(stats, queue)._guarded(lambda request, _: request, bytes.decode, "Recommend", queue)
+    serve = Guard(stats, CallLog(0, lambda: None, 60.0, b"k"), queue)._guarded(
+        lambda request, _: request, bytes.decode, "Recommend", queue
+    )
     assert serve(b"asked", Late(0.1)) == serve(b"asked", Late(None)) == "asked"
     for late in (Late(0.0), Late(-5.0), Late(0.1, active=False)):
         with pytest.raises(ConnectionAbortedError, match="DEADLINE_EXCEEDED"):
@@ -65,10 +68,10 @@ def test_no_error_text_is_too_long_for_a_header() -> None:
 
     context = Context(None)
     context.set_trailing_metadata = lambda metadata: sent.extend(
-        len(b64encode(value)) for _, value in metadata
+        len(value if isinstance(value, str) else b64encode(value)) for _, value in metadata
     )
-    abort(context, request.FieldError("f", "\N{GRINNING FACE}" * 100_000))
-    assert len(sent) == 2
+    abort(context, request.FieldError("f", "\N{GRINNING FACE}" * 100_000), "r1")
+    assert len(sent) == 3
     assert sum(sent) < 12_000  # of 16 kB
 
 
