@@ -41,6 +41,9 @@ class Frame(Protocol):
     def text(self, column: str, row: int) -> str | None:
         """Return one text."""
 
+    def texts(self, column: str, rows: np.ndarray) -> list[str | None]:
+        """List the texts of rows int64 [N]."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrameInMemory:
@@ -67,6 +70,11 @@ class FrameInMemory:
         """Return one text."""
         text: str | None = self.frame[column][row]
         return text
+
+    def texts(self, column: str, rows: np.ndarray) -> list[str | None]:
+        """List the texts of rows int64 [N]."""
+        texts: list[str | None] = self.frame[column].gather(rows).to_list()
+        return texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,11 @@ class MappedFrame:
             return stored.one(row)
         text: str | None = stored.take(np.array([row]))[0]
         return text
+
+    def texts(self, column: str, rows: np.ndarray) -> list[str | None]:
+        """List the texts of rows int64 [N]."""
+        stored = self.stored[column]
+        return stored.many(rows) if isinstance(stored, _Texts) else stored.take(rows).to_list()
 
 
 def write_frame(frame: pl.DataFrame, folder: Path) -> None:
@@ -150,6 +163,10 @@ class _Texts:
     null: np.ndarray | None
 
     def take(self, rows: np.ndarray) -> pl.Series:
+        return pl.Series(self.many(rows), dtype=pl.String)
+
+    def many(self, rows: np.ndarray) -> list[str | None]:
+        """List the texts of rows [N]; None where one is negative."""
         found, last = np.maximum(rows, 0), self.offsets.size - 1
         missing = rows < 0
         if self.null is not None and self.null.size:
@@ -157,7 +174,7 @@ class _Texts:
         text = self.blob.data
         starts, ends = self.offsets[found].tolist(), self.offsets[np.minimum(found + 1, last)].tolist()
         spans = zip(starts, ends, missing.tolist(), strict=True)
-        return pl.Series([None if m else str(text[s:e], "utf-8") for s, e, m in spans], dtype=pl.String)
+        return [None if m else str(text[s:e], "utf-8") for s, e, m in spans]
 
     def one(self, row: int) -> str | None:
         if row < 0 or (self.null is not None and self.null[row]):

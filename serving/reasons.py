@@ -71,9 +71,13 @@ class Reasons:
             like_past[rows[:, None] == at_past] = -np.inf  # an item is not similar to itself
             nearest = np.argmax(like_past, axis=1)
             is_near = like_past[np.arange(rows.size), nearest] >= _MIN_COSINE
+            texts: dict[int, str] = {}
             for k in np.flatnonzero(is_near & ~is_similar).tolist():
-                at, kind = past[nearest[k]]
-                said[k] = f"similar to {self._name(at)} you {past_tense(kind)}"
+                event = int(nearest[k])
+                if event not in texts:
+                    at, kind = past[event]
+                    texts[event] = f"similar to {self._name(at)} you {past_tense(kind)}"
+                said[k] = texts[event]
         return said
 
     def _other(self, row: int, sources: int) -> str | None:

@@ -109,8 +109,7 @@ class BaseCatalogue:
         """List the titles of rows [N]."""
         if "title" not in self.items.columns:
             return [None] * rows.size
-        titles: list[str | None] = self.items.rows(rows.tolist(), ["title"])["title"].to_list()
-        return titles
+        return self.items.texts("title", rows)
 
     def item(self, row: int) -> ItemRow:
         """Return a row whole."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from serving.request import RankRequest
 
@@ -77,5 +78,9 @@ def changed_fields(before: Iterable[bytes], request: RankRequest) -> list[str]:
 
 
 def _hash(value: object) -> bytes:
-    text = json.dumps(value)
+    return _hash_of_text(json.dumps(value))
+
+
+@lru_cache(64)  # most requests leave most fields empty
+def _hash_of_text(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=HASH_BYTES).digest()
