@@ -126,6 +126,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             device=model.device,
             index_device=model.index_device,
             index_kind=model.index_kind,
+            engine=model.engine,
             store=self._facts.store_health(),
             workers=[_worker(worker) for worker in self._board.workers()],
             **_counted(self._board.totals()),  # type: ignore[arg-type]

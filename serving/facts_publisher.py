@@ -57,6 +57,7 @@ class FactsPublisher:
                 index_kind=model.index_kind,
                 index_device=model.index_device,
                 device=model.device,
+                engine=model.engine,
                 store=self.store_health(),
                 journal_healthy=self._journal.healthy,
                 journal_bytes=self._journal.num_bytes,
