@@ -72,6 +72,9 @@ def served(folder: Path, *more: str) -> Iterator[Served]:
         process.communicate()
 
 
+CLICK = pb.FeedbackEvent(feedback_id="f1", user_id="u", item_id="new", kind="click")
+
+
 class Caller(threading.Thread):
     """Calls over a connection of its own until a call fails; clients retry what the server never took."""
 
@@ -91,6 +94,19 @@ class Caller(threading.Thread):
             except grpc.RpcError as error:
                 self.failure = error
         self.channel.close()
+
+
+def write(stub: ranking_pb2_grpc.RankingServiceStub) -> None:
+    stub.UpsertItems(pb.UpsertItemsRequest(items=[pb.Item(item_id="new")]), timeout=PATIENCE_S)
+    assert stub.RecordFeedback(pb.RecordFeedbackRequest(events=[CLICK]), timeout=PATIENCE_S).num_accepted == 1
+
+
+def knows_what_was_written(stub: ranking_pb2_grpc.RankingServiceStub) -> bool:
+    """Ask the worker behind a connection."""
+    ranked = stub.Rank(pb.RankRequest(user_id="u", item_ids=["new"]), timeout=PATIENCE_S)
+    again = pb.RecordFeedbackRequest(events=[CLICK], validate_only=True)
+    known = stub.RecordFeedback(again, timeout=PATIENCE_S).num_duplicate == 1
+    return known and not ranked.missing_item_ids
 
 
 @pytest.fixture
@@ -121,10 +137,13 @@ def test_two_workers_are_one_server(server, capsys, until) -> None:
     for caller in callers:
         caller.start()
     until(lambda: all(caller.num_answers for caller in callers))
+    write(callers[0].stub)
+    until(lambda: all(knows_what_was_written(caller.stub) for caller in callers))
     before = one.workers()
     os.kill(before[0], signal.SIGKILL)
     until(lambda: len(one.events("ready")) == 3)
     assert before[1] in one.workers(), "the other worker was left alone"
+    assert all(knows_what_was_written(caller.stub) for caller in callers), "nothing is lost with a worker"
     assert [caller.failure for caller in callers] == [None] * 8
 
     one.process.send_signal(signal.SIGTERM)
