@@ -98,7 +98,7 @@ def serve_command(
     clock_start: ClockStartOption = None,
     clock_rate: ClockRateOption = 1.0,
 ) -> None:
-    r"""Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both let running requests end.
+    """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both let running requests end.
 
     \b
     Exit codes:
@@ -108,8 +108,9 @@ def serve_command(
         6  the online store cannot be opened
        13  a worker ended again and again before the server was ready, or had to be killed at the end
       130  Ctrl-C before the server was ready
+
     A restart cannot repair 2 (systemd: RestartPreventExitStatus=2).
-    """
+    """  # noqa: D301 (\\b is a character that keeps the lines as they are)
     from serving.processes.orders import ClockSetting, ServeSettings
     from serving.processes.start import choose_workers, serve_with_workers
 

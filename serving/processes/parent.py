@@ -45,12 +45,12 @@ class Seat:
     """When the next process is started, by `time.monotonic`, while there is none."""
 
     def ended(self, now: float) -> float:
-        """Note that the process has ended; return the seconds until the next one is started.
+        """Note that a process has ended, or could not be started; return the seconds until the next one is.
 
         The first is replaced at once, the next ones after .5, 1, 2, ... up to 30 seconds.
         """
-        assert self.child is not None
-        steady = self.child.ready and now - self.child.started >= _STEADY_S
+        child = self.child
+        steady = child is not None and child.ready and now - child.started >= _STEADY_S
         self.num_ends = 1 if steady else self.num_ends + 1
         delay_s = 0.0 if self.num_ends == 1 else min(_LAST_DELAY_S, _FIRST_DELAY_S * 2 ** (self.num_ends - 2))
         self.child, self.start_at = None, now + delay_s
@@ -126,9 +126,22 @@ class Parent:
     def _start_missing(self) -> None:
         for seat in self.seats:
             if seat.child is None and time.monotonic() >= seat.start_at:
-                place = WorkerSeat(number=seat.number, num_workers=self.num_workers, board_fd=self._board_fd)
-                seat.child = Child(self.settings, place, self.command)
-                self._selector.register(seat.child.reports_fd, selectors.EVENT_READ, seat)
+                self._start(seat)
+
+    def _start(self, seat: Seat) -> None:
+        place = WorkerSeat(number=seat.number, num_workers=self.num_workers, board_fd=self._board_fd)
+        try:
+            seat.child = Child(self.settings, place, self.command)
+        except OSError as error:  # out of memory or processes, which may pass
+            delay_s = seat.ended(time.monotonic())
+            _log.error("worker_not_started", worker=seat.number, error=str(error), restart_s=delay_s)
+            if not self._announced:
+                raise WorkerError(
+                    f"worker {seat.number} cannot be started: {error.strerror}; give the server more memory, "
+                    "or fewer --workers"
+                ) from error
+            return
+        self._selector.register(seat.child.reports_fd, selectors.EVENT_READ, seat)
 
     def _wait(self) -> None:
         """Wait for a report, an end, a signal, or until something is due."""

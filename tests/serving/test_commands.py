@@ -149,3 +149,29 @@ def test_a_folder_that_is_no_log_is_refused(tmp_path, capsys) -> None:
     (tmp_path / "items").mkdir()
     assert run(serve) == 2
     assert "--listen 'garbage'" in capsys.readouterr().err
+
+
+def test_help_of_serve_lists_the_exit_codes(capsys) -> None:
+    assert run(["serve", "--help"]) == 0
+    assert (
+        "\n      2  a wrong option or config, or an address that cannot be bound\n" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "0"], "Invalid value for '--workers': '0' is neither auto nor a number from 1 to 256"),
+        (["--workers", "2", "--listen", "garbage"], "--listen 'garbage' is not HOST:PORT"),
+        (["--workers", "2", "--listen", "0.0.0.0:0"], "can be reached from other machines"),
+        (
+            ["--workers", "2", "--listen", "unix:/tmp/x"],
+            "2 workers cannot share unix:/tmp/x; choose ",
+        ),
+        (["--workers", "2", "--clock-start", "noon"], "is not an instant"),
+    ],
+)
+def test_several_workers_are_refused_before_any_is_started(tmp_path, capsys, arguments, message) -> None:
+    folders = ["--log", str(tmp_path), "--runs", str(tmp_path)]
+    assert run(["serve", "--config", SHOP, *folders, *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -29,6 +29,7 @@ class Run:
 
     runs: Path
     announced: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=lambda: FAKE)
 
     def settings(self, **serving: float) -> ServeSettings:
         config = default_config()
@@ -55,7 +56,7 @@ class Run:
             thread.start()
 
         try:
-            Parent(settings, len(workers), announce, FAKE).run_until_signalled()
+            Parent(settings, len(workers), announce, self.command).run_until_signalled()
         finally:
             if self.announced:
                 thread.join()
@@ -122,6 +123,25 @@ def test_a_worker_that_ends_again_and_again_ends_a_start(run) -> None:
     with pytest.raises(WorkerError, match=r"worker 1 ended 3 times before .* with code 3; the log") as caught:
         run.go("serve", "die")
     assert caught.value.exit_code == 13
+
+
+def test_a_worker_that_cannot_be_started_for_a_while_is_started_later(run, until, capsys) -> None:
+    python = run.runs / "python"
+    python.symlink_to(sys.executable)
+    run.command = [str(python), *FAKE[1:]]
+
+    def kill() -> None:
+        python.unlink()
+        os.kill(next(pid for number, pid, _ in run.starts() if number == 1), signal.SIGKILL)
+        until(lambda: "worker_not_started" in capsys.readouterr().out)
+        python.symlink_to(sys.executable)
+        until(lambda: len(run.starts()) == 3)
+
+    run.go("serve", "serve", beside=kill)
+    python.unlink()
+    run.announced.clear()
+    with pytest.raises(WorkerError, match="worker 0 cannot be started: No such file or directory; give"):
+        run.go("serve", "serve")
 
 
 def test_a_worker_that_is_never_ready_ends_a_start(run) -> None:
