@@ -98,6 +98,8 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
                 failure = error
                 if isinstance(error, OverloadedError):
                     self._stats.shed()
+                if isinstance(error, ExpiredError):
+                    self._stats.expired()
                 abort(context, error, call.request_id)
             finally:
                 seconds = time.perf_counter() - start
@@ -109,7 +111,6 @@ class Guard(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
 
     def _refuse_late(self, context: grpc.ServicerContext, queue: CallQueue) -> None:
         if not is_waiting(context):
-            self._stats.expired()
             raise ExpiredError("the deadline passed while the call was waiting")
         if queue.is_late(time_left(context)):
             raise OverloadedError("the call waited for most of its time; allow a longer deadline")

@@ -23,7 +23,7 @@ from serving.worker_facts import STATES
 # Every second bound is exported, five a decade: fewer series, and still under 60 % between two bounds.
 _EXPORTED = BOUNDS_S[::2]
 _COUNTERS = {
-    "expired": ("recsys_expired", "Calls that expired before scoring."),
+    "expired": ("recsys_expired", "Calls given up, since nobody waited any more."),
     "shed": ("recsys_shed", "Calls refused for overload."),
     "lists": ("recsys_lists", "Lists journalled; the pages of a list count once."),
     "explored_lists": ("recsys_explored_lists", "Those of them that were drawn with exploration."),

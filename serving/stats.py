@@ -143,7 +143,7 @@ class ServerStats:
                 self._counters[_COUNTER["explored_lists"]] += explored
 
     def expired(self) -> None:
-        """Count a call whose deadline had passed before any work."""
+        """Count a call that nobody waited for any more before its answer was ready."""
         with self._lock:
             self._counters[_COUNTER["expired"]] += 1
 

@@ -463,9 +463,9 @@ class GetStatusResponse(_message.Message):
     reload_error: _builtins.str
     """Why the live version does not answer (with the remedy); empty when it does."""
     num_expired: _builtins.int
-    """Calls that were not scored because their deadline had passed."""
+    """Calls given up because their deadline had passed, or their caller had gone, before the answer was ready."""
     num_shed: _builtins.int
-    """Calls refused because too many calls were waiting."""
+    """Calls refused because they would have waited for too long, or too little time was left."""
     journal_bytes: _builtins.int
     """Bytes of the journal file being written."""
     threads: _builtins.int
