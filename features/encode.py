@@ -174,8 +174,10 @@ class Encoder:
         for kind in self.features.history:
             mine = np.asarray(kinds == kind.name)
             edges = self._edges(kind)
-            bins = np.searchsorted(edges, values[mine], side="right")
-            codes[mine] = first + np.where(np.isnan(values[mine]), len(edges) // 2, bins)
+            codes[mine] = first
+            if edges:
+                bins = np.searchsorted(edges, values[mine], side="right")
+                codes[mine] += np.where(np.isnan(values[mine]), len(edges) // 2, bins)
             first += self._num_codes(kind)
         return codes
 

@@ -106,9 +106,7 @@ class IdTable:
         if not len(self):
             return rows
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        blob = np.frombuffer(b"".join(texts), np.uint8)
-        starts = np.cumsum(lengths) - lengths
-        wanted = _hashes(blob, lengths)
+        wanted = _hashes(np.frombuffer(b"".join(texts), np.uint8), lengths)
         at = np.searchsorted(self.hashes, wanted)
         open_ = np.arange(len(texts))  # not yet found, and not yet known to be missing
         while True:
@@ -118,7 +116,7 @@ class IdTable:
             if not open_.size:
                 return rows
             row = self.rows[at[open_]].astype(np.int64)
-            same = self._equal(row, blob, starts[open_], lengths[open_])
+            same = self._equal(row, [texts[place] for place in open_.tolist()])
             rows[open_[same]] = row[same]
             open_ = open_[~same]
             at[open_] += 1
@@ -130,22 +128,12 @@ class IdTable:
         spans = zip(self.offsets[at].tolist(), self.offsets[at + 1].tolist(), strict=True)
         return [str(text[start:end], "utf-8") for start, end in spans]
 
-    def _equal(
-        self, rows: np.ndarray, blob: np.ndarray, starts: np.ndarray, lengths: np.ndarray
-    ) -> np.ndarray:
-        """Tell for each row whether its id is the text [starts, starts + lengths) of another blob."""
-        own = self.offsets[rows]
-        same: np.ndarray = self.offsets[rows + 1] - own == lengths
-        compared = np.flatnonzero(same & (lengths > 0))
-        if not compared.size:
-            return same
-        lengths = lengths[compared]
-        first = np.cumsum(lengths) - lengths
-        within = np.arange(lengths.sum()) - np.repeat(first, lengths)
-        mine = self.blob[np.repeat(own[compared], lengths) + within]
-        theirs = blob[np.repeat(starts[compared], lengths) + within]
-        same[compared] = np.logical_and.reduceat(mine == theirs, first)
-        return same
+    def _equal(self, rows: np.ndarray, texts: list[bytes]) -> np.ndarray:
+        """Tell for each row [N] whether its id is the text."""
+        blob = self.blob.data
+        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
+        spans = zip(starts, ends, texts, strict=True)
+        return np.fromiter((blob[start:end] == text for start, end, text in spans), np.bool_, rows.size)
 
 
 def _hashes(blob: np.ndarray, lengths: np.ndarray) -> np.ndarray:
