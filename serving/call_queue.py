@@ -64,9 +64,12 @@ class CallQueue(ThreadPoolExecutor):
         if self.num_pending >= self._max_pending:
             return False
         num_before = self.num_pending - self.num_workers + 1
-        wait_s = num_before * self._busy_s.value / self.num_workers
-        # One call may always wait, so that a worker has the next one at hand.
-        return num_before <= 1 or wait_s <= _WAIT_SHARE * self._patience.seconds
+        if num_before <= 0:  # a worker is free
+            return True
+        busy_s, patience_s = self._busy_s.value, self._patience.seconds
+        wait_s = num_before * busy_s / self.num_workers
+        # One may wait for longer where it can still be answered, so that a worker has the next call at hand.
+        return wait_s <= _WAIT_SHARE * patience_s or (num_before == 1 and wait_s + busy_s <= patience_s)
 
     def waited_s(self) -> float:
         """Return how long the call that this thread answers had waited for it."""

@@ -32,14 +32,18 @@ def test_unfinished_calls_are_counted_even_when_they_fail() -> None:
 
 
 def simulate(
-    load: float, num_workers: int = 1, bounded: bool = True, drops: bool = True
+    load: float,
+    num_workers: int = 1,
+    bounded: bool = True,
+    drops: bool = True,
+    service_s: float = 0.004,
 ) -> tuple[float, float]:
-    """Simulate 5 s of Poisson arrivals; calls take about 4 ms and have 100 ms.
+    """Simulate 5 s of Poisson arrivals; calls take about 4 ms, and have 100 ms.
 
     Return the answers in time, as a share of what the workers can answer, and the mean seconds until a call
     is refused.
     """
-    rng, calls, service_s, deadline_s = random.Random(5), queue(num_workers), 0.004, 0.1
+    rng, calls, deadline_s = random.Random(5), queue(num_workers), 0.1
     waiting: deque[float] = deque()
     free_at = [0.0] * num_workers
     now, answered, refused_after = 0.0, 0, []
@@ -72,6 +76,12 @@ def test_under_overload_the_workers_answer_in_time_what_they_can(load, num_worke
     goodput, refused_after_s = simulate(load, num_workers)
     assert goodput > 0.95
     assert refused_after_s < 0.001
+
+
+def test_calls_that_take_most_of_their_time_do_not_wait() -> None:
+    """One that waits for another one is answered too late, and keeps a worker from one that is not."""
+    goodput, _ = simulate(2.0, service_s=0.06)
+    assert goodput > 0.6
 
 
 def test_what_the_bound_and_the_drop_by_age_are_for() -> None:
