@@ -21,7 +21,7 @@ from recsys.registry import Registry
 from serving.devices import ON_CPU
 from serving.loading import load_model
 from serving.prepared import child
-from serving.prepared.listing import LISTING, _state
+from serving.prepared.listing import LISTING, _state, is_as_listed
 from serving.prepared.loader import PreparedLoader
 from serving.served_model import ServedModel
 
@@ -150,8 +150,25 @@ def test_a_prepared_version_that_does_not_reproduce_its_golden_requests_is_prepa
     assert not loader(source, store).files.is_new
 
 
+def test_the_childs_own_lines_prepare_and_say_what_went_wrong(source, tmp_path, monkeypatch, capsys) -> None:
+    """In this process: a child would spend seconds on importing torch."""
+    folders = [str(source), str(tmp_path / "new"), str(tmp_path / "final")]
+    monkeypatch.setattr(sys, "argv", ["-c", *folders, "urgent"])
+    exec(child._START, {})
+    assert is_as_listed(tmp_path / "final")
+    (source / "popular.parquet").write_bytes(b"")
+    shutil.rmtree(tmp_path / "final")
+    with pytest.raises(SystemExit, match="3"):
+        exec(child._START, {})
+    said = json.loads(capsys.readouterr().out)
+    assert said["disk"] is None
+    assert "popular.parquet differs from its manifest" in said["error"]
+
+
+@pytest.mark.slow
 def test_a_child_prepares_what_is_large(source, store, loader, monkeypatch) -> None:
     monkeypatch.setattr(child, "_SMALL_BYTES", 0)
+    monkeypatch.setattr("serving.prepared.prepare.copy_verified", None)  # of this process
     model, plain = loader(source, store), load_model(source, store)
     for task, values in predictions(model).items():
         np.testing.assert_array_equal(values, predictions(plain)[task])
