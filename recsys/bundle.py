@@ -322,7 +322,7 @@ def map_bundle(path: Path, encoder: EncoderState) -> Bundle:
         together = _read_together(path, manifest, map_tensors)
     except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{path} cannot be read ({error}); remove it, and it is prepared again") from error
-    index = ItemIndex.load(path / "index.faiss", embeddings, _factor(manifest), mapped=True)
+    index = ItemIndex.load(path / "index.faiss", embeddings, *_tuned(manifest), mapped=True)
     return _bundle(path, manifest, encoder, weights, None, index, popular, together)
 
 
@@ -338,7 +338,7 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
         raise BundleError(
             f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle"
         )
-    index = ItemIndex.load(path / "index.faiss", embeddings, _factor(manifest))
+    index = ItemIndex.load(path / "index.faiss", embeddings, *_tuned(manifest))
     return _bundle(path, manifest, EncoderState.load(path), weights, items, index, popular, together)
 
 
@@ -349,8 +349,9 @@ def _read_together(
     return read(path / file)[_TOGETHER] if file in manifest.files else NOTHING_TOGETHER
 
 
-def _factor(manifest: Manifest) -> int:
-    return int(manifest.index.get("factor", DEFAULT_FACTOR))
+def _tuned(manifest: Manifest) -> tuple[int, float]:
+    """Give how much of the index a search looks at: the factor, and the share of the lists."""
+    return int(manifest.index.get("factor", DEFAULT_FACTOR)), float(manifest.index.get("lists", 1.0))
 
 
 def _bundle(

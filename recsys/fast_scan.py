@@ -1,8 +1,9 @@
 """Compressed vectors of a large catalogue: a product quantizer of 4 bits, scanned in registers by FAISS.
 
-The inverted file has one list: the scan without one refuses selectors. Vectors are rotated at random first: a
-tower's differ far more in some dimensions than in others, and each piece of a vector gets as many bits. What
-is found is approximate, so a caller looks for more than it needs and orders them by the vectors themselves.
+Items lie in lists around centroids. A search may look at the nearest lists alone: enough where vectors
+are clustered. Vectors are rotated at random first: a tower's differ far more in some dimensions than in
+others, and each piece of a vector gets as many bits. What is found is approximate, so a caller looks for more
+than it needs and orders them by the vectors themselves.
 
 Shape letters: I items, D dimensions.
 """
@@ -19,8 +20,9 @@ from recsys.mask import Mask
 
 MIN_ITEMS = 1_000
 """Fewer vectors are not compressed: FAISS asks for 39 of them per centroid."""
+MAX_LISTS, ITEMS_A_LIST = 256, 1_000
 NUM_TRAINING = 1 << 16
-"""Vectors that the quantizer is fitted on; FAISS takes no more than 4,096 of them for 16 centroids."""
+"""Vectors that centroids and quantizer are fitted on; FAISS takes no more than 256 of them per centroid."""
 
 
 def build_fast_scan(vectors_ID: np.ndarray) -> faiss.Index:
@@ -30,7 +32,8 @@ def build_fast_scan(vectors_ID: np.ndarray) -> faiss.Index:
     """
     num_items, dim = vectors_ID.shape
     with one_thread():
-        spec = f"RR{dim},IVF1,PQ{_num_pieces(dim)}x4fs"
+        num_lists = min(MAX_LISTS, max(1, num_items // ITEMS_A_LIST))
+        spec = f"RR{dim},IVF{num_lists},PQ{_num_pieces(dim)}x4fs"
         index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors_ID[np.linspace(0, num_items - 1, min(num_items, NUM_TRAINING), dtype=np.int64)])
         index.add(vectors_ID)
@@ -45,16 +48,23 @@ def is_fast_scan(index: faiss.Index) -> bool:
 
 
 def form(index: faiss.Index) -> str:
-    """Name the kind: number of pieces, and of bits for each."""
-    return f"pq{faiss.downcast_index(index.index).pq.M}x4fs"
+    """Name the kind: number of lists, of pieces, and of bits for each."""
+    lists = faiss.downcast_index(index.index)
+    return f"ivf{lists.nlist},pq{lists.pq.M}x4fs"
 
 
-def scan(index: faiss.Index, vector_D: np.ndarray, count: int, allowed: Mask | None = None) -> np.ndarray:
-    """Return about the `count` nearest rows, nearest first; fewer when fewer are allowed."""
-    parameters = None
-    if allowed is not None:
-        selecting = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(allowed.bits), nprobe=1)
-        parameters = faiss.SearchParametersPreTransform(index_params=selecting)
+def scan(
+    index: faiss.Index, vector_D: np.ndarray, count: int, share: float, allowed: Mask | None = None
+) -> np.ndarray:
+    """Return about the `count` nearest rows of some lists, nearest first; fewer when fewer are allowed there.
+
+    Args: share: of the lists, the nearest ones; 1: all.
+    """
+    lists = faiss.SearchParametersIVF(
+        sel=None if allowed is None else faiss.IDSelectorBitmap(allowed.bits),
+        nprobe=max(1, round(share * faiss.downcast_index(index.index).nlist)),
+    )
+    parameters = faiss.SearchParametersPreTransform(index_params=lists)
     _, rows = index.search(np.ascontiguousarray(vector_D[None], np.float32), count, params=parameters)
     found: np.ndarray = rows[0][rows[0] >= 0]
     return found

@@ -76,6 +76,8 @@ class ItemIndex:
     """float32, contiguous, in memory or mapped."""
     factor: int = DEFAULT_FACTOR
     """A compressed index is scanned for so many times the items asked for."""
+    lists: float = 1.0
+    """Of a compressed index this share of the lists is looked at, the nearest ones; 1: all."""
     cutover: Cutover = _UNMEASURED
     on_gpu: GpuVectors | None = None
     """Searched first where present."""
@@ -101,7 +103,7 @@ class ItemIndex:
     def summary(self) -> dict[str, Any]:
         """Describe the index for the manifest."""
         made = {"kind": self.kind, "items": self.index.ntotal, "dim": self.index.d}
-        return made if self.exact else {**made, "factor": self.factor}
+        return made if self.exact else {**made, "factor": self.factor, "lists": self.lists}
 
     def on(self, device: torch.device) -> "ItemIndex":
         """Return the same index, searched on a device.
@@ -146,7 +148,13 @@ class ItemIndex:
 
     @classmethod
     def load(
-        cls, path: Path, embeddings_ID: np.ndarray, factor: int = DEFAULT_FACTOR, *, mapped: bool = False
+        cls,
+        path: Path,
+        embeddings_ID: np.ndarray,
+        factor: int = DEFAULT_FACTOR,
+        lists: float = 1.0,
+        *,
+        mapped: bool = False,
     ) -> "ItemIndex":
         """Read a FAISS file whose hash has already been verified.
 
@@ -165,7 +173,7 @@ class ItemIndex:
         vectors = np.ascontiguousarray(embeddings_ID, np.float32)
         if not (isinstance(index, faiss.IndexFlat) or is_fast_scan(index)):
             return cls.build(vectors)  # a graph of an earlier release: its vectors are the bundle's
-        return cls(index, vectors, factor)
+        return cls(index, vectors, factor, lists)
 
     def nearest_of(self, vector_D: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
         """Return the k nearest of some rows [N], k <= N, best first; equally near ones by row."""
@@ -190,15 +198,23 @@ class ItemIndex:
         passing = size if allowed is None else allowed.count
         if count * _MANY > passing:
             return np.arange(size) if allowed is None else allowed.rows()
+        found = self._scan(vector_D, count, allowed, passing)
+        if found.size < count and self.lists < 1:  # the filter passes few items of the nearest lists
+            return scan(self.index, vector_D, count, 1.0, allowed)
+        return found
+
+    def _scan(self, vector_D: np.ndarray, count: int, allowed: Mask | None, passing: int) -> np.ndarray:
+        """Look for items in the nearest lists; `passing` are allowed in all."""
+        size = self.embeddings_ID.shape[0]
         if allowed is None:
-            return scan(self.index, vector_D, count)
+            return scan(self.index, vector_D, count, self.lists)
         fetched = num_fetched(count, size / passing)
         if fetched <= count * self.cutover.most_fetched and fetched * _MANY <= size:
-            found = scan(self.index, vector_D, fetched)
+            found = scan(self.index, vector_D, fetched, self.lists)
             passing_first: np.ndarray = found[allowed[found]][:count]
             if passing_first.size == count:
                 return passing_first
-        return scan(self.index, vector_D, count, allowed)
+        return scan(self.index, vector_D, count, self.lists, allowed)
 
 
 def num_fetched(count: int, over: float) -> int:

@@ -43,8 +43,8 @@ def _measured(index: ItemIndex, k: int) -> Cutover:
         filtered_s = _seconds(lambda: index.scan_exactly(query, k, half))
         return Cutover(exact_share=_share(filtered_s, each_s, num_items), measured=True)
     count = min(k * index.factor, half.count)
-    filtered_s = _seconds(lambda: scan(index.index, query, count, half))
-    found = scan(index.index, query, count, half)
+    filtered_s = _seconds(lambda: scan(index.index, query, count, index.lists, half))
+    found = scan(index.index, query, count, index.lists, half)
     order_s = _seconds(lambda: index.nearest_of(query, found, k))
     fetched = [1.0]
     for times in _FETCHED:
@@ -58,7 +58,7 @@ def _measured(index: ItemIndex, k: int) -> Cutover:
 
 
 def _fetch(index: ItemIndex, query_D: np.ndarray, count: int, allowed: Mask) -> np.ndarray:
-    found = scan(index.index, query_D, count)
+    found = scan(index.index, query_D, count, index.lists)
     passing: np.ndarray = found[allowed[found]]
     return passing
 

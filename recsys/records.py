@@ -62,6 +62,8 @@ class IndexRecord(Record):
     file_bytes: int
     factor: int | None = None
     """A compressed index is scanned for so many times the items asked for."""
+    lists: float | None = None
+    """The share of the lists that is looked at."""
     recall: dict[str, float] = {}
     """By share of the items that a filter passes; empty: the index is exact."""
     search_ms: dict[str, float] = {}

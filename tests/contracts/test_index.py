@@ -24,7 +24,7 @@ def _vectors(count, dim=8, seed=0):
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-@pytest.fixture(params=["exact", "pq4x4fs"])
+@pytest.fixture(params=["exact", "ivf2,pq4x4fs"])
 def built(request):
     made = ItemIndex.build(_vectors(2500), exact_items=3000 if request.param == "exact" else 2000)
     assert made.kind == request.param
@@ -269,14 +269,18 @@ def test_each_way_of_a_filtered_search_finds_the_nearest(large, way, share):
     assert np.mean(found) >= (1.0 if way == "exact" else 0.95)
 
 
+@pytest.mark.parametrize("lists", [0.05, 1.0])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_filter_against_the_users_taste_is_no_hole(large, way):
+def test_a_filter_against_the_users_taste_is_no_hole(large, way, lists):
     """Half of the items pass, but none of those that a search would find first."""
-    index, query = replace(large, cutover=WAYS[way]), _vectors(1, dim=16, seed=3)[0]
+    index = replace(large, cutover=WAYS[way], lists=lists, factor=3)
+    query = _vectors(1, dim=16, seed=3)[0]
     drawn = large.embeddings_ID @ query < 0
     rows = index.search(query, 300, Mask.of_bools(drawn))
     assert rows.size == 300
     assert drawn[rows].all()
+    everywhere = replace(index, lists=1.0).search(query, 300, Mask.of_bools(drawn))
+    np.testing.assert_array_equal(rows, everywhere)
 
 
 def test_a_search_takes_one_thread(large):

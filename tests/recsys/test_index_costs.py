@@ -28,6 +28,7 @@ class Searched:
     filtered: float
     exact: bool = False
     factor: int = 2
+    lists: float = 1.0
     embeddings_ID: np.ndarray = None  # noqa: N815 - as the index calls it
     index: None = None
     cutover: Cutover = None
@@ -45,7 +46,7 @@ def cutover(monkeypatch):
     """Measure an index that costs so much."""
 
     def measure(*, each=1e-6, filtered, plain=1e-4, exact=False):
-        def scan(index, vector, count, allowed=None):
+        def scan(index, vector, count, lists, allowed=None):
             _work(plain if allowed is None else filtered)
             return np.arange(count)
 

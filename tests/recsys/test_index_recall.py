@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.index import ItemIndex
-from recsys.index_recall import FACTORS, SHARES, RecallCheck, lowest, tune_factor
+from recsys.index_recall import FACTORS, SHARES, RecallCheck, lowest, tune
 
 
 def _vectors(count, seed=0):
@@ -44,18 +44,19 @@ def test_recall_is_the_share_of_the_nearest_that_is_found(index, check):
         assert found[share].recall == pytest.approx(0.5, abs=0.05)
 
 
-def test_the_smallest_factor_that_is_enough_is_chosen(index, check):
-    by_factor = {factor: lowest(check.of(replace(index, factor=factor))) for factor in FACTORS[:5]}
-    assert by_factor[1] < 0.9 < by_factor[FACTORS[4]], "more is scanned, more is found"
-    tuned, found = tune_factor(index, check, 0.9)
-    assert tuned.factor == min(factor for factor, recall in by_factor.items() if recall >= 0.905)
-    assert lowest(found) == by_factor[tuned.factor]
+def test_the_cheapest_setting_that_is_enough_is_chosen(index, check):
+    tuned, found = tune(index, check, 0.9)
+    assert lowest(found) >= 0.905
+    for cheaper in ({"factor": tuned.factor // 2}, {"lists": tuned.lists / 2}):
+        assert lowest(check.of(replace(tuned, **cheaper))) < lowest(found), "more is looked at, more is found"
+    assert lowest(check.of(replace(tuned, factor=1, lists=0.125))) < 0.9
+    assert tuple(found) == SHARES
 
 
 def test_what_no_factor_reaches_is_told(index):
     """An index of other vectors finds next to nothing, with any factor."""
     check = RecallCheck(index.embeddings_ID, _vectors(4, seed=1), 20, (1.0,))
     other = replace(index, embeddings_ID=_vectors(8_000, seed=5))
-    tuned, found = tune_factor(other, check, 0.95)
-    assert tuned.factor == FACTORS[-1]
+    tuned, found = tune(other, check, 0.95)
+    assert (tuned.factor, tuned.lists) == (FACTORS[-1], 1.0)
     assert lowest(found) < 0.5

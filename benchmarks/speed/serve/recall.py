@@ -19,7 +19,7 @@ import numpy as np
 
 from recsys.index import Cutover, ItemIndex
 from recsys.index_costs import with_measured_cutover
-from recsys.index_recall import SHARES, RecallCheck, tune_factor
+from recsys.index_recall import SHARES, RecallCheck, tune
 from recsys.mask import Mask
 
 MOST_ITEMS = 20_000
@@ -61,6 +61,7 @@ def forbidden_ids(num_searches: int = 10_000, seed: int = 0) -> Fuzzed:
         index = _random_index(rng)
         for _ in range(min(_SEARCHES_EACH, num_searches - start)):
             index = replace(index, cutover=_random_cutover(rng), factor=int(rng.integers(1, 9)))
+            index = replace(index, lists=float(rng.choice([0.125, 1.0])))
             rows, allowed, k = _random_search(index, rng)
             forbidden += int((~allowed[rows]).sum())
             under_filled += np.unique(rows).size != min(k, allowed.count)
@@ -98,7 +99,7 @@ def measure(
     build_s = time.process_time() - start
     queries = VECTORS[vectors](2 * num_queries, dim, seed=1)
     start = time.process_time()
-    index, _ = tune_factor(index, RecallCheck(made, queries[:num_queries], k), wanted)
+    index, _ = tune(index, RecallCheck(made, queries[:num_queries], k), wanted)
     tune_s = time.process_time() - start
     start = time.process_time()
     index = with_measured_cutover(index, k)
@@ -108,6 +109,7 @@ def measure(
         "dim": dim,
         "kind": index.kind,
         "factor": index.factor,
+        "lists": index.lists,
         "build_s": round(build_s, 2),
         "tune_s": round(tune_s, 2),
         "file_mb": round(_file_bytes(index) / 1e6, 1),
