@@ -69,6 +69,8 @@ _WRITERS: Final = (
     "recsys.bundle",
     "recsys.encoding",
     "recsys.index",
+    "recsys.index_recall",
+    "recsys.model.item_rows",
     "recsys.model.ranker",
     "recsys.vocabulary",
     "training.publish",
