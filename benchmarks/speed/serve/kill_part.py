@@ -22,8 +22,11 @@ from serving.client import RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 
 KILLS: Final = 5
-WRITING_S: Final = 1.0
-"""Before a kill."""
+WRITTEN: Final = 20
+"""Rows of each table that are acknowledged before a kill; the writer goes on while it happens."""
+PATIENCE_S: Final = 60.0
+"""For these rows, and for each call."""
+AFTER_S: Final = 0.5
 TABLES: Final = {"requests": "request_id", "feedback": "feedback_id", "item_patches": "item_id"}
 """Table of the journal -> the column that is looked for."""
 
@@ -56,9 +59,9 @@ def measure_kills(session: Session) -> dict[str, Any]:
         with served(session.shop, folder, options) as server:
             while kills < KILLS and server.child.child.poll() is None:
                 with _writing(session.shop, server.target, acknowledged):
-                    time.sleep(WRITING_S)
+                    _wait_for_rows(acknowledged)
                     _kill_one(server, kills)
-                    time.sleep(WRITING_S)
+                    time.sleep(AFTER_S)
                 kills += 1
     counts = {table: len(ids) for table, ids in acknowledged.ids.items()}
     return {
@@ -68,6 +71,14 @@ def measure_kills(session: Session) -> dict[str, Any]:
             "acknowledged_lost": acknowledged.lost(folder / "log" / FOLDER),
         }
     }
+
+
+def _wait_for_rows(acknowledged: Acknowledged) -> None:
+    """Wait until so many more rows of each table are acknowledged, as long as there is patience."""
+    wanted = {table: len(ids) + WRITTEN for table, ids in acknowledged.ids.items()}
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end and any(len(acknowledged.ids[table]) < n for table, n in wanted.items()):
+        time.sleep(0.01)
 
 
 def _kill_one(server: BenchServer, number: int) -> None:
@@ -86,7 +97,7 @@ def _writing(shop: SyntheticShop, target: str, acknowledged: Acknowledged) -> It
     def write() -> None:
         number = sum(map(len, acknowledged.ids.values()))
         while not over.is_set():
-            with suppress(CallError), RecsysClient(target, timeout_s=2.0) as client:
+            with suppress(CallError), RecsysClient(target, timeout_s=PATIENCE_S) as client:
                 while not over.is_set():
                     number += 1
                     _write(client, shop.user(number), number, acknowledged)
