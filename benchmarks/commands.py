@@ -57,7 +57,7 @@ def bench_serve_command(
         list[str] | None,
         typer.Option(
             help="Only this part: latency, max-rate, swaps, overload, recall or resources, which are the "
-            "default; or profile, soak or kills. May be given several times."
+            "default; or profile, soak, month or kills. May be given several times."
         ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Add to the figures that --json FILE has.")] = False,
@@ -65,8 +65,8 @@ def bench_serve_command(
     rate: Annotated[float, typer.Option(help="Highest rate, calls/s; default: it is searched for.")] = 0.0,
     connections: Annotated[int, typer.Option(min=1, help="Connections of the load.")] = 8,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; default: what `recsys serve` chooses.")
-    ] = None,
+        str, typer.Option(metavar="auto|N", help="Worker processes; auto: as many as processors.")
+    ] = "auto",
     swaps: Annotated[int, typer.Option(min=1, help="Versions that go live in the part swaps.")] = 10,
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the part soak.")] = 30.0,
     searches: Annotated[int, typer.Option(min=1, help="Filtered searches of the part recall.")] = 10_000,

@@ -6,7 +6,8 @@ A table stands between markers:
     <!-- end of table -->
 
 A set's page can have `rows` and `differences`, the page of all sets has `summary`. The JSON of `recsys bench
-train` and `recsys bench nights` is in `results/training`; their pages have the tables that they print.
+train` and `recsys bench nights` is in `results/training`, that of `recsys bench serve` in `results/serving`;
+their pages have the tables that they print.
 """
 
 import json
@@ -19,13 +20,16 @@ from typing import Any
 from benchmarks.grids import Grid
 from benchmarks.nights import nights_tables
 from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
+from benchmarks.speed.serve import serve_tables
 from benchmarks.speed.training import training_tables
 from recsys.errors import ConfigError
 
-TRAINING_PAGES: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Grid]]] = {
-    "training-speed": training_tables.GRIDS,
-    "nights": nights_tables.GRIDS,
+BENCH_PAGES: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Grid]]] = {
+    "training/training-speed": training_tables.GRIDS,
+    "training/nights": nights_tables.GRIDS,
+    "serving/serving": serve_tables.GRIDS,
 }
+"""JSON below `results`, without its ending -> tables of the page of its name."""
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 
@@ -46,10 +50,10 @@ def fill_pages(docs: Path) -> dict[Path, str]:
         if not page.exists():
             raise ConfigError(f"{page} is missing; write the page of {name}, with markers for its tables")
         pages[page] = {"rows": partial(rows_grid, tree), "differences": partial(differences_grid, tree)}
-    for name, grids_of in TRAINING_PAGES.items():
-        if (path := folder / "training" / f"{name}.json").exists():
+    for name, grids_of in BENCH_PAGES.items():
+        if (path := folder / f"{name}.json").exists():
             tree = json.loads(path.read_text())
-            pages[docs / "benchmarks" / f"{name}.md"] = {
+            pages[docs / "benchmarks" / f"{path.stem}.md"] = {
                 table: partial(grid, tree) for table, grid in grids_of.items()
             }
     return {page: _filled(page, grids) for page, grids in pages.items()}

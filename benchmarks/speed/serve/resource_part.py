@@ -5,7 +5,7 @@ from typing import Any, Final
 from benchmarks.speed.serve.server import served
 from benchmarks.speed.serve.session import Session, record_answer, worker_options
 
-WORKERS: Final = (1, 4)
+WORKERS: Final = ("1", "4")
 
 
 def measure_resources(session: Session) -> dict[str, Any]:
@@ -15,10 +15,10 @@ def measure_resources(session: Session) -> dict[str, Any]:
         folder = session.folder / f"workers-{workers}"
         folder.mkdir()
         with served(session.shop, folder, worker_options(workers)) as server:
-            start_s[str(workers)] = server.start_s
+            start_s[workers] = server.start_s
             record_answer(server.target, session.requests[:1])
             session.load.closed(server.target, session.asked.connections, session.asked.seconds / 2)
-            rss_mb[str(workers)] = server.pss_mb()
+            rss_mb[workers] = server.pss_mb()
         with served(session.shop, folder, worker_options(workers)) as server:
-            again_s[str(workers)] = server.start_s
+            again_s[workers] = server.start_s
     return {"start_seconds": start_s, "start_again_seconds": again_s, "rss_mb": rss_mb}

@@ -20,6 +20,7 @@ from benchmarks.speed.processes import others
 from benchmarks.speed.serve.bundle import Sizes, synthetic_shop
 from benchmarks.speed.serve.kill_part import measure_kills
 from benchmarks.speed.serve.latency_parts import measure_latency, measure_max_rate
+from benchmarks.speed.serve.month_part import measure_month
 from benchmarks.speed.serve.overload_part import measure_overload
 from benchmarks.speed.serve.profile_part import measure_profile
 from benchmarks.speed.serve.recall_part import measure_recall
@@ -40,6 +41,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "resources": measure_resources,
     "profile": measure_profile,
     "soak": measure_soak,
+    "month": measure_month,
     "kills": measure_kills,
 }
 DEFAULT_PARTS: Final = ("latency", "max-rate", "swaps", "overload", "recall", "resources")

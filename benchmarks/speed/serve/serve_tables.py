@@ -61,6 +61,8 @@ def summary_grid(tree: Tree) -> Grid:
         soak.get("memory_mb_per_hour"),
         "{:+.1f} MB/h",
     )
+    month = tree.get("month") or {}
+    lines += _line(f"start with {month.get('days')} days of journal", month.get("start_seconds"), "{:.1f} s")
     lines += _line(f"acknowledged rows lost by {kills.get('count')} kills", _total(kills), "{}")
     return lines
 

@@ -29,9 +29,11 @@ class Asked:
     seconds: float = 8.0
     """Of one run of load; a part makes several."""
     connections: int = 8
-    workers: int | None = None
-    """Worker processes; None: what the server chooses."""
+    workers: str = "auto"
+    """Worker processes: a number, or `auto`, as many as processors."""
     swaps: int = 10
+    journal_requests: int = 20_000
+    """A day of the part month."""
     minutes: float = 30.0
     """Of the soak."""
     searches: int = 10_000
@@ -103,9 +105,9 @@ class Session:
         return found
 
 
-def worker_options(workers: int | None) -> list[str]:
+def worker_options(workers: str) -> list[str]:
     """Give the options of `recsys serve` for so many worker processes."""
-    return [] if workers is None else ["--workers", str(workers)]
+    return ["--workers", workers]
 
 
 def make_requests(shop: SyntheticShop, count: int = NUM_REQUESTS) -> list[bytes]:

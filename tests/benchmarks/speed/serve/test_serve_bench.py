@@ -40,7 +40,9 @@ def test_an_unknown_part_is_refused_with_the_known_ones(tmp_path):
 
 
 def test_a_run_at_a_hundredth_has_the_figures(tmp_path):
-    asked = Asked(parts=["latency", "max-rate", "swaps", "overload"], seconds=0.5, swaps=1, rate=20.0)
+    asked = Asked(
+        parts=["latency", "max-rate", "swaps", "overload"], seconds=0.5, swaps=1, rate=20.0, workers="1"
+    )
     tree = json.loads(json.dumps(measure_serve(asked, HUNDREDTH, tmp_path)))
     for key in ("echo", "one_client", "eight_clients", "half_load"):
         assert all(tree[key][name] > 0 for name in PERCENTILES)
