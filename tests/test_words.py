@@ -14,7 +14,7 @@ JOURNAL_AND_REDIS = re.compile(r"journal|serving/app\.py|recsys/config/serving\.
 
 WORDS = {
     r"Desk\b|Shelf\b|Crowd\b|\bheard_of\b|\bhurry\b|\bdoubt\w*": "name what it does",
-    r"[Ff]inali[sz]e?": "refit",
+    r"(?<!weakref\.)[Ff]inali[sz]e?": "refit",
     r"\b[Jj]udg(e|es|ed|ing)\b|judged": "evaluate, evaluated",
     r"[Ll]earnt": "TrainedModel, trained on; or: learned",
     r"training/learn\.py|training/nightly\.py|training/night\.py": "training/train.py, training/night/",
