@@ -65,6 +65,14 @@ def family(pid: int) -> list[int]:
     return found
 
 
+def command_of(pid: int) -> list[str]:
+    """Give the words of the command that a process runs; none when it is gone (Linux)."""
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 def cpu_s(pid: int) -> float:
     """Give the processor seconds that a process has used; 0 when it is gone (Linux)."""
     try:

@@ -83,9 +83,10 @@ def _wait_for_rows(acknowledged: Acknowledged) -> None:
 
 def _kill_one(server: BenchServer, number: int) -> None:
     """Kill a worker; a server of one process itself."""
-    first, *workers = server.processes()
-    os.kill(workers[number % len(workers)] if workers else first, signal.SIGKILL)
-    if not workers:
+    workers = server.workers()
+    killed = workers[number % len(workers)]
+    os.kill(killed, signal.SIGKILL)
+    if killed == server.child.child.pid:
         server.child.child.wait()
 
 

@@ -19,7 +19,7 @@ def measure_latency(session: Session) -> dict[str, Any]:
     """Measure closed loops: an echo of the same process shape, then one client and eight."""
     server, load, seconds = session.server, session.load, session.asked.seconds
     answer = record_answer(server.target, session.requests[:1])
-    processes = max(1, len(server.processes()) - 1)
+    processes = len(server.workers())
     with echoed(answer, session.folder, processes) as target:
         load.closed(target, 1, seconds / 4)
         echo = load.closed(target, 1, seconds)

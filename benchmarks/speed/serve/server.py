@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.speed.processes import family, pss_mb, tree_cpu_s
+from benchmarks.speed.processes import command_of, family, pss_mb, tree_cpu_s
 from benchmarks.speed.serve.bundle import CLOCK_START, SyntheticShop
 from recsys.errors import BundleError, DataError
 from recsys.registry import Registry
 from serving.demo.children import Children, ServerChild, StepError
+from serving.processes.child import WORKER
 
 START_S: Final = 600.0
 """Longest start of a server that is waited for."""
@@ -50,6 +51,14 @@ class BenchServer:
     def processes(self) -> list[int]:
         """List the server's processes: the one that was started, and all below it."""
         return family(self.child.child.pid)
+
+    def workers(self) -> list[int]:
+        """List the processes that answer: the workers, or the server itself where it is one process.
+
+        Children that prepare a version or compile an engine are no workers.
+        """
+        first, *others = self.processes()
+        return [pid for pid in others if WORKER[-1] in command_of(pid)] or [first]
 
     def cpu_s(self) -> float:
         """Give the processor seconds of its processes so far."""
