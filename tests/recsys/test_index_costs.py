@@ -64,6 +64,8 @@ def test_a_filter_is_searched_exactly_while_that_is_cheaper(cutover):
     assert slow.measured
     assert slow.exact_share == pytest.approx(0.01, rel=0.45)
     assert fast.exact_share == pytest.approx(0.16, rel=0.45)
+    compressed = cutover(each=5e-6, filtered=16e-3)
+    assert compressed.exact_share == pytest.approx(0.17, rel=0.45)
 
 
 def test_as_much_is_fetched_as_a_filtered_scan_costs(cutover):
