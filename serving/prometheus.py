@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import accumulate
@@ -9,6 +10,7 @@ from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
+import structlog
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -22,6 +24,10 @@ from serving.worker_facts import STATES
 
 # Every second bound is exported, five a decade: fewer series, and still under 60 % between two bounds.
 _EXPORTED = BOUNDS_S[::2]
+_log = structlog.get_logger(__name__)
+_ANSWERING = ("serving", "draining")
+_SCRAPE_S = 10.0
+"""A scraper that sends or reads nothing for so long is hung up on."""
 _COUNTERS = {
     "expired": ("recsys_expired", "Calls given up, since nobody waited any more."),
     "shed": ("recsys_shed", "Calls refused for overload."),
@@ -91,7 +97,8 @@ def _worker_metrics(workers: tuple[WorkerStatus, ...]) -> Iterator[Metric]:
     restarts = CounterMetricFamily("recsys_worker_restarts", "Workers that died and were started again.")
     restarts.add_metric([], sum(worker.num_restarts for worker in workers))
     yield restarts
-    facts = [worker.facts for worker in workers if worker.facts is not None]
+    # The row of one that died still has the facts of its last life.
+    facts = [one.facts for one in workers if one.state in _ANSWERING and one.facts is not None]
     bundle = GaugeMetricFamily("recsys_bundle", "Workers that answer with a version.", labels=["version"])
     versions = [one.version or "none" for one in facts]
     for version in sorted(set(versions)):
@@ -118,7 +125,10 @@ def serve_metrics(
         kind = _SharedEndpoint if shared else _Endpoint
         server = make_server(host.strip("[]"), int(port), make_wsgi_app(registry), kind, _QuietHandler)
         if tls is not None:
-            server.socket = _context(tls).wrap_socket(server.socket, server_side=True)
+            # Shaking hands is the scrape's own thread's: whoever connects and says nothing holds up no other.
+            server.socket = _context(tls).wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"--metrics-listen {address} cannot be bound ({error}); choose another") from error
     thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
@@ -141,6 +151,10 @@ class _Endpoint(ThreadingMixIn, WSGIServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log a scrape that broke off in one line, where the packaged server prints a traceback."""
+        _log.info("scrape_failed", error=repr(sys.exception()))
+
 
 class _SharedEndpoint(_Endpoint):
     allow_reuse_port = True
@@ -148,6 +162,8 @@ class _SharedEndpoint(_Endpoint):
 
 class _QuietHandler(WSGIRequestHandler):
     """Writes no line per scrape on stderr, where the JSON logs are."""
+
+    timeout = _SCRAPE_S
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing."""

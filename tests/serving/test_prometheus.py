@@ -1,11 +1,17 @@
 import re
+import socket
+import ssl
 import urllib.request
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from recsys.errors import ConfigError
+from serving.addresses import Tls
 from serving.client_values import CallError
 from serving.prometheus import ServerCollector, serve_metrics
+from serving.stats_board import StatsBoard
+from serving.worker_facts import WorkerFacts
 
 
 def test_the_counters_are_exported(start, unused_tcp_port) -> None:
@@ -36,3 +42,39 @@ def test_a_wrong_address_is_a_config_error(start, address) -> None:
     one = start()
     with pytest.raises(ConfigError, match="cannot be bound"):
         serve_metrics(address, ServerCollector(one.server.board))
+
+
+def test_a_worker_that_has_died_answers_with_no_version() -> None:
+    board = StatsBoard(bytearray(StatsBoard.size(2)), 2)
+    for number in range(2):
+        own = board.own(number)
+        own.publish(WorkerFacts(version="v1", journal_healthy=number == 0, journal_bytes=7))
+        board.enter(number, "serving")
+    board.enter(1, "restarting")
+    text = exported(board)
+    assert 'recsys_bundle{version="v1"} 1.0' in text
+    assert "recsys_journal_healthy 1.0" in text
+    assert "recsys_journal_bytes 7.0" in text
+
+
+def exported(board: StatsBoard) -> str:
+    registry = CollectorRegistry()
+    registry.register(ServerCollector(board))
+    return generate_latest(registry).decode()
+
+
+def test_who_connects_and_says_nothing_holds_up_no_scrape(tmp_path, pem, unused_tcp_port, capfd) -> None:
+    certificate, key, _ = pem(tmp_path, "server")
+    collector = ServerCollector(StatsBoard.for_one())
+    stop = serve_metrics(f"127.0.0.1:{unused_tcp_port}", collector, Tls(certificate=certificate, key=key))
+    with socket.create_connection(("127.0.0.1", unused_tcp_port)) as silent:
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        trusting.check_hostname = False
+        page = f"https://127.0.0.1:{unused_tcp_port}/metrics"
+        text = urllib.request.urlopen(page, timeout=5, context=trusting).read().decode()
+        silent.sendall(b"no TLS")
+        silent.shutdown(socket.SHUT_WR)
+        silent.recv(100)
+    stop()
+    assert "recsys_workers" in text
+    assert "Traceback" not in capfd.readouterr().err
