@@ -33,6 +33,7 @@ HEALTH = "/grpc.health."
 _POOL = "experimental_thread_pool"
 RETRY_KEY = "grpc-retry-pushback-ms"
 _NEVER = "-1"
+_REFUSED = grpc.StatusCode.RESOURCE_EXHAUSTED
 Behavior = Callable[[Any, grpc.ServicerContext], Any]
 
 
@@ -117,9 +118,10 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         queue = getattr(handler.unary_unary, _POOL, self._queue)
         if queue.has_room():
             return handler
+        call, status = Call(method=handler_call_details.method.rsplit("/", 1)[-1]), _REFUSED.name
         self._stats.shed()
-        call = Call(method=handler_call_details.method.rsplit("/", 1)[-1])
-        self._call_log.finished(call, grpc.StatusCode.RESOURCE_EXHAUSTED.name, 0.0)
+        self._stats.answered(call.method, status, 0.0)
+        self._call_log.finished(call, status, 0.0)
         return _refusal(queue, call.request_id)
 
 
@@ -134,7 +136,7 @@ def _refusal(queue: CallQueue, request_id: str) -> Any:
         remaining_s = time_left(context)
         queue.learn(remaining_s)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id), (RETRY_KEY, pushback_ms(remaining_s))))
-        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are waiting; retry later")
+        context.abort(_REFUSED, "too many calls are waiting; retry later")
 
     return grpc.stream_unary_rpc_method_handler(on_pool(refuse, _AT_ONCE))
 

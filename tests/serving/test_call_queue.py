@@ -143,7 +143,9 @@ def test_a_full_queue_refuses_at_once_without_reading_the_call(start, until) -> 
             assert dict(hurried.trailing_metadata())["grpc-retry-pushback-ms"] == "-1"
         one.loader.scorer.gate.set()
         assert all(future.result() for future in waiting)
-    assert one.admin.status().num_shed in (5, 6)
+    status = one.admin.status()
+    assert status.num_shed in (5, 6)
+    assert status.calls["Recommend/RESOURCE_EXHAUSTED"] == status.num_shed
 
 
 def test_the_client_comes_back_when_the_server_asked_it_to(start, until) -> None:
