@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
+from recsys.id_table import MISSING
 from serving.catalogue import Allowed
 from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
@@ -209,7 +210,8 @@ class Engine:
             return None
         known = Candidates(rows=recent.rows.astype(np.int64), sources=recent.sources.astype(np.int64))
         candidates = self._retrieval.again(known, asked.named, asked.live, asked.allowed, asked.state.shown)
-        if len(candidates.rows) < asked.num_needed:
+        # One more than the page shows: else the list would end with it.
+        if len(candidates.rows) < min(asked.num_needed + 1, asked.num_known):
             return None
         return _Found(
             asked=asked,
@@ -345,6 +347,12 @@ class _Asked:
     user: User | None
     named: NamedItems
     allowed: Allowed
+
+    @property
+    def num_known(self) -> int:
+        """Count the items there are: the caller's candidates, or the catalogue."""
+        listed = self.named.listed
+        return len(self.live.catalogue) if listed is None else int(np.count_nonzero(listed != MISSING))
 
     @property
     def num_needed(self) -> int:

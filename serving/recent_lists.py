@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.request import RankRequest
+from serving.retrieval import PINNED
 
 MAX_LISTS = 2_048
 """A list of 500 candidates takes 7 kB."""
@@ -37,11 +38,15 @@ class RecentList:
         num_in_bundle: int,
         at_ms: int,
     ) -> "RecentList":
-        """Keep of scored candidates [N] those that the bundle has."""
-        known = rows < num_in_bundle
+        """Keep of scored candidates [N] those that the bundle has and that a source found.
+
+        Pins are of one request: an item that was only pinned is none of the next one's candidates.
+        """
+        found = sources & ~PINNED
+        known = (rows < num_in_bundle) & (found > 0)
         return cls(
             rows=rows[known].astype(np.int32),
-            sources=sources[known].astype(np.uint16),
+            sources=found[known].astype(np.uint16),
             scores=scores[known],
             at_ms=at_ms,
         )

@@ -383,6 +383,38 @@ def test_a_recent_answer_is_forgotten_after_ten_minutes_and_when_too_little_of_i
     assert degradation(exclude_item_ids=frozenset({"i39", "i38"})) == ("DEADLINE_POPULAR",)
 
 
+def test_an_item_that_was_only_pinned_is_no_candidate_of_the_next_answer(engine, fakes) -> None:
+    one = engine(num_candidates=8, popular_candidates=0)
+    ask(one, fakes, seconds=3_000, pins=(Pin(item_id="i2", position=1), Pin(item_id="i39", position=2)))
+    slow(one, 1_000)
+    answer = ask(one, fakes, seconds=3_000, page_size=7)
+    assert answer.degradation == ("DEADLINE_CACHED",)
+    assert ids(answer)[0] == "i39"
+    assert "i2" not in ids(answer)
+    assert {source for item in answer.items for source in item.sources} == {"retrieval"}
+
+
+def test_a_recent_answer_fills_the_page_and_does_not_end_the_list(engine, fakes) -> None:
+    one = engine(num_candidates=6, popular_candidates=0)
+    ask(one, fakes, seconds=3_000)
+    slow(one, 1_000)
+    answer = ask(one, fakes, seconds=3_000)
+    assert answer.degradation == ("DEADLINE_CACHED",)
+    assert answer.following is not None
+    answer = ask(one, fakes, seconds=3_000, page_size=6)
+    assert answer.degradation == ("DEADLINE_POPULAR",)
+    assert answer.following is not None
+
+
+def test_the_callers_few_candidates_are_ranked_as_lately(engine, fakes) -> None:
+    one, item_ids = engine(), ("i3", "gone", "i7", "i5")
+    ask(one, fakes, seconds=3_000, item_ids=item_ids)
+    slow(one, 1_000)
+    answer = ask(one, fakes, seconds=3_000, item_ids=item_ids)
+    assert answer.degradation == ("DEADLINE_CACHED",)
+    assert ids(answer) == ["i7", "i5", "i3"]
+
+
 def test_a_request_that_nobody_waits_for_any_more_is_not_scored(engine, fakes) -> None:
     scorer = fakes.Scorer()
     one = engine(fakes.model(scorer=scorer))
