@@ -51,11 +51,17 @@ class Registry:
         return self.bundles / version
 
     def current(self) -> str | None:
-        """Read the live version; None before the first activation."""
+        """Read the live version; None before the first activation.
+
+        Raises: RegistryError when the file is damaged.
+        """
+        path = self.folder / "CURRENT"
         try:
-            return (self.folder / "CURRENT").read_text().strip() or None
+            return path.read_text().strip() or None
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError as error:
+            raise RegistryError(f"{path} holds no text; remove it and activate a version") from error
 
     def versions(self) -> list[str]:
         """List the versions on disk, oldest date first."""

@@ -12,6 +12,7 @@ from protos.recsys.v1 import admin_pb2 as pb
 from protos.recsys.v1 import admin_pb2_grpc
 from recsys.errors import RegistryError
 from recsys.records import NightRecord
+from serving.call_queue import time_left
 from serving.clock import Clock
 from serving.facts_publisher import FactsPublisher
 from serving.journal import Journal
@@ -136,13 +137,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """Return the live version; empty when the registry cannot be read, as `reload_error` says then."""
         try:
             return self._registry.current() or ""
-        except OSError:
+        except (OSError, RegistryError):
             return ""
 
     def _follow(self, version: str, context: grpc.ServicerContext) -> bool:
         """Wait until all workers answer with a version, within the caller's deadline."""
         self._reloader.check_now()
-        limit_s = min(_WAIT_S, 0.8 * (context.time_remaining() or _WAIT_S))
+        remaining_s = time_left(context)  # 0 when moving the pointer took all of it
+        limit_s = _WAIT_S if remaining_s is None else min(_WAIT_S, 0.8 * remaining_s)
         deadline = time.monotonic() + limit_s
         if not self._recommender.wait_for(version, limit_s):
             return False

@@ -1,10 +1,13 @@
 """Lines of docs/failures.md that no other file tests: a server goes on when what it needs is taken away."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
+from protos.recsys.v1.admin_pb2 import ActivateRequest
 from recsys.registry import Registry
+from serving.admin import AdminService
 from serving.app import Server
 from serving.client import RecsysClient
 from serving.client_values import CallError, Feedback
@@ -52,6 +55,33 @@ def test_a_registry_that_cannot_be_read_changes_nothing(start) -> None:
     shutil.move(one.runs / "away", one.runs / "registry")
     one.server.reloader.check()
     assert one.admin.status().reload_error == ""
+
+
+def test_a_damaged_pointer_changes_nothing(start) -> None:
+    one = start()
+    current = one.runs / "registry" / "CURRENT"
+    content = current.read_bytes()
+    current.write_bytes(b"\xff\xfe")
+    one.server.reloader.check()
+    assert "CURRENT holds no text" in one.admin.status().reload_error
+    assert one.client.recommend("u1").bundle_version == "v1"
+    current.write_bytes(content)
+    one.server.reloader.check()
+    assert one.admin.status().reload_error == ""
+
+
+def test_activate_waits_no_longer_than_its_caller() -> None:
+    """Checking a large version's files may take all of the caller's time."""
+    waited = []
+    recommender = SimpleNamespace(wait_for=lambda version, limit_s: waited.append(limit_s))
+    registry = SimpleNamespace(activate=lambda *_: None, current=lambda: "v1")
+    recommender.loaded = SimpleNamespace(versions=())
+    reloader = SimpleNamespace(check_now=lambda: None)
+    admin = AdminService(registry, recommender, reloader, None, None, None, SystemClock(), 1)
+    for remaining_s in (0.0, 10.0, 1_000.0, None):
+        context = SimpleNamespace(time_remaining=lambda remaining_s=remaining_s: remaining_s)
+        assert not admin.Activate(ActivateRequest(version="v2"), context).serving
+    assert waited == [0.0, 8.0, 60.0, 60.0]
 
 
 class JumpingClock(SystemClock):
