@@ -36,6 +36,7 @@ from serving.client_values import (
 )
 
 DEFAULT_TIMEOUT_S = 2.0
+MAX_TIMEOUT_S = 86_400.0
 # The server did nothing then. With RESOURCE_EXHAUSTED it says when to try again, or not to (the metadata
 # grpc-retry-pushback-ms); gRPC obeys that for retryable statuses only. Throttling keeps retries from
 # worsening an overload, and the deadline is that of the whole call.
@@ -78,6 +79,8 @@ class _Connection:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
+        if not 0.0 < timeout_s <= MAX_TIMEOUT_S:  # gRPC would say of any other that it has passed
+            raise RequestError(f"timeout_s is {timeout_s}; give seconds above 0, at most {MAX_TIMEOUT_S:g}")
         self.target = target
         self.timeout_s = timeout_s
         self.channel = (

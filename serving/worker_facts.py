@@ -40,7 +40,8 @@ class WorkerFacts:
         values["store"] = {name[:_MAX_TEXT]: text[:_MAX_TEXT] for name, text in self.store.items()}
         values["reload_error"] = self.reload_error[:_MAX_TEXT]
         while True:
-            data = json.dumps(values).encode()
+            # Escapes of letters beyond ASCII would take up to twelve bytes each. A path may be no valid text.
+            data = json.dumps(values, ensure_ascii=False).encode(errors="replace")
             if len(data) <= most_bytes or not values["loaded_versions"]:
                 break
             values["loaded_versions"] = values["loaded_versions"][:-1]

@@ -28,6 +28,12 @@ def test_the_readmes_example_works(start) -> None:
     assert names["report"].num_accepted == 1
 
 
+@pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), float("inf"), 1e12])
+def test_a_deadline_that_grpc_takes_for_passed_is_an_error(timeout_s) -> None:
+    with pytest.raises(RequestError, match=r"timeout_s is .*; give seconds above 0, at most 86400"):
+        RecsysClient("127.0.0.1:1", timeout_s=timeout_s)
+
+
 @pytest.fixture(scope="module")
 def client():
     """Nobody answers: what is refused here was not sent."""

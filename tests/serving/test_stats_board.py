@@ -126,6 +126,11 @@ def test_facts_that_are_too_long_are_cut() -> None:
     read = WorkerFacts.decode(facts.encode(stats.FACTS_BYTES))
     assert 0 < len(read.loaded_versions) < 100
     assert read.reload_error == "e" * 400
+    long = "\N{GRINNING FACE}" * 500
+    read = WorkerFacts.decode(
+        WorkerFacts(reload_error=long, store={"error": long, "path": "\udcff"}).encode(stats.FACTS_BYTES)
+    )
+    assert read.store == {"error": long[:400], "path": "?"}
 
 
 def test_threads_of_a_worker_lose_no_count() -> None:
