@@ -30,6 +30,7 @@ _MAX_EARLY_ENDS = 3
 """Before all workers have been ready once, so many ends of one of them end the server."""
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.5, 30.0
 _STEADY_S = 60.0
+_WOKEN_BYTES = 4096
 _log = structlog.get_logger(__name__)
 
 
@@ -73,6 +74,8 @@ class Parent:
     _selector: selectors.BaseSelector = field(init=False, default_factory=selectors.DefaultSelector)
     _announced: bool = False
     _stopping: bool = False
+    _woken: socket.socket = field(init=False)
+    """Python writes a byte here for each signal."""
 
     def __post_init__(self) -> None:
         self.seats = [Seat(number) for number in range(self.num_workers)]
@@ -108,6 +111,7 @@ class Parent:
         with ours, theirs:
             for end in (ours, theirs):
                 end.setblocking(False)
+            self._woken = ours
             self._selector.register(ours, selectors.EVENT_READ)
             before = signal.set_wakeup_fd(theirs.fileno())
             handlers = {n: signal.signal(n, self._stop) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -145,10 +149,19 @@ class Parent:
 
     def _wait(self) -> None:
         """Wait for a report, an end, a signal, or until something is due."""
-        for key, _ in self._selector.select(self._next_due_s()):
+        for seat in self._ended_within(self._next_due_s()):
+            self._after_end(seat)
+
+    def _ended_within(self, limit_s: float | None) -> list[Seat]:
+        """Wait for a report, an end or a signal; return the seats whose process has ended."""
+        ended = []
+        for key, _ in self._selector.select(limit_s):
             seat = key.data
-            if isinstance(seat, Seat) and seat.child is not None and not seat.child.read():
-                self._after_end(seat)
+            if seat is None:
+                self._woken.recv(_WOKEN_BYTES)  # left there, it would end every later wait at once
+            elif not seat.child.read():
+                ended.append(seat)
+        return ended
 
     def _next_due_s(self) -> float | None:
         due = [seat.start_at for seat in self.seats if seat.child is None]
@@ -203,11 +216,9 @@ class Parent:
         for child in self._children():
             child.signal(signal.SIGTERM)
         while (left_s := deadline - time.monotonic()) > 0 and any(seat.child for seat in self.seats):
-            for key, _ in self._selector.select(left_s):
-                seat = key.data
-                if isinstance(seat, Seat) and seat.child is not None and not seat.child.read():
-                    self._bury(seat)
-                    seat.child = None
+            for seat in self._ended_within(left_s):
+                self._bury(seat)
+                seat.child = None
         late = [seat for seat in self.seats if seat.child is not None]
         for seat in late:
             assert seat.child is not None

@@ -1,6 +1,7 @@
 """The parent: ready when all are, ends replaced later and later, errors passed on, nobody left behind."""
 
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -149,10 +150,19 @@ def test_a_worker_that_is_never_ready_ends_a_start(run) -> None:
         run.go("hang", "hang", start_s=0.2)
 
 
-def test_a_worker_that_does_not_drain_is_killed(run) -> None:
+def test_a_worker_that_does_not_drain_is_killed_and_waiting_for_it_costs_nothing(run, monkeypatch) -> None:
+    waits: list[float | None] = []
+    select = selectors.DefaultSelector.select
+
+    def counted(self, timeout=None):
+        waits.append(timeout)
+        return select(self, timeout)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "select", counted)
     with pytest.raises(WorkerError, match=r"^1 workers did not end in time and were killed"):
         run.go("serve", "deaf")
     assert (run.runs / "drained-0").exists()
+    assert len(waits) < 20, "the signal ended every wait at once"
 
 
 PARENT = """
