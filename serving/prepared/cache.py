@@ -2,12 +2,12 @@
 
     <key>/            a prepared version; complete, since it is renamed into place
     <key>/in-use      every process that uses it holds a shared lock on this
-    .<key>.lock       whoever prepares or removes it holds this
+    .<key>.lock       whoever prepares or removes it holds this; why the last preparation failed
     .<key>.new        being prepared
 
 A key is version, hash of the manifest and number of the format. Locks go with their processes: what a killed
 one leaves is removed by the next that opens a version. Processes that ask for one version at the same time
-wait for the first one's result.
+wait for the first one's result, which may be its error.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import re
 import shutil
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ FORMAT = 2
 """Changes whenever a folder prepared by older code must not be used."""
 _ENTRY = re.compile(r"\.?(?P<key>[^.].*\.[0-9a-f]{20}\.\d+)(\.(lock|new|old))?")
 _POLL_S = 0.05
+_REASON_BYTES = 4096
 _log = structlog.get_logger(__name__)
 Prepare = Callable[[Path, Path, Path, int], None]
 """Given a bundle, a folder to fill, its final name, and the lock to hold meanwhile."""
@@ -47,11 +49,8 @@ class PreparedFolder:
         self.is_new = is_new
         """Whether it was prepared for this object."""
         self._release = weakref.finalize(self, os.close, lock)
-
-    @property
-    def made_at(self) -> float:
-        """Return when it was prepared, in seconds since 1970."""
-        return (self.path / LISTING).stat().st_mtime
+        self.made_at = (path / LISTING).stat().st_mtime
+        """When it was prepared, in seconds since 1970; another process may replace it later."""
 
     def release(self) -> None:
         """Use it no more."""
@@ -73,33 +72,30 @@ class PreparedCache:
         """Let whoever waits for another process's preparation wait no longer."""
         self._stopped.set()
 
-    def open(self, source: Path, *, anew: bool = False) -> PreparedFolder:
+    def open(self, source: Path, *, instead_of: PreparedFolder | None = None) -> PreparedFolder:
         """Give a bundle's prepared folder, preparing it if it is not there.
 
-        Args: anew: prepare it again, though it is there.
+        Args: instead_of: one of this bundle that is no good: it is prepared again, unless another process has
+        done so already.
         Raises: BundleError for a damaged bundle, or when the cache has no room; ConfigError for a cache that
         others could change.
         """
+        asked_ns = time.time_ns()
         manifest = read_manifest(source)
-        try:
+        with self._disk_errors():
             require_private(self._folder)
             key = key_of(manifest)
             with self._locked(key) as lock:  # which the collection leaves alone
                 self.collect()
-                found = None if anew else self._use(key, is_new=False)
+                found = self._use(key, is_new=False)
+                if found is not None and instead_of is not None and found.made_at == instead_of.made_at:
+                    found = None
                 if found is None:
+                    _raise_failure_since(asked_ns, lock)
                     self._make(source, key, lock)
                     found = self._use(key, is_new=True)
-            if found is None:
-                raise BundleError(f"{self._folder / key} vanished when it was made; let nobody write there")
-        except (OSError, pl.exceptions.PolarsError) as error:
-            reason = disk_failure(error)
-            if reason is None:
-                raise
-            raise BundleError(
-                f"a version cannot be prepared in {self._folder}: {reason}; free the disk, or name another "
-                "folder in [serving] cache"
-            ) from error
+        if found is None:
+            raise BundleError(f"{self._folder / key} vanished when it was made; let nobody write there")
         return found
 
     def collect(self) -> None:
@@ -121,8 +117,15 @@ class PreparedCache:
         self._remove_leftovers(key)
         self._remove(key)
         temporary = self._folder / f".{key}.new"
+        os.ftruncate(lock, 0)
         try:
-            self._prepare(source, temporary, self._folder / key, lock)
+            with self._disk_errors():
+                self._prepare(source, temporary, self._folder / key, lock)
+        except BundleError as error:
+            if not self._stopped.is_set():  # a reason of this process alone
+                with contextlib.suppress(OSError):  # a full disk: each process finds that out itself
+                    os.pwrite(lock, str(error).encode()[:_REASON_BYTES], 0)
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -157,6 +160,19 @@ class PreparedCache:
     def _remove_leftovers(self, key: str) -> None:
         for suffix in ("new", "old"):
             shutil.rmtree(self._folder / f".{key}.{suffix}", ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            reason = disk_failure(error)
+            if reason is None:
+                raise
+            raise BundleError(
+                f"a version cannot be prepared in {self._folder}: {reason}; free the disk, or name another "
+                "folder in [serving] cache"
+            ) from error
 
     def _lock_file(self, key: str) -> Path:
         return self._folder / f".{key}.lock"
@@ -198,6 +214,12 @@ def require_private(folder: Path) -> None:
     raise ConfigError(
         f"the cache of prepared versions {folder} {problem}; remove it, or name another in [serving] cache"
     )
+
+
+def _raise_failure_since(asked_ns: int, lock: int) -> None:
+    """Raise the error of a preparation that failed while this process waited: its own would fail as well."""
+    if os.fstat(lock).st_mtime_ns >= asked_ns and (reason := os.pread(lock, _REASON_BYTES, 0)):
+        raise BundleError(reason.decode(errors="replace"))
 
 
 def _try_lock(path: Path, kind: int) -> int | None:

@@ -42,14 +42,14 @@ class PreparedLoader:
                 raise  # this code has prepared it, for this process or another worker
             # It may be older code's, or its disk's fault: the bundle itself decides, once.
             _log.warning("prepared_again", path=str(held.path), error=str(error))
-            model = self._open(self._cache.open(source, anew=True), store)
+            model = self._open(self._cache.open(source, instead_of=held), store)
         self._preparer.urgent = False
         return model
 
     def stop(self) -> None:
         """End a preparation that is under way; its caller gets a BundleError."""
-        self._preparer.stop()
         self._cache.stop()
+        self._preparer.stop()
 
     def _open(self, held: PreparedFolder, store: FeatureStore) -> ServedModel:
         return replace(open_prepared(held.path, store, self._devices), files=held)

@@ -84,6 +84,50 @@ def test_a_version_is_prepared_once_and_two_workers_at_once_wait_for_the_first(
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
 
 
+def test_who_waits_for_a_preparation_that_fails_gets_its_error_and_who_comes_later_tries_again(
+    source, tmp_path, until, monkeypatch
+) -> None:
+    may_fail, made, asked, errors = threading.Event(), [], [], []
+
+    def fail(*_) -> None:
+        made.append(len(asked))
+        assert may_fail.wait(PATIENCE_S)
+        raise BundleError("weights.safetensors differs from its manifest")
+
+    def read(folder):
+        asked.append(folder)
+        return read_manifest(folder)
+
+    def ask() -> None:
+        with pytest.raises(BundleError) as failed:
+            PreparedCache(tmp_path / "cache", fail).open(source)
+        errors.append(str(failed.value))
+
+    monkeypatch.setattr("serving.prepared.cache.read_manifest", read)
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(asked) == 3 and made)
+    may_fail.set()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    ask()
+    assert len(made) == 2
+    assert errors == ["weights.safetensors differs from its manifest"] * 4
+
+
+def test_a_folder_that_is_no_good_is_prepared_again_by_one_of_those_that_use_it(source, tmp_path) -> None:
+    preparer = Preparer()
+    one, two = (PreparedCache(tmp_path / "cache", preparer) for _ in range(2))
+    os.utime(one.open(source).path / "prepared.json", (1, 1))
+    bad, also_bad = one.open(source), two.open(source)
+    again = one.open(source, instead_of=bad)
+    assert (bad.made_at, also_bad.made_at) == (1, 1), "of what they hold, not of what has its name now"
+    assert two.open(source, instead_of=also_bad).made_at == again.made_at > 1
+    assert len(preparer.made) == 2
+
+
 def test_versions_in_use_stay_and_others_go_when_the_next_one_is_opened(source, another, tmp_path) -> None:
     folder = tmp_path / "cache"
     cache, worker = PreparedCache(folder, Preparer()), PreparedCache(folder, Preparer())
