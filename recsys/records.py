@@ -122,10 +122,8 @@ class Activation(Record):
 
 
 class Lease(Record):
-    """What a server has loaded."""
+    """A version that a server has loaded. Nights of older releases read it too, so it gets no more fields."""
 
     version: str | None
-    """What it answers with; None when the server stopped."""
-    loaded: tuple[str, ...] = ()
-    """Other versions that it holds in memory, or is loading."""
+    """None when the server stopped."""
     pid: int

@@ -5,10 +5,12 @@ RUNS/registry/CURRENT               the live version
 RUNS/registry/activations.jsonl     every activation, oldest first
 RUNS/registry/records/<version>.json  verdict, metrics, timings of the night that made it
 RUNS/registry/indexes/<version>.json  what building and searching its index took
-RUNS/registry/leases/<server>.json  what each server has loaded; gc keeps those versions
+RUNS/registry/leases/<server>.json  what each server answers with; gc keeps those versions
+RUNS/registry/leases/<server>~<version>.json  the others that it holds or loads
 """
 
 import fcntl
+import glob
 import json
 import os
 import time
@@ -210,20 +212,26 @@ class Registry:
         for old in leases.glob("*.json"):  # each start of a server has a name of its own
             if _age_s(old) > _FORGOTTEN_S:
                 old.unlink(missing_ok=True)
-        lease = Lease(version=version, loaded=tuple(loaded), pid=os.getpid())
-        write_json(leases / f"{server_id}.json", lease.model_dump())
+        names = {f"{server_id}~{other}.json": other for other in loaded}
+        for name, held in {**names, f"{server_id}.json": version}.items():  # what it answers with comes last
+            write_json(leases / name, Lease(version=held, pid=os.getpid()).model_dump())
+        for file in leases.glob(f"{glob.escape(server_id)}~*.json"):
+            if file.name not in names:
+                file.unlink(missing_ok=True)
 
     def leased(self) -> set[str]:
         """List the versions that living servers have loaded or are loading.
 
         Raises: RegistryError for a lease that is torn or holds something else: its version may be in use.
         """
-        leases = [
-            Lease.parse(file.read_text(errors="replace"), str(file))
-            for file in (self.folder / "leases").glob("*.json")
-            if _age_s(file) < LEASE_S
-        ]
-        return {version for lease in leases for version in (lease.version, *lease.loaded) if version}
+        while True:
+            files = set((self.folder / "leases").glob("*.json"))
+            with suppress(FileNotFoundError):
+                fresh = [file for file in files if _age_s(file) < LEASE_S]
+                leases = [Lease.parse(file.read_text(errors="replace"), str(file)) for file in fresh]
+                if files == set((self.folder / "leases").glob("*.json")):
+                    return {lease.version for lease in leases if lease.version is not None}
+            # A server swaps: a version is moving from one file to another.
 
     @contextmanager
     def locked(self, name: str, *, wait: bool = True) -> Iterator[None]:

@@ -248,6 +248,12 @@ def test_leases_of_living_servers_keep_their_versions(registry):
     registry.write_lease("server-2", "v2", loaded=["v0"])
     registry.write_lease("server-3", None)
     assert registry.leased() == {"v0", "v1", "v2"}
+    files = [json.loads(file.read_text()) for file in (registry.folder / "leases").iterdir()]
+    assert {frozenset(file) for file in files} == {frozenset({"version", "pid"})}, (
+        "older releases know no more"
+    )
+    registry.write_lease("server-2", "v0", loaded=["v2"])
+    assert registry.leased() == {"v0", "v1", "v2"}
     dead = registry.folder / "leases" / "server-1.json"
     old = dead.stat().st_mtime - LEASE_S - 1
     os.utime(dead, (old, old))
@@ -255,6 +261,21 @@ def test_leases_of_living_servers_keep_their_versions(registry):
     (registry.folder / "leases" / "server-2.json").write_text("torn")
     with pytest.raises(RegistryError, match=r"leases/server-2\.json holds no Lease"):
         registry.leased()
+
+
+def test_a_swap_while_leases_are_read_hides_no_version(registry, monkeypatch):
+    registry.write_lease("server-1", "v1", loaded=["v2"])
+    swaps = iter([("v2", ["v1"]), ("v1", ["v2"])])
+
+    def age_s(file):
+        if swap := next(swaps, None):
+            registry.write_lease("server-1", *swap)
+        return 0.0
+
+    monkeypatch.setattr("recsys.registry._age_s", age_s)
+    assert registry.leased() == {"v1", "v2"}
+    registry.write_lease("server-1", "v2")
+    assert registry.leased() == {"v2"}
 
 
 def test_the_leases_of_servers_dead_for_a_day_are_removed(registry):
