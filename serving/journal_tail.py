@@ -5,6 +5,7 @@ still being written is read when it is whole. The folder is listed only when its
 ten thousand sealed files cost nothing.
 """
 
+import errno
 import os
 import threading
 import time
@@ -31,6 +32,8 @@ from recsys.journal import (
 TABLES = frozenset({*item_patches.TABLES, "feedback"})
 # A folder that changes twice within a tick of the file system's clock has one time of change.
 _SETTLED_NS = 100_000_000
+# A file that cannot be opened for want of these is opened later.
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 NewRows = Iterable[tuple[int, Rows]]
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +72,7 @@ class JournalTail:
         """Hand over, as (instant in ms, rows), what was written since the last reading, file by file.
 
         When this returns, all that was written before the call has been handed over, by this or another call.
+        Raises: OSError when the folder cannot be read, or descriptors or memory are used up.
         """
         with self._lock:
             apply(self._new_rows())
@@ -82,8 +86,9 @@ class JournalTail:
     def _new_rows(self) -> Iterator[tuple[int, Rows]]:
         self._list()
         while self._unread:
-            path = self._unread.popleft()
+            path = self._unread[0]
             file = self._open(path)
+            self._unread.popleft()
             if file is not None:
                 self._growing[path.stem] = file
                 if file.ended:  # thousands are sealed at a start: one is open at a time
@@ -149,6 +154,8 @@ class JournalTail:
             except FileNotFoundError:
                 continue
             except OSError as error:
+                if error.errno in _SCARCE:
+                    raise
                 _log.error("journal_not_followed", path=str(name), error=str(error))
                 return None
             return _File(path=name, descriptor=descriptor, ended=name.suffix == SEALED_SUFFIX)

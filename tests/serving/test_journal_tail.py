@@ -1,5 +1,6 @@
 """What a server takes in of other servers' journals: each record once, whatever happens to the files."""
 
+import errno
 import os
 import threading
 import time
@@ -115,6 +116,22 @@ def test_a_record_is_read_when_it_is_whole(folder) -> None:
     path.write_bytes(data + record[:-3] + record)  # a half that its server could not take back
     assert seen(tail) == [1]
     tail.close()
+
+
+def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_read_later(folder, monkeypatch) -> None:
+    other = folder.server("other")
+    tail = JournalTail(folder.path, own_id="own")
+    assert seen(tail) == []
+    write(other, 1, 2)
+
+    def scarce(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched_os:
+        patched_os.setattr("serving.journal_tail.os.open", scarce)
+        with pytest.raises(OSError, match="Too many open files"):
+            seen(tail)
+    assert seen(tail) == [1, 2]
 
 
 def test_other_files_and_other_formats_are_passed_over(folder, capsys) -> None:
