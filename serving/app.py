@@ -299,15 +299,18 @@ class Server:
     def _restore(self, kinds: frozenset[str]) -> JournalFollower:
         """Replay what a version that may go live lacks: two periods and a day, or more for an old one.
 
+        Of the workers that start together only the first gives the store its events back, else all would
+        write the same; one that is started again does: the last events of the one before may be missing.
         Return what takes in the following.
         """
+        started_again = self.board.workers()[self._worker].num_restarts > 0
         since_ms = self._retention.since_ms
         tail = JournalTail(self._options.log / FOLDER, own_id=self.server_id, since_ms=since_ms)
         restore_from_journal(
             tail,
             self._overlay,
             self._feedback.seen,
-            self._store,
+            self._store if self._worker == 0 or started_again else None,
             kinds,
             events_since_ms=since_ms or self._retention.recent_ms(),
         )

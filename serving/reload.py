@@ -82,11 +82,12 @@ class Reloader:
             self._on_check(self.error)
 
     def _follow(self) -> None:
-        wanted = self._pointer.current()
-        if wanted == self._recommender.version:
-            self.error = None
-        elif wanted is not None and not self._swap_to_kept() and not self._failed_lately(wanted):
+        """Go where the pointer leads; it may have moved again while a version was loaded."""
+        while (wanted := self._pointer.current()) != self._recommender.version:
+            if wanted is None or self._swap_to_kept() or self._failed_lately(wanted):
+                return
             self._replace(wanted)
+        self.error = None
 
     def _swap_to_kept(self) -> bool:
         """Make the version that the pointer names live, if it is kept; tell whether it is live now."""
@@ -111,9 +112,9 @@ class Reloader:
             self._report(f"{version} was not loaded: {error}")
             return
         self.error = None
-        if self._pointer.current() == self._recommender.version:
+        if self._pointer.current() not in (version, None):
             _log.info("loaded_in_vain", version=version, serving=self._recommender.version)
-            return  # a rollback came meanwhile
+            return  # it may be the harm that another activation, or a rollback, has just ended
         self._recommender.swap(engine)
         model = engine.model
         _log.info(
@@ -166,11 +167,15 @@ class Reloader:
         self.error = error
 
     def _run(self) -> None:
-        while not self._stopped:
+        while True:
             self._wake.wait(self._poll_s)
             self._wake.clear()
-            if not self._stopped:
+            if self._stopped:
+                return
+            try:
                 self.check()
+            except Exception:  # a thread that ends would follow nothing and renew no lease
+                _log.exception("not_checked")
 
 
 class _Lease:

@@ -45,7 +45,9 @@ from serving.clock import SystemClock
 from serving.journal import AppendFile, Journal
 from serving.journal_rows import item_patch_rows
 from serving.journal_tail import JournalTail
+from serving.processes.orders import WorkerSeat
 from serving.request import Deadline, RankRequest
+from serving.stats_board import StatsBoard
 
 PATIENCE_S = 120.0
 DAY_MS = 86_400_000
@@ -395,7 +397,8 @@ def test_the_lease_names_what_is_loaded(start) -> None:
     one.publish("v2")
     assert one.server.recommender.wait_for("v2", PATIENCE_S)
     one.server.reloader.check()
-    assert json.loads(lease.read_text()) == {"version": "v2", "loaded": ["v1"], "pid": os.getpid()}
+    assert json.loads(lease.read_text()) == {"version": "v2", "pid": os.getpid()}
+    assert Registry(one.runs).leased() == {"v1", "v2"}
 
 
 def test_a_version_that_is_being_loaded_is_in_the_lease_which_is_renewed(start, until, monkeypatch) -> None:
@@ -411,7 +414,7 @@ def test_a_version_that_is_being_loaded_is_in_the_lease_which_is_renewed(start, 
     one.server._load_model = slow
     one.publish("v2")
     until(lambda: registry.leased() == {"v1", "v2"})
-    (lease,) = (registry.folder / "leases").glob("*.json")
+    lease = registry.folder / "leases" / f"{one.server.server_id}.json"
     written = lease.stat().st_mtime_ns
     until(lambda: lease.stat().st_mtime_ns > written)
     free.set()
@@ -457,6 +460,37 @@ def test_a_rollback_does_not_wait_for_a_version_that_is_being_loaded(start, unti
     one.server.reloader.check()
     assert one.server.recommender.loaded.versions == ("v1", "v2")
     assert one.server.reloader.error is None
+
+
+def test_a_version_that_is_live_no_more_once_it_is_loaded_is_not_swapped_to(start, until) -> None:
+    """It may be what the next activation ended: it answered until that one was loaded."""
+    one = start()
+    load, free, wanted = one.loader, threading.Event(), []
+
+    def overtaken(path, store):
+        wanted.append(one.server.recommender.version)
+        if path.name == "v2":
+            one.publish("v3")
+            free.set()
+        return load(path, store)
+
+    one.server._load_model = overtaken
+    one.publish("v2")
+    assert free.wait(PATIENCE_S)
+    assert one.server.recommender.wait_for("v3", PATIENCE_S)
+    assert wanted == ["v1", "v1"]
+    assert one.server.recommender.loaded.versions == ("v3", "v1")
+
+
+def test_the_thread_that_follows_the_pointer_goes_on_after_any_error(
+    start, until, monkeypatch, capsys
+) -> None:
+    one = start()
+    monkeypatch.setattr(one.server.reloader, "_on_check", lambda _: 1 / 0)
+    until(lambda: "not_checked" in capsys.readouterr().out)
+    monkeypatch.undo()
+    one.publish("v2")
+    assert one.server.recommender.wait_for("v2", PATIENCE_S)
 
 
 def test_a_request_and_a_page_may_name_any_loaded_version(start, until) -> None:
@@ -720,6 +754,21 @@ def test_a_restarted_server_remembers_withdrawals_feedback_and_new_items(start) 
     assert second.client.recommend("u1", 1).items[0].item_id == "i39"
     assert second.client.record_feedback([event]).num_duplicate == 1
     assert second.server._store._delta().execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+def test_of_workers_that_start_together_one_gives_the_store_its_events_back(tmp_path, monkeypatch) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(
+        "serving.app.restore_from_journal", lambda *parts, **_: given.append(parts[3] is not None)
+    )
+    memory = os.memfd_create("board")
+    os.ftruncate(memory, StatsBoard.size(2))
+    seats = [WorkerSeat(number=number, num_workers=2, board_fd=memory) for number in (0, 1)]
+    boards = [Server(options(tmp_path, seat=seat)).board for seat in seats]
+    boards[0].count_restart(1)
+    Server(options(tmp_path, seat=seats[1]))
+    os.close(memory)
+    assert given == [True, False, True]
 
 
 def test_what_one_server_writes_reaches_the_others_within_a_second(start, until) -> None:
