@@ -1,14 +1,10 @@
 """A running server: builds its parts from the config, starts and drains them."""
 
 import contextlib
-import mmap
-import os
-import secrets
 import signal
-import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,20 +17,19 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from features.definitions import live_kinds
 from features.kinds import FEATURE_KINDS
-from features.store import FeatureStore, open_store
+from features.store import FeatureStore
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
-from recsys.config import PERIOD_S, RunConfig
-from recsys.cpus import num_cpus
+from recsys.config import PERIOD_S
 from recsys.errors import BundleError, MissingUsersError, RecsysError, StoreError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.registry import Registry
-from serving.addresses import Tls, check_address, is_loopback, require_protection
+from serving.addresses import check_address, is_loopback, require_protection
 from serving.admin import AdminService
 from serving.call_log import CallLog, log_key
 from serving.call_queue import Admission, CallQueue
 from serving.catalogue.overlay import ItemOverlay
-from serving.clock import Clock, OrderedClock
+from serving.clock import OrderedClock
 from serving.engine import Engine
 from serving.facts_publisher import FactsPublisher
 from serving.fallback import empty_model, popular_model
@@ -47,15 +42,20 @@ from serving.listen import ChannelOptions, bind, server_options
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
 from serving.patch_retention import PatchRetention
-from serving.processes.orders import WorkerSeat
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
 from serving.restore import JournalFollower, restore_from_journal
 from serving.served_model import ServedModel
+from serving.server_options import (
+    ServerOptions,
+    board_of,
+    num_ranking_threads,
+    open_store_under,
+    server_id_of,
+)
 from serving.service import RankingService
 from serving.session_merger import SessionMerger
-from serving.stats_board import StatsBoard
 from serving.upsert_turn import UpsertTurn
 from serving.upserts import ItemUpserter
 
@@ -64,25 +64,6 @@ if TYPE_CHECKING:
 
 LoadModel = Callable[[Path, FeatureStore], ServedModel]
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """Config, folders and addresses of one server."""
-
-    config: RunConfig
-    log: Path
-    runs: Path
-    clock: Clock
-    listen: str
-    admin_listen: str
-    insecure: bool = False
-    tls: Tls | None = None
-    reflection: bool = False
-    metrics_listen: str | None = None
-    """HOST:PORT of the Prometheus endpoint; None: no endpoint."""
-    seat: WorkerSeat | None = None
-    """Place among the processes of one server, whose parent holds the ports; None: the only process."""
 
 
 class Server:
@@ -100,11 +81,11 @@ class Server:
             _ = self._own_loader  # a GPU that is not there is an error before anything is bound
         self._held = options.seat is not None
         """The parent holds the ports, which all workers share."""
-        self.server_id = _server_id(options.seat)
-        self.board, self._worker = _board(options.seat)
+        self.server_id = server_id_of(options.seat)
+        self.board, self._worker = board_of(options.seat)
         self.stats = self.board.own(self._worker)
         self._registry = Registry(options.runs)
-        self._store = _open_store(config, options.runs)
+        self._store = open_store_under(config, options.runs)
         self._overlay = ItemOverlay()
         self.journal = Journal(
             options.log / FOLDER, self.server_id, options.clock.now_ms, rotate_s=config.serving.rotate
@@ -409,31 +390,3 @@ class Server:
             reflection.enable_server_reflection(
                 (service, health.SERVICE_NAME, reflection.SERVICE_NAME), server
             )
-
-
-def num_ranking_threads() -> int:
-    """Return the calls that a single process answers at a time: as many as processors, at least 2."""
-    return max(2, num_cpus())
-
-
-def _board(seat: WorkerSeat | None) -> tuple[StatsBoard, int]:
-    """Give the stats board of all workers, and this one's row."""
-    if seat is None:
-        return StatsBoard.for_one(), 0
-    memory = mmap.mmap(seat.board_fd, StatsBoard.size(seat.num_workers))
-    return StatsBoard(memory, seat.num_workers), seat.number
-
-
-def _server_id(seat: WorkerSeat | None) -> str:
-    """Make a name that no other start has: containers may share a host name and a process id."""
-    name = f"{socket.gethostname().split('.')[0]}-{os.getpid()}-{secrets.token_hex(4)}"
-    return name if seat is None else f"{name}-w{seat.number}"
-
-
-def _open_store(config: RunConfig, runs: Path) -> FeatureStore:
-    try:
-        return open_store(config.store, runs)
-    except OSError as error:
-        raise StoreError(
-            f"the store under {runs} cannot be opened: {error.strerror}; check --runs"
-        ) from error

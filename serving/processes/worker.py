@@ -27,7 +27,8 @@ def make_server(settings: ServeSettings, seat: WorkerSeat | None = None) -> "Ser
 
     Raises: ConfigError when the config or an address is wrong; StoreError when the store cannot be opened.
     """
-    from serving.app import Server, ServerOptions
+    from serving.app import Server
+    from serving.server_options import ServerOptions
 
     check_features(settings.config, settings.config_file)
     _require_log(settings.log)

@@ -24,9 +24,10 @@ from recsys.errors import ConfigError
 from recsys.head_kinds import HEAD_KINDS, HeadKind
 from recsys.log import InteractionLog
 from recsys.snapshot import DaySnapshot
-from serving.app import Server, ServerOptions
+from serving.app import Server
 from serving.client import RecsysClient
 from serving.clock import SimulatedClock
+from serving.server_options import ServerOptions
 from training.night.run import Night, run_night
 from training.publish import publish
 

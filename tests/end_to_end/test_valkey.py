@@ -18,10 +18,11 @@ from recsys.cli import run
 from recsys.config import load_config
 from recsys.log import InteractionLog
 from recsys.registry import Registry
-from serving.app import Server, ServerOptions
+from serving.app import Server
 from serving.client import RecsysClient
 from serving.client_values import Feedback
 from serving.request import STORE_UNAVAILABLE
+from serving.server_options import ServerOptions
 
 TINY = Path(__file__).parents[1] / "serving" / "tiny.toml"
 LAST = date(2026, 1, 30)

@@ -27,12 +27,13 @@ from recsys.config import RunConfig, build_fusion, default_config, load_config
 from recsys.errors import BundleError
 from recsys.log import InteractionLog
 from recsys.mask import Mask
-from serving.app import Server, ServerOptions
+from serving.app import Server
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
 from serving.client import AdminClient, RecsysClient
 from serving.clock import Clock, SimulatedClock
 from serving.served_model import ServedModel
+from serving.server_options import ServerOptions
 
 NOON_MS = int(datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp() * 1000)
 DAY_MS = 24 * 3600 * 1000

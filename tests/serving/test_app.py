@@ -37,7 +37,7 @@ from recsys.journal import files, read
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.addresses import Tls
-from serving.app import Server, ServerOptions, num_ranking_threads
+from serving.app import Server
 from serving.catalogue import ItemPatch, ItemRow
 from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
@@ -47,6 +47,7 @@ from serving.journal_rows import item_patch_rows
 from serving.journal_tail import JournalTail
 from serving.processes.orders import WorkerSeat
 from serving.request import Deadline, RankRequest
+from serving.server_options import ServerOptions, num_ranking_threads
 from serving.stats_board import StatsBoard
 
 PATIENCE_S = 120.0

@@ -18,9 +18,10 @@ from benchmarks.commit import CHECKOUT
 from benchmarks.speed.serve.bundle import CLOCK_START, SyntheticShop, shop_config
 from benchmarks.speed.serve.server import link_runs
 from benchmarks.speed.serve.session import PAGE, Session
-from serving.app import Server, ServerOptions
+from serving.app import Server
 from serving.clock import clock_from
 from serving.request import Deadline, RankRequest
+from serving.server_options import ServerOptions
 
 CALLS: Final = 300
 WARM_UP: Final = 50
