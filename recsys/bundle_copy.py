@@ -8,8 +8,8 @@ import os
 import stat
 from pathlib import Path
 
-from recsys.bundle import FileEntry, Manifest, plain_file, read_manifest, require_known_files
 from recsys.errors import BundleError
+from recsys.manifest import FileEntry, Manifest, plain_file, read_manifest, require_known_files
 
 _CHUNK = 1 << 20
 

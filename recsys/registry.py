@@ -21,9 +21,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from recsys.bundle import read_manifest, verify_files
 from recsys.errors import BundleError, RegistryError
 from recsys.files import sync_folder
+from recsys.manifest import read_manifest, verify_files
 from recsys.records import Activation, IndexRecord, Lease, NightRecord, Verdict
 from recsys.stages import write_json
 

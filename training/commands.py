@@ -190,7 +190,7 @@ def bundle_list_command(runs: RunsOption) -> None:
 
 def bundle_show_command(version: VersionArgument, runs: RunsOption) -> None:
     """Print one bundle's manifest and record as JSON."""
-    from recsys.bundle import read_manifest
+    from recsys.manifest import read_manifest
     from recsys.registry import Registry
 
     registry = Registry(runs)

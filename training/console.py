@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from recsys.bundle import read_manifest
+from recsys.manifest import read_manifest
 from recsys.registry import Registry
 from training.night.night import NightResult, TrainResult
 

@@ -26,8 +26,8 @@ from pathlib import Path
 import polars as pl
 import structlog
 
-from recsys.bundle import Manifest, read_manifest
 from recsys.errors import BundleError, ConfigError
+from recsys.manifest import Manifest, read_manifest
 from recsys.stages import disk_failure
 from serving.prepared.listing import IN_USE, LISTING, is_as_listed
 

@@ -11,8 +11,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from recsys.bundle import read_manifest
 from recsys.errors import BundleError
+from recsys.manifest import read_manifest
 from serving.prepared.process import FAILED
 
 _SMALL_BYTES = 64 << 20

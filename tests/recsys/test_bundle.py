@@ -15,25 +15,16 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recsys import bundle as bundle_module
 from recsys import index as index_module
 from recsys import index_recall
-from recsys.bundle import (
-    CONFIG_KEYS,
-    OLDEST_READ,
-    SCHEMA_VERSION,
-    BundleParts,
-    FileEntry,
-    load_bundle,
-    map_bundle,
-    read_manifest,
-    save_bundle,
-)
+from recsys import manifest as manifest_module
+from recsys.bundle import CONFIG_KEYS, BundleParts, load_bundle, map_bundle, save_bundle
 from recsys.calibration import Isotonic, Platt
 from recsys.config import build_fusion
 from recsys.config_view import UndeclaredKeyError, values, view
 from recsys.encoding import EncoderState, NumberStatistics, TextModel
 from recsys.errors import BundleError
+from recsys.manifest import OLDEST_READ, SCHEMA_VERSION, FileEntry, read_manifest
 from recsys.vocabulary import Vocabulary
 
 ROOMS = ("recsys", "features", "training", "serving", "protos")
@@ -205,7 +196,7 @@ def _rewrite(path, change):
 
 def test_a_path_that_leaves_the_bundle(path, tmp_path):
     """Even a manifest whose own hash was recomputed may not name files outside."""
-    from recsys import bundle as module
+    from recsys import manifest as module
 
     (tmp_path / "secret").write_text("x")
     manifest = read_manifest(path)
@@ -213,7 +204,7 @@ def test_a_path_that_leaves_the_bundle(path, tmp_path):
     for name in ("../../secret", str(tmp_path / "secret")):
         files = {**manifest.files, name: entry}
         forged = manifest.model_copy(update={"files": files})
-        forged = forged.model_copy(update={"version": module._version(forged)})
+        forged = forged.model_copy(update={"version": module.version_of(forged)})
         (path / "manifest.json").write_text(forged.model_dump_json())
         with pytest.raises(BundleError, match="not a plain file inside the bundle"):
             load_bundle(path)
@@ -391,7 +382,7 @@ def test_a_bundle_of_the_release_before_is_read(large, tmp_path):
             "files": {**manifest.files, "index.faiss": entry},
         }
     )
-    older = older.model_copy(update={"version": bundle_module._version(older)})
+    older = older.model_copy(update={"version": manifest_module.version_of(older)})
     (path / "manifest.json").write_text(older.model_dump_json())
     bundle = load_bundle(path)
     assert bundle.config.retrieval.exact_items == 50_000

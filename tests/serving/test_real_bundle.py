@@ -10,11 +10,11 @@ import pytest
 
 from features.sources.journal import ingest_journal
 from features.store import open_store
-from recsys.bundle import OLDEST_READ, SCHEMA_VERSION, read_manifest
-from recsys.bundle import _version as bundle_version
 from recsys.cli import run
 from recsys.config import StoreConfig
 from recsys.log import InteractionLog
+from recsys.manifest import OLDEST_READ, SCHEMA_VERSION, read_manifest
+from recsys.manifest import version_of as bundle_version
 from recsys.registry import Registry
 from recsys.schema import with_free_columns
 from serving.app import Server

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recsys.bundle import read_manifest
 from recsys.config_view import values
+from recsys.manifest import read_manifest
 from recsys.resolve import resolve
 from recsys.stages import final_name
 from training.curves import WRITERS, Outcome, RunPlace

@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from recsys.bundle import Manifest
 from recsys.config import Period, RunConfig, period_start
+from recsys.manifest import Manifest
 from training.night.plan import lag
 
 

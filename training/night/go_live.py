@@ -4,8 +4,9 @@ from contextlib import closing
 
 from features.loading import Answering
 from features.store import FeatureStore, open_store
-from recsys.bundle import load_bundle, read_manifest
+from recsys.bundle import load_bundle
 from recsys.config import StoreConfig
+from recsys.manifest import read_manifest
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot

@@ -17,10 +17,11 @@ from features.days import Days
 from features.sources.journal import ingest_journal
 from features.validation.ingest import require_sound
 from features.validation.report import Validation, write_report
-from recsys.bundle import Bundle, load_bundle, read_manifest
+from recsys.bundle import Bundle, load_bundle
 from recsys.config import period_start
 from recsys.device import resolve_device
 from recsys.errors import DataError
+from recsys.manifest import read_manifest
 from recsys.records import NightRecord, Verdict
 from recsys.stages import read_manifest as read_stage
 from recsys.stages import unfinished, write_json

@@ -11,8 +11,8 @@ from datetime import date
 import polars as pl
 
 from features.days import Days
-from recsys.bundle import Manifest
 from recsys.errors import DataError
+from recsys.manifest import Manifest
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalTable

@@ -33,10 +33,10 @@ from features.fit import FitFrames, fit_encoder
 from features.online import encode_items
 from features.store import open_store
 from features.text import fit_text, join_text
-from recsys.bundle import SCHEMA_VERSION
 from recsys.calibration import Affine, Calibrator, Platt
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
+from recsys.manifest import SCHEMA_VERSION
 from recsys.model.item_rows import encode_item_side
 from recsys.model.ranker import Ranker
 from recsys.registry import Registry
@@ -70,6 +70,7 @@ _WRITERS: Final = (
     "recsys.encoding",
     "recsys.index",
     "recsys.index_recall",
+    "recsys.manifest",
     "recsys.model.item_rows",
     "recsys.model.ranker",
     "recsys.vocabulary",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.bundle import read_manifest
 from recsys.errors import BundleError, ConfigError
+from recsys.manifest import read_manifest
 from recsys.registry import Registry
 from serving.prepared import child
 from serving.prepared.cache import PreparedCache, key_of
@@ -45,10 +45,10 @@ def source(night: Path) -> Path:
 @pytest.fixture
 def another(source: Path, tmp_path: Path) -> Path:
     """Another version's manifest; nothing more of it is read here."""
-    from recsys.bundle import _version
+    from recsys.manifest import version_of
 
     manifest = read_manifest(source).model_copy(update={"parent": "another"})
-    manifest = manifest.model_copy(update={"version": _version(manifest)})
+    manifest = manifest.model_copy(update={"version": version_of(manifest)})
     folder = tmp_path / manifest.version
     folder.mkdir()
     (folder / "manifest.json").write_text(manifest.model_dump_json())

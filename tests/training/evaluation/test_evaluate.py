@@ -21,11 +21,11 @@ from features.build import build_snapshots
 from features.online import OnlineFeatures, encode_items
 from features.packing import pack_users
 from features.store import StoredUser
-from recsys.bundle import FileEntry, _version, read_manifest
 from recsys.cli import run
 from recsys.errors import DataError
 from recsys.index import ItemIndex
 from recsys.log import InteractionLog, period_end
+from recsys.manifest import FileEntry, read_manifest, version_of
 from recsys.mask import Mask
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
@@ -459,7 +459,7 @@ def test_a_bundle_that_this_code_reads_differently_is_not_scored(bundle_folder, 
     said = (folder / "golden.parquet").read_bytes()
     entry = FileEntry(size=len(said), sha256=hashlib.sha256(said).hexdigest())
     changed = manifest.model_copy(update={"files": manifest.files | {"golden.parquet": entry}})
-    changed = changed.model_copy(update={"version": _version(changed)})
+    changed = changed.model_copy(update={"version": version_of(changed)})
     (folder / "manifest.json").write_text(changed.model_dump_json(indent=1) + "\n")
     folder.rename(folder.with_name(changed.version))
     where = ["--runs", str(runs), "--log", str(shop_log.root), "--bundle", changed.version]

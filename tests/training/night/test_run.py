@@ -12,11 +12,12 @@ import pytest
 
 from features.build import build_snapshots
 from recsys import index, index_recall
-from recsys.bundle import load_bundle, read_manifest
+from recsys.bundle import load_bundle
 from recsys.calibration import is_fitted
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.index_recall import NUM_QUERIES
 from recsys.log import InteractionLog
+from recsys.manifest import read_manifest
 from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot

@@ -9,11 +9,12 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from recsys.bundle import load_bundle, read_manifest
+from recsys.bundle import load_bundle
 from recsys.cli import run
 from recsys.config import build_fusion
 from recsys.errors import DataError
 from recsys.log import InteractionLog
+from recsys.manifest import read_manifest
 from recsys.settings import to_toml
 from training.predict import BundlePredictor
 from training.tune.fusion.candidates import read_choices
