@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,23 @@ def check_address(address: str, option: str) -> None:
     raise ConfigError(
         f"{option} {address!r} is not HOST:PORT with a port up to 65535; write one like 127.0.0.1:50051"
     )
+
+
+def require_different(addresses: Mapping[str, str | None]) -> None:
+    """Check that no two options name one address; port 0 takes a free one each time.
+
+    Args: addresses: option -> where it listens; None: nowhere.
+    Raises: ConfigError.
+    """
+    taken: dict[str, str] = {}
+    for option, address in addresses.items():
+        if address is None or address.endswith(":0"):
+            continue
+        if address in taken:
+            raise ConfigError(
+                f"{taken[address]} and {option} are both {address}; give each a port of its own"
+            )
+        taken[address] = option
 
 
 def require_protection(

@@ -370,18 +370,24 @@ def _worker(worker: admin_pb2.WorkerStatus) -> Worker:
 
 
 def _event(event: Feedback) -> pb.FeedbackEvent:
-    fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+    fields = _fields("event", event, Feedback)
     return _message(pb.FeedbackEvent, {**fields, "occurred_at": _timestamp("occurred_at", event.occurred_at)})
 
 
 def _item(item: ItemUpdate) -> pb.Item:
-    fields = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    fields = _fields("item", item, ItemUpdate)
     converted = {
         "available_from": _timestamp("available_from", item.available_from),
         "available_until": _timestamp("available_until", item.available_until),
         "attributes": _values("attributes", item.attributes),
     }
     return _message(pb.Item, {**fields, **converted})
+
+
+def _fields(what: str, given: object, kind: type[Feedback | ItemUpdate]) -> dict[str, Any]:
+    if not isinstance(given, kind):
+        raise _wrong(what, given, f"values of {kind.__name__}, from serving.client_values")
+    return {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
 
 
 def _timestamp(field: str, instant: datetime | None) -> Timestamp | None:

@@ -111,6 +111,8 @@ def serve_command(
 
     A restart cannot repair 2 (systemd: RestartPreventExitStatus=2).
     """  # noqa: D301 (\\b is a character that keeps the lines as they are)
+    from serving.addresses import require_different
+    from serving.processes.announce import require_writable
     from serving.processes.orders import ClockSetting, ServeSettings
     from serving.processes.start import choose_workers, serve_with_workers
 
@@ -130,8 +132,14 @@ def serve_command(
         reflection=reflection or given.serving.reflection,
         metrics_listen=metrics_listen,
     )
-    addresses = (settings.listen, settings.admin_listen, settings.metrics_listen)
-    count = choose_workers(given.serving.workers if workers is None else workers, *addresses)
+    addresses = {
+        "--listen": settings.listen,
+        "--admin-listen": settings.admin_listen,
+        "--metrics-listen": settings.metrics_listen,
+    }
+    require_different(addresses)
+    require_writable(port_file)
+    count = choose_workers(given.serving.workers if workers is None else workers, *addresses.values())
     if count > 1:
         serve_with_workers(settings, count, port_file)
         return

@@ -1,7 +1,7 @@
 """`[policy]`, `[serving]` and `[store]`: how predictions become a page, and where online features live."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -40,7 +40,7 @@ class ServingConfig(Section):
     max_page_size: int = Field(default=200, ge=1)
     max_candidates: int = Field(default=2_000, ge=1)
     """Largest `Rank` request."""
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    workers: Literal["auto"] | int = 1
     """Processes that answer; `auto`: one for each processor that this server may use, by its cgroup's quota.
     Each ranks one request at a time; a single one ranks as many as there are processors."""
     start_s: float = Field(default=600.0, gt=0)
@@ -73,6 +73,14 @@ class ServingConfig(Section):
     rotate: DurationS = 300
     """Age at which a journal file is sealed."""
     candidate_log_share: float = Field(default=0.05, ge=0.0, le=1.0)
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _auto_or_number(cls, value: Any) -> Any:
+        # Checked whole: pydantic would say of a wrong one what each member of the union finds wrong with it.
+        if value == "auto" or (type(value) is int and 1 <= value <= MAX_WORKERS):
+            return value
+        raise ValueError(f'is neither "auto" nor a number from 1 to {MAX_WORKERS}')
 
 
 class StoreConfig(Section):

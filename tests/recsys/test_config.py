@@ -77,6 +77,12 @@ def test_an_unknown_key_lists_the_known(data, parts):
         ({"features": {"ingestion_lag": -1}}, ("features.ingestion_lag = -1",)),
         ({"timezone": "Mars/Olympus"}, ("timezone = 'Mars/Olympus'", "Asia/Shanghai")),
         ({"period": "P2D"}, ("period = 'P2D'", "P1M")),
+        (
+            {"serving": {"workers": 0}},
+            ("1 wrong", 'serving.workers = 0: is neither "auto" nor a number from 1 to 256'),
+        ),
+        ({"serving": {"workers": 257}}, ("serving.workers = 257",)),
+        ({"serving": {"workers": "many"}}, ("1 wrong", "serving.workers = 'many'")),
         ({"policy": {"name": "best"}}, ("policy.name = 'best'", "greedy")),
         ({"task": [{**CLICK, "head": "ordnal"}]}, ("head = 'ordnal'", "binary")),
         ({"calibration": {"binary": "affine"}}, ("'affine' is no calibrator", "platt, isotonic")),

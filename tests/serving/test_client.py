@@ -79,6 +79,10 @@ def test_wrong_candidates_feedback_and_items_are_named_too(client) -> None:
         client.rank("u1", (item for item in ("i1", 2)))
     with pytest.raises(RequestError, match=r"FeedbackEvent\.value is 'high' \(str\); give a number"):
         client.record_feedback([Feedback(user_id="u1", item_id="i1", kind="rating", value="high")])
+    with pytest.raises(RequestError, match=r"event is \{\} \(dict\); give values of Feedback, from serving"):
+        client.record_feedback([{}])
+    with pytest.raises(RequestError, match=r"item is 'i1' \(str\); give values of ItemUpdate"):
+        client.upsert_items(["i1"])
     with pytest.raises(RequestError, match=r"occurred_at is 'noon' \(str\); give a datetime"):
         client.record_feedback([Feedback(user_id="u1", item_id="i1", kind="click", occurred_at="noon")])
     with pytest.raises(RequestError, match=r"Item\.price is 1\.5 \(float\); give a whole number of 64 bits"):
