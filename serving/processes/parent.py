@@ -74,6 +74,8 @@ class Parent:
     _selector: selectors.BaseSelector = field(init=False, default_factory=selectors.DefaultSelector)
     _announced: bool = False
     _stopping: bool = False
+    _interrupted: bool = False
+    """Ctrl-C came before the server was announced."""
     _woken: socket.socket = field(init=False)
     """Python writes a byte here for each signal."""
 
@@ -88,7 +90,8 @@ class Parent:
         """Serve until SIGTERM or SIGINT, then drain.
 
         Raises: ConfigError and other errors of a worker that cannot start, WorkerError for one that ends
-        again and again or takes too long, before all have been ready; WorkerError when one had to be killed.
+        again and again or takes too long, before all have been ready; WorkerError when one had to be killed;
+        KeyboardInterrupt for a SIGINT before all have been ready.
         """
         with self._signals():
             try:
@@ -103,6 +106,8 @@ class Parent:
             raise WorkerError(
                 f"{killed} workers did not end in time and were killed; their calls were cut off"
             )
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -124,8 +129,9 @@ class Parent:
                 self._selector.close()
                 os.close(self._board_fd)
 
-    def _stop(self, *_: object) -> None:
+    def _stop(self, number: int, _: object) -> None:
         self._stopping = True
+        self._interrupted |= number == signal.SIGINT and not self._announced
 
     def _start_missing(self) -> None:
         for seat in self.seats:

@@ -150,6 +150,19 @@ def test_a_worker_that_is_never_ready_ends_a_start(run) -> None:
         run.go("hang", "hang", start_s=0.2)
 
 
+def test_ctrl_c_before_all_are_ready_ends_the_start_as_interrupted(run, until) -> None:
+    def interrupt() -> None:
+        until(lambda: len(run.starts()) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run.go("serve", "hang")
+    thread.join()
+    assert run.announced == []
+
+
 def test_a_worker_that_does_not_drain_is_killed_and_waiting_for_it_costs_nothing(run, monkeypatch) -> None:
     waits: list[float | None] = []
     select = selectors.DefaultSelector.select
