@@ -26,8 +26,9 @@ help: ## list the commands
 setup: ## make or update .venv (nothing to do: returns at once)
 	@scripts/setup.sh
 
-test: setup ## run the fast tests; ARGS are pytest's
-	$(PY) -m pytest $(ARGS)
+# A file's tests stay in one process: they share what its fixtures made.
+test: setup ## run the fast tests, two to four files at a time; ARGS are pytest's (-n 0: one process)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 demo: setup ## run the demo from logs to a ranked list; ARGS are its flags
 	.venv/bin/recsys demo $(ARGS)
