@@ -2,7 +2,6 @@
 
     eager      torch, operation by operation, in float32: the reference
     bfloat16   the same with the trunks' products in bfloat16, where the processor multiplies it
-    compiled   the network compiled for this processor (`serving.compiling`), in float32
 
 Shape letters: N candidates, C logits.
 """
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from recsys.model.candidate_network import CandidateInputs, CandidateNetwork
 
-EAGER, BFLOAT16, COMPILED = "eager", "bfloat16", "compiled"
+EAGER, BFLOAT16 = "eager", "bfloat16"
 FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a logit from eager's, beside as large a share of it."""
 BFLOAT16_TOLERANCE = 5e-3
