@@ -76,7 +76,9 @@ def bench_serve_command(
     seed: SeedOption = 0,
     runs: Annotated[
         Path | None,
-        typer.Option(help="Measure the live bundle of this RUNS folder instead; with --config and --log."),
+        typer.Option(
+            metavar="FOLDER", help="Measure the live bundle of this runs folder; with --config and --log."
+        ),
     ] = None,
     config: ConfigOption = None,
     log: ProductLog = None,

@@ -74,6 +74,8 @@ class WorkerError(RecsysError):
     Args: exit_code: that of the worker's own error, where it had one.
     """
 
-    def __init__(self, message: str, exit_code: int = 13) -> None:
+    exit_code = 13
+
+    def __init__(self, message: str, exit_code: int = exit_code) -> None:
         super().__init__(message)
         self.exit_code = exit_code

@@ -201,7 +201,7 @@ def test_an_administrator_moves_the_pointer_and_the_server_follows(server, clien
 def test_the_bench_measures_the_live_bundle(night, tmp_path) -> None:
     report = tmp_path / "bench.json"
     folders = ["--log", str(night / "log"), "--runs", str(night / "runs")]
-    options = ["--clients", "1,2", "--seconds", "0", "--new-items", "120", "--json", str(report)]
+    options = ["--clients", "1,2", "--seconds", "0.1", "--new-items", "120", "--json", str(report)]
     assert run(["bench", "serve", "--config", str(CONFIG), *folders, *options]) == 0
     found = json.loads(report.read_text())
     assert found["bundle_version"] == Registry(night / "runs").current()
@@ -210,7 +210,7 @@ def test_the_bench_measures_the_live_bundle(night, tmp_path) -> None:
     assert [load["clients"] for load in found["loads"]] == [1, 2]
     for load in found["loads"]:
         assert load["failed"] == 0
-        assert load["calls"] == load["clients"], "no time is left: each asks once"
+        assert load["calls"] >= load["clients"], "each asks at least once"
         assert 0 < load["p50_ms"] <= load["p99_ms"]
         assert set(load["stage_ms"]) == {"parse", "features", "retrieval", "scoring", "policy"}
     assert not (night / "log" / "journal").exists()

@@ -33,7 +33,7 @@ def ask(fakes, together):
             policy=PolicyConfig(name="greedy"),
             retrieval=RetrievalConfig(num_candidates=4, popular_candidates=0, together_candidates=count),
         )
-        asked = RankRequest(user_id="u1", page_size=3, **request)
+        asked = RankRequest(user_id="u1", page_size=3, explain=True, **request)
         return engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(60)).page(40)
 
     return ask
@@ -84,7 +84,7 @@ def test_the_newest_upserts_are_candidates_near_the_user_or_not(fakes):
     # The price is the place in the user's line: far from the first ones.
     rows = [ItemRow(item_id=f"new{n}", category="rugs", price=100 * n) for n in range(3)]
     overlay.put([ItemPatch.of_row(row, at_ms) for at_ms, row in enumerate(rows, start=fakes.NOON_MS)])
-    asked = RankRequest(user_id="u1", page_size=3)
+    asked = RankRequest(user_id="u1", page_size=3, explain=True)
     answer = engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(60)).page(40)
     assert {i.item_id for i in answer.items if "fresh" in i.sources} == {"new1", "new2"}
     assert answer.num_candidates == {"retrieval": 4, "fresh": 2}

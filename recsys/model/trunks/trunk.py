@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from recsys.model.layers import Linears
@@ -19,9 +20,10 @@ class Trunk(nn.Module):
     them, and save their part of a product."""
 
     def __init__(self, num_in: int, tasks: Sequence[str], shape: TrunkShape, dropout: float) -> None:
-        """Store the tasks and the output width."""
+        """Store the tasks and the widths."""
         super().__init__()
-        del num_in, dropout
+        del dropout
+        self.num_in = num_in
         self.tasks = tuple(tasks)
         self.num_out = shape.hidden[-1]
 
@@ -31,15 +33,20 @@ class Trunk(nn.Module):
         raise NotImplementedError
 
     def first_layer(self) -> Linears:
-        """Give all linear layers that read x, side by side, in an order of the trunk's own."""
-        raise NotImplementedError
+        """Give all linear layers that read x, side by side, in an order of the trunk's own.
+
+        Of a trunk that does not say, x itself: then serving is right, but forms every column per candidate.
+        """
+        device = next((parameter.device for parameter in self.parameters()), None)
+        return Linears(torch.eye(self.num_in, device=device), torch.zeros(self.num_in, device=device))
 
     def above(self, first_BO: Tensor) -> dict[str, Tensor]:
         """Map the outputs of `first_layer` to what `forward` gives for the same x; it may change them.
 
         For serving, which forms them in a cheaper way: no dropout, no gradient.
         """
-        raise NotImplementedError
+        hidden: dict[str, Tensor] = self(first_BO)
+        return hidden
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return per task the experts' weights [B, E], rows summing to 1; empty without gates.

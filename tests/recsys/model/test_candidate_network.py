@@ -8,9 +8,11 @@ import torch
 from recsys.batch import BagIndex, Batch, HistoryIndex
 from recsys.config import ModelConfig
 from recsys.model.candidate_network import CandidateNetwork
+from recsys.model.layers import mlp
 from recsys.model.one_user import OneUser, UserTensors
 from recsys.model.ranker import Inputs, ItemSide, Ranker
 from recsys.model.trunks import TRUNKS
+from recsys.model.trunks.trunk import Trunk
 
 NUM, EVENTS = 7, 4
 INPUTS = Inputs(
@@ -136,6 +138,26 @@ def _inputs(network, user, item: ItemSide, context, crosses, chosen):
 
 def test_logits_are_those_of_the_ranker(made):
     _compare(made)
+
+
+class _Plain(Trunk):
+    """A trunk of a user's own, which gives `forward` alone."""
+
+    def __init__(self, num_in, tasks, shape, dropout):
+        super().__init__(num_in, tasks, shape, dropout)
+        self.network = mlp(num_in, shape.hidden, dropout)
+
+    def forward(self, x_BI):
+        return dict.fromkeys(self.tasks, self.network(x_BI))
+
+
+def test_a_trunk_that_does_not_split_off_its_first_layer_is_served(tasks, monkeypatch):
+    monkeypatch.setitem(TRUNKS, "plain", _Plain)
+    torch.manual_seed(0)
+    config = ModelConfig.model_construct(
+        **{**dict(SMALL), "trunk": SMALL.trunk.model_copy(update={"name": "plain"})}
+    )
+    _compare(_randomised(Ranker(INPUTS, tasks, config)))
 
 
 @pytest.mark.parametrize("made", ["mmoe"], indirect=True)

@@ -28,7 +28,7 @@ CHANGES = {
     "pins": {"pins": (Pin(item_id="a", position=3),)},
     "debug.seed": {"seed": 3},
 }
-FREE = {"page_size", "page_token", "bundle_version", "explain", "log", "validate_only"}
+FREE = {"request_id", "page_size", "page_token", "bundle_version", "explain", "log", "validate_only"}
 
 
 @pytest.fixture
