@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 import torch
+from threadpoolctl import threadpool_limits
 
 from features.loading import Answering
 from features.store import FeatureStore
@@ -25,8 +26,12 @@ _log = structlog.get_logger(__name__)
 
 
 def use_threads(count: int) -> None:
-    """Set the number of torch threads of one scoring call; other cores are for other calls."""
+    """Set the number of threads of one call's products; other cores are for other calls.
+
+    NumPy's products too: their threads wait for each other, for longer than a call's small products take.
+    """
     torch.set_num_threads(count)
+    threadpool_limits(count, user_api="blas")
 
 
 def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> ServedModel:

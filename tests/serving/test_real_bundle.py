@@ -212,7 +212,7 @@ def test_the_bench_measures_the_live_bundle(night, tmp_path) -> None:
         assert load["failed"] == 0
         assert load["calls"] >= load["clients"], "each asks at least once"
         assert 0 < load["p50_ms"] <= load["p99_ms"]
-        assert set(load["stage_ms"]) == {"parse", "features", "retrieval", "scoring", "policy"}
+        assert set(load["stage_ms"]) == {"parse", "features", "retrieval", "scoring", "policy", "journal"}
     assert not (night / "log" / "journal").exists()
 
 
