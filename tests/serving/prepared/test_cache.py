@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,7 @@ def test_who_waits_for_a_preparation_that_fails_gets_its_error_and_who_comes_lat
     for thread in threads:
         thread.start()
     until(lambda: len(asked) == 3 and made)
+    time.sleep(0.02)  # the time of a file is that of the kernel's last tick, up to 10 ms ago
     may_fail.set()
     for thread in threads:
         thread.join()
