@@ -8,11 +8,10 @@ import numpy as np
 from benchmarks.speed.serve.load import Calls
 from benchmarks.speed.serve.rates import find_max_rate
 from benchmarks.speed.serve.server import BenchServer, echoed
-from benchmarks.speed.serve.session import MANY_CLIENTS, PAGE, Session, record_answer
-from serving.client import RecsysClient
+from benchmarks.speed.serve.session import MANY_CLIENTS, Session, record_answer
+from serving.client import AdminClient
 
 HALF: Final = 0.5
-STAGE_CALLS: Final = 200
 
 
 def measure_latency(session: Session) -> dict[str, Any]:
@@ -25,6 +24,7 @@ def measure_latency(session: Session) -> dict[str, Any]:
         echo = load.closed(target, 1, seconds)
     load.closed(server.target, 1, seconds / 4)
     one = of_server(server, lambda: load.closed(server.target, 1, seconds))
+    stages = stages_of(server)
     eight = of_server(server, lambda: load.closed(server.target, MANY_CLIENTS, seconds))
     return {
         "answer_bytes": len(answer),
@@ -32,7 +32,7 @@ def measure_latency(session: Session) -> dict[str, Any]:
         "one_client": one,
         "eight_clients": eight,
         "echo_ratio": one["p50_ms"] / echo.percentiles()["p50_ms"],
-        "stages_ms": measure_stages(session),
+        "stages_ms": stages,
     }
 
 
@@ -61,18 +61,10 @@ def measure_max_rate(session: Session) -> dict[str, Any]:
     }
 
 
-def measure_stages(session: Session) -> dict[str, float]:
-    """Ask one by one with `explain`, and give the median of each stage inside the server, milliseconds."""
-    count = min(STAGE_CALLS, max(10, int(20 * session.asked.seconds)))
-    with RecsysClient(session.server.target, timeout_s=30) as client:
-        answers = [
-            client.recommend(session.shop.user(n), PAGE, debug={"explain": True, "do_not_log": True})
-            for n in range(count)
-        ]
-    return {
-        stage: float(np.median([answer.stage_ms[stage] for answer in answers]))
-        for stage in answers[0].stage_ms
-    }
+def stages_of(server: BenchServer) -> dict[str, float]:
+    """Read the median of each stage from the server's status: of its last minute or two, in milliseconds."""
+    with AdminClient(server.admin_target) as admin:
+        return {stage: found["p50"] for stage, found in admin.status().stages_ms.items()}
 
 
 def of_server(server: BenchServer, run: Callable[[], Calls]) -> dict[str, float]:
