@@ -229,7 +229,7 @@ def test_what_a_marker_covers_is_taken() -> None:
     assert [e.feedback_id for e in unmerged_events(StoredUser(None, held))] == ["c"]
 
 
-def test_feedback_that_comes_while_its_session_is_merged_is_merged_next(shop, monkeypatch) -> None:
+def test_feedback_that_comes_while_its_session_is_merged_is_merged_next(shop, monkeypatch, until) -> None:
     reading, free, get_many = threading.Event(), threading.Event(), shop.store.get_many
 
     def slow(version, user_ids):
@@ -243,7 +243,7 @@ def test_feedback_that_comes_while_its_session_is_merged_is_merged_next(shop, mo
     reading.wait(60)
     shop.click("sess", "i9")
     free.set()
-    shop.merger.merge_within([("u", "sess")], 60)  # waits for the one under way
+    until(lambda: not shop.merger._pending)
     monkeypatch.undo()
     shop.merger.merge([("u", "sess")])
     assert shop.items("u") == ["i1", "i2", "i9"]

@@ -31,6 +31,8 @@ class Run:
     runs: Path
     announced: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=lambda: FAKE)
+    running: bool = False
+    """A signal after the parent's end would end pytest."""
 
     def settings(self, **serving: float) -> ServeSettings:
         config = default_config()
@@ -56,9 +58,11 @@ class Run:
             self.announced.append(bundle)
             thread.start()
 
+        self.running = True
         try:
             Parent(settings, len(workers), announce, self.command).run_until_signalled()
         finally:
+            self.running = False
             if self.announced:
                 thread.join()
 
@@ -67,7 +71,8 @@ class Run:
             if beside is not None:
                 beside()
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if self.running:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def starts(self) -> list[tuple[int, int, str]]:
         """Number, process and behaviour of each process that was started."""
