@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from training.evaluation.head_metrics import HeadMetrics
 from training.evaluation.leaks import LeakCheck
+from training.evaluation.list_groups import ListGroup
 from training.evaluation.list_metrics import ListMetrics
 
 
@@ -30,6 +31,8 @@ class EvalReport(BaseModel):
     days: tuple[date, ...]
     as_of: datetime
     """Labels are what was known then."""
+    list_group: ListGroup
+    """What a list is in metrics inside lists: a request, or a user's period and context."""
     leaks: LeakCheck
     warnings: tuple[str, ...]
     heads: dict[str, HeadMetrics]

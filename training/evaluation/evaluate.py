@@ -23,6 +23,14 @@ from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
 from training.evaluation.leaks import LeakCheck
+from training.evaluation.list_groups import (
+    LIST_GROUP,
+    ListGroup,
+    concat_lists,
+    context_columns,
+    list_group_of,
+    number_lists,
+)
 from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists
 from training.predict import BundlePredictor
@@ -78,6 +86,7 @@ def evaluate(
         version=predictor.bundle.version,
         days=tuple(sorted(rows["date"].unique())),
         as_of=days.as_of,
+        list_group=list_group_of(days.labelled_for(config.tasks), evaluated, config.tasks),
         leaks=leaks,
         warnings=tuple(leaks.warnings()),
         heads=heads_of(rows, config.tasks),
@@ -94,15 +103,19 @@ def score_rows(
 
     Args: folder: where large days are encoded; default: beside their snapshots.
     Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
-    sampling rate), user_past and item_past (impressions before the period), and per task `label_<task>` (null
-    when not known, or not evaluated on this period) and `prediction_<task>`.
+    sampling rate), user_past and item_past (impressions before the period), list_group (the row's list,
+    numbered over all days; null for a row that is alone), and per task `label_<task>` (null when not known,
+    or not evaluated on this period), `prediction_<task>`, and `list_prediction_<task>`: the prediction with
+    the user's state and the clock held as at the list's first impression, which is what orders a list.
     """
-    labelled = days.labelled_for(predictor.bundle.config.tasks)
+    tasks = predictor.bundle.config.tasks
+    labelled = days.labelled_for(tasks)
     wanted = sorted({i for places in evaluated.values() for i in places})
-    frames = [_score_day(predictor, labelled, i, evaluated, folder) for i in wanted]
+    group = list_group_of(labelled, evaluated, tasks)
+    frames = [_score_day(predictor, labelled, i, evaluated, group, folder) for i in wanted]
     if not frames:
         raise DataError("no period to score: none of the days is in the log; choose days the log has")
-    return pl.concat(frames)
+    return concat_lists(frames)
 
 
 def find_audiences(
@@ -146,7 +159,12 @@ def evaluated_periods(days: Days, tasks: Sequence[TaskSpec], first: date, last: 
 
 
 def _score_day(
-    predictor: BundlePredictor, days: Days, i: int, evaluated: EvaluatedPeriods, folder: Path | None
+    predictor: BundlePredictor,
+    days: Days,
+    i: int,
+    evaluated: EvaluatedPeriods,
+    group: ListGroup,
+    folder: Path | None,
 ) -> pl.DataFrame:
     with predictor.opened_day(days, i, folder) as day:
         predictions, rows = predictor.predictions(day), ScoredRows.of(day)
@@ -156,8 +174,11 @@ def _score_day(
         known = i in evaluated.get(task.name, ())
         columns[task.label] = pl.Series(rows.labels[task.name] if known else nothing).fill_nan(None)
         columns[f"prediction_{task.name}"] = predictions[task.name]
-    frame = days[i].table("examples", columns=_KEPT)
-    frame = frame.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
+        columns[f"list_prediction_{task.name}"] = predictions[task.name]
+    contexts = context_columns(predictor.bundle.config, days[i])
+    shown = days[i].table("examples", columns=[*_KEPT, *contexts])
+    columns[LIST_GROUP] = number_lists(shown, group, contexts)
+    frame = shown.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
     past = [_past(frame[f"{entity}_id"], days.before(i), entity) for entity in ("user", "item")]
     return frame.hstack(past).hstack(pl.DataFrame(columns))
 
