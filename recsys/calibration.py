@@ -13,10 +13,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.columns import Rows, Vector, checked, checked_binary
+from recsys.metrics.columns import Rows, Vector, checked, checked_binary, effective_rows
 
 MIN_ROWS_PER_CLASS = 50
-"""With fewer rows of either class a slope is noise: `fit_platt` then fits the intercept alone."""
+"""With fewer effective rows of either class a slope is noise: `fit_platt` then fits the intercept alone."""
 
 MIN_SLOPE = 1e-3
 """A fitted slope never falls below this, so calibration keeps a head's order even on a bad day."""
@@ -131,19 +131,19 @@ def is_fitted(calibrator: Calibrator) -> bool:
 def fit_platt(logit: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> Platt:
     """Fit sigmoid(a * logit + b) by Newton's method to Platt's smoothed targets.
 
-    Targets are (P + 1) / (P + 2) for the P positive rows and 1 / (M + 2) for the M negative ones.
-    a stays at or above MIN_SLOPE. With fewer than MIN_ROWS_PER_CLASS rows of either class (or none), or with
-    equal logits throughout, a is 1 and only b is fitted.
+    Targets are (P + 1) / (P + 2) for positive rows and 1 / (M + 2) for negative ones, P and M the weight of
+    either class: a row of weight k is k rows. a stays at or above MIN_SLOPE. With fewer than
+    MIN_ROWS_PER_CLASS `effective_rows` of either class (or none), or with equal logits throughout, a is 1 and
+    only b is fitted.
 
-    Args: logit [N], finite; label [N] in {0, 1}; weight [N] >= 0 or None.
+    Args: logit [N], finite; label [N] in {0, 1}; weight [N] >= 0, in rows, or None for ones.
     Raises: DataError on a NaN, a label that is neither 0 nor 1, no rows, or unequal lengths.
     Source: Platt 1999; Lin, Lin & Weng, Machine Learning 2007.
     """
     rows = _used(checked_binary(label, logit, weight))
-    positives = int(rows.label.sum())
-    negatives = rows.label.size - positives
-    target = np.where(rows.label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    if min(positives, negatives) < MIN_ROWS_PER_CLASS or _is_constant(rows.prediction):
+    highest, lowest = _smoothed_targets(rows)
+    target = np.where(rows.label == 1, highest, lowest)
+    if not has_both_classes(rows.label, rows.weight) or _is_constant(rows.prediction):
         return Platt(a=1.0, b=_intercept(rows.prediction, target, rows.weight))
     slope, intercept = _newton(rows.prediction, target, rows.weight)
     if slope < MIN_SLOPE:
@@ -174,16 +174,15 @@ def fit_isotonic_probability(
 ) -> Isotonic:
     """Fit `fit_isotonic` to labels in {0, 1} and keep its ends inside (0, 1), as Platt's targets are.
 
-    An end of the scores that held one class gives 1 / (M + 2) or (P + 1) / (P + 2), for P and M the weight of
-    the positive and the negative rows: one day cannot show that something never happens.
+    An end of the scores that held one class gives Platt's target of that class: one day cannot show that
+    something never happens.
 
     Args and Raises: as `fit_platt`.
     """
     rows = checked_binary(label, prediction, weight)
-    positives = float(rows.weight[rows.label == 1].sum())
-    negatives = float(rows.weight.sum()) - positives
+    highest, lowest = _smoothed_targets(rows)
     fitted = fit_isotonic(rows.prediction, rows.label, rows.weight)
-    bounded = np.clip(fitted.y, 1 / (negatives + 2), (positives + 1) / (positives + 2))
+    bounded = np.clip(fitted.y, lowest, highest)
     return Isotonic(x=fitted.x, y=tuple(bounded.tolist()))
 
 
@@ -214,6 +213,13 @@ def fit_affine(
     return Affine(scale=scale, offset=mean_label - scale * mean_prediction, low=low, high=high)
 
 
+def has_both_classes(label: Vector, weight: Vector) -> bool:
+    """Say whether each class has the effective rows [N] that a slope takes: MIN_ROWS_PER_CLASS."""
+    classes = (weight[label == 1], weight[label == 0])
+    # A sum of weights that are all alike may fall short by rounding.
+    return all(effective_rows(rows) >= MIN_ROWS_PER_CLASS - 1e-6 for rows in classes)
+
+
 def correct_sampling(logit: npt.ArrayLike, rate: npt.ArrayLike) -> FloatArray:
     """Undo negative down-sampling: logit + log(rate), the logit had every negative been kept.
 
@@ -241,6 +247,13 @@ def keep_child_below_parent(child: npt.ArrayLike, parent: npt.ArrayLike) -> Floa
     if values.shape != limit.shape:
         raise DataError(f"child has shape {values.shape} and parent {limit.shape}; pass the same rows")
     return _as_given(np.minimum(values.astype(np.float64), limit.astype(np.float64)), values)
+
+
+def _smoothed_targets(rows: Rows) -> tuple[float, float]:
+    """Give Platt's targets of a positive and of a negative row: (P + 1) / (P + 2) and 1 / (M + 2)."""
+    positives = float(rows.weight[rows.label == 1].sum())
+    negatives = float(rows.weight[rows.label == 0].sum())
+    return (positives + 1) / (positives + 2), 1 / (negatives + 2)
 
 
 def _newton(logit: Vector, target: Vector, weight: Vector) -> tuple[float, float]:

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.calibration import (
-    MIN_ROWS_PER_CLASS,
     Affine,
     Calibrator,
     Identity,
@@ -18,6 +17,7 @@ from recsys.calibration import (
     fit_isotonic,
     fit_isotonic_probability,
     fit_platt,
+    has_both_classes,
 )
 from recsys.metrics.columns import Mask, Vector
 from recsys.metrics.pointwise import log_loss
@@ -68,20 +68,26 @@ def isotonic_probability(rows: HeadRows, task: TaskSpec) -> Isotonic:
 
 
 def platt_or_isotonic(rows: HeadRows, task: TaskSpec) -> Calibrator:
-    """Fit the one that, fitted on the earlier half of the rows, has the lower log loss on the later half.
+    """Fit the one that, fitted on the earlier half of the weight, has the lower log loss on the later half.
 
-    Platt where either half has few rows of a class, and on a tie: it has two parameters to get wrong.
+    Platt where either half has few effective rows of a class, and on a tie: it has two parameters to get
+    wrong.
     """
     known = rows.known
-    is_early = known.shown_at <= np.median(known.shown_at)
+    is_early = known.shown_at <= _middle(known.shown_at, known.weight)
     early, late = known.where(is_early), known.where(~is_early)
-    for half in (early, late):
-        positives = int(half.label.sum())
-        if min(positives, half.label.size - positives) < MIN_ROWS_PER_CLASS:
-            return platt(known, task)
+    if not all(has_both_classes(half.label, half.weight) for half in (early, late)):
+        return platt(known, task)
     sigmoid = log_loss(late.label, platt(early, task).apply(late.logit), late.weight)
     steps = log_loss(late.label, isotonic_probability(early, task).apply(late.prediction), late.weight)
     return (isotonic_probability if steps < sigmoid else platt)(known, task)
+
+
+def _middle(shown_at: npt.NDArray[np.int64], weight: Vector) -> int:
+    """Give the first instant [N] up to which at least half of the weight [N] lies."""
+    order = np.argsort(shown_at, kind="stable")
+    until = np.cumsum(weight[order])
+    return int(shown_at[order][np.searchsorted(until, until[-1] / 2)])
 
 
 def sampling_correction(rows: HeadRows, task: TaskSpec) -> Calibrator:

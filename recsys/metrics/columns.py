@@ -78,6 +78,14 @@ def checked_weight(weight: npt.ArrayLike | None, num_rows: int) -> Vector:
     return weight_N
 
 
+def effective_rows(weight: Vector) -> float:
+    """Count rows of equal weight that tell as much as rows of weight [N]: Kish's (Σw)² / Σw², 0 for no rows.
+
+    What is sampled thinly weighs much and tells little: one row of weight 2,500 is evidence of one row.
+    """
+    return float(np.square(weight.sum()) / np.square(weight).sum()) if weight.any() else 0.0
+
+
 def finite(name: str, values: npt.ArrayLike) -> Vector:
     """Return values [N] as a float64 vector.
 

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from recsys.calibration import (
     keep_child_below_parent,
 )
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.columns import effective_rows
 
 ANY_CALIBRATOR = TypeAdapter(Calibrator)
 EXAMPLES = [
@@ -58,7 +60,7 @@ def test_platt_finds_the_slope_and_intercept_that_made_the_labels():
 def test_platt_minimises_the_smoothed_log_loss(scale, weighted):
     z, label = clicks(2000)
     weight = np.random.default_rng(1).uniform(0.2, 5, z.size) if weighted else np.ones(z.size)
-    positives, negatives = label.sum(), (1 - label).sum()
+    positives, negatives = weight @ label, weight @ (1 - label)
     target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
     def loss(theta):
@@ -115,12 +117,47 @@ def test_platt_reads_no_slope_off_rounding():
     assert fit_platt(np.where(label, 0.1 + 0.2, 0.3), label).a == 1
 
 
-def test_platt_ignores_rows_without_weight_and_the_unit_of_weight():
+def test_platt_ignores_rows_without_weight():
     z, label = clicks(1000)
     wild = np.concatenate([z, np.full(100, 50.0)]), np.concatenate([label, np.zeros(100)])
-    weight = np.concatenate([np.full(1000, 1e-6), np.zeros(100)])
+    weight = np.repeat([1.0, 0.0], [1000, 100])
     one, two = fit_platt(z, label), fit_platt(*wild, weight)
     assert (two.a, two.b) == pytest.approx((one.a, one.b), abs=1e-9)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0], ids=["constant", "slope"])
+def test_platt_of_drawn_negatives_gives_the_rate_of_the_stream(spread):
+    """500 positives, and 500 negatives that stand for 2,500 each: counted as rows they gave six times it."""
+    label = np.repeat([1.0, 0.0], 500)
+    z = np.random.default_rng(0).normal(spread * label, 1 if spread else 0)
+    weight = np.where(label == 1, 1.0, 2500.0)
+    rate = 500 / (500 + 500 * 2500)
+    found = fit_platt(z, label, weight).apply(z)
+    assert np.average(found, weights=weight) == pytest.approx(rate, rel=0.01)
+
+
+@pytest.mark.parametrize("times", [2, 7])
+@pytest.mark.parametrize(
+    "fit", [fit_platt, fit_isotonic, fit_isotonic_probability, partial(fit_affine, low=-9, high=9)]
+)
+def test_a_row_of_weight_k_is_k_rows(fit, times):
+    z, label = clicks(2000)
+    copies = np.where(label == 1, 1, times)
+    weighted, copied = fit(z, label, weight=copies), fit(z.repeat(copies), label.repeat(copies))
+    grid = np.linspace(z.min(), z.max(), 50)
+    np.testing.assert_allclose(weighted.apply(grid), copied.apply(grid), rtol=1e-7, atol=1e-12)
+
+
+def test_what_weighs_most_is_few_rows_however_heavy():
+    """60 negatives of which one weighs almost all are evidence of one, and no slope is fitted."""
+    z, _ = clicks(560)
+    label = (np.arange(560) >= 60).astype(float)
+    weight = np.where(np.arange(560) == 0, 1e6, 1.0)
+    assert fit_platt(z, label).a != 1
+    assert fit_platt(z, label, weight).a == 1
+    assert effective_rows(weight[:60]) == pytest.approx(1, rel=1e-3)
+    assert effective_rows(np.full(60, 0.1)) == pytest.approx(60)
+    assert effective_rows(np.zeros(3)) == 0
 
 
 @given(st.floats(1e-3, 1e3), finite, st.lists(finite, min_size=2, max_size=9))

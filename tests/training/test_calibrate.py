@@ -167,6 +167,20 @@ def test_auto_judges_by_time_and_not_by_the_order_of_rows():
     assert kinds == ["platt", "isotonic"]
 
 
+def test_auto_splits_the_day_where_half_of_the_stream_has_passed():
+    """Of early negatives one in nine is kept; later, all, and no positive is among them."""
+    score, label = _stream(_steps)
+    late = np.arange(8000) >= 2000
+    score, label = np.where(late, -np.abs(score), score), np.where(late, 0.0, label)
+    weight = np.where((label == 1) | late, 1.0, 9.0)
+    auto = _chosen(binary="auto")
+    kinds = [
+        fit_calibration([CLICK], {"click": score}, _rows(click=label, weight=w), auto)["click"].kind
+        for w in (None, weight)
+    ]
+    assert kinds == ["platt", "isotonic"]
+
+
 @pytest.mark.parametrize("positives", [0, 60])
 def test_auto_needs_enough_of_both_classes_in_both_halves(positives):
     score, _ = _stream(_steps)

@@ -18,13 +18,14 @@ from features.build import item_rows
 from features.days import Days
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
+from recsys.metrics.columns import effective_rows
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import EncodedRows
 from training.evaluation.audience import item_codes
 from training.evaluation.lists import item_side, predict_candidates, user_sides
 from training.predict import BundlePredictor
-from training.tune.fusion.value import Value, Vector, discount, effective_size
+from training.tune.fusion.value import Value, Vector, discount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ def off_policy(
             weight[user] += float(place[used].sum())
             matches.append(hit[hit > 0])
     return {
-        name: Estimate(value=Value(total, weight), effective=effective_size(np.concatenate(matches)))
+        name: Estimate(value=Value(total, weight), effective=effective_rows(np.concatenate(matches)))
         for name, (total, weight, matches) in parts.items()
     }
 

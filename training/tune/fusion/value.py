@@ -16,6 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from recsys.errors import DataError
 from recsys.fusion import Fusion
+from recsys.metrics.columns import effective_rows
 from recsys.tasks import TaskSpec
 
 Vector = npt.NDArray[np.float64]
@@ -188,13 +189,7 @@ def effective_labels(lists: Lists, task: TaskSpec) -> float:
     """Give Kish's effective number of labels that a task's value rests on: positives, or known values."""
     label = lists.labels[task.name]
     used = label > 0 if task.space == "impressions" else ~np.isnan(label)
-    return effective_size((lists.weight / lists.examination)[used])
-
-
-def effective_size(weight: Vector) -> float:
-    """Give (sum w)^2 / sum w^2; 0 of nothing."""
-    squares = float((weight**2).sum())
-    return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
+    return effective_rows((lists.weight / lists.examination)[used])
 
 
 def _checked(users: pl.Series) -> npt.NDArray[np.bool_]:

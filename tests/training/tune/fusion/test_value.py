@@ -8,11 +8,11 @@ import pytest
 
 from recsys.errors import DataError
 from recsys.fusion import Fusion, Term
+from recsys.metrics.columns import effective_rows
 from recsys.simulator.logging_policy import conditional_propensity
 from training.tune.fusion.candidates import Choice, off_policy, picks
 from training.tune.fusion.value import (
     effective_labels,
-    effective_size,
     examination_curve,
     list_values,
     lists_of,
@@ -111,7 +111,7 @@ def test_examination_is_read_off_the_log_and_undone(config):
     doubled = list_values(seen_below, fusion(click=1.0), 2)["click"].total.sum()
     assert doubled == pytest.approx(2.0 / np.log2(3), rel=0.08)
     assert effective_labels(seen_below, config.tasks[0]) == pytest.approx(1.0)
-    assert effective_size(np.array([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
+    assert effective_rows(np.array([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
 
 
 def choice(user, predictions, utility, rng, chance, config):
