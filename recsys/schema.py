@@ -124,6 +124,10 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "users": ("user_id",),
     "items": ("item_id",),
 }
+IMPRESSION_KEY: Final = ("impression_id", "user_id")
+"""What names an impression: two users may share an id, as where an application numbers each user's own."""
+REQUEST_KEY: Final = ("request_id", "user_id")
+"""What names a request, likewise."""
 FREE_PREFIX: Final[dict[str, str]] = {
     "requests": CONTEXT_PREFIX,
     "impressions": CONTEXT_PREFIX,

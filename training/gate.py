@@ -20,6 +20,7 @@ from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.metric import ListMetric, RowMetric
 from recsys.metrics.table import METRICS, list_metrics, pooled_metric, row_metrics
 from recsys.records import Check, Verdict
+from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.evaluation.list_metrics import ListMetrics
 
@@ -147,7 +148,8 @@ def _non_inferior(
     task: TaskSpec, rows: pl.DataFrame, champion: pl.DataFrame, config: GateConfig, level: float, seed: int
 ) -> Check:
     name = f"prediction_{task.name}"
-    paired = rows.join(champion.select("impression_id", pl.col(name).alias("champion")), on="impression_id")
+    theirs = champion.select(*IMPRESSION_KEY, pl.col(name).alias("champion"))
+    paired = rows.join(theirs, on=IMPRESSION_KEY)
     label, challenger, weight, user = _columns(task, paired)
     metric = task.kind.metric
     check = f"{task.name} {METRICS[metric].title}"
@@ -220,8 +222,8 @@ def _limit(
     allowed = float(getattr(config, metric.gate_limit))
     if champion is not None:
         column = f"prediction_{task.name}"
-        theirs = rows.select("impression_id").join(
-            champion.select("impression_id", column), on="impression_id", how="left", maintain_order="left"
+        theirs = rows.select(IMPRESSION_KEY).join(
+            champion.select(*IMPRESSION_KEY, column), on=IMPRESSION_KEY, how="left", maintain_order="left"
         )
         known = metric.check(label, theirs[column].cast(pl.Float64).to_numpy(), weight)
         allowed = max(allowed, metric.value(known, user))

@@ -17,7 +17,7 @@ from features.profile.model import Column, Day, Kind, LogProfile, Table
 from features.profile.tally import EntityTally
 from recsys.errors import DataError
 from recsys.log import InteractionLog
-from recsys.schema import INSTANT, KEYS, MAY_BE_ABSENT, TABLES, empty
+from recsys.schema import IMPRESSION_KEY, INSTANT, KEYS, MAY_BE_ABSENT, TABLES, empty
 
 _LATE: Final = timedelta(hours=1)
 _MAX_VALUES: Final = 20
@@ -181,10 +181,10 @@ def _add_pairs(sums: _Sums, done: pl.LazyFrame, day: date) -> None:
     """Look the named impressions up in the day and the one before."""
     days = [day - timedelta(days=1), day]
     shown = pl.concat(
-        [scan(sums.log, "impressions", d).select("impression_id", "shown_at") for d in days]
-    ).unique("impression_id", keep="any")
-    named = done.filter(pl.col("impression_id").is_not_null()).select("impression_id", "occurred_at")
-    joined = named.join(shown, on="impression_id", how="left")
+        [scan(sums.log, "impressions", d).select(*IMPRESSION_KEY, "shown_at") for d in days]
+    ).unique(IMPRESSION_KEY, keep="any")
+    named = done.filter(pl.col("impression_id").is_not_null()).select(*IMPRESSION_KEY, "occurred_at")
+    joined = named.join(shown, on=IMPRESSION_KEY, how="left")
     counts = joined.select(
         named=pl.len(),
         not_found=pl.col("shown_at").is_null().sum(),

@@ -17,6 +17,7 @@ from scipy.special import expit
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.metrics.pointwise import auc, rmse
+from recsys.schema import IMPRESSION_KEY
 from recsys.simulator.behaviour import CLICK_KIND, PURCHASE_KIND, RATING_KIND
 from recsys.simulator.dials import FloatArray, IntArray, ShopDials
 from recsys.simulator.ground_truth import half_star_mean
@@ -75,8 +76,8 @@ def add_labels(impressions: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFram
     }
     for kind, value in kinds.items():
         one = feedback.filter(pl.col("kind") == kind, pl.col("impression_id").is_not_null())
-        one = one.unique("impression_id", keep="first", maintain_order=True).select("impression_id", value)
-        impressions = impressions.join(one, on="impression_id", how="left", maintain_order="left")
+        one = one.unique(IMPRESSION_KEY, keep="first", maintain_order=True).select(*IMPRESSION_KEY, value)
+        impressions = impressions.join(one, on=IMPRESSION_KEY, how="left", maintain_order="left")
     return impressions.with_columns(pl.col("click", "purchase").fill_null(0.0))
 
 

@@ -50,6 +50,15 @@ def test_calibration_may_be_as_bad_as_the_live_bundles_and_no_worse(challenger, 
     assert found.outcome is outcome, found.detail
 
 
+def test_users_who_share_an_impression_id_are_compared_with_themselves() -> None:
+    """Joined by the id alone, each row met the champion's prediction for the other user as well."""
+    shared = pl.Series("impression_id", [f"r{n // 2}:1" for n in range(ROWS)])
+    challenger, champion = scored(2.5), scored(3.0)
+    alone = check_heads([CLICK], challenger, champion, GateConfig(), 0)
+    mixed = [rows.with_columns(shared) for rows in (challenger, champion)]
+    assert check_heads([CLICK], *mixed, GateConfig(), 0) == alone
+
+
 @pytest.mark.parametrize("champion", [True, False])
 def test_a_day_with_one_kind_of_label_is_reported_and_not_evaluated(champion) -> None:
     rows = scored(1.0, np.zeros(ROWS))

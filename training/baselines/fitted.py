@@ -14,6 +14,7 @@ import polars as pl
 
 from features.days import Days
 from recsys.metrics.pointwise import log_loss, rmse
+from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.baselines.boosted_trees import TreeColumns, TreeRows, grow, grow_again, require_lightgbm
 from training.baselines.design import Design, Sample, design_of, training_sample
@@ -79,9 +80,6 @@ def fit_and_score(
     }
 
 
-_KEY = ["impression_id", "user_id"]
-
-
 def held_out(sample: Sample, seed: int) -> np.ndarray:
     """Mark the rows that choose a setting: the last period, or a tenth when there is one period only."""
     last: np.ndarray = sample.period == sample.period.max()
@@ -105,8 +103,8 @@ def _score(
         design = design_of(encoded, predictor.encoder, np.arange(encoded.size))
         scored = pl.DataFrame({name: f(design) for name, f in predict.items()})
         parts.append(
-            part.select("impression_id", "user_id", "weight", task.label).join(
-                encoded.frame.select(_KEY).hstack(scored), on=_KEY, how="left"
+            part.select(*IMPRESSION_KEY, "weight", task.label).join(
+                encoded.frame.select(IMPRESSION_KEY).hstack(scored), on=IMPRESSION_KEY, how="left"
             )
         )
     return pl.concat(parts)

@@ -12,6 +12,7 @@ from features.build import item_rows, user_rows
 from features.days import Days
 from features.encode import Encoded, Encoder
 from features.sequences import EncodedEvents
+from recsys.schema import IMPRESSION_KEY
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
@@ -150,6 +151,6 @@ def label_array(labels: pl.DataFrame, task: TaskSpec) -> np.ndarray:
 def _labels_of(
     examples: pl.DataFrame, labels: pl.DataFrame, tasks: Sequence[TaskSpec]
 ) -> dict[str, np.ndarray]:
-    key = ["impression_id", "user_id"]
-    joined = examples.select(key).join(labels, on=key, how="left", maintain_order="left")
+    keys = examples.select(IMPRESSION_KEY)
+    joined = keys.join(labels, on=IMPRESSION_KEY, how="left", maintain_order="left")
     return {task.name: label_array(joined, task) for task in tasks}

@@ -18,6 +18,7 @@ from features.history import history_bounds
 from features.live import count_live
 from recsys.config import RunConfig, period_start
 from recsys.log import period_end
+from recsys.schema import IMPRESSION_KEY
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import scoring
@@ -110,15 +111,15 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
 
 def _wanted(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
     """List what each user of day i had a positive label for: user_id, item_id, each pair once."""
-    key = ["impression_id", "user_id"]
     positive = pl.concat(
         [
-            rows.filter(pl.col(task.label) > 0.5).select(key)
+            rows.filter(pl.col(task.label) > 0.5).select(IMPRESSION_KEY)
             for rows in days.labels_in_pieces(i, scoring.PIECE_ROWS)
         ]
     )
     pairs = [
-        rows.join(positive, on=key, how="semi").select("user_id", "item_id") for rows in _examples(days[i])
+        rows.join(positive, on=IMPRESSION_KEY, how="semi").select("user_id", "item_id")
+        for rows in _examples(days[i])
     ]
     return pl.concat(pairs).unique()
 

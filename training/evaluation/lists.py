@@ -20,6 +20,7 @@ from recsys.metrics.table import most_places
 from recsys.model.item_rows import encode_item_side
 from recsys.model.ranker import ItemSide, UserSide
 from recsys.model.scorer import calibrate
+from recsys.schema import IMPRESSION_KEY
 from training.crosses import cross_numbers
 from training.data import EncodedRows
 from training.evaluation.audience import Audience
@@ -46,7 +47,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     config = predictor.bundle.config
     task = config.retrieval_task
     assert task is not None, "an audience exists only for a config with a retrieval task"
-    labels = audience.requests.select("impression_id", "user_id")
+    labels = audience.requests.select(IMPRESSION_KEY)
     encoded = predictor.encode(
         audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks
     )

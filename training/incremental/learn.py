@@ -15,6 +15,7 @@ from features.days import Days
 from features.encode import Encoder
 from recsys.config import RunConfig
 from recsys.device import resolve_device
+from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.data import Cutting, EncodedRows, count_steps, encode_day, text_by_number
 from training.data.chunks import DaySize
@@ -53,8 +54,8 @@ def any_closed(days: Days, config: RunConfig, since: datetime, until: datetime) 
     """Say whether a label became known after `since`, up to `until`. Args: days: as for `closed_between`."""
     labelled = days.labelled_for(config.tasks)
     for i in places_of(days, config):
-        shown = labelled[i].table("examples").select("impression_id", "shown_at")
-        rows = labelled.labels(i).join(shown, on="impression_id")
+        shown = labelled[i].table("examples").select(*IMPRESSION_KEY, "shown_at")
+        rows = labelled.labels(i).join(shown, on=IMPRESSION_KEY)
         for task in config.tasks:
             closes = pl.col("shown_at") + timedelta(seconds=_window(task, config))
             inside = pl.col(task.label).is_not_null() & (pl.lit(since) < closes) & (closes <= pl.lit(until))

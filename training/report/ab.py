@@ -13,6 +13,7 @@ import polars as pl
 from features.days import Days
 from recsys.errors import DataError
 from recsys.manifest import Manifest
+from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalTable
@@ -144,9 +145,7 @@ def _rows(
         score_rows(side.predictor, side.days, evaluated_periods(side.days, tasks, first, last))
         for side in (a, b)
     ]
-    names = [f"prediction_{task.name}" for task in tasks]
-    theirs = scored[1].select("impression_id", *(pl.col(n).alias(f"b_{n}") for n in names))
-    rows = scored[0].join(theirs, on="impression_id", how="inner", maintain_order="left")
+    rows = paired_rows(scored[0], scored[1], tasks)
     labelled = {task.name: rows[task.label].count() for task in tasks}
     if not any(labelled.values()):
         raise DataError(
@@ -166,6 +165,13 @@ def _rows(
         open_labels={t.name: rows.height - labelled[t.name] for t in tasks if t.space == "impressions"},
     )
     return rows, window
+
+
+def paired_rows(a: pl.DataFrame, b: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+    """Keep the impressions that both scored, in A's order, and add B's predictions: `b_prediction_<task>`."""
+    names = [f"prediction_{task.name}" for task in tasks]
+    theirs = b.select(*IMPRESSION_KEY, *(pl.col(n).alias(f"b_{n}") for n in names))
+    return a.join(theirs, on=IMPRESSION_KEY, how="inner", maintain_order="left")
 
 
 def _lists(

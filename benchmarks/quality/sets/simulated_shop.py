@@ -18,6 +18,7 @@ from benchmarks.quality.sets.night import FittedBaseline, LabelledRows, Night
 from benchmarks.quality.sets.night_baselines import NIGHT_BASELINES, TRIALS
 from recsys.config import default_config
 from recsys.log import InteractionLog
+from recsys.schema import IMPRESSION_KEY
 from recsys.simulator.oracle import estimate_users, informed_predictions, read_labelled
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
@@ -100,7 +101,7 @@ class Oracles:
 
     def _shown(self, encoded: EncodedRows) -> pl.DataFrame:
         """Give a day's impressions as they were logged, in the encoded order."""
-        logged = self.log.read("impressions", encoded.day).select(_SHOWN).unique("impression_id")
-        return encoded.frame.select("impression_id").join(
-            logged, on="impression_id", how="left", maintain_order="left"
+        logged = self.log.read("impressions", encoded.day).select(_SHOWN).unique(IMPRESSION_KEY)
+        return encoded.frame.select(IMPRESSION_KEY).join(
+            logged, on=IMPRESSION_KEY, how="left", maintain_order="left"
         )

@@ -31,6 +31,7 @@ from features.sources.mapped.staging import ITEM, USER, Staged, stage
 from features.sources.mapped.stored_negatives import StoredNegatives, draw_negatives
 from recsys.errors import DataError
 from recsys.log import InteractionLog
+from recsys.schema import IMPRESSION_KEY
 
 _SHOWN = ["impression_id", "request_id", "user_id", "item_id", "shown_at"]
 
@@ -106,7 +107,7 @@ def _shown(run: _Run) -> None:
             repeats = rows.height - once.height
             run.conversion.duplicates["impressions: same user, item, time and place"] += repeats
             made = make_impressions(once)
-        made = run.conversion.distinct(made, ["impression_id"], "impressions: same id twice")
+        made = run.conversion.distinct(made, list(IMPRESSION_KEY), "impressions: same id twice")
         run.shown.write("impressions", day, made)
 
 

@@ -41,7 +41,7 @@ def make_impressions(rows: pl.DataFrame) -> pl.DataFrame:
     """
     shown_ms = pl.col("at").dt.epoch("ms")
     own = pl.format("{}-{}-{}", "user_id", "item_id", shown_ms)
-    listed = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("request")
+    listed = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("request", "user_id")
     place = pl.when(pl.col("request").is_null()).then(1).otherwise(listed)
     if rows["request"].null_count() == rows.height:
         place = pl.lit(1, pl.Int32)
@@ -124,10 +124,10 @@ def pair(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataF
     rows = rows.with_row_index("__order")
     if shown.is_empty():
         return rows.with_columns(impression_id=pl.col("impression")).drop("__order")
-    listed = shown.select("request_id", "item_id", by_request="impression_id").unique(
-        ["request_id", "item_id"], keep="first", maintain_order=True
-    )
-    named = rows.join(listed, left_on=["request", "item_id"], right_on=["request_id", "item_id"], how="left")
+    place = ["request", *_PAIR]
+    listed = shown.select(*_PAIR, request="request_id", by_request="impression_id")
+    listed = listed.unique(place, keep="first", maintain_order=True)
+    named = rows.join(listed, on=place, how="left")
     instants = shown.select(*_PAIR, "shown_at", by_time="impression_id").sort("shown_at", "by_time")
     dated = named.sort("at", "__order").join_asof(
         instants,

@@ -38,6 +38,17 @@ def test_sparsity_is_of_distinct_pairs(shop):
     assert shop.profile().density == pytest.approx(pairs / (40 * 30), rel=0.05)
 
 
+def test_feedback_that_names_another_users_impression_is_not_found(shop):
+    """All impressions share one id; what u0 did is filed under a user to whom nothing was shown."""
+    one = pl.lit("shared").alias("impression_id")
+    nobody = pl.col("user_id").replace("u0", "nobody")
+    shop.write(impressions=lambda f: f.with_columns(one), feedback=lambda f: f.with_columns(one, nobody))
+    done = pl.concat([shop.log.read("feedback", day) for day in shop.log.days("feedback")])
+    theirs = (done["user_id"] == "nobody").mean()
+    assert theirs > 0
+    assert shop.profile().not_found == pytest.approx(theirs)
+
+
 def test_distributions_and_new_shares(shop):
     shop.write()
     p = shop.profile()

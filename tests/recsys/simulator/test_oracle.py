@@ -40,6 +40,12 @@ def test_best_above_informed_above_popularity(simulated, split):
     assert report.rating_informed_rmse < rows["rating"].std()
 
 
+def test_feedback_is_the_users_who_gave_it(frames):
+    shown = frames.impressions(*[{"impression_id": "x", "user_id": user} for user in "uv"])
+    done = frames.feedback({"impression_id": "x", "user_id": "v"})
+    assert add_labels(shown, done)["click"].to_list() == [0.0, 1.0]
+
+
 def test_labels_hold_only_what_was_received(simulated):
     first = simulated.shop.dials.first_day
     one, two = (

@@ -123,6 +123,14 @@ def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, windo
     assert found.ci_low == pytest.approx(effect.ci_low, abs=0.02)
 
 
+def test_rows_are_paired_by_impression_and_user(config):
+    """Two users share an id; B's rows come in another order and lack one."""
+    a = pl.DataFrame({"impression_id": list("xxy"), "user_id": list("uvu"), "prediction_click": [1, 2, 3]})
+    b = a[[1, 0]].with_columns(pl.col("prediction_click") * 10)
+    found = ab.paired_rows(a, b, config.tasks[:1])
+    assert found.rows() == [("x", "u", 1, 10), ("x", "v", 2, 20)]
+
+
 def test_primary_comparisons_share_the_error_rate(better):
     primary = primary_comparisons(better.heads, better.lists)
     assert better.decision.level == pytest.approx(1 - 0.05 / len(primary))

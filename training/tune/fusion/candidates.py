@@ -19,6 +19,7 @@ from features.days import Days
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
 from recsys.metrics.columns import effective_rows
+from recsys.schema import REQUEST_KEY
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import EncodedRows
@@ -26,6 +27,9 @@ from training.evaluation.audience import item_codes
 from training.evaluation.lists import item_side, predict_candidates, user_sides
 from training.predict import BundlePredictor
 from training.tune.fusion.value import Value, Vector, discount
+
+CandidateSets = Mapping[tuple[str, str], pl.Series]
+"""Request and user -> the ids of the logged candidates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,17 +83,18 @@ def read_choices(
 
 @torch.no_grad()
 def _choices(
-    predictor: BundlePredictor, encoded: EncodedRows, sets: Mapping[str, pl.Series], catalogue: pl.Series
+    predictor: BundlePredictor, encoded: EncodedRows, sets: CandidateSets, catalogue: pl.Series
 ) -> list[Choice]:
-    frame = encoded.frame.with_row_index("place").filter(pl.col("request_id").is_in(list(sets)))
-    groups = frame.sort("request_id", "position", "place").partition_by("request_id", maintain_order=True)
+    frame = encoded.frame.with_row_index("place").filter(pl.col("request_id").is_in([r for r, _ in sets]))
+    parts = frame.sort(*REQUEST_KEY, "position", "place").partition_by(REQUEST_KEY, maintain_order=True)
+    groups = [group for group in parts if _request(group) in sets]
     if not groups:
         return []
     first = np.array([group["place"][0] for group in groups], np.int64)
     part = encoded.take(first)
     predictor.ranker.eval()
     items = item_side(predictor, encoded.items)
-    logged = [_in_catalogue(sets[str(group["request_id"][0])], catalogue) for group in groups]
+    logged = [_in_catalogue(sets[_request(group)], catalogue) for group in groups]
     found: list[Choice] = []
     start = 0
     for _, users, context_UC in user_sides(predictor, part):
@@ -102,6 +107,12 @@ def _choices(
             if known.height:
                 found.append(_choice(encoded, known, item_ids, predictions))
     return found
+
+
+def _request(group: pl.DataFrame) -> tuple[str, str]:
+    """Give the request and the user of a list's impressions."""
+    request, user = group.select(REQUEST_KEY).row(0)
+    return str(request), str(user)
 
 
 def _in_catalogue(item_ids: pl.Series, catalogue: pl.Series) -> tuple[pl.Series, np.ndarray]:
@@ -117,10 +128,11 @@ def _choice(
     predictions: Mapping[str, npt.NDArray[np.float32]],
 ) -> Choice:
     rows = group["place"].to_numpy()
+    request_id, user_id = _request(group)
     exact = pl.when(pl.col("propensity_kind") == "exact").then(pl.col("propensity"))
     return Choice(
-        request_id=str(group["request_id"][0]),
-        user_id=str(group["user_id"][0]),
+        request_id=request_id,
+        user_id=user_id,
         shown_at=group["shown_at"][0],
         item_ids=item_ids,
         predictions=predictions,
@@ -167,8 +179,8 @@ def picks(choice: Choice, fusion: Fusion) -> npt.NDArray[np.int64]:
     return found
 
 
-def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> dict[str, pl.Series]:
-    requests = snapshot.table("examples").select("request_id", "shown_at").unique("request_id")
+def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> CandidateSets:
+    requests = snapshot.table("examples").select(*REQUEST_KEY, "shown_at").unique(REQUEST_KEY)
     shown = requests["shown_at"].dt.date()
     # A business day may lie beside the UTC one.
     near = timedelta(days=1)
@@ -177,5 +189,6 @@ def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> dict[str, pl.
         return {}
     frames = [log.read("requests", day) for day in days]
     logged = pl.concat(frames, how="diagonal_relaxed").filter(pl.col("candidates").list.len() > 1)
-    logged = logged.join(requests, on="request_id", how="semi").unique("request_id")
-    return dict(zip(logged["request_id"].to_list(), logged["candidates"], strict=True))
+    logged = logged.join(requests, on=REQUEST_KEY, how="semi").unique(REQUEST_KEY)
+    keys = ((str(request), str(user)) for request, user in logged.select(REQUEST_KEY).iter_rows())
+    return dict(zip(keys, logged["candidates"], strict=True))

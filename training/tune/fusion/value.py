@@ -17,6 +17,7 @@ from sklearn.isotonic import IsotonicRegression
 from recsys.errors import DataError
 from recsys.fusion import Fusion
 from recsys.metrics.columns import effective_rows
+from recsys.schema import REQUEST_KEY
 from recsys.tasks import TaskSpec
 
 Vector = npt.NDArray[np.float64]
@@ -89,8 +90,8 @@ def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | Non
     Raises: DataError when no request shows two items: there is nothing to put in order.
     """
     # One request may be answered in pages by several impressions of one position: order by both.
-    rows = rows.with_columns(__size=pl.len().over("request_id")).filter(pl.col("__size") > 1)
-    rows = rows.sort("request_id", "position", "impression_id")
+    rows = rows.with_columns(__size=pl.len().over(REQUEST_KEY)).filter(pl.col("__size") > 1)
+    rows = rows.sort(*REQUEST_KEY, "position", "impression_id")
     if rows.is_empty():
         raise DataError(
             "no request of these days shows two items: without lists there is no order to search; "
@@ -108,7 +109,7 @@ def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | Non
         examination = curve[position]
     return Lists(
         tasks=tuple(tasks),
-        request=_codes(rows["request_id"].rank("dense").to_numpy()),
+        request=_codes(rows.select(pl.struct(REQUEST_KEY).rank("dense")).to_series().to_numpy()),
         user=_codes(rows["user_id"].rank("dense").to_numpy()),
         position=position,
         weight=weight,

@@ -116,6 +116,26 @@ def test_named_requests_and_impressions_come_first(bench, events):
     assert [i for _, _, i in paired(bench, log)] == ["r1:1", "own", "r1:2"]
 
 
+def test_a_request_id_that_two_users_share_is_a_request_of_each(bench, events):
+    bench.csv(
+        "log.csv",
+        f"""
+        {HEADER},req
+        u,a,view,2026-01-05 10:00:00,1
+        v,b,view,2026-01-05 10:00:00,1
+        v,a,view,2026-01-05 10:00:00,1
+        u,a,click,2026-01-07 10:00:00,1
+        v,a,click,2026-01-07 10:00:01,1
+        w,a,click,2026-01-07 10:00:02,1
+    """,
+    )
+    log = bench.convert({**events(request="req"), "match": {"window": "1m"}})
+    shown = bench.read(log, "impressions").sort("user_id", "position")
+    columns = ("user_id", "item_id", "impression_id")
+    assert shown.select(columns).rows() == [("u", "a", "1:1"), ("v", "b", "1:1"), ("v", "a", "1:2")]
+    assert paired(bench, log) == [("u", "click", "1:1"), ("v", "click", "1:2"), ("w", "click", None)]
+
+
 def test_a_named_request_is_found_beyond_the_window_and_the_day(bench, events):
     bench.csv(
         "log.csv",

@@ -75,6 +75,14 @@ def test_a_task_of_observed_labels_is_their_mean_on_top(lists):
     assert list_values(lists, fusion(purchase=1.0), 1)["rating"].mean == 2.0, "the other is not on top"
 
 
+def test_a_request_id_of_two_users_is_two_lists(config):
+    shown = {"a": [(1.0, 0.1, 0.1, None), (0.0, 0.9, 0.1, None)], "b": [(0.0, 0.2, 0.1, None)] * 2}
+    made = rows(config, shown).with_columns(request_id=pl.lit("r"))
+    shared = lists_of(made, config.tasks, None)
+    assert np.bincount(shared.request).tolist() == [2, 2]
+    assert places(shared, fusion(click=1.0)).tolist() == [2, 1, 1, 2]
+
+
 def test_an_unknown_label_is_no_zero(config):
     open_window = rows(config, {"a": [(None, 0.9, 0.1, None), (1.0, 0.2, 0.1, None)]})
     found = lists_of(open_window, config.tasks, None)
