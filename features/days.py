@@ -128,7 +128,7 @@ class Days(Sequence[DaySnapshot]):
         num_rows = max(num_rows, self.snapshots[i].num_rows("examples", part))
         shares = LabelShares(folder, max(1, -(-num_rows // piece_rows)))
         for snapshot, p in known:
-            shares.add_feedback(snapshot.slices("feedback", p, piece_rows), self.as_of)
+            shares.add_feedback(snapshot.slices("feedback", p, piece_rows), self.tasks, self.as_of)
         return shares
 
     def labels_in_pieces(self, i: int, piece_rows: int) -> Iterator[pl.DataFrame]:

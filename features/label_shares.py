@@ -1,7 +1,7 @@
-"""Labels of many impressions: spread over files by a hash of the impression, then joined a share at a time.
+"""Labels of many impressions: spread over files by a hash of user and item, then joined a share at a time.
 
-Feedback and the impressions that it names have one hash, so they meet in one share. Every row is written and
-read once, whatever the number of shares, and memory holds one share.
+Feedback, the impressions that it names and what takes it back have one hash, so they meet in one share. Every
+row is written and read once, whatever the number of shares, and memory holds one share.
 Source: the hash join of Kitsuregawa, Tanaka and Moto-oka, "Application of hash to data base machine and its
 architecture", 1983.
 """
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import polars as pl
 
-from features.labels import make_labels
+from features.labels import make_labels, may_label
 from recsys.schema import empty
 from recsys.tasks import TaskSpec
 
@@ -38,9 +38,11 @@ class LabelShares:
         """Add impressions and their places."""
         self._spread("impressions", rows.select(*IMPRESSION, places.alias(PLACE)))
 
-    def add_feedback(self, pieces: Iterable[pl.DataFrame], as_of: datetime) -> None:
-        """Add feedback; what was received at `as_of` or later, or names no impression, is left out."""
-        seen = (pl.col("received_at") < as_of) & pl.col("impression_id").is_not_null()
+    def add_feedback(
+        self, pieces: Iterable[pl.DataFrame], tasks: Sequence[TaskSpec], as_of: datetime
+    ) -> None:
+        """Add feedback; what was received at `as_of` or later, or decides no label, is left out."""
+        seen = (pl.col("received_at") < as_of) & may_label(tasks)
         for rows in pieces:
             self._spread("feedback", rows.select(FEEDBACK).filter(seen))
 
@@ -55,7 +57,7 @@ class LabelShares:
         shutil.rmtree(self.folder)
 
     def _spread(self, table: str, rows: pl.DataFrame) -> None:
-        share = rows["impression_id"].hash(seed=0) % self.count
+        share = (rows["user_id"].hash(seed=0) ^ rows["item_id"].hash(seed=1)) % self.count
         for (number,), own in rows.group_by(share.alias("share"), maintain_order=True):
             buffer = io.BytesIO()
             own.write_ipc_stream(buffer, compression="lz4")

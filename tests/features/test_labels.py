@@ -74,6 +74,80 @@ def test_a_reversal_takes_the_label_back(frames, at):
     assert _label(frames, at, LIKE, done, elsewhere) == 1
 
 
+def _likes(frames, at, shown, *feedback):
+    """Label impressions of one item, shown to u at noon unless they say otherwise; feedback is in minutes."""
+    rows = frames.feedback(*({**f, "occurred_at": at(minutes=f["occurred_at"])} for f in feedback))
+    labels, _ = make_labels(frames.impressions(*shown), rows, [LIKE], at(days=1))
+    return labels["label_like"].to_list()
+
+
+def _event(minute, kind="like", impression=None, **columns):
+    return {"occurred_at": minute, "kind": kind, "impression_id": impression, **columns}
+
+
+TWO = ({"impression_id": "a:1"}, {"impression_id": "b:1"})
+BOTH = (_event(1, impression="a:1"), _event(3, impression="b:1"))
+
+
+@pytest.mark.parametrize(
+    ("reversals", "labels"),
+    [
+        ([4], [1, 0]),
+        ([2], [0, 1]),
+        ([0], [1, 1]),
+        ([3], [1, 0]),
+        ([4, 5], [0, 0]),
+        ([2, 4], [0, 0]),
+        ([4, 5, 6], [0, 0]),
+    ],
+    ids=["the latest", "then the latest", "none yet", "at once", "one each", "each its own", "none is left"],
+)
+def test_a_reversal_without_an_impression_takes_back_the_latest_label(frames, at, reversals, labels):
+    """As the refunds of a shop, which name the user and the item."""
+    undone = (_event(minute, "unlike") for minute in reversals)
+    assert _likes(frames, at, TWO, *BOTH, *undone) == labels
+
+
+def test_a_reversal_without_an_impression_is_of_its_user_and_item(frames, at):
+    for other in ({"user_id": "v"}, {"item_id": "j"}):
+        assert _likes(frames, at, TWO, *BOTH, _event(4, "unlike", **other)) == [1, 1]
+    again = (_event(4, "unlike"), _event(5, impression="b:1"))
+    assert _likes(frames, at, TWO, *BOTH, *again) == [1, 1], "feedback after its reversal counts again"
+
+
+def test_a_reversal_finds_what_no_named_one_took_back_and_no_organic_feedback(frames, at):
+    named = _event(4, "unlike", "b:1")
+    assert _likes(frames, at, TWO, *BOTH, named, _event(5, "unlike")) == [0, 0]
+    assert _likes(frames, at, TWO, *BOTH, _event(4), _event(5, "unlike")) == [1, 0], "organic: no label"
+
+
+def test_a_later_days_label_is_the_latest(frames, at):
+    """The other day's impression is not among those labelled; its feedback is known."""
+    assert _likes(frames, at, TWO[:1], *BOTH, _event(4, "unlike")) == [1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 59), st.sampled_from(["a:1", "b:1", "c:1", None])), max_size=12))
+def test_reversals_without_impressions_are_matched_as_brackets(frames, events):
+    """Likes name an impression; reversals (None) name none. The reference walks through time with a stack."""
+    shown = ["a:1", "b:1", "c:1"]
+    standing: list[tuple[int, str]] = []
+    undone_at = dict.fromkeys(shown, -1)
+    for minute, impression in sorted(events, key=lambda e: (e[0], e[1] is None, events.index(e))):
+        if impression is not None:
+            standing.append((minute, impression))
+        elif standing:
+            undone_at[standing.pop()[1]] = minute
+    expected = [float(any(m > undone_at[i] for m, name in events if name == i)) for i in shown]
+    minute = lambda m: {"occurred_at": frames.noon + timedelta(minutes=m)}  # noqa: E731
+    rows = [
+        {"feedback_id": f"{n:02}", "impression_id": i, "kind": "unlike" if i is None else "like", **minute(m)}
+        for n, (m, i) in enumerate(events)
+    ]
+    impressions = frames.impressions(*({"impression_id": i} for i in shown))
+    labels, _ = make_labels(impressions, frames.feedback(*rows), [LIKE], frames.noon + timedelta(days=1))
+    assert labels["label_like"].to_list() == expected
+
+
 def test_a_child_is_child_and_parent_and_contradictions_are_counted(frames, at):
     shown = frames.impressions(
         *({"impression_id": f"{name}:1"} for name in ("both", "child", "parent", "none"))
