@@ -254,12 +254,11 @@ def _bundle(
     popular: pl.DataFrame,
     together_IK: np.ndarray,
 ) -> Bundle:
+    config = parse_config(manifest.config, str(path / "manifest.json"), in_use=True)
     return Bundle(
         path=path,
         manifest=manifest,
-        config=view(
-            parse_config(manifest.config, str(path / "manifest.json")), "the user of a bundle", CONFIG_KEYS
-        ),
+        config=view(config, "the user of a bundle", CONFIG_KEYS),
         encoder=encoder,
         weights=weights,
         items_in_memory=items,

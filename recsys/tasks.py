@@ -61,7 +61,8 @@ class TaskSpec(Viewable):
     window: DurationS
     """Attribution window in seconds: feedback later than shown_at + window is not credited."""
     space: Literal["impressions", "observed"] = "impressions"
-    """`impressions`: no feedback means 0. `observed`: no feedback means not known (ratings)."""
+    """`impressions`: no feedback means 0, which [low, high] must hold. `observed`: it means not known
+    (ratings)."""
     parent: str | None = None
     """The task whose label this one implies; the child's prediction is an entire-space product."""
     weight: float = Field(default=1.0, ge=0)
@@ -162,6 +163,21 @@ def check_tasks(tasks: tuple[TaskSpec, ...]) -> None:
         seen[task.name] = task
     if not tasks:
         raise ConfigError("the config has no [[task]]; a recommender needs at least one head")
+
+
+def check_zero_labels(tasks: Sequence[TaskSpec]) -> None:
+    """Refuse a value over all impressions whose range does not hold the label of no feedback, 0.
+
+    Raises: ConfigError.
+    """
+    for task in tasks:
+        if task.kind.probability or task.space != "impressions" or task.low <= 0 <= task.high:
+            continue
+        raise ConfigError(
+            f"[[task]] {task.name!r}: with space = 'impressions' no feedback is the label 0, which is not in "
+            f"[low, high] = [{task.low:g}, {task.high:g}]; write space = 'observed' when only values that "
+            "were given are labels, or a range that holds 0"
+        )
 
 
 def _check_options(task: TaskSpec) -> None:

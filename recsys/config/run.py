@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from recsys.config.features import ExecutionConfig, FeatureConfig, FeaturesConfig
 from recsys.config.fusion import FusionConfig, build_fusion
@@ -22,10 +22,13 @@ from recsys.config.validation import ValidationConfig
 from recsys.errors import ConfigError
 from recsys.head_kinds import HEAD_KINDS
 from recsys.settings import explain, read_toml
-from recsys.tasks import TaskSpec, check_tasks
+from recsys.tasks import TaskSpec, check_tasks, check_zero_labels
 
 Period = Literal["P1D", "P1W", "P1M"]
 PERIOD_S = {"P1D": 86_400, "P1W": 7 * 86_400, "P1M": 28 * 86_400}
+
+_IN_USE = {"in_use": True}
+"""Context of the validation of a config that was accepted once."""
 
 
 class RunConfig(Section):
@@ -62,8 +65,10 @@ class RunConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self, info: ValidationInfo) -> Self:
         check_tasks(self.tasks)
+        if info.context is not _IN_USE:
+            check_zero_labels(self.tasks)
         build_fusion(self.tasks, self.fusion)
         names = [(f.entity, f.name) for f in self.attributes]
         for pair in names:
@@ -97,13 +102,14 @@ def load_config(path: Path) -> RunConfig:
     return parse_config(read_toml(path, "the config", "pass --config FILE"), str(path))
 
 
-def parse_config(data: dict[str, object], where: str) -> RunConfig:
+def parse_config(data: dict[str, object], where: str, *, in_use: bool = False) -> RunConfig:
     """Check a parsed TOML tree.
 
+    Args: in_use: of a bundle; rules that are newer than it do not take it out of use.
     Raises: ConfigError listing every wrong key at once.
     """
     try:
-        return RunConfig.model_validate(data)
+        return RunConfig.model_validate(data, context=_IN_USE if in_use else None)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     except ValidationError as error:

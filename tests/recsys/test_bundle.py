@@ -20,7 +20,7 @@ from recsys import index_recall
 from recsys import manifest as manifest_module
 from recsys.bundle import CONFIG_KEYS, BundleParts, load_bundle, map_bundle, save_bundle
 from recsys.calibration import Isotonic, Platt
-from recsys.config import build_fusion
+from recsys.config import build_fusion, parse_config
 from recsys.config_view import UndeclaredKeyError, values, view
 from recsys.encoding import EncoderState, NumberStatistics, TextModel
 from recsys.errors import BundleError
@@ -387,6 +387,14 @@ def test_a_bundle_of_the_release_before_is_read(large, tmp_path):
     bundle = load_bundle(path)
     assert bundle.config.retrieval.exact_items == 50_000
     assert bundle.index.search(large.item_embeddings_ID[7], 1, None).tolist() == [7]
+
+
+def test_a_bundle_of_heads_that_a_new_config_may_not_have_is_read(parts, tmp_path):
+    """Stars over all impressions are refused in a config today; the live bundle may have them."""
+    stars = {"name": "stars", "feedback": "rating", "head": "regression", "window": "1d"}
+    config = parse_config({"task": [stars]}, "test", in_use=True)
+    bundle = load_bundle(tmp_path / save_bundle(tmp_path, replace(parts, config=config), _golden))
+    assert bundle.config.tasks == config.tasks
 
 
 def test_what_is_taken_together_is_kept_and_absent_where_there_is_nothing(parts, tmp_path):

@@ -12,6 +12,7 @@ from recsys.settings import known_keys
 
 ROOT = Path(__file__).parents[2]
 CLICK = {"name": "click", "feedback": "click", "head": "binary", "window": "1h"}
+STARS = {"name": "stars", "feedback": "rating", "head": "regression", "window": "1d"}
 EXAMPLES = sorted([*(ROOT / "examples").glob("*.toml"), ROOT / "recsys" / "shop.toml"])
 
 
@@ -139,6 +140,19 @@ def test_a_config_survives_the_manifest(config):
     assert parse_config(config.model_dump(mode="json", by_alias=True), "manifest") == config
 
 
+@pytest.mark.parametrize("head", ["regression", "ordinal"])
+@pytest.mark.parametrize(("low", "refused"), [(1, True), (0, False), (-5, False)])
+def test_a_value_over_all_impressions_can_be_0(head, low, refused):
+    """No feedback is the label 0 there; of 1 to 5 stars it is none."""
+    task = STARS | {"head": head, "low": low}
+    if refused:
+        _refused({"task": [task]}, "'stars'", "no feedback is the label 0", "[1, 5]", "space = 'observed'")
+    else:
+        parse_config({"task": [task]}, "FILE")
+    parse_config({"task": [task | {"space": "observed"}]}, "FILE")
+    assert parse_config({"task": [task]}, "FILE", in_use=True).tasks[0].low == low, "bundles stay in use"
+
+
 def test_a_config_cannot_be_changed(config):
     with pytest.raises(ValueError, match="frozen"):
         config.training.seed = 5
@@ -153,7 +167,7 @@ def test_head_kinds_that_calibration_does_not_name_have_their_first(make_config)
 def test_the_retrieval_task_is_the_first_binary_one(make_config):
     assert make_config().retrieval_task.name == "click"
     assert make_config(retrieval={"task": "purchase"}).retrieval_task.name == "purchase"
-    stars = {"name": "stars", "feedback": "rating", "head": "regression", "window": "1d"}
+    stars = STARS | {"space": "observed"}
     assert make_config(task=[stars], feature=[]).retrieval_task is None
 
 

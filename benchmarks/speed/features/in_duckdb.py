@@ -191,7 +191,10 @@ def _net(task: TaskSpec, among: str = "") -> str:
 
 
 def _labels_sql(examples: Path, tasks: Sequence[TaskSpec], as_of: datetime) -> str:
-    """Give impression_id, user_id and one label per task: credited in its window, null while it is open."""
+    """Give impression_id, user_id and one label per task: credited in its window, null while it is open.
+
+    Reversals name their impressions in the log of the bench; others are not matched.
+    """
     end = f"make_timestamptz({int(as_of.timestamp() * 1_000_000)})"
     seen = f"(SELECT * FROM known WHERE received_at < {end} AND impression_id IS NOT NULL)"
     key = "impression_id, user_id"
