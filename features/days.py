@@ -14,6 +14,7 @@ import polars as pl
 
 from features.label_shares import LabelShares
 from features.labels import make_labels
+from features.live_state import LiveState
 from recsys.config import Period, RunConfig
 from recsys.log import period_end
 from recsys.scratch import scratch_folder
@@ -30,6 +31,8 @@ class Days(Sequence[DaySnapshot]):
 
     snapshots: tuple[DaySnapshot, ...]
     tasks: tuple[TaskSpec, ...]
+    live_state: LiveState
+    """What the rows' state was computed by."""
     timezone: str
     period: Period
     as_of: datetime
@@ -42,6 +45,7 @@ class Days(Sequence[DaySnapshot]):
         return cls(
             snapshots=tuple(snapshots),
             tasks=config.tasks,
+            live_state=LiveState.of(config),
             timezone=config.timezone,
             period=config.period,
             as_of=period_end(snapshots[-1].day, config.timezone),

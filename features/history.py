@@ -1,8 +1,9 @@
-"""A user's last events, exact in time: what a request at `shown_at` would have read from the store.
+"""A user's last events, exact in time: what a request would have read from the store.
 
-An event is visible to a request when received_at < shown_at - lag, strictly: an event at the very edge is not
-seen. Order is (received_at, feedback_id), so equal instants have one order everywhere. An event that was
-taken back keeps its place among the last ones and is masked from the moment its reversal is visible.
+An event is visible to a row when received_at < state_at - lag, strictly: an event at the very edge is not
+seen. `state_at` is the row's `shown_at`, unless its state is held (`features.held`). Order is (received_at,
+feedback_id), so equal instants have one order everywhere. An event that was taken back keeps its place among
+the last ones and is masked from the moment its reversal is visible.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
+
+from recsys.snapshot import state_at
 
 ORDER = ("user_id", "received_at", "feedback_id")
 EVENT_COLUMNS = ("user_id", "item_id", "kind", "value", "received_at", "feedback_id")
@@ -82,7 +85,8 @@ class Timeline:
         users = pl.concat([events.select("user_id"), impressions.select("user_id")]).unique()
         self._users = users.sort("user_id").with_row_index("user_rank")
         self._instants = events["received_at"].unique().sort().to_physical().to_numpy()
-        self._request_keys = self._keys(impressions.select("user_id", _visible_until(lag_s).alias("at")))
+        visible_until = state_at(impressions) - timedelta(seconds=lag_s)
+        self._request_keys = self._keys(impressions.select("user_id", visible_until.alias("at")))
 
     def slices(self, events: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Give [start, stop) of the visible events per request; events sorted by (user_id, received_at)."""
@@ -98,10 +102,6 @@ class Timeline:
         at = np.searchsorted(self._instants, ranked["at"].dt.epoch("ms").to_numpy(), side="left")
         keys: np.ndarray = ranked["user_rank"].cast(pl.Int64).to_numpy() * (self._instants.size + 1) + at
         return keys
-
-
-def _visible_until(lag_s: int) -> pl.Expr:
-    return pl.col("shown_at") - timedelta(seconds=lag_s)
 
 
 def _voided(events: pl.DataFrame, feedback: pl.DataFrame, reversals: Mapping[str, str]) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Counters since the snapshot, as of each request: the user's feedback of the day, less reversals.
 
 `count_live` fills training rows from a day's feedback; `live_values` gives the same numbers from the events
-that the online store holds. Visibility is that of histories: received_at < shown_at - lag, strictly.
+that the online store holds. Visibility is that of histories: received_at < state_at - lag, strictly.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,7 @@ import polars as pl
 from features.definitions import LIVE_AGE, live_count
 from features.history import Timeline
 from features.store import Event
+from recsys.snapshot import state_at
 from recsys.tasks import TaskSpec
 
 
@@ -33,7 +34,7 @@ def count_live(
     start, stop = timeline.slices(mine)
     at = mine["received_at"].dt.epoch("ms").to_numpy()
     last = at[np.maximum(stop - 1, 0)] if at.size else np.zeros(stop.size, np.int64)
-    age = impressions["shown_at"].dt.epoch("ms").to_numpy() - last
+    age = state_at(impressions).dt.epoch("ms").to_numpy() - last
     seconds = pl.Series(LIVE_AGE, np.where(stop > start, age // 1000, -1), dtype=pl.Int64)
     return pl.DataFrame(columns).with_columns(seconds.replace(-1, None))
 

@@ -13,8 +13,8 @@ import polars as pl
 
 from features.clean import Cleaned, clean, duplicate_key
 from features.definitions import reversals
-from features.history import day_events, history_bounds, join_tail, next_tail, split_tail
-from features.live import count_live
+from features.history import day_events, join_tail, next_tail, split_tail
+from features.live_state import LiveState
 from features.sessions import leave_merged
 from features.tiles import LAST, measure_columns, roll_windows, tile, window_columns
 from recsys.config import RunConfig
@@ -71,16 +71,10 @@ def build_part(task: PartTask) -> PartResult:
     taken_back = reversals(config.tasks)
     mine, others = split_tail(_before(task, "tail"), impressions, feedback)
     events = day_events(mine, feedback, features.history_kinds, taken_back)
-    examples = [
-        impressions,
-        history_bounds(impressions, events, features.history_length, features.ingestion_lag),
-    ]
-    if features.live_counters:
-        examples.append(count_live(impressions, feedback, config.tasks, features.ingestion_lag))
     written = {
         "events": events,
         "tail": join_tail(others, next_tail(leave_merged(events, feedback), features.history_length)),
-        "examples": pl.concat(examples, how="horizontal"),
+        "examples": impressions.hstack(LiveState.of(config).find(impressions, events, feedback)),
         "feedback": feedback,
         "seen": _seen(_before(task, "seen"), feedback, config.policy.exclude_seen_kinds),
         **_user_values(task, tables),

@@ -39,22 +39,22 @@ def history_slices(
     start: np.ndarray,
     stop: np.ndarray,
     length: int,
-    shown_at: np.ndarray,
+    state_at: np.ndarray,
     lag_ms: int,
     events: EncodedEvents,
 ) -> EncodedHistories:
     """Gather the last `length` events of each row, without those of no kind or visibly taken back.
 
-    Args: start, stop, shown_at (ms): [B].
+    Args: start, stop, state_at (ms): [B].
     """
     positions, row = _last(start.astype(np.int64), stop.astype(np.int64), length)
     kinds = events.kinds[positions]
-    used = (kinds > 0) & (events.void[positions] >= shown_at[row] - lag_ms)
+    used = (kinds > 0) & (events.void[positions] >= state_at[row] - lag_ms)
     positions, row = positions[used], row[used]
     return EncodedHistories(
         items=events.items[positions],
         kinds=kinds[used],
-        ages=age_buckets(shown_at[row] - events.at[positions]),
+        ages=age_buckets(state_at[row] - events.at[positions]),
         rows=row,
         offsets=np.append(0, np.cumsum(np.bincount(row, minlength=start.size))),
     )

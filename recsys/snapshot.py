@@ -11,7 +11,8 @@ part-0000/ …         one folder per share of the users (`recsys.snapshot.user_
   cross_<column>.parquet, cross_<column>_tile.parquet   the same per user and item column (category, …)
   tail.parquet         each user's last events as of the end of the day
   seen.parquet         what each user has done of the kinds that are not shown again
-  examples.parquet     the day's impressions by `row`, the slice of `events` each may see, live counters
+  examples.parquet     the day's impressions by `row`; the slice of `events` each may see and live counters,
+                       as of `shown_at`, or of a column `state_at` (`features.held`)
   events.parquet       today's users: yesterday's tail and today's events, by (user, received_at, feedback_id)
   feedback.parquet     the day's clean feedback by `row` (labels are made from it every night)
 
@@ -33,6 +34,8 @@ from recsys.stages import read_manifest
 
 ROW = "row"
 """The place of an impression or of feedback among the period's raw rows of its table."""
+STATE_AT = "state_at"
+"""When a row's state and its clock are of, in a table where that is not its own `shown_at`."""
 _LOGGED = ("examples", "feedback")
 """Tables in the order of `row`; the other users' tables are sorted by user."""
 
@@ -134,6 +137,11 @@ class DaySnapshot:
         sorted_rows = pl.concat(shares).sort("user_id", maintain_order=True).with_row_index("new")
         first = sorted_rows.unique("user_id", keep="first", maintain_order=True)
         return first.select("user_id", by=pl.col("new").cast(pl.Int64) - pl.col("old"))
+
+
+def state_at(rows: pl.DataFrame) -> pl.Series:
+    """Give the instant [N] that each row's state and clock are of."""
+    return rows[STATE_AT if STATE_AT in rows.columns else "shown_at"]
 
 
 def part_folder(snapshot: Path, part: int) -> Path:

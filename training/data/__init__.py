@@ -7,6 +7,7 @@ from training.data.batcher import Batcher, BatchSettings, positive_share, text_b
 from training.data.chunks import Cutting, count_steps, sizes_of
 from training.data.encoded_files import EncodedDays
 from training.data.encoded_rows import EncodedRows, encode_day, encode_rows
+from training.data.held import held_scores
 from training.data.scoring import ScoredRows, opened_day, scoring_batches
 from training.data.stream import BatchStream, EncodedDay
 
@@ -22,6 +23,7 @@ __all__ = [
     "count_steps",
     "encode_day",
     "encode_rows",
+    "held_scores",
     "opened_day",
     "positive_share",
     "scoring_batches",

@@ -124,7 +124,7 @@ class Batcher:
             encoded.start[rows],
             encoded.stop[rows],
             self.settings.history_length,
-            encoded.shown_at[rows],
+            encoded.state_at[rows],
             self.settings.lag_ms,
             encoded.events,
         )

@@ -138,6 +138,7 @@ class DayWriter:
             "item_row": made["item_row"].astype(np.int32),
             "user_key": made["user_key"],
             "shown_at": made["shown_at"],
+            "state_at": made["state_at"],
             "start": np.where(some, made["start"].astype(np.int64) + self.num_events, 0),
             "stop": np.where(some, made["stop"].astype(np.int64) + self.num_events, 0),
             "position": made["position"].astype(np.int32),

@@ -22,7 +22,7 @@ from training.data.array_files import DESCRIBED, ArrayReader
 from training.data.day_writer import EVENTS, DayWriter
 from training.data.encoded_rows import EncodedRows
 
-_INTEGERS = ("user_row", "item_row", "position", "user_key", "shown_at", "start", "stop")
+_INTEGERS = ("user_row", "item_row", "position", "user_key", "shown_at", "state_at", "start", "stop")
 """Of a row; narrower in files, int64 in memory."""
 
 

@@ -13,7 +13,7 @@ from features.days import Days
 from features.encode import Encoded, Encoder
 from features.sequences import EncodedEvents
 from recsys.schema import IMPRESSION_KEY
-from recsys.snapshot import DaySnapshot
+from recsys.snapshot import STATE_AT, DaySnapshot, state_at
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
 
@@ -34,6 +34,8 @@ class EncodedRows:
     item_row: np.ndarray
     user_key: np.ndarray
     shown_at: np.ndarray
+    state_at: np.ndarray
+    """The instant of each row's state and clock, ms: `shown_at`, unless they are held (`features.held`)."""
     start: np.ndarray
     stop: np.ndarray
     events: EncodedEvents
@@ -64,6 +66,7 @@ class EncodedRows:
             item_row=self.item_row[rows],
             user_key=self.user_key[rows],
             shown_at=self.shown_at[rows],
+            state_at=self.state_at[rows],
             start=self.start[rows],
             stop=self.stop[rows],
             position=self.position[rows],
@@ -102,12 +105,14 @@ def encode_examples(
 
     Args: users, items: the ids of the rows that examples point to.
     """
+    at = state_at(examples).alias(STATE_AT)
     return {
-        "contexts": encoder.encode("context", encoder.with_clock(examples, "shown_at")),
+        "contexts": encoder.encode("context", encoder.with_clock(examples.with_columns(at), STATE_AT)),
         "user_row": _rows(examples["user_id"], users),
         "item_row": _rows(examples["item_id"], items),
         "user_key": examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
         "shown_at": examples["shown_at"].dt.epoch("ms").to_numpy(),
+        "state_at": at.dt.epoch("ms").to_numpy(),
         "start": examples["history_start"].to_numpy(),
         "stop": examples["history_stop"].to_numpy(),
         "position": examples["position"].to_numpy().astype(np.int64),

@@ -14,8 +14,7 @@ import polars as pl
 
 from features.build import item_rows
 from features.days import Days
-from features.history import history_bounds
-from features.live import count_live
+from features.live_state import LiveState
 from recsys.config import RunConfig, period_start
 from recsys.log import period_end
 from recsys.schema import IMPRESSION_KEY
@@ -90,7 +89,7 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
     ]
     requests = (
         users.to_frame()
-        .join(pl.concat(parts).drop("history_start", "history_stop"), on="user_id", how="left")
+        .join(pl.concat(parts).drop(LiveState.of(config).columns, strict=False), on="user_id", how="left")
         .sort("user_id", "shown_at", "request_id", "position")
         .unique("user_id", keep="first", maintain_order=True)
     )
@@ -148,12 +147,9 @@ def _choose(users: pl.Series, max_users: int | None, seed: Sequence[int]) -> pl.
 
 
 def _open(snapshot: DaySnapshot, requests: pl.DataFrame, tail: pl.DataFrame, config: RunConfig) -> Opening:
-    bounds = history_bounds(requests, tail, config.features.history_length, config.features.ingestion_lag)
-    if config.features.live_counters:
-        counted = count_live(requests, snapshot.table("feedback").clear(), config.tasks, 0)
-        requests = requests.with_columns(counted)
+    state = LiveState.of(config).find(requests, tail, snapshot.table("feedback").clear())
     tables = {
-        "examples": requests.hstack(bounds),
+        "examples": requests.hstack(state),
         "events": tail,
         "new_items": snapshot.table("new_items"),
     }

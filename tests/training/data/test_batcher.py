@@ -63,7 +63,7 @@ def test_gathers_point_at_the_examples_own_numbers(make_batches, encoded, encode
             encoded.start[rows],
             encoded.stop[rows],
             config.features.history_length,
-            encoded.shown_at[rows],
+            encoded.state_at[rows],
             1000 * config.features.ingestion_lag,
             encoded.events,
         )

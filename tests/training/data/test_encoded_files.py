@@ -58,7 +58,7 @@ def _gathered(rows, chosen):
     """Give all that batches gather of some rows."""
     user, item = rows.users.take(rows.user_row[chosen]), rows.items.take(rows.item_row[chosen])
     bounds = rows.start[chosen], rows.stop[chosen]
-    history = history_slices(*bounds, 5, rows.shown_at[chosen], 0, rows.events)
+    history = history_slices(*bounds, 5, rows.state_at[chosen], 0, rows.events)
     return [
         user.ids, user.numbers, item.ids, item.numbers, item.text,
         *(getattr(history, part.name) for part in fields(history)),
