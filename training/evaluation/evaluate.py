@@ -18,7 +18,7 @@ from recsys.config import RunConfig
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.data import ScoredRows
+from training.data import ScoredRows, held_scores
 from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
@@ -166,18 +166,24 @@ def _score_day(
     group: ListGroup,
     folder: Path | None,
 ) -> pl.DataFrame:
+    def predict(held: Days) -> dict[str, np.ndarray]:
+        with predictor.opened_day(held, i, folder) as day:
+            return predictor.predictions(day)
+
     with predictor.opened_day(days, i, folder) as day:
         predictions, rows = predictor.predictions(day), ScoredRows.of(day)
+    contexts = context_columns(predictor.bundle.config, days[i])
+    shown = days[i].table("examples", columns=[*_KEPT, *contexts])
+    lists = number_lists(shown, group, contexts)
+    held = held_scores(predictions, predict, days, i, lists, folder)
     columns: dict[str, Any] = {}
     nothing = np.full(rows.size, np.nan, np.float32)
     for task in predictor.bundle.config.tasks:
         known = i in evaluated.get(task.name, ())
         columns[task.label] = pl.Series(rows.labels[task.name] if known else nothing).fill_nan(None)
         columns[f"prediction_{task.name}"] = predictions[task.name]
-        columns[f"list_prediction_{task.name}"] = predictions[task.name]
-    contexts = context_columns(predictor.bundle.config, days[i])
-    shown = days[i].table("examples", columns=[*_KEPT, *contexts])
-    columns[LIST_GROUP] = number_lists(shown, group, contexts)
+        columns[f"list_prediction_{task.name}"] = held[task.name]
+    columns[LIST_GROUP] = lists
     frame = shown.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
     past = [_past(frame[f"{entity}_id"], days.before(i), entity) for entity in ("user", "item")]
     return frame.hstack(past).hstack(pl.DataFrame(columns))
