@@ -62,7 +62,7 @@ def _explanation(answer: RankedList, explained: ListExplanation, timer: StageTim
         stage_ms=timer.milliseconds(),
         known_user=answer.known_user,
         history=[
-            pb.HistoryEvent(item_id=event.item_id, kind=event.kind, age=_duration(event.age_ms / 1000))
+            pb.HistoryEvent(item_id=event.item_id, kind=event.kind, age=_duration(event.age_s))
             for event in explained.history
         ],
         formula=explained.formula,
@@ -74,7 +74,7 @@ def _item_explanation(explained: ItemExplanation) -> pb.ItemExplanation:
     return pb.ItemExplanation(
         contributions=explained.contributions,
         nearest=[
-            pb.SimilarItem(item_id=one.item_id, title=one.title or "", kind=one.kind, cosine=one.cosine)
+            pb.SimilarItem(item_id=one.item_id, title=one.title, kind=one.kind, cosine=one.cosine)
             for one in explained.nearest
         ],
         gates={task: pb.GateWeights(weights=weights) for task, weights in explained.gates.items()},

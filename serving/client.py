@@ -26,14 +26,12 @@ from serving.client_values import (
     CallError,
     Feedback,
     FeedbackReport,
-    HistoryEvent,
     Item,
-    ItemExplanation,
     ItemUpdate,
     ServerStatus,
-    SimilarItem,
     Worker,
 )
+from serving.explanation import HistoryEvent, ItemExplanation, SimilarItem
 
 DEFAULT_TIMEOUT_S = 2.0
 MAX_TIMEOUT_S = 86_400.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from recsys.errors import RecsysError
+from serving.explanation import HistoryEvent, ItemExplanation
 
 
 class CallError(RecsysError):
@@ -20,35 +21,6 @@ class CallError(RecsysError):
         self.status = status
         """Name of the gRPC status, like INVALID_ARGUMENT."""
         self.details = details
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimilarItem:
-    """An item of the user's history, and its cosine similarity to an item of the answer."""
-
-    item_id: str
-    title: str
-    kind: str
-    cosine: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ItemExplanation:
-    """Where an item's score comes from; see ItemExplanation in the proto."""
-
-    contributions: Mapping[str, float]
-    nearest: tuple[SimilarItem, ...]
-    gates: Mapping[str, tuple[float, ...]]
-    """Task -> weight of each expert."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryEvent:
-    """One event that the model saw."""
-
-    item_id: str
-    kind: str
-    age_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,9 @@ class Explainer:
         return ListExplanation(
             history=tuple(
                 HistoryEvent(
-                    item_id=event.item_id, kind=event.kind, age_ms=max(0, self.at_ms - event.received_at_ms)
+                    item_id=event.item_id,
+                    kind=event.kind,
+                    age_s=max(0, self.at_ms - event.received_at_ms) / 1000,
                 )
                 for event in self.history
             ),
@@ -84,7 +86,7 @@ class Explainer:
         past = self.history[event]
         return SimilarItem(
             item_id=past.item_id,
-            title=self.catalogue.title_of(self.catalogue.row_of(past.item_id)),
+            title=self.catalogue.title_of(self.catalogue.row_of(past.item_id)) or "",
             kind=past.kind,
             cosine=float(cosine),
         )

@@ -1,4 +1,4 @@
-"""Where an answer's scores come from, as plain values; see `serving.explain`."""
+"""Where an answer's scores come from, as plain values: `serving.explain` makes them, the client gets them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ class SimilarItem:
     """An item of the user's history, and its cosine similarity to an item of the list."""
 
     item_id: str
-    title: str | None
+    title: str
+    """Empty: the item has none."""
     kind: str
     """Of the user's latest feedback on it."""
     cosine: float
@@ -33,7 +34,7 @@ class HistoryEvent:
 
     item_id: str
     kind: str
-    age_ms: int
+    age_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@ import pytest
 
 from recsys.config import PolicyConfig, RetrievalConfig
 from serving.catalogue.overlay import ItemOverlay
-from serving.client_values import HistoryEvent, SimilarItem
 from serving.engine import Engine
+from serving.explanation import HistoryEvent, SimilarItem
 from serving.request import Deadline, RankRequest
 
 
@@ -59,11 +59,11 @@ def test_the_nearest_items_of_the_history(fakes) -> None:
 
 def test_the_history_and_the_gates(fakes) -> None:
     answer = ask(fakes.model(u1=user(fakes)), fakes, explain=True)
-    assert [(e.item_id, e.kind, e.age_ms) for e in answer.explanation.history] == [
-        ("i36", "click", 1000),
-        ("i20", "purchase", 2000),
-        ("i36", "purchase", 3000),
-        ("gone", "click", 4000),
+    assert [(e.item_id, e.kind, e.age_s) for e in answer.explanation.history] == [
+        ("i36", "click", 1.0),
+        ("i20", "purchase", 2.0),
+        ("i36", "purchase", 3.0),
+        ("gone", "click", 4.0),
     ]
     gates = {item.item_id: item.explanation.gates["click"] for item in answer.items}
     assert gates["i39"] == (0.75, 0.25)
