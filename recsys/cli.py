@@ -79,8 +79,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Search learning rates, trunk and weights of losses on validation days.",
     ),
     "bench serve": (
-        "benchmarks.commands:bench_serve_command",
-        "Measure a server on the live bundle.",
+        "benchmarks.serve_commands:bench_serve_command",
+        "Measure a server on a synthetic bundle of a million items, or on a live bundle.",
     ),
     "bench store": ("benchmarks.commands:bench_store_command", "Measure the online stores."),
     "bench features": (

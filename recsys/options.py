@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from pydantic_core import to_json
 
+from recsys.config import MAX_WORKERS
 from recsys.files import write_whole
 
 STANDARD_OUTPUT: Final = Path("-")
@@ -50,6 +51,18 @@ def parse_range(text: str) -> DayRange:
     if days.first > days.last:
         raise typer.BadParameter(f"{first} is after {last}; write the earlier day first")
     return days
+
+
+def parse_workers(text: str) -> int | Literal["auto"]:
+    """Read a number of workers, or `auto`.
+
+    Raises: BadParameter, to which typer adds the option's name.
+    """
+    if text == "auto":
+        return "auto"
+    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1 to {MAX_WORKERS}")
+    return int(text)
 
 
 def json_place(text: str) -> Path:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import grpc
 import numpy as np
@@ -29,7 +29,7 @@ class Asked:
     seconds: float = 8.0
     """Of one run of load; a part makes several."""
     connections: int = 8
-    workers: str = "auto"
+    workers: int | Literal["auto"] = "auto"
     """Worker processes: a number, or `auto`, as many as processors."""
     swaps: int = 10
     journal_requests: int = 20_000
@@ -105,9 +105,9 @@ class Session:
         return found
 
 
-def worker_options(workers: str) -> list[str]:
+def worker_options(workers: int | str) -> list[str]:
     """Give the options of `recsys serve` for so many worker processes."""
-    return ["--workers", workers]
+    return ["--workers", str(workers)]
 
 
 def make_requests(shop: SyntheticShop, count: int = NUM_REQUESTS) -> list[bytes]:
