@@ -8,6 +8,7 @@ import threading
 
 import structlog
 
+from recsys.errors import BundleError
 from serving.engine import Engine
 from serving.request import VersionError
 
@@ -24,6 +25,8 @@ class LoadedEngines:
     def __init__(self, engine: Engine, keep: int) -> None:
         self._engines: tuple[Engine, ...] = (engine,)  # live first, then the latest that was live
         self._keep = keep
+        self._behind: set[str | None] = set()
+        """Versions of which the log says already that they could not take in what has changed."""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="kept-versions", daemon=True)
 
@@ -74,7 +77,10 @@ class LoadedEngines:
         )
 
     def make_live(self, engine: Engine) -> None:
-        """Put an engine first; those beyond `keep` are let go, and popularity without a bundle at once."""
+        """Put an engine first; those beyond `keep` are let go, and popularity without a bundle at once.
+
+        Raises: BundleError, and changes nothing, when the engine cannot take in the latest upserts.
+        """
         others = (e for e in self._engines if e.model.version not in (None, engine.model.version))
         kept = tuple(others)[: self._keep - 1]
         with engine.live_catalogue.going_live():  # no upsert comes between
@@ -87,8 +93,13 @@ class LoadedEngines:
             self._catch_up()  # a function of its own: a variable here would hold an engine that was let go
 
     def _catch_up(self) -> None:
-        for engine in self._engines[1:]:
+        """Let kept engines take in what has changed, and the live one what it could not when it changed."""
+        for engine in self._engines:
+            version = engine.model.version
             try:
                 engine.live_catalogue.catch_up()
-            except Exception:  # the next upsert, and other versions, are taken in all the same
-                _log.exception("kept_version_not_up_to_date", version=engine.model.version)
+                self._behind.discard(version)
+            except BundleError as error:  # the next look tries again; other versions do not wait for it
+                if version not in self._behind:
+                    _log.error("not_up_to_date", version=version, error=str(error))
+                self._behind.add(version)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
+from recsys.errors import BundleError
 from serving.catalogue.items import ItemPatch, ItemRow, patched
 from serving.catalogue.overlay import ItemOverlay
 from serving.catalogue.view import Catalogue
@@ -41,7 +42,8 @@ class LiveCatalogue:
 
     Writers hold the overlay's lock; requests read `current` and wait for nothing. Upserts before the model's
     `items_as_of_ms` are in its own catalogue already and are skipped. A version that is kept, not live,
-    follows later: it notes what has changed, and `catch_up` takes that in without holding writers up.
+    follows later: it notes what has changed, and `catch_up` takes that in without holding writers up. Changes
+    that cannot be taken in, for want of memory perhaps, stay noted, in the live version too.
     """
 
     def __init__(self, model: ServedModel, overlay: ItemOverlay) -> None:
@@ -101,33 +103,58 @@ class LiveCatalogue:
             self.publish(self.prepare([item for item in kept if item is not None]))
 
     def changed(self, item_ids: Sequence[str]) -> None:
-        """Take in items whose patches have changed, or note them."""
-        if self._later:
-            self._noted.append(item_ids)
-        else:
-            self.refresh(item_ids)
+        """Take in items whose patches have changed, or note them; the caller holds writers up."""
+        self._noted.append(item_ids)
+        if not self._later:
+            try:
+                self._take_in_noted()
+            except BundleError as error:
+                _log.error("items_not_taken_in", version=self._model.version, error=str(error))
 
     def follow_later(self) -> None:
         """From now on note what has changed; the caller holds writers up."""
         self._later = True
 
     def catch_up(self) -> None:
-        """Take in what was noted."""
+        """Take in what was noted.
+
+        Raises: BundleError when that fails as a whole; it stays noted.
+        """
+        if not self._noted:
+            return
         with self._catching_up:
-            changed: dict[str, None] = {}
-            while self._noted:
-                changed.update(dict.fromkeys(self._noted.popleft()))
-            if changed:
-                self.refresh(list(changed))
+            if self._later:
+                self._take_in_noted()
+                return
+        with self._overlay.writing(), self._catching_up:  # the order of `going_live`
+            self._take_in_noted()
 
     @contextmanager
     def going_live(self) -> Iterator[None]:
-        """Hold writers up with everything taken in; from then on changes are taken in at once."""
+        """Hold writers up with everything taken in; from then on changes are taken in at once.
+
+        Raises: BundleError, before the block, when not everything can be taken in.
+        """
         self.catch_up()  # most of it, while upserts go on
-        with self._overlay.writing():
-            self.catch_up()
+        with self._overlay.writing(), self._catching_up:
+            self._take_in_noted()
             self._later = False
             yield
+
+    def _take_in_noted(self) -> None:
+        changed: dict[str, None] = {}
+        while self._noted:
+            changed.update(dict.fromkeys(self._noted.popleft()))
+        if not changed:
+            return
+        try:
+            self.refresh(list(changed))
+        except Exception as error:  # of a library, or for want of memory: it may pass
+            self._noted.appendleft(list(changed))
+            raise BundleError(
+                f"{self._model.version} cannot take in {len(changed)} upserted items "
+                f"({type(error).__name__}: {error}); they are tried again"
+            ) from error
 
     def _since(self, item_id: str) -> tuple[ItemPatch, ...]:
         return self._overlay.patches(item_id, self._model.items_as_of_ms)

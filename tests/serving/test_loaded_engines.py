@@ -6,6 +6,7 @@ import weakref
 import pytest
 
 from recsys.config import default_config
+from recsys.errors import BundleError
 from serving.catalogue.items import ItemPatch
 from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
@@ -75,3 +76,33 @@ def test_a_kept_engine_takes_upserts_in_later_many_at_a_time(engine, overlay) ->
     overlay.put([ItemPatch(item_id="i2", fields={"price": 900}, at_ms=3)])
     assert kept.live_catalogue.item("i2").price == 900
     assert encoded == [["new", "i1"], ["i2"], ["i2"]]
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_upserts_that_could_not_be_taken_in_are_tried_again(engine, overlay, monkeypatch, is_live) -> None:
+    loaded = LoadedEngines(engine("v1"), keep=2)
+    behind = loaded.live.live_catalogue
+    if not is_live:
+        loaded.make_live(engine("v2"))
+    refresh = behind.refresh
+    monkeypatch.setattr(behind, "refresh", lambda _: 1 / 0)
+    overlay.put([ItemPatch(item_id="i2", fields={"price": 900}, at_ms=1)])
+    loaded._catch_up()
+    assert behind.item("i2").price == 200
+    monkeypatch.setattr(behind, "refresh", refresh)
+    loaded._catch_up()
+    assert behind.item("i2").price == 900
+
+
+def test_a_version_that_cannot_take_in_upserts_does_not_go_live(engine, overlay, monkeypatch) -> None:
+    loaded = LoadedEngines(engine("v1"), keep=2)
+    first = loaded.live
+    loaded.make_live(engine("v2"))
+    overlay.put([ItemPatch(item_id="i2", fields={"price": 900}, at_ms=1)])
+    monkeypatch.setattr(first.live_catalogue, "refresh", lambda _: 1 / 0)
+    with pytest.raises(BundleError, match=r"v1 cannot take in 1 upserted items \(ZeroDivisionError"):
+        loaded.make_live(first)
+    assert loaded.versions == ("v2", "v1")
+    monkeypatch.undo()
+    loaded.make_live(first)
+    assert first.live_catalogue.item("i2").price == 900
