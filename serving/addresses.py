@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,31 @@ def check_address(address: str, option: str) -> None:
     raise ConfigError(
         f"{option} {address!r} is not HOST:PORT with a port up to 65535; write one like 127.0.0.1:50051"
     )
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Read the PEM files as a server's.
+
+    Raises: ConfigError when one cannot be read, or they do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password="")  # a locked key would ask the terminal
+        if tls.client_ca is not None:
+            context.load_verify_locations(tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"--tls-cert {tls.certificate} and --tls-key {tls.key}"
+            f"{f' and --tls-client-ca {tls.client_ca}' if tls.client_ca else ''} cannot be used "
+            f"({error.reason or error}); give PEM files, and the key of the certificate without a password"
+        ) from error
+    except OSError as error:
+        names = [str(file) for file in (tls.certificate, tls.key, tls.client_ca) if file is not None]
+        raise ConfigError(
+            f"{error.filename or ', '.join(names)} cannot be read: {error.strerror}; check the --tls files"
+        ) from error
+    return context
 
 
 def require_different(addresses: Mapping[str, str | None]) -> None:

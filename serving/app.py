@@ -3,10 +3,8 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,12 +15,9 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from features.definitions import live_kinds
 from features.kinds import FEATURE_KINDS
-from features.store import FeatureStore
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S
-from recsys.errors import BundleError, MissingUsersError, RecsysError, StoreError
 from recsys.journal import FOLDER
-from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.addresses import check_address, is_loopback, require_protection
 from serving.admin import AdminService
@@ -30,9 +25,7 @@ from serving.call_log import CallLog, log_key
 from serving.call_queue import Admission, CallQueue
 from serving.catalogue.overlay import ItemOverlay
 from serving.clock import OrderedClock
-from serving.engine import Engine
 from serving.facts_publisher import FactsPublisher
-from serving.fallback import empty_model, popular_model
 from serving.feedback import FeedbackRecorder
 from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Guard
@@ -42,11 +35,11 @@ from serving.listen import ChannelOptions, bind, server_options
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
 from serving.patch_retention import PatchRetention
+from serving.processes.announce import Ports
 from serving.recommender import Recommender
 from serving.reload import Reloader
 from serving.request_checks import Limits
 from serving.restore import JournalFollower, restore_from_journal
-from serving.served_model import ServedModel
 from serving.server_options import (
     ServerOptions,
     board_of,
@@ -58,27 +51,24 @@ from serving.service import RankingService
 from serving.session_merger import SessionMerger
 from serving.upsert_turn import UpsertTurn
 from serving.upserts import ItemUpserter
+from serving.version_loader import LoadModel, VersionLoader
 
 if TYPE_CHECKING:
-    from serving.prepared.loader import PreparedLoader
+    from serving.prometheus import MetricsServer
 
-LoadModel = Callable[[Path, FeatureStore], ServedModel]
 _log = structlog.get_logger(__name__)
 
 
 class Server:
     """One server process: engine, journal, store, reloader and the two gRPC ports.
 
-    Args: load: bundle folder, store -> model; default: `serving.loading.load_model`.
+    Args: load: bundle folder, store -> model; default: `serving.prepared`.
     Raises: ConfigError for an address that cannot or must not be bound, or a GPU that cannot be used.
     """
 
     def __init__(self, options: ServerOptions, load: LoadModel | None = None) -> None:
         self._options = options
-        self._load_model = load
         config = options.config
-        if load is None and config.serving.device == "cuda":
-            _ = self._own_loader  # a GPU that is not there is an error before anything is bound
         self._held = options.seat is not None
         """The parent holds the ports, which all workers share."""
         self.server_id = server_id_of(options.seat)
@@ -90,53 +80,21 @@ class Server:
         self.journal = Journal(
             options.log / FOLDER, self.server_id, options.clock.now_ms, rotate_s=config.serving.rotate
         )
-        clock = OrderedClock(options.clock)
-        page_tokens = PageTokens(PageKeys(options.runs / "serving", accept_ms=VALID_MS))
-        self.recommender = Recommender(
-            self._engine(empty_model(config)),
-            self.journal,
-            clock,
-            self.stats,
-            page_tokens,
-            keep_loaded=config.serving.keep_loaded,
+        self._retention = self._patch_retention()
+        self.loader = VersionLoader(
+            options, self._store, self._overlay, self._retention, lambda: self.recommender.version, load
         )
+        self.loader.require_device()  # before anything is bound
+        clock = OrderedClock(options.clock)
+        self.recommender = self._recommender(clock)
         kinds = live_kinds(config)
         self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
         self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)
-        self._retention = PatchRetention(
-            options.log / FOLDER,
-            self._overlay,
-            self._registry,
-            keep=config.store.keep,
-            period_s=PERIOD_S[config.period],
-            now_ms=options.clock.now_ms,
-            loaded_ms=lambda: [engine.model.items_as_of_ms for engine in self.recommender.loaded.all],
-        )
         self._others = self._restore(kinds)
-        self.reloader = Reloader(
-            self._registry,
-            self.recommender,
-            self._load,
-            self.server_id,
-            config.serving.poll_s,
-            self._on_reload,
-        )
-        self._call_log = CallLog(
-            self._worker,
-            lambda: self.recommender.version,
-            config.serving.slow_call_ms / 1000,
-            log_key(options.runs / "serving"),
-        )
-        self._facts = FactsPublisher(
-            self.stats,
-            self.recommender,
-            self.journal,
-            self._store,
-            config.store.url.split(":", 1)[0],
-            options.clock,
-            self.server_id,
-        )
+        self.reloader = self._reloader()
+        self._facts = self._facts_publisher()
         self._health = Health()
+        self._call_log = self._make_call_log()
         # A second ranking thread gains nothing beside other processes: scoring only computes.
         self._pool = self._queue("rank", 1 if options.seat else num_ranking_threads())
         # Both wait for disks and other writers; ranking does not wait for them.
@@ -146,8 +104,8 @@ class Server:
         }
         self._ranking = self._ranking_server()
         self._admin = self._admin_server()
-        self.port = self.admin_port = 0
-        self._stop_metrics: Callable[[], None] = lambda: None
+        self._metrics: MetricsServer | None = None
+        self.ports = Ports(port=0, admin_port=0)
         if not self._held:
             self._open_ports()
 
@@ -156,7 +114,7 @@ class Server:
         self.journal.start()
         self.reloader.check()
         if self.recommender.version is None:
-            self._serve_popular()
+            self.recommender.swap(self.loader.popular())
         self.reloader.start()
         self.recommender.loaded.start()
         self._others.start()
@@ -171,21 +129,27 @@ class Server:
         _log.info("ready", port=self.port, admin_port=self.admin_port, version=self.recommender.version)
 
     def stop(self, grace_s: float) -> None:
-        """Drain: refuse new calls, finish those in progress, seal the journal."""
+        """Drain: refuse new calls, finish those in progress, seal the journal.
+
+        Args: grace_s: longest wait for calls, and for a version that is being loaded.
+        """
+        deadline = time.monotonic() + grace_s
         self._health.enter_graceful_shutdown()
         self.board.enter(self._worker, "draining")
-        if "_own_loader" in vars(self):
-            self._own_loader.stop()
+        self.loader.stop()
         self.reloader.stop()
         stopped = self._ranking.stop(grace_s)
         self._health.end_watches()
         stopped.wait()
         self._admin.stop(0).wait()
+        if not self.reloader.ended_within(max(0.0, deadline - time.monotonic())):
+            _log.warning("load_left", remedy="nothing: what it loads does not go live")
         for pool in (self._pool, *self._write_pools.values()):
             pool.shutdown()
         self._others.stop()
         self._session_merger.close()
-        self._stop_metrics()
+        if self._metrics is not None:
+            self._metrics.stop()
         self.recommender.loaded.stop()
         self.journal.close()
         self._store.close()
@@ -207,6 +171,16 @@ class Server:
         self.stop(self._options.config.serving.drain_s)
 
     @property
+    def port(self) -> int:
+        """Return the port of the ranking service; 0 before it is opened."""
+        return self.ports.port
+
+    @property
+    def admin_port(self) -> int:
+        """Return the port of the admin service; 0 before it is opened."""
+        return self.ports.admin_port
+
+    @property
     def bundle_line(self) -> str:
         """Say which bundle answers, or why none does."""
         if self.recommender.version is not None:
@@ -214,68 +188,57 @@ class Server:
         why = f" ({self.reloader.error})" if self.reloader.error else ""
         return f"no bundle: the popular list answers{why}"
 
-    def _serve_popular(self) -> None:
-        popular = self._engine(popular_model(InteractionLog(self._options.log), self._options.config))
-        popular.warm(self._options.clock.now_ms())
-        self.recommender.swap(popular)
-
-    def _engine(self, model: ServedModel) -> Engine:
-        config = self._options.config
-        return Engine(
-            model,
-            self._overlay,
-            policy=config.policy,
-            retrieval=config.retrieval,
-            candidate_log_share=config.serving.candidate_log_share,
+    def _recommender(self, clock: OrderedClock) -> Recommender:
+        page_keys = PageKeys(self._options.runs / "serving", accept_ms=VALID_MS)
+        return Recommender(
+            self.loader.empty(),
+            self.journal,
+            clock,
+            self.stats,
+            PageTokens(page_keys),
+            keep_loaded=self._options.config.serving.keep_loaded,
         )
 
-    def _load(self, version: str) -> Engine:
-        load = self._load_model or self._own_loader
-        try:
-            model = load(self._registry.path(version), self._store)
-            self._require_users(str(model.version))
-            self._retention.tidy()
-            self._retention.require(model.items_as_of_ms)
-            engine = self._engine(model)
-            engine.warm(self._options.clock.now_ms())
-        except RecsysError:
-            raise
-        except Exception as error:  # whatever error a bad bundle causes in a library, the old bundle stays
-            _log.exception("bundle_failed", version=version)
-            raise BundleError(
-                f"{version} cannot be loaded ({type(error).__name__}: {error}); rebuild it"
-            ) from error
-        return engine
+    def _patch_retention(self) -> PatchRetention:
+        config = self._options.config
+        return PatchRetention(
+            self._options.log / FOLDER,
+            self._overlay,
+            self._registry,
+            keep=config.store.keep,
+            period_s=PERIOD_S[config.period],
+            now_ms=self._options.clock.now_ms,
+            loaded_ms=lambda: [engine.model.items_as_of_ms for engine in self.recommender.loaded.all],
+        )
 
-    def _require_users(self, version: str) -> None:
-        """Refuse to swap to a version whose users the store does not have: every user would be unknown.
+    def _reloader(self) -> Reloader:
+        return Reloader(
+            self._registry,
+            self.recommender,
+            self.loader,
+            self.server_id,
+            self._options.config.serving.poll_s,
+            self._on_reload,
+        )
 
-        Where no version is live yet, that is better than the popular list; the log says what is missing.
-        """
-        try:
-            self._store.get_many(version, [])
-        except MissingUsersError as error:
-            remedy = f"activate a later version, or run `recsys nightly --date {version[:10]}` again"
-            if self.recommender.version is not None:
-                raise BundleError(f"its users are missing: {error}; {remedy}") from error
-            _log.error("users_missing", version=version, error=str(error), remedy=remedy)
-        except StoreError as error:  # answers say so until the store is back
-            _log.error("store_unavailable", version=version, error=str(error))
+    def _facts_publisher(self) -> FactsPublisher:
+        return FactsPublisher(
+            self.stats,
+            self.recommender,
+            self.journal,
+            self._store,
+            self._options.config.store.url.split(":", 1)[0],
+            self._options.clock,
+            self.server_id,
+        )
 
-    @cached_property
-    def _own_loader(self) -> "PreparedLoader":
-        """Import torch and FAISS only when there is a bundle to load; the devices are chosen once.
-
-        Raises: ConfigError when `[serving] device` cannot be had.
-        """
-        from serving.devices import choose_devices
-        from serving.loading import use_threads
-        from serving.prepared.loader import PreparedLoader
-
-        serving = self._options.config.serving
-        use_threads(serving.threads)
-        cache = serving.cache or self._options.runs / "serving" / "cache"
-        return PreparedLoader(cache, replace(choose_devices(serving.device), engine=serving.engine))
+    def _make_call_log(self) -> CallLog:
+        return CallLog(
+            self._worker,
+            lambda: self.recommender.version,
+            self._options.config.serving.slow_call_ms / 1000,
+            log_key(self._options.runs / "serving"),
+        )
 
     def _restore(self, kinds: frozenset[str]) -> JournalFollower:
         """Replay what a version that may go live lacks: two periods and a day, or more for an old one.
@@ -304,9 +267,11 @@ class Server:
 
     def _open_ports(self) -> None:
         options = self._options
-        self.port = self._bind(self._ranking, options.listen, "--listen")
-        self.admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen", known_callers=True)
-        self._stop_metrics = self._serve_metrics()
+        port = self._bind(self._ranking, options.listen, "--listen")
+        admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen", known_callers=True)
+        self._metrics = self._serve_metrics()
+        metrics_port = self._metrics.port if self._metrics is not None else None
+        self.ports = Ports(port=port, admin_port=admin_port, metrics_port=metrics_port)
 
     def _bind(self, server: grpc.Server, address: str, option: str, *, known_callers: bool = False) -> int:
         options = self._options
@@ -371,10 +336,10 @@ class Server:
         self._add_common(server, ADMIN)
         return server
 
-    def _serve_metrics(self) -> Callable[[], None]:
+    def _serve_metrics(self) -> "MetricsServer | None":
         address, tls = self._options.metrics_listen, self._options.tls
         if address is None:
-            return lambda: None
+            return None
         from serving.prometheus import ServerCollector, serve_metrics
 
         check_address(address, "--metrics-listen")

@@ -174,8 +174,10 @@ class RecsysClient(_Connection):
 class AdminClient(_Connection):
     """Talks to AdminService, on the admin port."""
 
-    def __init__(self, target: str, timeout_s: float = 60.0) -> None:
-        super().__init__(target, timeout_s)
+    def __init__(
+        self, target: str, timeout_s: float = 60.0, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        super().__init__(target, timeout_s, credentials)
         self._stub = admin_pb2_grpc.AdminServiceStub(self.channel)
 
     def versions(self) -> list[str]:

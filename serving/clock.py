@@ -1,6 +1,5 @@
 """The server's clock: the machine's, or a simulated one that starts at another instant."""
 
-import math
 import threading
 import time
 from datetime import UTC, datetime
@@ -9,6 +8,10 @@ from typing import Protocol
 import structlog
 
 from recsys.errors import ConfigError
+
+MAX_RATE = 1e5
+"""Simulated seconds per second: a day in .9 seconds. The year 9999, which has no next, is weeks away."""
+_YEARS = range(1970, 3000)
 
 
 class Clock(Protocol):
@@ -88,9 +91,10 @@ def clock_from(start: str | None, rate: float = 1.0, since_ns: int | None = None
     Args: rate, since_ns: as `SimulatedClock` takes them.
     Raises: ConfigError when the instant cannot be read, or a rate is given without one.
     """
-    if not 0 < rate < math.inf:
+    if not 0 < rate <= MAX_RATE:
         raise ConfigError(
-            f"--clock-rate {rate:g} is not positive and finite; give simulated seconds per second, like 60"
+            f"--clock-rate {rate:g} is not above 0 and at most {MAX_RATE:g}; give simulated seconds per "
+            "second, like 60"
         )
     if start is None:
         if rate != 1.0:
@@ -100,5 +104,7 @@ def clock_from(start: str | None, rate: float = 1.0, since_ns: int | None = None
         instant = datetime.fromisoformat(start)
     except ValueError:
         raise ConfigError(f"--clock-start {start!r} is not an instant; write 2026-03-01T12:00:00Z") from None
+    if instant.year not in _YEARS:
+        raise ConfigError(f"--clock-start {start!r} is not between 1970 and 2999; write a year of these")
     instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
     return SimulatedClock(int(instant.timestamp() * 1000), rate, since_ns)

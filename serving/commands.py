@@ -2,11 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys.config import MAX_WORKERS, load_config
+from recsys.config import load_config
 from recsys.errors import ConfigError
 from recsys.options import (
     ConfigOption,
@@ -14,6 +14,7 @@ from recsys.options import (
     RequiredConfigOption,
     RunsOption,
     SeedOption,
+    parse_workers,
     put_json,
 )
 from recsys.simulator.dials import ShopDials
@@ -57,18 +58,6 @@ ClockStartOption = Annotated[
 ClockRateOption = Annotated[
     float, typer.Option(help="Simulated seconds that pass in a real one; needs --clock-start.")
 ]
-
-
-def parse_workers(text: str) -> int | Literal["auto"]:
-    """Read a number of workers, or `auto`.
-
-    Raises: BadParameter, to which typer adds the option's name.
-    """
-    if text == "auto":
-        return "auto"
-    if not (text.isdecimal() and 1 <= int(text) <= MAX_WORKERS):
-        raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1 to {MAX_WORKERS}")
-    return int(text)
 
 
 WorkersOption = Annotated[
@@ -125,21 +114,18 @@ def serve_command(
         log=log,
         runs=runs,
         clock=ClockSetting(start=clock_start, rate=clock_rate),
-        listen=listen or given.serving.listen,
-        admin_listen=admin_listen or given.serving.admin_listen,
+        listen=given.serving.listen if listen is None else listen,
+        admin_listen=given.serving.admin_listen if admin_listen is None else admin_listen,
         insecure=insecure,
         tls=_tls(tls_cert, tls_key, tls_client_ca),
         reflection=reflection or given.serving.reflection,
         metrics_listen=metrics_listen,
     )
-    addresses = {
-        "--listen": settings.listen,
-        "--admin-listen": settings.admin_listen,
-        "--metrics-listen": settings.metrics_listen,
-    }
-    require_different(addresses)
+    require_different(settings.addresses)
     require_writable(port_file)
-    count = choose_workers(given.serving.workers if workers is None else workers, *addresses.values())
+    count = choose_workers(
+        given.serving.workers if workers is None else workers, *settings.addresses.values()
+    )
     if count > 1:
         serve_with_workers(settings, count, port_file)
         return

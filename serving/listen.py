@@ -3,7 +3,7 @@
 import grpc
 
 from recsys.errors import ConfigError
-from serving.addresses import Tls, check_address, check_free, require_protection
+from serving.addresses import Tls, check_address, check_free, require_protection, tls_context
 
 ChannelOptions = tuple[tuple[str, int], ...]
 
@@ -53,13 +53,9 @@ def bind(
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    try:
-        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-        authority = tls.client_ca.read_bytes() if tls.client_ca else None
-    except OSError as error:
-        raise ConfigError(
-            f"{error.filename} cannot be read: {error.strerror}; check the --tls files"
-        ) from error
+    tls_context(tls)  # says what is wrong with a file; gRPC says that the address cannot be bound
+    pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+    authority = tls.client_ca.read_bytes() if tls.client_ca else None
     return grpc.ssl_server_credentials(
         [pair], root_certificates=authority, require_client_auth=authority is not None
     )

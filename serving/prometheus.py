@@ -1,10 +1,10 @@
 """The Prometheus endpoint: exports the stats of all workers on a port of its own."""
 
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from recsys.errors import ConfigError
-from serving.addresses import Tls
+from serving.addresses import Tls, is_unix, tls_context
 from serving.histograms import BOUNDS_S, Counts
 from serving.stats import METHODS, STAGES, STATUSES
 from serving.stats_board import StatsBoard, Totals, WorkerStatus
@@ -110,14 +110,24 @@ def _worker_metrics(workers: tuple[WorkerStatus, ...]) -> Iterator[Metric]:
     yield GaugeMetricFamily("recsys_journal_bytes", "Of the files being written.", value=in_journals)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsServer:
+    """A running endpoint."""
+
+    port: int
+    stop: Callable[[], None]
+
+
 def serve_metrics(
     address: str, collector: Collector, tls: Tls | None = None, *, shared: bool = False
-) -> Callable[[], None]:
-    """Serve metrics at HOST:PORT, over HTTPS with `tls`, else over HTTP; return a function that stops it.
+) -> MetricsServer:
+    """Serve metrics at HOST:PORT, over HTTPS with `tls`, else over HTTP.
 
     Args: shared: other workers of this server listen on the port too; any answers for all.
     Raises: ConfigError when the address cannot be bound.
     """
+    if is_unix(address):
+        raise ConfigError(f"--metrics-listen {address} is a socket file; give HOST:PORT")
     host, _, port = address.rpartition(":")
     registry = CollectorRegistry()
     registry.register(collector)
@@ -126,7 +136,7 @@ def serve_metrics(
         server = make_server(host.strip("[]"), int(port), make_wsgi_app(registry), kind, _QuietHandler)
         if tls is not None:
             # Shaking hands is the scrape's own thread's: whoever connects and says nothing holds up no other.
-            server.socket = _context(tls).wrap_socket(
+            server.socket = tls_context(tls).wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False
             )
     except (OSError, ValueError, OverflowError) as error:
@@ -139,7 +149,7 @@ def serve_metrics(
         server.server_close()
         thread.join()
 
-    return stop
+    return MetricsServer(port=server.server_port, stop=stop)
 
 
 class _Endpoint(ThreadingMixIn, WSGIServer):
@@ -167,12 +177,3 @@ class _QuietHandler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing."""
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls.certificate, tls.key)
-    if tls.client_ca is not None:
-        context.load_verify_locations(tls.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

@@ -60,11 +60,15 @@ class Reloader:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread; waits for a load in progress."""
+        """Let nothing more go live, and let the thread end; waits for nothing."""
         self._stopped = True
         self._wake.set()
+
+    def ended_within(self, limit_s: float) -> bool:
+        """Wait for a load in progress, once stopped; return False when it goes on after so many seconds."""
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(limit_s)
+        return not self._thread.is_alive()
 
     def check_now(self) -> None:
         """Check the pointer now, without waiting for the next poll; also try a version that failed before."""
@@ -76,28 +80,39 @@ class Reloader:
         with self._checking:
             try:
                 self._follow()
-                self._lease.renew()
+                if not self._stopped:
+                    self._lease.renew()
             except (RecsysError, OSError) as error:
                 self._report(f"the registry cannot be used: {error}")
-            self._on_check(self.error)
+            if not self._stopped:
+                self._on_check(self.error)
 
     def _follow(self) -> None:
         """Go where the pointer leads; it may have moved again while a version was loaded."""
         while (wanted := self._pointer.current()) != self._recommender.version:
-            if wanted is None or self._swap_to_kept() or self._failed_lately(wanted):
+            if self._stopped or wanted is None or self._swap_to_kept() or self._failed_lately(wanted):
                 return
             self._replace(wanted)
         self.error = None
 
     def _swap_to_kept(self) -> bool:
-        """Make the version that the pointer names live, if it is kept; tell whether it is live now."""
+        """Make the version that the pointer names live, if it is kept; tell whether it is live, or kept."""
         wanted = self._pointer.current()
         if wanted is None or wanted == self._recommender.version:
             return wanted is not None
         kept = self._recommender.loaded.find(wanted)
         if kept is None:
             return False
-        self._recommender.swap(kept)
+        self._make_live(kept, wanted)
+        return True
+
+    def _make_live(self, engine: Engine, version: str) -> bool:
+        """Swap to an engine; report it when that cannot take in the latest upserts, and return False."""
+        try:
+            self._recommender.swap(engine)
+        except BundleError as error:
+            self._report(f"{version} does not go live: {error}")
+            return False
         self.error = None
         return True
 
@@ -112,10 +127,12 @@ class Reloader:
             self._report(f"{version} was not loaded: {error}")
             return
         self.error = None
-        if self._pointer.current() not in (version, None):
+        if self._stopped or self._pointer.current() not in (version, None):
             _log.info("loaded_in_vain", version=version, serving=self._recommender.version)
             return  # it may be the harm that another activation, or a rollback, has just ended
-        self._recommender.swap(engine)
+        if not self._make_live(engine, version):
+            self._failed = (version, time.monotonic())
+            return
         model = engine.model
         _log.info(
             "loaded",
@@ -142,7 +159,7 @@ class Reloader:
                 _log.error("registry_not_usable", error=str(error))
 
         def keep_looking() -> None:
-            while not loaded.is_set():
+            while not (loaded.is_set() or self._stopped):
                 look()
                 self._wake.wait(min(self._poll_s, LEASE_RENEWAL_S))
                 self._wake.clear()
@@ -167,11 +184,9 @@ class Reloader:
         self.error = error
 
     def _run(self) -> None:
-        while True:
+        while not self._stopped:
             self._wake.wait(self._poll_s)
             self._wake.clear()
-            if self._stopped:
-                return
             try:
                 self.check()
             except Exception:  # a thread that ends would follow nothing and renew no lease

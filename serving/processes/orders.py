@@ -40,6 +40,15 @@ class ServeSettings(_Message):
     tls: Tls | None = None
     reflection: bool = False
 
+    @property
+    def addresses(self) -> dict[str, str | None]:
+        """Give each option of an address, and where it listens; None: nowhere."""
+        return {
+            "--listen": self.listen,
+            "--admin-listen": self.admin_listen,
+            "--metrics-listen": self.metrics_listen,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSeat:

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from features.definitions import check_features
 from recsys.errors import ConfigError, RecsysError
@@ -12,7 +12,7 @@ from recsys.log import InteractionLog
 from recsys.schema import TABLES
 from serving.clock import clock_from
 from serving.json_logs import configure_logs
-from serving.processes.announce import Ports, announce
+from serving.processes.announce import announce
 from serving.processes.lifeline import hold_lifeline
 from serving.processes.orders import Report, ServeSettings, WorkerOrder, WorkerSeat
 
@@ -58,8 +58,9 @@ def serve_here(settings: ServeSettings, port_file: Path | None) -> None:
     configure_logs()
     server = make_server(settings)
     server.start()
-    ports = Ports(port=server.port, admin_port=server.admin_port)
-    server.run_until_signalled(lambda: announce(ports, server.bundle_line, port_file))
+    server.run_until_signalled(lambda: announce(server.ports, server.bundle_line, port_file))
+    if not server.reloader.ended_within(0.0):
+        _exit(0)
 
 
 def main() -> int:
@@ -93,7 +94,15 @@ def _report(descriptor: int, report: Report) -> None:
     os.write(descriptor, report.model_dump_json().encode() + b"\n")
 
 
-if __name__ == "__main__":
-    code = main()
+def _exit(code: int) -> NoReturn:
+    """End at once: everything is closed by now.
+
+    Taking torch's modules down takes a second of processor, and breaks a thread that computes with them.
+    """
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # everything is closed by now, and taking torch's modules down takes a second of processor
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _exit(main())

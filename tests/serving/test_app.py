@@ -166,6 +166,8 @@ def test_callers_without_a_certificate_are_refused(tmp_path, pem) -> None:
     target = f"127.0.0.1:{server.port}"
     with RecsysClient(target, PATIENCE_S, known) as client:
         assert client.recommend("u1").degradation == ("NO_BUNDLE",)
+    with AdminClient(f"127.0.0.1:{server.admin_port}", PATIENCE_S, known) as admin:
+        assert admin.status().degradation == ("NO_BUNDLE",)
     nobody = grpc.ssl_channel_credentials(root)
     for credentials in (nobody, None):
         with (
@@ -369,7 +371,7 @@ def test_any_error_while_loading_counts_as_a_broken_bundle(start, until) -> None
     def choke(path, store):
         raise KeyError("ranker.weight")
 
-    one.server._load_model = choke
+    one.server.loader.load_model = choke
     one.publish("v2")
     until(lambda: one.server.reloader.error)
     assert "v2 cannot be loaded (KeyError: 'ranker.weight'); rebuild it" in one.server.reloader.error
@@ -379,7 +381,7 @@ def test_any_error_while_loading_counts_as_a_broken_bundle(start, until) -> None
 def test_a_folder_that_holds_another_version_is_loaded_once_and_reported(start, until) -> None:
     one = start()
     load = one.loader
-    one.server._load_model = lambda path, store: load(path.with_name("v7"), store)
+    one.server.loader.load_model = lambda path, store: load(path.with_name("v7"), store)
     one.publish("v2")
     until(lambda: one.server.reloader.error)
     for _ in range(3):
@@ -412,7 +414,7 @@ def test_a_version_that_is_being_loaded_is_in_the_lease_which_is_renewed(start, 
         assert free.wait(PATIENCE_S)
         return load(path, store)
 
-    one.server._load_model = slow
+    one.server.loader.load_model = slow
     one.publish("v2")
     until(lambda: registry.leased() == {"v1", "v2"})
     lease = registry.folder / "leases" / f"{one.server.server_id}.json"
@@ -451,7 +453,7 @@ def test_a_rollback_does_not_wait_for_a_version_that_is_being_loaded(start, unti
         assert free.wait(PATIENCE_S)
         return load(path, store)
 
-    one.server._load_model = slow
+    one.server.loader.load_model = slow
     one.publish("v3")
     until(lambda: "v3" in Registry(one.runs).leased())
     one.publish("v1")
@@ -475,7 +477,7 @@ def test_a_version_that_is_live_no_more_once_it_is_loaded_is_not_swapped_to(star
             free.set()
         return load(path, store)
 
-    one.server._load_model = overtaken
+    one.server.loader.load_model = overtaken
     one.publish("v2")
     assert free.wait(PATIENCE_S)
     assert one.server.recommender.wait_for("v3", PATIENCE_S)

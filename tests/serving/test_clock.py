@@ -48,9 +48,15 @@ def test_a_simulated_clock_runs_at_its_rate(pass_s) -> None:
     assert clock.now_ms() == NOON_MS + 20_000
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("start", ["0001-01-01T00:00+23:59", "1969-12-31", "9999-12-31T23:59"])
+def test_an_instant_without_room_around_it_is_refused(start) -> None:
+    with pytest.raises(ConfigError, match="is not between 1970 and 2999; write a year of these"):
+        clock_from(start)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf"), 1e300])
 def test_a_wrong_rate_is_refused(rate) -> None:
-    with pytest.raises(ConfigError, match=r"--clock-rate .* is not positive and finite"):
+    with pytest.raises(ConfigError, match=r"--clock-rate .* is not above 0 and at most 100000;"):
         clock_from("2026-03-01T12:00:00Z", rate)
 
 

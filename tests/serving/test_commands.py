@@ -109,6 +109,10 @@ def test_context_values_are_numbers_or_text() -> None:
     [
         (["--listen", "0.0.0.0:0"], "can be reached from other machines"),
         (["--listen", "garbage"], "--listen 'garbage' is not HOST:PORT"),
+        (["--listen", ""], "--listen '' is not HOST:PORT"),
+        (["--admin-listen", ""], "--admin-listen '' is not HOST:PORT"),
+        (["--metrics-listen", ""], "--metrics-listen '' is not HOST:PORT"),
+        (["--metrics-listen", "unix:socket"], "--metrics-listen unix:socket is a socket file"),
         (["--listen", "127.0.0.1"], "--listen '127.0.0.1' is not HOST:PORT"),
         (["--listen", "127.0.0.1:99999"], "with a port up to 65535; write one like 127.0.0.1:50051"),
         (["--admin-listen", "::1:80"], "--admin-listen '::1:80' is not HOST:PORT"),
@@ -120,12 +124,16 @@ def test_context_values_are_numbers_or_text() -> None:
         (["--port-file", "."], "--port-file . is a folder; name a file in it"),
         (["--tls-cert", "x.pem"], "--tls-cert and --tls-key go together"),
         (["--tls-cert", "none.pem", "--tls-key", "none.key"], "cannot be read"),
+        (["--tls-cert", "not.pem", "--tls-key", "not.pem"], "not.pem cannot be used ("),
         (["--clock-start", "noon"], "is not an instant"),
+        (["--clock-start", "2026-03-01", "--clock-rate", "1e300"], "--clock-rate 1e+300 is not above 0"),
     ],
 )
 def test_wrong_ways_to_serve(tmp_path, capsys, arguments, message) -> None:
     folders = ["--log", str(tmp_path), "--runs", str(tmp_path)]
     free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    (tmp_path / "not.pem").write_text("no certificate")
+    arguments = [str(tmp_path / word) if word == "not.pem" else word for word in arguments]
     assert run(["serve", "--config", SHOP, *folders, *free, *arguments]) == 2
     assert message in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""A server of two real workers on one address: TLS, metrics, a killed worker, a second server, SIGTERM."""
+"""Servers of real workers on one address: TLS, metrics, a killed worker, a second server, SIGTERM."""
 
 import json
 import os
@@ -31,7 +31,7 @@ HEAVY = re.compile(r"torch|faiss|polars|grpc|sklearn")
 
 @dataclass
 class Served:
-    """`recsys serve --workers 2` as a user runs it."""
+    """`recsys serve` as a user runs it."""
 
     process: subprocess.Popen[str]
     folder: Path
@@ -57,10 +57,10 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 
 @contextmanager
-def served(folder: Path, *more: str) -> Iterator[Served]:
+def served(folder: Path, *more: str, workers: int = 2) -> Iterator[Served]:
     for name in ("log", "runs"):
         (folder / name).mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "recsys", *arguments(folder, "--workers", "2", *more)]
+    command = [sys.executable, "-m", "recsys", *arguments(folder, "--workers", str(workers), *more)]
     command += ["--port-file", str(folder / "ports.json")]
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
@@ -154,3 +154,11 @@ def test_two_workers_are_one_server(server, capsys, until) -> None:
     journals = files(one.folder / "log" / "journal")
     assert {path.suffix for path in journals} <= {".journal"}
     assert {path.stem.rsplit("-w", 1)[1][0] for path in journals} == {"0", "1"}
+
+
+def test_one_worker_says_where_its_metrics_are(tmp_path) -> None:
+    free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
+    with served(tmp_path, *free, workers=1) as one:
+        address = f"http://127.0.0.1:{one.ports['metrics_port']}/metrics"
+        page = urllib.request.urlopen(address, timeout=PATIENCE_S).read()
+    assert b'recsys_workers{state="serving"} 1.0' in page
