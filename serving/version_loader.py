@@ -77,8 +77,6 @@ class VersionLoader:
         load = self.load_model or self._prepared
         try:
             model = load(self._registry.path(version), self._store)
-            if self._stopped:
-                raise BundleError("the server stops")
             self._require_users(str(model.version))
             self._retention.tidy()
             self._retention.require(model.items_as_of_ms)
@@ -86,6 +84,8 @@ class VersionLoader:
         except RecsysError:
             raise
         except Exception as error:  # whatever error a bad bundle causes in a library, the old bundle stays
+            if self._stopped:  # the store is closed, perhaps: no fault of the bundle
+                raise BundleError("the server stops") from error
             _log.exception("bundle_failed", version=version)
             raise BundleError(
                 f"{version} cannot be loaded ({type(error).__name__}: {error}); rebuild it"
