@@ -52,7 +52,6 @@ class VersionLoader:
         self._overlay = overlay
         self._retention = retention
         self._live_version = live_version
-        self._stopped = False
 
     def require_device(self) -> None:
         """Check that a GPU that the config names can be used.
@@ -63,8 +62,7 @@ class VersionLoader:
             _ = self._prepared
 
     def stop(self) -> None:
-        """End a preparation that is under way, and load nothing more: whoever waits gets a BundleError."""
-        self._stopped = True
+        """End a preparation that is under way: whoever waits for it gets a BundleError."""
         if "_prepared" in vars(self):
             self._prepared.stop()
 
@@ -84,8 +82,6 @@ class VersionLoader:
         except RecsysError:
             raise
         except Exception as error:  # whatever error a bad bundle causes in a library, the old bundle stays
-            if self._stopped:  # the store is closed, perhaps: no fault of the bundle
-                raise BundleError("the server stops") from error
             _log.exception("bundle_failed", version=version)
             raise BundleError(
                 f"{version} cannot be loaded ({type(error).__name__}: {error}); rebuild it"

@@ -130,7 +130,8 @@ def test_context_values_are_numbers_or_text() -> None:
     ],
 )
 def test_wrong_ways_to_serve(tmp_path, capsys, arguments, message) -> None:
-    folders = ["--log", str(tmp_path), "--runs", str(tmp_path)]
+    (tmp_path / "empty").mkdir()
+    folders = ["--log", str(tmp_path / "empty"), "--runs", str(tmp_path)]
     free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
     (tmp_path / "not.pem").write_text("no certificate")
     arguments = [str(tmp_path / word) if word == "not.pem" else word for word in arguments]

@@ -29,7 +29,7 @@ def loading(start, until, monkeypatch):
     free.set()
 
 
-def test_a_stop_does_not_wait_for_a_version_that_is_being_loaded(loading, capsys) -> None:
+def test_a_stop_does_not_wait_for_a_version_that_is_being_loaded(loading) -> None:
     one, free = loading
     stopped = threading.Thread(target=one.server.stop, args=(0.2,))
     stopped.start()
@@ -40,7 +40,6 @@ def test_a_stop_does_not_wait_for_a_version_that_is_being_loaded(loading, capsys
     free.set()
     assert one.server.reloader.ended_within(PATIENCE_S)
     assert one.server.recommender.version == "v1", "what is loaded after the stop does not go live"
-    assert "bundle_failed" not in capsys.readouterr().out, "the store was closed: no fault of the bundle"
     assert Registry(one.runs).leased() == set()
 
 
