@@ -56,8 +56,10 @@ CONFIG_KEYS = (
     "retrieval",
     "policy.exclude_seen_kinds",
     "training.max_days",
+    "chosen",
 )
-"""What a bundle holds of the config: all that using it needs, and nothing of host, store or gate."""
+"""What a bundle holds of the config: all that using and judging it needs, and nothing of host, store or
+gate."""
 NOTHING_TOGETHER = np.zeros((0, 0), np.int32)
 _TOGETHER = "together"
 

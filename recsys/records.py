@@ -89,6 +89,8 @@ class NightRecord(Record):
     """Of an update: labels that became known after `known_until`, up to then, were held out to compare it."""
     trained_until: dict[str, date]
     """Per task, the last day that the evaluated version was trained on."""
+    gated: dict[str, date] = {}
+    """Per task, the day whose labels the gate decided by; empty: of an earlier release, by `lags`."""
     lags: dict[str, int]
     """Per task, the periods until its label window has closed."""
     checks: tuple[Check, ...]

@@ -15,7 +15,7 @@ from recsys.config.run import (
 )
 from recsys.config.serving import MAX_WORKERS, PolicyConfig, ServingConfig, StoreConfig
 from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig, UpdatesConfig
-from recsys.config.tune import Dimension, TuneConfig
+from recsys.config.tune import ChosenConfig, Dimension, TuneConfig
 from recsys.config.validation import NEVER_ACCEPTED, FindingCode, Levels, Severity, ValidationConfig
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "PERIOD_S",
     "BalancerConfig",
     "Calibrators",
+    "ChosenConfig",
     "Dimension",
     "Entity",
     "ExecutionConfig",

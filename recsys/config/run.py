@@ -17,7 +17,7 @@ from recsys.config.renamed import RENAMED
 from recsys.config.section import Section
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
 from recsys.config.training import Calibrators, GateConfig, TrainingConfig, UpdatesConfig
-from recsys.config.tune import TuneConfig
+from recsys.config.tune import ChosenConfig, TuneConfig
 from recsys.config.validation import ValidationConfig
 from recsys.errors import ConfigError
 from recsys.head_kinds import HEAD_KINDS
@@ -52,6 +52,7 @@ class RunConfig(Section):
     store: StoreConfig = StoreConfig()
     validation: ValidationConfig = ValidationConfig()
     tune: TuneConfig = TuneConfig()
+    chosen: ChosenConfig = ChosenConfig()
 
     @field_validator("timezone")
     @classmethod

@@ -1,5 +1,6 @@
-"""`[tune]`: what a search may change and how it stops early. Read by `recsys tune model` alone."""
+"""`[tune]`: what `recsys tune model` may change and how it stops; `[chosen]`: the days searches chose by."""
 
+from datetime import date
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -34,6 +35,18 @@ class Dimension(Section):
         if self.log and self.low <= 0:
             raise ValueError(f"a logarithmic range begins above 0, not at {self.low}")
         return self
+
+
+class ChosenConfig(Section):
+    """The days whose labels chose settings of the file: figures on them are too good.
+
+    `recsys tune` writes these keys beside what it has chosen; they travel in every bundle made with the file.
+    """
+
+    model_days: tuple[date, ...] = ()
+    """Days that `recsys tune model` compared configs on."""
+    fusion_days: tuple[date, ...] = ()
+    """Days that `recsys tune fusion` compared `[fusion]` on."""
 
 
 class TuneConfig(Section):

@@ -16,6 +16,7 @@ from features.days import Days
 from features.definitions import LIFETIME
 from recsys.config import RunConfig
 from recsys.errors import DataError
+from recsys.records import NightRecord
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import ScoredRows, held_scores
@@ -47,6 +48,7 @@ def evaluate(
     evaluated: EvaluatedPeriods,
     *,
     rows: pl.DataFrame | None = None,
+    record: NightRecord | None = None,
     max_users: int | None = 1000,
     seed: int = 0,
     baselines: bool = False,
@@ -58,6 +60,7 @@ def evaluate(
 
     Args:
         rows: what `score_rows` gives for the same arguments, where it is there already.
+        record: of the night that made the bundle, for the leak check; None inside the gate itself.
         max_users: at most so many users per period get ranked lists, by a seeded choice; None for all.
         baselines: score the simple systems on the same rows and the same users.
         fitted: also those that must be fitted first: most of the time that baselines take.
@@ -80,7 +83,7 @@ def evaluate(
         _baselines(predictor, days, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
     )
     scored_days = {task: days.dates_of(places) for task, places in evaluated.items()}
-    leaks = LeakCheck.of(predictor.bundle.manifest, config, scored_days)
+    leaks = LeakCheck.of(predictor.bundle.manifest, config, scored_days, record)
     steps.finish()
     return EvalReport(
         version=predictor.bundle.version,

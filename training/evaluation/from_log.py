@@ -42,7 +42,8 @@ def evaluate_bundle(
     `training.evaluation.evaluate.evaluate` takes them.
     Raises: ConfigError, DataError, RegistryError or BundleError; nothing is written then.
     """
-    bundle = load_reproducible(require_version(Registry(runs), version))
+    registry = Registry(runs)
+    bundle = load_reproducible(require_version(registry, version))
     span = require_span(InteractionLog(log), first, last)
     days = read_days(bundle, log, runs, _labels_until(InteractionLog(log), span[1], labels_until))
     with bar("evaluate") as on_progress:
@@ -50,6 +51,7 @@ def evaluate_bundle(
             BundlePredictor(bundle, resolve_device("auto")),
             days,
             evaluated_periods(days, bundle.config.tasks, *span),
+            record=registry.record(bundle.version),
             max_users=max_users,
             seed=seed,
             baselines=baselines,

@@ -49,6 +49,8 @@ class NightPlan:
     refit: dict[str, tuple[int, int]]
     trained_until: dict[str, date]
     """The last day that each task has trained on when the night is evaluated."""
+    gated: dict[str, date]
+    """The day that each task is evaluated on."""
 
     @property
     def train_periods(self) -> range:
@@ -111,6 +113,7 @@ def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightP
         calibrate=calibrate,
         evaluate=evaluate,
         refit={t: (calibrate[t], evaluate[t]) for t in lags},
+        gated={task: days[i].day for task, i in evaluate.items()},
         trained_until={t: max(days[last].day, until.get(t, date.min)) for t, (_, last) in train.items()},
     )
 

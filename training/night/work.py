@@ -314,6 +314,7 @@ def record(
                 cold_since=plan.cold_since,
                 start=_start(plan, previous, caught_up or weights),
                 trained_until=plan.trained_until,
+                gated=plan.gated,
                 lags={task.name: lag(task, step.config) for task in step.config.tasks},
                 checks=decision.checks,
                 findings=validation.counts,

@@ -13,6 +13,7 @@ import polars as pl
 from features.days import Days
 from recsys.errors import DataError
 from recsys.manifest import Manifest
+from recsys.records import NightRecord
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience
@@ -48,6 +49,8 @@ class Side:
 
     predictor: BundlePredictor
     days: Days
+    record: NightRecord | None = None
+    """Of the night that made it, where there is one."""
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -63,7 +66,7 @@ class Side:
             night=manifest.date,
             parent=manifest.parent,
             refitted=manifest.refitted,
-            leaks=LeakCheck.of(manifest, config, {task.name: days for task in self.tasks}),
+            leaks=LeakCheck.of(manifest, config, {task.name: days for task in self.tasks}, self.record),
         )
 
 

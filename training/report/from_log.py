@@ -38,6 +38,7 @@ def compare_bundles(
         Side(
             predictor=BundlePredictor(bundle, resolve_device("auto")),
             days=read_days(bundle, log, runs, span[1]),
+            record=registry.record(bundle.version),
         )
         for bundle in bundles
     )

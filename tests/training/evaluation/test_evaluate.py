@@ -34,9 +34,8 @@ from training import predict
 from training.baselines.simple_systems import BINARY, REGRESSION
 from training.data import scoring
 from training.evaluation.audience import find_audience
-from training.evaluation.evaluate import evaluate, evaluated_periods, find_audiences, heads_of, score_rows
+from training.evaluation.evaluate import evaluate, find_audiences, heads_of, score_rows
 from training.evaluation.head_metrics import head_metrics
-from training.evaluation.leaks import LeakCheck
 from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists, top_places
 from training.predict import BundlePredictor
@@ -303,58 +302,6 @@ def test_a_users_days_are_averaged_before_the_users(audience, predictor):
     means[0] = (means[0] + 1.0) / 2
     assert found.values["ndcg_at_10"] == pytest.approx(np.mean(means)), name
     assert (found.users, found.lists) == (audience.num_users, audience.num_users + 1)
-
-
-# --- leaks
-
-NIGHT = date(2026, 1, 28)
-
-
-@pytest.mark.parametrize(
-    ("refitted", "day", "training", "calibration"),
-    [
-        (False, 26, True, False),
-        (False, 27, False, True),
-        (False, 28, False, False),
-        (True, 28, True, False),
-        (True, 29, False, False),
-    ],
-)
-def test_a_bundle_knows_the_days_it_has_seen(predictor, config, refitted, day, training, calibration):
-    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "refitted": refitted})
-    scored = date(2026, 1, day)
-    check = LeakCheck.of(manifest, config, {"click": [scored]})
-    assert bool(check.overlaps_training) == training
-    assert bool(check.overlaps_calibration) == calibration
-    assert check.clean == (not training and not calibration)
-    assert any("overlaps training" in warning for warning in check.warnings()) == training
-
-
-def test_a_head_with_a_lag_is_flattered_by_days_that_other_heads_trained(predictor, config):
-    """Rating waits a day: it was trained up to the 25th, click up to the 26th."""
-    manifest = predictor.bundle.manifest.model_copy(update={"date": str(NIGHT), "refitted": False})
-    check = LeakCheck.of(manifest, config, {"rating": [date(2026, 1, 26)]})
-    assert (check.overlaps_training, check.overlaps_shared) == ((), (date(2026, 1, 26),))
-    nightly = LeakCheck.of(manifest, config, {"click": [NIGHT], "rating": [date(2026, 1, 27)]})
-    assert nightly.clean
-
-
-def test_weekly_periods_leak_by_the_week(predictor, make_config):
-    manifest = predictor.bundle.manifest.model_copy(update={"date": "2026-01-28", "refitted": False})
-    weekly = make_config(
-        period="P1W", task=[{"name": "click", "feedback": "click", "head": "binary", "window": "1h"}]
-    )
-    check = LeakCheck.of(manifest, weekly, {"click": [date(2026, 1, 18), date(2026, 1, 25)]})
-    assert check.trained_until == date(2026, 1, 18)
-    assert check.overlaps_training == (date(2026, 1, 18),)
-    assert check.overlaps_calibration == (date(2026, 1, 25),)
-
-
-def test_the_warning_is_in_the_report(predictor, shop_chain, config):
-    evaluated = evaluated_periods(shop_chain, config.tasks, shop_chain[2].day, shop_chain[2].day)
-    report = evaluate(predictor, shop_chain, evaluated, max_users=2)
-    assert report.leaks.overlaps_training == (shop_chain[2].day,)
-    assert report.warnings[0].startswith("overlaps training")
 
 
 # --- the command

@@ -46,6 +46,7 @@ def test_lag_0_and_1_by_hand(days, lagged):
     assert plan.train == {"click": (0, 7), "purchase": (0, 7), "rating": (0, 6)}
     assert plan.calibrate == {"click": 8, "purchase": 8, "rating": 7}
     assert plan.evaluate == {"click": 9, "purchase": 9, "rating": 8}
+    assert plan.gated == {t: date(2026, 1, 1) + timedelta(days=i) for t, i in plan.evaluate.items()}
     assert plan.refit == {"click": (8, 9), "purchase": (8, 9), "rating": (7, 8)}
     assert plan.trained_until == {
         "click": date(2026, 1, 8), "purchase": date(2026, 1, 8), "rating": date(2026, 1, 7)

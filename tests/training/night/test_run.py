@@ -67,6 +67,7 @@ def test_the_first_night_goes_live_refitted(first_night):
     assert record.trained_until == {
         "click": date(2026, 1, 27), "purchase": date(2026, 1, 27), "rating": date(2026, 1, 26)
     }  # fmt: skip
+    assert (record.gated["click"], record.gated["rating"]) == (date(2026, 1, 29), date(2026, 1, 28))
 
 
 def test_a_night_run_again_does_nothing(first_night):

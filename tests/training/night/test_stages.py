@@ -5,6 +5,7 @@ that one's hash, so a change goes through the whole table without training anyth
 """
 
 import inspect
+from datetime import date
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -44,6 +45,8 @@ OTHER: dict[str, Any] = {
     "tune.space": {"training.learning_rate": {"low": 0.1, "high": 0.2}},
     "validation.severity": {"drift": "error"},
     "validation.accept": ("drift",),
+    "chosen.model_days": (date(2026, 1, 1),),
+    "chosen.fusion_days": (date(2026, 1, 1),),
     "fusion.weights": {"click": 2.0},
     "fusion.offsets": {"click": 2.0},
     "retrieval.task": "purchase",

@@ -42,12 +42,14 @@ def tune_fusion_on_log(
     """
     if formula and formula not in FORMULAS:
         raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
-    bundle = load_reproducible(require_version(Registry(runs), version))
+    registry = Registry(runs)
+    bundle = load_reproducible(require_version(registry, version))
+    record = registry.record(bundle.version)
     current = _current(bundle, config)
     predictor, source = BundlePredictor(bundle, resolve_device("auto")), InteractionLog(log)
-    span = unseen_days(predictor, source, days)
+    span = unseen_days(bundle, record, source, days)
     known = read_days(bundle, log, runs, max(span[1], *source.days("feedback")))
-    material = read_material(predictor, source, known, span)
+    material = read_material(predictor, record, source, known, span)
     simulated = (log / "truth" / SHOP_FILE).is_file()
     with bar("search") as on_trial:
         return tune_fusion(

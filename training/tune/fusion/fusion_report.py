@@ -1,6 +1,6 @@
 """FusionReport: everything that `recsys tune fusion` found, as JSON on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from pydantic import BaseModel, ConfigDict
@@ -84,7 +84,7 @@ class FusionReport(_Part):
     @property
     def toml(self) -> str:
         """Give the lines for the config."""
-        return fusion_toml(self.recommended.fusion)
+        return fusion_toml(self.recommended.fusion, self.days)
 
 
 def _verdict(effect: Effect, effective: float) -> str:
@@ -93,13 +93,15 @@ def _verdict(effect: Effect, effective: float) -> str:
     return verdict(effect)
 
 
-def fusion_toml(fusion: Fusion) -> str:
-    """Write a fusion as the `[fusion]` section of a config."""
+def fusion_toml(fusion: Fusion, days: Sequence[date]) -> str:
+    """Write a fusion as the `[fusion]` section of a config, and the days that chose it."""
     lines = ["[fusion]", f'formula = "{fusion.formula}"', "", "[fusion.weights]"]
     lines += [f"{name} = {term.weight!r}" for name, term in fusion.terms.items()]
     if any(term.offset for term in fusion.terms.values()):
         lines += ["", "[fusion.offsets]"]
         lines += [f"{name} = {term.offset!r}" for name, term in fusion.terms.items()]
+    named = ", ".join(f'"{day}"' for day in days)
+    lines += ["", "[chosen]", f"fusion_days = [{named}]"]
     return "\n".join(lines) + "\n"
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import optuna
 
 from features.days import Days
+from recsys.bundle import Bundle
 from recsys.errors import DataError
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap_ratios
+from recsys.records import NightRecord
 from recsys.simulator.shop import Shop
 from recsys.tasks import TaskSpec
 from training.evaluation.evaluate import evaluated_periods, score_rows
@@ -43,13 +45,15 @@ class Material:
     notes: tuple[str, ...] = ()
 
 
-def unseen_days(predictor: BundlePredictor, log: InteractionLog, count: int) -> tuple[date, date]:
+def unseen_days(
+    bundle: Bundle, record: NightRecord | None, log: InteractionLog, count: int
+) -> tuple[date, date]:
     """Give the last `count` periods of the log that the bundle was not trained on: first and last day.
 
+    Args: record: of the night that made the bundle, where there is one.
     Raises: DataError when there is none.
     """
-    bundle = predictor.bundle
-    leaks = LeakCheck.of(bundle.manifest, bundle.config, {})
+    leaks = LeakCheck.of(bundle.manifest, bundle.config, {}, record)
     days = log.require_days("impressions")
     after = [day for day in days if day > leaks.trained_until][-count:]
     if not after:
@@ -62,6 +66,7 @@ def unseen_days(predictor: BundlePredictor, log: InteractionLog, count: int) -> 
 
 def read_material(
     predictor: BundlePredictor,
+    record: NightRecord | None,
     log: InteractionLog,
     days: Days,
     span: tuple[date, date],
@@ -88,7 +93,7 @@ def read_material(
     lists = lists_of(rows, labelled, config.retrieval_task)
     choices = read_choices(predictor, log, days, periods)
     scored = {task.name: days.dates_of(periods) for task in labelled}
-    leaks = LeakCheck.of(predictor.bundle.manifest, config, scored)
+    leaks = LeakCheck.of(predictor.bundle.manifest, config, scored, record)
     first = np.unique(lists.position, return_index=True)[1]
     return Material(
         version=predictor.bundle.version,

@@ -29,7 +29,7 @@ from training.tune.study import (
 )
 
 MEAN, PARETO = "mean", "pareto"
-_NOT_TRAINED = {"serving", "store", "policy", "gate", "fusion", "validation", "execution"}
+_NOT_TRAINED = {"serving", "store", "policy", "gate", "fusion", "validation", "execution", "chosen"}
 """Sections that no trial depends on: a search goes on when they change."""
 Progress = Callable[[int, int], None]
 
@@ -161,10 +161,13 @@ def best_toml(config: RunConfig, report: ModelReport) -> str:
     data = with_values(config, line.settings if line else {}).model_dump(
         mode="json", by_alias=True, exclude_defaults=True
     )
+    if line is not None:
+        days = {*map(str, config.chosen.model_days), *report.validation_days}
+        data["chosen"] = {**data.get("chosen", {}), "model_days": sorted(days)}
     what = f"trial {line.number} of {len(report.trials)}" if line else "the config as given: no trial beat it"
     losses = ", ".join(f"{name} {value!r}" for name, value in report.best_losses.items())
-    days = ", ".join(report.validation_days)
-    return f"# recsys tune model, {what}\n# validation losses on {days}: {losses}\n{to_toml(data)}"
+    where = ", ".join(report.validation_days)
+    return f"# recsys tune model, {what}\n# validation losses on {where}: {losses}\n{to_toml(data)}"
 
 
 def _pruner(tune: TuneConfig, *, several: bool) -> optuna.pruners.BasePruner:

@@ -74,8 +74,8 @@ def test_a_bundle_that_has_seen_everything_cannot_be_tuned(bundle_folder, shop_l
     for day in early.days("impressions")[3:]:
         shutil.rmtree(early.root / "impressions" / f"date={day}")
     with pytest.raises(DataError, match="no day is left to tune on"):
-        unseen_days(predictor, early, 7)
-    first, last = unseen_days(predictor, shop_log, 2)
+        unseen_days(predictor.bundle, None, early, 7)
+    first, last = unseen_days(predictor.bundle, None, shop_log, 2)
     assert last - first == timedelta(days=1)
 
 

@@ -146,13 +146,14 @@ def test_the_toml_gives_the_recommended_fusion(report, make_config):
     section = tomllib.loads(report.toml)
     config = make_config(**section)
     assert build_fusion(config.tasks, config.fusion) == report.recommended.fusion
+    assert config.chosen.fusion_days == report.days, "and the days that chose it"
 
 
 def test_another_formula_is_searched_with_its_offsets(material, config, shop, tmp_path, make_config):
     found = tuned(material, config, None, tmp_path / "s.db", "multiplicative", trials=12).recommended.fusion
     assert found.formula == "multiplicative"
     assert all(term.offset > 0 for term in found.terms.values())
-    reread = make_config(**tomllib.loads(fusion_toml(found)))
+    reread = make_config(**tomllib.loads(fusion_toml(found, [])))
     again = build_fusion(reread.tasks, reread.fusion)
     assert again == found
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import closing
+from datetime import date
 
 import numpy as np
 import optuna
@@ -92,7 +93,9 @@ def test_the_best_file_repeats_the_best_run(report, given, shop_chain, tmp_path)
     again = parse_config(tomllib.loads(files["best.toml"].read_text()), "best.toml")
     line = report.best_line
     assert line is not None, "three of the seven learning rates beat this one at any seed"
-    assert again == with_values(given, line.settings)
+    days = tuple(map(date.fromisoformat, report.validation_days))
+    chosen = given.chosen.model_copy(update={"model_days": days})
+    assert again == with_values(given, line.settings).model_copy(update={"chosen": chosen})
     assert ModelBench(shop_chain, again).train(again) == report.best_losses == line.losses
     assert np.mean(list(improvements(line.losses, report.baseline).values())) == line.values["mean"]
     page = files["report.html"].read_text()
