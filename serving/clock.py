@@ -46,6 +46,10 @@ class SimulatedClock:
         passed_ns = time.monotonic_ns() - self._since_ns
         return self._start_ms + int(passed_ns * self._rate) // 1_000_000
 
+    def restart(self) -> None:
+        """Stand at the start again, now."""
+        self._since_ns = time.monotonic_ns()
+
 
 _MAX_AHEAD_MS = 1_000
 _log = structlog.get_logger(__name__)

@@ -53,7 +53,11 @@ ReflectionOption = Annotated[
     bool, typer.Option("--reflection", help="Let tools ask for the services' schema.")
 ]
 ClockStartOption = Annotated[
-    str | None, typer.Option(help="Simulated clock: starts at this ISO instant (demos, replays).")
+    str | None,
+    typer.Option(
+        help="Simulated clock (demos, replays): starts at this ISO instant once the server is ready; with "
+        "several workers, when the command starts."
+    ),
 ]
 ClockRateOption = Annotated[
     float, typer.Option(help="Simulated seconds that pass in a real one; needs --clock-start.")

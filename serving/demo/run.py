@@ -57,6 +57,8 @@ NUM_EVALUATED_USERS = 500
 """Users who get ranked lists in each evaluation."""
 NIGHT_SLOWDOWN = 4
 """After midnight, requests are less frequent by this factor."""
+_ON_TIME_SHARE = 0.9
+"""Of the planned lists; fewer before midnight, and the demo says that the machine fell behind."""
 _SWAP_S = 60.0
 _AFTER_SWAP_S = 2.0
 _TIMEOUT_S = 10.0
@@ -226,6 +228,22 @@ def _wait_for_midnight(demo: Demo, users: SimulatedUsers, clock: ServerClock) ->
             time.sleep(0.1)
     recorded = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.recorded.items()))
     print_lines(f"{counts.num_lists:,} lists shown; recorded: {recorded or 'nothing'}")
+    if advice := longer_evening(counts.num_lists, demo.requests, demo.evening_s):
+        print_lines(advice)
+
+
+def longer_evening(shown: int, planned: int, evening_s: float) -> str:
+    """Say what a machine does that fell behind its evening, and how long one it can follow; "" if it did not.
+
+    Lists that come after midnight are missing in the night that follows: with few labels it may hold.
+    """
+    if shown >= _ON_TIME_SHARE * planned:
+        return ""
+    enough_s = evening_s * planned / max(shown, 1)
+    return (
+        f"this machine fell behind: {shown:,} of {planned:,} planned lists were shown before midnight, "
+        f"so the next night has fewer labels; give the evening more time (--evening-s {enough_s:.0f})"
+    )
 
 
 def _watch_swap(users: SimulatedUsers, night: NightLine) -> Swap:

@@ -10,7 +10,7 @@ from recsys.errors import ConfigError, RecsysError
 from recsys.journal import FOLDER
 from recsys.log import InteractionLog
 from recsys.schema import TABLES
-from serving.clock import clock_from
+from serving.clock import Clock, SimulatedClock, clock_from
 from serving.json_logs import configure_logs
 from serving.processes.announce import announce
 from serving.processes.lifeline import hold_lifeline
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 _DRAIN_SLACK_S = 5
 
 
-def make_server(settings: ServeSettings, seat: WorkerSeat | None = None) -> "Server":
+def make_server(settings: ServeSettings, clock: Clock, seat: WorkerSeat | None = None) -> "Server":
     """Make the server of one process: a worker's, or without a seat the only one.
 
+    Args: clock: that the settings ask for; the caller may start it anew.
     Raises: ConfigError when the config or an address is wrong; StoreError when the store cannot be opened.
     """
     from serving.app import Server
@@ -32,13 +33,12 @@ def make_server(settings: ServeSettings, seat: WorkerSeat | None = None) -> "Ser
 
     check_features(settings.config, settings.config_file)
     _require_log(settings.log)
-    clock = settings.clock
     return Server(
         ServerOptions(
             config=settings.config,
             log=settings.log,
             runs=settings.runs,
-            clock=clock_from(clock.start, clock.rate, clock.since_ns),
+            clock=clock,
             listen=settings.listen,
             admin_listen=settings.admin_listen,
             insecure=settings.insecure,
@@ -56,9 +56,16 @@ def serve_here(settings: ServeSettings, port_file: Path | None) -> None:
     Raises: as `make_server`.
     """
     configure_logs()
-    server = make_server(settings)
+    clock = _clock_of(settings)
+    server = make_server(settings, clock)
     server.start()
-    server.run_until_signalled(lambda: announce(server.ports, server.bundle_line, port_file))
+
+    def ready() -> None:
+        if isinstance(clock, SimulatedClock):  # a slow start takes nothing of the simulated time
+            clock.restart()
+        announce(server.ports, server.bundle_line, port_file)
+
+    server.run_until_signalled(ready)
     if not server.reloader.ended_within(0.0):
         _exit(0)
 
@@ -71,13 +78,18 @@ def main() -> int:
     configure_logs(worker=order.seat.number)
     hold_lifeline(int(order.settings.config.serving.drain_s) + _DRAIN_SLACK_S)
     try:
-        server = make_server(order.settings, order.seat)
+        server = make_server(order.settings, _clock_of(order.settings), order.seat)
         server.start()
     except RecsysError as error:
         _report(order.report_fd, Report(error=str(error), exit_code=error.exit_code))
         return error.exit_code
     server.run_until_signalled(lambda: _report(order.report_fd, Report(bundle=server.bundle_line)))
     return 0
+
+
+def _clock_of(settings: ServeSettings) -> Clock:
+    clock = settings.clock
+    return clock_from(clock.start, clock.rate, clock.since_ns)
 
 
 def _require_log(folder: Path) -> None:

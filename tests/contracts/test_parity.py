@@ -155,7 +155,8 @@ def offline(day, encoder, parity_config):
 @pytest.fixture(scope="module")
 def store(day, encoder, tmp_path_factory):
     chain = day[1]
-    opened = open_store(StoreConfig(), tmp_path_factory.mktemp("store"))
+    # A user whose read takes longer than the timeout is answered as an unknown one: here none may be.
+    opened = open_store(StoreConfig(read_timeout_ms=60_000), tmp_path_factory.mktemp("store"))
     opened.publish("v", pack_users(chain[-2], encoder), {}, 0)
     feedback = pl.concat([s.table("feedback") for s in chain[-2:]])
     rows = feedback.with_columns(received_at_ms=pl.col("received_at").dt.epoch("ms"))
@@ -179,6 +180,7 @@ def _served(online, offline, items, rows):
         impression = offline.frame.row(int(row), named=True)
         at_ms = int(offline.shown_at[row])
         user = online.user(impression["user_id"], at_ms)
+        assert not user.degraded
         context = online.context({"device": impression["context_device"]}, at_ms, user.live)
         crosses = []
         for cross, group in zip(user.inputs.crosses, groups, strict=True):

@@ -48,6 +48,15 @@ def test_a_simulated_clock_runs_at_its_rate(pass_s) -> None:
     assert clock.now_ms() == NOON_MS + 20_000
 
 
+def test_a_simulated_clock_that_restarts_stands_at_its_start(pass_s) -> None:
+    clock = clock_from("2026-03-01T12:00:00Z", 1000.0)
+    pass_s(5.0)
+    clock.restart()
+    assert clock.now_ms() == NOON_MS
+    pass_s(0.02)
+    assert clock.now_ms() == NOON_MS + 20_000
+
+
 @pytest.mark.parametrize("start", ["0001-01-01T00:00+23:59", "1969-12-31", "9999-12-31T23:59"])
 def test_an_instant_without_room_around_it_is_refused(start) -> None:
     with pytest.raises(ConfigError, match="is not between 1970 and 2999; write a year of these"):

@@ -40,6 +40,7 @@ from serving.demo.oracle_comparison import (
     share_of_gain,
 )
 from serving.demo.printed_summary import next_commands, print_summary
+from serving.demo.run import longer_evening
 from serving.demo.schedule import ScheduledRequest, ServerClock, schedule_requests
 from serving.demo.summary import (
     DemoSummary,
@@ -183,6 +184,14 @@ def test_the_estimate_of_the_servers_time_is_never_ahead_of_it(monkeypatch) -> N
 
 
 # --- what is sent when
+
+
+def test_an_evening_that_the_machine_could_not_follow_is_named_with_a_longer_one() -> None:
+    assert longer_evening(shown=90, planned=100, evening_s=10.0) == ""
+    advice = longer_evening(shown=20, planned=100, evening_s=10.0)
+    assert "20 of 100 planned lists" in advice
+    assert "--evening-s 50)" in advice
+    assert "0 of 100" in longer_evening(shown=0, planned=100, evening_s=10.0)
 
 
 def test_actions_are_sent_once_their_time_has_come_and_not_before(shop) -> None:
