@@ -201,18 +201,27 @@ class _Lease:
         self._server_id = server_id
         self._recommender = recommender
         self._written: tuple[tuple[str | None, ...], float] = ((), 0.0)
+        self._failing = False
 
     def renew(self, *loading: str) -> None:
         """Write the lease if it is old, or other versions are loaded now.
 
-        Raises: OSError.
+        Where it cannot be written, the server goes on, and the log says so once: what it holds may be
+        collected, which takes only the users of those versions from it.
         """
         live, loaded = self._recommender.version, self._recommender.loaded.versions
         versions, now = (live, *loaded, *loading), time.monotonic()
         if versions != self._written[0] or now - self._written[1] >= LEASE_RENEWAL_S:
             others = [version for version in (*loaded, *loading) if version != live]
-            self._pointer.write_lease(self._server_id, live, others)
-            self._written = (versions, now)
+            try:
+                self._pointer.write_lease(self._server_id, live, others)
+            except OSError as error:
+                if not self._failing:
+                    remedy = "let the server write there, or nights may collect the users of what it holds"
+                    _log.error("lease_not_written", error=str(error), remedy=remedy)
+                self._failing = True
+                return
+            self._written, self._failing = (versions, now), False
 
 
 def _require_version(engine: Engine, version: str) -> None:

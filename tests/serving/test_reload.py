@@ -1,5 +1,6 @@
 """What goes live, and what does not: a server that stops, upserts that cannot be taken in."""
 
+import shutil
 import threading
 import time
 
@@ -86,3 +87,19 @@ def test_a_kept_version_does_not_go_live_before_it_has_every_withdrawal(start, u
     assert one.client.recommend("u1", 1).items[0].item_id == "i38"
     until(lambda: reloader.error is None)
     assert one.loader.loads == ["v1", "v2"]
+
+
+def test_a_server_that_can_write_no_lease_answers_all_the_same(start, until, capsys) -> None:
+    """As with a RUNS that it may only read: its live version is the one that answers."""
+    one = start(version=None)
+    leases = one.runs / "registry" / "leases"
+    shutil.rmtree(leases)
+    leases.touch()
+    one.publish("v1")
+    assert one.server.recommender.wait_for("v1", PATIENCE_S)
+    for _ in range(3):
+        one.server.reloader.check()
+    assert one.admin.status().reload_error == ""
+    assert capsys.readouterr().out.count("lease_not_written") == 1
+    leases.unlink()
+    until(lambda: leases.is_dir() and "v1" in Registry(one.runs).leased())
