@@ -35,6 +35,7 @@ from training.night.night import Night
 from training.predict import BundlePredictor
 from training.publish import write_bundle
 from training.threads import use_threads
+from training.train import TrainedModel
 from training.warm_start import Previous
 
 DAILY = "P1D"
@@ -129,20 +130,37 @@ def _update(night: Night, at: datetime) -> Update:
     trained = learn_closed(days, since, cut, config, Previous.of(bundle, config))
     if trained is None:
         return nothing
+    return _tried(night, record, bundle, trained, days, cut, at)
+
+
+def _tried(
+    night: Night,
+    record: NightRecord,
+    live: Bundle,
+    trained: TrainedModel,
+    days: Days,
+    cut: datetime,
+    at: datetime,
+) -> Update:
+    """Write what was learned up to a cut as a version, compare it on what came after, let it go live.
+
+    Args: record: of the live version.
+    """
+    registry, config = night.registry, night.config
     snapshot = days[days.place(record.night)]
-    calibration = dict(bundle.manifest.calibration)
-    version = write_bundle(registry, trained, calibration, config, snapshot, live, refitted=True)
-    checks = compare(load_bundle(registry.require(version)), bundle, days, cut, at, config)
+    calibration = dict(live.manifest.calibration)
+    version = write_bundle(registry, trained, calibration, config, snapshot, live.version, refitted=True)
+    checks = compare(load_bundle(registry.require(version)), live, days, cut, at, config)
     verdict = _verdict(checks)
-    held = verdict is not Verdict.PROMOTE
+    promoted = verdict is Verdict.PROMOTE
     registry.write_record(
         record.model_copy(
             update={
                 "index": registry.index(version),
                 "version": version,
                 "verdict": verdict,
-                "champion": live,
-                "start": f"update of {live}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
+                "champion": live.version,
+                "start": f"update of {live.version}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
                 "known_until": cut,
                 "compared_until": at,
                 "checks": checks,
@@ -150,11 +168,12 @@ def _update(night: Night, at: datetime) -> Update:
             }
         )
     )
-    if not held:
-        go_live(_of_night(night, record), config.store, snapshot, version, live, same_users=True)
+    if promoted:
+        of_night = Night(config=config, log=night.log, runs=night.runs, date=record.night)
+        go_live(of_night, config.store, snapshot, version, live.version, same_users=True)
     return Update(
         at=at,
-        live=live if held else version,
+        live=version if promoted else live.version,
         version=version,
         verdict=verdict,
         rows=trained.log.rows,
@@ -223,7 +242,3 @@ def _check(task: str, rows: int, losses: list[float], settings: UpdatesConfig) -
     detail = f"{mine:.4f} on {rows} labels, live {theirs:.4f}; at most {allowed:g} times that is allowed"
     numbers = {"challenger": mine, "champion": theirs, "rows": float(rows)}
     return Check(name=f"{task} loss", outcome=outcome, detail=detail, numbers=numbers)
-
-
-def _of_night(night: Night, record: NightRecord) -> Night:
-    return Night(config=night.config, log=night.log, runs=night.runs, date=record.night)

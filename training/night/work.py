@@ -1,6 +1,7 @@
-"""What each stage of a night does; its order, inputs and config keys stand in `training.night.stages`.
+"""What each stage of a night does, but for the two of `training.night.judge`.
 
-A function takes its Step and its inputs by name; what takes long is built into a folder that is kept.
+Its order, inputs and config keys stand in `training.night.stages`. A function takes its Step and its inputs
+by name; what takes long is built into a folder that is kept.
 """
 
 import time
@@ -19,32 +20,25 @@ from features.validation.ingest import require_sound
 from features.validation.report import Validation, write_report
 from recsys.bundle import Bundle, load_bundle
 from recsys.config import period_start
-from recsys.device import resolve_device
 from recsys.errors import DataError
-from recsys.manifest import read_manifest
 from recsys.records import NightRecord, Verdict
 from recsys.stages import read_manifest as read_stage
 from recsys.stages import unfinished, write_json
-from recsys.tasks import new_heads
 from training.calibrate import fit_calibration
 from training.curves.night import recorded
-from training.evaluation.eval_report import EvalReport
-from training.evaluation.evaluate import evaluate, score_rows
 from training.fit_progress import fit_progress
-from training.gate import Decision, check_calibration, check_heads, check_lists, decide
+from training.gate import Decision
 from training.host_choice import MIN_STEPS, HostChoice, Trial, is_open, measure_choice
 from training.night.go_live import go_live
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import LOSSES, Step
-from training.predict import BundlePredictor, day_logits
+from training.predict import day_logits
 from training.progress import bar, say
 from training.publish import write_bundle
 from training.train import TrainedModel, begin_fit, num_steps, train
 from training.trainer.saver import Saver
 from training.warm_start import Previous
 from training.weights import load_previous, load_trained, save_trained
-
-RANKING_USERS = 500
 
 
 def ingest(step: Step) -> None:
@@ -191,62 +185,6 @@ def write_evaluated(
     return step.kept_bundle(build)
 
 
-def evaluate_both(
-    step: Step, *, days: Days, plan: NightPlan, evaluated: str, previous: Bundle | None
-) -> Path:
-    """Score and measure challenger and champion on the same rows, both before their refit: equally fresh."""
-
-    def build(folder: Path) -> dict[str, Any]:
-        bundles = {"challenger": load_bundle(step.night.registry.path(evaluated)), "champion": previous}
-        for name, bundle in bundles.items():
-            if bundle is None:
-                continue
-            predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
-            known = {task.name for task in bundle.config.tasks}
-            places = {task: [i] for task, i in plan.evaluate.items() if task in known}
-            if not places:
-                continue  # a champion of other tasks altogether is no rival
-            with bar("evaluate") as on_progress:
-                rows = score_rows(predictor, days, places, folder)
-                report = evaluate(
-                    predictor,
-                    days,
-                    places,
-                    rows=rows,
-                    max_users=RANKING_USERS,
-                    seed=step.config.training.seed,
-                    on_progress=on_progress,
-                )
-            rows.write_parquet(folder / f"{name}.parquet")
-            write_json(folder / f"{name}.json", report.model_dump(mode="json"))
-        return {}
-
-    return step.kept(build)
-
-
-def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -> Decision:
-    """Decide between challenger and champion by what both were measured at."""
-    config = step.config
-
-    def build(folder: Path) -> dict[str, Any]:
-        mine, rows = _scores(scores, "challenger")
-        rival = (scores / "champion.json").is_file()
-        theirs, champion_rows = _scores(scores, "champion") if rival else (None, None)
-        if previous is not None and champion_rows is not None:
-            # What the champion says of a task that has changed its meaning is no prediction of it.
-            new = new_heads(config.tasks, previous.config.tasks)
-            champion_rows = champion_rows.drop([f"prediction_{task}" for task in new], strict=False)
-        checks = check_heads(config.tasks, rows, champion_rows, config.gate, config.training.seed)
-        calibration = read_manifest(step.night.registry.path(evaluated)).calibration
-        checks += check_calibration(config.tasks, calibration, config.calibration)
-        checks += check_lists(mine.ranking, theirs.ranking if theirs else None, config.gate)
-        decision = decide(previous.version if previous else None, evaluated, checks)
-        write_json(folder / "decision.json", decision.model_dump(mode="json"))
-        return {"verdict": str(decision.verdict)}
-
-    return Decision.model_validate_json((step.kept(build) / "decision.json").read_text())
-
-
 def refit(
     step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: Decision, choice: HostChoice
 ) -> Path | None:
@@ -381,11 +319,6 @@ def _start(plan: NightPlan, previous: Bundle | None, first: Path) -> str:
     if not plan.cold:
         return f"warm, from {previous.version}: {read_stage(first)['carried']}"
     return "cold: " + ("a restart was due" if plan.restart else f"no head goes on from {previous.version}")
-
-
-def _scores(folder: Path, name: str) -> tuple[EvalReport, pl.DataFrame]:
-    report = EvalReport.model_validate_json((folder / f"{name}.json").read_text())
-    return report, pl.read_parquet(folder / f"{name}.parquet")
 
 
 def _calibration_rows(
