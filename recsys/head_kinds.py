@@ -28,6 +28,8 @@ class HeadKind:
     default; `none` is always there."""
     metric: str
     """The primary metric: the gate compares bundles by it."""
+    batch_metric: str
+    """What a training's batches are measured by: their rows are of any users, so it is of single rows."""
     probability: bool
     """Whether the prediction is a probability: logits are [B], the prediction is their sigmoid, the head can
     have a parent or a child, and its calibration error is checked."""
@@ -65,7 +67,8 @@ HEAD_KINDS: dict[str, HeadKind] = {
             "focal": "recsys.model.head_functions:focal",
         },
         calibrators=_PROBABILITY_CALIBRATORS,
-        metric="auc",
+        metric="list_auc",
+        batch_metric="auc",
         probability=True,
         label="event",
         aggregate="rate",
@@ -82,6 +85,7 @@ HEAD_KINDS: dict[str, HeadKind] = {
         },
         calibrators=_VALUE_CALIBRATORS,
         metric="rmse",
+        batch_metric="rmse",
         probability=False,
         label="value",
         aggregate="mean",
@@ -94,6 +98,7 @@ HEAD_KINDS: dict[str, HeadKind] = {
         losses={"likelihood": "recsys.model.head_functions:likelihood"},
         calibrators=_VALUE_CALIBRATORS,
         metric="rmse",
+        batch_metric="rmse",
         probability=False,
         label="value",
         aggregate="mean",

@@ -1,11 +1,13 @@
 """Challenger against champion on the same rows -> PROMOTE, HOLD or HOLD_UNDERPOWERED, with reasons.
 
-Each head's primary metric must be no worse than the champion's by more than a margin, at a shared error rate;
-the table of metrics says which others have a wide limit. The first night has no champion: absolute
-floors decide.
+Each head's primary metric must be no worse than the champion's by more than a margin, at a shared error rate.
+The margin is a share of what the champion adds to predicting the same for every row: .5 of an AUC, the error
+of the mean label. The table of metrics says which others have a wide limit. The first night has no champion:
+absolute floors decide.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,13 @@ from pydantic import BaseModel, ConfigDict
 from recsys.calibration import Calibrator, is_fitted
 from recsys.config import GateConfig
 from recsys.head_kinds import UNCALIBRATED
-from recsys.metrics.columns import IntVector, Vector
 from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.metric import ListMetric, RowMetric
-from recsys.metrics.table import METRICS, list_metrics, pooled_metric, row_metrics
+from recsys.metrics.table import list_metrics, pooled_metric, row_metrics
 from recsys.records import Check, Verdict
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
+from training.evaluation.head_rows import HELD, HeadRows
 from training.evaluation.list_metrics import ListMetrics
 
 MEAN_MARGIN = 1.02
@@ -60,15 +62,14 @@ def check_heads(
 ) -> list[Check]:
     """Check each head on its evaluated rows: the primary metric, then those with a limit.
 
-    Args: challenger, champion: `score_rows` of the two bundles (impression_id, user_id, weight,
-    `label_<task>`, `prediction_<task>`); the same impressions in both. A head that the champion does not have
-    is checked against the floors of a first night.
+    Args: challenger, champion: `score_rows` of the two bundles; the same impressions in both. A head that the
+    champion does not have is checked against the floors of a first night.
     """
     checks: list[Check] = []
     for task in tasks:
         known = champion is not None and f"prediction_{task.name}" in champion.columns
         rival = champion if known else None
-        rows = challenger.filter(pl.col(task.label).is_not_null() & pl.col(task.label).is_not_nan())
+        rows = HeadRows.of(task, challenger)
         unevaluated = _unevaluated(task, rows, config)
         if unevaluated is not None:
             checks.append(unevaluated)
@@ -127,47 +128,52 @@ def _ratio(metric: ListMetric, challenger: float | None, champion: float | None,
     return _check(name, outcome, detail, challenger=challenger, champion=champion)
 
 
-def _floor(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check:
+def _floor(task: TaskSpec, rows: HeadRows, config: GateConfig) -> Check:
     """Check the primary metric without a champion: an absolute floor, or hardly worse than the mean label."""
     name = task.kind.metric
     metric = pooled_metric(name)
-    label, prediction, weight, user = _columns(task, rows)
-    value = metric.value(metric.check(label, prediction, weight), user)
+    value = rows.value(metric, f"prediction_{task.name}")
     if metric.higher_is_better:
-        outcome = Verdict.PROMOTE if value >= config.min_auc else Verdict.HOLD
-        detail = f"{value:.4f}, the floor is {config.min_auc}"
+        outcome = Verdict.PROMOTE if value >= config.min_list_auc else Verdict.HOLD
+        detail = f"{value:.4f}, the floor is {config.min_list_auc}"
         return _check(f"{task.name} {metric.title}", outcome, detail, **{name: value})
-    constant = np.full_like(label, np.average(label, weights=weight))
-    mean = metric.value(metric.check(label, constant, weight), user)
+    mean = _of_constant(metric, rows)
     outcome = Verdict.PROMOTE if value <= mean * MEAN_MARGIN else Verdict.HOLD
     detail = f"{value:.4f}, always predicting the mean label has {mean:.4f}"
     return _check(f"{task.name} {metric.title}", outcome, detail, **{name: value}, mean=mean)
 
 
+def _of_constant(metric: RowMetric, rows: HeadRows) -> float:
+    """Measure predicting the mean label for every row."""
+    if metric.of_constant is not None:
+        return metric.of_constant
+    constant = np.full_like(rows.label, np.average(rows.label, weights=rows.weight))
+    return metric.value(rows.checked(metric, constant))
+
+
 def _non_inferior(
-    task: TaskSpec, rows: pl.DataFrame, champion: pl.DataFrame, config: GateConfig, level: float, seed: int
+    task: TaskSpec, rows: HeadRows, champion: pl.DataFrame, config: GateConfig, level: float, seed: int
 ) -> Check:
-    name = f"prediction_{task.name}"
-    theirs = champion.select(*IMPRESSION_KEY, pl.col(name).alias("champion"))
-    paired = rows.join(theirs, on=IMPRESSION_KEY)
-    label, challenger, weight, user = _columns(task, paired)
-    metric = task.kind.metric
-    check = f"{task.name} {METRICS[metric].title}"
+    both = HeadRows.of(task, rows.frame.join(_as_champion(champion, task), on=IMPRESSION_KEY))
+    name = task.kind.metric
+    metric = pooled_metric(name)
+    check = f"{task.name} {metric.title}"
     effect = paired_bootstrap(
-        metric,
-        label,
-        paired["champion"].to_numpy(),
-        challenger,
-        user,
+        name,
+        both.label,
+        both.prediction(metric, "champion"),
+        both.prediction(metric, f"prediction_{task.name}"),
+        both.user,
         generator=np.random.default_rng(seed),
-        weight=weight,
+        weight=both.weight,
+        lists=both.lists,
         replicates=config.replicates,
         level=level,
     )
     if effect.a is None or effect.b is None or effect.ci_low is None or effect.ci_high is None:
         why = f"no interval on {effect.rows} rows of {effect.users} users; more days are needed"
         return _check(check, Verdict.HOLD_UNDERPOWERED, why, rows=effect.rows)
-    margin = config.margin * abs(effect.a)
+    margin = config.margin * abs(effect.a - _of_constant(metric, both))
     sign = 1.0 if effect.higher_is_better else -1.0
     low, high = sorted((sign * effect.ci_low, sign * effect.ci_high))
     return _check(
@@ -184,6 +190,13 @@ def _non_inferior(
     )
 
 
+def _as_champion(rows: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
+    """Name the champion's predictions, with and without the state held, so that they fit beside others."""
+    name = f"prediction_{task.name}"
+    named = {column: column.replace(name, "champion") for column in (name, f"{HELD}{name}")}
+    return rows.select(*IMPRESSION_KEY, *(pl.col(column).alias(new) for column, new in named.items()))
+
+
 def _non_inferiority(low: float, high: float, margin: float) -> Verdict:
     """Compare the interval of "challenger better by" with -margin: above promotes, below holds."""
     if low >= -margin:
@@ -191,24 +204,25 @@ def _non_inferiority(low: float, high: float, margin: float) -> Verdict:
     return Verdict.HOLD if high < -margin else Verdict.HOLD_UNDERPOWERED
 
 
-def _unevaluated(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> Check | None:
+def _unevaluated(task: TaskSpec, rows: HeadRows, config: GateConfig) -> Check | None:
     """Say why a head cannot be evaluated on its rows; None when it can."""
-    if rows.height < config.min_rows:
-        why = f"{rows.height} labelled rows, {config.min_rows} are needed"
-    elif task.kind.probability and rows[task.label].n_unique() < 2:
-        why = f"all {rows.height} labels are {rows[task.label][0]:g}, an AUC needs both kinds"
+    size, metric = rows.label.size, pooled_metric(task.kind.metric)
+    if size < config.min_rows:
+        why = f"{size} labelled rows, {config.min_rows} are needed"
+    elif task.kind.probability and np.unique(rows.label).size < 2:
+        why = f"all {size} labels are {rows.label[0]:g}, an AUC needs both kinds"
+    elif metric.in_lists and not rows.count_lists()[0]:
+        why = f"in none of the lists do the {size} labels differ"
     else:
         return None
-    return _check(
-        f"{task.name} rows", Verdict.PROMOTE, f"{why}: reported, not evaluated", rows=float(rows.height)
-    )
+    return _check(f"{task.name} rows", Verdict.PROMOTE, f"{why}: reported, not evaluated", rows=float(size))
 
 
 def _limit(
     name: str,
     metric: RowMetric,
     task: TaskSpec,
-    rows: pl.DataFrame,
+    rows: HeadRows,
     champion: pl.DataFrame | None,
     config: GateConfig,
 ) -> Check:
@@ -217,27 +231,16 @@ def _limit(
     The first days on which a model chose the lists itself differ from all its training days: the calibration
     of both bundles is off there.
     """
-    label, prediction, weight, user = _columns(task, rows)
-    value = metric.value(metric.check(label, prediction, weight), user)
+    value = rows.value(metric, f"prediction_{task.name}")
     allowed = float(getattr(config, metric.gate_limit))
     if champion is not None:
-        column = f"prediction_{task.name}"
-        theirs = rows.select(IMPRESSION_KEY).join(
-            champion.select(*IMPRESSION_KEY, column), on=IMPRESSION_KEY, how="left", maintain_order="left"
+        theirs = rows.frame.join(
+            _as_champion(champion, task), on=IMPRESSION_KEY, how="left", maintain_order="left"
         )
-        known = metric.check(label, theirs[column].cast(pl.Float64).to_numpy(), weight)
-        allowed = max(allowed, metric.value(known, user))
+        allowed = max(allowed, replace(rows, frame=theirs).value(metric, "champion"))
     outcome = Verdict.PROMOTE if value <= allowed else Verdict.HOLD
     detail = f"{value:.4f}, at most {allowed:.4f} is allowed"
     return _check(f"{task.name} {metric.title}", outcome, detail, **{name: value}, allowed=allowed)
-
-
-def _columns(task: TaskSpec, rows: pl.DataFrame) -> tuple[Vector, Vector, Vector, IntVector]:
-    """Give label, prediction, weight and user number [N] of the rows."""
-    names = (task.label, f"prediction_{task.name}", "weight")
-    label, prediction, weight = (rows[name].cast(pl.Float64).to_numpy() for name in names)
-    user: IntVector = rows["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-    return label, prediction, weight, user
 
 
 def _check(name: str, outcome: Verdict, detail: str, **numbers: Any) -> Check:

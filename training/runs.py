@@ -12,11 +12,14 @@ from features.days import Days
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
+from recsys.metrics.columns import Lists
+from recsys.metrics.metric import RowMetric
 from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
-from training.data import Cutting, ScoredRows, count_steps, sizes_of
+from training.data import Cutting, ScoredRows, count_steps, held_scores, sizes_of
+from training.evaluation.list_groups import ListGroup, list_group_of, lists_of_day
 from training.fit_inputs import loss_weights
 from training.night.plan import plan_night
 from training.predict import day_logits
@@ -29,9 +32,16 @@ class HeadPredictions:
     """One head's predictions of the labelled rows [N] of a day."""
 
     prediction: np.ndarray
+    list_prediction: np.ndarray
+    """With the user's state and the clock held as at the first impression of the row's list."""
+    lists: Lists
     label: np.ndarray
     user: np.ndarray
     weight: np.ndarray
+
+    def read(self, metric: RowMetric) -> np.ndarray:
+        """Give the predictions that a metric reads."""
+        return self.list_prediction if metric.in_lists else self.prediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,23 +140,67 @@ class Runs:
             label = encoded.labels[task.name]
             rows = pl.DataFrame({"weight": encoded.weight, "shown_at": encoded.shown_at, task.label: label})
             calibration |= fit_calibration([task], logits, rows, config.calibration)
+        days = {i: self._scored_day(trained, config, i, *scored[i]) for i in wanted}
         found = {}
         for task in tasks:
-            known_logits, known_encoded = scored[plan.calibrate[task.name]]
-            logits, encoded = scored[plan.evaluate[task.name]]
+            known, later = days[plan.calibrate[task.name]], days[plan.evaluate[task.name]]
+            calibrated = [calibrate(logits, tasks, calibration)[task.name] for logits in later.logits]
             found[task.name] = HeadScores(
-                known=_head_predictions(task, known_encoded, predict(known_logits[task.name], task)),
-                raw=_head_predictions(task, encoded, predict(logits[task.name], task)),
-                evaluated=_head_predictions(task, encoded, calibrate(logits, tasks, calibration)[task.name]),
+                known=known.predictions(task, known.raw(task)),
+                raw=later.predictions(task, later.raw(task)),
+                evaluated=later.predictions(task, calibrated),
             )
         return found
 
+    def _scored_day(
+        self,
+        trained: TrainedModel,
+        config: RunConfig,
+        i: int,
+        logits: dict[str, np.ndarray],
+        rows: ScoredRows,
+    ) -> "_ScoredDay":
+        held = held_scores(
+            logits, lambda days: day_logits(trained, days, i, config)[0], self.days, i, self.lists(i)
+        )
+        lists = Lists.unplaced(self.lists(i).fill_null(-1))
+        return _ScoredDay(rows=rows, lists=lists, logits=(logits, held))
 
-def _head_predictions(task: TaskSpec, encoded: ScoredRows, prediction: np.ndarray) -> HeadPredictions:
-    known = ~np.isnan(encoded.labels[task.name])
-    return HeadPredictions(
-        prediction=prediction[known],
-        label=encoded.labels[task.name][known],
-        user=encoded.user_key[known],
-        weight=encoded.weight[known],
-    )
+    def lists(self, i: int) -> pl.Series:
+        """Number the lists of day i's rows [N]; null for a row that is alone."""
+        return lists_of_day(self.days, i, self.config, self.list_group)
+
+    @cached_property
+    def list_group(self) -> ListGroup:
+        """Choose what a list is, on the days that heads are calibrated and evaluated on."""
+        places = {
+            t.name: [self.plan.calibrate[t.name], self.plan.evaluate[t.name]] for t in self.config.tasks
+        }
+        return list_group_of(self.days, places, self.config.tasks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ScoredDay:
+    """A day's rows [N] and what is said of them."""
+
+    rows: ScoredRows
+    lists: Lists
+    logits: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
+    """Task -> raw logits: live, and with the state held as lists began."""
+
+    def raw(self, task: TaskSpec) -> list[np.ndarray]:
+        """Give predictions [N] before calibration: live, and with the state held."""
+        return [predict(logits[task.name], task) for logits in self.logits]
+
+    def predictions(self, task: TaskSpec, both: Sequence[np.ndarray]) -> HeadPredictions:
+        """Take the rows that have a label. Args: both: predictions [N], live and with the state held."""
+        known = ~np.isnan(self.rows.labels[task.name])
+        live, held = both
+        return HeadPredictions(
+            prediction=live[known],
+            list_prediction=held[known],
+            lists=self.lists.take(known),
+            label=self.rows.labels[task.name][known],
+            user=self.rows.user_key[known],
+            weight=self.rows.weight[known],
+        )

@@ -157,8 +157,8 @@ def paired(measure: Measure, own: Sequence[Outputs], theirs: Sequence[Outputs]) 
         return paired_bootstrap_means_seeds(measure.metric, a, b, generator=rng, higher_is_better=higher)
     assert measure.label is not None, "a metric over rows needs labels"
     assert measure.user is not None, "a metric over rows needs users"
-    rows = (measure.user, measure.weight)
-    name, label = measure.pooled, measure.label
+    name, label, user = measure.pooled, measure.label, measure.user
+    weight, lists = measure.weight, measure.lists
     if runs == 1:
-        return paired_bootstrap(name, label, a[0], b[0], rows[0], generator=rng, weight=rows[1])
-    return paired_bootstrap_seeds(name, label, a, b, rows[0], generator=rng, weight=rows[1])
+        return paired_bootstrap(name, label, a[0], b[0], user, generator=rng, weight=weight, lists=lists)
+    return paired_bootstrap_seeds(name, label, a, b, user, generator=rng, weight=weight, lists=lists)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from recsys.metrics.columns import group_codes
+from recsys.metrics.columns import Lists, group_codes
 from recsys.metrics.metric import Statistic
 from recsys.metrics.pooled import ratio_of_sums
 from recsys.metrics.table import METRICS, pooled_metric
@@ -44,6 +44,8 @@ class Measure:
     """[N], with `user`, where the metric is over rows."""
     user: np.ndarray | None = None
     weight: np.ndarray | None = None
+    lists: Lists | None = None
+    """Of a metric inside lists."""
     rows: np.ndarray | None = None
     """The output's rows that count [N], by mask; None: all."""
     repeats: Literal["users", "runs", "places"] = "users"
@@ -65,7 +67,8 @@ class Measure:
         assert self.label is not None, "a metric over rows has labels"
         assert self.user is not None, "a metric over rows has users"
         metric, label, user = self.metric + suffix, self.label[rows], self.user[rows]
-        return replace(self, metric=metric, label=label, user=user, rows=rows)
+        lists = None if self.lists is None else self.lists.take(rows)
+        return replace(self, metric=metric, label=label, user=user, lists=lists, rows=rows)
 
     def of(self, outputs: Outputs) -> np.ndarray:
         """Give the part of a run's output that counts."""
@@ -83,7 +86,7 @@ class Measure:
             return lambda _: float("nan"), 0
         pooled = pooled_metric(self.pooled)
         codes, num_users = group_codes("user", self.user, values.size)
-        return pooled.statistic(pooled.check(self.label, values, self.weight), codes), num_users
+        return pooled.statistic(pooled.check(self.label, values, self.weight, self.lists), codes), num_users
 
     def value(self, outputs: Outputs) -> float:
         """Measure one run; NaN where the metric is not defined."""

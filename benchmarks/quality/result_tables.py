@@ -8,7 +8,7 @@ from benchmarks.quality.quality_set import Key, lower_is_better
 
 Tree = Mapping[str, Any]
 """One set's JSON: `QualityReport.as_json`."""
-ORACLES = ("informed_oracle", "truth")
+ORACLES = ("informed_oracle", "appeal_oracle", "truth")
 """They know what no system can: rows of the table, but no baselines to beat."""
 NONE = "–"
 

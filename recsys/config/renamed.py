@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 RENAMED: Final[Mapping[str, str]] = {
+    "gate.min_auc": "gate.min_list_auc",
     "model.members": "model.ensemble_size",
     "training.finalise": "training.refit",
 }

@@ -113,14 +113,17 @@ negatives were sampled.
 class GateConfig(Section):
     """What a challenger must show to go live."""
 
-    margin: float = Field(default=0.01, ge=0.0)
-    """Largest relative loss on a primary metric that still counts as no worse (non-inferiority margin)."""
+    margin: float = Field(default=0.1, ge=0.0)
+    """Largest loss on a primary metric that still counts as no worse (non-inferiority margin), as a share of
+    what the live bundle adds to predicting the same for every row: AUC inside lists less .5, or RMSE below
+    that of the mean label."""
     alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
     """Error rate shared by all primary metrics (Bonferroni)."""
     replicates: int = Field(default=200, ge=20)
     min_rows: int = Field(default=500, ge=1)
     """A head with fewer labelled rows on its evaluated day is reported and not evaluated."""
-    min_auc: float = Field(default=0.52, ge=0.0, le=1.0)
+    min_list_auc: float = Field(default=0.51, ge=0.0, le=1.0)
+    """The least AUC inside lists of a binary head without a live bundle to compare with; chance is .5."""
     max_ece: float = Field(default=0.08, gt=0.0)
     min_recall_ratio: float = Field(default=0.5, ge=0.0)
     """Retrieval recall@50 of the challenger over the champion's may not fall below this."""

@@ -1,6 +1,7 @@
 """Check the columns that every metric takes: one length, nothing null or infinite, weights >= 0."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,34 @@ Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lists:
+    """Say in which list each row [N] stands, and how likely its place in it was looked at."""
+
+    group: IntVector
+    """The list's number; below 0: the row is in none. A list is of one user."""
+    examination: Vector
+    """Relative chance in (0, 1] that the row's position was looked at; ones where positions count alike."""
+
+    @classmethod
+    def unplaced(cls, group: npt.ArrayLike) -> Self:
+        """Make lists whose positions count alike."""
+        codes = np.asarray(group, dtype=np.int64)
+        return cls(group=codes, examination=np.ones(codes.shape))
+
+    def take(self, rows: IntVector | Mask) -> "Lists":
+        """Select rows."""
+        return Lists(group=self.group[rows], examination=self.examination[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
     """Hold checked columns: label [N], prediction [N], weight [N] (ones when none was given)."""
 
     label: Vector
     prediction: Vector
     weight: Vector
+    lists: Lists | None = None
+    """Where metrics inside lists are to be taken."""
 
 
 def checked(label: npt.ArrayLike, prediction: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> Rows:
@@ -96,6 +119,20 @@ def finite(name: str, values: npt.ArrayLike) -> Vector:
         raise DataError(f"{name} has shape {values_N.shape}; pass one dimension, a value for each row")
     refuse(name, values_N, ~np.isfinite(values_N), "NaN or infinite", "drop rows whose label is not known")
     return values_N
+
+
+def checked_lists(lists: Lists | None, num_rows: int) -> Lists:
+    """Return the lists of num_rows rows.
+
+    Raises: DataError when there are none, on another length, or naming the first examination outside (0, 1].
+    """
+    if lists is None:
+        raise DataError("the metric is inside lists, and the rows name no list; pass lists, or take auc")
+    same_length("list group", lists.group, num_rows)
+    same_length("examination", lists.examination, num_rows)
+    outside = ~((lists.examination > 0) & (lists.examination <= 1))
+    refuse("examination", lists.examination, outside, "outside (0, 1]", "give 1 where it is not known")
+    return lists
 
 
 def group_codes(name: str, group: npt.ArrayLike, num_rows: int) -> tuple[IntVector, int]:

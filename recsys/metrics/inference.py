@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.columns import Vector, checked_weight, group_codes
+from recsys.metrics.columns import Lists, Vector, checked_weight, group_codes
 from recsys.metrics.effect import Effect
 from recsys.metrics.metric import Statistic
 from recsys.metrics.pooled import ratio_of_sums
@@ -34,17 +34,18 @@ def paired_bootstrap(
     *,
     generator: np.random.Generator,
     weight: npt.ArrayLike | None = None,
+    lists: Lists | None = None,
     replicates: int = DEFAULT_REPLICATES,
     level: float = 0.95,
 ) -> Effect:
     """Compare two systems' predictions of the same rows by a metric pooled over rows.
 
     Args: metric, a key of METRICS that has a pooled statistic; label, a, b, user, weight [N]; user is an
-    integer or a string.
+    integer or a string; lists [N], for a metric inside lists.
     Raises: ConfigError on an unknown metric, replicates < 1 or a level outside (0, 1); DataError as it.
     """
     pooled = pooled_metric(metric)
-    rows_a, rows_b = pooled.check(label, a, weight), pooled.check(label, b, weight)
+    rows_a, rows_b = (pooled.check(label, one, weight, lists) for one in (a, b))
     codes, num_users = group_codes("user", user, rows_a.label.size)
     statistics = [pooled.statistic(rows, codes) for rows in (rows_a, rows_b)]
     values = _bootstrap(statistics, num_users, generator, replicates, level)
@@ -62,6 +63,7 @@ def paired_bootstrap_seeds(
     *,
     generator: np.random.Generator,
     weight: npt.ArrayLike | None = None,
+    lists: Lists | None = None,
     replicates: int = DEFAULT_REPLICATES,
     level: float = 0.95,
 ) -> Effect:
@@ -77,7 +79,7 @@ def paired_bootstrap_seeds(
     """
     _check_seeds(a, b)
     pooled = pooled_metric(metric)
-    rows = [pooled.check(label, one, weight) for one in (*a, *b)]
+    rows = [pooled.check(label, one, weight, lists) for one in (*a, *b)]
     codes, num_users = group_codes("user", user, rows[0].label.size)
     statistics = [pooled.statistic(r, codes) for r in rows]
     values = _crossed(statistics, num_users, generator, replicates, level)

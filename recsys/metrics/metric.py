@@ -4,12 +4,21 @@ Shapes: N rows, U users, K places, I items.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy.typing as npt
 
-from recsys.metrics.columns import IntVector, Rows, Vector, checked, checked_binary, checked_probability
+from recsys.metrics.columns import (
+    IntVector,
+    Lists,
+    Rows,
+    Vector,
+    checked,
+    checked_binary,
+    checked_lists,
+    checked_probability,
+)
 from recsys.metrics.ranking import IntMatrix, Matches
 
 Statistic = Callable[[Vector], float]
@@ -32,8 +41,8 @@ class RowMetric:
     """As it is printed."""
     higher_is_better: bool | None
     reads: Reads
-    value: Callable[[Rows, IntVector], float]
-    """(checked rows [N], user number of each row [N]) -> the figure, NaN where not defined."""
+    value: Callable[[Rows], float]
+    """Checked rows [N] -> the figure, NaN where not defined."""
     pooled: Callable[[Rows, IntVector], Statistic] | None = None
     """(checked rows, user numbers) -> the figure as a function of a draw of users. None: no interval."""
     no_interval: str = ""
@@ -42,6 +51,9 @@ class RowMetric:
     tables: tuple[Place, ...] = EVERYWHERE
     of_constant: float | None = None
     """The figure of predictions that are all equal; None: it depends on the labels."""
+    in_lists: bool = False
+    """Whether it compares rows of one list only: it reads predictions with the user's state held (see
+    `training.evaluation`), and rows must name their lists."""
     gate_limit: str = ""
     """The key of `[gate]` that holds the highest figure allowed (or the champion's); empty: not checked."""
 
@@ -51,13 +63,18 @@ class RowMetric:
         return self.reads != "value"
 
     def check(
-        self, label: npt.ArrayLike, prediction: npt.ArrayLike, weight: npt.ArrayLike | None = None
+        self,
+        label: npt.ArrayLike,
+        prediction: npt.ArrayLike,
+        weight: npt.ArrayLike | None = None,
+        lists: Lists | None = None,
     ) -> Rows:
         """Check the columns that the metric reads.
 
-        Raises: DataError, naming the first row that does not fit.
+        Raises: DataError, naming the first row that does not fit, or when a metric inside lists gets none.
         """
-        return _CHECKS[self.reads](label, prediction, weight)
+        rows = _CHECKS[self.reads](label, prediction, weight)
+        return replace(rows, lists=checked_lists(lists, rows.label.size)) if self.in_lists else rows
 
     def statistic(self, rows: Rows, user: IntVector) -> Statistic:
         """Give the figure as a function of a draw of users; of metrics with `pooled` alone."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.metrics.columns import IntVector, Mask, Rows, Vector, group_sums, ratio
+from recsys.metrics.columns import IntVector, Mask, Rows, Vector, ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +61,6 @@ def class_weights(rows: Rows, order: PredictionOrder) -> tuple[Vector, Vector]:
     """Return (positive [N], negative [N]) in sorted order: each row's weight in its class, 0 in the other."""
     positive = (rows.weight * rows.label)[order.rows]
     return positive, rows.weight[order.rows] - positive
-
-
-def user_aucs(rows: Rows, user: IntVector) -> tuple[Vector, Vector]:
-    """Return every user's AUC [U], NaN without both classes, and the weight of its rows [U].
-
-    Args: user [N] in 0..U-1, none empty.
-    """
-    order = order_by_prediction(rows.prediction, user)
-    auc_U = segment_aucs(order, *class_weights(rows, order))
-    return auc_U, group_sums(rows.weight, user)
 
 
 def _changes(values: Vector | IntVector) -> Mask:

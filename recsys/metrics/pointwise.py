@@ -1,4 +1,4 @@
-"""Score predictions row by row: label, prediction, weight -> AUC, GAUC, log loss, calibration, errors.
+"""Score predictions row by row: label, prediction, weight -> AUC, log loss, calibration, errors.
 
 A metric that is not defined on its rows (AUC with one class) is NaN, never a made-up 0.5; wrong
 input is a DataError. Every `weight` [N] is >= 0 and says how many rows a row stands for.
@@ -16,22 +16,12 @@ from recsys.metrics.columns import (
     checked,
     checked_binary,
     checked_probability,
-    group_codes,
     group_sums,
 )
 from recsys.metrics.losses import entropy, mean_loss, row_absolute_error, row_log_loss, row_squared_error
-from recsys.metrics.order import class_weights, order_by_prediction, segment_aucs, user_aucs
+from recsys.metrics.order import class_weights, order_by_prediction, segment_aucs
 
 DEFAULT_BINS = 15
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupAuc:
-    """Hold a GAUC: value (NaN when no user has both classes), the users and the rows it stands on."""
-
-    value: float
-    num_users: int
-    num_rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,31 +46,6 @@ def auc(label: npt.ArrayLike, prediction: npt.ArrayLike, weight: npt.ArrayLike |
     order = order_by_prediction(rows.prediction)
     positive, negative = class_weights(rows, order)
     return float(segment_aucs(order, positive, negative)[0])
-
-
-def gauc(
-    label: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    group: npt.ArrayLike,
-    weight: npt.ArrayLike | None = None,
-) -> GroupAuc:
-    """Return the mean of per-user AUCs, each user weighted by impressions, over users with both classes.
-
-    Args: label [N] in {0, 1}; prediction [N]; group [N], the user as integer or string; weight [N] or None.
-    Raises: DataError, as `auc`.
-    Source: Zhu et al., KDD 2017 (Optimized Cost per Click in Taobao).
-    """
-    rows = checked_binary(label, prediction, weight)
-    codes, num_users = group_codes("group", group, rows.label.size)
-    auc_U, weight_U = user_aucs(rows, codes)
-    used = ~np.isnan(auc_U)
-    if not used.any():
-        return GroupAuc(value=float("nan"), num_users=0, num_rows=0)
-    return GroupAuc(
-        value=float(np.average(auc_U[used], weights=weight_U[used])),
-        num_users=int(np.count_nonzero(used)),
-        num_rows=int(np.bincount(codes, minlength=num_users)[used].sum()),
-    )
 
 
 def log_loss(label: npt.ArrayLike, prediction: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> float:

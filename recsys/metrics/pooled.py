@@ -9,9 +9,10 @@ from collections.abc import Callable
 import numpy as np
 
 from recsys.metrics.columns import IntVector, Rows, Vector, group_sums
+from recsys.metrics.list_auc import ListValues, aucs_of_lists, concordances_of_lists
 from recsys.metrics.losses import entropy, row_absolute_error, row_log_loss, row_squared_error
 from recsys.metrics.metric import Statistic
-from recsys.metrics.order import class_weights, order_by_prediction, segment_aucs, user_aucs
+from recsys.metrics.order import class_weights, order_by_prediction, segment_aucs
 
 
 def ratio_of_sums(total_U: Vector, weight_U: Vector) -> Statistic:
@@ -37,11 +38,14 @@ def auc(rows: Rows, user: IntVector) -> Statistic:
     return statistic
 
 
-def gauc(rows: Rows, user: IntVector) -> Statistic:
-    """Average per-user AUCs, which no draw changes, over the drawn users with both classes."""
-    auc_U, weight_U = user_aucs(rows, user)
-    used = ~np.isnan(auc_U)
-    return ratio_of_sums(np.where(used, auc_U * weight_U, 0.0), np.where(used, weight_U, 0.0))
+def list_auc(rows: Rows, user: IntVector) -> Statistic:
+    """Average the lists' AUCs, which no draw changes, over the drawn users' lists with both labels."""
+    return _inside_lists(aucs_of_lists(rows), user)
+
+
+def list_concordance(rows: Rows, user: IntVector) -> Statistic:
+    """Average the lists' concordances, which no draw changes, over the drawn users' lists."""
+    return _inside_lists(concordances_of_lists(rows), user)
 
 
 def log_loss(rows: Rows, user: IntVector) -> Statistic:
@@ -74,6 +78,16 @@ def normalised_entropy(rows: Rows, user: IntVector) -> Statistic:
         return loss(drawn) / floor if floor > 0 else float("nan")
 
     return statistic
+
+
+def _inside_lists(lists: ListValues, user: IntVector) -> Statistic:
+    """Average the lists' values by weight, from each user's sums."""
+    used, num_users = lists.used, int(user.max()) + 1
+    user_G, weight_G = user[lists.a_row[used]], lists.weight[used]
+    weight_U, total_U = np.zeros(num_users), np.zeros(num_users)
+    np.add.at(weight_U, user_G, weight_G)
+    np.add.at(total_U, user_G, lists.value[used] * weight_G)
+    return ratio_of_sums(total_U, weight_U)
 
 
 def _mean_of(row_loss: Callable[[Rows], Vector], rows: Rows, user: IntVector) -> Statistic:

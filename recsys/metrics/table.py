@@ -8,45 +8,47 @@ from collections.abc import Callable
 
 from recsys.errors import ConfigError
 from recsys.metrics import pointwise, pooled, ranking
-from recsys.metrics.columns import IntVector, Rows
+from recsys.metrics.columns import Rows
+from recsys.metrics.list_auc import aucs_of_lists, concordances_of_lists
 from recsys.metrics.metric import ListMetric, Metric, RowMetric
 
 
-def _rows_alone(metric: Callable[..., float]) -> Callable[[Rows, IntVector], float]:
-    """Make a value of a function of (label, prediction, weight): whose rows they are does not matter."""
-    return lambda rows, _user: metric(rows.label, rows.prediction, rows.weight)
+def _of_columns(metric: Callable[..., float]) -> Callable[[Rows], float]:
+    """Make a value of a function of (label, prediction, weight)."""
+    return lambda rows: metric(rows.label, rows.prediction, rows.weight)
 
 
 METRICS: dict[str, Metric] = {
     # --- over rows; the figures of a head
+    "list_auc": RowMetric(
+        title="AUC inside lists",
+        higher_is_better=True,
+        reads="order",
+        value=lambda rows: aucs_of_lists(rows).mean,
+        pooled=pooled.list_auc,
+        of_constant=0.5,
+        in_lists=True,
+    ),
     "auc": RowMetric(
         title="AUC",
         higher_is_better=True,
         reads="order",
-        value=_rows_alone(pointwise.auc),
+        value=_of_columns(pointwise.auc),
         pooled=pooled.auc,
-        of_constant=0.5,
-    ),
-    "gauc": RowMetric(
-        title="GAUC",
-        higher_is_better=True,
-        reads="order",
-        value=lambda rows, user: pointwise.gauc(rows.label, rows.prediction, user, rows.weight).value,
-        pooled=pooled.gauc,
         of_constant=0.5,
     ),
     "log_loss": RowMetric(
         title="log loss",
         higher_is_better=False,
         reads="probability",
-        value=_rows_alone(pointwise.log_loss),
+        value=_of_columns(pointwise.log_loss),
         pooled=pooled.log_loss,
     ),
     "normalised_entropy": RowMetric(
         title="normalised entropy",
         higher_is_better=False,
         reads="probability",
-        value=_rows_alone(pointwise.normalised_entropy),
+        value=_of_columns(pointwise.normalised_entropy),
         pooled=pooled.normalised_entropy,
         tables=(),
     ),
@@ -54,7 +56,7 @@ METRICS: dict[str, Metric] = {
         title="Brier",
         higher_is_better=False,
         reads="probability",
-        value=_rows_alone(pointwise.brier),
+        value=_of_columns(pointwise.brier),
         pooled=pooled.squared_error,
         tables=(),
     ),
@@ -62,7 +64,7 @@ METRICS: dict[str, Metric] = {
         title="ECE",
         higher_is_better=False,
         reads="probability",
-        value=_rows_alone(pointwise.ece),
+        value=_of_columns(pointwise.ece),
         # Absolute values per bin: a draw of users looks worse than the sample it is drawn from.
         no_interval="no interval: drawing users again biases it",
         gate_limit="max_ece",
@@ -71,15 +73,24 @@ METRICS: dict[str, Metric] = {
         title="RMSE",
         higher_is_better=False,
         reads="value",
-        value=_rows_alone(pointwise.rmse),
+        value=_of_columns(pointwise.rmse),
         pooled=pooled.root_squared_error,
     ),
     "mae": RowMetric(
         title="MAE",
         higher_is_better=False,
         reads="value",
-        value=_rows_alone(pointwise.mae),
+        value=_of_columns(pointwise.mae),
         pooled=pooled.absolute_error,
+    ),
+    "list_concordance": RowMetric(
+        title="concordance inside lists",
+        higher_is_better=True,
+        reads="value",
+        value=lambda rows: concordances_of_lists(rows).mean,
+        pooled=pooled.list_concordance,
+        of_constant=0.5,
+        in_lists=True,
     ),
     # --- over ranked lists
     "ndcg_at_10": ListMetric(

@@ -1,9 +1,10 @@
-"""Two oracles of the simulated shop: true probabilities, and an informed one that learns users from the log.
+"""Oracles of the simulated shop: true probabilities, and informed ones that learn users from the log.
 
-The informed oracle is given every item's true factors, the scales and the priors. It estimates each user's
+An informed oracle is given every item's true factors, the scales and the priors. It estimates each user's
 taste and three intercepts from the logged history: one Gaussian-prior regression per user over clicks
 (logistic, all impressions), purchases (logistic, clicked impressions) and ratings (linear), by Newton's
-method. It does not use popularity, content, position, context or attributes.
+method. It does not use content, position, context or attributes. One that knows appeal is also given how
+much every item is liked by all users, and what its price costs it: what a model can learn from counts.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from scipy.special import expit
 
 from recsys.errors import DataError
 from recsys.log import InteractionLog
-from recsys.metrics.pointwise import auc, rmse
-from recsys.schema import IMPRESSION_KEY
+from recsys.metrics.columns import Lists
+from recsys.metrics.list_auc import list_auc
+from recsys.metrics.pointwise import rmse
+from recsys.schema import IMPRESSION_KEY, REQUEST_KEY
 from recsys.simulator.behaviour import CLICK_KIND, PURCHASE_KIND, RATING_KIND
 from recsys.simulator.dials import FloatArray, IntArray, ShopDials
 from recsys.simulator.ground_truth import half_star_mean
@@ -33,22 +36,29 @@ _TASKS: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OracleReport:
-    """Figures of both oracles (best: true probabilities); NaN where a class or all labels are missing."""
+    """Figures of true probabilities (best) and of the informed oracle that knows appeal.
 
-    click_best_auc: float
-    click_informed_auc: float
-    purchase_best_auc: float
-    purchase_informed_auc: float
+    NaN where no request has both labels, or all labels are missing.
+    """
+
+    click_best_list_auc: float
+    click_informed_list_auc: float
+    purchase_best_list_auc: float
+    purchase_informed_list_auc: float
     rating_noise_rmse: float
     rating_informed_rmse: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserEstimates:
-    """Posterior modes by user number [U, rank + 3] (taste, one intercept per task); base values [3]."""
+    """Posterior modes by user number [U, rank + 3] (taste, one intercept per task); base values [3].
+
+    knows_appeal: whether items' own appeal is added.
+    """
 
     coefficients: FloatArray
     base: FloatArray
+    knows_appeal: bool
 
 
 def read_labelled(log: InteractionLog, first: date, last: date) -> pl.DataFrame:
@@ -60,7 +70,7 @@ def read_labelled(log: InteractionLog, first: date, last: date) -> pl.DataFrame:
     days = [day for day in log.days("impressions") if first <= day <= last]
     if not days:
         raise DataError(f"{log.root} has no impressions from {first} to {last}; choose days that the log has")
-    columns = ["impression_id", "user_id", "item_id", "shown_at", "position", "context_device"]
+    columns = ["impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "context_device"]
     impressions = pl.concat([log.read("impressions", day).select(columns) for day in days])
     received = [log.read("feedback", day) for day in log.days("feedback") if first <= day <= last]
     feedback = pl.concat(received) if received else log.read("feedback", last)
@@ -82,27 +92,31 @@ def add_labels(impressions: pl.DataFrame, feedback: pl.DataFrame) -> pl.DataFram
 
 
 def oracle_report(shop: Shop, history: pl.DataFrame, rows: pl.DataFrame) -> OracleReport:
-    """Score rows with the truth and with the informed oracle.
+    """Score rows with the truth and with the informed oracle that knows appeal.
 
     Args: history: `read_labelled` of days before the rows'; rows: impressions with click, purchase and
     rating. A row whose label is null is left out of that label's figures.
     """
     truth = shop.true_predictions(rows)
-    informed = informed_predictions(shop, estimate_users(shop, history), rows)
+    informed = informed_predictions(shop, estimate_users(shop, history, knows_appeal=True), rows)
     return OracleReport(
-        click_best_auc=known_auc(rows["click"], truth["p_click"]),
-        click_informed_auc=known_auc(rows["click"], informed["click"]),
-        purchase_best_auc=known_auc(rows["purchase"], truth["p_purchase"]),
-        purchase_informed_auc=known_auc(rows["purchase"], informed["purchase"]),
+        click_best_list_auc=known_list_auc(rows, "click", truth["p_click"]),
+        click_informed_list_auc=known_list_auc(rows, "click", informed["click"]),
+        purchase_best_list_auc=known_list_auc(rows, "purchase", truth["p_purchase"]),
+        purchase_informed_list_auc=known_list_auc(rows, "purchase", informed["purchase"]),
         rating_noise_rmse=known_rmse(rows["rating"], truth["expected_rating"]),
         rating_informed_rmse=known_rmse(rows["rating"], informed["rating"]),
     )
 
 
-def known_auc(label: pl.Series, prediction: pl.Series) -> float:
-    """Return the AUC over the rows whose label is known; NaN when there is none."""
-    known = label.is_not_null()
-    return auc(label.filter(known), prediction.filter(known)) if known.any() else float("nan")
+def known_list_auc(rows: pl.DataFrame, label: str, prediction: pl.Series) -> float:
+    """Return the AUC inside requests over the rows whose label is known; NaN when no request has both."""
+    known = rows[label].is_not_null()
+    if not known.any():
+        return float("nan")
+    requests = rows.select(pl.struct(REQUEST_KEY).rank("dense").cast(pl.Int64).alias("list"))["list"]
+    lists = Lists.unplaced(requests.filter(known).to_numpy())
+    return list_auc(rows[label].filter(known), prediction.filter(known), lists)
 
 
 def known_rmse(label: pl.Series, prediction: pl.Series) -> float:
@@ -117,13 +131,15 @@ def informed_predictions(shop: Shop, estimates: UserEstimates, rows: pl.DataFram
     predictors = []
     for task in (CLICK, PURCHASE, RATING):
         design = _design(shop, task, items)
-        predictors.append(estimates.base[task] + _dot(design, estimates.coefficients[users]))
+        own = _appeal(shop, task, items) if estimates.knows_appeal else 0.0
+        predictors.append(estimates.base[task] + own + _dot(design, estimates.coefficients[users]))
     click = expit(predictors[CLICK])
-    stars = half_star_mean(predictors[RATING], np.sqrt(_rating_noise(shop.dials)))
+    noise = _rating_noise(shop.dials, knows_appeal=estimates.knows_appeal)
+    stars = half_star_mean(predictors[RATING], np.sqrt(noise))
     return pl.DataFrame({"click": click, "purchase": click * expit(predictors[PURCHASE]), "rating": stars})
 
 
-def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
+def estimate_users(shop: Shop, history: pl.DataFrame, *, knows_appeal: bool) -> UserEstimates:
     """Estimate each user's taste and intercepts from labelled impressions; without any: the prior mean.
 
     Source: Laplace approximation of Bayesian logistic regression (Bishop, PRML 2006, 4.5), shared over tasks.
@@ -142,6 +158,7 @@ def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
     coefficients = np.zeros((len(shop.users.arrival_day), dials.rank + _TASKS))
     order = np.argsort(users[rows], kind="stable")
     rows, task, label = rows[order], task[order], label[order]
+    own = _appeals(shop, task, items[rows]) if knows_appeal else np.zeros(len(rows))
     for part in _user_blocks(users[rows], dials.rank + _TASKS):
         number, user = np.unique(users[rows[part]], return_inverse=True)
         block = _Block(
@@ -150,15 +167,16 @@ def estimate_users(shop: Shop, history: pl.DataFrame) -> UserEstimates:
             label=label[part],
             user=user,
             starts=np.flatnonzero(np.diff(user, prepend=-1)),
-            base=base,
+            offset=base[task[part]] + own[part],
             precision=_prior_precision(dials),
-            noise=_rating_noise(dials),
+            noise=_rating_noise(dials, knows_appeal=knows_appeal),
         )
         coefficients[number] = _posterior_modes(block)
     # Rated items are liked better than most, so the mean residual of the ratings is estimated too.
     predictor = base[RATING] + _dot(_design(shop, RATING, items[rated]), coefficients[users[rated]])
+    predictor += _appeal(shop, RATING, items[rated]) if knows_appeal else 0.0
     base[RATING] += (rating[rated] - predictor).mean() if rated.size else 0.0
-    return UserEstimates(coefficients=coefficients, base=base)
+    return UserEstimates(coefficients=coefficients, base=base, knows_appeal=knows_appeal)
 
 
 def _design(shop: Shop, task: int, items: IntArray) -> FloatArray:
@@ -178,6 +196,22 @@ def _designs(shop: Shop, task: IntArray, items: IntArray) -> FloatArray:
     return design
 
 
+def _appeal(shop: Shop, task: int, items: IntArray) -> FloatArray:
+    """Return what items [N] add to a task's logit, or stars, for every user alike."""
+    dials = shop.dials
+    scale = (dials.click_appeal, dials.purchase_appeal, dials.rating_appeal)[task]
+    own: FloatArray = scale * shop.items.appeal[task, items]
+    return own - dials.purchase_price * shop.items.log_price[items] if task == PURCHASE else own
+
+
+def _appeals(shop: Shop, task: IntArray, items: IntArray) -> FloatArray:
+    own = np.empty(len(items))
+    for each in (CLICK, PURCHASE, RATING):
+        of_task = task == each
+        own[of_task] = _appeal(shop, each, items[of_task])
+    return own
+
+
 def _user_blocks(users: IntArray, width: int) -> list[IntArray]:
     """Cut rows, sorted by user, into blocks of whole users that fit in memory."""
     starts = np.flatnonzero(np.diff(users, prepend=-1))
@@ -193,7 +227,8 @@ def _user_blocks(users: IntArray, width: int) -> list[IntArray]:
 class _Block:
     """Rows of B whole users: design [N, D], task [N], label [N], user [N] in 0..B-1 ascending, starts [B].
 
-    precision [D]: of the prior; noise: variance of a rating around its prediction.
+    offset [N]: of the logit, or stars, whatever the user; precision [D]: of the prior; noise: variance of a
+    rating around its prediction.
     """
 
     design: FloatArray
@@ -201,13 +236,13 @@ class _Block:
     label: FloatArray
     user: IntArray
     starts: IntArray
-    base: FloatArray
+    offset: FloatArray
     precision: FloatArray
     noise: float
 
     def predictors(self, coefficients: FloatArray) -> FloatArray:
         """Return logits, and stars for ratings [N]."""
-        predictor: FloatArray = self.base[self.task] + _dot(self.design, coefficients[self.user])
+        predictor: FloatArray = self.offset + _dot(self.design, coefficients[self.user])
         return predictor
 
     def log_posterior(self, coefficients: FloatArray) -> FloatArray:
@@ -268,9 +303,10 @@ def _prior_precision(dials: ShopDials) -> FloatArray:
     return np.concatenate([np.ones(dials.rank), 1.0 / np.maximum(spread, 0.01) ** 2])
 
 
-def _rating_noise(dials: ShopDials) -> float:
-    """Return the variance of a rating around its prediction from the tastes."""
-    return dials.rating_residual**2 + dials.rating_noise**2 + dials.rating_appeal**2
+def _rating_noise(dials: ShopDials, *, knows_appeal: bool) -> float:
+    """Return the variance of a rating around its prediction from the tastes, and appeal where it is known."""
+    appeal = 0.0 if knows_appeal else dials.rating_appeal**2
+    return dials.rating_residual**2 + dials.rating_noise**2 + appeal
 
 
 def _dot(left: FloatArray, right: FloatArray) -> FloatArray:

@@ -1,8 +1,8 @@
 """Compares the model with popularity and with two oracles, on days after its training.
 
 `recsys evaluate` scores a frozen bundle on a day. Here the same impressions, with the same labels, are scored
-by the true probabilities and by the informed oracle, which is given the items and learns users from earlier
-days.
+by the true probabilities and by the informed oracle, which is given the items and their appeal, and learns
+users from earlier days.
 """
 
 import json
@@ -28,14 +28,15 @@ _POPULAR_DAYS = 7
 
 
 class BinaryQuality(BaseModel):
-    """AUC of one head; None where it is undefined."""
+    """AUC of one head inside lists, of the model also over all rows; None where it is undefined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    list_auc: float | None = None
+    popularity_list_auc: float | None = None
+    informed_list_auc: float | None = None
+    best_list_auc: float | None = None
     auc: float | None = None
-    popularity_auc: float | None = None
-    informed_auc: float | None = None
-    best_auc: float | None = None
 
 
 class RatingQuality(BaseModel):
@@ -102,8 +103,10 @@ def day_quality(scored: ScoredDay, oracles: OracleReport) -> DayQuality:
         bundle=scored.bundle,
         labels_until=str(scored.until),
         rows={name: int(head["rows"]) for name, head in report["heads"].items()},
-        click=_binary(report, CLICK, oracles.click_informed_auc, oracles.click_best_auc),
-        purchase=_binary(report, PURCHASE, oracles.purchase_informed_auc, oracles.purchase_best_auc),
+        click=_binary(report, CLICK, oracles.click_informed_list_auc, oracles.click_best_list_auc),
+        purchase=_binary(
+            report, PURCHASE, oracles.purchase_informed_list_auc, oracles.purchase_best_list_auc
+        ),
         rating=_rating(report, oracles),
         retrieval=RetrievalQuality(
             recall_at_50=_figure(report, "ranking", "values", "recall_at_50"),
@@ -151,19 +154,20 @@ def mean_quality(days: Sequence[DayQuality]) -> dict[str, dict[str, float | None
     return {name: _means(of_days) for name, of_days in parts.items()}
 
 
-def share_of_gain(value: float | None, informed: float | None, chance: float | None) -> float | None:
-    """Return (value - chance) / (informed - chance): the share of the informed oracle's gain over chance."""
-    if value is None or informed is None or chance is None or informed == chance:
+def share_of_gain(value: float | None, known: float | None, chance: float | None) -> float | None:
+    """Return (value - chance) / (known - chance): the share of what an oracle or the truth gains."""
+    if value is None or known is None or chance is None or known == chance:
         return None
-    return (value - chance) / (informed - chance)
+    return (value - chance) / (known - chance)
 
 
 def _binary(report: dict[str, Any], task: str, informed: float, best: float) -> BinaryQuality:
     return BinaryQuality(
+        list_auc=_figure(report, "heads", task, "values", "list_auc"),
+        popularity_list_auc=_figure(report, "baselines", "popular", "heads", task, "values", "list_auc"),
+        informed_list_auc=_defined(informed),
+        best_list_auc=_defined(best),
         auc=_figure(report, "heads", task, "values", "auc"),
-        popularity_auc=_figure(report, "baselines", "popular", "heads", task, "values", "auc"),
-        informed_auc=_defined(informed),
-        best_auc=_defined(best),
     )
 
 

@@ -16,9 +16,10 @@ from serving.demo.summary import DemoSummary, NightLine, Served
 _TARGET = "127.0.0.1:50051"
 _LEGEND = (
     "popularity: the most popular items first; for ratings, the mean rating",
-    "informed oracle: is given the items' true factors, learns the users from the log",
+    "informed oracle: is given the items' true factors and appeal, learns the users from the log",
     "best possible: the shop's true probabilities",
-    "gain: (model - chance) / (oracle - chance); chance: AUC 0.5, the mean rating",
+    "of oracle, of best: (model - chance) / (theirs - chance); chance: AUC 0.5, the mean rating",
+    "AUC inside lists: how often an item with the label is above one without, in the same answer",
 )
 
 
@@ -82,17 +83,17 @@ def _quality_title(summary: DemoSummary) -> str:
 def _quality_table(summary: DemoSummary) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("head")
-    for title in ("model", "popularity", "informed oracle", "best possible", "gain"):
+    for title in ("model", "popularity", "informed oracle", "best possible", "of oracle", "of best"):
         table.add_column(title, justify="right")
     for name in (CLICK, PURCHASE):
         head: BinaryQuality = getattr(summary.quality, name)
-        figures = (head.auc, head.popularity_auc, head.informed_auc, head.best_auc)
-        gain = share_of_gain(head.auc, head.informed_auc, 0.5)
-        table.add_row(f"{name}, AUC", *map(_figure, figures), _percent(gain))
+        figures = (head.list_auc, head.popularity_list_auc, head.informed_list_auc, head.best_list_auc)
+        shares = (share_of_gain(head.list_auc, known, 0.5) for known in figures[2:])
+        table.add_row(f"{name}, AUC inside lists", *map(_figure, figures), *map(_percent, shares))
     stars = summary.quality.rating
     figures = (stars.rmse, stars.mean_rmse, stars.informed_rmse, stars.noise_rmse)
-    gain = share_of_gain(stars.rmse, stars.informed_rmse, stars.mean_rmse)
-    table.add_row(f"{RATING}, RMSE", *map(_figure, figures), _percent(gain))
+    shares = (share_of_gain(stars.rmse, known, stars.mean_rmse) for known in figures[2:])
+    table.add_row(f"{RATING}, RMSE", *map(_figure, figures), *map(_percent, shares))
     return table
 
 

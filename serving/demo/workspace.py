@@ -27,13 +27,13 @@ NUM_STEPS: Final = 6
 MARKER: Final = ".recsys-demo"
 _DEMO_FILES = ("log", "runs", "evaluate", "report", "shop.toml", "server.log", "ports.json", "summary.json")
 # rotate: simulated time runs fast; the default of five minutes would start a journal file every second.
-# margin: an evening has about 100 purchases, too few to show a margin of 1 %.
+# margin: an evening has about 100 purchases, too few to show a margin of a tenth of what the champion adds.
 _SETTINGS = """
 [serving]
 rotate = "1h"
 
 [gate]
-margin = 0.03
+margin = 0.3
 """
 _Result = TypeVar("_Result")
 

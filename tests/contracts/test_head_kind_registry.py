@@ -80,6 +80,7 @@ KINDS = {
         losses={"poisson": f"{__name__}:poisson"},
         calibrators={"ratio": f"{__name__}:ratio", "none": "recsys.calibrators:identity"},
         metric="mae",
+        batch_metric="mae",
         probability=False,
         label="value",
         aggregate="mean",
@@ -92,6 +93,7 @@ KINDS = {
         losses={"weighted": f"{__name__}:weighted"},
         calibrators={"shift": f"{__name__}:shift", "none": "recsys.calibrators:identity"},
         metric="log_loss",
+        batch_metric="log_loss",
         probability=True,
         label="event",
         aggregate="rate",
@@ -120,7 +122,7 @@ def settings(kinds, make_config):
         task=TASKS,
         features={"history_kinds": ["click", "purchase", "visit"]},
         training={"epochs": 3},
-        gate={"min_rows": 20, "replicates": 20, "max_ece": 0.5, "min_auc": 0.0},
+        gate={"min_rows": 20, "replicates": 20, "max_ece": 0.5, "min_list_auc": 0.0},
     )
 
 
@@ -222,7 +224,7 @@ def test_evaluate_and_the_reports_have_its_figures(night, log, bundle, tmp_path,
     file = tmp_path / "eval.json"
     assert run(["evaluate", *common, "--bundle", bundle.version, "--users", "5", "--json", str(file)]) == 0
     heads = json.loads(file.read_text())["heads"]
-    assert set(heads["visits"]["values"]) == {"rmse", "mae"}
+    assert set(heads["visits"]["values"]) == {"rmse", "mae", "list_concordance"}
     assert heads["visits"]["values"]["mae"] < 12, "nothing learned is off by more"
     assert heads["buy"]["values"]["log_loss"] < 0.5
     assert "visits" in capsys.readouterr().out
@@ -230,7 +232,7 @@ def test_evaluate_and_the_reports_have_its_figures(night, log, bundle, tmp_path,
     assert run(["report", "ab", *common, *ab, "--out", str(tmp_path / "ab")]) == 0
     found = json.loads((tmp_path / "ab" / "report.json").read_text())["heads"]
     assert {name: head["effects"][0]["metric"] for name, head in found.items()} == {
-        "click": "auc",
+        "click": "list_auc",
         "buy": "log_loss",
         "visits": "mae",
     }

@@ -40,7 +40,7 @@ def added():
         title="Mean of positives",
         higher_is_better=True,
         reads="probability",
-        value=lambda rows, user: _positives(rows, user)(np.ones(user.max() + 1)),
+        value=lambda rows: _positives(rows, np.zeros(rows.label.size, int))(np.ones(1)),
         pooled=_positives,
         gate_limit="max_ece",
     )

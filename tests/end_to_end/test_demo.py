@@ -85,13 +85,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 def test_the_summary_has_its_figures(demo) -> None:
     summary = demo.summary
-    assert {"auc", "popularity_auc", "best_auc", "informed_auc"} == set(summary["quality"]["click"])
+    assert {"list_auc", "popularity_list_auc", "best_list_auc", "informed_list_auc", "auc"} == set(
+        summary["quality"]["click"]
+    )
     assert {"rmse", "mean_rmse", "noise_rmse", "informed_rmse"} == set(summary["quality"]["rating"])
     for name in ("click", "purchase", "rating"):
         assert all(isinstance(value, float) for value in summary["quality"][name].values()), name
     assert all(0 < value <= 1 for value in summary["retrieval"].values())
     assert 0 < summary["latency_ms"]["p50"] <= summary["latency_ms"]["p99"]
-    assert summary["quality"]["click"]["best_auc"] > summary["quality"]["click"]["informed_auc"] > 0.5
+    assert (
+        summary["quality"]["click"]["best_list_auc"] > summary["quality"]["click"]["informed_list_auc"] > 0.5
+    )
     # Each figure is rounded to a tenth of a second, up or down.
     rounding = 0.05 * (len(summary["steps"]) + 1)
     assert sum(summary["steps"].values()) <= summary["seconds"] + rounding

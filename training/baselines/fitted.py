@@ -18,8 +18,11 @@ from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.baselines.boosted_trees import TreeColumns, TreeRows, grow, grow_again, require_lightgbm
 from training.baselines.design import Design, Sample, design_of, training_sample
+from training.data import held_scores
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
+from training.evaluation.head_rows import HELD, MEASURED
+from training.evaluation.list_groups import LIST_GROUP
 from training.predict import BundlePredictor
 
 PENALTIES = (1000.0, 100.0, 10.0)
@@ -95,19 +98,37 @@ def _score(
     predict: dict[str, Predict],
     task: TaskSpec,
 ) -> pl.DataFrame:
-    """Predict the rows again, period by period, in their order."""
+    """Predict the rows again, period by period, in their order; also with the state held as lists began."""
     labelled = days.labelled_for(predictor.bundle.config.tasks)
     parts = []
     for key, part in sorted(rows.partition_by("date", as_dict=True, maintain_order=True).items()):
-        encoded = predictor.encode_day(labelled, labelled.place(key[0]), [task])
-        design = design_of(encoded, predictor.encoder, np.arange(encoded.size))
-        scored = pl.DataFrame({name: f(design) for name, f in predict.items()})
-        parts.append(
-            part.select(*IMPRESSION_KEY, "weight", task.label).join(
-                encoded.frame.select(IMPRESSION_KEY).hstack(scored), on=IMPRESSION_KEY, how="left"
-            )
-        )
+        scored = _score_day(predictor, labelled, labelled.place(key[0]), part, predict, task)
+        wanted = part.select("impression_id", *MEASURED, task.label)
+        parts.append(wanted.join(scored, on=IMPRESSION_KEY, how="left", maintain_order="left"))
     return pl.concat(parts)
+
+
+def _score_day(
+    predictor: BundlePredictor,
+    days: Days,
+    i: int,
+    rows: pl.DataFrame,
+    predict: dict[str, Predict],
+    task: TaskSpec,
+) -> pl.DataFrame:
+    """Predict day i whole. Args: rows: those of the day that are measured, with their lists."""
+
+    def score(of: Days) -> dict[str, np.ndarray]:
+        encoded = predictor.encode_day(of, i, [task])
+        design = design_of(encoded, predictor.encoder, np.arange(encoded.size))
+        return {name: f(design) for name, f in predict.items()}
+
+    shown, live = days[i].table("examples", columns=IMPRESSION_KEY), score(days)
+    lists = shown.join(
+        rows.select(*IMPRESSION_KEY, LIST_GROUP), on=IMPRESSION_KEY, how="left", maintain_order="left"
+    )
+    held = held_scores(live, score, days, i, lists[LIST_GROUP])
+    return shown.hstack(pl.DataFrame(live | {f"{HELD}{name}": values for name, values in held.items()}))
 
 
 def fit_linear(task: TaskSpec, sample: Sample, seed: int) -> Fitted:

@@ -8,7 +8,7 @@
     logistic_regression (ridge for regression), lightgbm   on the model's own features; `fitted`
 
 Counts are as of the snapshot before the scored period, like the model's features. Popularity and kNN order
-rows and lists but are no probabilities: they have AUC and GAUC only.
+rows and lists but are no probabilities: they have AUC only, of all rows and inside lists.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +25,7 @@ from training.baselines.knn import ItemKnn
 from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.head_metrics import head_metrics
+from training.evaluation.head_rows import MEASURED
 from training.evaluation.list_metrics import ListMetrics, mean_metrics, score_lists
 from training.evaluation.lists import Lists, top_places
 from training.predict import BundlePredictor
@@ -91,7 +92,7 @@ def _count_scores(days: Days, i: int, rows: pl.DataFrame, tasks: Sequence[TaskSp
             knn = ItemKnn(positives(days, i, task))
             scores[f"item_knn_{task.name}"] = pl.Series(knn.of_pairs(rows["user_id"], rows["item_id"]))
     return known.select(
-        "user_id", "weight", *(t.label for t in tasks), *(value.alias(name) for name, value in scores.items())
+        *MEASURED, *(t.label for t in tasks), *(value.alias(name) for name, value in scores.items())
     )
 
 

@@ -37,7 +37,7 @@ class Window:
             self._rows -= self._kept.popleft()[0]
 
     def values(self) -> dict[str, float]:
-        """Measure the rows of all ranks by the heads' primary metrics (`auc_train/click`), and forget them.
+        """Measure the rows of all ranks by the heads' batch metrics (`auc_train/click`), and forget them.
 
         A task without labels is left out; so is the AUC of one class. Every row counts once: the weights of
         sampled negatives correct probabilities, and an order needs none.
@@ -49,11 +49,11 @@ class Window:
             label, prediction = torch.cat(self.group.parts(pairs_N2)).cpu().double().numpy().T
             if not label.size:
                 continue
-            metric = pooled_metric(task.kind.metric)
+            metric = pooled_metric(task.kind.batch_metric)
             rows = metric.check(label, prediction, np.ones(label.size))
-            value = metric.value(rows, np.zeros(label.size, np.int64))
+            value = metric.value(rows)
             if math.isfinite(value):
-                found[f"{task.kind.metric}_train/{task.name}"] = value
+                found[f"{task.kind.batch_metric}_train/{task.name}"] = value
         return found
 
 
@@ -64,7 +64,7 @@ def _pairs(task: TaskSpec, size: int, label: Tensor, observed: Tensor, logits: T
     """
     members = max(1, logits.shape[0] // max(1, size))
     values = logits.reshape(members, size, *logits.shape[1:]).mean(dim=0)
-    if pooled_metric(task.kind.metric).reads != "order":
+    if pooled_metric(task.kind.batch_metric).reads != "order":
         values = resolve(task.kind.predict)(values, task)
     seen = observed & values.isfinite()
     return torch.stack([label[seen].float(), values[seen].float()], dim=1)

@@ -33,6 +33,9 @@ class EvalReport(BaseModel):
     """Labels are what was known then."""
     list_group: ListGroup
     """What a list is in metrics inside lists: a request, or a user's period and context."""
+    examination: dict[int, float]
+    """Position -> relative chance that it was looked at, from explored rows; empty where these are too few to
+    tell, and all positions count alike."""
     leaks: LeakCheck
     warnings: tuple[str, ...]
     heads: dict[str, HeadMetrics]

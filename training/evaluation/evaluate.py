@@ -22,6 +22,7 @@ from recsys.tasks import TaskSpec
 from training.data import ScoredRows, held_scores
 from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
+from training.evaluation.examination import EXAMINATION, POLICY_COLUMNS, examination_of
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.list_groups import (
@@ -90,6 +91,7 @@ def evaluate(
         days=tuple(sorted(rows["date"].unique())),
         as_of=days.as_of,
         list_group=list_group_of(days.labelled_for(config.tasks), evaluated, config.tasks),
+        examination=_by_position(rows),
         leaks=leaks,
         warnings=tuple(leaks.warnings()),
         heads=heads_of(rows, config.tasks),
@@ -107,9 +109,10 @@ def score_rows(
     Args: folder: where large days are encoded; default: beside their snapshots.
     Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
     sampling rate), user_past and item_past (impressions before the period), list_group (the row's list,
-    numbered over all days; null for a row that is alone), and per task `label_<task>` (null when not known,
-    or not evaluated on this period), `prediction_<task>`, and `list_prediction_<task>`: the prediction with
-    the user's state and the clock held as at the list's first impression, which is what orders a list.
+    numbered over all days; null for a row that is alone), examination (of the row's position), and per task
+    `label_<task>` (null when not known, or not evaluated on this period), `prediction_<task>`, and
+    `list_prediction_<task>`: the prediction with the user's state and the clock held as at the list's first
+    impression, which is what orders a list.
     """
     tasks = predictor.bundle.config.tasks
     labelled = days.labelled_for(tasks)
@@ -118,7 +121,8 @@ def score_rows(
     frames = [_score_day(predictor, labelled, i, evaluated, group, folder) for i in wanted]
     if not frames:
         raise DataError("no period to score: none of the days is in the log; choose days the log has")
-    return concat_lists(frames)
+    rows = concat_lists(frames)
+    return rows.with_columns(examination_of(rows, tasks)).drop(POLICY_COLUMNS)
 
 
 def find_audiences(
@@ -176,7 +180,7 @@ def _score_day(
     with predictor.opened_day(days, i, folder) as day:
         predictions, rows = predictor.predictions(day), ScoredRows.of(day)
     contexts = context_columns(predictor.bundle.config, days[i])
-    shown = days[i].table("examples", columns=[*_KEPT, *contexts])
+    shown = days[i].table("examples", columns=[*_KEPT, *POLICY_COLUMNS, *contexts])
     lists = number_lists(shown, group, contexts)
     held = held_scores(predictions, predict, days, i, lists, folder)
     columns: dict[str, Any] = {}
@@ -187,7 +191,7 @@ def _score_day(
         columns[f"prediction_{task.name}"] = predictions[task.name]
         columns[f"list_prediction_{task.name}"] = held[task.name]
     columns[LIST_GROUP] = lists
-    frame = shown.select(*_KEPT, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
+    frame = shown.select(*_KEPT, *POLICY_COLUMNS, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
     past = [_past(frame[f"{entity}_id"], days.before(i), entity) for entity in ("user", "item")]
     return frame.hstack(past).hstack(pl.DataFrame(columns))
 
@@ -205,6 +209,14 @@ def _past(ids: pl.Series, previous: DaySnapshot | None, entity: str) -> pl.Serie
 
 def _by_day(rows: pl.DataFrame) -> dict[tuple[Any, ...], pl.DataFrame]:
     return rows.partition_by("date", as_dict=True)
+
+
+def _by_position(rows: pl.DataFrame) -> dict[int, float]:
+    """Give each position's examination; empty where all positions count alike."""
+    if (rows[EXAMINATION] == 1.0).all():
+        return {}
+    positions = rows.group_by("position").agg(pl.col(EXAMINATION).first()).sort("position")
+    return dict(zip(positions["position"].to_list(), positions[EXAMINATION].to_list(), strict=True))
 
 
 def _require_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> None:

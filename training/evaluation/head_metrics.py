@@ -7,9 +7,9 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from recsys.metrics import pointwise
-from recsys.metrics.columns import IntVector
 from recsys.metrics.table import row_metrics
 from recsys.tasks import TaskSpec
+from training.evaluation.head_rows import HeadRows
 
 
 class Reliability(BaseModel):
@@ -33,8 +33,10 @@ class HeadMetrics(BaseModel):
     metric needs more than an order and the predictions are no more."""
     rows: int
     users: int = 0
-    gauc_users: int = 0
-    """Users with labels of both classes: those that GAUC stands on."""
+    lists: int = 0
+    """Lists with a pair of labels to compare: those that the metrics inside lists stand on."""
+    lists_left_out: int = 0
+    """Lists of two rows or more whose labels are all alike."""
     mean_label: float | None = None
     mean_prediction: float | None = None
     reliability: tuple[Reliability, ...] = ()
@@ -46,28 +48,26 @@ def head_metrics(
 ) -> HeadMetrics:
     """Measure one column of predictions where the task's label is known; a row counts `weight` times.
 
-    Args: rows: user_id, weight, the label and the prediction columns; probability: False for scores of a
-    binary task that only order the rows, such as a count.
+    Args: rows: user_id, weight, list_group, examination, the label and the prediction columns; probability:
+    False for scores of a binary task that only order the rows, such as a count.
     """
     metrics = row_metrics(probability=task.kind.probability)
-    known = rows.filter(pl.col(task.label).is_not_null(), pl.col(prediction).is_not_null())
-    if known.is_empty():
+    known = HeadRows.of(task, rows, prediction)
+    if not known.label.size:
         return HeadMetrics(values=dict.fromkeys(metrics), rows=0)
-    label, values = known[task.label].to_numpy(), known[prediction].to_numpy()
-    weight = known["weight"].to_numpy()
-    user: IntVector = known["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
     only_order = task.kind.probability and not probability
     found = {
-        name: None
-        if only_order and metric.reads != "order"
-        else _defined(metric.value(metric.check(label, values, weight), user))
+        name: None if only_order and metric.reads != "order" else _defined(known.value(metric, prediction))
         for name, metric in metrics.items()
     }
+    values, label, weight = known.frame[prediction].to_numpy(), known.label, known.weight
+    num_lists, left_out = known.count_lists()
     return HeadMetrics(
         values=found,
-        rows=known.height,
-        users=int(user.max()) + 1,
-        gauc_users=pointwise.gauc(label, values, user, weight).num_users if task.kind.probability else 0,
+        rows=label.size,
+        users=int(known.user.max()) + 1,
+        lists=num_lists,
+        lists_left_out=left_out,
         mean_label=float(np.average(label, weights=weight)),
         mean_prediction=None if only_order else float(np.average(values, weights=weight)),
         reliability=_reliability(label, values, weight) if task.kind.probability and probability else (),

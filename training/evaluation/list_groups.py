@@ -14,6 +14,7 @@ import polars as pl
 
 from features.days import Days
 from recsys.config import RunConfig
+from recsys.schema import IMPRESSION_KEY, REQUEST_KEY
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data.scoring import PIECE_ROWS
@@ -21,8 +22,6 @@ from training.data.scoring import PIECE_ROWS
 ListGroup = Literal["request", "user_period_context"]
 LIST_GROUP = "list_group"
 """Column of a frame of scored rows: the number of the row's list; null for a row that is alone in it."""
-_REQUEST = ("request_id", "user_id")
-_KEY = ["impression_id", "user_id"]
 
 
 def list_group_of(days: Days, evaluated: Mapping[str, Sequence[int]], tasks: Sequence[TaskSpec]) -> ListGroup:
@@ -40,7 +39,7 @@ def list_group_of(days: Days, evaluated: Mapping[str, Sequence[int]], tasks: Seq
 
 def choose_list_group(labelled: pl.DataFrame) -> ListGroup:
     """Choose by the requests of all labelled rows. Args: labelled: request_id and user_id, a row each."""
-    together = labelled.select((pl.len().over(_REQUEST) > 1).sum()).item()
+    together = labelled.select((pl.len().over(REQUEST_KEY) > 1).sum()).item()
     return "request" if 2 * together >= labelled.height else "user_period_context"
 
 
@@ -57,10 +56,16 @@ def number_lists(rows: pl.DataFrame, group: ListGroup, contexts: Sequence[str]) 
     Args: rows: request_id, user_id and the context columns, of one period.
     Returns: `list_group`, Int64 [N] from 0 without gaps; null for a row that is alone in its list.
     """
-    keys = list(_REQUEST) if group == "request" else ["user_id", *contexts]
+    keys = list(REQUEST_KEY) if group == "request" else ["user_id", *contexts]
     alone = pl.len().over(keys) == 1
     numbers = pl.when(~alone).then(pl.struct(keys).rank("dense")).rank("dense").cast(pl.Int64) - 1
     return rows.select(numbers.alias(LIST_GROUP))[LIST_GROUP]
+
+
+def lists_of_day(days: Days, i: int, config: RunConfig, group: ListGroup) -> pl.Series:
+    """Number the lists of day i's rows, in the order of its examples, as `number_lists` does."""
+    contexts = context_columns(config, days[i])
+    return number_lists(days[i].table("examples", columns=[*REQUEST_KEY, *contexts]), group, contexts)
 
 
 def concat_lists(periods: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -74,9 +79,9 @@ def concat_lists(periods: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _labelled_requests(days: Days, i: int, labels: Sequence[str]) -> pl.DataFrame:
     """Give the requests of day i's rows that have a label, a row each."""
-    shown = days[i].table("examples", columns=[*_KEY, "request_id"])
+    shown = days[i].table("examples", columns=[*IMPRESSION_KEY, "request_id"])
     known = [
-        piece.filter(pl.any_horizontal(pl.col(labels).is_not_null())).select(_KEY)
+        piece.filter(pl.any_horizontal(pl.col(labels).is_not_null())).select(IMPRESSION_KEY)
         for piece in days.labels_in_pieces(i, PIECE_ROWS)
     ]
-    return shown.join(pl.concat(known), on=_KEY, how="semi").select(_REQUEST)
+    return shown.join(pl.concat(known), on=IMPRESSION_KEY, how="semi").select(REQUEST_KEY)

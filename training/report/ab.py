@@ -20,6 +20,7 @@ from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.evaluate import Steps, evaluated_periods, find_audiences, score_rows
 from training.evaluation.head_metrics import head_metrics
+from training.evaluation.head_rows import HELD
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.list_metrics import ScoredLists, mean_metrics, per_user, score_lists
 from training.evaluation.lists import ranked_lists
@@ -173,7 +174,8 @@ def _rows(
 def paired_rows(a: pl.DataFrame, b: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
     """Keep the impressions that both scored, in A's order, and add B's predictions: `b_prediction_<task>`."""
     names = [f"prediction_{task.name}" for task in tasks]
-    theirs = b.select(*IMPRESSION_KEY, *(pl.col(n).alias(f"b_{n}") for n in names))
+    held = [pl.col(f"{HELD}{n}").alias(f"{HELD}b_{n}") for n in names]
+    theirs = b.select(*IMPRESSION_KEY, *(pl.col(n).alias(f"b_{n}") for n in names), *held)
     return a.join(theirs, on=IMPRESSION_KEY, how="inner", maintain_order="left")
 
 

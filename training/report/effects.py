@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap, paired_bootstrap_means
+from recsys.metrics.metric import RowMetric
 from recsys.metrics.table import METRICS, list_metrics, row_metrics
 from recsys.tasks import TaskSpec
 from training.evaluation.head_metrics import HeadMetrics
+from training.evaluation.head_rows import HeadRows
 from training.evaluation.list_metrics import ListMetrics
 
 OTHERS_LEVEL = 0.95
@@ -69,17 +71,20 @@ def head_effect(
 ) -> Effect:
     """Compare two systems by one metric on a head's labelled rows.
 
-    Args: rows: user_id, weight, the label, `prediction_<task>` of A and `b_prediction_<task>` of B.
+    Args: rows: of `score_rows`; `prediction_<task>` is A's, `b_prediction_<task>` B's.
     """
-    known = rows.filter(pl.col(task.label).is_not_null())
+    known, read = HeadRows.of(task, rows), METRICS[metric]
+    assert isinstance(read, RowMetric), "metrics of heads are over rows"
+    a, b = (known.prediction(read, f"{side}prediction_{task.name}") for side in ("", "b_"))
     return paired_bootstrap(
         metric,
-        known[task.label].to_numpy(),
-        known[f"prediction_{task.name}"].to_numpy(),
-        known[f"b_prediction_{task.name}"].to_numpy(),
-        known["user_id"].rank("dense").cast(pl.Int64).to_numpy(),
+        known.label,
+        a,
+        b,
+        known.user,
         generator=np.random.default_rng(seed),
-        weight=known["weight"].to_numpy(),
+        weight=known.weight,
+        lists=known.lists,
         replicates=replicates,
         level=level,
     )

@@ -14,15 +14,21 @@ from benchmarks.quality.models.fitting import trunks_of_one_size
 from benchmarks.quality.quality_set import Measure, Run
 from features.build import build_snapshots
 from features.encode import Encoder
+from features.held import held_day
 from recsys.calibration import fit_affine, fit_platt
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
+from recsys.metrics.columns import Lists
+from recsys.metrics.table import pooled_metric
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
 from training.baselines.design import MAX_ROWS, Sample, concat_samples, sample_of
 from training.data import EncodedRows, encode_day
-from training.runs import Runs
+from training.runs import HeadPredictions, Runs
 from training.train import build_model
+
+_BESIDE = ("auc", "log_loss")
+"""What is shown of a probability beside its primary metric."""
 
 
 class Night:
@@ -36,19 +42,22 @@ class Night:
         self.log, self.config, self.stages = log, config, stages
         self._planned: list[Runs] = []
         self.runs = self._runs(config)
-        self._encoded: dict[int, EncodedRows] = {}
+        self._encoded: dict[int, tuple[EncodedRows, Lists, HeldRows | None]] = {}
 
     def train(self, config: RunConfig, seed: int) -> Run:
         """Train a variant of the config; other features mean other snapshots.
 
-        The test outputs are calibrated; those named "raw <task>" are not.
+        The test outputs are calibrated; those named "raw <task>" are not. "list <task>" has the state held as
+        lists began.
         """
         runs = self._runs(config)
         trained = runs.train(config, config.tasks, seed, prepared=runs.prepared)
         scores = runs.score(trained, config, config.tasks)
-        test = {task: of.evaluated.prediction for task, of in scores.items()}
-        raw = {f"raw {task}": of.raw.prediction for task, of in scores.items()}
-        return Run(validation={task: of.known.prediction for task, of in scores.items()}, test=test | raw)
+        known, raw, test = (
+            _outputs({task: getattr(of, day) for task, of in scores.items()})
+            for day in ("known", "raw", "evaluated")
+        )
+        return Run(validation=known, test=test | {f"raw {name}": found for name, found in raw.items()})
 
     def fit(self, fit: "FitBaseline") -> Run:
         """Fit a simple system per head on the same days, and calibrate it as ours are."""
@@ -57,6 +66,9 @@ class Night:
             known, later = (self.labelled(task, of) for of in (plan.calibrate, plan.evaluate))
             fitted = fit(task, self, known)
             validation[task.name], test[task.name] = fitted.predict(known), fitted.predict(later)
+            for rows, outputs in ((known, validation), (later, test)):
+                # An order needs no calibration.
+                outputs[f"list {task.name}"] = rows.as_lists_began(fitted.predict, outputs[task.name])
             if fitted.calibrate:
                 test[task.name] = _calibrated(task, known, validation[task.name], test[task.name])
             notes += [f"{task.name}: {fitted.note}"] if fitted.note else []
@@ -74,15 +86,24 @@ class Night:
         return [
             self.labelled(task, self.runs.plan.evaluate).measure(metric)
             for task in self.config.tasks
-            for metric in ((task.kind.metric, "log_loss") if task.kind.probability else (task.kind.metric,))
+            for metric in (task.kind.metric, *(_BESIDE if task.kind.probability else ()))
         ]
 
     def labelled(self, task: TaskSpec, periods: Mapping[str, int]) -> "LabelledRows":
         """Encode the day that a head is calibrated or evaluated on."""
         day = periods[task.name]
         if day not in self._encoded:
-            self._encoded[day] = encode_day(self.encoder, self.runs.days, day, self.config.tasks)
-        return LabelledRows(task, self._encoded[day])
+            self._encoded[day] = self._encode(day)
+        return LabelledRows(task, *self._encoded[day])
+
+    def _encode(self, day: int) -> "tuple[EncodedRows, Lists, HeldRows | None]":
+        """Encode a day, and its rows whose state is another one as their lists began."""
+        days, lists = self.runs.days, self.runs.lists(day)
+        with held_day(days, day, lists) as held:
+            tasks = self.config.tasks
+            moved = HeldRows(encode_day(self.encoder, held.days, day, tasks), held.rows) if held else None
+        encoded = encode_day(self.encoder, days, day, self.config.tasks)
+        return encoded, Lists.unplaced(lists.fill_null(-1)), moved
 
     def sample(self, task: TaskSpec) -> Sample:
         """Flatten the labelled rows that a head is trained on, at most about `MAX_ROWS` of them."""
@@ -142,32 +163,67 @@ class Night:
 class LabelledRows:
     """The rows [N] of a day that have a label of one head."""
 
-    def __init__(self, task: TaskSpec, encoded: EncodedRows) -> None:
-        """Select them."""
-        self.task, self.encoded = task, encoded
+    def __init__(
+        self,
+        task: TaskSpec,
+        encoded: EncodedRows,
+        lists: Lists | None = None,
+        held: "HeldRows | None" = None,
+    ) -> None:
+        """Select them. Args: lists, held: of the day's rows, where they are measured inside lists."""
+        self.task, self.encoded, self.held = task, encoded, held
         self.rows = np.flatnonzero(~np.isnan(encoded.labels[task.name]))
         self.label = encoded.labels[task.name][self.rows]
         self.weight = encoded.weight[self.rows]
+        self.lists = None if lists is None else lists.take(self.rows)
 
     def measure(self, metric: str) -> Measure:
         """Measure predictions of the head."""
         user, name = self.encoded.user_key[self.rows], self.task.name
+        output = f"list {name}" if pooled_metric(metric).in_lists else name
         return Measure(
             head=name,
             metric=metric,
-            output=name,
+            output=output,
             pooled=metric,
             label=self.label,
             user=user,
             weight=self.weight,
+            lists=self.lists,
         )
+
+    def as_lists_began(self, predict: "Predict", live: np.ndarray) -> np.ndarray:
+        """Predict with users' state held as their lists began. Args: live: predictions [N]."""
+        if self.held is None:
+            return live
+        again, found = LabelledRows(self.task, self.held.encoded), live.copy()
+        if again.rows.size:
+            found[np.searchsorted(self.rows, self.held.places[again.rows])] = predict(again)
+        return found
+
+
+Predict = Callable[[LabelledRows], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """The rows of a day whose state is another one as their lists began, and their places among all rows."""
+
+    encoded: EncodedRows
+    places: np.ndarray
+
+
+def _outputs(heads: Mapping[str, HeadPredictions]) -> dict[str, np.ndarray]:
+    """Name predictions, live and as lists began."""
+    live = {task: of.prediction for task, of in heads.items()}
+    return live | {f"list {task}": of.list_prediction for task, of in heads.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedBaseline:
     """One head's simple system."""
 
-    predict: Callable[[LabelledRows], np.ndarray]
+    predict: Predict
     note: str = ""
     calibrate: bool = True
 

@@ -1,8 +1,8 @@
 """The simulated shop: one night on a log of `recsys simulate`, beside the truth and what can be known of it.
 
 The log's seed is the caller's: choose one that nobody tuned on. The informed oracle knows every item's
-factors and estimates the users from the log. `facts` say how much of the way from chance to it the chosen row
-has come.
+factors and estimates the users from the log; the appeal oracle also knows how much each item is liked by all.
+`facts` say how much of the way from chance to the latter, and to the truth, the chosen row has come.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,11 @@ def open_shop(folder: Path, scratch: Path) -> QualitySet:
     """
     shop, log = Shop.from_log(folder), InteractionLog(folder)
     oracles, night = Oracles(shop, log), Night(log, default_config(), Stages(scratch / "stages"))
-    simple = NIGHT_BASELINES | {"informed_oracle": oracles.informed, "truth": oracles.truth}
+    simple = NIGHT_BASELINES | {
+        "informed_oracle": partial(oracles.informed, knows_appeal=False),
+        "appeal_oracle": partial(oracles.informed, knows_appeal=True),
+        "truth": oracles.truth,
+    }
     return QualitySet(
         name="shop",
         protocol=f"a night: {night.protocol}; the default config",
@@ -53,17 +57,17 @@ def open_shop(folder: Path, scratch: Path) -> QualitySet:
             "users": float(shop.dials.users),
             "items": float(shop.dials.items),
         },
-        conclude=share_of_way,
+        conclude=shares_of_way,
     )
 
 
-def share_of_way(chosen: str, values: Mapping[str, Mapping[Key, float]]) -> dict[str, float]:
-    """Say how much of the way from chance to the informed oracle the chosen row has come, per AUC."""
-    informed = values.get("informed_oracle", {})
+def shares_of_way(chosen: str, values: Mapping[str, Mapping[Key, float]]) -> dict[str, float]:
+    """Say how far the chosen row has come from chance to an oracle and to truth, per AUC inside lists."""
     return {
-        f"{head}_share_of_way": (values[chosen][head, metric] - 0.5) / (value - 0.5)
-        for (head, metric), value in informed.items()
-        if metric == "auc"
+        f"{head}_share_of_{name}": (values[chosen][head, metric] - 0.5) / (value - 0.5)
+        for row, name in (("appeal_oracle", "oracle"), ("truth", "truth"))
+        for (head, metric), value in values.get(row, {}).items()
+        if metric == "list_auc"
     }
 
 
@@ -73,19 +77,23 @@ class Oracles:
     def __init__(self, shop: Shop, log: InteractionLog) -> None:
         """Know the shop that wrote a log."""
         self.shop, self.log = shop, log
-        self._informed: dict[date, pl.DataFrame] = {}
+        self._informed: dict[tuple[date, bool], pl.DataFrame] = {}
 
-    def informed(self, task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
-        """Give the informed oracle's predictions, with users estimated from the days before the rows' own."""
+    def informed(
+        self, task: TaskSpec, night: Night, known: LabelledRows, *, knows_appeal: bool
+    ) -> FittedBaseline:
+        """Give an informed oracle's predictions, with users estimated from the days before the rows' own."""
         del night, known
 
         def predict(rows: LabelledRows) -> np.ndarray:
             day = rows.encoded.day
-            if day not in self._informed:
+            if (day, knows_appeal) not in self._informed:
                 history = read_labelled(self.log, self.shop.dials.first_day, day - timedelta(days=1))
-                estimates = estimate_users(self.shop, history)
-                self._informed[day] = informed_predictions(self.shop, estimates, self._shown(rows.encoded))
-            return self._informed[day][task.name].to_numpy()[rows.rows]
+                estimates = estimate_users(self.shop, history, knows_appeal=knows_appeal)
+                self._informed[day, knows_appeal] = informed_predictions(
+                    self.shop, estimates, self._shown(rows.encoded)
+                )
+            return self._informed[day, knows_appeal][task.name].to_numpy()[rows.rows]
 
         return FittedBaseline(predict=predict, calibrate=False)
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import ConfigError, DataError
-from recsys.metrics import pointwise
+from recsys.metrics import list_auc, pointwise
+from recsys.metrics.columns import Lists
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import (
     paired_bootstrap,
@@ -38,8 +39,8 @@ def shop(generator, num_users=300, rows_per_user=6):
 
 
 def on_all_rows(metric, label, prediction, user, weight):
-    if metric == "gauc":
-        return pointwise.gauc(label, prediction, user, weight).value
+    if METRICS[metric].in_lists:
+        return getattr(list_auc, metric)(label, prediction, Lists.unplaced(user), weight)
     return getattr(pointwise, metric)(label, prediction, weight)
 
 
@@ -47,7 +48,15 @@ def on_all_rows(metric, label, prediction, user, weight):
 def test_values_are_those_of_pointwise(metric):
     user, label, good, worse, weight = shop(seeded())
     effect = paired_bootstrap(
-        metric, label, worse, good, user, generator=seeded(), weight=weight, replicates=100
+        metric,
+        label,
+        worse,
+        good,
+        user,
+        generator=seeded(),
+        weight=weight,
+        lists=Lists.unplaced(user),
+        replicates=100,
     )
     assert effect.a == pytest.approx(on_all_rows(metric, label, worse, user, weight), abs=1e-12)
     assert effect.b == pytest.approx(on_all_rows(metric, label, good, user, weight), abs=1e-12)
@@ -61,8 +70,9 @@ def test_values_are_those_of_pointwise(metric):
 @pytest.mark.parametrize("metric", POOLED)
 def test_swapping_the_systems_flips_everything(metric):
     user, label, good, worse, _ = shop(seeded())
-    one = paired_bootstrap(metric, label, worse, good, user, generator=seeded(), replicates=99)
-    two = paired_bootstrap(metric, label, good, worse, user, generator=seeded(), replicates=99)
+    how = {"lists": Lists.unplaced(user), "replicates": 99}
+    one = paired_bootstrap(metric, label, worse, good, user, generator=seeded(), **how)
+    two = paired_bootstrap(metric, label, good, worse, user, generator=seeded(), **how)
     assert (two.ci_low, two.ci_high) == pytest.approx((-one.ci_high, -one.ci_low))
     assert (two.difference, two.p_value) == (-one.difference, one.p_value)
     assert two.verdict == "worse"
@@ -73,7 +83,9 @@ def test_a_draw_is_the_metric_on_the_drawn_users_rows(metric):
     user, label, _, worse, weight = shop(seeded(), num_users=20)
     pooled = pooled_metric(metric)
     drawn = np.bincount(seeded(1).integers(20, size=20), minlength=20)
-    found = pooled.statistic(pooled.check(label, worse, weight), user)(drawn.astype(float))
+    found = pooled.statistic(pooled.check(label, worse, weight, Lists.unplaced(user)), user)(
+        drawn.astype(float)
+    )
     rows = np.concatenate([np.flatnonzero(user == u) for u in range(20) for _ in range(drawn[u])])
     expected = on_all_rows(metric, label[rows], worse[rows], user[rows], weight[rows])
     assert found == pytest.approx(expected, abs=1e-12)
@@ -128,7 +140,7 @@ def test_a_wider_level_gives_a_wider_interval():
 
 
 def test_weighted_mean_over_users_by_hand():
-    effect = paired_bootstrap_means("gauc", [1, 0], [0, 0], weight=[3, 1], generator=seeded(), replicates=5)
+    effect = paired_bootstrap_means("ndcg", [1, 0], [0, 0], weight=[3, 1], generator=seeded(), replicates=5)
     assert (effect.a, effect.b, effect.difference) == (0.75, 0, -0.75)
 
 
@@ -158,10 +170,11 @@ def test_few_undefined_draws_still_give_an_interval():
     assert effect.ci_low < effect.difference < effect.ci_high
 
 
-@pytest.mark.parametrize("metric", ["auc", "gauc", "normalised_entropy"])
+@pytest.mark.parametrize("metric", ["auc", "list_auc", "normalised_entropy"])
 def test_a_metric_not_defined_gives_no_evidence(metric):
+    predictions, lists = ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1]), Lists.unplaced([1, 1, 1])
     effect = paired_bootstrap(
-        metric, [0, 0, 0], [0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [1, 2, 3], generator=seeded(), replicates=20
+        metric, [0, 0, 0], *predictions, [1, 2, 3], generator=seeded(), lists=lists, replicates=20
     )
     assert effect.difference is None
     assert effect.ci_low is None
@@ -267,7 +280,7 @@ def test_auc_is_sorted_once_a_system_not_once_a_draw(monkeypatch):
 
 
 def test_unusable_requests_are_refused():
-    with pytest.raises(ConfigError, match=r"metric 'ndcg' .* \['auc', 'brier', 'gauc'"):
+    with pytest.raises(ConfigError, match=r"metric 'ndcg' .* \['auc', 'brier', 'list_auc'"):
         paired_bootstrap("ndcg", [0, 1], [0, 1], [0, 1], [1, 2], generator=seeded())
     with pytest.raises(ConfigError, match="replicates is 0"):
         paired_bootstrap_means("ndcg", [0, 1], [0, 1], generator=seeded(), replicates=0)

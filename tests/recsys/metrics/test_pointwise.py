@@ -1,7 +1,6 @@
 """Pointwise metrics: hand-worked numbers, sklearn as oracle, properties, and the refusals."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from recsys.metrics.pointwise import (
     auc,
     brier,
     ece,
-    gauc,
     log_loss,
     mae,
     normalised_entropy,
@@ -89,51 +87,6 @@ def test_auc_knows_only_the_order(table):
     first = auc(label, prediction, weight)
     np.testing.assert_equal(auc(label, np.exp(3 * prediction) - 7, weight), first)
     assert auc(label, -prediction, weight) == pytest.approx(1 - first, nan_ok=True)
-
-
-@given(tables(), st.randoms())
-def test_gauc_is_the_weighted_mean_of_each_users_auc(table, random):
-    label, prediction, weight = table
-    user = np.array([random.choice(["ann", "bob", "cy"]) for _ in label])
-    aucs = {u: auc(label[user == u], prediction[user == u], weight[user == u] + 1) for u in set(user)}
-    used = [u for u in aucs if not math.isnan(aucs[u])]
-    result = gauc(label, prediction, user, weight + 1)
-    assert result.num_users == len(used)
-    assert result.num_rows == sum(np.count_nonzero(user == u) for u in used)
-    mass = [(weight + 1)[user == u].sum() for u in used]
-    expected = np.average([aucs[u] for u in used], weights=mass) if used else math.nan
-    assert result.value == pytest.approx(expected, nan_ok=True)
-
-
-def test_gauc_by_hand():
-    # user 7: one pair, won, 2 rows; user 3: 2 pairs, one won, 3 rows; user 5 has only negatives
-    result = gauc([1, 0, 0, 1, 0, 0], [0.9, 0.1, 0.2, 0.5, 0.6, 0.4], [7, 7, 3, 3, 3, 5])
-    assert result.value == (2 * 1 + 3 * 0.5) / 5
-    assert (result.num_users, result.num_rows) == (2, 5)
-
-
-def test_gauc_of_many_users_takes_no_more_steps_than_of_few():
-    # A loop over users would make its time follow their number.
-    assert steps_of_gauc(20) == steps_of_gauc(2_000)
-
-
-def steps_of_gauc(num_users):
-    """Count the lines of Python that one value takes."""
-    generator = np.random.default_rng(0)
-    label, user = generator.integers(2, size=10 * num_users), np.repeat(np.arange(num_users), 10)
-    prediction, steps, before = generator.random(10 * num_users), [], sys.gettrace()
-
-    def count(frame, event, argument):
-        steps.append(event)
-        return count
-
-    sys.settrace(count)
-    try:
-        result = gauc(label, prediction, user)
-    finally:
-        sys.settrace(before)
-    assert result.num_users > 0.9 * num_users
-    return len(steps)
 
 
 def test_log_loss_by_hand():

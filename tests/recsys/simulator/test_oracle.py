@@ -14,6 +14,7 @@ from recsys.simulator.oracle import (
     add_labels,
     estimate_users,
     informed_predictions,
+    known_list_auc,
     oracle_report,
     read_labelled,
 )
@@ -32,12 +33,24 @@ def split(simulated):
 def test_best_above_informed_above_popularity(simulated, split):
     history, rows = split
     report = oracle_report(simulated.shop, history, rows)
-    assert 0.72 <= report.click_best_auc <= 0.85
-    assert 0.72 <= report.purchase_best_auc <= 0.87
-    assert 0.66 <= report.click_informed_auc <= report.click_best_auc - 0.04
-    assert 0.62 <= report.purchase_informed_auc <= report.purchase_best_auc - 0.04
+    assert 0.68 <= report.click_best_list_auc <= 0.80
+    assert 0.68 <= report.purchase_best_list_auc <= 0.86
+    assert 0.60 <= report.click_informed_list_auc <= report.click_best_list_auc - 0.04
+    assert 0.60 <= report.purchase_informed_list_auc <= report.purchase_best_list_auc - 0.02
     assert report.rating_noise_rmse < report.rating_informed_rmse - 0.05
     assert report.rating_informed_rmse < rows["rating"].std()
+
+
+def test_appeal_is_worth_something_inside_a_list(simulated, split):
+    history, rows = split
+    figures = []
+    for knows_appeal in (False, True):
+        estimates = estimate_users(simulated.shop, history, knows_appeal=knows_appeal)
+        found = informed_predictions(simulated.shop, estimates, rows)
+        figures.append([known_list_auc(rows, task, found[task]) for task in ("click", "purchase")])
+    (click, purchase), (click_known, purchase_known) = figures
+    assert click_known > click + 0.01
+    assert purchase_known > purchase
 
 
 def test_feedback_is_the_users_who_gave_it(frames):
@@ -66,7 +79,7 @@ def test_no_impressions_is_an_error(simulated, tmp_path):
 def test_users_without_history_get_the_prior(simulated, split):
     history, rows = split
     known = history.filter(pl.col("user_id") != "u000003")
-    estimates = estimate_users(simulated.shop, known)
+    estimates = estimate_users(simulated.shop, known, knows_appeal=False)
     np.testing.assert_array_equal(estimates.coefficients[3], 0.0)
     mine = rows.filter(pl.col("user_id") == "u000003")
     guess = informed_predictions(simulated.shop, estimates, mine)
@@ -78,16 +91,16 @@ def test_null_labels_leave_their_rows_out(simulated, split):
     half = pl.int_range(pl.len()) % 2 == 0
     nulled = rows.with_columns(click=pl.when(half).then("click"))
     full, part = (oracle_report(simulated.shop, history, r) for r in (rows, nulled))
-    assert full.purchase_best_auc == part.purchase_best_auc
-    assert full.click_best_auc != part.click_best_auc
-    assert full.click_best_auc == pytest.approx(part.click_best_auc, abs=0.02)
+    assert full.purchase_best_list_auc == part.purchase_best_list_auc
+    assert full.click_best_list_auc != part.click_best_list_auc
+    assert full.click_best_list_auc == pytest.approx(part.click_best_list_auc, abs=0.02)
 
 
 def test_estimates_approach_the_truth_with_history(simulated, split):
     """Users who saw more are estimated better, and better than the prior is."""
     history, _ = split
     shop = simulated.shop
-    estimates = estimate_users(shop, history)
+    estimates = estimate_users(shop, history, knows_appeal=False)
     users = np.arange(shop.dials.users)
     truth = shop.users.taste_on(users, 15)
     error = ((estimates.coefficients[users, :16] - truth) ** 2).mean(axis=1)
@@ -109,8 +122,8 @@ def test_default_dials(seed):
     history = add_labels(pl.concat([day.impressions for day in days[:-1]]), past)
     rows = add_labels(days[-1].impressions, days[-1].feedback)
     report = oracle_report(shop, history, rows)
-    assert 0.72 <= report.click_best_auc <= 0.85
-    assert 0.72 <= report.purchase_best_auc <= 0.87
-    assert 0.67 <= report.click_informed_auc <= 0.75
+    assert 0.68 <= report.click_best_list_auc <= 0.80
+    assert 0.68 <= report.purchase_best_list_auc <= 0.86
+    assert 0.60 <= report.click_informed_list_auc <= 0.70
     assert 0.08 <= history["click"].mean() <= 0.15
     assert 0.05 <= history["purchase"].sum() / history["click"].sum() <= 0.10

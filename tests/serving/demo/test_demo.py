@@ -310,22 +310,22 @@ def test_a_day_is_scored_beside_the_oracles(tmp_path) -> None:
     last = shop.dials.last_day
     report = tmp_path / "e.json"
     heads = {
-        "click": {"values": {"auc": 0.7}, "rows": 9},
-        "purchase": {"values": {"auc": None}, "rows": 9},
+        "click": {"values": {"list_auc": 0.7}, "rows": 9},
+        "purchase": {"values": {"list_auc": None}, "rows": 9},
         "rating": {"values": {"rmse": 0.9}, "rows": 2},
     }
-    simple = {"heads": {"click": {"values": {"auc": 0.6}}}, "ranking": {"values": {"recall_at_50": 0.2}}}
+    simple = {"heads": {"click": {"values": {"list_auc": 0.6}}}, "ranking": {"values": {"recall_at_50": 0.2}}}
     mean = {"heads": {"rating": {"values": {"rmse": 1.1}}}, "ranking": None}
     baselines = {"popular": simple, "global_mean": mean}
     ranking = {"values": {"recall_at_50": 0.5}}
     report.write_text(json.dumps({"heads": heads, "ranking": ranking, "baselines": baselines}))
     scored = ScoredDay(day=last, bundle="v", until=last + timedelta(days=1), report=report)
     found = day_quality(scored, oracles_of_day(shop, log, default_config(), last, scored.until))
-    assert found.click.auc == 0.7
-    assert found.click.popularity_auc == 0.6
-    assert found.click.best_auc is not None
-    assert found.click.best_auc > 0.6
-    assert found.purchase.auc is None
+    assert found.click.list_auc == 0.7
+    assert found.click.popularity_list_auc == 0.6
+    assert found.click.best_list_auc is not None
+    assert found.click.best_list_auc > 0.6
+    assert found.purchase.list_auc is None
     assert found.rating.mean_rmse == 1.1
     assert found.rating.noise_rmse is not None
     assert found.retrieval == RetrievalQuality(recall_at_50=0.5, popularity_recall_at_50=0.2)
@@ -358,9 +358,9 @@ def test_work_in_the_background_gives_its_result_or_its_error() -> None:
 
 def test_means_are_over_the_days_a_figure_is_defined_on() -> None:
     means = mean_quality([day(0.7, 0.9), day(0.8, None)])
-    assert means["click"]["auc"] == pytest.approx(0.75)
+    assert means["click"]["list_auc"] == pytest.approx(0.75)
     assert means["rating"]["rmse"] == pytest.approx(0.9)
-    assert means["purchase"]["auc"] is None
+    assert means["purchase"]["list_auc"] is None
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def day(auc: float | None, rmse: float | None) -> DayQuality:
         bundle="v",
         labels_until="2026-01-31",
         rows={"click": 1},
-        click=BinaryQuality(auc=auc, informed_auc=0.75, best_auc=0.8, popularity_auc=0.6),
+        click=BinaryQuality(list_auc=auc, informed_list_auc=0.75, best_list_auc=0.8, popularity_list_auc=0.6),
         purchase=BinaryQuality(),
         rating=RatingQuality(rmse=rmse, mean_rmse=1.0, informed_rmse=0.8, noise_rmse=0.6),
         retrieval=RetrievalQuality(recall_at_50=0.4, popularity_recall_at_50=0.1),
@@ -428,7 +428,7 @@ def a_summary(last: NightLine | None = None) -> DemoSummary:
 
 def test_the_summary_has_the_promised_keys() -> None:
     said = a_summary().model_dump(mode="json")
-    binary = {"auc", "popularity_auc", "best_auc", "informed_auc"}
+    binary = {"list_auc", "popularity_list_auc", "best_list_auc", "informed_list_auc", "auc"}
     assert set(said["quality"]["click"]) == binary
     assert set(said["quality"]["purchase"]) == binary
     assert set(said["quality"]["rating"]) == {"rmse", "mean_rmse", "noise_rmse", "informed_rmse"}

@@ -151,21 +151,30 @@ def test_sampled_rows_count_as_many_as_they_stand_for(config):
     prediction = np.clip(0.3 * label + 0.6 * rng.random(400), 0.01, 0.99)
     weight = np.where(label == 1, 1.0, 20.0)
     users = [f"u{i % 20}" for i in range(400)]
-    rows = pl.DataFrame({"user_id": users, "weight": weight, "label_click": label, "p": prediction})
+    lists = {"list_group": np.arange(400) // 10, "examination": 1.0}
+    rows = pl.DataFrame({"user_id": users, "weight": weight, "label_click": label, "p": prediction, **lists})
     found = head_metrics(config.tasks[0], rows, "p")
     assert found.values["auc"] == pytest.approx(roc_auc_score(label, prediction, sample_weight=weight))
     assert found.values["log_loss"] == pytest.approx(log_loss(label, prediction, sample_weight=weight))
     assert found.mean_label == pytest.approx(np.average(label, weights=weight))
     assert found.rows == 400
+    assert found.lists + found.lists_left_out == 40
 
 
 def test_one_class_and_no_rows_give_no_made_up_figures(config):
     rows = pl.DataFrame(
-        {"user_id": ["u", "v"], "weight": [1.0, 1.0], "label_click": [0.0, 0.0], "p": [0.1, 0.2]}
+        {
+            "user_id": ["u", "u"],
+            "weight": [1.0, 1.0],
+            "list_group": [0, 0],
+            "examination": [1.0, 1.0],
+            "label_click": [0.0, 0.0],
+            "p": [0.1, 0.2],
+        }
     )
     one_class = head_metrics(config.tasks[0], rows, "p")
     undefined = {name for name, value in one_class.values.items() if value is None}
-    assert undefined == {"auc", "gauc", "normalised_entropy"}
+    assert undefined == {"auc", "list_auc", "normalised_entropy"}
     nothing = head_metrics(config.tasks[0], rows.with_columns(label_click=pl.lit(None, pl.Float32)), "p")
     assert (nothing.rows, nothing.values["auc"], nothing.values["log_loss"]) == (0, None, None)
 
@@ -193,11 +202,25 @@ def test_nothing_labelled_is_an_error(predictor, shop_chain, evaluated):
 
 def test_the_report_has_the_shape_that_the_issue_fixes(report):
     said = json.loads(report.model_dump_json())
-    assert {"auc", "gauc", "log_loss", "ece"} <= set(said["heads"]["click"]["values"])
-    assert {"rmse", "mae"} == set(said["heads"]["rating"]["values"])
+    assert {"list_auc", "auc", "log_loss", "ece"} <= set(said["heads"]["click"]["values"])
+    assert {"rmse", "mae", "list_concordance"} == set(said["heads"]["rating"]["values"])
     assert {"rows", "users"} <= set(said["heads"]["click"])
     assert {"ndcg_at_10", "recall_at_50", "users"} <= {*said["ranking"], *said["ranking"]["values"]}
+    assert {"lists", "lists_left_out"} <= set(said["heads"]["click"])
+    assert said["list_group"] == "request"
+    assert said["examination"] == {}, "the shop's own policy explores nothing"
     assert said["baselines"] == {}
+
+
+def test_lists_are_counted_and_ordered_by_the_held_predictions(rows, config):
+    click = config.tasks[0]
+    backwards = rows.with_columns(list_prediction_click=-pl.col("prediction_click"))
+    found, other = (head_metrics(click, r, "prediction_click") for r in (rows, backwards))
+    assert other.values["list_auc"] == pytest.approx(1 - found.values["list_auc"])
+    assert other.values["auc"] == found.values["auc"]
+    of_list = rows.drop_nulls(["label_click", "list_group"]).group_by("list_group")
+    kinds = of_list.agg(pl.col("label_click").n_unique())["label_click"]
+    assert (found.lists, found.lists_left_out) == ((kinds == 2).sum(), (kinds == 1).sum())
 
 
 # --- lists

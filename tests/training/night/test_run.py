@@ -183,7 +183,9 @@ def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a
     learned = [read_stage(stage)["rows"] for stage in (caught_up, trained)]
     counts = [night.log.read("impressions", d).height for d in night.log.days("impressions")]
     assert learned == [sum(counts[:3]), counts[3]]
-    (checked,) = [c for c in following.decision.checks if c.name.startswith("bought") and "auc" in c.numbers]
+    (checked,) = [
+        c for c in following.decision.checks if c.name.startswith("bought") and "list_auc" in c.numbers
+    ]
     assert "the floor is" in checked.detail
     assert any("champion" in c.detail for c in following.decision.checks if c.name.startswith("click"))
 
@@ -294,7 +296,7 @@ def test_a_held_night_that_a_wider_gate_promotes_is_recorded_as_promoted(first_n
     runs = shutil.copytree(night.runs, tmp_path / "runs")
     shutil.rmtree(runs / "registry")
     results = []
-    for gate in ({"min_rows": 20, "min_auc": 1.0}, {"min_rows": 100_000}):
+    for gate in ({"min_rows": 20, "min_list_auc": 1.0}, {"min_rows": 100_000}):
         config = make_config(gate=gate, training={"refit": False})
         mine = Night(config=config, log=night.log, runs=runs, date=DAY)
         results.append(run_night(mine))

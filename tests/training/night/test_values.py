@@ -55,7 +55,7 @@ def night(make_config, log, tmp_path_factory):
         task=tasks,
         features={"history_kinds": ["click", *HEADS]},
         training={"epochs": 6, "learning_rate": 6e-3},
-        gate={"min_rows": 20, "min_auc": 0.0, "max_ece": 0.5},
+        gate={"min_rows": 20, "min_list_auc": 0.0, "max_ece": 0.5},
     )
     night = Night(config=config, log=log, runs=tmp_path_factory.mktemp("runs"), date=NIGHT)
     return night, run_night(night)

@@ -17,6 +17,7 @@ from recsys.errors import DataError
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap
 from training.evaluation.evaluate import score_rows
+from training.evaluation.head_rows import HeadRows
 from training.predict import BundlePredictor
 from training.report import ab
 from training.report.ab import Side, compare, shared_tasks
@@ -103,13 +104,15 @@ def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, windo
     a = score_rows(BundlePredictor(bundle), shop_chain, evaluate)
     b = score_rows(Informed(bundle), shop_chain, evaluate)
     known = a["label_click"].is_not_null()
+    lists = HeadRows.of(config.tasks[0], a).lists
     effect = paired_bootstrap(
-        "auc",
+        "list_auc",
         a.filter(known)["label_click"].to_numpy(),
-        a.filter(known)["prediction_click"].to_numpy(),
-        b.filter(known)["prediction_click"].to_numpy(),
+        a.filter(known)["list_prediction_click"].to_numpy(),
+        b.filter(known)["list_prediction_click"].to_numpy(),
         a.filter(known)["user_id"].to_numpy(),
         generator=np.random.default_rng(0),
+        lists=lists,
         replicates=200,
         level=better.decision.level,
     )
@@ -125,10 +128,11 @@ def test_figures_are_the_paired_bootstraps_of_the_rows(better, shop_chain, windo
 
 def test_rows_are_paired_by_impression_and_user(config):
     """Two users share an id; B's rows come in another order and lack one."""
-    a = pl.DataFrame({"impression_id": list("xxy"), "user_id": list("uvu"), "prediction_click": [1, 2, 3]})
-    b = a[[1, 0]].with_columns(pl.col("prediction_click") * 10)
+    predictions = {"prediction_click": [1, 2, 3], "list_prediction_click": [4, 5, 6]}
+    a = pl.DataFrame({"impression_id": list("xxy"), "user_id": list("uvu"), **predictions})
+    b = a[[1, 0]].with_columns(pl.col(*predictions) * 10)
     found = ab.paired_rows(a, b, config.tasks[:1])
-    assert found.rows() == [("x", "u", 1, 10), ("x", "v", 2, 20)]
+    assert found.rows() == [("x", "u", 1, 4, 10, 40), ("x", "v", 2, 5, 20, 50)]
 
 
 def test_primary_comparisons_share_the_error_rate(better):
@@ -351,6 +355,8 @@ def test_a_head_of_one_class_is_reported_without_a_verdict(better, config):
             "user_id": [f"u{i % 10}" for i in range(200)],
             "date": [date(2026, 1, 30)] * 200,
             "weight": np.ones(200),
+            "list_group": np.arange(200) // 10,
+            "examination": np.ones(200),
             "label_click": np.zeros(200),
             "prediction_click": rng.random(200),
             "b_prediction_click": rng.random(200),

@@ -166,14 +166,16 @@ def _head(
     shared = [one.shared[task.name] for one in trained]
     rows, day = alone[0], runs.days[runs.plan.evaluate[task.name]].day
     metric = task.kind.metric
+    pooled = pooled_metric(metric)
     effect = paired_bootstrap_seeds(
         metric,
         rows.label,
-        [run.prediction for run in alone],
-        [run.prediction for run in shared],
+        [run.read(pooled) for run in alone],
+        [run.read(pooled) for run in shared],
         rows.user,
         generator=np.random.default_rng(0),
         weight=rows.weight,
+        lists=rows.lists,
         replicates=replicates,
         level=level,
     )
@@ -193,8 +195,7 @@ def _head(
 
 def _value(metric: str, run: HeadPredictions) -> float:
     pooled = pooled_metric(metric)
-    rows = pooled.check(run.label, run.prediction, run.weight)
-    return pooled.statistic(rows, np.zeros(run.label.size, np.int64))(np.ones(1))
+    return pooled.value(pooled.check(run.label, run.read(pooled), run.weight, run.lists))
 
 
 def _pairs(found: Mapping[Pair, tuple[float, float, float]]) -> tuple[PairValue, ...]:

@@ -12,16 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from sklearn.isotonic import IsotonicRegression
 
 from recsys.errors import DataError
 from recsys.fusion import Fusion
 from recsys.metrics.columns import effective_rows
+from recsys.metrics.examination import examination_curve
 from recsys.schema import REQUEST_KEY
 from recsys.tasks import TaskSpec
 
 Vector = npt.NDArray[np.float64]
-_LEAST_EXAMINATION = 0.05
 _PREDICTION = "prediction_"
 
 
@@ -105,8 +104,12 @@ def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | Non
     weight = rows["weight"].cast(pl.Float64).to_numpy()
     examination = np.ones(position.size)
     if task is not None:
-        curve = examination_curve(position, _labels(rows, task), predictions[task.name], weight)
-        examination = curve[position]
+        label = _labels(rows, task)
+        known = ~np.isnan(label)
+        curve = examination_curve(
+            position[known], label[known], predictions[task.name][known].astype(np.float64), weight[known]
+        )
+        examination = curve[np.minimum(position, curve.size - 1)]
     return Lists(
         tasks=tuple(tasks),
         request=_codes(rows.select(pl.struct(REQUEST_KEY).rank("dense")).to_series().to_numpy()),
@@ -128,27 +131,6 @@ def _labels(rows: pl.DataFrame, task: TaskSpec) -> Vector:
 def is_checked(user_id: str) -> bool:
     """Tell whether a user is of the half that the search does not see; by the id, so always alike."""
     return bool(hashlib.sha256(user_id.encode()).digest()[0] & 1)
-
-
-def examination_curve(
-    position: npt.NDArray[np.int64], label: Vector, prediction: npt.NDArray[np.float32], weight: Vector
-) -> Vector:
-    """Estimate how likely each position is looked at, relative to the first: [P + 1], never rising."""
-    known = ~np.isnan(label)
-    size = int(position.max()) + 1
-    seen, wanted = (
-        np.bincount(position[known], (weight * values)[known], minlength=size)
-        for values in (label, prediction.astype(np.float64))
-    )
-    have = np.flatnonzero(wanted > 0)
-    if have.size == 0 or seen.sum() == 0:
-        return np.ones(size)
-    fitted = IsotonicRegression(increasing=False, out_of_bounds="clip").fit(
-        have, seen[have] / wanted[have], sample_weight=wanted[have]
-    )
-    curve = fitted.predict(np.arange(size))
-    found: Vector = np.maximum(curve / max(curve[have[0]], 1e-12), _LEAST_EXAMINATION)
-    return np.minimum(found, 1.0)
 
 
 def places(lists: Lists, fusion: Fusion) -> npt.NDArray[np.int64]:

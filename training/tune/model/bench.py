@@ -9,9 +9,11 @@ import torch
 
 from features.days import Days
 from features.encode import Encoder
+from features.held import held_day
 from recsys.config import RunConfig
 from recsys.device import resolve_device
 from recsys.errors import DataError
+from recsys.metrics.columns import Lists
 from recsys.metrics.table import pooled_metric
 from recsys.model.embeddings import Tables
 from recsys.model.head_functions import predict
@@ -19,6 +21,7 @@ from recsys.model.ranker import Ranker
 from recsys.shapes import RETRIEVAL
 from recsys.tasks import TaskSpec
 from training.data import Batcher, Cutting, EncodedRows, count_steps, encode_day, sizes_of, text_by_number
+from training.evaluation.list_groups import list_group_of, lists_of_day
 from training.fit_inputs import batch_settings
 from training.night.plan import NightPlan, plan_night
 from training.objective import retrieval_loss
@@ -37,8 +40,25 @@ OnRung = Callable[[int, Mapping[str, float]], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Period:
     encoded: EncodedRows
+    held: tuple[EncodedRows, np.ndarray] | None
+    """The rows whose state is another one when it is held as their lists began, and their places."""
+    lists: Lists
     batcher: Batcher
     retrieval: Batcher | None
+
+    def logits(self, ranker: Ranker, tables: Tables) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Score the rows: with their own live state, and as their lists began."""
+
+        def score(rows: EncodedRows) -> dict[str, np.ndarray]:
+            return predict_logits(ranker, tables, self.batcher.batches(rows, np.random.default_rng(0)))
+
+        live = score(self.encoded)
+        if self.held is None:
+            return live, live
+        (moved, places), held = self.held, {name: values.copy() for name, values in live.items()}
+        for name, values in score(moved).items():
+            held[name][places] = values
+        return live, held
 
 
 class ModelBench:
@@ -108,10 +128,7 @@ class ModelBench:
 
         Ranker and tables are on one device: training's, while a training goes on.
         """
-        logits = {
-            i: predict_logits(ranker, tables, p.batcher.batches(p.encoded, np.random.default_rng(0)))
-            for i, p in self._periods.items()
-        }
+        logits = {i: period.logits(ranker, tables) for i, period in self._periods.items()}
         found = {}
         for task in self.config.tasks:
             if task.name not in self.heads:
@@ -119,11 +136,11 @@ class ModelBench:
             i = self.plan.calibrate[task.name]
             label, weight = self._known[task.name], self._periods[i].encoded.weight
             known = ~np.isnan(label)
-            values = predict(logits[i][task.name], task)
             metric = pooled_metric(task.kind.metric)
-            rows = metric.check(label[known], values[known], weight[known])
-            user = np.unique(self._periods[i].encoded.user_key[known], return_inverse=True)[1]
-            value = metric.value(rows, user)
+            live, held = logits[i]
+            values = predict((held if metric.in_lists else live)[task.name], task)
+            lists = self._periods[i].lists.take(known)
+            value = metric.value(metric.check(label[known], values[known], weight[known], lists))
             found[task.name] = 1.0 - value if metric.higher_is_better else value
         if self._has_retrieval:
             found[RETRIEVAL] = self._retrieval_loss(ranker, tables)
@@ -144,13 +161,19 @@ class ModelBench:
         config, days = self.config, self.days
         encoder = Encoder.from_config(config, self.prepared.state)
         wanted = sorted(set(self.plan.calibrate.values()))
+        group = list_group_of(days, {t: [i] for t, i in self.plan.calibrate.items()}, config.tasks)
         found = {}
         for i in wanted:
             text = text_by_number(encoder, days[i].table("items"))
             training = batch_settings(config, config.tasks)
             drawing = replace(training, batch_size=_RETRIEVAL_BATCH, id_dropout=0.0)
+            lists = lists_of_day(days, i, config, group)
+            with held_day(days, i, lists) as held:
+                moved = (encode_day(encoder, held.days, i, config.tasks), held.rows) if held else None
             found[i] = _Period(
                 encoded=encode_day(encoder, days, i, config.tasks),
+                held=moved,
+                lists=Lists.unplaced(lists.fill_null(-1)),
                 batcher=Batcher(encoder, text, scoring_settings(config)),
                 retrieval=Batcher(encoder, text, drawing) if config.retrieval_task else None,
             )

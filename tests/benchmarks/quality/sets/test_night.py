@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,13 @@ from benchmarks.quality.sets.night import (
 from benchmarks.quality.sets.night_baselines import NIGHT_BASELINES, PRIOR_ROWS
 from recsys.cli import run
 from recsys.config import load_config
+from recsys.log import InteractionLog
+from recsys.metrics.list_auc import list_auc
 from recsys.metrics.pointwise import auc, rmse
 from recsys.simulator.oracle import oracle_report
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
+from training.tune.model.bench import ModelBench
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +35,19 @@ def night(shop_log, config, tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(night):
     return [night.train(night.config, seed) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def alone(shop_log, config, tmp_path_factory):
+    """The same night on a log that keeps no requests."""
+    root = tmp_path_factory.mktemp("alone")
+    log = InteractionLog(root / "log")
+    for table in ("impressions", "feedback", "users", "items"):
+        for day in shop_log.days(table):
+            rows = shop_log.read(table, day)
+            own = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
+            log.write(table, day, own, stem="simulated")
+    return Night(log, config, Stages(root / "stages"))
 
 
 def value(night, run, metric, head):
@@ -44,14 +61,48 @@ def test_a_run_holds_the_evaluated_day_and_chooses_on_the_one_before(night, runs
     for task in night.config.tasks:
         metric, measure = ("auc", auc) if task.kind.probability else ("rmse", rmse)
         of = next(m for m in night.test_measures() if m.key == (task.name, metric))
+        primary = next(m for m in night.test_measures() if m.key == (task.name, task.kind.metric))
+        assert known[task.name].metric == task.kind.metric
+        if task.kind.probability:
+            ordered = runs[0].test[f"list {task.name}"]
+            expected = list_auc(of.label, ordered, of.lists, of.weight)
+            assert primary.value(runs[0].test) == pytest.approx(expected)
         prediction = runs[0].test[task.name]
         assert of.value(runs[0].test) == pytest.approx(measure(of.label, prediction, of.weight))
-        assert known[task.name].metric == metric
         labels = night.runs.days.labels(night.runs.plan.evaluate[task.name])[task.label].drop_nulls()
         assert of.label.size == labels.len() == prediction.size
         labels = night.runs.days.labels(night.runs.plan.calibrate[task.name])[task.label].drop_nulls()
         assert known[task.name].label.size == labels.len() == runs[0].validation[task.name].size
         assert not np.array_equal(prediction, runs[1].test[task.name]), "seeds differ"
+
+
+def test_without_requests_simple_systems_have_the_state_held_inside_lists(alone):
+    def live_state(task, night, known):
+        del task, night, known
+        return FittedBaseline(
+            predict=lambda rows: rows.encoded.contexts.numbers[rows.rows].sum(axis=1), calibrate=False
+        )
+
+    found = alone.fit(live_state)
+    assert alone.runs.list_group == "user_period_context"
+    for rows, outputs in (
+        (alone.labelled(alone.config.tasks[0], alone.runs.plan.evaluate), found.test),
+        (alone.labelled(alone.config.tasks[0], alone.runs.plan.calibrate), found.validation),
+    ):
+        both = pl.DataFrame({"list": rows.lists.group, **{n: outputs[n] for n in ("click", "list click")}})
+        states = both.filter(pl.col("list") >= 0).group_by("list").n_unique()
+        assert states["list click"].max() == 1 < states["click"].max()
+
+
+def test_without_requests_models_and_searches_have_the_state_held_inside_lists(alone):
+    trained = alone.runs.train(alone.config, alone.config.tasks, 0, prepared=alone.runs.prepared)
+    known = alone.runs.score(trained, alone.config, alone.config.tasks)["click"].known
+    assert not np.array_equal(known.prediction, known.list_prediction)
+    (measure,) = [m for m in alone.validation_measures() if m.head == "click"]
+    expected = list_auc(measure.label, known.list_prediction, measure.lists, measure.weight)
+    assert measure.value({"list click": known.list_prediction}) == pytest.approx(expected)
+    losses = ModelBench(alone.runs.days, alone.config).losses(trained.ranker, trained.tables)
+    assert losses["click"] == pytest.approx(1 - expected)
 
 
 def test_calibration_keeps_the_order(night, runs):
@@ -122,25 +173,26 @@ def test_the_oracles_row_is_the_oracle_report(night, shop_log):
     history = shop_set.read_labelled(shop_log, shop.dials.first_day, day - shop_set.timedelta(days=1))
     expected = oracle_report(shop, history, rows)
     for fit, found in (
-        (oracles.truth, expected.click_best_auc),
-        (oracles.informed, expected.click_informed_auc),
+        (oracles.truth, expected.click_best_list_auc),
+        (partial(oracles.informed, knows_appeal=True), expected.click_informed_list_auc),
     ):
-        assert value(night, night.fit(fit), "auc", "click") == pytest.approx(found)
+        assert value(night, night.fit(fit), "list_auc", "click") == pytest.approx(found)
 
 
 def test_the_shop_from_the_command_line(shop_log, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shop_set, "default_config", lambda: config)
     target = tmp_path / "shop.json"
-    rows = "mmoe,item_rate,informed_oracle,truth"
+    rows = "mmoe,item_rate,informed_oracle,appeal_oracle,truth"
     arguments = ["bench", "quality", "--set", "shop", "--data", str(shop_log.root), "--seeds", "1"]
     assert run([*arguments, "--rows", rows, "--json", str(target)]) == 0
     tree = json.loads(target.read_text())
     assert [row["name"] for row in tree["rows"]] == rows.split(",")
-    auc_of = {row["name"]: row["heads"]["click"]["auc"]["value"] for row in tree["rows"]}
+    auc_of = {row["name"]: row["heads"]["click"]["list_auc"]["value"] for row in tree["rows"]}
     assert tree["best"]["row"] == "mmoe"
-    assert tree["facts"]["click_share_of_way"] == pytest.approx(
-        (auc_of["mmoe"] - 0.5) / (auc_of["informed_oracle"] - 0.5)
-    )
+    gain = auc_of["mmoe"] - 0.5
+    assert tree["facts"]["click_share_of_oracle"] == pytest.approx(gain / (auc_of["appeal_oracle"] - 0.5))
+    assert tree["facts"]["click_share_of_truth"] == pytest.approx(gain / (auc_of["truth"] - 0.5))
+    assert auc_of["truth"] > auc_of["appeal_oracle"] > auc_of["informed_oracle"]
     assert "…" not in capsys.readouterr().out, "no figure is cut"
 
 

@@ -9,11 +9,11 @@ import pytest
 from recsys.errors import DataError
 from recsys.fusion import Fusion, Term
 from recsys.metrics.columns import effective_rows
+from recsys.metrics.examination import examination_curve
 from recsys.simulator.logging_policy import conditional_propensity
 from training.tune.fusion.candidates import Choice, off_policy, picks
 from training.tune.fusion.value import (
     effective_labels,
-    examination_curve,
     list_values,
     lists_of,
     places,
@@ -109,7 +109,7 @@ def test_examination_is_read_off_the_log_and_undone(config):
     position = np.tile([1, 2, 3], 20_000)
     chance = rng.uniform(0.05, 0.4, position.size).astype(np.float32)
     label = (rng.random(position.size) < chance / position).astype(np.float64)
-    curve = examination_curve(position, label, chance, np.ones(position.size))
+    curve = examination_curve(position, label, chance.astype(np.float64), np.ones(position.size))
     assert curve[1:] == pytest.approx([1.0, 0.5, 1 / 3], rel=0.08)
     assert (np.diff(curve) <= 0).all()
     found = lists_of(rows(config, {"a": [(0.0, 0.4, 0.1, None), (1.0, 0.4, 0.1, None)]}), config.tasks, None)

@@ -1,0 +1,75 @@
+"""How likely a position is looked at: read off explored rows alone, whatever the policy puts there."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from training.evaluation.examination import examination_of
+from training.evaluation.head_metrics import head_metrics
+
+LOOKED_AT = np.array([1.0, 0.5])
+
+
+def logged(num_lists=20_000, seed=0):
+    """Lists of two explored rows: good items, clicked five times as often, are mostly put on top."""
+    rng = np.random.default_rng(seed)
+    position = np.tile([1, 2], num_lists)
+    chance_of_good = np.where(position == 1, 0.8, 0.2)
+    good = rng.random(position.size) < chance_of_good
+    rate = np.where(good, 0.5, 0.1)
+    return pl.DataFrame(
+        {
+            "user_id": [f"u{n // 2 % 500}" for n in range(position.size)],
+            "weight": 1.0,
+            "list_group": np.arange(position.size) // 2,
+            "position": position,
+            "explored": True,
+            "propensity": np.where(good, chance_of_good, 1 - chance_of_good),
+            "propensity_kind": "exact",
+            "label_click": (rng.random(position.size) < rate * LOOKED_AT[position - 1]).astype(float),
+            "by_position": -position.astype(float),
+        }
+    )
+
+
+def test_explored_rows_tell_it_and_all_others_do_not(config):
+    rows = logged()
+    others = rows.with_columns(
+        label_click=pl.lit(1.0),
+        explored=pl.col("list_group") % 2 == 0,
+        propensity_kind=pl.when(pl.col("list_group") % 2 == 0)
+        .then(pl.lit("pinned"))
+        .otherwise("propensity_kind"),
+    ).filter(pl.col("position") == 2)
+    found = examination_of(pl.concat([rows, others]), config.tasks[:1])
+    assert found.to_list()[:2] == pytest.approx(LOOKED_AT.tolist(), rel=0.1)
+    assert found.len() == rows.height + others.height
+
+
+def test_few_explored_clicks_say_nothing(config):
+    assert examination_of(logged(200), config.tasks[:1]).to_list() == [1.0] * 400
+    rows = logged().with_columns(explored=pl.lit(value=False))
+    assert examination_of(rows, config.tasks[:1]).unique().to_list() == [1.0]
+
+
+def test_a_position_that_was_not_explored_is_looked_at_like_the_last_one_that_was(config):
+    rows = pl.concat(
+        [logged(), logged(1).with_columns(position=pl.lit(9, dtype=pl.Int64), explored=pl.lit(value=False))]
+    )
+    found = examination_of(rows, config.tasks[:1]).to_list()
+    assert found[-1] == found[1] < 0.6
+
+
+def test_an_order_by_position_that_knows_nothing_has_half(config):
+    """Both items of a list are equally good: the upper one is clicked more because it is seen."""
+    rng = np.random.default_rng(1)
+    rows = logged().with_columns(propensity=pl.lit(0.5))
+    clicked = rng.random(rows.height) < 0.4 * LOOKED_AT[rows["position"].to_numpy() - 1]
+    rows = rows.with_columns(label_click=clicked.astype(float))
+    plain = head_metrics(
+        config.tasks[0], rows.with_columns(examination=pl.lit(1.0)), "by_position", probability=False
+    )
+    assert plain.values["list_auc"] > 0.65
+    weighed = rows.with_columns(examination_of(rows, config.tasks[:1]))
+    found = head_metrics(config.tasks[0], weighed, "by_position", probability=False)
+    assert found.values["list_auc"] == pytest.approx(0.5, abs=0.01)
