@@ -121,6 +121,15 @@ def test_facts_that_change_while_they_are_read_are_never_mixed() -> None:
     assert all(facts in (short, long, None) for facts in seen)
 
 
+def test_facts_of_a_worker_that_was_killed_while_it_wrote_them_are_not_shown() -> None:
+    memory = bytearray(StatsBoard.size(1))
+    board = StatsBoard(memory, 1)
+    board.own(0).publish(WorkerFacts(version="first"))
+    at = memory.index(b"first")
+    memory[at : at + 3] = b"sec"  # of "second", which was not written to its end
+    assert board.workers()[0].facts is None
+
+
 def test_facts_that_are_too_long_are_cut() -> None:
     facts = WorkerFacts(loaded_versions=("v" * 250,) * 100, reload_error="e" * 9_000)
     read = WorkerFacts.decode(facts.encode(stats.FACTS_BYTES))

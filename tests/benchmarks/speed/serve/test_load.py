@@ -31,6 +31,7 @@ def test_failed_calls_are_counted_and_left_out_of_the_percentiles():
     run = calls([10, 20, 30, 5_000, 1], [OK, OK, OK, LATE, SHED])
     assert run.num_failed == 2
     assert run.percentiles()["p50_ms"] == pytest.approx(20)
+    assert run.percentiles()["p999_ms"] == pytest.approx(30, rel=0.01)
     assert run.goodput(0.02) == 1.0  # two answers of 20 ms or less, in two seconds
     assert run.statuses() == {"OK": 3, "DEADLINE_EXCEEDED": 1, "RESOURCE_EXHAUSTED": 1}
     assert run.shed_s.tolist() == [0.001]
