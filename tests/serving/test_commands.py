@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-import structlog
 
 import recsys
 from recsys.cli import run
@@ -11,13 +10,6 @@ from serving.commands import _context
 
 RECOMMEND = ["recommend", "--timeout", "120"]
 SHOP = str(Path(recsys.__file__).with_name("shop.toml"))
-
-
-@pytest.fixture(autouse=True)
-def _own_logs():
-    """`recsys serve` sends logs to this test's stderr: other tests have their own."""
-    yield
-    structlog.reset_defaults()
 
 
 def test_recommend_prints_a_table(start, capsys, monkeypatch) -> None:

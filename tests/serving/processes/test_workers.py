@@ -15,7 +15,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import structlog
 
 import recsys
 from protos.recsys.v1 import ranking_pb2 as pb
@@ -115,7 +114,6 @@ def server(tmp_path, pem) -> Iterator[tuple[Served, bytes]]:
     free = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
     with served(tmp_path, *free, "--tls-cert", str(certificate), "--tls-key", str(key)) as one:
         yield one, certificate.read_bytes()
-    structlog.reset_defaults()  # a server that is refused in this process has set its logs up
 
 
 def test_two_workers_are_one_server(server, capsys, until) -> None:
