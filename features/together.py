@@ -23,6 +23,8 @@ MIN_USERS = 2
 SHRINKAGE = 5.0
 """Added to the cosine's denominator: a pair of rare items needs more than a few users."""
 NO_NEIGHBOUR = -1
+LATEST = 20
+"""Of the latest events of a user's history so many are looked at for neighbours."""
 
 
 def together_kinds(tasks: Sequence[TaskSpec], retrieved: TaskSpec | None) -> tuple[str, ...]:
@@ -61,6 +63,19 @@ def items_together(snapshot: DaySnapshot, kinds: Sequence[str], item_ids: pl.Ser
     found = np.full((item_ids.len(), NEIGHBOURS), NO_NEIGHBOUR, np.int32)
     found[nearest["row"].to_numpy(), nearest["place"].to_numpy()] = nearest["other"].to_numpy()
     return found
+
+
+def neighbours_of(neighbours: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """List the neighbours of a user's latest items: the nearest of each, then the next ones.
+
+    Args: neighbours: rows [I, K], as `items_together` gives them; rows: of the catalogue [N], newest first.
+    Returns: int64 [M], distinct; some may not be allowed.
+    """
+    found = neighbours[rows[rows < neighbours.shape[0]]].T.ravel()
+    _, first = np.unique(found, return_index=True)
+    ordered = found[np.sort(first)]
+    distinct: np.ndarray = ordered[ordered != NO_NEIGHBOUR].astype(np.int64)
+    return distinct
 
 
 def _counted(

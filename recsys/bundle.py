@@ -55,6 +55,8 @@ CONFIG_KEYS = (
     "model",
     "retrieval",
     "policy.exclude_seen_kinds",
+    "policy.max_per_category",
+    "policy.mmr",
     "training.max_days",
     "chosen",
 )

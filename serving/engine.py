@@ -16,12 +16,12 @@ import numpy.typing as npt
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.id_table import MISSING
+from recsys.policy import PolicyInput, PolicyParameters
 from serving.catalogue import Allowed
 from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.explain import Explainer
 from serving.pages.list_state import ListState
-from serving.policy import PolicyInput, PolicyParameters
 from serving.protocols import Rows, User
 from serving.reasons import Reasons
 from serving.recent_lists import RecentList, RecentLists

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import overload
 
 from recsys.errors import RecsysError, RequestError
+from recsys.policy import PropensityKind
 from serving.explanation import ItemExplanation, ListExplanation
 from serving.pages.list_state import ListState
-from serving.policy import PropensityKind
 
 # Degradation reasons: what an answer was made without.
 NO_BUNDLE = "NO_BUNDLE"

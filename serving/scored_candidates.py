@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from recsys.policy import DrawnRanking, PolicyInput, PolicyParameters, PropensityKind, draw_ranking
 from serving.catalogue import Catalogue
 from serving.explain import Explainer
 from serving.pages.list_state import MAX_SHOWN, ListState
-from serving.policy import DrawnRanking, PolicyInput, PolicyParameters, PropensityKind, draw_ranking
 from serving.reasons import Reasons
 from serving.request import CandidateSet, RankedItems, RankedList
 from serving.retrieval import Candidates, source_names

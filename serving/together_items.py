@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from features.together import LATEST, neighbours_of
 from serving.catalogue import Catalogue
 from serving.protocols import PastEvent, Rows
-
-_NUM_EVENTS = 20
-"""Of the user's latest events so many are looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +23,9 @@ class TogetherItems:
     """Feedback that says an item was taken."""
 
     def of_user(self, history: Sequence[PastEvent], catalogue: Catalogue) -> Rows:
-        """List the neighbours of a user's latest items: the nearest of each, then the next ones.
-
-        Args: history: newest first. Returns: int64 [N], distinct; some may not be allowed.
-        """
+        """List the neighbours of a user's latest items. Args: history: newest first."""
         if not self.neighbours.size:
             return np.zeros(0, np.int64)
-        latest = [event.item_id for event in history[:_NUM_EVENTS] if event.kind in self.kinds]
+        latest = [event.item_id for event in history[:LATEST] if event.kind in self.kinds]
         rows = catalogue.rows_of(dict.fromkeys(latest))
-        found = self.neighbours[rows[rows < self.neighbours.shape[0]]].T.ravel()
-        _, first = np.unique(found, return_index=True)
-        ordered = found[np.sort(first)]
-        distinct: Rows = ordered[ordered >= 0].astype(np.int64)
-        return distinct
+        return neighbours_of(self.neighbours, rows)

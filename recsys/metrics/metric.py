@@ -109,8 +109,9 @@ class ListMetric:
     title: str
     higher_is_better: bool | None
     """None: a difference is shown, and neither direction is better."""
-    reads: Literal["shown", "retrieved"]
-    """shown: the list that the user gets. retrieved: all candidates in retrieval's own order."""
+    reads: Literal["shown", "candidates", "retrieved"]
+    """shown: the page that the user gets. candidates: what is scored, of all sources. retrieved: what the two
+    towers find, in their own order."""
     k: int | None
     """How many places are read; None: all."""
     of_users: Callable[[RankedLists], Vector] | None = None

@@ -94,7 +94,7 @@ METRICS: dict[str, Metric] = {
     ),
     # --- over ranked lists
     "ndcg_at_10": ListMetric(
-        title="NDCG@10",
+        title="agreement with the log (NDCG@10)",
         higher_is_better=True,
         reads="shown",
         k=10,
@@ -103,7 +103,7 @@ METRICS: dict[str, Metric] = {
     ),
     "retrieval_ndcg_at_10": ListMetric(
         # Retrieval knows what gets shown to whom; the heads know what is done once it is shown.
-        title="NDCG@10 of retrieval",
+        title="agreement of retrieval with the log (NDCG@10)",
         higher_is_better=True,
         reads="retrieved",
         k=10,
@@ -123,7 +123,7 @@ METRICS: dict[str, Metric] = {
         # The most that ranking the candidates can reach.
         title="recall of all candidates",
         higher_is_better=True,
-        reads="retrieved",
+        reads="candidates",
         k=None,
         of_users=lambda lists: ranking.recall_at_k(lists.matches, lists.k),
         tables=(),

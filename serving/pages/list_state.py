@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from serving.policy import PrefixProbability
+from recsys.policy import PrefixProbability
 
 MAX_SHOWN = 500
 """A list ends when this many items were shown."""

@@ -13,10 +13,10 @@ import hashlib
 import hmac
 import struct
 
+from recsys.policy import PrefixProbability
 from serving.pages.keys import PageKeys
 from serving.pages.list_state import LIST_ID_BYTES, MAX_SHOWN, ListState
 from serving.pages.request_hash import HASH_BYTES, HASHED_FIELDS, changed_fields, other_method, request_hashes
-from serving.policy import PrefixProbability
 from serving.request import FieldError, RankRequest
 
 VALID_MS = 10 * 60 * 1000

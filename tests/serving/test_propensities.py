@@ -14,12 +14,12 @@ import pytest
 from scipy.stats import chi2
 
 from recsys.config import PolicyConfig, RetrievalConfig
+from recsys.policy import PolicyInput, PolicyParameters, draw_ranking
 from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
 from serving.journal import Journal
 from serving.pages.keys import PageKeys
 from serving.pages.tokens import VALID_MS, PageTokens
-from serving.policy import PolicyInput, PolicyParameters, draw_ranking
 from serving.recommender import Recommender
 from serving.request import Deadline, RankRequest
 from serving.stats_board import StatsBoard

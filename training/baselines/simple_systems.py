@@ -133,7 +133,7 @@ def _list(name: str, audience: Audience, days: Days, i: int, task: TaskSpec) -> 
         part = slice(start, min(start + _USERS_AT_ONCE, audience.num_users))
         parts.append(top_places(score(users[part]), audience.allowed(part), most_places("retrieved")))
     retrieved = np.concatenate(parts)
-    return Lists(retrieved=retrieved, ranked=retrieved[:, : most_places("shown")])
+    return Lists(retrieved=retrieved, candidates=retrieved, ranked=retrieved[:, : most_places("shown")])
 
 
 def _list_scores(

@@ -102,7 +102,7 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
         requests=requests,
         catalogue=catalogue,
         available=_available(catalogue, snapshot.day, config),
-        hidden=_hidden(requests["user_id"], tail, catalogue["item_id"], config),
+        hidden=_hidden(requests["user_id"], previous, catalogue["item_id"], config),
         offsets=offsets,
         codes=codes,
     )
@@ -138,6 +138,13 @@ def item_codes(wanted: pl.Series, items: pl.Series) -> np.ndarray:
     return found
 
 
+def category_codes(catalogue: pl.DataFrame) -> np.ndarray:
+    """Number the categories of items [I]; -1 where an item has none."""
+    codes = catalogue["category"].rank("dense").cast(pl.Int64) - 1
+    found: np.ndarray = codes.fill_null(-1).to_numpy()
+    return found
+
+
 def _choose(users: pl.Series, max_users: int | None, seed: Sequence[int]) -> pl.Series:
     found = users.unique().sort()
     if max_users is None or found.len() <= max_users:
@@ -166,9 +173,13 @@ def _available(catalogue: pl.DataFrame, day: date, config: RunConfig) -> np.ndar
 
 
 def _hidden(
-    users: pl.Series, tail: pl.DataFrame, items: pl.Series, config: RunConfig
+    users: pl.Series, previous: DaySnapshot, items: pl.Series, config: RunConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    done = tail.filter(pl.col("kind").is_in(list(config.policy.exclude_seen_kinds)))
+    """Pair users with the items that they have seen, ever: the tail would forget the older ones."""
+    kinds = list(config.policy.exclude_seen_kinds)
+    done = previous.table("seen").filter(
+        pl.col("kind").is_in(kinds), pl.col("user_id").is_in(users.implode())
+    )
     user, item = _rows(done["user_id"], users), item_codes(done["item_id"], items)
     return user.to_numpy()[item >= 0], item[item >= 0]
 

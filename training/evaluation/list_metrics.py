@@ -26,7 +26,7 @@ class ListMetrics(BaseModel):
     lists: int
     """One per user and period."""
     places: int = 0
-    """How many candidates retrieval hands to the trunk."""
+    """How many candidates are scored for a list, at most."""
     catalogue: int = 0
     """Items available, mean over periods."""
     relevant: int = 0
@@ -61,7 +61,7 @@ def score_lists(audience: Audience, lists: Lists) -> ScoredLists:
         of_period={name: m.of_period(lists_of(m)) for name, m in metrics.items() if m.of_period is not None},
         catalogue=int(audience.available.sum()),
         relevant=int(audience.codes.size),
-        places=lists.retrieved.shape[1],
+        places=lists.candidates.shape[1],
     )
 
 
@@ -94,7 +94,11 @@ class _Inputs:
     """What metrics read of one period's lists; wanted items are looked up once for all of them."""
 
     def __init__(self, audience: Audience, lists: Lists) -> None:
-        self.items = {"shown": lists.ranked, "retrieved": lists.retrieved}
+        self.items = {
+            "shown": lists.ranked,
+            "candidates": lists.candidates,
+            "retrieved": lists.retrieved,
+        }
         self.matches = {
             name: ranking.match(items, audience.offsets, audience.codes) for name, items in self.items.items()
         }

@@ -1,11 +1,13 @@
-"""A bundle's ranked lists for an audience: both towers over the whole catalogue, then the trunk.
+"""A bundle's ranked lists for an audience, as a server makes them: both towers over the whole catalogue, the
+merged sources, the trunk, the fused score, and the rules of the policy on a page.
 
-The item side is computed once a period, the user side once a user, and the two are joined as in serving.
+The item side is computed once a period, the user side once a user, and the two are joined as in serving. Not
+as in serving: the search is exact, nothing explores, and a request names no filter, pin or seed.
 
 Shape letters: U users, I items, K places, D embedding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +17,18 @@ from torch import Tensor
 
 from features.encode import Encoded
 from recsys.batch import move_together, read_together
+from recsys.fusion import Fusion
 from recsys.inputs import ItemInputs
 from recsys.metrics.table import most_places
 from recsys.model.item_rows import encode_item_side
 from recsys.model.ranker import ItemSide, UserSide
 from recsys.model.scorer import calibrate
+from recsys.policy import PolicyInput, PolicyParameters, draw_ranking
 from recsys.schema import IMPRESSION_KEY
 from training.crosses import cross_numbers
 from training.data import EncodedRows
-from training.evaluation.audience import Audience
+from training.evaluation.audience import Audience, category_codes
+from training.evaluation.candidates import Sources
 from training.predict import BundlePredictor
 from training.trainer.prefetch import batches_ahead
 
@@ -37,24 +42,26 @@ class Lists:
 
     retrieved: np.ndarray
     """[U, K]: what retrieval finds, at least as many places as a metric reads."""
+    candidates: np.ndarray
+    """[U, K]: what is scored, in the order of the sources."""
     ranked: np.ndarray
-    """[U, K]: what is shown first, as many places as a metric reads."""
+    """[U, K]: the first page, as many places as a metric reads."""
 
 
 @torch.no_grad()
 def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
-    """Retrieve `num_candidates` items per user, then order them by the retrieval task's prediction."""
+    """Retrieve items per user, merge the sources, and draw the first page by the fused score."""
     config = predictor.bundle.config
-    task = config.retrieval_task
-    assert task is not None, "an audience exists only for a config with a retrieval task"
     labels = audience.requests.select(IMPRESSION_KEY)
     encoded = predictor.encode(
         audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks
     )
     predictor.ranker.eval()
     items = item_side(predictor, encoded.items)
-    places, shown = max(config.retrieval.num_candidates, most_places("retrieved")), most_places("shown")
-    retrieved, ranked = [], []
+    pages, sources = _Pages.of(predictor, audience, items), Sources.of(audience, config)
+    shown = most_places("shown")
+    places = max(config.retrieval.num_candidates, most_places("retrieved"), shown + 1)
+    retrieved, scored, ranked = [], [], []
     start = 0
     for embedding_UD, users, context_UC in user_sides(predictor, encoded):
         stop = start + len(users)
@@ -62,13 +69,55 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
         similarity_UI, allowed_UI = embedding_UD @ items.embedding_BD.T, audience.allowed(slice(start, stop))
         found_UK = _top_places(similarity_UI, torch.from_numpy(allowed_UI), places)
         retrieved.append(found_UK)
-        candidates = [found[found >= 0][: config.retrieval.num_candidates] for found in found_UK]
+        candidates = [
+            sources.merged(start + u, found[found >= 0], allowed_UI[u], shown)
+            for u, found in enumerate(found_UK)
+        ]
         rows = encoded.user_row[start:stop]
         predictions = predict_candidates(predictor, encoded, items, (users, rows, context_UC), candidates)
-        for of_user, values in zip(candidates, predictions, strict=True):
-            ranked.append(_pad(of_user[np.argsort(-values[task.name], kind="stable")[:shown]], shown))
+        scored += candidates
+        ranked += [pages.first(c, values, shown) for c, values in zip(candidates, predictions, strict=True)]
         start = stop
-    return Lists(retrieved=np.concatenate(retrieved), ranked=np.stack(ranked))
+    most = max((of_user.size for of_user in scored), default=0)
+    return Lists(
+        retrieved=np.concatenate(retrieved),
+        candidates=np.stack([_pad(of_user, most) for of_user in scored]),
+        ranked=np.stack([_pad(of_user, shown) for of_user in ranked]),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pages:
+    """Draws first pages as the greedy policy does: by the bundle's fused score, under its config's rules."""
+
+    fusion: Fusion
+    rules: PolicyParameters
+    categories: np.ndarray
+    """[I]; negative: no category."""
+    embeddings: np.ndarray
+    """[I, D], unit vectors."""
+
+    @classmethod
+    def of(cls, predictor: BundlePredictor, audience: Audience, items: ItemSide) -> "_Pages":
+        policy = predictor.bundle.config.policy
+        return cls(
+            fusion=predictor.bundle.manifest.fusion,
+            rules=PolicyParameters(
+                name="greedy", epsilon=0.0, max_per_category=policy.max_per_category, mmr=policy.mmr
+            ),
+            categories=category_codes(audience.catalogue),
+            embeddings=items.embedding_BD.cpu().numpy(),
+        )
+
+    def first(self, rows: np.ndarray, predictions: Mapping[str, np.ndarray], places: int) -> np.ndarray:
+        """Give the item rows of one user's first page. Args: rows: candidates [N]; predictions: [N] each."""
+        candidates = PolicyInput(
+            scores=self.fusion.score(predictions),
+            categories=self.categories[rows],
+            embeddings=self.embeddings[rows] if self.rules.mmr else None,
+        )
+        page: np.ndarray = rows[draw_ranking(candidates, self.rules, places, seed=0).order]
+        return page
 
 
 def top_places(scores_UI: np.ndarray, allowed_UI: np.ndarray, places: int) -> np.ndarray:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from recsys.policy import PrefixProbability
 from serving.pages.keys import PageKeys
 from serving.pages.list_state import MAX_SHOWN, ListState, item_hash
 from serving.pages.request_hash import request_hashes
 from serving.pages.tokens import MAX_TOKEN_CHARS, VALID_MS, PageTokens
-from serving.policy import PrefixProbability
 from serving.request import FieldError, Filter, Pin, RankRequest
 
 REQUEST = RankRequest(user_id="u1")

@@ -1,4 +1,4 @@
-"""The serving policy: orders scored candidates position by position, with the exact propensity of each item.
+"""The policy of a list: orders scored candidates position by position, with the propensity of each item.
 
 Each list flips one coin. With probability 1 - epsilon the list is greedy; otherwise it is drawn by
 Plackett-Luce (PL), one position after the other. The rules apply inside the draw: at each position only the

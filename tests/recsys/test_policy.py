@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.errors import ConfigError
-from serving.policy import PolicyInput, PolicyParameters, draw_ranking
+from recsys.policy import PolicyInput, PolicyParameters, draw_ranking
 
 ANGLES = np.array([0.0, 0.2, 1.5, 1.7])
 UNIT = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1).astype(np.float32)

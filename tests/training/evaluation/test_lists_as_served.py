@@ -1,0 +1,146 @@
+"""The lists that evaluation measures are those that a server's own engine makes, whatever score and rules."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.online import OnlineFeatures, encode_items
+from features.packing import pack_users
+from features.store import StoredUser
+from features.together import items_together, together_kinds
+from recsys.config import FusionConfig, build_fusion
+from recsys.config.serving import PolicyConfig
+from recsys.index import ItemIndex
+from recsys.log import period_end
+from recsys.model.scorer import Scorer
+from serving.catalogue import Catalogue
+from serving.catalogue.overlay import ItemOverlay
+from serving.catalogue.popular import Popular
+from serving.engine import Engine
+from serving.request import Deadline, RankRequest
+from serving.served_model import ServedModel
+from serving.together_items import TogetherItems
+from training.evaluation.audience import find_audience
+from training.evaluation.list_metrics import mean_metrics, score_lists
+from training.evaluation.lists import ranked_lists
+from training.predict import BundlePredictor
+from training.publish import popular_items
+
+LAST = 5
+
+
+@pytest.fixture(scope="module")
+def audience(shop_chain, config):
+    return find_audience(shop_chain, LAST, config, max_users=None, seed=0)
+
+
+def changed(predictor, weights=None, **sections):
+    """Give a predictor of the same weights with another score, other rules, other sources."""
+    bundle = predictor.bundle
+    config = bundle.config.model_copy(
+        update={name: getattr(bundle.config, name).model_copy(update=new) for name, new in sections.items()}
+    )
+    fusion = build_fusion(config.tasks, FusionConfig(weights=weights or {}))
+    manifest = bundle.manifest.model_copy(update={"fusion": fusion})
+    return BundlePredictor(dataclasses.replace(bundle, config=config, manifest=manifest))
+
+
+def engine_of(predictor, audience, chain):
+    """Put a server's engine together as it stands at the period's start, every item of the catalogue open."""
+    bundle, previous = predictor.bundle, chain[LAST - 1]
+    config, as_of = bundle.config, period_end(previous.day, "UTC")
+    items = audience.catalogue
+    scorer = Scorer(
+        dataclasses.replace(bundle, items_in_memory=items), encode_items(predictor.encoder, items)
+    )
+    scorer.bundle = dataclasses.replace(scorer.bundle, index=ItemIndex.build(scorer.item_embeddings))
+    packed = dict(pack_users(previous, predictor.encoder))
+    store = SimpleNamespace(get_many=lambda _version, users, _within: [StoredUser(packed[users[0]], ())])
+    at_ms = int(as_of.timestamp() * 1000)
+    never = pl.lit(None, items.schema["available_from"])
+    catalogue = Catalogue.from_frame(items.with_columns(available_from=never, available_until=never))
+    kinds = together_kinds(config.tasks, config.retrieval_task)
+    model = ServedModel(
+        version=bundle.version,
+        catalogue=catalogue,
+        popular=Popular.of_bundle(catalogue, popular_items(previous.table("items"), config, as_of)),
+        together=TogetherItems(
+            neighbours=items_together(previous, kinds, items["item_id"]), kinds=frozenset(kinds)
+        ),
+        tasks=config.tasks,
+        fusion=bundle.manifest.fusion,
+        scorer=scorer,
+        features=OnlineFeatures(store, bundle.version, config, predictor.encoder, at_ms),
+        items_as_of_ms=at_ms,
+    )
+    policy = PolicyConfig(
+        name="greedy",
+        max_per_category=config.policy.max_per_category,
+        mmr=config.policy.mmr,
+        exclude_seen_kinds=config.policy.exclude_seen_kinds,
+    )
+    return Engine(model, ItemOverlay(), policy=policy, retrieval=config.retrieval)
+
+
+FEW = {"num_candidates": 12, "popular_candidates": 6, "together_candidates": 4}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"weights": {"click": -1.0}},
+        {"weights": {"click": 0.0, "purchase": 3.0, "rating": 0.2}, "retrieval": FEW},
+        {"policy": {"max_per_category": 2}, "retrieval": FEW},
+        {"policy": {"mmr": 0.5}},
+        {"retrieval": {"num_candidates": 3, "popular_candidates": 0, "together_candidates": 0}},
+    ],
+    ids=["as it is", "turned around", "another score", "caps", "similarity", "too few are found"],
+)
+def test_a_list_is_the_first_page_of_a_server(audience, predictor, shop_chain, change):
+    mine = changed(predictor, **change)
+    lists, engine = ranked_lists(mine, audience), engine_of(mine, audience, shop_chain)
+    ids = audience.catalogue["item_id"]
+    for u, request in enumerate(audience.requests.iter_rows(named=True)):
+        asked = RankRequest(
+            user_id=request["user_id"],
+            context={"device": request["context_device"]},
+            exclude_item_ids=frozenset(ids.filter(pl.Series(~audience.available))),
+        )
+        at_ms = int(request["shown_at"].timestamp() * 1000)
+        scored = engine.score_candidates(asked, at_ms, Deadline.after(60.0), explore=False)
+        assert scored.degradation == ()
+        page = scored.page(10)
+        candidates = lists.candidates[u][lists.candidates[u] >= 0]
+        assert set(ids.gather(candidates)) == set(scored.item_ids)
+        # Two items whose scores differ by rounding may change places.
+        score = dict(zip(scored.item_ids, scored.policy_input.scores, strict=True))
+        found = [score[item] for item in ids.gather(lists.ranked[u][lists.ranked[u] >= 0])]
+        np.testing.assert_allclose(found, page.items.scores, atol=1e-5)
+
+
+def test_a_score_that_is_turned_around_shows_in_the_lists(audience, predictor):
+    """The two towers find the same; what is shown of it is what others click least."""
+    as_it_is, turned = (
+        mean_metrics([score_lists(audience, ranked_lists(changed(predictor, weights), audience))]).values
+        for weights in ({"click": 1.0}, {"click": -1.0, "purchase": 0.0, "rating": 0.0})
+    )
+    assert turned["recall_at_50"] == as_it_is["recall_at_50"]
+    assert turned["recall_at_all"] == as_it_is["recall_at_all"]
+    assert turned["ndcg_at_10"] < as_it_is["ndcg_at_10"]
+
+
+def test_popular_items_are_those_of_the_day_before(audience, predictor, shop_chain):
+    """The bundle's own list counts the day that is measured, too."""
+    few = {"num_candidates": 1, "popular_candidates": 5, "together_candidates": 0}
+    lists = ranked_lists(changed(predictor, retrieval=few), audience)
+    config, items = predictor.bundle.config, shop_chain[LAST - 1].table("items")
+    popular = popular_items(items, config, period_end(shop_chain[LAST - 1].day, "UTC"))
+    rows = {item: row for row, item in enumerate(audience.catalogue["item_id"])}
+    in_order = np.array([rows[item] for item in popular["item_id"]])
+    for u, found in enumerate(lists.candidates):
+        allowed = audience.allowed(slice(u, u + 1))[0]
+        assert set(in_order[allowed[in_order]][:5]) <= set(found)
