@@ -1,0 +1,69 @@
+"""Sets that are logs without requests: inside lists every row of the table is scored with the state held."""
+
+import numpy as np
+import pytest
+
+from benchmarks.quality.sets.night import FittedBaseline, Night
+from recsys.log import InteractionLog
+from recsys.stages import Stages
+
+
+@pytest.fixture(scope="module")
+def night(shop_log, config, tmp_path_factory):
+    """A night of the shop's log, each impression a request of its own."""
+    root = tmp_path_factory.mktemp("lone")
+    log = InteractionLog(root / "log")
+    for table in ("impressions", "feedback", "users", "items"):
+        for day in shop_log.days(table):
+            rows = shop_log.read(table, day)
+            lone = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
+            log.write(table, day, lone, stem="simulated")
+    return Night(log, config, Stages(root / "stages"))
+
+
+def _reads_the_clock(_task, _night, _known):
+    return FittedBaseline(predict=lambda rows: rows.encoded.state_at[rows.rows] / 1000, calibrate=False)
+
+
+def test_baselines_read_the_state_as_each_list_began(night):
+    rows = night.labelled(night.config.tasks[0], night.runs.plan.evaluate)
+    found = night.fit(_reads_the_clock).test
+    live, held = found["click"], found["list click"]
+    np.testing.assert_array_equal(live, rows.encoded.shown_at[rows.rows] / 1000)
+    in_list = rows.lists.group >= 0
+    for number in np.unique(rows.lists.group[in_list]):
+        own = rows.lists.group == number
+        assert np.ptp(held[own]) == 0 <= live[own].min() - held[own][0]
+    np.testing.assert_array_equal(held[~in_list], live[~in_list])
+    assert (held < live).mean() > 0.5
+
+
+def test_metrics_inside_lists_read_what_is_held(night):
+    read = {m.key: m.output for m in night.test_measures()}
+    assert read["click", "list_auc"] == "list click"
+    assert read["click", "auc"] == "click"
+    assert [m.output for m in night.validation_measures() if m.head == "click"] == ["list click"]
+
+
+def test_a_run_has_both_before_and_after_calibration(night):
+    run = night.train(night.config, 0)
+    for outputs, name in ((run.validation, "click"), (run.test, "click"), (run.test, "raw click")):
+        held = outputs[name.replace("click", "list click")]
+        assert held.shape == outputs[name].shape
+        assert not np.allclose(held, outputs[name], rtol=1e-3)
+
+
+def test_rows_whose_state_is_never_another_one_are_predicted_once(shop_log, config, tmp_path):
+    """The shop's requests: each has one instant."""
+    night, asked = Night(shop_log, config, Stages(tmp_path)), []
+
+    def counted(_task, _night, _known):
+        def predict(rows):
+            asked.append(rows)
+            return np.full(rows.rows.size, 0.5)
+
+        return FittedBaseline(predict=predict, calibrate=False)
+
+    found = night.fit(counted)
+    assert len(asked) == 2 * len(config.tasks)
+    assert all(found.test[t.name] is found.test[f"list {t.name}"] for t in config.tasks)
