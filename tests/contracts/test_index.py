@@ -283,6 +283,17 @@ def test_a_filter_against_the_users_taste_is_no_hole(large, way, lists):
     np.testing.assert_array_equal(rows, everywhere)
 
 
+def test_items_that_faiss_does_not_find_are_searched_exactly(large, monkeypatch):
+    """Never under-filled, whatever a scan of compressed items brings."""
+    monkeypatch.setattr(
+        faiss.IndexPreTransform, "search", lambda _, query, k, params: (None, np.full((1, k), -1))
+    )
+    query, allowed = _vectors(1, dim=16, seed=7)[0], np.arange(20_000) % 2 > 0
+    np.testing.assert_array_equal(
+        large.search(query, 40, Mask.of_bools(allowed)), _plain(large, query, 40, allowed)
+    )
+
+
 def test_a_search_takes_one_thread(large):
     """In a thread that FAISS has not met yet: it would begin helpers there."""
 

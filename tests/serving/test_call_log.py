@@ -74,6 +74,9 @@ def test_the_rate_is_bounded_and_the_next_line_says_how_many_are_missing(logged,
         lines.finished(call(), "RESOURCE_EXHAUSTED", 0.001)
     assert len(logged) == 60
     assert logged[50]["lines_left_out"] == 950
+    now[0] += 1.0
+    lines.finished(call(), "RESOURCE_EXHAUSTED", 0.001)
+    assert logged[60]["lines_left_out"] == 990, "those that were told of already do not count again"
 
 
 def test_the_key_is_private_and_shared(tmp_path) -> None:

@@ -101,6 +101,17 @@ def test_a_worker_that_is_started_again_goes_on_in_its_row() -> None:
     assert board.workers()[0].num_restarts == 1
 
 
+def test_a_worker_that_does_not_answer_yet_is_not_waited_for() -> None:
+    board = StatsBoard(bytearray(StatsBoard.size(2)), 2)
+    assert not board.all_serve("v1"), "nobody serves"
+    board.own(0).publish(WorkerFacts(version="v1"))
+    board.enter(0, "serving")
+    board.own(1)
+    assert board.all_serve("v1"), "the other loads the live version before it answers"
+    board.enter(1, "serving")
+    assert not board.all_serve("v1")
+
+
 def test_facts_that_change_while_they_are_read_are_never_mixed() -> None:
     board = StatsBoard.for_one()
     own = board.own(0)

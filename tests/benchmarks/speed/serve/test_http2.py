@@ -1,6 +1,9 @@
-"""The generator's connection against gRPC's own server."""
+"""The generator's connection against gRPC's own server, and against one made by hand."""
 
+import contextlib
 import select
+import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -120,3 +123,95 @@ def test_a_server_that_leaves_ends_its_calls_and_a_new_connection_is_tried(addre
     with pytest.raises(ConnectionRefusedError):
         connections.pick(1)
     connections.close()
+
+
+class Peer:
+    """A server's end of a connection, frame by frame: what gRPC's own server does not show or check."""
+
+    DATA, HEADERS, SETTINGS, PING, GO_AWAY, WINDOW = 0x0, 0x1, 0x4, 0x6, 0x7, 0x8
+
+    def __init__(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.connection = Connection(f"127.0.0.1:{listener.getsockname()[1]}", METHOD)
+            self.socket = listener.accept()[0]
+        self.socket.settimeout(0.2)
+        self.left = b""
+
+    def send(self, kind, flags, stream, payload):
+        self.socket.sendall(
+            struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
+        )
+
+    def frames(self):
+        """Read the frames that are there: kind, flags, length."""
+        with contextlib.suppress(TimeoutError):
+            while data := self.socket.recv(1 << 16):
+                self.left += data
+                self.connection.flush()
+        self.left, found = self.left.removeprefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), []
+        while len(self.left) >= 9:
+            size = int.from_bytes(self.left[:3])
+            found.append((self.left[3], self.left[4], size))
+            self.left = self.left[9 + size :]
+        return found
+
+
+@pytest.fixture
+def peer():
+    peer = Peer()
+    yield peer
+    peer.connection.close()
+    peer.socket.close()
+
+
+def test_a_call_that_ends_well_without_an_answer_has_failed(peer):
+    peer.connection.send(7, b"hello")
+    peer.send(Peer.HEADERS, 0x5, 1, b"\x00\x0bgrpc-status\x010")
+    assert ended(peer.connection, 1) == {7: UNAVAILABLE}
+
+
+def test_no_more_is_sent_than_the_servers_window_has_room_for(peer):
+    for number in range(20):
+        peer.connection.send(number, bytes(10_000))
+    sent = [size for kind, _, size in peer.frames() if kind == Peer.DATA]
+    assert sent == [10_005] * 6
+    peer.send(Peer.WINDOW, 0, 0, struct.pack("!I", 1 << 20))
+    select.select([peer.connection.socket], [], [], PATIENCE_S)
+    assert list(peer.connection.receive()) == []
+    assert [size for kind, _, size in peer.frames() if kind == Peer.DATA] == [10_005] * 14
+
+
+@pytest.mark.parametrize("kind", [Peer.SETTINGS, Peer.PING])
+def test_what_the_server_asks_to_be_confirmed_is_confirmed_once(peer, kind):
+    peer.frames()
+    payload = b"" if kind == Peer.SETTINGS else b"8 bytes!"
+    for flags in (0x0, 0x1):  # a confirmation of the server's own is not answered
+        peer.send(kind, flags, 0, payload)
+        select.select([peer.connection.socket], [], [], PATIENCE_S)
+        assert list(peer.connection.receive()) == []
+    assert peer.frames() == [(kind, 0x1, len(payload))]
+
+
+def test_a_server_that_goes_away_gets_no_new_call_and_may_end_those_it_has(peer):
+    peer.connection.send(1, b"a")
+    peer.connection.send(2, b"b")
+    assert peer.connection.open
+    peer.send(Peer.GO_AWAY, 0, 0, bytes(8))
+    peer.send(Peer.DATA, 0, 1, b"answer")
+    peer.send(Peer.HEADERS, 0x5, 1, b"\x00\x0bgrpc-status\x010")
+    assert ended(peer.connection, 1) == {1: OK}
+    assert not peer.connection.open
+    peer.socket.shutdown(socket.SHUT_RDWR)
+    assert ended(peer.connection, 1) == {2: UNAVAILABLE}, "it was cut off"
+
+
+def test_a_frame_may_come_in_pieces(peer):
+    peer.connection.send(1, b"a")
+    peer.send(Peer.DATA, 0, 1, b"answer")
+    trailers = b"\x00\x0bgrpc-status\x018"
+    frame = struct.pack("!IBBI", len(trailers), Peer.HEADERS, 0x5, 1)[1:] + trailers
+    for part in (frame[:4], frame[4:15], frame[15:]):
+        assert list(peer.connection.receive()) == []
+        peer.socket.sendall(part)
+        select.select([peer.connection.socket], [], [], PATIENCE_S)
+    assert ended(peer.connection, 1) == {1: SHED}
