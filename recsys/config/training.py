@@ -127,6 +127,9 @@ class GateConfig(Section):
     max_ece: float = Field(default=0.08, gt=0.0)
     min_recall_ratio: float = Field(default=0.5, ge=0.0)
     """Retrieval recall@50 of the challenger over the champion's may not fall below this."""
+    min_served_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Of what the live bundle's fused score has over chance, inside the lists of a binary head, the
+    challenger's must keep this share: it holds weights of the wrong sign, and allows other ones."""
 
 
 class UpdatesConfig(Section):

@@ -24,6 +24,7 @@ from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.examination import EXAMINATION, POLICY_COLUMNS, examination_of
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
+from training.evaluation.head_rows import HELD, SCORE
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.list_groups import (
     LIST_GROUP,
@@ -112,7 +113,7 @@ def score_rows(
     numbered over all days; null for a row that is alone), examination (of the row's position), and per task
     `label_<task>` (null when not known, or not evaluated on this period), `prediction_<task>`, and
     `list_prediction_<task>`: the prediction with the user's state and the clock held as at the list's first
-    impression, which is what orders a list.
+    impression, which is what orders a list; `score` and `list_score`, the same of the fused score.
     """
     tasks = predictor.bundle.config.tasks
     labelled = days.labelled_for(tasks)
@@ -190,6 +191,8 @@ def _score_day(
         columns[task.label] = pl.Series(rows.labels[task.name] if known else nothing).fill_nan(None)
         columns[f"prediction_{task.name}"] = predictions[task.name]
         columns[f"list_prediction_{task.name}"] = held[task.name]
+    fusion = predictor.bundle.manifest.fusion
+    columns[SCORE], columns[f"{HELD}{SCORE}"] = fusion.score(predictions), fusion.score(held)
     columns[LIST_GROUP] = lists
     frame = shown.select(*_KEPT, *POLICY_COLUMNS, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
     past = [_past(frame[f"{entity}_id"], days.before(i), entity) for entity in ("user", "item")]

@@ -14,6 +14,8 @@ from training.evaluation.list_groups import LIST_GROUP
 
 MEASURED = ("user_id", "weight", LIST_GROUP, EXAMINATION)
 """Columns that measuring reads beside labels and predictions."""
+SCORE = "score"
+"""Column of the fused score, by which a server sorts."""
 HELD = "list_"
 """Prefix of a column of predictions whose user and clock are held as at the list's first impression."""
 

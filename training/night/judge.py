@@ -18,6 +18,7 @@ from training.night.plan import NightPlan
 from training.night.step import Step
 from training.predict import BundlePredictor
 from training.progress import bar
+from training.served_order import check_served_order
 
 RANKING_USERS = 500
 
@@ -63,12 +64,16 @@ def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -
         mine, rows = _scores(scores, "challenger")
         rival = (scores / "champion.json").is_file()
         theirs, champion_rows = _scores(scores, "champion") if rival else (None, None)
+        served_by_champion = champion_rows
         if previous is not None and champion_rows is not None:
             # What the champion says of a task that has changed its meaning is no prediction of it.
             new = new_heads(config.tasks, previous.config.tasks)
             champion_rows = champion_rows.drop([f"prediction_{task}" for task in new], strict=False)
         checks = check_heads(config.tasks, rows, champion_rows, config.gate, config.training.seed)
         calibration = read_manifest(step.night.registry.path(evaluated)).calibration
+        checks += check_served_order(
+            config.tasks, rows, served_by_champion, config.gate, config.training.seed
+        )
         checks += check_calibration(config.tasks, calibration, config.calibration)
         checks += check_lists(mine.ranking, theirs.ranking if theirs else None, config.gate)
         decision = decide(previous.version if previous else None, evaluated, checks)

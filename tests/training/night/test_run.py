@@ -396,6 +396,22 @@ def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_n
     assert len(stages) == 2
 
 
+def test_a_bundle_whose_score_is_turned_around_is_held(first_night, make_config, tmp_path):
+    """Heads are no worse, and what is shown first is what others click least: few users, so no proof."""
+    night, live = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    config = make_config(
+        gate={"min_rows": 100, "margin": 9.0, "max_ece": 1.0},
+        fusion={"weights": {"click": -1.0, "purchase": 0.0, "rating": 0.0}},
+    )
+    held = run_night(dataclasses.replace(night, config=config, runs=runs, date=date(2026, 1, 30)))
+    assert held.verdict is Verdict.HOLD_UNDERPOWERED, held.decision.checks
+    assert Registry(runs).current() == live.version
+    assert any(
+        reason.startswith("click AUC inside lists of the served score") for reason in held.decision.reasons
+    )
+
+
 def test_a_feature_retrains_and_a_port_reruns_nothing(first_night, make_config, tmp_path):
     """A real run: what `test_stages` shows on hashes."""
     night, result = first_night

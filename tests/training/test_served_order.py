@@ -1,0 +1,94 @@
+"""The order that is served is held where a weight of the score turns it around, and nowhere else."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.config import GateConfig, default_config
+from recsys.fusion import Fusion, Term
+from recsys.records import Verdict
+from training.served_order import check_served_order
+
+CLICK, PURCHASE, RATING = default_config().tasks
+NUM_ROWS = 4_000
+
+
+def scored(seed=0, **weights):
+    """Rows in lists of ten, whose clicks and purchases follow predictions of their own, and a fused score."""
+    rng = np.random.default_rng(seed)
+    click, purchase = rng.uniform(0.02, 0.5, NUM_ROWS), rng.uniform(0.02, 0.4, NUM_ROWS)
+    fusion = Fusion(terms={task: Term(weight=weight) for task, weight in weights.items()})
+    score = fusion.score({"click": click.astype(np.float32), "purchase": purchase.astype(np.float32)})
+    return pl.DataFrame(
+        {
+            "impression_id": [f"r{n}:1" for n in range(NUM_ROWS)],
+            "user_id": [f"u{n % 400}" for n in range(NUM_ROWS)],
+            "weight": np.ones(NUM_ROWS),
+            "list_group": np.arange(NUM_ROWS) // 10,
+            "examination": np.ones(NUM_ROWS),
+            "label_click": (rng.random(NUM_ROWS) < click).astype(float),
+            "label_purchase": (rng.random(NUM_ROWS) < purchase).astype(float),
+            "label_rating": np.full(NUM_ROWS, np.nan),
+            "score": score,
+            "list_score": score,
+        }
+    )
+
+
+def outcomes(challenger, champion, **gate):
+    checks = check_served_order([CLICK, PURCHASE, RATING], challenger, champion, GateConfig(**gate), 0)
+    return {check.name.split()[0]: check.outcome for check in checks}
+
+
+P, H = Verdict.PROMOTE, Verdict.HOLD
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"click": 1.0, "purchase": 1.0}, {"click": P, "purchase": P}),
+        ({"click": 1.0, "purchase": 1.3}, {"click": P, "purchase": P}),
+        ({"click": -1.0, "purchase": 1.0}, {"click": H, "purchase": P}),
+        ({"click": 1.0, "purchase": -1.0}, {"click": P, "purchase": H}),
+        ({"click": -1.0, "purchase": -1.0}, {"click": H, "purchase": H}),
+    ],
+)
+def test_weights_of_the_wrong_sign_are_held_and_other_ones_are_not(weights, expected):
+    assert outcomes(scored(**weights), scored(click=1.0, purchase=1.0)) == expected
+
+
+def test_a_score_that_runs_against_a_head_on_purpose_goes_on():
+    """As against complaints: there a rise is the loss."""
+    against = scored(click=-1.0, purchase=1.0)
+    assert outcomes(against, against) == {"click": P, "purchase": P}
+    assert outcomes(scored(click=1.0, purchase=1.0), against)["click"] is H
+
+
+def test_what_is_not_clear_does_not_go_live_either():
+    turned, live = (scored(click=weight, purchase=1.0)[:150] for weight in (-0.3, 0.3))
+    (found,) = check_served_order([CLICK], turned, live, GateConfig(min_rows=100), 0)
+    assert found.numbers["champion"] - found.numbers["challenger"] > found.numbers["allowed"]
+    assert found.outcome is Verdict.HOLD_UNDERPOWERED
+
+
+def test_the_share_may_be_chosen():
+    half = scored(click=1.0, purchase=1.0), scored(click=1.0, purchase=0.0)
+    assert outcomes(half[1], half[0])["purchase"] is H
+    assert outcomes(half[1], half[0], min_served_share=0.0)["purchase"] is P
+
+
+@pytest.mark.parametrize(("click", "expected"), [(1.0, P), (-1.0, H)])
+def test_a_first_night_may_not_run_against_its_first_head(click, expected):
+    assert outcomes(scored(click=click, purchase=0.0), None) == {"click": expected}
+
+
+def test_few_rows_and_equal_labels_are_not_judged():
+    turned, live = scored(click=-1.0), scored(click=1.0)
+    assert outcomes(turned, live, min_rows=NUM_ROWS + 1) == {}
+    assert "click" not in outcomes(turned.with_columns(label_click=0.0), live)
+
+
+def test_what_is_held_says_what_to_do():
+    (found, *_) = check_served_order([CLICK], scored(click=-1.0), scored(click=1.0), GateConfig(), 0)
+    assert found.name == "click AUC inside lists of the served score"
+    assert "look at [fusion], or allow it with a lower [gate] min_served_share" in found.detail

@@ -1,0 +1,112 @@
+"""The order that is served: the fused score of challenger and champion, measured on each head's own labels.
+
+A head's primary metric sees the head's own predictions, and no weight of `[fusion]`: a weight of the wrong
+sign would pass. This check sees the one number that a server sorts by.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from recsys.config import GateConfig
+from recsys.metrics.inference import paired_bootstrap
+from recsys.metrics.metric import RowMetric
+from recsys.metrics.table import pooled_metric
+from recsys.records import Check, Verdict
+from recsys.schema import IMPRESSION_KEY
+from recsys.tasks import TaskSpec
+from training.evaluation.head_rows import HELD, SCORE, HeadRows
+
+CHANCE = 0.5
+LEAST_LOSS = 0.02
+"""A loss of so much AUC is never held: it is another wish of the shop, and no mistake."""
+
+
+def check_served_order(
+    tasks: Sequence[TaskSpec],
+    challenger: pl.DataFrame,
+    champion: pl.DataFrame | None,
+    config: GateConfig,
+    seed: int,
+) -> list[Check]:
+    """Hold a bundle whose score orders the labels of a head far worse than the champion's does.
+
+    Of what the champion's order has over chance, or below it, `[gate] min_served_share` must be kept. A loss
+    that the whole interval shows holds; one that it does not exclude is held for lack of evidence. Without a
+    champion nothing says what a shop wants, but the order must not run against the first head that predicts a
+    probability.
+
+    Args: challenger, champion: `score_rows` of the two bundles, the same impressions in both.
+    """
+    found: list[Check] = []
+    for task in (task for task in tasks if task.kind.probability):
+        metric, rows = pooled_metric(task.kind.metric), HeadRows.of(task, challenger)
+        unequal = rows.label.size >= config.min_rows and np.unique(rows.label).size == 2
+        if not unequal or (metric.in_lists and not rows.count_lists()[0]):
+            continue
+        if champion is not None:
+            found.append(_against_champion(task, metric, rows, champion, config, seed))
+        elif not found:
+            found.append(_against_chance(task, metric, rows, config))
+    return found
+
+
+def _against_champion(
+    task: TaskSpec,
+    metric: RowMetric,
+    rows: HeadRows,
+    champion: pl.DataFrame,
+    config: GateConfig,
+    seed: int,
+) -> Check:
+    theirs = champion.select(
+        *IMPRESSION_KEY, pl.col(SCORE).alias("champion"), pl.col(f"{HELD}{SCORE}").alias(f"{HELD}champion")
+    )
+    both = HeadRows.of(task, rows.frame.join(theirs, on=IMPRESSION_KEY))
+    effect = paired_bootstrap(
+        task.kind.metric,
+        both.label,
+        both.prediction(metric, "champion"),
+        both.prediction(metric, SCORE),
+        both.user,
+        generator=np.random.default_rng(seed),
+        weight=both.weight,
+        lists=both.lists,
+        replicates=config.replicates,
+        level=1 - config.alpha,
+    )
+    name = _name(task, metric)
+    if effect.a is None or effect.b is None or effect.ci_low is None or effect.ci_high is None:
+        return _check(name, Verdict.PROMOTE, f"no interval on {effect.rows} rows: reported, not compared")
+    gain = effect.a - CHANCE
+    allowed = max((1 - config.min_served_share) * abs(gain), LEAST_LOSS)
+    # Where the champion's score runs against a head, as it should against complaints, a rise is the loss.
+    rise = effect.b - effect.a
+    loss, least = (-rise, -effect.ci_high) if gain >= 0 else (rise, effect.ci_low)
+    worse = Verdict.HOLD if least > allowed else Verdict.HOLD_UNDERPOWERED
+    outcome = worse if loss > allowed else Verdict.PROMOTE
+    detail = (
+        f"{effect.b:.4f}, champion {effect.a:.4f}, difference {rise:+.4f} "
+        f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]; a loss of {allowed:.4f} is allowed"
+    )
+    if outcome is not Verdict.PROMOTE:
+        detail += "; look at [fusion], or allow it with a lower [gate] min_served_share"
+    return _check(name, outcome, detail, challenger=effect.b, champion=effect.a, allowed=allowed)
+
+
+def _against_chance(task: TaskSpec, metric: RowMetric, rows: HeadRows, config: GateConfig) -> Check:
+    """Check a first night's order: turned around is one as far below chance as a head must be above it."""
+    value, lowest = rows.value(metric, SCORE), 2 * CHANCE - config.min_list_auc
+    detail = f"{value:.4f}, no champion to compare with; at least {lowest:.4f} is required"
+    if value >= lowest:
+        return _check(_name(task, metric), Verdict.PROMOTE, detail, challenger=value)
+    return _check(_name(task, metric), Verdict.HOLD, f"{detail}; look at [fusion]", challenger=value)
+
+
+def _name(task: TaskSpec, metric: RowMetric) -> str:
+    return f"{task.name} {metric.title} of the served score"
+
+
+def _check(name: str, outcome: Verdict, detail: str, **numbers: float) -> Check:
+    return Check(name=name, outcome=outcome, detail=detail, numbers=numbers)
