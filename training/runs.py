@@ -13,6 +13,7 @@ from recsys.calibration import Calibrator
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.metrics.columns import Lists
+from recsys.metrics.list_auc import count_lists
 from recsys.metrics.metric import RowMetric
 from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
@@ -169,6 +170,11 @@ class Runs:
     def lists(self, i: int) -> pl.Series:
         """Number the lists of day i's rows [N]; null for a row that is alone."""
         return lists_of_day(self.days, i, self.config, self.list_group)
+
+    def count_lists(self, task: TaskSpec, i: int) -> int:
+        """Count the lists of day i whose labels of a head differ."""
+        label = self.days.labels(i)[task.label].cast(pl.Float64).fill_null(float("nan"))
+        return count_lists(label.to_numpy(), Lists.unplaced(self.lists(i).fill_null(-1)))[0]
 
     @cached_property
     def list_group(self) -> ListGroup:

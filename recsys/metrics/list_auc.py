@@ -75,6 +75,21 @@ def list_concordance(
     return concordances_of_lists(_with_lists(checked(label, prediction, weight), lists)).mean
 
 
+def count_lists(label: npt.ArrayLike, lists: Lists) -> tuple[int, int]:
+    """Count the lists whose known labels differ, and those of two rows or more whose labels are all alike.
+
+    Args: label [N], NaN where not known.
+    """
+    label_N = np.asarray(label, dtype=np.float64)
+    rows = np.flatnonzero((lists.group >= 0) & ~np.isnan(label_N))
+    code = np.unique(lists.group[rows], return_inverse=True)[1]
+    size = np.bincount(code)
+    low, high = np.full(size.size, np.inf), np.full(size.size, -np.inf)
+    np.minimum.at(low, code, label_N[rows])
+    np.maximum.at(high, code, label_N[rows])
+    return int((low < high).sum()), int(((low == high) & (size > 1)).sum())
+
+
 def aucs_of_lists(rows: Rows) -> ListValues:
     """Give the AUC of every list, from one sort. Args: rows: binary labels, with lists."""
     inside = _Inside.of(rows)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from recsys.metrics.columns import IntVector, Lists, Rows, Vector
+from recsys.metrics.list_auc import count_lists
 from recsys.metrics.metric import RowMetric
 from recsys.tasks import TaskSpec
 from training.evaluation.examination import EXAMINATION
@@ -70,14 +71,7 @@ class HeadRows:
 
     def count_lists(self) -> tuple[int, int]:
         """Count the lists that have unequal labels, and those of two rows or more that have not."""
-        if self.lists is None:
-            return 0, 0
-        labels = pl.DataFrame({"list": self.lists.group, "label": self.label}).filter(pl.col("list") >= 0)
-        of_list = labels.group_by("list").agg(
-            unequal=pl.col("label").min() < pl.col("label").max(), several=pl.len() > 1
-        )
-        unequal, several = of_list["unequal"], of_list["several"]
-        return int(unequal.sum()), int((several & ~unequal).sum())
+        return (0, 0) if self.lists is None else count_lists(self.label, self.lists)
 
     def value(self, metric: RowMetric, column: str) -> float:
         """Measure a system; NaN where the metric is not defined."""

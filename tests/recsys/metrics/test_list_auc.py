@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from recsys.errors import DataError
 from recsys.metrics import pooled
 from recsys.metrics.columns import Lists, checked, checked_binary
-from recsys.metrics.list_auc import aucs_of_lists, concordances_of_lists, list_auc, list_concordance
+from recsys.metrics.list_auc import (
+    aucs_of_lists,
+    concordances_of_lists,
+    count_lists,
+    list_auc,
+    list_concordance,
+)
 from recsys.metrics.metric import RowMetric
 from recsys.metrics.table import METRICS
 
@@ -81,6 +87,12 @@ def test_by_hand():
     lists = Lists.unplaced([7, 7, 3, 3, 3, 5, 5, -1])
     found = list_auc([1, 0, 0, 1, 0, 0, 0, 1], [0.9, 0.1, 0.2, 0.5, 0.6, 0.4, 0.1, 0.0], lists)
     assert found == (2 * 1 + 3 * 0.5) / 5
+
+
+def test_lists_are_counted_by_whether_their_labels_differ():
+    lists = Lists.unplaced([0, 0, 1, 1, 2, 2, 3, -1, -1])
+    label = [1, 0, 1, 1, 0, np.nan, 1, 0, 1]
+    assert count_lists(label, lists) == (1, 1), "list 2 has one known label, list 3 one row"
 
 
 def test_weights_count_inside_the_list_and_between_lists():

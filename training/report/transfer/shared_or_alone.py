@@ -151,6 +151,8 @@ def _require_evaluated(task: TaskSpec, runs: Runs) -> None:
         lacking = f"no impression of {day} has a label of {task.name!r}"
     elif task.kind.probability and known.n_unique() < 2:
         lacking = f"all {known.len():,} labels of {task.name!r} on {day} are {known[0]:.0f}"
+    elif pooled_metric(task.kind.metric).in_lists and not runs.count_lists(task, place):
+        lacking = f"no list of {day} has labels of {task.name!r} that differ"
     else:
         return
     raise DataError(

@@ -14,6 +14,7 @@ from recsys.config import RunConfig
 from recsys.device import resolve_device
 from recsys.errors import DataError
 from recsys.metrics.columns import Lists
+from recsys.metrics.list_auc import count_lists
 from recsys.metrics.table import pooled_metric
 from recsys.model.embeddings import Tables
 from recsys.model.head_functions import predict
@@ -77,11 +78,12 @@ class ModelBench:
         self.days, self.config = days, config
         self.plan: NightPlan = plan_night(days, config, None)
         self._known = {t.name: self._labels(t.name) for t in config.tasks}
-        self.heads = tuple(t.name for t in config.tasks if _measurable(self._known[t.name], t))
+        self.heads = tuple(t.name for t in config.tasks if self._measurable(t))
         if not self.heads:
             named = ", ".join(str(day) for day in days.dates_of(sorted(set(self.plan.calibrate.values()))))
             raise DataError(
-                f"no head has labels of both kinds on {named} to be measured by; take another --date"
+                f"no head has labels on {named} to be measured by, of both kinds in one list where it is "
+                "binary; take another --date"
             )
 
     @property
@@ -150,6 +152,14 @@ class ModelBench:
     def _has_retrieval(self) -> bool:
         task = self.config.retrieval_task
         return task is not None and task.name in self.heads and self.config.retrieval.weight > 0
+
+    def _measurable(self, task: TaskSpec) -> bool:
+        """Tell whether a head's primary metric is defined on its validation day."""
+        label, period = self._known[task.name], self._periods[self.plan.calibrate[task.name]]
+        known = label[~np.isnan(label)]
+        if pooled_metric(task.kind.metric).in_lists:
+            return count_lists(label, period.lists)[0] > 0
+        return known.size > 1 and (not task.kind.probability or 0 < known.sum() < known.size)
 
     def _labels(self, task: str) -> np.ndarray:
         labels: np.ndarray = self._periods[self.plan.calibrate[task]].encoded.labels[task]
@@ -229,8 +239,3 @@ class _Rungs(Watcher):
 def improvements(losses: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
     """Give by what share each loss is below the baseline's."""
     return {name: (baseline[name] - value) / max(baseline[name], 1e-12) for name, value in losses.items()}
-
-
-def _measurable(label: np.ndarray, task: TaskSpec) -> bool:
-    known = label[~np.isnan(label)]
-    return known.size > 1 and (not task.kind.probability or 0 < known.sum() < known.size)
