@@ -11,7 +11,9 @@ from pathlib import Path
 from recsys.errors import BundleError
 from recsys.manifest import FileEntry, Manifest, plain_file, read_manifest, require_known_files
 
-_CHUNK = 1 << 20
+_CHUNK = 2 << 20
+"""A huge page: what is written by whole ones, ext4 and XFS keep in memory in them, and map so. A search reads
+thousands of vectors at random, each from a page that the processor would have to look up."""
 
 
 def copy_verified(source: Path, target: Path) -> Manifest:
