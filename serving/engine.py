@@ -5,7 +5,7 @@ user, context -> allowed items -> candidates -> predictions -> scores
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.together import LATEST
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.id_table import MISSING
@@ -22,7 +23,7 @@ from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.explain import Explainer
 from serving.pages.list_state import ListState
-from serving.protocols import Rows, User
+from serving.protocols import User
 from serving.reasons import Reasons
 from serving.recent_lists import RecentList, RecentLists
 from serving.request import (
@@ -143,14 +144,20 @@ class Engine:
         if features is not None:
             user = features.user(request.user_id, at_ms, _STORE_SHARE * deadline.remaining_s())
             _require_time(deadline)
+        forbidden = list(self._forbidden(request, user))
+        latest = () if user is None else user.history[:LATEST]
+        # One look-up for both: in a large catalogue it costs more than what is then done with the rows.
+        rows = live.catalogue.rows_or_missing([*forbidden, *(event.item_id for event in latest)])
+        of_latest = rows[len(forbidden) :].tolist()
         return _Asked(
             request=request,
             at_ms=at_ms,
             state=state,
             live=live,
             user=user,
+            latest=[(row, event.kind) for row, event in zip(of_latest, latest, strict=True)],
             named=NamedItems.of(request, live.catalogue, state),
-            allowed=live.catalogue.allowed(request.filter, self._forbidden(request, user), at_ms),
+            allowed=live.catalogue.allowed(request.filter, rows[: len(forbidden)], at_ms),
         )
 
     def _find(self, asked: "_Asked", deadline: Deadline) -> "_Found":
@@ -187,7 +194,7 @@ class Engine:
             user_side,
             asked.state.shown,
             most,
-            self._together(asked) if most is None else NO_ROWS,
+            self.model.together.of_user(asked.latest) if most is None else NO_ROWS,
         )
         return _Found(
             asked=asked,
@@ -197,11 +204,6 @@ class Engine:
             num_found=len(candidates.rows),
             degradation=degradation,
         )
-
-    def _together(self, asked: "_Asked") -> Rows:
-        """List what others took together with the user's latest items."""
-        history = () if asked.user is None else asked.user.history
-        return self.model.together.of_user(history, asked.live.catalogue)
 
     def _find_again(self, asked: "_Asked", degradation: tuple[str, ...]) -> "_Found | None":
         """Return the candidates of a recent answer to the request; None when too few may still be shown."""
@@ -296,11 +298,11 @@ class Engine:
         )
 
     def _reasons(self, asked: "_Asked") -> Reasons:
-        return Reasons.of_request(
-            asked.live.catalogue,
-            None if asked.live.scorer is None else asked.live.scorer.vectors,
-            () if asked.user is None else asked.user.history,
-            asked.named.seed,
+        return Reasons(
+            catalogue=asked.live.catalogue,
+            vectors=None if asked.live.scorer is None else asked.live.scorer.vectors,
+            past=asked.latest,
+            seed_row=asked.named.seed,
         )
 
     def _explainer(self, found: "_Found", predictions: Mapping[str, npt.NDArray[np.float32]]) -> Explainer:
@@ -345,6 +347,8 @@ class _Asked:
     """The list before this page."""
     live: CatalogueWithScorer
     user: User | None
+    latest: Sequence[tuple[int, str]]
+    """Row (negative: not in the catalogue) and kind of the user's latest events, newest first."""
     named: NamedItems
     allowed: Allowed
 

@@ -7,13 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.catalogue import Catalogue
-from serving.protocols import PastEvent
 from serving.retrieval import CATALOGUE, PINNED, POPULAR, RETRIEVAL, SIMILAR, TOGETHER
 
 # Items with at least this cosine similarity are called similar.
 _MIN_COSINE = 0.5
-_NUM_PAST_EVENTS = 20
-
 
 Vectors = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 
@@ -28,16 +25,6 @@ class Reasons:
     past: Sequence[tuple[int, str]] = ()
     """The user's latest events, newest first: row (negative: not in the catalogue) and kind."""
     seed_row: int | None = None
-
-    @classmethod
-    def of_request(
-        cls, catalogue: Catalogue, vectors: Vectors | None, history: Sequence[PastEvent], seed_row: int | None
-    ) -> "Reasons":
-        """Look up what a request's reasons need. Args: history: newest first."""
-        events = history[:_NUM_PAST_EVENTS]
-        rows = catalogue.rows_or_missing(event.item_id for event in events).tolist()
-        past = [(row, event.kind) for row, event in zip(rows, events, strict=True)]
-        return cls(catalogue=catalogue, vectors=vectors, past=past, seed_row=seed_row)
 
     def of(self, rows: npt.NDArray[np.int64], sources: npt.NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Return up to two reasons for each item of a page [K], the most personal first.

@@ -3,14 +3,13 @@
 Legend: I items of the bundle, K neighbours, N rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from features.together import LATEST, neighbours_of
-from serving.catalogue import Catalogue
-from serving.protocols import PastEvent, Rows
+from features.together import neighbours_of
+from serving.protocols import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +21,12 @@ class TogetherItems:
     kinds: frozenset[str] = frozenset()
     """Feedback that says an item was taken."""
 
-    def of_user(self, history: Sequence[PastEvent], catalogue: Catalogue) -> Rows:
-        """List the neighbours of a user's latest items. Args: history: newest first."""
+    def of_user(self, latest: Iterable[tuple[int, str]]) -> Rows:
+        """List the neighbours of a user's latest items.
+
+        Args: latest: row (negative: not in the catalogue) and kind of each event, newest first.
+        """
         if not self.neighbours.size:
             return np.zeros(0, np.int64)
-        latest = [event.item_id for event in history[:LATEST] if event.kind in self.kinds]
-        rows = catalogue.rows_of(dict.fromkeys(latest))
-        return neighbours_of(self.neighbours, rows)
+        taken = dict.fromkeys(row for row, kind in latest if kind in self.kinds and row >= 0)
+        return neighbours_of(self.neighbours, np.array(list(taken), np.int64))

@@ -152,9 +152,12 @@ class Catalogue:
         row = self.base.ids.row_of(item_id)
         return None if row == MISSING else self.base.item(row)
 
-    def allowed(self, conditions: Filter, forbidden: Iterable[str], at_ms: int) -> Allowed:
-        """Return the rows that a request may be answered with."""
-        return Allowed(self._passing(conditions, at_ms), np.unique(self.rows_of(forbidden)))
+    def allowed(self, conditions: Filter, forbidden: Rows, at_ms: int) -> Allowed:
+        """Return the rows that a request may be answered with.
+
+        Args: forbidden: rows that it may not be answered with, in any order; MISSING says nothing.
+        """
+        return Allowed(self._passing(conditions, at_ms), np.unique(forbidden[forbidden != MISSING]))
 
     def with_items(self, rows: Rows, items: Sequence[ItemRow]) -> "Catalogue":
         """Return a catalogue in which these items stand at rows: the one's they change, or the next ones."""

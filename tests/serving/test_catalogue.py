@@ -43,7 +43,7 @@ ALL = Filter()
 
 
 def passing(catalogue, conditions=ALL, forbidden=(), at_ms=0) -> str:
-    allowed = catalogue.allowed(conditions, forbidden, at_ms)
+    allowed = catalogue.allowed(conditions, catalogue.rows_or_missing(forbidden), at_ms)
     rows = np.arange(len(catalogue))
     return "".join(catalogue.ids_of(rows[allowed.of(rows)]))
 
@@ -75,7 +75,7 @@ def test_the_bitmap_of_the_available_items_is_made_again_only_when_it_changes(ca
     availability = catalogue.base.availability
     assert availability.at(100) is availability.at(199)
     assert availability.at(100) is not availability.at(200)
-    assert catalogue.allowed(Filter(), ["a"], 150).mask is availability.at(150)
+    assert catalogue.allowed(Filter(), catalogue.rows_or_missing(["a"]), 150).mask is availability.at(150)
 
 
 def test_an_item_without_a_price_passes_no_price_filter(catalogue) -> None:
@@ -158,7 +158,7 @@ def test_bitmaps_say_what_the_plain_rule_says(bundle, upserts, conditions, forbi
         rows = catalogue.next_rows([i.item_id for i in part])
         catalogue = catalogue.with_items(rows, part)
     items |= fresh
-    allowed = catalogue.allowed(conditions, forbidden, at_ms)
+    allowed = catalogue.allowed(conditions, catalogue.rows_or_missing(forbidden), at_ms)
     rows = np.arange(len(catalogue))
     assert sorted(catalogue.ids_of(rows)) == sorted(items)
     wanted = [
@@ -192,7 +192,7 @@ def test_the_most_popular_allowed_items_in_their_order(few, monkeypatch, fakes) 
     catalogue = catalogue.with_items(catalogue.next_rows(["new"]), [ItemRow(item_id="new", category="rugs")])
     order = [f"i{n}" for n in (7, 2, 30, 6, 10, 1, 22)]
     popular = Popular.of(catalogue, [*order[:3], "unknown", *order[3:]], [8, 7, 6, 5, 4, 3, 2, 1])
-    rugs = catalogue.allowed(Filter(categories=frozenset({"rugs"})), ["i6"], 0)
+    rugs = catalogue.allowed(Filter(categories=frozenset({"rugs"})), catalogue.rows_or_missing(["i6"]), 0)
     assert catalogue.ids_of(popular.first(3, rugs)) == ["i2", "i30", "i10"]
     assert catalogue.ids_of(popular.first(9, rugs)) == ["i2", "i30", "i10", "i22"]
     assert popular.scores(catalogue.rows_of(["i7", "i3", "new", "i22"])).tolist() == [8, 0, 0, 1]
@@ -370,7 +370,7 @@ def test_a_request_allocates_bitmaps_and_nothing_else_that_grows(many, condition
     seen = [f"item-{n}" for n in range(0, 5000, 10)]
 
     def request():
-        allowed = many.allowed(conditions, seen, 999_000)
+        allowed = many.allowed(conditions, many.rows_or_missing(seen), 999_000)
         allowed.first(50)
         allowed.search(500)
 
