@@ -1,8 +1,11 @@
 """Compressed vectors of a large catalogue: a product quantizer of 4 bits, scanned in registers by FAISS.
 
+Each dimension has 4 bits of its own. Two dimensions to 4 bits are half the bytes to scan, but several times
+as many items must then be found, and ordered by their vectors, for the same recall.
+
 Items lie in lists around centroids. A search may look at the nearest lists alone: enough where vectors
 are clustered. Vectors are rotated at random first: a tower's differ far more in some dimensions than in
-others, and each piece of a vector gets as many bits. What is found is approximate, so a caller looks for more
+others, and each of them gets as many bits. What is found is approximate, so a caller looks for more
 than it needs and orders them by the vectors themselves.
 
 Shape letters: I items, D dimensions.
@@ -20,7 +23,7 @@ from recsys.mask import Mask
 
 MIN_ITEMS = 1_000
 """Fewer vectors are not compressed: FAISS asks for 39 of them per centroid."""
-MAX_LISTS, ITEMS_A_LIST = 256, 1_000
+MAX_LISTS, ITEMS_A_LIST = 1_024, 1_000
 NUM_TRAINING = 1 << 16
 """Vectors that centroids and quantizer are fitted on; FAISS takes no more than 256 of them per centroid."""
 
@@ -33,7 +36,7 @@ def build_fast_scan(vectors_ID: np.ndarray) -> faiss.Index:
     num_items, dim = vectors_ID.shape
     with one_thread():
         num_lists = min(MAX_LISTS, max(1, num_items // ITEMS_A_LIST))
-        spec = f"RR{dim},IVF{num_lists},PQ{_num_pieces(dim)}x4fs"
+        spec = f"RR{dim},IVF{num_lists},PQ{dim}x4fs"
         index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors_ID[np.linspace(0, num_items - 1, min(num_items, NUM_TRAINING), dtype=np.int64)])
         index.add(vectors_ID)
@@ -99,8 +102,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
-
-
-def _num_pieces(dim: int) -> int:
-    """Cut vectors into pieces of two dimensions, or of one where their number is odd."""
-    return dim // 2 if dim % 2 == 0 else dim

@@ -24,7 +24,7 @@ def _vectors(count, dim=8, seed=0):
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-@pytest.fixture(params=["exact", "ivf2,pq4x4fs"])
+@pytest.fixture(params=["exact", "ivf2,pq8x4fs"])
 def built(request):
     made = ItemIndex.build(_vectors(2500), exact_items=3000 if request.param == "exact" else 2000)
     assert made.kind == request.param

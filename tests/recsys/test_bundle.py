@@ -337,7 +337,7 @@ def test_the_recall_of_a_compressed_index_is_in_the_manifest_and_its_times_besid
 
     path = tmp_path / save_bundle(tmp_path, large, _golden, queries, records.__setitem__)
     index, record = read_manifest(path).index, records[path.name]
-    assert (index["kind"], index["items"], asked) == ("ivf1,pq2x4fs", 1_200, ["ivf1,pq2x4fs"])
+    assert (index["kind"], index["items"], asked) == ("ivf1,pq4x4fs", 1_200, ["ivf1,pq4x4fs"])
     assert (index["recall"]["k"], index["recall"]["queries"]) == (20, 30)
     assert list(index["recall"]["by_share"]) == ["1", "0.5", "0.1", "0.01", "0.001"]
     assert min(index["recall"]["by_share"].values()) >= 0.95

@@ -68,6 +68,7 @@ _WRITERS: Final = (
     "features.store.sqlite",
     "recsys.bundle",
     "recsys.encoding",
+    "recsys.fast_scan",
     "recsys.index",
     "recsys.index_recall",
     "recsys.manifest",
