@@ -96,10 +96,12 @@ class Encoder:
 
         Args: rows: [N], each the item column's value and its aggregates in the order of `raw_columns`.
         """
-        nothing = nothing_done(raw_columns(cross.numbers))
-        columns = slice(1, 1 + len(nothing))
-        raw = np.array([*(row[columns] for row in rows), list(nothing.values())], np.float64)
-        return self._block(f"cross {cross.group}", cross.numbers).encode(raw)
+        block = self._block(f"cross {cross.group}", cross.numbers)
+        columns = slice(1, 1 + len(block.columns))
+        raw = np.array(
+            [*(row[columns] for row in rows), list(nothing_done(block.columns).values())], np.float64
+        )
+        return block.encode(raw)
 
     def _block(self, name: str, numbers: Sequence[Number]) -> NumberBlock:
         block = self._blocks.get(name)
