@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from recsys.model.first_layer import FirstLayer
 from recsys.model.history import OneHistory
+from recsys.model.joint_heads import joined
 from recsys.model.ranker import Ranker, UserSide
 from recsys.model.trunks.trunk import Trunk
 
@@ -65,7 +66,7 @@ class CandidateNetwork(nn.Module):
         super().__init__()
         self.first_layer = FirstLayer(ranker)
         self.trunks = nn.ModuleList(ranker.trunks)
-        self.heads = nn.ModuleList(ranker.every_heads)
+        self.heads = nn.ModuleList(joined(heads) for heads in ranker.every_heads)
         self.num_own = ranker.item_factor.in_features
         self.num_query = ranker.history.query.out_features
         self.query_DA = ranker.history.query.weight.detach().t().contiguous()

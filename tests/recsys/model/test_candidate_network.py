@@ -8,6 +8,7 @@ import torch
 from recsys.batch import BagIndex, Batch, HistoryIndex
 from recsys.config import ModelConfig
 from recsys.model.candidate_network import CandidateNetwork
+from recsys.model.joint_heads import JointHeads
 from recsys.model.layers import mlp
 from recsys.model.one_user import OneUser, UserTensors
 from recsys.model.ranker import Inputs, ItemSide, Ranker
@@ -138,6 +139,25 @@ def _inputs(network, user, item: ItemSide, context, crosses, chosen):
 
 def test_logits_are_those_of_the_ranker(made):
     _compare(made)
+
+
+@pytest.mark.parametrize("ensemble_size", [1, 2])
+def test_heads_of_one_shape_are_computed_together(tasks, ensemble_size):
+    own = [task.model_copy(update={"transfer_from": None}) for task in tasks]
+    torch.manual_seed(3)
+    config = SMALL.model_copy(update={"ensemble_size": ensemble_size})
+    ranker = _randomised(Ranker(INPUTS, own, config))
+    assert all(isinstance(heads, JointHeads) for heads in CandidateNetwork(ranker).heads)
+    _compare(ranker)
+
+
+@pytest.mark.parametrize("hidden", [(), (3,), (4, 4)])
+def test_heads_of_other_shapes_are_computed_one_by_one(tasks, hidden):
+    first, *others = (task.model_copy(update={"transfer_from": None}) for task in tasks)
+    torch.manual_seed(4)
+    ranker = _randomised(Ranker(INPUTS, [first.model_copy(update={"hidden": hidden}), *others], SMALL))
+    assert not any(isinstance(heads, JointHeads) for heads in CandidateNetwork(ranker).heads)
+    _compare(ranker)
 
 
 class _Plain(Trunk):
