@@ -38,14 +38,18 @@ def test_nothing_is_explained_unasked(fakes, monkeypatch) -> None:
         ask(model, fakes, explain=True)
 
 
-def test_the_parts_add_up_to_the_score(fakes) -> None:
-    answer = ask(fakes.model(), fakes, explain=True, head_weights={"click": 0.0, "purchase": 2.0})
+@pytest.mark.parametrize("weight", [2.0, -2.0])
+def test_the_parts_add_up_to_the_score(fakes, weight) -> None:
+    """Also where the first item is not the first candidate: with a weight below 0 the last one is."""
+    answer = ask(fakes.model(), fakes, explain=True, head_weights={"click": 0.0, "purchase": weight})
+    assert answer.items[0].item_id == ("i39" if weight > 0 else "i0")
     assert answer.explanation.formula == "additive"
-    assert answer.explanation.weights["purchase"] == 2.0
+    assert answer.explanation.weights["purchase"] == weight
     for item in answer.items:
         assert item.explanation.contributions.keys() == {"purchase", "rating"}
         assert sum(item.explanation.contributions.values()) == pytest.approx(item.score)
-        assert item.explanation.contributions["purchase"] == pytest.approx(2 * item.predictions["purchase"])
+        part = item.explanation.contributions["purchase"]
+        assert part == pytest.approx(weight * item.predictions["purchase"])
 
 
 def test_the_nearest_items_of_the_history(fakes) -> None:

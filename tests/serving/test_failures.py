@@ -36,7 +36,9 @@ def test_a_bundle_without_its_index_is_not_served(server) -> None:
     with RecsysClient(f"127.0.0.1:{starting.port}", timeout_s=PATIENCE_S) as client:
         assert client.recommend("u000001").degradation == ("NO_BUNDLE",)
     starting.stop(1.0)
-    assert "index.faiss" in (starting.reloader.error or "")
+    error = starting.reloader.error or ""
+    assert error.startswith(f"{version} was not loaded: ")
+    assert "index.faiss" in error
     with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=PATIENCE_S) as client:
         assert client.recommend("u000001").bundle_version == version
 
