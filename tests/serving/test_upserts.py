@@ -20,10 +20,10 @@ from serving.feedback import SeenFeedbackIds
 from serving.journal import Journal
 from serving.journal_rows import item_patch_rows, read_item_patches
 from serving.journal_tail import JournalTail
-from serving.request import Deadline, RankRequest
+from serving.request import Deadline, FieldError, RankRequest
 from serving.restore import restore_from_journal
 from serving.upsert_turn import UpsertTurn
-from serving.upserts import ItemUpserter
+from serving.upserts import LATEST_MS, ItemUpserter, check_patch
 
 
 def refuse_poison(items):
@@ -240,3 +240,11 @@ def test_patches_in_a_row_are_what_they_are_one_by_one(gap_ms) -> None:
         kept = with_patch(kept, replace(step, at_ms=n * gap_ms))
         assert patched(row, kept) == patched(row, steps[: n + 1])
     assert len(kept) == (4 if gap_ms else 1)
+
+
+@pytest.mark.parametrize("name", ["available_from", "available_until"])
+def test_an_instant_that_is_no_date_is_refused(name) -> None:
+    """Later ones cannot be written into a table of items."""
+    check_patch(ItemPatch(item_id="i1", fields={name: LATEST_MS}), frozenset())
+    with pytest.raises(FieldError, match=rf"{name}: {LATEST_MS + 1} ms is after the year 9999; leave it out"):
+        check_patch(ItemPatch(item_id="i1", fields={name: LATEST_MS + 1}), frozenset())
