@@ -11,6 +11,7 @@ from recsys.options import (
     ConfigOption,
     JsonOption,
     SeedOption,
+    parse_numbers,
     put_json,
 )
 
@@ -18,6 +19,11 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 ProductLog = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="Log of the product model; default: a few simulated days."),
+]
+
+BatchOption = Annotated[
+    Any,
+    typer.Option(metavar="A,B,…", parser=parse_numbers, help="Batch sizes, one after the other."),
 ]
 
 
@@ -89,7 +95,7 @@ def bench_train_command(
         str | None, typer.Option(metavar="REV", help="Also time the product model of this commit.")
     ] = None,
     json_file: JsonOption = None,
-    batch: Annotated[str, typer.Option(help="Batch sizes, one after the other.")] = "2048,8192",
+    batch: BatchOption = "2048,8192",
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of a timed epoch.")] = 400_000,
     auc_rows: Annotated[int, typer.Option(min=1_000, help="Rows of an epoch that is scored.")] = 2_000_000,
     seeds: Annotated[int, typer.Option(min=1, help="Epochs that are scored, per system and batch size.")] = 1,
@@ -117,7 +123,7 @@ def bench_train_command(
     asked = Asked(
         peers=peer or [],
         before=before,
-        batch_sizes=[int(size) for size in batch.split(",")],
+        batch_sizes=batch,
         rows=rows,
         auc_rows=auc_rows,
         seeds=range(first_seed, first_seed + seeds),

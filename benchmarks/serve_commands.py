@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from recsys.options import STANDARD_OUTPUT, ConfigOption, JsonOption, SeedOption, parse_workers, put_json
+from recsys.options import (
+    STANDARD_OUTPUT,
+    ConfigOption,
+    JsonOption,
+    SeedOption,
+    parse_numbers,
+    parse_workers,
+    put_json,
+)
 
 _MAX_CLIENTS = 1_000
 _DAY_S = 86_400.0
@@ -18,14 +26,7 @@ def parse_clients(text: str) -> list[int]:
 
     Raises: BadParameter, to which typer adds the option's name.
     """
-    numbers = []
-    for number in text.split(","):
-        if not (number.isdecimal() and 1 <= int(number) <= _MAX_CLIENTS):
-            raise typer.BadParameter(
-                f"{number!r} is not a number from 1 to {_MAX_CLIENTS}; write numbers of clients like 1,4,16"
-            )
-        numbers.append(int(number))
-    return numbers
+    return parse_numbers(text, _MAX_CLIENTS)
 
 
 ItemsOption = Annotated[int, typer.Option(min=1_000, help="Items of the synthetic bundle.")]

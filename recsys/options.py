@@ -65,6 +65,18 @@ def parse_workers(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
+def parse_numbers(text: str, most: int = 1_000_000) -> list[int]:
+    """Read whole numbers from 1 to `most`, `A,B,…`.
+
+    Raises: BadParameter, to which typer adds the option's name.
+    """
+    numbers = text.split(",")
+    for number in numbers:
+        if not (number.isdecimal() and 1 <= int(number) <= most):
+            raise typer.BadParameter(f"{number!r} is not a number from 1 to {most}; write A,B,… like 1,4,16")
+    return [int(number) for number in numbers]
+
+
 def json_place(text: str) -> Path:
     """Read the place of `--json`, and test it: what cannot be written is refused before hours of work.
 

@@ -17,7 +17,7 @@ LIVE = ["--runs", "runs", "--config", "shop.toml", "--log", "log"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*LIVE, "--clients", "a,b"], "'--clients': 'a' is not a number from 1 to 1000; write numbers of"),
+        ([*LIVE, "--clients", "a,b"], "'--clients': 'a' is not a number from 1 to 1000; write A,B,"),
         ([*LIVE, "--clients", "4,"], "'' is not a number from 1 to 1000"),
         ([*LIVE, "--clients", "0"], "'0' is not a number"),
         ([*LIVE, "--clients", "-1"], "'-1' is not a number"),

@@ -4,6 +4,7 @@ import re
 from typing import get_type_hints
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import TensorDataset
 
@@ -14,6 +15,7 @@ from benchmarks.speed.training import first_night
 from benchmarks.speed.training.peer_epoch import WholeBatches
 from benchmarks.speed.training.precision_quality import measure_precision
 from benchmarks.speed.training.training_bench import PARTS
+from recsys.cli import run
 from recsys.simulator.dials import ShopDials
 
 
@@ -23,6 +25,12 @@ def test_every_part_is_named_by_the_help_and_by_the_page():
     for part in PARTS:
         assert re.search(rf"\b{part}\b", option.help)
         assert f"`{part}`" in page
+
+
+@pytest.mark.parametrize("batch", ["many", "2048,", "0", "-1"])
+def test_batch_sizes_that_are_no_numbers_are_named(capsys, batch):
+    assert run(["bench", "train", "--batch", batch]) == 2
+    assert "Invalid value for '--batch': " in capsys.readouterr().err
 
 
 def test_both_precisions_are_trained_on_every_seed(shop_log, config):
