@@ -96,8 +96,12 @@ def _against_champion(
 
 
 def _against_chance(task: TaskSpec, metric: RowMetric, rows: HeadRows, config: GateConfig) -> Check:
-    """Check a first night's order: turned around is one as far below chance as a head must be above it."""
-    value, lowest = rows.value(metric, SCORE), 2 * CHANCE - config.min_list_auc
+    """Check a first night's order: turned around is one as far below chance as a head must be above it.
+
+    A floor below chance asks nothing of a head, and no more of the score.
+    """
+    value = rows.value(metric, SCORE)
+    lowest = min(config.min_list_auc, 2 * CHANCE - config.min_list_auc)
     detail = f"{value:.4f}, no champion to compare with; at least {lowest:.4f} is required"
     if value >= lowest:
         return _check(_name(task, metric), Verdict.PROMOTE, detail, challenger=value)

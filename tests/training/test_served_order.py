@@ -82,6 +82,11 @@ def test_a_first_night_may_not_run_against_its_first_head(click, expected):
     assert outcomes(scored(click=click, purchase=0.0), None) == {"click": expected}
 
 
+@pytest.mark.parametrize("click", [1.0, -1.0])
+def test_a_first_night_without_a_floor_for_its_heads_has_none_for_its_score(click):
+    assert outcomes(scored(click=click, purchase=0.0), None, min_list_auc=0.0) == {"click": P}
+
+
 def test_few_rows_and_equal_labels_are_not_judged():
     turned, live = scored(click=-1.0), scored(click=1.0)
     assert outcomes(turned, live, min_rows=NUM_ROWS + 1) == {}
