@@ -34,7 +34,7 @@ from training.evaluation.list_groups import (
     list_group_of,
     number_lists,
 )
-from training.evaluation.list_metrics import mean_metrics, score_lists
+from training.evaluation.list_metrics import ScoredLists, mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists
 from training.predict import BundlePredictor
 
@@ -70,22 +70,16 @@ def evaluate(
     Raises: DataError when no evaluated period has a single labelled row.
     """
     config = predictor.bundle.config
-    ranked_periods = evaluated.get(config.retrieval_task.name, ()) if config.retrieval_task else ()
-    parts = 1 + len(ranked_periods) + (1 + len(config.tasks) if baselines else 0)
-    steps = Steps(parts, on_progress)
+    steps = Steps(_num_parts(config, evaluated, baselines=baselines), on_progress)
     rows = score_rows(predictor, days, evaluated) if rows is None else rows
     _require_labels(rows, config.tasks)
     steps.done()
     audiences = find_audiences(config, days, evaluated, max_users=max_users, seed=seed)
-    scored = []
-    for audience in audiences:
-        scored.append(score_lists(audience, ranked_lists(predictor, audience)))
-        steps.done()
+    scored = _scored_lists(predictor, audiences, steps)
     simple = (
         _baselines(predictor, days, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
     )
-    scored_days = {task: days.dates_of(places) for task, places in evaluated.items()}
-    leaks = LeakCheck.of(predictor.bundle.manifest, config, scored_days, record)
+    leaks = _leaks(predictor, days, evaluated, record)
     steps.finish()
     return EvalReport(
         version=predictor.bundle.version,
@@ -220,6 +214,30 @@ def _by_position(rows: pl.DataFrame) -> dict[int, float]:
         return {}
     positions = rows.group_by("position").agg(pl.col(EXAMINATION).first()).sort("position")
     return dict(zip(positions["position"].to_list(), positions[EXAMINATION].to_list(), strict=True))
+
+
+def _num_parts(config: RunConfig, evaluated: EvaluatedPeriods, *, baselines: bool) -> int:
+    """Count the parts that a progress bar shows: rows, lists by period, baselines by head."""
+    ranked = evaluated.get(config.retrieval_task.name, ()) if config.retrieval_task else ()
+    return 1 + len(ranked) + (1 + len(config.tasks) if baselines else 0)
+
+
+def _scored_lists(
+    predictor: BundlePredictor, audiences: Sequence[Audience], steps: "Steps"
+) -> list[ScoredLists]:
+    found = []
+    for audience in audiences:
+        found.append(score_lists(audience, ranked_lists(predictor, audience)))
+        steps.done()
+    return found
+
+
+def _leaks(
+    predictor: BundlePredictor, days: Days, evaluated: EvaluatedPeriods, record: NightRecord | None
+) -> LeakCheck:
+    bundle = predictor.bundle
+    scored = {task: days.dates_of(places) for task, places in evaluated.items()}
+    return LeakCheck.of(bundle.manifest, bundle.config, scored, record)
 
 
 def _require_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> None:
