@@ -1,6 +1,6 @@
 """LightGBM with settings drawn from one frozen space and chosen on validation rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,11 +22,18 @@ PATIENCE = 40
 
 
 def tuned_trees(
-    train: TreeRows, validation: TreeRows, *, binary: bool, categories: Sequence[int], trials: int
+    train: TreeRows,
+    validation: TreeRows,
+    *,
+    binary: bool,
+    categories: Sequence[int],
+    trials: int,
+    evaluate: Callable[[Trees], float] | None = None,
 ) -> Trees:
-    """Fit `trials` drawn settings, each stopped early; keep the one with the best validation metric.
+    """Fit `trials` drawn settings, each stopped early by the validation metric, and keep the best one.
 
     Args: categories: columns whose values are codes; -1 is none. binary: AUC of a probability, else RMSE.
+    evaluate: gives the figure that the best setting has most of; default: the metric that stops it.
     Raises: ConfigError when LightGBM is not installed.
     """
     objective, metric, sign = ("binary", "auc", 1) if binary else ("regression", "rmse", -1)
@@ -35,7 +42,7 @@ def tuned_trees(
         grow(train, validation, fixed | settings, categories=categories, patience=PATIENCE)
         for settings in drawn(trials)
     ]
-    return max(tried, key=lambda trees: sign * trees.scores[metric])
+    return max(tried, key=evaluate or (lambda trees: sign * trees.scores[metric]))
 
 
 def trees_of_heads(

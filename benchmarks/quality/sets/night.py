@@ -61,15 +61,15 @@ class Night:
 
     def fit(self, fit: "FitBaseline") -> Run:
         """Fit a simple system per head on the same days, and calibrate it as ours are."""
-        plan, validation, test, notes = self.runs.plan, {}, {}, []
+        plan, notes = self.runs.plan, []
+        validation: dict[str, np.ndarray] = {}
+        test: dict[str, np.ndarray] = {}
         for task in self.config.tasks:
             known, later = (self.labelled(task, of) for of in (plan.calibrate, plan.evaluate))
             fitted = fit(task, self, known)
-            validation[task.name], test[task.name] = fitted.predict(known), fitted.predict(later)
-            for rows, outputs in ((known, validation), (later, test)):
-                # An order needs no calibration.
-                outputs[f"list {task.name}"] = rows.as_lists_began(fitted.predict, outputs[task.name])
-            if fitted.calibrate:
+            validation |= known.outputs(fitted.predict)
+            test |= later.outputs(fitted.predict)
+            if fitted.calibrate:  # an order inside lists needs none
                 test[task.name] = _calibrated(task, known, validation[task.name], test[task.name])
             notes += [f"{task.name}: {fitted.note}"] if fitted.note else []
         return Run(validation=validation, test=test, note="; ".join(notes))
@@ -192,8 +192,12 @@ class LabelledRows:
             lists=self.lists,
         )
 
-    def as_lists_began(self, predict: "Predict", live: np.ndarray) -> np.ndarray:
-        """Predict with users' state held as their lists began. Args: live: predictions [N]."""
+    def outputs(self, predict: "Predict") -> dict[str, np.ndarray]:
+        """Predict them [N]: live, and with users' state held as their lists began."""
+        live = predict(self)
+        return {self.task.name: live, f"list {self.task.name}": self._as_lists_began(predict, live)}
+
+    def _as_lists_began(self, predict: "Predict", live: np.ndarray) -> np.ndarray:
         if self.held is None:
             return live
         again, found = LabelledRows(self.task, self.held.encoded), live.copy()

@@ -5,7 +5,7 @@ import numpy as np
 from benchmarks.quality.baselines.tuned_trees import tuned_trees
 from benchmarks.quality.sets.night import FitBaseline, FittedBaseline, LabelledRows, Night
 from recsys.tasks import TaskSpec
-from training.baselines.boosted_trees import TreeColumns, TreeRows
+from training.baselines.boosted_trees import TreeColumns, TreeRows, Trees
 from training.baselines.design import design_of
 from training.baselines.fitted import fit_linear
 
@@ -17,7 +17,8 @@ PRIOR_ROWS = 20.0
 def fit_trees(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseline:
     """Fit LightGBM on the model's flat features; the setting and number of trees are chosen on validation.
 
-    It has no history, and no ids of many values: those of users and items.
+    The setting by the head's primary metric, inside lists with the state held; the number of trees by AUC of
+    all rows, or RMSE. It has no history, and no ids of many values: those of users and items.
 
     Raises: ConfigError when LightGBM is not installed.
     """
@@ -27,12 +28,18 @@ def fit_trees(task: TaskSpec, night: Night, known: LabelledRows) -> FittedBaseli
     def features(rows: LabelledRows) -> np.ndarray:
         return columns.features(design_of(rows.encoded, night.encoder, rows.rows))
 
+    def evaluate(trees: Trees) -> float:
+        measure = known.measure(task.kind.metric)
+        value = measure.value(known.outputs(lambda rows: trees.predict(features(rows))))
+        return value if measure.higher_is_better else -value
+
     trees = tuned_trees(
         TreeRows(features=columns.features(sample.design), label=sample.label, weight=sample.weight),
         TreeRows(features=features(known), label=known.label, weight=known.weight),
         binary=task.kind.probability,
         categories=columns.categories,
         trials=TRIALS,
+        evaluate=evaluate,
     )
     return FittedBaseline(
         predict=lambda rows: trees.predict(features(rows)), note=f"{TRIALS} trials, {trees.count} trees"

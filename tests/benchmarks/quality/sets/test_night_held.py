@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks.quality.baselines import tuned_trees
+from benchmarks.quality.sets import night_baselines
 from benchmarks.quality.sets.night import FittedBaseline, Night
 from recsys.log import InteractionLog
 from recsys.stages import Stages
+from training.baselines.boosted_trees import TreeColumns
+from training.baselines.design import design_of
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,33 @@ def test_metrics_inside_lists_read_what_is_held(night):
     assert read["click", "list_auc"] == "list click"
     assert read["click", "auc"] == "click"
     assert [m.output for m in night.validation_measures() if m.head == "click"] == ["list click"]
+
+
+def test_the_trees_setting_is_the_one_that_orders_held_lists_best(night, monkeypatch):
+    """Not the one whose AUC of all rows is best, by which each number of trees is found."""
+    grown, grow = [], tuned_trees.grow
+
+    def kept(*args, **kwargs):
+        grown.append(grow(*args, **kwargs))
+        return grown[-1]
+
+    monkeypatch.setattr(tuned_trees, "grow", kept)
+    monkeypatch.setattr(night_baselines, "TRIALS", 2)
+    task = next(t for t in night.config.tasks if t.name == "purchase")
+    known = night.labelled(task, night.runs.plan.calibrate)
+    fitted = night_baselines.fit_trees(task, night, known)
+    columns = TreeColumns.of(night.sample(task).design)
+
+    def list_auc(predict):
+        return known.measure("list_auc").value(known.outputs(predict))
+
+    def predict_by(trees):
+        return lambda rows: trees.predict(columns.features(design_of(rows.encoded, night.encoder, rows.rows)))
+
+    values = [list_auc(predict_by(trees)) for trees in grown]
+    assert len(set(values)) > 1
+    assert list_auc(fitted.predict) == max(values)
+    assert np.argmax(values) != np.argmax([trees.scores["auc"] for trees in grown])
 
 
 def test_a_run_has_both_before_and_after_calibration(night):
