@@ -97,6 +97,7 @@ def test_the_terminal_shows_them(report, capsys, monkeypatch):
     print_report(report)
     said = capsys.readouterr().out
     assert METRICS[ROWS].title in said
+    assert "a list is a request; positions count alike" in said
     assert METRICS[LISTS].title in said
     assert f"{report.heads['click'].values[ROWS]:.4f}" in said
 

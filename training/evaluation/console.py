@@ -18,6 +18,7 @@ def print_report(report: EvalReport) -> None:
         console.print(Panel(warning, title="NOT TRUSTWORTHY", style="red"))
     until = f"trained on days up to {report.leaks.trained_until}"
     console.print(f"{report.version}, {until}, scored on {report.days[0]} to {report.days[-1]}")
+    console.print(_lists_line(report), style="dim", highlight=False)
     for task in report.heads:
         rows = {"model": report.heads[task]} | {
             name: table.heads[task] for name, table in report.baselines.items() if task in table.heads
@@ -27,6 +28,16 @@ def print_report(report: EvalReport) -> None:
     for name, table in report.baselines.items():
         for note in table.notes:
             console.print(f"  {name}: {note}", style="dim", highlight=False)
+
+
+def _lists_line(report: EvalReport) -> str:
+    """Say what rows a metric inside lists compares, and whether positions are weighed."""
+    lists = {
+        "request": "a request",
+        "user_period_context": "what one user saw in one period and context, its rows scored as it began",
+    }[report.list_group]
+    weighed = "weighed by how likely they are looked at" if report.examination else "count alike"
+    return f"a list is {lists}; positions {weighed}"
 
 
 def _head_table(task: str, rows: dict[str, HeadMetrics]) -> Table:
