@@ -44,6 +44,7 @@ def test_the_latest_live_ones_are_kept_and_the_oldest_is_freed_at_once(engine) -
     finally:
         gc.enable()
     assert loaded.versions == ("v3", "v2")
+    assert loaded.require(None) is loaded.require("v3") is not loaded.require("v2")
     loaded.make_live(loaded.require("v2"))
     assert loaded.versions == ("v2", "v3")
 
