@@ -150,8 +150,13 @@ def test_one_seed_or_one_head_has_no_transfer(shop_chain, config):
 @pytest.mark.parametrize(
     ("task", "labels", "said"),
     [
-        ("rating", None, "no impression of .* has a label of 'rating'"),
-        ("click", 0, "labels of 'click' on .* are 0"),
+        ("rating", pl.lit(None), "no impression of .* has a label of 'rating'"),
+        ("click", pl.lit(0), "labels of 'click' on .* are 0"),
+        (
+            "click",
+            pl.col("request_id").rank("dense") % 2,
+            "no list of .* has labels of 'click' that differ",
+        ),
     ],
 )
 def test_a_head_that_cannot_be_evaluated_is_refused_before_training(
@@ -159,9 +164,10 @@ def test_a_head_that_cannot_be_evaluated_is_refused_before_training(
 ):
     column = f"label_{task}"
 
-    def hidden(*args):
-        found, contradictions = make_labels(*args)
-        changed = pl.when(pl.col(column).is_not_null()).then(pl.lit(labels)).cast(pl.Float64).alias(column)
+    def hidden(impressions, *args):
+        found, contradictions = make_labels(impressions, *args)
+        other = impressions.select(labels.cast(pl.Float64)).to_series()
+        changed = pl.when(pl.col(column).is_not_null()).then(other).alias(column)
         return found.with_columns(changed), contradictions
 
     monkeypatch.setattr("features.days.make_labels", hidden)

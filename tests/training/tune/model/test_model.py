@@ -11,8 +11,11 @@ from datetime import date
 
 import numpy as np
 import optuna
+import polars as pl
 import pytest
 
+from features.days import Days
+from features.labels import make_labels
 from recsys.cli import run
 from recsys.config import parse_config
 from recsys.config.tune import Dimension
@@ -232,6 +235,18 @@ def test_several_objectives_give_a_point_that_loses_nowhere(bench, tmp_path):
     assert all(t.state == "complete" for t in found.trials)
     if found.best_line is not None:
         assert all(value >= 0 for value in found.best_line.values.values())
+
+
+def test_a_head_whose_labels_differ_in_no_list_is_not_measured(shop_chain, make_config, monkeypatch):
+    def alike(impressions, *args):
+        found, contradictions = make_labels(impressions, *args)
+        request = impressions.select(pl.col("request_id").rank("dense").cast(pl.Float64) % 2).to_series()
+        known = pl.col("label_click").is_not_null()
+        return found.with_columns(pl.when(known).then(request).alias("label_click")), contradictions
+
+    config = make_config()
+    monkeypatch.setattr("features.days.make_labels", alike)
+    assert ModelBench(Days.of(shop_chain, config), config).heads == ("purchase", "rating")
 
 
 def test_what_trails_is_stopped(shop_chain, make_config, tmp_path):
