@@ -60,7 +60,7 @@ CONFIG_KEYS = (
     "training.max_days",
     "chosen",
 )
-"""What a bundle holds of the config: all that using and judging it needs, and nothing of host, store or
+"""What a bundle holds of the config: all that using and evaluating it needs, and nothing of host, store or
 gate."""
 NOTHING_TOGETHER = np.zeros((0, 0), np.int32)
 _TOGETHER = "together"

@@ -87,7 +87,7 @@ def test_a_first_night_without_a_floor_for_its_heads_has_none_for_its_score(clic
     assert outcomes(scored(click=click, purchase=0.0), None, min_list_auc=0.0) == {"click": P}
 
 
-def test_few_rows_and_equal_labels_are_not_judged():
+def test_few_rows_and_equal_labels_are_not_evaluated():
     turned, live = scored(click=-1.0), scored(click=1.0)
     assert outcomes(turned, live, min_rows=NUM_ROWS + 1) == {}
     assert "click" not in outcomes(turned.with_columns(label_click=0.0), live)

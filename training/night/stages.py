@@ -13,7 +13,7 @@ import training.curves.night
 import training.night.plan
 from recsys.bundle import CONFIG_KEYS
 from recsys.tasks import HEAD_KEYS, TaskSpec
-from training.night import judge, work
+from training.night import verdict, work
 from training.night.step import Stage
 
 _TRAIN = (
@@ -87,14 +87,14 @@ STAGES: tuple[Stage, ...] = (
         keys=("training.seed", "training.device"),
         inputs=("days", "plan", "evaluated", "previous"),
         output="scores",
-        run=judge.evaluate_both,
+        run=verdict.evaluate_both,
     ),
     Stage(
         name="gate",
         keys=("gate", "calibration", "training.seed", *(f"tasks.{key}" for key in HEAD_KEYS)),
         inputs=("scores", "evaluated", "previous"),
         output="decision",
-        run=judge.gate,
+        run=verdict.gate,
     ),
     Stage(
         name="refit",

@@ -1,4 +1,4 @@
-"""What each stage of a night does, but for the two of `training.night.judge`.
+"""What each stage of a night does, but for the two of `training.night.verdict`.
 
 Its order, inputs and config keys stand in `training.night.stages`. A function takes its Step and its inputs
 by name; what takes long is built into a folder that is kept.

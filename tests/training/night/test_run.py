@@ -24,7 +24,7 @@ from recsys.snapshot import DaySnapshot
 from recsys.stages import read_manifest as read_stage
 from training.errors import DivergedError
 from training.host_choice import HostChoice
-from training.night import judge, work
+from training.night import verdict, work
 from training.night.night import Night
 from training.night.nights import train_one
 from training.night.plan import plan_night
@@ -265,13 +265,13 @@ def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(shop_log, first_
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
             write(path, value)
 
-        for module in (judge, work):
+        for module in (verdict, work):
             monkeypatch.setattr(module, "write_json", full)
         with pytest.raises(DataError, match=rf"stage {stage}: .*No space left on device"):
             run_night(mine)
         assert mine.registry.current() is None
         assert set(done) < set((built / "stages").glob("*/*/manifest.json")), "what was made is kept"
-    for module in (judge, work):
+    for module in (verdict, work):
         monkeypatch.setattr(module, "write_json", write)
     assert run_night(mine).version == result.version
 

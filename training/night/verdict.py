@@ -1,4 +1,4 @@
-"""The stages that judge: both bundles are measured on the same rows, and the gate decides between them."""
+"""The stages of the verdict: both bundles are measured on the same rows, and the gate compares them."""
 
 from pathlib import Path
 from typing import Any
