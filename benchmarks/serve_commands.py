@@ -62,9 +62,7 @@ LiveRunsOption = Annotated[
         metavar="FOLDER", help="Measure the live bundle of this runs folder; with --config and --log."
     ),
 ]
-LiveLogOption = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="With --runs: the log whose users are asked for.")
-]
+LiveLogOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The interaction log.")]
 ClientsOption = Annotated[
     Any, typer.Option(metavar="A,B,…", parser=parse_clients, help="With --runs: numbers of clients.")
 ]
