@@ -53,7 +53,10 @@ EVENTS: Final = 20
 """Of each user's history."""
 CATEGORIES: Final = 20
 CLICK_SHARE: Final = 0.05
+PAGE: Final = 10
+"""Impressions of a request: the lists in which heads are measured."""
 WRITTEN_AT_ONCE: Final = 250_000
+"""A multiple of PAGE."""
 DAYS: Final = (date(2026, 1, 5), date(2026, 1, 6))
 SAMPLED_S: Final = 0.02
 AUDIENCE: Final = 500
@@ -241,18 +244,23 @@ def _write_pieces(path: Path, pieces: Iterable[pl.DataFrame]) -> None:
 
 
 def _examples(day: date, piece: tuple[int, int], rng: np.random.Generator) -> pl.DataFrame:
-    """Give the day's impressions of a range of rows; users' histories lie in the order of their numbers."""
+    """Give the day's impressions of a range of rows, which begins with a request of ten.
+
+    Users' histories lie in the order of their numbers.
+    """
     row = np.arange(*piece)
-    user = rng.integers(0, USERS, row.size)
+    request = (row - piece[0]) // PAGE
+    num_requests = -(-row.size // PAGE)
+    user = rng.integers(0, USERS, num_requests)[request]
     start = user.astype(np.uint32) * EVENTS
     return pl.DataFrame(
         {
             "impression_id": ids("m", row),
-            "request_id": ids("r", row // 10),
+            "request_id": ids("r", row // PAGE),
             "user_id": ids("u", user),
             "item_id": ids("i", (ITEMS * rng.random(row.size) ** 3).astype(np.int64)),
-            "shown_at": instants(day, row.size, rng),
-            "position": (row % 10 + 1).astype(np.int32),
+            "shown_at": instants(day, num_requests, rng)[request],
+            "position": (row % PAGE + 1).astype(np.int32),
             "propensity": pl.repeat(None, row.size, dtype=pl.Float64, eager=True),
             "propensity_kind": pl.repeat("unknown", row.size, eager=True),
             "explored": np.zeros(row.size, bool),
