@@ -62,7 +62,7 @@ class Negatives:
     share_M: Tensor
     """Each drawn item's share of the positives in the training stream."""
     share_B: Tensor
-    """The same for each example's own item."""
+    """The same for the item of each example that is shown."""
     uniform: float
     """Expected number of times each item is drawn."""
     user_B: Tensor
@@ -77,6 +77,17 @@ class Negatives:
     """Of the whole step, on all ranks."""
     bags: dict[str, BagIndex] = field(default_factory=dict)
     """Item feature with a list of ids -> positions in its vocabulary's rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListPairs:
+    """P pairs of examples of one list: of the first a task's label is 1, of the second 0."""
+
+    positive_P: Tensor
+    """Places of the examples in the batch."""
+    negative_P: Tensor
+    weight_P: Tensor
+    """A list's pairs weigh together as much as its examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +117,21 @@ class Batch:
     """Feature with a list of ids -> positions in its vocabulary's rows."""
     negatives: Negatives | None = None
     """Present in training when retrieval is trained."""
+    pairs: dict[str, ListPairs] = field(default_factory=dict)
+    """Task whose order inside lists is trained -> its pairs."""
+    num_held: int = 0
+    """So many examples, the last ones, are others once more with their user's state held: pairs alone read
+    them, and nothing of theirs is observed."""
 
     @property
     def size(self) -> int:
-        """Count the examples."""
+        """Count the examples, with those that are there once more."""
         return self.position_B.shape[0]
+
+    @property
+    def num_shown(self) -> int:
+        """Count the impressions that the examples stand for."""
+        return self.size - self.num_held
 
     @property
     def device(self) -> torch.device:

@@ -53,6 +53,10 @@ class HeadSpec(Protocol):
         """Give the weight of the loss."""
 
     @property
+    def list_weight(self) -> float:
+        """Give the weight of the order inside lists, beside the loss."""
+
+    @property
     def low(self) -> float:
         """Give the lowest value."""
 

@@ -67,6 +67,9 @@ class TaskSpec(Viewable):
     """The task whose label this one implies; the child's prediction is an entire-space product."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the task's loss; 0 keeps the head in reports without training the trunk on it."""
+    list_weight: float = Field(default=0.0, ge=0)
+    """Weight, beside the head's own loss, of the order inside each list: of its pairs of a positive and a
+    negative (binary heads). 0: batches are of single rows."""
     low: float = 1.0
     high: float = 5.0
     """Range of the feedback's value, in its own unit (stars, seconds); labels are clipped to it."""
@@ -197,6 +200,12 @@ def _check_options(task: TaskSpec) -> None:
         raise ConfigError(
             f"[[task]] {task.name!r}: loss = {task.loss!r} is no loss of {task.head} heads; "
             f"known: {', '.join(task.kind.losses)}"
+        )
+    if task.list_weight and not task.kind.probability:
+        kinds = " or ".join(repr(name) for name, kind in HEAD_KINDS.items() if kind.probability)
+        raise ConfigError(
+            f"[[task]] {task.name!r}: list_weight = {task.list_weight:g} orders positives before negatives, "
+            f"and {task.head} heads have neither; take it out, or choose head = {kinds}"
         )
     if task.debias is not None and task.space != "observed":
         raise ConfigError(

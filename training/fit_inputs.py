@@ -101,4 +101,5 @@ def batch_settings(config: RunConfig, tasks: Sequence[TaskSpec]) -> BatchSetting
         num_uniform=config.retrieval.num_uniform,
         tasks=tuple(t.name for t in tasks),
         retrieval_task=config.retrieval_task.name if config.retrieval_task else None,
+        list_tasks=tuple(t.name for t in tasks if t.list_weight),
     )

@@ -32,6 +32,8 @@ from training.data import (
     sizes_of,
     text_by_number,
 )
+from training.data.list_rows import ListRows
+from training.evaluation.list_groups import learned_lists
 from training.fit_inputs import FitInputs, batch_settings
 from training.host_choice import HostChoice
 from training.processes.parent import fit_in_processes
@@ -74,13 +76,18 @@ class Prepared:
     encoded: Mapping[int, EncodedRows]
     """By period; labels that a task is not trained on are hidden."""
 
+    @property
+    def lists(self) -> bool:
+        """Tell whether rows have their lists: without them a training of the order encodes the days anew."""
+        return all(day.lists is not None for day in self.encoded.values())
+
 
 def prepare(days: Days, periods: dict[str, tuple[int, int]], config: RunConfig) -> Prepared:
     """Fit the encoder of a cold start and encode its days; args as `train`."""
     chosen = _chosen(periods)
     state = fit_state(days, chosen, config, None)
-    encoder = Encoder.from_config(config, state)
-    encoded = {i: _encode(days, periods, config, encoder, i) for i in chosen}
+    encoder, lists = Encoder.from_config(config, state), _lists(days, periods, config)
+    encoded = {i: _encode(days, periods, config, encoder, lists, i) for i in chosen}
     return Prepared(state=state, encoded=encoded)
 
 
@@ -190,8 +197,9 @@ def begin_fit(
     ranker, tables = build_model(config, state, tasks)
     carried = carry_over(ranker, tables, state, config, previous, text_VT) if previous is not None else None
     retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
-    read_day: Callable[[int], EncodedDay] = partial(_encode, days, periods, config, encoder)
-    if prepared is not None:
+    lists = _lists(days, periods, config)
+    read_day: Callable[[int], EncodedDay] = partial(_encode, days, periods, config, encoder, lists)
+    if prepared is not None and (lists is None or prepared.lists):
         read_day = prepared.encoded.__getitem__
     elif folder is not None:
         read_day = EncodedDays(
@@ -201,6 +209,7 @@ def begin_fit(
             tasks=config.tasks,
             hidden=partial(_hidden, periods),
             piece_rows=config.training.chunk_rows,
+            lists=lists,
         )
     steps, warm = num_steps(days, periods, config, epochs), previous is not None and not alone
     inputs = FitInputs(
@@ -229,13 +238,23 @@ def _chosen(periods: Mapping[str, tuple[int, int]]) -> list[int]:
 
 
 def _encode(
-    days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, encoder: Encoder, i: int
+    days: Days,
+    periods: Mapping[str, tuple[int, int]],
+    config: RunConfig,
+    encoder: Encoder,
+    lists: ListRows | None,
+    i: int,
 ) -> EncodedRows:
     """Encode a day in memory, with the labels hidden that a task is not trained on."""
-    made = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks)
+    made = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists=lists)
     for task in _hidden(periods, i):
         made.labels[task].fill(np.nan)
     return made
+
+
+def _lists(days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig) -> ListRows | None:
+    """Say what a list is, where a head learns the order inside it."""
+    return learned_lists(days, {t: range(first, last + 1) for t, (first, last) in periods.items()}, config)
 
 
 def _hidden(periods: Mapping[str, tuple[int, int]], i: int) -> list[str]:

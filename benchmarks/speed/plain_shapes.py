@@ -23,6 +23,7 @@ class PlainHead:
     debias: str | None = None
     learning_rate_scale: float = 1.0
     weight: float = 1.0
+    list_weight: float = 0.0
     low: float = 0.0
     high: float = 1.0
     step: float = 1.0

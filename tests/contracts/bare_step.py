@@ -34,6 +34,7 @@ heads = [
         debias=None,
         learning_rate_scale=1.0,
         weight=1.0,
+        list_weight=0.0,
         low=1.0,
         high=5.0,
         step=1.0,

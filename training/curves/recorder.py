@@ -111,7 +111,7 @@ class Recorder(Watcher):
         self.step = progress.step
         self.window.add(progress.batch, progress.logits)
         if self._rows is None:
-            own = torch.tensor([progress.batch.size], device=progress.batch.device)
+            own = torch.tensor([progress.batch.num_shown], device=progress.batch.device)
             self._rows = progress.rows - int(self.group.total(own))
         self._span.rows += progress.rows - self._rows
         self._rows = progress.rows

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from features.encode import Encoded, Encoder
 from features.sequences import EncodedHistories, history_slices
-from recsys.batch import BagIndex, Batch, HistoryIndex, Negatives
+from recsys.batch import BagIndex, Batch, HistoryIndex, ListPairs, Negatives
 from recsys.config import Entity
 from recsys.inputs import Bag
 from training.crosses import cross_numbers
 from training.data.encoded_rows import EncodedRows
+from training.data.list_rows import RowState
+from training.data.pairs import Pairs, of_lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +32,20 @@ class BatchSettings:
     tasks: tuple[str, ...] = ()
     retrieval_task: str | None = None
     """The task whose positives the retrieval loss retrieves."""
+    list_tasks: tuple[str, ...] = ()
+    """Tasks whose order inside lists is trained: batches have whole lists then, and their pairs."""
     rank: int = 0
     """Of each batch, its `rank`-th slice of `ranks`; all that is random is drawn for the whole batch."""
     ranks: int = 1
 
     def own(self, count: int) -> slice:
         """Give the slice of `count` rows or items that belongs to the rank."""
-        return slice(count * self.rank // self.ranks, count * (self.rank + 1) // self.ranks)
+        start, stop = self.cuts(count)
+        return slice(int(start), int(stop))
+
+    def cuts(self, count: int) -> np.ndarray:
+        """Give where the rank's share of `count` rows or items begins, and where it ends."""
+        return count * np.array([self.rank, self.rank + 1]) // self.ranks
 
 
 def text_by_number(encoder: Encoder, items: pl.DataFrame) -> Tensor:
@@ -81,19 +90,23 @@ class Batcher:
 
         Args: whole: the rows of all ranks' batch; popularity: as in `batches`.
         """
-        rows = whole[self.settings.own(whole.size)]
+        own = self._own(encoded, whole)
+        shown = whole[own]
+        pairs, again = self._pairs(encoded, shown)
+        # Each example's place in the whole batch; those at the end are there once more, in another state.
+        places = np.arange(whole.size)[own][np.append(np.arange(shown.size), again)]
+        rows, state = whole[places], self._state(encoded, shown, again)
         user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
-        context = encoded.contexts.take(rows)
-        item_ids = self._hide(item.ids, "item", rng, whole.size)
-        user_ids = self._hide(user.ids, "user", rng, whole.size)
-        history = self._history(encoded, rows)
+        item_ids = self._hide(item.ids, "item", rng, whole.size, places)
+        user_ids = self._hide(user.ids, "user", rng, whole.size, places)
+        history = self._history(encoded, state)
         drawn = self._drawn(encoded, rng) if popularity is not None else None
         negative = encoded.items.take(drawn) if drawn is not None else None
         uses = [
             ("item_id", "history:item_id", history.items),
             *self._uses("user", user_ids, user.bags),
             *self._uses("item", item_ids, item.bags),
-            *self._uses("context", context.ids, ()),
+            *self._uses("context", state.contexts.ids, ()),
         ]
         if negative is not None:
             uses += self._uses("item", negative.ids, negative.bags, "negative:")
@@ -107,24 +120,57 @@ class Batcher:
             item_text_UT=self.text_VT[numbers["item_id"]],
             user_numbers_BF=torch.from_numpy(user.numbers),
             item_numbers_BF=torch.from_numpy(item.numbers),
-            context_numbers_BF=torch.from_numpy(context.numbers),
+            context_numbers_BF=torch.from_numpy(state.contexts.numbers),
             cross_numbers_BF=torch.from_numpy(cross),
             item_text_BT=torch.from_numpy(item.text),
             history=_history_index(history, index["history:item_id"]),
             position_B=torch.from_numpy(encoded.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
-            observed={t: torch.from_numpy(~np.isnan(encoded.labels[t][rows])) for t in self.settings.tasks},
+            observed={t: self._observed(encoded, t, shown, again) for t in self.settings.tasks},
             negatives=None
             if negative is None or drawn is None or popularity is None
-            else self._negatives(encoded, whole, drawn, negative, index, popularity),
+            else self._negatives(encoded, whole, own, drawn, negative, index, popularity),
+            pairs=pairs,
+            num_held=again.size,
         )
 
-    def _history(self, encoded: EncodedRows, rows: np.ndarray) -> EncodedHistories:
+    def _own(self, encoded: EncodedRows, whole: np.ndarray) -> slice:
+        """Give the rank's slice of a batch; a list is not split between ranks."""
+        if encoded.lists is None or not self.settings.list_tasks:
+            return self.settings.own(whole.size)
+        start, stop = of_lists(self.settings.cuts(whole.size), encoded.lists[whole])
+        return slice(int(start), int(stop))
+
+    def _pairs(self, encoded: EncodedRows, shown: np.ndarray) -> tuple[dict[str, ListPairs], np.ndarray]:
+        """Give the tasks' pairs, and which of the rows shown they read in a state that is not their own."""
+        none = np.zeros(0, np.int64)
+        if encoded.lists is None or encoded.held is None or not self.settings.list_tasks:
+            return {}, none
+        lists = encoded.lists[shown]
+        found = {t: Pairs.of(lists, encoded.labels[t][shown]) for t in self.settings.list_tasks}
+        used = np.zeros(shown.size, np.bool_)
+        for pairs in found.values():
+            used[pairs.positive] = used[pairs.negative] = True
+        again = np.flatnonzero(used & (encoded.held.state_at[shown] < encoded.state_at[shown]))
+        place = np.arange(shown.size)
+        place[again] = shown.size + np.arange(again.size)
+        return {task: pairs.tensors(place) for task, pairs in found.items()}, again
+
+    def _state(self, encoded: EncodedRows, shown: np.ndarray, again: np.ndarray) -> RowState:
+        """Give the state of the rows shown, and after them of those that are there again."""
+        own = encoded.state.take(shown)
+        return own if encoded.held is None or not again.size else own.join(encoded.held.take(shown[again]))
+
+    def _observed(self, encoded: EncodedRows, task: str, shown: np.ndarray, again: np.ndarray) -> Tensor:
+        known = ~np.isnan(encoded.labels[task][shown])
+        return torch.from_numpy(np.append(known, np.zeros(again.size, np.bool_)))
+
+    def _history(self, encoded: EncodedRows, state: RowState) -> EncodedHistories:
         return history_slices(
-            encoded.start[rows],
-            encoded.stop[rows],
+            state.start,
+            state.stop,
             self.settings.history_length,
-            encoded.state_at[rows],
+            state.state_at,
             self.settings.lag_ms,
             encoded.events,
         )
@@ -141,12 +187,12 @@ class Batcher:
         self,
         encoded: EncodedRows,
         whole: np.ndarray,
+        own: slice,
         drawn: np.ndarray,
         negative: Encoded,
         index: dict[str, Tensor],
         popularity: np.ndarray,
     ) -> Negatives:
-        own = self.settings.own(whole.size)
         rows, item_row = whole[own], encoded.item_row[whole[own]]
         task = self.settings.retrieval_task
         assert task is not None, "negatives are drawn for a task's positives"
@@ -166,15 +212,17 @@ class Batcher:
             num_positives=int(chosen.sum()),
         )
 
-    def _hide(self, ids: np.ndarray, entity: Entity, rng: np.random.Generator, whole: int) -> np.ndarray:
+    def _hide(
+        self, ids: np.ndarray, entity: Entity, rng: np.random.Generator, whole: int, places: np.ndarray
+    ) -> np.ndarray:
         """Hide the entity's own id on a share of rows; attributes stay.
 
-        Args: whole: how many rows the batch has on all ranks.
+        Args: whole: how many rows the batch has on all ranks; places: which of them each of `ids` is of.
         """
         names = [name for name, _ in self._names[entity]]
         if self.settings.id_dropout and f"{entity}_id" in names:
             ids = ids.copy()
-            hidden = rng.random(whole)[self.settings.own(whole)] < self.settings.id_dropout
+            hidden = rng.random(whole)[places] < self.settings.id_dropout
             ids[hidden, names.index(f"{entity}_id")] = 0
         return ids
 

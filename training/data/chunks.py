@@ -4,6 +4,9 @@ A day is cut into blocks of neighbouring rows. Of every K neighbouring blocks ea
 by a seeded draw: its rows are a sample of the whole day and not some hours of it, and reading it takes few,
 long reads. Inside a chunk rows are shuffled one by one; a day of at most `chunk_rows` rows as a whole.
 
+Where order inside lists is trained, rows of one list stay together: its rows are shuffled, long lists are
+cut, and then lists are shuffled instead of rows.
+
 Every chunk and every batch has a random state of its own, named by seed and place, so nothing before it need
 be drawn again.
 """
@@ -17,9 +20,13 @@ import numpy as np
 
 from features.days import Days
 from recsys.config import RunConfig
+from training.data.pairs import nearest
 
 BLOCKS = 64
 """Of a full chunk. With the default size, a block of int64 is 32 KiB, long enough for the disk."""
+
+LIST_ROWS = 64
+"""Longer lists are cut, so that a batch is of many users: a user's day in one context may have hundreds."""
 
 
 class DaySize(NamedTuple):
@@ -65,15 +72,38 @@ class Chunk:
         """Count the batches; they are near-equal in size."""
         return -(-self.size // self.batch_size)
 
-    def batches(self, first: int) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
+    def batches(
+        self, first: int, lists: np.ndarray | None = None
+    ) -> Iterator[tuple[np.ndarray, np.random.Generator]]:
         """Give the rows of each batch, counted inside the chunk, and its random state.
 
-        Args: first: the batch to begin with.
+        Args: first: the batch to begin with; lists: int64 [N], equal for rows that stay together.
         """
-        order = _random(self.seed, *self.place).permutation(self.size)
-        for number, rows in enumerate(np.array_split(order, self.num_batches)):
+        random = _random(self.seed, *self.place)
+        order = random.permutation(self.size)
+        if lists is None:
+            batches = np.array_split(order, self.num_batches)
+        else:
+            batches = self._by_list(order, lists, random)
+        for number, rows in enumerate(batches):
             if number >= first:
                 yield rows, _random(self.seed, *self.place, number)
+
+    def _by_list(self, order: np.ndarray, lists: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+        """Cut rows, in the random order given, into as many batches as ever, about equal in size."""
+        longest = max(1, min(LIST_ROWS, self.batch_size // 4))
+        number = np.unique(lists, return_inverse=True)[1][order]
+        by_list = np.argsort(number, kind="stable")
+        starts = np.flatnonzero(np.diff(number[by_list], prepend=-1))
+        inside = np.arange(order.size) - np.repeat(starts, np.diff(starts, append=order.size))
+        starts = np.flatnonzero(inside % longest == 0)
+        lengths = np.diff(starts, append=order.size)
+        drawn = random.permutation(starts.size)
+        starts, lengths = starts[drawn], lengths[drawn]
+        ends = np.cumsum(lengths)
+        rows = np.arange(order.size) + np.repeat(starts - ends + lengths, lengths)
+        wanted = np.arange(1, self.num_batches) * order.size // self.num_batches
+        return np.split(order[by_list[rows]], nearest(ends, wanted))
 
 
 def sizes_of(days: Days, places: Iterable[int]) -> dict[int, DaySize]:
@@ -102,7 +132,7 @@ def cut_day(size: DaySize, epoch: int, cutting: Cutting) -> list[Chunk]:
 
 
 def count_steps(days: Iterable[DaySize], cutting: Cutting, epochs: int) -> int:
-    """Count the batches of a training."""
+    """Count the batches of a training; lists that stay together do not change it."""
     return sum(
         chunk.num_batches for day in days for epoch in range(epochs) for chunk in cut_day(day, epoch, cutting)
     )

@@ -6,7 +6,7 @@ rows, a share of the labels with its feedback, and, where a day was split, 8 byt
 order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
 from training.data.array_files import ArrayWriter
 from training.data.encoded_rows import encode_examples, label_array, with_unknown
+from training.data.list_rows import ListRows, RowState
 
 EVENTS = ("items", "kinds", "at", "void")
 """The arrays of `EncodedEvents`."""
@@ -31,11 +32,19 @@ EVENT_BYTES = 8 * len(EVENTS)
 class DayWriter:
     """Writes one day into a folder, which `EncodedFiles` reads."""
 
-    def __init__(self, encoder: Encoder, days: Days, i: int, tasks: Sequence[TaskSpec], folder: Path) -> None:
-        """Take day i and an existing folder."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        days: Days,
+        i: int,
+        tasks: Sequence[TaskSpec],
+        folder: Path,
+        lists: ListRows | None = None,
+    ) -> None:
+        """Take day i and an existing folder. Args: lists: as `encode_rows` takes them."""
         self.encoder, self.days, self.i, self.tasks = encoder, days, i, tasks
         self.snapshot, self.previous = days[i], days.before(i)
-        self.folder, self.arrays = folder, ArrayWriter(folder)
+        self.folder, self.arrays, self.lists = folder, ArrayWriter(folder), lists
         self.items = item_rows(self.previous, self.snapshot)
         self.num_users = self.num_events = 0
         """Of the parts that are written."""
@@ -71,9 +80,11 @@ class DayWriter:
             )
             self._append_crosses(crosses, users.height)
             shares = self.days.label_shares(self.i, part, piece_rows, self.folder / f"labels-{part}")
+            listed = self._lists(part)
             for examples in self.snapshot.slices("examples", part, piece_rows):
                 at = places.of(examples)
-                self._place_rows(examples, users["user_id"], at, places.num_rows)
+                made = encode_examples(self.encoder, examples, users["user_id"], self.items["item_id"])
+                self._place_rows(made | listed(examples, made), users.height, at, places.num_rows)
                 shares.add_impressions(examples, pl.Series(at))
             self._place_labels(shares, hidden, places.num_rows)
             for events in self.snapshot.slices("events", part, piece_rows):
@@ -93,6 +104,7 @@ class DayWriter:
                 "tasks": [t.name for t in self.tasks],
                 "bags": {"user": len(nobody.bags), "item": len(items.bags)},
                 "cross_codes": [cross.num_codes for cross in crosses],
+                "lists": self.lists is not None,
             }
         )
 
@@ -114,9 +126,24 @@ class DayWriter:
             self.arrays.append(f"cross{n}_keys", cross.keys[:known] + self.num_users * cross.num_codes)
             self.arrays.append(f"cross{n}_numbers", cross.numbers[:known])
 
-    def _place_rows(self, examples: pl.DataFrame, users: pl.Series, at: np.ndarray, num_rows: int) -> None:
-        made = encode_examples(self.encoder, examples, users, self.items["item_id"])
-        arrays = self._arrays_of(made, users.len())
+    def _lists(self, part: int) -> Callable[[pl.DataFrame, dict[str, Any]], dict[str, Any]]:
+        """Give what encodes the lists of a part's pieces, one after the other."""
+        lists, done = self.lists, 0
+        if lists is None:
+            return lambda _examples, _made: {}
+        first = lists.first_instants(self.snapshot, part)
+
+        def listed(examples: pl.DataFrame, made: dict[str, Any]) -> dict[str, Any]:
+            nonlocal done
+            done += examples.height
+            begun = first[done - examples.height : done]
+            held = lists.held(self.encoder, self.snapshot, part, examples, begun, made)
+            return {"lists": lists.numbers(self.snapshot, examples), "held": held}
+
+        return listed
+
+    def _place_rows(self, made: dict[str, Any], num_users: int, at: np.ndarray, num_rows: int) -> None:
+        arrays = self._arrays_of(made, num_users)
         self._row_bytes = sum(rows[:1].nbytes for rows in arrays.values())
         for name, rows in arrays.items():
             self.arrays.place(name, rows, at, num_rows)
@@ -131,18 +158,31 @@ class DayWriter:
 
     def _arrays_of(self, made: dict[str, Any], num_users: int) -> dict[str, np.ndarray]:
         """Point a piece's rows at the day's users and events; narrow what will be wide again in memory."""
-        contexts, user_row = made["contexts"], made["user_row"]
-        some = made["start"] < made["stop"]
+        user_row = made["user_row"]
+        lists: dict[str, np.ndarray] = {}
+        if "held" in made:
+            held: RowState = made["held"]
+            state = self._state_arrays(held.contexts, held.state_at, held.start, held.stop)
+            lists = {"lists": made["lists"], **{f"held_{name}": rows for name, rows in state.items()}}
         return {
             "user_row": np.where(user_row < num_users, user_row + self.num_users, -1).astype(np.int32),
             "item_row": made["item_row"].astype(np.int32),
             "user_key": made["user_key"],
             "shown_at": made["shown_at"],
-            "state_at": made["state_at"],
-            "start": np.where(some, made["start"].astype(np.int64) + self.num_events, 0),
-            "stop": np.where(some, made["stop"].astype(np.int64) + self.num_events, 0),
             "position": made["position"].astype(np.int32),
             "weight": made["weight"],
+            **self._state_arrays(*(made[name] for name in ("contexts", "state_at", "start", "stop"))),
+            **lists,
+        }
+
+    def _state_arrays(
+        self, contexts: Encoded, state_at: np.ndarray, start: np.ndarray, stop: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        some = start < stop
+        return {
+            "state_at": state_at,
+            "start": np.where(some, start.astype(np.int64) + self.num_events, 0),
+            "stop": np.where(some, stop.astype(np.int64) + self.num_events, 0),
             "context_ids": contexts.ids.astype(np.int32),
             "context_numbers": contexts.numbers,
         }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,12 @@ from training.crosses import CrossTable
 from training.data.array_files import DESCRIBED, ArrayReader
 from training.data.day_writer import EVENTS, DayWriter
 from training.data.encoded_rows import EncodedRows
+from training.data.list_rows import ListRows, RowState
 
-_INTEGERS = ("user_row", "item_row", "position", "user_key", "shown_at", "state_at", "start", "stop")
+_INTEGERS = ("user_row", "item_row", "position", "user_key", "shown_at")
 """Of a row; narrower in files, int64 in memory."""
+_INSTANT = ("state_at", "start", "stop")
+"""The same, of the instant of its state."""
 
 
 class EncodedFiles:
@@ -54,9 +58,9 @@ class EncodedFiles:
 
     def read(self, bounds: np.ndarray) -> EncodedRows:
         """Read the examples of some ascending ranges [K, 2] of rows."""
-        rows = {name: self._arrays.read(name, bounds).astype(np.int64) for name in _INTEGERS}
+        rows: dict[str, Any] = {name: self._arrays.read(name, bounds).astype(np.int64) for name in _INTEGERS}
         rows["user_row"][rows["user_row"] < 0] = self._users.ids.shape[0] - 1
-        ids, numbers = (self._arrays.read(f"context_{name}", bounds) for name in ("ids", "numbers"))
+        listed = self._arrays.said["lists"]
         labels = np.ascontiguousarray(self._arrays.read("labels", bounds).T)
         return EncodedRows(
             day=self.day,
@@ -65,13 +69,22 @@ class EncodedFiles:
             items=self._items,
             crosses=self._crosses,
             events=self._events,
-            contexts=Encoded(
-                ids=ids.astype(np.int64), numbers=numbers, text=np.zeros((ids.shape[0], 0), np.float32)
-            ),
             labels=dict(zip(self._arrays.said["tasks"], labels, strict=True)),
             weight=self._arrays.read("weight", bounds),
+            lists=self._arrays.read("lists", bounds) if listed else None,
+            held=RowState(**self._state("held_", bounds)) if listed else None,
             **rows,
+            **self._state("", bounds),
         )
+
+    def _state(self, prefix: str, bounds: np.ndarray) -> dict[str, Any]:
+        """Read what examples have of one instant."""
+        ids, numbers = (self._arrays.read(f"{prefix}context_{name}", bounds) for name in ("ids", "numbers"))
+        contexts = Encoded(
+            ids=ids.astype(np.int64), numbers=numbers, text=np.zeros((ids.shape[0], 0), np.float32)
+        )
+        instant = {name: self._arrays.read(prefix + name, bounds).astype(np.int64) for name in _INSTANT}
+        return {"contexts": contexts, **instant}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +98,8 @@ class EncodedDays:
     hidden: Callable[[int], Sequence[str]]
     """Place of a day -> the tasks that are not trained on it: their labels are written as not known."""
     piece_rows: int
+    lists: ListRows | None = None
+    """What a list is, where order inside lists is trained."""
 
     def __call__(self, i: int) -> EncodedFiles:
         """Give day i. A killed process leaves days that are whole, which the next one uses, or none.
@@ -98,7 +113,7 @@ class EncodedDays:
             writer: DayWriter | None = None
             try:
                 temporary.mkdir(parents=True)
-                writer = DayWriter(self.encoder, self.days, i, self.tasks, temporary)
+                writer = DayWriter(self.encoder, self.days, i, self.tasks, temporary, self.lists)
                 writer.write(self.hidden(i), self.piece_rows)
                 os.replace(temporary, target)
             except OSError as error:

@@ -16,6 +16,7 @@ from recsys.schema import IMPRESSION_KEY
 from recsys.snapshot import STATE_AT, DaySnapshot, state_at
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
+from training.data.list_rows import ListRows, RowState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +45,20 @@ class EncodedRows:
     """Task -> float32 [N]; NaN = not known."""
     weight: np.ndarray
     """1 / sampling rate: how many impressions of the real stream each row stands for."""
+    lists: np.ndarray | None = None
+    """Of each row's list a number, where order inside lists is trained."""
+    held: RowState | None = None
+    """Beside `lists`: each row's state as its list begins; its own where that is equal."""
 
     @property
     def size(self) -> int:
         """Count the examples."""
         return self.user_row.size
+
+    @property
+    def state(self) -> RowState:
+        """Give what each row has of its user and the clock."""
+        return RowState(contexts=self.contexts, state_at=self.state_at, start=self.start, stop=self.stop)
 
     def read(self, bounds: np.ndarray) -> "EncodedRows":
         """Give the examples of some ascending ranges [K, 2] of rows."""
@@ -72,6 +82,8 @@ class EncodedRows:
             position=self.position[rows],
             labels={task: label[rows] for task, label in self.labels.items()},
             weight=self.weight[rows],
+            lists=None if self.lists is None else self.lists[rows],
+            held=None if self.held is None else self.held.take(rows),
         )
 
 
@@ -82,10 +94,19 @@ def encode_rows(
     labels: pl.DataFrame,
     tasks: Sequence[TaskSpec],
     part: int | None = None,
+    lists: ListRows | None = None,
 ) -> EncodedRows:
-    """Encode one day, or one part of its users, with yesterday's published values and today's live ones."""
+    """Encode one day, or one part of its users, with yesterday's published values and today's live ones.
+
+    Args: lists: what a list is, where order inside lists is trained.
+    """
     examples = snapshot.examples(part)
     users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
+    own = encode_examples(encoder, examples, users["user_id"], items["item_id"])
+    if lists is not None:
+        first = lists.first_instants(snapshot, part)
+        own["lists"] = lists.numbers(snapshot, examples)
+        own["held"] = lists.held(encoder, snapshot, part, examples, first, own)
     return EncodedRows(
         day=snapshot.day,
         frame=examples.drop("history_start", "history_stop"),
@@ -94,7 +115,7 @@ def encode_rows(
         crosses=encode_crosses(encoder, snapshot, previous, users["user_id"], items, part),
         events=encoder.events(snapshot.table("events", part)),
         labels=_labels_of(examples, labels, tasks),
-        **encode_examples(encoder, examples, users["user_id"], items["item_id"]),
+        **own,
     )
 
 
@@ -121,10 +142,15 @@ def encode_examples(
 
 
 def encode_day(
-    encoder: Encoder, days: Days, i: int, tasks: Sequence[TaskSpec], part: int | None = None
+    encoder: Encoder,
+    days: Days,
+    i: int,
+    tasks: Sequence[TaskSpec],
+    part: int | None = None,
+    lists: ListRows | None = None,
 ) -> EncodedRows:
     """Encode day i, or one part of its users, with its labels as the days know them."""
-    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part)
+    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part, lists)
 
 
 def with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:

@@ -81,5 +81,6 @@ class BatchStream:
 
     def _cut(self, rows: EncodedRows, chunk: Chunk, first: int) -> Iterator[Batch]:
         share = None if self.popularity is None else self.popularity[rows.items.ids[:, 0]]
-        for whole, rng in chunk.batches(first):
+        lists = rows.lists if self.batcher.settings.list_tasks else None
+        for whole, rng in chunk.batches(first, lists):
             yield self.batcher.batch(rows, whole, rng, share)

@@ -17,6 +17,7 @@ from recsys.config import RunConfig
 from recsys.schema import IMPRESSION_KEY, REQUEST_KEY
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
+from training.data.list_rows import ListRows
 from training.data.scoring import PIECE_ROWS
 
 ListGroup = Literal["request", "user_period_context"]
@@ -46,8 +47,7 @@ def choose_list_group(labelled: pl.DataFrame) -> ListGroup:
 def context_columns(config: RunConfig, day: DaySnapshot) -> list[str]:
     """List the columns of the request's context that are categories; a day without rows may have none."""
     logged = day.scan("examples").collect_schema()
-    declared = [f.column for f in config.attributes if f.entity == "context" and f.kind == "categorical"]
-    return [column for column in declared if column in logged]
+    return [column for column in _declared_contexts(config) if column in logged]
 
 
 def number_lists(rows: pl.DataFrame, group: ListGroup, contexts: Sequence[str]) -> pl.Series:
@@ -56,10 +56,22 @@ def number_lists(rows: pl.DataFrame, group: ListGroup, contexts: Sequence[str]) 
     Args: rows: request_id, user_id and the context columns, of one period.
     Returns: `list_group`, Int64 [N] from 0 without gaps; null for a row that is alone in its list.
     """
-    keys = list(REQUEST_KEY) if group == "request" else ["user_id", *contexts]
+    keys = _keys(group, contexts)
     alone = pl.len().over(keys) == 1
     numbers = pl.when(~alone).then(pl.struct(keys).rank("dense")).rank("dense").cast(pl.Int64) - 1
     return rows.select(numbers.alias(LIST_GROUP))[LIST_GROUP]
+
+
+def learned_lists(days: Days, learned: Mapping[str, Sequence[int]], config: RunConfig) -> ListRows | None:
+    """Say which rows of the days that heads learn are a list; None where no head learns an order inside them.
+
+    Args: learned: task -> the places of the days that it is trained on.
+    """
+    if not any(task.list_weight for task in config.tasks):
+        return None
+    group = list_group_of(days.labelled_for(config.tasks), learned, config.tasks)
+    columns = tuple(_keys(group, _declared_contexts(config)))
+    return ListRows(columns=columns, state=days.live_state)
 
 
 def lists_of_day(days: Days, i: int, config: RunConfig, group: ListGroup) -> pl.Series:
@@ -75,6 +87,14 @@ def concat_lists(periods: Sequence[pl.DataFrame]) -> pl.DataFrame:
         found.append(rows.with_columns(pl.col(LIST_GROUP) + first))
         first += rows[LIST_GROUP].n_unique() - min(1, rows[LIST_GROUP].null_count())
     return pl.concat(found)
+
+
+def _keys(group: ListGroup, contexts: Sequence[str]) -> list[str]:
+    return list(REQUEST_KEY) if group == "request" else ["user_id", *contexts]
+
+
+def _declared_contexts(config: RunConfig) -> list[str]:
+    return [f.column for f in config.attributes if f.entity == "context" and f.kind == "categorical"]
 
 
 def _labelled_requests(days: Days, i: int, labels: Sequence[str]) -> pl.DataFrame:

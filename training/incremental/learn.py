@@ -19,6 +19,8 @@ from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.data import Cutting, EncodedRows, count_steps, encode_day, text_by_number
 from training.data.chunks import DaySize
+from training.data.list_rows import ListRows
+from training.evaluation.list_groups import learned_lists
 from training.fit_inputs import FitInputs
 from training.night.plan import lag
 from training.table_placement import on_device
@@ -33,13 +35,20 @@ def places_of(days: Days, config: RunConfig) -> list[int]:
 
 
 def closed_between(
-    days: Days, i: int, encoder: Encoder, config: RunConfig, since: datetime, until: datetime
+    days: Days,
+    i: int,
+    encoder: Encoder,
+    config: RunConfig,
+    since: datetime,
+    until: datetime,
+    lists: ListRows | None = None,
 ) -> EncodedRows:
     """Encode the impressions of day i of which a label became known after `since`, up to `until`.
 
-    Args: days: with the labels known at `until` or later. All other labels are hidden.
+    Args: days: with the labels known at `until` or later. All other labels are hidden; lists: what a list is,
+    where the order inside it is learned.
     """
-    rows = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks)
+    rows = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists=lists)
     first, last = (instant.timestamp() * 1000 for instant in (since, until))
     any_known = np.zeros(rows.size, bool)
     for task in config.tasks:
@@ -80,7 +89,9 @@ def learn_closed(
     torch.manual_seed(config.training.seed)
     state = fit_state(days, [days.last], config, previous)
     encoder = Encoder.from_config(config, state)
-    parts = {i: closed_between(days, i, encoder, config, since, until) for i in places_of(days, config)}
+    places = places_of(days, config)
+    lists = learned_lists(days, {task.name: places for task in config.tasks}, config)
+    parts = {i: closed_between(days, i, encoder, config, since, until, lists) for i in places}
     parts = {i: rows for i, rows in parts.items() if rows.size}
     if not parts:
         return None

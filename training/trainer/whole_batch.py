@@ -48,12 +48,12 @@ def whole_batch(
     if group.size == 1:
         return WholeBatch(
             group=group,
-            rows=batch.size,
+            rows=batch.num_shown,
             observed=observed.float(),
             candidates=[candidates],
             numbers=batch.rows,
         )
-    counts = torch.cat([torch.tensor([batch.size], device=device), observed])
+    counts = torch.cat([torch.tensor([batch.num_shown], device=device), observed])
     coded = _coded(batch.rows) if union else _none(device)
     said = group.exchange([counts, candidates, coded])
     totals = torch.stack([of_rank[0] for of_rank in said]).sum(dim=0)

@@ -16,7 +16,9 @@ from training.night.run import check_names
 Space = Mapping[str, Dimension]
 _BALANCER = "training.balancer."
 _SECTIONS = ("model", "training", "retrieval")
-_TASK_KEYS = ("weight", "hidden", "loss", "learning_rate_scale", "debias", "transfer_from")
+_TASK_KEYS = (
+    "weight", "hidden", "loss", "learning_rate_scale", "list_weight", "debias", "transfer_from",
+)  # fmt: skip
 _FIXED = (
     "training.seed", "training.max_days", "training.warm_scale", "training.refit", "training.threads",
     "retrieval.task", "retrieval.num_candidates", "retrieval.popular_candidates",
