@@ -46,6 +46,8 @@ class FitInputs:
     """End after so many steps; None: at the end of the days."""
     alone: tuple[str, ...] = ()
     """Heads that came since: what they have of their own is learned, nothing else moves. Empty: all is."""
+    examination: tuple[float, ...] = (1.0,)
+    """How likely each position is looked at, where order inside lists is learned without a position bias."""
 
     @property
     def num_steps(self) -> int:
@@ -54,7 +56,8 @@ class FitInputs:
 
     def stream(self, group: Group = ALONE) -> BatchStream:
         """Cut the days into batches, or into a rank's slices of them."""
-        settings = replace(batch_settings(self.config, self.tasks), rank=group.rank, ranks=group.size)
+        settings = batch_settings(self.config, self.tasks)
+        settings = replace(settings, examination=self.examination, rank=group.rank, ranks=group.size)
         return BatchStream(
             days=self.days,
             read_day=self.read_day,

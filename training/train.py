@@ -33,6 +33,7 @@ from training.data import (
     text_by_number,
 )
 from training.data.list_rows import ListRows
+from training.evaluation.examination import examination_for_lists
 from training.evaluation.list_groups import learned_lists
 from training.fit_inputs import FitInputs, batch_settings
 from training.host_choice import HostChoice
@@ -223,6 +224,7 @@ def begin_fit(
         settings=fit_settings(config, steps, warm=warm, choice=choice),
         read_day=read_day,
         alone=tuple(alone),
+        examination=examination_for_lists(days, chosen, config),
     )
     return FitStart(inputs=inputs, ranker=ranker, tables=tables, carried=carried)
 

@@ -8,6 +8,12 @@ LEAST_EXAMINATION = 0.05
 """So that no label counts more than twenty times."""
 
 
+def at_positions(curve: Vector, position: IntVector) -> Vector:
+    """Give the chance of positions [N]; beyond the curve's last one it is that one's."""
+    chance: Vector = curve[np.minimum(position, curve.size - 1)]
+    return chance
+
+
 def examination_curve(position: IntVector, label: Vector, expected: Vector, weight: Vector) -> Vector:
     """Estimate how likely each position is looked at, relative to the first that has rows: [P + 1].
 

@@ -25,7 +25,7 @@ from recsys.metrics.columns import (
 )
 from recsys.metrics.order import order_by_prediction, segment_aucs
 
-_LARGEST_RATE = 0.95
+LARGEST_RATE = 0.95
 """A negative at a position that is always looked at is never rarer than 1 in 20."""
 
 
@@ -171,7 +171,7 @@ class _Inside:
 def _by_chance(inside: _Inside, positive: Vector, negative: Vector) -> tuple[Vector, Vector]:
     """Weigh labels by 1 / their chance at their position, relative to a position that is always looked at."""
     looked_at = inside.examination
-    rate = min(float(positive.sum() / (inside.weight @ looked_at)), _LARGEST_RATE) if positive.any() else 0.0
+    rate = min(float(positive.sum() / (inside.weight @ looked_at)), LARGEST_RATE) if positive.any() else 0.0
     return positive / looked_at, negative * (1.0 - rate) / (1.0 - rate * looked_at)
 
 

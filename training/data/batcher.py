@@ -13,10 +13,11 @@ from features.sequences import EncodedHistories, history_slices
 from recsys.batch import BagIndex, Batch, HistoryIndex, ListPairs, Negatives
 from recsys.config import Entity
 from recsys.inputs import Bag
+from recsys.metrics.examination import at_positions
 from training.crosses import cross_numbers
 from training.data.encoded_rows import EncodedRows
 from training.data.list_rows import RowState
-from training.data.pairs import Pairs, of_lists
+from training.data.pairs import Pairs, by_chance, of_lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class BatchSettings:
     """The task whose positives the retrieval loss retrieves."""
     list_tasks: tuple[str, ...] = ()
     """Tasks whose order inside lists is trained: batches have whole lists then, and their pairs."""
+    examination: tuple[float, ...] = (1.0,)
+    """How likely each position is looked at, for the pairs' weights; beyond the last one, as that one."""
     rank: int = 0
     """Of each batch, its `rank`-th slice of `ranks`; all that is random is drawn for the whole batch."""
     ranks: int = 1
@@ -92,7 +95,7 @@ class Batcher:
         """
         own = self._own(encoded, whole)
         shown = whole[own]
-        pairs, again = self._pairs(encoded, shown)
+        pairs, again = self._pairs(encoded, whole, own)
         # Each example's place in the whole batch; those at the end are there once more, in another state.
         places = np.arange(whole.size)[own][np.append(np.arange(shown.size), again)]
         rows, state = whole[places], self._state(encoded, shown, again)
@@ -141,16 +144,19 @@ class Batcher:
         start, stop = of_lists(self.settings.cuts(whole.size), encoded.lists[whole])
         return slice(int(start), int(stop))
 
-    def _pairs(self, encoded: EncodedRows, shown: np.ndarray) -> tuple[dict[str, ListPairs], np.ndarray]:
+    def _pairs(
+        self, encoded: EncodedRows, whole: np.ndarray, own: slice
+    ) -> tuple[dict[str, ListPairs], np.ndarray]:
         """Give the tasks' pairs, and which of the rows shown they read in a state that is not their own."""
-        none = np.zeros(0, np.int64)
         if encoded.lists is None or encoded.held is None or not self.settings.list_tasks:
-            return {}, none
-        lists = encoded.lists[shown]
-        found = {t: Pairs.of(lists, encoded.labels[t][shown]) for t in self.settings.list_tasks}
+            return {}, np.zeros(0, np.int64)
+        shown, examination = whole[own], np.array(self.settings.examination)
+        looked_at, found = at_positions(examination, encoded.position[whole]), {}
         used = np.zeros(shown.size, np.bool_)
-        for pairs in found.values():
-            used[pairs.positive] = used[pairs.negative] = True
+        for task in self.settings.list_tasks:
+            label = encoded.labels[task][whole]
+            found[task] = Pairs.of(encoded.lists[shown], label[own], by_chance(label, looked_at)[own])
+            used[found[task].positive] = used[found[task].negative] = True
         again = np.flatnonzero(used & (encoded.held.state_at[shown] < encoded.state_at[shown]))
         place = np.arange(shown.size)
         place[again] = shown.size + np.arange(again.size)

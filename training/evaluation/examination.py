@@ -1,13 +1,17 @@
-"""How likely the position of each scored row is looked at, where the log's exploration can tell."""
+"""How likely each position of scored rows or of learned days is looked at, where exploration can tell."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
-from recsys.metrics.columns import effective_rows
-from recsys.metrics.examination import examination_curve
+from features.days import Days
+from recsys.config import RunConfig
+from recsys.metrics.columns import Vector, effective_rows
+from recsys.metrics.examination import at_positions, examination_curve
+from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
+from training.data.scoring import PIECE_ROWS
 
 EXAMINATION = "examination"
 """Column of a frame of scored rows: relative chance in (0, 1] that the row's position was looked at."""
@@ -15,18 +19,49 @@ POLICY_COLUMNS = ("explored", "propensity", "propensity_kind")
 """What the log says of how an item got its position."""
 MIN_POSITIVES = 200.0
 """Fewer effective positives on explored rows say too little: all positions count alike then."""
+MAX_PERIODS = 7
+"""So many of the last days that heads learn are read for it."""
 
 
 def examination_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.Series:
     """Give each row's examination [N], ones where exploration is too little to tell.
 
-    Explored rows count 1 / propensity, so that every position holds the same items on average. The task is
-    that with the most explored positives among the binary ones that every impression has a label of.
-
     Args: rows: position, weight, the policy columns and the tasks' labels.
     """
-    explored = rows.filter("explored", pl.col("propensity_kind") == "exact")
     position = rows["position"].cast(pl.Int64).to_numpy()
+    return pl.Series(EXAMINATION, at_positions(_curve(rows, tasks), position))
+
+
+def examination_for_lists(days: Days, places: Sequence[int], config: RunConfig) -> tuple[float, ...]:
+    """Estimate the chance of each position from the last of the days whose lists heads learn; else (1,).
+
+    With a position bias it is 1 too: what is compared then are logits at their positions. Memory holds the
+    explored rows of these days, and a day's labels.
+    """
+    if config.model.position_bias or not places or not any(task.list_weight for task in config.tasks):
+        return (1.0,)
+    days, tasks = days.labelled_for(config.tasks), config.tasks
+    explored = [_explored(days, i, tasks) for i in places[-MAX_PERIODS:]]
+    return tuple(_curve(pl.concat(explored), tasks).tolist())
+
+
+def _explored(days: Days, i: int, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+    wanted = [*IMPRESSION_KEY, "position", "sampling_rate", *POLICY_COLUMNS]
+    shown = days[i].table("examples", columns=wanted).filter("explored")
+    labels = [
+        piece.select(*IMPRESSION_KEY, *(t.label for t in tasks)).join(shown, on=IMPRESSION_KEY)
+        for piece in days.labels_in_pieces(i, PIECE_ROWS)
+    ]
+    return pl.concat(labels).with_columns(weight=1.0 / pl.col("sampling_rate"))
+
+
+def _curve(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> Vector:
+    """Estimate the chance of each position [P + 1]; of one alone, 1, where exploration is too little to tell.
+
+    Explored rows count 1 / propensity, so that every position holds the same items on average. The task is
+    that with the most explored positives among the binary ones that every impression has a label of.
+    """
+    explored = rows.filter("explored", pl.col("propensity_kind") == "exact")
     best, curve = MIN_POSITIVES, np.ones(1)
     for task in tasks:
         if not task.kind.probability or task.parent is not None or task.space != "impressions":
@@ -37,4 +72,4 @@ def examination_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.Series:
         if (positives := effective_rows(weight * label)) >= best:
             at = known["position"].cast(pl.Int64).to_numpy()
             best, curve = positives, examination_curve(at, label, np.ones(label.size), weight)
-    return pl.Series(EXAMINATION, curve[np.minimum(position, curve.size - 1)])
+    return curve

@@ -20,6 +20,7 @@ from recsys.tasks import TaskSpec
 from training.data import Cutting, EncodedRows, count_steps, encode_day, text_by_number
 from training.data.chunks import DaySize
 from training.data.list_rows import ListRows
+from training.evaluation.examination import examination_for_lists
 from training.evaluation.list_groups import learned_lists
 from training.fit_inputs import FitInputs
 from training.night.plan import lag
@@ -111,6 +112,7 @@ def learn_closed(
         epochs=1,
         settings=fit_settings(config, steps, warm=True),
         read_day=parts.__getitem__,
+        examination=examination_for_lists(days, places, config),
     )
     with on_device(ranker, tables, resolve_device(config.training.device)):
         log = inputs.fit(ranker, tables)

@@ -68,6 +68,7 @@ class FitJob:
             "limit": inputs.limit,
             "sharded": sharded,
             "alone": inputs.alone,
+            "examination": inputs.examination,
             "saver": [str(saver.folder), saver.minutes] if saver else None,
             "diverged": str(diverged) if diverged else None,
             "curves": curves.to_json() if curves else None,
@@ -92,6 +93,7 @@ class FitJob:
             settings=FitSettings(**said["settings"]),
             limit=said["limit"],
             alone=tuple(said["alone"]),
+            examination=tuple(said["examination"]),
         )
 
     def saver(self, say: Callable[[str], None]) -> Saver | None:

@@ -11,11 +11,14 @@ import torch
 from features.build import build_snapshots
 from features.encode import Encoder
 from features.held import held_day
+from recsys.metrics.columns import Lists
+from recsys.metrics.examination import at_positions
+from recsys.metrics.list_auc import list_auc
 from recsys.stages import Stages
 from training.data import BatchStream, Cutting, EncodedDays, encode_day, sizes_of
 from training.data.chunks import LIST_ROWS, DaySize, cut_day
 from training.data.list_rows import ListRows
-from training.data.pairs import Pairs
+from training.data.pairs import Pairs, by_chance
 from training.train import make_batcher, retrieval_popularity
 from training.trainer.batch_file import batch_tensors
 
@@ -222,3 +225,27 @@ def test_selected_rows_keep_their_lists_and_states(encoded):
             np.testing.assert_array_equal(
                 getattr(some.held, field.name), getattr(encoded.held, field.name)[rows]
             )
+
+
+def test_pairs_weigh_as_in_the_metric_by_the_chance_of_their_labels():
+    """Wins of an order, by the pairs' weights, are the metric's."""
+    rng = np.random.default_rng(0)
+    lists, position = np.repeat(np.arange(50), 6), np.tile(np.arange(1, 7), 50)
+    label, prediction = (rng.random(300) < 0.3).astype(float), rng.random(300)
+    curve = np.array([1.0, 1.0, 0.7, 0.5, 0.3, 0.2])
+    looked_at = at_positions(curve, position)
+    pairs = Pairs.of(lists, label, by_chance(label, looked_at))
+    wins = prediction[pairs.positive] > prediction[pairs.negative]
+    wanted = list_auc(label, prediction, Lists(group=lists, examination=looked_at))
+    # A list's AUC is its wins / its weighed pairs; it weighs its rows times the mean weight of its pairs.
+    assert np.average(wins, weights=pairs.weight) == pytest.approx(wanted, rel=1e-6)
+    assert np.average(wins, weights=Pairs.of(lists, label).weight) != pytest.approx(wanted, rel=1e-3)
+
+
+def test_batches_weigh_pairs_by_the_settings_examination(make_stream):
+    plain, weighed = make_stream().batches(), make_stream(examination=(1.0, 1.0, 0.5)).batches()
+    for one, other in zip(plain, weighed, strict=True):
+        at, ratio = one.position_B, other.pairs["click"].weight_P / one.pairs["click"].weight_P
+        above = at[one.pairs["click"].positive_P] == 1
+        assert (ratio[above] <= 1.0).all()
+        assert (ratio[~above] > 1.2).all(), "2 for the click, times less than 1 for the unseen"

@@ -4,7 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from training.evaluation.examination import examination_of
+from recsys.schema import IMPRESSION_KEY
+from tests.conftest import TASKS
+from training.evaluation import examination
+from training.evaluation.examination import examination_for_lists, examination_of
 from training.evaluation.head_metrics import head_metrics
 
 LOOKED_AT = np.array([1.0, 0.5])
@@ -73,3 +76,27 @@ def test_an_order_by_position_that_knows_nothing_has_half(config):
     weighed = rows.with_columns(examination_of(rows, config.tasks[:1]))
     found = head_metrics(config.tasks[0], weighed, "by_position", probability=False)
     assert found.values["list_auc"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_days_whose_lists_are_learned_tell_it_unless_a_position_bias_does(
+    shop_chain, make_config, monkeypatch
+):
+    monkeypatch.setattr(examination, "MIN_POSITIVES", 1.0)
+    tasks = [{**task, "list_weight": 0.3} if task["head"] == "binary" else task for task in TASKS]
+    biased = make_config(task=tasks)
+    assert examination_for_lists(shop_chain, range(4), biased) == (1.0,)
+    plain = make_config(task=tasks, model={"position_bias": False})
+    found = examination_for_lists(shop_chain, range(4), plain)
+    rows = pl.concat(
+        [shop_chain[i].table("examples").join(shop_chain.labels(i), on=IMPRESSION_KEY) for i in range(4)],
+        how="diagonal_relaxed",
+    ).with_columns(weight=1.0 / pl.col("sampling_rate"))
+    wanted = (
+        rows.with_columns(examination_of(rows, plain.tasks))
+        .group_by("position")
+        .agg(pl.col("examination").first())
+    )
+    assert found[1] == 1.0 > found[-1]
+    assert {p: found[p] for p in wanted["position"].to_list()} == dict(wanted.rows())
+    unlisted = make_config(model={"position_bias": False})
+    assert examination_for_lists(shop_chain, range(4), unlisted) == (1.0,)
