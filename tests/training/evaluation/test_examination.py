@@ -1,12 +1,12 @@
 """How likely a position is looked at: read off explored rows alone, whatever the policy puts there."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import polars as pl
 import pytest
 
-from recsys.schema import IMPRESSION_KEY
 from tests.conftest import TASKS
-from training.evaluation import examination
 from training.evaluation.examination import examination_for_lists, examination_of
 from training.evaluation.head_metrics import head_metrics
 
@@ -78,25 +78,33 @@ def test_an_order_by_position_that_knows_nothing_has_half(config):
     assert found.values["list_auc"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_days_whose_lists_are_learned_tell_it_unless_a_position_bias_does(
-    shop_chain, make_config, monkeypatch
-):
-    monkeypatch.setattr(examination, "MIN_POSITIVES", 1.0)
-    tasks = [{**task, "list_weight": 0.3} if task["head"] == "binary" else task for task in TASKS]
-    biased = make_config(task=tasks)
-    assert examination_for_lists(shop_chain, range(4), biased) == (1.0,)
-    plain = make_config(task=tasks, model={"position_bias": False})
-    found = examination_for_lists(shop_chain, range(4), plain)
-    rows = pl.concat(
-        [shop_chain[i].table("examples").join(shop_chain.labels(i), on=IMPRESSION_KEY) for i in range(4)],
-        how="diagonal_relaxed",
-    ).with_columns(weight=1.0 / pl.col("sampling_rate"))
-    wanted = (
-        rows.with_columns(examination_of(rows, plain.tasks))
-        .group_by("position")
-        .agg(pl.col("examination").first())
-    )
-    assert found[1] == 1.0 > found[-1]
-    assert {p: found[p] for p in wanted["position"].to_list()} == dict(wanted.rows())
-    unlisted = make_config(model={"position_bias": False})
-    assert examination_for_lists(shop_chain, range(4), unlisted) == (1.0,)
+class LoggedDays:
+    """Days of which each has the same rows; labels come in pieces, in another order."""
+
+    def __init__(self, rows):
+        self.rows = rows.with_row_index("n").with_columns(
+            impression_id=pl.format("i{}", "n"), sampling_rate=pl.lit(1.0), label_purchase=pl.lit(0.0)
+        )
+
+    def labelled_for(self, tasks):
+        return self
+
+    def __getitem__(self, i):
+        return SimpleNamespace(table=lambda name, columns: self.rows.select(columns))
+
+    def labels_in_pieces(self, i, piece_rows):
+        labels = self.rows.select("impression_id", "user_id", "label_click", "label_purchase").reverse()
+        yield from (labels[:7], labels[7:])
+
+
+def test_days_whose_lists_are_learned_tell_it_unless_a_position_bias_does(make_config):
+    def found(rows, *, weight=0.3, bias=False, places=(0, 1)):
+        tasks = [task | {"list_weight": weight} for task in TASKS[:2]]
+        config = make_config(task=tasks, model={"position_bias": bias})
+        return examination_for_lists(LoggedDays(rows), places, config)
+
+    rows = logged()
+    assert found(rows)[1:] == pytest.approx(LOOKED_AT.tolist(), rel=0.1)
+    for same in (found(rows, bias=True), found(rows, weight=0.0), found(rows, places=())):
+        assert same == (1.0,)
+    assert found(rows.with_columns(explored=pl.lit(value=False))) == (1.0,)
