@@ -1,9 +1,9 @@
 """Challenger against champion on the same rows -> PROMOTE, HOLD or HOLD_UNDERPOWERED, with reasons.
 
-Each head's primary metric must be no worse than the champion's by more than a margin, at a shared error rate.
-The margin is a share of what the champion adds to predicting the same for every row: .5 of an AUC, the error
-of the mean label. The table of metrics says which others have a wide limit. The first night has no champion:
-absolute floors decide.
+By its primary metric, each head that has the labels to decide must be no worse than the champion's by more
+than a margin; the others only veto (`training/non_inferiority.py`). The margin is a share of what the
+champion adds to predicting the same for every row: .5 of an AUC, the error of the mean label. The table of
+metrics says which others have a wide limit. The first night has no champion: absolute floors decide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.evaluation.head_rows import HELD, HeadRows
 from training.evaluation.list_metrics import ListMetrics
+from training.non_inferiority import HeadComparison, check_comparisons
 
 MEAN_MARGIN = 1.02
 """Without a champion, an error may be so many times that of always predicting the mean label."""
@@ -66,6 +67,7 @@ def check_heads(
     champion does not have is checked against the floors of a first night.
     """
     checks: list[Check] = []
+    compared: list[HeadComparison] = []
     for task in tasks:
         known = champion is not None and f"prediction_{task.name}" in champion.columns
         rival = champion if known else None
@@ -77,14 +79,13 @@ def check_heads(
         if rival is None:
             checks.append(_floor(task, rows, config))
         else:
-            level = 1 - 2 * config.alpha / len(tasks)  # one-sided alpha, shared by all heads
-            checks.append(_non_inferior(task, rows, rival, config, level, seed))
+            compared.append(_compared(task, rows, rival, config, seed))
         checks += [
             _limit(name, metric, task, rows, rival, config)
             for name, metric in row_metrics(probability=task.kind.probability).items()
             if metric.gate_limit
         ]
-    return checks
+    return [*check_comparisons(compared), *checks]
 
 
 def check_calibration(
@@ -151,15 +152,14 @@ def _of_constant(metric: RowMetric, rows: HeadRows) -> float:
     return metric.value(rows.checked(metric, constant))
 
 
-def _non_inferior(
-    task: TaskSpec, rows: HeadRows, champion: pl.DataFrame, config: GateConfig, level: float, seed: int
-) -> Check:
+def _compared(
+    task: TaskSpec, rows: HeadRows, champion: pl.DataFrame, config: GateConfig, seed: int
+) -> HeadComparison:
+    """Compare the two bundles by the head's primary metric, drawing users."""
     both = HeadRows.of(task, rows.frame.join(_as_champion(champion, task), on=IMPRESSION_KEY))
-    name = task.kind.metric
-    metric = pooled_metric(name)
-    check = f"{task.name} {metric.title}"
+    metric = pooled_metric(task.kind.metric)
     effect = paired_bootstrap(
-        name,
+        task.kind.metric,
         both.label,
         both.prediction(metric, "champion"),
         both.prediction(metric, f"prediction_{task.name}"),
@@ -168,26 +168,10 @@ def _non_inferior(
         weight=both.weight,
         lists=both.lists,
         replicates=config.replicates,
-        level=level,
+        level=1 - 2 * config.alpha,
     )
-    if effect.a is None or effect.b is None or effect.ci_low is None or effect.ci_high is None:
-        why = f"no interval on {effect.rows} rows of {effect.users} users; more days are needed"
-        return _check(check, Verdict.HOLD_UNDERPOWERED, why, rows=effect.rows)
-    margin = config.margin * abs(effect.a - _of_constant(metric, both))
-    sign = 1.0 if effect.higher_is_better else -1.0
-    low, high = sorted((sign * effect.ci_low, sign * effect.ci_high))
-    return _check(
-        check,
-        _non_inferiority(low, high, margin),
-        f"{effect.b:.4f}, champion {effect.a:.4f}, difference {effect.b - effect.a:+.4f} "
-        f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}], margin {margin:.4f}, {effect.users} users",
-        challenger=effect.b,
-        champion=effect.a,
-        ci_low=effect.ci_low,
-        ci_high=effect.ci_high,
-        margin=margin,
-        rows=effect.rows,
-    )
+    adds = 0.0 if effect.a is None else abs(effect.a - _of_constant(metric, both))
+    return HeadComparison(name=f"{task.name} {metric.title}", effect=effect, adds=adds, config=config)
 
 
 def _as_champion(rows: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
@@ -195,13 +179,6 @@ def _as_champion(rows: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
     name = f"prediction_{task.name}"
     named = {column: column.replace(name, "champion") for column in (name, f"{HELD}{name}")}
     return rows.select(*IMPRESSION_KEY, *(pl.col(column).alias(new) for column, new in named.items()))
-
-
-def _non_inferiority(low: float, high: float, margin: float) -> Verdict:
-    """Compare the interval of "challenger better by" with -margin: above promotes, below holds."""
-    if low >= -margin:
-        return Verdict.PROMOTE
-    return Verdict.HOLD if high < -margin else Verdict.HOLD_UNDERPOWERED
 
 
 def _unevaluated(task: TaskSpec, rows: HeadRows, config: GateConfig) -> Check | None:

@@ -118,7 +118,8 @@ class GateConfig(Section):
     what the live bundle adds to predicting the same for every row: AUC inside lists less .5, or RMSE below
     that of the mean label."""
     alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
-    """Error rate shared by all primary metrics (Bonferroni)."""
+    """Error rate of each head whose labels are many enough to decide, all of which must pass; heads that can
+    only veto share it."""
     replicates: int = Field(default=200, ge=20)
     min_rows: int = Field(default=500, ge=1)
     """A head with fewer labelled rows on its evaluated day is reported and not evaluated."""

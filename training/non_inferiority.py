@@ -1,0 +1,147 @@
+"""Is the challenger no worse by a head's primary metric, and which heads have the labels to tell?
+
+    margin >= 2.93 standard errors   the head decides: an equal model passes in 9 nights of 10
+    less                             the head only vetoes, when it is shown to be worse, or halved
+
+All heads that decide must pass, each at alpha (an intersection-union test, Berger 1982: no correction). A
+rare head with some ninety positives has a standard error as large as all that the champion adds: asked to
+pass, it would hold most nights of equal models.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from recsys.config import GateConfig
+from recsys.metrics.effect import Effect
+from recsys.records import Check, Verdict
+
+EQUAL_PASSES = 0.9
+"""An equal model passes a head that decides at least so often."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadComparison:
+    """One head's difference from the champion; in all signed figures higher is better."""
+
+    name: str
+    effect: Effect
+    """Of a two-sided interval of level 1 - 2 alpha."""
+    adds: float
+    """How much better the champion is than one prediction for all rows."""
+    config: GateConfig
+
+    @property
+    def known(self) -> bool:
+        """Tell whether there is an interval."""
+        return self.effect.ci_low is not None
+
+    @property
+    def margin(self) -> float:
+        """Give the largest loss that counts as no worse."""
+        return self.config.margin * self.adds
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Give the lower and the upper end of what the challenger gains."""
+        low, high = self.effect.ci_low, self.effect.ci_high
+        assert low is not None
+        assert high is not None
+        return (low, high) if self.effect.higher_is_better else (-high, -low)
+
+    @property
+    def gain(self) -> float:
+        """Give what the challenger gains."""
+        difference = self.effect.difference
+        assert difference is not None
+        return difference if self.effect.higher_is_better else -difference
+
+    @property
+    def standard_error(self) -> float:
+        """Read it off the interval."""
+        low, high = self.interval
+        return (high - low) / (2 * _quantile(1 - self.config.alpha))
+
+    @property
+    def decides(self) -> bool:
+        """Tell whether an equal model would pass in 9 nights of 10."""
+        return (
+            self.margin >= (_quantile(1 - self.config.alpha) + _quantile(EQUAL_PASSES)) * self.standard_error
+        )
+
+    @property
+    def equal_passes(self) -> float:
+        """Give how often an equal model passes with the labels of this night."""
+        if not self.standard_error:
+            return 1.0
+        return _NORMAL.cdf(self.margin / self.standard_error - _quantile(1 - self.config.alpha))
+
+    @property
+    def passes(self) -> bool:
+        """Tell whether the whole interval is above the margin's loss."""
+        return self.interval[0] >= -self.margin
+
+    def vetoes(self, num_heads: int) -> bool:
+        """Tell whether a head that does not decide shows harm.
+
+        Worse: at alpha shared among the heads. Halved: more than half of what the champion adds is lost,
+        where chance shows that in less than alpha of nights.
+        """
+        alpha, error = self.config.alpha, self.standard_error
+        worse = self.gain + _quantile(1 - alpha / num_heads) * error < 0
+        half = self.adds / 2
+        return worse or (-self.gain > half >= _quantile(1 - alpha) * error)
+
+    def check(self, outcome: Verdict, why: str = "") -> Check:
+        """Say the outcome with its figures."""
+        effect = self.effect
+        if not self.known:
+            detail = f"no interval on {effect.rows} rows of {effect.users} users"
+            return Check(name=self.name, outcome=outcome, detail=detail + why, numbers={"rows": effect.rows})
+        assert effect.a is not None
+        assert effect.b is not None
+        low, high = effect.ci_low, effect.ci_high
+        detail = (
+            f"{effect.b:.4f}, champion {effect.a:.4f}, difference {effect.b - effect.a:+.4f} "
+            f"[{low:+.4f}, {high:+.4f}], margin {self.margin:.4f}, {effect.users} users, an equal model "
+            f"passes {self.equal_passes:.0%} of such nights"
+        )
+        numbers = {
+            "challenger": effect.b,
+            "champion": effect.a,
+            "ci_low": low,
+            "ci_high": high,
+            "margin": self.margin,
+            "standard_error": self.standard_error,
+            "equal_passes": self.equal_passes,
+            "rows": effect.rows,
+        }
+        return Check(
+            name=self.name,
+            outcome=outcome,
+            detail=detail + why,
+            numbers={key: float(value) for key, value in numbers.items() if value is not None},
+        )
+
+
+def check_comparisons(heads: list[HeadComparison]) -> list[Check]:
+    """Check each head, knowing whether another one has the labels to decide."""
+    someone_decides = any(head.known and head.decides for head in heads)
+    return [_check(head, len(heads), someone_decides) for head in heads]
+
+
+def _check(head: HeadComparison, num_heads: int, someone_decides: bool) -> Check:
+    if head.known and head.passes:
+        return head.check(Verdict.PROMOTE)
+    if head.known and head.decides:
+        shown = head.interval[1] < -head.margin
+        return head.check(Verdict.HOLD if shown else Verdict.HOLD_UNDERPOWERED)
+    if head.known and head.vetoes(num_heads):
+        return head.check(Verdict.HOLD, "; too few labels to decide, but enough to show a loss")
+    if someone_decides:
+        return head.check(Verdict.PROMOTE, "; too few labels to decide: it shows no loss")
+    return head.check(Verdict.HOLD_UNDERPOWERED, "; too few labels to decide, and no other head has enough")
+
+
+def _quantile(share: float) -> float:
+    return _NORMAL.inv_cdf(share)
