@@ -1,10 +1,16 @@
 """Training with the order inside lists: the same from memory, files and several processes."""
 
+from datetime import date
+
 import numpy as np
 import pytest
 
+from features.build import build_snapshots
 from recsys.errors import ConfigError
+from recsys.log import InteractionLog
+from recsys.stages import Stages
 from recsys.tasks import TaskSpec, check_tasks
+from training.evaluation.list_groups import learned_lists
 from training.host_choice import HostChoice
 from training.train import prepare, train
 
@@ -27,16 +33,42 @@ def _train(days, config, **options):
 
 
 @pytest.fixture(scope="module")
-def learned(shop_chain, ordered):
-    return _train(shop_chain, ordered)
+def days(shop_log, config, tmp_path_factory):
+    """The tiny shop without requests: a list is a user's day on one device, and rows have live states."""
+    root = tmp_path_factory.mktemp("alone")
+    log = InteractionLog(root / "log")
+    for table in ("impressions", "feedback", "users", "items"):
+        for day in shop_log.days(table):
+            rows = shop_log.read(table, day)
+            own = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
+            log.write(table, day, own, stem="simulated")
+    return build_snapshots(log, date(2026, 1, 30), config, Stages(root / "stages"))
+
+
+@pytest.fixture(scope="module")
+def learned(days, ordered):
+    return _train(days, ordered)
+
+
+def test_lists_are_of_a_user_a_day_and_a_context_where_there_are_no_requests(days, config, ordered):
+    learned = {task.name: (0, 1) for task in ordered.tasks}
+    assert learned_lists(days, learned, config) is None
+    assert learned_lists(days, learned, ordered).columns == ("user_id", "context_device")
+    encoded = prepare(days, dict.fromkeys(learned, (0, 1)), ordered).encoded
+    assert any((rows.held.state_at < rows.state_at).any() for rows in encoded.values())
+
+
+def test_lists_are_requests_where_the_log_has_them(shop_chain, ordered):
+    columns = learned_lists(shop_chain, {task.name: (0, 1) for task in ordered.tasks}, ordered).columns
+    assert set(columns) == {"request_id", "user_id"}
 
 
 def _losses(trained, name):
     return [losses[name] for losses in trained.log.losses]
 
 
-def test_the_weight_changes_what_is_learned_and_no_count(shop_chain, config, learned):
-    plain = _train(shop_chain, config)
+def test_the_weight_changes_what_is_learned_and_no_count(days, config, learned):
+    plain = _train(days, config)
     assert learned.log.steps == plain.log.steps
     assert learned.log.rows == plain.log.rows, "rows that are there once more are not counted"
     assert np.mean(_losses(learned, "click")) > np.mean(_losses(plain, "click"))
@@ -44,21 +76,21 @@ def test_the_weight_changes_what_is_learned_and_no_count(shop_chain, config, lea
     assert any(key.startswith("table.") for key in changed)
 
 
-def test_days_in_files_give_the_same_weights(shop_chain, ordered, learned, tmp_path):
-    files = _train(shop_chain, ordered, folder=tmp_path)
+def test_days_in_files_give_the_same_weights(days, ordered, learned, tmp_path):
+    files = _train(days, ordered, folder=tmp_path)
     for name, values in learned.weights().items():
         np.testing.assert_array_equal(files.weights()[name], values, err_msg=name)
 
 
-def test_days_prepared_without_lists_are_encoded_anew(shop_chain, config, ordered, learned):
+def test_days_prepared_without_lists_are_encoded_anew(days, config, ordered, learned):
     periods = {task.name: (0, 1) for task in config.tasks}
-    for prepared in (prepare(shop_chain, periods, config), prepare(shop_chain, periods, ordered)):
-        other = _train(shop_chain, ordered, prepared=prepared)
+    for prepared in (prepare(days, periods, config), prepare(days, periods, ordered)):
+        other = _train(days, ordered, prepared=prepared)
         assert other.log.losses == learned.log.losses
 
 
-def test_two_processes_follow_the_curve_of_one(shop_chain, ordered, learned, tmp_path):
-    two = _train(shop_chain, ordered, folder=tmp_path, choice=HostChoice(processes=2))
+def test_two_processes_follow_the_curve_of_one(days, ordered, learned, tmp_path):
+    two = _train(days, ordered, folder=tmp_path, choice=HostChoice(processes=2))
     assert two.log.rows == learned.log.rows
     for name in ("click", "purchase", "retrieval"):
         np.testing.assert_allclose(_losses(two, name), _losses(learned, name), rtol=TOLERANCE)

@@ -49,7 +49,7 @@ def open_kuairand(folder: Path, scratch: Path) -> QualitySet:
 
     rows = {name: Row(partial(trained, name)) for name in configs}
     rows[WITHOUT + CALIBRATION] = Row(uncalibrated)
-    parts = [name for name in rows if name.startswith(WITHOUT)]
+    parts, orders = [name for name in rows if name.startswith(WITHOUT)], night.list_orders()
     return QualitySet(
         name="kuairand",
         protocol=f"a night: {night.protocol}",
@@ -60,10 +60,11 @@ def open_kuairand(folder: Path, scratch: Path) -> QualitySet:
             **{name: baseline(partial(night.fit, fit)) for name, fit in NIGHT_BASELINES.items()},
             # What a part brings is a difference over seeds, and no line of the table.
             **{name: replace(rows[name], shown=False, least_seeds=2) for name in parts},
+            **orders,
         },
         validation=night.validation_measures(),
         test=night.test_measures(),
-        questions=tuple((full, name) for name in parts),
+        questions=tuple((full, name) for name in parts) + tuple((name, full) for name in orders),
         facts={f"{day.day}_impressions": day.manifest["rows"]["impressions"] for day in night.runs.days},
     )
 

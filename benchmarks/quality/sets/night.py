@@ -6,12 +6,12 @@ and evaluated on the one after. Choices may look at the calibration day before c
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from benchmarks.quality.models.fitting import trunks_of_one_size
-from benchmarks.quality.quality_set import Measure, Run
+from benchmarks.quality.quality_set import Measure, Row, Run
 from features.build import build_snapshots
 from features.encode import Encoder
 from features.held import held_day
@@ -29,6 +29,8 @@ from training.train import build_model
 
 _BESIDE = ("auc", "log_loss")
 """What is shown of a probability beside its primary metric."""
+LIST_WEIGHTS = (0.1, 0.3, 1.0)
+"""Of the order inside lists beside a binary head's log loss; the configs have 0."""
 
 
 class Night:
@@ -136,6 +138,15 @@ class Night:
             for name, shape in shapes.items()
         }
 
+    def list_orders(self) -> dict[str, Row]:
+        """Give rows whose binary heads learn the order inside lists, too; each answers a question."""
+        return {
+            f"list_weight_{weight:g}": Row(
+                partial(self.train, _with_list_weight(self.config, weight)), shown=False, least_seeds=2
+            )
+            for weight in LIST_WEIGHTS
+        }
+
     @property
     def protocol(self) -> str:
         """Say which days are for what, by the first head's."""
@@ -215,6 +226,14 @@ class HeldRows:
 
     encoded: EncodedRows
     places: np.ndarray
+
+
+def _with_list_weight(config: RunConfig, weight: float) -> RunConfig:
+    tasks = [
+        task.model_copy(update={"list_weight": weight}) if task.kind.probability else task
+        for task in config.tasks
+    ]
+    return config.model_copy(update={"tasks": tuple(tasks)})
 
 
 def _outputs(heads: Mapping[str, HeadPredictions]) -> dict[str, np.ndarray]:

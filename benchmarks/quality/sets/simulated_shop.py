@@ -30,12 +30,13 @@ _SHOWN = ("impression_id", "user_id", "item_id", "shown_at", "position", "contex
 
 
 def open_shop(folder: Path, scratch: Path) -> QualitySet:
-    """Plan the night of the log's last day: every trunk, simple systems, the oracles.
+    """Plan the night of the log's last day: trunks, order inside lists as a loss, simple systems, oracles.
 
     Raises: DataError when the folder is no log of `recsys simulate`.
     """
     shop, log = Shop.from_log(folder), InteractionLog(folder)
     oracles, night = Oracles(shop, log), Night(log, default_config(), Stages(scratch / "stages"))
+    orders = night.list_orders()
     simple = NIGHT_BASELINES | {
         "informed_oracle": partial(oracles.informed, knows_appeal=False),
         "appeal_oracle": partial(oracles.informed, knows_appeal=True),
@@ -49,9 +50,11 @@ def open_shop(folder: Path, scratch: Path) -> QualitySet:
         rows={
             **{name: Row(partial(night.train, config)) for name, config in night.trunks().items()},
             **{name: baseline(partial(night.fit, fit)) for name, fit in simple.items()},
+            **orders,
         },
         validation=night.validation_measures(),
         test=night.test_measures(),
+        questions=tuple((name, night.config.model.trunk.name) for name in orders),
         facts={
             "seed": float(shop.seed),
             "users": float(shop.dials.users),

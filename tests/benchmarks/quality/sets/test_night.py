@@ -201,6 +201,21 @@ def test_a_folder_that_is_no_simulated_log_says_so(tmp_path, capsys):
     assert "shop.json" in capsys.readouterr().err
 
 
+def test_rows_that_learn_the_order_inside_lists_change_that_alone(night, runs):
+    orders = night.list_orders()
+    assert list(orders) == ["list_weight_0.1", "list_weight_0.3", "list_weight_1"]
+    for weight, row in zip((0.1, 0.3, 1.0), orders.values(), strict=True):
+        (config,) = row.train.args
+        assert [task.list_weight for task in config.tasks] == [weight, weight, 0.0]
+        back = tuple(task.model_copy(update={"list_weight": 0.0}) for task in config.tasks)
+        assert config.model_copy(update={"tasks": back}) == night.config
+        assert not row.shown
+    learned = orders["list_weight_1"].train(0)
+    for name, prediction in learned.test.items():
+        assert prediction.shape == runs[0].test[name].shape
+        assert np.abs(prediction - runs[0].test[name]).max() > 1e-4, name
+
+
 def test_a_config_without_a_part_lacks_it_and_nothing_else(night):
     configs, full = kuairand._configs(night), night.config
     without = {n.removeprefix(kuairand.WITHOUT): c for n, c in configs.items() if n.startswith("without_")}
