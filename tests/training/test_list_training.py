@@ -1,18 +1,21 @@
 """Training with the order inside lists: the same from memory, files and several processes."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
 
 from features.build import build_snapshots
+from recsys.bundle import load_bundle
 from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec, check_tasks
 from training.evaluation.list_groups import learned_lists
 from training.host_choice import HostChoice
+from training.incremental.learn import learn_closed
 from training.train import prepare, train
+from training.warm_start import Previous
 
 TOLERANCE = 1e-4
 """Relative difference allowed of each loss of each step: sums are added in another order."""
@@ -94,6 +97,17 @@ def test_two_processes_follow_the_curve_of_one(days, ordered, learned, tmp_path)
     assert two.log.rows == learned.log.rows
     for name in ("click", "purchase", "retrieval"):
         np.testing.assert_allclose(_losses(two, name), _losses(learned, name), rtol=TOLERANCE)
+
+
+def test_an_update_during_the_day_learns_the_order_too(shop_chain, config, ordered, bundle_folder):
+    since, until = (datetime(2026, 1, 30, hour, tzinfo=UTC) for hour in (0, 20))
+    bundle = load_bundle(bundle_folder)
+    plain, listed = (
+        learn_closed(shop_chain, since, until, of, Previous.of(bundle, of)) for of in (config, ordered)
+    )
+    assert listed.log.rows == plain.log.rows
+    # Both begin with the same weights and the same rows: only what is asked of them differs.
+    assert _losses(listed, "click")[0] > 1.2 * _losses(plain, "click")[0]
 
 
 @pytest.mark.parametrize("head", ["regression", "ordinal"])
