@@ -25,12 +25,13 @@ from features.parts import (
     clean_day,
     gather_quarantine,
     latest_attributes,
+    measures_of,
     window_names,
     with_aggregates,
     write_quarantine,
     write_table,
 )
-from features.tiles import add_tiles, group_windows, leaving_days, measure_columns, roll_windows
+from features.tiles import add_tiles, group_windows, leaving_days, roll_windows
 from recsys.config import ExecutionConfig, RunConfig, period_start
 from recsys.config_view import values, view
 from recsys.errors import DataError
@@ -49,6 +50,7 @@ KEYS = (
     "features.window_days",
     "features.group_items_by",
     "features.cross_user_by",
+    "features.organic_base",
     "features.live_counters",
     "features.history_kinds",
     "features.history_length",
@@ -247,7 +249,7 @@ def _item_values(
     task = tasks[0]
     leaving = {w: [s.table("item_tile") for s in snapshots] for w, snapshots in task.leaving.items()}
     before = task.previous.table("items") if task.previous else None
-    aggregates = roll_windows(before, today, leaving, ["item_id"], measure_columns(config.tasks))
+    aggregates = roll_windows(before, today, leaving, ["item_id"], measures_of(config))
     values = with_aggregates(attributes, aggregates, "item_id", period_end(day, config.timezone))
     for group in config.features.group_items_by:
         values = group_windows(values, group, window_names(config))

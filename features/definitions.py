@@ -20,6 +20,8 @@ from recsys.schema import SESSION_MERGED
 from recsys.tasks import TaskSpec
 
 LIFETIME = "life"
+ORGANIC_BASE = "organic_base"
+"""Column of the organic feedback that other organic feedback is a share of, such as views."""
 LIVE = "live"
 LIVE_AGE = "live_seconds"
 """Column of the seconds since the user's last feedback after the snapshot."""
@@ -152,6 +154,11 @@ def windows(config: RunConfig) -> tuple[str, ...]:
     return (*(str(days) for days in config.features.window_days), LIFETIME)
 
 
+def organic_tasks(tasks: Sequence[TaskSpec], base: str) -> tuple[TaskSpec, ...]:
+    """List the tasks whose organic feedback is a share of a base kind, which may be none."""
+    return tuple(t for t in tasks if base and t.kind.aggregate == "rate" and t.feedback != base)
+
+
 def live_count(task: TaskSpec) -> str:
     """Name the column that counts a task's feedback since the snapshot."""
     return f"{LIVE}_{task.name}_count"
@@ -226,9 +233,11 @@ def _aggregated(config: RunConfig) -> list[tuple[Entity, str]]:
 def _aggregates(config: RunConfig, entity: Entity, prefix: str, stem: str) -> list[Number]:
     """List counts, rates and means per window, and the recency; columns carry the prefix, names the stem.
 
-    Counts are of all feedback; a rate is of impressions, so it counts what names one.
+    Counts are of all feedback; a rate is of impressions, so it counts what names one; an organic rate is of
+    what names none.
     """
     found = []
+    base = config.features.organic_base
     for window in windows(config):
         impressions = f"{prefix}impressions_{window}"
         found.append(_nightly(entity, f"{stem}impressions_{window}", "log", impressions))
@@ -241,6 +250,12 @@ def _aggregates(config: RunConfig, entity: Entity, prefix: str, stem: str) -> li
             else:
                 name, total = f"{stem}{task.name}_mean_{window}", f"{prefix}{task.name}_steps_{window}"
                 found.append(_nightly(entity, name, "mean", total, count, unit=task.step))
+        if base:
+            of = f"{prefix}{ORGANIC_BASE}_{window}"
+            found.append(_nightly(entity, f"{stem}{ORGANIC_BASE}_{window}", "log", of))
+        for task in organic_tasks(config.tasks, base):
+            name, organic = (f"{task.name}_organic_rate_{window}", f"{prefix}{task.name}_organic_{window}")
+            found.append(_nightly(entity, f"{stem}{name}", "rate", organic, of))
     found.append(_nightly(entity, f"{stem}hours_since_feedback", "log", f"{prefix}hours_since_feedback"))
     return found
 

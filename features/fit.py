@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from features.definitions import Cross, HistoryKind, define_features
+from features.definitions import LIFETIME, ORGANIC_BASE, Cross, HistoryKind, define_features
 from features.encode import nothing_done
 from features.kinds import FEATURE_KINDS
 from features.kinds.feature import BagFeature, Feature, FitRows, Fitted, IdFeature
@@ -189,6 +189,12 @@ def _check_columns(config: RunConfig, frames: FitFrames) -> None:
                 f"[[feature]] {declared.name!r} of entity {declared.entity!r}: {declared.column} holds "
                 f"{dtype}, which is no {declared.kind}; change its kind or the log"
             )
+    base = config.features.organic_base
+    if base and not frames.items[f"{ORGANIC_BASE}_{LIFETIME}"].sum():
+        raise DataError(
+            f"[features] organic_base = {base!r}: the training days have no feedback of this kind without an "
+            "impression; name another kind, or leave the key out"
+        )
     for group in config.features.cross_user_by:
         if group not in frames.items.columns:
             raise DataError(f"[features] cross_user_by names {group!r}, which no item of the log has")

@@ -79,7 +79,7 @@ def build_part(task: PartTask) -> PartResult:
         "seen": _seen(_before(task, "seen"), feedback, config.policy.exclude_seen_kinds),
         **_user_values(task, tables),
         **_cross_values(task, impressions, feedback),
-        "item_part": tile(impressions, feedback, ["item_id"], config.tasks),
+        "item_part": tile_of(impressions, feedback, ["item_id"], config),
     }
     folder = part_folder(task.folder, task.part)
     folder.mkdir(exist_ok=True)  # a killed worker may have left a part
@@ -220,9 +220,9 @@ def with_aggregates(
 def _user_values(task: PartTask, tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     """Give the share's tile and nightly values as of the end of the period."""
     before = _before(task, "users")
-    today = tile(tables["impressions"], tables["feedback"], ["user_id"], task.config.tasks)
+    today = tile_of(tables["impressions"], tables["feedback"], ["user_id"], task.config)
     aggregates = roll_windows(
-        before, today, _leaving(task, "user_tile"), ["user_id"], measure_columns(task.config.tasks)
+        before, today, _leaving(task, "user_tile"), ["user_id"], measures_of(task.config)
     )
     values = with_aggregates(
         latest_attributes(before, tables["users"], "user_id"),
@@ -242,14 +242,13 @@ def _cross_values(
         return found
     groups = pl.read_parquet(task.folder / "item_groups.parquet")
     as_of = period_end(task.period.day, task.config.timezone)
-    measures = measure_columns(task.config.tasks)
+    measures = measures_of(task.config)
     shown = impressions.select("user_id", "item_id", "sampled").join(groups, on="item_id", how="left")
-    done = feedback.select("user_id", "item_id", "impression_id", "kind", "value", "received_at").join(
-        groups, on="item_id", how="left"
-    )
+    read = ("user_id", "item_id", "impression_id", "kind", "value", "received_at", "merged_from")
+    done = feedback.select(read).join(groups, on="item_id", how="left")
     for group in task.config.features.cross_user_by:
         key = ["user_id", group]
-        today = tile(shown, done, key, task.config.tasks)
+        today = tile_of(shown, done, key, task.config)
         before = _before(task, f"cross_{group}")
         rolled = roll_windows(before, today, _leaving(task, f"cross_{group}_tile"), key, measures)
         found[f"cross_{group}_tile"] = today
@@ -282,6 +281,18 @@ def _leaving(task: PartTask, name: str) -> dict[int, list[pl.DataFrame]]:
     }
 
 
+def measures_of(config: RunConfig) -> tuple[str, ...]:
+    """Name the integer columns of a config's tiles."""
+    return measure_columns(config.tasks, config.features.organic_base)
+
+
+def tile_of(
+    impressions: pl.DataFrame, feedback: pl.DataFrame, key: Sequence[str], config: RunConfig
+) -> pl.DataFrame:
+    """Count a period by a key, as a config says."""
+    return tile(impressions, feedback, key, config.tasks, config.features.organic_base)
+
+
 def window_names(config: RunConfig) -> tuple[str, ...]:
     """Name the integer aggregates that every entity has."""
-    return window_columns(config.features.window_days, measure_columns(config.tasks))
+    return window_columns(config.features.window_days, measures_of(config))

@@ -5,7 +5,8 @@ exactly, in any order. So lifetime(D) = lifetime(D-1) + tile(D), and window(D) =
 that left the window: a night reads its own tile and one old tile per window, however long the log is.
 
 Rates are made in the encoder only, of the feedback that names its impression (`<task>_shown`): organic
-feedback is counted, but is no part of a rate. Events are filed by when they were received (impressions:
+feedback is counted, but is no part of these rates. It has rates of its own where a kind of feedback is named
+as their base ([features] organic_base). Events are filed by when they were received (impressions:
 shown), never by what they are later credited to: a tile never changes after its day. Feedback that is taken
 back counts against the day of its reversal.
 """
@@ -16,18 +17,23 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from features.definitions import LIFETIME
+from features.definitions import LIFETIME, ORGANIC_BASE, organic_tasks
 from recsys.tasks import TaskSpec
 
 LAST = "last_feedback_at"
 
 
 def tile(
-    impressions: pl.DataFrame, feedback: pl.DataFrame, key: Sequence[str], tasks: Sequence[TaskSpec]
+    impressions: pl.DataFrame,
+    feedback: pl.DataFrame,
+    key: Sequence[str],
+    tasks: Sequence[TaskSpec],
+    base: str = "",
 ) -> pl.DataFrame:
     """Count one day by a key: impressions, feedback per task net of reversals, steps, last feedback.
 
     Of a rate, feedback that names an impression is also counted on its own; of a mean, values are added up.
+    Where organic feedback has a base, such as views, it and each rate's organic feedback are counted, too.
     Sampled negatives were never shown to anybody: they are not counted. Rows without a key are not either.
     """
     shown = (
@@ -35,6 +41,9 @@ def tile(
     )
     measures: list[pl.Expr] = []
     named = pl.col("impression_id").is_not_null()
+    # A session's copy names no impression, and may be of one all the same.
+    by_itself = ~named & pl.col("merged_from").is_null()
+    organic = organic_tasks(tasks, base)
     for task in tasks:
         mine = pl.col("kind") == task.feedback
         net = mine.cast(pl.Int64)
@@ -43,27 +52,32 @@ def tile(
         measures.append(net.sum().alias(f"{task.name}_count"))
         if task.kind.aggregate == "rate":
             measures.append((net * named).sum().alias(f"{task.name}_shown"))
+            if task in organic:
+                measures.append((net * by_itself).sum().alias(f"{task.name}_organic"))
         else:
             steps = (pl.col("value").filter(mine) / task.step).round().sum().cast(pl.Int64)
             measures.append(steps.alias(f"{task.name}_steps"))
+    if base:
+        measures.append(((pl.col("kind") == base) & by_itself).sum().cast(pl.Int64).alias(ORGANIC_BASE))
     if "user_id" not in key:  # the session's own rows already count for the item
         feedback = feedback.filter(pl.col("merged_from").is_null())
     done = feedback.lazy().group_by(key).agg(*measures, pl.col("received_at").max().alias(LAST))
     return (
         shown.join(done, on=key, how="full", coalesce=True)
         .filter(pl.all_horizontal(pl.col(k).is_not_null() for k in key))
-        .with_columns(pl.col(c).fill_null(0) for c in measure_columns(tasks))
-        .select(*key, *measure_columns(tasks), LAST)
+        .with_columns(pl.col(c).fill_null(0) for c in measure_columns(tasks, base))
+        .select(*key, *measure_columns(tasks, base), LAST)
         .sort(key)
         .collect()
     )
 
 
-def measure_columns(tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
-    """Name a tile's integer columns."""
+def measure_columns(tasks: Sequence[TaskSpec], base: str = "") -> tuple[str, ...]:
+    """Name a tile's integer columns. Args: base: the kind that organic feedback is a share of, or none."""
     shown = (f"{t.name}_shown" for t in tasks if t.kind.aggregate == "rate")
     steps = (f"{t.name}_steps" for t in tasks if t.kind.aggregate == "mean")
-    return ("impressions", *(f"{t.name}_count" for t in tasks), *shown, *steps)
+    organic = (*(f"{t.name}_organic" for t in organic_tasks(tasks, base)), ORGANIC_BASE) if base else ()
+    return ("impressions", *(f"{t.name}_count" for t in tasks), *shown, *steps, *organic)
 
 
 def window_columns(window_days: Sequence[int], measures: Sequence[str]) -> tuple[str, ...]:

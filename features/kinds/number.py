@@ -35,7 +35,7 @@ class NumberOptions(Options):
 class Number(NumberFeature):
     """A number, transformed and then standardised with statistics of training days only.
 
-    raw: x. log: sign(x)·log(1+|x|). rate: logit of (x + s·p) / (of + s), p the overall rate.
+    raw: x. log: sign(x)·log(1+|x|). rate: logit of (x + s·p) / (max(of, x) + s), p the overall rate.
     mean: (unit·x + s·m) / (of + s), m the overall mean.
     """
 
@@ -136,8 +136,8 @@ def transformed(
     if transform == "log":
         return signed_log(x)
     if transform == "rate":
-        p = (x + SHRINKAGE * prior) / (of + SHRINKAGE)
-        # Feedback can outnumber impressions (repeated, late): the logit needs its argument inside (0, 1).
+        # Feedback can outnumber what it is a share of (repeated, late, or older than what was kept of that).
+        p = (x + SHRINKAGE * prior) / (np.maximum(of, x) + SHRINKAGE)
         p = np.clip(p, 1e-6, 1 - 1e-6)
         logit: np.ndarray = np.log(p) - np.log1p(-p)
         return logit

@@ -46,6 +46,10 @@ class FeaturesConfig(Section):
     """Item columns that get aggregates of their own (category, attribute_author_id, …)."""
     cross_user_by: tuple[str, ...] = ("category",)
     """Item columns by which a user's own aggregates are kept: what they did in the candidate's category."""
+    organic_base: str = ""
+    """A kind of feedback, such as a view of an item's page. Of feedback that names no impression, each task's
+    is then also counted as a share of this kind: what people do with an item that they came to by themselves.
+    Empty: such feedback has counts alone."""
     live_counters: bool = True
     """Count a user's feedback since the snapshot as a feature of each request."""
     item_id_dim: int = Field(default=32, ge=1, le=512)

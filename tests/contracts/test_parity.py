@@ -46,6 +46,7 @@ def parity_config(make_config):
             "history_kinds": ["click", "purchase", "rating", "watch", "share"],
             "history_length": 10,
             "cross_user_by": ["category", "attribute_maker"],  # text, and a number that is an id
+            "organic_base": "view",
         },
     )
 
@@ -56,12 +57,12 @@ def day(shop_log, parity_config, tmp_path_factory):
     root = tmp_path_factory.mktemp("parity")
     log = InteractionLog(root / "log")
     days = shop_log.days("impressions")[:5]
-    altered = {"users": _with_attributes, "items": _with_makers, "feedback": _with_watch}
+    altered = {"users": _with_attributes, "items": _with_makers, "feedback": _with_organic}
     for table in ("impressions", "feedback", "items", "users"):
         for d in (d for d in shop_log.days(table) if d <= days[-1]):
             rows = shop_log.read(table, d)
             log.write(table, d, altered[table](rows) if table in altered else rows)
-    log.write("feedback", days[-1], _busier(_with_watch(shop_log.read("feedback", days[-1]))))
+    log.write("feedback", days[-1], _busier(_with_organic(shop_log.read("feedback", days[-1]))))
     log.write("impressions", days[-1], _random_requests(shop_log, days, days[-1]))
     chain = build_snapshots(log, days[-1], parity_config, Stages(root / "stages"))
     assert chain[-1].manifest["rows"]["impressions"] == PAIRS
@@ -97,6 +98,14 @@ def _with_watch(feedback):
         for kind, longest in (("watch", 1), ("share", 600))
     ]
     return pl.concat([feedback, *parts])
+
+
+def _with_organic(feedback):
+    """Add what users did on their own: a view for every click, and every third time a click with it."""
+    clicks = feedback.filter(pl.col("kind") == "click").with_columns(impression_id=None)
+    views = clicks.with_columns(feedback_id=pl.col("feedback_id") + "-view", kind=pl.lit("view"))
+    again = clicks.gather_every(3).with_columns(feedback_id=pl.col("feedback_id") + "-organic")
+    return pl.concat([_with_watch(feedback), views, again])
 
 
 def _busier(feedback):
@@ -281,6 +290,16 @@ def _other_cross(online):
     online.encoder = _with_features(online.encoder, crosses=changed)
 
 
+def _other_organic(online):
+    cross = online.encoder.features.crosses[0]
+    numbers = tuple(
+        dataclasses.replace(f, of="organic_base_1") if f.column == "click_organic_life" else f
+        for f in cross.numbers
+    )
+    changed = (dataclasses.replace(cross, numbers=numbers),)
+    online.encoder = _with_features(online.encoder, crosses=changed)
+
+
 def _with_features(encoder, **changes):
     return dataclasses.replace(encoder, features=dataclasses.replace(encoder.features, **changes))
 
@@ -301,7 +320,7 @@ def _other_day(online):
 
 @pytest.mark.parametrize(
     "change",
-    [_other_transform, _other_cross, _other_lag, _no_reversals, _other_day],
+    [_other_transform, _other_cross, _other_organic, _other_lag, _no_reversals, _other_day],
     ids=lambda f: f.__name__,
 )
 def test_a_definition_changed_on_one_side_is_found(day, offline, store, parity_config, encoder, change):

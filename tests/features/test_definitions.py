@@ -30,6 +30,22 @@ def test_every_task_has_counts_and_a_rate_or_a_mean_per_window(config):
             assert f"{entity}_{'_' if entity == 'item_by_category' else ''}rating_mean_{window}" in names
 
 
+def test_organic_feedback_has_rates_where_it_has_a_base(make_config):
+    def organic(**features: object) -> set[str]:
+        found = define_features(make_config(features=features))
+        numbers = (*found.numbers, *(f for cross in found.crosses for f in cross.numbers))
+        return {f.name for f in numbers if "organic" in f.name and f.name.endswith("_life")}
+
+    assert organic() == set()
+    of = ("user", "item", "item_by_category_", "user_by_category_")
+    assert organic(organic_base="view") == {
+        f"{entity}_{name}_life"
+        for entity in of
+        for name in ("organic_base", "click_organic_rate", "purchase_organic_rate")
+    }
+    assert not any("click_organic" in name for name in organic(organic_base="click"))
+
+
 def test_without_aggregates_no_head_is_told_of_feedback_by_a_count(make_config):
     weight = {"name": "weight", "entity": "item", "kind": "number"}
     features = define_features(make_config(feature=[weight], features={"aggregates": False}))

@@ -130,6 +130,15 @@ def test_a_feature_the_log_does_not_have(shop_chain, config, make_config, featur
         fit_encoder(make_config(feature=[feature]), frames, None, 0)
 
 
+def test_a_base_of_organic_feedback_that_nobody_gave(shop_chain, make_config):
+    frames = FitFrames.read(shop_chain[3], [shop_chain[3]], make_config())
+    found = frames.items.with_columns(organic_base_life=pl.lit(0))
+    with pytest.raises(DataError, match=r"organic_base = 'view': .* no feedback of this kind"):
+        fit_encoder(
+            make_config(features={"organic_base": "view"}), dataclasses.replace(frames, items=found), None, 0
+        )
+
+
 @pytest.mark.parametrize("log", [False, True])
 def test_a_binned_number_is_looked_up_and_a_missing_one_is_bin_0(shop_chain, make_config, log):
     config = make_config(feature=[{"name": "age", "entity": "user", "kind": "number", "bins": 4, "log": log}])

@@ -114,6 +114,28 @@ def test_a_rate_is_net_of_what_was_taken_back_by_name_of_the_impression(frames):
     assert found.rows() == [("i", 1, 1), ("j", 1, 0), ("k", 0, 1), ("l", 0, 0)]
 
 
+def test_an_organic_rate_is_of_feedback_that_names_no_impression(frames):
+    done = frames.feedback(
+        *({"kind": "view", "feedback_id": f"v{n}"} for n in range(3)),
+        {"kind": "view", "impression_id": "r:1"},
+        {},
+        {"impression_id": "r:1"},
+        {"kind": "rating", "value": 4.0},
+        {"kind": "view", "user_id": "u", "merged_from": "s", "feedback_id": "copy of a view"},
+        {"user_id": "u", "merged_from": "s", "feedback_id": "copy of a click"},
+    )
+    shown = frames.impressions({})
+    found = tile(shown, done, ["user_id"], TASKS, "view")
+    assert set(measure_columns(TASKS, "view")) - set(measure_columns(TASKS)) == {
+        "click_organic",
+        "organic_base",
+    }
+    assert found.select("click_count", "click_shown", "click_organic", "organic_base").row(0) == (3, 1, 1, 3)
+    of_clicks = tile(shown, done, ["user_id"], TASKS, "click")
+    assert "click_organic" not in of_clicks.columns, "a kind is no share of itself"
+    assert of_clicks["organic_base"].to_list() == [1]
+
+
 def test_what_a_session_saw_was_not_shown_to_its_user(frames):
     shown = frames.impressions({"user_id": "s"})
     mine = frames.feedback(

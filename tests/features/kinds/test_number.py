@@ -50,8 +50,10 @@ def test_transforms_by_hand():
     assert _encoded("log", [-3.0], [1.0])[0] == pytest.approx(-np.log(4))
 
 
-def test_feedback_without_impressions_has_a_finite_rate():
-    assert np.isfinite(_encoded("rate", [500.0, 0.0], [0.0, 0.0])).all()
+def test_feedback_beyond_its_base_makes_a_rate_below_one():
+    found = _encoded("rate", [500.0, 12.0, 0.0], [0.0, 10.0, 0.0], prior=0.25)
+    of_all = [(n + SHRINKAGE * 0.25) / (n + SHRINKAGE) for n in (500, 12, 0)]
+    assert found.tolist() == pytest.approx([np.log(p / (1 - p)) for p in of_all])
 
 
 def test_statistics_by_hand():
