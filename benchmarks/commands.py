@@ -41,6 +41,19 @@ def bench_quality_command(
     put_json(tree, json_file, lambda: show_set(tree))
 
 
+def bench_inside_command(
+    name: Annotated[str, typer.Option("--set", help="kuairand or shop.")],
+    data: Annotated[Path, typer.Option(help="Folder of the set's published files, or of the shop's log.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Models, seeds 0, 1, …; figures are their means.")] = 1,
+    json_file: JsonOption = None,
+) -> None:
+    """Say what orders the rows of a list: how much of it is the user's, and what each input adds."""
+    from benchmarks.quality.inside_lists.run_diagnosis import run_diagnosis, show_diagnosis
+
+    tree = run_diagnosis(name, data, seeds)
+    put_json(tree, json_file, lambda: show_diagnosis(tree))
+
+
 def bench_tables_command(
     docs: Annotated[
         Path,

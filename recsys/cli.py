@@ -107,6 +107,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_quality_command",
         "Compare our models with simple ones on a public set, by its published protocol.",
     ),
+    "bench inside": (
+        "benchmarks.commands:bench_inside_command",
+        "Say what orders the rows of a list: the user's part, and what each input adds.",
+    ),
     "bench tables": (
         "benchmarks.commands:bench_tables_command",
         "Write the tables of the benchmark pages anew, from their JSON.",

@@ -6,8 +6,8 @@ A table stands between markers:
     <!-- end of table -->
 
 A set's page can have `rows` and `differences`, the page of all sets has `summary`. The JSON of `recsys bench
-train` and `recsys bench nights` is in `results/training`, that of `recsys bench serve` in `results/serving`;
-their pages have the tables that they print.
+train` and `recsys bench nights` is in `results/training`, that of `recsys bench serve` in `results/serving`,
+that of `recsys bench inside` in `results/inside`; their pages have the tables that they print.
 """
 
 import json
@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.grids import Grid
 from benchmarks.nights import nights_tables
+from benchmarks.quality.inside_lists import run_diagnosis
 from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
 from benchmarks.speed.serve import serve_tables
 from benchmarks.speed.training import training_tables
@@ -27,6 +28,8 @@ from recsys.errors import ConfigError
 BENCH_PAGES: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Grid]]] = {
     "training/training-speed": training_tables.GRIDS,
     "training/nights": nights_tables.GRIDS,
+    "inside/inside-kuairand": run_diagnosis.GRIDS,
+    "inside/inside-shop": run_diagnosis.GRIDS,
     "serving/serving": serve_tables.GRIDS,
 }
 """JSON below `results`, without its ending -> tables of the page of its name."""

@@ -32,9 +32,7 @@ def open_kuairand(folder: Path, scratch: Path) -> QualitySet:
 
     Raises: DataError when a file is missing.
     """
-    log = InteractionLog(scratch / "log")
-    convert(folder, log)
-    night = Night(log, load_config(CONFIG), Stages(scratch / "stages"))
+    night = kuairand_night(folder, scratch)
     full, configs = night.config.model.trunk.name, _configs(night)
 
     @cache
@@ -67,6 +65,16 @@ def open_kuairand(folder: Path, scratch: Path) -> QualitySet:
         questions=tuple((full, name) for name in parts) + tuple((name, full) for name in orders),
         facts={f"{day.day}_impressions": day.manifest["rows"]["impressions"] for day in night.runs.days},
     )
+
+
+def kuairand_night(folder: Path, scratch: Path) -> Night:
+    """Convert the set and plan the night of its last day.
+
+    Raises: DataError when a file is missing.
+    """
+    log = InteractionLog(scratch / "log")
+    convert(folder, log)
+    return Night(log, load_config(CONFIG), Stages(scratch / "stages"))
 
 
 def _configs(night: Night) -> dict[str, RunConfig]:

@@ -34,9 +34,8 @@ def open_shop(folder: Path, scratch: Path) -> QualitySet:
 
     Raises: DataError when the folder is no log of `recsys simulate`.
     """
-    shop, log = Shop.from_log(folder), InteractionLog(folder)
-    oracles, night = Oracles(shop, log), Night(log, default_config(), Stages(scratch / "stages"))
-    orders = night.list_orders()
+    shop, night = Shop.from_log(folder), shop_night(folder, scratch)
+    oracles, orders = Oracles(shop, night.log), night.list_orders()
     simple = NIGHT_BASELINES | {
         "informed_oracle": partial(oracles.informed, knows_appeal=False),
         "appeal_oracle": partial(oracles.informed, knows_appeal=True),
@@ -62,6 +61,14 @@ def open_shop(folder: Path, scratch: Path) -> QualitySet:
         },
         conclude=shares_of_way,
     )
+
+
+def shop_night(folder: Path, scratch: Path) -> Night:
+    """Plan the night of a log's last day, with the default config.
+
+    Raises: DataError when the folder is no log.
+    """
+    return Night(InteractionLog(folder), default_config(), Stages(scratch / "stages"))
 
 
 def shares_of_way(chosen: str, values: Mapping[str, Mapping[Key, float]]) -> dict[str, float]:
