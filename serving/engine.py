@@ -322,7 +322,8 @@ class Engine:
         )
 
     def warm(self, at_ms: int) -> None:
-        """Score a few requests of an unknown user, so that the first real one finds everything in memory."""
+        """Score requests of an unknown user and encode an item, so that real ones find all in memory."""
+        self.live_catalogue.warm()
         request = RankRequest(user_id="warm-up", page_size=1)
         for _ in range(3):
             self.score_candidates(request, at_ms, Deadline.after(60.0), explore=False).page(1)

@@ -83,6 +83,15 @@ class LiveCatalogue:
         following = self._with_items(good) if good else self._current
         return Prepared(following=following, rejected=rejected)
 
+    def warm(self) -> None:
+        """Encode an item of the bundle and show it to nobody: the first upsert would wait for imports.
+
+        They take 1.5 s and more, in which requests wait, too. An item that cannot be encoded is no fault.
+        """
+        catalogue = self._current.catalogue
+        if len(catalogue):
+            self._not_encodable([catalogue.item(0)])
+
     def publish(self, prepared: Prepared) -> None:
         """Show prepared items to the next request."""
         self._current = prepared.following

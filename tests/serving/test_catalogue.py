@@ -313,6 +313,28 @@ def test_an_upsert_is_encoded_once_and_by_its_row(model, fakes) -> None:
     assert encoded == [{3: "N", 1: "B"}, {4: "M"}]
 
 
+def test_warming_up_encodes_an_item_and_shows_nothing(model, fakes) -> None:
+    encoded = []
+
+    def encode(items):
+        encoded.append(list(items))
+        return dict.fromkeys(items, 0.0)
+
+    live = LiveCatalogue(replace(model, scorer=fakes.Scorer(num_items=3), encode_items=encode), ItemOverlay())
+    before = live.current()
+    live.warm()
+    assert encoded == [[0]]
+    assert live.current() is before
+
+
+def test_warming_up_with_an_item_that_cannot_be_encoded_is_no_fault(model, fakes) -> None:
+    def refuse(items):
+        raise ZeroDivisionError("no such text")
+
+    scorer = fakes.Scorer(num_items=3)
+    LiveCatalogue(replace(model, scorer=scorer, encode_items=refuse), ItemOverlay()).warm()
+
+
 def test_an_item_that_cannot_be_encoded_is_left_out_and_the_others_are_shown(model, fakes, capfd) -> None:
     def encode(items):
         for item in items.values():

@@ -46,6 +46,18 @@ def upserted(at_ms: int = 0, **row: Any) -> ItemPatch:
     return ItemPatch.of_row(ItemRow(**row), at_ms)
 
 
+def test_a_warm_engine_has_encoded_an_item_so_that_no_upsert_waits_for_imports(engine, fakes) -> None:
+    encoded: list[list[int]] = []
+
+    def encode(items: Any) -> Any:
+        encoded.append(list(items))
+        return dict.fromkeys(items, 0.0)
+
+    made = engine(replace(fakes.model(), encode_items=encode))
+    made.warm(fakes.NOON_MS)
+    assert encoded == [[0]]
+
+
 def ask(engine: Engine, fakes: SimpleNamespace, seconds: float = 60, **request: Any) -> Any:
     asked = RankRequest(**{"user_id": "u1", "page_size": 5, **request})
     return engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(seconds)).page(asked.page_size)
