@@ -136,9 +136,18 @@ def _head(label):
 def test_a_model_is_diagnosed_on_the_day_that_choices_look_at(night, rows, labelled, monkeypatch):
     monkeypatch.setattr(diagnosis, "OTHER_USERS", 2)
     monkeypatch.setattr(diagnosis, "REPEATS", 1)
+    inside_lists: dict[str, set[bool]] = {"item": set(), "user": set()}
+
+    def noted(of, parts, source):
+        for part in parts:
+            inside_lists[part.side].add(bool((of.list_code[source] == of.list_code).all()))
+        return exchanged(of, parts, source)
+
+    monkeypatch.setattr(diagnosis, "exchanged", noted)
     config, runs = night.config, night.runs
     trained = runs.train(config, config.tasks, 0, prepared=runs.prepared)
     tree = diagnose(night, [trained])
+    assert inside_lists == {"item": {True}, "user": {False}}
     day = runs.plan.calibrate["click"]
     known = runs.score(trained, config, config.tasks)["click"].known
     score = scorer(trained, night, day, config)(rows.encoded)["click"]
