@@ -117,7 +117,7 @@ class GateConfig(Section):
     """Largest loss on a primary metric that still counts as no worse (non-inferiority margin), as a share of
     what the live bundle adds to predicting the same for every row: AUC inside lists less .5, or RMSE below
     that of the mean label."""
-    alpha: float = Field(default=0.05, gt=0.0, lt=1.0)
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Error rate of each head whose labels are many enough to decide, all of which must pass; heads that can
     only veto share it."""
     replicates: int = Field(default=200, ge=20)

@@ -71,6 +71,7 @@ def test_an_unknown_key_lists_the_known(data, parts):
         ({"training": {"learning_rate": float("inf")}}, ("training.learning_rate = inf", "finite")),
         ({"retrieval": {"weight": float("inf")}}, ("retrieval.weight = inf", "finite")),
         ({"model": {"dropout": 1.0}}, ("model.dropout = 1.0", "less than 1")),
+        ({"gate": {"alpha": 0.5}}, ("gate.alpha = 0.5", "less than 0.5")),
         ({"model": {"trunk": {"hidden": []}}}, ("model.trunk.hidden = []",)),
         ({"model": {"trunk": {"hidden": [0]}}}, ("model.trunk.hidden.0 = 0",)),
         ({"features": {"window_days": [0]}}, ("features.window_days.0 = 0",)),
