@@ -60,21 +60,20 @@ class HeadComparison:
     def standard_error(self) -> float:
         """Read it off the interval."""
         low, high = self.interval
-        return (high - low) / (2 * _quantile(1 - self.config.alpha))
+        return (high - low) / (2 * normal_quantile(1 - self.config.alpha))
 
     @property
     def decides(self) -> bool:
         """Tell whether an equal model would pass in 9 nights of 10."""
-        return (
-            self.margin >= (_quantile(1 - self.config.alpha) + _quantile(EQUAL_PASSES)) * self.standard_error
-        )
+        errors = normal_quantile(1 - self.config.alpha) + normal_quantile(EQUAL_PASSES)
+        return self.margin >= errors * self.standard_error
 
     @property
     def equal_passes(self) -> float:
         """Give how often an equal model passes with the labels of this night."""
         if not self.standard_error:
             return 1.0
-        return _NORMAL.cdf(self.margin / self.standard_error - _quantile(1 - self.config.alpha))
+        return _NORMAL.cdf(self.margin / self.standard_error - normal_quantile(1 - self.config.alpha))
 
     @property
     def passes(self) -> bool:
@@ -88,9 +87,9 @@ class HeadComparison:
         where chance shows that in less than alpha of nights.
         """
         alpha, error = self.config.alpha, self.standard_error
-        worse = self.gain + _quantile(1 - alpha / num_heads) * error < 0
+        worse = self.gain + normal_quantile(1 - alpha / num_heads) * error < 0
         half = self.adds / 2
-        return worse or (-self.gain > half >= _quantile(1 - alpha) * error)
+        return worse or (-self.gain > half >= normal_quantile(1 - alpha) * error)
 
     def check(self, outcome: Verdict, why: str = "") -> Check:
         """Say the outcome with its figures."""
@@ -143,5 +142,6 @@ def _check(head: HeadComparison, num_heads: int, someone_decides: bool) -> Check
     return head.check(Verdict.HOLD_UNDERPOWERED, "; too few labels to decide, and no other head has enough")
 
 
-def _quantile(share: float) -> float:
+def normal_quantile(share: float) -> float:
+    """Give the value below which a standard normal variable lies with this chance."""
     return _NORMAL.inv_cdf(share)

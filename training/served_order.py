@@ -17,10 +17,12 @@ from recsys.records import Check, Verdict
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.evaluation.head_rows import HELD, SCORE, HeadRows
+from training.non_inferiority import normal_quantile
 
 CHANCE = 0.5
 LEAST_LOSS = 0.02
 """A loss of so much AUC is never held: it is another wish of the shop, and no mistake."""
+_REMEDY = "; look at [fusion], or allow it with a lower [gate] min_served_share"
 
 
 def check_served_order(
@@ -33,9 +35,10 @@ def check_served_order(
     """Hold a bundle whose score orders the labels of a head far worse than the champion's does.
 
     Of what the champion's order has over chance, or below it, `[gate] min_served_share` must be kept. A loss
-    that the whole interval shows holds; one that it does not exclude is held for lack of evidence. Without a
-    champion nothing says what a shop wants, but the order must not run against the first head that predicts a
-    probability.
+    that the whole interval shows holds; one that it does not exclude is held for lack of evidence, unless the
+    head's labels are so few that chance alone would often show it and another head, with enough, has passed.
+    Without a champion nothing says what a shop wants, but the order must not run against the first head that
+    predicts a probability.
 
     Args: challenger, champion: `score_rows` of the two bundles, the same impressions in both.
     """
@@ -49,7 +52,30 @@ def check_served_order(
             found.append(_against_champion(task, metric, rows, champion, config, seed))
         elif not found:
             found.append(_against_chance(task, metric, rows, config))
-    return found
+    return _with_few_labels_excused(found, config)
+
+
+def _with_few_labels_excused(checks: Sequence[Check], config: GateConfig) -> list[Check]:
+    """Let unclear losses of heads with few labels pass where another head has enough, and has passed."""
+    if not any(c.outcome is Verdict.PROMOTE and _has_enough(c, config) for c in checks):
+        return list(checks)
+    return [
+        c
+        if c.outcome is not Verdict.HOLD_UNDERPOWERED or _has_enough(c, config)
+        else c.model_copy(
+            update={
+                "outcome": Verdict.PROMOTE,
+                "detail": f"{c.detail.removesuffix(_REMEDY)}; too few labels to tell: it shows no loss",
+            }
+        )
+        for c in checks
+    ]
+
+
+def _has_enough(check: Check, config: GateConfig) -> bool:
+    """Tell whether chance would show the loss that is allowed in less than alpha of nights."""
+    error = check.numbers.get("standard_error")
+    return error is not None and check.numbers["allowed"] >= normal_quantile(1 - config.alpha) * error
 
 
 def _against_champion(
@@ -91,8 +117,16 @@ def _against_champion(
         f"[{effect.ci_low:+.4f}, {effect.ci_high:+.4f}]; a loss of {allowed:.4f} is allowed"
     )
     if outcome is not Verdict.PROMOTE:
-        detail += "; look at [fusion], or allow it with a lower [gate] min_served_share"
-    return _check(name, outcome, detail, challenger=effect.b, champion=effect.a, allowed=allowed)
+        detail += _REMEDY
+    return _check(
+        name,
+        outcome,
+        detail,
+        challenger=effect.b,
+        champion=effect.a,
+        allowed=allowed,
+        standard_error=(effect.ci_high - effect.ci_low) / (2 * normal_quantile(1 - config.alpha / 2)),
+    )
 
 
 def _against_chance(task: TaskSpec, metric: RowMetric, rows: HeadRows, config: GateConfig) -> Check:

@@ -71,6 +71,21 @@ def test_what_is_not_clear_does_not_go_live_either():
     assert found.outcome is Verdict.HOLD_UNDERPOWERED
 
 
+def test_an_unclear_loss_of_a_head_with_few_labels_is_excused_where_another_head_passes():
+    """A rare head's AUC moves by more than is allowed in many nights of equal models."""
+    few = pl.when(pl.int_range(pl.len()) < 150).then("label_purchase")
+    live = scored(click=1.0, purchase=0.2).with_columns(label_purchase=few)
+    noise = pl.Series(np.random.default_rng(5).normal(0.0, 0.08, NUM_ROWS))
+    other = live.with_columns(pl.col("score", "list_score") + noise)
+    (alone,) = check_served_order([PURCHASE], other, live, GateConfig(min_rows=100), 0)
+    assert alone.outcome is Verdict.HOLD_UNDERPOWERED
+    assert outcomes(other, live, min_rows=100) == {"click": P, "purchase": P}
+    _, excused = check_served_order([CLICK, PURCHASE], other, live, GateConfig(min_rows=100), 0)
+    assert excused.detail.endswith("; too few labels to tell: it shows no loss")
+    turned = other.with_columns(-pl.col("score", "list_score"))
+    assert outcomes(turned, live, min_rows=100)["purchase"] is not P, "where click does not pass either"
+
+
 def test_the_share_may_be_chosen():
     half = scored(click=1.0, purchase=1.0), scored(click=1.0, purchase=0.0)
     assert outcomes(half[1], half[0])["purchase"] is H
