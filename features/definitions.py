@@ -177,6 +177,13 @@ def live_kinds(config: RunConfig) -> frozenset[str]:
     return frozenset({*config.features.history_kinds, *counted, *never_again, *taken_back, SESSION_MERGED})
 
 
+def known_kinds(config: RunConfig) -> frozenset[str]:
+    """Name all feedback kinds that a config speaks of; a server accepts no others."""
+    base = config.features.organic_base
+    labels = (task.feedback for task in config.tasks)
+    return live_kinds(config).union(labels, [base] if base else [], config.serving.more_kinds)
+
+
 def _standard_ids(config: RunConfig) -> list[Categorical]:
     features = config.features
     # Of the catalogue every id has a number: an unlisted one is best described by its content, so it is

@@ -8,6 +8,7 @@ Columns named `context_*` (requests, impressions) and `attribute_*` (users, item
 lists of text. Everything else is fixed here. Rows that break a rule are quarantined.
 """
 
+from datetime import UTC, datetime
 from typing import Final
 
 import dataframely as dy
@@ -16,6 +17,12 @@ import polars as pl
 INSTANT: Final = pl.Datetime("ms", "UTC")
 CONTEXT_PREFIX: Final = "context_"
 ATTRIBUTE_PREFIX: Final = "attribute_"
+EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+"""Instants from outside lie between, this one left out: seconds read as milliseconds land in 1970,
+milliseconds read as seconds far beyond 2100."""
+EARLIEST_MS: Final = 1_000 * int(EARLIEST.timestamp())
+LATEST_MS: Final = 1_000 * int(LATEST.timestamp())
 
 
 class _Instant(dy.Datetime):

@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
-from features.definitions import live_kinds
+from features.definitions import known_kinds, live_kinds
 from features.kinds import FEATURE_KINDS
 from protos.recsys.v1 import admin_pb2_grpc, ranking_pb2_grpc
 from recsys.config import PERIOD_S
@@ -88,7 +88,9 @@ class Server:
         clock = OrderedClock(options.clock)
         self.recommender = self._recommender(clock)
         kinds = live_kinds(config)
-        self._feedback = FeedbackRecorder(self.journal, self._store, clock, config.tasks, kinds)
+        self._feedback = FeedbackRecorder(
+            self.journal, self._store, clock, config.tasks, kinds, known_kinds(config)
+        )
         self._session_merger = SessionMerger(self._feedback, self._store, lambda: self.recommender.version)
         self._others = self._restore(kinds)
         self.reloader = self._reloader()

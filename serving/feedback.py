@@ -18,6 +18,7 @@ from recsys.errors import StoreError
 from recsys.schema import SESSION_MERGED
 from recsys.tasks import TaskSpec
 from serving.clock import OrderedClock
+from serving.instants import check_instant
 from serving.journal import Journal
 from serving.journal_rows import FeedbackEvent, feedback_rows
 from serving.request import STORE_UNAVAILABLE, Deadline, FieldError
@@ -27,7 +28,6 @@ from serving.request_checks import check_id
 SKEW_MS = 5_000
 # Of the time that the journal left: the store may wait so long for other writers.
 _STORE_SHARE = 0.5
-_OLDEST_MS = 0
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 Status = Literal["accepted", "duplicate", "rejected"]
@@ -57,6 +57,8 @@ class SentFeedback:
     value: float | None = None
     occurred_at_ms: int | None = None
     """None: now."""
+    unreadable: FieldError | None = None
+    """What of the caller's message is no value of ours: the event is rejected with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,10 @@ class RecordedBatch:
 
 
 class FeedbackRecorder:
-    """Records feedback; safe to call from many threads."""
+    """Records feedback; safe to call from many threads.
+
+    Args: live_kinds: those that change what the next request sees; known_kinds: all that are accepted.
+    """
 
     def __init__(
         self,
@@ -86,12 +91,14 @@ class FeedbackRecorder:
         clock: OrderedClock,
         tasks: Sequence[TaskSpec],
         live_kinds: frozenset[str],
+        known_kinds: frozenset[str],
     ) -> None:
         self._journal = journal
         self._store = store
         self._clock = clock
         self._ranges = {t.feedback: (t.low, t.high) for t in tasks if t.kind.label == "value"}
         self._live_kinds = live_kinds
+        self._known_kinds = known_kinds
         self._lock = threading.Lock()
         self.seen = SeenFeedbackIds()
 
@@ -159,20 +166,18 @@ class FeedbackRecorder:
         return tuple(outcomes), list(fresh.values())
 
     def _checked(self, event: SentFeedback, now_ms: int) -> FeedbackEvent:
+        if event.unreadable is not None:
+            raise event.unreadable
         for name in ("feedback_id", "user_id", "item_id"):
             check_id(name, getattr(event, name))
         for name in ("impression_id", "session_id"):
             if getattr(event, name):
                 check_id(name, getattr(event, name))
-        if not _KIND.fullmatch(event.kind):
-            raise FieldError(
-                "kind", f"{event.kind[:40]!r} is not a valid kind; send one like 'click' or 'add_to_cart'"
-            )
-        if event.kind == SESSION_MERGED:
-            raise FieldError("kind", f"{SESSION_MERGED!r} is reserved for the server; send another kind")
+        self._check_kind(event.kind)
         self._check_value(event)
         occurred_at_ms = now_ms if event.occurred_at_ms is None else event.occurred_at_ms
-        if not _OLDEST_MS <= occurred_at_ms <= now_ms + SKEW_MS:
+        check_instant("occurred_at", occurred_at_ms)
+        if occurred_at_ms > now_ms + SKEW_MS:
             raise FieldError(
                 "occurred_at",
                 f"{occurred_at_ms} ms is not in the past (now is {now_ms} ms); check the caller's clock",
@@ -187,6 +192,22 @@ class FeedbackRecorder:
             occurred_at_ms=min(occurred_at_ms, now_ms),
             received_at_ms=now_ms,
         )
+
+    def _check_kind(self, kind: str) -> None:
+        """Refuse what no night reads: a misspelt kind would be journalled for ever, and be no label."""
+        if kind == SESSION_MERGED:
+            raise FieldError("kind", f"{SESSION_MERGED!r} is reserved for the server; send another kind")
+        if not _KIND.fullmatch(kind):
+            raise FieldError(
+                "kind", f"{kind[:40]!r} is not a valid kind; send one like 'click' or 'add_to_cart'"
+            )
+        if kind not in self._known_kinds:
+            known = ", ".join(sorted(self._known_kinds - {SESSION_MERGED}))
+            raise FieldError(
+                "kind",
+                f"{kind!r} is a kind that the config does not name; send one of {known}, or add it to "
+                "[serving] more_kinds to keep it for later",
+            )
 
     def _check_value(self, event: SentFeedback) -> None:
         if event.value is not None and not math.isfinite(event.value):

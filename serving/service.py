@@ -12,6 +12,7 @@ from serving.call_log import current_call
 from serving.call_queue import time_left
 from serving.catalogue.items import FieldValue, ItemPatch
 from serving.feedback import FeedbackOutcome, FeedbackRecorder, SentFeedback
+from serving.instants import instant_ms
 from serving.interceptors import is_waiting
 from serving.recommender import Recommender
 from serving.request import Deadline, FieldError, Filter, Pin, RankedList, RankRequest
@@ -99,10 +100,11 @@ class RankingService(ranking_pb2_grpc.RankingServiceServicer):
     ) -> pb.UpsertItemsResponse:
         """Add or change items."""
         check_count("items", len(request.items), MAX_BATCH)
-        patches = [_patch(item) for item in request.items]
+        patches, unreadable = _patches(request.items)
         results = self._upserts.upsert(
             patches,
             request.update_mask.paths,
+            unreadable=unreadable,
             deadline=self._deadline(context),
             validate_only=request.validate_only,
         )
@@ -194,6 +196,12 @@ def _value(value: pb.ContextValue, field: str) -> str | float:
 
 
 def _sent_feedback(event: pb.FeedbackEvent) -> SentFeedback:
+    occurred_at_ms, unreadable = None, None
+    try:
+        if event.HasField("occurred_at"):
+            occurred_at_ms = _milliseconds("occurred_at", event.occurred_at)
+    except FieldError as error:
+        unreadable = error
     return SentFeedback(
         feedback_id=event.feedback_id,
         impression_id=event.impression_id,
@@ -202,7 +210,8 @@ def _sent_feedback(event: pb.FeedbackEvent) -> SentFeedback:
         item_id=event.item_id,
         kind=event.kind,
         value=event.value if event.HasField("value") else None,
-        occurred_at_ms=_milliseconds(event.occurred_at) if event.HasField("occurred_at") else None,
+        occurred_at_ms=occurred_at_ms,
+        unreadable=unreadable,
     )
 
 
@@ -216,6 +225,18 @@ def _count(outcomes: Iterable[FeedbackOutcome], status: str) -> int:
     return sum(outcome.status == status for outcome in outcomes)
 
 
+def _patches(items: Iterable[pb.Item]) -> tuple[list[ItemPatch], dict[int, FieldError]]:
+    """Read items, and what of some (by their place) is no value of ours: that refuses no other item."""
+    patches, unreadable = [], {}
+    for at, item in enumerate(items):
+        try:
+            patches.append(_patch(item))
+        except FieldError as error:
+            patches.append(ItemPatch(item_id=item.item_id, fields={}))
+            unreadable[at] = error
+    return patches, unreadable
+
+
 def _patch(item: pb.Item) -> ItemPatch:
     fields: dict[str, FieldValue] = {}
     if item.HasField("title"):
@@ -227,14 +248,13 @@ def _patch(item: pb.Item) -> ItemPatch:
     if item.HasField("price"):
         fields["price"] = item.price
     if item.HasField("available_from"):
-        fields["available_from"] = _milliseconds(item.available_from)
+        fields["available_from"] = _milliseconds("available_from", item.available_from)
     if item.HasField("available_until"):
-        fields["available_until"] = _milliseconds(item.available_until)
+        fields["available_until"] = _milliseconds("available_until", item.available_until)
     if item.attributes:
         fields["attributes"] = _context(item.attributes, "attributes")
     return ItemPatch(item_id=item.item_id, fields=fields)
 
 
-def _milliseconds(instant: Timestamp) -> int:
-    """Convert any instant; protobuf's own conversion fails outside the years 1 to 9999, before any check."""
-    return 1_000 * instant.seconds + instant.nanos // 1_000_000
+def _milliseconds(field: str, instant: Timestamp) -> int:
+    return instant_ms(field, instant.seconds, instant.nanos)

@@ -6,10 +6,12 @@ One server of a LOG at a time does so, once it has taken in what the others wrot
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from serving.catalogue.items import ItemPatch, ItemRow
 from serving.catalogue.live import LiveCatalogue, Prepared
 from serving.catalogue.overlay import ItemOverlay
+from serving.instants import check_instant
 from serving.journal import Journal
 from serving.journal_rows import item_patch_rows
 from serving.recommender import Recommender
@@ -19,8 +21,6 @@ from serving.upsert_turn import UpsertTurn
 
 FIELDS = ("title", "description", "category", "price", "available_from", "available_until", "attributes")
 MAX_DESCRIPTION_BYTES = 16_384
-LATEST_MS = 253_402_300_799_999
-"""Of the year 9999: no later instant is a date."""
 _INSTANTS = ("available_from", "available_until")
 # An item written later than this by another server's clock: that clock is wrong, or was.
 _AHEAD_MS = 1_000
@@ -61,11 +61,13 @@ class ItemUpserter:
         mask: Sequence[str] = (),
         *,
         deadline: Deadline,
+        unreadable: Mapping[int, FieldError] = MappingProxyType({}),
         validate_only: bool = False,
     ) -> tuple[UpsertResult, ...]:
         """Write items. With a mask, exactly its fields are written; those that were not sent are cleared.
 
-        Args: deadline: half of what is left of it may go by until other servers have written theirs.
+        Args: deadline: half of what is left of it may go by until other servers have written theirs;
+        unreadable: a patch's place -> why its message could not be read; it is rejected.
         Raises: FieldError for an unknown field in the mask; JournalError when nothing could be written;
         OverloadedError when other servers write for too long.
         """
@@ -76,7 +78,7 @@ class ItemUpserter:
         turn = nullcontext() if validate_only else self._turn.taken(deadline)
         with turn, self._overlay.writing():
             live_catalogue = self._recommender.engine.live_catalogue
-            rows, rejections = self._merged(live_catalogue, patches, mask)
+            rows, rejections = self._merged(live_catalogue, patches, mask, unreadable)
             prepared = live_catalogue.prepare(list(rows.values()))
             for at, patch in enumerate(patches):
                 if patch.item_id in prepared.rejected:
@@ -95,13 +97,19 @@ class ItemUpserter:
         )
 
     def _merged(
-        self, live_catalogue: LiveCatalogue, patches: Sequence[ItemPatch], mask: Sequence[str]
+        self,
+        live_catalogue: LiveCatalogue,
+        patches: Sequence[ItemPatch],
+        mask: Sequence[str],
+        unreadable: Mapping[int, FieldError],
     ) -> tuple[dict[str, ItemRow], dict[int, str]]:
         """Merge patches with the present rows: item_id -> row, and a patch's place -> why it is rejected."""
         rows: dict[str, ItemRow] = {}
         rejections: dict[int, str] = {}
         for at, patch in enumerate(patches):
             try:
+                if at in unreadable:
+                    raise unreadable[at]
                 check_patch(patch, self._numbers)
                 before = rows.get(patch.item_id) or live_catalogue.item(patch.item_id)
                 row = patch.masked(mask).applied(before or ItemRow(item_id=patch.item_id))
@@ -162,10 +170,10 @@ def check_patch(patch: ItemPatch, numbers: frozenset[str]) -> None:
                         f"{name}[{key!r}]",
                         f"{entry[:40]!r} is text; the config declares it a number: send one",
                     )
+        elif name in _INSTANTS:
+            check_instant(name, value)
         elif value < 0:
             raise FieldError(name, f"{value} is negative; send 0 or more")
-        elif name in _INSTANTS and value > LATEST_MS:
-            raise FieldError(name, f"{value} ms is after the year 9999; leave it out where there is no limit")
 
 
 def _check_window(row: ItemRow) -> None:

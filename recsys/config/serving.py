@@ -70,6 +70,9 @@ class ServingConfig(Section):
     connection_age_s: float = Field(default=60.0, ge=1)
     """Clients connect anew after so long, between two calls: only new connections reach a new worker."""
     reflection: bool = False
+    more_kinds: tuple[str, ...] = ()
+    """Kinds of feedback that are journalled beside those that heads, histories and `[policy]` name: kept for
+    heads to come. Others are rejected: a misspelt kind would be lost without a word."""
     rotate: DurationS = 300
     """Age at which a journal file is sealed."""
     candidate_log_share: float = Field(default=0.05, ge=0.0, le=1.0)

@@ -265,12 +265,63 @@ REJECTED = {
     "no user": ({"user_id": ""}, "user_id: it is empty"),
     "no item": ({"item_id": ""}, "item_id: it is empty"),
     "no kind": ({"kind": "Click!"}, "kind: 'Click!' is not a valid kind; send one like 'click'"),
-    "NaN": ({"kind": "view", "value": math.nan}, "value: nan is not finite"),
+    "NaN": ({"kind": "click", "value": math.nan}, "value: nan is not finite"),
     "no stars": ({"kind": "rating"}, "value: None is not a valid rating; send a number from 1 to 5"),
     "six stars": ({"kind": "rating", "value": 6.0}, "value: 6.0 is not a valid rating"),
     "tomorrow": ({"occurred_at": NOON + timedelta(days=1)}, "is not in the past"),
-    "before 1970": ({"occurred_at": datetime(1960, 1, 1, tzinfo=UTC)}, "is not in the past"),
+    "before 1990": ({"occurred_at": datetime(1970, 1, 2, tzinfo=UTC)}, "ms is no time of 1990 to 2099"),
+    "unknown": (
+        {"kind": "clik"},
+        "kind: 'clik' is a kind that the config does not name; send one of click, purchase, rating, refund,",
+    ),
 }
+MILLISECONDS = {"seconds": 1_767_225_600_000}
+BAD_INSTANTS = {
+    "milliseconds": (MILLISECONDS, "seconds: 1767225600000 looks like milliseconds; send whole seconds"),
+    "microseconds": ({"seconds": 1_767_225_600_000_000}, "looks like microseconds"),
+    "nanoseconds": ({"seconds": 1_767_225_600_000_000_000}, "looks like nanoseconds"),
+    "most": ({"seconds": 2**63 - 1}, "ms is no time of 1990 to 2099"),
+    "least": ({"seconds": -(2**63)}, "ms is no time of 1990 to 2099"),
+    "1970": ({}, "0 ms is no time of 1990 to 2099"),
+    "many nanos": ({"seconds": 1_767_225_600, "nanos": 1_000_000_000}, "nanos: 1000000000 is out of range"),
+    "negative nanos": ({"seconds": 1_767_225_600, "nanos": -1}, "nanos: -1 is out of range"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INSTANTS)
+def test_a_wrong_timestamp_refuses_its_event_and_its_item_alone(one, case) -> None:
+    parts, problem = BAD_INSTANTS[case]
+    stub, stamp = ranking_pb2_grpc.RankingServiceStub(one.client.channel), Timestamp(**parts)
+    good = [pb.FeedbackEvent(feedback_id=n, user_id="u3", item_id="i4", kind="click") for n in "ab"]
+    bad = pb.FeedbackEvent(feedback_id="x", user_id="u3", item_id="i4", kind="click", occurred_at=stamp)
+    events = pb.RecordFeedbackRequest(events=[good[0], bad, good[1]])
+    reply = stub.RecordFeedback(events, timeout=PATIENCE_S)
+    assert [(r.feedback_id, bool(r.reason)) for r in reply.results] == [("a", 0), ("x", 1), ("b", 0)]
+    assert (reply.num_accepted, reply.num_rejected) == (2, 1)
+    assert reply.results[1].reason.startswith("occurred_at")
+    assert problem in reply.results[1].reason
+    assert [row["feedback_id"] for row in tables(one, "feedback")] == ["a", "b"]
+    items = [
+        pb.Item(item_id="i1", price=5),
+        pb.Item(item_id="i2", price=5, available_until=stamp),
+        pb.Item(item_id="i2", price=7),
+        pb.Item(item_id="i3", attributes={"size": pb.ContextValue()}),
+    ]
+    written = stub.UpsertItems(pb.UpsertItemsRequest(items=items), timeout=PATIENCE_S)
+    assert [bool(r.rejection) for r in written.results] == [False, True, False, True]
+    assert written.results[1].rejection.startswith("available_until")
+    assert problem in written.results[1].rejection
+    assert "attributes['size']: it is empty" in written.results[3].rejection
+    assert written.num_written == 2
+    assert [(row["item_id"], row["price"]) for row in tables(one, "item_patches")] == [("i1", 5), ("i2", 7)]
+
+
+def test_a_kind_that_no_head_reads_yet_is_kept_where_the_config_says_so(start) -> None:
+    one = start(serving={"more_kinds": ["add_to_cart"]})
+    sent = [Feedback(user_id="u1", item_id="i1", kind=kind) for kind in ("add_to_cart", "add_to_basket")]
+    report = one.client.record_feedback(sent)
+    assert list(report.rejected) == [sent[1].feedback_id]
+    assert [row["kind"] for row in tables(one, "feedback")] == ["add_to_cart"]
 
 
 @pytest.mark.parametrize("case", REJECTED)

@@ -21,7 +21,7 @@ from serving.journal_tail import JournalTail
 from serving.restore import restore_from_journal
 from serving.session_merger import RECHECK_S, SessionMerger
 
-NIGHT = 1_000_000
+NIGHT = 1_772_000_000_000
 KINDS = frozenset({"click", "purchase", SESSION_MERGED})
 
 
@@ -58,7 +58,7 @@ class Shop:
         ]
         self.store.publish("v1", [("sess", json.dumps([{}, tail, {}, {}]).encode())], {}, 1)
         feedback = FeedbackRecorder(
-            self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS
+            self.journal, self.store, OrderedClock(self.clock), default_config().tasks, KINDS, KINDS
         )
         restore_from_journal(
             JournalTail(self.folder / "journal"),

@@ -11,6 +11,7 @@ import pytest
 from recsys.config import PolicyConfig, RetrievalConfig
 from recsys.errors import JournalError
 from recsys.journal import FOLDER, Rows, files, read
+from recsys.schema import EARLIEST_MS, LATEST_MS
 from serving.catalogue import ItemPatch, ItemRow
 from serving.catalogue.items import patched, with_patch
 from serving.catalogue.overlay import ItemOverlay
@@ -23,7 +24,7 @@ from serving.journal_tail import JournalTail
 from serving.request import Deadline, FieldError, RankRequest
 from serving.restore import restore_from_journal
 from serving.upsert_turn import UpsertTurn
-from serving.upserts import LATEST_MS, ItemUpserter, check_patch
+from serving.upserts import ItemUpserter, check_patch
 
 
 def refuse_poison(items):
@@ -243,8 +244,9 @@ def test_patches_in_a_row_are_what_they_are_one_by_one(gap_ms) -> None:
 
 
 @pytest.mark.parametrize("name", ["available_from", "available_until"])
-def test_an_instant_that_is_no_date_is_refused(name) -> None:
-    """Later ones cannot be written into a table of items."""
-    check_patch(ItemPatch(item_id="i1", fields={name: LATEST_MS}), frozenset())
-    with pytest.raises(FieldError, match=rf"{name}: {LATEST_MS + 1} ms is after the year 9999; leave it out"):
-        check_patch(ItemPatch(item_id="i1", fields={name: LATEST_MS + 1}), frozenset())
+@pytest.mark.parametrize(("good", "bad"), [(EARLIEST_MS, EARLIEST_MS - 1), (LATEST_MS - 1, LATEST_MS)])
+def test_an_instant_outside_the_years_of_a_log_is_refused(name, good, bad) -> None:
+    """The floor and ceiling of `recsys convert`: a night would read such an item as one of 1970, or never."""
+    check_patch(ItemPatch(item_id="i1", fields={name: good}), frozenset())
+    with pytest.raises(FieldError, match=rf"{name}: {bad} ms is no time of 1990 to 2099; .*leave it out"):
+        check_patch(ItemPatch(item_id="i1", fields={name: bad}), frozenset())

@@ -4,7 +4,6 @@ CSV gives text only; Parquet may give any type, and keeps it where it says what 
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 import polars as pl
@@ -12,7 +11,7 @@ import polars as pl
 from features.sources.mapped.files import ScannedFile
 from features.sources.mapped.mapping import UNITS, Files, FreeColumn, FreeColumns, ItemColumns
 from recsys.errors import DataError
-from recsys.schema import ATTRIBUTE_PREFIX, INSTANT
+from recsys.schema import ATTRIBUTE_PREFIX, EARLIEST, INSTANT, LATEST
 
 _ISO: Final = (
     "%Y-%m-%dT%H:%M:%S%.f%#z",
@@ -25,8 +24,6 @@ _ISO: Final = (
     "%Y-%m-%d",
 )
 _SNIFFED_ROWS: Final = 1_000
-# Seconds read as milliseconds land in 1970, milliseconds read as seconds far beyond 2100.
-_EARLIEST, _LATEST = datetime(1990, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 _TO_MS: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
@@ -93,7 +90,7 @@ class Reader:
         Raises: DataError when the format cannot be told, naming values of the column and what to write.
         """
         typed = self._instant(column).cast(INSTANT)
-        plausible = pl.when(typed.is_between(_EARLIEST, _LATEST, closed="left")).then(typed)
+        plausible = pl.when(typed.is_between(EARLIEST, LATEST, closed="left")).then(typed)
         return self._value(
             plausible, column, f"is no time of 1990 to 2099 in the format {self._format(column)!r}"
         )

@@ -1067,7 +1067,8 @@ class FeedbackEvent(_message.Message):
     """The item."""
     kind: _builtins.str
     """The kind: "view", "click", "purchase", "rating", a reversal ("refund"), ...: lower case letters, digits and
-    underscores. A reversal is an event of its own, with its own feedback_id.
+    underscores. A reversal is an event of its own, with its own feedback_id. One that the config does not name is
+    rejected; [serving] more_kinds names those to keep for later.
     """
     value: _builtins.float
     """Stars, money in minor units, ...; finite. Required for kinds whose task is a number, within the task's range."""
@@ -1077,7 +1078,7 @@ class FeedbackEvent(_message.Message):
     """
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp:
-        """When it happened. Unset: now. More than five seconds ahead of the server's clock is rejected."""
+        """When it happened. Unset: now. Before 1990, or more than five seconds ahead of the server's clock, is rejected."""
 
     def __init__(
         self,
@@ -1279,11 +1280,11 @@ class Item(_message.Message):
     """Price in minor units (cents), not negative."""
     @_builtins.property
     def available_from(self) -> _timestamp_pb2.Timestamp:
-        """Not shown before this instant. Unset: no lower limit."""
+        """Not shown before this instant, of 1990 to 2099. Unset: no lower limit."""
 
     @_builtins.property
     def available_until(self) -> _timestamp_pb2.Timestamp:
-        """Not shown from this instant on; set it to now to withdraw an item. Unset: no upper limit."""
+        """Not shown from this instant on, of 1990 to 2099; set it to now to withdraw an item. Unset: no upper limit."""
 
     @_builtins.property
     def attributes(self) -> _containers.MessageMap[_builtins.str, Global___ContextValue]:

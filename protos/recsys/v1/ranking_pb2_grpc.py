@@ -83,7 +83,8 @@ class RankingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpsertItems(self, request, context):
-        """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows.
+        """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows. Each item is written or
+        rejected, independently of the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class RankingServiceStub:
     RecordFeedback: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.RecordFeedbackRequest, _ranking_pb2.RecordFeedbackResponse]
     """Records feedback. Each event is accepted, recognised as a duplicate, or rejected, independently of the others."""
     UpsertItems: _grpc.UnaryUnaryMultiCallable[_ranking_pb2.UpsertItemsRequest, _ranking_pb2.UpsertItemsResponse]
-    """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows."""
+    """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows. Each item is written or
+    rejected, independently of the others.
+    """
 
 @_typing.type_check_only
 class RankingServiceAsyncStub(RankingServiceStub):
@@ -58,7 +60,9 @@ class RankingServiceAsyncStub(RankingServiceStub):
     RecordFeedback: _aio.UnaryUnaryMultiCallable[_ranking_pb2.RecordFeedbackRequest, _ranking_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
     """Records feedback. Each event is accepted, recognised as a duplicate, or rejected, independently of the others."""
     UpsertItems: _aio.UnaryUnaryMultiCallable[_ranking_pb2.UpsertItemsRequest, _ranking_pb2.UpsertItemsResponse]  # type: ignore[assignment]
-    """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows."""
+    """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows. Each item is written or
+    rejected, independently of the others.
+    """
 
 class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Ranks items for users. All four calls may be retried; RecordFeedback and UpsertItems are idempotent."""
@@ -93,6 +97,8 @@ class RankingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranking_pb2.UpsertItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranking_pb2.UpsertItemsResponse, _abc.Awaitable[_ranking_pb2.UpsertItemsResponse]]:
-        """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows."""
+        """Adds, changes, withdraws or restores items; the next Recommend and Rank use the new rows. Each item is written or
+        rejected, independently of the others.
+        """
 
 def add_RankingServiceServicer_to_server(servicer: RankingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
