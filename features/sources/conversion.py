@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import dataframely as dy
 import polars as pl
 
+from features.sources.accounting import Tally
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_absent_columns, with_free_columns
@@ -34,19 +35,39 @@ def silent(_what: str, _share: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ConversionSummary:
-    """What a conversion wrote and what it left out, with reasons."""
+    """What a conversion wrote and what it left out, with reasons: LOG/conversion.<source>.json."""
 
     source: str
     first_day: date
     last_day: date
     rows: dict[str, int]
     """Rows written per table."""
-    duplicates: dict[str, int] = field(default_factory=dict)
-    """Rows left out because the same event was there already, by reason."""
-    quarantined: dict[str, int] = field(default_factory=dict)
-    """Rows that break a rule, by "table: reason"; kept in LOG/quarantine/<source>.parquet."""
+    accounting: dict[str, Tally] = field(default_factory=dict)
+    """What became of the rows of the files, by table of the source, such as a section of a mapping."""
     notes: dict[str, int] = field(default_factory=dict)
     """Counted facts a reader should know: contradictions, moved instants, derived rows."""
+
+    @property
+    def duplicates(self) -> dict[str, int]:
+        """Give the rows left out because the same event was there already, by "table: reason"."""
+        return _by_reason({table: tally.repeats for table, tally in self.accounting.items()})
+
+    @property
+    def quarantined(self) -> dict[str, int]:
+        """Give the rows that break a rule, by "table: reason"; see LOG/quarantine/<source>.parquet."""
+        return _by_reason({table: tally.quarantined for table, tally in self.accounting.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Give everything as JSON values."""
+        return {
+            "source": self.source,
+            "first_day": str(self.first_day),
+            "last_day": str(self.last_day),
+            "rows": self.rows,
+            "accounting": {table: tally.to_json() for table, tally in self.accounting.items()},
+            "notes": self.notes,
+            "findings": [],
+        }
 
 
 class Converter(Protocol):
@@ -67,7 +88,9 @@ class Conversion:
     def __init__(self, source: str, out: InteractionLog) -> None:
         self.source = source
         self.out = out
-        self.duplicates: Counter[str] = Counter()
+        self.accounting: defaultdict[str, Tally] = defaultdict(Tally)
+        self.counted_as: dict[str, str] = {}
+        """Canonical table -> the table of the source that its rows come from, where they differ."""
         self.notes: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
         self._days: set[date] = set()
@@ -98,15 +121,23 @@ class Conversion:
         self.quarantine(table, frame.filter(~holds), reason)
         return frame.filter(holds)
 
-    def distinct(self, frame: pl.DataFrame, key: list[str], reason: str) -> pl.DataFrame:
+    def distinct(self, table: str, frame: pl.DataFrame, key: list[str], reason: str) -> pl.DataFrame:
         """Keep each key's first row in the frame's order and count the rest."""
         kept = frame.unique(subset=key, keep="first", maintain_order=True)
-        if kept.height < frame.height:
-            self.duplicates[reason] += frame.height - kept.height
+        self.repeated(table, frame.height - kept.height, reason)
         return kept
 
-    def write(self, table: str, frame: pl.DataFrame, day: pl.Expr) -> None:
-        """Validate a table, stage its rows by day, sorted, and quarantine rows that break the schema."""
+    def account(self, table: str, read: int, kept: int) -> None:
+        """Count rows of the source, and those of them that are in the log."""
+        self._tally(table).read += read
+        self._tally(table).kept += kept
+
+    def repeated(self, table: str, rows: int, reason: str) -> None:
+        """Count rows left out because the same is there already."""
+        self._tally(table).repeats[reason] += rows
+
+    def write(self, table: str, frame: pl.DataFrame, day: pl.Expr) -> int:
+        """Stage a table's rows by day, sorted; quarantine rows that break its schema; count those kept."""
         frame = with_absent_columns(table, frame).with_columns(day.alias(_DAY))
         free = with_free_columns(table, dict(frame.schema))
         schema: type[dy.Schema] = type(f"Dated{free.__name__}", (free,), {_DAY: dy.Date(nullable=False)})
@@ -123,6 +154,7 @@ class Conversion:
         days = set(ordered.get_column("__day").unique())
         assert not days & set(self._staged.days(table)), f"{table} of one day must be written in one go"
         self._staged.write_by_day(table, ordered, pl.col("__day"), self.source)
+        return good.height
 
     def publish(self) -> ConversionSummary:
         """Move the staged files into the log, remove this source's outdated ones, return the summary.
@@ -137,8 +169,7 @@ class Conversion:
             first_day=min(self._days),
             last_day=max(self._days),
             rows=dict(self._rows),
-            duplicates=dict(self.duplicates),
-            quarantined=self.quarantine_counts(),
+            accounting=dict(self.accounting),
             notes=dict(self.notes),
         )
         self._write_quarantine()
@@ -148,15 +179,16 @@ class Conversion:
     def quarantine(self, table: str, rows: pl.DataFrame, reason: str) -> None:
         """Count rows that break a rule; `publish` writes them to LOG/quarantine."""
         if rows.height:
+            self._tally(table).quarantined[reason] += rows.height
             row = pl.struct(pl.all()).struct.json_encode()
             self._quarantined.append(rows.select(table=pl.lit(table), reason=pl.lit(reason), row=row))
 
     def quarantine_counts(self) -> dict[str, int]:
         """Count the rows quarantined so far, by "table: reason"."""
-        counts: Counter[str] = Counter()
-        for rows in self._quarantined:
-            counts[f"{rows['table'][0]}: {rows['reason'][0]}"] += rows.height
-        return dict(counts)
+        return _by_reason({table: tally.quarantined for table, tally in self.accounting.items()})
+
+    def _tally(self, table: str) -> Tally:
+        return self.accounting[self.counted_as.get(table, table)]
 
     def _write_quarantine(self) -> None:
         if self._quarantined:
@@ -173,7 +205,7 @@ class Conversion:
                 if path.relative_to(self.out.root) not in staged:
                     path.unlink()
                     _remove_if_empty(path.parent)
-        text = json.dumps(asdict(summary), indent=2, sort_keys=True, default=str)
+        text = json.dumps(summary.to_json(), indent=2, ensure_ascii=False)
         (self.out.root / f"{SUMMARY}.{self.source}.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -230,6 +262,10 @@ def require_folder(src: Path) -> None:
     """Raise a DataError when the source folder does not exist."""
     if not src.is_dir():
         raise DataError(f"{src} is not a folder; give the folder that holds the data set's files")
+
+
+def _by_reason(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {f"{table}: {why}": n for table, reasons in counts.items() for why, n in reasons.items() if n}
 
 
 def _merge(folder: Path, target: Path) -> None:

@@ -54,8 +54,9 @@ def convert(src: Path, out: InteractionLog, *, step: Step = silent) -> Conversio
     with Conversion("hetrec", out) as conversion:
         step("reading", 0.0)
         taggings = _taggings(conversion, src)
-        artists = _table(src, "artists.dat", ("id", "name")).select(item_id="id", title="name")
-        artists = conversion.distinct(artists, ["item_id"], "items: listed twice")
+        listed = _table(src, "artists.dat", ("id", "name")).select(item_id="id", title="name")
+        artists = conversion.distinct("items", listed, ["item_id"], "listed twice")
+        conversion.account("items", listed.height, artists.height)
         first, last = taggings["day"].min(), taggings["day"].max()
         assert isinstance(first, date)
         assert isinstance(last, date)
@@ -87,7 +88,10 @@ def _taggings(conversion: Conversion, src: Path) -> pl.DataFrame:
     )
     if rows.is_empty():
         raise DataError(f"no valid tagging in {src}: {conversion.quarantine_counts() or 'the file is empty'}")
-    rows = conversion.distinct(rows, ["user_id", "item_id", "tag", "day"], "feedback: the same tagging again")
+    rows = conversion.distinct(
+        "feedback", rows, ["user_id", "item_id", "tag", "day"], "the same tagging again"
+    )
+    conversion.account("feedback", raw.height, rows.height)
     return rows.with_columns(at=_noon("day"))
 
 
@@ -97,7 +101,8 @@ def _plays(conversion: Conversion, src: Path, collected: date) -> pl.DataFrame:
         user_id="userID", item_id="artistID", value=pl.col("weight").cast(pl.Float64, strict=False)
     )
     plays = conversion.keep("feedback", plays, pl.col("value") > 0, "play count is not above 0")
-    plays = conversion.distinct(plays, ["user_id", "item_id"], "feedback: play count listed twice")
+    plays = conversion.distinct("feedback", plays, ["user_id", "item_id"], "play count listed twice")
+    conversion.account("feedback", raw.height, plays.height)
     conversion.notes["feedback: play, undated, filed after the last tagging"] = plays.height
     return plays.select(
         pl.format("{}-{}:play", "user_id", "item_id").alias("feedback_id"),

@@ -79,6 +79,7 @@ def convert(src: Path, out: InteractionLog, *, step: Step = silent) -> Conversio
         step("history", 0.2)
         history = write_history(conversion, src, eve, TIMEZONE)
         exposures = _without_history_twins(conversion, exposures, history)
+        conversion.account("impressions", 0, exposures.height)
         step("impressions and feedback", 0.6)
         conversion.write("impressions", _impressions(exposures), pl.col("__day"))
         conversion.write("feedback", _feedback(exposures, conversion), pl.col("__day"))
@@ -100,7 +101,8 @@ def _read_exposures(src: Path, conversion: Conversion) -> pl.DataFrame:
     # Sorted by every column, so that the copy kept of a repeated exposure is its first report: independent of
     # file order, and a later file can never take a row away from an earlier day.
     ordered = checked.sort(_COLUMNS)
-    distinct = conversion.distinct(ordered, _KEY, "impressions: exact (user, video, time_ms) repeats")
+    distinct = conversion.distinct("impressions", ordered, _KEY, "exact (user, video, time_ms) repeats")
+    conversion.account("impressions", stacked.height, 0)
     return _with_instants(distinct, conversion)
 
 
@@ -171,7 +173,7 @@ def _without_history_twins(
     last = history.select("user_id", time_ms="last_time_ms", video_id=pl.col("watch_seq").list.last())
     kept = exposures.join(last, on=_KEY, how="anti", maintain_order="left")
     twins = exposures.height - kept.height
-    conversion.duplicates["impressions: already the last event of the user's history"] += twins
+    conversion.repeated("impressions", twins, "already the last event of the user's history")
     return kept
 
 

@@ -69,11 +69,12 @@ def write_history(conversion: Conversion, src: Path, eve: date, timezone: str) -
         raise DataError(
             f"{src} has {len(paths)} user_history_to_*.parquet; keep the one that ends before the log"
         )
-    history = _read_history(paths[0])
+    read = _read_history(paths[0])
     end = midnight_ms(pl.lit(eve + timedelta(days=1)), timezone)
     history = conversion.keep(
-        "history", history, pl.col("last_time_ms") < end, "history reaches into the log's first day"
+        "history", read, pl.col("last_time_ms") < end, "history reaches into the log's first day"
     )
+    conversion.account("history", read.height, history.height)
     events = _history_events(conversion, history)
     occurred = pl.col("last_time_ms") - pl.col("slot") * 60_000
     conversion.notes["feedback: from the history, times synthetic"] = events.height
@@ -103,7 +104,8 @@ def write_users(
         *[_code(name).alias(f"attribute_{name}") for name in USER_TEXT],
         *[pl.col(name).cast(pl.Float64, strict=False).alias(f"attribute_{name}") for name in USER_NUMBERS],
     )
-    users = conversion.distinct(users, ["user_id"], "users: more than one row of a user")
+    users = conversion.distinct("users", users, ["user_id"], "more than one row of a user")
+    conversion.account("users", table.height, users.height)
     if history is not None:
         lengths = history.select(pl.col("user_id").cast(pl.String), pl.col("history_len").cast(pl.Float64))
         users = users.join(lengths.rename({"history_len": USER_HISTORY}), on="user_id", how="left")
@@ -134,7 +136,8 @@ def write_items(conversion: Conversion, src: Path, exposures: pl.DataFrame, eve:
         **{f"attribute_{name}": _code(name) for name in ITEM_TEXT},
         **{name: pl.col(column).cast(pl.Float64, strict=False) for name, column in ITEM_NUMBERS.items()},
     )
-    items = conversion.distinct(items, ["item_id"], "items: more than one row of a video")
+    items = conversion.distinct("items", items, ["item_id"], "more than one row of a video")
+    conversion.account("items", table.height, items.height)
     conversion.write("items", items, pl.lit(eve))
     seen = exposures.select(pl.col("item").alias("item_id"), "day")
     late = first_seen(seen, "item_id", pl.col("day"), items["item_id"])
@@ -162,7 +165,7 @@ def _history_events(conversion: Conversion, history: pl.DataFrame) -> pl.DataFra
     again = pl.col("video_id").eq(pl.col("video_id").shift(1).over("user_id")).fill_null(value=False)
     kept = views.filter(~again)
     repeats = views.height - kept.height
-    conversion.duplicates["feedback: a video directly after itself in the history"] += repeats
+    conversion.notes["feedback: a video directly after itself in the history, left out"] = repeats
     kept = kept.with_columns(slot=pl.col("turn"))
     before = 1 + max(views.get_column("turn"), default=0)
     places = kept.select("user_id", "video_id", "slot", nth=_nth_from_end())

@@ -55,9 +55,8 @@ def convert(
         step("reading", 0.0)
         raw = read_movielens(src)
         ratings = _checked(conversion, raw.ratings)
-        catalogue = _catalogue(
-            conversion, ratings, conversion.distinct(raw.items, ["item_id"], "items: listed twice")
-        )
+        conversion.account("feedback", raw.ratings.height, ratings.height)
+        catalogue = _catalogue(conversion, ratings, raw.items)
         step("sampling negatives", 0.2)
         drawn = sample_negatives(ratings, catalogue, per_positive=negatives, seed=seed)
         step("impressions and feedback", 0.4)
@@ -90,7 +89,7 @@ def _checked(conversion: Conversion, ratings: pl.DataFrame) -> pl.DataFrame:
     if ratings.is_empty():
         raise DataError(f"no valid rating: {conversion.quarantine_counts() or 'the file is empty'}")
     ratings = ratings.sort(*_EVENT, "stars")
-    ratings = conversion.distinct(ratings, _EVENT, "feedback: same user, film and second")
+    ratings = conversion.distinct("feedback", ratings, _EVENT, "same user, film and second")
     rated_at = pl.from_epoch("seconds").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
     shown_at = rated_at - _DELAY
     request = pl.format("{}-{}-{}", *_EVENT)
@@ -106,13 +105,16 @@ def _catalogue(conversion: Conversion, ratings: pl.DataFrame, items: pl.DataFram
     rating.
     """
     first = ratings.group_by("item_id").agg(first_day=pl.col("day").min())
-    films = items.join(first, on="item_id", how="full", coalesce=True)
+    once = conversion.distinct("items", items, ["item_id"], "listed twice")
+    films = once.join(first, on="item_id", how="full", coalesce=True)
     released = pl.date(pl.col("year"), 1, 1)
     dated = films.with_columns(
         known_day=pl.min_horizontal(released, pl.col("first_day") + timedelta(days=1)), released=released
     )
     catalogue = dated.filter(pl.col("known_day").is_not_null())
-    conversion.notes["items: neither a year nor a rating, left out"] = dated.height - catalogue.height
+    undated = dated.height - catalogue.height
+    conversion.accounting["items"].ignored["neither a year nor a rating"] += undated
+    conversion.account("items", items.height, once.height - undated)
     return catalogue
 
 
@@ -161,7 +163,8 @@ def _write_users(conversion: Conversion, raw: MovieLens, ratings: pl.DataFrame, 
     """Write users with demographics on the eve of the log, the others on their first day."""
     known = pl.DataFrame(schema={"user_id": pl.String})
     if raw.users is not None:
-        known = conversion.distinct(raw.users, ["user_id"], "users: listed twice")
+        known = conversion.distinct("users", raw.users, ["user_id"], "listed twice")
+        conversion.account("users", raw.users.height, known.height)
         conversion.write("users", known, pl.lit(eve))
     late = first_seen(ratings, "user_id", pl.col("day"), known["user_id"])
     if late.height:

@@ -10,22 +10,23 @@ from features.sources.to_log import Converted
 
 
 def print_summary(summary: ConversionSummary, out: Path) -> None:
-    """Print what was written, and everything that was left out, with its reason."""
+    """Print what was written, and what became of every row of the files, with its reason."""
     table = Table(
         title=f"{summary.source} → {out}, {summary.first_day} to {summary.last_day}", title_justify="left"
     )
     table.add_column("what")
     table.add_column("rows", justify="right")
     for name, rows in summary.rows.items():
-        table.add_row(name, f"{rows:,}", style="bold")
-    for title, counts in (
-        ("repeats left out", summary.duplicates),
-        ("quarantined", summary.quarantined),
-        ("note", summary.notes),
-    ):
-        for reason, rows in counts.items():
-            if rows:
-                table.add_row(f"{title} · {reason}", f"{rows:,}")
+        table.add_row(f"written · {name}", f"{rows:,}", style="bold")
+    for source, tally in summary.accounting.items():
+        table.add_section()
+        table.add_row(f"{source} · read", f"{tally.read:,}", style="bold")
+        for what, reason, rows in tally.lines():
+            table.add_row(f"{source} · {what}" + (f": {reason}" if reason else ""), f"{rows:,}")
+    table.add_section()
+    for note, rows in summary.notes.items():
+        if rows:
+            table.add_row(f"note · {note}", f"{rows:,}")
     Console().print(table)
 
 

@@ -67,7 +67,7 @@ def convert_mapped(
         staged = stage(src, mapping, form, conversion.scratch / "rows")
         if not staged.days("feedback") and not staged.days("impressions"):
             raise DataError(f'{src} has no row that is an event; are all kinds "ignore", or the files empty?')
-        _quarantine(conversion, staged)
+        _account(conversion, staged, mapping)
         _see(side, staged)
         run = _Run(mapping, conversion, staged, side, InteractionLog(conversion.scratch / "shown"), step)
         _shown(run)
@@ -78,8 +78,16 @@ def convert_mapped(
         return conversion.publish()
 
 
-def _quarantine(conversion: Conversion, staged: Staged) -> None:
-    for section in ("impressions", "feedback", "events"):
+def _account(conversion: Conversion, staged: Staged, mapping: Mapping) -> None:
+    """Count the rows of the files, those that are ignored and those that could not be read."""
+    sections = ["events"] if mapping.events is not None else ["feedback"]
+    if mapping.events is not None:
+        conversion.counted_as = {"feedback": "events", "impressions": "events"}
+    elif mapping.impressions is not None:
+        sections = ["impressions", "feedback"]
+    for section in sections:
+        conversion.account(section, staged.read_rows(section), 0)
+        conversion.accounting[section].ignored.update(staged.ignored(section))
         problems = staged.problems(section)
         for (reason,), rows in problems.group_by("reason", maintain_order=True) if problems.height else ():
             conversion.quarantine(section, rows.rename({ROW: "row"}), str(reason))
@@ -105,9 +113,9 @@ def _shown(run: _Run) -> None:
         else:
             once = distinct_impressions(rows)
             repeats = rows.height - once.height
-            run.conversion.duplicates["impressions: same user, item, time and place"] += repeats
+            run.conversion.repeated("impressions", repeats, "same user, item, time and place")
             made = make_impressions(once)
-        made = run.conversion.distinct(made, list(IMPRESSION_KEY), "impressions: same id twice")
+            made = run.conversion.distinct("impressions", made, list(IMPRESSION_KEY), "same id twice")
         run.shown.write("impressions", day, made)
 
 
@@ -119,12 +127,15 @@ def _feedback(run: _Run) -> None:
         run.step(f"feedback of {day}", 0.5 + 0.2 * n / len(days))
         rows = run.staged.read("feedback", day)
         once = distinct_events(rows)
-        run.conversion.duplicates["feedback: the same event again"] += rows.height - once.height
+        run.conversion.repeated("feedback", rows.height - once.height, "the same event again")
+        if "early" in once.columns:
+            early = int(once["early"].sum())
+            notes["feedback: received before it happened, by less than 5 minutes: clocks"] += early
         reached = reach(once, window, run.mapping.timezone, run.shown.days("impressions"))
         made = make_feedback(once, _read_shown(run.shown, reached), window)
         notes["feedback: organic, no impression found"] += made["impression_id"].null_count()
         run.kinds.update(dict(made.group_by("kind").len().iter_rows()))
-        run.conversion.write("feedback", made, pl.lit(day))
+        run.conversion.account("feedback", 0, run.conversion.write("feedback", made, pl.lit(day)))
     for kind, rows_of_kind in sorted(run.kinds.items()):
         notes[f"feedback: {kind}"] = rows_of_kind
 
@@ -152,4 +163,6 @@ def _impressions(run: _Run) -> None:
     for n, day in enumerate(days):
         run.step(f"writing {day}", 0.85 + 0.1 * n / len(days))
         chosen = run.shown.read("impressions", day)
-        run.conversion.write("impressions", with_drawn(chosen, drawn.read(day)), pl.lit(day))
+        written = run.conversion.write("impressions", with_drawn(chosen, drawn.read(day)), pl.lit(day))
+        if not run.staged.derived:
+            run.conversion.account("impressions", 0, written)

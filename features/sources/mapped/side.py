@@ -8,6 +8,7 @@ from their first day on.
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
@@ -20,6 +21,9 @@ from recsys.errors import DataError
 from recsys.log import business_day
 from recsys.schema import ATTRIBUTE_PREFIX, INSTANT
 
+SAME: Final = "the same id and day again"
+OTHER: Final = "the same id and day again, with other values; the last row holds"
+EARLIER: Final = "an earlier state of the same day, or of before the log"
 _FIXED: dict[str, pl.DataType | type[pl.DataType]] = {
     "title": pl.String,
     "description": pl.String,
@@ -37,7 +41,9 @@ class _Entity:
     key: str
     prefix: str
     told: pl.DataFrame | None = None
-    """Rows of the file: key, columns, known_day (null = from before the first day)."""
+    """Rows of the file: key, columns, known_day (null = from before the first day), __known (its instant)."""
+    unread: pl.DataFrame | None = None
+    """Rows of the file that cannot be read: file, row, reason, value_read."""
     first: dict[str, date] = field(default_factory=dict)
     """Key -> the first day on which events mention it."""
     last: pl.DataFrame | None = None
@@ -49,10 +55,10 @@ class _Entity:
 class SideTables:
     """Collect users and items while the days pass; `write` files them under the days they are known from."""
 
-    def __init__(self, mapping: Mapping, users: pl.DataFrame | None, items: pl.DataFrame | None) -> None:
+    def __init__(self, mapping: Mapping) -> None:
         self.mapping = mapping
-        self._users = _Entity("user_id", USER, users)
-        self._items = _Entity("item_id", ITEM, items)
+        self._users = _Entity("user_id", USER)
+        self._items = _Entity("item_id", ITEM)
 
     @classmethod
     def scan(cls, src: Path, mapping: Mapping, form: str) -> "SideTables":
@@ -60,9 +66,14 @@ class SideTables:
 
         Raises: DataError naming file, column, row and value.
         """
-        users = None if mapping.users is None else _read(src, mapping.users, mapping, form, "users")
-        items = None if mapping.items is None else _read(src, mapping.items, mapping, form, "items")
-        return cls(mapping, users, items)
+        side = cls(mapping)
+        for name, section, entity in (
+            ("users", mapping.users, side._users),
+            ("items", mapping.items, side._items),
+        ):
+            if section is not None:
+                entity.told, entity.unread = _read(src, section, mapping, form, name)
+        return side
 
     def see(self, rows: pl.DataFrame, day: date) -> None:
         """Take note of the users and items of one day's rows; days must ascend."""
@@ -107,19 +118,48 @@ class SideTables:
                 rows = rows.with_columns(
                     [pl.lit(None, t).alias(n) for n, t in _FIXED.items() if n not in rows.columns]
                 )
-            rows = rows.unique([entity.key, "known_day"], keep="last", maintain_order=True)
-            filed = rows["known_day"]
-            conversion.write(table, rows.drop("known_day").with_columns(__day=filed), pl.col("__day"))
+            once = rows.unique([entity.key, "known_day"], keep="last", maintain_order=True)
+            filed = once.drop("known_day", "__known", "__told", strict=False).with_columns(
+                __day=once["known_day"]
+            )
+            written = conversion.write(table, filed, pl.col("__day"))
             if entity.told is not None:
+                _account(conversion, table, entity, rows, once)
+                conversion.account(table, 0, int(once["__told"].sum()) - (once.height - written))
                 unknown = len(set(entity.first) - set(entity.told[entity.key]))
                 conversion.notes[f"{table}: mentioned by events, not in the file"] = unknown
 
 
-def _read(src: Path, section: Users | Items, mapping: Mapping, form: str, name: str) -> pl.DataFrame:
+def _account(
+    conversion: Conversion, table: str, entity: _Entity, rows: pl.DataFrame, once: pl.DataFrame
+) -> None:
+    """Count the rows of the file: those not read, and those of whose id and day a later row is there."""
+    assert entity.told is not None
+    assert entity.unread is not None
+    conversion.account(table, entity.told.height + entity.unread.height, 0)
+    for (reason,), bad in entity.unread.group_by("reason", maintain_order=True):
+        conversion.quarantine(table, bad, str(reason))
+    key = [entity.key, "known_day"]
+    again = rows.filter(pl.struct(key).is_duplicated() & ~pl.struct(key).is_last_distinct())
+    if again.is_empty():
+        return
+    last = again.join(once, on=key, how="left", suffix="_last", maintain_order="left")
+    others = [c for c in rows.columns if c not in {*key, "__known", "__told"}]
+    same = pl.all_horizontal(pl.lit(value=True), *[pl.col(c).eq_missing(pl.col(f"{c}_last")) for c in others])
+    dated = pl.col("__known").ne_missing(pl.col("__known_last"))
+    why = pl.when(dated).then(pl.lit(EARLIER)).when(same).then(pl.lit(SAME)).otherwise(pl.lit(OTHER))
+    for reason, count in last.group_by(why.alias("why")).len().iter_rows():
+        conversion.repeated(table, count, reason)
+
+
+def _read(
+    src: Path, section: Users | Items, mapping: Mapping, form: str, name: str
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the rows of a section's files, in the order of time, and those that cannot be read."""
     files = scan_section(src, section, form, f"[{name}]", _needed(section))
     frames = [_read_file(file, section, mapping, form, name) for file in files]
-    rows = pl.concat(frames, how="vertical")
-    return rows.sort("known_day", maintain_order=True)
+    rows = pl.concat([good for good, _ in frames], how="vertical")
+    return rows.sort("__known", maintain_order=True), pl.concat([bad for _, bad in frames])
 
 
 def _needed(section: Users | Items) -> list[str]:
@@ -132,7 +172,7 @@ def _needed(section: Users | Items) -> list[str]:
 
 def _read_file(
     file: ScannedFile, section: Users | Items, mapping: Mapping, form: str, name: str
-) -> pl.DataFrame:
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     read = Reader(file, section, mapping.timezone)
     key = "user_id" if isinstance(section, Users) else "item_id"
     columns: dict[str, pl.Expr | Value] = {key: read.text(section.id)}
@@ -160,7 +200,10 @@ def _read_file(
     _evaluate(bad, rows.height, file, section, name)
     good = rows.filter(pl.col("reason").is_null())
     dated = good.with_columns(known_day=business_day("__known", mapping.timezone))
-    return dated.drop(ROW, "reason", "value_read", "__known")
+    unread = bad.select(
+        pl.lit(file.path.name).alias("file"), pl.col(ROW).alias("row"), "reason", "value_read"
+    )
+    return dated.drop(ROW, "reason", "value_read"), unread
 
 
 def _evaluate(bad: pl.DataFrame, total: int, file: ScannedFile, section: Files, name: str) -> None:
@@ -212,7 +255,8 @@ def _rows(entity: _Entity, eve: date, timezone: str) -> pl.DataFrame:
         known = pl.max_horizontal("known_day", pl.lit(eve))
         frames.append(
             entity.told.with_columns(
-                known_day=pl.when(pl.col("known_day").is_not_null()).then(known).otherwise(filed)
+                __told=pl.lit(value=True),
+                known_day=pl.when(pl.col("known_day").is_not_null()).then(known).otherwise(filed),
             )
         )
     frames += entity.changes

@@ -1,12 +1,13 @@
 """Raw files -> staged rows by table and business day: one streamed pass over each file.
 
-A staged row is an impression or feedback with its columns typed; an opening kind of a log without impressions
-is staged as both. Rows that cannot be read are staged apart, with the reason, the file and the row's number.
+Every row is staged, so that every row is counted. A staged row is an impression or feedback with its columns
+typed; an opening kind of a log without impressions is staged as both. Rows that cannot be read are staged
+apart, with the reason, the file and the row's number; so are those that the mapping ignores.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,11 @@ ITEM: Final = "item:"
 USER: Final = "user:"
 UNKNOWN_KIND: Final = "unknown kind"
 OUTSIDE: Final = "outside first_day to last_day"
+EARLY: Final = "received before it happened"
+SKEW: Final = timedelta(minutes=5)
+"""Clocks that differ by less are taken for equal."""
 _PROBLEMS: Final = "problems"
+_IGNORED: Final = "ignored"
 _SHOWN: Final = 3
 
 Columns = dict[str, pl.Expr | Value]
@@ -34,6 +39,8 @@ class Staged:
     """The staged rows: ROOT/<section>/table=T/part=DAY/*.parquet."""
 
     root: Path
+    derived: bool = False
+    """The log says not what was shown: impressions are made of feedback, and no rows of their own."""
 
     def days(self, table: str) -> list[date]:
         """List the business days of a table, ascending."""
@@ -54,9 +61,22 @@ class Staged:
         return pl.concat([pl.read_parquet(p, columns=["file", ROW, "reason", "value_read"]) for p in paths]) \
             if paths else pl.DataFrame()  # fmt: skip
 
-    def count(self, section: str) -> int:
-        """Count the rows staged from a section; rows staged as both tables count twice."""
-        paths = sorted((self.root / section).rglob("*.parquet"))
+    def ignored(self, section: str) -> dict[str, int]:
+        """Count the rows of a section that the mapping ignores, by reason."""
+        paths = sorted((self.root / section).glob(f"table={_IGNORED}/part=*/*.parquet"))
+        if not paths:
+            return {}
+        rows = pl.scan_parquet(paths, hive_partitioning=False)
+        return dict(rows.group_by("ignored").len().sort("ignored").collect().iter_rows())
+
+    def read_rows(self, section: str) -> int:
+        """Count the rows of a section's files; one staged as both tables is one row."""
+        # An impression that its feedback's kind makes is no row of its own.
+        tables = ("feedback", _PROBLEMS, _IGNORED, *(() if self.derived else ("impressions",)))
+        return sum(self._count(section, table) for table in tables)
+
+    def _count(self, section: str, table: str) -> int:
+        paths = sorted((self.root / section).glob(f"table={table}/part=*/*.parquet"))
         return int(pl.scan_parquet(paths, hive_partitioning=False).select(pl.len()).collect().item()) \
             if paths else 0  # fmt: skip
 
@@ -72,7 +92,7 @@ def stage(src: Path, mapping: Mapping, form: str, root: Path) -> Staged:
 
     Raises: DataError naming file, column, row and value of what cannot be read.
     """
-    staged = Staged(root)
+    staged = Staged(root, derived=bool(mapping.openers))
     sections: list[tuple[str, Timed]] = []
     if mapping.impressions is not None:
         sections.append(("impressions", mapping.impressions))
@@ -124,7 +144,8 @@ def _rows(file: ScannedFile, number: int, section: Timed, mapping: Mapping) -> p
         reason=pl.coalesce(*reason, none),
         value_read=pl.coalesce(*value_read, none),
     )
-    checked = typed.filter(pl.col("kind").is_null() | (pl.col("kind") != IGNORE)).with_columns(
+    checked = _received(typed, section).with_columns(
+        ignored=pl.when(pl.col("kind") == IGNORE).then(pl.format("kind '{}'", "raw_kind")),
         reason=pl.coalesce(
             pl.when(pl.col("kind").is_null()).then(pl.lit(UNKNOWN_KIND)),
             *[pl.when(pl.col(c).is_null()).then(pl.lit(f"no {w}")) for c, w in _REQUIRED.items()],
@@ -133,6 +154,25 @@ def _rows(file: ScannedFile, number: int, section: Timed, mapping: Mapping) -> p
         value_read=pl.when(pl.col("kind").is_null()).then("raw_kind").otherwise("value_read"),
     )
     return _placed(checked.drop("raw_kind"), mapping)
+
+
+def _received(rows: pl.LazyFrame, section: Timed) -> pl.LazyFrame:
+    """Take feedback received a little before it happened as received at once; long before, it is wrong.
+
+    The clocks of a phone and of a loader differ; by more than `SKEW`, one of the columns is another thing.
+    """
+    if not isinstance(section, Feedback) or section.received is None:
+        return rows
+    feedback = (pl.col("kind") != IMPRESSION).fill_null(value=False)
+    before = feedback & (pl.col("received") < pl.col("at")).fill_null(value=False)
+    far = before & (pl.col("at") - pl.col("received") > SKEW)
+    said = pl.format("received {}, happened {}", *(pl.col(c).dt.to_string() for c in ("received", "at")))
+    return rows.with_columns(
+        early=before & ~far,
+        received=pl.when(before & ~far).then("at").otherwise("received"),
+        value_read=pl.when(pl.col("reason").is_null() & far).then(said).otherwise("value_read"),
+        reason=pl.coalesce("reason", pl.when(far).then(pl.lit(EARLY))),
+    )
 
 
 # A time that is there and does not parse has said so already: `reason` of a value comes after these.
@@ -199,7 +239,9 @@ def _placed(rows: pl.LazyFrame, mapping: Mapping) -> pl.LazyFrame:
     )
     shown, done = pl.lit(["impressions"]), pl.lit(["feedback"])
     tables = (
-        pl.when(pl.col("reason").is_not_null())
+        pl.when(pl.col("ignored").is_not_null())
+        .then(pl.lit([_IGNORED]))
+        .when(pl.col("reason").is_not_null())
         .then(pl.lit([_PROBLEMS]))
         .when(pl.col("kind") == IMPRESSION)
         .then(shown)
@@ -213,7 +255,8 @@ def _placed(rows: pl.LazyFrame, mapping: Mapping) -> pl.LazyFrame:
     filed = (
         pl.when(pl.col("table") == "feedback").then(business_day("received", mapping.timezone)).otherwise(day)
     )
-    part = pl.when(pl.col("reason").is_not_null()).then(pl.lit("none")).otherwise(filed.dt.to_string())
+    nowhere = pl.col("table").is_in([_IGNORED, _PROBLEMS])
+    part = pl.when(nowhere).then(pl.lit("none")).otherwise(filed.dt.to_string())
     return rows.with_columns(part=part)
 
 
@@ -229,7 +272,7 @@ def _evaluate(staged: Staged, name: str, section: Timed, files: Sequence[Scanned
     if unknown.height and isinstance(section, Feedback):
         raise DataError(_unknown_kinds(unknown, name, section))
     unread = problems.filter(pl.col("reason") != OUTSIDE)
-    total = staged.count(name)
+    total = staged.read_rows(name)
     if unread.height > section.tolerate * total:
         raise DataError(_unreadable_rows(unread, total, name, section, files))
 

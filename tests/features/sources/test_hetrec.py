@@ -45,6 +45,7 @@ def test_taggings_plays_and_what_is_known_when(src: Path, tmp_path: Path) -> Non
             frame = log.read(table, day)
             with_free_columns(table, dict(frame.schema)).validate(frame)
     assert sum(summary.quarantined.values()) == 3, "1956, 31 February, no plays"
+    assert all(tally.adds_up for tally in summary.accounting.values()), summary.accounting
     done = read_all(log, "feedback").sort("day", "user_id", "item_id")
     assert done.select("kind", "day", "user_id", "item_id", "value").rows() == [
         ("tag", date(2009, 4, 1), "5", "1", None),

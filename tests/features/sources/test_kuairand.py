@@ -313,6 +313,7 @@ def test_impossible_rows_are_quarantined_with_reasons(src: Path, tmp_path: Path)
     kept = pl.read_parquet(tmp_path / "log" / "quarantine" / "kuairand.parquet")
     assert kept.columns == ["table", "reason", "row"]
     assert kept.height == sum(summary.quarantined.values())
+    assert all(tally.adds_up for tally in summary.accounting.values()), summary.accounting
 
 
 def test_missing_files_and_columns_are_named(src: Path, tmp_path: Path) -> None:

@@ -275,6 +275,7 @@ def test_bad_ratings_are_quarantined_and_repeats_counted(src: Path, tmp_path: Pa
         "feedback: user or film is missing": 1,
     }
     assert summary.duplicates == {"feedback: same user, film and second": 1}
+    assert all(tally.adds_up for tally in summary.accounting.values()), summary.accounting
     assert summary.rows["feedback"] == len(RATED) * 2 + 3
 
 
