@@ -1,0 +1,111 @@
+"""EASE and item-kNN against their definitions, and counts that add up."""
+
+import numpy as np
+import pytest
+
+from recsys.errors import ConfigError, DataError
+from recsys.item_item import pair_counts
+from recsys.item_item.build import build_item_item
+from recsys.item_item.ease import build_ease, ease_weights
+from recsys.item_item.histories import Histories
+from recsys.item_item.knn import build_item_knn, build_item_knn_of_counts
+from recsys.item_item.pair_counts import count_pairs, gram_of
+from tests.recsys.item_item.shapes import random_histories
+
+ITEMS = 25
+
+
+def dense(of: Histories) -> np.ndarray:
+    return of.matrix(ITEMS).toarray().astype(np.float64)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_ease_is_the_best_prediction_of_each_item_from_the_others(precision):
+    of, penalty = random_histories(), 5.0
+    users = dense(of)
+    found = ease_weights(count_pairs(of, ITEMS), penalty, precision)
+    assert found.dtype == precision
+    for j in range(ITEMS):
+        others = np.delete(np.arange(ITEMS), j)
+        part = users[:, others]
+        ridge = np.linalg.solve(part.T @ part + penalty * np.eye(ITEMS - 1), part.T @ users[:, j])
+        np.testing.assert_allclose(found[others, j], ridge, atol=1e-4)
+        assert found[j, j] == 0
+
+
+def test_ease_mirrors_across_blocks(monkeypatch):
+    counts = count_pairs(random_histories(), ITEMS)
+    whole = ease_weights(counts, 5.0)
+    monkeypatch.setattr("recsys.item_item.ease._ROWS_AT_ONCE", 4)
+    np.testing.assert_allclose(ease_weights(counts, 5.0), whole, atol=1e-6)
+    np.testing.assert_allclose(build_ease(counts, 5.0).matrix().toarray(), whole, atol=1e-6)
+
+
+def test_the_cut_keeps_the_weights_furthest_from_0():
+    counts = count_pairs(random_histories(), ITEMS)
+    whole, cut = ease_weights(counts, 5.0), build_ease(counts, 5.0, most=4)
+    assert cut.neighbours.shape == (ITEMS, 4)
+    for row, neighbours, weights in zip(whole, cut.neighbours, cut.weights, strict=True):
+        best = np.sort(np.abs(row))[-4:]
+        np.testing.assert_allclose(np.sort(np.abs(weights)), best, rtol=1e-6)
+        np.testing.assert_array_equal(row[neighbours], weights)
+
+
+def test_a_penalty_without_an_inverse_is_refused():
+    never_met = count_pairs(random_histories(), ITEMS + 1)
+    with pytest.raises(ConfigError, match="penalty 0: the matrix has no inverse"):
+        build_ease(never_met, 0.0)
+
+
+def test_a_catalogue_above_ease_gets_item_knn(monkeypatch):
+    matrix = random_histories().matrix(ITEMS)
+    assert (build_item_item(matrix).weights < 0).any()
+    monkeypatch.setattr("recsys.item_item.build.MOST_ITEMS", ITEMS - 1)
+    assert (build_item_item(matrix).weights >= 0).all()
+    monkeypatch.setattr("recsys.item_item.ease.MOST_ITEMS", ITEMS - 1)
+    with pytest.raises(ConfigError, match=f"EASE of {ITEMS} items: it is for at most 24"):
+        build_ease(gram_of(matrix), 1.0)
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 10**9])
+def test_item_knn_is_the_shrunk_cosine_in_blocks_of_any_size(at_once, monkeypatch):
+    monkeypatch.setattr(pair_counts, "PRODUCTS_AT_ONCE", at_once)
+    of = random_histories(num_items=ITEMS)
+    users = dense(of)
+    norms = np.sqrt(users.sum(axis=0))
+    cosines = users.T @ users / (np.outer(norms, norms) + 10)
+    np.fill_diagonal(cosines, 0)
+    found = build_item_knn(of.matrix(ITEMS), most=ITEMS).matrix().toarray()
+    np.testing.assert_allclose(found, cosines, atol=1e-6)
+    cut = build_item_knn_of_counts(count_pairs(of, ITEMS), most=3)
+    assert np.sort(cut.weights.sum(axis=1)) == pytest.approx(np.sort(np.sort(cosines)[:, -3:].sum(axis=1)))
+
+
+def test_an_item_that_nobody_has_has_no_neighbours(monkeypatch):
+    monkeypatch.setattr(pair_counts, "PRODUCTS_AT_ONCE", 1)
+    of = Histories.of(np.array([0, 0, 1]), np.array([1, 3, 3]), num_users=2)
+    found = build_item_knn(of.matrix(6), shrinkage=0.0, most=2)
+    assert (found.neighbours >= 0).sum(axis=1).tolist() == [0, 1, 0, 1, 0, 0]
+
+
+def test_counts_add_up_over_days_and_over_users():
+    of = random_histories(timed=True)
+    whole = count_pairs(of, ITEMS)
+    assert whole.dtype == np.int32
+    np.testing.assert_array_equal(whole.toarray(), dense(of).T @ dense(of))
+
+    def between(first: float, last: float) -> Histories:
+        kept = (of.days >= first) & (of.days < last)
+        return Histories.of(of.users[kept], of.items[kept], num_users=of.num_users, days=of.days[kept])
+
+    total = count_pairs(between(0, 30), ITEMS)
+    for day in range(30, 100, 10):
+        total = total + count_pairs(between(day, day + 10), ITEMS, before=between(0, day))
+    np.testing.assert_array_equal(total.toarray(), whole.toarray())
+    shares = [count_pairs(of.take(np.arange(start, of.num_users, 3)), ITEMS) for start in range(3)]
+    np.testing.assert_array_equal(sum(shares).toarray(), whole.toarray())
+
+
+def test_counts_before_must_be_of_the_same_users():
+    with pytest.raises(DataError, match="before has 2 users and histories 60"):
+        count_pairs(random_histories(), ITEMS, before=random_histories(num_users=2))
