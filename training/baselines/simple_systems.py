@@ -4,6 +4,7 @@
     recent_popular  the same over the last 7 days
     item_rate       mean label of the item's earlier impressions, shrunk to the overall one
     item_knn        cosine similarity to the user's earlier positives
+    own_history     what the user took most often, recent times counting more; its lists hide nothing
     global_mean, item_mean   regression heads: the overall mean, and the item's, shrunk to it
     logistic_regression (ridge for regression), lightgbm   on the model's own features; `fitted`
 
@@ -22,17 +23,19 @@ from recsys.tasks import TaskSpec
 from training.baselines.counts import SHRINKAGE, item_counts, item_rates, positives, share
 from training.baselines.fitted import fit_and_score
 from training.baselines.knn import ItemKnn
+from training.baselines.own_history import OwnHistory
 from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.head_metrics import head_metrics
 from training.evaluation.head_rows import MEASURED
-from training.evaluation.list_metrics import ListMetrics, mean_metrics, score_lists
+from training.evaluation.list_metrics import ListMetrics, ScoredLists, mean_metrics, score_lists
 from training.evaluation.lists import Lists, top_places
 from training.predict import BundlePredictor
 
-BINARY = ("popular", "recent_popular", "item_rate", "item_knn")
+OWN_HISTORY = "own_history"
+BINARY = ("popular", "recent_popular", "item_rate", "item_knn", OWN_HISTORY)
 REGRESSION = ("global_mean", "item_mean")
-LISTED = ("popular", "recent_popular", "item_knn")
+LISTED = ("popular", "recent_popular", "item_knn", OWN_HISTORY)
 _USERS_AT_ONCE = 512
 
 
@@ -91,6 +94,8 @@ def _count_scores(days: Days, i: int, rows: pl.DataFrame, tasks: Sequence[TaskSp
             scores[f"item_rate_{task.name}"] = pl.col(f"rate_{task.name}").fill_null(priors[task.name])
             knn = ItemKnn(positives(days, i, task))
             scores[f"item_knn_{task.name}"] = pl.Series(knn.of_pairs(rows["user_id"], rows["item_id"]))
+            own = OwnHistory.before(days, i, task)
+            scores[f"{OWN_HISTORY}_{task.name}"] = pl.Series(own.of_pairs(rows["user_id"], rows["item_id"]))
     return known.select(
         *MEASURED, *(t.label for t in tasks), *(value.alias(name) for name, value in scores.items())
     )
@@ -118,11 +123,13 @@ def _lists(predictor: BundlePredictor, days: Days, audiences: Sequence[Audience]
     task = predictor.bundle.config.retrieval_task
     if task is None or not audiences:
         return {}
-    placed = [(audience, days.place(audience.day)) for audience in audiences]
-    return {
-        name: mean_metrics([score_lists(a, _list(name, a, days, i, task)) for a, i in placed])
-        for name in LISTED
-    }
+    return {name: mean_metrics(system_lists(name, audiences, days, task)) for name in LISTED}
+
+
+def system_lists(name: str, audiences: Sequence[Audience], days: Days, task: TaskSpec) -> list[ScoredLists]:
+    """Measure a system's lists, under the policy's exclusion; what a user took themselves knows none."""
+    shown = [a.without_exclusion() for a in audiences] if name == OWN_HISTORY else audiences
+    return [score_lists(a, _list(name, a, days, days.place(a.day), task)) for a in shown]
 
 
 def _list(name: str, audience: Audience, days: Days, i: int, task: TaskSpec) -> Lists:
@@ -144,6 +151,9 @@ def _list_scores(
     if name == "item_knn":
         knn = ItemKnn(positives(days, i, task))
         return lambda users: knn.of_lists(users, items)
+    if name == OWN_HISTORY:
+        own = OwnHistory.before(days, i, task)
+        return lambda users: own.of_lists(users, items)
     column = f"{task.name}_count" if name == "popular" else f"recent_{task.name}_count"
     counts = items.to_frame().join(item_counts(days, i), on="item_id", how="left", maintain_order="left")
     values = counts[column].fill_null(0).cast(pl.Float64).to_numpy()

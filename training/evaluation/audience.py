@@ -6,7 +6,7 @@ their first request. The catalogue is every item available at some moment of the
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -66,6 +66,19 @@ class Audience:
     def num_users(self) -> int:
         """Count the users."""
         return self.requests.height
+
+    @property
+    def num_hidden(self) -> int:
+        """Count the wanted items that the policy hides from the user who wanted them."""
+        wanted = np.repeat(np.arange(self.num_users), np.diff(self.offsets))
+        stride = max(self.catalogue.height, int(self.codes.max(initial=0)) + 1)
+        hidden = np.unique(self.hidden[0] * stride + self.hidden[1])
+        return int(np.isin(wanted * stride + self.codes, hidden).sum())
+
+    def without_exclusion(self) -> "Audience":
+        """Give the same users, from whom nothing is hidden."""
+        nobody = np.zeros(0, np.int64)
+        return replace(self, hidden=(nobody, nobody))
 
     def allowed(self, users: slice) -> np.ndarray:
         """Give which items may be listed to some of the users: bool [U, I]."""

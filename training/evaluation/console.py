@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from recsys.metrics.table import METRICS
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.head_metrics import HeadMetrics
+from training.evaluation.list_metrics import ListMetrics
 
 
 def print_report(report: EvalReport) -> None:
@@ -25,6 +26,8 @@ def print_report(report: EvalReport) -> None:
         }
         console.print(_head_table(task, rows))
     console.print(_ranking_table(report))
+    if report.ranking.hidden:
+        console.print(hidden_line(report.ranking), style="dim", highlight=False)
     for name, table in report.baselines.items():
         for note in table.notes:
             console.print(f"  {name}: {note}", style="dim", highlight=False)
@@ -38,6 +41,15 @@ def _lists_line(report: EvalReport) -> str:
     }[report.list_group]
     weighed = "weighed by how likely they are looked at" if report.examination else "count alike"
     return f"a list is {lists}; positions {weighed}"
+
+
+def hidden_line(ranking: ListMetrics) -> str:
+    """Say how many wanted items the policy keeps from the lists."""
+    share = ranking.hidden / ranking.relevant
+    return (
+        f"hidden: {ranking.hidden:,} of the {ranking.relevant:,} wanted items ({share:.1%}) are what the "
+        "user took before: [policy] exclude_seen_kinds does not show them again, own_history does"
+    )
 
 
 def _head_table(task: str, rows: dict[str, HeadMetrics]) -> Table:

@@ -31,6 +31,8 @@ class ListMetrics(BaseModel):
     """Items available, mean over periods."""
     relevant: int = 0
     """Wanted items in all lists together."""
+    hidden: int = 0
+    """How many of these no list could hold: the policy does not show the user's own items again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,7 @@ class ScoredLists:
     """Metrics with one value for all users."""
     catalogue: int
     relevant: int
+    hidden: int
     places: int
 
 
@@ -61,6 +64,7 @@ def score_lists(audience: Audience, lists: Lists) -> ScoredLists:
         of_period={name: m.of_period(lists_of(m)) for name, m in metrics.items() if m.of_period is not None},
         catalogue=int(audience.available.sum()),
         relevant=int(audience.codes.size),
+        hidden=audience.num_hidden,
         places=lists.candidates.shape[1],
     )
 
@@ -79,6 +83,7 @@ def mean_metrics(scored: Sequence[ScoredLists]) -> ListMetrics:
         places=max(s.places for s in scored),
         catalogue=round(float(np.mean([s.catalogue for s in scored]))),
         relevant=sum(s.relevant for s in scored),
+        hidden=sum(s.hidden for s in scored),
     )
 
 
