@@ -25,6 +25,7 @@ from features.sources.mapped.days import (
     with_drawn,
 )
 from features.sources.mapped.files import ROW
+from features.sources.mapped.keys import Requests
 from features.sources.mapped.mapping import Mapping
 from features.sources.mapped.side import SideTables
 from features.sources.mapped.staging import ITEM, USER, Staged, stage
@@ -33,7 +34,7 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.schema import IMPRESSION_KEY
 
-_SHOWN = ["impression_id", "request_id", "user_id", "item_id", "shown_at"]
+_SHOWN = ["impression_id", "request", "user_id", "item_id", "shown_at"]
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ def _shown(run: _Run) -> None:
     """Stage what was shown."""
     days = run.staged.days("impressions")
     derived = not run.mapping.logs_impressions
+    requests = Requests()
     for n, day in enumerate(days):
         run.step(f"impressions of {day}", 0.3 + 0.2 * n / len(days))
         rows = run.staged.read("impressions", day)
@@ -114,7 +116,7 @@ def _shown(run: _Run) -> None:
             once = distinct_impressions(rows)
             repeats = rows.height - once.height
             run.conversion.repeated("impressions", repeats, "same user, item, time and place")
-            made = make_impressions(once)
+            made = make_impressions(requests.ids(once, day))
             made = run.conversion.distinct("impressions", made, list(IMPRESSION_KEY), "same id twice")
         run.shown.write("impressions", day, made)
 

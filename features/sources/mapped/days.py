@@ -10,6 +10,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from features.sources.mapped import keys
 from recsys.schema import CONTEXT_PREFIX
 
 _EVENT = ["user_id", "item_id", "kind", "at"]
@@ -37,22 +38,23 @@ def make_impressions(rows: pl.DataFrame) -> pl.DataFrame:
     """Turn one day's rows of shown items into impressions; adds nothing that the log does not say.
 
     A row without a request is a response of one. Without a position it is its place among the rows of its
-    request.
+    request. `request` stays, for feedback that names it.
+
+    Args: rows: with `request_id` for those that name a request (`keys.Requests`).
     """
-    shown_ms = pl.col("at").dt.epoch("ms")
-    own = pl.format("{}-{}-{}", "user_id", "item_id", shown_ms)
     listed = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("request", "user_id")
     place = pl.when(pl.col("request").is_null()).then(1).otherwise(listed)
     if rows["request"].null_count() == rows.height:
         place = pl.lit(1, pl.Int32)
-    rows = rows.with_columns(request_id=pl.coalesce("request", own))
+    rows = rows.with_columns(request_id=pl.coalesce("request_id", keys.own_request()))
     position = pl.col("position") if "position" in rows.columns else pl.lit(None, pl.Int32)
     propensity = pl.col("propensity") if "propensity" in rows.columns else pl.lit(None, pl.Float64)
     rows = rows.with_columns(position=pl.coalesce(position, place), propensity=propensity)
     exact = pl.when(pl.col("propensity").is_null()).then(pl.lit("unknown")).otherwise(pl.lit("exact"))
     return rows.select(
-        pl.coalesce("impression", pl.format("{}:{}", "request_id", "position")).alias("impression_id"),
+        pl.coalesce("impression", keys.impression(rows)).alias("impression_id"),
         "request_id",
+        "request",
         *_PAIR,
         "position",
         "propensity",
@@ -74,6 +76,7 @@ def make_derived_impressions(rows: pl.DataFrame) -> pl.DataFrame:
     return make_impressions(
         once.with_columns(
             request=pl.lit(None, pl.String),
+            request_id=pl.lit(None, pl.String),
             impression=pl.lit(None, pl.String),
             position=pl.lit(1, pl.Int32),
             propensity=pl.lit(None, pl.Float64),
@@ -87,8 +90,9 @@ def with_drawn(chosen: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
         return chosen
     context = [c for c in chosen.columns if c.startswith(CONTEXT_PREFIX)]
     moments = chosen.select("user_id", "shown_at", *context).unique(["user_id", "shown_at"], keep="first")
-    request = pl.format("{}-{}-{}-n", "user_id", "item_id", pl.col("shown_at").dt.epoch("ms"))
+    request = pl.format("{}-n", keys.own_request("shown_at"))
     others = drawn.join(moments, on=["user_id", "shown_at"], how="left").with_columns(
+        request=pl.lit(None, pl.String),
         request_id=request,
         impression_id=pl.format("{}:1", request),
         position=pl.lit(1, pl.Int32),
@@ -103,13 +107,11 @@ def with_drawn(chosen: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
 def make_feedback(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataFrame:
     """Turn one day's events into feedback, each with the impression that it belongs to, or null.
 
-    Args: shown: impression_id, request_id, user_id, item_id, shown_at of every impression in reach.
+    Args: shown: impression_id, request, user_id, item_id, shown_at of every impression in reach.
     """
-    instant = pl.col("at").dt.epoch("ms")
-    own = pl.format("{}-{}-{}:{}", "user_id", "item_id", instant, "kind")
     paired = pair(rows, shown, window)
     return paired.select(
-        pl.coalesce("event", own).alias("feedback_id"),
+        pl.coalesce("event", keys.own_event()).alias("feedback_id"),
         "impression_id",
         *_PAIR,
         "kind",
@@ -124,10 +126,7 @@ def pair(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataF
     rows = rows.with_row_index("__order")
     if shown.is_empty():
         return rows.with_columns(impression_id=pl.col("impression")).drop("__order")
-    place = ["request", *_PAIR]
-    listed = shown.select(*_PAIR, request="request_id", by_request="impression_id")
-    listed = listed.unique(place, keep="first", maintain_order=True)
-    named = rows.join(listed, on=place, how="left")
+    named = _by_request(rows, shown)
     instants = shown.select(*_PAIR, "shown_at", by_time="impression_id").sort("shown_at", "by_time")
     dated = named.sort("at", "__order").join_asof(
         instants,
@@ -141,6 +140,30 @@ def pair(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataF
     return dated.with_columns(impression_id=pl.coalesce("impression", "by_request", "by_time")).sort(
         "__order"
     ).drop("__order", "by_request", "by_time", "shown_at", strict=False)  # fmt: skip
+
+
+def _by_request(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
+    """Add `by_request`: the impression of the request, user and item that an event names.
+
+    Where a request's id comes again, it is the latest one until then; else the first: clocks differ.
+    """
+    place = ["request", *_PAIR]
+    listed = shown.drop_nulls("request").select(*place, "shown_at", by_request="impression_id")
+    if listed.is_empty() or rows["request"].null_count() == rows.height:
+        return rows.with_columns(by_request=pl.lit(None, pl.String))
+    first = listed.unique(place, keep="first", maintain_order=True)
+    named = rows.join(first.drop("shown_at"), on=place, how="left")
+    if first.height == listed.height:
+        return named
+    latest = named.sort("at", "__order").join_asof(
+        listed.sort("shown_at", "by_request").rename({"by_request": "latest"}),
+        left_on="at",
+        right_on="shown_at",
+        by=place,
+        strategy="backward",
+        check_sortedness=False,
+    )
+    return latest.with_columns(by_request=pl.coalesce("latest", "by_request")).drop("latest", "shown_at")
 
 
 def reach(rows: pl.DataFrame, window: timedelta, timezone: str, days: Sequence[date]) -> list[date]:

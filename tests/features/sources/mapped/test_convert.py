@@ -132,8 +132,13 @@ def test_a_request_id_that_two_users_share_is_a_request_of_each(bench, events):
     log = bench.convert({**events(request="req"), "match": {"window": "1m"}})
     shown = bench.read(log, "impressions").sort("user_id", "position")
     columns = ("user_id", "item_id", "impression_id")
-    assert shown.select(columns).rows() == [("u", "a", "1:1"), ("v", "b", "1:1"), ("v", "a", "1:2")]
-    assert paired(bench, log) == [("u", "click", "1:1"), ("v", "click", "1:2"), ("w", "click", None)]
+    of_u, of_v = "1~@u~@2026-01-05", "1~@v~@2026-01-05"
+    assert shown.select(columns).rows() == [
+        ("u", "a", f"{of_u}:1"), ("v", "b", f"{of_v}:1"), ("v", "a", f"{of_v}:2")
+    ]  # fmt: skip
+    assert paired(bench, log) == [
+        ("u", "click", f"{of_u}:1"), ("v", "click", f"{of_v}:2"), ("w", "click", None)
+    ]  # fmt: skip
 
 
 def test_a_named_request_is_found_beyond_the_window_and_the_day(bench, events):
