@@ -63,7 +63,7 @@ def convert_mapped(
     Raises: DataError naming the file, the column, the row and the value that cannot be read, and the remedy.
     """
     with Conversion(name, out) as conversion:
-        side = SideTables.scan(src, mapping, form)
+        side = SideTables.scan(src, mapping, form, conversion.scratch / "text")
         step("reading", 0.0)
         staged = stage(src, mapping, form, conversion.scratch / "rows")
         if not staged.days("feedback") and not staged.days("impressions"):

@@ -4,12 +4,21 @@ Each timed row is an *impression* (the item was shown) or *feedback* (the user d
 one `[events]` file with a kind column, or from `[feedback]` and, where there is one, `[impressions]`.
 """
 
+import codecs
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from pydantic import model_validator as check_model
 
 from recsys.errors import ConfigError
@@ -56,12 +65,41 @@ def _zone(value: str | None) -> str | None:
 Zone = Annotated[str, BeforeValidator(_zone)]
 
 
+def _mark(value: str) -> str:
+    if len(value.encode()) != 1 or value in "\r\n":
+        raise ValueError("write one character of one byte, such as ',', ';' or a tab (\"\\t\")")
+    return value
+
+
+Mark = Annotated[str, AfterValidator(_mark)]
+
+
+def _encoding(value: str) -> str:
+    try:
+        name = codecs.lookup(value).name
+        "a".encode(name)
+    except (LookupError, UnicodeError, ValueError):
+        raise ValueError(
+            f"{value!r} is no text encoding; write one like utf-8, latin-1, windows-1252 or utf-16"
+        ) from None
+    return "utf-8" if name in ("utf-8", "utf-8-sig", "ascii") else name
+
+
+Encoding = Annotated[str, AfterValidator(_encoding)]
+
+
 class Files(_Section):
     """Which files, and how they are written."""
 
     files: str | None = None
     """A name or pattern inside SRC; without it SRC itself, or all its files of the format."""
-    separator: str = Field(default=",", min_length=1, max_length=1)
+    separator: Mark = ","
+    quote: Mark | Literal[""] = '"'
+    """Around a CSV field that holds the separator; "" where quotes are letters like any other."""
+    encoding: Encoding = "utf-8"
+    """Of CSV files, as Python names it: utf-8, latin-1, windows-1252, utf-16."""
+    decimal: Literal[".", ","] = "."
+    """The mark between whole and fraction in numbers that are written as text."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a CSV file that has no header line."""
     nulls: tuple[str, ...] = ("", "NULL", "null", "NaN", "nan", "None", "\\N")
@@ -71,6 +109,15 @@ class Files(_Section):
     """Of instants written without one; default: the mapping's time zone."""
     tolerate: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the rows that may be unreadable: they are quarantined instead of ending the run."""
+
+    @check_model(mode="after")
+    def _written(self) -> Self:
+        if self.quote == self.separator:
+            raise ValueError(f"separator and quote are both {self.quote!r}")
+        twice = [name for n, name in enumerate(self.columns) if name in self.columns[:n]]
+        if twice:
+            raise ValueError(f"`columns` has {twice[0]!r} twice; give each column a name of its own")
+        return self
 
     @field_validator("time_format")
     @classmethod
@@ -118,6 +165,8 @@ class Impressions(Timed):
 
     position: str | None = None
     """1 = top. Without it: the order of the rows inside a request."""
+    first_position: Literal[0, 1] = 1
+    """The number that `position` gives the top."""
     propensity: str | None = None
     """Probability with which the logging policy put this item there."""
     context: FreeColumns = {}

@@ -5,6 +5,7 @@ holds from the day it is seen, and is written again on the day it changes. Every
 from their first day on.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Final
 import polars as pl
 
 from features.sources.conversion import Conversion
-from features.sources.mapped.files import ROW, ScannedFile, scan_section, unreadable
+from features.sources.mapped.blank import BLANK, left_out, not_blank
+from features.sources.mapped.files import ROW, ScannedFile, reading, scan_section
 from features.sources.mapped.mapping import Files, Items, Mapping, Users
 from features.sources.mapped.staging import ITEM, USER
 from features.sources.mapped.values import Reader, Value
@@ -44,6 +46,8 @@ class _Entity:
     """Rows of the file: key, columns, known_day (null = from before the first day), __known (its instant)."""
     unread: pl.DataFrame | None = None
     """Rows of the file that cannot be read: file, row, reason, value_read."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Rows of the file that say nothing, by reason."""
     first: dict[str, date] = field(default_factory=dict)
     """Key -> the first day on which events mention it."""
     last: pl.DataFrame | None = None
@@ -61,9 +65,10 @@ class SideTables:
         self._items = _Entity("item_id", ITEM)
 
     @classmethod
-    def scan(cls, src: Path, mapping: Mapping, form: str) -> "SideTables":
+    def scan(cls, src: Path, mapping: Mapping, form: str, scratch: Path) -> "SideTables":
         """Read the users' and items' files.
 
+        Args: scratch: a folder for files that are rewritten.
         Raises: DataError naming file, column, row and value.
         """
         side = cls(mapping)
@@ -72,7 +77,7 @@ class SideTables:
             ("items", mapping.items, side._items),
         ):
             if section is not None:
-                entity.told, entity.unread = _read(src, section, mapping, form, name)
+                entity.told, entity.unread, entity.ignored = _read(src, section, mapping, form, name, scratch)
         return side
 
     def see(self, rows: pl.DataFrame, day: date) -> None:
@@ -136,7 +141,8 @@ def _account(
     """Count the rows of the file: those not read, and those of whose id and day a later row is there."""
     assert entity.told is not None
     assert entity.unread is not None
-    conversion.account(table, entity.told.height + entity.unread.height, 0)
+    conversion.account(table, entity.told.height + entity.unread.height + entity.ignored.total(), 0)
+    conversion.accounting[table].ignored.update(entity.ignored)
     for (reason,), bad in entity.unread.group_by("reason", maintain_order=True):
         conversion.quarantine(table, bad, str(reason))
     key = [entity.key, "known_day"]
@@ -153,13 +159,14 @@ def _account(
 
 
 def _read(
-    src: Path, section: Users | Items, mapping: Mapping, form: str, name: str
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read the rows of a section's files, in the order of time, and those that cannot be read."""
-    files = scan_section(src, section, form, f"[{name}]", _needed(section))
-    frames = [_read_file(file, section, mapping, form, name) for file in files]
-    rows = pl.concat([good for good, _ in frames], how="vertical")
-    return rows.sort("__known", maintain_order=True), pl.concat([bad for _, bad in frames])
+    src: Path, section: Users | Items, mapping: Mapping, form: str, name: str, scratch: Path
+) -> tuple[pl.DataFrame, pl.DataFrame, Counter[str]]:
+    """Read a section's rows in the order of time, and those that cannot be read; count what says nothing."""
+    files = scan_section(src, section, form, f"[{name}]", _needed(section), scratch)
+    frames = [_read_file(file, section, mapping, name) for file in files]
+    rows = pl.concat([good for good, _, _ in frames], how="vertical").sort("__known", maintain_order=True)
+    ignored: Counter[str] = sum((counts for _, _, counts in frames), Counter())
+    return rows, pl.concat([bad for _, bad, _ in frames]), ignored
 
 
 def _needed(section: Users | Items) -> list[str]:
@@ -171,11 +178,11 @@ def _needed(section: Users | Items) -> list[str]:
 
 
 def _read_file(
-    file: ScannedFile, section: Users | Items, mapping: Mapping, form: str, name: str
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+    file: ScannedFile, section: Users | Items, mapping: Mapping, name: str
+) -> tuple[pl.DataFrame, pl.DataFrame, Counter[str]]:
     read = Reader(file, section, mapping.timezone)
     key = "user_id" if isinstance(section, Users) else "item_id"
-    columns: dict[str, pl.Expr | Value] = {key: read.text(section.id)}
+    columns: dict[str, pl.Expr | Value] = {key: read.identifier(section.id)}
     if isinstance(section, Items):
         columns |= read.item(section)
         for instant in ("available_from", "available_until"):
@@ -186,24 +193,28 @@ def _read_file(
     known = pl.lit(None, INSTANT) if section.known_from is None else read.instant(section.known_from)
     columns["__known"] = known
     wrong = [c for c in columns.values() if isinstance(c, Value)]
-    try:
+    with reading([file]):
         rows = file.frame.select(
             pl.col(ROW),
             *[(c.typed if isinstance(c, Value) else c).alias(n) for n, c in columns.items()],
-            reason=pl.coalesce(*[pl.when(c.wrong).then(pl.lit(c.reason)) for c in wrong],
+            reason=pl.coalesce(*[pl.when(c.wrong).then(c.reason) for c in wrong],
                                pl.when(read.text(section.id).is_null()).then(pl.lit(f"no {section.id}"))),
             value_read=pl.coalesce(*[pl.when(c.wrong).then(c.raw) for c in wrong], pl.lit(None, pl.String)),
+            ignored=left_out(read, _needed(section)),
         ).collect(engine="streaming")  # fmt: skip
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(unreadable(file.path, form, error)) from error
+    blank = rows.filter(pl.col("ignored") == BLANK)[ROW]
+    told = not_blank(file, blank) if blank.len() else blank
+    out = pl.col("ignored").is_not_null() & ~pl.col(ROW).is_in(told.implode())
+    ignored = Counter(dict(rows.filter(out).group_by("ignored").len().iter_rows()))
+    total, rows = rows.height, rows.filter(~out).drop("ignored")
     bad = rows.filter(pl.col("reason").is_not_null())
-    _evaluate(bad, rows.height, file, section, name)
+    _evaluate(bad, total, file, section, name)
     good = rows.filter(pl.col("reason").is_null())
     dated = good.with_columns(known_day=business_day("__known", mapping.timezone))
     unread = bad.select(
         pl.lit(file.path.name).alias("file"), pl.col(ROW).alias("row"), "reason", "value_read"
     )
-    return dated.drop(ROW, "reason", "value_read"), unread
+    return dated.drop(ROW, "reason", "value_read"), unread, ignored
 
 
 def _evaluate(bad: pl.DataFrame, total: int, file: ScannedFile, section: Files, name: str) -> None:

@@ -5,6 +5,7 @@ typed; an opening kind of a log without impressions is staged as both. Rows that
 apart, with the reason, the file and the row's number; so are those that the mapping ignores.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -13,7 +14,8 @@ from typing import Final
 
 import polars as pl
 
-from features.sources.mapped.files import ROW, ScannedFile, closest, scan_section, unreadable
+from features.sources.mapped.blank import BLANK, left_out, not_blank
+from features.sources.mapped.files import ROW, ScannedFile, closest, reading, scan_section
 from features.sources.mapped.mapping import IGNORE, IMPRESSION, Events, Feedback, Impressions, Mapping, Timed
 from features.sources.mapped.values import Reader, Value
 from recsys.errors import DataError
@@ -27,7 +29,9 @@ OUTSIDE: Final = "outside first_day to last_day"
 EARLY: Final = "received before it happened"
 SKEW: Final = timedelta(minutes=5)
 """Clocks that differ by less are taken for equal."""
+NO_KIND: Final = "no kind"
 _PROBLEMS: Final = "problems"
+_BLANK: Final = "blank"
 _IGNORED: Final = "ignored"
 _SHOWN: Final = 3
 
@@ -97,22 +101,48 @@ def stage(src: Path, mapping: Mapping, form: str, root: Path) -> Staged:
     if mapping.impressions is not None:
         sections.append(("impressions", mapping.impressions))
     sections.append(("events" if mapping.events is not None else "feedback", mapping.source))
-    scanned = [scan_section(src, section, form, f"[{name}]", _needed(section)) for name, section in sections]
+    scanned = [
+        scan_section(src, section, form, f"[{name}]", _needed(section), root.parent / "text")
+        for name, section in sections
+    ]
     for (name, section), files in zip(sections, scanned, strict=True):
-        _stage_section(name, section, files, mapping, form, root)
+        _stage_section(name, section, files, mapping, root)
+        _settle_blank(root / name, files)
         _evaluate(staged, name, section, files)
     return staged
 
 
 def _stage_section(
-    name: str, section: Timed, files: Sequence[ScannedFile], mapping: Mapping, form: str, root: Path
+    name: str, section: Timed, files: Sequence[ScannedFile], mapping: Mapping, root: Path
 ) -> None:
     target = pl.PartitionBy(root / name, key=["table", "part"], include_key=False)
     rows = pl.concat([_rows(file, n, section, mapping) for n, file in enumerate(files)], how="vertical")
-    try:
+    with reading(files):
         rows.sink_parquet(target, mkdir=True, compression="lz4", statistics=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(unreadable(", ".join(str(f.path) for f in files[:5]), form, error)) from error
+
+
+def _settle_blank(section: Path, files: Sequence[ScannedFile]) -> None:
+    """Ignore the blank lines; a row that holds something in another column is one that lacks its user."""
+    folder = section / f"table={_BLANK}"
+    paths = sorted(folder.rglob("*.parquet"))
+    if not paths:
+        return
+    rows = pl.concat([pl.read_parquet(path, columns=["file", ROW]) for path in paths])
+    shutil.rmtree(folder)
+    for number, file in enumerate(files):
+        mine = rows.filter(pl.col("file") == number)
+        told = pl.col(ROW).is_in(not_blank(file, mine[ROW]).implode()) if mine.height else pl.lit(value=True)
+        lacking = mine.filter(told).with_columns(
+            reason=pl.lit(f"no {next(iter(_REQUIRED.values()))}"), value_read=pl.lit(None, pl.String)
+        )
+        for table, some in (
+            (_PROBLEMS, lacking),
+            (_IGNORED, mine.filter(~told).with_columns(ignored=pl.lit(BLANK))),
+        ):
+            if some.height:
+                some.lazy().sink_parquet(
+                    section / f"table={table}" / "part=none" / f"{_BLANK}-{number}.parquet", mkdir=True
+                )
 
 
 def _needed(section: Timed) -> list[str]:
@@ -132,9 +162,10 @@ def _needed(section: Timed) -> list[str]:
 
 def _rows(file: ScannedFile, number: int, section: Timed, mapping: Mapping) -> pl.LazyFrame:
     """Type one file's rows and say to which table and day each belongs."""
-    columns = _columns(Reader(file, section, mapping.timezone), section)
+    read = Reader(file, section, mapping.timezone)
+    columns = _columns(read, section)
     values = {name: c for name, c in columns.items() if isinstance(c, Value)}
-    reason = [pl.when(v.wrong).then(pl.lit(v.reason)) for v in values.values()]
+    reason = [pl.when(v.wrong).then(v.reason) for v in values.values()]
     value_read = [pl.when(v.wrong).then(v.raw) for v in values.values()]
     none = pl.lit(None, pl.String)
     typed = file.frame.select(
@@ -143,15 +174,21 @@ def _rows(file: ScannedFile, number: int, section: Timed, mapping: Mapping) -> p
         *[(c.typed if isinstance(c, Value) else c).alias(name) for name, c in columns.items()],
         reason=pl.coalesce(*reason, none),
         value_read=pl.coalesce(*value_read, none),
+        ignored=left_out(read, _needed(section)),
     )
+    unknown = pl.when(pl.col("raw_kind") == "").then(pl.lit(NO_KIND)).otherwise(pl.lit(UNKNOWN_KIND))
     checked = _received(typed, section).with_columns(
-        ignored=pl.when(pl.col("kind") == IGNORE).then(pl.format("kind '{}'", "raw_kind")),
+        ignored=pl.coalesce(
+            "ignored", pl.when(pl.col("kind") == IGNORE).then(pl.format("kind '{}'", "raw_kind"))
+        ),
         reason=pl.coalesce(
-            pl.when(pl.col("kind").is_null()).then(pl.lit(UNKNOWN_KIND)),
+            pl.when(pl.col("kind").is_null()).then(unknown),
             *[pl.when(pl.col(c).is_null()).then(pl.lit(f"no {w}")) for c, w in _REQUIRED.items()],
             "reason",
         ),
-        value_read=pl.when(pl.col("kind").is_null()).then("raw_kind").otherwise("value_read"),
+        value_read=pl.when(pl.col("kind").is_null() & (pl.col("raw_kind") != ""))
+        .then("raw_kind")
+        .otherwise("value_read"),
     )
     return _placed(checked.drop("raw_kind"), mapping)
 
@@ -180,19 +217,21 @@ _REQUIRED: Final = {"user_id": "user", "item_id": "item"}
 
 
 def _columns(read: Reader, section: Timed) -> Columns:
-    user = read.text(section.user)
+    user = read.identifier(section.user)
     columns: Columns = {
-        "user_id": user if section.session is None else pl.coalesce(user, read.text(section.session)),
-        "item_id": read.text(section.item),
+        "user_id": user if section.session is None else pl.coalesce(user, read.identifier(section.session)),
+        "item_id": read.identifier(section.item),
         "at": read.instant(section.time),
     }
     for name in ("session", "request", "impression"):
         raw = getattr(section, name)
-        columns[name] = pl.lit(None, pl.String) if raw is None else read.text(raw)
+        columns[name] = pl.lit(None, pl.String) if raw is None else read.identifier(raw)
     columns |= _kinds(read, section)
     if isinstance(section, Impressions):
         none = {"position": pl.lit(None, pl.Int32), "propensity": pl.lit(None, pl.Float64)}
-        columns["position"] = read.whole(section.position) if section.position else none["position"]
+        columns["position"] = (
+            read.place(section.position, section.first_position) if section.position else none["position"]
+        )
         columns["propensity"] = (
             read.probability(section.propensity) if section.propensity else none["propensity"]
         )
@@ -208,7 +247,7 @@ def _kinds(read: Reader, section: Timed) -> Columns:
     if not isinstance(section, Feedback):
         return {"kind": pl.lit(IMPRESSION), "raw_kind": pl.lit(None, pl.String)}
     columns: Columns = {
-        "event": pl.lit(None, pl.String) if section.event is None else read.text(section.event),
+        "event": pl.lit(None, pl.String) if section.event is None else read.identifier(section.event),
         "value": pl.lit(None, pl.Float64) if section.value is None else read.number(section.value),
         "received": read.instant(section.received or section.time),
     }
@@ -239,7 +278,9 @@ def _placed(rows: pl.LazyFrame, mapping: Mapping) -> pl.LazyFrame:
     )
     shown, done = pl.lit(["impressions"]), pl.lit(["feedback"])
     tables = (
-        pl.when(pl.col("ignored").is_not_null())
+        pl.when(pl.col("ignored") == BLANK)
+        .then(pl.lit([_BLANK]))
+        .when(pl.col("ignored").is_not_null())
         .then(pl.lit([_IGNORED]))
         .when(pl.col("reason").is_not_null())
         .then(pl.lit([_PROBLEMS]))
@@ -255,7 +296,7 @@ def _placed(rows: pl.LazyFrame, mapping: Mapping) -> pl.LazyFrame:
     filed = (
         pl.when(pl.col("table") == "feedback").then(business_day("received", mapping.timezone)).otherwise(day)
     )
-    nowhere = pl.col("table").is_in([_IGNORED, _PROBLEMS])
+    nowhere = pl.col("table").is_in([_BLANK, _IGNORED, _PROBLEMS])
     part = pl.when(nowhere).then(pl.lit("none")).otherwise(filed.dt.to_string())
     return rows.with_columns(part=part)
 
@@ -281,8 +322,7 @@ def _unknown_kinds(unknown: pl.DataFrame, name: str, section: Feedback) -> str:
     counts = unknown.group_by("value_read").len().sort("len", "value_read", descending=[True, False])
     known = list(section.kinds)
     lines = [
-        f"  {value!r}: {rows:,} rows{closest(value, known) if value else ' (the column is empty)'}"
-        for value, rows in counts.head(20).iter_rows()
+        f"  {value!r}: {rows:,} rows{closest(value, known)}" for value, rows in counts.head(20).iter_rows()
     ]
     more = f"\n  and {counts.height - 20} more" if counts.height > 20 else ""
     return (
@@ -320,6 +360,8 @@ def _round_up(share: float) -> float:
 
 
 def _time_hint(reasons: Sequence[str], section: Timed) -> str:
+    if any("skipped by" in reason for reason in reasons):
+        return "; times that the clocks skipped were written in another zone: time_zone says in which"
     if any("no time" in reason for reason in reasons):
         return f"; time_format = {section.time_format!r} and time_zone say how times are written"
     return ""

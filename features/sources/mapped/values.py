@@ -3,26 +3,18 @@
 CSV gives text only; Parquet may give any type, and keeps it where it says what is meant (instants, lists).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import polars as pl
 
-from features.sources.mapped.files import ScannedFile
+from features.sources.mapped.files import ScannedFile, reading
 from features.sources.mapped.mapping import UNITS, Files, FreeColumn, FreeColumns, ItemColumns
+from features.sources.mapped.texts import require_exact, text_of
+from features.sources.mapped.times import SKIPPED, WrittenTimes, order_forms, placer
 from recsys.errors import DataError
 from recsys.schema import ATTRIBUTE_PREFIX, EARLIEST, INSTANT, LATEST
 
-_ISO: Final = (
-    "%Y-%m-%dT%H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.f%#z",
-    "%Y-%m-%d %H:%M:%S%.f UTC",
-    "%Y-%m-%dT%H:%M:%S%.f",
-    "%Y-%m-%d %H:%M:%S%.f",
-    "%Y-%m-%dT%H:%M",
-    "%Y-%m-%d %H:%M",
-    "%Y-%m-%d",
-)
 _SNIFFED_ROWS: Final = 1_000
 _TO_MS: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
@@ -34,7 +26,7 @@ class Value:
     typed: pl.Expr
     wrong: pl.Expr
     raw: pl.Expr
-    reason: str
+    reason: pl.Expr
 
 
 class Reader:
@@ -44,40 +36,48 @@ class Reader:
         self.file = file
         self.section = section
         self.zone = section.time_zone or timezone
-        self._formats: dict[str, str] = {}
+        self._forms: dict[str, list[str]] = {}
+
+    def identifier(self, column: str) -> pl.Expr:
+        """Give a column of ids as text.
+
+        Raises: DataError when the column's type cannot hold them, naming column and type.
+        """
+        require_exact(self.file, column)
+        return self.text(column)
 
     def text(self, column: str) -> pl.Expr:
-        """Give a column as text without outer spaces; empty is null."""
-        dtype = self.file.schema[column]
-        raw = pl.col(column)
-        if dtype.is_float():  # ids that became floats because some were missing: 17.0 means 17
-            raw = pl.when(raw % 1 == 0).then(raw.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(
-                raw.cast(pl.String)
-            )  # fmt: skip
-        stripped = raw.cast(pl.String).str.strip_chars()
-        return pl.when(stripped != "").then(stripped)
+        """Give a column as text without outer spaces; empty is null.
+
+        Raises: DataError when the column's type is no text, naming column and type.
+        """
+        return text_of(self.file, column, self.section.nulls)
 
     def number(self, column: str) -> Value:
         """Give a column as a finite Float64."""
-        cast = pl.col(column).cast(pl.Float64, strict=False)
+        cast = self._float(column)
         typed = pl.when(cast.is_finite()).then(cast)
         return self._value(typed, column, "is no number")
 
-    def whole(self, column: str) -> Value:
-        """Give a column as an Int32 of at least 1."""
-        cast = pl.col(column).cast(pl.Float64, strict=False)
-        typed = pl.when((cast % 1 == 0) & cast.is_between(1, 2**31 - 1)).then(cast).cast(pl.Int32)
-        return self._value(typed, column, "is no whole number from 1")
+    def place(self, column: str, first: int) -> Value:
+        """Give a column of positions, of which the top is `first`, as an Int32 of at least 1."""
+        cast = self._float(column)
+        typed = pl.when((cast % 1 == 0) & cast.is_between(first, 2**31 - 2)).then(cast + (1 - first))
+        hint = ", or from 0 with first_position = 0" if first else ""
+        return self._value(typed.cast(pl.Int32), column, f"is no whole number from {first}{hint}")
 
     def probability(self, column: str) -> Value:
         """Give a column as a number in (0, 1]."""
-        cast = pl.col(column).cast(pl.Float64, strict=False)
+        cast = self._float(column)
         typed = pl.when(cast.is_between(0, 1, closed="right")).then(cast)
         return self._value(typed, column, "is no probability in (0, 1]")
 
     def listed(self, free: FreeColumn) -> pl.Expr:
         """Give a column as a list of text, without empty entries."""
-        if isinstance(self.file.schema[free.column], pl.List):
+        dtype = self.file.schema[free.column]
+        if isinstance(dtype, pl.List | pl.Array):
+            if dtype.inner.is_nested() or dtype.inner == pl.Binary:
+                raise DataError(_mistyped(self.file, free.column, "list of texts"))
             lists = pl.col(free.column).cast(pl.List(pl.String))
         else:
             lists = self.text(free.column).str.split(free.separator)
@@ -91,9 +91,11 @@ class Reader:
         """
         typed = self._instant(column).cast(INSTANT)
         plausible = pl.when(typed.is_between(EARLIEST, LATEST, closed="left")).then(typed)
-        return self._value(
-            plausible, column, f"is no time of 1990 to 2099 in the format {self._format(column)!r}"
+        value = self._value(
+            plausible, column, f"is no time of 1990 to 2099 in the format {self.section.time_format!r}"
         )
+        skipped = pl.lit(f"{column} was skipped by the clock change of {self.zone}")
+        return replace(value, reason=pl.when(typed == SKIPPED).then(skipped).otherwise(value.reason))
 
     def free(self, columns: FreeColumns, prefix: str) -> dict[str, pl.Expr | Value]:
         """Give attributes or context columns under their canonical names."""
@@ -117,50 +119,60 @@ class Reader:
         return made | self.free(columns.attributes, ATTRIBUTE_PREFIX)
 
     def _value(self, typed: pl.Expr, column: str, reason: str) -> Value:
-        raw = pl.col(column).cast(pl.String).str.strip_chars()
-        return Value(typed, typed.is_null() & raw.is_not_null() & (raw != ""), raw, f"{column} {reason}")
+        raw = self.text(column)
+        said = pl.lit(f"{column} {reason}")
+        if self.section.decimal == "." and self.file.schema[column] == pl.String:
+            with_comma = pl.lit(f'{column} {reason}; with a decimal comma, say decimal = ","')
+            said = pl.when(raw.str.contains(r"^[+-]?\d*,\d+$")).then(with_comma).otherwise(said)
+        return Value(typed, typed.is_null() & raw.is_not_null(), raw, said)
+
+    def _float(self, column: str) -> pl.Expr:
+        """Give a column as Float64, null where it is none; a decimal comma counts as the mapping says."""
+        dtype, raw = self.file.schema[column], pl.col(column)
+        if dtype.is_numeric() or dtype == pl.Boolean:
+            return raw.cast(pl.Float64, strict=False)
+        if dtype.is_temporal():
+            raise DataError(_mistyped(self.file, column, "number"))
+        written = self.text(column)
+        if self.section.decimal == ",":
+            # A point would be a mark of thousands, or the decimal one after all: which of them is not said.
+            written = pl.when(~written.str.contains(".", literal=True)).then(
+                written.str.replace(",", ".", literal=True)
+            )  # fmt: skip
+        return written.cast(pl.Float64, strict=False)
 
     def _instant(self, column: str) -> pl.Expr:
-        dtype, form = self.file.schema[column], self._format(column)
+        dtype, form = self.file.schema[column], self.section.time_format
+        if dtype in (pl.Time, pl.Duration, pl.Boolean):
+            raise DataError(_mistyped(self.file, column, "date and time"))
         if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-            return pl.col(column).dt.convert_time_zone("UTC")
+            return pl.col(column).cast(INSTANT)
         if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
-            return self._placed(pl.col(column).cast(pl.Datetime("ms")))
+            return pl.col(column).map_batches(placer(self.zone), return_dtype=INSTANT, is_elementwise=True)
         if form in UNITS:
-            milliseconds = pl.col(column).cast(pl.Float64, strict=False) * _TO_MS[form]
-            whole = pl.when(milliseconds.is_finite()).then(milliseconds).cast(pl.Int64, strict=False)
+            milliseconds = self._float(column) * _TO_MS[form]
+            whole = pl.when(milliseconds.is_between(-(2**53), 2**53)).then(milliseconds).cast(pl.Int64)
             return pl.from_epoch(whole, time_unit="ms").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
-        parsed = self.text(column).str.to_datetime(form, strict=False, time_unit="ms")
-        if any(mark in form for mark in ("%z", "%#z", "%:z", "%+")):
-            return parsed.dt.convert_time_zone("UTC")
-        if form.endswith(" UTC"):
-            return parsed.dt.replace_time_zone("UTC")
-        return self._placed(parsed)
+        read = WrittenTimes(self._iso_forms(column) if form == "iso" else [form], self.zone)
+        return self.text(column).map_batches(read, return_dtype=INSTANT, is_elementwise=True)
 
-    def _placed(self, naive: pl.Expr) -> pl.Expr:
-        """Place wall-clock times in the zone: the first of two equal ones; a skipped one is no time."""
-        zoned = naive.dt.replace_time_zone(self.zone, ambiguous="earliest", non_existent="null")
-        return zoned.dt.convert_time_zone("UTC")
+    def _iso_forms(self, column: str) -> list[str]:
+        """Order the ISO forms by what reads most of the file's first times."""
+        if column not in self._forms:
+            first = self.file.frame.select(self.text(column).alias("raw")).drop_nulls().head(_SNIFFED_ROWS)
+            with reading([self.file]):
+                texts = first.collect().to_series()
+            self._forms[column] = order_forms(texts)
+            if not self._forms[column]:
+                some = ", ".join(map(repr, texts.unique(maintain_order=True).head(3)))
+                raise DataError(
+                    f"{self.file.path}: column {column!r} holds no ISO times: {some}; {_suggest(texts[0])}"
+                )
+        return self._forms[column]
 
-    def _format(self, column: str) -> str:
-        if self.section.time_format != "iso" or self.file.schema[column].is_temporal():
-            return self.section.time_format
-        if column not in self._formats:
-            self._formats[column] = self._sniffed(column)
-        return self._formats[column]
 
-    def _sniffed(self, column: str) -> str:
-        """Find the ISO form that reads most of the file's first times."""
-        texts = self.file.frame.select(self.text(column).alias("raw")).drop_nulls().head(_SNIFFED_ROWS)
-        raw = texts.collect().to_series()
-        if raw.is_empty():
-            return _ISO[4]
-        read = {form: raw.str.to_datetime(form, strict=False, time_unit="ms").count() for form in _ISO}
-        best = max(_ISO, key=lambda form: read[form])
-        if read[best]:
-            return best
-        some = ", ".join(map(repr, raw.unique(maintain_order=True).head(3)))
-        raise DataError(f"{self.file.path}: column {column!r} holds no ISO times: {some}; {_suggest(raw[0])}")
+def _mistyped(file: ScannedFile, column: str, what: str) -> str:
+    return f"column {column!r} is of type {file.schema[column]}, which is no {what} (in {file.path.name})"
 
 
 def _suggest(value: str) -> str:

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from features.sources.mapped.mapping import EXAMPLE, load_mapping, parse_mapping
+from features.sources.mapped.mapping import EXAMPLE, Files, load_mapping, parse_mapping
 from recsys.errors import ConfigError
 
 EVENTS = {"user": "u", "item": "i", "kind": "k", "time": "t", "kinds": {"a": "click"}}
@@ -44,7 +44,7 @@ def test_the_example_names_every_key_that_there_is():
     for section in ("users", "items", "match", "negatives"):
         named = set(data[section])
         fields = set(type(getattr(mapping, section)).model_fields)
-        files = {"files", "separator", "columns", "nulls", "time_format", "time_zone", "tolerate"}
+        files = set(Files.model_fields)
         assert fields - files <= named, section
 
 
