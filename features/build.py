@@ -38,7 +38,7 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key, period_end
 from recsys.schema import ATTRIBUTE_PREFIX
 from recsys.snapshot import DaySnapshot, part_folder
-from recsys.stages import MANIFEST, FileDigests, Stages, digest, read_manifest
+from recsys.stages import MANIFEST, Stages, digest, read_manifest
 
 _OUTDATED = ".outdated"
 CODE_VERSION = 9
@@ -105,7 +105,7 @@ def build_snapshots(
     todo = periods(log, until, seen)
     settings = {"code": CODE_VERSION, "config": values(seen)}
     with (
-        FileDigests(stages.root / "files.json") as digests,
+        stages.digests() as digests,
         open_executor(execution) as run_parts,
     ):
         for number, period in enumerate(todo, start=1):
@@ -115,7 +115,7 @@ def build_snapshots(
                 "files": {t: digests.of([f for d in period.days for f in log.files(t, d)]) for t in _READ},
                 "previous": earlier[-1].path.name if earlier else None,
             }
-            build = partial(_build, log, period, tuple(earlier), seen, execution.shards, run_parts)
+            build = partial(_build, stages, log, period, tuple(earlier), seen, execution.shards, run_parts)
             path = stages.run("features", inputs, build)
             earlier.append(DaySnapshot(period.day, path))
             on_period(number, len(todo))
@@ -178,6 +178,7 @@ def _as_of_yesterday(
 
 
 def _build(
+    stages: Stages,
     log: InteractionLog,
     period: PeriodDays,
     earlier: Sequence[DaySnapshot],
@@ -187,6 +188,7 @@ def _build(
     folder: Path,
 ) -> dict[str, Any]:
     previous = earlier[-1] if earlier else None
+    stages.require([previous.path] if previous else [])
     items, quarantine = _clean_items(log, period, config, folder)
     known = previous.table("items") if previous else None
     attributes = latest_attributes(known, items, "item_id")
@@ -199,6 +201,7 @@ def _build(
         w: tuple(by_day[d] for d in days)
         for w, days in leaving_days([*by_day], period.day, config.features.window_days).items()
     }
+    stages.require(snapshot.path for snapshots in leaving.values() for snapshot in snapshots)
     tasks = [
         PartTask(
             log=log, period=period, config=config, previous=previous, leaving=leaving, folder=folder,

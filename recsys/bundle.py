@@ -14,7 +14,6 @@ Hashes are checked before any parser sees a byte.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from recsys.config import RunConfig, build_fusion, parse_config
 from recsys.config_view import values, view
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError
+from recsys.files import sync_folder
 from recsys.index import DEFAULT_FACTOR, ItemIndex
 from recsys.index_recall import NUM_QUERIES, tune_index
 from recsys.manifest import (
@@ -44,7 +44,9 @@ from recsys.manifest import (
 )
 from recsys.mapped_tensors import map_tensors
 from recsys.records import IndexRecord
-from recsys.stages import disk_failure
+from recsys.scratch import scratch_folder
+from recsys.stage_files import sync_tree
+from recsys.stages import SCRATCH, disk_failure
 
 CONFIG_KEYS = (
     "timezone",
@@ -145,25 +147,9 @@ def save_bundle(
     index costs, which is no part of it.
     Raises: BundleError when the disk is full, or the index finds less than `[retrieval] index_min_recall`.
     """
-    temporary = folder / f".bundle.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        start = time.process_time()
-        index = ItemIndex.build(parts.item_embeddings_ID, parts.config.retrieval.exact_items)
-        build_s = time.process_time() - start
-        _write_files(temporary, parts, index)
-        draft = _assemble(temporary, _manifest(temporary, parts, index.summary()))
-        tuned = tune_index(index, lambda: make_queries(draft), parts.config.retrieval)
-        make_golden(replace(draft, index=tuned.index)).write_parquet(temporary / "golden.parquet")
-        manifest = _manifest(temporary, parts, tuned.summary())
-        (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")
-        target = folder / manifest.version
-        if not _is_sound(target):
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
-        on_index(manifest.version, tuned.record(build_s, manifest.files["index.faiss"].size))
-        return manifest.version
+        with scratch_folder(folder, SCRATCH) as own:
+            return _save(folder, own, parts, make_golden, make_queries, on_index)
     except (OSError, SafetensorError, pl.exceptions.PolarsError) as error:
         reason = disk_failure(error)
         if reason is None:
@@ -172,8 +158,37 @@ def save_bundle(
             f"cannot write the bundle to {folder}: {reason}; free the disk and run again: nothing "
             "was published"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _save(
+    folder: Path,
+    own: Path,
+    parts: BundleParts,
+    make_golden: Callable[[Bundle], pl.DataFrame],
+    make_queries: Callable[[Bundle], np.ndarray],
+    on_index: Callable[[str, IndexRecord], None],
+) -> str:
+    """Write a bundle in a folder of this process, and move it to its place when it is whole."""
+    built = own / "bundle"
+    built.mkdir()
+    start = time.process_time()
+    index = ItemIndex.build(parts.item_embeddings_ID, parts.config.retrieval.exact_items)
+    build_s = time.process_time() - start
+    _write_files(built, parts, index)
+    draft = _assemble(built, _manifest(built, parts, index.summary()))
+    tuned = tune_index(index, lambda: make_queries(draft), parts.config.retrieval)
+    make_golden(replace(draft, index=tuned.index)).write_parquet(built / "golden.parquet")
+    manifest = _manifest(built, parts, tuned.summary())
+    (built / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")
+    sync_tree(built)
+    target = folder / manifest.version
+    if not is_sound(target):
+        if target.exists():
+            os.replace(target, own / "damaged")
+        os.replace(built, target)
+        sync_folder(folder)
+    on_index(manifest.version, tuned.record(build_s, manifest.files["index.faiss"].size))
+    return manifest.version
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -186,7 +201,8 @@ def load_bundle(path: Path) -> Bundle:
     return _assemble(path, manifest)
 
 
-def _is_sound(path: Path) -> bool:
+def is_sound(path: Path) -> bool:
+    """Say whether a bundle is there and its files are as its manifest says; all of them are read."""
     try:
         verify_files(path, read_manifest(path))
     except BundleError:

@@ -3,10 +3,13 @@
 RecsysError
 ├── ConfigError     a config file or an argument is wrong
 ├── DataError       a log, a table or a column breaks its contract
+│   └── DamagedStageError   a finished stage's files are not what was written
 ├── BundleError     a bundle is missing, corrupt, too new, or does not reproduce its golden requests
 ├── RegistryError   a version cannot be activated, rolled back to, or locked
+│   └── MovedError  another version went live meanwhile
 ├── StoreError      the online feature store cannot be read or published
-│   └── MissingUsersError   it answers, and does not have a version's users
+│   ├── MissingUsersError   it answers, and does not have a version's users
+│   └── StoreMovedError     another publisher pointed it at another version meanwhile
 ├── RequestError    a request over gRPC is malformed
 ├── JournalError    what was served cannot be written down: disk full, no permission
 └── WorkerError     the worker processes of a server cannot be started or stopped
@@ -34,6 +37,10 @@ class DataError(RecsysError):
     exit_code = 3
 
 
+class DamagedStageError(DataError):
+    """Raised when a finished stage's files are not what was written; it is forgotten, to be built again."""
+
+
 class BundleError(RecsysError):
     """Raised when a bundle cannot be trusted: hash, schema version, or golden requests differ."""
 
@@ -46,6 +53,10 @@ class RegistryError(RecsysError):
     exit_code = 5
 
 
+class MovedError(RegistryError):
+    """Raised when what was believed live is not live any more."""
+
+
 class StoreError(RecsysError):
     """Raised when the online store is missing a version, cannot be written, or fails verification."""
 
@@ -54,6 +65,10 @@ class StoreError(RecsysError):
 
 class MissingUsersError(StoreError):
     """Raised when the online store answers and does not have a version: never published, or collected."""
+
+
+class StoreMovedError(StoreError):
+    """Raised when the online store points elsewhere than was believed."""
 
 
 class RequestError(RecsysError):

@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -69,12 +69,25 @@ class IndexRecord(Record):
     search_ms: dict[str, float] = {}
 
 
+class Ruling(Record):
+    """One verdict on a version."""
+
+    at: datetime
+    by: Literal["gate", "activation"]
+    """The gate compares it; the activation looks at what is live, and has the last word."""
+    verdict: Verdict
+    champion: str | None = None
+    """Of the gate: what was live before the night."""
+    reasons: tuple[str, ...] = ()
+
+
 class NightRecord(Record):
     """The night that made a bundle."""
 
     version: str
     night: date
     verdict: Verdict
+    """The newest one, as the night that ran last found it."""
     champion: str | None
     """What was live before the night."""
     evaluated: str
@@ -101,6 +114,18 @@ class NightRecord(Record):
     seconds: float
     index: IndexRecord | None = None
     """None: the version was written by an earlier release."""
+    rulings: tuple[Ruling, ...] = ()
+    """All verdicts, oldest first; one that says what the last of its kind said is not added."""
+
+    def ruled(self, ruling: Ruling) -> Self:
+        """Add a verdict; what was decided before stays."""
+        said = [r for r in self.rulings if r.by == ruling.by]
+        news = not said or said[-1].model_copy(update={"at": ruling.at}) != ruling
+        rulings = (*self.rulings, ruling) if news else self.rulings
+        last = {r.by: r.verdict for r in rulings}
+        gate = last.get("gate", self.verdict)
+        verdict = last.get("activation", gate) if gate is Verdict.PROMOTE else gate
+        return self.model_copy(update={"rulings": rulings, "verdict": verdict})
 
 
 class Acceptance(Record):
@@ -121,6 +146,9 @@ class Activation(Record):
     at: float
     """Seconds since 1970."""
     rollback: bool = False
+    who: str | None = None
+    """User and host; None: of an earlier release."""
+    why: str | None = None
 
 
 class Lease(Record):

@@ -9,26 +9,31 @@ RUNS/registry/leases/<server>.json  what each server answers with; gc keeps thos
 RUNS/registry/leases/<server>~<version>.json  the others that it holds or loads
 """
 
-import fcntl
+import getpass
 import glob
-import json
 import os
+import socket
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from recsys.errors import BundleError, RegistryError
+from recsys.activations import Activations
+from recsys.errors import BundleError, MovedError, RegistryError
 from recsys.files import sync_folder
 from recsys.manifest import read_manifest, verify_files
+from recsys.process_lock import process_lock
 from recsys.records import Activation, IndexRecord, Lease, NightRecord, Verdict
+from recsys.scratch import age_s
 from recsys.stages import write_json
 
 LEASE_S = 60.0
-"""A lease not renewed for this long belongs to a dead server."""
+"""A lease not renewed for this long belongs to a dead server, by a clock that is right."""
+SKEW_S = 300.0
+"""So far apart may the clocks of the server's host and of the reader's be."""
 _FORGOTTEN_S = 86_400.0
 
 
@@ -73,9 +78,11 @@ class Registry:
         return sorted(p.name for p in folders if (p / "manifest.json").is_file())
 
     def kept(self, count: int) -> set[str]:
-        """List the versions whose users stay in the store: live, loaded, or promoted by the newest nights.
+        """List the versions whose users stay in the store.
 
-        Updates of a night share its users, and their names are in no order of time: all of a night are kept.
+        They are what is live, what a rollback goes to, what is loaded, and what the newest nights promoted.
+        Versions made during the day share their night's users, and their names are in no order of time: all
+        those of a night that is kept are kept, and none counts as a night.
 
         Args: count: nights, `[store] keep`.
         """
@@ -89,7 +96,8 @@ class Registry:
                 break
             promoted.add(version)
         live = self.current()
-        return {*promoted, *self.leased(), *(() if live is None else (live,))}
+        in_use = {live, self.activations.before(live)} - {None}
+        return {*promoted, *self.leased(), *(version for version in in_use if version is not None)}
 
     def oldest_data_end_ms(self, count: int) -> int | None:
         """Return the earliest instant at which the data of a kept version ends; None without a version.
@@ -112,43 +120,69 @@ class Registry:
             raise RegistryError(f"no bundle {version!r} in {self.bundles}; the newest are: {known}")
         return self.path(version)
 
+    @property
+    def activations(self) -> Activations:
+        """Give the moves of the pointer."""
+        return Activations(self.folder / "activations.jsonl")
+
     def activate(
-        self, version: str, expect: str | type[Any] | None = Any, verified: Collection[str] = ()
+        self,
+        version: str,
+        expect: str | type[Any] | None = Any,
+        verified: Collection[str] = (),
+        why: str = "by hand",
     ) -> None:
         """Make a version live.
 
         Args: expect: the version believed live; `Any` skips the comparison; verified: versions of which the
-        caller has a verified copy: their files are not read again.
-        Raises: RegistryError for an unknown version or when another one went live meanwhile; BundleError when
-        the manifest does not verify.
+        caller has a verified copy: their files are not read again; why: for the record.
+        Raises: RegistryError for an unknown version; MovedError when another one went live meanwhile;
+        BundleError when the manifest does not verify.
         """
         self._verify(version, verified)
         with self.locked("activate"):
             live = self.current()
             if expect is not Any and live != expect:
-                raise RegistryError(
-                    f"{live!r} is live, not {expect!r}; look at what changed and activate again"
-                )
+                raise MovedError(f"{live!r} is live, not {expect!r}; look at what changed and activate again")
             if live == version:
                 return
-            self._append(Activation(version=version, previous=live, at=time.time()))
+            self._append(version, live, why, rollback=False)
             _replace_text(self.folder / "CURRENT", f"{version}\n")
 
-    def rollback(self, verified: Collection[str] = ()) -> str:
+    def rollback(
+        self,
+        verified: Collection[str] = (),
+        why: str = "by hand",
+        check: Callable[[str], object] = lambda _: None,
+    ) -> str:
         """Make the version that was live before the live one live again; twice in a row goes back two.
 
-        Args: verified: as in `activate`.
+        No night makes the one that was live go live again: somebody has to activate it.
+
+        Args: verified, why: as in `activate`; check: may refuse the version that would go live, by an error.
         Raises: RegistryError when there is none.
         """
         with self.locked("activate"):
             live = self.current()
-            previous = self._previous(live)
+            previous = self.activations.before(live)
             if previous is None:
                 raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
             self._verify(previous, verified)
-            self._append(Activation(version=previous, previous=live, at=time.time(), rollback=True))
+            check(previous)
+            self._append(previous, live, why, rollback=True)
             _replace_text(self.folder / "CURRENT", f"{previous}\n")
         return previous
+
+    def _append(self, version: str, previous: str | None, why: str, *, rollback: bool) -> None:
+        entry = Activation(
+            version=version,
+            previous=previous,
+            at=time.time(),
+            rollback=rollback,
+            who=f"{_user()}@{socket.gethostname()}",
+            why=why,
+        )
+        self.activations.append(entry)
 
     def _verify(self, version: str, verified: Collection[str]) -> None:
         path = self.require(version)
@@ -210,7 +244,7 @@ class Registry:
         leases = self.folder / "leases"
         leases.mkdir(parents=True, exist_ok=True)
         for old in leases.glob("*.json"):  # each start of a server has a name of its own
-            if _age_s(old) > _FORGOTTEN_S:
+            if age_s(old) > _FORGOTTEN_S:
                 old.unlink(missing_ok=True)
         names = {f"{server_id}~{other}.json": other for other in loaded}
         for name, held in {**names, f"{server_id}.json": version}.items():  # what it answers with comes last
@@ -227,7 +261,7 @@ class Registry:
         while True:
             files = set((self.folder / "leases").glob("*.json"))
             with suppress(FileNotFoundError):
-                fresh = [file for file in files if _age_s(file) < LEASE_S]
+                fresh = [file for file in files if age_s(file) < LEASE_S + SKEW_S]
                 leases = [Lease.parse(file.read_text(errors="replace"), str(file)) for file in fresh]
                 if files == set((self.folder / "leases").glob("*.json")):
                     return {lease.version for lease in leases if lease.version is not None}
@@ -237,17 +271,10 @@ class Registry:
     def locked(self, name: str, *, wait: bool = True) -> Iterator[None]:
         """Hold a file lock that dies with the process.
 
-        Raises: RegistryError at once when another process holds it and `wait` is False.
+        Raises: RegistryError at once, naming the holder, when another process has it and `wait` is False.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{name}.lock").open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise RegistryError(
-                    f"another process holds {stream.name}; wait for it, or stop it: "
-                    "the lock goes with its process"
-                ) from None
+        with process_lock(self.folder / f"{name}.lock", wait=wait):
             yield
 
     def _index_file(self, version: str) -> Path:
@@ -256,67 +283,13 @@ class Registry:
     def _record_file(self, version: str) -> Path:
         return self.folder / "records" / f"{version}.json"
 
-    def _append(self, entry: Activation) -> None:
-        with (self.folder / "activations.jsonl").open("a+b") as stream:
-            # A line torn by a power cut must not swallow this one.
-            if stream.tell() and not _ends_with_newline(stream):
-                stream.write(b"\n")
-            stream.write(entry.model_dump_json().encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
 
-    def _activations(self) -> Iterator[Activation]:
-        """Read the activations, oldest first, without torn lines: no pointer ever followed one.
-
-        Raises: RegistryError for a whole line that is something else.
-        """
-        file = self.folder / "activations.jsonl"
-        try:
-            lines = file.read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            return
-        for number, line in enumerate(lines, start=1):
-            if _is_json(line):
-                yield Activation.parse(line, f"{file}, line {number},")
-
-    def _previous(self, live: str | None) -> str | None:
-        """Replay the activations that reached the pointer; each says what was live when it was written."""
-        stack: list[str] = []
-        before: list[str] = []
-        for entry in self._activations():
-            # The line is written before the pointer: a crash between leaves a line that never went live.
-            if entry.previous != _top(stack):
-                stack = before
-            before = stack
-            stack = stack[:-1] if entry.rollback else [*stack, entry.version]
-        if _top(stack) != live:
-            stack = before
-        return stack[-2] if len(stack) > 1 and _top(stack) == live else None
-
-
-def _age_s(file: Path) -> float:
-    """Return the seconds since a file was written; 0 for one that has just gone."""
+def _user() -> str:
+    """Name the user of this process; a container may have only a number for it."""
     try:
-        return time.time() - file.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _top(stack: list[str]) -> str | None:
-    return stack[-1] if stack else None
-
-
-def _is_json(line: str) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-def _ends_with_newline(stream: BinaryIO) -> bool:
-    stream.seek(-1, os.SEEK_END)
-    return stream.read(1) == b"\n"
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -2,12 +2,15 @@
 
 import fcntl
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _LOCK = ".lock"
+_BEING_MADE_S = 3600.0
+"""A folder that has no lock for so long was left by a process killed between making the two."""
 
 
 @contextmanager
@@ -34,6 +37,16 @@ def _is_left(folder: Path) -> bool:
     try:
         with (folder / _LOCK).open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # in use, being made, or removed meanwhile
+    except FileNotFoundError:
+        return age_s(folder) > _BEING_MADE_S
+    except OSError:  # in use, or removed meanwhile
         return False
     return True
+
+
+def age_s(path: Path) -> float:
+    """Return the seconds since a file or folder was changed; 0 for one that has just gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -1,8 +1,9 @@
 """Content-addressed stages: a directory named by the hash of its inputs, its manifest written last.
 
-A stage whose manifest exists is done and is skipped; anything else is a temporary folder that the next run
-removes. Nothing is ever half-written under its final name, whatever kills the process. What a stage needs to
-go on after it was killed lies beside the temporary folder (`unfinished`), until the stage is done.
+A stage whose manifest exists and whose files are as the manifest says is done and is skipped. Anything else
+lies in a folder of the process that makes it, which the next one removes when that process is gone. Nothing
+is ever half-written under its final name, whatever kills the process. What a stage needs to go on after it
+was killed lies beside (`unfinished`), until the stage is done.
 """
 
 import hashlib
@@ -10,16 +11,51 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from recsys.errors import DataError
+from recsys.errors import DamagedStageError, DataError
+from recsys.files import sync_folder
+from recsys.scratch import scratch_folder
+from recsys.stage_files import check, describe, sync_tree
 
 MANIFEST = "manifest.json"
-TEMPORARY, UNFINISHED = ".tmp", ".unfinished"
+FILES = "files"
+"""The manifest's key of the stage's files, as `recsys.stage_files` describes them."""
+UNFINISHED = ".unfinished"
+NO_RESULT = "there is no result of these inputs"
+SCRATCH = "tmp"
+"""Of the hidden folders that stages are built in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reuse:
+    """What one run does with finished stages."""
+
+    verify: bool = False
+    """Read every file of what is found, not only of what something is made of."""
+    force: frozenset[str] = frozenset()
+    """Names of stages that are built once more."""
+    ready: frozenset[str] = frozenset()
+    """Names of stages that have to be there: they are not built."""
+    look: bool = False
+    """Build nothing: `NotBuiltError` says what would be built, and why."""
+    say: Callable[[str], None] = lambda _: None
+    """Told of a damaged stage that is built again."""
+    trusted: set[Path] = field(default_factory=set)
+    """Folders that this run has built, or read whole."""
+
+
+class NotBuiltError(Exception):
+    """Raised where a run that only looks would build a stage."""
+
+    def __init__(self, name: str, inputs: dict[str, Any], why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name, self.inputs, self.why = name, inputs, why
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,48 +63,140 @@ class Stages:
     """All stages of one RUNS folder."""
 
     root: Path
+    reuse: Reuse = field(default_factory=Reuse)
 
     def run(self, name: str, inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]]) -> Path:
-        """Give the stage's directory, building it unless a finished one has the same inputs.
+        """Give the stage's directory, building it unless a sound one has the same inputs.
 
         Args: inputs: JSON values that determine the output; build: fills the folder it is given and returns
         what the manifest should say about it.
-        Raises: whatever build raises, after removing what it wrote; DataError when the disk is full.
+        Raises: whatever build raises, after removing what it wrote; DataError when the disk is full, or the
+        stage has to be there and is not.
         """
         target = self.root / name / digest(inputs)
-        temporary = target.with_name(f".{target.name}{TEMPORARY}")
-        if (target / MANIFEST).is_file():
-            shutil.rmtree(unfinished(temporary), ignore_errors=True)
+        why = self._why(name, target)
+        if why is None:
+            if not self.reuse.look:
+                shutil.rmtree(_unfinished(target), ignore_errors=True)
             return target
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)
+        if self.reuse.look:
+            raise NotBuiltError(name, inputs, why)
+        if name in self.reuse.ready:
+            raise DataError(f"stage {name} would have to run: {why}; start at it, or at an earlier stage")
         try:
-            temporary.mkdir(parents=True)
-            said = build(temporary)
-            write_json(temporary / MANIFEST, {"stage": name, "inputs": inputs, **said})
-            os.replace(temporary, target)
-            shutil.rmtree(unfinished(temporary), ignore_errors=True)
+            with scratch_folder(target.parent, SCRATCH) as own:
+                built = own / target.name
+                built.mkdir()
+                said = build(built)
+                manifest = {"stage": name, "inputs": inputs, FILES: describe(built), **said}
+                write_json(built / MANIFEST, manifest)
+                sync_tree(built)
+                self._put(name, built, target)
+            shutil.rmtree(_unfinished(target), ignore_errors=True)
         except (OSError, pl.exceptions.PolarsError) as error:
             reason = disk_failure(error)
             if reason is None:
                 raise
             raise DataError(
-                f"stage {name}: cannot write {temporary}: {reason}; free the disk or repair the path, and "
+                f"stage {name}: cannot write {target}: {reason}; free the disk or repair the path, and "
                 "run the same command again: nothing was published"
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        self.reuse.trusted.add(target)
         return target
+
+    def require(self, folders: Iterable[Path]) -> None:
+        """Read stages whole, once a run, before something is made of them.
+
+        Raises: DamagedStageError for the first one that is not what was written; it is forgotten.
+        """
+        for folder in folders:
+            if folder in self.reuse.trusted:
+                continue
+            wrong = _problem(folder, full=True) if FILES in read_manifest(folder) else None
+            if wrong is not None:
+                self.forget(folder, wrong)
+                raise DamagedStageError(
+                    f"{wrong}; run the same command again: stage {folder.parent.name} is built anew"
+                )
+            self.reuse.trusted.add(folder)
+
+    def digests(self) -> "FileDigests":
+        """Give the hashes of the log's files; a run that only looks keeps none."""
+        return FileDigests(self.root / "files.json", keep=not self.reuse.look)
+
+    def forget(self, folder: Path, why: str) -> None:
+        """Let a stage be built again the next time it is asked for.
+
+        Raises: NotBuiltError where nothing is to be built.
+        """
+        if self.reuse.look:
+            raise NotBuiltError(folder.parent.name, read_manifest(folder)["inputs"], why)
+        self.reuse.say(f"stage {folder.parent.name} is built again: {why}")
+        self.reuse.trusted.discard(folder)
+        (folder / MANIFEST).unlink(missing_ok=True)
+
+    def _why(self, name: str, target: Path) -> str | None:
+        """Say why a stage has to be built; None: it is there, and sound."""
+        if target in self.reuse.trusted and (target / MANIFEST).is_file():
+            return None
+        if not (target / MANIFEST).is_file():
+            return NO_RESULT
+        if name in self.reuse.force:
+            return "it is forced"
+        wrong = _problem(target, full=self.reuse.verify)
+        if wrong is None:
+            self.reuse.trusted.update({target} if self.reuse.verify else ())
+        elif not self.reuse.look and name not in self.reuse.ready:
+            self.forget(target, wrong)
+        return wrong
+
+    def _put(self, name: str, built: Path, target: Path) -> None:
+        """Give a folder its final name, unless another process was first with a sound one."""
+        if target.exists():
+            made_meanwhile = (target / MANIFEST).is_file() and _problem(target, full=False) is None
+            if made_meanwhile and name not in self.reuse.force:
+                return
+            os.replace(target, built.with_name("replaced"))
+        os.replace(built, target)
+        sync_folder(target.parent)
+
+
+def _problem(folder: Path, *, full: bool) -> str | None:
+    """Say what is wrong with a stage; None: it is as it was written. Files that were moved are noted anew.
+
+    A stage of a release that wrote no hashes is taken as it is, unless all is to be read.
+    """
+    try:
+        manifest = read_manifest(folder)
+        files = manifest.get(FILES)
+        if files is None:
+            return "an earlier release wrote no hashes of its files" if full else None
+        now = check(folder, files, full=full)
+    except DataError as error:
+        return str(error)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return f"{folder / MANIFEST} is no manifest ({error})"
+    if now != files:
+        with suppress(OSError):  # what cannot be noted is read again
+            write_json(folder / MANIFEST, {**manifest, FILES: now})
+    return None
 
 
 def unfinished(folder: Path) -> Path:
-    """Give the place beside the folder that a stage is built in; it stays until the stage is done."""
-    return folder.with_suffix(UNFINISHED)
+    """Give the place beside a stage's folders where what it goes on from is kept until it is done.
+
+    Args: folder: the one that the stage is being built in.
+    """
+    return _unfinished(folder.parent.parent / folder.name)
+
+
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f".{target.name}{UNFINISHED}")
 
 
 def final_name(folder: Path) -> str:
     """Give the name that a stage's folder has when it is done: the hash of its inputs."""
-    return folder.name.removeprefix(".").removesuffix(TEMPORARY)
+    return folder.name
 
 
 def disk_failure(error: Exception) -> str | None:
@@ -99,8 +227,8 @@ class FileDigests:
     stages and written back at the end.
     """
 
-    def __init__(self, kept: Path) -> None:
-        self._kept = kept
+    def __init__(self, kept: Path, *, keep: bool = True) -> None:
+        self._kept, self._keep = kept, keep
         self._known: dict[str, list[Any]] = {}
         self._used: dict[str, list[Any]] = {}
 
@@ -113,7 +241,7 @@ class FileDigests:
 
     def __exit__(self, *_: object) -> None:
         now = {**self._known, **self._used}
-        if now != self._known:
+        if self._keep and now != self._known:
             self._kept.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._kept, now)
 

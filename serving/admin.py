@@ -1,16 +1,17 @@
 """The gRPC servicer of AdminService: the registry's versions, the live pointer, and the server's status."""
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from features.store import FeatureStore
 from protos.recsys.v1 import admin_pb2 as pb
 from protos.recsys.v1 import admin_pb2_grpc
-from recsys.errors import RegistryError
+from recsys.errors import MissingUsersError, RegistryError, StoreError
 from recsys.records import NightRecord
 from serving.call_queue import time_left
 from serving.clock import Clock
@@ -25,6 +26,7 @@ from serving.stats_board import StatsBoard, Totals, WorkerStatus
 # How long Activate and Rollback wait for all workers to serve the new version, and how often they look.
 _WAIT_S = 60.0
 _LOOK_S = 0.02
+_WHY = "AdminService"
 
 
 class VersionRegistry(Protocol):
@@ -39,10 +41,14 @@ class VersionRegistry(Protocol):
     def record(self, version: str) -> NightRecord | None:
         """Read a version's record."""
 
-    def activate(self, version: str, expect: Any = Any, verified: Collection[str] = ()) -> None:
+    def activate(
+        self, version: str, expect: Any = Any, verified: Collection[str] = (), why: str = ""
+    ) -> None:
         """Make a version live, if `expect` is live now; `Any`: whatever is live."""
 
-    def rollback(self, verified: Collection[str] = ()) -> str:
+    def rollback(
+        self, verified: Collection[str] = (), why: str = "", check: Callable[[str], object] = ...
+    ) -> str:
         """Make the version before the live one live."""
 
 
@@ -59,6 +65,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         facts: FactsPublisher,
         clock: Clock,
         threads: int,
+        store: FeatureStore | None = None,
     ) -> None:
         self._registry = registry
         self._recommender = recommender
@@ -68,6 +75,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._facts = facts
         self._clock = clock
         self._threads = threads
+        self._store = store
         self._started_at_ms = clock.now_ms()
 
     def ListVersions(
@@ -97,7 +105,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         expect = (request.expected_current or None) if request.HasField("expected_current") else Any
         with _registry_errors():
             previous = self._registry.current()
-            self._registry.activate(request.version, expect, self._recommender.loaded.versions)
+            self._require_users(request.version)
+            self._registry.activate(request.version, expect, self._recommender.loaded.versions, _WHY)
         return pb.ActivateResponse(
             previous_version=previous or "", serving=self._follow(request.version, context)
         )
@@ -105,7 +114,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     def Rollback(self, request: pb.RollbackRequest, context: grpc.ServicerContext) -> pb.RollbackResponse:
         """Move the live pointer back."""
         with _registry_errors():
-            version = self._registry.rollback(self._recommender.loaded.versions)
+            version = self._registry.rollback(self._recommender.loaded.versions, _WHY, self._require_users)
         return pb.RollbackResponse(version=version, serving=self._follow(version, context))
 
     def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:
@@ -132,6 +141,21 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             workers=[_worker(worker) for worker in self._board.workers()],
             **_counted(self._board.totals()),  # type: ignore[arg-type]
         )
+
+    def _require_users(self, version: str) -> None:
+        """Refuse a version whose users the store has not: every user would be a stranger.
+
+        A store that does not answer stops nobody: going back has to work then, too.
+        """
+        try:
+            if self._store is not None and version in self._registry.versions():
+                self._store.get_many(version, ())
+        except MissingUsersError as error:
+            raise RegistryError(
+                f"{error}; `recsys bundle activate {version}` publishes them again"
+            ) from error
+        except StoreError:
+            return
 
     def _current_version(self) -> str:
         """Return the live version; empty when the registry cannot be read, as `reload_error` says then."""

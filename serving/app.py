@@ -333,6 +333,7 @@ class Server:
             self._facts,
             self._options.clock,
             self._options.config.serving.threads,
+            self._store,
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(service, server)
         self._add_common(server, ADMIN)

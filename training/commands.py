@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from recsys.options import (
     put_json,
     put_json_line,
 )
+
+if TYPE_CHECKING:
+    from training.night.night import NightResult, StoppedNight
 
 VersionArgument = Annotated[str, typer.Argument(help="A bundle version; `recsys bundle list` shows them.")]
 
@@ -47,48 +50,84 @@ WritersOption = Annotated[
 ]
 
 
+BackfillOption = Annotated[
+    DayRange | None,
+    typer.Option(metavar="A:B", parser=parse_range, help="Run every night from A to B instead of one."),
+]
+OneNightOption = Annotated[
+    date | None,
+    typer.Option("--date", metavar="YYYY-MM-DD", parser=parse_date, help="The night's business date."),
+]
+StartAtOption = Annotated[
+    str | None,
+    typer.Option("--start-at", metavar="STAGE", help="Run from this stage on; what is before must be done."),
+]
+StopAfterOption = Annotated[
+    str | None, typer.Option("--stop-after", metavar="STAGE", help="Run up to this stage.")
+]
+ForceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STAGE", help="Build this stage, and all that is made of it, once more; may be repeated."
+    ),
+]
+
+
 def nightly_command(
     log: LogOption,
     runs: RunsOption,
     config: ConfigOption = None,
-    day: Annotated[
-        date | None,
-        typer.Option("--date", metavar="YYYY-MM-DD", parser=parse_date, help="The night's business date."),
-    ] = None,
-    backfill: Annotated[
-        DayRange | None,
-        typer.Option(metavar="A:B", parser=parse_range, help="Run every night from A to B instead of one."),
-    ] = None,
+    day: OneNightOption = None,
+    backfill: BackfillOption = None,
     accept: AcceptOption = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but go live.")] = False,
+    start_at: StartAtOption = None,
+    stop_after: StopAfterOption = None,
+    force: ForceOption = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file of what is used again.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and why; nothing is written.")
+    ] = False,
     writers: WritersOption = None,
     json_file: JsonOption = None,
 ) -> int:
     """Retrain, prove the new bundle against the live one, publish or refuse.
 
-    The JSON has one object a night, each on a line of its own. Exit codes: 0 PROMOTE, 10 HOLD,
-    11 HOLD_UNDERPOWERED (of the last night); errors have their own.
+    The JSON has one object a night, each on a line of its own; `version` is the night's if it is live.
+    Exit codes: 0 PROMOTE, or stopped before a verdict, 10 HOLD, 11 HOLD_UNDERPOWERED (of the last night);
+    errors have their own.
     """
-    from recsys.registry import Registry
-    from training.console import print_night
-    from training.night.nights import run_nights, with_training
+    from training.console import print_dry_run
+    from training.night.extent import Part
+    from training.night.nights import explain_nights, run_nights, with_training
 
-    if backfill is None:
-        if day is None:
-            raise ConfigError("give either --date YYYY-MM-DD or --backfill A:B")
-        backfill = DayRange(day, day)
-    elif day is not None:
-        raise ConfigError("give --date or --backfill, not both")
-    code = 0
+    days = backfill if day is None else DayRange(day, day)
+    if days is None or (day is not None and backfill is not None):
+        raise ConfigError("give either --date YYYY-MM-DD or --backfill A:B")
     settings = with_training(read_config(config), writers=_names(writers))
-    nights = run_nights(settings, log, runs, backfill.first, backfill.last, accept=accept, dry_run=dry_run)
-    for number, night in enumerate(nights):
-        code = night.verdict.exit_code
-        for finding in night.validation.findings:
-            print(finding.line, file=sys.stderr)
-        show = partial(print_night, night, Registry(runs).current(), dry_run=dry_run)
-        put_json_line(night.to_json(), json_file, show, append=number > 0)
+    part = Part(start_at=start_at, stop_after=stop_after, force=tuple(force or ()), verify=verify)
+    if dry_run:
+        _refuse("--dry-run, which writes nothing,", {"--accept-findings": accept or None})
+        for number, planned in enumerate(explain_nights(settings, log, runs, days, part)):
+            put_json_line(planned.to_json(), json_file, partial(print_dry_run, planned), append=number > 0)
+        return 0
+    code = 0
+    for number, night in enumerate(run_nights(settings, log, runs, days, accept=accept, part=part)):
+        code = _put_night(night, json_file, append=number > 0)
     return code
+
+
+def _put_night(night: "NightResult | StoppedNight", json_file: Path | None, *, append: bool) -> int:
+    """Show a night, and give its exit code."""
+    from training.console import print_night, print_stopped
+    from training.night.night import StoppedNight
+
+    if isinstance(night, StoppedNight):
+        put_json_line(night.to_json(), json_file, partial(print_stopped, night), append=append)
+        return 0
+    for finding in night.validation.findings:
+        print(finding.line, file=sys.stderr)
+    put_json_line(night.to_json(), json_file, partial(print_night, night), append=append)
+    return night.verdict.exit_code
 
 
 def train_replay_command(
@@ -212,23 +251,45 @@ def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
     )
 
 
-def bundle_activate_command(version: VersionArgument, runs: RunsOption) -> None:
-    """Make a version live; servers pick it up by themselves."""
+ReasonOption = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why, for the record of what was live.")
+]
+
+
+def bundle_activate_command(
+    version: VersionArgument, runs: RunsOption, config: ConfigOption = None, reason: ReasonOption = "by hand"
+) -> None:
+    """Make a version live; servers pick it up by themselves.
+
+    Its users have to be in the store that the config names: they are published again if they are not.
+    """
     from recsys.registry import Registry
+    from training.republish import with_users
 
     registry = Registry(runs)
+    registry.require(version)
     before = registry.current()
-    registry.activate(version)
+    with with_users(registry, read_config(config).store) as ensure:
+        ensure(version)
+        registry.activate(version, why=reason)
     print(f"{version} is live (before: {before or 'nothing'})")
 
 
-def bundle_rollback_command(runs: RunsOption) -> None:
-    """Make the version before the live one live again."""
+def bundle_rollback_command(
+    runs: RunsOption, config: ConfigOption = None, reason: ReasonOption = "by hand"
+) -> None:
+    """Make the version before the live one live again.
+
+    No night brings back the one that was live; `recsys bundle activate` does.
+    """
     from recsys.registry import Registry
+    from training.republish import with_users
 
     registry = Registry(runs)
     before = registry.current()
-    print(f"{registry.rollback()} is live again (before: {before})")
+    with with_users(registry, read_config(config).store, must=False) as ensure:
+        version = registry.rollback(why=reason, check=ensure)
+    print(f"{version} is live again (before: {before})")
 
 
 def plan_command(

@@ -5,23 +5,40 @@ from rich.table import Table
 
 from recsys.manifest import read_manifest
 from recsys.registry import Registry
-from training.night.night import NightResult, TrainResult
+from training.night.explain import DryRun
+from training.night.night import NightResult, StoppedNight, TrainResult
 
 
-def print_night(result: NightResult, live: str | None, *, dry_run: bool) -> None:
-    """Print the checks, the verdict, and what is live: an update, if the night is run again after it."""
+def print_night(result: NightResult) -> None:
+    """Print the checks, the verdict, and what is live."""
     console = Console()
     table = Table("check", "outcome", "detail", box=None)
     for check in result.decision.checks:
         table.add_row(check.name, str(check.outcome), check.detail)
     console.print(table)
-    if result.version is not None and result.version == live:
-        said = f"{live} is live"
-    elif result.version is None or dry_run:
-        said = f"nothing went live, {live or 'nothing'} is live"
+    now = f"{result.live or 'nothing'} is live"
+    if result.version is not None:
+        said = now
+    elif result.promoted is None:
+        said = f"nothing went live, {now}"
     else:
-        said = f"it made {result.version}, {live or 'nothing'} is live"
-    console.print(f"{result.date}: {result.verdict}, {said} ({result.seconds:.2f} s)")
+        why = result.ending.reason if result.ending is not None else "it was told to stop before"
+        said = f"it made {result.promoted}, {now}: {why}"
+    console.print(f"{result.date}: {result.verdict}, {said} ({result.seconds:.2f} s)", soft_wrap=True)
+
+
+def print_stopped(result: StoppedNight) -> None:
+    """Print how far a night went."""
+    Console().print(
+        f"{result.date}: stopped after {result.stopped_after}, nothing went live ({result.seconds:.2f} s)",
+        soft_wrap=True,
+    )
+
+
+def print_dry_run(planned: DryRun) -> None:
+    """Print what each stage of a night would do, and why."""
+    for stage in planned.stages:
+        print(f"{planned.date} {stage.stage:<13}{stage.does:<5}{stage.why}")
 
 
 def print_trained(result: TrainResult) -> None:

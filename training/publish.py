@@ -178,9 +178,14 @@ def evaluated_version(registry: Registry, version: str) -> str:
 
 
 def champion_before(registry: Registry, night: date) -> str | None:
-    """Give what was live before this night, also when the night is run again after it went live."""
+    """Give the version of the last night that was live before this one, also after this one went live.
+
+    Versions made during the day are passed over: a night compares with what a night has made.
+    """
     version = registry.current()
-    while version is not None and version[:10] >= str(night):
+    while version is not None:
         record = registry.record(version)
+        if version[:10] < str(night) and (record is None or record.known_until is None):
+            return version
         version = None if record is None else record.champion
-    return version
+    return None

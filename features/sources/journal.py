@@ -92,6 +92,16 @@ def ingest_journal(log: InteractionLog, timezone: str) -> IngestSummary:
     )
 
 
+def num_pending(log: InteractionLog, timezone: str) -> int:
+    """Count the journal's files that `ingest_journal` would read; nothing is written."""
+    folder = log.root / journal.FOLDER
+    state = _read_state(folder / STATE)
+    return sum(
+        path.stem not in state or not _unchanged(log, path, state[path.stem], timezone)
+        for path in journal.files(folder)
+    )
+
+
 def _ingest_file(log: InteractionLog, path: Path, timezone: str) -> FileSummary:
     contents = journal.read(path)
     rows: dict[str, int] = {}

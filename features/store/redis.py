@@ -21,7 +21,7 @@ from features.store.redis_keys import SEAL, Base, Keys, pack_event, read_base, u
 from features.store.redis_nodes import Address, Nodes, by_node, open_nodes, parse_url
 from features.store.redis_publish import Publisher
 from recsys.config import StoreConfig
-from recsys.errors import MissingUsersError, StoreError
+from recsys.errors import MissingUsersError, StoreError, StoreMovedError
 
 UNREACHABLE = (RedisConnectionError, RedisTimeoutError, RedisClusterException)
 _FAILED = (RedisError, RedisClusterException)  # in redis-py TimeoutError is not a ConnectionError
@@ -119,7 +119,7 @@ class RedisStore:
         if outcome == "missing":
             raise StoreError(f"{version} is not in {self._address}: publish version {version} first")
         if outcome == "other":
-            raise StoreError(
+            raise StoreMovedError(
                 f"the store points at {live or None!r}, not at {expect!r}: another publisher was first; "
                 "look at what is live and run again"
             )

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from features.store import Event, StoredUser
 from recsys.config import StoreConfig
-from recsys.errors import MissingUsersError, StoreError
+from recsys.errors import MissingUsersError, StoreError, StoreMovedError
 
 _STEPS = 1_000
 _EVENT = "feedback_id, user_id, item_id, kind, value, received_at_ms"
@@ -133,7 +133,7 @@ class SQLiteStore:
                 raise StoreError(f"{self._base_path(version)} is not there: publish version {version} first")
             live = self.current()
             if live not in (expect, version):
-                raise StoreError(
+                raise StoreMovedError(
                     f"the store points at {live!r}, not at {expect!r}: another publisher was first; "
                     "look at what is live and run again"
                 )
@@ -158,6 +158,7 @@ class SQLiteStore:
                 kept = {self._base_path(version) for version in (*keep, self.current() or "")}
                 removed = [path for path in self.folder.glob("base-*.sqlite") if path not in kept]
                 left = [path for path in self.folder.glob("base-*.tmp") if _is_left(path)]
+                left += [*self.folder.glob(".CURRENT.tmp")]  # who writes it holds the lock
                 for path in (*removed, *left):
                     path.unlink(missing_ok=True)
             with closing(self._writer()) as connection, connection:

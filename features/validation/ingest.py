@@ -113,6 +113,7 @@ class Ingest:
         inputs = {"code": CODE_VERSION, "snapshot": days[index].path.name, "config": values(config)}
 
         def build(folder: Path) -> dict[str, Any]:
+            self.stages.require([days[index].path])
             tables = read_day(self.log, days, index, config)
             labels = _labels(days, index, tables, config)
             profile = profile_day(tables, labels, config.tasks, config.timezone)

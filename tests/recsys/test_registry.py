@@ -18,7 +18,7 @@ from recsys.bundle import BundleParts, save_bundle
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError, RegistryError
 from recsys.records import Check, NightRecord, Verdict
-from recsys.registry import LEASE_S, Registry
+from recsys.registry import LEASE_S, SKEW_S, Registry
 
 
 @pytest.fixture
@@ -255,8 +255,10 @@ def test_leases_of_living_servers_keep_their_versions(registry):
     registry.write_lease("server-2", "v0", loaded=["v2"])
     assert registry.leased() == {"v0", "v1", "v2"}
     dead = registry.folder / "leases" / "server-1.json"
-    old = dead.stat().st_mtime - LEASE_S - 1
-    os.utime(dead, (old, old))
+    written = dead.stat().st_mtime
+    os.utime(dead, (0, written - SKEW_S))
+    assert registry.leased() == {"v0", "v1", "v2"}, "a clock five minutes off kills no server"
+    os.utime(dead, (0, written - LEASE_S - SKEW_S - 1))
     assert registry.leased() == {"v0", "v2"}
     (registry.folder / "leases" / "server-2.json").write_text("torn")
     with pytest.raises(RegistryError, match=r"leases/server-2\.json holds no Lease"):
@@ -272,7 +274,7 @@ def test_a_swap_while_leases_are_read_hides_no_version(registry, monkeypatch):
             registry.write_lease("server-1", *swap)
         return 0.0
 
-    monkeypatch.setattr("recsys.registry._age_s", age_s)
+    monkeypatch.setattr("recsys.registry.age_s", age_s)
     assert registry.leased() == {"v1", "v2"}
     registry.write_lease("server-1", "v2")
     assert registry.leased() == {"v2"}

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from protos.recsys.v1.admin_pb2 import ActivateRequest
+from protos.recsys.v1.admin_pb2 import ActivateRequest, RollbackRequest
+from recsys.errors import MissingUsersError, RegistryError, StoreError
 from recsys.registry import Registry
 from serving.admin import AdminService
 from serving.app import Server
@@ -84,6 +85,43 @@ def test_activate_waits_no_longer_than_its_caller() -> None:
         context = SimpleNamespace(time_remaining=lambda remaining_s=remaining_s: remaining_s)
         assert not admin.Activate(ActivateRequest(version="v2"), context).serving
     assert waited == [0.0, 8.0, 60.0, 60.0]
+
+
+def test_activate_refuses_a_version_whose_users_the_store_has_not() -> None:
+    """And a store that does not answer stops nobody: a rollback has to work then."""
+    activated: list[str] = []
+
+    class Store:
+        error: StoreError | None = None
+
+        def get_many(self, version: str, user_ids: object) -> list[object]:
+            if self.error is not None:
+                raise self.error
+            return []
+
+    store = Store()
+    recommender = SimpleNamespace(wait_for=lambda *_: True, loaded=SimpleNamespace(versions=()))
+    registry = SimpleNamespace(
+        activate=lambda version, *_: activated.append(version),
+        rollback=lambda _verified, _why, check: check("v1") or "v1",
+        current=lambda: "v1",
+        versions=lambda: ["v1", "v2"],
+    )
+    reloader = SimpleNamespace(check_now=lambda: None)
+    board = SimpleNamespace(all_serve=lambda _: True)
+    admin = AdminService(registry, recommender, reloader, None, board, None, SystemClock(), 1, store)
+    context = SimpleNamespace(time_remaining=lambda: 10.0)
+    store.error = MissingUsersError("v2 is not there")
+    with pytest.raises(RegistryError, match="v2 is not there; `recsys bundle activate v2` publishes them"):
+        admin.Activate(ActivateRequest(version="v2"), context)
+    with pytest.raises(RegistryError, match="`recsys bundle activate v1`"):
+        admin.Rollback(RollbackRequest(), context)
+    assert activated == []
+    for answer in (None, StoreError("down")):
+        store.error = answer
+        assert admin.Activate(ActivateRequest(version="v2"), context).serving
+        assert admin.Rollback(RollbackRequest(), context).version == "v1"
+    assert activated == ["v2", "v2"]
 
 
 class JumpingClock(SystemClock):

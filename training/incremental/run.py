@@ -30,7 +30,7 @@ from recsys.metrics.columns import Rows
 from recsys.metrics.losses import mean_loss, row_log_loss, row_squared_error
 from recsys.records import Check, NightRecord, Verdict
 from training.incremental.learn import any_closed, closed_between, learn_closed, places_of
-from training.night.go_live import go_live
+from training.night.go_live import Pointers, go_live
 from training.night.night import Night
 from training.predict import BundlePredictor
 from training.publish import write_bundle
@@ -107,7 +107,8 @@ def _require_same(config: RunConfig, bundle: Bundle) -> None:
 
 def _update(night: Night, at: datetime) -> Update:
     registry, config = night.registry, night.config
-    live = registry.current()
+    began = Pointers.read(night)
+    live = began.registry
     if live is None:
         raise DataError(f"nothing is live in {night.runs}; run `recsys nightly` first")
     record, bundle = registry.require_record(live), load_bundle(registry.require(live))
@@ -130,7 +131,7 @@ def _update(night: Night, at: datetime) -> Update:
     trained = learn_closed(days, since, cut, config, Previous.of(bundle, config))
     if trained is None:
         return nothing
-    return _tried(night, record, bundle, trained, days, cut, at)
+    return _tried(night, record, bundle, trained, days, cut, at, began)
 
 
 def _tried(
@@ -141,6 +142,7 @@ def _tried(
     days: Days,
     cut: datetime,
     at: datetime,
+    began: Pointers,
 ) -> Update:
     """Write what was learned up to a cut as a version, compare it on what came after, let it go live.
 
@@ -152,28 +154,31 @@ def _tried(
     version = write_bundle(registry, trained, calibration, config, snapshot, live.version, refitted=True)
     checks = compare(load_bundle(registry.require(version)), live, days, cut, at, config)
     verdict = _verdict(checks)
-    promoted = verdict is Verdict.PROMOTE
-    registry.write_record(
-        record.model_copy(
-            update={
-                "index": registry.index(version),
-                "version": version,
-                "verdict": verdict,
-                "champion": live.version,
-                "start": f"update of {live.version}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
-                "known_until": cut,
-                "compared_until": at,
-                "checks": checks,
-                "seconds": round(trained.log.seconds, 2),
-            }
-        )
+    own = record.model_copy(
+        update={
+            "index": registry.index(version),
+            "version": version,
+            "verdict": verdict,
+            "champion": live.version,
+            "start": f"update of {live.version}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
+            "known_until": cut,
+            "compared_until": at,
+            "checks": checks,
+            "seconds": round(trained.log.seconds, 2),
+            "rulings": (),
+        }
     )
-    if promoted:
+    registry.write_record(own)
+    if verdict is Verdict.PROMOTE:
         of_night = Night(config=config, log=night.log, runs=night.runs, date=record.night)
-        go_live(of_night, config.store, snapshot, version, live.version, same_users=True)
+        ending = go_live(of_night, config.store, snapshot, version, live.version, began, same_users=True)
+        if ending.reason is not None:
+            verdict = ending.verdict
+            checks = (*checks, Check(name="activation", outcome=verdict, detail=ending.reason, numbers={}))
+            registry.write_record(own.model_copy(update={"verdict": verdict, "checks": checks}))
     return Update(
         at=at,
-        live=version if promoted else live.version,
+        live=registry.current() or live.version,
         version=version,
         verdict=verdict,
         rows=trained.log.rows,

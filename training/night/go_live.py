@@ -1,17 +1,42 @@
-"""A version goes live: users into the store, the bundle checked as a server loads it, the pointer moved."""
+"""A version goes live: users into the store, the bundle checked as a server loads it, the pointers moved.
+
+Only what was live when the night began gives way. Who moved a pointer meanwhile chose what is live now, and
+who rolled a version back does not want it: the night then holds, and says so.
+"""
 
 from contextlib import closing
+from dataclasses import dataclass
+from typing import Self
 
 from features.loading import Answering
 from features.store import FeatureStore, open_store
 from recsys.bundle import load_bundle
 from recsys.config import StoreConfig
+from recsys.errors import MovedError, StoreMovedError
 from recsys.manifest import read_manifest
 from recsys.model.scorer import Scorer
+from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
-from training.night.night import Night
+from training.night.night import Ending, Night
 from training.publish import publish
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointers:
+    """What was live, and what the store pointed at, at one instant."""
+
+    registry: str | None
+    store: str | None
+
+    @classmethod
+    def read(cls, night: Night) -> Self:
+        """Read both now.
+
+        Raises: StoreError when the store does not answer; RegistryError for a damaged pointer.
+        """
+        with closing(open_store(night.config.store, night.runs)) as store:
+            return cls(registry=night.registry.current(), store=store.current())
 
 
 def go_live(
@@ -20,31 +45,84 @@ def go_live(
     snapshot: DaySnapshot,
     live: str,
     champion: str | None,
+    began: Pointers,
     *,
     same_users: bool = False,
-) -> None:
-    """Publish users, check the bundle, move the pointer, and collect what nobody needs.
+) -> Ending:
+    """Publish users, check the bundle, move the pointers, and collect what nobody needs.
 
     Run again it does nothing, unless the store has lost the users: then it gets them back.
 
-    Args: same_users: the users are those of the champion, which the store has: none is written.
+    Args: began: as the night began; same_users: the users are those of the champion, which the store has:
+    none is written.
     """
     registry = night.registry
     current = registry.current()
-    if current not in (None, champion, live) and str(current)[:10] >= str(night.date):
-        return
+    if current != live:
+        ending = stays(night, live, champion, began)
+        if ending is not None:
+            return ending
     with closing(open_store(config, night.runs)) as store:
-        pointed = store.current()
+        if current != live and store.current() not in (began.store, live):
+            return _held(_other_store(store.current(), began))
         if not (same_users and champion is not None and store.publish_same(live, champion)):
             publish(store, registry, live, snapshot)
         if current == live:
-            store.activate(live, expect=pointed)
-            return
+            store.activate(live, expect=store.current())
+            return Ending(live=True)
         Answering.of(load_bundle(registry.path(live)), store, Scorer).check_golden()
-        # The store first: where several hosts publish to one, the loser stops before its own pointer moves.
-        store.activate(live, expect=pointed)
-        registry.activate(live, expect=current)
-        _collect(registry, store, live, config.keep)
+        ending = _move(night, store, live, began)
+        if ending.live:
+            _collect(registry, store, live, config.keep)
+        return ending
+
+
+def stays(night: Night, live: str, champion: str | None, began: Pointers) -> Ending | None:
+    """Say why what is live stays so; None where a version may take its place."""
+    current = night.registry.current()
+    if current != began.registry:
+        return _held(
+            f"{current} is live and {began.registry} was when the night began: somebody moved the pointer, "
+            "and that stays; run the night again to compare with what is live now"
+        )
+    if current not in (None, champion) and str(current)[:10] >= str(night.date):
+        return Ending(live=False, reason=f"{current} is live, and not older: it stays")
+    barred = night.registry.activations.barred().get(live)
+    if barred is not None:
+        by = f" by {barred.who}" if barred.who else ""
+        return _held(
+            f"{live} was rolled back{by}, and no night brings it back; `recsys bundle activate {live}` does"
+        )
+    return None
+
+
+def _move(night: Night, store: FeatureStore, live: str, began: Pointers) -> Ending:
+    """Move both pointers.
+
+    The store's first: of hosts that publish to one, the later stops before its own pointer moves.
+    """
+    try:
+        store.activate(live, expect=began.store)
+    except StoreMovedError:
+        return _held(_other_store(store.current(), began))
+    try:
+        night.registry.activate(live, expect=began.registry, why=f"night of {night.date}: {Verdict.PROMOTE}")
+    except MovedError as error:
+        if began.store is not None:
+            store.activate(began.store, expect=live)
+        return _held(f"{error}: somebody moved the pointer a moment ago, and that stays")
+    return Ending(live=True)
+
+
+def _other_store(found: str | None, began: Pointers) -> str:
+    return (
+        f"the store points at {found}, and at {began.store} when the night began: another host publishes to "
+        "it; give each runs folder a [store] namespace of its own, or stop one of them"
+    )
+
+
+def _held(reason: str) -> Ending:
+    return Ending(live=False, reason=reason, verdict=Verdict.HOLD)
 
 
 def _collect(registry: Registry, store: FeatureStore, live: str, count: int) -> None:

@@ -1,6 +1,6 @@
 """A night: where it reads and writes, and how it ended."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from recsys.config import RunConfig
 from recsys.log import InteractionLog
 from recsys.records import Verdict
 from recsys.registry import Registry
-from recsys.stages import Stages
+from recsys.stages import Reuse, Stages
 from training.gate import Decision
 from training.host_choice import HostChoice
 
@@ -24,6 +24,8 @@ class Night:
     log: InteractionLog
     runs: Path
     date: date
+    reuse: Reuse = field(default_factory=Reuse)
+    """What is done with finished stages; equal in all of a night's steps."""
 
     @property
     def registry(self) -> Registry:
@@ -33,7 +35,7 @@ class Night:
     @property
     def stages(self) -> Stages:
         """Give the stages of the runs folder."""
-        return Stages(self.runs / "stages")
+        return Stages(self.runs / "stages", self.reuse)
 
     @property
     def reports(self) -> Path:
@@ -53,17 +55,47 @@ class Night:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What became of a version that was to go live."""
+
+    live: bool
+    reason: str | None = None
+    """Why it is not live."""
+    verdict: Verdict = Verdict.PROMOTE
+    """HOLD: somebody has to look at it; PROMOTE, and not live: a newer one is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NightResult:
     """How a night ended."""
 
     date: date
-    verdict: Verdict
-    version: str | None
-    """The version that went live because of this night; None when it held."""
-    evaluated: str
     decision: Decision
+    evaluated: str
+    promoted: str | None
+    """The version that the night let go live; None when it held."""
+    ending: Ending | None
+    """What became of it; None: nothing was to go live."""
+    live: str | None
+    """What is live now."""
     seconds: float
     validation: Validation
+
+    @property
+    def verdict(self) -> Verdict:
+        """Give the gate's verdict, or HOLD where activation was refused."""
+        return self.decision.verdict if self.ending is None else self.ending.verdict
+
+    @property
+    def version(self) -> str | None:
+        """Give the night's version if it is live."""
+        return self.promoted if self.promoted == self.live else None
+
+    @property
+    def reasons(self) -> list[str]:
+        """Say why the night's version is not live."""
+        ending = self.ending.reason if self.ending is not None else None
+        return [*self.decision.reasons, *([ending] if ending is not None else [])]
 
     def to_json(self) -> dict[str, Any]:
         """Give the night as JSON values."""
@@ -71,11 +103,26 @@ class NightResult:
             "date": str(self.date),
             "verdict": str(self.verdict),
             "version": self.version,
+            "promoted": self.promoted,
+            "live": self.live,
             "evaluated": self.evaluated,
-            "reasons": self.decision.reasons,
+            "reasons": self.reasons,
             "findings": self.validation.counts,
             "seconds": round(self.seconds, 2),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoppedNight:
+    """A night that was told to stop before its verdict."""
+
+    date: date
+    stopped_after: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Give it as JSON values."""
+        return {**asdict(self), "date": str(self.date), "seconds": round(self.seconds, 2)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,24 +8,42 @@ from typing import Any
 from features.validation.ingest import parse_codes
 from recsys.config import Period, RunConfig, period_start
 from recsys.log import InteractionLog
-from training.night.night import Night, NightResult, TrainResult
-from training.night.run import run_night, train_night
+from recsys.options import DayRange
+from training.night.explain import DryRun, explain_night
+from training.night.extent import Part
+from training.night.night import Night, NightResult, StoppedNight, TrainResult
+from training.night.run import run_night, stop_night, train_night
+from training.progress import say
 from training.threads import use_threads
 
 
 def run_nights(
-    config: RunConfig, log: Path, runs: Path, first: date, last: date, *, accept: str, dry_run: bool
-) -> Iterator[NightResult]:
+    config: RunConfig, log: Path, runs: Path, days: DayRange, *, accept: str = "", part: Part | None = None
+) -> Iterator[NightResult | StoppedNight]:
     """Run the nights from the first to the last day, one a period, and give each result as it comes.
 
-    Args: accept: findings that may pass, as `--accept-findings` writes them; dry_run: nothing goes live.
+    Args: accept: findings that may pass, as `--accept-findings` writes them; part: which stages run.
     Raises: ConfigError, DataError, BundleError, StoreError or RegistryError; the nights before stay done.
     """
     use_threads(config.training.threads)
-    for day in nights_between(first, last, config.period):
-        night = Night(config=config, log=InteractionLog(log), runs=runs, date=day)
+    part = part or Part()
+    for day in nights_between(days.first, days.last, config.period):
+        night = Night(config=config, log=InteractionLog(log), runs=runs, date=day, reuse=part.reuse(say))
         _accept(night, accept)
-        yield run_night(night, dry_run=dry_run)
+        if part.stop_after is None or part.has_verdict:
+            yield run_night(night, start_at=part.start_at, stop_after=part.stop_after)
+        else:
+            yield stop_night(night, part.stop_after, start_at=part.start_at)
+
+
+def explain_nights(config: RunConfig, log: Path, runs: Path, days: DayRange, part: Part) -> Iterator[DryRun]:
+    """Say what each night would do now; of nights in a row, as if the one before were not run first.
+
+    Raises: as `run_nights`.
+    """
+    for day in nights_between(days.first, days.last, config.period):
+        night = Night(config=config, log=InteractionLog(log), runs=runs, date=day)
+        yield explain_night(night, part)
 
 
 def train_one(config: RunConfig, log: Path, runs: Path, day: date | None, *, accept: str = "") -> TrainResult:

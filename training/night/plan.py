@@ -53,6 +53,12 @@ class NightPlan:
     """The day that each task is evaluated on."""
 
     @property
+    def first(self) -> int:
+        """Give the place of the first day that anything is learned, calibrated or evaluated on."""
+        ranges = [r for r in (*self.train.values(), *self.catch_up.values()) if r[0] <= r[1]]
+        return min([r[0] for r in ranges] + list(self.calibrate.values()))
+
+    @property
     def train_periods(self) -> range:
         """Give every period that some task trains on."""
         return hull(self.train)

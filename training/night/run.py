@@ -5,37 +5,51 @@ there: a night run again does nothing, a night killed anywhere goes on where it 
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from features.store import STORES
-from recsys.bundle import load_bundle
+from recsys.bundle import Bundle, load_bundle
 from recsys.config import RunConfig
-from recsys.errors import ConfigError
+from recsys.errors import BundleError, ConfigError, DamagedStageError
 from recsys.model.trunks import TRUNKS
+from recsys.registry import Registry
 from recsys.stages import read_manifest
 from training.balancing import build_balancer
 from training.curves import check_writers
-from training.night.night import Night, NightResult, TrainResult
-from training.night.stages import STAGES
-from training.night.step import Step
+from training.night.extent import PUBLISH, stages_between
+from training.night.go_live import Pointers
+from training.night.night import Night, NightResult, StoppedNight, TrainResult
+from training.night.step import Stage, Step
+from training.progress import say
 from training.publish import champion_before, evaluated_version
 
 
-def run_night(night: Night, *, dry_run: bool = False) -> NightResult:
+def run_night(night: Night, *, start_at: str | None = None, stop_after: str | None = None) -> NightResult:
     """Run one night.
 
-    Args: dry_run: stop before anything goes live.
+    Args: start_at: stages before it are not run, what they made has to be there; stop_after: the last stage
+    to run, at the earliest the one that gives the verdict.
     Raises: DataError, BundleError, StoreError or RegistryError; nothing is published then.
     """
-    made = _walk(night, dry_run=dry_run)
+    made = _walk(night, start_at, stop_after)
     return NightResult(
         date=night.date,
-        verdict=made["decision"].verdict,
-        version=made["live"],
-        evaluated=made["evaluated"],
         decision=made["decision"],
+        evaluated=made["evaluated"],
+        promoted=made.get("live"),
+        ending=made.get("ending"),
+        live=night.registry.current(),
         seconds=time.perf_counter() - made["began"],
         validation=made["validation"],
+    )
+
+
+def stop_night(night: Night, stop_after: str, *, start_at: str | None = None) -> StoppedNight:
+    """Run a night up to a stage before the verdict; args and errors as `run_night`."""
+    made = _walk(night, start_at, stop_after)
+    return StoppedNight(
+        date=night.date, stopped_after=stop_after, seconds=time.perf_counter() - made["began"]
     )
 
 
@@ -44,7 +58,7 @@ def train_night(night: Night) -> TrainResult:
 
     Raises: as `run_night`.
     """
-    made = _walk(night, dry_run=True, until="evaluated")
+    made = _walk(night, None, "bundle")
     log = read_manifest(made["weights"])
     return TrainResult(
         date=night.date,
@@ -56,30 +70,60 @@ def train_night(night: Night) -> TrainResult:
     )
 
 
-def _walk(night: Night, *, dry_run: bool, until: str | None = None) -> dict[str, Any]:
-    """Run the stages, or those up to an output; give all that was made."""
+def _walk(night: Night, start_at: str | None, stop_after: str | None) -> dict[str, Any]:
+    """Run the stages from one to another; give all that was made.
+
+    A stage that turns out to be damaged when something is made of it is built again, and the rest goes on.
+    """
     check_names(night.config)
+    stages = stages_between(start_at, stop_after)
     with night.registry.locked("nightly", wait=False):
-        made = begin(night, dry_run=dry_run)
-        for stage in STAGES:
-            output = Step.of(stage, night, made).run()
-            if stage.output is not None:
-                made[stage.output] = output
-            if until is not None and stage.output == until:
-                break
+        begun = begin(night, pointers=any(stage.name == PUBLISH for stage in stages))
+        while True:
+            try:
+                return _once(night, stages, begun)
+            except DamagedStageError as error:
+                if night.reuse.ready:
+                    raise
+                say(f"night of {night.date}: {error}")
+
+
+def _once(night: Night, stages: Sequence[Stage], begun: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(begun)
+    for stage in stages:
+        output = Step.of(stage, night, made).run()
+        if stage.output is not None:
+            made[stage.output] = output
     return made
 
 
-def begin(night: Night, *, dry_run: bool) -> dict[str, Any]:
-    """Give what the first stages take.
+def begin(night: Night, *, pointers: bool) -> dict[str, Any]:
+    """Give what the first stages take, and read what is live: it alone may give way when the night ends.
 
-    Raises: BundleError when this code cannot read the live bundle: before hours of work, not after.
+    Args: pointers: a version may go live.
+    Raises: StoreError or BundleError before hours of work, not after: the store does not answer, or this code
+    cannot read the live bundle.
     """
     began = time.perf_counter()
     registry = night.registry
+    pointed = Pointers.read(night) if pointers else None
     champion = champion_before(registry, night.date)
-    previous = load_bundle(registry.path(evaluated_version(registry, champion))) if champion else None
-    return {"began": began, "dry_run": dry_run, "champion": champion, "previous": previous}
+    return {
+        "began": began,
+        "pointed": pointed,
+        "champion": champion,
+        "previous": _evaluated_bundle(registry, champion) if champion else None,
+    }
+
+
+def _evaluated_bundle(registry: Registry, champion: str) -> Bundle:
+    version = evaluated_version(registry, champion)
+    try:
+        return load_bundle(registry.path(version))
+    except BundleError as error:
+        raise BundleError(
+            f"{error}; `recsys nightly --date {version[:10]}` writes a damaged bundle again from its stages"
+        ) from error
 
 
 def check_names(config: RunConfig) -> None:

@@ -131,8 +131,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="publish",
         keys=("store",),
-        inputs=("days", "champion", "live", "dry_run"),
-        output=None,
+        inputs=("days", "champion", "live", "pointed"),
+        output="ending",
         run=work.publish,
     ),
 )

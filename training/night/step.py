@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from features.days import Days
-from recsys.bundle import Bundle
+from recsys.bundle import Bundle, is_sound
 from recsys.config import RunConfig
 from recsys.config_view import values, view
-from recsys.stages import MANIFEST, read_manifest
+from recsys.stages import read_manifest
 from training.gate import Decision
 from training.host_choice import HostChoice
 from training.night.night import Night
@@ -65,15 +65,40 @@ class Step:
     def kept(self, build: Callable[[Path], dict[str, Any]]) -> Path:
         """Give the folder of the stage's result, which is built unless one of the same inputs is there."""
         identities = {name: identity(value) for name, value in self.inputs.items()}
-        return self.night.stages.run(self.stage.name, hashed(self.stage, self.config, identities), build)
+        stages = self.night.stages
+
+        def checked(folder: Path) -> dict[str, Any]:
+            stages.require(self._read())
+            return build(folder)
+
+        return stages.run(self.stage.name, hashed(self.stage, self.config, identities), checked)
 
     def kept_bundle(self, build: Callable[[Path], dict[str, Any]]) -> str:
-        """Give the version that the stage wrote; a bundle that somebody has removed is written again."""
-        folder = self.kept(build)
-        if read_manifest(folder)["version"] not in self.night.registry.versions():
-            (folder / MANIFEST).unlink()
-            folder = self.kept(build)
-        return str(read_manifest(folder)["version"])
+        """Give the version that the stage wrote; a bundle that was removed or damaged is written again."""
+        written = []
+
+        def noted(folder: Path) -> dict[str, Any]:
+            written.append(folder)
+            return build(folder)
+
+        folder = self.kept(noted)
+        version = str(read_manifest(folder)["version"])
+        if not written and not is_sound(self.night.registry.path(version)):
+            self.night.stages.forget(folder, f"bundle {version} is not there, or not what was written")
+            version = str(read_manifest(self.kept(build))["version"])
+        return version
+
+    def _read(self) -> list[Path]:
+        """List the stages that the result is made of; of the days those that the plan names, else the last.
+
+        The day before the first is read too: it holds what was known of users and items.
+        """
+        found = [value for value in self.inputs.values() if isinstance(value, Path)]
+        days, plan = self.inputs.get("days"), self.inputs.get("plan")
+        if isinstance(days, Days):
+            first = days.last if plan is None else max(0, plan.first - 1)
+            found += [snapshot.path for snapshot in days[first:]]
+        return found
 
 
 def hashed(stage: Stage, config: RunConfig, identities: Mapping[str, Any]) -> dict[str, Any]:

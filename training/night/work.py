@@ -7,6 +7,7 @@ by name; what takes long is built into a folder that is kept.
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from features.validation.report import Validation, write_report
 from recsys.bundle import Bundle, load_bundle
 from recsys.config import period_start
 from recsys.errors import DataError
-from recsys.records import NightRecord, Verdict
+from recsys.records import NightRecord, Ruling, Verdict
+from recsys.registry import Registry
 from recsys.stages import read_manifest as read_stage
 from recsys.stages import unfinished, write_json
 from training.calibrate import fit_calibration
@@ -29,7 +31,8 @@ from training.curves.night import recorded
 from training.fit_progress import fit_progress
 from training.gate import Decision
 from training.host_choice import MIN_STEPS, HostChoice, Trial, is_open, measure_choice
-from training.night.go_live import go_live
+from training.night.go_live import Pointers, go_live
+from training.night.night import Ending
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import LOSSES, Step
 from training.predict import day_logits
@@ -69,7 +72,8 @@ def build_features(step: Step) -> Days:
     night = step.night
     with bar("features") as on_period:
         days = build_snapshots(night.log, night.date, step.config, night.stages, on_period)
-    remove_outdated(days, night.stages)
+    if not night.reuse.look:
+        remove_outdated(days, night.stages)
     return days
 
 
@@ -79,7 +83,8 @@ def validate(step: Step, *, days: Days, champion: str | None) -> Validation:
     since = night.registry.require_record(champion).night if champion else None
     with bar("validate") as on_day:
         validation = night.ingest.check_days(days, since, on_day)
-    require_sound(validation, str(write_report(validation, night.reports)))
+    report = "none, this is a dry run" if night.reuse.look else str(write_report(validation, night.reports))
+    require_sound(validation, report)
     return validation
 
 
@@ -233,40 +238,64 @@ def record(
     validation: Validation,
     began: float,
 ) -> None:
-    """Write the record of what the night made; that of a promoted version stays as it is.
-
-    A version that was held has the same name when `[gate]` is changed and the night is run again.
-    """
+    """Write the record of what the night made, or add the verdict to one that is there: none is stale."""
     registry = step.night.registry
-    for version in {evaluated, live or evaluated}:
+    ruling = Ruling(
+        at=datetime.now(UTC),
+        by="gate",
+        verdict=decision.verdict,
+        champion=champion,
+        reasons=tuple(decision.reasons),
+    )
+    for version in {evaluated, live or evaluated, *_refitted_from(registry, evaluated)}:
         kept = registry.record(version)
-        if kept is not None and (kept.verdict is Verdict.PROMOTE or kept.checks == decision.checks):
-            continue
-        registry.write_record(
-            NightRecord(
-                version=version,
-                night=step.night.date,
-                verdict=decision.verdict,
-                champion=champion,
-                evaluated=evaluated,
-                cold_since=plan.cold_since,
-                start=_start(plan, previous, caught_up or weights),
-                trained_until=plan.trained_until,
-                gated=plan.gated,
-                lags={task.name: lag(task, step.config) for task in step.config.tasks},
-                checks=decision.checks,
-                findings=validation.counts,
-                accepted=tuple(validation.accepted),
-                seconds=round(time.perf_counter() - began, 2),
-                index=registry.index(version),
-            )
+        made = kept or NightRecord(
+            version=version,
+            night=step.night.date,
+            verdict=decision.verdict,
+            champion=champion,
+            evaluated=evaluated,
+            cold_since=plan.cold_since,
+            start=_start(plan, previous, caught_up or weights),
+            trained_until=plan.trained_until,
+            gated=plan.gated,
+            lags={task.name: lag(task, step.config) for task in step.config.tasks},
+            checks=decision.checks,
+            findings=validation.counts,
+            accepted=tuple(validation.accepted),
+            seconds=round(time.perf_counter() - began, 2),
+            index=registry.index(version),
         )
+        ruled = made.ruled(ruling)
+        if ruled != kept:
+            found = {"checks": decision.checks, "champion": champion, "findings": validation.counts}
+            registry.write_record(ruled.model_copy(update=found))
 
 
-def publish(step: Step, *, days: Days, champion: str | None, live: str | None, dry_run: bool) -> None:
-    """Publish the users, move the pointer, collect what nobody needs."""
-    if live is not None and not dry_run:
-        go_live(step.night, step.config.store, days[-1], live, champion)
+def _refitted_from(registry: Registry, evaluated: str) -> list[str]:
+    """List the versions that a verdict on an evaluated one is about as well; an update has its own."""
+    found = []
+    for version in registry.versions():
+        if version[:10] == evaluated[:10] and (record := registry.record(version)) is not None:
+            found += [version] if record.evaluated == evaluated and record.known_until is None else []
+    return found
+
+
+def publish(
+    step: Step, *, days: Days, champion: str | None, live: str | None, pointed: Pointers
+) -> Ending | None:
+    """Publish the users, move the pointers, collect what nobody needs; the record says how it ended."""
+    if live is None:
+        return None
+    ending = go_live(step.night, step.config.store, days[-1], live, champion, pointed)
+    record = step.night.registry.require_record(live)
+    if ending.live or ending.verdict is not Verdict.PROMOTE:
+        reasons = (ending.reason,) if ending.reason is not None else ()
+        ruling = Ruling(at=datetime.now(UTC), by="activation", verdict=ending.verdict, reasons=reasons)
+        ruled = record.ruled(ruling)
+        if ruled != record:
+            step.night.registry.write_record(ruled)
+    return ending
 
 
 def _learn(

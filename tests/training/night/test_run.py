@@ -25,6 +25,8 @@ from recsys.stages import read_manifest as read_stage
 from training.errors import DivergedError
 from training.host_choice import HostChoice
 from training.night import verdict, work
+from training.night.explain import explain_night
+from training.night.extent import Part
 from training.night.night import Night
 from training.night.nights import train_one
 from training.night.plan import plan_night
@@ -191,7 +193,7 @@ def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a
 
     config = make_config(gate={"min_rows": 100_000}, training={"cold_restart": 1})
     mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
-    restarted = run_night(mine, dry_run=True)
+    restarted = run_night(mine, stop_after="curves")
     record = registry.require_record(restarted.evaluated)
     assert (record.start, record.cold_since) == ("cold: a restart was due", date(2026, 1, 30))
     assert restarted.decision.champion == result.evaluated
@@ -204,7 +206,7 @@ def test_a_champion_without_a_head_of_the_config_is_no_rival(first_night, make_c
     task = night.config.tasks[0].model_dump(mode="json") | {"name": "clicked"}
     config = make_config(task=[task], retrieval={"task": "clicked"}, gate={"min_rows": 300})
     mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
-    following = run_night(mine, dry_run=True)
+    following = run_night(mine, stop_after="curves")
     assert following.decision.champion == result.evaluated
     assert [c for c in following.decision.checks if c.name.startswith("clicked")]
     assert not any("champion" in c.numbers for c in following.decision.checks)
@@ -234,12 +236,32 @@ def test_a_head_without_a_label_holds_the_night_as_uncalibrated(shop_log, make_c
     assert reason.startswith("like calibration: uncalibrated: no label was known on its calibration day")
 
 
-def test_a_dry_run_publishes_nothing(shop_log, first_night, built):
+def test_a_night_that_stops_before_it_publishes_is_not_live(shop_log, first_night, built):
     night, _ = first_night
     dry = Night(config=night.config, log=shop_log, runs=built, date=DAY)
-    run_night(dry, dry_run=True)
+    run_night(dry, stop_after="curves")
     assert dry.registry.current() is None
     assert not list(built.glob("store/base-*"))
+
+
+def test_a_dry_run_of_real_stages(first_night, make_config, tmp_path):
+    night, result = first_night
+
+    def states():
+        return {p: p.stat().st_mtime_ns for p in night.runs.rglob("*")}
+
+    before = states()
+    done = explain_night(night, Part()).stages
+    assert {s.stage for s in done if s.does != "done"} == {"check_files", "record", "curves"}
+    assert done[-1].why == f"{result.version} is live"
+    config = make_config(gate={"min_rows": 100_000}, training={"seed": 7})
+    changed = explain_night(dataclasses.replace(night, config=config), Part()).stages
+    first = next(s for s in changed if s.does == "run" and s.stage not in ("check_files", "record"))
+    assert first.stage == "choose"
+    assert "config.training.seed (0, now 7)" in first.why
+    following = explain_night(dataclasses.replace(night, date=date(2026, 1, 30)), Part()).stages
+    assert following[2].why == "2026-01-30: there is no result of these inputs"
+    assert states() == before
 
 
 def test_a_night_without_impressions_is_refused(shop_log, first_night, tmp_path):
@@ -261,7 +283,7 @@ def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(shop_log, first_
         done = sorted((built / "stages").glob("*/*/manifest.json"))
 
         def full(path, value, name=name, stage=stage):
-            if path.name == name and path.parent.parent.name == stage:
+            if path.name == name and path.parent.parent.parent.name == stage:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
             write(path, value)
 
@@ -274,6 +296,23 @@ def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(shop_log, first_
     for module in (verdict, work):
         monkeypatch.setattr(module, "write_json", write)
     assert run_night(mine).version == result.version
+
+
+def test_a_damaged_bundle_heals_when_its_night_is_run_again(first_night, tmp_path):
+    """The evaluated one, from the stages that are there; the next night says who can heal it."""
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    mine = dataclasses.replace(night, runs=runs)
+    weights = mine.registry.path(result.evaluated) / "weights.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    following = dataclasses.replace(mine, date=date(2026, 1, 30))
+    with pytest.raises(
+        BundleError, match=r"`recsys nightly --date 2026-01-29` writes a damaged bundle again"
+    ):
+        run_night(following)
+    assert run_night(mine).version == result.version
+    assert weights.read_bytes() == content
 
 
 def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, built, monkeypatch):
@@ -422,20 +461,20 @@ def test_a_feature_retrains_and_a_port_reruns_nothing(first_night, make_config, 
 
     def again(**sections):
         config = make_config(gate={"min_rows": 100_000}, **sections)
-        return run_night(Night(config=config, log=night.log, runs=runs, date=DAY), dry_run=True)
+        return run_night(Night(config=config, log=night.log, runs=runs, date=DAY), stop_after="curves")
 
     before = stages()
     moved = again(
         serving={"listen": "0.0.0.0:9", "poll_s": 7.0}, execution={"shards": 2}, training={"threads": 2}
     )
     assert stages() == before
-    assert moved.version == result.version
+    assert moved.promoted == result.version
     features = [f.model_dump(mode="json") for f in night.config.attributes if f.name != "device"]
     changed = again(feature=features)
     assert {folder.parent.name for folder in stages() - before} == {
         "choose", "train", "bundle", "evaluate", "gate", "refit", "refit_bundle", "validate"
     }  # fmt: skip
-    assert changed.version not in (result.version, None)
+    assert changed.promoted not in (result.version, None)
 
 
 def test_hosts_that_differ_write_the_same_version(first_night, make_config, tmp_path):
@@ -447,8 +486,10 @@ def test_hosts_that_differ_write_the_same_version(first_night, make_config, tmp_
         store={"url": "redis://elsewhere:6379/0", "namespace": "other"},
         execution={"shards": 3, "workers": 2},
     )
-    other = run_night(Night(config=config, log=night.log, runs=tmp_path / "runs", date=DAY), dry_run=True)
-    assert (other.version, other.evaluated) == (result.version, result.evaluated)
+    other = run_night(
+        Night(config=config, log=night.log, runs=tmp_path / "runs", date=DAY), stop_after="curves"
+    )
+    assert (other.promoted, other.evaluated) == (result.version, result.evaluated)
     built = (tmp_path / "runs" / "stages" / "features").glob("*/manifest.json")
     assert {json.loads(path.read_text())["parts"] for path in built} == {3}
     scored = [

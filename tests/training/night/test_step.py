@@ -29,8 +29,9 @@ def test_no_way_leads_to_a_key_that_is_not_declared(night, read):
         step_of(night, lambda s: read(s).timezone, keys=("period",)).run()
 
 
-def test_a_bundle_that_was_removed_is_known_by_the_version_written_anew(night):
+def test_a_bundle_that_was_removed_is_known_by_the_version_written_anew(night, monkeypatch):
     """Golden answers of another processor may give another hash."""
+    monkeypatch.setattr("training.night.step.is_sound", lambda path: path.is_dir())
     versions = iter(["v1", "v2"])
 
     def build(_):

@@ -139,7 +139,7 @@ def test_the_commands_say_the_same(night, tmp_path, capsys):
     assert "| impressions/date=2026-01-29/simulated.parquet |" in text
     assert run(["train", *where, *runs, "--accept-findings", "drift"]) == 0
     assert "is written and not live" in capsys.readouterr().out
-    assert run(["nightly", *where, *runs, "--dry-run"]) == 0
+    assert run(["nightly", *where, *runs, "--stop-after", "record"]) == 0
     assert "error [drift] (accepted) impressions.context_device" in capsys.readouterr().err
     assert run(["data", "validate", *where, *runs]) == 0
     assert "1 accepted; a night may train on it" in capsys.readouterr().out
