@@ -8,6 +8,7 @@ from datetime import timedelta
 from statistics import median
 from typing import Final
 
+from features import relations
 from features.profile.model import Finding, LogProfile
 from recsys.config import RunConfig
 
@@ -111,8 +112,27 @@ def _repeats(p: LogProfile) -> Finding | None:
     )
 
 
+def _requests(p: LogProfile) -> Finding | None:
+    return relations.shared_requests(p.shared_requests, p.impressions + p.feedback)
+
+
+def _apart(p: LogProfile) -> Finding | None:
+    return relations.days_apart({day.day: day.impressions + day.feedback for day in p.days})
+
+
+def _user_ids(p: LogProfile) -> Finding | None:
+    return relations.spreadsheet_ids("users", p.id_shapes["users"])
+
+
+def _item_ids(p: LogProfile) -> Finding | None:
+    return relations.spreadsheet_ids("items", p.id_shapes["items"])
+
+
 def _heavy_user(p: LogProfile) -> Finding | None:
     top = p.per_user
+    most = relations.one_user(top.top, top.top_share, p.impressions + p.feedback)
+    if most is not None:
+        return most
     if top.top_share <= 0.05 or top.entities < 20:
         return None
     return _warn(
@@ -297,9 +317,9 @@ def quiet_offset(hours: tuple[int, ...]) -> int:
 
 
 CHECKS: Final[tuple[Callable[[LogProfile], Finding | None], ...]] = (
-    _gaps, _volume, _no_feedback, _organic, _not_found, _before, _repeats, _heavy_user, _heavy_item,
-    _all_positive, _absent, _unlisted, _partitions, _future, _quiet_hours, _cold_items, _sampled, _propensity,
-    _positions,
+    _requests, _apart, _user_ids, _item_ids, _gaps, _volume, _no_feedback, _organic, _not_found, _before,
+    _repeats, _heavy_user, _heavy_item, _all_positive, _absent, _unlisted, _partitions, _future, _quiet_hours,
+    _cold_items, _sampled, _propensity, _positions,
 )  # fmt: skip
 CONFIG_CHECKS: Final[tuple[Callable[[LogProfile, RunConfig, str], Finding | None], ...]] = (
     _rating_range, _unvalued, _columns, _heads,

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from features.profile.model import Column, Day, Kind, LogProfile, Table
+from features.profile.model import Column, Day, Kind, LogProfile, Requests, Table
 from features.profile.tally import EntityTally
+from features.relations import id_shapes
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.schema import IMPRESSION_KEY, INSTANT, KEYS, MAY_BE_ABSENT, TABLES, empty
@@ -39,6 +40,8 @@ class _Sums:
     values: dict[str, Counter[float]] = field(default_factory=dict)
     ranges: dict[str, list[float]] = field(default_factory=dict)
     bounds: list[datetime] = field(default_factory=list)
+    shared: list[tuple[str, str, str]] = field(default_factory=list)
+    """A request of several users, and two of them, of each day that has one."""
     offsets: list[float] = field(default_factory=list)
     """Hours of the events after midnight UTC of their partition's date: earliest and latest of each day."""
 
@@ -127,7 +130,17 @@ def _add_impressions(sums: _Sums, shown: pl.LazyFrame, day: date) -> dict[str, i
         )
         sums.positions[name] += rows
     _add_times(sums, real.select(at="shown_at"), day)
+    _add_requests(sums, real)
     return counts
+
+
+def _add_requests(sums: _Sums, real: pl.LazyFrame) -> None:
+    """Count the requests of several users; those of different days are different requests."""
+    users = pl.col("user_id")
+    requests = real.drop_nulls("request_id").group_by("request_id").agg(one=users.min(), other=users.max())
+    shared = requests.filter(pl.col("one") != pl.col("other")).collect(engine="streaming")
+    sums.counts["shared"] += shared.height
+    sums.shared += list(shared.sort("request_id").head(1).iter_rows())
 
 
 def _add_times(sums: _Sums, times: pl.LazyFrame, day: date) -> None:
@@ -269,6 +282,12 @@ def _profile(sums: _Sums, tables: tuple[Table, ...]) -> LogProfile:
         per_item=per_item,
         unlisted_items=_unlisted(sums.log, "items", sums.items),
         unlisted_users=_unlisted(sums.log, "users", sums.users),
+        shared_requests=Requests(
+            requests=counts["requests"],
+            shared=counts["shared"],
+            example=sums.shared[0] if sums.shared else None,
+        ),
+        id_shapes={"users": id_shapes(sums.users.entities), "items": id_shapes(sums.items.entities)},
         days=tuple(sums.days),
         missing_days=tuple(day for day in every if day not in set(present)),
     )

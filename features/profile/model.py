@@ -15,10 +15,45 @@ class _Part(BaseModel):
 class Finding(_Part):
     """Something that needs attention, with the remedy."""
 
-    severity: Literal["warning", "hint"]
+    severity: Literal["error", "warning", "hint"]
     code: str
     what: str
     remedy: str
+    accepted: bool = False
+    """Somebody has accepted it by name: it is known, and does not stop a conversion."""
+
+    @property
+    def stops(self) -> bool:
+        """Tell whether a conversion must not be published."""
+        return self.severity == "error" and not self.accepted
+
+
+class Requests(_Part):
+    """Requests, and those of several users."""
+
+    requests: int = 0
+    shared: int = 0
+    example: tuple[str, str, str] | None = None
+    """One of these, and two of its users."""
+
+
+class IdShapes(_Part):
+    """Ids of shapes that spreadsheets and table tools make, each with an example."""
+
+    scientific: int
+    scientific_example: str | None
+    long: int
+    """Ids of more than fifteen digits."""
+    cut: int
+    """Those of them whose further digits are all 0."""
+    cut_zeros: int
+    """Zeros after the fifteenth digit, of all of these."""
+    cut_example: str | None
+    pointed: int
+    """Numbers with a point."""
+    point_zero: int
+    """Those of them that end in .0."""
+    point_zero_example: str | None
 
 
 class Column(_Part):
@@ -137,6 +172,8 @@ class LogProfile(_Part):
     unlisted_items: int
     """Items of events that the items table does not have."""
     unlisted_users: int
+    shared_requests: Requests
+    id_shapes: dict[Literal["users", "items"], IdShapes]
     days: tuple[Day, ...]
     missing_days: tuple[date, ...]
     findings: tuple[Finding, ...] = ()

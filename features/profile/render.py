@@ -75,10 +75,9 @@ def print_profile(p: LogProfile, written: Sequence[Path]) -> None:
     parts: list[RenderableType] = [_facts(p), _tables(p), _kinds(p), _days(p), _entities(p)]
     console.print(Group(*parts))
     for finding in p.findings:
-        style = "bold red" if finding.severity == "warning" else "yellow"
-        console.print(
-            Text.assemble((f"{finding.severity} ", style), finding.what, (f": {finding.remedy}", "dim"))
-        )
+        style = "yellow" if finding.severity == "hint" else "bold red"
+        severity = "accepted" if finding.accepted else finding.severity
+        console.print(Text.assemble((f"{severity} ", style), finding.what, (f": {finding.remedy}", "dim")))
     if not p.findings:
         console.print("nothing to look at was found", style="green")
     for path in written:

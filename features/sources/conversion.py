@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import dataframely as dy
 import polars as pl
 
+from features.profile.model import Finding
 from features.sources.accounting import Tally
 from recsys.errors import DataError
 from recsys.log import InteractionLog
@@ -46,6 +47,8 @@ class ConversionSummary:
     """What became of the rows of the files, by table of the source, such as a section of a mapping."""
     notes: dict[str, int] = field(default_factory=dict)
     """Counted facts a reader should know: contradictions, moved instants, derived rows."""
+    findings: list[Finding] = field(default_factory=list)
+    """What the relations between the rows tell."""
 
     @property
     def duplicates(self) -> dict[str, int]:
@@ -66,7 +69,7 @@ class ConversionSummary:
             "rows": self.rows,
             "accounting": {table: tally.to_json() for table, tally in self.accounting.items()},
             "notes": self.notes,
-            "findings": [],
+            "findings": [finding.model_dump() for finding in self.findings],
         }
 
 
@@ -85,6 +88,9 @@ class Conversion:
     `with` block by an exception leaves the log as it was.
     """
 
+    BREAKS: Final = "breaks "
+    """Begins the reason of rows that break a rule of the schema."""
+
     def __init__(self, source: str, out: InteractionLog) -> None:
         self.source = source
         self.out = out
@@ -92,6 +98,7 @@ class Conversion:
         self.counted_as: dict[str, str] = {}
         """Canonical table -> the table of the source that its rows come from, where they differ."""
         self.notes: Counter[str] = Counter()
+        self.findings: list[Finding] = []
         self._rows: Counter[str] = Counter()
         self._days: set[date] = set()
         self._quarantined: list[pl.DataFrame] = []
@@ -144,7 +151,7 @@ class Conversion:
         good, failure = schema.filter(frame, cast=True)
         bad = failure.invalid()
         if bad.height:
-            self.quarantine(table, bad, "breaks " + ", ".join(sorted(failure.counts())))
+            self.quarantine(table, bad, self.BREAKS + ", ".join(sorted(failure.counts())))
         self._rows[table] += good.height
         if table == "impressions":
             self._days.update(good.get_column(_DAY).unique())
@@ -171,6 +178,7 @@ class Conversion:
             rows=dict(self._rows),
             accounting=dict(self.accounting),
             notes=dict(self.notes),
+            findings=self.findings,
         )
         self._write_quarantine()
         self._move(summary)
@@ -186,6 +194,18 @@ class Conversion:
     def quarantine_counts(self) -> dict[str, int]:
         """Count the rows quarantined so far, by "table: reason"."""
         return _by_reason({table: tally.quarantined for table, tally in self.accounting.items()})
+
+    def repeats(self, table: str) -> Mapping[str, int]:
+        """Give the rows of a table left out as repeats so far, by reason."""
+        return self._tally(table).repeats
+
+    def written(self, table: str) -> int:
+        """Count the rows written to a table so far."""
+        return self._rows[table]
+
+    def example(self, reason: str) -> str:
+        """Give one of the rows quarantined for a reason, as JSON."""
+        return str(next(rows["row"][0] for rows in self._quarantined if rows["reason"][0] == reason))
 
     def _tally(self, table: str) -> Tally:
         return self.accounting[self.counted_as.get(table, table)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from features.sources.conversion import ConversionSummary
 from features.sources.to_log import Converted
@@ -27,7 +28,12 @@ def print_summary(summary: ConversionSummary, out: Path) -> None:
     for note, rows in summary.notes.items():
         if rows:
             table.add_row(f"note · {note}", f"{rows:,}")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for finding in summary.findings:
+        severity = "accepted" if finding.accepted else finding.severity
+        said = f" [{finding.code}] {finding.what}"
+        console.print(Text.assemble((severity, "bold red"), said, (f"; {finding.remedy}", "dim")))
 
 
 def print_next(out: Path, converted: Converted) -> None:

@@ -10,17 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 import polars.selectors as cs
 
+from features.relations import shared_events
 from features.sources.conversion import Conversion, ConversionSummary, Step, silent
+from features.sources.mapped.checks import check_kept, check_relations
 from features.sources.mapped.days import (
     distinct_events,
     distinct_impressions,
     make_derived_impressions,
     make_feedback,
     make_impressions,
+    other_events,
     reach,
     with_drawn,
 )
@@ -34,6 +38,7 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.schema import IMPRESSION_KEY
 
+OTHER_EVENT: Final = "the event id of another user, item or kind"
 _SHOWN = ["impression_id", "request", "user_id", "item_id", "shown_at"]
 
 
@@ -49,6 +54,8 @@ class _Run:
     """The impressions without the drawn ones, staged by day for matching."""
     step: Step
     kinds: Counter[str] = field(default_factory=Counter)
+    other_events: list[tuple[str, str, str]] = field(default_factory=list)
+    """An event id of two events, and these, of each day that has one."""
 
 
 def convert_mapped(
@@ -69,12 +76,14 @@ def convert_mapped(
         if not staged.days("feedback") and not staged.days("impressions"):
             raise DataError(f'{src} has no row that is an event; are all kinds "ignore", or the files empty?')
         _account(conversion, staged, mapping)
-        _see(side, staged)
+        days = _see(side, staged)
+        check_relations(conversion, mapping, staged, side, days)
         run = _Run(mapping, conversion, staged, side, InteractionLog(conversion.scratch / "shown"), step)
         _shown(run)
         _feedback(run)
         _impressions(run)
         side.write(conversion)
+        check_kept(conversion, mapping)
         step("publishing", 0.95)
         return conversion.publish()
 
@@ -94,12 +103,18 @@ def _account(conversion: Conversion, staged: Staged, mapping: Mapping) -> None:
             conversion.quarantine(section, rows.rename({ROW: "row"}), str(reason))
 
 
-def _see(side: SideTables, staged: Staged) -> None:
-    """Learn, day by day, which users and items there are and what the rows say about them."""
+def _see(side: SideTables, staged: Staged) -> list[Counter[date]]:
+    """Learn, day by day, which users and items there are and what the rows say about them.
+
+    Returns the rows of each day; where impressions are derived, by when they happened and by when received.
+    """
+    shown, done = Counter[date](), Counter[date]()
     read = cs.by_name("user_id", "item_id", "at") | cs.starts_with(ITEM, USER)
     for day in sorted({*staged.days("impressions"), *staged.days("feedback")}):
         both = [staged.read(table, day, read) for table in ("impressions", "feedback")]
         side.see(pl.concat([rows for rows in both if rows.height], how="diagonal_relaxed"), day)
+        shown[day], done[day] = both[0].height, both[1].height
+    return [+shown, +done] if staged.derived else [shown + done]
 
 
 def _shown(run: _Run) -> None:
@@ -129,7 +144,7 @@ def _feedback(run: _Run) -> None:
         run.step(f"feedback of {day}", 0.5 + 0.2 * n / len(days))
         rows = run.staged.read("feedback", day)
         once = distinct_events(rows)
-        run.conversion.repeated("feedback", rows.height - once.height, "the same event again")
+        _repeats(run, rows, once)
         if "early" in once.columns:
             early = int(once["early"].sum())
             notes["feedback: received before it happened, by less than 5 minutes: clocks"] += early
@@ -138,8 +153,22 @@ def _feedback(run: _Run) -> None:
         notes["feedback: organic, no impression found"] += made["impression_id"].null_count()
         run.kinds.update(dict(made.group_by("kind").len().iter_rows()))
         run.conversion.account("feedback", 0, run.conversion.write("feedback", made, pl.lit(day)))
+    if run.other_events:
+        left_out = run.conversion.repeats("feedback")[OTHER_EVENT]
+        run.conversion.findings.append(shared_events(left_out, run.other_events[0]))
     for kind, rows_of_kind in sorted(run.kinds.items()):
         notes[f"feedback: {kind}"] = rows_of_kind
+
+
+def _repeats(run: _Run, rows: pl.DataFrame, once: pl.DataFrame) -> None:
+    """Count the events left out as repeats, those that differ from the event of their id apart."""
+    left = rows.height - once.height
+    if left and rows["event"].null_count() < rows.height:
+        others = other_events(rows)
+        run.conversion.repeated("feedback", others.height, OTHER_EVENT)
+        left -= others.height
+        run.other_events += list(others.head(1).iter_rows())
+    run.conversion.repeated("feedback", left, "the same event again")
 
 
 def _read_shown(shown: InteractionLog, days: Sequence[date]) -> pl.DataFrame:

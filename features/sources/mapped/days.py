@@ -28,6 +28,15 @@ def distinct_events(rows: pl.DataFrame) -> pl.DataFrame:
     )  # fmt: skip
 
 
+def other_events(rows: pl.DataFrame) -> pl.DataFrame:
+    """List the events whose id an earlier one has, of another user, item or kind: event, that one, this."""
+    told = pl.format("{} {} {}", *_EVENT[:3])
+    named = rows.filter(pl.col("event").is_not_null()).select("event", told=told)
+    first = named.unique("event", keep="first", maintain_order=True)
+    both = first.join(named, on="event", suffix="_other", maintain_order="left_right")
+    return both.filter(pl.col("told") != pl.col("told_other"))
+
+
 def distinct_impressions(rows: pl.DataFrame) -> pl.DataFrame:
     """Keep each shown item once: rows that differ in request, position or id are different impressions."""
     key = [*_PAIR, "at", *(c for c in ("impression", "request", "position") if c in rows.columns)]

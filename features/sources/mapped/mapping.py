@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic import model_validator as check_model
 
+from features.relations import CheckName
 from recsys.errors import ConfigError
 from recsys.settings import explain, read_toml
 from recsys.tasks import DurationS
@@ -235,6 +236,13 @@ class Negatives(_Section):
     seed: int = 1
 
 
+class Checks(_Section):
+    """What is known of the log, and right as it is."""
+
+    accept: tuple[CheckName, ...] = ()
+    """Findings by name that do not stop the conversion."""
+
+
 class Mapping(_Section):
     """The whole file."""
 
@@ -250,6 +258,7 @@ class Mapping(_Section):
     items: Items | None = None
     match: Match = Match()
     negatives: Negatives = Negatives()
+    checks: Checks = Checks()
 
     @check_model(mode="after")
     def _consistent(self) -> Self:

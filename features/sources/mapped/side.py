@@ -6,13 +6,15 @@ from their first day on.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import polars as pl
 
+from features.relations import repeated_ids
 from features.sources.conversion import Conversion
 from features.sources.mapped.blank import BLANK, left_out, not_blank
 from features.sources.mapped.files import ROW, ScannedFile, reading, scan_section
@@ -114,6 +116,16 @@ class SideTables:
         dated = pl.min_horizontal(pl.coalesce(available, "known_day", listed), mentioned)
         return both.select("item_id", known_day=dated)
 
+    def ids(self) -> Iterator[tuple[Literal["users", "items"], pl.Series, pl.Series | None]]:
+        """Give the ids that events mention, and those of the file where there is one."""
+        entities: tuple[tuple[Literal["users", "items"], _Entity], ...] = (
+            ("users", self._users),
+            ("items", self._items),
+        )
+        for table, entity in entities:
+            told = None if entity.told is None else entity.told[entity.key]
+            yield table, pl.Series(list(entity.first), dtype=pl.String), told
+
     def write(self, conversion: Conversion) -> None:
         """Write both tables."""
         eve = min(self._users.first.values()) - timedelta(days=1)
@@ -154,8 +166,12 @@ def _account(
     same = pl.all_horizontal(pl.lit(value=True), *[pl.col(c).eq_missing(pl.col(f"{c}_last")) for c in others])
     dated = pl.col("__known").ne_missing(pl.col("__known_last"))
     why = pl.when(dated).then(pl.lit(EARLIER)).when(same).then(pl.lit(SAME)).otherwise(pl.lit(OTHER))
-    for reason, count in last.group_by(why.alias("why")).len().iter_rows():
+    ends = last.select(entity.key, why=why)
+    for reason, count in ends["why"].value_counts(sort=True).iter_rows():
         conversion.repeated(table, count, reason)
+    differ = ends.filter(why=OTHER)[entity.key]
+    if differ.len():
+        conversion.findings.append(repeated_ids(table, differ.len(), differ[0]))
 
 
 def _read(

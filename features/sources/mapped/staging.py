@@ -59,6 +59,12 @@ class Staged:
             pl.concat(frames, how="diagonal_relaxed").select(chosen).collect() if frames else pl.DataFrame()
         )
 
+    def scan(self, table: str) -> pl.LazyFrame | None:
+        """Scan the rows of all days of a table; None where there is none."""
+        paths = [path for day in self.days(table) for path in self._files(table, day.isoformat())]
+        frames = [pl.scan_parquet(path, hive_partitioning=False) for path in paths]
+        return pl.concat(frames, how="diagonal_relaxed") if frames else None
+
     def problems(self, section: str) -> pl.DataFrame:
         """Read what could not be read in a section: file, row, reason, value."""
         paths = sorted((self.root / section).glob(f"table={_PROBLEMS}/part=*/*.parquet"))

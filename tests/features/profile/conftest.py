@@ -56,7 +56,7 @@ class Shop:
         for k in range(480):
             at = start + timedelta(minutes=3 * k)
             name = f"r{n}-{k // 2}:{k % 2 + 1}"
-            row = {"user_id": f"u{k % 40}", "item_id": f"i{(k * 7 + n) % 30}"}
+            row = {"user_id": f"u{k // 2 % 40}", "item_id": f"i{(k * 7 + n) % 30}"}
             shown.append({**row, "impression_id": name, "shown_at": at, "position": k % 2 + 1,
                           "propensity": 0.5, "propensity_kind": "exact", "context_device": "tv"})  # fmt: skip
             if k % 3 == 0:

@@ -47,6 +47,8 @@ FAULTS = {
     "missing_features": {"impressions": lambda f: f.drop("context_device")},
     "thin_heads": {"feedback": lambda f: f.filter(~RATING)},
     "no_feedback": {"feedback": lambda f: f.head(0)},
+    "request_id_not_unique": {"impressions": change(request_id=pl.format("page-{}", "position"))},
+    "spreadsheet_ids": {"impressions": change(item_id=pl.lit("1.23457E+15"))},
 }  # fmt: skip
 
 
@@ -77,6 +79,21 @@ def test_gaps_sparse_days_and_odd_volume(shop):
         "impressions", late, moved.with_columns(impression_id=pl.lit("z") + pl.col("impression_id"))
     )
     assert "sparse_days" in shop.codes()
+
+
+def test_a_few_rows_of_another_year(shop):
+    shop.write()
+    moved = shop.log.read("impressions", FIRST).head(2).with_columns(instant("shown_at", days=-800))
+    moved = moved.with_columns(impression_id=pl.lit("z") + pl.col("impression_id"))
+    shop.log.write("impressions", FIRST - timedelta(days=800), moved)
+    found = {f.code: f for f in shop.profile().findings}["days_apart"]
+    assert found.severity == "error"
+    assert "800 days from the rest, which is of 2026-01-05 to 2026-01-10" in found.what
+
+
+def test_one_user_with_most_rows(shop):
+    shop.write(impressions=change(user_id=pl.lit("bot")))
+    assert {f.code: f.severity for f in shop.profile().findings}["one_user"] == "error"
 
 
 def test_a_day_of_odd_volume(shop):
@@ -122,5 +139,5 @@ def test_the_quiet_hours_tell_the_zone():
 
 
 def test_every_check_has_a_fault_here():
-    elsewhere = {"_gaps", "_volume", "_all_positive", "_future", "_quiet_hours"}
+    elsewhere = {"_gaps", "_volume", "_all_positive", "_future", "_quiet_hours", "_apart", "_user_ids"}
     assert len(CHECKS) + len(CONFIG_CHECKS) == len(FAULTS) + len(elsewhere)

@@ -91,5 +91,6 @@ def test_a_request_that_looks_like_a_made_one(bench, events):
     rows.append(("u", "a", "view", "2026-01-06 11:00:00", "r~@u~@2026-01-06"))
     raw(bench, rows, ["user_id", "product_id", "event", "at", "req"])
     shown = bench.read(bench.convert(events(request="req"), form="parquet"), "impressions")
+    assert shown.height == 3
     distinct(shown, "request_id")
     distinct(shown, "impression_id")

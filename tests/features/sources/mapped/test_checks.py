@@ -1,0 +1,211 @@
+"""A conversion stops before it is published where its rows do not fit together, and never at a clean log."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.profile.profile_log import profile_log
+from features.sources.mapped import convert
+from features.sources.summary_table import print_summary
+from recsys.config import parse_config
+from recsys.errors import ConfigError, DataError
+
+START = datetime(2026, 1, 5, 8, tzinfo=UTC)
+KINDS = {"view": "impression", "click": "click", "order": "purchase"}
+CONFIG = {"task": [{"name": "click", "feedback": "click", "head": "binary", "window": "1d"}]}
+
+
+def rows(n: int = 1_200, users: int = 40, items: int = 30, days: int = 5, seed: int = 1) -> pl.DataFrame:
+    """Make lists of four items, one in three clicked, evenly over some days."""
+    draw = np.random.default_rng(seed)
+    lists = np.arange(n) // 4
+    at = [START + timedelta(days=days * float(k) / n) for k in range(n)]
+    shown = pl.DataFrame(
+        {
+            "user_id": [f"u{k}" for k in (lists * 7) % users],
+            "product_id": [f"i{k}" for k in draw.integers(items, size=n)],
+            "event": "view",
+            "at": pl.Series(at).dt.cast_time_unit("ms"),
+            "req": [f"r{k}" for k in lists],
+        }
+    ).unique(["user_id", "product_id", "req"], maintain_order=True)
+    clicked = shown.filter(pl.int_range(pl.len()) % 3 == 0)
+    after = pl.col("at") + timedelta(seconds=9)
+    return pl.concat([shown, clicked.with_columns(after, event=pl.lit("click"))])
+
+
+def put(bench, frame: pl.DataFrame, name: str = "events.parquet") -> None:
+    bench.src.mkdir(exist_ok=True)
+    frame.write_parquet(bench.src / name)
+
+
+@pytest.fixture
+def own(events) -> Callable[..., dict]:
+    """Give a maker of mappings that name requests; arguments are further sections."""
+    return lambda **more: {**events(files="events.parquet", request="req", kinds=KINDS), **more}
+
+
+def stopped(bench, mapping) -> str:
+    with pytest.raises(DataError) as caught:
+        bench.convert(mapping, form="parquet")
+    assert not list(bench.root.glob("log-*")), "nothing is published"
+    return str(caught.value)
+
+
+def shared_requests(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(req=pl.format("{}", pl.int_range(pl.len()) % 3))
+
+
+def one_old_row(frame: pl.DataFrame) -> pl.DataFrame:
+    old = pl.when(pl.int_range(pl.len()) == 0).then(pl.datetime(2000, 1, 1, time_zone="UTC"))
+    return frame.with_columns(at=old.otherwise("at"))
+
+
+def one_busy_user(frame: pl.DataFrame) -> pl.DataFrame:
+    many = pl.col("req").str.slice(1).cast(pl.Int32, strict=False) % 5 < 3
+    return frame.with_columns(user_id=pl.when(many).then(pl.lit("0")).otherwise("user_id"))
+
+
+STOPS = {
+    "request_id_not_unique": (shared_requests, ["3 of 3 (100.0%) of the requests", "'0' of 'u", "`request`"]),
+    "days_apart": (one_old_row, ["1 of 1,5", "those of 2000-01-01", "first_day = 2026-01-05"]),
+    "one_user": (one_busy_user, ["user '0' has 60%"]),
+}
+
+
+@pytest.mark.parametrize("code", STOPS)
+def test_stops_with_figures_an_example_and_the_remedy(bench, own, code):
+    change, parts = STOPS[code]
+    put(bench, change(rows()))
+    said = stopped(bench, own())
+    for part in (f"{code}: ", f'accept = ["{code}"]', *parts):
+        assert part in said, said
+
+
+@pytest.mark.parametrize("code", STOPS)
+def test_a_finding_that_is_accepted_is_recorded_and_profiled(bench, own, code, capsys):
+    put(bench, STOPS[code][0](rows()))
+    log = bench.convert(own(checks={"accept": [code]}), form="parquet")
+    found = json.loads((log.root / "conversion.parquet.json").read_text())["findings"]
+    assert [(f["code"], f["severity"], f["accepted"]) for f in found] == [(code, "error", True)]
+    print_summary(bench.summary, log.root)
+    assert f"accepted [{code}]" in " ".join(capsys.readouterr().out.split())
+    profile = profile_log(log.root, parse_config(CONFIG, {}), "CONFIG")
+    assert [(f.code, f.accepted) for f in profile.findings if f.code == code] == [(code, True)]
+
+
+def test_accepting_one_finding_is_not_accepting_another(bench, own):
+    put(bench, one_old_row(shared_requests(rows())))
+    said = stopped(bench, own(checks={"accept": ["days_apart"]}))
+    assert "request_id_not_unique" in said
+    assert "days_apart" not in said
+    with pytest.raises(ConfigError, match="one_users"):
+        bench.convert(own(checks={"accept": ["one_users"]}), form="parquet")
+
+
+@pytest.mark.parametrize("table", ["items", "users"])
+@pytest.mark.parametrize(("known", "severity"), [(1.0, None), (0.9, "warning"), (0.4, "error")])
+def test_how_many_ids_of_events_the_file_has(bench, own, table, known, severity):
+    frame, key = rows(), "product_id" if table == "items" else "user_id"
+    ids = frame[key].unique().sort()
+    spelt = (
+        pl.when(pl.int_range(pl.len()) < known * pl.len())
+        .then("id")
+        .otherwise(pl.col("id").str.to_uppercase())
+    )
+    put(bench, frame)
+    put(bench, ids.to_frame("id").select(spelt), "side.parquet")
+    mapping = own(**{table: {"files": "side.parquet", "id": "id"}})
+    code = f"{table}_not_in_file"
+    if severity == "error":
+        said = stopped(bench, mapping)
+        assert f"{code}: " in said
+        assert "' of an event may be '" in said
+        return
+    bench.convert(mapping, form="parquet")
+    assert [(f.code, f.severity) for f in bench.summary.findings] == ([(code, severity)] if severity else [])
+
+
+def test_sessions_are_in_no_file_of_users(bench, own):
+    frame = rows().with_columns(sid=pl.format("s-{}", "user_id"))
+    anonymous = pl.int_range(pl.len()) % 4 > 0
+    put(bench, frame.with_columns(user_id=pl.when(~anonymous).then("user_id")))
+    put(bench, frame.select(id="user_id").unique(), "users.parquet")
+    mapping = own(users={"files": "users.parquet", "id": "id"})
+    mapping["events"] |= {"session": "sid", "request": None}
+    bench.convert(mapping, form="parquet")
+    assert bench.summary.findings == []
+
+
+def test_a_small_log_is_warned_of_and_published(bench, own, capsys):
+    put(bench, shared_requests(rows(n=40)))
+    put(bench, pl.DataFrame({"id": ["I1", "I2"]}), "items.parquet")
+    log = bench.convert(own(items={"files": "items.parquet", "id": "id"}), form="parquet")
+    found = {f.code: f.severity for f in bench.summary.findings}
+    assert found == {"request_id_not_unique": "warning", "items_not_in_file": "warning"}
+    print_summary(bench.summary, log.root)
+    assert "warning [items_not_in_file]" in capsys.readouterr().out
+
+
+def test_ids_that_a_spreadsheet_wrote(bench, own):
+    put(bench, rows(n=40).with_columns(product_id=pl.lit("1.23457E+15")))
+    bench.convert(own(), form="parquet")
+    assert [(f.code, f.severity) for f in bench.summary.findings] == [("spreadsheet_ids", "warning")]
+    assert "'1.23457E+15'" in bench.summary.findings[0].what
+
+
+def test_an_orders_number_is_no_events_id(bench, own):
+    bought = rows(n=40).with_columns(event=pl.lit("order"), order=pl.lit("o-1"))
+    put(bench, bought)
+    mapping = own()
+    mapping["events"] |= {"event": "order", "request": None, "kinds": {"order": "purchase"}}
+    bench.convert(mapping, form="parquet")
+    (found,) = bench.summary.findings
+    assert found.code == "event_id_not_unique"
+    assert "'o-1'" in found.what
+    counts = bench.summary.accounting["events"]
+    assert counts.adds_up
+    assert counts.repeats["the event id of another user, item or kind"] > 30
+
+
+def test_contradicting_rows_of_one_id_are_told(bench, own):
+    put(bench, rows())
+    frame = rows().select(id="product_id").unique().with_columns(name=pl.lit("x"))
+    put(bench, pl.concat([frame, frame.head(4).with_columns(name=pl.lit("y"))]), "items.parquet")
+    bench.convert(own(items={"files": "items.parquet", "id": "id", "title": "name"}), form="parquet")
+    (found,) = bench.summary.findings
+    assert (found.code, found.severity) == ("repeated_ids", "warning")
+    assert "4 rows of the items file" in found.what
+
+
+def test_a_log_without_feedback(bench, own):
+    put(bench, rows().filter(event="view"))
+    bench.convert(own(), form="parquet")
+    assert [(f.code, f.severity) for f in bench.summary.findings] == [("no_feedback", "warning")]
+
+
+def test_all_feedback_lost_is_no_log(bench, own):
+    late = pl.when(pl.col("event") == "click").then(pl.col("at") - timedelta(hours=1)).otherwise("at")
+    put(bench, rows().with_columns(got=late))
+    mapping = own()
+    mapping["events"] |= {"received": "got", "tolerate": 0.5}
+    assert "no feedback is left" in stopped(bench, mapping)
+
+
+def test_rows_that_break_the_schema_obey_tolerate(bench, own, monkeypatch):
+    """No file is known to get so far: every rule is looked at when a row is read."""
+    made = convert.make_feedback
+    bad = pl.when(pl.int_range(pl.len()) == 0).then(float("inf")).otherwise("value")
+    monkeypatch.setattr(convert, "make_feedback", lambda *a: made(*a).with_columns(value=bad))
+    put(bench, rows())
+    said = stopped(bench, own())
+    assert "6 of 1,5" in said
+    assert "rows of [events] break a rule: breaks value|inf: 6 rows, such as {" in said
+    mapping = own()
+    mapping["events"]["tolerate"] = 0.01
+    bench.convert(mapping, form="parquet")
+    assert bench.summary.accounting["events"].adds_up
