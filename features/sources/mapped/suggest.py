@@ -53,6 +53,8 @@ def _counts(summary: ConversionSummary) -> dict[str, int]:
 
 def _heads(log: InteractionLog, mapping: Mapping) -> list[str]:
     paths = [path for day in log.days("feedback") for path in log.files("feedback", day)]
+    if not paths:
+        return []
     credited = pl.scan_parquet(paths, hive_partitioning=False).filter(pl.col("impression_id").is_not_null())
     values = credited.group_by("kind").agg(
         pl.len(),

@@ -10,6 +10,8 @@ import pytest
 
 from features.profile.profile_log import profile_log
 from features.sources.mapped import convert
+from features.sources.mapped.mapping import parse_mapping
+from features.sources.mapped.suggest import suggest_config
 from features.sources.summary_table import print_summary
 from recsys.config import parse_config
 from recsys.errors import ConfigError, DataError
@@ -184,8 +186,9 @@ def test_contradicting_rows_of_one_id_are_told(bench, own):
 
 def test_a_log_without_feedback(bench, own):
     put(bench, rows().filter(event="view"))
-    bench.convert(own(), form="parquet")
+    log = bench.convert(own(), form="parquet")
     assert [(f.code, f.severity) for f in bench.summary.findings] == [("no_feedback", "warning")]
+    assert "[[task]]" not in suggest_config(log, parse_mapping(own(), "MAP"), bench.summary)
 
 
 def test_all_feedback_lost_is_no_log(bench, own):
