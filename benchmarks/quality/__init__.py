@@ -26,6 +26,7 @@ SETS: dict[str, str] = {
     "ml-1m-loo": "benchmarks.quality.sets.movielens_leave_one_out:open_leave_one_out",
     "ml-latest-small": "benchmarks.quality.sets.movielens_by_time:open_ml_latest_small",
     "retailrocket": "benchmarks.quality.sets.retailrocket:open_retailrocket",
+    "sequences": "benchmarks.quality.sets.sequences:open_sequences",
     "shop": "benchmarks.quality.sets.simulated_shop:open_shop",
 }
 """Set -> "module:function" of the folder with its published files and a scratch folder: `OpenSet`."""

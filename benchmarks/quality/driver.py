@@ -47,7 +47,8 @@ def wanted_rows(known: Mapping[str, Row], asked: Sequence[str], seeds: int) -> l
             raise ConfigError(f"--rows names {name!r}; this set has: {', '.join(known)}")
         if known[name].least_seeds > seeds:
             raise ConfigError(f"row {name!r} is a difference over seeds; give --seeds 2 or more")
-    wanted = [n for n, row in known.items() if (n in asked or not asked) and row.least_seeds <= seeds]
+    default = [n for n, row in known.items() if not row.on_request]
+    wanted = [n for n, row in known.items() if n in (asked or default) and row.least_seeds <= seeds]
     if LIGHTGBM in wanted:
         require_lightgbm()
     return wanted
@@ -61,7 +62,7 @@ def _train(of: QualitySet, name: str, seeds: int, news: News) -> list[Run]:
         runs += [found] if isinstance(found, Run) else found
         said = [f"{m.head} {m.metric} {m.value(runs[-1].validation):.4f}" for m in _given(of, runs[-1])]
         note = f"{runs[-1].note}, " if runs[-1].note else ""
-        news(f"{name}, seed {seed}: {note}validation {', '.join(said)}")
+        news(f"{name}, seed {seed}: {note}{'validation ' if said else 'measured'}{', '.join(said)}")
     return runs
 
 
@@ -84,6 +85,7 @@ def model_row(of: QualitySet, name: str, runs: Sequence[Run], seeds: int) -> Mod
         seeds=seeds if row.seeded else 1,
         note=", ".join(notes),
         ours=row.ours,
+        costs={name: statistics.fmean(run.costs[name] for run in runs) for name in runs[0].costs},
     )
 
 

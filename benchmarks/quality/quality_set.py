@@ -101,6 +101,8 @@ class Run:
     validation: Outputs
     test: Outputs
     note: str = ""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds and megabytes, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class Row:
     """False: it draws nothing, so one run says all."""
     shown: bool = True
     """False: it answers a question and is no line of the table."""
+    on_request: bool = False
+    """True: it is trained only where it is asked for by name."""
     least_seeds: int = 1
     """With fewer seeds the row is left out, or refused where it is asked for."""
 

@@ -6,7 +6,7 @@ over seeds; the interval says how much of it is luck.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.quality.quality_set import Key, QualitySet, lower_is_better
@@ -38,6 +38,8 @@ class ModelRow:
     note: str = ""
     ours: bool = True
     """False: a baseline or a reference; it stands in the table and is never `best`."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Seconds and megabytes of a run, means over runs."""
 
     def __post_init__(self) -> None:
         """Leave out what is no figure."""
@@ -104,15 +106,18 @@ class QualityReport:
         return facts
 
     def as_json(self) -> dict[str, Any]:
-        """Give the JSON tree: `rows` and `best`, the latter head -> metric -> value beside its row's name.
+        """Give the JSON tree: `rows`; `by_row` and `best` are head -> metric -> value, `best` with its row.
 
         `best` is empty when only baselines were asked for.
         """
+        by_row = {
+            row.name: {h: {m: f.value for m, f in of.items()} for h, of in row.heads.items()}
+            for row in self.rows
+        }
         best: dict[str, Any] = {}
         if any(row.ours for row in self.rows):
             chosen = choose(self.rows)
-            best = {h: {m: f.value for m, f in of.items()} for h, of in chosen.heads.items()}
-            best["row"] = chosen.name
+            best = by_row[chosen.name] | {"row": chosen.name}
         return {
             "set": self.of.name,
             "protocol": self.of.protocol,
@@ -121,6 +126,7 @@ class QualityReport:
             "facts": self.facts,
             "rows": [asdict(row) for row in self.rows],
             "best": best,
+            "by_row": by_row,
             "published": self.of.published,
             "differences": [asdict(d) for d in self.differences if not math.isnan(d.value)],
         }

@@ -24,10 +24,19 @@ def build_item_knn(matrix: Any, *, shrinkage: float = SHRINKAGE, most: int = MOS
 
 
 def build_item_knn_of_counts(
-    counts: Any, *, shrinkage: float = SHRINKAGE, most: int = MOST_NEIGHBOURS
+    counts: Any,
+    *,
+    norms: np.ndarray | None = None,
+    shrinkage: float = SHRINKAGE,
+    most: int = MOST_NEIGHBOURS,
 ) -> ItemItem:
-    """Build from counted pairs, sparse CSR [I, I], as `count_pairs` gives them and days add up."""
-    return _built(blocks_of_table(counts), np.sqrt(counts.diagonal()), shrinkage, most)
+    """Build from counted pairs, sparse CSR [I, I], as `count_pairs` gives them and days add up.
+
+    Args: norms: the items' [I], where the diagonal is not their number of users.
+    """
+    return _built(
+        blocks_of_table(counts), np.sqrt(counts.diagonal()) if norms is None else norms, shrinkage, most
+    )
 
 
 def _built(
