@@ -41,7 +41,7 @@ from recsys.snapshot import DaySnapshot, part_folder
 from recsys.stages import MANIFEST, Stages, digest, read_manifest
 
 _OUTDATED = ".outdated"
-CODE_VERSION = 9
+CODE_VERSION = 10
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
 KEYS = (
@@ -56,8 +56,11 @@ KEYS = (
     "features.history_length",
     "features.ingestion_lag",
     "features.daily_cap",
-    "policy.exclude_seen_kinds",
-    *(f"tasks.{key}" for key in ("name", "feedback", "reversal", "head", "low", "high", "step")),
+    "policy.repeat",
+    "policy.repeat_kinds",
+    "retrieval.task",
+    "item_item.history",
+    *(f"tasks.{key}" for key in ("name", "feedback", "reversal", "head", "parent", "low", "high", "step")),
 )
 """The keys of the config that decide what a day's snapshot holds."""
 

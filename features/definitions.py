@@ -172,9 +172,18 @@ def reversals(tasks: Sequence[TaskSpec]) -> dict[str, str]:
 def live_kinds(config: RunConfig) -> frozenset[str]:
     """Name the feedback kinds that change what the next request sees: history, counters, reversals."""
     counted = (t.feedback for t in config.tasks) if config.features.live_counters else ()
-    never_again = config.policy.exclude_seen_kinds
+    never_again = config.policy.excluded_kinds
     taken_back = reversals(config.tasks).values()
-    return frozenset({*config.features.history_kinds, *counted, *never_again, *taken_back, SESSION_MERGED})
+    return frozenset(
+        {
+            *config.features.history_kinds,
+            *counted,
+            *never_again,
+            *config.taken_kinds,
+            *taken_back,
+            SESSION_MERGED,
+        }
+    )
 
 
 def known_kinds(config: RunConfig) -> frozenset[str]:

@@ -148,6 +148,7 @@ def _pseudonymous(user: PackedUser) -> PackedUser:
         tail=tuple(replace(e, feedback_id=numbered[e.feedback_id]) for e in ordered),
         void_at={numbered[f]: at for f, at in user.void_at.items()},
         crosses=user.crosses,
+        taken=user.taken,
     )
 
 

@@ -1,6 +1,6 @@
 """The online read: store (base ⊕ delta) -> a user's inputs at one instant, by training's encoder."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ from features.live import live_values
 from features.packing import PackedUser, unpack_user
 from features.sequences import age_buckets
 from features.store import Event, FeatureStore, StoredUser
+from features.taken_events import TakenEvents, unpacked_taken
 from recsys.config import RunConfig
 from recsys.errors import StoreError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
@@ -32,6 +33,8 @@ class OnlineUser:
     """Feedback kind -> items: all ever for the kinds that are not shown again, else those of the history."""
     history: tuple[Event, ...]
     """Visible events that stand, newest first."""
+    taken: TakenEvents = field(default_factory=TakenEvents)
+    """Visible events that stand and took an item, longer ago than those of the history."""
     live: Mapping[str, int | None] = field(default_factory=dict)
     """Counters since the snapshot, as raw columns of the request's context."""
     degraded: tuple[str, ...] = ()
@@ -49,6 +52,8 @@ class OnlineFeatures:
         self.store, self.version, self.config = store, version, config
         self.encoder, self.snapshot_at_ms = encoder, snapshot_at_ms
         self._undone_by = reversals(config.tasks)
+        self._undoing = frozenset(self._undone_by.values())
+        self._taken_kinds = frozenset(config.taken_kinds)
 
     def user(self, user_id: str, at_ms: int, within_s: float | None = None) -> OnlineUser:
         """Read a user as of an instant; a store that is dead, or too slow, gives an unknown user and says so.
@@ -86,6 +91,7 @@ class OnlineFeatures:
             known=bool(base.row),
             seen=_seen(base, (*standing, *stored.events)),
             history=standing,
+            taken=self._taken(base, visible, visible_until),
             live=live_values(visible, self.config.tasks, at_ms) if self.config.features.live_counters else {},
             degraded=degraded,
         )
@@ -121,17 +127,36 @@ class OnlineFeatures:
         events = [e for e in (*tail, *live) if e.kind in kinds]
         events.sort(key=lambda e: (e.received_at_ms, e.feedback_id), reverse=True)
         events = events[: self.config.features.history_length]
-        undone: dict[tuple[str, str], int] = {}
-        for e in live:
-            undone[e.kind, e.item_id] = max(e.received_at_ms, undone.get((e.kind, e.item_id), 0))
+        undone_at = self._undone_at(live)
 
         def stands(event: Event) -> bool:
             if base.void_at.get(event.feedback_id, visible_until) < visible_until:
                 return False
-            by = self._undone_by.get(event.kind)
-            return by is None or undone.get((by, event.item_id), -1) < event.received_at_ms
+            return undone_at(event.kind, event.item_id) < event.received_at_ms
 
         return events, [stands(e) for e in events]
+
+    def _undone_at(self, live: Sequence[Event]) -> Callable[[str, str], int]:
+        """Give (kind, item) -> when such an event was last taken back since the snapshot, or -1."""
+        latest: dict[tuple[str, str], int] = {}
+        for e in live:
+            latest[e.kind, e.item_id] = max(e.received_at_ms, latest.get((e.kind, e.item_id), -1))
+        return lambda kind, item: latest.get((self._undone_by.get(kind, ""), item), -1)
+
+    def _taken(self, base: PackedUser, live: Sequence[Event], visible_until: int) -> TakenEvents:
+        """Give the newest visible events that took an item and stand."""
+        kinds, history = self._taken_kinds, self.config.item_item.history
+        fresh = [(e.item_id, e.kind, e.received_at_ms) for e in live if e.kind in kinds]
+        found = unpacked_taken(base.taken, fresh, history, visible_until)
+        if not any(e.kind in self._undoing for e in live):
+            return found
+        undone_at = self._undone_at(live)
+        return found.where(
+            [
+                undone_at(kind, item) < at
+                for item, kind, at in zip(found.item_ids, found.kinds, found.at_ms.tolist(), strict=True)
+            ]
+        )
 
     def _encode_history(
         self, history: Sequence[Event], stands: Sequence[bool], at_ms: int

@@ -2,8 +2,9 @@
 
 Only users are packed. The catalogue's values travel in the bundle: a request needs one user and many items.
 
-[row, tail, seen, crosses]: row column -> value; tail events oldest first; seen kind -> item ids; crosses
-column -> rows of [value of the column, aggregates in the order of the encoder].
+[row, tail, seen, crosses, taken]: row column -> value; tail events oldest first; seen kind -> item ids;
+crosses column -> rows of [value of the column, aggregates in the order of the encoder]; taken kind -> item id
+-> when.
 """
 
 import json
@@ -18,6 +19,7 @@ from features.encode import Encoder, raw_columns
 from features.history import VOID
 from features.kinds.rows import id_column
 from features.store import Event
+from features.taken_events import Packed, packed_taken
 from recsys.snapshot import DaySnapshot
 
 
@@ -34,6 +36,8 @@ class PackedUser:
     """Kind -> item ids, of the kinds that are not shown again."""
     crosses: Mapping[str, Sequence[Sequence[object]]] = field(default_factory=dict)
     """Item column -> [its value, aggregates …] per value that the user has any of."""
+    taken: Packed = field(default_factory=dict)
+    """The newest standing events that took an item."""
 
 
 NOBODY = PackedUser()
@@ -52,7 +56,7 @@ def pack_first_users(snapshot: DaySnapshot, encoder: Encoder, count: int) -> lis
     """
     ids = snapshot.table("users", columns=["user_id"])["user_id"].head(count)
     if ids.len() < count:
-        others = [snapshot.table(name, columns=["user_id"])["user_id"] for name in ("tail", "seen")]
+        others = [snapshot.table(name, columns=["user_id"])["user_id"] for name in ("tail", "seen", "taken")]
         known = pl.concat(others).unique().sort()
         ids = pl.concat([ids, known.filter(~known.is_in(ids.implode())).head(count - ids.len())])
     return list(_pack(partial(_of_users, snapshot, ids), encoder))
@@ -60,7 +64,7 @@ def pack_first_users(snapshot: DaySnapshot, encoder: Encoder, count: int) -> lis
 
 def num_users(snapshot: DaySnapshot) -> int:
     """Count the users that `pack_users` packs."""
-    tables = [snapshot.table(name, columns=["user_id"]) for name in ("users", "tail", "seen")]
+    tables = [snapshot.table(name, columns=["user_id"]) for name in ("users", "tail", "seen", "taken")]
     return pl.concat(tables).n_unique()
 
 
@@ -74,26 +78,29 @@ def _pack(table: Callable[[str], pl.DataFrame], encoder: Encoder) -> Iterator[tu
     columns = [c for c in encoder.raw_columns("user") if c != "user_id" and c in users.columns]
     tails = _tails(table("tail"))
     seen = _seen(table("seen"))
-    crosses = _crosses(table, encoder)
+    crosses, taken = _crosses(table, encoder), packed_taken(table("taken"))
     for row in users.select("user_id", *columns).iter_rows(named=True):
         user_id = row.pop("user_id")
-        yield user_id, _packed(row, tails.pop(user_id, []), seen.pop(user_id, {}), crosses.get(user_id, {}))
-    for user_id in sorted({*tails, *seen}):
-        packed = _packed({}, tails.get(user_id, []), seen.get(user_id, {}), crosses.get(user_id, {}))
-        yield user_id, packed
+        of_user = (tails.pop(user_id, []), seen.pop(user_id, {}), crosses.get(user_id, {}))
+        yield user_id, _packed(row, *of_user, taken.pop(user_id, {}))
+    for user_id in sorted({*tails, *seen, *taken}):
+        of_user = (tails.get(user_id, []), seen.get(user_id, {}), crosses.get(user_id, {}))
+        yield user_id, _packed({}, *of_user, taken.get(user_id, {}))
 
 
 def unpack_user(value: bytes | None) -> PackedUser:
     """Read what `pack_users` wrote; None is an unknown user."""
     if value is None:
         return NOBODY
-    row, tail, seen, crosses = json.loads(value)
+    row, tail, seen, crosses, *more = json.loads(value)  # older versions packed no items taken
     events = tuple(
         Event(feedback_id=f, user_id="", item_id=i, kind=k, value=v, received_at_ms=t)
         for t, f, i, k, v, _ in tail
     )
     void_at = {f: void for _, f, _, _, _, void in tail if void is not None}
-    return PackedUser(row=row, tail=events, void_at=void_at, seen=seen, crosses=crosses)
+    return PackedUser(
+        row=row, tail=events, void_at=void_at, seen=seen, crosses=crosses, taken=more[0] if more else {}
+    )
 
 
 def pack_one(user: PackedUser) -> bytes:
@@ -102,7 +109,7 @@ def pack_one(user: PackedUser) -> bytes:
         [e.received_at_ms, e.feedback_id, e.item_id, e.kind, e.value, user.void_at.get(e.feedback_id)]
         for e in user.tail
     ]
-    return _packed(user.row, tail, user.seen, user.crosses)
+    return _packed(user.row, tail, user.seen, user.crosses, user.taken)
 
 
 def _packed(
@@ -110,9 +117,10 @@ def _packed(
     tail: Sequence[Sequence[object]],
     seen: Mapping[str, Sequence[str]],
     crosses: Mapping[str, Sequence[Sequence[object]]],
+    taken: Packed,
 ) -> bytes:
     values = {k: v for k, v in row.items() if v is not None}
-    return json.dumps([values, tail, seen, crosses], separators=(",", ":"), default=_as_text).encode()
+    return json.dumps([values, tail, seen, crosses, taken], separators=(",", ":"), default=_as_text).encode()
 
 
 def _as_text(value: object) -> str:

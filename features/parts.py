@@ -16,6 +16,7 @@ from features.definitions import reversals
 from features.history import day_events, join_tail, next_tail, split_tail
 from features.live_state import LiveState
 from features.sessions import leave_merged
+from features.taken import day_taken
 from features.tiles import LAST, measure_columns, roll_windows, tile, window_columns
 from recsys.config import RunConfig
 from recsys.log import InteractionLog, latest_by_key, period_end
@@ -76,7 +77,8 @@ def build_part(task: PartTask) -> PartResult:
         "tail": join_tail(others, next_tail(leave_merged(events, feedback), features.history_length)),
         "examples": impressions.hstack(LiveState.of(config).find(impressions, events, feedback)),
         "feedback": feedback,
-        "seen": _seen(_before(task, "seen"), feedback, config.policy.exclude_seen_kinds),
+        "taken": day_taken(_before(task, "taken"), impressions, feedback, config, taken_back),
+        "seen": _seen(_before(task, "seen"), feedback, config.policy.excluded_kinds),
         **_user_values(task, tables),
         **_cross_values(task, impressions, feedback),
         "item_part": tile_of(impressions, feedback, ["item_id"], config),

@@ -5,7 +5,7 @@
     item_embeddings.safetensors  e_item by item row
     index.faiss                  the same vectors, searchable
     items.parquet                the catalogue with nightly values, in the order of the item rows
-    together.safetensors         what is taken together with each item, where the log tells of any
+    item_item.safetensors        what each item says for others, where the log tells of any
     popular.parquet              item_id and score, best first: the answer when nothing else works
     golden.parquet               requests whose answers a server must reproduce before it is ready
     encoder.json, vocabularies/, text.safetensors, text_terms.parquet   what the encoder has fitted
@@ -16,7 +16,7 @@ Hashes are checked before any parser sees a byte.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from recsys.errors import BundleError
 from recsys.files import sync_folder
 from recsys.index import DEFAULT_FACTOR, ItemIndex
 from recsys.index_recall import NUM_QUERIES, tune_index
+from recsys.item_item.neighbours import ItemItem
 from recsys.manifest import (
     SCHEMA_VERSION,
     FileEntry,
@@ -45,6 +46,7 @@ from recsys.manifest import (
 from recsys.mapped_tensors import map_tensors
 from recsys.records import IndexRecord
 from recsys.scratch import scratch_folder
+from recsys.source_terms import NO_SOURCES, SourceTerms
 from recsys.stage_files import sync_tree
 from recsys.stages import SCRATCH, disk_failure
 
@@ -56,7 +58,9 @@ CONFIG_KEYS = (
     "features",
     "model",
     "retrieval",
-    "policy.exclude_seen_kinds",
+    "item_item",
+    "policy.repeat",
+    "policy.repeat_kinds",
     "policy.max_per_category",
     "policy.mmr",
     "training.max_days",
@@ -64,8 +68,9 @@ CONFIG_KEYS = (
 )
 """What a bundle holds of the config: all that using and evaluating it needs, and nothing of host, store or
 gate."""
-NOTHING_TOGETHER = np.zeros((0, 0), np.int32)
-_TOGETHER = "together"
+_ITEM_ITEM = "item_item.safetensors"
+_TOGETHER = "together.safetensors"
+"""What bundles of schema version 7 have instead: neighbours, best first, without weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +85,8 @@ class Bundle:
     items_in_memory: pl.DataFrame | None
     index: ItemIndex
     popular: pl.DataFrame
-    together_IK: np.ndarray
-    """Rows of what is taken together with each item, best first; negative: none. Empty: none for any item."""
+    item_item: ItemItem | None
+    """What each item of the catalogue says for others; None: nothing is known of any."""
 
     @property
     def items(self) -> pl.DataFrame:
@@ -122,8 +127,10 @@ class BundleParts:
     item_embeddings_ID: np.ndarray
     popular: pl.DataFrame
     snapshot_at_ms: int
-    together_IK: np.ndarray = field(default_factory=lambda: NOTHING_TOGETHER)
-    """Neighbours of each item, as `features.together` gives them."""
+    item_item: ItemItem | None = None
+    """What each item says for others; None: nothing is known of any."""
+    sources: SourceTerms = NO_SOURCES
+    """The sources' part of the score."""
 
 
 def item_queries(bundle: Bundle) -> np.ndarray:
@@ -229,11 +236,11 @@ def map_bundle(path: Path, encoder: EncoderState) -> Bundle:
         weights = map_tensors(path / "weights.safetensors")
         embeddings = map_tensors(path / "item_embeddings.safetensors")["item_embeddings"]
         popular = pl.read_parquet(path / "popular.parquet")
-        together = _read_together(path, manifest, map_tensors)
+        item_item = _read_item_item(path, manifest, map_tensors)
     except (OSError, KeyError, ValueError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{path} cannot be read ({error}); remove it, and it is prepared again") from error
     index = ItemIndex.load(path / "index.faiss", embeddings, *_tuned(manifest), mapped=True)
-    return _bundle(path, manifest, encoder, weights, None, index, popular, together)
+    return _bundle(path, manifest, encoder, weights, None, index, popular, item_item)
 
 
 def _assemble(path: Path, manifest: Manifest) -> Bundle:
@@ -241,7 +248,7 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
         weights = load_file(path / "weights.safetensors")
         embeddings = load_file(path / "item_embeddings.safetensors")["item_embeddings"]
         items, popular = pl.read_parquet(path / "items.parquet"), pl.read_parquet(path / "popular.parquet")
-        together = _read_together(path, manifest, load_file)
+        item_item = _read_item_item(path, manifest, load_file)
     except (OSError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise BundleError(f"{path} cannot be read ({error}); restore the bundle") from error
     if items.height != embeddings.shape[0]:
@@ -249,14 +256,26 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
             f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle"
         )
     index = ItemIndex.load(path / "index.faiss", embeddings, *_tuned(manifest))
-    return _bundle(path, manifest, EncoderState.load(path), weights, items, index, popular, together)
+    return _bundle(path, manifest, EncoderState.load(path), weights, items, index, popular, item_item)
 
 
-def _read_together(
+def _read_item_item(
     path: Path, manifest: Manifest, read: Callable[[Path], dict[str, np.ndarray]]
-) -> np.ndarray:
-    file = f"{_TOGETHER}.safetensors"
-    return read(path / file)[_TOGETHER] if file in manifest.files else NOTHING_TOGETHER
+) -> ItemItem | None:
+    if _ITEM_ITEM in manifest.files:
+        return ItemItem(**read(path / _ITEM_ITEM))
+    if _TOGETHER in manifest.files:
+        return _without_weights(read(path / _TOGETHER)["together"])
+    return None
+
+
+def _without_weights(neighbours_IK: np.ndarray) -> ItemItem:
+    """Weigh neighbours that are in order alone by their place: 1, 1/2, 1/3 and so on."""
+    by_place = 1.0 / np.arange(1, neighbours_IK.shape[1] + 1, dtype=np.float32)
+    return ItemItem(
+        neighbours=neighbours_IK,
+        weights=np.where(neighbours_IK >= 0, by_place, np.float32(0)).astype(np.float32),
+    )
 
 
 def _tuned(manifest: Manifest) -> tuple[int, float]:
@@ -272,7 +291,7 @@ def _bundle(
     items: pl.DataFrame | None,
     index: ItemIndex,
     popular: pl.DataFrame,
-    together_IK: np.ndarray,
+    item_item: ItemItem | None,
 ) -> Bundle:
     config = parse_config(manifest.config, str(path / "manifest.json"), in_use=True)
     return Bundle(
@@ -284,7 +303,7 @@ def _bundle(
         items_in_memory=items,
         index=index,
         popular=popular,
-        together_IK=together_IK,
+        item_item=item_item,
     )
 
 
@@ -294,8 +313,9 @@ def _write_files(folder: Path, parts: BundleParts, index: ItemIndex) -> None:
     index.save(folder / "index.faiss")
     parts.items.write_parquet(folder / "items.parquet")
     parts.popular.write_parquet(folder / "popular.parquet")
-    if (parts.together_IK >= 0).any():
-        save_file({_TOGETHER: np.ascontiguousarray(parts.together_IK)}, folder / f"{_TOGETHER}.safetensors")
+    if (table := parts.item_item) is not None:
+        arrays = {"neighbours": table.neighbours, "weights": table.weights}
+        save_file({name: np.ascontiguousarray(v) for name, v in arrays.items()}, folder / _ITEM_ITEM)
     parts.encoder.save(folder)
 
 
@@ -313,7 +333,7 @@ def _manifest(folder: Path, parts: BundleParts, index: dict[str, Any]) -> Manife
         inputs=parts.inputs,
         vocabularies=parts.encoder.digest(),
         calibration=parts.calibration,
-        fusion=build_fusion(parts.config.tasks, parts.config.fusion),
+        fusion=build_fusion(parts.config.tasks, parts.config.fusion).with_sources(parts.sources),
         index=index,
         tensors={k: (str(v.dtype), tuple(v.shape)) for k, v in sorted(parts.weights.items())},
         snapshot_at_ms=parts.snapshot_at_ms,

@@ -2,16 +2,26 @@
 
 additive        score = sum of weight * prediction, each in its own unit
 multiplicative  score = product of (prediction + offset) ** weight, predictions scaled to 0..1
+
+To either the sources' own scores are added, where a bundle has weights for them (`recsys.source_terms`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from recsys.errors import ConfigError
+from recsys.source_terms import NAMES, NO_SOURCES, PREFIX, SourceScores, SourceTerms
 from recsys.tasks import TaskSpec
 
 Scores = npt.NDArray[np.float64]
@@ -74,6 +84,15 @@ class Fusion(_Part):
     schema_version: Literal[1] = 1
     formula: str = "additive"
     terms: dict[str, Term]
+    sources: SourceTerms = NO_SOURCES
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out sources that have no part: so the manifests of older bundles keep their hash."""
+        found: dict[str, Any] = handler(self)
+        if self.sources == NO_SOURCES:
+            found.pop("sources", None)
+        return found
 
     @field_validator("formula")
     @classmethod
@@ -110,6 +129,10 @@ class Fusion(_Part):
         _require_sound(made, "[fusion]: ")
         return made
 
+    def with_sources(self, sources: SourceTerms) -> "Fusion":
+        """Give the same fusion with another part of the sources."""
+        return self.model_copy(update={"sources": sources})
+
     def override(self, weights: Mapping[str, float]) -> "Fusion":
         """Replace some tasks' weights for one request.
 
@@ -118,25 +141,48 @@ class Fusion(_Part):
         """
         if not weights:
             return self
-        _require_known("", weights, list(self.terms))
-        changed = {t: self.terms[t].model_copy(update={"weight": w}) for t, w in weights.items()}
-        made = self.model_copy(update={"terms": {**self.terms, **changed}})
+        _require_known("", weights, [*self.terms, *(f"{PREFIX}{name}" for name in NAMES)])
+        of_sources = {n.removeprefix(PREFIX): w for n, w in weights.items() if n.startswith(PREFIX)}
+        of_tasks = {t: w for t, w in weights.items() if not t.startswith(PREFIX)}
+        changed = {t: self.terms[t].model_copy(update={"weight": w}) for t, w in of_tasks.items()}
+        made = self.model_copy(
+            update={
+                "terms": {**self.terms, **changed},
+                "sources": self.sources.model_copy(update=of_sources),
+            }
+        )
         _require_sound(made, "")
         return made
 
-    def score(self, predictions: Predictions) -> Scores:
-        """Fuse predictions [N] a task into scores [N]; higher is better."""
-        parts = list(self.contributions(predictions).values())
-        if not parts:
-            return np.zeros(len(next(iter(predictions.values()), ())))
-        total: Scores = np.sum(parts, axis=0)
-        return _product(total) if self.is_product else total
+    def score(self, predictions: Predictions, sources: SourceScores | None = None) -> Scores:
+        """Fuse predictions [N] a task, and the sources' own scores, into scores [N]; higher is better.
 
-    def contributions(self, predictions: Predictions) -> dict[str, Scores]:
-        """Return the part [N] of each task with a weight.
-
-        The parts add up to the score, or (`is_product`) to its logarithm.
+        Args: sources: of every source that has a weight.
         """
+        size = len(next(iter(predictions.values()), ()))
+        parts = list(self._of_heads(predictions).values())
+        total: Scores = np.sum(parts, axis=0) if parts else np.zeros(size)
+        if parts and self.is_product:
+            total = _product(total)
+        return total + self.sources.total(sources or {}) if self.sources.weights else total
+
+    def contributions(
+        self, predictions: Predictions, sources: SourceScores | None = None
+    ) -> dict[str, Scores]:
+        """Return the part [N] of each task, and of each source, with a weight.
+
+        The parts add up to the score; those of the tasks, where it `is_product`, to the logarithm of theirs.
+        """
+        of_sources = self.sources.contributions(sources or {})
+        return self._of_heads(predictions) | {f"{PREFIX}{n}": part for n, part in of_sources.items()}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Give the weight of every task, and of each source that has one."""
+        of_sources = {f"{PREFIX}{name}": weight for name, weight in self.sources.weights.items()}
+        return {task: term.weight for task, term in self.terms.items()} | of_sources
+
+    def _of_heads(self, predictions: Predictions) -> dict[str, Scores]:
         part = FORMULAS[self.formula]
         return {task: part(term, predictions[task]) for task, term in self.terms.items() if term.weight}
 
@@ -172,10 +218,10 @@ def _require_offsets(offsets: Mapping[str, float], formula: str) -> None:
 
 def _require_sound(fusion: Fusion, prefix: str) -> None:
     """Refuse weights that overflow, and a negative power of a prediction that may be 0: it would win."""
-    for task, term in fusion.terms.items():
-        if not abs(term.weight) <= MAX_WEIGHT:
+    for task, weight in fusion.weights.items():
+        if not abs(weight) <= MAX_WEIGHT:
             raise ConfigError(
-                f"{prefix}the weight {term.weight} of {task!r} is not between -{MAX_WEIGHT:g} and "
+                f"{prefix}the weight {weight} of {task!r} is not between -{MAX_WEIGHT:g} and "
                 f"{MAX_WEIGHT:g}; give a smaller one, and divide the others by the same number"
             )
     if not fusion.is_product:

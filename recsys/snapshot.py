@@ -10,6 +10,7 @@ part-0000/ …         one folder per share of the users (`recsys.snapshot.user_
   user_tile.parquet    the day's integers per user
   cross_<column>.parquet, cross_<column>_tile.parquet   the same per user and item column (category, …)
   tail.parquet         each user's last events as of the end of the day
+  taken.parquet        each user's newest standing events that took an item (`features.taken`)
   seen.parquet         what each user has done of the kinds that are not shown again
   examples.parquet     the day's impressions by `row`; the slice of `events` each may see and live counters,
                        as of `shown_at`, or of a column `state_at` (`features.held`)

@@ -5,7 +5,7 @@ user, context -> allowed items -> candidates -> predictions -> scores
 
 import itertools
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.together import LATEST
-from recsys.config import PolicyConfig, RetrievalConfig
+from features.taken_events import TakenEvents
+from recsys.config import ItemItemConfig, PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.id_table import MISSING
 from recsys.policy import PolicyInput, PolicyParameters
+from recsys.user_sources import UserSources
 from serving.catalogue import Allowed
 from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
@@ -36,7 +37,7 @@ from serving.request import (
     OverloadedError,
     RankRequest,
 )
-from serving.retrieval import NO_ROWS, Candidates, NamedItems, Retrieval
+from serving.retrieval import NO_PAST, Candidates, NamedItems, Retrieval
 from serving.scored_candidates import ScoredCandidates
 from serving.served_model import ServedModel
 from serving.similar_items import similarity_scores
@@ -47,6 +48,9 @@ from serving.stages import StageTimer
 _MIN_REMAINING_S = 0.002
 _STORE_SHARE = 0.3  # of the time left: so long the store may take
 _BITS_FOR_SHARE = 2**32
+_LATEST = 20
+"""Of the latest events of a user's history so many may be a reason."""
+NO_TAKEN = TakenEvents()
 
 
 class Engine:
@@ -59,6 +63,7 @@ class Engine:
         *,
         policy: PolicyConfig,
         retrieval: RetrievalConfig,
+        item_item: ItemItemConfig | None = None,
         candidate_log_share: float = 0.0,
     ) -> None:
         self.model = model
@@ -70,9 +75,9 @@ class Engine:
             max_per_category=policy.max_per_category,
             mmr=policy.mmr,
         )
-        self._seen_kinds = policy.exclude_seen_kinds
+        self._seen_kinds = policy.excluded_kinds
         self._similar_step = policy.similar_step
-        self._retrieval = Retrieval(model, retrieval)
+        self._retrieval = Retrieval(model, retrieval, item_item)
         self._candidate_log_share = candidate_log_share
         self._costs = StageCosts()
         self._recent = RecentLists()
@@ -101,7 +106,8 @@ class Engine:
         timer.record("retrieval")
         found = self._within(found, deadline)
         predictions = self._predict(found) if found.user_side is not None else {}
-        scores = self._score(found, predictions) if found.scores is None else found.scores
+        by_source = self._source_scores(found) if predictions else {}
+        scores = self._score(found, predictions, by_source) if found.scores is None else found.scores
         timer.record("scoring")
         if predictions:
             self._learn(found, scores, timer)
@@ -119,7 +125,7 @@ class Engine:
             state=asked.state,
             seeded=request.seed is not None,
             reasons=self._reasons(asked),
-            explainer=self._explainer(found, predictions) if request.explain else None,
+            explainer=self._explainer(found, predictions, by_source) if request.explain else None,
             known_user=asked.user is not None and (asked.user.known or bool(asked.user.history)),
             degradation=degradation,
             missing_item_ids=asked.named.missing(request, found.pins),
@@ -145,10 +151,14 @@ class Engine:
             user = features.user(request.user_id, at_ms, _STORE_SHARE * deadline.remaining_s())
             _require_time(deadline)
         forbidden = list(self._forbidden(request, user))
-        latest = () if user is None else user.history[:LATEST]
-        # One look-up for both: in a large catalogue it costs more than what is then done with the rows.
-        rows = live.catalogue.rows_or_missing([*forbidden, *(event.item_id for event in latest)])
-        of_latest = rows[len(forbidden) :].tolist()
+        latest = () if user is None else user.history[:_LATEST]
+        taken = NO_TAKEN if user is None else user.taken
+        # One look-up for all: in a large catalogue it costs more than what is then done with the rows.
+        rows = live.catalogue.rows_or_missing(
+            [*forbidden, *(event.item_id for event in latest), *taken.item_ids]
+        )
+        of_latest = rows[len(forbidden) : len(forbidden) + len(latest)].tolist()
+        of_taken = rows[len(forbidden) + len(latest) :]
         return _Asked(
             request=request,
             at_ms=at_ms,
@@ -156,6 +166,7 @@ class Engine:
             live=live,
             user=user,
             latest=[(row, event.kind) for row, event in zip(of_latest, latest, strict=True)],
+            past=self.model.past.of_user(of_taken, taken.kinds, taken.at_ms, at_ms),
             named=NamedItems.of(request, live.catalogue, state),
             allowed=live.catalogue.allowed(request.filter, rows[: len(forbidden)], at_ms),
         )
@@ -194,7 +205,7 @@ class Engine:
             user_side,
             asked.state.shown,
             most,
-            self.model.together.of_user(asked.latest) if most is None else NO_ROWS,
+            asked.past if most is None else NO_PAST,
         )
         return _Found(
             asked=asked,
@@ -273,13 +284,28 @@ class Engine:
         counters = asked.user.live if asked.user is not None else None
         return features.context(values, asked.at_ms, counters)
 
+    def _source_scores(self, found: "_Found") -> Mapping[str, npt.NDArray[np.float32]]:
+        """Score the candidates by each source that has a weight in the score."""
+        asked, rows, scorer = found.asked, found.candidates.rows, found.asked.live.scorer
+        assert scorer is not None
+        by_name: dict[str, Callable[[], npt.NDArray[np.float32]]] = {
+            "retrieval": lambda: scorer.cosines(found.user_side, rows),
+            "item_item": lambda: asked.past.item_item.of(rows),
+            "repeat": lambda: asked.past.repeat.of(rows),
+            "popular": lambda: self.model.popular.shares(rows),
+        }
+        weights = self.model.fusion.override(asked.request.head_weights).sources.weights
+        return {name: by_name[name]() for name in weights}
+
     def _score(
-        self, found: "_Found", predictions: Mapping[str, npt.NDArray[np.float32]]
+        self,
+        found: "_Found",
+        predictions: Mapping[str, npt.NDArray[np.float32]],
+        by_source: Mapping[str, npt.NDArray[np.float32]],
     ) -> npt.NDArray[np.float64]:
         asked, rows = found.asked, found.candidates.rows
-        taste = (
-            self.model.fusion.override(asked.request.head_weights).score(predictions) if predictions else None
-        )
+        fusion = self.model.fusion.override(asked.request.head_weights)
+        taste = fusion.score(predictions, by_source) if predictions else None
         seed, scorer = asked.named.seed, asked.live.scorer
         if scorer is not None and seed is not None:
             vectors = scorer.vectors(np.append(rows, seed))
@@ -305,7 +331,12 @@ class Engine:
             seed_row=asked.named.seed,
         )
 
-    def _explainer(self, found: "_Found", predictions: Mapping[str, npt.NDArray[np.float32]]) -> Explainer:
+    def _explainer(
+        self,
+        found: "_Found",
+        predictions: Mapping[str, npt.NDArray[np.float32]],
+        by_source: Mapping[str, npt.NDArray[np.float32]],
+    ) -> Explainer:
         """Prepare explanations: what they cost, only this request pays."""
         asked, scorer = found.asked, found.asked.live.scorer
         gates = None
@@ -315,6 +346,7 @@ class Engine:
             catalogue=asked.live.catalogue,
             fusion=self.model.fusion.override(asked.request.head_weights),
             predictions=predictions if asked.named.seed is None else {},
+            sources=by_source,
             history=() if asked.user is None else asked.user.history,
             at_ms=asked.at_ms,
             vectors=None if scorer is None else scorer.vectors,
@@ -350,6 +382,8 @@ class _Asked:
     user: User | None
     latest: Sequence[tuple[int, str]]
     """Row (negative: not in the catalogue) and kind of the user's latest events, newest first."""
+    past: UserSources
+    """Scores of items by what the user took."""
     named: NamedItems
     allowed: Allowed
 

@@ -30,6 +30,8 @@ class Explainer:
     fusion: Fusion
     predictions: Mapping[str, npt.NDArray[np.float32]]
     """task -> [N]; empty: the score is not made of predictions."""
+    sources: Mapping[str, npt.NDArray[np.float32]]
+    """Source with a weight in the score -> [N]."""
     history: Sequence[PastEvent]
     at_ms: int
     vectors: Vectors | None
@@ -49,13 +51,14 @@ class Explainer:
                 for event in self.history
             ),
             formula=self.fusion.formula,
-            weights={task: term.weight for task, term in self.fusion.terms.items()},
+            weights=self.fusion.weights,
         )
 
     def of_items(self, order: Rows, rows: Rows) -> tuple[ItemExplanation, ...]:
         """Explain the items of a page. Args: order: [K] candidates; rows: [K], their catalogue rows."""
         chosen = {task: values[order] for task, values in self.predictions.items()}
-        parts = self.fusion.contributions(chosen) if chosen else {}
+        sources = {name: values[order] for name, values in self.sources.items()}
+        parts = self.fusion.contributions(chosen, sources) if chosen else {}
         gates = self.gates(rows) if self.gates is not None else {}
         nearest = self._nearest(rows)
         return tuple(

@@ -10,7 +10,6 @@ from threadpoolctl import threadpool_limits
 
 from features.loading import Answering
 from features.store import FeatureStore
-from features.together import together_kinds
 from recsys.bundle import Bundle, load_bundle
 from recsys.index_costs import with_measured_cutover
 from recsys.model.scorer import Scorer
@@ -20,7 +19,7 @@ from serving.devices import ON_CPU, Devices
 from serving.engine_choice import choose_engine
 from serving.fresh_item_encoder import FreshItemEncoder
 from serving.served_model import ServedModel
-from serving.together_items import TogetherItems
+from serving.user_past import UserPast
 
 _log = structlog.get_logger(__name__)
 
@@ -70,10 +69,7 @@ def checked_model(
         version=bundle.version,
         catalogue=catalogue,
         popular=popular,
-        together=TogetherItems(
-            neighbours=bundle.together_IK,
-            kinds=frozenset(together_kinds(bundle.config.tasks, bundle.config.retrieval_task)),
-        ),
+        past=UserPast.of(bundle.item_item, bundle.config, bundle.manifest.fusion.sources),
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,
         scorer=loaded.scorer,

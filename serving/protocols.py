@@ -31,6 +31,22 @@ class PastEvent(Protocol):
         """Return when it arrived, in milliseconds."""
 
 
+class Taken(Protocol):
+    """Events that took an item, by column [N], in any order."""
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """Return their item ids."""
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Return their feedback kinds."""
+
+    @property
+    def at_ms(self) -> npt.NDArray[np.int64]:
+        """Return when they arrived, in milliseconds."""
+
+
 class User(Protocol):
     """A user's state in the online store at one instant."""
 
@@ -49,6 +65,10 @@ class User(Protocol):
     @property
     def history(self) -> Sequence[PastEvent]:
         """Return the user's feedback, newest first."""
+
+    @property
+    def taken(self) -> Taken:
+        """Return the events that took an item and stand, longer ago than those of the history."""
 
     @property
     def live(self) -> Mapping[str, int | None]:
@@ -85,6 +105,9 @@ class Scorer(Protocol):
 
     def user_side(self, inputs: Any, /) -> Any:
         """Compute the part that does not depend on the item, once per request."""
+
+    def cosines(self, user_side: Any, rows: Rows, /) -> npt.NDArray[np.float32]:
+        """Return the cosine [N] of user and item for rows [N]."""
 
     def retrieve(self, user_side: Any, k: int, allowed: Mask | None, /) -> Rows:
         """Find at most k allowed rows, best first."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.catalogue import Catalogue
-from serving.retrieval import CATALOGUE, PINNED, POPULAR, RETRIEVAL, SIMILAR, TOGETHER
+from serving.retrieval import CATALOGUE, ITEM_ITEM, PINNED, POPULAR, REPEAT, RETRIEVAL, SIMILAR
 
 # Items with at least this cosine similarity are called similar.
 _MIN_COSINE = 0.5
@@ -70,7 +70,9 @@ class Reasons:
     def _other(self, row: int, sources: int) -> str | None:
         if sources & PINNED:
             return "chosen by hand"
-        if sources & TOGETHER:
+        if sources & REPEAT:
+            return "you chose it before"
+        if sources & ITEM_ITEM:
             return "often chosen with items you chose"
         if sources & POPULAR:
             category = self.catalogue.category_of(row)

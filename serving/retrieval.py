@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import structlog
 
-from recsys.config import RetrievalConfig
+from recsys.config import ItemItemConfig, RetrievalConfig
 from recsys.id_table import MISSING
 from recsys.mask import Mask
+from recsys.user_sources import UserSources
 from serving.catalogue import Allowed, Catalogue
 from serving.catalogue.live import CatalogueWithScorer
 from serving.pages.list_state import ListState, item_hash
@@ -22,7 +23,9 @@ from serving.protocols import Rows
 from serving.request import RankRequest
 from serving.served_model import ServedModel
 
-RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE, FRESH, TOGETHER = (1 << bit for bit in range(8))
+RETRIEVAL, POPULAR, SIMILAR, REQUEST, PINNED, CATALOGUE, FRESH, ITEM_ITEM, REPEAT = (
+    1 << bit for bit in range(9)
+)
 SOURCES: Mapping[int, str] = {
     RETRIEVAL: "retrieval",
     POPULAR: "popular",
@@ -31,9 +34,10 @@ SOURCES: Mapping[int, str] = {
     PINNED: "pinned",
     CATALOGUE: "catalogue",
     FRESH: "fresh",
-    TOGETHER: "together",
+    ITEM_ITEM: "item_item",
+    REPEAT: "repeat",
 }
-NO_ROWS: Rows = np.zeros(0, np.int64)
+NO_PAST = UserSources()
 _log = structlog.get_logger(__name__)
 
 
@@ -126,11 +130,14 @@ def _unknown(item_ids: Sequence[str], catalogue: Catalogue) -> tuple[str, ...]:
 class Retrieval:
     """Finds candidates with one model."""
 
-    def __init__(self, model: ServedModel, config: RetrievalConfig) -> None:
+    def __init__(
+        self, model: ServedModel, config: RetrievalConfig, item_item: ItemItemConfig | None = None
+    ) -> None:
         self.model = model
         self.num_candidates = config.num_candidates
         self.num_popular = config.popular_candidates
-        self.num_together = config.together_candidates
+        self.num_item_item = (item_item or ItemItemConfig()).candidates
+        self.num_repeat = config.repeat_candidates if model.past.repeat_kinds else 0
         self.num_fresh = config.fresh_candidates
 
     def find(
@@ -142,13 +149,13 @@ class Retrieval:
         user_side: Any,
         shown: frozenset[int],
         most: int | None = None,
-        together: Rows = NO_ROWS,
+        past: UserSources = NO_PAST,
     ) -> Candidates:
         """Find candidates for a page, and while there are enough, one more: then the list has a next page.
 
         Args: user_side: the scorer's, None when only popularity can rank; shown: `item_hash` of the items on
         the pages before; most: how many to search the index for where a page needs no more; 0: it is not
-        searched for similar items either; together: rows that others took with the user's items, best first.
+        searched for similar items either; past: scores of items by what the user took.
         """
         builder = _CandidateBuilder(live.catalogue, allowed, shown)
         builder.add(PINNED, named.pinned)
@@ -167,7 +174,8 @@ class Retrieval:
         else:
             found = _nearest(live, user_side, *builder.allowed.search(num_wanted))
             nearest = builder.add_found(RETRIEVAL, found, num_wanted)
-            builder.add_first(TOGETHER, together, self.num_together)
+            builder.add_first(ITEM_ITEM, past.item_item.best_first(), self.num_item_item)
+            builder.add_first(REPEAT, past.repeat.best_first(), self.num_repeat)
             num_popular = num_wanted if user_side is None else self.num_popular + len(shown)
             builder.add(POPULAR, self.model.popular.first(num_popular, builder.allowed))
         builder.add(FRESH, nearest[nearest >= live.catalogue.num_in_bundle])
@@ -183,8 +191,8 @@ class Retrieval:
         """Return about how many candidates `find` would find."""
         if named.listed is not None:
             return named.listed.size
-        num_together = self.num_together if self.model.together.neighbours.size else 0
-        return self.num_candidates + self.num_popular + num_together
+        num_item_item = self.num_item_item if self.model.past.table is not None else 0
+        return self.num_candidates + self.num_popular + num_item_item + self.num_repeat
 
     def again(
         self,

@@ -9,7 +9,7 @@ from recsys.tasks import TaskSpec
 from serving.catalogue import Catalogue, ItemRow
 from serving.catalogue.popular import Popular
 from serving.protocols import Features, Scorer
-from serving.together_items import TogetherItems
+from serving.user_past import UserPast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +20,8 @@ class ServedModel:
     """None: there is no bundle, and popularity is the only score."""
     catalogue: Catalogue
     popular: Popular
-    together: TogetherItems = field(default_factory=TogetherItems)
-    """What was taken together with each item."""
+    past: UserPast = field(default_factory=UserPast)
+    """Scores items by what a user took."""
     tasks: tuple[TaskSpec, ...] = ()
     fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
     scorer: Scorer | None = None

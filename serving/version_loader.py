@@ -107,6 +107,7 @@ class VersionLoader:
             self._overlay,
             policy=config.policy,
             retrieval=config.retrieval,
+            item_item=config.item_item,
             candidate_log_share=config.serving.candidate_log_share,
         )
 

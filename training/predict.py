@@ -1,8 +1,9 @@
 """A frozen bundle on later periods: predictions per row, and ranked lists over the whole catalogue."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import torch
 from features.days import Days
 from features.encode import Encoder
 from recsys.bundle import Bundle
-from recsys.config import RunConfig
+from recsys.calibration import Calibrator
+from recsys.config import RunConfig, build_fusion
 from recsys.device import CPU, resolve_device
+from recsys.fusion import Fusion
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
 from recsys.model.scorer import calibrate, ranker_from
@@ -33,10 +36,48 @@ from training.data import (
 )
 from training.table_placement import tables_for_host
 from training.train import TrainedModel
-from training.trainer.logits import predict_logits
+from training.trainer.logits import predict_cosines, predict_logits
 from training.trainer.weights import table_weights
 
 BATCH_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListModel:
+    """What makes ranked lists: weights, and all that makes a score of them; in a bundle or not yet."""
+
+    config: RunConfig
+    ranker: Ranker
+    tables: LocalTables
+    encoder: Encoder
+    batcher: Batcher
+    calibration: Mapping[str, Calibrator]
+    fusion: Fusion
+
+    @classmethod
+    def of(
+        cls,
+        trained: TrainedModel,
+        calibration: Mapping[str, Calibrator],
+        config: RunConfig,
+        items: pl.DataFrame,
+    ) -> "ListModel":
+        """Take weights that are in no bundle yet, with the score that the config says."""
+        encoder = Encoder.from_config(config, trained.state)
+        ranker, tables = moved(trained.ranker, trained.tables, resolve_device(config.training.device))
+        return cls(
+            config=config,
+            ranker=ranker,
+            tables=tables,
+            encoder=encoder,
+            batcher=Batcher(encoder, text_by_number(encoder, items), scoring_settings(config)),
+            calibration=calibration,
+            fusion=build_fusion(config.tasks, config.fusion),
+        )
+
+    def calibrated(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Convert raw logits to predictions."""
+        return calibrate(logits, self.config.tasks, dict(self.calibration))
 
 
 class BundlePredictor:
@@ -62,6 +103,19 @@ class BundlePredictor:
             scoring_settings(self.bundle.config),
         )
 
+    @property
+    def lists(self) -> ListModel:
+        """Give what makes ranked lists."""
+        return ListModel(
+            config=self.bundle.config,
+            ranker=self.ranker,
+            tables=self.tables,
+            encoder=self.encoder,
+            batcher=self.batcher,
+            calibration=self.bundle.manifest.calibration,
+            fusion=self.bundle.manifest.fusion,
+        )
+
     def encode(
         self,
         snapshot: DaySnapshot,
@@ -85,6 +139,10 @@ class BundlePredictor:
     def logits(self, encoded: EncodedDay) -> dict[str, np.ndarray]:
         """Give raw logits float32 per task, [N] or (ordinal) [N, C]."""
         return predict_logits(self.ranker, self.tables, scoring_batches(self.batcher, encoded))
+
+    def cosines(self, encoded: EncodedDay) -> np.ndarray:
+        """Give the cosine of user and item, float32 [N]."""
+        return predict_cosines(self.ranker, self.tables, scoring_batches(self.batcher, encoded))
 
     def predictions(self, encoded: EncodedDay) -> dict[str, np.ndarray]:
         """Give calibrated predictions float32 [N] per task."""

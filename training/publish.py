@@ -14,7 +14,6 @@ from features.loading import Answering
 from features.online import encode_items
 from features.packing import num_users, pack_first_users, pack_users
 from features.store import FeatureStore, StoredUser, open_store
-from features.together import items_together, together_kinds
 from recsys.bundle import Bundle, BundleParts, item_queries, load_bundle, save_bundle
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig, StoreConfig
@@ -24,6 +23,8 @@ from recsys.model.item_rows import encode_item_side
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
+from recsys.source_terms import NO_SOURCES, SourceTerms
+from training.item_item import item_item_table
 from training.train import TrainedModel, inputs_json
 
 NUM_GOLDEN = 32
@@ -40,8 +41,12 @@ def write_bundle(
     parent: str | None,
     *,
     refitted: bool,
+    sources: SourceTerms = NO_SOURCES,
 ) -> str:
-    """Write a bundle whose nightly values are the snapshot's; give its version."""
+    """Write a bundle whose nightly values are the snapshot's; give its version.
+
+    Args: sources: their part of the score.
+    """
     encoder = Encoder.from_config(config, trained.state)
     items = snapshot.table("items")
     as_of = period_end(snapshot.day, config.timezone)
@@ -57,9 +62,8 @@ def write_bundle(
         items=items,
         item_embeddings_ID=_item_embeddings(trained, encoder, items),
         popular=popular_items(items, config, as_of),
-        together_IK=items_together(
-            snapshot, together_kinds(config.tasks, config.retrieval_task), items["item_id"]
-        ),
+        item_item=item_item_table(snapshot, config, items["item_id"]),
+        sources=sources,
         snapshot_at_ms=int(as_of.timestamp() * 1000),
     )
     probe = _Probe(snapshot)

@@ -1,6 +1,7 @@
 """`[fusion]`: how predictions become a score."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,6 +19,11 @@ class FusionConfig(Section):
     """Task -> weight, instead of the `fusion_weight` of its `[[task]]`."""
     offsets: dict[str, float] = Field(default_factory=dict)
     """Task -> what is added to its prediction before a power is taken; `multiplicative` only."""
+    sources: Literal["auto", "fit", "off"] = "auto"
+    """Whether a night fits weights for the sources' own scores (retrieval, item-item, repeats, popularity) by
+    the lists of its calibration day. `auto`: where the log has no impressions of its own. Where it has, what
+    was clicked is among what was shown: lists fitted to it come nearer to what the shop showed, not to what
+    users want."""
 
 
 def build_fusion(tasks: Sequence[TaskSpec], config: FusionConfig) -> Fusion:

@@ -51,8 +51,8 @@ class RetrievalConfig(Section):
     """Candidates per request from the index."""
     popular_candidates: int = Field(default=50, ge=0)
     """Candidates per request from the popularity list."""
-    together_candidates: int = Field(default=50, ge=0)
-    """Candidates per request from the items that others took together with the user's latest ones."""
+    repeat_candidates: int = Field(default=100, ge=0)
+    """Candidates per request from what the user took before, where `[policy] repeat` is `learn`."""
     fresh_candidates: int = Field(default=10, ge=0)
     """Candidates per request from the items upserted since the bundle: the newest, near the user or not."""
     exact_items: int = Field(default=50_000, ge=0)
@@ -60,3 +60,19 @@ class RetrievalConfig(Section):
     index_min_recall: float = Field(default=0.95, ge=0.0, le=1.0)
     """A compressed index that finds less of the `num_candidates` nearest items than this is not published,
     without a filter or with one that passes 50, 10, 1 or .1 % of the items."""
+
+
+class ItemItemConfig(Section):
+    """What goes with what: a table of items' neighbours, from users' histories, made every night."""
+
+    candidates: int = Field(default=50, ge=0)
+    """Candidates per request from the neighbours of what the user took; 0: no table is made."""
+    history: int = Field(default=500, ge=0, le=5000)
+    """Events that took an item, kept of each user: the newest. The newest 200 items speak for neighbours."""
+    neighbours: int = Field(default=200, ge=1, le=200)
+    """Kept of each item; fewer in a catalogue of more than 200,000 items (`MOST_CELLS`)."""
+    ease_items: int = Field(default=10_000, ge=0, le=20_000)
+    """Up to so many items the table is EASE's (in closed form; memory grows with the square, time with the
+    cube); in larger catalogues shrunk cosines."""
+    penalty: float = Field(default=200.0, gt=0)
+    """EASE's: what holds weights down."""

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from recsys.config.features import ExecutionConfig, FeatureConfig, FeaturesConfig
 from recsys.config.fusion import FusionConfig, build_fusion
-from recsys.config.model import ModelConfig, RetrievalConfig
-from recsys.config.renamed import RENAMED
+from recsys.config.model import ItemItemConfig, ModelConfig, RetrievalConfig
+from recsys.config.renamed import RENAMED, with_new_names
 from recsys.config.section import Section
 from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
 from recsys.config.training import Calibrators, GateConfig, TrainingConfig, UpdatesConfig
@@ -42,6 +42,7 @@ class RunConfig(Section):
     execution: ExecutionConfig = ExecutionConfig()
     model: ModelConfig = ModelConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
+    item_item: ItemItemConfig = ItemItemConfig()
     training: TrainingConfig = TrainingConfig()
     calibration: Calibrators = Field(default_factory=dict, validate_default=True)
     gate: GateConfig = GateConfig()
@@ -87,6 +88,22 @@ class RunConfig(Section):
         return self
 
     @property
+    def taking_kinds(self) -> tuple[str, ...]:
+        """List the feedback that says that an item was taken: of the retrieval task, and those below it."""
+        retrieved = self.retrieval_task
+        names = set() if retrieved is None else {retrieved.name}
+        for task in self.tasks:  # parents come first
+            if task.parent in names:
+                names.add(task.name)
+        return tuple(dict.fromkeys(task.feedback for task in self.tasks if task.name in names))
+
+    @property
+    def taken_kinds(self) -> tuple[str, ...]:
+        """List the taking kinds, and those whose repeats are learned: what is kept of users' pasts."""
+        repeats = self.policy.repeat_kinds if self.policy.repeat == "learn" else ()
+        return tuple(dict.fromkeys((*self.taking_kinds, *repeats)))
+
+    @property
     def retrieval_task(self) -> TaskSpec | None:
         """Give the task whose positives train retrieval; None when no task predicts a probability."""
         events = [t for t in self.tasks if t.kind.probability]
@@ -110,7 +127,8 @@ def parse_config(data: dict[str, object], where: str, *, in_use: bool = False) -
     Raises: ConfigError listing every wrong key at once.
     """
     try:
-        return RunConfig.model_validate(data, context=_IN_USE if in_use else None)
+        known = with_new_names(data) if in_use else data
+        return RunConfig.model_validate(known, context=_IN_USE if in_use else None)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     except ValidationError as error:

@@ -24,11 +24,19 @@ class PolicyConfig(Section):
     """At most so many items of one category on a page; 0 = no cap."""
     mmr: float = Field(default=0.0, ge=0.0, le=1.0)
     """Weight of similarity to items already placed (maximal marginal relevance)."""
-    exclude_seen_kinds: tuple[str, ...] = ("purchase",)
-    """Items the user already gave this feedback are not shown again."""
+    repeat: Literal["allow", "exclude", "learn"] = "exclude"
+    """What becomes of items that the user already gave feedback of `repeat_kinds`: they are not shown again
+    (`exclude`), shown like others (`allow`), or candidates of their own, with a score by how often and how
+    lately, whose weight a night fits (`learn`; see `[fusion] sources`)."""
+    repeat_kinds: tuple[str, ...] = ("purchase",)
     similar_step: float = Field(default=0.05, ge=0.0, le=1.0)
     """Items similar to a seed are ordered by their cosine with it in steps of this size, and within a step by
     the user's taste. 0: by the cosine alone."""
+
+    @property
+    def excluded_kinds(self) -> tuple[str, ...]:
+        """List the kinds of feedback after which an item is not shown again."""
+        return self.repeat_kinds if self.repeat == "exclude" else ()
 
 
 class ServingConfig(Section):

@@ -145,6 +145,11 @@ class Scorer:
         """Return up to k allowed item rows, nearest first."""
         return self._nearest(user.vector_D, k, allowed)
 
+    def cosines(self, user: "ScoredUser", rows: np.ndarray) -> np.ndarray:
+        """Return the cosine of user and item, float32 [N], for item rows [N]."""
+        cosines: np.ndarray = self.vectors(rows) @ user.vector_D
+        return cosines
+
     def similar(self, row: int, k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows most similar to an item."""
         return self._nearest(self.vectors(np.array([row]))[0], k, allowed)

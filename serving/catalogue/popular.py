@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.mapped_tensors import map_array
+from recsys.user_sources import popularity
 from serving.catalogue.view import Allowed, Catalogue, Rows
 
 _CHUNK = 1024
@@ -76,6 +77,14 @@ class Popular:
         scores = np.zeros(rows.size, np.float64)
         scores[listed] = self.scores_in_order[places[listed]]
         return scores
+
+    def shares(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """Return the popularity of rows [N] on a log scale from 0 to 1, the most popular item's being 1."""
+        shares = np.zeros(rows.size, np.float32)
+        places = self._places(rows)
+        listed = places < self.rows.size
+        shares[listed] = popularity(self.scores_in_order, places[listed])
+        return shares
 
     def _places(self, rows: Rows) -> npt.NDArray[np.int32]:
         places = np.full(rows.size, self.rows.size, np.int32)

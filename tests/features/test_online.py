@@ -36,7 +36,7 @@ def read(bundle_folder):
     encoder = Encoder.from_config(bundle.config, bundle.encoder)
 
     def run(base=None, events=(), at=NOON, store=None):
-        packed = None if base is None else json.dumps([base[0], base[1], {}, {}]).encode()
+        packed = None if base is None else json.dumps([base[0], base[1], {}, {}, *base[2:]]).encode()
         stored = StoredUser(packed, tuple(events))
         online = OnlineFeatures(store or Store(stored), "v", bundle.config, encoder, NIGHT)
         return online.user("u000001", at)
@@ -160,3 +160,23 @@ def test_a_purchase_is_remembered_longer_than_any_history(shop_log, shop_chain, 
     found = {user: set(unpack_user(value).seen.get("purchase", ())) for user, value in packed.items()}
     assert {user: items for user, items in found.items() if items} == {u: set(i) for u, i in wanted.items()}
     assert max(len(items) for items in wanted.values()) > 1
+
+
+def test_what_was_taken_is_read_longer_than_the_history_without_what_was_taken_back(read):
+    taken = {"purchase": {"i000001": [NIGHT - 9_000, NIGHT - 5_000], "i000002": [NIGHT - 4_000]}}
+    events = [
+        _click("a", NIGHT + 10, item="i000003"),
+        _click("b", NIGHT + 20, kind="rating", item="i000004"),
+        _click("c", NIGHT + 30, kind="refund", item="i000002"),
+        _click("d", NIGHT + 40, kind="purchase", item="i000002"),
+    ]
+    user = read([{"impressions_life": 3}, [], taken], events)
+    found = sorted(zip(user.taken.at_ms.tolist(), user.taken.item_ids, user.taken.kinds, strict=True))
+    assert found == [
+        (NIGHT - 9_000, "i000001", "purchase"),
+        (NIGHT - 5_000, "i000001", "purchase"),
+        (NIGHT + 10, "i000003", "click"),
+        (NIGHT + 40, "i000002", "purchase"),
+    ]
+    assert len(user.history) == 3
+    assert not len(read([{"impressions_life": 3}, []]).taken)

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from safetensors.numpy import save_file
 
 from recsys import index as index_module
 from recsys import index_recall
@@ -24,7 +25,9 @@ from recsys.config import build_fusion, parse_config
 from recsys.config_view import UndeclaredKeyError, values, view
 from recsys.encoding import EncoderState, NumberStatistics, TextModel
 from recsys.errors import BundleError
+from recsys.item_item.neighbours import ItemItem
 from recsys.manifest import OLDEST_READ, SCHEMA_VERSION, FileEntry, read_manifest
+from recsys.source_terms import SourceTerms
 from recsys.vocabulary import Vocabulary
 
 ROOMS = ("recsys", "features", "training", "serving", "protos")
@@ -397,14 +400,45 @@ def test_a_bundle_of_heads_that_a_new_config_may_not_have_is_read(parts, tmp_pat
     assert bundle.config.tasks == config.tasks
 
 
-def test_what_is_taken_together_is_kept_and_absent_where_there_is_nothing(parts, tmp_path):
-    together = np.full((7, 2), -1, np.int32)
-    assert load_bundle(tmp_path / save_bundle(tmp_path, parts, _golden)).together_IK.size == 0
-    nothing = replace(parts, together_IK=together.copy())
-    assert load_bundle(tmp_path / save_bundle(tmp_path, nothing, _golden)).together_IK.size == 0
-    together[3, 0] = 5
-    path = tmp_path / save_bundle(tmp_path, replace(parts, together_IK=together), _golden)
-    np.testing.assert_array_equal(load_bundle(path).together_IK, together)
-    mapped = map_bundle(path, EncoderState.load(path))
-    np.testing.assert_array_equal(mapped.together_IK, together)
-    assert mapped.index.search(parts.item_embeddings_ID[3], 1, None).tolist() == [3]
+def test_the_table_of_neighbours_is_kept_and_mapped_and_absent_where_there_is_none(parts, tmp_path):
+    assert load_bundle(tmp_path / save_bundle(tmp_path, parts, _golden)).item_item is None
+    table = ItemItem(
+        neighbours=np.array([[1, -1]] * 7, np.int32), weights=np.array([[0.5, 0.0]] * 7, np.float32)
+    )
+    path = tmp_path / save_bundle(tmp_path, replace(parts, item_item=table), _golden)
+    for bundle in (load_bundle(path), map_bundle(path, EncoderState.load(path))):
+        np.testing.assert_array_equal(bundle.item_item.neighbours, table.neighbours)
+        np.testing.assert_array_equal(bundle.item_item.weights, table.weights)
+
+
+def test_the_sources_part_of_the_score_is_kept_and_a_bundle_without_one_says_nothing_of_it(parts, tmp_path):
+    path = tmp_path / save_bundle(tmp_path, parts, _golden)
+    assert "sources" not in json.loads((path / "manifest.json").read_text())["fusion"]
+    terms = SourceTerms(repeat=2.0, repeat_days=14)
+    path = tmp_path / save_bundle(tmp_path, replace(parts, sources=terms), _golden)
+    assert load_bundle(path).manifest.fusion.sources == terms
+
+
+def test_a_bundle_of_schema_7_has_neighbours_without_weights_and_keys_of_before(parts, tmp_path):
+    path = tmp_path / save_bundle(tmp_path, parts, _golden)
+    together = np.array([[2, 3]] + [[-1, -1]] * 6, np.int32)
+    save_file({"together": together}, path / "together.safetensors")
+    older = json.loads((path / "manifest.json").read_text())
+    config = older["config"]
+    config["policy"] = {"exclude_seen_kinds": ["purchase"]}
+    config["retrieval"]["together_candidates"] = 7
+    del config["item_item"], config["retrieval"]["repeat_candidates"]
+    older["schema_version"] = 7
+    file = path / "together.safetensors"
+    older["files"]["together.safetensors"] = {
+        "size": file.stat().st_size,
+        "sha256": manifest_module.sha256_of(file),
+    }
+    manifest = manifest_module.Manifest.model_validate(older)
+    manifest = manifest.model_copy(update={"version": manifest_module.version_of(manifest)})
+    (path / "manifest.json").write_text(manifest.model_dump_json())
+    bundle = load_bundle(path)
+    assert bundle.config.policy.excluded_kinds == ("purchase",)
+    assert bundle.config.item_item.candidates == 7
+    assert bundle.item_item.weights[0].tolist() == [1.0, 0.5]
+    assert (bundle.item_item.weights[1:] == 0).all()

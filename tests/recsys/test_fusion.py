@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from recsys.config import build_fusion
 from recsys.errors import ConfigError
 from recsys.fusion import FORMULAS, Fusion, Term
+from recsys.source_terms import SourceTerms
 
 PREDICTIONS = {
     "click": np.array([0.1, 0.5], dtype=np.float32),
@@ -140,3 +141,26 @@ def test_no_weight_makes_different_products_equal(weight):
         assert np.isfinite(scores).all()
         assert (scores > 0).all()
         assert (np.diff(scores) * sign > 0).all()
+
+
+def test_sources_add_their_parts_to_either_formula():
+    sources = {"item_item": np.array([0.5, 0.0], np.float32), "repeat": np.array([0.0, 2.0], np.float32)}
+    predictions = {"click": np.array([0.5, 0.25], np.float32)}
+    terms = SourceTerms(item_item=2.0, repeat=-1.0)
+    for formula in ("additive", "multiplicative"):
+        fusion = Fusion(formula=formula, terms={"click": Term(weight=1.0)}).with_sources(terms)
+        np.testing.assert_allclose(fusion.score(predictions, sources), [1.5, -1.75])
+        parts = fusion.contributions(predictions, sources)
+        assert set(parts) == {"click", "source:item_item", "source:repeat"}
+    assert fusion.weights == {"click": 1.0, "source:item_item": 2.0, "source:repeat": -1.0}
+
+
+def test_a_request_overrides_a_source_and_names_unknown_ones():
+    fusion = Fusion(terms={"click": Term(weight=1.0)}).with_sources(SourceTerms(repeat=1.0))
+    changed = fusion.override({"source:repeat": 0.0, "source:popular": 3.0})
+    assert changed.sources.weights == {"popular": 3.0}
+    assert changed.terms == fusion.terms
+    with pytest.raises(ConfigError, match=r"'source:friends'; known tasks: click, source:retrieval"):
+        fusion.override({"source:friends": 1.0})
+    with pytest.raises(ConfigError, match=r"the weight 10000000\.0 of 'source:repeat'"):
+        fusion.override({"source:repeat": 1e7})

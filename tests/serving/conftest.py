@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from features.store import FeatureStore
+from features.taken_events import TakenEvents
 from recsys.cli import run
 from recsys.config import RunConfig, build_fusion, default_config, load_config
 from recsys.errors import BundleError
@@ -76,6 +77,7 @@ class FakeUser:
     history: tuple[Past, ...] = ()
     degraded: tuple[str, ...] = ()
     live: Mapping[str, int | None] = field(default_factory=dict)
+    taken: TakenEvents = field(default_factory=TakenEvents)
 
     @property
     def inputs(self) -> str:
@@ -130,6 +132,10 @@ class FakeScorer:
 
     def user_side(self, inputs: Any) -> Any:
         return inputs
+
+    def cosines(self, user_side: Any, rows: np.ndarray) -> np.ndarray:
+        """Item n is at 1 / (n + 1) of everybody."""
+        return (1 / (self.places(rows) + 1)).astype(np.float32)
 
     def retrieve(self, user_side: Any, k: int, allowed: Mask | None) -> np.ndarray:
         rows = self._rows()[np.argsort(-self.places(self._rows()), kind="stable")]

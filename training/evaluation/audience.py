@@ -189,7 +189,7 @@ def _hidden(
     users: pl.Series, previous: DaySnapshot, items: pl.Series, config: RunConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pair users with the items that they have seen, ever: the tail would forget the older ones."""
-    kinds = list(config.policy.exclude_seen_kinds)
+    kinds = list(config.policy.excluded_kinds)
     done = previous.table("seen").filter(
         pl.col("kind").is_in(kinds), pl.col("user_id").is_in(users.implode())
     )

@@ -1,93 +1,147 @@
 """What a user's list is drawn from: the sources that a server merges, as they stand at a period's start.
 
-    nearest items ─▶ taken together with the latest ones ─▶ popular ones ─▶ each once, by first source
+    nearest items ─▶ neighbours of what was taken ─▶ taken before ─▶ popular ones ─▶ each once
 
 A server has one more, items sent since the bundle was made; and it fills a page that is still short as here.
-Legend: U users, I items, K neighbours.
+Legend: U users, I items, N candidates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
-from features.history import VOID
-from features.together import LATEST, items_together, neighbours_of, together_kinds
-from recsys.config import RetrievalConfig, RunConfig
+from features.taken import users_taken
+from recsys.config import RunConfig
+from recsys.item_item.neighbours import ItemItem
 from recsys.log import period_end
+from recsys.source_terms import SourceTerms
+from recsys.user_sources import TakenRows, UserSources, popularity
 from training.evaluation.audience import Audience, item_codes
+from training.item_item import item_item_table
 from training.publish import popular_items
+
+SOURCES: Mapping[str, int] = {"retrieval": 1, "item_item": 2, "repeat": 4, "popular": 8}
+"""Source -> its bit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """One user's items [N], each once, in the order of their first source."""
+
+    rows: np.ndarray
+    sources: np.ndarray
+    """Bits of SOURCES; 0: it only fills the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Rows of an audience's catalogue that a server would score beside those that retrieval finds."""
+    """What a server knows beside what retrieval finds, of an audience's catalogue and users."""
 
-    latest: Sequence[np.ndarray]
-    """[U]: the items that each user took lately, newest first."""
-    neighbours: np.ndarray
-    """[I, K]: what is taken together with each item, best first."""
+    taken: Sequence[TakenRows]
+    """[U]."""
+    at_ms: np.ndarray
+    """[U]: when each asks."""
+    table: ItemItem | None
     popular: np.ndarray
-    """Most popular first."""
-    settings: RetrievalConfig
+    """Rows, most popular first."""
+    popularity_of: np.ndarray
+    """Popularity on a log scale, float32 [I]; 0 for what is not in the list."""
+    config: RunConfig
 
     @classmethod
-    def of(cls, audience: Audience, config: RunConfig) -> "Sources":
-        """Count them in the state of the period's start: those of the bundle may know the period itself."""
+    def of(cls, audience: Audience, config: RunConfig, table: ItemItem | None = None) -> "Sources":
+        """Count them in the state of the period's start: those of the bundle may know the period itself.
+
+        Args: table: of the catalogue's items, an earlier one; default: it is made of the day before.
+        """
         ids = audience.catalogue["item_id"]
-        kinds = together_kinds(config.tasks, config.retrieval_task)
         as_of = period_end(audience.previous.day, config.timezone)
         popular = popular_items(audience.previous.table("items"), config, as_of)
         rows = item_codes(popular["item_id"], ids)
-        wanted = config.retrieval.together_candidates > 0
+        scores = popularity(popular["score"].to_numpy())
+        popularity_of = np.zeros(ids.len(), np.float32)
+        popularity_of[rows[rows >= 0]] = scores[rows >= 0]
         return cls(
-            latest=_latest(audience, kinds),
-            neighbours=items_together(audience.previous, kinds, ids) if wanted else _nothing(ids.len()),
+            taken=_taken(audience, config),
+            at_ms=audience.requests["shown_at"].dt.epoch("ms").to_numpy(),
+            table=table or item_item_table(audience.previous, config, ids),
             popular=rows[rows >= 0],
-            settings=config.retrieval,
+            popularity_of=popularity_of,
+            config=config,
         )
 
-    def merged(self, user: int, nearest: np.ndarray, allowed: np.ndarray, places: int) -> np.ndarray:
-        """Give one user's candidates, each once.
+    def of_user(self, user: int, terms: SourceTerms) -> UserSources:
+        """Score items by what one user took before."""
+        return UserSources.of(self.taken[user], int(self.at_ms[user]), self.table, terms)
+
+    def merged(self, past: UserSources, nearest: np.ndarray, allowed: np.ndarray, places: int) -> Candidates:
+        """Give one user's candidates.
 
         Args: nearest: what retrieval found, best first; allowed: [I]; places: of the page.
         """
-        needed = places + 1
-        together = neighbours_of(self.neighbours, self.latest[user])
+        needed, settings = places + 1, self.config.retrieval
+        near, own = past.item_item.best_first(), past.repeat.best_first()
         popular = self.popular[allowed[self.popular]]
+        num_own = settings.repeat_candidates if self.config.policy.repeat == "learn" else 0
         found = _each_once(
-            nearest[: max(self.settings.num_candidates, needed)],
-            together[allowed[together]][: self.settings.together_candidates],
-            popular[: self.settings.popular_candidates],
+            {
+                "retrieval": nearest[: max(settings.num_candidates, needed)],
+                "item_item": near[allowed[near]][: self.config.item_item.candidates],
+                "repeat": own[allowed[own]][:num_own],
+                "popular": popular[: settings.popular_candidates],
+            }
         )
-        if found.size < needed:
-            found = _each_once(found, popular[:needed])
-        if found.size < needed:
-            found = _each_once(found, np.flatnonzero(allowed)[: needed + found.size])
+        if found.rows.size < needed:
+            found = _filled(found, popular[:needed], SOURCES["popular"])
+        if found.rows.size < needed:
+            found = _filled(found, np.flatnonzero(allowed)[: needed + found.rows.size], 0)
         return found
 
 
-def _latest(audience: Audience, kinds: Sequence[str]) -> list[np.ndarray]:
-    """List each user's latest standing events that took an item: catalogue rows, newest first, distinct."""
-    events = audience.opening.table("events")
-    rows = item_codes(events["item_id"], audience.catalogue["item_id"])
-    takes = events["kind"].is_in(list(kinds)).to_numpy()
-    stands = events[VOID].is_null().to_numpy()
-    examples = audience.opening.examples()
-    found = []
-    for start, stop in examples.select("history_start", "history_stop").iter_rows():
-        newest = np.arange(start, stop)[::-1]
-        newest = newest[stands[newest]][:LATEST]
-        found.append(_each_once(rows[newest[takes[newest] & (rows[newest] >= 0)]]))
-    return found
+def _taken(audience: Audience, config: RunConfig) -> list[TakenRows]:
+    """List what each user of an audience had taken when the period began."""
+    users = audience.requests["user_id"]
+    return taken_rows(
+        users_taken(audience.previous, users), users.len(), audience.catalogue["item_id"], config
+    )
 
 
-def _each_once(*parts: np.ndarray) -> np.ndarray:
-    """Join rows, each once, where it comes first."""
-    joined = np.concatenate(parts)
-    once: np.ndarray = joined[np.sort(np.unique(joined, return_index=True)[1])]
-    return once
+def taken_rows(
+    events: pl.DataFrame, num_users: int, item_ids: pl.Series, config: RunConfig
+) -> list[TakenRows]:
+    """Split the rows of `users_taken` by user [U], with rows of a catalogue."""
+    rows, at_ms = item_codes(events["item_id"], item_ids), events["at_ms"].to_numpy()
+    takes = events["kind"].is_in(list(config.taking_kinds)).to_numpy()
+    repeats = events["kind"].is_in(list(repeated_kinds(config))).to_numpy()
+    stops = np.searchsorted(events["user"].to_numpy(), np.arange(num_users + 1))
+    return [
+        TakenRows(rows=rows[a:b], at_ms=at_ms[a:b], takes=takes[a:b], repeats=repeats[a:b])
+        for a, b in zip(stops[:-1].tolist(), stops[1:].tolist(), strict=True)
+    ]
 
 
-def _nothing(num_items: int) -> np.ndarray:
-    return np.zeros((num_items, 0), np.int32)
+def repeated_kinds(config: RunConfig) -> tuple[str, ...]:
+    """List the kinds that speak for taking an item again."""
+    return config.policy.repeat_kinds if config.policy.repeat == "learn" else ()
+
+
+def _each_once(parts: Mapping[str, np.ndarray]) -> Candidates:
+    """Join rows, each once, where it comes first, with the bits of all sources that have it."""
+    joined = np.concatenate(list(parts.values()))
+    bits = np.repeat([SOURCES[name] for name in parts], [rows.size for rows in parts.values()])
+    distinct, first, place = np.unique(joined, return_index=True, return_inverse=True)
+    sources = np.zeros(distinct.size, np.int64)
+    np.bitwise_or.at(sources, place, bits)
+    order = np.argsort(first)
+    return Candidates(rows=distinct[order], sources=sources[order])
+
+
+def _filled(found: Candidates, rows: np.ndarray, bit: int) -> Candidates:
+    """Add the rows that are not there yet."""
+    more = rows[~np.isin(rows, found.rows)]
+    return Candidates(
+        rows=np.concatenate([found.rows, more]),
+        sources=np.concatenate([found.sources, np.full(more.size, bit)]),
+    )

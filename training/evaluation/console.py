@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from recsys.metrics.table import METRICS
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.head_metrics import HeadMetrics
-from training.evaluation.list_metrics import ListMetrics
+from training.evaluation.list_metrics import ListMetrics, source_line
 
 
 def print_report(report: EvalReport) -> None:
@@ -28,6 +28,8 @@ def print_report(report: EvalReport) -> None:
     console.print(_ranking_table(report))
     if report.ranking.hidden:
         console.print(hidden_line(report.ranking), style="dim", highlight=False)
+    if line := source_line(report.ranking):
+        console.print(line, style="dim", highlight=False)
     for name, table in report.baselines.items():
         for note in table.notes:
             console.print(f"  {name}: {note}", style="dim", highlight=False)
@@ -48,7 +50,7 @@ def hidden_line(ranking: ListMetrics) -> str:
     share = ranking.hidden / ranking.relevant
     return (
         f"hidden: {ranking.hidden:,} of the {ranking.relevant:,} wanted items ({share:.1%}) are what the "
-        "user took before: [policy] exclude_seen_kinds does not show them again, own_history does"
+        'user took before: [policy] repeat = "exclude" does not show them again, own_history does'
     )
 
 

@@ -19,7 +19,7 @@ from recsys.errors import DataError
 from recsys.records import NightRecord
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
-from training.data import ScoredRows, held_scores
+from training.data import EncodedDay, ScoredRows, held_scores
 from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.examination import EXAMINATION, POLICY_COLUMNS, examination_of
@@ -36,11 +36,13 @@ from training.evaluation.list_groups import (
 )
 from training.evaluation.list_metrics import ScoredLists, mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists
+from training.evaluation.row_sources import sources_of_rows
 from training.predict import BundlePredictor
 
 EvaluatedPeriods = Mapping[str, Sequence[int]]
 """Task -> the places of the days that it is evaluated on."""
 Progress = Callable[[int, int], None]
+_COSINE = "cosine of user and item"
 _KEPT = ("impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "sampled")
 
 
@@ -168,12 +170,18 @@ def _score_day(
     group: ListGroup,
     folder: Path | None,
 ) -> pl.DataFrame:
+    model = predictor.lists
+
+    def scored(day: EncodedDay) -> dict[str, np.ndarray]:
+        cosines = {_COSINE: predictor.cosines(day)} if model.fusion.sources.retrieval else {}
+        return predictor.predictions(day) | cosines
+
     def predict(held: Days) -> dict[str, np.ndarray]:
         with predictor.opened_day(held, i, folder) as day:
-            return predictor.predictions(day)
+            return scored(day)
 
     with predictor.opened_day(days, i, folder) as day:
-        predictions, rows = predictor.predictions(day), ScoredRows.of(day)
+        predictions, rows = scored(day), ScoredRows.of(day)
     contexts = context_columns(predictor.bundle.config, days[i])
     shown = days[i].table("examples", columns=[*_KEPT, *POLICY_COLUMNS, *contexts])
     lists = number_lists(shown, group, contexts)
@@ -185,8 +193,10 @@ def _score_day(
         columns[task.label] = pl.Series(rows.labels[task.name] if known else nothing).fill_nan(None)
         columns[f"prediction_{task.name}"] = predictions[task.name]
         columns[f"list_prediction_{task.name}"] = held[task.name]
-    fusion = predictor.bundle.manifest.fusion
-    columns[SCORE], columns[f"{HELD}{SCORE}"] = fusion.score(predictions), fusion.score(held)
+    sources = sources_of_rows(model, days, i, shown)
+    for name, values in ((SCORE, predictions), (f"{HELD}{SCORE}", held)):
+        by_source = sources | ({"retrieval": values[_COSINE]} if _COSINE in values else {})
+        columns[name] = model.fusion.score(values, by_source)
     columns[LIST_GROUP] = lists
     frame = shown.select(*_KEPT, *POLICY_COLUMNS, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
     past = [_past(frame[f"{entity}_id"], days.before(i), entity) for entity in ("user", "item")]

@@ -12,7 +12,18 @@ from recsys.metrics import ranking
 from recsys.metrics.metric import ListMetric, RankedLists
 from recsys.metrics.table import list_metrics
 from training.evaluation.audience import Audience
+from training.evaluation.candidates import SOURCES
 from training.evaluation.lists import Lists
+
+
+class SourceHits(BaseModel):
+    """Wanted items on the first pages that a source had found."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    found: int
+    alone: int
+    """No other source had them."""
 
 
 class ListMetrics(BaseModel):
@@ -33,6 +44,8 @@ class ListMetrics(BaseModel):
     """Wanted items in all lists together."""
     hidden: int = 0
     """How many of these no list could hold: the policy does not show the user's own items again."""
+    by_source: dict[str, SourceHits] = {}
+    """What each source brought to the first pages; none for lists that are of one source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +61,7 @@ class ScoredLists:
     relevant: int
     hidden: int
     places: int
+    by_source: dict[str, SourceHits]
 
 
 def score_lists(audience: Audience, lists: Lists) -> ScoredLists:
@@ -66,7 +80,29 @@ def score_lists(audience: Audience, lists: Lists) -> ScoredLists:
         relevant=int(audience.codes.size),
         hidden=audience.num_hidden,
         places=lists.candidates.shape[1],
+        by_source=_by_source(lists, lists_of.matches["shown"].hit),
     )
+
+
+def _by_source(lists: Lists, hit: np.ndarray) -> dict[str, SourceHits]:
+    """Count the wanted items that each source had found. Args: hit: bool [U, K], of the first pages."""
+    if lists.found_by is None:
+        return {}
+    bits = np.where(hit, lists.found_by, 0)
+    return {
+        name: SourceHits(found=int((bits & bit > 0).sum()), alone=int((bits == bit).sum()))
+        for name, bit in SOURCES.items()
+    }
+
+
+def source_line(metrics: ListMetrics) -> str:
+    """Say what each source brought; empty when nothing is known of it."""
+    brought = [
+        f"{name} {hits.found:,} ({hits.alone:,} alone)"
+        for name, hits in metrics.by_source.items()
+        if hits.found
+    ]
+    return f"wanted items on first pages, by source: {', '.join(brought)}" if brought else ""
 
 
 def mean_metrics(scored: Sequence[ScoredLists]) -> ListMetrics:
@@ -84,6 +120,13 @@ def mean_metrics(scored: Sequence[ScoredLists]) -> ListMetrics:
         catalogue=round(float(np.mean([s.catalogue for s in scored]))),
         relevant=sum(s.relevant for s in scored),
         hidden=sum(s.hidden for s in scored),
+        by_source={
+            name: SourceHits(
+                found=sum(s.by_source[name].found for s in scored),
+                alone=sum(s.by_source[name].alone for s in scored),
+            )
+            for name in scored[0].by_source
+        },
     )
 
 

@@ -22,14 +22,15 @@ from recsys.inputs import ItemInputs
 from recsys.metrics.table import most_places
 from recsys.model.item_rows import encode_item_side
 from recsys.model.ranker import ItemSide, UserSide
-from recsys.model.scorer import calibrate
 from recsys.policy import PolicyInput, PolicyParameters, draw_ranking
 from recsys.schema import IMPRESSION_KEY
+from recsys.source_terms import SourceTerms
+from recsys.tasks import TaskSpec
 from training.crosses import cross_numbers
-from training.data import EncodedRows
+from training.data import EncodedRows, encode_rows
 from training.evaluation.audience import Audience, category_codes
-from training.evaluation.candidates import Sources
-from training.predict import BundlePredictor
+from training.evaluation.candidates import Candidates, Sources
+from training.predict import BundlePredictor, ListModel
 from training.trainer.prefetch import batches_ahead
 
 PADDING = -1
@@ -41,49 +42,114 @@ class Lists:
     """Item rows of the catalogue, best first, padded with -1."""
 
     retrieved: np.ndarray
-    """[U, K]: what retrieval finds, at least as many places as a metric reads."""
+    """[U, K]: what the sources find, at least as many places as a metric reads: by their own part of the
+    score, or, where they have none in it, by retrieval."""
     candidates: np.ndarray
     """[U, K]: what is scored, in the order of the sources."""
     ranked: np.ndarray
     """[U, K]: the first page, as many places as a metric reads."""
+    found_by: np.ndarray | None = None
+    """[U, K]: which sources found each item of the page, bits of `SOURCES`; None: there are no sources."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredUser:
+    """One user's candidates [N], and all that a score of them may be made of."""
+
+    user: int
+    candidates: Candidates
+    predictions: Mapping[str, np.ndarray]
+    sources: Mapping[str, np.ndarray]
+    """Score of each source, float32 [N]."""
+    nearest: np.ndarray
+    """What retrieval found, best first."""
+
+
+def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
+    """Retrieve items per user, merge the sources, and draw the first page by the fused score."""
+    model = predictor.lists
+    sources = Sources.of(audience, model.config)
+    shown, terms = most_places("shown"), model.fusion.sources
+    places = most_places("retrieved")
+    pages: _Pages | None = None
+    retrieved, scored, ranked, found_by = [], [], [], []
+    for users, items in scored_users(model, audience, sources, terms):
+        pages = pages or _Pages.of(model, audience, items)
+        for of_user in users:
+            rows = of_user.candidates.rows
+            page = pages.first(of_user, shown)
+            ranked.append(_pad(rows[page], shown))
+            found_by.append(np.pad(of_user.candidates.sources[page], (0, shown - page.size)))
+            scored.append(rows)
+            found = of_user.nearest
+            if terms.weights:
+                found = rows[np.argsort(-terms.total(of_user.sources), kind="stable")]
+            retrieved.append(_pad(found[:places], places))
+    most = max((of_user.size for of_user in scored), default=0)
+    return Lists(
+        retrieved=np.stack(retrieved),
+        candidates=np.stack([_pad(of_user, most) for of_user in scored]),
+        ranked=np.stack(ranked),
+        found_by=np.stack(found_by),
+    )
 
 
 @torch.no_grad()
-def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
-    """Retrieve items per user, merge the sources, and draw the first page by the fused score."""
-    config = predictor.bundle.config
+def scored_users(
+    model: ListModel, audience: Audience, sources: Sources, terms: SourceTerms
+) -> Iterator[tuple[list[ScoredUser], ItemSide]]:
+    """Score the candidates of an audience's users, in order, a few hundred at a time; with the catalogue."""
+    config = model.config
     labels = audience.requests.select(IMPRESSION_KEY)
-    encoded = predictor.encode(
-        audience.opening, audience.previous, _no_labels(labels, predictor), config.tasks
+    encoded = encode_rows(
+        model.encoder, audience.opening, audience.previous, _no_labels(labels, config.tasks), config.tasks
     )
-    predictor.ranker.eval()
-    items = item_side(predictor, encoded.items)
-    pages, sources = _Pages.of(predictor, audience, items), Sources.of(audience, config)
+    model.ranker.eval()
+    items = item_side(model, encoded.items)
     shown = most_places("shown")
     places = max(config.retrieval.num_candidates, most_places("retrieved"), shown + 1)
-    retrieved, scored, ranked = [], [], []
     start = 0
-    for embedding_UD, users, context_UC in user_sides(predictor, encoded):
+    for embedding_UD, users, context_UC in user_sides(model, encoded):
         stop = start + len(users)
         # Exact: the bundle's own index holds the values of another day.
         similarity_UI, allowed_UI = embedding_UD @ items.embedding_BD.T, audience.allowed(slice(start, stop))
         found_UK = _top_places(similarity_UI, torch.from_numpy(allowed_UI), places)
-        retrieved.append(found_UK)
+        pasts = [sources.of_user(start + u, terms) for u in range(len(users))]
         candidates = [
-            sources.merged(start + u, found[found >= 0], allowed_UI[u], shown)
-            for u, found in enumerate(found_UK)
+            sources.merged(past, found[found >= 0], allowed, shown)
+            for past, found, allowed in zip(pasts, found_UK, allowed_UI, strict=True)
         ]
-        rows = encoded.user_row[start:stop]
-        predictions = predict_candidates(predictor, encoded, items, (users, rows, context_UC), candidates)
-        scored += candidates
-        ranked += [pages.first(c, values, shown) for c, values in zip(candidates, predictions, strict=True)]
+        rows = [of_user.rows for of_user in candidates]
+        of = (users, encoded.user_row[start:stop], context_UC)
+        predictions = predict_candidates(model, encoded, items, of, rows)
+        cosines = _cosines(similarity_UI, rows)
+        yield (
+            [
+                ScoredUser(
+                    user=start + u,
+                    candidates=candidates[u],
+                    predictions=predictions[u],
+                    sources={
+                        "retrieval": cosines[u],
+                        "item_item": pasts[u].item_item.of(rows[u]),
+                        "repeat": pasts[u].repeat.of(rows[u]),
+                        "popular": sources.popularity_of[rows[u]],
+                    },
+                    nearest=found_UK[u],
+                )
+                for u in range(len(users))
+            ],
+            items,
+        )
         start = stop
-    most = max((of_user.size for of_user in scored), default=0)
-    return Lists(
-        retrieved=np.concatenate(retrieved),
-        candidates=np.stack([_pad(of_user, most) for of_user in scored]),
-        ranked=np.stack([_pad(of_user, shown) for of_user in ranked]),
-    )
+
+
+def _cosines(similarity_UI: Tensor, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Give each user's cosines with their candidates, with one wait for the device."""
+    asked = move_together([torch.from_numpy(chosen) for chosen in rows], similarity_UI.device)
+    parts = [of_user[chosen] for of_user, chosen in zip(similarity_UI, asked, strict=True)]
+    read = read_together({"cosine": torch.cat(parts)})["cosine"]
+    return list(np.split(read, np.cumsum([chosen.size for chosen in rows])[:-1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +164,10 @@ class _Pages:
     """[I, D], unit vectors."""
 
     @classmethod
-    def of(cls, predictor: BundlePredictor, audience: Audience, items: ItemSide) -> "_Pages":
-        policy = predictor.bundle.config.policy
+    def of(cls, model: ListModel, audience: Audience, items: ItemSide) -> "_Pages":
+        policy = model.config.policy
         return cls(
-            fusion=predictor.bundle.manifest.fusion,
+            fusion=model.fusion,
             rules=PolicyParameters(
                 name="greedy", epsilon=0.0, max_per_category=policy.max_per_category, mmr=policy.mmr
             ),
@@ -109,15 +175,16 @@ class _Pages:
             embeddings=items.embedding_BD.cpu().numpy(),
         )
 
-    def first(self, rows: np.ndarray, predictions: Mapping[str, np.ndarray], places: int) -> np.ndarray:
-        """Give the item rows of one user's first page. Args: rows: candidates [N]; predictions: [N] each."""
+    def first(self, of_user: ScoredUser, places: int) -> np.ndarray:
+        """Give the numbers of the candidates on a user's first page, top first."""
+        rows = of_user.candidates.rows
         candidates = PolicyInput(
-            scores=self.fusion.score(predictions),
+            scores=self.fusion.score(of_user.predictions, of_user.sources),
             categories=self.categories[rows],
             embeddings=self.embeddings[rows] if self.rules.mmr else None,
         )
-        page: np.ndarray = rows[draw_ranking(candidates, self.rules, places, seed=0).order]
-        return page
+        order: np.ndarray = draw_ranking(candidates, self.rules, places, seed=0).order
+        return order
 
 
 def top_places(scores_UI: np.ndarray, allowed_UI: np.ndarray, places: int) -> np.ndarray:
@@ -139,7 +206,7 @@ def _top_places(scores_UI: Tensor, allowed_UI: Tensor, places: int) -> np.ndarra
 
 
 def predict_candidates(
-    predictor: BundlePredictor,
+    model: ListModel,
     encoded: EncodedRows,
     items: ItemSide,
     of: tuple[Sequence[UserSide], np.ndarray, Tensor],
@@ -157,30 +224,27 @@ def predict_candidates(
     there = move_together(asked, items.embedding_BD.device)
     found: dict[str, list[Tensor]] = {}
     for user, context_C, (rows_N, cross_NF) in zip(of[0], of[2], there, strict=True):
-        logits = predictor.ranker.logits(user, items.take(rows_N), context_C[None], cross_NF)
+        logits = model.ranker.logits(user, items.take(rows_N), context_C[None], cross_NF)
         for task, values in logits.items():
             found.setdefault(task, []).append(values)
     read = read_together({task: torch.cat(parts) for task, parts in found.items()})
-    bundle = predictor.bundle
-    predictions = calibrate(read, bundle.config.tasks, bundle.manifest.calibration)
+    predictions = model.calibrated(read)
     stops = np.cumsum([chosen.size for chosen in candidates])[:-1]
     split = {task: np.split(values, stops) for task, values in predictions.items()}
     return [{task: values[u] for task, values in split.items()} for u in range(len(candidates))]
 
 
-def user_sides(
-    predictor: BundlePredictor, encoded: EncodedRows
-) -> Iterator[tuple[Tensor, list[UserSide], Tensor]]:
+def user_sides(model: ListModel, encoded: EncodedRows) -> Iterator[tuple[Tensor, list[UserSide], Tensor]]:
     """Encode the users and contexts of encoded rows, in order, a few hundred at a time.
 
     Gives their unit vectors [U, D], each user alone, and the contexts [U, C].
     """
-    batches = predictor.batcher.batches(encoded, np.random.default_rng(0))
-    for batch in batches_ahead(batches, predictor.tables.device):
-        rows = predictor.tables.lookup(batch.rows)
-        user = predictor.ranker.user_side(batch, rows)
-        context = predictor.ranker.context(
-            predictor.ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF
+    batches = model.batcher.batches(encoded, np.random.default_rng(0))
+    for batch in batches_ahead(batches, model.tables.device):
+        rows = model.tables.lookup(batch.rows)
+        user = model.ranker.user_side(batch, rows)
+        context = model.ranker.context(
+            model.ranker.looked_up(batch, rows, "context"), batch.context_numbers_BF
         )
         for start in range(0, batch.size, _USERS_AT_ONCE):
             part = slice(start, start + _USERS_AT_ONCE)
@@ -188,11 +252,11 @@ def user_sides(
             yield user.embedding_BD[part], alone, context[part]
 
 
-def item_side(predictor: BundlePredictor, items: Encoded) -> ItemSide:
+def item_side(model: ListModel, items: Encoded) -> ItemSide:
     """Encode the whole catalogue."""
     known = items.take(np.arange(items.ids.shape[0] - 1))
     inputs = ItemInputs(ids=known.ids, numbers=known.numbers, text=known.text, bags=known.bags)
-    return encode_item_side(predictor.ranker, predictor.tables.weight, inputs)
+    return encode_item_side(model.ranker, model.tables.weight, inputs)
 
 
 def _cross(encoded: EncodedRows, row: int, chosen: np.ndarray) -> np.ndarray:
@@ -204,5 +268,5 @@ def _pad(rows: np.ndarray, places: int) -> np.ndarray:
     return np.pad(rows, (0, places - rows.size), constant_values=PADDING)
 
 
-def _no_labels(rows: pl.DataFrame, predictor: BundlePredictor) -> pl.DataFrame:
-    return rows.with_columns(pl.lit(None, pl.Float32).alias(t.label) for t in predictor.bundle.config.tasks)
+def _no_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+    return rows.with_columns(pl.lit(None, pl.Float32).alias(task.label) for task in tasks)

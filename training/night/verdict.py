@@ -13,11 +13,12 @@ from recsys.stages import write_json
 from recsys.tasks import new_heads
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
+from training.evaluation.list_metrics import source_line
 from training.gate import Decision, check_calibration, check_heads, check_lists, decide
 from training.night.plan import NightPlan
 from training.night.step import Step
 from training.predict import BundlePredictor
-from training.progress import bar
+from training.progress import bar, say
 from training.served_order import check_served_order
 
 RANKING_USERS = 500
@@ -49,6 +50,8 @@ def evaluate_both(
                     seed=step.config.training.seed,
                     on_progress=on_progress,
                 )
+            if name == "challenger" and (line := source_line(report.ranking)):
+                say(line)
             rows.write_parquet(folder / f"{name}.parquet")
             write_json(folder / f"{name}.json", report.model_dump(mode="json"))
         return {}

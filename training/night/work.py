@@ -20,8 +20,10 @@ from features.sources.journal import ingest_journal
 from features.validation.ingest import require_sound
 from features.validation.report import Validation, write_report
 from recsys.bundle import Bundle, load_bundle
+from recsys.calibration import Calibrator
 from recsys.config import period_start
 from recsys.errors import DataError
+from recsys.manifest import read_manifest
 from recsys.records import NightRecord, Ruling, Verdict
 from recsys.registry import Registry
 from recsys.stages import read_manifest as read_stage
@@ -35,9 +37,10 @@ from training.night.go_live import Pointers, go_live
 from training.night.night import Ending
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import LOSSES, Step
-from training.predict import day_logits
+from training.predict import ListModel, day_logits
 from training.progress import bar, say
 from training.publish import write_bundle
+from training.source_fit import SourceFit, fit_sources
 from training.train import TrainedModel, begin_fit, num_steps, train
 from training.trainer.saver import Saver
 from training.warm_start import Previous
@@ -182,10 +185,19 @@ def write_evaluated(
         logits, rows = _calibration_rows(step, days, plan, trained, folder)
         calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
         parent = previous.version if previous and not plan.cold else None
+        fit = _fit_sources(step, days, plan, trained, calibration)
+        say(fit.sentence())
         version = write_bundle(
-            step.night.registry, trained, calibration, config, days[-1], parent, refitted=False
+            step.night.registry,
+            trained,
+            calibration,
+            config,
+            days[-1],
+            parent,
+            refitted=False,
+            sources=fit.terms,
         )
-        return {"version": version}
+        return {"version": version, "sources": fit.sentence()}
 
     return step.kept_bundle(build)
 
@@ -215,9 +227,16 @@ def write_refitted(
 
     def build(_: Path) -> dict[str, Any]:
         trained = load_trained(refitted, step.config)
-        calibration = load_bundle(step.night.registry.path(evaluated)).manifest.calibration
+        known = read_manifest(step.night.registry.path(evaluated))
         version = write_bundle(
-            step.night.registry, trained, dict(calibration), step.config, days[-1], evaluated, refitted=True
+            step.night.registry,
+            trained,
+            dict(known.calibration),
+            step.config,
+            days[-1],
+            evaluated,
+            refitted=True,
+            sources=known.fusion.sources,
         )
         return {"version": version}
 
@@ -348,6 +367,18 @@ def _start(plan: NightPlan, previous: Bundle | None, first: Path) -> str:
     if not plan.cold:
         return f"warm, from {previous.version}: {read_stage(first)['carried']}"
     return "cold: " + ("a restart was due" if plan.restart else f"no head goes on from {previous.version}")
+
+
+def _fit_sources(
+    step: Step, days: Days, plan: NightPlan, trained: TrainedModel, calibration: Mapping[str, Calibrator]
+) -> SourceFit:
+    """Fit the sources' part of the score, on lists of the retrieval task's calibration day."""
+    config = step.config
+    if config.retrieval_task is None:
+        return SourceFit()
+    place = plan.calibrate[config.retrieval_task.name]
+    model = ListModel.of(trained, calibration, config, days[place].table("items"))
+    return fit_sources(model, days, place, seed=config.training.seed)
 
 
 def _calibration_rows(

@@ -12,6 +12,21 @@ from training.trainer.prefetch import batches_ahead
 
 
 @torch.no_grad()
+def predict_cosines(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> np.ndarray:
+    """Give the cosine of user and item, float32 [N]: what retrieval scores."""
+    ranker.eval()
+    found = [torch.zeros(0, device=tables.device)]
+    for batch in batches_ahead(batches, tables.device):
+        rows = tables.lookup(batch.rows)
+        user = ranker.user_side(batch, rows)
+        ids = ranker.looked_up(batch, rows, "item")
+        item = ranker.item_side(ids, batch.item_numbers_BF, batch.item_text_BT)
+        found.append((user.embedding_BD * item.embedding_BD).sum(dim=1))
+    cosines: np.ndarray = torch.cat(found).cpu().numpy()
+    return cosines
+
+
+@torch.no_grad()
 def predict_logits(ranker: Ranker, tables: Tables, batches: Iterable[Batch]) -> dict[str, np.ndarray]:
     """Give logits float32 per task, [N] or (ordinal) [N, C], position bias off.
 

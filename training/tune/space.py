@@ -22,7 +22,7 @@ _TASK_KEYS = (
 _FIXED = (
     "training.seed", "training.max_days", "training.warm_scale", "training.refit", "training.threads",
     "retrieval.task", "retrieval.num_candidates", "retrieval.popular_candidates",
-    "retrieval.together_candidates", "retrieval.fresh_candidates", "retrieval.exact_items",
+    "retrieval.repeat_candidates", "retrieval.fresh_candidates", "retrieval.exact_items",
     "retrieval.index_min_recall",
 )  # fmt: skip
 """They choose the data, change only other nights, or only the server."""

@@ -291,7 +291,8 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def head_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Weight of a task's prediction in the score, by task name; replaces the bundle's weight for that task. At
+        """Weight of a task's prediction in the score, by task name; replaces the bundle's weight for that task. So does
+        "source:retrieval", "source:item_item", "source:repeat" or "source:popular" for that of a source's own score. At
         most 1e6 in size.
         """
 
@@ -550,8 +551,8 @@ class RankedItem(_message.Message):
 
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where the candidate came from: "retrieval", "popular", "together" (often taken with the user's latest items),
-        "similar", "request", "pinned", "catalogue"; "fresh" is added for items that are not in the live bundle yet.
+        """Where the candidate came from: "retrieval", "popular", "item_item" (what the user's earlier items say for others),
+        "repeat" (taken by the user before), "similar", "request", "pinned", "catalogue"; "fresh" is added for items that are not in the live bundle yet.
         """
 
     @_builtins.property
@@ -639,8 +640,9 @@ class ItemExplanation(_message.Message):
     GATES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def contributions(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Part of each task in the score, by task name; tasks of weight 0 have none. The parts add up to the score, or
-        to its natural logarithm when Explanation.formula is "multiplicative". Empty when nothing was predicted, and with
+        """Part of each task in the score, by task name, and of each source, as "source:<name>"; those of weight 0 have
+        none. The parts add up to the score; when Explanation.formula is "multiplicative", those of tasks add up to the
+        natural logarithm of what the sources' parts are added to. Empty when nothing was predicted, and with
         a seed_item_id, as the score is a similarity then.
         """
 
@@ -886,7 +888,9 @@ class Explanation(_message.Message):
 
     @_builtins.property
     def weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Weight of each task's prediction in the score, with the request's head_weights."""
+        """Weight of each task's prediction in the score, and of each source that has one, with the request's
+        head_weights.
+        """
 
     def __init__(
         self,

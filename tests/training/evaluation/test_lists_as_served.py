@@ -10,26 +10,30 @@ import pytest
 from features.online import OnlineFeatures, encode_items
 from features.packing import pack_users
 from features.store import StoredUser
-from features.together import items_together, together_kinds
 from recsys.config import FusionConfig, build_fusion
 from recsys.config.serving import PolicyConfig
 from recsys.index import ItemIndex
 from recsys.log import period_end
 from recsys.model.scorer import Scorer
+from recsys.source_terms import NO_SOURCES, SourceTerms
 from serving.catalogue import Catalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.catalogue.popular import Popular
 from serving.engine import Engine
 from serving.request import Deadline, RankRequest
 from serving.served_model import ServedModel
-from serving.together_items import TogetherItems
+from serving.user_past import UserPast
 from training.evaluation.audience import find_audience
 from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists
+from training.item_item import item_item_table
 from training.predict import BundlePredictor
 from training.publish import popular_items
 
 LAST = 5
+LEARN = {"repeat": "learn", "repeat_kinds": ("click",)}
+BY_PAST = SourceTerms(repeat=1.0, item_item=2.0, repeat_days=2.0, item_item_days=1.0)
+BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +41,13 @@ def audience(shop_chain, config):
     return find_audience(shop_chain, LAST, config, max_users=None, seed=0)
 
 
-def changed(predictor, weights=None, **sections):
+def changed(predictor, weights=None, sources=NO_SOURCES, **sections):
     """Give a predictor of the same weights with another score, other rules, other sources."""
     bundle = predictor.bundle
     config = bundle.config.model_copy(
         update={name: getattr(bundle.config, name).model_copy(update=new) for name, new in sections.items()}
     )
-    fusion = build_fusion(config.tasks, FusionConfig(weights=weights or {}))
+    fusion = build_fusion(config.tasks, FusionConfig(weights=weights or {})).with_sources(sources)
     manifest = bundle.manifest.model_copy(update={"fusion": fusion})
     return BundlePredictor(dataclasses.replace(bundle, config=config, manifest=manifest))
 
@@ -62,14 +66,12 @@ def engine_of(predictor, audience, chain):
     at_ms = int(as_of.timestamp() * 1000)
     never = pl.lit(None, items.schema["available_from"])
     catalogue = Catalogue.from_frame(items.with_columns(available_from=never, available_until=never))
-    kinds = together_kinds(config.tasks, config.retrieval_task)
+    table = item_item_table(previous, config, items["item_id"])
     model = ServedModel(
         version=bundle.version,
         catalogue=catalogue,
         popular=Popular.of_bundle(catalogue, popular_items(previous.table("items"), config, as_of)),
-        together=TogetherItems(
-            neighbours=items_together(previous, kinds, items["item_id"]), kinds=frozenset(kinds)
-        ),
+        past=UserPast.of(table, config, bundle.manifest.fusion.sources),
         tasks=config.tasks,
         fusion=bundle.manifest.fusion,
         scorer=scorer,
@@ -80,12 +82,14 @@ def engine_of(predictor, audience, chain):
         name="greedy",
         max_per_category=config.policy.max_per_category,
         mmr=config.policy.mmr,
-        exclude_seen_kinds=config.policy.exclude_seen_kinds,
+        repeat=config.policy.repeat,
+        repeat_kinds=config.policy.repeat_kinds,
     )
-    return Engine(model, ItemOverlay(), policy=policy, retrieval=config.retrieval)
+    return Engine(model, ItemOverlay(), policy=policy, retrieval=config.retrieval, item_item=config.item_item)
 
 
-FEW = {"num_candidates": 12, "popular_candidates": 6, "together_candidates": 4}
+FEW = {"num_candidates": 12, "popular_candidates": 6}
+FEW_NEAR = {"candidates": 4}
 
 
 @pytest.mark.parametrize(
@@ -93,15 +97,27 @@ FEW = {"num_candidates": 12, "popular_candidates": 6, "together_candidates": 4}
     [
         {},
         {"weights": {"click": -1.0}},
-        {"weights": {"click": 0.0, "purchase": 3.0, "rating": 0.2}, "retrieval": FEW},
-        {"policy": {"max_per_category": 2}, "retrieval": FEW},
+        {"weights": {"click": 0.0, "purchase": 3.0, "rating": 0.2}, "retrieval": FEW, "item_item": FEW_NEAR},
+        {"policy": {"max_per_category": 2}, "retrieval": FEW, "item_item": FEW_NEAR},
         {"policy": {"mmr": 0.5}},
-        {"retrieval": {"num_candidates": 3, "popular_candidates": 0, "together_candidates": 0}},
+        {"retrieval": {"num_candidates": 3, "popular_candidates": 0}, "item_item": {"candidates": 0}},
+        {"sources": BY_PAST, "retrieval": FEW, "policy": LEARN},
+        {"sources": BY_ALL, "weights": {"purchase": -1.0}},
     ],
-    ids=["as it is", "turned around", "another score", "caps", "similarity", "too few are found"],
+    ids=[
+        "as it is",
+        "turned around",
+        "another score",
+        "caps",
+        "similarity",
+        "too few are found",
+        "repeats",
+        "all sources",
+    ],
 )
-def test_a_list_is_the_first_page_of_a_server(audience, predictor, shop_chain, change):
+def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change):
     mine = changed(predictor, **change)
+    audience = find_audience(shop_chain, LAST, mine.bundle.config, max_users=None, seed=0)
     lists, engine = ranked_lists(mine, audience), engine_of(mine, audience, shop_chain)
     ids = audience.catalogue["item_id"]
     for u, request in enumerate(audience.requests.iter_rows(named=True)):
@@ -135,8 +151,8 @@ def test_a_score_that_is_turned_around_shows_in_the_lists(audience, predictor):
 
 def test_popular_items_are_those_of_the_day_before(audience, predictor, shop_chain):
     """The bundle's own list counts the day that is measured, too."""
-    few = {"num_candidates": 1, "popular_candidates": 5, "together_candidates": 0}
-    lists = ranked_lists(changed(predictor, retrieval=few), audience)
+    few = {"num_candidates": 1, "popular_candidates": 5}
+    lists = ranked_lists(changed(predictor, retrieval=few, item_item={"candidates": 0}), audience)
     config, items = predictor.bundle.config, shop_chain[LAST - 1].table("items")
     popular = popular_items(items, config, period_end(shop_chain[LAST - 1].day, "UTC"))
     rows = {item: row for row, item in enumerate(audience.catalogue["item_id"])}

@@ -93,15 +93,16 @@ def _choices(
     first = np.array([group["place"][0] for group in groups], np.int64)
     part = encoded.take(first)
     predictor.ranker.eval()
-    items = item_side(predictor, encoded.items)
+    model = predictor.lists
+    items = item_side(model, encoded.items)
     logged = [_in_catalogue(sets[_request(group)], catalogue) for group in groups]
     found: list[Choice] = []
     start = 0
-    for _, users, context_UC in user_sides(predictor, part):
+    for _, users, context_UC in user_sides(model, part):
         block = slice(start, start + len(users))
         start = block.stop
         of = (users, part.user_row[block], context_UC)
-        predicted = predict_candidates(predictor, encoded, items, of, [codes for _, codes in logged[block]])
+        predicted = predict_candidates(model, encoded, items, of, [codes for _, codes in logged[block]])
         for group, (item_ids, _), predictions in zip(groups[block], logged[block], predicted, strict=True):
             known = group.filter(pl.col("item_id").is_in(item_ids.implode()))
             if known.height:

@@ -1,0 +1,41 @@
+"""What each user has taken: the events from which repeats and neighbours of items are counted.
+
+    the tail of the day before + the day's feedback of the taking kinds ─▶ those that stand ─▶ the newest
+
+It is a table beside the model's history: longer, of fewer kinds, and without what was taken back.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from features.history import VOID, day_events, join_tail, next_tail, split_tail
+from features.sessions import leave_merged
+from recsys.config import RunConfig
+from recsys.snapshot import DaySnapshot
+
+TABLE = "taken"
+
+
+def day_taken(
+    before: pl.DataFrame | None,
+    impressions: pl.DataFrame,
+    feedback: pl.DataFrame,
+    config: RunConfig,
+    reversals: Mapping[str, str],
+) -> pl.DataFrame:
+    """Give each user's newest standing events of the taking kinds at the end of a day, by user and time."""
+    mine, others = split_tail(before, impressions, feedback)
+    events = day_events(mine, feedback, config.taken_kinds, reversals)
+    standing = leave_merged(events, feedback).filter(pl.col(VOID).is_null())
+    return join_tail(others, next_tail(standing, config.item_item.history))
+
+
+def users_taken(snapshot: DaySnapshot, users: pl.Series) -> pl.DataFrame:
+    """Give the rows of some users [U]: their place `user`, item_id, kind, at_ms, sorted by user."""
+    numbered = pl.DataFrame({"user_id": users, "user": np.arange(users.len(), dtype=np.int64)})
+    rows = snapshot.table(TABLE).join(numbered, on="user_id", how="inner")
+    return rows.select(
+        "user", "item_id", "kind", at_ms=pl.col("received_at").dt.epoch("ms"), id="feedback_id"
+    ).sort("user", "at_ms", "id").drop("id")  # fmt: skip

@@ -1,0 +1,59 @@
+"""What beside the heads makes a score: each source's own score, with a weight and what it is made by.
+
+score = what the heads' predictions give + sum of weight * score of a source
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+SourceName = Literal["retrieval", "item_item", "repeat", "popular"]
+NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
+PREFIX: Final = "source:"
+"""Before a source's name where it stands among tasks: in a request's weights, and in explanations."""
+
+Scores = npt.NDArray[np.float64]
+SourceScores = Mapping[str, npt.NDArray[np.float32]]
+"""Source -> its score [N]."""
+
+
+class SourceTerms(BaseModel):
+    """The sources' part of a score, as a bundle's manifest keeps it; a weight of 0 leaves a source out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    retrieval: float = 0.0
+    """Weight of the cosine of user and item."""
+    item_item: float = 0.0
+    """Weight of what the user's earlier items say for the item."""
+    repeat: float = 0.0
+    """Weight of how often the user took the item before."""
+    popular: float = 0.0
+    """Weight of how often all took it lately, as a share of the most popular item's, on a log scale."""
+    item_item_days: float = Field(default=30.0, gt=0)
+    """Half-life of an earlier item in what it says for others."""
+    repeat_days: float = Field(default=60.0, gt=0)
+    """Half-life of the times that the user took the item."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Give the weight of each source that has one."""
+        found = {name: float(getattr(self, name)) for name in NAMES}
+        return {name: weight for name, weight in found.items() if weight}
+
+    def contributions(self, scores: SourceScores) -> dict[str, Scores]:
+        """Give the part [N] of each source with a weight."""
+        return {name: weight * scores[name].astype(np.float64) for name, weight in self.weights.items()}
+
+    def total(self, scores: SourceScores) -> Scores:
+        """Give the sum of the parts [N]. Args: scores: of every source with a weight."""
+        parts = list(self.contributions(scores).values())
+        size = len(next(iter(scores.values()), ()))
+        found: Scores = np.sum(parts, axis=0) if parts else np.zeros(size)
+        return found
+
+
+NO_SOURCES: Final = SourceTerms()

@@ -1,0 +1,117 @@
+"""What one user's own past says of items: a score for taking an item again, and one by its neighbours.
+
+    items taken, with their ages ─┬▶ the same item: log(1 + times, each halved per half-life)
+                                  └▶ its neighbours: weights of the item-item table, halved likewise
+
+Server and evaluation call the same functions with the same events. Legend: N events, I items, M and C rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.item_item.neighbours import ItemItem
+from recsys.source_terms import SourceTerms
+
+LATEST = 200
+"""Of a user so many of the latest items speak for others."""
+_DAY_MS = 86_400_000.0
+_NO_ROWS = np.zeros(0, np.int64)
+_NO_SCORES = np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenRows:
+    """One user's standing events that took an item, as catalogue rows [N]; negative: unknown items."""
+
+    rows: np.ndarray
+    at_ms: np.ndarray
+    takes: np.ndarray
+    """bool [N]: the event speaks for the item's neighbours."""
+    repeats: np.ndarray
+    """bool [N]: the event speaks for taking the item again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """Scores of some rows; all others have 0."""
+
+    rows: np.ndarray
+    """int64 [M], rising."""
+    scores: np.ndarray
+    """float32 [M]."""
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Give the scores of rows [C]: float32."""
+        found = np.zeros(rows.size, np.float32)
+        if self.rows.size:
+            place = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
+            met = self.rows[place] == rows
+            found[met] = self.scores[place[met]]
+        return found
+
+    def best_first(self) -> np.ndarray:
+        """List the rows with a score above 0, best first, ties by row."""
+        above = self.scores > 0
+        order = np.argsort(-self.scores[above], kind="stable")
+        best: np.ndarray = self.rows[above][order]
+        return best
+
+
+NO_ROW_SCORES = RowScores(_NO_ROWS, _NO_SCORES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserSources:
+    """One user's scores by their own past."""
+
+    item_item: RowScores = NO_ROW_SCORES
+    repeat: RowScores = NO_ROW_SCORES
+
+    @classmethod
+    def of(cls, taken: TakenRows, at_ms: int, table: ItemItem | None, terms: SourceTerms) -> "UserSources":
+        """Score by what was taken before an instant. Args: table: None: no items have neighbours."""
+        known = (taken.rows >= 0) & (taken.takes | taken.repeats)
+        if not known.any():
+            return cls()
+        rows, ages = taken.rows[known], (at_ms - taken.at_ms[known]) / _DAY_MS
+        ages = np.maximum(ages, 0.0)
+        takes, repeats = taken.takes[known], taken.repeats[known]
+        near = NO_ROW_SCORES
+        if table is not None and takes.any():
+            near = RowScores(*table.scores(*latest_weights(rows[takes], ages[takes], terms.item_item_days)))
+        return cls(item_item=near, repeat=repeat_scores(rows[repeats], ages[repeats], terms.repeat_days))
+
+
+def latest_weights(rows: np.ndarray, ages: np.ndarray, half_life: float) -> tuple[np.ndarray, np.ndarray]:
+    """Give the newest LATEST distinct items, and what each still counts by its latest event.
+
+    Args: ages: days [N]. Returns: rows [M], weights float32 [M].
+    """
+    order = np.lexsort((rows, ages))
+    distinct, first = np.unique(rows[order], return_index=True)
+    if distinct.size > LATEST:
+        first = np.sort(first)[:LATEST]
+    newest = order[first]
+    return rows[newest], np.exp2(-ages[newest] / half_life).astype(np.float32)
+
+
+def repeat_scores(rows: np.ndarray, ages: np.ndarray, half_life: float) -> RowScores:
+    """Score each item by the times it was taken, each halved per half-life: on a log scale, so that the
+    hundredth time says less than the first ones. Args: ages: days [N].
+    """
+    if not rows.size:
+        return NO_ROW_SCORES
+    distinct, place = np.unique(rows, return_inverse=True)
+    times = np.bincount(place, np.exp2(-ages / half_life), distinct.size)
+    return RowScores(distinct, np.log1p(times).astype(np.float32))
+
+
+def popularity(counts: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+    """Put counts [P], largest first, or those at some places, on a log scale from 0 to 1: float32."""
+    asked = counts if places is None else counts[places]
+    most = float(counts[0]) if counts.size else 0.0
+    if most <= 0:
+        return np.zeros(asked.size, np.float32)
+    shares: np.ndarray = np.log1p(np.maximum(asked, 0.0, dtype=np.float64)) / np.log1p(most)
+    return shares.astype(np.float32)

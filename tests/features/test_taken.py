@@ -1,0 +1,94 @@
+"""What users took is kept without what was taken back; a server sees the same."""
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features.packing import PackedUser, pack_one, unpack_user
+from features.taken import day_taken, users_taken
+from features.taken_events import packed_taken, unpacked_taken
+from recsys.config import default_config
+
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+SCHEMA = {
+    "user_id": pl.String, "item_id": pl.String, "kind": pl.String, "value": pl.Float64,
+    "received_at": pl.Datetime("ms", "UTC"), "feedback_id": pl.String, "merged_from": pl.String,
+}  # fmt: skip
+
+
+def feedback(*rows):
+    """Rows: (user, item, kind, hours after noon)."""
+    full = [
+        (u, i, k, None, NOON + timedelta(hours=at), f"{n:03d}", None) for n, (u, i, k, at) in enumerate(rows)
+    ]
+    return pl.DataFrame(full, schema=SCHEMA, orient="row")
+
+
+def config_of(history=3, repeat="exclude"):
+    config = default_config()
+    return config.model_copy(
+        update={
+            "item_item": config.item_item.model_copy(update={"history": history}),
+            "policy": config.policy.model_copy(update={"repeat": repeat, "repeat_kinds": ("rating",)}),
+        }
+    )
+
+
+def taken(before, rows, config=None):
+    day = day_taken(before, rows.select("user_id"), rows, config or config_of(), {"purchase": "refund"})
+    return day
+
+
+def pairs(table):
+    return list(zip(table["user_id"], table["item_id"], table["kind"], strict=True))
+
+
+def test_the_newest_of_the_taking_kinds_by_user_and_time():
+    rows = feedback(
+        *(("u", f"i{n}", "click", n) for n in range(5)), ("u", "r", "rating", 9), ("v", "x", "purchase", 0)
+    )
+    expected = [("u", f"i{n}", "click") for n in (2, 3, 4)] + [("v", "x", "purchase")]
+    assert pairs(taken(None, rows)) == expected
+
+
+def test_kinds_whose_repeats_are_learned_are_kept_too():
+    rows = feedback(("u", "r", "rating", 9))
+    assert pairs(taken(None, rows, config_of(repeat="learn"))) == [("u", "r", "rating")]
+    assert pairs(taken(None, rows)) == []
+
+
+def test_what_was_taken_back_is_gone_on_the_day_or_later_and_other_users_stay():
+    first = taken(
+        None, feedback(("u", "a", "purchase", 0), ("u", "b", "purchase", 1), ("v", "a", "purchase", 1))
+    )
+    rows = feedback(("u", "a", "refund", 24), ("u", "c", "purchase", 25), ("u", "c", "refund", 26))
+    assert pairs(taken(first, rows)) == [("u", "b", "purchase"), ("v", "a", "purchase")]
+
+
+def test_a_packed_user_has_them_and_one_packed_before_has_none():
+    table = taken(None, feedback(("u", "a", "click", 0), ("u", "a", "click", 1), ("u", "b", "purchase", 2)))
+    packed = packed_taken(table)["u"]
+    at = int(NOON.timestamp() * 1000)
+    assert packed == {"click": {"a": [at, at + 3_600_000]}, "purchase": {"b": [at + 7_200_000]}}
+    assert unpack_user(pack_one(PackedUser(taken=packed))).taken == packed
+    assert unpack_user(b"[{},[],{},{}]").taken == {}
+
+
+@pytest.mark.parametrize(("history", "expected"), [(9, "aabc"), (2, "bc")])
+def test_fresh_events_join_and_the_newest_before_the_instant_are_kept(history, expected):
+    packed = {"click": {"a": [1, 2], "late": [9]}, "purchase": {"b": [3]}}
+    found = unpacked_taken(packed, [("c", "click", 5), ("d", "click", 9)], history, 9)
+    by_time = [item for _, item in sorted(zip(found.at_ms.tolist(), found.item_ids, strict=True))]
+    assert "".join(by_time) == expected
+
+
+def test_rows_of_some_users_come_by_their_place():
+    rows = feedback(("u", "a", "click", 2), ("v", "b", "click", 1), ("u", "c", "click", 0))
+    snapshot = SimpleNamespace(table=lambda name: taken(None, rows))
+    found = users_taken(snapshot, pl.Series(["w", "u"]))
+    assert found["user"].to_list() == [1, 1]
+    assert found["item_id"].to_list() == ["c", "a"]
+    assert np.diff(found["at_ms"]).tolist() == [7_200_000]

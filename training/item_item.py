@@ -1,0 +1,96 @@
+"""A snapshot -> the table of items' neighbours, from what its users have taken; one table a snapshot."""
+
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+
+from features.taken import TABLE
+from recsys.config import ItemItemConfig, RunConfig
+from recsys.item_item.ease import build_ease
+from recsys.item_item.histories import Histories
+from recsys.item_item.knn import build_item_knn
+from recsys.item_item.neighbours import PADDING, ItemItem
+from recsys.item_item.pair_counts import count_pairs
+from recsys.snapshot import DaySnapshot
+
+MOST_CELLS = 40_000_000
+"""Neighbours of all items together, 8 bytes each: a table of a million items has 40 an item."""
+_KEPT = 4
+"""Tables in memory: a night asks for that of a day for each bundle that it makes or measures."""
+
+
+def item_item_table(snapshot: DaySnapshot, config: RunConfig, item_ids: pl.Series) -> ItemItem | None:
+    """Make the table of a catalogue's rows; None where nobody took anything, or no table is wanted.
+
+    The same for any number of parts that the users are split into.
+    """
+    if not config.item_item.candidates or not config.taking_kinds:
+        return None
+    key = (_Snapshot(snapshot), config.taking_kinds, config.item_item, _Ids(item_ids))
+    return _built(*key)
+
+
+@lru_cache(maxsize=_KEPT)
+def _built(of: "_Snapshot", kinds: tuple[str, ...], settings: ItemItemConfig, ids: "_Ids") -> ItemItem | None:
+    histories = _histories(of.snapshot, kinds, ids.item_ids)
+    if not histories.items.size:
+        return None
+    num_items = ids.item_ids.len()
+    most = max(1, min(settings.neighbours, MOST_CELLS // num_items, num_items))
+    if num_items <= settings.ease_items:
+        return build_ease(count_pairs(histories, num_items), settings.penalty, most=most)
+    return build_item_knn(histories.matrix(num_items), most=most)
+
+
+def with_rows_of(table: ItemItem, item_ids: pl.Series, others: pl.Series) -> ItemItem:
+    """Give a table's neighbours by the rows of another catalogue; items that it lacks have none."""
+    known = pl.DataFrame({"id": others, "other": np.arange(others.len(), dtype=np.int32)})
+    places = item_ids.alias("id").to_frame().join(known, on="id", how="left", maintain_order="left")["other"]
+    row_of = places.fill_null(-1).to_numpy()
+    there = (table.neighbours >= 0) & (row_of[table.neighbours] >= 0)
+    neighbours = np.full((others.len(), table.neighbours.shape[1]), PADDING, np.int32)
+    weights = np.zeros(neighbours.shape, np.float32)
+    mine = row_of >= 0
+    neighbours[row_of[mine]] = np.where(there, row_of[table.neighbours], PADDING)[mine]
+    weights[row_of[mine]] = np.where(there, table.weights, np.float32(0))[mine]
+    return ItemItem(neighbours=neighbours, weights=weights)
+
+
+def _histories(snapshot: DaySnapshot, kinds: tuple[str, ...], item_ids: pl.Series) -> Histories:
+    rows = pl.DataFrame({"item_id": item_ids, "row": np.arange(item_ids.len(), dtype=np.int32)})
+    events = (
+        snapshot.table(TABLE, columns=["user_id", "item_id", "kind", "received_at", "feedback_id"])
+        .filter(pl.col("kind").is_in(list(kinds)))
+        .join(rows, on="item_id")
+        .sort("user_id", "received_at", "feedback_id")
+    )
+    users = events["user_id"].rle_id().to_numpy().astype(np.int64)
+    num_users = int(users[-1]) + 1 if users.size else 0
+    return Histories.of(users, events["row"].to_numpy(), num_users=num_users)
+
+
+class _Snapshot:
+    """A snapshot as a key: its folder is named by a hash of all that it was made of."""
+
+    def __init__(self, snapshot: DaySnapshot) -> None:
+        self.snapshot = snapshot
+
+    def __hash__(self) -> int:
+        return hash(self.snapshot.path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Snapshot) and self.snapshot.path == other.snapshot.path
+
+
+class _Ids:
+    """Item ids as a key."""
+
+    def __init__(self, item_ids: pl.Series) -> None:
+        self.item_ids = item_ids
+
+    def __hash__(self) -> int:
+        return hash((self.item_ids.len(), int(self.item_ids.hash(0).sum())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Ids) and self.item_ids.equals(other.item_ids)
