@@ -28,7 +28,7 @@ def suggest_config(log: InteractionLog, mapping: Mapping, summary: ConversionSum
     parts = [
         "# Made by `recsys convert` from the mapping. Keep the heads you need, and set their windows.\n"
         f'timezone = "{mapping.timezone}"\n',
-        *heads,
+        *heads.values(),
         *_features("context", mapping.context),
         *_features("user", users.attributes if users is not None else {}),
         *_features("item", items.attributes if items is not None else {}),
@@ -37,6 +37,12 @@ def suggest_config(log: InteractionLog, mapping: Mapping, summary: ConversionSum
     parts.append(f"[features]\nhistory_kinds = [{kinds}]\n")
     if not mapping.logs_impressions:
         parts.append("[model]\nposition_bias = false # every impression is a list of one\n")
+        parts += [
+            "[policy]\n"
+            'repeat = "learn" # what users took before is shown again as often as the log says that it pays\n'
+            f'repeat_kinds = ["{kind}"]\n'
+            for kind in [kind for kind, head in heads.items() if f'"{_OF_EVENTS}"' in head][:1]
+        ]
     return "\n".join(parts)
 
 
@@ -51,10 +57,10 @@ def _counts(summary: ConversionSummary) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _heads(log: InteractionLog, mapping: Mapping) -> list[str]:
+def _heads(log: InteractionLog, mapping: Mapping) -> dict[str, str]:
     paths = [path for day in log.days("feedback") for path in log.files("feedback", day)]
     if not paths:
-        return []
+        return {}
     credited = pl.scan_parquet(paths, hive_partitioning=False).filter(pl.col("impression_id").is_not_null())
     values = credited.group_by("kind").agg(
         pl.len(),
@@ -65,7 +71,7 @@ def _heads(log: InteractionLog, mapping: Mapping) -> list[str]:
     )
     found = {row["kind"]: row for row in values.collect(engine="streaming").iter_rows(named=True)}
     chosen = [k for k in mapping.feedback_kinds if k in found and found[k]["len"] >= _MIN_EVENTS][:_MAX_HEADS]
-    return [_head(kind, found[kind], mapping.match.window) for kind in chosen or list(found)[:1]]
+    return {kind: _head(kind, found[kind], mapping.match.window) for kind in chosen or list(found)[:1]}
 
 
 def _head(kind: str, values: dict[str, float], window_s: int) -> str:

@@ -1,0 +1,51 @@
+"""A night on a wholesaler's purchases, with the config that `convert` writes: what was bought comes again."""
+
+import json
+
+import pytest
+
+from benchmarks.wholesaler.purchases import Wholesaler, write_log
+from recsys.cli import run
+from recsys.config import load_config
+from recsys.manifest import read_manifest
+from recsys.registry import Registry
+
+SHOP = Wholesaler(customers=120, items=150, rows=5_000, days=30)
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    """Give the log and the runs folder after a night."""
+    folder = tmp_path_factory.mktemp("wholesaler")
+    write_log(folder / "raw", SHOP)
+    log, runs = folder / "log", folder / "runs"
+    mapping = str(folder / "raw" / "mapping.toml")
+    assert run(["convert", "csv", str(folder / "raw"), "--map", mapping, "--out", str(log)]) == 0
+    config = str(log / "config.toml")
+    nightly = ["nightly", "--config", config, "--log", str(log), "--runs", str(runs), "--date", "2025-02-02"]
+    assert run(nightly) == 0
+    return log, runs
+
+
+def test_the_config_learns_repeats_and_the_night_weighs_them(night):
+    log, runs = night
+    policy = load_config(log / "config.toml").policy
+    assert (policy.repeat, policy.repeat_kinds) == ("learn", ("purchase",))
+    registry = Registry(runs)
+    live = read_manifest(registry.require(registry.current()))
+    assert live.fusion.sources.repeat > 0
+    evaluated = read_manifest(registry.require(live.parent))
+    assert evaluated.fusion.sources == live.fusion.sources, "refitted weights keep the sources' part"
+
+
+def test_lists_are_those_of_a_shop_whose_customers_come_again(night, capsys):
+    log, runs = night
+    json_file = runs / "evaluation.json"
+    days = ["--from", "2025-02-03", "--to", "2025-02-04"]
+    assert run(["evaluate", "--log", str(log), "--runs", str(runs), *days, "--json", str(json_file)]) == 0
+    report = json.loads(json_file.read_text())
+    ranking, popular = report["ranking"], report["baselines"]["popular"]["ranking"]
+    assert ranking["values"]["ndcg_at_10"] > popular["values"]["ndcg_at_10"]
+    assert ranking["by_source"]["repeat"]["found"] > 0
+    assert ranking["hidden"] == 0
+    assert "wanted items on first pages, by source" in capsys.readouterr().out
