@@ -362,17 +362,16 @@ def test_an_index_that_finds_too_little_of_what_users_want_is_not_published(
     assert Registry(runs).current() == result.version
 
 
-def test_users_of_the_snapshot_ask_the_index_and_their_items_go_together(first_night):
+def test_users_of_the_snapshot_ask_the_index_and_their_items_speak_for_others(first_night):
     night, result = first_night
     bundle = load_bundle(night.registry.path(result.version))
     (folder,) = (
         p.parent for p in (night.stages.root / "features").glob("*/manifest.json")
         if read_stage(p.parent)["day"] == str(DAY)
     )  # fmt: skip
-    neighbours = bundle.together_IK
-    assert neighbours.shape[0] == bundle.items.height
-    assert (neighbours >= 0).any()
-    assert neighbours.max() < bundle.items.height
+    assert bundle.item_item.num_items == bundle.items.height
+    assert (bundle.item_item.neighbours >= 0).any()
+    assert not bundle.manifest.fusion.sources.weights, "the shop says what it showed"
     queries = _Probe(DaySnapshot(DAY, folder)).user_vectors(bundle)
     assert queries.shape == (NUM_QUERIES, bundle.index.embeddings_ID.shape[1])
     np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-5)
