@@ -15,13 +15,15 @@ from features.profile.model import Finding, IdShapes, Requests
 
 CheckName = Literal[
     "request_id_not_unique",
+    "impression_id_not_unique",
+    "event_id_not_unique",
     "users_not_in_file",
     "items_not_in_file",
     "days_apart",
     "one_user",
     "spreadsheet_ids",
     "repeated_ids",
-    "event_id_not_unique",
+    "organic_feedback",
     "no_feedback",
 ]
 CHECK_NAMES: Final[tuple[CheckName, ...]] = get_args(CheckName)
@@ -33,6 +35,8 @@ USUALLY_LISTED: Final = 0.95
 MAX_FAR: Final = 0.01
 GAP: Final = 10
 MAX_OF_ONE: Final = 0.5
+MOSTLY_ORGANIC: Final = 0.5
+ALL_ORGANIC: Final = 0.99
 _DIGITS: Final = 15
 """A spreadsheet keeps so many digits of a number."""
 
@@ -52,6 +56,46 @@ def shared_requests(found: Requests, rows: int) -> Finding | None:
     )
 
 
+def shared_impressions(found: Requests, rows: int) -> Finding | None:
+    """Find ids that name several impressions. Args: found: with two of an id's users and items."""
+    if found.example is None or found.shared <= MAX_SHARED * found.requests:
+        return None
+    impression, one, other = found.example
+    return _stop(
+        "impression_id_not_unique",
+        f"{_share(found.shared, found.requests)} of the impressions' ids name several users or items, such "
+        f"as {impression!r} of {one!r} and {other!r}",
+        "a number that starts again is no id: name a column that is one, or leave `impression` out",
+        rows,
+    )
+
+
+def shared_events(shared: int, events: int, example: tuple[str, str, str], rows: int) -> Finding:
+    """Tell of events that were left out for an id of another event. Args: example: the id, and both."""
+    event, one, other = example
+    return (_stop if shared > MAX_SHARED * events else _warn)(
+        "event_id_not_unique",
+        f"{_share(shared, events)} of the events have the id of one of another user, item or kind, such as "
+        f"{event!r} of {one!r} and {other!r}",
+        "only the first is kept: an order's number is no event's id; name a column that is, or leave `event` "
+        "out",
+        rows,
+    )
+
+
+def organic_feedback(organic: int, feedback: int, why: str, rows: int) -> Finding | None:
+    """Find feedback that belongs to no impression, where it is most: it makes no labels."""
+    if organic <= MOSTLY_ORGANIC * feedback:
+        return None
+    return (_stop if organic > ALL_ORGANIC * feedback else _warn)(
+        "organic_feedback",
+        f"{_share(organic, feedback)} of the feedback finds no impression{why}",
+        "it enters histories and never a label: write ids and times of both in one way, name `request` or "
+        "`impression`, or widen [match] window",
+        rows,
+    )
+
+
 def unlisted(table: Literal["users", "items"], seen: pl.Series, told: pl.Series, rows: int) -> Finding | None:
     """Find ids of events that the users' or items' file does not have, where they are many."""
     missing = seen.filter(~seen.is_in(told.implode())).sort()
@@ -60,7 +104,7 @@ def unlisted(table: Literal["users", "items"], seen: pl.Series, told: pl.Series,
         return None
     what = (
         f"{_share(missing.len(), seen.len())} of the {table} of events are not in the {table} file"
-        f"{_spellings(missing, told)}"
+        f"{spellings(missing, told, 'file')}"
     )
     remedy = f"write ids in both in one way, or complete the {table} file"
     code: CheckName = "users_not_in_file" if table == "users" else "items_not_in_file"
@@ -127,19 +171,6 @@ def repeated_ids(table: str, rows: int, example: str) -> Finding:
     )
 
 
-def shared_events(rows: int, example: tuple[str, str, str]) -> Finding:
-    """Tell of events that were left out for an id of another event."""
-    event, one, other = example
-    return Finding(
-        severity="warning",
-        code="event_id_not_unique",
-        what=f"{rows:,} rows have the event id of another user, item or kind, such as {event!r} of {one!r} "
-        f"and {other!r}",
-        remedy="only the first was kept: an order's number is no event's id; name a column that is, or leave "
-        "`event` out",
-    )
-
-
 def id_shapes(ids: pl.Series) -> IdShapes:
     """Count ids of shapes that spreadsheets and table tools make."""
     text = pl.col("id")
@@ -200,14 +231,14 @@ def _bulk(days: list[date], rows_of_days: Mapping[date, int]) -> tuple[date, dat
     return days[first], days[last]
 
 
-def _spellings(missing: pl.Series, told: pl.Series) -> str:
-    """Show two spellings of one id, else an id of each."""
+def spellings(missing: pl.Series, told: pl.Series, where: str) -> str:
+    """Show two spellings of one id, else an id of each. Args: where: what has the ids `told`."""
     both = [pl.DataFrame({"id": ids}).drop_nulls() for ids in (missing, told)]
     for spelling in _SPELLINGS:
         seen, known = (ids.with_columns(same=spelling).drop_nulls("same") for ids in both)
         pairs = seen.join(known.unique("same"), on="same", suffix="_told").sort("id", "id_told")
         if pairs.height:
-            return f": {pairs['id'][0]!r} of an event may be {pairs['id_told'][0]!r} of the file"
+            return f": {pairs['id'][0]!r} of an event may be {pairs['id_told'][0]!r} of the {where}"
     example = f", which has ids like {told.drop_nulls()[0]!r}" if told.drop_nulls().len() else ""
     return f": {missing[0]!r} is not there{example}"
 

@@ -195,6 +195,11 @@ class Conversion:
         """Count the rows quarantined so far, by "table: reason"."""
         return _by_reason({table: tally.quarantined for table, tally in self.accounting.items()})
 
+    @property
+    def read_rows(self) -> int:
+        """Count the rows of the source read so far."""
+        return sum(tally.read for tally in self.accounting.values())
+
     def repeats(self, table: str) -> Mapping[str, int]:
         """Give the rows of a table left out as repeats so far, by reason."""
         return self._tally(table).repeats

@@ -15,8 +15,9 @@ from features.sources.mapped.side import SideTables
 from features.sources.mapped.staging import OUTSIDE, Staged
 from recsys.errors import DataError
 
-_REQUESTS_AT_MOST: Final = 2_000_000
-"""Rows of so many, whole requests of them, tell how many requests have several users."""
+ORGANIC: Final = "feedback: organic, no impression found"
+_ROWS_AT_MOST: Final = 1_000_000
+"""Of so many rows, all of some ids, it is known how many ids are shared."""
 
 
 def check_relations(
@@ -31,8 +32,8 @@ def check_relations(
     Args: days: rows of each business day, once or by several instants of the rows.
     Raises: DataError naming each finding that stops, with figures, an example and the remedy.
     """
-    rows = sum(tally.read for tally in conversion.accounting.values())
-    found = [relations.shared_requests(_requests(staged), rows)] if mapping.logs_impressions else []
+    rows = conversion.read_rows
+    found = _shared(staged, rows) if mapping.logs_impressions else []
     apart = [relations.days_apart(counts) for counts in days]
     found += [next((finding for finding in apart if finding), None), _one_user(staged, rows)]
     for table, seen, told in side.ids():
@@ -46,7 +47,7 @@ def check_relations(
     stop(conversion, mapping)
 
 
-def check_kept(conversion: Conversion, mapping: Mapping) -> None:
+def check_kept(conversion: Conversion, mapping: Mapping, staged: Staged) -> None:
     """Look at what is left after all rules.
 
     Raises: DataError when more rows break a rule than are tolerated, or no feedback is left.
@@ -63,9 +64,13 @@ def check_kept(conversion: Conversion, mapping: Mapping) -> None:
                 )
                 + f"; right the files or the mapping, or set tolerate in [{name}]"
             )
-    if not conversion.written("feedback"):
+    feedback, organic = conversion.written("feedback"), conversion.notes[ORGANIC]
+    if not feedback:
         lost = sum(sum(tally.quarantined.values()) for tally in conversion.accounting.values())
         conversion.findings.append(relations.no_feedback(lost))
+    elif mapping.logs_impressions and relations.organic_feedback(organic, feedback, "", 0):
+        found = relations.organic_feedback(organic, feedback, _apart(staged), conversion.read_rows)
+        conversion.findings += [found] if found else []
     stop(conversion, mapping)
 
 
@@ -89,25 +94,48 @@ def stop(conversion: Conversion, mapping: Mapping) -> None:
         )
 
 
-def _requests(staged: Staged) -> Requests:
-    """Count the requests that were shown to several users; of very many requests, of a share of them."""
+def _shared(staged: Staged, rows: int) -> list[Finding | None]:
+    """Look for ids of requests and of impressions that name several."""
+    requests = _shared_ids(staged, "request", pl.col("user_id"))
+    impressions = _shared_ids(staged, "impression", pl.format("{} {}", "user_id", "item_id"))
+    return [relations.shared_requests(requests, rows), relations.shared_impressions(impressions, rows)]
+
+
+def _shared_ids(staged: Staged, column: str, owner: pl.Expr) -> Requests:
+    """Count the ids of a column of what was shown that have several owners; of many rows, of some ids."""
     shown = staged.scan("impressions")
     if shown is None:
         return Requests()
     rows = int(shown.select(pl.len()).collect().item())
-    users = pl.col("user_id")
-    requests = (
-        shown.select("request", "user_id")
+    counted = (
+        shown.select(id=column, owner=owner)
         .drop_nulls()
-        .filter(pl.col("request").hash(0) % -(-rows // _REQUESTS_AT_MOST) == 0)
-        .group_by("request")
-        .agg(one=users.min(), other=users.max())
-        .with_columns(several=pl.col("one") != pl.col("other"))
+        .filter(pl.col("id").hash(0) % max(-(-rows // _ROWS_AT_MOST), 1) == 0)
+        .group_by("id")
+        .agg(one=pl.col("owner").min(), other=pl.col("owner").max())
+        .collect(engine="streaming")
     )
-    counted = requests.collect(engine="streaming")
-    shared = counted.filter("several").sort("request")
-    example = None if shared.is_empty() else tuple(shared.select("request", "one", "other").row(0))
+    shared = counted.filter(pl.col("one") != pl.col("other")).sort("id")
+    example = None if shared.is_empty() else shared.row(0)
     return Requests(requests=counted.height, shared=shared.height, example=example)
+
+
+def _apart(staged: Staged) -> str:
+    """Say what sets feedback apart from what was shown: times, users or items."""
+    shown, done = staged.scan("impressions"), staged.scan("feedback")
+    if shown is None or done is None:
+        return ""
+    said = []
+    for name, frame in (("impressions are", shown), ("feedback is", done)):
+        first, last = frame.select(first=pl.col("at").min(), last=pl.col("at").max()).collect().row(0)
+        said.append(f"{name} of {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}")
+    for table, key in (("users", "user_id"), ("items", "item_id")):
+        known, seen = (f.select(pl.col(key).unique()).collect().to_series() for f in (shown, done))
+        missing = seen.filter(~seen.is_in(known.implode())).sort()
+        if missing.len():
+            spelt = relations.spellings(missing, known, "impressions")
+            said.append(f"{missing.len():,} of {seen.len():,} {table} of feedback were shown nothing{spelt}")
+    return f" ({'; '.join(said)})"
 
 
 def _one_user(staged: Staged, rows: int) -> Finding | None:

@@ -17,7 +17,7 @@ import polars.selectors as cs
 
 from features.relations import shared_events
 from features.sources.conversion import Conversion, ConversionSummary, Step, silent
-from features.sources.mapped.checks import check_kept, check_relations
+from features.sources.mapped.checks import ORGANIC, check_kept, check_relations
 from features.sources.mapped.days import (
     distinct_events,
     distinct_impressions,
@@ -83,7 +83,7 @@ def convert_mapped(
         _feedback(run)
         _impressions(run)
         side.write(conversion)
-        check_kept(conversion, mapping)
+        check_kept(conversion, mapping, staged)
         step("publishing", 0.95)
         return conversion.publish()
 
@@ -150,12 +150,14 @@ def _feedback(run: _Run) -> None:
             notes["feedback: received before it happened, by less than 5 minutes: clocks"] += early
         reached = reach(once, window, run.mapping.timezone, run.shown.days("impressions"))
         made = make_feedback(once, _read_shown(run.shown, reached), window)
-        notes["feedback: organic, no impression found"] += made["impression_id"].null_count()
+        notes[ORGANIC] += made["impression_id"].null_count()
         run.kinds.update(dict(made.group_by("kind").len().iter_rows()))
         run.conversion.account("feedback", 0, run.conversion.write("feedback", made, pl.lit(day)))
     if run.other_events:
-        left_out = run.conversion.repeats("feedback")[OTHER_EVENT]
-        run.conversion.findings.append(shared_events(left_out, run.other_events[0]))
+        shared, events = run.conversion.repeats("feedback")[OTHER_EVENT], run.kinds.total()
+        run.conversion.findings.append(
+            shared_events(shared, events + shared, run.other_events[0], run.conversion.read_rows)
+        )
     for kind, rows_of_kind in sorted(run.kinds.items()):
         notes[f"feedback: {kind}"] = rows_of_kind
 

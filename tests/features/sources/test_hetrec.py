@@ -83,13 +83,15 @@ def test_missing_files_are_named(src: Path, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.data
-def test_the_real_files(data: Path, tmp_path: Path) -> None:
+def test_the_real_files(data: Path, tmp_path: Path, findings_of) -> None:
     folder = data / "lastfm_hetrec"
     if not folder.is_dir():
         pytest.skip(f"RECSYS_DATA={data} has no {folder.name}")
     log = InteractionLog(tmp_path / "log")
     summary = hetrec.convert(folder, log)
     assert sum(summary.quarantined.values()) == 5
+    assert all(tally.adds_up for tally in summary.accounting.values()), summary.accounting
+    assert not findings_of(log)
     done = read_all(log, "feedback")
     assert dict(done.group_by("kind").len().rows()) == {"play": 92_834, "tag": 85_011}
     assert summary.last_day == date(2011, 5, 9)

@@ -338,7 +338,7 @@ def test_missing_files_and_columns_are_named(src: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_log(tmp_path: Path) -> None:
+def test_real_log(tmp_path: Path, findings_of) -> None:
     root = os.environ.get("RECSYS_DATA")
     if not root or not (Path(root) / "kuairand_pure").is_dir():
         pytest.skip("set RECSYS_DATA to the folder that holds kuairand_pure")
@@ -346,6 +346,8 @@ def test_real_log(tmp_path: Path) -> None:
     log = InteractionLog(tmp_path / "log")
     summary = kuairand.convert(src, log)
     check_tables(log, kuairand.TIMEZONE)
+    assert not findings_of(log)
+    assert all(tally.adds_up for tally in summary.accounting.values()), summary.accounting
     raw = pl.concat([pl.read_parquet(p) for p in sorted(src.glob("interactions_*.parquet"))])
     distinct = raw.unique(["user_id", "video_id", "time_ms"])
     repeats = summary.duplicates["impressions: exact (user, video, time_ms) repeats"]

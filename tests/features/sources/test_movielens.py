@@ -313,12 +313,12 @@ def test_gzipped_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_set(tmp_path: Path) -> None:
-    check_real_set(real_folder("ml-100k"), 100_000, tmp_path)
+def test_real_set(tmp_path: Path, findings_of) -> None:
+    check_real_set(real_folder("ml-100k"), 100_000, tmp_path, findings_of)
 
 
 @pytest.mark.data
-def test_real_lines_of_half_a_year(tmp_path: Path) -> None:
+def test_real_lines_of_half_a_year(tmp_path: Path, findings_of) -> None:
     """All films, and the ratings since 2016-06-01 as they are written."""
     full = real_folder("ml-latest-small")
     src = tmp_path / "since June"
@@ -327,18 +327,20 @@ def test_real_lines_of_half_a_year(tmp_path: Path) -> None:
     header, *lines = gzip.decompress((full / "ratings.csv.gz").read_bytes()).splitlines(keepends=True)
     late = [line for line in lines if int(line.rsplit(b",", 1)[1]) >= 1_464_739_200]
     (src / "ratings.csv.gz").write_bytes(gzip.compress(b"".join([header, *late])))
-    check_real_set(src, len(late), tmp_path)
+    check_real_set(src, len(late), tmp_path, findings_of)
 
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_real_set_of_twenty_years(tmp_path: Path) -> None:
-    check_real_set(real_folder("ml-latest-small"), 100_004, tmp_path)
+def test_real_set_of_twenty_years(tmp_path: Path, findings_of) -> None:
+    check_real_set(real_folder("ml-latest-small"), 100_004, tmp_path, findings_of)
 
 
-def check_real_set(src: Path, rows: int, tmp_path: Path) -> None:
+def check_real_set(src: Path, rows: int, tmp_path: Path, findings_of) -> None:
     log = InteractionLog(tmp_path / "log")
     summary = movielens.convert(src, log)
+    assert not findings_of(log)
+    assert all(tally.adds_up for tally in summary.accounting.values()), summary.accounting
     shown = read_all(log, "impressions")
     assert shown.filter(~pl.col("sampled")).height == rows
     assert summary.notes["impressions: negatives drawn, marked sampled"] == shown.filter("sampled").height

@@ -77,6 +77,8 @@ def test_the_real_files(data: Path, tmp_path: Path) -> None:
     assert summary.quarantined == {"events: outside first_day to last_day": 44}
     assert summary.rows["feedback"] == 100_001 - 44
     assert summary.rows["users"] == 983
+    assert not summary.findings
+    assert all(tally.adds_up for tally in summary.accounting.values()), summary.accounting
     done = read_all(log, "feedback")
     bought = done.filter(pl.col("kind") == "purchase")
     views = done.filter(pl.col("kind") == "click").select("user_id", "item_id").unique()

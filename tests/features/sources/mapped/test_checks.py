@@ -168,10 +168,55 @@ def test_an_orders_number_is_no_events_id(bench, own):
     bench.convert(mapping, form="parquet")
     (found,) = bench.summary.findings
     assert found.code == "event_id_not_unique"
-    assert "'o-1'" in found.what
+    assert found.severity == "warning", "a small log"
+    assert "'o-1' of 'u" in found.what
     counts = bench.summary.accounting["events"]
     assert counts.adds_up
     assert counts.repeats["the event id of another user, item or kind"] > 30
+
+
+def test_an_orders_number_in_a_log_of_its_size_stops(bench, own):
+    put(bench, rows().with_columns(order=pl.format("o-{}", pl.int_range(pl.len()) // 3)))
+    mapping = own()
+    mapping["events"] |= {"event": "order", "request": None, "kinds": {"view": "click", "click": "like"}}
+    said = stopped(bench, mapping)
+    assert "event_id_not_unique: " in said
+    assert "`event` out" in said
+
+
+def test_an_impressions_number_that_starts_again(bench, own):
+    put(bench, rows().with_columns(shown=pl.format("{}", pl.int_range(pl.len()) % 300)))
+    mapping = own()
+    mapping["events"] |= {"impression": "shown", "request": None}
+    said = stopped(bench, mapping)
+    assert "impression_id_not_unique: 300 of 300 (100.0%)" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            pl.col("product_id").str.to_uppercase(),
+            "30 of 30 items of feedback were shown nothing: 'I0' of an",
+        ),
+        (pl.col("at") + timedelta(days=40), "feedback is of 2026-02-14"),
+        (pl.col("at") - timedelta(days=40), "feedback is of 2025-11-26"),
+    ],
+)
+def test_feedback_that_finds_no_impression(bench, own, change, said):
+    frame = rows()
+    put(
+        bench,
+        frame.with_columns(
+            pl.when(pl.col("event") == "click").then(change).otherwise(pl.col(change.meta.output_name()))
+        ),
+    )
+    mapping = own()
+    mapping["events"] |= {"request": None}
+    told = stopped(bench, mapping)
+    assert "organic_feedback: " in told
+    assert said in told
+    assert "[match] window" in told
 
 
 def test_contradicting_rows_of_one_id_are_told(bench, own):
