@@ -14,12 +14,11 @@ HEADER: Final = "the header again"
 
 def left_out(read: Reader, named: Sequence[str]) -> pl.Expr:
     """Say why a row says nothing, null where it says something; `BLANK`: nothing in the columns named."""
-    nothing = pl.all_horizontal(_is_empty(read.file, name) for name in named)
-    why = pl.when(nothing).then(pl.lit(BLANK))
-    texts = [name for name in named if read.file.schema[name] == pl.String]
-    if len(texts) < len(named):
-        return why.otherwise(None)
-    return why.when(pl.all_horizontal(pl.col(name) == name for name in named)).then(pl.lit(HEADER))
+    flat = [name for name in named if not read.file.schema[name].is_nested()]
+    lists = [pl.col(name).is_null() for name in named if name not in flat]
+    blank = pl.all_horizontal(*[read.text(name).is_null() for name in flat], *lists)
+    header = pl.all_horizontal(*[read.text(name) == name for name in flat], *lists)
+    return pl.when(blank).then(pl.lit(BLANK)).when(header).then(pl.lit(HEADER))
 
 
 def not_blank(file: ScannedFile, rows: pl.Series) -> pl.Series:

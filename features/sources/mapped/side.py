@@ -209,19 +209,20 @@ def _read_file(
     known = pl.lit(None, INSTANT) if section.known_from is None else read.instant(section.known_from)
     columns["__known"] = known
     wrong = [c for c in columns.values() if isinstance(c, Value)]
+    ignored = left_out(read, _needed(section))
     with reading([file]):
-        rows = file.frame.select(
+        rows = read.frame.select(
             pl.col(ROW),
             *[(c.typed if isinstance(c, Value) else c).alias(n) for n, c in columns.items()],
             reason=pl.coalesce(*[pl.when(c.wrong).then(c.reason) for c in wrong],
                                pl.when(read.text(section.id).is_null()).then(pl.lit(f"no {section.id}"))),
             value_read=pl.coalesce(*[pl.when(c.wrong).then(c.raw) for c in wrong], pl.lit(None, pl.String)),
-            ignored=left_out(read, _needed(section)),
+            ignored=ignored,
         ).collect(engine="streaming")  # fmt: skip
     blank = rows.filter(pl.col("ignored") == BLANK)[ROW]
     told = not_blank(file, blank) if blank.len() else blank
     out = pl.col("ignored").is_not_null() & ~pl.col(ROW).is_in(told.implode())
-    ignored = Counter(dict(rows.filter(out).group_by("ignored").len().iter_rows()))
+    counts = Counter(dict(rows.filter(out).group_by("ignored").len().iter_rows()))
     total, rows = rows.height, rows.filter(~out).drop("ignored")
     bad = rows.filter(pl.col("reason").is_not_null())
     _evaluate(bad, total, file, section, name)
@@ -230,7 +231,7 @@ def _read_file(
     unread = bad.select(
         pl.lit(file.path.name).alias("file"), pl.col(ROW).alias("row"), "reason", "value_read"
     )
-    return dated.drop(ROW, "reason", "value_read"), unread, ignored
+    return dated.drop(ROW, "reason", "value_read"), unread, counts
 
 
 def _evaluate(bad: pl.DataFrame, total: int, file: ScannedFile, section: Files, name: str) -> None:

@@ -169,18 +169,18 @@ def _needed(section: Timed) -> list[str]:
 def _rows(file: ScannedFile, number: int, section: Timed, mapping: Mapping) -> pl.LazyFrame:
     """Type one file's rows and say to which table and day each belongs."""
     read = Reader(file, section, mapping.timezone)
-    columns = _columns(read, section)
+    columns, ignored = _columns(read, section), left_out(read, _needed(section))
     values = {name: c for name, c in columns.items() if isinstance(c, Value)}
     reason = [pl.when(v.wrong).then(v.reason) for v in values.values()]
     value_read = [pl.when(v.wrong).then(v.raw) for v in values.values()]
     none = pl.lit(None, pl.String)
-    typed = file.frame.select(
+    typed = read.frame.select(
         pl.lit(number, pl.UInt32).alias("file"),
         pl.col(ROW).cast(pl.UInt32),
         *[(c.typed if isinstance(c, Value) else c).alias(name) for name, c in columns.items()],
         reason=pl.coalesce(*reason, none),
         value_read=pl.coalesce(*value_read, none),
-        ignored=left_out(read, _needed(section)),
+        ignored=ignored,
     )
     unknown = pl.when(pl.col("raw_kind") == "").then(pl.lit(NO_KIND)).otherwise(pl.lit(UNKNOWN_KIND))
     checked = _received(typed, section).with_columns(

@@ -30,13 +30,19 @@ class Value:
 
 
 class Reader:
-    """Make values of one file's columns."""
+    """Make values of one file's columns: expressions over `frame`, which holds what several of them share."""
 
     def __init__(self, file: ScannedFile, section: Files, timezone: str) -> None:
         self.file = file
         self.section = section
         self.zone = section.time_zone or timezone
-        self._forms: dict[str, list[str]] = {}
+        self._texts: dict[str, pl.Expr] = {}
+        self._typed: dict[str, pl.Expr] = {}
+
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """Give the file's rows with what the values made so far are made of, each computed once."""
+        return self.file.frame.with_columns(**self._texts).with_columns(**self._typed)
 
     def identifier(self, column: str) -> pl.Expr:
         """Give a column of ids as text.
@@ -51,26 +57,29 @@ class Reader:
 
         Raises: DataError when the column's type is no text, naming column and type.
         """
-        return text_of(self.file, column, self.section.nulls)
+        name = f"__text:{column}"
+        if name not in self._texts:
+            self._texts[name] = text_of(self.file, column, self.section.nulls)
+        return pl.col(name)
 
     def number(self, column: str) -> Value:
         """Give a column as a finite Float64."""
         cast = self._float(column)
         typed = pl.when(cast.is_finite()).then(cast)
-        return self._value(typed, column, "is no number")
+        return self._number(typed, column, "is no number")
 
     def place(self, column: str, first: int) -> Value:
         """Give a column of positions, of which the top is `first`, as an Int32 of at least 1."""
         cast = self._float(column)
         typed = pl.when((cast % 1 == 0) & cast.is_between(first, 2**31 - 2)).then(cast + (1 - first))
         hint = ", or from 0 with first_position = 0" if first else ""
-        return self._value(typed.cast(pl.Int32), column, f"is no whole number from {first}{hint}")
+        return self._number(typed.cast(pl.Int32), column, f"is no whole number from {first}{hint}")
 
     def probability(self, column: str) -> Value:
         """Give a column as a number in (0, 1]."""
         cast = self._float(column)
         typed = pl.when(cast.is_between(0, 1, closed="right")).then(cast)
-        return self._value(typed, column, "is no probability in (0, 1]")
+        return self._number(typed, column, "is no probability in (0, 1]")
 
     def listed(self, free: FreeColumn) -> pl.Expr:
         """Give a column as a list of text, without empty entries."""
@@ -89,7 +98,10 @@ class Reader:
 
         Raises: DataError when the format cannot be told, naming values of the column and what to write.
         """
-        typed = self._instant(column).cast(INSTANT)
+        name = f"__instant:{column}"
+        if name not in self._typed:
+            self._typed[name] = self._instant(column).cast(INSTANT)
+        typed = pl.col(name)
         plausible = pl.when(typed.is_between(EARLIEST, LATEST, closed="left")).then(typed)
         value = self._value(
             plausible, column, f"is no time of 1990 to 2099 in the format {self.section.time_format!r}"
@@ -115,19 +127,29 @@ class Reader:
             price = self.number(columns.price)
             minor = (price.typed * columns.minor_units).round()
             typed = pl.when(minor.is_between(0, 2**53)).then(minor).cast(pl.Int64)
-            made["price"] = self._value(typed, columns.price, "is no price")
+            made["price"] = self._number(typed, columns.price, "is no price")
         return made | self.free(columns.attributes, ATTRIBUTE_PREFIX)
 
     def _value(self, typed: pl.Expr, column: str, reason: str) -> Value:
         raw = self.text(column)
-        said = pl.lit(f"{column} {reason}")
-        if self.section.decimal == "." and self.file.schema[column] == pl.String:
-            with_comma = pl.lit(f'{column} {reason}; with a decimal comma, say decimal = ","')
-            said = pl.when(raw.str.contains(r"^[+-]?\d*,\d+$")).then(with_comma).otherwise(said)
-        return Value(typed, typed.is_null() & raw.is_not_null(), raw, said)
+        return Value(typed, typed.is_null() & raw.is_not_null(), raw, pl.lit(f"{column} {reason}"))
+
+    def _number(self, typed: pl.Expr, column: str, reason: str) -> Value:
+        value = self._value(typed, column, reason)
+        if self.section.decimal == ",":
+            return value
+        with_comma = pl.when(value.wrong).then(value.raw).str.contains(r"^[+-]?\d*,\d+$")
+        hint = pl.lit(f'{column} {reason}; with a decimal comma, say decimal = ","')
+        return replace(value, reason=pl.when(with_comma).then(hint).otherwise(value.reason))
 
     def _float(self, column: str) -> pl.Expr:
         """Give a column as Float64, null where it is none; a decimal comma counts as the mapping says."""
+        name = f"__number:{column}"
+        if name not in self._typed:
+            self._typed[name] = self._cast(column)
+        return pl.col(name)
+
+    def _cast(self, column: str) -> pl.Expr:
         dtype, raw = self.file.schema[column], pl.col(column)
         if dtype.is_numeric() or dtype == pl.Boolean:
             return raw.cast(pl.Float64, strict=False)
@@ -150,7 +172,7 @@ class Reader:
         if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
             return pl.col(column).map_batches(placer(self.zone), return_dtype=INSTANT, is_elementwise=True)
         if form in UNITS:
-            milliseconds = self._float(column) * _TO_MS[form]
+            milliseconds = self._cast(column) * _TO_MS[form]
             whole = pl.when(milliseconds.is_between(-(2**53), 2**53)).then(milliseconds).cast(pl.Int64)
             return pl.from_epoch(whole, time_unit="ms").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
         read = WrittenTimes(self._iso_forms(column) if form == "iso" else [form], self.zone)
@@ -158,17 +180,17 @@ class Reader:
 
     def _iso_forms(self, column: str) -> list[str]:
         """Order the ISO forms by what reads most of the file's first times."""
-        if column not in self._forms:
-            first = self.file.frame.select(self.text(column).alias("raw")).drop_nulls().head(_SNIFFED_ROWS)
-            with reading([self.file]):
-                texts = first.collect().to_series()
-            self._forms[column] = order_forms(texts)
-            if not self._forms[column]:
-                some = ", ".join(map(repr, texts.unique(maintain_order=True).head(3)))
-                raise DataError(
-                    f"{self.file.path}: column {column!r} holds no ISO times: {some}; {_suggest(texts[0])}"
-                )
-        return self._forms[column]
+        text = text_of(self.file, column, self.section.nulls)
+        with reading([self.file]):
+            first = self.file.frame.select(text.alias("raw")).drop_nulls().head(_SNIFFED_ROWS).collect()
+        texts = first.to_series()
+        forms = order_forms(texts)
+        if not forms:
+            some = ", ".join(map(repr, texts.unique(maintain_order=True).head(3)))
+            raise DataError(
+                f"{self.file.path}: column {column!r} holds no ISO times: {some}; {_suggest(texts[0])}"
+            )
+        return forms
 
 
 def _mistyped(file: ScannedFile, column: str, what: str) -> str:
