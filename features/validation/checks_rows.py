@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import combinations
+from statistics import median
 
 import polars as pl
 
 from features.validation.findings import Finding, Where, above
 from features.validation.measure import outside_range
-from features.validation.profile import TableProfile
+from features.validation.profile import DayProfile, TableProfile
 from features.validation.reference import Compared, share_noise
 from recsys.config import FindingCode
 
@@ -15,6 +17,9 @@ _OWN_CHECK = {"outside_partition": "misfiled", "duplicate": "duplicates", "over_
 """Reasons of quarantine that other checks look at; all others are rules of the schema."""
 _MANY_USERS = 50
 _TIMES_USUAL = 5.0
+_COARSE = 0.02
+"""Chance of two users' rows at one time of day above which that time says little: fifty instants a day."""
+_WHOLE = 0.9
 
 
 def check_empty(day: Compared) -> Iterator[Finding]:
@@ -104,21 +109,37 @@ def check_bots(day: Compared) -> Iterator[Finding]:
 
 
 def check_copied_day(day: Compared) -> Iterator[Finding]:
-    """Find a copy of an earlier day: the same lists to the same users at the same times of day."""
-    mine = {*day.today.sketch}
-    for other in day.recent if mine else ():
-        union = sorted(mine | {*other.sketch})[: len(mine)]
-        both = mine & {*other.sketch}
-        share = sum(h in both for h in union) / len(union)
+    """Find a copy of an earlier day: the same lists to the same users at the same times of day.
+
+    Where times of day say little (dates without times, one delivery a day), customers who buy the same again
+    look like a copy. There only a day that is another one almost whole counts, and more so than days are.
+    """
+    for other in day.recent if day.today.sketch else ():
+        share = _shared(day.today, other)
+        coarse = max(day.today.same_instant, other.same_instant) > _COARSE
         severity = above(share, day.config.copied_share)
-        if severity:
+        if severity and not (coarse and not _is_whole(share, day)):
             yield Finding(
                 code="copied_day", severity=severity, table="impressions",
                 measured=f"share of rows also on {other.day}", value=share,
-                expected=f"below {day.config.copied_share[0]:g}", rows=round(share * day.today.impressions),
+                expected=f"below {_WHOLE if coarse else day.config.copied_share[0]:g}",
+                rows=round(share * day.today.impressions),
                 remedy=f"the data of {other.day} was written again under a new date: write this day's own",
                 where=Where(table="impressions"),
             )  # fmt: skip
+
+
+def _shared(day: DayProfile, other: DayProfile) -> float:
+    """Estimate the share of two days' rows that both have."""
+    mine, theirs = {*day.sketch}, {*other.sketch}
+    union = sorted(mine | theirs)[: len(mine)]
+    return sum(h in mine & theirs for h in union) / len(union) if union else 0.0
+
+
+def _is_whole(share: float, day: Compared) -> bool:
+    """Tell whether a day is another one almost whole, and days are not like that."""
+    usual = [_shared(a, b) for a, b in combinations(day.recent, 2)] if share >= _WHOLE else []
+    return bool(usual) and share - median(usual) >= day.config.copied_share[1]
 
 
 def _quarantined(

@@ -28,7 +28,7 @@ from recsys.records import Acceptance
 from recsys.stages import Stages, write_json
 from recsys.tasks import LABEL_KEYS
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise when a change here alters what a day's profile holds."""
 PROFILE = "profile.json"
 ACCEPTED = "accepted-findings.jsonl"

@@ -24,6 +24,7 @@ _FIXED = {
     "items": ("category", "price"),
 }
 _ONLY_NULLS = {"impression_id", "title", "description"}
+_TIME_OF_DAY = pl.col("shown_at").dt.epoch("ms") % 86_400_000
 _FREE = (CONTEXT_PREFIX, ATTRIBUTE_PREFIX, "user.", "item.")
 
 
@@ -37,6 +38,7 @@ def profile_day(
     impressions, feedback = tables.good["impressions"], tables.good["feedback"]
     received = dict(feedback.group_by("kind").len().sort("kind").iter_rows())
     hours = _requests_by_hour(tables, zone)
+    shown = impressions.filter(~pl.col("sampled"))  # what is drawn differs on a copied day, too
     return DayProfile(
         day=tables.day,
         requests=impressions["request_id"].n_unique(),
@@ -48,7 +50,8 @@ def profile_day(
             t.feedback: feedback.filter(outside_range(t)).height for t in tasks if t.kind.label == "value"
         },
         labels=labels,
-        sketch=_sketch(impressions),
+        sketch=_sketch(shown),
+        same_instant=_same_instant(shown),
     )  # fmt: skip
 
 
@@ -166,8 +169,13 @@ def _sketch(impressions: pl.DataFrame) -> tuple[int, ...]:
 
     Source: Broder, "On the resemblance and containment of documents", 1997.
     """
-    time_of_day = pl.col("shown_at").dt.epoch("ms") % 86_400_000
     hashes = impressions.select(
-        pl.struct("user_id", "item_id", "position", time_of_day).hash(seed=0).alias("hash")
+        pl.struct("user_id", "item_id", "position", _TIME_OF_DAY).hash(seed=0).alias("hash")
     )
     return tuple(hashes["hash"].unique().bottom_k(SKETCH_SIZE).sort().to_list())
+
+
+def _same_instant(impressions: pl.DataFrame) -> float:
+    users = impressions.select("user_id", time=_TIME_OF_DAY).unique().group_by("time").len()["len"]
+    rows = int(users.sum())
+    return float((users * (users - 1)).sum()) / (rows * (rows - 1)) if rows > 1 else 0.0

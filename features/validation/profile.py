@@ -94,6 +94,8 @@ class DayProfile(_Value):
     labels: dict[str, Rate]
     sketch: tuple[int, ...]
     """The smallest hashes of (user, item, position, time of day); days with rows in common share them."""
+    same_instant: float = 0.0
+    """Chance that two users' rows have the same time of day: 1 where the log has dates and no times."""
 
     @property
     def impressions(self) -> int:
