@@ -170,16 +170,17 @@ def _rewrite(path: Path, encoding: str, scratch: Path) -> Path:
 def _undecodable(path: Path, encoding: str) -> str | None:
     """Say on which line a file is not in an encoding, and which one it may be in."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    lines = 1
+    lines, plain = 1, True
     with closing(_open(path)) as stream:
         for chunk in _chunks(stream):
             try:
-                lines += decoder.decode(chunk, final=not chunk).count("\n")
+                text = decoder.decode(chunk, final=not chunk)
+                lines, plain = lines + text.count("\n"), plain and text.isascii()
             except UnicodeDecodeError as error:
-                bad = error.object[error.start]
-                lines += error.object[: error.start].count(b"\n")
-                other = "write the encoding that it is in"
-                if encoding == _UTF8:
+                before, bad = error.object[: error.start], error.object[error.start]
+                lines += before.count(b"\n")
+                other = f"what comes before is {encoding.upper()}: right this line"
+                if encoding == _UTF8 and plain and before.isascii():
                     other = f'in Latin-1 it is {chr(bad)!r}: say encoding = "latin-1" (or "windows-1252")'
                 return f"line {lines:,} holds the byte 0x{bad:02x}, which is no {encoding.upper()}; {other}"
             except UnicodeError as error:
