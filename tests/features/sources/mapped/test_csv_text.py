@@ -161,7 +161,7 @@ def test_a_wrong_encoding_says_where(bench, events):
     with pytest.raises(DataError, match="it is not written in UTF-16"):
         bench.convert(events(encoding="utf-16"))
     put(bench, text({3: "é"}).encode() + "u9,é,view,2026-01-05 10:00:00,\n".encode("latin-1"))
-    with pytest.raises(DataError, match="line 15 holds the byte 0xe9, .* before is UTF-8: right this line"):
+    with pytest.raises(DataError, match=r"line 15 holds the byte 0xe9, .* before is UTF-8: right this line"):
         bench.convert(events())
     put(bench, b"\x81" + text().encode())
     with pytest.raises(DataError, match="line 1 holds the byte 0x81, which is no CP1252"):
