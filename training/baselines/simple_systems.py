@@ -4,6 +4,8 @@
     recent_popular  the same over the last 7 days
     item_rate       mean label of the item's earlier impressions, shrunk to the overall one
     item_knn        cosine similarity to the user's earlier positives
+    ease            EASE on them; of the task that lists are of
+    ease_recency    the same, recent ones counting more
     own_history     what the user took most often, recent times counting more; its lists hide nothing
     global_mean, item_mean   regression heads: the overall mean, and the item's, shrunk to it
     logistic_regression (ridge for regression), lightgbm   on the model's own features; `fitted`
@@ -22,7 +24,7 @@ from recsys.metrics.table import most_places
 from recsys.tasks import TaskSpec
 from training.baselines.counts import SHRINKAGE, item_counts, item_rates, positives, share
 from training.baselines.fitted import fit_and_score
-from training.baselines.knn import ItemKnn
+from training.baselines.item_item import EaseBefore, ItemItemScores, build_knn
 from training.baselines.own_history import OwnHistory
 from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalTable
@@ -33,9 +35,11 @@ from training.evaluation.lists import Lists, top_places
 from training.predict import BundlePredictor
 
 OWN_HISTORY = "own_history"
-BINARY = ("popular", "recent_popular", "item_rate", "item_knn", OWN_HISTORY)
+EASE = {"ease": False, "ease_recency": True}
+"""Name -> whether recent events count more."""
+BINARY = ("popular", "recent_popular", "item_rate", "item_knn", *EASE, OWN_HISTORY)
 REGRESSION = ("global_mean", "item_mean")
-LISTED = ("popular", "recent_popular", "item_knn", OWN_HISTORY)
+LISTED = ("popular", "recent_popular", "item_knn", *EASE, OWN_HISTORY)
 _USERS_AT_ONCE = 512
 
 
@@ -54,9 +58,11 @@ def evaluate_baselines(
 
     Raises: ConfigError when lightgbm is asked for and not installed.
     """
-    tasks = predictor.bundle.config.tasks
-    scored = pl.concat([_count_scores(days, i, part, tasks) for i, part in _periods(days, rows)])
-    lists = _lists(predictor, days, audiences)
+    tasks, listed = predictor.bundle.config.tasks, predictor.bundle.config.retrieval_task
+    ease = EaseBefore(days)
+    parts = [_count_scores(days, i, part, tasks, ease, listed) for i, part in _periods(days, rows)]
+    scored = pl.concat(parts)
+    lists = _lists(predictor, days, audiences, ease)
     on_head()
     tables = {}
     for name in (*BINARY, *REGRESSION):
@@ -79,7 +85,14 @@ def _periods(days: Days, rows: pl.DataFrame) -> list[tuple[int, pl.DataFrame]]:
     return [(days.place(key[0]), part) for key, part in sorted(parts.items()) if days.place(key[0])]
 
 
-def _count_scores(days: Days, i: int, rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+def _count_scores(
+    days: Days,
+    i: int,
+    rows: pl.DataFrame,
+    tasks: Sequence[TaskSpec],
+    ease: EaseBefore,
+    listed: TaskSpec | None,
+) -> pl.DataFrame:
     counts = item_counts(days, i)
     rates, priors = item_rates(days, i, tasks)
     known = (
@@ -92,10 +105,14 @@ def _count_scores(days: Days, i: int, rows: pl.DataFrame, tasks: Sequence[TaskSp
         scores |= _popularity(task) if task.kind.aggregate == "rate" else _means(task, counts)
         if task.kind.aggregate == "rate":
             scores[f"item_rate_{task.name}"] = pl.col(f"rate_{task.name}").fill_null(priors[task.name])
-            knn = ItemKnn(positives(days, i, task))
+            knn = ItemItemScores(positives(days, i, task), build_knn)
             scores[f"item_knn_{task.name}"] = pl.Series(knn.of_pairs(rows["user_id"], rows["item_id"]))
             own = OwnHistory.before(days, i, task)
             scores[f"{OWN_HISTORY}_{task.name}"] = pl.Series(own.of_pairs(rows["user_id"], rows["item_id"]))
+    if listed is not None:
+        for name, recency in EASE.items():
+            found = ease.of(i, listed, recency=recency).of_pairs(rows["user_id"], rows["item_id"])
+            scores[f"{name}_{listed.name}"] = pl.Series(found)
     return known.select(
         *MEASURED, *(t.label for t in tasks), *(value.alias(name) for name, value in scores.items())
     )
@@ -119,21 +136,28 @@ def _total(counts: pl.DataFrame, column: str) -> float:
     return float(counts[column].sum())
 
 
-def _lists(predictor: BundlePredictor, days: Days, audiences: Sequence[Audience]) -> dict[str, ListMetrics]:
+def _lists(
+    predictor: BundlePredictor, days: Days, audiences: Sequence[Audience], ease: EaseBefore
+) -> dict[str, ListMetrics]:
     task = predictor.bundle.config.retrieval_task
     if task is None or not audiences:
         return {}
-    return {name: mean_metrics(system_lists(name, audiences, days, task)) for name in LISTED}
+    return {name: mean_metrics(system_lists(name, audiences, days, task, ease)) for name in LISTED}
 
 
-def system_lists(name: str, audiences: Sequence[Audience], days: Days, task: TaskSpec) -> list[ScoredLists]:
-    """Measure a system's lists, under the policy's exclusion; what a user took themselves knows none."""
+def system_lists(
+    name: str, audiences: Sequence[Audience], days: Days, task: TaskSpec, ease: EaseBefore | None = None
+) -> list[ScoredLists]:
+    """Measure a system's lists, under the policy's exclusion; what a user took themselves knows none.
+
+    Args: ease: fits that rows were scored by.
+    """
+    ease = EaseBefore(days) if ease is None else ease
     shown = [a.without_exclusion() for a in audiences] if name == OWN_HISTORY else audiences
-    return [score_lists(a, _list(name, a, days, days.place(a.day), task)) for a in shown]
+    return [score_lists(a, _list(a, _list_scores(name, a, days, task, ease))) for a in shown]
 
 
-def _list(name: str, audience: Audience, days: Days, i: int, task: TaskSpec) -> Lists:
-    score = _list_scores(name, audience, days, i, task)
+def _list(audience: Audience, score: Callable[[pl.Series], np.ndarray]) -> Lists:
     users = audience.requests["user_id"]
     parts = []
     for start in range(0, audience.num_users, _USERS_AT_ONCE):
@@ -144,13 +168,18 @@ def _list(name: str, audience: Audience, days: Days, i: int, task: TaskSpec) -> 
 
 
 def _list_scores(
-    name: str, audience: Audience, days: Days, i: int, task: TaskSpec
+    name: str, audience: Audience, days: Days, task: TaskSpec, ease: EaseBefore
 ) -> Callable[[pl.Series], np.ndarray]:
     """Give the function users [U] -> scores [U, I]."""
-    items = audience.catalogue["item_id"]
-    if name == "item_knn":
-        knn = ItemKnn(positives(days, i, task))
-        return lambda users: knn.of_lists(users, items)
+    i, items = days.place(audience.day), audience.catalogue["item_id"]
+    if name == "item_knn" or name in EASE:
+        knn = name == "item_knn"
+        weights = (
+            ItemItemScores(positives(days, i, task), build_knn)
+            if knn
+            else ease.of(i, task, recency=EASE[name])
+        )
+        return lambda users: weights.of_lists(users, items)
     if name == OWN_HISTORY:
         own = OwnHistory.before(days, i, task)
         return lambda users: own.of_lists(users, items)

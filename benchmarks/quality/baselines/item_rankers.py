@@ -14,7 +14,7 @@ import polars as pl
 from benchmarks.quality.catalogue_lists import Lists, Wanted, list_outputs, mean_ndcg, positives
 from benchmarks.quality.models.pair_data import Split
 from benchmarks.quality.quality_set import Row, Run, baseline
-from training.baselines.knn import ItemKnn
+from training.baselines.item_item import ItemItemScores, build_knn
 
 MatrixScorer = Callable[[np.ndarray], np.ndarray]
 """Matrix [U, I] -> scores [U, I]."""
@@ -26,9 +26,9 @@ def popularity(matrix: np.ndarray) -> np.ndarray:
 
 
 def item_knn(matrix: np.ndarray) -> np.ndarray:
-    """Score an item by its shrunk cosines to the user's own; `training.baselines.knn` has the settings."""
+    """Score an item by its shrunk cosines to the user's own, set as in `training.baselines`."""
     user, item = matrix.nonzero()
-    knn = ItemKnn(pl.DataFrame({"user_id": user, "item_id": item}))
+    knn = ItemItemScores(pl.DataFrame({"user_id": user, "item_id": item}), build_knn)
     return knn.of_lists(*(pl.Series(np.arange(num)) for num in matrix.shape))
 
 

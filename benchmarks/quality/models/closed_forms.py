@@ -65,16 +65,19 @@ class Choice:
         """Give the part of the most frequent items."""
         return self.validation.of_items(CHOICE_ITEMS).of_users(CHOICE_USERS)
 
-    def recency(self, weights: Any, part: Part) -> Recency:
-        """Choose what an event of a history counts, for a fit on a part."""
+    def recency(self, weights: Any, part: Part, laws: Sequence[Recency] = STEPS) -> Recency:
+        """Choose what an event of a history counts, for a fit on a part.
+
+        Args: laws: to choose from.
+        """
 
         def worth(of_events: np.ndarray) -> float:
             return rank(_weighted(part, of_events, weights), part).worth
 
-        return choose_recency(part.known, worth, STEPS)[0]
+        return choose_recency(part.known, worth, laws)[0]
 
-    def setting(self, *, attributes: bool = True, order: bool = True) -> Setting:
-        """Climb from the default, one number at a time by halves and doubles, while lists get better.
+    def setting(self, *, attributes: bool = True, order: bool = True) -> tuple[Setting, Recency]:
+        """Choose what a history's events count, then climb from the default settings.
 
         Args: attributes, order: False: leave that kind of rows out.
         """
@@ -92,7 +95,7 @@ class Choice:
         def worth(setting: Setting) -> float:
             return rank(Model(weights=weights(setting), recency=law).scorer(part), part).worth
 
-        return climb(start, worth)
+        return climb(start, worth), law
 
     def ease(self, laws: Sequence[Recency]) -> tuple[float, Recency]:
         """Choose EASE's penalty, and the law of recency among some."""
@@ -141,6 +144,12 @@ def _ways(setting: Setting, name: str) -> Iterator[Iterator[Setting]]:
     number = getattr(setting, name)
     for factor in (2.0, 0.5) if number else ():
         yield (replace(setting, **{name: number * factor**n}) for n in range(1, MOST_CLIMBS + 1))
+
+
+def beside(law: Recency) -> Sequence[Recency]:
+    """Give a law of recency and its neighbours."""
+    place = STEPS.index(law)
+    return STEPS[max(0, place - 1) : place + 2]
 
 
 def fit_ours(part: Part, setting: Setting) -> Any:

@@ -13,8 +13,8 @@ from training.baselines import fitted as baselines_fitted
 from training.baselines.counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives
 from training.baselines.design import Design, Sample, trained_places, training_sample
 from training.baselines.fitted import fit_and_score, held_out
-from training.baselines.knn import SHRINKAGE as KNN_SHRINKAGE
-from training.baselines.knn import ItemKnn
+from training.baselines.item_item import SHRINKAGE as KNN_SHRINKAGE
+from training.baselines.item_item import ItemItemScores, build_knn
 from training.baselines.simple_systems import BINARY, LISTED, evaluate_baselines
 from training.evaluation.evaluate import evaluate, find_audiences, score_rows
 
@@ -116,14 +116,14 @@ def test_knn_is_shrunk_cosine_similarity(pairs):
     norms = np.sqrt(matrix.sum(axis=0))
     expected = cosine_similarity(matrix.T) * np.outer(norms, norms) / (np.outer(norms, norms) + KNN_SHRINKAGE)
     np.fill_diagonal(expected, 0.0)
-    knn = ItemKnn(frame)
-    np.testing.assert_allclose(knn.similarity.toarray(), expected, atol=1e-6)
+    knn = ItemItemScores(frame, build_knn)
+    np.testing.assert_allclose(knn.weights.toarray(), expected, atol=1e-6)
     users, items = pl.Series([f"u{u:02}" for u in range(30)]), pl.Series([f"i{i:02}" for i in range(12)])
     np.testing.assert_allclose(knn.of_lists(users, items), matrix @ expected, atol=1e-5)
 
 
 def test_knn_scores_pairs_and_lists_alike(pairs):
-    knn = ItemKnn(pairs[0])
+    knn = ItemItemScores(pairs[0], build_knn)
     users, items = pl.Series(["u03", "nobody", "u07", "u03"]), pl.Series(["i05", "i05", "nothing", "i01"])
     lists = knn.of_lists(users, items)
     np.testing.assert_allclose(knn.of_pairs(users, items), np.diag(lists), atol=1e-6)
@@ -132,11 +132,12 @@ def test_knn_scores_pairs_and_lists_alike(pairs):
 
 def test_a_pair_twice_counts_once(pairs):
     frame = pairs[0]
-    assert (ItemKnn(pl.concat([frame, frame])).similarity != ItemKnn(frame).similarity).nnz == 0
+    twice, once = (ItemItemScores(of, build_knn).weights for of in (pl.concat([frame, frame]), frame))
+    assert (twice != once).nnz == 0
 
 
 def test_knn_without_any_positive_scores_nothing():
-    knn = ItemKnn(pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String}))
+    knn = ItemItemScores(pl.DataFrame(schema={"user_id": pl.String, "item_id": pl.String}), build_knn)
     assert knn.of_pairs(pl.Series(["u"]), pl.Series(["i"])).tolist() == [0.0]
     assert knn.of_lists(pl.Series(["u"]), pl.Series(["i"])).tolist() == [[0.0]]
 

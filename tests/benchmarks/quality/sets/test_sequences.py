@@ -67,7 +67,7 @@ def test_no_choice_and_no_fit_looks_at_test_items(folder, name):
     other = [f"{line.rsplit(' ', 1)[0]} {ITEMS - 1 - int(line.split()[-1])}" for line in lines]
     (folder / "Ring.txt").write_text("\n".join(other))
     after = measure_set(open_sequences(folder, folder), 1, [name], lambda _: None).rows[0]
-    assert before.note.split("; train")[0] == after.note.split("; train")[0]
+    assert before.note.split(" train ")[0] == after.note.split(" train ")[0]
     assert before.validation == after.validation
     assert before.heads["next_item"]["novelty_at_10"].value == pytest.approx(
         after.heads["next_item"]["novelty_at_10"].value
@@ -117,5 +117,5 @@ def test_amazon_beauty_gives_the_figures_of_ease(data):
 
 def test_settings_of_a_set_without_attributes_use_none(folder):
     validation, _ = leave_last_out(read_sequences(folder))
-    assert Choice(validation).setting().attributes == 0
-    assert Choice(validation).setting(order=False).steps == 0
+    assert Choice(validation).setting()[0].attributes == 0
+    assert Choice(validation).setting(order=False)[0].steps == 0
