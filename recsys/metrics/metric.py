@@ -90,11 +90,21 @@ class RankedLists:
     """[U, K] item rows, best first, padded with -1."""
     matches: Matches
     """Which of them the user wanted."""
+    matches_again: Matches
+    """The same of wanted items that the user had taken before."""
     popularity: Vector
     """[I] feedback on each item before the period."""
     category: IntVector
     """[I]"""
     num_available: int
+
+    @property
+    def matches_new(self) -> Matches:
+        """Give which of them the user wanted and had never taken before."""
+        return Matches(
+            hit=self.matches.hit & ~self.matches_again.hit,
+            num_relevant=self.matches.num_relevant - self.matches_again.num_relevant,
+        )
 
     @property
     def k(self) -> int:

@@ -56,6 +56,8 @@ class Audience:
     offsets: np.ndarray
     """User u's relevant item rows are codes[offsets[u] : offsets[u + 1]]; unknown items lie past I."""
     codes: np.ndarray
+    again: tuple[np.ndarray, np.ndarray]
+    """The same, offsets and codes, of relevant items that the user had given the task's feedback before."""
 
     @property
     def day(self) -> date:
@@ -109,6 +111,7 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
     catalogue = item_rows(previous, snapshot)
     tail = previous.table("tail").join(users.to_frame(), on="user_id", how="semi", maintain_order="left")
     offsets, codes = _relevant(requests["user_id"], relevant, catalogue["item_id"])
+    again = relevant.join(_taken(days, i, task, users), on=["user_id", "item_id"], how="semi")
     return Audience(
         opening=_open(snapshot, requests, tail, config),
         previous=previous,
@@ -118,6 +121,7 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
         hidden=_hidden(requests["user_id"], previous, catalogue["item_id"], config),
         offsets=offsets,
         codes=codes,
+        again=_relevant(requests["user_id"], again, catalogue["item_id"]),
     )
 
 
@@ -134,6 +138,16 @@ def _wanted(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
         for rows in _examples(days[i])
     ]
     return pl.concat(pairs).unique()
+
+
+def _taken(days: Days, i: int, task: TaskSpec, users: pl.Series) -> pl.DataFrame:
+    """List what some users gave the task's feedback before day i."""
+    parts = []
+    for snapshot in days[:i]:
+        feedback = snapshot.table("feedback", columns=("user_id", "item_id", "kind"))
+        mine = (pl.col("kind") == task.feedback) & pl.col("user_id").is_in(users.implode())
+        parts.append(feedback.filter(mine).select("user_id", "item_id"))
+    return pl.concat(parts).unique()
 
 
 def _examples(snapshot: DaySnapshot) -> Iterator[pl.DataFrame]:

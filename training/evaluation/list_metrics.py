@@ -150,19 +150,24 @@ class _Inputs:
         self.matches = {
             name: ranking.match(items, audience.offsets, audience.codes) for name, items in self.items.items()
         }
+        self.again = {name: ranking.match(items, *audience.again) for name, items in self.items.items()}
         self.popularity, self.category = _popularity(audience), _categories(audience)
         self.available = int(audience.available.sum())
 
     def __call__(self, metric: ListMetric) -> RankedLists:
         """Give the first k places of the list that the metric reads."""
-        matches = self.matches[metric.reads]
         return RankedLists(
             items=self.items[metric.reads][:, : metric.k],
-            matches=ranking.Matches(hit=matches.hit[:, : metric.k], num_relevant=matches.num_relevant),
+            matches=_first(self.matches[metric.reads], metric.k),
+            matches_again=_first(self.again[metric.reads], metric.k),
             popularity=self.popularity,
             category=self.category,
             num_available=self.available,
         )
+
+
+def _first(matches: ranking.Matches, k: int | None) -> ranking.Matches:
+    return ranking.Matches(hit=matches.hit[:, :k], num_relevant=matches.num_relevant)
 
 
 def _mean(column: pl.Series) -> float | None:
