@@ -65,6 +65,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:bundle_rollback_command",
         "Make the version before the live one live.",
     ),
+    "runs list": ("training.run_commands:runs_list_command", "List nights and updates, and how they ended."),
+    "runs show": (
+        "training.run_commands:runs_show_command",
+        "Say what became of a night, by whom, and what it was made with.",
+    ),
+    "runs diff": ("training.run_commands:runs_diff_command", "List what differs between two nights."),
     "report ab": ("training.report_commands:report_ab_command", "Compare two bundles on the same days."),
     "report transfer": (
         "training.report_commands:report_transfer_command",
@@ -123,7 +129,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "See it work": ("demo",),
     "Data": ("simulate", "convert", "data"),
-    "Nights and bundles": ("nightly", "train", "plan", "evaluate", "bundle"),
+    "Nights and bundles": ("nightly", "train", "plan", "evaluate", "bundle", "runs"),
     "Serving": ("serve", "recommend"),
     "Reports and searches": ("report", "tune"),
     "Benchmarks, in a checkout": ("bench",),

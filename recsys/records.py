@@ -81,6 +81,28 @@ class Ruling(Record):
     reasons: tuple[str, ...] = ()
 
 
+class DayData(Record):
+    """One day that a night learned from or was measured on."""
+
+    snapshot: str
+    """A hash of the log's files of the day, of all days before, and of the config that features read."""
+    rows: dict[str, int]
+
+
+class Lineage(Record):
+    """What a night was made with."""
+
+    code: str
+    """The package's version, and of a checkout the commit."""
+    python: str
+    libraries: dict[str, str]
+    host: str
+    seed: int
+    days: dict[str, DayData]
+    seconds: dict[str, float]
+    """By stage, of the run that wrote the record."""
+
+
 class NightRecord(Record):
     """The night that made a bundle."""
 
@@ -114,6 +136,8 @@ class NightRecord(Record):
     seconds: float
     index: IndexRecord | None = None
     """None: the version was written by an earlier release."""
+    lineage: Lineage | None = None
+    """None: of an earlier release, or an update."""
     rulings: tuple[Ruling, ...] = ()
     """All verdicts, oldest first; one that says what the last of its kind said is not added."""
 

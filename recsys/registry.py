@@ -203,6 +203,14 @@ class Registry:
         except FileNotFoundError:
             return None
 
+    def records(self) -> list[NightRecord]:
+        """Read all records, also of versions that are gone.
+
+        Raises: RegistryError for a file that is torn or holds something else.
+        """
+        files = sorted((self.folder / "records").glob("[!.]*.json"))
+        return [NightRecord.parse(file.read_text(errors="replace"), str(file)) for file in files]
+
     def require_record(self, version: str) -> NightRecord:
         """Read the record of the night that made a version.
 

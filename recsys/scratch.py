@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _LOCK = ".lock"
-_BEING_MADE_S = 3600.0
+_BEING_MADE_S = 60.0
 """A folder that has no lock for so long was left by a process killed between making the two."""
 
 
@@ -21,9 +21,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     prefix = f".{name}-"
     parent.mkdir(parents=True, exist_ok=True)
-    for folder in parent.glob(f"{prefix}*"):
-        if _is_left(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+    remove_left(parent, name)
     with TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as folder_name:
         folder = Path(folder_name)
         made = folder / f"{_LOCK}.new"
@@ -31,6 +29,14 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
             fcntl.flock(held, fcntl.LOCK_EX)
             made.rename(folder / _LOCK)  # nobody sees it without its lock
             yield folder
+
+
+def remove_left(parent: Path, name: str = "*") -> list[Path]:
+    """Remove hidden folders of a name, or of any, whose processes are gone; give them."""
+    left = [folder for folder in parent.glob(f".{name}-*") if _is_left(folder)]
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return left
 
 
 def _is_left(folder: Path) -> bool:

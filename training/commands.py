@@ -98,6 +98,7 @@ def nightly_command(
     """
     from training.console import print_dry_run
     from training.night.extent import Part
+    from training.night.failures import ended_like_ctrl_c
     from training.night.nights import explain_nights, run_nights, with_training
 
     days = backfill if day is None else DayRange(day, day)
@@ -111,8 +112,9 @@ def nightly_command(
             put_json_line(planned.to_json(), json_file, partial(print_dry_run, planned), append=number > 0)
         return 0
     code = 0
-    for number, night in enumerate(run_nights(settings, log, runs, days, accept=accept, part=part)):
-        code = _put_night(night, json_file, append=number > 0)
+    with ended_like_ctrl_c():
+        for number, night in enumerate(run_nights(settings, log, runs, days, accept=accept, part=part)):
+            code = _put_night(night, json_file, append=number > 0)
     return code
 
 

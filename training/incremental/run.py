@@ -10,7 +10,7 @@ the day once, and what the updates have learned ends with it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ from recsys.log import InteractionLog, period_end
 from recsys.metrics.columns import Rows
 from recsys.metrics.losses import mean_loss, row_log_loss, row_squared_error
 from recsys.records import Check, NightRecord, Verdict
+from recsys.stages import Reuse
 from training.incremental.learn import any_closed, closed_between, learn_closed, places_of
 from training.night.go_live import Pointers, go_live
 from training.night.night import Night
 from training.predict import BundlePredictor
+from training.progress import say
 from training.publish import write_bundle
 from training.threads import use_threads
 from training.train import TrainedModel
@@ -86,7 +88,8 @@ def update(config: RunConfig, log: Path, runs: Path, at: datetime) -> Update:
         DataError when nothing is live, or the live version is not of the night before.
         ConfigError when the config differs from the live version's, or periods are not days.
     """
-    night = Night(config=config, log=InteractionLog(log), runs=runs, date=at.date())
+    source = InteractionLog(log)
+    night = Night(config=config, log=source, runs=runs, date=at.date(), reuse=Reuse(say=say))
     use_threads(config.training.threads)
     with night.registry.locked("nightly", wait=False):
         return _update(night, at)
@@ -148,8 +151,7 @@ def _tried(
 
     Args: record: of the live version.
     """
-    registry, config = night.registry, night.config
-    snapshot = days[days.place(record.night)]
+    registry, config, snapshot = night.registry, night.config, days[days.place(record.night)]
     calibration = dict(live.manifest.calibration)
     version = write_bundle(registry, trained, calibration, config, snapshot, live.version, refitted=True)
     checks = compare(load_bundle(registry.require(version)), live, days, cut, at, config)
@@ -166,11 +168,12 @@ def _tried(
             "checks": checks,
             "seconds": round(trained.log.seconds, 2),
             "rulings": (),
+            "lineage": None,
         }
     )
     registry.write_record(own)
     if verdict is Verdict.PROMOTE:
-        of_night = Night(config=config, log=night.log, runs=night.runs, date=record.night)
+        of_night = replace(night, date=record.night)
         ending = go_live(of_night, config.store, snapshot, version, live.version, began, same_users=True)
         if ending.reason is not None:
             verdict = ending.verdict

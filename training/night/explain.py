@@ -1,7 +1,6 @@
 """What a night would do, stage by stage, and why; nothing is built, and nothing is written."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from features.sources.journal import num_pending
 from recsys.errors import DataError
 from recsys.stages import MANIFEST, NO_RESULT, NotBuiltError, read_manifest
+from training.differences import differences, short
 from training.night.extent import PUBLISH, Part, stages_between
 from training.night.go_live import Pointers, stays
 from training.night.night import Night
@@ -140,10 +140,11 @@ def _why(night: Night, error: NotBuiltError) -> str:
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name what differs between the inputs of two results."""
-    old, new = dict(_flat(before)), dict(_flat(now))
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    named = ", ".join(f"{key} ({_short(old.get(key))}, now {_short(new.get(key))})" for key in keys[:_SHOWN])
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    found = differences(before, now)
+    named = ", ".join(
+        f"{key} ({short(old, _LETTERS)}, now {short(new, _LETTERS)})" for key, old, new in found[:_SHOWN]
+    )
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return f"the newest one differs in {named}{more}"
 
 
@@ -153,21 +154,3 @@ def _inputs_of(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError):
         return {}
     return inputs
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """List the leaves of JSON values, each with its path."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(inner, dict) for inner in value):
-        for number, inner in enumerate(value):
-            yield from _flat(inner, f"{path}[{number}]")
-    else:
-        # What was read from a manifest is JSON, what is compared with it is not yet.
-        yield path, json.loads(json.dumps(value, default=str))
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…"

@@ -71,7 +71,7 @@ def go_live(
             store.activate(live, expect=store.current())
             return Ending(live=True)
         Answering.of(load_bundle(registry.path(live)), store, Scorer).check_golden()
-        ending = _move(night, store, live, began)
+        ending = move(night, store, live, began)
         if ending.live:
             _collect(registry, store, live, config.keep)
         return ending
@@ -96,7 +96,7 @@ def stays(night: Night, live: str, champion: str | None, began: Pointers) -> End
     return None
 
 
-def _move(night: Night, store: FeatureStore, live: str, began: Pointers) -> Ending:
+def move(night: Night, store: FeatureStore, live: str, began: Pointers) -> Ending:
     """Move both pointers.
 
     The store's first: of hosts that publish to one, the later stops before its own pointer moves.

@@ -9,6 +9,7 @@ from features.validation.ingest import parse_codes
 from recsys.config import Period, RunConfig, period_start
 from recsys.log import InteractionLog
 from recsys.options import DayRange
+from recsys.stages import Reuse
 from training.night.explain import DryRun, explain_night
 from training.night.extent import Part
 from training.night.night import Night, NightResult, StoppedNight, TrainResult
@@ -55,7 +56,7 @@ def train_one(config: RunConfig, log: Path, runs: Path, day: date | None, *, acc
     use_threads(config.training.threads)
     source = InteractionLog(log)
     last = day or source.require_days("impressions")[-1]
-    night = Night(config=config, log=source, runs=runs, date=last)
+    night = Night(config=config, log=source, runs=runs, date=last, reuse=Reuse(say=say))
     _accept(night, accept)
     return train_night(night)
 

@@ -18,7 +18,9 @@ from recsys.stages import read_manifest
 from training.balancing import build_balancer
 from training.curves import check_writers
 from training.night.extent import PUBLISH, stages_between
+from training.night.failures import told
 from training.night.go_live import Pointers
+from training.night.litter import collect_litter
 from training.night.night import Night, NightResult, StoppedNight, TrainResult
 from training.night.step import Stage, Step
 from training.progress import say
@@ -78,6 +80,7 @@ def _walk(night: Night, start_at: str | None, stop_after: str | None) -> dict[st
     check_names(night.config)
     stages = stages_between(start_at, stop_after)
     with night.registry.locked("nightly", wait=False):
+        collect_litter(night.runs)
         begun = begin(night, pointers=any(stage.name == PUBLISH for stage in stages))
         while True:
             try:
@@ -89,9 +92,12 @@ def _walk(night: Night, start_at: str | None, stop_after: str | None) -> dict[st
 
 
 def _once(night: Night, stages: Sequence[Stage], begun: Mapping[str, Any]) -> dict[str, Any]:
-    made = dict(begun)
+    made = {**begun, "seconds": {}}
     for stage in stages:
-        output = Step.of(stage, night, made).run()
+        began = time.perf_counter()
+        with told(stage.name):
+            output = Step.of(stage, night, made).run()
+        made["seconds"][stage.name] = time.perf_counter() - began
         if stage.output is not None:
             made[stage.output] = output
     return made

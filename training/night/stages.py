@@ -113,10 +113,10 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="record",
-        keys=("period", "tasks.name", "tasks.window"),
+        keys=("period", "tasks.name", "tasks.window", "training.seed"),
         inputs=(
-            *("plan", "champion", "previous", "caught_up", "weights"),
-            *("evaluated", "live", "decision", "validation", "began"),
+            *("days", "plan", "champion", "previous", "caught_up", "weights"),
+            *("evaluated", "live", "decision", "validation", "seconds"),
         ),
         output=None,
         run=work.record,

@@ -4,7 +4,6 @@ Its order, inputs and config keys stand in `training.night.stages`. A function t
 by name; what takes long is built into a folder that is kept.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,6 +33,7 @@ from training.fit_progress import fit_progress
 from training.gate import Decision
 from training.host_choice import MIN_STEPS, HostChoice, Trial, is_open, measure_choice
 from training.night.go_live import Pointers, go_live
+from training.night.lineage import lineage_of
 from training.night.night import Ending
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import LOSSES, Step
@@ -246,6 +246,7 @@ def write_refitted(
 def record(
     step: Step,
     *,
+    days: Days,
     plan: NightPlan,
     champion: str | None,
     previous: Bundle | None,
@@ -255,7 +256,7 @@ def record(
     live: str | None,
     decision: Decision,
     validation: Validation,
-    began: float,
+    seconds: Mapping[str, float],
 ) -> None:
     """Write the record of what the night made, or add the verdict to one that is there: none is stale."""
     registry = step.night.registry
@@ -282,8 +283,9 @@ def record(
             checks=decision.checks,
             findings=validation.counts,
             accepted=tuple(validation.accepted),
-            seconds=round(time.perf_counter() - began, 2),
+            seconds=round(sum(seconds.values()), 2),
             index=registry.index(version),
+            lineage=lineage_of(days, plan, step.config.training.seed, seconds),
         )
         ruled = made.ruled(ruling)
         if ruled != kept:

@@ -8,6 +8,7 @@ import pytest
 
 from features.loading import Answering
 from features.store import open_store
+from recsys.errors import MissingUsersError
 from recsys.log import InteractionLog
 from recsys.records import Activation, Verdict
 from training.night.go_live import Pointers, go_live
@@ -72,7 +73,7 @@ def test_who_moves_the_pointer_during_a_night_is_not_overruled(night, store, end
     assert pointers(night, store) == ("2026-01-27-fedcba987654", None)
 
 
-def test_of_two_hosts_with_one_store_the_later_stops(night, store, end):
+def test_of_two_hosts_with_one_store_the_later_stops(night, version, store, end):
     point(night, OLDER)
     store.publish("theirs", [], {}, 0)
     store.activate("theirs", expect=None)
@@ -80,6 +81,8 @@ def test_of_two_hosts_with_one_store_the_later_stops(night, store, end):
     assert (ending.live, ending.verdict) == (False, Verdict.HOLD)
     assert "the store points at theirs, and at None when the night began: another host" in ending.reason
     assert pointers(night, store) == (OLDER, "theirs")
+    with pytest.raises(MissingUsersError):
+        store.get_many(version, ())  # it wrote nothing there
 
 
 @pytest.mark.parametrize("which", ["registry", "store"])
