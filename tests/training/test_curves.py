@@ -233,6 +233,7 @@ def test_a_writer_that_fails_is_named_once_and_the_fit_goes_on(shop_chain, noisy
     assert line.endswith(f"the training goes on, and the curves of {NAME} end before step 0")
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_two_processes_write_what_one_does(shop_chain, config, tmp_path, read_events):
     found = []
     for processes in (1, 2):

@@ -92,6 +92,7 @@ def test_days_prepared_without_lists_are_encoded_anew(days, config, ordered, lea
         assert other.log.losses == learned.log.losses
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_two_processes_follow_the_curve_of_one(days, ordered, learned, tmp_path):
     two = _train(days, ordered, folder=tmp_path, choice=HostChoice(processes=2))
     assert two.log.rows == learned.log.rows

@@ -89,6 +89,7 @@ def test_two_processes_follow_the_curve_of_one(both):
         np.testing.assert_allclose(weights[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_two_processes_teach_a_new_head_as_one_does(both, shop_chain, config, tmp_path):
     """And move nothing but the new head's own parts."""
     one, two = (_train(shop_chain, config, n, tmp_path, alone=("rating",)) for n in (1, 2))
@@ -103,6 +104,7 @@ def test_two_processes_teach_a_new_head_as_one_does(both, shop_chain, config, tm
     assert not np.array_equal(mine["table.item_id.weight"], all_heads["table.item_id.weight"])
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_a_checkpoint_of_one_process_goes_on_in_two_and_theirs_in_one(both, shop_chain, config, tmp_path):
     one = both[0]
     saver, rows = SaveOnce(tmp_path / "of-one", 0, print), Rows()
@@ -168,6 +170,7 @@ def test_a_checkpoint_that_rank_0_cannot_write_is_said_by_the_parent(tmp_path, c
     assert "no checkpoint at step 3, training goes on: no space left" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_over_gloo_the_sums_are_the_same(both, shop_chain, config, tmp_path, monkeypatch, capsys):
     """Where there is no memory to be had for ranks, they say so and go on."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from training.errors import DivergedError, RankError
 from training.host_choice import HostChoice
+from training.processes import launch as launcher
 from training.processes import parent
 from training.processes.launch import launch
 from training.replay import replay
@@ -69,22 +70,25 @@ def alone(shop_chain, config, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def killed(shop_chain, config, alone, tmp_path_factory):
+def killed(shop_chain, config, alone, tmp_path_factory, rank_starter):
     """Kill one of two ranks anywhere in a step; give the folder of what is kept."""
     folder, rng = tmp_path_factory.mktemp("killed"), np.random.default_rng(20261129)
     step, rank = int(rng.integers(3, alone.log.steps - 1)), int(rng.integers(2))
     meeting = 2 + PER_STEP * step + int(rng.integers(PER_STEP))  # the first one is before any step
     saver = Saver(folder / ".a.unfinished", 1e-9, print)
     with (
+        pytest.MonkeyPatch.context() as patch,
         _harmed(KILLED.format(rank=rank, meeting=meeting)),
         pytest.raises(RankError, match=rf"rank {rank} of 2 ended by SIGKILL"),
     ):
+        patch.setattr(launcher, "_run", rank_starter)
         _train(shop_chain, config, 2, folder / "days", watchers=[saver])
     assert not list((folder / "days").glob(".fit-*")), "weights are in no folder that stays"
     assert saver.read().log.steps in (step - 1, step)
     return folder
 
 
+@pytest.mark.usefixtures("quick_ranks")
 @pytest.mark.parametrize("processes", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_killed_in_any_step_two_go_on_as_one_two_or_four(
     killed, alone, shop_chain, config, tmp_path, processes
@@ -101,6 +105,7 @@ def test_killed_in_any_step_two_go_on_as_one_two_or_four(
         np.testing.assert_allclose(weights[name], value, atol=2e-4, rtol=1e-3, err_msg=name)
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_a_step_that_diverges_on_one_rank_stops_all_and_is_made_again(shop_chain, config, tmp_path):
     with _harmed(POISONED), pytest.raises(DivergedError) as caught:
         _train(shop_chain, config, 2, tmp_path / "days", diverged=tmp_path / "diverged")

@@ -70,6 +70,7 @@ def wide(make_config):
     return make_config(features={"user_id_dim": 8}, training={"batch_size": 64})
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_a_warm_fit_in_two_ranks_follows_one_process_and_goes_on_in_one(shop_chain, wide, tmp_path):
     """Vocabularies have grown since the weights that it starts from; a checkpoint of both goes on alone."""
     cold = {t.name: (0, 0) for t in wide.tasks}
