@@ -26,7 +26,9 @@ help: ## list the commands
 setup: ## make or update .venv (nothing to do: returns at once)
 	@scripts/setup.sh
 
-# A file's tests stay in one process: they share what its fixtures made.
+# A file's tests stay in one process: they share what its fixtures made. One thread each: a second one of BLAS or
+# OpenMP spins while it waits, and takes its core from another file's tests.
+test: export OMP_NUM_THREADS ?= 1
 test: setup ## run the fast tests, two to four files at a time; ARGS are pytest's (-n 0: one process)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
