@@ -1,6 +1,10 @@
 """Shared by all tests: where data lies, one torch thread, tables made by hand, a small simulated log."""
 
+import contextlib
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +31,7 @@ PATIENCE_S = 120.0
 DAY = date(2026, 1, 5)
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SHOP_DAYS = 6
+RANK_STARTER = Path(__file__).with_name("rank_starter.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -312,3 +317,45 @@ def _own_all_slots(port: int) -> None:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
             time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def rank_starter() -> Iterator[Callable[..., Any]]:
+    """Give what starts ranks as copies of one process, in the place of torchrun's launcher."""
+    from training.processes import launch
+
+    with contextlib.ExitStack() as stack:
+        started: list[Any] = []
+
+        def run(arguments: Sequence[str], processes: int, logs: Path) -> Any:
+            if not started:
+                started.append(stack.enter_context(_starter()))
+            order = {"arguments": list(arguments), "processes": processes, "logs": str(logs)}
+            order |= {"folder": os.getcwd(), "environment": dict(os.environ)}
+            print(json.dumps(order), file=started[0].stdin, flush=True)
+            failed = json.loads(started[0].stdout.readline())
+            return launch._Ended(dict(failed)) if failed else None
+
+        yield run
+
+
+@contextlib.contextmanager
+def _starter() -> Iterator[Any]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, str(RANK_STARTER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def quick_ranks(rank_starter: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start this test's ranks so; torchrun's launcher is tested in training/test_processes.py."""
+    from training.processes import launch
+
+    monkeypatch.setattr(launch, "_run", rank_starter)

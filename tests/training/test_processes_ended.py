@@ -56,10 +56,11 @@ def _train(days, config, processes, folder, **options):
 
 
 @contextmanager
-def _harmed(harm):
+def _harmed(harm, rank_starter):
     """Start ranks that do themselves some harm."""
     program = RANK.format(harm=harm)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launcher, "_run", rank_starter)
         patch.setattr(parent, "launch", lambda words, n: launch(["-c", program, *words[2:]], n))
         yield
 
@@ -77,11 +78,9 @@ def killed(shop_chain, config, alone, tmp_path_factory, rank_starter):
     meeting = 2 + PER_STEP * step + int(rng.integers(PER_STEP))  # the first one is before any step
     saver = Saver(folder / ".a.unfinished", 1e-9, print)
     with (
-        pytest.MonkeyPatch.context() as patch,
-        _harmed(KILLED.format(rank=rank, meeting=meeting)),
+        _harmed(KILLED.format(rank=rank, meeting=meeting), rank_starter),
         pytest.raises(RankError, match=rf"rank {rank} of 2 ended by SIGKILL"),
     ):
-        patch.setattr(launcher, "_run", rank_starter)
         _train(shop_chain, config, 2, folder / "days", watchers=[saver])
     assert not list((folder / "days").glob(".fit-*")), "weights are in no folder that stays"
     assert saver.read().log.steps in (step - 1, step)
@@ -106,8 +105,10 @@ def test_killed_in_any_step_two_go_on_as_one_two_or_four(
 
 
 @pytest.mark.usefixtures("quick_ranks")
-def test_a_step_that_diverges_on_one_rank_stops_all_and_is_made_again(shop_chain, config, tmp_path):
-    with _harmed(POISONED), pytest.raises(DivergedError) as caught:
+def test_a_step_that_diverges_on_one_rank_stops_all_and_is_made_again(
+    shop_chain, config, tmp_path, rank_starter
+):
+    with _harmed(POISONED, rank_starter), pytest.raises(DivergedError) as caught:
         _train(shop_chain, config, 2, tmp_path / "days", diverged=tmp_path / "diverged")
     folder = tmp_path / "diverged/step-000000003"
     assert str(caught.value).endswith(

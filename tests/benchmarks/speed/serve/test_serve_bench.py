@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.speed.serve import swap_part
 from benchmarks.speed.serve.bundle import Sizes, synthetic_shop
 from benchmarks.speed.serve.serve_bench import KEYS, added, measure_serve, with_keys
 from benchmarks.speed.serve.serve_tables import GRIDS
@@ -39,9 +40,10 @@ def test_an_unknown_part_is_refused_with_the_known_ones(tmp_path):
         measure_serve(Asked(parts=["speed"]), HUNDREDTH, tmp_path)
 
 
-def test_a_run_at_a_hundredth_has_the_figures(tmp_path):
+def test_a_run_at_a_hundredth_has_the_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(swap_part, "PIECE_S", 0.5)
     asked = Asked(
-        parts=["latency", "max-rate", "swaps", "overload"], seconds=0.5, swaps=1, rate=20.0, workers="1"
+        parts=["latency", "max-rate", "swaps", "overload"], seconds=0.2, swaps=1, rate=20.0, workers="1"
     )
     tree = json.loads(json.dumps(measure_serve(asked, HUNDREDTH, tmp_path)))
     # Beside busy neighbours calls may be refused, and swaps may cost some: that is no fault of the bench.

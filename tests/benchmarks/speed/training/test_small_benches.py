@@ -3,9 +3,12 @@
 import json
 import sys
 
+import pytest
+
 from benchmarks.speed.training import checkpoint_cost, exchange
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_sums_are_timed_in_shared_memory_and_over_gloo(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["exchange", "--repeats", "3"])
     exchange.main()

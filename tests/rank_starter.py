@@ -1,7 +1,7 @@
 """Starts ranks as copies of itself: what every rank imports, three seconds of it, is imported once.
 
-`python rank_starter.py` reads a line of JSON per launch, {arguments, processes, logs, folder, environment}, and
-answers it with [[rank, exit code], …], the first one that failed first.
+`python rank_starter.py` reads a line of JSON per launch: {arguments, processes, logs, folder, environment}.
+It answers with [[rank, exit code], …], the first one that failed first.
 """
 
 import contextlib
