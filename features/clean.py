@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-import dataframely as dy
 import polars as pl
 
+from recsys.dataframely_alone import dy
 from recsys.errors import DataError
 from recsys.log import business_day
 from recsys.schema import KEYS, PARTITION_INSTANT, with_absent_columns, with_free_columns

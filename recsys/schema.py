@@ -11,8 +11,9 @@ lists of text. Everything else is fixed here. Rows that break a rule are quarant
 from datetime import UTC, datetime
 from typing import Final
 
-import dataframely as dy
 import polars as pl
+
+from recsys.dataframely_alone import dy
 
 INSTANT: Final = pl.Datetime("ms", "UTC")
 CONTEXT_PREFIX: Final = "context_"

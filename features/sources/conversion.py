@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-import dataframely as dy
 import polars as pl
 
 from features.profile.model import Finding
 from features.sources.accounting import Tally
+from recsys.dataframely_alone import dy
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_absent_columns, with_free_columns
