@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -84,7 +81,9 @@ def checkpoint(shop_chain, config, tmp_path_factory):
     return saver.read()
 
 
-def test_killed_at_any_step_and_run_again_it_ends_with_the_same_weights(shop_chain, config, trained, saver):
+def test_killed_at_any_step_and_run_again_it_ends_with_the_same_weights(
+    shop_chain, config, trained, saver, rank_starter, tmp_path
+):
     kill_at = int(np.random.default_rng(20261129).integers(EVERY, trained.log.steps - 1))
     given = {
         "config": config.model_dump(mode="json", by_alias=True),
@@ -93,8 +92,8 @@ def test_killed_at_any_step_and_run_again_it_ends_with_the_same_weights(shop_cha
         "kill_at": kill_at,
         "every": EVERY,
     }
-    child = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given)], env=os.environ, check=False)
-    assert child.returncode == -signal.SIGKILL
+    ended = rank_starter(["-c", KILLED, json.dumps(given)], 1, tmp_path)
+    assert ended.codes == {0: -signal.SIGKILL}
     start = saver.read()
     assert start.log.steps == kill_at // EVERY * EVERY
     again = _train(shop_chain, config, start=start)

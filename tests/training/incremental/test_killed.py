@@ -4,11 +4,8 @@ A version is named by the hash of all its files.
 """
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
 
 import numpy as np
@@ -60,7 +57,7 @@ else:
 
 
 @pytest.fixture
-def kill(night, runs):
+def kill(night, runs, rank_starter, tmp_path):
     """Give what runs a command that kills itself after a drawn number of steps."""
 
     def run(what, at, num_steps):
@@ -72,8 +69,8 @@ def kill(night, runs):
             "log": str(night.log.root),
             "runs": str(runs),
         }
-        child = subprocess.run([sys.executable, "-c", KILLED, json.dumps(given)], env=os.environ, check=False)
-        assert child.returncode == -signal.SIGKILL
+        ended = rank_starter(["-c", KILLED, json.dumps(given)], 1, tmp_path)
+        assert ended.codes == {0: -signal.SIGKILL}
         return given["steps"]
 
     return run

@@ -1,4 +1,4 @@
-"""`recsys bench serve`: a run at a hundredth of its size has every key; parts are put together."""
+"""`recsys bench serve`: a run at a thousandth of its size has every key; parts are put together."""
 
 import json
 
@@ -11,7 +11,7 @@ from benchmarks.speed.serve.serve_tables import GRIDS
 from benchmarks.speed.serve.session import Asked
 from recsys.errors import ConfigError
 
-HUNDREDTH = Sizes(items=10_000)
+THOUSANDTH = Sizes(items=1_000)
 PERCENTILES = ("p50_ms", "p99_ms", "p999_ms")
 
 
@@ -37,15 +37,15 @@ def test_parts_are_put_together_and_the_newer_figure_counts():
 
 def test_an_unknown_part_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(ConfigError, match="'speed' is not known; choose of: latency"):
-        measure_serve(Asked(parts=["speed"]), HUNDREDTH, tmp_path)
+        measure_serve(Asked(parts=["speed"]), THOUSANDTH, tmp_path)
 
 
-def test_a_run_at_a_hundredth_has_the_figures(tmp_path, monkeypatch):
+def test_a_run_at_a_thousandth_has_the_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(swap_part, "PIECE_S", 0.5)
     asked = Asked(
         parts=["latency", "max-rate", "swaps", "overload"], seconds=0.2, swaps=1, rate=20.0, workers="1"
     )
-    tree = json.loads(json.dumps(measure_serve(asked, HUNDREDTH, tmp_path)))
+    tree = json.loads(json.dumps(measure_serve(asked, THOUSANDTH, tmp_path)))
     # Beside busy neighbours calls may be refused, and swaps may cost some: that is no fault of the bench.
     for key in ("echo", "one_client", "eight_clients", "half_load"):
         assert set(PERCENTILES) | {"failed", "calls_per_s", "generator_cores"} <= set(tree[key])
@@ -58,6 +58,6 @@ def test_a_run_at_a_hundredth_has_the_figures(tmp_path, monkeypatch):
     assert tree["overload"]["runs"]["goodput_ratio"]["statuses"]
     assert set(tree["not_measured"]) == {key for key, part in KEYS.items() if part not in asked.parts}
     assert all(len(grid(tree)) > 1 for grid in GRIDS.values())
-    again = synthetic_shop(HUNDREDTH, tmp_path)
+    again = synthetic_shop(THOUSANDTH, tmp_path)
     assert again.cached
-    assert sorted(p.name for p in tmp_path.iterdir()) == [again.folder.name, "items-10000.lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [again.folder.name, "items-1000.lock"]
