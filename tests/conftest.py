@@ -43,7 +43,7 @@ LONGEST = (
     "benchmarks/speed/serve/test_serve_bench.py",
     "training/test_processes.py",
 )
-"""Files of 12 to 55 seconds: begun last, one of them would keep one core while the others have nothing to do."""
+"""Files of 12 to 55 seconds: begun last, one would keep one core while the others have nothing to do."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
