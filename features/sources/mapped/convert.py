@@ -29,7 +29,7 @@ from features.sources.mapped.days import (
     with_drawn,
 )
 from features.sources.mapped.files import ROW
-from features.sources.mapped.keys import Requests
+from features.sources.mapped.keys import Requests, with_items
 from features.sources.mapped.mapping import Mapping
 from features.sources.mapped.side import SideTables
 from features.sources.mapped.staging import ITEM, USER, Staged, stage
@@ -39,7 +39,7 @@ from recsys.log import InteractionLog
 from recsys.schema import IMPRESSION_KEY
 
 OTHER_EVENT: Final = "the event id of another user, item or kind"
-_SHOWN = ["impression_id", "request", "user_id", "item_id", "shown_at"]
+_SHOWN = ["impression_id", "request", "request_id", "user_id", "item_id", "shown_at"]
 
 
 @dataclass(slots=True)
@@ -132,8 +132,17 @@ def _shown(run: _Run) -> None:
             repeats = rows.height - once.height
             run.conversion.repeated("impressions", repeats, "same user, item, time and place")
             made = make_impressions(requests.ids(once, day))
-            made = run.conversion.distinct("impressions", made, list(IMPRESSION_KEY), "same id twice")
+            made = _distinct(run.conversion, made)
         run.shown.write("impressions", day, made)
+
+
+def _distinct(conversion: Conversion, made: pl.DataFrame) -> pl.DataFrame:
+    """Keep each impression once; several items at one place are several impressions."""
+    key = list(IMPRESSION_KEY)
+    once = made.unique(key, keep="first", maintain_order=True)
+    if once.height == made.height:
+        return once
+    return conversion.distinct("impressions", with_items(made), key, "same id twice")
 
 
 def _feedback(run: _Run) -> None:

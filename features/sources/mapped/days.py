@@ -47,21 +47,22 @@ def make_impressions(rows: pl.DataFrame) -> pl.DataFrame:
     """Turn one day's rows of shown items into impressions; adds nothing that the log does not say.
 
     A row without a request is a response of one. Without a position it is its place among the rows of its
-    request. `request` stays, for feedback that names it.
+    request. A `request` that is not its `request_id` stays, for feedback that names it.
 
     Args: rows: with `request_id` for those that name a request (`keys.Requests`).
     """
-    listed = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("request", "user_id")
-    place = pl.when(pl.col("request").is_null()).then(1).otherwise(listed)
-    if rows["request"].null_count() == rows.height:
+    listed = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("request_id", "user_id")
+    place = pl.when(pl.col("request_id").is_null()).then(1).otherwise(listed)
+    if rows["request_id"].null_count() == rows.height:
         place = pl.lit(1, pl.Int32)
-    rows = rows.with_columns(request_id=pl.coalesce("request_id", keys.own_request()))
     position = pl.col("position") if "position" in rows.columns else pl.lit(None, pl.Int32)
     propensity = pl.col("propensity") if "propensity" in rows.columns else pl.lit(None, pl.Float64)
     rows = rows.with_columns(position=pl.coalesce(position, place), propensity=propensity)
+    if rows["request_id"].null_count():
+        rows = rows.with_columns(request_id=pl.coalesce("request_id", keys.own_request()))
     exact = pl.when(pl.col("propensity").is_null()).then(pl.lit("unknown")).otherwise(pl.lit("exact"))
     return rows.select(
-        pl.coalesce("impression", keys.impression(rows)).alias("impression_id"),
+        pl.coalesce("impression", keys.impression()).alias("impression_id"),
         "request_id",
         "request",
         *_PAIR,
@@ -116,7 +117,7 @@ def with_drawn(chosen: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
 def make_feedback(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataFrame:
     """Turn one day's events into feedback, each with the impression that it belongs to, or null.
 
-    Args: shown: impression_id, request, user_id, item_id, shown_at of every impression in reach.
+    Args: shown: impression_id, request, request_id, user_id, item_id, shown_at of every impression in reach.
     """
     paired = pair(rows, shown, window)
     return paired.select(
@@ -157,9 +158,10 @@ def _by_request(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     Where a request's id comes again, it is the latest one until then; else the first: clocks differ.
     """
     place = ["request", *_PAIR]
-    listed = shown.drop_nulls("request").select(*place, "shown_at", by_request="impression_id")
-    if listed.is_empty() or rows["request"].null_count() == rows.height:
+    if rows["request"].null_count() == rows.height:
         return rows.with_columns(by_request=pl.lit(None, pl.String))
+    request = pl.coalesce("request", "request_id")
+    listed = shown.select(*_PAIR, "shown_at", request=request, by_request="impression_id")
     first = listed.unique(place, keep="first", maintain_order=True)
     named = rows.join(first.drop("shown_at"), on=place, how="left")
     if first.height == listed.height:

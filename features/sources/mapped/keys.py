@@ -25,17 +25,17 @@ def own_event() -> pl.Expr:
     return pl.format("{}:{}", own_request(), "kind")
 
 
-def impression(rows: pl.DataFrame) -> pl.Expr:
-    """Make the ids of impressions of request_id, position and item_id: REQUEST:POSITION, ~#ITEM if shared.
+def impression() -> pl.Expr:
+    """Make the id of an impression of request_id and position."""
+    return pl.format("{}:{}", "request_id", "position")
 
-    A place is shared where a page has several lists, or a request's id several answers.
-    """
-    id_ = pl.format("{}:{}", "request_id", "position")
-    place = pl.struct("request_id", "position")
-    if rows.select(place.is_unique().all()).item():
-        return id_
-    several = pl.col("item_id").n_unique().over("request_id", "position") > 1
-    return pl.when(several).then(pl.format("{}~#{}", id_, escaped("item_id"))).otherwise(id_)
+
+def with_items(made: pl.DataFrame) -> pl.DataFrame:
+    """Add ~#ITEM to made ids of several items: a page has several lists, a request several answers."""
+    shared = pl.col("item_id").n_unique().over("impression_id", "user_id") > 1
+    full = pl.format("{}~#{}", "impression_id", escaped("item_id"))
+    mine = shared & (pl.col("impression_id") == impression())
+    return made.with_columns(impression_id=pl.when(mine).then(full).otherwise("impression_id"))
 
 
 def escaped(column: str) -> pl.Expr:
@@ -47,18 +47,39 @@ def escaped(column: str) -> pl.Expr:
 class Requests:
     """The requests that a log names, day by day; 8 bytes each are kept."""
 
-    _seen: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    _seen: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    """Hashes of the ids of earlier days, sorted; each array is less than half as long as the one before."""
 
     def ids(self, rows: pl.DataFrame, day: date) -> pl.DataFrame:
-        """Add `request_id` to one day's impressions, null where they name no request; days must ascend."""
-        users = pl.col("user_id")
-        named = rows.drop_nulls("request").group_by("request").agg(shared=users.min() != users.max())
-        hashes = named["request"].hash(0).to_numpy()
-        again = named["shared"] | pl.Series(np.isin(hashes, self._seen), dtype=pl.Boolean)
-        self._seen = np.union1d(self._seen, hashes)
+        """Add `request_id` to one day's impressions, null where they name no request; days must ascend.
+
+        `request` stays where it is another: feedback names that one.
+        """
+        reused = self._reused(rows)
         plain = escaped("request")
-        full = pl.format("{}~@{}~@{}", plain, escaped("user_id"), pl.lit(str(day)))
-        reused = named["request"].filter(again)
-        return rows.with_columns(
-            request_id=pl.when(pl.col("request").is_in(reused.implode())).then(full).otherwise(plain)
-        )
+        if reused.len():
+            full = pl.format("{}~@{}~@{}", plain, escaped("user_id"), pl.lit(str(day)))
+            plain = pl.when(pl.col("request").hash(0).is_in(reused.implode())).then(full).otherwise(plain)
+        named = rows.with_columns(request_id=plain)
+        return named.with_columns(request=pl.when(pl.col("request") != pl.col("request_id")).then("request"))
+
+    def _reused(self, rows: pl.DataFrame) -> pl.Series:
+        """Give the hashes of a day's requests that several users or earlier days have, too."""
+        users = pl.col("user")
+        hashes = rows.select("request", user=pl.col("user_id").hash(0)).drop_nulls("request").group_by(
+            pl.col("request").hash(0)
+        ).agg(shared=users.min() != users.max()).sort("request")  # fmt: skip
+        ids = hashes["request"].to_numpy()
+        again = np.zeros(ids.size, bool)
+        for earlier in self._seen:
+            again |= earlier[np.minimum(np.searchsorted(earlier, ids), earlier.size - 1)] == ids
+        self._add(ids[~again])
+        return hashes["request"].filter(hashes["shared"] | pl.Series(again, dtype=pl.Boolean))
+
+    def _add(self, ids: npt.NDArray[np.uint64]) -> None:
+        if not ids.size:
+            return
+        self._seen.append(ids)
+        while len(self._seen) > 1 and 2 * self._seen[-1].size >= self._seen[-2].size:
+            last = self._seen.pop()
+            self._seen[-1] = np.sort(np.concatenate([self._seen[-1], last]))

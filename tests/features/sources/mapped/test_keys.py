@@ -1,8 +1,12 @@
 """Ids made of several parts: different parts, different ids; feedback finds its own."""
 
 import itertools
+from datetime import date, timedelta
 
+import numpy as np
 import polars as pl
+
+from features.sources.mapped.keys import Requests
 
 PARTS = ["a", "-", "a-", "-a", "a-a", "~", "a~0", "~1", "~@a", "~#a", ":1", "a:1", "1", "%2D"]
 AT = "2026-01-05 10:00:00"
@@ -94,3 +98,15 @@ def test_a_request_that_looks_like_a_made_one(bench, events):
     assert shown.height == 3
     distinct(shown, "request_id")
     distinct(shown, "impression_id")
+
+
+def test_every_earlier_day_is_remembered():
+    """Against a set: ids of 40 days, some of which come again days later."""
+    draw, seen, requests = np.random.default_rng(3), set(), Requests()
+    for n in range(40):
+        told = [f"r{k}" for k in draw.integers(n * 50, n * 50 + 400, size=int(draw.integers(1, 90)))]
+        rows = pl.DataFrame({"request": [*told, None], "user_id": "u"})
+        day = date(2026, 1, 1) + timedelta(days=n)
+        made = requests.ids(rows, day)["request_id"].to_list()
+        assert made == [*(f"{r}~@u~@{day}" if r in seen else r for r in told), None]
+        seen |= set(told)
