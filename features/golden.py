@@ -17,13 +17,23 @@ import polars as pl
 from features.online import OnlineFeatures
 from features.packing import PackedUser, pack_one, unpack_user
 from features.store import StoredUser
+from features.taken_events import TakenEvents
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, UserInputs
 from recsys.mask import Mask
+from recsys.user_past import UserPast
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}
 """Largest allowed difference of a calibrated prediction, per numeric mode (processors differ)."""
 NUM_RETRIEVED = 50
+NUM_OF_PAST = 20
+"""Items that a request's own past scores highest, by source."""
+
+
+_OTHERWISE = (
+    "golden request {user}: its stored values encode differently here than when it was made; the feature "
+    "code changed: run the night again, in a new runs folder"
+)
 
 
 class Scoring(Protocol):
@@ -38,6 +48,13 @@ class Scoring(Protocol):
     def predict(self, user: Any, context: ContextInputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Give calibrated predictions."""
 
+    def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Give the rows of items; -1 for unknown ones."""
+
+    @property
+    def past(self) -> UserPast:
+        """Give what scores items by what a user took."""
+
 
 def make_golden(
     scorer: Scoring,
@@ -50,7 +67,8 @@ def make_golden(
     """Answer one request per user and write down everything. The user's own id never enters the file."""
     rows = []
     for number, ((user_id, value), context) in enumerate(zip(users, contexts, strict=True)):
-        inputs = online.assemble(StoredUser(value, ()), user_id, at_ms).inputs
+        user = online.assemble(StoredUser(value, ()), user_id, at_ms)
+        inputs = user.inputs
         chosen = np.random.default_rng(number).choice(num_items, min(20, num_items), replace=False)
         answer = _answer(scorer, inputs, online.context(context, at_ms), np.sort(chosen))
         rows.append(
@@ -62,6 +80,7 @@ def make_golden(
                 "rows": np.sort(chosen).tolist(),
                 **_stored_inputs(inputs),
                 **answer,
+                **_past(scorer, user.taken, at_ms),
             }
         )
     return pl.DataFrame(rows)
@@ -85,6 +104,7 @@ def check_golden(
         for name in (c for c in golden.columns if c.startswith("prediction_")):
             difference = float(np.abs(np.array(answer[name]) - np.array(row[name])).max(initial=0.0))
             worst = math.inf if math.isnan(difference) else max(worst, difference)
+        _check_past(row, scorer, online)
         same = set(answer["retrieved"]) & set(row["retrieved"])
         overlap = min(overlap, len(same) / max(1, len(row["retrieved"])))
         if worst > TOLERANCE[mode] or overlap < 0.9:
@@ -114,6 +134,44 @@ def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: n
     return found
 
 
+def _past(scorer: Scoring, taken: TakenEvents, at_ms: int) -> dict[str, list[Any]]:
+    """Give what the user took, as rows, the items that this scores highest, and their scores."""
+    rows = scorer.item_rows(taken.item_ids)
+    past = scorer.past.of_user(rows, taken.kinds, taken.at_ms, at_ms)
+    found: dict[str, list[Any]] = {
+        "taken_rows": rows.tolist(),
+        "taken_kinds": list(taken.kinds),
+        "taken_at_ms": taken.at_ms.tolist(),
+    }
+    for name, scores in (("item_item", past.item_item), ("repeat", past.repeat)):
+        best = np.sort(scores.best_first()[:NUM_OF_PAST])
+        found[f"{name}_rows"], found[f"{name}_scores"] = best.tolist(), scores.of(best).tolist()
+    return found
+
+
+def _check_past(row: dict[str, Any], scorer: Scoring, online: OnlineFeatures) -> None:
+    """Read and score the stored past again; bundles of schema version 7 and before have none.
+
+    Rows are stored, not looked up again: a server has its table of ids elsewhere.
+    """
+    if "taken_rows" not in row:
+        return
+    taken = online.assemble(StoredUser(row["value"].encode(), ()), "", row["at_ms"]).taken
+    at_ms = np.array(row["taken_at_ms"], np.int64)
+    past = scorer.past.of_user(np.array(row["taken_rows"], np.int64), row["taken_kinds"], at_ms, row["at_ms"])
+    if list(taken.kinds) != row["taken_kinds"] or not np.array_equal(taken.at_ms, at_ms):
+        raise BundleError(_OTHERWISE.format(user=row["user"]))
+    for name, scores in (("item_item", past.item_item), ("repeat", past.repeat)):
+        again = scores.of(np.array(row[f"{name}_rows"], np.int64))
+        wanted = np.array(row[f"{name}_scores"], np.float32)
+        if not np.allclose(again, wanted, rtol=1e-4, atol=1e-6):
+            raise BundleError(
+                f"golden request {row['user']}: what the user took scores items by up to "
+                f"{np.abs(again - wanted).max():.2e} otherwise ({name}): this host does not reproduce the "
+                "bundle; restore it, or serve it on a host like the one that made it"
+            )
+
+
 def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatures) -> None:
     """Encode the raw values again; everything but the hidden user id must come out the same."""
     again = online.assemble(StoredUser(row["value"].encode(), ()), "", row["at_ms"]).inputs
@@ -129,10 +187,7 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
         and all(map(_same_cross, again.crosses, inputs.crosses))
     )
     if not same:
-        raise BundleError(
-            f"golden request {row['user']}: its stored values encode differently here than when it was "
-            "made; the feature code changed: run the night again, in a new runs folder"
-        )
+        raise BundleError(_OTHERWISE.format(user=row["user"]))
 
 
 def _same_cross(one: CrossInputs, other: CrossInputs) -> bool:

@@ -19,7 +19,6 @@ from serving.devices import ON_CPU, Devices
 from serving.engine_choice import choose_engine
 from serving.fresh_item_encoder import FreshItemEncoder
 from serving.served_model import ServedModel
-from serving.user_past import UserPast
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +68,7 @@ def checked_model(
         version=bundle.version,
         catalogue=catalogue,
         popular=popular,
-        past=UserPast.of(bundle.item_item, bundle.config, bundle.manifest.fusion.sources),
+        past=loaded.scorer.past,
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,
         scorer=loaded.scorer,

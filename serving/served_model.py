@@ -6,10 +6,10 @@ from typing import Any
 
 from recsys.fusion import Fusion
 from recsys.tasks import TaskSpec
+from recsys.user_past import UserPast
 from serving.catalogue import Catalogue, ItemRow
 from serving.catalogue.popular import Popular
 from serving.protocols import Features, Scorer
-from serving.user_past import UserPast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

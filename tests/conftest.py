@@ -291,6 +291,7 @@ def bundle_folder(
     """Write a bundle of the fifth day, with golden requests; give its folder, which no test may change."""
     from recsys.calibration import Affine, Platt
     from recsys.registry import Registry
+    from recsys.source_terms import NO_SOURCES
     from training.publish import write_bundle
 
     registry = Registry(tmp_path_factory.mktemp("runs"))
@@ -299,7 +300,9 @@ def bundle_folder(
         "purchase": Platt(a=1.1, b=0.2),
         "rating": Affine(scale=1.0, offset=0.1, low=1, high=5),
     }
-    version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    version = write_bundle(
+        registry, trained, calibration, config, shop_chain[4], None, refitted=False, sources=NO_SOURCES
+    )
     return registry.require(version)
 
 

@@ -23,7 +23,7 @@ from recsys.model.item_rows import encode_item_side
 from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
-from recsys.source_terms import NO_SOURCES, SourceTerms
+from recsys.source_terms import SourceTerms
 from training.item_item import item_item_table
 from training.train import TrainedModel, inputs_json
 
@@ -41,7 +41,7 @@ def write_bundle(
     parent: str | None,
     *,
     refitted: bool,
-    sources: SourceTerms = NO_SOURCES,
+    sources: SourceTerms,
 ) -> str:
     """Write a bundle whose nightly values are the snapshot's; give its version.
 

@@ -29,6 +29,7 @@ from recsys.model.item_rows import ItemRows, pack, unpack
 from recsys.model.one_user import OneUser, UserTensors
 from recsys.model.ranker import Inputs, Ranker, UserSide
 from recsys.tasks import TaskSpec
+from recsys.user_past import UserPast
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Scorer:
         """
         self.bundle = bundle
         self.tasks = bundle.config.tasks
+        self.past = UserPast.of(bundle.item_item, bundle.config, bundle.manifest.fusion.sources)
+        """Scores items by what a user took."""
         self.device = device
         self.ranker = ranker_from(bundle.manifest.inputs, bundle).to(device)
         self.tables = {

@@ -106,13 +106,36 @@ def test_a_prediction_that_is_no_number(bundle):
     scorer, online = _sides(bundle)
 
     class Broken:
-        user_side, retrieve = scorer.user_side, scorer.retrieve
+        user_side, retrieve, past = scorer.user_side, scorer.retrieve, scorer.past
 
         def predict(self, user, context, rows):
             return {task: np.full(rows.size, np.nan) for task in scorer.predict(user, context, rows)}
 
     with pytest.raises(BundleError, match="predictions differ by inf"):
         check_golden(bundle.golden, Broken(), online)
+
+
+def test_they_cover_what_users_took(bundle):
+    golden = bundle.golden
+    assert golden["taken_rows"].list.len().max() > 5
+    assert golden["item_item_scores"].list.len().max() > 5
+
+
+def test_another_table_of_neighbours(bundle):
+    table = dataclasses.replace(bundle.item_item, weights=bundle.item_item.weights * np.float32(1.01))
+    with pytest.raises(BundleError, match=r"what the user took scores items by .* otherwise \(item_item\)"):
+        check_golden(bundle.golden, *_sides(dataclasses.replace(bundle, item_item=table)))
+
+
+def test_a_past_that_is_read_otherwise(bundle):
+    changed = bundle.golden.with_columns(pl.col("taken_at_ms").list.eval(pl.element() + 1))
+    with pytest.raises(BundleError, match="stored values encode differently"):
+        check_golden(changed, *_sides(bundle))
+
+
+def test_a_bundle_of_before_has_no_past_to_check(bundle):
+    older = bundle.golden.drop(pl.selectors.starts_with("taken_", "item_item_", "repeat_"))
+    assert check_golden(older, *_sides(bundle))["requests"] > 0
 
 
 def test_a_difference_within_the_tolerance_passes(bundle):

@@ -9,11 +9,11 @@ from features.taken_events import TakenEvents
 from recsys.config import ItemItemConfig, PolicyConfig, RetrievalConfig
 from recsys.item_item.neighbours import ItemItem
 from recsys.source_terms import SourceTerms
+from recsys.user_past import UserPast
 from serving.catalogue import ItemPatch, ItemRow
 from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
 from serving.request import Deadline, Filter, RankRequest
-from serving.user_past import UserPast
 
 DAY_MS = 86_400_000
 

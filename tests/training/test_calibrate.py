@@ -15,6 +15,7 @@ from recsys.config import StoreConfig
 from recsys.metrics.pointwise import log_loss
 from recsys.model.scorer import Scorer, calibrate
 from recsys.registry import Registry
+from recsys.source_terms import NO_SOURCES
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration
 from training.predict import BundlePredictor, day_logits
@@ -229,7 +230,9 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
     rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
     calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
     registry = Registry(tmp_path_factory.mktemp("ordinal"))
-    version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    version = write_bundle(
+        registry, trained, calibration, config, shop_chain[4], None, refitted=False, sources=NO_SOURCES
+    )
     return SimpleNamespace(
         config=config,
         registry=registry,

@@ -18,6 +18,7 @@ from recsys.registry import Registry
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
+from recsys.source_terms import NO_SOURCES
 from recsys.stages import Stages
 from recsys.vocabulary import Vocabulary
 from training.predict import BundlePredictor
@@ -131,12 +132,16 @@ def _nights(log, config, folder, *, second):
     registry = Registry(folder / "runs")
     calibration = {t.name: Identity() for t in config.tasks}
     made = train(chain, {t.name: (0, n - 3) for t in config.tasks}, config, None, 1)
-    version = write_bundle(registry, made, calibration, config, chain[n - 3], None, refitted=False)
+    version = write_bundle(
+        registry, made, calibration, config, chain[n - 3], None, refitted=False, sources=NO_SOURCES
+    )
     bundles = {"before": load_bundle(registry.require(version))}
     if second:
         start = Previous.of(bundles["before"], config)
         made = train(chain, {t.name: (n - 2, n - 1) for t in config.tasks}, config, start, 1)
-        version = write_bundle(registry, made, calibration, config, chain[n - 1], version, refitted=False)
+        version = write_bundle(
+            registry, made, calibration, config, chain[n - 1], version, refitted=False, sources=NO_SOURCES
+        )
         bundles["after"] = load_bundle(registry.require(version))
     found = {}
     for name, bundle in bundles.items():

@@ -153,7 +153,16 @@ def _tried(
     """
     registry, config, snapshot = night.registry, night.config, days[days.place(record.night)]
     calibration = dict(live.manifest.calibration)
-    version = write_bundle(registry, trained, calibration, config, snapshot, live.version, refitted=True)
+    version = write_bundle(
+        registry,
+        trained,
+        calibration,
+        config,
+        snapshot,
+        live.version,
+        refitted=True,
+        sources=live.manifest.fusion.sources,
+    )
     checks = compare(load_bundle(registry.require(version)), live, days, cut, at, config)
     verdict = _verdict(checks)
     own = record.model_copy(

@@ -41,6 +41,7 @@ from recsys.model.item_rows import encode_item_side
 from recsys.model.ranker import Ranker
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
+from recsys.source_terms import NO_SOURCES
 from training.publish import publish, write_bundle
 from training.threads import use_threads
 from training.train import TrainedModel, build_model
@@ -152,7 +153,9 @@ def _make(folder: Path, sizes: Sizes) -> None:
     for seed in (sizes.seed, sizes.seed + 1):
         model = _random_model(config, state, snapshot, seed)
         parent = versions[-1] if versions else None
-        version = write_bundle(registry, model, CALIBRATION, config, snapshot, parent, refitted=False)
+        version = write_bundle(
+            registry, model, CALIBRATION, config, snapshot, parent, refitted=False, sources=NO_SOURCES
+        )
         versions.append(version)
     with closing(open_store(config.store, folder / "runs")) as store:
         publish(store, registry, versions[0], snapshot)

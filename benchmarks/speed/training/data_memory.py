@@ -38,6 +38,7 @@ from recsys.encoding import EncoderState
 from recsys.registry import Registry
 from recsys.schema import INSTANT
 from recsys.snapshot import ROW, DaySnapshot, part_folder
+from recsys.source_terms import NO_SOURCES
 from recsys.stages import MANIFEST, write_json
 from training.data import BatchStream, Cutting, EncodedDays, sizes_of
 from training.evaluation.evaluate import find_audiences, heads_of, score_rows
@@ -144,7 +145,9 @@ def _bundle(model: TrainedModel, config: RunConfig, snapshot: DaySnapshot, folde
     """Write a bundle of the model, as a night does."""
     registry = Registry(folder / "runs")
     calibration: dict[str, Calibrator] = {task.name: Identity() for task in config.tasks}
-    version = write_bundle(registry, model, calibration, config, snapshot, None, refitted=False)
+    version = write_bundle(
+        registry, model, calibration, config, snapshot, None, refitted=False, sources=NO_SOURCES
+    )
     return load_bundle(registry.require(version))
 
 

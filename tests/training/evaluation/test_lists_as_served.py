@@ -16,13 +16,13 @@ from recsys.index import ItemIndex
 from recsys.log import period_end
 from recsys.model.scorer import Scorer
 from recsys.source_terms import NO_SOURCES, SourceTerms
+from recsys.user_past import UserPast
 from serving.catalogue import Catalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.catalogue.popular import Popular
 from serving.engine import Engine
 from serving.request import Deadline, RankRequest
 from serving.served_model import ServedModel
-from serving.user_past import UserPast
 from training.evaluation.audience import find_audience
 from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists

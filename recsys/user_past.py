@@ -1,4 +1,4 @@
-"""What the items that a user took say of others: a source of candidates, and a part of the score.
+"""One bundle's way to score items by what a user took: a source of candidates, and a part of the score.
 
 Legend: I items of the bundle, N events or rows.
 """
@@ -12,7 +12,6 @@ from recsys.config import RunConfig
 from recsys.item_item.neighbours import ItemItem
 from recsys.source_terms import SourceTerms
 from recsys.user_sources import TakenRows, UserSources
-from serving.protocols import Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +37,9 @@ class UserPast:
             terms=terms,
         )
 
-    def of_user(self, rows: Rows, kinds: Sequence[str], taken_at_ms: np.ndarray, at_ms: int) -> UserSources:
+    def of_user(
+        self, rows: np.ndarray, kinds: Sequence[str], taken_at_ms: np.ndarray, at_ms: int
+    ) -> UserSources:
         """Score items as of an instant.
 
         Args: rows: of the user's standing events that took an item [N]; negative: not in the catalogue.
