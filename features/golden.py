@@ -144,7 +144,7 @@ def _past(scorer: Scoring, taken: TakenEvents, at_ms: int) -> dict[str, list[Any
         "taken_at_ms": taken.at_ms.tolist(),
     }
     for name, scores in (("item_item", past.item_item), ("repeat", past.repeat)):
-        best = np.sort(scores.best_first()[:NUM_OF_PAST])
+        best = np.sort(scores.best(NUM_OF_PAST, lambda rows: rows >= 0))
         found[f"{name}_rows"], found[f"{name}_scores"] = best.tolist(), scores.of(best).tolist()
     return found
 

@@ -6,6 +6,7 @@
 Server and evaluation call the same functions with the same events. Legend: N events, I items, M and C rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +51,22 @@ class RowScores:
             found[met] = self.scores[place[met]]
         return found
 
-    def best_first(self) -> np.ndarray:
-        """List the rows with a score above 0, best first, ties by row."""
-        above = self.scores > 0
-        order = np.argsort(-self.scores[above], kind="stable")
-        best: np.ndarray = self.rows[above][order]
+    def best(self, count: int, allowed: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """List the allowed rows with the best scores above 0, best first, ties by row.
+
+        Args: allowed: rows [N] -> bool [N].
+        """
+        if not count or not self.rows.size:
+            return _NO_ROWS
+        kept = (self.scores > 0) & allowed(self.rows)
+        rows, scores = self.rows[kept], self.scores[kept]
+        if rows.size > count:
+            least = np.partition(scores, rows.size - count)[rows.size - count]
+            tied = np.flatnonzero(scores == least)
+            above = np.flatnonzero(scores > least)
+            chosen = np.sort(np.concatenate([above, tied[: count - above.size]]))
+            rows, scores = rows[chosen], scores[chosen]
+        best: np.ndarray = rows[np.argsort(-scores, kind="stable")]
         return best
 
 

@@ -174,8 +174,8 @@ class Retrieval:
         else:
             found = _nearest(live, user_side, *builder.allowed.search(num_wanted))
             nearest = builder.add_found(RETRIEVAL, found, num_wanted)
-            builder.add_first(ITEM_ITEM, past.item_item.best_first(), self.num_item_item)
-            builder.add_first(REPEAT, past.repeat.best_first(), self.num_repeat)
+            builder.add(ITEM_ITEM, past.item_item.best(self.num_item_item, builder.allowed.of))
+            builder.add(REPEAT, past.repeat.best(self.num_repeat, builder.allowed.of))
             num_popular = num_wanted if user_side is None else self.num_popular + len(shown)
             builder.add(POPULAR, self.model.popular.first(num_popular, builder.allowed))
         builder.add(FRESH, nearest[nearest >= live.catalogue.num_in_bundle])

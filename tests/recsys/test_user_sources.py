@@ -6,7 +6,7 @@ import pytest
 from recsys import user_sources
 from recsys.item_item.neighbours import ItemItem
 from recsys.source_terms import SourceTerms
-from recsys.user_sources import TakenRows, UserSources, latest_weights, popularity, repeat_scores
+from recsys.user_sources import RowScores, TakenRows, UserSources, latest_weights, popularity, repeat_scores
 
 DAY_MS = 86_400_000
 TABLE = ItemItem(
@@ -30,8 +30,20 @@ def test_by_hand():
     # Item 0 was taken 2^-1/2 and 2^-1 times; its latest day counts for others, by one half-life.
     np.testing.assert_allclose(found.repeat.of(rows), [np.log1p(0.5**0.5 + 0.5), 0, 0], rtol=1e-6)
     np.testing.assert_allclose(found.item_item.of(rows), [0, 0.5, 0.25 - 0.25], rtol=1e-6)
-    assert found.item_item.best_first().tolist() == [1]
-    assert found.repeat.best_first().tolist() == [0]
+    assert found.item_item.best(9, lambda rows: rows >= 0).tolist() == [1]
+    assert found.repeat.best(9, lambda rows: rows >= 0).tolist() == [0]
+    assert found.repeat.best(9, lambda rows: rows > 0).size == 0
+
+
+def test_the_best_are_those_of_a_full_sort_ties_by_row():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        rows = np.sort(rng.choice(100, 30, replace=False))
+        scores = rng.integers(-2, 4, 30).astype(np.float32)
+        kept = [(-s, r) for r, s in zip(rows.tolist(), scores.tolist(), strict=True) if s > 0 and r % 3]
+        for count in (0, 1, 5, 40):
+            best = RowScores(rows, scores).best(count, lambda of: of % 3 > 0)
+            assert best.tolist() == [row for _, row in sorted(kept)][:count]
 
 
 def test_unknown_items_and_future_events_say_nothing_wrong():

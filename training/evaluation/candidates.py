@@ -82,14 +82,13 @@ class Sources:
         Args: nearest: what retrieval found, best first; allowed: [I]; places: of the page.
         """
         needed, settings = places + 1, self.config.retrieval
-        near, own = past.item_item.best_first(), past.repeat.best_first()
         popular = self.popular[allowed[self.popular]]
         num_own = settings.repeat_candidates if self.config.policy.repeat == "learn" else 0
         found = _each_once(
             {
                 "retrieval": nearest[: max(settings.num_candidates, needed)],
-                "item_item": near[allowed[near]][: self.config.item_item.candidates],
-                "repeat": own[allowed[own]][:num_own],
+                "item_item": past.item_item.best(self.config.item_item.candidates, allowed.take),
+                "repeat": past.repeat.best(num_own, allowed.take),
                 "popular": popular[: settings.popular_candidates],
             }
         )
