@@ -13,6 +13,8 @@ from recsys.config import PERIOD_S, FindingCode, Levels, Severity
 _STILL_THERE = 0.1
 """An hour with less than this share of what it usually has counts as lost."""
 _CLOCK_REQUESTS = 100
+_ONE_INSTANT = 0.5
+"""Chance of two users' rows at one time of day from which on the hours of the days say nothing."""
 
 
 def check_volume(day: Compared) -> Iterator[Finding]:
@@ -32,7 +34,7 @@ def check_volume(day: Compared) -> Iterator[Finding]:
 
 def check_hours(day: Compared) -> Iterator[Finding]:
     """Find hours of the day that usually have requests and now have (almost) none."""
-    if not day.history or day.settings.period != "P1D":  # weeks and months have no hours
+    if not day.history or not _has_hours(day):
         return
     hours = np.array([p.hours for p in day.history])
     usual = np.median(hours, axis=0)
@@ -52,6 +54,14 @@ def check_hours(day: Compared) -> Iterator[Finding]:
             remedy="find the file or the journal of these hours; rows named are those beside the gap",
             where=Where(table="impressions", rows=pl.col("hour").is_in(edges)),
         )  # fmt: skip
+
+
+def _has_hours(day: Compared) -> bool:
+    """Tell whether hours mean something: not in weeks and months, nor where most rows share one instant.
+
+    A date without a time is its day's first instant: another hour where the clocks skip midnight.
+    """
+    return day.settings.period == "P1D" and (day.usual(lambda p: p.same_instant) or 0.0) < _ONE_INSTANT
 
 
 def check_freshness(day: Compared) -> Iterator[Finding]:
@@ -81,7 +91,7 @@ def check_clock(day: Compared) -> Iterator[Finding]:
     """Find a day whose hourly pattern is the usual one, shifted: a wrong clock or time zone."""
     usual = np.sum([p.hours for p in day.history], axis=0) if day.history else np.zeros(24)
     today = np.array(day.today.hours, dtype=float)
-    if min(today.sum(), usual.sum()) < _CLOCK_REQUESTS or day.settings.period != "P1D":
+    if min(today.sum(), usual.sum()) < _CLOCK_REQUESTS or not _has_hours(day):
         return
     moved = [float(stability(np.roll(today, -shift), usual).sum()) for shift in range(24)]
     own = [float(stability(np.array(p.hours, dtype=float), usual).sum()) for p in day.history]

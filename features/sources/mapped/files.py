@@ -3,6 +3,7 @@
 import difflib
 import glob
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ def _scan(path: Path, section: Files, form: str, scratch: Path) -> ScannedFile:
         found = explain_failure(path, section) if form == "csv" else None
         return f"{path} cannot be read as csv: {found}" if found else unreadable(path, form, error)
 
+    _know_intervals()
     with _sentences(say):
         frame = _scan_csv(path, section, scratch) if form == "csv" else pl.scan_parquet(
             path, hive_partitioning=False, row_index_name=ROW, row_index_offset=1, glob=False
@@ -134,9 +136,19 @@ def _scan(path: Path, section: Files, form: str, scratch: Path) -> ScannedFile:
     return ScannedFile(path, frame, schema, section, form)
 
 
+def _know_intervals() -> None:
+    """Let Polars read the other columns of a file with intervals, as DuckDB and Spark write them."""
+    os.environ.setdefault("POLARS_IMPORT_INTERVAL_AS_STRUCT", "1")
+    reload = getattr(pl.Config, "reload_env_vars", None)  # older versions read the variable each time
+    if reload is not None:
+        reload()
+
+
 def unreadable(path: Path | str, form: str, error: BaseException) -> str:
     """Say why a file cannot be read and what to do."""
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, pl.exceptions.PanicException):
+        said = "it is damaged, or of a kind that Polars does not know"
     remedy = "restore it, or leave it out with `files`"
     if form == "csv":
         remedy = "check `separator`, `quote` and `encoding`; one line a row"

@@ -1,18 +1,20 @@
-"""A copied day is found, and customers who buy the same again are not taken for one."""
+"""A copied day is found, and customers who buy the same again are not taken for one; days without times."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 
 from features.validation.checks_rows import check_copied_day
+from features.validation.checks_volume import check_clock, check_hours
 from features.validation.measure import profile_day
 from features.validation.reference import compare
 from features.validation.tables import DayTables
+from recsys.log import period_end
 
 DAYS = [date(2026, 1, 1) + timedelta(n) for n in range(8)]
-USERS, ITEMS, LIST = 40, 60, 5
+USERS, ITEMS, LIST = 120, 60, 5
 
 
 def baskets(again: float, rng: np.random.Generator) -> list[np.ndarray]:
@@ -26,7 +28,7 @@ def baskets(again: float, rng: np.random.Generator) -> list[np.ndarray]:
 
 def profile(day, lists, seconds, zone="UTC", drawn=0):
     """Profile a day of lists, each shown at its user's second of the day; some negatives are drawn."""
-    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    start = period_end(day - timedelta(1), zone)
     shown = {
         "user_id": np.repeat([f"u{n}" for n in range(USERS)], LIST),
         "item_id": [f"i{n}" for n in lists.ravel()],
@@ -39,7 +41,10 @@ def profile(day, lists, seconds, zone="UTC", drawn=0):
         item_id=pl.format("d{}-{}", pl.int_range(pl.len()), pl.lit(str(day))), sampled=True
     )
     frame = pl.concat([frame, *[other] * drawn]).with_columns(
-        request_id=pl.col("user_id"), hour=0, new_user_id=False, new_item_id=False
+        request_id=pl.col("user_id"),
+        hour=pl.col("shown_at").dt.convert_time_zone(zone).dt.hour(),
+        new_user_id=False,
+        new_item_id=False,
     )
     nothing = frame.clear().select("user_id", "item_id", kind="user_id", value=pl.lit(0.0))
     good = {"impressions": frame, "feedback": nothing}
@@ -101,3 +106,18 @@ def test_with_times_half_a_copied_day_is_found(make_config):
     times[6] = np.where(half, times[5], times[6])
     days = [profile(d, b, t) for d, b, t in zip(DAYS, lists, times, strict=True)]
     assert found(days, make_config()) == [("error", DAYS[6])]
+
+
+@pytest.mark.parametrize(("kind", "alarms"), [("date", 0), ("second", 1)])
+def test_a_day_whose_midnight_does_not_exist_has_lost_no_hour(make_config, kind, alarms):
+    rng = np.random.default_rng(1)
+    config = make_config(timezone="Africa/Cairo")
+    days = [date(2026, 4, 24) - timedelta(n) for n in range(7, -1, -1)]
+    profiles = []
+    for day, lists in zip(days, baskets(0, rng), strict=True):
+        times = seconds(kind, rng) / 24  # within the first hour
+        profiles.append(profile(day, lists, times, "Africa/Cairo"))
+    assert (profiles[0].hours.index(USERS), profiles[-1].hours.index(USERS)) == (0, 1)
+    compared = compare(profiles[-1], profiles[:-1], config)
+    assert len([*check_hours(compared)]) == alarms
+    assert len([*check_clock(compared)]) == alarms

@@ -1,5 +1,6 @@
 """Two hundred damaged files: a person reads a sentence, or gets a log in which every row is accounted for."""
 
+import io
 import json
 import random
 import shutil
@@ -17,7 +18,7 @@ from recsys.schema import TABLES
 
 MAP = """
 [events]
-files = "log.csv"
+files = "log"
 user = "user"
 item = "item"
 kind = "kind"
@@ -118,13 +119,15 @@ class Press:
         self.root, self.capture = root, capture
         (root / "raw").mkdir()
 
-    def convert(self, data: bytes, encoding: str = "utf-8", tolerate: float = 0.0) -> tuple[int, str]:
+    def convert(
+        self, data: bytes, encoding: str = "utf-8", tolerate: float = 0.0, form: str = "csv"
+    ) -> tuple[int, str]:
         """Give the exit code and what is printed on stderr."""
         shutil.rmtree(self.root / "log", ignore_errors=True)
-        (self.root / "raw" / "log.csv").write_bytes(data)
+        (self.root / "raw" / "log").write_bytes(data)
         (self.root / "map.toml").write_text(MAP.format(encoding=encoding, tolerate=tolerate))
         where = [str(self.root / name) for name in ("raw", "map.toml", "log")]
-        code = run(["convert", "csv", where[0], "--map", where[1], "--out", where[2]])
+        code = run(["convert", form, where[0], "--map", where[1], "--out", where[2]])
         return code, self.capture.readouterr().err.strip()
 
     def tables(self) -> dict[str, pl.DataFrame]:
@@ -136,9 +139,9 @@ class Press:
             if log.days(table)
         }
 
-    def accounting(self) -> dict[str, dict]:
+    def accounting(self, form: str = "csv") -> dict[str, dict]:
         """Read the accounting, which must add up."""
-        tables = json.loads((self.root / "log" / "conversion.csv.json").read_text())["accounting"]
+        tables = json.loads((self.root / "log" / f"conversion.{form}.json").read_text())["accounting"]
         for name, tally in tables.items():
             out = sum(sum(tally[part].values()) for part in ("repeats", "quarantined", "ignored"))
             assert tally["read"] == tally["kept"] + out, (name, tally)
@@ -204,6 +207,19 @@ def test_two_hundred_mutated_files(press, capsys_disabled_report):
         outcomes["re-encoded, encoding named", "the same log"] += 1
     assert outcomes.total() == 200
     capsys_disabled_report(outcomes, time.process_time() - started)
+
+
+def test_damaged_parquet(press, tmp_path):
+    table = pl.read_csv(io.BytesIO(original(quoted=True))).with_columns(pl.col("user").cast(pl.Categorical))
+    rng = random.Random(7)
+    for n in range(32):
+        table.write_parquet(tmp_path / "x", compression=("zstd", "snappy", "gzip", "uncompressed")[n % 4])
+        data = (flipped, flipped, cut, stammered)[n // 4 % 4]((tmp_path / "x").read_bytes(), rng)
+        code, said = press.convert(data, form="parquet")
+        if code == 0:
+            press.accounting("parquet")
+        else:
+            require_sentence(code, said, press.root)
 
 
 def same(tables: dict[str, pl.DataFrame], whole: dict[str, pl.DataFrame], kind: str) -> None:

@@ -158,3 +158,19 @@ def test_instants_far_outside_the_calendar_are_rows_that_cannot_be_read(bench, e
     for typed in (wild.cast(pl.Datetime("us")), wild.cast(pl.Datetime("us", "Europe/Berlin"))):
         with pytest.raises(DataError, match=r"no time of 1990 to 2099.*2 rows.*'4611686018427387904'"):
             convert(bench, events(time_zone="Europe/Berlin"), table(pl.Series([1, 2, 3, 1]), at=typed))
+
+
+def test_what_another_writer_calls_uuid_and_interval(bench, events):
+    duckdb = pytest.importorskip("duckdb", reason="a writer of UUID and interval columns")
+    bench.src.mkdir()
+    at = "timestamp '2026-01-05 10:00:00' + to_minutes(n)"
+    kind = "case when n = 3 then 'click' else 'view' end"
+    users = "uuid '07000000-0000-5000-8000-00000000000a'"
+    query = (
+        f"select {users} user_id, n::hugeint product_id, {kind} event, {at} as moment, to_minutes(n) spent"
+    )
+    duckdb.sql(f"copy ({query} from range(4) t(n)) to '{bench.src}/x.parquet'")
+    log = bench.convert(events(time="moment"), form="parquet")
+    assert users.split("'")[1] == bench.read(log, "impressions")["user_id"][0]
+    with pytest.raises(DataError, match="column 'spent' is of type Struct"):
+        bench.convert(events(time="moment", value="spent"), form="parquet")
