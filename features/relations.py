@@ -5,7 +5,7 @@ error before it publishes a log, unless `[checks] accept` of the mapping names i
 the same findings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Final, Literal, get_args
 
@@ -83,11 +83,20 @@ def shared_events(shared: int, events: int, example: tuple[str, str, str], rows:
     )
 
 
-def organic_feedback(organic: int, feedback: int, why: str, rows: int) -> Finding | None:
-    """Find feedback that belongs to no impression, where it is most: it makes no labels."""
-    if organic <= MOSTLY_ORGANIC * feedback:
+def mostly_organic(organic: int, feedback: int) -> bool:
+    """Tell whether most feedback belongs to no impression."""
+    return organic > MOSTLY_ORGANIC * feedback
+
+
+def organic_feedback(organic: int, feedback: int, apart: Sequence[str], rows: int) -> Finding | None:
+    """Find feedback that belongs to no impression, where it is most: it makes no labels.
+
+    Args: apart: what sets it apart from all that was shown, such as its days; empty where that is chance.
+    """
+    if not mostly_organic(organic, feedback):
         return None
-    return (_stop if organic > ALL_ORGANIC * feedback else _warn)(
+    why = f" ({'; '.join(apart)})" if apart else ""
+    return (_stop if apart and organic > ALL_ORGANIC * feedback else _warn)(
         "organic_feedback",
         f"{_share(organic, feedback)} of the feedback finds no impression{why}",
         "it enters histories and never a label: write ids and times of both in one way, name `request` or "

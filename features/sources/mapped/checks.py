@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 
 import polars as pl
@@ -68,8 +68,9 @@ def check_kept(conversion: Conversion, mapping: Mapping, staged: Staged) -> None
     if not feedback:
         lost = sum(sum(tally.quarantined.values()) for tally in conversion.accounting.values())
         conversion.findings.append(relations.no_feedback(lost))
-    elif mapping.logs_impressions and relations.organic_feedback(organic, feedback, "", 0):
-        found = relations.organic_feedback(organic, feedback, _apart(staged), conversion.read_rows)
+    elif mapping.logs_impressions and relations.mostly_organic(organic, feedback):
+        apart = _apart(staged, timedelta(seconds=mapping.match.window))
+        found = relations.organic_feedback(organic, feedback, apart, conversion.read_rows)
         conversion.findings += [found] if found else []
     stop(conversion, mapping)
 
@@ -120,22 +121,24 @@ def _shared_ids(staged: Staged, column: str, owner: pl.Expr) -> Requests:
     return Requests(requests=counted.height, shared=shared.height, example=example)
 
 
-def _apart(staged: Staged) -> str:
-    """Say what sets feedback apart from what was shown: times, users or items."""
+def _apart(staged: Staged, window: timedelta) -> list[str]:
+    """Say what sets feedback apart from what was shown: its time, or most of its users or items."""
     shown, done = staged.scan("impressions"), staged.scan("feedback")
     if shown is None or done is None:
-        return ""
+        return ["nothing is left of what was shown"]
     said = []
-    for name, frame in (("impressions are", shown), ("feedback is", done)):
-        first, last = frame.select(first=pl.col("at").min(), last=pl.col("at").max()).collect().row(0)
-        said.append(f"{name} of {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M}")
+    ends = [pl.col("at").min().alias("first"), pl.col("at").max().alias("last")]
+    (from_, to), (first, last) = (frame.select(ends).collect().row(0) for frame in (shown, done))
+    if last < from_ or first > to + window:
+        spans = [" to ".join(f"{at:%Y-%m-%d %H:%M}" for at in span) for span in ((from_, to), (first, last))]
+        said.append(f"impressions are of {spans[0]}, feedback of {spans[1]}")
     for table, key in (("users", "user_id"), ("items", "item_id")):
         known, seen = (f.select(pl.col(key).unique()).collect().to_series() for f in (shown, done))
         missing = seen.filter(~seen.is_in(known.implode())).sort()
-        if missing.len():
+        if missing.len() > (1 - relations.MIN_LISTED) * seen.len():
             spelt = relations.spellings(missing, known, "impressions")
             said.append(f"{missing.len():,} of {seen.len():,} {table} of feedback were shown nothing{spelt}")
-    return f" ({'; '.join(said)})"
+    return said
 
 
 def _one_user(staged: Staged, rows: int) -> Finding | None:

@@ -199,8 +199,8 @@ def test_an_impressions_number_that_starts_again(bench, own):
             pl.col("product_id").str.to_uppercase(),
             "30 of 30 items of feedback were shown nothing: 'I0' of an",
         ),
-        (pl.col("at") + timedelta(days=40), "feedback is of 2026-02-14"),
-        (pl.col("at") - timedelta(days=40), "feedback is of 2025-11-26"),
+        (pl.col("at") + timedelta(days=40), "feedback of 2026-02-14"),
+        (pl.col("at") - timedelta(days=40), "feedback of 2025-11-26"),
     ],
 )
 def test_feedback_that_finds_no_impression(bench, own, change, said):
@@ -217,6 +217,19 @@ def test_feedback_that_finds_no_impression(bench, own, change, said):
     assert "organic_feedback: " in told
     assert said in told
     assert "[match] window" in told
+
+
+def test_feedback_that_finds_no_impression_by_chance(bench, own):
+    """Items of the same catalogue and days, and none of them shown to the user before: that may be so."""
+    frame, draw = rows(users=300, items=2_000), np.random.default_rng(5)
+    items = pl.Series([f"i{k}" for k in draw.integers(2_000, size=frame.height)])
+    seen = frame.filter(event="view")["product_id"].unique()
+    chosen = pl.when((pl.col("event") == "click") & items.is_in(seen.implode())).then(items)
+    put(bench, frame.with_columns(product_id=chosen.otherwise("product_id")))
+    mapping = own()
+    mapping["events"] |= {"request": None}
+    bench.convert({**mapping, "match": {"window": 1}}, form="parquet")
+    assert [(f.code, f.severity) for f in bench.summary.findings] == [("organic_feedback", "warning")]
 
 
 def test_contradicting_rows_of_one_id_are_told(bench, own):
