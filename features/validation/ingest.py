@@ -12,6 +12,7 @@ import polars as pl
 from features.build import periods
 from features.days import Days
 from features.validation.checks import validate_day
+from features.validation.closed_days import gather_empty
 from features.validation.examples import with_examples
 from features.validation.findings import Finding
 from features.validation.measure import matured_labels, profile_day
@@ -91,6 +92,8 @@ class Ingest:
             ]
             history = compare(today, earlier, self.config).history
             compared[str(today.day)] = [str(p.day) for p in history]
+        known = {p.day: not p.impressions for p in profiles[:-1]} if self.config.period == "P1D" else {}
+        findings = gather_empty(findings, known)
         findings.sort(key=lambda f: (not f.stops, f.accepted, f.severity != "warning"))
         rows = {name: table.rows for name, table in profiles[-1].tables.items()}
         return Validation(date=days[-1].day, findings=tuple(findings), compared=compared, rows=rows)
