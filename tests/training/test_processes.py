@@ -212,6 +212,7 @@ def test_a_rank_that_dies_ends_all_and_is_named():
         )
 
 
+@pytest.mark.usefixtures("quick_ranks")
 def test_one_rank_adds_up_alone():
     """As one does whose tables TorchRec places: it meets nobody."""
     adds = """

@@ -1,3 +1,4 @@
+import functools
 import json
 import lzma
 import os
@@ -19,8 +20,16 @@ ROWS = {"train": 1500, "test": 400}
 
 def write_set(folder: Path, *, flip_test: bool = False) -> Path:
     """Write both files: income follows weeks worked and sex, marriage follows age."""
-    rng = np.random.default_rng(1)
     folder.mkdir()
+    for name, content in files(flip_test).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@functools.cache
+def files(flip_test: bool) -> dict[str, bytes]:
+    rng = np.random.default_rng(1)
+    found = {}
     for part, num in ROWS.items():
         lines = []
         for _ in range(num):
@@ -35,8 +44,8 @@ def write_set(folder: Path, *, flip_test: bool = False) -> Path:
             row["income_50k"] = " 50000+." if rich else " - 50000."
             row["marital_stat"] = " Never married" if single else " Widowed"
             lines.append(",".join(row[n] for n in NAMES))
-        (folder / f"census-income.{part}.csv.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
-    return folder
+        found[f"census-income.{part}.csv.xz"] = lzma.compress("\n".join(lines).encode())
+    return found
 
 
 @pytest.fixture
