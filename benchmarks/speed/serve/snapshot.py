@@ -15,6 +15,7 @@ import polars as pl
 from benchmarks.speed.synthetic_columns import ids, instants
 from features.history import VOID
 from features.parts import window_names
+from features.taken import TABLE as TAKEN
 from recsys.config import RunConfig
 from recsys.schema import INSTANT
 from recsys.snapshot import ROW, DaySnapshot, part_folder
@@ -61,7 +62,9 @@ def write_snapshot(folder: Path, config: RunConfig, num_items: int, num_users: i
         part / "cross_category.parquet"
     )
     choose = _Choice(category_of, popularity)
-    _tail(liked, choose, rng).write_parquet(part / "tail.parquet")
+    tail = _tail(liked, choose, rng)
+    tail.write_parquet(part / "tail.parquet")
+    tail.filter(pl.col("kind").is_in(config.taken_kinds)).write_parquet(part / f"{TAKEN}.parquet")
     _seen(liked, choose, rng).write_parquet(part / "seen.parquet")
     _examples(num_items, num_users, rng).write_parquet(part / "examples.parquet")
     write_json(folder / MANIFEST, {"day": str(DAY), "parts": 1, "rows": {"impressions": EXAMPLES}})
