@@ -26,7 +26,7 @@ Trained = Mapping[str, Sequence[Run]]
 
 
 def measure_set(of: QualitySet, seeds: int, asked: Sequence[str], news: News) -> QualityReport:
-    """Train the rows that are asked for, all when none is, and report on them.
+    """Train the rows that are asked for, when none is all but those on request, and report on them.
 
     Raises: ConfigError when a row is unknown, needs more seeds, or needs LightGBM and it is not installed.
     """
@@ -94,8 +94,12 @@ def figure(measure: Measure, runs: Sequence[Outputs], validation: float | None =
     known = None if validation is None or math.isnan(validation) else validation
     if measure.repeats == "places":
         return over_repeats(np.mean([measure.of(run) for run in runs], axis=0).tolist(), known)
+    if measure.repeats == "users" and measure.has_interval:
+        return _over_users(measure, runs, known)
     values = [measure.value(run) for run in runs]
-    return over_repeats(values, known) if measure.repeats == "runs" else _over_users(measure, runs, known)
+    if measure.repeats == "runs":
+        return over_repeats(values, known)
+    return Figure(value=statistics.fmean(values), low=None, high=None, runs=tuple(values), validation=known)
 
 
 def over_repeats(values: Sequence[float], validation: float | None = None) -> Figure:
@@ -140,7 +144,7 @@ def _differences(of: QualitySet, table: Sequence[ModelRow], trained: Trained) ->
         for measure in of.test:
             own, theirs = ([run.test for run in trained[name]] for name in (row, other))
             both = measure.output in own[0] and measure.output in theirs[0]
-            if both and measure.repeats != "places":
+            if both and measure.repeats != "places" and measure.has_interval:
                 yield difference(row, other, measure.key, paired(measure, own, theirs))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from recsys.metrics.columns import Lists, group_codes
 from recsys.metrics.metric import Statistic
 from recsys.metrics.pooled import ratio_of_sums
-from recsys.metrics.table import METRICS, pooled_metric
+from recsys.metrics.table import METRICS, pooled_metric, row_metric
 
 Key = tuple[str, str]
 """Head and metric."""
@@ -39,7 +39,8 @@ class Measure:
     output: str
     """Name of the run's output that is measured."""
     pooled: str | None = None
-    """The metric over rows, of `recsys.metrics.table`; None: the mean of users' own values."""
+    """The metric over rows, of `recsys.metrics.table`; None: the mean of users' own values. One that has no
+    interval, such as ECE, is shown without, and rows are not compared by it."""
     label: np.ndarray | None = None
     """[N], with `user`, where the metric is over rows."""
     user: np.ndarray | None = None
@@ -61,6 +62,11 @@ class Measure:
     def higher_is_better(self) -> bool:
         """Tell an error from a gain."""
         return not lower_is_better(self.metric)
+
+    @property
+    def has_interval(self) -> bool:
+        """Say whether drawing users again tells how much of the figure is luck."""
+        return self.pooled is None or row_metric(self.pooled).pooled is not None
 
     def among(self, rows: np.ndarray, suffix: str) -> "Measure":
         """Give the same measure of some rows, by mask, under a longer name."""
@@ -90,6 +96,10 @@ class Measure:
 
     def value(self, outputs: Outputs) -> float:
         """Measure one run; NaN where the metric is not defined."""
+        if self.pooled is not None and not self.has_interval:
+            assert self.label is not None, "a metric over rows needs labels"
+            metric = row_metric(self.pooled)
+            return metric.value(metric.check(self.label, self.of(outputs), self.weight, self.lists))
         statistic, num_users = self.statistic(outputs)
         return statistic(np.ones(num_users))
 

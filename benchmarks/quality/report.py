@@ -20,7 +20,7 @@ class Figure:
 
     value: float
     low: float | None
-    """None, with `high`: one run says nothing of luck."""
+    """None, with `high`: one run says nothing of luck, or the metric has no interval."""
     high: float | None
     runs: tuple[float, ...]
     validation: float | None = None

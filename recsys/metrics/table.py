@@ -200,6 +200,18 @@ def list_metrics() -> dict[str, ListMetric]:
     return {name: metric for name, metric in METRICS.items() if isinstance(metric, ListMetric)}
 
 
+def row_metric(name: str) -> RowMetric:
+    """Give a metric over rows.
+
+    Raises: ConfigError naming the known ones.
+    """
+    metric = METRICS.get(name)
+    if not isinstance(metric, RowMetric):
+        known = sorted(n for n, m in METRICS.items() if isinstance(m, RowMetric))
+        raise ConfigError(f"metric {name!r} is not over rows; choose one of {known}")
+    return metric
+
+
 def pooled_metric(name: str) -> RowMetric:
     """Give a metric over rows whose differences have an interval.
 

@@ -19,7 +19,7 @@ from recsys.calibration import fit_affine, fit_platt
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
 from recsys.metrics.columns import Lists
-from recsys.metrics.table import pooled_metric
+from recsys.metrics.table import row_metric
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
 from training.baselines.design import MAX_ROWS, Sample, concat_samples, sample_of
@@ -27,7 +27,7 @@ from training.data import EncodedRows, encode_day
 from training.runs import HeadPredictions, Runs
 from training.train import build_model
 
-_BESIDE = ("auc", "log_loss")
+_BESIDE = ("auc", "log_loss", "ece")
 """What is shown of a probability beside its primary metric."""
 LIST_WEIGHTS = (0.1, 0.3, 1.0)
 """Of the order inside lists beside a binary head's log loss; the configs have 0."""
@@ -140,11 +140,10 @@ class Night:
 
     def list_orders(self) -> dict[str, Row]:
         """Give rows whose binary heads learn the order inside lists, too; each answers a question."""
+        variants = {w: partial(self.train, _with_list_weight(self.config, w)) for w in LIST_WEIGHTS}
         return {
-            f"list_weight_{weight:g}": Row(
-                partial(self.train, _with_list_weight(self.config, weight)), shown=False, least_seeds=2
-            )
-            for weight in LIST_WEIGHTS
+            f"list_weight_{weight:g}": Row(train, shown=False, least_seeds=2, on_request=True)
+            for weight, train in variants.items()
         }
 
     @property
@@ -191,7 +190,7 @@ class LabelledRows:
     def measure(self, metric: str) -> Measure:
         """Measure predictions of the head."""
         user, name = self.encoded.user_key[self.rows], self.task.name
-        output = f"list {name}" if pooled_metric(metric).in_lists else name
+        output = f"list {name}" if row_metric(metric).in_lists else name
         return Measure(
             head=name,
             metric=metric,

@@ -161,6 +161,19 @@ def test_draws_of_one_class_are_left_out_of_the_interval():
     assert found.validation is None
 
 
+def test_a_metric_without_an_interval_is_a_figure_that_rows_are_not_compared_by():
+    label = np.array([1.0, 0, 0, 0])
+    of = Measure(head="a", metric="ece", output="a", pooled="ece", label=label, user=np.arange(4))
+    own, other = ([Run(validation={}, test={"a": np.full(4, p)})] for p in (0.45, 0.25))
+    found = figure(of, [run.test for run in (*own, *other)])
+    assert found.value == pytest.approx(0.1)
+    assert found.runs == pytest.approx((0.2, 0.0))
+    assert found.low is found.high is None
+    rows = {"ours": baseline(lambda: own[0]), "mean": baseline(lambda: other[0])}
+    shown = replace(toy({}), rows=rows, validation=[], test=[of], questions=(("ours", "mean"),))
+    assert measure_set(shown, 1, [], silent).differences == ()
+
+
 def test_what_is_not_defined_is_nan_and_has_no_interval():
     one_class = Measure(
         head="a", metric="auc", output="a", pooled="auc", label=np.zeros(3), user=np.arange(3)
@@ -236,6 +249,12 @@ def test_a_difference_over_seeds_needs_two():
     assert wanted_rows(rows, [], 2) == ["a", "b"]
     with pytest.raises(ConfigError, match="--seeds 2"):
         wanted_rows(rows, ["b"], 1)
+
+
+def test_some_rows_are_trained_only_where_they_are_asked_for():
+    rows = {"a": Row(lambda _: None), "b": Row(lambda _: None, on_request=True)}
+    assert wanted_rows(rows, [], 2) == ["a"]
+    assert wanted_rows(rows, ["b", "a"], 2) == ["a", "b"]
 
 
 def test_a_missing_lightgbm_says_so_before_anything_is_trained(monkeypatch):
