@@ -154,6 +154,11 @@ def windows(config: RunConfig) -> tuple[str, ...]:
     return (*(str(days) for days in config.features.window_days), LIFETIME)
 
 
+def is_lifetime(feature: NumberFeature) -> bool:
+    """Tell whether an aggregate is of the whole log up to the day."""
+    return feature.name.endswith(f"_{LIFETIME}")
+
+
 def organic_tasks(tasks: Sequence[TaskSpec], base: str) -> tuple[TaskSpec, ...]:
     """List the tasks whose organic feedback is a share of a base kind, which may be none."""
     return tuple(t for t in tasks if base and t.kind.aggregate == "rate" and t.feedback != base)

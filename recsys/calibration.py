@@ -53,7 +53,7 @@ class SamplingShift(_Frozen):
     def apply(self, logit: npt.ArrayLike) -> FloatArray:
         """Return probabilities [...] of logit [...]; float32 in, float32 out, else float64."""
         values = np.asarray(logit)
-        return _as_given(_sigmoid(values.astype(np.float64) + self.b), values)
+        return _as_given(sigmoid(values.astype(np.float64) + self.b), values)
 
 
 class Platt(_Frozen):
@@ -67,7 +67,25 @@ class Platt(_Frozen):
     def apply(self, logit: npt.ArrayLike) -> FloatArray:
         """Return probabilities [...] of logit [...]; float32 in, float32 out, else float64."""
         values = np.asarray(logit)
-        return _as_given(_sigmoid(self.a * values.astype(np.float64) + self.b), values)
+        return _as_given(sigmoid(self.a * values.astype(np.float64) + self.b), values)
+
+
+class PlattItems(_Frozen):
+    """Map a logit that has a term of the item to a probability: sigmoid(a * (logit + term) + b), a > 0.
+
+    The ranker of a bundle adds the term (`Ranker.with_item_terms`), so `apply` is given logits that have it.
+    """
+
+    kind: Literal["platt_items"] = "platt_items"
+    a: float = Field(gt=0)
+    b: float
+    items: dict[str, float]
+    """The term: what each of the item's numbers weighs, by the feature's name."""
+    reads: ClassVar[Input] = "logit"
+
+    def apply(self, logit: npt.ArrayLike) -> FloatArray:
+        """Return probabilities [...] of logit [...]; float32 in, float32 out, else float64."""
+        return Platt(a=self.a, b=self.b).apply(logit)
 
 
 class Isotonic(_Frozen):
@@ -120,7 +138,9 @@ class Affine(_Frozen):
         return _as_given(mapped, values)
 
 
-Calibrator = Annotated[Identity | SamplingShift | Platt | Isotonic | Affine, Field(discriminator="kind")]
+Calibrator = Annotated[
+    Identity | SamplingShift | Platt | PlattItems | Isotonic | Affine, Field(discriminator="kind")
+]
 
 
 def is_fitted(calibrator: Calibrator) -> bool:
@@ -140,10 +160,10 @@ def fit_platt(logit: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike 
     Raises: DataError on a NaN, a label that is neither 0 nor 1, no rows, or unequal lengths.
     Source: Platt 1999; Lin, Lin & Weng, Machine Learning 2007.
     """
-    rows = _used(checked_binary(label, logit, weight))
-    highest, lowest = _smoothed_targets(rows)
+    rows = used_rows(checked_binary(label, logit, weight))
+    highest, lowest = smoothed_targets(rows)
     target = np.where(rows.label == 1, highest, lowest)
-    if not has_both_classes(rows.label, rows.weight) or _is_constant(rows.prediction):
+    if not has_both_classes(rows.label, rows.weight) or is_constant(rows.prediction):
         return Platt(a=1.0, b=_intercept(rows.prediction, target, rows.weight))
     slope, intercept = _newton(rows.prediction, target, rows.weight)
     if slope < MIN_SLOPE:
@@ -180,7 +200,7 @@ def fit_isotonic_probability(
     Args and Raises: as `fit_platt`.
     """
     rows = checked_binary(label, prediction, weight)
-    highest, lowest = _smoothed_targets(rows)
+    highest, lowest = smoothed_targets(rows)
     fitted = fit_isotonic(rows.prediction, rows.label, rows.weight)
     bounded = np.clip(fitted.y, lowest, highest)
     return Isotonic(x=fitted.x, y=tuple(bounded.tolist()))
@@ -203,13 +223,13 @@ def fit_affine(
     """
     if not low < high:
         raise ConfigError(f"low is {low} and high {high}; low must be below high")
-    rows = _used(checked(label, prediction, weight))
+    rows = used_rows(checked(label, prediction, weight))
     mean_prediction = float(np.average(rows.prediction, weights=rows.weight))
     mean_label = float(np.average(rows.label, weights=rows.weight))
     centred = rows.prediction - mean_prediction
     covariance = float(np.average(centred * (rows.label - mean_label), weights=rows.weight))
     variance = float(np.average(np.square(centred), weights=rows.weight))
-    scale = 1.0 if _is_constant(rows.prediction) else max(covariance / variance, MIN_SLOPE)
+    scale = 1.0 if is_constant(rows.prediction) else max(covariance / variance, MIN_SLOPE)
     return Affine(scale=scale, offset=mean_label - scale * mean_prediction, low=low, high=high)
 
 
@@ -249,7 +269,7 @@ def keep_child_below_parent(child: npt.ArrayLike, parent: npt.ArrayLike) -> Floa
     return _as_given(np.minimum(values.astype(np.float64), limit.astype(np.float64)), values)
 
 
-def _smoothed_targets(rows: Rows) -> tuple[float, float]:
+def smoothed_targets(rows: Rows) -> tuple[float, float]:
     """Give Platt's targets of a positive and of a negative row: (P + 1) / (P + 2) and 1 / (M + 2)."""
     positives = float(rows.weight[rows.label == 1].sum())
     negatives = float(rows.weight[rows.label == 0].sum())
@@ -266,7 +286,7 @@ def _newton(logit: Vector, target: Vector, weight: Vector) -> tuple[float, float
     share = weight / weight.sum()
     theta = np.array([0.0, _log_odds(float(share @ target))])
     for _ in range(100):
-        probability = _sigmoid(design @ theta)
+        probability = sigmoid(design @ theta)
         gradient = design.T @ (share * (probability - target))
         if np.abs(gradient).max() < 1e-12:
             break
@@ -298,23 +318,23 @@ def _intercept(logit: Vector, target: Vector, weight: Vector) -> float:
     wanted = _log_odds(mean_target)
 
     def excess(b: float) -> float:
-        return float(share @ _sigmoid(logit + b)) - mean_target
+        return float(share @ sigmoid(logit + b)) - mean_target
 
     return float(brentq(excess, wanted - logit.max() - 1, wanted - logit.min() + 1, xtol=1e-12))
 
 
-def _used(rows: Rows) -> Rows:
+def used_rows(rows: Rows) -> Rows:
     """Drop the rows that weigh nothing."""
     used = rows.weight > 0
     return Rows(label=rows.label[used], prediction=rows.prediction[used], weight=rows.weight[used])
 
 
-def _is_constant(values: Vector) -> bool:
+def is_constant(values: Vector) -> bool:
     """Say whether values differ by rounding alone, so that no slope can be read off them."""
     return bool(np.ptp(values) <= 1e-9 * (1 + np.abs(values).max()))
 
 
-def _sigmoid(z: Vector) -> Vector:
+def sigmoid(z: Vector) -> Vector:
     """Return 1 / (1 + exp(-z)) without overflow, exact in both tails."""
     probability: Vector = np.exp(-np.logaddexp(0, -z))
     return probability

@@ -11,6 +11,7 @@ from recsys.calibration import (
     Identity,
     Isotonic,
     Platt,
+    PlattItems,
     SamplingShift,
     correct_sampling,
     fit_affine,
@@ -19,6 +20,7 @@ from recsys.calibration import (
     fit_platt,
     has_both_classes,
 )
+from recsys.item_terms import ItemNumbers, fit_platt_items
 from recsys.metrics.columns import Mask, Vector
 from recsys.metrics.pointwise import log_loss
 from recsys.tasks import TaskSpec
@@ -36,6 +38,8 @@ class HeadRows:
     weight: Vector
     """1 / sampling rate, so that probabilities are those of the stream before its negatives were sampled."""
     shown_at: npt.NDArray[np.int64]
+    items: ItemNumbers | None = None
+    """Rates and means of each row's item; None: not known here."""
 
     @property
     def known(self) -> "HeadRows":
@@ -50,6 +54,7 @@ class HeadRows:
             label=self.label[chosen],
             weight=self.weight[chosen],
             shown_at=self.shown_at[chosen],
+            items=None if self.items is None else self.items.take(chosen),
         )
 
 
@@ -58,6 +63,14 @@ def platt(rows: HeadRows, task: TaskSpec) -> Platt:
     del task
     known = rows.known
     return fit_platt(known.logit, known.label, known.weight)
+
+
+def platt_items(rows: HeadRows, task: TaskSpec) -> Platt | PlattItems:
+    """Fit a sigmoid of the logit with a small term of the item; where nothing is known of it, without."""
+    known = rows.known
+    if known.items is None:
+        return platt(known, task)
+    return fit_platt_items(known.logit, known.label, known.items, known.weight)
 
 
 def isotonic_probability(rows: HeadRows, task: TaskSpec) -> Isotonic:

@@ -48,6 +48,7 @@ class HeadKind:
 
 _PROBABILITY_CALIBRATORS = {
     "platt": "recsys.calibrators:platt",
+    "platt_items": "recsys.calibrators:platt_items",
     "isotonic": "recsys.calibrators:isotonic_probability",
     "auto": "recsys.calibrators:platt_or_isotonic",
     UNCALIBRATED: "recsys.calibrators:sampling_correction",

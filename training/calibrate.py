@@ -8,6 +8,7 @@ import polars as pl
 from recsys.calibration import Calibrator
 from recsys.calibrators import HeadRows
 from recsys.head_kinds import UNCALIBRATED
+from recsys.item_terms import ItemNumbers, item_weights
 from recsys.model.head_functions import predict
 from recsys.resolve import resolve
 from recsys.tasks import TaskSpec
@@ -18,6 +19,7 @@ def fit_calibration(
     logits: Mapping[str, np.ndarray],
     rows: pl.DataFrame,
     chosen: Mapping[str, str],
+    items: ItemNumbers | None = None,
 ) -> dict[str, Calibrator]:
     """Fit one calibrator per head on the calibration period's rows, each alone.
 
@@ -28,11 +30,23 @@ def fit_calibration(
     Args:
         rows: `label_*` (null = not known), `weight`, `shown_at`, in the order of the logits.
         chosen: head kind -> a name of its calibrators (`[calibration]` of the config).
+        items: rates and means of each row's item, for calibrators that read them.
     """
-    return {task.name: _fit(task, _head_rows(task, logits[task.name], rows), chosen) for task in tasks}
+    return {task.name: _fit(task, _head_rows(task, logits[task.name], rows, items), chosen) for task in tasks}
 
 
-def _head_rows(task: TaskSpec, logits: np.ndarray, rows: pl.DataFrame) -> HeadRows:
+def with_item_terms(
+    logits: Mapping[str, np.ndarray], items: ItemNumbers, calibration: Mapping[str, Calibrator]
+) -> dict[str, np.ndarray]:
+    """Add to logits, as a model without a bundle gives them, the terms that a bundle's ranker adds itself."""
+    found = dict(logits)
+    for task, calibrator in calibration.items():
+        if weights := item_weights(calibrator):
+            found[task] = logits[task] + items.term(weights)
+    return found
+
+
+def _head_rows(task: TaskSpec, logits: np.ndarray, rows: pl.DataFrame, items: ItemNumbers | None) -> HeadRows:
     logit = logits.astype(np.float64)
     return HeadRows(
         logit=logit,
@@ -40,6 +54,7 @@ def _head_rows(task: TaskSpec, logits: np.ndarray, rows: pl.DataFrame) -> HeadRo
         label=rows[task.label].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
         weight=rows["weight"].cast(pl.Float64).to_numpy(),
         shown_at=rows["shown_at"].cast(pl.Int64).to_numpy(),
+        items=items,
     )
 
 

@@ -17,6 +17,7 @@ from recsys.calibration import Calibrator
 from recsys.config import RunConfig, build_fusion
 from recsys.device import CPU, resolve_device
 from recsys.fusion import Fusion
+from recsys.item_terms import item_terms
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
 from recsys.model.scorer import calibrate, ranker_from
@@ -67,7 +68,7 @@ class ListModel:
         ranker, tables = moved(trained.ranker, trained.tables, resolve_device(config.training.device))
         return cls(
             config=config,
-            ranker=ranker,
+            ranker=ranker.with_item_terms(item_terms(calibration)),
             tables=tables,
             encoder=encoder,
             batcher=Batcher(encoder, text_by_number(encoder, items), scoring_settings(config)),
@@ -169,7 +170,7 @@ def day_logits(
     batcher = Batcher(encoder, text_by_number(encoder, days[i].table("items")), scoring_settings(config))
     scoring = moved(trained.ranker, trained.tables, resolve_device(config.training.device))
     with opened_day(encoder, days.labelled_for(config.tasks), i, config.tasks, folder) as day:
-        return predict_logits(*scoring, scoring_batches(batcher, day)), ScoredRows.of(day)
+        return predict_logits(*scoring, scoring_batches(batcher, day)), ScoredRows.of(day, encoder)
 
 
 def moved(ranker: Ranker, tables: LocalTables, device: torch.device) -> tuple[Ranker, LocalTables]:

@@ -18,7 +18,7 @@ from recsys.metrics.metric import RowMetric
 from recsys.model.head_functions import predict
 from recsys.model.scorer import calibrate
 from recsys.tasks import TaskSpec
-from training.calibrate import fit_calibration
+from training.calibrate import fit_calibration, with_item_terms
 from training.data import Cutting, ScoredRows, count_steps, held_scores, sizes_of
 from training.evaluation.list_groups import ListGroup, list_group_of, lists_of_day
 from training.fit_inputs import loss_weights
@@ -140,12 +140,12 @@ class Runs:
             logits, encoded = scored[plan.calibrate[task.name]]
             label = encoded.labels[task.name]
             rows = pl.DataFrame({"weight": encoded.weight, "shown_at": encoded.shown_at, task.label: label})
-            calibration |= fit_calibration([task], logits, rows, config.calibration)
+            calibration |= fit_calibration([task], logits, rows, config.calibration, encoded.items)
         days = {i: self._scored_day(trained, config, i, *scored[i]) for i in wanted}
         found = {}
         for task in tasks:
             known, later = days[plan.calibrate[task.name]], days[plan.evaluate[task.name]]
-            calibrated = [calibrate(logits, tasks, calibration)[task.name] for logits in later.logits]
+            calibrated = [found[task.name] for found in later.calibrated(tasks, calibration)]
             found[task.name] = HeadScores(
                 known=known.predictions(task, known.raw(task)),
                 raw=later.predictions(task, later.raw(task)),
@@ -197,6 +197,16 @@ class _ScoredDay:
     def raw(self, task: TaskSpec) -> list[np.ndarray]:
         """Give predictions [N] before calibration: live, and with the state held."""
         return [predict(logits[task.name], task) for logits in self.logits]
+
+    def calibrated(
+        self, tasks: Sequence[TaskSpec], calibration: dict[str, Calibrator]
+    ) -> list[dict[str, np.ndarray]]:
+        """Give calibrated predictions [N] by task: live, and with the state held."""
+        # An item's numbers are nightly ones, the same as its list began.
+        return [
+            calibrate(with_item_terms(logits, self.rows.items, calibration), tasks, calibration)
+            for logits in self.logits
+        ]
 
     def predictions(self, task: TaskSpec, both: Sequence[np.ndarray]) -> HeadPredictions:
         """Take the rows that have a label. Args: both: predictions [N], live and with the state held."""

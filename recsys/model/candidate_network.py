@@ -8,7 +8,7 @@ one, K and O as in `first_layer`, P starts, G crosses, C logits of all tasks.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,7 @@ class CandidateNetwork(nn.Module):
         self.query_DA = ranker.history.query.weight.detach().t().contiguous()
         self.widths = [trunk.first_layer().bias_O.shape[0] for trunk in ranker.trunks]
         self.columns = _columns(ranker)
+        self.item_numbers, self.term_FC = ranker.item_number_columns, _item_term(ranker, self.columns)
 
     @property
     def product_type(self) -> torch.dtype:
@@ -114,7 +115,10 @@ class CandidateNetwork(nn.Module):
         first_NO = _started(starts_PO.to(kind), places_NG).addmm_(x_NK.to(kind), first_KO.to(kind))
         firsts = first_NO.split_with_sizes(self.widths, 1)
         members = [self._member(n, first) for n, first in enumerate(firsts)]
-        return torch.cat([_mean([m[task] for m in members]) for task in self.columns])
+        logits_CN = torch.cat([_mean([m[task] for m in members]) for task in self.columns])
+        if self.term_FC is None:
+            return logits_CN
+        return logits_CN + (rows_NW[:, self.item_numbers] @ self.term_FC).t()
 
     def _member(self, number: int, first_NO: Tensor) -> dict[str, Tensor]:
         """Give one member's logits per task."""
@@ -157,3 +161,16 @@ def _columns(ranker: Ranker) -> dict[str, int | slice]:
         found[task] = start if logits.dim() == 1 else slice(start, start + num)
         start += num
     return found
+
+
+def _item_term(ranker: Ranker, columns: Mapping[str, int | slice]) -> Tensor | None:
+    """Lay out the ranker's terms of an item by logit [F, C]; None: it has none."""
+    if not ranker.has_item_term:
+        return None
+    term_FT = ranker.item_term_FT
+    widths = [1 if isinstance(at, int) else at.stop - at.start for at in columns.values()]
+    parts = [
+        term_FT[:, k : k + 1] if width == 1 else term_FT.new_zeros(term_FT.shape[0], width)
+        for k, width in enumerate(widths)
+    ]
+    return torch.cat(parts, dim=1)

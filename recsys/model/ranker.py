@@ -11,6 +11,7 @@ numbers of both (training) or one user and many items (serving). Both paths are 
 Shape letters: B examples, D embedding, A attention, I inputs, U distinct items, T text.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.batch import BagIndex, Batch, Negatives
+from recsys.errors import ConfigError
 from recsys.model.heads import Heads
 from recsys.model.history import Histories, HistoryAttention, OneHistory
 from recsys.model.joined import joined_with_products
@@ -143,6 +145,9 @@ class ItemSide:
 class Ranker(nn.Module):
     """Everything but the embedding tables."""
 
+    item_term_FT: Tensor
+    """What each of an item's numbers weighs in each task's logit; zeros unless `with_item_terms` gave it."""
+
     def __init__(self, inputs: Inputs, tasks: Sequence[HeadSpec], config: ModelShape) -> None:
         """Build all parts from their sizes."""
         super().__init__()
@@ -186,6 +191,43 @@ class Ranker(nn.Module):
             Member(tasks, self.num_trunk_in, config, self.trunk.learned)
             for _ in range(config.ensemble_size - 1)
         )
+        self.register_buffer(
+            "item_term_FT", torch.zeros(inputs.num_item_numbers, len(self.specs)), persistent=False
+        )
+        self.has_item_term = False
+
+    def with_item_terms(self, terms: Mapping[str, Mapping[str, float]]) -> "Ranker":
+        """Return a ranker of these very weights that adds terms of the item to the logits it serves.
+
+        They are off in training, and belong to a calibration: weights that are trained further or saved are
+        without them.
+
+        Args: terms: task -> the name of a number of the item -> its weight.
+        Raises: ConfigError when an item has no such number of one column.
+        """
+        column: dict[str, int] = {}
+        first = 0
+        for name, width in self.inputs.item_numbers:
+            column |= {name: first} if width == 1 else {}
+            first += width
+        weight_FT = torch.zeros_like(self.item_term_FT)
+        for k, task in enumerate(self.specs):
+            for name, weight in terms.get(task.name, {}).items():
+                if name not in column:
+                    raise ConfigError(
+                        f"the term of {task.name} weighs {name!r}, which is no number of an item here; "
+                        f"known: {', '.join(column) or 'none'}; calibrate the model again"
+                    )
+                weight_FT[column[name], k] = weight
+        other = copy.copy(self)
+        other._buffers = {**self._buffers, "item_term_FT": weight_FT}
+        other.has_item_term = bool(weight_FT.any())
+        return other
+
+    @property
+    def item_number_columns(self) -> slice:
+        """Give the columns of an item's input that are its numbers: the last ones."""
+        return slice(self.num_item_in - self.inputs.num_item_numbers, self.num_item_in)
 
     @property
     def trunks(self) -> list[Trunk]:
@@ -277,9 +319,20 @@ class Ranker(nn.Module):
     def logits(
         self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor
     ) -> dict[str, Tensor]:
-        """Return logits per task of the joined sides, the mean of all members, position bias off."""
+        """Return logits per task of the joined sides, the mean of all members, position bias off.
+
+        The terms of `with_item_terms` are in them.
+        """
         members = self._members(self.trunk_input(user, item, context_BI, cross_BF))
-        return {t.name: torch.stack([m[t.name] for m in members]).mean(dim=0) for t in self.specs}
+        logits = {t.name: torch.stack([m[t.name] for m in members]).mean(dim=0) for t in self.specs}
+        if not self.has_item_term:
+            return logits
+        term_BT = item.input_BI[:, self.item_number_columns] @ self.item_term_FT
+        # Only heads of one logit have a term; those of levels have several logits, and no column here.
+        return {
+            name: values + term_BT[:, k] if values.dim() == 1 else values
+            for k, (name, values) in enumerate(logits.items())
+        }
 
     def trunk_input(self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor) -> Tensor:
         """Join the sides to x [B, I]: one user row per item row, or one user for all items.

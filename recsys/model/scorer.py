@@ -17,9 +17,10 @@ from recsys.batch import move_together
 from recsys.bundle import Bundle
 from recsys.calibration import Calibrator, keep_child_below_parent
 from recsys.device import CPU
-from recsys.errors import BundleError
+from recsys.errors import BundleError, ConfigError
 from recsys.id_table import IdTable
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
+from recsys.item_terms import item_terms
 from recsys.mask import Mask
 from recsys.model.candidate_network import CandidateInputs, CandidateNetwork, UserWeights
 from recsys.model.engines import eager
@@ -286,6 +287,10 @@ def ranker_from(inputs: dict[str, object], bundle: Bundle) -> Ranker:
         ranker.load_state_dict(state)
     except RuntimeError as error:
         raise BundleError(f"{bundle.path}: the weights do not fit the model: {error}") from error
+    try:
+        ranker = ranker.with_item_terms(item_terms(bundle.manifest.calibration))
+    except ConfigError as error:
+        raise BundleError(f"{bundle.path}: the calibration does not fit the model: {error}") from error
     return ranker.eval()
 
 

@@ -22,6 +22,7 @@ from recsys.calibration import (
     Identity,
     Isotonic,
     Platt,
+    PlattItems,
     SamplingShift,
     correct_sampling,
     fit_affine,
@@ -38,6 +39,7 @@ EXAMPLES = [
     Identity(),
     SamplingShift(b=-1 / 3),
     Platt(a=0.1 + 0.2, b=-1 / 3),
+    PlattItems(a=0.1 + 0.2, b=-1 / 3, items={"item_click_rate_life": -1 / 7}),
     Isotonic(x=(0.1, 1 / 3, 0.9), y=(0.0, 2 / 7, 2 / 7)),
     Affine(scale=1 / 3, offset=math.pi, low=1, high=5),
 ]

@@ -43,8 +43,9 @@ class EncodedFiles:
         labels = arrays.mapped("labels")
         self.labels = {task: labels[:, k] for k, task in enumerate(said["tasks"])}
         self.weight, self.shown_at, self.user_key = map(arrays.mapped, ("weight", "shown_at", "user_key"))
+        self.item_row = arrays.mapped("item_row")
         self._users = _map_encoded(arrays, "user", said["bags"]["user"])
-        self._items = _map_encoded(arrays, "item", said["bags"]["item"])
+        self.items = _map_encoded(arrays, "item", said["bags"]["item"])
         self._events = EncodedEvents(**{name: arrays.mapped(f"event_{name}") for name in EVENTS})
         self._crosses = tuple(
             CrossTable(
@@ -66,7 +67,7 @@ class EncodedFiles:
             day=self.day,
             frame=pl.DataFrame(),
             users=self._users,
-            items=self._items,
+            items=self.items,
             crosses=self._crosses,
             events=self._events,
             labels=dict(zip(self._arrays.said["tasks"], labels, strict=True)),

@@ -9,8 +9,11 @@ from typing import Self
 import numpy as np
 
 from features.days import Days
+from features.definitions import is_lifetime
 from features.encode import Encoder
+from features.kinds.number import Number
 from recsys.batch import Batch
+from recsys.item_terms import ItemNumbers
 from recsys.scratch import scratch_folder
 from recsys.tasks import TaskSpec
 from training.data.batcher import Batcher
@@ -31,6 +34,8 @@ class ScoredRows:
     weight: np.ndarray
     shown_at: np.ndarray
     user_key: np.ndarray
+    items: ItemNumbers
+    """Lifetime rates and means of each row's item, and of what it is grouped by."""
 
     @property
     def size(self) -> int:
@@ -38,14 +43,29 @@ class ScoredRows:
         return self.weight.size
 
     @classmethod
-    def of(cls, day: EncodedDay) -> Self:
-        """Read them of a day, into memory."""
+    def of(cls, day: EncodedDay, encoder: Encoder) -> Self:
+        """Read them of a day that the encoder has encoded, into memory."""
         return cls(
             labels={task: np.array(label) for task, label in day.labels.items()},
             weight=np.array(day.weight),
             shown_at=np.array(day.shown_at),
             user_key=np.array(day.user_key),
+            items=_item_numbers(day, encoder),
         )
+
+
+def _item_numbers(day: EncodedDay, encoder: Encoder) -> ItemNumbers:
+    """Take the items' lifetime rates and means: counts grow with the log, so a weight of theirs soon errs."""
+    column, first = {}, 0
+    for feature in encoder.features.numbers_of("item"):
+        if isinstance(feature, Number) and feature.transform in ("rate", "mean") and is_lifetime(feature):
+            column[feature.name] = first
+        first += feature.width
+    return ItemNumbers(
+        names=tuple(column),
+        values_IF=np.array(day.items.numbers[:, list(column.values())]),
+        row_N=np.array(day.item_row, np.int64),
+    )
 
 
 @contextmanager

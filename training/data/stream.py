@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from features.encode import Encoded
 from recsys.batch import Batch
 from training.data.batcher import Batcher
 from training.data.chunks import Chunk, Cutting, DaySize, cut_day
@@ -34,6 +35,14 @@ class EncodedDay(Protocol):
     @property
     def user_key(self) -> np.ndarray:
         """Give a number of each example's user [N]."""
+
+    @property
+    def items(self) -> Encoded:
+        """Give the items, encoded, and one that nothing is known of."""
+
+    @property
+    def item_row(self) -> np.ndarray:
+        """Give each example's [N] row of them."""
 
     def read(self, bounds: np.ndarray) -> EncodedRows:
         """Give the examples of some ascending ranges [K, 2] of rows, in memory."""

@@ -181,7 +181,7 @@ def _score_day(
             return scored(day)
 
     with predictor.opened_day(days, i, folder) as day:
-        predictions, rows = scored(day), ScoredRows.of(day)
+        predictions, rows = scored(day), ScoredRows.of(day, predictor.encoder)
     contexts = context_columns(predictor.bundle.config, days[i])
     shown = days[i].table("examples", columns=[*_KEPT, *POLICY_COLUMNS, *contexts])
     lists = number_lists(shown, group, contexts)

@@ -22,6 +22,7 @@ from recsys.bundle import Bundle, load_bundle
 from recsys.calibration import Calibrator
 from recsys.config import period_start
 from recsys.errors import DataError
+from recsys.item_terms import ItemNumbers
 from recsys.manifest import read_manifest
 from recsys.records import NightRecord, Ruling, Verdict
 from recsys.registry import Registry
@@ -182,8 +183,8 @@ def write_evaluated(
 
     def build(folder: Path) -> dict[str, Any]:
         config, trained = step.config, load_trained(weights, step.config)
-        logits, rows = _calibration_rows(step, days, plan, trained, folder)
-        calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
+        logits, rows, items = _calibration_rows(step, days, plan, trained, folder)
+        calibration = fit_calibration(config.tasks, logits, rows, config.calibration, items)
         parent = previous.version if previous and not plan.cold else None
         fit = _fit_sources(step, days, plan, trained, calibration)
         say(fit.sentence())
@@ -385,8 +386,8 @@ def _fit_sources(
 
 def _calibration_rows(
     step: Step, days: Days, plan: NightPlan, trained: TrainedModel, folder: Path
-) -> tuple[dict[str, np.ndarray], pl.DataFrame]:
-    """Score the calibration days with the new weights: logits per task, and the rows they belong to."""
+) -> tuple[dict[str, np.ndarray], pl.DataFrame, ItemNumbers]:
+    """Score the calibration days with the new weights: logits per task, the rows and items they belong to."""
     tasks = step.config.tasks
     places = sorted(set(plan.calibrate.values()))
     parts = [day_logits(trained, days, i, step.config, folder) for i in places]
@@ -399,4 +400,4 @@ def _calibration_rows(
                 pl.Series(k, np.broadcast_to(v, encoded.size).astype(np.float32)) for k, v in known.items()
             )
         )
-    return logits, pl.concat(frames)
+    return logits, pl.concat(frames), ItemNumbers.joined([rows.items for _, rows in parts])

@@ -18,11 +18,9 @@ from recsys.log import InteractionLog
 from recsys.stages import Stages
 
 CONFIG = Path(__file__).with_name("kuairand.toml")
-ENSEMBLE_SIZE = 4
-ENSEMBLE_ROW = f"mmoe_ensemble_{ENSEMBLE_SIZE}"
 WITHOUT = "without_"
 CALIBRATION = "calibration"
-"""Raw predictions: the one part that is read off and not trained without.
+"""Raw predictions, without the item's term too: the one part that is read off and not trained without.
 
 The row `without_<part>` is the config that lacks the part."""
 
@@ -87,6 +85,8 @@ def _configs(night: Night) -> dict[str, RunConfig]:
         "item_content": _without_item_content(config),
         # Aggregates, crosses, live counters.
         "counts": _with(config, "features", aggregates=False, cross_user_by=(), live_counters=False),
+        # One trunk instead of the mean of several.
+        "ensemble": _with(config, "model", ensemble_size=1),
         # Shared bottom of the same size instead.
         "mixture": found["shared_bottom"],
         "sharing": found["single_task"],
@@ -96,7 +96,6 @@ def _configs(night: Night) -> dict[str, RunConfig]:
         "tuned_weights": _with_tasks(config, weight=1.0),
         "fixed_weights": _with(config, "training", balancing="uncertainty"),
     }
-    found[ENSEMBLE_ROW] = _with(config, "model", ensemble_size=ENSEMBLE_SIZE)
     return found | {WITHOUT + part: one for part, one in without.items()}
 
 

@@ -1,5 +1,6 @@
 """Candidates of a request, scored with the user's part computed once, have the logits of the plain ranker."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from recsys.batch import BagIndex, Batch, HistoryIndex
 from recsys.config import ModelConfig
+from recsys.errors import ConfigError
 from recsys.model.candidate_network import CandidateNetwork
 from recsys.model.joint_heads import JointHeads
 from recsys.model.layers import mlp
@@ -158,6 +160,32 @@ def test_heads_of_other_shapes_are_computed_one_by_one(tasks, hidden):
     ranker = _randomised(Ranker(INPUTS, [first.model_copy(update={"hidden": hidden}), *others], SMALL))
     assert not any(isinstance(heads, JointHeads) for heads in CandidateNetwork(ranker).heads)
     _compare(ranker)
+
+
+def test_terms_of_the_item_are_added_to_the_logits_of_their_heads(tasks):
+    inputs = dataclasses.replace(INPUTS, item_numbers=(("price", 1), ("rate", 1)))
+    torch.manual_seed(5)
+    ranker = _randomised(Ranker(inputs, tasks, SMALL))
+    before = copy.deepcopy(ranker)
+    ranker.set_item_terms({"buy": {"rate": 2.0}, "click": {"rate": 0.5, "price": -1.0}, "stars": {}})
+    _compare(ranker)
+    batch, rows, _ = _user(ranker, EVENTS)
+    user, numbers = ranker.user_side(batch, rows).one(0), torch.randn(NUM, 2)
+    item = ranker.item_side([torch.randn(NUM, 4), torch.randn(NUM, 2)], numbers, torch.zeros(NUM, 0))
+    without, found = (
+        r.logits(user, item, torch.randn(1, 3) * 0, torch.zeros(NUM, 3)) for r in (before, ranker)
+    )
+    torch.testing.assert_close(found["buy"] - without["buy"], 2.0 * numbers[:, 1])
+    torch.testing.assert_close(found["click"] - without["click"], 0.5 * numbers[:, 1] - numbers[:, 0])
+    torch.testing.assert_close(found["stars"], without["stars"])
+    assert ranker.state_dict().keys() == before.state_dict().keys(), "weights are saved without them"
+
+
+@pytest.mark.parametrize("name", ["weight", "price"])
+def test_a_term_of_what_is_no_number_of_the_item_is_refused(tasks, name):
+    ranker = Ranker(INPUTS, tasks, SMALL)
+    with pytest.raises(ConfigError, match=f"click weighs '{name}', which is no number of an item here"):
+        ranker.set_item_terms({"click": {name: 1.0}})
 
 
 class _Plain(Trunk):

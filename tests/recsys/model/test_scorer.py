@@ -11,11 +11,14 @@ from features.encode import Encoder
 from features.online import encode_items
 from features.sequences import history_slices
 from recsys.bundle import load_bundle
+from recsys.calibration import Platt, PlattItems
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
+from recsys.item_terms import item_weights
 from recsys.mask import Mask
 from recsys.model.item_rows import ItemRows
 from recsys.model.scorer import Scorer, calibrate, ranker_from
+from training.data import ScoredRows
 from training.predict import BundlePredictor
 
 ROWS = 150
@@ -108,6 +111,32 @@ def test_predictions_are_calibrated_the_same_way(scorer, predictor, encoded, req
     assert offline["rating"].min() >= 1
     assert offline["rating"].max() <= 5
     assert ((offline["click"] > 0) & (offline["click"] < 1)).all()
+
+
+def test_a_term_of_the_item_is_in_every_path(bundle, scorer, predictor, encoded, shop_chain):
+    """The bundle's click has one: evaluation adds it, and serving to items of the catalogue alike."""
+    weights = item_weights(bundle.manifest.calibration["click"])
+    plain = BundlePredictor(dataclasses.replace(bundle, manifest=_without_terms(bundle.manifest)))
+    term = ScoredRows.of(encoded, predictor.encoder).items.term(weights)
+    assert term.std() > 0.1
+    added = predictor.logits(encoded)["click"] - plain.logits(encoded)["click"]
+    np.testing.assert_allclose(added, term, atol=1e-5)
+    np.testing.assert_array_equal(predictor.logits(encoded)["rating"], plain.logits(encoded)["rating"])
+    assert scorer.network.term_FC is not None
+
+
+def _without_terms(manifest):
+    click = Platt(a=0.9, b=-0.1)
+    return manifest.model_copy(update={"calibration": manifest.calibration | {"click": click}})
+
+
+def test_a_calibration_of_other_inputs_is_refused(bundle):
+    other = PlattItems(a=1.0, b=0.0, items={"item_stock": 1.0})
+    manifest = bundle.manifest.model_copy(
+        update={"calibration": bundle.manifest.calibration | {"click": other}}
+    )
+    with pytest.raises(BundleError, match="'item_stock', which is no number of an item"):
+        ranker_from(bundle.manifest.inputs, dataclasses.replace(bundle, manifest=manifest))
 
 
 def test_many_candidates_are_scored_as_each_alone(scorer, encoded, request_of):

@@ -219,7 +219,7 @@ def test_rows_that_learn_the_order_inside_lists_change_that_alone(night, runs):
 def test_a_config_without_a_part_lacks_it_and_nothing_else(night):
     configs, full = kuairand._configs(night), night.config
     without = {n.removeprefix(kuairand.WITHOUT): c for n, c in configs.items() if n.startswith("without_")}
-    assert len(without) == 9
+    assert len(without) == 10
     assert without["history"].features == full.features.model_copy(update={"history_length": 0})
     assert not any(a.entity == "item" for a in without["item_content"].attributes)
     assert without["item_content"].features.text_dim == 0
