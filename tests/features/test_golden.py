@@ -12,7 +12,6 @@ from features.online import OnlineFeatures, encode_items
 from features.packing import unpack_user
 from features.store import StoredUser
 from recsys.bundle import Bundle, load_bundle
-from recsys.calibration import Platt
 from recsys.errors import BundleError
 from recsys.model.scorer import Scorer
 
@@ -67,8 +66,10 @@ def test_a_changed_table(bundle):
         check_golden(bundle.golden, *_sides(changed))
 
 
-def test_a_changed_calibration(bundle):
-    calibration = {**bundle.manifest.calibration, "click": Platt(a=0.9, b=-0.09)}
+@pytest.mark.parametrize("changed", [{"b": -0.09}, {"items": {"item_click_rate_life": 0.41}}])
+def test_a_changed_calibration(bundle, changed):
+    click = bundle.manifest.calibration["click"].model_copy(update=changed)
+    calibration = {**bundle.manifest.calibration, "click": click}
     manifest = bundle.manifest.model_copy(update={"calibration": calibration})
     with pytest.raises(BundleError, match="predictions differ"):
         check_golden(bundle.golden, *_sides(dataclasses.replace(bundle, manifest=manifest)))

@@ -87,7 +87,7 @@ def test_an_unknown_key_lists_the_known(data, parts):
         ({"serving": {"workers": "many"}}, ("1 wrong", "serving.workers = 'many'")),
         ({"policy": {"name": "best"}}, ("policy.name = 'best'", "greedy")),
         ({"task": [{**CLICK, "head": "ordnal"}]}, ("head = 'ordnal'", "binary")),
-        ({"calibration": {"binary": "affine"}}, ("'affine' is no calibrator", "platt, isotonic")),
+        ({"calibration": {"binary": "affine"}}, ("'affine' is no calibrator", "platt, platt_items")),
         ({"calibration": {"binry": "platt"}}, ("'binry' is no head kind", "binary, reg")),
         ({"task": [{**CLICK, "name": "Click!"}]}, ("name = 'Click!'",)),
         ({"task": "click"}, ("task = 'click'",)),

@@ -17,9 +17,11 @@ from recsys.model.scorer import Scorer, calibrate
 from recsys.registry import Registry
 from recsys.source_terms import NO_SOURCES
 from recsys.tasks import TaskSpec
-from training.calibrate import fit_calibration
+from training.calibrate import fit_calibration, with_item_terms
+from training.data import scoring
 from training.predict import BundlePredictor, day_logits
 from training.publish import publish, write_bundle
+from training.runs import Runs
 from training.train import train
 from training.warm_start import Previous
 
@@ -64,6 +66,7 @@ def test_an_uncalibrated_head_is_corrected_for_sampling_alone(labels):
     ("head", "kind", "made"),
     [
         ("binary", "platt", "platt"),
+        ("binary", "platt_items", "platt"),  # nothing is known of items here
         ("binary", "isotonic", "isotonic"),
         ("binary", "none", "identity"),
         ("regression", "affine", "affine"),
@@ -266,3 +269,74 @@ def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
     for name, value in made.weights().items():
         np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
     assert {"ranker.heads.links.rating.gaps", "ranker.observing.rating.weight"} <= set(bundle.weights)
+
+
+@pytest.fixture(scope="module")
+def with_terms(shop_chain, trained, config, tmp_path_factory):
+    """Calibrate the tiny shop's model with terms of the item, and publish it."""
+    config = config.model_copy(update={"calibration": _chosen(binary="platt_items")})
+    logits, encoded = day_logits(trained, shop_chain, 4, config)
+    rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
+    calibration = fit_calibration(config.tasks, logits, rows, config.calibration, encoded.items)
+    registry = Registry(tmp_path_factory.mktemp("terms"))
+    version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    return SimpleNamespace(
+        config=config,
+        registry=registry,
+        bundle=load_bundle(registry.require(version)),
+        encoded=encoded,
+        logits=logits,
+    )
+
+
+def test_a_term_reads_lifetime_rates_and_means_of_the_item_and_its_groups(with_terms):
+    click = with_terms.bundle.manifest.calibration["click"]
+    assert click.kind == "platt_items"
+    assert set(click.items) == {
+        f"item_{group}{number}_life"
+        for group in ("", "by_category__")
+        for number in ("click_rate", "purchase_rate", "rating_mean")
+    }
+    assert max(map(abs, click.items.values())) > 1e-3
+    assert with_terms.bundle.manifest.calibration["rating"].kind == "affine"
+
+
+def test_terms_of_the_item_are_served_as_they_were_fitted(with_terms, shop_chain, tmp_path):
+    bundle, config, encoded = with_terms.bundle, with_terms.config, with_terms.encoded
+    calibration = dict(bundle.manifest.calibration)
+    moved = with_item_terms(with_terms.logits, encoded.items, calibration)
+    assert np.abs(moved["click"] - with_terms.logits["click"]).max() > 1e-3
+    predictor = BundlePredictor(bundle)
+    with predictor.opened_day(shop_chain.labelled_for(config.tasks), 4) as day:
+        found = predictor.predictions(day)
+    for task, wanted in calibrate(moved, config.tasks, calibration).items():
+        np.testing.assert_allclose(found[task], wanted, atol=1e-5)
+    store = open_store(StoreConfig(), tmp_path)
+    publish(store, with_terms.registry, bundle.version, shop_chain[4])
+    assert Answering.of(bundle, store, Scorer).check_golden()["max_difference"] < 1e-4
+
+
+def test_a_days_items_are_the_same_in_files(with_terms, shop_chain, trained, monkeypatch):
+    monkeypatch.setattr(scoring, "PIECE_ROWS", 100)
+    logits, rows = day_logits(trained, shop_chain, 4, with_terms.config)
+    np.testing.assert_array_equal(logits["click"], with_terms.logits["click"])
+    assert rows.items.names == with_terms.encoded.items.names
+    weights = {name: n + 1.0 for n, name in enumerate(rows.items.names)}
+    np.testing.assert_array_equal(rows.items.term(weights), with_terms.encoded.items.term(weights))
+
+
+def test_runs_predict_with_terms_as_a_bundle_does(shop_chain, trained, with_terms, tmp_path):
+    config = with_terms.config
+    runs = Runs(shop_chain, config)
+    scores = runs.score(trained, config, config.tasks)["click"]
+    place = runs.plan.calibrate["click"]
+    logits, rows = day_logits(trained, runs.days, place, config)
+    known = _rows(**rows.labels, weight=rows.weight, shown_at=rows.shown_at)
+    calibration = fit_calibration(config.tasks, logits, known, config.calibration, rows.items)
+    registry = Registry(tmp_path)
+    version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    predictor = BundlePredictor(load_bundle(registry.require(version)))
+    with predictor.opened_day(runs.days.labelled_for(config.tasks), runs.plan.evaluate["click"]) as day:
+        found = predictor.predictions(day)["click"][~np.isnan(day.labels["click"])]
+    np.testing.assert_allclose(scores.evaluated.prediction, found, atol=1e-5)
+    np.testing.assert_array_equal(scores.evaluated.label, day.labels["click"][~np.isnan(day.labels["click"])])

@@ -14,6 +14,7 @@ from features.text import embed_text
 from recsys.bundle import load_bundle
 from recsys.encoding import NumberStatistics
 from recsys.stages import Stages
+from training.calibrate import with_item_terms
 from training.crosses import cross_numbers
 from training.host_choice import HostChoice
 from training.predict import BundlePredictor, day_logits
@@ -154,10 +155,11 @@ def test_input_sizes_follow_the_features(config, trained):
 
 
 def test_a_bundle_predicts_what_its_weights_predicted(shop_chain, config, trained, bundle):
-    """Writing, loading and predicting is the identity on logits."""
+    """Writing, loading and predicting is the identity on logits, but for the term of the item."""
     predictor = BundlePredictor(bundle)
     encoded = predictor.encode_day(shop_chain, 4, config.tasks)
     written = predictor.logits(encoded)
-    direct, _ = day_logits(trained, shop_chain, 4, config)
+    direct, rows = day_logits(trained, shop_chain, 4, config)
+    direct = with_item_terms(direct, rows.items, bundle.manifest.calibration)
     for task in written:
         np.testing.assert_allclose(written[task], direct[task], atol=1e-6)
