@@ -178,7 +178,7 @@ def test_terms_of_the_item_are_added_to_the_logits_of_their_heads(tasks):
     torch.testing.assert_close(found["buy"] - without["buy"], 2.0 * numbers[:, 1])
     torch.testing.assert_close(found["click"] - without["click"], 0.5 * numbers[:, 1] - numbers[:, 0])
     torch.testing.assert_close(found["stars"], without["stars"])
-    assert ranker.state_dict().keys() == before.state_dict().keys(), "weights are saved without them"
+    assert not any("item_term" in name for name in ranker.state_dict()), "weights are saved without them"
 
 
 @pytest.mark.parametrize("name", ["weight", "price"])
