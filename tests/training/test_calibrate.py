@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from scipy.special import expit, logit
 
 from features.loading import Answering
@@ -19,7 +20,7 @@ from recsys.source_terms import NO_SOURCES
 from recsys.tasks import TaskSpec
 from training.calibrate import fit_calibration, with_item_terms
 from training.data import scoring
-from training.predict import BundlePredictor, day_logits
+from training.predict import BundlePredictor, ListModel, day_logits
 from training.publish import publish, write_bundle
 from training.runs import Runs
 from training.train import train
@@ -340,3 +341,12 @@ def test_runs_predict_with_terms_as_a_bundle_does(shop_chain, trained, with_term
         found = predictor.predictions(day)["click"][~np.isnan(day.labels["click"])]
     np.testing.assert_allclose(scores.evaluated.prediction, found, atol=1e-5)
     np.testing.assert_array_equal(scores.evaluated.label, day.labels["click"][~np.isnan(day.labels["click"])])
+
+
+def test_lists_of_weights_without_a_bundle_have_the_terms(with_terms, shop_chain, trained):
+    bundle = with_terms.bundle
+    model = ListModel.of(trained, bundle.manifest.calibration, with_terms.config, bundle.items)
+    served = BundlePredictor(bundle).ranker
+    assert model.ranker.has_item_term
+    torch.testing.assert_close(model.ranker.item_term_FT, served.item_term_FT)
+    assert not trained.ranker.has_item_term, "what is trained further is without"

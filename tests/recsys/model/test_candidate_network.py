@@ -1,6 +1,5 @@
 """Candidates of a request, scored with the user's part computed once, have the logits of the plain ranker."""
 
-import copy
 import dataclasses
 
 import pytest
@@ -165,9 +164,10 @@ def test_heads_of_other_shapes_are_computed_one_by_one(tasks, hidden):
 def test_terms_of_the_item_are_added_to_the_logits_of_their_heads(tasks):
     inputs = dataclasses.replace(INPUTS, item_numbers=(("price", 1), ("rate", 1)))
     torch.manual_seed(5)
-    ranker = _randomised(Ranker(inputs, tasks, SMALL))
-    before = copy.deepcopy(ranker)
-    ranker.set_item_terms({"buy": {"rate": 2.0}, "click": {"rate": 0.5, "price": -1.0}, "stars": {}})
+    before = _randomised(Ranker(inputs, tasks, SMALL))
+    ranker = before.with_item_terms(
+        {"buy": {"rate": 2.0}, "click": {"rate": 0.5, "price": -1.0}, "stars": {}}
+    )
     _compare(ranker)
     batch, rows, _ = _user(ranker, EVENTS)
     user, numbers = ranker.user_side(batch, rows).one(0), torch.randn(NUM, 2)
@@ -185,7 +185,7 @@ def test_terms_of_the_item_are_added_to_the_logits_of_their_heads(tasks):
 def test_a_term_of_what_is_no_number_of_the_item_is_refused(tasks, name):
     ranker = Ranker(INPUTS, tasks, SMALL)
     with pytest.raises(ConfigError, match=f"click weighs '{name}', which is no number of an item here"):
-        ranker.set_item_terms({"click": {name: 1.0}})
+        ranker.with_item_terms({"click": {name: 1.0}})
 
 
 class _Plain(Trunk):
