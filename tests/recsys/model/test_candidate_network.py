@@ -168,6 +168,7 @@ def test_terms_of_the_item_are_added_to_the_logits_of_their_heads(tasks):
     ranker = before.with_item_terms(
         {"buy": {"rate": 2.0}, "click": {"rate": 0.5, "price": -1.0}, "stars": {}}
     )
+    before.with_item_terms({"buy": {"rate": 9.0}})  # another one, of the same weights
     _compare(ranker)
     batch, rows, _ = _user(ranker, EVENTS)
     user, numbers = ranker.user_side(batch, rows).one(0), torch.randn(NUM, 2)
