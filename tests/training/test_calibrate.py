@@ -280,7 +280,9 @@ def with_terms(shop_chain, trained, config, tmp_path_factory):
     rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
     calibration = fit_calibration(config.tasks, logits, rows, config.calibration, encoded.items)
     registry = Registry(tmp_path_factory.mktemp("terms"))
-    version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    version = write_bundle(
+        registry, trained, calibration, config, shop_chain[4], None, refitted=False, sources=NO_SOURCES
+    )
     return SimpleNamespace(
         config=config,
         registry=registry,
@@ -335,7 +337,9 @@ def test_runs_predict_with_terms_as_a_bundle_does(shop_chain, trained, with_term
     known = _rows(**rows.labels, weight=rows.weight, shown_at=rows.shown_at)
     calibration = fit_calibration(config.tasks, logits, known, config.calibration, rows.items)
     registry = Registry(tmp_path)
-    version = write_bundle(registry, trained, calibration, config, shop_chain[4], None, refitted=False)
+    version = write_bundle(
+        registry, trained, calibration, config, shop_chain[4], None, refitted=False, sources=NO_SOURCES
+    )
     predictor = BundlePredictor(load_bundle(registry.require(version)))
     with predictor.opened_day(runs.days.labelled_for(config.tasks), runs.plan.evaluate["click"]) as day:
         found = predictor.predictions(day)["click"][~np.isnan(day.labels["click"])]
