@@ -1,7 +1,9 @@
 """Which stages of a night run: from one to another, forced, damaged, only looked at; on toy stages."""
 
+import errno
 import json
 import os
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
 from recsys.stages import read_manifest
-from training.night import extent, run
+from training.night import explain, extent, run
 from training.night.explain import difference, explain_night
 from training.night.extent import Part
 from training.night.night import Night
@@ -33,10 +35,10 @@ def _note(step, **_):
 
 TOYS = (
     Stage(name="ingest", keys=("timezone",), inputs=(), output=None, run=_note),
-    Stage(name="encode", keys=("timezone",), inputs=(), output="rows", run=_kept),
-    Stage(name="learn", keys=("training.seed",), inputs=("rows",), output="weights", run=_kept),
+    Stage(name="encode", keys=("timezone",), inputs=(), output="days", run=_kept),
+    Stage(name="learn", keys=("training.seed",), inputs=("days",), output="weights", run=_kept),
     Stage(name="gate", keys=("gate.margin",), inputs=("weights",), output="scores", run=_kept),
-    Stage(name="curves", keys=(), inputs=("rows",), output=None, run=_note),
+    Stage(name="curves", keys=(), inputs=("days",), output=None, run=_note),
 )
 ALL = ["ingest", "encode", "learn", "gate", "curves"]
 
@@ -115,12 +117,25 @@ def test_what_is_read_is_proved_and_a_damaged_stage_heals_in_the_same_run(walk, 
     assert walk() == ["ingest", "curves"], "nothing is made of it"
     assert file.read_text().startswith("?")
     assert walk(verify=True) == ["ingest", "learn", "curves"]
-    assert file.read_text() == "learn rows"
-    file = _damage(walk.made["rows"])
+    assert file.read_text() == "learn days"
+    file = _damage(walk.made["days"])
     # The walk finds it where it is read, and begins again: ingest runs twice.
     assert walk(seed=2) == ["ingest", "ingest", "encode", "learn", "gate", "curves"]
     assert file.read_text() == "encode"
     assert "stage encode is built again: " in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_at_a_stage_without_a_folder_is_a_sentence_too(walk, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "records/v1.json")
+
+    monkeypatch.setattr(extent, "STAGES", (*TOYS[:-1], replace(TOYS[-1], run=full)))
+    with pytest.raises(
+        DataError, match=r"stage curves: records/v1\.json: No space left on device; free the disk"
+    ):
+        walk()
+    monkeypatch.setattr(extent, "STAGES", TOYS)
+    assert walk() == ["ingest", "curves"]
 
 
 def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(walk, tmp_path):
@@ -144,6 +159,14 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(walk, tmp_path
     assert (stopped[-1].stage, stopped[-1].does) == ("learn", "stop")
     assert BUILT == []
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_dry_run_cannot_say_what_days_will_be_that_the_journal_adds_to(walk, monkeypatch):
+    walk()
+    monkeypatch.setattr(explain, "num_pending", lambda *_: 2)
+    first, second, *_ = walk(dry_run=True)
+    assert (first.does, first.why) == ("run", "2 journal files are not in the log yet")
+    assert (second.does, second.why) == ("run", "it takes what ingest would make")
 
 
 def test_what_differs_is_named_by_its_path_and_not_at_length(walk):

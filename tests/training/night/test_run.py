@@ -18,10 +18,11 @@ from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.index_recall import NUM_QUERIES
 from recsys.log import InteractionLog
 from recsys.manifest import read_manifest
-from recsys.records import Verdict
+from recsys.records import Activation, Verdict
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import read_manifest as read_stage
+from training.console import print_night
 from training.errors import DivergedError
 from training.host_choice import HostChoice
 from training.night import verdict, work
@@ -65,6 +66,13 @@ def test_the_first_night_goes_live_refitted(first_night):
     record = night.registry.record(result.version)
     assert record.index.kind == read_manifest(night.registry.path(result.version)).index["kind"] == "exact"
     assert (record.evaluated, record.champion) == (result.evaluated, None)
+    assert [(r.by, r.verdict) for r in record.rulings] == [
+        ("gate", Verdict.PROMOTE), ("activation", Verdict.PROMOTE)
+    ]  # fmt: skip
+    assert [*record.lineage.days] == [f"2026-01-{day}" for day in range(25, 30)]
+    assert record.lineage.days["2026-01-29"].rows["impressions"] > 100
+    assert record.lineage.libraries["polars"]
+    assert record.lineage.seconds["train"] > 0
     # The night of the 29th has trained up to the 27th; ratings, whose lag is one day, up to the 26th.
     assert record.trained_until == {
         "click": date(2026, 1, 27), "purchase": date(2026, 1, 27), "rating": date(2026, 1, 26)
@@ -79,6 +87,39 @@ def test_a_night_run_again_does_nothing(first_night):
     assert (again.version, again.verdict) == (result.version, result.verdict)
     assert {p: p.stat().st_mtime_ns for p in (night.runs / "stages").rglob("manifest.json")} == before
     assert len((night.runs / "registry" / "activations.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_version_that_was_rolled_back_is_held_by_its_own_night(first_night, tmp_path, capsys):
+    night, result = first_night
+    mine = dataclasses.replace(night, runs=shutil.copytree(night.runs, tmp_path / "runs"))
+    registry = mine.registry
+    rolled_back = Activation(version="older", previous=result.version, at=0.0, rollback=True)
+    registry.activations.append(rolled_back)
+    (registry.folder / "CURRENT").unlink()
+    for _ in range(2):
+        again = run_night(mine)
+        assert (again.verdict, again.version, again.promoted, again.live) == (
+            Verdict.HOLD, None, result.version, None
+        )  # fmt: skip
+        assert "was rolled back, and no night brings it back" in again.to_json()["reasons"][0]
+    record = registry.record(result.version)
+    assert (record.verdict, len(record.rulings)) == (Verdict.HOLD, 3), "a verdict is added once"
+    print_night(again)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"2026-01-29: HOLD, it made {result.version}, nothing is live: {result.version} was rolled" in said
+
+
+def test_a_verdict_that_changes_is_added_to_the_records_of_both_versions(first_night, make_config, tmp_path):
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    config = make_config(gate={"min_rows": 20, "min_list_auc": 1.0})
+    held = run_night(dataclasses.replace(night, runs=runs, config=config))
+    assert (held.verdict, held.promoted, held.live) == (Verdict.HOLD, None, result.version)
+    for version in (result.version, result.evaluated):
+        record = Registry(runs).record(version)
+        gates = [r.verdict for r in record.rulings if r.by == "gate"]
+        assert (record.verdict, gates) == (Verdict.HOLD, [Verdict.PROMOTE, Verdict.HOLD])
+        assert record.checks == held.decision.checks
 
 
 def test_the_learning_stages_alone_give_the_evaluated_bundle(first_night, built):
