@@ -120,10 +120,13 @@ def unlisted(table: Literal["users", "items"], seen: pl.Series, told: pl.Series,
     return (_warn if share >= MIN_LISTED else _stop)(code, what, remedy, rows)
 
 
-def days_apart(rows_of_days: Mapping[date, int]) -> Finding | None:
+def days_apart(
+    rows_of_days: Mapping[date, int], column: str | None = None, of: int | None = None
+) -> Finding | None:
     """Find a few rows that lie far from all others in time: a clock was wrong.
 
-    A night builds every day between them.
+    A night builds every day between them. Args: column: of the mapping, if it is not the time of the rows;
+    of: rows of the log, where these are a part of them.
     """
     days, rows = sorted(rows_of_days), sum(rows_of_days.values())
     if len(days) < 2:
@@ -137,12 +140,15 @@ def days_apart(rows_of_days: Mapping[date, int]) -> Finding | None:
     gap = max((low - before[-1]).days if before else 0, (after[0] - high).days if after else 0)
     bounds = [f"first_day = {low}"] * bool(before) + [f"last_day = {high}"] * bool(after)
     some = ", ".join(map(str, (*before[-2:], *after[:2])))
+    remedy = f"set {' and '.join(bounds)} in the mapping"
+    if column is not None:
+        remedy = f"right these rows, or leave `{column}` out of the mapping"
     return _stop(
         "days_apart",
         f"{far:,} of {rows:,} rows lie up to {gap:,} days from the rest, which is of {low} to {high}: "
         f"those of {some}",
-        f"a wrong clock? set {' and '.join(bounds)} in the mapping: a night builds every day between",
-        rows,
+        f"a wrong clock? {remedy}: a night builds every day between",
+        of or rows,
     )
 
 

@@ -1,8 +1,8 @@
 """Measure the relations between a conversion's rows, and stop before it is published where they are wrong."""
 
-from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
+from collections import Counter
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Final
 
 import polars as pl
@@ -25,17 +25,22 @@ def check_relations(
     mapping: Mapping,
     staged: Staged,
     side: SideTables,
-    days: Sequence[AnyMapping[date, int]],
+    shown: Counter[date],
+    done: Counter[date],
 ) -> None:
     """Add the findings of the staged rows to the conversion's.
 
-    Args: days: rows of each business day, once or by several instants of the rows.
+    Args: shown, done: impressions and feedback of each business day.
     Raises: DataError naming each finding that stops, with figures, an example and the remedy.
     """
     rows = conversion.read_rows
     found = _shared(staged, rows) if mapping.logs_impressions else []
-    apart = [relations.days_apart(counts) for counts in days]
-    found += [next((finding for finding in apart if finding), None), _one_user(staged, rows)]
+    if mapping.source.received is None:
+        found.append(relations.days_apart(done if staged.derived else shown + done))
+    else:  # impressions lie on the day they were shown, feedback on that on which it was received
+        apart = relations.days_apart(shown, of=rows), relations.days_apart(done, "received", rows)
+        found.append(next((finding for finding in apart if finding), None))
+    found.append(_one_user(staged, rows))
     for table, seen, told in side.ids():
         if told is not None:
             named = seen.filter(~seen.is_in(_sessions(staged).implode())) if table == "users" else seen
@@ -45,6 +50,30 @@ def check_relations(
                 found.append(relations.spreadsheet_ids(f"{table} of {where}", relations.id_shapes(ids)))
     conversion.findings += [finding for finding in found if finding]
     stop(conversion, mapping)
+
+
+def require_events(src: Path, conversion: Conversion, staged: Staged) -> None:
+    """Check that there is a row to convert.
+
+    Raises: DataError saying what became of the rows.
+    """
+    if not staged.days("feedback") and not staged.days("impressions"):
+        ends = [
+            f"{rows:,} of [{name}] {what}: {why}"
+            for name, tally in conversion.accounting.items()
+            for what, why, rows in tally.lines()
+            if rows
+        ]
+        raise DataError(
+            f"{src} has no row that is an event; "
+            + (f"{'; '.join(ends)}; right the mapping" if ends else "the files are empty")
+        )
+    if not staged.days("impressions"):
+        kinds = "no kind makes one ([match] opens)" if staged.derived else "what was shown has no rows"
+        raise DataError(
+            f"{src} gives no impression: {kinds}; "
+            + ("name a kind that is there" if staged.derived else "without such rows map none to impressions")
+        )
 
 
 def check_kept(conversion: Conversion, mapping: Mapping, staged: Staged) -> None:

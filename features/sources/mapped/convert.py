@@ -17,7 +17,7 @@ import polars.selectors as cs
 
 from features.relations import shared_events
 from features.sources.conversion import Conversion, ConversionSummary, Step, silent
-from features.sources.mapped.checks import ORGANIC, check_kept, check_relations
+from features.sources.mapped.checks import ORGANIC, check_kept, check_relations, require_events
 from features.sources.mapped.days import (
     distinct_events,
     distinct_impressions,
@@ -34,7 +34,6 @@ from features.sources.mapped.mapping import Mapping
 from features.sources.mapped.side import SideTables
 from features.sources.mapped.staging import ITEM, USER, Staged, stage
 from features.sources.mapped.stored_negatives import StoredNegatives, draw_negatives
-from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.schema import IMPRESSION_KEY
 
@@ -73,11 +72,9 @@ def convert_mapped(
         side = SideTables.scan(src, mapping, form, conversion.scratch / "text")
         step("reading", 0.0)
         staged = stage(src, mapping, form, conversion.scratch / "rows")
-        if not staged.days("feedback") and not staged.days("impressions"):
-            raise DataError(f'{src} has no row that is an event; are all kinds "ignore", or the files empty?')
         _account(conversion, staged, mapping)
-        days = _see(side, staged)
-        check_relations(conversion, mapping, staged, side, days)
+        require_events(src, conversion, staged)
+        check_relations(conversion, mapping, staged, side, *_see(side, staged))
         run = _Run(mapping, conversion, staged, side, InteractionLog(conversion.scratch / "shown"), step)
         _shown(run)
         _feedback(run)
@@ -103,10 +100,10 @@ def _account(conversion: Conversion, staged: Staged, mapping: Mapping) -> None:
             conversion.quarantine(section, rows.rename({ROW: "row"}), str(reason))
 
 
-def _see(side: SideTables, staged: Staged) -> list[Counter[date]]:
+def _see(side: SideTables, staged: Staged) -> tuple[Counter[date], Counter[date]]:
     """Learn, day by day, which users and items there are and what the rows say about them.
 
-    Returns the rows of each day; where impressions are derived, by when they happened and by when received.
+    Returns the impressions and the feedback of each day.
     """
     shown, done = Counter[date](), Counter[date]()
     read = cs.by_name("user_id", "item_id", "at") | cs.starts_with(ITEM, USER)
@@ -114,7 +111,7 @@ def _see(side: SideTables, staged: Staged) -> list[Counter[date]]:
         both = [staged.read(table, day, read) for table in ("impressions", "feedback")]
         side.see(pl.concat([rows for rows in both if rows.height], how="diagonal_relaxed"), day)
         shown[day], done[day] = both[0].height, both[1].height
-    return [+shown, +done] if staged.derived else [shown + done]
+    return +shown, +done
 
 
 def _shown(run: _Run) -> None:

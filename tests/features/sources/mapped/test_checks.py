@@ -270,3 +270,31 @@ def test_rows_that_break_the_schema_obey_tolerate(bench, own, monkeypatch):
     mapping["events"]["tolerate"] = 0.01
     bench.convert(mapping, form="parquet")
     assert bench.summary.accounting["events"].adds_up
+
+
+def test_feedback_received_years_later(bench, own):
+    """No bound of days helps there: they are of when a thing happened."""
+    late = pl.when(pl.int_range(pl.len()) == pl.len() - 1).then(pl.col("at") + timedelta(days=9_000))
+    put(bench, rows().with_columns(got=late.otherwise("at")))
+    mapping = own()
+    mapping["events"] |= {"received": "got"}
+    said = stopped(bench, mapping)
+    assert "days_apart: 1 of " in said
+    assert "leave `received` out" in said
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"first_day": "2027-01-01"}, "quarantined: outside first_day to last_day"),
+        ({"events": {"kinds": dict.fromkeys(KINDS, "ignore") | {"x": "click"}}}, "ignored: kind 'view'"),
+        ({"events": {"kinds": {"x": "impression", "view": "click", "click": "like"}}}, "gives no impression"),
+        ({"match": {"opens": ["x"]}, "events": {"kinds": {"x": "x", "view": "v", "click": "c"}}}, "opens"),
+    ],
+)
+def test_a_mapping_that_leaves_nothing_says_what_became_of_the_rows(bench, own, sections, said):
+    put(bench, rows(n=40))
+    mapping = own()
+    mapping["events"] |= sections.get("events", {})
+    more = {name: section for name, section in sections.items() if name != "events"}
+    assert said in stopped(bench, {**mapping, **more})
