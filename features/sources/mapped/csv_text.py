@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -78,9 +79,13 @@ def header_of(path: Path, section: Files) -> tuple[list[str], int]:
     """Read the names of the columns, and how many lines stand before them: empty ones, and Excel's `sep=`."""
     with closing(_open(path)) as stream:
         lines = stream.read(HEAD).decode(_UTF8, errors="replace").removeprefix("\ufeff").split("\n")
-    blank = re.compile(rf'(sep=.)?[\s"{re.escape(section.separator)}]*')
+    blank = _says_nothing(section)
     before = next((n for n, line in enumerate(lines) if not blank.fullmatch(line)), 0)
     return next(_records(lines[before:], section), []), before
+
+
+def _says_nothing(section: Files) -> re.Pattern[str]:
+    return re.compile(rf'(sep=.)?[\s"{re.escape(section.separator)}]*')
 
 
 def require_distinct(names: Sequence[str], path: Path) -> None:
@@ -192,7 +197,8 @@ def _ragged(path: Path, section: Files) -> str | None:
     """Name the first row that has more fields than there are columns."""
     with closing(_open(path)) as stream:
         text = io.TextIOWrapper(io.BufferedReader(stream), encoding=section.encoding, newline="")
-        records = _records(text, section)
+        blank = _says_nothing(section)
+        records = _records(dropwhile(lambda line: bool(blank.fullmatch(line)), text), section)
         columns = len(section.columns) or len(next((r for r in records if r), []))
         for row, record in enumerate(records, start=1):
             if len(record) > columns:

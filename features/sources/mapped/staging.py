@@ -297,8 +297,8 @@ def _placed(rows: pl.LazyFrame, mapping: Mapping) -> pl.LazyFrame:
         .otherwise(done)
     )
     rows = rows.with_columns(table=tables).explode("table")
-    if "received" not in rows.collect_schema():
-        rows = rows.with_columns(received="at")
+    told = ["received"] if "received" in rows.collect_schema() else []
+    rows = rows.with_columns(received=pl.coalesce(*told, "at"))
     filed = (
         pl.when(pl.col("table") == "feedback").then(business_day("received", mapping.timezone)).otherwise(day)
     )

@@ -42,19 +42,25 @@ class WrittenTimes:
     def __call__(self, texts: pl.Series) -> pl.Series:
         """Give instants; null where no form reads a text, `SKIPPED` where the clocks skipped it."""
         found = _read(texts, self.forms[0], self.zone)
-        for form in self.forms[1:]:
+        for form in self.forms if len(self.forms) > 1 else ():
             left = (found.is_null() & texts.is_not_null()).arg_true()
             if left.is_empty():
                 break
-            found = found.scatter(left, _read(texts.gather(left), form, self.zone))
+            found = found.scatter(left, _read(_with_points(texts.gather(left)), form, self.zone))
         return found
 
 
 def order_forms(texts: pl.Series) -> list[str]:
     """Give the ISO forms, the one that reads most of some texts first; none where no form reads any."""
+    texts = _with_points(texts)
     read = {form: texts.str.to_datetime(form, strict=False, time_unit="ms").count() for form in ISO}
     best = max(ISO, key=lambda form: read[form])
     return [best, *(form for form in ISO if form != best)] if read[best] or texts.is_empty() else []
+
+
+def _with_points(texts: pl.Series) -> pl.Series:
+    """Write fractions of a second with a point: ISO 8601, and Python's logging, also know the comma."""
+    return texts.str.replace(",", ".", literal=True)
 
 
 def placer(zone: str) -> Callable[[pl.Series], pl.Series]:

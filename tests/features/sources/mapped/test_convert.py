@@ -315,6 +315,14 @@ def test_feedback_is_filed_under_the_day_it_was_received(bench, events):
     assert paired(bench, log)[0][2] is not None, "found by when it happened"
 
 
+def test_feedback_without_a_time_of_receipt_was_received_when_it_happened(bench, events):
+    rows = ["view,2026-01-05 10:00:00,", "click,2026-01-05 10:00:05,", "click,2026-01-05 11:00:00,2026-01-06"]
+    bench.csv("log.csv", "\n".join([f"{HEADER},got", *(f"u,a,{row}" for row in rows)]))
+    feedback = bench.read(bench.convert(events(received="got")), "feedback").sort("occurred_at")
+    assert feedback["day"].to_list() == [date(2026, 1, 5), date(2026, 1, 6)]
+    assert feedback["received_at"][0] == feedback["occurred_at"][0]
+
+
 def test_repeated_rows_count_once(bench, events):
     bench.csv(
         "log.csv",

@@ -46,13 +46,14 @@ def plain(bench, events) -> pl.DataFrame:
         ({7: '"'}, 7),
         ({3: '"two\nlines"', 7: '"x'}, 7),
         ({13: '"x'}, 13),
+        ({12: '"x', 13: '"y'}, 12),
         ({5: '5"x7"', 9: '8" 9" 10"'}, 9),
     ],
 )
 def test_a_stray_quote_names_its_row_and_can_be_turned_off(bench, events, plain, notes, row, packed):
     name = "log.csv.gz" if packed else "log.csv"
     (bench.src / "log.csv").unlink()
-    put(bench, gzip.compress(text(notes).encode()) if packed else text(notes), name)
+    put(bench, gzip.compress(text(notes).encode()) if packed else text(notes).rstrip("\n"), name)
     with pytest.raises(DataError, match=f'{name}: row {row} has a ".*quote = ""'):
         bench.convert(events())
     if not any("\n" in note for note in notes.values()):
@@ -173,6 +174,10 @@ def test_a_wrong_encoding_says_where(bench, events):
     [
         (HEADER.replace("note", "at") + ROWS[0] + ",x\n", r"2 columns are called 'at' \(columns 4, 5\)"),
         (text(header=HEADER.replace(",note", "")), "row 1 has 5 fields, and there are 4 columns: .*,ok'"),
+        (
+            "  \n,,\n" + text(header=HEADER.replace(",note", "")),
+            "row 1 has 5 fields, and there are 4 columns",
+        ),
         (text().replace(",", ";"), """no column 'user_id'.*separator = ";\""""),
         (b"PK\x03\x04" + bytes(50), "no CSV but a zip archive or an Excel sheet"),
         (b"PAR1" + bytes(50), "no CSV but Parquet: use `recsys convert parquet`"),

@@ -26,10 +26,12 @@ def test_each_value_is_read_by_itself():
             "2026-01-05T10:00Z",
             "2026-01-05 10:00:00 UTC",
             "2026-01-05 11:00",
+            "2026-01-05 11:00:00,000",
         ],
         "Europe/Berlin",
     )
-    assert found == [datetime(2026, 1, 5, 10, tzinfo=UTC)] * 7
+    assert found == [datetime(2026, 1, 5, 10, tzinfo=UTC)] * 8
+    assert read(["2026-01-05 10:00:00,250"] * 2) == [datetime(2026, 1, 5, 10, 0, 0, 250_000, tzinfo=UTC)] * 2
     assert read(["2026-01-05", "soon", None, "2026-01-05T10:00:00Z"]) == [
         datetime(2026, 1, 5, tzinfo=UTC),
         None,
