@@ -32,7 +32,7 @@ only_kind = "purchase"
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Wholesaler:
     """How large it is, and how much its customers take again."""
 
