@@ -30,9 +30,11 @@ from training.item_item import item_item_table, with_rows_of
 from training.list_problem import ListProblem, gain_of_users
 from training.predict import ListModel
 
-ENOUGH_USERS = 500
-MOST_PERIODS = 28
+ENOUGH_USERS = 1_500
+MOST_PERIODS = 42
 """So far back users are looked for."""
+_OF_ONE_TABLE = 14
+"""Periods whose lists share one item-item table, that of before the first of them."""
 FEWEST_USERS = 20
 """Fewer show nothing."""
 OWN_IMPRESSIONS = 0.02
@@ -40,6 +42,8 @@ OWN_IMPRESSIONS = 0.02
 HALF_LIVES: Final = (7.0, 14.0, 30.0, 60.0, 120.0, 365.0)
 _STEPS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _ROUNDS = 3
+_LEAST_GAIN = 1e-3
+"""Of two choices that are worth as much the one that was there stays."""
 _LEADING = 100.0
 """A part that is so many times as wide as another leads: the other decides between equals."""
 
@@ -135,12 +139,11 @@ def _audiences(days: Days, calibrated: int, config: RunConfig, seed: int) -> lis
 
 def _problem(model: ListModel, audiences: Sequence[Audience]) -> ListProblem:
     """Score every audience's candidates by everything that a score may be made of."""
-    config, first = model.config, audiences[0]
-    ids = first.catalogue["item_id"]
-    # One table, as of before the first day: a table a day would take longer than all the rest.
-    table = item_item_table(first.previous, config, ids)
-    parts = []
-    for audience in audiences:
+    config, parts = model.config, []
+    for place, audience in enumerate(audiences):
+        if place % _OF_ONE_TABLE == 0:  # a table a day would take longer than all the rest
+            ids = audience.catalogue["item_id"]
+            table = item_item_table(audience.previous, config, ids)
         own = None if table is None else with_rows_of(table, ids, audience.catalogue["item_id"])
         sources = Sources.of(audience, config, own)
         users = [u for block, _ in scored_users(model, audience, sources, NO_SOURCES) for u in block]
@@ -220,13 +223,12 @@ def _search(problem: ListProblem, config: RunConfig) -> _Terms:
     learns = config.policy.repeat == "learn"
     starts = [{"item_item": 1.0}, {"item_item": 1.0, "popular": 0.1}]
     if learns:
-        starts += [{"repeat": 1.0, "popular": 0.01}, {"item_item": 1.0, "repeat": 1.0}]
+        starts += [{"repeat": 1.0, "popular": 0.01}, {"item_item": 1.0, "repeat": 1.0, "popular": 0.01}]
     signs = {"item_item": (1.0,), "popular": (1.0,)} | ({"repeat": (1.0, -1.0)} if learns else {})
     moves: list[tuple[str, tuple[float, ...]]] = []
+    moves += [(f"{name}_days", HALF_LIVES) for name in signs if name != "popular"]
     for name, allowed in signs.items():
         moves.append((name, (0.0, *(sign * step for sign in allowed for step in _STEPS))))
-        if name != "popular":
-            moves.append((f"{name}_days", HALF_LIVES))
     best = max((_climb(problem, _Terms(weights=w), moves) for w in starts), key=lambda found: found[1])
     return best[0]
 
@@ -241,7 +243,7 @@ def _climb(
             for choice in choices:
                 tried = best.changed(**{name: choice})
                 worth = problem.worth(tried.of_sources(problem))
-                if worth > value + 1e-9:
+                if worth > value + _LEAST_GAIN:
                     best, value = tried, worth
         if value == before:
             break
