@@ -169,6 +169,20 @@ def bench_gpu_inputs_command(
     _put(make_inputs(file, read_config(config), log, seed, parse_batches(batches)), None)
 
 
+def bench_nightly_command(
+    part: Annotated[Literal["crash"], typer.Option(help="What is measured.")] = "crash",
+    kills: Annotated[int, typer.Option(min=1, help="Nights are killed so often in all.")] = 50,
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """Kill nights of a tiny shop at random instants, run them again, and compare with an undisturbed one."""
+    from benchmarks.nightly.crash import measure_crash, small_config
+
+    found = measure_crash(small_config(), kills, seed)
+    said = {"part": part, **found.to_json()}
+    put_json(said, json_file, lambda: print(json.dumps(said, indent=1)))
+
+
 def bench_nights_command(
     json_file: JsonOption = None,
     config: ConfigOption = None,

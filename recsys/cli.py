@@ -105,6 +105,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_nights_command",
         "Compare warm and cold nights, ways to teach a new head, and updates during the day.",
     ),
+    "bench nightly": (
+        "benchmarks.commands:bench_nightly_command",
+        "Kill nights at random instants and compare what the next run gives.",
+    ),
     "bench trunks": (
         "benchmarks.commands:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",

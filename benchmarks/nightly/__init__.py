@@ -1,0 +1,1 @@
+"""Whether nights may be trusted: killed, run again."""
