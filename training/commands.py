@@ -126,8 +126,8 @@ def _put_night(night: "NightResult | StoppedNight", json_file: Path | None, *, a
     if isinstance(night, StoppedNight):
         put_json_line(night.to_json(), json_file, partial(print_stopped, night), append=append)
         return 0
-    for finding in night.validation.findings:
-        print(finding.line, file=sys.stderr)
+    for line in night.validation.lines:
+        print(line, file=sys.stderr)
     put_json_line(night.to_json(), json_file, partial(print_night, night), append=append)
     return night.verdict.exit_code
 

@@ -40,5 +40,5 @@ def print_next(out: Path, converted: Converted) -> None:
     """Say what to do with the log."""
     runs = out.parent / "runs"
     print(f"what is in it:  recsys data profile {out} --out {out.parent / 'profile'}")
-    night = f"--log {out} --runs {runs} --date {converted.summary.last_day}"
+    night = f"--log {out} --runs {runs} --date {converted.night}"
     print(f"learn from it:  recsys nightly --config {converted.config} {night}")

@@ -1,6 +1,7 @@
 """Raw files of any source -> an interaction log: a data set that we know, or a user's own files."""
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from features.progress import share_bar
@@ -20,6 +21,8 @@ class Converted:
 
     summary: ConversionSummary
     config: Path
+    night: date
+    """Of a first night: the log's last day, or the end of its last whole period."""
 
 
 def convert_set(source: str, src: Path, out: Path, *, force: bool) -> Converted:
@@ -31,7 +34,7 @@ def convert_set(source: str, src: Path, out: Path, *, force: bool) -> Converted:
     _require_fresh(out, force=force)
     with share_bar(f"convert {source}") as step:
         summary = converter(src, InteractionLog(out), step=step)
-    return Converted(summary, Path(SOURCES[source].config))
+    return Converted(summary, Path(SOURCES[source].config), summary.last_day)
 
 
 def convert_own(form: str, src: Path, out: Path, mapping_file: Path, *, name: str, force: bool) -> Converted:
@@ -49,10 +52,12 @@ def convert_own(form: str, src: Path, out: Path, mapping_file: Path, *, name: st
     log = InteractionLog(out)
     with share_bar(f"convert {form}") as step:
         summary = convert_mapped(src, log, mapping, form=form, name=name, step=step)
-    config = out / CONFIG
+    config, night = out / CONFIG, summary.last_day
     if not config.exists() or force:
-        config.write_text(suggest_config(log, mapping, summary), encoding="utf-8")
-    return Converted(summary, config)
+        suggested = suggest_config(log, mapping)
+        config.write_text(suggested.text, encoding="utf-8")
+        night = suggested.night
+    return Converted(summary, config, night)
 
 
 def load_source(name: str) -> Converter:

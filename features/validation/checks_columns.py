@@ -10,7 +10,7 @@ from features.validation.measure import bin_of
 from features.validation.profile import ColumnProfile
 from features.validation.reference import Compared, Drift, column_drift, share_noise
 
-POLICY_COLUMNS = ("position", "propensity", "propensity_kind", "explored", "sampled", "sampling_rate")
+POLICY_COLUMNS = ("position", "propensity", "propensity_kind", "explored", "sampled")
 """What the logging policy writes about itself. A new policy changes them, which is no fault: they only
 warn."""
 
@@ -91,6 +91,10 @@ def check_drift(day: Compared) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+_OURS = "sampling_rate"
+"""What the converter makes of a user's choices: it drifts as they choose more, and no file is wrong then."""
+
+
 def _columns(day: Compared) -> Iterator[tuple[str, str, ColumnProfile, list[ColumnProfile]]]:
     """Give each column that most of the history has, today's absent ones as all null."""
     for name, table in day.today.tables.items():
@@ -100,7 +104,7 @@ def _columns(day: Compared) -> Iterator[tuple[str, str, ColumnProfile, list[Colu
             today = table.columns.get(column)
             if today is None:
                 today = ColumnProfile(rows=table.rows, nulls=table.rows, effective=float(table.rows))
-            if 2 * len(history) > len(past) and today.rows:
+            if 2 * len(history) > len(past) and today.rows and column != _OURS:
                 yield name, column, today, history
 
 

@@ -10,6 +10,9 @@ from features.validation.findings import SEVERITIES, Finding, show
 from recsys.files import write_whole
 from recsys.stages import write_json
 
+FEW = 2
+"""So many findings that are alike are printed each by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
@@ -39,6 +42,18 @@ class Validation:
         """Name the accepted findings: code and day."""
         return sorted({f"{f.code}@{f.day}" for f in self.findings if f.accepted})
 
+    @property
+    def lines(self) -> list[str]:
+        """Say each finding in a line; those of earlier days that are alike share one.
+
+        A first night checks all days of its log: a line for every Sunday would hide what matters.
+        """
+        alike: dict[object, list[Finding]] = {}
+        for at, f in enumerate(self.findings):
+            kind = (f.accepted, f.severity, f.code, f.table, f.column)
+            alike.setdefault(at if f.day == self.date else kind, []).append(f)
+        return [line for group in alike.values() for line in _lines(group)]
+
     def to_json(self) -> dict[str, Any]:
         """Give the report as JSON values."""
         return {
@@ -49,6 +64,14 @@ class Validation:
             "compared_with": self.compared,
             "findings": [f.to_json() for f in self.findings],
         }
+
+
+def _lines(alike: list[Finding]) -> list[str]:
+    if len(alike) <= FEW:
+        return [f.line for f in alike]
+    days = sorted(str(f.day) for f in alike)
+    latest = max(alike, key=lambda f: str(f.day))
+    return [f"{len(alike)} days from {days[0]} on, the latest: {latest.line}"]
 
 
 def write_report(validation: Validation, folder: Path) -> Path:

@@ -1,100 +1,199 @@
-"""A log made from a mapping -> a config to start from, with a head per kind and a feature per free column."""
+"""A log made from a mapping -> a config to start from; the comment beside a setting says what was measured.
 
+A head per kind of feedback that has the labels, a feature per free column, and the settings that depend on
+the log: period, windows, histories, negatives, batches, and whether an item is shown again.
+"""
+
+from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
-import polars as pl
-
-from features.sources.conversion import ConversionSummary
+from features.sources.mapped.chosen import (
+    FEWEST_ROWS,
+    MIN_POSITIVES,
+    MIN_ROWS,
+    PeriodChoice,
+    choose_batch,
+    choose_heads,
+    choose_history,
+    choose_period,
+    choose_window,
+    duration,
+    first_night,
+    is_taken_once,
+    share_in_time,
+)
 from features.sources.mapped.mapping import FreeColumns, Mapping
+from features.sources.mapped.measured import KindFacts, LogFacts, measure_log
 from recsys.head_kinds import HEAD_KINDS
 from recsys.log import InteractionLog
-from recsys.tasks import MIN_STEPS
+from recsys.tasks import MIN_STEPS, SAME_DAY_WINDOW_S
 
 CONFIG: Final = "config.toml"
-# A kind with fewer events is too thin for a head of its own; it stays in histories.
-_MIN_EVENTS: Final = 100
 _MAX_HEADS: Final = 4
-_MAX_STARS: Final = 20
 _OF_EVENTS: Final = "binary"
 _OF_VALUES: Final = "regression"
+_IMPLIED: Final = 0.99
+"""A kind is another one's child where so many of its impressions have the other one, too."""
+_MOST_WEIGHT: Final = 10.0
+_NO_FEEDBACK: Final = (
+    "The log has no feedback, so there is no head to write: a night needs at least one [[task]]."
+)
+_MAX_PERIODS: Final = 60
+"""The default of `[training] max_days`."""
 
 
-def suggest_config(log: InteractionLog, mapping: Mapping, summary: ConversionSummary) -> str:
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A config to start from, and the date of a first night with it."""
+
+    text: str
+    night: date
+
+
+def suggest_config(log: InteractionLog, mapping: Mapping) -> Suggestion:
     """Write the TOML of a config that a night on this log accepts."""
-    heads = _heads(log, mapping)
+    facts = measure_log(log)
+    if not facts.kinds:
+        days = log.require_days("impressions")
+        return Suggestion(f'timezone = "{mapping.timezone}"\n# {_NO_FEEDBACK}\n', days[-1])
+    choice = choose_period(facts)
+    heads = choose_heads(facts, choice, _MAX_HEADS)
     described = mapping.events.item_columns if mapping.events is not None else None
     items = mapping.items or described
     users = mapping.users or (mapping.events.user_columns if mapping.events is not None else None)
     parts = [
-        "# Made by `recsys convert` from the mapping. Keep the heads you need, and set their windows.\n"
-        f'timezone = "{mapping.timezone}"\n',
-        *heads.values(),
+        "# Made by `recsys convert` from the mapping and from what the log holds: the comments say what was\n"
+        "# measured. Keep the heads that you need.\n"
+        f'timezone = "{mapping.timezone}"\n{_period(choice, heads[0])}',
+        *_heads(facts, heads, mapping),
+        *_left_out(facts, heads, choice),
         *_features("context", mapping.context),
         *_features("user", users.attributes if users is not None else {}),
         *_features("item", items.attributes if items is not None else {}),
+        _history(facts, choice),
+        *_model(facts, mapping),
+        _repeats(heads, mapping),
+        _training(facts, choice),
+        *_gate(choice, heads[0]),
     ]
-    kinds = ", ".join(f'"{kind}"' for kind in _counts(summary))
-    parts.append(f"[features]\nhistory_kinds = [{kinds}]\n")
-    if not mapping.logs_impressions:
-        parts.append("[model]\nposition_bias = false # every impression is a list of one\n")
-        parts += [
-            "[policy]\n"
-            'repeat = "learn" # what users took before is shown again as often as the log says that it pays\n'
-            f'repeat_kinds = ["{kind}"]\n'
-            for kind in [kind for kind, head in heads.items() if f'"{_OF_EVENTS}"' in head][:1]
+    return Suggestion("\n".join(parts), first_night(facts, choice))
+
+
+def _period(choice: PeriodChoice, main: KindFacts) -> str:
+    enough = choice.positives >= MIN_POSITIVES and choice.rows >= MIN_ROWS
+    why = "enough" if enough else "few, but longer periods would be too few"
+    labels = "" if main.is_value else f" and {choice.rows:,.0f} rows"
+    return (
+        f"# A night learns one {choice.name}. Nine of ten hold at least {choice.positives:,.0f} {main.kind!r}"
+        f"{labels}: {why}.\n# Calibration wants about {MIN_POSITIVES}, evaluation {MIN_ROWS} labelled rows.\n"
+        f'period = "{choice.period}"\n'
+    )
+
+
+def _heads(facts: LogFacts, heads: list[KindFacts], mapping: Mapping) -> list[str]:
+    parts: list[str] = []
+    before: list[KindFacts] = []
+    if all(kind.is_value for kind in heads):
+        # A value says how much somebody liked what they took; lists are of what they would take.
+        parts.append(_event_head(facts, heads[0], mapping, [], f"{heads[0].kind}_given"))
+    for kind in heads:
+        if kind.is_value:
+            parts.append(_value_head(facts, kind, mapping, heads[0]))
+        else:
+            parts.append(_event_head(facts, kind, mapping, before, kind.kind))
+            before.append(kind)
+    return parts
+
+
+def _event_head(
+    facts: LogFacts, kind: KindFacts, mapping: Mapping, before: list[KindFacts], name: str
+) -> str:
+    lines = [
+        "[[task]]",
+        f'name = "{name}"'
+        + (f" # whether there was any {kind.kind!r}: finds what to list" if name != kind.kind else ""),
+        f'feedback = "{kind.kind}"',
+        f'head = "{_OF_EVENTS}"',
+        *_window(kind, mapping),
+    ]
+    parent = next(
+        (p for p in before if mapping.logs_impressions and kind.implies.get(p.kind, 0) >= _IMPLIED), None
+    )
+    if parent is not None:
+        share = kind.implies[parent.kind]
+        lines.append(f'parent = "{parent.kind}" # {share:.1%} of them came with a {parent.kind!r}')
+    if before:
+        weight = min(_MOST_WEIGHT, facts.rate(before[0].kind) / facts.rate(kind.kind))
+        if weight > 1:
+            lines.append(
+                f"fusion_weight = {weight:.1f} # rarer than {before[0].kind!r}: it has as much say so, "
+                f"at most {_MOST_WEIGHT:g}. Set what it is worth"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _value_head(facts: LogFacts, kind: KindFacts, mapping: Mapping, main: KindFacts) -> str:
+    assert kind.low is not None
+    assert kind.high is not None
+    weight = facts.rate(main.kind) / (kind.high - kind.low)
+    lines = [
+        "[[task]]",
+        f'name = "{kind.kind}"',
+        f'feedback = "{kind.kind}"',
+        f'head = "{_OF_VALUES}" # {kind.distinct} values, like stars',
+        *_window(kind, mapping),
+        'space = "observed" # no value is not a value of 0: it is not known',
+        "weight = 0.3",
+        f"fusion_weight = {weight:.2g} # values are larger than probabilities: from {kind.low:g} to "
+        f"{kind.high:g} it moves a score as {main.kind!r} does",
+        *_range(kind.low, kind.high),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _window(kind: KindFacts, mapping: Mapping) -> list[str]:
+    """Write a window, and above it why."""
+    seconds = choose_window(kind, mapping.match.window)
+    if kind.kind in mapping.openers:
+        return [
+            "# It is the impression itself: the log does not say what was shown.",
+            f'window = "{duration(seconds)}"',
         ]
-    return "\n".join(parts)
+    came = f"# {share_in_time()} came within {_said(kind.delay_s)} of the impression"
+    wait = "" if seconds <= SAME_DAY_WINDOW_S else "; a night waits for it, and evaluates an earlier day"
+    return [f"{came}{wait}.", f'window = "{duration(seconds)}"']
 
 
-def _counts(summary: ConversionSummary) -> dict[str, int]:
-    """Give the events of each feedback kind, most first."""
-    prefix = "feedback: "
-    counts = {
-        note.removeprefix(prefix): rows
-        for note, rows in summary.notes.items()
-        if note.startswith(prefix) and " " not in note.removeprefix(prefix)
-    }
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+def _said(seconds: float) -> str:
+    """Write a time for people."""
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
-def _heads(log: InteractionLog, mapping: Mapping) -> dict[str, str]:
-    paths = [path for day in log.days("feedback") for path in log.files("feedback", day)]
-    if not paths:
-        return {}
-    credited = pl.scan_parquet(paths, hive_partitioning=False).filter(pl.col("impression_id").is_not_null())
-    values = credited.group_by("kind").agg(
-        pl.len(),
-        low=pl.col("value").min(),
-        high=pl.col("value").max(),
-        valued=pl.col("value").count(),
-        distinct=pl.col("value").drop_nulls().n_unique(),
-    )
-    found = {row["kind"]: row for row in values.collect(engine="streaming").iter_rows(named=True)}
-    chosen = [k for k in mapping.feedback_kinds if k in found and found[k]["len"] >= _MIN_EVENTS][:_MAX_HEADS]
-    return {kind: _head(kind, found[kind], mapping.match.window) for kind in chosen or list(found)[:1]}
-
-
-def _head(kind: str, values: dict[str, float], window_s: int) -> str:
-    window = next(
-        f"{window_s // s}{u}"
-        for u, s in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
-        if not window_s % s
-    )
-    opening = f'[[task]]\nname = "{kind}"\nfeedback = "{kind}"\nwindow = "{window}"\n'
-    # Most of the kind's events carry one of a few values, like stars: the head predicts it where it is there.
-    # Money and seconds take many values; whether there was a purchase is then what a list is sorted by.
-    if values["valued"] > values["len"] / 2 and 1 < values["distinct"] <= _MAX_STARS:
-        # Stars are larger than probabilities: these weights keep them from drowning the other heads.
-        weights = 'space = "observed"\nweight = 0.3\nfusion_weight = 0.02\n'
-        return f'{opening}head = "{_OF_VALUES}"\n{weights}{_range(values["low"], values["high"])}'
-    return f'{opening}head = "{_OF_EVENTS}"\n'
-
-
-def _range(low: float, high: float) -> str:
+def _range(low: float, high: float) -> list[str]:
     """Write the ends of a value, and a step where the default one would hide it in aggregates."""
-    ends = f"low = {low:g}\nhigh = {high:g}\n"
     wide = (high - low) / HEAD_KINDS[_OF_VALUES].options["step"] < MIN_STEPS
-    return f"{ends}step = {(high - low) / 100:g}\n" if wide else ends
+    return [f"low = {low:g}", f"high = {high:g}", *([f"step = {(high - low) / 100:g}"] if wide else [])]
+
+
+def _left_out(facts: LogFacts, heads: list[KindFacts], choice: PeriodChoice) -> list[str]:
+    names = [kind.kind for kind in heads]
+    others = [kind.kind for kind in facts.kinds if kind.kind not in names]
+    if not others:
+        return []
+    few = ", ".join(others)
+    return [
+        f"# No head of their own, for want of labels ({MIN_POSITIVES} a {choice.name} with an impression) or "
+        f"of room ({_MAX_HEADS} heads): {few}.\n# They are in histories.\n"
+    ]
+
+
+def _kinds(facts: LogFacts) -> list[str]:
+    """List the kinds, those with most events first."""
+    return [kind.kind for kind in sorted(facts.kinds, key=lambda kind: (-kind.events, kind.kind))]
 
 
 def _features(entity: str, columns: FreeColumns) -> list[str]:
@@ -104,4 +203,70 @@ def _features(entity: str, columns: FreeColumns) -> list[str]:
         f'[[feature]]\nname = "{name}"\nentity = "{entity}"\nkind = "{kinds[column.type]}"\n'
         for name, column in columns.items()
         if column.type in kinds
+    ]
+
+
+def _history(facts: LogFacts, choice: PeriodChoice) -> str:
+    windows = {"P1D": "", "P1W": "window_days = [7, 28, 91]", "P1M": "window_days = [31, 366]"}[choice.period]
+    kinds = ", ".join(f'"{kind}"' for kind in _kinds(facts))
+    lines = [
+        "[features]",
+        *([f"{windows} # of counts; none is shorter than a {choice.name}"] if windows else []),
+        f"history_kinds = [{kinds}] # all kinds of the log: what only a history shows helps every head",
+        f"history_length = {choose_history(facts)} # three quarters of the users have at most "
+        f"{facts.history:,.0f} events",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _model(facts: LogFacts, mapping: Mapping) -> list[str]:
+    parts = []
+    if not mapping.logs_impressions:
+        count = mapping.negatives.per_positive
+        parts.append(
+            f"# Negatives: the log does not say what was shown. {count} items that the user did not take "
+            "stand beside\n# each one taken, weighed by their rate ([negatives] per_positive of the mapping)."
+            "\n# Probabilities are those of a draw from the whole catalogue.\n"
+        )
+    if facts.alone:
+        parts.append("[model]\nposition_bias = false # every impression is a list of one\n")
+    return parts
+
+
+def _repeats(heads: list[KindFacts], mapping: Mapping) -> str:
+    """Decide by the rarest head's kind, the end of a funnel, whether its items are shown again."""
+    kind = heads[-1]
+    if is_taken_once(kind):
+        repeat, why = "exclude", "they are not shown again"
+    elif mapping.logs_impressions:
+        repeat, why = "allow", "they are shown like others"
+    else:
+        repeat, why = "learn", "they are shown again as often as the log says that it pays"
+    return (
+        f"[policy]\n# {kind.repeats:.1%} of the {kind.kind!r} are of an item that the user had on an earlier "
+        f'day:\n# {why}.\nrepeat = "{repeat}"\nrepeat_kinds = ["{kind.kind}"]\n'
+    )
+
+
+def _training(facts: LogFacts, choice: PeriodChoice) -> str:
+    rows, epochs, batch = choose_batch(facts, choice)
+    steps = epochs * rows // batch
+    lines = [
+        "[training]",
+        f"batch_size = {batch} # {rows:,} rows to learn from are {steps:,} steps",
+        f"epochs = {epochs}",
+    ]
+    if choice.periods > _MAX_PERIODS:
+        lines.append(f"max_days = {choice.periods} # all {choice.name}s of the log")
+    return "\n".join(lines) + "\n"
+
+
+def _gate(choice: PeriodChoice, main: KindFacts) -> list[str]:
+    """Lower the rows that an evaluation needs where no period has them."""
+    if choice.rows >= MIN_ROWS:
+        return []
+    least = max(FEWEST_ROWS, int(choice.rows) // 10 * 10)
+    return [
+        f"[gate]\n# A {choice.name} has about {choice.rows:,.0f} labels of {main.kind!r}, fewer than the "
+        f"usual {MIN_ROWS}: an evaluation says less.\nmin_rows = {least}\n"
     ]

@@ -246,7 +246,7 @@ def test_a_log_without_feedback(bench, own):
     put(bench, rows().filter(event="view"))
     log = bench.convert(own(), form="parquet")
     assert [(f.code, f.severity) for f in bench.summary.findings] == [("no_feedback", "warning")]
-    assert "[[task]]" not in suggest_config(log, parse_mapping(own(), "MAP"), bench.summary)
+    assert "no head to write" in suggest_config(log, parse_mapping(own(), "MAP")).text
 
 
 def test_all_feedback_lost_is_no_log(bench, own):

@@ -524,14 +524,14 @@ def test_the_suggested_config_is_one(bench, events):
     )
     mapping["match"] = {"opens": ["click", "purchase", "share"]}
     log = bench.convert(mapping)
-    text = suggest_config(log, parse_mapping(mapping, "MAP"), bench.summary)
+    text = suggest_config(log, parse_mapping(mapping, "MAP")).text
     (bench.root / "config.toml").write_text(text)
     config = load_config(bench.root / "config.toml")
     assert [(t.name, t.head, t.window) for t in config.tasks] == [
-        ("click", "regression", 86_400),
-        ("rating", "regression", 86_400),
-        ("purchase", "binary", 86_400),  # money: many values
-        ("share", "regression", 86_400),
+        ("click", "regression", 60),
+        ("rating", "regression", 60),
+        ("purchase", "binary", 60),  # money: many values
+        ("share", "regression", 60),
     ]
     assert config.tasks[1].low == 0
     assert config.tasks[1].high == 4
