@@ -129,6 +129,8 @@ class NightRecord(Record):
     lags: dict[str, int]
     """Per task, the periods until its label window has closed."""
     checks: tuple[Check, ...]
+    beside: dict[str, dict[str, float]] = {}
+    """What was measured -> system -> figure: "model", and simple systems on the same rows and users."""
     findings: dict[str, int]
     """Findings of the night's data by severity."""
     accepted: tuple[str, ...]

@@ -41,7 +41,7 @@ def wholesaler(rng: np.random.Generator, *, customers: int = 100, items: int = 4
 
 
 def funnel(
-    rng: np.random.Generator, *, users: int = 240, items: int = 150, days: int = 12, purchases: bool = True
+    rng: np.random.Generator, *, users: int = 300, items: int = 300, days: int = 12, purchases: bool = True
 ) -> Rows:
     """Give lists that were shown, the clicks on them, and purchases of what was clicked; one list a day."""
     fame, group = _fame(rng, items), np.arange(items) % _GROUPS

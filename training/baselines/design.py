@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from features.days import Days
 from features.encode import Encoder
@@ -87,22 +88,37 @@ def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Desig
     )
 
 
-def training_sample(predictor: BundlePredictor, days: Days, task: TaskSpec, seed: int) -> Sample | None:
+def training_sample(
+    predictor: BundlePredictor,
+    days: Days,
+    task: TaskSpec,
+    seed: int,
+    *,
+    most: int | None = None,
+    most_of_day: int | None = None,
+) -> Sample | None:
     """Gather a task's labelled rows of the periods its bundle was trained on; None without any.
 
     Labels are what was known at the end of the bundle's own night.
+    Args: most: only the latest periods that hold so many; most_of_day: none with more impressions.
     """
     bundle = predictor.bundle
     periods = trained_places(predictor, days, task)
+    if most_of_day is not None:
+        periods = [i for i in periods if days.num_impressions(i) <= most_of_day]
     if not periods:
         return None
     as_of = period_end(date.fromisoformat(bundle.manifest.date), bundle.config.timezone)
     then = days.labelled_for(bundle.config.tasks).as_known_at(as_of)
-    known = {i: then.labels(i)[task.label].is_not_null() for i in periods}
-    total = sum(int(k.sum()) for k in known.values())
+    known: dict[int, pl.Series] = {}
+    total = 0
+    for i in reversed(periods):
+        if most is None or total < most:
+            known[i] = then.labels(i)[task.label].is_not_null()
+            total += int(known[i].sum())
     rng = np.random.default_rng([seed, len(periods)])
     parts = []
-    for i in periods:
+    for i in sorted(known):
         rows = np.flatnonzero(known[i].to_numpy())
         chosen = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
         if chosen.size:

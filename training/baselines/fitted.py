@@ -5,7 +5,7 @@ the last of these periods, then the model is fitted on all.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def fit_and_score(
         if sample is None or np.unique(sample.label).size < 2:
             continue
         fitted = {name: fit(task, sample, seed) for name, fit in fitters.items()}
-        scored = _score(predictor, days, rows, {name: f.predict for name, f in fitted.items()}, task)
+        scored = score_fitted(predictor, days, rows, {name: f.predict for name, f in fitted.items()}, task)
         for name, one in fitted.items():
             heads[name][task.name] = head_metrics(task, scored, name)
             notes[name].append(f"{task.name}: {one.note}")
@@ -91,7 +91,7 @@ def held_out(sample: Sample, seed: int) -> np.ndarray:
     return last
 
 
-def _score(
+def score_fitted(
     predictor: BundlePredictor,
     days: Days,
     rows: pl.DataFrame,
@@ -131,20 +131,30 @@ def _score_day(
     return shown.hstack(pl.DataFrame(live | {f"{HELD}{name}": values for name, values in held.items()}))
 
 
-def fit_linear(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
-    """Fit a logistic or ridge regression on standardised numbers and one-hot ids."""
+def fit_linear(task: TaskSpec, sample: Sample, seed: int, penalties: Sequence[float] = PENALTIES) -> Fitted:
+    """Fit a logistic or ridge regression on standardised numbers and one-hot ids.
+
+    Args: penalties: of several, the best on held-out rows is taken.
+    """
     mean = sample.design.numbers.mean(axis=0)
     std = sample.design.numbers.std(axis=0) + 1e-6
-    out = held_out(sample, seed)
-    known, unknown = _some(sample.take(~out), seed), _some(sample.take(out), seed)
-    losses = {}
-    for penalty in PENALTIES:
-        predict, _ = _linear(task, known, penalty, mean, std)
-        losses[penalty] = _loss(task, unknown, predict(unknown.design))
-    penalty = min(losses, key=lambda p: losses[p])
+    penalty = penalties[0] if len(penalties) == 1 else _best(task, sample, seed, penalties, mean, std)
     predict, note = _linear(task, sample, penalty, mean, std)
     kind = "logistic" if task.kind.probability else "ridge"
     return Fitted(predict, f"{kind}, {sample.label.size} rows, penalty {penalty:g}, {note}")
+
+
+def _best(
+    task: TaskSpec, sample: Sample, seed: int, penalties: Sequence[float], mean: np.ndarray, std: np.ndarray
+) -> float:
+    """Choose a penalty on held-out rows."""
+    out = held_out(sample, seed)
+    known, unknown = _some(sample.take(~out), seed), _some(sample.take(out), seed)
+    losses = {}
+    for penalty in penalties:
+        predict, _ = _linear(task, known, penalty, mean, std)
+        losses[penalty] = _loss(task, unknown, predict(unknown.design))
+    return min(losses, key=lambda p: losses[p])
 
 
 def _linear(

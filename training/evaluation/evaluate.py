@@ -58,6 +58,7 @@ def evaluate(
     baselines: bool = False,
     fitted: bool = True,
     lightgbm: bool = False,
+    beside: bool = False,
     on_progress: Progress = lambda _done, _all: None,
 ) -> EvalReport:
     """Evaluate each head on its own periods, and the funnel's lists on those of the retrieval task.
@@ -69,6 +70,7 @@ def evaluate(
         baselines: score the simple systems on the same rows and the same users.
         fitted: also those that must be fitted first: most of the time that baselines take.
         lightgbm: one more baseline (needs the `bench` extra); implies work of minutes on a large log.
+        beside: without `baselines`, the few that take little time (`training.baselines.beside`).
     Raises: DataError when no evaluated period has a single labelled row.
     """
     config = predictor.bundle.config
@@ -81,6 +83,8 @@ def evaluate(
     simple = (
         _baselines(predictor, days, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
     )
+    if beside and not baselines:
+        simple = _beside(predictor, days, rows, audiences, seed)
     leaks = _leaks(predictor, days, evaluated, record)
     steps.finish()
     return EvalReport(
@@ -273,6 +277,14 @@ def _baselines(
     return evaluate_baselines(
         predictor, days, rows, audiences, seed=seed, fitted=fitted, lightgbm=lightgbm, on_head=on_head
     )
+
+
+def _beside(
+    predictor: BundlePredictor, days: Days, rows: pl.DataFrame, audiences: Sequence[Audience], seed: int
+) -> dict[str, EvalTable]:
+    from training.baselines.beside import evaluate_beside
+
+    return evaluate_beside(predictor, days, rows, audiences, seed=seed)
 
 
 class Steps:

@@ -116,7 +116,7 @@ STAGES: tuple[Stage, ...] = (
         keys=("period", "tasks.name", "tasks.window", "training.seed"),
         inputs=(
             *("days", "plan", "champion", "previous", "caught_up", "weights"),
-            *("evaluated", "live", "decision", "validation", "seconds"),
+            *("scores", "evaluated", "live", "decision", "validation", "seconds"),
         ),
         output=None,
         run=work.record,

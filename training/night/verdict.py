@@ -11,6 +11,7 @@ from recsys.device import resolve_device
 from recsys.manifest import read_manifest
 from recsys.stages import write_json
 from recsys.tasks import new_heads
+from training.baselines.beside import Figures, figures_beside, lines_beside
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
 from training.evaluation.list_metrics import source_line
@@ -47,11 +48,14 @@ def evaluate_both(
                     places,
                     rows=rows,
                     max_users=RANKING_USERS,
+                    beside=name == "challenger",
                     seed=step.config.training.seed,
                     on_progress=on_progress,
                 )
-            if name == "challenger" and (line := source_line(report.ranking)):
-                say(line)
+            if name == "challenger":
+                for line in (*lines_beside(report), source_line(report.ranking)):
+                    if line:
+                        say(line)
             rows.write_parquet(folder / f"{name}.parquet")
             write_json(folder / f"{name}.json", report.model_dump(mode="json"))
         return {}
@@ -84,6 +88,11 @@ def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -
         return {"verdict": str(decision.verdict)}
 
     return Decision.model_validate_json((step.kept(build) / "decision.json").read_text())
+
+
+def read_beside(scores: Path) -> Figures:
+    """Read the new bundle's figures and those of simple systems beside it."""
+    return figures_beside(EvalReport.model_validate_json((scores / "challenger.json").read_text()))
 
 
 def _scores(folder: Path, name: str) -> tuple[EvalReport, pl.DataFrame]:

@@ -38,6 +38,7 @@ from training.night.lineage import lineage_of
 from training.night.night import Ending
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import LOSSES, Step
+from training.night.verdict import read_beside
 from training.predict import ListModel, day_logits
 from training.progress import bar, say
 from training.publish import write_bundle
@@ -253,6 +254,7 @@ def record(
     previous: Bundle | None,
     caught_up: Path | None,
     weights: Path,
+    scores: Path,
     evaluated: str,
     live: str | None,
     decision: Decision,
@@ -282,6 +284,7 @@ def record(
             gated=plan.gated,
             lags={task.name: lag(task, step.config) for task in step.config.tasks},
             checks=decision.checks,
+            beside=read_beside(scores),
             findings=validation.counts,
             accepted=tuple(validation.accepted),
             seconds=round(sum(seconds.values()), 2),

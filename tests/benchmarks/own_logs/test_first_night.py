@@ -2,15 +2,8 @@
 
 import pytest
 
+from benchmarks.own_logs.first_night import first_night
 from benchmarks.own_logs.made import write_log
-from features.sources.to_log import convert_own
-from recsys.bundle import load_bundle
-from recsys.calibration import is_fitted
-from recsys.config import load_config
-from recsys.log import InteractionLog
-from recsys.records import Verdict
-from training.night.night import Night
-from training.night.run import run_night
 
 SIZES = {
     "purchases": {"customers": 50, "items": 100, "weeks": 8},
@@ -26,15 +19,12 @@ SIZES = {
 )
 def test_a_first_night_with_the_defaults_goes_live_calibrated_and_without_warnings(name, tmp_path) -> None:
     mapping = write_log(name, tmp_path / "src", **SIZES[name])
-    made = convert_own("csv", tmp_path / "src", tmp_path / "log", mapping, name="csv", force=False)
-    config = load_config(made.config)
-    log = InteractionLog(tmp_path / "log")
-    result = run_night(Night(config=config, log=log, runs=tmp_path / "runs", date=made.night))
-    checks = {check.name: check.detail for check in result.decision.checks}
-    assert result.verdict is Verdict.PROMOTE, checks
-    assert not [said for said in checks.values() if "not evaluated" in said]
-    assert len(result.validation.lines) <= 2, result.validation.lines
-    bundle = load_bundle(tmp_path / "runs" / "bundles" / result.evaluated)
-    assert all(is_fitted(calibrator) for calibrator in bundle.manifest.calibration.values())
+    found = first_night(name, mapping, tmp_path)
+    assert found.verdict == "PROMOTE", found.checks
+    assert not [check for check, said in found.checks.items() if said or "calibration" in check]
+    assert not [check for check in found.checks if check.endswith(" rows")], "a head was not evaluated"
+    assert len(found.warnings) <= 2
+    heads = [line.split('"')[1] for line in found.config.splitlines() if line.startswith("name = ")]
+    assert all(any(name.startswith(f"{head} ") for name in found.beside) for head in heads), found.beside
     expected = {"purchases": "learn", "ratings": "exclude", "clicks": "allow", "funnel": "exclude"}
-    assert config.policy.repeat == expected[name]
+    assert f'repeat = "{expected[name]}"' in found.config

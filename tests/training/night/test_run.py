@@ -73,6 +73,7 @@ def test_the_first_night_goes_live_refitted(first_night):
     assert record.lineage.days["2026-01-29"].rows["impressions"] > 100
     assert record.lineage.libraries["polars"]
     assert record.lineage.seconds["train"] > 0
+    assert set(record.beside["click AUC inside lists"]) == {"model", "linear"}
     # The night of the 29th has trained up to the 27th; ratings, whose lag is one day, up to the 26th.
     assert record.trained_until == {
         "click": date(2026, 1, 27), "purchase": date(2026, 1, 27), "rating": date(2026, 1, 26)
