@@ -84,6 +84,22 @@ def bench_store_command(
     _put(measure_stores(ShopDials(users=shop, days=days), users, reads, url), json_file)
 
 
+def bench_item_item_command(
+    items: Annotated[int, typer.Option(min=100, help="Items of the catalogue.")] = 1_000_000,
+    events: Annotated[
+        int, typer.Option(min=1_000, help="Events drawn; a user keeps the latest 200.")
+    ] = 20_000_000,
+    users: Annotated[int, typer.Option(min=10, help="Users.")] = 1_000_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Users that are scored; the median counts.")] = 300,
+    seed: SeedOption = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """Build item-item weights of a made-up log, score users by them, and print JSON."""
+    from benchmarks.speed.item_item import measure_item_item
+
+    _put(measure_item_item(items, events, users, repeats, seed), json_file)
+
+
 def bench_features_command(
     rows: Annotated[int, typer.Option(min=20_000, help="Impressions of the log.")] = 20_000_000,
     days: Annotated[int, typer.Option(min=12, help="Days of the log.")] = 180,

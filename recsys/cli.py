@@ -89,6 +89,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Measure a server on a synthetic bundle of a million items, or on a live bundle.",
     ),
     "bench store": ("benchmarks.commands:bench_store_command", "Measure the online stores."),
+    "bench item-item": (
+        "benchmarks.commands:bench_item_item_command",
+        "Measure building item-item weights, and scoring by them.",
+    ),
     "bench features": (
         "benchmarks.commands:bench_features_command",
         "Measure the building of features beside DuckDB and pandas.",
