@@ -2,8 +2,8 @@
 
 One ridge regression of three kinds of rows: a user's items from each other (plain EASE), each event from the
 earlier ones (`next_item`), and the items of an attribute from each other (collective EASE). Above EASE's size
-the same sums make shrunk cosines, without attributes. Source of the attributes' rows: Jeunen et al., RecSys
-2020.
+the same sums make shrunk cosines, with the attributes that few items have. Source of the attributes' rows:
+Jeunen et al., RecSys 2020.
 
 Shapes: I items, A attributes, N events.
 """
@@ -16,13 +16,15 @@ import numpy as np
 from recsys.errors import ConfigError, DataError
 from recsys.item_item.ease import MOST_ITEMS, build_ease
 from recsys.item_item.histories import Histories
-from recsys.item_item.knn import SHRINKAGE, build_item_knn_of_counts
+from recsys.item_item.knn import build_item_knn_of_counts
 from recsys.item_item.neighbours import MOST_NEIGHBOURS, ItemItem
 from recsys.item_item.next_item import NextItemSums, sum_next_items
 from recsys.item_item.pair_counts import count_pairs
 from recsys.item_item.recency import PerStep, Recency
 
 STEPS_RECENCY = PerStep(0.8)
+MOST_HOLDERS = 200
+"""Items of an attribute that cosines take part of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,8 @@ class Setting:
     """What an earlier event counts there."""
     attributes: float = 6.0
     """Of the items of an attribute from each other."""
-    shrinkage: float = SHRINKAGE
-    """Of item-kNN, above EASE's size."""
+    shrinkage: float = 40.0
+    """Of the cosines, above EASE's size."""
 
     def __post_init__(self) -> None:
         """Check the numbers. Raises: ConfigError when one is negative, or no kind of rows counts."""
@@ -51,7 +53,9 @@ class Setting:
 
     def __str__(self) -> str:
         kinds = f"pairs {self.pairs:g}, steps {self.steps:g} ({self.recency}), attributes {self.attributes:g}"
-        return f"penalty {self.penalty:g}, {kinds}"
+        return (
+            f"penalty {self.penalty:g}, {kinds}" if self.penalty else f"shrinkage {self.shrinkage:g}, {kinds}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,24 +75,28 @@ class Sums:
 
 
 def build_directed(
-    sums: Sums, setting: Setting, attributes: Any = None, *, most: int = MOST_NEIGHBOURS
+    sums: Sums,
+    setting: Setting,
+    attributes: Any = None,
+    *,
+    most: int = MOST_NEIGHBOURS,
+    cosines: bool | None = None,
 ) -> ItemItem:
     """Fit and keep each item's strongest weights.
 
-    Args: attributes: sparse [I, A], 1 where an item has one; None: there are none.
+    Args: attributes: sparse [I, A], 1 where an item has one; None: there are none; cosines: whether to make
+    shrunk cosines; None: above EASE's size.
     Raises: ConfigError when the penalty is too small; DataError when attributes are of other items.
     """
     num_items = sums.pairs.shape[0]
-    if num_items > MOST_ITEMS:
-        counts = (setting.pairs * sums.pairs + setting.steps * sums.steps.next).tocsr()
-        norms = np.sqrt(sums.pairs.diagonal())
-        return build_item_knn_of_counts(counts, norms=norms, shrinkage=setting.shrinkage, most=most)
-    difference = setting.steps * (sums.steps.before - sums.steps.next)
     factors = None
     if attributes is not None and setting.attributes:
         if attributes.shape[0] != num_items:
             raise DataError(f"attributes are of {attributes.shape[0]} items, histories of {num_items}")
         factors = attribute_factors(attributes) * np.float32(np.sqrt(setting.attributes))
+    if num_items > MOST_ITEMS if cosines is None else cosines:
+        return _cosines(sums, setting, factors, most)
+    difference = setting.steps * (sums.steps.before - sums.steps.next)
     return build_ease(
         setting.pairs * sums.pairs + setting.steps * sums.steps.before,
         setting.penalty,
@@ -96,6 +104,17 @@ def build_directed(
         factors=factors,
         most=most,
     )
+
+
+def _cosines(sums: Sums, setting: Setting, factors: Any, most: int) -> ItemItem:
+    """Make shrunk cosines of the sums; an attribute of many items would make nearly all pairs of items."""
+    counts = setting.pairs * sums.pairs + setting.steps * sums.steps.next
+    if factors is not None:
+        columns = factors.tocsc()
+        few = columns[:, np.diff(columns.indptr) <= MOST_HOLDERS].tocsr()
+        counts = counts + few @ few.T
+    norms = np.sqrt(sums.pairs.diagonal())
+    return build_item_knn_of_counts(counts.tocsr(), norms=norms, shrinkage=setting.shrinkage, most=most)
 
 
 def attribute_factors(attributes: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.quality.models.next_items import Part, Scorer, rank
 from recsys.item_item.directed import Setting, Sums, build_directed
-from recsys.item_item.ease import ease_weights
+from recsys.item_item.ease import MOST_ITEMS, ease_weights
 from recsys.item_item.knn import build_item_knn
 from recsys.item_item.neighbours import event_matrix
 from recsys.item_item.pair_counts import count_pairs
@@ -26,7 +26,7 @@ CHOICE_ITEMS, CHOICE_USERS = 4_000, 5_000
 NO_DECAY = PerStep(1.0)
 PENALTIES = (50.0, 100.0, 200.0, 400.0, 800.0)
 SHRINKAGES, NEIGHBOURS = (0.0, 10.0, 100.0), (50, 200)
-CLIMBED = ("attributes", "steps", "penalty")
+CLIMBED = ("attributes", "steps", "penalty", "shrinkage")
 MOST_CLIMBS = 4
 
 
@@ -84,11 +84,17 @@ class Choice:
         part = self.few_items
         start = Setting()
         sums = Sums.of(part.known, part.num_items, start.recency)
-        used = attributes and part.attributes is not None
-        start = replace(start, attributes=start.attributes * used, steps=start.steps * order)
+        cosines = self.validation.num_items > MOST_ITEMS
+        start = replace(
+            start,
+            attributes=start.attributes * (attributes and part.attributes is not None),
+            steps=start.steps * order,
+            penalty=start.penalty * (not cosines),
+            shrinkage=start.shrinkage * cosines,
+        )
 
         def weights(setting: Setting) -> Any:
-            return build_directed(sums, setting, part.attributes).matrix()
+            return build_directed(sums, setting, part.attributes, cosines=cosines).matrix()
 
         law = self.recency(weights(start), part)
 

@@ -69,12 +69,18 @@ def test_attributes_count_by_their_rarity_and_items_alike():
 
 def test_above_eases_size_order_makes_directed_cosines(monkeypatch):
     monkeypatch.setattr(directed, "MOST_ITEMS", ITEMS - 1)
+    held = np.asarray(ATTRIBUTES.sum(axis=0)).ravel()
+    monkeypatch.setattr(directed, "MOST_HOLDERS", int(np.median(held)))
+    few = attribute_factors(ATTRIBUTES).toarray()[:, held <= np.median(held)]
+    assert 0 < few.shape[1] < ATTRIBUTES.shape[1]
     found = build_directed(SUMS, SETTING, ATTRIBUTES).matrix().toarray()
-    counts = SUMS.pairs.toarray() * 0.5 + SUMS.steps.next.toarray() * 2
+    counts = SUMS.pairs.toarray() * 0.5 + SUMS.steps.next.toarray() * 2 + 3 * few @ few.T
     norms = np.sqrt(SUMS.pairs.diagonal())
     cosines = counts / (np.outer(norms, norms) + SETTING.shrinkage)
     np.fill_diagonal(cosines, 0)
     np.testing.assert_allclose(found, cosines, rtol=1e-4)
+    asked = build_directed(SUMS, SETTING, ATTRIBUTES, cosines=False).matrix().toarray()
+    assert (asked < 0).any()
 
 
 def test_settings_and_attributes_that_do_not_fit_are_refused():

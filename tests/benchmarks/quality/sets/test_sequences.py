@@ -81,11 +81,17 @@ def test_a_set_in_which_nobody_has_enough_items_is_refused(tmp_path, capsys):
 
 
 def test_above_eases_size_the_rows_are_the_sparse_ones(folder, monkeypatch):
-    for name in (sequences.__name__, "recsys.item_item.directed", "recsys.item_item.ease"):
+    for name in (
+        sequences.__name__,
+        closed_forms.__name__,
+        "recsys.item_item.directed",
+        "recsys.item_item.ease",
+    ):
         monkeypatch.setattr(f"{name}.MOST_ITEMS", ITEMS - 1)
     found = measure_set(open_sequences(folder, folder), 1, [], lambda _: None)
     assert [row.name for row in found.rows] == ["item_item", "item_knn", "popular"]
     assert found.rows[0].heads["next_item"]["ndcg_at_10"].value > 0.8
+    assert "shrinkage" in found.rows[0].note
 
 
 def test_the_climb_goes_up_then_down_and_keeps_zeros():
