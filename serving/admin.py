@@ -143,7 +143,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     def _require_users(self, version: str) -> None:
-        """Refuse a version whose users the store has not: every user would be a stranger.
+        """Refuse a version whose users the store has not: every user would be unknown.
 
         A store that does not answer stops nobody: going back has to work then, too.
         """

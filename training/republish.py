@@ -1,6 +1,6 @@
 """A version that is to go live by hand has its users in the store: they are there, or are published again.
 
-Without them every user would be a stranger to it. The features of its night lie in RUNS/stages, if nobody
+Without them every user would be unknown to it. The features of its night lie in RUNS/stages, if nobody
 has removed them.
 """
 

@@ -53,7 +53,7 @@ class Crash:
     night_seconds: float
 
     def to_json(self) -> dict[str, object]:
-        """Give it as the figures of the issue's `crash` part."""
+        """Give it as JSON values."""
         said = asdict(self)
         seconds = {key: round(said.pop(key), 2) for key in ("night_seconds", "rerun_seconds")}
         return {**seconds, "crash": said}
