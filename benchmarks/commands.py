@@ -187,7 +187,7 @@ def bench_gpu_inputs_command(
 
 def bench_nightly_command(
     part: Annotated[Literal["crash"], typer.Option(help="What is measured.")] = "crash",
-    kills: Annotated[int, typer.Option(min=1, help="Nights are killed so often in all.")] = 50,
+    kills: Annotated[int, typer.Option(min=1, help="How many times a night is killed, in all.")] = 50,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
 ) -> None:
