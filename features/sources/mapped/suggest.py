@@ -127,7 +127,7 @@ def _event_head(
         weight = min(_MOST_WEIGHT, facts.rate(before[0].kind) / facts.rate(kind.kind))
         if weight > 1:
             lines.append(
-                f"fusion_weight = {weight:.1f} # rarer than {before[0].kind!r}: this gives it as much weight, "
+                f"fusion_weight = {weight:.1f} # rarer than {before[0].kind!r}: this evens it out, "
                 f"at most {_MOST_WEIGHT:g}. Set what it is worth"
             )
     return "\n".join(lines) + "\n"
