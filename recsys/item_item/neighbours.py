@@ -1,6 +1,6 @@
 """Items' strongest neighbours, and what a weighted history says of every item by them.
 
-Shapes: I items, K neighbours, H events of one history, U users, N pairs.
+Shapes: I items, K neighbours, H events of one history, U users, N candidates.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from recsys.item_item.histories import Histories
 
 PADDING = -1
 MOST_NEIGHBOURS = 200
-_CELLS_AT_ONCE = 20_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,27 +81,6 @@ class ItemItem:
         ends = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
         shape = (self.num_items, self.num_items)
         return sparse.csr_matrix((self.weights[there], self.neighbours[there], ends), shape)
-
-    def scores_of_pairs(
-        self, histories: Histories, weights: np.ndarray, users: np.ndarray, items: np.ndarray
-    ) -> np.ndarray:
-        """Score (user, item) pairs [N], each by its user's whole history: float32.
-
-        Args: weights: of the histories' events; items: negative ones are unknown and get 0.
-        """
-        mine, table = event_matrix(histories, weights, self.num_items), self.matrix()
-        scores = np.zeros(users.size, np.float32)
-        known = np.flatnonzero((items >= 0) & (items < self.num_items))
-        known = known[np.argsort(users[known], kind="stable")]
-        distinct, starts = np.unique(users[known], return_index=True)
-        ends = np.append(starts[1:], known.size)
-        at_once = max(1, _CELLS_AT_ONCE // max(self.num_items, 1))
-        for first in range(0, distinct.size, at_once):
-            block = distinct[first : first + at_once]
-            dense = (mine[block] @ table).toarray()
-            pairs = known[starts[first] : ends[min(first + at_once, distinct.size) - 1]]
-            scores[pairs] = dense[np.searchsorted(block, users[pairs]), items[pairs]]
-        return scores
 
 
 _DENSE_ITEMS = 100_000
