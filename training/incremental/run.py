@@ -29,6 +29,7 @@ from recsys.log import InteractionLog, period_end
 from recsys.metrics.columns import Rows
 from recsys.metrics.losses import mean_loss, row_log_loss, row_squared_error
 from recsys.records import Check, NightRecord, Verdict
+from recsys.snapshot import DaySnapshot
 from recsys.stages import Reuse
 from training.incremental.learn import any_closed, closed_between, learn_closed, places_of
 from training.night.go_live import Pointers, go_live
@@ -152,11 +153,10 @@ def _tried(
     Args: record: of the live version.
     """
     registry, config, snapshot = night.registry, night.config, days[days.place(record.night)]
-    calibration = dict(live.manifest.calibration)
     version = write_bundle(
         registry,
         trained,
-        calibration,
+        dict(live.manifest.calibration),
         config,
         snapshot,
         live.version,
@@ -164,12 +164,11 @@ def _tried(
         sources=live.manifest.fusion.sources,
     )
     checks = compare(load_bundle(registry.require(version)), live, days, cut, at, config)
-    verdict = _verdict(checks)
     own = record.model_copy(
         update={
             "index": registry.index(version),
             "version": version,
-            "verdict": verdict,
+            "verdict": _verdict(checks),
             "champion": live.version,
             "start": f"update of {live.version}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
             "known_until": cut,
@@ -180,22 +179,31 @@ def _tried(
             "lineage": None,
         }
     )
-    registry.write_record(own)
-    if verdict is Verdict.PROMOTE:
-        of_night = replace(night, date=record.night)
-        ending = go_live(of_night, config.store, snapshot, version, live.version, began, same_users=True)
-        if ending.reason is not None:
-            verdict = ending.verdict
-            checks = (*checks, Check(name="activation", outcome=verdict, detail=ending.reason, numbers={}))
-            registry.write_record(own.model_copy(update={"verdict": verdict, "checks": checks}))
+    own = _gone_live(night, own, snapshot, began)
     return Update(
         at=at,
         live=registry.current() or live.version,
         version=version,
-        verdict=verdict,
+        verdict=own.verdict,
         rows=trained.log.rows,
-        checks=checks,
+        checks=own.checks,
     )
+
+
+def _gone_live(night: Night, own: NightRecord, snapshot: DaySnapshot, began: Pointers) -> NightRecord:
+    """Record an update, and let it go live unless its checks held it; give the record of what came of it."""
+    night.registry.write_record(own)
+    if own.verdict is not Verdict.PROMOTE:
+        return own
+    of_night = replace(night, date=own.night)
+    store = night.config.store
+    ending = go_live(of_night, store, snapshot, own.version, own.champion, began, same_users=True)
+    if ending.reason is None:
+        return own
+    check = Check(name="activation", outcome=ending.verdict, detail=ending.reason, numbers={})
+    held = own.model_copy(update={"verdict": ending.verdict, "checks": (*own.checks, check)})
+    night.registry.write_record(held)
+    return held
 
 
 def compare(
