@@ -11,6 +11,7 @@ from recsys.fusion import FORMULAS, Fusion
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.simulator.shop import SHOP_FILE, Shop
+from recsys.source_terms import NO_SOURCES
 from training.evaluation.from_log import load_reproducible, read_days, require_version
 from training.predict import BundlePredictor
 from training.progress import bar
@@ -66,8 +67,11 @@ def tune_fusion_on_log(
 
 
 def _current(bundle: Bundle, config: Path | None) -> Fusion:
-    """Give the weights to start from; a config of other tasks than the bundle's is refused."""
-    own = bundle.manifest.fusion
+    """Give the weights to start from, without the sources' part of the score, which is not searched.
+
+    Raises: ConfigError for a config of other tasks than the bundle's.
+    """
+    own = bundle.manifest.fusion.with_sources(NO_SOURCES)
     if config is None:
         return own
     read = read_config(config)

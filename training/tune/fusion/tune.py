@@ -29,6 +29,10 @@ from training.tune.fusion.value import Lists, Value, effective_labels, is_checke
 from training.tune.study import Budget, finished, open_study
 
 _REPLICATES = 400
+_WITHOUT_SOURCES = (
+    "the score of this bundle has a part of its sources, which is not searched: all values here are of "
+    "orders by the heads alone"
+)
 Progress = Callable[[int, int], None]
 
 
@@ -90,6 +94,8 @@ def read_material(
         for t in config.tasks
         if t not in labelled
     ]
+    if predictor.bundle.manifest.fusion.sources.weights:
+        notes.append(_WITHOUT_SOURCES)
     lists = lists_of(rows, labelled, config.retrieval_task)
     choices = read_choices(predictor, log, days, periods)
     scored = {task.name: days.dates_of(periods) for task in labelled}

@@ -16,6 +16,7 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.manifest import read_manifest
 from recsys.settings import to_toml
+from recsys.source_terms import SourceTerms
 from training.predict import BundlePredictor
 from training.tune.fusion.candidates import read_choices
 from training.tune.fusion.tune import unseen_days
@@ -56,6 +57,17 @@ def test_the_printed_form_names_the_files(argv, tmp_path, capsys):
     assert "knee: click" in out
     assert "[fusion.weights]" in out
     assert f"{tmp_path}/out/report.html" in out
+
+
+def test_a_part_of_the_sources_is_left_out_and_said(argv, bundle_folder, monkeypatch, capsys):
+    bundle = load_bundle(bundle_folder)
+    fusion = bundle.manifest.fusion.with_sources(SourceTerms(item_item=2.0, popular=1.0))
+    weighted = replace(bundle, manifest=bundle.manifest.model_copy(update={"fusion": fusion}))
+    monkeypatch.setattr("training.tune.fusion.from_log.load_reproducible", lambda _path: weighted)
+    assert run([*argv, "--trials", "2", "--json", "-"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert any("has a part of its sources" in note for note in report["notes"])
+    assert "sources" not in report["current"]["fusion"]
 
 
 def test_wrong_names_are_refused(argv, tmp_path, make_config, capsys):
