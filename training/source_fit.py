@@ -21,6 +21,7 @@ import polars as pl
 
 from features.days import Days
 from recsys.config import RunConfig
+from recsys.fusion import MAX_WEIGHT
 from recsys.source_terms import NO_SOURCES, SourceTerms
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience, find_audience
@@ -251,8 +252,10 @@ def _climb(
 
 
 def _leading(problem: ListProblem, terms: _Terms) -> _Terms:
-    """Let the sources lead: heads decide between equals."""
-    return terms.times(_LEADING * problem.ratio(problem.heads, terms.of_sources(problem)))
+    """Let the sources lead: heads decide between equals. No weight is larger than requests may send."""
+    factor = _LEADING * problem.ratio(problem.heads, terms.of_sources(problem))
+    largest = max((abs(weight) for weight in terms.weights.values()), default=0.0)
+    return terms.times(min(factor, MAX_WEIGHT / largest) if largest else factor)
 
 
 def _with_heads(problem: ListProblem, leading: _Terms, alone: _Terms, seed: int) -> SourceTerms:

@@ -75,6 +75,8 @@ def test_a_weight_that_overflows_is_refused(weight):
     """1e308 of two tasks is infinite for every item: the list had no order."""
     with pytest.raises(ConfigError, match=r"^the weight .* is not between -1e\+06 and 1e\+06"):
         _fusion(click=1.0).override({"click": weight})
+    with pytest.raises(ConfigError, match=r"^the weight .* of 'source:repeat' is not between"):
+        _fusion(click=1.0).override({"source:repeat": weight})
 
 
 def test_a_negative_power_needs_an_offset():

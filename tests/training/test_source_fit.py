@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from recsys.config import default_config
+from recsys.fusion import Fusion
 from recsys.source_terms import SourceTerms
 from training import source_fit
 from training.list_problem import ListProblem
@@ -65,6 +66,15 @@ def test_weights_and_half_lives_are_found(fit):
     assert 2 <= terms.repeat / terms.item_item <= 10
     assert found.of_sources > 0.9 > 0.5 > found.of_heads
     assert "half-lives 14 and 120 days" in found.sentence()
+
+
+def test_no_weight_is_too_large_for_requests_that_change_another(fit):
+    """Heads in the unit of a price are wide."""
+    problem = made_up(by={"item_item 14": 1.0, "repeat 120": 5.0})
+    problem.columns["heads"][:] *= 1e5
+    terms = fit(problem).terms
+    assert terms.repeat > 1e5
+    Fusion(terms={}).with_sources(terms).override({"source:popular": 1.0})
 
 
 def test_where_nobody_takes_again_what_was_taken_goes_down(fit):
