@@ -145,17 +145,15 @@ class OnlineFeatures:
 
     def _taken(self, base: PackedUser, live: Sequence[Event], visible_until: int) -> TakenEvents:
         """Give the newest visible events that took an item and stand."""
-        kinds, history = self._taken_kinds, self.config.item_item.history
-        fresh = [(e.item_id, e.kind, e.received_at_ms) for e in live if e.kind in kinds]
-        found = unpacked_taken(base.taken, fresh, history, visible_until)
-        if not any(e.kind in self._undoing for e in live):
-            return found
+        fresh = [(e.item_id, e.kind, e.received_at_ms) for e in live if e.kind in self._taken_kinds]
         undone_at = self._undone_at(live)
-        return found.where(
-            [
-                undone_at(kind, item) < at
-                for item, kind, at in zip(found.item_ids, found.kinds, found.at_ms.tolist(), strict=True)
-            ]
+
+        def stands(item: str, kind: str, at_ms: int) -> bool:
+            return undone_at(kind, item) < at_ms
+
+        some_undone = any(e.kind in self._undoing for e in live)
+        return unpacked_taken(
+            base.taken, fresh, self.config.item_item.history, visible_until, stands if some_undone else None
         )
 
     def _encode_history(

@@ -19,7 +19,7 @@ from features.encode import Encoder, raw_columns
 from features.history import VOID
 from features.kinds.rows import id_column
 from features.store import Event
-from features.taken_events import Packed, packed_taken
+from features.taken_events import Packed, packed_taken, taken_of
 from recsys.snapshot import DaySnapshot
 
 
@@ -92,15 +92,15 @@ def unpack_user(value: bytes | None) -> PackedUser:
     """Read what `pack_users` wrote; None is an unknown user."""
     if value is None:
         return NOBODY
-    row, tail, seen, crosses, *more = json.loads(value)  # older versions packed no items taken
+    row, tail, seen, crosses, *more = json.loads(value)
     events = tuple(
         Event(feedback_id=f, user_id="", item_id=i, kind=k, value=v, received_at_ms=t)
         for t, f, i, k, v, _ in tail
     )
     void_at = {f: void for _, f, _, _, _, void in tail if void is not None}
-    return PackedUser(
-        row=row, tail=events, void_at=void_at, seen=seen, crosses=crosses, taken=more[0] if more else {}
-    )
+    # Older versions packed no items taken: what stands of the tail is the newest of them.
+    taken = more[0] if more else taken_of(e for e in events if e.feedback_id not in void_at)
+    return PackedUser(row=row, tail=events, void_at=void_at, seen=seen, crosses=crosses, taken=taken)
 
 
 def pack_one(user: PackedUser) -> bytes:

@@ -1,10 +1,12 @@
 """What one user has taken: as the store packs it, and as a request sees it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+
+from features.store import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,14 +19,6 @@ class TakenEvents:
 
     def __len__(self) -> int:
         return len(self.item_ids)
-
-    def where(self, kept: Sequence[bool]) -> "TakenEvents":
-        """Keep some of the events. Args: kept: [N]."""
-        return TakenEvents(
-            item_ids=[item for item, keep in zip(self.item_ids, kept, strict=True) if keep],
-            kinds=[kind for kind, keep in zip(self.kinds, kept, strict=True) if keep],
-            at_ms=self.at_ms[np.array(kept, np.bool_)],
-        )
 
 
 Packed = Mapping[str, Mapping[str, Sequence[int]]]
@@ -41,15 +35,32 @@ def packed_taken(rows: pl.DataFrame) -> dict[str, dict[str, dict[str, list[int]]
     return grouped
 
 
+def taken_of(events: Iterable[Event]) -> Packed:
+    """Group one user's events of any kind as `Packed`."""
+    grouped: dict[str, dict[str, list[int]]] = {}
+    for event in events:
+        grouped.setdefault(event.kind, {}).setdefault(event.item_id, []).append(event.received_at_ms)
+    return grouped
+
+
 def unpacked_taken(
-    packed: Packed, fresh: Iterable[tuple[str, str, int]], history: int, until_ms: int
+    packed: Packed,
+    fresh: Iterable[tuple[str, str, int]],
+    history: int,
+    until_ms: int,
+    stands: Callable[[str, str, int], bool] | None = None,
 ) -> TakenEvents:
-    """Give a user's newest events before an instant: those of the base, and fresh ones (item, kind, ms)."""
+    """Give a user's newest standing events before an instant: those of the base, and fresh ones.
+
+    Args: fresh: (item, kind, ms); stands: tells whether such an event was not taken back; None: none was.
+    """
     events = [
         (at, item, kind) for kind, items in packed.items() for item, times in items.items() for at in times
     ]
     events += [(at, item, kind) for item, kind, at in fresh]
     events = [event for event in events if event[0] < until_ms]
+    if stands is not None:
+        events = [(at, item, kind) for at, item, kind in events if stands(item, kind, at)]
     if len(events) > history:
         events = sorted(events)[len(events) - history :]
     return TakenEvents(

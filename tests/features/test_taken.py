@@ -68,13 +68,16 @@ def test_what_was_taken_back_is_gone_on_the_day_or_later_and_other_users_stay():
     assert pairs(taken(first, rows)) == [("u", "b", "purchase"), ("v", "a", "purchase")]
 
 
-def test_a_packed_user_has_them_and_one_packed_before_has_none():
+def test_a_packed_user_has_them_and_one_packed_before_has_those_of_the_tail():
     table = taken(None, feedback(("u", "a", "click", 0), ("u", "a", "click", 1), ("u", "b", "purchase", 2)))
     packed = packed_taken(table)["u"]
     at = int(NOON.timestamp() * 1000)
     assert packed == {"click": {"a": [at, at + 3_600_000]}, "purchase": {"b": [at + 7_200_000]}}
     assert unpack_user(pack_one(PackedUser(taken=packed))).taken == packed
     assert unpack_user(b"[{},[],{},{}]").taken == {}
+    tail = b'[5,"f1","a","click",null,null],[6,"f2","b","click",null,9],[7,"f3","a","click",null,null]'
+    older = unpack_user(b"[{},[" + tail + b"],{},{}]")
+    assert older.taken == {"click": {"a": [5, 7]}}, "what stands of the tail, for a bundle of before"
 
 
 @pytest.mark.parametrize(("history", "expected"), [(9, "aabc"), (2, "bc")])
@@ -83,6 +86,13 @@ def test_fresh_events_join_and_the_newest_before_the_instant_are_kept(history, e
     found = unpacked_taken(packed, [("c", "click", 5), ("d", "click", 9)], history, 9)
     by_time = [item for _, item in sorted(zip(found.at_ms.tolist(), found.item_ids, strict=True))]
     assert "".join(by_time) == expected
+
+
+def test_what_was_taken_back_makes_room_for_what_was_taken_before():
+    """As the night keeps them: it cuts what stands."""
+    packed = {"click": {"a": [1], "b": [2], "c": [3]}}
+    found = unpacked_taken(packed, [], 2, 9, lambda item, _kind, _at: item != "c")
+    assert sorted(found.item_ids) == ["a", "b"]
 
 
 def test_rows_of_some_users_come_by_their_place():
