@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SourceName = Literal["retrieval", "item_item", "repeat", "popular"]
 NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
+OF_PAST: Final[frozenset[SourceName]] = frozenset({"item_item", "repeat"})
+"""Those that score by what the user took before."""
 PREFIX: Final = "source:"
 """Before a source's name where it stands among tasks: in a request's weights, and in explanations."""
 

@@ -5,8 +5,8 @@ user, context -> allowed items -> candidates -> predictions -> scores
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,13 @@ import numpy.typing as npt
 from features.taken_events import TakenEvents
 from recsys.config import ItemItemConfig, PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
-from recsys.id_table import MISSING
+from recsys.fusion import Fusion
 from recsys.policy import PolicyInput, PolicyParameters
-from recsys.user_sources import UserSources
-from serving.catalogue import Allowed
-from serving.catalogue.live import CatalogueWithScorer, LiveCatalogue
+from recsys.source_terms import OF_PAST
+from serving.catalogue.live import LiveCatalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.explain import Explainer
+from serving.found_candidates import Asked, Found
 from serving.pages.list_state import ListState
 from serving.protocols import User
 from serving.reasons import Reasons
@@ -98,7 +98,6 @@ class Engine:
         Raises: FieldError for names that this version does not know, OverloadedError when no time is left,
         ExpiredError when nobody waits any more.
         """
-        self.check(request)
         timer = timer or StageTimer()
         asked = self._read(request, at_ms, state or ListState.begin(request.seed), deadline)
         timer.record("features")
@@ -137,13 +136,18 @@ class Engine:
 
         Raises: FieldError.
         """
+        self._fusion_of(request)
+
+    def _fusion_of(self, request: RankRequest) -> Fusion:
+        """Give the model's score with the request's own weights. Raises: FieldError."""
         try:
-            self.model.fusion.override(request.head_weights)
+            return self.model.fusion.override(request.head_weights)
         except ConfigError as error:
             raise FieldError("head_weights", str(error)) from error
 
-    def _read(self, request: RankRequest, at_ms: int, state: ListState, deadline: Deadline) -> "_Asked":
+    def _read(self, request: RankRequest, at_ms: int, state: ListState, deadline: Deadline) -> Asked:
         """Read the user, and look up what the request names."""
+        fusion = self._fusion_of(request)
         _require_time(deadline)
         features, user = self.model.features, None
         live = self.live_catalogue.current()
@@ -152,15 +156,17 @@ class Engine:
             _require_time(deadline)
         forbidden = list(self._forbidden(request, user))
         latest = () if user is None else user.history[:_LATEST]
-        taken = NO_TAKEN if user is None else user.taken
+        uses_past = request.item_ids is None or not fusion.sources.weights.keys().isdisjoint(OF_PAST)
+        taken = user.taken if user is not None and uses_past else NO_TAKEN
         # One look-up for all: in a large catalogue it costs more than what is then done with the rows.
         rows = live.catalogue.rows_or_missing(
             [*forbidden, *(event.item_id for event in latest), *taken.item_ids]
         )
         of_latest = rows[len(forbidden) : len(forbidden) + len(latest)].tolist()
         of_taken = rows[len(forbidden) + len(latest) :]
-        return _Asked(
+        return Asked(
             request=request,
+            fusion=fusion,
             at_ms=at_ms,
             state=state,
             live=live,
@@ -171,7 +177,7 @@ class Engine:
             allowed=live.catalogue.allowed(request.filter, rows[: len(forbidden)], at_ms),
         )
 
-    def _find(self, asked: "_Asked", deadline: Deadline) -> "_Found":
+    def _find(self, asked: Asked, deadline: Deadline) -> Found:
         """Find the candidates that there is time to score: all, fewer, a recent answer's or popular ones.
 
         This is decided before the index is searched, from what the stages took lately.
@@ -194,9 +200,7 @@ class Engine:
         most = None if self._costs.can_retrieve(remaining_s) else 0
         return self._found(asked, None, most, (DEADLINE_POPULAR, *degraded))
 
-    def _found(
-        self, asked: "_Asked", user_side: Any, most: int | None, degradation: tuple[str, ...]
-    ) -> "_Found":
+    def _found(self, asked: Asked, user_side: Any, most: int | None, degradation: tuple[str, ...]) -> Found:
         candidates = self._retrieval.find(
             asked.request.page_size,
             asked.named,
@@ -207,7 +211,7 @@ class Engine:
             most,
             asked.past if most is None else NO_PAST,
         )
-        return _Found(
+        return Found(
             asked=asked,
             user_side=user_side,
             candidates=candidates,
@@ -216,7 +220,7 @@ class Engine:
             degradation=degradation,
         )
 
-    def _find_again(self, asked: "_Asked", degradation: tuple[str, ...]) -> "_Found | None":
+    def _find_again(self, asked: Asked, degradation: tuple[str, ...]) -> Found | None:
         """Return the candidates of a recent answer to the request; None when too few may still be shown."""
         recent = self._recent.find(asked.request, asked.at_ms)
         if recent is None:
@@ -226,7 +230,7 @@ class Engine:
         # One more than the page shows: else the list would end with it.
         if len(candidates.rows) < min(asked.num_needed + 1, asked.num_known):
             return None
-        return _Found(
+        return Found(
             asked=asked,
             user_side=None,
             candidates=candidates,
@@ -236,7 +240,7 @@ class Engine:
             scores=recent.scores_of(candidates.rows),
         )
 
-    def _within(self, found: "_Found", deadline: Deadline) -> "_Found":
+    def _within(self, found: Found, deadline: Deadline) -> Found:
         """Cut what was found to what can be scored in the time that retrieval has left."""
         deadline.require_waiting()
         count = len(found.candidates.rows)
@@ -255,7 +259,7 @@ class Engine:
         self._costs.decay()
         return replace(found, user_side=None, degradation=(DEADLINE_POPULAR, *others))
 
-    def _learn(self, found: "_Found", scores: npt.NDArray[np.float64], timer: StageTimer) -> None:
+    def _learn(self, found: Found, scores: npt.NDArray[np.float64], timer: StageTimer) -> None:
         """Update the stages' costs, and keep the list if it is a whole one."""
         asked, rows = found.asked, found.candidates.rows
         self._costs.observe(timer.seconds("retrieval"), timer.seconds("scoring"), len(rows))
@@ -272,19 +276,19 @@ class Engine:
         seen = (user.seen.get(kind, ()) for kind in self._seen_kinds)
         return itertools.chain(request.forbidden_item_ids, *seen)
 
-    def _predict(self, found: "_Found") -> Mapping[str, npt.NDArray[np.float32]]:
+    def _predict(self, found: Found) -> Mapping[str, npt.NDArray[np.float32]]:
         scorer = found.asked.live.scorer
         assert scorer is not None
         return scorer.predict(found.user_side, self._context(found.asked), found.candidates.rows)
 
-    def _context(self, asked: "_Asked") -> Any:
+    def _context(self, asked: Asked) -> Any:
         request, features = asked.request, self.model.features
         assert features is not None
         values = {**request.context, **({"surface": request.surface} if request.surface else {})}
         counters = asked.user.live if asked.user is not None else None
         return features.context(values, asked.at_ms, counters)
 
-    def _source_scores(self, found: "_Found") -> Mapping[str, npt.NDArray[np.float32]]:
+    def _source_scores(self, found: Found) -> Mapping[str, npt.NDArray[np.float32]]:
         """Score the candidates by each source that has a weight in the score."""
         asked, rows, scorer = found.asked, found.candidates.rows, found.asked.live.scorer
         assert scorer is not None
@@ -294,18 +298,16 @@ class Engine:
             "repeat": lambda: asked.past.repeat.of(rows),
             "popular": lambda: self.model.popular.shares(rows),
         }
-        weights = self.model.fusion.override(asked.request.head_weights).sources.weights
-        return {name: by_name[name]() for name in weights}
+        return {name: by_name[name]() for name in asked.fusion.sources.weights}
 
     def _score(
         self,
-        found: "_Found",
+        found: Found,
         predictions: Mapping[str, npt.NDArray[np.float32]],
         by_source: Mapping[str, npt.NDArray[np.float32]],
     ) -> npt.NDArray[np.float64]:
         asked, rows = found.asked, found.candidates.rows
-        fusion = self.model.fusion.override(asked.request.head_weights)
-        taste = fusion.score(predictions, by_source) if predictions else None
+        taste = asked.fusion.score(predictions, by_source) if predictions else None
         seed, scorer = asked.named.seed, asked.live.scorer
         if scorer is not None and seed is not None:
             vectors = scorer.vectors(np.append(rows, seed))
@@ -314,7 +316,7 @@ class Engine:
             return taste
         return self.model.popular.scores(rows)
 
-    def _policy_input(self, found: "_Found", scores: npt.NDArray[np.float64]) -> PolicyInput:
+    def _policy_input(self, found: Found, scores: npt.NDArray[np.float64]) -> PolicyInput:
         live, rows = found.asked.live, found.candidates.rows
         return PolicyInput(
             scores=scores,
@@ -323,7 +325,7 @@ class Engine:
             pins=found.pins,
         )
 
-    def _reasons(self, asked: "_Asked") -> Reasons:
+    def _reasons(self, asked: Asked) -> Reasons:
         return Reasons(
             catalogue=asked.live.catalogue,
             vectors=None if asked.live.scorer is None else asked.live.scorer.vectors,
@@ -333,7 +335,7 @@ class Engine:
 
     def _explainer(
         self,
-        found: "_Found",
+        found: Found,
         predictions: Mapping[str, npt.NDArray[np.float32]],
         by_source: Mapping[str, npt.NDArray[np.float32]],
     ) -> Explainer:
@@ -344,7 +346,7 @@ class Engine:
             gates = partial(scorer.gate_weights, found.user_side, self._context(asked))
         return Explainer(
             catalogue=asked.live.catalogue,
-            fusion=self.model.fusion.override(asked.request.head_weights),
+            fusion=asked.fusion,
             predictions=predictions if asked.named.seed is None else {},
             sources=by_source,
             history=() if asked.user is None else asked.user.history,
@@ -368,49 +370,3 @@ class Engine:
 def _require_time(deadline: Deadline) -> None:
     if deadline.remaining_s() < _MIN_REMAINING_S:
         raise OverloadedError("no time left for an answer; retry, or allow a longer deadline")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """One request, and what is known before candidates are found."""
-
-    request: RankRequest
-    at_ms: int
-    state: ListState
-    """The list before this page."""
-    live: CatalogueWithScorer
-    user: User | None
-    latest: Sequence[tuple[int, str]]
-    """Row (negative: not in the catalogue) and kind of the user's latest events, newest first."""
-    past: UserSources
-    """Scores of items by what the user took."""
-    named: NamedItems
-    allowed: Allowed
-
-    @property
-    def num_known(self) -> int:
-        """Count the items there are: the caller's candidates, or the catalogue."""
-        listed = self.named.listed
-        return len(self.live.catalogue) if listed is None else int(np.count_nonzero(listed != MISSING))
-
-    @property
-    def num_needed(self) -> int:
-        """Count the candidates that fill the page; those pinned below it take no place on it."""
-        end = self.state.start + self.request.page_size
-        return self.request.page_size + sum(position >= end for position in self.named.pins)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """One request's candidates, and what they are scored with."""
-
-    asked: _Asked
-    user_side: Any
-    """The scorer's; None: they are not scored."""
-    candidates: Candidates
-    pins: Mapping[int, int]
-    """Position (from 0) on this page or a later one -> candidate."""
-    num_found: int
-    degradation: tuple[str, ...]
-    scores: npt.NDArray[np.float64] | None = None
-    """[N], of a recent answer."""

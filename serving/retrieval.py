@@ -174,8 +174,11 @@ class Retrieval:
         else:
             found = _nearest(live, user_side, *builder.allowed.search(num_wanted))
             nearest = builder.add_found(RETRIEVAL, found, num_wanted)
-            builder.add(ITEM_ITEM, past.item_item.best(self.num_item_item, builder.allowed.of))
-            builder.add(REPEAT, past.repeat.best(self.num_repeat, builder.allowed.of))
+            for source, scores, count in (
+                (ITEM_ITEM, past.item_item, self.num_item_item),
+                (REPEAT, past.repeat, self.num_repeat),
+            ):
+                builder.add(source, scores.best(count and count + len(shown), builder.allowed.of))
             num_popular = num_wanted if user_side is None else self.num_popular + len(shown)
             builder.add(POPULAR, self.model.popular.first(num_popular, builder.allowed))
         builder.add(FRESH, nearest[nearest >= live.catalogue.num_in_bundle])

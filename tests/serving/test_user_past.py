@@ -35,7 +35,16 @@ def past():
 @pytest.fixture
 def ask(fakes, past):
     def ask(
-        taken=(("i3", 0), ("i8", 1)), kind="click", past=past, count=50, terms=None, learn=False, **request
+        taken=(("i3", 0), ("i8", 1)),
+        kind="click",
+        past=past,
+        count=50,
+        terms=None,
+        learn=False,
+        state=None,
+        size=40,
+        repeats=100,
+        **request,
     ):
         """Ask for a user who took items some days ago."""
         events = TakenEvents(
@@ -54,11 +63,11 @@ def ask(fakes, past):
             model,
             ItemOverlay(),
             policy=PolicyConfig(name="greedy"),
-            retrieval=RetrievalConfig(num_candidates=4, popular_candidates=0),
+            retrieval=RetrievalConfig(num_candidates=4, popular_candidates=0, repeat_candidates=repeats),
             item_item=ItemItemConfig(candidates=count),
         )
         asked = RankRequest(user_id="u1", page_size=3, explain=True, **request)
-        return engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(60)).page(40)
+        return engine.score_candidates(asked, fakes.NOON_MS, Deadline.after(60), state=state).page(size)
 
     return ask
 
@@ -142,6 +151,32 @@ def test_rank_scores_the_callers_items_by_the_same_sources(ask):
     answer = ask(learn=True, terms=terms, item_ids=("i30", "i9", "i8"))
     assert [item.item_id for item in answer.items] == ["i8", "i9", "i30"]
     assert answer.items[1].explanation.contributions["source:item_item"] == pytest.approx(0.5)
+
+
+def test_the_pages_after_the_first_have_as_many_candidates_of_the_past(ask):
+    """Two neighbours and one repeat a page, though those of the page before are the strongest."""
+    terms = SourceTerms(repeat=10.0, item_item=9.0, repeat_days=1.0, item_item_days=1.0)
+    pages = {"learn": True, "terms": terms, "count": 2, "repeats": 1, "size": 3}
+    first = ask(**pages)
+    assert [item.item_id for item in first.items] == ["i4", "i3", "i5"]
+    second = ask(**pages, state=first.following)
+    assert set(found_by(second)) == {"i9", "i10"}
+    assert set(found_by(second, "repeat")) == {"i8"}
+    assert found_by(ask(**pages | {"count": 0, "repeats": 0}, state=first.following)) == {}
+
+
+def test_the_past_is_not_read_where_neither_candidates_nor_the_score_need_it(ask, monkeypatch):
+    def read(*_args):
+        raise AssertionError("read")
+
+    monkeypatch.setattr(UserPast, "of_user", lambda _self, rows, *_: rows.size and read())
+    answer = ask(item_ids=("i30", "i9"), terms=SourceTerms(popular=1.0))
+    assert len(answer.items) == 2
+    for needs in ({}, {"item_ids": ("i30",), "terms": SourceTerms(repeat=1.0)}):
+        with pytest.raises(AssertionError, match="read"):
+            ask(**needs)
+    with pytest.raises(AssertionError, match="read"):
+        ask(item_ids=("i30",), head_weights={"source:item_item": 1.0})
 
 
 def test_the_newest_upserts_are_candidates_near_the_user_or_not(fakes):

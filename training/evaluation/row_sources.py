@@ -12,7 +12,7 @@ import polars as pl
 from features.days import Days
 from features.taken import users_taken
 from recsys.log import period_end
-from recsys.source_terms import SourceTerms
+from recsys.source_terms import OF_PAST, SourceTerms
 from recsys.user_sources import UserSources, popularity
 from training.evaluation.audience import item_codes
 from training.evaluation.candidates import taken_rows
@@ -35,7 +35,7 @@ def sources_of_rows(model: ListModel, days: Days, i: int, shown: pl.DataFrame) -
     items = previous.table("items")
     codes = item_codes(shown["item_id"], items["item_id"])
     found: Mapping[str, np.ndarray] = {}
-    if {"item_item", "repeat"} & set(wanted):
+    if not OF_PAST.isdisjoint(wanted):
         found = _by_past(model, days, i, shown["user_id"], codes)
     if "popular" in wanted:
         popular = popular_items(items, model.config, period_end(previous.day, model.config.timezone))
@@ -56,7 +56,7 @@ def _by_past(
     order = np.argsort(user, kind="stable")
     stops = np.searchsorted(user[order], np.arange(distinct.len() + 1))
     terms: SourceTerms = model.fusion.sources
-    found = {name: np.zeros(codes.size, np.float32) for name in ("item_item", "repeat")}
+    found = {name: np.zeros(codes.size, np.float32) for name in OF_PAST}
     for u in range(distinct.len()):
         mine = order[stops[u] : stops[u + 1]]
         past = UserSources.of(taken[u], at_ms, table, terms)
