@@ -56,7 +56,7 @@ def _by_past(
     order = np.argsort(user, kind="stable")
     stops = np.searchsorted(user[order], np.arange(distinct.len() + 1))
     terms: SourceTerms = model.fusion.sources
-    found = {name: np.zeros(codes.size, np.float32) for name in OF_PAST}
+    found = {str(name): np.zeros(codes.size, np.float32) for name in OF_PAST}
     for u in range(distinct.len()):
         mine = order[stops[u] : stops[u + 1]]
         past = UserSources.of(taken[u], at_ms, table, terms)
