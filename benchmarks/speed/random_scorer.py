@@ -17,6 +17,7 @@ from recsys.config import RunConfig, default_config
 from recsys.encoding import EncoderState
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 from recsys.model.scorer import Scorer
+from recsys.source_terms import SourceTerms
 from recsys.vocabulary import Vocabulary
 from training.train import build_ranker, inputs_json, table_specs
 
@@ -60,7 +61,9 @@ def random_scorer(config: RunConfig, items: int, seed: int = 0) -> Scorer:
     bundle: Any = SimpleNamespace(
         path="random",
         config=config,
+        item_item=None,
         manifest=SimpleNamespace(
+            fusion=SimpleNamespace(sources=SourceTerms()),
             inputs=inputs_json(ranker.inputs),
             calibration={
                 "click": Platt(a=1.0, b=-2.5),

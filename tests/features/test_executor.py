@@ -20,7 +20,8 @@ from recsys.stages import Stages
 
 LAST = date(2026, 1, 30)
 TABLES = {
-    "users", "user_tile", "items", "item_tile", "new_items", "seen", "tail", "events", "feedback", "examples",
+    "users", "user_tile", "items", "item_tile", "new_items", "seen", "tail", "taken", "events", "feedback",
+    "examples",
     "cross_category", "cross_category_tile", "cross_attribute_brand", "cross_attribute_brand_tile",
 }  # fmt: skip
 

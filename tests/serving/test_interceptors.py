@@ -14,7 +14,7 @@ from serving.interceptors import STATUS, Guard, abort, status_of
 from serving.stats_board import StatsBoard
 
 # Errors that stop a command, and can never be raised while a call is answered.
-OFFLINE = {"RecsysError", "ConfigError", "DataError", "CallError", "WorkerError"}
+OFFLINE = {"RecsysError", "ConfigError", "DataError", "CallError", "WorkerError", "DamagedStageError"}
 
 
 def all_errors() -> list[type[RecsysError]]:

@@ -31,6 +31,7 @@ from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.history import VOID
 from features.parts import window_names
+from features.taken import TABLE as TAKEN
 from recsys.bundle import Bundle, load_bundle
 from recsys.calibration import Calibrator, Identity
 from recsys.config import RunConfig, default_config
@@ -323,6 +324,7 @@ def _write_entities(snapshot: Path, part: Path, config: RunConfig, rng: np.rando
     crosses.write_parquet(part / "cross_category.parquet")
     events.write_parquet(part / "events.parquet")
     events.write_parquet(part / "tail.parquet")
+    events.write_parquet(part / f"{TAKEN}.parquet")
     events.select("user_id", "kind", "item_id").clear().write_parquet(part / "seen.parquet")
     items.write_parquet(snapshot / "items.parquet")
     items.clear().write_parquet(snapshot / "new_items.parquet")
