@@ -142,11 +142,13 @@ def _wanted(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
 
 def _taken(days: Days, i: int, task: TaskSpec, users: pl.Series) -> pl.DataFrame:
     """List what some users gave the task's feedback before day i."""
-    parts = []
-    for snapshot in days[:i]:
-        feedback = snapshot.table("feedback", columns=("user_id", "item_id", "kind"))
-        mine = (pl.col("kind") == task.feedback) & pl.col("user_id").is_in(users.implode())
-        parts.append(feedback.filter(mine).select("user_id", "item_id"))
+    mine = (pl.col("kind") == task.feedback) & pl.col("user_id").is_in(users.implode())
+    # Filtered while read: all days' feedback would not fit into memory.
+    parts = [
+        snapshot.scan("feedback", part).filter(mine).select("user_id", "item_id").unique().collect()
+        for snapshot in days[:i]
+        for part in range(snapshot.num_parts)
+    ]
     return pl.concat(parts).unique()
 
 
