@@ -105,7 +105,7 @@ def fit_sources(model: ListModel, days: Days, calibrated: int, *, seed: int) -> 
     )
     everything = _leading(problem, _search(problem, config))
     newest = problem.only(problem.days == problem.days.max())
-    alone = everything if shown.at_least > 0 else everything.times(0.0)
+    alone = everything if shown.of_sources - shown.of_heads >= _LEAST_GAIN else everything.times(0.0)
     return replace(shown, terms=_with_heads(newest, everything, alone, seed))
 
 
