@@ -33,7 +33,7 @@ def check_volume(day: Compared) -> Iterator[Finding]:
 
 
 def check_hours(day: Compared) -> Iterator[Finding]:
-    """Find hours of the day that usually have requests and now have (almost) none."""
+    """Find hours of the day that usually have users and now have (almost) none."""
     if not day.history or not _has_hours(day):
         return
     hours = np.array([p.hours for p in day.history])
@@ -49,7 +49,7 @@ def check_hours(day: Compared) -> Iterator[Finding]:
         edges = sorted({(h + step) % 24 for h in empty for step in (-1, 1)} - {*empty})
         yield Finding(
             code="hours", severity=_unless_new_weekday(severity, day), table="impressions", column="shown_at",
-            measured=f"usual share of requests in the empty hours {_spans(empty)}", value=share,
+            measured=f"usual share of users in the empty hours {_spans(empty)}", value=share,
             expected=f"below {day.config.hours_missing[0]:g}", rows=round(float(usual[lost].sum())),
             remedy="find the file or the journal of these hours; rows named are those beside the gap",
             where=Where(table="impressions", rows=pl.col("hour").is_in(edges)),

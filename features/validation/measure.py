@@ -37,7 +37,7 @@ def profile_day(
     """
     impressions, feedback = tables.good["impressions"], tables.good["feedback"]
     received = dict(feedback.group_by("kind").len().sort("kind").iter_rows())
-    hours = _requests_by_hour(tables, zone)
+    hours = _users_by_hour(tables, zone)
     shown = impressions.filter(~pl.col("sampled"))  # what is drawn differs on a copied day, too
     return DayProfile(
         day=tables.day,
@@ -84,14 +84,16 @@ def bin_of(column: str) -> pl.Expr:
     return pl.when(value == 0).then(0).otherwise(size * value.sign().cast(pl.Int32))
 
 
-def _requests_by_hour(tables: DayTables, zone: str) -> tuple[int, ...]:
-    frames = [tables.good["impressions"].select("request_id", "hour")]
+def _users_by_hour(tables: DayTables, zone: str) -> tuple[int, ...]:
+    """Count users by hour: the rows of one basket come together, and drawn negatives with their positives."""
+    shown = tables.good["impressions"].filter(~pl.col("sampled").fill_null(value=False))
+    frames = [shown.select("user_id", "hour")]
     bad = tables.quarantine["impressions"]
     if bad.height:
         misfiled = bad.filter(pl.col("quarantine_reason") == "outside_partition")
         local = pl.col("shown_at").dt.convert_time_zone(zone).dt.hour().alias("hour")
-        frames.append(misfiled.select("request_id", local))
-    counted = pl.concat(frames).group_by("hour").agg(pl.col("request_id").n_unique())
+        frames.append(misfiled.select("user_id", local))
+    counted = pl.concat(frames).group_by("hour").agg(pl.col("user_id").n_unique())
     by_hour = dict(counted.iter_rows())
     return tuple(by_hour.get(hour, 0) for hour in range(24))
 

@@ -84,7 +84,7 @@ class DayProfile(_Value):
     day: date
     requests: int
     hours: tuple[int, ...]
-    """Requests per local hour [24], misfiled rows included."""
+    """Users with a request per local hour [24], misfiled rows included, drawn negatives left out."""
     tables: dict[str, TableProfile]
     ids: dict[str, IdProfile]
     received: dict[str, int]

@@ -85,6 +85,22 @@ def test_the_model_sees_items_and_users_of_each_impression(days):
     assert days[0].tables["items"].columns["price"].rows == 2
 
 
+def test_an_hour_counts_users_and_no_drawn_negatives(tmp_path, frames, at, make_config):
+    log, config = InteractionLog(tmp_path / "log"), make_config()
+    frames.write(log, "items", frames.items({}, {"item_id": "j"}))
+    drawn = {"sampled": True, "sampling_rate": 0.5, "user_id": "drawn"}
+    rows = frames.impressions(
+        {"impression_id": "a:1", "request_id": "a"},
+        {"impression_id": "b:1", "request_id": "b", "item_id": "j"},
+        {"impression_id": "c:1", "request_id": "c", "shown_at": at(hours=2)},
+        {"impression_id": "n:1", "request_id": "n", **drawn},
+    )
+    frames.write(log, "impressions", rows)
+    chain = build_snapshots(log, frames.day, config, Stages(tmp_path / "stages"))
+    day = profile_day(read_day(log, chain, 0, config), {}, config.tasks, config.timezone)
+    assert {hour: users for hour, users in enumerate(day.hours) if users} == {12: 1, 14: 1}
+
+
 def test_two_days_share_as_much_of_their_sketch_as_of_their_rows(days):
     assert len(days[0].sketch) == 2
     assert len({*days[0].sketch} & {*days[1].sketch}) == 1, "noon's row, a day later"
