@@ -87,7 +87,7 @@ def _convert(
     from features.sources.to_log import convert_own, convert_set
 
     if source not in FORMS:
-        if mapping is not None or name is not None:
+        if source in SOURCES and (mapping is not None or name is not None):
             raise ConfigError(f"--map and --name are for {' and '.join(FORMS)}; {source} knows its files")
         return convert_set(source, src, out, force=force)
     if mapping is None:

@@ -46,12 +46,13 @@ def shared_requests(found: Requests, rows: int) -> Finding | None:
     if found.example is None or found.shared <= MAX_SHARED * found.requests:
         return None
     request, one, other = found.example
+    spelt = "one user's id written in two ways? write it in one; else " if _one_id(one, other) else ""
     return _stop(
         "request_id_not_unique",
         f"{_share(found.shared, found.requests)} of the requests have several users, such as {request!r} of "
         f"{one!r} and {other!r}",
-        "a page or session number that starts again is no list's own id: name a column that is, or leave "
-        "`request` out; accepted, each user's and day's rows of one number are one list",
+        f"{spelt}a page or session number that starts again is no list's own id: name a column that is, or "
+        "leave `request` out; accepted, each user's and day's rows of one number are one list",
         rows,
     )
 
@@ -275,6 +276,12 @@ _SPELLINGS: Final = (
         pl.format("{}:{}", _WHOLE.str.slice(0, 5), _WHOLE.str.len_bytes())
     ),
 )
+
+
+def _one_id(one: str, other: str) -> bool:
+    """Tell whether two ids differ in case, quotes, leading zeros or .0 alone."""
+    spelt = pl.DataFrame({"id": [one, other]}).select(_SPELLINGS[1]).to_series()
+    return spelt.null_count() == 0 and spelt.n_unique() == 1
 
 
 def _share(some: int, of: int) -> str:

@@ -168,6 +168,12 @@ def run(argv: list[str]) -> int:
     except RecsysError as error:
         print(f"recsys {name}: {error}", file=sys.stderr)
         return error.exit_code
+    except NotADirectoryError as error:
+        print(
+            f"recsys {name}: {error.filename}: a part of this path is a file, not a folder; name a folder",
+            file=sys.stderr,
+        )
+        return ConfigError.exit_code
     except KeyboardInterrupt:
         print(f"recsys {name}: interrupted; nothing half-written stays, run it again", file=sys.stderr)
         return INTERRUPTED

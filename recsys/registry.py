@@ -165,6 +165,8 @@ class Registry:
         with self.locked("activate"):
             live = self.current()
             previous = self.activations.before(live)
+            if live is None:
+                raise RegistryError(f"nothing to roll back to: no bundle is live in {self.folder}")
             if previous is None:
                 raise RegistryError(f"nothing to roll back to: {live!r} is the first version that went live")
             self._verify(previous, verified)

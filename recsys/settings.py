@@ -54,6 +54,8 @@ def explain(
 
 def _message(issue: ErrorDetails) -> str:
     """Return what is wrong; pydantic puts "Value error" before a validator's sentence."""
+    if issue["type"] in ("tuple_type", "list_type"):
+        return 'write a list in brackets, like ["a", "b"]'
     return issue["msg"].removeprefix("Value error, ")
 
 

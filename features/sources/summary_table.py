@@ -37,7 +37,9 @@ def print_summary(summary: ConversionSummary, out: Path) -> None:
 
 
 def print_next(out: Path, converted: Converted) -> None:
-    """Say what to do with the log."""
+    """Say what to do with the log; without feedback there is nothing yet, for its config has no task."""
+    if not converted.summary.rows.get("feedback"):
+        return
     runs = out.parent / "runs"
     print(f"what is in it:  recsys data profile {out} --out {out.parent / 'profile'}")
     night = f"--log {out} --runs {runs} --date {converted.night}"

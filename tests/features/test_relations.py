@@ -27,6 +27,15 @@ def test_one_request_in_a_thousand_may_have_two_users():
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [("007", "7", True), ("17", "17.0", True), ("U9", "u9", True), ("u9", "u90", False), ("1", "10", False)],
+)
+def test_a_request_of_one_user_written_two_ways_says_so(one, other, same):
+    found = relations.shared_requests(Requests(requests=9, shared=9, example=("r", one, other)), 5_000)
+    assert ("written in two ways" in found.remedy) is same
+
+
+@pytest.mark.parametrize(
     ("listed", "severity"),
     [(100, None), (95, None), (94, "warning"), (50, "warning"), (49, "error"), (0, "error")],
 )

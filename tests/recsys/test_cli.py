@@ -44,6 +44,31 @@ def test_an_unknown_command_of_a_group_lists_the_group(capsys):
     assert "simulate" not in err
 
 
+def test_a_file_where_a_folder_would_be_is_wrong_usage(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert cli.run(["runs", "list", "--runs", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file") in said
+    assert "is a file, not a folder" in said
+
+
+def test_a_log_without_feedback_is_not_sent_to_a_night_that_would_stop(tmp_path, capsys):
+    (tmp_path / "events.csv").write_text("user,item,kind,time\nu,i,view,2026-01-01\n")
+    kinds = '[events.kinds]\nview = "impression"\nclick = "click"\n'
+    columns = 'user = "user"\nitem = "item"\nkind = "kind"\ntime = "time"\n'
+    (tmp_path / "map.toml").write_text("[events]\n" + columns + kinds)
+    src, mapping, log = (str(tmp_path / name) for name in ("events.csv", "map.toml", "log"))
+    assert cli.run(["convert", "csv", src, "--map", mapping, "--out", log]) == 0
+    said = capsys.readouterr().out
+    assert "[no_feedback]" in said
+    assert "recsys nightly" not in said
+
+
+def test_a_mapping_does_not_hide_an_unknown_source(tmp_path, capsys):
+    assert cli.run(["convert", "xml", "x", "--map", "y", "--out", str(tmp_path / "log")]) == 2
+    assert "unknown source 'xml'; known: csv" in capsys.readouterr().err
+
+
 def test_arguments_arrive_typed(monkeypatch):
     seen = []
     _command(monkeypatch, lambda: None)

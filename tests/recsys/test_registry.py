@@ -61,7 +61,7 @@ def test_versions_are_listed_oldest_first_without_a_killed_write(registry, versi
 
 def test_nothing_is_live_before_the_first_activation(registry, versions):
     assert registry.current() is None
-    with pytest.raises(RegistryError, match="nothing to roll back to"):
+    with pytest.raises(RegistryError, match="nothing to roll back to: no bundle is live in "):
         registry.rollback()
     registry.activate(versions[0], expect=None)
     assert registry.current() == versions[0]

@@ -262,6 +262,10 @@ class Mapping(_Section):
 
     @check_model(mode="after")
     def _consistent(self) -> Self:
+        if self.first_day is not None and self.last_day is not None and self.first_day > self.last_day:
+            raise ValueError(
+                f"first_day = {self.first_day} is after last_day = {self.last_day}; no day is between them"
+            )
         if (self.events is None) == (self.feedback is None):
             raise ValueError(
                 "write [events] (one file, a column says which rows are impressions) or [feedback] "

@@ -77,6 +77,8 @@ def test_an_unknown_key_lists_the_known(data, parts):
         ),
         ({"feedback": {**EVENTS, "kinds": {"v": "impression"}}}, ("name the section [events]",)),
         ({"events": {**EVENTS, "kinds": {"v": "impression"}}}, ("no kind is feedback",)),
+        ({"first_day": "2027-01-02", "last_day": "2027-01-01"}, ("is after last_day = 2027-01-01",)),
+        ({"checks": {"accept": "days_apart"}}, ("checks.accept = 'days_apart'", "a list in brackets")),
         ({"events": {**EVENTS, "only_kind": "rating"}}, ("only_kind",)),
         ({"events": {k: v for k, v in EVENTS.items() if k != "kind"}}, ("only_kind",)),
         ({"events": {**EVENTS, "kinds": {"a": "Bought it"}}}, ("events.kinds.a = 'Bought it'",)),
