@@ -72,6 +72,11 @@ def prepare(path: Path, section: Files, scratch: Path) -> Prepared:
     if section.quote:
         with closing(_open(path)) as stream:
             _require_quotes(stream, section, original, before + (0 if section.columns else 1))
+    if _has_long_rows(path, section, len(section.columns) or len(names)):
+        # Polars says nothing of them where only some columns are read: values would move to the next column.
+        said = _ragged(path, section, encoding=_UTF8, filled=True)
+        if said:
+            raise DataError(f"{original}: {said}")
     return Prepared(path, before)
 
 
@@ -105,7 +110,7 @@ def require_distinct(names: Sequence[str], path: Path) -> None:
 def explain_failure(path: Path, section: Files) -> str | None:
     """Say in which row a file stops being CSV: text in another encoding, or more fields than columns."""
     try:
-        return _undecodable(path, section.encoding) or _ragged(path, section)
+        return _undecodable(path, section.encoding) or _ragged(path, section, section.encoding)
     except READ_ERRORS as error:
         return f"it is damaged or cut off ({error})"
 
@@ -193,15 +198,33 @@ def _undecodable(path: Path, encoding: str) -> str | None:
     return None
 
 
-def _ragged(path: Path, section: Files) -> str | None:
-    """Name the first row that has more fields than there are columns."""
+def _has_long_rows(path: Path, section: Files, columns: int) -> bool:
+    """Tell whether a row has more separators outside quotes than the columns need."""
+    separator, quote = (ord(mark) if mark else -1 for mark in (section.separator, section.quote))
+    rest = b""
     with closing(_open(path)) as stream:
-        text = io.TextIOWrapper(io.BufferedReader(stream), encoding=section.encoding, newline="")
+        for chunk in _chunks(stream):
+            data = rest + (chunk or b"\n")
+            values = np.frombuffer(data, np.uint8)
+            ends, _ = _row_ends(data, quote)
+            marks = np.flatnonzero(values == separator)
+            marks = marks[np.searchsorted(np.flatnonzero(values == quote), marks) % 2 == 0]
+            counts = np.diff(np.searchsorted(marks, ends), prepend=0)
+            if counts.size and counts.max() >= columns:
+                return True
+            rest = data[int(ends[-1]) + 1 :] if ends.size else data
+    return False
+
+
+def _ragged(path: Path, section: Files, encoding: str, *, filled: bool = False) -> str | None:
+    """Name the first row with more fields than columns. Args: filled: only where one of these holds text."""
+    with closing(_open(path)) as stream:
+        text = io.TextIOWrapper(io.BufferedReader(stream), encoding=encoding, newline="")
         blank = _says_nothing(section)
         records = _records(dropwhile(lambda line: bool(blank.fullmatch(line)), text), section)
         columns = len(section.columns) or len(next((r for r in records if r), []))
         for row, record in enumerate(records, start=1):
-            if len(record) > columns:
+            if len(record) > columns and (not filled or any(record[columns:])):
                 return (
                     f"row {row:,} has {len(record)} fields, and there are {columns} columns: "
                     f"{section.separator.join(record)[:80]!r}; is the separator in a field?"

@@ -202,6 +202,22 @@ def test_packed_files_are_read_like_others(bench, events, plain):
         assert rows(bench, bench.convert(events(files=name, **settings))).equals(plain)
 
 
+@pytest.mark.parametrize("chunk", [16, 1 << 20])
+@pytest.mark.parametrize("quote", ['"', ""])
+def test_a_separator_inside_a_field_nobody_reads_is_found(bench, events, monkeypatch, chunk, quote):
+    """Polars drops the last field of such a row where it reads only some columns."""
+    monkeypatch.setattr(csv_text, "_CHUNK", chunk)
+    header, day = HEADER.replace("note", "qty,v"), "2026-01-05"
+    put(bench, f"{header}u,a,view,{day},1,\nu,a,click,{day},1,5,7\nu,b,click,{day},1,5\n")
+    with pytest.raises(DataError, match=r"row 2 has 7 fields, and there are 6 columns: .*,1,5,7'"):
+        bench.convert(events(value="v", quote=quote))
+
+
+def test_separators_inside_quotes_are_no_fields(bench, events, plain):
+    put(bench, text({3: '"a,b,c"'}))
+    assert rows(bench, bench.convert(events())).equals(plain)
+
+
 def test_decimal_commas(bench, events):
     lines = "u,a,view,2026-01-05,0;5,\nu,b,view,2026-01-05,;25,\nu,b,click,2026-01-05,,-3;5\n"
     written = (HEADER.replace("note", "p,v") + lines).replace(",", "\t").replace(";", ",")
