@@ -37,8 +37,8 @@ def print_summary(summary: ConversionSummary, out: Path) -> None:
 
 
 def print_next(out: Path, converted: Converted) -> None:
-    """Say what to do with the log; without feedback there is nothing yet, for its config has no task."""
-    if not converted.summary.rows.get("feedback"):
+    """Say what to do with the log; without feedback nothing yet: the config made of it has no task."""
+    if converted.config.is_relative_to(out) and not converted.summary.rows.get("feedback"):
         return
     runs = out.parent / "runs"
     print(f"what is in it:  recsys data profile {out} --out {out.parent / 'profile'}")

@@ -84,7 +84,9 @@ def test_explanations_reach_the_client(start, fakes) -> None:
     loader = fakes.Loader()
     loader.users["u1"] = user(fakes)
     one = start(loader=loader)
-    answer = one.client.recommend("u1", 5, debug={"explain": True})
+    answer = one.client.recommend(
+        "u1", 5, debug={"explain": True, "seed": 1}
+    )  # a seed whose coin explores nothing
     assert answer.history[0].item_id == "i36"
     assert isinstance(answer.history[0], HistoryEvent)
     assert answer.history[1].age_s - answer.history[0].age_s == pytest.approx(1.0)

@@ -143,9 +143,12 @@ def _wanted(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
 def _taken(days: Days, i: int, task: TaskSpec, users: pl.Series) -> pl.DataFrame:
     """List what some users gave the task's feedback before day i."""
     mine = (pl.col("kind") == task.feedback) & pl.col("user_id").is_in(users.implode())
-    # Filtered while read: all days' feedback would not fit into memory.
+    # Share by share: all days' feedback at once would not fit into memory.
     parts = [
-        snapshot.scan("feedback", part).filter(mine).select("user_id", "item_id").unique().collect()
+        snapshot.table("feedback", part, columns=("user_id", "item_id", "kind"))
+        .filter(mine)
+        .select("user_id", "item_id")
+        .unique()
         for snapshot in days[:i]
         for part in range(snapshot.num_parts)
     ]

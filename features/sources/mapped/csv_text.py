@@ -72,11 +72,11 @@ def prepare(path: Path, section: Files, scratch: Path) -> Prepared:
     if section.quote:
         with closing(_open(path)) as stream:
             _require_quotes(stream, section, original, before + (0 if section.columns else 1))
-    if _has_long_rows(path, section, len(section.columns) or len(names)):
+    if len(section.columns) in (0, len(names)) and _has_long_rows(path, section, len(names)):
         # Polars says nothing of them where only some columns are read: values would move to the next column.
         said = _ragged(path, section, encoding=_UTF8, filled=True)
         if said:
-            raise DataError(f"{original}: {said}")
+            raise DataError(f"{original} cannot be read as csv: {said}")
     return Prepared(path, before)
 
 
