@@ -13,7 +13,7 @@ import training.curves.night
 import training.night.plan
 from recsys.bundle import CONFIG_KEYS
 from recsys.tasks import HEAD_KEYS, TaskSpec
-from training.night import verdict, work
+from training.night import bundles, verdict, work
 from training.night.step import Stage
 
 _TRAIN = (
@@ -80,7 +80,7 @@ STAGES: tuple[Stage, ...] = (
         keys=(*CONFIG_KEYS, *_WEIGHTS, "training.device", "fusion", "calibration"),
         inputs=("days", "plan", "previous", "weights"),
         output="evaluated",
-        run=work.write_evaluated,
+        run=bundles.write_evaluated,
     ),
     Stage(
         name="evaluate",
@@ -109,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
         keys=(*CONFIG_KEYS, *_WEIGHTS, "fusion"),
         inputs=("days", "evaluated", "decision", "refitted"),
         output="live",
-        run=work.write_refitted,
+        run=bundles.write_refitted,
     ),
     Stage(
         name="record",

@@ -1,4 +1,4 @@
-"""What each stage of a night does, but for the two of `training.night.verdict`.
+"""What each stage of a night does, but for those of `training.night.verdict` and `training.night.bundles`.
 
 Its order, inputs and config keys stand in `training.night.stages`. A function takes its Step and its inputs
 by name; what takes long is built into a folder that is kept.
@@ -10,25 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from features.build import build_snapshots, remove_outdated
 from features.days import Days
 from features.sources.journal import ingest_journal
 from features.validation.ingest import require_sound
 from features.validation.report import Validation, write_report
 from recsys.bundle import Bundle, load_bundle
-from recsys.calibration import Calibrator
 from recsys.config import period_start
 from recsys.errors import DataError
-from recsys.item_terms import ItemNumbers
-from recsys.manifest import read_manifest
 from recsys.records import NightRecord, Ruling, Verdict
 from recsys.registry import Registry
 from recsys.stages import read_manifest as read_stage
 from recsys.stages import unfinished, write_json
-from training.calibrate import fit_calibration
 from training.curves.night import recorded
 from training.fit_progress import fit_progress
 from training.gate import Decision
@@ -39,14 +32,11 @@ from training.night.night import Ending
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import LOSSES, Step
 from training.night.verdict import read_beside
-from training.predict import ListModel, day_logits
 from training.progress import bar, say
-from training.publish import write_bundle
-from training.source_fit import SourceFit, fit_sources
 from training.train import TrainedModel, begin_fit, num_steps, train
 from training.trainer.saver import Saver
 from training.warm_start import Previous
-from training.weights import load_previous, load_trained, save_trained
+from training.weights import load_previous, save_trained
 
 
 def ingest(step: Step) -> None:
@@ -177,33 +167,6 @@ def train_weights(
     return step.kept(build)
 
 
-def write_evaluated(
-    step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None, weights: Path
-) -> str:
-    """Calibrate the weights and write the bundle that is evaluated; give its version."""
-
-    def build(folder: Path) -> dict[str, Any]:
-        config, trained = step.config, load_trained(weights, step.config)
-        logits, rows, items = _calibration_rows(step, days, plan, trained, folder)
-        calibration = fit_calibration(config.tasks, logits, rows, config.calibration, items)
-        parent = previous.version if previous and not plan.cold else None
-        fit = _fit_sources(step, days, plan, trained, calibration)
-        say(fit.sentence())
-        version = write_bundle(
-            step.night.registry,
-            trained,
-            calibration,
-            config,
-            days[-1],
-            parent,
-            refitted=False,
-            sources=fit.terms,
-        )
-        return {"version": version, "sources": fit.sentence()}
-
-    return step.kept_bundle(build)
-
-
 def refit(
     step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: Decision, choice: HostChoice
 ) -> Path | None:
@@ -216,33 +179,6 @@ def refit(
         return _learn(step, folder, "refit", days, plan.refit, before, 1, choice)
 
     return step.kept(build)
-
-
-def write_refitted(
-    step: Step, *, days: Days, evaluated: str, decision: Decision, refitted: Path | None
-) -> str | None:
-    """Write the bundle that goes live, calibrated as it was evaluated; None when the night holds."""
-    if decision.verdict is not Verdict.PROMOTE:
-        return None
-    if refitted is None:
-        return evaluated
-
-    def build(_: Path) -> dict[str, Any]:
-        trained = load_trained(refitted, step.config)
-        known = read_manifest(step.night.registry.path(evaluated))
-        version = write_bundle(
-            step.night.registry,
-            trained,
-            dict(known.calibration),
-            step.config,
-            days[-1],
-            evaluated,
-            refitted=True,
-            sources=known.fusion.sources,
-        )
-        return {"version": version}
-
-    return step.kept_bundle(build)
 
 
 def record(
@@ -373,34 +309,3 @@ def _start(plan: NightPlan, previous: Bundle | None, first: Path) -> str:
     if not plan.cold:
         return f"warm, from {previous.version}: {read_stage(first)['carried']}"
     return "cold: " + ("a restart was due" if plan.restart else f"no head goes on from {previous.version}")
-
-
-def _fit_sources(
-    step: Step, days: Days, plan: NightPlan, trained: TrainedModel, calibration: Mapping[str, Calibrator]
-) -> SourceFit:
-    """Fit the sources' part of the score, on lists of the retrieval task's calibration day."""
-    config = step.config
-    if config.retrieval_task is None:
-        return SourceFit()
-    place = plan.calibrate[config.retrieval_task.name]
-    model = ListModel.of(trained, calibration, config, days[place].table("items"))
-    return fit_sources(model, days, place, seed=config.training.seed)
-
-
-def _calibration_rows(
-    step: Step, days: Days, plan: NightPlan, trained: TrainedModel, folder: Path
-) -> tuple[dict[str, np.ndarray], pl.DataFrame, ItemNumbers]:
-    """Score the calibration days with the new weights: logits per task, the rows and items they belong to."""
-    tasks = step.config.tasks
-    places = sorted(set(plan.calibrate.values()))
-    parts = [day_logits(trained, days, i, step.config, folder) for i in places]
-    logits = {t.name: np.concatenate([p[0][t.name] for p in parts]) for t in tasks}
-    frames = []
-    for i, (_, encoded) in zip(places, parts, strict=True):
-        known = {t.label: encoded.labels[t.name] if plan.calibrate[t.name] == i else np.nan for t in tasks}
-        frames.append(
-            pl.DataFrame({"weight": encoded.weight, "shown_at": encoded.shown_at}).with_columns(
-                pl.Series(k, np.broadcast_to(v, encoded.size).astype(np.float32)) for k, v in known.items()
-            )
-        )
-    return logits, pl.concat(frames), ItemNumbers.joined([rows.items for _, rows in parts])

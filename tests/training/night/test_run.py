@@ -25,7 +25,7 @@ from recsys.stages import read_manifest as read_stage
 from training.console import print_night
 from training.errors import DivergedError
 from training.host_choice import HostChoice
-from training.night import verdict, work
+from training.night import bundles, verdict, work
 from training.night.explain import explain_night
 from training.night.extent import Part
 from training.night.night import Night
@@ -364,7 +364,7 @@ def test_ctrl_c_while_learning_leaves_nothing_half_made(shop_log, first_night, b
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work, "fit_calibration", interrupted)
+    monkeypatch.setattr(bundles, "fit_calibration", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_night(mine)
     assert mine.registry.versions() == []
