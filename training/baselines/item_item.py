@@ -21,7 +21,7 @@ from recsys.item_item.neighbours import ItemItem
 from recsys.item_item.pair_counts import gram_of
 from recsys.item_item.recency import HalfLife
 from recsys.tasks import TaskSpec
-from training.baselines.own_history import HALF_LIFE_DAYS
+from training.baselines.own_history import HALF_LIFE_DAYS, events_before
 
 NEIGHBOURS = 100
 """Similar items that item-kNN keeps of an item."""
@@ -29,7 +29,6 @@ SHRINKAGE = 10.0
 PENALTY = 100.0
 MOST_EASE_ITEMS = 10_000
 """The most frequent items, among which EASE is fitted in half a minute; all others score 0."""
-_DAY_MS = 86_400_000
 
 Build = Callable[[Any], ItemItem]
 """Users' items, sparse 0/1 [U, I] -> weights."""
@@ -116,16 +115,6 @@ class EaseBefore:
             self._fitted[i, task.name] = ItemItemScores(events, build_ease_of, MOST_EASE_ITEMS)
         found = self._fitted[i, task.name]
         return found.with_half_life(HALF_LIFE_DAYS) if recency else found
-
-
-def events_before(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
-    """List a task's feedback before day i: user_id, item_id, age_days at the latest of it."""
-    kind = pl.col("kind") == task.feedback
-    parts = [s.table("feedback").filter(kind).select("user_id", "item_id", "occurred_at") for s in days[:i]]
-    age = pl.col("occurred_at").max() - pl.col("occurred_at")
-    return pl.concat(parts).select(
-        "user_id", "item_id", age_days=age.dt.total_milliseconds().cast(pl.Float64) / _DAY_MS
-    )
 
 
 def _numbered(ids: pl.Series) -> pl.DataFrame:

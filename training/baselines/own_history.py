@@ -31,12 +31,7 @@ class OwnHistory:
     @classmethod
     def before(cls, days: Days, i: int, task: TaskSpec) -> "OwnHistory":
         """Count a task's feedback before day i."""
-        kind = pl.col("kind") == task.feedback
-        parts = [
-            s.table("feedback").filter(kind).select("user_id", "item_id", "occurred_at") for s in days[:i]
-        ]
-        age_ms = pl.col("occurred_at").max() - pl.col("occurred_at")
-        events = pl.concat(parts).with_columns(age_days=age_ms.dt.total_milliseconds() / _DAY_MS)
+        events = events_before(days, i, task)
         return cls(events, events.group_by("item_id").agg(pl.len().alias("count")))
 
     def of_pairs(self, users: pl.Series, items: pl.Series) -> np.ndarray:
@@ -61,3 +56,14 @@ class OwnHistory:
         listed = column >= 0
         scores[mine["row"].to_numpy()[listed], column[listed]] += mine["times"].to_numpy()[listed]
         return scores
+
+
+def events_before(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
+    """List a task's feedback before day i: user_id, item_id, age_days at the latest of it."""
+    columns = ["user_id", "item_id", "occurred_at"]
+    kind = pl.col("kind") == task.feedback
+    parts = [s.table("feedback", columns=[*columns, "kind"]).filter(kind).select(columns) for s in days[:i]]
+    age = pl.col("occurred_at").max() - pl.col("occurred_at")
+    return pl.concat(parts).select(
+        "user_id", "item_id", age_days=age.dt.total_milliseconds().cast(pl.Float64) / _DAY_MS
+    )

@@ -8,8 +8,8 @@ import pytest
 
 from recsys.item_item.ease import ease_weights
 from training.baselines import item_item
-from training.baselines.item_item import PENALTY, EaseBefore, ItemItemScores, build_ease_of, events_before
-from training.baselines.own_history import HALF_LIFE_DAYS
+from training.baselines.item_item import PENALTY, EaseBefore, ItemItemScores, build_ease_of
+from training.baselines.own_history import HALF_LIFE_DAYS, events_before
 
 
 @pytest.fixture(scope="module")
