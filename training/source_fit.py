@@ -131,7 +131,7 @@ def _audiences(days: Days, calibrated: int, config: RunConfig, seed: int) -> lis
             break
         if not days.num_impressions(i):
             continue
-        audience = find_audience(days, i, config, max_users=left, seed=seed)
+        audience = find_audience(days, i, config, max_users=left, seed=seed, again=False)
         if audience.num_users:
             found.append(audience)
             left -= audience.num_users

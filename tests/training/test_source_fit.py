@@ -10,6 +10,7 @@ from recsys.config import default_config
 from recsys.fusion import Fusion
 from recsys.source_terms import SourceTerms
 from training import source_fit
+from training.evaluation import audience
 from training.list_problem import ListProblem
 from training.source_fit import HALF_LIVES, SourceFit, has_own_impressions
 
@@ -50,8 +51,8 @@ def fit(monkeypatch):
 
     def fit(problem, config=None, own=False):
         monkeypatch.setattr(source_fit, "_problem", lambda _model, _audiences: problem)
-        audience = SimpleNamespace(num_users=len(problem.users))
-        monkeypatch.setattr(source_fit, "_audiences", lambda *_: [audience])
+        users = SimpleNamespace(num_users=len(problem.users))
+        monkeypatch.setattr(source_fit, "_audiences", lambda *_: [users])
         monkeypatch.setattr(source_fit, "has_own_impressions", lambda *_: own)
         days = SimpleNamespace(labelled_for=lambda _tasks: None)
         return source_fit.fit_sources(SimpleNamespace(config=config or config_of()), days, 3, seed=0)
@@ -114,6 +115,14 @@ def test_who_wants_no_weights_gets_none(fit, sources, own, weighs):
 
 def test_few_users_show_nothing(fit):
     assert fit(made_up(10, by={"item_item 14": 1.0})) == SourceFit()
+
+
+def test_finding_users_reads_no_feedback_of_all_earlier_days(shop_chain, config, monkeypatch):
+    """It would be read once more for each of up to 42 days; only what measures lists asks for it."""
+    monkeypatch.setattr(audience, "_taken", lambda *_: pytest.fail("the feedback of all days was read"))
+    found = source_fit._audiences(shop_chain, 5, config, 0)
+    assert len(found) > 1
+    assert all(of_day.again is None for of_day in found)
 
 
 def day_of(labels, sampled):

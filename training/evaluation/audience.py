@@ -56,8 +56,10 @@ class Audience:
     offsets: np.ndarray
     """User u's relevant item rows are codes[offsets[u] : offsets[u + 1]]; unknown items lie past I."""
     codes: np.ndarray
-    again: tuple[np.ndarray, np.ndarray]
-    """The same, offsets and codes, of relevant items that the user had given the task's feedback before."""
+    again: tuple[np.ndarray, np.ndarray] | None
+    """The same, offsets and codes, of relevant items that the user had given the task's feedback before.
+
+    None: nobody asked."""
 
     @property
     def day(self) -> date:
@@ -90,8 +92,13 @@ class Audience:
         return found
 
 
-def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | None, seed: int) -> Audience:
-    """Find the audience of day i > 0; with more than max_users of them, a seeded choice."""
+def find_audience(
+    days: Days, i: int, config: RunConfig, *, max_users: int | None, seed: int, again: bool = True
+) -> Audience:
+    """Find the audience of day i > 0; with more than max_users of them, a seeded choice.
+
+    Args: again: tell what they had before as well, for which the feedback of all days before i is read.
+    """
     snapshot, previous = days[i], days[i - 1]
     task = config.retrieval_task
     assert task is not None, "without a binary task nothing is retrieved"
@@ -111,7 +118,10 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
     catalogue = item_rows(previous, snapshot)
     tail = previous.table("tail").join(users.to_frame(), on="user_id", how="semi", maintain_order="left")
     offsets, codes = _relevant(requests["user_id"], relevant, catalogue["item_id"])
-    again = relevant.join(_taken(days, i, task, users), on=["user_id", "item_id"], how="semi")
+    had = None
+    if again:
+        taken = relevant.join(_taken(days, i, task, users), on=["user_id", "item_id"], how="semi")
+        had = _relevant(requests["user_id"], taken, catalogue["item_id"])
     return Audience(
         opening=_open(snapshot, requests, tail, config),
         previous=previous,
@@ -121,7 +131,7 @@ def find_audience(days: Days, i: int, config: RunConfig, *, max_users: int | Non
         hidden=_hidden(requests["user_id"], previous, catalogue["item_id"], config),
         offsets=offsets,
         codes=codes,
-        again=_relevant(requests["user_id"], again, catalogue["item_id"]),
+        again=had,
     )
 
 

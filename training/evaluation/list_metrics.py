@@ -150,6 +150,7 @@ class _Inputs:
         self.matches = {
             name: ranking.match(items, audience.offsets, audience.codes) for name, items in self.items.items()
         }
+        assert audience.again is not None, "its lists are measured, so it must know what users had before"
         self.again = {name: ranking.match(items, *audience.again) for name, items in self.items.items()}
         self.popularity, self.category = _popularity(audience), _categories(audience)
         self.available = int(audience.available.sum())
