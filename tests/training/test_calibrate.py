@@ -219,6 +219,24 @@ def test_a_child_stays_below_its_parent_after_calibration(kind):
     assert (calibrate(logits, [CLICK, BUY], fitted)["buy"] <= parent).all()
 
 
+def _published(days, trained, config, folder):
+    """Calibrate a model of the tiny shop on its fifth day, and write its bundle."""
+    logits, encoded = day_logits(trained, days, 4, config)
+    rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
+    calibration = fit_calibration(config.tasks, logits, rows, config.calibration, encoded.items)
+    registry = Registry(folder)
+    version = write_bundle(
+        registry, trained, calibration, config, days[4], None, refitted=False, sources=NO_SOURCES
+    )
+    return SimpleNamespace(
+        config=config,
+        registry=registry,
+        bundle=load_bundle(registry.require(version)),
+        logits=logits,
+        encoded=encoded,
+    )
+
+
 @pytest.fixture(scope="module")
 def ordinal(shop_chain, make_config, tmp_path_factory):
     """Train the tiny shop with an ordinal, debiased rating that reads the click's head."""
@@ -230,20 +248,7 @@ def ordinal(shop_chain, make_config, tmp_path_factory):
         task=tasks, calibration={"binary": "auto"}, model={"trunk": {"name": "ple", "hidden": [16, 8]}}
     )
     trained = train(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, None, 2)
-    logits, encoded = day_logits(trained, shop_chain, 4, config)
-    rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
-    calibration = fit_calibration(config.tasks, logits, rows, config.calibration)
-    registry = Registry(tmp_path_factory.mktemp("ordinal"))
-    version = write_bundle(
-        registry, trained, calibration, config, shop_chain[4], None, refitted=False, sources=NO_SOURCES
-    )
-    return SimpleNamespace(
-        config=config,
-        registry=registry,
-        bundle=load_bundle(registry.require(version)),
-        logits=logits,
-        encoded=encoded,
-    )
+    return _published(shop_chain, trained, config, tmp_path_factory.mktemp("ordinal"))
 
 
 def test_an_ordinal_head_goes_all_the_way_to_a_checked_bundle(ordinal, shop_chain, tmp_path):
@@ -276,20 +281,7 @@ def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
 def with_terms(shop_chain, trained, config, tmp_path_factory):
     """Calibrate the tiny shop's model with terms of the item, and publish it."""
     config = config.model_copy(update={"calibration": _chosen(binary="platt_items")})
-    logits, encoded = day_logits(trained, shop_chain, 4, config)
-    rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
-    calibration = fit_calibration(config.tasks, logits, rows, config.calibration, encoded.items)
-    registry = Registry(tmp_path_factory.mktemp("terms"))
-    version = write_bundle(
-        registry, trained, calibration, config, shop_chain[4], None, refitted=False, sources=NO_SOURCES
-    )
-    return SimpleNamespace(
-        config=config,
-        registry=registry,
-        bundle=load_bundle(registry.require(version)),
-        encoded=encoded,
-        logits=logits,
-    )
+    return _published(shop_chain, trained, config, tmp_path_factory.mktemp("terms"))
 
 
 def test_a_term_reads_lifetime_rates_and_means_of_the_item_and_its_groups(with_terms):
