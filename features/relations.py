@@ -1,4 +1,4 @@
-"""What no row tells and the relations between rows do: keys not unique, files that do not match, odd days.
+"""Checks across rows, which no row alone fails: keys not unique, files that do not match, odd days.
 
 Each function looks at figures and gives a finding, or None where all is well. `recsys convert` stops at an
 error before it publishes a log, unless `[checks] accept` of the mapping names it; `recsys data profile` shows

@@ -2,9 +2,9 @@
 
     audiences of the calibration day and, until there are enough users, of the days before it
       ─▶ weights and half-lives of the sources among themselves, searched on half of the users
-      ─▶ they lead if the other half shows that these lists are better than those of the heads alone
-      ─▶ a mixture with heads and retrieval, if users of the calibration day show that it is better still: no
-         other day is new to these
+      ─▶ they lead if their mean NDCG@10 on the other half is higher than that of the heads alone
+      ─▶ a mixture with heads and retrieval, if the interval of its gain lies above 0 on users of the
+         calibration day: the only day that the heads have not learned
 
 Every state is that of the day's start, so item-item and repeats know nothing of the day itself. What heads
 say of a day that they have learned flatters them: so they are the rival there, and never fitted.
@@ -58,7 +58,7 @@ class SourceFit:
     of_heads: float = 0.0
     of_sources: float = 0.0
     at_least: float = 0.0
-    """Lower end of the paired interval of the difference."""
+    """Lower end of the paired 95 % interval of the difference: printed, and not asked for."""
 
     def sentence(self) -> str:
         """Say what came of it."""
@@ -66,7 +66,7 @@ class SourceFit:
             return "sources: no weights of their own"
         seen = (
             f"NDCG@10 of {self.users} held-out lists {self.of_sources:.4f}, of the heads alone "
-            f"{self.of_heads:.4f}, difference at least {self.at_least:+.4f}"
+            f"{self.of_heads:.4f}, 95 % interval of the difference from {self.at_least:+.4f}"
         )
         if not self.terms.weights:
             return f"sources: {seen}; no weights of their own"
@@ -259,7 +259,7 @@ def _leading(problem: ListProblem, terms: _Terms) -> _Terms:
 
 
 def _with_heads(problem: ListProblem, leading: _Terms, alone: _Terms, seed: int) -> SourceTerms:
-    """Mix sources and heads, where users of a new day show that it pays.
+    """Mix sources and heads, where the interval of the gain on a new day lies above 0.
 
     Args: problem: of the calibration day alone; alone: what is taken else: one of them, leading.
     """

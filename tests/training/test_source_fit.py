@@ -67,6 +67,7 @@ def test_weights_and_half_lives_are_found(fit):
     assert 2 <= terms.repeat / terms.item_item <= 10
     assert found.of_sources > 0.9 > 0.5 > found.of_heads
     assert "half-lives 14 and 120 days" in found.sentence()
+    assert f"95 % interval of the difference from {found.at_least:+.4f};" in found.sentence()
 
 
 def test_no_weight_is_too_large_for_requests_that_change_another(fit):

@@ -186,8 +186,8 @@ def _left_out(facts: LogFacts, heads: list[KindFacts], choice: PeriodChoice) -> 
         return []
     few = ", ".join(others)
     return [
-        f"# No head of their own, for want of labels ({MIN_POSITIVES} a {choice.name} with an impression) or "
-        f"of room ({_MAX_HEADS} heads): {few}.\n# They are in histories.\n"
+        f"# No head of their own (fewer than {MIN_POSITIVES} labels a {choice.name} on impressions, or "
+        f"{_MAX_HEADS} heads already): {few}.\n# They are in histories.\n"
     ]
 
 
@@ -212,7 +212,7 @@ def _history(facts: LogFacts, choice: PeriodChoice) -> str:
     lines = [
         "[features]",
         *([f"{windows} # of counts; none is shorter than a {choice.name}"] if windows else []),
-        f"history_kinds = [{kinds}] # all kinds of the log: what only a history shows helps every head",
+        f"history_kinds = [{kinds}] # all kinds of the log, also those without a head",
         f"history_length = {choose_history(facts)} # three quarters of the users have at most "
         f"{facts.history:,.0f} events",
     ]
@@ -226,7 +226,7 @@ def _model(facts: LogFacts, mapping: Mapping) -> list[str]:
         parts.append(
             f"# Negatives: the log does not say what was shown. {count} items that the user did not take "
             "stand beside\n# each one taken, weighed by their rate ([negatives] per_positive of the mapping)."
-            "\n# Probabilities are those of a draw from the whole catalogue.\n"
+            "\n# A probability is that of an item drawn from the whole catalogue.\n"
         )
     if facts.alone:
         parts.append("[model]\nposition_bias = false # every impression is a list of one\n")
@@ -241,7 +241,7 @@ def _repeats(heads: list[KindFacts], mapping: Mapping) -> str:
     elif mapping.logs_impressions:
         repeat, why = "allow", "they are shown like others"
     else:
-        repeat, why = "learn", "they are shown again as often as the log says that it pays"
+        repeat, why = "learn", "they are candidates again; a night fits what repeats weigh in the score"
     return (
         f"[policy]\n# {kind.repeats:.1%} of the {kind.kind!r} are of an item that the user had on an earlier "
         f'day:\n# {why}.\nrepeat = "{repeat}"\nrepeat_kinds = ["{kind.kind}"]\n'
