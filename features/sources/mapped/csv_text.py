@@ -69,10 +69,10 @@ def prepare(path: Path, section: Files, scratch: Path) -> Prepared:
     names, before = header_of(path, section)
     if not section.columns:
         require_distinct(names, original)
-    if section.quote:
-        with closing(_open(path)) as stream:
-            _require_quotes(stream, section, original, before + (0 if section.columns else 1))
-    if len(section.columns) in (0, len(names)) and _has_long_rows(path, section, len(names)):
+    columns = len(names) if len(section.columns) in (0, len(names)) else None
+    with closing(_open(path)) as stream:
+        long = _has_long_rows(stream, section, original, before + (0 if section.columns else 1), columns)
+    if long:
         # Polars says nothing of them where only some columns are read: values would move to the next column.
         said = _ragged(path, section, encoding=_UTF8, filled=True)
         if said:
@@ -198,24 +198,6 @@ def _undecodable(path: Path, encoding: str) -> str | None:
     return None
 
 
-def _has_long_rows(path: Path, section: Files, columns: int) -> bool:
-    """Tell whether a row has more separators outside quotes than the columns need."""
-    separator, quote = (ord(mark) if mark else -1 for mark in (section.separator, section.quote))
-    rest = b""
-    with closing(_open(path)) as stream:
-        for chunk in _chunks(stream):
-            data = rest + (chunk or b"\n")
-            values = np.frombuffer(data, np.uint8)
-            ends, _ = _row_ends(data, quote)
-            marks = np.flatnonzero(values == separator)
-            marks = marks[np.searchsorted(np.flatnonzero(values == quote), marks) % 2 == 0]
-            counts = np.diff(np.searchsorted(marks, ends), prepend=0)
-            if counts.size and counts.max() >= columns:
-                return True
-            rest = data[int(ends[-1]) + 1 :] if ends.size else data
-    return False
-
-
 def _ragged(path: Path, section: Files, encoding: str, *, filled: bool = False) -> str | None:
     """Name the first row with more fields than columns. Args: filled: only where one of these holds text."""
     with closing(_open(path)) as stream:
@@ -238,36 +220,49 @@ def _records(lines: Iterator[str] | Sequence[str] | io.TextIOBase, section: File
     return csv.reader(lines, delimiter=section.separator, quotechar=section.quote)
 
 
-def _require_quotes(stream: io.BufferedIOBase, section: Files, path: Path, before: int) -> None:
-    """Check every row that spans lines: its quotes must open and close whole fields.
+def _has_long_rows(
+    stream: io.BufferedIOBase, section: Files, path: Path, before: int, columns: int | None
+) -> bool:
+    """Tell whether a row has more separators outside quotes than the columns need, and check the quotes.
 
-    Args: before: lines before the first row.
+    In every row that spans lines they must open and close whole fields.
+
+    Args: before: lines before the first row; columns: None: no row is too long.
     Raises: DataError naming the row where a quote is astray.
     """
-    quote, strict = section.quote.encode(), _strict_row(section)
-    rows, rest = 0, b""
+    strict = _strict_row(section) if section.quote else None
+    rows, rest, long = 0, b"", False
     for chunk in _chunks(stream):
         data = rest + (chunk or b"\n")
-        if quote not in data:
-            end = data.rfind(b"\n") + 1
-            rows, rest = rows + data.count(b"\n", 0, end), data[end:]
-            continue
-        ends, spanning = _row_ends(data, ord(quote))
+        quotes = _places(data, section.quote)
+        ends, spanning = _row_ends(data, quotes)
         for start, end in spanning:
-            if not strict.fullmatch(data, start, end):
+            if strict is not None and not strict.fullmatch(data, start, end):
                 row = rows + int(np.searchsorted(ends, start + 1)) + 1 - before
                 raise DataError(_astray(path, row, data[start:end], section))
+        if columns is not None and not long:
+            marks = _places(data, section.separator)
+            marks = marks[np.searchsorted(quotes, marks) % 2 == 0]
+            counts = np.diff(np.searchsorted(marks, ends), prepend=0)
+            long = bool(counts.max(initial=0) >= columns)
         cut = int(ends[-1]) + 1 if ends.size else 0
         rows, rest = rows + ends.size, data[cut:]
-        if rest and (not chunk or len(rest) > _LONGEST) and rest.count(quote) % 2:
+        open_quote = np.count_nonzero(quotes >= cut) % 2
+        if open_quote and (not chunk or len(rest) > _LONGEST):
             raise DataError(_astray(path, rows + 1 - before, rest, section))
+    return long
 
 
-def _row_ends(data: bytes, quote: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Find the line ends outside quotes, and the rows that have line ends inside quotes."""
+def _places(data: bytes, mark: str) -> np.ndarray:
+    """Find where a mark stands; nowhere, where it is empty."""
     values = np.frombuffer(data, np.uint8)
-    lines = np.flatnonzero(values == ord("\n"))
-    inside = np.searchsorted(np.flatnonzero(values == quote), lines) % 2 == 1
+    return np.flatnonzero(values == (ord(mark) if mark else -1))
+
+
+def _row_ends(data: bytes, quotes: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Find the line ends outside quotes, and the rows that have line ends inside quotes."""
+    lines = _places(data, "\n")
+    inside = np.searchsorted(quotes, lines) % 2 == 1
     ends = lines[~inside]
     numbers = np.unique(np.searchsorted(ends, lines[inside]))
     numbers = numbers[numbers < ends.size]  # the last row may go on in the next chunk
