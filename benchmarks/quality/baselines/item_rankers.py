@@ -14,6 +14,8 @@ import polars as pl
 from benchmarks.quality.catalogue_lists import Lists, Wanted, list_outputs, mean_ndcg, positives
 from benchmarks.quality.models.pair_data import Split
 from benchmarks.quality.quality_set import Row, Run, baseline
+from recsys.item_item.ease import ease_weights
+from recsys.item_item.pair_counts import gram_of
 from training.baselines.item_item import ItemItemScores, build_knn
 
 MatrixScorer = Callable[[np.ndarray], np.ndarray]
@@ -54,12 +56,10 @@ def ease(penalty: float) -> MatrixScorer:
 
 
 def _by_items(matrix: np.ndarray, penalty: float) -> np.ndarray:
-    """Score by EASE with the inverse of the items' size."""
-    gram = (matrix.T @ matrix).astype(np.float64)
-    gram[np.diag_indices_from(gram)] += penalty
-    inverse = np.linalg.inv(gram)
-    weights = inverse / -np.diag(inverse)
-    np.fill_diagonal(weights, 0.0)
+    """Score by the weights of a catalogue's EASE, all of them."""
+    from scipy import sparse
+
+    weights = ease_weights(gram_of(sparse.csr_array(matrix)), penalty, "float64")
     found: np.ndarray = matrix @ weights.astype(np.float32)
     return found
 
