@@ -166,8 +166,8 @@ def _check_past(row: dict[str, Any], scorer: Scoring, online: OnlineFeatures) ->
         wanted = np.array(row[f"{name}_scores"], np.float32)
         if not np.allclose(again, wanted, rtol=1e-4, atol=1e-6):
             raise BundleError(
-                f"golden request {row['user']}: what the user took scores items by up to "
-                f"{np.abs(again - wanted).max():.2e} otherwise ({name}): this host does not reproduce the "
+                f"golden request {row['user']}: {name} scores from the user's past differ by up to "
+                f"{np.abs(again - wanted).max():.2e} from the stored ones: this host does not reproduce the "
                 "bundle; restore it, or serve it on a host like the one that made it"
             )
 

@@ -124,7 +124,9 @@ def test_they_cover_what_users_took(bundle):
 
 def test_another_table_of_neighbours(bundle):
     table = dataclasses.replace(bundle.item_item, weights=bundle.item_item.weights * np.float32(1.01))
-    with pytest.raises(BundleError, match=r"what the user took scores items by .* otherwise \(item_item\)"):
+    with pytest.raises(
+        BundleError, match=r"item_item scores from the user's past differ by .* from the stored"
+    ):
         check_golden(bundle.golden, *_sides(dataclasses.replace(bundle, item_item=table)))
 
 

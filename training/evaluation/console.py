@@ -50,7 +50,8 @@ def hidden_line(ranking: ListMetrics) -> str:
     share = ranking.hidden / ranking.relevant
     return (
         f"hidden: {ranking.hidden:,} of the {ranking.relevant:,} wanted items ({share:.1%}) are what the "
-        'user took before: [policy] repeat = "exclude" does not show them again, own_history does'
+        'user took before: [policy] repeat = "exclude" does not show them again, '
+        "the baseline own_history does"
     )
 
 

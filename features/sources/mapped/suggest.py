@@ -143,7 +143,7 @@ def _value_head(facts: LogFacts, kind: KindFacts, mapping: Mapping, main: KindFa
         f'feedback = "{kind.kind}"',
         f'head = "{_OF_VALUES}" # {kind.distinct} values, like stars',
         *_window(kind, mapping),
-        'space = "observed" # no value is not a value of 0: it is not known',
+        'space = "observed" # a missing value is unknown, not 0',
         "weight = 0.3",
         f"fusion_weight = {weight:.2g} # values are larger than probabilities: from {kind.low:g} to "
         f"{kind.high:g} it moves a score as {main.kind!r} does",

@@ -78,5 +78,6 @@ def test_wanted_items_that_the_policy_hides_are_counted_and_own_history_hides_no
     own = mean_metrics(system_lists(OWN_HISTORY, [hiding], shop_chain, click))
     assert (popular.hidden, own.hidden) == (1, 0)
     assert f"hidden: 1 of the {popular.relevant:,} wanted items" in hidden_line(popular)
+    assert hidden_line(popular).endswith("the baseline own_history does")
     free = mean_metrics(system_lists(OWN_HISTORY, [hiding.without_exclusion()], shop_chain, click))
     assert own == free
