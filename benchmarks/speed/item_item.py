@@ -18,6 +18,7 @@ from recsys.item_item.knn import build_item_knn
 from recsys.item_item.neighbours import ItemItem
 from recsys.item_item.pair_counts import gram_of
 from recsys.item_item.recency import PerStep
+from recsys.user_sources import RowScores
 
 GROUP_ITEMS = 1_000
 STRAY, STEEPNESS = 0.3, 4
@@ -80,6 +81,6 @@ def score_ms(weights: ItemItem, repeats: int, seed: int) -> float:
     for _ in range(repeats):
         rows, candidates = rng.choice(full, EVENTS_SCORED), rng.integers(0, weights.num_items, CANDIDATES)
         start = time.process_time()
-        weights.scores_of(rows, of_events, candidates)
+        RowScores(*weights.scores(rows, of_events)).of(candidates)
         taken.append(time.process_time() - start)
     return 1e3 * statistics.median(taken)

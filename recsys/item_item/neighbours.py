@@ -63,16 +63,6 @@ class ItemItem:
             return _summed_densely(items, values, self.num_items)
         return _summed_sorted(items, values)
 
-    def scores_of(self, rows: np.ndarray, weights: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        """Score some items [N] of one history: float32; 0 for what it says nothing of, and for new items."""
-        found, values = self.scores(rows, weights)
-        scores = np.zeros(candidates.size, np.float32)
-        if found.size:
-            place = np.minimum(np.searchsorted(found, candidates), found.size - 1)
-            met = found[place] == candidates
-            scores[met] = values[place[met]]
-        return scores
-
     def matrix(self) -> Any:
         """Give the weights as one sparse CSR matrix [I, I], for many users at once."""
         from scipy import sparse

@@ -9,6 +9,7 @@ from recsys.item_item.ease import build_ease
 from recsys.item_item.neighbours import ItemItem, event_matrix
 from recsys.item_item.pair_counts import count_pairs
 from recsys.item_item.recency import PerStep
+from recsys.user_sources import RowScores
 from tests.recsys.item_item.shapes import random_histories
 
 ITEMS = 25
@@ -42,7 +43,7 @@ def test_a_history_scores_all_items_that_it_knows(dense_items, monkeypatch):
         whole[rows] = scores
         np.testing.assert_allclose(whole, expected[user], atol=1e-5)
         asked = np.array([3, ITEMS + 4, 0, 24, -1])
-        values = of.scores_of(HISTORIES.items[part], WEIGHTS[part], asked)
+        values = RowScores(rows, scores).of(asked)
         np.testing.assert_allclose(values[[0, 2, 3]], expected[user][asked[[0, 2, 3]]], atol=1e-5)
         assert values[1] == values[4] == 0
 
@@ -53,7 +54,7 @@ def test_unknown_items_and_no_history_say_nothing(dense_items, monkeypatch):
     for rows in ([], [-1, ITEMS]):
         found, scores = built().scores(np.array(rows, np.int64), np.ones(len(rows)))
         assert found.size == scores.size == 0
-    assert built().scores_of(np.zeros(0, np.int64), np.zeros(0), np.array([1, 2])).tolist() == [0, 0]
+        assert RowScores(found, scores).of(np.array([1, 2])).tolist() == [0, 0]
 
 
 def test_many_users_score_as_each_alone():
