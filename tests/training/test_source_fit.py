@@ -1,5 +1,6 @@
 """The sources' part of the score is found, and given where other users' lists show it to be better."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from training.list_problem import ListProblem
 from training.source_fit import HALF_LIVES, SourceFit, has_own_impressions
 
 
-def made_up(num_lists=60, *, by, seed=0, days=1):
+def made_up(num_lists=60, *, by, seed=0):
     """Lists of 40 candidates, three of them wanted: those that a weighted sum of columns puts first."""
     rng = np.random.default_rng(seed)
     shape = (num_lists, 40)
@@ -31,7 +32,7 @@ def made_up(num_lists=60, *, by, seed=0, days=1):
         wanted=wanted,
         num_wanted=np.full(num_lists, 3),
         users=[f"user {n}" for n in range(num_lists)],
-        days=np.arange(num_lists) % days,
+        days=np.zeros(num_lists, np.int64),
     )
 
 
@@ -91,12 +92,57 @@ def test_where_the_heads_are_as_good_there_are_no_weights(fit):
     assert "no weights of their own" in found.sentence()
 
 
+@pytest.mark.parametrize(("share", "leads"), [(0.9, True), (1.5, False)])
+def test_a_higher_mean_of_held_out_lists_decides_and_no_interval(fit, share, leads):
+    """Both intervals hold 0: a small log has no narrow one."""
+    found = fit(made_up(36, by={"heads": share, "item_item 14": 1.0}))
+    assert found.at_least < 0 < found.of_sources
+    assert (found.of_sources > found.of_heads) == leads
+    assert bool(found.terms.weights) == leads
+
+
+def test_users_who_compare_have_not_chosen(fit, monkeypatch):
+    """Neither whether sources lead, nor how much of the heads is mixed in."""
+    chose, pairs = [], []
+    worth, compare = ListProblem.worth, source_fit.gain_of_users
+    monkeypatch.setattr(ListProblem, "worth", lambda p, scores: chose.append({*p.users}) or worth(p, scores))
+    monkeypatch.setattr(
+        source_fit,
+        "gain_of_users",
+        lambda users, *args: pairs.append((chose[-1], {*users})) or compare(users, *args),
+    )
+    fit(made_up(100, by={"item_item 14": 1.0}))
+    assert len(pairs) == 2
+    for choosing, comparing in pairs:
+        assert len(choosing) + len(comparing) == len(choosing | comparing) == 100
+
+
+def test_a_choice_gives_way_only_to_one_that_is_worth_more_by_some_way():
+    worth = {30: 0.5, 60: 0.5009, 120: 0.5011}
+    problem = SimpleNamespace(
+        rows=np.zeros((1, 1)),
+        columns={f"item_item {days}": np.array([[days]], np.float32) for days in worth},
+        worth=lambda scores: worth[int(scores[0, 0])],
+    )
+    terms = source_fit._Terms(weights={"item_item": 1.0}, item_item_days=30)
+    for tried, kept in ((60, 30), (120, 120)):
+        found, _ = source_fit._climb(problem, terms, [("item_item_days", (30, tried))])
+        assert found.item_item_days == kept
+
+
 def test_heads_get_more_of_a_part_where_a_new_day_shows_that_it_pays(fit):
     """With sources in the lead heads decide between equals; here they are worth as much, or more."""
     alone = fit(made_up(300, by={"repeat 60": 1.0}))
     for share in (1.0, 2.0):
         mixed = fit(made_up(300, by={"repeat 60": 1.0, "heads": share}))
         assert 0 < mixed.terms.repeat < 0.1 * alone.terms.repeat
+
+
+def test_only_the_newest_day_says_what_heads_are_worth(fit):
+    """Earlier days are in their weights: what they say of these flatters them."""
+    learned = made_up(80, by={"repeat 60": 1.0, "heads": 1.0})
+    new = replace(made_up(80, by={"repeat 60": 1.0}, seed=1), days=np.ones(80, np.int64))
+    assert fit(ListProblem.join([learned, new])).terms.repeat > 50
 
 
 def test_repeats_have_no_weight_unless_they_are_learned(fit):
