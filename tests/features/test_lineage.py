@@ -1,9 +1,12 @@
 """What a changed definition makes of what was fitted: forgotten, or kept."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from features.lineage import still_fitted
-from recsys.encoding import EncoderState, NumberStatistics
+from recsys.encoding import EncoderState, NumberStatistics, TextModel
 from recsys.vocabulary import Vocabulary
 
 SIZE = {"name": "size", "entity": "item", "kind": "number"}
@@ -52,3 +55,19 @@ def test_a_value_of_another_unit_or_range_is_fitted_anew(make_config, old):
     assert still_fitted(old, make_config(), finer).history == {"rating": (2.5,)}
     wider = make_config(task=[*tasks[:2], tasks[2] | {"high": 10.0}])
     assert still_fitted(old, make_config(), wider).history == {}
+
+
+def test_crosses_and_users_stay_when_a_task_is_added(make_config, old):
+    """What a new task counts decides which users are counted, and not what their numbers mean."""
+    tasks = [t.model_dump(mode="json") for t in make_config().tasks]
+    more = make_config(task=[*tasks, tasks[0] | {"name": "like", "feedback": "like"}])
+    found = still_fitted(old, make_config(), more)
+    assert {*found.numbers} == {*NAMES[3:]}
+    assert "user_id" in found.vocabularies
+
+
+@pytest.mark.parametrize("changed", [{}, {"text_dim": 7}, {"text_columns": ["title"]}, {"text_model": "m"}])
+def test_a_text_model_stays_while_text_is_read_alike(make_config, old, changed):
+    old = replace(old, text=TextModel(terms=("a",), idf=np.ones(1), components=np.ones((1, 6))))
+    found = still_fitted(old, make_config(), make_config(features=changed))
+    assert (found.text is old.text) == (not changed)
