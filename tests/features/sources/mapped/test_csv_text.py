@@ -213,6 +213,21 @@ def test_a_separator_inside_a_field_nobody_reads_is_found(bench, events, monkeyp
         bench.convert(events(value="v", quote=quote))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_it_is_found_in_packed_files_and_in_other_encodings(bench, events, encoding):
+    header, day = HEADER.replace("note", "qty,v"), "2026-01-05"
+    written = f"{header}é,a,view,{day},1,\né,a,click,{day},1,5,7\né,b,click,{day},1,5"
+    put(bench, gzip.compress(written.encode(encoding)), "log.csv.gz")
+    (bench.src / "log.csv").unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"log\.csv\.gz .*: row 2 has 7 fields, .*'é,a,click,"):
+        bench.convert(events(files="log.csv.gz", value="v", encoding=encoding))
+
+
+def test_empty_fields_at_the_end_of_a_row_move_nothing(bench, events, plain):
+    put(bench, text().replace("\n", ",,\n").replace("note,,", "note", 1))
+    assert rows(bench, bench.convert(events())).equals(plain)
+
+
 def test_separators_inside_quotes_are_no_fields(bench, events, plain):
     put(bench, text({3: '"a,b,c"'}))
     assert rows(bench, bench.convert(events())).equals(plain)
