@@ -86,11 +86,11 @@ def bin_of(column: str) -> pl.Expr:
 
 def _users_by_hour(tables: DayTables, zone: str) -> tuple[int, ...]:
     """Count users by hour: the rows of one basket come together, and drawn negatives with their positives."""
-    shown = tables.good["impressions"].filter(~pl.col("sampled").fill_null(value=False))
-    frames = [shown.select("user_id", "hour")]
+    shown = ~pl.col("sampled").fill_null(value=False)
+    frames = [tables.good["impressions"].filter(shown).select("user_id", "hour")]
     bad = tables.quarantine["impressions"]
     if bad.height:
-        misfiled = bad.filter(pl.col("quarantine_reason") == "outside_partition")
+        misfiled = bad.filter(shown & (pl.col("quarantine_reason") == "outside_partition"))
         local = pl.col("shown_at").dt.convert_time_zone(zone).dt.hour().alias("hour")
         frames.append(misfiled.select("user_id", local))
     counted = pl.concat(frames).group_by("hour").agg(pl.col("user_id").n_unique())

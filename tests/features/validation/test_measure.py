@@ -101,6 +101,23 @@ def test_an_hour_counts_users_and_no_drawn_negatives(tmp_path, frames, at, make_
     assert {hour: users for hour, users in enumerate(day.hours) if users} == {12: 1, 14: 1}
 
 
+def test_hours_of_misfiled_rows_are_those_of_the_logs_zone_without_drawn_negatives(
+    tmp_path, frames, at, make_config
+):
+    log, config = InteractionLog(tmp_path / "log"), make_config(timezone="Asia/Tokyo")
+    frames.write(log, "items", frames.items({}))
+    misfiled = {"shown_at": at(days=2, hours=1)}
+    rows = frames.impressions(
+        {"impression_id": "a:1"},
+        misfiled | {"impression_id": "m:1", "user_id": "late"},
+        misfiled | {"impression_id": "d:1", "user_id": "drawn", "sampled": True, "sampling_rate": 0.5},
+    )
+    log.write("impressions", frames.day, rows)
+    chain = build_snapshots(log, frames.day, config, Stages(tmp_path / "stages"))
+    day = profile_day(read_day(log, chain, 0, config), {}, config.tasks, config.timezone)
+    assert {hour: users for hour, users in enumerate(day.hours) if users} == {21: 1, 22: 1}
+
+
 def test_two_days_share_as_much_of_their_sketch_as_of_their_rows(days):
     assert len(days[0].sketch) == 2
     assert len({*days[0].sketch} & {*days[1].sketch}) == 1, "noon's row, a day later"
