@@ -67,6 +67,24 @@ def test_a_version_of_the_day_has_the_users_of_the_one_it_went_on_from(store, re
     store.get_many(record.version, ())
 
 
+def test_users_that_both_have_lost_come_from_the_night(store, registry, version, shop_chain):
+    """Another version's stage, which wrote of other features, lies beside it."""
+    shutil.copytree(registry.bundles / version, registry.bundles / "2026-01-29-update")
+    record = NightRecord(
+        version="2026-01-29-update", night=date(2026, 1, 29), verdict=Verdict.PROMOTE, champion=version,
+        evaluated=version, cold_since=date(2026, 1, 29), start="update", trained_until={}, lags={}, checks=(),
+        findings={}, accepted=(), seconds=1.0, known_until=datetime(2026, 1, 30, 9, tzinfo=UTC),
+    )  # fmt: skip
+    registry.write_record(record)
+    stages, other = registry.runs / "stages", shop_chain[0].path
+    (stages / "features" / other.name).symlink_to(other)
+    for number in range(3):
+        (stages / "bundle" / f"a{number}").mkdir()
+        said = {"version": "another", "inputs": {"inputs": {"days": other.name}}}
+        write_json(stages / "bundle" / f"a{number}" / "manifest.json", said)
+    assert ensure_users(store, registry, record.version) == shop_chain[4].table("users").height
+
+
 def test_the_commands_publish_lost_users_again(registry, version, capsys):
     where = ["--runs", str(registry.runs)]
     assert run(["bundle", "activate", version, *where, "--reason", "the newer one is slow"]) == 0

@@ -138,6 +138,19 @@ def test_own_files_say_what_was_written_and_what_to_do_next(
     assert load_config(own / "log" / "config.toml").tasks[0].name == "click"
 
 
+def test_a_log_without_feedback_is_not_followed_by_a_night(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = EVENTS.splitlines()
+    shown = [row for row in rows if ",view," in row]
+    assert 0 < len(shown) < len(rows)
+    (own / "events.csv").write_text("\n".join([header, *shown]))
+    assert convert_own(own) == 0
+    printed = capsys.readouterr().out
+    assert "written · impressions" in printed
+    assert "recsys nightly" not in printed
+
+
 def test_without_a_mapping_the_example_is_printed(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["convert", "csv", str(own / "events.csv"), "--out", str(own / "log")]) == 2
     printed = capsys.readouterr()

@@ -33,11 +33,13 @@ def test_items_had_before_are_those_with_the_tasks_earlier_feedback(shop_chain, 
     first = shop_chain[0]
 
     class Planted:
-        """The first day with some clicks more; all else as it is."""
+        """The first day with a second share that has some clicks more; all else as it is."""
 
-        def table(self, name, *args, columns=None, **options):
-            found = first.table(name, *args, columns=columns, **options)
-            if name != "feedback":
+        num_parts = 2
+
+        def table(self, name, part=None, columns=None):
+            found = first.table(name, 0 if part == 0 else None, columns)
+            if name != "feedback" or part == 0:
                 return found
             return pl.concat(
                 [found, extra.select(found.columns) if columns else extra], how="diagonal_relaxed"

@@ -77,5 +77,10 @@ def test_a_share_of_the_users_tells_the_same(bench, events, monkeypatch) -> None
     log = bench.convert(events())
     whole = measure_log(log)
     monkeypatch.setattr(measured, "SAMPLE_EVENTS", 20)
+    read, repeats = [], measured._repeats
+    monkeypatch.setattr(
+        measured, "_repeats", lambda events: read.append(events["user_id"]) or repeats(events)
+    )
     assert measure_log(log).kinds == whole.kinds
+    assert 0 < read[0].n_unique() < 40 / 2
     assert whole.kinds[0].repeats == 0.5
