@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from benchmarks.speed import item_item
 from benchmarks.speed.item_item import draw_histories
 from recsys.cli import run
 from recsys.item_item.histories import MOST_EVENTS
@@ -20,6 +21,18 @@ def test_a_small_log_is_measured(tmp_path, capsys):
         assert found[name]["score_ms"] > 0
         assert found[name]["peak_mb"] > 0
         assert 0 < found[name]["neighbours"] <= 200
+
+
+def test_repeats_and_seed_are_those_that_were_asked_for(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(item_item, "score_ms", lambda _, repeats, seed: asked.append((repeats, seed)) or 1.0)
+    pairs = []
+    for seed in ("4", "5"):
+        sizes = ["--items", "100", "--events", "1000", "--users", "20", "--repeats", "7", "--seed", seed]
+        assert run(["bench", "item-item", *sizes]) == 0
+        pairs.append(json.loads(capsys.readouterr().out)["pairs"])
+    assert asked == [(7, 4), (7, 4), (7, 5), (7, 5)]
+    assert pairs[0] != pairs[1]
 
 
 def test_users_keep_to_their_group_and_to_their_latest_events():

@@ -17,7 +17,7 @@ from recsys.cli import run
 from recsys.item_item.directed import Setting
 from recsys.item_item.ease import ease_weights
 from recsys.item_item.pair_counts import count_pairs
-from recsys.item_item.recency import PerStep
+from recsys.item_item.recency import STEPS, PerStep
 
 USERS, ITEMS = 120, 40
 
@@ -102,6 +102,23 @@ def test_the_climb_goes_up_then_down_and_keeps_zeros():
 
     assert climb(start, worth) == replace(start, penalty=25.0, steps=8.0)
     assert climb(start, lambda setting: setting.penalty).penalty == 100.0 * 2**closed_forms.MOST_CLIMBS
+
+
+def test_recency_is_chosen_once_more_on_the_whole_catalogue(folder, monkeypatch):
+    validation, _ = leave_last_out(read_sequences(folder))
+    monkeypatch.setattr(Choice, "setting", lambda _, **__: (Setting(), STEPS[0]))
+    monkeypatch.setattr(Choice, "recency", lambda _, __, ___, laws: laws[-1])
+    assert sequences.choose_ours(Choice(validation)).note.endswith(f"history {STEPS[1]}")
+
+
+def test_ease_that_is_kept_is_of_the_same_part_and_penalty(folder):
+    validation, test = leave_last_out(read_sequences(folder))
+    ease = closed_forms.Ease()
+    kept = ease.fit(test, 100.0)
+    assert ease.fit(test, 100.0) is kept
+    for part, penalty in ((test, 200.0), (validation, 200.0)):
+        expected = ease_weights(count_pairs(part.known, part.num_items), penalty)
+        np.testing.assert_array_equal(ease.fit(part, penalty), expected)
 
 
 @pytest.mark.data
