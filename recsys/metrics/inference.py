@@ -49,7 +49,7 @@ def paired_bootstrap(
     codes, num_users = group_codes("user", user, rows_a.label.size)
     statistics = [pooled.statistic(rows, codes) for rows in (rows_a, rows_b)]
     values = _bootstrap(statistics, num_users, generator, replicates, level)
-    return _effect(
+    return difference_effect(
         metric, values, num_users, level, rows=codes.size, higher_is_better=pooled.higher_is_better
     )
 
@@ -83,7 +83,7 @@ def paired_bootstrap_seeds(
     codes, num_users = group_codes("user", user, rows[0].label.size)
     statistics = [pooled.statistic(r, codes) for r in rows]
     values = _crossed(statistics, num_users, generator, replicates, level)
-    return _effect(
+    return difference_effect(
         metric, values, num_users, level, rows=codes.size, higher_is_better=pooled.higher_is_better
     )
 
@@ -109,7 +109,7 @@ def paired_bootstrap_means(
     """
     statistics, num_users = _mean_statistics([a, b], weight)
     values = _bootstrap(statistics, num_users, generator, replicates, level)
-    return _effect(metric, values, num_users, level, higher_is_better=higher_is_better)
+    return difference_effect(metric, values, num_users, level, higher_is_better=higher_is_better)
 
 
 def paired_bootstrap_means_seeds(
@@ -130,7 +130,7 @@ def paired_bootstrap_means_seeds(
     _check_seeds(a, b)
     statistics, num_users = _mean_statistics([*a, *b], None)
     values = _crossed(statistics, num_users, generator, replicates, level)
-    return _effect(metric, values, num_users, level, higher_is_better=higher_is_better)
+    return difference_effect(metric, values, num_users, level, higher_is_better=higher_is_better)
 
 
 def paired_bootstrap_ratios(
@@ -148,7 +148,45 @@ def paired_bootstrap_ratios(
     Raises: ConfigError on replicates < 1 or a level outside (0, 1).
     """
     statistics = [ratio_of_sums(*a), ratio_of_sums(*b)]
-    return _effect(metric, _bootstrap(statistics, a[0].size, generator, replicates, level), a[0].size, level)
+    return difference_effect(
+        metric, _bootstrap(statistics, a[0].size, generator, replicates, level), a[0].size, level
+    )
+
+
+def difference_effect(
+    metric: str,
+    values: npt.NDArray[np.float64],
+    num_users: int,
+    level: float,
+    *,
+    rows: int | None = None,
+    higher_is_better: bool | None = True,
+) -> Effect:
+    """Read B - A off values [1 + replicates, 2] of A and B, the first row from all users once.
+
+    The interval is that of percentiles; p is twice the smaller tail at 0. rows: None where a user is a row.
+    """
+    difference = values[:, 1] - values[:, 0]
+    drawn = difference[1:][~np.isnan(difference[1:])]
+    low, high, p_value = float("nan"), float("nan"), float("nan")
+    if num_users > 1 and drawn.size >= MIN_DEFINED * (difference.size - 1):
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
+        tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+        p_value = min(1.0, 2 * (tail + 1) / (drawn.size + 1))
+    return Effect(
+        metric=metric,
+        a=float(values[0, 0]),
+        b=float(values[0, 1]),
+        difference=float(difference[0]),
+        ci_low=low,
+        ci_high=high,
+        p_value=p_value,
+        level=level,
+        higher_is_better=higher_is_better,
+        users=num_users,
+        rows=num_users if rows is None else rows,
+        replicates=drawn.size,
+    )
 
 
 def _check_seeds(a: Sequence[npt.ArrayLike], b: Sequence[npt.ArrayLike]) -> None:
@@ -203,39 +241,3 @@ def _bootstrap(
         drawn = np.bincount(users, minlength=num_users).astype(np.float64)
         values[replicate] = [statistic(drawn) for statistic in statistics]
     return values
-
-
-def _effect(
-    metric: str,
-    values: npt.NDArray[np.float64],
-    num_users: int,
-    level: float,
-    *,
-    rows: int | None = None,
-    higher_is_better: bool | None = True,
-) -> Effect:
-    """Read the difference off values [1 + replicates, 2], the first row from all users once.
-
-    The interval is that of percentiles; p is twice the smaller tail at 0. rows: None where a user is a row.
-    """
-    difference = values[:, 1] - values[:, 0]
-    drawn = difference[1:][~np.isnan(difference[1:])]
-    low, high, p_value = float("nan"), float("nan"), float("nan")
-    if num_users > 1 and drawn.size >= MIN_DEFINED * (difference.size - 1):
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
-        tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
-        p_value = min(1.0, 2 * (tail + 1) / (drawn.size + 1))
-    return Effect(
-        metric=metric,
-        a=float(values[0, 0]),
-        b=float(values[0, 1]),
-        difference=float(difference[0]),
-        ci_low=low,
-        ci_high=high,
-        p_value=p_value,
-        level=level,
-        higher_is_better=higher_is_better,
-        users=num_users,
-        rows=num_users if rows is None else rows,
-        replicates=drawn.size,
-    )

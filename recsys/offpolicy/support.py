@@ -1,0 +1,102 @@
+"""How much of a log speaks of the target policy, and when that is too little to trust a figure.
+
+Legend: R lists, K places.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from recsys.metrics.columns import Vector, effective_rows
+from recsys.offpolicy.estimators import Weights
+from recsys.offpolicy.intervals import percentile_interval
+
+MIN_EFFECTIVE = 1000.0
+MIN_POSITIVES = 100.0
+MIN_COVERAGE = 0.8
+AGREE_LEVEL = 0.99
+UNBIASED = ("ips", "snips", "dr", "rips", "snrips", "cascade_dr")
+"""They estimate one value; where they differ by more than chance, propensities or support are wrong."""
+
+
+class Support(BaseModel):
+    """What of the log stands behind a value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lists: int
+    units: int
+    effective: float
+    """Kish's effective number of lists, at the place where it is least."""
+    effective_by_place: tuple[float, ...]
+    effective_positives: float
+    """The same over places that earned something, by their prefix weights."""
+    max_weight: float
+    """Of a prefix; the mean is 1 where the log covers the target."""
+    coverage: float
+    """Share of the target's lists that the logging policy can show, estimated by the mean weight, at the
+    place where it is least; more than 1 counts as 1."""
+    clip: float
+    clip_share: float
+    """Share of lists with a weight above the clip."""
+    places_supported: int
+    """So many places from the top have enough effective lists and coverage by themselves."""
+
+
+def support_of(weights: Weights, num_units: int) -> Support:
+    """Measure the support of a target by the weights of its logged lists."""
+    drawn = weights.drawn > 0
+    sizes, covered = [], []
+    for place in range(drawn.shape[1]):
+        rows = drawn[:, place]
+        if rows.any():
+            sizes.append(effective_rows(weights.prefix[rows, place]))
+            covered.append(float(weights.prefix[rows, place].mean()))
+    earned = drawn & (weights.reward > 0)
+    enough = [s >= MIN_EFFECTIVE and c >= MIN_COVERAGE for s, c in zip(sizes, covered, strict=True)]
+    return Support(
+        lists=len(drawn),
+        units=num_units,
+        effective=min(sizes, default=0.0),
+        effective_by_place=tuple(sizes),
+        effective_positives=effective_rows(weights.prefix[earned]),
+        max_weight=float(weights.prefix[drawn].max(initial=0.0)),
+        coverage=min(1.0, *covered) if covered else 0.0,
+        clip=weights.clip,
+        clip_share=float((weights.whole > weights.clip).mean()),
+        places_supported=enough.index(False) if False in enough else len(enough),
+    )
+
+
+def problems_of(support: Support, draws: Mapping[str, Vector]) -> tuple[str, ...]:
+    """Say why a value is not trustworthy; nothing where it is. Args: draws: `bootstrap_values`."""
+    found = []
+    if support.effective < MIN_EFFECTIVE:
+        found.append(
+            f"effective size {support.effective:,.0f} of {support.lists:,} lists is below "
+            f"{MIN_EFFECTIVE:,.0f}"
+        )
+    if support.effective_positives < MIN_POSITIVES:
+        found.append(
+            f"{support.effective_positives:,.0f} effective positives are fewer than {MIN_POSITIVES:,.0f}"
+        )
+    if support.coverage < MIN_COVERAGE:
+        found.append(
+            f"the log covers {support.coverage:.0%} of the target's lists, less than {MIN_COVERAGE:.0%}"
+        )
+    return (*found, *_disagreements(draws))
+
+
+def _disagreements(draws: Mapping[str, Vector]) -> Sequence[str]:
+    """Name pairs of estimators of one value whose difference has an interval without 0."""
+    found = []
+    for a, b in combinations([name for name in UNBIASED if name in draws], 2):
+        difference = draws[b] - draws[a]
+        low, high = percentile_interval(difference, AGREE_LEVEL, 0.9)
+        # Of one place some are the same numbers: what is left of their difference is rounding.
+        rounding = 1e-9 * float(np.abs(np.nan_to_num(draws[a])).max(initial=0.0))
+        if low > rounding or high < -rounding:
+            found.append(f"{a} and {b} disagree: their difference lies in [{low:.3g}, {high:.3g}]")
+    return found
