@@ -14,7 +14,8 @@ RecsysError
 ├── JournalError    what was served cannot be written down: disk full, no permission
 └── WorkerError     the worker processes of a server cannot be started or stopped
 
-Exit codes 10 and 11 are verdicts of a night (HOLD, HOLD_UNDERPOWERED), 12 is a client's failed call.
+Exit codes 10, 11 and 15 are verdicts of a night (HOLD, HOLD_UNDERPOWERED, CHECK_FAILED), 12 is a client's
+failed call.
 Every message says what is wrong, where, the offending value, and the remedy.
 """
 

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recsys.errors import RegistryError
 
+CHECK_FAILED = 15
+"""Exit code of a version that a server could not answer with."""
+
 
 class Verdict(StrEnum):
     """How a night ends; the value is what records and exit codes are keyed by."""
@@ -15,11 +18,13 @@ class Verdict(StrEnum):
     PROMOTE = "PROMOTE"
     HOLD = "HOLD"
     HOLD_UNDERPOWERED = "HOLD_UNDERPOWERED"
+    CHECK_FAILED = "CHECK_FAILED"
+    """The gate let it through, and a server did not answer with it as it should."""
 
     @property
     def exit_code(self) -> int:
         """Give the nightly command's exit code."""
-        return {"PROMOTE": 0, "HOLD": 10, "HOLD_UNDERPOWERED": 11}[self.value]
+        return {"PROMOTE": 0, "HOLD": 10, "HOLD_UNDERPOWERED": 11, "CHECK_FAILED": CHECK_FAILED}[self.value]
 
 
 class Record(BaseModel):

@@ -154,16 +154,20 @@ class Registry:
         verified: Collection[str] = (),
         why: str = "by hand",
         check: Callable[[str], object] = lambda _: None,
+        expect: str | None = None,
     ) -> str:
         """Make the version that was live before the live one live again; twice in a row goes back two.
 
         No night makes the one that was live go live again: somebody has to activate it.
 
-        Args: verified, why: as in `activate`; check: may refuse the version that would go live, by an error.
-        Raises: RegistryError when there is none.
+        Args: verified, why: as in `activate`; check: may refuse the version that would go live, by an error;
+        expect: the version believed live; None: whichever is.
+        Raises: RegistryError when there is none; MovedError when another one went live meanwhile.
         """
         with self.locked("activate"):
             live = self.current()
+            if expect is not None and live != expect:
+                raise MovedError(f"{live!r} is live, not {expect!r}: it stays")
             previous = self.activations.before(live)
             if live is None:
                 raise RegistryError(f"nothing to roll back to: no bundle is live in {self.folder}")
@@ -262,6 +266,19 @@ class Registry:
         for file in leases.glob(f"{glob.escape(server_id)}~*.json"):
             if file.name not in names:
                 file.unlink(missing_ok=True)
+
+    def answering(self) -> dict[str, tuple[str | None, float]]:
+        """Give each server's lease: server -> the version it answers with, and when it said so (seconds).
+
+        None: it has stopped, or has no bundle. A lease that cannot be read is left out.
+        """
+        found = {}
+        for file in (self.folder / "leases").glob("*.json"):
+            if "~" not in file.name:
+                with suppress(FileNotFoundError, RegistryError):
+                    lease = Lease.parse(file.read_text(errors="replace"), str(file))
+                    found[file.stem] = (lease.version, file.stat().st_mtime)
+        return found
 
     def leased(self) -> set[str]:
         """List the versions that living servers have loaded or are loading.

@@ -1,12 +1,13 @@
 """Commands of the serving room: serve, recommend, demo."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys.config import load_config
+from recsys.config import RunConfig, load_config
 from recsys.errors import ConfigError
 from recsys.options import (
     ConfigOption,
@@ -74,6 +75,16 @@ WorkersOption = Annotated[
 ]
 
 
+CheckOption = Annotated[
+    str | None,
+    typer.Option(
+        "--check",
+        metavar="VERSION",
+        help="Serve nothing: load this version beside the live one, ask it, say whether it may go live.",
+    ),
+]
+
+
 def serve_command(
     config: RequiredConfigOption,
     log: ServedLogOption,
@@ -90,7 +101,9 @@ def serve_command(
     metrics_listen: MetricsListenOption = None,
     clock_start: ClockStartOption = None,
     clock_rate: ClockRateOption = 1.0,
-) -> None:
+    check: CheckOption = None,
+    json_file: JsonOption = None,
+) -> int:
     """Answer Recommend and Rank over gRPC, until SIGTERM or Ctrl-C; both let running requests end.
 
     \b
@@ -100,42 +113,63 @@ def serve_command(
         2  a wrong option or config, or an address that cannot be bound
         6  the online store cannot be opened
        13  a worker ended again and again before the server was ready, or had to be killed at the end
+       15  --check: a server does not answer with the version as it should
       130  Ctrl-C before the server was ready
 
     A restart cannot repair 2 (systemd: RestartPreventExitStatus=2).
     """  # noqa: D301 (\\b is a character that keeps the lines as they are)
+    given = load_config(config)
+    _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
+    _require_folder("--runs", runs, "`recsys nightly`")
+    if check is not None:
+        return _check(config, given, log, runs, check, json_file)
+    if json_file is not None:
+        raise ConfigError("--json is for --check VERSION; leave it out")
+    options = {
+        "clock": {"start": clock_start, "rate": clock_rate},
+        "listen": given.serving.listen if listen is None else listen,
+        "admin_listen": given.serving.admin_listen if admin_listen is None else admin_listen,
+        "insecure": insecure,
+        "tls": _tls(tls_cert, tls_key, tls_client_ca),
+        "reflection": reflection or given.serving.reflection,
+        "metrics_listen": metrics_listen,
+    }
+    _serve({"config_file": config, "config": given, "log": log, "runs": runs, **options}, workers, port_file)
+    return 0
+
+
+def _serve(settings: Mapping[str, Any], workers: Any, port_file: Path | None) -> None:
+    """Serve until a signal. Args: settings: fields of `ServeSettings`; workers: None: as the config says."""
     from serving.addresses import require_different
     from serving.processes.announce import require_writable
     from serving.processes.orders import ClockSetting, ServeSettings
     from serving.processes.start import choose_workers, serve_with_workers
 
-    given = load_config(config)
-    _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
-    _require_folder("--runs", runs, "`recsys nightly`")
-    settings = ServeSettings(
-        config_file=config,
-        config=given,
-        log=log,
-        runs=runs,
-        clock=ClockSetting(start=clock_start, rate=clock_rate),
-        listen=given.serving.listen if listen is None else listen,
-        admin_listen=given.serving.admin_listen if admin_listen is None else admin_listen,
-        insecure=insecure,
-        tls=_tls(tls_cert, tls_key, tls_client_ca),
-        reflection=reflection or given.serving.reflection,
-        metrics_listen=metrics_listen,
-    )
-    require_different(settings.addresses)
+    clock = ClockSetting(**settings["clock"])
+    given = ServeSettings(**{**settings, "clock": clock})
+    require_different(given.addresses)
     require_writable(port_file)
-    count = choose_workers(
-        given.serving.workers if workers is None else workers, *settings.addresses.values()
-    )
+    wanted = given.config.serving.workers if workers is None else workers
+    count = choose_workers(wanted, *given.addresses.values())
     if count > 1:
-        serve_with_workers(settings, count, port_file)
+        serve_with_workers(given, count, port_file)
         return
     from serving.processes.worker import serve_here
 
-    serve_here(settings, port_file)
+    serve_here(given, port_file)
+
+
+def _check(
+    config_file: Path, config: RunConfig, log: Path, runs: Path, version: str, json_file: Path | None
+) -> int:
+    """Let a server of its own answer with a version; give the exit code."""
+    from serving.json_logs import configure_logs
+    from serving.version_check import check_version, settings_of, show_check
+
+    configure_logs()
+    found = check_version(settings_of(config_file, config, log, runs), version)
+    put_json(found.to_json(), json_file, lambda: show_check(found))
+    return found.exit_code
 
 
 def recommend_command(

@@ -93,8 +93,8 @@ def nightly_command(
     """Retrain, prove the new bundle against the live one, publish or refuse.
 
     The JSON has one object a night, each on a line of its own; `version` is the night's if it is live.
-    Exit codes: 0 PROMOTE, or stopped before a verdict, 10 HOLD, 11 HOLD_UNDERPOWERED (of the last night);
-    errors have their own.
+    Exit codes: 0 PROMOTE, or stopped before a verdict, 10 HOLD, 11 HOLD_UNDERPOWERED, 15 CHECK_FAILED (of
+    the last night); errors have their own.
     """
     from training.console import print_dry_run
     from training.night.extent import Part

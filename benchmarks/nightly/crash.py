@@ -75,6 +75,7 @@ def small_config() -> RunConfig:
             "retrieval": {"num_uniform": 32},
             "gate": {"min_rows": 100_000},
             "validation": {"min_expected": 100_000},
+            "publish": {"check": False},  # a process of seconds, in which a kill changes nothing
         },
         "bench nightly",
     )  # fmt: skip

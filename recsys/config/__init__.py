@@ -13,7 +13,7 @@ from recsys.config.run import (
     period_start,
     periods_between,
 )
-from recsys.config.serving import MAX_WORKERS, PolicyConfig, ServingConfig, StoreConfig
+from recsys.config.serving import MAX_WORKERS, PolicyConfig, PublishConfig, ServingConfig, StoreConfig
 from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig, UpdatesConfig
 from recsys.config.tune import ChosenConfig, Dimension, TuneConfig
 from recsys.config.validation import NEVER_ACCEPTED, FindingCode, Levels, Severity, ValidationConfig
@@ -38,6 +38,7 @@ __all__ = [
     "ModelConfig",
     "Period",
     "PolicyConfig",
+    "PublishConfig",
     "RetrievalConfig",
     "RunConfig",
     "ServingConfig",

@@ -15,7 +15,7 @@ from recsys.config.fusion import FusionConfig, build_fusion
 from recsys.config.model import ItemItemConfig, ModelConfig, RetrievalConfig
 from recsys.config.renamed import RENAMED, with_new_names
 from recsys.config.section import Section
-from recsys.config.serving import PolicyConfig, ServingConfig, StoreConfig
+from recsys.config.serving import PolicyConfig, PublishConfig, ServingConfig, StoreConfig
 from recsys.config.training import Calibrators, GateConfig, TrainingConfig, UpdatesConfig
 from recsys.config.tune import ChosenConfig, TuneConfig
 from recsys.config.validation import ValidationConfig
@@ -50,6 +50,7 @@ class RunConfig(Section):
     fusion: FusionConfig = FusionConfig()
     policy: PolicyConfig = PolicyConfig()
     serving: ServingConfig = ServingConfig()
+    publish: PublishConfig = PublishConfig()
     store: StoreConfig = StoreConfig()
     validation: ValidationConfig = ValidationConfig()
     tune: TuneConfig = TuneConfig()

@@ -1,4 +1,4 @@
-"""`[policy]`, `[serving]` and `[store]`: how predictions become a page, and where online features live."""
+"""`[policy]`, `[serving]`, `[publish]` and `[store]`: how a page is made, served, and goes live."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -92,6 +92,17 @@ class ServingConfig(Section):
         if value == "auto" or (type(value) is int and 1 <= value <= MAX_WORKERS):
             return value
         raise ValueError(f'is neither "auto" nor a number from 1 to {MAX_WORKERS}')
+
+
+class PublishConfig(Section):
+    """How a version is proved while it goes live."""
+
+    check: bool = True
+    """A server of its own loads the version and answers requests before anything is live."""
+    check_s: float = Field(default=600.0, gt=0)
+    """So long may that take; a large bundle is copied and verified first."""
+    servers_s: float = Field(default=60.0, ge=0, le=3_600)
+    """So long may running servers take to answer with the version, else it is rolled back; 0: no wait."""
 
 
 class StoreConfig(Section):

@@ -178,6 +178,18 @@ def copy_version(registry: Registry, version: str) -> str:
     return manifest.version
 
 
+def test_a_rollback_takes_effect_while_a_night_runs_and_without_a_restart(server, client, until) -> None:
+    registry = Registry(server._options.runs)
+    first = registry.current()
+    assert first is not None
+    second = copy_version(registry, first)
+    registry.activate(second)
+    until(lambda: client.recommend("stranger").bundle_version == second)
+    with registry.locked("nightly", wait=False):
+        assert run(["bundle", "rollback", "--config", str(CONFIG), "--runs", str(registry.runs)]) == 0
+        until(lambda: client.recommend("stranger").bundle_version == first)
+
+
 def test_an_administrator_moves_the_pointer_and_the_server_follows(server, client) -> None:
     first = server.recommender.version
     second = copy_version(Registry(server._options.runs), first)

@@ -1,4 +1,7 @@
-"""A version goes live: users into the store, the bundle checked as a server loads it, the pointers moved.
+"""A version goes live: users into the store, a server that answers with it, the pointers moved, once.
+
+users ──▶ golden requests ──▶ a server of its own ──▶ pointers ──▶ the running servers answer with it ──▶ gc
+                                  │ else never live                     │ else rolled back
 
 Only what was live when the night began gives way. Who moved a pointer meanwhile chose what is live now, and
 who rolled a version back does not want it: the night then holds, and says so.
@@ -12,14 +15,16 @@ from features.loading import Answering
 from features.store import FeatureStore, open_store
 from recsys.bundle import load_bundle
 from recsys.config import StoreConfig
-from recsys.errors import MovedError, StoreMovedError
+from recsys.errors import MovedError, StoreError, StoreMovedError
 from recsys.manifest import read_manifest
 from recsys.model.scorer import Scorer
 from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from training.night.night import Ending, Night
+from training.night.post_check import await_servers, check_in_server
 from training.publish import publish
+from training.republish import ensure_users
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +74,14 @@ def go_live(
             publish(store, registry, live, snapshot)
         if current == live:
             store.activate(live, expect=store.current())
-            return Ending(live=True)
+            return _answered(night, store, live) if _unproved(night, live) else Ending(live=True)
         Answering.of(load_bundle(registry.path(live)), store, Scorer).check_golden()
+        wrong = check_in_server(night, live) if night.config.publish.check else None
+        if wrong is not None:
+            return _failed(f"{live} did not go live: {wrong}")
         ending = move(night, store, live, began)
+        if ending.live:
+            ending = _answered(night, store, live)
         if ending.live:
             _collect(registry, store, live, config.keep)
         return ending
@@ -106,12 +116,64 @@ def move(night: Night, store: FeatureStore, live: str, began: Pointers) -> Endin
     except StoreMovedError:
         return _held(_other_store(store.current(), began))
     try:
-        night.registry.activate(live, expect=began.registry, why=f"night of {night.date}: {Verdict.PROMOTE}")
+        night.registry.activate(live, expect=began.registry, why=_why(night))
     except MovedError as error:
         if began.store is not None:
             store.activate(began.store, expect=live)
         return _held(f"{error}: somebody moved the pointer a moment ago, and that stays")
     return Ending(live=True)
+
+
+def _unproved(night: Night, live: str) -> bool:
+    """Say whether this night moved the pointer and was killed before the servers had answered."""
+    record = night.registry.record(live)
+    if record is None or any(ruling.by == "activation" for ruling in record.rulings):
+        return False
+    moves = [entry for entry in night.registry.activations.read() if entry.version == live]
+    return bool(moves) and moves[-1].why == _why(night)
+
+
+def _answered(night: Night, store: FeatureStore, live: str) -> Ending:
+    """Wait for the running servers; where one does not take the version, the one before is live again."""
+    wrong = await_servers(night.registry, live, night.config.publish.servers_s)
+    if wrong is None:
+        return Ending(live=True)
+    before = night.registry.activations.before(live)
+    if before is None:
+        return Ending(
+            live=True,
+            reason=f"{wrong}; nothing was live before {live}, so it stays",
+            verdict=Verdict.CHECK_FAILED,
+        )
+    lost = _ready(store, night.registry, before)
+    try:
+        night.registry.rollback(why=f"night of {night.date}: {wrong}", expect=live)
+    except MovedError as error:
+        return _held(f"{error}; {wrong}")
+    if lost is None and store.current() == live:
+        store.activate(before, expect=live)
+    wrong += f"; {lost}" if lost is not None else ""
+    return _failed(f"{live} was rolled back to {before}: {wrong}")
+
+
+def _ready(store: FeatureStore, registry: Registry, version: str) -> str | None:
+    """Give a version's users back to the store if it has lost them; say why not, None: it has them.
+
+    That stops no rollback: what does harm has to go in any case.
+    """
+    try:
+        ensure_users(store, registry, version)
+    except StoreError as error:
+        return f"users of {version}: {error}"
+    return None
+
+
+def _why(night: Night) -> str:
+    return f"night of {night.date}: {Verdict.PROMOTE}"
+
+
+def _failed(reason: str) -> Ending:
+    return Ending(live=False, reason=reason, verdict=Verdict.CHECK_FAILED)
 
 
 def _other_store(found: str | None, began: Pointers) -> str:

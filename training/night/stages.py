@@ -12,6 +12,7 @@ import features.validation.ingest
 import training.curves.night
 import training.night.plan
 from recsys.bundle import CONFIG_KEYS
+from recsys.config import RunConfig
 from recsys.tasks import HEAD_KEYS, TaskSpec
 from training.night import bundles, verdict, work
 from training.night.step import Stage
@@ -130,10 +131,11 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="publish",
-        keys=("store",),
+        keys=("store", "publish"),
         inputs=("days", "champion", "live", "pointed"),
         output="ending",
         run=work.publish,
+        passed=tuple(key for key in RunConfig.model_fields if key not in ("store", "publish")),
     ),
 )
 """In this order; each output is made once."""
