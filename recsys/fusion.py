@@ -3,7 +3,8 @@
 additive        score = sum of weight * prediction, each in its own unit
 multiplicative  score = product of (prediction + offset) ** weight, predictions scaled to 0..1
 
-To either the sources' own scores are added, where a bundle has weights for them (`recsys.source_terms`).
+To either, times a factor, the sources' own scores are added where a bundle has weights for them
+(`recsys.source_terms`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -164,17 +165,22 @@ class Fusion(_Part):
         total: Scores = np.sum(parts, axis=0) if parts else np.zeros(size)
         if parts and self.is_product:
             total = _product(total)
-        return total + self.sources.total(sources or {}) if self.sources.weights else total
+        if not self.sources.weights:
+            return total
+        return self.sources.heads_factor * total + self.sources.total(sources or {})
 
     def contributions(
         self, predictions: Predictions, sources: SourceScores | None = None
     ) -> dict[str, Scores]:
         """Return the part [N] of each task, and of each source, with a weight.
 
-        The parts add up to the score; those of the tasks, where it `is_product`, to the logarithm of theirs.
+        The parts add up to the score; those of the tasks, where it `is_product`, to the logarithm of theirs,
+        before the factor of the heads.
         """
-        of_sources = self.sources.contributions(sources or {})
-        return self._of_heads(predictions) | {f"{PREFIX}{n}": part for n, part in of_sources.items()}
+        of_sources, of_heads = self.sources.contributions(sources or {}), self._of_heads(predictions)
+        if not self.is_product:
+            of_heads = {task: self.sources.heads_factor * part for task, part in of_heads.items()}
+        return of_heads | {f"{PREFIX}{n}": part for n, part in of_sources.items()}
 
     @property
     def weights(self) -> dict[str, float]:

@@ -1,6 +1,9 @@
 """What beside the heads makes a score: each source's own score, with a weight and what it is made by.
 
-score = what the heads' predictions give + sum of weight * score of a source
+score = heads * what the heads' predictions give + sum of weight * score of a source
+
+`heads` keeps the sum as wide inside a list as the heads' part alone would be: so what is in the unit of the
+score, such as a policy's temperature, acts as it does without sources.
 """
 
 from collections.abc import Mapping
@@ -27,6 +30,8 @@ class SourceTerms(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    heads: float = Field(default=1.0, gt=0)
+    """Factor of what the heads give; bundles that were made before it have 1."""
     retrieval: float = 0.0
     """Weight of the cosine of user and item."""
     item_item: float = 0.0
@@ -45,6 +50,11 @@ class SourceTerms(BaseModel):
         """Give the weight of each source that has one."""
         found = {name: float(getattr(self, name)) for name in NAMES}
         return {name: weight for name, weight in found.items() if weight}
+
+    @property
+    def heads_factor(self) -> float:
+        """Give what multiplies the heads' part: without any source's weight nothing does."""
+        return self.heads if self.weights else 1.0
 
     def contributions(self, scores: SourceScores) -> dict[str, Scores]:
         """Give the part [N] of each source with a weight."""

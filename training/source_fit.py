@@ -70,7 +70,8 @@ class SourceFit:
         )
         if not self.terms.weights:
             return f"sources: {seen}; no weights of their own"
-        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in self.terms.weights.items())
+        of_all = {"heads": self.terms.heads, **self.terms.weights}
+        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in of_all.items())
         days = f"half-lives {self.terms.item_item_days:g} and {self.terms.repeat_days:g} days"
         return f"sources: {seen}; {weights}; {days} of item-item and repeats"
 
@@ -184,7 +185,8 @@ class _Terms:
     """Weights of the columns of a problem, and their half-lives."""
 
     weights: Mapping[str, float]
-    """Of item_item, repeat, popular, retrieval; and of the heads, which a bundle's score always has at 1."""
+    """Of item_item, repeat, popular, retrieval."""
+    heads: float = 1.0
     item_item_days: float = 30.0
     repeat_days: float = 60.0
 
@@ -202,21 +204,33 @@ class _Terms:
 
     def total(self, problem: ListProblem) -> np.ndarray:
         """Score the candidates [U, C] as a bundle does."""
-        total: np.ndarray = problem.heads + self.of_sources(problem)
+        total: np.ndarray = np.float32(self.heads) * problem.heads + self.of_sources(problem)
         return total
 
     def times(self, factor: float) -> "_Terms":
+        """Make the sources' part so many times as wide."""
         return self.changed(**{name: weight * factor for name, weight in self.weights.items()})
 
     def changed(self, **changes: float) -> "_Terms":
         days = {k: changes.pop(k, getattr(self, k)) for k in ("item_item_days", "repeat_days")}
         return _Terms(weights={**self.weights, **changes}, **days)
 
-    def as_terms(self) -> SourceTerms:
-        weights = {name: float(np.float32(weight)) for name, weight in self.weights.items() if weight}
+    def as_terms(self, problem: ListProblem) -> SourceTerms:
+        """Give the same order by a sum that is as wide inside lists as the heads' part alone.
+
+        No weight is larger than requests may send.
+        """
+        weights = {name: weight for name, weight in self.weights.items() if weight}
         if not weights:
             return NO_SOURCES
-        return SourceTerms(**weights, item_item_days=self.item_item_days, repeat_days=self.repeat_days)
+        scale = problem.ratio(problem.heads, self.total(problem))
+        scale = min(scale, MAX_WEIGHT / max(abs(weight) for weight in weights.values()))
+        return SourceTerms(
+            heads=float(np.float32(scale * self.heads)),
+            **{name: float(np.float32(scale * weight)) for name, weight in weights.items()},
+            item_item_days=self.item_item_days,
+            repeat_days=self.repeat_days,
+        )
 
 
 def _search(problem: ListProblem, config: RunConfig) -> _Terms:
@@ -252,10 +266,8 @@ def _climb(
 
 
 def _leading(problem: ListProblem, terms: _Terms) -> _Terms:
-    """Let the sources lead: heads decide between equals. No weight is larger than requests may send."""
-    factor = _LEADING * problem.ratio(problem.heads, terms.of_sources(problem))
-    largest = max((abs(weight) for weight in terms.weights.values()), default=0.0)
-    return terms.times(min(factor, MAX_WEIGHT / largest) if largest else factor)
+    """Let the sources lead: heads decide between equals."""
+    return terms.times(_LEADING * problem.ratio(problem.heads, terms.of_sources(problem)))
 
 
 def _with_heads(problem: ListProblem, leading: _Terms, alone: _Terms, seed: int) -> SourceTerms:
@@ -265,7 +277,7 @@ def _with_heads(problem: ListProblem, leading: _Terms, alone: _Terms, seed: int)
     """
     half = np.array([crc32(user.encode()) % 4 < 2 for user in problem.users])
     if min(half.sum(), (~half).sum()) < FEWEST_USERS:
-        return alone.as_terms()
+        return alone.as_terms(problem)
     chosen, held = problem.only(half), problem.only(~half)
     width = chosen.ratio(leading.of_sources(chosen), chosen.columns["retrieval"])
     tried = [
@@ -275,4 +287,4 @@ def _with_heads(problem: ListProblem, leading: _Terms, alone: _Terms, seed: int)
     ]
     best = max(tried, key=lambda terms: chosen.worth(terms.total(chosen)))
     gain = gain_of_users(held.users, held.ndcg(alone.total(held)), held.ndcg(best.total(held)), seed)
-    return (best if (gain.ci_low or 0.0) > 0 else alone).as_terms()
+    return (best if (gain.ci_low or 0.0) > 0 else alone).as_terms(problem)

@@ -166,3 +166,28 @@ def test_a_request_overrides_a_source_and_names_unknown_ones():
         fusion.override({"source:friends": 1.0})
     with pytest.raises(ConfigError, match=r"the weight 10000000\.0 of 'source:repeat'"):
         fusion.override({"source:repeat": 1e7})
+
+
+def test_beside_sources_heads_have_a_factor():
+    sources, predictions = (
+        {"repeat": np.array([0.0, 2.0], np.float32)},
+        {"click": np.array([0.5, 0.25], np.float32)},
+    )
+    terms = SourceTerms(heads=0.01, repeat=0.25)
+    for formula in ("additive", "multiplicative"):
+        fusion = Fusion(formula=formula, terms={"click": Term(weight=1.0)}).with_sources(terms)
+        np.testing.assert_allclose(fusion.score(predictions, sources), [0.005, 0.5025])
+        # Without sources a score is in the unit of the heads again.
+        alone = fusion.override({"source:repeat": 0.0})
+        np.testing.assert_allclose(alone.score(predictions, sources), [0.5, 0.25])
+    fusion = Fusion(terms={"click": Term(weight=1.0)}).with_sources(terms)
+    parts = fusion.contributions(predictions, sources)
+    np.testing.assert_allclose(sum(parts.values()), fusion.score(predictions, sources))
+    alone = fusion.override({"source:repeat": 0.0})
+    np.testing.assert_allclose(alone.contributions(predictions, sources)["click"], [0.5, 0.25])
+
+
+def test_the_sources_of_an_older_bundle_leave_the_heads_as_they_are():
+    older = {"terms": {"click": {"weight": 1.0}}, "sources": {"repeat": 100.0}}
+    score = Fusion.model_validate(older).score({"click": np.array([0.5])}, {"repeat": np.array([1.0])})
+    assert score == pytest.approx([100.5])

@@ -74,9 +74,9 @@ def test_weights_and_half_lives_are_found(fit):
 def test_no_weight_is_too_large_for_requests_that_change_another(fit):
     """Heads in the unit of a price are wide."""
     problem = made_up(by={"item_item 14": 1.0, "repeat 120": 5.0})
-    problem.columns["heads"][:] *= 1e5
+    problem.columns["heads"][:] *= 1e7
     terms = fit(problem).terms
-    assert terms.repeat > 1e5
+    assert terms.repeat == pytest.approx(1e6)
     Fusion(terms={}).with_sources(terms).override({"source:popular": 1.0})
 
 
@@ -135,14 +135,30 @@ def test_heads_get_more_of_a_part_where_a_new_day_shows_that_it_pays(fit):
     alone = fit(made_up(300, by={"repeat 60": 1.0}))
     for share in (1.0, 2.0):
         mixed = fit(made_up(300, by={"repeat 60": 1.0, "heads": share}))
-        assert 0 < mixed.terms.repeat < 0.1 * alone.terms.repeat
+        assert 0 < weighed_against_heads(mixed) < 0.1 * weighed_against_heads(alone)
 
 
 def test_only_the_newest_day_says_what_heads_are_worth(fit):
     """Earlier days are in their weights: what they say of these flatters them."""
     learned = made_up(80, by={"repeat 60": 1.0, "heads": 1.0})
     new = replace(made_up(80, by={"repeat 60": 1.0}, seed=1), days=np.ones(80, np.int64))
-    assert fit(ListProblem.join([learned, new])).terms.repeat > 50
+    assert weighed_against_heads(fit(ListProblem.join([learned, new]))) > 50
+
+
+@pytest.mark.parametrize("width", [1.0, 30.0])
+def test_the_score_stays_as_wide_inside_a_list_as_the_heads_are(fit, width):
+    """A temperature, and what likeness costs, are in its unit."""
+    problem = made_up(by={"item_item 14": 1.0, "repeat 120": 5.0})
+    problem.columns["heads"][:] *= width
+    terms = fit(problem).terms
+    by_source = {"item_item": problem.columns["item_item 14"], "repeat": problem.columns["repeat 120"]}
+    score = terms.heads * problem.heads + sum(terms.weights[n] * part for n, part in by_source.items())
+    assert score.std(axis=1).mean() == pytest.approx(problem.heads.std(axis=1).mean(), rel=1e-3)
+    assert weighed_against_heads(SourceFit(terms=terms)) > 50 * width
+
+
+def weighed_against_heads(found):
+    return found.terms.repeat / found.terms.heads
 
 
 def test_repeats_have_no_weight_unless_they_are_learned(fit):
