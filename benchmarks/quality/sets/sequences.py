@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.quality.models.closed_forms import NO_DECAY, Choice, Ease, Model, beside, fit_ours, popular
+from benchmarks.quality.models.next_item_encoders import SETTINGS, Encoders
 from benchmarks.quality.models.next_items import (
     CHOSEN_BY,
     HEAD,
@@ -47,6 +50,8 @@ PUBLISHED: dict[tuple[int, int, int], Published] = {
 """Users, items and events of a set -> published rows. Amazon Beauty."""
 
 
+TOGETHER, SHARES = "sasrec", (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""The encoder beside item-item, and what its cosine may weigh."""
 MOST_USERS = 25_000
 """Whose lists are ranked when recency is chosen on the whole catalogue."""
 
@@ -110,6 +115,15 @@ def rows_of(validation: Part, test: Part) -> dict[str, Row]:
             lambda _: measured(partial(choose_ours, choice, order=False)), seeded=False, on_request=True
         ),
     }
+    encoders = Encoders(validation)
+    trained: dict[str, Callable[[int], Chosen]] = {
+        TOGETHER: partial(choose_encoder, encoders, TOGETHER),
+        # Behind the row whose fit it takes over.
+        "all_together": partial(choose_together, choice, encoders),
+    }
+    trained |= {name: partial(choose_encoder, encoders, name) for name in SETTINGS if name != TOGETHER}
+    for name, choose in trained.items():
+        rows[name] = Row(partial(_seeded, measured, choose), on_request=True)
     if test.num_items <= MOST_ITEMS:
         for name, laws in (("ease_recency", STEPS), ("ease", (NO_DECAY,))):
             rows[name] = baseline(partial(measured, partial(choose_ease, choice, ease, laws)))
@@ -142,6 +156,12 @@ def measured_run(validation: Part, test: Part, choose: Callable[[], Chosen]) -> 
     return Run(validation=known, test=found, note=note, costs=costs)
 
 
+def _seeded(
+    measured: Callable[[Callable[[], Chosen]], Run], choose: Callable[[int], Chosen], seed: int
+) -> Run:
+    return measured(partial(choose, seed))
+
+
 def choose_ours(choice: Choice, *, attributes: bool = True, order: bool = True) -> Chosen:
     """Choose the product's item-item settings; on the whole catalogue, once more what an event counts."""
     (setting, law), part = choice.setting(attributes=attributes, order=order), choice.validation
@@ -153,6 +173,37 @@ def choose_ours(choice: Choice, *, attributes: bool = True, order: bool = True) 
 
     known = Model(weights=weights, recency=law).scorer(part)
     return Chosen(fit=fit, note=f"{setting}; history {law}", known=known)
+
+
+def choose_encoder(encoders: Encoders, name: str, seed: int) -> Chosen:
+    """Choose an encoder's epochs."""
+    fitted = encoders.validated(name, seed)
+    return Chosen(
+        fit=lambda part: encoders.fit(name, seed, part).scorer(part),
+        note=f"{fitted.setting}; {fitted.epochs} epochs",
+        known=fitted.scorer(encoders.validation),
+    )
+
+
+def choose_together(choice: Choice, encoders: Encoders, seed: int) -> Chosen:
+    """Choose what an encoder's cosine weighs beside item-item's score."""
+    ours = choose_ours(choice)
+    assert ours.known is not None, "item-item ranks the validation items"
+    name, part = TOGETHER, encoders.validation.of_users(MOST_USERS)
+    known = encoders.validated(name, seed).scorer(part)
+    worths = {weight: rank(_sum(ours.known, known, weight), part).worth for weight in SHARES}
+    weight = max(worths, key=worths.__getitem__)
+
+    def fit(part: Part) -> Scorer:
+        return _sum(ours.fit(part), encoders.fit(name, seed, part).scorer(part), weight)
+
+    return Chosen(
+        fit=fit, note=f"item_item + {weight:g} x {name}; {ours.note}", known=_sum(ours.known, known, weight)
+    )
+
+
+def _sum(one: Scorer, other: Scorer, weight: float) -> Scorer:
+    return lambda users: one(users) + np.float32(weight) * other(users)
 
 
 def choose_ease(choice: Choice, ease: Ease, laws: Sequence[Recency]) -> Chosen:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality.driver import measure_set
-from benchmarks.quality.models import closed_forms
+from benchmarks.quality.models import closed_forms, next_item_encoders
 from benchmarks.quality.models.closed_forms import Choice, Model, climb, fit_ours
 from benchmarks.quality.models.next_items import leave_last_out, rank
 from benchmarks.quality.readers.sequence_reader import read_sequences
@@ -18,6 +18,7 @@ from recsys.item_item.directed import Setting
 from recsys.item_item.ease import ease_weights
 from recsys.item_item.pair_counts import count_pairs
 from recsys.item_item.recency import STEPS, PerStep
+from recsys.model.sequence.encoder import EncoderShape
 
 USERS, ITEMS = 120, 40
 
@@ -60,7 +61,30 @@ def test_rows_without_order_are_trained_on_request(folder):
     assert found.rows[0].heads["next_item"]["ndcg_at_10"].validation is not None
 
 
-@pytest.mark.parametrize("name", ["item_item", "ease_recency", "item_knn"])
+@pytest.fixture
+def small_encoders(monkeypatch):
+    """Make the encoders' rows small and quick to train."""
+    shape = EncoderShape(dim=16, num_layers=1, widen=1, dropout=0.1)
+    for name, setting in next_item_encoders.SETTINGS.items():
+        small = replace(setting, shape=shape, users=32, negatives=20, learning_rate=0.02, epochs=6)
+        monkeypatch.setitem(next_item_encoders.SETTINGS, name, small)
+
+
+@pytest.mark.usefixtures("small_encoders")
+def test_encoders_learn_order_and_are_no_worse_beside_item_item(folder):
+    names = ["item_item", "sasrec", "hstu", "all_together"]
+    found = measure_set(open_sequences(folder, folder), 1, names, lambda _: None)
+    by_row = {row.name: row.heads["next_item"]["ndcg_at_10"] for row in found.rows}
+    assert set(by_row) == set(names)
+    assert min(by_row[name].value for name in ("sasrec", "hstu")) > 0.8, "EASE, without order, has less"
+    assert by_row["all_together"].validation >= by_row["item_item"].validation - 0.01
+    notes = {row.name: row.note for row in found.rows}
+    assert "epochs" in notes["hstu"]
+    assert "x sasrec" in notes["all_together"]
+
+
+@pytest.mark.usefixtures("small_encoders")
+@pytest.mark.parametrize("name", ["item_item", "ease_recency", "item_knn", "sasrec"])
 def test_no_choice_and_no_fit_looks_at_test_items(folder, name):
     lines = (folder / "Ring.txt").read_text().splitlines()
     before = measure_set(open_sequences(folder, folder), 1, [name], lambda _: None).rows[0]
