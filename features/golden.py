@@ -183,6 +183,10 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
         and np.array_equal(again.history_items, inputs.history_items)
         and np.array_equal(again.history_kinds, inputs.history_kinds)
         and np.array_equal(again.history_ages, inputs.history_ages)
+        and (
+            "input_history_minutes" not in row
+            or np.array_equal(again.history_minutes, inputs.history_minutes)
+        )
         and all(map(np.array_equal, again.bags, inputs.bags))
         and all(map(_same_cross, again.crosses, inputs.crosses))
     )
@@ -207,7 +211,7 @@ def _pseudonymous(user: PackedUser) -> PackedUser:
     )
 
 
-_ARRAYS = ("ids", "numbers", "history_items", "history_kinds", "history_ages")
+_ARRAYS = ("ids", "numbers", "history_items", "history_kinds", "history_ages", "history_minutes")
 
 
 def _stored_inputs(inputs: UserInputs) -> dict[str, object]:
@@ -225,6 +229,10 @@ def _read_inputs(row: dict[str, Any]) -> UserInputs:
         history_items=np.array(row["input_history_items"], np.int64),
         history_kinds=np.array(row["input_history_kinds"], np.int64),
         history_ages=np.array(row["input_history_ages"], np.int64),
+        # Bundles of before have none, and models that read none.
+        history_minutes=np.array(
+            row.get("input_history_minutes", [0] * len(row["input_history_ages"])), np.int64
+        ),
         bags=tuple(np.array(values, np.int64) for values in json.loads(row["input_bags"])),
         crosses=tuple(
             CrossInputs(tuple(keys), np.array(numbers, np.float32))

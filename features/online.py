@@ -12,7 +12,7 @@ from features.encode import Encoder
 from features.kinds.rows import id_column
 from features.live import live_values
 from features.packing import PackedUser, unpack_user
-from features.sequences import age_buckets
+from features.sequences import age_buckets, minutes_of
 from features.store import Event, FeatureStore, StoredUser
 from features.taken_events import TakenEvents, unpacked_taken
 from recsys.config import RunConfig
@@ -76,7 +76,7 @@ class OnlineFeatures:
         visible = [e for e in live if e.received_at_ms < visible_until]
         history, stands = self._newest(base, visible, visible_until)
         encoded = self.encoder.encode_one("user", {**base.row, "user_id": user_id} if base.row else {})
-        items, kinds, ages = self._encode_history(history, stands, at_ms)
+        items, kinds, ages, minutes = self._encode_history(history, stands, at_ms)
         standing = tuple(e for e, stood in zip(history, stands, strict=True) if stood)
         return OnlineUser(
             inputs=UserInputs(
@@ -85,6 +85,7 @@ class OnlineFeatures:
                 history_items=items,
                 history_kinds=kinds,
                 history_ages=ages,
+                history_minutes=minutes,
                 bags=tuple(bag.values for bag in encoded.bags),
                 crosses=self._crosses(base),
             ),
@@ -158,16 +159,16 @@ class OnlineFeatures:
 
     def _encode_history(
         self, history: Sequence[Event], stands: Sequence[bool], at_ms: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         if not history:
             none = np.zeros(0, np.int64)
-            return none, none, none
+            return none, none, none, none
         items, kinds = self.encoder.events_of(
             [e.item_id for e in history], [e.kind for e in history], [e.value for e in history]
         )
         used = np.array(stands, np.bool_) & (kinds > 0)
         at = np.array([e.received_at_ms for e in history], np.int64)
-        return items[used], kinds[used], age_buckets(at_ms - at[used])
+        return items[used], kinds[used], age_buckets(at_ms - at[used]), minutes_of(at[used])
 
     def _crosses(self, base: PackedUser) -> tuple[CrossInputs, ...]:
         found = []

@@ -24,8 +24,8 @@ class EncodedEvents:
 class EncodedHistories:
     """Histories of B rows, concatenated, the newest event of each first.
 
-    items, kinds (from 1), ages (buckets), rows (whose event it is): int64 [E]; row b's events are those in
-    offsets[b] : offsets[b + 1].
+    items, kinds (from 1), ages (buckets), rows (whose event it is), events (which of the day's): int64 [E];
+    row b's events are those in offsets[b] : offsets[b + 1].
     """
 
     items: np.ndarray
@@ -33,6 +33,9 @@ class EncodedHistories:
     ages: np.ndarray
     rows: np.ndarray
     offsets: np.ndarray
+    events: np.ndarray
+    whole: np.ndarray
+    """bool [B]: no event of the row was taken back, so it has all between its oldest and its newest."""
 
 
 def history_slices(
@@ -49,7 +52,9 @@ def history_slices(
     """
     positions, row = _last(start.astype(np.int64), stop.astype(np.int64), length)
     kinds = events.kinds[positions]
-    used = (kinds > 0) & (events.void[positions] >= state_at[row] - lag_ms)
+    undone = (kinds > 0) & (events.void[positions] < state_at[row] - lag_ms)
+    used = (kinds > 0) & ~undone
+    whole = np.bincount(row[undone], minlength=start.size) == 0
     positions, row = positions[used], row[used]
     return EncodedHistories(
         items=events.items[positions],
@@ -57,7 +62,15 @@ def history_slices(
         ages=age_buckets(state_at[row] - events.at[positions]),
         rows=row,
         offsets=np.append(0, np.cumsum(np.bincount(row, minlength=start.size))),
+        events=positions,
+        whole=whole,
     )
+
+
+def minutes_of(at_ms: np.ndarray) -> np.ndarray:
+    """Give instants in whole minutes, as the time between two events is read."""
+    minutes: np.ndarray = at_ms // 60_000
+    return minutes
 
 
 def _last(start: np.ndarray, stop: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

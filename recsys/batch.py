@@ -28,6 +28,26 @@ class BagIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceIndex:
+    """The sequences that B examples' histories are beginnings of, concatenated, oldest first; S events.
+
+    A user's examples of one day read the same sequence up to different events, so it is encoded once.
+    """
+
+    item_S: Tensor
+    """Position in the rows of the table `item_id`."""
+    kind_S: Tensor
+    minute_S: Tensor
+    """When the event was received, in minutes from any instant."""
+    count_C: Tensor
+    """Events of each sequence."""
+    event_E: Tensor
+    """Which of the S events each event of a history is."""
+    by_event_E: Tensor
+    """The events of histories in the order of `event_E`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryIndex:
     """Histories of B examples, concatenated, the newest event of each first; E events in all."""
 
@@ -42,6 +62,8 @@ class HistoryIndex:
     """Where each example's events start."""
     by_item_E: Tensor
     """The events in the order of `item_E`, in which gradients of items are summed."""
+    sequences: SequenceIndex | None = None
+    """Present where the model reads histories as sequences."""
 
     @classmethod
     def empty(cls, num: int) -> "HistoryIndex":

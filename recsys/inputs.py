@@ -58,6 +58,8 @@ class UserInputs:
     history_kinds: np.ndarray
     """Kind codes, from 1."""
     history_ages: np.ndarray
+    history_minutes: np.ndarray
+    """When each was received, in minutes from any instant; int64 [L]."""
     bags: tuple[np.ndarray, ...] = ()
     """Per feature with a list of ids, the user's numbers of its vocabulary, int64 [T]."""
     crosses: tuple[CrossInputs, ...] = ()

@@ -97,8 +97,45 @@ class TrunkShape(Protocol):
         """Give the widths of the layers."""
 
 
+class HistoryShape(Protocol):
+    """What reads a user's last events, as `[model.history]` has it."""
+
+    @property
+    def encoder(self) -> str:
+        """Name `attention` or an entry of `recsys.model.sequence.ENCODERS`."""
+
+    @property
+    def dim(self) -> int:
+        """Give the width of an event's state."""
+
+    @property
+    def num_layers(self) -> int:
+        """Count the layers of a sequence."""
+
+    @property
+    def num_heads(self) -> int:
+        """Count the heads of a layer."""
+
+    @property
+    def dropout(self) -> float:
+        """Give the share of a state's numbers hidden in training."""
+
+
+ATTENTION = "attention"
+"""The history encoder that reads no sequence."""
+
+
+def reads_sequences(shape: HistoryShape) -> bool:
+    """Tell whether histories are read as sequences."""
+    return shape.encoder != ATTENTION
+
+
 class ModelShape(Protocol):
     """The shape of the ranker, as `[model]` has it."""
+
+    @property
+    def history(self) -> HistoryShape:
+        """Give the shape of what reads a user's last events."""
 
     @property
     def trunk(self) -> TrunkShape:

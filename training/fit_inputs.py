@@ -12,7 +12,7 @@ from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import Tables
 from recsys.model.ranker import Ranker
-from recsys.shapes import RETRIEVAL
+from recsys.shapes import RETRIEVAL, reads_sequences
 from recsys.tasks import TaskSpec
 from training.balancing import Balancer, build_balancer
 from training.data import Batcher, BatchSettings, BatchStream, Cutting, EncodedDay, count_steps
@@ -105,4 +105,5 @@ def batch_settings(config: RunConfig, tasks: Sequence[TaskSpec]) -> BatchSetting
         tasks=tuple(t.name for t in tasks),
         retrieval_task=config.retrieval_task.name if config.retrieval_task else None,
         list_tasks=tuple(t.name for t in tasks if t.list_weight),
+        sequences=reads_sequences(config.model.history),
     )

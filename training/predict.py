@@ -21,6 +21,7 @@ from recsys.item_terms import item_terms
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
 from recsys.model.scorer import calibrate, ranker_from
+from recsys.shapes import reads_sequences
 from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import (
@@ -156,6 +157,7 @@ def scoring_settings(config: RunConfig) -> BatchSettings:
         batch_size=BATCH_SIZE,
         history_length=config.features.history_length,
         lag_ms=1000 * config.features.ingestion_lag,
+        sequences=reads_sequences(config.model.history),
     )
 
 

@@ -65,10 +65,22 @@ class PlainTrunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlainHistory:
+    """The shape of what reads a user's last events."""
+
+    encoder: str
+    dim: int
+    num_layers: int
+    num_heads: int
+    dropout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlainModel:
     """The shape of a ranker."""
 
     trunk: PlainTrunk
+    history: PlainHistory
     head_hidden: int
     tower_hidden: int
     embedding_dim: int
@@ -81,14 +93,15 @@ class PlainModel:
     def of(cls, shape: ModelShape) -> Self:
         """Take what the model reads of `[model]`."""
         trunk = PlainTrunk(**{f.name: getattr(shape.trunk, f.name) for f in fields(PlainTrunk)})
-        own = {f.name: getattr(shape, f.name) for f in fields(cls) if f.name != "trunk"}
-        return cls(trunk=trunk, **own)
+        history = PlainHistory(**{f.name: getattr(shape.history, f.name) for f in fields(PlainHistory)})
+        own = {f.name: getattr(shape, f.name) for f in fields(cls) if f.name not in ("trunk", "history")}
+        return cls(trunk=trunk, history=history, **own)
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
         """Build it from JSON values."""
         trunk = PlainTrunk(**{**said["trunk"], "hidden": tuple(said["trunk"]["hidden"])})
-        return cls(**{**said, "trunk": trunk})
+        return cls(**{**said, "trunk": trunk, "history": PlainHistory(**said["history"])})
 
     def as_json(self) -> dict[str, Any]:
         """Give JSON values."""

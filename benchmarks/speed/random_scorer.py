@@ -97,6 +97,7 @@ def random_request(scorer: Scorer, candidates: int, seed: int = 0) -> Request:
             history_items=rng.integers(1, num_items, length),
             history_kinds=rng.integers(1, scorer.ranker.inputs.num_history_kinds + 1, length),
             history_ages=rng.integers(0, 20, length),
+            history_minutes=np.sort(rng.integers(0, 100_000, length))[::-1].copy(),
             crosses=crosses,
         ),
         ContextInputs(

@@ -2,7 +2,7 @@
 
 from recsys.config.features import Entity, ExecutionConfig, FeatureConfig, FeaturesConfig
 from recsys.config.fusion import FusionConfig, build_fusion
-from recsys.config.model import ItemItemConfig, ModelConfig, RetrievalConfig, TrunkConfig
+from recsys.config.model import HistoryConfig, ItemItemConfig, ModelConfig, RetrievalConfig, TrunkConfig
 from recsys.config.run import (
     PERIOD_S,
     Period,
@@ -33,6 +33,7 @@ __all__ = [
     "FindingCode",
     "FusionConfig",
     "GateConfig",
+    "HistoryConfig",
     "ItemItemConfig",
     "Levels",
     "ModelConfig",

@@ -1,8 +1,8 @@
 """`[model]` and `[retrieval]`: the shape of the ranker, the towers' own loss and the index."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys.config.section import Section
 
@@ -19,10 +19,32 @@ class TrunkConfig(Section):
     """Layer widths of one expert or network; `ple` makes each layer an extraction level."""
 
 
+class HistoryConfig(Section):
+    """What reads a user's last events."""
+
+    encoder: str = "attention"
+    """`attention` weighs each event on its own; `sasrec` and `hstu` read them as a sequence, in one pass."""
+    dim: int = Field(default=64, ge=2, le=1024)
+    """Width of an event's state in a sequence."""
+    num_layers: int = Field(default=1, ge=1, le=16)
+    num_heads: int = Field(default=2, ge=1, le=32)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of a state's numbers hidden in training."""
+    weight: float = Field(default=0.2, ge=0.0)
+    """Of the loss that every event's state names the event after it, beside the retrieval loss."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim = {self.dim} cannot be cut into num_heads = {self.num_heads} equal parts")
+        return self
+
+
 class ModelConfig(Section):
     """Shape of the ranker."""
 
     trunk: TrunkConfig = TrunkConfig()
+    history: HistoryConfig = HistoryConfig()
     head_hidden: int = Field(default=32, ge=1)
     tower_hidden: int = Field(default=128, ge=1)
     embedding_dim: int = Field(default=32, ge=2, le=1024)

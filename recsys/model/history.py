@@ -88,12 +88,15 @@ class Histories:
 class HistoryAttention(nn.Module):
     """Attention over a user's events: by a fixed score for the user, by the item's query for a candidate."""
 
-    def __init__(self, item_dim: int, dim: int, num_kinds: int) -> None:
-        """Build the projections of items, and the parts of keys and values that kinds and ages have."""
+    def __init__(self, item_dim: int, dim: int, num_kinds: int, state_dim: int | None = None) -> None:
+        """Build the projections of items, and the parts of keys and values that kinds and ages have.
+
+        Args: state_dim: width of what keys and values are of, where that is not an item's row.
+        """
         super().__init__()
         self.query = nn.Linear(item_dim, dim, bias=False)
-        self.key = nn.Linear(item_dim, dim, bias=False)
-        self.value = nn.Linear(item_dim, dim, bias=False)
+        self.key = nn.Linear(state_dim or item_dim, dim, bias=False)
+        self.value = nn.Linear(state_dim or item_dim, dim, bias=False)
         self.kind = nn.Embedding(num_kinds + 1, dim, padding_idx=0)
         self.age = OrderedEmbedding(NUM_AGES, dim)
         self.event_score = nn.Linear(dim, 1)
@@ -101,17 +104,25 @@ class HistoryAttention(nn.Module):
     def forward(self, items_UD: Tensor, index: HistoryIndex) -> tuple[Histories, Tensor]:
         """Encode histories, and summarise each [B, A]. Args: items_UD: rows of the step's distinct items."""
         lists = RowLists(index.item_E, index.owner_E, index.start_B, index.by_item_E, items_UD.shape[0])
+        found = self.histories(items_UD, index, lists)
+        return found, self.summary(found)
+
+    def histories(self, rows_UD: Tensor, index: HistoryIndex, lists: RowLists) -> Histories:
+        """Form the parts of keys and values. Args: rows_UD: what the lists' elements are rows of."""
         table_CA = _full(torch.cat([self.kind.weight, self.age()]))
         kind_age_2E = torch.stack([index.kind_E, index.age_E + self.kind.num_embeddings])
-        found = Histories(
-            keys_UA=_full(self.key(items_UD)),
-            values_UA=_full(self.value(items_UD)),
+        return Histories(
+            keys_UA=_full(self.key(rows_UD)),
+            values_UA=_full(self.value(rows_UD)),
             table_CA=table_CA,
             lists=lists,
             kind_age_2E=kind_age_2E,
             place_2E=kind_age_2E + lists.owner_E * table_CA.shape[0],
         )
-        return found, found.summarise(self.event_score.weight[0], self.event_score.bias)
+
+    def summary(self, found: Histories) -> Tensor:
+        """Summarise each history [B, A]."""
+        return found.summarise(self.event_score.weight[0], self.event_score.bias)
 
 
 def _picked(values: Tensor, place_2E: Tensor) -> Tensor:

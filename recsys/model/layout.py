@@ -7,7 +7,7 @@ of the position bias to a task. `layouts` lists such dimensions; all others have
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from recsys.shapes import HeadSpec, ModelShape
+from recsys.shapes import HeadSpec, ModelShape, reads_sequences
 
 if TYPE_CHECKING:
     from recsys.model.ranker import Inputs
@@ -46,12 +46,14 @@ def layouts(inputs: "Inputs", tasks: Sequence[HeadSpec], config: ModelShape) -> 
     own_id = tuple(part for part in user[:1] if part[0] == "row:user_id")
     trunk = TRUNKS[config.trunk.name].layouts(joined, names, config.trunk)
     members = ("", *(f"others.{m}." for m in range(config.ensemble_size - 1)))
+    kinds: Axes = {0: (("(none)", 1), *((f"kind:{k}", n) for k, n in inputs.history_kinds))}
     return {
         "user_tower.0.0.weight": {1: user},
         "item_tower.0.0.weight": {1: item},
         "user_factor.weight": {1: (*own_id, ("history", a))},
         "project_text.weight": {1: ((TEXT, inputs.text_dim),)} if inputs.text_dim else {},
-        "history.kind.weight": {0: (("(none)", 1), *((f"kind:{k}", n) for k, n in inputs.history_kinds))},
+        "history.kind.weight": kinds,
+        **({"history.event_kind.weight": kinds} if reads_sequences(config.history) else {}),
         "position.weight": {1: tuple((name, 1) for name in names)},
         **{f"observing.{task.name}.weight": {1: joined} for task in tasks if task.debias},
         **{f"{member}trunk.{name}": axes for member in members for name, axes in trunk.items()},

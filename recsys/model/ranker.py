@@ -22,9 +22,10 @@ from torch.nn import functional
 from recsys.batch import BagIndex, Batch, Negatives
 from recsys.errors import ConfigError
 from recsys.model.heads import Heads
-from recsys.model.history import Histories, HistoryAttention, OneHistory
+from recsys.model.history import Histories, OneHistory
 from recsys.model.joined import joined_with_products
 from recsys.model.layers import TaskModules, mlp, unit_length
+from recsys.model.sequence.history import build_history
 from recsys.model.trunks import build_trunk
 from recsys.model.trunks.trunk import Trunk
 from recsys.shapes import HeadSpec, ModelShape
@@ -154,7 +155,7 @@ class Ranker(nn.Module):
         self.inputs, self.specs = inputs, tuple(tasks)
         item_dim, a = inputs.item_tables[0][2], config.attention_dim
         self.project_text = nn.Linear(inputs.text_dim, item_dim, bias=False) if inputs.text_dim else None
-        self.history = HistoryAttention(item_dim, a, inputs.num_history_kinds)
+        self.history = build_history(item_dim, a, inputs.num_history_kinds, config.history)
         user_tables, item_tables = inputs.tables("user"), inputs.tables("item")
         self.num_user_in = sum(d for *_, d in user_tables) + inputs.num_user_numbers + a
         self.num_item_in = sum(d for *_, d in item_tables) + inputs.num_item_numbers

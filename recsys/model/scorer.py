@@ -254,6 +254,7 @@ class Scorer:
             items_LD=torch.from_numpy(self.items.own_VD[user.history_items]),
             kinds_L=torch.from_numpy(user.history_kinds),
             ages_L=torch.from_numpy(user.history_ages),
+            minutes_L=torch.from_numpy(user.history_minutes),
         )
 
     @cached_property

@@ -15,6 +15,7 @@ from training.trainer.settings import FitSettings
 trunk = SimpleNamespace(name="ple", num_experts=2, task_experts=1, hidden=(8,))
 model = SimpleNamespace(
     trunk=trunk,
+    history=SimpleNamespace(encoder="attention"),
     head_hidden=4,
     tower_hidden=8,
     embedding_dim=4,

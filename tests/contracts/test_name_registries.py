@@ -1,4 +1,4 @@
-"""A trunk, a balancer and a store that only this file knows: named in TOML, night and server use them."""
+"""A trunk, an encoder, a balancer and a store of this file alone: a night and a server use them by name."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 
 from features.store import STORES, open_store
 from features.store.sqlite import SQLiteStore
@@ -14,6 +15,8 @@ from recsys.bundle import load_bundle
 from recsys.cli import run
 from recsys.errors import ConfigError
 from recsys.model.layers import mlp
+from recsys.model.sequence import ENCODERS
+from recsys.model.sequence.encoder import SequenceEncoder, SequenceLayer
 from recsys.model.trunks import TRUNKS
 from recsys.model.trunks.trunk import Trunk
 from recsys.registry import Registry
@@ -37,6 +40,24 @@ class Summed(Trunk):
 
     def forward(self, x_BI):
         return dict.fromkeys(self.tasks, self.first(x_BI) + self.second(x_BI))
+
+
+class Summing(SequenceLayer):
+    """Adds up a list's events."""
+
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.mixed = torch.nn.Linear(shape.dim, shape.dim)
+
+    def forward(self, x_ED, minutes_E, lists):
+        parts = (x_ED, x_ED, self.mixed(x_ED))
+        return x_ED + self.look_back(parts, lists, minutes_E, lambda score: (score > -torch.inf).float())
+
+
+class AddsUp(SequenceEncoder):
+    """One layer that adds up."""
+
+    layer = Summing
 
 
 class Scaled:
@@ -68,6 +89,7 @@ class ToyStore(SQLiteStore):
 def _toys():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TRUNKS, "summed", Summed)
+        patch.setitem(ENCODERS, "adds_up", AddsUp)
         patch.setitem(BALANCERS, "scaled", Entry(Scaled, ("alpha",)))
         patch.setitem(STORES, "toy", f"{__name__}:ToyStore")
         yield
@@ -77,7 +99,7 @@ def _toys():
 def toy_config(make_config):
     return make_config(
         gate={"min_rows": 100_000},  # a shop this small cannot be evaluated
-        model={"trunk": {"name": "summed", "hidden": [8]}},
+        model={"trunk": {"name": "summed", "hidden": [8]}, "history": {"encoder": "adds_up", "dim": 8}},
         training={"balancing": "scaled", "balancer": {"alpha": 3.0}, "refit": False},
         store={"url": "toy://anywhere"},
     )
@@ -109,6 +131,13 @@ def test_the_trunk_is_trained_and_in_the_bundle(bundle, toy_config):
     assert "summed" in default_space(toy_config)["model.trunk.name"].choices
 
 
+def test_the_encoder_of_sequences_is_trained_and_in_the_bundle(bundle):
+    assert bundle.config.model.history.encoder == "adds_up"
+    mixed = [v for k, v in bundle.weights.items() if k.startswith("ranker.history.encoder.layers.0.mixed")]
+    assert len(mixed) == 2
+    assert all(weight.any() for weight in mixed)
+
+
 def test_the_balancer_made_every_step_with_its_option(bundle):
     assert Scaled.steps
     assert set(Scaled.steps) == {3.0}
@@ -127,6 +156,10 @@ def test_the_store_holds_what_the_night_published_and_a_server_reads(bundle, run
     ("section", "known"),
     [
         ({"model": {"trunk": {"name": "sumed"}}}, r"\[model.trunk\] name = 'sumed'.*mmoe.*summed"),
+        (
+            {"model": {"history": {"encoder": "gru"}}},
+            r"\[model.history\] encoder = 'gru'.*adds_up.*attention.*hstu.*sasrec",
+        ),
         ({"training": {"balancing": "scald"}}, r"\[training\] balancing = 'scald'.*fixed.*scaled"),
         ({"store": {"url": "toi"}}, r"\[store\] url = 'toi'.*sqlite.*toy"),
         (

@@ -13,7 +13,7 @@ from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
 from features.online import OnlineFeatures, item_group
 from features.packing import pack_users
-from features.sequences import history_slices
+from features.sequences import history_slices, minutes_of
 from features.store import Event, open_store
 from recsys.config import StoreConfig
 from recsys.inputs import Bag
@@ -174,7 +174,7 @@ def store(day, encoder, tmp_path_factory):
     return opened
 
 
-HISTORY = ("history_items", "history_kinds", "history_ages")
+HISTORY = ("history_items", "history_kinds", "history_ages", "history_minutes")
 
 
 def _served(online, offline, items, rows):
@@ -205,7 +205,7 @@ def _served(online, offline, items, rows):
         for name, value in values.items():
             found.setdefault(name, []).append(value)
         inputs = user.inputs
-        bags.append([inputs.history_items, inputs.history_kinds, inputs.history_ages, *inputs.bags])
+        bags.append([*(getattr(inputs, name) for name in HISTORY), *inputs.bags])
     joined = {name: np.stack(values) for name, values in found.items()}
     names = [*HISTORY, *(f"bag_{n}" for n in range(len(bags[0]) - len(HISTORY)))]
     return joined | {name: _bag([b[n] for b in bags]) for n, name in enumerate(names)}
@@ -228,7 +228,8 @@ def _trained(encoded, config, rows):
         encoded.events,
     )
     contexts = encoded.contexts.take(rows)
-    parts = (history.items, history.kinds, history.ages)
+    minutes = minutes_of(encoded.events.at[history.events])
+    parts = (history.items, history.kinds, history.ages, minutes)
     return {
         "ids": users.ids,
         "numbers": users.numbers,

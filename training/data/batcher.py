@@ -18,6 +18,7 @@ from training.crosses import cross_numbers
 from training.data.encoded_rows import EncodedRows
 from training.data.list_rows import RowState
 from training.data.pairs import Pairs, by_chance, of_lists
+from training.data.sequences import Sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class BatchSettings:
     """The task whose positives the retrieval loss retrieves."""
     list_tasks: tuple[str, ...] = ()
     """Tasks whose order inside lists is trained: batches have whole lists then, and their pairs."""
+    sequences: bool = False
+    """Whether the model reads histories as sequences."""
     examination: tuple[float, ...] = (1.0,)
     """How likely each position is looked at, for the pairs' weights; beyond the last one, as that one."""
     rank: int = 0
@@ -126,7 +129,7 @@ class Batcher:
             context_numbers_BF=torch.from_numpy(state.contexts.numbers),
             cross_numbers_BF=torch.from_numpy(cross),
             item_text_BT=torch.from_numpy(item.text),
-            history=_history_index(history, index["history:item_id"]),
+            history=self._history_index(encoded, history, index["history:item_id"]),
             position_B=torch.from_numpy(encoded.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
             observed={t: self._observed(encoded, t, shown, again) for t in self.settings.tasks},
@@ -179,6 +182,18 @@ class Batcher:
             state.state_at,
             self.settings.lag_ms,
             encoded.events,
+        )
+
+    def _history_index(self, encoded: EncodedRows, history: EncodedHistories, item_E: Tensor) -> HistoryIndex:
+        listed = Sequences.of(history) if self.settings.sequences else None
+        return HistoryIndex(
+            item_E=item_E,
+            kind_E=torch.from_numpy(history.kinds),
+            age_E=torch.from_numpy(history.ages),
+            owner_E=torch.from_numpy(history.rows),
+            start_B=torch.from_numpy(history.offsets[:-1]),
+            by_item_E=torch.from_numpy(_order(item_E.numpy())),
+            sequences=None if listed is None else listed.index(history, encoded.events, item_E),
         )
 
     def _drawn(self, encoded: EncodedRows, rng: np.random.Generator) -> np.ndarray | None:
@@ -270,17 +285,6 @@ class Batcher:
                 index[name] = torch.from_numpy(found)
             rows[vocabulary] = torch.from_numpy(distinct)
         return rows, index
-
-
-def _history_index(history: EncodedHistories, item_E: Tensor) -> HistoryIndex:
-    return HistoryIndex(
-        item_E=item_E,
-        kind_E=torch.from_numpy(history.kinds),
-        age_E=torch.from_numpy(history.ages),
-        owner_E=torch.from_numpy(history.rows),
-        start_B=torch.from_numpy(history.offsets[:-1]),
-        by_item_E=torch.from_numpy(_order(item_E.numpy())),
-    )
 
 
 def _order(positions: np.ndarray) -> np.ndarray:

@@ -91,5 +91,7 @@ class BatchStream:
     def _cut(self, rows: EncodedRows, chunk: Chunk, first: int) -> Iterator[Batch]:
         share = None if self.popularity is None else self.popularity[rows.items.ids[:, 0]]
         lists = rows.lists if self.batcher.settings.list_tasks else None
+        if lists is None and self.batcher.settings.sequences:
+            lists = rows.user_key  # a user's rows read one sequence: one pass of it a day
         for whole, rng in chunk.batches(first, lists):
             yield self.batcher.batch(rows, whole, rng, share)

@@ -12,8 +12,10 @@ from features.store import STORES
 from recsys.bundle import Bundle, load_bundle
 from recsys.config import RunConfig
 from recsys.errors import BundleError, ConfigError, DamagedStageError
+from recsys.model.sequence import ENCODERS
 from recsys.model.trunks import TRUNKS
 from recsys.registry import Registry
+from recsys.shapes import ATTENTION
 from recsys.stages import read_manifest
 from training.balancing import build_balancer
 from training.curves import check_writers
@@ -133,12 +135,13 @@ def _evaluated_bundle(registry: Registry, champion: str) -> Bundle:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuse unknown names of trunk, balancer, store and writers before hours of work.
+    """Refuse unknown names of trunk, history encoder, balancer, store and writers before hours of work.
 
     Raises: ConfigError listing the known names, or what has to be installed.
     """
     for where, name, known in (
         ("[model.trunk] name", config.model.trunk.name, TRUNKS),
+        ("[model.history] encoder", config.model.history.encoder, (ATTENTION, *ENCODERS)),
         ("[store] url", config.store.url.split(":", 1)[0], STORES),
     ):
         if name not in known:

@@ -1,11 +1,12 @@
 """Candidates of a request, scored with the user's part computed once, have the logits of the plain ranker."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 
-from recsys.batch import BagIndex, Batch, HistoryIndex
+from recsys.batch import BagIndex, Batch, HistoryIndex, SequenceIndex
 from recsys.config import ModelConfig
 from recsys.errors import ConfigError
 from recsys.model.candidate_network import CandidateNetwork
@@ -13,6 +14,7 @@ from recsys.model.joint_heads import JointHeads
 from recsys.model.layers import mlp
 from recsys.model.one_user import OneUser, UserTensors
 from recsys.model.ranker import Inputs, ItemSide, Ranker
+from recsys.model.sequence import ENCODERS
 from recsys.model.trunks import TRUNKS
 from recsys.model.trunks.trunk import Trunk
 
@@ -72,6 +74,7 @@ def _user(ranker, events):
     own_1U = torch.randn(1, num_id + 2 + 3)
     items_LD = torch.randn(events, 4)
     kinds, ages = torch.randint(1, 4, (events,)), torch.randint(0, 20, (events,))
+    minutes = torch.randint(0, 9_000, (events,)).sort(descending=True).values
     each, none = torch.arange(events), torch.zeros(1, 0)
     zero = torch.zeros(1, dtype=torch.int64)
     tables = ranker.inputs.user_tables
@@ -93,6 +96,14 @@ def _user(ranker, events):
             owner_E=torch.zeros_like(each),
             start_B=zero,
             by_item_E=each,
+            sequences=SequenceIndex(
+                item_S=each.flip(0),
+                kind_S=kinds.flip(0),
+                minute_S=minutes.flip(0),
+                count_C=torch.tensor([events])[: min(1, events)],
+                event_E=each.flip(0),
+                by_event_E=each.flip(0),
+            ),
         ),
         position_B=zero,
         labels={},
@@ -100,7 +111,11 @@ def _user(ranker, events):
     )
     names = [vocabulary for _, vocabulary, _ in tables]
     rows = {"item_id": items_LD, "tags": cuts[-2], **dict(zip(names, cuts[:-2], strict=True))}
-    return batch, rows, UserTensors(own_1U=own_1U, items_LD=items_LD, kinds_L=kinds, ages_L=ages)
+    return (
+        batch,
+        rows,
+        UserTensors(own_1U=own_1U, items_LD=items_LD, kinds_L=kinds, ages_L=ages, minutes_L=minutes),
+    )
 
 
 @torch.no_grad()
@@ -124,6 +139,17 @@ def _compare(ranker, widths=(2, 1), events=EVENTS, num=NUM):
     assert list(split) == [task.name for task in ranker.specs]
     for task, values in wanted.items():
         torch.testing.assert_close(torch.from_numpy(split[task]), values, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+@pytest.mark.parametrize("events", [0, 1, 6])
+def test_a_history_read_as_a_sequence(tasks, encoder, events):
+    history = {"encoder": encoder, "dim": 6, "num_layers": 2}
+    built = Ranker(INPUTS, tasks, ModelConfig(**SIZES, history=history))
+    encoder = copy.deepcopy(built.history.encoder)
+    ranker = _randomised(built)
+    ranker.history.encoder = encoder.eval()  # layers of random weights give states of any length
+    _compare(ranker, events=events)
 
 
 def _inputs(network, user, item: ItemSide, context, crosses, chosen):

@@ -10,6 +10,7 @@ from features.encode import Encoder
 from recsys.batch import HistoryIndex
 from recsys.model.history import NUM_AGES
 from recsys.model.ranker import MAX_POSITION
+from recsys.model.sequence import ENCODERS
 from training.data import Batcher, BatchSettings, encode_day, text_by_number
 from training.objective import task_losses
 from training.train import build_model
@@ -103,6 +104,38 @@ def test_position_bias_can_be_off(shop_chain, make_config, trained):
     rows = tables.lookup(batch.rows)
     moved = replace(batch, position_B=batch.position_B + 1)
     assert torch.equal(ranker(batch, rows)[0]["click"], ranker(moved, rows)[0]["click"])
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_rows_that_share_a_sequence_have_the_state_of_their_own_events(
+    shop_chain, make_config, trained, encoder
+):
+    """A batch of a day, whose histories slide over their full length, against each row alone."""
+    config = make_config(model={"history": {"encoder": encoder, "dim": 16, "num_layers": 2}})
+    made = _make(shop_chain, config, trained.state, sequences=True, history_length=5)
+    ranker, tables, batcher, encoded = made
+    ranker.eval()
+    sequences = _batch(batcher, encoded).history.sequences
+    assert sequences.item_S.numel() < 0.8 * sequences.event_E.numel(), "rows share sequences"
+    with torch.no_grad():
+        batch = _batch(batcher, encoded)
+        logits, user, _ = ranker(batch, tables.lookup(batch.rows))
+        for row in range(0, batch.size, 13):
+            alone = batcher.batch(encoded, np.array([row]), np.random.default_rng(0))
+            own, one, _ = ranker(alone, tables.lookup(alone.rows))
+            torch.testing.assert_close(one.embedding_BD[0], user.embedding_BD[row], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(own["click"][0], logits["click"][row], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_every_parameter_of_an_encoder_is_trained(shop_chain, make_config, trained, encoder):
+    config = make_config(model={"history": {"encoder": encoder, "dim": 16, "dropout": 0.0}})
+    ranker, tables, batcher, encoded = _make(shop_chain, config, trained.state, sequences=True)
+    batch = _batch(batcher, encoded)
+    logits, user, _ = ranker(batch, tables.lookup(batch.rows))
+    (sum(v.square().sum() for v in logits.values()) + user.embedding_BD[:, 0].sum()).backward()
+    idle = [n for n, p in ranker.history.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
 
 
 def _of_one_user(batch, chosen):

@@ -9,7 +9,7 @@ import pytest
 from features.build import item_rows
 from features.encode import Encoder
 from features.online import encode_items
-from features.sequences import history_slices
+from features.sequences import history_slices, minutes_of
 from recsys.bundle import load_bundle
 from recsys.calibration import Platt, PlattItems
 from recsys.errors import BundleError
@@ -66,6 +66,7 @@ def request_of(encoded, shop_chain, config):
             history_items=history.items,
             history_kinds=history.kinds,
             history_ages=history.ages,
+            history_minutes=minutes_of(encoded.events.at[history.events]),
             crosses=tuple(_cross(encoded, table, row, categories) for table in encoded.crosses),
         )
         return inputs, ContextInputs(ids=encoded.contexts.ids[row], numbers=encoded.contexts.numbers[row])
