@@ -9,6 +9,7 @@ lists of text. Everything else is fixed here. Rows that break a rule are quarant
 """
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 import polars as pl
@@ -173,11 +174,14 @@ def with_free_columns(table: str, columns: dict[str, pl.DataType]) -> type[dy.Sc
 
 def with_absent_columns(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """Add the columns that a frame may lack, all null."""
-    schema = TABLES[table].create_empty().schema
     absent = [name for name in MAY_BE_ABSENT.get(table, ()) if name not in frame.columns]
+    if not absent:
+        return frame
+    schema = empty(table).schema
     return frame.with_columns(pl.lit(None, dtype=schema[name]).alias(name) for name in absent)
 
 
+@cache
 def empty(table: str) -> pl.DataFrame:
     """Make a table with no rows and all fixed columns."""
     frame: pl.DataFrame = TABLES[table].create_empty()

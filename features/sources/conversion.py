@@ -101,6 +101,7 @@ class Conversion:
         self.findings: list[Finding] = []
         self._rows: Counter[str] = Counter()
         self._days: set[date] = set()
+        self._written: set[tuple[str, date]] = set()
         self._quarantined: list[pl.DataFrame] = []
         self._staged = InteractionLog(out.root / STAGING)
         self.scratch = out.root / SCRATCH
@@ -151,17 +152,25 @@ class Conversion:
         good, failure = schema.filter(frame, cast=True)
         bad = failure.invalid()
         if bad.height:
-            self.quarantine(table, bad, self.BREAKS + ", ".join(sorted(failure.counts())))
+            self._quarantine_broken(table, failure.details(), bad.columns)
         self._rows[table] += good.height
         if table == "impressions":
             self._days.update(good.get_column(_DAY).unique())
         instant = PARTITION_INSTANT.get(table)
         order = [*([instant] if instant else []), *KEYS[table]]
         ordered = good.sort(_DAY, *order).rename({_DAY: "__day"})
-        days = set(ordered.get_column("__day").unique())
-        assert not days & set(self._staged.days(table)), f"{table} of one day must be written in one go"
-        self._staged.write_by_day(table, ordered, pl.col("__day"), self.source)
+        days = {(table, day) for day in self._staged.write_by_day(table, ordered, pl.col("__day"), self.source)}
+        assert not days & self._written, f"{table} of one day must be written in one go"
+        self._written |= days
         return good.height
+
+    def _quarantine_broken(self, table: str, details: pl.DataFrame, columns: list[str]) -> None:
+        """Quarantine rows by the rules that each breaks, however many days they are of."""
+        rules = sorted(set(details.columns) - {*columns})
+        broken = pl.concat_list(pl.when(pl.col(rule) == "invalid").then(pl.lit(rule)) for rule in rules)
+        named = details.select(*columns, reason=broken.list.drop_nulls().list.join(", "))
+        for (reason,), rows in named.group_by("reason", maintain_order=True):
+            self.quarantine(table, rows.drop("reason"), f"{self.BREAKS}{reason}")
 
     def publish(self) -> ConversionSummary:
         """Move the staged files into the log, remove this source's outdated ones, return the summary.

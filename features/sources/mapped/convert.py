@@ -6,7 +6,6 @@ opening kinds) becomes impressions, and items not chosen are drawn, marked `samp
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -32,13 +31,14 @@ from features.sources.mapped.files import ROW
 from features.sources.mapped.keys import Requests, with_items
 from features.sources.mapped.mapping import Mapping
 from features.sources.mapped.side import SideTables
+from features.sources.mapped.shown import ShownNearby
 from features.sources.mapped.staging import ITEM, USER, Staged, stage
 from features.sources.mapped.stored_negatives import StoredNegatives, draw_negatives
+from features.sources.mapped.written import WrittenDays
 from recsys.log import InteractionLog
 from recsys.schema import IMPRESSION_KEY
 
 OTHER_EVENT: Final = "the event id of another user, item or kind"
-_SHOWN = ["impression_id", "request", "request_id", "user_id", "item_id", "shown_at"]
 
 
 @dataclass(slots=True)
@@ -146,6 +146,7 @@ def _feedback(run: _Run) -> None:
     days = run.staged.days("feedback")
     window = timedelta(seconds=run.mapping.match.window)
     notes = run.conversion.notes
+    shown, written = ShownNearby(run.shown), WrittenDays(run.conversion, "feedback")
     for n, day in enumerate(days):
         run.step(f"feedback of {day}", 0.5 + 0.2 * n / len(days))
         rows = run.staged.read("feedback", day)
@@ -154,11 +155,12 @@ def _feedback(run: _Run) -> None:
         if "early" in once.columns:
             early = int(once["early"].sum())
             notes["feedback: received before it happened, by less than 5 minutes: clocks"] += early
-        reached = reach(once, window, run.mapping.timezone, run.shown.days("impressions"))
-        made = make_feedback(once, _read_shown(run.shown, reached), window)
+        reached = reach(once, window, run.mapping.timezone, shown.days)
+        made = make_feedback(once, shown.of(reached), window)
         notes[ORGANIC] += made["impression_id"].null_count()
         run.kinds.update(dict(made.group_by("kind").len().iter_rows()))
-        run.conversion.account("feedback", 0, run.conversion.write("feedback", made, pl.lit(day)))
+        written.put(day, made)
+    written.flush()
     if run.other_events:
         shared, events = run.conversion.repeats("feedback")[OTHER_EVENT], run.kinds.total()
         run.conversion.findings.append(
@@ -179,29 +181,20 @@ def _repeats(run: _Run, rows: pl.DataFrame, once: pl.DataFrame) -> None:
     run.conversion.repeated("feedback", left, "the same event again")
 
 
-def _read_shown(shown: InteractionLog, days: Sequence[date]) -> pl.DataFrame:
-    paths = [path for day in days for path in shown.files("impressions", day)]
-    if not paths:
-        return pl.DataFrame()
-    return pl.concat([pl.read_parquet(path, columns=_SHOWN, hive_partitioning=False) for path in paths])
-
-
 def _impressions(run: _Run) -> None:
     """Write the impressions, with the drawn ones where the log has no others."""
     days = run.shown.days("impressions")
     drawn = StoredNegatives(run.conversion.scratch / "drawn")
     if not run.mapping.logs_impressions:
         notes = run.conversion.notes
-        notes["impressions: derived from " + ", ".join(run.mapping.openers)] = sum(
-            pl.scan_parquet(run.shown.files("impressions", day)).select(pl.len()).collect().item()
-            for day in days
-        )
+        shown = [path for day in days for path in run.shown.files("impressions", day)]
+        chosen = int(pl.scan_parquet(shown).select(pl.len()).collect().item()) if shown else 0
+        notes["impressions: derived from " + ", ".join(run.mapping.openers)] = chosen
         catalogue = run.side.catalogue()
         draw_negatives(run.shown, catalogue, run.mapping.negatives, drawn, run.step)
         notes["impressions: negatives drawn, marked sampled"] = drawn.count()
+    written = WrittenDays(run.conversion, "impressions", counted=not run.staged.derived)
     for n, day in enumerate(days):
         run.step(f"writing {day}", 0.85 + 0.1 * n / len(days))
-        chosen = run.shown.read("impressions", day)
-        written = run.conversion.write("impressions", with_drawn(chosen, drawn.read(day)), pl.lit(day))
-        if not run.staged.derived:
-            run.conversion.account("impressions", 0, written)
+        written.put(day, with_drawn(run.shown.read("impressions", day), drawn.read(day)))
+    written.flush()

@@ -52,14 +52,9 @@ def draw_negatives(
     days = shown.days("impressions")
     if not settings.per_positive or not days:
         return
-    rows = pl.concat(
-        [
-            pl.scan_parquet(shown.files("impressions", day), hive_partitioning=False).select(
-                "user_id", "item_id", "shown_at", pl.lit(day).alias("day")
-            )
-            for day in days
-        ]
-    )
+    paths = [path for day in days for path in shown.files("impressions", day)]
+    dated = pl.scan_parquet(paths, hive_partitioning=True, hive_schema={"date": pl.Date})
+    rows = dated.select("user_id", "item_id", "shown_at", day="date")
     total = int(rows.select(pl.len()).collect().item())
     batches = -(-total // _ROWS_AT_A_TIME)
     for batch in range(batches):
