@@ -7,6 +7,7 @@ period and what follows, nothing else), and nothing after the night's date is ev
 """
 
 import shutil
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from functools import partial
@@ -16,13 +17,13 @@ from uuid import uuid4
 
 import polars as pl
 
+from features.clean_period import clean_day, clean_together
 from features.days import Days
 from features.executor import RunParts, open_executor
 from features.parts import (
     PartResult,
     PartTask,
     PeriodDays,
-    clean_day,
     gather_quarantine,
     latest_attributes,
     measures_of,
@@ -76,17 +77,19 @@ def periods(log: InteractionLog, until: date, config: RunConfig) -> list[PeriodD
         )
     found: list[PeriodDays] = []
     start = period_start(days[0], config.period)
-    first = True
     while start <= until:
         following = _next_period(start, config)
-        inside = [d for d in days if start <= d < following]
         # Users and items known before the first event belong to the first period.
-        extra = [d for d in carried if (d < following if first else start <= d < following)]
-        found.append(
-            PeriodDays(start, min(following - timedelta(days=1), until), tuple(sorted({*inside, *extra})))
-        )
-        start, first = following, False
+        extra = _between(carried, start if found else date.min, following)
+        inside = tuple(sorted({*_between(days, start, following), *extra}))
+        found.append(PeriodDays(start, min(following - timedelta(days=1), until), inside))
+        start = following
     return found
+
+
+def _between(days: Sequence[date], first: date, following: date) -> Sequence[date]:
+    """Give the days, of sorted ones, from one on and before another."""
+    return days[bisect_left(days, first) : bisect_left(days, following)]
 
 
 def build_snapshots(
@@ -107,6 +110,8 @@ def build_snapshots(
     seen = view(config, "features", KEYS)
     todo = periods(log, until, seen)
     settings = {"code": CODE_VERSION, "config": values(seen)}
+    # Shares bound memory, and other processes read files.
+    in_memory = execution.executor == "local" and execution.shards == 1
     with (
         stages.digests() as digests,
         open_executor(execution) as run_parts,
@@ -118,11 +123,14 @@ def build_snapshots(
                 "files": {t: digests.of([f for d in period.days for f in log.files(t, d)]) for t in _READ},
                 "previous": earlier[-1].path.name if earlier else None,
             }
-            build = partial(_build, stages, log, period, tuple(earlier), seen, execution.shards, run_parts)
+            held: dict[str, pl.DataFrame] | None = {} if in_memory else None
+            build = partial(_build, stages, log, period, earlier, seen, execution.shards, run_parts, held)
             path = stages.run("features", inputs, build)
-            earlier.append(DaySnapshot(period.day, path))
+            if earlier:
+                earlier[-1] = DaySnapshot(earlier[-1].day, earlier[-1].path)
+            earlier.append(DaySnapshot(period.day, path, held=held or {}))
             on_period(number, len(todo))
-    return Days.of(earlier, config)
+    return Days.of([DaySnapshot(snapshot.day, snapshot.path) for snapshot in earlier], config)
 
 
 def remove_outdated(days: Days, stages: Stages) -> None:
@@ -188,6 +196,7 @@ def _build(
     config: RunConfig,
     shards: int,
     run_parts: RunParts,
+    held: dict[str, pl.DataFrame] | None,
     folder: Path,
 ) -> dict[str, Any]:
     previous = earlier[-1] if earlier else None
@@ -208,7 +217,7 @@ def _build(
     tasks = [
         PartTask(
             log=log, period=period, config=config, previous=previous, leaving=leaving, folder=folder,
-            part=part, num_parts=shards,
+            part=part, num_parts=shards, written=held,
         )
         for part in range(shards)
     ]  # fmt: skip
@@ -221,6 +230,8 @@ def _build(
     }
     for name, frame in written.items():
         write_table(frame, folder / f"{name}.parquet")
+    if held is not None:
+        held.update(written)
     return {
         "day": str(period.day),
         "parts": len(tasks),
@@ -236,9 +247,11 @@ def _new_items(items: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
 def _clean_items(
     log: InteractionLog, period: PeriodDays, config: RunConfig, folder: Path
 ) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
-    cleaned = [
-        clean_day("items", log.read("items", day), day, log, config, pl.DataFrame()) for day in period.days
-    ]
+    partitions = [(day, log.read("items", day)) for day in period.days]
+    together = clean_together("items", partitions, log, config, pl.DataFrame())
+    cleaned = [together] if together is not None else [
+        clean_day("items", rows, day, log, config, pl.DataFrame()) for day, rows in partitions
+    ]  # fmt: skip
     frames = [c.good for c in cleaned] or [log.read("items", period.start).clear()]
     items = latest_by_key([pl.concat(frames, how="diagonal_relaxed")], "item_id")
     return items, write_quarantine({"items": cleaned}, folder)

@@ -12,6 +12,7 @@ from recsys.log import business_day
 from recsys.schema import KEYS, PARTITION_INSTANT, with_absent_columns, with_free_columns
 
 REASON = "quarantine_reason"
+_DAY = "day of the partition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Cleaned:
 def clean(
     table: str,
     raw: pl.DataFrame,
-    day: date,
+    day: date | pl.Series,
     *,
     timezone: str,
     where: str,
@@ -34,20 +35,25 @@ def clean(
     known_keys: pl.DataFrame,
     kept: Sequence[str] = (),
 ) -> Cleaned:
-    """Apply a table's rules to one partition.
+    """Apply a table's rules to one partition, or to the rows of several in ascending order.
 
     Args:
-        known_keys: good keys of the partition before, so that a retry that crosses midnight counts once.
+        day: the partition's day, or that of each row [N].
+        known_keys: good keys of the partition before, so that a retry that crosses midnight counts once;
+            among several partitions keys are compared inside each alone (`features.clean_period`).
         kept: columns beside the table's own that stay with its rows.
     Raises: DataError when a column is missing or has the wrong type: that is the file's fault, not a row's.
     """
     typed = _typed(table, with_absent_columns(table, raw), where)
-    reasons = _broken_rules(table, typed)
-    # In this order, each among the rows that passed so far: a broken copy must not mark the good one as
-    # duplicate.
-    reasons = _mark(reasons, typed, "outside_partition", lambda rows: _outside(table, rows, day, timezone))
-    reasons = _mark(reasons, typed, "duplicate", lambda rows: _duplicates(table, rows, known_keys))
-    reasons = _mark(reasons, typed, "over_daily_cap", lambda rows: _over_cap(table, rows, daily_cap))
+    reasons = _broken_rules(table, typed) if raw.height else pl.Series(REASON, [], dtype=pl.String)
+    if raw.height:
+        dated = typed.with_columns(pl.lit(day).alias(_DAY) if isinstance(day, date) else day.alias(_DAY))
+        first: date = dated[_DAY][0]
+        # In this order, each among the rows that passed so far: a broken copy must not mark the good one as
+        # duplicate.
+        reasons = _mark(reasons, dated, "outside_partition", lambda rows: _outside(table, rows, timezone))
+        reasons = _mark(reasons, dated, "duplicate", lambda rows: _duplicates(table, rows, known_keys, first))
+        reasons = _mark(reasons, dated, "over_daily_cap", lambda rows: _over_cap(table, rows, daily_cap))
     flagged = typed.with_columns(reasons, *(raw[name] for name in kept))
     bad = flagged.filter(pl.col(REASON).is_not_null())
     counts = dict(bad.group_by(REASON).len().sort(REASON).iter_rows())
@@ -58,8 +64,13 @@ def _mark(
     reasons: pl.Series, frame: pl.DataFrame, name: str, is_bad: Callable[[pl.DataFrame], pl.Series]
 ) -> pl.Series:
     """Give the rows without a reason this one, where it applies to them."""
-    open_rows = reasons.is_null()
-    wrong = open_rows.arg_true().filter(is_bad(frame.filter(open_rows)))
+    if not reasons.null_count():
+        return reasons
+    if reasons.null_count() == frame.height:
+        wrong = is_bad(frame).arg_true()
+    else:
+        open_rows = reasons.is_null()
+        wrong = open_rows.arg_true().filter(is_bad(frame.filter(open_rows)))
     return reasons.scatter(wrong, name) if wrong.len() else reasons
 
 
@@ -92,34 +103,32 @@ def duplicate_key(table: str) -> list[str]:
     return list(dict.fromkeys([*KEYS[table], *owner]))
 
 
-def _duplicates(table: str, frame: pl.DataFrame, known_keys: pl.DataFrame) -> pl.Series:
+def _duplicates(table: str, frame: pl.DataFrame, known_keys: pl.DataFrame, first: date) -> pl.Series:
+    """Tell which rows repeat a key of their partition; those of the first one also a known key."""
     key = duplicate_key(table)
     # What a user or an item is now stands last; an event was sent again.
-    own = (
-        pl.struct(key).is_last_distinct()
-        if table in ("users", "items")
-        else pl.struct(key).is_first_distinct()
-    )
+    event = pl.struct(*key, _DAY)
+    own = event.is_last_distinct() if table in ("users", "items") else event.is_first_distinct()
     repeated = frame.select(~own).to_series()
     if known_keys.is_empty():
         return repeated
     seen = frame.select(key).join(
         known_keys.select(key).unique().with_columns(__seen=True), on=key, how="left", maintain_order="left"
     )
-    return repeated | seen["__seen"].fill_null(value=False)
+    return repeated | ((frame[_DAY] == first) & seen["__seen"].fill_null(value=False))
 
 
-def _outside(table: str, frame: pl.DataFrame, day: date, timezone: str) -> pl.Series:
+def _outside(table: str, frame: pl.DataFrame, timezone: str) -> pl.Series:
     instant = PARTITION_INSTANT.get(table)
     if instant is None:
         return pl.Series([False] * frame.height, dtype=pl.Boolean)
-    return frame.select((business_day(instant, timezone) != day).fill_null(value=False)).to_series()
+    return frame.select((business_day(instant, timezone) != pl.col(_DAY)).fill_null(value=False)).to_series()
 
 
 def _over_cap(table: str, frame: pl.DataFrame, daily_cap: int) -> pl.Series:
     if table not in ("impressions", "feedback"):
         return pl.Series([False] * frame.height, dtype=pl.Boolean)
-    return frame.select(pl.int_range(pl.len()).over("user_id") >= daily_cap).to_series()
+    return frame.select(pl.int_range(pl.len()).over("user_id", _DAY) >= daily_cap).to_series()
 
 
 def _broken_rules(table: str, frame: pl.DataFrame) -> pl.Series:

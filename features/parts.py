@@ -11,7 +11,8 @@ from pathlib import Path
 
 import polars as pl
 
-from features.clean import Cleaned, clean, duplicate_key
+from features.clean import Cleaned, duplicate_key
+from features.clean_period import USER_TABLES, clean_day, clean_together
 from features.definitions import reversals
 from features.history import day_events, join_tail, next_tail, split_tail
 from features.live_state import LiveState
@@ -25,7 +26,6 @@ from recsys.snapshot import ROW, DaySnapshot, part_folder, user_part
 
 MAX_SEEN = 1_000
 """How many items per user and kind are remembered as done: the newest."""
-USER_TABLES = ("impressions", "feedback", "users")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class PartTask:
     """Where the snapshot is being built; holds `item_groups.parquet` already."""
     part: int
     num_parts: int
+    written: dict[str, pl.DataFrame] | None = None
+    """Takes the tables for the next period, where that is built in this process and of one share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,8 @@ def build_part(task: PartTask) -> PartResult:
     folder.mkdir(exist_ok=True)  # a killed worker may have left a part
     for name, frame in written.items():
         write_table(frame, folder / f"{name}.parquet")
+    if task.written is not None:
+        task.written.update(written)
     return PartResult(
         rows={name: tables[name].height for name in USER_TABLES},
         quarantine=write_quarantine(quarantined, folder),
@@ -98,20 +102,32 @@ def clean_user_tables(task: PartTask) -> tuple[dict[str, pl.DataFrame], dict[str
     tables: dict[str, pl.DataFrame] = {}
     quarantined: dict[str, list[Cleaned]] = {}
     for table in USER_TABLES:
-        cleaned: list[Cleaned] = []
-        num_rows = 0
-        for day in task.period.days:
-            numbered = _numbered(task.log.read(table, day), num_rows)
-            num_rows += numbered.height
-            rows = _of_share(numbered, task)
-            # A retry may repeat the rows of the day before.
-            keys = _keys(table, [cleaned[-1].good]) if cleaned else _known_keys(task, table, rows)
-            cleaned.append(clean_day(table, rows, day, task.log, task.config, keys))
+        cleaned = _clean_table(task, table)
         frames = [c.good for c in cleaned] or [_numbered(task.log.read(table, task.period.start).clear(), 0)]
         stacked = pl.concat(frames, how="diagonal_relaxed")
         tables[table] = latest_by_key([stacked], "user_id").drop(ROW) if table == "users" else stacked
         quarantined[table] = cleaned
     return tables, quarantined
+
+
+def _clean_table(task: PartTask, table: str) -> list[Cleaned]:
+    """Clean the share's rows of a table, the period's partitions together where that changes nothing."""
+    partitions = []
+    num_rows = 0
+    for day in task.period.days:
+        numbered = _numbered(task.log.read(table, day), num_rows)
+        num_rows += numbered.height
+        partitions.append((day, _of_share(numbered, task)))
+    known = _known_keys(task, table, partitions[0][1]) if partitions else pl.DataFrame()
+    together = clean_together(table, partitions, task.log, task.config, known)
+    if together is not None:
+        return [together]
+    cleaned: list[Cleaned] = []
+    for day, rows in partitions:
+        # A retry may repeat the rows of the day before.
+        keys = _keys(table, [cleaned[-1].good]) if cleaned else known
+        cleaned.append(clean_day(table, rows, day, task.log, task.config, keys))
+    return cleaned
 
 
 def _numbered(rows: pl.DataFrame, first: int) -> pl.DataFrame:
@@ -138,22 +154,6 @@ def _known_keys(task: PartTask, table: str, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _keys(table: str, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat([f.select(duplicate_key(table)) for f in frames]) if frames else pl.DataFrame()
-
-
-def clean_day(
-    table: str, rows: pl.DataFrame, day: date, log: InteractionLog, config: RunConfig, known: pl.DataFrame
-) -> Cleaned:
-    """Apply a table's rules to one partition, or a share of it."""
-    return clean(
-        table,
-        rows,
-        day,
-        timezone=config.timezone,
-        where=str(log.root / table / f"date={day}"),
-        daily_cap=config.features.daily_cap,
-        known_keys=known,
-        kept=(ROW,) if table in USER_TABLES else (),
-    )
 
 
 def write_quarantine(cleaned: dict[str, list[Cleaned]], folder: Path) -> dict[str, dict[str, int]]:

@@ -126,8 +126,9 @@ def roll_windows(
         .select("row", "change")
     )
     rows, changes = at["row"].to_numpy(), at["change"].to_numpy()
-    moved = known.with_columns(_added(known[c], change[c], rows, changes) for c in columns).with_columns(
-        known[LAST].scatter(at["row"], _later(known[LAST][rows], change[LAST][changes]))
+    moved = known.with_columns(
+        *(_added(known[c], change[c], at["row"], at["change"]) for c in columns),
+        known[LAST].scatter(at["row"], _later(known[LAST][rows], change[LAST][changes])),
     )
     return _merge(moved, change.filter(~_contained(change.height, changes)), key)
 
@@ -159,11 +160,9 @@ def _change(
     )
 
 
-def _added(known: pl.Series, change: pl.Series, rows: np.ndarray, changes: np.ndarray) -> pl.Series:
+def _added(known: pl.Series, change: pl.Series, rows: pl.Series, changes: pl.Series) -> pl.Series:
     """Add integers at some rows, each row at most once."""
-    values = known.to_numpy(writable=True)
-    values[rows] += change.to_numpy()[changes]
-    return pl.Series(known.name, values)
+    return known.scatter(rows, known.gather(rows) + change.gather(changes))
 
 
 def _later(one: pl.Series, other: pl.Series) -> pl.Series:

@@ -21,8 +21,8 @@ part-0000/ …         one folder per share of the users (`recsys.snapshot.user_
 nothing that reads it depends on how many parts the users were split into.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,8 @@ class DaySnapshot:
 
     day: date
     path: Path
+    held: Mapping[str, pl.DataFrame] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
+    """Tables that are still in memory from when they were written: of a day whose users are in one share."""
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -61,6 +63,8 @@ class DaySnapshot:
     def table(self, name: str, part: int | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read one of the day's tables, all columns or some; of a users' table all parts in order, or one."""
         wanted = None if columns is None else list(columns)
+        if name in self.held:
+            return self.held[name] if wanted is None else self.held[name].select(wanted)
         whole = self.path / f"{name}.parquet"
         if whole.is_file():
             return pl.read_parquet(whole, columns=wanted)

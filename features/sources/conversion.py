@@ -159,7 +159,8 @@ class Conversion:
         instant = PARTITION_INSTANT.get(table)
         order = [*([instant] if instant else []), *KEYS[table]]
         ordered = good.sort(_DAY, *order).rename({_DAY: "__day"})
-        days = {(table, day) for day in self._staged.write_by_day(table, ordered, pl.col("__day"), self.source)}
+        written = self._staged.write_by_day(table, ordered, pl.col("__day"), self.source)
+        days = {(table, day) for day in written}
         assert not days & self._written, f"{table} of one day must be written in one go"
         self._written |= days
         return good.height

@@ -1,7 +1,7 @@
 """The validation of a night: profile what is new, compare, name rows, remember what was accepted."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -77,7 +77,7 @@ class Ingest:
         """
         fresh = [i for i, s in enumerate(days[:-1]) if since is None or s.day > since] + [days.last]
         begin = max(0, fresh[0] - self.config.validation.history_days)
-        profiles = self.profiles(days, begin, on_day)
+        profiles, inside = self.profiles(days, begin, on_day), self._inside(days)
         findings: list[Finding] = []
         compared: dict[str, list[str]] = {}
         for index in fresh:
@@ -85,7 +85,8 @@ class Ingest:
             own = index == days.last
             found = validate_day(today, earlier, self.config, self.accepted.codes(today.day))
             if found:
-                found = with_examples(found, read_day(self.log, days, index, self.config), self.log)
+                tables = read_day(self.log, days, index, self.config, inside[today.day])
+                found = with_examples(found, tables, self.log)
             # An earlier day without rows is not trained on, so it only warns.
             findings += [
                 f if own or (since is not None and f.code != "empty") else _softened(f) for f in found
@@ -106,18 +107,23 @@ class Ingest:
     ) -> list[DayProfile]:
         """Give the profiles of the days from one on; those made before are read."""
         found: list[DayProfile] = []
+        inside = self._inside(days)
         for index in range(begin, len(days)):
-            found.append(self._profile(days, index))
+            found.append(self._profile(days, index, inside[days[index].day]))
             on_day(len(found), len(days) - begin)
         return found
 
-    def _profile(self, days: Days, index: int) -> DayProfile:
+    def _inside(self, days: Days) -> dict[date, tuple[date, ...]]:
+        """List the log's days in each period."""
+        return {p.day: p.days for p in periods(self.log, days[-1].day, self.config)}
+
+    def _profile(self, days: Days, index: int, inside: Sequence[date]) -> DayProfile:
         config = view(self.config, "validate", PROFILE_KEYS)
         inputs = {"code": CODE_VERSION, "snapshot": days[index].path.name, "config": values(config)}
 
         def build(folder: Path) -> dict[str, Any]:
             self.stages.require([days[index].path])
-            tables = read_day(self.log, days, index, config)
+            tables = read_day(self.log, days, index, config, inside)
             labels = _labels(days, index, tables, config)
             profile = profile_day(tables, labels, config.tasks, config.timezone)
             write_json(folder / PROFILE, profile.model_dump(mode="json"))

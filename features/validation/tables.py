@@ -32,13 +32,16 @@ class DayTables:
     quarantine: dict[str, pl.DataFrame]
 
 
-def read_day(log: InteractionLog, all_days: Days, i: int, config: RunConfig) -> DayTables:
-    """Read day i.
+def read_day(
+    log: InteractionLog, all_days: Days, i: int, config: RunConfig, days: Sequence[date] | None = None
+) -> DayTables:
+    """Read day i. Args: days: the log's days in it, where the caller knows them.
 
     Users and items are the rows written in this period, with the values that cleaning left them.
     """
     snapshot, previous = all_days[i], all_days.before(i)
-    days = next(p.days for p in periods(log, snapshot.day, config) if p.day == snapshot.day)
+    if days is None:
+        days = next(p.days for p in periods(log, snapshot.day, config) if p.day == snapshot.day)
     bad = {t: _quarantine(snapshot, t) for t in TABLES}
     users, items = snapshot.table("users"), snapshot.table("items")
     impressions = snapshot.table("examples").drop("history_start", "history_stop", strict=False)
@@ -55,7 +58,7 @@ def read_day(log: InteractionLog, all_days: Days, i: int, config: RunConfig) -> 
         "users": _written(log, "users", users, days),
         "items": _written(log, "items", items, days),
     }
-    return DayTables(day=snapshot.day, days=days, as_of=all_days.end_of(i), good=good, quarantine=bad)
+    return DayTables(day=snapshot.day, days=tuple(days), as_of=all_days.end_of(i), good=good, quarantine=bad)
 
 
 def with_features(

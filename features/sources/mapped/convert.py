@@ -30,8 +30,8 @@ from features.sources.mapped.days import (
 from features.sources.mapped.files import ROW
 from features.sources.mapped.keys import Requests, with_items
 from features.sources.mapped.mapping import Mapping
-from features.sources.mapped.side import SideTables
 from features.sources.mapped.shown import ShownNearby
+from features.sources.mapped.side import SideTables
 from features.sources.mapped.staging import ITEM, USER, Staged, stage
 from features.sources.mapped.stored_negatives import StoredNegatives, draw_negatives
 from features.sources.mapped.written import WrittenDays

@@ -1,4 +1,4 @@
-"""Days of a table, checked and written together: what a write costs beside its rows is paid once for many days."""
+"""Days of a table, checked and written together: what a write costs beside its rows is paid once."""
 
 from dataclasses import dataclass, field
 from datetime import date
