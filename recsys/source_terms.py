@@ -7,11 +7,11 @@ score, such as a policy's temperature, acts as it does without sources.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 SourceName = Literal["retrieval", "item_item", "repeat", "popular"]
 NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
@@ -26,7 +26,10 @@ SourceScores = Mapping[str, npt.NDArray[np.float32]]
 
 
 class SourceTerms(BaseModel):
-    """The sources' part of a score, as a bundle's manifest keeps it; a weight of 0 leaves a source out."""
+    """The sources' part of a score, as a bundle's manifest keeps it; a weight of 0 leaves a source out.
+
+    It also says what the bundle's item-item table counts: that table gives candidates without any weight.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -44,6 +47,16 @@ class SourceTerms(BaseModel):
     """Half-life of an earlier item in what it says for others."""
     repeat_days: float = Field(default=60.0, gt=0)
     """Half-life of the times that the user took the item."""
+    item_item_order: bool = False
+    """Whether the item-item table counts what was taken before an item."""
+    item_item_attributes: bool = False
+    """Whether it counts what items have in common."""
+
+    @model_serializer(mode="wrap")
+    def _as_older_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as in bundles from before it: so their manifests keep their hash."""
+        found: dict[str, Any] = handler(self)
+        return {name: v for name, v in found.items() if v != _BEFORE.get(name)}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -68,4 +81,5 @@ class SourceTerms(BaseModel):
         return found
 
 
+_BEFORE: Final = {"heads": 1.0, "item_item_order": False, "item_item_attributes": False}
 NO_SOURCES: Final = SourceTerms()

@@ -1,46 +1,109 @@
-"""A snapshot -> the table of items' neighbours, from what its users have taken; one table a snapshot."""
+"""A snapshot -> the table of items' neighbours, from what its users have taken; one table a snapshot.
 
+Shapes: I items, A values of attributes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from features.taken import TABLE
 from recsys.config import ItemItemConfig, RunConfig
+from recsys.item_item.directed import Setting, Sums, build_directed
 from recsys.item_item.ease import build_ease
 from recsys.item_item.histories import Histories
 from recsys.item_item.knn import build_item_knn
 from recsys.item_item.neighbours import PADDING, ItemItem
 from recsys.item_item.pair_counts import count_pairs
 from recsys.snapshot import DaySnapshot
+from recsys.source_terms import NO_SOURCES, SourceTerms
 
 MOST_CELLS = 40_000_000
 """Neighbours of all items together, 8 bytes each: a table of a million items has 40 an item."""
+MOST_ORDERED = 5_000_000
+"""Events, 200 a user at most, whose order is counted: with more, the sums would not fit into a few GB."""
+_KINDS_OF_NAMES: Final = ("categorical", "multi_hot")
 _KEPT = 4
 """Tables in memory: a night asks for that of a day for each bundle that it makes or measures."""
 
 
-def item_item_table(snapshot: DaySnapshot, config: RunConfig, item_ids: pl.Series) -> ItemItem | None:
+def item_item_table(
+    snapshot: DaySnapshot, config: RunConfig, item_ids: pl.Series, terms: SourceTerms = NO_SOURCES
+) -> ItemItem | None:
     """Make the table of a catalogue's rows; None where nobody took anything, or no table is wanted.
 
-    The same for any number of parts that the users are split into.
+    The same for any number of parts that the users are split into. Args: terms: say what it counts.
     """
     if not config.item_item.candidates or not config.taking_kinds:
         return None
-    key = (_Snapshot(snapshot), config.taking_kinds, config.item_item, _Ids(item_ids))
-    return _built(*key)
+    columns = attribute_columns(config) if terms.item_item_attributes else ()
+    counts = _Counted(order=terms.item_item_order, columns=columns)
+    return _built(_Snapshot(snapshot), config.taking_kinds, config.item_item, _Ids(item_ids), counts)
+
+
+def attribute_columns(config: RunConfig) -> tuple[str, ...]:
+    """Name the columns of items that may say what items have in common."""
+    declared = (f.column for f in config.attributes if f.entity == "item" and f.kind in _KINDS_OF_NAMES)
+    return tuple(dict.fromkeys(("category", *config.features.group_items_by, *declared)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """What a table counts beside what is taken together."""
+
+    order: bool
+    columns: tuple[str, ...]
+    """Of the items: what they have in common."""
 
 
 @lru_cache(maxsize=_KEPT)
-def _built(of: "_Snapshot", kinds: tuple[str, ...], settings: ItemItemConfig, ids: "_Ids") -> ItemItem | None:
+def _built(
+    of: "_Snapshot", kinds: tuple[str, ...], settings: ItemItemConfig, ids: "_Ids", counted: _Counted
+) -> ItemItem | None:
     histories = _histories(of.snapshot, kinds, ids.item_ids)
     if not histories.items.size:
         return None
     num_items = ids.item_ids.len()
     most = max(1, min(settings.neighbours, MOST_CELLS // num_items, num_items))
-    if num_items <= settings.ease_items:
-        return build_ease(count_pairs(histories, num_items), settings.penalty, most=most)
-    return build_item_knn(histories.matrix(num_items), most=most)
+    attributes = attributes_of(of.snapshot, ids.item_ids, counted.columns) if counted.columns else None
+    cosines = num_items > settings.ease_items
+    order = counted.order and histories.items.size <= MOST_ORDERED
+    if order or attributes is not None:
+        setting = Setting(penalty=settings.penalty, **({} if order else {"steps": 0.0}))
+        sums = Sums.of(histories, num_items, setting.recency, order=order)
+        return build_directed(sums, setting, attributes, most=most, cosines=cosines)
+    if cosines:
+        return build_item_knn(histories.matrix(num_items), most=most)
+    return build_ease(count_pairs(histories, num_items), settings.penalty, most=most)
+
+
+def attributes_of(snapshot: DaySnapshot, item_ids: pl.Series, columns: Sequence[str]) -> Any:
+    """Give which items [I] have which value of some columns: sparse [I, A]; None where no item has any."""
+    from scipy import sparse
+
+    items = snapshot.table("items")
+    rows = pl.DataFrame({"item_id": item_ids, "row": np.arange(item_ids.len(), dtype=np.int64)})
+    names = [name for name in columns if name in items.columns]
+    known = items.select("item_id", *names).join(rows, on="item_id")
+    pairs = [_values(known, name) for name in names]
+    held = pl.concat(pairs).drop_nulls().unique() if pairs else pl.DataFrame()
+    if not held.height:
+        return None
+    value = held.select(pl.struct("column", "value").rank("dense")).to_series().to_numpy() - 1
+    cells = (np.ones(held.height, np.float32), (held["row"].to_numpy(), value))
+    return sparse.csr_matrix(cells, (item_ids.len(), int(value.max()) + 1))
+
+
+def _values(items: pl.DataFrame, name: str) -> pl.DataFrame:
+    """List an item's row with each of its values of one column: column, row, value."""
+    found = items.select("row", value=name)
+    if isinstance(found.schema["value"], pl.List):
+        found = found.explode("value")
+    return found.select(pl.lit(name).alias("column"), "row", pl.col("value").cast(pl.String))
 
 
 def with_rows_of(table: ItemItem, item_ids: pl.Series, others: pl.Series) -> ItemItem:

@@ -62,7 +62,7 @@ def write_bundle(
         items=items,
         item_embeddings_ID=_item_embeddings(trained, encoder, items),
         popular=popular_items(items, config, as_of),
-        item_item=item_item_table(snapshot, config, items["item_id"]),
+        item_item=item_item_table(snapshot, config, items["item_id"], sources),
         sources=sources,
         snapshot_at_ms=int(as_of.timestamp() * 1000),
     )

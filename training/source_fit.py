@@ -1,6 +1,7 @@
 """Users' days before the gate -> the sources' part of the score, by the metric of the lists themselves.
 
     audiences of the calibration day and, until there are enough users, of the days before it
+      ─▶ what the item-item table counts (`item_item_form`)
       ─▶ weights and half-lives of the sources among themselves, searched on half of the users
       ─▶ they lead if their mean NDCG@10 on the other half is higher than that of the heads alone
       ─▶ a mixture with heads and retrieval, if the interval of its gain lies above 0 on users of the
@@ -28,6 +29,7 @@ from training.evaluation.audience import Audience, find_audience
 from training.evaluation.candidates import Sources
 from training.evaluation.lists import ScoredUser, scored_users
 from training.item_item import item_item_table, with_rows_of
+from training.item_item_form import choose_form
 from training.list_problem import ListProblem, gain_of_users
 from training.predict import ListModel
 
@@ -59,9 +61,14 @@ class SourceFit:
     of_sources: float = 0.0
     at_least: float = 0.0
     """Lower end of the paired 95 % interval of the difference: printed, and not asked for."""
+    form: str = ""
+    """What the item-item table counts, and why; empty: nothing was asked."""
 
     def sentence(self) -> str:
         """Say what came of it."""
+        return f"{self.form}\n{self._of_weights()}" if self.form else self._of_weights()
+
+    def _of_weights(self) -> str:
         if not self.users:
             return "sources: no weights of their own"
         seen = (
@@ -77,20 +84,38 @@ class SourceFit:
 
 
 def fit_sources(model: ListModel, days: Days, calibrated: int, *, seed: int) -> SourceFit:
-    """Fit the sources' part of the score, or find that they get none.
+    """Choose what the item-item table counts; fit the sources' part of the score, or find that they get none.
 
     Args: calibrated: the place of the retrieval task's calibration day: the newest day that may be read.
     """
-    config, task = model.config, model.config.retrieval_task
-    if task is None or config.fusion.sources == "off":
+    config = model.config
+    if config.retrieval_task is None:
         return SourceFit()
     labelled = days.labelled_for(config.tasks)
+    audiences = _audiences(labelled, calibrated, config, seed)
+    form = choose_form(audiences, config, seed=seed)
+    fit = _fit(model, labelled, calibrated, audiences, form.terms, seed=seed)
+    counted = form.terms.model_dump(include={"item_item_order", "item_item_attributes"})
+    return replace(fit, terms=fit.terms.model_copy(update=counted), form=form.sentence())
+
+
+def _fit(
+    model: ListModel,
+    labelled: Days,
+    calibrated: int,
+    audiences: Sequence[Audience],
+    form: SourceTerms,
+    *,
+    seed: int,
+) -> SourceFit:
+    config = model.config
+    if config.fusion.sources == "off":
+        return SourceFit()
     if config.fusion.sources == "auto" and has_own_impressions(labelled, calibrated, config.tasks):
         return SourceFit()
-    audiences = _audiences(labelled, calibrated, config, seed)
     if sum(audience.num_users for audience in audiences) < FEWEST_USERS:
         return SourceFit()
-    problem = _problem(model, audiences)
+    problem = _problem(model, audiences, form)
     half = np.array([crc32(user.encode()) % 2 == 0 for user in problem.users])
     if min(half.sum(), (~half).sum()) < FEWEST_USERS // 2:
         return SourceFit()
@@ -139,15 +164,18 @@ def _audiences(days: Days, calibrated: int, config: RunConfig, seed: int) -> lis
     return found[::-1]
 
 
-def _problem(model: ListModel, audiences: Sequence[Audience]) -> ListProblem:
-    """Score every audience's candidates by everything that a score may be made of."""
+def _problem(model: ListModel, audiences: Sequence[Audience], form: SourceTerms) -> ListProblem:
+    """Score every audience's candidates by everything that a score may be made of.
+
+    Args: form: says what the item-item table counts.
+    """
     config, parts = model.config, []
     for place, audience in enumerate(audiences):
         if place % _OF_ONE_TABLE == 0:  # a table a day would take longer than all the rest
             ids = audience.catalogue["item_id"]
-            table = item_item_table(audience.previous, config, ids)
+            table = item_item_table(audience.previous, config, ids, form)
         own = None if table is None else with_rows_of(table, ids, audience.catalogue["item_id"])
-        sources = Sources.of(audience, config, own)
+        sources = Sources.of(audience, config, own, form)
         users = [u for block, _ in scored_users(model, audience, sources, NO_SOURCES) for u in block]
         parts.append(_of_audience(model, audience, sources, users))
     return ListProblem.join(parts)

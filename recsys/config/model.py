@@ -1,6 +1,6 @@
 """`[model]` and `[retrieval]`: the shape of the ranker, the towers' own loss and the index."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -84,6 +84,9 @@ class RetrievalConfig(Section):
     without a filter or with one that passes 50, 10, 1 or .1 % of the items."""
 
 
+Switch = Literal["auto", "on", "off"]
+
+
 class ItemItemConfig(Section):
     """What goes with what: a table of items' neighbours, from users' histories, made every night."""
 
@@ -98,3 +101,8 @@ class ItemItemConfig(Section):
     cube); in larger catalogues shrunk cosines."""
     penalty: float = Field(default=200.0, gt=0)
     """EASE's: what holds weights down."""
+    order: Switch = "auto"
+    """Whether the table counts what was taken before an item, beside what is taken with it. auto: a night
+    asks the lists of its calibration day and of days before it; the interval of the gain must lie above 0."""
+    attributes: Switch = "auto"
+    """The same of what items have in common: categories, groups, `[[feature]]` of items by name or list."""

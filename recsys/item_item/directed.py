@@ -67,10 +67,12 @@ class Sums:
     steps: NextItemSums
 
     @classmethod
-    def of(cls, histories: Histories, num_items: int, recency: Recency) -> "Sums":
-        """Sum over all users."""
+    def of(cls, histories: Histories, num_items: int, recency: Recency, *, order: bool = True) -> "Sums":
+        """Sum over all users. Args: order: False: for settings without steps, whose sums are then empty."""
+        targets = None if order else np.zeros(histories.items.size, np.bool_)
         return cls(
-            pairs=count_pairs(histories, num_items), steps=sum_next_items(histories, num_items, recency)
+            pairs=count_pairs(histories, num_items),
+            steps=sum_next_items(histories, num_items, recency, targets),
         )
 
 

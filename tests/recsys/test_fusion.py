@@ -189,5 +189,11 @@ def test_beside_sources_heads_have_a_factor():
 
 def test_the_sources_of_an_older_bundle_leave_the_heads_as_they_are():
     older = {"terms": {"click": {"weight": 1.0}}, "sources": {"repeat": 100.0}}
-    score = Fusion.model_validate(older).score({"click": np.array([0.5])}, {"repeat": np.array([1.0])})
-    assert score == pytest.approx([100.5])
+    fusion = Fusion.model_validate(older)
+    assert fusion.score({"click": np.array([0.5])}, {"repeat": np.array([1.0])}) == pytest.approx([100.5])
+    # The hash of a manifest is of what is read from it, written again.
+    written = {"retrieval", "item_item", "repeat", "popular", "item_item_days", "repeat_days"}
+    assert fusion.model_dump(mode="json")["sources"].keys() == written
+    newer = fusion.sources.model_copy(update={"heads": 0.5, "item_item_order": True})
+    assert newer.model_dump().keys() == written | {"heads", "item_item_order"}
+    assert SourceTerms.model_validate(newer.model_dump()) == newer

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import default_config
+from recsys.config import FeatureConfig, default_config
 from recsys.item_item.neighbours import ItemItem
+from recsys.source_terms import NO_SOURCES, SourceTerms
 from training import item_item
 from training.item_item import item_item_table, with_rows_of
 
@@ -30,7 +31,12 @@ class Snapshot:
                   "received_at": pl.Datetime("ms", "UTC"), "feedback_id": pl.String}  # fmt: skip
         self._taken = pl.DataFrame(rows, schema=schema, orient="row")
 
-    def table(self, name, columns):
+    def table(self, name, columns=None):
+        if name == "items":
+            return ITEMS.to_frame().with_columns(
+                category=pl.Series(["x", "x", None, None, None, "only one has it"]),
+                attribute_tags=pl.Series([[], [], ["t", "u"], ["u"], None, []], dtype=pl.List(pl.String)),
+            )
         assert name == "taken"
         return self._taken.select(columns).sample(fraction=1.0, shuffle=True, seed=3)  # in any order
 
@@ -58,6 +64,37 @@ def test_what_users_take_with_an_item_is_its_neighbour(ease_items):
     found = strongest(table)
     assert (found["a"], found["b"], found["e"], found["f"]) == ("b", "a", "f", "e")
     assert not (table.neighbours == np.arange(6)[:, None]).any(), "an item does not speak for itself"
+
+
+FORMS = {name: SourceTerms(**{f"item_item_{name}": True}) for name in ("order", "attributes")}
+TAGS = {"attributes": (FeatureConfig(name="tags", entity="item", kind="multi_hot"),)}
+
+
+@pytest.mark.parametrize("ease_items", [10, 0], ids=["EASE", "cosines"])
+def test_what_comes_first_speaks_for_what_follows(ease_items):
+    """They are taken together as often either way."""
+    config, users = config_of(ease_items=ease_items, penalty=1.0), {f"u{n}": "ab" for n in range(4)}
+    for terms, forward in ((NO_SOURCES, False), (FORMS["order"], True)):
+        weights = item_item_table(Snapshot(users), config, ITEMS, terms).matrix().toarray()
+        assert weights[1, 0] > 0
+        assert (weights[0, 1] > 1.05 * weights[1, 0]) == forward
+
+
+@pytest.mark.parametrize("ease_items", [10, 0], ids=["EASE", "cosines"])
+def test_what_items_have_in_common_makes_neighbours_of_new_ones(ease_items):
+    """By category and by tag: nobody has taken a, c or d."""
+    config = config_of(ease_items=ease_items, penalty=1.0).model_copy(update=TAGS)
+    users = {"u": "be", "v": "be"}
+    found = {n: strongest(item_item_table(Snapshot(users), config, ITEMS, t)) for n, t in FORMS.items()}
+    assert found["order"].keys() == {"b", "e"}
+    assert {i: found["attributes"].get(i) for i in "acdf"} == {"a": "b", "c": "d", "d": "c", "f": None}
+
+
+def test_with_too_many_events_order_does_not_count(monkeypatch):
+    plain = item_item_table(Snapshot(USERS), config_of(penalty=2.0), ITEMS)
+    monkeypatch.setattr(item_item, "MOST_ORDERED", 4)
+    ordered = item_item_table(Snapshot(USERS), config_of(penalty=2.0), ITEMS, FORMS["order"])
+    np.testing.assert_array_equal(ordered.weights, plain.weights)
 
 
 def test_only_taking_kinds_count():

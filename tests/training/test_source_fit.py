@@ -12,6 +12,7 @@ from recsys.fusion import Fusion
 from recsys.source_terms import SourceTerms
 from training import source_fit
 from training.evaluation import audience
+from training.item_item_form import FormChoice
 from training.list_problem import ListProblem
 from training.source_fit import HALF_LIVES, SourceFit, has_own_impressions
 
@@ -46,12 +47,16 @@ def config_of(repeat="learn", sources="auto"):
     )
 
 
+NOT_ASKED = FormChoice()
+
+
 @pytest.fixture
 def fit(monkeypatch):
     """Fit on made-up lists, of a log without impressions of its own."""
 
-    def fit(problem, config=None, own=False):
-        monkeypatch.setattr(source_fit, "_problem", lambda _model, _audiences: problem)
+    def fit(problem, config=None, own=False, form=NOT_ASKED):
+        monkeypatch.setattr(source_fit, "_problem", lambda *_: problem)
+        monkeypatch.setattr(source_fit, "choose_form", lambda *_, **__: form)
         users = SimpleNamespace(num_users=len(problem.users))
         monkeypatch.setattr(source_fit, "_audiences", lambda *_: [users])
         monkeypatch.setattr(source_fit, "has_own_impressions", lambda *_: own)
@@ -174,6 +179,16 @@ def test_who_wants_no_weights_gets_none(fit, sources, own, weighs):
     found = fit(made_up(by={"item_item 14": 1.0}), config_of(sources=sources), own=own)
     assert bool(found.terms.weights) == weighs
     assert weighs or found == SourceFit()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["with weights", "candidates alone"])
+def test_what_the_item_item_table_counts_is_kept_with_and_without_weights(fit, own):
+    form = FormChoice(terms=SourceTerms(item_item_order=True), said=("order +0.1 (from +0.05), taken",))
+    found = fit(made_up(by={"item_item 14": 1.0}), own=own, form=form)
+    assert found.terms.item_item_order
+    assert not found.terms.item_item_attributes
+    assert bool(found.terms.weights) != own
+    assert found.sentence().startswith("item-item: order +0.1 (from +0.05), taken\nsources: ")
 
 
 def test_few_users_show_nothing(fit):

@@ -16,7 +16,7 @@ from features.taken import users_taken
 from recsys.config import RunConfig
 from recsys.item_item.neighbours import ItemItem
 from recsys.log import period_end
-from recsys.source_terms import SourceTerms
+from recsys.source_terms import NO_SOURCES, SourceTerms
 from recsys.user_sources import TakenRows, UserSources, popularity
 from training.evaluation.audience import Audience, item_codes
 from training.item_item import item_item_table
@@ -51,10 +51,17 @@ class Sources:
     config: RunConfig
 
     @classmethod
-    def of(cls, audience: Audience, config: RunConfig, table: ItemItem | None = None) -> "Sources":
+    def of(
+        cls,
+        audience: Audience,
+        config: RunConfig,
+        table: ItemItem | None = None,
+        terms: SourceTerms = NO_SOURCES,
+    ) -> "Sources":
         """Count them in the state of the period's start: those of the bundle may know the period itself.
 
-        Args: table: of the catalogue's items, an earlier one; default: it is made of the day before.
+        Args: table: of the catalogue's items, an earlier one; default: it is made of the day before; terms:
+        say what it counts then.
         """
         ids = audience.catalogue["item_id"]
         as_of = period_end(audience.previous.day, config.timezone)
@@ -64,9 +71,9 @@ class Sources:
         popularity_of = np.zeros(ids.len(), np.float32)
         popularity_of[rows[rows >= 0]] = scores[rows >= 0]
         return cls(
-            taken=_taken(audience, config),
+            taken=taken_of(audience, config),
             at_ms=audience.requests["shown_at"].dt.epoch("ms").to_numpy(),
-            table=table or item_item_table(audience.previous, config, ids),
+            table=table or item_item_table(audience.previous, config, ids, terms),
             popular=rows[rows >= 0],
             popularity_of=popularity_of,
             config=config,
@@ -99,7 +106,7 @@ class Sources:
         return found
 
 
-def _taken(audience: Audience, config: RunConfig) -> list[TakenRows]:
+def taken_of(audience: Audience, config: RunConfig) -> list[TakenRows]:
     """List what each user of an audience had taken when the period began."""
     users = audience.requests["user_id"]
     return taken_rows(

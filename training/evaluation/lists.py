@@ -68,8 +68,8 @@ class ScoredUser:
 def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     """Retrieve items per user, merge the sources, and draw the first page by the fused score."""
     model = predictor.lists
-    sources = Sources.of(audience, model.config)
     shown, terms = most_places("shown"), model.fusion.sources
+    sources = Sources.of(audience, model.config, terms=terms)
     places = most_places("retrieved")
     pages: _Pages | None = None
     retrieved, scored, ranked, found_by = [], [], [], []

@@ -50,12 +50,12 @@ def _by_past(
     ids = previous.table("items", columns=["item_id"])["item_id"]
     distinct = users.unique().sort()
     taken = taken_rows(users_taken(previous, distinct), distinct.len(), ids, model.config)
-    table = item_item_table(previous, model.config, ids)
+    terms: SourceTerms = model.fusion.sources
+    table = item_item_table(previous, model.config, ids, terms)
     at_ms = int(days.end_of(i - 1).timestamp() * 1000)
     user = item_codes(users, distinct)
     order = np.argsort(user, kind="stable")
     stops = np.searchsorted(user[order], np.arange(distinct.len() + 1))
-    terms: SourceTerms = model.fusion.sources
     found = {str(name): np.zeros(codes.size, np.float32) for name in OF_PAST}
     for u in range(distinct.len()):
         mine = order[stops[u] : stops[u + 1]]

@@ -33,6 +33,7 @@ from training.publish import popular_items
 LAST = 5
 LEARN = {"repeat": "learn", "repeat_kinds": ("click",)}
 BY_PAST = SourceTerms(repeat=1.0, item_item=2.0, repeat_days=2.0, item_item_days=1.0)
+OTHERWISE_COUNTED = BY_PAST.model_copy(update={"item_item_order": True, "item_item_attributes": True})
 BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3)
 
 
@@ -66,12 +67,13 @@ def engine_of(predictor, audience, chain):
     at_ms = int(as_of.timestamp() * 1000)
     never = pl.lit(None, items.schema["available_from"])
     catalogue = Catalogue.from_frame(items.with_columns(available_from=never, available_until=never))
-    table = item_item_table(previous, config, items["item_id"])
+    sources = bundle.manifest.fusion.sources
+    table = item_item_table(previous, config, items["item_id"], sources)
     model = ServedModel(
         version=bundle.version,
         catalogue=catalogue,
         popular=Popular.of_bundle(catalogue, popular_items(previous.table("items"), config, as_of)),
-        past=UserPast.of(table, config, bundle.manifest.fusion.sources),
+        past=UserPast.of(table, config, sources),
         tasks=config.tasks,
         fusion=bundle.manifest.fusion,
         scorer=scorer,
@@ -101,7 +103,7 @@ FEW_NEAR = {"candidates": 4}
         {"policy": {"max_per_category": 2}, "retrieval": FEW, "item_item": FEW_NEAR},
         {"policy": {"mmr": 0.5}},
         {"retrieval": {"num_candidates": 3, "popular_candidates": 0}, "item_item": {"candidates": 0}},
-        {"sources": BY_PAST, "retrieval": FEW, "policy": LEARN},
+        {"sources": OTHERWISE_COUNTED, "retrieval": FEW, "policy": LEARN},
         {"sources": BY_ALL, "weights": {"purchase": -1.0}},
     ],
     ids=[
