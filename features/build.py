@@ -42,7 +42,7 @@ from recsys.snapshot import DaySnapshot, part_folder
 from recsys.stages import MANIFEST, Stages, digest, read_manifest
 
 _OUTDATED = ".outdated"
-CODE_VERSION = 10
+CODE_VERSION = 11
 """Raise when a change here alters what a day's snapshot holds."""
 _READ = ("impressions", "feedback", "users", "items")
 KEYS = (

@@ -29,6 +29,8 @@ def day_taken(
     mine, others = split_tail(before, impressions, feedback)
     events = day_events(mine, feedback, config.taken_kinds, reversals)
     standing = leave_merged(events, feedback).filter(pl.col(VOID).is_null())
+    # Events of one instant are cut as a server cuts them, which has no feedback ids of the base.
+    standing = standing.sort("user_id", "received_at", "item_id", "kind", "feedback_id")
     return join_tail(others, next_tail(standing, config.item_item.history))
 
 

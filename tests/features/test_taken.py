@@ -95,6 +95,15 @@ def test_what_was_taken_back_makes_room_for_what_was_taken_before():
     assert sorted(found.item_ids) == ["a", "b"]
 
 
+def test_events_of_one_instant_are_cut_alike_by_night_and_server():
+    """In which order they came nobody knows; a server has no ids of them."""
+    rows = feedback(*(("u", item, "click", 0) for item in "cab"), ("u", "d", "click", 1))
+    night = taken(None, rows)
+    everything = packed_taken(taken(None, rows, config_of(history=9)))["u"]
+    served = unpacked_taken(everything, [], 3, int(NOON.timestamp() * 1000) + 86_400_000)
+    assert night["item_id"].to_list() == ["b", "c", "d"] == sorted(served.item_ids)
+
+
 def test_rows_of_some_users_come_by_their_place():
     rows = feedback(("u", "a", "click", 2), ("v", "b", "click", 1), ("u", "c", "click", 0))
     snapshot = SimpleNamespace(table=lambda name: taken(None, rows))

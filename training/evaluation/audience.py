@@ -116,11 +116,12 @@ def find_audience(
         .unique("user_id", keep="first", maintain_order=True)
     )
     catalogue = item_rows(previous, snapshot)
+    seen = _seen(days, i, config, users, everything=again)
     tail = previous.table("tail").join(users.to_frame(), on="user_id", how="semi", maintain_order="left")
     offsets, codes = _relevant(requests["user_id"], relevant, catalogue["item_id"])
     had = None
     if again:
-        taken = relevant.join(_taken(days, i, task, users), on=["user_id", "item_id"], how="semi")
+        taken = relevant.join(_given(days, i, [task.feedback], users), on=["user_id", "item_id"], how="semi")
         had = _relevant(requests["user_id"], taken, catalogue["item_id"])
     return Audience(
         opening=_open(snapshot, requests, tail, config),
@@ -128,7 +129,7 @@ def find_audience(
         requests=requests,
         catalogue=catalogue,
         available=_available(catalogue, snapshot.day, config),
-        hidden=_hidden(requests["user_id"], previous, catalogue["item_id"], config),
+        hidden=_hidden(requests["user_id"], seen, catalogue["item_id"]),
         offsets=offsets,
         codes=codes,
         again=had,
@@ -150,9 +151,9 @@ def _wanted(days: Days, i: int, task: TaskSpec) -> pl.DataFrame:
     return pl.concat(pairs).unique()
 
 
-def _taken(days: Days, i: int, task: TaskSpec, users: pl.Series) -> pl.DataFrame:
-    """List what some users gave the task's feedback before day i."""
-    mine = (pl.col("kind") == task.feedback) & pl.col("user_id").is_in(users.implode())
+def _given(days: Days, i: int, kinds: Sequence[str], users: pl.Series) -> pl.DataFrame:
+    """List the items that some users gave feedback of some kinds before day i: user_id, item_id."""
+    mine = pl.col("kind").is_in(list(kinds)) & pl.col("user_id").is_in(users.implode())
     # Share by share: all days' feedback at once would not fit into memory.
     parts = [
         snapshot.table("feedback", part, columns=("user_id", "item_id", "kind"))
@@ -163,6 +164,21 @@ def _taken(days: Days, i: int, task: TaskSpec, users: pl.Series) -> pl.DataFrame
         for part in range(snapshot.num_parts)
     ]
     return pl.concat(parts).unique()
+
+
+def _seen(days: Days, i: int, config: RunConfig, users: pl.Series, *, everything: bool) -> pl.DataFrame:
+    """List what a bundle's policy does not show some users again: user_id, item_id.
+
+    Args: everything: also of kinds that the snapshots do not keep, because the night's own policy shows them
+    again: a champion of another policy is measured by its own. For these all days' feedback is read.
+    """
+    kinds, kept = set(config.policy.excluded_kinds), days[i - 1].table("seen")
+    known = kept.filter(pl.col("kind").is_in(list(kinds)) & pl.col("user_id").is_in(users.implode()))
+    found = known.select("user_id", "item_id")
+    others = sorted(kinds - set(kept["kind"].unique()))
+    if everything and others:
+        found = pl.concat([found, _given(days, i, others, users)])
+    return found.unique(maintain_order=True)
 
 
 def _examples(snapshot: DaySnapshot) -> Iterator[pl.DataFrame]:
@@ -214,15 +230,9 @@ def _available(catalogue: pl.DataFrame, day: date, config: RunConfig) -> np.ndar
     return found
 
 
-def _hidden(
-    users: pl.Series, previous: DaySnapshot, items: pl.Series, config: RunConfig
-) -> tuple[np.ndarray, np.ndarray]:
+def _hidden(users: pl.Series, seen: pl.DataFrame, items: pl.Series) -> tuple[np.ndarray, np.ndarray]:
     """Pair users with the items that they have seen, ever: the tail would forget the older ones."""
-    kinds = list(config.policy.excluded_kinds)
-    done = previous.table("seen").filter(
-        pl.col("kind").is_in(kinds), pl.col("user_id").is_in(users.implode())
-    )
-    user, item = _rows(done["user_id"], users), item_codes(done["item_id"], items)
+    user, item = _rows(seen["user_id"], users), item_codes(seen["item_id"], items)
     return user.to_numpy()[item >= 0], item[item >= 0]
 
 

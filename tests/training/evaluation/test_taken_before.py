@@ -85,3 +85,17 @@ def test_where_nobody_takes_anything_again_there_is_no_figure(shop_chain, config
     assert values["recall_at_50_again"] is None
     assert values["ndcg_at_10_again"] is None
     assert values["recall_at_50_new"] == values["recall_at_50"]
+
+
+def test_a_bundle_of_another_policy_is_measured_by_its_own(shop_chain, config, audience):
+    """A champion that never shows clicked items again, in a night whose snapshots keep purchases alone."""
+    other = config.policy.model_copy(update={"repeat_kinds": ("click",)})
+    champion = config.model_copy(update={"policy": other})
+    found = find_audience(shop_chain, LAST, champion, max_users=None, seed=0)
+    given = pl.concat([s.table("feedback") for s in shop_chain[:LAST]]).filter(pl.col("kind") == "click")
+    users, items = audience.requests["user_id"].to_list(), audience.catalogue["item_id"].to_list()
+    clicked = {(u, i) for u, i in given.select("user_id", "item_id").iter_rows() if u in set(users)}
+    assert {(users[u], items[i]) for u, i in zip(*found.hidden, strict=True)} == clicked
+    assert len(found.hidden[0]) == len(clicked) > 0
+    # Lists that only fit weights ask for no feedback of all days.
+    assert not find_audience(shop_chain, LAST, champion, max_users=None, seed=0, again=False).hidden[0].size
