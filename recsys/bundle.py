@@ -62,6 +62,7 @@ CONFIG_KEYS = (
     "policy.repeat",
     "policy.repeat_kinds",
     "policy.max_per_category",
+    "policy.max_repeats",
     "policy.mmr",
     "training.max_days",
     "chosen",

@@ -66,6 +66,9 @@ class PolicyParameters:
     max_per_category: int = 0
     """Largest number of items of one category on a page; 0 = no cap. When only capped items are left, they
     are shown all the same."""
+    max_repeats: int = 0
+    """Largest number of items on a page that the user took before; 0 = no cap. As with categories, when only
+    such items are left, they are shown all the same."""
     mmr: float = 0.0
     """Weight of the similarity penalty (maximal marginal relevance): the greatest cosine similarity to the
     items already placed on the page."""
@@ -97,6 +100,8 @@ class PolicyInput:
     """[N]; negative: the item has no category and is never capped."""
     embeddings: npt.NDArray[np.float32] | None = None
     """[N, D] unit vectors; needed when mmr > 0."""
+    repeats: npt.NDArray[np.bool_] | None = None
+    """[N]: the user took the item before; needed when max_repeats > 0."""
     pins: Mapping[int, int] = field(default_factory=dict)
     """Position in the whole list (from 0) -> candidate; none before the page."""
 
@@ -151,7 +156,8 @@ def draw_ranking(
     explored = explores and prefix.explored
     slots = _pinned_slots(candidates, min(length, len(candidates.scores)), start)
     penalised = parameters.mmr > 0.0 and candidates.embeddings is not None
-    draw = _draw_in_steps if penalised or parameters.max_per_category else _draw_at_once
+    capped = parameters.max_per_category or (parameters.max_repeats and candidates.repeats is not None)
+    draw = _draw_in_steps if penalised or capped else _draw_at_once
     drawn = draw(candidates, parameters, slots, rng, explored)
     propensity, prefix = _extend(prefix, drawn) if explores else (np.ones(len(slots)), prefix)
     return DrawnRanking(
@@ -271,6 +277,8 @@ class _RemainingCandidates:
     def __init__(self, candidates: PolicyInput, parameters: PolicyParameters) -> None:
         self._input = candidates
         self._cap = parameters.max_per_category
+        self._repeats = candidates.repeats if parameters.max_repeats else None
+        self._repeats_left = parameters.max_repeats
         self._mmr = parameters.mmr / parameters.temperature if candidates.embeddings is not None else 0.0
         self._logits = candidates.scores / parameters.temperature
         self._drawable = np.ones(len(candidates.scores), dtype=np.bool_)
@@ -296,6 +304,10 @@ class _RemainingCandidates:
             self._counts[category] = self._counts.get(category, 0) + 1
             if self._counts[category] >= self._cap:
                 self._capped |= self._input.categories == category
+        if self._repeats is not None and self._repeats[chosen]:
+            self._repeats_left -= 1
+            if not self._repeats_left:
+                self._capped |= self._repeats
         if self._mmr and self._input.embeddings is not None:
             similarity = self._input.embeddings @ self._input.embeddings[chosen]
             self._similarity = (

@@ -73,6 +73,7 @@ class Engine:
             epsilon=policy.epsilon,
             temperature=policy.temperature,
             max_per_category=policy.max_per_category,
+            max_repeats=policy.max_repeats,
             mmr=policy.mmr,
         )
         self._seen_kinds = policy.excluded_kinds
@@ -322,6 +323,7 @@ class Engine:
             scores=scores,
             categories=live.catalogue.category_codes(rows),
             embeddings=live.scorer.vectors(rows) if self._policy.mmr and live.scorer else None,
+            repeats=found.asked.past.repeat.of(rows) > 0 if self._policy.max_repeats else None,
             pins=found.pins,
         )
 

@@ -110,6 +110,7 @@ class ScoredCandidates:
             "epsilon": self.policy.explore_share,
             "temperature": self.policy.temperature,
             "max_per_category": self.policy.max_per_category,
+            "max_repeats": self.policy.max_repeats,
             "mmr": self.policy.mmr,
         }
 

@@ -4,7 +4,7 @@ Shapes: I items, A values of attributes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -73,7 +73,8 @@ def _built(
     cosines = num_items > settings.ease_items
     order = counted.order and histories.items.size <= MOST_ORDERED
     if order or attributes is not None:
-        setting = Setting(penalty=settings.penalty, **({} if order else {"steps": 0.0}))
+        setting = Setting(penalty=settings.penalty)
+        setting = setting if order else replace(setting, steps=0.0)
         sums = Sums.of(histories, num_items, setting.recency, order=order)
         return build_directed(sums, setting, attributes, most=most, cosines=cosines)
     if cosines:

@@ -29,6 +29,8 @@ class PolicyConfig(Section):
     (`exclude`), shown like others (`allow`), or candidates of their own, with a score by how often and how
     lately, whose weight a night fits (`learn`; see `[fusion] sources`)."""
     repeat_kinds: tuple[str, ...] = ("purchase",)
+    max_repeats: int = Field(default=0, ge=0)
+    """With `learn`: at most so many items of a page are ones that the user took before; 0 = no cap."""
     similar_step: float = Field(default=0.05, ge=0.0, le=1.0)
     """Items similar to a seed are ordered by their cosine with it in steps of this size, and within a step by
     the user's taste. 0: by the cosine alone."""

@@ -82,6 +82,14 @@ def test_caps_yield_when_only_capped_items_are_left() -> None:
     assert len(categories) == 12
 
 
+def test_repeats_are_capped_while_there_are_others() -> None:
+    candidates = policy_input([5.0, 4.0, 3.0, 2.0, 1.0], repeats=np.array([True, True, True, False, False]))
+    capped = PolicyParameters(name="greedy", max_repeats=1)
+    assert draw_ranking(candidates, capped, 3, 0).order.tolist() == [0, 3, 4]
+    assert draw_ranking(candidates, capped, 5, 0).order.tolist() == [0, 3, 4, 1, 2]
+    assert draw_ranking(candidates, PolicyParameters(name="greedy"), 3, 0).order.tolist() == [0, 1, 2]
+
+
 def test_mmr_spreads_the_list() -> None:
     candidates = policy_input([1.0, 0.99, 0.9, 0.0], embeddings=UNIT)
     assert draw_ranking(candidates, PolicyParameters(name="greedy"), 2, 0).order.tolist() == [0, 1]

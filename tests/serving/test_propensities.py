@@ -40,6 +40,8 @@ class Page:
     categories: Mapping[str, int] = field(default_factory=dict)
     angles: Mapping[str, float] = field(default_factory=dict)
     pins: Mapping[int, str] = field(default_factory=dict)
+    repeats: str = ""
+    """Letters of the items that the user took before."""
 
 
 def letters(*scores: float) -> dict[str, float]:
@@ -66,6 +68,10 @@ CASES: dict[str, list[Page]] = {
         Page(scores=FIVE, size=1),
         Page(scores=FIVE, size=1, parameters=PLAIN.greedy()),
         Page(scores=FIVE, size=2),
+    ],
+    "repeats are capped on each page": [
+        Page(scores=FIVE, size=2, parameters=replace(PLAIN, max_repeats=1), repeats="abce"),
+        Page(scores=FIVE, size=2, parameters=replace(PLAIN, max_repeats=1), repeats="abce"),
     ],
     "pins, caps, MMR, a withdrawal and a new version": [
         Page(
@@ -99,6 +105,9 @@ def chances(page: Page, shown: tuple[str, ...], start: int) -> tuple[str, dict[s
     if page.parameters.max_per_category:
         full = {page.categories.get(item) for item in placed} - {None}
         free = [item for item in free if page.categories.get(item) not in full] or free
+    most = page.parameters.max_repeats
+    if most and sum(item in page.repeats for item in placed) >= most:
+        free = [item for item in free if item not in page.repeats] or free
     values = {item: (page.scores[item] - penalty(page, item, placed)) for item in free}
     weights = {item: math.exp(value / page.parameters.temperature) for item, value in values.items()}
     total = sum(weights.values())
@@ -167,6 +176,7 @@ def offer(page: Page, shown: tuple[str, ...]) -> tuple[list[str], PolicyInput]:
         categories=np.array([page.categories.get(item, -1) for item in names]),
         embeddings=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32),
         pins=pins,
+        repeats=np.array([item in page.repeats for item in names]),
     )
 
 

@@ -169,7 +169,11 @@ class _Pages:
         return cls(
             fusion=model.fusion,
             rules=PolicyParameters(
-                name="greedy", epsilon=0.0, max_per_category=policy.max_per_category, mmr=policy.mmr
+                name="greedy",
+                epsilon=0.0,
+                max_per_category=policy.max_per_category,
+                max_repeats=policy.max_repeats,
+                mmr=policy.mmr,
             ),
             categories=category_codes(audience.catalogue),
             embeddings=items.embedding_BD.cpu().numpy(),
@@ -182,6 +186,7 @@ class _Pages:
             scores=self.fusion.score(of_user.predictions, of_user.sources),
             categories=self.categories[rows],
             embeddings=self.embeddings[rows] if self.rules.mmr else None,
+            repeats=of_user.sources["repeat"] > 0 if self.rules.max_repeats else None,
         )
         order: np.ndarray = draw_ranking(candidates, self.rules, places, seed=0).order
         return order

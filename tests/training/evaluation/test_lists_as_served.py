@@ -83,6 +83,7 @@ def engine_of(predictor, audience, chain):
     policy = PolicyConfig(
         name="greedy",
         max_per_category=config.policy.max_per_category,
+        max_repeats=config.policy.max_repeats,
         mmr=config.policy.mmr,
         repeat=config.policy.repeat,
         repeat_kinds=config.policy.repeat_kinds,
@@ -105,6 +106,7 @@ FEW_NEAR = {"candidates": 4}
         {"retrieval": {"num_candidates": 3, "popular_candidates": 0}, "item_item": {"candidates": 0}},
         {"sources": OTHERWISE_COUNTED, "retrieval": FEW, "policy": LEARN},
         {"sources": BY_ALL, "weights": {"purchase": -1.0}},
+        {"sources": SourceTerms(repeat=1.0), "policy": LEARN | {"max_repeats": 2}},
     ],
     ids=[
         "as it is",
@@ -115,6 +117,7 @@ FEW_NEAR = {"candidates": 4}
         "too few are found",
         "repeats",
         "all sources",
+        "capped repeats",
     ],
 )
 def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change):
