@@ -58,6 +58,18 @@ class Check(Record):
     numbers: dict[str, float]
 
 
+class PowerAt(Record):
+    """What the gate can tell with the labels of so many users a day."""
+
+    users: int
+    stated_rate: float
+    """How often a model that equals the live one would go live, if heads were independent."""
+    deciding: tuple[str, ...]
+    """The comparisons that have the labels to decide."""
+    detectable: dict[str, float]
+    """Comparison -> the loss that is held in nine nights of ten, as a share of what the live bundle adds."""
+
+
 class IndexRecord(Record):
     """What a version's index costs on the host that built it. Times are processor time."""
 
@@ -134,6 +146,10 @@ class NightRecord(Record):
     lags: dict[str, int]
     """Per task, the periods until its label window has closed."""
     checks: tuple[Check, ...]
+    list_value: float | None = None
+    """What the evaluated bundle's order of the gate's lists gains over a random one; None: not known."""
+    power: tuple[PowerAt, ...] = ()
+    """Of the night itself, then of other numbers of users; empty: nothing was compared."""
     beside: dict[str, dict[str, float]] = {}
     """What was measured -> system -> figure: "model", and simple systems on the same rows and users."""
     findings: dict[str, int]

@@ -212,6 +212,7 @@ def make_config() -> Callable[..., RunConfig]:
             "training": {"batch_size": 256, "precision": "fp32"},
             "retrieval": {"num_uniform": 32},
             "publish": {"check": False},
+            "gate": {"underpowered": "promote"},  # these shops are too small to compare anything
         }
         for name, value in sections.items():
             merge = isinstance(value, dict) and isinstance(base.get(name), dict)

@@ -94,7 +94,7 @@ def nightly_command(
 
     The JSON has one object a night, each on a line of its own; `version` is the night's if it is live.
     Exit codes: 0 PROMOTE, or stopped before a verdict, 10 HOLD, 11 HOLD_UNDERPOWERED, 15 CHECK_FAILED (of
-    the last night); errors have their own.
+    the last night), 13 where at least the third night in a row was held; errors have their own.
     """
     from training.console import print_dry_run
     from training.night.extent import Part
@@ -129,7 +129,7 @@ def _put_night(night: "NightResult | StoppedNight", json_file: Path | None, *, a
     for line in night.validation.lines:
         print(line, file=sys.stderr)
     put_json_line(night.to_json(), json_file, partial(print_night, night), append=append)
-    return night.verdict.exit_code
+    return night.exit_code
 
 
 def train_replay_command(

@@ -1,9 +1,12 @@
 """Nights and bundles on the terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from recsys.manifest import read_manifest
+from recsys.records import PowerAt
 from recsys.registry import Registry
 from training.night.explain import DryRun
 from training.night.night import NightResult, StoppedNight, TrainResult
@@ -16,6 +19,10 @@ def print_night(result: NightResult) -> None:
     for check in result.decision.checks:
         table.add_row(check.name, str(check.outcome), check.detail)
     console.print(table)
+    for line in power_lines(result.decision.power):
+        console.print(line, highlight=False, soft_wrap=True)
+    if result.attempts > 1:
+        console.print(f"{result.attempts} bundles were evaluated on these labels: each may pass by luck")
     now = f"{result.live or 'nothing'} is live"
     if result.version is not None:
         said = now
@@ -25,6 +32,19 @@ def print_night(result: NightResult) -> None:
         why = result.ending.reason if result.ending is not None else "it was told to stop before"
         said = f"it made {result.promoted}, {now}: {why}"
     console.print(f"{result.date}: {result.verdict}, {said} ({result.seconds:.2f} s)", soft_wrap=True)
+
+
+def power_lines(power: Sequence[PowerAt]) -> list[str]:
+    """Say how often an equal model goes live, and the smallest loss that is found, by users a day."""
+    lines = []
+    for number, at in enumerate(power):
+        losses = ", ".join(f"{name} {share:.0%}" for name, share in at.detectable.items())
+        lines.append(
+            f"{at.users:,} users a day{'' if number else ' (this night)'}: an equal model goes live in "
+            f"{at.stated_rate:.0%} of nights; found in 9 of 10: losses of {losses or 'nothing'} of what the "
+            "live bundle adds"
+        )
+    return lines
 
 
 def print_stopped(result: StoppedNight) -> None:

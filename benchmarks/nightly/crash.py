@@ -73,7 +73,7 @@ def small_config() -> RunConfig:
                       "trunk": {"hidden": [16, 8], "num_experts": 2}},
             "training": {"batch_size": 256, "precision": "fp32"},
             "retrieval": {"num_uniform": 32},
-            "gate": {"min_rows": 100_000},
+            "gate": {"min_rows": 100_000, "underpowered": "promote"},
             "validation": {"min_expected": 100_000},
             "publish": {"check": False},  # a process of seconds, in which a kill changes nothing
         },

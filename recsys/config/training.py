@@ -122,6 +122,12 @@ class GateConfig(Section):
     """Error rate of each head whose labels are many enough to decide, all of which must pass; heads that can
     only veto share it."""
     replicates: int = Field(default=200, ge=20)
+    underpowered: Literal["hold", "promote"] = "hold"
+    """What becomes of a night that has too few labels to show that it is no worse than the live bundle.
+    `promote`: it goes live unless something shows that it is worse."""
+    anchor_days: int = Field(default=28, ge=0)
+    """A bundle must be no worse either than the best one, by the value of its lists, of so many days before;
+    0: it is compared with the live one alone."""
     min_rows: int = Field(default=500, ge=1)
     """A head with fewer labelled rows on its evaluated day is reported and not evaluated."""
     min_list_auc: float = Field(default=0.51, ge=0.0, le=1.0)

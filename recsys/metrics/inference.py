@@ -170,7 +170,8 @@ def difference_effect(
     drawn = difference[1:][~np.isnan(difference[1:])]
     low, high, p_value = float("nan"), float("nan"), float("nan")
     if num_users > 1 and drawn.size >= MIN_DEFINED * (difference.size - 1):
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
+        # Of few draws the default method gives too short an interval: at 200, 10.9 % lie outside one of 90 %.
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="weibull").tolist()
         tail = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
         p_value = min(1.0, 2 * (tail + 1) / (drawn.size + 1))
     return Effect(

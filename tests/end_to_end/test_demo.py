@@ -53,6 +53,7 @@ attention_dim = 8
 trunk = {name = "mmoe", num_experts = 2, hidden = [16]}
 [gate]
 min_rows = 1_000_000
+underpowered = "promote"
 min_recall_ratio = 0.0
 [serving]
 poll_s = 0.2

@@ -14,6 +14,7 @@ from recsys.registry import Registry
 from recsys.stages import Reuse, Stages
 from training.gate import Decision
 from training.host_choice import HostChoice
+from training.night.tries import HELD_IN_ROW_CODE, TOO_MANY_HOLDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,17 @@ class NightResult:
     """What is live now."""
     seconds: float
     validation: Validation
+    attempts: int
+    """Bundles that were evaluated on this night's labels: each is one more chance to pass by luck."""
+    holds_in_row: int
+    """Nights up to this one of which nothing went live, since the last that did."""
+
+    @property
+    def exit_code(self) -> int:
+        """Give the nightly command's: that of the verdict, or of too many holds in a row."""
+        holds = self.verdict in (Verdict.HOLD, Verdict.HOLD_UNDERPOWERED)
+        too_many = holds and self.holds_in_row >= TOO_MANY_HOLDS
+        return HELD_IN_ROW_CODE if too_many else self.verdict.exit_code
 
     @property
     def verdict(self) -> Verdict:
@@ -108,6 +120,9 @@ class NightResult:
             "evaluated": self.evaluated,
             "reasons": self.reasons,
             "findings": self.validation.counts,
+            "attempts": self.attempts,
+            "holds_in_row": self.holds_in_row,
+            "stated_rate": self.decision.power[0].stated_rate if self.decision.power else None,
             "seconds": round(self.seconds, 2),
         }
 

@@ -19,12 +19,14 @@ from recsys.shapes import ATTENTION
 from recsys.stages import read_manifest
 from training.balancing import build_balancer
 from training.curves import check_writers
+from training.night.anchor import anchor_before
 from training.night.extent import PUBLISH, stages_between
 from training.night.failures import told
 from training.night.go_live import Pointers
 from training.night.litter import collect_litter
 from training.night.night import Night, NightResult, StoppedNight, TrainResult
 from training.night.step import Stage, Step
+from training.night.tries import attempts, holds_in_row
 from training.progress import say
 from training.publish import champion_before, evaluated_version
 
@@ -46,6 +48,8 @@ def run_night(night: Night, *, start_at: str | None = None, stop_after: str | No
         live=night.registry.current(),
         seconds=time.perf_counter() - made["began"],
         validation=made["validation"],
+        attempts=attempts(night.registry, night.date),
+        holds_in_row=holds_in_row(night.registry, night.date),
     )
 
 
@@ -116,12 +120,11 @@ def begin(night: Night, *, pointers: bool) -> dict[str, Any]:
     registry = night.registry
     pointed = Pointers.read(night) if pointers else None
     champion = champion_before(registry, night.date)
-    return {
-        "began": began,
-        "pointed": pointed,
-        "champion": champion,
-        "previous": _evaluated_bundle(registry, champion) if champion else None,
-    }
+    previous = _evaluated_bundle(registry, champion) if champion else None
+    anchor = None
+    if previous is not None and night.config.gate.anchor_days:
+        anchor = anchor_before(registry, night.date, previous.version, night.config.gate.anchor_days)
+    return {"began": began, "pointed": pointed, "champion": champion, "previous": previous, "anchor": anchor}
 
 
 def _evaluated_bundle(registry: Registry, champion: str) -> Bundle:

@@ -86,14 +86,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="evaluate",
         keys=("training.seed", "training.device"),
-        inputs=("days", "plan", "evaluated", "previous"),
+        inputs=("days", "plan", "evaluated", "previous", "anchor"),
         output="scores",
         run=verdict.evaluate_both,
     ),
     Stage(
         name="gate",
         keys=("gate", "calibration", "training.seed", *(f"tasks.{key}" for key in HEAD_KEYS)),
-        inputs=("scores", "evaluated", "previous"),
+        inputs=("plan", "scores", "evaluated", "previous"),
         output="decision",
         run=verdict.gate,
     ),

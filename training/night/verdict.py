@@ -1,5 +1,6 @@
 """The stages of the verdict: both bundles are measured on the same rows, and the gate compares them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,75 +16,120 @@ from training.baselines.beside import Figures, figures_beside, lines_beside
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
 from training.evaluation.list_metrics import source_line
-from training.gate import Decision, check_calibration, check_heads, check_lists, decide
+from training.gate import (
+    Decision,
+    GateRows,
+    check_calibration,
+    check_lists,
+    compare_bundles,
+    decide,
+    of_evaluated_day,
+)
+from training.night.gate_rows import places_of
 from training.night.plan import NightPlan
 from training.night.step import Step
 from training.predict import BundlePredictor
 from training.progress import bar, say
-from training.served_order import check_served_order
 
 RANKING_USERS = 500
+CHALLENGER, CHAMPION, ANCHOR = "challenger", "champion", "anchor"
+"""Names of the bundles in the files of a night's scores."""
 
 
 def evaluate_both(
-    step: Step, *, days: Days, plan: NightPlan, evaluated: str, previous: Bundle | None
+    step: Step, *, days: Days, plan: NightPlan, evaluated: str, previous: Bundle | None, anchor: str | None
 ) -> Path:
-    """Score and measure challenger and champion on the same rows, both before their refit: equally fresh."""
+    """Score challenger, champion and anchor on the same rows, all before their refit: equally fresh."""
+    registry = step.night.registry
 
     def build(folder: Path) -> dict[str, Any]:
-        bundles = {"challenger": load_bundle(step.night.registry.path(evaluated)), "champion": previous}
+        challenger = load_bundle(registry.path(evaluated))
+        places = places_of(challenger.config.tasks, plan, challenger.manifest)
+        bundles = {CHALLENGER: challenger, CHAMPION: previous}
+        if anchor is not None:
+            bundles[ANCHOR] = load_bundle(registry.path(anchor))
         for name, bundle in bundles.items():
-            if bundle is None:
-                continue
-            predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
-            known = {task.name for task in bundle.config.tasks}
-            places = {task: [i] for task, i in plan.evaluate.items() if task in known}
-            if not places:
-                continue  # a champion of other tasks altogether is no rival
-            with bar("evaluate") as on_progress:
-                rows = score_rows(predictor, days, places, folder)
-                report = evaluate(
-                    predictor,
-                    days,
-                    places,
-                    rows=rows,
-                    max_users=RANKING_USERS,
-                    beside=name == "challenger",
-                    seed=step.config.training.seed,
-                    on_progress=on_progress,
-                )
-            if name == "challenger":
-                for line in (*lines_beside(report), source_line(report.ranking)):
-                    if line:
-                        say(line)
-            rows.write_parquet(folder / f"{name}.parquet")
-            write_json(folder / f"{name}.json", report.model_dump(mode="json"))
+            if bundle is not None:
+                _evaluate_one(step, folder, name, bundle, days, places, plan)
         return {}
 
     return step.kept(build)
 
 
-def gate(step: Step, *, scores: Path, evaluated: str, previous: Bundle | None) -> Decision:
-    """Decide between challenger and champion by what both were measured at."""
+def _evaluate_one(
+    step: Step,
+    folder: Path,
+    name: str,
+    bundle: Bundle,
+    days: Days,
+    places: Mapping[str, Sequence[int]],
+    plan: NightPlan,
+) -> None:
+    """Score the rows of one bundle, and measure it on the evaluated day; the anchor's rows are enough."""
+    predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
+    tasks = bundle.config.tasks
+    mine = {task.name: places[task.name] for task in tasks if task.name in places}
+    if not mine:
+        return  # a champion of other tasks altogether is no rival
+    with bar("evaluate") as on_progress:
+        rows = score_rows(predictor, days, mine, folder)
+        rows.write_parquet(folder / f"{name}.parquet")
+        if name == ANCHOR:
+            return
+        gated = {task: plan.gated[task] for task in mine}
+        report = evaluate(
+            predictor,
+            days,
+            {task: [plan.evaluate[task]] for task in mine},
+            rows=of_evaluated_day(rows, gated),
+            max_users=RANKING_USERS,
+            beside=name == CHALLENGER,
+            seed=step.config.training.seed,
+            on_progress=on_progress,
+        )
+    if name == CHALLENGER:
+        for line in (*lines_beside(report), source_line(report.ranking)):
+            if line:
+                say(line)
+    write_json(folder / f"{name}.json", report.model_dump(mode="json"))
+
+
+def gate(step: Step, *, plan: NightPlan, scores: Path, evaluated: str, previous: Bundle | None) -> Decision:
+    """Decide between challenger, champion and anchor by what they were measured at."""
     config = step.config
 
     def build(folder: Path) -> dict[str, Any]:
-        mine, rows = _scores(scores, "challenger")
-        rival = (scores / "champion.json").is_file()
-        theirs, champion_rows = _scores(scores, "champion") if rival else (None, None)
-        served_by_champion = champion_rows
-        if previous is not None and champion_rows is not None:
-            # What the champion says of a task that has changed its meaning is no prediction of it.
-            new = new_heads(config.tasks, previous.config.tasks)
-            champion_rows = champion_rows.drop([f"prediction_{task}" for task in new], strict=False)
-        checks = check_heads(config.tasks, rows, champion_rows, config.gate, config.training.seed)
-        calibration = read_manifest(step.night.registry.path(evaluated)).calibration
-        checks += check_served_order(
-            config.tasks, rows, served_by_champion, config.gate, config.training.seed
+        manifest = read_manifest(step.night.registry.path(evaluated))
+        report = _report(scores, CHALLENGER)
+        assert report is not None
+        rival = _report(scores, CHAMPION)
+        champion = _rows(scores, CHAMPION)
+        found = compare_bundles(
+            config.tasks,
+            GateRows(
+                challenger=pl.read_parquet(scores / f"{CHALLENGER}.parquet"),
+                champion=champion,
+                anchor=_rows(scores, ANCHOR),
+                gated=plan.gated,
+                new=new_heads(config.tasks, previous.config.tasks) if previous is not None else (),
+            ),
+            manifest.fusion,
+            previous.manifest.fusion if previous is not None and champion is not None else None,
+            config.gate,
+            config.training.seed,
         )
-        checks += check_calibration(config.tasks, calibration, config.calibration)
-        checks += check_lists(mine.ranking, theirs.ranking if theirs else None, config.gate)
-        decision = decide(previous.version if previous else None, evaluated, checks)
+        checks = [
+            *found.checks,
+            *check_calibration(config.tasks, manifest.calibration, config.calibration),
+            *check_lists(report.ranking, rival.ranking if rival else None, config.gate),
+        ]
+        decision = decide(
+            previous.version if previous else None,
+            evaluated,
+            checks,
+            list_value=found.list_value,
+            power=found.power,
+        )
         write_json(folder / "decision.json", decision.model_dump(mode="json"))
         return {"verdict": str(decision.verdict)}
 
@@ -95,6 +141,11 @@ def read_beside(scores: Path) -> Figures:
     return figures_beside(EvalReport.model_validate_json((scores / "challenger.json").read_text()))
 
 
-def _scores(folder: Path, name: str) -> tuple[EvalReport, pl.DataFrame]:
-    report = EvalReport.model_validate_json((folder / f"{name}.json").read_text())
-    return report, pl.read_parquet(folder / f"{name}.parquet")
+def _report(folder: Path, name: str) -> EvalReport | None:
+    file = folder / f"{name}.json"
+    return EvalReport.model_validate_json(file.read_text()) if file.is_file() else None
+
+
+def _rows(folder: Path, name: str) -> pl.DataFrame | None:
+    file = folder / f"{name}.parquet"
+    return pl.read_parquet(file) if file.is_file() else None

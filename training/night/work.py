@@ -220,6 +220,8 @@ def record(
             gated=plan.gated,
             lags={task.name: lag(task, step.config) for task in step.config.tasks},
             checks=decision.checks,
+            list_value=decision.list_value,
+            power=decision.power,
             beside=read_beside(scores),
             findings=validation.counts,
             accepted=tuple(validation.accepted),
@@ -229,7 +231,13 @@ def record(
         )
         ruled = made.ruled(ruling)
         if ruled != kept:
-            found = {"checks": decision.checks, "champion": champion, "findings": validation.counts}
+            found = {
+                "checks": decision.checks,
+                "list_value": decision.list_value,
+                "power": decision.power,
+                "champion": champion,
+                "findings": validation.counts,
+            }
             registry.write_record(ruled.model_copy(update=found))
 
 

@@ -457,7 +457,7 @@ def test_the_night_after_a_closed_day_is_calibrated_on_the_day_before_it(shop_lo
 
 
 def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_night, tmp_path, monkeypatch):
-    """One forward pass a bundle and evaluated day: metrics and the gate read the same rows."""
+    """One forward pass a bundle and compared day: metrics and the gate read the same rows."""
     night, result = first_night
     runs = shutil.copytree(night.runs, tmp_path / "runs")
     scored = []
@@ -469,7 +469,7 @@ def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_n
 
     monkeypatch.setattr(BundlePredictor, "predictions", counted)
     following = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
-    evaluated_on = [date(2026, 1, 29), date(2026, 1, 30)]  # ratings a day earlier
+    evaluated_on = [date(2026, 1, 29), date(2026, 1, 30)]  # ratings, and orders of the day before
     assert scored == [(v, day) for v in (following.evaluated, result.evaluated) for day in evaluated_on]
     assert following.decision.champion == result.evaluated
     stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]

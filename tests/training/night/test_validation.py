@@ -160,6 +160,7 @@ def write_config(path):
 min_expected = 5
 [gate]
 min_rows = 100000
+underpowered = "promote"
 [features]
 text_dim = 6
 history_length = 5

@@ -8,7 +8,8 @@ from recsys.calibration import Identity, Platt, SamplingShift
 from recsys.config import GateConfig, default_config
 from recsys.records import Check, Verdict
 from recsys.tasks import TaskSpec
-from training.gate import check_calibration, check_heads
+from training.gate import check_calibration
+from training.gate.heads import check_heads
 
 CLICK: TaskSpec = default_config().tasks[0]
 ROWS = 4_000

@@ -17,7 +17,8 @@ from recsys.records import Check, Verdict
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.evaluation.head_rows import HELD, SCORE, HeadRows
-from training.non_inferiority import normal_quantile
+from training.gate.decision import finding
+from training.gate.non_inferiority import normal_cdf, normal_quantile
 
 CHANCE = 0.5
 LEAST_LOSS = 0.02
@@ -72,6 +73,17 @@ def _with_few_labels_excused(checks: Sequence[Check], config: GateConfig) -> lis
     ]
 
 
+def false_alarm(check: Check, scale: float, config: GateConfig) -> float:
+    """Give how often an equal order would be held by one of these checks.
+
+    Args: scale: so many times the standard error.
+    """
+    error = scale * check.numbers.get("standard_error", 0.0)
+    if not error or check.numbers["allowed"] < normal_quantile(1 - config.alpha) * error:
+        return 0.0
+    return normal_cdf(-check.numbers["allowed"] / error)
+
+
 def _has_enough(check: Check, config: GateConfig) -> bool:
     """Tell whether chance would show the loss that is allowed in less than alpha of nights."""
     error = check.numbers.get("standard_error")
@@ -104,7 +116,7 @@ def _against_champion(
     )
     name = _name(task, metric)
     if effect.a is None or effect.b is None or effect.ci_low is None or effect.ci_high is None:
-        return _check(name, Verdict.PROMOTE, f"no interval on {effect.rows} rows: reported, not compared")
+        return finding(name, Verdict.PROMOTE, f"no interval on {effect.rows} rows: reported, not compared")
     gain = effect.a - CHANCE
     allowed = max((1 - config.min_served_share) * abs(gain), LEAST_LOSS)
     # Where the champion's score runs against a head, as it should against complaints, a rise is the loss.
@@ -118,7 +130,7 @@ def _against_champion(
     )
     if outcome is not Verdict.PROMOTE:
         detail += _REMEDY
-    return _check(
+    return finding(
         name,
         outcome,
         detail,
@@ -138,13 +150,9 @@ def _against_chance(task: TaskSpec, metric: RowMetric, rows: HeadRows, config: G
     lowest = min(config.min_list_auc, 2 * CHANCE - config.min_list_auc)
     detail = f"{value:.4f}, no champion to compare with; at least {lowest:.4f} is required"
     if value >= lowest:
-        return _check(_name(task, metric), Verdict.PROMOTE, detail, challenger=value)
-    return _check(_name(task, metric), Verdict.HOLD, f"{detail}; look at [fusion]", challenger=value)
+        return finding(_name(task, metric), Verdict.PROMOTE, detail, challenger=value)
+    return finding(_name(task, metric), Verdict.HOLD, f"{detail}; look at [fusion]", challenger=value)
 
 
 def _name(task: TaskSpec, metric: RowMetric) -> str:
     return f"{task.name} {metric.title} of the served score"
-
-
-def _check(name: str, outcome: Verdict, detail: str, **numbers: float) -> Check:
-    return Check(name=name, outcome=outcome, detail=detail, numbers=numbers)

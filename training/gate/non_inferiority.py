@@ -8,6 +8,7 @@ rare head with some ninety positives has a standard error as large as all that t
 pass, it would hold most nights of equal models.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -30,6 +31,8 @@ class HeadComparison:
     adds: float
     """How much better the champion is than one prediction for all rows."""
     config: GateConfig
+    error_scale: float = 1.0
+    """The standard error is taken so many times: that of a night with another number of users."""
 
     @property
     def known(self) -> bool:
@@ -60,20 +63,20 @@ class HeadComparison:
     def standard_error(self) -> float:
         """Read it off the interval."""
         low, high = self.interval
-        return (high - low) / (2 * normal_quantile(1 - self.config.alpha))
+        return self.error_scale * (high - low) / (2 * normal_quantile(1 - self.config.alpha))
 
     @property
     def decides(self) -> bool:
-        """Tell whether an equal model would pass in 9 nights of 10."""
+        """Tell whether an equal model would pass in 9 nights of 10; what adds nothing decides nothing."""
         errors = normal_quantile(1 - self.config.alpha) + normal_quantile(EQUAL_PASSES)
-        return self.margin >= errors * self.standard_error
+        return 0 < self.margin >= errors * self.standard_error
 
     @property
     def equal_passes(self) -> float:
         """Give how often an equal model passes with the labels of this night."""
         if not self.standard_error:
             return 1.0
-        return _NORMAL.cdf(self.margin / self.standard_error - normal_quantile(1 - self.config.alpha))
+        return normal_cdf(self.margin / self.standard_error - normal_quantile(1 - self.config.alpha))
 
     @property
     def passes(self) -> bool:
@@ -81,15 +84,18 @@ class HeadComparison:
         return self.interval[0] >= -self.margin
 
     def vetoes(self, num_heads: int) -> bool:
-        """Tell whether a head that does not decide shows harm.
+        """Tell whether a head that does not decide shows harm."""
+        return -self.gain > self.veto_at(num_heads)
+
+    def veto_at(self, num_heads: int) -> float:
+        """Give the loss above which a head that does not decide shows harm.
 
         Worse: at alpha shared among the heads. Halved: more than half of what the champion adds is lost,
         where chance shows that in less than alpha of nights.
         """
         alpha, error = self.config.alpha, self.standard_error
-        worse = self.gain + normal_quantile(1 - alpha / num_heads) * error < 0
-        half = self.adds / 2
-        return worse or (-self.gain > half >= normal_quantile(1 - alpha) * error)
+        worse, half = normal_quantile(1 - alpha / num_heads) * error, self.adds / 2
+        return min(worse, half) if half >= normal_quantile(1 - alpha) * error else worse
 
     def check(self, outcome: Verdict, why: str = "") -> Check:
         """Say the outcome with its figures."""
@@ -123,13 +129,35 @@ class HeadComparison:
         )
 
 
-def check_comparisons(heads: list[HeadComparison]) -> list[Check]:
-    """Check each head, knowing whether another one has the labels to decide."""
-    someone_decides = any(head.known and head.decides for head in heads)
-    return [_check(head, len(heads), someone_decides) for head in heads]
+def check_comparisons(heads: Sequence[HeadComparison], *, may_only_veto: bool = False) -> list[Check]:
+    """Check each head, knowing whether another one has the labels to decide.
+
+    Args: may_only_veto: those that have not need not pass, even where none has.
+    """
+    return [_check(head, len(heads), may_only_veto or _may_only_veto(heads)) for head in heads]
 
 
-def _check(head: HeadComparison, num_heads: int, someone_decides: bool) -> Check:
+def check_evidence(heads: Sequence[HeadComparison], config: GateConfig) -> list[Check]:
+    """Hold a night that has a champion and nothing to compare it by: no head and no order has the labels.
+
+    Args: heads: the comparisons with the champion.
+    """
+    if any(head.known for head in heads):
+        return []
+    detail = f"no head has {config.min_rows} labelled rows with unequal labels, so nothing was compared"
+    remedy = '; run a night with more labels, lower [gate] min_rows, or set [gate] underpowered = "promote"'
+    hold = config.underpowered == "hold"
+    outcome = Verdict.HOLD_UNDERPOWERED if hold else Verdict.PROMOTE
+    return [Check(name="labels", outcome=outcome, detail=detail + remedy * hold, numbers={})]
+
+
+def _may_only_veto(heads: Sequence[HeadComparison]) -> bool:
+    """Tell whether heads without the labels to decide need not pass."""
+    promotes = any(head.config.underpowered == "promote" for head in heads)
+    return promotes or any(head.known and head.decides for head in heads)
+
+
+def _check(head: HeadComparison, num_heads: int, may_only_veto: bool) -> Check:
     if head.known and head.passes:
         return head.check(Verdict.PROMOTE)
     if head.known and head.decides:
@@ -137,7 +165,7 @@ def _check(head: HeadComparison, num_heads: int, someone_decides: bool) -> Check
         return head.check(Verdict.HOLD if shown else Verdict.HOLD_UNDERPOWERED)
     if head.known and head.vetoes(num_heads):
         return head.check(Verdict.HOLD, "; too few labels to decide, but enough to show a loss")
-    if someone_decides:
+    if may_only_veto:
         return head.check(Verdict.PROMOTE, "; too few labels to decide: it shows no loss")
     return head.check(Verdict.HOLD_UNDERPOWERED, "; too few labels to decide, and no other head has enough")
 
@@ -145,3 +173,8 @@ def _check(head: HeadComparison, num_heads: int, someone_decides: bool) -> Check
 def normal_quantile(share: float) -> float:
     """Give the value below which a standard normal variable lies with this chance."""
     return _NORMAL.inv_cdf(share)
+
+
+def normal_cdf(value: float) -> float:
+    """Give the chance that a standard normal variable lies below a value."""
+    return _NORMAL.cdf(value)

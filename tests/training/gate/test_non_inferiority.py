@@ -8,7 +8,7 @@ import pytest
 from recsys.config import GateConfig
 from recsys.metrics.effect import Effect
 from recsys.records import Verdict
-from training.non_inferiority import HeadComparison, check_comparisons
+from training.gate.non_inferiority import HeadComparison, check_comparisons
 
 Z = NormalDist().inv_cdf(0.95)
 ADDS = 0.2

@@ -7,7 +7,7 @@ import pytest
 from recsys.config import GateConfig, default_config
 from recsys.fusion import Fusion, Term
 from recsys.records import Verdict
-from training.served_order import check_served_order
+from training.gate.served_order import check_served_order
 
 CLICK, PURCHASE, RATING = default_config().tasks
 NUM_ROWS = 4_000
