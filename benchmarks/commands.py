@@ -227,6 +227,35 @@ def bench_nights_command(
     put_json(result, json_file, lambda: show_nights(result))
 
 
+def bench_lists_command(
+    json_file: JsonOption = None,
+    config: ConfigOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Shops, seeds FIRST, FIRST + 1, ….")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first shop.")] = 0,
+    regimes: Annotated[
+        str, typer.Option(help="What the shop's own policy does: of tastes, ignorant, uniform; a,b,….")
+    ] = "tastes,ignorant,uniform",
+    requests: Annotated[int, typer.Option(min=20, help="Requests whose pages are valued.")] = 2_000,
+    users: Annotated[int, typer.Option(min=50, help="Users of the simulated shop.")] = 5_000,
+    days: Annotated[int, typer.Option(min=6, help="Days of its log.")] = 12,
+) -> None:
+    """Value the pages of many policies by the simulated shop's truth, and offline metrics against it."""
+    from benchmarks.lists.lists_tables import show_lists
+    from benchmarks.lists.run_lists import Asked, measure_lists
+    from benchmarks.lists.shop_night import parse_regimes
+    from features.definitions import read_config
+
+    asked = Asked(
+        config=read_config(config),
+        seeds=range(first_seed, first_seed + seeds),
+        regimes=parse_regimes(regimes),
+        requests=requests,
+        dials={"users": users, "days": days},
+    )
+    tree = measure_lists(asked)
+    put_json(tree, json_file, lambda: show_lists(tree))
+
+
 def bench_trunks_command(
     json_file: JsonOption = None,
     config: ConfigOption = None,

@@ -105,6 +105,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_gpu_inputs_command",
         "Write what benchmarks/gpu.sh reads on a machine with a GPU.",
     ),
+    "bench lists": (
+        "benchmarks.commands:bench_lists_command",
+        "Value lists by the simulated shop's truth, and offline metrics against it.",
+    ),
     "bench nights": (
         "benchmarks.commands:bench_nights_command",
         "Compare warm and cold nights, ways to teach a new head, and updates during the day.",

@@ -7,7 +7,8 @@ A table stands between markers:
 
 A set's page can have `rows` and `differences`, the page of all sets has `summary`. The JSON of `recsys bench
 train` and `recsys bench nights` is in `results/training`, that of `recsys bench serve` in `results/serving`,
-that of `recsys bench inside` in `results/inside`; their pages have the tables that they print.
+that of `recsys bench inside` in `results/inside`, that of `recsys bench lists` in `results/lists`; their
+pages have the tables that they print.
 """
 
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.grids import Grid
+from benchmarks.lists import lists_tables
 from benchmarks.nights import nights_tables
 from benchmarks.quality.inside_lists import run_diagnosis
 from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
@@ -31,6 +33,7 @@ BENCH_PAGES: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Grid]]] = {
     "inside/inside-kuairand": run_diagnosis.GRIDS,
     "inside/inside-shop": run_diagnosis.GRIDS,
     "serving/serving": serve_tables.GRIDS,
+    "lists/lists": lists_tables.GRIDS,
 }
 """JSON below `results`, without its ending -> tables of the page of its name."""
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

@@ -6,7 +6,7 @@ received, so late feedback makes partitions after the log's last day.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
@@ -17,7 +17,7 @@ import polars as pl
 from recsys.log import InteractionLog, business_day
 from recsys.schema import INSTANT, PARTITION_INSTANT, with_absent_columns
 from recsys.simulator.behaviour import SimulatedFeedback, draw_received_ms
-from recsys.simulator.dials import DAY_MS, FloatArray, IntArray
+from recsys.simulator.dials import DAY_MS, BoolArray, FloatArray, IntArray
 from recsys.simulator.ground_truth import ImpressionArrays
 from recsys.simulator.logging_policy import (
     CANDIDATE_SOURCES,
@@ -80,6 +80,23 @@ class LogCounts:
         return self.rows.get("purchase", 0) / max(1, self.rows.get("click", 0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """What another policy than the shop's own showed R requests of a day."""
+
+    slates: Slates
+    explored: BoolArray
+    """[R]: the page was drawn."""
+    policy: str
+    policy_parameters: str
+    """JSON."""
+    bundle_version: str
+
+
+Serve = Callable[[pl.DataFrame], Served]
+"""Answers a day's requests [R] (user_id, requested_at, context_device), each with a page of one length."""
+
+
 def write_log(shop: Shop, log: InteractionLog) -> Iterator[tuple[date, LogCounts]]:
     """Write the log of all the dials' days; yield (day, counts so far) after each."""
     counts = LogCounts()
@@ -88,21 +105,33 @@ def write_log(shop: Shop, log: InteractionLog) -> Iterator[tuple[date, LogCounts
     for number in range(shop.dials.days):
         day = shop.dials.date_of(number)
         tables = simulate_day(shop, day)
-        _write_users_and_items(shop, log, day, counts)
-        log.write("requests", day, tables.requests, STEM)
-        log.write("impressions", day, tables.impressions, STEM)
-        _write_truth(log, day, tables.truth)
         counts.add("requests", tables.requests.height)
         counts.add("impressions", tables.impressions.height)
         counts.add("feedback", tables.feedback.height)
         for kind, rows in tables.feedback.group_by("kind").len().sort("kind").iter_rows():
             counts.add(kind, rows)
-        pending = pl.concat([undelivered, tables.feedback]) if undelivered.height else tables.feedback
-        due = business_day("received_at", "UTC") <= day
-        _write_feedback(log, pending.filter(due))
-        undelivered = pending.filter(~due)
+        undelivered = write_day(shop, log, day, tables, undelivered, counts)
         yield day, counts
-    _write_feedback(log, undelivered)
+    write_feedback(log, undelivered)
+
+
+def write_day(
+    shop: Shop,
+    log: InteractionLog,
+    day: date,
+    tables: DayTables,
+    undelivered: pl.DataFrame,
+    counts: LogCounts,
+) -> pl.DataFrame:
+    """Write one day, with the feedback that it receives; give the feedback that is still to come."""
+    _write_users_and_items(shop, log, day, counts)
+    log.write("requests", day, tables.requests, STEM)
+    log.write("impressions", day, tables.impressions, STEM)
+    _write_truth(log, day, tables.truth)
+    pending = pl.concat([undelivered, tables.feedback]) if undelivered.height else tables.feedback
+    due = business_day("received_at", "UTC") <= day
+    write_feedback(log, pending.filter(due))
+    return pending.filter(~due)
 
 
 def write_shop(shop: Shop, log: InteractionLog) -> None:
@@ -113,8 +142,11 @@ def write_shop(shop: Shop, log: InteractionLog) -> None:
     path.write_text(kept.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def simulate_day(shop: Shop, day: date) -> DayTables:
-    """Simulate one day. The result depends on the shop and the date only, not on other simulated days."""
+def simulate_day(shop: Shop, day: date, serve: Serve | None = None) -> DayTables:
+    """Simulate one day. The result depends on the shop and the date only, not on other simulated days.
+
+    Args: serve: answers the requests in place of the shop's own policy; who asks, and when, stays as it is.
+    """
     number = shop.dials.day_number(day)
     rng = stream(shop.seed, Stream.LOG, number)
     count = int(rng.poisson(shop.dials.requests_per_day))
@@ -124,12 +156,16 @@ def simulate_day(shop: Shop, day: date) -> DayTables:
     utility = utilities(shop, number, users, candidates)
     slates = draw_slates(candidates, utility, shop.dials.page_size, rng)
     devices = _devices(shop, users, rng)
+    requested = _RequestArrays(users=users, devices=devices, requested_ms=requested_ms)
+    requests = _requests(shop, day, requested, candidates, rng)
+    explored: BoolArray = np.zeros(count, dtype=np.bool_)
+    if serve is not None:
+        served = serve(requests)
+        requests, slates, explored = _served_requests(requests, served), served.slates, served.explored
     arrays = _arrays(
         slates, number, users, devices, (requested_ms - shop.dials.first_ms) % DAY_MS // 3_600_000
     )
-    requested = _RequestArrays(users=users, devices=devices, requested_ms=requested_ms)
-    requests = _requests(shop, day, requested, candidates, rng)
-    impressions = _impressions(requests, slates)
+    impressions = _impressions(requests, slates, explored)
     probabilities = shop.truth.probabilities(arrays)
     shown_ms = np.repeat(requested_ms, slates.items.shape[1])
     simulated = shop.draw_feedback(probabilities, arrays.items, shown_ms, rng)
@@ -204,7 +240,18 @@ def _requests(
     )
 
 
-def _impressions(requests: pl.DataFrame, slates: Slates) -> pl.DataFrame:
+def _served_requests(requests: pl.DataFrame, served: Served) -> pl.DataFrame:
+    """Say who answered; the shop's own candidates had no part in it."""
+    return requests.with_columns(
+        policy=pl.lit(served.policy),
+        policy_parameters=pl.lit(served.policy_parameters),
+        bundle_version=pl.lit(served.bundle_version),
+        candidates=pl.lit(None, dtype=pl.List(pl.String)),
+        candidate_sources=pl.lit(None, dtype=pl.List(pl.String)),
+    )
+
+
+def _impressions(requests: pl.DataFrame, slates: Slates, explored: BoolArray) -> pl.DataFrame:
     count, size = slates.items.shape
     rows = pl.Series(np.repeat(np.arange(count, dtype=np.uint32), size))
     frame = requests.select("request_id", "user_id", "requested_at", "context_device")[rows]
@@ -212,6 +259,7 @@ def _impressions(requests: pl.DataFrame, slates: Slates) -> pl.DataFrame:
         item=pl.Series(slates.items.ravel()),
         position=pl.Series(np.tile(np.arange(1, size + 1, dtype=np.int32), count)),
         propensity=pl.Series(slates.propensity.ravel()),
+        explored=pl.Series(np.repeat(explored, size)),
     ).select(
         impression_id=pl.format("{}:{}", "request_id", "position"),
         request_id="request_id",
@@ -221,7 +269,7 @@ def _impressions(requests: pl.DataFrame, slates: Slates) -> pl.DataFrame:
         position="position",
         propensity="propensity",
         propensity_kind=pl.lit("exact"),
-        explored=pl.lit(False),
+        explored="explored",
         sampled=pl.lit(False),
         sampling_rate=pl.lit(1.0),
         context_device="context_device",
@@ -272,7 +320,8 @@ def _write_users_and_items(shop: Shop, log: InteractionLog, day: date, counts: L
         counts.add(table, frame.height)
 
 
-def _write_feedback(log: InteractionLog, feedback: pl.DataFrame) -> None:
+def write_feedback(log: InteractionLog, feedback: pl.DataFrame) -> None:
+    """File feedback under the days on which it was received."""
     if feedback.height:
         instant = PARTITION_INSTANT["feedback"]
         whole = with_absent_columns("feedback", feedback).sort(instant, "feedback_id")

@@ -99,12 +99,28 @@ def find_audience(
 
     Args: again: tell what they had before as well, for which the feedback of all days before i is read.
     """
-    snapshot, previous = days[i], days[i - 1]
     task = config.retrieval_task
     assert task is not None, "without a binary task nothing is retrieved"
+    past = days[i - 1].table("users").filter(pl.col("last_feedback_at").is_not_null())["user_id"]
     relevant = _wanted(days, i, task)
-    past = previous.table("users").filter(pl.col("last_feedback_at").is_not_null())["user_id"]
     users = _choose(relevant.filter(pl.col("user_id").is_in(past.implode()))["user_id"], max_users, [seed, i])
+    return _audience_of(days, i, config, users, relevant, again=again)
+
+
+def shown_audience(days: Days, i: int, config: RunConfig, *, max_users: int, seed: int) -> Audience:
+    """Take everybody whom day i > 0 showed anything, or a seeded choice of them, whatever they did then."""
+    task = config.retrieval_task
+    assert task is not None, "without a binary task nothing is retrieved"
+    shown = pl.concat([rows.select("user_id") for rows in _examples(days[i])])["user_id"]
+    users = _choose(shown, max_users, [seed, i])
+    return _audience_of(days, i, config, users, _wanted(days, i, task), again=False)
+
+
+def _audience_of(
+    days: Days, i: int, config: RunConfig, users: pl.Series, relevant: pl.DataFrame, *, again: bool
+) -> Audience:
+    snapshot, previous, task = days[i], days[i - 1], config.retrieval_task
+    assert task is not None, "without a binary task nothing is retrieved"
     parts = [
         rows.join(users.to_frame(), on="user_id", how="semi", maintain_order="left")
         for rows in _examples(snapshot)

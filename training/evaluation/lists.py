@@ -102,7 +102,7 @@ def scored_users(
     config = model.config
     labels = audience.requests.select(IMPRESSION_KEY)
     encoded = encode_rows(
-        model.encoder, audience.opening, audience.previous, _no_labels(labels, config.tasks), config.tasks
+        model.encoder, audience.opening, audience.previous, no_labels(labels, config.tasks), config.tasks
     )
     model.ranker.eval()
     items = item_side(model, encoded.items)
@@ -273,5 +273,6 @@ def _pad(rows: np.ndarray, places: int) -> np.ndarray:
     return np.pad(rows, (0, places - rows.size), constant_values=PADDING)
 
 
-def _no_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+def no_labels(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+    """Give rows without a known label."""
     return rows.with_columns(pl.lit(None, pl.Float32).alias(task.label) for task in tasks)

@@ -9,7 +9,8 @@ import pytest
 from recsys.log import InteractionLog, business_day
 from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_free_columns
 from recsys.simulator.dials import ShopDials
-from recsys.simulator.log_writer import simulate_day, write_log
+from recsys.simulator.log_writer import Served, simulate_day, write_log
+from recsys.simulator.logging_policy import Slates
 from recsys.simulator.shop import Shop
 
 WRITTEN = [name for name in TABLES if name != "exposures"]
@@ -172,3 +173,29 @@ def test_a_day_is_the_same_whatever_else_is_simulated():
     day = dials.last_day
     for name in ("requests", "impressions", "feedback", "truth"):
         assert getattr(simulate_day(near, day), name).equals(getattr(simulate_day(far, day), name))
+
+
+def test_another_policy_answers_the_same_requests(small):
+    day = small.dials.first_day
+    items = np.arange(3)
+
+    def serve(requests):
+        pages = np.tile(items, (requests.height, 1))
+        explored = np.arange(requests.height) == 0
+        return Served(
+            slates=Slates(items=pages, propensity=np.full(pages.shape, 0.5)),
+            explored=explored,
+            policy="other",
+            policy_parameters="{}",
+            bundle_version="v1",
+        )
+
+    own, served = simulate_day(small, day), simulate_day(small, day, serve)
+    asked = ["request_id", "user_id", "requested_at", "context_device"]
+    assert served.requests.select(asked).equals(own.requests.select(asked))
+    assert served.requests["bundle_version"].unique().to_list() == ["v1"]
+    assert served.requests["candidates"].is_null().all()
+    shown = served.impressions.filter(pl.col("request_id") == served.requests["request_id"][0])
+    assert shown["item_id"].to_list() == small.item_ids(items)
+    assert served.impressions["explored"].sum() == items.size == shown["explored"].sum()
+    assert served.truth["p_click"].equals(small.true_predictions(served.impressions)["p_click"])

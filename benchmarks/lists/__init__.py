@@ -1,0 +1,1 @@
+"""True value of lists: what policies' pages earn by the simulated shop's own probabilities."""
