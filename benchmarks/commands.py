@@ -256,6 +256,33 @@ def bench_lists_command(
     put_json(tree, json_file, lambda: show_lists(tree))
 
 
+def bench_loop_command(
+    json_file: JsonOption = None,
+    config: ConfigOption = None,
+    nights: Annotated[int, typer.Option(min=1, max=50, help="Nights in a row.")] = 10,
+    seed: SeedOption = 0,
+    users: Annotated[int, typer.Option(min=50, help="Users of the simulated shop.")] = 2_000,
+    items: Annotated[int, typer.Option(min=100, help="Items available on any day.")] = 1_000,
+    days: Annotated[int, typer.Option(min=3, help="Days that its own policy serves before.")] = 14,
+    svg: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Also draw the curve here.")
+    ] = None,
+) -> None:
+    """Run nights that serve their own lists and learn from them, beside one bundle that stays as it is."""
+    from benchmarks.grids import print_grid
+    from benchmarks.loop.loop import measure_loop
+    from benchmarks.loop.loop_pages import nights_grid, value_curve
+    from features.definitions import read_config
+    from recsys.files import write_whole
+    from recsys.simulator.dials import ShopDials
+
+    dials = ShopDials(users=users, items=items, days=days)
+    tree = measure_loop(read_config(config), dials, nights, seed)
+    if svg is not None:
+        write_whole(svg, value_curve(tree))
+    put_json(tree, json_file, lambda: print_grid(nights_grid(tree)))
+
+
 def bench_trunks_command(
     json_file: JsonOption = None,
     config: ConfigOption = None,

@@ -109,6 +109,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_lists_command",
         "Value lists by the simulated shop's truth, and offline metrics against it.",
     ),
+    "bench loop": (
+        "benchmarks.commands:bench_loop_command",
+        "Run nights that learn from the lists they serve, by the simulated shop's truth.",
+    ),
     "bench nights": (
         "benchmarks.commands:bench_nights_command",
         "Compare warm and cold nights, ways to teach a new head, and updates during the day.",

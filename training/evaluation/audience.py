@@ -116,6 +116,47 @@ def shown_audience(days: Days, i: int, config: RunConfig, *, max_users: int, see
     return _audience_of(days, i, config, users, _wanted(days, i, task), again=False)
 
 
+def coming_audience(previous: DaySnapshot, day: date, requests: pl.DataFrame, config: RunConfig) -> Audience:
+    """Take requests [U] that are still to be answered, on a day that has no snapshot yet.
+
+    A user may come several times; nothing is known of what will be wanted, and no item is new.
+    Args: previous: the day before; requests: request_id, user_id, shown_at and the context's columns.
+    """
+    examples, items = previous.table("examples"), previous.table("items")
+    rows = requests.with_columns(
+        impression_id=pl.format("{}:1", "request_id"), item_id=pl.lit(items["item_id"][0])
+    )
+    blank = examples.clear().drop(LiveState.of(config).columns, strict=False)
+    asked = pl.concat([blank, rows.select(c for c in blank.columns if c in rows.columns)], how="diagonal")
+    asked = asked.with_columns(pl.lit(1).cast(asked["position"].dtype).alias("position"))
+    users = requests["user_id"].unique().sort()
+    tail = previous.table("tail").join(users.to_frame("user_id"), on="user_id", how="semi")
+    tail = tail.sort("user_id", "received_at", "feedback_id")
+    state = LiveState.of(config).find(asked, tail, previous.table("feedback").clear())
+    tables = {
+        "examples": asked.hstack(state),
+        "events": tail,
+        "new_items": previous.table("new_items").clear(),
+    }
+    seen = previous.table("seen").filter(
+        pl.col("kind").is_in(list(config.policy.excluded_kinds)), pl.col("user_id").is_in(users.implode())
+    )
+    user, item = _hidden(users, seen, items["item_id"])
+    places = pl.DataFrame({"user": item_codes(requests["user_id"], users)}).with_row_index("place")
+    hidden = places.join(pl.DataFrame({"user": user, "item": item}), on="user")
+    return Audience(
+        opening=Opening(day, previous.path, tables),
+        previous=previous,
+        requests=asked,
+        catalogue=items,
+        available=_available(items, day, config),
+        hidden=(hidden["place"].cast(pl.Int64).to_numpy(), hidden["item"].to_numpy()),
+        offsets=np.zeros(requests.height + 1, np.int64),
+        codes=np.zeros(0, np.int64),
+        again=None,
+    )
+
+
 def _audience_of(
     days: Days, i: int, config: RunConfig, users: pl.Series, relevant: pl.DataFrame, *, again: bool
 ) -> Audience:
