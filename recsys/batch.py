@@ -28,6 +28,25 @@ class BagIndex:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NextItems:
+    """What came after events of the sequences, on the day that is learned: P events, T distinct items."""
+
+    index: dict[str, Tensor]
+    """Item feature -> position in its vocabulary's rows [T]."""
+    bags: dict[str, BagIndex]
+    numbers_TF: Tensor
+    text_TT: Tensor
+    share_T: Tensor
+    """Each item's share of the positives in the training stream."""
+    item_T: Tensor
+    """The item's row in the day's snapshot."""
+    event_P: Tensor
+    """The event of the sequences after which the item came."""
+    place_P: Tensor
+    """Which of the T items it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceIndex:
     """The sequences that B examples' histories are beginnings of, concatenated, oldest first; S events.
 
@@ -45,6 +64,8 @@ class SequenceIndex:
     """Which of the S events each event of a history is."""
     by_event_E: Tensor
     """The events of histories in the order of `event_E`."""
+    next_items: NextItems | None = None
+    """Present in training when retrieval is trained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,4 +106,6 @@ def batch_settings(config: RunConfig, tasks: Sequence[TaskSpec]) -> BatchSetting
         retrieval_task=config.retrieval_task.name if config.retrieval_task else None,
         list_tasks=tuple(t.name for t in tasks if t.list_weight),
         sequences=reads_sequences(config.model.history),
+        period=config.period,
+        next_kind=config.retrieval_task.feedback if config.retrieval_task else None,
     )

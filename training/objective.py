@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from recsys.batch import Batch, ListPairs
 from recsys.model.head_functions import head_loss
+from recsys.model.history import Histories
+from recsys.model.layers import unit_length
 from recsys.model.ranker import ItemSide, Ranker, UserSide
 from recsys.shapes import HeadSpec
 from training.sampled_softmax import sampled_softmax
@@ -127,3 +129,45 @@ def retrieval_loss(
     hidden_PC.scatter_(1, place_P[:, None], value=False)
     user_PD = user.embedding_BD[positive].float() / temperature
     return sampled_softmax(user_PD, candidates_CD, correction_C, hidden_PC, place_P) / count
+
+
+def next_item_loss(
+    ranker: Ranker,
+    batch: Batch,
+    rows: Mapping[str, Tensor],
+    user: UserSide,
+    temperature: float,
+    whole: WholeBatch,
+) -> Tensor:
+    """Average the sampled softmax of what came next, over every event of the day that is learned.
+
+    An event's state, as the newest, is compared with the step's other next items and the uniform catalogue
+    items. Corrections are as in `retrieval_loss`. Each rank has its share, by its share of the examples.
+    Source: Kang & McAuley, ICDM 2018, with the softmax of `retrieval_loss`.
+    """
+    index, negatives = batch.history.sequences, batch.negatives
+    if index is None or index.next_items is None or negatives is None:
+        return user.embedding_BD.new_zeros((), dtype=torch.float32)
+    of = index.next_items
+    following = ranker.item_side(ranker.looked_up(of, rows, "item"), of.numbers_TF, of.text_TT)
+    drawn = ranker.item_side(
+        ranker.looked_up(negatives, rows, "item"), negatives.numbers_MF, negatives.text_MT
+    )
+    candidates_CD = torch.cat([following.embedding_BD.float(), drawn.embedding_BD.float()])
+    share_C, num = torch.cat([of.share_T, negatives.share_M]), of.event_P.numel()
+    # An item is there once for being a next item of any of the events, and as often as it is drawn.
+    correction_C = torch.log(1 - (1 - share_C) ** num + negatives.uniform)
+    item_C = torch.cat([of.item_T, negatives.item_M])
+    hidden_PC = of.item_T[of.place_P][:, None] == item_C
+    hidden_PC.scatter_(1, of.place_P[:, None], value=False)
+    user_PD = _vectors_after(ranker, user, of.event_P).float() / temperature
+    loss = sampled_softmax(user_PD, candidates_CD, correction_C, hidden_PC, of.place_P) / num
+    return loss * (batch.num_shown / max(1, whole.rows))
+
+
+def _vectors_after(ranker: Ranker, user: UserSide, event_P: Tensor) -> Tensor:
+    """Give unit vectors [P, D]: what events, as the newest, add to their user's embedding."""
+    assert isinstance(user.history, Histories), "a user alone is not trained on"
+    assert user.history.newest_SA is not None, "histories are read as sequences"
+    of_history = ranker.user_factor.weight[:, -ranker.history.query.out_features :]
+    return unit_length(user.history.newest_SA.index_select(0, event_P) @ of_history.t())

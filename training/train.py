@@ -341,6 +341,7 @@ def fit_settings(
         weight_decay=training.weight_decay,
         retrieval_task=retrieval.name if retrieval else None,
         temperature=config.retrieval.temperature,
+        next_item_weight=config.model.history.weight,
         total_steps=steps,
         warmup_steps=min(100, steps // 10),
         bf16=(choice or HostChoice.unmeasured(training)).precision == "bf16",

@@ -50,6 +50,8 @@ class Histories:
     """Each event's two rows of the table."""
     place_2E: Tensor
     """The same, as places in the flattened products [B, C] of every history with the table."""
+    newest_SA: Tensor | None = None
+    """What each event of a sequence adds to the summary of a history that ends with it."""
 
     def attend(self, query_BA: Tensor) -> Tensor:
         """Average each history's values by softmax of key · query over its events and an empty one."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.batch import BagIndex, Batch, Negatives
+from recsys.batch import BagIndex, Batch, Negatives, NextItems
 from recsys.errors import ConfigError
 from recsys.model.heads import Heads
 from recsys.model.history import Histories, OneHistory
@@ -286,7 +286,9 @@ class Ranker(nn.Module):
                 logits[task.observation] = self.observing[task.name](x_BI.detach()).squeeze(1)
         return logits, user, item
 
-    def looked_up(self, batch: Batch | Negatives, rows: Mapping[str, Tensor], entity: str) -> list[Tensor]:
+    def looked_up(
+        self, batch: Batch | Negatives | NextItems, rows: Mapping[str, Tensor], entity: str
+    ) -> list[Tensor]:
         """Select the rows [B, D] that an entity's features look up, in order; lists give their mean."""
         return [
             rows[vocabulary].index_select(0, batch.index[feature])

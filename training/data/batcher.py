@@ -1,7 +1,8 @@
 """Encoded rows -> batches. A batch is a few gathers from arrays, nothing per row."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -11,14 +12,14 @@ from torch import Tensor
 from features.encode import Encoded, Encoder
 from features.sequences import EncodedHistories, history_slices
 from recsys.batch import BagIndex, Batch, HistoryIndex, ListPairs, Negatives
-from recsys.config import Entity
+from recsys.config import Entity, Period
 from recsys.inputs import Bag
 from recsys.metrics.examination import at_positions
 from training.crosses import cross_numbers
 from training.data.encoded_rows import EncodedRows
 from training.data.list_rows import RowState
 from training.data.pairs import Pairs, by_chance, of_lists
-from training.data.sequences import Sequences
+from training.data.sequences import Sequences, began_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,10 @@ class BatchSettings:
     """Tasks whose order inside lists is trained: batches have whole lists then, and their pairs."""
     sequences: bool = False
     """Whether the model reads histories as sequences."""
+    period: Period = "P1D"
+    """How long the day of a row is: the next items of its events are learned once, on that day."""
+    next_kind: str | None = None
+    """The kind of feedback whose items are learned as next items."""
     examination: tuple[float, ...] = (1.0,)
     """How likely each position is looked at, for the pairs' weights; beyond the last one, as that one."""
     rank: int = 0
@@ -69,6 +74,7 @@ class Batcher:
     def __init__(self, encoder: Encoder, text_VT: Tensor, settings: BatchSettings) -> None:
         """Prepare the per-vocabulary scratch arrays that finding distinct rows needs."""
         self.encoder, self.text_VT, self.settings = encoder, text_VT, settings
+        self._rows: tuple[Encoded, np.ndarray] | None = None
         self._slot = {n: np.zeros(v.size, np.int64) for n, v in encoder.state.vocabularies.items()}
         entities: tuple[Entity, ...] = ("user", "item", "context")
         self._names = {e: [(f.name, f.vocabulary) for f in encoder.features.ids_of(e)] for e in entities}
@@ -108,6 +114,7 @@ class Batcher:
         history = self._history(encoded, state)
         drawn = self._drawn(encoded, rng) if popularity is not None else None
         negative = encoded.items.take(drawn) if drawn is not None else None
+        sequences = self._sequences(encoded, history, learned=negative is not None)
         uses = [
             ("item_id", "history:item_id", history.items),
             *self._uses("user", user_ids, user.bags),
@@ -116,6 +123,9 @@ class Batcher:
         ]
         if negative is not None:
             uses += self._uses("item", negative.ids, negative.bags, "negative:")
+        if sequences is not None and sequences.followed is not None:
+            came = sequences.followed.items
+            uses += self._uses("item", came.ids, came.bags, "next:")
         numbers, index = self._distinct(uses)
         bags = {**self._bag_indices("user", user.bags, index), **self._bag_indices("item", item.bags, index)}
         cross = cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows])
@@ -129,7 +139,7 @@ class Batcher:
             context_numbers_BF=torch.from_numpy(state.contexts.numbers),
             cross_numbers_BF=torch.from_numpy(cross),
             item_text_BT=torch.from_numpy(item.text),
-            history=self._history_index(encoded, history, index["history:item_id"]),
+            history=self._history_index(encoded, history, sequences, index, popularity),
             position_B=torch.from_numpy(encoded.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
             observed={t: self._observed(encoded, t, shown, again) for t in self.settings.tasks},
@@ -184,8 +194,49 @@ class Batcher:
             encoded.events,
         )
 
-    def _history_index(self, encoded: EncodedRows, history: EncodedHistories, item_E: Tensor) -> HistoryIndex:
-        listed = Sequences.of(history) if self.settings.sequences else None
+    def _sequences(
+        self, encoded: EncodedRows, history: EncodedHistories, *, learned: bool
+    ) -> Sequences | None:
+        """List the sequences of histories. Args: learned: with the items that came next."""
+        if not self.settings.sequences:
+            return None
+        found = Sequences.of(history)
+        if not learned:
+            return found
+        at_ms = began_ms(encoded.day, self.settings.period, self.encoder.timezone)
+        return found.with_next(history, encoded, at_ms, self._next_kinds, self._row_of_number(encoded.items))
+
+    @cached_property
+    def _next_kinds(self) -> np.ndarray:
+        """Give the codes of events whose items are learned as next items."""
+        names = [name for name, codes in self.encoder.history_kinds for _ in range(codes)]
+        return 1 + np.flatnonzero(np.array(names) == self.settings.next_kind)
+
+    def _row_of_number(self, items: Encoded) -> np.ndarray:
+        """Give the row of each number's item, -1 where it is no single item's; kept for a day's batches."""
+        if self._rows is None or self._rows[0] is not items:
+            vocabulary = self.encoder.state.vocabularies["item_id"]
+            rows = np.full(vocabulary.size, -1)
+            rows[items.ids[:-1, 0]] = np.arange(items.ids.shape[0] - 1)
+            rows[: vocabulary.num_reserved] = -1
+            self._rows = (items, rows)
+        return self._rows[1]
+
+    def _history_index(
+        self,
+        encoded: EncodedRows,
+        history: EncodedHistories,
+        sequences: Sequences | None,
+        index: dict[str, Tensor],
+        popularity: np.ndarray | None,
+    ) -> HistoryIndex:
+        item_E = index["history:item_id"]
+        read = None if sequences is None else sequences.index(history, encoded.events, item_E)
+        if read is not None and sequences is not None and sequences.followed is not None:
+            assert popularity is not None, "next items are learned with retrieval"
+            own = {name: index[f"next:{name}"] for name, _ in self._names["item"]}
+            bags = self._bag_indices("item", sequences.followed.items.bags, index, "next:")
+            read = replace(read, next_items=sequences.followed.index(own, bags, popularity))
         return HistoryIndex(
             item_E=item_E,
             kind_E=torch.from_numpy(history.kinds),
@@ -193,7 +244,7 @@ class Batcher:
             owner_E=torch.from_numpy(history.rows),
             start_B=torch.from_numpy(history.offsets[:-1]),
             by_item_E=torch.from_numpy(_order(item_E.numpy())),
-            sequences=None if listed is None else listed.index(history, encoded.events, item_E),
+            sequences=read,
         )
 
     def _drawn(self, encoded: EncodedRows, rng: np.random.Generator) -> np.ndarray | None:

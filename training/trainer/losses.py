@@ -8,7 +8,7 @@ from torch import Tensor
 from recsys.batch import Batch
 from recsys.model.ranker import Ranker
 from recsys.shapes import RETRIEVAL, HeadSpec
-from training.objective import retrieval_loss, task_losses
+from training.objective import next_item_loss, retrieval_loss, task_losses
 from training.trainer.group import Group
 from training.trainer.learner import Learner
 from training.trainer.settings import FitSettings
@@ -36,6 +36,9 @@ def all_losses(
         assert user is not None
         assert item is not None
         losses[RETRIEVAL] = retrieval_loss(learner, batch, rows, user, item, settings.temperature, whole)
+        if settings.next_item_weight and batch.history.sequences is not None:
+            after = next_item_loss(learner, batch, rows, user, settings.temperature, whole)
+            losses[RETRIEVAL] = losses[RETRIEVAL] + settings.next_item_weight * after
     return _with_all_values(losses, whole.group), logits
 
 

@@ -22,6 +22,8 @@ class FitSettings:
     """Keep the learning rate as it is: weights that are continued are near their optimum already."""
     bf16: bool = False
     """Multiply matrices in bfloat16 (weights, losses and optimisers stay in float32)."""
+    next_item_weight: float = 0.0
+    """Of the loss of events' next items beside the retrieval loss, where histories are read as sequences."""
     read_every: int = 1
     """Read the losses every so many steps: on a GPU each reading waits for all that it has still to do."""
 

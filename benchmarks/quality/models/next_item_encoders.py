@@ -54,7 +54,7 @@ class Setting:
     temperature: float = 0.07
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    epochs: int = 10
+    epochs: int = 6
     """At most; the learning rate falls to 0 with them."""
     patience: int = 2
     """Epochs without a better validation before it stops."""

@@ -8,6 +8,8 @@ Shape letters: B histories, E events of all of them, S events of the sequences, 
 W state, A attention.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -58,19 +60,18 @@ class SequenceHistory(HistoryAttention):
             of = _none(index)
         states_SW = self.states(items_UD.index_select(0, of.item_S), of.kind_S, of.minute_S, of.count_C)
         lists = RowLists(of.event_E, index.owner_E, index.start_B, of.by_event_E, states_SW.shape[0])
-        found = self.histories(states_SW, index, lists)
-        summary_BA = self.summary(found)
-        newest_BA = self._newest(states_SW, index, of, summary_BA)
-        return found, summary_BA + newest_BA
+        newest_SA = self.newest(states_SW)
+        found = replace(self.histories(states_SW, index, lists), newest_SA=newest_SA)
+        return found, self.summary(found) + _of_newest(newest_SA, index, of)
 
-    def _newest(
-        self, states_SW: Tensor, index: HistoryIndex, of: SequenceIndex, summary_BA: Tensor
-    ) -> Tensor:
-        """Give what each history's newest state adds [B, A]; without events nothing."""
-        stops_B = torch.cat([index.start_B[1:], index.start_B.new_tensor([index.item_E.numel()])])
-        some = torch.nonzero(stops_B > index.start_B).squeeze(1)
-        newest = self.newest(states_SW.index_select(0, of.event_E[index.start_B[some]]))
-        return torch.zeros_like(summary_BA).index_copy(0, some, newest.to(summary_BA.dtype))
+
+def _of_newest(newest_SA: Tensor, index: HistoryIndex, of: SequenceIndex) -> Tensor:
+    """Give what each history's newest event adds [B, A]; without events nothing."""
+    num_events = index.item_E.numel()
+    stops_B = torch.cat([index.start_B[1:], index.start_B.new_tensor([num_events])])
+    some = torch.nonzero(stops_B > index.start_B).squeeze(1)
+    newest = newest_SA.index_select(0, of.event_E[index.start_B[some]])
+    return newest.new_zeros(index.start_B.shape[0], newest.shape[1]).index_copy(0, some, newest)
 
 
 def _none(index: HistoryIndex) -> SequenceIndex:

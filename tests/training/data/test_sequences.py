@@ -1,10 +1,15 @@
 """Histories of a batch as beginnings of sequences: each sequence once, and every event found in one."""
 
+from datetime import datetime
+from types import SimpleNamespace
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import torch
 
+from features.encode import Encoded
 from features.sequences import EncodedEvents, history_slices
-from training.data.sequences import Sequences
+from training.data.sequences import Sequences, began_ms
 
 NEVER = np.iinfo(np.int64).max
 MINUTE = 60_000
@@ -70,3 +75,39 @@ def test_no_events_make_no_sequences():
     histories = _histories([(3, 3), (0, 0)], [9, 9])
     found = Sequences.of(histories)
     assert found.source.size == found.counts.size == found.event.size == 0
+
+
+ITEMS = Encoded(
+    ids=np.array([[5], [6], [7], [0]]), numbers=np.zeros((4, 0), np.float32), text=np.zeros((4, 0))
+)
+ROW_OF = np.full(112, -1)
+ROW_OF[[101, 102, 103, 105, 107, 109]] = [0, 1, 0, 1, 2, 1]
+
+
+def test_items_that_came_next_are_of_the_day_and_kind_and_each_event_counts_once():
+    histories = _histories([(0, 4), (1, 4), (5, 9), (5, 10)], [99] * 4)
+    encoded = SimpleNamespace(events=EVENTS, items=ITEMS)
+    found = Sequences.of(histories).with_next(histories, encoded, 2 * MINUTE, np.array([1, 2]), ROW_OF)
+    # Of 0-1-2-3 the events 2 and 3, of 5-6-7-8 the event 7, of 6-7-8-(9, undone) nothing more; 103 has row 0.
+    assert found.followed.rows.tolist() == [0, 1, 2]
+    learned = {(int(_positions(found, histories)[e]), int(found.followed.rows[p])) for e, p in _pairs(found)}
+    assert learned == {(1, 1), (2, 0), (6, 2)}
+    later = Sequences.of(histories).with_next(histories, encoded, 3 * MINUTE, np.array([2]), ROW_OF)
+    assert [(int(_positions(later, histories)[e]), p) for e, p in _pairs(later)] == [(6, 0)]
+    none = Sequences.of(histories).with_next(histories, encoded, 99 * MINUTE, np.array([1, 2]), ROW_OF)
+    assert none.followed is None
+
+
+def _positions(found, histories):
+    return histories.events[found.source]
+
+
+def _pairs(found):
+    return list(zip(found.followed.before.tolist(), found.followed.place.tolist(), strict=True))
+
+
+def test_a_period_begins_at_midnight_of_its_first_day_in_the_shops_time():
+    noon = datetime(2026, 3, 5, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    midnight, monday = noon.replace(hour=0), noon.replace(hour=0, day=2)
+    assert began_ms(noon.date(), "P1D", "Europe/Berlin") == midnight.timestamp() * 1000
+    assert began_ms(noon.date(), "P1W", "Europe/Berlin") == monday.timestamp() * 1000

@@ -119,3 +119,11 @@ def test_ranks_share_the_rows_and_what_is_drawn(make_stream):
         drawn = torch.cat([share.negatives.item_M for share in shares])
         assert torch.equal(drawn, one.negatives.item_M)
         assert {share.negatives.uniform for share in shares} == {one.negatives.uniform}
+
+
+def test_where_histories_are_sequences_a_users_rows_stay_together(make_stream):
+    def users_of_batches(**settings):
+        found = make_stream(epochs=1, **settings).batches()
+        return sum(batch.index["user_id"].unique().numel() for batch in found)
+
+    assert users_of_batches(sequences=True) < 0.8 * users_of_batches()
