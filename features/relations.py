@@ -11,7 +11,8 @@ from typing import Final, Literal, get_args
 
 import polars as pl
 
-from features.profile.model import Finding, IdShapes, Requests
+from features.profile.model import Finding, IdShapes, IdSpellings, Requests
+from features.spellings import one_id, spellings
 
 CheckName = Literal[
     "request_id_not_unique",
@@ -22,6 +23,7 @@ CheckName = Literal[
     "days_apart",
     "one_user",
     "spreadsheet_ids",
+    "ids_spelt_twice",
     "repeated_ids",
     "organic_feedback",
     "no_feedback",
@@ -37,6 +39,8 @@ GAP: Final = 10
 MAX_OF_ONE: Final = 0.5
 MOSTLY_ORGANIC: Final = 0.5
 ALL_ORGANIC: Final = 0.99
+MAX_SPELT: Final = 0.03
+"""Of the rows: those that have a rarer spelling of their id. Tags that people type have .021, ids none."""
 _DIGITS: Final = 15
 """A spreadsheet keeps so many digits of a number."""
 
@@ -46,7 +50,7 @@ def shared_requests(found: Requests, rows: int) -> Finding | None:
     if found.example is None or found.shared <= MAX_SHARED * found.requests:
         return None
     request, one, other = found.example
-    spelt = "one user's id written in two ways? write it in one; else " if _one_id(one, other) else ""
+    spelt = "one user's id written in two ways? write it in one; else " if one_id(one, other) else ""
     return _stop(
         "request_id_not_unique",
         f"{_share(found.shared, found.requests)} of the requests have several users, such as {request!r} of "
@@ -225,6 +229,24 @@ def spreadsheet_ids(name: str, found: IdShapes) -> Finding | None:
     return Finding(severity="warning", code="spreadsheet_ids", what=f"{name}: {parts}", remedy=remedy)
 
 
+def ids_spelt_twice(name: str, found: IdSpellings, rows: int) -> Finding | None:
+    """Find ids that are written in several ways: each way is a user, or an item, of its own.
+
+    Args: name: whose ids, such as "users of events"; rows: of the log.
+    """
+    if found.example is None:
+        return None
+    one, of_one, other, of_other = found.example
+    return (_stop if found.apart > MAX_SPELT * found.rows else _warn)(
+        "ids_spelt_twice",
+        f"{_share(found.several, found.ids)} of the {name} are written in several ways, such as {one!r} "
+        f"({of_one:,} rows) and {other!r} ({of_other:,}); {_share(found.apart, found.rows)} of the rows have "
+        "the rarer spelling",
+        "each spelling is one of its own, with a part of the history: write an id in one way",
+        rows,
+    )
+
+
 def _bulk(days: list[date], rows_of_days: Mapping[date, int]) -> tuple[date, date]:
     """Find the days of all but a hundredth of the rows at each end, and those near them."""
     rows = sum(rows_of_days.values())
@@ -245,43 +267,6 @@ def _bulk(days: list[date], rows_of_days: Mapping[date, int]) -> tuple[date, dat
         if last < len(days) - 1 and days[last + 1] - days[last] <= reach:
             last, near = last + 1, True
     return days[first], days[last]
-
-
-def spellings(missing: pl.Series, told: pl.Series, where: str) -> str:
-    """Show two spellings of one id, else an id of each. Args: where: what has the ids `told`."""
-    both = [pl.DataFrame({"id": ids}).drop_nulls() for ids in (missing, told)]
-    for spelling in _SPELLINGS:
-        seen, known = (ids.with_columns(same=spelling).drop_nulls("same") for ids in both)
-        pairs = seen.join(known.unique("same"), on="same", suffix="_told").sort("id", "id_told")
-        if pairs.height:
-            return f": {pairs['id'][0]!r} of an event may be {pairs['id_told'][0]!r} of the {where}"
-    example = f", which has ids like {told.drop_nulls()[0]!r}" if told.drop_nulls().len() else ""
-    return f": {missing[0]!r} is not there{example}"
-
-
-_TEXT: Final = pl.col("id").str.to_lowercase().str.strip_chars("'\" {}[]")
-_NUMBER: Final = _TEXT.str.replace(",", ".", literal=True).str.replace(r"\.0+$", "")
-_WHOLE: Final = pl.when(_TEXT.str.contains(r"^-?\d([.,]\d+)?e\+?\d+$")).then(
-    _NUMBER.cast(pl.Float64, strict=False).round(0).cast(pl.Int128, strict=False).cast(pl.String)
-).otherwise(_NUMBER)  # fmt: skip
-_FIGURES: Final = pl.col("id").str.extract(r"(\d+)\D*$").str.strip_chars_start("0")
-# From what changes least to what changes most: case and quotes, leading zeros and .0, the figures alone, the
-# figures that a spreadsheet keeps.
-_SPELLINGS: Final = (
-    _TEXT,
-    _WHOLE.str.strip_chars_start("0"),
-    _TEXT.str.replace_all(r"[^a-z0-9]", ""),
-    pl.when(_FIGURES.str.len_bytes() > 0).then(_FIGURES),
-    pl.when(_WHOLE.str.contains(r"^\d{12,}$")).then(
-        pl.format("{}:{}", _WHOLE.str.slice(0, 5), _WHOLE.str.len_bytes())
-    ),
-)
-
-
-def _one_id(one: str, other: str) -> bool:
-    """Tell whether two ids differ in case, quotes, leading zeros or .0 alone."""
-    spelt = pl.DataFrame({"id": [one, other]}).select(_SPELLINGS[1]).to_series()
-    return spelt.null_count() == 0 and spelt.n_unique() == 1
 
 
 def _share(some: int, of: int) -> str:

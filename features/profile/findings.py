@@ -128,6 +128,14 @@ def _item_ids(p: LogProfile) -> Finding | None:
     return relations.spreadsheet_ids("items", p.id_shapes["items"])
 
 
+def _spelt_users(p: LogProfile) -> Finding | None:
+    return relations.ids_spelt_twice("users", p.id_spellings["users"], p.impressions + p.feedback)
+
+
+def _spelt_items(p: LogProfile) -> Finding | None:
+    return relations.ids_spelt_twice("items", p.id_spellings["items"], p.impressions + p.feedback)
+
+
 def _heavy_user(p: LogProfile) -> Finding | None:
     top = p.per_user
     most = relations.one_user(top.top, top.top_share, p.impressions + p.feedback)
@@ -317,9 +325,9 @@ def quiet_offset(hours: tuple[int, ...]) -> int:
 
 
 CHECKS: Final[tuple[Callable[[LogProfile], Finding | None], ...]] = (
-    _requests, _apart, _user_ids, _item_ids, _gaps, _volume, _no_feedback, _organic, _not_found, _before,
-    _repeats, _heavy_user, _heavy_item, _all_positive, _absent, _unlisted, _partitions, _future, _quiet_hours,
-    _cold_items, _sampled, _propensity, _positions,
+    _requests, _apart, _user_ids, _item_ids, _spelt_users, _spelt_items, _gaps, _volume, _no_feedback,
+    _organic, _not_found, _before, _repeats, _heavy_user, _heavy_item, _all_positive, _absent, _unlisted,
+    _partitions, _future, _quiet_hours, _cold_items, _sampled, _propensity, _positions,
 )  # fmt: skip
 CONFIG_CHECKS: Final[tuple[Callable[[LogProfile, RunConfig, str], Finding | None], ...]] = (
     _rating_range, _unvalued, _columns, _heads,

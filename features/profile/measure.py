@@ -16,6 +16,7 @@ import polars as pl
 from features.profile.model import Column, Day, Kind, LogProfile, Requests, Table
 from features.profile.tally import EntityTally
 from features.relations import id_shapes
+from features.spellings import spelt_twice
 from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.schema import IMPRESSION_KEY, INSTANT, KEYS, MAY_BE_ABSENT, TABLES, empty
@@ -288,6 +289,10 @@ def _profile(sums: _Sums, tables: tuple[Table, ...]) -> LogProfile:
             example=sums.shared[0] if sums.shared else None,
         ),
         id_shapes={"users": id_shapes(sums.users.entities), "items": id_shapes(sums.items.entities)},
+        id_spellings={
+            "users": spelt_twice(sums.users.rows_of_ids),
+            "items": spelt_twice(sums.items.rows_of_ids),
+        },
         days=tuple(sums.days),
         missing_days=tuple(day for day in every if day not in set(present)),
     )

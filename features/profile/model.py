@@ -56,6 +56,20 @@ class IdShapes(_Part):
     point_zero_example: str | None
 
 
+class IdSpellings(_Part):
+    """Ids that are written in several ways, and their rows."""
+
+    ids: int = 0
+    """Ids, all spellings of one counted once."""
+    several: int = 0
+    """Those of them that have several spellings."""
+    rows: int = 0
+    apart: int = 0
+    """Rows of a spelling that is not its id's most frequent one."""
+    example: tuple[str, int, str, int] | None = None
+    """Two spellings of one id, each with its rows."""
+
+
 class Column(_Part):
     """One column of a table over all days."""
 
@@ -174,6 +188,7 @@ class LogProfile(_Part):
     unlisted_users: int
     shared_requests: Requests
     id_shapes: dict[Literal["users", "items"], IdShapes]
+    id_spellings: dict[Literal["users", "items"], IdSpellings]
     days: tuple[Day, ...]
     missing_days: tuple[date, ...]
     findings: tuple[Finding, ...] = ()

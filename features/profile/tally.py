@@ -39,6 +39,11 @@ class EntityTally:
         """List all entities."""
         return self._counts()[self.key]
 
+    @property
+    def rows_of_ids(self) -> pl.DataFrame:
+        """Give each entity once: id, rows."""
+        return self._counts().select(id=self.key, rows="events")
+
     def distribution(self) -> Distribution:
         """Summarise events per entity."""
         ordered = self._counts().sort("events", self.key, descending=[True, False])

@@ -13,6 +13,7 @@ from features.sources.conversion import Conversion
 from features.sources.mapped.mapping import Mapping
 from features.sources.mapped.side import SideTables
 from features.sources.mapped.staging import OUTSIDE, Staged
+from features.spellings import spellings, spelt_twice
 from recsys.errors import DataError
 
 ORGANIC: Final = "feedback: organic, no impression found"
@@ -40,7 +41,8 @@ def check_relations(
     else:  # impressions lie on the day they were shown, feedback on that on which it was received
         apart = relations.days_apart(shown, of=rows), relations.days_apart(done, "received", rows)
         found.append(next((finding for finding in apart if finding), None))
-    found.append(_one_user(staged, rows))
+    rows_of_ids = _rows_of_ids(staged)
+    found.append(_one_user(rows_of_ids["users"], rows))
     for table, seen, told in side.ids():
         if told is not None:
             named = seen.filter(~seen.is_in(_sessions(staged).implode())) if table == "users" else seen
@@ -48,6 +50,12 @@ def check_relations(
         for where, ids in (("events", seen), ("the file", told)):
             if ids is not None:
                 found.append(relations.spreadsheet_ids(f"{table} of {where}", relations.id_shapes(ids)))
+                each = (
+                    rows_of_ids[table]
+                    if where == "events"
+                    else ids.unique().to_frame("id").with_columns(rows=1)
+                )
+                found.append(relations.ids_spelt_twice(f"{table} of {where}", spelt_twice(each), rows))
     conversion.findings += [finding for finding in found if finding]
     stop(conversion, mapping)
 
@@ -165,17 +173,25 @@ def _apart(staged: Staged, window: timedelta) -> list[str]:
         known, seen = (f.select(pl.col(key).unique()).collect().to_series() for f in (shown, done))
         missing = seen.filter(~seen.is_in(known.implode())).sort()
         if missing.len() > (1 - relations.MIN_LISTED) * seen.len():
-            spelt = relations.spellings(missing, known, "impressions")
+            spelt = spellings(missing, known, "impressions")
             said.append(f"{missing.len():,} of {seen.len():,} {table} of feedback were shown nothing{spelt}")
     return said
 
 
-def _one_user(staged: Staged, rows: int) -> Finding | None:
+def _one_user(rows_of_users: pl.DataFrame, rows: int) -> Finding | None:
+    top = rows_of_users.sort("rows", "id", descending=[True, False]).row(0, named=True)
+    return relations.one_user(top["id"], top["rows"] / int(rows_of_users["rows"].sum()), rows)
+
+
+def _rows_of_ids(staged: Staged) -> dict[str, pl.DataFrame]:
+    """Count the rows of each user and of each item: id, rows."""
     tables = ("feedback",) if staged.derived else ("impressions", "feedback")
-    frames = [frame.select("user_id") for frame in map(staged.scan, tables) if frame is not None]
-    counts = pl.concat(frames).group_by("user_id").len().collect(engine="streaming")
-    top = counts.sort("len", "user_id", descending=[True, False]).row(0, named=True)
-    return relations.one_user(top["user_id"], top["len"] / int(counts["len"].sum()), rows)
+    frames = [frame.select("user_id", "item_id") for frame in map(staged.scan, tables) if frame is not None]
+    both = pl.concat(frames)
+    return {
+        table: both.group_by(id=key).agg(rows=pl.len()).collect(engine="streaming")
+        for table, key in (("users", "user_id"), ("items", "item_id"))
+    }
 
 
 def _sessions(staged: Staged) -> pl.Series:

@@ -24,6 +24,7 @@ def null(dtype):
     return pl.lit(None, dtype)
 
 
+CAPITALS = pl.col("user_id").str.to_uppercase()
 FAULTS = {
     "organic_feedback": {"feedback": change(impression_id=null(pl.String))},
     "impression_not_found": {"feedback": change(impression_id=pl.lit("x") + pl.col("impression_id"))},
@@ -49,6 +50,7 @@ FAULTS = {
     "no_feedback": {"feedback": lambda f: f.head(0)},
     "request_id_not_unique": {"impressions": change(request_id=pl.format("page-{}", "position"))},
     "spreadsheet_ids": {"impressions": change(item_id=pl.lit("1.23457E+15"))},
+    "ids_spelt_twice": {"impressions": change(user_id=pl.when(THIRD).then(CAPITALS).otherwise("user_id"))},
 }  # fmt: skip
 
 
@@ -139,5 +141,14 @@ def test_the_quiet_hours_tell_the_zone():
 
 
 def test_every_check_has_a_fault_here():
-    elsewhere = {"_gaps", "_volume", "_all_positive", "_future", "_quiet_hours", "_apart", "_user_ids"}
+    elsewhere = {
+        "_gaps",
+        "_volume",
+        "_all_positive",
+        "_future",
+        "_quiet_hours",
+        "_apart",
+        "_user_ids",
+        "_spelt_items",
+    }
     assert len(CHECKS) + len(CONFIG_CHECKS) == len(FAULTS) + len(elsewhere)

@@ -72,7 +72,18 @@ def one_busy_user(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(user_id=pl.when(many).then(pl.lit("0")).otherwise("user_id"))
 
 
+def half_in_capitals(frame: pl.DataFrame) -> pl.DataFrame:
+    half = pl.int_range(pl.len()) % 2 == 0
+    return frame.with_columns(
+        user_id=pl.when(half).then(pl.col("user_id").str.to_uppercase()).otherwise("user_id"), req=None
+    )
+
+
 STOPS = {
+    "ids_spelt_twice": (
+        half_in_capitals,
+        ["40 of 40 (100.0%) of the users of events", "'u13' (", "an id in one way"],
+    ),
     "request_id_not_unique": (shared_requests, ["3 of 3 (100.0%) of the requests", "'0' of 'u", "`request`"]),
     "days_apart": (one_old_row, ["1 of 1,5", "those of 2000-01-01", "first_day = 2026-01-05"]),
     "one_user": (one_busy_user, ["user '0' has 60%"]),
@@ -130,6 +141,14 @@ def test_how_many_ids_of_events_the_file_has(bench, own, table, known, severity)
         return
     bench.convert(mapping, form="parquet")
     assert [(f.code, f.severity) for f in bench.summary.findings] == ([(code, severity)] if severity else [])
+
+
+def test_ids_of_a_file_of_items_that_are_spelt_twice(bench, own):
+    put(bench, rows())
+    ids = rows()["product_id"].unique().sort()
+    put(bench, pl.concat([ids, ids.str.to_uppercase().head(1)]).to_frame("id"), "items.parquet")
+    mapping = own(items={"files": "items.parquet", "id": "id"})
+    assert "1 of 30 (3.3%) of the items of the file are" in stopped(bench, mapping)
 
 
 def test_sessions_are_in_no_file_of_users(bench, own):
@@ -196,8 +215,8 @@ def test_an_impressions_number_that_starts_again(bench, own):
     ("change", "said"),
     [
         (
-            pl.col("product_id").str.to_uppercase(),
-            "30 of 30 items of feedback were shown nothing: 'I0' of an",
+            pl.col("product_id").str.replace("i", "sku-"),
+            "30 of 30 items of feedback were shown nothing: 'sku-1' of an",
         ),
         (pl.col("at") + timedelta(days=40), "feedback of 2026-02-14"),
         (pl.col("at") - timedelta(days=40), "feedback of 2025-11-26"),
