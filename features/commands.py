@@ -150,10 +150,13 @@ def data_profile_command(
     """Describe a log: counts, rates, sparsity, gaps, and findings with remedies."""
     from features.profile.profile_log import profile_log
     from features.profile.render import print_profile, write_profile
+    from recsys.settings import read_toml
 
     if config is None and (log / "config.toml").is_file():
         config = log / "config.toml"
     name = "the shop's config" if config is None else str(config)
-    profile = profile_log(log, read_config(config), name)
+    # `convert` writes a config without a head beside a log without feedback: the profile tells why.
+    headless = config == log / "config.toml" and "task" not in read_toml(config, "the config", "restore it")
+    profile = profile_log(log, None if headless else read_config(config), name)
     written = [] if out is None else write_profile(profile, name, out)
     put_json(profile, json_file, lambda: print_profile(profile, written))

@@ -25,6 +25,8 @@ CheckName = Literal[
     "spreadsheet_ids",
     "ids_spelt_twice",
     "repeated_ids",
+    "near_kinds",
+    "unused_kinds",
     "organic_feedback",
     "no_feedback",
 ]

@@ -90,8 +90,8 @@ def _folded(ids: pl.Series) -> pl.Series:
 
 def _case_tells(ids: pl.Series) -> bool:
     """Tell whether ids are of digits, small and capital letters alike, as short random ones are."""
-    with_letters = ids.str.contains(r"[a-zA-Z]").sum()
-    return bool(ids.str.contains("[a-z][^a-z]*[A-Z]").sum() > MAX_CASED * with_letters)
+    with_letters, mixed = (int(ids.str.contains(part).sum()) for part in ("[a-zA-Z]", "[a-z][^a-z]*[A-Z]"))
+    return mixed > MAX_CASED * with_letters
 
 
 def spellings(missing: pl.Series, told: pl.Series, where: str) -> str:

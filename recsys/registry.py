@@ -53,6 +53,19 @@ class Registry:
         """Where bundles lie."""
         return self.runs / "bundles"
 
+    def require_folder(self) -> None:
+        """Check that there is a RUNS folder to read, before "nothing" is given for an answer.
+
+        Raises: RegistryError naming the folder, and what is beside it.
+        """
+        if self.folder.is_dir() or self.bundles.is_dir():
+            return
+        if self.runs.is_dir():
+            why = f"{self.runs} holds neither registry/ nor bundles/"
+        else:
+            why = f"there is no folder {self.runs}"
+        raise RegistryError(f"{why}; --runs names the folder that `recsys nightly --runs` wrote")
+
     def path(self, version: str) -> Path:
         """Give a version's folder; it may not exist."""
         return self.bundles / version

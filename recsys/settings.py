@@ -44,12 +44,19 @@ def explain(
             known = known_keys(model, issue["loc"][:-1])
             lines.append(f"  {key}: unknown key; known here: {', '.join(known)}")
         elif issue["type"] == "missing":
-            lines.append(f"  {key}: is missing")
+            lines.append(f"  {key}: is missing{_what_for(model, issue['loc'])}")
         elif issue["type"] in ("value_error", "model_type") and isinstance(issue["input"], dict):
             lines.append(f"  {key}: {_message(issue)}")
         else:
             lines.append(f"  {key} = {issue['input']!r}: {_message(issue)}")
     return "\n".join(lines)
+
+
+def _what_for(model: type[BaseModel], loc: Sequence[int | str]) -> str:
+    """Give what a missing key's field says of itself, where it says so."""
+    fields = model.model_fields if len(loc) == 1 else {}
+    said = [field.description for name, field in fields.items() if loc[0] in (name, field.alias)]
+    return f"; {said[0]}" if said and said[0] else ""
 
 
 def _message(issue: ErrorDetails) -> str:

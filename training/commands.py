@@ -12,7 +12,7 @@ import typer
 
 from features.definitions import read_config
 from recsys.config import RunConfig
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.options import (
     ConfigOption,
     DayRange,
@@ -94,7 +94,8 @@ def nightly_command(
 
     The JSON has one object a night, each on a line of its own; `version` is the night's if it is live.
     Exit codes: 0 PROMOTE, or stopped before a verdict, 10 HOLD, 11 HOLD_UNDERPOWERED, 15 CHECK_FAILED (of
-    the last night), 13 where at least the third night in a row was held; errors have their own.
+    the last night), 13 where at least the third night in a row was held; errors have their own, also where a
+    dry run sees them coming.
     """
     from training.console import print_dry_run
     from training.night.extent import Part
@@ -108,9 +109,11 @@ def nightly_command(
     part = Part(start_at=start_at, stop_after=stop_after, force=tuple(force or ()), verify=verify)
     if dry_run:
         _refuse("--dry-run, which writes nothing,", {"--accept-findings": accept or None})
+        refused = False
         for number, planned in enumerate(explain_nights(settings, log, runs, days, part)):
             put_json_line(planned.to_json(), json_file, partial(print_dry_run, planned), append=number > 0)
-        return 0
+            refused |= planned.stops
+        return DataError.exit_code if refused else 0
     code = 0
     with ended_like_ctrl_c():
         for number, night in enumerate(run_nights(settings, log, runs, days, accept=accept, part=part)):
@@ -226,7 +229,9 @@ def bundle_list_command(runs: RunsOption) -> None:
     from recsys.registry import Registry
     from training.console import print_bundles
 
-    print_bundles(Registry(runs))
+    registry = Registry(runs)
+    registry.require_folder()
+    print_bundles(registry)
 
 
 def bundle_show_command(version: VersionArgument, runs: RunsOption) -> None:

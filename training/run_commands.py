@@ -19,7 +19,9 @@ def runs_list_command(runs: RunsOption, json_file: JsonOption = None) -> None:
     from recsys.registry import Registry
     from training.kept_runs import list_runs
 
-    found = [run.to_json() for run in list_runs(Registry(runs))]
+    registry = Registry(runs)
+    registry.require_folder()
+    found = [run.to_json() for run in list_runs(registry)]
     put_json(found, json_file, partial(_print_list, found))
 
 

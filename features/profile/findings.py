@@ -15,11 +15,15 @@ from recsys.config import RunConfig
 _QUIET_LOCAL_HOUR: Final = 4
 """Local hour on which the quietest six hours of a day are centred, because people sleep."""
 
+_MANY: Final = 5
+"""So many times the usual share of a user, or an item, stands out."""
 
-def find(profile: LogProfile, config: RunConfig, config_name: str) -> tuple[Finding, ...]:
-    """Run every check; the config says which tasks and columns the log is meant for."""
+
+def find(profile: LogProfile, config: RunConfig | None, config_name: str) -> tuple[Finding, ...]:
+    """Run every check; the config, if there is one, says which tasks and columns the log is meant for."""
     found = [check(profile) for check in CHECKS]
-    found += [check(profile, config, config_name) for check in CONFIG_CHECKS]
+    if config is not None:
+        found += [check(profile, config, config_name) for check in CONFIG_CHECKS]
     return tuple(f for f in found if f is not None)
 
 
@@ -141,7 +145,7 @@ def _heavy_user(p: LogProfile) -> Finding | None:
     most = relations.one_user(top.top, top.top_share, p.impressions + p.feedback)
     if most is not None:
         return most
-    if top.top_share <= 0.05 or top.entities < 20:
+    if top.top_share <= max(0.05, _MANY / max(top.entities, 1)) or top.entities < 20:
         return None
     return _warn(
         "one_user",
@@ -152,7 +156,7 @@ def _heavy_user(p: LogProfile) -> Finding | None:
 
 def _heavy_item(p: LogProfile) -> Finding | None:
     top = p.per_item
-    if top.top_share <= 0.2 or top.entities < 20:
+    if top.top_share <= max(0.2, _MANY / max(top.entities, 1)) or top.entities < 20:
         return None
     return _warn(
         "one_item",

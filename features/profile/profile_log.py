@@ -13,9 +13,10 @@ from recsys.errors import DataError
 from recsys.log import InteractionLog
 
 
-def profile_log(folder: Path, config: RunConfig, config_name: str) -> LogProfile:
+def profile_log(folder: Path, config: RunConfig | None, config_name: str) -> LogProfile:
     """Profile a log against the config that it is meant for, with a progress bar.
 
+    Args: config: None where there is none yet: a log without feedback has no head.
     Raises: DataError when the folder is no log, or a file in it cannot be read.
     """
     if not folder.is_dir():

@@ -51,6 +51,7 @@ def check_hours(day: Compared) -> Iterator[Finding]:
             code="hours", severity=_unless_new_weekday(severity, day), table="impressions", column="shown_at",
             measured=f"usual share of users in the empty hours {_spans(empty)}", value=share,
             expected=f"below {day.config.hours_missing[0]:g}", rows=round(float(usual[lost].sum())),
+            counted="usual users",
             remedy="find the file or the journal of these hours; rows named are those beside the gap",
             where=Where(table="impressions", rows=pl.col("hour").is_in(edges)),
         )  # fmt: skip

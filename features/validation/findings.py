@@ -36,7 +36,7 @@ class Finding:
     value: float
     expected: str
     rows: int
-    """How many rows it is about."""
+    """How many rows, or what `counted` says, it is about."""
     remedy: str
     where: Where
     day: date | None = None
@@ -44,6 +44,8 @@ class Finding:
     accepted: bool = False
     """Somebody has accepted it: it is known and does not stop a night."""
     files: tuple[str, ...] = field(default=())
+    counted: str = "rows"
+    """What `rows` counts."""
 
     @property
     def stops(self) -> bool:
@@ -57,7 +59,7 @@ class Finding:
         said = " (accepted)" if self.accepted else ""
         return (
             f"{self.day} {self.severity} [{self.code}]{said} {place}: {self.measured} is "
-            f"{show(self.value)}, expected {self.expected} ({self.rows:,} rows)"
+            f"{show(self.value)}, expected {self.expected} ({self.rows:,} {self.counted})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -72,6 +74,7 @@ class Finding:
             "value",
             "expected",
             "rows",
+            "counted",
             "remedy",
         )
         return {

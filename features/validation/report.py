@@ -122,7 +122,7 @@ def _section(number: int, finding: Finding) -> list[str]:
         f"## {number}. {finding.severity}{said}: {finding.code}, {place} ({finding.day})",
         "",
         f"- measured: {finding.measured} = **{show(finding.value)}**, expected {finding.expected}",
-        f"- rows: {finding.rows:,}",
+        f"- {finding.counted}: {finding.rows:,}",
         f"- remedy: {finding.remedy}",
         *_table(finding.examples),
     ]

@@ -5,7 +5,7 @@ Modules take plain arguments; only builders and commands read this tree.
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -31,12 +31,18 @@ _IN_USE = {"in_use": True}
 """Context of the validation of a config that was accepted once."""
 
 
+_NO_TASK: Final = (
+    'a config needs at least one [[task]], a head to learn, such as name = "click", feedback = "click", '
+    'head = "binary", window = "1d"; `recsys convert` writes them for a log that has feedback'
+)
+
+
 class RunConfig(Section):
     """All settings of a run."""
 
     timezone: str = "UTC"
     period: Period = "P1D"
-    tasks: Annotated[tuple[TaskSpec, ...], Field(alias="task")]
+    tasks: Annotated[tuple[TaskSpec, ...], Field(alias="task", description=_NO_TASK)]
     attributes: Annotated[tuple[FeatureConfig, ...], Field(alias="feature")] = ()
     features: FeaturesConfig = FeaturesConfig()
     execution: ExecutionConfig = ExecutionConfig()

@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from features.build import periods
 from features.sources.journal import num_pending
 from recsys.errors import DataError
 from recsys.stages import MANIFEST, NO_RESULT, NotBuiltError, read_manifest
@@ -13,11 +14,12 @@ from training.differences import differences, short
 from training.night.extent import PUBLISH, Part, stages_between
 from training.night.go_live import Pointers, stays
 from training.night.night import Night
+from training.night.plan import require_days
 from training.night.run import begin, check_names
 from training.night.step import Stage, Step
 from training.progress import say
 
-INGEST = "ingest"
+INGEST, CHECK_FILES, PLAN = "ingest", "check_files", "plan"
 _SHOWN, _LETTERS = 3, 24
 """So many differences are named, and so many letters of each value."""
 
@@ -37,6 +39,11 @@ class DryRun:
 
     date: date
     stages: tuple[Planned, ...]
+
+    @property
+    def stops(self) -> bool:
+        """Tell whether the night would be refused."""
+        return any(stage.does == "stop" for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
         """Give it as JSON values."""
@@ -71,6 +78,10 @@ def _look(
     stage: Stage, night: Night, made: Mapping[str, Any], maker: Mapping[str, str]
 ) -> tuple[Planned, Any]:
     """Look at one stage. Args: made: what is there; maker: output -> the stage that would make it."""
+    if stage.name in (CHECK_FILES, PLAN) and INGEST not in maker.values():
+        refused = _refused(stage, night, made, maker)
+        if refused is not None:
+            return Planned(stage=stage.name, does="stop", why=refused), None
     unknown = [name for name in (*stage.inputs, stage.output or "") if name in maker]
     if unknown:
         return _run(stage, f"it takes what {maker[unknown[0]]} would make"), None
@@ -90,6 +101,24 @@ def _look(
     except DataError as error:
         return Planned(stage=stage.name, does="stop", why=str(error)), None
     return Planned(stage=stage.name, does="done", why=_said(output)), output
+
+
+def _refused(stage: Stage, night: Night, made: Mapping[str, Any], maker: Mapping[str, str]) -> str | None:
+    """Say why the night would be refused for its files, or for too few days; None where they are sound.
+
+    A day's rows may still break rules: that is seen when it is built.
+    """
+    try:
+        if stage.name == CHECK_FILES:
+            Step.of(stage, night, made).run()
+        elif "days" in maker:
+            known = periods(night.log, night.date, night.config)
+            shown = set(night.log.days("impressions"))
+            filled = [i for i, period in enumerate(known) if shown.intersection(period.days)]
+            require_days([period.day for period in known], filled, night.config)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def _run(stage: Stage, why: str) -> Planned:

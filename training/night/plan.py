@@ -93,14 +93,13 @@ def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightP
     if restart:
         until = {}
     filled = [i for i in range(len(days)) if days.num_impressions(i)]
+    require_days(days.dates, filled, config)
     lags = {t.name: lag(t, config) for t in config.tasks}
     train: dict[str, tuple[int, int]] = {}
     catch_up: dict[str, tuple[int, int]] = {}
     calibrate, evaluate = {}, {}
     for task, periods in lags.items():
-        closed = [i for i in filled if i <= days.last - periods]
-        if len(closed) < NEEDED:
-            raise DataError(_too_few(days, filled, config, task, periods))
+        closed = _closed(filled, len(days), periods)
         calibrate[task], evaluate[task] = closed[-2], closed[-1]
         first, last = _first_day(filled, config), closed[-3]
         if until:
@@ -124,6 +123,23 @@ def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightP
     )
 
 
+def require_days(dates: Sequence[date], filled: Sequence[int], config: RunConfig) -> None:
+    """Check that there are enough days to train, calibrate and evaluate apart.
+
+    Args: dates: of all days up to the night; filled: the places of those with impressions.
+    Raises: DataError naming the first task that has too few, and what there is.
+    """
+    for task in config.tasks:
+        periods = lag(task, config)
+        if len(_closed(filled, len(dates), periods)) < NEEDED:
+            raise DataError(_too_few(dates, filled, config, task.name, periods))
+
+
+def _closed(filled: Sequence[int], num_days: int, periods: int) -> list[int]:
+    """List the days with impressions whose label windows have closed."""
+    return [i for i in filled if i < num_days - periods]
+
+
 def lag(task: TaskSpec, config: RunConfig) -> int:
     """Count the periods a task's window needs to close."""
     return task.lag_periods(PERIOD_S[config.period])
@@ -145,16 +161,16 @@ def _is_restart(night: date, lineage: Lineage, config: RunConfig) -> bool:
     return every > 0 and passed > 0 and passed % every == 0
 
 
-def _too_few(days: Days, filled: list[int], config: RunConfig, task: str, periods: int) -> str:
-    closed = [days[i].day for i in filled if i <= days.last - periods]
-    empty = [str(days[i].day) for i in range(len(days)) if i not in filled]
+def _too_few(dates: Sequence[date], filled: Sequence[int], config: RunConfig, task: str, periods: int) -> str:
+    closed = [dates[i] for i in _closed(filled, len(dates), periods)]
+    empty = [str(dates[i]) for i in range(len(dates)) if i not in filled]
     found = f"{len(closed)} such {config.period} period(s)"
     if closed:
         found += f", {closed[0]} to {closed[-1]}"
     if empty:
         found += f"; without impressions: {', '.join(empty[:7])}{', …' if len(empty) > 7 else ''}"
     return (
-        f"the night of {days[days.last].day} cannot train, calibrate and evaluate {task!r} apart: it needs "
+        f"the night of {dates[-1]} cannot train, calibrate and evaluate {task!r} apart: it needs "
         f"{NEEDED} days with impressions and closed label windows ({periods} period(s) back), and the log "
         f"has {found}; add earlier days or run a later night"
     )

@@ -28,7 +28,7 @@ from training.gate import Decision
 from training.host_choice import MIN_STEPS, HostChoice, Trial, is_open, measure_choice
 from training.night.go_live import Pointers, go_live
 from training.night.lineage import lineage_of
-from training.night.night import Ending
+from training.night.night import Ending, Night
 from training.night.plan import NEVER, Lineage, NightPlan, hull, lag, plan_night
 from training.night.step import LOSSES, Step
 from training.night.verdict import read_beside
@@ -56,7 +56,7 @@ def check_files(step: Step) -> None:
         )
     broken = night.ingest.check_files(night.date)
     if broken is not None:
-        require_sound(broken, str(write_report(broken, night.reports)))
+        require_sound(broken, _report(night, broken))
 
 
 def build_features(step: Step) -> Days:
@@ -78,9 +78,13 @@ def validate(step: Step, *, days: Days, champion: str | None) -> Validation:
     since = night.registry.require_record(champion).night if champion else None
     with bar("validate") as on_day:
         validation = night.ingest.check_days(days, since, on_day)
-    report = "none, this is a dry run" if night.reuse.look else str(write_report(validation, night.reports))
-    require_sound(validation, report)
+    require_sound(validation, _report(night, validation))
     return validation
+
+
+def _report(night: Night, validation: Validation) -> str:
+    """Write the report, and say where it is; a run that only looks writes none."""
+    return "none, this is a dry run" if night.reuse.look else str(write_report(validation, night.reports))
 
 
 def plan(step: Step, *, days: Days, previous: Bundle | None) -> NightPlan:

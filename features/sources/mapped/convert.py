@@ -27,8 +27,10 @@ from features.sources.mapped.days import (
     reach,
     with_drawn,
 )
+from features.sources.mapped.earlier import EarlierEvents
 from features.sources.mapped.files import ROW
 from features.sources.mapped.keys import Requests, with_items
+from features.sources.mapped.kinds import check_kinds
 from features.sources.mapped.mapping import Mapping
 from features.sources.mapped.shown import ShownNearby
 from features.sources.mapped.side import SideTables
@@ -55,6 +57,11 @@ class _Run:
     kinds: Counter[str] = field(default_factory=Counter)
     other_events: list[tuple[str, str, str]] = field(default_factory=list)
     """An event id of two events, and these, of each day that has one."""
+
+    @property
+    def repeats_over_days(self) -> bool:
+        """Tell whether an event can be on two days: by its id, or received twice."""
+        return self.mapping.source.event is not None or self.mapping.source.received is not None
 
 
 def convert_mapped(
@@ -118,19 +125,21 @@ def _shown(run: _Run) -> None:
     """Stage what was shown."""
     days = run.staged.days("impressions")
     derived = not run.mapping.logs_impressions
-    requests = Requests()
+    requests, earlier = Requests(), EarlierEvents()
     for n, day in enumerate(days):
         run.step(f"impressions of {day}", 0.3 + 0.2 * n / len(days))
         rows = run.staged.read("impressions", day)
         if derived:
-            made = make_derived_impressions(distinct_events(rows))
+            once = distinct_events(rows)
+            made = make_derived_impressions(earlier.split(once)[0] if run.repeats_over_days else once)
         else:
             once = distinct_impressions(rows)
             repeats = rows.height - once.height
             run.conversion.repeated("impressions", repeats, "same user, item, time and place")
             made = make_impressions(requests.ids(once, day))
             made = _distinct(run.conversion, made)
-        run.shown.write("impressions", day, made)
+        if made.height:
+            run.shown.write("impressions", day, made)
 
 
 def _distinct(conversion: Conversion, made: pl.DataFrame) -> pl.DataFrame:
@@ -147,11 +156,16 @@ def _feedback(run: _Run) -> None:
     window = timedelta(seconds=run.mapping.match.window)
     notes = run.conversion.notes
     shown, written = ShownNearby(run.shown), WrittenDays(run.conversion, "feedback")
+    earlier = EarlierEvents()
     for n, day in enumerate(days):
         run.step(f"feedback of {day}", 0.5 + 0.2 * n / len(days))
         rows = run.staged.read("feedback", day)
         once = distinct_events(rows)
         _repeats(run, rows, once)
+        if run.repeats_over_days:
+            once = _of_no_earlier_day(run, earlier, once)
+            if once.is_empty():
+                continue
         if "early" in once.columns:
             early = int(once["early"].sum())
             notes["feedback: received before it happened, by less than 5 minutes: clocks"] += early
@@ -166,6 +180,8 @@ def _feedback(run: _Run) -> None:
         run.conversion.findings.append(
             shared_events(shared, events + shared, run.other_events[0], run.conversion.read_rows)
         )
+    name = "events" if run.mapping.events is not None else "feedback"
+    run.conversion.findings += check_kinds(name, run.mapping.source, run.staged, run.kinds)
     for kind, rows_of_kind in sorted(run.kinds.items()):
         notes[f"feedback: {kind}"] = rows_of_kind
 
@@ -179,6 +195,20 @@ def _repeats(run: _Run, rows: pl.DataFrame, once: pl.DataFrame) -> None:
         left -= others.height
         run.other_events += list(others.head(1).iter_rows())
     run.conversion.repeated("feedback", left, "the same event again")
+
+
+def _of_no_earlier_day(run: _Run, earlier: EarlierEvents, once: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the events that an earlier day has, and count them."""
+    new, again = earlier.split(once)
+    others = again.filter("other")
+    run.conversion.repeated("feedback", others.height, OTHER_EVENT)
+    run.conversion.repeated("feedback", again.height - others.height, "the same event again, on another day")
+    if others.height and not run.other_events:
+        mine = run.staged.scan("feedback")
+        assert mine is not None
+        told = other_events(mine.filter(pl.col("event") == others["event"][0]).collect())
+        run.other_events += list(told.head(1).iter_rows())
+    return new
 
 
 def _impressions(run: _Run) -> None:

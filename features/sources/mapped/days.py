@@ -13,7 +13,7 @@ import polars as pl
 from features.sources.mapped import keys
 from recsys.schema import CONTEXT_PREFIX
 
-_EVENT = ["user_id", "item_id", "kind", "at"]
+EVENT = ["user_id", "item_id", "kind", "at"]
 _PAIR = ["user_id", "item_id"]
 _REQUEST_REACH = timedelta(days=7)
 
@@ -22,7 +22,7 @@ def distinct_events(rows: pl.DataFrame) -> pl.DataFrame:
     """Keep each event once, the first one: by its own id, else by who, what, which and when."""
     own = pl.col("event").is_null()
     return rows.filter(
-        pl.when(own).then(pl.struct(*_EVENT, own).is_first_distinct()).otherwise(
+        pl.when(own).then(pl.struct(*EVENT, own).is_first_distinct()).otherwise(
             pl.col("event").is_first_distinct()
         )
     )  # fmt: skip
@@ -30,7 +30,7 @@ def distinct_events(rows: pl.DataFrame) -> pl.DataFrame:
 
 def other_events(rows: pl.DataFrame) -> pl.DataFrame:
     """List the events whose id an earlier one has, of another user, item or kind: event, that one, this."""
-    told = pl.format("{} {} {}", *_EVENT[:3])
+    told = pl.format("{} {} {}", *EVENT[:3])
     named = rows.filter(pl.col("event").is_not_null()).select("event", told=told)
     first = named.unique("event", keep="first", maintain_order=True)
     both = first.join(named, on="event", suffix="_other", maintain_order="left_right")

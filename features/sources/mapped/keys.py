@@ -9,9 +9,9 @@ as in JSON pointers.
 from dataclasses import dataclass, field
 from datetime import date
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
+
+from features.sources.mapped.seen import Seen
 
 
 def own_request(at: str = "at") -> pl.Expr:
@@ -47,8 +47,7 @@ def escaped(column: str) -> pl.Expr:
 class Requests:
     """The requests that a log names, day by day; 8 bytes each are kept."""
 
-    _seen: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-    """Hashes of the ids of earlier days, sorted; each array is less than half as long as the one before."""
+    _seen: Seen = field(default_factory=Seen)
 
     def ids(self, rows: pl.DataFrame, day: date) -> pl.DataFrame:
         """Add `request_id` to one day's impressions, null where they name no request; days must ascend.
@@ -69,17 +68,5 @@ class Requests:
         hashes = rows.select("request", user=pl.col("user_id").hash(0)).drop_nulls("request").group_by(
             pl.col("request").hash(0)
         ).agg(shared=users.min() != users.max()).sort("request")  # fmt: skip
-        ids = hashes["request"].to_numpy()
-        again = np.zeros(ids.size, bool)
-        for earlier in self._seen:
-            again |= earlier[np.minimum(np.searchsorted(earlier, ids), earlier.size - 1)] == ids
-        self._add(ids[~again])
-        return hashes["request"].filter(hashes["shared"] | pl.Series(again, dtype=pl.Boolean))
-
-    def _add(self, ids: npt.NDArray[np.uint64]) -> None:
-        if not ids.size:
-            return
-        self._seen.append(ids)
-        while len(self._seen) > 1 and 2 * self._seen[-1].size >= self._seen[-2].size:
-            last = self._seen.pop()
-            self._seen[-1] = np.sort(np.concatenate([self._seen[-1], last]))
+        again = self._seen.again(hashes["request"])
+        return hashes["request"].filter(hashes["shared"] | again)

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic import model_validator as check_model
 
 from features.relations import CheckName
+from features.sources.mapped.near import near
 from recsys.errors import ConfigError
 from recsys.settings import explain, read_toml
 from recsys.tasks import DurationS
@@ -195,6 +196,21 @@ class Feedback(Timed):
                 "say what the rows are: kind = \"COLUMN\" with a [….kinds] table, or only_kind = 'rating'"
             )
         return self
+
+    @check_model(mode="after")
+    def _no_slips(self) -> Self:
+        for value, kind in (*self.kinds.items(), ("only_kind", self.only_kind)):
+            meant = next((word for word in (IMPRESSION, IGNORE) if kind and near(kind, word)), None)
+            if meant is not None:
+                raise ValueError(
+                    f"{value} = {kind!r} would make a feedback kind of that name; did you mean {meant!r}?"
+                )
+        return self
+
+    @property
+    def joins_kinds(self) -> bool:
+        """Tell whether several values are of one kind."""
+        return len({*self.kinds.values()}) < len(self.kinds)
 
 
 class Events(Impressions, Feedback):

@@ -18,6 +18,7 @@ from features.relations import repeated_ids
 from features.sources.conversion import Conversion
 from features.sources.mapped.blank import BLANK, left_out, not_blank
 from features.sources.mapped.files import ROW, ScannedFile, reading, scan_section
+from features.sources.mapped.hints import remedy
 from features.sources.mapped.mapping import Files, Items, Mapping, Users
 from features.sources.mapped.staging import ITEM, USER
 from features.sources.mapped.values import Reader, Value
@@ -238,10 +239,11 @@ def _evaluate(bad: pl.DataFrame, total: int, file: ScannedFile, section: Files, 
     if bad.height <= section.tolerate * total:
         return
     row, reason, value = bad.select(ROW, "reason", "value_read").row(0)
+    cure = remedy(bad.select("reason", "value_read"), total, section)
     said = "" if value is None else f": {value!r}"
     raise DataError(
         f"{file.path}: {bad.height:,} of {total:,} rows of [{name}] cannot be read, the first is row {row}, "
-        f"{reason}{said}; right the file or the mapping, or set tolerate in [{name}]"
+        f"{reason}{said}; {cure}"
     )
 
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from features.sources.mapped.blank import BLANK, left_out, not_blank
 from features.sources.mapped.files import ROW, ScannedFile, closest, reading, scan_section
+from features.sources.mapped.hints import remedy
 from features.sources.mapped.mapping import IGNORE, IMPRESSION, Events, Feedback, Impressions, Mapping, Timed
 from features.sources.mapped.values import Reader, Value
 from recsys.errors import DataError
@@ -196,7 +197,8 @@ def _rows(file: ScannedFile, number: int, section: Timed, mapping: Mapping) -> p
         .then("raw_kind")
         .otherwise("value_read"),
     )
-    return _placed(checked.drop("raw_kind"), mapping)
+    several = isinstance(section, Feedback) and section.joins_kinds
+    return _placed(checked if several else checked.drop("raw_kind"), mapping)
 
 
 def _received(rows: pl.LazyFrame, section: Timed) -> pl.LazyFrame:
@@ -352,22 +354,7 @@ def _unreadable_rows(
             for file, row, value in first.select("file", ROW, "value_read").iter_rows()
         )
         lines.append(f"  {reason}: {rows:,} rows ({examples})")
-    share = unread.height / total
     return (
         f"{unread.height:,} of {total:,} rows of [{name}] cannot be read (rows are counted from 1, without "
-        "the header):\n" + "\n".join(lines) + "\nright the files or the mapping"
-        f"{'' if share >= 0.5 else f', or let them go to quarantine with tolerate = {_round_up(share)}'}"
-        f"{_time_hint(reasons['reason'].to_list(), section)}"
+        "the header):\n" + "\n".join(lines) + f"\n{remedy(unread, total, section)}"
     )
-
-
-def _round_up(share: float) -> float:
-    return next(step for step in (0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1.0) if share <= step)
-
-
-def _time_hint(reasons: Sequence[str], section: Timed) -> str:
-    if any("skipped by" in reason for reason in reasons):
-        return "; times that the clocks skipped were written in another zone: time_zone says in which"
-    if any("no time" in reason for reason in reasons):
-        return f"; time_format = {section.time_format!r} and time_zone say how times are written"
-    return ""

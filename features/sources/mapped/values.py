@@ -9,6 +9,7 @@ from typing import Final
 import polars as pl
 
 from features.sources.mapped.files import ScannedFile, reading
+from features.sources.mapped.hints import FROM_ZERO, NO_TIME, TO_MS, time_format
 from features.sources.mapped.mapping import UNITS, Files, FreeColumn, FreeColumns, ItemColumns
 from features.sources.mapped.texts import require_exact, text_of
 from features.sources.mapped.times import SKIPPED, WrittenTimes, order_forms, placer
@@ -16,7 +17,6 @@ from recsys.errors import DataError
 from recsys.schema import ATTRIBUTE_PREFIX, EARLIEST, INSTANT, LATEST
 
 _SNIFFED_ROWS: Final = 1_000
-_TO_MS: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Reader:
         """Give a column of positions, of which the top is `first`, as an Int32 of at least 1."""
         cast = self._float(column)
         typed = pl.when((cast % 1 == 0) & cast.is_between(first, 2**31 - 2)).then(cast + (1 - first))
-        hint = ", or from 0 with first_position = 0" if first else ""
+        hint = f", or from 0 with {FROM_ZERO}" if first else ""
         return self._number(typed.cast(pl.Int32), column, f"is no whole number from {first}{hint}")
 
     def probability(self, column: str) -> Value:
@@ -104,7 +104,7 @@ class Reader:
         typed = pl.col(name)
         plausible = pl.when(typed.is_between(EARLIEST, LATEST, closed="left")).then(typed)
         value = self._value(
-            plausible, column, f"is no time of 1990 to 2099 in the format {self.section.time_format!r}"
+            plausible, column, f"{NO_TIME} 1990 to 2099 in the format {self.section.time_format!r}"
         )
         skipped = pl.lit(f"{column} was skipped by the clock change of {self.zone}")
         return replace(value, reason=pl.when(typed == SKIPPED).then(skipped).otherwise(value.reason))
@@ -172,7 +172,7 @@ class Reader:
         if isinstance(dtype, pl.Datetime) or dtype == pl.Date:
             return pl.col(column).map_batches(placer(self.zone), return_dtype=INSTANT, is_elementwise=True)
         if form in UNITS:
-            milliseconds = self._cast(column) * _TO_MS[form]
+            milliseconds = self._cast(column) * TO_MS[form]
             whole = pl.when(milliseconds.is_between(-(2**53), 2**53)).then(milliseconds).cast(pl.Int64)
             return pl.from_epoch(whole, time_unit="ms").cast(pl.Datetime("ms")).dt.replace_time_zone("UTC")
         read = WrittenTimes(self._iso_forms(column) if form == "iso" else [form], self.zone)
@@ -188,19 +188,10 @@ class Reader:
         if not forms:
             some = ", ".join(map(repr, texts.unique(maintain_order=True).head(3)))
             raise DataError(
-                f"{self.file.path}: column {column!r} holds no ISO times: {some}; {_suggest(texts[0])}"
+                f"{self.file.path}: column {column!r} holds no ISO times: {some}; {time_format(texts[0])}"
             )
         return forms
 
 
 def _mistyped(file: ScannedFile, column: str, what: str) -> str:
     return f"column {column!r} is of type {file.schema[column]}, which is no {what} (in {file.path.name})"
-
-
-def _suggest(value: str) -> str:
-    """Guess a number's unit from its digits."""
-    digits = value.split(".", maxsplit=1)[0]
-    unit = {10: "s", 13: "ms", 16: "us", 19: "ns"}.get(len(digits)) if digits.isdigit() else None
-    if unit is not None:
-        return f'it looks like time_format = "{unit}"'
-    return 'write its time_format: s, ms, us, ns, or a pattern like "%d/%m/%Y %H:%M"'
