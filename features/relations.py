@@ -26,7 +26,6 @@ CheckName = Literal[
     "ids_spelt_twice",
     "repeated_ids",
     "near_kinds",
-    "unused_kinds",
     "organic_feedback",
     "no_feedback",
 ]

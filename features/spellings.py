@@ -56,7 +56,7 @@ def spelt_twice(rows_of_ids: pl.DataFrame) -> IdSpellings:
     folded = rows_of_ids.select("id", pl.col("rows").cast(pl.Int64), same=_folded(rows_of_ids["id"]))
     several = folded.filter(pl.col("same").is_duplicated())
     if several.is_empty():
-        return IdSpellings(rows=rows)
+        return IdSpellings(ids=folded.height, rows=rows)
     several = several.sort("rows", "id", descending=[True, False])
     groups = several.group_by("same", maintain_order=True).agg("id", "rows", total=pl.col("rows").sum())
     apart = pl.col("total") - pl.col("rows").list.first()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.activations import Activations
-from recsys.errors import BundleError, MovedError, RegistryError
+from recsys.errors import BundleError, ConfigError, MovedError, RegistryError
 from recsys.files import sync_folder
 from recsys.manifest import read_manifest, verify_files
 from recsys.process_lock import process_lock
@@ -56,8 +56,10 @@ class Registry:
     def require_folder(self) -> None:
         """Check that there is a RUNS folder to read, before "nothing" is given for an answer.
 
-        Raises: RegistryError naming the folder, and what is beside it.
+        Raises: ConfigError where it is a file; RegistryError where it is not there, or holds no runs.
         """
+        if self.runs.is_file():
+            raise ConfigError(f"{self.runs} is a file, not a folder; --runs names a folder")
         if self.folder.is_dir() or self.bundles.is_dir():
             return
         if self.runs.is_dir():

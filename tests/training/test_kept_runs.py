@@ -121,3 +121,13 @@ def test_differences_are_of_leaves():
     before = {"a": {"b": 1, "c": [1, 2]}, "d": [{"e": 1}]}
     now = {"a": {"b": 1, "c": [1, 3]}, "d": [{"e": 2}], "f": None}
     assert differences(before, now) == [("a.c", [1, 2], [1, 3]), ("d[0].e", 1, 2)]
+
+
+@pytest.mark.parametrize("command", ["runs list", "bundle list"])
+def test_a_folder_without_runs_is_no_empty_list(command, tmp_path, capsys):
+    assert run([*command.split(), "--runs", str(tmp_path / "nope")]) == 5
+    assert f"there is no folder {tmp_path / 'nope'}" in capsys.readouterr().err
+    assert run([*command.split(), "--runs", str(tmp_path)]) == 5
+    assert "neither registry/ nor bundles/" in capsys.readouterr().err
+    (tmp_path / "registry").mkdir()
+    assert run([*command.split(), "--runs", str(tmp_path)]) == 0

@@ -30,7 +30,7 @@ from features.sources.mapped.days import (
 from features.sources.mapped.earlier import EarlierEvents
 from features.sources.mapped.files import ROW
 from features.sources.mapped.keys import Requests, with_items
-from features.sources.mapped.kinds import check_kinds
+from features.sources.mapped.kinds import slips, unused
 from features.sources.mapped.mapping import Mapping
 from features.sources.mapped.shown import ShownNearby
 from features.sources.mapped.side import SideTables
@@ -181,7 +181,8 @@ def _feedback(run: _Run) -> None:
             shared_events(shared, events + shared, run.other_events[0], run.conversion.read_rows)
         )
     name = "events" if run.mapping.events is not None else "feedback"
-    run.conversion.findings += check_kinds(name, run.mapping.source, run.staged, run.kinds)
+    run.conversion.findings += slips(name, run.mapping.source, run.kinds)
+    notes.update(unused(name, run.mapping.source, run.staged))
     for kind, rows_of_kind in sorted(run.kinds.items()):
         notes[f"feedback: {kind}"] = rows_of_kind
 

@@ -14,16 +14,12 @@ _USUAL: Final = (
     *("view", "click", "like", "cart", "order", "purchase", "rating", "refund", "share", "comment", "follow"),
     *("save", "play", "download", "subscribe", "return", "search", "favorite", "favourite", "review"),
 )
-_SHOWN: Final = 5
 
 
-def check_kinds(name: str, section: Feedback, staged: Staged, kinds: Counter[str]) -> list[Finding]:
-    """Tell of kinds that look like slips, and of values that no row has.
-
-    Args: name: of the section; kinds: rows of each kind of feedback.
-    """
-    found = [_slip(name, kind, rows, section) for kind, rows in sorted(kinds.items())]
-    return [finding for finding in (*found, _unused(name, section, staged)) if finding is not None]
+def slips(name: str, section: Feedback, kinds: Counter[str]) -> list[Finding]:
+    """Tell of kinds that look like slips. Args: name: the section; kinds: rows of each kind of feedback."""
+    found = (_slip(name, kind, rows, section) for kind, rows in sorted(kinds.items()))
+    return [finding for finding in found if finding is not None]
 
 
 def _slip(name: str, kind: str, rows: int, section: Feedback) -> Finding | None:
@@ -44,26 +40,25 @@ def _slip(name: str, kind: str, rows: int, section: Feedback) -> Finding | None:
     )
 
 
-def _unused(name: str, section: Feedback, staged: Staged) -> Finding | None:
-    """Find values of the mapping that no row has."""
+def unused(name: str, section: Feedback, staged: Staged) -> dict[str, int]:
+    """Give a note of the values of the mapping that no row has: the note, and how many they are."""
     if not section.kinds:
-        return None
+        return {}
     key = "raw_kind" if section.joins_kinds else "kind"
     frames = [frame for frame in map(staged.scan, ("impressions", "feedback")) if frame is not None]
     told = [frame.select(pl.col(key).unique()).collect().to_series() for frame in frames]
     seen = {*pl.concat(told).to_list(), *staged.ignored(name)}
-    unused = [
+    absent = [
         value
         for value, kind in section.kinds.items()
         if (value if section.joins_kinds else kind) not in seen and f"kind '{value}'" not in seen
     ]
-    if not unused:
-        return None
-    some = ", ".join(map(repr, unused[:_SHOWN])) + (" …" if len(unused) > _SHOWN else "")
-    present = [value for value in section.kinds if value not in unused]
-    return Finding(
-        severity="hint",
-        code="unused_kinds",
-        what=f"no row is {some}, which [{name}.kinds] names; rows are {', '.join(map(repr, present))}",
-        remedy="look for a slip, or for a file that is missing; else all is well",
-    )
+    if not absent:
+        return {}
+    present = [value for value in section.kinds if value not in absent]
+    return {f"[{name}.kinds]: no row is {', '.join(_named(value, present) for value in absent)}": len(absent)}
+
+
+def _named(value: str, present: list[str]) -> str:
+    meant = next((other for other in present if near(value, other)), None)
+    return repr(value) if meant is None else f"{value!r} (rows are {meant!r})"

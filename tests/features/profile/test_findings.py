@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import polars as pl
 import pytest
 
-from features.profile.findings import CHECKS, CONFIG_CHECKS, quiet_offset
+from features.profile.findings import CHECKS, CONFIG_CHECKS, find, quiet_offset
 
 FIRST = date(2026, 1, 5)
 RATING = pl.col("kind") == "rating"
@@ -96,6 +96,16 @@ def test_a_few_rows_of_another_year(shop):
 def test_one_user_with_most_rows(shop):
     shop.write(impressions=change(user_id=pl.lit("bot")))
     assert {f.code: f.severity for f in shop.profile().findings}["one_user"] == "error"
+
+
+@pytest.mark.parametrize("entity", ["user", "item"])
+@pytest.mark.parametrize(("share", "told"), [(0.24, False), (0.26, True)])
+def test_one_of_few_stands_out_by_more_than_its_share(shop, entity, share, told):
+    shop.write(days=1)
+    p = shop.profile()
+    usual = p.per_user.model_copy(update={"entities": 20, "top_share": share})
+    codes = {f.code for f in find(p.model_copy(update={f"per_{entity}": usual}), None, "")}
+    assert (f"one_{entity}" in codes) is told
 
 
 def test_a_day_of_odd_volume(shop):

@@ -66,6 +66,17 @@ def test_a_folder_that_cannot_be_written(shop, tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err
 
 
+def test_a_log_without_a_head_is_profiled(shop, capsys):
+    shop.write(feedback=lambda frame: frame.head(0))
+    (shop.log.root / "config.toml").write_text('timezone = "UTC"\n')
+    assert run(["data", "profile", str(shop.log.root)]) == 0
+    assert "no feedback at all" in capsys.readouterr().out
+    other = shop.log.root / "other.toml"
+    other.write_text('timezone = "UTC"\n')
+    assert run(["data", "profile", str(shop.log.root), "--config", str(other)]) == 2
+    assert "task: is missing; a config needs at least one [[task]]" in capsys.readouterr().err
+
+
 @pytest.mark.data
 def test_a_real_log(data, tmp_path, capsys):
     folder = data / "taobao_userbehavior_100k"

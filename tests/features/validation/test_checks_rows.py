@@ -119,5 +119,7 @@ def test_a_day_whose_midnight_does_not_exist_has_lost_no_hour(make_config, kind,
         profiles.append(profile(day, lists, times, "Africa/Cairo"))
     assert (profiles[0].hours.index(USERS), profiles[-1].hours.index(USERS)) == (0, 1)
     compared = compare(profiles[-1], profiles[:-1], config)
-    assert len([*check_hours(compared)]) == alarms
+    hours = [*check_hours(compared)]
+    assert len(hours) == alarms
+    assert all(f"({USERS:,} usual users)" in finding.line for finding in hours)
     assert len([*check_clock(compared)]) == alarms

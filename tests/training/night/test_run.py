@@ -4,14 +4,14 @@ import dataclasses
 import errno
 import json
 import shutil
-from datetime import date
+from datetime import date, timedelta
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from features.build import build_snapshots
-from recsys import index, index_recall
+from recsys import cli, index, index_recall
 from recsys.bundle import load_bundle
 from recsys.calibration import is_fitted
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
@@ -304,6 +304,26 @@ def test_a_dry_run_of_real_stages(first_night, make_config, tmp_path):
     following = explain_night(dataclasses.replace(night, date=date(2026, 1, 30)), Part()).stages
     assert following[2].why == "2026-01-30: there is no result of these inputs"
     assert states() == before
+
+
+@pytest.mark.parametrize("after", [1, 400])
+def test_a_dry_run_refuses_what_the_night_refuses(shop_log, first_night, tmp_path, after):
+    """For too few days, and for a date that the log does not have."""
+    day = shop_log.days("impressions")[0] + timedelta(days=after)
+    night = Night(config=first_night[0].config, log=shop_log, runs=tmp_path / "runs", date=day)
+    planned = explain_night(night, Part())
+    assert not night.runs.exists()
+    assert planned.stops
+    with pytest.raises(DataError) as refused:
+        run_night(night)
+    assert planned.stages[-1].why == str(refused.value)
+
+
+def test_the_exit_code_of_a_dry_run_is_that_of_the_night(shop_log, tmp_path, capsys):
+    night = ["nightly", "--log", str(shop_log.root), "--runs", str(tmp_path / "runs"), "--dry-run"]
+    assert cli.run([*night, "--date", "2031-01-01"]) == DataError.exit_code
+    assert "check_files  stop 2031-01-01 has 0 usable impressions" in capsys.readouterr().out
+    assert cli.run([*night, "--date", str(DAY)]) == 0
 
 
 def test_a_night_without_impressions_is_refused(shop_log, first_night, tmp_path):
