@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from benchmarks.lists.off_policy import estimator
 from benchmarks.lists.policies import Policy
 from benchmarks.lists.scores import Scored
 from benchmarks.lists.shop_night import LoggedRows
@@ -52,6 +53,11 @@ class Evidence:
         order = rng.permutation(self.logged.user.size)
         shuffled = {task: labels[order] for task, labels in self.logged.labels.items()}
         return replace(self, logged=replace(self.logged, labels=shuffled))
+
+    @property
+    def reward_tasks(self) -> tuple[str, ...]:
+        """Name the tasks that a logged row's reward is made of."""
+        return _TASKS_OF_REWARD
 
     def reward(self) -> np.ndarray:
         """Give what each logged row earned [N], clicks and purchases by their weight; unknown: 0."""
@@ -231,5 +237,8 @@ METRICS: Mapping[str, Callable[[Evidence, Policy], float]] = {
     "replay_in_page": _replay(weighted=False),
     "snips_in_page": _replay(weighted=True),
     "direct_method_corrected": _corrected,
+    "rips": estimator("rips"),
+    "snrips": estimator("snrips"),
+    "cascade_dr": estimator("cascade_dr"),
 }
 """Key in JSON -> the metric; more is better in all of them."""

@@ -10,7 +10,8 @@ from benchmarks.lists import true_value
 from benchmarks.lists.compare import agreement, metrics_of_all, near_policies, true_values
 from benchmarks.lists.lists_tables import GRIDS
 from benchmarks.lists.log_metrics import METRICS, Evidence
-from benchmarks.lists.policies import FUNNEL, ORACLE, RANDOM, Models, all_policies
+from benchmarks.lists.off_policy import next_choices, whole_lists
+from benchmarks.lists.policies import FUNNEL, ORACLE, RANDOM, Models, Policy, all_policies
 from benchmarks.lists.run_lists import Asked, tree_of, value_night
 from benchmarks.lists.scores import score_night
 from benchmarks.lists.shop_night import ShopNight, parse_regimes
@@ -157,3 +158,33 @@ def test_the_hash_is_of_the_measure(monkeypatch, tmp_path):
 def test_unknown_regimes_are_named():
     with pytest.raises(ConfigError, match="'tast' is unknown or given twice; choose from tastes, ignorant"):
         parse_regimes("uniform,tast")
+
+
+def test_a_ranking_goes_on_from_what_is_shown_above():
+    ranked = np.array([[4, 2, 7, 9]])
+    assert next_choices(ranked, np.array([[4, 9, 2]])).tolist() == [[4, 2, 2]]
+    assert next_choices(ranked, np.array([[2, 4, 5]])).tolist() == [[4, 4, 7]]
+
+
+def test_off_policy_estimates_of_the_log_itself(night, models):
+    evidence = Evidence.of(night.logged, night.audience.num_users, models.today, models.hindsight)
+    rows = whole_lists(evidence, 10)
+    users, first = np.unique(night.logged.user[rows[:, 0]], return_index=True)
+    pages = np.full((night.audience.num_users, 10), -1)
+    pages[users] = night.logged.column[rows[first]]
+    once = replace(night.logged, **_rows_of(night.logged, rows[first].ravel()))
+    certain = replace(once, propensity=np.ones(once.user.size))
+    log = replace(evidence, logged=certain)
+    earned = log.reward().sum() / users.size
+    shown = Policy(kind="shop", ranked=pages)
+    for name in ("rips", "snrips", "cascade_dr"):
+        assert METRICS[name](log, shown) == pytest.approx(earned), name
+    other = Policy(kind="shop", ranked=np.roll(pages, 1, axis=1))
+    assert METRICS["rips"](log, other) == 0.0
+    assert np.isnan(METRICS["snrips"](log, other))
+
+
+def _rows_of(logged, rows):
+    columns = {name: getattr(logged, name)[rows] for name in ("user", "column", "position", "propensity")}
+    labels = {task: values[rows] for task, values in logged.labels.items()}
+    return {**columns, "labels": labels, "request": np.unique(logged.request[rows], return_inverse=True)[1]}
