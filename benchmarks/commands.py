@@ -186,16 +186,31 @@ def bench_gpu_inputs_command(
 
 
 def bench_nightly_command(
-    part: Annotated[Literal["crash"], typer.Option(help="What is measured.")] = "crash",
-    kills: Annotated[int, typer.Option(min=1, help="How many times a night is killed, in all.")] = 50,
+    part: Annotated[Literal["crash", "scale"], typer.Option(help="What is measured.")] = "crash",
+    kills: Annotated[int, typer.Option(min=1, help="crash: how many times a night is killed, in all.")] = 50,
+    rows: Annotated[
+        str, typer.Option(metavar="N,...", help="scale: impressions of each log, such as 1M,5M,20M.")
+    ] = "1M",
+    days: Annotated[int, typer.Option(min=5, help="scale: days of each log.")] = 30,
+    learned_days: Annotated[
+        int, typer.Option(min=1, help="scale: so many of them are learned: [training] max_days.")
+    ] = 2,
+    before: Annotated[
+        str | None, typer.Option(metavar="REV", help="scale: also run this commit's nights, in turn.")
+    ] = None,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
 ) -> None:
-    """Kill nights of a tiny shop at random instants, run them again, and compare with an undisturbed one."""
+    """Measure nights: killed at random instants and run again (crash), or by size of the log (scale)."""
     from benchmarks.nightly.crash import measure_crash, small_config
+    from benchmarks.nightly.scale import Scale, measure_scale, parse_rows
 
-    found = measure_crash(small_config(), kills, seed)
-    said = {"part": part, **found.to_json()}
+    if part == "crash":
+        found = measure_crash(small_config(), kills, seed).to_json()
+    else:
+        asked = Scale(rows=parse_rows(rows), days=days, learned_days=learned_days, seed=seed)
+        found = measure_scale(asked, before)
+    said = {"part": part, **found}
     put_json(said, json_file, lambda: print(json.dumps(said, indent=1)))
 
 

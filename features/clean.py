@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 
 import polars as pl
 
@@ -133,9 +134,7 @@ def _over_cap(table: str, frame: pl.DataFrame, daily_cap: int) -> pl.Series:
 
 def _broken_rules(table: str, frame: pl.DataFrame) -> pl.Series:
     """Name per row the schema rules it breaks; null where it breaks none."""
-    schema: type[dy.Schema] = with_free_columns(table, dict(frame.schema))
-    rows = dy.UInt32(nullable=False)
-    numbered: type[dy.Schema] = type("Numbered", (schema,), {"row_number": rows})
+    numbered = _numbered(with_free_columns(table, dict(frame.schema)))
     _, failure = numbered.filter(frame.with_row_index("row_number"))
     reasons = pl.Series(REASON, [None], dtype=pl.String).new_from_index(0, frame.height)
     if not len(failure):
@@ -149,3 +148,10 @@ def _broken_rules(table: str, frame: pl.DataFrame) -> pl.Series:
         .list.join("; "),
     )
     return reasons.scatter(broken["row_number"], broken["names"])
+
+
+@cache
+def _numbered(schema: type[dy.Schema]) -> type[dy.Schema]:
+    """Add the row's number to a schema."""
+    found: type[dy.Schema] = type("Numbered", (schema,), {"row_number": dy.UInt32(nullable=False)})
+    return found

@@ -162,10 +162,14 @@ PARTITION_INSTANT: Final[dict[str, str]] = {
 def with_free_columns(table: str, columns: dict[str, pl.DataType]) -> type[dy.Schema]:
     """Extend a table's schema by the free columns that a frame carries, so that filtering keeps them."""
     prefix = FREE_PREFIX.get(table)
-    free: dict[str, object] = {}
-    for name, dtype in columns.items():
-        if prefix is not None and name.startswith(prefix):
-            free[name] = _free_column(dtype)
+    free = () if prefix is None else tuple(item for item in columns.items() if item[0].startswith(prefix))
+    return _with_free(table, free)
+
+
+@cache
+def _with_free(table: str, columns: tuple[tuple[str, pl.DataType], ...]) -> type[dy.Schema]:
+    """Make the class once: a log of many small partitions asks for it at each."""
+    free: dict[str, object] = {name: _free_column(dtype) for name, dtype in columns}
     schema: type[dy.Schema] = (
         type(f"{TABLES[table].__name__}Free", (TABLES[table],), free) if free else TABLES[table]
     )

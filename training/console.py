@@ -1,6 +1,7 @@
 """Nights and bundles on the terminal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -8,11 +9,13 @@ from rich.table import Table
 from recsys.manifest import read_manifest
 from recsys.records import PowerAt
 from recsys.registry import Registry
-from training.night.explain import DryRun
-from training.night.night import NightResult, StoppedNight, TrainResult
+
+if TYPE_CHECKING:  # bundles are listed without what a night needs
+    from training.night.explain import DryRun
+    from training.night.night import NightResult, StoppedNight, TrainResult
 
 
-def print_night(result: NightResult) -> None:
+def print_night(result: "NightResult") -> None:
     """Print the checks, the verdict, and what is live."""
     console = Console()
     table = Table("check", "outcome", "detail", box=None)
@@ -47,7 +50,7 @@ def power_lines(power: Sequence[PowerAt]) -> list[str]:
     return lines
 
 
-def print_stopped(result: StoppedNight) -> None:
+def print_stopped(result: "StoppedNight") -> None:
     """Print how far a night went."""
     Console().print(
         f"{result.date}: stopped after {result.stopped_after}, nothing went live ({result.seconds:.2f} s)",
@@ -55,13 +58,13 @@ def print_stopped(result: StoppedNight) -> None:
     )
 
 
-def print_dry_run(planned: DryRun) -> None:
+def print_dry_run(planned: "DryRun") -> None:
     """Print what each stage of a night would do, and why."""
     for stage in planned.stages:
         print(f"{planned.date} {stage.stage:<13}{stage.does:<5}{stage.why}")
 
 
-def print_trained(result: TrainResult) -> None:
+def print_trained(result: "TrainResult") -> None:
     """Print the version and what it was trained on."""
     losses = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
     Console().print(

@@ -132,8 +132,11 @@ def check_copied_day(day: Compared) -> Iterator[Finding]:
 def _shared(day: DayProfile, other: DayProfile) -> float:
     """Estimate the share of two days' rows that both have."""
     mine, theirs = {*day.sketch}, {*other.sketch}
+    both = mine & theirs
+    if not both:
+        return 0.0
     union = sorted(mine | theirs)[: len(mine)]
-    return sum(h in mine & theirs for h in union) / len(union) if union else 0.0
+    return sum(h in both for h in union) / len(union)
 
 
 def _is_whole(share: float, day: Compared) -> bool:

@@ -27,7 +27,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.log import InteractionLog
 from recsys.records import Acceptance
 from recsys.stages import Stages, write_json
-from recsys.tasks import LABEL_KEYS
+from recsys.tasks import LABEL_KEYS, TaskSpec
 
 CODE_VERSION = 3
 """Raise when a change here alters what a day's profile holds."""
@@ -219,8 +219,17 @@ def _labels(days: Days, index: int, tables: DayTables, config: RunConfig) -> dic
             break
         first = days[index - lag]
         received = pl.concat([s.table("feedback") for s in days[index - lag : index + 1]])
-        shown = first.table("examples").select("impression_id", "user_id", "item_id", "shown_at")
-        rates = matured_labels(shown, received, tasks, tables.as_of)
+        shown = first.table("examples", columns=["impression_id", "user_id", "item_id", "shown_at"])
         mine = [t.name for t in tasks if t.lag_periods(period_s) == lag]
+        rates = matured_labels(shown, received, _with_parents(tasks, mine), tables.as_of)
         found |= {name: Rate(day=first.day, **rates[name]) for name in mine}
     return found
+
+
+def _with_parents(tasks: Sequence[TaskSpec], names: Iterable[str]) -> list[TaskSpec]:
+    """Choose tasks and those that their labels rest on; a parent stands before its child."""
+    wanted = {*names}
+    for task in reversed(tasks):
+        if task.name in wanted and task.parent is not None:
+            wanted.add(task.parent)
+    return [task for task in tasks if task.name in wanted]
