@@ -118,12 +118,14 @@ def test_what_many_commands_take_is_one_option():
         assert 1 <= len(said) <= own, (option, said)
 
 
-def test_no_command_needs_torch_to_say_how_it_is_used():
+def test_no_command_needs_torch_to_say_how_it_is_used_nor_to_list_bundles(tmp_path):
     code = (
         "import sys\nfrom recsys import cli\n"
         "codes = {cli.run([*name.split(), '--help']) for name in cli.COMMANDS}\n"
+        "codes.add(cli.run(['bundle', 'list', '--runs', sys.argv[1]]))\n"
         "heavy = {'torch', 'sklearn', 'faiss', 'grpc', 'optuna', 'ray'} & set(sys.modules)\n"
         "print('exit codes', codes, 'heavy', heavy)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "exit codes {0} heavy set()"
