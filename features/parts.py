@@ -263,8 +263,17 @@ def _seen(before: pl.DataFrame | None, feedback: pl.DataFrame, kinds: Sequence[s
     today = feedback.filter(pl.col("kind").is_in(list(kinds))).select(
         "user_id", "kind", "item_id", last_at="received_at"
     )
-    stacked = today if before is None else pl.concat([before, today])
-    newest = stacked.group_by("user_id", "kind", "item_id").agg(pl.col("last_at").max())
+    if before is None:
+        return _newest_done(today)
+    changed = before["user_id"].is_in(today["user_id"].unique().implode())
+    mine = _newest_done(pl.concat([before.filter(changed), today]))
+    # The others' rows stay as they are, in order.
+    return before.filter(~changed).merge_sorted(mine, key="user_id")
+
+
+def _newest_done(done: pl.DataFrame) -> pl.DataFrame:
+    """Keep each user's last `MAX_SEEN` items of each kind, newest first, each once."""
+    newest = done.group_by("user_id", "kind", "item_id").agg(pl.col("last_at").max())
     ranked = newest.sort(["user_id", "kind", "last_at", "item_id"], descending=[False, False, True, False])
     return ranked.filter(pl.int_range(pl.len()).over("user_id", "kind") < MAX_SEEN)
 
