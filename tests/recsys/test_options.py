@@ -126,6 +126,7 @@ def test_no_command_needs_torch_to_say_how_it_is_used_nor_to_list_bundles(tmp_pa
         "heavy = {'torch', 'sklearn', 'faiss', 'grpc', 'optuna', 'ray'} & set(sys.modules)\n"
         "print('exit codes', codes, 'heavy', heavy)"
     )
+    (tmp_path / "registry").mkdir()
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "exit codes {0} heavy set()"
