@@ -22,9 +22,11 @@ from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, UserInputs
 from recsys.mask import Mask
 from recsys.user_past import UserPast
+from recsys.vocabulary import UNKNOWN
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}
 """Largest allowed difference of a calibrated prediction, per numeric mode (processors differ)."""
+USER_ID = "user_id"
 NUM_RETRIEVED = 50
 NUM_OF_PAST = 20
 """Items that a request's own past scores highest, by source."""
@@ -64,11 +66,14 @@ def make_golden(
     num_items: int,
     at_ms: int,
 ) -> pl.DataFrame:
-    """Answer one request per user and write down everything. The user's own id never enters the file."""
+    """Answer one request per user and write down everything.
+
+    Neither the user's id enters the file, nor its number: beside the vocabulary that would name the user.
+    """
     rows = []
     for number, ((user_id, value), context) in enumerate(zip(users, contexts, strict=True)):
         user = online.assemble(StoredUser(value, ()), user_id, at_ms)
-        inputs = user.inputs
+        inputs = _anonymous(user.inputs, online)
         chosen = np.random.default_rng(number).choice(num_items, min(20, num_items), replace=False)
         answer = _answer(scorer, inputs, online.context(context, at_ms), np.sort(chosen))
         rows.append(
@@ -126,6 +131,15 @@ def golden_requests(
     ]
 
 
+def _anonymous(inputs: UserInputs, online: OnlineFeatures) -> UserInputs:
+    """Let a user's inputs have the number of an unknown user."""
+    ids = inputs.ids.copy()
+    for i, feature in enumerate(online.encoder.features.ids_of("user")):
+        if feature.name == USER_ID:
+            ids[..., i] = UNKNOWN
+    return replace(inputs, ids=ids)
+
+
 def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: np.ndarray) -> dict[str, Any]:
     side = scorer.user_side(inputs)
     predictions = scorer.predict(side, context, rows)
@@ -176,7 +190,7 @@ def _check_encoding(row: dict[str, Any], inputs: UserInputs, online: OnlineFeatu
     """Encode the raw values again; everything but the hidden user id must come out the same."""
     again = online.assemble(StoredUser(row["value"].encode(), ()), "", row["at_ms"]).inputs
     names = [f.name for f in online.encoder.features.ids_of("user")]
-    ids = [i for i, name in enumerate(names) if name != "user_id"]
+    ids = [i for i, name in enumerate(names) if name != USER_ID]
     same = (
         np.array_equal(again.ids[ids], inputs.ids[ids])
         and np.allclose(again.numbers, inputs.numbers, rtol=0, atol=1e-6)

@@ -65,6 +65,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "training.commands:bundle_rollback_command",
         "Make the version before the live one live.",
     ),
+    "bundle pin": ("training.commands:bundle_pin_command", "Keep a version until it is unpinned."),
+    "bundle unpin": ("training.commands:bundle_unpin_command", "Let a pinned version go."),
     "runs list": ("training.run_commands:runs_list_command", "List nights and updates, and how they ended."),
     "runs show": (
         "training.run_commands:runs_show_command",

@@ -92,6 +92,12 @@ class Registry:
         folders = (p for p in self.bundles.iterdir() if not p.name.startswith("."))  # .…: a killed write
         return sorted(p.name for p in folders if (p / "manifest.json").is_file())
 
+    def knows(self, version: str) -> bool:
+        """Say whether a version was ever made or activated here."""
+        if self.path(version).is_dir() or self._record_file(version).is_file():
+            return True
+        return any(version in (entry.version, entry.previous) for entry in self.activations.read())
+
     def kept(self, count: int) -> set[str]:
         """List the versions whose users stay in the store.
 

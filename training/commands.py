@@ -299,6 +299,24 @@ def bundle_rollback_command(
     print(f"{version} is live again (before: {before})")
 
 
+def bundle_pin_command(version: VersionArgument, runs: RunsOption, reason: ReasonOption = "by hand") -> None:
+    """Keep a version, whatever `[retention]` says, until it is unpinned."""
+    from recsys.registry import Registry
+    from recsys.retention import pin
+
+    pin(Registry(runs), version, reason)
+    print(f"{version} is pinned: {reason}")
+
+
+def bundle_unpin_command(version: VersionArgument, runs: RunsOption) -> None:
+    """Let a pinned version go, when nothing else keeps it."""
+    from recsys.registry import Registry
+    from recsys.retention import unpin
+
+    unpin(Registry(runs), version)
+    print(f"{version} is not pinned any more")
+
+
 def plan_command(
     users: Annotated[float, typer.Option("--users", help="Rows of the table of users; 1e9 is a number.")],
     items: Annotated[float, typer.Option("--items", help="Rows of the table of items.")],

@@ -13,7 +13,14 @@ from recsys.config.run import (
     period_start,
     periods_between,
 )
-from recsys.config.serving import MAX_WORKERS, PolicyConfig, PublishConfig, ServingConfig, StoreConfig
+from recsys.config.serving import (
+    MAX_WORKERS,
+    PolicyConfig,
+    PublishConfig,
+    RetentionConfig,
+    ServingConfig,
+    StoreConfig,
+)
 from recsys.config.training import BalancerConfig, Calibrators, GateConfig, TrainingConfig, UpdatesConfig
 from recsys.config.tune import ChosenConfig, Dimension, TuneConfig
 from recsys.config.validation import NEVER_ACCEPTED, FindingCode, Levels, Severity, ValidationConfig
@@ -40,6 +47,7 @@ __all__ = [
     "Period",
     "PolicyConfig",
     "PublishConfig",
+    "RetentionConfig",
     "RetrievalConfig",
     "RunConfig",
     "ServingConfig",

@@ -15,7 +15,7 @@ from recsys.config.fusion import FusionConfig, build_fusion
 from recsys.config.model import ItemItemConfig, ModelConfig, RetrievalConfig
 from recsys.config.renamed import RENAMED, with_new_names
 from recsys.config.section import Section
-from recsys.config.serving import PolicyConfig, PublishConfig, ServingConfig, StoreConfig
+from recsys.config.serving import PolicyConfig, PublishConfig, RetentionConfig, ServingConfig, StoreConfig
 from recsys.config.training import Calibrators, GateConfig, TrainingConfig, UpdatesConfig
 from recsys.config.tune import ChosenConfig, TuneConfig
 from recsys.config.validation import ValidationConfig
@@ -57,6 +57,7 @@ class RunConfig(Section):
     policy: PolicyConfig = PolicyConfig()
     serving: ServingConfig = ServingConfig()
     publish: PublishConfig = PublishConfig()
+    retention: RetentionConfig = RetentionConfig()
     store: StoreConfig = StoreConfig()
     validation: ValidationConfig = ValidationConfig()
     tune: TuneConfig = TuneConfig()

@@ -1,4 +1,4 @@
-"""`[policy]`, `[serving]`, `[publish]` and `[store]`: how a page is made, served, and goes live."""
+"""`[policy]`, `[serving]`, `[publish]`, `[retention]`, `[store]`: what is served, goes live and is kept."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +105,18 @@ class PublishConfig(Section):
     """So long may that take; a large bundle is copied and verified first."""
     servers_s: float = Field(default=60.0, ge=0, le=3_600)
     """So long may running servers take to answer with the version, else it is rolled back; 0: no wait."""
+
+
+class RetentionConfig(Section):
+    """What a night leaves behind, and for how long."""
+
+    nights: int = Field(default=7, ge=1)
+    """So many newest nights, and newest promoted ones, keep bundles and stages; `[store] keep` if it is more.
+    What is live, loaded or pinned, and what these came from, stays as well."""
+    reports: int = Field(default=90, ge=1)
+    """So many newest nights keep their reports."""
+    headroom: float = Field(default=1.2, ge=1.0)
+    """A night does not start unless the disk has so many times the room that it is thought to need."""
 
 
 class StoreConfig(Section):

@@ -49,6 +49,13 @@ def test_no_users_id_is_in_the_file(bundle, shop_chain):
     assert not [u for u in users if u in text]
 
 
+def test_no_users_number_is_in_the_file(bundle):
+    names = [f.name for f in _sides(bundle)[1].encoder.features.ids_of("user")]
+    numbers = np.array(bundle.golden["input_ids"].to_list()).reshape(bundle.golden.height, len(names))
+    assert numbers[:, names.index("user_id")].max() == 0
+    assert np.delete(numbers, names.index("user_id"), axis=1).max() > 0
+
+
 def test_a_changed_weight(bundle):
     name = next(n for n in bundle.weights if n.startswith("ranker.heads.heads.click") and n.endswith("bias"))
     weights = {**bundle.weights, name: bundle.weights[name] + 0.05}

@@ -38,10 +38,18 @@ class Pointers:
     def read(cls, night: Night) -> Self:
         """Read both now.
 
-        Raises: StoreError when the store does not answer; RegistryError for a damaged pointer.
+        Raises: StoreError when the store does not answer, or another runs folder publishes to it;
+        RegistryError for a damaged pointer.
         """
         with closing(open_store(night.config.store, night.runs)) as store:
-            return cls(registry=night.registry.current(), store=store.current())
+            found = cls(registry=night.registry.current(), store=store.current())
+        if found.store is not None and not night.registry.knows(found.store):
+            raise StoreError(
+                f"the store points at {found.store}, which {night.runs} never had: another runs folder "
+                "publishes to it, and each would collect the other's users; give this one a store, or a "
+                f"[store] namespace, of its own (now {night.config.store.namespace!r})"
+            )
+        return found
 
 
 def go_live(

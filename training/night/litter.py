@@ -1,4 +1,4 @@
-"""What killed processes left in a RUNS folder, removed when the next night begins."""
+"""What killed processes left in a RUNS folder and a log, removed when the next night begins."""
 
 import shutil
 from pathlib import Path
@@ -8,12 +8,17 @@ from recsys.stages import UNFINISHED
 
 _WRITTEN_S = 60.0
 """Writing a small file takes milliseconds; a temporary one that is older was left."""
+_CONVERTED_S = 3_600.0
+"""Of a log: `recsys convert` may write one large file for minutes."""
 _FORGOTTEN_S = 7 * 86_400.0
 """What a killed stage would go on from: of a night that nobody has run again for so long."""
 
 
-def collect_litter(runs: Path) -> list[Path]:
-    """Remove it; give what was removed. What another process is writing stays."""
+def collect_litter(runs: Path, log: Path | None = None) -> list[Path]:
+    """Remove it; give what was removed. What another process is writing stays.
+
+    Args: log: of which temporary files go too, as ingests of killed nights leave them.
+    """
     removed: list[Path] = []
     stages = [folder for folder in runs.glob("stages/*") if folder.is_dir()]
     for folder in (*stages, runs / "bundles"):
@@ -28,6 +33,10 @@ def collect_litter(runs: Path) -> list[Path]:
             if age_s(file) > _WRITTEN_S:
                 _remove(file)
                 removed.append(file)
+    for file in _temporary(log) if log is not None else ():
+        if age_s(file) > _CONVERTED_S:
+            _remove(file)
+            removed.append(file)
     return removed
 
 

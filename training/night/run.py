@@ -20,6 +20,7 @@ from recsys.stages import read_manifest
 from training.balancing import build_balancer
 from training.curves import check_writers
 from training.night.anchor import anchor_before
+from training.night.disk import require_room
 from training.night.extent import PUBLISH, stages_between
 from training.night.failures import told
 from training.night.go_live import Pointers
@@ -86,7 +87,8 @@ def _walk(night: Night, start_at: str | None, stop_after: str | None) -> dict[st
     check_names(night.config)
     stages = stages_between(start_at, stop_after)
     with night.registry.locked("nightly", wait=False):
-        collect_litter(night.runs)
+        collect_litter(night.runs, night.log.root)
+        require_room(night)
         begun = begin(night, pointers=any(stage.name == PUBLISH for stage in stages))
         while True:
             try:

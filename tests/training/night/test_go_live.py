@@ -8,7 +8,7 @@ import pytest
 
 from features.loading import Answering
 from features.store import open_store
-from recsys.errors import MissingUsersError
+from recsys.errors import MissingUsersError, StoreError
 from recsys.log import InteractionLog
 from recsys.records import Activation, Verdict
 from training.night.go_live import Pointers, go_live
@@ -101,10 +101,20 @@ def test_a_pointer_that_moves_at_the_last_moment_stays_too(night, version, store
         return check(self)
 
     monkeypatch.setattr(Answering, "check_golden", moved)
-    ending = end()
+    ending = end(OLDER, "before")
     assert (ending.live, ending.verdict) == (False, Verdict.HOLD)
     expected = {"registry": ("2026-01-27-fedcba987654", "before"), "store": (OLDER, "theirs")}
     assert pointers(night, store) == expected[which]
+
+
+def test_a_store_of_another_runs_folder_is_refused_before_the_night_works(night, version, store, tmp_path):
+    store.publish("2026-01-27-fedcba987654", [], {}, 0)
+    store.activate("2026-01-27-fedcba987654", expect=None)
+    with pytest.raises(StoreError, match=r"27-fedcba987654, which .*/runs never had: another runs folder"):
+        Pointers.read(night)
+    night.registry.folder.mkdir(parents=True)
+    night.registry.activations.append(Activation(version=version, previous="2026-01-27-fedcba987654", at=0.0))
+    assert Pointers.read(night).store == "2026-01-27-fedcba987654", "its bundle may be gone by now"
 
 
 def test_a_version_that_was_rolled_back_comes_back_by_hand_alone(night, version, store, end):
