@@ -161,6 +161,8 @@ class NightRecord(Record):
     """None: the version was written by an earlier release."""
     lineage: Lineage | None = None
     """None: of an earlier release, or an update."""
+    page: str | None = None
+    """The night's page, relative to the runs folder; None: of an earlier release, or an update."""
     rulings: tuple[Ruling, ...] = ()
     """All verdicts, oldest first; one that says what the last of its kind said is not added."""
 

@@ -35,6 +35,8 @@ def print_night(result: "NightResult") -> None:
         why = result.ending.reason if result.ending is not None else "it was told to stop before"
         said = f"it made {result.promoted}, {now}: {why}"
     console.print(f"{result.date}: {result.verdict}, {said} ({result.seconds:.2f} s)", soft_wrap=True)
+    if result.page is not None:
+        console.print(f"page: {result.page}", highlight=False, soft_wrap=True)
 
 
 def power_lines(power: Sequence[PowerAt]) -> list[str]:

@@ -68,6 +68,8 @@ def _print_run(said: dict[str, Any]) -> None:
     print(f"{record['version']}: night of {record['night']}, {record['verdict']}" + ", live" * said["live"])
     print(f"  start      {record['start']}; parent {said['parent'] or 'none'}")
     print(f"  champion   {record['champion'] or 'none'}; evaluated {record['evaluated']}")
+    if record["page"] is not None:
+        print(f"  page       {record['page']}, in the runs folder")
     for ruling in record["rulings"]:
         print(f"  {ruling['at'][:19]}  {ruling['by']}: {ruling['verdict']}")
         for reason in ruling["reasons"]:

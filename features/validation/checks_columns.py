@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from statistics import median
+from typing import NamedTuple
 
 import polars as pl
 
@@ -69,13 +70,28 @@ def check_nulls(day: Compared) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def check_drift(day: Compared) -> Iterator[Finding]:
-    """Find a column whose distribution differs by more than chance and the usual spread between days."""
+class ColumnDrift(NamedTuple):
+    """A column of a day, the same of the days it is compared with, and how far it moved."""
+
+    today: ColumnProfile
+    history: list[ColumnProfile]
+    drift: Drift
+
+
+def drifts(day: Compared) -> Iterator[tuple[str, str, "ColumnDrift"]]:
+    """Give table, column and drift of each column that has enough rows to tell."""
     for table, column, today, history in _columns(day):
         if column == "sampling_rate":  # of how many items some are drawn: it moves as the catalogue grows
             continue
         drift = column_drift(today, history, day)
-        if drift is None or drift.is_noise:
+        if drift is not None:
+            yield table, column, ColumnDrift(today, history, drift)
+
+
+def check_drift(day: Compared) -> Iterator[Finding]:
+    """Find a column whose distribution differs by more than chance and the usual spread between days."""
+    for table, column, (today, history, drift) in drifts(day):
+        if drift.is_noise:
             continue
         severity = above(drift.excess, day.config.psi)
         if severity and column in POLICY_COLUMNS:

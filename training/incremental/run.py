@@ -177,6 +177,7 @@ def _tried(
             "seconds": round(trained.log.seconds, 2),
             "rulings": (),
             "lineage": None,
+            "page": None,
         }
     )
     own = _gone_live(night, own, snapshot, began)

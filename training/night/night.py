@@ -44,6 +44,11 @@ class Night:
         return self.runs / "reports"
 
     @property
+    def page(self) -> Path:
+        """Give the file of the night's page."""
+        return self.reports / f"night-{self.date}.html"
+
+    @property
     def diverged(self) -> Path:
         """Give the folder of the night's steps that diverged."""
         return self.runs / "diverged" / str(self.date)
@@ -81,6 +86,8 @@ class NightResult:
     """What is live now."""
     seconds: float
     validation: Validation
+    page: Path | None
+    """The night's page; None: the night was told to stop before."""
     attempts: int
     """Bundles that were evaluated on this night's labels: each is one more chance to pass by luck."""
     holds_in_row: int
@@ -120,6 +127,7 @@ class NightResult:
             "evaluated": self.evaluated,
             "reasons": self.reasons,
             "findings": self.validation.counts,
+            "page": None if self.page is None else str(self.page),
             "attempts": self.attempts,
             "holds_in_row": self.holds_in_row,
             "stated_rate": self.decision.power[0].stated_rate if self.decision.power else None,

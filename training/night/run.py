@@ -51,6 +51,7 @@ def run_night(night: Night, *, start_at: str | None = None, stop_after: str | No
         validation=made["validation"],
         attempts=attempts(night.registry, night.date),
         holds_in_row=holds_in_row(night.registry, night.date),
+        page=night.page if "ending" in made else None,
     )
 
 

@@ -1,7 +1,7 @@
 """STAGES: the night as a table. A row says which config keys a stage reads, what it takes and what it makes.
 
     ingest → check_files → features → validate → plan → choose → catch_up → train → bundle → evaluate
-           → gate → refit → refit_bundle → record → curves → publish → collect
+           → gate → refit → refit_bundle → record → curves → publish → page → collect
 
 A stage gets a view of the config with its keys alone: reading another is an error. Stages that take long keep
 their result in a folder named by a hash of that view and of their inputs, and are skipped when it is there.
@@ -14,7 +14,7 @@ import training.night.plan
 from recsys.bundle import CONFIG_KEYS
 from recsys.config import RunConfig
 from recsys.tasks import HEAD_KEYS, TaskSpec
-from training.night import bundles, retention, verdict, work
+from training.night import bundles, page, retention, verdict, work
 from training.night.step import Stage
 
 _TRAIN = (
@@ -136,6 +136,13 @@ STAGES: tuple[Stage, ...] = (
         output="ending",
         run=work.publish,
         passed=tuple(key for key in RunConfig.model_fields if key not in ("store", "publish")),
+    ),
+    Stage(
+        name="page",
+        keys=features.validation.ingest.KEYS,
+        inputs=("days", "validation", "decision", "evaluated", "live", "ending"),
+        output=None,
+        run=page.write_night_page,
     ),
     Stage(
         name="collect",

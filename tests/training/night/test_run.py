@@ -72,6 +72,11 @@ def test_the_first_night_goes_live_refitted(first_night):
     assert [*record.lineage.days] == [f"2026-01-{day}" for day in range(25, 30)]
     assert record.lineage.days["2026-01-29"].rows["impressions"] > 100
     assert record.lineage.libraries["polars"]
+    assert record.page == "reports/night-2026-01-29.html"
+    assert result.page == night.runs / record.page
+    page = result.page.read_text()
+    assert page.count("<svg") >= 7, "rows, rates, new ids, quarantine, quality and the verdicts"
+    assert f"{result.version} is live" in page
     assert record.lineage.seconds["train"] > 0
     assert set(record.beside["click AUC inside lists"]) == {"model", "linear"}
     # The night of the 29th has trained up to the 27th; ratings, whose lag is one day, up to the 26th.

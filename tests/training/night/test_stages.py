@@ -22,7 +22,7 @@ from training.night.stages import STAGES
 from training.night.step import hashed, identity
 
 BEGIN = {"champion": "v0", "previous": "v0", "anchor": "v1", "began": 0.0, "pointed": None, "seconds": {}}
-WRITING = {"ingest", "check_files", "record", "curves", "publish", "collect"}
+WRITING = {"ingest", "check_files", "record", "curves", "publish", "page", "collect"}
 """Stages that run every night and keep no folder of their own."""
 OTHER: dict[str, Any] = {
     "timezone": "Asia/Shanghai",
