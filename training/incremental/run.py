@@ -32,6 +32,7 @@ from recsys.records import Check, NightRecord, Verdict
 from recsys.snapshot import DaySnapshot
 from recsys.stages import Reuse
 from training.incremental.learn import any_closed, closed_between, learn_closed, places_of
+from training.night.failures import told
 from training.night.go_live import Pointers, go_live
 from training.night.night import Night
 from training.predict import BundlePredictor
@@ -92,7 +93,7 @@ def update(config: RunConfig, log: Path, runs: Path, at: datetime) -> Update:
     source = InteractionLog(log)
     night = Night(config=config, log=source, runs=runs, date=at.date(), reuse=Reuse(say=say))
     use_threads(config.training.threads)
-    with night.registry.locked("nightly", wait=False):
+    with told("update"), night.registry.locked("nightly", wait=False):
         return _update(night, at)
 
 

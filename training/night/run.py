@@ -87,7 +87,7 @@ def _walk(night: Night, start_at: str | None, stop_after: str | None) -> dict[st
     """
     check_names(night.config)
     stages = stages_between(start_at, stop_after)
-    with night.registry.locked("nightly", wait=False):
+    with told("begin"), night.registry.locked("nightly", wait=False):
         collect_litter(night.runs, night.log.root)
         require_room(night)
         begun = begin(night, pointers=any(stage.name == PUBLISH for stage in stages))

@@ -1,12 +1,15 @@
 """A toy night that is killed before each of its file operations in turn, and run again: a program of its own.
 
-It forks: nothing here has started a thread before. Usage: killed_night.py FOLDER; JSON on standard output.
+In a second round the disk is full from that operation on. It forks: nothing here has started a thread before.
+Usage: killed_night.py FOLDER; JSON on standard output.
 """
 
+import errno
 import json
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -20,6 +23,7 @@ from features.store import open_store
 from recsys.bundle import BundleParts, save_bundle
 from recsys.config import parse_config
 from recsys.encoding import EncoderState
+from recsys.errors import RecsysError
 from recsys.log import InteractionLog
 from recsys.records import NightRecord, Ruling, Verdict
 from training.night import extent, run
@@ -29,7 +33,12 @@ from training.night.step import Stage
 
 DAY = date(2026, 1, 29)
 OPERATIONS = ("replace", "rename", "mkdir", "rmdir", "unlink")
-KILLED = 9
+WRITING = ("replace", "rename", "mkdir", "fsync")
+"""What a full disk refuses; taking away goes on."""
+BEGINNING, FURTHER = 6, 7
+"""The disk is full from each of the first operations on, then from every seventh."""
+FSYNC = os.fsync
+KILLED, REFUSED = 9, 3
 CONFIG = parse_config(
     {
         "task": [{"name": "click", "feedback": "click", "head": "binary", "window": "1h"}],
@@ -89,20 +98,41 @@ STAGES = (
 )
 
 
-def night(runs: Path, kill_at: int | None) -> int:
-    """Run the toy night in a child, which dies before its operation of this number; give how it ended."""
+def night(runs: Path, kill_at: int | None, full_at: int | None = None) -> int:
+    """Run the toy night in a child, which dies before its operation of this number; give how it ended.
+
+    Args: full_at: from this writing operation on, the disk is full.
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = 1
     try:
-        _count(kill_at)
+        _count(kill_at) if full_at is None else _fill(full_at)
         made = Night(config=CONFIG, log=InteractionLog(runs.parent / "log"), runs=runs, date=DAY)
         run._walk(made, None, None)
         code = 0
+    except RecsysError as error:
+        code = REFUSED if "free the disk" in str(error) else code
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _fill(left: int) -> None:
+    """Let the disk be full after so many operations that write."""
+    done = iter(range(left))
+    for name in WRITING:
+        do: Callable[..., Any] = getattr(os, name)
+
+        def refused(*args: Any, _do: Callable[..., Any] = do, **kwargs: Any) -> Any:
+            if next(done, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(args[0]))
+            return None if _do is FSYNC else _do(*args, **kwargs)
+
+        setattr(os, name, refused)
 
 
 def _count(kill_at: int | None) -> None:
@@ -150,6 +180,14 @@ def main(folder: Path) -> None:
     extent.STAGES = STAGES  # type: ignore[assignment]
     assert night(folder / "calm", None) == 0
     calm = state(folder / "calm")
+    tried, filled, ended_badly = 0, 0, []
+    while (code := night(folder / f"full-{filled}", None, filled)) != 0:
+        runs = folder / f"full-{filled}"
+        later(runs)
+        if code != REFUSED or night(runs, None) != 0 or state(runs) != calm:
+            ended_badly.append([filled, code])
+        shutil.rmtree(runs, ignore_errors=True)
+        tried, filled = tried + 1, filled + (1 if filled < BEGINNING else FURTHER)
     kills, different, activations = 0, [], []
     while True:
         runs = folder / f"kill-{kills}"
@@ -165,7 +203,8 @@ def main(folder: Path) -> None:
         activations.append(sum(json.loads(line)["previous"] is not None for line in lines))
         shutil.rmtree(runs)
         kills += 1
-    print(json.dumps({"kills": kills, "different": different, "double_activations": sum(activations)}))
+    found = {"kills": kills, "different": different, "double_activations": sum(activations)}
+    print(json.dumps({**found, "filled": tried, "ended_badly": ended_badly}))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ def test_a_night_killed_anywhere_ends_as_an_undisturbed_one(tmp_path):
     assert found["kills"] >= 50
     assert found["different"] == []
     assert found["double_activations"] == 0
+    assert found["filled"] >= 14, "and so it is where the disk is full from there on: an error that says so"
+    assert found["ended_badly"] == []
 
 
 def _aged(path, age_s):
