@@ -11,6 +11,7 @@ from training.report.night.night_plots import Line, day_lines, verdict_strip
 from training.report.report_files import report_environment
 
 _TEMPLATE = "night.html.j2"
+_VALUE = "what the fused order gains over a random one"
 HEADLINES = {
     Verdict.PROMOTE: "promoted",
     Verdict.HOLD: "held",
@@ -65,13 +66,16 @@ class NightPage:
     @property
     def quality(self) -> dict[str, tuple[list[date], dict[str, Line]]]:
         """Give, per figure, the nights and a line for the model and for each simple system."""
-        found = {}
+        found: dict[str, tuple[list[date], dict[str, Line]]] = {}
         names = dict.fromkeys(name for r in self.earlier for name, by in r.beside.items() if "model" in by)
         for name in names:
             nights = [r for r in self.earlier if name in r.beside]
             systems = dict.fromkeys(("model", *(system for r in nights for system in r.beside[name])))
             lines: dict[str, Line] = {s: [r.beside[name].get(s) for r in nights] for s in systems}
             found[name] = ([r.night for r in nights], lines)
+        valued = [r for r in self.earlier if r.list_value is not None]
+        if valued:
+            found[_VALUE] = ([r.night for r in valued], {"model": [r.list_value for r in valued]})
         return found
 
     @property

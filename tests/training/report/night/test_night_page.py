@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from recsys.records import Check, DayData, Lineage, NightRecord, Verdict
+from recsys.records import Check, DayData, Lineage, NightRecord, PowerAt, Verdict
 from training.report.night.night_page import DataHealth, NightPage, render
 from training.report.night.night_plots import day_lines, verdict_strip
 
@@ -47,7 +47,11 @@ def record(night, verdict=Verdict.PROMOTE, click=0.55):
             Check(name="click ECE", outcome=Verdict.PROMOTE, detail="0.02", numbers={}),
         ),
         beside={"click AUC inside lists": {"model": click, "linear": 0.5}, "items": {"hidden": 2.0}},
-        findings={}, accepted=(), seconds=9.0,
+        list_value=0.3, findings={}, accepted=(), seconds=9.0,
+        power=(
+            PowerAt(users=412, stated_rate=0.91, deciding=("click",), detectable={"click": 0.123}),
+            PowerAt(users=20_000, stated_rate=0.99, deciding=("click",), detectable={}),
+        ),
         lineage=Lineage(
             code="1", python="3.11", libraries={"polars": "2"}, host="h", seed=0,
             days={str(night): DayData(snapshot="abc", rows={"impressions": 1_234, "feedback": 56})},
@@ -82,7 +86,7 @@ def test_the_page_is_whole_small_and_needs_no_network(page):
     assert (tags.links, "url(" in html, "@import" in html) == ([], False, False)
     assert len(html.encode()) < 200_000
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(drawings) == 8
+    assert len(drawings) == 9
     for drawing in drawings:
         ET.fromstring(drawing)
 
@@ -97,13 +101,16 @@ def test_the_page_says_how_the_night_ended_and_why(page):
     assert "<script>" not in html
     assert "1,234" in said
     assert "train 8.0" in said
+    assert "412 (this night) 91 % click 12 %" in said
+    assert "20,000 99 % none" in said
     assert "gate 0.0" not in said, "stages that took nothing are left out"
     assert "[volume] impressions: rows is 3" in said
     assert '<td class="outcome-promote">PROMOTE</td>' in html
 
 
 def test_quality_has_the_model_and_simple_systems_of_each_night(page):
-    assert [*page.quality] == ["click AUC inside lists"], "counts are no figure of the model"
+    value = "what the fused order gains over a random one"
+    assert [*page.quality] == ["click AUC inside lists", value], "counts are no figure of the model"
     nights, lines = page.quality["click AUC inside lists"]
     assert (nights, [*lines], lines["model"]) == (NIGHTS, ["model", "linear"], [0.55] * 28)
     assert [verdict for _, verdict, _ in page.strip].count("HOLD") == 1
