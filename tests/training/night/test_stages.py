@@ -168,7 +168,7 @@ def test_what_matters_by_hand():
     for key in ("serving.listen", "serving.poll_s", "execution.shards", "policy.epsilon", "tune.rungs",
                 "training.threads"):  # fmt: skip
         assert declared(key) == set(), key
-    assert declared("store.url") == {"publish"}
+    assert declared("store.url") == {"publish", "page"}
 
 
 def test_a_version_depends_on_no_host(config):
