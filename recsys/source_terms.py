@@ -51,6 +51,8 @@ class SourceTerms(BaseModel):
     """Whether the item-item table counts what was taken before an item."""
     item_item_attributes: bool = False
     """Whether it counts what items have in common."""
+    item_item_walks: float = Field(default=0.0, ge=0)
+    """Share of walks that is added to it, as wide as the rest at 1."""
 
     @model_serializer(mode="wrap")
     def _as_older_ones(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -81,5 +83,10 @@ class SourceTerms(BaseModel):
         return found
 
 
-_BEFORE: Final = {"heads": 1.0, "item_item_order": False, "item_item_attributes": False}
+_BEFORE: Final = {
+    "heads": 1.0,
+    "item_item_order": False,
+    "item_item_attributes": False,
+    "item_item_walks": 0.0,
+}
 NO_SOURCES: Final = SourceTerms()

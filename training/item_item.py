@@ -4,7 +4,7 @@ Shapes: I items, A values of attributes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from recsys.item_item.histories import Histories
 from recsys.item_item.knn import build_item_knn
 from recsys.item_item.neighbours import PADDING, ItemItem
 from recsys.item_item.pair_counts import count_pairs
+from recsys.item_item.walks import blend, build_walks
 from recsys.snapshot import DaySnapshot
 from recsys.source_terms import NO_SOURCES, SourceTerms
 
@@ -41,7 +42,7 @@ def item_item_table(
     if not config.item_item.candidates or not config.taking_kinds:
         return None
     columns = attribute_columns(config) if terms.item_item_attributes else ()
-    counts = _Counted(order=terms.item_item_order, columns=columns)
+    counts = _Counted(order=terms.item_item_order, columns=columns, walks=terms.item_item_walks)
     return _built(_Snapshot(snapshot), config.taking_kinds, config.item_item, _Ids(item_ids), counts)
 
 
@@ -58,6 +59,7 @@ class _Counted:
     order: bool
     columns: tuple[str, ...]
     """Of the items: what they have in common."""
+    walks: float
 
 
 @lru_cache(maxsize=_KEPT)
@@ -70,11 +72,19 @@ def _built(
     num_items = ids.item_ids.len()
     most = max(1, min(settings.neighbours, MOST_CELLS // num_items, num_items))
     attributes = attributes_of(of.snapshot, ids.item_ids, counted.columns) if counted.columns else None
+    table = _of_histories(histories, num_items, settings, attributes, order=counted.order, most=most)
+    if not counted.walks:
+        return table
+    return blend(table, build_walks(histories.matrix(num_items), most=most), counted.walks)
+
+
+def _of_histories(
+    histories: Histories, num_items: int, settings: ItemItemConfig, attributes: Any, *, order: bool, most: int
+) -> ItemItem:
     cosines = num_items > settings.ease_items
-    order = counted.order and histories.items.size <= MOST_ORDERED
+    order = order and histories.items.size <= MOST_ORDERED
     if order or attributes is not None:
         setting = Setting(penalty=settings.penalty)
-        setting = setting if order else replace(setting, steps=0.0)
         sums = Sums.of(histories, num_items, setting.recency, order=order)
         return build_directed(sums, setting, attributes, most=most, cosines=cosines)
     if cosines:

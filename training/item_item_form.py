@@ -1,12 +1,12 @@
-"""Users' days before the gate -> whether the item-item table counts order, and what items have in common.
+"""Users' days before the gate -> whether the item-item table counts order, attributes of items, and walks.
 
-Both rest on what a log has: events of one basket have no order, and not every category says what goes with
+They rest on what a log has: events of one basket have no order, and not every category says what goes with
 what. So a night asks lists by the table alone, of items that are new to their users. Plain EASE stays unless
 the interval of what a form gains lies above 0. It is asked among the most frequent items, where a table
 takes seconds. Legend: U lists, I items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -31,7 +31,15 @@ MOST_PERIODS = 14
 """All are asked one table, that of before the first of them."""
 _PAGE, _LONG = 10, 50
 _RECALL_SHARE = 0.5
-_NAMES = {"item_item_order": "order", "item_item_attributes": "attributes"}
+WALKS = 0.3
+"""Share of walks that is asked for."""
+_FORMS: Mapping[str, tuple[str, bool | float]] = {
+    "item_item_order": ("order", True),
+    "item_item_attributes": ("attributes", True),
+    "item_item_walks": ("walks", WALKS),
+}
+"""Field of the terms -> its switch in the config, and its value when it is on."""
+COUNTED = tuple(_FORMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,23 +61,23 @@ def choose_form(audiences: Sequence[Audience], config: RunConfig, *, seed: int) 
     Args: audiences: by day, oldest first.
     """
     settings = config.item_item
-    terms = SourceTerms(
-        item_item_order=settings.order == "on", item_item_attributes=settings.attributes == "on"
-    )
+    switched = {f: on for f, (switch, on) in _FORMS.items() if getattr(settings, switch) == "on"}
+    terms = NO_SOURCES.model_copy(update=switched)
     asked = _asked(audiences, config) if settings.candidates and config.taking_kinds else ()
     if not asked:
         return FormChoice(terms=terms)
     lists = _Lists.of(audiences, config)
     known, said = lists.worth(terms), []
     for field in asked:
-        tried = terms.model_copy(update={field: True})
+        name, on = _FORMS[field]
+        tried = terms.model_copy(update={field: on})
         worth = lists.worth(tried)
         gain = gain_of_users(lists.users, known, worth, seed)
         taken = (gain.ci_low or 0.0) > 0
         if taken:
             terms, known = tried, worth
         said.append(
-            f"{_NAMES[field]} {gain.difference or 0.0:+.4f} (from {gain.ci_low or 0.0:+.4f}), "
+            f"{name} {gain.difference or 0.0:+.4f} (from {gain.ci_low or 0.0:+.4f}), "
             f"{'taken' if taken else 'not taken'}"
         )
     said.append(f"by NDCG@10 and half of recall@50 of {len(lists.users)} lists of new items")
@@ -86,6 +94,8 @@ def _asked(audiences: Sequence[Audience], config: RunConfig) -> tuple[str, ...]:
         ids, columns = newest.catalogue["item_id"], attribute_columns(config)
         if attributes_of(newest.previous, ids, columns) is not None:
             fields.append("item_item_attributes")
+    if config.item_item.walks == "auto":
+        fields.append("item_item_walks")
     return tuple(fields)
 
 

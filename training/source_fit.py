@@ -29,7 +29,7 @@ from training.evaluation.audience import Audience, find_audience
 from training.evaluation.candidates import Sources
 from training.evaluation.lists import ScoredUser, scored_users
 from training.item_item import item_item_table, with_rows_of
-from training.item_item_form import choose_form
+from training.item_item_form import COUNTED, choose_form
 from training.list_problem import ListProblem, gain_of_users
 from training.predict import ListModel
 
@@ -95,7 +95,7 @@ def fit_sources(model: ListModel, days: Days, calibrated: int, *, seed: int) -> 
     audiences = _audiences(labelled, calibrated, config, seed)
     form = choose_form(audiences, config, seed=seed)
     fit = _fit(model, labelled, calibrated, audiences, form.terms, seed=seed)
-    counted = form.terms.model_dump(include={"item_item_order", "item_item_attributes"})
+    counted = {name: getattr(form.terms, name) for name in COUNTED}
     return replace(fit, terms=fit.terms.model_copy(update=counted), form=form.sentence())
 
 

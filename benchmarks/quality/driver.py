@@ -8,7 +8,15 @@ import numpy as np
 
 from benchmarks.quality.baselines.tuned_trees import LIGHTGBM
 from benchmarks.quality.quality_set import CHOSEN, Measure, News, Outputs, QualitySet, Row, Run
-from benchmarks.quality.report import Difference, Figure, ModelRow, QualityReport, choose, difference
+from benchmarks.quality.report import (
+    Difference,
+    Figure,
+    ModelRow,
+    QualityReport,
+    choose,
+    choose_lists,
+    difference,
+)
 from recsys.errors import ConfigError
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import (
@@ -138,6 +146,8 @@ def _differences(of: QualitySet, table: Sequence[ModelRow], trained: Trained) ->
         chosen = choose(table).name
         pairs = [(chosen if first == CHOSEN else first, other) for first, other in pairs]
         pairs += [(chosen, row.name) for row in table if not row.ours]
+        if (of_lists := choose_lists(table, choose(table))) is not None:
+            pairs += [(of_lists.name, row.name) for row in table if not row.ours]
     for row, other in dict.fromkeys(pairs):
         if row == other or row not in trained or other not in trained:
             continue

@@ -118,6 +118,10 @@ class QualityReport:
         if any(row.ours for row in self.rows):
             chosen = choose(self.rows)
             best = by_row[chosen.name] | {"row": chosen.name}
+            if (of_lists := choose_lists(self.rows, chosen)) is not None:
+                for head, values in by_row[of_lists.name].items():
+                    best[head] = best.get(head, {}) | values
+                best["lists"] = of_lists.name
         return {
             "set": self.of.name,
             "protocol": self.of.protocol,
@@ -142,12 +146,35 @@ def choose(rows: Iterable[ModelRow]) -> ModelRow:
     candidates = [row for row in rows if row.ours and row.validation]
     if not candidates:
         raise DataError("no row has validation figures: nothing can be chosen without looking at the test")
+    # A row of lists alone is chosen beside another one, see `choose_lists`.
+    whole = {key for row in candidates for key in row.validation}
+    candidates = [row for row in candidates if row.validation.keys() == whole] or candidates
     keys = sorted(set.intersection(*(set(row.validation) for row in candidates)))
 
     def behind(row: ModelRow) -> float:
         return sum(_behind(key, row.validation[key], [c.validation[key] for c in candidates]) for key in keys)
 
     return min(candidates, key=behind)
+
+
+def choose_lists(rows: Iterable[ModelRow], chosen: ModelRow) -> ModelRow | None:
+    """Choose a source whose lists are better on validation than those of the chosen row; None: none is.
+
+    One bundle has both: heads of one row, and a source that leads its lists. It is chosen by the sum of its
+    figures; all of them are the chosen row's as well.
+    """
+
+    def gain(row: ModelRow) -> float:
+        signs = {key: -1 if lower_is_better(key[1]) else 1 for key in row.validation}
+        return sum(s * (row.validation[key] - chosen.validation[key]) for key, s in signs.items())
+
+    found = [row for row in rows if row.ours and row.validation and _is_part(row, chosen)]
+    best = max(found, key=gain, default=None)
+    return best if best is not None and gain(best) > 0 else None
+
+
+def _is_part(row: ModelRow, chosen: ModelRow) -> bool:
+    return row.validation.keys() < chosen.validation.keys()
 
 
 def _behind(key: Key, own: float, of_all: list[float]) -> float:

@@ -20,6 +20,7 @@ def rows_grid(tree: Tree) -> Grid:
     for row in tree["rows"]:
         cells = [_figure(row["heads"].get(h, {}).get(m)) for h, m in columns]
         chosen = " (chosen on validation)" if row["name"] == tree["best"].get("row") else ""
+        chosen = " (its lists, chosen on validation)" if row["name"] == tree["best"].get("lists") else chosen
         lines.append([row["name"] + chosen, *cells, str(row["seeds"]), row["note"]])
     for name, heads in tree["published"].items():
         known = [heads.get(h, {}).get(m) for h, m in columns]
@@ -38,15 +39,18 @@ def differences_grid(tree: Tree) -> Grid:
 
 
 def summary_grid(results: Mapping[str, Tree]) -> Grid:
-    """Lay out the figures of every set's chosen row; command and commit stand in a set's first line."""
+    """Lay out figures of every set's chosen row and lists; command and commit stand in its first line."""
     lines = [
         ["set", "figure", "our best", "best baseline", "verdict", "published", "command", "commit"],
     ]
     for name, tree in results.items():
         chosen = next(row for row in tree["rows"] if row["name"] == tree["best"]["row"])
         first = [f"[{name}](benchmarks/{name}.md)", f"`{tree['command']}`", tree["commit"]]
+        of_lists = next((row for row in tree["rows"] if row["name"] == tree["best"].get("lists")), None)
         for key in _columns([chosen["heads"]]):
-            lines.append([first[0], *_summary(tree, chosen, key), *first[1:]])
+            leads = of_lists is not None and key[1] in of_lists["heads"].get(key[0], {})
+            row = of_lists if of_lists is not None and leads else chosen
+            lines.append([first[0], *_summary(tree, row, key), *first[1:]])
             first = [""] * 3
     return lines
 

@@ -106,3 +106,5 @@ class ItemItemConfig(Section):
     asks the lists of its calibration day and of days before it; the interval of the gain must lie above 0."""
     attributes: Switch = "auto"
     """The same of what items have in common: categories, groups, `[[feature]]` of items by name or list."""
+    walks: Switch = "auto"
+    """The same of walks from item to user to item, a share of which is added to the table's weights."""

@@ -53,6 +53,38 @@ def build_ease(
     )
 
 
+def build_ease_of_users(matrix: Any, penalty: float, *, most: int = MOST_NEIGHBOURS) -> ItemItem:
+    """Fit the same as `build_ease` of plain pair counts by a system of the users, who may be far fewer.
+
+    P = (1 - Xᵀ M X) / λ with M = (X Xᵀ + λ)⁻¹: so one dense matrix [U, U], in float64, and a block of B.
+    Args: matrix: sparse [U, I], 1 where a user has an item.
+    Raises: ConfigError when the penalty does not make X Xᵀ + λ invertible.
+    """
+    users = _inverse(matrix @ matrix.T, penalty, None, "float64")
+    by_item = matrix.T.tocsr().astype(np.float64)
+    own = np.concatenate(
+        [
+            np.asarray(by_item[start : start + _ROWS_AT_ONCE].multiply(block).sum(axis=1)).ravel()
+            for start, block in _times(by_item, users)
+        ]
+    )
+    scale, parts = 1 / (1 - own), []
+    for start, block in _times(by_item, users):
+        weights = (by_item @ block.T).T * scale
+        np.fill_diagonal(weights[:, start:], 0.0)
+        parts.append(cut_dense(weights, most))
+    return ItemItem(
+        neighbours=np.concatenate([part[0] for part in parts]),
+        weights=np.concatenate([part[1] for part in parts]),
+    )
+
+
+def _times(by_item: Any, users: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Give Xᵀ M in blocks of items: (start, dense [B, U])."""
+    for start in range(0, by_item.shape[0], _ROWS_AT_ONCE):
+        yield start, by_item[start : start + _ROWS_AT_ONCE] @ users
+
+
 def ease_weights(gram: Any, penalty: float, precision: Precision = "float32") -> np.ndarray:
     """Give all weights B [I, I]: B[i, j] is what item i in a history says for item j; 0 on the diagonal.
 

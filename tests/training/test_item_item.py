@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from scipy import sparse
 
 from recsys.config import FeatureConfig, default_config
 from recsys.item_item.neighbours import ItemItem
+from recsys.item_item.walks import blend, build_walks
 from recsys.source_terms import NO_SOURCES, SourceTerms
 from training import item_item
 from training.item_item import item_item_table, with_rows_of
@@ -95,6 +97,19 @@ def test_with_too_many_events_order_does_not_count(monkeypatch):
     monkeypatch.setattr(item_item, "MOST_ORDERED", 4)
     ordered = item_item_table(Snapshot(USERS), config_of(penalty=2.0), ITEMS, FORMS["order"])
     np.testing.assert_array_equal(ordered.weights, plain.weights)
+
+
+@pytest.mark.parametrize("ease_items", [10, 0], ids=["EASE", "cosines"])
+def test_walks_are_added_to_the_table(ease_items):
+    config = config_of(ease_items=ease_items, penalty=1.0)
+    walked = item_item_table(Snapshot(USERS), config, ITEMS, SourceTerms(item_item_walks=0.5))
+    plain = item_item_table(Snapshot(USERS), config, ITEMS)
+    matrix = np.zeros((6, 6), np.float32)
+    for row, taken in enumerate(("abc", "ab", "abd", "ef", "ef", "c")):
+        matrix[row, ["abcdef".index(item) for item in taken]] = 1
+    expected = blend(plain, build_walks(sparse.csr_matrix(matrix), most=6), 0.5)
+    np.testing.assert_allclose(walked.matrix().toarray(), expected.matrix().toarray(), rtol=1e-5)
+    assert not np.allclose(walked.matrix().toarray(), plain.matrix().toarray())
 
 
 def test_only_taking_kinds_count():

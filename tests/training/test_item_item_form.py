@@ -59,7 +59,7 @@ def audience(rule, *, categories=None, seed=0):
 
 def config_of(**changes):
     config = default_config()
-    item_item = config.item_item.model_copy(update={"penalty": 2.0, **changes})
+    item_item = config.item_item.model_copy(update={"penalty": 2.0, "walks": "off", **changes})
     return config.model_copy(update={"item_item": item_item})
 
 
@@ -84,9 +84,9 @@ def test_order_is_taken_where_what_follows_is_wanted():
 
 
 def test_plain_ease_stays_where_nothing_is_shown():
-    found = choose_form([audience(anything, categories=PAIRS)], config_of(), seed=0)
+    found = choose_form([audience(anything, categories=PAIRS)], config_of(walks="auto"), seed=0)
     assert found.terms == SourceTerms()
-    assert found.sentence().count("not taken") == 2
+    assert found.sentence().count("not taken") == 3
 
 
 def test_attributes_are_taken_where_they_say_what_is_wanted():
@@ -98,24 +98,49 @@ def test_attributes_are_taken_where_they_say_what_is_wanted():
 @pytest.mark.parametrize(("switch", "taken"), [("on", True), ("off", False)])
 def test_what_the_config_says_is_not_asked(monkeypatch, switch, taken):
     monkeypatch.setattr(item_item_form, "_Lists", None)
-    found = choose_form([audience(in_turn)], config_of(order=switch, attributes=switch), seed=0)
-    assert found.terms == SourceTerms(item_item_order=taken, item_item_attributes=taken)
+    switched = config_of(order=switch, attributes=switch, walks=switch)
+    found = choose_form([audience(in_turn)], switched, seed=0)
+    share = item_item_form.WALKS if taken else 0.0
+    expected = {"item_item_order": taken, "item_item_attributes": taken, "item_item_walks": share}
+    assert found.terms == SourceTerms(**expected)
     assert not found.sentence()
+
+
+def test_walks_are_taken_where_they_order_better(monkeypatch):
+    worth = item_item_form._Lists.worth
+    monkeypatch.setattr(
+        item_item_form._Lists, "worth", lambda lists, terms: worth(lists, terms) + terms.item_item_walks
+    )
+    found = choose_form([audience(in_turn)], config_of(order="off", walks="auto"), seed=0)
+    assert found.terms == SourceTerms(item_item_walks=item_item_form.WALKS)
+    assert found.sentence().startswith("item-item: walks +0.")
 
 
 def test_without_lists_nothing_is_asked():
     assert not choose_form([], config_of(), seed=0).sentence()
 
 
-def test_the_table_is_that_of_before_the_first_list():
+def test_the_table_is_that_of_before_the_first_list(monkeypatch):
     """The newest day's own table would know what the earlier lists want."""
     first, last = audience(in_turn, seed=1), audience(in_turn, seed=2)
-    last.previous.table = lambda name, columns=None: (
-        pl.DataFrame() if name == "items" else pytest.fail("the later table was read")
-    )
+    asked = []
+    monkeypatch.setattr(item_item_form, "item_item_table", lambda snapshot, *_: asked.append(snapshot))
     lists = item_item_form._Lists.of([first, last], config_of(attributes="off"))
-    assert lists.ids.len() <= NUM_ITEMS
-    assert [a is b for a, b in zip(lists.audiences, [first, last], strict=True)] == [True, True]
+    assert lists.worth(SourceTerms()).tolist() == [0.0] * (2 * NUM_USERS)
+    assert asked == [first.previous]
+
+
+def test_what_a_user_has_is_in_no_list(monkeypatch):
+    of, found = audience(in_turn), []
+    match = item_item_form.ranking.match
+    monkeypatch.setattr(
+        item_item_form.ranking, "match", lambda ranked, *a: found.append(ranked) or match(ranked, *a)
+    )
+    item_item_form._Lists.of([of], config_of()).worth(SourceTerms())
+    taken = of.previous.table("taken").group_by("user_id", maintain_order=True).agg("item_id")
+    own = [set(np.flatnonzero(ITEMS.is_in(items))) for items in taken.sort("user_id")["item_id"]]
+    assert not [u for u, items in enumerate(found[0]) if own[u] & set(items.tolist())]
+    assert (found[0] >= 0).any()
 
 
 def test_so_many_of_the_newest_lists_are_asked(monkeypatch):

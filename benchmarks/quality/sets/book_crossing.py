@@ -25,6 +25,7 @@ from benchmarks.quality.catalogue_lists import (
     split_with_lists,
 )
 from benchmarks.quality.models.fitting import Budget
+from benchmarks.quality.models.item_tables import table_rows
 from benchmarks.quality.models.negatives import negatives_of
 from benchmarks.quality.models.pair_data import Pairs, Sides, Split
 from benchmarks.quality.models.pair_model import PairModel, PairSetting, train_pairs
@@ -74,6 +75,7 @@ def open_book_crossing(folder: Path, scratch: Path) -> QualitySet:
         budget=f"one setting for all our rows, by hand on validation; {BUDGET.epochs} epochs, the best kept",
         rows={
             **{name: Row(partial(train_row, split, lists, name)) for name in (*TRUNKS, DEBIASED)},
+            **table_rows(split, lists),
             ALONE: Row(partial(train_row, split, lists, ALONE), ours=False),
             "mean": baseline(partial(mean_rating, split)),
             "bias_model": baseline(partial(bias_model, split)),

@@ -28,6 +28,7 @@ from benchmarks.quality.catalogue_lists import (
 from benchmarks.quality.models.bags import BagSetting
 from benchmarks.quality.models.catalogue_softmax import SoftmaxSetting, softmax_scores, softmax_start
 from benchmarks.quality.models.fitting import Budget
+from benchmarks.quality.models.item_tables import NAME, choose_tables, table_scorer
 from benchmarks.quality.models.pair_data import Pairs, Sides, Split
 from benchmarks.quality.models.pair_model import PairModel, PairSetting
 from benchmarks.quality.quality_set import QualitySet, Row, Run
@@ -73,6 +74,7 @@ def open_top_ten(folder: Path, scratch: Path) -> QualitySet:
         budget=f"one setting, found by hand on validation; at most {BUDGET.epochs} epochs",
         rows={
             **{name: Row(partial(train_trunk, split, name)) for name in TRUNKS},
+            NAME: Row(partial(rank_by_table, split)),
             SOFTMAX_ONLY: Row(partial(score_softmax, split), ours=False),
             **{name: Row(partial(rank, split, name), ours=False) for name in BASELINES},
         },
@@ -154,6 +156,16 @@ def rank(splits: SplitOf, name: str, seed: int) -> Run:
     matrix, whole = (positives(p, split.sides.shape).toarray() for p in (split.train, split.before))
     ranked = best_ranker(name, {"": matrix}, lambda scores: mean_ndcg(scores.__getitem__, known), {"": whole})
     return _run(split, ranked.scores, ranked.again, ranked.note)
+
+
+def rank_by_table(splits: SplitOf, seed: int) -> Run:
+    """Choose the item-item table on validation and fit it again on all but the test."""
+    split = splits(seed)
+    matrix, whole = (positives(p, split.sides.shape) for p in (split.train, split.before))
+    ((setting, table),) = choose_tables(matrix, {"interaction": _known_lists(split)}).values()
+    users = np.arange(split.sides.shape[0])
+    known, final = table_scorer(table, matrix)(users), table_scorer(setting.fit(whole), whole)(users)
+    return _run(split, known, final, str(setting))
 
 
 def _known_lists(split: Split) -> Wanted:

@@ -24,6 +24,7 @@ from benchmarks.quality.catalogue_lists import (
     split_with_lists,
 )
 from benchmarks.quality.models.fitting import Budget
+from benchmarks.quality.models.item_tables import table_rows
 from benchmarks.quality.models.negatives import negatives_of
 from benchmarks.quality.models.pair_data import Pairs, Sides, Split
 from benchmarks.quality.models.pair_model import PairModel, PairSetting, train_pairs
@@ -69,7 +70,12 @@ def open_retailrocket(folder: Path, scratch: Path) -> QualitySet:
         f"pairs; lists of all items but the visitor's training ones, at most {TEST_USERS} visitors a head",
         interval="95 %, bootstrap of visitors, all seeds on each draw; differences draw seeds too",
         budget=f"one setting for all trunks, by hand on validation; {BUDGET.epochs} epochs, the best kept",
-        rows={**ours, "bias_model": baseline(partial(fit_bias_model, split)), **ranker_rows(split, lists)},
+        rows={
+            **ours,
+            **table_rows(split, lists),
+            "bias_model": baseline(partial(fit_bias_model, split)),
+            **ranker_rows(split, lists),
+        },
         validation=[*split.validation.measures(among), *list_measures(RANKED)],
         test=[*split.test.measures(among), *list_measures(RANKED)],
         questions=(("mmoe", "single_task"),),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.quality.quality_set import QualitySet
-from benchmarks.quality.report import Figure, ModelRow, QualityReport, choose, difference
+from benchmarks.quality.report import Figure, ModelRow, QualityReport, choose, choose_lists, difference
 from recsys.errors import DataError
 from recsys.metrics.effect import Effect
 
@@ -56,6 +56,25 @@ def test_figures_that_are_all_the_same_or_nothing_choose_nothing():
     rows = [row("first", rmse=(1.0, 0), ndcg=(0.0, 0)), row("second", rmse=(0.9, 0), ndcg=(0.0, 0))]
     assert choose(rows).name == "second"
     assert choose(rows[:1]).name == "first"
+
+
+def test_lists_of_a_source_stand_beside_the_heads_of_another_row():
+    """One bundle has both; on validation alone, and only where the source is ahead."""
+    heads = [row("trunk", auc=(0.8, 0.7), ndcg=(0.1, 0.3)), row("other", auc=(0.7, 0.9), ndcg=(0.12, 0.2))]
+    source, worse = row("source", ndcg=(0.2, 0.15)), row("worse", ndcg=(0.05, 0.9))
+    rows = (source, worse, *heads, row("ease", ours=False, ndcg=(0.9, 0.9)))
+    chosen = choose(rows)
+    assert chosen in heads
+    assert choose_lists(rows, chosen) is source
+    assert choose_lists((worse, *heads), chosen) is None
+    best = QualityReport(of=SET, rows=rows).as_json()["best"]
+    assert best == {"row": chosen.name, "lists": "source", "a": {"auc": best["a"]["auc"], "ndcg": 0.15}}
+    assert choose([source, worse]) is source, "without a row of all figures"
+
+
+def test_a_source_with_less_error_is_ahead():
+    trunk, source = row("trunk", rmse=(1.0, 0), ndcg=(0.1, 0)), row("source", rmse=(0.9, 0))
+    assert choose_lists([trunk, source], trunk) is source
 
 
 def test_without_validation_nothing_is_chosen():

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from recsys.errors import ConfigError, DataError
-from recsys.item_item import pair_counts
-from recsys.item_item.ease import build_ease, ease_weights
+from recsys.item_item import ease, pair_counts
+from recsys.item_item.ease import build_ease, build_ease_of_users, ease_weights
 from recsys.item_item.histories import Histories
 from recsys.item_item.knn import build_item_knn, build_item_knn_of_counts
 from recsys.item_item.pair_counts import count_pairs, gram_of
@@ -105,3 +106,12 @@ def test_counts_add_up_over_days_and_over_users():
 def test_counts_before_must_be_of_the_same_users():
     with pytest.raises(DataError, match="before has 2 users and histories 60"):
         count_pairs(random_histories(), ITEMS, before=random_histories(num_users=2))
+
+
+@pytest.mark.parametrize("rows", [3, 512])
+def test_a_system_of_the_users_gives_the_weights_of_the_items_one(monkeypatch, rows):
+    monkeypatch.setattr(ease, "_ROWS_AT_ONCE", rows)
+    have = sparse.csr_matrix(np.random.default_rng(0).random((6, 20)) < 0.3, dtype=np.float32)
+    by_items = build_ease(gram_of(have), 2.0, precision="float64").matrix().toarray()
+    by_users = build_ease_of_users(have, 2.0).matrix().toarray()
+    np.testing.assert_allclose(by_users, by_items, atol=1e-6)

@@ -33,7 +33,9 @@ from training.publish import popular_items
 LAST = 5
 LEARN = {"repeat": "learn", "repeat_kinds": ("click",)}
 BY_PAST = SourceTerms(repeat=1.0, item_item=2.0, repeat_days=2.0, item_item_days=1.0)
-OTHERWISE_COUNTED = BY_PAST.model_copy(update={"item_item_order": True, "item_item_attributes": True})
+OTHERWISE_COUNTED = BY_PAST.model_copy(
+    update={"item_item_order": True, "item_item_attributes": True, "item_item_walks": 0.3}
+)
 BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3)
 
 
