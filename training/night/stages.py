@@ -18,7 +18,7 @@ from training.night import bundles, page, retention, verdict, work
 from training.night.step import Stage
 
 _TRAIN = (
-    "timezone", "attributes", "features", "model",
+    "timezone", "period", "attributes", "features", "model",
     "retrieval.weight", "retrieval.task", "retrieval.temperature", "retrieval.num_uniform",
     "training.batch_size", "training.chunk_rows", "training.epochs", "training.learning_rate",
     "training.warm_scale", "training.sparse_learning_rate", "training.weight_decay", "training.seed",
