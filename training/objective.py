@@ -160,7 +160,7 @@ def next_item_loss(
     item_C = torch.cat([of.item_T, negatives.item_M])
     hidden_PC = of.item_T[of.place_P][:, None] == item_C
     hidden_PC.scatter_(1, of.place_P[:, None], value=False)
-    user_PD = _vectors_after(ranker, user, of.event_P).float() / temperature
+    user_PD = _vectors_after(ranker, user, of.event_P) / temperature
     loss = sampled_softmax(user_PD, candidates_CD, correction_C, hidden_PC, of.place_P) / num
     return loss * (batch.num_shown / max(1, whole.rows))
 
@@ -170,4 +170,4 @@ def _vectors_after(ranker: Ranker, user: UserSide, event_P: Tensor) -> Tensor:
     assert isinstance(user.history, Histories), "a user alone is not trained on"
     assert user.history.newest_SA is not None, "histories are read as sequences"
     of_history = ranker.user_factor.weight[:, -ranker.history.query.out_features :]
-    return unit_length(user.history.newest_SA.index_select(0, event_P) @ of_history.t())
+    return unit_length(user.history.newest_SA.index_select(0, event_P).float() @ of_history.t())

@@ -14,6 +14,10 @@ from training.objective import next_item_loss
 from training.train import build_model, fit_settings
 from training.trainer.losses import all_losses
 from training.trainer.whole_batch import whole_batch
+from training.warm_start import Previous, carry_over
+
+_OLD = ("query.weight", "kind.weight", "age.steps_ND", "event_score.weight", "event_score.bias")
+"""Of a history that reads no sequences: what has the same shape in one that does."""
 
 
 @pytest.fixture
@@ -62,6 +66,30 @@ def test_the_item_and_the_event_after_which_it_came_are_the_logs(made):
     assert torch.equal(numbers[of.item_S[after]], numbers[came.index["item_id"][came.place_P]])
     owner = torch.repeat_interleave(torch.arange(of.count_C.numel()), of.count_C)
     assert torch.equal(owner[after], owner[came.event_P]), "of one sequence"
+
+
+def test_products_may_be_in_bfloat16(made):
+    ranker, tables, batch, config = made
+    settings = replace(fit_settings(config, 1, warm=False), next_item_weight=1.0)
+    found = []
+    for bf16 in (False, True):
+        rows, whole = tables.lookup(batch.rows), whole_batch(batch, config.tasks)
+        losses, _ = all_losses(ranker, batch, config.tasks, replace(settings, bf16=bf16), rows, whole)
+        losses["retrieval"].backward()
+        found.append(losses["retrieval"])
+    torch.testing.assert_close(found[1], found[0], rtol=0.02, atol=0.02)
+
+
+def test_a_night_goes_on_from_weights_without_sequences(made, trained, config):
+    """What both have is carried over; the encoder and what reads its states begin anew, and are named."""
+    ranker, tables, _, changed = made
+    previous = Previous.same(trained.weights(), trained.ranker, trained.state, config)
+    carried = carry_over(ranker, tables, trained.state, changed, previous, None)
+    own, now = trained.ranker.state_dict(), ranker.state_dict()
+    for name in ("item_factor.weight", "user_tower.0.0.weight", "history.kind.weight"):
+        assert torch.equal(now[name], own[name]), name
+    new = {f"history.{name}" for name, _ in ranker.history.named_parameters() if name not in _OLD}
+    assert set(carried.fresh) == new
 
 
 def test_it_trains_encoder_and_items_and_stands_in_the_retrieval_loss(made):
