@@ -27,7 +27,7 @@ ITEMS, ITEM_DIM, ATTENTION_DIM, KINDS = 10_000, 32, 32, 3
 _NEVER = np.iinfo(np.int64).max
 
 
-def main(serving_calls: int = 200, training_calls: int = 10) -> None:
+def main(serving_calls: int = 200, training_calls: int = 3) -> None:
     """Print a line per length of the history and encoder."""
     torch.set_num_threads(1)
     for events in EVENTS:
