@@ -6,7 +6,7 @@ the same findings.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final, Literal, get_args
 
 import polars as pl
@@ -27,6 +27,7 @@ CheckName = Literal[
     "repeated_ids",
     "near_kinds",
     "organic_feedback",
+    "feedback_before_impression",
     "no_feedback",
 ]
 CHECK_NAMES: Final[tuple[CheckName, ...]] = get_args(CheckName)
@@ -39,6 +40,7 @@ MAX_FAR: Final = 0.01
 GAP: Final = 10
 MAX_OF_ONE: Final = 0.5
 MOSTLY_ORGANIC: Final = 0.5
+SOME_EARLY: Final = 0.05
 ALL_ORGANIC: Final = 0.99
 MAX_SPELT: Final = 0.03
 """Of the rows: those that have a rarer spelling of their id. Tags that people type have .021, ids none."""
@@ -107,6 +109,26 @@ def organic_feedback(organic: int, feedback: int, apart: Sequence[str], rows: in
         f"{_share(organic, feedback)} of the feedback finds no impression{why}",
         "it enters histories and never a label: write ids and times of both in one way, name `request` or "
         "`impression`, or widen [match] window",
+        rows,
+    )
+
+
+def feedback_before_impression(
+    before: int, feedback: int, example: tuple[str, datetime, datetime], rows: int
+) -> Finding | None:
+    """Find feedback that happened before the impression that it names, where it is more than a few clocks.
+
+    Args: example: an impression, when its feedback happened, and when it was shown.
+    """
+    if before <= SOME_EARLY * feedback:
+        return None
+    impression, happened, shown = example
+    return (_stop if before > MOSTLY_ORGANIC * feedback else _warn)(
+        "feedback_before_impression",
+        f"{_share(before, feedback)} of the feedback happened before the impression that it names was shown, "
+        f"such as that of {impression!r}: {happened:%Y-%m-%d %H:%M:%S} and {shown:%Y-%m-%d %H:%M:%S}",
+        "it becomes no label: the two are written in different zones (time_zone), or the time of the "
+        "impression is that of logging",
         rows,
     )
 

@@ -12,9 +12,7 @@ from features.sources.to_log import Converted
 
 def print_summary(summary: ConversionSummary, out: Path) -> None:
     """Print what was written, and what became of every row of the files, with its reason."""
-    table = Table(
-        title=f"{summary.source} → {out}, {summary.first_day} to {summary.last_day}", title_justify="left"
-    )
+    table = Table()
     table.add_column("what")
     table.add_column("rows", justify="right")
     for name, rows in summary.rows.items():
@@ -29,6 +27,8 @@ def print_summary(summary: ConversionSummary, out: Path) -> None:
         if rows:
             table.add_row(f"note · {note}", f"{rows:,}")
     console = Console()
+    title = f"{summary.source} → {out}, {summary.first_day} to {summary.last_day}"
+    console.print(Text(title, style="italic"), soft_wrap=True)
     console.print(table)
     for finding in summary.findings:
         severity = "accepted" if finding.accepted else finding.severity

@@ -7,14 +7,14 @@ opening kinds) becomes impressions, and items not chosen are drawn, marked `samp
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import polars as pl
 import polars.selectors as cs
 
-from features.relations import shared_events
+from features.relations import feedback_before_impression, shared_events
 from features.sources.conversion import Conversion, ConversionSummary, Step, silent
 from features.sources.mapped.checks import ORGANIC, check_kept, check_relations, require_events
 from features.sources.mapped.days import (
@@ -25,6 +25,7 @@ from features.sources.mapped.days import (
     make_impressions,
     other_events,
     reach,
+    too_early,
     with_drawn,
 )
 from features.sources.mapped.earlier import EarlierEvents
@@ -57,6 +58,11 @@ class _Run:
     kinds: Counter[str] = field(default_factory=Counter)
     other_events: list[tuple[str, str, str]] = field(default_factory=list)
     """An event id of two events, and these, of each day that has one."""
+
+    too_early: int = 0
+    """Feedback that happened before the impression that it names."""
+    early_example: tuple[str, datetime, datetime] | None = None
+    """One of these: the impression, when the feedback happened, when the impression was shown."""
 
     @property
     def repeats_over_days(self) -> bool:
@@ -167,14 +173,20 @@ def _feedback(run: _Run) -> None:
             if once.is_empty():
                 continue
         if "early" in once.columns:
-            early = int(once["early"].sum())
-            notes["feedback: received before it happened, by less than 5 minutes: clocks"] += early
+            skewed = int(once["early"].sum())
+            notes["feedback: received before it happened, by less than 5 minutes: clocks"] += skewed
         reached = reach(once, window, run.mapping.timezone, shown.days)
-        made = make_feedback(once, shown.of(reached), window)
+        nearby = shown.of(reached)
+        made = make_feedback(once, nearby, window)
+        _note_too_early(run, made, nearby)
         notes[ORGANIC] += made["impression_id"].null_count()
         run.kinds.update(dict(made.group_by("kind").len().iter_rows()))
-        written.put(day, made)
+        written.put(day, made.drop("unsure"))
     written.flush()
+    if run.early_example is not None:
+        total, read = run.kinds.total(), run.conversion.read_rows
+        found = feedback_before_impression(run.too_early, total, run.early_example, read)
+        run.conversion.findings += [found] if found else []
     if run.other_events:
         shared, events = run.conversion.repeats("feedback")[OTHER_EVENT], run.kinds.total()
         run.conversion.findings.append(
@@ -185,6 +197,13 @@ def _feedback(run: _Run) -> None:
     notes.update(unused(name, run.mapping.source, run.staged))
     for kind, rows_of_kind in sorted(run.kinds.items()):
         notes[f"feedback: {kind}"] = rows_of_kind
+
+
+def _note_too_early(run: _Run, made: pl.DataFrame, shown: pl.DataFrame) -> None:
+    early = too_early(made, shown)
+    run.too_early += early.height
+    if early.height and run.early_example is None:
+        run.early_example = early.select("impression_id", "occurred_at", "shown_at").row(0)
 
 
 def _repeats(run: _Run, rows: pl.DataFrame, once: pl.DataFrame) -> None:

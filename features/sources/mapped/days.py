@@ -126,16 +126,32 @@ def make_feedback(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) ->
         *_PAIR,
         "kind",
         "value",
+        "unsure",
         occurred_at="at",
         received_at=pl.coalesce("received", "at"),
     )
 
 
+def too_early(made: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
+    """Give the feedback that happened before the impression that it names, with `shown_at`.
+
+    Args: made: with `unsure`, as `pair` adds it.
+    """
+    unsure = made.filter(pl.col("unsure") & pl.col("impression_id").is_not_null())
+    if unsure.is_empty() or shown.is_empty():
+        return unsure.clear()
+    key = ["impression_id", "user_id"]
+    both = unsure.join(shown.select(*key, "shown_at").unique(key, keep="any"), on=key)
+    return both.filter(pl.col("occurred_at") < pl.col("shown_at"))
+
+
 def pair(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataFrame:
-    """Add `impression_id` to events, in their order."""
+    """Add `impression_id` to events, in their order, and `unsure`: no impression within the window before."""
     rows = rows.with_row_index("__order")
     if shown.is_empty():
-        return rows.with_columns(impression_id=pl.col("impression")).drop("__order")
+        return rows.with_columns(impression_id=pl.col("impression"), unsure=pl.lit(value=True)).drop(
+            "__order"
+        )
     named = _by_request(rows, shown)
     instants = shown.select(*_PAIR, "shown_at", by_time="impression_id").sort("shown_at", "by_time")
     dated = named.sort("at", "__order").join_asof(
@@ -147,9 +163,10 @@ def pair(rows: pl.DataFrame, shown: pl.DataFrame, window: timedelta) -> pl.DataF
         tolerance=window,
         check_sortedness=False,
     )
-    return dated.with_columns(impression_id=pl.coalesce("impression", "by_request", "by_time")).sort(
-        "__order"
-    ).drop("__order", "by_request", "by_time", "shown_at", strict=False)  # fmt: skip
+    found = dated.with_columns(
+        impression_id=pl.coalesce("impression", "by_request", "by_time"), unsure=pl.col("by_time").is_null()
+    )
+    return found.sort("__order").drop("__order", "by_request", "by_time", "shown_at", strict=False)
 
 
 def _by_request(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:

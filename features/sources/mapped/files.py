@@ -183,11 +183,13 @@ def _scan_csv(path: Path, section: Files, scratch: Path) -> pl.LazyFrame:
 
 def _require(file: ScannedFile, needed: Collection[str], where: str) -> None:
     found = read_columns(file)
+    headless = file.form == "csv" and not file.section.columns and not {*needed} & {*found} and len(found) > 1
     for name in needed:
         if name not in found:
             raise DataError(
                 f"{file.path}: no column {name!r}, which {where} of the mapping names{closest(name, found)} "
                 f"(it has {', '.join(map(repr, found))}){_separator_hint(file, found)}"
+                + ("; if its first line is a row, name the columns with `columns`" if headless else "")
             )
 
 

@@ -10,6 +10,9 @@ from recsys.schema import EARLIEST, LATEST
 TO_MS: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 NO_TIME: Final = "is no time of"
 FROM_ZERO: Final = "first_position = 0"
+NO_NUMBER: Final = "is no number"
+NO_PROBABILITY: Final = "is no probability"
+_MARKED: Final = r"^\D{0,4}\d{1,3}([,.' ]\d{3})*([.,]\d+)?\D{0,4}$"
 _SPREADSHEET_DAYS: Final = (32_874, 73_051)
 """1990 and 2100 as a spreadsheet counts days."""
 _OFTEN: Final = 0.01
@@ -57,7 +60,15 @@ def _cure(reason: str, values: pl.Series, total: int, section: Files) -> str | N
         return _other_unit(values, total, section)
     if FROM_ZERO in reason and values.is_in(["0", "0.0"]).sum() > max(_OFTEN * total, _MOST * values.len()):
         return "positions are counted from 0: say first_position = 0 in the mapping"
+    if reason.endswith(NO_NUMBER) and values.str.contains(_MARKED).sum() > _MOST * values.len():
+        return "write numbers without currencies and marks of thousands"
+    if NO_PROBABILITY in reason and total and values.len() > _MOST * total and _percent(values):
+        return "these look like percent: write shares of 1"
     return None
+
+
+def _percent(values: pl.Series) -> bool:
+    return bool(values.cast(pl.Float64, strict=False).is_between(1, 100).all())
 
 
 def _other_unit(values: pl.Series, total: int, section: Files) -> str | None:

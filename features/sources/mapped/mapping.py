@@ -29,6 +29,8 @@ from recsys.tasks import DurationS
 
 IMPRESSION: Final = "impression"
 IGNORE: Final = "ignore"
+_OWN: Final = ("user", "item", "time", "kind")
+"""Keys whose column says nothing else."""
 UNITS: Final = ("s", "ms", "us", "ns")
 EXAMPLE: Final = Path(__file__).with_name("example.toml")
 _NAME: Final = r"^[a-z][a-z0-9_]*$"
@@ -160,6 +162,16 @@ class Timed(Files):
     """The list that was shown: joins impressions of one answer, and feedback to its impression."""
     impression: str | None = None
     """The impression's own id."""
+
+    @check_model(mode="after")
+    def _own_columns(self) -> Self:
+        named: dict[str, str] = {}
+        for key in ("user", "item", "time", "kind", "request", "impression", "event"):
+            column = getattr(self, key, None)
+            first = named.setdefault(column, key) if column is not None else key
+            if first != key and first in _OWN:
+                raise ValueError(f"{first} and {key} both name the column {column!r}; one of them is another")
+        return self
 
 
 class Impressions(Timed):

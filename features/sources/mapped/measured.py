@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from features.sources.mapped.dated import scan_dated
 from recsys.log import InteractionLog
 from recsys.schema import empty
 
@@ -104,8 +105,7 @@ def _scan(log: InteractionLog, table: str) -> pl.LazyFrame:
     paths = [path for day in log.days(table) for path in log.files(table, day)]
     if not paths:
         return empty(table).lazy().with_columns(date=pl.lit(None, pl.Date))
-    schema = {"date": pl.Date}
-    return pl.scan_parquet(paths, hive_partitioning=True, hive_schema=schema, missing_columns="insert")
+    return scan_dated(paths)
 
 
 def _collect(frame: pl.LazyFrame) -> pl.DataFrame:

@@ -12,6 +12,7 @@ from typing import Final
 import polars as pl
 
 from features.sources.conversion import Step
+from features.sources.mapped.dated import scan_dated
 from features.sources.mapped.mapping import Negatives
 from features.sources.negatives import sample_negatives
 from recsys.log import InteractionLog
@@ -53,8 +54,7 @@ def draw_negatives(
     if not settings.per_positive or not days:
         return
     paths = [path for day in days for path in shown.files("impressions", day)]
-    dated = pl.scan_parquet(paths, hive_partitioning=True, hive_schema={"date": pl.Date})
-    rows = dated.select("user_id", "item_id", "shown_at", day="date")
+    rows = scan_dated(paths).select("user_id", "item_id", "shown_at", day="date")
     total = int(rows.select(pl.len()).collect().item())
     batches = -(-total // _ROWS_AT_A_TIME)
     for batch in range(batches):

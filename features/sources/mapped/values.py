@@ -9,7 +9,7 @@ from typing import Final
 import polars as pl
 
 from features.sources.mapped.files import ScannedFile, reading
-from features.sources.mapped.hints import FROM_ZERO, NO_TIME, TO_MS, time_format
+from features.sources.mapped.hints import FROM_ZERO, NO_NUMBER, NO_PROBABILITY, NO_TIME, TO_MS, time_format
 from features.sources.mapped.mapping import UNITS, Files, FreeColumn, FreeColumns, ItemColumns
 from features.sources.mapped.texts import require_exact, text_of
 from features.sources.mapped.times import SKIPPED, WrittenTimes, order_forms, placer
@@ -66,7 +66,7 @@ class Reader:
         """Give a column as a finite Float64."""
         cast = self._float(column)
         typed = pl.when(cast.is_finite()).then(cast)
-        return self._number(typed, column, "is no number")
+        return self._number(typed, column, NO_NUMBER)
 
     def place(self, column: str, first: int) -> Value:
         """Give a column of positions, of which the top is `first`, as an Int32 of at least 1."""
@@ -79,7 +79,7 @@ class Reader:
         """Give a column as a number in (0, 1]."""
         cast = self._float(column)
         typed = pl.when(cast.is_between(0, 1, closed="right")).then(cast)
-        return self._number(typed, column, "is no probability in (0, 1]")
+        return self._number(typed, column, f"{NO_PROBABILITY} in (0, 1]")
 
     def listed(self, free: FreeColumn) -> pl.Expr:
         """Give a column as a list of text, without empty entries."""

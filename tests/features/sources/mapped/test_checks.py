@@ -251,6 +251,21 @@ def test_feedback_that_finds_no_impression_by_chance(bench, own):
     assert [(f.code, f.severity) for f in bench.summary.findings] == [("organic_feedback", "warning")]
 
 
+@pytest.mark.parametrize(("share", "severity"), [(1, "error"), (3, "warning"), (99, None)])
+def test_clicks_of_another_clock_than_the_lists(bench, own, share, severity):
+    """They name the list, so they find it, and become no label."""
+    some = (pl.col("event") == "click") & (pl.int_range(pl.len()) % share == 0)
+    put(bench, rows().with_columns(at=pl.when(some).then(pl.col("at") - timedelta(hours=1)).otherwise("at")))
+    if severity == "error":
+        said = stopped(bench, own())
+        assert "feedback_before_impression: 3" in said
+        assert ":09 and 2026-01-05 " in said
+        return
+    bench.convert(own(), form="parquet")
+    found = {f.code: f.severity for f in bench.summary.findings}
+    assert found.get("feedback_before_impression") == severity
+
+
 def test_contradicting_rows_of_one_id_are_told(bench, own):
     put(bench, rows())
     frame = rows().select(id="product_id").unique().with_columns(name=pl.lit("x"))

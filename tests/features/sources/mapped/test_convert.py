@@ -6,6 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 import polars as pl
 import pytest
 
+from features.sources.mapped.mapping import parse_mapping
+from features.sources.mapped.suggest import suggest_config
 from recsys.config import load_config
 from recsys.log import business_day
 from recsys.schema import KEYS, PARTITION_INSTANT, TABLES, with_free_columns
@@ -571,3 +573,13 @@ def test_a_log_written_as_csv_comes_back_as_it_was(bench, shop_log):
     assert found.equals(done.select(columns).sort("feedback_id"))
     for table in ("impressions", "feedback"):
         assert back.days(table) == log.days(table)
+
+
+@pytest.mark.parametrize("view", ["impression", "view"])
+def test_a_log_in_a_folder_that_looks_like_a_partition(bench, events, view):
+    mapping = events(kinds={"view": view, "click": "click", "order": "purchase"})
+    bench.root /= "date=2020-01-01"
+    bench.root.mkdir()
+    bench.csv("e.csv", LOG)
+    log = bench.convert(mapping)
+    assert 'feedback = "click"' in suggest_config(log, parse_mapping(mapping, "MAP")).text

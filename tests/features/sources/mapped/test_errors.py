@@ -165,3 +165,10 @@ def test_a_list_column_of_parquet_keeps_its_type(bench, events):
     frame = pl.DataFrame({"user_id": [1], "product_id": [2.0], "event": ["click"], "at": ["soon"]})
     frame.write_parquet(bench.src / "x.parquet")
     refused(bench, events(), "'soon'", form="parquet")
+
+
+def test_a_file_without_a_header_is_told_how_to_name_its_columns(bench, events):
+    bench.csv("log.csv", LOG.strip().split("\n", 1)[1])
+    refused(
+        bench, events(), "no column 'user_id'", "if its first line is a row, name the columns with `columns`"
+    )

@@ -73,3 +73,18 @@ def test_a_files_message_ends_with_the_remedy(bench, events):
     mapping = {**events(files="e.csv", time_format="ms"), "items": items}
     with pytest.raises(DataError, match=r'say time_format = "ms" in the mapping$'):
         bench.convert(mapping)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "said"),
+    [
+        ("1,234.5", "v is no number", "marks of thousands"),
+        ("EUR 3.50", "v is no number", "without currencies"),
+        ("x", "v is no number", "right the files"),
+        ("3,5", "v is no number; with a decimal comma", "right the"),
+        ("35", "p is no probability in (0, 1]", "percent"),
+        ("-1", "p is no probability in (0, 1]", "right the"),
+    ],
+)
+def test_numbers_as_people_write_them(value, reason, said):
+    assert said in told([value], 1, reason)

@@ -103,3 +103,12 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.toml").write_text("a = = 1")
     with pytest.raises(ConfigError, match=r"bad\.toml is not valid TOML"):
         load_mapping(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "first"), [("item", "user"), ("time", "user"), ("request", "user"), ("event", "item")]
+)
+def test_two_keys_of_one_column(key, first):
+    column = EVENTS[first]
+    refused({"events": {**EVENTS, key: column}}, f"{first} and {key} both name the column {column!r}")
+    parse_mapping({"events": {**EVENTS, "request": "r", "impression": "r", "session": "u"}}, "FILE")
