@@ -1,6 +1,8 @@
 """Commands of the benchmarks: bench quality, bench tables, and one for the speed of each room."""
 
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -186,7 +188,9 @@ def bench_gpu_inputs_command(
 
 
 def bench_nightly_command(
-    part: Annotated[Literal["crash", "scale"], typer.Option(help="What is measured.")] = "crash",
+    part: Annotated[
+        Literal["crash", "scale", "rollback", "long"], typer.Option(help="What is measured.")
+    ] = "crash",
     kills: Annotated[int, typer.Option(min=1, help="crash: how many times a night is killed, in all.")] = 50,
     rows: Annotated[
         str, typer.Option(metavar="N,...", help="scale: impressions of each log, such as 1M,5M,20M.")
@@ -198,20 +202,53 @@ def bench_nightly_command(
     before: Annotated[
         str | None, typer.Option(metavar="REV", help="scale: also run this commit's nights, in turn.")
     ] = None,
+    nights: Annotated[int, typer.Option(min=4, max=60, help="long: nights in a row.")] = 28,
+    users: Annotated[int, typer.Option(min=20, help="long: users of the simulated shop.")] = 300,
+    page: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="long: also write a page with plots.")
+    ] = None,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
 ) -> None:
-    """Measure nights: killed at random instants and run again (crash), or by size of the log (scale)."""
-    from benchmarks.nightly.crash import measure_crash, small_config
-    from benchmarks.nightly.scale import Scale, measure_scale, parse_rows
+    """Measure nights of the simulated shop.
 
-    if part == "crash":
-        found = measure_crash(small_config(), kills, seed).to_json()
-    else:
+    \b
+    crash     killed at random instants and run again: is the result that of an undisturbed night?
+    scale     seconds and memory of each stage by size of the log
+    rollback  how long a real server takes to answer with the version before, also while a night runs
+    long      four weeks of nights that serve their own lists, with drift, new items, two outages and a
+              corrupt day; the true value of their lists, beside a first bundle's and that of no gate
+    """
+    if part == "long":
+        found = _nightly_long(nights, users, seed, page)
+    elif part == "scale":
+        from benchmarks.nightly.scale import Scale, measure_scale, parse_rows
+
         asked = Scale(rows=parse_rows(rows), days=days, learned_days=learned_days, seed=seed)
         found = measure_scale(asked, before)
+    else:
+        from benchmarks.nightly.crash import measure_crash, small_config
+        from benchmarks.nightly.rollback import measure_rollback
+
+        found = (
+            measure_rollback(seed)
+            if part == "rollback"
+            else measure_crash(small_config(), kills, seed).to_json()
+        )
     said = {"part": part, **found}
     put_json(said, json_file, lambda: print(json.dumps(said, indent=1)))
+
+
+def _nightly_long(nights: int, users: int, seed: int, page: Path | None) -> dict[str, Any]:
+    from benchmarks.nightly.long_page import long_page
+    from benchmarks.nightly.long_run import long_config, long_dials, measure_long
+    from recsys.files import write_whole
+
+    say = partial(print, file=sys.stderr, flush=True)
+    tree = measure_long(long_config(), long_dials(users), nights, seed, say)
+    if page is not None:
+        write_whole(page, long_page(tree))
+    return tree
 
 
 def bench_nights_command(

@@ -63,6 +63,11 @@ class World:
         for _ in write_log(shop, self.log):
             pass
 
+    @property
+    def registry(self) -> Registry:
+        """Give the registry of its nights."""
+        return Registry(self.runs)
+
     def night(self, day: date) -> str:
         """Run the night of a day; give its verdict."""
         result = next(iter(run_nights(self.config, self.log.root, self.runs, DayRange(day, day))))
@@ -75,7 +80,7 @@ class World:
 
         Raises: ConfigError when nothing is live.
         """
-        registry = Registry(self.runs)
+        registry = self.registry
         live = registry.current()
         if live is None:
             raise ConfigError(
@@ -113,7 +118,7 @@ def measure_loop(config: RunConfig, dials: ShopDials, nights: int, seed: int) ->
         "seed": seed,
         "dials": dials.model_dump(mode="json", include={"users", "items", "days"}),
         "nights": [
-            {**_day_tree(own), "verdict": verdict, "above_never_retrained": _above(own, other)}
+            {**_day_tree(own), "verdict": verdict, "above_never_retrained": above(own, other)}
             for (own, other), verdict in zip(pairs, verdicts, strict=True)
         ],
         "never_retrained": [_day_tree(other) for _, other in pairs],
@@ -165,7 +170,7 @@ def _day_tree(of: ServedDay) -> dict[str, Any]:
     }
 
 
-def _above(own: ServedDay, other: ServedDay) -> dict[str, float]:
+def above(own: ServedDay, other: ServedDay) -> dict[str, float]:
     """Give the share by which a day's lists are worth more, paired by request, and its 95 % interval."""
     difference = (own.value - other.value) / other.value.mean()
     error = 1.96 * float(difference.std(ddof=1)) / np.sqrt(difference.size)

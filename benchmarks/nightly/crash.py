@@ -111,7 +111,7 @@ def measure_crash(config: RunConfig, kills: int, seed: int) -> Crash:
             nights=len(found),
             different_hashes=sum(state(night.runs) != expected for night in found),
             double_activations=sum(_activations(night.runs) != 1 for night in found),
-            litter=sum(len(_litter(night.runs)) for night in found),
+            litter=sum(len(litter(night.runs)) for night in found),
             rerun_seconds=rerun_s,
             night_seconds=night_s,
         )
@@ -201,11 +201,11 @@ def _write_log(log: InteractionLog, seed: int) -> None:
 
 
 def _age(runs: Path) -> None:
-    for path in _litter(runs):
+    for path in litter(runs):
         os.utime(path, (0, path.stat().st_mtime - TEMPORARY_S))
 
 
-def _litter(runs: Path) -> Sequence[Path]:
+def litter(runs: Path) -> Sequence[Path]:
     return [path for path in runs.rglob(".*") if path.suffix != ".lock" and path.name != ".lock"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.loop.loop import ServedDay, _above, _served
+from benchmarks.loop.loop import ServedDay, _served, above
 from benchmarks.loop.loop_pages import nights_grid, value_curve
 from benchmarks.loop.serve_day import DayServer
 from recsys.bundle import load_bundle
@@ -88,9 +88,9 @@ def test_nights_are_compared_request_by_request(day):
         ServedDay(day=day, value=base + shift, expected_click=0.1, observed_click=0.1, true_click=0.1)
         for shift in (0.05, 0.0)
     )
-    above = _above(one, other)
-    assert above["mean"] == pytest.approx(0.05 / base.mean())
-    assert above["low"] == pytest.approx(above["high"])
+    found = above(one, other)
+    assert found["mean"] == pytest.approx(0.05 / base.mean())
+    assert found["low"] == pytest.approx(found["high"])
 
 
 def test_page_and_curve_hold_every_night():
