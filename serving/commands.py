@@ -123,9 +123,9 @@ def serve_command(
     _require_folder("--runs", runs, "`recsys nightly`")
     if check is not None:
         return _check(config, given, log, runs, check, json_file)
-    if json_file is not None:
-        raise ConfigError("--json is for --check VERSION; leave it out")
-    options = {
+    _refuse_json(json_file)
+    settings = {
+        **{"config_file": config, "config": given, "log": log, "runs": runs},
         "clock": {"start": clock_start, "rate": clock_rate},
         "listen": given.serving.listen if listen is None else listen,
         "admin_listen": given.serving.admin_listen if admin_listen is None else admin_listen,
@@ -134,8 +134,13 @@ def serve_command(
         "reflection": reflection or given.serving.reflection,
         "metrics_listen": metrics_listen,
     }
-    _serve({"config_file": config, "config": given, "log": log, "runs": runs, **options}, workers, port_file)
+    _serve(settings, workers, port_file)
     return 0
+
+
+def _refuse_json(json_file: Path | None) -> None:
+    if json_file is not None:
+        raise ConfigError("--json is for --check VERSION; leave it out")
 
 
 def _serve(settings: Mapping[str, Any], workers: Any, port_file: Path | None) -> None:
