@@ -353,6 +353,29 @@ def bench_trunks_command(
     put_json(result, json_file, lambda: show_trunks(result))
 
 
+def bench_offpolicy_command(
+    json_file: JsonOption = None,
+    runs: Annotated[int, typer.Option(min=2, help="Logs of each setting.")] = 200,
+    requests: Annotated[int, typer.Option(min=100, help="Lists of a log.")] = 4_000,
+    replicates: Annotated[int, typer.Option(min=10, help="Bootstrap draws of an interval.")] = 400,
+    open_bandit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Also the small Open Bandit data: its folder with random/ and bts/."
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Write the plot of coverage.")] = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Hold off-policy estimates against the truth of the simulated shop: bias, variance, coverage."""
+    from benchmarks.offpolicy.run import coverage_plot, measure_offpolicy, show_offpolicy
+
+    tree = measure_offpolicy(runs, requests, replicates, seed, open_bandit)
+    if plot is not None:
+        plot.write_text(coverage_plot(tree), encoding="utf-8")
+    put_json(tree, json_file, lambda: show_offpolicy(tree))
+
+
 def bench_balancing_command(
     json_file: JsonOption = None,
     config: ConfigOption = None,

@@ -139,6 +139,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.commands:bench_tables_command",
         "Write the tables of the benchmark pages anew, from their JSON.",
     ),
+    "bench offpolicy": (
+        "benchmarks.commands:bench_offpolicy_command",
+        "Hold off-policy estimates against known truths: bias, variance, coverage.",
+    ),
     "bench balancing": (
         "benchmarks.commands:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",

@@ -64,7 +64,7 @@ class Impressions(dy.Schema):
     shown_at = _Instant()
     position = dy.Int32(nullable=False, min=1)
     propensity = dy.Float64(nullable=True, min_exclusive=0.0, max=1.0)
-    propensity_kind = dy.String(nullable=False)  # exact | pinned | seeded | degraded | unknown
+    propensity_kind = dy.String(nullable=False)  # exact | uniform | pinned | seeded | degraded | unknown
     explored = dy.Bool(nullable=False)
     sampled = dy.Bool(nullable=False)
     sampling_rate = dy.Float64(nullable=False, min_exclusive=0.0, max=1.0)

@@ -72,6 +72,7 @@ class Engine:
             name=policy.name,
             epsilon=policy.epsilon,
             temperature=policy.temperature,
+            uniform_share=policy.uniform_share,
             max_per_category=policy.max_per_category,
             max_repeats=policy.max_repeats,
             mmr=policy.mmr,

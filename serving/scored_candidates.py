@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from recsys.policy import DrawnRanking, PolicyInput, PolicyParameters, PropensityKind, draw_ranking
+from recsys.policy import DRAWN, DrawnRanking, PolicyInput, PolicyParameters, PropensityKind, draw_ranking
 from serving.catalogue import Catalogue
 from serving.explain import Explainer
 from serving.pages.list_state import MAX_SHOWN, ListState
@@ -103,12 +103,13 @@ class ScoredCandidates:
     def _kind(self, drawn: PropensityKind) -> PropensityKind:
         if self.degradation:
             return "degraded"
-        return "seeded" if self.seeded and drawn == "exact" else drawn
+        return "seeded" if self.seeded and drawn in DRAWN else drawn
 
     def _policy_parameters(self) -> dict[str, str | float]:
         return {
             "epsilon": self.policy.explore_share,
             "temperature": self.policy.temperature,
+            "uniform_share": self.policy.uniform_share,
             "max_per_category": self.policy.max_per_category,
             "max_repeats": self.policy.max_repeats,
             "mmr": self.policy.mmr,

@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.grids import Grid
 from benchmarks.lists import lists_tables
 from benchmarks.nights import nights_tables
+from benchmarks.offpolicy import run as offpolicy_tables
 from benchmarks.quality.inside_lists import run_diagnosis
 from benchmarks.quality.result_tables import differences_grid, rows_grid, summary_grid
 from benchmarks.speed.serve import serve_tables
@@ -34,6 +35,7 @@ BENCH_PAGES: Mapping[str, Mapping[str, Callable[[Mapping[str, Any]], Grid]]] = {
     "inside/inside-shop": run_diagnosis.GRIDS,
     "serving/serving": serve_tables.GRIDS,
     "lists/lists": lists_tables.GRIDS,
+    "offpolicy/offpolicy": offpolicy_tables.GRIDS,
 }
 """JSON below `results`, without its ending -> tables of the page of its name."""
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

@@ -20,6 +20,9 @@ class PolicyConfig(Section):
     """Share of requests that explore by Plackett-Luce sampling."""
     temperature: float = Field(default=0.1, gt=0.0)
     """Scores are divided by this in the Plackett-Luce draw."""
+    uniform_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of requests, such as .01, with one item drawn uniformly of those allowed, in one of the first 10
+    positions. Such rows (`propensity_kind` "uniform") are a sample of the candidates that no model chose."""
     max_per_category: int = Field(default=0, ge=0)
     """At most so many items of one category on a page; 0 = no cap."""
     mmr: float = Field(default=0.0, ge=0.0, le=1.0)

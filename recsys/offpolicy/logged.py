@@ -12,7 +12,8 @@ import numpy.typing as npt
 from recsys.errors import DataError
 from recsys.metrics.columns import IntVector, Mask, Vector
 
-EXACT = "exact"
+DRAWN = ("exact", "uniform")
+"""Kinds of a propensity that is exact; `recsys.policy` writes them."""
 PINNED = "pinned"
 LATER_PAGE = "lists that are a later page"
 INCOMPLETE = "lists with a missing place"
@@ -160,7 +161,7 @@ def _reasons(codes: IntVector, rows: _Rows) -> dict[str, Mask]:
     pinned = rows.kind == PINNED
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     expected = np.arange(codes.size) - np.repeat(starts, np.diff(np.append(starts, codes.size)))
-    others = np.unique(rows.kind[(rows.kind != EXACT) & ~pinned]).tolist()
+    others = np.unique(rows.kind[~np.isin(rows.kind, DRAWN) & ~pinned]).tolist()
     possible = (rows.propensity > 0) & (rows.propensity <= 1)
     return {
         LATER_PAGE: (expected == 0) & (rows.place > 0),

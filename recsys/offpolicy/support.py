@@ -5,18 +5,19 @@ Legend: R lists, K places.
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from statistics import NormalDist
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from recsys.metrics.columns import Vector, effective_rows
 from recsys.offpolicy.estimators import Weights
-from recsys.offpolicy.intervals import percentile_interval
 
 MIN_EFFECTIVE = 1000.0
 MIN_POSITIVES = 100.0
 MIN_COVERAGE = 0.8
-AGREE_LEVEL = 0.99
+AGREE_ERROR = 0.01
+"""Chance that estimators of one value are called unequal, over all their pairs."""
 UNBIASED = ("ips", "snips", "dr", "rips", "snrips", "cascade_dr")
 """They estimate one value; where they differ by more than chance, propensities or support are wrong."""
 
@@ -90,13 +91,18 @@ def problems_of(support: Support, draws: Mapping[str, Vector]) -> tuple[str, ...
 
 
 def _disagreements(draws: Mapping[str, Vector]) -> Sequence[str]:
-    """Name pairs of estimators of one value whose difference has an interval without 0."""
+    """Name pairs of estimators of one value that differ by more than chance."""
     found = []
-    for a, b in combinations([name for name in UNBIASED if name in draws], 2):
+    pairs = list(combinations([name for name in UNBIASED if name in draws], 2))
+    limit = NormalDist().inv_cdf(1.0 - AGREE_ERROR / (2 * len(pairs)))
+    for a, b in pairs:
         difference = draws[b] - draws[a]
-        low, high = percentile_interval(difference, AGREE_LEVEL, 0.9)
+        difference = difference[np.isfinite(difference)]
+        if not difference.size:
+            continue
         # Of one place some are the same numbers: what is left of their difference is rounding.
         rounding = 1e-9 * float(np.abs(np.nan_to_num(draws[a])).max(initial=0.0))
-        if low > rounding or high < -rounding:
-            found.append(f"{a} and {b} disagree: their difference lies in [{low:.3g}, {high:.3g}]")
+        apart, error = float(difference.mean()), float(difference.std())
+        if abs(apart) > rounding + limit * error:
+            found.append(f"{a} and {b} disagree: they differ by {apart:.3g} ± {error:.2g}")
     return found

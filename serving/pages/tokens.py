@@ -2,8 +2,9 @@
 
     token  = base64url(mac body)
     mac    = first 16 bytes of HMAC-SHA-256(key, body)
-    body   = format:u8 explored:u8 list_id:12 expires_ms:u64 seed:u64 start:u32 log_greedy:f64 log_drawn:f64
-             request hashes:4 each, shown items: 8 each                                    (little-endian)
+    body   = format:u8 explored:u8 slot:u8 list_id:12 expires_ms:u64 seed:u64 start:u32
+             log_greedy:f64 log_drawn:f64 log_waiting:f64 log_uniform:f64
+             request hashes:4 each, shown items: 8 each         (little-endian; slot 255: none)
 
 A token is signed, not encrypted: it says nothing that its holder was not shown, but for the coin.
 """
@@ -20,9 +21,10 @@ from serving.pages.request_hash import HASH_BYTES, HASHED_FIELDS, changed_fields
 from serving.request import FieldError, RankRequest
 
 VALID_MS = 10 * 60 * 1000
-_FORMAT = 1
+_FORMAT = 2
+_NO_SLOT = 255
 _MAC_BYTES = 16
-_HEAD = struct.Struct(f"<BB{LIST_ID_BYTES}sQQIdd")
+_HEAD = struct.Struct(f"<BBB{LIST_ID_BYTES}sQQIdddd")
 _HASHES_BYTES = HASH_BYTES * len(HASHED_FIELDS)
 _FIXED_BYTES = _MAC_BYTES + _HEAD.size + _HASHES_BYTES
 MAX_TOKEN_CHARS = -(-(_FIXED_BYTES + 8 * MAX_SHOWN) * 4 // 3)
@@ -42,12 +44,15 @@ class PageTokens:
         head = _HEAD.pack(
             _FORMAT,
             state.prefix.explored,
+            _NO_SLOT if state.prefix.slot is None else state.prefix.slot,
             bytes.fromhex(state.list_id),
             now_ms + VALID_MS,
             state.seed,
             state.start,
             state.prefix.log_greedy,
             state.prefix.log_drawn,
+            state.prefix.log_waiting,
+            state.prefix.log_uniform,
         )
         shown = struct.pack(f"<{len(state.shown)}Q", *sorted(state.shown))
         body = b"".join((head, *request_hashes(request).values(), shown))
@@ -60,7 +65,7 @@ class PageTokens:
         the one that the token was issued for.
         """
         body = self._verified(request.page_token, now_ms)
-        _, explored, list_id, expires_ms, seed, start, log_greedy, log_drawn = _HEAD.unpack_from(body)
+        _, explored, slot, list_id, expires_ms, seed, start, *logs = _HEAD.unpack_from(body)
         if now_ms > expires_ms:
             raise FieldError("page_token", "it has expired; ask for the first page again")
         rest = body[_HEAD.size :]
@@ -81,7 +86,14 @@ class PageTokens:
             list_id=list_id.hex(),
             seed=seed,
             start=start,
-            prefix=PrefixProbability(explored=bool(explored), log_greedy=log_greedy, log_drawn=log_drawn),
+            prefix=PrefixProbability(
+                explored=bool(explored),
+                log_greedy=logs[0],
+                log_drawn=logs[1],
+                log_waiting=logs[2],
+                log_uniform=logs[3],
+                slot=None if slot == _NO_SLOT else slot,
+            ),
             shown=frozenset(shown),
         )
 

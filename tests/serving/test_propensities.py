@@ -14,7 +14,8 @@ import pytest
 from scipy.stats import chi2
 
 from recsys.config import PolicyConfig, RetrievalConfig
-from recsys.policy import PolicyInput, PolicyParameters, draw_ranking
+from recsys.policy import UNIFORM_SLOTS, PolicyInput, PolicyParameters, draw_ranking
+from recsys.policy.given import place_distributions
 from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
 from serving.journal import Journal
@@ -51,6 +52,7 @@ def letters(*scores: float) -> dict[str, float]:
 FIVE = letters(1.0, 0.7, 0.4, 0.0, -0.5)
 ANGLES = {"a": 0.0, "b": 0.2, "c": 1.5, "d": 1.7, "e": 2.9, "f": 3.0}
 STRICT = PolicyParameters(epsilon=0.6, temperature=0.5, max_per_category=1, mmr=0.7)
+UNIFORM = replace(PLAIN, uniform_share=0.5)
 CASES: dict[str, list[Page]] = {
     "one page": [Page(scores=FIVE, size=3)],
     "ties, always exploring": [
@@ -72,6 +74,33 @@ CASES: dict[str, list[Page]] = {
     "repeats are capped on each page": [
         Page(scores=FIVE, size=2, parameters=replace(PLAIN, max_repeats=1), repeats="abce"),
         Page(scores=FIVE, size=2, parameters=replace(PLAIN, max_repeats=1), repeats="abce"),
+    ],
+    "a uniform item": [Page(scores=FIVE, size=4, parameters=UNIFORM)],
+    "a uniform item, or greedy": [
+        Page(scores=FIVE, size=3, parameters=replace(UNIFORM, name="greedy", epsilon=0.0))
+    ],
+    "a uniform item on either page, one of them without exploration": [
+        Page(scores=FIVE, size=1, parameters=UNIFORM),
+        Page(scores=FIVE, size=1, parameters=UNIFORM.greedy()),
+        Page(scores=letters(-1.0, 0.0, 0.5, 0.6, 0.9), size=2, parameters=replace(UNIFORM, temperature=0.5)),
+    ],
+    "a uniform item with pins, caps, MMR, a withdrawal and a new version": [
+        Page(
+            scores=letters(1.0, 0.9, 0.6, 0.5, 0.4, 0.1),
+            size=2,
+            parameters=replace(STRICT, uniform_share=0.7),
+            categories={"a": 1, "b": 1, "c": 2, "d": 2, "e": 3},
+            angles=ANGLES,
+            pins={1: "d", 3: "e"},
+        ),
+        Page(
+            scores={"a": 0.8, "b": 0.8, "d": 0.1, "e": 0.5, "f": 0.9},
+            size=3,
+            parameters=replace(STRICT, uniform_share=0.1, temperature=0.8),
+            categories={"a": 1, "b": 1, "e": 3, "f": 4},
+            angles=ANGLES,
+            pins={1: "d", 3: "e"},
+        ),
     ],
     "pins, caps, MMR, a withdrawal and a new version": [
         Page(
@@ -122,22 +151,28 @@ def penalty(page: Page, item: str, placed: tuple[str, ...]) -> float:
 
 
 def all_lists(pages: list[Page]) -> dict[tuple[str, ...], float]:
-    """Every list and its probability: the two sides of the coin, added."""
-    epsilon = pages[0].parameters.explore_share
+    """Every list and its probability: the sides of the coin, added; the uniform one slot by slot."""
+    epsilon, uniform = pages[0].parameters.explore_share, pages[0].parameters.uniform_share
 
-    def go(number: int, start: int, shown: tuple[str, ...], greedy: float, drawn: float) -> Iterator:
+    def go(
+        number: int, start: int, shown: tuple[str, ...], greedy: float, drawn: float, slots: list
+    ) -> Iterator:
         if number == len(pages):
-            yield shown, (1 - epsilon) * greedy + epsilon * drawn
+            chosen = (1 - epsilon) * greedy + epsilon * drawn
+            yield shown, (1 - uniform) * chosen + uniform * sum(slots) / UNIFORM_SLOTS
         elif len(shown) == start + pages[number].size:
-            yield from go(number + 1, len(shown), shown, greedy, drawn)
+            yield from go(number + 1, len(shown), shown, greedy, drawn, slots)
         else:
             top, probabilities = chances(pages[number], shown, start)
-            if not pages[number].parameters.explore_share:
+            if not pages[number].parameters.explores:
                 probabilities = {top: 1.0}
             for item, probability in probabilities.items():
-                yield from go(number, start, (*shown, item), greedy * (item == top), drawn * probability)
+                now = [p * (item == top) for p in slots]
+                if len(shown) < UNIFORM_SLOTS:
+                    now[len(shown)] = slots[len(shown)] / len(probabilities)
+                yield from go(number, start, (*shown, item), greedy * (item == top), drawn * probability, now)
 
-    return dict(go(0, 0, (), 1.0, 1.0))
+    return dict(go(0, 0, (), 1.0, 1.0, [1.0] * UNIFORM_SLOTS))
 
 
 class Drawer:
@@ -209,6 +244,28 @@ def check(case: str, draws: int) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_propensities_are_the_frequencies_of_lists(case) -> None:
     check(case, 100_000 // len(CASES))
+
+
+@pytest.mark.parametrize("case", [name for name, pages in CASES.items() if len(pages[0].scores) == 5])
+def test_a_first_page_that_another_policy_showed_has_the_same_probabilities(case) -> None:
+    """Off-policy values ask for any list's probability, and for all that could have stood at each place."""
+    page = CASES[case][0]
+    names, candidates = offer(page, ())
+    for shown, probability in all_lists([page]).items():
+        order = np.array([names.index(item) for item in shown])
+        places = place_distributions(candidates, page.parameters, order)
+        assert places.sum(axis=1) == pytest.approx(1.0)
+        assert places[np.arange(len(order)), order].prod() == pytest.approx(probability)
+
+
+def test_a_uniform_item_is_marked_and_alone() -> None:
+    candidates = offer(Page(scores=FIVE, size=4), ())[1]
+    parameters = replace(UNIFORM, uniform_share=1.0)
+    kinds = [draw_ranking(candidates, parameters, 4, seed).kinds for seed in range(400)]
+    count = Counter(kind.index("uniform") if "uniform" in kind else None for kind in kinds)
+    assert all(kind.count("exact") + kind.count("uniform") == 4 for kind in kinds)
+    assert set(count) == {0, 1, 2, 3, None}
+    assert count[None] == pytest.approx(400 * (UNIFORM_SLOTS - 4) / UNIFORM_SLOTS, abs=40)
 
 
 @pytest.mark.slow

@@ -123,6 +123,8 @@ def test_iips_is_right_where_places_are_apart_and_absent_elsewhere() -> None:
     logged = LoggedLists.of_lists(rewards, chances[0])
     found = expectations(logged, TargetPolicy.of(chances[1]), chances[0].prod(axis=1), apart=True)
     assert found["iips"] == pytest.approx(target @ [3.0, 2.0, 1.0])
+    one = estimator_terms(Weights.of(logged, TargetPolicy.of(chances[1])), places_apart=True)["iips"]
+    assert one.numerator[-1, 0] == pytest.approx(3 * 0.7 / 0.3 + 2 * 0.5 / 0.6 + 0.2 / 0.8)
     assert "iips" not in expectations(logged, TargetPolicy.of(chances[1]), chances[0].prod(axis=1))
     assert "dr" not in found, "there is no model"
 

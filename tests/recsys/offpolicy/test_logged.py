@@ -19,7 +19,8 @@ GOOD = [(1, 1.0, 0.5, "exact"), (2, 0.0, 1.0, "pinned"), (3, 2.0, 0.25, "exact")
 
 
 def test_lists_are_read_in_the_order_of_their_places() -> None:
-    found = read_lists(**rows(("u", GOOD), ("v", GOOD[:1]), ("u", GOOD[:2])))
+    uniform = [(1, 1.0, 0.5, "uniform")]
+    found = read_lists(**rows(("u", GOOD), ("v", uniform), ("u", GOOD[:2])))
     assert found.lists.reward.tolist() == [[1, 0, 2], [1, 0, 0], [1, 0, 0]]
     assert found.lists.propensity.tolist() == [[0.5, 1, 0.25], [0.5, 1, 1], [0.5, 1, 1]]
     assert found.lists.drawn.tolist() == [[True, False, True], [True, False, False], [True, False, False]]
