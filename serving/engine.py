@@ -68,15 +68,7 @@ class Engine:
     ) -> None:
         self.model = model
         self.live_catalogue = LiveCatalogue(model, overlay)
-        self._policy = PolicyParameters(
-            name=policy.name,
-            epsilon=policy.epsilon,
-            temperature=policy.temperature,
-            uniform_share=policy.uniform_share,
-            max_per_category=policy.max_per_category,
-            max_repeats=policy.max_repeats,
-            mmr=policy.mmr,
-        )
+        self._policy = PolicyParameters.of(policy)
         self._seen_kinds = policy.excluded_kinds
         self._similar_step = policy.similar_step
         self._retrieval = Retrieval(model, retrieval, item_item)

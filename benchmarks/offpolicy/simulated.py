@@ -164,7 +164,8 @@ class _World:
         size = len(self.shop.items.arrival_day)
         clicks, looks = (np.bincount(slates.items.ravel(), v.ravel(), size) for v in (click, seen))
         mean = clicks.sum() / looks.sum()
-        return (clicks + 20 * mean) / (looks + 20)
+        rate: FloatArray = (clicks + 20 * mean) / (looks + 20)
+        return rate
 
     def _predictions(self, asked: Requests, chosen: IntArray, rng: np.random.Generator) -> Predictions:
         """Predict places one by one: the model's mean over what the target would put there."""
@@ -223,4 +224,5 @@ def summary(values: Sequence[PolicyValue], truth: float) -> dict[str, Any]:
 
 def _softmax(utility: FloatArray) -> FloatArray:
     weight = np.exp(utility - utility.max(axis=1, keepdims=True))
-    return weight / weight.sum(axis=1, keepdims=True)
+    chance: FloatArray = weight / weight.sum(axis=1, keepdims=True)
+    return chance

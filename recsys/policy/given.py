@@ -14,8 +14,8 @@ from recsys.policy.steps import RemainingCandidates
 def place_distributions(candidates: PolicyInput, parameters: PolicyParameters, order: Ints) -> Floats:
     """Give the probability [K, N] of each candidate at each place of a first page, given the items above it.
 
-    Row k at `order[k]` is the propensity that `draw_ranking` would have logged; the product down to a place is
-    the probability of that prefix. After items that the policy never shows, it goes on greedily.
+    Row k at `order[k]` is the propensity that `draw_ranking` would have logged; the product down to a place
+    is the probability of that prefix. After items that the policy never shows, it goes on greedily.
 
     Args: order [K], candidates as they were shown, under the same rules and pins.
     Raises: DataError when an item stands in it twice, or a pinned one elsewhere than its pin says.

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.errors import ConfigError
+
+if TYPE_CHECKING:  # the policy of a server loads no config
+    from recsys.config import PolicyConfig
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -43,6 +46,25 @@ class PolicyParameters:
     def __post_init__(self) -> None:
         if self.name not in POLICIES:
             raise ConfigError(f"[policy] name = {self.name!r} is unknown; known: {', '.join(POLICIES)}")
+
+    @classmethod
+    def of(cls, config: "PolicyConfig") -> Self:
+        """Take them of `[policy]`."""
+        return cls(
+            name=config.name,
+            epsilon=config.epsilon,
+            temperature=config.temperature,
+            uniform_share=config.uniform_share,
+            max_per_category=config.max_per_category,
+            max_repeats=config.max_repeats,
+            mmr=config.mmr,
+        )
+
+    @classmethod
+    def of_log(cls, name: str, logged: Mapping[str, Any]) -> Self:
+        """Read them as a server logs them with a request; what an older one did not write has its default."""
+        mine = {"epsilon", "temperature", "uniform_share", "max_per_category", "max_repeats", "mmr"}
+        return cls(name=name, **{key: value for key, value in logged.items() if key in mine})
 
     def greedy(self) -> "PolicyParameters":
         """Return the same rules without exploration."""

@@ -6,9 +6,9 @@ import torch
 
 from recsys.bundle import load_bundle
 from training.evaluation.audience import find_audience
+from training.evaluation.choices import read_choices
 from training.evaluation.lists import _top_places, ranked_lists, top_places
 from training.predict import BundlePredictor, moved
-from training.tune.fusion.candidates import read_choices
 from training.tune.model.bench import ModelBench
 
 DAY = 5

@@ -18,8 +18,9 @@ from training.evaluation.console import print_report
 from training.evaluation.evaluate import evaluate, score_rows
 from training.gate import check_heads, check_lists
 from training.predict import BundlePredictor
-from training.report.ab import Side, compare
+from training.report.ab import compare
 from training.report.ab_pages import render
+from training.report.side import Side
 from training.report.transfer.advice import advise
 from training.report.transfer.transfer_pages import render_transfer
 from training.report.transfer.transfer_report import HeadTransfer, Health, Sizes, TransferReport

@@ -66,6 +66,23 @@ def test_a_page_that_must_not_explore_tells_nothing_of_the_coin() -> None:
     assert page.prefix == first.prefix
 
 
+def test_a_uniform_item_may_be_any_and_the_rest_is_greedy() -> None:
+    candidates = policy_input([4.0, 3.0, 2.0, 1.0], [0, 0, 1, 2])
+    parameters = PolicyParameters(name="greedy", uniform_share=1.0, max_per_category=1)
+    results = [draw_ranking(candidates, parameters, 2, seed) for seed in range(300)]
+    orders = {tuple(r.order.tolist()): r for r in results}
+    assert set(orders) == {(0, 2), (1, 2), (2, 0), (3, 0), (0, 3)}
+    by_hand = {
+        (0, 2): (0.1 / 4 + 0.9, 0.1 / 4 + 0.1 / 2 + 0.8),
+        (0, 3): (0.1 / 4 + 0.9, 0.1 / 2),
+        (1, 2): (0.1 / 4, 1),
+    }
+    for order, (first, second) in by_hand.items():
+        both = [first, second if second == 1 else second / first]
+        assert orders[order].propensity == pytest.approx(both), order
+    assert all(not result.explored for result in results)
+
+
 def test_a_list_that_began_without_exploration_goes_on_without() -> None:
     first = draw_ranking(policy_input([1.0, 0.0]), PolicyParameters(name="greedy"), 1, 3)
     page = draw_ranking(

@@ -247,6 +247,19 @@ def test_explain_gives_what_is_needed_to_repeat_the_draw(start) -> None:
     assert set(first.stage_ms) == {"parse", "features", "retrieval", "scoring", "policy", "journal"}
 
 
+def test_a_uniformly_drawn_item_is_marked_in_answer_and_journal(start) -> None:
+    one = start(policy={"name": "greedy", "uniform_share": 1.0})
+    kinds = [i.propensity_kind for i in one.client.recommend("u1", 10).items]
+    assert sorted(kinds) == ["exact"] * 9 + ["uniform"]
+    logged = [row for row in one.journal() if row["table"] in ("requests", "impressions")]
+    assert [row["propensity_kind"] for row in logged if row["table"] == "impressions"] == kinds
+    assert '"uniform_share":1.0' in next(
+        row["policy_parameters"] for row in logged if row["table"] == "requests"
+    )
+    seeded = one.client.recommend("u1", 10, debug={"seed": 3})
+    assert {i.propensity_kind for i in seeded.items} == {"seeded"}
+
+
 def test_feedback_is_accepted_once_and_reaches_journal_and_store(one) -> None:
     answer = one.client.recommend("u1", 2)
     event = Feedback.of(answer.items[0], "u1", "click")

@@ -1,14 +1,16 @@
 """How likely each position of scored rows or of learned days is looked at, where exploration can tell."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from features.days import Days
 from recsys.config import RunConfig
-from recsys.metrics.columns import Vector, effective_rows
+from recsys.metrics.columns import IntVector, Vector, effective_rows
 from recsys.metrics.examination import at_positions, examination_curve
+from recsys.policy import UNIFORM_SLOTS
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.data.scoring import PIECE_ROWS
@@ -19,6 +21,11 @@ POLICY_COLUMNS = ("explored", "propensity", "propensity_kind")
 """What the log says of how an item got its position."""
 MIN_POSITIVES = 200.0
 """Fewer effective positives on explored rows say too little: all positions count alike then."""
+_BY_CHANCE = (pl.col("explored") & (pl.col("propensity_kind") == "exact")) | (
+    pl.col("propensity_kind") == "uniform"
+)
+"""Rows whose item got its position by chance."""
+_UNIFORM = pl.col("propensity_kind") == "uniform"
 MAX_PERIODS = 7
 """So many of the last days that heads learn are read for it."""
 
@@ -36,7 +43,7 @@ def examination_for_lists(days: Days, places: Sequence[int], config: RunConfig) 
     """Estimate the chance of each position from the last of the days whose lists heads learn; else (1,).
 
     With a position bias it is 1 too: what is compared then are logits at their positions. Memory holds the
-    explored rows of these days, and a day's labels.
+    explored rows and the uniformly drawn ones of these days, and a day's labels.
     """
     if config.model.position_bias or not places or not any(task.list_weight for task in config.tasks):
         return (1.0,)
@@ -47,7 +54,7 @@ def examination_for_lists(days: Days, places: Sequence[int], config: RunConfig) 
 
 def _explored(days: Days, i: int, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
     wanted = [*IMPRESSION_KEY, "position", "sampling_rate", *POLICY_COLUMNS]
-    shown = days[i].table("examples", columns=wanted).filter("explored")
+    shown = days[i].table("examples", columns=wanted).filter(_BY_CHANCE)
     labels = [
         piece.select(*IMPRESSION_KEY, *(t.label for t in tasks)).join(shown, on=IMPRESSION_KEY)
         for piece in days.labels_in_pieces(i, PIECE_ROWS)
@@ -58,18 +65,50 @@ def _explored(days: Days, i: int, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
 def _curve(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> Vector:
     """Estimate the chance of each position [P + 1]; of one alone, 1, where exploration is too little to tell.
 
-    Explored rows count 1 / propensity, so that every position holds the same items on average. The task is
-    that with the most explored positives among the binary ones that every impression has a label of.
+    Explored rows count 1 / propensity, so that every position holds the same items on average; uniformly
+    drawn ones do so by themselves. The task is that with the most positives by chance among the binary ones that
+    every impression has a label of.
     """
-    explored = rows.filter("explored", pl.col("propensity_kind") == "exact")
+    chosen = rows.filter(_BY_CHANCE)
     best, curve = MIN_POSITIVES, np.ones(1)
     for task in tasks:
         if not task.kind.probability or task.parent is not None or task.space != "impressions":
             continue
-        known = explored.filter(pl.col(task.label).is_not_null(), pl.col("propensity").is_not_null())
-        label = known[task.label].cast(pl.Float64).to_numpy()
-        weight = (known["weight"] / known["propensity"]).cast(pl.Float64).to_numpy()
-        if (positives := effective_rows(weight * label)) >= best:
-            at = known["position"].cast(pl.Int64).to_numpy()
-            best, curve = positives, examination_curve(at, label, np.ones(label.size), weight)
+        known = chosen.filter(pl.col(task.label).is_not_null(), pl.col("propensity").is_not_null())
+        samples = [_Sample.of(known.filter(uniform), task) for uniform in (_UNIFORM, ~_UNIFORM)]
+        if (positives := sum(sample.positives for sample in samples)) >= best:
+            parts = zip(*((s.position, s.label, s.expected, s.weight) for s in samples), strict=True)
+            best, curve = positives, examination_curve(*(np.concatenate(part) for part in parts))
     return curve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    """Rows [N] whose items got their positions in one way, weighed so that a positive counts as one."""
+
+    position: IntVector
+    label: Vector
+    expected: Vector
+    """What the sample has at the positions that both samples know."""
+    weight: Vector
+    positives: float
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, task: TaskSpec) -> "_Sample":
+        label = rows[task.label].cast(pl.Float64).to_numpy()
+        chance = pl.when(_UNIFORM).then(1.0).otherwise("propensity")
+        weight = rows.select(pl.col("weight") / chance).to_series().cast(pl.Float64).to_numpy()
+        position = rows["position"].cast(pl.Int64).to_numpy()
+        top = position <= UNIFORM_SLOTS
+        total, seen = float(weight[top] @ label[top]), float(weight[top].sum())
+        positives = effective_rows(weight * label)
+        if total <= 0:
+            label, weight, seen, total = label[:0], weight[:0], 1.0, 0.0
+            position, positives = position[:0], 0.0
+        return cls(
+            position=position,
+            label=label,
+            expected=np.full(label.size, total / seen),
+            weight=weight * (positives / max(float(weight @ label), 1e-300)),
+            positives=positives,
+        )

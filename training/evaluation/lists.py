@@ -168,13 +168,7 @@ class _Pages:
         policy = model.config.policy
         return cls(
             fusion=model.fusion,
-            rules=PolicyParameters(
-                name="greedy",
-                epsilon=0.0,
-                max_per_category=policy.max_per_category,
-                max_repeats=policy.max_repeats,
-                mmr=policy.mmr,
-            ),
+            rules=PolicyParameters.of(policy).greedy(),
             categories=category_codes(audience.catalogue),
             embeddings=items.embedding_BD.cpu().numpy(),
         )

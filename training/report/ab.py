@@ -5,15 +5,11 @@ the same users' lists, the same bootstrap draws.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
 
-from features.days import Days
 from recsys.errors import DataError
-from recsys.manifest import Manifest
-from recsys.records import NightRecord
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.evaluation.audience import Audience
@@ -21,10 +17,8 @@ from training.evaluation.eval_report import EvalTable
 from training.evaluation.evaluate import Steps, evaluated_periods, find_audiences, score_rows
 from training.evaluation.head_metrics import head_metrics
 from training.evaluation.head_rows import HELD
-from training.evaluation.leaks import LeakCheck
 from training.evaluation.list_metrics import ScoredLists, mean_metrics, per_user, score_lists
 from training.evaluation.lists import ranked_lists
-from training.predict import BundlePredictor
 from training.report.ab_report import (
     ABReport,
     HeadComparison,
@@ -40,35 +34,10 @@ from training.report.effects import (
     list_effects,
     segments,
 )
+from training.report.off_policy import compare_lists_off_policy
+from training.report.side import Side
 
 _LABEL = ("feedback", "reversal", "head", "window", "space", "parent", "low", "high")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One bundle and the days as its own config builds and labels them."""
-
-    predictor: BundlePredictor
-    days: Days
-    record: NightRecord | None = None
-    """Of the night that made it, where there is one."""
-
-    @property
-    def tasks(self) -> tuple[TaskSpec, ...]:
-        """Give the bundle's tasks."""
-        return self.predictor.bundle.config.tasks
-
-    def system(self, days: Sequence[date]) -> System:
-        """Say what the bundle is and what it has seen of these days."""
-        manifest: Manifest = self.predictor.bundle.manifest
-        config = self.predictor.bundle.config
-        return System(
-            version=manifest.version,
-            night=manifest.date,
-            parent=manifest.parent,
-            refitted=manifest.refitted,
-            leaks=LeakCheck.of(manifest, config, {task.name: days for task in self.tasks}, self.record),
-        )
 
 
 def compare(
@@ -90,7 +59,7 @@ def compare(
     Raises: DataError when they have no head in common or no row has a label.
     """
     tasks = shared_tasks(a.tasks, b.tasks)
-    steps = Steps(5, on_progress)
+    steps = Steps(6, on_progress)
     rows, window = _rows(a, b, tasks, first, last)
     steps.done()
     lists_a, lists_b, audiences = _lists(a, b, first, last, max_users, seed)
@@ -100,6 +69,8 @@ def compare(
     level = 1 - alpha / max(1, num_primary)
     heads = {t.name: _head(t, rows, replicates, level, seed) for t in tasks if window.labelled[t.name]}
     lists = _compare_lists(lists_a, lists_b, replicates, level, seed)
+    steps.done()
+    earned = compare_lists_off_policy(a, b, tasks, first, last, seed=seed, replicates=replicates)
     steps.done()
     parts = segments(tasks, rows, replicates=min(replicates, 400), level=1 - alpha, seed=seed)
     steps.done()
@@ -119,6 +90,7 @@ def compare(
         warnings=_warnings(a, b, tasks, systems, window),
         heads=heads,
         lists=lists,
+        off_policy=earned,
         segments=tuple(parts),
         baselines=simple,
         alpha=alpha,

@@ -15,6 +15,7 @@ SECTIONS = (
     ("data", "Data and leak checks"),
     ("heads", "Heads"),
     ("lists", "Ranked lists"),
+    ("off_policy", "Off-policy value"),
     ("segments", "Segments"),
     ("baselines", "Simple systems on the same rows"),
     ("method", "How to read this"),

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.metrics.effect import Effect
 from recsys.metrics.table import METRICS, list_metrics
+from recsys.offpolicy.evaluate import PolicyComparison
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.head_metrics import HeadMetrics
 from training.evaluation.leaks import LeakCheck
@@ -71,6 +72,19 @@ class ListComparison(BaseModel):
     effects: tuple[Effect, ...]
 
 
+class OffPolicy(BaseModel):
+    """What lists that A and B would draw from the logged candidates would have earned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    places: int
+    """So many from the top count, discounted by 1 / log2(1 + place)."""
+    requests: int
+    """With a logged candidate set that both could predict."""
+    by_task: dict[str, PolicyComparison]
+    notes: tuple[str, ...]
+
+
 class ABReport(BaseModel):
     """Everything that was found."""
 
@@ -83,6 +97,8 @@ class ABReport(BaseModel):
     warnings: tuple[str, ...]
     heads: dict[str, HeadComparison]
     lists: ListComparison | None
+    off_policy: OffPolicy | None
+    """None where the log has no candidate sets with propensities."""
     segments: tuple[Segment, ...]
     baselines: dict[str, EvalTable]
     alpha: float

@@ -9,8 +9,9 @@ from recsys.registry import Registry
 from training.evaluation.from_log import load_reproducible, read_days, require_span
 from training.predict import BundlePredictor
 from training.progress import bar
-from training.report.ab import Side, compare
+from training.report.ab import compare
 from training.report.ab_report import ABReport
+from training.report.side import Side
 
 
 def compare_bundles(
@@ -33,12 +34,14 @@ def compare_bundles(
     """
     registry = Registry(runs)
     bundles = [load_reproducible(registry.require(version)) for version in versions]
-    span = require_span(InteractionLog(log), first, last)
+    source = InteractionLog(log)
+    span = require_span(source, first, last)
     side_a, side_b = (
         Side(
             predictor=BundlePredictor(bundle, resolve_device("auto")),
             days=read_days(bundle, log, runs, span[1]),
             record=registry.record(bundle.version),
+            log=source,
         )
         for bundle in bundles
     )

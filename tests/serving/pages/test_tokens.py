@@ -13,7 +13,14 @@ from serving.pages.tokens import MAX_TOKEN_CHARS, VALID_MS, PageTokens
 from serving.request import FieldError, Filter, Pin, RankRequest
 
 REQUEST = RankRequest(user_id="u1")
-PREFIX = PrefixProbability(explored=True, log_greedy=-math.inf, log_drawn=-12.345678901234567)
+PREFIX = PrefixProbability(
+    explored=True,
+    log_greedy=-math.inf,
+    log_drawn=-12.345678901234567,
+    log_waiting=-2.5,
+    log_uniform=-9.25,
+    slot=7,
+)
 CHANGES = {
     "user_id": {"user_id": "u2"},
     "session_id": {"session_id": "s"},
@@ -49,6 +56,8 @@ def test_a_token_brings_the_list_back_to_the_bit(tokens) -> None:
     assert read(tokens, tokens.issue(before, REQUEST, 0)) == before
     assert before.shown == {item_hash("i0"), item_hash("i1"), item_hash("i2")}
     assert before.start == 3
+    without = replace(before, prefix=replace(PREFIX, slot=None, log_waiting=-math.inf))
+    assert read(tokens, tokens.issue(without, REQUEST, 0)) == without
 
 
 def test_the_longest_token_has_the_length_that_is_allowed(tokens) -> None:

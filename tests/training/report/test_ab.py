@@ -20,12 +20,14 @@ from training.evaluation.evaluate import score_rows
 from training.evaluation.head_rows import HeadRows
 from training.predict import BundlePredictor
 from training.report import ab
-from training.report.ab import Side, compare, shared_tasks
+from training.report.ab import compare, shared_tasks
 from training.report.ab_pages import SECTIONS, render, write_report
 from training.report.ab_plots import day_plot, reliability_plot
 from training.report.ab_report import ABReport, primary_comparisons
 from training.report.decision import decide
 from training.report.effect_plot import forest_plot
+from training.report.off_policy import compare_lists_off_policy
+from training.report.side import Side
 
 LAST = 5
 
@@ -368,3 +370,32 @@ def test_a_head_of_one_class_is_reported_without_a_verdict(better, config):
     assert by_metric["log_loss"].difference is not None
     page = render(better.model_copy(update={"heads": {"click": head}}), "report.html.j2")
     assert "not defined" in page
+
+
+# --- what lists would have earned
+
+
+def test_off_policy_values_are_compared_where_candidates_were_logged(shop_chain, shop_log, window, bundle):
+    sides = [
+        Side(predictor=p, days=shop_chain, log=shop_log) for p in (BundlePredictor(bundle), Informed(bundle))
+    ]
+    asked = {"seed": 0, "replicates": 50}
+    same = compare_lists_off_policy(sides[0], sides[0], bundle.config.tasks, *window, **asked)
+    assert {e.difference for both in same.by_task.values() for e in both.effects.values()} <= {0.0, None}
+    assert set(same.by_task) == {"click", "purchase"}, "stars are not known of every impression"
+    assert any("NOT TRUSTWORTHY" in note for note in same.notes), "the tiny log supports little"
+    found = compare_lists_off_policy(*sides, bundle.config.tasks, *window, **asked)
+    assert found.requests == same.requests > 0
+    without = [Side(predictor=side.predictor, days=shop_chain) for side in sides]
+    assert compare_lists_off_policy(*without, bundle.config.tasks, *window, **asked) is None
+
+
+def test_off_policy_values_are_in_page_and_text(same, shop_chain, shop_log, window, bundle):
+    side = Side(predictor=BundlePredictor(bundle), days=shop_chain, log=shop_log)
+    earned = compare_lists_off_policy(side, side, bundle.config.tasks, *window, seed=0, replicates=50)
+    report = same.model_copy(update={"off_policy": earned})
+    page, text = render(report, "report.html.j2"), render(report, "report.md.j2")
+    assert page.count("<td>cascade_dr</td>") == text.count("| cascade_dr |") == 2
+    assert "NOT TRUSTWORTHY: the off-policy value of click" in page
+    assert "the log has no candidate sets" in render(same, "report.html.j2")
+    assert ABReport.model_validate_json(report.model_dump_json()) == report

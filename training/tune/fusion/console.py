@@ -24,7 +24,7 @@ def print_fusion(report: FusionReport, files: Sequence[Path]) -> None:
         table = Table("value", "current", "these", "difference, 95 %", "verdict", box=None)
         for source, effects in (
             ("re-ranked", candidate.effects),
-            ("doubly robust", candidate.off_policy),
+            ("off-policy", report.off_policy_effects(candidate)),
             ("truth", candidate.truth),
         ):
             for name, e in effects.items():

@@ -7,10 +7,14 @@ from pydantic import BaseModel, ConfigDict
 
 from recsys.fusion import Fusion
 from recsys.metrics.effect import Effect
+from recsys.offpolicy.evaluate import PolicyComparison
+from training.evaluation.off_policy import SHOWN_ESTIMATOR
 from training.report.wording import verdict
 
+NOT_TRUSTWORTHY = "not trustworthy"
 MIN_EFFECTIVE = 50.0
-"""An estimate that rests on fewer labels or places than this, Kish's effective number, is not trusted."""
+"""A value of re-ranked lists that rests on fewer labels than this, by Kish's effective number, is not
+trusted."""
 
 
 class _Part(BaseModel):
@@ -34,10 +38,10 @@ class Candidate(_Part):
     fusion: Fusion
     effects: dict[str, Effect]
     """Task -> value now (a) and with these weights (b)."""
-    off_policy: dict[str, Effect]
-    """The same by the doubly robust estimator on logged candidate sets."""
-    effective: dict[str, float]
-    """Task -> effective places behind its off-policy estimate."""
+    off_policy: dict[str, PolicyComparison]
+    """Task -> discounted labels at the top k of lists that a server would draw, by every estimator."""
+    missing: tuple[str, ...] = ()
+    """What has no off-policy value, and why."""
     truth: dict[str, Effect]
     """The same by the simulator's true probabilities; empty on other logs."""
 
@@ -68,13 +72,22 @@ class FusionReport(_Part):
         """Give the verdict by source and value; "not trustworthy" where it rests on too little."""
         sources: tuple[tuple[str, Mapping[str, Effect], Mapping[str, float]], ...] = (
             ("re-ranked", candidate.effects, self.effective),
-            ("doubly robust", candidate.off_policy, candidate.effective),
             ("truth", candidate.truth, {}),
         )
-        return {
+        found = {
             source: {name: _verdict(e, behind.get(name, MIN_EFFECTIVE)) for name, e in effects.items()}
             for source, effects, behind in sources
         }
+        found["off-policy"] = {
+            name: NOT_TRUSTWORTHY if both.problems else verdict(both.effects[SHOWN_ESTIMATOR])
+            for name, both in candidate.off_policy.items()
+        }
+        return found
+
+    @staticmethod
+    def off_policy_effects(candidate: Candidate) -> dict[str, Effect]:
+        """Give the off-policy differences that are printed, task by task."""
+        return {name: both.effects[SHOWN_ESTIMATOR] for name, both in candidate.off_policy.items()}
 
     @property
     def recommended(self) -> Candidate:
@@ -89,7 +102,7 @@ class FusionReport(_Part):
 
 def _verdict(effect: Effect, effective: float) -> str:
     if effective < MIN_EFFECTIVE:
-        return "not trustworthy"
+        return NOT_TRUSTWORTHY
     return verdict(effect)
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from recsys.fusion import Fusion
 from recsys.simulator.shop import Shop
-from training.tune.fusion.candidates import Choice
+from training.evaluation.choices import Choice
 from training.tune.fusion.value import Value
 
 MEASURES = ("p_click", "p_purchase", "expected_rating")

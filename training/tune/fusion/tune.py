@@ -18,10 +18,11 @@ from recsys.metrics.inference import paired_bootstrap_ratios
 from recsys.records import NightRecord
 from recsys.simulator.shop import Shop
 from recsys.tasks import TaskSpec
+from training.evaluation.choices import Choice, read_choices
 from training.evaluation.evaluate import evaluated_periods, score_rows
 from training.evaluation.leaks import LeakCheck
+from training.evaluation.off_policy import Asked, compare_off_policy, trust_notes
 from training.predict import BundlePredictor
-from training.tune.fusion.candidates import Choice, off_policy, read_choices
 from training.tune.fusion.fusion_report import Candidate, FrontPoint, FusionReport, support_notes
 from training.tune.fusion.search import Point, Space, knee, rescaled, search_front
 from training.tune.fusion.truth import true_values
@@ -198,34 +199,29 @@ class _Comparison:
         self.material, self.k, self.seed, self.shop = material, k, seed, shop
         self.users = {u: n for n, u in enumerate(sorted({c.user_id for c in material.choices}))}
         self.tasks: list[TaskSpec] = [t for t in material.checked.tasks if t.space == "impressions"]
+        self.current = current
         self.before = self._values(current)
 
     def candidate(self, name: str, fusion: Fusion) -> Candidate:
-        shown, logged, truth, effective = self._values(fusion)
+        shown, truth = self._values(fusion)
+        now, then = (Asked(choices=self.material.choices, fusion=f) for f in (self.current, fusion))
+        logged, missing = compare_off_policy(
+            now, then, self.tasks, self.k, seed=self.seed, replicates=_REPLICATES
+        )
         return Candidate(
             name=name,
             fusion=fusion,
             effects=self._effects(self.before[0], shown),
-            off_policy=self._effects(self.before[1], logged),
-            effective=effective,
-            truth=self._effects(self.before[2], truth),
+            off_policy=logged,
+            missing=tuple(missing),
+            truth=self._effects(self.before[1], truth),
         )
 
-    def _values(
-        self, fusion: Fusion
-    ) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value], dict[str, float]]:
+    def _values(self, fusion: Fusion) -> tuple[dict[str, Value], dict[str, Value]]:
         choices = self.material.choices
         shown = list_values(self.material.checked, fusion, self.k)
-        if not choices:
-            return shown, {}, {}, {}
-        logged = off_policy(choices, fusion, self.tasks, self.users, self.k)
-        truth = true_values(self.shop, choices, fusion, self.users, self.k) if self.shop else {}
-        return (
-            shown,
-            {task: estimate.value for task, estimate in logged.items()},
-            truth,
-            {task: estimate.effective for task, estimate in logged.items()},
-        )
+        truth = true_values(self.shop, choices, fusion, self.users, self.k) if self.shop and choices else {}
+        return shown, truth
 
     def _effects(self, before: Mapping[str, Value], after: Mapping[str, Value]) -> dict[str, Effect]:
         return {
@@ -253,9 +249,7 @@ def _front_point(
 
 def _notes(candidates: Sequence[Candidate], current: Fusion) -> list[str]:
     recommended = candidates[0]
-    notes = support_notes(recommended.effective, "the off-policy value", "places")
-    if not recommended.effective:
-        notes.append("no request of the checked users has a logged candidate set: no off-policy check")
+    notes = [*trust_notes(recommended.off_policy), *recommended.missing]
     if not any(effect.verdict == "better" for effect in recommended.effects.values()):
         notes.append(
             "no evidence on the checked users that the recommended weights beat the current ones on any "

@@ -19,6 +19,7 @@ from recsys.metrics.columns import effective_rows
 from recsys.metrics.examination import examination_curve
 from recsys.schema import REQUEST_KEY
 from recsys.tasks import TaskSpec
+from training.evaluation.off_policy import discount
 
 Vector = npt.NDArray[np.float64]
 _PREDICTION = "prediction_"
@@ -140,11 +141,6 @@ def places(lists: Lists, fusion: Fusion) -> npt.NDArray[np.int64]:
     place = np.empty(order.size, np.int64)
     place[order] = np.arange(order.size) - np.repeat(starts, np.diff(np.append(starts, order.size))) + 1
     return place
-
-
-def discount(place: npt.NDArray[np.int64], k: int) -> Vector:
-    """Give 1 / log2(1 + place) down to place k, 0 below."""
-    return np.where(place <= k, 1.0 / np.log2(1.0 + place), 0.0)
 
 
 def list_values(lists: Lists, fusion: Fusion, k: int) -> dict[str, Value]:

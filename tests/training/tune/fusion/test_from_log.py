@@ -17,8 +17,8 @@ from recsys.log import InteractionLog
 from recsys.manifest import read_manifest
 from recsys.settings import to_toml
 from recsys.source_terms import SourceTerms
+from training.evaluation.choices import read_choices
 from training.predict import BundlePredictor
-from training.tune.fusion.candidates import read_choices
 from training.tune.fusion.tune import unseen_days
 
 

@@ -11,11 +11,13 @@ import pytest
 
 from recsys.config import build_fusion
 from recsys.errors import ConfigError, DataError
+from recsys.policy import PolicyParameters
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import simulate_day
 from recsys.simulator.oracle import add_labels
 from recsys.simulator.shop import Shop
-from training.tune.fusion.candidates import Choice
+from training.evaluation.choices import Choice
+from training.evaluation.off_policy import Asked, compare_off_policy
 from training.tune.fusion.fusion_pages import write_fusion
 from training.tune.fusion.fusion_report import fusion_toml
 from training.tune.fusion.search import Point, knee, within
@@ -81,6 +83,10 @@ def choices(shop, tables, rows):
             shown=np.array([ids.index(i) for i in shown["item_id"]]),
             position=shown["position"].to_numpy().astype(np.int64),
             propensity=shown["propensity"].to_numpy(),
+            kind=("exact",) * shown.height,
+            rules=PolicyParameters(epsilon=1.0, temperature=0.5),
+            categories=np.full(len(ids), -1),
+            pins={},
             labels={t: shown[f"label_{t}"].cast(float).fill_null(float("nan")).to_numpy() for t in TASKS},
         )
 
@@ -221,18 +227,28 @@ def test_no_time_is_an_error(material, config, tmp_path):
 
 
 def test_what_rests_on_too_little_has_no_verdict(report, tmp_path):
-    """A doubly robust estimate of no matched place is the prediction alone, however narrow its interval."""
     best = report.candidates[1]
-    better = best.effects["click"].model_copy(update={"ci_low": 0.1, "ci_high": 0.2})
-    sure = {"click": 1000.0, "purchase": 1000.0}
-    strong = best.model_copy(update={"off_policy": {"click": better}, "effective": sure})
-    weak = strong.model_copy(update={"effective": {"click": 3.0}})
-    assert report.verdicts(strong)["doubly robust"] == {"click": "better"}
-    assert report.verdicts(weak)["doubly robust"] == {"click": "not trustworthy"}
-    few = report.model_copy(update={"effective": {"click": 3.0}, "candidates": (weak,)})
-    assert few.verdicts(strong)["re-ranked"]["click"] == "not trustworthy"
+    both = best.off_policy["click"]
+    assert both.problems, "the shop's own policy is not the bundle's: few lists speak of it"
+    assert report.verdicts(best)["off-policy"]["click"] == "not trustworthy"
+    assert any("NOT TRUSTWORTHY: the off-policy value of click" in note for note in report.notes)
+    sides = {side: getattr(both, side).model_copy(update={"problems": ()}) for side in "ab"}
+    better = both.effects["cascade_dr"].model_copy(update={"ci_low": 0.1, "ci_high": 0.2})
+    sure = both.model_copy(update={**sides, "effects": {"cascade_dr": better}})
+    strong = best.model_copy(update={"off_policy": {"click": sure}})
+    assert report.verdicts(strong)["off-policy"] == {"click": "better"}
+    few = report.model_copy(update={"effective": {"click": 3.0}, "candidates": (best,)})
+    assert few.verdicts(best)["re-ranked"]["click"] == "not trustworthy"
     page = next(f for f in write_fusion(few, tmp_path / "out") if f.suffix == ".html").read_text()
-    assert page.count("<td>not trustworthy</td>") == 2
+    assert page.count("<td>not trustworthy</td>") == 3, "re-ranked clicks, off-policy clicks and purchases"
+
+
+def test_requests_without_candidates_are_said(config, report):
+    nobody = Asked(choices=[], fusion=report.current.fusion)
+    assert compare_off_policy(nobody, nobody, config.tasks, 5, seed=0) == (
+        {},
+        ["no request of these users has a logged candidate set: no off-policy check"],
+    )
 
 
 def test_the_page_stands_alone_and_the_json_is_the_report(report, tmp_path):

@@ -1,6 +1,4 @@
-"""The value of logged lists in another order, and the off-policy value on logged candidates."""
-
-from datetime import UTC, datetime
+"""The value of logged lists in another order."""
 
 import numpy as np
 import polars as pl
@@ -10,8 +8,6 @@ from recsys.errors import DataError
 from recsys.fusion import Fusion, Term
 from recsys.metrics.columns import effective_rows
 from recsys.metrics.examination import examination_curve
-from recsys.simulator.logging_policy import conditional_propensity
-from training.tune.fusion.candidates import Choice, off_policy, picks
 from training.tune.fusion.value import (
     effective_labels,
     list_values,
@@ -120,53 +116,3 @@ def test_examination_is_read_off_the_log_and_undone(config):
     assert doubled == pytest.approx(2.0 / np.log2(3), rel=0.08)
     assert effective_labels(seen_below, config.tasks[0]) == pytest.approx(1.0)
     assert effective_rows(np.array([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
-
-
-def choice(user, predictions, utility, rng, chance, config):
-    """Draw a page of 3 by Plackett-Luce from logged candidates, and clicks by their true chances."""
-    keys = utility - np.log(rng.standard_exponential(utility.size))
-    shown = np.argsort(-keys)[:3]
-    examination = 1.0 / np.arange(1, 4)
-    return Choice(
-        request_id=user,
-        user_id=user,
-        shown_at=datetime(2026, 1, 5, tzinfo=UTC),
-        item_ids=pl.Series([f"i{n}" for n in range(utility.size)]),
-        predictions={t.name: predictions for t in config.tasks},
-        shown=shown,
-        position=np.arange(1, 4),
-        propensity=conditional_propensity(utility[None], shown[None])[0],
-        labels={t.name: (rng.random(3) < chance[shown] * examination).astype(float) for t in config.tasks},
-    )
-
-
-def test_off_policy_finds_the_true_value_though_predictions_are_wrong(config):
-    """The model believes the opposite of the truth; exact propensities put it right."""
-    rng = np.random.default_rng(1)
-    chance = np.array([0.1, 0.2, 0.3, 0.4, 0.8])
-    utility = np.array([0.5, 0.0, 0.3, -0.2, 0.1], np.float32)
-    believed = (1.0 - chance).astype(np.float32)
-    choices = [choice(f"u{n}", believed, utility, rng, chance, config) for n in range(12_000)]
-    users = {c.user_id: n for n, c in enumerate(choices)}
-    found = off_policy(choices, fusion(click=-1.0), config.tasks[:1], users, 1)["click"]
-    assert found.value.mean == pytest.approx(0.8, abs=0.05), "its pick is the item of chance .8"
-    assert 500 < found.effective < 12_000
-    wrong = off_policy(choices, fusion(click=1.0), config.tasks[:1], users, 1)["click"]
-    assert wrong.value.mean == pytest.approx(0.1, abs=0.05)
-
-
-def test_a_place_without_an_exact_propensity_is_left_out(config):
-    rng = np.random.default_rng(2)
-    one = choice("u", np.full(5, 0.5, np.float32), np.zeros(5, np.float32), rng, np.ones(5), config)
-    one.propensity[:] = np.nan
-    estimate = off_policy([one], fusion(click=1.0), config.tasks[:1], {"u": 0}, 3)["click"]
-    assert estimate.effective == 0
-    assert np.isnan(estimate.value.mean)
-
-
-def test_a_pick_is_the_best_of_what_is_left(config):
-    rng = np.random.default_rng(3)
-    predictions = np.array([0.1, 0.5, 0.3, 0.2, 0.4], np.float32)
-    one = choice("u", predictions, np.zeros(5, np.float32), rng, np.ones(5), config)
-    one.shown[:] = [1, 4, 0]
-    assert picks(one, fusion(click=1.0)).tolist() == [1, 4, 2]

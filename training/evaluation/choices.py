@@ -1,10 +1,9 @@
-"""Requests whose candidate set was logged: predict all of it, and evaluate a fusion off-policy.
+"""Requests whose candidate set was logged: predict all of it, and read the rules that made the list.
 
-Estimator: at each logged place, with the logged items above it given, the fusion would pick its best of what
-is left. Doubly robust (Dudik et al., ICML 2011): the prediction of that pick, plus, where the log shows just
-that pick, the error of the prediction over its exact conditional propensity. Unbiased whatever the model.
+Legend: C candidates, K places shown.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,18 +17,29 @@ from features.build import item_rows
 from features.days import Days
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
-from recsys.metrics.columns import effective_rows
+from recsys.metrics.columns import Vector
+from recsys.policy import POLICIES, PolicyInput, PolicyParameters
 from recsys.schema import REQUEST_KEY
 from recsys.snapshot import DaySnapshot
-from recsys.tasks import TaskSpec
 from training.data import EncodedRows
-from training.evaluation.audience import item_codes
+from training.evaluation.audience import category_codes, item_codes
 from training.evaluation.lists import item_side, predict_candidates, user_sides
 from training.predict import BundlePredictor
-from training.tune.fusion.value import Value, Vector, discount
 
-CandidateSets = Mapping[tuple[str, str], pl.Series]
-"""Request and user -> the ids of the logged candidates."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedSet:
+    """What the log says of a request beside its impressions."""
+
+    item_ids: pl.Series
+    """[C]."""
+    rules: PolicyParameters
+    pins: Mapping[int, str]
+    """Position in the list, from 0 -> item."""
+
+
+CandidateSets = Mapping[tuple[str, str], LoggedSet]
+"""By request and user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,22 +55,32 @@ class Choice:
     """[K]: numbers of candidates."""
     position: npt.NDArray[np.int64]
     propensity: Vector
-    """[K]; NaN where it is not exact."""
+    """[K]; NaN where there is none."""
+    kind: tuple[str, ...]
+    """[K]: of the propensity."""
     labels: Mapping[str, Vector]
     """[K]; NaN: not known."""
+    rules: PolicyParameters
+    """Of the policy that made the list; of the bundle's config where the log has another policy."""
+    categories: npt.NDArray[np.int64]
+    """[C]; negative: no category."""
+    embeddings: npt.NDArray[np.float32] | None = None
+    """[C, D] unit vectors, where the rules have a similarity penalty."""
+    pins: Mapping[int, int]
+    """Position in the list, from 0 -> candidate."""
+
+    def policy_input(self, fusion: Fusion) -> PolicyInput:
+        """Give the candidates as a policy reads them, scored by a fusion."""
+        return PolicyInput(
+            scores=fusion.score(self.predictions).astype(np.float64),
+            categories=self.categories,
+            embeddings=self.embeddings,
+            pins=self.pins,
+        )
 
     def ranked(self, fusion: Fusion) -> npt.NDArray[np.int64]:
         """Give the candidates' numbers, best first."""
         return np.argsort(-fusion.score(self.predictions), kind="stable")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A task's value by the doubly robust estimator, and how much of the log stands behind it."""
-
-    value: Value
-    effective: float
-    """Effective number of places where the fusion's pick is what the log shows."""
 
 
 def read_choices(
@@ -74,16 +94,16 @@ def read_choices(
     labelled = days.labelled_for(tasks)
     found: list[Choice] = []
     for i in places:
-        sets = _candidate_sets(log, days[i])
+        sets = _candidate_sets(log, days[i], PolicyParameters.of(predictor.bundle.config.policy))
         encoded = predictor.encode_day(labelled, i, tasks)
-        catalogue = item_rows(days.before(i), days[i])["item_id"]
+        catalogue = item_rows(days.before(i), days[i])
         found += _choices(predictor, encoded, sets, catalogue)
     return found
 
 
 @torch.no_grad()
 def _choices(
-    predictor: BundlePredictor, encoded: EncodedRows, sets: CandidateSets, catalogue: pl.Series
+    predictor: BundlePredictor, encoded: EncodedRows, sets: CandidateSets, catalogue: pl.DataFrame
 ) -> list[Choice]:
     frame = encoded.frame.with_row_index("place").filter(pl.col("request_id").is_in([r for r, _ in sets]))
     parts = frame.sort(*REQUEST_KEY, "position", "place").partition_by(REQUEST_KEY, maintain_order=True)
@@ -95,7 +115,8 @@ def _choices(
     predictor.ranker.eval()
     model = predictor.lists
     items = item_side(model, encoded.items)
-    logged = [_in_catalogue(sets[_request(group)], catalogue) for group in groups]
+    logged = [_in_catalogue(sets[_request(group)].item_ids, catalogue["item_id"]) for group in groups]
+    categories, embeddings = category_codes(catalogue), items.embedding_BD.cpu().numpy()
     found: list[Choice] = []
     start = 0
     for _, users, context_UC in user_sides(model, part):
@@ -103,10 +124,15 @@ def _choices(
         start = block.stop
         of = (users, part.user_row[block], context_UC)
         predicted = predict_candidates(model, encoded, items, of, [codes for _, codes in logged[block]])
-        for group, (item_ids, _), predictions in zip(groups[block], logged[block], predicted, strict=True):
+        for group, (item_ids, codes), predictions in zip(
+            groups[block], logged[block], predicted, strict=True
+        ):
             known = group.filter(pl.col("item_id").is_in(item_ids.implode()))
             if known.height:
-                found.append(_choice(encoded, known, item_ids, predictions))
+                of_list = sets[_request(group)]
+                similar = embeddings[codes] if of_list.rules.mmr else None
+                of_items = _Candidates(item_ids, predictions, categories[codes], similar)
+                found.append(_choice(encoded, known, of_list, of_items))
     return found
 
 
@@ -122,65 +148,40 @@ def _in_catalogue(item_ids: pl.Series, catalogue: pl.Series) -> tuple[pl.Series,
     return item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0]
 
 
-def _choice(
-    encoded: EncodedRows,
-    group: pl.DataFrame,
-    item_ids: pl.Series,
-    predictions: Mapping[str, npt.NDArray[np.float32]],
-) -> Choice:
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The candidates [C] of a request that the catalogue has."""
+
+    item_ids: pl.Series
+    predictions: Mapping[str, npt.NDArray[np.float32]]
+    categories: npt.NDArray[np.int64]
+    embeddings: npt.NDArray[np.float32] | None
+
+
+def _choice(encoded: EncodedRows, group: pl.DataFrame, of_list: LoggedSet, of_items: _Candidates) -> Choice:
     rows = group["place"].to_numpy()
     request_id, user_id = _request(group)
-    exact = pl.when(pl.col("propensity_kind") == "exact").then(pl.col("propensity"))
+    item_ids = of_items.item_ids
+    number = {item_id: candidate for candidate, item_id in enumerate(item_ids.to_list())}
     return Choice(
         request_id=request_id,
         user_id=user_id,
         shown_at=group["shown_at"][0],
         item_ids=item_ids,
-        predictions=predictions,
+        predictions=of_items.predictions,
         shown=item_codes(group["item_id"], item_ids),
         position=group["position"].to_numpy().astype(np.int64),
-        propensity=group.select(exact.cast(pl.Float64).fill_null(float("nan"))).to_series().to_numpy(),
+        propensity=group["propensity"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+        kind=tuple(group["propensity_kind"].to_list()),
         labels={task: values[rows].astype(np.float64) for task, values in encoded.labels.items()},
+        rules=of_list.rules,
+        categories=of_items.categories,
+        embeddings=of_items.embeddings,
+        pins={at: number[item] for at, item in of_list.pins.items() if item in number},
     )
 
 
-def off_policy(
-    choices: Sequence[Choice], fusion: Fusion, tasks: Sequence[TaskSpec], users: Mapping[str, int], k: int
-) -> dict[str, Estimate]:
-    """Estimate each task over all impressions under a fusion. Args: users: id -> number, 0..U-1."""
-    parts = {task.name: (np.zeros(len(users)), np.zeros(len(users)), [np.zeros(0)]) for task in tasks}
-    for choice in choices:
-        matched = picks(choice, fusion)
-        place = discount(choice.position, k)
-        for name, (total, weight, matches) in parts.items():
-            label = choice.labels[name]
-            used = ~np.isnan(label) & ~np.isnan(choice.propensity) & (place > 0)
-            prediction = choice.predictions[name].astype(np.float64)
-            direct = prediction[matched[used]]
-            hit = (matched == choice.shown)[used] / choice.propensity[used]
-            gain = direct + hit * (label[used] - prediction[choice.shown[used]])
-            user = users[choice.user_id]
-            total[user] += float(place[used] @ gain)
-            weight[user] += float(place[used].sum())
-            matches.append(hit[hit > 0])
-    return {
-        name: Estimate(value=Value(total, weight), effective=effective_rows(np.concatenate(matches)))
-        for name, (total, weight, matches) in parts.items()
-    }
-
-
-def picks(choice: Choice, fusion: Fusion) -> npt.NDArray[np.int64]:
-    """Give, per shown place [K], the fusion's best candidate among those not shown above it."""
-    order = choice.ranked(fusion)
-    above: set[int] = set()
-    found = np.empty(choice.shown.size, np.int64)
-    for place, shown in enumerate(choice.shown.tolist()):
-        found[place] = next(c for c in order.tolist() if c not in above)
-        above.add(shown)
-    return found
-
-
-def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> CandidateSets:
+def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot, otherwise: PolicyParameters) -> CandidateSets:
     requests = snapshot.table("examples").select(*REQUEST_KEY, "shown_at").unique(REQUEST_KEY)
     shown = requests["shown_at"].dt.date()
     # A business day may lie beside the UTC one.
@@ -191,5 +192,13 @@ def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot) -> CandidateSets
     frames = [log.read("requests", day) for day in days]
     logged = pl.concat(frames, how="diagonal_relaxed").filter(pl.col("candidates").list.len() > 1)
     logged = logged.join(requests, on=REQUEST_KEY, how="semi").unique(REQUEST_KEY)
-    keys = ((str(request), str(user)) for request, user in logged.select(REQUEST_KEY).iter_rows())
-    return dict(zip(keys, logged["candidates"], strict=True))
+    found = {}
+    for row in logged.iter_rows(named=True):
+        known = json.loads(row["policy_parameters"] or "{}")
+        ours = row["policy"] in POLICIES
+        found[str(row["request_id"]), str(row["user_id"])] = LoggedSet(
+            item_ids=pl.Series(row["candidates"], dtype=pl.String),
+            rules=PolicyParameters.of_log(row["policy"], known) if ours else otherwise,
+            pins={int(at) - 1: str(item) for at, item in known.get("pins", {}).items()} if ours else {},
+        )
+    return found

@@ -1,0 +1,136 @@
+"""Two fused scores compared on lists that a third one drew: under rules, pins and all."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.fusion import Fusion, Term
+from recsys.policy import PolicyParameters, draw_ranking
+from recsys.schema import empty
+from training.evaluation.choices import Choice, _candidate_sets
+from training.evaluation.off_policy import Asked, compare_off_policy, discount
+
+CHANCE = np.array([0.1, 0.2, 0.3, 0.4, 0.8])
+BELIEVED = (1.0 - CHANCE).astype(np.float32)
+"""The model believes the opposite of the truth."""
+RULES = PolicyParameters(epsilon=0.9, temperature=0.7, max_per_category=1, uniform_share=0.2)
+LISTS = 2_500
+
+
+def by_click(weight):
+    return Fusion(terms={"click": Term(weight=weight, low=0.0, high=5.0)})
+
+
+def one(number, rng, fusion, task="click"):
+    """A page of 3 of five candidates and its clicks; in half of the requests one is pinned to place 2."""
+    choice = Choice(
+        request_id=str(number),
+        user_id=f"u{number % 900}",
+        shown_at=datetime(2026, 1, 5, tzinfo=UTC),
+        item_ids=pl.Series([f"i{n}" for n in range(5)]),
+        predictions={task: BELIEVED},
+        shown=np.arange(3),
+        position=np.arange(1, 4),
+        propensity=np.ones(3),
+        kind=("exact",) * 3,
+        labels={task: np.zeros(3)},
+        rules=RULES,
+        categories=np.array([0, 0, 1, -1, -1]),
+        pins={1: 1} if number % 2 else {},
+    )
+    drawn = draw_ranking(choice.policy_input(fusion), RULES, 3, int(rng.integers(1 << 60)))
+    clicks = (rng.random(3) < CHANCE[drawn.order] / np.arange(1, 4)).astype(float)
+    return Choice(
+        **{
+            s: getattr(choice, s)
+            for s in Choice.__slots__
+            if s not in ("shown", "propensity", "kind", "labels")
+        },
+        shown=drawn.order,
+        propensity=drawn.propensity,
+        kind=drawn.kinds,
+        labels={task: clicks},
+    )
+
+
+def truth(fusion, choices):
+    """What lists that a fusion draws are truly expected to earn at the places that are drawn."""
+    worth = CHANCE[None, :] / np.arange(1, 4)[:, None] * discount(np.arange(1, 4), 3)[:, None]
+    total = 0.0
+    for seed, choice in enumerate(choices):
+        drawn = draw_ranking(choice.policy_input(fusion), RULES, 3, seed)
+        total += sum(worth[k, c] for k, c in enumerate(drawn.order) if drawn.kinds[k] != "pinned")
+    return total / len(choices)
+
+
+@pytest.fixture(scope="module")
+def choices():
+    rng = np.random.default_rng(5)
+    return [one(n, rng, by_click(0.5)) for n in range(LISTS)]
+
+
+def test_the_difference_of_two_scores_is_found_though_predictions_are_wrong(choices, config):
+    sides = [Asked(choices=choices, fusion=by_click(w)) for w in (1.0, -0.5)]
+    compared, notes = compare_off_policy(*sides, config.tasks[:1], 3, seed=0)
+    click = compared["click"]
+    assert notes == []
+    assert click.a.problems == ()
+    for side, asked in ((click.a, sides[0]), (click.b, sides[1])):
+        expected = truth(asked.fusion, choices)
+        for name in ("rips", "snrips", "cascade_dr"):
+            found = side.estimates[name]
+            assert found.low - 0.01 < expected < found.high + 0.01, (name, found, expected)
+    assert click.effects["cascade_dr"].verdict == "better"
+    assert click.a.estimates["dm"].value > click.b.estimates["dm"].value, "as the model believes"
+    assert click.a.left_out == {"pinned places": LISTS // 2}
+
+
+def test_the_logging_score_itself_has_weights_of_one(choices, config):
+    own = Asked(choices=choices[:200], fusion=by_click(0.5))
+    support = compare_off_policy(own, own, config.tasks[:1], 3, seed=0, replicates=20)[0]["click"].a.support
+    assert support.max_weight == pytest.approx(1.0)
+    assert support.effective == pytest.approx(200)
+
+
+def test_lists_that_no_estimator_may_use_are_counted(choices, config):
+    own = [
+        Choice(**{s: getattr(c, s) for s in Choice.__slots__ if s != "kind"}, kind=("degraded",) * 3)
+        for c in choices[:3]
+    ]
+    asked = Asked(choices=[*choices[:50], *own], fusion=by_click(1.0))
+    compared = compare_off_policy(asked, asked, config.tasks[:1], 3, seed=0, replicates=20)[0]
+    assert compared["click"].a.left_out["lists with a place that is degraded"] == 3
+    nothing = Asked(choices=own, fusion=by_click(1.0))
+    compared, notes = compare_off_policy(nothing, nothing, config.tasks[:1], 3, seed=0)
+    assert compared == {}
+    assert "no list is left of 3" in notes[0]
+
+
+def test_rules_and_pins_are_those_that_were_logged():
+    class Log:
+        def days(self, _table):
+            return [datetime(2026, 1, 5, tzinfo=UTC).date()]
+
+        def read(self, _table, _day):
+            rows = [
+                {
+                    "policy": "greedy",
+                    "policy_parameters": '{"epsilon":0.0,"mmr":0.5,"seed":3,"pins":{"2":"b"}}',
+                },
+                {"policy": "simulated_plackett_luce", "policy_parameters": '{"candidates":600}'},
+            ]
+            same = {"user_id": "u", "candidates": ["a", "b"]}
+            return pl.DataFrame([{**same, **row, "request_id": f"r{n}"} for n, row in enumerate(rows)])
+
+    class Day:
+        def table(self, _name):
+            shown = pl.DataFrame({"request_id": ["r0", "r1"], "user_id": "u"})
+            return shown.with_columns(shown_at=pl.lit(datetime(2026, 1, 5, 12, tzinfo=UTC)))
+
+    assert "policy_parameters" in empty("requests").columns
+    sets = _candidate_sets(Log(), Day(), RULES)
+    ours, other = sets["r0", "u"], sets["r1", "u"]
+    assert (ours.rules, ours.pins) == (PolicyParameters(name="greedy", epsilon=0.0, mmr=0.5), {1: "b"})
+    assert (other.rules, other.pins) == (RULES, {})

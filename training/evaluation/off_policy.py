@@ -1,0 +1,185 @@
+"""Logged requests with their candidates -> what two policies would earn, by `recsys.offpolicy`.
+
+A policy is a fused score under the rules, and with the exploration, that were logged with each request. A
+list's reward is its labels at the top k, each place discounted by 1 / log2(1 + place). First pages alone: the
+log does not keep the state in which another page began.
+
+Legend: N shown items of all requests, K places, C candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.errors import DataError
+from recsys.fusion import Fusion
+from recsys.metrics.columns import IntVector, Vector
+from recsys.offpolicy.evaluate import PolicyComparison, compare
+from recsys.offpolicy.logged import PINNED, ReadLists, read_lists
+from recsys.offpolicy.target import Predictions, TargetPolicy
+from recsys.policy import draw_ranking
+from recsys.policy.given import place_distributions
+from recsys.tasks import TaskSpec
+from training.evaluation.choices import Choice
+
+SHOWN_ESTIMATOR = "cascade_dr"
+"""The one whose differences are printed; the JSON has all."""
+
+
+def discount(place: IntVector, k: int) -> Vector:
+    """Give 1 / log2(1 + place) down to place k, 0 below."""
+    return np.where(place <= k, 1.0 / np.log2(1.0 + place), 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A policy in question: each request's candidates as a bundle predicts them, and its score."""
+
+    choices: Sequence[Choice]
+    fusion: Fusion
+
+
+def compare_off_policy(
+    a: Asked, b: Asked, tasks: Sequence[TaskSpec], k: int, *, seed: int, replicates: int = 400
+) -> tuple[dict[str, PolicyComparison], list[str]]:
+    """Compare two policies by each task that every impression has a label of; with notes of what is missing.
+
+    Args: a, b: the same requests in the same order.
+    """
+    if not a.choices:
+        return {}, ["no request of these users has a logged candidate set: no off-policy check"]
+    found, notes = {}, []
+    logged = _Rows.of(a.choices, k)
+    targets = [_Target.of(asked, k) for asked in (a, b)]
+    for task in tasks:
+        if task.space != "impressions" or not task.kind.probability:
+            continue
+        try:
+            read = logged.lists(task.name, k)
+        except DataError as error:
+            notes.append(f"no off-policy value of {task.name}: {error}")
+            continue
+        sides = [target.policy(read, logged, task.name) for target in targets]
+        found[task.name] = compare(read.lists, *sides, seed=seed, replicates=replicates)
+    return found, notes
+
+
+def trust_notes(compared: Mapping[str, PolicyComparison]) -> list[str]:
+    """Say which off-policy differences are not trustworthy, and why."""
+    return [
+        f"NOT TRUSTWORTHY: the off-policy value of {task}: {'; '.join(both.problems)}; the first "
+        f"{min(both.a.support.places_supported, both.b.support.places_supported)} places have enough support"
+        for task, both in compared.items()
+        if both.problems
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """What was shown at the first k places of all requests [N], as logged."""
+
+    group: IntVector
+    """Number of the request."""
+    user: npt.NDArray[np.str_]
+    position: IntVector
+    propensity: Vector
+    kind: npt.NDArray[np.str_]
+    labels: Mapping[str, Vector]
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice], k: int) -> "_Rows":
+        tops = [_top(choice, k) for choice in choices]
+        sizes = [int(top.sum()) for top in tops]
+
+        def joined(parts: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:
+            return np.concatenate([part[top] for part, top in zip(parts, tops, strict=True)])
+
+        return cls(
+            group=np.repeat(np.arange(len(choices)), sizes),
+            user=np.repeat(np.array([c.user_id for c in choices]), sizes),
+            position=joined([c.position for c in choices]).astype(np.int64),
+            propensity=joined([c.propensity for c in choices]).astype(np.float64),
+            kind=joined([np.array(c.kind) for c in choices]).astype(np.str_),
+            labels={
+                task: joined([c.labels[task] for c in choices]).astype(np.float64)
+                for task in choices[0].labels
+            },
+        )
+
+    def lists(self, task: str, k: int) -> ReadLists:
+        return read_lists(
+            group=self.group,
+            unit=self.user,
+            position=self.position,
+            reward=self.labels[task] * discount(self.position, k),
+            propensity=self.propensity,
+            kind=self.kind,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What a policy would do at the places of all requests [N], and what its model says of that."""
+
+    probability: Vector
+    """[N]: of the shown item, given those above."""
+    shown: Mapping[str, Vector]
+    """[N]: discounted prediction."""
+    expected: Mapping[str, Vector]
+    """[N]: the same over what the policy would put there."""
+    direct: Mapping[str, Vector]
+    """By request: of a list that the policy draws."""
+
+    @classmethod
+    def of(cls, asked: Asked, k: int) -> "_Target":
+        parts = [_of_choice(choice, asked.fusion, k, number) for number, choice in enumerate(asked.choices)]
+        tasks = list(asked.choices[0].labels)
+        return cls(
+            probability=np.concatenate([part.probability for part in parts]),
+            shown={t: np.concatenate([part.shown[t] for part in parts]) for t in tasks},
+            expected={t: np.concatenate([part.expected[t] for part in parts]) for t in tasks},
+            direct={t: np.concatenate([part.direct[t] for part in parts]) for t in tasks},
+        )
+
+    def policy(self, read: ReadLists, logged: _Rows, task: str) -> TargetPolicy:
+        there = read.row >= 0
+
+        def spread(values: Vector, otherwise: float) -> Vector:
+            return np.where(there, values[read.row], otherwise)
+
+        model = Predictions.of_places(
+            spread(self.shown[task], 0.0),
+            spread(self.expected[task], 0.0),
+            self.direct[task][logged.group[read.row[:, 0]]],
+        )
+        return TargetPolicy.of(spread(self.probability, 1.0), model)
+
+
+def _of_choice(choice: Choice, fusion: Fusion, k: int, seed: int) -> _Target:
+    """Follow the shown list of one request, and draw one of the policy's own."""
+    candidates, top = choice.policy_input(fusion), _top(choice, k)
+    shown, place = choice.shown[top], discount(choice.position[top], k)
+    drawn = draw_ranking(candidates, choice.rules, k, seed)
+    # A list of which places are missing is left out: what the policy would do after the rest is not asked.
+    whole = choice.position[top].tolist() == list(range(1, len(shown) + 1)) and _pins_kept(choice, shown)
+    known = {t: values.astype(np.float64) for t, values in choice.predictions.items() if t in choice.labels}
+    chances = np.zeros((len(shown), len(candidates.scores)))
+    if whole:
+        chances = place_distributions(candidates, choice.rules, shown)
+    own = discount(np.arange(1, len(drawn.order) + 1), k) * np.array([kind != PINNED for kind in drawn.kinds])
+    return _Target(
+        probability=np.minimum(chances[np.arange(len(shown)), shown], 1.0),
+        shown={t: values[shown] * place for t, values in known.items()},
+        expected={t: (chances @ values) * place for t, values in known.items()},
+        direct={t: np.array([values[drawn.order] @ own]) for t, values in known.items()},
+    )
+
+
+def _pins_kept(choice: Choice, shown: IntVector) -> bool:
+    return all(place <= at for at, pin in choice.pins.items() for place in np.flatnonzero(shown == pin))
+
+
+def _top(choice: Choice, k: int) -> npt.NDArray[np.bool_]:
+    return choice.position <= k
