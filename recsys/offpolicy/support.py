@@ -49,22 +49,18 @@ class Support(BaseModel):
 def support_of(weights: Weights, num_units: int) -> Support:
     """Measure the support of a target by the weights of its logged lists."""
     drawn = weights.drawn > 0
-    sizes, covered = [], []
-    for place in range(drawn.shape[1]):
-        rows = drawn[:, place]
-        if rows.any():
-            sizes.append(effective_rows(weights.prefix[rows, place]))
-            covered.append(float(weights.prefix[rows, place].mean()))
+    sizes = [effective_rows(place) for place in weights.prefix.T]
+    covered = [float(place.mean()) for place in weights.prefix.T]
     earned = drawn & (weights.reward > 0)
     enough = [s >= MIN_EFFECTIVE and c >= MIN_COVERAGE for s, c in zip(sizes, covered, strict=True)]
     return Support(
         lists=len(drawn),
         units=num_units,
-        effective=min(sizes, default=0.0),
+        effective=min(sizes),
         effective_by_place=tuple(sizes),
         effective_positives=effective_rows(weights.prefix[earned]),
         max_weight=float(weights.prefix[drawn].max(initial=0.0)),
-        coverage=min(1.0, *covered) if covered else 0.0,
+        coverage=min(1.0, *covered),
         clip=weights.clip,
         clip_share=float((weights.whole > weights.clip).mean()),
         places_supported=enough.index(False) if False in enough else len(enough),

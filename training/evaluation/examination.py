@@ -66,8 +66,8 @@ def _curve(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> Vector:
     """Estimate the chance of each position [P + 1]; of one alone, 1, where exploration is too little to tell.
 
     Explored rows count 1 / propensity, so that every position holds the same items on average; uniformly
-    drawn ones do so by themselves. The task is that with the most positives by chance among the binary ones that
-    every impression has a label of.
+    drawn ones do so by themselves. The task is that with the most positives by chance among the binary ones
+    that every impression has a label of.
     """
     chosen = rows.filter(_BY_CHANCE)
     best, curve = MIN_POSITIVES, np.ones(1)

@@ -52,16 +52,16 @@ def test_explored_rows_tell_it_and_all_others_do_not(config):
 def test_uniformly_drawn_items_tell_it_whatever_else_is_explored(config):
     """Their propensity does not matter: every position has the same items. Others may have better ones."""
     rng = np.random.default_rng(3)
-    drawn = logged(4_000).with_columns(
+    drawn = logged(16_000).with_columns(
         explored=pl.lit(value=False),
         propensity_kind=pl.lit("uniform"),
-        propensity=pl.Series(np.where(rng.random(8_000) < 0.01, 0.9, 1e-4)),
+        propensity=pl.Series(np.where(rng.random(32_000) < 0.01, 0.9, 1e-4)),
     )
-    clicked = rng.random(8_000) < 0.3 * LOOKED_AT[drawn["position"].to_numpy() - 1]
+    clicked = rng.random(32_000) < 0.3 * LOOKED_AT[drawn["position"].to_numpy() - 1]
     drawn = drawn.with_columns(label_click=pl.Series(clicked.astype(float)))
     expected = pytest.approx(LOOKED_AT.tolist(), rel=0.1)
     assert examination_of(drawn, config.tasks[:1]).to_list()[:2] == expected
-    mostly_on_top = logged(6_000).filter((pl.col("position") == 1) | (pl.col("list_group") % 4 == 0))
+    mostly_on_top = logged(16_000).filter((pl.col("position") == 1) | (pl.col("list_group") % 4 == 0))
     assert examination_of(pl.concat([drawn, mostly_on_top]), config.tasks[:1]).to_list()[:2] == expected
     assert examination_of(drawn[:300], config.tasks[:1]).unique().to_list() == [1.0], "too few"
 
