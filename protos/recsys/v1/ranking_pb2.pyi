@@ -540,7 +540,9 @@ class RankedItem(_message.Message):
     propensity: _builtins.float
     """Probability, in (0, 1], that the policy put this item here, given the items above it, on earlier pages too."""
     propensity_kind: _builtins.str
-    """"exact", or one that estimators leave out: "pinned", "seeded" (the caller chose the seed) or "degraded"."""
+    """"exact" or "uniform" (exact too; this item was drawn uniformly of those allowed), or one that estimators leave out:
+    "pinned", "seeded" (the caller chose the seed) or "degraded".
+    """
     impression_id: _builtins.str
     """Key of this impression; send it back with the feedback."""
     title: _builtins.str
