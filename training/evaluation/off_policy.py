@@ -101,7 +101,7 @@ class _Rows:
             user=np.repeat(np.array([c.user_id for c in choices]), sizes),
             position=joined([c.position for c in choices]).astype(np.int64),
             propensity=joined([c.propensity for c in choices]).astype(np.float64),
-            kind=joined([np.array(c.kind) for c in choices]).astype(np.str_),
+            kind=joined([np.array(_kinds(c)) for c in choices]).astype(np.str_),
             labels={
                 task: joined([c.labels[task] for c in choices]).astype(np.float64)
                 for task in choices[0].labels
@@ -175,6 +175,11 @@ def _of_choice(choice: Choice, fusion: Fusion, k: int, seed: int) -> _Target:
         expected={t: (chances @ values) * place for t, values in known.items()},
         direct={t: np.array([values[drawn.order] @ own]) for t, values in known.items()},
     )
+
+
+def _kinds(choice: Choice) -> tuple[str, ...]:
+    """Give the kinds of a list's propensities; the log does not say which candidates a user took before."""
+    return ("under max_repeats",) * len(choice.kind) if choice.rules.max_repeats else choice.kind
 
 
 def _pins_kept(choice: Choice, shown: IntVector) -> bool:
