@@ -166,6 +166,8 @@ def propensities_grid(tree: Mapping[str, Any]) -> Grid:
     ]
     lines = []
     for name, bins in tree["open_bandit"]["propensities"].items():
+        if bins[0]["predicted"] == bins[-1]["predicted"]:
+            continue  # all alike: there is nothing to tell apart
         ends = [f"{b[side]:.5f}" for b in (bins[0], bins[-1]) for side in ("predicted", "observed")]
         lines.append([name, *ends])
     return [titles, *lines]

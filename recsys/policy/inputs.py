@@ -61,6 +61,11 @@ class PolicyParameters:
         )
 
     @classmethod
+    def rules_of(cls, config: "PolicyConfig") -> Self:
+        """Take the rules of `[policy]` with the default exploration: a bundle has no other keys of it."""
+        return cls(max_per_category=config.max_per_category, max_repeats=config.max_repeats, mmr=config.mmr)
+
+    @classmethod
     def of_log(cls, name: str, logged: Mapping[str, Any]) -> Self:
         """Read them as a server logs them with a request; what an older one did not write has its default."""
         mine = {"epsilon", "temperature", "uniform_share", "max_per_category", "max_repeats", "mmr"}

@@ -61,7 +61,7 @@ class Choice:
     labels: Mapping[str, Vector]
     """[K]; NaN: not known."""
     rules: PolicyParameters
-    """Of the policy that made the list; of the bundle's config where the log has another policy."""
+    """Of the policy that made the list; where it is not ours, the bundle's with default exploration."""
     categories: npt.NDArray[np.int64]
     """[C]; negative: no category."""
     embeddings: npt.NDArray[np.float32] | None = None
@@ -94,7 +94,7 @@ def read_choices(
     labelled = days.labelled_for(tasks)
     found: list[Choice] = []
     for i in places:
-        sets = _candidate_sets(log, days[i], PolicyParameters.of(predictor.bundle.config.policy))
+        sets = _candidate_sets(log, days[i], PolicyParameters.rules_of(predictor.bundle.config.policy))
         encoded = predictor.encode_day(labelled, i, tasks)
         catalogue = item_rows(days.before(i), days[i])
         found += _choices(predictor, encoded, sets, catalogue)

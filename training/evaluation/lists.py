@@ -168,7 +168,7 @@ class _Pages:
         policy = model.config.policy
         return cls(
             fusion=model.fusion,
-            rules=PolicyParameters.of(policy).greedy(),
+            rules=PolicyParameters.rules_of(policy).greedy(),
             categories=category_codes(audience.catalogue),
             embeddings=items.embedding_BD.cpu().numpy(),
         )
