@@ -142,7 +142,8 @@ def next_item_loss(
     """Average the sampled softmax of what came next, over every event of the day that is learned.
 
     An event's state, as the newest, is compared with the step's other next items and the uniform catalogue
-    items. Corrections are as in `retrieval_loss`. Each rank has its share, by its share of the examples.
+    items. Corrections are as in `retrieval_loss`. Each rank has its share, by its share of the examples, and
+    candidates of its own: several ranks make another loss than one, if of the same softmax.
     Source: Kang & McAuley, ICDM 2018, with the softmax of `retrieval_loss`.
     """
     index, negatives = batch.history.sequences, batch.negatives
