@@ -289,6 +289,7 @@ def bench_lists_command(
     ] = "tastes,ignorant,uniform",
     requests: Annotated[int, typer.Option(min=20, help="Requests whose pages are valued.")] = 2_000,
     users: Annotated[int, typer.Option(min=50, help="Users of the simulated shop.")] = 5_000,
+    items: Annotated[int, typer.Option(min=100, help="Items available on any day.")] = 2_000,
     days: Annotated[int, typer.Option(min=6, help="Days of its log.")] = 12,
 ) -> None:
     """Value the pages of many policies by the simulated shop's truth, and offline metrics against it."""
@@ -302,7 +303,7 @@ def bench_lists_command(
         seeds=range(first_seed, first_seed + seeds),
         regimes=parse_regimes(regimes),
         requests=requests,
-        dials={"users": users, "days": days},
+        dials={"users": users, "items": items, "days": days},
     )
     tree = measure_lists(asked)
     put_json(tree, json_file, lambda: show_lists(tree))

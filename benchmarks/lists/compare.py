@@ -65,6 +65,8 @@ def agreement(cell: CellResult, figures: Mapping[str, float], policies: Sequence
     from scipy.stats import spearmanr
 
     known = [name for name in policies if not np.isnan(figures[name])]
+    if not known:
+        return Agreement(rank_correlation=float("nan"), wrong=0, pairs=0)
     figure = np.array([figures[name] for name in known])
     true = np.array([cell.mean(name) for name in known])
     difference, error = _differences(cell, known)

@@ -110,6 +110,9 @@ def test_a_metric_that_is_the_truth_agrees_and_its_opposite_does_not(cell):
     assert (right.rank_correlation, right.wrong) == (pytest.approx(1.0), 0)
     assert (wrong.rank_correlation, wrong.wrong) == (pytest.approx(-1.0), wrong.pairs)
     assert wrong.pairs > 0
+    silent = agreement(cell, dict.fromkeys(true, float("nan")), policies)
+    assert np.isnan(silent.rank_correlation)
+    assert silent.pairs == 0
 
 
 def test_metrics_read_the_log(night, models, truth):
