@@ -206,14 +206,14 @@ def _propensity(p: LogProfile) -> Finding | None:
     )
 
 
-def _positions(p: LogProfile) -> Finding | None:
-    known = {name for name in p.positions if name != "none"}
-    if known != {"1"} or p.impressions < 2:
+def _positions(p: LogProfile, config: RunConfig, name: str) -> Finding | None:
+    known = {place for place in p.positions if place != "none"}
+    if known != {"1"} or p.impressions < 2 or not config.model.position_bias:
         return None
     return _hint(
         "one_position",
         "every impression is at position 1",
-        "set [model] position_bias = false: one position cannot train it",
+        f"set [model] position_bias = false in {name}: one position cannot train it",
     )
 
 
@@ -331,8 +331,8 @@ def quiet_offset(hours: tuple[int, ...]) -> int:
 CHECKS: Final[tuple[Callable[[LogProfile], Finding | None], ...]] = (
     _requests, _apart, _user_ids, _item_ids, _spelt_users, _spelt_items, _gaps, _volume, _no_feedback,
     _organic, _not_found, _before, _repeats, _heavy_user, _heavy_item, _all_positive, _absent, _unlisted,
-    _partitions, _future, _quiet_hours, _cold_items, _sampled, _propensity, _positions,
+    _partitions, _future, _quiet_hours, _cold_items, _sampled, _propensity,
 )  # fmt: skip
 CONFIG_CHECKS: Final[tuple[Callable[[LogProfile, RunConfig, str], Finding | None], ...]] = (
-    _rating_range, _unvalued, _columns, _heads,
+    _rating_range, _unvalued, _columns, _heads, _positions,
 )  # fmt: skip

@@ -94,12 +94,14 @@ def _period(choice: PeriodChoice, main: KindFacts) -> str:
 def _heads(facts: LogFacts, heads: list[KindFacts], mapping: Mapping) -> list[str]:
     parts: list[str] = []
     before: list[KindFacts] = []
+    first = heads[0].kind
     if all(kind.is_value for kind in heads):
         # A value says how much somebody liked what they took; lists are of what they would take.
-        parts.append(_event_head(facts, heads[0], mapping, [], f"{heads[0].kind}_given"))
+        first = f"{first}_given"
+        parts.append(_event_head(facts, heads[0], mapping, [], first))
     for kind in heads:
         if kind.is_value:
-            parts.append(_value_head(facts, kind, mapping, heads[0]))
+            parts.append(_value_head(kind, mapping, facts.rate(heads[0].kind), first))
         else:
             parts.append(_event_head(facts, kind, mapping, before, kind.kind))
             before.append(kind)
@@ -133,10 +135,10 @@ def _event_head(
     return "\n".join(lines) + "\n"
 
 
-def _value_head(facts: LogFacts, kind: KindFacts, mapping: Mapping, main: KindFacts) -> str:
+def _value_head(kind: KindFacts, mapping: Mapping, rate: float, main: str) -> str:
     assert kind.low is not None
     assert kind.high is not None
-    weight = facts.rate(main.kind) / (kind.high - kind.low)
+    weight = rate / (kind.high - kind.low)
     lines = [
         "[[task]]",
         f'name = "{kind.kind}"',
@@ -146,7 +148,7 @@ def _value_head(facts: LogFacts, kind: KindFacts, mapping: Mapping, main: KindFa
         'space = "observed" # a missing value is unknown, not 0',
         "weight = 0.3",
         f"fusion_weight = {weight:.2g} # values are larger than probabilities: from {kind.low:g} to "
-        f"{kind.high:g} it moves a score as {main.kind!r} does",
+        f"{kind.high:g} it moves a score as {main!r} does",
         *_range(kind.low, kind.high),
     ]
     return "\n".join(lines) + "\n"

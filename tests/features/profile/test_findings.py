@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from features.profile.findings import CHECKS, CONFIG_CHECKS, find, quiet_offset
+from recsys.config import parse_config
 
 FIRST = date(2026, 1, 5)
 RATING = pl.col("kind") == "rating"
@@ -24,6 +25,7 @@ def null(dtype):
     return pl.lit(None, dtype)
 
 
+HEAD = {"name": "click", "feedback": "click", "head": "binary", "window": "1d"}
 CAPITALS = pl.col("user_id").str.to_uppercase()
 FAULTS = {
     "organic_feedback": {"feedback": change(impression_id=null(pl.String))},
@@ -91,6 +93,14 @@ def test_a_few_rows_of_another_year(shop):
     found = {f.code: f for f in shop.profile().findings}["days_apart"]
     assert found.severity == "error"
     assert "800 days from the rest, which is of 2026-01-05 to 2026-01-10" in found.what
+
+
+def test_a_config_without_a_position_bias_is_not_told_to_leave_it_out(shop):
+    shop.write(**FAULTS["one_position"])
+    config = parse_config({"task": [HEAD], "model": {"position_bias": False}}, "C")
+    assert "one_position" not in {f.code for f in find(shop.profile(), config, "C")}
+    told = {f.code for f in find(shop.profile(), parse_config({"task": [HEAD]}, "C"), "C")}
+    assert "one_position" in told
 
 
 def test_one_user_with_most_rows(shop):

@@ -157,6 +157,7 @@ def test_ratings_alone_get_a_head_that_finds_what_to_list(suggested) -> None:
     assert (given.name, given.head, given.feedback) == ("stars_given", "binary", "stars")
     assert (stars.head, stars.space, stars.low, stars.high) == ("regression", "observed", 1.0, 5.0)
     assert stars.fusion_weight == pytest.approx(0.2 / 4), "the whole range moves a score as far as the rate"
+    assert "it moves a score as 'stars_given' does" in text
     assert config.retrieval_task == given
     assert config.policy.excluded_kinds == ("stars",)
     assert not config.model.position_bias
