@@ -16,6 +16,7 @@ TABLES = (
     "users",
     "items",
     "tail",
+    "taken",
     "user_tile",
     "item_tile",
     "cross_category",
@@ -67,6 +68,15 @@ def test_a_night_does_not_change_when_the_log_also_holds_later_days(shop_log, an
 def test_an_earlier_night_is_the_beginning_of_a_later_one(shop_log, shop_chain, config, tmp_path, back):
     earlier = build_snapshots(shop_log, LAST - timedelta(days=back), config, Stages(tmp_path))
     _assert_same(earlier, shop_chain[: len(earlier)])
+
+
+def test_a_period_is_the_same_after_one_in_memory_and_after_one_on_disk(
+    shop_log, shop_chain, config, tmp_path
+):
+    """The chain was built in one go; here its last day is built after reading the one before."""
+    build_snapshots(shop_log, LAST - timedelta(days=1), config, Stages(tmp_path))
+    after = build_snapshots(shop_log, LAST, config, Stages(tmp_path))
+    _assert_same(after[-1:], shop_chain[-1:])
 
 
 def test_later_days_are_not_even_opened(shop_log, any_period, tmp_path):
