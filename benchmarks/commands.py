@@ -189,9 +189,11 @@ def bench_gpu_inputs_command(
 
 def bench_nightly_command(
     part: Annotated[
-        Literal["crash", "scale", "rollback", "long"], typer.Option(help="What is measured.")
+        Literal["crash", "gate", "scale", "rollback", "long"], typer.Option(help="What is measured.")
     ] = "crash",
     kills: Annotated[int, typer.Option(min=1, help="crash: how many times a night is killed, in all.")] = 50,
+    honest: Annotated[int, typer.Option(min=1, help="gate: nights of equal models.")] = 200,
+    margin: Annotated[int, typer.Option(min=1, help="gate: nights of models at the margin.")] = 2_000,
     rows: Annotated[
         str, typer.Option(metavar="N,...", help="scale: impressions of each log, such as 1M,5M,20M.")
     ] = "1M",
@@ -214,6 +216,7 @@ def bench_nightly_command(
 
     \b
     crash     killed at random instants and run again: is the result that of an undisturbed night?
+    gate      held and promoted where the truth is known: honest nights, and eleven kinds of harm
     scale     seconds and memory of each stage by size of the log
     rollback  how long a real server takes to answer with the version before, also while a night runs
     long      four weeks of nights that serve their own lists, with drift, new items, two outages and a
@@ -221,6 +224,10 @@ def bench_nightly_command(
     """
     if part == "long":
         found = _nightly_long(nights, users, seed, page)
+    elif part == "gate":
+        from benchmarks.nightly.gate import measure_gate
+
+        found = measure_gate(honest, margin, seed).to_json()
     elif part == "scale":
         from benchmarks.nightly.scale import Scale, measure_scale, parse_rows
 

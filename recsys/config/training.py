@@ -135,6 +135,22 @@ class GateConfig(Section):
     max_ece: float = Field(default=0.08, gt=0.0)
     min_recall_ratio: float = Field(default=0.5, ge=0.0)
     """Retrieval recall@50 of the challenger over the champion's may not fall below this."""
+    min_calibration_ratio: float = Field(default=0.8, gt=0.0, le=1.0)
+    max_calibration_ratio: float = Field(default=1.25, ge=1.0)
+    """Mean predicted over mean observed of a probability: held where its interval lies outside these."""
+    max_prediction_shift: float = Field(default=1.0, gt=0.0)
+    """The largest stability index of a head's predictions against the live bundle's on the same rows."""
+    min_segment_users: int = Field(default=200, ge=1)
+    """Segments of fewer users are left out."""
+    max_segment_loss: float = Field(default=0.3, ge=0.0)
+    """A segment is held where it is shown to lose more than this share of what the live bundle adds in it."""
+    min_overlap: float = Field(default=0.02, ge=0.0, le=1.0)
+    """The least share of a user's first page that is on the live bundle's page, mean over users."""
+    min_coverage_ratio: float = Field(default=0.3, ge=0.0)
+    """The least number of different items on first pages, in units of the live bundle's."""
+    max_size_ratio: float = Field(default=3.0, gt=0.0)
+    max_time_ratio: float = Field(default=3.0, gt=0.0)
+    """The most bytes, and processor time of a request, in units of the live bundle's."""
     min_served_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """Of what the live bundle's fused score has over chance, inside the lists of a binary head, the
     challenger's must keep this share: it holds weights of the wrong sign, and allows other ones."""

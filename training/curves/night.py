@@ -50,7 +50,7 @@ def add_outcomes(
     scores: Path,
     evaluated: str,
     live: str | None,
-    decision: Decision,
+    proved: Decision,
 ) -> None:
     """Add to the runs of `train` and `refit` their bundles, the verdict and the figures of the gate's day.
 
@@ -65,7 +65,7 @@ def add_outcomes(
         outcome = Outcome(
             step=max(0, len(json.loads((folder / LOSSES).read_text())) - 1),
             values=figures.get(stage, {}),
-            tags={"bundle": version, "parent": parent or "none", "verdict": str(decision.verdict)},
+            tags={"bundle": version, "parent": parent or "none", "verdict": str(proved.verdict)},
         )
         for name in step.config.training.writers:
             try:

@@ -35,13 +35,14 @@ from training.evaluation.list_groups import (
     number_lists,
 )
 from training.evaluation.list_metrics import ScoredLists, mean_metrics, score_lists
-from training.evaluation.lists import ranked_lists
+from training.evaluation.lists import Lists, ranked_lists
 from training.evaluation.row_sources import sources_of_rows
 from training.predict import BundlePredictor
 
 EvaluatedPeriods = Mapping[str, Sequence[int]]
 """Task -> the places of the days that it is evaluated on."""
 Progress = Callable[[int, int], None]
+OnLists = Callable[[Audience, Lists], None]
 _COSINE = "cosine of user and item"
 _KEPT = ("impression_id", "request_id", "user_id", "item_id", "shown_at", "position", "sampled")
 
@@ -60,6 +61,7 @@ def evaluate(
     lightgbm: bool = False,
     beside: bool = False,
     on_progress: Progress = lambda _done, _all: None,
+    on_lists: OnLists = lambda _audience, _lists: None,
 ) -> EvalReport:
     """Evaluate each head on its own periods, and the funnel's lists on those of the retrieval task.
 
@@ -70,6 +72,7 @@ def evaluate(
         baselines: score the simple systems on the same rows and the same users.
         fitted: also those that must be fitted first: most of the time that baselines take.
         lightgbm: one more baseline (needs the `bench` extra); implies work of minutes on a large log.
+        on_lists: gets each period's lists.
         beside: without `baselines`, the few that take little time (`training.baselines.beside`).
     Raises: DataError when no evaluated period has a single labelled row.
     """
@@ -79,7 +82,7 @@ def evaluate(
     _require_labels(rows, config.tasks)
     steps.done()
     audiences = find_audiences(config, days, evaluated, max_users=max_users, seed=seed)
-    scored = _scored_lists(predictor, audiences, steps)
+    scored = _scored_lists(predictor, audiences, steps, on_lists)
     simple = (
         _baselines(predictor, days, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
     )
@@ -108,9 +111,10 @@ def score_rows(
     """Predict every impression of the evaluated days; beside what is returned, memory holds a chunk of one.
 
     Args: folder: where large days are encoded; default: beside their snapshots.
-    Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, weight (1 /
-    sampling rate), user_past and item_past (impressions before the period), list_group (the row's list,
-    numbered over all days; null for a row that is alone), examination (of the row's position), and per task
+    Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, categorical
+    contexts, weight (1 / sampling rate), user_past and item_past (impressions before the period), list_group
+    (the row's list, numbered over all days; null for a row that is alone), examination (of the row's
+    position), and per task
     `label_<task>` (null when not known, or not evaluated on this period), `prediction_<task>`, and
     `list_prediction_<task>`: the prediction with the user's state and the clock held as at the list's first
     impression, which is what orders a list; `score` and `list_score`, the same of the fused score.
@@ -202,7 +206,8 @@ def _score_day(
         by_source = sources | ({"retrieval": values[_COSINE]} if _COSINE in values else {})
         columns[name] = model.fusion.score(values, by_source)
     columns[LIST_GROUP] = lists
-    frame = shown.select(*_KEPT, *POLICY_COLUMNS, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
+    kept = [*_KEPT, *POLICY_COLUMNS, *contexts]
+    frame = shown.select(*kept, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))
     past = [_past(frame[f"{entity}_id"], days.before(i), entity) for entity in ("user", "item")]
     return frame.hstack(past).hstack(pl.DataFrame(columns))
 
@@ -237,11 +242,13 @@ def _num_parts(config: RunConfig, evaluated: EvaluatedPeriods, *, baselines: boo
 
 
 def _scored_lists(
-    predictor: BundlePredictor, audiences: Sequence[Audience], steps: "Steps"
+    predictor: BundlePredictor, audiences: Sequence[Audience], steps: "Steps", on_lists: OnLists
 ) -> list[ScoredLists]:
     found = []
     for audience in audiences:
-        found.append(score_lists(audience, ranked_lists(predictor, audience)))
+        lists = ranked_lists(predictor, audience)
+        on_lists(audience, lists)
+        found.append(score_lists(audience, lists))
         steps.done()
     return found
 

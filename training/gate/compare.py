@@ -10,12 +10,15 @@ from recsys.config import GateConfig
 from recsys.fusion import Fusion
 from recsys.records import Check, PowerAt, Verdict
 from recsys.tasks import TaskSpec
+from training.gate.calibration import check_ratios
 from training.gate.decision import finding
 from training.gate.heads import compare_heads, compare_with
 from training.gate.list_value import NAME, compare_value, value_of
 from training.gate.non_inferiority import HeadComparison, check_comparisons, check_evidence
 from training.gate.power import power_of
+from training.gate.segments import check_segments
 from training.gate.served_order import check_served_order
+from training.gate.shift import check_shift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +92,19 @@ def compare_bundles(
             *said,
             *checks,
             *served,
+            *check_ratios(tasks, today, rows.rival, config),
+            *check_shift(tasks, today, rows.rival, config),
+            *_segments(tasks, rows, config, seed),
             *_against_anchor(tasks, rows, fusion, config, seed),
         ),
         list_value=value_of(tasks, rows.challenger, fusion),
         power=power_of(comparisons, served, today["user_id"].n_unique()),
     )
+
+
+def _segments(tasks: Sequence[TaskSpec], rows: GateRows, config: GateConfig, seed: int) -> list[Check]:
+    rival = rows.rival
+    return [] if rival is None else check_segments(tasks, rows.challenger, rival, config, seed)
 
 
 def _value(

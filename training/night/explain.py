@@ -9,6 +9,7 @@ from typing import Any, Literal
 from features.build import periods
 from features.sources.journal import num_pending
 from recsys.errors import DataError
+from recsys.records import Verdict
 from recsys.stages import MANIFEST, NO_RESULT, NotBuiltError, read_manifest
 from training.differences import differences, short
 from training.night.extent import PUBLISH, Part, stages_between
@@ -134,7 +135,7 @@ def _ingest(stage: Stage, night: Night) -> Planned:
 
 def _publish(stage: Stage, night: Night, made: Mapping[str, Any]) -> Planned:
     live, current = made["live"], night.registry.current()
-    if live is None:
+    if live is None or made["proved"].verdict is not Verdict.PROMOTE:
         return Planned(stage=stage.name, does="done", why="nothing is to go live")
     if live == current:
         return Planned(stage=stage.name, does="done", why=f"{live} is live")

@@ -26,7 +26,7 @@ def write_night_page(
     *,
     days: Days,
     validation: Validation,
-    decision: Decision,
+    proved: Decision,
     evaluated: str,
     live: str | None,
     ending: Ending | None,
@@ -34,11 +34,11 @@ def write_night_page(
     """Write `RUNS/reports/night-<date>.html` and name it in the records of what the night made."""
     night, registry = step.night, step.night.registry
     record = registry.require_record(live or evaluated)
-    reasons = [*decision.reasons, *([ending.reason] if ending is not None and ending.reason else [])]
+    reasons = [*proved.reasons, *([ending.reason] if ending is not None and ending.reason else [])]
     profiles = night.ingest.profiles(days, max(0, len(days) - NIGHTS))
     page = NightPage(
         night=night.date,
-        verdict=decision.verdict if ending is None else ending.verdict,
+        verdict=proved.verdict if ending is None else ending.verdict,
         live=registry.current(),
         record=record,
         reasons=tuple(reasons),

@@ -14,11 +14,13 @@ from recsys.config import RunConfig
 from recsys.errors import BundleError, ConfigError, DamagedStageError
 from recsys.model.sequence import ENCODERS
 from recsys.model.trunks import TRUNKS
+from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.shapes import ATTENTION
 from recsys.stages import read_manifest
 from training.balancing import build_balancer
 from training.curves import check_writers
+from training.gate import Decision
 from training.night.anchor import anchor_before
 from training.night.disk import require_room
 from training.night.extent import PUBLISH, stages_between
@@ -40,11 +42,13 @@ def run_night(night: Night, *, start_at: str | None = None, stop_after: str | No
     Raises: DataError, BundleError, StoreError or RegistryError; nothing is published then.
     """
     made = _walk(night, start_at, stop_after)
+    decision: Decision = made.get("proved", made["decision"])
+    promotes = decision.verdict is Verdict.PROMOTE
     return NightResult(
         date=night.date,
-        decision=made["decision"],
+        decision=decision,
         evaluated=made["evaluated"],
-        promoted=made.get("live"),
+        promoted=made.get("live") if promotes else None,
         ending=made.get("ending"),
         live=night.registry.current(),
         seconds=time.perf_counter() - made["began"],

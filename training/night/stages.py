@@ -1,7 +1,7 @@
 """STAGES: the night as a table. A row says which config keys a stage reads, what it takes and what it makes.
 
     ingest → check_files → features → validate → plan → choose → catch_up → train → bundle → evaluate
-           → gate → refit → refit_bundle → record → curves → publish → page → collect
+           → gate → refit → refit_bundle → check_refit → record → curves → publish → page → collect
 
 A stage gets a view of the config with its keys alone: reading another is an error. Stages that take long keep
 their result in a folder named by a hash of that view and of their inputs, and are skipped when it is there.
@@ -113,11 +113,18 @@ STAGES: tuple[Stage, ...] = (
         run=bundles.write_refitted,
     ),
     Stage(
+        name="check_refit",
+        keys=("gate", "training.device"),
+        inputs=("days", "plan", "scores", "evaluated", "decision", "live"),
+        output="proved",
+        run=verdict.check_refitted,
+    ),
+    Stage(
         name="record",
         keys=("period", "tasks.name", "tasks.window", "training.seed"),
         inputs=(
             *("days", "plan", "champion", "previous", "caught_up", "weights"),
-            *("scores", "evaluated", "live", "decision", "validation", "seconds"),
+            *("scores", "evaluated", "live", "proved", "validation", "seconds"),
         ),
         output=None,
         run=work.record,
@@ -125,14 +132,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="curves",
         keys=("training.writers",),
-        inputs=("weights", "refitted", "scores", "evaluated", "live", "decision"),
+        inputs=("weights", "refitted", "scores", "evaluated", "live", "proved"),
         output=None,
         run=training.curves.night.add_outcomes,
     ),
     Stage(
         name="publish",
         keys=("store", "publish"),
-        inputs=("days", "champion", "live", "pointed"),
+        inputs=("days", "champion", "live", "pointed", "proved"),
         output="ending",
         run=work.publish,
         passed=tuple(key for key in RunConfig.model_fields if key not in ("store", "publish")),
@@ -140,7 +147,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="page",
         keys=features.validation.ingest.KEYS,
-        inputs=("days", "validation", "decision", "evaluated", "live", "ending"),
+        inputs=("days", "validation", "proved", "evaluated", "live", "ending"),
         output=None,
         run=page.write_night_page,
     ),

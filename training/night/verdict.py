@@ -1,6 +1,7 @@
 """The stages of the verdict: both bundles are measured on the same rows, and the gate compares them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,25 @@ from features.days import Days
 from recsys.bundle import Bundle, load_bundle
 from recsys.device import resolve_device
 from recsys.manifest import read_manifest
+from recsys.records import Check
+from recsys.stages import read_manifest as read_stage
 from recsys.stages import write_json
 from recsys.tasks import new_heads
 from training.baselines.beside import Figures, figures_beside, lines_beside
+from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
 from training.evaluation.list_metrics import source_line
+from training.evaluation.lists import Lists
 from training.gate import (
     Decision,
     GateRows,
+    ServedFacts,
     check_calibration,
     check_lists,
+    check_lists_alike,
+    check_refit,
+    check_served,
     compare_bundles,
     decide,
     of_evaluated_day,
@@ -30,6 +39,7 @@ from training.night.plan import NightPlan
 from training.night.step import Step
 from training.predict import BundlePredictor
 from training.progress import bar, say
+from training.served_facts import served_facts
 
 RANKING_USERS = 500
 CHALLENGER, CHAMPION, ANCHOR = "challenger", "champion", "anchor"
@@ -48,10 +58,12 @@ def evaluate_both(
         bundles = {CHALLENGER: challenger, CHAMPION: previous}
         if anchor is not None:
             bundles[ANCHOR] = load_bundle(registry.path(anchor))
-        for name, bundle in bundles.items():
-            if bundle is not None:
-                _evaluate_one(step, folder, name, bundle, days, places, plan)
-        return {}
+        there = {name: bundle for name, bundle in bundles.items() if bundle is not None}
+        for name, bundle in there.items():
+            _evaluate_one(step, folder, name, bundle, days, places, plan)
+        served = served_facts({name: bundle for name, bundle in there.items() if name != ANCHOR})
+        # The manifest, not a file: times differ from run to run, and what is made of the files must not.
+        return {"served": {name: facts.model_dump(mode="json") for name, facts in served.items()}}
 
     return step.kept(build)
 
@@ -71,6 +83,7 @@ def _evaluate_one(
     mine = {task.name: places[task.name] for task in tasks if task.name in places}
     if not mine:
         return  # a champion of other tasks altogether is no rival
+    pages = _Pages()
     with bar("evaluate") as on_progress:
         rows = score_rows(predictor, days, mine, folder)
         rows.write_parquet(folder / f"{name}.parquet")
@@ -86,7 +99,9 @@ def _evaluate_one(
             beside=name == CHALLENGER,
             seed=step.config.training.seed,
             on_progress=on_progress,
+            on_lists=pages.append_of,
         )
+    pages.frame.write_parquet(folder / f"{name}-pages.parquet")
     if name == CHALLENGER:
         for line in (*lines_beside(report), source_line(report.ranking)):
             if line:
@@ -122,6 +137,7 @@ def gate(step: Step, *, plan: NightPlan, scores: Path, evaluated: str, previous:
             *found.checks,
             *check_calibration(config.tasks, manifest.calibration, config.calibration),
             *check_lists(report.ranking, rival.ranking if rival else None, config.gate),
+            *check_lists_alike(*_pages(scores), config.gate),
         ]
         decision = decide(
             previous.version if previous else None,
@@ -131,14 +147,81 @@ def gate(step: Step, *, plan: NightPlan, scores: Path, evaluated: str, previous:
             power=found.power,
         )
         write_json(folder / "decision.json", decision.model_dump(mode="json"))
-        return {"verdict": str(decision.verdict)}
+        served = check_served(*_served(scores), config.gate)
+        whole = decision.with_checks(served)
+        return {"verdict": str(whole.verdict), "served": [check.model_dump(mode="json") for check in served]}
 
-    return Decision.model_validate_json((step.kept(build) / "decision.json").read_text())
+    folder = step.kept(build)
+    decision = Decision.model_validate_json((folder / "decision.json").read_text())
+    return decision.with_checks([Check.model_validate(c) for c in read_stage(folder)["served"]])
+
+
+def check_refitted(
+    step: Step,
+    *,
+    days: Days,
+    plan: NightPlan,
+    scores: Path,
+    evaluated: str,
+    decision: Decision,
+    live: str | None,
+) -> Decision:
+    """Check the bundle that goes live on the day that the evaluated one was measured on."""
+    if live is None or live == evaluated:
+        return decision
+
+    def build(folder: Path) -> dict[str, Any]:
+        bundle = load_bundle(step.night.registry.path(live))
+        predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
+        places = {task: [place] for task, place in plan.evaluate.items()}
+        rows = score_rows(predictor, days, places, folder)
+        before = of_evaluated_day(pl.read_parquet(scores / f"{CHALLENGER}.parquet"), plan.gated)
+        checks = check_refit(bundle.config.tasks, rows, before, step.config.gate)
+        return {"checks": [check.model_dump(mode="json") for check in checks]}
+
+    found = read_stage(step.kept(build))["checks"]
+    return decision.with_checks([Check.model_validate(check) for check in found])
 
 
 def read_beside(scores: Path) -> Figures:
     """Read the new bundle's figures and those of simple systems beside it."""
     return figures_beside(EvalReport.model_validate_json((scores / "challenger.json").read_text()))
+
+
+@dataclass(slots=True)
+class _Pages:
+    """Collects the first pages of a bundle's lists: user_id and the items' ids, best first."""
+
+    frame: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema={"user_id": pl.String, "items": pl.List(pl.String)})
+    )
+
+    def append_of(self, audience: Audience, lists: Lists) -> None:
+        """Add one period's pages."""
+        ids = audience.catalogue["item_id"].to_numpy()
+        pages = [ids[page[page >= 0]].tolist() for page in lists.ranked]
+        found = pl.DataFrame(
+            {"user_id": audience.requests["user_id"], "items": pl.Series(pages, dtype=pl.List(pl.String))}
+        )
+        self.frame = pl.concat([self.frame, found])
+
+
+def _pages(folder: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """Give the challenger's and the champion's first pages of the users that both were asked for."""
+    mine, theirs = (_rows(folder, f"{name}-pages") for name in (CHALLENGER, CHAMPION))
+    if mine is None or theirs is None:
+        return [], []
+    both = mine.join(theirs.rename({"items": "live"}), on="user_id", maintain_order="left")
+    return both["items"].to_list(), both["live"].to_list()
+
+
+def _served(folder: Path) -> tuple[ServedFacts, ServedFacts | None]:
+    facts = read_stage(folder)["served"]
+    rival = facts.get(CHAMPION)
+    return (
+        ServedFacts.model_validate(facts[CHALLENGER]),
+        None if rival is None else ServedFacts.model_validate(rival),
+    )
 
 
 def _report(folder: Path, name: str) -> EvalReport | None:

@@ -197,7 +197,7 @@ def record(
     scores: Path,
     evaluated: str,
     live: str | None,
-    decision: Decision,
+    proved: Decision,
     validation: Validation,
     seconds: Mapping[str, float],
 ) -> None:
@@ -206,16 +206,16 @@ def record(
     ruling = Ruling(
         at=datetime.now(UTC),
         by="gate",
-        verdict=decision.verdict,
+        verdict=proved.verdict,
         champion=champion,
-        reasons=tuple(decision.reasons),
+        reasons=tuple(proved.reasons),
     )
     for version in {evaluated, live or evaluated, *_refitted_from(registry, evaluated)}:
         kept = registry.record(version)
         made = kept or NightRecord(
             version=version,
             night=step.night.date,
-            verdict=decision.verdict,
+            verdict=proved.verdict,
             champion=champion,
             evaluated=evaluated,
             cold_since=plan.cold_since,
@@ -223,9 +223,9 @@ def record(
             trained_until=plan.trained_until,
             gated=plan.gated,
             lags={task.name: lag(task, step.config) for task in step.config.tasks},
-            checks=decision.checks,
-            list_value=decision.list_value,
-            power=decision.power,
+            checks=proved.checks,
+            list_value=proved.list_value,
+            power=proved.power,
             beside=read_beside(scores),
             findings=validation.counts,
             accepted=tuple(validation.accepted),
@@ -236,9 +236,9 @@ def record(
         ruled = made.ruled(ruling)
         if ruled != kept:
             found = {
-                "checks": decision.checks,
-                "list_value": decision.list_value,
-                "power": decision.power,
+                "checks": proved.checks,
+                "list_value": proved.list_value,
+                "power": proved.power,
                 "champion": champion,
                 "findings": validation.counts,
             }
@@ -255,10 +255,10 @@ def _refitted_from(registry: Registry, evaluated: str) -> list[str]:
 
 
 def publish(
-    step: Step, *, days: Days, champion: str | None, live: str | None, pointed: Pointers
+    step: Step, *, days: Days, champion: str | None, live: str | None, pointed: Pointers, proved: Decision
 ) -> Ending | None:
     """Publish the users, move the pointers, collect what nobody needs; the record says how it ended."""
-    if live is None:
+    if live is None or proved.verdict is not Verdict.PROMOTE:
         return None
     ending = go_live(step.night, step.config.store, days[-1], live, champion, pointed)
     record = step.night.registry.require_record(live)

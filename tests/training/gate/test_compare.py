@@ -32,7 +32,7 @@ def scored(noise=0.0, score=None, yesterday=0.0):
     fused = order if score is None else click + score * spoiled
     predicted = {
         f"{held}prediction_{task}": values
-        for task, values in (("click", 1 / (1 + np.exp(-order))), ("purchase", np.full(ROWS, 0.02)))
+        for task, values in (("click", np.clip(order, 0.001, 0.999)), ("purchase", np.full(ROWS, 0.02)))
         for held in ("", "list_")
     }
     return pl.DataFrame(

@@ -1,0 +1,181 @@
+"""Wide guards: calibration of rare heads, shift, segments, pages, the bundle as served, the refit."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.bundle import load_bundle
+from recsys.config import GateConfig, default_config
+from recsys.index import ItemIndex
+from recsys.records import Verdict
+from training.gate import (
+    ServedFacts,
+    check_lists_alike,
+    check_ratios,
+    check_refit,
+    check_served,
+    check_shift,
+)
+from training.gate.calibration import predicted_over_observed
+from training.gate.segments import check_segments, segments_of
+from training.gate.shift import stability_index
+from training.served_facts import served_facts
+
+CLICK, PURCHASE, _ = default_config().tasks
+P, H = Verdict.PROMOTE, Verdict.HOLD
+ROWS, USERS = 8_000, 800
+
+
+def scored(click=1.0, purchase=1.0, seed=0, spoiled=None):
+    """Clicks of 2 to 40 %, purchases of 1 %; predictions off by a factor, that say nothing where spoiled."""
+    rng = np.random.default_rng(seed)
+    chance, rare = rng.uniform(0.02, 0.4, ROWS), np.full(ROWS, 0.01)
+    order = chance.copy()
+    past = np.arange(ROWS) // 10 % USERS % 3
+    if spoiled is not None:
+        order[past == spoiled] = rng.permutation(order[past == spoiled])
+    return pl.DataFrame(
+        {
+            "impression_id": [f"r{n}:1" for n in range(ROWS)],
+            "user_id": [f"u{n // 10 % USERS}" for n in range(ROWS)],
+            "weight": np.ones(ROWS),
+            "list_group": np.arange(ROWS) // 10,
+            "examination": np.ones(ROWS),
+            "user_past": past,
+            "context_device": np.where(past == 0, "tv", "phone"),
+            "label_click": (rng.random(ROWS) < chance).astype(float),
+            "label_purchase": (rng.random(ROWS) < rare).astype(float),
+            "prediction_click": np.minimum(order * click, 0.99),
+            "list_prediction_click": order,
+            "prediction_purchase": rare * purchase,
+            "list_prediction_purchase": rng.random(ROWS),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "outcome"),
+    [
+        ({}, {}, P),
+        ({"purchase": 10.0}, {}, H),  # an absolute error of .09, and of .001 where one in ten thousand buys
+        ({"purchase": 1.3}, {}, P),  # 80 purchases do not show that it is not 1.25
+        ({"click": 1.5}, {}, H),
+        ({"click": 0.6}, {}, H),
+        ({"click": 1.5}, {"click": 1.6}, P),
+        ({"click": 1.5}, {"click": 1.4}, H),
+    ],
+)
+def test_the_interval_of_predicted_over_observed_must_reach_the_limits(challenger, champion, outcome):
+    checks = check_ratios([CLICK, PURCHASE], scored(**challenger), scored(**champion), GateConfig())
+    assert [c.outcome for c in checks if c.outcome is H] == [H] * (outcome is H), [c.detail for c in checks]
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_in_nine_draws_of_ten():
+    ratios = [predicted_over_observed(PURCHASE, scored(seed=seed), 0.05) for seed in range(60)]
+    assert 48 <= sum(ratio.low <= 1 <= ratio.high for ratio in ratios) <= 60
+
+
+def test_where_nothing_was_bought_many_predicted_purchases_are_held_and_few_are_not():
+    nothing = pl.lit(0.0).alias("label_purchase")
+    for factor, outcome in ((0.01, P), (1.0, H)):
+        rows = scored(purchase=factor).with_columns(nothing)
+        (check,) = check_ratios([PURCHASE], rows, None, GateConfig())
+        assert check.outcome is outcome, check.detail
+
+
+def test_heads_with_few_rows_are_not_asked_what_they_predict():
+    assert check_ratios([CLICK], scored(click=3.0)[:400], None, GateConfig()) == []
+
+
+def test_predictions_that_moved_are_held_and_those_of_another_draw_are_not():
+    same, moved = scored(), scored(click=0.3)
+    assert [c.outcome for c in check_shift([CLICK], same, scored(seed=1), GateConfig())] == [P]
+    (held,) = check_shift([CLICK], moved, same, GateConfig())
+    assert held.outcome is H
+    broken = same.with_columns(pl.lit(float("nan")).alias("prediction_click"))
+    assert [c.outcome for c in check_shift([CLICK], broken, None, GateConfig())] == [H]
+
+
+def test_the_stability_index_by_hand():
+    old = np.arange(1000.0)
+    assert stability_index(old, old) == 0
+    # All in the lowest tenth: (1 - .1) ln(1 / .1), and nine times (.1 - 1e-4) ln(.1 / 1e-4).
+    all_low = 0.9 * np.log(10) + 9 * (0.1 - 1e-4) * np.log(1000)
+    assert stability_index(np.full(1000, -1.0), old) == pytest.approx(all_low)
+
+
+def test_a_segment_without_an_order_is_held_although_all_others_hide_it():
+    tasks, config = [CLICK], GateConfig()
+    fine = check_segments(tasks, scored(), scored(), config, 0)
+    assert [(c.name, c.outcome) for c in fine] == [("segments", P)]
+    held = check_segments(tasks, scored(spoiled=0), scored(), config, 0)
+    assert {c.outcome for c in held} == {H}
+    assert {c.name.split(":")[0] for c in held} == {"new users", "device tv"}
+    assert check_segments(tasks, scored(spoiled=0), scored(), GateConfig(min_segment_users=USERS), 0) == []
+
+
+def test_segments_are_of_users_and_contexts_with_enough_users():
+    names = [name for name, _ in segments_of(scored(), 100)]
+    assert sorted(names) == ["device phone", "device tv", "heavy users", "light users", "new users"]
+    assert [name for name, _ in segments_of(scored(), 300)] == ["device phone"]
+
+
+def test_a_refit_that_was_poisoned_is_held_and_says_that_its_days_are_learned():
+    config = GateConfig()
+    assert {c.outcome for c in check_refit([CLICK, PURCHASE], scored(), scored(), config)} == {P}
+    held = [c for c in check_refit([CLICK, PURCHASE], scored(click=3.0), scored(), config) if c.outcome is H]
+    assert held
+    assert all("on days it has learned" in c.name for c in held)
+
+
+PAGES = [[f"i{u}-{k}" for k in range(10)] for u in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("pages", "outcomes"),
+    [
+        (PAGES, [P, P]),
+        ([PAGES[0]] * 50, [P, H]),
+        ([[f"x{u}-{k}" for k in range(10)] for u in range(50)], [H, P]),
+        ([], []),
+    ],
+)
+def test_pages_of_one_list_for_all_and_of_nothing_in_common_are_held(pages, outcomes):
+    found = check_lists_alike(pages, PAGES[: len(pages)], GateConfig())
+    assert [c.outcome for c in found] == outcomes
+
+
+FACTS = ServedFacts(golden=None, index_recall=1.0, min_recall=0.95, size_bytes=100, request_ms=2.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({}, None),
+        ({"golden": "predictions differ"}, "golden requests"),
+        ({"index_recall": 0.9}, "its own index"),
+        ({"size_bytes": 301}, "size of the bundle"),
+        ({"request_ms": 6.1}, "time of a request"),
+    ],
+)
+def test_what_a_server_could_not_carry_is_held(changed, name):
+    checks = check_served(FACTS.model_copy(update=changed), FACTS, GateConfig())
+    assert [c.name for c in checks if c.outcome is H] == ([name] if name else [])
+    alone = check_served(FACTS.model_copy(update=changed), None, GateConfig())
+    assert [c.name for c in alone if c.outcome is H] == [name] * (
+        name in ("golden requests", "its own index")
+    )
+
+
+def test_a_bundle_is_measured_as_a_server_loads_it(bundle_folder):
+    bundle = load_bundle(bundle_folder)
+    facts = served_facts({"live": bundle})["live"]
+    assert (facts.golden, facts.index_recall) == (None, 1.0)
+    files = [path for path in bundle_folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    assert facts.size_bytes == sum(path.stat().st_size for path in files)
+    assert 0 < facts.request_ms < 1000
+    wrong = ItemIndex.build(bundle.index.embeddings_ID[::-1])
+    object.__setattr__(bundle, "index", ItemIndex(wrong.index, bundle.index.embeddings_ID))
+    bad = served_facts({"live": bundle})["live"]
+    assert bad.index_recall < 0.95
+    assert "retrieved items agree" in bad.golden
