@@ -15,7 +15,6 @@ from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import MANIFEST, Stages, read_manifest
 from training.progress import say
-from training.publish import publish
 
 _WRITERS = ("refit_bundle", "bundle")
 """Stages of a night that write a version."""
@@ -73,6 +72,9 @@ def ensure_users(store: FeatureStore, registry: Registry, version: str) -> int |
             "them, and activate again, or choose another version"
         )
     Stages(registry.runs / "stages").require([snapshot.path])
+    # A rollback is in a hurry, and hardly ever comes here: torch alone takes seconds to import.
+    from training.publish import publish
+
     return publish(store, registry, version, snapshot)
 
 

@@ -1,6 +1,8 @@
 """What goes live by hand has its users in the store: there, published again, or refused."""
 
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, date, datetime
 
@@ -113,3 +115,9 @@ def test_a_store_that_is_down_refuses_an_activation_and_lets_a_rollback_through(
     captured = capsys.readouterr()
     assert f"whether the store has the users of {version} cannot be told" in captured.err
     assert f"{version} is live again (before: b)" in captured.out
+
+
+def test_a_rollback_does_not_wait_for_torch():
+    said = "import sys, training.republish; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
