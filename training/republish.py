@@ -72,7 +72,7 @@ def ensure_users(store: FeatureStore, registry: Registry, version: str) -> int |
             "them, and activate again, or choose another version"
         )
     Stages(registry.runs / "stages").require([snapshot.path])
-    # A rollback is in a hurry, and hardly ever comes here: torch alone takes seconds to import.
+    # A rollback hardly ever comes here, and torch alone takes seconds to import.
     from training.publish import publish
 
     return publish(store, registry, version, snapshot)

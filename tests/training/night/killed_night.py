@@ -113,7 +113,7 @@ def night(runs: Path, kill_at: int | None, full_at: int | None = None) -> int:
         run._walk(made, None, None)
         code = 0
     except RecsysError as error:
-        code = REFUSED if "free the disk" in str(error) else code
+        code = REFUSED if "No space left" in str(error) else code
     except BaseException:
         traceback.print_exc()
     finally:
