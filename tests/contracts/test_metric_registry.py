@@ -16,7 +16,8 @@ from recsys.metrics.pooled import ratio_of_sums
 from recsys.metrics.table import METRICS
 from training.evaluation.console import print_report
 from training.evaluation.evaluate import evaluate, score_rows
-from training.gate import check_heads, check_lists
+from training.gate.heads import check_heads
+from training.gate.ranked_lists import check_lists
 from training.predict import BundlePredictor
 from training.report.ab import compare
 from training.report.ab_pages import render
