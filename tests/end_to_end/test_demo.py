@@ -55,6 +55,9 @@ trunk = {name = "mmoe", num_experts = 2, hidden = [16]}
 min_rows = 1_000_000
 underpowered = "promote"
 min_recall_ratio = 0.0
+min_overlap = 0.0
+min_coverage_ratio = 0.0
+max_time_ratio = 100.0
 [serving]
 poll_s = 0.2
 """

@@ -8,7 +8,7 @@ from recsys.config import GateConfig
 from recsys.records import Check, Verdict
 from training.gate.decision import finding
 
-LEAST_MS = 2.0
+LEAST_MS = 5.0
 """A request that takes less processor time is never held: a busy machine measures that much by chance."""
 
 

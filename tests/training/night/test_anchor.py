@@ -6,7 +6,9 @@ import pytest
 
 from recsys.records import Activation, NightRecord, Ruling, Verdict
 from recsys.registry import Registry
+from training.gate import Decision
 from training.night.anchor import anchor_before
+from training.night.night import NightResult
 from training.night.tries import attempts, holds_in_row
 
 LAST = date(2026, 1, 30)
@@ -70,12 +72,30 @@ def test_holds_in_a_row_end_at_a_night_that_went_live(registry):
     night(registry, 3, refit="live")
     night(registry, 2, verdict=Verdict.HOLD_UNDERPOWERED)
     night(registry, 2, version="again", verdict=Verdict.HOLD)
-    version = night(registry, 1, refit="refused")
+    version = night(registry, 1, refit="2026-01-29-a")
     night(registry, 0, verdict=Verdict.HOLD)
     assert holds_in_row(registry, LAST) == 1
     held = Ruling(at="2026-01-29T05:00:00Z", by="activation", verdict=Verdict.HOLD)
-    registry.write_record(registry.record("refused").ruled(held))
+    registry.write_record(registry.record("2026-01-29-a").ruled(held))
     assert registry.record(version).verdict is Verdict.PROMOTE
     assert holds_in_row(registry, LAST) == 3
     assert holds_in_row(registry, LAST - timedelta(days=4)) == 2
     assert holds_in_row(registry, LAST - timedelta(days=3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "holds", "code"),
+    [
+        (Verdict.PROMOTE, 0, 0),
+        (Verdict.HOLD, 2, 10),
+        (Verdict.HOLD_UNDERPOWERED, 3, 13),
+        (Verdict.HOLD, 4, 13),
+        (Verdict.CHECK_FAILED, 3, 15),
+    ],
+)
+def test_three_holds_in_a_row_have_an_exit_code_of_their_own(verdict, holds, code):
+    made = NightResult.__new__(NightResult)
+    values = {"decision": Decision(verdict=verdict, champion=None, challenger="v", checks=()), "ending": None}
+    for name, value in {**values, "holds_in_row": holds}.items():
+        object.__setattr__(made, name, value)
+    assert made.exit_code == code
