@@ -83,7 +83,8 @@ def _components(matrix: Any, dim: int, seed: int) -> np.ndarray:
     from sklearn.decomposition import TruncatedSVD
 
     rank = min(dim, min(matrix.shape) - 1)
-    svd = TruncatedSVD(n_components=rank, random_state=seed).fit(matrix)
+    with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all alike have no variance, by which it divides its shares
+        svd = TruncatedSVD(n_components=rank, random_state=seed).fit(matrix)
     components = np.zeros((matrix.shape[1], dim), np.float32)
     components[:, :rank] = svd.components_.T
     return components

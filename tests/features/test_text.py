@@ -33,6 +33,12 @@ def test_vectors_have_length_one_or_nothing():
     assert not vectors[6:].any()
 
 
+@pytest.mark.filterwarnings("error")
+def test_texts_that_are_all_alike_give_no_warning():
+    vectors = embed_text(fit_text(["red shoe"] * 6, 2, 0), ["red shoe"])
+    np.testing.assert_allclose(np.linalg.norm(vectors), 1, atol=1e-6)
+
+
 def test_one_text_and_many_give_the_same_bits():
     model = fit_text(TEXTS, 4, 0)
     many = embed_text(model, TEXTS)
