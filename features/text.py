@@ -83,7 +83,8 @@ def _components(matrix: Any, dim: int, seed: int) -> np.ndarray:
     from sklearn.decomposition import TruncatedSVD
 
     rank = min(dim, min(matrix.shape) - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # texts that are all alike have no variance, by which it divides its shares
+    # It divides by the variance of the texts: where all are alike, there is none.
+    with np.errstate(divide="ignore", invalid="ignore"):
         svd = TruncatedSVD(n_components=rank, random_state=seed).fit(matrix)
     components = np.zeros((matrix.shape[1], dim), np.float32)
     components[:, :rank] = svd.components_.T
