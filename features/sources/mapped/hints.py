@@ -68,7 +68,8 @@ def _cure(reason: str, values: pl.Series, total: int, section: Files) -> str | N
 
 
 def _percent(values: pl.Series) -> bool:
-    return bool(values.cast(pl.Float64, strict=False).is_between(1, 100).all())
+    numbers = values.cast(pl.Float64, strict=False)
+    return bool(numbers.is_between(1, 100).fill_null(value=False).all())
 
 
 def _other_unit(values: pl.Series, total: int, section: Files) -> str | None:

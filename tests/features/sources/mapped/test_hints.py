@@ -84,6 +84,7 @@ def test_a_files_message_ends_with_the_remedy(bench, events):
         ("3,5", "v is no number; with a decimal comma", "right the"),
         ("35", "p is no probability in (0, 1]", "percent"),
         ("-1", "p is no probability in (0, 1]", "right the"),
+        ("high", "p is no probability in (0, 1]", "right the"),
     ],
 )
 def test_numbers_as_people_write_them(value, reason, said):
