@@ -36,6 +36,18 @@ def test_an_event_received_on_two_days(bench, events):
     assert repeats == {"the same event again, on another day": 1}
 
 
+@pytest.mark.parametrize(
+    "other",
+    ["v,a,click,2026-01-05 10:00:09", "u,b,click,2026-01-05 10:00:09", "u,a,click,2026-01-05 10:00:10"],
+    ids=["user", "item", "time"],
+)
+def test_other_events_received_on_two_days_are_both_kept(bench, events, other):
+    lines = ["u,a,click,2026-01-05 10:00:09,,2026-01-05 11:00:00", f"{other},,2026-01-07 11:00:00"]
+    rows, repeats, _ = kept(bench, events, *lines, received="got")
+    assert [day for _, day in days(rows)] == [5, 7]
+    assert not repeats
+
+
 def test_without_ids_and_receipt_the_same_again_is_another_event(bench, events):
     lines = ["u,a,click,2026-01-05 10:00:09,7,", "u,a,click,2026-01-06 10:00:09,7,"]
     rows, repeats, _ = kept(bench, events, *lines)
