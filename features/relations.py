@@ -43,7 +43,7 @@ MOSTLY_ORGANIC: Final = 0.5
 SOME_EARLY: Final = 0.05
 ALL_ORGANIC: Final = 0.99
 MAX_SPELT: Final = 0.03
-"""Of the rows: those that have a rarer spelling of their id. Tags that people type have .021, ids none."""
+"""Of the rows: those that have a rarer spelling of their id. Tags that people type have .012, ids none."""
 _DIGITS: Final = 15
 """A spreadsheet keeps so many digits of a number."""
 
