@@ -13,6 +13,7 @@ from recsys.log import business_day
 from recsys.schema import KEYS, PARTITION_INSTANT, with_absent_columns, with_free_columns
 
 REASON = "quarantine_reason"
+OVER_CAP = "over_daily_cap"
 _DAY = "day of the partition"
 
 
@@ -54,7 +55,7 @@ def clean(
         # duplicate.
         reasons = _mark(reasons, dated, "outside_partition", lambda rows: _outside(table, rows, timezone))
         reasons = _mark(reasons, dated, "duplicate", lambda rows: _duplicates(table, rows, known_keys, first))
-        reasons = _mark(reasons, dated, "over_daily_cap", lambda rows: _over_cap(table, rows, daily_cap))
+        reasons = _mark(reasons, dated, OVER_CAP, lambda rows: _over_cap(table, rows, daily_cap))
     flagged = typed.with_columns(reasons, *(raw[name] for name in kept))
     bad = flagged.filter(pl.col(REASON).is_not_null())
     counts = dict(bad.group_by(REASON).len().sort(REASON).iter_rows())

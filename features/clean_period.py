@@ -10,7 +10,7 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from features.clean import Cleaned, clean, duplicate_key
+from features.clean import OVER_CAP, REASON, Cleaned, clean, duplicate_key
 from recsys.config import RunConfig
 from recsys.errors import DataError
 from recsys.log import InteractionLog
@@ -66,8 +66,10 @@ def clean_together(
         found = clean_day(table, pl.concat([rows for _, rows in filled]), pl.Series(days), log, config, first)
     except DataError:
         return None  # each alone, the one at fault is named
-    key = duplicate_key(table)
-    return found if found.good.select(pl.struct(key).n_unique()).item() == found.good.height else None
+    # Alone, a row over the cap that repeats one of the day before is a duplicate.
+    capped = found.quarantine.filter(pl.col(REASON) == OVER_CAP)
+    keys = pl.concat([rows.select(duplicate_key(table)) for rows in (found.good, capped)])
+    return found if keys.n_unique() == keys.height else None
 
 
 def _fits(table: str, rows: pl.DataFrame, others: pl.DataFrame) -> bool:

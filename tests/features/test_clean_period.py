@@ -84,6 +84,10 @@ def test_what_needs_the_day_before_is_not_cleaned_at_once(partition, config, sec
     assert _together([partition(0, {}), partition(1, second)], config) is None
 
 
+def test_a_repeat_beyond_the_cap_is_a_duplicate(partition, config):
+    assert _together([partition(0, {}), partition(1, {}, {}, {}, {"impression_id": "r00:1"})], config) is None
+
+
 def test_a_file_at_fault_is_left_to_be_named(partition, config):
     (day, rows), other = partition(0, {}), partition(1, {})
     broken = [(d, r.with_columns(position=pl.lit(0.5))) for d, r in ((day, rows), other)]
