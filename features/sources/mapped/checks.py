@@ -127,7 +127,7 @@ def stop(conversion: Conversion, mapping: Mapping) -> None:
             "nothing is published, for the rows do not fit together:\n"
             + "\n".join(f"  {finding.code}: {finding.what}; {finding.remedy}" for finding in wrong)
             + "\nif that is as it should be, write\n  [checks]\n  accept = ["
-            + ", ".join(f'"{finding.code}"' for finding in wrong)
+            + ", ".join(f'"{code}"' for code in dict.fromkeys(finding.code for finding in wrong))
             + "]\nin the mapping"
         )
 

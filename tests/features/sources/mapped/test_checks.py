@@ -151,6 +151,15 @@ def test_ids_of_a_file_of_items_that_are_spelt_twice(bench, own):
     assert "1 of 30 (3.3%) of the items of the file are" in stopped(bench, mapping)
 
 
+def test_a_finding_of_events_and_file_is_accepted_by_one_name(bench, own):
+    frame = half_in_capitals(rows())
+    put(bench, frame)
+    put(bench, frame.select(id="user_id").unique(), "users.parquet")
+    said = stopped(bench, own(users={"files": "users.parquet", "id": "id"}))
+    assert "users of the file" in said
+    assert 'accept = ["ids_spelt_twice"]' in said
+
+
 def test_sessions_are_in_no_file_of_users(bench, own):
     frame = rows().with_columns(sid=pl.format("s-{}", "user_id"))
     anonymous = pl.int_range(pl.len()) % 4 > 0
