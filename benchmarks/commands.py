@@ -13,6 +13,7 @@ from recsys.options import (
     ConfigOption,
     JsonOption,
     SeedOption,
+    file_place,
     parse_numbers,
     put_json,
 )
@@ -207,7 +208,8 @@ def bench_nightly_command(
     nights: Annotated[int, typer.Option(min=4, max=60, help="long: nights in a row.")] = 28,
     users: Annotated[int, typer.Option(min=20, help="long: users of the simulated shop.")] = 300,
     page: Annotated[
-        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="long: also write a page with plots.")
+        Path | None,
+        typer.Option(parser=file_place, metavar="FILE", help="long: also write a page with plots."),
     ] = None,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
@@ -325,7 +327,7 @@ def bench_loop_command(
     items: Annotated[int, typer.Option(min=100, help="Items available on any day.")] = 1_000,
     days: Annotated[int, typer.Option(min=3, help="Days that its own policy serves before.")] = 14,
     svg: Annotated[
-        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Also draw the curve here.")
+        Path | None, typer.Option(parser=file_place, metavar="FILE", help="Also draw the curve here.")
     ] = None,
 ) -> None:
     """Run nights that serve their own lists and learn from them, beside one bundle that stays as it is."""
@@ -372,15 +374,19 @@ def bench_offpolicy_command(
             metavar="FOLDER", help="Also the small Open Bandit data: its folder with random/ and bts/."
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Write the plot of coverage.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(parser=file_place, metavar="FILE.svg", help="Write the plot of coverage."),
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Hold off-policy estimates against the truth of the simulated shop: bias, variance, coverage."""
     from benchmarks.offpolicy.run import coverage_plot, measure_offpolicy, show_offpolicy
+    from recsys.files import write_whole
 
     tree = measure_offpolicy(runs, requests, replicates, seed, open_bandit)
     if plot is not None:
-        plot.write_text(coverage_plot(tree), encoding="utf-8")
+        write_whole(plot, coverage_plot(tree))
     put_json(tree, json_file, lambda: show_offpolicy(tree))
 
 

@@ -78,13 +78,16 @@ def parse_numbers(text: str, most: int = 1_000_000) -> list[int]:
 
 
 def json_place(text: str) -> Path:
-    """Read the place of `--json`, and test it: what cannot be written is refused before hours of work.
+    """Read the place of `--json`: a file, or - for standard output. Raises: as `file_place`."""
+    return STANDARD_OUTPUT if Path(text) == STANDARD_OUTPUT else file_place(text)
+
+
+def file_place(text: str) -> Path:
+    """Read the place of a file, and test it: what cannot be written is refused before hours of work.
 
     Raises: BadParameter, to which typer adds the option's name.
     """
     place = Path(text)
-    if place == STANDARD_OUTPUT:
-        return place
     if not place.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {place.parent}; make it first")
     if place.is_dir():

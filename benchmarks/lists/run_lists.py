@@ -32,7 +32,7 @@ from benchmarks.lists.policies import (
     all_policies,
     fit_models,
 )
-from benchmarks.lists.shop_night import REGIMES, ShopNight
+from benchmarks.lists.shop_night import REGIMES, ShopNight, check_valued
 from benchmarks.lists.true_value import TrueValue, measure_hash
 from recsys.config import RunConfig, build_fusion
 from recsys.cpus import num_cpus
@@ -54,7 +54,11 @@ class Asked:
 
 
 def measure_lists(asked: Asked) -> dict[str, Any]:
-    """Value every policy in every cell, and compare the metrics with the truth."""
+    """Value every policy in every cell, and compare the metrics with the truth.
+
+    Raises: ConfigError when the truth cannot value lists of the config.
+    """
+    check_valued(asked.config)
     began = time.perf_counter()
     cells = [(asked, regime, seed) for seed in asked.seeds for regime in asked.regimes]
     workers = min(num_cpus(), len(cells))

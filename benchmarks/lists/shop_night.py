@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from benchmarks.lists.true_value import TASKS
 from benchmarks.speed.shop_days import last_days
 from features.days import Days
 from recsys.config import RunConfig
@@ -47,6 +48,24 @@ def parse_regimes(text: str) -> list[str]:
                 f"--regimes {text!r}: {name!r} is unknown or given twice; choose from {', '.join(REGIMES)}"
             )
     return names
+
+
+def check_valued(config: RunConfig) -> None:
+    """Check that the shop's truth can value lists of a config, before hours of work.
+
+    Raises: ConfigError when its tasks are not the shop's, or their sum is not the score.
+    """
+    names = [task.name for task in config.tasks]
+    if sorted(names) != sorted(TASKS):
+        raise ConfigError(
+            f"--config has the tasks {', '.join(names)}; the shop's truth values {', '.join(TASKS)}: take a "
+            "config of these three"
+        )
+    if config.fusion.formula != "additive":
+        raise ConfigError(
+            f"[fusion] formula = {config.fusion.formula!r}: the true value of a page is a weighted sum; take "
+            "additive"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

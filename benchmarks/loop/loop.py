@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks.commit import commit
+from benchmarks.lists.shop_night import check_valued
 from benchmarks.lists.true_value import measure_hash
 from benchmarks.loop.serve_day import DayServer
 from features.build import build_snapshots
@@ -34,8 +35,6 @@ from recsys.stages import Stages
 from training.night.night import NightResult
 from training.night.nights import run_nights
 from training.predict import BundlePredictor
-
-FEWEST_DAYS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +101,11 @@ class World:
 
 
 def measure_loop(config: RunConfig, dials: ShopDials, nights: int, seed: int) -> dict[str, Any]:
-    """Run both worlds; give the tree of the JSON."""
+    """Run both worlds; give the tree of the JSON.
+
+    Raises: ConfigError when the truth cannot value lists of the config, or no night goes live.
+    """
+    check_valued(config)
     began = time.process_time()
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         shop = Shop.from_seed(dials, seed)

@@ -72,16 +72,16 @@ class Campaign:
         )
 
 
+def check_folder(data: Path) -> None:
+    """Check that all logs are there. Raises: DataError, naming the first file that is not."""
+    for policy, campaign in itertools.product(POLICIES, CAMPAIGNS):
+        _files(data, policy, campaign)
+
+
 def read_campaign(data: Path, policy: str, campaign: str) -> Campaign:
     """Read a log. Raises: DataError when it is not below data."""
-    folder = data / policy / campaign
-    found = sorted(folder.glob(f"{campaign}.csv*"))
-    if not found:
-        raise DataError(
-            f"{folder} has no {campaign}.csv.gz; pass the folder with random/ and bts/ of Open Bandit"
-        )
-    frame = pl.read_csv(found[0])
-    items = pl.read_csv(next(iter(folder.glob("item_context.csv*")))).sort("item_id")
+    log, context = _files(data, policy, campaign)
+    frame, items = pl.read_csv(log), pl.read_csv(context).sort("item_id")
     kinds = items.select(pl.col(f"item_feature_{n}").rank("dense") for n in (1, 2, 3)).to_numpy()
     price = items["item_feature_0"].to_numpy()[:, None]
     return Campaign(
@@ -92,6 +92,20 @@ def read_campaign(data: Path, policy: str, campaign: str) -> Campaign:
         user=frame.select(f"user_feature_{n}" for n in range(4)).to_dummies().to_numpy().astype(np.float64),
         items=np.concatenate([price, kinds], axis=1).astype(np.float64),
     )
+
+
+def _files(data: Path, policy: str, campaign: str) -> list[Path]:
+    """Find a log and its items' features."""
+    folder = data / policy / campaign
+    files: list[Path] = []
+    for name in (campaign, "item_context"):
+        found = sorted(folder.glob(f"{name}.csv*"))
+        if not found:
+            raise DataError(
+                f"{folder} has no {name}.csv.gz; pass the folder with random/ and bts/ of Open Bandit"
+            )
+        files.append(found[0])
+    return files
 
 
 def policy_chances(policy: str, campaign: str, num_items: int, rng: np.random.Generator) -> FloatArray:

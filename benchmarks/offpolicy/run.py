@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.grids import Grid
-from benchmarks.offpolicy.open_bandit import PUBLISHED, measure_open_bandit
+from benchmarks.offpolicy.open_bandit import PUBLISHED, check_folder, measure_open_bandit
 from benchmarks.offpolicy.simulated import SETTINGS, measure_simulated
 from recsys.svg import line, svg, text
 
@@ -23,7 +23,12 @@ _STYLE = (
 def measure_offpolicy(
     runs: int, requests: int, replicates: int, seed: int, open_bandit: Path | None
 ) -> dict[str, Any]:
-    """Measure the estimators on the simulated shop and, where its folder is given, on Open Bandit."""
+    """Measure the estimators on the simulated shop and, where its folder is given, on Open Bandit.
+
+    Raises: DataError before anything is measured when a file of Open Bandit is missing.
+    """
+    if open_bandit is not None:
+        check_folder(open_bandit)
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         task = progress.add_task("logs of the shop")
         tree = measure_simulated(
