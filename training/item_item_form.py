@@ -134,10 +134,9 @@ class _Lists:
             return np.zeros(audience.num_users)
         mine = with_rows_of(table, self.ids, audience.catalogue["item_id"])
         at_ms = audience.requests["shown_at"].dt.epoch("ms").to_numpy()
-        allowed = audience.allowed(slice(0, audience.num_users))
         found, wanted = [], []
         for user, taken in enumerate(taken_of(audience, self.config)):
-            new = allowed[user]
+            new = audience.allowed(slice(user, user + 1))[0]  # of all users at once: U times the catalogue
             new[taken.rows[taken.rows >= 0]] = False
             past = UserSources.of(taken, int(at_ms[user]), mine, terms)
             best = past.item_item.best(_LONG, new.take)

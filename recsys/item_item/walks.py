@@ -28,11 +28,12 @@ def build_walks(matrix: Any, *, most: int = MOST_NEIGHBOURS) -> ItemItem:
     of_user, of_item = (np.maximum(np.asarray(matrix.sum(axis=axis)).ravel(), 1.0) for axis in (1, 0))
     # A user stands in both factors of the product: each takes the square root.
     weighted = (sparse.diags_array(of_user ** (-STEP / 2)) @ matrix).tocsr().astype(np.float32)
+    begins, ends = of_item**-STEP, of_item**-POPULARITY
     neighbours = np.full((of_item.size, most), -1, np.int32)
     weights = np.zeros((of_item.size, most), np.float32)
     for start, stop, block in blocks_of_counts(weighted):
         row = np.repeat(np.arange(start, stop), np.diff(block.indptr))
-        block.data *= (of_item[row] ** -STEP * of_item[block.indices] ** -POPULARITY).astype(np.float32)
+        block.data *= (begins[row] * ends[block.indices]).astype(np.float32)
         block.data[row == block.indices] = 0.0
         neighbours[start:stop], weights[start:stop] = cut_sparse(block, most)
     return ItemItem(neighbours=neighbours, weights=weights)
