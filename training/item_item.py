@@ -25,8 +25,9 @@ from recsys.source_terms import NO_SOURCES, SourceTerms
 
 MOST_CELLS = 40_000_000
 """Neighbours of all items together, 8 bytes each: a table of a million items has 40 an item."""
-MOST_ORDERED = 5_000_000
-"""Events, 200 a user at most, whose order is counted: with more, the sums would not fit into a few GB."""
+MOST_SUMMED = 5_000_000
+"""Events, 200 a user at most, of which all pairs are in memory at once, a few GB: of more events no order is
+counted, and above EASE's size no attributes."""
 _KINDS_OF_NAMES: Final = ("categorical", "multi_hot")
 _KEPT = 4
 """Tables in memory: a night asks for that of a day for each bundle that it makes or measures."""
@@ -82,7 +83,8 @@ def _of_histories(
     histories: Histories, num_items: int, settings: ItemItemConfig, attributes: Any, *, order: bool, most: int
 ) -> ItemItem:
     cosines = num_items > settings.ease_items
-    order = order and histories.items.size <= MOST_ORDERED
+    if histories.items.size > MOST_SUMMED:
+        order, attributes = False, None if cosines else attributes
     if order or attributes is not None:
         setting = Setting(penalty=settings.penalty)
         sums = Sums.of(histories, num_items, setting.recency, order=order)

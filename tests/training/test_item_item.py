@@ -94,9 +94,19 @@ def test_what_items_have_in_common_makes_neighbours_of_new_ones(ease_items):
 
 def test_with_too_many_events_order_does_not_count(monkeypatch):
     plain = item_item_table(Snapshot(USERS), config_of(penalty=2.0), ITEMS)
-    monkeypatch.setattr(item_item, "MOST_ORDERED", 4)
+    monkeypatch.setattr(item_item, "MOST_SUMMED", 4)
     ordered = item_item_table(Snapshot(USERS), config_of(penalty=2.0), ITEMS, FORMS["order"])
     np.testing.assert_array_equal(ordered.weights, plain.weights)
+
+
+@pytest.mark.parametrize("ease_items", [10, 0], ids=["EASE", "cosines"])
+def test_with_too_many_events_attributes_count_where_all_pairs_fit(monkeypatch, ease_items):
+    """Cosines are then made in blocks of items; the pairs of EASE's few items always fit."""
+    config = config_of(ease_items=ease_items, penalty=2.0)
+    plain = item_item_table(Snapshot(USERS), config, ITEMS)
+    monkeypatch.setattr(item_item, "MOST_SUMMED", 4)
+    found = item_item_table(Snapshot(USERS), config, ITEMS, FORMS["attributes"])
+    assert np.array_equal(found.weights, plain.weights) == (ease_items == 0)
 
 
 @pytest.mark.parametrize("ease_items", [10, 0], ids=["EASE", "cosines"])
