@@ -38,6 +38,8 @@ class LoggedSet:
     """Position in the list, from 0 -> item."""
 
 
+_SIMILAR = "similar"
+"""Call whose lists are sorted by the likeness to an item: no fused score would have made them."""
 CandidateSets = Mapping[tuple[str, str], LoggedSet]
 """By request and user."""
 
@@ -183,6 +185,8 @@ def _choice(encoded: EncodedRows, group: pl.DataFrame, of_list: LoggedSet, of_it
 
 def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot, otherwise: PolicyParameters) -> CandidateSets:
     requests = snapshot.table("examples").select(*REQUEST_KEY, "shown_at").unique(REQUEST_KEY)
+    if requests.is_empty():
+        return {}
     shown = requests["shown_at"].dt.date()
     # A business day may lie beside the UTC one.
     near = timedelta(days=1)
@@ -196,6 +200,8 @@ def _candidate_sets(log: InteractionLog, snapshot: DaySnapshot, otherwise: Polic
     for row in logged.iter_rows(named=True):
         known = json.loads(row["policy_parameters"] or "{}")
         ours = row["policy"] in POLICIES
+        if ours and known.get("call") == _SIMILAR:
+            continue
         found[str(row["request_id"]), str(row["user_id"])] = LoggedSet(
             item_ids=pl.Series(row["candidates"], dtype=pl.String),
             rules=PolicyParameters.of_log(row["policy"], known) if ours else otherwise,

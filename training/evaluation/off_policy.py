@@ -163,7 +163,8 @@ def _of_choice(choice: Choice, fusion: Fusion, k: int, seed: int) -> _Target:
     shown, place = choice.shown[top], discount(choice.position[top], k)
     drawn = draw_ranking(candidates, choice.rules, k, seed)
     # A list of which places are missing is left out: what the policy would do after the rest is not asked.
-    whole = choice.position[top].tolist() == list(range(1, len(shown) + 1)) and _pins_kept(choice, shown)
+    # One that shows an item twice, or a pinned one too low, is none of the policy's.
+    whole = choice.position[top].tolist() == list(range(1, len(shown) + 1)) and _may_be_shown(choice, shown)
     known = {t: values.astype(np.float64) for t, values in choice.predictions.items() if t in choice.labels}
     chances = np.zeros((len(shown), len(candidates.scores)))
     if whole:
@@ -182,8 +183,10 @@ def _kinds(choice: Choice) -> tuple[str, ...]:
     return ("under max_repeats",) * len(choice.kind) if choice.rules.max_repeats else choice.kind
 
 
-def _pins_kept(choice: Choice, shown: IntVector) -> bool:
-    return all(place <= at for at, pin in choice.pins.items() for place in np.flatnonzero(shown == pin))
+def _may_be_shown(choice: Choice, shown: IntVector) -> bool:
+    return len(np.unique(shown)) == len(shown) and all(
+        place <= at for at, pin in choice.pins.items() for place in np.flatnonzero(shown == pin)
+    )
 
 
 def _top(choice: Choice, k: int) -> npt.NDArray[np.bool_]:

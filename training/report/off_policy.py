@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import date
 
+import numpy as np
+
 from recsys.source_terms import NO_SOURCES
 from recsys.tasks import TaskSpec
 from training.evaluation.choices import Choice, read_choices
@@ -47,12 +49,21 @@ def _choices(side: Side, tasks: Sequence[TaskSpec], first: date, last: date) -> 
 
 
 def _in_both(a: Sequence[Choice], b: Sequence[Choice]) -> tuple[list[Choice], list[Choice]]:
-    """Keep requests of which both predict the same candidates, in one order."""
+    """Keep requests of which both predict the same candidates and read the same impressions, in one order."""
     theirs = {(choice.request_id, choice.user_id): choice for choice in b}
     ours, others = [], []
     for choice in a:
         other = theirs.get((choice.request_id, choice.user_id))
-        if other is not None and other.item_ids.equals(choice.item_ids):
+        if other is not None and _alike(choice, other):
             ours.append(choice)
             others.append(other)
     return ours, others
+
+
+def _alike(a: Choice, b: Choice) -> bool:
+    """Tell whether one request is the same in both: configs may clean the log differently."""
+    return (
+        a.item_ids.equals(b.item_ids)
+        and np.array_equal(a.shown, b.shown)
+        and np.array_equal(a.position, b.position)
+    )

@@ -14,6 +14,7 @@ from recsys.policy.given import place_distributions
 from recsys.schema import empty
 from training.evaluation.choices import Choice, _candidate_sets
 from training.evaluation.off_policy import Asked, compare_off_policy, discount
+from training.report.off_policy import _in_both
 
 CHANCE = np.array([0.1, 0.2, 0.3, 0.4, 0.8])
 BELIEVED = (1.0 - CHANCE).astype(np.float32)
@@ -132,13 +133,14 @@ def test_rules_and_pins_are_those_that_were_logged():
                     "policy_parameters": '{"epsilon":0.0,"mmr":0.5,"seed":3,"pins":{"2":"b"}}',
                 },
                 {"policy": "simulated_plackett_luce", "policy_parameters": '{"candidates":600}'},
+                {"policy": "greedy", "policy_parameters": '{"call":"similar"}'},
             ]
             same = {"user_id": "u", "candidates": ["a", "b"]}
             return pl.DataFrame([{**same, **row, "request_id": f"r{n}"} for n, row in enumerate(rows)])
 
     class Day:
         def table(self, _name):
-            shown = pl.DataFrame({"request_id": ["r0", "r1"], "user_id": "u"})
+            shown = pl.DataFrame({"request_id": ["r0", "r1", "r2"], "user_id": "u"})
             return shown.with_columns(shown_at=pl.lit(datetime(2026, 1, 5, 12, tzinfo=UTC)))
 
     assert "policy_parameters" in empty("requests").columns
@@ -146,3 +148,26 @@ def test_rules_and_pins_are_those_that_were_logged():
     ours, other = sets["r0", "u"], sets["r1", "u"]
     assert (ours.rules, ours.pins) == (PolicyParameters(name="greedy", epsilon=0.0, mmr=0.5), {1: "b"})
     assert (other.rules, other.pins) == (RULES, {})
+    assert len(sets) == 2, "a list of similar items is not sorted by the score"
+
+
+def test_a_day_that_showed_nothing_has_no_candidate_sets():
+    class Day:
+        def table(self, _name):
+            return empty("impressions").select("request_id", "user_id", "shown_at")
+
+    assert _candidate_sets(None, Day(), RULES) == {}
+
+
+def test_a_list_that_shows_an_item_twice_is_none_of_the_policy(choices, config):
+    twice = replace(choices[0], shown=np.array([0, 2, 0]))
+    asked = Asked(choices=[*choices[2:50:2], twice], fusion=by_click(0.5))
+    click = compare_off_policy(asked, asked, config.tasks[:1], 3, seed=0, replicates=20)[0]["click"]
+    assert (click.a.support.lists, click.a.left_out) == (25, {})
+    assert click.a.support.coverage == pytest.approx(24 / 25)
+
+
+def test_two_bundles_are_compared_on_the_impressions_that_both_read(choices):
+    fewer = replace(choices[1], shown=choices[1].shown[:2], position=choices[1].position[:2])
+    ours, theirs = _in_both(choices[:3], [choices[2], fewer, choices[0]])
+    assert [c.request_id for c in ours] == [c.request_id for c in theirs] == ["0", "2"]
