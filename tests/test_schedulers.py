@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -123,6 +124,10 @@ def test_airflow(monkeypatch, tmp_path, code, raised):
         "airflow": ModuleType("airflow"),
         "airflow.decorators": decorators,
         "airflow.exceptions": SimpleNamespace(AirflowFailException=FailedError),
+        "airflow.timetables": ModuleType("airflow.timetables"),
+        "airflow.timetables.interval": SimpleNamespace(
+            CronDataIntervalTimetable=lambda *said, **more: (said, more)
+        ),
     }.items():
         monkeypatch.setitem(sys.modules, name, module)
     script = tmp_path / "night.sh"
@@ -133,6 +138,8 @@ def test_airflow(monkeypatch, tmp_path, code, raised):
     exec(compile(text.replace("/opt/recsys/examples/schedulers/night.sh", str(script)), "dag", "exec"), {})
     settings, night = tasks
     assert (settings["max_active_runs"], settings["catchup"]) == (1, True)
+    assert settings["schedule"] == (("30 2 * * *",), {"timezone": "UTC"}), "runs are of the day that is over"
+    assert signature(night).parameters["ds"].default is None, "Airflow refuses any other"
     if raised is None:
         night("2026-01-30")
     else:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from airflow.decorators import dag, task
 from airflow.exceptions import AirflowFailException
+from airflow.timetables.interval import CronDataIntervalTimetable
 
 NIGHT = "/opt/recsys/examples/schedulers/night.sh"
 FOLDERS = {
@@ -17,7 +18,8 @@ TRY_AGAIN = 75
 
 
 @dag(
-    schedule="30 2 * * *",
+    # Of a plain cron text Airflow 3 would make runs of the day that begins, not of the one that is over.
+    schedule=CronDataIntervalTimetable("30 2 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1),
     catchup=True,
     max_active_runs=1,  # nights go on from each other
@@ -27,8 +29,8 @@ def recsys_night() -> None:
     """Run the night of the day that the run is of."""
 
     @task
-    def night(ds: str = "") -> None:
-        code = subprocess.run([NIGHT, ds], env=FOLDERS, check=False).returncode
+    def night(ds: str | None = None) -> None:  # Airflow refuses any other default
+        code = subprocess.run([NIGHT, str(ds)], env=FOLDERS, check=False).returncode
         if code == TRY_AGAIN:
             raise RuntimeError(f"the night of {ds} is to be tried again")
         if code != 0:
