@@ -21,6 +21,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from protos.recsys.v1 import admin_pb2, admin_pb2_grpc, ranking_pb2_grpc
 from protos.recsys.v1 import ranking_pb2 as pb
 from recsys.errors import RequestError
+from serving.addresses import is_loopback
 from serving.client_values import (
     Answer,
     CallError,
@@ -66,6 +67,8 @@ _KINDS: Mapping[int, str] = {
     FieldDescriptor.CPPTYPE_BOOL: "True or False",
 }
 _OPTIONS = (("grpc.service_config", json.dumps(_SERVICE_CONFIG)), ("grpc.enable_retries", 1))
+# gRPC would ask the proxy of http_proxy for this machine itself.
+_NO_PROXY = (("grpc.enable_http_proxy", 0),)
 
 
 class _Connection:
@@ -81,10 +84,11 @@ class _Connection:
             raise RequestError(f"timeout_s is {timeout_s}; give seconds above 0, at most {MAX_TIMEOUT_S:g}")
         self.target = target
         self.timeout_s = timeout_s
+        options = _OPTIONS + _NO_PROXY * is_loopback(target)
         self.channel = (
-            grpc.insecure_channel(target, options=_OPTIONS)
+            grpc.insecure_channel(target, options=options)
             if credentials is None
-            else grpc.secure_channel(target, credentials, options=_OPTIONS)
+            else grpc.secure_channel(target, credentials, options=options)
         )
 
     def __enter__(self) -> Self:

@@ -185,38 +185,44 @@ def _serve_and_ask(settings: ServeSettings, version: str, requests: Sequence[_Re
         findings = [Finding(name="load", ok=loaded, detail=detail)]
         if loaded:
             with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=_PATIENCE_MS / 1000) as client:
-                findings += _ask(client, version, requests)
+                page = min(PAGE, settings.config.serving.max_page_size)
+                findings += _ask(client, version, requests, page)
         return findings
     finally:
         server.stop(settings.config.serving.drain_s)
 
 
-def _ask(client: RecsysClient, version: str, requests: Sequence[_Request]) -> list[Finding]:
-    """Ask as callers do: known users, a stranger, and what is similar to an item."""
+def _ask(client: RecsysClient, version: str, requests: Sequence[_Request], page: int) -> list[Finding]:
+    """Ask as callers do: known users, a stranger, and what is similar to an item.
+
+    One user may get an empty list, who took all that there is; not all may.
+    """
     debug = {"do_not_log": True, "explain": True}
     answers: list[Answer] = []
 
     def listed() -> str:
         for request in requests:
-            found = client.recommend(request.user_id, PAGE, context=request.context, debug=debug)
-            _require_sound(found, version, request.user_id)
+            found = client.recommend(request.user_id, page, context=request.context, debug=debug)
+            _require_sound(found, version, request.user_id, least=0)
             answers.append(found)
         if requests and not any(answer.known_user for answer in answers):
             raise BundleError(
                 f"none of {len(answers)} users of the log's last day is known to the version; the store has "
                 "another version's users, or the night's features are of another log"
             )
+        if requests and not any(answer.items for answer in answers):
+            raise BundleError(f"none of {len(answers)} users of the log's last day gets an item")
         return f"{len(answers)} users of the log got lists, {sum(bool(a.known_user) for a in answers)} known"
 
     def cold() -> str:
-        found = client.recommend(STRANGER, PAGE, debug=debug)
+        found = client.recommend(STRANGER, page, debug=debug)
         _require_sound(found, version, STRANGER)
         answers.append(found)
         return f"a stranger got {len(found.items)} items"
 
     def similar() -> str:
         seed = answers[-1].items[0].item_id
-        found = client.recommend(STRANGER, PAGE, seed_item_id=seed, debug=debug)
+        found = client.recommend(STRANGER, page, seed_item_id=seed, debug=debug)
         _require_sound(found, version, f"similar to {seed}", least=0)
         return f"{len(found.items)} items similar to {seed}"
 

@@ -28,6 +28,14 @@ def test_the_readmes_example_works(start) -> None:
     assert names["report"].num_accepted == 1
 
 
+def test_a_server_on_this_machine_is_not_asked_through_a_proxy(start, monkeypatch) -> None:
+    target = start().client.target
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nobody is there
+    with RecsysClient(target) as client:
+        client.wait_ready(10.0)
+
+
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), float("inf"), 1e12])
 def test_a_deadline_that_grpc_takes_for_passed_is_an_error(timeout_s) -> None:
     with pytest.raises(RequestError, match=r"timeout_s is .*; give seconds above 0, at most 86400"):

@@ -21,10 +21,10 @@ DAY = date(2026, 1, 30)
 def check(night, tmp_path, capsys):
     """Give what checks the night's version: check(log, runs) -> exit code, name -> finding."""
 
-    def tried(log, runs):
+    def tried(log, runs, config=CONFIG):
         (version,) = Registry(night / "runs").versions()
         folders = ["--log", str(log), "--runs", str(runs)]
-        code = run(["serve", "--check", version, "--json", "-", "--config", str(CONFIG), *folders])
+        code = run(["serve", "--check", version, "--json", "-", "--config", str(config), *folders])
         found = json.loads(capsys.readouterr().out)
         assert found["ok"] is (code == 0)
         return code, {finding["name"]: finding for finding in found["findings"]}
@@ -44,6 +44,18 @@ def test_a_sound_version_answers_and_nothing_is_written(night, check) -> None:
     assert (code, [*found]) == (0, ["users", "load", "known users", "stranger", "similar items"])
     assert found["known users"]["detail"] == "8 users of the log got lists, 8 known"
     assert files_of(night) == before
+
+
+def test_small_pages_and_a_proxy_of_the_machine_fail_no_sound_version(
+    night, check, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nobody is there
+    config = tmp_path / "small.toml"
+    config.write_text(f"{CONFIG.read_text()}\n[serving]\ndefault_page_size = 5\nmax_page_size = 5\n")
+    code, found = check(night / "log", night / "runs", config)
+    assert code == 0, found
+    assert found["stranger"]["detail"] == "a stranger got 5 items"
 
 
 def test_a_version_that_knows_no_user_of_the_log_is_refused(night, check, tmp_path) -> None:
