@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # bundles are listed without what a night needs
 
 def print_night(result: "NightResult") -> None:
     """Print the checks, the verdict, and what is live."""
-    console = Console()
+    console = Console(markup=False)  # rich would take "[gate]" of a remedy for a style
     table = Table("check", "outcome", "detail", box=None)
     for check in result.decision.checks:
         table.add_row(check.name, str(check.outcome), check.detail)
@@ -54,7 +54,7 @@ def power_lines(power: Sequence[PowerAt]) -> list[str]:
 
 def print_stopped(result: "StoppedNight") -> None:
     """Print how far a night went."""
-    Console().print(
+    Console(markup=False).print(
         f"{result.date}: stopped after {result.stopped_after}, nothing went live ({result.seconds:.2f} s)",
         soft_wrap=True,
     )
@@ -69,7 +69,7 @@ def print_dry_run(planned: "DryRun") -> None:
 def print_trained(result: "TrainResult") -> None:
     """Print the version and what it was trained on."""
     losses = ", ".join(f"{name} {value:.4f}" for name, value in result.losses.items())
-    Console().print(
+    Console(markup=False).print(
         f"{result.version} is written and not live: {result.rows:,} rows, {result.choice}; "
         f"losses: {losses} ({result.seconds:.2f} s)",
         highlight=False,
@@ -92,4 +92,6 @@ def print_bundles(registry: Registry) -> None:
             kind,
             "live" if version == live else "",
         )
-    Console().print(table if versions else f"no bundles in {registry.bundles}; run `recsys nightly` first")
+    Console(markup=False).print(
+        table if versions else f"no bundles in {registry.bundles}; run `recsys nightly` first"
+    )
