@@ -162,6 +162,7 @@ class Registry:
         """
         self._verify(version, verified)
         with self.locked("activate"):
+            self.require(version)  # a night may have removed it since
             live = self.current()
             if expect is not Any and live != expect:
                 raise MovedError(f"{live!r} is live, not {expect!r}; look at what changed and activate again")

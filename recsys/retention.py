@@ -65,10 +65,11 @@ def pin(registry: Registry, version: str, reason: str) -> None:
 
     Raises: RegistryError for an unknown version.
     """
-    registry.require(version)
-    folder = registry.folder / PINS
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / version, f"{reason}\n")
+    with registry.locked("activate"):  # a night removes nothing meanwhile
+        registry.require(version)
+        folder = registry.folder / PINS
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / version, f"{reason}\n")
 
 
 def unpin(registry: Registry, version: str) -> None:

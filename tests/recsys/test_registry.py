@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from datetime import date
 from types import SimpleNamespace
@@ -47,6 +48,25 @@ def registry(tmp_path, config):
 @pytest.fixture
 def versions(registry):
     return registry.versions()
+
+
+def test_a_version_that_goes_while_activation_waits_does_not_go_live(registry, versions):
+    wrong = []
+
+    def activate():
+        try:
+            registry.activate(versions[0])
+        except RegistryError as error:
+            wrong.append(str(error))
+
+    waiting = threading.Thread(target=activate)
+    with registry.locked("activate"):
+        waiting.start()
+        time.sleep(0.3)
+        shutil.rmtree(registry.path(versions[0]))
+    waiting.join(10)
+    assert "no bundle" in wrong[0]
+    assert registry.current() is None
 
 
 def test_versions_are_listed_oldest_first_without_a_killed_write(registry, versions):

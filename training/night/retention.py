@@ -51,12 +51,14 @@ class Collected:
 def collect(step: Step, *, days: Days, evaluated: str, live: str | None, anchor: str | None) -> None:
     """Remove what `[retention]` does not keep; this night's own versions stay."""
     night, settings = step.night, step.config.retention
-    held = why_kept(night.registry, max(settings.nights, step.config.store.keep), anchor)
-    for mine in (evaluated, live):
-        if mine is not None:
-            held.setdefault(mine, "this night made it")
+    with night.registry.locked("activate"):  # what is live, and what is pinned, stays so until this is done
+        held = why_kept(night.registry, max(settings.nights, step.config.store.keep), anchor)
+        for mine in (evaluated, live):
+            if mine is not None:
+                held.setdefault(mine, "this night made it")
+        gone = _bundles(night.registry, held)
     collected = Collected(
-        bundles=tuple(_bundles(night.registry, held)),
+        bundles=tuple(gone),
         stages=_stages(night.stages.root, held, days, _is_newest(night.registry, night.date)),
         reports=_reports(night.reports, settings.reports) + _diverged(night.diverged.parent, settings.nights),
     )
