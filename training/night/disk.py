@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from recsys.errors import DataError
 from recsys.log import InteractionLog
@@ -51,16 +53,24 @@ def _written(night: Night, last: NightRecord) -> int:
     versions = {last.version, last.evaluated}
     total = _size(file for version in versions for file in registry.path(version).rglob("*"))
     total += _size(night.runs / "store" / f"base-{version}.sqlite" for version in versions)
-    stages = {f.parent: read_manifest(f.parent) for f in night.stages.root.glob(f"[!.]*/[!.]*/{MANIFEST}")}
+    stages = {f.parent: _said_by(f.parent) for f in night.stages.root.glob(f"[!.]*/[!.]*/{MANIFEST}")}
     made_of = {
-        said["inputs"]["inputs"]["days"]
-        for folder, said in stages.items()
-        if said.get("version") in versions and folder.parent.name != "features"
+        days
+        for folder, (days, said) in stages.items()
+        if days is not None and said.get("version") in versions and folder.parent.name != "features"
     }
-    for folder, said in stages.items():
-        if folder.name in made_of or said["inputs"].get("inputs", {}).get("days") in made_of:
+    for folder, (days, said) in stages.items():
+        if folder.name in made_of or days in made_of:
             total += sum(int(entry[0]) for entry in said.get(FILES, {}).values())
     return total
+
+
+def _said_by(stage: Path) -> tuple[str | None, dict[str, Any]]:
+    """Read the days that a stage is made of, and its manifest; what cannot be read weighs nothing here."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        said = read_manifest(stage)
+        return said["inputs"].get("inputs", {}).get("days"), said
+    return None, {}
 
 
 def _log_files(log: InteractionLog) -> Iterable[Path]:

@@ -119,6 +119,9 @@ def test_a_night_without_room_does_not_begin(night, monkeypatch, frames):
         require_room(night)
     disk(monkeypatch, 4_804)
     require_room(night)
+    for name, text in (("torn", '{"inputs": '), ("old", '{"inputs": {}, "version": "2026-01-04-x"}')):
+        (stage(night, "train", name, {}) / MANIFEST).write_text(text)
+    require_room(night)  # a manifest that a power cut tore, or of another release, is no traceback
     night_of(night, 5)
     disk(monkeypatch, 0)
     require_room(night)  # it was run before: it may have nothing to do
