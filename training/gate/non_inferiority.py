@@ -167,7 +167,9 @@ def _check(head: HeadComparison, num_heads: int, may_only_veto: bool) -> Check:
         return head.check(Verdict.HOLD, "; too few labels to decide, but enough to show a loss")
     if may_only_veto:
         return head.check(Verdict.PROMOTE, "; too few labels to decide: it shows no loss")
-    return head.check(Verdict.HOLD_UNDERPOWERED, "; too few labels to decide, and no other head has enough")
+    why = "; too few labels to decide, and no other head has enough"
+    remedy = '; run a night with more labels, or set [gate] underpowered = "promote"'
+    return head.check(Verdict.HOLD_UNDERPOWERED, why + remedy)
 
 
 def normal_quantile(share: float) -> float:

@@ -58,6 +58,9 @@ def test_a_head_with_few_labels_needs_to_pass_only_where_no_other_decides() -> N
     rare = head(-0.2 * RARE, RARE)
     assert outcomes(rare) == [Verdict.HOLD_UNDERPOWERED]
     assert outcomes(rare, rare) == [Verdict.HOLD_UNDERPOWERED] * 2
+    assert '[gate] underpowered = "promote"' in check_comparisons([rare])[0].detail, (
+        "what a small shop can do"
+    )
     assert outcomes(head(0.0, DECIDES * 0.999), rare) == [Verdict.PROMOTE] * 2
     assert outcomes(head(2 * RARE, RARE)) == [Verdict.PROMOTE], "shown to be no worse without power"
 
