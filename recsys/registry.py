@@ -302,6 +302,11 @@ class Registry:
                     found[file.stem] = (lease.version, file.stat().st_mtime)
         return found
 
+    def holding(self, version: str) -> set[str]:
+        """List the servers that hold a version beside the one that they answer with, or are loading it."""
+        pattern = f"*~{glob.escape(version)}.json"
+        return {file.name.split("~", 1)[0] for file in (self.folder / "leases").glob(pattern)}
+
     def leased(self) -> set[str]:
         """List the versions that living servers have loaded or are loading.
 

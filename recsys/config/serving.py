@@ -107,7 +107,8 @@ class PublishConfig(Section):
     check_s: float = Field(default=600.0, gt=0)
     """So long may that take; a large bundle is copied and verified first."""
     servers_s: float = Field(default=60.0, ge=0, le=3_600)
-    """So long may running servers take to answer with the version, else it is rolled back; 0: no wait."""
+    """So long may running servers take to answer with the version, else it is rolled back; 0: no wait.
+    One that is loading it has until `check_s`."""
 
 
 class RetentionConfig(Section):

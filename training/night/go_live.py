@@ -135,15 +135,17 @@ def move(night: Night, store: FeatureStore, live: str, began: Pointers) -> Endin
 def _unproved(night: Night, live: str) -> bool:
     """Say whether this night moved the pointer and was killed before the servers had answered."""
     record = night.registry.record(live)
-    if record is None or any(ruling.by == "activation" for ruling in record.rulings):
-        return False
     moves = [entry for entry in night.registry.activations.read() if entry.version == live]
-    return bool(moves) and moves[-1].why == _why(night)
+    if record is None or not moves or moves[-1].why != _why(night):
+        return False
+    # An activation that failed before, and was tried again, has left a ruling too: older than the move.
+    return not any(r.by == "activation" and r.at.timestamp() >= moves[-1].at for r in record.rulings)
 
 
 def _answered(night: Night, store: FeatureStore, live: str) -> Ending:
     """Wait for the running servers; where one does not take the version, the one before is live again."""
-    wrong = await_servers(night.registry, live, night.config.publish.servers_s)
+    settings = night.config.publish
+    wrong = await_servers(night.registry, live, settings.servers_s, settings.check_s)
     if wrong is None:
         return Ending(live=True)
     before = night.registry.activations.before(live)

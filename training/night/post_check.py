@@ -56,6 +56,7 @@ def await_servers(
     registry: Registry,
     version: str,
     within_s: float,
+    loading_s: float = 0.0,
     *,
     sleep: Callable[[float], None] = time.sleep,
     now_s: Callable[[], float] = time.monotonic,
@@ -66,9 +67,10 @@ def await_servers(
     one that was killed: it is waited for, and does not count in the end. One that names no version has
     stopped, or has no bundle yet and nothing to go on with.
 
-    Args: within_s: longest wait; sleep, now_s: for tests.
+    Args: within_s: longest wait; loading_s: longest wait for servers that are loading the version, if it is
+    more; sleep, now_s: for tests.
     """
-    deadline = now_s() + within_s
+    start_s = now_s()
     began = registry.answering()
     while True:
         found = registry.answering()
@@ -77,13 +79,17 @@ def await_servers(
         young = [server for server in lagging if server in renewed or _is_young(registry, server)]
         if not young:
             return None
-        if now_s() >= deadline:
+        waited_s = now_s() - start_s
+        if waited_s >= within_s:
             behind = sorted(set(young) & renewed)
             if not behind:
                 return None
+            if waited_s < loading_s and registry.holding(version).issuperset(behind):
+                sleep(_LOOK_S)
+                continue
             others = ", ".join(f"{name} answers with {found[name][0]}" for name in behind)
             return (
-                f"{len(behind)} of {len(renewed)} servers did not take it within {within_s:g} s: {others}; "
+                f"{len(behind)} of {len(renewed)} servers did not take it within {waited_s:.0f} s: {others}; "
                 "their logs (`reload_failed`) say why"
             )
         sleep(_LOOK_S)

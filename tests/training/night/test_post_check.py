@@ -4,14 +4,14 @@ import os
 import shutil
 import threading
 from contextlib import closing
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
 from features.store import open_store
 from recsys.log import InteractionLog
 from recsys.manifest import read_manifest, version_of
-from recsys.records import NightRecord, Verdict
+from recsys.records import NightRecord, Ruling, Verdict
 from recsys.registry import Registry
 from training.night.go_live import Pointers, go_live
 from training.night.night import Ending, Night
@@ -30,8 +30,8 @@ class Time:
         self.now += seconds
         self._happens(self.now)
 
-    def wait(self, registry, within_s=60.0):
-        return await_servers(registry, NEW, within_s, sleep=self.sleep, now_s=lambda: self.now)
+    def wait(self, registry, within_s=60.0, loading_s=0.0):
+        return await_servers(registry, NEW, within_s, loading_s, sleep=self.sleep, now_s=lambda: self.now)
 
 
 @pytest.fixture
@@ -58,6 +58,20 @@ def test_a_server_that_goes_on_with_another_version_is_named(registry):
     said = time.wait(registry, 2.0)
     assert f"1 of 1 servers did not take it within 2 s: b answers with {OLD};" in said
     assert time.now >= 2
+
+
+@pytest.mark.parametrize(("fails_at_s", "wrong"), [(None, False), (6.0, True)])
+def test_a_server_that_is_still_loading_is_waited_for_longer(registry, fails_at_s, wrong):
+    def load(now):
+        done = now > 9 and fails_at_s is None
+        failed = fails_at_s is not None and now > fails_at_s
+        registry.write_lease("a", NEW if done else OLD, [] if done or failed else [NEW])
+
+    registry.write_lease("a", OLD)
+    time = Time(load)
+    said = time.wait(registry, 2.0, 20.0)
+    assert (said is not None) is wrong, said
+    assert (6 < time.now < 7) if wrong else (9 < time.now < 10)
 
 
 def test_a_server_that_stops_meanwhile_takes_no_version_back(registry):
@@ -151,13 +165,15 @@ def test_a_version_that_a_server_does_not_take_is_rolled_back_and_barred(night, 
 
 
 @pytest.mark.usefixtures("stubborn")
-def test_a_night_killed_while_it_waited_waits_again(night, bundle_folder, older, end):
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_a_night_killed_while_it_waited_waits_again(night, bundle_folder, older, end, failed_before):
     version = bundle_folder.name
+    failed = Ruling(at=datetime.now(UTC), by="activation", verdict=Verdict.CHECK_FAILED)
     night.registry.write_record(
         NightRecord(
             version=version, night=night.date, verdict=Verdict.PROMOTE, champion=None, evaluated=version,
             cold_since=night.date, start="cold", trained_until={}, lags={}, checks=(), findings={},
-            accepted=(), seconds=0.0,
+            accepted=(), seconds=0.0, rulings=(failed,) * failed_before,
         )
     )  # fmt: skip
     night.registry.activate(version, why=f"night of {night.date}: PROMOTE")
