@@ -17,6 +17,7 @@ from training.gate import (
     check_shift,
 )
 from training.gate.calibration import predicted_over_observed
+from training.gate.heads import check_heads
 from training.gate.segments import check_segments, segments_of
 from training.gate.shift import stability_index
 from training.served_facts import served_facts
@@ -81,6 +82,27 @@ def test_where_nothing_was_bought_many_predicted_purchases_are_held_and_few_are_
         rows = scored(purchase=factor).with_columns(nothing)
         (check,) = check_ratios([PURCHASE], rows, None, GateConfig())
         assert check.outcome is outcome, check.detail
+
+
+def test_a_first_night_is_not_held_by_a_rare_head_that_chance_put_below_the_floor():
+    tasks, config = [CLICK, PURCHASE], GateConfig()
+
+    def floors(rows):
+        checks = {c.name: c for c in check_heads(tasks, rows, None, config, 0)}
+        return [checks[f"{task} AUC inside lists"] for task in ("click", "purchase")]
+
+    guessed = scored()
+    turned = guessed.with_columns(-pl.col("list_prediction_purchase"))
+    rows = min((guessed, turned), key=lambda r: floors(r)[1].numbers["list_auc"])
+    click, purchase = floors(rows)
+    assert purchase.numbers["list_auc"] < config.min_list_auc < purchase.numbers["high"]
+    assert (click.outcome, purchase.outcome) == (P, P)
+    assert "too few labels to tell" in purchase.detail
+    wrong = rows.with_columns(list_prediction_purchase=-pl.col("label_purchase"))
+    assert floors(wrong)[1].outcome is H, "what is shown to be below is held"
+    blind = rows.with_columns(list_prediction_click=pl.lit(0.5))
+    assert [c.outcome for c in floors(blind)] == [H, H], "where no head orders, nothing excuses"
+    assert "lower [gate] min_list_auc" in floors(blind)[0].detail
 
 
 def test_heads_with_few_rows_are_not_asked_what_they_predict():
