@@ -169,7 +169,8 @@ class Timed(Files):
         for key in ("user", "item", "time", "kind", "request", "impression", "event"):
             column = getattr(self, key, None)
             first = named.setdefault(column, key) if column is not None else key
-            if first != key and first in _OWN:
+            a_list_of_each_session = (first, key) == ("user", "request")
+            if first != key and first in _OWN and not a_list_of_each_session:
                 raise ValueError(f"{first} and {key} both name the column {column!r}; one of them is another")
         return self
 

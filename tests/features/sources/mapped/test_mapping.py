@@ -106,9 +106,10 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "first"), [("item", "user"), ("time", "user"), ("request", "user"), ("event", "item")]
+    ("key", "first"), [("item", "user"), ("time", "user"), ("request", "item"), ("event", "item")]
 )
 def test_two_keys_of_one_column(key, first):
     column = EVENTS[first]
     refused({"events": {**EVENTS, key: column}}, f"{first} and {key} both name the column {column!r}")
     parse_mapping({"events": {**EVENTS, "request": "r", "impression": "r", "session": "u"}}, "FILE")
+    parse_mapping({"events": {**EVENTS, "request": EVENTS["user"]}}, "FILE")  # one list of each session
