@@ -197,7 +197,7 @@ def test_few_users_show_nothing(fit):
 
 def test_finding_users_reads_no_feedback_of_all_earlier_days(shop_chain, config, monkeypatch):
     """It would be read once more for each of up to 42 days; only what measures lists asks for it."""
-    monkeypatch.setattr(audience, "_taken", lambda *_: pytest.fail("the feedback of all days was read"))
+    monkeypatch.setattr(audience, "_given", lambda *_: pytest.fail("the feedback of all days was read"))
     found = source_fit._audiences(shop_chain, 5, config, 0)
     assert len(found) > 1
     assert all(of_day.again is None for of_day in found)

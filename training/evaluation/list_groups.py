@@ -86,7 +86,7 @@ def concat_lists(periods: Sequence[pl.DataFrame]) -> pl.DataFrame:
     for rows in periods:
         found.append(rows.with_columns(pl.col(LIST_GROUP) + first))
         first += rows[LIST_GROUP].n_unique() - min(1, rows[LIST_GROUP].null_count())
-    return pl.concat(found)
+    return pl.concat(found, how="diagonal")  # a context that began to be logged later is null before
 
 
 def _keys(group: ListGroup, contexts: Sequence[str]) -> list[str]:

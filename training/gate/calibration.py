@@ -89,10 +89,12 @@ def check_ratios(
     """Hold a probability whose whole interval lies outside the limits, unless the champion's is further off.
 
     The first days on which a model chose the lists itself differ from all its training days: both are off.
+    Without a champion the limits are squared: a small log's rate moves from week to week, and nothing is live.
 
     Args: rows, champion: of the evaluated day; name: of the checks, after the head's.
     """
-    lowest, highest = config.min_calibration_ratio, config.max_calibration_ratio
+    power = 1 if champion is not None else 2
+    lowest, highest = config.min_calibration_ratio**power, config.max_calibration_ratio**power
     found = []
     for task in (task for task in tasks if task.kind.probability):
         ratio = predicted_over_observed(task, rows, config.alpha)

@@ -61,7 +61,8 @@ def _gathered(rows, chosen):
     history = history_slices(*bounds, 5, rows.state_at[chosen], 0, rows.events)
     return [
         user.ids, user.numbers, item.ids, item.numbers, item.text,
-        *(getattr(history, part.name) for part in fields(history)),
+        *(getattr(history, part.name) for part in fields(history) if part.name != "events"),
+        rows.events.at[history.events],  # a day in parts numbers its events otherwise
         *(array for bag in (*user.bags, *item.bags) for array in (bag.values, bag.offsets)),
         rows.contexts.ids[chosen], rows.contexts.numbers[chosen], rows.user_key[chosen],
         cross_numbers(rows.crosses, rows.user_row[chosen], rows.item_row[chosen]),

@@ -501,7 +501,8 @@ def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_n
     monkeypatch.setattr(BundlePredictor, "predictions", counted)
     following = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
     evaluated_on = [date(2026, 1, 29), date(2026, 1, 30)]  # ratings, and orders of the day before
-    assert scored == [(v, day) for v in (following.evaluated, result.evaluated) for day in evaluated_on]
+    versions = (following.evaluated, result.evaluated, following.promoted)  # the last: the refit, before it is live
+    assert scored == [(v, day) for v in versions for day in evaluated_on]
     assert following.decision.champion == result.evaluated
     stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
     assert len(stages) == 2
@@ -543,7 +544,7 @@ def test_a_feature_retrains_and_a_port_reruns_nothing(first_night, make_config, 
     features = [f.model_dump(mode="json") for f in night.config.attributes if f.name != "device"]
     changed = again(feature=features)
     assert {folder.parent.name for folder in stages() - before} == {
-        "choose", "train", "bundle", "evaluate", "gate", "refit", "refit_bundle", "validate"
+        "choose", "train", "bundle", "evaluate", "gate", "refit", "refit_bundle", "check_refit", "validate"
     }  # fmt: skip
     assert changed.promoted not in (result.version, None)
 
