@@ -365,7 +365,7 @@ def bench_trunks_command(
 
 def bench_offpolicy_command(
     json_file: JsonOption = None,
-    runs: Annotated[int, typer.Option(min=2, help="Logs of each setting.")] = 200,
+    logs: Annotated[int, typer.Option(min=2, help="Logs of each setting.")] = 200,
     requests: Annotated[int, typer.Option(min=100, help="Lists of a log.")] = 4_000,
     replicates: Annotated[int, typer.Option(min=10, help="Bootstrap draws of an interval.")] = 400,
     open_bandit: Annotated[
@@ -384,7 +384,7 @@ def bench_offpolicy_command(
     from benchmarks.offpolicy.run import coverage_plot, measure_offpolicy, show_offpolicy
     from recsys.files import write_whole
 
-    tree = measure_offpolicy(runs, requests, replicates, seed, open_bandit)
+    tree = measure_offpolicy(logs, requests, replicates, seed, open_bandit)
     if plot is not None:
         write_whole(plot, coverage_plot(tree))
     put_json(tree, json_file, lambda: show_offpolicy(tree))

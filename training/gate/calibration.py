@@ -21,6 +21,9 @@ from training.evaluation.head_rows import HeadRows
 from training.gate.decision import finding
 from training.gate.non_inferiority import normal_quantile
 
+DRAWN_LIMIT = 4.0
+"""Predicted over observed, and its inverse, that are held where most rows are drawn negatives."""
+
 
 def check_calibration(
     tasks: Sequence[TaskSpec], calibration: Mapping[str, Calibrator], chosen: Mapping[str, str]
@@ -89,18 +92,18 @@ def check_ratios(
     """Hold a probability whose whole interval lies outside the limits, unless the champion's is further off.
 
     The first days on which a model chose the lists itself differ from all its training days: both are off.
-    Without a champion the limits are squared: a small log's rate moves from week to week, and nothing is live.
+    Where most rows are drawn negatives the observed rate follows how many items they were drawn from, which
+    moves from period to period: there only a ratio beyond DRAWN_LIMIT is held.
 
     Args: rows, champion: of the evaluated day; name: of the checks, after the head's.
     """
-    power = 1 if champion is not None else 2
-    lowest, highest = config.min_calibration_ratio**power, config.max_calibration_ratio**power
     found = []
     for task in (task for task in tasks if task.kind.probability):
         ratio = predicted_over_observed(task, rows, config.alpha)
         if ratio is None or rows[task.label].count() < config.min_rows:
             continue
         rival = _champions(task, rows, champion, config.alpha)
+        lowest, highest = _limits(task, rows, config)
         outside = ratio.high < lowest or ratio.low > highest
         excused = outside and rival is not None and ratio.distance <= rival.distance
         interval = f"[{ratio.low:.3f}, {ratio.high:.3f}]"
@@ -112,6 +115,15 @@ def check_ratios(
         numbers = {key: value for key, value in numbers.items() if math.isfinite(value)}
         found.append(finding(f"{task.name} {name}", outcome, detail, **numbers))
     return found
+
+
+def _limits(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> tuple[float, float]:
+    lowest, highest = config.min_calibration_ratio, config.max_calibration_ratio
+    known = rows.filter(pl.col(task.label).is_not_null())
+    drawn = known.select("sampled").sum().item() if "sampled" in rows.columns else 0
+    if 2 * drawn > known.height:
+        return min(1 / DRAWN_LIMIT, lowest), max(DRAWN_LIMIT, highest)
+    return lowest, highest
 
 
 def _champions(

@@ -105,6 +105,17 @@ def test_a_first_night_is_not_held_by_a_rare_head_that_chance_put_below_the_floo
     assert "lower [gate] min_list_auc" in floors(blind)[0].detail
 
 
+@pytest.mark.parametrize(("times", "outcome"), [(0.45, P), (10.0, H), (0.1, H)])
+def test_where_most_rows_are_drawn_negatives_the_limits_are_wide(times, outcome):
+    """Their rate follows how many items they were drawn from, and moves with it."""
+    rows = scored(click=times)
+    (plain,) = check_ratios([CLICK], rows, None, GateConfig())
+    assert plain.outcome is H
+    rows = rows.with_columns(sampled=pl.int_range(pl.len()) % 5 > 0)
+    (check,) = check_ratios([CLICK], rows, None, GateConfig())
+    assert check.outcome is outcome, check.detail
+
+
 def test_heads_with_few_rows_are_not_asked_what_they_predict():
     assert check_ratios([CLICK], scored(click=3.0)[:400], None, GateConfig()) == []
 

@@ -501,7 +501,11 @@ def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_n
     monkeypatch.setattr(BundlePredictor, "predictions", counted)
     following = run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
     evaluated_on = [date(2026, 1, 29), date(2026, 1, 30)]  # ratings, and orders of the day before
-    versions = (following.evaluated, result.evaluated, following.promoted)  # the last: the refit, before it is live
+    versions = (
+        following.evaluated,
+        result.evaluated,
+        following.promoted,
+    )  # the last: the refit, before it is live
     assert scored == [(v, day) for v in versions for day in evaluated_on]
     assert following.decision.champion == result.evaluated
     stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
