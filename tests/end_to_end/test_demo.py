@@ -58,6 +58,8 @@ min_recall_ratio = 0.0
 min_overlap = 0.0
 min_coverage_ratio = 0.0
 max_time_ratio = 100.0
+[publish]
+check = false  # a server of its own for each of four nights: tests/training/night/test_post_check.py has it
 [serving]
 poll_s = 0.2
 """
