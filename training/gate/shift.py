@@ -14,6 +14,8 @@ from training.gate.decision import finding
 
 _BINS = 10
 _LEAST_SHARE = 1e-4
+LEAST_VALUE_SHIFT = 0.5
+"""A value is never held for moving less than this, root mean square, in standard deviations of its labels."""
 
 
 def check_shift(
@@ -24,6 +26,8 @@ def check_shift(
     name: str = "prediction shift",
 ) -> list[Check]:
     """Hold predictions that are not finite, or distributed otherwise than the other bundle's by too much.
+
+    Values that a young head predicts all alike fill one decile: a small move gives any stability index.
 
     Args: challenger, other: `score_rows`, of which the same impressions are compared; name: of the checks,
     after the head's.
@@ -43,12 +47,21 @@ def check_shift(
         if both.height < config.min_rows:
             continue
         psi = stability_index(both[column].to_numpy(), both["other"].to_numpy())
-        outcome = Verdict.PROMOTE if psi <= config.max_prediction_shift else Verdict.HOLD
+        moved = psi > config.max_prediction_shift and not _small(task, challenger, both, column)
+        outcome = Verdict.HOLD if moved else Verdict.PROMOTE
         new, old = both[column].to_numpy().mean(), both["other"].to_numpy().mean()
         means = f"mean {new:.4f}, before {old:.4f}"
         detail = f"stability index {psi:.3f}, at most {config.max_prediction_shift:g}; {means}"
         found.append(finding(f"{task.name} {name}", outcome, detail, psi=psi))
     return found
+
+
+def _small(task: TaskSpec, rows: pl.DataFrame, both: pl.DataFrame, column: str) -> bool:
+    if task.kind.probability:
+        return False
+    move = float(np.sqrt(np.mean((both[column].to_numpy() - both["other"].to_numpy()) ** 2)))
+    labels = rows[task.label].drop_nulls().to_numpy()
+    return labels.size > 1 and move <= LEAST_VALUE_SHIFT * float(labels.std())
 
 
 def stability_index(new: Vector, old: Vector) -> float:
