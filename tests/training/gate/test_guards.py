@@ -22,7 +22,7 @@ from training.gate.segments import check_segments, segments_of
 from training.gate.shift import stability_index
 from training.served_facts import served_facts
 
-CLICK, PURCHASE, _ = default_config().tasks
+CLICK, PURCHASE, RATING = default_config().tasks
 P, H = Verdict.PROMOTE, Verdict.HOLD
 ROWS, USERS = 8_000, 800
 
@@ -127,6 +127,17 @@ def test_predictions_that_moved_are_held_and_those_of_another_draw_are_not():
     assert held.outcome is H
     broken = same.with_columns(pl.lit(float("nan")).alias("prediction_click"))
     assert [c.outcome for c in check_shift([CLICK], broken, None, GateConfig())] == [H]
+
+
+@pytest.mark.parametrize(("move", "outcome"), [(0.2, P), (2.0, H)])
+def test_values_that_were_narrow_may_move_a_little(move, outcome):
+    rng = np.random.default_rng(0)
+    rows = scored().with_columns(label_rating=pl.Series(rng.integers(1, 6, ROWS).astype(float)))
+    old = rows.with_columns(prediction_rating=pl.Series(rng.normal(3, 0.01, ROWS)))
+    new = old.with_columns(pl.col("prediction_rating") + move)
+    (check,) = check_shift([RATING], new, old, GateConfig())
+    assert check.numbers["psi"] > GateConfig().max_prediction_shift
+    assert check.outcome is outcome, check.detail
 
 
 def test_the_stability_index_by_hand():
