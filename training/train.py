@@ -18,7 +18,8 @@ from recsys.device import resolve_device
 from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
 from recsys.model.embeddings import LocalTables, TableSpec
-from recsys.model.ranker import Inputs, Ranker
+from recsys.model.inputs import Inputs
+from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
 from training.data import (
     Batcher,

@@ -5,12 +5,9 @@ of the position bias to a task. `layouts` lists such dimensions; all others have
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from recsys.model.inputs import Inputs
 from recsys.shapes import HeadSpec, ModelShape, reads_sequences
-
-if TYPE_CHECKING:
-    from recsys.model.ranker import Inputs
 
 Layout = tuple[tuple[str, int], ...]
 """(name, width) in order, along one dimension; names are unique."""
@@ -23,7 +20,7 @@ SHARED_GATE = "shared_gate"
 """A parameter with this in its name says how much of each expert, a task's own ones too, every task reads."""
 
 
-def layouts(inputs: "Inputs", tasks: Sequence[HeadSpec], config: ModelShape) -> dict[str, Axes]:
+def layouts(inputs: Inputs, tasks: Sequence[HeadSpec], config: ModelShape) -> dict[str, Axes]:
     """Give the layouts of a `Ranker`'s parameters, by the parameters' names."""
     from recsys.model.trunks import TRUNKS
 

@@ -26,9 +26,10 @@ from recsys.model.candidate_network import CandidateInputs, CandidateNetwork, Us
 from recsys.model.engines import eager
 from recsys.model.fresh_items import FreshItems
 from recsys.model.head_functions import predict
+from recsys.model.inputs import Inputs
 from recsys.model.item_rows import ItemRows, pack, unpack
 from recsys.model.one_user import OneUser, UserTensors
-from recsys.model.ranker import Inputs, Ranker, UserSide
+from recsys.model.ranker import Ranker, UserSide
 from recsys.tasks import TaskSpec
 from recsys.user_past import UserPast
 

@@ -7,7 +7,8 @@ import torch
 from recsys.batch import Batch, HistoryIndex, Negatives
 from recsys.head_kinds import HEAD_KINDS
 from recsys.model.embeddings import LocalTables, TableSpec
-from recsys.model.ranker import Inputs, Ranker
+from recsys.model.inputs import Inputs
+from recsys.model.ranker import Ranker
 from training.balancing.weights import Fixed
 from training.trainer.fit import fit
 from training.trainer.settings import FitSettings

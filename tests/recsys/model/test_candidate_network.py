@@ -10,10 +10,11 @@ from recsys.batch import BagIndex, Batch, HistoryIndex, SequenceIndex
 from recsys.config import ModelConfig
 from recsys.errors import ConfigError
 from recsys.model.candidate_network import CandidateNetwork
+from recsys.model.inputs import Inputs
 from recsys.model.joint_heads import JointHeads
 from recsys.model.layers import mlp
 from recsys.model.one_user import OneUser, UserTensors
-from recsys.model.ranker import Inputs, ItemSide, Ranker
+from recsys.model.ranker import ItemSide, Ranker
 from recsys.model.sequence import ENCODERS
 from recsys.model.trunks import TRUNKS
 from recsys.model.trunks.trunk import Trunk
