@@ -7,7 +7,8 @@ import pytest
 
 from protos.recsys.v1 import ranking_pb2 as pb
 from recsys.errors import RequestError
-from serving.client import RecsysClient, _message, _plain
+from serving.client import RecsysClient
+from serving.client_messages import new_message, with_messages
 from serving.client_values import Feedback, ItemUpdate
 
 README = Path(__file__).parents[2] / "README.md"
@@ -77,7 +78,7 @@ def test_a_wrong_argument_is_named_with_what_fits(client, fields, message) -> No
 
 def test_none_leaves_a_field_unset() -> None:
     more = {"exclude_item_ids": None, "filter": None, "context": None, "pins": None, "surface": None}
-    assert _message(pb.RecommendRequest, _plain(more)) == pb.RecommendRequest()
+    assert new_message(pb.RecommendRequest, with_messages(more)) == pb.RecommendRequest()
 
 
 def test_wrong_candidates_feedback_and_items_are_named_too(client) -> None:
