@@ -90,61 +90,61 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "benchmarks.serve_commands:bench_serve_command",
         "Measure a server on a synthetic bundle of a million items, or on a live bundle.",
     ),
-    "bench store": ("benchmarks.commands:bench_store_command", "Measure the online stores."),
+    "bench store": ("benchmarks.speed_commands:bench_store_command", "Measure the online stores."),
     "bench item-item": (
-        "benchmarks.commands:bench_item_item_command",
+        "benchmarks.speed_commands:bench_item_item_command",
         "Measure building item-item weights, and scoring by them.",
     ),
     "bench features": (
-        "benchmarks.commands:bench_features_command",
+        "benchmarks.speed_commands:bench_features_command",
         "Measure the building of features beside DuckDB and pandas.",
     ),
     "bench train": (
-        "benchmarks.commands:bench_train_command",
+        "benchmarks.speed_commands:bench_train_command",
         "Measure training, beside peers and an earlier commit.",
     ),
     "bench gpu-inputs": (
-        "benchmarks.commands:bench_gpu_inputs_command",
+        "benchmarks.speed_commands:bench_gpu_inputs_command",
         "Write what benchmarks/gpu.sh reads on a machine with a GPU.",
     ),
     "bench lists": (
-        "benchmarks.commands:bench_lists_command",
+        "benchmarks.shop_commands:bench_lists_command",
         "Value lists by the simulated shop's truth, and offline metrics against it.",
     ),
     "bench loop": (
-        "benchmarks.commands:bench_loop_command",
+        "benchmarks.shop_commands:bench_loop_command",
         "Run nights that learn from the lists they serve, by the simulated shop's truth.",
     ),
     "bench nights": (
-        "benchmarks.commands:bench_nights_command",
+        "benchmarks.shop_commands:bench_nights_command",
         "Compare warm and cold nights, ways to teach a new head, and updates during the day.",
     ),
     "bench nightly": (
-        "benchmarks.commands:bench_nightly_command",
+        "benchmarks.shop_commands:bench_nightly_command",
         "Kill nights at random instants and compare what the next run gives.",
     ),
     "bench trunks": (
-        "benchmarks.commands:bench_trunks_command",
+        "benchmarks.speed_commands:bench_trunks_command",
         "Measure every trunk's step at one number of parameters.",
     ),
     "bench quality": (
-        "benchmarks.commands:bench_quality_command",
+        "benchmarks.quality_commands:bench_quality_command",
         "Compare our models with simple ones on a public set, by its published protocol.",
     ),
     "bench inside": (
-        "benchmarks.commands:bench_inside_command",
+        "benchmarks.quality_commands:bench_inside_command",
         "Say what orders the rows of a list: the user's part, and what each input adds.",
     ),
     "bench tables": (
-        "benchmarks.commands:bench_tables_command",
+        "benchmarks.quality_commands:bench_tables_command",
         "Write the tables of the benchmark pages anew, from their JSON.",
     ),
     "bench offpolicy": (
-        "benchmarks.commands:bench_offpolicy_command",
+        "benchmarks.shop_commands:bench_offpolicy_command",
         "Hold off-policy estimates against known truths: bias, variance, coverage.",
     ),
     "bench balancing": (
-        "benchmarks.commands:bench_balancing_command",
+        "benchmarks.speed_commands:bench_balancing_command",
         "Compare the balancing methods: losses under a planted conflict, cost per step.",
     ),
 }

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from benchmarks.commands import bench_train_command
 from benchmarks.commit import CHECKOUT
 from benchmarks.speed.fresh_run import FreshRun, Patience
 from benchmarks.speed.training import first_night
 from benchmarks.speed.training.peer_epoch import WholeBatches
 from benchmarks.speed.training.precision_quality import measure_precision
 from benchmarks.speed.training.training_bench import PARTS
+from benchmarks.speed_commands import bench_train_command
 from recsys.cli import run
 from recsys.simulator.dials import ShopDials
 
