@@ -71,6 +71,25 @@ ForceOption = Annotated[
         metavar="STAGE", help="Build this stage, and all that is made of it, once more; may be repeated."
     ),
 ]
+ProcessesOption = Annotated[
+    int | None,
+    typer.Option("--nproc", metavar="N", min=1, help="Train in N processes; default: [training] processes."),
+]
+IncrementalOption = Annotated[
+    bool,
+    typer.Option(
+        "--incremental", help="Learn what became known since the live version was made, and go live."
+    ),
+]
+InstantOption = Annotated[
+    datetime | None,
+    typer.Option(
+        "--at",
+        metavar="YYYY-MM-DDTHH:MM",
+        formats=["%Y-%m-%dT%H:%M"],
+        help="With --incremental: the instant, in UTC, up to which labels are known; default: now.",
+    ),
+]
 
 
 def nightly_command(
@@ -154,27 +173,9 @@ def train_command(
     runs: RunsOption,
     config: ConfigOption = None,
     day: NightOption = None,
-    nproc: Annotated[
-        int | None,
-        typer.Option(
-            "--nproc", metavar="N", min=1, help="Train in N processes; default: [training] processes."
-        ),
-    ] = None,
-    incremental: Annotated[
-        bool,
-        typer.Option(
-            "--incremental", help="Learn what became known since the live version was made, and go live."
-        ),
-    ] = False,
-    at: Annotated[
-        datetime | None,
-        typer.Option(
-            "--at",
-            metavar="YYYY-MM-DDTHH:MM",
-            formats=["%Y-%m-%dT%H:%M"],
-            help="With --incremental: the instant, in UTC, up to which labels are known; default: now.",
-        ),
-    ] = None,
+    nproc: ProcessesOption = None,
+    incremental: IncrementalOption = False,
+    at: InstantOption = None,
     accept: AcceptOption = "",
     writers: WritersOption = None,
     json_file: JsonOption = None,

@@ -115,18 +115,15 @@ class Batcher:
         drawn = self._drawn(encoded, rng) if popularity is not None else None
         negative = encoded.items.take(drawn) if drawn is not None else None
         sequences = self._sequences(encoded, history, learned=negative is not None)
-        uses = [
-            ("item_id", "history:item_id", history.items),
-            *self._uses("user", user_ids, user.bags),
-            *self._uses("item", item_ids, item.bags),
-            *self._uses("context", state.contexts.ids, ()),
-        ]
-        if negative is not None:
-            uses += self._uses("item", negative.ids, negative.bags, "negative:")
-        if sequences is not None and sequences.followed is not None:
-            came = sequences.followed.items
-            uses += self._uses("item", came.ids, came.bags, "next:")
-        numbers, index = self._distinct(uses)
+        numbers, index = self._distinct(
+            [
+                ("item_id", "history:item_id", history.items),
+                *self._uses("user", user_ids, user.bags),
+                *self._uses("item", item_ids, item.bags),
+                *self._uses("context", state.contexts.ids, ()),
+                *self._unshown_uses(negative, sequences),
+            ]
+        )
         bags = {**self._bag_indices("user", user.bags, index), **self._bag_indices("item", item.bags, index)}
         cross = cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows])
         return Batch(
@@ -305,6 +302,18 @@ class Batcher:
         singles = [(v, prefix + name, ids[:, i]) for i, (name, v) in enumerate(self._names[entity])]
         lists = [(v, prefix + n, bag.values) for (n, v), bag in zip(self._bags[entity], bags, strict=True)]
         return singles + lists
+
+    def _unshown_uses(
+        self, negative: Encoded | None, sequences: Sequences | None
+    ) -> list[tuple[str, str, np.ndarray]]:
+        """List, as `_uses`, what is looked up for items that no row of the batch shows."""
+        uses = []
+        if negative is not None:
+            uses += self._uses("item", negative.ids, negative.bags, "negative:")
+        if sequences is not None and sequences.followed is not None:
+            came = sequences.followed.items
+            uses += self._uses("item", came.ids, came.bags, "next:")
+        return uses
 
     def _bag_indices(
         self, entity: Entity, bags: Sequence[Bag], index: dict[str, Tensor], prefix: str = ""

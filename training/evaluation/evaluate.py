@@ -83,10 +83,10 @@ def evaluate(
     steps.done()
     audiences = find_audiences(config, days, evaluated, max_users=max_users, seed=seed)
     scored = _scored_lists(predictor, audiences, steps, on_lists)
-    simple = (
-        _baselines(predictor, days, rows, audiences, seed, fitted, lightgbm, steps.done) if baselines else {}
-    )
-    if beside and not baselines:
+    simple = {}
+    if baselines:
+        simple = _baselines(predictor, days, rows, audiences, seed, fitted, lightgbm, steps.done)
+    elif beside:
         simple = _beside(predictor, days, rows, audiences, seed)
     leaks = _leaks(predictor, days, evaluated, record)
     steps.finish()

@@ -40,6 +40,7 @@ from training.progress import say
 from training.publish import write_bundle
 from training.threads import use_threads
 from training.train import TrainedModel
+from training.trainer.train_log import TrainLog
 from training.warm_start import Previous
 
 DAILY = "P1D"
@@ -165,22 +166,13 @@ def _tried(
         sources=live.manifest.fusion.sources,
     )
     checks = compare(load_bundle(registry.require(version)), live, days, cut, at, config)
-    own = record.model_copy(
-        update={
-            "index": registry.index(version),
-            "version": version,
-            "verdict": _verdict(checks),
-            "champion": live.version,
-            "start": f"update of {live.version}: {trained.log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
-            "known_until": cut,
-            "compared_until": at,
-            "checks": checks,
-            "seconds": round(trained.log.seconds, 2),
-            "rulings": (),
-            "lineage": None,
-            "page": None,
-        }
-    )
+    found = {
+        "index": registry.index(version),
+        "version": version,
+        "verdict": _verdict(checks),
+        "checks": checks,
+    }
+    own = record.model_copy(update=found | _interval_fields(live.version, trained.log, cut, at))
     own = _gone_live(night, own, snapshot, began)
     return Update(
         at=at,
@@ -190,6 +182,20 @@ def _tried(
         rows=trained.log.rows,
         checks=own.checks,
     )
+
+
+def _interval_fields(live: str, log: TrainLog, cut: datetime, at: datetime) -> dict[str, object]:
+    """Give the fields of an update's record that say what it learned, from what, and when."""
+    return {
+        "champion": live,
+        "start": f"update of {live}: {log.rows} rows up to {cut:%Y-%m-%d %H:%M} UTC",
+        "known_until": cut,
+        "compared_until": at,
+        "seconds": round(log.seconds, 2),
+        "rulings": (),
+        "lineage": None,
+        "page": None,
+    }
 
 
 def _gone_live(night: Night, own: NightRecord, snapshot: DaySnapshot, began: Pointers) -> NightRecord:

@@ -203,13 +203,7 @@ def record(
 ) -> None:
     """Write the record of what the night made, or add the verdict to one that is there: none is stale."""
     registry = step.night.registry
-    ruling = Ruling(
-        at=datetime.now(UTC),
-        by="gate",
-        verdict=proved.verdict,
-        champion=champion,
-        reasons=tuple(proved.reasons),
-    )
+    ruling = _gates_ruling(proved, champion)
     for version in {evaluated, live or evaluated, *_refitted_from(registry, evaluated)}:
         kept = registry.record(version)
         made = kept or NightRecord(
@@ -235,14 +229,23 @@ def record(
         )
         ruled = made.ruled(ruling)
         if ruled != kept:
-            found = {
-                "checks": proved.checks,
-                "list_value": proved.list_value,
-                "power": proved.power,
-                "champion": champion,
-                "findings": validation.counts,
-            }
+            found = {"champion": champion, "findings": validation.counts, **_proof(proved)}
             registry.write_record(ruled.model_copy(update=found))
+
+
+def _gates_ruling(proved: Decision, champion: str | None) -> Ruling:
+    return Ruling(
+        at=datetime.now(UTC),
+        by="gate",
+        verdict=proved.verdict,
+        champion=champion,
+        reasons=tuple(proved.reasons),
+    )
+
+
+def _proof(proved: Decision) -> dict[str, object]:
+    """Give the fields of a record that show what a verdict rests on."""
+    return {"checks": proved.checks, "list_value": proved.list_value, "power": proved.power}
 
 
 def _refitted_from(registry: Registry, evaluated: str) -> list[str]:

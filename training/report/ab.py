@@ -28,7 +28,7 @@ from training.report.ab_report import (
     primary_comparisons,
     primary_lists,
 )
-from training.report.decision import decide
+from training.report.decision import ABDecision, decide
 from training.report.effects import (
     head_effects,
     list_effects,
@@ -64,9 +64,7 @@ def compare(
     steps.done()
     lists_a, lists_b, audiences = _lists(a, b, first, last, max_users, seed)
     steps.done()
-    num_lists = len(primary_lists()) if audiences else 0
-    num_primary = sum(1 for t in tasks if window.labelled[t.name]) + num_lists
-    level = 1 - alpha / max(1, num_primary)
+    level = _primary_level(alpha, tasks, window, with_lists=bool(audiences))
     heads = {t.name: _head(t, rows, replicates, level, seed) for t in tasks if window.labelled[t.name]}
     lists = _compare_lists(lists_a, lists_b, replicates, level, seed)
     steps.done()
@@ -78,12 +76,7 @@ def compare(
     steps.finish()
     systems = [side.system(window.days) for side in (a, b)]
     return ABReport(
-        decision=decide(
-            primary_comparisons(heads, lists),
-            _problems(systems),
-            alpha=alpha,
-            same=systems[0].version == systems[1].version,
-        ),
+        decision=_decision(heads, lists, systems, alpha),
         a=systems[0],
         b=systems[1],
         window=window,
@@ -96,6 +89,23 @@ def compare(
         alpha=alpha,
         replicates=replicates,
     )
+
+
+def _primary_level(alpha: float, tasks: Sequence[TaskSpec], window: Window, *, with_lists: bool) -> float:
+    """Give the level of each primary comparison's interval: they share alpha (Bonferroni)."""
+    num_lists = len(primary_lists()) if with_lists else 0
+    num_heads = sum(1 for task in tasks if window.labelled[task.name])
+    return 1 - alpha / max(1, num_heads + num_lists)
+
+
+def _decision(
+    heads: dict[str, HeadComparison],
+    lists: ListComparison | None,
+    systems: Sequence[System],
+    alpha: float,
+) -> ABDecision:
+    same = systems[0].version == systems[1].version
+    return decide(primary_comparisons(heads, lists), _problems(systems), alpha=alpha, same=same)
 
 
 def shared_tasks(a: Sequence[TaskSpec], b: Sequence[TaskSpec]) -> list[TaskSpec]:
