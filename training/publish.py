@@ -24,8 +24,9 @@ from recsys.model.scorer import Scorer
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.source_terms import SourceTerms
+from training.build_model import inputs_json
 from training.item_item import item_item_table
-from training.train import TrainedModel, inputs_json
+from training.train import TrainedModel
 
 NUM_GOLDEN = 32
 NUM_POPULAR = 1000

@@ -18,12 +18,12 @@ from recsys.encoding import EncoderState
 from recsys.errors import DataError
 from training.balancing.gradients import task_gradients
 from training.balancing.weights import Fixed
+from training.build_model import build_model
 from training.fit_inputs import balancer_of
 from training.new_heads import only_heads
 from training.processes.join import joined
 from training.processes.launch import launch
 from training.saved_step import MODEL
-from training.train import build_model
 from training.trainer.batch_file import read_batch
 from training.trainer.checkpoint import Checkpoint, read_checkpoint
 from training.trainer.group import ALONE, Group

@@ -1,7 +1,7 @@
 """Snapshots -> weights: a cold start, a warm start, or the continuation after PROMOTE."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +12,14 @@ import torch
 from features.days import Days
 from features.encode import Encoder
 from features.fit import FitFrames, fit_encoder
-from features.kinds.feature import BagFeature, IdFeature, NumberFeature
 from recsys.config import RunConfig, TrainingConfig
 from recsys.device import resolve_device
 from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
-from recsys.model.embeddings import LocalTables, TableSpec
-from recsys.model.inputs import Inputs
+from recsys.model.embeddings import LocalTables
 from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
+from training.build_model import build_model
 from training.data import (
     Batcher,
     Cutting,
@@ -141,18 +140,13 @@ def train(
         folder=folder,
         alone=alone,
     )
-    inputs, ranker, tables = first.inputs, first.ranker, first.tables
-    if choice.in_ranks and inputs.num_steps:
-        sharded = choice.tables == "sharded"
-        if sharded:
-            check_sharding(config.training, tables.specs.values())
-        log = fit_in_processes(inputs, ranker, tables, choice.processes, watchers, diverged, sharded=sharded)
+    if choice.in_ranks and first.inputs.num_steps:
+        log = _fit_in_processes(first, config.training, choice, watchers, diverged)
     else:
-        if diverged is not None:
-            watchers = [guard_of(inputs, diverged, start), *watchers]
-        with on_device(ranker, tables, device):
-            log = inputs.fit(ranker, tables, watchers, start)
-    return TrainedModel(ranker=ranker, tables=tables, state=inputs.state, log=log, carried=first.carried)
+        log = _fit_here(first, device, watchers, start, diverged)
+    return TrainedModel(
+        ranker=first.ranker, tables=first.tables, state=first.inputs.state, log=log, carried=first.carried
+    )
 
 
 def _device(training: TrainingConfig, choice: HostChoice) -> torch.device:
@@ -174,6 +168,34 @@ class FitStart:
     ranker: Ranker
     tables: LocalTables
     carried: Carried | None
+
+
+def _fit_in_processes(
+    first: FitStart,
+    training: TrainingConfig,
+    choice: HostChoice,
+    watchers: Sequence[Watcher],
+    diverged: Path | None,
+) -> TrainLog:
+    sharded = choice.tables == "sharded"
+    if sharded:
+        check_sharding(training, first.tables.specs.values())
+    return fit_in_processes(
+        first.inputs, first.ranker, first.tables, choice.processes, watchers, diverged, sharded=sharded
+    )
+
+
+def _fit_here(
+    first: FitStart,
+    device: torch.device,
+    watchers: Sequence[Watcher],
+    start: Checkpoint | None,
+    diverged: Path | None,
+) -> TrainLog:
+    if diverged is not None:
+        watchers = [guard_of(first.inputs, diverged, start), *watchers]
+    with on_device(first.ranker, first.tables, device):
+        return first.inputs.fit(first.ranker, first.tables, watchers, start)
 
 
 def begin_fit(
@@ -199,20 +221,6 @@ def begin_fit(
     ranker, tables = build_model(config, state, tasks)
     carried = carry_over(ranker, tables, state, config, previous, text_VT) if previous is not None else None
     retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
-    lists = _lists(days, periods, config)
-    read_day: Callable[[int], EncodedDay] = partial(_encode, days, periods, config, encoder, lists)
-    if prepared is not None and (lists is None or prepared.lists):
-        read_day = prepared.encoded.__getitem__
-    elif folder is not None:
-        read_day = EncodedDays(
-            folder=folder,
-            encoder=encoder,
-            days=days.labelled_for(config.tasks),
-            tasks=config.tasks,
-            hidden=partial(_hidden, periods),
-            piece_rows=config.training.chunk_rows,
-            lists=lists,
-        )
     steps, warm = num_steps(days, periods, config, epochs), previous is not None and not alone
     inputs = FitInputs(
         config=config,
@@ -223,11 +231,36 @@ def begin_fit(
         days=sizes_of(days, chosen),
         epochs=epochs,
         settings=fit_settings(config, steps, warm=warm, choice=choice),
-        read_day=read_day,
+        read_day=_day_reader(days, periods, config, encoder, prepared, folder),
         alone=tuple(alone),
         examination=examination_for_lists(days, chosen, config),
     )
     return FitStart(inputs=inputs, ranker=ranker, tables=tables, carried=carried)
+
+
+def _day_reader(
+    days: Days,
+    periods: Mapping[str, tuple[int, int]],
+    config: RunConfig,
+    encoder: Encoder,
+    prepared: Prepared | None,
+    folder: Path | None,
+) -> Callable[[int], EncodedDay]:
+    """Choose where the rows of a period come from: prepared ones, files in a folder, or encoded when read."""
+    lists = _lists(days, periods, config)
+    if prepared is not None and (lists is None or prepared.lists):
+        return prepared.encoded.__getitem__
+    if folder is None:
+        return partial(_encode, days, periods, config, encoder, lists)
+    return EncodedDays(
+        folder=folder,
+        encoder=encoder,
+        days=days.labelled_for(config.tasks),
+        tasks=config.tasks,
+        hidden=partial(_hidden, periods),
+        piece_rows=config.training.chunk_rows,
+        lists=lists,
+    )
 
 
 def num_steps(days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig, epochs: int) -> int:
@@ -263,64 +296,6 @@ def _lists(days: Days, periods: Mapping[str, tuple[int, int]], config: RunConfig
 def _hidden(periods: Mapping[str, tuple[int, int]], i: int) -> list[str]:
     """Name the tasks that are not trained on day i."""
     return [task for task, (first, last) in periods.items() if not first <= i <= last]
-
-
-def build_model(
-    config: RunConfig,
-    state: EncoderState,
-    tasks: Sequence[TaskSpec] | None = None,
-    *,
-    loaded: bool = False,
-) -> tuple[Ranker, LocalTables]:
-    """Build a ranker and its tables as a cold start begins with them.
-
-    Args: loaded: all weights are loaded next, so no table is drawn.
-    """
-    seed = None if loaded else config.training.seed
-    tables = LocalTables(table_specs(config, state), config.training.sparse_learning_rate, seed)
-    return build_ranker(config, state, tasks), tables
-
-
-def build_ranker(config: RunConfig, state: EncoderState, tasks: Sequence[TaskSpec] | None = None) -> Ranker:
-    """Build a ranker as a cold start begins with it."""
-    return Ranker(ranker_inputs(config, state), config.tasks if tasks is None else tasks, config.model)
-
-
-def table_specs(config: RunConfig, state: EncoderState) -> tuple[TableSpec, ...]:
-    """Derive the embedding tables from the features."""
-    by_name = {f.vocabulary: f.dim for f in Encoder.from_config(config, state).features.looked_up}
-    return tuple(TableSpec(name=n, size=state.vocabularies[n].size, dim=d) for n, d in by_name.items())
-
-
-def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
-    """Derive the ranker's input sizes from the features; item_id comes first among the item's tables."""
-    encoder = Encoder.from_config(config, state)
-    features = encoder.features
-
-    def tables(found: Sequence[IdFeature | BagFeature]) -> tuple[tuple[str, str, int], ...]:
-        return tuple((f.name, f.vocabulary, f.dim) for f in found)
-
-    def numbers(found: Sequence[NumberFeature]) -> tuple[tuple[str, int], ...]:
-        return tuple((f.name, f.width) for f in found)
-
-    return Inputs(
-        user_tables=tables(features.ids_of("user")),
-        item_tables=tables(features.ids_of("item")),
-        context_tables=tables(features.ids_of("context")),
-        user_bags=tables(features.bags_of("user")),
-        item_bags=tables(features.bags_of("item")),
-        user_numbers=numbers(features.numbers_of("user")),
-        item_numbers=numbers(features.numbers_of("item")),
-        context_numbers=numbers(features.numbers_of("context")),
-        cross_numbers=tuple(n for cross in features.crosses for n in numbers(cross.numbers)),
-        history_kinds=encoder.history_kinds,
-        text_dim=config.features.text_dim,
-    )
-
-
-def inputs_json(inputs: Inputs) -> dict[str, object]:
-    """Give the input sizes as JSON values for the manifest."""
-    return {k: [list(t) for t in v] if isinstance(v, tuple) else v for k, v in asdict(inputs).items()}
 
 
 def make_batcher(

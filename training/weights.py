@@ -6,7 +6,8 @@ from safetensors.numpy import load_file, save_file
 
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
-from training.train import TrainedModel, build_model
+from training.build_model import build_model
+from training.train import TrainedModel
 from training.trainer.train_log import TrainLog
 from training.trainer.weights import load_canonical
 from training.warm_start import Previous

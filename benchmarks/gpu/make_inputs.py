@@ -18,17 +18,11 @@ from recsys.batch import Batch
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
+from training.build_model import inputs_json, ranker_inputs, table_specs
 from training.data import Batcher, encode_day, text_by_number
 from training.fit_inputs import batch_settings, loss_weights
 from training.predict import scoring_settings
-from training.train import (
-    fit_settings,
-    fit_state,
-    inputs_json,
-    ranker_inputs,
-    retrieval_popularity,
-    table_specs,
-)
+from training.train import fit_settings, fit_state, retrieval_popularity
 from training.trainer.batch_file import batch_tensors
 
 BATCHES = {2048: 8, 8192: 4, 65_536: 2}

@@ -19,7 +19,7 @@ from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 from recsys.model.scorer import Scorer
 from recsys.source_terms import SourceTerms
 from recsys.vocabulary import Vocabulary
-from training.train import build_ranker, inputs_json, table_specs
+from training.build_model import build_ranker, inputs_json, table_specs
 
 CATEGORIES: Final = 200
 KNOWN_CATEGORIES: Final = 20

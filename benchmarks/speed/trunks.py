@@ -22,7 +22,8 @@ from features.days import Days
 from recsys.config import RunConfig, TrunkConfig
 from recsys.model.budget import match_budget, num_parameters
 from recsys.model.trunks import TRUNKS, build_trunk
-from training.train import build_model, fit_state
+from training.build_model import build_model
+from training.train import fit_state
 
 BASE = "shared_bottom"
 PASSES = 5

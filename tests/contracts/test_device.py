@@ -21,8 +21,9 @@ from recsys.model.trunks import TRUNKS
 from recsys.shapes import RETRIEVAL
 from recsys.tasks import TaskSpec
 from training.balancing import BALANCERS, build_balancer
+from training.build_model import ranker_inputs, table_specs
 from training.data import encode_day, positive_share
-from training.train import make_batcher, ranker_inputs, table_specs
+from training.train import make_batcher
 from training.trainer.fit import fit
 from training.trainer.logits import predict_logits
 from training.trainer.settings import FitSettings

@@ -8,10 +8,11 @@ import torch
 from torch.nn import functional
 
 from features.encode import Encoder
+from training.build_model import build_model
 from training.data import Batcher, encode_day, text_by_number
 from training.fit_inputs import batch_settings
 from training.objective import next_item_loss
-from training.train import build_model, fit_settings
+from training.train import fit_settings
 from training.trainer.losses import all_losses
 from training.trainer.whole_batch import whole_batch
 from training.warm_start import Previous, carry_over

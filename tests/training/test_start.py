@@ -21,10 +21,11 @@ from recsys.simulator.shop import Shop
 from recsys.source_terms import NO_SOURCES
 from recsys.stages import Stages
 from recsys.vocabulary import Vocabulary
+from training.build_model import build_model
 from training.predict import BundlePredictor
 from training.publish import write_bundle
 from training.start import MIN_ITEMS, content_rows, start_new_rows
-from training.train import build_model, train
+from training.train import train
 from training.warm_start import Previous, carry_over
 
 DIM, TEXT = 8, 5

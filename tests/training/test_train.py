@@ -14,11 +14,12 @@ from features.text import embed_text
 from recsys.bundle import load_bundle
 from recsys.encoding import NumberStatistics
 from recsys.stages import Stages
+from training.build_model import build_model, ranker_inputs
 from training.calibrate import with_item_terms
 from training.crosses import cross_numbers
 from training.host_choice import HostChoice
 from training.predict import BundlePredictor, day_logits
-from training.train import begin_fit, build_model, prepare, ranker_inputs, train
+from training.train import begin_fit, prepare, train
 from training.warm_start import Previous
 
 

@@ -24,8 +24,8 @@ from recsys.model.head_functions import build_link
 from recsys.shapes import RETRIEVAL
 from recsys.stages import Stages
 from training.balancing import BALANCERS, build_balancer
+from training.build_model import build_model
 from training.data import Batcher, BatchSettings, encode_day, positive_share, text_by_number
-from training.train import build_model
 from training.trainer.fit import fit
 from training.trainer.logits import predict_logits
 from training.trainer.optimizer import DenseOptimizer

@@ -11,8 +11,9 @@ from features.fit import FitFrames, fit_encoder
 from recsys.bundle import load_bundle
 from recsys.model.layout import layouts
 from recsys.model.trunks import TRUNKS
+from training.build_model import build_model
 from training.predict import day_logits
-from training.train import TrainedModel, build_model
+from training.train import TrainedModel
 from training.warm_start import Previous, carry_over
 
 LIKE = {"name": "like", "feedback": "like", "head": "binary", "window": "1h"}

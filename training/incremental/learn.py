@@ -17,6 +17,7 @@ from recsys.config import RunConfig
 from recsys.device import resolve_device
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
+from training.build_model import build_model
 from training.data import Cutting, EncodedRows, count_steps, encode_day, text_by_number
 from training.data.chunks import DaySize
 from training.data.list_rows import ListRows
@@ -25,7 +26,7 @@ from training.evaluation.list_groups import learned_lists
 from training.fit_inputs import FitInputs
 from training.night.plan import lag
 from training.table_placement import on_device
-from training.train import TrainedModel, build_model, fit_settings, fit_state, retrieval_popularity
+from training.train import TrainedModel, fit_settings, fit_state, retrieval_popularity
 from training.warm_start import Previous, carry_over
 
 

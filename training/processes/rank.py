@@ -16,6 +16,7 @@ import torch
 
 from recsys.device import resolve_device
 from recsys.model.embeddings import LocalTables, Tables
+from training.build_model import build_ranker, table_specs
 from training.curves.recorder import Recorder
 from training.errors import DivergedError
 from training.fit_inputs import FitInputs
@@ -26,7 +27,6 @@ from training.processes.joint_saver import JointSaver
 from training.saved_step import guard_of
 from training.sharding.plan import Room
 from training.table_placement import on_device, process_bytes
-from training.train import build_ranker, table_specs
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.group import Group
 from training.trainer.saver import Saver

@@ -23,9 +23,9 @@ from recsys.metrics.table import row_metric
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
 from training.baselines.design import MAX_ROWS, Sample, concat_samples, sample_of
+from training.build_model import build_model
 from training.data import EncodedRows, encode_day
 from training.runs import HeadPredictions, Runs
-from training.train import build_model
 
 _BESIDE = ("auc", "log_loss", "ece")
 """What is shown of a probability beside its primary metric."""

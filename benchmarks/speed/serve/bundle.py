@@ -42,9 +42,10 @@ from recsys.model.ranker import Ranker
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.source_terms import NO_SOURCES
+from training.build_model import build_model
 from training.publish import publish, write_bundle
 from training.threads import use_threads
-from training.train import TrainedModel, build_model
+from training.train import TrainedModel
 from training.trainer.train_log import TrainLog
 
 CONFIG: Final = Path(__file__).with_name("shop.toml")

@@ -41,11 +41,12 @@ from recsys.schema import INSTANT
 from recsys.snapshot import ROW, DaySnapshot, part_folder
 from recsys.source_terms import NO_SOURCES
 from recsys.stages import MANIFEST, write_json
+from training.build_model import build_model
 from training.data import BatchStream, Cutting, EncodedDays, sizes_of
 from training.evaluation.evaluate import find_audiences, heads_of, score_rows
 from training.predict import BundlePredictor
 from training.publish import write_bundle
-from training.train import TrainedModel, build_model, make_batcher
+from training.train import TrainedModel, make_batcher
 from training.trainer.train_log import TrainLog
 
 MEMORY_ROWS: Final = (2_000_000, 20_000_000)

@@ -23,10 +23,11 @@ from recsys.batch import Batch
 from recsys.config import RunConfig
 from recsys.device import CPU, has_fast_bf16
 from recsys.errors import DataError
+from training.build_model import build_model
 from training.data import encode_day
 from training.fit_inputs import balancer_of
 from training.threads import use_threads
-from training.train import build_model, fit_settings, fit_state, make_batcher, retrieval_popularity
+from training.train import fit_settings, fit_state, make_batcher, retrieval_popularity
 from training.trainer.fit import fit
 from training.trainer.train_log import TrainLog
 

@@ -11,9 +11,9 @@ from recsys.batch import HistoryIndex
 from recsys.model.history import NUM_AGES
 from recsys.model.ranker import MAX_POSITION
 from recsys.model.sequence import ENCODERS
+from training.build_model import build_model
 from training.data import Batcher, BatchSettings, encode_day, text_by_number
 from training.objective import task_losses
-from training.train import build_model
 
 
 @pytest.fixture

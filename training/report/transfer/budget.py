@@ -11,7 +11,7 @@ from recsys.encoding import EncoderState
 from recsys.errors import ConfigError
 from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
-from training.train import ranker_inputs, table_specs
+from training.build_model import ranker_inputs, table_specs
 
 TOLERANCE = 0.1
 

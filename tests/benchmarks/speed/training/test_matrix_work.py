@@ -8,7 +8,8 @@ import torch
 from benchmarks.speed.training.matrix_work import matrix_flop
 from benchmarks.speed.training.product_parts import day_batches, fit_batches
 from recsys.model.trunks.relu_networks import linear_relu
-from training.train import build_model, fit_state
+from training.build_model import build_model
+from training.train import fit_state
 
 
 def products(ranker, batch):

@@ -19,6 +19,7 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
+from training.build_model import build_model
 from training.report.transfer.budget import alone, count_parameters, matched
 from training.report.transfer.health import failed_findings
 from training.report.transfer.probe import GradientProbe
@@ -26,7 +27,7 @@ from training.report.transfer.shared_or_alone import measure_transfer
 from training.report.transfer.transfer_pages import render_transfer, write_transfer
 from training.report.transfer.transfer_report import TransferReport
 from training.runs import Runs
-from training.train import build_model, train
+from training.train import train
 
 
 @pytest.fixture(scope="module")
