@@ -8,7 +8,7 @@ from features.kinds.feature import BagFeature, IdFeature, NumberFeature
 from recsys.config import RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables, TableSpec
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
 

@@ -19,7 +19,7 @@ from recsys.bundle import Bundle
 from recsys.config import ModelConfig, RunConfig
 from recsys.encoding import EncoderState
 from recsys.model.embeddings import LocalTables
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.model.layout import SHARED_GATE, TEXT, Axes, Layout, layouts
 from recsys.model.ranker import Ranker
 from recsys.model.scorer import parse_inputs

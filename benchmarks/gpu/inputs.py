@@ -12,7 +12,7 @@ from benchmarks.gpu.input_file import read_tensors
 from benchmarks.speed.plain_shapes import PlainHead, PlainModel
 from recsys.batch import Batch
 from recsys.model.embeddings import LocalTables, TableSpec
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.model.ranker import Ranker
 from training.balancing.weights import Fixed
 from training.trainer.batch_file import read_batch

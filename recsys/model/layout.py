@@ -6,7 +6,7 @@ of the position bias to a task. `layouts` lists such dimensions; all others have
 
 from collections.abc import Sequence
 
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.shapes import HeadSpec, ModelShape, reads_sequences
 
 Layout = tuple[tuple[str, int], ...]

@@ -23,7 +23,7 @@ from recsys.batch import BagIndex, Batch, Negatives, NextItems
 from recsys.errors import ConfigError
 from recsys.model.heads import Heads
 from recsys.model.history import Histories, OneHistory
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.model.joined import joined_with_products
 from recsys.model.layers import TaskModules, mlp, unit_length
 from recsys.model.sequence.history import build_history

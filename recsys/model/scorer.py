@@ -26,7 +26,7 @@ from recsys.model.candidate_network import CandidateInputs, CandidateNetwork, Us
 from recsys.model.engines import eager
 from recsys.model.fresh_items import FreshItems
 from recsys.model.head_functions import predict
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.model.item_rows import ItemRows, pack, unpack
 from recsys.model.one_user import OneUser, UserTensors
 from recsys.model.ranker import Ranker, UserSide

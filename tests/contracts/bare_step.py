@@ -7,7 +7,7 @@ import torch
 from recsys.batch import Batch, HistoryIndex, Negatives
 from recsys.head_kinds import HEAD_KINDS
 from recsys.model.embeddings import LocalTables, TableSpec
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.model.ranker import Ranker
 from training.balancing.weights import Fixed
 from training.trainer.fit import fit

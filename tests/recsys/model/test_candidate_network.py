@@ -10,7 +10,7 @@ from recsys.batch import BagIndex, Batch, HistoryIndex, SequenceIndex
 from recsys.config import ModelConfig
 from recsys.errors import ConfigError
 from recsys.model.candidate_network import CandidateNetwork
-from recsys.model.inputs import Inputs
+from recsys.model.input_sizes import Inputs
 from recsys.model.joint_heads import JointHeads
 from recsys.model.layers import mlp
 from recsys.model.one_user import OneUser, UserTensors

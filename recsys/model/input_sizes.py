@@ -1,4 +1,4 @@
-"""Inputs: which tables, lists of ids and numbers a ranker reads, in which order and width."""
+"""Which tables, lists of ids and numbers a ranker reads, in which order and width."""
 
 from dataclasses import dataclass
 
