@@ -1,6 +1,7 @@
 """A bundle answers a day's requests as a server would, in the state of the day's start.
 
-Not as on a server: what happens during the day is known the day after, and a day's new items are not listed.
+Not as on a server: what happens during the day is known the day after, a day's new items are not listed, and
+no item is drawn uniformly (`[policy] uniform_share`).
 Legend: R requests, K places.
 """
 
@@ -50,7 +51,9 @@ class DayServer:
         here[self.shop.items.available(number)] = True
         items = self.shop.item_numbers(audience.catalogue["item_id"])
         audience = replace(audience, available=audience.available & here[items])
-        categories, parameters = category_codes(audience.catalogue), _parameters(self.policy)
+        categories = category_codes(audience.catalogue)
+        # A uniformly drawn item has a propensity_kind of its own; the simulated log has "exact" alone.
+        parameters = replace(PolicyParameters.of(self.policy), uniform_share=0.0)
         places, terms = self.shop.dials.page_size, model.fusion.sources
         shown, propensity, explored, expected = [], [], [], []
         for users, side in scored_users(model, audience, Sources.of(audience, config, terms=terms), terms):
@@ -80,14 +83,3 @@ class DayServer:
             policy_parameters=json.dumps(asdict(parameters)),
             bundle_version=self.predictor.bundle.version,
         )
-
-
-def _parameters(policy: PolicyConfig) -> PolicyParameters:
-    return PolicyParameters(
-        name=policy.name,
-        epsilon=policy.epsilon,
-        temperature=policy.temperature,
-        max_per_category=policy.max_per_category,
-        max_repeats=policy.max_repeats,
-        mmr=policy.mmr,
-    )

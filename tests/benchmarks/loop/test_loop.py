@@ -1,5 +1,7 @@
 """The loop's day on the tiny shop: a bundle answers the day to come; the figures are of its lists."""
 
+import json
+from dataclasses import replace
 from datetime import timedelta
 from xml.etree import ElementTree
 
@@ -11,6 +13,7 @@ from benchmarks.loop.loop import ServedDay, _served, above
 from benchmarks.loop.loop_pages import nights_grid, value_curve
 from benchmarks.loop.serve_day import DayServer
 from recsys.bundle import load_bundle
+from recsys.policy import PolicyParameters
 from recsys.simulator.log_writer import simulate_day
 from recsys.simulator.shop import Shop
 from training.predict import BundlePredictor
@@ -60,6 +63,14 @@ def test_greedy_pages_are_sorted_by_the_score_and_few_explore(tables, server):
     greedy = tables.impressions.filter(~pl.col("explored"))
     assert (greedy["propensity"] >= 0.9).all()
     assert server.expected_click.shape == (tables.requests.height, 10)
+
+
+def test_lists_are_drawn_by_the_policy_but_its_uniform_item(shop, day, server, config):
+    policy = config.policy.model_copy(update={"max_per_category": 3, "uniform_share": 1.0})
+    requests = simulate_day(shop, day, replace(server, policy=policy)).requests
+    drawn_by = PolicyParameters.of_log(policy.name, json.loads(requests["policy_parameters"][0]))
+    assert drawn_by == replace(PolicyParameters.of(policy), uniform_share=0.0)
+    assert drawn_by.max_per_category == 3
 
 
 def test_a_user_who_asks_twice_is_asked_for_twice(tables):
