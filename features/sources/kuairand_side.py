@@ -109,12 +109,8 @@ def write_users(
     if history is not None:
         lengths = history.select(pl.col("user_id").cast(pl.String), pl.col("history_len").cast(pl.Float64))
         users = users.join(lengths.rename({"history_len": USER_HISTORY}), on="user_id", how="left")
-    conversion.write("users", users, pl.lit(eve))
     seen = exposures.select(pl.col("user").alias("user_id"), "day")
-    late = first_seen(seen, "user_id", pl.col("day"), users["user_id"])
-    if late.height:
-        blank = [pl.lit(None, users.schema[name]).alias(name) for name in users.columns if name != "user_id"]
-        conversion.write("users", late.select("user_id", *blank, __day="day"), pl.col("__day"))
+    _write_with_unlisted(conversion, "users", users, "user_id", seen, eve)
 
 
 def write_items(conversion: Conversion, src: Path, exposures: pl.DataFrame, eve: date, timezone: str) -> None:
@@ -138,12 +134,22 @@ def write_items(conversion: Conversion, src: Path, exposures: pl.DataFrame, eve:
     )
     items = conversion.distinct("items", items, ["item_id"], "more than one row of a video")
     conversion.account("items", table.height, items.height)
-    conversion.write("items", items, pl.lit(eve))
     seen = exposures.select(pl.col("item").alias("item_id"), "day")
-    late = first_seen(seen, "item_id", pl.col("day"), items["item_id"])
+    _write_with_unlisted(conversion, "items", items, "item_id", seen, eve)
+
+
+def _write_with_unlisted(
+    conversion: Conversion, table: str, listed: pl.DataFrame, key: str, seen: pl.DataFrame, eve: date
+) -> None:
+    """Write a table's rows on the eve, and ids of the log that it lacks, without values, on their first day.
+
+    Args: seen: the key and day of every exposure.
+    """
+    conversion.write(table, listed, pl.lit(eve))
+    late = first_seen(seen, key, pl.col("day"), listed[key])
     if late.height:
-        blank = [pl.lit(None, items.schema[name]).alias(name) for name in items.columns if name != "item_id"]
-        conversion.write("items", late.select("item_id", *blank, __day="day"), pl.col("__day"))
+        blank = [pl.lit(None, listed.schema[name]).alias(name) for name in listed.columns if name != key]
+        conversion.write(table, late.select(key, *blank, __day="day"), pl.col("__day"))
 
 
 def _read_history(path: Path) -> pl.DataFrame:

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 
 from recsys.config import GateConfig
+from recsys.metrics.columns import Vector
+from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.metric import RowMetric
 from recsys.metrics.table import pooled_metric, row_metrics
@@ -125,18 +127,8 @@ def _interval(
     metric: RowMetric, task: TaskSpec, rows: HeadRows, config: GateConfig, seed: int
 ) -> tuple[float, float] | None:
     """Give the interval of a figure against that of one prediction for all rows, drawing users."""
-    effect = paired_bootstrap(
-        task.kind.metric,
-        rows.label,
-        np.full_like(rows.label, 0.5),
-        rows.prediction(metric, f"prediction_{task.name}"),
-        rows.user,
-        generator=np.random.default_rng(seed),
-        weight=rows.weight,
-        lists=rows.lists,
-        replicates=config.replicates,
-        level=1 - 2 * config.alpha,
-    )
+    constant = np.full_like(rows.label, 0.5)
+    effect = _paired(task, rows, constant, rows.prediction(metric, f"prediction_{task.name}"), config, seed)
     if effect.a is None or effect.ci_low is None or effect.ci_high is None:
         return None
     return effect.a + effect.ci_low, effect.a + effect.ci_high
@@ -156,21 +148,27 @@ def _compared(
     """Compare the two bundles by the head's primary metric, drawing users."""
     both = HeadRows.of(task, rows.frame.join(_as_champion(champion, task), on=IMPRESSION_KEY))
     metric = pooled_metric(task.kind.metric)
-    effect = paired_bootstrap(
-        task.kind.metric,
-        both.label,
-        both.prediction(metric, "champion"),
-        both.prediction(metric, f"prediction_{task.name}"),
-        both.user,
-        generator=np.random.default_rng(seed),
-        weight=both.weight,
-        lists=both.lists,
-        replicates=config.replicates,
-        level=1 - 2 * config.alpha,
-    )
+    champions = both.prediction(metric, "champion")
+    effect = _paired(task, both, champions, both.prediction(metric, f"prediction_{task.name}"), config, seed)
     ahead = 0.0 if effect.a is None else effect.a - _of_constant(metric, both)
     adds = max(0.0, ahead if metric.higher_is_better else -ahead)
     return HeadComparison(name=f"{task.name} {metric.title}", effect=effect, adds=adds, config=config)
+
+
+def _paired(task: TaskSpec, rows: HeadRows, a: Vector, b: Vector, config: GateConfig, seed: int) -> Effect:
+    """Compare two predictions [N] of the same rows at the gate's level, drawing users."""
+    return paired_bootstrap(
+        task.kind.metric,
+        rows.label,
+        a,
+        b,
+        rows.user,
+        generator=np.random.default_rng(seed),
+        weight=rows.weight,
+        lists=rows.lists,
+        replicates=config.replicates,
+        level=1 - 2 * config.alpha,
+    )
 
 
 def _as_champion(rows: pl.DataFrame, task: TaskSpec) -> pl.DataFrame:
