@@ -258,6 +258,18 @@ def shop_log(tmp_path_factory: pytest.TempPathFactory) -> InteractionLog:
 
 
 @pytest.fixture(scope="session")
+def lone_log(shop_log: InteractionLog, tmp_path_factory: pytest.TempPathFactory) -> InteractionLog:
+    """The tiny shop's log without its requests: each impression is a request of its own."""
+    log = InteractionLog(tmp_path_factory.mktemp("lone") / "log")
+    for table in ("impressions", "feedback", "users", "items"):
+        for day in shop_log.days(table):
+            rows = shop_log.read(table, day)
+            lone = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
+            log.write(table, day, lone, stem="simulated")
+    return log
+
+
+@pytest.fixture(scope="session")
 def shop_chain(
     shop_log: InteractionLog, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Any]:

@@ -8,7 +8,6 @@ import pytest
 from features.build import build_snapshots
 from recsys.bundle import load_bundle
 from recsys.errors import ConfigError
-from recsys.log import InteractionLog
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec, check_tasks
 from training.evaluation.list_groups import learned_lists
@@ -36,16 +35,9 @@ def _train(days, config, **options):
 
 
 @pytest.fixture(scope="module")
-def days(shop_log, config, tmp_path_factory):
+def days(lone_log, config, tmp_path_factory):
     """The tiny shop without requests: a list is a user's day on one device, and rows have live states."""
-    root = tmp_path_factory.mktemp("alone")
-    log = InteractionLog(root / "log")
-    for table in ("impressions", "feedback", "users", "items"):
-        for day in shop_log.days(table):
-            rows = shop_log.read(table, day)
-            own = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
-            log.write(table, day, own, stem="simulated")
-    return build_snapshots(log, date(2026, 1, 30), config, Stages(root / "stages"))
+    return build_snapshots(lone_log, date(2026, 1, 30), config, Stages(tmp_path_factory.mktemp("alone")))
 
 
 @pytest.fixture(scope="module")

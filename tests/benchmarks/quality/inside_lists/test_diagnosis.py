@@ -10,7 +10,6 @@ from benchmarks.quality.inside_lists.list_rows import ListRows
 from benchmarks.quality.inside_lists.run_diagnosis import inputs_grid, orders_grid, run_diagnosis
 from benchmarks.quality.sets.night import Night
 from recsys.errors import ConfigError
-from recsys.log import InteractionLog
 from recsys.metrics.columns import Lists
 from recsys.metrics.list_auc import list_auc
 from recsys.stages import Stages
@@ -20,16 +19,9 @@ SIZE, PER_LIST = 40_000, 8
 
 
 @pytest.fixture(scope="module")
-def night(shop_log, config, tmp_path_factory):
+def night(lone_log, config, tmp_path_factory):
     """A night of the shop's log, each impression a request of its own: lists have a state that is held."""
-    root = tmp_path_factory.mktemp("inside")
-    log = InteractionLog(root / "log")
-    for table in ("impressions", "feedback", "users", "items"):
-        for day in shop_log.days(table):
-            rows = shop_log.read(table, day)
-            lone = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
-            log.write(table, day, lone, stem="simulated")
-    return Night(log, config, Stages(root / "stages"))
+    return Night(lone_log, config, Stages(tmp_path_factory.mktemp("inside")))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from benchmarks.quality.sets.night import (
 from benchmarks.quality.sets.night_baselines import NIGHT_BASELINES, PRIOR_ROWS
 from recsys.cli import run
 from recsys.config import load_config
-from recsys.log import InteractionLog
 from recsys.metrics.list_auc import list_auc
 from recsys.metrics.pointwise import auc, rmse
 from recsys.simulator.oracle import oracle_report
@@ -38,16 +37,9 @@ def runs(night):
 
 
 @pytest.fixture(scope="module")
-def alone(shop_log, config, tmp_path_factory):
+def alone(lone_log, config, tmp_path_factory):
     """The same night on a log that keeps no requests."""
-    root = tmp_path_factory.mktemp("alone")
-    log = InteractionLog(root / "log")
-    for table in ("impressions", "feedback", "users", "items"):
-        for day in shop_log.days(table):
-            rows = shop_log.read(table, day)
-            own = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
-            log.write(table, day, own, stem="simulated")
-    return Night(log, config, Stages(root / "stages"))
+    return Night(lone_log, config, Stages(tmp_path_factory.mktemp("alone")))
 
 
 def value(night, run, metric, head):

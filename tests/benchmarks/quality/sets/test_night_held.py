@@ -6,23 +6,15 @@ import pytest
 from benchmarks.quality.baselines import tuned_trees
 from benchmarks.quality.sets import night_baselines
 from benchmarks.quality.sets.night import FittedBaseline, Night
-from recsys.log import InteractionLog
 from recsys.stages import Stages
 from training.baselines.boosted_trees import TreeColumns
 from training.baselines.design import design_of
 
 
 @pytest.fixture(scope="module")
-def night(shop_log, config, tmp_path_factory):
+def night(lone_log, config, tmp_path_factory):
     """A night of the shop's log, each impression a request of its own."""
-    root = tmp_path_factory.mktemp("lone")
-    log = InteractionLog(root / "log")
-    for table in ("impressions", "feedback", "users", "items"):
-        for day in shop_log.days(table):
-            rows = shop_log.read(table, day)
-            lone = rows.with_columns(request_id="impression_id") if table == "impressions" else rows
-            log.write(table, day, lone, stem="simulated")
-    return Night(log, config, Stages(root / "stages"))
+    return Night(lone_log, config, Stages(tmp_path_factory.mktemp("stages")))
 
 
 def _reads_the_clock(_task, _night, _known):
