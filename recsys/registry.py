@@ -19,14 +19,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from recsys.activations import Activations
 from recsys.errors import BundleError, ConfigError, MovedError, RegistryError
 from recsys.files import sync_folder
 from recsys.manifest import read_manifest, verify_files
 from recsys.process_lock import process_lock
-from recsys.records import Activation, IndexRecord, Lease, NightRecord, Verdict
+from recsys.records import Activation, IndexRecord, Lease, NightRecord, Record, Verdict
 from recsys.scratch import age_s
 from recsys.stages import write_json
 
@@ -35,6 +35,7 @@ LEASE_S = 60.0
 SKEW_S = 300.0
 """So far apart may the clocks of the server's host and of the reader's be."""
 _FORGOTTEN_S = 86_400.0
+_Kept = TypeVar("_Kept", bound=Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +226,7 @@ class Registry:
 
         Raises: RegistryError for a file that is torn or holds something else.
         """
-        file = self._record_file(version)
-        try:
-            return NightRecord.parse(file.read_text(errors="replace"), str(file))
-        except FileNotFoundError:
-            return None
+        return _read(self._record_file(version), NightRecord)
 
     def records(self) -> list[NightRecord]:
         """Read all records, also of versions that are gone.
@@ -254,26 +251,18 @@ class Registry:
 
     def write_record(self, record: NightRecord) -> None:
         """Write a version's record beside the bundle, never into it."""
-        file = self._record_file(record.version)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, record.model_dump(mode="json"))
+        _write(self._record_file(record.version), record)
 
     def write_index(self, version: str, record: IndexRecord) -> None:
         """Write what a version's index costs."""
-        file = self._index_file(version)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, record.model_dump(mode="json"))
+        _write(self._index_file(version), record)
 
     def index(self, version: str) -> IndexRecord | None:
         """Read what a version's index costs; None when nobody wrote it.
 
         Raises: RegistryError for a file that is torn or holds something else.
         """
-        file = self._index_file(version)
-        try:
-            return IndexRecord.parse(file.read_text(errors="replace"), str(file))
-        except FileNotFoundError:
-            return None
+        return _read(self._index_file(version), IndexRecord)
 
     def write_lease(self, server_id: str, version: str | None, loaded: Iterable[str] = ()) -> None:
         """Say what a server answers with and what else it holds or loads; renew it well within LEASE_S."""
@@ -354,3 +343,16 @@ def _replace_text(path: Path, text: str) -> None:
         os.fsync(stream.fileno())
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def _read(file: Path, kind: type[_Kept]) -> _Kept | None:
+    """Read a record's file; None when there is none. Raises: RegistryError, as `Record.parse`."""
+    try:
+        return kind.parse(file.read_text(errors="replace"), str(file))
+    except FileNotFoundError:
+        return None
+
+
+def _write(file: Path, record: Record) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, record.model_dump(mode="json"))
