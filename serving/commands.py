@@ -119,8 +119,7 @@ def serve_command(
     A restart cannot repair 2 (systemd: RestartPreventExitStatus=2).
     """  # noqa: D301 (\\b is a character that keeps the lines as they are)
     given = load_config(config)
-    _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
-    _require_folder("--runs", runs, "`recsys nightly`")
+    _require_folders(log, runs)
     if check is not None:
         return _check(config, given, log, runs, check, json_file)
     _refuse_json(json_file)
@@ -241,6 +240,11 @@ def demo_command(
 
     dials = ShopDials(users=users, items=items, days=days)
     run_demo(out, config, seed=seed, dials=dials, requests=requests, evening_s=evening_s)
+
+
+def _require_folders(log: Path, runs: Path) -> None:
+    _require_folder("--log", log, "`recsys convert` or `recsys simulate`")
+    _require_folder("--runs", runs, "`recsys nightly`")
 
 
 def _require_folder(option: str, folder: Path, makers: str) -> None:

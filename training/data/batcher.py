@@ -140,9 +140,7 @@ class Batcher:
             position_B=torch.from_numpy(encoded.position[rows]),
             labels={t: torch.from_numpy(np.nan_to_num(encoded.labels[t][rows])) for t in self.settings.tasks},
             observed={t: self._observed(encoded, t, shown, again) for t in self.settings.tasks},
-            negatives=None
-            if negative is None or drawn is None or popularity is None
-            else self._negatives(encoded, whole, own, drawn, negative, index, popularity),
+            negatives=self._negatives(encoded, whole, own, drawn, negative, index, popularity),
             pairs=pairs,
             num_held=again.size,
         )
@@ -257,11 +255,13 @@ class Batcher:
         encoded: EncodedRows,
         whole: np.ndarray,
         own: slice,
-        drawn: np.ndarray,
-        negative: Encoded,
+        drawn: np.ndarray | None,
+        negative: Encoded | None,
         index: dict[str, Tensor],
-        popularity: np.ndarray,
-    ) -> Negatives:
+        popularity: np.ndarray | None,
+    ) -> Negatives | None:
+        if drawn is None or negative is None or popularity is None:
+            return None
         rows, item_row = whole[own], encoded.item_row[whole[own]]
         task = self.settings.retrieval_task
         assert task is not None, "negatives are drawn for a task's positives"
