@@ -98,10 +98,7 @@ class Batcher:
         rng: np.random.Generator,
         popularity: np.ndarray | None = None,
     ) -> Batch:
-        """Gather the rank's own slice of one batch.
-
-        Args: whole: the rows of all ranks' batch; popularity: as in `batches`.
-        """
+        """Gather the rank's slice of a batch. Args: whole: rows of all ranks; popularity: as in `batches`."""
         own = self._own(encoded, whole)
         shown = whole[own]
         pairs, again = self._pairs(encoded, whole, own)
