@@ -131,9 +131,10 @@ class DaySnapshot:
         frames = [pl.read_parquet(file, columns=read) for file in files]
         if keep is not None:
             frames = [frame.filter(keep(frame)) for frame in frames]
-        rows = pl.concat(frames, how="diagonal_relaxed")
-        if self.num_parts > 1:
-            rows = rows.sort(order, maintain_order=True)
+        if self.num_parts == 1:
+            rows = frames[0]
+        else:
+            rows = pl.concat(frames, how="diagonal_relaxed").sort(order, maintain_order=True)
         return rows if columns is None else rows.select(columns)
 
     def _moves(self) -> pl.DataFrame:

@@ -25,7 +25,7 @@ UNKNOWN = 0
 _MAX_DICT = 50_000
 """Of more ids, one is looked up in an `IdTable`: 5 us instead of .1."""
 _FEW = 1_000
-"""So many ids are looked up one by one, when joining them with a large vocabulary takes longer."""
+"""So many ids are looked up one by one: joining them with a vocabulary takes longer."""
 _BUCKETS = "hash_buckets.json"
 
 
@@ -61,7 +61,11 @@ class Vocabulary:
     def encode(self, ids: pl.Series) -> np.ndarray:
         """Map ids [N] to numbers [N] int64; null -> 0, unlisted -> its hash bucket (0 if there are none)."""
         column = ids.cast(pl.String).alias("id")
-        if column.len() <= _FEW and not self.is_small:
+        if column.len() <= _FEW:
+            if self.is_small:
+                values = column.to_list()
+                numbers = {value: self.encode_one(value) for value in set(values)}
+                return np.array([numbers[value] for value in values], np.int64)
             return np.where(column.is_null(), UNKNOWN, self.encode_few(column.fill_null("").to_list()))
         found = column.to_frame().join(self._frame, on="id", how="left", maintain_order="left")["num"]
         codes: np.ndarray = found.fill_null(-1).to_numpy().copy()

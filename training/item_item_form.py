@@ -17,7 +17,7 @@ from recsys.config import RunConfig
 from recsys.item_item.neighbours import ItemItem
 from recsys.metrics import ranking
 from recsys.source_terms import NO_SOURCES, SourceTerms
-from recsys.user_sources import UserSources
+from recsys.user_sources import TakenRows, UserSources
 from training.evaluation.audience import Audience
 from training.evaluation.candidates import taken_of
 from training.evaluation.lists import PADDING
@@ -109,6 +109,8 @@ class _Lists:
     """Of the items that a table is made of."""
     users: Sequence[str]
     """[U]: whose lists."""
+    taken: Sequence[Sequence[TakenRows]]
+    """Of each audience what each of its users had taken: the same for every form."""
 
     @classmethod
     def of(cls, audiences: Sequence[Audience], config: RunConfig) -> "_Lists":
@@ -122,20 +124,24 @@ class _Lists:
             config=config,
             ids=ids.filter(ids.is_in(known.implode())),
             users=list(chain.from_iterable(a.requests["user_id"] for a in asked)),
+            taken=[taken_of(audience, config) for audience in asked],
         )
 
     def worth(self, terms: SourceTerms) -> np.ndarray:
         """Give what each list is worth [U] with a form of the table."""
         table = item_item_table(self.audiences[0].previous, self.config, self.ids, terms)
-        return np.concatenate([self._of_day(audience, table, terms) for audience in self.audiences])
+        days = zip(self.audiences, self.taken, strict=True)
+        return np.concatenate([self._of_day(audience, taken, table, terms) for audience, taken in days])
 
-    def _of_day(self, audience: Audience, table: ItemItem | None, terms: SourceTerms) -> np.ndarray:
+    def _of_day(
+        self, audience: Audience, of_users: Sequence[TakenRows], table: ItemItem | None, terms: SourceTerms
+    ) -> np.ndarray:
         if table is None:
             return np.zeros(audience.num_users)
         mine = with_rows_of(table, self.ids, audience.catalogue["item_id"])
         at_ms = audience.requests["shown_at"].dt.epoch("ms").to_numpy()
         found, wanted = [], []
-        for user, taken in enumerate(taken_of(audience, self.config)):
+        for user, taken in enumerate(of_users):
             new = audience.allowed(slice(user, user + 1))[0]  # of all users at once: U times the catalogue
             new[taken.rows[taken.rows >= 0]] = False
             past = UserSources.of(taken, int(at_ms[user]), mine, terms)

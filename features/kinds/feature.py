@@ -69,7 +69,7 @@ class FitRows:
 
     def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Give those of some columns that are there, so many rows at a time."""
-        yield self.frame.select(name for name in columns if name in self.schema)
+        yield self.frame[[name for name in columns if name in self.schema]]
 
     def pieces(self, columns: Sequence[str]) -> Iterator[tuple[pl.DataFrame, np.ndarray]]:
         """Give some columns and the examples of each row, so many rows at a time."""

@@ -103,13 +103,14 @@ def test_a_parquet_file_without_our_metadata(tmp_path):
         Vocabulary.load(tmp_path / "v.parquet")
 
 
-def test_an_unlisted_id_is_hashed_once_however_often_it_comes(monkeypatch):
+@pytest.mark.parametrize("times", [50, 500])
+def test_an_unlisted_id_is_hashed_once_however_often_it_comes(monkeypatch, times):
     vocabulary, hashed = Vocabulary(ids=("a",), hash_buckets=7), []
     bucket = Vocabulary._bucket
     monkeypatch.setattr(
         Vocabulary, "_bucket", lambda self, value: hashed.append(value) or bucket(self, value)
     )
-    codes = vocabulary.encode(pl.Series(["x", "a", None, "y", "x"] * 50))
+    codes = vocabulary.encode(pl.Series(["x", "a", None, "y", "x"] * times))
     assert sorted(hashed) == ["x", "y"]
     monkeypatch.undo()
-    assert codes.tolist() == [vocabulary.encode_one(v) for v in ["x", "a", None, "y", "x"]] * 50
+    assert codes.tolist() == [vocabulary.encode_one(v) for v in ["x", "a", None, "y", "x"]] * times

@@ -14,7 +14,7 @@ import polars as pl
 
 from features.days import Days
 from recsys.metrics.table import METRICS
-from training.baselines.design import training_sample
+from training.baselines.design import RecentDays, training_sample
 from training.baselines.fitted import PENALTIES, fit_linear, score_fitted
 from training.baselines.simple_systems import OWN_HISTORY, system_lists
 from training.evaluation.audience import Audience
@@ -53,7 +53,7 @@ def evaluate_beside(
 
 
 def _linear(predictor: BundlePredictor, days: Days, rows: pl.DataFrame, seed: int) -> EvalTable:
-    heads, notes = {}, []
+    heads, notes, recent = {}, [], RecentDays(predictor, MOST_ROWS)
     for task in predictor.bundle.config.tasks:
         measured = rows.filter(pl.col(task.label).is_not_null())
         places = [days.place(day) for day in measured["date"].unique()]
@@ -61,12 +61,14 @@ def _linear(predictor: BundlePredictor, days: Days, rows: pl.DataFrame, seed: in
             why = "no label is known" if not places else f"its day has more than {MOST_ROWS:,} rows"
             notes.append(f"{task.name}: linear {_NOT_FITTED}, {why}")
             continue
-        sample = training_sample(predictor, days, task, seed, most=TRAIN_ROWS, most_of_day=MOST_ROWS)
+        sample = training_sample(
+            predictor, days, task, seed, most=TRAIN_ROWS, most_of_day=MOST_ROWS, recent=recent
+        )
         if sample is None or np.unique(sample.label).size < 2:
             notes.append(f"{task.name}: linear {_NOT_FITTED}, the days before have no labels that differ")
             continue
         fitted = fit_linear(task, sample, seed, _PENALTY)
-        scored = score_fitted(predictor, days, measured, {LINEAR: fitted.predict}, task)
+        scored = score_fitted(predictor, days, measured, {LINEAR: fitted.predict}, task, recent)
         heads[task.name] = head_metrics(task, scored, LINEAR)
         notes.append(f"{task.name}: {fitted.note}")
     return EvalTable(heads=heads, ranking=None, notes=tuple(notes))

@@ -5,7 +5,8 @@ Rows and encoder are the model's own. A baseline lacks only the history and the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,27 @@ def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Desig
     )
 
 
+class RecentDays:
+    """Days as a predictor encodes them, for one head after the other: the last used stay in memory."""
+
+    def __init__(self, predictor: BundlePredictor, most_rows: int = 0) -> None:
+        """Keep the last day, and others while all have at most so many rows."""
+        self.predictor, self.most_rows = predictor, most_rows
+        self._kept: dict[tuple[Path, datetime], EncodedRows] = {}
+
+    def encoded(self, days: Days, i: int) -> EncodedRows:
+        """Encode day i with the labels of all the bundle's heads, as the days know them."""
+        key = (days[i].path, days.as_of)
+        found = self._kept.pop(key, None)
+        if found is None:
+            tasks = self.predictor.bundle.config.tasks
+            found = self.predictor.encode_day(days.labelled_for(tasks), i, tasks)
+        self._kept[key] = found
+        while len(self._kept) > 1 and sum(day.size for day in self._kept.values()) > self.most_rows:
+            del self._kept[next(iter(self._kept))]
+        return found
+
+
 def training_sample(
     predictor: BundlePredictor,
     days: Days,
@@ -96,13 +118,15 @@ def training_sample(
     *,
     most: int | None = None,
     most_of_day: int | None = None,
+    recent: RecentDays | None = None,
 ) -> Sample | None:
     """Gather a task's labelled rows of the periods its bundle was trained on; None without any.
 
     Labels are what was known at the end of the bundle's own night.
-    Args: most: only the latest periods that hold so many; most_of_day: none with more impressions.
+    Args: most: only the latest periods that hold so many; most_of_day: none with more impressions; recent:
+    has the days that other heads were given.
     """
-    bundle = predictor.bundle
+    bundle, recent = predictor.bundle, recent or RecentDays(predictor)
     periods = trained_places(predictor, days, task)
     if most_of_day is not None:
         periods = [i for i in periods if days.num_impressions(i) <= most_of_day]
@@ -122,7 +146,7 @@ def training_sample(
         rows = np.flatnonzero(known[i].to_numpy())
         chosen = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
         if chosen.size:
-            encoded = predictor.encode_day(then, i, [task])
+            encoded = recent.encoded(then, i)
             parts.append(sample_of(encoded, predictor.encoder, chosen, task, i))
     return concat_samples(parts) if parts else None
 

@@ -17,8 +17,8 @@ from recsys.metrics.pointwise import log_loss, rmse
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.baselines.boosted_trees import TreeColumns, TreeRows, grow, grow_again, require_lightgbm
-from training.baselines.design import Design, Sample, design_of, training_sample
-from training.data import held_scores
+from training.baselines.design import Design, RecentDays, Sample, design_of, training_sample
+from training.data import EncodedRows, held_scores
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
 from training.evaluation.head_rows import HELD, MEASURED
@@ -97,33 +97,36 @@ def score_fitted(
     rows: pl.DataFrame,
     predict: dict[str, Predict],
     task: TaskSpec,
+    recent: RecentDays | None = None,
 ) -> pl.DataFrame:
-    """Predict the rows again, period by period, in their order; also with the state held as lists began."""
+    """Predict the rows again, period by period, in their order; also with the state held as lists began.
+
+    Args: recent: has the days that other heads were given.
+    """
+    recent = recent or RecentDays(predictor)
     labelled = days.labelled_for(predictor.bundle.config.tasks)
     parts = []
     for key, part in sorted(rows.partition_by("date", as_dict=True, maintain_order=True).items()):
-        scored = _score_day(predictor, labelled, labelled.place(key[0]), part, predict, task)
+        scored = _score_day(recent, labelled, labelled.place(key[0]), part, predict)
         wanted = part.select("impression_id", *MEASURED, task.label)
         parts.append(wanted.join(scored, on=IMPRESSION_KEY, how="left", maintain_order="left"))
     return pl.concat(parts)
 
 
 def _score_day(
-    predictor: BundlePredictor,
-    days: Days,
-    i: int,
-    rows: pl.DataFrame,
-    predict: dict[str, Predict],
-    task: TaskSpec,
+    recent: RecentDays, days: Days, i: int, rows: pl.DataFrame, predict: dict[str, Predict]
 ) -> pl.DataFrame:
     """Predict day i whole. Args: rows: those of the day that are measured, with their lists."""
+    predictor = recent.predictor
 
-    def score(of: Days) -> dict[str, np.ndarray]:
-        encoded = predictor.encode_day(of, i, [task])
+    def predicted(encoded: EncodedRows) -> dict[str, np.ndarray]:
         design = design_of(encoded, predictor.encoder, np.arange(encoded.size))
         return {name: f(design) for name, f in predict.items()}
 
-    shown, live = days[i].table("examples", columns=IMPRESSION_KEY), score(days)
+    def score(held: Days) -> dict[str, np.ndarray]:
+        return predicted(predictor.encode_day(held, i, ()))
+
+    shown, live = days[i].table("examples", columns=IMPRESSION_KEY), predicted(recent.encoded(days, i))
     lists = shown.join(
         rows.select(*IMPRESSION_KEY, LIST_GROUP), on=IMPRESSION_KEY, how="left", maintain_order="left"
     )

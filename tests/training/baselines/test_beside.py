@@ -6,9 +6,10 @@ import pytest
 
 from training.baselines import beside
 from training.baselines.beside import LINEAR, MODEL, figures_beside, lines_beside
-from training.baselines.design import training_sample
+from training.baselines.design import RecentDays, training_sample
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate
+from training.predict import BundlePredictor
 
 LAST = 5
 
@@ -72,6 +73,28 @@ def test_large_days_are_not_encoded_for_it_and_that_is_said(predictor, shop_chai
     found = evaluate(predictor, shop_chain, evaluated, max_users=5, seed=3, beside=True)
     assert found.baselines[LINEAR].heads == {}
     assert line_of(found, "click") == "beside: click: linear not fitted, its day has more than 1 rows"
+
+
+def test_a_day_is_encoded_once_for_all_heads(predictor, shop_chain, evaluated, monkeypatch) -> None:
+    encode, found = BundlePredictor.encode_day, []
+
+    def counted(self, days, i, tasks):
+        found.append(days[i].path)
+        return encode(self, days, i, tasks)
+
+    monkeypatch.setattr(BundlePredictor, "encode_day", counted)
+    evaluate(predictor, shop_chain, evaluated, max_users=20, seed=3, beside=True)
+    of_log = [path for path in found if path in {day.path for day in shop_chain}]
+    assert len(of_log) == len(set(of_log)) > 2
+
+
+def test_days_in_memory_have_so_many_rows_at_most(predictor, shop_chain) -> None:
+    one, other = (shop_chain.num_impressions(i) for i in (1, 2))
+    for most, kept in ((one + other, True), (one + other - 1, False), (0, False)):
+        recent = RecentDays(predictor, most)
+        first = recent.encoded(shop_chain, 1)
+        recent.encoded(shop_chain, 2)
+        assert (recent.encoded(shop_chain, 1) is first) == kept
 
 
 def test_it_learns_from_the_latest_days_only(predictor, shop_chain, config) -> None:
