@@ -21,11 +21,12 @@ from features.taken_events import TakenEvents
 from recsys.errors import BundleError
 from recsys.inputs import ContextInputs, CrossInputs, UserInputs
 from recsys.mask import Mask
+from recsys.tasks import TaskSpec
 from recsys.user_past import UserPast
 from recsys.vocabulary import UNKNOWN
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}
-"""Largest allowed difference of a calibrated prediction, per numeric mode (processors differ)."""
+"""Largest allowed difference of a calibrated prediction, as a share of its task's range, per numeric mode."""
 USER_ID = "user_id"
 NUM_RETRIEVED = 50
 NUM_OF_PAST = 20
@@ -36,6 +37,11 @@ _OTHERWISE = (
     "golden request {user}: its stored values encode differently here than when it was made; the feature "
     "code changed: run the night again, in a new runs folder"
 )
+_MISSED = {
+    "fp32": "this host does not reproduce the bundle; restore it, or serve it on a host like the one that "
+    "made it",
+    "bf16": "bfloat16 is not exact enough for this bundle",
+}
 
 
 class Scoring(Protocol):
@@ -52,6 +58,10 @@ class Scoring(Protocol):
 
     def item_rows(self, item_ids: Sequence[str]) -> np.ndarray:
         """Give the rows of items; -1 for unknown ones."""
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """List what is predicted."""
 
     @property
     def past(self) -> UserPast:
@@ -96,27 +106,28 @@ def check_golden(
 ) -> dict[str, float]:
     """Reproduce golden requests.
 
-    Returns: the largest difference of a prediction (`max_difference`) and the smallest share of retrieved
-    items that agree (`min_retrieved_overlap`).
+    Returns: the largest difference of a prediction, as a share of its range (`max_difference`), and the
+    smallest share of retrieved items that agree (`min_retrieved_overlap`).
     Raises: BundleError naming the request and what differs.
     """
-    worst, overlap = 0.0, 1.0
+    worst, whose, overlap = 0.0, "", 1.0
     for row in golden.iter_rows(named=True):
         inputs = _read_inputs(row)
         _check_encoding(row, inputs, online)
         context = online.context(json.loads(row["context"]), row["at_ms"])
         answer = _answer(scorer, inputs, context, np.array(row["rows"], np.int64))
-        for name in (c for c in golden.columns if c.startswith("prediction_")):
-            difference = float(np.abs(np.array(answer[name]) - np.array(row[name])).max(initial=0.0))
-            worst = math.inf if math.isnan(difference) else max(worst, difference)
+        for task in scorer.tasks:
+            difference = _difference(task, answer, row)
+            if difference > worst:
+                worst, whose = difference, f" of {task.name}"
         _check_past(row, scorer, online)
         same = set(answer["retrieved"]) & set(row["retrieved"])
         overlap = min(overlap, len(same) / max(1, len(row["retrieved"])))
         if worst > TOLERANCE[mode] or overlap < 0.9:
             raise BundleError(
-                f"golden request {row['user']}: predictions differ by {worst:.2e} (at most "
-                f"{TOLERANCE[mode]:.0e}), {overlap:.0%} of retrieved items agree (at least 90%): this host "
-                "does not reproduce the bundle; restore it, or serve it on a host like the one that made it"
+                f"golden request {row['user']}: predictions{whose} differ by {worst:.2e} of their range "
+                f"(at most {TOLERANCE[mode]:.0e}), {overlap:.0%} of retrieved items agree (at least 90%): "
+                f"{_MISSED[mode]}"
             )
     return {"max_difference": worst, "min_retrieved_overlap": overlap, "requests": float(golden.height)}
 
@@ -146,6 +157,13 @@ def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: n
     found: dict[str, Any] = {f"prediction_{task}": values.tolist() for task, values in predictions.items()}
     found["retrieved"] = scorer.retrieve(side, NUM_RETRIEVED).tolist()
     return found
+
+
+def _difference(task: TaskSpec, answer: dict[str, Any], row: dict[str, Any]) -> float:
+    """Give the largest difference of a task's predictions, as a share of their range; inf for no number."""
+    name, (low, high) = f"prediction_{task.name}", task.prediction_range
+    difference = float(np.abs(np.array(answer[name]) - np.array(row[name])).max(initial=0.0))
+    return math.inf if math.isnan(difference) else difference / (high - low)
 
 
 def _past(scorer: Scoring, taken: TakenEvents, at_ms: int) -> dict[str, list[Any]]:

@@ -137,6 +137,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             index_device=model.index_device,
             index_kind=model.index_kind,
             engine=model.engine,
+            engines_refused=model.engines_refused,
             store=self._facts.store_health(),
             workers=[_worker(worker) for worker in self._board.workers()],
             **_counted(self._board.totals()),  # type: ignore[arg-type]
@@ -223,6 +224,7 @@ def _worker(worker: WorkerStatus) -> pb.WorkerStatus:
                 journal_healthy=facts.journal_healthy,
                 device=facts.device,
                 engine=facts.engine,
+                engines_refused=facts.engines_refused,
             )
         )
     return status

@@ -28,6 +28,7 @@ def read_status(reply: admin_pb2.GetStatusResponse) -> ServerStatus:
         },
         index_kind=reply.index_kind,
         engine=reply.engine,
+        engines_refused=reply.engines_refused,
         store=dict(reply.store),
         num_impressions=reply.num_impressions,
         num_lists=reply.num_lists,
@@ -102,4 +103,5 @@ def _worker(worker: admin_pb2.WorkerStatus) -> Worker:
         journal_healthy=worker.journal_healthy,
         device=worker.device,
         engine=worker.engine,
+        engines_refused=worker.engines_refused,
     )

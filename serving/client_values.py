@@ -129,6 +129,7 @@ class Worker:
     journal_healthy: bool
     device: str
     engine: str
+    engines_refused: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +152,7 @@ class ServerStatus:
     """Stage -> "p50", "p99"."""
     index_kind: str
     engine: str
+    engines_refused: str
     store: Mapping[str, str]
     num_impressions: int
     num_lists: int

@@ -1,6 +1,7 @@
 """Chooses, when a version is loaded, what computes its logits on this host."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -8,38 +9,74 @@ import structlog
 from features.golden import golden_requests
 from features.loading import Answering
 from recsys.bundle import Bundle
-from recsys.device import CPU, has_fast_bf16
-from recsys.model.engines import Choice, Engine, Sample, bfloat16, choose
+from recsys.errors import BundleError
+from recsys.model.engines import BFLOAT16, Choice, Engine, Sample, bfloat16, choose
 from recsys.model.scorer import Scorer
+from serving.devices import multiplies_bfloat16
 
 _CANDIDATES = 500
 _SAMPLES = 4
 _log = structlog.get_logger(__name__)
 
 
-def choose_engine(loaded: Answering[Bundle, Scorer], name: str) -> str:
+def choose_engine(loaded: Answering[Bundle, Scorer], name: str) -> Choice:
     """Give the scorer its engine, and answer the golden requests with it.
 
-    Args: name: `[serving] engine`. Returns: the engine's name.
-    Raises: BundleError when this host does not reproduce the bundle.
+    What is chosen by time must not cost a version: an engine that misses the golden requests gives way to
+    float32, which reproduced them. Each process decides for itself, as it is its own numbers that it serves.
+    Args: name: `[serving] engine`.
+    Raises: BundleError when this host does not reproduce the bundle, or does not with the engine that `name`
+    asks for.
     """
     loaded.check_golden()
+    if name == BFLOAT16:
+        return _named(loaded, bfloat16(loaded.scorer.network))
     others = _offered(loaded.scorer) if name == "auto" else []
     if not others:
-        return loaded.scorer.engine.name
-    choice = choose(loaded.scorer.engine, others, _samples(loaded))
+        return Choice(loaded.scorer.engine)
+    choice = _proved(loaded, choose(loaded.scorer.engine, others, _samples(loaded)))
     _tell(choice)
-    if choice.engine is not loaded.scorer.engine:
-        loaded.scorer.engine = choice.engine
-        loaded.check_golden("fp32" if choice.engine.exact else "bf16")
-    return choice.engine.name
+    return choice
+
+
+def _named(loaded: Answering[Bundle, Scorer], engine: Engine) -> Choice:
+    """Take an engine unmeasured."""
+    missed = _missed(loaded, engine)
+    if missed is not None:
+        remedy = f'float32 reproduces it: write [serving] engine = "auto", or "{loaded.scorer.engine.name}"'
+        raise BundleError(f'[serving] engine = "{engine.name}": {missed}; {remedy}')
+    loaded.scorer.engine = engine
+    return Choice(engine)
+
+
+def _proved(loaded: Answering[Bundle, Scorer], choice: Choice) -> Choice:
+    """Take the engine that was chosen if it reproduces the golden requests; the scorer's own has done so."""
+    own = loaded.scorer.engine
+    missed = None if choice.engine is own else _missed(loaded, choice.engine)
+    if missed is not None:
+        return replace(choice, engine=own, refused={**choice.refused, choice.engine.name: missed})
+    loaded.scorer.engine = choice.engine
+    return choice
+
+
+def _missed(loaded: Answering[Bundle, Scorer], engine: Engine) -> str | None:
+    """Say how an engine misses the golden requests; None: it reproduces them. The scorer keeps its own."""
+    own = loaded.scorer.engine
+    loaded.scorer.engine = engine
+    try:
+        loaded.check_golden("fp32" if engine.exact else "bf16")
+    except BundleError as error:
+        return str(error)
+    except RuntimeError as error:
+        return f"it fails: {str(error).splitlines()[0]}"
+    finally:
+        loaded.scorer.engine = own
+    return None
 
 
 def _offered(scorer: Scorer) -> list[Engine]:
     """List the engines, beside the scorer's own, that may be faster here."""
-    if scorer.device != CPU or not has_fast_bf16(CPU):
-        return []
-    return [bfloat16(scorer.network)]
+    return [bfloat16(scorer.network)] if multiplies_bfloat16(scorer.device) else []
 
 
 def _samples(loaded: Answering[Bundle, Scorer]) -> list[Sample]:
@@ -66,5 +103,7 @@ def _shares(scorer: Scorer) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:
 
 
 def _tell(choice: Choice) -> None:
+    for name, why in choice.refused.items():
+        _log.warning("engine_refused", engine=name, reason=why, answers_with=choice.engine.name)
     milliseconds = {name: round(value, 3) for name, value in choice.milliseconds.items()}
     _log.info("engine_chosen", engine=choice.engine.name, milliseconds=milliseconds, refused=choice.refused)

@@ -58,6 +58,7 @@ class FactsPublisher:
                 index_device=model.index_device,
                 device=model.device,
                 engine=model.engine,
+                engines_refused=model.engines_refused,
                 store=self.store_health(),
                 journal_healthy=self._journal.healthy,
                 journal_bytes=self._journal.num_bytes,

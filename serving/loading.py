@@ -61,7 +61,7 @@ def checked_model(
     Raises: BundleError when this process does not reproduce them.
     """
     bundle = loaded.bundle
-    engine = choose_engine(loaded, devices.engine)
+    choice = choose_engine(loaded, devices.engine)
     index = bundle.index
     _log.info("index", version=bundle.version, **index.summary(), **asdict(index.cutover))
     return ServedModel(
@@ -78,7 +78,8 @@ def checked_model(
         ).encode,
         items_as_of_ms=bundle.manifest.snapshot_at_ms,
         device=str(devices.scorer),
-        engine=engine,
+        engine=choice.engine.name,
+        engines_refused="; ".join(f"{name}: {why}" for name, why in choice.refused.items()),
         index_kind=index.kind,
         index_cutover=asdict(index.cutover),
         index_device=str(devices.index),

@@ -104,6 +104,11 @@ def _worker_metrics(workers: tuple[WorkerStatus, ...]) -> Iterator[Metric]:
     for version in sorted(set(versions)):
         bundle.add_metric([version], versions.count(version))
     yield bundle
+    engine = GaugeMetricFamily("recsys_engine", "Workers by what computes their logits.", labels=["engine"])
+    engines = [one.engine or "none" for one in facts]
+    for name in sorted(set(engines)):
+        engine.add_metric([name], engines.count(name))
+    yield engine
     healthy = all(one.journal_healthy for one in facts)
     yield GaugeMetricFamily("recsys_journal_healthy", "1 while all workers can write theirs.", value=healthy)
     in_journals = sum(one.journal_bytes for one in facts)

@@ -34,6 +34,8 @@ class ServedModel:
     """Where requests are scored; empty: there is no bundle."""
     engine: str = ""
     """What computes the logits there, as `recsys.model.engines` names it."""
+    engines_refused: str = ""
+    """Engines that are not exact enough for this version here, and how they miss; empty: none was refused."""
     index_kind: str = ""
     """Type of the item index."""
     index_cutover: Mapping[str, float] = field(default_factory=dict)

@@ -20,7 +20,7 @@ import polars as pl
 
 from features.store import open_store
 from recsys.config import RunConfig
-from recsys.errors import BundleError, MissingUsersError, RecsysError
+from recsys.errors import BundleError, ConfigError, MissingUsersError, RecsysError
 from recsys.log import InteractionLog
 from recsys.manifest import read_manifest
 from recsys.records import CHECK_FAILED
@@ -28,6 +28,7 @@ from recsys.registry import Registry
 from serving.client import RecsysClient
 from serving.client_values import Answer, CallError
 from serving.processes.orders import ClockSetting, ServeSettings
+from serving.served_model import ServedModel
 
 NUM_USERS = 8
 PAGE = 10
@@ -81,7 +82,8 @@ def check_version(settings: ServeSettings, version: str) -> VersionCheck:
     findings = [_base(settings, version)]
     if findings[0].ok:
         with _checked_settings(settings, version) as own:
-            findings += _serve_and_ask(own, version, _requests(settings, version))
+            asked = settings.config.serving.engine
+            findings += _serve_and_ask(own, version, _requests(settings, version), asked)
     return VersionCheck(version=version, findings=tuple(findings), seconds=time.monotonic() - began)
 
 
@@ -120,7 +122,7 @@ def _checked_settings(settings: ServeSettings, version: str) -> Iterator[ServeSe
         noon = datetime.fromtimestamp(manifest.snapshot_at_ms / 1000, UTC) + _NOON
         yield settings.model_copy(
             update={
-                "config": _patient(settings.config),
+                "config": _of_this_host(_patient(settings.config)),
                 "runs": runs,
                 "log": log,
                 "clock": ClockSetting(start=noon.isoformat()),
@@ -135,7 +137,7 @@ def _checked_settings(settings: ServeSettings, version: str) -> Iterator[ServeSe
 
 
 def _patient(config: RunConfig) -> RunConfig:
-    """Let store and calls take their time; score on what this host has, with a cache of the check's own."""
+    """Let store and calls take their time; score on this host's device, with a cache of the check's own."""
     store = {"connect_timeout_ms": _PATIENCE_MS, "read_timeout_ms": _PATIENCE_MS}
     serving = {"device": "auto", "cache": None, "deadline_ms": _PATIENCE_MS, "drain_s": 1.0}
     return config.model_copy(
@@ -144,6 +146,18 @@ def _patient(config: RunConfig) -> RunConfig:
             "serving": config.serving.model_copy(update=serving),
         }
     )
+
+
+def _of_this_host(config: RunConfig) -> RunConfig:
+    """Let this host choose an engine if it lacks the one that the config names: servers may have that."""
+    from serving.devices import choose_devices, with_engine
+
+    serving = config.serving
+    try:
+        with_engine(choose_devices(serving.device), serving.engine)
+    except ConfigError:
+        return config.model_copy(update={"serving": serving.model_copy(update={"engine": "auto"})})
+    return config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +187,10 @@ def _request_of(row: dict[str, Any]) -> _Request:
     return _Request(user_id=str(row["user_id"]), context=context)
 
 
-def _serve_and_ask(settings: ServeSettings, version: str, requests: Sequence[_Request]) -> list[Finding]:
+def _serve_and_ask(
+    settings: ServeSettings, version: str, requests: Sequence[_Request], engine: str
+) -> list[Finding]:
+    """Start the server and ask it. Args: engine: `[serving] engine` of the servers."""
     from serving.clock import clock_from
     from serving.processes.worker import make_server
 
@@ -185,11 +202,22 @@ def _serve_and_ask(settings: ServeSettings, version: str, requests: Sequence[_Re
         findings = [Finding(name="load", ok=loaded, detail=detail)]
         if loaded:
             with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=_PATIENCE_MS / 1000) as client:
+                findings.append(_engine(server.recommender.engine.model, engine, settings))
                 page = min(PAGE, settings.config.serving.max_page_size)
                 findings += _ask(client, version, requests, page)
         return findings
     finally:
         server.stop(settings.config.serving.drain_s)
+
+
+def _engine(model: ServedModel, asked: str, settings: ServeSettings) -> Finding:
+    """Say what computed the version here; servers on other hosts choose for themselves."""
+    said = [f"{model.engine} on {model.device}"]
+    if model.engines_refused:
+        said.append(f"not exact enough: {model.engines_refused}")
+    if settings.config.serving.engine != asked:
+        said.append(f'[serving] engine = "{asked}" was not tried: this host does not score in it')
+    return Finding(name="engine", ok=True, detail="; ".join(said))
 
 
 def _ask(client: RecsysClient, version: str, requests: Sequence[_Request], page: int) -> list[Finding]:

@@ -4,7 +4,6 @@ folder ──▶ model, verified ──▶ its users are in the store ──▶ 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,11 +53,12 @@ class VersionLoader:
         self._live_version = live_version
 
     def require_device(self) -> None:
-        """Check that a GPU that the config names can be used.
+        """Check that a GPU, or the engine, that the config names can be used.
 
         Raises: ConfigError.
         """
-        if self.load_model is None and self._options.config.serving.device == "cuda":
+        serving = self._options.config.serving
+        if self.load_model is None and (serving.device == "cuda" or serving.engine == "bfloat16"):
             _ = self._prepared
 
     def stop(self) -> None:
@@ -132,11 +132,11 @@ class VersionLoader:
 
         Raises: ConfigError when `[serving] device` cannot be had.
         """
-        from serving.devices import choose_devices
+        from serving.devices import choose_devices, with_engine
         from serving.loading import use_threads
         from serving.prepared.loader import PreparedLoader
 
         serving = self._options.config.serving
         use_threads(serving.threads)
         cache = serving.cache or self._options.runs / "serving" / "cache"
-        return PreparedLoader(cache, replace(choose_devices(serving.device), engine=serving.engine))
+        return PreparedLoader(cache, with_engine(choose_devices(serving.device), serving.engine))

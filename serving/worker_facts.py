@@ -29,6 +29,7 @@ class WorkerFacts:
     index_device: str = ""
     device: str = ""
     engine: str = ""
+    engines_refused: str = ""
     store: dict[str, str] = field(default_factory=dict)
     """`FeatureStore.health`: its kind, and whether it answers."""
     journal_healthy: bool = True
@@ -38,7 +39,8 @@ class WorkerFacts:
         """Convert to at most so many bytes: long texts are cut, then versions left out from the oldest on."""
         values: dict[str, Any] = asdict(self)
         values["store"] = {name[:_MAX_TEXT]: text[:_MAX_TEXT] for name, text in self.store.items()}
-        values["reload_error"] = self.reload_error[:_MAX_TEXT]
+        for name in ("reload_error", "engines_refused"):
+            values[name] = values[name][:_MAX_TEXT]
         while True:
             # Escapes of letters beyond ASCII would take up to twelve bytes each. A path may be no valid text.
             data = json.dumps(values, ensure_ascii=False).encode(errors="replace")

@@ -248,13 +248,13 @@ def bundle_show_command(version: VersionArgument, runs: RunsOption) -> None:
 
 
 def bundle_verify_command(version: VersionArgument, runs: RunsOption) -> None:
-    """Check every hash of a bundle and reproduce its golden requests."""
+    """Check every hash of a bundle and reproduce its golden requests in float32."""
     from training.publish import verify_version
 
     num_files, found = verify_version(runs, version)
     print(
         f"{version}: {num_files} files match, {found['requests']:.0f} golden requests "
-        f"reproduced (largest difference {found['max_difference']:.1e}, at least "
+        f"reproduced in float32 (largest difference {found['max_difference']:.1e} of a range, at least "
         f"{found['min_retrieved_overlap']:.0%} of the retrieved items agree)"
     )
 

@@ -60,7 +60,10 @@ def test_a_changed_weight(bundle):
     name = next(n for n in bundle.weights if n.startswith("ranker.heads.heads.click") and n.endswith("bias"))
     weights = {**bundle.weights, name: bundle.weights[name] + 0.05}
     changed = dataclasses.replace(bundle, weights=weights)
-    with pytest.raises(BundleError, match=r"golden request .*predictions differ"):
+    with pytest.raises(
+        BundleError,
+        match=r"golden request .*predictions of click differ by .* of their range \(at most 1e-04\)",
+    ):
         check_golden(bundle.golden, *_sides(changed))
 
 
@@ -78,7 +81,7 @@ def test_a_changed_calibration(bundle, changed):
     click = bundle.manifest.calibration["click"].model_copy(update=changed)
     calibration = {**bundle.manifest.calibration, "click": click}
     manifest = bundle.manifest.model_copy(update={"calibration": calibration})
-    with pytest.raises(BundleError, match="predictions differ"):
+    with pytest.raises(BundleError, match=r"predictions of .* differ by"):
         check_golden(bundle.golden, *_sides(dataclasses.replace(bundle, manifest=manifest)))
 
 
@@ -114,12 +117,12 @@ def test_a_prediction_that_is_no_number(bundle):
     scorer, online = _sides(bundle)
 
     class Broken:
-        user_side, retrieve, past = scorer.user_side, scorer.retrieve, scorer.past
+        user_side, retrieve, past, tasks = scorer.user_side, scorer.retrieve, scorer.past, scorer.tasks
 
         def predict(self, user, context, rows):
             return {task: np.full(rows.size, np.nan) for task in scorer.predict(user, context, rows)}
 
-    with pytest.raises(BundleError, match="predictions differ by inf"):
+    with pytest.raises(BundleError, match=r"predictions of .* differ by inf"):
         check_golden(bundle.golden, Broken(), online)
 
 
@@ -153,6 +156,20 @@ def test_a_difference_within_the_tolerance_passes(bundle):
         pl.col("prediction_click").list.eval(pl.element() + TOLERANCE["fp32"] / 2)
     )
     assert check_golden(shifted, *_sides(bundle))["max_difference"] > 0
+
+
+@pytest.mark.parametrize(("task", "width"), [("click", 1), ("rating", 4)])
+@pytest.mark.parametrize("mode", TOLERANCE)
+def test_the_tolerance_is_a_share_of_the_tasks_range(bundle, task, width, mode):
+    """Stars lie from 1 to 5: a step of bfloat16 is .016 there, and .004 between .5 and 1."""
+
+    def check(shares):
+        moved = pl.col(f"prediction_{task}").list.eval(pl.element() + shares * TOLERANCE[mode] * width)
+        return check_golden(bundle.golden.with_columns(moved), *_sides(bundle), mode)
+
+    assert check(0.9)["max_difference"] == pytest.approx(0.9 * TOLERANCE[mode], rel=0.01)
+    with pytest.raises(BundleError, match=f"predictions of {task} differ"):
+        check(1.1)
 
 
 def test_events_of_one_instant_do_not_change_places(bundle):

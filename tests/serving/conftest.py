@@ -392,6 +392,25 @@ def server(night: Path, tmp_path: Path, clock: StandingClock) -> Iterator[Server
 
 
 @pytest.fixture
+def bfloat16_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let versions that are loaded from now on choose bfloat16, which misses their golden requests."""
+    from recsys.model import engines
+    from serving import devices, engine_choice
+
+    def bfloat16(network: Callable[..., Any]) -> engines.Engine:
+        """Be wrong on the twenty items of a golden request alone, which engines are not compared on."""
+        return engines.Engine(
+            engines.BFLOAT16, lambda *given: network(*given) + (given[0].shape[0] == 20), exact=False
+        )
+
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda _: True)
+    monkeypatch.setattr(engine_choice, "bfloat16", bfloat16)
+    monkeypatch.setattr(
+        engines, "_measured", lambda right, _: {e.name: float(e.name == engines.EAGER) for e in right}
+    )
+
+
+@pytest.fixture
 def client(server: Server) -> Iterator[RecsysClient]:
     with RecsysClient(f"127.0.0.1:{server.port}", timeout_s=PATIENCE_S) as client:
         yield client

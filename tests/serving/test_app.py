@@ -131,6 +131,14 @@ def test_a_gpu_that_is_not_there_is_an_error_at_the_start(tmp_path, monkeypatch)
         Server(options(tmp_path, config=config.model_copy(update={"serving": serving})))
 
 
+def test_an_engine_that_is_not_there_is_an_error_at_the_start(tmp_path, monkeypatch) -> None:
+    config = default_config()
+    serving = config.serving.model_copy(update={"engine": "bfloat16"})
+    monkeypatch.setattr("serving.devices.has_fast_bf16", lambda _: False)
+    with pytest.raises(ConfigError, match=r'\[serving\] engine = "bfloat16": this processor does not'):
+        Server(options(tmp_path, config=config.model_copy(update={"serving": serving})))
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "example.org:80"])
 def test_an_open_address_needs_tls_or_insecure(tmp_path, address) -> None:
     with pytest.raises(

@@ -6,7 +6,7 @@ import structlog
 import torch
 
 from recsys.errors import ConfigError
-from serving.devices import ON_CPU, Devices, choose_devices
+from serving.devices import ON_CPU, Devices, choose_devices, with_engine
 
 GPU = torch.device("cuda", 0)
 
@@ -49,3 +49,18 @@ def test_cuda_names_what_is_missing(torch_gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r'\[serving\] device = "cuda": torch'):
         choose_devices("cuda")
+
+
+@pytest.mark.parametrize("name", ["auto", "eager", "bfloat16"])
+def test_an_engine_that_can_be_had(name, monkeypatch):
+    monkeypatch.setattr("serving.devices.has_fast_bf16", lambda _: True)
+    assert with_engine(ON_CPU, name) == Devices(engine=name)
+
+
+def test_bfloat16_where_it_cannot_be_had_is_an_error(monkeypatch):
+    with pytest.raises(ConfigError, match=r'engine = "bfloat16": a GPU scores here; write "auto" or "eager"'):
+        with_engine(Devices(GPU, GPU), "bfloat16")
+    monkeypatch.setattr("serving.devices.has_fast_bf16", lambda _: False)
+    with pytest.raises(ConfigError, match='engine = "bfloat16": this processor does not multiply bfloat16'):
+        with_engine(ON_CPU, "bfloat16")
+    assert with_engine(ON_CPU, "auto").engine == "auto"

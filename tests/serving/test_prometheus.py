@@ -49,11 +49,13 @@ def test_a_worker_that_has_died_answers_with_no_version() -> None:
     board = StatsBoard(bytearray(StatsBoard.size(2)), 2)
     for number in range(2):
         own = board.own(number)
-        own.publish(WorkerFacts(version="v1", journal_healthy=number == 0, journal_bytes=7))
+        facts = WorkerFacts(version="v1", engine="eager", journal_healthy=number == 0, journal_bytes=7)
+        own.publish(facts)
         board.enter(number, "serving")
     board.enter(1, "restarting")
     text = exported(board)
     assert 'recsys_bundle{version="v1"} 1.0' in text
+    assert 'recsys_engine{engine="eager"} 1.0' in text
     assert "recsys_journal_healthy 1.0" in text
     assert "recsys_journal_bytes 7.0" in text
 

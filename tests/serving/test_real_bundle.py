@@ -190,6 +190,24 @@ def test_a_rollback_takes_effect_while_a_night_runs_and_without_a_restart(server
         until(lambda: client.recommend("stranger").bundle_version == first)
 
 
+def test_a_later_version_that_bfloat16_misses_is_answered_in_float32_and_the_status_says_why(
+    server, client, bfloat16_misses
+) -> None:
+    first = server.recommender.version
+    second = copy_version(Registry(server._options.runs), first)
+    with AdminClient(f"127.0.0.1:{server.admin_port}") as admin:
+        assert admin.status().engines_refused == ""
+        assert admin.activate(second)
+        assert client.recommend("stranger").bundle_version == second
+        status = admin.status()
+        assert (status.engine, status.reload_error) == ("eager", "")
+        assert status.engines_refused.startswith("bfloat16: golden request golden-000: predictions of ")
+        (worker,) = status.workers
+        assert (worker.engine, worker.engines_refused) == (status.engine, status.engines_refused)
+        assert admin.rollback() == first
+        assert admin.status().engines_refused == ""
+
+
 def test_an_administrator_moves_the_pointer_and_the_server_follows(server, client) -> None:
     first = server.recommender.version
     second = copy_version(Registry(server._options.runs), first)

@@ -142,10 +142,12 @@ def test_facts_of_a_worker_that_was_killed_while_it_wrote_them_are_not_shown() -
 
 
 def test_facts_that_are_too_long_are_cut() -> None:
-    facts = WorkerFacts(loaded_versions=("v" * 250,) * 100, reload_error="e" * 9_000)
+    facts = WorkerFacts(
+        loaded_versions=("v" * 250,) * 100, reload_error="e" * 9_000, engines_refused="b" * 9_000
+    )
     read = WorkerFacts.decode(facts.encode(stats.FACTS_BYTES))
     assert 0 < len(read.loaded_versions) < 100
-    assert read.reload_error == "e" * 400
+    assert (read.reload_error, read.engines_refused) == ("e" * 400, "b" * 400)
     long = "\N{GRINNING FACE}" * 500
     read = WorkerFacts.decode(
         WorkerFacts(reload_error=long, store={"error": long, "path": "\udcff"}).encode(stats.FACTS_BYTES)

@@ -41,7 +41,8 @@ def files_of(folder):
 def test_a_sound_version_answers_and_nothing_is_written(night, check) -> None:
     before = files_of(night)
     code, found = check(night / "log", night / "runs")
-    assert (code, [*found]) == (0, ["users", "load", "known users", "stranger", "similar items"])
+    assert (code, [*found]) == (0, ["users", "load", "engine", "known users", "stranger", "similar items"])
+    assert found["engine"]["detail"] in ("eager on cpu", "bfloat16 on cpu")
     assert found["known users"]["detail"] == "8 users of the log got lists, 8 known"
     assert files_of(night) == before
 
@@ -63,7 +64,7 @@ def test_a_version_that_knows_no_user_of_the_log_is_refused(night, check, tmp_pa
     log = InteractionLog(tmp_path / "log")
     log.write("impressions", DAY, theirs.with_columns(user_id="other-" + pl.col("user_id")))
     code, found = check(log.root, night / "runs")
-    assert (code, [*found]) == (CHECK_FAILED, ["users", "load", "known users"])
+    assert (code, [*found]) == (CHECK_FAILED, ["users", "load", "engine", "known users"])
     assert found["known users"]["detail"].startswith("none of 8 users of the log's last day is known to the")
 
 
@@ -80,6 +81,36 @@ def test_a_damaged_version_and_one_without_users_are_refused(night, check, tmp_p
     code, found = check(night / "log", runs)
     assert (code, [*found]) == (CHECK_FAILED, ["users"])
     assert found["users"]["detail"].endswith("run its night again")
+
+
+def with_engine(name: str, folder: Path) -> Path:
+    config = folder / f"{name}.toml"
+    config.write_text(f'{CONFIG.read_text()}\n[serving]\nengine = "{name}"\n')
+    return config
+
+
+def test_a_version_that_bfloat16_misses_goes_live_in_float32_unless_bfloat16_was_asked_for(
+    night, check, tmp_path, bfloat16_misses
+) -> None:
+    code, found = check(night / "log", night / "runs", with_engine("auto", tmp_path))
+    assert code == 0, found
+    assert found["engine"]["detail"].startswith(
+        "eager on cpu; not exact enough: bfloat16: golden request golden-000: predictions of "
+    )
+    code, found = check(night / "log", night / "runs", with_engine("bfloat16", tmp_path))
+    assert (code, [*found]) == (CHECK_FAILED, ["users", "load"])
+    assert 'write [serving] engine = "auto", or "eager"' in found["load"]["detail"]
+
+
+def test_a_host_without_the_servers_engine_checks_in_float32_and_says_so(
+    night, check, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("serving.devices.has_fast_bf16", lambda _: False)
+    code, found = check(night / "log", night / "runs", with_engine("bfloat16", tmp_path))
+    assert code == 0, found
+    assert found["engine"]["detail"] == (
+        'eager on cpu; [serving] engine = "bfloat16" was not tried: this host does not score in it'
+    )
 
 
 def test_an_unknown_version_is_an_error_that_lists_the_known(night, capsys) -> None:

@@ -258,6 +258,7 @@ class WorkerStatus(_message.Message):
     JOURNAL_HEALTHY_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINES_REFUSED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Its number, from 0."""
     state: _builtins.str
@@ -277,7 +278,9 @@ class WorkerStatus(_message.Message):
     device: _builtins.str
     """Where it scores: "cpu", "cuda:0"."""
     engine: _builtins.str
-    """How it scores there."""
+    """How it scores there: "eager" (float32) or "bfloat16"."""
+    engines_refused: _builtins.str
+    """Engines that are not exact enough for its version there, and how they miss; empty: none was refused."""
     @_builtins.property
     def loaded_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The versions that it has loaded and a request may name, newest first."""
@@ -311,10 +314,11 @@ class WorkerStatus(_message.Message):
         journal_healthy: _builtins.bool = ...,
         device: _builtins.str = ...,
         engine: _builtins.str = ...,
+        engines_refused: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["loaded_at", b"loaded_at", "seen_at", b"seen_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "device", b"device", "engine", b"engine", "journal_healthy", b"journal_healthy", "loaded_at", b"loaded_at", "loaded_versions", b"loaded_versions", "num_restarts", b"num_restarts", "number", b"number", "pid", b"pid", "reload_error", b"reload_error", "seen_at", b"seen_at", "server_id", b"server_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "device", b"device", "engine", b"engine", "engines_refused", b"engines_refused", "journal_healthy", b"journal_healthy", "loaded_at", b"loaded_at", "loaded_versions", b"loaded_versions", "num_restarts", b"num_restarts", "number", b"number", "pid", b"pid", "reload_error", b"reload_error", "seen_at", b"seen_at", "server_id", b"server_id", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,6 +458,7 @@ class GetStatusResponse(_message.Message):
     NUM_EXPLORED_LISTS_FIELD_NUMBER: _builtins.int
     DEGRADED_ANSWERS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    ENGINES_REFUSED_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
     """Name of this server process, as in its lease file and journal files."""
     bundle_version: _builtins.str
@@ -477,13 +482,15 @@ class GetStatusResponse(_message.Message):
     index_kind: _builtins.str
     """Type of the item index; empty: no bundle."""
     engine: _builtins.str
-    """How predictions are computed; empty: no bundle."""
+    """How predictions are computed: "eager" (float32) or "bfloat16"; empty: no bundle."""
     num_impressions: _builtins.int
     """Items in journalled answers."""
     num_lists: _builtins.int
     """Journalled lists; the pages of a list count once."""
     num_explored_lists: _builtins.int
     """Those of them that were drawn with exploration."""
+    engines_refused: _builtins.str
+    """Engines that are not exact enough for the version on this host, and how they miss; empty: none was refused."""
     @_builtins.property
     def loaded_at(self) -> _timestamp_pb2.Timestamp:
         """When the answering version was loaded."""
@@ -554,10 +561,11 @@ class GetStatusResponse(_message.Message):
         num_explored_lists: _builtins.int = ...,
         degraded_answers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         workers: _abc.Iterable[Global___WorkerStatus] | None = ...,
+        engines_refused: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["loaded_at", b"loaded_at", "now", b"now", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "calls", b"calls", "current_version", b"current_version", "degradation", b"degradation", "degraded_answers", b"degraded_answers", "device", b"device", "engine", b"engine", "index_device", b"index_device", "index_kind", b"index_kind", "journal_bytes", b"journal_bytes", "latency_ms", b"latency_ms", "loaded_at", b"loaded_at", "now", b"now", "num_expired", b"num_expired", "num_explored_lists", b"num_explored_lists", "num_impressions", b"num_impressions", "num_lists", b"num_lists", "num_shed", b"num_shed", "reload_error", b"reload_error", "server_id", b"server_id", "stages", b"stages", "started_at", b"started_at", "store", b"store", "threads", b"threads", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "calls", b"calls", "current_version", b"current_version", "degradation", b"degradation", "degraded_answers", b"degraded_answers", "device", b"device", "engine", b"engine", "engines_refused", b"engines_refused", "index_device", b"index_device", "index_kind", b"index_kind", "journal_bytes", b"journal_bytes", "latency_ms", b"latency_ms", "loaded_at", b"loaded_at", "now", b"now", "num_expired", b"num_expired", "num_explored_lists", b"num_explored_lists", "num_impressions", b"num_impressions", "num_lists", b"num_lists", "num_shed", b"num_shed", "reload_error", b"reload_error", "server_id", b"server_id", "stages", b"stages", "started_at", b"started_at", "store", b"store", "threads", b"threads", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
