@@ -1,4 +1,7 @@
-"""Calibrate one head: the functions that `recsys.head_kinds.HEAD_KINDS` names: rows, task -> Calibrator."""
+"""Calibrate one head: the functions that `recsys.head_kinds.HEAD_KINDS` names: rows, task -> Calibrator.
+
+`levelled` keeps the form of one that is there, and moves its level alone.
+"""
 
 from dataclasses import dataclass
 

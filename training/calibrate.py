@@ -9,6 +9,7 @@ from recsys.calibration import Calibrator
 from recsys.calibrators import HeadRows
 from recsys.head_kinds import UNCALIBRATED
 from recsys.item_terms import ItemNumbers, item_weights
+from recsys.levelled import levelled
 from recsys.model.head_functions import predict
 from recsys.resolve import resolve
 from recsys.tasks import TaskSpec
@@ -33,6 +34,23 @@ def fit_calibration(
         items: rates and means of each row's item, for calibrators that read them.
     """
     return {task.name: _fit(task, _head_rows(task, logits[task.name], rows, items), chosen) for task in tasks}
+
+
+def level_calibration(
+    tasks: Sequence[TaskSpec],
+    calibration: Mapping[str, Calibrator],
+    logits: Mapping[str, np.ndarray],
+    rows: pl.DataFrame,
+    items: ItemNumbers | None = None,
+) -> dict[str, Calibrator]:
+    """Move the level of each head's calibrator to the labels of rows that the heads have learned.
+
+    Args: as of `fit_calibration`.
+    """
+    return {
+        task.name: levelled(calibration[task.name], _head_rows(task, logits[task.name], rows, items), task)
+        for task in tasks
+    }
 
 
 def with_item_terms(

@@ -6,6 +6,7 @@ The same requests come in both worlds; the second keeps the first night's bundle
 """
 
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ class World:
         """Write the days that the shop's own policy served."""
         self.shop, self.config, self.seed = shop, config, seed
         self.log, self.runs = InteractionLog(folder / "log"), folder / "runs"
-        self._undelivered, self._reasons = pl.DataFrame(), "no night has been run"
+        self._undelivered, self.reasons = pl.DataFrame(), "no night has been run"
         for _ in write_log(shop, self.log):
             pass
 
@@ -71,7 +72,7 @@ class World:
         """Run the night of a day; give its verdict."""
         result = next(iter(run_nights(self.config, self.log.root, self.runs, DayRange(day, day))))
         assert isinstance(result, NightResult)
-        self._reasons = "; ".join(result.reasons)
+        self.reasons = "; ".join(result.reasons)
         return str(result.verdict)
 
     def serve(self, day: date) -> ServedDay:
@@ -83,7 +84,7 @@ class World:
         live = registry.current()
         if live is None:
             raise ConfigError(
-                f"no bundle is live on {day} ({self._reasons}); give the first night more --users or --days"
+                f"no bundle is live on {day} ({self.reasons}); give the first night more --users or --days"
             )
         before = day - timedelta(days=1)
         days = build_snapshots(self.log, before, self.config, Stages(self.runs / "stages"))
@@ -110,7 +111,7 @@ def measure_loop(config: RunConfig, dials: ShopDials, nights: int, seed: int) ->
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         shop = Shop.from_seed(dials, seed)
         loop = World(shop, config, Path(scratch) / "loop", seed)
-        verdicts = [loop.night(dials.last_day)]
+        verdicts = [_told(dials.last_day, loop)]
         shutil.copytree(loop.runs.parent, Path(scratch) / "never")
         never = World.__new__(World)
         never.__dict__ |= loop.__dict__
@@ -121,8 +122,13 @@ def measure_loop(config: RunConfig, dials: ShopDials, nights: int, seed: int) ->
         "seed": seed,
         "dials": dials.model_dump(mode="json", include={"users", "items", "days"}),
         "nights": [
-            {**_day_tree(own), "verdict": verdict, "above_never_retrained": above(own, other)}
-            for (own, other), verdict in zip(pairs, verdicts, strict=True)
+            {
+                **_day_tree(own),
+                "verdict": verdict,
+                "reasons": reasons,
+                "above_never_retrained": above(own, other),
+            }
+            for (own, other), (verdict, reasons) in zip(pairs, verdicts, strict=True)
         ],
         "never_retrained": [_day_tree(other) for _, other in pairs],
         "commit": commit(),
@@ -132,14 +138,21 @@ def measure_loop(config: RunConfig, dials: ShopDials, nights: int, seed: int) ->
 
 
 def _days(
-    loop: World, never: World, last_day: date, nights: int, verdicts: list[str]
+    loop: World, never: World, last_day: date, nights: int, verdicts: list[tuple[str, str]]
 ) -> Iterator[tuple[ServedDay, ServedDay]]:
     for number in range(nights):
         night = last_day + timedelta(days=number)
         if number:
-            verdicts.append(loop.night(night))
+            verdicts.append(_told(night, loop))
         day = night + timedelta(days=1)
         yield loop.serve(day), never.serve(day)
+
+
+def _told(night: date, world: World) -> tuple[str, str]:
+    """Run a night, and say on stderr how it ended: a run takes minutes. Give its verdict and the reasons."""
+    verdict = world.night(night)
+    sys.stderr.write(f"loop: night {night}: {verdict}: {world.reasons}\n")
+    return verdict, world.reasons
 
 
 def _served(shop: Shop, config: RunConfig, day: date, tables: DayTables, expected: float) -> ServedDay:

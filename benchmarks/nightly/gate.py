@@ -171,6 +171,6 @@ def decided(
     decision = decide("champion", "challenger", checks)
     if decision.verdict is Verdict.PROMOTE and night.refitted is not None:
         seen = [frame.filter(pl.col("date") == DAY) for frame in (night.refitted, night.challenger)]
-        decision = decision.with_checks(check_refit(shop.tasks, seen[0], seen[1], config))
+        decision = decision.with_checks(check_refit(shop.tasks, seen[0], seen[1], config, 0))
     held = [check for check in decision.checks if check.outcome is not Verdict.PROMOTE]
     return decision.verdict, held, found.power[0]

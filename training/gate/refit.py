@@ -1,30 +1,43 @@
 """The refitted bundle, which goes live: it has learned the evaluated day, so nothing says what it is worth.
 
 What can be said is whether the pass over two more days broke it: its predictions on the evaluated day beside
-those of the evaluated bundle, and beside the labels that it has seen.
+those of the evaluated bundle, and beside the labels that it has seen. Its level was fitted to these, where
+they are enough (`recsys.levelled`), so the order is asked as well: who has seen the labels should not be
+behind.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
 from recsys.config import GateConfig
-from recsys.records import Check
+from recsys.records import Check, Verdict
 from recsys.tasks import TaskSpec
 from training.gate.calibration import check_ratios
+from training.gate.heads import compare_with
+from training.gate.non_inferiority import HeadComparison
 from training.gate.shift import check_shift
 
 _SEEN = "of the refit, on days it has learned"
 
 
 def check_refit(
-    tasks: Sequence[TaskSpec], refitted: pl.DataFrame, evaluated: pl.DataFrame, config: GateConfig
+    tasks: Sequence[TaskSpec], refitted: pl.DataFrame, evaluated: pl.DataFrame, config: GateConfig, seed: int
 ) -> list[Check]:
-    """Hold a refit whose predictions moved too far, or no longer mean what they say.
+    """Hold a refit whose predictions moved too far, no longer mean what they say, or lost the order.
 
-    Args: refitted, evaluated: `score_rows` of the evaluated day by the two bundles.
+    Args: refitted, evaluated: `score_rows` of the evaluated day by the two bundles; seed: of intervals.
     """
+    heads = [head for head in compare_with(tasks, refitted, evaluated, config, seed) if head.known]
     return [
+        *(_order(head, len(heads)) for head in heads),
         *check_shift(tasks, refitted, evaluated, config, f"shift {_SEEN}"),
         *check_ratios(tasks, refitted, evaluated, config, f"predicted over observed {_SEEN}"),
     ]
+
+
+def _order(head: HeadComparison, num_heads: int) -> Check:
+    """Hold what is shown to be worse than before the pass."""
+    named = replace(head, name=f"{head.name} {_SEEN}")
+    return named.check(Verdict.HOLD if head.vetoes(num_heads) else Verdict.PROMOTE)

@@ -13,7 +13,7 @@ from recsys.calibration import Calibrator
 from recsys.item_terms import ItemNumbers
 from recsys.manifest import read_manifest
 from recsys.records import Verdict
-from training.calibrate import fit_calibration
+from training.calibrate import fit_calibration, level_calibration
 from training.gate import Decision
 from training.night.plan import NightPlan
 from training.night.step import Step
@@ -32,7 +32,7 @@ def write_evaluated(
 
     def build(folder: Path) -> dict[str, Any]:
         config, trained = step.config, load_trained(weights, step.config)
-        logits, rows, items = _calibration_rows(step, days, plan, trained, folder)
+        logits, rows, items = _labelled_rows(step, days, plan.calibrate, trained, folder)
         calibration = fit_calibration(config.tasks, logits, rows, config.calibration, items)
         parent = previous.version if previous and not plan.cold else None
         fit = _fit_sources(step, days, plan, trained, calibration)
@@ -53,21 +53,26 @@ def write_evaluated(
 
 
 def write_refitted(
-    step: Step, *, days: Days, evaluated: str, decision: Decision, refitted: Path | None
+    step: Step, *, days: Days, plan: NightPlan, evaluated: str, decision: Decision, refitted: Path | None
 ) -> str | None:
-    """Write the bundle that goes live, calibrated as it was evaluated; None when the night holds."""
+    """Write the bundle that goes live; None when the night holds.
+
+    It is calibrated as it was evaluated but for the level, which is that of the evaluated day: the pass over
+    the calibration day has corrected what the calibrator corrects.
+    """
     if decision.verdict is not Verdict.PROMOTE:
         return None
     if refitted is None:
         return evaluated
 
-    def build(_: Path) -> dict[str, Any]:
+    def build(folder: Path) -> dict[str, Any]:
         trained = load_trained(refitted, step.config)
         known = read_manifest(step.night.registry.path(evaluated))
+        seen = _labelled_rows(step, days, plan.evaluate, trained, folder)
         version = write_bundle(
             step.night.registry,
             trained,
-            dict(known.calibration),
+            level_calibration(step.config.tasks, known.calibration, *seen),
             step.config,
             days[-1],
             evaluated,
@@ -91,17 +96,20 @@ def _fit_sources(
     return fit_sources(model, days, place, seed=config.training.seed)
 
 
-def _calibration_rows(
-    step: Step, days: Days, plan: NightPlan, trained: TrainedModel, folder: Path
+def _labelled_rows(
+    step: Step, days: Days, place_of: Mapping[str, int], trained: TrainedModel, folder: Path
 ) -> tuple[dict[str, np.ndarray], pl.DataFrame, ItemNumbers]:
-    """Score the calibration days with the new weights: logits per task, the rows and items they belong to."""
+    """Score days with new weights: logits per task, the rows and items they belong to.
+
+    Args: place_of: task -> the day whose labels it is fitted to.
+    """
     tasks = step.config.tasks
-    places = sorted(set(plan.calibrate.values()))
+    places = sorted(set(place_of.values()))
     parts = [day_logits(trained, days, i, step.config, folder) for i in places]
     logits = {t.name: np.concatenate([p[0][t.name] for p in parts]) for t in tasks}
     frames = []
     for i, (_, encoded) in zip(places, parts, strict=True):
-        known = {t.label: encoded.labels[t.name] if plan.calibrate[t.name] == i else np.nan for t in tasks}
+        known = {t.label: encoded.labels[t.name] if place_of[t.name] == i else np.nan for t in tasks}
         frames.append(
             pl.DataFrame({"weight": encoded.weight, "shown_at": encoded.shown_at}).with_columns(
                 pl.Series(k, np.broadcast_to(v, encoded.size).astype(np.float32)) for k, v in known.items()

@@ -107,14 +107,14 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="refit_bundle",
-        keys=(*CONFIG_KEYS, *_WEIGHTS, "fusion"),
-        inputs=("days", "evaluated", "decision", "refitted"),
+        keys=(*CONFIG_KEYS, *_WEIGHTS, "fusion", "training.device"),
+        inputs=("days", "plan", "evaluated", "decision", "refitted"),
         output="live",
         run=bundles.write_refitted,
     ),
     Stage(
         name="check_refit",
-        keys=("gate", "training.device"),
+        keys=("gate", "training.device", "training.seed"),
         inputs=("days", "plan", "scores", "evaluated", "decision", "live"),
         output="proved",
         run=verdict.check_refitted,

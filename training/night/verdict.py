@@ -176,7 +176,8 @@ def check_refitted(
         places = {task: [place] for task, place in plan.evaluate.items()}
         rows = score_rows(predictor, days, places, folder)
         before = of_evaluated_day(pl.read_parquet(scores / f"{CHALLENGER}.parquet"), plan.gated)
-        checks = check_refit(bundle.config.tasks, rows, before, step.config.gate)
+        tasks = bundle.config.tasks
+        checks = check_refit(tasks, rows, before, step.config.gate, step.config.training.seed)
         return {"checks": [check.model_dump(mode="json") for check in checks]}
 
     found = read_stage(step.kept(build))["checks"]

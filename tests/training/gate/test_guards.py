@@ -166,10 +166,20 @@ def test_segments_are_of_users_and_contexts_with_enough_users():
 
 def test_a_refit_that_was_poisoned_is_held_and_says_that_its_days_are_learned():
     config = GateConfig()
-    assert {c.outcome for c in check_refit([CLICK, PURCHASE], scored(), scored(), config)} == {P}
-    held = [c for c in check_refit([CLICK, PURCHASE], scored(click=3.0), scored(), config) if c.outcome is H]
+    assert {c.outcome for c in check_refit([CLICK, PURCHASE], scored(), scored(), config, 0)} == {P}
+    held = [
+        c for c in check_refit([CLICK, PURCHASE], scored(click=3.0), scored(), config, 0) if c.outcome is H
+    ]
     assert held
     assert all("on days it has learned" in c.name for c in held)
+
+
+def test_a_refit_that_lost_the_order_is_held_although_its_level_is_right():
+    lost = scored(spoiled=1)
+    checks = check_refit([CLICK, PURCHASE], lost, scored(), GateConfig(), 0)
+    assert [c.name for c in checks if c.outcome is H] == [
+        "click AUC inside lists of the refit, on days it has learned"
+    ]
 
 
 PAGES = [[f"i{u}-{k}" for k in range(10)] for u in range(50)]

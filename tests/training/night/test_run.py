@@ -86,6 +86,16 @@ def test_the_first_night_goes_live_refitted(first_night):
     assert (record.gated["click"], record.gated["rating"]) == (date(2026, 1, 29), date(2026, 1, 28))
 
 
+def test_a_refit_is_calibrated_anew_in_its_level_alone(first_night):
+    night, result = first_night
+    evaluated, live = (
+        read_manifest(night.registry.path(version)).calibration["click"]
+        for version in (result.evaluated, result.version)
+    )
+    assert live == evaluated.model_copy(update={"b": live.b})
+    assert live.b != evaluated.b
+
+
 def test_a_night_run_again_does_nothing(first_night):
     night, result = first_night
     before = {p: p.stat().st_mtime_ns for p in (night.runs / "stages").rglob("manifest.json")}
