@@ -54,19 +54,25 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("training.report_commands:evaluate_command", "Score a frozen bundle on later days."),
     "serve": ("serving.commands:serve_command", "Answer Recommend and Rank over gRPC."),
     "recommend": ("serving.commands:recommend_command", "Ask a running server and print the ranked list."),
-    "bundle list": ("training.commands:bundle_list_command", "List bundle versions and their verdicts."),
-    "bundle show": ("training.commands:bundle_show_command", "Print one bundle's manifest and record."),
+    "bundle list": (
+        "training.bundle_commands:bundle_list_command",
+        "List bundle versions and their verdicts.",
+    ),
+    "bundle show": (
+        "training.bundle_commands:bundle_show_command",
+        "Print one bundle's manifest and record.",
+    ),
     "bundle verify": (
-        "training.commands:bundle_verify_command",
+        "training.bundle_commands:bundle_verify_command",
         "Check hashes and reproduce golden requests.",
     ),
-    "bundle activate": ("training.commands:bundle_activate_command", "Make a version live."),
+    "bundle activate": ("training.bundle_commands:bundle_activate_command", "Make a version live."),
     "bundle rollback": (
-        "training.commands:bundle_rollback_command",
+        "training.bundle_commands:bundle_rollback_command",
         "Make the version before the live one live.",
     ),
-    "bundle pin": ("training.commands:bundle_pin_command", "Keep a version until it is unpinned."),
-    "bundle unpin": ("training.commands:bundle_unpin_command", "Let a pinned version go."),
+    "bundle pin": ("training.bundle_commands:bundle_pin_command", "Keep a version until it is unpinned."),
+    "bundle unpin": ("training.bundle_commands:bundle_unpin_command", "Let a pinned version go."),
     "runs list": ("training.run_commands:runs_list_command", "List nights and updates, and how they ended."),
     "runs show": (
         "training.run_commands:runs_show_command",

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from recsys.errors import DamagedStageError, DataError
 from recsys.files import sync_folder
 from recsys.scratch import scratch_folder
@@ -93,7 +91,7 @@ class Stages:
                 sync_tree(built)
                 self._put(name, built, target)
             shutil.rmtree(_unfinished(target), ignore_errors=True)
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except _writing_errors() as error:
             reason = disk_failure(error)
             if reason is None:
                 raise
@@ -197,6 +195,13 @@ def _unfinished(target: Path) -> Path:
 def final_name(folder: Path) -> str:
     """Give the name that a stage's folder has when it is done: the hash of its inputs."""
     return folder.name
+
+
+def _writing_errors() -> tuple[type[Exception], ...]:
+    """List what writing raises; asked for when something was: commands that need no Polars start sooner."""
+    from polars.exceptions import PolarsError
+
+    return OSError, PolarsError
 
 
 def disk_failure(error: Exception) -> str | None:

@@ -7,14 +7,16 @@ has removed them.
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import date
+from typing import TYPE_CHECKING
 
 from features.store import FeatureStore, open_store
 from recsys.config import StoreConfig
 from recsys.errors import MissingUsersError, StoreError
 from recsys.registry import Registry
-from recsys.snapshot import DaySnapshot
 from recsys.stages import MANIFEST, Stages, read_manifest
-from training.progress import say
+
+if TYPE_CHECKING:
+    from recsys.snapshot import DaySnapshot
 
 _WRITERS = ("refit_bundle", "bundle")
 """Stages of a night that write a version."""
@@ -38,10 +40,10 @@ def with_users(
             except StoreError as error:
                 if must:
                     raise
-                say(f"whether the store has the users of {version} cannot be told: {error}")
+                _say(f"whether the store has the users of {version} cannot be told: {error}")
                 return
             if written is not None:
-                say(f"{version}: the store had lost its users, and has them again")
+                _say(f"{version}: the store had lost its users, and has them again")
 
         yield ensure
 
@@ -78,8 +80,10 @@ def ensure_users(store: FeatureStore, registry: Registry, version: str) -> int |
     return publish(store, registry, version, snapshot)
 
 
-def _snapshot_of(registry: Registry, version: str) -> DaySnapshot | None:
+def _snapshot_of(registry: Registry, version: str) -> "DaySnapshot | None":
     """Find the features that a night wrote a version of."""
+    from recsys.snapshot import DaySnapshot
+
     stages = registry.runs / "stages"
     for name in _WRITERS:
         for manifest in (stages / name).glob(f"[!.]*/{MANIFEST}"):
@@ -90,3 +94,9 @@ def _snapshot_of(registry: Registry, version: str) -> DaySnapshot | None:
             if (folder / MANIFEST).is_file():
                 return DaySnapshot(date.fromisoformat(read_manifest(folder)["day"]), folder)
     return None
+
+
+def _say(sentence: str) -> None:
+    from training.progress import say
+
+    say(sentence)

@@ -1,6 +1,7 @@
 """How long until a real server answers with the version before, counted from `recsys bundle rollback`."""
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -53,8 +54,11 @@ def measure_rollback(seed: int) -> dict[str, Any]:
 
 
 def _rolled_back(client: RecsysClient, where: Sequence[str], before: str) -> dict[str, float]:
-    """Roll back; give seconds until the server answered with the version before, and the command ended."""
-    began = time.monotonic()
+    """Roll back; give seconds until the server answered with the version before, and the command ended.
+
+    Its processor seconds too: they depend less on what else runs.
+    """
+    began, used_s = time.monotonic(), _children_s()
     command = _start(["bundle", "rollback", *where[:2], *where[4:]])
     _until(client, before)
     answered = time.monotonic() - began
@@ -63,7 +67,14 @@ def _rolled_back(client: RecsysClient, where: Sequence[str], before: str) -> dic
     return {
         "until_answered": round(answered, 2),
         "until_the_command_ended": round(time.monotonic() - began, 2),
+        "processor_seconds_of_the_command": round(_children_s() - used_s, 2),
     }
+
+
+def _children_s() -> float:
+    """Give the processor seconds of child processes that have ended and were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _until(client: RecsysClient, version: str) -> None:
