@@ -47,14 +47,22 @@ class FirstNight:
         }
 
 
-def first_night(name: str, mapping: Path, folder: Path) -> FirstNight:
-    """Convert the files beside a mapping and run a night. Args: folder: takes the log and the runs."""
+def first_night(name: str, mapping: Path, folder: Path, *, post_check: bool = True) -> FirstNight:
+    """Convert the files beside a mapping and run a night.
+
+    Args: folder: takes the log and the runs; post_check: a server of its own loads the version, as the
+    default is.
+    """
     start = time.process_time()
     made = convert_own("csv", mapping.parent, folder / "log", mapping, name="csv", force=False)
     converted = time.process_time()
     log = InteractionLog(folder / "log")
     runs = folder / "runs"
-    result = run_night(Night(config=load_config(made.config), log=log, runs=runs, date=made.night))
+    config = load_config(made.config)
+    if not post_check:
+        publish = config.publish.model_copy(update={"check": False})
+        config = config.model_copy(update={"publish": publish})
+    result = run_night(Night(config=config, log=log, runs=runs, date=made.night))
     record = Registry(runs).require_record(result.evaluated)
     kept = {c.name: c.detail if str(c.outcome) != "PROMOTE" else "" for c in result.decision.checks}
     return FirstNight(
