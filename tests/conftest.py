@@ -36,6 +36,13 @@ RANK_STARTER = HERE / "rank_starter.py"
 LONGEST = (
     "end_to_end/test_demo.py",
     "training/night/test_run.py",
+    "training/incremental/test_update.py",
+    "benchmarks/own_logs/test_first_night.py",
+    "training/night/test_validation.py",
+    "training/night/test_sources.py",
+    "training/report/transfer/test_shared_or_alone.py",
+    "training/night/test_killed.py",
+    "training/report/test_ab.py",
     "training/tune/model/test_model.py",
     "training/test_sharded_tables.py",
     "contracts/test_device.py",
@@ -43,7 +50,7 @@ LONGEST = (
     "benchmarks/speed/serve/test_serve_bench.py",
     "training/test_processes.py",
 )
-"""Files of 12 to 55 seconds: begun last, one would keep one core while the others have nothing to do."""
+"""Files of 10 to 120 seconds, the longest first: begun last, one keeps a core while others have nothing."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

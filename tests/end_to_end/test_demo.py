@@ -63,7 +63,7 @@ check = false  # a server of its own for each of four nights: tests/training/nig
 [serving]
 poll_s = 0.2
 """
-SIZE = ["--users", "200", "--items", "120", "--days", "6", "--requests", "60", "--evening-s", "10"]
+SIZE = ["--users", "100", "--items", "100", "--days", "6", "--requests", "60", "--evening-s", "6"]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def later(runs: Path) -> None:
 def main(folder: Path) -> None:
     """Kill the night before each operation, and say how what the next run gives differs from calm."""
     extent.STAGES = STAGES  # type: ignore[assignment]
+    import_module("features.store.sqlite")  # else every child does
     assert night(folder / "calm", None) == 0
     calm = state(folder / "calm")
     tried, filled, ended_badly = 0, 0, []

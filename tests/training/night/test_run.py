@@ -229,8 +229,10 @@ def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a
     runs = shutil.copytree(night.runs, tmp_path / "runs")
     tasks = [t.model_dump(mode="json") for t in night.config.tasks[:2]]
     bought = {"name": "bought", "feedback": "purchase", "head": "binary", "window": "1h"}
-    config = make_config(task=[tasks[0], bought, tasks[1]], gate={"min_rows": 300})
-    following = run_night(Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    once = {"refit": False}  # what goes live is not looked at
+    config = make_config(task=[tasks[0], bought, tasks[1]], gate={"min_rows": 300}, training=once)
+    mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
+    following = run_night(mine, stop_after="record")
     registry = Registry(runs)
     record = registry.require_record(following.evaluated)
     said = f"warm, from {result.evaluated}: new heads bought; dropped heads rating; new inputs "
@@ -248,9 +250,9 @@ def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a
     assert "the floor is" in checked.detail
     assert any("champion" in c.detail for c in following.decision.checks if c.name.startswith("click"))
 
-    config = make_config(gate={"min_rows": 100_000}, training={"cold_restart": 1})
+    config = make_config(gate={"min_rows": 100_000}, training={"cold_restart": 1, **once})
     mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
-    restarted = run_night(mine, stop_after="curves")
+    restarted = run_night(mine, stop_after="record")
     record = registry.require_record(restarted.evaluated)
     assert (record.start, record.cold_since) == ("cold: a restart was due", date(2026, 1, 30))
     assert restarted.decision.champion == result.evaluated
@@ -263,7 +265,7 @@ def test_a_champion_without_a_head_of_the_config_is_no_rival(first_night, make_c
     task = night.config.tasks[0].model_dump(mode="json") | {"name": "clicked"}
     config = make_config(task=[task], retrieval={"task": "clicked"}, gate={"min_rows": 300})
     mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
-    following = run_night(mine, stop_after="curves")
+    following = run_night(mine, stop_after="gate")
     assert following.decision.champion == result.evaluated
     assert [c for c in following.decision.checks if c.name.startswith("clicked")]
     assert not any("champion" in c.numbers for c in following.decision.checks)
@@ -293,12 +295,13 @@ def test_a_head_without_a_label_holds_the_night_as_uncalibrated(shop_log, make_c
     assert reason.startswith("like calibration: uncalibrated: no label was known on its calibration day")
 
 
-def test_a_night_that_stops_before_it_publishes_is_not_live(shop_log, first_night, built):
-    night, _ = first_night
-    dry = Night(config=night.config, log=shop_log, runs=built, date=DAY)
-    run_night(dry, stop_after="curves")
-    assert dry.registry.current() is None
-    assert not list(built.glob("store/base-*"))
+def test_a_night_that_stops_before_it_publishes_is_not_live(first_night, tmp_path):
+    night, result = first_night
+    unknown = shutil.ignore_patterns("registry", "store")
+    mine = dataclasses.replace(night, runs=shutil.copytree(night.runs, tmp_path / "runs", ignore=unknown))
+    assert run_night(mine, stop_after="curves").promoted == result.version
+    assert mine.registry.current() is None
+    assert not list(mine.runs.glob("store/base-*"))
 
 
 def test_a_dry_run_of_real_stages(first_night, make_config, tmp_path):

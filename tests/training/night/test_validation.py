@@ -21,13 +21,23 @@ from training.night.run import run_night
 DAY, NEXT = date(2026, 1, 29), date(2026, 1, 30)
 
 
-@pytest.fixture
-def night(shop_log, make_config, tmp_path):
-    """Give the night of a day on which everybody sits before a television."""
-    log = InteractionLog(shutil.copytree(shop_log.root, tmp_path / "log"))
+@pytest.fixture(scope="module")
+def built(shop_log, make_config, tmp_path_factory):
+    """Give the night of a day on which everybody sits before a television; all days are built."""
+    folder = tmp_path_factory.mktemp("spoiled")
+    log = InteractionLog(shutil.copytree(shop_log.root, folder / "log"))
     spoil(log, DAY)
     config = make_config(gate={"min_rows": 100_000}, validation={"min_expected": 5})
-    return Night(config=config, log=log, runs=tmp_path / "runs", date=DAY)
+    made = Night(config=config, log=log, runs=folder / "runs", date=DAY)
+    build_snapshots(log, NEXT, config, made.stages)
+    return made
+
+
+@pytest.fixture
+def night(built, tmp_path):
+    """Give a copy of it."""
+    folder = shutil.copytree(built.runs.parent, tmp_path, dirs_exist_ok=True)
+    return on(built, DAY, log=InteractionLog(folder / "log"), runs=folder / "runs")
 
 
 def spoil(log, day):
