@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-SourceName = Literal["retrieval", "item_item", "repeat", "popular"]
+SourceName = Literal["retrieval", "item_item", "repeat", "popular", "item_rate"]
 NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
 OF_PAST: Final[frozenset[SourceName]] = frozenset({"item_item", "repeat"})
 """Those that score by what the user took before."""
@@ -43,6 +43,8 @@ class SourceTerms(BaseModel):
     """Weight of how often the user took the item before."""
     popular: float = 0.0
     """Weight of how often all took it lately, as a share of the most popular item's, on a log scale."""
+    item_rate: float = 0.0
+    """Weight of how much oftener than others it was chosen where it was shown, a logarithm."""
     item_item_days: float = Field(default=30.0, gt=0)
     """Half-life of an earlier item in what it says for others."""
     repeat_days: float = Field(default=60.0, gt=0)
@@ -85,6 +87,7 @@ class SourceTerms(BaseModel):
 
 _BEFORE: Final = {
     "heads": 1.0,
+    "item_rate": 0.0,
     "item_item_order": False,
     "item_item_attributes": False,
     "item_item_walks": 0.0,

@@ -4,6 +4,8 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import structlog
 import torch
 from threadpoolctl import threadpool_limits
@@ -12,6 +14,7 @@ from features.loading import Answering
 from features.store import FeatureStore
 from recsys.bundle import Bundle, load_bundle
 from recsys.index_costs import with_measured_cutover
+from recsys.item_lift import item_lifts
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
@@ -41,7 +44,13 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
     bundle = with_index_on(bundle, devices)
     loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     catalogue = Catalogue.from_frame(bundle.items)
-    return checked_model(loaded, catalogue, Popular.of_bundle(catalogue, bundle.popular), devices)
+    popular = Popular.of_bundle(catalogue, bundle.popular)
+    return checked_model(loaded, catalogue, popular, lifts_of_bundle(bundle), devices)
+
+
+def lifts_of_bundle(bundle: Bundle) -> npt.NDArray[np.float32]:
+    """Say how much oftener than others each of a bundle's items [I] was chosen where it was shown."""
+    return item_lifts(bundle.items, bundle.config.retrieval_task)
 
 
 def with_index_on(bundle: Bundle, devices: Devices) -> Bundle:
@@ -54,7 +63,11 @@ def with_index_on(bundle: Bundle, devices: Devices) -> Bundle:
 
 
 def checked_model(
-    loaded: Answering[Bundle, Scorer], catalogue: Catalogue, popular: Popular, devices: Devices
+    loaded: Answering[Bundle, Scorer],
+    catalogue: Catalogue,
+    popular: Popular,
+    item_lift: npt.NDArray[np.float32],
+    devices: Devices,
 ) -> ServedModel:
     """Answer a bundle's golden requests again, and put together what answers with it.
 
@@ -68,6 +81,7 @@ def checked_model(
         version=bundle.version,
         catalogue=catalogue,
         popular=popular,
+        item_lift=item_lift,
         past=loaded.scorer.past,
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,

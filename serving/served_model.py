@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from recsys.fusion import Fusion
 from recsys.tasks import TaskSpec
 from recsys.user_past import UserPast
@@ -22,6 +25,8 @@ class ServedModel:
     popular: Popular
     past: UserPast = field(default_factory=UserPast)
     """Scores items by what a user took."""
+    item_lift: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """How much oftener than others each item of the bundle was chosen where it was shown [I]."""
     tasks: tuple[TaskSpec, ...] = ()
     fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
     scorer: Scorer | None = None

@@ -7,6 +7,9 @@
       ─▶ a mixture with heads and retrieval, if the interval of its gain lies above 0 on users of the
          calibration day: the only day that the heads have not learned
 
+Where the log has impressions of its own, what is wanted is among what was shown, and no weight is fitted to
+it: item-item and the items' own rates are added by a rule (`_by_rule`).
+
 Every state is that of the day's start, so item-item and repeats know nothing of the day itself. What heads
 say of a day that they have learned flatters them: so they are the rival there, and never fitted.
 Legend: U users and days, C candidates.
@@ -47,6 +50,9 @@ _STEPS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _ROUNDS = 3
 _LEAST_GAIN = 1e-3
 """Of two choices that are worth as much the one that was there stays."""
+ITEM_ITEM_WIDTH = 0.3
+"""By the rule item-item is so many times as wide inside lists as the heads."""
+_COLUMNS: Final = ("retrieval", "popular", "item_rate")
 _LEADING = 100.0
 """A part that is so many times as wide as another leads: the other decides between equals."""
 
@@ -61,6 +67,8 @@ class SourceFit:
     of_sources: float = 0.0
     at_least: float = 0.0
     """Lower end of the paired 95 % interval of the difference: printed, and not asked for."""
+    by_rule: bool = False
+    """No weight was fitted: the log has impressions of its own."""
     form: str = ""
     """What the item-item table counts, and why; empty: nothing was asked."""
 
@@ -69,6 +77,8 @@ class SourceFit:
         return f"{self.form}\n{self._of_weights()}" if self.form else self._of_weights()
 
     def _of_weights(self) -> str:
+        if self.by_rule:
+            return f"sources, by the rule for logs with impressions: {self._weights()}"
         if not self.users:
             return "sources: no weights of their own"
         seen = (
@@ -77,10 +87,12 @@ class SourceFit:
         )
         if not self.terms.weights:
             return f"sources: {seen}; no weights of their own"
-        of_all = {"heads": self.terms.heads, **self.terms.weights}
-        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in of_all.items())
         days = f"half-lives {self.terms.item_item_days:g} and {self.terms.repeat_days:g} days"
-        return f"sources: {seen}; {weights}; {days} of item-item and repeats"
+        return f"sources: {seen}; {self._weights()}; {days} of item-item and repeats"
+
+    def _weights(self) -> str:
+        of_all = {"heads": self.terms.heads, **self.terms.weights}
+        return ", ".join(f"{name} {weight:.3g}" for name, weight in of_all.items())
 
 
 def fit_sources(model: ListModel, days: Days, calibrated: int, *, seed: int) -> SourceFit:
@@ -112,7 +124,7 @@ def _fit(
     if config.fusion.sources == "off":
         return SourceFit()
     if config.fusion.sources == "auto" and has_own_impressions(labelled, calibrated, config.tasks):
-        return SourceFit()
+        return _by_rule(model, audiences, form)
     if sum(audience.num_users for audience in audiences) < FEWEST_USERS:
         return SourceFit()
     problem = _problem(model, audiences, form)
@@ -133,6 +145,25 @@ def _fit(
     newest = problem.only(problem.days == problem.days.max())
     alone = everything if shown.of_sources - shown.of_heads >= _LEAST_GAIN else everything.times(0.0)
     return replace(shown, terms=_with_heads(newest, everything, alone, seed))
+
+
+def _by_rule(model: ListModel, audiences: Sequence[Audience], form: SourceTerms) -> SourceFit:
+    """Add the items' own rates and item-item, with weights that no list was asked for.
+
+    An item that is chosen twice as often as others where it is shown is worth twice the mean score: so the
+    logarithm weighs as much as the mean of what the heads give. Item-item is a share of them wide.
+    """
+    if not audiences or audiences[-1].num_users < FEWEST_USERS:
+        return SourceFit()
+    problem = _problem(model, audiences[-1:], form)
+    mean = float(problem.heads[problem.rows >= 0].mean())
+    if mean <= 0:  # a score whose weights want less of what is chosen
+        return SourceFit()
+    terms = _Terms(weights={"item_rate": mean})
+    table = problem.columns[terms.column("item_item")]
+    if table.any():
+        terms = terms.changed(item_item=ITEM_ITEM_WIDTH * problem.ratio(problem.heads, table))
+    return SourceFit(terms=terms.as_terms(problem), by_rule=True)
 
 
 def has_own_impressions(days: Days, i: int, tasks: Sequence[TaskSpec]) -> bool:
@@ -188,7 +219,7 @@ def _of_audience(
     shape = (len(users), widest)
     rows = np.full(shape, -1, np.int64)
     columns = {"heads": np.zeros(shape, np.float32)}
-    for name in ("retrieval", "popular"):
+    for name in _COLUMNS:
         columns[name] = np.zeros(shape, np.float32)
     for half_life in HALF_LIVES:
         for name in ("item_item", "repeat"):
@@ -198,7 +229,7 @@ def _of_audience(
         here = slice(mine.size)
         rows[u, here] = mine
         columns["heads"][u, here] = model.fusion.score(user.predictions)
-        for name in ("retrieval", "popular"):
+        for name in _COLUMNS:
             columns[name][u, here] = user.sources[name]
         for half_life in HALF_LIVES:
             terms = SourceTerms(item_item_days=half_life, repeat_days=half_life)

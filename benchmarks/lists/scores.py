@@ -81,6 +81,7 @@ def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
         nearest = top_places(cosine, allowed, places)
         found["retrieval"][rows] = cosine
         found["popular"][rows] = sources.popularity_of
+        found["item_rate"][rows] = sources.lift_of
         asked = []
         for place, user in enumerate(rows.tolist()):
             past = sources.of_user(user, NO_SOURCES)

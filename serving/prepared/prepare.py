@@ -5,6 +5,7 @@
     item_rows/       the catalogue as the scorer reads it
     catalogue/       ids, categories, and the bitmaps of the filters
     popular/         the popularity list by row
+    item_lift.npy    how much oftener than others each item was chosen
     vocabularies/    the large ones, by name
 
 No parser reads a file before its hash was found right.
@@ -12,6 +13,8 @@ No parser reads a file before its hash was found right.
 
 import os
 from pathlib import Path
+
+import numpy as np
 
 from features.encode import Encoder
 from features.online import encode_items
@@ -22,11 +25,13 @@ from recsys.mapped_frame import write_frame
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
+from serving.loading import lifts_of_bundle
 from serving.prepared.listing import write_listing
 
 BUNDLE = "bundle"
 ITEMS = "items"
 ITEM_ROWS = "item_rows"
+ITEM_LIFT = "item_lift.npy"
 CATALOGUE = "catalogue"
 POPULAR = "popular"
 VOCABULARIES = "vocabularies"
@@ -56,3 +61,4 @@ def _write_catalogue(bundle: Bundle, target: Path) -> None:
     catalogue = Catalogue.from_frame(bundle.items)
     catalogue.base.write(target / CATALOGUE)
     Popular.of_bundle(catalogue, bundle.popular).write(target / POPULAR)
+    np.save(target / ITEM_LIFT, lifts_of_bundle(bundle))

@@ -21,7 +21,7 @@ def made_up(num_lists=60, *, by, seed=0):
     """Lists of 40 candidates, three of them wanted: those that a weighted sum of columns puts first."""
     rng = np.random.default_rng(seed)
     shape = (num_lists, 40)
-    names = ["heads", "retrieval", "popular"]
+    names = ["heads", "retrieval", "popular", "item_rate"]
     names += [f"{name} {days:g}" for name in ("item_item", "repeat") for days in HALF_LIVES]
     columns = {name: rng.random(shape).astype(np.float32) for name in names}
     truth = sum(weight * columns[name] for name, weight in by.items())
@@ -172,7 +172,8 @@ def test_repeats_have_no_weight_unless_they_are_learned(fit):
 
 
 @pytest.mark.parametrize(
-    ("sources", "own", "weighs"), [("off", False, False), ("auto", True, False), ("fit", True, True)]
+    ("sources", "own", "weighs"),
+    [("off", False, False), ("off", True, False), ("fit", True, True), ("fit", False, True)],
 )
 def test_who_wants_no_weights_gets_none(fit, sources, own, weighs):
     """A log with impressions of its own is fitted by order of the config alone."""
@@ -181,14 +182,42 @@ def test_who_wants_no_weights_gets_none(fit, sources, own, weighs):
     assert weighs or found == SourceFit()
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["with weights", "candidates alone"])
+def test_a_log_with_impressions_of_its_own_gets_weights_by_the_rule(fit):
+    """Whatever was wanted there: an item's own rate weighs as much as the mean of the heads."""
+    problem = made_up(by={"popular": 1.0})
+    found = fit(problem, own=True)
+    assert found.by_rule
+    assert set(found.terms.weights) == {"item_rate", "item_item"}
+    heads, table = problem.heads, problem.columns["item_item 30"]
+    by_hand = heads + heads.mean() * problem.columns["item_rate"]
+    by_hand += 0.3 * problem.ratio(heads, table) * table
+    made = found.terms.heads * heads + found.terms.item_rate * problem.columns["item_rate"]
+    made += found.terms.item_item * table
+    assert (np.argsort(made, axis=1) == np.argsort(by_hand, axis=1)).all()
+    assert problem.ratio(made, heads) == pytest.approx(1.0, rel=1e-3), "temperature and mmr act as before"
+    assert "by the rule for logs with impressions: heads 0." in found.sentence()
+
+
+def test_the_rule_gives_nothing_where_the_score_wants_less_of_what_is_chosen(fit):
+    problem = made_up(by={"popular": 1.0})
+    problem.columns["heads"][:] *= -1
+    assert fit(problem, own=True) == SourceFit()
+
+
+def test_without_an_item_item_table_the_rule_has_the_items_rates_alone(fit):
+    problem = made_up(by={"popular": 1.0})
+    problem.columns["item_item 30"][:] = 0
+    assert set(fit(problem, own=True).terms.weights) == {"item_rate"}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["fitted", "by the rule"])
 def test_what_the_item_item_table_counts_is_kept_with_and_without_weights(fit, own):
     form = FormChoice(terms=SourceTerms(item_item_order=True), said=("order +0.1 (from +0.05), taken",))
     found = fit(made_up(by={"item_item 14": 1.0}), own=own, form=form)
     assert found.terms.item_item_order
     assert not found.terms.item_item_attributes
-    assert bool(found.terms.weights) != own
-    assert found.sentence().startswith("item-item: order +0.1 (from +0.05), taken\nsources: ")
+    assert found.by_rule == own
+    assert found.sentence().startswith("item-item: order +0.1 (from +0.05), taken\nsources")
 
 
 def test_few_users_show_nothing(fit):

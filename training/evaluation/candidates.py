@@ -15,6 +15,7 @@ import polars as pl
 from features.taken import users_taken
 from recsys.config import RunConfig
 from recsys.item_item.neighbours import ItemItem
+from recsys.item_lift import item_lifts
 from recsys.log import period_end
 from recsys.source_terms import NO_SOURCES, SourceTerms
 from recsys.user_sources import TakenRows, UserSources, popularity
@@ -48,6 +49,8 @@ class Sources:
     """Rows, most popular first."""
     popularity_of: np.ndarray
     """Popularity on a log scale, float32 [I]; 0 for what is not in the list."""
+    lift_of: np.ndarray
+    """How much oftener than others each was chosen where it was shown, float32 [I]."""
     config: RunConfig
 
     @classmethod
@@ -70,12 +73,17 @@ class Sources:
         scores = popularity(popular["score"].to_numpy())
         popularity_of = np.zeros(ids.len(), np.float32)
         popularity_of[rows[rows >= 0]] = scores[rows >= 0]
+        known = audience.previous.table("items")
+        places = item_codes(known["item_id"], ids)
+        lift_of = np.zeros(ids.len(), np.float32)
+        lift_of[places[places >= 0]] = item_lifts(known, config.retrieval_task)[places >= 0]
         return cls(
             taken=taken_of(audience, config),
             at_ms=audience.requests["shown_at"].dt.epoch("ms").to_numpy(),
             table=table or item_item_table(audience.previous, config, ids, terms),
             popular=rows[rows >= 0],
             popularity_of=popularity_of,
+            lift_of=lift_of,
             config=config,
         )
 

@@ -134,6 +134,7 @@ def scored_users(
                         "item_item": pasts[u].item_item.of(rows[u]),
                         "repeat": pasts[u].repeat.of(rows[u]),
                         "popular": sources.popularity_of[rows[u]],
+                        "item_rate": sources.lift_of[rows[u]],
                     },
                     nearest=found_UK[u],
                 )

@@ -13,6 +13,7 @@ from features.store import StoredUser
 from recsys.config import FusionConfig, build_fusion
 from recsys.config.serving import PolicyConfig
 from recsys.index import ItemIndex
+from recsys.item_lift import item_lifts
 from recsys.log import period_end
 from recsys.model.scorer import Scorer
 from recsys.source_terms import NO_SOURCES, SourceTerms
@@ -36,7 +37,7 @@ BY_PAST = SourceTerms(repeat=1.0, item_item=2.0, repeat_days=2.0, item_item_days
 OTHERWISE_COUNTED = BY_PAST.model_copy(
     update={"item_item_order": True, "item_item_attributes": True, "item_item_walks": 0.3}
 )
-BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3)
+BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3, item_rate=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +72,15 @@ def engine_of(predictor, audience, chain):
     catalogue = Catalogue.from_frame(items.with_columns(available_from=never, available_until=never))
     sources = bundle.manifest.fusion.sources
     table = item_item_table(previous, config, items["item_id"], sources)
+    known = previous.table("items")
+    lifts = known.select("item_id", lift=pl.Series(item_lifts(known, config.retrieval_task)))
     model = ServedModel(
         version=bundle.version,
         catalogue=catalogue,
         popular=Popular.of_bundle(catalogue, popular_items(previous.table("items"), config, as_of)),
+        item_lift=items.join(lifts, on="item_id", how="left", maintain_order="left")["lift"]
+        .fill_null(0.0)
+        .to_numpy(),
         past=UserPast.of(table, config, sources),
         tasks=config.tasks,
         fusion=bundle.manifest.fusion,
