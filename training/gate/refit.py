@@ -7,7 +7,6 @@ behind.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import polars as pl
 
@@ -15,6 +14,7 @@ from recsys.config import GateConfig
 from recsys.records import Check, Verdict
 from recsys.tasks import TaskSpec
 from training.gate.calibration import check_ratios
+from training.gate.decision import finding
 from training.gate.heads import compare_with
 from training.gate.non_inferiority import HeadComparison
 from training.gate.shift import check_shift
@@ -39,5 +39,7 @@ def check_refit(
 
 def _order(head: HeadComparison, num_heads: int) -> Check:
     """Hold what is shown to be worse than before the pass."""
-    named = replace(head, name=f"{head.name} {_SEEN}")
-    return named.check(Verdict.HOLD if head.vetoes(num_heads) else Verdict.PROMOTE)
+    low, high = head.interval
+    detail = f"{head.effect.b:.4f}, before the refit {head.effect.a:.4f}, gain [{low:+.4f}, {high:+.4f}]"
+    outcome = Verdict.HOLD if head.vetoes(num_heads) else Verdict.PROMOTE
+    return finding(f"{head.name} {_SEEN}", outcome, detail, gain=head.gain, low=low, high=high)
