@@ -30,6 +30,7 @@ from training.evaluation.audience import item_codes
 from training.evaluation.lists import top_places
 
 Kind = Literal["learned", "simple", "shop", "planted", "bound"]
+OURS = "our lists"
 FUNNEL = "funnel"
 OWN_CLICKS = "own clicks, then popular"
 ORACLE = "informed oracle"
@@ -94,7 +95,7 @@ def fit_models(night: ShopNight) -> Models:
     last = night.days.last
     middle = (last - 1) // 2
     return Models(
-        today=score_night(night.fit(0, last - 2, calibrate=last - 1), night, whole=True),
+        today=score_night(night.fit(0, last - 2, calibrate=last - 1, sources=True), night, whole=True),
         older=score_night(night.fit(0, middle - 1, calibrate=middle), night, whole=False),
         short=score_night(night.fit(last - 2, last - 2, calibrate=last - 1), night, whole=False),
         hindsight=score_night(night.fit(middle, last, calibrate=last, seed=1), night, whole=True),
@@ -122,7 +123,8 @@ def _learned(models: Models, own: np.ndarray) -> dict[str, Policy]:
     with_own = Scored(
         predictions=today.predictions, sources=sources, candidates=today.candidates, fusion=today.fusion
     )
-    scores = {name: today.fused(weights) for name, weights in _HEADS.items()}
+    scores = {OURS: today.served()}
+    scores |= {name: today.fused(weights) for name, weights in _HEADS.items()}
     scores |= {name: with_own.mixed(parts) for name, parts in _MIXES.items()}
     scores |= {name: sources[source] for name, source in (("retrieval's order", "retrieval"),)}
     scores["item-item's order"] = sources["item_item"]

@@ -13,7 +13,7 @@ from benchmarks.lists.shop_night import ShopNight
 from recsys.fusion import Fusion
 from recsys.metrics.table import most_places
 from recsys.schema import IMPRESSION_KEY
-from recsys.source_terms import NAMES, NO_SOURCES
+from recsys.source_terms import NAMES, NO_SOURCES, SourceTerms
 from training.data import encode_rows
 from training.evaluation.candidates import Sources
 from training.evaluation.lists import item_side, no_labels, predict_candidates, top_places, user_sides
@@ -30,6 +30,14 @@ class Scored:
     """bool [U, J]: what its sources find."""
     fusion: Fusion
     """The score of its config, without sources."""
+    terms: SourceTerms = NO_SOURCES
+    """The sources' part of its own score."""
+
+    def served(self) -> np.ndarray:
+        """Give the score [U, J] that a server would."""
+        parts = [np.float32(weight) * self.sources[name] for name, weight in self.terms.weights.items()]
+        found: np.ndarray = self.terms.heads_factor * self.fused() + sum(parts)
+        return found
 
     def fused(self, weights: Mapping[str, float] | None = None) -> np.ndarray:
         """Fuse the heads' predictions [U, J]. Args: weights: of tasks, instead of the config's."""
@@ -60,7 +68,8 @@ class Scored:
 def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
     """Ask a model of the night's requests. Args: whole: of all items; else of its candidates alone."""
     audience, columns = night.audience, night.columns
-    sources = Sources.of(audience, model.config)
+    terms = model.fusion.sources
+    sources = Sources.of(audience, model.config, terms=terms)
     tasks = model.config.tasks
     labels = no_labels(audience.requests.select(IMPRESSION_KEY), tasks)
     encoded = encode_rows(model.encoder, audience.opening, audience.previous, labels, tasks)
@@ -84,7 +93,7 @@ def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
         found["item_rate"][rows] = sources.lift_of
         asked = []
         for place, user in enumerate(rows.tolist()):
-            past = sources.of_user(user, NO_SOURCES)
+            past = sources.of_user(user, terms)
             near = nearest[place][nearest[place] >= 0]
             mine = sources.merged(past, near, allowed[place], shown).rows
             candidates[user, mine] = True
@@ -102,4 +111,5 @@ def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
         sources={name: values[:, columns] for name, values in found.items()},
         candidates=candidates[:, columns],
         fusion=model.fusion.with_sources(NO_SOURCES),
+        terms=terms,
     )

@@ -6,7 +6,7 @@ Legend: U requests, J items that may be listed, N rows of the last day.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from recsys.stages import Stages
 from training.calibrate import fit_calibration
 from training.evaluation.audience import Audience, item_codes, shown_audience
 from training.predict import ListModel, day_logits
+from training.source_fit import fit_sources
 from training.train import train
 
 REGIMES: Mapping[str, Mapping[str, float]] = {
@@ -132,8 +133,13 @@ class ShopNight:
         """Tell what the policy's rules let through: bool [U, J]."""
         return self.audience.allowed(slice(0, self.audience.num_users))[:, self.columns]
 
-    def fit(self, first: int, last: int, *, calibrate: int, seed: int = 0) -> ListModel:
-        """Train cold on some days, calibrate on another one, and give what makes lists of it."""
+    def fit(
+        self, first: int, last: int, *, calibrate: int, seed: int = 0, sources: bool = False
+    ) -> ListModel:
+        """Train cold on some days, calibrate on another one, and give what makes lists of it.
+
+        Args: sources: give its score the sources' part as a night does.
+        """
         training = self.config.training.model_copy(update={"seed": seed})
         config = self.config.model_copy(update={"training": training})
         trained = train(self.days, {t.name: (first, last) for t in config.tasks}, config, None, 1)
@@ -142,7 +148,11 @@ class ShopNight:
             pl.Series(t.label, rows.labels[t.name]).fill_nan(None) for t in config.tasks
         )
         calibration = fit_calibration(config.tasks, logits, frame, config.calibration, rows.items)
-        return ListModel.of(trained, calibration, config, self.days[calibrate].table("items"))
+        model = ListModel.of(trained, calibration, config, self.days[calibrate].table("items"))
+        if not sources:
+            return model
+        fit = fit_sources(model, self.days, calibrate, seed=seed)
+        return replace(model, fusion=model.fusion.with_sources(fit.terms))
 
 
 def _logged(days: Days, audience: Audience, columns: np.ndarray) -> LoggedRows:

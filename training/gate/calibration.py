@@ -21,6 +21,9 @@ from training.evaluation.head_rows import HeadRows
 from training.gate.decision import finding
 from training.gate.non_inferiority import normal_quantile
 
+AS_FAR = 1.1
+"""Both outside the limits: a challenger so many times as far from 1 as the champion is no worse. Equal models
+would be held half of the time without it, and what is live is no better."""
 DRAWN_LIMIT = 4.0
 """Predicted over observed, and its inverse, that are held where most rows are drawn negatives."""
 
@@ -89,7 +92,7 @@ def check_ratios(
     config: GateConfig,
     name: str = "predicted over observed",
 ) -> list[Check]:
-    """Hold a probability whose whole interval lies outside the limits, unless the champion's is further off.
+    """Hold a probability whose whole interval lies outside the limits, unless the champion's is as far off.
 
     The first days on which a model chose the lists itself differ from all its training days: both are off.
     Where most rows are drawn negatives the observed rate follows how many items they were drawn from, which
@@ -105,7 +108,7 @@ def check_ratios(
         rival = _champions(task, rows, champion, config.alpha)
         lowest, highest = _limits(task, rows, config)
         outside = ratio.high < lowest or ratio.low > highest
-        excused = outside and rival is not None and ratio.distance <= rival.distance
+        excused = outside and rival is not None and ratio.distance <= rival.distance + math.log(AS_FAR)
         interval = f"[{ratio.low:.3f}, {ratio.high:.3f}]"
         detail = f"{ratio.value:.3f} {interval}, {lowest:g} to {highest:g} are allowed"
         if rival is not None:

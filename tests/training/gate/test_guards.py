@@ -63,7 +63,10 @@ def scored(click=1.0, purchase=1.0, seed=0, spoiled=None):
         ({"click": 1.5}, {}, H),
         ({"click": 0.6}, {}, H),
         ({"click": 1.5}, {"click": 1.6}, P),
-        ({"click": 1.5}, {"click": 1.4}, H),
+        ({"click": 1.5}, {"click": 1.4}, P),
+        ({"click": 1.7}, {"click": 1.4}, H),
+        ({"click": 0.5}, {"click": 0.52}, P),
+        ({"click": 0.5}, {"click": 0.7}, H),
     ],
 )
 def test_the_interval_of_predicted_over_observed_must_reach_the_limits(challenger, champion, outcome):
