@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+_FILE_WIDTH = 240
 Grid = list[list[str]]
 """Lines of cells; the first has the titles."""
 
@@ -13,4 +14,7 @@ def print_grid(grid: Grid) -> None:
     table = Table(*titles, box=None)
     for line in lines:
         table.add_row(*line)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file has no width, and 80 columns would break every cell
+        console = Console(width=_FILE_WIDTH)
+    console.print(table)
