@@ -170,17 +170,14 @@ def require_sentence(code: int, said: str, root: Path) -> None:
     assert not (root / "log").exists(), "nothing half written"
 
 
-@pytest.mark.parametrize(
-    ("anything", "harmless"), [(64, 12), pytest.param(140, 36, marks=pytest.mark.slow)], ids=["100", "200"]
-)
-def test_mutated_files(press, capsys_disabled_report, anything, harmless):
+def test_two_hundred_mutated_files(press, capsys_disabled_report):
     rng, data, outcomes = random.Random(13), original(quoted=True), Counter()
     plain = original(quoted=False)
     code, said = press.convert(data)
     assert (code, said) == (0, "")
     whole = press.tables()
     started = time.process_time()
-    for n in range(anything):
+    for n in range(140):
         kind = list(ANYTHING)[n % len(ANYTHING)]
         changed = ANYTHING[kind](data if n % 8 < 4 else plain, rng)
         code, said = press.convert(changed, tolerate=0.3 * (n % 16 < 8))
@@ -190,7 +187,7 @@ def test_mutated_files(press, capsys_disabled_report, anything, harmless):
             assert b'"' in changed or read == rows_of(changed)
         else:
             require_sentence(code, said, press.root)
-    for n in range(harmless):
+    for n in range(36):
         kind = list(HARMLESS)[n % len(HARMLESS)]
         assert press.convert(HARMLESS[kind](data, rng)) == (0, ""), kind
         press.accounting()
@@ -208,7 +205,7 @@ def test_mutated_files(press, capsys_disabled_report, anything, harmless):
         assert press.convert(changed, encoding=name) == (0, ""), name
         same(press.tables(), whole, name)
         outcomes["re-encoded, encoding named", "the same log"] += 1
-    assert outcomes.total() == anything + harmless + 24
+    assert outcomes.total() == 200
     assert outcomes.keys() >= {(kind, end) for kind in ANYTHING for end in ("log", "sentence")}
     capsys_disabled_report(outcomes, time.process_time() - started)
 
