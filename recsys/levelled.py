@@ -36,7 +36,8 @@ def levelled(calibrator: Calibrator, rows: HeadRows, task: TaskSpec) -> Calibrat
 
     It stays as it is where it stands for none, and where a probability has fewer than MIN_ROWS_PER_CLASS
     effective rows of a class, a value fewer such rows at all. Targets of probabilities are smoothed as in
-    `fit_platt`.
+    `fit_platt`. Values move by what their mean lacks, and stay inside the task's range: of those that reach
+    an end of it the mean moves by less.
     """
     known = rows.known
     used = used_rows(Rows(label=known.label, prediction=known.prediction, weight=known.weight))
@@ -49,9 +50,9 @@ def levelled(calibrator: Calibrator, rows: HeadRows, task: TaskSpec) -> Calibrat
     if isinstance(calibrator, Platt | PlattItems):
         return _platt(calibrator, known)
     if isinstance(calibrator, Isotonic):
-        return (
-            _isotonic_probability(calibrator, used) if task.kind.probability else _isotonic(calibrator, used)
-        )
+        if task.kind.probability:
+            return _isotonic_probability(calibrator, used)
+        return _isotonic(calibrator, used, task)
     if isinstance(calibrator, Affine):
         return calibrator.model_copy(update={"offset": calibrator.offset + _missing(calibrator, used)})
     return calibrator
@@ -69,16 +70,19 @@ def _platt(calibrator: Platt | PlattItems, known: HeadRows) -> Calibrator:
 
 def _isotonic_probability(calibrator: Isotonic, rows: Rows) -> Isotonic:
     x, y = calibrator.knots
-    odds = np.log(y) - np.log1p(-y)
+    with np.errstate(divide="ignore"):  # what is said to be certain stays so
+        odds = np.log(y) - np.log1p(-y)
     moved = _level(
         lambda c: np.interp(rows.prediction, x, sigmoid(odds + c)), rows.weight, _mean_target(rows)
     )
-    return Isotonic(x=calibrator.x, y=tuple(sigmoid(odds + moved).tolist()))
+    # Of neighbours that differ in their last digit rounding may turn the order around.
+    rising = np.maximum.accumulate(sigmoid(odds + moved))
+    return Isotonic(x=calibrator.x, y=tuple(rising.tolist()))
 
 
-def _isotonic(calibrator: Isotonic, rows: Rows) -> Isotonic:
-    moved = _missing(calibrator, rows)
-    return Isotonic(x=calibrator.x, y=tuple(value + moved for value in calibrator.y))
+def _isotonic(calibrator: Isotonic, rows: Rows, task: TaskSpec) -> Isotonic:
+    y = np.clip(calibrator.knots[1] + _missing(calibrator, rows), task.low, task.high)
+    return Isotonic(x=calibrator.x, y=tuple(y.tolist()))
 
 
 def _missing(calibrator: Affine | Isotonic, rows: Rows) -> float:

@@ -1,5 +1,7 @@
 """A calibrator's level is moved to labels that its head has learned; its form stays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,28 @@ def test_few_labels_or_no_calibrator_move_nothing():
     unknown.label[:] = np.nan
     assert levelled(sigmoid, unknown, CLICK) == sigmoid
     assert levelled(Identity(), head_rows(), CLICK) == Identity()
+
+
+def test_knots_that_differ_in_their_last_digit_never_fall():
+    """Rounding turns some around, and falling knots are refused."""
+    near = np.linspace(0.378, 0.393, 20_000)
+    y = np.stack([near, np.nextafter(near, 1)], axis=1).ravel()
+    knots = Isotonic(x=tuple(np.linspace(0.05, 0.4, y.size)), y=tuple(y))
+    assert levelled(knots, head_rows(rate=0.45), CLICK).y > knots.y
+
+
+def test_what_is_said_to_be_certain_stays_so():
+    moved = levelled(Isotonic(x=(0.01, 0.1, 0.4), y=(0.0, 0.02, 1.0)), head_rows(), CLICK)
+    assert (moved.y[0], moved.y[2]) == (0.0, 1.0)
+    assert moved.y[1] > 0.02
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [Affine(scale=1.0, offset=1.0, low=1.0, high=5.0), Isotonic(x=(2.5, 3.0, 3.5), y=(2.0, 2.4, 5.0))],
+)
+def test_no_value_leaves_the_range_of_the_task(calibrator):
+    rows = replace(stars(), label=np.full(ROWS, 4.9))
+    moved = levelled(calibrator, rows, RATING)
+    assert of_rows(calibrator, rows) < of_rows(moved, rows)
+    assert moved.apply(rows.prediction).max() <= RATING.high

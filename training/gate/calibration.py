@@ -23,7 +23,8 @@ from training.gate.non_inferiority import normal_quantile
 
 AS_FAR = 1.1
 """Both outside the limits: a challenger so many times as far from 1 as the champion is no worse. Equal models
-would be held half of the time without it, and what is live is no better."""
+would be held half of the time without it, and what is live is no better. A champion that is inside excuses
+nothing, however near the limit it is."""
 DRAWN_LIMIT = 4.0
 """Predicted over observed, and its inverse, that are held where most rows are drawn negatives."""
 
@@ -108,7 +109,7 @@ def check_ratios(
         rival = _champions(task, rows, champion, config.alpha)
         lowest, highest = _limits(task, rows, config)
         outside = ratio.high < lowest or ratio.low > highest
-        excused = outside and rival is not None and ratio.distance <= rival.distance + math.log(AS_FAR)
+        excused = rival is not None and not lowest <= rival.value <= highest and _is_as_near(ratio, rival)
         interval = f"[{ratio.low:.3f}, {ratio.high:.3f}]"
         detail = f"{ratio.value:.3f} {interval}, {lowest:g} to {highest:g} are allowed"
         if rival is not None:
@@ -118,6 +119,10 @@ def check_ratios(
         numbers = {key: value for key, value in numbers.items() if math.isfinite(value)}
         found.append(finding(f"{task.name} {name}", outcome, detail, **numbers))
     return found
+
+
+def _is_as_near(ratio: Ratio, rival: Ratio) -> bool:
+    return ratio.distance <= rival.distance + math.log(AS_FAR)
 
 
 def _limits(task: TaskSpec, rows: pl.DataFrame, config: GateConfig) -> tuple[float, float]:

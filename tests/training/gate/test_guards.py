@@ -67,6 +67,8 @@ def scored(click=1.0, purchase=1.0, seed=0, spoiled=None):
         ({"click": 1.7}, {"click": 1.4}, H),
         ({"click": 0.5}, {"click": 0.52}, P),
         ({"click": 0.5}, {"click": 0.7}, H),
+        ({"click": 1.3}, {"click": 1.2}, H),  # not a tenth further off, but what is live is inside the limits
+        ({"click": 0.72}, {"click": 0.8}, H),
     ],
 )
 def test_the_interval_of_predicted_over_observed_must_reach_the_limits(challenger, champion, outcome):
