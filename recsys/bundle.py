@@ -6,6 +6,7 @@
     index.faiss                  the same vectors, searchable
     items.parquet                the catalogue with nightly values, in the order of the item rows
     item_item.safetensors        what each item says for others, where the log tells of any
+    item_bias.parquet            item_id and bias: what the heads miss of an item, where anything is counted
     popular.parquet              item_id and score, best first: the answer when nothing else works
     golden.parquet               requests whose answers a server must reproduce before it is ready
     encoder.json, vocabularies/, text.safetensors, text_terms.parquet   what the encoder has fitted
@@ -16,7 +17,7 @@ Hashes are checked before any parser sees a byte.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from recsys.errors import BundleError
 from recsys.files import sync_folder
 from recsys.index import DEFAULT_FACTOR, ItemIndex
 from recsys.index_recall import NUM_QUERIES, tune_index
+from recsys.item_bias import no_item_bias
 from recsys.item_item.neighbours import ItemItem
 from recsys.manifest import (
     SCHEMA_VERSION,
@@ -70,6 +72,7 @@ CONFIG_KEYS = (
 """What a bundle holds of the config: all that using and evaluating it needs, and nothing of host, store or
 gate."""
 _ITEM_ITEM = "item_item.safetensors"
+_ITEM_BIAS = "item_bias.parquet"
 _TOGETHER = "together.safetensors"
 """What bundles of schema version 7 have instead: neighbours, best first, without weights."""
 
@@ -88,6 +91,8 @@ class Bundle:
     popular: pl.DataFrame
     item_item: ItemItem | None
     """What each item of the catalogue says for others; None: nothing is known of any."""
+    item_bias: pl.DataFrame = field(default_factory=no_item_bias)
+    """What the heads miss of items, as `recsys.item_bias` says."""
 
     @property
     def items(self) -> pl.DataFrame:
@@ -132,6 +137,8 @@ class BundleParts:
     """What each item says for others; None: nothing is known of any."""
     sources: SourceTerms = NO_SOURCES
     """The sources' part of the score."""
+    item_bias: pl.DataFrame = field(default_factory=no_item_bias)
+    """What the heads miss of items."""
 
 
 def item_queries(bundle: Bundle) -> np.ndarray:
@@ -305,6 +312,7 @@ def _bundle(
         index=index,
         popular=popular,
         item_item=item_item,
+        item_bias=pl.read_parquet(path / _ITEM_BIAS) if _ITEM_BIAS in manifest.files else no_item_bias(),
     )
 
 
@@ -314,6 +322,8 @@ def _write_files(folder: Path, parts: BundleParts, index: ItemIndex) -> None:
     index.save(folder / "index.faiss")
     parts.items.write_parquet(folder / "items.parquet")
     parts.popular.write_parquet(folder / "popular.parquet")
+    if parts.item_bias.height:
+        parts.item_bias.write_parquet(folder / _ITEM_BIAS)
     if (table := parts.item_item) is not None:
         arrays = {"neighbours": table.neighbours, "weights": table.weights}
         save_file({name: np.ascontiguousarray(v) for name, v in arrays.items()}, folder / _ITEM_ITEM)

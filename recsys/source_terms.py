@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-SourceName = Literal["retrieval", "item_item", "repeat", "popular", "item_rate"]
+SourceName = Literal["retrieval", "item_item", "repeat", "popular", "item_bias"]
 NAMES: Final[tuple[SourceName, ...]] = get_args(SourceName)
 OF_PAST: Final[frozenset[SourceName]] = frozenset({"item_item", "repeat"})
 """Those that score by what the user took before."""
@@ -43,8 +43,8 @@ class SourceTerms(BaseModel):
     """Weight of how often the user took the item before."""
     popular: float = 0.0
     """Weight of how often all took it lately, as a share of the most popular item's, on a log scale."""
-    item_rate: float = 0.0
-    """Weight of how much oftener than others it was chosen where it was shown, a logarithm."""
+    item_bias: float = 0.0
+    """Weight of how much oftener it was chosen than the heads expected, a logarithm."""
     item_item_days: float = Field(default=30.0, gt=0)
     """Half-life of an earlier item in what it says for others."""
     repeat_days: float = Field(default=60.0, gt=0)
@@ -69,6 +69,11 @@ class SourceTerms(BaseModel):
         return {name: weight for name, weight in found.items() if weight}
 
     @property
+    def are_fitted(self) -> bool:
+        """Tell whether the weights were fitted to lists; the rule alone gives one to `item_bias`."""
+        return bool(self.weights) and not self.item_bias
+
+    @property
     def heads_factor(self) -> float:
         """Give what multiplies the heads' part: without any source's weight nothing does."""
         return self.heads if self.weights else 1.0
@@ -87,7 +92,7 @@ class SourceTerms(BaseModel):
 
 _BEFORE: Final = {
     "heads": 1.0,
-    "item_rate": 0.0,
+    "item_bias": 0.0,
     "item_item_order": False,
     "item_item_attributes": False,
     "item_item_walks": 0.0,

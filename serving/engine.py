@@ -17,7 +17,7 @@ from features.taken_events import TakenEvents
 from recsys.config import ItemItemConfig, PolicyConfig, RetrievalConfig
 from recsys.errors import ConfigError
 from recsys.fusion import Fusion
-from recsys.item_lift import lifts_of
+from recsys.item_bias import bias_of
 from recsys.policy import PolicyInput, PolicyParameters
 from recsys.source_terms import OF_PAST
 from serving.catalogue.live import LiveCatalogue
@@ -292,7 +292,7 @@ class Engine:
             "item_item": lambda: asked.past.item_item.of(rows),
             "repeat": lambda: asked.past.repeat.of(rows),
             "popular": lambda: self.model.popular.shares(rows),
-            "item_rate": lambda: lifts_of(self.model.item_lift, rows),
+            "item_bias": lambda: bias_of(self.model.item_bias, rows),
         }
         return {name: by_name[name]() for name in asked.fusion.sources.weights}
 

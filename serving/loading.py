@@ -14,7 +14,7 @@ from features.loading import Answering
 from features.store import FeatureStore
 from recsys.bundle import Bundle, load_bundle
 from recsys.index_costs import with_measured_cutover
-from recsys.item_lift import item_lifts
+from recsys.item_bias import bias_by_row
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
@@ -45,12 +45,12 @@ def load_model(path: Path, store: FeatureStore, devices: Devices = ON_CPU) -> Se
     loaded = Answering.of(bundle, store, partial(Scorer, device=devices.scorer))
     catalogue = Catalogue.from_frame(bundle.items)
     popular = Popular.of_bundle(catalogue, bundle.popular)
-    return checked_model(loaded, catalogue, popular, lifts_of_bundle(bundle), devices)
+    return checked_model(loaded, catalogue, popular, bias_of_bundle(bundle), devices)
 
 
-def lifts_of_bundle(bundle: Bundle) -> npt.NDArray[np.float32]:
-    """Say how much oftener than others each of a bundle's items [I] was chosen where it was shown."""
-    return item_lifts(bundle.items, bundle.config.retrieval_task)
+def bias_of_bundle(bundle: Bundle) -> npt.NDArray[np.float32]:
+    """Lay a bundle's biases out by its items [I]."""
+    return bias_by_row(bundle.item_bias, bundle.items["item_id"])
 
 
 def with_index_on(bundle: Bundle, devices: Devices) -> Bundle:
@@ -66,7 +66,7 @@ def checked_model(
     loaded: Answering[Bundle, Scorer],
     catalogue: Catalogue,
     popular: Popular,
-    item_lift: npt.NDArray[np.float32],
+    item_bias: npt.NDArray[np.float32],
     devices: Devices,
 ) -> ServedModel:
     """Answer a bundle's golden requests again, and put together what answers with it.
@@ -81,7 +81,7 @@ def checked_model(
         version=bundle.version,
         catalogue=catalogue,
         popular=popular,
-        item_lift=item_lift,
+        item_bias=item_bias,
         past=loaded.scorer.past,
         tasks=bundle.config.tasks,
         fusion=bundle.manifest.fusion,

@@ -25,8 +25,8 @@ class ServedModel:
     popular: Popular
     past: UserPast = field(default_factory=UserPast)
     """Scores items by what a user took."""
-    item_lift: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """How much oftener than others each item of the bundle was chosen where it was shown [I]."""
+    item_bias: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """How much oftener each item of the bundle was chosen than the heads expected [I]."""
     tasks: tuple[TaskSpec, ...] = ()
     fusion: Fusion = field(default_factory=lambda: Fusion(terms={}))
     scorer: Scorer | None = None

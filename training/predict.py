@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from recsys.calibration import Calibrator
 from recsys.config import RunConfig, build_fusion
 from recsys.device import CPU, resolve_device
 from recsys.fusion import Fusion
+from recsys.item_bias import no_item_bias
 from recsys.item_terms import item_terms
 from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
@@ -55,6 +56,8 @@ class ListModel:
     batcher: Batcher
     calibration: Mapping[str, Calibrator]
     fusion: Fusion
+    item_bias: pl.DataFrame = field(default_factory=no_item_bias)
+    """What the heads miss of items, as `recsys.item_bias` says."""
 
     @classmethod
     def of(
@@ -63,6 +66,7 @@ class ListModel:
         calibration: Mapping[str, Calibrator],
         config: RunConfig,
         items: pl.DataFrame,
+        item_bias: pl.DataFrame | None = None,
     ) -> "ListModel":
         """Take weights that are in no bundle yet, with the score that the config says."""
         encoder = Encoder.from_config(config, trained.state)
@@ -75,6 +79,7 @@ class ListModel:
             batcher=Batcher(encoder, text_by_number(encoder, items), scoring_settings(config)),
             calibration=calibration,
             fusion=build_fusion(config.tasks, config.fusion),
+            item_bias=no_item_bias() if item_bias is None else item_bias,
         )
 
     def calibrated(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -116,6 +121,7 @@ class BundlePredictor:
             batcher=self.batcher,
             calibration=self.bundle.manifest.calibration,
             fusion=self.bundle.manifest.fusion,
+            item_bias=self.bundle.item_bias,
         )
 
     def encode(

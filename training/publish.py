@@ -18,6 +18,7 @@ from recsys.bundle import Bundle, BundleParts, item_queries, load_bundle, save_b
 from recsys.calibration import Calibrator
 from recsys.config import RunConfig, StoreConfig
 from recsys.index_recall import NUM_QUERIES
+from recsys.item_bias import no_item_bias
 from recsys.log import period_end
 from recsys.model.item_rows import encode_item_side
 from recsys.model.scorer import Scorer
@@ -43,10 +44,11 @@ def write_bundle(
     *,
     refitted: bool,
     sources: SourceTerms,
+    item_bias: pl.DataFrame | None = None,
 ) -> str:
     """Write a bundle whose nightly values are the snapshot's; give its version.
 
-    Args: sources: their part of the score.
+    Args: sources: their part of the score; item_bias: what the heads miss of items; default: nothing.
     """
     encoder = Encoder.from_config(config, trained.state)
     items = snapshot.table("items")
@@ -65,6 +67,7 @@ def write_bundle(
         popular=popular_items(items, config, as_of),
         item_item=item_item_table(snapshot, config, items["item_id"], sources),
         sources=sources,
+        item_bias=no_item_bias() if item_bias is None else item_bias,
         snapshot_at_ms=int(as_of.timestamp() * 1000),
     )
     probe = _Probe(snapshot)

@@ -8,7 +8,7 @@
          calibration day: the only day that the heads have not learned
 
 Where the log has impressions of its own, what is wanted is among what was shown, and no weight is fitted to
-it: item-item and the items' own rates are added by a rule (`_by_rule`).
+it: item-item and what the heads miss of items are added by a rule (`_by_rule`).
 
 Every state is that of the day's start, so item-item and repeats know nothing of the day itself. What heads
 say of a day that they have learned flatters them: so they are the rival there, and never fitted.
@@ -52,7 +52,7 @@ _LEAST_GAIN = 1e-3
 """Of two choices that are worth as much the one that was there stays."""
 ITEM_ITEM_WIDTH = 0.3
 """By the rule item-item is so many times as wide inside lists as the heads."""
-_COLUMNS: Final = ("retrieval", "popular", "item_rate")
+_COLUMNS: Final = ("retrieval", "popular", "item_bias")
 _LEADING = 100.0
 """A part that is so many times as wide as another leads: the other decides between equals."""
 
@@ -148,10 +148,10 @@ def _fit(
 
 
 def _by_rule(model: ListModel, audiences: Sequence[Audience], form: SourceTerms) -> SourceFit:
-    """Add the items' own rates and item-item, with weights that no list was asked for.
+    """Add what the heads miss of items, and item-item, with weights that no list was asked for.
 
-    An item that is chosen twice as often as others where it is shown is worth twice the mean score: so the
-    logarithm weighs as much as the mean of what the heads give. Item-item is a share of them wide.
+    An item that is chosen twice as often as the heads expect is worth twice the mean score: so the logarithm
+    weighs as much as the mean of what the heads give. Item-item is a share of them wide.
     """
     if not audiences or audiences[-1].num_users < FEWEST_USERS:
         return SourceFit()
@@ -159,7 +159,7 @@ def _by_rule(model: ListModel, audiences: Sequence[Audience], form: SourceTerms)
     mean = float(problem.heads[problem.rows >= 0].mean())
     if mean <= 0:  # a score whose weights want less of what is chosen
         return SourceFit()
-    terms = _Terms(weights={"item_rate": mean})
+    terms = _Terms(weights={"item_bias": mean})
     table = problem.columns[terms.column("item_item")]
     if table.any():
         terms = terms.changed(item_item=ITEM_ITEM_WIDTH * problem.ratio(problem.heads, table))
@@ -206,7 +206,7 @@ def _problem(model: ListModel, audiences: Sequence[Audience], form: SourceTerms)
             ids = audience.catalogue["item_id"]
             table = item_item_table(audience.previous, config, ids, form)
         own = None if table is None else with_rows_of(table, ids, audience.catalogue["item_id"])
-        sources = Sources.of(audience, config, own, form)
+        sources = Sources.of(audience, config, own, form, model.item_bias)
         users = [u for block, _ in scored_users(model, audience, sources, NO_SOURCES) for u in block]
         parts.append(_of_audience(model, audience, sources, users))
     return ListProblem.join(parts)

@@ -69,7 +69,7 @@ def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
     """Ask a model of the night's requests. Args: whole: of all items; else of its candidates alone."""
     audience, columns = night.audience, night.columns
     terms = model.fusion.sources
-    sources = Sources.of(audience, model.config, terms=terms)
+    sources = Sources.of(audience, model.config, terms=terms, bias=model.item_bias)
     tasks = model.config.tasks
     labels = no_labels(audience.requests.select(IMPRESSION_KEY), tasks)
     encoded = encode_rows(model.encoder, audience.opening, audience.previous, labels, tasks)
@@ -90,7 +90,7 @@ def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
         nearest = top_places(cosine, allowed, places)
         found["retrieval"][rows] = cosine
         found["popular"][rows] = sources.popularity_of
-        found["item_rate"][rows] = sources.lift_of
+        found["item_bias"][rows] = sources.bias_of
         asked = []
         for place, user in enumerate(rows.tolist()):
             past = sources.of_user(user, terms)

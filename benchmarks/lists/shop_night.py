@@ -24,6 +24,7 @@ from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
 from training.calibrate import fit_calibration
+from training.count_item_bias import count_item_bias
 from training.evaluation.audience import Audience, item_codes, shown_audience
 from training.predict import ListModel, day_logits
 from training.source_fit import fit_sources
@@ -148,7 +149,8 @@ class ShopNight:
             pl.Series(t.label, rows.labels[t.name]).fill_nan(None) for t in config.tasks
         )
         calibration = fit_calibration(config.tasks, logits, frame, config.calibration, rows.items)
-        model = ListModel.of(trained, calibration, config, self.days[calibrate].table("items"))
+        bias = count_item_bias(trained, calibration, self.days, calibrate, config) if sources else None
+        model = ListModel.of(trained, calibration, config, self.days[calibrate].table("items"), bias)
         if not sources:
             return model
         fit = fit_sources(model, self.days, calibrate, seed=seed)

@@ -56,7 +56,8 @@ class DayServer:
         parameters = replace(PolicyParameters.of(self.policy), uniform_share=0.0)
         places, terms = self.shop.dials.page_size, model.fusion.sources
         shown, propensity, explored, expected = [], [], [], []
-        for users, side in scored_users(model, audience, Sources.of(audience, config, terms=terms), terms):
+        sources = Sources.of(audience, config, terms=terms, bias=model.item_bias)
+        for users, side in scored_users(model, audience, sources, terms):
             vectors = side.embedding_BD.cpu().numpy() if parameters.mmr else None
             for of_user in users:
                 rows = of_user.candidates.rows

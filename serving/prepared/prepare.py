@@ -5,7 +5,7 @@
     item_rows/       the catalogue as the scorer reads it
     catalogue/       ids, categories, and the bitmaps of the filters
     popular/         the popularity list by row
-    item_lift.npy    how much oftener than others each item was chosen
+    item_bias.npy    what the heads miss of each item
     vocabularies/    the large ones, by name
 
 No parser reads a file before its hash was found right.
@@ -25,13 +25,13 @@ from recsys.mapped_frame import write_frame
 from recsys.model.scorer import Scorer
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
-from serving.loading import lifts_of_bundle
+from serving.loading import bias_of_bundle
 from serving.prepared.listing import write_listing
 
 BUNDLE = "bundle"
 ITEMS = "items"
 ITEM_ROWS = "item_rows"
-ITEM_LIFT = "item_lift.npy"
+ITEM_BIAS = "item_bias.npy"
 CATALOGUE = "catalogue"
 POPULAR = "popular"
 VOCABULARIES = "vocabularies"
@@ -61,4 +61,4 @@ def _write_catalogue(bundle: Bundle, target: Path) -> None:
     catalogue = Catalogue.from_frame(bundle.items)
     catalogue.base.write(target / CATALOGUE)
     Popular.of_bundle(catalogue, bundle.popular).write(target / POPULAR)
-    np.save(target / ITEM_LIFT, lifts_of_bundle(bundle))
+    np.save(target / ITEM_BIAS, bias_of_bundle(bundle))

@@ -21,7 +21,7 @@ def made_up(num_lists=60, *, by, seed=0):
     """Lists of 40 candidates, three of them wanted: those that a weighted sum of columns puts first."""
     rng = np.random.default_rng(seed)
     shape = (num_lists, 40)
-    names = ["heads", "retrieval", "popular", "item_rate"]
+    names = ["heads", "retrieval", "popular", "item_bias"]
     names += [f"{name} {days:g}" for name in ("item_item", "repeat") for days in HALF_LIVES]
     columns = {name: rng.random(shape).astype(np.float32) for name in names}
     truth = sum(weight * columns[name] for name, weight in by.items())
@@ -187,11 +187,11 @@ def test_a_log_with_impressions_of_its_own_gets_weights_by_the_rule(fit):
     problem = made_up(by={"popular": 1.0})
     found = fit(problem, own=True)
     assert found.by_rule
-    assert set(found.terms.weights) == {"item_rate", "item_item"}
+    assert set(found.terms.weights) == {"item_bias", "item_item"}
     heads, table = problem.heads, problem.columns["item_item 30"]
-    by_hand = heads + heads.mean() * problem.columns["item_rate"]
+    by_hand = heads + heads.mean() * problem.columns["item_bias"]
     by_hand += 0.3 * problem.ratio(heads, table) * table
-    made = found.terms.heads * heads + found.terms.item_rate * problem.columns["item_rate"]
+    made = found.terms.heads * heads + found.terms.item_bias * problem.columns["item_bias"]
     made += found.terms.item_item * table
     assert (np.argsort(made, axis=1) == np.argsort(by_hand, axis=1)).all()
     assert problem.ratio(made, heads) == pytest.approx(1.0, rel=1e-3), "temperature and mmr act as before"
@@ -207,7 +207,7 @@ def test_the_rule_gives_nothing_where_the_score_wants_less_of_what_is_chosen(fit
 def test_without_an_item_item_table_the_rule_has_the_items_rates_alone(fit):
     problem = made_up(by={"popular": 1.0})
     problem.columns["item_item 30"][:] = 0
-    assert set(fit(problem, own=True).terms.weights) == {"item_rate"}
+    assert set(fit(problem, own=True).terms.weights) == {"item_bias"}
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["fitted", "by the rule"])

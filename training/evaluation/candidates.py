@@ -14,8 +14,8 @@ import polars as pl
 
 from features.taken import users_taken
 from recsys.config import RunConfig
+from recsys.item_bias import bias_by_row, no_item_bias
 from recsys.item_item.neighbours import ItemItem
-from recsys.item_lift import item_lifts
 from recsys.log import period_end
 from recsys.source_terms import NO_SOURCES, SourceTerms
 from recsys.user_sources import TakenRows, UserSources, popularity
@@ -49,8 +49,8 @@ class Sources:
     """Rows, most popular first."""
     popularity_of: np.ndarray
     """Popularity on a log scale, float32 [I]; 0 for what is not in the list."""
-    lift_of: np.ndarray
-    """How much oftener than others each was chosen where it was shown, float32 [I]."""
+    bias_of: np.ndarray
+    """How much oftener each was chosen than the heads expected, float32 [I]."""
     config: RunConfig
 
     @classmethod
@@ -60,11 +60,12 @@ class Sources:
         config: RunConfig,
         table: ItemItem | None = None,
         terms: SourceTerms = NO_SOURCES,
+        bias: pl.DataFrame | None = None,
     ) -> "Sources":
         """Count them in the state of the period's start: those of the bundle may know the period itself.
 
         Args: table: of the catalogue's items, an earlier one; default: it is made of the day before; terms:
-        say what it counts then.
+        say what it counts then; bias: the model's, of items.
         """
         ids = audience.catalogue["item_id"]
         as_of = period_end(audience.previous.day, config.timezone)
@@ -73,17 +74,13 @@ class Sources:
         scores = popularity(popular["score"].to_numpy())
         popularity_of = np.zeros(ids.len(), np.float32)
         popularity_of[rows[rows >= 0]] = scores[rows >= 0]
-        known = audience.previous.table("items")
-        places = item_codes(known["item_id"], ids)
-        lift_of = np.zeros(ids.len(), np.float32)
-        lift_of[places[places >= 0]] = item_lifts(known, config.retrieval_task)[places >= 0]
         return cls(
             taken=taken_of(audience, config),
             at_ms=audience.requests["shown_at"].dt.epoch("ms").to_numpy(),
             table=table or item_item_table(audience.previous, config, ids, terms),
             popular=rows[rows >= 0],
             popularity_of=popularity_of,
-            lift_of=lift_of,
+            bias_of=bias_by_row(no_item_bias() if bias is None else bias, ids),
             config=config,
         )
 

@@ -69,7 +69,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
     """Retrieve items per user, merge the sources, and draw the first page by the fused score."""
     model = predictor.lists
     shown, terms = most_places("shown"), model.fusion.sources
-    sources = Sources.of(audience, model.config, terms=terms)
+    sources = Sources.of(audience, model.config, terms=terms, bias=model.item_bias)
     places = most_places("retrieved")
     pages: _Pages | None = None
     retrieved, scored, ranked, found_by = [], [], [], []
@@ -134,7 +134,7 @@ def scored_users(
                         "item_item": pasts[u].item_item.of(rows[u]),
                         "repeat": pasts[u].repeat.of(rows[u]),
                         "popular": sources.popularity_of[rows[u]],
-                        "item_rate": sources.lift_of[rows[u]],
+                        "item_bias": sources.bias_of[rows[u]],
                     },
                     nearest=found_UK[u],
                 )

@@ -11,7 +11,7 @@ import polars as pl
 
 from features.days import Days
 from features.taken import users_taken
-from recsys.item_lift import item_lifts
+from recsys.item_bias import bias_by_row
 from recsys.log import period_end
 from recsys.source_terms import OF_PAST, SourceTerms
 from recsys.user_sources import UserSources, popularity
@@ -41,10 +41,8 @@ def sources_of_rows(model: ListModel, days: Days, i: int, shown: pl.DataFrame) -
     if "popular" in wanted:
         popular = popular_items(items, model.config, period_end(previous.day, model.config.timezone))
         found = {**found, "popular": _popular(popular, items["item_id"], codes)}
-    if "item_rate" in wanted:
-        lift_I = item_lifts(items, model.config.retrieval_task)
-        by_row = np.append(lift_I, np.float32(0.0))  # the last: unknown items
-        found = {**found, "item_rate": by_row[codes]}
+    if "item_bias" in wanted:
+        found = {**found, "item_bias": bias_by_row(model.item_bias, shown["item_id"])}
     return {name: found[name] for name in wanted}
 
 

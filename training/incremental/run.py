@@ -164,6 +164,7 @@ def _tried(
         live.version,
         refitted=True,
         sources=live.manifest.fusion.sources,
+        item_bias=live.item_bias,
     )
     checks = compare(load_bundle(registry.require(version)), live, days, cut, at, config)
     found = {

@@ -8,12 +8,13 @@ import numpy as np
 import polars as pl
 
 from features.days import Days
-from recsys.bundle import Bundle
+from recsys.bundle import Bundle, load_bundle
 from recsys.calibration import Calibrator
+from recsys.item_bias import no_item_bias
 from recsys.item_terms import ItemNumbers
-from recsys.manifest import read_manifest
 from recsys.records import Verdict
 from training.calibrate import fit_calibration, level_calibration
+from training.count_item_bias import count_item_bias
 from training.gate import Decision
 from training.night.plan import NightPlan
 from training.night.step import Step
@@ -35,7 +36,7 @@ def write_evaluated(
         logits, rows, items = _labelled_rows(step, days, plan.calibrate, trained, folder)
         calibration = fit_calibration(config.tasks, logits, rows, config.calibration, items)
         parent = previous.version if previous and not plan.cold else None
-        fit = _fit_sources(step, days, plan, trained, calibration)
+        fit, bias = _fit_sources(step, days, plan, trained, calibration, folder)
         say(fit.sentence())
         version = write_bundle(
             step.night.registry,
@@ -46,6 +47,7 @@ def write_evaluated(
             parent,
             refitted=False,
             sources=fit.terms,
+            item_bias=bias,
         )
         return {"version": version, "sources": fit.sentence()}
 
@@ -67,17 +69,18 @@ def write_refitted(
 
     def build(folder: Path) -> dict[str, Any]:
         trained = load_trained(refitted, step.config)
-        known = read_manifest(step.night.registry.path(evaluated))
+        known = load_bundle(step.night.registry.path(evaluated))
         seen = _labelled_rows(step, days, plan.evaluate, trained, folder)
         version = write_bundle(
             step.night.registry,
             trained,
-            level_calibration(step.config.tasks, known.calibration, *seen),
+            level_calibration(step.config.tasks, known.manifest.calibration, *seen),
             step.config,
             days[-1],
             evaluated,
             refitted=True,
-            sources=known.fusion.sources,
+            sources=known.manifest.fusion.sources,
+            item_bias=known.item_bias,
         )
         return {"version": version}
 
@@ -85,15 +88,21 @@ def write_refitted(
 
 
 def _fit_sources(
-    step: Step, days: Days, plan: NightPlan, trained: TrainedModel, calibration: Mapping[str, Calibrator]
-) -> SourceFit:
-    """Fit the sources' part of the score, on lists of the retrieval task's calibration day."""
+    step: Step,
+    days: Days,
+    plan: NightPlan,
+    trained: TrainedModel,
+    calibration: Mapping[str, Calibrator],
+    folder: Path,
+) -> tuple[SourceFit, pl.DataFrame]:
+    """Count what the heads miss of items, and fit the sources' part of the score to the calibration day."""
     config = step.config
     if config.retrieval_task is None:
-        return SourceFit()
+        return SourceFit(), no_item_bias()
     place = plan.calibrate[config.retrieval_task.name]
-    model = ListModel.of(trained, calibration, config, days[place].table("items"))
-    return fit_sources(model, days, place, seed=config.training.seed)
+    bias = count_item_bias(trained, calibration, days, place, config, folder)
+    model = ListModel.of(trained, calibration, config, days[place].table("items"), bias)
+    return fit_sources(model, days, place, seed=config.training.seed), bias
 
 
 def _labelled_rows(

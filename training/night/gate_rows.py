@@ -26,6 +26,6 @@ def places_of(tasks: Sequence[TaskSpec], plan: NightPlan, manifest: Manifest) ->
     for task in tasks:
         in_lists = pooled_metric(task.kind.metric).in_lists
         strict = isinstance(manifest.calibration[task.name], KEEP_ORDER)
-        both = in_lists and strict and not manifest.fusion.sources.weights
+        both = in_lists and strict and not manifest.fusion.sources.are_fitted
         found[task.name] = [*([plan.calibrate[task.name]] if both else []), plan.evaluate[task.name]]
     return found

@@ -292,7 +292,7 @@ class RecommendRequest(_message.Message):
     @_builtins.property
     def head_weights(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Weight of a task's prediction in the score, by task name; replaces the bundle's weight for that task. So does
-        "source:retrieval", "source:item_item", "source:repeat", "source:popular" or "source:item_rate" for that of a
+        "source:retrieval", "source:item_item", "source:repeat", "source:popular" or "source:item_bias" for that of a
         source's own score. At most 1e6 in size.
         """
 

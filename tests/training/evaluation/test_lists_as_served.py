@@ -13,7 +13,6 @@ from features.store import StoredUser
 from recsys.config import FusionConfig, build_fusion
 from recsys.config.serving import PolicyConfig
 from recsys.index import ItemIndex
-from recsys.item_lift import item_lifts
 from recsys.log import period_end
 from recsys.model.scorer import Scorer
 from recsys.source_terms import NO_SOURCES, SourceTerms
@@ -22,6 +21,7 @@ from serving.catalogue import Catalogue
 from serving.catalogue.overlay import ItemOverlay
 from serving.catalogue.popular import Popular
 from serving.engine import Engine
+from serving.loading import bias_of_bundle
 from serving.request import Deadline, RankRequest
 from serving.served_model import ServedModel
 from training.evaluation.audience import find_audience
@@ -37,7 +37,7 @@ BY_PAST = SourceTerms(repeat=1.0, item_item=2.0, repeat_days=2.0, item_item_days
 OTHERWISE_COUNTED = BY_PAST.model_copy(
     update={"item_item_order": True, "item_item_attributes": True, "item_item_walks": 0.3}
 )
-BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3, item_rate=0.4)
+BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3, item_bias=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,11 @@ def changed(predictor, weights=None, sources=NO_SOURCES, **sections):
     )
     fusion = build_fusion(config.tasks, FusionConfig(weights=weights or {})).with_sources(sources)
     manifest = bundle.manifest.model_copy(update={"fusion": fusion})
-    return BundlePredictor(dataclasses.replace(bundle, config=config, manifest=manifest))
+    every = bundle.items.select("item_id").sort("item_id")
+    bias = every.with_columns(bias=pl.Series(np.linspace(-1, 1, every.height, dtype=np.float32)))
+    return BundlePredictor(
+        dataclasses.replace(bundle, config=config, manifest=manifest, item_bias=bias.gather_every(2))
+    )
 
 
 def engine_of(predictor, audience, chain):
@@ -72,15 +76,11 @@ def engine_of(predictor, audience, chain):
     catalogue = Catalogue.from_frame(items.with_columns(available_from=never, available_until=never))
     sources = bundle.manifest.fusion.sources
     table = item_item_table(previous, config, items["item_id"], sources)
-    known = previous.table("items")
-    lifts = known.select("item_id", lift=pl.Series(item_lifts(known, config.retrieval_task)))
     model = ServedModel(
         version=bundle.version,
         catalogue=catalogue,
         popular=Popular.of_bundle(catalogue, popular_items(previous.table("items"), config, as_of)),
-        item_lift=items.join(lifts, on="item_id", how="left", maintain_order="left")["lift"]
-        .fill_null(0.0)
-        .to_numpy(),
+        item_bias=bias_of_bundle(dataclasses.replace(bundle, items_in_memory=items)),
         past=UserPast.of(table, config, sources),
         tasks=config.tasks,
         fusion=bundle.manifest.fusion,
