@@ -23,7 +23,7 @@ class FusionConfig(Section):
     """Whether a night fits weights for the sources' own scores (retrieval, item-item, repeats, popularity) by
     the lists of its calibration day. `auto`: where the log has no impressions of its own. Where it has, what
     was clicked is among what was shown: lists fitted to it come nearer to what the shop showed, not to what
-    users want. There the items' own rates and item-item are added by a rule, with weights of no list."""
+    users want. There what the heads miss of items, and item-item, are added by a rule that asks no list."""
 
 
 def build_fusion(tasks: Sequence[TaskSpec], config: FusionConfig) -> Fusion:
