@@ -58,6 +58,13 @@ def levelled(calibrator: Calibrator, rows: HeadRows, task: TaskSpec) -> Calibrat
     return calibrator
 
 
+def with_mean(probability: Vector, mean: float) -> Vector:
+    """Move probabilities [N] inside (0, 1) by one step on the logit scale, so that they have a mean."""
+    odds = np.log(probability) - np.log1p(-probability)
+    moved = _level(lambda c: sigmoid(odds + c), np.ones(odds.size), mean)
+    return sigmoid(odds + moved)
+
+
 def _platt(calibrator: Platt | PlattItems, known: HeadRows) -> Calibrator:
     logit, weights = known.logit, item_weights(calibrator)
     if weights and known.items is not None:

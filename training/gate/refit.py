@@ -8,9 +8,11 @@ behind.
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 
 from recsys.config import GateConfig
+from recsys.levelled import with_mean
 from recsys.records import Check, Verdict
 from recsys.tasks import TaskSpec
 from training.gate.calibration import check_ratios
@@ -19,22 +21,43 @@ from training.gate.heads import compare_with
 from training.gate.non_inferiority import HeadComparison
 from training.gate.shift import check_shift
 
+_LEAST = 1e-9
 _SEEN = "of the refit, on days it has learned"
 
 
 def check_refit(
     tasks: Sequence[TaskSpec], refitted: pl.DataFrame, evaluated: pl.DataFrame, config: GateConfig, seed: int
 ) -> list[Check]:
-    """Hold a refit whose predictions moved too far, no longer mean what they say, or lost the order.
+    """Hold a refit whose predictions have another form, no longer mean what they say, or lost the order.
 
     Args: refitted, evaluated: `score_rows` of the evaluated day by the two bundles; seed: of intervals.
     """
     heads = [head for head in compare_with(tasks, refitted, evaluated, config, seed) if head.known]
     return [
         *(_order(head, len(heads)) for head in heads),
-        *check_shift(tasks, refitted, evaluated, config, f"shift {_SEEN}"),
+        *check_shift(tasks, refitted, _at_level(tasks, evaluated, refitted), config, f"shift {_SEEN}"),
         *check_ratios(tasks, refitted, evaluated, config, f"predicted over observed {_SEEN}"),
     ]
+
+
+def _at_level(tasks: Sequence[TaskSpec], evaluated: pl.DataFrame, refitted: pl.DataFrame) -> pl.DataFrame:
+    """Give the evaluated bundle's predictions the mean of the refit's: what is compared is their form.
+
+    The level is asked by the labels; a night whose calibrator was off would be held for being mended.
+    """
+    moved = []
+    for task in tasks:
+        column = f"prediction_{task.name}"
+        new = refitted[column].cast(pl.Float64).to_numpy()
+        if column not in evaluated.columns or not new.size or not np.isfinite(new).all():
+            continue
+        old = evaluated[column].cast(pl.Float64).to_numpy()
+        if task.kind.probability:
+            old = with_mean(np.clip(old, _LEAST, 1 - _LEAST), float(new.mean()))
+        else:
+            old = old + (new.mean() - old.mean())
+        moved.append(pl.Series(column, old))
+    return evaluated.with_columns(moved)
 
 
 def _order(head: HeadComparison, num_heads: int) -> Check:

@@ -179,6 +179,16 @@ def test_a_refit_that_was_poisoned_is_held_and_says_that_its_days_are_learned():
     assert all("on days it has learned" in c.name for c in held)
 
 
+def test_a_refit_that_mends_the_level_is_not_held_and_one_of_another_form_is():
+    chance = pl.col("prediction_click")
+    off = scored().with_columns(prediction_click=chance * 2.5 / (1 - chance + chance * 2.5))
+    config = GateConfig()
+    assert {c.outcome for c in check_refit([CLICK, PURCHASE], scored(), off, config, 0)} == {P}
+    narrow = scored().with_columns(prediction_click=0.21 + 0.02 * (pl.col("prediction_click") - 0.21))
+    held = [c.name for c in check_refit([CLICK, PURCHASE], narrow, scored(), config, 0) if c.outcome is H]
+    assert held == ["click shift of the refit, on days it has learned"]
+
+
 def test_a_refit_that_lost_the_order_is_held_although_its_level_is_right():
     lost = scored(spoiled=1)
     checks = check_refit([CLICK, PURCHASE], lost, scored(), GateConfig(), 0)
