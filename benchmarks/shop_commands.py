@@ -132,10 +132,15 @@ def bench_nights_command(
 def bench_lists_command(
     json_file: JsonOption = None,
     config: ConfigOption = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Shops, seeds FIRST, FIRST + 1, ….")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Shops; their seeds go up from --first-seed.")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first shop.")] = 0,
     regimes: Annotated[
-        str, typer.Option(help="What the shop's own policy does: of tastes, ignorant, uniform; a,b,….")
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="How the shop chose what its log shows: tastes (it knows most of each), ignorant (as sharp, "
+            "it knows none), uniform (evenly).",
+        ),
     ] = "tastes,ignorant,uniform",
     requests: Annotated[int, typer.Option(min=20, help="Requests whose pages are valued.")] = 2_000,
     users: Annotated[int, typer.Option(min=50, help="Users of the simulated shop.")] = 5_000,
@@ -166,7 +171,7 @@ def bench_loop_command(
     seed: SeedOption = 0,
     users: Annotated[int, typer.Option(min=50, help="Users of the simulated shop.")] = 2_000,
     items: Annotated[int, typer.Option(min=100, help="Items available on any day.")] = 1_000,
-    days: Annotated[int, typer.Option(min=3, help="Days that its own policy serves before.")] = 14,
+    days: Annotated[int, typer.Option(min=3, help="Days of its log before the first night.")] = 14,
     svg: Annotated[
         Path | None, typer.Option(parser=file_place, metavar="FILE", help="Also draw the curve here.")
     ] = None,

@@ -127,7 +127,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "bench nightly": (
         "benchmarks.shop_commands:bench_nightly_command",
-        "Kill nights at random instants and compare what the next run gives.",
+        "Measure nights: killed ones, the gate, stages by size, rollbacks, four weeks on end.",
     ),
     "bench trunks": (
         "benchmarks.speed_commands:bench_trunks_command",
@@ -218,7 +218,7 @@ def _invoke(name: str, arguments: list[str]) -> int:
         result = parser.main(args=arguments, prog_name=f"recsys {name}", standalone_mode=False)
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's UsageError family
-            print(f"recsys {name}: {error.format_message()} (see `recsys {name} --help`)", file=sys.stderr)
+            print(f"recsys {name}: {_usage(error)} (see `recsys {name} --help`)", file=sys.stderr)
             return int(error.exit_code)
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from error
@@ -226,6 +226,15 @@ def _invoke(name: str, arguments: list[str]) -> int:
     if result == INTERRUPTED:  # typer turns Ctrl-C into this exit code
         raise KeyboardInterrupt
     return int(result) if isinstance(result, int) else 0
+
+
+def _usage(error: Any) -> str:
+    """Return the sentence of a usage error with the value, which pydantic leaves out."""
+    text: str = error.format_message().replace("Value error, ", "")
+    if not hasattr(error.__cause__, "errors"):
+        return text
+    value = str(error.__cause__.errors()[0]["input"])
+    return text if value in text else f"{text}, not {value}"
 
 
 def _function(name: str) -> Callable[..., Any]:

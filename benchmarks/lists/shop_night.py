@@ -46,9 +46,8 @@ def parse_regimes(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
         if name not in REGIMES or names.count(name) > 1:
-            raise ConfigError(
-                f"--regimes {text!r}: {name!r} is unknown or given twice; choose from {', '.join(REGIMES)}"
-            )
+            wrong = "given twice" if name in REGIMES else "unknown"
+            raise ConfigError(f"--regimes {text!r}: {name!r} is {wrong}; choose from {', '.join(REGIMES)}")
     return names
 
 

@@ -92,6 +92,23 @@ def test_wrong_options_are_wrong_usage(monkeypatch, capsys):
         assert "recsys simulate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (
+            ["bench", "loop", "--nights", "-3"],
+            "'--nights': Input should be greater than or equal to 1, not -3 (see",
+        ),
+        (["bench", "nightly", "--part", "kill"], "'--part': 'kill' is not one of 'crash',"),
+    ],
+)
+def test_a_wrong_value_is_named_once_and_in_plain_words(capsys, argv, sentence):
+    assert cli.run(argv) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Value error" not in error
+
+
 def test_a_benchmark_outside_a_checkout_says_where_to_get_it(tmp_path):
     """The wheel's packages in a folder of their own, as pip lays them out: no traceback, exit code 2."""
     shutil.copytree(Path(cli.__file__).parent, tmp_path / "recsys", ignore=shutil.ignore_patterns("*.pyc"))

@@ -158,9 +158,12 @@ def test_the_hash_is_of_the_measure(monkeypatch, tmp_path):
     assert measure_hash() != before
 
 
-def test_unknown_regimes_are_named():
-    with pytest.raises(ConfigError, match="'tast' is unknown or given twice; choose from tastes, ignorant"):
-        parse_regimes("uniform,tast")
+@pytest.mark.parametrize(
+    ("names", "wrong"), [("uniform,tast", "'tast' is unknown"), ("uniform,uniform", "given twice")]
+)
+def test_wrong_regimes_are_named(names, wrong):
+    with pytest.raises(ConfigError, match=f"{wrong}; choose from tastes, ignorant"):
+        parse_regimes(names)
 
 
 def test_a_ranking_goes_on_from_what_is_shown_above():
