@@ -1,15 +1,21 @@
 """Prepares a version in a process of its own, so that hashing and encoding hold no Python lock of a server.
 
-While something answers already the process has the lowest priority: it computes when no request does.
+While something answers already the process has the lowest priority: it computes when no request does. Where
+other programs never leave it the processor, it starts over with the server's own priority.
 """
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
+
+import structlog
 
 from recsys.errors import BundleError
 from recsys.manifest import read_manifest
@@ -22,6 +28,12 @@ _TINY_BYTES = 8 << 20
 _START = "from serving.prepared.process import main; main()"
 _POLL_S = 0.05
 _GRACE_S = 5.0
+_PATIENCE_S = 60.0
+"""So long an idle child computes before it is asked whether it gets on …"""
+_LEAST_SHARE = 0.1
+"""… which it does not with a smaller share of one processor: a night waits for servers, but not for ever."""
+
+_log = structlog.get_logger(__name__)
 
 
 class ChildPreparer:
@@ -48,9 +60,19 @@ class ChildPreparer:
 
             prepare(source, target, final)
             return
-        given = [str(source), str(target), str(final), "urgent" if self.urgent else "idle"]
+        if self.urgent:
+            self._run(source, [target, final], "urgent", lock)
+        elif not self._run(source, [target, final], "idle", lock):
+            _log.warning(
+                "preparation_starved", path=str(source), seconds=_PATIENCE_S, remedy="it starts over"
+            )
+            shutil.rmtree(target, ignore_errors=True)
+            self._run(source, [target, final], "own", lock)
+
+    def _run(self, source: Path, folders: list[Path], priority: str, lock: int) -> bool:
+        """Return whether a child has prepared the version; not, where an idle one gets no processor."""
         child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, *given],
+            [sys.executable, "-P", "-c", _START, str(source), *map(str, folders), priority],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             pass_fds=(lock,),
@@ -58,17 +80,36 @@ class ChildPreparer:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         try:
-            output = self._wait(child)
+            output = self._wait(child, patient=priority != "idle")
         finally:
             _end(child)
+        if output is None:
+            return folders[-1].exists()  # it may have ended meanwhile
         _check(child.returncode, output, source)
+        return True
 
-    def _wait(self, child: subprocess.Popen[bytes]) -> bytes:
+    def _wait(self, child: subprocess.Popen[bytes], *, patient: bool) -> bytes | None:
+        """Return what it printed; None where it has had next to no processor since it was last asked."""
+        asked_at, used = time.monotonic(), 0.0
         while True:
             if self._stopped.is_set():
                 raise BundleError("the server stops")
             with suppress(subprocess.TimeoutExpired):
                 return child.communicate(timeout=_POLL_S)[0]
+            if not patient and (waited := time.monotonic() - asked_at) > _PATIENCE_S:
+                before, used = used, _processor_s(child.pid)
+                if used - before < _LEAST_SHARE * waited:
+                    return None
+                asked_at += waited
+
+
+def _processor_s(pid: int) -> float:
+    """Return a process's processor seconds; infinite where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,8 @@ FAILED = 3
 def main() -> None:
     """Fill a folder: source, temporary and final name, priority in `sys.argv`; say why it failed, as JSON."""
     source, target, final, priority = sys.argv[1:]
+    if priority != "urgent":
+        _take_one_thread()
     if priority == "idle":
         _yield_to_all()
     from recsys.errors import RecsysError
@@ -28,9 +30,13 @@ def main() -> None:
         sys.exit(FAILED)
 
 
-def _yield_to_all() -> None:
-    """Compute only when nothing else does, with one thread: more would empty the requests' caches."""
+def _take_one_thread() -> None:
+    """Compute with one thread: more would empty the requests' caches."""
     os.environ.update(OMP_NUM_THREADS="1", POLARS_MAX_THREADS="1", RAYON_NUM_THREADS="1")
+
+
+def _yield_to_all() -> None:
+    """Compute only when nothing else does."""
     os.nice(19)
     if hasattr(os, "SCHED_IDLE"):
         with suppress(OSError):  # some containers forbid it

@@ -40,7 +40,7 @@ from serving.demo.oracle_comparison import (
     share_of_gain,
 )
 from serving.demo.printed_summary import next_commands, print_summary
-from serving.demo.run import longer_evening
+from serving.demo.run import _night, longer_evening
 from serving.demo.schedule import ScheduledRequest, ServerClock, schedule_requests
 from serving.demo.summary import (
     DemoSummary,
@@ -481,6 +481,23 @@ def test_a_night_that_held_is_printed_with_its_reasons() -> None:
     )
     text = " ".join(printed(a_summary(night)).split())
     assert "No swap: the night ended HOLD_UNDERPOWERED (purchase auc: too few)" in text
+
+
+@pytest.mark.parametrize("code", [10, 11, 13, 15])
+def test_the_demo_goes_on_after_a_night_that_kept_the_live_bundle(code, capsys) -> None:
+    """Only the JSON says why: `nightly --json -` prints no table above it."""
+    night = {**a_night("CHECK_FAILED", ("no server took it",)).model_dump(mode="json"), "version": None}
+    script = f"import sys; print({json.dumps(json.dumps(night))}); sys.exit({code})"
+
+    class Nights(Children):
+        def _start(self, arguments, stdout, stderr):
+            child = subprocess.Popen([sys.executable, "-c", script], stdout=stdout, encoding="utf-8")
+            self.running.append(child)
+            return child
+
+    demo = SimpleNamespace(children=Nights(), config_file="c", where=[])
+    assert _night(demo, date(2026, 1, 31)).verdict == "CHECK_FAILED"
+    assert "CHECK_FAILED, the live bundle stays (12 s) (no server took it)" in capsys.readouterr().out
 
 
 def test_the_next_commands_survive_a_space_in_the_path() -> None:

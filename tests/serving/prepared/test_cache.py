@@ -279,6 +279,29 @@ def test_a_server_that_stops_ends_its_child(source, tmp_path, as_child, until) -
     assert entries(tmp_path / "cache") == []
 
 
+@pytest.mark.parametrize("share", ["none", "enough"])
+def test_an_idle_child_that_gets_no_processor_starts_over_with_the_servers_priority(
+    source, tmp_path, as_child, monkeypatch, share
+) -> None:
+    """On a busy host it may wait for ever, and the night that waits for the server fails."""
+    idle_s, work = (600, "0") if share == "none" else (2, "sum(range(10_000_000))")
+    as_child(
+        "open(sys.argv[2] + '.seen', 'a').write(sys.argv[4] + ' '); os.mkdir(sys.argv[2]);"
+        f"until = time.time() + ({idle_s} if sys.argv[4] == 'idle' else 0)\n"
+        f"while time.time() < until: {work} or time.sleep(.01)\n"
+        "from serving.prepared.listing import write_listing; from pathlib import Path;"
+        "write_listing(Path(sys.argv[2])); os.rename(*sys.argv[2:4])"
+    )
+    monkeypatch.setattr(child, "_TINY_BYTES", 0)
+    monkeypatch.setattr(child, "_PATIENCE_S", 0.8)
+    monkeypatch.setattr(child, "_LEAST_SHARE", 0.05)
+    preparer = ChildPreparer()
+    preparer.urgent = False
+    assert PreparedCache(tmp_path / "cache", preparer).open(source).is_new
+    seen = (tmp_path / "cache" / f".{key_of(read_manifest(source))}.new.seen").read_text().split()
+    assert seen == (["idle", "own"] if share == "none" else ["idle"])
+
+
 def test_what_a_child_says_is_the_error_here(source, tmp_path, as_child) -> None:
     as_child('print(\'{"error": "weights differ", "disk": null}\'); sys.exit(3)')
     cache = PreparedCache(tmp_path / "cache", ChildPreparer())
