@@ -16,14 +16,14 @@ ROWS = 4_000
 
 
 def head_rows(rate=0.1, rows=ROWS, seed=0, items=None):
-    """Clicks at a rate, of a head whose logits say a third of it; half of the rows weigh twice."""
+    """Clicks at a rate, of a head whose logits say a third of it; what is high there weighs twice."""
     rng = np.random.default_rng(seed)
     logit = rng.normal(np.log(rate / 3), 0.5, rows)
     return HeadRows(
         logit=logit,
         prediction=1 / (1 + np.exp(-logit)),
         label=(rng.random(rows) < rate).astype(float),
-        weight=np.where(np.arange(rows) % 2, 2.0, 1.0),
+        weight=np.where(logit > np.log(rate / 3), 2.0, 1.0),
         shown_at=np.arange(rows),
         items=items,
     )
@@ -36,7 +36,7 @@ def stars(rows=ROWS):
         logit=value,
         prediction=value,
         label=np.clip(value + 0.5, 1, 5),
-        weight=np.ones(rows),
+        weight=np.where(value > 3, 2.0, 1.0),
         shown_at=np.arange(rows),
     )
 

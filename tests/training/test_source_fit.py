@@ -55,10 +55,14 @@ def fit(monkeypatch):
     """Fit on made-up lists, of a log without impressions of its own."""
 
     def fit(problem, config=None, own=False, form=NOT_ASKED):
-        monkeypatch.setattr(source_fit, "_problem", lambda *_: problem)
+        def asked(_model, audiences, _form):
+            assert len(audiences) == (1 if own and (config or config_of()).fusion.sources == "auto" else 2)
+            return problem
+
+        monkeypatch.setattr(source_fit, "_problem", asked)
         monkeypatch.setattr(source_fit, "choose_form", lambda *_, **__: form)
-        users = SimpleNamespace(num_users=len(problem.users))
-        monkeypatch.setattr(source_fit, "_audiences", lambda *_: [users])
+        before, users = (SimpleNamespace(num_users=n) for n in (500, len(problem.users)))
+        monkeypatch.setattr(source_fit, "_audiences", lambda *_: [before, users])
         monkeypatch.setattr(source_fit, "has_own_impressions", lambda *_: own)
         days = SimpleNamespace(labelled_for=lambda _tasks: None)
         return source_fit.fit_sources(SimpleNamespace(config=config or config_of()), days, 3, seed=0)
@@ -183,13 +187,16 @@ def test_who_wants_no_weights_gets_none(fit, sources, own, weighs):
 
 
 def test_a_log_with_impressions_of_its_own_gets_weights_by_the_rule(fit):
-    """Whatever was wanted there: an item's own rate weighs as much as the mean of the heads."""
+    """Whatever was wanted there: what heads miss weighs as much as the mean of the heads."""
     problem = made_up(by={"popular": 1.0})
+    problem.rows[:, 30:] = -1  # lists of 30, padded with zeros
+    for column in problem.columns.values():
+        column[:, 30:] = 0.0
     found = fit(problem, own=True)
     assert found.by_rule
     assert set(found.terms.weights) == {"item_bias", "item_item"}
     heads, table = problem.heads, problem.columns["item_item 30"]
-    by_hand = heads + heads.mean() * problem.columns["item_bias"]
+    by_hand = heads + heads[:, :30].mean() * problem.columns["item_bias"]
     by_hand += 0.3 * problem.ratio(heads, table) * table
     made = found.terms.heads * heads + found.terms.item_bias * problem.columns["item_bias"]
     made += found.terms.item_item * table
@@ -202,6 +209,10 @@ def test_the_rule_gives_nothing_where_the_score_wants_less_of_what_is_chosen(fit
     problem = made_up(by={"popular": 1.0})
     problem.columns["heads"][:] *= -1
     assert fit(problem, own=True) == SourceFit()
+
+
+def test_a_handful_of_users_gives_no_weights_by_the_rule(fit):
+    assert fit(made_up(19, by={"popular": 1.0}), own=True) == SourceFit()
 
 
 def test_without_an_item_item_table_the_rule_has_the_items_rates_alone(fit):

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from features.store import FeatureStore, open_store
+from recsys.bundle import load_bundle
 from recsys.config import StoreConfig
 from recsys.errors import BundleError
 from recsys.registry import Registry
@@ -23,6 +24,7 @@ from serving.loading import load_model
 from serving.prepared import child
 from serving.prepared.listing import LISTING, _state, is_as_listed
 from serving.prepared.loader import PreparedLoader
+from serving.prepared.prepare import ITEM_BIAS
 from serving.served_model import ServedModel
 
 
@@ -57,6 +59,7 @@ def test_a_prepared_version_is_the_bundle_and_is_mapped(source, store, loader, t
     rows = np.arange(len(plain.catalogue))
     assert [model.catalogue.item(row) for row in rows] == [plain.catalogue.item(row) for row in rows]
     np.testing.assert_array_equal(model.popular.scores(rows), plain.popular.scores(rows))
+    np.testing.assert_array_equal(model.item_bias, plain.item_bias)
     mapped = Path("/proc/self/maps").read_text()
     for name in (
         "weights.safetensors",
@@ -72,6 +75,25 @@ def test_a_prepared_version_is_the_bundle_and_is_mapped(source, store, loader, t
     gc.collect()
     loader._cache.collect()
     assert not folder.exists(), "nobody uses it any more"
+
+
+def test_an_item_has_the_bias_that_the_bundle_says_by_its_id(source, store) -> None:
+    model, known = load_model(source, store), load_bundle(source).item_bias
+    assert known.height
+    for item_id, bias in known.iter_rows():
+        row = model.catalogue.row_of(item_id)
+        if row >= 0:
+            assert model.item_bias[row] == np.float32(bias)
+    assert np.count_nonzero(model.item_bias) > 0.5 * known.height
+
+
+def test_a_folder_of_before_the_biases_is_prepared_again(source, store, loader, tmp_path) -> None:
+    folder = loader(source, store).files.path
+    gc.collect()
+    (folder / ITEM_BIAS).unlink()
+    (folder / LISTING).write_text(json.dumps(_state(folder)))
+    model = PreparedLoader(tmp_path / "cache", ON_CPU)(source, store)
+    assert model.item_bias.size == model.catalogue.num_in_bundle
 
 
 def test_large_vocabularies_are_mapped(source, store, loader, monkeypatch) -> None:

@@ -25,11 +25,14 @@ from serving.loading import bias_of_bundle
 from serving.request import Deadline, RankRequest
 from serving.served_model import ServedModel
 from training.evaluation.audience import find_audience
+from training.evaluation.candidates import Sources
 from training.evaluation.list_metrics import mean_metrics, score_lists
-from training.evaluation.lists import ranked_lists
+from training.evaluation.lists import ranked_lists, scored_users
+from training.evaluation.row_sources import sources_of_rows
 from training.item_item import item_item_table
 from training.predict import BundlePredictor
 from training.publish import popular_items
+from training.source_fit import _problem
 
 LAST = 5
 LEARN = {"repeat": "learn", "repeat_kinds": ("click",)}
@@ -173,3 +176,27 @@ def test_popular_items_are_those_of_the_day_before(audience, predictor, shop_cha
     for u, found in enumerate(lists.candidates):
         allowed = audience.allowed(slice(u, u + 1))[0]
         assert set(in_order[allowed[in_order]][:5]) <= set(found)
+
+
+def test_rows_and_what_weights_are_fitted_on_have_the_scores_of_the_lists(audience, predictor, shop_chain):
+    """Of rows the past ends as the day starts, so it is up to a day younger: 3 % of half-lives of 30 days."""
+    every = BY_ALL.model_copy(update={"repeat": 0.7})
+    model = changed(predictor, sources=every, policy=LEARN).lists
+    sources = Sources.of(audience, model.config, terms=every, bias=model.item_bias)
+    users = [user for block, _ in scored_users(model, audience, sources, every) for user in block]
+    heads_alone = dataclasses.replace(model, fusion=model.fusion.with_sources(NO_SOURCES))
+    problem = _problem(heads_alone, [audience], every)
+    ids, names = audience.catalogue["item_id"], audience.requests["user_id"]
+    for user in users:
+        rows = user.candidates.rows
+        shown = pl.DataFrame({"item_id": [*ids.gather(rows), "of today"], "user_id": names[user.user]})
+        found = sources_of_rows(model, shop_chain, LAST, shown)
+        assert set(found) == {"item_item", "repeat", "popular", "item_bias"}
+        for name, values in found.items():
+            np.testing.assert_allclose(values[:-1], user.sources[name], rtol=0.03, atol=1e-6, err_msg=name)
+            assert values[-1] == 0
+            column = {"item_item": "item_item 30", "repeat": "repeat 60"}.get(name, name)
+            here = problem.columns[column][user.user, : rows.size]
+            np.testing.assert_allclose(here, user.sources[name], atol=1e-6, err_msg=name)
+    for name in ("item_item", "popular", "item_bias"):
+        assert any(user.sources[name].any() for user in users), name
