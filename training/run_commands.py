@@ -1,5 +1,6 @@
 """Commands that read what nights have left: runs list, show, diff."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -12,6 +13,11 @@ RunArgument = Annotated[
     str, typer.Argument(metavar="NIGHT", help="A version, or a night's date; `recsys runs list` shows them.")
 ]
 _LETTERS = 40
+_DETAILS = {
+    *("ci_low", "ci_high", "low", "high", "standard_error"),
+    *("margin", "allowed", "equal_passes", "rows", "users"),
+}
+"""Of a check: what it is compared with, and how sure it is."""
 
 
 def runs_list_command(runs: RunsOption, json_file: JsonOption = None) -> None:
@@ -70,18 +76,29 @@ def _print_run(said: dict[str, Any]) -> None:
     print(f"  champion   {record['champion'] or 'none'}; evaluated {record['evaluated']}")
     if record["page"] is not None:
         print(f"  page       {record['page']}, in the runs folder")
-    for ruling in record["rulings"]:
-        print(f"  {ruling['at'][:19]}  {ruling['by']}: {ruling['verdict']}")
-        for reason in ruling["reasons"]:
-            print(f"    {reason}")
-    for move in said["activations"]:
-        print(f"  {_instant(move['at'])}  {_moved(move, record['version'])}")
+    for at, lines in sorted(_history(said), key=lambda entry: entry[0]):
+        print(f"  {at}  " + "\n    ".join(lines))
     for check in record["checks"]:
         print(f"  {check['outcome']:<16}  {check['name']}: {check['detail']}")
     for task, day in record["trained_until"].items():
         print(f"  {task}: trained until {day}, gated on {record['gated'].get(task, 'an unknown day')}")
     if lineage is not None:
         _print_lineage(lineage)
+
+
+def _history(said: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """List rulings and moves of the pointer, each with its instant in UTC."""
+    record = said["record"]
+    for ruling in record["rulings"]:
+        yield (
+            _instant(datetime.fromisoformat(ruling["at"])),
+            [
+                f"{ruling['by']}: {ruling['verdict']}",
+                *ruling["reasons"],
+            ],
+        )
+    for move in said["activations"]:
+        yield _instant(datetime.fromtimestamp(move["at"], UTC)), [_moved(move, record["version"])]
 
 
 def _moved(move: dict[str, Any], version: str) -> str:
@@ -106,11 +123,27 @@ def _print_differences(said: dict[str, Any]) -> None:
     from training.differences import short
 
     print(f"{said['first']} | {said['second']}")
+    left = 0
     for found in said["differences"]:
-        print(f"  {found['key']}: {short(found['first'], _LETTERS)} | {short(found['second'], _LETTERS)}")
+        key, both = found["key"], (found["first"], found["second"])
+        rounded = [f"{v:.5g}" if isinstance(v, float) else v for v in both]
+        alike = rounded[0] == rounded[1]
+        if _is_detail(key) or (alike and key.startswith("checks.")):
+            left += 1
+            continue
+        first, second = both if alike else rounded
+        print(f"  {key}: {short(first, _LETTERS)} | {short(second, _LETTERS)}")
     if not said["differences"]:
         print("  nothing differs")
+    elif left:
+        print(f"  {left} more, limits and intervals of the checks and the gate's power: --json FILE has them")
 
 
-def _instant(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+def _is_detail(key: str) -> bool:
+    """Say whether a difference follows from others: every night's intervals are a little different."""
+    part = key.rpartition(".")[2]
+    return key.startswith("power[") or (key.startswith("checks.") and part in _DETAILS)
+
+
+def _instant(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

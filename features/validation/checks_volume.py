@@ -49,7 +49,7 @@ def check_hours(day: Compared) -> Iterator[Finding]:
         edges = sorted({(h + step) % 24 for h in empty for step in (-1, 1)} - {*empty})
         yield Finding(
             code="hours", severity=_unless_new_weekday(severity, day), table="impressions", column="shown_at",
-            measured=f"usual share of users in the empty hours {_spans(empty)}", value=share,
+            measured=f"usual share of the users of hours that are empty now ({_spans(empty)})", value=share,
             expected=f"below {day.config.hours_missing[0]:g}", rows=round(float(usual[lost].sum())),
             counted="usual users",
             remedy="find the file or the journal of these hours; rows named are those beside the gap",
@@ -165,8 +165,15 @@ def _unless_new_weekday(severity: Severity, day: Compared) -> Severity:
 
 
 def _range(usual: float, low: Levels, high: Levels) -> str:
-    return f"{usual * low[0]:.3g} to {usual * high[0]:.3g}"
+    return f"{_plain(usual * low[0])} to {_plain(usual * high[0])}"
+
+
+def _plain(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _spans(hours: Sequence[int]) -> str:
-    return ", ".join(f"{h:02d}" for h in hours)
+    """Say which hours, in order: 00 to 05, 07."""
+    first = [h for h in hours if h - 1 not in hours]
+    last = [h for h in hours if h + 1 not in hours]
+    return ", ".join(f"{a:02d} to {b:02d}" if b > a else f"{a:02d}" for a, b in zip(first, last, strict=True))

@@ -14,6 +14,7 @@ from recsys.errors import RegistryError
 from recsys.records import Check, DayData, Lineage, NightRecord, Ruling, Verdict
 from recsys.registry import Registry
 from training.differences import differences
+from training.run_commands import _history, _print_differences
 
 
 def _bundle(registry, config, day, refitted):
@@ -108,6 +109,54 @@ def test_what_differs_between_two_nights(registry, capsys):
     assert not any(key.startswith(("seconds", "rulings", "version")) for key in found)
     assert run(["runs", "diff", "2026-01-28", "2026-01-28", "--runs", str(registry.runs)]) == 0
     assert "nothing differs" in capsys.readouterr().out
+
+
+def test_the_printed_differences_are_rounded_and_leave_out_what_follows_from_others(capsys):
+    found = {
+        "checks.click.ci_low": (0.1, 0.2),
+        "checks.click.challenger": (0.6373123456789, 0.6239),
+        "power[0].detectable.click": (0.3, 0.4),
+        "checks.refit.ratio": (1.00000012, 1.00000013),
+        "lr": (0.1, 0.1 + 1e-9),
+    }
+    differences = [{"key": key, "first": a, "second": b} for key, (a, b) in found.items()]
+    _print_differences({"first": "v1", "second": "v2", "differences": differences})
+    assert capsys.readouterr().out.splitlines() == [
+        "v1 | v2",
+        "  checks.click.challenger: 0.63731 | 0.6239",
+        "  lr: 0.1 | 0.100000001",
+        "  3 more, limits and intervals of the checks and the gate's power: --json FILE has them",
+    ]
+
+
+def test_rulings_and_moves_are_in_order_of_time_in_utc():
+    said = {
+        "record": {
+            "version": "v2",
+            "rulings": [
+                {"at": "2026-01-31T01:00:00+00:00", "by": "gate", "verdict": "PROMOTE", "reasons": []},
+                {
+                    "at": "2026-01-31T02:00:09+00:00",
+                    "by": "activation",
+                    "verdict": "FAILED",
+                    "reasons": ["why"],
+                },
+            ],
+        },
+        "activations": [
+            {
+                "at": datetime(2026, 1, 31, 1, 0, 5, tzinfo=UTC).timestamp(),
+                "version": "v2",
+                "previous": "v1",
+                "rollback": False,
+                "who": "a",
+                "why": "b",
+            }
+        ],
+    }
+    assert [(at[-9:], lines[0].partition(" ")[0]) for at, lines in sorted(_history(said))] == [
+        ("01:00:00Z", "gate:"), ("01:00:05Z", "went"), ("02:00:09Z", "activation:")
+    ]  # fmt: skip
 
 
 def test_a_night_that_is_not_there_is_named_with_those_that_are(registry, tmp_path, capsys):
