@@ -71,7 +71,8 @@ def _range(known: Sequence[float], *, zero: bool) -> tuple[float, float]:
     if zero:
         return min(0.0, low), nice(high) if high > 0 else 1.0
     pad = max((high - low) * 0.12, abs(high) * 0.005, 1e-6)
-    return low - pad, high + pad
+    lowest = low - pad
+    return max(0.0, lowest) if low >= 0 else lowest, high + pad  # no axis below 0 where no value is
 
 
 def _place(i: int, value: float, count: int, low: float, high: float) -> tuple[float, float]:

@@ -134,6 +134,12 @@ def test_marks_lie_inside_the_frame_and_say_their_value():
             assert mark[0].text.startswith("a, 2026-01-0")
 
 
+@pytest.mark.parametrize(("values", "lowest"), [([0.02, 0.6], 0.0), ([0.0, 0.0], 0.0), ([-0.1, 0.6], -0.184)])
+def test_no_axis_goes_below_zero_where_no_value_does(values, lowest):
+    drawn = ET.fromstring(day_lines("x", NIGHTS[:2], {"a": values}, zero=False))
+    assert float(next(drawn.iter("text")).text) == lowest
+
+
 def test_each_night_is_a_square_of_its_verdict():
     nights = [(NIGHTS[0], "PROMOTE", ""), (NIGHTS[1], "CHECK_FAILED", "a < b")]
     squares = [*ET.fromstring(verdict_strip(nights)).iter("rect")]
