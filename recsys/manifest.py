@@ -71,7 +71,12 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate(data)
     except OSError as error:
         raise BundleError(f"{path} is not a bundle: {error.strerror}: {file}") from error
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        why = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+        raise BundleError(f"{file} is not a manifest ({why}); restore the bundle") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{file} is not a manifest ({str(error).splitlines()[0]}); restore the bundle"
         ) from error

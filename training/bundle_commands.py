@@ -83,6 +83,7 @@ def bundle_rollback_command(
     from training.republish import with_users
 
     registry = Registry(runs)
+    registry.require_folder()
     before = registry.current()
     with with_users(registry, _store(config), must=False) as ensure:
         version = registry.rollback(why=reason, check=ensure)
@@ -103,7 +104,9 @@ def bundle_unpin_command(version: VersionArgument, runs: RunsOption) -> None:
     from recsys.registry import Registry
     from recsys.retention import unpin
 
-    unpin(Registry(runs), version)
+    registry = Registry(runs)
+    registry.require_folder()
+    unpin(registry, version)
     print(f"{version} is not pinned any more")
 
 

@@ -233,7 +233,9 @@ def test_the_manifest_carries_the_fusion(tmp_path, parts, make_config):
     assert manifest.fusion == build_fusion(tuned.config.tasks, tuned.config.fusion)
     assert manifest.fusion.terms["click"].offset == 0.1
     _rewrite(tmp_path / manifest.version, lambda data: data["fusion"].update(formula="harmonic"))
-    with pytest.raises(BundleError, match="not a manifest"):
+    with pytest.raises(
+        BundleError, match=r"not a manifest \(fusion\.formula: 'harmonic' is no fusion formula"
+    ):
         read_manifest(tmp_path / manifest.version)
 
 

@@ -11,7 +11,7 @@ import pytest
 from features.store import open_store
 from recsys.cli import run
 from recsys.config import StoreConfig
-from recsys.errors import MissingUsersError, StoreError
+from recsys.errors import MissingUsersError, RegistryError, StoreError
 from recsys.records import Activation, NightRecord, Verdict
 from recsys.registry import Registry
 from recsys.stages import write_json
@@ -115,6 +115,13 @@ def test_a_store_that_is_down_refuses_an_activation_and_lets_a_rollback_through(
     captured = capsys.readouterr()
     assert f"whether the store has the users of {version} cannot be told" in captured.err
     assert f"{version} is live again (before: b)" in captured.out
+
+
+@pytest.mark.parametrize("command", [["rollback"], ["unpin", "v1"]])
+def test_a_folder_that_is_not_there_is_named_and_not_made(tmp_path, capsys, command):
+    assert run(["bundle", *command, "--runs", str(tmp_path / "no")]) == RegistryError.exit_code
+    assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_rollback_does_not_wait_for_torch_nor_polars(store, registry, version):
