@@ -52,6 +52,9 @@ _LEAST_GAIN = 1e-3
 """Of two choices that are worth as much the one that was there stays."""
 ITEM_ITEM_WIDTH = 0.3
 """By the rule item-item is so many times as wide inside lists as the heads."""
+WIDEST_BIAS = 4.0
+"""By the rule the items' bias is at most so many times as wide inside lists as the heads: where the score
+counts what a choice does not multiply, such as stars, its mean says too much."""
 _COLUMNS: Final = ("retrieval", "popular", "item_bias")
 _LEADING = 100.0
 """A part that is so many times as wide as another leads: the other decides between equals."""
@@ -151,7 +154,7 @@ def _by_rule(model: ListModel, audiences: Sequence[Audience], form: SourceTerms)
     """Add what the heads miss of items, and item-item, with weights that no list was asked for.
 
     An item that is chosen twice as often as the heads expect is worth twice the mean score: so the logarithm
-    weighs as much as the mean of what the heads give. Item-item is a share of them wide.
+    weighs as much as the mean of what the heads give, within bounds. Item-item is a share of them wide.
     """
     if not audiences or audiences[-1].num_users < FEWEST_USERS:
         return SourceFit()
@@ -159,7 +162,8 @@ def _by_rule(model: ListModel, audiences: Sequence[Audience], form: SourceTerms)
     mean = float(problem.heads[problem.rows >= 0].mean())
     if mean <= 0:  # a score whose weights want less of what is chosen
         return SourceFit()
-    terms = _Terms(weights={"item_bias": mean})
+    widest = WIDEST_BIAS * problem.ratio(problem.heads, problem.columns["item_bias"])
+    terms = _Terms(weights={"item_bias": min(mean, widest)})
     table = problem.columns[terms.column("item_item")]
     if table.any():
         terms = terms.changed(item_item=ITEM_ITEM_WIDTH * problem.ratio(problem.heads, table))

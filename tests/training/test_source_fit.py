@@ -205,6 +205,14 @@ def test_a_log_with_impressions_of_its_own_gets_weights_by_the_rule(fit):
     assert "by the rule for logs with impressions: heads 0." in found.sentence()
 
 
+def test_stars_that_every_item_has_do_not_let_the_bias_sort_alone(fit):
+    problem = made_up(by={"popular": 1.0})
+    problem.columns["heads"][:] += 1_000
+    found = fit(problem, own=True).terms
+    bias = found.item_bias * problem.columns["item_bias"]
+    assert problem.ratio(bias, found.heads * problem.heads) == pytest.approx(4.0, rel=1e-3)
+
+
 def test_the_rule_gives_nothing_where_the_score_wants_less_of_what_is_chosen(fit):
     problem = made_up(by={"popular": 1.0})
     problem.columns["heads"][:] *= -1
