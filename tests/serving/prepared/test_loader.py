@@ -198,7 +198,8 @@ def test_a_child_prepares_what_is_large(source, store, loader, monkeypatch) -> N
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has it")
 def test_a_child_beside_a_serving_process_yields_to_all() -> None:
-    lines = "from serving.prepared.process import _yield_to_all as y; import os; y(); "
+    lines = "import os; from serving.prepared import process; "
+    lines += "process._take_one_thread(); process._yield_to_all(); "
     lines += "print(os.sched_getscheduler(0) == os.SCHED_IDLE, os.nice(0), os.environ['POLARS_MAX_THREADS'])"
     said = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True).stdout
     assert said == "True 19 1\n"
