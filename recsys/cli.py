@@ -5,6 +5,7 @@ Commands are plain functions with typer annotations. Nothing here imports a room
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -167,7 +168,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 2 wrong usage, 130 interrupted, else the error's own code."""
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    try:
+        code = run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `recsys … | head` has read enough; what is still to be written goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:

@@ -194,6 +194,16 @@ def test_main_exits_with_the_code():
     assert caught.value.code == 2
 
 
+def test_a_reader_that_stops_early_gets_no_traceback():
+    read, write = os.pipe()
+    os.close(read)
+    code = "from recsys.cli import main; main(['--help'])"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=False, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_help_starts_without_torch():
     code = "import sys; from recsys.cli import run; run([]); print({'torch', 'polars'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
