@@ -105,6 +105,8 @@ class _Connection:
             details = error.details() or ""
             if details.startswith("failed to connect"):  # gRPC's own words: nobody answered
                 details += "; start `recsys serve` there, or name the HOST:PORT of a running server"
+            elif details == "Deadline Exceeded":
+                details = f"no answer within {self.timeout_s:g} s; wait longer, or look at the server's load"
             sent = (entry.value for entry in error.trailing_metadata() or () if entry.key == _REQUEST_ID_KEY)
             request_id = str(next(sent, ""))
             raise CallError(error.code().name, details, self.target, request_id) from error

@@ -1,4 +1,5 @@
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def test_no_server_is_one_line(capsys) -> None:
     assert error.startswith("recsys recommend: 127.0.0.1:1 answered ")
     assert len(error.splitlines()) == 1
     assert error.endswith("start `recsys serve` there, or name the HOST:PORT of a running server\n")
+
+
+def test_a_server_that_is_silent_is_said_to_be_so(capsys) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert run(["recommend", "--target", target, "--user", "u1", "--timeout", "0.3"]) == 12
+    assert "DEADLINE_EXCEEDED: no answer within 0.3 s; wait longer" in capsys.readouterr().err
 
 
 def test_a_list_of_no_items_is_refused(capsys) -> None:
