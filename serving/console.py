@@ -62,7 +62,7 @@ def print_answer(answer: Answer, user: str, similar_to: str = "") -> None:
         table.add_column(name, justify=justify, overflow="fold" if name == "item" else "ellipsis")
     for item in answer.items:
         predictions = [f"{item.predictions[task]:.4f}" for task in heads]
-        reasons = "\n".join(item.reasons)
+        reasons = ";\n".join(item.reasons)  # a long one is wrapped, too
         table.add_row(
             str(item.position), item.item_id, item.title, f"{item.score:.4f}", *predictions, reasons
         )

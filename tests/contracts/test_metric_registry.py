@@ -104,6 +104,17 @@ def test_the_terminal_shows_them(report, capsys, monkeypatch):
     assert f"{report.heads['click'].values[ROWS]:.4f}" in said
 
 
+def test_every_figure_of_the_lists_stands_on_a_narrow_terminal_too(report, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_report(report)
+    lines = capsys.readouterr().out.splitlines()
+    ours = " ".join(line for line in lines if line.split()[:1] == ["model"]).split()
+    shown = [name for name in report.ranking.values if "terminal" in METRICS[name].tables]
+    for name in shown:
+        assert f"{report.ranking.values[name]:.{METRICS[name].digits}f}" in ours
+    assert ours[-1] == f"{report.ranking.lists:,}"
+
+
 def test_the_ab_report_compares_them_in_json_markdown_and_html(comparison):
     said = json.loads(comparison.model_dump_json())
     heads = {effect["metric"]: effect for effect in said["heads"]["click"]["effects"]}

@@ -7,7 +7,9 @@ import pytest
 import recsys
 from recsys.cli import run
 from recsys.errors import ConfigError
+from serving.client_values import Answer, Item
 from serving.commands import _context
+from serving.console import print_answer
 
 RECOMMEND = ["recommend", "--timeout", "120"]
 SHOP = str(Path(recsys.__file__).with_name("shop.toml"))
@@ -38,6 +40,17 @@ def test_recommend_explains_when_asked(start, capsys, monkeypatch) -> None:
     assert "click 0.75 0.25" in printed
     assert run([*RECOMMEND, *asked]) == 0
     assert "history" not in capsys.readouterr().out
+
+
+def test_reasons_of_an_item_are_told_apart_where_they_are_wrapped(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    item = Item(
+        item_id="i1", title="t", position=1, score=1.0, predictions={}, sources=(), reasons=("a b", "c d"),
+        propensity=1.0, propensity_kind="exact", impression_id="r:1"
+    )  # fmt: skip
+    print_answer(Answer(items=(item,), request_id="r", list_id="l", bundle_version="v", next_page_token="",
+                        degradation=(), missing_item_ids=(), server_s=0.0), "u")  # fmt: skip
+    assert " ".join(capsys.readouterr().out.split()).count("a b; c d") == 1
 
 
 def test_recommend_may_be_real_traffic(start) -> None:

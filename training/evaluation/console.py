@@ -1,15 +1,19 @@
 """EvalReport -> tables on the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Column, Table
 
 from recsys.metrics.table import METRICS
-from training.evaluation.eval_report import EvalReport, EvalTable
+from training.evaluation.eval_report import EvalReport
 from training.evaluation.head_metrics import HeadMetrics
 from training.evaluation.list_metrics import ListMetrics, source_line
+
+_FIRST = 19
+_EACH = 9
+"""Columns' widths in letters."""
 
 
 def print_report(report: EvalReport) -> None:
@@ -25,7 +29,8 @@ def print_report(report: EvalReport) -> None:
             name: table.heads[task] for name, table in report.baselines.items() if task in table.heads
         }
         console.print(_head_table(task, rows))
-    console.print(_ranking_table(report))
+    for part in _ranking_tables(report, console.width):
+        console.print(part)
     if report.ranking.hidden:
         console.print(hidden_line(report.ranking), style="dim", highlight=False)
     if line := source_line(report.ranking):
@@ -63,15 +68,21 @@ def _head_table(task: str, rows: dict[str, HeadMetrics]) -> Table:
     return table
 
 
-def _ranking_table(report: EvalReport) -> Table:
+def _ranking_tables(report: EvalReport, width: int) -> Iterator[Table]:
+    """Draw the lists' figures, beside each other as far as the terminal is wide, the rest below."""
     names = [name for name in report.ranking.values if "terminal" in METRICS[name].tables]
-    table = _table("lists", [METRICS[name].title for name in names] + ["users", "lists"])
-    tables: dict[str, EvalReport | EvalTable] = {"model": report, **report.baselines}
-    for name, system in tables.items():
+    columns = [METRICS[name].title for name in names] + ["users", "lists"]
+    rows: dict[str, list[str]] = {}
+    for name, system in {"model": report, **report.baselines}.items():
         if (ranking := system.ranking) is not None:
-            counts = (f"{ranking.users:,}", f"{ranking.lists:,}")
-            table.add_row(name, *_figures(ranking.values, names), *counts)
-    return table
+            rows[name] = [*_figures(ranking.values, names), f"{ranking.users:,}", f"{ranking.lists:,}"]
+    at_once = max(1, (width - _FIRST - 2) // (_EACH + 2))
+    for start in range(0, len(columns), at_once):
+        part = slice(start, start + at_once)
+        table = _table("lists", columns[part])
+        for name, figures in rows.items():
+            table.add_row(name, *figures[part])
+        yield table
 
 
 def _figures(values: Mapping[str, float | None], names: Sequence[str]) -> list[str]:
@@ -80,7 +91,7 @@ def _figures(values: Mapping[str, float | None], names: Sequence[str]) -> list[s
 
 
 def _table(first: str, titles: Sequence[str]) -> Table:
-    table = Table(Column(first, min_width=19, no_wrap=True), box=None)
+    table = Table(Column(first, min_width=_FIRST, no_wrap=True), box=None)
     for title in titles:
-        table.add_column(title, justify="right", min_width=9)
+        table.add_column(title, justify="right", min_width=_EACH)
     return table

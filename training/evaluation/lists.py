@@ -82,7 +82,7 @@ def ranked_lists(predictor: BundlePredictor, audience: Audience) -> Lists:
             found_by.append(np.pad(of_user.candidates.sources[page], (0, shown - page.size)))
             scored.append(rows)
             found = of_user.nearest
-            if terms.weights:
+            if terms.are_fitted:  # by the rule they mend the heads' order, and are none of their own
                 found = rows[np.argsort(-terms.total(of_user.sources), kind="stable")]
             retrieved.append(_pad(found[:places], places))
     most = max((of_user.size for of_user in scored), default=0)

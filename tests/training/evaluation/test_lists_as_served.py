@@ -165,6 +165,15 @@ def test_a_score_that_is_turned_around_shows_in_the_lists(audience, predictor):
     assert turned["ndcg_at_10"] < as_it_is["ndcg_at_10"]
 
 
+def test_what_retrieval_finds_is_another_order_only_where_the_sources_were_fitted(audience, predictor):
+    of_retrieval, by_rule, fitted = (
+        ranked_lists(changed(predictor, sources=SourceTerms(**weights)), audience).retrieved
+        for weights in ({}, {"item_item": 0.3, "item_bias": 0.1}, {"item_item": 0.3})
+    )
+    np.testing.assert_array_equal(by_rule, of_retrieval)
+    assert (fitted != of_retrieval).any()
+
+
 def test_popular_items_are_those_of_the_day_before(audience, predictor, shop_chain):
     """The bundle's own list counts the day that is measured, too."""
     few = {"num_candidates": 1, "popular_candidates": 5}
