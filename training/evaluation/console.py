@@ -7,7 +7,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 
 from recsys.metrics.table import METRICS
-from training.evaluation.eval_report import EvalReport
+from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.head_metrics import HeadMetrics
 from training.evaluation.list_metrics import ListMetrics, source_line
 
@@ -73,7 +73,8 @@ def _ranking_tables(report: EvalReport, width: int) -> Iterator[Table]:
     names = [name for name in report.ranking.values if "terminal" in METRICS[name].tables]
     columns = [METRICS[name].title for name in names] + ["users", "lists"]
     rows: dict[str, list[str]] = {}
-    for name, system in {"model": report, **report.baselines}.items():
+    systems: dict[str, EvalReport | EvalTable] = {"model": report, **report.baselines}
+    for name, system in systems.items():
         if (ranking := system.ranking) is not None:
             rows[name] = [*_figures(ranking.values, names), f"{ranking.users:,}", f"{ranking.lists:,}"]
     at_once = max(1, (width - _FIRST - 2) // (_EACH + 2))
