@@ -1,7 +1,7 @@
 """Training days -> what an encoder needs to know: vocabularies, statistics, bin edges, the text model."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -9,6 +9,7 @@ import polars as pl
 from features.definitions import LIFETIME, ORGANIC_BASE, Cross, HistoryKind, define_features
 from features.encode import nothing_done
 from features.kinds import FEATURE_KINDS
+from features.kinds.categorical import Categorical
 from features.kinds.feature import BagFeature, Feature, FitRows, Fitted, IdFeature
 from features.kinds.rows import float64, id_column, is_number
 from features.log_rows import LogRows
@@ -17,10 +18,13 @@ from recsys.config import Entity, RunConfig
 from recsys.encoding import EncoderState, NumberStatistics
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
+from recsys.user_key import UserKey
 from recsys.vocabulary import Vocabulary
 
 MAX_VALUE_BINS = 10
 """Bins of an event's value in histories."""
+USER_ID = "user_id"
+"""The column that names a user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,24 @@ def fit_encoder(
         text = fit_text(texts, config.features.text_dim, seed, config.features.text_model)
     history = fit_history(features.history, frames.events) | old.history
     return EncoderState(vocabularies=vocabularies, numbers=numbers, history=history, text=text)
+
+
+def with_hashed_users(state: EncoderState | None, config: RunConfig, key: UserKey) -> EncoderState:
+    """Let users be known by hashes of their ids: those that have numbers keep them, and all that follow.
+
+    Args: state: what is fitted so far.
+    Raises: BundleError when they are hashes of another key already.
+    """
+    state = state or EncoderState(vocabularies={}, numbers={})
+    hashed = {
+        feature.vocabulary: (
+            state.vocabularies.get(feature.vocabulary)
+            or Vocabulary(ids=(), hash_buckets=feature.hash_buckets)
+        ).keyed(key)
+        for feature in define_features(config).ids_of("user")
+        if feature.column == USER_ID and isinstance(feature, Categorical)
+    }
+    return replace(state, vocabularies=state.vocabularies | hashed)
 
 
 def _known(feature: Feature, old: EncoderState) -> Fitted:

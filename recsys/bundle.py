@@ -11,13 +11,15 @@
     golden.parquet               requests whose answers a server must reproduce before it is ready
     encoder.json, vocabularies/, text.safetensors, text_terms.parquet   what the encoder has fitted
 
-Hashes are checked before any parser sees a byte.
+It names no user: golden requests have neither id nor number, vocabularies hold hashes of users' ids, with a
+key that is not in it (`recsys.user_key`). Hashes are checked before any parser sees a byte.
 """
 
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ from recsys.scratch import scratch_folder
 from recsys.source_terms import NO_SOURCES, SourceTerms
 from recsys.stage_files import sync_tree
 from recsys.stages import SCRATCH, disk_failure
+from recsys.user_key import find_user_key
+from recsys.vocabulary import FindKey, Vocabulary
 
 CONFIG_KEYS = (
     "timezone",
@@ -225,12 +229,13 @@ def is_sound(path: Path) -> bool:
     return True
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: Path, find_key: FindKey = find_user_key) -> Bundle:
     """Read a bundle whose files have been verified, and that nobody else can have changed since.
 
+    Args: find_key: finds the key of its users' hashes.
     Raises: BundleError.
     """
-    return _assemble(path, read_manifest(path))
+    return _assemble(path, read_manifest(path), find_key)
 
 
 def map_bundle(path: Path, encoder: EncoderState) -> Bundle:
@@ -251,7 +256,7 @@ def map_bundle(path: Path, encoder: EncoderState) -> Bundle:
     return _bundle(path, manifest, encoder, weights, None, index, popular, item_item)
 
 
-def _assemble(path: Path, manifest: Manifest) -> Bundle:
+def _assemble(path: Path, manifest: Manifest, find_key: FindKey = find_user_key) -> Bundle:
     try:
         weights = load_file(path / "weights.safetensors")
         embeddings = load_file(path / "item_embeddings.safetensors")["item_embeddings"]
@@ -264,7 +269,8 @@ def _assemble(path: Path, manifest: Manifest) -> Bundle:
             f"{path}: {items.height} items but {embeddings.shape[0]} embeddings; rebuild the bundle"
         )
     index = ItemIndex.load(path / "index.faiss", embeddings, *_tuned(manifest))
-    return _bundle(path, manifest, EncoderState.load(path), weights, items, index, popular, item_item)
+    encoder = EncoderState.load(path, partial(Vocabulary.load, find_key=find_key))
+    return _bundle(path, manifest, encoder, weights, items, index, popular, item_item)
 
 
 def _read_item_item(

@@ -77,7 +77,7 @@ class EncoderState:
         """Read what `save` wrote.
 
         Args: load_vocabulary: given the file of one.
-        Raises: BundleError when a file is missing or is not what its name says.
+        Raises: BundleError when a file, or the key of users' hashes, is missing or is not what its name says.
         """
         try:
             said = json.loads((folder / "encoder.json").read_text())

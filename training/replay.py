@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from recsys.batch import Batch
 from recsys.config import parse_config
 from recsys.encoding import EncoderState
 from recsys.errors import DataError
+from recsys.user_key import name_alone
+from recsys.vocabulary import Vocabulary
 from training.balancing.gradients import task_gradients
 from training.balancing.weights import Fixed
 from training.build_model import build_model
@@ -72,7 +75,8 @@ def make_again(folder: Path, group: Group = ALONE) -> Replay:
     checkpoint = read_checkpoint(folder / STATE)
     tensors = load_file(folder / BATCH.format(rank=group.rank))
     random, batch = tensors.pop(RANDOM), read_batch(tensors)
-    ranker, tables = build_model(config, EncoderState.load(folder), tasks, loaded=True)
+    state = EncoderState.load(folder, partial(Vocabulary.load, find_key=name_alone))
+    ranker, tables = build_model(config, state, tasks, loaded=True)
     settings = FitSettings(**said["settings"])
     balancer = balancer_of(config, tasks)
     learning: AbstractContextManager[None] = nullcontext()

@@ -11,7 +11,7 @@ import torch
 
 from features.days import Days
 from features.encode import Encoder
-from features.fit import FitFrames, fit_encoder
+from features.fit import FitFrames, fit_encoder, with_hashed_users
 from recsys.config import RunConfig, TrainingConfig
 from recsys.device import resolve_device
 from recsys.encoding import EncoderState
@@ -19,6 +19,7 @@ from recsys.errors import ConfigError
 from recsys.model.embeddings import LocalTables
 from recsys.model.ranker import Ranker
 from recsys.tasks import TaskSpec
+from recsys.user_key import UserKey
 from training.build_model import build_model
 from training.data import (
     Batcher,
@@ -107,6 +108,7 @@ def train(
     folder: Path | None = None,
     alone: Sequence[str] = (),
     choice: HostChoice | None = None,
+    user_key: UserKey | None = None,
 ) -> TrainedModel:
     """Train on each task's own days.
 
@@ -124,6 +126,7 @@ def train(
         alone: train what these heads have of their own, as in a cold start, and nothing else.
         choice: precision, processes and the form of tables; several processes need a folder. Default: the
             config's precision (`auto`: fp32), in one process.
+        user_key: what users' ids are hashed with; default: as in `previous`, in a cold start not at all.
     """
     tasks = config.tasks if tasks is None else tasks
     choice = choice or HostChoice(precision=HostChoice.unmeasured(config.training).precision)
@@ -139,6 +142,7 @@ def train(
         prepared=prepared,
         folder=folder,
         alone=alone,
+        user_key=user_key,
     )
     if choice.in_ranks and first.inputs.num_steps:
         log = _fit_in_processes(first, config.training, choice, watchers, diverged)
@@ -210,11 +214,12 @@ def begin_fit(
     prepared: Prepared | None = None,
     folder: Path | None = None,
     alone: Sequence[str] = (),
+    user_key: UserKey | None = None,
 ) -> FitStart:
     """Fit the encoder and build the model; args as `train`."""
     torch.manual_seed(config.training.seed)
     chosen = _chosen(periods)
-    state = prepared.state if prepared else fit_state(days, chosen, config, previous)
+    state = prepared.state if prepared else fit_state(days, chosen, config, previous, user_key)
     encoder = Encoder.from_config(config, state)
     last = days[chosen[-1] if chosen else -1]
     text_VT = text_by_number(encoder, last.table("items"))
@@ -326,10 +331,19 @@ def fit_settings(
 
 
 def fit_state(
-    days: Days, chosen: Sequence[int], config: RunConfig, previous: Previous | None
+    days: Days,
+    chosen: Sequence[int],
+    config: RunConfig,
+    previous: Previous | None,
+    user_key: UserKey | None = None,
 ) -> EncoderState:
-    """Fit the encoder on the last chosen day; what `previous` has fitted stays, unless it is defined anew."""
+    """Fit the encoder on the last chosen day; what `previous` has fitted stays, unless it is defined anew.
+
+    Args: user_key: what users' ids are hashed with; default: as in `previous`, in a cold start not at all.
+    """
     old = None if previous is None else previous.state
+    if user_key is not None and (chosen or old is not None):
+        old = with_hashed_users(old, config, user_key)
     if not chosen:
         assert old is not None, "a cold start without a training period is refused by plan_night"
         return old

@@ -33,6 +33,7 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import DayTables, LogCounts, simulate_day, write_day, write_log
 from recsys.simulator.shop import Shop
 from recsys.stages import Stages
+from recsys.user_key import PUBLIC, write_user_key
 from training.night.night import NightResult
 from training.night.nights import run_nights
 from training.predict import BundlePredictor
@@ -59,6 +60,7 @@ class World:
         """Write the days that the shop's own policy served."""
         self.shop, self.config, self.seed = shop, config, seed
         self.log, self.runs = InteractionLog(folder / "log"), folder / "runs"
+        write_user_key(self.runs, PUBLIC)
         self._undelivered, self.reasons = pl.DataFrame(), "no night has been run"
         for _ in write_log(shop, self.log):
             pass

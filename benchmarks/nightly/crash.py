@@ -22,6 +22,7 @@ from recsys.manifest import sha256_of
 from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import write_log
 from recsys.simulator.shop import Shop
+from recsys.user_key import PUBLIC, write_user_key
 from training.night.night import Night
 from training.night.run import run_night
 from training.threads import use_threads
@@ -92,6 +93,7 @@ def measure_crash(config: RunConfig, kills: int, seed: int) -> Crash:
         log = InteractionLog(folder / "log")
         _wait(log.root, _start(partial(_write_log, log, seed)))
         calm = Night(config=config, log=log, runs=folder / "calm", date=DAY)
+        write_user_key(calm.runs, PUBLIC)
         before_s = _children_s()
         night_s = _run(calm)
         processor_s = _children_s() - before_s
@@ -101,6 +103,7 @@ def measure_crash(config: RunConfig, kills: int, seed: int) -> Crash:
         found: list[Night] = []
         while done < kills:
             night = Night(config=config, log=log, runs=folder / f"night-{len(found)}", date=DAY)
+            write_user_key(night.runs, PUBLIC)
             while _killed(night, draw.uniform(0, LONGEST * processor_s)):
                 done += 1
             _age(night.runs)

@@ -9,6 +9,7 @@ from features.sources.to_log import convert_own
 from recsys.config import load_config
 from recsys.log import InteractionLog
 from recsys.registry import Registry
+from recsys.user_key import PUBLIC, write_user_key
 from training.night.night import Night
 from training.night.run import run_night
 
@@ -58,6 +59,7 @@ def first_night(name: str, mapping: Path, folder: Path, *, post_check: bool = Tr
     converted = time.process_time()
     log = InteractionLog(folder / "log")
     runs = folder / "runs"
+    write_user_key(runs, PUBLIC)
     config = load_config(made.config)
     if not post_check:
         publish = config.publish.model_copy(update={"check": False})

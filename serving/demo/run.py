@@ -21,6 +21,7 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.oracle import OracleReport
 from recsys.simulator.shop import Shop
 from recsys.stages import write_json
+from recsys.user_key import PUBLIC, write_user_key
 from serving.client_values import ItemUpdate
 from serving.demo.children import Children, ServerChild, command_prefix, on_sigterm
 from serving.demo.click_example import best_example
@@ -132,6 +133,7 @@ def _simulate(demo: Demo) -> None:
     size = [f"--{name}={getattr(demo.dials, name)}" for name in ("users", "items", "days")]
     done = demo.children.run(["simulate", "--seed", str(demo.seed), "--out", str(demo.log.root), *size])
     print_lines(done.stdout)
+    write_user_key(demo.runs, PUBLIC)
 
 
 def _oracles(demo: Demo, shop: Shop, config: RunConfig, day: date) -> BackgroundResult[OracleReport]:

@@ -57,9 +57,14 @@ class Demo:
         return InteractionLog(self.out / "log")
 
     @property
+    def runs(self) -> Path:
+        """Return the runs folder."""
+        return self.out / "runs"
+
+    @property
     def where(self) -> list[str]:
         """Return --log and --runs of this demo."""
-        return ["--log", str(self.out / "log"), "--runs", str(self.out / "runs")]
+        return ["--log", str(self.out / "log"), "--runs", str(self.runs)]
 
     @property
     def config_file(self) -> Path:

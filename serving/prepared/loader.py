@@ -36,13 +36,13 @@ class PreparedLoader:
         """
         held = self._cache.open(source)
         try:
-            model = self._open(held, store)
+            model = self._open(held, source, store)
         except BundleError as error:
             if held.made_at >= self._started_at:
                 raise  # this code has prepared it, for this process or another worker
             # It may be older code's, or its disk's fault: the bundle itself decides, once.
             _log.warning("prepared_again", path=str(held.path), error=str(error))
-            model = self._open(self._cache.open(source, instead_of=held), store)
+            model = self._open(self._cache.open(source, instead_of=held), source, store)
         self._preparer.urgent = False
         return model
 
@@ -51,5 +51,5 @@ class PreparedLoader:
         self._cache.stop()
         self._preparer.stop()
 
-    def _open(self, held: PreparedFolder, store: FeatureStore) -> ServedModel:
-        return replace(open_prepared(held.path, store, self._devices), files=held)
+    def _open(self, held: PreparedFolder, source: Path, store: FeatureStore) -> ServedModel:
+        return replace(open_prepared(held.path, source, store, self._devices), files=held)

@@ -14,6 +14,7 @@ from recsys.mapped_frame import MappedFrame
 from recsys.mapped_tensors import map_array
 from recsys.model.item_rows import ItemRows
 from recsys.model.scorer import Scorer
+from recsys.user_key import key_of_copy
 from recsys.vocabulary import Vocabulary
 from serving.catalogue import Catalogue
 from serving.catalogue.base import BaseCatalogue
@@ -24,14 +25,15 @@ from serving.prepared.prepare import BUNDLE, CATALOGUE, ITEM_BIAS, ITEM_ROWS, IT
 from serving.served_model import ServedModel
 
 
-def open_prepared(folder: Path, store: FeatureStore, devices: Devices) -> ServedModel:
+def open_prepared(folder: Path, source: Path, store: FeatureStore, devices: Devices) -> ServedModel:
     """Map a prepared version, and check that this process reproduces its golden requests with it.
 
     Every process checks: it is its own numbers that it answers with, and what it maps is what is checked.
+    Args: source: the bundle that was prepared; the key of its users' hashes lies above it.
     Raises: BundleError; ConfigError when a device has no room for the item vectors.
     """
     try:
-        bundle = _bundle(folder)
+        bundle = _bundle(folder, source)
         items = MappedFrame.open(folder / ITEMS)
         catalogue = Catalogue.of(BaseCatalogue.open_folder(folder / CATALOGUE, items))
         popular, rows = Popular.map(folder / POPULAR), ItemRows.open(folder / ITEM_ROWS)
@@ -46,11 +48,11 @@ def open_prepared(folder: Path, store: FeatureStore, devices: Devices) -> Served
     )
 
 
-def _bundle(folder: Path) -> Bundle:
-    tables = folder / VOCABULARIES
+def _bundle(folder: Path, source: Path) -> Bundle:
+    tables, find_key = folder / VOCABULARIES, key_of_copy(source)
 
     def load_vocabulary(file: Path) -> Vocabulary:
         table = tables / file.stem
-        return Vocabulary.map(table) if table.is_dir() else Vocabulary.load(file)
+        return Vocabulary.map(table, find_key) if table.is_dir() else Vocabulary.load(file, find_key)
 
     return map_bundle(folder / BUNDLE, EncoderState.load(folder / BUNDLE, load_vocabulary))

@@ -23,6 +23,7 @@ from recsys.bundle_copy import copy_verified
 from recsys.files import sync_folder
 from recsys.mapped_frame import write_frame
 from recsys.model.scorer import Scorer
+from recsys.user_key import name_alone
 from serving.catalogue import Catalogue
 from serving.catalogue.popular import Popular
 from serving.loading import bias_of_bundle
@@ -44,7 +45,7 @@ def prepare(source: Path, target: Path, final: Path) -> None:
     """
     target.mkdir(mode=0o700)
     copy_verified(source, target / BUNDLE)
-    bundle = read_bundle(target / BUNDLE)
+    bundle = read_bundle(target / BUNDLE, name_alone)
     _write_catalogue(bundle, target)
     items = encode_items(Encoder.from_config(bundle.config, bundle.encoder), bundle.items)
     Scorer(bundle, items).items.write(target / ITEM_ROWS)

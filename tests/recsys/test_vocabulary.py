@@ -2,6 +2,7 @@
 
 from unittest import mock
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from recsys import vocabulary as module
 from recsys.errors import BundleError
+from recsys.user_key import UserKey, name_alone, write_user_key
 from recsys.vocabulary import UNKNOWN, Vocabulary
 
 COUNTS = st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 9), max_size=12)
@@ -114,3 +116,67 @@ def test_an_unlisted_id_is_hashed_once_however_often_it_comes(monkeypatch, times
     assert sorted(hashed) == ["x", "y"]
     monkeypatch.undo()
     assert codes.tolist() == [vocabulary.encode_one(v) for v in ["x", "a", None, "y", "x"]] * times
+
+
+KEY, OTHER = UserKey.of(bytes(range(32))), UserKey.of(bytes(32))
+
+
+@given(
+    ids=st.lists(st.text(max_size=4), unique=True, max_size=8),
+    asked=st.lists(st.none() | st.text(max_size=4)),
+    buckets=st.integers(0, 3),
+)
+@pytest.mark.parametrize(("most_in_dict", "few"), [(0, 0), (0, 1_000), (100, 0), (100, 1_000)])
+def test_a_key_changes_no_number_however_it_is_looked_up(most_in_dict, few, ids, asked, buckets):
+    clear = Vocabulary(ids=tuple(ids), hash_buckets=buckets)
+    keyed = clear.keyed(KEY)
+    with mock.patch.object(module, "_MAX_DICT", most_in_dict), mock.patch.object(module, "_FEW", few):
+        np.testing.assert_array_equal(keyed.encode(pl.Series(ids, dtype=pl.String)), clear.encode_few(ids))
+        found = keyed.encode(pl.Series(asked, dtype=pl.String)).tolist()
+        assert found == [keyed.encode_one(value) for value in asked]
+        assert keyed.encode_few([a for a in asked if a is not None]).tolist() == [
+            number for number, a in zip(found, asked, strict=True) if a is not None
+        ]
+    assert keyed.keyed(KEY) is keyed
+
+
+def test_users_are_listed_and_ordered_by_their_hashes():
+    """By their ids, equal counts would tell which hash is whose."""
+    counts = {f"user-{n:03d}": 1 for n in range(50)} | {"top": 2}
+    keyed, other = (Vocabulary(ids=(), hash_buckets=2, key=k).grow(_frame(counts), 1) for k in (KEY, OTHER))
+    assert keyed.ids[0] == KEY.hash_one("top")
+    assert list(keyed.ids[1:]) == sorted(KEY.hash_one(user) for user in counts if user != "top")
+    assert set(keyed.ids).isdisjoint(other.ids)
+    assert keyed.digest() != other.digest()
+    assert keyed.grow(_frame(counts | {"new": 3}), 1).encode_one("new") == keyed.size
+    before = Vocabulary(ids=(), hash_buckets=5, key=KEY)
+    after = before.grow(_frame({"a": 9}), 1)
+    assert after.bucket_of(after.encode_one("a")) == before.encode_one("a")
+
+
+def test_a_keyed_file_needs_its_key(tmp_path):
+    folder = tmp_path / "runs" / "bundles" / "v1" / "vocabularies"
+    folder.mkdir(parents=True)
+    keyed = Vocabulary(ids=("u1", "u2"), hash_buckets=3).keyed(KEY)
+    keyed.save(folder / "user_id.parquet")
+    keyed.write_table(folder / "table")
+    key = tmp_path / "runs" / "user_ids.key"
+    for read in (
+        lambda: Vocabulary.load(folder / "user_id.parquet"),
+        lambda: Vocabulary.map(folder / "table"),
+    ):
+        with pytest.raises(
+            BundleError, match=f"hashed with the key {KEY.name}, and {key} is not there; copy"
+        ):
+            read()
+        write_user_key(tmp_path / "runs", OTHER.secret)
+        with pytest.raises(BundleError, match=f"{key} is the key {OTHER.name}; copy user_ids.key there"):
+            read()
+        key.unlink()
+        write_user_key(tmp_path / "runs", KEY.secret)
+        assert (read().encode_one("u2"), read().size) == (keyed.encode_one("u2"), keyed.size)
+        key.unlink()
+    nameless = Vocabulary.load(folder / "user_id.parquet", name_alone)
+    assert (nameless.size, nameless.digest()) == (keyed.size, keyed.digest())
+    with pytest.raises(BundleError, match="restore the former"):
+        keyed.keyed(OTHER)

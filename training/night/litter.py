@@ -28,11 +28,11 @@ def collect_litter(runs: Path, log: Path | None = None) -> list[Path]:
             if age_s(kept) > _FORGOTTEN_S:
                 shutil.rmtree(kept, ignore_errors=True)
                 removed.append(kept)
-    for place in ("registry", "reports", "store", "stages", "bundles"):
-        for file in _temporary(runs / place):
-            if age_s(file) > _WRITTEN_S:
-                _remove(file)
-                removed.append(file)
+    places = [runs / place for place in ("registry", "reports", "store", "stages", "bundles")]
+    for file in (*runs.glob(".*.tmp"), *(file for place in places for file in _temporary(place))):
+        if age_s(file) > _WRITTEN_S:
+            _remove(file)
+            removed.append(file)
     for file in _temporary(log) if log is not None else ():
         if age_s(file) > _CONVERTED_S:
             _remove(file)

@@ -18,6 +18,7 @@ from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.shapes import ATTENTION
 from recsys.stages import read_manifest
+from recsys.user_key import make_user_key, user_key_of
 from training.balancing import build_balancer
 from training.curves import check_writers
 from training.gate import Decision
@@ -131,7 +132,14 @@ def begin(night: Night, *, pointers: bool) -> dict[str, Any]:
     anchor = None
     if previous is not None and night.config.gate.anchor_days:
         anchor = anchor_before(registry, night.date, previous.version, night.config.gate.anchor_days)
-    return {"began": began, "pointed": pointed, "champion": champion, "previous": previous, "anchor": anchor}
+    return {
+        "began": began,
+        "pointed": pointed,
+        "champion": champion,
+        "previous": previous,
+        "anchor": anchor,
+        "user_key": user_key_of(night.runs) if night.reuse.look else make_user_key(night.runs),
+    }
 
 
 def _evaluated_bundle(registry: Registry, champion: str) -> Bundle:

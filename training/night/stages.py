@@ -63,7 +63,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="catch_up",
         keys=_TRAIN,
-        inputs=("days", "plan", "previous", "choice"),
+        inputs=("days", "plan", "previous", "choice", "user_key"),
         output="caught_up",
         run=work.catch_up,
         passed=_SHOWN,
@@ -71,7 +71,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         keys=_TRAIN,
-        inputs=("days", "plan", "previous", "caught_up", "choice"),
+        inputs=("days", "plan", "previous", "caught_up", "choice", "user_key"),
         output="weights",
         run=work.train_weights,
         passed=_SHOWN,

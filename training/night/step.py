@@ -10,6 +10,7 @@ from recsys.bundle import Bundle, is_sound
 from recsys.config import RunConfig
 from recsys.config_view import values, view
 from recsys.stages import read_manifest
+from recsys.user_key import UserKey
 from training.gate import Decision
 from training.host_choice import HostChoice
 from training.night.night import Night
@@ -120,5 +121,7 @@ def identity(value: Any) -> Any:
             return asdict(value)
         case Decision():
             return str(value.verdict)
+        case UserKey():
+            return value.name
         case _:
             return value

@@ -22,6 +22,7 @@ from recsys.records import NightRecord, Ruling, Verdict
 from recsys.registry import Registry
 from recsys.stages import read_manifest as read_stage
 from recsys.stages import unfinished, write_json
+from recsys.user_key import UserKey
 from training.curves.night import recorded
 from training.fit_progress import fit_progress
 from training.gate import Decision
@@ -133,7 +134,13 @@ def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) 
 
 
 def catch_up(
-    step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None, choice: HostChoice
+    step: Step,
+    *,
+    days: Days,
+    plan: NightPlan,
+    previous: Bundle | None,
+    choice: HostChoice,
+    user_key: UserKey | None,
 ) -> Path | None:
     """Show heads that came since the days that the other heads know; None when there are none."""
     if not plan.catch_up:
@@ -144,7 +151,7 @@ def catch_up(
         before = Previous.of(previous, step.config)
         periods = {task.name: NEVER for task in step.config.tasks} | plan.catch_up
         epochs, heads = step.config.training.epochs, tuple(plan.catch_up)
-        return _learn(step, folder, "new heads", days, periods, before, epochs, choice, alone=heads)
+        return _learn(step, folder, "new heads", days, periods, before, epochs, choice, user_key, alone=heads)
 
     return step.kept(build)
 
@@ -157,6 +164,7 @@ def train_weights(
     previous: Bundle | None,
     caught_up: Path | None,
     choice: HostChoice,
+    user_key: UserKey | None,
 ) -> Path:
     """Train from scratch, or continue the champion's evaluated weights, to which new heads were added."""
 
@@ -166,7 +174,7 @@ def train_weights(
             config = step.config
             before = Previous.of(previous, config) if caught_up is None else load_previous(caught_up, config)
         epochs = step.config.training.epochs if before is None else 1
-        return _learn(step, folder, "train", days, plan.train, before, epochs, choice)
+        return _learn(step, folder, "train", days, plan.train, before, epochs, choice, user_key)
 
     return step.kept(build)
 
@@ -283,6 +291,7 @@ def _learn(
     before: Previous | None,
     epochs: int,
     choice: HostChoice,
+    user_key: UserKey | None = None,
     *,
     alone: tuple[str, ...] = (),
 ) -> dict[str, Any]:
@@ -306,6 +315,7 @@ def _learn(
             diverged=step.night.diverged,
             alone=alone,
             choice=choice,
+            user_key=user_key,
         )
     return _save(trained, folder)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from recsys.config import parse_config
 from recsys.config_view import values
 from recsys.encoding import EncoderState
 from recsys.stages import write_json
+from recsys.user_key import name_alone
+from recsys.vocabulary import Vocabulary
 from training.curves.recorder import Curves
 from training.data import EncodedDays
 from training.data.chunks import DaySize
@@ -84,7 +87,7 @@ class FitJob:
         return FitInputs(
             config=config,
             tasks=[tasks[name] for name in said["tasks"]],
-            state=EncoderState.load(self.folder),
+            state=EncoderState.load(self.folder, partial(Vocabulary.load, find_key=name_alone)),
             text=torch.from_numpy(arrays["text"]),
             popularity=arrays.get("popularity"),
             days={i: DaySize(date.fromisoformat(day), rows) for i, day, rows in said["days"]},

@@ -18,7 +18,9 @@ from features.store import FeatureStore, open_store
 from recsys.bundle import load_bundle
 from recsys.config import StoreConfig
 from recsys.errors import BundleError
+from recsys.log import InteractionLog
 from recsys.registry import Registry
+from recsys.user_key import FILE
 from serving.devices import ON_CPU
 from serving.loading import load_model
 from serving.prepared import child
@@ -32,6 +34,7 @@ from serving.served_model import ServedModel
 def source(night: Path, tmp_path: Path) -> Path:
     registry = Registry(night / "runs")
     copied = shutil.copytree(registry.path(str(registry.current())), tmp_path / "bundle")
+    shutil.copy(night / "runs" / FILE, tmp_path)
     return Path(copied)
 
 
@@ -102,6 +105,27 @@ def test_large_vocabularies_are_mapped(source, store, loader, monkeypatch) -> No
     for task, values in predictions(model).items():
         np.testing.assert_array_equal(values, predictions(plain)[task])
     assert "vocabularies/item_id/blob.npy" in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("most_in_dict", [10, 10_000])
+def test_users_are_found_by_the_key_above_the_bundle(
+    night, source, store, loader, monkeypatch, most_in_dict
+) -> None:
+    monkeypatch.setattr("recsys.vocabulary._MAX_DICT", most_in_dict)
+    bundle = load_bundle(source)
+    key, known = bundle.encoder.vocabularies["user_id"].key, bundle.encoder.vocabularies["user_id"]
+    assert key is not None
+    log = InteractionLog(night / "log")
+    users = [*log.read("impressions", log.days("impressions")[0])["user_id"].unique(), "stranger"]
+    encoder = loader(source, store).features.encoder.state.vocabularies["user_id"]
+    found = encoder.encode_few(users)
+    assert (found >= known.num_reserved).sum() > 10
+    np.testing.assert_array_equal(found, known.encode_few(users))
+    os.unlink(source.parent / FILE)
+    with pytest.raises(
+        BundleError, match=f"bundle has users hashed with the key {key.name}, and .*{FILE} is not"
+    ):
+        loader(source, store)
 
 
 def test_a_damaged_file_is_found_while_it_is_copied_and_nothing_stays(source, store, loader) -> None:

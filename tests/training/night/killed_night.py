@@ -27,6 +27,7 @@ from recsys.encoding import EncoderState
 from recsys.errors import RecsysError
 from recsys.log import InteractionLog
 from recsys.records import NightRecord, Ruling, Verdict
+from recsys.user_key import FILE
 from training.night import extent, run
 from training.night.go_live import move
 from training.night.night import Night
@@ -160,6 +161,8 @@ def state(runs: Path) -> dict[str, Any]:
         if path.is_dir() or path.suffix in (".lock", ".sqlite-wal", ".sqlite-shm") or path.name == ".lock":
             continue
         text = path.read_bytes()
+        if path.name == FILE:  # each runs folder has a key of its own
+            text = str(len(text)).encode()
         if path.parent.parent.parent.name == "stages" and path.name == "manifest.json":
             said = json.loads(text)
             said["files"] = {file: entry[:2] for file, entry in said["files"].items()}

@@ -44,7 +44,11 @@ def test_what_killed_processes_left_is_collected_and_what_is_in_use_is_not(tmp_p
         if name.endswith("killed"):
             (tmp_path / name / ".lock").touch()
         _aged(tmp_path / name, age_s)
-    for name, age_s in {"registry/records/.v1.json.7.tmp": 90, "registry/.CURRENT.7.tmp": 5}.items():
+    for name, age_s in {
+        "registry/records/.v1.json.7.tmp": 90,
+        ".key.7.tmp": 90,
+        "registry/.CURRENT.7.tmp": 5,
+    }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         write_json(tmp_path / name, {})
         _aged(tmp_path / name, age_s)

@@ -8,12 +8,14 @@ from datetime import date, timedelta
 from importlib.util import find_spec
 
 import numpy as np
+import polars as pl
 import pytest
 
 from features.build import build_snapshots
 from recsys import cli, index, index_recall
 from recsys.bundle import load_bundle
 from recsys.calibration import is_fitted
+from recsys.encoding import EncoderState
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.index_recall import NUM_QUERIES
 from recsys.log import InteractionLog
@@ -22,6 +24,8 @@ from recsys.records import Activation, Verdict
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
 from recsys.stages import read_manifest as read_stage
+from recsys.user_key import FILE, user_key_of, write_user_key
+from recsys.vocabulary import Vocabulary
 from training.console import print_night
 from training.errors import DivergedError
 from training.host_choice import HostChoice
@@ -36,6 +40,7 @@ from training.predict import BundlePredictor
 from training.publish import _Probe
 from training.train import train
 from training.trainer.saver import Saver
+from training.warm_start import Previous
 
 DAY = date(2026, 1, 29)
 WRITERS = ("tensorboard",) if find_spec("tensorboard") else ()
@@ -53,9 +58,10 @@ def first_night(shop_log, make_config, tmp_path_factory):
 
 @pytest.fixture
 def built(first_night, tmp_path):
-    """Give a runs folder that has the days of the first night and nothing else."""
+    """Give a runs folder that has the first night's days and its key of users, and nothing else."""
     features = "stages/features"
     shutil.copytree(first_night[0].runs / features, tmp_path / "runs" / features)
+    shutil.copy(first_night[0].runs / FILE, tmp_path / "runs")
     return tmp_path / "runs"
 
 
@@ -94,6 +100,70 @@ def test_a_refit_is_calibrated_anew_in_its_level_alone(first_night):
     )
     assert live == evaluated.model_copy(update={"b": live.b})
     assert live.b != evaluated.b
+
+
+def test_what_a_night_has_learned_names_no_user(first_night):
+    """Of bundles and of the weights that they are made of: every column of text in every table."""
+    night, result = first_night
+    days = build_snapshots(night.log, DAY, night.config, night.stages)
+    users = set(days[-1].table("users")["user_id"])
+    known = load_bundle(night.registry.path(result.version)).encoder.vocabularies["user_id"]
+    numbered = [user for user in users if known.encode_one(user) >= known.num_reserved]
+    assert len(numbered) == len(known.ids) > 10
+    files = [
+        *night.runs.glob("bundles/*/**/*.parquet"),
+        *night.runs.glob("stages/train/*/**/*.parquet"),
+        *night.runs.glob("stages/refit/*/**/*.parquet"),
+    ]
+    assert sum(file.name == "user_id.parquet" for file in files) == 4
+    for file in files:
+        table = pl.read_parquet(file)
+        assert not [user for user in users if f'"{user}"' in table.write_json()], file
+
+
+def test_users_of_a_bundle_of_before_keys_keep_their_numbers(first_night, tmp_path):
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    config, registry = night.config, Registry(runs)
+    hashed = load_bundle(registry.path(result.evaluated))
+    users = build_snapshots(night.log, DAY, config, night.stages)[-1].table("users")["user_id"]
+    key = user_key_of(runs)
+    clear = {key.hash_one(user): user for user in users}
+    old = Vocabulary(
+        ids=tuple(clear[listed] for listed in hashed.encoder.vocabularies["user_id"].ids),
+        hash_buckets=config.features.hash_buckets,
+    )
+    state = dataclasses.replace(hashed.encoder, vocabularies=hashed.encoder.vocabularies | {"user_id": old})
+    (tmp_path / "old").mkdir()
+    state.save(tmp_path / "old")
+    loaded = EncoderState.load(tmp_path / "old")
+    assert loaded.vocabularies["user_id"] == old
+    mine = dataclasses.replace(night, runs=runs)
+    days = build_snapshots(night.log, date(2026, 1, 30), config, mine.stages)
+    before = Previous(
+        **{f.name: getattr(Previous.of(hashed, config), f.name) for f in dataclasses.fields(Previous)}
+        | {"state": loaded, "fitted": loaded}
+    )
+    plan = plan_night(days, config, None)
+    trained = train(days, plan.train, config, before, 1, user_key=key)
+    now = trained.state.vocabularies["user_id"]
+    assert now.key == key
+    assert now.ids[: len(old.ids)] == hashed.encoder.vocabularies["user_id"].ids
+    np.testing.assert_array_equal(now.encode(pl.Series(old.ids)), old.encode(pl.Series(old.ids)))
+
+
+def test_a_night_without_its_key_says_which_file_it_lacks(first_night, tmp_path):
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    (runs / FILE).unlink()
+    said = (
+        rf"has users hashed with the key \w+, and {runs / FILE} is not there; copy {FILE} there from the runs"
+    )
+    with pytest.raises(BundleError, match=said):
+        load_bundle(Registry(runs).path(result.version))
+    with pytest.raises(BundleError, match=said):
+        run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
+    assert not (runs / FILE).exists(), "no other key is made in its place"
 
 
 def test_a_night_run_again_does_nothing(first_night):
@@ -172,8 +242,9 @@ def test_a_night_killed_in_training_goes_on_from_the_checkpoint(first_night, tmp
     kept = done.with_name(f".{done.name}.unfinished")
     days = build_snapshots(night.log, DAY, night.config, again.stages)
     periods = plan_night(days, night.config, None).train
+    key = user_key_of(again.runs)
     with pytest.raises(KeyboardInterrupt):
-        train(days, periods, night.config, None, 1, watchers=[_Killed(kept, 0, print)])
+        train(days, periods, night.config, None, 1, watchers=[_Killed(kept, 0, print)], user_key=key)
     assert run_night(again).version == result.version
     assert "goes on from step 3 (" in capsys.readouterr().err
     assert _weights_of(again) == _weights_of(night)
@@ -576,6 +647,7 @@ def test_hosts_that_differ_write_the_same_version(first_night, make_config, tmp_
         store={"url": "redis://elsewhere:6379/0", "namespace": "other"},
         execution={"shards": 3, "workers": 2},
     )
+    write_user_key(tmp_path / "runs", user_key_of(night.runs).secret)
     other = run_night(
         Night(config=config, log=night.log, runs=tmp_path / "runs", date=DAY), stop_after="curves"
     )

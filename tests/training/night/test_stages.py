@@ -21,7 +21,10 @@ from training.host_choice import HostChoice
 from training.night.stages import STAGES
 from training.night.step import hashed, identity
 
-BEGIN = {"champion": "v0", "previous": "v0", "anchor": "v1", "began": 0.0, "pointed": None, "seconds": {}}
+BEGIN = {
+    "champion": "v0", "previous": "v0", "anchor": "v1", "began": 0.0, "pointed": None, "seconds": {},
+    "user_key": None,
+}  # fmt: skip
 WRITING = {"ingest", "check_files", "record", "curves", "publish", "page", "collect"}
 """Stages that run every night and keep no folder of their own."""
 OTHER: dict[str, Any] = {

@@ -1,0 +1,69 @@
+"""The key of users' hashes: made once, whole, for its owner and a group; hashes depend on it."""
+
+import os
+import stat
+
+import polars as pl
+import pytest
+
+from recsys.errors import ConfigError
+from recsys.user_key import FILE, UserKey, make_user_key, user_key_of, write_user_key
+
+KEY = UserKey.of(bytes(range(32)))
+
+
+def test_a_key_is_made_once_for_its_owner(tmp_path):
+    runs = tmp_path / "runs"
+    assert user_key_of(runs) is None
+    key = make_user_key(runs)
+    assert make_user_key(runs) == user_key_of(runs) == key
+    assert stat.S_IMODE((runs / FILE).stat().st_mode) == 0o600
+    assert [file.name for file in runs.iterdir()] == [FILE]
+    write_user_key(runs, bytes(32))
+    assert user_key_of(runs) == key, "one that is there stays"
+    assert make_user_key(tmp_path / "others") != key
+    assert key.secret.hex() not in repr(key)
+    assert key.name not in key.secret.hex()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o660])
+def test_a_key_that_others_can_read_or_change_is_refused(tmp_path, mode):
+    make_user_key(tmp_path)
+    (tmp_path / FILE).chmod(mode)
+    with pytest.raises(ConfigError, match=f"{FILE}, .*, has mode {mode:o}: .*; chmod it to 600 or 640"):
+        make_user_key(tmp_path)
+
+
+def test_a_group_of_nights_and_servers_may_read_it(tmp_path):
+    key = make_user_key(tmp_path)
+    (tmp_path / FILE).chmod(0o640)
+    assert user_key_of(tmp_path) == key
+
+
+@pytest.mark.parametrize("text", ["", "secret", "00" * 31, "00" * 33])
+def test_a_file_that_holds_no_key_is_named(tmp_path, text):
+    make_user_key(tmp_path)
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(ConfigError, match=f"{tmp_path / FILE} is no key of 32 bytes in hexadecimal digits"):
+        make_user_key(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_key_of_another_user_names_the_remedy(tmp_path):
+    make_user_key(tmp_path)
+    (tmp_path / FILE).chmod(0)
+    with pytest.raises(ConfigError, match=r"cannot be read: Permission denied; give .* a group"):
+        user_key_of(tmp_path)
+
+
+def test_hashes_depend_on_id_and_key_alone():
+    assert KEY.hash_all(["a", "b"]) == [KEY.hash_one("a"), KEY.hash_one("b")]
+    assert (
+        len({KEY.hash_one("a"), KEY.hash_one("b"), KEY.hash_one(""), UserKey.of(bytes(32)).hash_one("a")})
+        == 4
+    )
+    assert KEY.hash_one("é") == "74832ec21188a73641a86d1c"
+    hashed = KEY.hashed(pl.Series("user", ["b", None, "a", "b"]))
+    assert hashed.name == "user"
+    assert hashed.to_list() == [KEY.hash_one("b"), None, KEY.hash_one("a"), KEY.hash_one("b")]
+    assert KEY.hashed(pl.Series("user", [], dtype=pl.String)).to_list() == []
