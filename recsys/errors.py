@@ -15,7 +15,7 @@ RecsysError
 └── WorkerError     the worker processes of a server cannot be started or stopped
 
 Exit codes 10, 11 and 15 are verdicts of a night (HOLD, HOLD_UNDERPOWERED, CHECK_FAILED), 12 is a client's
-failed call, 13 is the third night in a row that was held.
+failed call, 14 is the third night in a row that was held.
 Every message says what is wrong, where, the offending value, and the remedy.
 """
 

@@ -16,11 +16,12 @@ import yaml  # type: ignore[import-untyped]
 from recsys.cli import parser_of
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError, StoreError
 from recsys.records import Verdict
+from training.night.tries import HELD_IN_ROW_CODE
 
 FOLDER = Path(__file__).parents[1] / "examples" / "schedulers"
 NIGHT = FOLDER / "night.sh"
 HELD = {Verdict.HOLD.exit_code, Verdict.HOLD_UNDERPOWERED.exit_code}
-TO_LOOK_AT = {error.exit_code for error in (ConfigError, DataError, BundleError)} | {13, 15}
+TO_LOOK_AT = {error.exit_code for error in (ConfigError, DataError, BundleError)} | {HELD_IN_ROW_CODE, 15}
 """And the third held night in a row, and CHECK_FAILED."""
 TRY_AGAIN = 75
 
@@ -54,7 +55,7 @@ def test_the_script_calls_the_one_command_with_options_that_it_has(run_night):
 
 
 @pytest.mark.parametrize(
-    "code", sorted({*HELD, *TO_LOOK_AT, RegistryError.exit_code, StoreError.exit_code, 1, 130})
+    "code", sorted({*HELD, *TO_LOOK_AT, RegistryError.exit_code, StoreError.exit_code, 1, 13, 130})
 )
 def test_exit_codes_become_what_a_scheduler_understands(run_night, code):
     done, _ = run_night(code, "2026-01-30")

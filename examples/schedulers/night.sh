@@ -12,7 +12,7 @@ code=$?
 case $code in
 0) ;;
 10 | 11) echo "night of $date: held, see $RECSYS_RUNS/reports/night-$date.html" >&2; code=0 ;;
-2 | 3 | 4 | 13 | 15) echo "night of $date: somebody has to look (exit code $code)" >&2 ;;
+2 | 3 | 4 | 14 | 15) echo "night of $date: somebody has to look (exit code $code)" >&2 ;;
 *) echo "night of $date: to be tried again (exit code $code)" >&2; code=75 ;;
 esac
 exit $code

@@ -11,6 +11,9 @@ import pytest
 
 from recsys import cli
 from recsys.errors import BundleError, ConfigError, DataError, RecsysError
+from recsys.records import Verdict
+from serving.client_values import CallError
+from training.night.tries import HELD_IN_ROW_CODE
 
 
 def _command(monkeypatch, run):
@@ -152,9 +155,9 @@ def test_our_errors_are_one_line_and_a_code_of_their_own(monkeypatch, capsys, er
 
 def test_error_codes_differ():
     codes = [kind.exit_code for kind in RecsysError.__subclasses__() if kind.__module__ == "recsys.errors"]
-    assert len(set(codes)) == len(codes)
-    verdicts, failed_call = {10, 11}, {12}
-    assert not ({0, 1, 130} | verdicts | failed_call) & set(codes)
+    verdicts = [verdict.exit_code for verdict in Verdict]
+    others = [RecsysError.exit_code, *verdicts, CallError.exit_code, HELD_IN_ROW_CODE, cli.INTERRUPTED]
+    assert len({*codes, *others}) == len(codes) + len(others)
 
 
 def test_ctrl_c_is_130_and_says_what_stays(monkeypatch, capsys):

@@ -7,8 +7,8 @@ from recsys.registry import Registry
 
 TOO_MANY_HOLDS = 3
 """So many nights held in a row have an exit code of their own."""
-HELD_IN_ROW_CODE = 13
-"""12 is a client's failed call."""
+HELD_IN_ROW_CODE = 14
+"""Of no error: `recsys.errors` lists them."""
 
 
 def attempts(registry: Registry, night: date) -> int:

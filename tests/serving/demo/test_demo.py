@@ -483,7 +483,7 @@ def test_a_night_that_held_is_printed_with_its_reasons() -> None:
     assert "No swap: the night ended HOLD_UNDERPOWERED (purchase auc: too few)" in text
 
 
-@pytest.mark.parametrize("code", [10, 11, 13, 15])
+@pytest.mark.parametrize("code", [10, 11, 14, 15])
 def test_the_demo_goes_on_after_a_night_that_kept_the_live_bundle(code, capsys) -> None:
     """Only the JSON says why: `nightly --json -` prints no table above it."""
     night = {**a_night("CHECK_FAILED", ("no server took it",)).model_dump(mode="json"), "version": None}

@@ -88,8 +88,8 @@ def test_holds_in_a_row_end_at_a_night_that_went_live(registry):
     [
         (Verdict.PROMOTE, 0, 0),
         (Verdict.HOLD, 2, 10),
-        (Verdict.HOLD_UNDERPOWERED, 3, 13),
-        (Verdict.HOLD, 4, 13),
+        (Verdict.HOLD_UNDERPOWERED, 3, 14),
+        (Verdict.HOLD, 4, 14),
         (Verdict.CHECK_FAILED, 3, 15),
     ],
 )
