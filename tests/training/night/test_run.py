@@ -14,12 +14,13 @@ import pytest
 from features.build import build_snapshots
 from recsys import cli, index, index_recall
 from recsys.bundle import load_bundle
-from recsys.calibration import is_fitted
+from recsys.calibration import is_fitted, smoothed_targets
 from recsys.encoding import EncoderState
 from recsys.errors import BundleError, ConfigError, DataError, RegistryError
 from recsys.index_recall import NUM_QUERIES
 from recsys.log import InteractionLog
 from recsys.manifest import read_manifest
+from recsys.metrics.columns import Rows
 from recsys.records import Activation, Verdict
 from recsys.registry import Registry
 from recsys.snapshot import DaySnapshot
@@ -28,6 +29,7 @@ from recsys.user_key import FILE, user_key_of, write_user_key
 from recsys.vocabulary import Vocabulary
 from training.console import print_night
 from training.errors import DivergedError
+from training.evaluation.evaluate import score_rows
 from training.host_choice import HostChoice
 from training.night import bundles, verdict, work
 from training.night.explain import explain_night
@@ -164,6 +166,25 @@ def test_a_night_without_its_key_says_which_file_it_lacks(first_night, tmp_path)
     with pytest.raises(BundleError, match=said):
         run_night(Night(config=night.config, log=night.log, runs=runs, date=date(2026, 1, 30)))
     assert not (runs / FILE).exists(), "no other key is made in its place"
+
+
+def test_a_refit_has_the_level_of_the_evaluated_day(first_night):
+    """Not that of the calibration day, which it has learned as well and whose level was corrected before."""
+    night, result = first_night
+    days = build_snapshots(night.log, DAY, night.config, night.stages)
+    plan = plan_night(days, night.config, None)
+    predictor = BundlePredictor(load_bundle(night.registry.path(result.version)))
+    missed = {}
+    for day in (plan.calibrate["click"], plan.evaluate["click"]):
+        rows = score_rows(predictor, days, {"click": [day]}).drop_nulls("label_click")
+        label, prediction, weight = (
+            rows[name].to_numpy().astype(np.float64) for name in ("label_click", "prediction_click", "weight")
+        )
+        seen = Rows(label=label, prediction=prediction, weight=weight)
+        highest, lowest = smoothed_targets(seen)
+        target = np.where(seen.label == 1, highest, lowest)
+        missed[day] = abs(np.average(seen.prediction - target, weights=seen.weight))
+    assert missed[plan.evaluate["click"]] < 1e-6 < 1e-3 < missed[plan.calibrate["click"]]
 
 
 def test_a_night_run_again_does_nothing(first_night):
