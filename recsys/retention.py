@@ -1,6 +1,6 @@
 """Which versions stay in a runs folder, and why; the others a night may remove.
 
-What is live, what a rollback goes to, what servers have loaded, what somebody pinned, the anchor, the newest
+What is live, what a rollback goes to, what servers have loaded, what somebody pinned, anchors, the newest
 nights and the newest promoted ones stay; and of each of these what it came from: the version that was
 evaluated, and of an update the one that it went on from.
 """
@@ -17,11 +17,11 @@ from recsys.registry import Registry
 PINS = "pins"
 
 
-def why_kept(registry: Registry, nights: int, anchor: str | None = None) -> dict[str, str]:
+def why_kept(registry: Registry, nights: int, anchors: Iterable[str] = ()) -> dict[str, str]:
     """Give the versions that stay, each with the reason.
 
-    Args: nights: so many of the newest, and so many of the newest promoted ones; anchor: what nights compare
-    with beside the live version.
+    Args: nights: so many of the newest, and so many of the newest promoted ones; anchors: what nights compare
+    with beside the live version, now and when these are too old.
     Raises: RegistryError for a lease or record that cannot be read: nothing is removed on a guess.
     """
     there = registry.versions()
@@ -35,7 +35,8 @@ def why_kept(registry: Registry, nights: int, anchor: str | None = None) -> dict
     live = registry.current()
     keep(live, "live")
     keep(registry.activations.before(live), "a rollback goes to it")
-    keep(anchor, "the anchor")
+    for version in anchors:
+        keep(version, "the anchor, or one to come")
     for version, reason in pins(registry).items():
         keep(version, f"pinned: {reason}")
     for version in registry.leased():

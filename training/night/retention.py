@@ -18,6 +18,7 @@ from recsys.registry import Registry
 from recsys.retention import why_kept
 from recsys.scratch import age_s
 from recsys.stages import MANIFEST, read_manifest
+from training.night.anchor import anchors_to_come
 from training.night.step import Step
 from training.progress import say
 
@@ -52,7 +53,10 @@ def collect(step: Step, *, days: Days, evaluated: str, live: str | None, anchor:
     """Remove what `[retention]` does not keep; this night's own versions stay."""
     night, settings = step.night, step.config.retention
     with night.registry.locked("activate"):  # what is live, and what is pinned, stays so until this is done
-        held = why_kept(night.registry, max(settings.nights, step.config.store.keep), anchor)
+        anchors = anchors_to_come(night.registry, step.config.gate.anchor_days)
+        if anchor is not None:  # of a night before the newest one
+            anchors.append(anchor)
+        held = why_kept(night.registry, max(settings.nights, step.config.store.keep), anchors)
         for mine in (evaluated, live):
             if mine is not None:
                 held.setdefault(mine, "this night made it")

@@ -153,7 +153,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="collect",
-        keys=("retention", "store.keep"),
+        keys=("retention", "store.keep", "gate.anchor_days"),
         inputs=("days", "evaluated", "live", "anchor"),
         output=None,
         run=retention.collect,

@@ -1,13 +1,16 @@
 """The anchor of a night, its attempts, and holds in a row: read from records."""
 
+import shutil
 from datetime import date, timedelta
 
+import numpy as np
 import pytest
 
 from recsys.records import Activation, NightRecord, Ruling, Verdict
 from recsys.registry import Registry
+from recsys.retention import why_kept
 from training.gate import Decision
-from training.night.anchor import anchor_before
+from training.night.anchor import anchor_before, anchors_to_come
 from training.night.night import NightResult
 from training.night.tries import attempts, holds_in_row
 
@@ -57,6 +60,25 @@ def test_what_was_rolled_back_or_is_gone_is_no_anchor(registry):
     registry.activations.append(rolled)
     (registry.path(gone) / "manifest.json").unlink()
     assert anchor_before(registry, LAST, "champion", 28) == third
+
+
+def test_what_a_night_keeps_is_the_anchor_of_every_night_to_come(registry, tmp_path):
+    """Nights of random value, of which all but three newest and the anchors go: as if all had been kept."""
+    values = np.random.default_rng(4).normal(size=60)
+    whole, anchors, kept = Registry(tmp_path / "whole"), set(), []
+    for ago, value in zip(range(59, -1, -1), values, strict=True):
+        today = LAST - timedelta(days=ago)
+        expected = anchor_before(whole, today, None, 28)
+        assert anchor_before(registry, today, None, 28) == expected
+        anchors.add(expected)
+        for each in (whole, registry):
+            night(each, ago, value, refit=f"{today}-refit")
+        held = why_kept(registry, 3, anchors_to_come(registry, 28))
+        for version in set(registry.versions()) - set(held):
+            shutil.rmtree(registry.path(version))
+        kept.append(len(registry.versions()))
+    assert len(anchors) > 4
+    assert max(kept) < 3 * 2 + 12
 
 
 def test_attempts_are_the_bundles_evaluated_on_a_nights_labels(registry):

@@ -38,7 +38,7 @@ def stage(night, name, folder, inputs, **said):
     return path
 
 
-def night_of(night, day):
+def night_of(night, day, list_value=None):
     """Leave what a night leaves: snapshot, weights, bundle, scores, verdict, record, reports."""
     version = f"2026-01-0{day}-x"
     folder = night.registry.path(version)
@@ -54,7 +54,7 @@ def night_of(night, day):
         NightRecord(
             version=version, night=date(2026, 1, day), verdict=Verdict.PROMOTE, champion=None,
             evaluated=version, cold_since=DAY, start="cold", trained_until={}, lags={}, checks=(),
-            findings={}, accepted=(), seconds=0.0,
+            findings={}, accepted=(), seconds=0.0, list_value=list_value,
         )
     )  # fmt: skip
     night.reports.mkdir(exist_ok=True)
@@ -93,6 +93,21 @@ def test_a_night_leaves_what_is_kept_and_nothing_else(night, capsys):
     assert names(night.diverged.parent) == ["2026-01-03", "2026-01-04"]
     assert len(night.registry.records()) == 5, "records stay"
     assert "2 bundles (2026-01-01-x, 2026-01-03-x), 9 stages, 7 reports" in capsys.readouterr().err
+
+
+def test_the_anchor_to_come_stays_with_its_stages(night):
+    """No night has one now, as the champion is the best; two nights later the second best is."""
+    days = [night_of(night, day, list_value=value) for day, value in enumerate((0.1, 0.3, 0.2, 0.0, 0.4), 1)]
+    made = {"days": days, "evaluated": "2026-01-05-x", "live": None, "anchor": None}
+    Step.of(COLLECT, night, made).run()
+    assert names(night.registry.bundles) == ["2026-01-04-x", "2026-01-05-x"]
+    days += [
+        night_of(night, day, list_value=value) for day, value in ((6, 0.3), (7, 0.2), (8, 0.1), (9, 0.0))
+    ]
+    Step.of(COLLECT, night, {**made, "days": days, "evaluated": "2026-01-09-x"}).run()
+    kept = [5, 6, 7, 8, 9]
+    assert names(night.registry.bundles) == [f"2026-01-0{day}-x" for day in kept]
+    assert names(night.stages.root / "train") == [f"train-{day}" for day in kept]
 
 
 def test_an_older_night_removes_no_snapshot_of_later_ones(night):
