@@ -6,7 +6,8 @@ others, without rows: windows and lags count real time.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Self, overload
 
@@ -25,6 +26,10 @@ LATE_PERIODS = 8
 """Feedback and reversals received so many periods after an impression's own still count for its labels."""
 
 
+_COMPARED, _LATER = 7, timedelta(hours=1)
+"""So many days say how early a whole one falls silent, and so much earlier one has to."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Days(Sequence[DaySnapshot]):
     """Snapshots in order, and the labels of their impressions as known at one instant."""
@@ -35,31 +40,35 @@ class Days(Sequence[DaySnapshot]):
     """What the rows' state was computed by."""
     timezone: str
     period: Period
-    as_of: datetime
-    """Labels are what was known then: feedback received at or after it is not seen."""
+    known_at: datetime | None = None
+    """Labels are what was known then; None: when the last day was over, or the log."""
     _labels: dict[int, pl.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, snapshots: Sequence[DaySnapshot], config: RunConfig) -> Self:
-        """Take snapshots [at least one], oldest first; labels are those known at the end of the last day."""
+        """Take snapshots [at least one], oldest first; labels are those known at the end of the log."""
         return cls(
             snapshots=tuple(snapshots),
             tasks=config.tasks,
             live_state=LiveState.of(config),
             timezone=config.timezone,
             period=config.period,
-            as_of=period_end(snapshots[-1].day, config.timezone),
         )
+
+    @cached_property
+    def as_of(self) -> datetime:
+        """Give the instant at which labels are known: feedback received at or after it is not seen."""
+        return self.known_at or self._end_of_log()
 
     def as_known_at(self, as_of: datetime) -> Self:
         """Give the same days with the labels that were known at another instant."""
-        return self if as_of == self.as_of else replace(self, as_of=as_of, _labels={})
+        return self if as_of == self.as_of else replace(self, known_at=as_of, _labels={})
 
     def labelled_for(self, tasks: Sequence[TaskSpec]) -> Self:
         """Give the same days with the labels of other tasks."""
         if [label_keys(t) for t in tasks] == [label_keys(t) for t in self.tasks]:
             return self
-        return replace(self, tasks=tuple(tasks), _labels={})
+        return replace(self, tasks=tuple(tasks), known_at=self.as_of, _labels={})
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -149,12 +158,37 @@ class Days(Sequence[DaySnapshot]):
                 for _, labels in shares.labels(self.tasks, self.as_of):
                     yield labels
 
+    def _end_of_log(self) -> datetime:
+        """Give the end of the last day, or of the log where it ends before the day does.
+
+        That is where the day falls silent an hour earlier than any of the days before. A window that closes
+        after the last event is open: what happened then is not in the log.
+        """
+        over = self.end_of(self.last)
+        event = _last_event(self.snapshots[-1])
+        before = range(max(0, self.last - _COMPARED), self.last)
+        silent = [self.end_of(i) - at for i in before if (at := _last_event(self.snapshots[i])) is not None]
+        if event is None or not silent or over - event <= max(silent) + _LATER:
+            return over
+        return event + timedelta(milliseconds=1)
+
     def _with_feedback(self, i: int) -> tuple[DaySnapshot, ...]:
         """Give the days whose feedback may belong to day i.
 
         What comes later is too late to change a label that was trained on long ago.
         """
         return self.snapshots[i : i + 1 + LATE_PERIODS]
+
+
+def _last_event(snapshot: DaySnapshot) -> datetime | None:
+    """Find when a day's last impression was shown, or its last feedback received; None of a day without."""
+    columns = (("examples", "shown_at"), ("feedback", "received_at"))
+    found = [
+        snapshot.scan(table, part).select(pl.col(column).max()).collect().item()
+        for part in range(snapshot.num_parts)
+        for table, column in columns
+    ]
+    return max((at for at in found if at is not None), default=None)
 
 
 def label_keys(task: TaskSpec) -> tuple[object, ...]:

@@ -58,7 +58,7 @@ def held_day(days: Days, i: int, group: pl.Series, folder: Path | None = None) -
         held = _write(snapshot, moved.select(ROW, STATE_AT), days.live_state, own / str(snapshot.day))
         snapshots = (*days.snapshots[:i], held, *days.snapshots[i + 1 :])
         yield HeldDay(
-            days=replace(days, snapshots=snapshots, _labels={}),
+            days=replace(days, snapshots=snapshots, known_at=days.as_of, _labels={}),
             rows=moved["place"].cast(pl.Int64).to_numpy(),
         )
 

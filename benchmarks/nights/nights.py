@@ -78,7 +78,7 @@ def with_training(config: RunConfig, **changes: Any) -> RunConfig:
 
 def until(days: Days, last: int) -> Days:
     """Give the days up to one, with the labels known at its end."""
-    return replace(days, snapshots=days.snapshots[: last + 1], as_of=days.end_of(last), _labels={})
+    return replace(days, snapshots=days.snapshots[: last + 1], known_at=days.end_of(last), _labels={})
 
 
 class Trained:

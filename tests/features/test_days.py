@@ -1,8 +1,13 @@
+from datetime import timedelta
+
 import pytest
 
 import features.days
+from features.build import build_snapshots
 from features.days import Days
 from features.labels import make_labels
+from recsys.log import InteractionLog
+from recsys.stages import Stages
 
 
 def test_labels_see_late_feedback_of_later_days_up_to_the_night(shop_chain, config):
@@ -39,3 +44,38 @@ def test_days_have_places(shop_chain):
     assert shop_chain.num_impressions(1) == second.table("examples").height
     with pytest.raises(ValueError, match="2020"):
         shop_chain.place(first.day.replace(year=2020))
+
+
+@pytest.mark.parametrize(
+    ("last_hours", "ends_with_log"),
+    [
+        ((23, 22, 23, 12), True),
+        ((23, 22, 23, 22), False),
+        ((23, 22, 23, 21), False),  # an evening that is an hour quieter
+        ((0, 0, 0, 0), False),  # dates without a time
+        ((12,), False),
+        ((23, 22, None, 12), True),
+        ((23, 22, 23, None), False),
+    ],
+)
+def test_labels_are_known_until_the_log_ends(frames, make_config, tmp_path, last_hours, ends_with_log):
+    """An impression of which the log has no full window has no label, also if its day should be over."""
+    log, day = InteractionLog(tmp_path / "log"), timedelta(days=1)
+    first = frames.noon.replace(hour=0)
+    shown, clicked = [], []
+    for n, hour in enumerate(last_hours):
+        at = [] if hour is None else [first + n * day, first + n * day + timedelta(hours=hour)]
+        shown += [{"impression_id": f"r{n}{i}:1", "shown_at": instant} for i, instant in enumerate(at)]
+        clicked += [{"impression_id": f"r{n}0:1", "occurred_at": instant} for instant in at[:1]]
+    frames.write(log, "impressions", frames.impressions(*shown))
+    frames.write(log, "feedback", frames.feedback(*clicked))
+    frames.write(log, "items", frames.items({}))
+    last = (first + (len(last_hours) - 1) * day).date()
+    days = build_snapshots(log, last, make_config(), Stages(tmp_path / "stages"))
+    over = days.end_of(days.last)
+    event = max(row["shown_at"] for row in shown)
+    assert days.as_of == (event + timedelta(milliseconds=1) if ends_with_log else over)
+    if ends_with_log:
+        assert days.labels(days.last)["label_click"].to_list() == [1.0, None]
+        assert days.as_known_at(over).labels(days.last)["label_click"].to_list() == [1.0, 0.0]
+    assert days.labelled_for(days.tasks[:1]).as_of == days.as_of

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -320,8 +320,9 @@ def test_evaluate_command_writes_the_report(runs, bundle_folder, shop_log, tmp_p
     said = json.loads(out.read_text())
     assert said["version"] == bundle_folder.name
     assert said["days"] == ["2026-01-30"]
-    # Beyond the log's last day silence is not a label.
-    assert said["as_of"][:10] == str(max(shop_log.days("feedback")) + timedelta(days=1))
+    # Beyond the log's last event silence is not a label.
+    last = shop_log.read("feedback", max(shop_log.days("feedback")))["received_at"].max()
+    assert datetime.fromisoformat(said["as_of"]) == last + timedelta(milliseconds=1)
     assert "recall@50" in capsys.readouterr().out
 
 
