@@ -9,6 +9,7 @@ period and what follows, nothing else), and nothing after the night's date is ev
 import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -131,6 +132,24 @@ def build_snapshots(
             earlier.append(DaySnapshot(period.day, path, held=held or {}))
             on_period(number, len(todo))
     return Days.of([DaySnapshot(snapshot.day, snapshot.path) for snapshot in earlier], config)
+
+
+def as_built_for(
+    days: Days, config: RunConfig, log: InteractionLog, stages: Stages, execution: ExecutionConfig
+) -> Days:
+    """Give the same days as another config builds them: what a model reads that was trained with it.
+
+    Labels are those known when `days`' are. Days of another length or zone are not the same: then `days`.
+    Raises: as `build_snapshots`.
+    """
+    wanted = digest({"code": CODE_VERSION, "config": values(view(config, "features", KEYS))})
+    inputs = days[-1].manifest["inputs"]
+    if wanted == digest({key: inputs[key] for key in ("code", "config")}):
+        return days
+    own = build_snapshots(log, days[-1].day, config, stages, execution=execution)
+    if own.dates != days.dates or own.timezone != days.timezone:
+        return days
+    return replace(own, tasks=days.tasks, known_at=days.as_of)
 
 
 def remove_outdated(days: Days, stages: Stages) -> None:

@@ -1,6 +1,7 @@
 """The last stage of a night: what nobody needs any more goes, of bundles, stages, reports and diverged steps.
 
-A stage stays while a version that stays was made in its night; of snapshots, all days of this night's chain.
+A stage stays while a version that stays was made in its night; of snapshots, all days of the chains of this
+night and of those.
 What goes is renamed first: a reader finds a folder whole under its name, or not at all.
 """
 
@@ -93,7 +94,7 @@ def _stages(root: Path, held: Mapping[str, str], days: Days, newest: bool) -> in
     for folder, (inputs, said) in found.items():
         if said.get("version") in held and "days" in inputs and folder.parent.name != _SNAPSHOTS:
             nights.add(str(inputs["days"]))
-    chain = {snapshot.path for snapshot in days}
+    chain = {snapshot.path for snapshot in days} | _rolled_on_from(nights, root / _SNAPSHOTS, found)
     gone = [folder for folder in found if folder.parent.name == _SNAPSHOTS and newest]
     gone = [f for f in gone if f not in chain and f.name not in nights and age_s(f) > _OTHERS_S]
     worked = {f: inputs for f, (inputs, _) in found.items() if f.parent.name != _SNAPSHOTS}
@@ -101,6 +102,23 @@ def _stages(root: Path, held: Mapping[str, str], days: Days, newest: bool) -> in
     for folder in gone:
         _remove(folder)
     return len(gone)
+
+
+def _rolled_on_from(
+    nights: set[str], folder: Path, stages: Mapping[Path, tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> set[Path]:
+    """List the snapshots that those of some nights were rolled on from: the same chain, or another config's.
+
+    A champion or anchor of another config is measured on its own.
+    """
+    chain: set[Path] = set()
+    for night in nights:
+        place: Path | None = folder / night
+        while place is not None and place in stages and place not in chain:
+            chain.add(place)
+            previous = stages[place][1].get("inputs", {}).get("previous")
+            place = folder / previous if previous else None
+    return chain
 
 
 def _not_of(stages: Mapping[Path, Mapping[str, Any]], nights: set[str]) -> list[Path]:

@@ -89,6 +89,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=("days", "plan", "evaluated", "previous", "anchor"),
         output="scores",
         run=verdict.evaluate_both,
+        passed=("execution",),
     ),
     Stage(
         name="gate",

@@ -1,19 +1,20 @@
 """The stages of the verdict: both bundles are measured on the same rows, and the gate compares them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from features.build import as_built_for
 from features.days import Days
 from recsys.bundle import Bundle, load_bundle
 from recsys.device import resolve_device
 from recsys.manifest import read_manifest
 from recsys.records import Check
+from recsys.stages import Stages, write_json
 from recsys.stages import read_manifest as read_stage
-from recsys.stages import write_json
 from recsys.tasks import new_heads
 from training.baselines.beside import Figures, figures_beside, lines_beside
 from training.evaluation.audience import Audience
@@ -60,12 +61,23 @@ def evaluate_both(
             bundles[ANCHOR] = load_bundle(registry.path(anchor))
         there = {name: bundle for name, bundle in bundles.items() if bundle is not None}
         for name, bundle in there.items():
-            _evaluate_one(step, folder, name, bundle, days, places, plan)
+            _evaluate_one(step, folder, name, bundle, _days_of(bundle, step, days), places, plan)
         served = served_facts({name: bundle for name, bundle in there.items() if name != ANCHOR})
         # The manifest, not a file: times differ from run to run, and what is made of the files must not.
         return {"served": {name: facts.model_dump(mode="json") for name, facts in served.items()}}
 
     return step.kept(build)
+
+
+def _days_of(bundle: Bundle, step: Step, days: Days) -> Days:
+    """Give the night's days as the bundle's own config builds them.
+
+    Read from tonight's, an input that tonight's config has dropped would be missing in every row, and the
+    rival would lose by that alone.
+    """
+    night = step.night
+    stages = Stages(night.stages.root, replace(night.reuse, ready=frozenset(), force=frozenset()))
+    return as_built_for(days, bundle.config, night.log, stages, step.config.execution)
 
 
 def _evaluate_one(

@@ -76,7 +76,13 @@ def test_a_night_leaves_what_is_kept_and_nothing_else(night, capsys):
     days = [night_of(night, day) for day in range(1, 6)]
     stage(night, "features", "other-config", {"day": "2026-01-05"})
     old = stage(night, "features", "other-config-old", {"day": "2026-01-05"})
-    os.utime(old, (0, 0))
+    first = stage(night, "features", "anchors-first", {"day": "2026-01-01", "previous": None})
+    (days[1].path / MANIFEST).write_text(
+        json.dumps({"inputs": {"day": "2026-01-02", "previous": first.name}})
+    )
+    for path in (old, first, days[1].path):
+        os.utime(path, (0, 0))
+    days[1] = days[0]  # the anchor's night had another config: its days are not of this night's chain
     (night.diverged.parent / "2026-01-01").mkdir(parents=True)
     for day in (3, 4):
         (night.diverged.parent / f"2026-01-0{day}").mkdir()
@@ -85,7 +91,9 @@ def test_a_night_leaves_what_is_kept_and_nothing_else(night, capsys):
     assert names(night.registry.bundles) == [f"2026-01-0{day}-x" for day in kept]
     for name, folder in (("train", "train"), ("bundle", "bundle"), ("evaluate", "scores"), ("gate", "gate")):
         assert names(night.stages.root / name) == [f"{folder}-{day}" for day in kept], name
-    assert names(night.stages.root / "features") == [*(f"days-{d}" for d in range(1, 6)), "other-config"]
+    assert names(night.stages.root / "features") == [
+        "anchors-first", *(f"days-{d}" for d in range(1, 6)), "other-config"
+    ]  # fmt: skip
     assert names(night.reports) == [
         "night-2026-01-04.html", "night-2026-01-05.html", "own.html",
         "validation-2026-01-04.md", "validation-2026-01-05.md",

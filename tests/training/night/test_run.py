@@ -618,6 +618,27 @@ def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_n
     assert len(stages) == 2
 
 
+def test_a_champion_is_measured_by_the_features_that_it_was_trained_with(first_night, make_config, tmp_path):
+    """Tonight's config has dropped a window; the champion's predictions are those of an ordinary night."""
+    night, result = first_night
+    runs = shutil.copytree(night.runs, tmp_path / "runs")
+    following = dataclasses.replace(night, runs=runs, date=date(2026, 1, 30))
+    same = build_snapshots(night.log, following.date, night.config, following.stages)
+    predictor = BundlePredictor(load_bundle(night.registry.path(result.evaluated)))
+    places = {task.name: [same.last] for task in night.config.tasks}
+    expected = score_rows(predictor, same, places)
+    config = make_config(gate={"min_rows": 100_000}, features={"window_days": [2]})
+    assert night.config.features.window_days != config.features.window_days
+    run_night(dataclasses.replace(following, config=config), stop_after="gate")
+    (scores,) = (runs / "stages" / "evaluate").glob("*/champion.parquet")
+    found = pl.read_parquet(scores).join(expected.select("impression_id"), on="impression_id", how="semi")
+    assert found.height == expected.height
+    for name in ("prediction_click", "list_prediction_click", "score"):
+        np.testing.assert_allclose(
+            found.sort("impression_id")[name], expected.sort("impression_id")[name], 1e-5
+        )
+
+
 def test_a_bundle_whose_score_is_turned_around_is_held(first_night, make_config, tmp_path):
     """Heads are no worse, and what is shown first is what others click least."""
     night, live = first_night
