@@ -50,7 +50,7 @@ _STEPS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _ROUNDS = 3
 _LEAST_GAIN = 1e-3
 """Of two choices that are worth as much the one that was there stays."""
-ITEM_ITEM_WIDTH = 0.3
+ITEM_ITEM_WIDTH = 0.6
 """By the rule item-item is so many times as wide inside lists as the heads."""
 WIDEST_BIAS = 4.0
 """By the rule the items' bias is at most so many times as wide inside lists as the heads: where the score

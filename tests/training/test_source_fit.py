@@ -197,7 +197,7 @@ def test_a_log_with_impressions_of_its_own_gets_weights_by_the_rule(fit):
     assert set(found.terms.weights) == {"item_bias", "item_item"}
     heads, table = problem.heads, problem.columns["item_item 30"]
     by_hand = heads + heads[:, :30].mean() * problem.columns["item_bias"]
-    by_hand += 0.3 * problem.ratio(heads, table) * table
+    by_hand += 0.6 * problem.ratio(heads, table) * table
     made = found.terms.heads * heads + found.terms.item_bias * problem.columns["item_bias"]
     made += found.terms.item_item * table
     assert (np.argsort(made, axis=1) == np.argsort(by_hand, axis=1)).all()
