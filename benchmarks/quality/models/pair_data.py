@@ -1,11 +1,12 @@
 """Rows of (user, item, labels) without time, and what is known of either side as numbered columns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from benchmarks.quality.quality_set import Measure
+from recsys.metrics.columns import Lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,11 @@ class Pairs:
             Measure(head=h, metric=m, output=h, pooled=m, label=self.labels[h], user=self.user)
             for h, m in metrics.items()
         ]
+
+    def measures_inside(self, metrics: Mapping[str, str]) -> list[Measure]:
+        """Measure the order among each user's rows. Args: metrics: head -> metric inside lists."""
+        of_user = Lists.unplaced(self.user)
+        return [replace(one, lists=of_user) for one in self.measures(metrics)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ TASKS = (
     TaskSpec(name="liked", feedback="rating", head="binary", window="1d"),
 )
 METRICS = {"rating": "rmse", "liked": "auc"}
+INSIDE = {"rating": "list_concordance", "liked": "list_auc"}
+"""Among each user's own ratings of the test: what `METRICS` add to it is who rates high, and when."""
 SHAPE = TrunkConfig(name="mmoe", num_experts=2, task_experts=1, hidden=(32, 16))
 BUDGET = Budget(epochs=10, learning_rate=5e-4, sparse_learning_rate=0.003, weight_decay=0.1)
 """Slow: both heads start from the bias model, and these sets are soon overfitted."""
@@ -68,7 +70,7 @@ def open_by_time(name: str, folder: Path, scratch: Path) -> QualitySet:
         validation=split.validation.measures(METRICS),
         test=[
             one
-            for everyone in split.test.measures(METRICS)
+            for everyone in (*split.test.measures_inside(INSIDE), *split.test.measures(METRICS))
             for one in (everyone, everyone.among(warm, "_warm"))
         ],
         questions=tuple((CHOSEN, trunk) for trunk in TRUNKS),

@@ -63,11 +63,12 @@ def open_retailrocket(folder: Path, scratch: Path) -> QualitySet:
     del scratch
     split, lists = split_retailrocket(*read_retailrocket(folder))
     ours = {n: Row(partial(train_trunk, split, lists, s)) for n, s in setting().trunks(SHAPE).items()}
-    among = dict.fromkeys(AMONG, "auc")
+    among, inside = dict.fromkeys(AMONG, "auc"), dict.fromkeys(AMONG, "list_auc")
     return QualitySet(
         name="retailrocket",
         protocol="our split (none is published): per visitor 70 / 10 / 20 % of the pairs; AUC among held-out "
-        f"pairs; lists of all items but the visitor's training ones, at most {TEST_USERS} visitors a head",
+        "pairs, of all and inside each visitor's own; lists of all items but the visitor's training ones, at "
+        f"most {TEST_USERS} visitors a head",
         interval="95 %, bootstrap of visitors, all seeds on each draw; differences draw seeds too",
         budget=f"one setting for all trunks, by hand on validation; {BUDGET.epochs} epochs, the best kept",
         rows={
@@ -77,7 +78,11 @@ def open_retailrocket(folder: Path, scratch: Path) -> QualitySet:
             **ranker_rows(split, lists),
         },
         validation=[*split.validation.measures(among), *list_measures(RANKED)],
-        test=[*split.test.measures(among), *list_measures(RANKED)],
+        test=[
+            *split.test.measures_inside(inside),
+            *split.test.measures(among),
+            *list_measures(RANKED),
+        ],
         questions=(("mmoe", "single_task"),),
         facts={
             **{f"{part}_pairs": getattr(split, part).size for part in ("train", "validation", "test")},

@@ -96,7 +96,8 @@ def test_the_command_scores_all_and_warm_users(tmp_path, small, write_100k):
     tree = json.loads(target.read_text())
     rows = {row["name"]: row["heads"] for row in tree["rows"]}
     assert set(rows) == {"mmoe", "bias_model", "item_mean", "lightgbm"}
-    assert set(rows["mmoe"]["rating"]) == {"rmse", "rmse_warm"}
+    inside = {f"list_concordance{of}" for of in ("", "_warm")}
+    assert set(rows["mmoe"]["rating"]) == {"rmse", "rmse_warm"} | inside
     assert rows["mmoe"]["rating"]["rmse_warm"]["validation"] is None
     assert tree["facts"]["test_rows"] == 96
     assert (tree["facts"]["warm_test_rows"], tree["facts"]["warm_test_users"]) == (16, 2)
@@ -110,7 +111,7 @@ def test_the_command_scores_all_and_warm_users(tmp_path, small, write_100k):
     assert set(found) == {
         (name, metric)
         for name in ("bias_model", "item_mean", "lightgbm")
-        for metric in ("rmse", "rmse_warm", "auc", "auc_warm")
+        for metric in ("rmse", "rmse_warm", "auc", "auc_warm", "list_auc", "list_auc_warm", *inside)
     }
     for (name, metric), d in found.items():
         own, other = (rows[n][d["head"]][metric]["value"] for n in ("mmoe", name))

@@ -70,14 +70,14 @@ def test_the_command_judges_heads_among_pairs_and_by_lists(folder, quick):
     assert run(["bench", "quality", *arguments, "--json", str(target)]) == 0
     tree = json.loads(target.read_text())
     found = {row["name"]: row["heads"] for row in tree["rows"]}
-    assert set(found["mmoe"]["purchase"]) == {"auc", "recall@10", "ndcg@10"}
+    assert set(found["mmoe"]["purchase"]) == {"list_auc", "auc", "recall@10", "ndcg@10"}
     assert set(found["mmoe"]["view"]) == {"recall@10", "ndcg@10"}
     assert set(found["ease"]) == {"view", "purchase"}
     assert found["bias_model"]["cart"]["auc"]["value"] > 0.9, "an item's share tells all"
     assert tree["best"]["cart"]["auc"] > 0.6
     said = {(d["row"], d["against"], d["head"], d["metric"]): d for d in tree["differences"]}
     best = tree["best"]["row"]
-    figures = {("cart", "auc"), ("purchase", "auc")}
+    figures = {(head, metric) for head in ("cart", "purchase") for metric in ("list_auc", "auc")}
     lists = {(head, metric) for head in ("view", "purchase") for metric in ("recall@10", "ndcg@10")}
     held = {(best, "bias_model", *of) for of in figures}
     held |= {(best, other, *of) for other in ("popularity", "ease") for of in lists}
