@@ -221,6 +221,7 @@ class Server:
             self.server_id,
             self._options.config.serving.poll_s,
             self._on_reload,
+            self.loader.popular_of_newer_log,
         )
 
     def _facts_publisher(self) -> FactsPublisher:

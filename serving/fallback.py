@@ -1,4 +1,4 @@
-"""The model without a bundle: popular items, counted from the log when the server starts."""
+"""The model without a bundle: popular items, counted from the log at the start and with each day it gets."""
 
 from collections.abc import Sequence
 

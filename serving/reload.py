@@ -17,6 +17,8 @@ from serving.engine import Engine
 from serving.protocols import LivePointer
 from serving.recommender import Recommender
 
+# While no version answers, so often the log is asked for days that the popular items are not counted of.
+RECOUNT_S = 60.0
 # A version that failed to load is tried again after this: it may have been repaired on disk.
 RETRY_S = 30.0
 LEASE_RENEWAL_S = 10.0
@@ -29,6 +31,8 @@ class Reloader:
     Args: load: version -> engine, verified and warm; raises RecsysError when the bundle cannot be loaded.
           on_check: called after every check with the reason why the live version does not answer (None: it
           does).
+          recount: while no version answers: a newer engine of the log's popular items, None where it has no
+          other days.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Reloader:
         server_id: str,
         poll_s: float,
         on_check: Callable[[str | None], None] = lambda _: None,
+        recount: Callable[[], Engine | None] = lambda: None,
     ) -> None:
         self.server_id = server_id
         self.error: str | None = None
@@ -48,6 +53,8 @@ class Reloader:
         self._load = load
         self._poll_s = poll_s
         self._on_check = on_check
+        self._recount = recount
+        self._recounted = time.monotonic()
         self._failed: tuple[str, float] | None = None
         self._lease = _Lease(pointer, server_id, recommender)
         self._checking = threading.Lock()
@@ -80,6 +87,7 @@ class Reloader:
         with self._checking:
             try:
                 self._follow()
+                self._follow_log()
                 if not self._stopped:
                     self._lease.renew()
             except (RecsysError, OSError) as error:
@@ -94,6 +102,16 @@ class Reloader:
                 return
             self._replace(wanted)
         self.error = None
+
+    def _follow_log(self) -> None:
+        """While no version answers, let the popular items be those of the days that the log has by now."""
+        now = time.monotonic()
+        if self._recommender.version is not None or now - self._recounted < RECOUNT_S:
+            return
+        self._recounted = now
+        if (engine := self._recount()) is not None and not self._stopped:
+            self._recommender.swap(engine)
+            _log.info("popular_items_counted", items=len(engine.model.catalogue))
 
     def _swap_to_kept(self) -> bool:
         """Make the version that the pointer names live, if it is kept; tell whether it is live, or kept."""

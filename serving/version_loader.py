@@ -4,6 +4,7 @@ folder ──▶ model, verified ──▶ its users are in the store ──▶ 
 """
 
 from collections.abc import Callable
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,8 @@ class VersionLoader:
         self._overlay = overlay
         self._retention = retention
         self._live_version = live_version
+        self._counted: list[list[date]] | None = None
+        """The log's days when its popular items were counted."""
 
     def require_device(self) -> None:
         """Check that a GPU, or the engine, that the config names can be used.
@@ -93,7 +96,19 @@ class VersionLoader:
 
     def popular(self) -> Engine:
         """Make the engine of the log's popular items, which needs no bundle."""
+        self._counted = self._days()
         return self._warm(popular_model(InteractionLog(self._options.log), self._options.config))
+
+    def popular_of_newer_log(self) -> Engine | None:
+        """Make it again where the log has other days than when it was made last; None where it has not.
+
+        Before a night goes live, what is popular is all that users get: each night adds a day to the log.
+        """
+        return None if self._counted in (None, self._days()) else self.popular()
+
+    def _days(self) -> list[list[date]]:
+        log = InteractionLog(self._options.log)
+        return [log.days(table) for table in ("items", "feedback")]
 
     def _warm(self, model: ServedModel) -> Engine:
         engine = self._engine(model)

@@ -730,23 +730,45 @@ def test_without_bundle_the_popular_items_of_the_log_are_served(start, fakes, tm
     assert answer.degradation == ("NO_BUNDLE",)
 
 
+def test_while_nothing_is_live_popular_items_are_those_of_the_newest_log(
+    start, fakes, tmp_path, until, monkeypatch
+) -> None:
+    """Nights that hold add days to the log all the same: nobody has to restart the server."""
+    monkeypatch.setattr("serving.reload.RECOUNT_S", 0.0)
+    log = InteractionLog(tmp_path / "log")
+    _write_log(log, fakes)
+    one = start(version=None)
+    engine = one.server.recommender.engine
+    one.server.reloader.check()
+    assert one.server.recommender.engine is engine, "the log has no other days"
+    _write_clicks(log, date(2026, 3, 1), ["i3", "i3"])
+    until(lambda: one.server.recommender.engine is not engine)
+    answer = one.client.recommend("u1", 4)
+    assert [i.item_id for i in answer.items[:3]] == ["i3", "i7", "unlisted"]
+    assert answer.degradation == ("NO_BUNDLE",)
+
+
 def _write_log(log: InteractionLog, fakes) -> None:
-    at = datetime(2026, 2, 28, tzinfo=UTC)
-    clicked = ["i7", "i7", "i7", "i3", "i3", "unlisted"]
+    day = date(2026, 2, 28)
+    log.write("items", day, fakes.items())
+    _write_clicks(log, day, ["i7", "i7", "i7", "i3", "i3", "unlisted"])
+
+
+def _write_clicks(log: InteractionLog, day: date, clicked: list[str]) -> None:
+    num, at = len(clicked), datetime(day.year, day.month, day.day, tzinfo=UTC)
     feedback = pl.DataFrame(
         {
-            "feedback_id": [f"f{n}" for n in range(6)],
-            "impression_id": pl.Series([None] * 6, dtype=pl.String),
-            "user_id": ["u"] * 6,
+            "feedback_id": [f"f{day}-{n}" for n in range(num)],
+            "impression_id": pl.Series([None] * num, dtype=pl.String),
+            "user_id": ["u"] * num,
             "item_id": clicked,
-            "kind": ["click"] * 6,
-            "value": pl.Series([None] * 6, dtype=pl.Float64),
-            "occurred_at": pl.Series([at] * 6, dtype=pl.Datetime("ms", "UTC")),
-            "received_at": pl.Series([at] * 6, dtype=pl.Datetime("ms", "UTC")),
+            "kind": ["click"] * num,
+            "value": pl.Series([None] * num, dtype=pl.Float64),
+            "occurred_at": pl.Series([at] * num, dtype=pl.Datetime("ms", "UTC")),
+            "received_at": pl.Series([at] * num, dtype=pl.Datetime("ms", "UTC")),
         }
     )
-    log.write("items", date(2026, 2, 28), fakes.items())
-    log.write("feedback", date(2026, 2, 28), feedback)
+    log.write("feedback", day, feedback)
 
 
 def test_a_restarted_server_remembers_withdrawals_feedback_and_new_items(start) -> None:
