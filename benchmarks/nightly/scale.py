@@ -4,11 +4,8 @@ Each stage is run by a process of its own, as `recsys nightly --stop-after STAGE
 done. So a stage's memory is its own, and what starting and finding the rest costs stands apart, as `start`.
 """
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from benchmarks.commit import CHECKOUT
+from benchmarks.speed.command_cost import Cost, command_cost
 from benchmarks.speed.features.large_log import LogDials, write_log
 from benchmarks.speed.worktree import worktree
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError
 from recsys.log import InteractionLog
 from recsys.records import Verdict
 
@@ -27,17 +25,8 @@ STAGES: Final = ("features", "validate", "train", "bundle", "evaluate", "publish
 START: Final = "start"
 FEWEST_ROWS: Final = 10_000
 _NOTHING: Final = "check_files"
+_EXIT_CODES: Final = frozenset(verdict.exit_code for verdict in Verdict)
 _SHOP: Final = CHECKOUT / "recsys" / "shop.toml"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a stage took."""
-
-    seconds: float
-    """Of processors, of all processes."""
-    peak_mb: float
-    """Of the largest process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,22 +92,5 @@ def _night(
         last = _NOTHING if stage == START else stage
         for name, tree in trees.items():
             words = ["nightly", "--config", str(config), "--log", str(log.root), "--date", str(dials.last)]
-            yield name, stage, _cost([*words, "--runs", str(folder / name), "--stop-after", last], tree)
-
-
-def _cost(words: Sequence[str], tree: Path) -> Cost:
-    """Run a command of a checkout's code to its end."""
-    surroundings = {**os.environ, "PYTHONPATH": str(tree)}
-    with TemporaryDirectory(prefix="recsys-said-") as folder:
-        said = Path(folder) / "stderr"
-        with said.open("wb") as stream:
-            command = [sys.executable, "-m", "recsys", *words]
-            process = subprocess.Popen(
-                command, cwd=tree, env=surroundings, stdout=subprocess.DEVNULL, stderr=stream
-            )
-            _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode not in {verdict.exit_code for verdict in Verdict}:
-            last = " | ".join(said.read_text(errors="replace").strip().splitlines()[-3:])
-            raise DataError(f"recsys {' '.join(words)} ended with {process.returncode}: {last}")
-    return Cost(seconds=round(used.ru_utime + used.ru_stime, 2), peak_mb=round(used.ru_maxrss / 1024, 1))
+            words_of = [*words, "--runs", str(folder / name), "--stop-after", last]
+            yield name, stage, command_cost(words_of, tree, _EXIT_CODES)

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.nightly import scale
 from benchmarks.nightly.scale import Scale, measure_scale, parse_rows
+from benchmarks.speed.command_cost import command_cost
 from recsys.errors import ConfigError, DataError
 
 
@@ -24,4 +25,4 @@ def test_a_night_is_run_and_measured():
 def test_a_night_that_fails_is_an_error_with_its_words(tmp_path):
     words = ["nightly", "--log", str(tmp_path), "--runs", str(tmp_path), "--date", "2026-01-30"]
     with pytest.raises(DataError, match=r"ended with \d+: .*no impressions in the log"):
-        scale._cost(words, scale.CHECKOUT)
+        command_cost(words, scale.CHECKOUT)
