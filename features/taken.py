@@ -6,10 +6,12 @@ It is a table beside the model's history: longer, of fewer kinds, and without wh
 """
 
 from collections.abc import Mapping
+from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
+from features.definitions import reversals
 from features.history import VOID, day_events, join_tail, next_tail, split_tail
 from features.sessions import leave_merged
 from recsys.config import RunConfig
@@ -41,3 +43,28 @@ def users_taken(snapshot: DaySnapshot, users: pl.Series) -> pl.DataFrame:
     return rows.select(
         "user", "item_id", "kind", at_ms=pl.col("received_at").dt.epoch("ms"), id="feedback_id"
     ).sort("user", "at_ms", "id").drop("id")  # fmt: skip
+
+
+def requests_taken(
+    before: DaySnapshot, day: DaySnapshot, requests: pl.DataFrame, config: RunConfig
+) -> pl.DataFrame:
+    """Give what the user of each request [R] had taken as a server saw it then, the day itself included.
+
+    Args: before, day: snapshots by this config; requests: user_id and shown_at, on the day.
+    Returns: as `users_taken`: the request's place `user`, item_id, kind, at_ms, sorted by it.
+    """
+    mine = pl.col("user_id").is_in(requests["user_id"].unique().implode())
+    feedback = day.table("feedback").filter(mine)
+    standing = before.table(TABLE).filter(mine)
+    events = day_events(standing, feedback, config.taken_kinds, reversals(config.tasks))
+    lag = timedelta(seconds=config.features.ingestion_lag)
+    asked = requests.select(
+        "user_id", user=pl.int_range(pl.len(), dtype=pl.Int64), until=pl.col("shown_at") - lag
+    )
+    stood = pl.col(VOID).is_null() | (pl.col(VOID) >= pl.col("until"))
+    seen = asked.join(events, on="user_id").filter(pl.col("received_at") < pl.col("until"), stood)
+    # Events of one instant are cut as in `day_taken`.
+    newest = seen.sort("user", "received_at", "item_id", "kind", "feedback_id").filter(
+        pl.int_range(pl.len()).reverse().over("user") < config.item_item.history
+    )
+    return newest.select("user", "item_id", "kind", at_ms=pl.col("received_at").dt.epoch("ms"))

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from features.packing import PackedUser, pack_one, unpack_user
-from features.taken import day_taken, users_taken
+from features.taken import day_taken, requests_taken, users_taken
 from features.taken_events import packed_taken, unpacked_taken
 from recsys.config import default_config
 
@@ -111,3 +111,34 @@ def test_rows_of_some_users_come_by_their_place():
     assert found["user"].to_list() == [1, 1]
     assert found["item_id"].to_list() == ["c", "a"]
     assert np.diff(found["at_ms"]).tolist() == [7_200_000]
+
+
+def test_a_request_sees_what_its_user_took_until_then():
+    """Less what was taken back by then, and only what the ingestion lag let through."""
+    config = config_of()
+    config = config.model_copy(
+        update={"features": config.features.model_copy(update={"ingestion_lag": 1_800})}
+    )
+    before = taken(None, feedback(("u", "a", "purchase", -24), ("u", "b", "purchase", -23)), config)
+    today = feedback(
+        ("u", "c", "click", 1), ("v", "x", "click", 1), ("u", "a", "refund", 2), ("u", "s", "view", 2),
+        ("u", "d", "click", 3), ("u", "e", "click", 4),
+    )  # fmt: skip
+    days = [SimpleNamespace(table={"taken": before}.get), SimpleNamespace(table={"feedback": today}.get)]
+    hours = {"early": 1.5, "later": 1.51, "void": 3.0, "full": 5.0, "nobody": 5.0}
+    requests = pl.DataFrame(
+        {
+            "user_id": ["w" if name == "nobody" else "u" for name in hours],
+            "shown_at": [NOON + timedelta(hours=at) for at in hours.values()],
+        }
+    )
+    found = requests_taken(*days, requests, config)
+    seen = {name: found.filter(pl.col("user") == n)["item_id"].to_list() for n, name in enumerate(hours)}
+    assert seen == {
+        "early": ["a", "b"],  # the click came 30 minutes before, which is not before it
+        "later": ["a", "b", "c"],
+        "void": ["b", "c"],
+        "full": ["c", "d", "e"],  # three are kept
+        "nobody": [],
+    }
+    assert found["at_ms"].dtype == pl.Int64

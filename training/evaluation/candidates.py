@@ -6,21 +6,24 @@ A server has one more, items sent since the bundle was made; and it fills a page
 Legend: U users, I items, N candidates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from features.taken import users_taken
+from features.days import Days
+from features.taken import requests_taken, users_taken
 from recsys.config import RunConfig
 from recsys.item_bias import bias_by_row, no_item_bias
 from recsys.item_item.neighbours import ItemItem
 from recsys.log import period_end
+from recsys.snapshot import DaySnapshot
 from recsys.source_terms import NO_SOURCES, SourceTerms
 from recsys.user_sources import TakenRows, UserSources, popularity
 from training.evaluation.audience import Audience, item_codes
 from training.item_item import item_item_table
+from training.predict import ListModel
 from training.publish import popular_items
 
 SOURCES: Mapping[str, int] = {"retrieval": 1, "item_item": 2, "repeat": 4, "popular": 8}
@@ -67,17 +70,66 @@ class Sources:
         Args: table: of the catalogue's items, an earlier one; default: it is made of the day before; terms:
         say what it counts then; bias: the model's, of items.
         """
-        ids = audience.catalogue["item_id"]
-        as_of = period_end(audience.previous.day, config.timezone)
-        popular = popular_items(audience.previous.table("items"), config, as_of)
+        previous, ids = audience.previous, audience.catalogue["item_id"]
+        return cls._of(
+            previous,
+            ids,
+            config,
+            taken=taken_of(audience, config),
+            at_ms=audience.requests["shown_at"].dt.epoch("ms").to_numpy(),
+            table=table or item_item_table(previous, config, ids, terms),
+            bias=bias,
+        )
+
+    @classmethod
+    def of_requests(
+        cls,
+        days: Days,
+        i: int,
+        requests: pl.DataFrame,
+        ids: pl.Series,
+        model: ListModel,
+        names: Collection[str],
+    ) -> "Sources":
+        """Count them in the state of each request [U] of day i > 0: what came since the day began, as well.
+
+        Args: requests: user_id and shown_at; ids: of the catalogue; names: the sources that will be read.
+        """
+        previous, config = days[i - 1], model.config
+        events, table = requests_taken(previous, days[i], requests, config), None
+        if "item_item" in names:
+            table = item_item_table(previous, config, ids, model.fusion.sources)
+        return cls._of(
+            previous,
+            ids,
+            config,
+            taken=taken_rows(events, requests.height, ids, config),
+            at_ms=requests["shown_at"].dt.epoch("ms").to_numpy(),
+            table=table,
+            bias=model.item_bias,
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        previous: DaySnapshot,
+        ids: pl.Series,
+        config: RunConfig,
+        *,
+        taken: Sequence[TakenRows],
+        at_ms: np.ndarray,
+        table: ItemItem | None,
+        bias: pl.DataFrame | None,
+    ) -> "Sources":
+        popular = popular_items(previous.table("items"), config, period_end(previous.day, config.timezone))
         rows = item_codes(popular["item_id"], ids)
         scores = popularity(popular["score"].to_numpy())
         popularity_of = np.zeros(ids.len(), np.float32)
         popularity_of[rows[rows >= 0]] = scores[rows >= 0]
         return cls(
-            taken=taken_of(audience, config),
-            at_ms=audience.requests["shown_at"].dt.epoch("ms").to_numpy(),
-            table=table or item_item_table(audience.previous, config, ids, terms),
+            taken=taken,
+            at_ms=at_ms,
+            table=table,
             popular=rows[rows >= 0],
             popularity_of=popularity_of,
             bias_of=bias_by_row(no_item_bias() if bias is None else bias, ids),
@@ -87,6 +139,15 @@ class Sources:
     def of_user(self, user: int, terms: SourceTerms) -> UserSources:
         """Score items by what one user took before."""
         return UserSources.of(self.taken[user], int(self.at_ms[user]), self.table, terms)
+
+    def scores(self, past: UserSources, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Give one user's scores of rows [C] by every source but retrieval: float32 [C] each."""
+        return {
+            "item_item": past.item_item.of(rows),
+            "repeat": past.repeat.of(rows),
+            "popular": self.popularity_of[rows],
+            "item_bias": self.bias_of[rows],
+        }
 
     def merged(self, past: UserSources, nearest: np.ndarray, allowed: np.ndarray, places: int) -> Candidates:
         """Give one user's candidates.

@@ -24,7 +24,7 @@ from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
 from training.evaluation.examination import EXAMINATION, POLICY_COLUMNS, examination_of
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
-from training.evaluation.head_rows import HELD, SCORE
+from training.evaluation.head_rows import HELD, SCORE, SOURCE
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.list_groups import (
     LIST_GROUP,
@@ -117,7 +117,8 @@ def score_rows(
     position), and per task
     `label_<task>` (null when not known, or not evaluated on this period), `prediction_<task>`, and
     `list_prediction_<task>`: the prediction with the user's state and the clock held as at the list's first
-    impression, which is what orders a list; `score` and `list_score`, the same of the fused score.
+    impression, which is what orders a list; `score` and `list_score`, the same of the fused score; and
+    `source_<name>`, the score of each source that has a weight in it.
     """
     tasks = predictor.bundle.config.tasks
     labelled = days.labelled_for(tasks)
@@ -202,9 +203,13 @@ def _score_day(
         columns[f"prediction_{task.name}"] = predictions[task.name]
         columns[f"list_prediction_{task.name}"] = held[task.name]
     sources = sources_of_rows(model, days, i, shown)
+
+    def by_source(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return sources | ({"retrieval": values[_COSINE]} if _COSINE in values else {})
+
     for name, values in ((SCORE, predictions), (f"{HELD}{SCORE}", held)):
-        by_source = sources | ({"retrieval": values[_COSINE]} if _COSINE in values else {})
-        columns[name] = model.fusion.score(values, by_source)
+        columns[name] = model.fusion.score(values, by_source(values))
+    columns |= {f"{SOURCE}{name}": values for name, values in by_source(predictions).items()}
     columns[LIST_GROUP] = lists
     kept = [*_KEPT, *POLICY_COLUMNS, *contexts]
     frame = shown.select(*kept, date=pl.lit(days[i].day), weight=pl.Series(rows.weight))

@@ -17,6 +17,8 @@ MEASURED = ("user_id", "weight", LIST_GROUP, EXAMINATION)
 """Columns that measuring reads beside labels and predictions."""
 SCORE = "score"
 """Column of the fused score, by which a server sorts."""
+SOURCE = "source_"
+"""Prefix of a column of a source's own score, where it has a weight in the fused one."""
 HELD = "list_"
 """Prefix of a column of predictions whose user and clock are held as at the list's first impression."""
 

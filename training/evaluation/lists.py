@@ -129,13 +129,7 @@ def scored_users(
                     user=start + u,
                     candidates=candidates[u],
                     predictions=predictions[u],
-                    sources={
-                        "retrieval": cosines[u],
-                        "item_item": pasts[u].item_item.of(rows[u]),
-                        "repeat": pasts[u].repeat.of(rows[u]),
-                        "popular": sources.popularity_of[rows[u]],
-                        "item_bias": sources.bias_of[rows[u]],
-                    },
+                    sources={"retrieval": cosines[u], **sources.scores(pasts[u], rows[u])},
                     nearest=found_UK[u],
                 )
                 for u in range(len(users))

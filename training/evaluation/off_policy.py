@@ -1,8 +1,8 @@
 """Logged requests with their candidates -> what two policies would earn, by `recsys.offpolicy`.
 
-A policy is a fused score under the rules, and with the exploration, that were logged with each request. A
-list's reward is its labels at the top k, each place discounted by 1 / log2(1 + place). First pages alone: the
-log does not keep the state in which another page began.
+A policy is a bundle's score, of its heads and its sources, under the rules and with the exploration that were
+logged with each request. A list's reward is its labels at the top k, each place discounted by
+1 / log2(1 + place). First pages alone: the log does not keep the state in which another page began.
 
 Legend: N shown items of all requests, K places, C candidates.
 """
@@ -17,7 +17,7 @@ from recsys.errors import DataError
 from recsys.fusion import Fusion
 from recsys.metrics.columns import IntVector, Vector
 from recsys.offpolicy.evaluate import PolicyComparison, compare
-from recsys.offpolicy.logged import PINNED, ReadLists, read_lists
+from recsys.offpolicy.logged import DRAWN, PINNED, ReadLists, read_lists
 from recsys.offpolicy.target import Predictions, TargetPolicy
 from recsys.policy import draw_ranking
 from recsys.policy.given import place_distributions
@@ -26,6 +26,8 @@ from training.evaluation.choices import Choice
 
 SHOWN_ESTIMATOR = "cascade_dr"
 """The one whose differences are printed; the JSON has all."""
+AGREES = 0.01
+"""A computed propensity is that of the log if it differs by no larger share."""
 
 
 def discount(place: IntVector, k: int) -> Vector:
@@ -39,6 +41,8 @@ class Asked:
 
     choices: Sequence[Choice]
     fusion: Fusion
+    version: str = ""
+    """Of the bundle whose score it is; empty: of no bundle, as where weights are searched."""
 
 
 def compare_off_policy(
@@ -53,6 +57,7 @@ def compare_off_policy(
     found, notes = {}, []
     logged = _Rows.of(a.choices, k)
     targets = [_Target.of(asked, k) for asked in (a, b)]
+    notes += _agreements({"A": a, "B": b}, targets, logged)
     for task in tasks:
         if task.space != "impressions" or not task.kind.probability:
             continue
@@ -74,6 +79,25 @@ def trust_notes(compared: Mapping[str, PolicyComparison]) -> list[str]:
         for task, both in compared.items()
         if both.problems
     ]
+
+
+def _agreements(asked: Mapping[str, Asked], targets: Sequence["_Target"], logged: "_Rows") -> list[str]:
+    """Say of each bundle that made some of the lists itself whether it would do so again: propensities are
+    computed from what the log tells of a request, which the server that wrote them knew at first hand.
+    """
+    notes = []
+    for (name, of), target in zip(asked.items(), targets, strict=True):
+        own = np.array([bool(of.version) and c.bundle_version == of.version for c in of.choices])
+        rows = own[logged.group] & np.isin(logged.kind, DRAWN) & (logged.propensity > 0)
+        if rows.any():
+            ratio = target.probability[rows] / logged.propensity[rows]
+            alike = float((np.abs(ratio - 1.0) <= AGREES).mean())
+            notes.append(
+                f"{name} made {int(own.sum()):,} of these lists itself: at {alike:.0%} of their "
+                f"{ratio.size:,} places its probability as computed here is within {AGREES:.0%} of the "
+                "logged propensity"
+            )
+    return notes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +203,10 @@ def _of_choice(choice: Choice, fusion: Fusion, k: int, seed: int) -> _Target:
 
 
 def _kinds(choice: Choice) -> tuple[str, ...]:
-    """Give the kinds of a list's propensities; the log does not say which candidates a user took before."""
-    return ("under max_repeats",) * len(choice.kind) if choice.rules.max_repeats else choice.kind
+    """Give the kinds of a list's propensities; a cap of repeats acts on what the user took before."""
+    if choice.rules.max_repeats and choice.repeats is None:
+        return ("under max_repeats of a past that is not known",) * len(choice.kind)
+    return choice.kind
 
 
 def _may_be_shown(choice: Choice, shown: IntVector) -> bool:

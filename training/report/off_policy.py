@@ -5,44 +5,44 @@ from datetime import date
 
 import numpy as np
 
-from recsys.source_terms import NO_SOURCES
 from recsys.tasks import TaskSpec
-from training.evaluation.choices import Choice, read_choices
+from training.evaluation.choices import Choice, LoggedChoices, read_choices
 from training.evaluation.evaluate import evaluated_periods
 from training.evaluation.off_policy import Asked, compare_off_policy, trust_notes
 from training.report.ab_report import OffPolicy
 from training.report.side import Side
 
 PLACES = 10
-_WITHOUT_SOURCES = "the sources' part of a bundle's score is left out here: the heads alone order these lists"
 
 
 def compare_lists_off_policy(
     a: Side, b: Side, tasks: Sequence[TaskSpec], first: date, last: date, *, seed: int, replicates: int
 ) -> OffPolicy | None:
     """Compare the lists that both would draw from logged candidates; None where none were logged."""
-    ours, theirs = _in_both(*(_choices(side, tasks, first, last) for side in (a, b)))
-    if not ours:
+    read = [_choices(side, tasks, first, last) for side in (a, b)]
+    ours, theirs = _in_both(*(of.choices for of in read))
+    left_out = [f"{name}: {note}" for name, of in zip("AB", read, strict=True) for note in of.notes()]
+    others = sum(len(of.choices) for of in read) - 2 * len(ours)
+    if others:
+        left_out.append(f"{others:,} requests are left out: one bundle alone could read and score them")
+    if not ours and not left_out:
         return None
-    fusions = [side.predictor.bundle.manifest.fusion for side in (a, b)]
     asked_a, asked_b = (
-        Asked(choices=of, fusion=fusion.with_sources(NO_SOURCES))
-        for of, fusion in zip((ours, theirs), fusions, strict=True)
+        Asked(choices=of, fusion=side.predictor.bundle.manifest.fusion, version=side.predictor.bundle.version)
+        for of, side in ((ours, a), (theirs, b))
     )
     compared, notes = compare_off_policy(asked_a, asked_b, tasks, PLACES, seed=seed, replicates=replicates)
-    if any(fusion.sources.weights for fusion in fusions):
-        notes.append(_WITHOUT_SOURCES)
     return OffPolicy(
         places=PLACES,
         requests=len(ours),
         by_task=compared,
-        notes=(*trust_notes(compared), *notes),
+        notes=(*trust_notes(compared), *notes, *left_out),
     )
 
 
-def _choices(side: Side, tasks: Sequence[TaskSpec], first: date, last: date) -> list[Choice]:
+def _choices(side: Side, tasks: Sequence[TaskSpec], first: date, last: date) -> LoggedChoices:
     if side.log is None:
-        return []
+        return LoggedChoices(choices=[])
     evaluated = evaluated_periods(side.days, tasks, first, last)
     periods = sorted({i for of_task in evaluated.values() for i in of_task})
     return read_choices(side.predictor, side.log, side.days, periods)

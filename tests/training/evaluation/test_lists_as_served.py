@@ -1,36 +1,19 @@
 """The lists that evaluation measures are those that a server's own engine makes, whatever score and rules."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 
-from features.online import OnlineFeatures, encode_items
-from features.packing import pack_users
-from features.store import StoredUser
-from recsys.config import FusionConfig, build_fusion
-from recsys.config.serving import PolicyConfig
-from recsys.index import ItemIndex
 from recsys.log import period_end
-from recsys.model.scorer import Scorer
 from recsys.source_terms import NO_SOURCES, SourceTerms
-from recsys.user_past import UserPast
-from serving.catalogue import Catalogue
-from serving.catalogue.overlay import ItemOverlay
-from serving.catalogue.popular import Popular
-from serving.engine import Engine
-from serving.loading import bias_of_bundle
 from serving.request import Deadline, RankRequest
-from serving.served_model import ServedModel
 from training.evaluation.audience import find_audience
 from training.evaluation.candidates import Sources
 from training.evaluation.list_metrics import mean_metrics, score_lists
 from training.evaluation.lists import ranked_lists, scored_users
 from training.evaluation.row_sources import sources_of_rows
-from training.item_item import item_item_table
-from training.predict import BundlePredictor
 from training.publish import popular_items
 from training.source_fit import _problem
 
@@ -46,60 +29,6 @@ BY_ALL = SourceTerms(retrieval=0.5, item_item=1.0, popular=0.3, item_bias=0.4)
 @pytest.fixture(scope="module")
 def audience(shop_chain, config):
     return find_audience(shop_chain, LAST, config, max_users=None, seed=0)
-
-
-def changed(predictor, weights=None, sources=NO_SOURCES, **sections):
-    """Give a predictor of the same weights with another score, other rules, other sources."""
-    bundle = predictor.bundle
-    config = bundle.config.model_copy(
-        update={name: getattr(bundle.config, name).model_copy(update=new) for name, new in sections.items()}
-    )
-    fusion = build_fusion(config.tasks, FusionConfig(weights=weights or {})).with_sources(sources)
-    manifest = bundle.manifest.model_copy(update={"fusion": fusion})
-    every = bundle.items.select("item_id").sort("item_id")
-    bias = every.with_columns(bias=pl.Series(np.linspace(-1, 1, every.height, dtype=np.float32)))
-    return BundlePredictor(
-        dataclasses.replace(bundle, config=config, manifest=manifest, item_bias=bias.gather_every(2))
-    )
-
-
-def engine_of(predictor, audience, chain):
-    """Put a server's engine together as it stands at the period's start, every item of the catalogue open."""
-    bundle, previous = predictor.bundle, chain[LAST - 1]
-    config, as_of = bundle.config, period_end(previous.day, "UTC")
-    items = audience.catalogue
-    scorer = Scorer(
-        dataclasses.replace(bundle, items_in_memory=items), encode_items(predictor.encoder, items)
-    )
-    scorer.bundle = dataclasses.replace(scorer.bundle, index=ItemIndex.build(scorer.item_embeddings))
-    packed = dict(pack_users(previous, predictor.encoder))
-    store = SimpleNamespace(get_many=lambda _version, users, _within: [StoredUser(packed[users[0]], ())])
-    at_ms = int(as_of.timestamp() * 1000)
-    never = pl.lit(None, items.schema["available_from"])
-    catalogue = Catalogue.from_frame(items.with_columns(available_from=never, available_until=never))
-    sources = bundle.manifest.fusion.sources
-    table = item_item_table(previous, config, items["item_id"], sources)
-    model = ServedModel(
-        version=bundle.version,
-        catalogue=catalogue,
-        popular=Popular.of_bundle(catalogue, popular_items(previous.table("items"), config, as_of)),
-        item_bias=bias_of_bundle(dataclasses.replace(bundle, items_in_memory=items)),
-        past=UserPast.of(table, config, sources),
-        tasks=config.tasks,
-        fusion=bundle.manifest.fusion,
-        scorer=scorer,
-        features=OnlineFeatures(store, bundle.version, config, predictor.encoder, at_ms),
-        items_as_of_ms=at_ms,
-    )
-    policy = PolicyConfig(
-        name="greedy",
-        max_per_category=config.policy.max_per_category,
-        max_repeats=config.policy.max_repeats,
-        mmr=config.policy.mmr,
-        repeat=config.policy.repeat,
-        repeat_kinds=config.policy.repeat_kinds,
-    )
-    return Engine(model, ItemOverlay(), policy=policy, retrieval=config.retrieval, item_item=config.item_item)
 
 
 FEW = {"num_candidates": 12, "popular_candidates": 6}
@@ -131,10 +60,10 @@ FEW_NEAR = {"candidates": 4}
         "capped repeats",
     ],
 )
-def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change):
+def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change, changed, engine_of):
     mine = changed(predictor, **change)
     audience = find_audience(shop_chain, LAST, mine.bundle.config, max_users=None, seed=0)
-    lists, engine = ranked_lists(mine, audience), engine_of(mine, audience, shop_chain)
+    lists, engine = ranked_lists(mine, audience), engine_of(mine, shop_chain, LAST)
     ids = audience.catalogue["item_id"]
     for u, request in enumerate(audience.requests.iter_rows(named=True)):
         asked = RankRequest(
@@ -154,7 +83,7 @@ def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change):
         np.testing.assert_allclose(found, page.items.scores, atol=1e-5)
 
 
-def test_a_score_that_is_turned_around_shows_in_the_lists(audience, predictor):
+def test_a_score_that_is_turned_around_shows_in_the_lists(audience, predictor, changed):
     """The two towers find the same; what is shown of it is what others click least."""
     as_it_is, turned = (
         mean_metrics([score_lists(audience, ranked_lists(changed(predictor, weights), audience))]).values
@@ -165,7 +94,9 @@ def test_a_score_that_is_turned_around_shows_in_the_lists(audience, predictor):
     assert turned["ndcg_at_10"] < as_it_is["ndcg_at_10"]
 
 
-def test_what_retrieval_finds_is_another_order_only_where_the_sources_were_fitted(audience, predictor):
+def test_what_retrieval_finds_is_another_order_only_where_the_sources_were_fitted(
+    audience, predictor, changed
+):
     of_retrieval, by_rule, fitted = (
         ranked_lists(changed(predictor, sources=SourceTerms(**weights)), audience).retrieved
         for weights in ({}, {"item_item": 0.3, "item_bias": 0.1}, {"item_item": 0.3})
@@ -174,7 +105,7 @@ def test_what_retrieval_finds_is_another_order_only_where_the_sources_were_fitte
     assert (fitted != of_retrieval).any()
 
 
-def test_popular_items_are_those_of_the_day_before(audience, predictor, shop_chain):
+def test_popular_items_are_those_of_the_day_before(audience, predictor, shop_chain, changed):
     """The bundle's own list counts the day that is measured, too."""
     few = {"num_candidates": 1, "popular_candidates": 5}
     lists = ranked_lists(changed(predictor, retrieval=few, item_item={"candidates": 0}), audience)
@@ -187,7 +118,9 @@ def test_popular_items_are_those_of_the_day_before(audience, predictor, shop_cha
         assert set(in_order[allowed[in_order]][:5]) <= set(found)
 
 
-def test_rows_and_what_weights_are_fitted_on_have_the_scores_of_the_lists(audience, predictor, shop_chain):
+def test_rows_and_what_weights_are_fitted_on_have_the_scores_of_the_lists(
+    audience, predictor, shop_chain, changed
+):
     """Of rows the past ends as the day starts, so it is up to a day younger: 3 % of half-lives of 30 days."""
     every = BY_ALL.model_copy(update={"repeat": 0.7})
     model = changed(predictor, sources=every, policy=LEARN).lists

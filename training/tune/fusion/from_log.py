@@ -11,11 +11,11 @@ from recsys.fusion import FORMULAS, Fusion
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from recsys.simulator.shop import SHOP_FILE, Shop
-from recsys.source_terms import NO_SOURCES
 from training.evaluation.from_log import load_reproducible, read_days, require_version
 from training.predict import BundlePredictor
 from training.progress import bar
 from training.tune.fusion.fusion_report import FusionReport
+from training.tune.fusion.search import with_share
 from training.tune.fusion.tune import read_material, tune_fusion, unseen_days
 from training.tune.study import Budget
 
@@ -46,11 +46,12 @@ def tune_fusion_on_log(
     registry = Registry(runs)
     bundle = load_reproducible(require_version(registry, version))
     record = registry.record(bundle.version)
-    current = _current(bundle, config)
+    weighed = _weighed(bundle, config)
     predictor, source = BundlePredictor(bundle, resolve_device("auto")), InteractionLog(log)
     span = unseen_days(bundle, record, source, days)
     known = read_days(bundle, log, runs, max(span[1], *source.days("feedback")))
     material = read_material(predictor, record, source, known, span)
+    current = with_share(weighed, material.searched, bundle.manifest.fusion)
     simulated = (log / "truth" / SHOP_FILE).is_file()
     with bar("search") as on_trial:
         return tune_fusion(
@@ -66,12 +67,12 @@ def tune_fusion_on_log(
         )
 
 
-def _current(bundle: Bundle, config: Path | None) -> Fusion:
-    """Give the weights to start from, without the sources' part of the score, which is not searched.
+def _weighed(bundle: Bundle, config: Path | None) -> Fusion:
+    """Give the heads' weights to start from: a config's, or the bundle's own.
 
     Raises: ConfigError for a config of other tasks than the bundle's.
     """
-    own = bundle.manifest.fusion.with_sources(NO_SOURCES)
+    own = bundle.manifest.fusion
     if config is None:
         return own
     read = read_config(config)

@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 
 from recsys.fusion import FORMULAS, Fusion
+from recsys.source_terms import NO_SOURCES
 from training.tune.fusion.value import Lists, list_values
 from training.tune.study import Budget, complete, nearest_to_ideal, search
 
@@ -18,11 +19,13 @@ _POPULATION = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Ratios of the tasks' weights; the first task's is 1, for a common factor changes no order.
+    """Ratios of the tasks' weights, the first task's being 1: the heads' part stays as wide as it was.
 
-    A ratio of 1 lets a task's prediction move the score inside a list as much as the first one's does.
+    A ratio of 1 lets a task's prediction move the score inside a list as much as the first one's does. The
+    sources' part is not searched: it keeps its share beside the heads'.
     """
 
+    lists: Lists
     current: Fusion
     formula: str
     spread: Mapping[str, float]
@@ -41,11 +44,11 @@ class Space:
                 values = np.log(np.clip((values - term.low) / (term.high - term.low), 1e-6, 1.0))
             spread[task.name] = max(within(lists, values), 1e-12)
         stays = [term.weight for name, term in current.terms.items() if name not in spread and term.weight]
-        # Only ratios count. Beside a task that is not searched, the strongest searched task keeps its
+        # Only ratios count here. Beside a task that is not searched, the strongest searched task keeps its
         # strength.
         now = max(abs(current.terms[name].weight) * s for name, s in spread.items())
         unit = now if stays and now and formula == current.formula else 1.0
-        return cls(current=current, formula=formula, spread=spread, unit=unit)
+        return cls(lists=lists, current=current, formula=formula, spread=spread, unit=unit)
 
     def suggest(self, trial: optuna.Trial) -> Fusion:
         """Draw ratios, and offsets where the formula has them."""
@@ -70,7 +73,8 @@ class Space:
             for name, term in self.current.terms.items()
             if name in self.spread
         }
-        return Fusion(formula=self.formula, terms={**self.current.terms, **terms})
+        made = Fusion(formula=self.formula, terms={**self.current.terms, **terms})
+        return rescaled(made, self.lists, self.current)
 
     def anchors(self) -> list[dict[str, float]]:
         """Give the points to begin with: all alike, and each task far above the others."""
@@ -90,7 +94,9 @@ class Point:
 
 
 def within(lists: Lists, values: np.ndarray) -> float:
-    """Give the standard deviation of values [N] around their list's mean."""
+    """Give the standard deviation of values [N] around their list's mean; 0 without rows."""
+    if not values.size:
+        return 0.0
     size = np.bincount(lists.request)
     mean = np.bincount(lists.request, values) / size
     return float(np.sqrt(np.mean((values - mean[lists.request]) ** 2)))
@@ -136,12 +142,29 @@ def knee(front: Sequence[Point], current: Mapping[str, float]) -> Point:
 
 
 def rescaled(fusion: Fusion, lists: Lists, current: Fusion) -> Fusion:
-    """Scale a sum's weights so that scores spread as before: `[policy] temperature` then means the same."""
-    before, now = (within(lists, f.score(lists.predictions)) for f in (current, fusion))
-    if fusion.formula != "additive" or not before or not now:
-        return fusion
+    """Give the heads' part of a sum the width inside lists that the current one has, beside the same sources.
+
+    So the sources act as they do now, as on a server that is sent these weights, and `[policy] temperature`
+    means the same. A product has a width of its own: there the sources' weights follow it.
+    """
+    if fusion.formula != "additive":
+        return with_share(fusion, lists, current)
+    made, ratio = fusion.with_sources(current.sources), _wider(current, fusion, lists)
     terms = {
-        name: term.model_copy(update={"weight": float(f"{term.weight * before / now:.6g}")})
+        name: term.model_copy(update={"weight": float(f"{term.weight * ratio:.6g}")})
         for name, term in fusion.terms.items()
     }
-    return fusion.model_copy(update={"terms": terms})
+    return made if ratio == 1.0 else made.model_copy(update={"terms": terms})
+
+
+def with_share(fusion: Fusion, lists: Lists, own: Fusion) -> Fusion:
+    """Give a score the sources of a bundle's own one, as wide beside its heads as they are there."""
+    sources, ratio = own.sources, _wider(fusion, own, lists)
+    scaled = {name: weight * ratio for name, weight in sources.weights.items()}
+    return fusion.with_sources(sources if ratio == 1.0 else sources.model_copy(update=scaled))
+
+
+def _wider(one: Fusion, other: Fusion, lists: Lists) -> float:
+    """Give the ratio of the widths of two scores' heads inside lists; 1 where either has no width."""
+    widths = [within(lists, f.with_sources(NO_SOURCES).score(lists.predictions)) for f in (one, other)]
+    return widths[0] / widths[1] if all(widths) else 1.0

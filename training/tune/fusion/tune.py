@@ -18,22 +18,23 @@ from recsys.metrics.inference import paired_bootstrap_ratios
 from recsys.records import NightRecord
 from recsys.simulator.shop import Shop
 from recsys.tasks import TaskSpec
-from training.evaluation.choices import Choice, read_choices
+from training.evaluation.choices import Choice, LoggedChoices, read_choices
 from training.evaluation.evaluate import evaluated_periods, score_rows
 from training.evaluation.leaks import LeakCheck
 from training.evaluation.off_policy import Asked, compare_off_policy, trust_notes
 from training.predict import BundlePredictor
 from training.tune.fusion.fusion_report import Candidate, FrontPoint, FusionReport, support_notes
-from training.tune.fusion.search import Point, Space, knee, rescaled, search_front
+from training.tune.fusion.search import Point, Space, knee, search_front
 from training.tune.fusion.truth import true_values
 from training.tune.fusion.value import Lists, Value, effective_labels, is_checked, list_values, lists_of
 from training.tune.study import Budget, finished, open_study
 
 _REPLICATES = 400
-_WITHOUT_SOURCES = (
-    "the score of this bundle has a part of its sources, which is not searched: all values here are of "
-    "orders by the heads alone"
+_SOURCES = (
+    "the sources' part of the score ({}) is in all values here, but not searched: it stays as it is, and the "
+    "heads' part stays as wide beside it. A night with these weights sets the sources' by its own rule anew"
 )
+_OWN_WEIGHTS = "the application sent weights of its own with them"
 Progress = Callable[[int, int], None]
 
 
@@ -95,10 +96,12 @@ def read_material(
         for t in config.tasks
         if t not in labelled
     ]
-    if predictor.bundle.manifest.fusion.sources.weights:
-        notes.append(_WITHOUT_SOURCES)
+    sources = predictor.bundle.manifest.fusion.sources.weights
+    if sources:
+        notes.append(_SOURCES.format(", ".join(sources)))
     lists = lists_of(rows, labelled, config.retrieval_task)
-    choices = read_choices(predictor, log, days, periods)
+    read = read_choices(predictor, log, days, periods)
+    choices, left_out = _that_searched_weights_reach(read)
     scored = {task.name: days.dates_of(periods) for task in labelled}
     leaks = LeakCheck.of(predictor.bundle.manifest, config, scored, record)
     first = np.unique(lists.position, return_index=True)[1]
@@ -109,8 +112,18 @@ def read_material(
         checked=lists.take(lists.checked),
         choices=[c for c in choices if is_checked(c.user_id)],
         examination=tuple(float(lists.examination[i]) for i in first),
-        notes=(*notes, *leaks.warnings()),
+        notes=(*notes, *left_out, *leaks.warnings()),
     )
+
+
+def _that_searched_weights_reach(read: LoggedChoices) -> tuple[list[Choice], list[str]]:
+    """Leave out requests with weights of their own: a server would use these. Say what is missing."""
+    choices = [choice for choice in read.choices if not choice.head_weights]
+    own = len(read.choices) - len(choices)
+    counted = LoggedChoices(
+        choices=choices, left_out={**read.left_out, **({_OWN_WEIGHTS: own} if own else {})}
+    )
+    return choices, counted.notes()
 
 
 def tune_fusion(
@@ -140,6 +153,7 @@ def tune_fusion(
         "days": [str(day) for day in material.days],
         "space": [formula, space.spread, k, seed],
         "values": before,
+        **({"sources": current.sources.model_dump()} if current.sources.weights else {}),
     }
     pruner = optuna.pruners.NopPruner()
     with open_study(storage, ["maximize"] * len(searched.tasks), pruner, identity) as study:
@@ -147,7 +161,6 @@ def tune_fusion(
         trials = len(finished(study))
     if not front:
         raise DataError("the time was over before the first trial ended; raise --seconds")
-    front = [Point(fusion=rescaled(point.fusion, searched, current), values=point.values) for point in front]
     compare = _Comparison(material, current, k, seed, shop)
     picked = _picked(front, before).items()
     candidates = tuple(compare.candidate(name, point.fusion) for name, point in picked)

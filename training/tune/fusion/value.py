@@ -1,8 +1,9 @@
 """Value of logged lists in another order, per task.
 
-Estimator: re-ranking of what was shown (the sets stay as logged), labels weighted by 1 / examination of the
-position they were seen at (Joachims et al., WSDM 2017), places discounted as in NDCG. Examination is read off
-the log: observed over predicted labels per position, since predictions do not know the position.
+Estimator: re-ranking of what was shown (the sets stay as logged) by heads and sources, labels weighted by
+1 / examination of the position they were seen at (Joachims et al., WSDM 2017), places discounted as in NDCG.
+Examination is read off the log: observed over predicted labels per position, since predictions do not know
+the position.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from recsys.metrics.columns import effective_rows
 from recsys.metrics.examination import examination_curve
 from recsys.schema import REQUEST_KEY
 from recsys.tasks import TaskSpec
+from training.evaluation.head_rows import SOURCE
 from training.evaluation.off_policy import discount
 
 Vector = npt.NDArray[np.float64]
@@ -36,6 +38,8 @@ class Lists:
     position: npt.NDArray[np.int64]
     weight: Vector
     predictions: Mapping[str, npt.NDArray[np.float32]]
+    sources: Mapping[str, npt.NDArray[np.float32]]
+    """Score of each source that has a weight in the bundle's score."""
     labels: Mapping[str, Vector]
     """NaN: not known."""
     examination: Vector
@@ -62,6 +66,7 @@ class Lists:
             position=self.position[rows],
             weight=self.weight[rows],
             predictions={t: v[rows] for t, v in self.predictions.items()},
+            sources={n: v[rows] for n, v in self.sources.items()},
             labels={t: v[rows] for t, v in self.labels.items()},
             examination=self.examination[rows],
             checked=self.checked[rows],
@@ -99,9 +104,10 @@ def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | Non
         )
     position = rows["position"].to_numpy().astype(np.int64)
     labels = {t.name: _labels(rows, t) for t in tasks}
-    predictions = {
-        c.removeprefix(_PREDICTION): rows[c].to_numpy() for c in rows.columns if c.startswith(_PREDICTION)
-    }
+    predictions, sources = (
+        {c.removeprefix(prefix): rows[c].to_numpy() for c in rows.columns if c.startswith(prefix)}
+        for prefix in (_PREDICTION, SOURCE)
+    )
     weight = rows["weight"].cast(pl.Float64).to_numpy()
     examination = np.ones(position.size)
     if task is not None:
@@ -118,6 +124,7 @@ def lists_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec], task: TaskSpec | Non
         position=position,
         weight=weight,
         predictions=predictions,
+        sources=sources,
         labels=labels,
         examination=examination,
         checked=_checked(rows["user_id"]),
@@ -136,7 +143,7 @@ def is_checked(user_id: str) -> bool:
 
 def places(lists: Lists, fusion: Fusion) -> npt.NDArray[np.int64]:
     """Give each row's place [N], from 1, in its list by fused score; ties keep the logged order."""
-    order = np.lexsort((lists.position, -fusion.score(lists.predictions), lists.request))
+    order = np.lexsort((lists.position, -fusion.score(lists.predictions, lists.sources), lists.request))
     starts = np.flatnonzero(np.diff(lists.request, prepend=-1))
     place = np.empty(order.size, np.int64)
     place[order] = np.arange(order.size) - np.repeat(starts, np.diff(np.append(starts, order.size))) + 1

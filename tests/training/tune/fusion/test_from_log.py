@@ -19,7 +19,7 @@ from recsys.settings import to_toml
 from recsys.source_terms import SourceTerms
 from training.evaluation.choices import read_choices
 from training.predict import BundlePredictor
-from training.tune.fusion.tune import unseen_days
+from training.tune.fusion.tune import _that_searched_weights_reach, unseen_days
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,47 @@ def test_the_printed_form_names_the_files(argv, tmp_path, capsys):
     assert f"{tmp_path}/out/report.html" in out
 
 
-def test_a_part_of_the_sources_is_left_out_and_said(argv, bundle_folder, monkeypatch, capsys):
+def test_the_sources_part_stays_beside_the_searched_weights(
+    argv, bundle_folder, tmp_path, monkeypatch, capsys
+):
     bundle = load_bundle(bundle_folder)
-    fusion = bundle.manifest.fusion.with_sources(SourceTerms(item_item=2.0, popular=1.0))
-    weighted = replace(bundle, manifest=bundle.manifest.model_copy(update={"fusion": fusion}))
-    monkeypatch.setattr("training.tune.fusion.from_log.load_reproducible", lambda _path: weighted)
-    assert run([*argv, "--trials", "2", "--json", "-"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert any("has a part of its sources" in note for note in report["notes"])
-    assert "sources" not in report["current"]["fusion"]
+    sources = SourceTerms(heads=0.5, item_item=2.0, popular=1.0)
+
+    def searched(fusion):
+        weighted = replace(bundle, manifest=bundle.manifest.model_copy(update={"fusion": fusion}))
+        monkeypatch.setattr("training.tune.fusion.from_log.load_reproducible", lambda _path: weighted)
+        storage = tmp_path / f"{len(fusion.sources.weights)}.db"
+        assert run([*argv, "--trials", "2", "--storage", str(storage), "--json", "-"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    own = bundle.manifest.fusion
+    with_sources, alone = searched(own.with_sources(sources)), searched(own)
+    assert any(
+        "the sources' part of the score (item_item, popular)" in note for note in with_sources["notes"]
+    )
+    assert not any("sources' part" in note for note in alone["notes"])
+    fusions = [
+        c["fusion"] for c in (with_sources["current"], *with_sources["front"], *with_sources["candidates"])
+    ]
+    assert {SourceTerms(**f["sources"]) for f in fusions} == {sources}
+    assert "sources" not in alone["current"]["fusion"]
+    of = with_sources["candidates"][0], alone["candidates"][0]
+    for values in ("effects", "truth"):
+        now = [next(iter(c[values].values()))["a"] for c in of]
+        assert now[0] != now[1], values
+    dm = [c["off_policy"]["click"]["a"]["estimates"]["dm"]["value"] for c in of]
+    assert dm[0] != dm[1]
+
+
+def test_requests_with_weights_of_their_own_are_not_tuned_on(bundle_folder, shop_log, shop_chain):
+    read = read_choices(BundlePredictor(load_bundle(bundle_folder)), shop_log, shop_chain, [4])
+    first, *others = read.choices
+    mixed = replace(read, choices=[replace(first, head_weights={"click": 2.0}), *others])
+    kept, notes = _that_searched_weights_reach(mixed)
+    assert kept == others
+    assert notes == [
+        "1 requests with logged candidates are left out: the application sent weights of its own with them"
+    ]
 
 
 def test_wrong_names_are_refused(argv, tmp_path, make_config, capsys):
@@ -94,7 +126,9 @@ def test_a_bundle_that_has_seen_everything_cannot_be_tuned(bundle_folder, shop_l
 def test_logged_candidates_are_predicted_as_shown_items_are(bundle_folder, shop_log, shop_chain, config):
     """An item's prediction among the candidates is its prediction as an impression, history and all."""
     predictor = BundlePredictor(load_bundle(bundle_folder))
-    choices = [choice for i in (4, 5) for choice in read_choices(predictor, shop_log, shop_chain, [i])]
+    choices = [
+        choice for i in (4, 5) for choice in read_choices(predictor, shop_log, shop_chain, [i]).choices
+    ]
     assert choices
     from training.evaluation.evaluate import score_rows
 
@@ -115,11 +149,11 @@ def test_labels_do_not_depend_on_the_numbers_of_the_logs_rows(
 ):
     """A log with quarantined rows leaves numbers out; labels are found by the place of an encoded row."""
     predictor = BundlePredictor(load_bundle(bundle_folder))
-    before = read_choices(predictor, shop_log, shop_chain, [4])
+    before = read_choices(predictor, shop_log, shop_chain, [4]).choices
     encoded = predictor.encode_day(shop_chain, 4, shop_chain.tasks)
     frame = encoded.frame.with_columns(pl.col("row").reverse())
     monkeypatch.setattr(predictor, "encode_day", lambda *_: replace(encoded, frame=frame))
-    after = read_choices(predictor, shop_log, shop_chain, [4])
+    after = read_choices(predictor, shop_log, shop_chain, [4]).choices
     assert any(choice.labels["click"].any() for choice in before)
     for one, other in zip(before, after, strict=True):
         assert one.labels["click"].tolist() == other.labels["click"].tolist()

@@ -16,13 +16,14 @@ from recsys.simulator.dials import ShopDials
 from recsys.simulator.log_writer import simulate_day
 from recsys.simulator.oracle import add_labels
 from recsys.simulator.shop import Shop
+from recsys.source_terms import NO_SOURCES, SourceTerms
 from training.evaluation.choices import Choice
 from training.evaluation.off_policy import Asked, compare_off_policy
 from training.tune.fusion.fusion_pages import write_fusion
 from training.tune.fusion.fusion_report import fusion_toml
-from training.tune.fusion.search import Point, knee, within
+from training.tune.fusion.search import Point, Space, knee, rescaled, with_share, within
 from training.tune.fusion.tune import Material, tune_fusion
-from training.tune.fusion.value import is_checked, lists_of
+from training.tune.fusion.value import is_checked, list_values, lists_of
 from training.tune.study import Budget, finished, open_study, search
 
 DIALS = ShopDials(
@@ -146,6 +147,51 @@ def test_scores_spread_as_before(report, material):
         for f in (report.current.fusion, report.recommended.fusion)
     )
     assert 0.3 < now / before < 3
+
+
+SOURCES = SourceTerms(heads=0.5, item_bias=0.3, popular=-0.1)
+
+
+def test_the_sources_keep_their_share_of_the_heads_width(material, config):
+    lists = material.searched
+    own = build_fusion(config.tasks, config.fusion).with_sources(SOURCES)
+
+    def width(fusion):
+        return within(lists, fusion.with_sources(NO_SOURCES).score(lists.predictions))
+
+    space = Space.of(lists, own, "additive")
+    drawn = space.fusion({"click": 1.0, "purchase": 30.0, "rating": 0.1}, {})
+    assert drawn.sources == SOURCES, "as a server that is sent the weights"
+    assert width(drawn) == pytest.approx(width(own), rel=1e-5)
+    product = Space.of(lists, own, "multiplicative").fusion(
+        {"click": 1.0, "purchase": 1.0, "rating": 1.0}, dict.fromkeys(TASKS, 0.01)
+    )
+    doubled = own.model_copy(
+        update={"terms": {n: t.model_copy(update={"weight": 2 * t.weight}) for n, t in own.terms.items()}}
+    )
+    for other in (product, with_share(doubled.with_sources(NO_SOURCES), lists, own)):
+        ratio = width(other) / width(own)
+        assert ratio != pytest.approx(1.0, rel=0.1)
+        assert other.sources.item_bias == pytest.approx(ratio * SOURCES.item_bias)
+        assert other.sources.popular == pytest.approx(ratio * SOURCES.popular)
+        assert other.sources.heads == SOURCES.heads
+    nothing = own.model_copy(
+        update={"terms": {n: t.model_copy(update={"weight": 0.0}) for n, t in own.terms.items()}}
+    )
+    assert rescaled(nothing, lists, own) == nothing
+
+
+def test_sources_move_the_order_of_lists_and_candidates(material, config):
+    """A source that is all there is to a score sorts by itself: clicked items first."""
+    best = {"popular": np.nan_to_num(material.checked.labels["click"]).astype(np.float32)}
+    lists = replace(material.checked, sources=best)
+    heads = build_fusion(config.tasks, config.fusion)
+    leading = heads.with_sources(SourceTerms(popular=1e4))
+    assert list_values(lists, leading, 1)["click"].mean > 2 * list_values(lists, heads, 1)["click"].mean
+    choice = material.choices[0]
+    last = np.zeros(choice.item_ids.len(), np.float32)
+    last[-1] = 1.0
+    assert replace(choice, sources={"popular": last}).ranked(leading)[0] == last.size - 1
 
 
 def test_the_toml_gives_the_recommended_fusion(report, make_config):
