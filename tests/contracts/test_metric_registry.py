@@ -96,8 +96,10 @@ def test_evaluate_measures_them_in_every_part_of_its_json(report):
 
 def test_the_terminal_shows_them(report, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    print_report(report)
+    ranking = report.ranking.model_copy(update={"hidden": 1})
+    print_report(report.model_copy(update={"ranking": ranking}))
     said = capsys.readouterr().out
+    assert "[policy] repeat = " in said, "no markup"
     assert METRICS[ROWS].title in said
     assert "a list is a request; positions count alike" in said
     assert METRICS[LISTS].title in said

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Column, Table
+from rich.text import Text
 
 from recsys.metrics.table import METRICS
 from training.evaluation.eval_report import EvalReport, EvalTable
@@ -20,7 +21,7 @@ def print_report(report: EvalReport) -> None:
     """Print the leak check, then one table per head and one for the lists, simple systems below the model."""
     console = Console()
     for warning in report.warnings:
-        console.print(Panel(warning, title="NOT TRUSTWORTHY", style="red"))
+        console.print(Panel(Text(warning), title="NOT TRUSTWORTHY", style="red"))
     until = f"trained on days up to {report.leaks.trained_until}"
     console.print(f"{report.version}, {until}, scored on {report.days[0]} to {report.days[-1]}")
     console.print(_lists_line(report), style="dim", highlight=False)
@@ -32,12 +33,12 @@ def print_report(report: EvalReport) -> None:
     for part in _ranking_tables(report, console.width):
         console.print(part)
     if report.ranking.hidden:
-        console.print(hidden_line(report.ranking), style="dim", highlight=False)
+        console.print(hidden_line(report.ranking), style="dim", highlight=False, markup=False)
     if line := source_line(report.ranking):
-        console.print(line, style="dim", highlight=False)
+        console.print(line, style="dim", highlight=False, markup=False)
     for name, table in report.baselines.items():
         for note in table.notes:
-            console.print(f"  {name}: {note}", style="dim", highlight=False)
+            console.print(f"  {name}: {note}", style="dim", highlight=False, markup=False)
 
 
 def _lists_line(report: EvalReport) -> str:

@@ -70,7 +70,7 @@ def compare(
     steps.done()
     earned = compare_lists_off_policy(a, b, tasks, first, last, seed=seed, replicates=replicates)
     steps.done()
-    parts = segments(tasks, rows, replicates=min(replicates, 400), level=1 - alpha, seed=seed)
+    parts = segments(tasks, rows, replicates=min(replicates, 400), seed=seed)
     steps.done()
     simple = _baselines(a, rows, audiences, seed) if baselines else {}
     steps.finish()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
+from rich.text import Text
 
 from training.report.ab_report import ABReport
 
@@ -17,12 +18,13 @@ def print_decision(report: ABReport, files: Sequence[Path]) -> None:
     decision = report.decision
     console.print(
         Panel(
-            "\n".join([decision.headline, "", *decision.lines]),
+            Text("\n".join([decision.headline, "", *decision.lines])),
             title=decision.title.upper(),
             style=_STYLES.get(decision.outcome, ""),
         ),
         highlight=False,
     )
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
-    console.print("wrote " + ", ".join(str(file) for file in files), highlight=False, soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+    wrote = "wrote " + ", ".join(str(file) for file in files)
+    console.print(wrote, highlight=False, markup=False, soft_wrap=True)

@@ -121,21 +121,17 @@ def list_effects(
     return found
 
 
-def segments(
-    tasks: Sequence[TaskSpec], rows: pl.DataFrame, *, replicates: int, level: float, seed: int
-) -> list[Segment]:
-    """Compare on new, light and heavy users, and on items never shown before."""
+def segments(tasks: Sequence[TaskSpec], rows: pl.DataFrame, *, replicates: int, seed: int) -> list[Segment]:
+    """Compare on new, light and heavy users, and on items never shown before, each at OTHERS_LEVEL."""
     parts = _parts(rows)
     return [
-        _segment(name, task, rows.filter(mask, pl.col(task.label).is_not_null()), replicates, level, seed)
+        _segment(name, task, rows.filter(mask, pl.col(task.label).is_not_null()), replicates, seed)
         for task in tasks
         for name, mask in parts.items()
     ]
 
 
-def _segment(
-    name: str, task: TaskSpec, part: pl.DataFrame, replicates: int, level: float, seed: int
-) -> Segment:
+def _segment(name: str, task: TaskSpec, part: pl.DataFrame, replicates: int, seed: int) -> Segment:
     positive = (pl.col(task.label) > 0.5) if task.kind.probability else pl.lit(value=True)
     positives, users = part.filter(positive).height, part["user_id"].n_unique()
     enough = part.height >= MIN_ROWS and users >= MIN_USERS and positives >= MIN_POSITIVES
@@ -145,7 +141,7 @@ def _segment(
         rows=part.height,
         users=users,
         positives=positives,
-        effect=head_effect(task.kind.metric, task, part, replicates=replicates, level=level, seed=seed)
+        effect=head_effect(task.kind.metric, task, part, replicates=replicates, level=OTHERS_LEVEL, seed=seed)
         if enough
         else None,
     )

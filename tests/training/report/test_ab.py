@@ -24,6 +24,7 @@ from training.report.ab import compare, shared_tasks
 from training.report.ab_pages import SECTIONS, render, write_report
 from training.report.ab_plots import day_plot, reliability_plot
 from training.report.ab_report import ABReport, primary_comparisons
+from training.report.console import print_decision
 from training.report.decision import decide
 from training.report.effect_plot import forest_plot
 from training.report.off_policy import compare_lists_off_policy
@@ -213,6 +214,23 @@ def test_segments_split_the_users(better):
             assert segment.effect is None
 
 
+def test_only_the_primary_comparisons_share_the_error_rate_that_was_asked_for(shop_chain, window, bundle):
+    """The page says that all others have a level of 95 % each."""
+    sides = BundlePredictor(bundle), Informed(bundle)
+    asked = _compare(shop_chain, window, *sides, alpha=0.2)
+    levels = {s.effect.level for s in asked.segments if s.effect}
+    levels |= {e.level for h in asked.heads.values() for e in h.effects if e.metric != h.primary}
+    assert levels == {0.95}
+    assert asked.decision.level > 0.8
+
+
+def test_the_terminal_shows_words_in_square_brackets(better, capsys):
+    said = "set [policy] epsilon and [training] seed"
+    decision = better.decision.model_copy(update={"headline": said})
+    print_decision(better.model_copy(update={"decision": decision, "warnings": (said,)}), [])
+    assert capsys.readouterr().out.count(said) == 2
+
+
 def test_only_heads_with_one_label_are_compared(config):
     other = [
         config.tasks[0],
@@ -397,5 +415,6 @@ def test_off_policy_values_are_in_page_and_text(same, shop_chain, shop_log, wind
     page, text = render(report, "report.html.j2"), render(report, "report.md.j2")
     assert page.count("<td>cascade_dr</td>") == text.count("| cascade_dr |") == 2
     assert "NOT TRUSTWORTHY: the off-policy value of click" in page
+    assert page.count(">not trustworthy</td>") == text.count("| not trustworthy |") > 0
     assert "the log has no candidate sets" in render(same, "report.html.j2")
     assert ABReport.model_validate_json(report.model_dump_json()) == report

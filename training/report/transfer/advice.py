@@ -29,10 +29,10 @@ def advise(heads: Mapping[str, HeadTransfer], affinities: Sequence[PairValue]) -
         groups = _best_groups(list(heads), worse, affinities)
         action = "split" if len(groups) == len(heads) else "group"
     if action == "share":
-        gain = f"{enumerate_names(better)} is better shared" if better else "none is better shared either"
+        gain = f"{_are(better)} better shared" if better else "none is better shared either"
         headline = f"Share: no head is better alone; {gain}"
     else:
-        headline = f"{action.capitalize()}: {enumerate_names(worse)} is worse when all heads share one model"
+        headline = f"{action.capitalize()}: {_are(worse)} worse when all heads share one model"
     reasons = [_measured(name, head) for name, head in heads.items()]
     if action == "share" and not better:
         reasons.append("One model costs less to run than several; no other reason to share was found.")
@@ -41,8 +41,7 @@ def advise(heads: Mapping[str, HeadTransfer], affinities: Sequence[PairValue]) -
         reasons += _affinity_reasons(worse, affinities)
         if better:
             reasons.append(
-                f"{enumerate_names(better)} is better shared: if you can run a second model, keep the shared "
-                "one for it."
+                f"{_are(better)} better shared: if you can run a second model, keep the shared one for it."
             )
     return Advice(action=action, groups=groups, headline=headline, reasons=tuple(reasons))
 
@@ -94,6 +93,10 @@ def _best_groups(names: Sequence[str], worse: Sequence[str], affinities: Sequenc
     found = max(spared, key=score)
     order = {name: i for i, name in enumerate(names)}
     return tuple(sorted(found, key=lambda group: min(order[n] for n in group)))
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{enumerate_names(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _measured(name: str, head: HeadTransfer) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
+from rich.text import Text
 
 from training.report.transfer.transfer_report import TransferReport
 
@@ -16,9 +17,12 @@ def print_advice(report: TransferReport, files: Sequence[Path]) -> None:
     console = Console()
     advice = report.advice
     lines = "\n".join([advice.headline, "", *advice.reasons])
-    console.print(Panel(lines, title=advice.action.upper(), style=_STYLES[advice.action]), highlight=False)
+    console.print(
+        Panel(Text(lines), title=advice.action.upper(), style=_STYLES[advice.action]), highlight=False
+    )
     for finding in report.findings:
         console.print(
             f"warning: {finding.what}: {finding.remedy}", style="yellow", highlight=False, markup=False
         )
-    console.print("wrote " + ", ".join(str(file) for file in files), highlight=False, soft_wrap=True)
+    wrote = "wrote " + ", ".join(str(file) for file in files)
+    console.print(wrote, highlight=False, markup=False, soft_wrap=True)

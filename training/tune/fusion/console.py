@@ -36,4 +36,5 @@ def print_fusion(report: FusionReport, files: Sequence[Path]) -> None:
     for note in report.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
     console.print(f"\n{report.toml}", highlight=False, markup=False)
-    console.print("wrote " + ", ".join(str(file) for file in files), highlight=False, soft_wrap=True)
+    wrote = "wrote " + ", ".join(str(file) for file in files)
+    console.print(wrote, highlight=False, markup=False, soft_wrap=True)

@@ -46,12 +46,12 @@ def tune_fusion_on_log(
     registry = Registry(runs)
     bundle = load_reproducible(require_version(registry, version))
     record = registry.record(bundle.version)
-    weighed = _weighed(bundle, config)
+    weights, sources_of = _start(bundle, config)
     predictor, source = BundlePredictor(bundle, resolve_device("auto")), InteractionLog(log)
     span = unseen_days(bundle, record, source, days)
     known = read_days(bundle, log, runs, max(span[1], *source.days("feedback")))
     material = read_material(predictor, record, source, known, span)
-    current = with_share(weighed, material.searched, bundle.manifest.fusion)
+    current = with_share(weights, material.searched, sources_of)
     simulated = (log / "truth" / SHOP_FILE).is_file()
     with bar("search") as on_trial:
         return tune_fusion(
@@ -67,14 +67,15 @@ def tune_fusion_on_log(
         )
 
 
-def _weighed(bundle: Bundle, config: Path | None) -> Fusion:
-    """Give the heads' weights to start from: a config's, or the bundle's own.
+def _start(bundle: Bundle, config: Path | None) -> tuple[Fusion, Fusion]:
+    """Give the heads' weights to start from, a config's or the bundle's own, and whose sources stay beside
+    them: the bundle's, unless the config says that nights give none.
 
     Raises: ConfigError for a config of other tasks than the bundle's.
     """
     own = bundle.manifest.fusion
     if config is None:
-        return own
+        return own, own
     read = read_config(config)
     given = build_fusion(read.tasks, read.fusion)
     if set(given.terms) != set(own.terms):
@@ -82,4 +83,4 @@ def _weighed(bundle: Bundle, config: Path | None) -> Fusion:
             f"--config {config} has the tasks {', '.join(given.terms)}, {bundle.version} has "
             f"{', '.join(own.terms)}; pass the config that the bundle was made with"
         )
-    return given
+    return given, given if read.fusion.sources == "off" else own

@@ -96,9 +96,6 @@ def read_material(
         for t in config.tasks
         if t not in labelled
     ]
-    sources = predictor.bundle.manifest.fusion.sources.weights
-    if sources:
-        notes.append(_SOURCES.format(", ".join(sources)))
     lists = lists_of(rows, labelled, config.retrieval_task)
     read = read_choices(predictor, log, days, periods)
     choices, left_out = _that_searched_weights_reach(read)
@@ -263,6 +260,8 @@ def _front_point(
 def _notes(candidates: Sequence[Candidate], current: Fusion) -> list[str]:
     recommended = candidates[0]
     notes = [*trust_notes(recommended.off_policy), *recommended.missing]
+    if current.sources.weights:
+        notes.append(_SOURCES.format(", ".join(current.sources.weights)))
     if not any(effect.verdict == "better" for effect in recommended.effects.values()):
         notes.append(
             "no evidence on the checked users that the recommended weights beat the current ones on any "

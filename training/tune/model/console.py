@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from training.tune.model.bench import improvements
 from training.tune.model.search import ModelReport
 
 
@@ -15,11 +16,13 @@ def print_model(report: ModelReport, files: Sequence[Path]) -> None:
     table = Table("validation loss", "as given", "best", "improvement", box=None)
     for name, value in report.baseline.items():
         best = report.best_losses[name]
-        table.add_row(name, f"{value:.5f}", f"{best:.5f}", f"{100 * (value - best) / value:+.2f} %")
+        better = improvements({name: best}, {name: value})[name]
+        table.add_row(name, f"{value:.5f}", f"{best:.5f}", f"{100 * better:+.2f} %")
     console.print(table, highlight=False)
     line = report.best_line
     for key, setting in (line.settings if line else {}).items():
         console.print(f"  {key} = {setting}", highlight=False, markup=False)
     for note in report.notes:
         console.print(f"note: {note}", style="yellow", highlight=False, markup=False)
-    console.print("wrote " + ", ".join(str(file) for file in files), highlight=False, soft_wrap=True)
+    wrote = "wrote " + ", ".join(str(file) for file in files)
+    console.print(wrote, highlight=False, markup=False, soft_wrap=True)

@@ -233,6 +233,8 @@ def test_no_head_worse_shared_is_a_reason_to_share():
     advice = advise({"a": _head("no evidence"), "b": _head("no evidence")}, [])
     assert "none is better shared" in advice.headline
     assert any("costs less to run" in reason for reason in advice.reasons)
+    advice = advise({"a": _head("better"), "b": _head("better")}, [])
+    assert "a and b are better shared" in advice.headline
 
 
 def test_two_heads_of_which_one_is_worse_shared_are_split():

@@ -60,20 +60,22 @@ def test_the_printed_form_names_the_files(argv, tmp_path, capsys):
 
 
 def test_the_sources_part_stays_beside_the_searched_weights(
-    argv, bundle_folder, tmp_path, monkeypatch, capsys
+    argv, bundle_folder, make_config, tmp_path, monkeypatch, capsys
 ):
     bundle = load_bundle(bundle_folder)
     sources = SourceTerms(heads=0.5, item_item=2.0, popular=1.0)
 
-    def searched(fusion):
+    def searched(fusion, study):
         weighted = replace(bundle, manifest=bundle.manifest.model_copy(update={"fusion": fusion}))
         monkeypatch.setattr("training.tune.fusion.from_log.load_reproducible", lambda _path: weighted)
-        storage = tmp_path / f"{len(fusion.sources.weights)}.db"
-        assert run([*argv, "--trials", "2", "--storage", str(storage), "--json", "-"]) == 0
+        assert run([*argv, "--trials", "2", "--storage", str(tmp_path / study), "--json", "-"]) == 0
         return json.loads(capsys.readouterr().out)
 
     own = bundle.manifest.fusion
-    with_sources, alone = searched(own.with_sources(sources)), searched(own)
+    (tmp_path / "off.toml").write_text(
+        to_toml(make_config(fusion={"sources": "off"}).model_dump(mode="json", by_alias=True))
+    )
+    with_sources, alone = searched(own.with_sources(sources), "with.db"), searched(own, "alone.db")
     assert any(
         "the sources' part of the score (item_item, popular)" in note for note in with_sources["notes"]
     )
@@ -89,6 +91,10 @@ def test_the_sources_part_stays_beside_the_searched_weights(
         assert now[0] != now[1], values
     dm = [c["off_policy"]["click"]["a"]["estimates"]["dm"]["value"] for c in of]
     assert dm[0] != dm[1]
+    argv += ["--config", str(tmp_path / "off.toml")]
+    off = searched(own.with_sources(sources), "off.db")
+    assert off["current"]["fusion"] == alone["current"]["fusion"], "the next night gives none"
+    assert off["current"]["found"] == alone["current"]["found"]
 
 
 def test_requests_with_weights_of_their_own_are_not_tuned_on(bundle_folder, shop_log, shop_chain):
