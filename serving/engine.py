@@ -151,7 +151,11 @@ class Engine:
             _require_time(deadline)
         forbidden = list(self._forbidden(request, user))
         latest = () if user is None else user.history[:_LATEST]
-        uses_past = request.item_ids is None or not fusion.sources.weights.keys().isdisjoint(OF_PAST)
+        uses_past = (
+            request.item_ids is None
+            or self._policy.max_repeats > 0
+            or not fusion.sources.weights.keys().isdisjoint(OF_PAST)
+        )
         taken = user.taken if user is not None and uses_past else NO_TAKEN
         # One look-up for all: in a large catalogue it costs more than what is then done with the rows.
         rows = live.catalogue.rows_or_missing(

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.taken_events import TakenEvents
 from recsys.config import PolicyConfig, RetrievalConfig
+from recsys.user_past import UserPast
 from serving.catalogue import ItemPatch, ItemRow
 from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
@@ -492,6 +494,24 @@ def test_mmr_uses_the_bundles_vectors(engine, fakes) -> None:
     spread = ask(engine(policy={"name": "greedy", "mmr": 1.0}), fakes)
     cosines = fakes.Scorer().vectors(np.array([int(item.item_id[1:]) for item in spread.items[:2]]))
     assert float(cosines[0] @ cosines[1]) < 0.0
+
+
+@pytest.mark.parametrize(
+    "request_", [{}, {"item_ids": ("i39", "i38", "i37", "i1")}], ids=["recommend", "rank"]
+)
+def test_what_was_taken_before_is_capped_whoever_chose_the_candidates(engine, fakes, request_) -> None:
+    """Also where no source that reads the past has a weight."""
+    taken = TakenEvents(item_ids=["i39", "i38"], kinds=["click"] * 2, at_ms=np.full(2, fakes.NOON_MS - 1))
+    user, past = (
+        fakes.User(user_id="u1", known=True, taken=taken),
+        UserPast(repeat_kinds=frozenset({"click"})),
+    )
+    one = engine(
+        replace(fakes.model(u1=user), past=past),
+        policy={"name": "greedy", "repeat": "learn", "max_repeats": 1},
+    )
+    answer = ask(one, fakes, page_size=3, **request_)
+    assert ids(answer)[:2] == ["i39", "i37"]
 
 
 def test_an_empty_catalogue_answers_an_empty_list(engine, fakes) -> None:
