@@ -95,6 +95,8 @@ class Choice:
     """The request's own weights: they replace those of any score, as on a server."""
     bundle_version: str = ""
     """Of what made the list; empty: not known."""
+    unlisted: int = 0
+    """Logged candidates that the day's catalogue lacks: they are not among these."""
 
     def score(self, fusion: Fusion) -> npt.NDArray[np.float64]:
         """Score the candidates [C] as a server with this fusion would."""
@@ -125,9 +127,14 @@ class LoggedChoices:
 
     def notes(self) -> list[str]:
         """Say what was left out."""
-        return [
-            f"{n:,} requests with logged candidates are left out: {why}" for why, n in self.left_out.items()
-        ]
+        said = "requests with logged candidates are left out"
+        notes = [f"{count:,} {said}: {why}" for why, count in self.left_out.items()]
+        cut = sum(choice.unlisted > 0 for choice in self.choices)
+        if cut:
+            notes.append(
+                f"{cut:,} requests have candidates that the day's catalogue lacks: none shows them here"
+            )
+        return notes
 
 
 def read_choices(
@@ -319,6 +326,7 @@ def _choice(encoded: EncodedRows, group: pl.DataFrame, of_list: LoggedSet, of_it
         repeats=of_items.repeats,
         head_weights=of_list.head_weights,
         bundle_version=of_list.bundle_version,
+        unlisted=of_list.item_ids.len() - item_ids.len(),
     )
 
 

@@ -165,14 +165,18 @@ def test_what_cannot_be_scored_is_left_out_and_counted(served, monkeypatch):
 
     def of_others(*arguments):
         found = sets(*arguments)
-        one, two, *_ = found
+        one, two, three, *_ = found
+        more = pl.concat([found[three].item_ids, pl.Series(["of no catalogue"])])
         return {
             **found,
             one: dataclasses.replace(found[one], head_weights={"like": 1.0}),
             two: dataclasses.replace(found[two], item_ids=pl.Series(["of no catalogue", "nor this"])),
+            three: dataclasses.replace(found[three], item_ids=more),
         }
 
     monkeypatch.setattr(choices_module, "_candidate_sets", of_others)
     read = served.read()
     assert sorted(read.left_out.values()) == [1, 1]
     assert len(read.choices) == len(served.scores) - 2
+    assert [choice.unlisted for choice in read.choices if choice.unlisted] == [1]
+    assert read.notes()[-1].startswith("1 requests have candidates that the day's catalogue lacks")

@@ -113,10 +113,14 @@ def _measured(name: str, head: HeadTransfer) -> str:
     )
 
 
+def _of_error(pair: PairValue) -> str:
+    return "one probe" if pair.error is None else f"± {100 * pair.error:.3f}"
+
+
 def _affinity_reasons(worse: Sequence[str], affinities: Sequence[PairValue]) -> list[str]:
     return [
         f"In a training step, the part of {pair.first} {'raises' if pair.mean < 0 else 'lowers'} the loss of "
-        f"{pair.second} by {100 * abs(pair.mean):.3f} % (± {100 * pair.error:.3f})."
+        f"{pair.second} by {100 * abs(pair.mean):.3f} % ({_of_error(pair)})."
         for pair in affinities
         if pair.second in worse and pair.first != pair.second
     ]

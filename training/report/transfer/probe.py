@@ -109,10 +109,13 @@ def affinities(probes: Sequence[Probe]) -> dict[Pair, tuple[float, float, float]
 
 
 def _summary(value_P: np.ndarray, base_P: np.ndarray) -> tuple[float, float, float]:
-    """Give sum(value) / sum(base), its standard error (delta method), and the share of values below 0."""
+    """Give sum(value) / sum(base), its standard error (delta method), and the share of values below 0.
+
+    The error of one value is not known: NaN.
+    """
     ratio = float(value_P.sum() / base_P.sum())
     rest_P = (value_P - ratio * base_P) / base_P.mean()
-    error = float(rest_P.std(ddof=1) / rest_P.size**0.5) if rest_P.size > 1 else float("inf")
+    error = float(rest_P.std(ddof=1) / rest_P.size**0.5) if rest_P.size > 1 else float("nan")
     return ratio, error, float((value_P < 0).mean())
 
 

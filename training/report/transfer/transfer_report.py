@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from recsys.metrics.effect import Effect
+from recsys.metrics.effect import Defined, Effect
 
 Action = Literal["share", "split", "group"]
 
@@ -44,7 +44,8 @@ class PairValue(_Part):
     first: str
     second: str
     mean: float
-    error: float
+    error: Defined
+    """None: of one probe."""
     negative: float
 
 

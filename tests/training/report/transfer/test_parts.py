@@ -11,7 +11,7 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.trunks import build_trunk
 from training.report.transfer.advice import advise, conflict_findings, partitions
 from training.report.transfer.health import Watch, ensemble_findings, health_findings, health_of, watched
-from training.report.transfer.probe import GradientProbe, affinities, mean_cosines
+from training.report.transfer.probe import GradientProbe, Probe, affinities, mean_cosines
 from training.report.transfer.transfer_report import HeadTransfer, PairValue
 from training.trainer.moment import Moment
 from training.trainer.optimizer import DenseOptimizer
@@ -308,6 +308,17 @@ def test_a_lasting_conflict_is_pointed_out():
     assert len(found) == 1
     assert "a and b oppose each other on 90%" in found[0].what
     assert "upgrad" in found[0].remedy
+
+
+def test_one_probe_has_no_error_and_its_report_is_read_again():
+    one = Probe(step=1, cosine={("a", "b"): -0.5}, fall={("a", "b"): -0.01}, loss={"a": 1.0, "b": 0.5})
+    for found in (mean_cosines([one]), affinities([one])):
+        mean, error, negative = found["a", "b"]
+        pair = PairValue(first="a", second="b", mean=mean, error=error, negative=negative)
+        assert pair.error is None
+        assert PairValue.model_validate_json(pair.model_dump_json()) == pair
+    advice = advise({"a": _head("no evidence"), "b": _head("worse")}, [pair])
+    assert "raises the loss of b by 2.000 % (one probe)." in " ".join(advice.reasons)
 
 
 def test_a_model_of_several_members_says_whose_experts_are_shown():
