@@ -87,7 +87,7 @@ def load_reproducible(path: Path) -> Bundle:
 def require_span(log: InteractionLog, first: date, last: date) -> tuple[date, date]:
     """Check a span of days; the last one is cut to the last day of the log.
 
-    Raises: ConfigError when it runs backwards; DataError when the log has no impression in it.
+    Raises: ConfigError when it runs backwards; DataError when the log has no impression in it or no feedback.
     """
     if first > last:
         raise ConfigError(f"--from {first} is after --to {last}; swap them")
@@ -98,7 +98,7 @@ def require_span(log: InteractionLog, first: date, last: date) -> tuple[date, da
             "choose days among these"
         )
     # A label of a day the log does not reach would look like "nothing happened".
-    return first, min(last, max(days[-1], *log.days("feedback")))
+    return first, min(last, max(days[-1], *log.require_days("feedback")))
 
 
 def _labels_until(log: InteractionLog, last: date, asked: date | None) -> date:
@@ -106,7 +106,7 @@ def _labels_until(log: InteractionLog, last: date, asked: date | None) -> date:
         return last
     if asked < last:
         raise ConfigError(f"--labels-until {asked} is before the last day scored, {last}; choose a later one")
-    return min(asked, max(last, *log.days("feedback")))
+    return min(asked, max(last, *log.require_days("feedback")))
 
 
 def read_days(bundle: Bundle, log: Path, runs: Path, until: date) -> Days:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from recsys.bundle import load_bundle
 from recsys.cli import run
 from recsys.errors import DataError
+from recsys.log import InteractionLog
 from recsys.metrics.effect import Effect
 from recsys.metrics.inference import paired_bootstrap
 from training.evaluation.evaluate import score_rows
@@ -359,6 +360,15 @@ def test_bad_input_says_what_is_wrong(runs, shop_log, bundle_folder, tmp_path, c
     assert _run(runs, shop_log, bundle_folder, tmp_path, **changed) == code
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_log_without_feedback_has_nothing_to_compare_by(runs, shop_log, bundle_folder, tmp_path, capsys):
+    silent = InteractionLog(shutil.copytree(shop_log.root, tmp_path / "log"))
+    shutil.rmtree(silent.root / "feedback")
+    assert _run(runs, silent, bundle_folder, tmp_path / "out") == 3
+    said = capsys.readouterr().err
+    assert f"no feedback in the log {silent.root}: expected" in said
+    assert "Traceback" not in said
 
 
 def test_days_without_a_single_label_are_an_error(shop_chain, window, bundle):

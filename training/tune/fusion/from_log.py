@@ -49,7 +49,7 @@ def tune_fusion_on_log(
     weights, sources_of = _start(bundle, config)
     predictor, source = BundlePredictor(bundle, resolve_device("auto")), InteractionLog(log)
     span = unseen_days(bundle, record, source, days)
-    known = read_days(bundle, log, runs, max(span[1], *source.days("feedback")))
+    known = read_days(bundle, log, runs, max(span[1], *source.require_days("feedback")))
     material = read_material(predictor, record, source, known, span)
     current = with_share(weights, material.searched, sources_of)
     simulated = (log / "truth" / SHOP_FILE).is_file()

@@ -108,6 +108,13 @@ def test_requests_with_weights_of_their_own_are_not_tuned_on(bundle_folder, shop
     ]
 
 
+def test_a_log_without_feedback_is_refused(argv, shop_log, tmp_path, capsys):
+    silent = shutil.copytree(shop_log.root, tmp_path / "log")
+    shutil.rmtree(silent / "feedback")
+    assert run([*argv, "--log", str(silent)]) == 3
+    assert "no feedback in the log" in capsys.readouterr().err
+
+
 def test_wrong_names_are_refused(argv, tmp_path, make_config, capsys):
     assert run([*argv, "--formula", "sum"]) == 2
     assert "known: additive, multiplicative" in capsys.readouterr().err
