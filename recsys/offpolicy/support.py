@@ -87,7 +87,7 @@ def problems_of(support: Support, draws: Mapping[str, Vector]) -> tuple[str, ...
 
 
 def _disagreements(draws: Mapping[str, Vector]) -> Sequence[str]:
-    """Name pairs of estimators of one value that differ by more than chance."""
+    """Name the estimators of one value that differ most beyond chance, and count the other pairs that do."""
     found = []
     pairs = list(combinations([name for name in UNBIASED if name in draws], 2))
     limit = NormalDist().inv_cdf(1.0 - AGREE_ERROR / (2 * len(pairs)))
@@ -100,5 +100,10 @@ def _disagreements(draws: Mapping[str, Vector]) -> Sequence[str]:
         rounding = 1e-9 * float(np.abs(np.nan_to_num(draws[a])).max(initial=0.0))
         apart, error = float(difference.mean()), float(difference.std())
         if abs(apart) > rounding + limit * error:
-            found.append(f"{a} and {b} disagree: they differ by {apart:.3g} ± {error:.2g}")
-    return found
+            said = f"{a} and {b} disagree: they differ by {apart:.3g} ± {error:.2g}"
+            found.append((abs(apart) / max(error, rounding, np.finfo(np.float64).tiny), said))
+    if not found:
+        return ()
+    _, worst = max(found, key=lambda pair: pair[0])
+    others = len(found) - 1
+    return (f"{worst}; {others} more {'pair does' if others == 1 else 'pairs do'}" if others else worst,)

@@ -185,7 +185,8 @@ def _of_choice(choice: Choice, fusion: Fusion, k: int, seed: int) -> _Target:
     """Follow the shown list of one request, and draw one of the policy's own."""
     candidates, top = choice.policy_input(fusion), _top(choice, k)
     shown, place = choice.shown[top], discount(choice.position[top], k)
-    drawn = draw_ranking(candidates, choice.rules, k, seed)
+    # As long as the page that was asked for: rewards are of no more places.
+    drawn = draw_ranking(candidates, choice.rules, max(1, shown.size), seed)
     # A list of which places are missing is left out: what the policy would do after the rest is not asked.
     # One that shows an item twice, or a pinned one too low, is none of the policy's.
     whole = choice.position[top].tolist() == list(range(1, len(shown) + 1)) and _may_be_shown(choice, shown)

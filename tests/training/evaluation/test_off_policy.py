@@ -103,6 +103,15 @@ def test_the_logging_score_itself_has_weights_of_one(choices, config):
     assert support.effective == pytest.approx(200)
 
 
+def test_the_model_values_as_many_places_as_the_page_has(choices, config):
+    """A page of three is asked for its first ten places: the policy would show three as well."""
+    sides = [Asked(choices=choices, fusion=by_click(w)) for w in (1.0, -0.5)]
+    at_three, at_ten = (compare_off_policy(*sides, config.tasks[:1], k, seed=0)[0]["click"] for k in (3, 10))
+    for name in ("dm", "dr", "switch_dr", "cascade_dr"):
+        assert at_ten.a.estimates[name] == at_three.a.estimates[name], name
+    assert not any("disagree" in problem for problem in at_ten.problems)
+
+
 def test_lists_that_no_estimator_may_use_are_counted(choices, config):
     own = [
         Choice(**{s: getattr(c, s) for s in Choice.__slots__ if s != "kind"}, kind=("degraded",) * 3)
