@@ -20,7 +20,7 @@ from recsys.simulator.dials import ShopDials
 
 EPOCH: Final = Path(__file__).with_name("product_epoch.py")
 DAYS: Final = 12
-"""Some 400,000 rows, as the click log of `speed` has: starts of processes and first steps count as in a night."""
+"""Some 400,000 rows, as `speed` has: the start of processes and first steps weigh as they do in a night."""
 NOW: Final = "now"
 BEFORE: Final = "before"
 SHAPES: Final = {
