@@ -71,14 +71,19 @@ def compare_off_policy(
     return found, notes
 
 
-def trust_notes(compared: Mapping[str, PolicyComparison]) -> list[str]:
-    """Say which off-policy differences are not trustworthy, and why."""
-    return [
-        f"NOT TRUSTWORTHY: the off-policy value of {task}: {'; '.join(both.problems)}; the first "
-        f"{min(both.a.support.places_supported, both.b.support.places_supported)} places have enough support"
-        for task, both in compared.items()
-        if both.problems
-    ]
+def trust_notes(compared: Mapping[str, PolicyComparison], names: tuple[str, str] = ("A", "B")) -> list[str]:
+    """Say which off-policy differences are not trustworthy, and why. Args: names: of the two policies."""
+    notes = []
+    for task, both in compared.items():
+        sides = (both.a, both.b)
+        why = [f"{name}: {p}" for name, side in zip(names, sides, strict=True) for p in side.problems]
+        places = min(side.support.places_supported for side in sides)
+        if why:
+            notes.append(
+                f"NOT TRUSTWORTHY: the off-policy value of {task}: {'; '.join(why)}; the first {places} "
+                "places have enough support"
+            )
+    return notes
 
 
 def _agreements(asked: Mapping[str, Asked], targets: Sequence["_Target"], logged: "_Rows") -> list[str]:

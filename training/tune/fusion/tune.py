@@ -21,9 +21,15 @@ from recsys.tasks import TaskSpec
 from training.evaluation.choices import Choice, LoggedChoices, read_choices
 from training.evaluation.evaluate import evaluated_periods, score_rows
 from training.evaluation.leaks import LeakCheck
-from training.evaluation.off_policy import Asked, compare_off_policy, trust_notes
+from training.evaluation.off_policy import SHOWN_ESTIMATOR, Asked, compare_off_policy, trust_notes
 from training.predict import BundlePredictor
-from training.tune.fusion.fusion_report import Candidate, FrontPoint, FusionReport, support_notes
+from training.tune.fusion.fusion_report import (
+    MIN_EFFECTIVE,
+    Candidate,
+    FrontPoint,
+    FusionReport,
+    support_notes,
+)
 from training.tune.fusion.search import Point, Space, knee, search_front
 from training.tune.fusion.truth import true_values
 from training.tune.fusion.value import Lists, Value, effective_labels, is_checked, list_values, lists_of
@@ -191,7 +197,7 @@ def _report(
         notes=(
             *material.notes,
             *support_notes(effective, "the value", "labels"),
-            *_notes(candidates, current),
+            *_notes(candidates[0], current, effective),
         ),
     )
 
@@ -257,21 +263,32 @@ def _front_point(
     )
 
 
-def _notes(candidates: Sequence[Candidate], current: Fusion) -> list[str]:
-    recommended = candidates[0]
-    notes = [*trust_notes(recommended.off_policy), *recommended.missing]
+def _notes(recommended: Candidate, current: Fusion, effective: Mapping[str, float]) -> list[str]:
+    notes = [*trust_notes(recommended.off_policy, ("current", "these")), *recommended.missing]
     if current.sources.weights:
         notes.append(_SOURCES.format(", ".join(current.sources.weights)))
-    if not any(effect.verdict == "better" for effect in recommended.effects.values()):
+    verdicts = _trusted(recommended, effective)
+    if "better" not in verdicts.values():
         notes.append(
             "no evidence on the checked users that the recommended weights beat the current ones on any "
             "task; keep the current ones or take more days"
         )
-    worse = [task for task, effect in recommended.effects.items() if effect.verdict == "worse"]
+    worse = [what for what, verdict in verdicts.items() if verdict == "worse"]
     if worse:
-        notes.append(f"the recommended weights are worse than the current ones for {', '.join(worse)}")
+        notes.append(f"the recommended weights are worse than the current ones: {', '.join(worse)}")
     if recommended.fusion.formula != current.formula or recommended.fusion.formula != "additive":
         notes.append(
             "scores of another formula have another spread: look at [policy] temperature, which divides them"
         )
     return notes
+
+
+def _trusted(candidate: Candidate, effective: Mapping[str, float]) -> dict[str, str | None]:
+    """Give the verdicts that rest on enough: of re-ranked lists, and of lists that a server would draw."""
+    shown = {f"re-ranked {t}": e for t, e in candidate.effects.items() if effective[t] >= MIN_EFFECTIVE}
+    drawn = {
+        f"off-policy {task}": both.effects[SHOWN_ESTIMATOR]
+        for task, both in candidate.off_policy.items()
+        if not both.problems
+    }
+    return {name: effect.verdict for name, effect in (shown | drawn).items()}

@@ -22,7 +22,7 @@ from training.evaluation.off_policy import Asked, compare_off_policy
 from training.tune.fusion.fusion_pages import write_fusion
 from training.tune.fusion.fusion_report import fusion_toml
 from training.tune.fusion.search import Point, Space, knee, rescaled, with_share, within
-from training.tune.fusion.tune import Material, tune_fusion
+from training.tune.fusion.tune import Material, _notes, tune_fusion
 from training.tune.fusion.value import is_checked, list_values, lists_of
 from training.tune.study import Budget, finished, open_study, search
 
@@ -287,6 +287,29 @@ def test_what_rests_on_too_little_has_no_verdict(report, tmp_path):
     assert few.verdicts(best)["re-ranked"]["click"] == "not trustworthy"
     page = next(f for f in write_fusion(few, tmp_path / "out") if f.suffix == ".html").read_text()
     assert page.count("<td>not trustworthy</td>") == 3, "re-ranked clicks, off-policy clicks and purchases"
+
+
+def test_the_notes_read_every_verdict_that_may_be_trusted(report):
+    """Re-ranked lists alone would miss what a server would draw, and a verdict on 3 labels is none."""
+    candidate, current = report.candidates[0], report.current.fusion
+    both = candidate.off_policy["click"]
+    sides = {side: getattr(both, side).model_copy(update={"problems": ()}) for side in "ab"}
+
+    def said(effective, low, high):
+        effect = both.effects["cascade_dr"].model_copy(update={"ci_low": low, "ci_high": high})
+        sure = both.model_copy(update={**sides, "effects": {"cascade_dr": effect}})
+        rating = candidate.effects["rating"].model_copy(update={"ci_low": -0.2, "ci_high": -0.1})
+        made = candidate.model_copy(update={"off_policy": {"click": sure}, "effects": {"rating": rating}})
+        return [note for note in _notes(made, current, {"rating": effective}) if "recommended" in note]
+
+    nothing = "no evidence on the checked users that the recommended weights beat the current ones"
+    worse = "the recommended weights are worse than the current ones: "
+    assert said(3.0, 0.1, 0.2) == []
+    assert said(300.0, 0.1, 0.2) == [worse + "re-ranked rating"]
+    one, other = said(300.0, -0.2, -0.1)
+    assert one.startswith(nothing)
+    assert other == worse + "re-ranked rating, off-policy click"
+    assert any(note.startswith("NOT TRUSTWORTHY") and "current: " in note for note in report.notes)
 
 
 def test_requests_without_candidates_are_said(config, report):
