@@ -25,6 +25,13 @@ class Inputs:
     text_dim: int
 
     @property
+    def features(self) -> frozenset[str]:
+        """Name the features that are read, without kinds of events and texts."""
+        tables = (table for entity in ("user", "item", "context") for table in self.tables(entity))
+        numbers = (*self.user_numbers, *self.item_numbers, *self.context_numbers, *self.cross_numbers)
+        return frozenset((*(feature for feature, *_ in tables), *(feature for feature, _ in numbers)))
+
+    @property
     def num_user_numbers(self) -> int:
         """Count the columns of the user's numbers."""
         return sum(width for _, width in self.user_numbers)

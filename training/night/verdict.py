@@ -11,8 +11,9 @@ from features.build import as_built_for
 from features.days import Days
 from recsys.bundle import Bundle, load_bundle
 from recsys.device import resolve_device
-from recsys.manifest import read_manifest
-from recsys.records import Check
+from recsys.manifest import Manifest, read_manifest
+from recsys.model.scorer import parse_inputs
+from recsys.records import Check, Verdict
 from recsys.stages import Stages, write_json
 from recsys.stages import read_manifest as read_stage
 from recsys.tasks import new_heads
@@ -35,12 +36,14 @@ from training.gate import (
     decide,
     of_evaluated_day,
 )
+from training.gate.decision import finding
 from training.night.gate_rows import places_of
 from training.night.plan import NightPlan
 from training.night.step import Step
 from training.predict import BundlePredictor
 from training.progress import bar, say
 from training.served_facts import served_facts
+from training.warm_start import SHOWN
 
 RANKING_USERS = 500
 CHALLENGER, CHAMPION, ANCHOR = "challenger", "champion", "anchor"
@@ -150,6 +153,7 @@ def gate(step: Step, *, plan: NightPlan, scores: Path, evaluated: str, previous:
             *check_calibration(config.tasks, manifest.calibration, config.calibration),
             *check_lists(report.ranking, rival.ranking if rival else None, config.gate),
             *check_lists_alike(*_pages(scores), config.gate),
+            *(_new_inputs(manifest, previous.manifest, plan) if previous is not None else ()),
         ]
         decision = decide(
             previous.version if previous else None,
@@ -166,6 +170,19 @@ def gate(step: Step, *, plan: NightPlan, scores: Path, evaluated: str, previous:
     folder = step.kept(build)
     decision = Decision.model_validate_json((folder / "decision.json").read_text())
     return decision.with_checks([Check.model_validate(c) for c in read_stage(folder)["served"]])
+
+
+def _new_inputs(mine: Manifest, live: Manifest, plan: NightPlan) -> list[Check]:
+    """Report features that the live bundle does not read: a warm night learns them from new days alone."""
+    new = sorted(parse_inputs(mine.inputs).features - parse_inputs(live.inputs).features)
+    if not new or plan.cold:
+        return []
+    names = ", ".join(new[:SHOWN]) + (f" and {len(new) - SHOWN} more" if len(new) > SHOWN else "")
+    said = (
+        f"{names}: learned from {len(plan.train_periods)} period(s), those that are new to the weights; a "
+        "cold night learns all inputs from every day ([training] cold_restart)"
+    )
+    return [finding("new inputs", Verdict.PROMOTE, said, inputs=len(new))]
 
 
 def check_refitted(

@@ -614,6 +614,7 @@ def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_n
     )  # the last: the refit, before it is live
     assert scored == [(v, day) for v in versions for day in evaluated_on]
     assert following.decision.champion == result.evaluated
+    assert "new inputs" not in {check.name for check in following.decision.checks}
     stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
     assert len(stages) == 2
 
@@ -629,7 +630,10 @@ def test_a_champion_is_measured_by_the_features_that_it_was_trained_with(first_n
     expected = score_rows(predictor, same, places)
     config = make_config(gate={"min_rows": 100_000}, features={"window_days": [2]})
     assert night.config.features.window_days != config.features.window_days
-    run_night(dataclasses.replace(following, config=config), stop_after="gate")
+    held = run_night(dataclasses.replace(following, config=config), stop_after="gate")
+    (said,) = (check.detail for check in held.decision.checks if check.name == "new inputs")
+    assert said.startswith("item_by_category__click_count_2, item_by_category__click_rate_2, ")
+    assert " and 25 more: learned from 2 period(s), those that are new to the weights; a cold night" in said
     (scores,) = (runs / "stages" / "evaluate").glob("*/champion.parquet")
     found = pl.read_parquet(scores).join(expected.select("impression_id"), on="impression_id", how="semi")
     assert found.height == expected.height
