@@ -188,8 +188,8 @@ def _choices(
     predictor.ranker.eval()
     items, categories = item_side(model, encoded.items), category_codes(catalogue)
     embeddings = items.embedding_BD.cpu().numpy()
-    logged = [_in_catalogue(sets[_request(group)].item_ids, catalogue["item_id"]) for group in groups]
     asked = [sets[_request(group)] for group in groups]
+    logged = _in_catalogue([of_list.item_ids for of_list in asked], catalogue["item_id"])
     requests = part.frame.select("user_id", "shown_at")
     sources = _DaySources.of(model, days, i, requests, asked, catalogue["item_id"])
     found: list[Choice] = []
@@ -232,10 +232,14 @@ def _request(group: pl.DataFrame) -> tuple[str, str]:
     return str(request), str(user)
 
 
-def _in_catalogue(item_ids: pl.Series, catalogue: pl.Series) -> tuple[pl.Series, np.ndarray]:
-    """Give those items that the day's catalogue has, and their rows in it."""
-    codes = item_codes(item_ids, catalogue)
-    return item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0]
+def _in_catalogue(sets: Sequence[pl.Series], catalogue: pl.Series) -> list[tuple[pl.Series, np.ndarray]]:
+    """Give those items of each set that the day's catalogue has, and their rows in it."""
+    stops = np.cumsum([item_ids.len() for item_ids in sets])[:-1]
+    by_set = np.split(item_codes(pl.concat(sets), catalogue), stops)
+    return [
+        (item_ids.filter(pl.Series(codes >= 0)), codes[codes >= 0])
+        for item_ids, codes in zip(sets, by_set, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +318,7 @@ def _choice(encoded: EncodedRows, group: pl.DataFrame, of_list: LoggedSet, of_it
         item_ids=item_ids,
         predictions=of_items.predictions,
         sources=of_items.sources,
-        shown=item_codes(group["item_id"], item_ids),
+        shown=np.array([number[item_id] for item_id in group["item_id"]], np.int64),
         position=group["position"].to_numpy().astype(np.int64),
         propensity=group["propensity"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
         kind=tuple(group["propensity_kind"].to_list()),
