@@ -5,19 +5,21 @@
 It is a table beside the model's history: longer, of fewer kinds, and without what was taken back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 import numpy as np
 import polars as pl
 
 from features.definitions import reversals
-from features.history import VOID, day_events, join_tail, next_tail, split_tail
+from features.history import EVENT_COLUMNS, VOID, day_events, join_tail, next_tail, split_tail
 from features.sessions import leave_merged
 from recsys.config import RunConfig
 from recsys.snapshot import DaySnapshot
 
 TABLE = "taken"
+REQUESTS_AT_ONCE = 10_000
+"""Each is joined with all events of its user."""
 
 
 def day_taken(
@@ -47,16 +49,22 @@ def users_taken(snapshot: DaySnapshot, users: pl.Series) -> pl.DataFrame:
 
 def requests_taken(
     before: DaySnapshot, day: DaySnapshot, requests: pl.DataFrame, config: RunConfig
-) -> pl.DataFrame:
+) -> Iterator[tuple[int, pl.DataFrame]]:
     """Give what the user of each request [R] had taken as a server saw it then, the day itself included.
 
     Args: before, day: snapshots by this config; requests: user_id and shown_at, on the day.
-    Returns: as `users_taken`: the request's place `user`, item_id, kind, at_ms, sorted by it.
+    Returns: some requests at a time, in order: how many, and rows as of `users_taken`, in which `user` is the
+    request's place among them.
     """
     mine = pl.col("user_id").is_in(requests["user_id"].unique().implode())
-    feedback = day.table("feedback").filter(mine)
+    feedback = day.table("feedback", columns=EVENT_COLUMNS).filter(mine)
     standing = before.table(TABLE).filter(mine)
     events = day_events(standing, feedback, config.taken_kinds, reversals(config.tasks))
+    for part in requests.iter_slices(REQUESTS_AT_ONCE):
+        yield part.height, _taken_until(part, events, config)
+
+
+def _taken_until(requests: pl.DataFrame, events: pl.DataFrame, config: RunConfig) -> pl.DataFrame:
     lag = timedelta(seconds=config.features.ingestion_lag)
     asked = requests.select(
         "user_id", user=pl.int_range(pl.len(), dtype=pl.Int64), until=pl.col("shown_at") - lag

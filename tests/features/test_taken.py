@@ -113,7 +113,8 @@ def test_rows_of_some_users_come_by_their_place():
     assert np.diff(found["at_ms"]).tolist() == [7_200_000]
 
 
-def test_a_request_sees_what_its_user_took_until_then():
+@pytest.mark.parametrize("at_once", [1, 2, 9])
+def test_a_request_sees_what_its_user_took_until_then(monkeypatch, at_once):
     """Less what was taken back by then, and only what the ingestion lag let through."""
     config = config_of()
     config = config.model_copy(
@@ -124,7 +125,9 @@ def test_a_request_sees_what_its_user_took_until_then():
         ("u", "c", "click", 1), ("v", "x", "click", 1), ("u", "a", "refund", 2), ("u", "s", "view", 2),
         ("u", "d", "click", 3), ("u", "e", "click", 4),
     )  # fmt: skip
-    days = [SimpleNamespace(table={"taken": before}.get), SimpleNamespace(table={"feedback": today}.get)]
+    tables = {"taken": before, "feedback": today}
+    day = SimpleNamespace(table=lambda name, columns=None: tables[name].select(columns or pl.all()))
+    monkeypatch.setattr("features.taken.REQUESTS_AT_ONCE", at_once)
     hours = {"early": 1.5, "later": 1.51, "void": 3.0, "full": 5.0, "nobody": 5.0}
     requests = pl.DataFrame(
         {
@@ -132,8 +135,10 @@ def test_a_request_sees_what_its_user_took_until_then():
             "shown_at": [NOON + timedelta(hours=at) for at in hours.values()],
         }
     )
-    found = requests_taken(*days, requests, config)
-    seen = {name: found.filter(pl.col("user") == n)["item_id"].to_list() for n, name in enumerate(hours)}
+    parts = list(requests_taken(day, day, requests, config))
+    assert [count for count, _ in parts] == [part.height for part in requests.iter_slices(at_once)]
+    lists = [part.filter(pl.col("user") == n) for count, part in parts for n in range(count)]
+    seen = {name: part["item_id"].to_list() for name, part in zip(hours, lists, strict=True)}
     assert seen == {
         "early": ["a", "b"],  # the click came 30 minutes before, which is not before it
         "later": ["a", "b", "c"],
@@ -141,4 +146,4 @@ def test_a_request_sees_what_its_user_took_until_then():
         "full": ["c", "d", "e"],  # three are kept
         "nobody": [],
     }
-    assert found["at_ms"].dtype == pl.Int64
+    assert {part["at_ms"].dtype for part in lists} == {pl.Int64()}

@@ -96,14 +96,16 @@ class Sources:
         Args: requests: user_id and shown_at; ids: of the catalogue; names: the sources that will be read.
         """
         previous, config = days[i - 1], model.config
-        events, table = requests_taken(previous, days[i], requests, config), None
+        parts = requests_taken(previous, days[i], requests, config)
+        taken = [of_user for count, events in parts for of_user in taken_rows(events, count, ids, config)]
+        table = None
         if "item_item" in names:
             table = item_item_table(previous, config, ids, model.fusion.sources)
         return cls._of(
             previous,
             ids,
             config,
-            taken=taken_rows(events, requests.height, ids, config),
+            taken=taken,
             at_ms=requests["shown_at"].dt.epoch("ms").to_numpy(),
             table=table,
             bias=model.item_bias,
