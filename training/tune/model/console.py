@@ -14,10 +14,10 @@ def print_model(report: ModelReport, files: Sequence[Path]) -> None:
     """Print the losses as given and found, the best trial's settings, and the files written."""
     console = Console()
     table = Table("validation loss", "as given", "best", "improvement", box=None)
+    better = improvements(report.best_losses, report.baseline)
     for name, value in report.baseline.items():
         best = report.best_losses[name]
-        better = improvements({name: best}, {name: value})[name]
-        table.add_row(name, f"{value:.5f}", f"{best:.5f}", f"{100 * better:+.2f} %")
+        table.add_row(name, f"{value:.5f}", f"{best:.5f}", f"{100 * better[name]:+.2f} %")
     console.print(table, highlight=False)
     line = report.best_line
     for key, setting in (line.settings if line else {}).items():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from training.tune.model.bench import improvements
 from training.tune.model.search import ModelReport
 from training.tune.search_pages import write_search
 
@@ -17,6 +18,14 @@ def write_model(report: ModelReport, toml: str, out: Path) -> list[Path]:
     ranked = sorted(
         report.trials, key=lambda t: (t.state != "complete", -next(iter(t.values.values()), -1.0))
     )
+    better = improvements(report.best_losses, report.baseline)
     return write_search(
-        report, "model.html.j2", ("best.toml", toml), out, marks=marks, names=names, ranked=ranked
+        report,
+        "model.html.j2",
+        ("best.toml", toml),
+        out,
+        marks=marks,
+        names=names,
+        ranked=ranked,
+        better=better,
     )

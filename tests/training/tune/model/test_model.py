@@ -25,6 +25,7 @@ from recsys.shapes import RETRIEVAL
 from training.balancing import build_balancer
 from training.train import prepare, train
 from training.tune.model.bench import ModelBench, improvements
+from training.tune.model.console import print_model
 from training.tune.model.model_pages import write_model
 from training.tune.model.search import best_toml, tune_model
 from training.tune.search_pages import bars
@@ -105,6 +106,19 @@ def test_the_best_file_repeats_the_best_run(report, given, shop_chain, tmp_path)
     assert "Importance for mean" in page
     assert page.count("<svg") == 2
     assert json.loads(files["report.json"].read_text())["best"] == report.best
+
+
+def test_a_loss_of_zero_is_written_and_printed(report, tmp_path, capsys):
+    """As where every list of a small validation day is in order."""
+    perfect = {
+        "baseline": {**report.baseline, "click": 0.0},
+        "best_losses": {**report.best_losses, "click": 0.0},
+    }
+    none = report.model_copy(update=perfect)
+    page = write_model(none, "", tmp_path)[0].read_text()
+    assert "<tr><td>click</td><td>0.00000</td><td>0.00000</td><td>0.00 %</td></tr>" in page
+    print_model(none, [])
+    assert "+0.00 %" in capsys.readouterr().out
 
 
 def test_importance_finds_what_matters(report):
