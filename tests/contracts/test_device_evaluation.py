@@ -44,8 +44,8 @@ def test_ranked_lists(here, there, shop_chain, config, waits):
 
 
 def test_logged_candidates(here, there, shop_log, shop_chain):
-    wanted = read_choices(here, shop_log, shop_chain, [4, DAY])
-    found = read_choices(there, shop_log, shop_chain, [4, DAY])
+    wanted = read_choices(here, shop_log, shop_chain, [4, DAY]).choices
+    found = read_choices(there, shop_log, shop_chain, [4, DAY]).choices
     assert wanted
     for one, other in zip(wanted, found, strict=True):
         assert one.request_id == other.request_id
