@@ -1,10 +1,13 @@
 """On a second device, ranked lists, logged candidates and the losses of a search are the processor's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from recsys.bundle import load_bundle
+from recsys.source_terms import SourceTerms
 from training.evaluation.audience import find_audience
 from training.evaluation.choices import read_choices
 from training.evaluation.lists import _top_places, ranked_lists, top_places
@@ -16,7 +19,9 @@ DAY = 5
 
 @pytest.fixture(scope="module")
 def bundle(bundle_folder):
-    return load_bundle(bundle_folder)
+    loaded = load_bundle(bundle_folder)
+    fusion = loaded.manifest.fusion.with_sources(SourceTerms(retrieval=0.5, item_item=0.3))
+    return dataclasses.replace(loaded, manifest=loaded.manifest.model_copy(update={"fusion": fusion}))
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,9 @@ def test_logged_candidates(here, there, shop_log, shop_chain):
         assert one.request_id == other.request_id
         for task, values in one.predictions.items():
             np.testing.assert_allclose(other.predictions[task], values, atol=1e-6)
+        assert set(one.sources) == {"retrieval", "item_item"}
+        for name, values in one.sources.items():
+            np.testing.assert_allclose(other.sources[name], values, atol=1e-6)
 
 
 def test_losses_of_a_search(shop_chain, config, pretend, monkeypatch):
