@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 import polars as pl
-import structlog
 
 from recsys.config import RunConfig, build_fusion
-from recsys.errors import DataError
 from recsys.log import InteractionLog, latest_by_key
 from recsys.schema import empty
 from serving.catalogue import Catalogue
@@ -15,16 +13,14 @@ from serving.served_model import ServedModel
 
 # Popularity counts the feedback of this many latest partitions.
 _NUM_DAYS = 28
-_log = structlog.get_logger(__name__)
 
 
 def popular_model(log: InteractionLog, config: RunConfig) -> ServedModel:
-    """Build a model without scorer: the catalogue, and how often each item got positive feedback."""
-    try:
-        items, counts = _items(log), _counts(log, config)
-    except DataError as error:
-        _log.error("log_unreadable", error=str(error))
-        items, counts = empty("items"), pl.DataFrame(schema={"item_id": pl.String, "count": pl.UInt32})
+    """Build a model without scorer: the catalogue, and how often each item got positive feedback.
+
+    Raises: DataError when the log cannot be read.
+    """
+    items, counts = _items(log), _counts(log, config)
     unlisted = counts.select("item_id").join(items.select("item_id"), on="item_id", how="anti")
     catalogue = pl.concat([items, unlisted], how="diagonal_relaxed").sort("item_id")
     most = counts["count"].max() if counts.height else 1

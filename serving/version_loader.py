@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from features.store import FeatureStore
-from recsys.errors import BundleError, MissingUsersError, RecsysError, StoreError
+from recsys.errors import BundleError, DataError, MissingUsersError, RecsysError, StoreError
 from recsys.log import InteractionLog
 from recsys.registry import Registry
 from serving.catalogue.overlay import ItemOverlay
@@ -95,16 +95,26 @@ class VersionLoader:
         return self._engine(empty_model(self._options.config))
 
     def popular(self) -> Engine:
-        """Make the engine of the log's popular items, which needs no bundle."""
-        self._counted = self._days()
-        return self._warm(popular_model(InteractionLog(self._options.log), self._options.config))
+        """Make the engine of the log's popular items, without a bundle; of no items if it is unreadable."""
+        return self._count(self._days()) or self.empty()
 
     def popular_of_newer_log(self) -> Engine | None:
-        """Make it again where the log has other days than when it was made last; None where it has not.
+        """Make it again where the log has other days than when it was counted last; None where it has not.
 
         Before a night goes live, what is popular is all that users get: each night adds a day to the log.
+        While a day cannot be read, None: what was counted before is better than nothing.
         """
-        return None if self._counted in (None, self._days()) else self.popular()
+        days = self._days()
+        return None if days == self._counted else self._count(days)
+
+    def _count(self, days: list[list[date]]) -> Engine | None:
+        try:
+            model = popular_model(InteractionLog(self._options.log), self._options.config)
+        except DataError as error:
+            _log.error("log_unreadable", error=str(error))
+            return None
+        self._counted = days
+        return self._warm(model)
 
     def _days(self) -> list[list[date]]:
         log = InteractionLog(self._options.log)

@@ -748,6 +748,37 @@ def test_while_nothing_is_live_popular_items_are_those_of_the_newest_log(
     assert answer.degradation == ("NO_BUNDLE",)
 
 
+def test_popular_items_stay_while_a_new_day_of_the_log_cannot_be_read(start, fakes, tmp_path) -> None:
+    log = InteractionLog(tmp_path / "log")
+    _write_log(log, fakes)
+    one = start(version=None)
+    damaged = tmp_path / "log" / "feedback" / "date=2026-03-01" / "part.parquet"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"no Parquet")
+    assert one.server.loader.popular_of_newer_log() is None
+    damaged.unlink()
+    _write_clicks(log, date(2026, 3, 1), ["i3", "i3"])
+    newer = one.server.loader.popular_of_newer_log()
+    assert newer is not None, "the day is read once it can be"
+    assert newer.model.popular.shares(newer.model.catalogue.rows_of(["i3"])) == 1.0
+    assert one.server.loader.popular_of_newer_log() is None
+
+
+def test_a_log_that_was_unreadable_at_the_start_is_counted_once_it_can_be_read(
+    start, fakes, tmp_path
+) -> None:
+    log = InteractionLog(tmp_path / "log")
+    _write_log(log, fakes)
+    (damaged,) = log.files("feedback", date(2026, 2, 28))
+    damaged.write_bytes(b"no Parquet")
+    one = start(version=None)
+    assert one.client.recommend("u1").items == ()
+    _write_log(log, fakes)
+    newer = one.server.loader.popular_of_newer_log()
+    assert newer is not None
+    assert len(newer.model.catalogue) > 0
+
+
 def _write_log(log: InteractionLog, fakes) -> None:
     day = date(2026, 2, 28)
     log.write("items", day, fakes.items())
