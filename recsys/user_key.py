@@ -4,10 +4,11 @@ Who has a bundle alone cannot try ids out, however short they are. The key is ma
 is in no bundle: a host that has a copy of a bundle needs the key beside it.
 """
 
+import errno
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -26,8 +27,11 @@ _HASH_BYTES = 12
 """Two of a billion users share a hash with a chance of 1e-11."""
 _USER, _NAME = b"user id", b"name of the key"
 """What keeps the hashes of ids apart from the name."""
-_NOT_OTHERS = 0o037
-"""A night may run as another user than its servers: a group of both may read the key."""
+_OTHERS = 0o007
+"""A night may run as another user than its servers: a group of both may read the key. What gives volumes to a
+group, such as `fsGroup` of Kubernetes, lets the group write in every file, too."""
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What `os.link` fails with where a file system has no links."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,11 @@ def user_key_of(runs: Path) -> UserKey | None:
             f"{file} is no key of {_BYTES} bytes in hexadecimal digits; restore it from a copy. Without "
             "it no user of the bundles in this folder is known"
         )
-    if mode & _NOT_OTHERS:
+    if mode & _OTHERS:
         raise ConfigError(
-            f"{file}, the key of the users' hashes, has mode {mode:o}: more than its owner, and readers of "
-            "its group, have access; chmod it to 600 or 640"
+            f"{file}, the key of the users' hashes, has mode {mode:o}: users beside its owner and its group "
+            "have access; chmod it to 600 or 640, or on a file system without modes mount it so (fmask=0117, "
+            "file_mode=0660)"
         )
     return UserKey.of(secret)
 
@@ -122,18 +127,29 @@ def write_user_key(runs: Path, secret: bytes) -> None:
     Raises: OSError.
     """
     make_folder(runs)
-    temporary = runs / f".{FILE}.{os.getpid()}.tmp"
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    # The name is drawn: processes of two containers may have one number. The mode is 600.
+    descriptor, name = tempfile.mkstemp(prefix=f".{FILE}.", suffix=".tmp", dir=runs)
     try:
         os.write(descriptor, secret.hex().encode() + b"\n")
         os.fsync(descriptor)
-        with suppress(FileExistsError):
-            os.link(temporary, runs / FILE)
+        _put_if_absent(Path(name), runs / FILE)
     finally:
         os.close(descriptor)
-        temporary.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
     sync_folder(runs)
+
+
+def _put_if_absent(temporary: Path, target: Path) -> None:
+    """Give a file its name, unless another has it."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not target.exists():  # nights, which make keys, exclude each other
+            os.rename(temporary, target)
 
 
 def find_user_key(vocabulary: Path, name: str) -> UserKey:

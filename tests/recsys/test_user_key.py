@@ -1,5 +1,6 @@
 """The key of users' hashes: made once, whole, for its owner and a group; hashes depend on it."""
 
+import errno
 import os
 import stat
 
@@ -26,18 +27,49 @@ def test_a_key_is_made_once_for_its_owner(tmp_path):
     assert key.name not in key.secret.hex()
 
 
-@pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o660])
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o755, 0o777])
 def test_a_key_that_others_can_read_or_change_is_refused(tmp_path, mode):
     make_user_key(tmp_path)
     (tmp_path / FILE).chmod(mode)
-    with pytest.raises(ConfigError, match=f"{FILE}, .*, has mode {mode:o}: .*; chmod it to 600 or 640"):
+    with pytest.raises(
+        ConfigError, match=f"{FILE}, .*, has mode {mode:o}: .*; chmod it to 600 or 640, .*mount"
+    ):
         make_user_key(tmp_path)
 
 
-def test_a_group_of_nights_and_servers_may_read_it(tmp_path):
+@pytest.mark.parametrize("mode", [0o640, 0o660, 0o770])
+def test_a_group_of_nights_and_servers_may_have_it(tmp_path, mode):
+    """660: `fsGroup` of Kubernetes gives its group this mode of every file, at each mount. 770: a file system
+    without modes.
+    """
     key = make_user_key(tmp_path)
-    (tmp_path / FILE).chmod(0o640)
+    (tmp_path / FILE).chmod(mode)
     assert user_key_of(tmp_path) == key
+
+
+def test_a_file_system_without_links_holds_a_key(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    key = make_user_key(tmp_path)
+    write_user_key(tmp_path, bytes(32))
+    assert user_key_of(tmp_path) == key, "one that is there stays"
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+
+
+def test_two_containers_with_one_process_number_make_one_whole_key(tmp_path, monkeypatch):
+    """The second one begins while the first one's file has no name yet."""
+    link, others = os.link, []
+
+    def second_first(*names):
+        monkeypatch.setattr(os, "link", link)
+        others.append(make_user_key(tmp_path))
+        link(*names)
+
+    monkeypatch.setattr(os, "link", second_first)
+    assert [make_user_key(tmp_path)] == others
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
 
 @pytest.mark.parametrize("text", ["", "secret", "00" * 31, "00" * 33])
