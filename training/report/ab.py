@@ -5,6 +5,7 @@ the same users' lists, the same bootstrap draws.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 
 import polars as pl
@@ -59,6 +60,8 @@ def compare(
     Raises: DataError when they have no head in common or no row has a label.
     """
     tasks = shared_tasks(a.tasks, b.tasks)
+    # Configs may clean the log differently, and so find another end of it.
+    b = replace(b, days=b.days.as_known_at(a.days.as_of))
     steps = Steps(6, on_progress)
     rows, window = _rows(a, b, tasks, first, last)
     steps.done()

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
@@ -95,6 +95,15 @@ def test_a_planted_better_model_is_found(better):
     # Its lists are the same model's: nothing is claimed of them.
     assert {e.verdict for e in better.lists.effects} == {"no evidence", None}
     assert not any(e.differs for e in better.lists.effects)
+
+
+def test_both_sides_have_the_labels_that_were_known_at_one_instant(same, shop_chain, window, bundle):
+    """Where B's config finds an earlier end of the log, its lists would have less that is wanted."""
+    earlier = shop_chain.as_known_at(shop_chain.end_of(LAST - 1) - timedelta(hours=12))
+    a, b = (Side(predictor=BundlePredictor(bundle), days=days) for days in (shop_chain, earlier))
+    found = compare(a, b, *window, max_users=15, replicates=200, baselines=False)
+    assert {effect.difference for effect in found.lists.effects} == {0.0}
+    assert found.window == same.window
 
 
 def test_sides_are_not_confused(shop_chain, window, bundle):
