@@ -206,6 +206,15 @@ class Vocabulary:
             key=find_key(folder, json.loads(key.read_text())) if key.is_file() else None,
         )
 
+    @staticmethod
+    def name_of_key(path: Path) -> str | None:
+        """Give the name of the key that a saved one needs; None: it needs none, or is damaged."""
+        try:
+            name = json.loads(pl.read_parquet_metadata(path)["recsys"]).get("user_key")
+        except (OSError, KeyError, ValueError, pl.exceptions.PolarsError):
+            return None
+        return None if name is None else str(name)
+
     @classmethod
     def load(cls, path: Path, find_key: FindKey = find_user_key) -> "Vocabulary":
         """Read what `save` wrote.

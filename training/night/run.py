@@ -18,7 +18,8 @@ from recsys.records import Verdict
 from recsys.registry import Registry
 from recsys.shapes import ATTENTION
 from recsys.stages import read_manifest
-from recsys.user_key import make_user_key, user_key_of
+from recsys.user_key import UserKey, find_user_key, make_user_key, user_key_of
+from recsys.vocabulary import Vocabulary
 from training.balancing import build_balancer
 from training.curves import check_writers
 from training.gate import Decision
@@ -138,8 +139,22 @@ def begin(night: Night, *, pointers: bool) -> dict[str, Any]:
         "champion": champion,
         "previous": previous,
         "anchor": anchor,
-        "user_key": user_key_of(night.runs) if night.reuse.look else make_user_key(night.runs),
+        "user_key": _user_key(night),
     }
+
+
+def _user_key(night: Night) -> UserKey | None:
+    """Read the key of users' hashes; the first night makes it, where its stages are not only looked at.
+
+    Raises: BundleError when it is gone, though bundles need it: with another one none of them could be read.
+    """
+    known = user_key_of(night.runs)
+    if known is None:
+        for version in night.registry.versions():
+            for file in (night.registry.path(version) / "vocabularies").glob("*.parquet"):
+                if name := Vocabulary.name_of_key(file):
+                    return find_user_key(file, name)
+    return known if known is not None or night.reuse.look else make_user_key(night.runs)
 
 
 def _evaluated_bundle(registry: Registry, champion: str) -> Bundle:
