@@ -96,7 +96,7 @@ class VersionLoader:
 
     def popular(self) -> Engine:
         """Make the engine of the log's popular items, without a bundle; of no items if it is unreadable."""
-        return self._count(self._days()) or self.empty()
+        return self._count() or self.empty()
 
     def popular_of_newer_log(self) -> Engine | None:
         """Make it again where the log has other days than when it was counted last; None where it has not.
@@ -104,21 +104,21 @@ class VersionLoader:
         Before a night goes live, what is popular is all that users get: each night adds a day to the log.
         While a day cannot be read, None: what was counted before is better than nothing.
         """
-        days = self._days()
-        return None if days == self._counted else self._count(days)
+        return self._count(self._counted)
 
-    def _count(self, days: list[list[date]]) -> Engine | None:
+    def _count(self, counted: list[list[date]] | None = None) -> Engine | None:
+        """Count the log's popular items; None where its days are those that were counted, or unreadable."""
+        log = InteractionLog(self._options.log)
         try:
-            model = popular_model(InteractionLog(self._options.log), self._options.config)
-        except DataError as error:
+            days = [log.days(table) for table in ("items", "feedback")]
+            if days == counted:
+                return None
+            model = popular_model(log, self._options.config)
+        except (DataError, OSError) as error:
             _log.error("log_unreadable", error=str(error))
             return None
         self._counted = days
         return self._warm(model)
-
-    def _days(self) -> list[list[date]]:
-        log = InteractionLog(self._options.log)
-        return [log.days(table) for table in ("items", "feedback")]
 
     def _warm(self, model: ServedModel) -> Engine:
         engine = self._engine(model)

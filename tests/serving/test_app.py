@@ -779,6 +779,14 @@ def test_a_log_that_was_unreadable_at_the_start_is_counted_once_it_can_be_read(
     assert len(newer.model.catalogue) > 0
 
 
+def test_a_folder_of_the_log_that_is_no_day_stops_no_server(start, fakes, tmp_path) -> None:
+    _write_log(InteractionLog(tmp_path / "log"), fakes)
+    (tmp_path / "log" / "feedback" / "date=yesterday").mkdir()
+    one = start(version=None)
+    assert one.client.recommend("u1").degradation == ("NO_BUNDLE",)
+    assert one.server.loader.popular_of_newer_log() is None
+
+
 def _write_log(log: InteractionLog, fakes) -> None:
     day = date(2026, 2, 28)
     log.write("items", day, fakes.items())
