@@ -109,13 +109,18 @@ def user_key_of(runs: Path) -> UserKey | None:
     return UserKey.of(secret)
 
 
+def draw_secret() -> bytes:
+    """Draw a key."""
+    return os.urandom(_BYTES)
+
+
 def make_user_key(runs: Path) -> UserKey:
     """Read the key of a runs folder, or make one where it has none.
 
     Raises: as `user_key_of`; OSError.
     """
     if (known := user_key_of(runs)) is None:
-        write_user_key(runs, os.urandom(_BYTES))
+        write_user_key(runs, draw_secret())
         known = user_key_of(runs)
         assert known is not None
     return known

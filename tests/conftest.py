@@ -20,6 +20,7 @@ from hypothesis import settings
 from recsys.config import RunConfig, parse_config
 from recsys.log import InteractionLog, business_day
 from recsys.schema import empty
+from recsys.user_key import PUBLIC
 
 # A busy machine is no failure of a property, and a commit always passes or always fails: examples are drawn
 # from the test's own text. `pytest --hypothesis-profile=explore` draws others at every run.
@@ -51,6 +52,14 @@ LONGEST = (
     "training/test_processes.py",
 )
 """Files of 10 to 120 seconds, the longest first: begun last, one keeps a core while others have nothing."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_key_of_users() -> Iterator[None]:
+    """Give every runs folder the same key: with keys of their own, the nights of each run would differ."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.user_key.draw_secret", lambda: PUBLIC)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,12 @@ from recsys.user_key import FILE, UserKey, make_user_key, user_key_of, write_use
 KEY = UserKey.of(bytes(range(32)))
 
 
+@pytest.fixture(autouse=True)
+def _drawn(monkeypatch):
+    """Draw keys here, as a product does: the other tests have one."""
+    monkeypatch.setattr("recsys.user_key.draw_secret", lambda: os.urandom(32))
+
+
 def test_a_key_is_made_once_for_its_owner(tmp_path):
     runs = tmp_path / "runs"
     assert user_key_of(runs) is None
