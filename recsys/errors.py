@@ -48,6 +48,10 @@ class BundleError(RecsysError):
     exit_code = 4
 
 
+class UserKeyError(BundleError):
+    """Raised when a bundle's users are hashed with a key that is not there: the bundle itself is sound."""
+
+
 class RegistryError(RecsysError):
     """Raised when the registry cannot do what was asked: unknown version, lock held, lost compare-and-set."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.errors import BundleError, ConfigError
+from recsys.errors import ConfigError, UserKeyError
 from recsys.files import make_folder, sync_folder
 
 FILE = "user_ids.key"
@@ -160,7 +160,7 @@ def _put_if_absent(temporary: Path, target: Path) -> None:
 def find_user_key(vocabulary: Path, name: str) -> UserKey:
     """Find the key of a vocabulary's file, or of a bundle: in a folder that it lies in, the nearest first.
 
-    Raises: BundleError naming the file that is missing, or is another key; ConfigError as `user_key_of`.
+    Raises: UserKeyError naming the file that is missing, or is another key; ConfigError as `user_key_of`.
     """
     # RUNS may have links: bundles on another disk, or a folder of links in which a version is tried.
     above = vocabulary.resolve().parents
@@ -171,7 +171,7 @@ def find_user_key(vocabulary: Path, name: str) -> UserKey:
             return found
         others += [f"{folder / FILE} is the key {found.name}"] if found is not None else []
     runs = next((p.parent for p in above if p.name in ("bundles", "stages")), above[0])
-    raise BundleError(
+    raise UserKeyError(
         f"{vocabulary} has users hashed with the key {name}, and "
         f"{' and '.join(others) or f'{runs / FILE} is not there'}; copy {FILE} there from the runs folder "
         "that the bundle was written in, with mode 600. If it is lost, run the night in a new runs folder"

@@ -11,7 +11,7 @@ from typing import Any
 from features.store import STORES
 from recsys.bundle import Bundle, load_bundle
 from recsys.config import RunConfig
-from recsys.errors import BundleError, ConfigError, DamagedStageError
+from recsys.errors import BundleError, ConfigError, DamagedStageError, UserKeyError
 from recsys.model.sequence import ENCODERS
 from recsys.model.trunks import TRUNKS
 from recsys.records import Verdict
@@ -161,6 +161,8 @@ def _evaluated_bundle(registry: Registry, champion: str) -> Bundle:
     version = evaluated_version(registry, champion)
     try:
         return load_bundle(registry.path(version))
+    except UserKeyError:
+        raise  # a bundle that is written again would need the key as well
     except BundleError as error:
         raise BundleError(
             f"{error}; `recsys nightly --date {version[:10]}` writes a damaged bundle again from its stages"

@@ -164,8 +164,9 @@ def test_a_night_without_its_key_says_which_file_it_lacks(first_night, tmp_path)
     with pytest.raises(BundleError, match=said):
         load_bundle(Registry(runs).path(result.version))
     for day in (DAY, date(2026, 1, 30)):  # the first night goes on from no bundle
-        with pytest.raises(BundleError, match=said):
+        with pytest.raises(BundleError, match=said) as failed:
             run_night(Night(config=night.config, log=night.log, runs=runs, date=day))
+        assert "writes a damaged bundle again" not in str(failed.value), "it is sound"
     assert not (runs / FILE).exists(), "no other key is made in its place"
 
 
