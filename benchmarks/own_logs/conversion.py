@@ -91,8 +91,7 @@ def write_events(folder: Path, rows: int, seed: int = 1) -> int:
         at.dt.strftime("%Y-%m-%d %H:%M:%S").alias("time"),
         "number",
     ).write_csv(folder / "events.csv")
-    mapping = MADE["funnel"].mapping.split("[items]")[0]
-    (folder.parent / "mapping.toml").write_text(mapping, encoding="utf-8")
+    (folder.parent / "mapping.toml").write_text(MADE["funnel"].mapping, encoding="utf-8")
     return events.height
 
 

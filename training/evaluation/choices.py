@@ -150,15 +150,13 @@ def read_choices(
     left_out: Counter[str] = Counter()
     for i in places:
         sets = _candidate_sets(log, days[i], PolicyParameters.rules_of(predictor.bundle.config.policy))
-        sets = _that_can_be_scored(predictor.lists, i, sets, left_out)
+        sets = _scorable(predictor.lists, i, sets, left_out)
         if sets:
             found += _choices(predictor, labelled, i, sets, left_out)
     return LoggedChoices(choices=found, left_out=dict(left_out))
 
 
-def _that_can_be_scored(
-    model: ListModel, i: int, sets: CandidateSets, left_out: Counter[str]
-) -> CandidateSets:
+def _scorable(model: ListModel, i: int, sets: CandidateSets, left_out: Counter[str]) -> CandidateSets:
     """Keep the sets whose score under a bundle can be known."""
     kept = {}
     for key, of_list in sets.items():
@@ -209,7 +207,7 @@ def _choices(
             of_items = _Candidates(
                 item_ids=item_ids,
                 predictions=predictions,
-                sources=sources.scores(number, of_list, codes, embeddings[codes] @ vector),
+                sources=sources.scores(number, of_list, codes, embeddings, vector),
                 repeats=sources.repeats(number, of_list, codes),
                 categories=categories[codes],
                 embeddings=embeddings[codes] if of_list.rules.mmr else None,
@@ -279,14 +277,24 @@ class _DaySources:
         return cls(fusion=model.fusion, at_requests=counted)
 
     def scores(
-        self, number: int, of_list: LoggedSet, codes: np.ndarray, cosines: np.ndarray
+        self,
+        number: int,
+        of_list: LoggedSet,
+        codes: np.ndarray,
+        embeddings_ID: np.ndarray,
+        vector_D: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """Score a request's candidates by each source that has a weight in its score."""
+        """Score a request's candidates by each source that has a weight in its score.
+
+        Args: embeddings_ID, vector_D: unit vectors of the day's catalogue, and of the request's user.
+        """
         names = _weighed(self.fusion, of_list)
         if not names or self.at_requests is None:
             return {}
         past = _NO_PAST if OF_PAST.isdisjoint(names) else self.past(number)
-        found = {"retrieval": cosines, **self.at_requests.scores(past, codes)}
+        found = self.at_requests.scores(past, codes)
+        if "retrieval" in names:
+            found["retrieval"] = embeddings_ID[codes] @ vector_D
         return {name: found[name] for name in names}
 
     def repeats(self, number: int, of_list: LoggedSet, codes: np.ndarray) -> npt.NDArray[np.bool_] | None:

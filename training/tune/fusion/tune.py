@@ -104,7 +104,7 @@ def read_material(
     ]
     lists = lists_of(rows, labelled, config.retrieval_task)
     read = read_choices(predictor, log, days, periods)
-    choices, left_out = _that_searched_weights_reach(read)
+    choices, left_out = _without_own_weights(read)
     scored = {task.name: days.dates_of(periods) for task in labelled}
     leaks = LeakCheck.of(predictor.bundle.manifest, config, scored, record)
     first = np.unique(lists.position, return_index=True)[1]
@@ -119,7 +119,7 @@ def read_material(
     )
 
 
-def _that_searched_weights_reach(read: LoggedChoices) -> tuple[list[Choice], list[str]]:
+def _without_own_weights(read: LoggedChoices) -> tuple[list[Choice], list[str]]:
     """Leave out requests with weights of their own: a server would use these. Say what is missing."""
     choices = [choice for choice in read.choices if not choice.head_weights]
     own = len(read.choices) - len(choices)

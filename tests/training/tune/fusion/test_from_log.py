@@ -19,7 +19,7 @@ from recsys.settings import to_toml
 from recsys.source_terms import SourceTerms
 from training.evaluation.choices import read_choices
 from training.predict import BundlePredictor
-from training.tune.fusion.tune import _that_searched_weights_reach, unseen_days
+from training.tune.fusion.tune import _without_own_weights, unseen_days
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_requests_with_weights_of_their_own_are_not_tuned_on(bundle_folder, shop
     read = read_choices(BundlePredictor(load_bundle(bundle_folder)), shop_log, shop_chain, [4])
     first, *others = read.choices
     mixed = replace(read, choices=[replace(first, head_weights={"click": 2.0}), *others])
-    kept, notes = _that_searched_weights_reach(mixed)
+    kept, notes = _without_own_weights(mixed)
     assert kept == others
     assert notes == [
         "1 requests with logged candidates are left out: the application sent weights of its own with them"
