@@ -8,6 +8,8 @@ from recsys.svg import line, nice, path, svg, text
 
 Tree = Mapping[str, Any]
 _LEFT, _TOP, _WIDE, _HIGH, _RIGHT, _BELOW = 60, 28, 420, 200, 150, 40
+_LINE = 15
+"""Height of a line of text."""
 _STYLE = (
     "<style>text{font:12px sans-serif;fill:#777}path{fill:none;stroke-width:2}"
     ".learns{stroke:#2a7fbf}.never{stroke:#bf5b2a;stroke-dasharray:5 3}.grid{stroke:#9995}</style>"
@@ -51,14 +53,23 @@ def value_curve(tree: Tree) -> str:
         shapes.append(text(_LEFT - 8, y + 4, f"{bottom + tick * step:.3g}", "end"))
     count = len(learns)
     shapes += [text(_x(n, count), _TOP + _HIGH + 18, str(n + 1), "middle") for n in range(count)]
-    for values, kind, said in ((learns, "learns", "learns every night"), (never, "never", "never retrained")):
+    ends = _apart(_y(learns[-1], bottom, top), _y(never[-1], bottom, top))
+    curves = ((learns, "learns", "learns every night"), (never, "never", "never retrained"))
+    for (values, kind, said), end in zip(curves, ends, strict=True):
         shapes.append(path(_points(values, bottom, top), kind))
-        shapes.append(text(_LEFT + _WIDE + 8, _y(values[-1], bottom, top) + 4, said, "start"))
+        shapes.append(text(_LEFT + _WIDE + 8, end + 4, said, "start"))
     shapes.append(text(_LEFT + _WIDE / 2, _TOP + _HIGH + 34, "night", "middle"))
     title = f"true value of a page, shop of seed {tree['seed']}"
     shapes.append(text(_LEFT, _TOP - 12, title, "start"))
     drawn = svg(_LEFT + _WIDE + _RIGHT, _TOP + _HIGH + _BELOW, _STYLE + "".join(shapes), title)
     return str(drawn).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
+def _apart(first: float, second: float) -> tuple[float, float]:
+    """Move two heights apart until a line of text fits between them."""
+    missing = max(0.0, _LINE - abs(first - second)) / 2
+    up = -missing if first <= second else missing
+    return first + up, second - up
 
 
 def _points(values: Sequence[float], bottom: float, top: float) -> list[tuple[float, float]]:

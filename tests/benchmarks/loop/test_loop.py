@@ -119,3 +119,14 @@ def test_page_and_curve_hold_every_night():
     assert [curve.count("L") for curve in curves] == [2, 2]
     heights = [float(point.split(",")[1]) for point in curves[0][1:].split(" L")]
     assert heights == sorted(heights, reverse=True)
+
+
+@pytest.mark.parametrize("last", [1.0, 1.001, 1.02, 1.3])
+def test_the_names_of_curves_that_end_close_to_each_other_can_be_read(last):
+    nights = [{"true_value": value} for value in (1.5, last)]
+    never = [{"true_value": value} for value in (1.5, 1.0)]
+    drawn = ElementTree.fromstring(value_curve({"seed": 1, "nights": nights, "never_retrained": never}))
+    heights = {of.text: float(of.get("y")) for of in drawn.iter() if of.tag.endswith("text")}
+    assert heights["never retrained"] - heights["learns every night"] >= 14.9, (
+        "12 px letters, the higher first"
+    )
