@@ -236,7 +236,7 @@ def _pseudonymous(user: PackedUser) -> PackedUser:
     numbered = {e.feedback_id: f"{n:06d}" for n, e in enumerate(ordered)}
     return PackedUser(
         row=user.row,
-        tail=tuple(replace(e, feedback_id=numbered[e.feedback_id]) for e in ordered),
+        tail=tuple(e._replace(feedback_id=numbered[e.feedback_id]) for e in ordered),
         void_at={numbered[f]: at for f, at in user.void_at.items()},
         crosses=user.crosses,
         taken=user.taken,

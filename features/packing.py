@@ -93,10 +93,7 @@ def unpack_user(value: bytes | None) -> PackedUser:
     if value is None:
         return NOBODY
     row, tail, seen, crosses, *more = json.loads(value)
-    events = tuple(
-        Event(feedback_id=f, user_id="", item_id=i, kind=k, value=v, received_at_ms=t)
-        for t, f, i, k, v, _ in tail
-    )
+    events = tuple([Event(f, "", i, k, v, t) for t, f, i, k, v, _ in tail])
     void_at = {f: void for _, f, _, _, _, void in tail if void is not None}
     # Older versions packed no items taken: what stands of the tail is the newest of them.
     taken = more[0] if more else taken_of(e for e in events if e.feedback_id not in void_at)

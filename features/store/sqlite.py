@@ -20,7 +20,7 @@ from recsys.config import StoreConfig
 from recsys.errors import MissingUsersError, StoreError, StoreMovedError
 
 _STEPS = 1_000
-_EVENT = "feedback_id, user_id, item_id, kind, value, received_at_ms"
+_EVENT = ", ".join(Event._fields)
 
 
 class SQLiteStore:
@@ -72,7 +72,7 @@ class SQLiteStore:
             )
             events: dict[str, list[Event]] = {}
             for row in rows:
-                events.setdefault(row[1], []).append(_event(row))
+                events.setdefault(row[1], []).append(Event._make(row))
         except sqlite3.Error as error:
             raise StoreError(f"cannot read {self.folder} version {version}: {error}") from error
         newest = self._config.events_per_user
@@ -286,15 +286,3 @@ def _write_base(path: Path, values: Iterable[tuple[str, bytes]], meta: Mapping[s
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
     return count
-
-
-def _event(row: tuple[str, str, str, str, float | None, int]) -> Event:
-    feedback_id, user_id, item_id, kind, value, received_at_ms = row
-    return Event(
-        feedback_id=feedback_id,
-        user_id=user_id,
-        item_id=item_id,
-        kind=kind,
-        value=value,
-        received_at_ms=received_at_ms,
-    )

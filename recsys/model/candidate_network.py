@@ -64,7 +64,7 @@ class CandidateNetwork(nn.Module):
     def __init__(self, ranker: Ranker) -> None:
         """Share a ranker's trunks and heads."""
         super().__init__()
-        self.first_layer = FirstLayer(ranker)
+        self.first_layer, self.first_type = FirstLayer(ranker), torch.float32
         self.trunks = nn.ModuleList(ranker.trunks)
         self.heads = nn.ModuleList(joined(heads) for heads in ranker.every_heads)
         self.num_own = ranker.item_factor.in_features
@@ -74,15 +74,10 @@ class CandidateNetwork(nn.Module):
         self.columns = _columns(ranker)
         self.item_numbers, self.term_FC = ranker.item_number_columns, _item_term(ranker, self.columns)
 
-    @property
-    def product_type(self) -> torch.dtype:
-        """Give the type of the trunks' products; all else is float32."""
-        return next(self.trunks.parameters()).dtype
-
-    def with_products_in(self, dtype: torch.dtype) -> "CandidateNetwork":
-        """Return a network whose trunks multiply in another type."""
+    def with_first_layer_in(self, dtype: torch.dtype) -> "CandidateNetwork":
+        """Return a network whose first layer, the largest product, multiplies in another type."""
         other = copy.copy(self)
-        other._modules = {**self._modules, "trunks": copy.deepcopy(self.trunks).to(dtype)}
+        other.first_layer, other.first_type = self.first_layer.with_weights_in(dtype), dtype
         return other
 
     def of_user(self, user: UserSide) -> UserWeights:
@@ -110,23 +105,35 @@ class CandidateNetwork(nn.Module):
         query_score_NX = rows_NW[:, : self.num_own] @ scores_DX
         query_NA = query_score_NX[:, : self.num_query]
         attended_NA = query_score_NX[:, self.num_query :].softmax(dim=1) @ values_LA
-        x_NK = torch.cat([rows_NW, attended_NA, attended_NA * query_NA], dim=1)
-        kind = self.product_type
-        first_NO = _started(starts_PO.to(kind), places_NG).addmm_(x_NK.to(kind), first_KO.to(kind))
-        firsts = first_NO.split_with_sizes(self.widths, 1)
+        parts = [rows_NW, attended_NA, attended_NA * query_NA]
+        firsts = self._first(parts, places_NG, starts_PO, first_KO).split_with_sizes(self.widths, 1)
         members = [self._member(n, first) for n, first in enumerate(firsts)]
         logits_CN = torch.cat([_mean([m[task] for m in members]) for task in self.columns])
         if self.term_FC is None:
             return logits_CN
         return logits_CN + (rows_NW[:, self.item_numbers] @ self.term_FC).t()
 
+    def _first(self, parts: list[Tensor], places_NG: Tensor, starts_PO: Tensor, first_KO: Tensor) -> Tensor:
+        """Give the first layer's outputs [N, O] of the columns [N, K] that the parts are.
+
+        In a shorter type a start is two rows of the weights: itself, rounded, and what rounding left. They
+        are added inside the product, whose sums are float32: a pass over the outputs of its own would take
+        a third of the product's time, and round once more.
+        """
+        if self.first_type == torch.float32:
+            return _started(starts_PO, places_NG).addmm_(torch.cat(parts, dim=1), first_KO)
+        rounded_PO = starts_PO.to(self.first_type)
+        left_PO = (starts_PO - rounded_PO).to(self.first_type)
+        picks_PQ = torch.eye(len(starts_PO), device=starts_PO.device).repeat(1, 2)
+        x_NK = torch.cat([*parts, _started(picks_PQ, places_NG)], dim=1).to(self.first_type)
+        first_NO: Tensor = x_NK @ torch.cat([first_KO.to(self.first_type), rounded_PO, left_PO])
+        return first_NO.float()
+
     def _member(self, number: int, first_NO: Tensor) -> dict[str, Tensor]:
         """Give one member's logits per task."""
         trunk = self.trunks[number]
         assert isinstance(trunk, Trunk)
-        logits: dict[str, Tensor] = self.heads[number](
-            {t: h.float() for t, h in trunk.above(first_NO).items()}
-        )
+        logits: dict[str, Tensor] = self.heads[number](trunk.above(first_NO))
         return logits
 
     def split(self, logits_CN: np.ndarray) -> dict[str, np.ndarray]:

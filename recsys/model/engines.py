@@ -1,7 +1,8 @@
 """Ways to compute a candidate network on this host: the fastest of those that are right is taken.
 
     eager      torch, operation by operation, in float32: the reference
-    bfloat16   the same with the trunks' products in bfloat16, where the processor multiplies it
+    bfloat16   the same with the first layer's product, the largest, in bfloat16, where the processor
+               multiplies it
 
 Shape letters: N candidates, C logits.
 """
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.model.candidate_network import CandidateInputs, CandidateNetwork
+from recsys.model.candidate_network import CandidateInputs, CandidateNetwork, UserWeights
+from recsys.model.ranker import UserSide
 
 EAGER, BFLOAT16 = "eager", "bfloat16"
 FLOAT32_TOLERANCE = 1e-5
@@ -35,6 +37,8 @@ class Engine:
     run: Callable[..., Tensor]
     exact: bool = True
     """Whether it adds up in float32, so that its logits are eager's."""
+    user_weights: Callable[[UserSide], UserWeights] | None = None
+    """Gives what of a user `run` reads, in the type that it multiplies in; None: the network's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,9 @@ def eager(network: CandidateNetwork) -> Engine:
 
 
 def bfloat16(network: CandidateNetwork) -> Engine:
-    """Compute with torch, the trunks' products in bfloat16."""
-    return Engine(BFLOAT16, network.with_products_in(torch.bfloat16), exact=False)
+    """Compute with torch, the first layer's product in bfloat16."""
+    rounded = network.with_first_layer_in(torch.bfloat16)
+    return Engine(BFLOAT16, rounded, exact=False, user_weights=rounded.of_user)
 
 
 @torch.inference_mode()

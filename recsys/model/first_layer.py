@@ -13,6 +13,7 @@ Shape letters: I inputs of x, K columns that are left of it, O outputs of the fi
 W columns of a packed item row, D embedding, A attention, P starts, C context, F cross numbers.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -43,13 +44,20 @@ class FirstLayer:
         self._embedding_DO = embedding + of_e
         self._other_O, self._attention_O = other.contiguous(), torch.cat([attended, product + of_product])
 
+    def with_weights_in(self, dtype: torch.dtype) -> "FirstLayer":
+        """Return the layer whose `weights` come in another type; each is computed in float32."""
+        other = copy.copy(self)
+        other._other_O, other._attention_O = self._other_O.to(dtype), self._attention_O.to(dtype)
+        return other
+
     def weights(self, user: UserSide) -> Tensor:
         """Give the weights [K, O] of a packed item row, then the attended history and its product."""
+        dtype = self._other_O.dtype
         return torch.cat(
             [
-                torch.addcmul(self._own_DO, self._ids_DO, user.id_BD.t()),
+                torch.addcmul(self._own_DO, self._ids_DO, user.id_BD.t()).to(dtype),
                 self._other_O,
-                self._embedding_DO * user.embedding_BD.t(),
+                (self._embedding_DO * user.embedding_BD.t()).to(dtype),
                 self._attention_O,
             ]
         )

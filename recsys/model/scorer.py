@@ -144,7 +144,8 @@ class Scorer:
         tensors = move_together(self._looked_up(user), self.device)
         side = self._one_user.side(tensors)
         vector_D: np.ndarray = side.embedding_BD[0].cpu().numpy()
-        return ScoredUser(side, self.network.of_user(side), vector_D, user.crosses)
+        weights = (self.engine.user_weights or self.network.of_user)(side)
+        return ScoredUser(side, weights, vector_D, user.crosses)
 
     def retrieve(self, user: "ScoredUser", k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows, nearest first."""

@@ -31,7 +31,7 @@ from recsys.manifest import Manifest, read_manifest
 from recsys.stages import disk_failure
 from serving.prepared.listing import IN_USE, LISTING, is_as_listed
 
-FORMAT = 2
+FORMAT = 3
 """Changes whenever a folder prepared by older code must not be used."""
 _ENTRY = re.compile(r"\.?(?P<key>[^.].*\.[0-9a-f]{20}\.\d+)(\.(lock|new|old))?")
 _POLL_S = 0.05

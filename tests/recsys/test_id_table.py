@@ -28,7 +28,9 @@ def test_rows_are_those_of_a_dict(ids, asked) -> None:
     assert len(table) == len(ids)
 
 
-def test_equal_hashes_of_different_ids_are_told_apart(monkeypatch) -> None:
+@pytest.mark.parametrize("few", [0, 100])
+def test_equal_hashes_of_different_ids_are_told_apart(monkeypatch, few) -> None:
+    monkeypatch.setattr(id_table, "_FEW", few)  # all at once, and one by one
     monkeypatch.setattr(id_table, "_FACTOR", 1)  # the sum of the bytes: anagrams have equal hashes
     ids = ["abc", "bca", "cab", "zz", "acb"]
     table = IdTable.of(pl.Series(ids))
@@ -42,8 +44,16 @@ def test_the_same_ids_give_the_same_arrays_everywhere() -> None:
     table = IdTable.of(pl.Series(["a", "item-1"]))
     wanted = 0
     for byte in b"item-1":
-        wanted = (wanted * 0x9E3779B97F4A7C15 + byte + 1) % 2**64
-    assert dict(zip(table.rows.tolist(), table.hashes.tolist(), strict=True)) == {0: ord("a") + 1, 1: wanted}
+        wanted = (wanted + byte + 1) * 0x9E3779B97F4A7C15 % 2**64
+    assert table.hashes[table.rows == 1].tolist() == [wanted]
+
+
+def test_no_id_is_far_from_where_its_first_bits_point() -> None:
+    """Ids of a shop are numbered: they differ in their last characters."""
+    for ids in (pl.int_range(0, 20_000, eager=True), pl.int_range(10**9, 10**9 + 20_000, eager=True)):
+        table = IdTable.of("item-" + ids.cast(pl.String))
+        assert np.diff(table.firsts).max() <= 12
+        assert table.firsts.size <= 2 * len(table)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7])

@@ -116,5 +116,5 @@ def test_bfloat16_where_the_processor_multiplies_it(bundle_folder, tmp_path, mon
     )
     model = load_model(bundle_folder, open_store(StoreConfig(), tmp_path), AUTO)
     assert (model.engine, model.engines_refused) == ("bfloat16", "")
-    assert model.scorer.engine.run.product_type == torch.bfloat16
-    assert model.scorer.network.product_type == torch.float32, "the reference stays as it was"
+    assert model.scorer.engine.run.first_type == torch.bfloat16
+    assert model.scorer.network.first_type == torch.float32, "the reference stays as it was"

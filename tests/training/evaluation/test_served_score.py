@@ -82,7 +82,7 @@ def served(predictor, shop_log, shop_chain, changed, engine_of, tmp_path_factory
         scores[row["request_id"]] = dict(zip(scored.item_ids, scored.policy_input.scores, strict=True))
         done = list(_feedback(page, row, at_ms, rng))
         for e in done:
-            event = Event(**{name: getattr(e, name) for name in Event.__dataclass_fields__})
+            event = Event(**{name: getattr(e, name) for name in Event._fields})
             events.setdefault(e.user_id, []).append(event)
         records.append(encode(at_ms, [*answer_rows(request, page), *([feedback_rows(done)] if done else [])]))
     (log.root / FOLDER).mkdir()
