@@ -57,6 +57,20 @@ def test_one_in_bfloat16_must_find_the_same_items(sample):
     assert why.endswith("of the best 50 by click are the same")
 
 
+@pytest.mark.parametrize(("apart", "refused"), [(1.9e-3, False), (2.1e-3, True)])
+def test_which_of_two_equally_good_items_is_the_last_of_the_best_does_not_matter(apart, refused):
+    """Bfloat16 tells no near ties apart; what counts is how much worse the items that it finds are."""
+    values = torch.linspace(1.0, 0.0, NUM)
+    values[50:52] = values[49] - apart * values.std(correction=0)
+    swapped = values.clone()
+    swapped[48:50], swapped[50:52] = values[50:52], values[48:50]
+    lists = Sample(CandidateInputs(*[torch.zeros(1)] * 6), lambda logits: {"click": logits[0] * 1e-2})
+    reference, other = (
+        Engine(n, lambda *_, v=v: v[None], exact=False) for n, v in (("r", values), ("o", swapped))
+    )
+    assert (difference(other, reference, lists) is not None) == refused
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_faster_of_two_that_are_right(sample, monkeypatch, exact):
     other = _moved(FLOAT32_TOLERANCE / 2, exact=exact)
