@@ -146,26 +146,6 @@ def _compare(ranker, widths=(2, 1), events=EVENTS, num=NUM):
     torch.testing.assert_close(again, logits, atol=1e-2, rtol=1e-3)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("made", ["mmoe"], indirect=True)
-def test_in_bfloat16_what_all_candidates_share_keeps_its_digits(made):
-    """Starts are the largest summands. Here the weights take away what bfloat16 holds of them."""
-    _, _, tensors = _user(made, EVENTS)
-    user, network = OneUser(made).side(tensors), CandidateNetwork(made)
-    rounded = network.with_first_layer_in(torch.bfloat16)
-    weights = rounded.of_user(user)
-    assert weights.first_KO.dtype == torch.bfloat16
-    torch.testing.assert_close(weights.first_KO, network.of_user(user).first_KO.to(torch.bfloat16))
-    starts_PO = 300 * torch.randn(3, weights.first_KO.shape[1])
-    first_KO = torch.zeros_like(weights.first_KO)
-    first_KO[:3] = -starts_PO.to(torch.bfloat16)
-    rows_NW, places_NG = torch.zeros(3, 13), torch.arange(3).unsqueeze(1)
-    rows_NW[:, :3] = torch.eye(3)
-    inputs = (rows_NW, places_NG, starts_PO, weights.scores_DX, weights.values_LA)
-    found, wanted = rounded(*inputs, first_KO), network(*inputs, first_KO.float())
-    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=5e-3)
-
-
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 @pytest.mark.parametrize("events", [0, 1, 6])
 def test_a_history_read_as_a_sequence(tasks, encoder, events):
@@ -282,3 +262,23 @@ def test_users_without_an_id(tasks):
     inputs = dataclasses.replace(INPUTS, user_tables=INPUTS.user_tables[1:])
     torch.manual_seed(2)
     _compare(_randomised(Ranker(inputs, tasks, SMALL)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", ["mmoe"], indirect=True)
+def test_in_bfloat16_what_all_candidates_share_keeps_its_digits(made):
+    """Starts are the largest summands. Here the weights take away what bfloat16 holds of them."""
+    _, _, tensors = _user(made, EVENTS)
+    user, network = OneUser(made).side(tensors), CandidateNetwork(made)
+    rounded = network.with_first_layer_in(torch.bfloat16)
+    weights = rounded.of_user(user)
+    assert weights.first_KO.dtype == torch.bfloat16
+    torch.testing.assert_close(weights.first_KO, network.of_user(user).first_KO.to(torch.bfloat16))
+    starts_PO = 300 * torch.randn(3, weights.first_KO.shape[1])
+    first_KO = torch.zeros_like(weights.first_KO)
+    first_KO[:3] = -starts_PO.to(torch.bfloat16)
+    rows_NW, places_NG = torch.zeros(3, 13), torch.arange(3).unsqueeze(1)
+    rows_NW[:, :3] = torch.eye(3)
+    inputs = (rows_NW, places_NG, starts_PO, weights.scores_DX, weights.values_LA)
+    found, wanted = rounded(*inputs, first_KO), network(*inputs, first_KO.float())
+    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=5e-3)
