@@ -52,9 +52,9 @@ class Setting:
     negatives: int = 256
     """Items drawn uniformly a step; the step's own next items are candidates, too."""
     temperature: float = 0.07
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.0
-    epochs: int = 6
+    epochs: int = 12
     """At most; the learning rate falls to 0 with them."""
     patience: int = 2
     """Epochs without a better validation before it stops."""
