@@ -2,6 +2,7 @@
 
     margin >= 2.93 standard errors   the head decides: an equal model passes in 9 nights of 10
     less                             the head only vetoes, when it is shown to be worse, or halved
+    shown to be better               is evidence as a head that decides
 
 All heads that decide must pass, each at alpha (an intersection-union test, Berger 1982: no correction). A
 rare head with some ninety positives has a standard error as large as all that the champion adds: asked to
@@ -87,6 +88,14 @@ class HeadComparison:
         """Tell whether a head that does not decide shows harm."""
         return -self.gain > self.veto_at(num_heads)
 
+    def is_better(self, num_heads: int) -> bool:
+        """Tell whether the challenger is shown to be better, at alpha shared among the heads.
+
+        That is evidence however few the labels are, also where the champion adds nothing, so that no margin
+        could be small enough.
+        """
+        return self.gain > normal_quantile(1 - self.config.alpha / num_heads) * self.standard_error
+
     def veto_at(self, num_heads: int) -> float:
         """Give the loss above which a head that does not decide shows harm.
 
@@ -152,9 +161,9 @@ def check_evidence(heads: Sequence[HeadComparison], config: GateConfig) -> list[
 
 
 def _may_only_veto(heads: Sequence[HeadComparison]) -> bool:
-    """Tell whether heads without the labels to decide need not pass."""
+    """Tell whether heads without the labels to decide need not pass: one decides, or is shown better."""
     promotes = any(head.config.underpowered == "promote" for head in heads)
-    return promotes or any(head.known and head.decides for head in heads)
+    return promotes or any(head.known and (head.decides or head.is_better(len(heads))) for head in heads)
 
 
 def _check(head: HeadComparison, num_heads: int, may_only_veto: bool) -> Check:

@@ -35,7 +35,9 @@ def check_refit(
     heads = [head for head in compare_with(tasks, refitted, evaluated, config, seed) if head.known]
     return [
         *(_order(head, len(heads)) for head in heads),
-        *check_shift(tasks, refitted, _at_level(tasks, evaluated, refitted), config, f"shift {_SEEN}"),
+        *check_shift(
+            tasks, refitted, _at_level(tasks, evaluated, refitted), config, f"shift {_SEEN}", learned=True
+        ),
         *check_ratios(tasks, refitted, evaluated, config, f"predicted over observed {_SEEN}"),
     ]
 

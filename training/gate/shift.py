@@ -1,4 +1,9 @@
-"""How far the predictions of one bundle lie from another's on the same rows."""
+"""How far the predictions of one bundle lie from another's on the same rows.
+
+A shift says that something changed, not that it got worse: it stands in for labels that are missing or few.
+Where they are enough to show that the new predictions fit them better, the shift is what they ask for.
+Otherwise a live model that has drifted away from the truth would hold every night that mends it.
+"""
 
 from collections.abc import Sequence
 
@@ -6,11 +11,14 @@ import numpy as np
 import polars as pl
 
 from recsys.config import GateConfig
-from recsys.metrics.columns import Vector
+from recsys.metrics.columns import Rows, Vector, group_sums
+from recsys.metrics.losses import row_log_loss, row_squared_error
 from recsys.records import Check, Verdict
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
+from training.evaluation.head_rows import HeadRows
 from training.gate.decision import finding
+from training.gate.non_inferiority import normal_quantile
 
 _BINS = 10
 _LEAST_SHARE = 1e-4
@@ -24,13 +32,15 @@ def check_shift(
     other: pl.DataFrame | None,
     config: GateConfig,
     name: str = "prediction shift",
+    *,
+    learned: bool = False,
 ) -> list[Check]:
     """Hold predictions that are not finite, or distributed otherwise than the other bundle's by too much.
 
     Values that a young head predicts all alike fill one decile: a small move gives any stability index.
 
     Args: challenger, other: `score_rows`, of which the same impressions are compared; name: of the checks,
-    after the head's.
+    after the head's; learned: the challenger has learned the labels of these rows, so they excuse nothing.
     """
     found = []
     for task in tasks:
@@ -43,15 +53,17 @@ def check_shift(
         if other is None or column not in other.columns:
             continue
         theirs = other.select(*IMPRESSION_KEY, pl.col(column).alias("other"))
-        both = challenger.select(*IMPRESSION_KEY, column).join(theirs, on=IMPRESSION_KEY)
+        both = challenger.join(theirs, on=IMPRESSION_KEY)
         if both.height < config.min_rows:
             continue
         psi = stability_index(both[column].to_numpy(), both["other"].to_numpy())
         moved = psi > config.max_prediction_shift and not _small(task, challenger, both, column)
-        outcome = Verdict.HOLD if moved else Verdict.PROMOTE
+        asked_for = moved and not learned and _fits_better(task, both, column, config.alpha)
+        outcome = Verdict.HOLD if moved and not asked_for else Verdict.PROMOTE
         new, old = both[column].to_numpy().mean(), both["other"].to_numpy().mean()
         means = f"mean {new:.4f}, before {old:.4f}"
         detail = f"stability index {psi:.3f}, at most {config.max_prediction_shift:g}; {means}"
+        detail += "; the labels ask for it" if asked_for else ""
         found.append(finding(f"{task.name} {name}", outcome, detail, psi=psi))
     return found
 
@@ -62,6 +74,33 @@ def _small(task: TaskSpec, rows: pl.DataFrame, both: pl.DataFrame, column: str) 
     move = float(np.sqrt(np.mean((both[column].to_numpy() - both["other"].to_numpy()) ** 2)))
     labels = rows[task.label].drop_nulls().to_numpy()
     return labels.size > 1 and move <= LEAST_VALUE_SHIFT * float(labels.std())
+
+
+def _fits_better(task: TaskSpec, both: pl.DataFrame, column: str, alpha: float) -> bool:
+    """Tell whether the labels show the new predictions to have the smaller loss, users drawn together.
+
+    Args: both: rows with the new predictions in `column` and the old ones in "other".
+    """
+    known = HeadRows.of(task, both, column, "other")
+    if np.unique(known.user).size < 2:
+        return False
+    row_loss = row_log_loss if task.kind.probability else row_squared_error
+    new, old = (
+        row_loss(
+            Rows(
+                label=known.label,
+                prediction=known.frame[name].cast(pl.Float64).to_numpy(),
+                weight=known.weight,
+            )
+        )
+        for name in (column, "other")
+    )
+    gain_U = group_sums(known.weight * (old - new), known.user)
+    weight_U = group_sums(known.weight, known.user)
+    mean = float(gain_U.sum() / weight_U.sum())
+    parts = gain_U - mean * weight_U
+    error = float(np.sqrt(parts @ parts * gain_U.size / (gain_U.size - 1)) / weight_U.sum())
+    return mean > normal_quantile(1 - alpha) * error
 
 
 def stability_index(new: Vector, old: Vector) -> float:

@@ -134,6 +134,20 @@ def test_predictions_that_moved_are_held_and_those_of_another_draw_are_not():
     assert [c.outcome for c in check_shift([CLICK], broken, None, GateConfig())] == [H]
 
 
+def test_a_shift_that_the_labels_ask_for_is_not_held():
+    """The live bundle's level has drifted away: holding what mends it would hold every night to come."""
+    right, drifted, config = scored(), scored(click=0.3), GateConfig()
+    (check,) = check_shift([CLICK], right, drifted, config)
+    assert check.numbers["psi"] > config.max_prediction_shift
+    assert check.outcome is P, check.detail
+    assert "the labels ask for it" in check.detail
+    (learned,) = check_shift([CLICK], right, drifted, config, learned=True)
+    assert learned.outcome is H, "labels that were learned excuse nothing"
+    hidden = pl.when(pl.int_range(pl.len()) < 5).then("label_click").alias("label_click")
+    (few,) = check_shift([CLICK], right.with_columns(hidden), drifted, config)
+    assert few.outcome is H, "five labels show nothing"
+
+
 @pytest.mark.parametrize(("move", "outcome"), [(0.2, P), (2.0, H)])
 def test_values_that_were_narrow_may_move_a_little(move, outcome):
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Which heads decide a night, which only veto, and how often equal models and models at the margin pass."""
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_a_head_with_few_labels_needs_to_pass_only_where_no_other_decides() -> N
     )
     assert outcomes(head(0.0, DECIDES * 0.999), rare) == [Verdict.PROMOTE] * 2
     assert outcomes(head(2 * RARE, RARE)) == [Verdict.PROMOTE], "shown to be no worse without power"
+
+
+def test_a_head_that_is_shown_to_be_better_is_evidence_although_it_does_not_decide() -> None:
+    rare, shared = head(-0.2 * RARE, RARE), NormalDist().inv_cdf(1 - 0.05 / 2)
+    assert outcomes(head((shared + 0.1) * RARE, RARE), rare) == [Verdict.PROMOTE] * 2
+    assert outcomes(head((shared - 0.1) * RARE, RARE), rare)[1] is Verdict.HOLD_UNDERPOWERED
+    nothing_to_lose = replace(head((shared + 0.1) * RARE, RARE), adds=0.0)
+    assert outcomes(nothing_to_lose, rare) == [Verdict.PROMOTE] * 2
 
 
 def test_a_head_with_few_labels_still_vetoes_what_is_shown_to_be_worse() -> None:
