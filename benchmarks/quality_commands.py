@@ -17,7 +17,9 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 def bench_quality_command(
     name: Annotated[str, typer.Option("--set", help=f"One of: {', '.join(SETS)}.")],
     data: Annotated[Path, typer.Option(help="Folder of the set's published files.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each row, seeds 0, 1, ….")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each row, seeds 0, 1, …; default: 3, of sequences 1.")
+    ] = None,
     rows: Annotated[str, typer.Option(help="Only these rows of the table, by name: a,b,c.")] = "",
     json_file: JsonOption = None,
 ) -> None:

@@ -52,7 +52,10 @@ def long_dials(users: int) -> ShopDials:
 
 
 def long_config() -> RunConfig:
-    """Give the small config with a head of ratings, which the value of a page counts."""
+    """Give the small config with a head of ratings, which the value of a page counts.
+
+    So few users never have the labels of a night that decides: only what is shown to be worse holds.
+    """
     data = small_config().model_dump(mode="json", by_alias=True)
     rating = {
         "name": "rating", "feedback": "rating", "head": "regression", "window": "1d", "space": "observed",
@@ -62,7 +65,7 @@ def long_config() -> RunConfig:
         {
             **data,
             "task": [*data["task"], rating],
-            "gate": {"min_rows": 200},
+            "gate": {"min_rows": 200, "underpowered": "promote"},
             "validation": {"min_expected": 50},
         },
         "bench nightly",

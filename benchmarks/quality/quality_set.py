@@ -153,6 +153,8 @@ class QualitySet:
     validation: Sequence[Measure]
     """What a choice may look at; keys are those of `test`."""
     test: Sequence[Measure]
+    seeds: int = 3
+    """Runs of each row, where the caller does not say."""
     questions: Sequence[tuple[str, str]] = ()
     """Pairs of rows: the first is compared with the second, beside the chosen row with every baseline."""
     published: Published = field(default_factory=dict)

@@ -20,10 +20,10 @@ from recsys.errors import ConfigError
 from training.threads import use_threads
 
 
-def run_set(name: str, data: Path, seeds: int, asked: Sequence[str]) -> dict[str, Any]:
+def run_set(name: str, data: Path, seeds: int | None, asked: Sequence[str]) -> dict[str, Any]:
     """Measure a set; news go to the terminal.
 
-    Args: asked: rows; all when there is none.
+    Args: seeds: None: as many as the set has by default; asked: rows; all when there is none.
     Returns: the report's JSON, with the command and the commit that made it.
     Raises: ConfigError on an unknown set or row.
     """
@@ -32,6 +32,7 @@ def run_set(name: str, data: Path, seeds: int, asked: Sequence[str]) -> dict[str
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="recsys-bench-") as scratch:
         found = open_set(data, Path(scratch))
+        seeds = seeds or found.seeds
         report = measure_set(found, seeds, asked, lambda line: console.print(line, highlight=False))
     rows = f" --rows {','.join(asked)}" if asked else ""
     command = f"recsys bench quality --set {name} --data DIR --seeds {seeds}{rows} --json FILE"

@@ -56,7 +56,7 @@ class Setting:
     weight_decay: float = 0.0
     epochs: int = 12
     """At most; the learning rate falls to 0 with them."""
-    patience: int = 2
+    patience: int = 3
     """Epochs without a better validation before it stops."""
     attributes: bool = True
     """Whether items have their attributes' rows."""

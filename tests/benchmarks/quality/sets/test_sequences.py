@@ -37,14 +37,19 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures("small_encoders")
 def test_every_row_is_measured_and_order_beats_ease(folder, capsys):
     file = folder / "out.json"
     args = ["bench", "quality", "--set", "sequences", "--data", str(folder), "--json", str(file)]
     assert run(args) == 0
     tree = json.loads(file.read_text())
     by_row = {name: of["next_item"] for name, of in tree["by_row"].items()}
-    assert list(by_row) == ["item_item", "ease_recency", "ease", "item_knn", "popular"]
-    assert tree["best"] == {"row": "item_item", "next_item": by_row["item_item"]}
+    assert list(by_row) == [
+        "item_item", "hstu", "all_together", "ease_recency", "ease", "item_knn", "popular"
+    ]  # fmt: skip
+    assert {row["name"]: row["seeds"] for row in tree["rows"]}["hstu"] == 1
+    assert tree["best"]["row"] in ("item_item", "hstu", "all_together")
+    assert tree["best"]["next_item"] == by_row[tree["best"]["row"]]
     assert set(by_row["popular"]) == {"recall_at_10", "ndcg_at_10", "mrr", "coverage_at_10", "novelty_at_10"}
     gains = [by_row[name]["ndcg_at_10"] for name in ("item_item", "ease_recency", "ease", "popular")]
     assert gains == sorted(gains, reverse=True)
@@ -80,7 +85,15 @@ def test_encoders_learn_order_and_are_no_worse_beside_item_item(folder):
     assert by_row["all_together"].validation >= by_row["item_item"].validation - 0.01
     notes = {row.name: row.note for row in found.rows}
     assert "epochs" in notes["hstu"]
-    assert "x sasrec" in notes["all_together"]
+    assert "x hstu" in notes["all_together"]
+
+
+@pytest.mark.usefixtures("small_encoders")
+def test_of_many_events_an_encoder_is_trained_on_request_alone(folder, monkeypatch):
+    monkeypatch.setattr(sequences, "MOST_EVENTS", 100)
+    rows = open_sequences(folder, folder).rows
+    on_request = ["hstu", "all_together", "sasrec", "sasrec_no_attributes"]
+    assert [name for name in on_request if not rows[name].on_request] == []
 
 
 @pytest.mark.usefixtures("small_encoders")
@@ -112,6 +125,7 @@ def test_above_eases_size_the_rows_are_the_sparse_ones(folder, monkeypatch):
         "recsys.item_item.ease",
     ):
         monkeypatch.setattr(f"{name}.MOST_ITEMS", ITEMS - 1)
+    monkeypatch.setattr(sequences, "MOST_EVENTS", 0)  # without the encoder
     found = measure_set(open_sequences(folder, folder), 1, [], lambda _: None)
     assert [row.name for row in found.rows] == ["item_item", "item_knn", "popular"]
     assert found.rows[0].heads["next_item"]["ndcg_at_10"].value > 0.8
