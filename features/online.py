@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,7 @@ from recsys.errors import StoreError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 
 STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+_BY_TIME = attrgetter("received_at_ms", "feedback_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +114,13 @@ class OnlineFeatures:
         )
         return ContextInputs(ids=encoded.ids[0], numbers=encoded.numbers[0])
 
-    def _live(self, base: PackedUser, events: Iterable[Event]) -> list[Event]:
+    def _live(self, base: PackedUser, events: Sequence[Event]) -> list[Event]:
         """Give the events since the snapshot that the base lacks, oldest first, up to the daily cap."""
+        if not events:
+            return []
         known = {e.feedback_id for e in base.tail}
         fresh = [e for e in events if e.received_at_ms >= self.snapshot_at_ms and e.feedback_id not in known]
-        fresh.sort(key=lambda e: (e.received_at_ms, e.feedback_id))
+        fresh.sort(key=_BY_TIME)
         return fresh[: self.config.features.daily_cap]
 
     def _newest(
@@ -126,8 +130,10 @@ class OnlineFeatures:
         kinds = set(self.config.features.history_kinds)
         tail = [e for e in base.tail if e.received_at_ms < visible_until]
         events = [e for e in (*tail, *live) if e.kind in kinds]
-        events.sort(key=lambda e: (e.received_at_ms, e.feedback_id), reverse=True)
+        events.sort(key=_BY_TIME, reverse=True)
         events = events[: self.config.features.history_length]
+        if not base.void_at and not self._some_undone(live):
+            return events, [True] * len(events)
         undone_at = self._undone_at(live)
 
         def stands(event: Event) -> bool:
@@ -152,10 +158,12 @@ class OnlineFeatures:
         def stands(item: str, kind: str, at_ms: int) -> bool:
             return undone_at(kind, item) < at_ms
 
-        some_undone = any(e.kind in self._undoing for e in live)
-        return unpacked_taken(
-            base.taken, fresh, self.config.item_item.history, visible_until, stands if some_undone else None
-        )
+        said = stands if self._some_undone(live) else None
+        return unpacked_taken(base.taken, fresh, self.config.item_item.history, visible_until, said)
+
+    def _some_undone(self, live: Iterable[Event]) -> bool:
+        """Tell whether any of the events takes others back."""
+        return any(e.kind in self._undoing for e in live)
 
     def _encode_history(
         self, history: Sequence[Event], stands: Sequence[bool], at_ms: int

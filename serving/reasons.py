@@ -32,11 +32,9 @@ class Reasons:
         Args: rows: [K]; sources: [K], bits of SOURCES.
         """
         personal = self._similar(rows, sources)
-        each = zip(personal, rows.tolist(), sources.tolist(), strict=True)
-        return [
-            tuple(reason for reason in (similar, self._other(row, bits)) if reason)
-            for similar, row, bits in each
-        ]
+        others = map(self._other, rows.tolist(), sources.tolist())
+        found = zip(personal, others, strict=True)
+        return [(a, b) if a and b else (a,) if a else (b,) if b else () for a, b in found]
 
     def _similar(self, rows: npt.NDArray[np.int64], sources: npt.NDArray[np.int64]) -> list[str | None]:
         """Name for each item [K] the seed, or else the item of the user's history that it is similar to."""

@@ -178,16 +178,17 @@ class Retrieval:
                 (ITEM_ITEM, past.item_item, self.num_item_item),
                 (REPEAT, past.repeat, self.num_repeat),
             ):
-                builder.add(source, scores.best(count and count + len(shown), builder.allowed.of))
+                best = scores.best(count and count + len(shown), builder.allowed.of)
+                builder.add_allowed(source, best)
             num_popular = num_wanted if user_side is None else self.num_popular + len(shown)
-            builder.add(POPULAR, self.model.popular.first(num_popular, builder.allowed))
+            builder.add_allowed(POPULAR, self.model.popular.first(num_popular, builder.allowed))
         builder.add(FRESH, nearest[nearest >= live.catalogue.num_in_bundle])
         if named.seed is None and most == self.num_candidates:
             builder.add_first(FRESH, _newest(live.catalogue), self.num_fresh)
         if len(builder) < num_needed:
-            builder.add(POPULAR, self.model.popular.first(num_needed + len(shown), builder.allowed))
+            builder.add_allowed(POPULAR, self.model.popular.first(num_needed + len(shown), builder.allowed))
         if len(builder) < num_needed:
-            builder.add(CATALOGUE, builder.allowed.first(num_needed + len(shown) + len(builder)))
+            builder.add_allowed(CATALOGUE, builder.allowed.first(num_needed + len(shown) + len(builder)))
         return builder.candidates()
 
     def count(self, named: NamedItems) -> int:
@@ -233,12 +234,11 @@ class _CandidateBuilder:
         self._catalogue = catalogue
         self.allowed = allowed
         self._shown = shown
-        self._rows = np.empty(0, np.int64)
-        """In the order of their first source."""
-        self._sources = np.empty(0, np.int64)
+        self._parts: list[Candidates] = []
+        """In the order in which they were added; put together when the number of rows is asked for."""
 
     def __len__(self) -> int:
-        return self._rows.size
+        return self.candidates().rows.size
 
     def forbid(self, row: int) -> None:
         """Leave a row out from now on."""
@@ -246,36 +246,52 @@ class _CandidateBuilder:
 
     def add_found(self, source: int, rows: Rows, k: int) -> Rows:
         """Add the first k allowed rows that a search found, and return them."""
-        if not self.allowed.mask[rows].all():
+        passing = self.allowed.mask[rows]
+        if not passing.all():
             # The index filters by itself. If it fails to, this log entry says so; the items are not shown.
-            count = int((~self.allowed.mask[rows]).sum())
-            _log.error("forbidden_candidates", source=SOURCES[source], count=count)
+            _log.error("forbidden_candidates", source=SOURCES[source], count=int((~passing).sum()))
         nearest: Rows = rows[self.allowed.of(rows)][:k]
-        self.add(source, nearest)
+        self.add_allowed(source, nearest)
         return nearest
 
     def add_first(self, source: int, rows: Rows, count: int) -> None:
         """Add the first allowed ones of some rows."""
-        self.add(source, rows[self.allowed.of(rows)][:count])
+        if rows.size:
+            self.add_allowed(source, rows[self.allowed.of(rows)][:count])
 
     def add(self, source: int, rows: Rows) -> None:
-        """Add rows, each once among them."""
-        if not rows.size:
-            return
-        rows = rows[self.allowed.of(rows)]
-        if self._rows.size:
-            order = np.argsort(self._rows)
-            at = order[np.minimum(np.searchsorted(self._rows, rows, sorter=order), order.size - 1)]
-            known = self._rows[at] == rows
-            self._sources[at[known]] |= source
-            rows = rows[~known]
+        """Add those of some rows that are allowed."""
+        if rows.size:
+            self.add_allowed(source, rows[self.allowed.of(rows)])
+
+    def add_allowed(self, source: int, rows: Rows) -> None:
+        """Add allowed rows."""
         if self._shown:
             rows = rows[[not self._was_shown(row) for row in rows.tolist()]]
-        self._rows = np.concatenate([self._rows, rows])
-        self._sources = np.concatenate([self._sources, np.full(rows.size, source)])
+        if rows.size:
+            self._parts.append(Candidates(rows=rows, sources=np.full(rows.size, source)))
+
+    def candidates(self) -> Candidates:
+        """Give each row once, where it was added first, with all of its sources."""
+        if len(self._parts) > 1:
+            self._parts = [_each_once(self._parts)]
+        return self._parts[0] if self._parts else _NO_CANDIDATES
 
     def _was_shown(self, row: int) -> bool:
         return item_hash(self._catalogue.id_of(row)) in self._shown
 
-    def candidates(self) -> Candidates:
-        return Candidates(rows=self._rows, sources=self._sources)
+
+def _each_once(parts: Sequence[Candidates]) -> Candidates:
+    """Put candidates together; a row of several parts, or twice in one, keeps its first place."""
+    rows = np.concatenate([part.rows for part in parts])
+    sources = np.concatenate([part.sources for part in parts])
+    order = np.argsort(rows, kind="stable")
+    in_order = rows[order]
+    starts = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1]))
+    all_sources = np.bitwise_or.reduceat(sources[order], starts)
+    first = order[starts]
+    by_place = np.argsort(first)
+    return Candidates(rows=rows[first[by_place]], sources=all_sources[by_place])
+
+
+_NO_CANDIDATES = Candidates(rows=np.empty(0, np.int64), sources=np.empty(0, np.int64))

