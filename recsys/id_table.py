@@ -27,6 +27,9 @@ _CHUNK = 65_536
 MISSING = -1
 _FEW = 8
 """So many ids are looked up sooner one by one than all at once."""
+_AT_ONCE = 512
+"""So many are looked up together at most: shorter ids take as much memory as the longest one."""
+_FIRST_FEW = np.arange(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,32 +113,10 @@ class IdTable:
     def rows_of(self, item_ids: Iterable[str]) -> np.ndarray:
         """Return the rows int64 [N] of ids; MISSING where the table does not have one."""
         asked = list(item_ids)
-        if len(asked) <= _FEW:
+        if len(asked) <= _FEW or not self.blob.size:
             return np.fromiter(map(self.row_of, asked), np.int64, len(asked))
-        texts = [item_id.encode() for item_id in asked]
-        rows = np.full(len(texts), MISSING, np.int64)
-        if not len(self):
-            return rows
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        blob = np.frombuffer(b"".join(texts), np.uint8)
-        begins = np.cumsum(lengths) - lengths
-        wanted = _hashes(blob, lengths)
-        at = self.firsts[wanted >> np.uint64(self._shift)].astype(np.int64)
-        open_ = np.arange(len(texts))  # not yet found, and not yet known to be missing
-        while True:
-            open_ = open_[at[open_] < self.hashes.size]
-            here = self.hashes[at[open_]]
-            reached = here <= wanted[open_]
-            open_, met = open_[reached], (here == wanted[open_])[reached]
-            if not open_.size:
-                return rows
-            places = open_[met]
-            row = self.rows[at[places]].astype(np.int64)
-            same = self._equal(row, blob, begins[places], lengths[places])
-            rows[places[same]] = row[same]
-            met[met] = same
-            open_ = open_[~met]
-            at[open_] += 1
+        parts = [self._rows_of(asked[start : start + _AT_ONCE]) for start in range(0, len(asked), _AT_ONCE)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def ids_of(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """List the ids of rows [N]."""
@@ -149,21 +130,52 @@ class IdTable:
         """Return how many bits of a hash `firsts` does not look at."""
         return _HASH_BITS + 1 - self.firsts.size.bit_length()
 
-    def _equal(
-        self, rows: np.ndarray, blob: np.ndarray, begins: np.ndarray, lengths: np.ndarray
-    ) -> np.ndarray:
-        """Tell for each row [N] whether its id is the text that begins in a blob there."""
-        starts = self.offsets[rows]
-        same: np.ndarray = self.offsets[rows + 1] - starts == lengths
-        compared = np.flatnonzero(same & (lengths > 0))
-        if compared.size:
-            num = lengths[compared]
-            ends = np.cumsum(num)
-            inside = np.arange(ends[-1]) - np.repeat(ends - num, num)
-            own = self.blob[np.repeat(starts[compared], num) + inside]
-            differs = own != blob[np.repeat(begins[compared], num) + inside]
-            same[compared] = np.add.reduceat(differs, ends - num, dtype=np.int64) == 0
+    def _rows_of(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Return the rows of some ids [N]; in few calls of numpy, as each costs more than its work."""
+        texts = [item_id.encode() for item_id in item_ids]
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        letters_NL = _letters(texts)
+        wanted = _hashes_of(letters_NL, lengths)
+        # Of the hashes that begin alike, an id's is among the first few.
+        begins = self.firsts[wanted >> np.uint64(self._shift)].astype(np.int64)
+        near = np.minimum(begins[:, None] + _FIRST_FEW, self.hashes.size - 1)
+        here = self.hashes[near]
+        met, each = here == wanted[:, None], np.arange(len(texts))
+        place = met.argmax(axis=1)
+        found = met[each, place]
+        rows = self.rows[near[each, place]].astype(np.int64)
+        same = found & self._equal(rows, letters_NL, lengths)
+        if same.all():
+            return rows
+        rows[~same] = MISSING
+        # All but where another id has the hash, or where it may lie behind those few.
+        for at in np.flatnonzero(~same & (found | (here[:, -1] < wanted))).tolist():
+            rows[at] = self.row_of(item_ids[at])
+        return rows
+
+    def _equal(self, rows: np.ndarray, letters_NL: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Tell for each row [N] whether its id has these letters."""
+        starts, inside_L = self.offsets[rows], np.arange(letters_NL.shape[1])
+        own_NL = self.blob[np.minimum(starts[:, None] + inside_L, self.blob.size - 1)]
+        differs_NL = (own_NL != letters_NL) & (inside_L < lengths[:, None])
+        same: np.ndarray = (self.offsets[rows + 1] - starts == lengths) & ~differs_NL.any(axis=1)
         return same
+
+
+def _letters(texts: Sequence[bytes]) -> np.ndarray:
+    """Lay the bytes of texts [N] side by side, uint8 [N, L], zeros behind shorter ones."""
+    longest = max(map(len, texts))
+    padded = np.array(texts, f"S{max(1, longest)}").view(np.uint8).reshape(len(texts), -1)
+    return padded[:, :longest]
+
+
+def _hashes_of(letters_NL: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Hash texts as `_hashes` does: uint64 [N]."""
+    from_end_NL = lengths[:, None] - np.arange(1, letters_NL.shape[1] + 1)
+    powers = np.multiply.accumulate(np.full(max(1, letters_NL.shape[1]), _FACTOR, np.uint64))
+    terms_NL = (letters_NL.astype(np.uint64) + np.uint64(1)) * powers[np.maximum(from_end_NL, 0)]
+    hashes: np.ndarray = np.where(from_end_NL >= 0, terms_NL, np.uint64(0)).sum(axis=1, dtype=np.uint64)
+    return hashes
 
 
 def _hashes(blob: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -28,6 +28,15 @@ def test_rows_are_those_of_a_dict(ids, asked) -> None:
     assert len(table) == len(ids)
 
 
+@pytest.mark.parametrize("ids", [[], [""], ["", "a", "b" * 40]])
+@pytest.mark.parametrize("at_once", [1, 512])
+def test_many_ids_are_looked_up_in_any_table(monkeypatch, ids, at_once) -> None:
+    monkeypatch.setattr(id_table, "_AT_ONCE", at_once)
+    asked = ["", "a", "b" * 40, "b" * 39, "a\0", "\0", "c", "", "a", "é"]
+    wanted = [ids.index(item_id) if item_id in ids else MISSING for item_id in asked]
+    assert IdTable.of(pl.Series(ids, dtype=pl.String)).rows_of(asked).tolist() == wanted
+
+
 @pytest.mark.parametrize("few", [0, 100])
 def test_equal_hashes_of_different_ids_are_told_apart(monkeypatch, few) -> None:
     monkeypatch.setattr(id_table, "_FEW", few)  # all at once, and one by one
