@@ -143,7 +143,7 @@ class IdTable:
         met, each = here == wanted[:, None], np.arange(len(texts))
         place = met.argmax(axis=1)
         found = met[each, place]
-        rows = self.rows[near[each, place]].astype(np.int64)
+        rows: np.ndarray = self.rows[near[each, place]].astype(np.int64)
         same = found & self._equal(rows, letters_NL, lengths)
         if same.all():
             return rows
