@@ -169,7 +169,7 @@ def store(day, encoder, tmp_path_factory):
     opened.publish("v", pack_users(chain[-2], encoder), {}, 0)
     feedback = pl.concat([s.table("feedback") for s in chain[-2:]])
     rows = feedback.with_columns(received_at_ms=pl.col("received_at").dt.epoch("ms"))
-    names = [f.name for f in dataclasses.fields(Event)]
+    names = list(Event._fields)
     opened.append(Event(**row) for row in rows.select(names).iter_rows(named=True))
     return opened
 
