@@ -124,7 +124,9 @@ def _columns(name: str, frame: pl.DataFrame, tasks: Sequence[TaskSpec]) -> dict[
     if name == "feedback":
         for kind in sorted({t.feedback for t in tasks}):
             mine = frame.filter(pl.col("kind") == kind)
-            found[f"value[{kind}]"] = profile_column(mine["value"], _effective(mine, "user_id"))
+            # A price follows from the item: sixty purchases of five items are five draws of it.
+            draws = min(_effective(mine, "user_id"), _effective(mine, "item_id"))
+            found[f"value[{kind}]"] = profile_column(mine["value"], draws)
     return found
 
 

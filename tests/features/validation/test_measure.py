@@ -85,6 +85,21 @@ def test_the_model_sees_items_and_users_of_each_impression(days):
     assert days[0].tables["items"].columns["price"].rows == 2
 
 
+def test_prices_of_one_item_are_one_draw_however_many_users_paid_them(tmp_path, frames, at, make_config):
+    log, config = InteractionLog(tmp_path / "log"), make_config()
+    frames.write(log, "items", frames.items({}))
+    users = [f"u{n}" for n in range(6)]
+    shown = [{"impression_id": f"{user}:1", "request_id": user, "user_id": user} for user in users]
+    frames.write(log, "impressions", frames.impressions(*shown))
+    paid = {"kind": "click", "value": 80.0, "occurred_at": at(hours=1)}
+    bought = [{**paid, "impression_id": f"{user}:1", "user_id": user, "feedback_id": user} for user in users]
+    frames.write(log, "feedback", frames.feedback(*bought))
+    chain = build_snapshots(log, frames.day, config, Stages(tmp_path / "stages"))
+    day = profile_day(read_day(log, chain, 0, config), {}, config.tasks, config.timezone)
+    column = day.tables["feedback"].columns["value[click]"]
+    assert (column.rows, column.effective) == (6, 1.0)
+
+
 def test_an_hour_counts_users_and_no_drawn_negatives(tmp_path, frames, at, make_config):
     log, config = InteractionLog(tmp_path / "log"), make_config()
     frames.write(log, "items", frames.items({}, {"item_id": "j"}))
