@@ -128,7 +128,7 @@ def score_rows(
     if not frames:
         raise DataError("no period to score: none of the days is in the log; choose days the log has")
     rows = concat_lists(frames)
-    return rows.with_columns(examination_of(rows, tasks)).drop(POLICY_COLUMNS)
+    return rows.with_columns(examination_of(rows, tasks, labelled, wanted[0])).drop(POLICY_COLUMNS)
 
 
 def find_audiences(

@@ -9,7 +9,7 @@ import polars as pl
 from features.days import Days
 from recsys.config import RunConfig
 from recsys.metrics.columns import IntVector, Vector, effective_rows
-from recsys.metrics.examination import at_positions, examination_curve
+from recsys.metrics.examination import at_positions, examination_curve, examination_power
 from recsys.policy import UNIFORM_SLOTS
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
@@ -19,8 +19,9 @@ EXAMINATION = "examination"
 """Column of a frame of scored rows: relative chance in (0, 1] that the row's position was looked at."""
 POLICY_COLUMNS = ("explored", "propensity", "propensity_kind")
 """What the log says of how an item got its position."""
-MIN_POSITIVES = 200.0
-"""Fewer effective positives on explored rows say too little: all positions count alike then."""
+CURVE_POSITIVES, MIN_POSITIVES = 200.0, 50.0
+"""Effective positives on explored rows from which each position is told by itself; from which all are told
+by one number. Fewer say too little: all positions count alike then."""
 _BY_CHANCE = (pl.col("explored") & (pl.col("propensity_kind") == "exact")) | (
     pl.col("propensity_kind") == "uniform"
 )
@@ -28,15 +29,38 @@ _BY_CHANCE = (pl.col("explored") & (pl.col("propensity_kind") == "exact")) | (
 _UNIFORM = pl.col("propensity_kind") == "uniform"
 MAX_PERIODS = 7
 """So many of the last days that heads learn are read for it."""
+EARLIER_PERIODS = 28
+"""So many days before those that are measured are read where these say too little: how a page is looked at
+stays, whoever orders it, and a day of own lists explores little."""
 
 
-def examination_of(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> pl.Series:
+def examination_of(
+    rows: pl.DataFrame, tasks: Sequence[TaskSpec], days: Days | None = None, first: int = 0
+) -> pl.Series:
     """Give each row's examination [N], ones where exploration is too little to tell.
 
-    Args: rows: position, weight, the policy columns and the tasks' labels.
+    Args: rows: position, weight, the policy columns and the tasks' labels; days, first: where the rows begin:
+    explored rows of the days before are read, the latest first, until each position is told by itself.
     """
     position = rows["position"].cast(pl.Int64).to_numpy()
-    return pl.Series(EXAMINATION, at_positions(_curve(rows, tasks), position))
+    return pl.Series(
+        EXAMINATION, at_positions(_curve(_with_earlier(rows, tasks, days, first), tasks), position)
+    )
+
+
+def _with_earlier(
+    rows: pl.DataFrame, tasks: Sequence[TaskSpec], days: Days | None, first: int
+) -> pl.DataFrame:
+    """Add explored rows of earlier days as far as they are needed."""
+    wanted = ["position", "weight", *POLICY_COLUMNS, *(task.label for task in tasks)]
+    found = rows.filter(_BY_CHANCE).select(wanted)
+    if days is None:
+        return found
+    for i in range(first - 1, max(-1, first - 1 - EARLIER_PERIODS), -1):
+        if max(map(_positives, _samples(found, tasks)), default=CURVE_POSITIVES) >= CURVE_POSITIVES:
+            break
+        found = pl.concat([found, _explored(days, i, tasks).select(wanted)], how="vertical_relaxed")
+    return found
 
 
 def examination_for_lists(days: Days, places: Sequence[int], config: RunConfig) -> tuple[float, ...]:
@@ -69,17 +93,27 @@ def _curve(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> Vector:
     drawn ones do so by themselves. The task is that with the most positives by chance among the binary ones
     that every impression has a label of.
     """
-    chosen = rows.filter(_BY_CHANCE)
-    best, curve = MIN_POSITIVES, np.ones(1)
+    best = max(_samples(rows, tasks), key=_positives, default=[])
+    if _positives(best) < MIN_POSITIVES:
+        return np.ones(1)
+    told = examination_curve if _positives(best) >= CURVE_POSITIVES else examination_power
+    parts = zip(*((s.position, s.label, s.expected, s.weight) for s in best), strict=True)
+    return told(*(np.concatenate(part) for part in parts))
+
+
+def _samples(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> "list[list[_Sample]]":
+    """Give, for each binary task that every impression has a label of, what the rows know of positions."""
+    chosen, found = rows.filter(_BY_CHANCE), []
     for task in tasks:
         if not task.kind.probability or task.parent is not None or task.space != "impressions":
             continue
         known = chosen.filter(pl.col(task.label).is_not_null(), pl.col("propensity").is_not_null())
-        samples = [_Sample.of(known.filter(uniform), task) for uniform in (_UNIFORM, ~_UNIFORM)]
-        if (positives := sum(sample.positives for sample in samples)) >= best:
-            parts = zip(*((s.position, s.label, s.expected, s.weight) for s in samples), strict=True)
-            best, curve = positives, examination_curve(*(np.concatenate(part) for part in parts))
-    return curve
+        found.append([_Sample.of(known.filter(uniform), task) for uniform in (_UNIFORM, ~_UNIFORM)])
+    return found
+
+
+def _positives(samples: "Sequence[_Sample]") -> float:
+    return sum(sample.positives for sample in samples)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
