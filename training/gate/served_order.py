@@ -119,9 +119,12 @@ def _against_champion(
         return finding(name, Verdict.PROMOTE, f"no interval on {effect.rows} rows: reported, not compared")
     gain = effect.a - CHANCE
     allowed = max((1 - config.min_served_share) * abs(gain), LEAST_LOSS)
-    # Where the champion's score runs against a head, as it should against complaints, a rise is the loss.
+    error = (effect.ci_high - effect.ci_low) / (2 * normal_quantile(1 - config.alpha / 2))
+    # Where the champion's score runs against a head, as it should against complaints, a rise is the loss. An
+    # order that is worn out is below chance by chance alone: a rise mends it.
+    against = gain < -max(LEAST_LOSS, normal_quantile(1 - config.alpha) * error)
     rise = effect.b - effect.a
-    loss, least = (-rise, -effect.ci_high) if gain >= 0 else (rise, effect.ci_low)
+    loss, least = (rise, effect.ci_low) if against else (-rise, -effect.ci_high)
     worse = Verdict.HOLD if least > allowed else Verdict.HOLD_UNDERPOWERED
     outcome = worse if loss > allowed else Verdict.PROMOTE
     detail = (
@@ -137,7 +140,7 @@ def _against_champion(
         challenger=effect.b,
         champion=effect.a,
         allowed=allowed,
-        standard_error=(effect.ci_high - effect.ci_low) / (2 * normal_quantile(1 - config.alpha / 2)),
+        standard_error=error,
     )
 
 

@@ -64,6 +64,14 @@ def test_a_score_that_runs_against_a_head_on_purpose_goes_on():
     assert outcomes(scored(click=1.0, purchase=1.0), against)["click"] is H
 
 
+def test_an_order_that_is_worn_out_may_be_mended_although_chance_put_it_below_chance():
+    noise = pl.Series(np.random.default_rng(8).random(NUM_ROWS))
+    worn = scored(click=1.0, purchase=1.0).with_columns(score=noise, list_score=noise)
+    (check,) = check_served_order([CLICK], scored(click=1.0, purchase=1.0), worn, GateConfig(), 0)
+    assert 0.48 < check.numbers["champion"] < 0.5 < check.numbers["challenger"] - 0.05
+    assert check.outcome is P, check.detail
+
+
 def test_what_is_not_clear_does_not_go_live_either():
     turned, live = (scored(click=weight, purchase=1.0)[:150] for weight in (-0.3, 0.3))
     (found,) = check_served_order([CLICK], turned, live, GateConfig(min_rows=100), 0)
