@@ -225,7 +225,7 @@ def _build(
     attributes = latest_attributes(known, items, "item_id")
     for group in (*config.features.group_items_by, *config.features.cross_user_by):
         _require_group(attributes, group)
-    groups = attributes.select("item_id", *config.features.cross_user_by)
+    groups = attributes.select(*dict.fromkeys(("item_id", *config.features.cross_user_by)))
     write_table(groups, folder / "item_groups.parquet")
     by_day = {s.day: s for s in earlier}
     leaving = {

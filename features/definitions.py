@@ -5,7 +5,7 @@ Nightly features come from the snapshot published before the request and never m
 definitions for training rows and for the online store alike, so the two cannot drift apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from recsys.errors import ConfigError
 from recsys.schema import SESSION_MERGED
 from recsys.tasks import TaskSpec
 
+ITEM_ID = "item_id"
 LIFETIME = "life"
 ORGANIC_BASE = "organic_base"
 """Column of the organic feedback that other organic feedback is a share of, such as views."""
@@ -252,37 +253,43 @@ def _aggregated(config: RunConfig) -> list[tuple[Entity, str]]:
 
 
 def _aggregates(config: RunConfig, entity: Entity, prefix: str, stem: str) -> list[Number]:
-    """List counts, rates and means per window, and the recency; columns carry the prefix, names the stem.
-
-    Counts are of all feedback; a rate is of impressions, so it counts what names one; an organic rate is of
-    what names none.
-    """
-    found = []
-    base = config.features.organic_base
-    for window in windows(config):
-        impressions = f"{prefix}impressions_{window}"
-        found.append(_nightly(entity, f"{stem}impressions_{window}", "log", impressions))
-        for task in config.tasks:
-            count = f"{prefix}{task.name}_count_{window}"
-            found.append(_nightly(entity, f"{stem}{task.name}_count_{window}", "log", count))
-            if task.kind.aggregate == "rate":
-                shown = f"{prefix}{task.name}_shown_{window}"
-                found.append(_nightly(entity, f"{stem}{task.name}_rate_{window}", "rate", shown, impressions))
-            else:
-                name, total = f"{stem}{task.name}_mean_{window}", f"{prefix}{task.name}_steps_{window}"
-                found.append(_nightly(entity, name, "mean", total, count, unit=task.step))
-        if base:
-            of = f"{prefix}{ORGANIC_BASE}_{window}"
-            found.append(_nightly(entity, f"{stem}{ORGANIC_BASE}_{window}", "log", of))
-        for task in organic_tasks(config.tasks, base):
-            name, organic = (f"{task.name}_organic_rate_{window}", f"{prefix}{task.name}_organic_{window}")
-            found.append(_nightly(entity, f"{stem}{name}", "rate", organic, of))
+    """List counts, rates and means per window, and the recency; columns carry the prefix, names the stem."""
+    found = [f for window in windows(config) for f in _of_window(config, entity, prefix, stem, window)]
     found.append(_nightly(entity, f"{stem}hours_since_feedback", "log", f"{prefix}hours_since_feedback"))
     return found
 
 
+def _of_window(config: RunConfig, entity: Entity, prefix: str, stem: str, window: str) -> Iterator[Number]:
+    """List the counts, rates and means of one window.
+
+    Counts are of all feedback; a rate is of impressions, so it counts what names one; an organic rate is of
+    what names none.
+    """
+    base = config.features.organic_base
+    impressions = f"{prefix}impressions_{window}"
+    yield _nightly(entity, f"{stem}impressions_{window}", "log", impressions)
+    for task in config.tasks:
+        count = f"{prefix}{task.name}_count_{window}"
+        yield _nightly(entity, f"{stem}{task.name}_count_{window}", "log", count)
+        if task.kind.aggregate == "rate":
+            shown = f"{prefix}{task.name}_shown_{window}"
+            yield _nightly(entity, f"{stem}{task.name}_rate_{window}", "rate", shown, impressions)
+        else:
+            name, total = f"{stem}{task.name}_mean_{window}", f"{prefix}{task.name}_steps_{window}"
+            yield _nightly(entity, name, "mean", total, count, unit=task.step)
+    if base:
+        yield _nightly(entity, f"{stem}{ORGANIC_BASE}_{window}", "log", f"{prefix}{ORGANIC_BASE}_{window}")
+    for task in organic_tasks(config.tasks, base):
+        name, organic = (f"{task.name}_organic_rate_{window}", f"{prefix}{task.name}_organic_{window}")
+        yield _nightly(entity, f"{stem}{name}", "rate", organic, f"{prefix}{ORGANIC_BASE}_{window}")
+
+
 def _cross(config: RunConfig, group: str) -> Cross:
-    return Cross(group=group, numbers=tuple(_aggregates(config, "user", "", f"user_by_{group}__")))
+    """Count by a column of the candidate; by the item itself in the longest window alone (`in_windows`)."""
+    stem, lengths = f"user_by_{group}__", config.features.window_days
+    if group == ITEM_ID and lengths:
+        return Cross(group=group, numbers=tuple(_of_window(config, "user", "", stem, str(max(lengths)))))
+    return Cross(group=group, numbers=tuple(_aggregates(config, "user", "", stem)))
 
 
 def _nightly(

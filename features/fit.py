@@ -85,7 +85,8 @@ class FitFrames:
         table = self.crosses[group].with_columns(id_column(self.crosses[group], group).cast(pl.String))
         if table.is_empty():
             return FitRows(table, lambda: np.zeros(0))
-        values = self.items.select("item_id", id_column(self.items, group).cast(pl.String))
+        values = self.items.select(*dict.fromkeys(("item_id", group)))
+        values = values.with_columns(id_column(self.items, group).cast(pl.String))
         pairs = (p.join(values, on="item_id", how="left") for p in self.pairs.frames(["user_id", "item_id"]))
         known = _matches(table.select("user_id", group), pairs)
         names = [name for name, dtype in table.schema.items() if is_number(dtype)]

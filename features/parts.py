@@ -13,12 +13,12 @@ import polars as pl
 
 from features.clean import Cleaned, duplicate_key
 from features.clean_period import USER_TABLES, clean_day, clean_together
-from features.definitions import reversals
+from features.definitions import ITEM_ID, reversals
 from features.history import day_events, join_tail, next_tail, split_tail
 from features.live_state import LiveState
 from features.sessions import leave_merged
 from features.taken import day_taken
-from features.tiles import LAST, measure_columns, roll_windows, tile, window_columns
+from features.tiles import LAST, in_windows, measure_columns, roll_windows, tile, window_columns
 from recsys.config import RunConfig
 from recsys.log import InteractionLog, latest_by_key, period_end
 from recsys.schema import ATTRIBUTE_PREFIX
@@ -253,6 +253,8 @@ def _cross_values(
         today = tile_of(shown, done, key, task.config)
         before = _before(task, f"cross_{group}")
         rolled = roll_windows(before, today, _leaving(task, f"cross_{group}_tile"), key, measures)
+        if group == ITEM_ID and (lengths := task.config.features.window_days):
+            rolled = in_windows(rolled, lengths, measures)
         found[f"cross_{group}_tile"] = today
         found[f"cross_{group}"] = rolled.with_columns(ages(rolled, as_of))
     return found

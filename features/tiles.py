@@ -133,6 +133,15 @@ def roll_windows(
     return _merge(moved, change.filter(~_contained(change.height, changes)), key)
 
 
+def in_windows(rolled: pl.DataFrame, window_days: Sequence[int], measures: Sequence[str]) -> pl.DataFrame:
+    """Keep the rows that count anything in some window: pairs of a user and an item are too many to keep all.
+
+    A pair that comes back starts anew: its windows are right, its lifetime is the time since then.
+    """
+    columns = [c for c in window_columns(window_days, measures) if not c.endswith(f"_{LIFETIME}")]
+    return rolled.filter(pl.any_horizontal(pl.col(columns) != 0))
+
+
 def _change(
     today: pl.DataFrame,
     leaving: Mapping[int, Sequence[pl.DataFrame]],

@@ -45,7 +45,11 @@ def parity_config(make_config):
             "ingestion_lag": "2s",
             "history_kinds": ["click", "purchase", "rating", "watch", "share"],
             "history_length": 10,
-            "cross_user_by": ["category", "attribute_maker"],  # text, and a number that is an id
+            "cross_user_by": [
+                "category",
+                "attribute_maker",
+                "item_id",
+            ],  # the second is a number that is an id
             "organic_base": "view",
         },
     )

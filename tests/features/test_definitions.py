@@ -46,6 +46,17 @@ def test_organic_feedback_has_rates_where_it_has_a_base(make_config):
     assert not any("click_organic" in name for name in organic(organic_base="click"))
 
 
+def test_by_the_item_itself_a_user_is_counted_in_the_longest_window_alone(make_config):
+    def numbers(**features: object) -> set[str]:
+        [cross] = define_features(make_config(features={"cross_user_by": ["item_id"], **features})).crosses
+        return {f.name.removeprefix("user_by_item_id__") for f in cross.numbers}
+
+    of_28 = {"impressions", "click_count", "click_rate", "purchase_count", "purchase_rate"}
+    assert numbers() == {f"{name}_28" for name in (*of_28, "rating_count", "rating_mean")}
+    assert all(name.endswith("_9") for name in numbers(window_days=[9, 2]))
+    assert "click_rate_life" in numbers(window_days=[]), "else nothing would be counted"
+
+
 def test_without_aggregates_no_head_is_told_of_feedback_by_a_count(make_config):
     weight = {"name": "weight", "entity": "item", "kind": "number"}
     features = define_features(make_config(feature=[weight], features={"aggregates": False}))

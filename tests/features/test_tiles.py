@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from features.build import build_snapshots
-from features.tiles import add_tiles, group_windows, leaving_days, measure_columns, roll_windows, tile
+from features.tiles import (
+    add_tiles,
+    group_windows,
+    in_windows,
+    leaving_days,
+    measure_columns,
+    roll_windows,
+    tile,
+)
 from recsys.schema import INSTANT
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
@@ -168,7 +176,7 @@ def test_rolled_windows_are_the_sums_of_the_tiles_inside(counts, gaps):
     """Window by window, day by day, with days missing: what is added leaves exactly when it should."""
     days = [DAY + timedelta(days=sum(gaps[:n])) for n in range(len(counts))]
     tiles: dict[date, pl.DataFrame] = {}
-    rolled = None
+    rolled = few = None
     for day, count in zip(days, counts, strict=True):
         one = pl.DataFrame(
             {
@@ -180,6 +188,7 @@ def test_rolled_windows_are_the_sums_of_the_tiles_inside(counts, gaps):
         leaving = leaving_days([*tiles], day, LENGTHS)
         gone = {w: [tiles[d] for d in left] for w, left in leaving.items()}
         rolled = roll_windows(rolled, one, gone, ["key"], ["n"])
+        few = in_windows(roll_windows(few, one, gone, ["key"], ["n"]), LENGTHS, ["n"])
         tiles[day] = one
         for row in rolled.iter_rows(named=True):
             for window in LENGTHS:
@@ -188,6 +197,9 @@ def test_rolled_windows_are_the_sums_of_the_tiles_inside(counts, gaps):
                 assert row[f"n_{window}"] == total
             assert row["n_life"] == sum(c.get(row["key"], 0) for c in counts[: len(tiles)])
         assert rolled["key"].to_list() == sorted({k for t in tiles.values() for k in t["key"]})
+        windows = ["key", *(f"n_{window}" for window in LENGTHS)]
+        kept = rolled.select(windows).filter(pl.any_horizontal(pl.col(windows[1:]) != 0))
+        assert_frame_equal(few.select(windows), kept)
 
 
 def test_group_totals_are_given_to_each_member():
@@ -244,6 +256,25 @@ def test_a_snapshots_windows_equal_a_direct_computation(shop_log, shop_chain, co
     )
     others = stored.filter(~pl.col(key).is_in(direct[key].to_list()))
     assert others.select(pl.sum_horizontal(measures)).to_series().sum() == 0
+
+
+def test_what_a_user_did_with_an_item_equals_a_direct_computation(shop_log, make_config, tmp_path):
+    config = make_config(features={"cross_user_by": ["item_id"], "window_days": [2, 1]})
+    chain = build_snapshots(shop_log, date(2026, 1, 30), config, Stages(tmp_path))
+    key, measures = ["user_id", "item_id"], measure_columns(config.tasks)
+    direct = _direct(shop_log, [s.day for s in chain[-2:]], key, config.tasks).select(*key, *measures)
+    table = chain[-1].table("cross_item_id")
+    stored = table.select(*key, *(pl.col(f"{m}_2").alias(m) for m in measures))
+    assert direct["impressions"].max() > 1, "items come again"
+    kept = direct.join(table, on=key, how="semi")
+    assert_frame_equal(
+        stored.filter(pl.any_horizontal(pl.col(measures) != 0)), kept, check_column_order=False
+    )
+    gone = direct.join(table, on=key, how="anti").select(pl.sum_horizontal(pl.col(measures).abs()))
+    assert gone.to_series().sum() == 0
+    earlier = pl.concat([s.table("cross_item_id") for s in chain[:-2]]).join(direct, on=key, how="anti")
+    assert earlier.height, "others came before"
+    assert table.join(earlier, on=key, how="semi").is_empty(), "and are no longer kept"
 
 
 def test_monthly_periods_count_whole_months(frames, make_config, tmp_path, at):

@@ -43,7 +43,7 @@ def training_rows(days: Days, i: int, part: int, config: RunConfig) -> pl.DataFr
     )
     for group in config.features.cross_user_by:
         cross = cross_rows(group, previous, snapshot, part)
-        key = {"user_id": "user_id", group: f"item_{group}"}
+        key = {"user_id": "user_id", group: group if group == "item_id" else f"item_{group}"}
         # A day's users are few among all that have counts: only theirs are hashed.
         mine = cross.join(examples.select("user_id").unique(), on="user_id", how="semi")
         named = mine.rename(lambda c, key=key, group=group: key.get(c, f"cross_{group}_{c}"))  # type: ignore[misc]
