@@ -65,9 +65,9 @@ class ServingConfig(Section):
     on the CPU where FAISS is built without CUDA."""
     engine: Literal["auto", "eager", "bfloat16"] = "auto"
     """What computes the logits on a processor. `auto` measures, when a version is loaded, whether its largest
-    product is faster in bfloat16, and takes that if predictions stay within 5e-3 of their range, else float32;
-    `eager` is float32; `bfloat16` is not measured: a processor without it, or a version that misses its golden
-    requests in it, is refused."""
+    product is faster in bfloat16, and takes that if predictions stay within 5e-3 of their range, else
+    float32; `eager` is float32; `bfloat16` is not measured: a processor without it, or a version that misses
+    its golden requests in it, is refused."""
     max_concurrent: int = Field(default=64, ge=1)
     deadline_ms: int = Field(default=1_000, ge=1)
     """Used when the caller sets none."""
