@@ -88,6 +88,30 @@ class PlattItems(_Frozen):
         return Platt(a=self.a, b=self.b).apply(logit)
 
 
+class PlattParent(_Frozen):
+    """Map logits of a child and its parent to a probability: sigmoid(a * logit + parent * the parent's + b).
+
+    Neither weight is negative: what makes the parent likelier never lowers the child. `apply` is given what
+    `joined` makes of both logits.
+    """
+
+    kind: Literal["platt_parent"] = "platt_parent"
+    a: float = Field(gt=0)
+    parent: float = Field(ge=0)
+    b: float
+    reads: ClassVar[Input] = "logit"
+
+    def joined(self, logit: npt.ArrayLike, parent: npt.ArrayLike) -> FloatArray:
+        """Weigh logit [...] and the parent's [...]; float32 in, float32 out, else float64."""
+        values = np.asarray(logit)
+        other = self.parent * np.asarray(parent).astype(np.float64)
+        return _as_given(self.a * values.astype(np.float64) + other, values)
+
+    def apply(self, joined: npt.ArrayLike) -> FloatArray:
+        """Return probabilities [...] of joined logits [...]; float32 in, float32 out, else float64."""
+        return SamplingShift(b=self.b).apply(joined)
+
+
 class Isotonic(_Frozen):
     """Map a prediction through knots, straight between, flat outside: x rising, y never falling."""
 
@@ -139,7 +163,8 @@ class Affine(_Frozen):
 
 
 Calibrator = Annotated[
-    Identity | SamplingShift | Platt | PlattItems | Isotonic | Affine, Field(discriminator="kind")
+    Identity | SamplingShift | Platt | PlattItems | PlattParent | Isotonic | Affine,
+    Field(discriminator="kind"),
 ]
 
 
@@ -277,24 +302,32 @@ def smoothed_targets(rows: Rows) -> tuple[float, float]:
 
 
 def _newton(logit: Vector, target: Vector, weight: Vector) -> tuple[float, float]:
-    """Minimise the weighted log loss of sigmoid(a * logit + b) against target; return (a, b).
+    """Minimise the weighted log loss of sigmoid(a * logit + b) against target; return (a, b)."""
+    (slope,), intercept = fit_slopes(logit[:, None], target, weight)
+    return slope, intercept
+
+
+def fit_slopes(logit: Vector, target: Vector, weight: Vector) -> tuple[tuple[float, ...], float]:
+    """Minimise the weighted log loss of sigmoid(logit @ slopes + b) against target; return (slopes, b).
 
     Damped Newton on standardised logits: convex, and targets inside (0, 1) keep the minimum finite.
+
+    Args: logit [N, K], no column constant; target [N] inside (0, 1); weight [N] > 0.
     """
-    centre, spread = float(logit.mean()), float(logit.std())
-    design = np.column_stack([(logit - centre) / spread, np.ones(logit.size)])
+    centre, spread = logit.mean(axis=0), logit.std(axis=0)
+    design = np.column_stack([(logit - centre) / spread, np.ones(len(logit))])
     share = weight / weight.sum()
-    theta = np.array([0.0, _log_odds(float(share @ target))])
+    theta = np.array([*np.zeros(logit.shape[1]), _log_odds(float(share @ target))])
     for _ in range(100):
         probability = sigmoid(design @ theta)
         gradient = design.T @ (share * (probability - target))
         if np.abs(gradient).max() < 1e-12:
             break
         curvature = (design * (share * probability * (1 - probability))[:, None]).T @ design
-        step = np.linalg.solve(curvature + 1e-12 * np.eye(2), gradient)
+        step = np.linalg.solve(curvature + 1e-12 * np.eye(theta.size), gradient)
         theta = theta - _step_length(design, target, share, theta, step) * step
-    slope = float(theta[0]) / spread
-    return slope, float(theta[1]) - slope * centre
+    slopes = theta[:-1] / spread
+    return tuple(slopes.tolist()), float(theta[-1] - slopes @ centre)
 
 
 def _step_length(design: Vector, target: Vector, share: Vector, theta: Vector, step: Vector) -> float:

@@ -15,6 +15,7 @@ from recsys.calibration import (
     Isotonic,
     Platt,
     PlattItems,
+    PlattParent,
     SamplingShift,
     correct_sampling,
     fit_affine,
@@ -26,6 +27,7 @@ from recsys.calibration import (
 from recsys.item_terms import ItemNumbers, fit_platt_items
 from recsys.metrics.columns import Mask, Vector
 from recsys.metrics.pointwise import log_loss
+from recsys.parent_terms import fit_platt_parent
 from recsys.tasks import TaskSpec
 
 
@@ -43,6 +45,8 @@ class HeadRows:
     shown_at: npt.NDArray[np.int64]
     items: ItemNumbers | None = None
     """Rates and means of each row's item; None: not known here."""
+    parent: Vector | None = None
+    """The logit [N] of the head's parent; None: it has none."""
 
     @property
     def known(self) -> "HeadRows":
@@ -58,17 +62,27 @@ class HeadRows:
             weight=self.weight[chosen],
             shown_at=self.shown_at[chosen],
             items=None if self.items is None else self.items.take(chosen),
+            parent=None if self.parent is None else self.parent[chosen],
         )
 
+    def joined(self, calibrator: Calibrator) -> npt.NDArray[np.float64]:
+        """Give what a calibrator of logits reads [N], without the terms of items."""
+        if not isinstance(calibrator, PlattParent):
+            return self.logit
+        assert self.parent is not None, "its head has a parent"
+        return calibrator.joined(self.logit, self.parent).astype(np.float64)
 
-def platt(rows: HeadRows, task: TaskSpec) -> Platt:
-    """Fit a sigmoid of the logit."""
+
+def platt(rows: HeadRows, task: TaskSpec) -> Platt | PlattParent:
+    """Fit a sigmoid of the logit; of a head with a parent, of both logits."""
     del task
     known = rows.known
-    return fit_platt(known.logit, known.label, known.weight)
+    if known.parent is None:
+        return fit_platt(known.logit, known.label, known.weight)
+    return fit_platt_parent(known.logit, known.parent, known.label, known.weight)
 
 
-def platt_items(rows: HeadRows, task: TaskSpec) -> Platt | PlattItems:
+def platt_items(rows: HeadRows, task: TaskSpec) -> Platt | PlattItems | PlattParent:
     """Fit a sigmoid of the logit with a small term of the item; where nothing is known of it, without."""
     known = rows.known
     if known.items is None:
@@ -94,7 +108,8 @@ def platt_or_isotonic(rows: HeadRows, task: TaskSpec) -> Calibrator:
     early, late = known.where(is_early), known.where(~is_early)
     if not all(has_both_classes(half.label, half.weight) for half in (early, late)):
         return platt(known, task)
-    sigmoid = log_loss(late.label, platt(early, task).apply(late.logit), late.weight)
+    smooth = platt(early, task)
+    sigmoid = log_loss(late.label, smooth.apply(late.joined(smooth)), late.weight)
     steps = log_loss(late.label, isotonic_probability(early, task).apply(late.prediction), late.weight)
     return (isotonic_probability if steps < sigmoid else platt)(known, task)
 

@@ -17,6 +17,7 @@ from recsys.calibration import (
     Isotonic,
     Platt,
     PlattItems,
+    PlattParent,
     has_both_classes,
     sigmoid,
     smoothed_targets,
@@ -47,7 +48,7 @@ def levelled(calibrator: Calibrator, rows: HeadRows, task: TaskSpec) -> Calibrat
         enough = bool(used.label.size) and effective_rows(used.weight) >= MIN_ROWS_PER_CLASS
     if not enough:
         return calibrator
-    if isinstance(calibrator, Platt | PlattItems):
+    if isinstance(calibrator, Platt | PlattItems | PlattParent):
         return _platt(calibrator, known)
     if isinstance(calibrator, Isotonic):
         if task.kind.probability:
@@ -65,12 +66,13 @@ def with_mean(probability: Vector, mean: float) -> Vector:
     return sigmoid(odds + moved)
 
 
-def _platt(calibrator: Platt | PlattItems, known: HeadRows) -> Calibrator:
-    logit, weights = known.logit, item_weights(calibrator)
+def _platt(calibrator: Platt | PlattItems | PlattParent, known: HeadRows) -> Calibrator:
+    logit, weights = known.joined(calibrator), item_weights(calibrator)
     if weights and known.items is not None:
         logit = logit + known.items.term(weights)
     target = _mean_target(Rows(label=known.label, prediction=known.prediction, weight=known.weight))
-    scaled = calibrator.a * logit + calibrator.b
+    slope = 1.0 if isinstance(calibrator, PlattParent) else calibrator.a
+    scaled = slope * logit + calibrator.b
     moved = _level(lambda c: sigmoid(scaled + c), known.weight, target)
     return calibrator.model_copy(update={"b": calibrator.b + moved})
 

@@ -320,7 +320,7 @@ def bundle_folder(
     shop_chain: list[Any], trained: Any, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """Write a bundle of the fifth day, with golden requests; give its folder, which no test may change."""
-    from recsys.calibration import Affine, Platt, PlattItems
+    from recsys.calibration import Affine, PlattItems, PlattParent
     from recsys.registry import Registry
     from recsys.source_terms import NO_SOURCES
     from training.publish import write_bundle
@@ -330,7 +330,7 @@ def bundle_folder(
         "click": PlattItems(
             a=0.9, b=-0.1, items={"item_click_rate_life": 0.4, "item_rating_mean_life": -0.2}
         ),
-        "purchase": Platt(a=1.1, b=0.2),
+        "purchase": PlattParent(a=0.7, parent=0.4, b=0.2),
         "rating": Affine(scale=1.0, offset=0.1, low=1, high=5),
     }
     version = write_bundle(

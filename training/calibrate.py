@@ -22,7 +22,7 @@ def fit_calibration(
     chosen: Mapping[str, str],
     items: ItemNumbers | None = None,
 ) -> dict[str, Calibrator]:
-    """Fit one calibrator per head on the calibration period's rows, each alone.
+    """Fit one calibrator per head on the calibration period's rows; a child's may read its parent's logit.
 
     Rows are weighted by 1 / sampling rate, so that calibrated probabilities are those of the real stream
     however its negatives were sampled. A head that is not calibrated, by its setting or for want of labels,
@@ -33,7 +33,7 @@ def fit_calibration(
         chosen: head kind -> a name of its calibrators (`[calibration]` of the config).
         items: rates and means of each row's item, for calibrators that read them.
     """
-    return {task.name: _fit(task, _head_rows(task, logits[task.name], rows, items), chosen) for task in tasks}
+    return {task.name: _fit(task, _head_rows(task, logits, rows, items), chosen) for task in tasks}
 
 
 def level_calibration(
@@ -48,7 +48,7 @@ def level_calibration(
     Args: as of `fit_calibration`.
     """
     return {
-        task.name: levelled(calibration[task.name], _head_rows(task, logits[task.name], rows, items), task)
+        task.name: levelled(calibration[task.name], _head_rows(task, logits, rows, items), task)
         for task in tasks
     }
 
@@ -64,8 +64,10 @@ def with_item_terms(
     return found
 
 
-def _head_rows(task: TaskSpec, logits: np.ndarray, rows: pl.DataFrame, items: ItemNumbers | None) -> HeadRows:
-    logit = logits.astype(np.float64)
+def _head_rows(
+    task: TaskSpec, logits: Mapping[str, np.ndarray], rows: pl.DataFrame, items: ItemNumbers | None
+) -> HeadRows:
+    logit = logits[task.name].astype(np.float64)
     return HeadRows(
         logit=logit,
         prediction=predict(logit, task),
@@ -73,6 +75,7 @@ def _head_rows(task: TaskSpec, logits: np.ndarray, rows: pl.DataFrame, items: It
         weight=rows["weight"].cast(pl.Float64).to_numpy(),
         shown_at=rows["shown_at"].cast(pl.Int64).to_numpy(),
         items=items,
+        parent=None if task.parent is None else logits[task.parent].astype(np.float64),
     )
 
 

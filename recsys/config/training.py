@@ -104,10 +104,11 @@ def _known_calibrators(chosen: dict[str, str]) -> dict[str, str]:
 Calibrators = Annotated[dict[str, str], AfterValidator(_known_calibrators)]
 """`[calibration]`: head kind -> what makes predictions of its heads' logits; default: the kind's first.
 
-platt, affine: a sigmoid, a line. platt_items: a sigmoid of the logit and a small linear term of the item's
-lifetime rates and means, which changes the order, too. isotonic: a never-falling map. auto: Platt or
-isotonic, whichever, fitted on the earlier rows, is better on the later ones. none: what the head says; a
-probability is shifted where its negatives were sampled.
+platt, affine: a sigmoid, a line; a child's sigmoid reads its parent's logit beside its own, which changes
+the order. platt_items: a sigmoid of the head's own logit and a small linear term of the item's lifetime rates
+and means, which changes it, too. isotonic: a never-falling map. auto: platt or isotonic, whichever, fitted on
+the earlier rows, is better on the later ones. none: what the head says; a probability is shifted where its
+negatives were sampled.
 """
 
 

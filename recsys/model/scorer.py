@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recsys.batch import move_together
 from recsys.bundle import Bundle
-from recsys.calibration import Calibrator, keep_child_below_parent
+from recsys.calibration import Calibrator, PlattParent, keep_child_below_parent
 from recsys.device import CPU
 from recsys.errors import BundleError, ConfigError
 from recsys.id_table import IdTable
@@ -314,6 +314,9 @@ def calibrate(
         values = logits[task.name]
         if calibrator.reads == "prediction":
             values = predict(values, task)
+        if isinstance(calibrator, PlattParent):
+            assert task.parent is not None, "the calibrator was fitted with a parent"
+            values = calibrator.joined(values, logits[task.parent])
         values = calibrator.apply(values)
         found[task.name] = (
             values if task.parent is None else keep_child_below_parent(values, found[task.parent])

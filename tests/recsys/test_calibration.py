@@ -23,6 +23,7 @@ from recsys.calibration import (
     Isotonic,
     Platt,
     PlattItems,
+    PlattParent,
     SamplingShift,
     correct_sampling,
     fit_affine,
@@ -40,6 +41,7 @@ EXAMPLES = [
     SamplingShift(b=-1 / 3),
     Platt(a=0.1 + 0.2, b=-1 / 3),
     PlattItems(a=0.1 + 0.2, b=-1 / 3, items={"item_click_rate_life": -1 / 7}),
+    PlattParent(a=0.1 + 0.2, parent=2 / 7, b=-1 / 3),
     Isotonic(x=(0.1, 1 / 3, 0.9), y=(0.0, 2 / 7, 2 / 7)),
     Affine(scale=1 / 3, offset=math.pi, low=1, high=5),
 ]
@@ -73,6 +75,15 @@ def test_platt_minimises_the_smoothed_log_loss(scale, weighted):
     fitted = fit_platt(z * scale + 3, label, weight if weighted else None)
     assert fitted.a * scale == pytest.approx(best.x[0], abs=1e-5)
     assert fitted.b + 3 * fitted.a == pytest.approx(best.x[1], abs=1e-5)
+
+
+def test_a_child_and_its_parent_are_weighed_and_joined():
+    calibrator = PlattParent(a=0.5, parent=0.25, b=-1.0)
+    own, parent = np.array([1.0, -3.0], np.float32), np.array([2.0, 0.0], np.float32)
+    joined = calibrator.joined(own, parent)
+    np.testing.assert_array_equal(joined, np.array([1.0, -1.5], np.float32))
+    assert joined.dtype == np.float32
+    np.testing.assert_allclose(calibrator.apply(joined), expit([0.0, -2.5]), rtol=1e-6)
 
 
 def test_platt_of_perfectly_separated_labels_is_finite_by_smoothing():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.calibration import Affine, Identity, Isotonic, Platt, PlattItems
+from recsys.calibration import Affine, Identity, Isotonic, Platt, PlattItems, PlattParent
 from recsys.calibrators import HeadRows
 from recsys.config import default_config
 from recsys.item_terms import ItemNumbers
@@ -81,6 +81,15 @@ def test_a_term_of_the_item_is_part_of_what_is_said():
     moved = levelled(PlattItems(a=1.0, b=0.0, items={"click_rate": 0.8}), rows, CLICK)
     said = moved.apply(rows.logit + items.term({"click_rate": 0.8}))
     assert np.average(said, weights=rows.weight) == pytest.approx(observed(rows), rel=2e-3)
+
+
+def test_a_parents_logit_is_part_of_what_is_said():
+    rows = head_rows()
+    rows = replace(rows, parent=rows.logit + np.random.default_rng(3).normal(2, 1, ROWS))
+    moved = levelled(PlattParent(a=0.5, parent=0.6, b=0.0), rows, CLICK)
+    said = moved.apply(moved.joined(rows.logit, rows.parent))
+    assert np.average(said, weights=rows.weight) == pytest.approx(observed(rows), rel=2e-3)
+    assert (moved.a, moved.parent) == (0.5, 0.6)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from features.loading import Answering
 from features.store import open_store
 from recsys.bundle import load_bundle
-from recsys.calibration import fit_isotonic_probability, fit_platt, is_fitted
+from recsys.calibration import PlattParent, fit_isotonic_probability, fit_platt, is_fitted
 from recsys.config import StoreConfig
 from recsys.metrics.pointwise import log_loss
 from recsys.model.scorer import Scorer, calibrate
@@ -219,11 +219,31 @@ def test_a_child_stays_below_its_parent_after_calibration(kind):
     assert (calibrate(logits, [CLICK, BUY], fitted)["buy"] <= parent).all()
 
 
-def _published(days, trained, config, folder):
-    """Calibrate a model of the tiny shop on its fifth day, and write its bundle."""
+def _noisy_child():
+    """A child whose part beside its parent is noise; those who click hardly ever buy."""
+    rng = np.random.default_rng(0)
+    parent = rng.normal(-1, 1, 20_000)
+    click = (rng.random(parent.size) < expit(parent)).astype(float)
+    buy = click * (rng.random(parent.size) < 0.1)
+    return {"click": parent, "buy": parent - 2 + rng.normal(0, 1, parent.size)}, click, buy
+
+
+@pytest.mark.parametrize("kind", ["platt", "auto"])
+def test_a_childs_calibrator_reads_its_parents_logit(kind):
+    logits, click, buy = _noisy_child()
+    fitted = fit_calibration([CLICK, BUY], logits, _rows(click=click, buy=buy), _chosen(binary=kind))
+    assert (fitted["click"].kind, fitted["buy"].kind) == ("platt", "platt_parent")
+    alone = fit_platt(logits["buy"], buy).apply(logits["buy"])
+    found = calibrate(logits, [CLICK, BUY], fitted)["buy"]
+    assert found.mean() == pytest.approx(buy.mean(), rel=0.02)
+    assert log_loss(buy, found) < log_loss(buy, alone) - 0.003
+
+
+def _published(days, trained, config, folder, **given):
+    """Calibrate a model of the tiny shop on its fifth day, but for what is given, and write its bundle."""
     logits, encoded = day_logits(trained, days, 4, config)
     rows = _rows(**encoded.labels, weight=encoded.weight, shown_at=encoded.shown_at)
-    calibration = fit_calibration(config.tasks, logits, rows, config.calibration, encoded.items)
+    calibration = fit_calibration(config.tasks, logits, rows, config.calibration, encoded.items) | given
     registry = Registry(folder)
     version = write_bundle(
         registry, trained, calibration, config, days[4], None, refitted=False, sources=NO_SOURCES
@@ -275,6 +295,22 @@ def test_a_warm_start_continues_every_part_of_it(ordinal, shop_chain):
     for name, value in made.weights().items():
         np.testing.assert_array_equal(value, bundle.weights[name], err_msg=name)
     assert {"ranker.heads.links.rating.gaps", "ranker.observing.rating.weight"} <= set(bundle.weights)
+
+
+def test_a_parents_logit_is_served_as_it_was_fitted(shop_chain, trained, config, tmp_path):
+    given = PlattParent(a=0.4, parent=0.5, b=-2.5)  # the tiny shop has too few purchases to fit one
+    made = _published(shop_chain, trained, config, tmp_path, purchase=given)
+    calibration = dict(made.bundle.manifest.calibration)
+    assert calibration["purchase"] == given
+    wanted = calibrate(made.logits, config.tasks, calibration)["purchase"]
+    own = made.logits["purchase"].astype(float) * given.a + made.logits["click"] * given.parent
+    np.testing.assert_allclose(wanted, expit(own + given.b), rtol=1e-5)
+    predictor = BundlePredictor(made.bundle)
+    with predictor.opened_day(shop_chain.labelled_for(config.tasks), 4) as day:
+        np.testing.assert_allclose(predictor.predictions(day)["purchase"], wanted, atol=1e-6)
+    store = open_store(StoreConfig(), tmp_path)
+    publish(store, made.registry, made.bundle.version, shop_chain[4])
+    assert Answering.of(made.bundle, store, Scorer).check_golden()["max_difference"] < 1e-4
 
 
 @pytest.fixture(scope="module")
