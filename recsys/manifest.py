@@ -11,7 +11,7 @@ from recsys.calibration import Calibrator
 from recsys.errors import BundleError
 from recsys.fusion import Fusion
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 8
 OLDEST_READ = 6
 """Bundles of this schema version and later ones are read."""
 MAX_MANIFEST_BYTES = 16 << 20
