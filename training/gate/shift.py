@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys.config import GateConfig
 from recsys.metrics.columns import Rows, Vector, group_sums
-from recsys.metrics.losses import row_log_loss, row_squared_error
+from recsys.metrics.losses import EPSILON, row_log_loss, row_squared_error
 from recsys.records import Check, Verdict
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
@@ -58,7 +58,7 @@ def check_shift(
             continue
         psi = stability_index(both[column].to_numpy(), both["other"].to_numpy())
         moved = psi > config.max_prediction_shift and not _small(task, challenger, both, column)
-        asked_for = moved and not learned and _fits_better(task, both, column, config.alpha)
+        asked_for = moved and not learned and _fits_better(task, both, column, config)
         outcome = Verdict.HOLD if moved and not asked_for else Verdict.PROMOTE
         new, old = both[column].to_numpy().mean(), both["other"].to_numpy().mean()
         means = f"mean {new:.4f}, before {old:.4f}"
@@ -76,31 +76,38 @@ def _small(task: TaskSpec, rows: pl.DataFrame, both: pl.DataFrame, column: str) 
     return labels.size > 1 and move <= LEAST_VALUE_SHIFT * float(labels.std())
 
 
-def _fits_better(task: TaskSpec, both: pl.DataFrame, column: str, alpha: float) -> bool:
+def _fits_better(task: TaskSpec, both: pl.DataFrame, column: str, config: GateConfig) -> bool:
     """Tell whether the labels show the new predictions to have the smaller loss, users drawn together.
 
     Args: both: rows with the new predictions in `column` and the old ones in "other".
     """
     known = HeadRows.of(task, both, column, "other")
-    if np.unique(known.user).size < 2:
+    if known.label.size < config.min_rows or np.unique(known.user).size < 2:
         return False
     row_loss = row_log_loss if task.kind.probability else row_squared_error
     new, old = (
-        row_loss(
-            Rows(
-                label=known.label,
-                prediction=known.frame[name].cast(pl.Float64).to_numpy(),
-                weight=known.weight,
-            )
-        )
+        Rows(label=known.label, prediction=known.frame[name].cast(pl.Float64).to_numpy(), weight=known.weight)
         for name in (column, "other")
     )
-    gain_U = group_sums(known.weight * (old - new), known.user)
+    gain_U = group_sums(known.weight * (row_loss(old) - row_loss(new)), known.user)
     weight_U = group_sums(known.weight, known.user)
     mean = float(gain_U.sum() / weight_U.sum())
     parts = gain_U - mean * weight_U
     error = float(np.sqrt(parts @ parts * gain_U.size / (gain_U.size - 1)) / weight_U.sum())
-    return mean > normal_quantile(1 - alpha) * error
+    if task.kind.probability:
+        error = max(error, _expected_error(new, old))
+    return mean > normal_quantile(1 - config.alpha) * error
+
+
+def _expected_error(new: Rows, old: Rows) -> float:
+    """Give the standard error of the mean gain in log loss, were the old predictions the rows' chances.
+
+    Where next to nothing was bought, gains of a head that fell to 0 hardly vary: it would be shown to fit.
+    """
+    new_N, old_N = (np.clip(rows.prediction, EPSILON, 1 - EPSILON) for rows in (new, old))
+    log_odds_N = np.log(new_N / (1 - new_N)) - np.log(old_N / (1 - old_N))
+    spread_N = old.weight * log_odds_N * np.sqrt(old_N * (1 - old_N))
+    return float(np.sqrt(spread_N @ spread_N) / old.weight.sum())
 
 
 def stability_index(new: Vector, old: Vector) -> float:

@@ -148,6 +148,32 @@ def test_a_shift_that_the_labels_ask_for_is_not_held():
     assert few.outcome is H, "five labels show nothing"
 
 
+@pytest.mark.parametrize(("bought", "factor"), [(0, 1e-4), (1, 0.3), (2, 0.5)])
+def test_next_to_no_purchases_do_not_ask_for_a_head_that_fell(bought, factor):
+    """Of 600 rows six were expected to be bought: the gains hardly vary, so by themselves they seem sure."""
+    place = pl.int_range(pl.len())
+    label = pl.when(place < 600).then((place % 60 == 0) & (place < 60 * bought))
+    expected = pl.Series(np.random.default_rng(1).uniform(0.008, 0.012, ROWS))
+    live = scored().with_columns(label_purchase=label.cast(pl.Float64), prediction_purchase=expected)
+    fallen = live.with_columns(pl.col("prediction_purchase") * factor)
+    (check,) = check_shift([PURCHASE], fallen, live, GateConfig())
+    assert check.numbers["psi"] > GateConfig().max_prediction_shift
+    assert check.outcome is H, check.detail
+
+
+def test_a_shift_of_values_is_asked_for_by_labels_of_rows_enough():
+    rng = np.random.default_rng(0)
+    stars = rng.integers(1, 6, ROWS).astype(float)
+    right = scored().with_columns(
+        label_rating=pl.Series(stars), prediction_rating=pl.Series(stars) * 0.5 + 1.5
+    )
+    drifted = right.with_columns(prediction_rating=pl.col("prediction_rating") - 3.0)
+    few = right.with_columns(pl.when(pl.int_range(pl.len()) < 400).then("label_rating").alias("label_rating"))
+    for rows, outcome in ((right, P), (few, H)):
+        (check,) = check_shift([RATING], rows, drifted, GateConfig())
+        assert check.outcome is outcome, check.detail
+
+
 @pytest.mark.parametrize(("move", "outcome"), [(0.2, P), (2.0, H)])
 def test_values_that_were_narrow_may_move_a_little(move, outcome):
     rng = np.random.default_rng(0)
