@@ -122,7 +122,7 @@ def _against_champion(
     error = (effect.ci_high - effect.ci_low) / (2 * normal_quantile(1 - config.alpha / 2))
     # Where the champion's score runs against a head, as it should against complaints, a rise is the loss. An
     # order that is worn out is below chance by chance alone: a rise mends it.
-    against = gain < -max(LEAST_LOSS, normal_quantile(1 - config.alpha) * error)
+    against = gain < -LEAST_LOSS and _below_chance(task, metric, both, config, seed)
     rise = effect.b - effect.a
     loss, least = (rise, effect.ci_low) if against else (-rise, -effect.ci_high)
     worse = Verdict.HOLD if least > allowed else Verdict.HOLD_UNDERPOWERED
@@ -142,6 +142,26 @@ def _against_champion(
         allowed=allowed,
         standard_error=error,
     )
+
+
+def _below_chance(task: TaskSpec, metric: RowMetric, rows: HeadRows, config: GateConfig, seed: int) -> bool:
+    """Tell whether the champion's order, column "champion", is shown to be below chance, at alpha.
+
+    The error is its own: two orders that are nearly one differ by next to nothing, however few the labels.
+    """
+    own = paired_bootstrap(
+        task.kind.metric,
+        rows.label,
+        np.zeros(rows.label.size),
+        rows.prediction(metric, "champion"),
+        rows.user,
+        generator=np.random.default_rng(seed),
+        weight=rows.weight,
+        lists=rows.lists,
+        replicates=config.replicates,
+        level=1 - 2 * config.alpha,
+    )
+    return own.ci_high is not None and own.ci_high < 0
 
 
 def _against_chance(task: TaskSpec, metric: RowMetric, rows: HeadRows, config: GateConfig) -> Check:

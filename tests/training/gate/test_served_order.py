@@ -72,6 +72,18 @@ def test_an_order_that_is_worn_out_may_be_mended_although_chance_put_it_below_ch
     assert check.outcome is P, check.detail
 
 
+def test_few_labels_do_not_say_that_an_order_runs_against_them_on_purpose():
+    """Two orders that are nearly one differ by a sure figure; that the champion's is below chance is not."""
+    rows = scored(click=1.0, purchase=1.0)[:600]
+    noise = pl.Series(np.random.default_rng(3).random(600))
+    mended = noise + 0.1 * rows["label_click"]
+    worn, better = (rows.with_columns(score=order, list_score=order) for order in (noise, mended))
+    (check,) = check_served_order([CLICK], better, worn, GateConfig(), 0)
+    assert check.numbers["champion"] < 0.5 - 4 * check.numbers["standard_error"]
+    assert check.numbers["challenger"] - check.numbers["champion"] > check.numbers["allowed"]
+    assert check.outcome is P, check.detail
+
+
 def test_what_is_not_clear_does_not_go_live_either():
     turned, live = (scored(click=weight, purchase=1.0)[:150] for weight in (-0.3, 0.3))
     (found,) = check_served_order([CLICK], turned, live, GateConfig(min_rows=100), 0)
