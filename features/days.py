@@ -64,6 +64,10 @@ class Days(Sequence[DaySnapshot]):
         """Give the same days with the labels that were known at another instant."""
         return self if as_of == self.as_of else replace(self, known_at=as_of, _labels={})
 
+    def apart(self) -> Self:
+        """Give the same days for one look: labels that are made of them are not kept with these."""
+        return replace(self, known_at=self.as_of, _labels={})
+
     def labelled_for(self, tasks: Sequence[TaskSpec]) -> Self:
         """Give the same days with the labels of other tasks."""
         if [label_keys(t) for t in tasks] == [label_keys(t) for t in self.tasks]:

@@ -25,6 +25,9 @@ def test_a_days_labels_are_made_once(shop_chain, config, monkeypatch):
     assert len(made) == 1
     later = days.as_known_at(days.end_of(1))
     assert not later.labels(1).equals(days.labels(1)), "another instant has labels of its own"
+    made.clear()
+    assert later.apart().labels(2).equals(later.labels(2))
+    assert len(made) == 2, "of days apart nothing is kept"
 
 
 def test_other_tasks_have_other_labels(shop_chain, config):

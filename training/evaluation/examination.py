@@ -51,7 +51,7 @@ def examination_of(
 def _with_earlier(
     rows: pl.DataFrame, tasks: Sequence[TaskSpec], days: Days | None, first: int
 ) -> pl.DataFrame:
-    """Add explored rows of earlier days as far as they are needed."""
+    """Add explored rows of earlier days as far as they are needed; memory holds a day's labels at a time."""
     wanted = ["position", "weight", *POLICY_COLUMNS, *(task.label for task in tasks)]
     found = rows.filter(_BY_CHANCE).select(wanted)
     if days is None:
@@ -59,7 +59,8 @@ def _with_earlier(
     for i in range(first - 1, max(-1, first - 1 - EARLIER_PERIODS), -1):
         if max(map(_positives, _samples(found, tasks)), default=CURVE_POSITIVES) >= CURVE_POSITIVES:
             break
-        found = pl.concat([found, _explored(days, i, tasks).select(wanted)], how="vertical_relaxed")
+        earlier = _explored(days.apart(), i, tasks)
+        found = pl.concat([found, earlier.select(wanted)], how="vertical_relaxed")
     return found
 
 
@@ -79,11 +80,15 @@ def examination_for_lists(days: Days, places: Sequence[int], config: RunConfig) 
 def _explored(days: Days, i: int, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
     wanted = [*IMPRESSION_KEY, "position", "sampling_rate", *POLICY_COLUMNS]
     shown = days[i].table("examples", columns=wanted).filter(_BY_CHANCE)
+    shown = shown.with_columns(weight=1.0 / pl.col("sampling_rate"))
+    if shown.is_empty():  # a pass over the day's labels would find nothing
+        return shown.with_columns(pl.lit(None, pl.Float32).alias(task.label) for task in tasks)
     labels = [
         piece.select(*IMPRESSION_KEY, *(t.label for t in tasks)).join(shown, on=IMPRESSION_KEY)
         for piece in days.labels_in_pieces(i, PIECE_ROWS)
     ]
-    return pl.concat(labels).with_columns(weight=1.0 / pl.col("sampling_rate"))
+    columns = [*shown.columns, *(task.label for task in tasks)]
+    return pl.concat(labels).select(columns)
 
 
 def _curve(rows: pl.DataFrame, tasks: Sequence[TaskSpec]) -> Vector:

@@ -140,6 +140,17 @@ def test_explored_rows_of_earlier_days_are_read_where_one_day_has_too_few(config
     assert examination_of(few, tasks, days, 0).unique().to_list() == [1.0], "there is no day before"
 
 
+def test_what_earlier_days_cost(config):
+    tasks, few = config.tasks[:1], logged(60)
+    days = LoggedDays(logged(400))
+    examination_of(few, tasks, days, 28)
+    assert days.labelled == [(i, False) for i in days.read], "labels of many days are not held at once"
+    plain = LoggedDays(logged(400).with_columns(explored=pl.lit(value=False)))
+    assert examination_of(few, tasks, plain, 40).unique().to_list() == [1.0]
+    assert plain.read == list(range(39, 11, -1)), "28 days at most"
+    assert plain.labelled == [], "a log without exploration: no day is labelled for nothing"
+
+
 class LoggedDays:
     """Days of which each has the same rows; labels come in pieces, in another order."""
 
@@ -147,7 +158,12 @@ class LoggedDays:
         self.rows = rows.with_row_index("n").with_columns(
             impression_id=pl.format("i{}", "n"), sampling_rate=pl.lit(1.0), label_purchase=pl.lit(0.0)
         )
-        self.read = []
+        self.read, self.labelled, self.kept = [], [], True
+
+    def apart(self):
+        other = LoggedDays(self.rows.drop("n", "impression_id"))
+        other.read, other.labelled, other.kept = self.read, self.labelled, False
+        return other
 
     def labelled_for(self, tasks):
         return self
@@ -157,6 +173,7 @@ class LoggedDays:
         return SimpleNamespace(table=lambda name, columns: self.rows.select(columns))
 
     def labels_in_pieces(self, i, piece_rows):
+        self.labelled.append((i, self.kept))
         labels = self.rows.select("impression_id", "user_id", "label_click", "label_purchase").reverse()
         yield from (labels[:7], labels[7:])
 
