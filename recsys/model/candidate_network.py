@@ -58,6 +58,10 @@ class CandidateInputs:
         )
 
 
+MOST_INSIDE = 64
+"""So many starts are added inside a product in a shorter type; of more, each candidate's are picked."""
+
+
 class CandidateNetwork(nn.Module):
     """Gives the logits [C, N] of a request's candidates: the mean of all members, task after task."""
 
@@ -118,10 +122,14 @@ class CandidateNetwork(nn.Module):
 
         In a shorter type a start is two rows of the weights: itself, rounded, and what rounding left. They
         are added inside the product, whose sums are float32: a pass over the outputs of its own would take
-        a third of the product's time, and round once more.
+        a third of the product's time, and round once more. Many starts, as of a user with counts by the item
+        itself, would be most of the product.
         """
         if self.first_type == torch.float32:
             return _started(starts_PO, places_NG).addmm_(torch.cat(parts, dim=1), first_KO)
+        if len(starts_PO) > MOST_INSIDE:
+            product_NO = torch.cat(parts, dim=1).to(self.first_type) @ first_KO.to(self.first_type)
+            return (_started(starts_PO, places_NG) + product_NO).float()
         rounded_PO = starts_PO.to(self.first_type)
         left_PO = (starts_PO - rounded_PO).to(self.first_type)
         picks_PQ = torch.eye(len(starts_PO), device=starts_PO.device).repeat(1, 2)

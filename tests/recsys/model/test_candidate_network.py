@@ -283,3 +283,22 @@ def test_in_bfloat16_what_all_candidates_share_keeps_its_digits(made):
     inputs = (rows_NW, places_NG, starts_PO, weights.scores_DX, weights.values_LA)
     found, wanted = rounded(*inputs, first_KO), network(*inputs, first_KO.float())
     torch.testing.assert_close(found, wanted, atol=5e-3, rtol=5e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", ["mmoe"], indirect=True)
+def test_many_starts_are_picked_and_not_multiplied(made):
+    """A user who was shown hundreds of items has a start for each: the product would be mostly of them."""
+    _, _, tensors = _user(made, EVENTS)
+    network = CandidateNetwork(made)
+    rounded = network.with_first_layer_in(torch.bfloat16)
+    weights = rounded.of_user(OneUser(made).side(tensors))
+    torch.manual_seed(5)
+    places_NG, starts_PO = torch.randint(300, (NUM, 2)), torch.randn(300, weights.first_KO.shape[1])
+    inputs = (torch.randn(NUM, 13), places_NG, starts_PO, weights.scores_DX, weights.values_LA)
+    found = rounded(*inputs, torch.zeros_like(weights.first_KO))
+    wanted = network(*inputs, torch.zeros_like(weights.first_KO.float()))
+    torch.testing.assert_close(found, wanted, atol=0.0, rtol=0.0)
+    found, wanted = rounded(*inputs, weights.first_KO), network(*inputs, weights.first_KO.float())
+    assert not torch.equal(found, wanted)
+    torch.testing.assert_close(found, wanted, atol=5e-2, rtol=5e-2)
