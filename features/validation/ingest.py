@@ -29,7 +29,7 @@ from recsys.records import Acceptance
 from recsys.stages import Stages, write_json
 from recsys.tasks import LABEL_KEYS, TaskSpec
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raise when a change here alters what a day's profile holds."""
 PROFILE = "profile.json"
 ACCEPTED = "accepted-findings.jsonl"

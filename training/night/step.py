@@ -18,7 +18,7 @@ from training.night.plan import NightPlan
 
 LOSSES = "losses.json"
 """Of a stage that learns: the losses of every step."""
-CODE_VERSION = 16
+CODE_VERSION = 17
 """Raise when a change alters what a stage gives for the same inputs."""
 
 
