@@ -47,7 +47,8 @@ class FeaturesConfig(Section):
     cross_user_by: tuple[str, ...] = ("category",)
     """Item columns by which a user's own aggregates are kept: what they did in the candidate's category. With
     `item_id`, also how often they were shown this very item and what they did then, in the longest of
-    `window_days`: for shops that show an item again to those who passed it over."""
+    `window_days`: for shops that show an item again to those who passed it over. A user's pairs are read with
+    each request, and each server process holds the ids of all items once more."""
     organic_base: str = ""
     """A kind of feedback, such as a view of an item's page. Of feedback that names no impression, each task's
     is then also counted as a share of this kind: what people do with an item that they came to by themselves.
