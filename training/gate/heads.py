@@ -152,7 +152,13 @@ def _compared(
     effect = _paired(task, both, champions, both.prediction(metric, f"prediction_{task.name}"), config, seed)
     ahead = 0.0 if effect.a is None else effect.a - _of_constant(metric, both)
     adds = max(0.0, ahead if metric.higher_is_better else -ahead)
-    return HeadComparison(name=f"{task.name} {metric.title}", effect=effect, adds=adds, config=config)
+    return HeadComparison(
+        name=f"{task.name} {metric.title}",
+        effect=effect,
+        adds=adds,
+        config=config,
+        telling=both.count_lists()[0] if metric.in_lists else None,
+    )
 
 
 def _paired(task: TaskSpec, rows: HeadRows, a: Vector, b: Vector, config: GateConfig, seed: int) -> Effect:

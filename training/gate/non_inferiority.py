@@ -19,6 +19,8 @@ from recsys.records import Check, Verdict
 
 EQUAL_PASSES = 0.9
 """An equal model passes a head that decides at least so often."""
+LEAST_TELLING = 10
+"""Of fewer lists with unequal labels an interval is too short to show that a head is better."""
 _NORMAL = NormalDist()
 
 
@@ -34,6 +36,8 @@ class HeadComparison:
     config: GateConfig
     error_scale: float = 1.0
     """The standard error is taken so many times: that of a night with another number of users."""
+    telling: int | None = None
+    """Lists with unequal labels, which a metric inside lists rests on; None: all rows tell."""
 
     @property
     def known(self) -> bool:
@@ -91,9 +95,12 @@ class HeadComparison:
     def is_better(self, num_heads: int) -> bool:
         """Tell whether the challenger is shown to be better, at alpha shared among the heads.
 
-        That is evidence however few the labels are, also where the champion adds nothing, so that no margin
-        could be small enough.
+        That is evidence with few labels, too, and where the champion adds nothing, so that no margin could be
+        small enough. But by three to five lists an equal model would be shown to be better in 9 % of
+        nights for 2.5 % (simulated; of ten and thirty in 2.5 %).
         """
+        if self.telling is not None and self.telling < LEAST_TELLING:
+            return False
         return self.gain > normal_quantile(1 - self.config.alpha / num_heads) * self.standard_error
 
     def veto_at(self, num_heads: int) -> float:

@@ -17,7 +17,7 @@ from training.gate import (
     check_shift,
 )
 from training.gate.calibration import predicted_over_observed
-from training.gate.heads import check_heads
+from training.gate.heads import check_heads, compare_with
 from training.gate.segments import check_segments, segments_of
 from training.gate.shift import stability_index
 from training.served_facts import served_facts
@@ -108,6 +108,15 @@ def test_a_first_night_is_not_held_by_a_rare_head_that_chance_put_below_the_floo
     blind = rows.with_columns(list_prediction_click=pl.lit(0.5))
     assert [c.outcome for c in floors(blind)] == [H, H], "where no head orders, nothing excuses"
     assert "lower [gate] min_list_auc" in floors(blind)[0].detail
+
+
+def test_a_comparison_says_how_many_lists_tell():
+    clicked = pl.int_range(pl.len()).is_in([0, 3, 15]).cast(pl.Float64)  # two of them in one list
+    rows = scored().with_columns(
+        label_click=clicked, label_rating=clicked, prediction_rating=clicked, list_prediction_rating=clicked
+    )
+    click, rating = compare_with([CLICK, RATING], rows, rows, GateConfig(), 0)
+    assert (click.telling, rating.telling) == (2, None)
 
 
 @pytest.mark.parametrize(("times", "outcome"), [(0.45, P), (10.0, H), (0.1, H)])

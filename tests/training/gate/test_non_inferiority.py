@@ -9,7 +9,7 @@ import pytest
 from recsys.config import GateConfig
 from recsys.metrics.effect import Effect
 from recsys.records import Verdict
-from training.gate.non_inferiority import HeadComparison, check_comparisons
+from training.gate.non_inferiority import LEAST_TELLING, HeadComparison, check_comparisons
 
 Z = NormalDist().inv_cdf(0.95)
 ADDS = 0.2
@@ -72,6 +72,9 @@ def test_a_head_that_is_shown_to_be_better_is_evidence_although_it_does_not_deci
     assert outcomes(head((shared - 0.1) * RARE, RARE), rare)[1] is Verdict.HOLD_UNDERPOWERED
     nothing_to_lose = replace(head((shared + 0.1) * RARE, RARE), adds=0.0)
     assert outcomes(nothing_to_lose, rare) == [Verdict.PROMOTE] * 2
+    few = replace(nothing_to_lose, telling=LEAST_TELLING - 1)
+    assert outcomes(few, rare)[1] is Verdict.HOLD_UNDERPOWERED, "of nine positives an interval is too short"
+    assert outcomes(replace(few, telling=LEAST_TELLING), rare) == [Verdict.PROMOTE] * 2
 
 
 def test_a_head_with_few_labels_still_vetoes_what_is_shown_to_be_worse() -> None:
