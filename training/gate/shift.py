@@ -53,7 +53,9 @@ def check_shift(
         if other is None or column not in other.columns:
             continue
         theirs = other.select(*IMPRESSION_KEY, pl.col(column).alias("other"))
-        both = challenger.join(theirs, on=IMPRESSION_KEY)
+        both = challenger.select(*IMPRESSION_KEY, "weight", task.label, column).join(
+            theirs, on=IMPRESSION_KEY
+        )
         if both.height < config.min_rows:
             continue
         psi = stability_index(both[column].to_numpy(), both["other"].to_numpy())
