@@ -84,8 +84,15 @@ def write_log(dials: LogDials, log: InteractionLog) -> Iterator[date]:
 
 
 def _users(dials: LogDials, rng: np.random.Generator) -> pl.DataFrame:
-    country = pl.Series("attribute_country", rng.choice(["de", "fr", "it", "pl", "us"], dials.users))
-    return pl.DataFrame([_named("user", np.arange(dials.users)).alias("user_id"), country])
+    number = np.arange(dials.users)
+    return pl.DataFrame(
+        {
+            "user_id": _named("user", number),
+            "attribute_country": rng.choice(["de", "fr", "it", "pl", "us"], dials.users),
+            "attribute_age_band": np.array(["18-24", "25-34", "35-54", "55+"])[number % 4],
+            "attribute_usual_device": _device(number),
+        }
+    )
 
 
 def _items(dials: LogDials) -> pl.DataFrame:
@@ -163,8 +170,12 @@ def _impressions(day: int, shown: Shown) -> pl.DataFrame:
         explored=pl.lit(value=False),
         sampled=pl.lit(value=False),
         sampling_rate=pl.lit(1.0),
-        context_device=pl.Series(np.where(user % 3 == 0, "desktop", "phone")),
+        context_device=pl.Series(_device(user)),
     )
+
+
+def _device(user: np.ndarray) -> np.ndarray:
+    return np.where(user % 3 == 0, "desktop", "phone")
 
 
 def _feedback(impressions: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:

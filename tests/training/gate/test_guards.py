@@ -7,6 +7,7 @@ import pytest
 from recsys.bundle import load_bundle
 from recsys.config import GateConfig, default_config
 from recsys.index import ItemIndex
+from recsys.levelled import with_mean
 from recsys.records import Verdict
 from training.gate import (
     ServedFacts,
@@ -18,6 +19,7 @@ from training.gate import (
 )
 from training.gate.calibration import predicted_over_observed
 from training.gate.heads import check_heads, compare_with
+from training.gate.refit import SEEN_SHIFT
 from training.gate.segments import check_segments, segments_of
 from training.gate.shift import stability_index
 from training.served_facts import served_facts
@@ -236,6 +238,20 @@ def test_a_refit_that_mends_the_level_is_not_held_and_one_of_another_form_is():
     narrow = scored().with_columns(prediction_click=0.21 + 0.02 * (pl.col("prediction_click") - 0.21))
     held = [c.name for c in check_refit([CLICK, PURCHASE], narrow, scored(), config, 0) if c.outcome is H]
     assert held == ["click shift of the refit, on days it has learned"]
+
+
+def test_a_refit_may_be_surer_of_rows_that_it_has_just_learned():
+    """By as much as a challenger, on a day that it has not seen, may not."""
+    config, chance = GateConfig(), scored()["prediction_click"].to_numpy()
+    odds = chance / (1 - chance)
+    apart = with_mean(odds**4 / (1 + odds**4), float(chance.mean()))
+    surer = scored().with_columns(prediction_click=pl.Series(apart))
+    psi = stability_index(*(f["prediction_click"].to_numpy() for f in (surer, scored())))
+    assert config.max_prediction_shift < psi < SEEN_SHIFT * config.max_prediction_shift
+    outcomes = {c.name: c.outcome for c in check_refit([CLICK], surer, scored(), config, 0)}
+    assert outcomes["click shift of the refit, on days it has learned"] is P
+    (plain,) = check_shift([CLICK], surer, scored(), config)
+    assert plain.outcome is H
 
 
 def test_a_refit_that_lost_the_order_is_held_although_its_level_is_right():
