@@ -40,6 +40,10 @@ def bench_nightly_command(
         Path | None,
         typer.Option(parser=file_place, metavar="FILE", help="long: also write a page with plots."),
     ] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(parser=file_place, metavar="FILE", help="long: also draw the true value by night."),
+    ] = None,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -58,7 +62,7 @@ def bench_nightly_command(
         "gate": partial(_gate, honest, margin, seed),
         "scale": partial(_scale, rows, days, learned_days, seed, before),
         "rollback": partial(_rollback, seed),
-        "long": partial(_long, nights, users, seed, page),
+        "long": partial(_long, nights, users, seed, page, svg),
     }
     tree = {"part": part, **measures[part]()}
     put_json(tree, json_file, lambda: print(json.dumps(tree, indent=1)))
@@ -89,8 +93,8 @@ def _rollback(seed: int) -> dict[str, Any]:
     return measure_rollback(seed)
 
 
-def _long(nights: int, users: int, seed: int, page: Path | None) -> dict[str, Any]:
-    from benchmarks.nightly.long_page import long_page
+def _long(nights: int, users: int, seed: int, page: Path | None, svg: Path | None) -> dict[str, Any]:
+    from benchmarks.nightly.long_page import long_curves, long_page
     from benchmarks.nightly.long_run import long_config, long_dials, measure_long
     from recsys.files import write_whole
 
@@ -98,6 +102,8 @@ def _long(nights: int, users: int, seed: int, page: Path | None) -> dict[str, An
     tree = measure_long(long_config(), long_dials(users), nights, seed, say)
     if page is not None:
         write_whole(page, long_page(tree))
+    if svg is not None:
+        write_whole(svg, long_curves(tree))
     return tree
 
 

@@ -1,6 +1,7 @@
 """`recsys bench loop`'s JSON as a table, and as a curve that a page can show."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.grids import Grid
@@ -10,9 +11,13 @@ Tree = Mapping[str, Any]
 _LEFT, _TOP, _WIDE, _HIGH, _RIGHT, _BELOW = 60, 28, 420, 200, 150, 40
 _LINE = 15
 """Height of a line of text."""
+_NAMED = 14
+"""So many nights have room for their number."""
+_KINDS = ("learns", "never", "always")
 _STYLE = (
     "<style>text{font:12px sans-serif;fill:#777}path{fill:none;stroke-width:2}"
-    ".learns{stroke:#2a7fbf}.never{stroke:#bf5b2a;stroke-dasharray:5 3}.grid{stroke:#9995}</style>"
+    ".learns{stroke:#2a7fbf}.never{stroke:#bf5b2a;stroke-dasharray:5 3}"
+    ".always{stroke:#6a9a3a;stroke-dasharray:2 2}.grid{stroke:#9995}</style>"
 )
 
 
@@ -40,9 +45,19 @@ def nights_grid(tree: Tree) -> Grid:
 
 def value_curve(tree: Tree) -> str:
     """Draw the true value by night, with learning and without, as a file of its own."""
-    learns = [night["true_value"] for night in tree["nights"]]
-    never = [night["true_value"] for night in tree["never_retrained"]]
-    low, high = min(learns + never), max(learns + never)
+    return draw_nights(
+        f"true value of a page, shop of seed {tree['seed']}",
+        {
+            "learns every night": [night["true_value"] for night in tree["nights"]],
+            "never retrained": [night["true_value"] for night in tree["never_retrained"]],
+        },
+    )
+
+
+def draw_nights(title: str, worlds: Mapping[str, Sequence[float]]) -> str:
+    """Draw a figure by night, a curve for each of up to three worlds, as a file of its own."""
+    every = [value for values in worlds.values() for value in values]
+    low, high = min(every), max(every)
     step = nice(max(high - low, 1e-6) / 4)
     bottom = step * int(low / step)
     top = bottom + step * max(1, -(-(high - bottom) // step))
@@ -51,25 +66,27 @@ def value_curve(tree: Tree) -> str:
         y = _y(bottom + tick * step, bottom, top)
         shapes.append(line((_LEFT, y), (_LEFT + _WIDE, y), "grid"))
         shapes.append(text(_LEFT - 8, y + 4, f"{bottom + tick * step:.3g}", "end"))
-    count = len(learns)
-    shapes += [text(_x(n, count), _TOP + _HIGH + 18, str(n + 1), "middle") for n in range(count)]
-    ends = _apart(_y(learns[-1], bottom, top), _y(never[-1], bottom, top))
-    curves = ((learns, "learns", "learns every night"), (never, "never", "never retrained"))
-    for (values, kind, said), end in zip(curves, ends, strict=True):
+    count = max(map(len, worlds.values()))
+    named = range(0, count, -(-count // _NAMED))
+    shapes += [text(_x(n, count), _TOP + _HIGH + 18, str(n + 1), "middle") for n in named]
+    ends = _apart([_y(values[-1], bottom, top) for values in worlds.values()])
+    for kind, (said, values), end in zip(_KINDS, worlds.items(), ends, strict=False):
         shapes.append(path(_points(values, bottom, top), kind))
         shapes.append(text(_LEFT + _WIDE + 8, end + 4, said, "start"))
     shapes.append(text(_LEFT + _WIDE / 2, _TOP + _HIGH + 34, "night", "middle"))
-    title = f"true value of a page, shop of seed {tree['seed']}"
     shapes.append(text(_LEFT, _TOP - 12, title, "start"))
     drawn = svg(_LEFT + _WIDE + _RIGHT, _TOP + _HIGH + _BELOW, _STYLE + "".join(shapes), title)
     return str(drawn).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
 
 
-def _apart(first: float, second: float) -> tuple[float, float]:
-    """Move two heights apart until a line of text fits between them."""
-    missing = max(0.0, _LINE - abs(first - second)) / 2
-    up = -missing if first <= second else missing
-    return first + up, second - up
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Move heights apart, as little as possible in the mean, until a line of text fits between any two."""
+    order = sorted(range(len(heights)), key=lambda n: heights[n])
+    found = list(heights)
+    for above, below in pairwise(order):
+        found[below] = max(found[below], found[above] + _LINE)
+    moved = sum(found) - sum(heights)
+    return [height - moved / len(heights) for height in found]
 
 
 def _points(values: Sequence[float], bottom: float, top: float) -> list[tuple[float, float]]:

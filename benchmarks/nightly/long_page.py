@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from benchmarks.loop.loop_pages import draw_nights
 from recsys.report_templates import environment
 from training.report.night.night_plots import day_lines, verdict_strip
 
@@ -29,16 +30,25 @@ _PAGE = """<!doctype html>
 """
 
 
+WORLDS = {
+    "gated": "true_value",
+    "never retrained": "never_retrained",
+    "always published": "always_published",
+}
+"""What a world is called -> its figure in a night's row."""
+
+
+def long_curves(tree: Mapping[str, Any]) -> str:
+    """Draw the true value by night, a curve a world, as a file of its own."""
+    worlds = {said: [row[name] for row in tree["nights"]] for said, name in WORLDS.items()}
+    return draw_nights(f"true value of a page, shop of seed {tree['seed']}", worlds)
+
+
 def long_page(tree: Mapping[str, Any]) -> str:
     """Fill the page."""
     rows = tree["nights"]
     days = [date.fromisoformat(row["night"]) for row in rows]
-    names = {
-        "gated": "true_value",
-        "never retrained": "never_retrained",
-        "always published": "always_published",
-    }
-    lines = {said: [row[name] for row in rows] for said, name in names.items()}
+    lines = {said: [row[name] for row in rows] for said, name in WORLDS.items()}
     strip = [(day, row["state"].replace(" ", "-"), "") for day, row in zip(days, rows, strict=True)]
     return (
         environment("recsys", html=True)

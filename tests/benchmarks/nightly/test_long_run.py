@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from benchmarks.loop.loop import ServedDay
-from benchmarks.nightly.long_page import long_page
+from benchmarks.nightly.long_page import long_curves, long_page
 from benchmarks.nightly.long_run import NOT_RUN, Script, _Damaged, _problems, _row, long_config, long_dials
 from features.store import open_store
 from recsys.registry import Registry
@@ -78,6 +78,9 @@ def test_the_page_has_a_line_a_world_and_a_row_a_night():
     assert html.count('class="curve pair') == 6, "three lines and their legend"
     assert "a &lt; b" in html
     assert html.count("<tr>") == 3
+    drawing = long_curves({"nights": rows, "seed": 3})
+    assert drawing.count("<path") == 3
+    assert all(f">{name}</text>" in drawing for name in ("gated", "never retrained", "always published"))
 
 
 def test_the_shop_changes_and_its_heads_are_those_of_the_truth():
