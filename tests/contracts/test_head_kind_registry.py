@@ -206,7 +206,7 @@ def test_the_head_is_trained_by_its_own_link_and_loss_and_calibrated(bundle):
     calibrator = bundle.manifest.calibration["visits"]
     assert (calibrator.kind, calibrator.offset) == ("affine", 0)
     assert calibrator.scale != 1
-    assert bundle.manifest.calibration["buy"].kind == "platt"
+    assert bundle.manifest.calibration["buy"].kind == "platt_parent", "a child of click"
     assert (bundle.manifest.fusion.terms["visits"].low, bundle.manifest.fusion.terms["visits"].high) == (
         0,
         20,
