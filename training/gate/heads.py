@@ -12,9 +12,6 @@ import numpy as np
 import polars as pl
 
 from recsys.config import GateConfig
-from recsys.metrics.columns import Vector
-from recsys.metrics.effect import Effect
-from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.metric import RowMetric
 from recsys.metrics.table import pooled_metric, row_metrics
 from recsys.records import Check, Verdict
@@ -23,6 +20,7 @@ from recsys.tasks import TaskSpec
 from training.evaluation.head_rows import HELD, HeadRows
 from training.gate.decision import finding
 from training.gate.non_inferiority import HeadComparison, check_comparisons
+from training.gate.paired import compare_paired
 
 CHANCE = 0.5
 _REMEDY = "; give it more days of the log, or lower [gate] min_list_auc"
@@ -128,7 +126,9 @@ def _interval(
 ) -> tuple[float, float] | None:
     """Give the interval of a figure against that of one prediction for all rows, drawing users."""
     constant = np.full_like(rows.label, 0.5)
-    effect = _paired(task, rows, constant, rows.prediction(metric, f"prediction_{task.name}"), config, seed)
+    effect = compare_paired(
+        task, rows, constant, rows.prediction(metric, f"prediction_{task.name}"), config, seed
+    )
     if effect.a is None or effect.ci_low is None or effect.ci_high is None:
         return None
     return effect.a + effect.ci_low, effect.a + effect.ci_high
@@ -149,7 +149,9 @@ def _compared(
     both = HeadRows.of(task, rows.frame.join(_as_champion(champion, task), on=IMPRESSION_KEY))
     metric = pooled_metric(task.kind.metric)
     champions = both.prediction(metric, "champion")
-    effect = _paired(task, both, champions, both.prediction(metric, f"prediction_{task.name}"), config, seed)
+    effect = compare_paired(
+        task, both, champions, both.prediction(metric, f"prediction_{task.name}"), config, seed
+    )
     ahead = 0.0 if effect.a is None else effect.a - _of_constant(metric, both)
     adds = max(0.0, ahead if metric.higher_is_better else -ahead)
     return HeadComparison(
@@ -158,22 +160,6 @@ def _compared(
         adds=adds,
         config=config,
         telling=both.count_lists()[0] if metric.in_lists else None,
-    )
-
-
-def _paired(task: TaskSpec, rows: HeadRows, a: Vector, b: Vector, config: GateConfig, seed: int) -> Effect:
-    """Compare two predictions [N] of the same rows at the gate's level, drawing users."""
-    return paired_bootstrap(
-        task.kind.metric,
-        rows.label,
-        a,
-        b,
-        rows.user,
-        generator=np.random.default_rng(seed),
-        weight=rows.weight,
-        lists=rows.lists,
-        replicates=config.replicates,
-        level=1 - 2 * config.alpha,
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from recsys.config import GateConfig
-from recsys.metrics.inference import paired_bootstrap
 from recsys.metrics.metric import RowMetric
 from recsys.metrics.table import pooled_metric
 from recsys.records import Check, Verdict
@@ -19,6 +18,7 @@ from recsys.tasks import TaskSpec
 from training.evaluation.head_rows import HELD, SCORE, HeadRows
 from training.gate.decision import finding
 from training.gate.non_inferiority import normal_cdf, normal_quantile
+from training.gate.paired import compare_paired
 
 CHANCE = 0.5
 LEAST_LOSS = 0.02
@@ -102,18 +102,8 @@ def _against_champion(
         *IMPRESSION_KEY, pl.col(SCORE).alias("champion"), pl.col(f"{HELD}{SCORE}").alias(f"{HELD}champion")
     )
     both = HeadRows.of(task, rows.frame.join(theirs, on=IMPRESSION_KEY))
-    effect = paired_bootstrap(
-        task.kind.metric,
-        both.label,
-        both.prediction(metric, "champion"),
-        both.prediction(metric, SCORE),
-        both.user,
-        generator=np.random.default_rng(seed),
-        weight=both.weight,
-        lists=both.lists,
-        replicates=config.replicates,
-        level=1 - config.alpha,
-    )
+    champions, own = (both.prediction(metric, column) for column in ("champion", SCORE))
+    effect = compare_paired(task, both, champions, own, config, seed, level=1 - config.alpha)
     name = _name(task, metric)
     if effect.a is None or effect.b is None or effect.ci_low is None or effect.ci_high is None:
         return finding(name, Verdict.PROMOTE, f"no interval on {effect.rows} rows: reported, not compared")
@@ -149,18 +139,8 @@ def _below_chance(task: TaskSpec, metric: RowMetric, rows: HeadRows, config: Gat
 
     The error is its own: two orders that are nearly one differ by next to nothing, however few the labels.
     """
-    own = paired_bootstrap(
-        task.kind.metric,
-        rows.label,
-        np.zeros(rows.label.size),
-        rows.prediction(metric, "champion"),
-        rows.user,
-        generator=np.random.default_rng(seed),
-        weight=rows.weight,
-        lists=rows.lists,
-        replicates=config.replicates,
-        level=1 - 2 * config.alpha,
-    )
+    champions = rows.prediction(metric, "champion")
+    own = compare_paired(task, rows, np.zeros(rows.label.size), champions, config, seed)
     return own.ci_high is not None and own.ci_high < 0
 
 
