@@ -1,7 +1,7 @@
 """All that a fit reads beside weights and encoded days, and the fit itself: for one process or many."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -17,7 +17,7 @@ from recsys.tasks import TaskSpec
 from training.balancing import Balancer, build_balancer
 from training.data import Batcher, BatchSettings, BatchStream, Cutting, EncodedDay, count_steps
 from training.data.chunks import DaySize
-from training.new_heads import fit_alone
+from training.new_parts import NewParts, fit_new_parts
 from training.trainer.checkpoint import Checkpoint
 from training.trainer.fit import fit
 from training.trainer.group import ALONE, Group
@@ -44,8 +44,8 @@ class FitInputs:
     read_day: Callable[[int], EncodedDay]
     limit: int | None = None
     """End after so many steps; None: at the end of the days."""
-    alone: tuple[str, ...] = ()
-    """Heads that came since: what they have of their own is learned, nothing else moves. Empty: all is."""
+    alone: NewParts = field(default_factory=NewParts)
+    """What came since the weights, where nothing else moves. Empty: all is learned."""
     examination: tuple[float, ...] = (1.0,)
     """How likely each position is looked at, where order inside lists is learned without a position bias."""
 
@@ -76,10 +76,13 @@ class FitInputs:
         group: Group = ALONE,
     ) -> TrainLog:
         """Train the weights given, or go on from a checkpoint."""
-        balancer = balancer_of(self.config, self.tasks)
         batches = islice(self.stream(group).batches(start.log.steps if start else 0), self.limit)
         if self.alone:
-            return fit_alone(ranker, tables, batches, self.alone, self.settings, watchers, start, group)
+            weights, settings = loss_weights(self.config, self.tasks), self.settings
+            return fit_new_parts(
+                ranker, tables, batches, self.alone, weights, settings, watchers, start, group
+            )
+        balancer = balancer_of(self.config, self.tasks)
         return fit(ranker, tables, batches, balancer, self.tasks, self.settings, watchers, start, group)
 
 

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from training.balancing.gradients import task_gradients
 from training.balancing.weights import Fixed
 from training.build_model import build_model
 from training.fit_inputs import balancer_of
-from training.new_heads import only_heads
+from training.new_parts import NewParts, only_new
 from training.processes.join import joined
 from training.processes.launch import launch
 from training.saved_step import MODEL
@@ -78,18 +78,17 @@ def make_again(folder: Path, group: Group = ALONE) -> Replay:
     state = EncoderState.load(folder, partial(Vocabulary.load, find_key=name_alone))
     ranker, tables = build_model(config, state, tasks, loaded=True)
     settings = FitSettings(**said["settings"])
-    balancer = balancer_of(config, tasks)
+    heads, balancer = [*ranker.specs], balancer_of(config, tasks)
     learning: AbstractContextManager[None] = nullcontext()
-    if alone := said["alone"]:  # a new head's pass: as `fit_alone` makes it
-        learning, balancer = only_heads(ranker, alone), Fixed({})
-        settings = replace(settings, retrieval_task=None)
-        tasks = [task for task in tasks if task.name in alone]
+    if parts := NewParts.of_json(said["alone"]):  # as `fit_new_parts` makes it
+        learning, balancer = only_new(ranker, parts), Fixed({})
+        heads, settings = parts.losses_of(heads, settings)
     with learning:
         stepper = Stepper(
             learner=ranker,
             tables=tables,
             balancer=balancer,
-            tasks=tasks,
+            tasks=heads,
             settings=settings,
             dense=DenseOptimizer(ranker, settings),
             group=group,

@@ -26,6 +26,6 @@ def _describe(inputs: FitInputs, folder: Path) -> None:
         "config": values(inputs.config),
         "tasks": [t.name for t in inputs.tasks],
         "settings": asdict(inputs.settings),
-        "alone": list(inputs.alone),
+        "alone": asdict(inputs.alone),
     }
     write_json(folder / MODEL, said)

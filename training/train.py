@@ -38,6 +38,7 @@ from training.evaluation.examination import examination_for_lists
 from training.evaluation.list_groups import learned_lists
 from training.fit_inputs import FitInputs, batch_settings
 from training.host_choice import HostChoice
+from training.new_parts import NewInputs, NewParts
 from training.processes.parent import fit_in_processes
 from training.saved_step import guard_of
 from training.sharding.plan import check_sharding
@@ -107,6 +108,7 @@ def train(
     prepared: Prepared | None = None,
     folder: Path | None = None,
     alone: Sequence[str] = (),
+    new_inputs: bool = False,
     choice: HostChoice | None = None,
     user_key: UserKey | None = None,
 ) -> TrainedModel:
@@ -124,6 +126,7 @@ def train(
         folder: where encoded days are kept for the next epoch and for a run after a kill; the caller removes
             it. Without one, a day is encoded in memory whenever it is read.
         alone: train what these heads have of their own, as in a cold start, and nothing else.
+        new_inputs: the same for what reads inputs that `previous` does not have, by all losses.
         choice: precision, processes and the form of tables; several processes need a folder. Default: the
             config's precision (`auto`: fp32), in one process.
         user_key: what users' ids are hashed with; default: as in `previous`, in a cold start not at all.
@@ -142,6 +145,7 @@ def train(
         prepared=prepared,
         folder=folder,
         alone=alone,
+        new_inputs=new_inputs,
         user_key=user_key,
     )
     if choice.in_ranks and first.inputs.num_steps:
@@ -214,6 +218,7 @@ def begin_fit(
     prepared: Prepared | None = None,
     folder: Path | None = None,
     alone: Sequence[str] = (),
+    new_inputs: bool = False,
     user_key: UserKey | None = None,
 ) -> FitStart:
     """Fit the encoder and build the model; args as `train`."""
@@ -225,8 +230,11 @@ def begin_fit(
     text_VT = text_by_number(encoder, last.table("items"))
     ranker, tables = build_model(config, state, tasks)
     carried = carry_over(ranker, tables, state, config, previous, text_VT) if previous is not None else None
-    retrieval = config.retrieval_task if config.retrieval.weight and chosen and not alone else None
-    steps, warm = num_steps(days, periods, config, epochs), previous is not None and not alone
+    came = carried.came if carried is not None and new_inputs else NewInputs()
+    parts = NewParts(heads=tuple(alone), inputs=came)
+    retrieves = config.retrieval.weight and chosen and not (parts and not came)
+    retrieval = config.retrieval_task if retrieves else None
+    steps, warm = num_steps(days, periods, config, epochs), previous is not None and not parts
     inputs = FitInputs(
         config=config,
         tasks=tasks,
@@ -237,7 +245,7 @@ def begin_fit(
         epochs=epochs,
         settings=fit_settings(config, steps, warm=warm, choice=choice),
         read_day=_day_reader(days, periods, config, encoder, prepared, folder),
-        alone=tuple(alone),
+        alone=parts,
         examination=examination_for_lists(days, chosen, config),
     )
     return FitStart(inputs=inputs, ranker=ranker, tables=tables, carried=carried)

@@ -7,13 +7,14 @@ alone starts as in a cold start.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from features.definitions import define_features
 from features.lineage import still_fitted
 from recsys.bundle import Bundle
 from recsys.config import ModelConfig, RunConfig
@@ -24,6 +25,7 @@ from recsys.model.layout import SHARED_GATE, TEXT, Axes, Layout, layouts
 from recsys.model.ranker import Ranker
 from recsys.model.scorer import parse_inputs
 from recsys.tasks import TaskSpec, new_heads
+from training.new_parts import NewInputs, Places
 from training.start import start_new_rows
 
 CLOSED = -30.0
@@ -42,6 +44,8 @@ class Carried:
     dropped_inputs: tuple[str, ...]
     fresh: tuple[str, ...]
     """Tables and parameters that the bundle has in another shape, or not at all."""
+    came: NewInputs = field(default_factory=NewInputs, repr=False)
+    """What reads the new inputs."""
 
     def sentence(self) -> str:
         """Say it in one line."""
@@ -113,19 +117,24 @@ def carry_over(
     Args: state: what the model's encoder has fitted; text_VT: as in `start_new_rows`.
     """
     given = {name: torch.from_numpy(array) for name, array in previous.weights.items()}
-    fresh = _carry_tables(tables, state, previous, given, text_VT)
+    new_tables = _carry_tables(tables, state, previous, given, text_VT)
+    fresh = [f"table {name}" for name in new_tables]
     before = layouts(previous.inputs, previous.tasks, previous.model)
     tasks = _built(ranker, config)
     now = layouts(ranker.inputs, tasks, config.model)
     changed, heads = _changed_inputs(previous), new_heads(tasks, previous.tasks)
     own = {name for task in heads for name in ranker.own_parameters(task)}
     read, was_read = _inputs(now), _inputs(before)
+    places: dict[str, Places] = {}
     with torch.no_grad():
         for name, parameter in ranker.named_parameters():
             if name in own:
                 continue
             axes, old = now.get(name, {}), given.get(f"ranker.{name}")
             old_axes = before.get(name, {})
+            for axis, layout in axes.items():
+                if came := _new_places(layout, old_axes.get(axis, ()), changed):
+                    places[name] = axis, came
             if old is not None and _carry(parameter, old, axes, old_axes, {*changed, *heads}):
                 if SHARED_GATE in name and 0 in axes:
                     _close_new(parameter, axes[0], old_axes[0], heads)
@@ -141,6 +150,7 @@ def carry_over(
         new_inputs=tuple(sorted(_plain(read - was_read | changed & read))),
         dropped_inputs=tuple(sorted(_plain(was_read - read))),
         fresh=tuple(fresh),
+        came=NewInputs(places=places, tables=tuple(new_tables)),
     )
 
 
@@ -169,7 +179,31 @@ def _carry_tables(
             kept[f"{name}.weight"], kept[f"{name}.state"] = weight, given[f"table.{name}.state"]
     tables.load(kept)
     start_new_rows(tables, state, previous.state, text_VT)
-    return [f"table {name}" for name in tables.specs if f"{name}.weight" not in kept]
+    return [name for name in tables.specs if f"{name}.weight" not in kept]
+
+
+def new_inputs(previous: Previous, config: RunConfig) -> tuple[str, ...]:
+    """Name the inputs of a config that the weights do not have, or have in another form."""
+    features = define_features(config)
+    crosses = (number for cross in features.crosses for number in cross.numbers)
+    read = {
+        *(f"row:{feature.name}" for feature in features.looked_up),
+        *(f"number:{feature.name}" for feature in (*features.numbers, *crosses)),
+        *(f"kind:{kind.name}" for kind in features.history),
+        *([TEXT] if config.features.text_dim else []),
+    }
+    was = previous.inputs
+    known = {
+        *(f"row:{name}" for entity in ("user", "item", "context") for name, *_ in was.tables(entity)),
+        *(f"number:{name}" for numbers in _numbers_of(was) for name, _ in numbers),
+        *(f"kind:{kind}" for kind, _ in was.history_kinds),
+        *([TEXT] if was.text_dim else []),
+    }
+    return tuple(sorted(_plain(read - (known - _changed_inputs(previous)))))
+
+
+def _numbers_of(inputs: Inputs) -> tuple[tuple[tuple[str, int], ...], ...]:
+    return inputs.user_numbers, inputs.item_numbers, inputs.context_numbers, inputs.cross_numbers
 
 
 def _changed_inputs(previous: Previous) -> set[str]:
@@ -198,6 +232,17 @@ def _carry(new: Tensor, old: Tensor, axes: Axes, old_axes: Axes, forgotten: Coll
         new[_grid([into[0], torch.arange(new.shape[1]), *into[2:]])] = 0.0
     new[_grid(into)] = old[_grid(out_of)]
     return True
+
+
+def _new_places(new: Layout, old: Layout, changed: Collection[str]) -> tuple[int, ...]:
+    """List the places of inputs, along a dimension, that the old one does not have in this form."""
+    known = {(name, width) for name, width in old if name not in changed}
+    found, place = list[int](), 0
+    for name, width in new:
+        if ":" in name and (name, width) not in known:
+            found += range(place, place + width)
+        place += width
+    return tuple(found)
 
 
 def _close_new(gate: Tensor, experts: Layout, old: Layout, heads: Collection[str]) -> None:

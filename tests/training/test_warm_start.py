@@ -12,9 +12,11 @@ from recsys.bundle import load_bundle
 from recsys.model.layout import layouts
 from recsys.model.trunks import TRUNKS
 from training.build_model import build_model
+from training.host_choice import HostChoice
 from training.predict import day_logits
-from training.train import TrainedModel
-from training.warm_start import Previous, carry_over
+from training.train import TrainedModel, begin_fit, train
+from training.trainer.weights import canonical
+from training.warm_start import Previous, carry_over, new_inputs
 
 LIKE = {"name": "like", "feedback": "like", "head": "binary", "window": "1h"}
 AGE = {"name": "age_band", "entity": "user", "kind": "categorical", "dim": 4}
@@ -202,3 +204,68 @@ def test_a_promoted_user_starts_from_the_bucket(config, bundle, trained):
     assert 0 < bucket <= old.hash_buckets
     new = grown.encode_one("brand new")
     assert torch.equal(tables.weight["user_id"][new], tables.weight["user_id"][bucket])
+
+
+@pytest.fixture
+def learned(shop_chain, bundle):
+    """Learn what came since the bundle on five days; give the weights before and after, and the carried."""
+
+    def learn(config, **options):
+        periods = {t.name: (0, 4) for t in config.tasks}
+        start = Previous.of(bundle, config)
+        first = begin_fit(shop_chain, periods, config, start, 1, config.tasks, HostChoice())
+        before = canonical(first.ranker, first.tables)
+        made = train(shop_chain, periods, config, start, 1, **options)
+        return before, made.weights(), made
+
+    return learn
+
+
+def test_new_inputs_learn_older_days_and_nothing_else_moves(learned, make_config, features, bundle):
+    config = make_config(feature=[AGE, *features], features={"window_days": [1, 3, 7, 28]})
+    before, after, made = learned(config, new_inputs=True)
+    moved = {name for name, value in after.items() if not np.array_equal(value, before[name])}
+    assert {"table.user_age_band.weight", "table.user_age_band.state"} < moved
+    name = "user_tower.0.0.weight"
+    tower = f"ranker.{name}"
+    old = {name for name in moved if name.startswith("table.") and "age_band" not in name}
+    assert old == set()
+    axis, places = made.carried.came.places[name]
+    columns = np.flatnonzero((after[tower] != before[tower]).any(axis=0))
+    assert axis == 1
+    assert 0 < columns.size < before[tower].shape[1]
+    assert set(columns.tolist()) <= set(places)
+    names = [
+        part
+        for part, width in layouts(made.ranker.inputs, config.tasks, config.model)[name][1]
+        for _ in range(width)
+    ]
+    assert {names[column] for column in columns} == {"row:user_age_band"}, "the days have no three-day counts"
+    assert {names[place].split(":")[1] for place in places} < set(made.carried.new_inputs)
+    assert {name for name in moved if after[name].ndim == 1 and name.startswith("ranker.")} == set()
+    assert new_inputs(Previous.of(bundle, config), config) == made.carried.new_inputs
+
+
+def test_a_new_head_and_new_inputs_learn_together(learned, make_config, features, tasks):
+    once = {**LIKE, "feedback": "view"}
+    config = make_config(task=[tasks[0], once, *tasks[1:]], feature=[AGE, *features])
+    before, after, made = learned(config, alone=("like",), new_inputs=True)
+    moved = {name for name, value in after.items() if not np.array_equal(value, before[name])}
+    own = {f"ranker.{name}" for name in made.ranker.own_parameters("like")}
+    assert own & moved
+    assert "table.user_age_band.weight" in moved
+    assert "table.item_id.weight" not in moved
+    assert moved <= own | {f"ranker.{name}" for name in made.carried.came.places} | {
+        "table.user_age_band.weight",
+        "table.user_age_band.state",
+        "ranker.position.weight",
+    }
+    position = before["ranker.position.weight"] != after["ranker.position.weight"]
+    assert not position[:, [0, 2, 3]].any()
+
+
+def test_inputs_that_are_the_same_are_not_new(bundle, make_config, features):
+    for config in (make_config(), make_config(feature=features[:1])):
+        assert new_inputs(Previous.of(bundle, config), config) == ()
+    moved = make_config(features={"text_dim": 5})
+    assert new_inputs(Previous.of(bundle, moved), moved) == ("item",)

@@ -43,7 +43,12 @@ class NightPlan:
     """Whether it is cold because `[training] cold_restart` says so."""
     train: dict[str, tuple[int, int]]
     catch_up: dict[str, tuple[int, int]]
-    """Of tasks that came since: the days that the others know already; they are learned first, alone."""
+    """The days that the others know already, of tasks that came since, and of all where inputs did: what came
+    learns them first, alone."""
+    new_heads: tuple[str, ...]
+    """The tasks that came since the weights that the night goes on from."""
+    new_inputs: tuple[str, ...]
+    """The inputs that did."""
     calibrate: dict[str, int]
     evaluate: dict[str, int]
     refit: dict[str, tuple[int, int]]
@@ -71,14 +76,22 @@ class Lineage:
     trained_until: Mapping[str, date]
     """Per task whose head can go on, the last day that it has learned."""
     cold_since: date
+    new_inputs: tuple[str, ...] = ()
+    """Inputs of tonight's config that they do not have."""
 
     @classmethod
-    def of(cls, record: NightRecord, before: Sequence[TaskSpec], tasks: Sequence[TaskSpec]) -> Self:
+    def of(
+        cls,
+        record: NightRecord,
+        before: Sequence[TaskSpec],
+        tasks: Sequence[TaskSpec],
+        new_inputs: tuple[str, ...] = (),
+    ) -> Self:
         """Read it from a record. Args: before: the tasks that the night of the record was run with."""
         new = new_heads(tasks, before)
         known = {task.name for task in tasks if task.name not in new}
         until = {task: day for task, day in record.trained_until.items() if task in known}
-        return cls(trained_until=until, cold_since=record.cold_since)
+        return cls(trained_until=until, cold_since=record.cold_since, new_inputs=new_inputs)
 
 
 def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightPlan:
@@ -89,6 +102,7 @@ def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightP
     """
     night = days[days.last].day
     until = lineage.trained_until if lineage is not None else {}
+    new_inputs = lineage.new_inputs if lineage is not None else ()
     restart = lineage is not None and bool(until) and _is_restart(night, lineage, config)
     if restart:
         until = {}
@@ -105,7 +119,7 @@ def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightP
         if until:
             # A day is learned by all heads at once from where the others have their first new one.
             new = sum(day <= until.get(task, max(until.values())) for day in days.dates)
-            if task not in until and first < min(new, last + 1):
+            if (task not in until or new_inputs) and first < min(new, last + 1):
                 catch_up[task] = (first, min(new - 1, last))
             first = new
         train[task] = (first, last)
@@ -115,6 +129,8 @@ def plan_night(days: Days, config: RunConfig, lineage: Lineage | None) -> NightP
         restart=restart,
         train=train,
         catch_up=catch_up,
+        new_heads=tuple(task for task in lags if until and task not in until),
+        new_inputs=new_inputs if until else (),
         calibrate=calibrate,
         evaluate=evaluate,
         refit={t: (calibrate[t], evaluate[t]) for t in lags},

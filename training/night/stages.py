@@ -25,6 +25,8 @@ _TRAIN = (
     "training.balancing", "training.balancer", "training.device", "training.sharding",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
+_INPUTS = ("period", "attributes", "features", *(f"tasks.{key}" for key in TaskSpec.model_fields))
+"""What says which inputs a model has: the plan names those that came since, and that alone matters of it."""
 _SHOWN = (
     "training.checkpoint_minutes", "training.writers", "training.write_every", "training.probe_every",
 )  # fmt: skip
@@ -51,7 +53,12 @@ STAGES: tuple[Stage, ...] = (
         run=work.validate,
     ),
     Stage(
-        name="plan", keys=training.night.plan.KEYS, inputs=("days", "previous"), output="plan", run=work.plan
+        name="plan",
+        keys=training.night.plan.KEYS,
+        inputs=("days", "previous"),
+        output="plan",
+        run=work.plan,
+        passed=_INPUTS,
     ),
     Stage(
         name="choose",

@@ -11,8 +11,7 @@ from features.build import as_built_for
 from features.days import Days
 from recsys.bundle import Bundle, load_bundle
 from recsys.device import resolve_device
-from recsys.manifest import Manifest, read_manifest
-from recsys.model.scorer import parse_inputs
+from recsys.manifest import read_manifest
 from recsys.records import Check, Verdict
 from recsys.stages import Stages, write_json
 from recsys.stages import read_manifest as read_stage
@@ -38,7 +37,7 @@ from training.gate import (
 )
 from training.gate.decision import finding
 from training.night.gate_rows import places_of
-from training.night.plan import NightPlan
+from training.night.plan import NightPlan, hull
 from training.night.step import Step
 from training.predict import BundlePredictor
 from training.progress import bar, say
@@ -153,7 +152,7 @@ def gate(step: Step, *, plan: NightPlan, scores: Path, evaluated: str, previous:
             *check_calibration(config.tasks, manifest.calibration, config.calibration),
             *check_lists(report.ranking, rival.ranking if rival else None, config.gate),
             *check_lists_alike(*_pages(scores), config.gate),
-            *(_new_inputs(manifest, previous.manifest, plan) if previous is not None else ()),
+            *_new_inputs(plan),
         ]
         decision = decide(
             previous.version if previous else None,
@@ -172,17 +171,18 @@ def gate(step: Step, *, plan: NightPlan, scores: Path, evaluated: str, previous:
     return decision.with_checks([Check.model_validate(c) for c in read_stage(folder)["served"]])
 
 
-def _new_inputs(mine: Manifest, live: Manifest, plan: NightPlan) -> list[Check]:
-    """Report features that the live bundle does not read: a warm night learns them from new days alone."""
-    new = sorted(parse_inputs(mine.inputs).features - parse_inputs(live.inputs).features)
-    if not new or plan.cold:
+def _new_inputs(plan: NightPlan) -> list[Check]:
+    """Report inputs that the live bundle does not read, and what they were learned from."""
+    new = plan.new_inputs
+    if not new:
         return []
     names = ", ".join(new[:SHOWN]) + (f" and {len(new) - SHOWN} more" if len(new) > SHOWN else "")
+    earlier, tonight = len(hull(plan.catch_up)), len(plan.train_periods)
     said = (
-        f"{names}: learned from {len(plan.train_periods)} period(s), those that are new to the weights; a "
-        "cold night learns all inputs from every day ([training] cold_restart)"
+        f"{names}: learned from {earlier} period(s) that the heads know already, where nothing else moved, "
+        f"then with the heads from {tonight} new one(s)"
     )
-    return [finding("new inputs", Verdict.PROMOTE, said, inputs=len(new))]
+    return [finding("new inputs", Verdict.PROMOTE, said, inputs=len(new), periods=earlier)]
 
 
 def check_refitted(

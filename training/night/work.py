@@ -36,7 +36,7 @@ from training.night.verdict import read_beside
 from training.progress import bar, say
 from training.train import TrainedModel, begin_fit, num_steps, train
 from training.trainer.saver import Saver
-from training.warm_start import Previous
+from training.warm_start import Previous, new_inputs
 from training.weights import load_previous, save_trained
 
 
@@ -92,8 +92,9 @@ def plan(step: Step, *, days: Days, previous: Bundle | None) -> NightPlan:
     """Say which day is for what."""
     if previous is None:
         return plan_night(days, step.config, None)
-    record = step.night.registry.require_record(previous.version)
-    return plan_night(days, step.config, Lineage.of(record, previous.config.tasks, step.config.tasks))
+    record, config = step.night.registry.require_record(previous.version), step.config
+    came = new_inputs(Previous.of(previous, config), config)
+    return plan_night(days, config, Lineage.of(record, previous.config.tasks, config.tasks, came))
 
 
 def choose(step: Step, *, days: Days, plan: NightPlan, previous: Bundle | None) -> HostChoice:
@@ -142,7 +143,7 @@ def catch_up(
     choice: HostChoice,
     user_key: UserKey | None,
 ) -> Path | None:
-    """Show heads that came since the days that the other heads know; None when there are none."""
+    """Show heads and inputs that came since the days that the others know; None when there are none."""
     if not plan.catch_up:
         return None
     assert previous is not None
@@ -150,8 +151,9 @@ def catch_up(
     def build(folder: Path) -> dict[str, Any]:
         before = Previous.of(previous, step.config)
         periods = {task.name: NEVER for task in step.config.tasks} | plan.catch_up
-        epochs, heads = step.config.training.epochs, tuple(plan.catch_up)
-        return _learn(step, folder, "new heads", days, periods, before, epochs, choice, user_key, alone=heads)
+        epochs = step.config.training.epochs
+        title = "new inputs" if plan.new_inputs else "new heads"
+        return _learn(step, folder, title, days, periods, before, epochs, choice, user_key, came=plan)
 
     return step.kept(build)
 
@@ -293,9 +295,12 @@ def _learn(
     choice: HostChoice,
     user_key: UserKey | None = None,
     *,
-    alone: tuple[str, ...] = (),
+    came: NightPlan | None = None,
 ) -> dict[str, Any]:
-    """Train into a stage's folder, from the last checkpoint that a killed run left; args as `train`."""
+    """Train into a stage's folder, from the last checkpoint that a killed run left.
+
+    Args: came: its new heads and inputs learn, and nothing else does; the others as `train`.
+    """
     place = unfinished(folder)
     saver = Saver(place, step.config.training.checkpoint_minutes, say)
     rows = epochs * sum(days.num_impressions(i) for i in hull(periods))
@@ -313,7 +318,8 @@ def _learn(
             start=saver.read(),
             folder=place,
             diverged=step.night.diverged,
-            alone=alone,
+            alone=came.new_heads if came is not None else (),
+            new_inputs=came is not None and bool(came.new_inputs),
             choice=choice,
             user_key=user_key,
         )

@@ -24,6 +24,7 @@ from training.data import EncodedDays
 from training.data.chunks import DaySize
 from training.data.encoded_files import EncodedFiles
 from training.fit_inputs import FitInputs
+from training.new_parts import NewParts
 from training.trainer.saver import Saver
 from training.trainer.settings import FitSettings
 from training.trainer.train_log import TrainLog
@@ -70,7 +71,7 @@ class FitJob:
             "settings": asdict(inputs.settings),
             "limit": inputs.limit,
             "sharded": sharded,
-            "alone": inputs.alone,
+            "alone": asdict(inputs.alone),
             "examination": inputs.examination,
             "saver": [str(saver.folder), saver.minutes] if saver else None,
             "diverged": str(diverged) if diverged else None,
@@ -95,7 +96,7 @@ class FitJob:
             read_day=lambda i: EncodedFiles(Path(said["encoded"][str(i)])),
             settings=FitSettings(**said["settings"]),
             limit=said["limit"],
-            alone=tuple(said["alone"]),
+            alone=NewParts.of_json(said["alone"]),
             examination=tuple(said["examination"]),
         )
 

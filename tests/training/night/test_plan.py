@@ -110,6 +110,7 @@ def test_a_task_that_came_since_catches_up_on_the_days_that_the_others_know(days
     before = plan_night(days(9), lagged, None)
     plan = plan_night(days(10), lagged, _without(before, "rating"))
     assert plan.catch_up == {"rating": (0, 6)}
+    assert (plan.new_heads, plan.new_inputs) == (("rating",), ())
     assert plan.train["click"] == (7, 7)
     assert plan.train_periods == range(7, 8)
     assert plan.trained_until["rating"] == date(2026, 1, 7)
@@ -133,6 +134,18 @@ def test_a_task_that_came_since_learns_every_day_once(days, lagged, start, new, 
         lineage = going_on(plan)
     closed = [i for i in range(13 - (new == "rating")) if i not in empty]
     assert trained == closed[:-2]
+
+
+def test_inputs_that_came_since_learn_the_days_that_the_heads_know(days, lagged):
+    before = plan_night(days(9), lagged, None)
+    came = Lineage(trained_until=before.trained_until, cold_since=before.cold_since, new_inputs=("age",))
+    plan = plan_night(days(10), lagged, came)
+    assert plan.catch_up == {"click": (0, 6), "purchase": (0, 6), "rating": (0, 5)}
+    assert (plan.new_heads, plan.new_inputs) == ((), ("age",))
+    assert plan.train == plan_night(days(10), lagged, going_on(before)).train
+    assert plan.first == 0, "all that is learned is read whole"
+    cold = plan_night(days(10), lagged, Lineage(trained_until={}, cold_since=FIRST, new_inputs=("age",)))
+    assert (cold.catch_up, cold.new_inputs) == ({}, ()), "a cold start learns all of it anyway"
 
 
 def test_a_task_that_came_since_looks_back_as_far_as_a_cold_start(days, lagged, make_config):

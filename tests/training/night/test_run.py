@@ -619,6 +619,7 @@ def test_the_next_night_warm_starts_and_scores_rows_once_for_each_bundle(first_n
     assert "new inputs" not in {check.name for check in following.decision.checks}
     stages = [p for p in (runs / "stages" / "train").iterdir() if "tmp" not in p.name]
     assert len(stages) == 2
+    assert not (runs / "stages" / "catch_up").exists(), "nothing came since"
 
 
 def test_a_champion_is_measured_by_the_features_that_it_was_trained_with(first_night, make_config, tmp_path):
@@ -635,7 +636,10 @@ def test_a_champion_is_measured_by_the_features_that_it_was_trained_with(first_n
     held = run_night(dataclasses.replace(following, config=config), stop_after="gate")
     (said,) = (check.detail for check in held.decision.checks if check.name == "new inputs")
     assert said.startswith("item_by_category__click_count_2, item_by_category__click_rate_2, ")
-    assert " and 25 more: learned from 2 period(s), those that are new to the weights; a cold night" in said
+    assert " and 25 more: learned from 3 period(s) that the heads know already, where nothing else" in said
+    (caught_up,) = (runs / "stages" / "catch_up").iterdir()
+    counts = [night.log.read("impressions", d).height for d in night.log.days("impressions")]
+    assert read_stage(caught_up)["rows"] == sum(counts[:3])
     (scores,) = (runs / "stages" / "evaluate").glob("*/champion.parquet")
     found = pl.read_parquet(scores).join(expected.select("impression_id"), on="impression_id", how="semi")
     assert found.height == expected.height
