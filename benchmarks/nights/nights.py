@@ -1,4 +1,4 @@
-"""Warm nights against cold ones on a shop whose tastes drift, and what a new head is taught.
+"""Warm nights against cold ones on a shop whose tastes drift, and what new heads and inputs are taught.
 
 Each night trains, and predicts its evaluated day, which no policy has seen; nothing is calibrated or gated,
 so the figures are of the weights alone. A warm night goes on from the weights of the night before.
@@ -27,7 +27,7 @@ from training.night.plan import NEVER, Lineage, NightPlan, plan_night
 from training.predict import day_logits
 from training.threads import use_threads
 from training.train import TrainedModel, train
-from training.warm_start import Previous
+from training.warm_start import Previous, new_inputs
 
 Ranges = Mapping[str, tuple[int, int]]
 Figures = dict[str, float]
@@ -36,7 +36,7 @@ Figures = dict[str, float]
 def measure_nights(
     config: RunConfig, dials: ShopDials, nights: int, restart: int, hours: int, seed: int
 ) -> dict[str, Any]:
-    """Simulate a shop; run its last nights by each policy, the last with new heads, its last day in hours."""
+    """Simulate a shop; run its last nights by each policy, the last with what is new, a day in hours."""
     from benchmarks.nights.hours import measure_hours
 
     use_threads(config.training.threads)
@@ -55,6 +55,7 @@ def measure_nights(
                 for task in config.tasks
                 if task.name not in {other.parent for other in config.tasks}
             },
+            "new_inputs": measure_new_inputs(days, config),
             "hours": measure_hours(days, config, hours),
         }
 
@@ -152,40 +153,56 @@ def evaluated(
 def measure_new_head(days: Days, config: RunConfig, new: str) -> dict[str, Any]:
     """Add a task on the last night, by each way that its labels of older days can be learned."""
     old = config.model_copy(update={"tasks": tuple(t for t in config.tasks if t.name != new)})
-    night = days.last
+    return measure_ways(days, config, old)
+
+
+def measure_new_inputs(days: Days, config: RunConfig) -> dict[str, Any]:
+    """Add inputs on the last night, by each way that they can be learned from older days."""
+    windows = config.features.model_copy(update={"window_days": (max(config.features.window_days),)})
+    without = {
+        "attributes": config.model_copy(update={"attributes": ()}),
+        "counts of days": config.model_copy(update={"features": windows}),
+    }
+    return {name: measure_ways(days, config, old) for name, old in without.items()}
+
+
+def measure_ways(days: Days, config: RunConfig, old: RunConfig) -> dict[str, Any]:
+    """Run the last night with a config whose heads or inputs the night before did not have, in each way."""
+    night, epochs = days.last, config.training.epochs
     before = one_night(until(days, night - 1).labelled_for(old.tasks), old, None)
-    known = until(days, night)
-    plan = plan_night(known, config, before.lineage)
-    hidden: Ranges = {task.name: NEVER for task in config.tasks}
-    shown = {**hidden, **plan.catch_up}
-    started = before_with(before, old, config)
-    epochs = config.training.epochs
+    known, started = until(days, night), before_with(before, old, config)
+    lineage = replace(before.lineage, new_inputs=new_inputs(started, config))
+    plan = plan_night(known, config, lineage)
+    never: Ranges = {task.name: NEVER for task in config.tasks}
+    heads, earlier = plan.new_heads, {**never, **plan.catch_up}
+    own = {**never, **{task: days for task, days in plan.catch_up.items() if task in heads}}
 
     def new_days(weights: Previous) -> TrainedModel:
         return train(known, plan.train, config, weights, 1)
 
-    def alone() -> TrainedModel:
-        return new_days(weights_of(train(known, shown, config, started, epochs, alone=(new,)), config))
+    def first(periods: Ranges, **options: Any) -> TrainedModel:
+        made = train(known, dict(periods), config, started, epochs, **options)
+        return new_days(weights_of(made, config))
 
-    def together() -> TrainedModel:
-        return new_days(weights_of(train(known, shown, config, started, epochs), config))
-
-    ways: dict[str, Callable[[], TrainedModel]] = {
-        "new days alone": lambda: new_days(started),
-        "older days first, own parameters": alone,
-        "older days first, all parameters": together,
+    ways: dict[str, Callable[[], TrainedModel]] = {"new days alone": lambda: new_days(started)}
+    if heads:
+        ways["older days first, own parameters"] = lambda: first(own, alone=heads)
+    ways |= {
+        "older days first, all that is new": lambda: first(earlier, alone=heads, new_inputs=True),
+        "older days first, all parameters": lambda: first(own if heads else earlier),
         "cold start": lambda: one_night(known, config, None).model,
     }
-    found = {}
-    for name, way in ways.items():
-        began = time.process_time()
-        model = way()
-        seconds = time.process_time() - began
-        found[name] = {
-            "figures": evaluated(known, model, plan, config.tasks, config),
-            "cpu_seconds": round(seconds, 1),
-        }
-    return found
+    return {name: _measured(way, known, plan, config) for name, way in ways.items()}
+
+
+def _measured(
+    way: Callable[[], TrainedModel], days: Days, plan: NightPlan, config: RunConfig
+) -> dict[str, Any]:
+    began = time.process_time()
+    model = way()
+    seconds = time.process_time() - began
+    figures = evaluated(days, model, plan, config.tasks, config)
+    return {"figures": figures, "cpu_seconds": round(seconds, 1)}
 
 
 def before_with(before: Trained, old: RunConfig, config: RunConfig) -> Previous:

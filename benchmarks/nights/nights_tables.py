@@ -19,6 +19,11 @@ def new_head_grid(tree: Tree, task: str) -> Grid:
     return _grid(f"{task} is new", tree["new_heads"][task])
 
 
+def new_inputs_grid(tree: Tree, name: str) -> Grid:
+    """Lay out the ways to teach new inputs."""
+    return _grid(f"{name} are new", tree["new_inputs"][name])
+
+
 def hours_grid(tree: Tree) -> Grid:
     """Lay out the last day by the version alone and by its updates."""
     versions = tree["hours"]["versions"]
@@ -40,6 +45,8 @@ GRIDS: Mapping[str, Callable[[Tree], Grid]] = {
     "policies": policies_grid,
     "new_purchase": partial(new_head_grid, task="purchase"),
     "new_rating": partial(new_head_grid, task="rating"),
+    "new_attributes": partial(new_inputs_grid, name="attributes"),
+    "new_counts": partial(new_inputs_grid, name="counts of days"),
     "hours": hours_grid,
 }
 """Name of a table on the page -> its lines."""
@@ -48,5 +55,6 @@ GRIDS: Mapping[str, Callable[[Tree], Grid]] = {
 def show_nights(tree: Tree) -> None:
     """Print all tables."""
     new_heads = [new_head_grid(tree, task) for task in tree["new_heads"]]
-    for grid in (policies_grid(tree), *new_heads, hours_grid(tree)):
+    new_inputs = [new_inputs_grid(tree, name) for name in tree["new_inputs"]]
+    for grid in (policies_grid(tree), *new_heads, *new_inputs, hours_grid(tree)):
         print_grid(grid)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.nights.hours import measure_hours
-from benchmarks.nights.nights import measure_new_head, measure_policies
+from benchmarks.nights.nights import measure_new_head, measure_policies, measure_ways
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,23 @@ def test_policies_start_cold_when_they_say(policies):
     )
 
 
-def test_a_new_head_is_taught_in_four_ways(shop_chain, config):
+def test_a_new_head_is_taught_in_five_ways(shop_chain, config):
     ways = measure_new_head(shop_chain, config, "rating")
-    assert len({way["figures"]["rating RMSE"] for way in ways.values()}) == 4
+    assert len({way["figures"]["rating RMSE"] for way in ways.values()}) == 5
     alone, never = ways["older days first, own parameters"], ways["new days alone"]
     # What they share is the same, and only the new days' steps differ.
     assert alone["figures"]["purchase AUC"] == pytest.approx(never["figures"]["purchase AUC"], abs=0.02)
+
+
+def test_new_inputs_are_taught_in_four_ways(shop_chain, config):
+    ways = measure_ways(shop_chain, config, config.model_copy(update={"attributes": ()}))
+    assert [*ways] == [
+        "new days alone",
+        "older days first, all that is new",
+        "older days first, all parameters",
+        "cold start",
+    ]
+    assert len({way["figures"]["click log loss"] for way in ways.values()}) == 4
 
 
 def test_updates_learn_the_day_while_the_night_alone_does_not(shop_chain, config):
