@@ -22,7 +22,7 @@ from recsys.tasks import TaskSpec
 from training.data import EncodedDay, ScoredRows, held_scores
 from training.evaluation.audience import Audience, find_audience
 from training.evaluation.eval_report import EvalReport, EvalTable
-from training.evaluation.examination import EXAMINATION, POLICY_COLUMNS, examination_of
+from training.evaluation.examination import EXAMINATION, POLICY_COLUMNS, Told, examination_of
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
 from training.evaluation.head_rows import HELD, SCORE, SOURCE
 from training.evaluation.leaks import LeakCheck
@@ -106,11 +106,16 @@ def evaluate(
 
 
 def score_rows(
-    predictor: BundlePredictor, days: Days, evaluated: EvaluatedPeriods, folder: Path | None = None
+    predictor: BundlePredictor,
+    days: Days,
+    evaluated: EvaluatedPeriods,
+    folder: Path | None = None,
+    told: Told | None = None,
 ) -> pl.DataFrame:
     """Predict every impression of the evaluated days; beside what is returned, memory holds a chunk of one.
 
-    Args: folder: where large days are encoded; default: beside their snapshots.
+    Args: folder: where large days are encoded; default: beside their snapshots; told: of positions, where
+    another bundle was scored on the same impressions.
     Returns: impression_id, request_id, user_id, item_id, shown_at, position, sampled, date, categorical
     contexts, weight (1 / sampling rate), user_past and item_past (impressions before the period), list_group
     (the row's list, numbered over all days; null for a row that is alone), examination (of the row's
@@ -128,7 +133,7 @@ def score_rows(
     if not frames:
         raise DataError("no period to score: none of the days is in the log; choose days the log has")
     rows = concat_lists(frames)
-    return rows.with_columns(examination_of(rows, tasks, labelled, wanted[0])).drop(POLICY_COLUMNS)
+    return rows.with_columns(examination_of(rows, tasks, labelled, wanted[0], told)).drop(POLICY_COLUMNS)
 
 
 def find_audiences(

@@ -35,17 +35,41 @@ stays, whoever orders it, and a day of own lists explores little."""
 
 
 def examination_of(
-    rows: pl.DataFrame, tasks: Sequence[TaskSpec], days: Days | None = None, first: int = 0
+    rows: pl.DataFrame,
+    tasks: Sequence[TaskSpec],
+    days: Days | None = None,
+    first: int = 0,
+    told: "Told | None" = None,
 ) -> pl.Series:
     """Give each row's examination [N], ones where exploration is too little to tell.
 
     Args: rows: position, weight, the policy columns and the tasks' labels; days, first: where the rows begin:
-    explored rows of the days before are read, the latest first, until each position is told by itself.
+    explored rows of the days before are read, the latest first, until each position is told by itself; told:
+    of the first bundle that the same impressions are scored by.
     """
-    position = rows["position"].cast(pl.Int64).to_numpy()
-    return pl.Series(
-        EXAMINATION, at_positions(_curve(_with_earlier(rows, tasks, days, first), tasks), position)
-    )
+    told = told or Told()
+    if told.curve is None:
+        told.curve = _curve(_with_earlier(rows, tasks, days, first), tasks)
+    return pl.Series(EXAMINATION, at_positions(told.curve, rows["position"].cast(pl.Int64).to_numpy()))
+
+
+@dataclass(slots=True)
+class Told:
+    """What exploration tells of positions: it is read once, whoever scores the impressions."""
+
+    curve: Vector | None = None
+    """[P + 1]; None: nobody asked yet."""
+
+    @classmethod
+    def of(cls, scored: pl.DataFrame) -> "Told":
+        """Read it off rows of `score_rows`; beyond the last of their positions it is that one's."""
+        known = scored.select(pl.col("position").cast(pl.Int64), EXAMINATION).unique("position")
+        if known.is_empty():
+            return cls()
+        known = known.sort("position")
+        places = np.arange(int(known["position"][-1]) + 1)
+        nearest = np.searchsorted(known["position"].to_numpy(), places)
+        return cls(known[EXAMINATION].to_numpy()[nearest])
 
 
 def _with_earlier(

@@ -20,6 +20,7 @@ from training.baselines.beside import Figures, figures_beside, lines_beside
 from training.evaluation.audience import Audience
 from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, score_rows
+from training.evaluation.examination import Told
 from training.evaluation.list_metrics import source_line
 from training.evaluation.lists import Lists
 from training.gate import (
@@ -62,8 +63,9 @@ def evaluate_both(
         if anchor is not None:
             bundles[ANCHOR] = load_bundle(registry.path(anchor))
         there = {name: bundle for name, bundle in bundles.items() if bundle is not None}
+        told = Told()
         for name, bundle in there.items():
-            _evaluate_one(step, folder, name, bundle, _days_of(bundle, step, days), places, plan)
+            _evaluate_one(step, folder, name, bundle, _days_of(bundle, step, days), places, plan, told)
         served = served_facts({name: bundle for name, bundle in there.items() if name != ANCHOR})
         # The manifest, not a file: times differ from run to run, and what is made of the files must not.
         return {"served": {name: facts.model_dump(mode="json") for name, facts in served.items()}}
@@ -90,6 +92,7 @@ def _evaluate_one(
     days: Days,
     places: Mapping[str, Sequence[int]],
     plan: NightPlan,
+    told: Told,
 ) -> None:
     """Score the rows of one bundle, and measure it on the evaluated day; the anchor's rows are enough."""
     predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
@@ -99,7 +102,7 @@ def _evaluate_one(
         return  # a champion of other tasks altogether is no rival
     pages = _Pages()
     with bar("evaluate") as on_progress:
-        rows = score_rows(predictor, days, mine, folder)
+        rows = score_rows(predictor, days, mine, folder, told)
         rows.write_parquet(folder / f"{name}.parquet")
         if name == ANCHOR:
             return
@@ -203,8 +206,9 @@ def check_refitted(
         bundle = load_bundle(step.night.registry.path(live))
         predictor = BundlePredictor(bundle, resolve_device(step.config.training.device))
         places = {task: [place] for task, place in plan.evaluate.items()}
-        rows = score_rows(predictor, days, places, folder)
-        before = of_evaluated_day(pl.read_parquet(scores / f"{CHALLENGER}.parquet"), plan.gated)
+        scored = pl.read_parquet(scores / f"{CHALLENGER}.parquet")
+        rows = score_rows(predictor, days, places, folder, Told.of(scored))
+        before = of_evaluated_day(scored, plan.gated)
         tasks = bundle.config.tasks
         checks = check_refit(tasks, rows, before, step.config.gate, step.config.training.seed)
         return {"checks": [check.model_dump(mode="json") for check in checks]}

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import TASKS
-from training.evaluation.examination import examination_for_lists, examination_of
+from training.evaluation.examination import Told, examination_for_lists, examination_of
 from training.evaluation.head_metrics import head_metrics
 
 LOOKED_AT = np.array([1.0, 0.5])
@@ -138,6 +138,21 @@ def test_explored_rows_of_earlier_days_are_read_where_one_day_has_too_few(config
     examination_of(logged(), tasks, days, 28)
     assert days.read == [], "a day that tells by itself"
     assert examination_of(few, tasks, days, 0).unique().to_list() == [1.0], "there is no day before"
+
+
+def test_what_one_bundle_is_told_the_next_one_is_not_told_again(config):
+    tasks, days, told = config.tasks[:1], LoggedDays(logged(400)), Told()
+    few = logged(60)
+    first = examination_of(few, tasks, days, 28, told)
+    assert days.read
+    days.read.clear()
+    assert examination_of(few[::-1], tasks, days, 28, told).equals(first.reverse())
+    scored = few.with_columns(first).filter(pl.col("position") == 2)
+    again = Told.of(scored)
+    assert examination_of(few.filter(pl.col("position") == 2), tasks, days, 28, again).equals(
+        scored["examination"]
+    )
+    assert days.read == []
 
 
 def test_what_earlier_days_cost(config):
