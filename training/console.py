@@ -9,6 +9,7 @@ from rich.table import Table
 from recsys.manifest import read_manifest
 from recsys.records import PowerAt
 from recsys.registry import Registry
+from recsys.retention import pins
 
 if TYPE_CHECKING:  # bundles are listed without what a night needs
     from training.night.explain import DryRun
@@ -78,19 +79,20 @@ def print_trained(result: "TrainResult") -> None:
 
 
 def print_bundles(registry: Registry) -> None:
-    """Print every version, oldest first, with the verdict of the night that made it."""
-    live = registry.current()
-    table = Table("version", "night", "verdict", "kind", "live", box=None)
+    """Print every version, oldest first: the verdict of the night that made it; live, rolled back, pinned."""
+    live, barred, pinned = registry.current(), registry.activations.barred(), pins(registry)
+    table = Table("version", "night", "verdict", "kind", "state", box=None)
     versions = registry.versions()
     for version in versions:
         record, manifest = registry.record(version), read_manifest(registry.path(version))
         kind = "refitted" if manifest.refitted else "evaluated"
+        state = {"live": version == live, "rolled back": version in barred, "pinned": version in pinned}
         table.add_row(
             version,
             manifest.date,
             str(record.verdict) if record else "-",
             kind,
-            "live" if version == live else "",
+            ", ".join(name for name, holds in state.items() if holds),
         )
     Console(markup=False).print(
         table if versions else f"no bundles in {registry.bundles}; run `recsys nightly` first"

@@ -13,6 +13,7 @@ from recsys.encoding import EncoderState
 from recsys.errors import RegistryError
 from recsys.records import Check, DayData, Lineage, NightRecord, Ruling, Verdict
 from recsys.registry import Registry
+from recsys.retention import pin
 from training.differences import differences
 from training.run_commands import _history, _print_differences
 
@@ -96,6 +97,17 @@ def test_a_night_is_shown_by_version_or_date_with_who_moved_the_pointer_and_why(
             assert said in text
     assert run(["runs", "show", "2026-01-29", "--runs", str(registry.runs)]) == 0
     assert "was rolled back to 2026-01-28" in capsys.readouterr().out
+
+
+def test_bundles_are_listed_with_what_they_are_besides(registry, capsys):
+    first, other = registry.current(), registry.versions()[-1]
+    registry.activate(other, why="a try")
+    registry.rollback(why="worse")
+    pin(registry, other, "to look at it")
+    assert run(["bundle", "list", "--runs", str(registry.runs)]) == 0
+    states = {line.split()[0]: line.split()[4:] for line in capsys.readouterr().out.splitlines()}
+    assert states["version"] == ["state"]
+    assert (states[first], states[other]) == (["live"], ["rolled", "back,", "pinned"])
 
 
 def test_what_differs_between_two_nights(registry, capsys):

@@ -92,6 +92,7 @@ def check_ratios(
     champion: pl.DataFrame | None,
     config: GateConfig,
     name: str = "predicted over observed",
+    rival_name: str = "champion",
 ) -> list[Check]:
     """Hold a probability whose whole interval lies outside the limits, unless the champion's is as far off.
 
@@ -99,7 +100,8 @@ def check_ratios(
     Where most rows are drawn negatives the observed rate follows how many items they were drawn from, which
     moves from period to period: there only a ratio beyond DRAWN_LIMIT is held.
 
-    Args: rows, champion: of the evaluated day; name: of the checks, after the head's.
+    Args: rows, champion: of the evaluated day; name: of the checks, after the head's; rival_name: what the
+    details call the champion.
     """
     found = []
     for task in (task for task in tasks if task.kind.probability):
@@ -113,7 +115,11 @@ def check_ratios(
         interval = f"[{ratio.low:.3f}, {ratio.high:.3f}]"
         detail = f"{ratio.value:.3f} {interval}, {lowest:g} to {highest:g} are allowed"
         if rival is not None:
-            detail += f", champion {rival.value:.3f}"
+            detail += f", {rival_name} {rival.value:.3f}"
+        if not lowest <= ratio.value <= highest and not outside:
+            detail += "; too few labels to tell: its interval reaches them"
+        elif outside and excused:
+            detail += "; that is hardly nearer to 1"
         outcome = Verdict.HOLD if outside and not excused else Verdict.PROMOTE
         numbers = {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
         numbers = {key: value for key, value in numbers.items() if math.isfinite(value)}

@@ -41,7 +41,9 @@ def check_refit(
     return [
         *(_order(head, len(heads)) for head in heads),
         *check_shift(tasks, refitted, before, wide, f"shift {_SEEN}", learned=True),
-        *check_ratios(tasks, refitted, evaluated, config, f"predicted over observed {_SEEN}"),
+        *check_ratios(
+            tasks, refitted, evaluated, config, f"predicted over observed {_SEEN}", "before the refit"
+        ),
     ]
 
 

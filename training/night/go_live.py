@@ -104,7 +104,7 @@ def stays(night: Night, live: str, champion: str | None, began: Pointers) -> End
             "and that stays; run the night again to compare with what is live now"
         )
     if current not in (None, champion) and str(current)[:10] >= str(night.date):
-        return Ending(live=False, reason=f"{current} is live, and not older: it stays")
+        return Ending(live=False, reason="it is of no earlier night, and stays")
     barred = night.registry.activations.barred().get(live)
     if barred is not None:
         by = f" by {barred.who}" if barred.who else ""

@@ -78,6 +78,18 @@ def test_the_interval_of_predicted_over_observed_must_reach_the_limits(challenge
     assert [c.outcome for c in checks if c.outcome is H] == [H] * (outcome is H), [c.detail for c in checks]
 
 
+def test_a_ratio_outside_the_limits_that_passes_says_why():
+    def said(champion="champion", **ratios):
+        rows = [scored(**{"click": value}) for value in ratios.values()]
+        return next(c.detail for c in check_ratios([CLICK], *rows, GateConfig(), rival_name=champion))
+
+    assert said(mine=1.0, theirs=1.0).endswith(", 0.8 to 1.25 are allowed, champion 1.019")
+    far = said("before the refit", mine=1.5, theirs=1.6)
+    assert far.endswith(", before the refit 1.631; that is hardly nearer to 1")
+    (few,) = check_ratios([PURCHASE], scored(purchase=1.3), None, GateConfig())
+    assert few.detail.endswith("; too few labels to tell: its interval reaches them")
+
+
 def test_the_interval_of_a_ratio_holds_the_truth_in_nine_draws_of_ten():
     ratios = [predicted_over_observed(PURCHASE, scored(seed=seed), 0.05) for seed in range(60)]
     assert 48 <= sum(ratio.low <= 1 <= ratio.high for ratio in ratios) <= 60
@@ -228,6 +240,8 @@ def test_a_refit_that_was_poisoned_is_held_and_says_that_its_days_are_learned():
     ]
     assert held
     assert all("on days it has learned" in c.name for c in held)
+    (level,) = (c.detail for c in held if "predicted over observed" in c.name)
+    assert ", before the refit 1.0" in level
 
 
 def test_a_refit_that_mends_the_level_is_not_held_and_one_of_another_form_is():

@@ -138,7 +138,7 @@ def test_an_older_night_leaves_the_newer_one_live(night, version, end):
     point(night, "2026-01-30-0123456789ab")
     ending = end()
     assert (ending.live, ending.verdict) == (False, Verdict.PROMOTE)
-    assert ending.reason == "2026-01-30-0123456789ab is live, and not older: it stays"
+    assert ending.reason == "it is of no earlier night, and stays"
     assert night.registry.current() == "2026-01-30-0123456789ab"
 
 
