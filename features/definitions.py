@@ -18,6 +18,7 @@ from recsys.config import Entity, RunConfig, default_config, load_config
 from recsys.errors import ConfigError
 from recsys.schema import SESSION_MERGED
 from recsys.tasks import TaskSpec
+from recsys.user_sources import PLACE, REPEAT, SCORE
 
 ITEM_ID = "item_id"
 LIFETIME = "life"
@@ -47,6 +48,16 @@ class HistoryKind:
     """Range of the event's value, which histories then show in bins; None: they show the event alone."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What a candidate is told by what its user took before it was shown: entity user×item, live."""
+
+    names: tuple[str, ...]
+    """Of its numbers, as `recsys.user_sources.PastNumbers` orders them."""
+    config: RunConfig
+    """It says which events take an item, and how the table of items' neighbours is made."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureSet:
     """All model inputs of a config, in a fixed order, by the form in which the model reads them."""
@@ -57,6 +68,7 @@ class FeatureSet:
     numbers: tuple[NumberFeature, ...]
     crosses: tuple[Cross, ...]
     history: tuple[HistoryKind, ...]
+    past: Past | None = None
 
     def ids_of(self, entity: Entity) -> tuple[IdFeature, ...]:
         """Select one entity's ids."""
@@ -140,6 +152,7 @@ def define_features(config: RunConfig) -> FeatureSet:
         ),
         crosses=tuple(_cross(config, group) for group in config.features.cross_user_by),
         history=_history(config),
+        past=Past(names=past_names(config), config=config) if past_names(config) else None,
     )
     names = [f.name for f in found.all]
     for name in names:
@@ -303,6 +316,13 @@ def _nightly(
 def _live(column: str) -> Number:
     """A live counter is a value of the request: the user's snapshot does not move during the day."""
     return Number(name=f"user_{column}", entity="context", freshness="live", transform="log", column=column)
+
+
+def past_names(config: RunConfig) -> tuple[str, ...]:
+    """Name the numbers that a candidate has by what its user took before; none where no ranker reads them."""
+    if not config.item_item.feature:
+        return ()
+    return (SCORE, PLACE, REPEAT) if config.policy.repeat == "learn" else (SCORE, PLACE)
 
 
 def _history(config: RunConfig) -> tuple[HistoryKind, ...]:

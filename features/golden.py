@@ -23,6 +23,7 @@ from recsys.inputs import ContextInputs, CrossInputs, UserInputs
 from recsys.mask import Mask
 from recsys.tasks import TaskSpec
 from recsys.user_past import UserPast
+from recsys.user_sources import PastNumbers, UserSources
 from recsys.vocabulary import UNKNOWN
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 5e-3}
@@ -47,8 +48,8 @@ _MISSED = {
 class Scoring(Protocol):
     """What golden requests need of a scorer."""
 
-    def user_side(self, user: UserInputs) -> Any:
-        """Encode one user."""
+    def user_side(self, user: UserInputs, past: PastNumbers) -> Any:
+        """Encode one user. Args: past: what the ranker may read of it."""
 
     def retrieve(self, user: Any, k: int, allowed: Mask | None = None) -> np.ndarray:
         """Give nearest item rows."""
@@ -85,7 +86,9 @@ def make_golden(
         user = online.assemble(StoredUser(value, ()), user_id, at_ms)
         inputs = _anonymous(user.inputs, online)
         chosen = np.random.default_rng(number).choice(num_items, min(20, num_items), replace=False)
-        answer = _answer(scorer, inputs, online.context(context, at_ms), np.sort(chosen))
+        taken_rows = scorer.item_rows(user.taken.item_ids)
+        past = scorer.past.of_user(taken_rows, user.taken.kinds, user.taken.at_ms, at_ms)
+        answer = _answer(scorer, inputs, past, online.context(context, at_ms), np.sort(chosen))
         rows.append(
             {
                 "user": f"golden-{number:03d}",  # a hash of a guessable id reveals the id
@@ -95,7 +98,7 @@ def make_golden(
                 "rows": np.sort(chosen).tolist(),
                 **_stored_inputs(inputs),
                 **answer,
-                **_past(scorer, user.taken, at_ms),
+                **_stored_past(user.taken, taken_rows, past),
             }
         )
     return pl.DataFrame(rows)
@@ -115,12 +118,13 @@ def check_golden(
         inputs = _read_inputs(row)
         _check_encoding(row, inputs, online)
         context = online.context(json.loads(row["context"]), row["at_ms"])
-        answer = _answer(scorer, inputs, context, np.array(row["rows"], np.int64))
+        past = _past_of(row, scorer)
+        answer = _answer(scorer, inputs, past, context, np.array(row["rows"], np.int64))
         for task in scorer.tasks:
             difference = _difference(task, answer, row)
             if difference > worst:
                 worst, whose = difference, f" of {task.name}"
-        _check_past(row, scorer, online)
+        _check_past(row, past, online)
         same = set(answer["retrieved"]) & set(row["retrieved"])
         overlap = min(overlap, len(same) / max(1, len(row["retrieved"])))
         if worst > TOLERANCE[mode] or overlap < 0.9:
@@ -151,8 +155,10 @@ def _anonymous(inputs: UserInputs, online: OnlineFeatures) -> UserInputs:
     return replace(inputs, ids=ids)
 
 
-def _answer(scorer: Scoring, inputs: UserInputs, context: ContextInputs, rows: np.ndarray) -> dict[str, Any]:
-    side = scorer.user_side(inputs)
+def _answer(
+    scorer: Scoring, inputs: UserInputs, past: UserSources, context: ContextInputs, rows: np.ndarray
+) -> dict[str, Any]:
+    side = scorer.user_side(inputs, past.read)
     predictions = scorer.predict(side, context, rows)
     found: dict[str, Any] = {f"prediction_{task}": values.tolist() for task, values in predictions.items()}
     found["retrieved"] = scorer.retrieve(side, NUM_RETRIEVED).tolist()
@@ -166,10 +172,8 @@ def _difference(task: TaskSpec, answer: dict[str, Any], row: dict[str, Any]) -> 
     return math.inf if math.isnan(difference) else difference / (high - low)
 
 
-def _past(scorer: Scoring, taken: TakenEvents, at_ms: int) -> dict[str, list[Any]]:
+def _stored_past(taken: TakenEvents, rows: np.ndarray, past: UserSources) -> dict[str, list[Any]]:
     """Give what the user took, as rows, the items that this scores highest, and their scores."""
-    rows = scorer.item_rows(taken.item_ids)
-    past = scorer.past.of_user(rows, taken.kinds, taken.at_ms, at_ms)
     found: dict[str, list[Any]] = {
         "taken_rows": rows.tolist(),
         "taken_kinds": list(taken.kinds),
@@ -181,17 +185,23 @@ def _past(scorer: Scoring, taken: TakenEvents, at_ms: int) -> dict[str, list[Any
     return found
 
 
-def _check_past(row: dict[str, Any], scorer: Scoring, online: OnlineFeatures) -> None:
-    """Read and score the stored past again; bundles of schema version 7 and before have none.
+def _past_of(row: dict[str, Any], scorer: Scoring) -> UserSources:
+    """Score the stored past again; bundles of schema version 7 and before have none.
 
     Rows are stored, not looked up again: a server has its table of ids elsewhere.
     """
     if "taken_rows" not in row:
+        return UserSources()
+    at_ms = np.array(row["taken_at_ms"], np.int64)
+    return scorer.past.of_user(np.array(row["taken_rows"], np.int64), row["taken_kinds"], at_ms, row["at_ms"])
+
+
+def _check_past(row: dict[str, Any], past: UserSources, online: OnlineFeatures) -> None:
+    """Read the stored past again, and compare its scores."""
+    if "taken_rows" not in row:
         return
     taken = online.assemble(StoredUser(row["value"].encode(), ()), "", row["at_ms"]).taken
-    at_ms = np.array(row["taken_at_ms"], np.int64)
-    past = scorer.past.of_user(np.array(row["taken_rows"], np.int64), row["taken_kinds"], at_ms, row["at_ms"])
-    if list(taken.kinds) != row["taken_kinds"] or not np.array_equal(taken.at_ms, at_ms):
+    if list(taken.kinds) != row["taken_kinds"] or taken.at_ms.tolist() != row["taken_at_ms"]:
         raise BundleError(_OTHERWISE.format(user=row["user"]))
     for name, scores in (("item_item", past.item_item), ("repeat", past.repeat)):
         again = scores.of(np.array(row[f"{name}_rows"], np.int64))

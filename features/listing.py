@@ -17,6 +17,8 @@ def list_features(config: RunConfig) -> list[dict[str, str]]:
     features = define_features(config)
     rows = [_feature(f, f.entity) for f in features.all]
     rows += [_feature(f, f"user x {c.group}") for c in features.crosses for f in c.numbers]
+    names = features.past.names if features.past else ()
+    rows += [_row(name, "user x item", "number", "live", "what the user took, item-item") for name in names]
     return rows + _sequences_and_text(features, config)
 
 

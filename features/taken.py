@@ -16,6 +16,7 @@ from features.history import EVENT_COLUMNS, VOID, day_events, join_tail, next_ta
 from features.sessions import leave_merged
 from recsys.config import RunConfig
 from recsys.snapshot import DaySnapshot
+from recsys.user_sources import TakenRows
 
 TABLE = "taken"
 REQUESTS_AT_ONCE = 10_000
@@ -62,6 +63,27 @@ def requests_taken(
     events = day_events(standing, feedback, config.taken_kinds, reversals(config.tasks))
     for part in requests.iter_slices(REQUESTS_AT_ONCE):
         yield part.height, _taken_until(part, events, config)
+
+
+def taken_rows(
+    events: pl.DataFrame, num_users: int, item_ids: pl.Series, config: RunConfig
+) -> list[TakenRows]:
+    """Split the rows of `users_taken` by user [U], with rows of a catalogue."""
+    catalogue = pl.DataFrame({"item_id": item_ids, "row": np.arange(item_ids.len(), dtype=np.int64)})
+    places = events.select("item_id").join(catalogue, on="item_id", how="left", maintain_order="left")["row"]
+    rows, at_ms = places.fill_null(-1).to_numpy(), events["at_ms"].to_numpy()
+    takes = events["kind"].is_in(list(config.taking_kinds)).to_numpy()
+    repeats = events["kind"].is_in(list(_repeated_kinds(config))).to_numpy()
+    stops = np.searchsorted(events["user"].to_numpy(), np.arange(num_users + 1))
+    return [
+        TakenRows(rows=rows[a:b], at_ms=at_ms[a:b], takes=takes[a:b], repeats=repeats[a:b])
+        for a, b in zip(stops[:-1].tolist(), stops[1:].tolist(), strict=True)
+    ]
+
+
+def _repeated_kinds(config: RunConfig) -> tuple[str, ...]:
+    """List the kinds that speak for taking an item again."""
+    return config.policy.repeat_kinds if config.policy.repeat == "learn" else ()
 
 
 def _taken_until(requests: pl.DataFrame, events: pl.DataFrame, config: RunConfig) -> pl.DataFrame:

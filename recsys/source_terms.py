@@ -98,3 +98,8 @@ _BEFORE: Final = {
     "item_item_walks": 0.0,
 }
 NO_SOURCES: Final = SourceTerms()
+
+
+def same_days(one: SourceTerms, other: SourceTerms) -> bool:
+    """Tell whether two scores count the past with the same half-lives."""
+    return (one.item_item_days, one.repeat_days) == (other.item_item_days, other.repeat_days)

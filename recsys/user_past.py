@@ -4,14 +4,14 @@ Legend: I items of the bundle, N events or rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from recsys.config import RunConfig
 from recsys.item_item.neighbours import ItemItem
-from recsys.source_terms import SourceTerms
-from recsys.user_sources import TakenRows, UserSources
+from recsys.source_terms import SourceTerms, same_days
+from recsys.user_sources import READ_TERMS, PastNumbers, TakenRows, UserSources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class UserPast:
     repeat_kinds: frozenset[str] = frozenset()
     """Feedback that speaks for taking the item again; none: repeats are not learned."""
     terms: SourceTerms = field(default_factory=SourceTerms)
+    is_read: bool = False
+    """Whether the ranker reads numbers of it."""
 
     @classmethod
     def of(cls, table: ItemItem | None, config: RunConfig, terms: SourceTerms) -> "UserPast":
@@ -35,6 +37,7 @@ class UserPast:
             taking_kinds=frozenset(config.taking_kinds),
             repeat_kinds=frozenset(repeats),
             terms=terms,
+            is_read=config.item_item.feature,
         )
 
     def of_user(
@@ -52,4 +55,10 @@ class UserPast:
             takes=np.array([kind in self.taking_kinds for kind in kinds], np.bool_),
             repeats=np.array([kind in self.repeat_kinds for kind in kinds], np.bool_),
         )
-        return UserSources.of(taken, at_ms, self.table, self.terms)
+        found = UserSources.of(taken, at_ms, self.table, self.terms)
+        if not self.is_read:
+            return found
+        own = found
+        if not same_days(self.terms, READ_TERMS):
+            own = UserSources.of(taken, at_ms, self.table, READ_TERMS)
+        return replace(found, read=PastNumbers.of(own))

@@ -2,18 +2,25 @@
 
     items taken, with their ages ─┬▶ the same item: log(1 + times, each halved per half-life)
                                   └▶ its neighbours: weights of the item-item table, halved likewise
+    both ─▶ numbers of each candidate, which the ranker reads where `[item_item] feature` says so
 
 Server and evaluation call the same functions with the same events. Legend: N events, I items, M and C rows.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from recsys.item_item.neighbours import ItemItem
-from recsys.source_terms import SourceTerms
+from recsys.source_terms import NO_SOURCES, SourceTerms
 
+READ_TERMS = NO_SOURCES
+"""Half-lives of what the ranker reads: no night fits them, so they mean the same in all training rows."""
+SCORE, PLACE, REPEAT = "item_item_score", "item_item_place", "repeat_score"
+"""Names of the numbers that the ranker reads, in order; the last only where repeats are learned."""
+_WEIGHED = 20.0
+"""A score's logarithm is of 1 + so many times the score: EASE's scores are mostly between .01 and 1."""
 LATEST = 200
 """Of a user so many of the latest items speak for others."""
 _DAY_MS = 86_400_000.0
@@ -73,12 +80,50 @@ class RowScores:
 NO_ROW_SCORES = RowScores(_NO_ROWS, _NO_SCORES)
 
 
+@dataclass(frozen=True, slots=True)
+class PastNumbers:
+    """What the ranker reads of a candidate by its user's past; without any past all of it is 0."""
+
+    item_item: RowScores = NO_ROW_SCORES
+    repeat: RowScores = NO_ROW_SCORES
+    ordered: np.ndarray = field(default_factory=_NO_SCORES.copy)
+    """Item-item's scores above 0, rising: float32 [P]."""
+
+    @classmethod
+    def of(cls, sources: "UserSources") -> "PastNumbers":
+        """Read scores that were made with the half-lives of READ_TERMS."""
+        scores = sources.item_item.scores
+        return cls(sources.item_item, sources.repeat, np.sort(scores[scores > 0]))
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Give the numbers of rows [C]: float32 [C, 3], in the order SCORE, PLACE, REPEAT.
+
+        The score on a log scale, of its own sign; 1 / log2(2 + items with a better score), and 0 where
+        nothing speaks for the item; the repeat score, which is on a log scale.
+        """
+        score = self.item_item.of(rows)
+        better = self.ordered.size - np.searchsorted(self.ordered, score, side="right")
+        return np.stack(
+            [
+                np.sign(score) * np.log1p(np.float32(_WEIGHED) * np.abs(score)),
+                np.where(score > 0, 1 / np.log2(2 + better), 0),
+                self.repeat.of(rows),
+            ],
+            axis=1,
+        ).astype(np.float32, copy=False)
+
+
+NO_PAST_NUMBERS = PastNumbers()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserSources:
     """One user's scores by their own past."""
 
     item_item: RowScores = NO_ROW_SCORES
     repeat: RowScores = NO_ROW_SCORES
+    read: PastNumbers = NO_PAST_NUMBERS
+    """What the ranker reads, where it does."""
 
     @classmethod
     def of(cls, taken: TakenRows, at_ms: int, table: ItemItem | None, terms: SourceTerms) -> "UserSources":

@@ -153,6 +153,7 @@ class Engine:
         latest = () if user is None else user.history[:_LATEST]
         uses_past = (
             request.item_ids is None
+            or self.model.past.is_read
             or self._policy.max_repeats > 0
             or not fusion.sources.weights.keys().isdisjoint(OF_PAST)
         )
@@ -189,9 +190,8 @@ class Engine:
         if affordable >= min(wanted, asked.num_needed):
             few = affordable < wanted
             reasons = (DEADLINE_FEWER_CANDIDATES, *degraded) if few else degraded
-            return self._found(
-                asked, scorer.user_side(asked.user.inputs), affordable if few else None, reasons
-            )
+            user_side = scorer.user_side(asked.user.inputs, asked.past.read)
+            return self._found(asked, user_side, affordable if few else None, reasons)
         self._costs.decay()
         again = self._find_again(asked, (DEADLINE_CACHED, *degraded))
         if again is not None:

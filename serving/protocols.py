@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.mask import Mask
+from recsys.user_sources import PastNumbers
 
 Rows = npt.NDArray[np.int64]
 
@@ -103,8 +104,11 @@ class Scorer(Protocol):
     def vectors(self, rows: Rows, /) -> npt.NDArray[np.float32]:
         """Return unit vectors [N, D] of rows."""
 
-    def user_side(self, inputs: Any, /) -> Any:
-        """Compute the part that does not depend on the item, once per request."""
+    def user_side(self, inputs: Any, past: PastNumbers, /) -> Any:
+        """Compute the part that does not depend on the item, once per request.
+
+        Args: past: what the model may read of what the user took.
+        """
 
     def cosines(self, user_side: Any, rows: Rows, /) -> npt.NDArray[np.float32]:
         """Return the cosine [N] of user and item for rows [N]."""

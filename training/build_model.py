@@ -63,6 +63,7 @@ def ranker_inputs(config: RunConfig, state: EncoderState) -> Inputs:
         cross_numbers=tuple(n for cross in features.crosses for n in numbers(cross.numbers)),
         history_kinds=encoder.history_kinds,
         text_dim=config.features.text_dim,
+        past_numbers=tuple((name, 1) for name in features.past.names) if features.past else (),
     )
 
 

@@ -3,7 +3,7 @@
 Shapes: I items, A values of attributes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -28,6 +28,14 @@ MOST_CELLS = 40_000_000
 MOST_SUMMED = 5_000_000
 """Events, 200 a user at most, of which all pairs are in memory at once, a few GB: of more events no order is
 counted, and above EASE's size no attributes."""
+WALKS = 0.3
+"""Share of walks where they are counted."""
+FORMS: Final[Mapping[str, tuple[str, bool | float]]] = {
+    "item_item_order": ("order", True),
+    "item_item_attributes": ("attributes", True),
+    "item_item_walks": ("walks", WALKS),
+}
+"""Field of the terms -> its switch in the config, and its value when it is on."""
 _KINDS_OF_NAMES: Final = ("categorical", "multi_hot")
 _KEPT = 4
 """Tables in memory: a night asks for that of a day for each bundle that it makes or measures."""
@@ -45,6 +53,13 @@ def item_item_table(
     columns = attribute_columns(config) if terms.item_item_attributes else ()
     counts = _Counted(order=terms.item_item_order, columns=columns, walks=terms.item_item_walks)
     return _built(_Snapshot(snapshot), config.taking_kinds, config.item_item, _Ids(item_ids), counts)
+
+
+def switched_on(config: RunConfig) -> SourceTerms:
+    """Give the form of the table that the config says, without anything that a night asks lists for."""
+    settings = config.item_item
+    on = {field: value for field, (switch, value) in FORMS.items() if getattr(settings, switch) == "on"}
+    return NO_SOURCES.model_copy(update=on)
 
 
 def attribute_columns(config: RunConfig) -> tuple[str, ...]:

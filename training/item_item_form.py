@@ -6,7 +6,7 @@ the interval of what a form gains lies above 0. It is asked among the most frequ
 takes seconds. Legend: U lists, I items.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -21,7 +21,14 @@ from recsys.user_sources import TakenRows, UserSources
 from training.evaluation.audience import Audience
 from training.evaluation.candidates import taken_of
 from training.evaluation.lists import PADDING
-from training.item_item import attribute_columns, attributes_of, item_item_table, with_rows_of
+from training.item_item import (
+    FORMS,
+    attribute_columns,
+    attributes_of,
+    item_item_table,
+    switched_on,
+    with_rows_of,
+)
 from training.list_problem import gain_of_users
 
 CHOICE_ITEMS = 4_000
@@ -31,15 +38,7 @@ MOST_PERIODS = 14
 """All are asked one table, that of before the first of them."""
 _PAGE, _LONG = 10, 50
 _RECALL_SHARE = 0.5
-WALKS = 0.3
-"""Share of walks that is asked for."""
-_FORMS: Mapping[str, tuple[str, bool | float]] = {
-    "item_item_order": ("order", True),
-    "item_item_attributes": ("attributes", True),
-    "item_item_walks": ("walks", WALKS),
-}
-"""Field of the terms -> its switch in the config, and its value when it is on."""
-COUNTED = tuple(_FORMS)
+COUNTED = tuple(FORMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,18 +57,18 @@ class FormChoice:
 def choose_form(audiences: Sequence[Audience], config: RunConfig, *, seed: int) -> FormChoice:
     """Choose by lists of some days; what the config says is not asked.
 
+    Nothing is asked either where the ranker reads the table's scores: what it has learned is of one form.
     Args: audiences: by day, oldest first.
     """
-    settings = config.item_item
-    switched = {f: on for f, (switch, on) in _FORMS.items() if getattr(settings, switch) == "on"}
-    terms = NO_SOURCES.model_copy(update=switched)
-    asked = _asked(audiences, config) if settings.candidates and config.taking_kinds else ()
+    settings, terms = config.item_item, switched_on(config)
+    is_asked = settings.candidates and config.taking_kinds and not settings.feature
+    asked = _asked(audiences, config) if is_asked else ()
     if not asked:
         return FormChoice(terms=terms)
     lists = _Lists.of(audiences, config)
     known, said = lists.worth(terms), []
     for field in asked:
-        name, on = _FORMS[field]
+        name, on = FORMS[field]
         tried = terms.model_copy(update={field: on})
         worth = lists.worth(tried)
         gain = gain_of_users(lists.users, known, worth, seed)

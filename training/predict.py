@@ -23,7 +23,6 @@ from recsys.model.embeddings import LocalTables, TableSpec
 from recsys.model.ranker import Ranker
 from recsys.model.scorer import calibrate, ranker_from
 from recsys.shapes import reads_sequences
-from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data import (
     Batcher,
@@ -32,7 +31,6 @@ from training.data import (
     EncodedRows,
     ScoredRows,
     encode_day,
-    encode_rows,
     opened_day,
     scoring_batches,
     text_by_number,
@@ -123,16 +121,6 @@ class BundlePredictor:
             fusion=self.bundle.manifest.fusion,
             item_bias=self.bundle.item_bias,
         )
-
-    def encode(
-        self,
-        snapshot: DaySnapshot,
-        previous: DaySnapshot | None,
-        labels: pl.DataFrame,
-        tasks: Sequence[TaskSpec],
-    ) -> EncodedRows:
-        """Encode a day with this bundle's own vocabulary and statistics."""
-        return encode_rows(self.encoder, snapshot, previous, labels, tasks)
 
     def encode_day(self, days: Days, i: int, tasks: Sequence[TaskSpec]) -> EncodedRows:
         """Encode day i with this bundle's own vocabulary and statistics, with the labels of the days."""

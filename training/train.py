@@ -39,6 +39,7 @@ from training.evaluation.list_groups import learned_lists
 from training.fit_inputs import FitInputs, batch_settings
 from training.host_choice import HostChoice
 from training.new_parts import NewInputs, NewParts
+from training.past_rows import periods_of_a_table
 from training.processes.parent import fit_in_processes
 from training.saved_step import guard_of
 from training.sharding.plan import check_sharding
@@ -273,6 +274,7 @@ def _day_reader(
         hidden=partial(_hidden, periods),
         piece_rows=config.training.chunk_rows,
         lists=lists,
+        past_every=periods_of_a_table(len(_chosen(periods))),
     )
 
 
@@ -295,7 +297,10 @@ def _encode(
     i: int,
 ) -> EncodedRows:
     """Encode a day in memory, with the labels hidden that a task is not trained on."""
-    made = encode_day(encoder, days.labelled_for(config.tasks), i, config.tasks, lists=lists)
+    every = periods_of_a_table(len(_chosen(periods)))
+    made = encode_day(
+        encoder, days.labelled_for(config.tasks), i, config.tasks, lists=lists, past_every=every
+    )
     for task in _hidden(periods, i):
         made.labels[task].fill(np.nan)
     return made

@@ -91,18 +91,19 @@ def score_night(model: ListModel, night: ShopNight, *, whole: bool) -> Scored:
         found["retrieval"][rows] = cosine
         found["popular"][rows] = sources.popularity_of
         found["item_bias"][rows] = sources.bias_of
-        asked = []
+        asked, numbers = [], []
         for place, user in enumerate(rows.tolist()):
             past = sources.of_user(user, terms)
             near = nearest[place][nearest[place] >= 0]
             mine = sources.merged(past, near, allowed[place], shown).rows
             candidates[user, mine] = True
             asked.append(columns if whole else mine)
+            numbers.append(sources.numbers(user, past, terms, asked[-1]))
             for name, scores in (("item_item", past.item_item), ("repeat", past.repeat)):
                 found[name][user, scores.rows] = scores.scores
         of = (users, encoded.user_row[rows[0] : rows[-1] + 1], context_UC)
         for user, mine, said in zip(
-            rows.tolist(), asked, predict_candidates(model, encoded, items, of, asked), strict=True
+            rows.tolist(), asked, predict_candidates(model, encoded, items, of, asked, numbers), strict=True
         ):
             for task, values in said.items():
                 predictions[task][user, mine] = values

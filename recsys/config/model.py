@@ -108,3 +108,16 @@ class ItemItemConfig(Section):
     """The same of what items have in common: categories, groups, `[[feature]]` of items by name or list."""
     walks: Switch = "auto"
     """The same of walks from item to user to item, a share of which is added to the table's weights."""
+    feature: bool = False
+    """Whether the ranker reads of each candidate its score by the table, its place by that score, and where
+    repeats are learned how often its user took it. Each night's table must then be of one form, so `auto` of
+    the three switches above counts as off."""
+
+    @model_validator(mode="after")
+    def _feature_has_a_table(self) -> Self:
+        if self.feature and not self.candidates:
+            raise ValueError(
+                "[item_item] feature = true, candidates = 0: without candidates there is no table to read; "
+                "give candidates, or feature = false"
+            )
+        return self

@@ -44,6 +44,8 @@ class CandidateInputs:
     scores_DX: Tensor
     values_LA: Tensor
     first_KO: Tensor
+    past_NF: Tensor
+    """What each candidate is told by what its user took before."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -55,6 +57,7 @@ class CandidateInputs:
             self.scores_DX,
             self.values_LA,
             self.first_KO,
+            self.past_NF,
         )
 
 
@@ -104,12 +107,13 @@ class CandidateNetwork(nn.Module):
         scores_DX: Tensor,
         values_LA: Tensor,
         first_KO: Tensor,
+        past_NF: Tensor,
     ) -> Tensor:
         """Score candidates [C, N]; the arguments are those of `CandidateInputs`."""
         query_score_NX = rows_NW[:, : self.num_own] @ scores_DX
         query_NA = query_score_NX[:, : self.num_query]
         attended_NA = query_score_NX[:, self.num_query :].softmax(dim=1) @ values_LA
-        parts = [rows_NW, attended_NA, attended_NA * query_NA]
+        parts = [rows_NW, attended_NA, attended_NA * query_NA, past_NF]
         firsts = self._first(parts, places_NG, starts_PO, first_KO).split_with_sizes(self.widths, 1)
         members = [self._member(n, first) for n, first in enumerate(firsts)]
         logits_CN = torch.cat([_mean([m[task] for m in members]) for task in self.columns])

@@ -9,6 +9,8 @@ item's own columns, and columns of sums become part of the weights of what they 
     (e_user * e_item) · W_e                     = e_item · (e_user * W_e)
     (a * b) · W + sum(a * b) · w                = (a * b) · (W + w)
 
+What the user's past says of a candidate is a number of each candidate's own, and stays a column.
+
 Shape letters: I inputs of x, K columns that are left of it, O outputs of the first layer of all members,
 W columns of a packed item row, D embedding, A attention, P starts, C context, F cross numbers.
 """
@@ -33,16 +35,19 @@ class FirstLayer:
         num_context = sum(dim for *_, dim in inputs.context_tables) + inputs.num_context_numbers
         num_other = ranker.num_item_in - d
         # In the order of `Ranker.trunk_input`.
-        sides = [ranker.num_user_in, d, num_other, num_context, inputs.num_cross_numbers]
-        user, own, other, context, cross, attended, product, embedding, ids, of_e, of_ids, of_product = (
-            layer.weight_IO.split_with_sizes([*sides, a, a, e, d, 1, 1, 1])
-        )
+        num_past = inputs.num_past_numbers
+        num_cross = inputs.num_pair_numbers - num_past
+        sides = [ranker.num_user_in, d, num_other, num_context, num_cross, num_past]
+        parts = layer.weight_IO.split_with_sizes([*sides, a, a, e, d, 1, 1, 1])
+        user, own, other, context, cross, past, attended, product, *others = parts
+        embedding, ids, of_e, of_ids, of_product = others
         self._bias_O = layer.bias_O
         self._shared_SO = torch.cat([user, context])
         self._cross_FO = cross.contiguous()
         self._own_DO, self._ids_DO = own.contiguous(), ids + of_ids
         self._embedding_DO = embedding + of_e
-        self._other_O, self._attention_O = other.contiguous(), torch.cat([attended, product + of_product])
+        self._other_O = other.contiguous()
+        self._attention_O = torch.cat([attended, product + of_product, past])
 
     def with_weights_in(self, dtype: torch.dtype) -> "FirstLayer":
         """Return the layer whose `weights` come in another type; each is computed in float32."""
@@ -51,7 +56,7 @@ class FirstLayer:
         return other
 
     def weights(self, user: UserSide) -> Tensor:
-        """Give the weights [K, O] of a packed item row, then the attended history and its product."""
+        """Give the weights [K, O] of a packed item row, the attended history, its product, and the past."""
         dtype = self._other_O.dtype
         return torch.cat(
             [

@@ -23,12 +23,14 @@ class Inputs:
     history_kinds: tuple[tuple[str, int], ...]
     """(feedback kind, codes) in order: one code, or one per bin of the event's value."""
     text_dim: int
+    past_numbers: tuple[tuple[str, int], ...] = ()
+    """What a candidate is told by what its user took before; behind the cross numbers."""
 
     @property
     def features(self) -> frozenset[str]:
         """Name the features that are read, without kinds of events and texts."""
         tables = (table for entity in ("user", "item", "context") for table in self.tables(entity))
-        numbers = (*self.user_numbers, *self.item_numbers, *self.context_numbers, *self.cross_numbers)
+        numbers = (*self.user_numbers, *self.item_numbers, *self.context_numbers, *self.pair_numbers)
         return frozenset((*(feature for feature, *_ in tables), *(feature for feature, _ in numbers)))
 
     @property
@@ -47,9 +49,19 @@ class Inputs:
         return sum(width for _, width in self.context_numbers)
 
     @property
-    def num_cross_numbers(self) -> int:
-        """Count the columns of the user's aggregates by the item's columns."""
-        return sum(width for _, width in self.cross_numbers)
+    def pair_numbers(self) -> tuple[tuple[str, int], ...]:
+        """List the numbers of a user and an item: aggregates by the item's columns, then by the past."""
+        return (*self.cross_numbers, *self.past_numbers)
+
+    @property
+    def num_pair_numbers(self) -> int:
+        """Count their columns."""
+        return sum(width for _, width in self.pair_numbers)
+
+    @property
+    def num_past_numbers(self) -> int:
+        """Count the columns of those by the user's past."""
+        return sum(width for _, width in self.past_numbers)
 
     @property
     def num_history_kinds(self) -> int:
@@ -61,7 +73,7 @@ class Inputs:
         widths = (  # learned, then data, in the order of `Ranker.trunk_input`
             (sum(d for *_, d in self.tables("user")), self.num_user_numbers),
             (attention_dim + sum(d for *_, d in self.tables("item")), self.num_item_numbers),
-            (sum(d for *_, d in self.tables("context")), self.num_context_numbers + self.num_cross_numbers),
+            (sum(d for *_, d in self.tables("context")), self.num_context_numbers + self.num_pair_numbers),
         )
         found, start = [], 0
         for learned, data in widths:

@@ -33,7 +33,7 @@ def layouts(inputs: Inputs, tasks: Sequence[HeadSpec], config: ModelShape) -> di
         *item,
         *_rows(inputs.context_tables),
         *_numbers(inputs.context_numbers),
-        *_numbers(inputs.cross_numbers),
+        *_numbers(inputs.pair_numbers),
         ("attended", a),
         ("attended * query", a),
         ("embeddings", config.embedding_dim),

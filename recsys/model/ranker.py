@@ -110,7 +110,7 @@ class Ranker(nn.Module):
             + config.embedding_dim
             + item_dim
             + 3
-            + inputs.num_cross_numbers
+            + inputs.num_pair_numbers
         )
         self.trunk = build_trunk(config.trunk, self.num_trunk_in, [t.name for t in tasks], config.dropout)
         self.trunk.learned = inputs.learned_columns(a, self.num_trunk_in)
@@ -272,7 +272,7 @@ class Ranker(nn.Module):
     def trunk_input(self, user: UserSide, item: ItemSide, context_BI: Tensor, cross_BF: Tensor) -> Tensor:
         """Join the sides to x [B, I]: one user row per item row, or one user for all items.
 
-        Args: cross_BF: the user's aggregates by the item's columns, one row per item row.
+        Args: cross_BF: the numbers of user and item, one row per item row.
         """
         num = item.input_BI.shape[0]
         user = user.repeat(num)

@@ -32,6 +32,7 @@ from recsys.model.one_user import OneUser, UserTensors
 from recsys.model.ranker import Ranker, UserSide
 from recsys.tasks import TaskSpec
 from recsys.user_past import UserPast
+from recsys.user_sources import NO_PAST_NUMBERS, PastNumbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class ScoredUser:
     vector_D: np.ndarray
     """Unit vector, for retrieval."""
     crosses: tuple[CrossInputs, ...]
+    past: PastNumbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +57,16 @@ class _Read:
     places_NG: Tensor
     """Each candidate's row of each of them, counted through all of them."""
     packed_NW: Tensor
+    past_NF: Tensor
 
     @property
-    def cross_numbers(self) -> Tensor:
-        """Lay each candidate's aggregates side by side, [N, F]."""
+    def pair_numbers(self) -> Tensor:
+        """Lay each candidate's aggregates and what the past says side by side, [N, F]."""
         first, parts = 0, [self.packed_NW.new_zeros(self.packed_NW.shape[0], 0)]
         for numbers, place_N in zip(self.crosses, self.places_NG.unbind(1), strict=True):
             parts.append(numbers.index_select(0, place_N - first))
             first += numbers.shape[0]
-        return torch.cat(parts, dim=1)
+        return torch.cat([*parts, self.past_NF], dim=1)
 
 
 class Scorer:
@@ -139,13 +142,16 @@ class Scorer:
         return self._ids.rows_of(item_ids)
 
     @torch.inference_mode()
-    def user_side(self, user: UserInputs) -> "ScoredUser":
-        """Encode one user, for retrieval and for every candidate."""
+    def user_side(self, user: UserInputs, past: PastNumbers = NO_PAST_NUMBERS) -> "ScoredUser":
+        """Encode one user, for retrieval and for every candidate.
+
+        Args: past: `UserSources.read` of the request, which only some bundles read.
+        """
         tensors = move_together(self._looked_up(user), self.device)
         side = self._one_user.side(tensors)
         vector_D: np.ndarray = side.embedding_BD[0].cpu().numpy()
         weights = (self.engine.user_weights or self.network.of_user)(side)
-        return ScoredUser(side, weights, vector_D, user.crosses)
+        return ScoredUser(side, weights, vector_D, user.crosses, past)
 
     def retrieve(self, user: "ScoredUser", k: int, allowed: Mask | None = None) -> np.ndarray:
         """Return up to k allowed item rows, nearest first."""
@@ -176,7 +182,7 @@ class Scorer:
         """
         read = self._read(user, context, rows)
         item = unpack(self.ranker, read.packed_NW)
-        x_NI = self.ranker.trunk_input(user.side, item, read.context_1C, read.cross_numbers)
+        x_NI = self.ranker.trunk_input(user.side, item, read.context_1C, read.pair_numbers)
         return {
             task: weights.float().cpu().numpy()
             for task, weights in self.ranker.trunk.gate_weights(x_NI).items()
@@ -202,6 +208,7 @@ class Scorer:
             scores_DX=user.weights.scores_DX,
             values_LA=user.weights.values_LA,
             first_KO=user.weights.first_KO,
+            past_NF=read.past_NF,
         )
 
     def _read(self, user: "ScoredUser", context: ContextInputs, rows: np.ndarray) -> "_Read":
@@ -213,6 +220,7 @@ class Scorer:
             places_NG=torch.from_numpy(self._cross_places(user, rows)),
             # A new item has a row beyond the bundle's, and is put in its place below.
             packed_NW=torch.from_numpy(rows if self.fresh is None else np.minimum(rows, num_items - 1)),
+            past_NF=torch.from_numpy(self._past(user, rows)),
         )
         read = move_together(asked, self.device)
         packed_NW = self.items.packed_IW.index_select(0, read.packed_NW)
@@ -235,6 +243,11 @@ class Scorer:
             places[:, at] += first
             first += len(cross.numbers)
         return places
+
+    def _past(self, user: "ScoredUser", rows: np.ndarray) -> np.ndarray:
+        """Give what the ranker reads of candidates by the user's past, [N, F]."""
+        width = self.ranker.inputs.num_past_numbers
+        return user.past.of_rows(rows)[:, :width] if width else np.zeros((rows.size, 0), np.float32)
 
     def _context(self, context: ContextInputs) -> np.ndarray:
         """Look up a request's context, [1, C]."""

@@ -130,7 +130,7 @@ class FakeScorer:
     def _rows(self) -> np.ndarray:
         return np.union1d(np.arange(self.num_items), list(self.fresh)).astype(np.int64)
 
-    def user_side(self, inputs: Any) -> Any:
+    def user_side(self, inputs: Any, past: Any) -> Any:
         return inputs
 
     def cosines(self, user_side: Any, rows: np.ndarray) -> np.ndarray:

@@ -81,6 +81,7 @@ def design_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray) -> Desig
     user, item = encoded.users.take(encoded.user_row[rows]), encoded.items.take(encoded.item_row[rows])
     context = encoded.contexts.take(rows)
     cross = cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows])
+    cross = np.concatenate([cross, encoded.past[rows]], axis=1)
     names = [f.vocabulary for entity in _ENTITIES for f in features.ids_of(entity)]
     return Design(
         numbers=np.concatenate([user.numbers, item.numbers, context.numbers, cross, item.text], axis=1),

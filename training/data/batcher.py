@@ -123,6 +123,7 @@ class Batcher:
         )
         bags = {**self._bag_indices("user", user.bags, index), **self._bag_indices("item", item.bags, index)}
         cross = cross_numbers(encoded.crosses, encoded.user_row[rows], encoded.item_row[rows])
+        cross = np.concatenate([cross, state.past], axis=1)
         return Batch(
             rows=numbers,
             index={n: t for n, t in index.items() if ":" not in n and n not in bags},

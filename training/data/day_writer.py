@@ -23,6 +23,7 @@ from training.crosses import CrossTable, encode_crosses
 from training.data.array_files import ArrayWriter
 from training.data.encoded_rows import encode_examples, label_array, with_unknown
 from training.data.list_rows import ListRows, RowState
+from training.past_rows import DayPast
 
 EVENTS = ("items", "kinds", "at", "void")
 """The arrays of `EncodedEvents`."""
@@ -40,11 +41,13 @@ class DayWriter:
         tasks: Sequence[TaskSpec],
         folder: Path,
         lists: ListRows | None = None,
+        past_every: int = 1,
     ) -> None:
-        """Take day i and an existing folder. Args: lists: as `encode_rows` takes them."""
+        """Take day i and an existing folder. Args: lists, past_every: as `encode_day` takes them."""
         self.encoder, self.days, self.i, self.tasks = encoder, days, i, tasks
         self.snapshot, self.previous = days[i], days.before(i)
         self.folder, self.arrays, self.lists = folder, ArrayWriter(folder), lists
+        self.past = DayPast.of(encoder, days, i, past_every)
         self.items = item_rows(self.previous, self.snapshot)
         self.num_users = self.num_events = 0
         """Of the parts that are written."""
@@ -83,7 +86,9 @@ class DayWriter:
             listed = self._lists(part)
             for examples in self.snapshot.slices("examples", part, piece_rows):
                 at = places.of(examples)
-                made = encode_examples(self.encoder, examples, users["user_id"], self.items["item_id"])
+                made = encode_examples(
+                    self.encoder, examples, users["user_id"], self.items["item_id"], self.past
+                )
                 self._place_rows(made | listed(examples, made), users.height, at, places.num_rows)
                 shares.add_impressions(examples, pl.Series(at))
             self._place_labels(shares, hidden, places.num_rows)
@@ -137,7 +142,7 @@ class DayWriter:
             nonlocal done
             done += examples.height
             begun = first[done - examples.height : done]
-            held = lists.held(self.encoder, self.snapshot, part, examples, begun, made)
+            held = lists.held(self.encoder, self.snapshot, part, examples, begun, made, self.past)
             return {"lists": lists.numbers(self.snapshot, examples), "held": held}
 
         return listed
@@ -162,7 +167,7 @@ class DayWriter:
         lists: dict[str, np.ndarray] = {}
         if "held" in made:
             held: RowState = made["held"]
-            state = self._state_arrays(held.contexts, held.state_at, held.start, held.stop)
+            state = self._state_arrays(held.contexts, held.state_at, held.start, held.stop, held.past)
             lists = {"lists": made["lists"], **{f"held_{name}": rows for name, rows in state.items()}}
         return {
             "user_row": np.where(user_row < num_users, user_row + self.num_users, -1).astype(np.int32),
@@ -171,12 +176,12 @@ class DayWriter:
             "shown_at": made["shown_at"],
             "position": made["position"].astype(np.int32),
             "weight": made["weight"],
-            **self._state_arrays(*(made[name] for name in ("contexts", "state_at", "start", "stop"))),
+            **self._state_arrays(*(made[name] for name in ("contexts", "state_at", "start", "stop", "past"))),
             **lists,
         }
 
     def _state_arrays(
-        self, contexts: Encoded, state_at: np.ndarray, start: np.ndarray, stop: np.ndarray
+        self, contexts: Encoded, state_at: np.ndarray, start: np.ndarray, stop: np.ndarray, past: np.ndarray
     ) -> dict[str, np.ndarray]:
         some = start < stop
         return {
@@ -185,6 +190,7 @@ class DayWriter:
             "stop": np.where(some, stop.astype(np.int64) + self.num_events, 0),
             "context_ids": contexts.ids.astype(np.int32),
             "context_numbers": contexts.numbers,
+            "past": past,
         }
 
 

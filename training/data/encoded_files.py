@@ -85,7 +85,7 @@ class EncodedFiles:
             ids=ids.astype(np.int64), numbers=numbers, text=np.zeros((ids.shape[0], 0), np.float32)
         )
         instant = {name: self._arrays.read(prefix + name, bounds).astype(np.int64) for name in _INSTANT}
-        return {"contexts": contexts, **instant}
+        return {"contexts": contexts, "past": self._arrays.read(f"{prefix}past", bounds), **instant}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +101,8 @@ class EncodedDays:
     piece_rows: int
     lists: ListRows | None = None
     """What a list is, where order inside lists is trained."""
+    past_every: int = 1
+    """Periods that share a table of items' neighbours."""
 
     def __call__(self, i: int) -> EncodedFiles:
         """Give day i. A killed process leaves days that are whole, which the next one uses, or none.
@@ -114,7 +116,9 @@ class EncodedDays:
             writer: DayWriter | None = None
             try:
                 temporary.mkdir(parents=True)
-                writer = DayWriter(self.encoder, self.days, i, self.tasks, temporary, self.lists)
+                writer = DayWriter(
+                    self.encoder, self.days, i, self.tasks, temporary, self.lists, self.past_every
+                )
                 writer.write(self.hidden(i), self.piece_rows)
                 os.replace(temporary, target)
             except OSError as error:

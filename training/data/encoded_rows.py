@@ -17,6 +17,7 @@ from recsys.snapshot import STATE_AT, DaySnapshot, state_at
 from recsys.tasks import TaskSpec
 from training.crosses import CrossTable, encode_crosses
 from training.data.list_rows import ListRows, RowState
+from training.past_rows import DayPast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class EncodedRows:
     """The instant of each row's state and clock, ms: `shown_at`, unless they are held (`features.held`)."""
     start: np.ndarray
     stop: np.ndarray
+    past: np.ndarray
+    """What the ranker reads by what each row's user had taken, float32 [N, F]."""
     events: EncodedEvents
     position: np.ndarray
     labels: dict[str, np.ndarray]
@@ -58,7 +61,13 @@ class EncodedRows:
     @property
     def state(self) -> RowState:
         """Give what each row has of its user and the clock."""
-        return RowState(contexts=self.contexts, state_at=self.state_at, start=self.start, stop=self.stop)
+        return RowState(
+            contexts=self.contexts,
+            state_at=self.state_at,
+            start=self.start,
+            stop=self.stop,
+            past=self.past,
+        )
 
     def read(self, bounds: np.ndarray) -> "EncodedRows":
         """Give the examples of some ascending ranges [K, 2] of rows."""
@@ -79,6 +88,7 @@ class EncodedRows:
             state_at=self.state_at[rows],
             start=self.start[rows],
             stop=self.stop[rows],
+            past=self.past[rows],
             position=self.position[rows],
             labels={task: label[rows] for task, label in self.labels.items()},
             weight=self.weight[rows],
@@ -95,18 +105,21 @@ def encode_rows(
     tasks: Sequence[TaskSpec],
     part: int | None = None,
     lists: ListRows | None = None,
+    past: DayPast | None = None,
 ) -> EncodedRows:
     """Encode one day, or one part of its users, with yesterday's published values and today's live ones.
 
-    Args: lists: what a list is, where order inside lists is trained.
+    Args: lists: what a list is, where order inside lists is trained; past: what reads the rows' past; None:
+    as if nobody had taken anything, for rows whose logits are not read.
     """
     examples = snapshot.examples(part)
     users, items = user_rows(previous, snapshot, part), item_rows(previous, snapshot)
-    own = encode_examples(encoder, examples, users["user_id"], items["item_id"])
+    past = past or DayPast(encoder.features.past, snapshot, None, None)
+    own = encode_examples(encoder, examples, users["user_id"], items["item_id"], past)
     if lists is not None:
         first = lists.first_instants(snapshot, part)
         own["lists"] = lists.numbers(snapshot, examples)
-        own["held"] = lists.held(encoder, snapshot, part, examples, first, own)
+        own["held"] = lists.held(encoder, snapshot, part, examples, first, own, past)
     return EncodedRows(
         day=snapshot.day,
         frame=examples.drop("history_start", "history_stop"),
@@ -120,20 +133,22 @@ def encode_rows(
 
 
 def encode_examples(
-    encoder: Encoder, examples: pl.DataFrame, users: pl.Series, items: pl.Series
+    encoder: Encoder, examples: pl.DataFrame, users: pl.Series, items: pl.Series, past: DayPast
 ) -> dict[str, Any]:
     """Encode what each example [N] has of its own, labels aside: the fields of `EncodedRows` of that length.
 
-    Args: users, items: the ids of the rows that examples point to.
+    Args: users, items: the ids of the rows that examples point to; past: of the day.
     """
     at = state_at(examples).alias(STATE_AT)
+    at_ms, item_row = at.dt.epoch("ms").to_numpy(), _rows(examples["item_id"], items)
     return {
         "contexts": encoder.encode("context", encoder.with_clock(examples.with_columns(at), STATE_AT)),
         "user_row": _rows(examples["user_id"], users),
-        "item_row": _rows(examples["item_id"], items),
+        "item_row": item_row,
         "user_key": examples["user_id"].hash(seed=0).to_numpy().view(np.int64),
         "shown_at": examples["shown_at"].dt.epoch("ms").to_numpy(),
-        "state_at": at.dt.epoch("ms").to_numpy(),
+        "state_at": at_ms,
+        "past": past.numbers(examples, at_ms, item_row),
         "start": examples["history_start"].to_numpy(),
         "stop": examples["history_stop"].to_numpy(),
         "position": examples["position"].to_numpy().astype(np.int64),
@@ -148,9 +163,14 @@ def encode_day(
     tasks: Sequence[TaskSpec],
     part: int | None = None,
     lists: ListRows | None = None,
+    past_every: int = 1,
 ) -> EncodedRows:
-    """Encode day i, or one part of its users, with its labels as the days know them."""
-    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part, lists)
+    """Encode day i, or one part of its users, with its labels as the days know them.
+
+    Args: past_every: periods that share a table of items' neighbours (`training.past_rows`).
+    """
+    past = DayPast.of(encoder, days, i, past_every)
+    return encode_rows(encoder, days[i], days.before(i), days.labels(i), tasks, part, lists, past)
 
 
 def with_unknown(encoder: Encoder, entity: str, frame: pl.DataFrame) -> Encoded:

@@ -16,6 +16,7 @@ import polars as pl
 from features.encode import Encoded, Encoder
 from features.live_state import LiveState
 from recsys.snapshot import STATE_AT, DaySnapshot
+from training.past_rows import DayPast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class RowState:
     """The instant, ms."""
     start: np.ndarray
     stop: np.ndarray
+    past: np.ndarray
+    """What the ranker reads by what the user had taken, float32 [N, F]."""
 
     def take(self, rows: np.ndarray) -> "RowState":
         """Select examples by index."""
@@ -35,6 +38,7 @@ class RowState:
             state_at=self.state_at[rows],
             start=self.start[rows],
             stop=self.stop[rows],
+            past=self.past[rows],
         )
 
     def join(self, more: "RowState") -> "RowState":
@@ -49,6 +53,7 @@ class RowState:
             state_at=np.concatenate([self.state_at, more.state_at]),
             start=np.concatenate([self.start, more.start]),
             stop=np.concatenate([self.stop, more.stop]),
+            past=np.concatenate([self.past, more.past]),
         )
 
 
@@ -79,14 +84,15 @@ class ListRows:
         examples: pl.DataFrame,
         first: pl.Series,
         own: Mapping[str, Any],
+        past: DayPast,
     ) -> RowState:
         """Encode examples [N] as their lists began.
 
         Args: part: whose events the examples point into; first: `first_instants` of them; own: what
-        `encode_examples` gives.
+        `encode_examples` gives; past: of the day.
         """
         moved = np.flatnonzero((first < examples["shown_at"]).to_numpy())
-        fields = {name: own[name] for name in ("contexts", "state_at", "start", "stop")}
+        fields = {name: own[name] for name in ("contexts", "state_at", "start", "stop", "past")}
         if not moved.size:
             return RowState(**fields)
         rows = examples[moved].drop(self.state.columns).with_columns(first[moved].alias(STATE_AT))
@@ -98,6 +104,7 @@ class ListRows:
             "start": rows["history_start"].to_numpy(),
             "stop": rows["history_stop"].to_numpy(),
         }
+        there["past"] = past.numbers(rows, there["state_at"], own["item_row"][moved])
         changed = {name: _changed(own[name], moved, values) for name, values in there.items()}
         return RowState(
             contexts=Encoded(

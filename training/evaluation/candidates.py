@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 
 from features.days import Days
-from features.taken import requests_taken, users_taken
+from features.definitions import past_names
+from features.taken import requests_taken, taken_rows, users_taken
 from recsys.config import RunConfig
 from recsys.item_bias import bias_by_row, no_item_bias
 from recsys.item_item.neighbours import ItemItem
 from recsys.log import period_end
 from recsys.snapshot import DaySnapshot
-from recsys.source_terms import NO_SOURCES, SourceTerms
-from recsys.user_sources import TakenRows, UserSources, popularity
+from recsys.source_terms import NO_SOURCES, SourceTerms, same_days
+from recsys.user_sources import READ_TERMS, PastNumbers, TakenRows, UserSources, popularity
 from training.evaluation.audience import Audience, item_codes
 from training.item_item import item_item_table
 from training.predict import ListModel
@@ -142,6 +143,17 @@ class Sources:
         """Score items by what one user took before."""
         return UserSources.of(self.taken[user], int(self.at_ms[user]), self.table, terms)
 
+    def numbers(self, user: int, past: UserSources, terms: SourceTerms, rows: np.ndarray) -> np.ndarray:
+        """Give what the ranker reads of one user's candidates by their past: float32 [C, F].
+
+        Args: past: what `of_user` gave with these terms; it is scored again where half-lives are others.
+        """
+        width = len(past_names(self.config))
+        if not width:
+            return np.zeros((rows.size, 0), np.float32)
+        own = past if same_days(terms, READ_TERMS) else self.of_user(user, READ_TERMS)
+        return PastNumbers.of(own).of_rows(rows)[:, :width]
+
     def scores(self, past: UserSources, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Give one user's scores of rows [C] by every source but retrieval: float32 [C] each."""
         return {
@@ -180,25 +192,6 @@ def taken_of(audience: Audience, config: RunConfig) -> list[TakenRows]:
     return taken_rows(
         users_taken(audience.previous, users), users.len(), audience.catalogue["item_id"], config
     )
-
-
-def taken_rows(
-    events: pl.DataFrame, num_users: int, item_ids: pl.Series, config: RunConfig
-) -> list[TakenRows]:
-    """Split the rows of `users_taken` by user [U], with rows of a catalogue."""
-    rows, at_ms = item_codes(events["item_id"], item_ids), events["at_ms"].to_numpy()
-    takes = events["kind"].is_in(list(config.taking_kinds)).to_numpy()
-    repeats = events["kind"].is_in(list(repeated_kinds(config))).to_numpy()
-    stops = np.searchsorted(events["user"].to_numpy(), np.arange(num_users + 1))
-    return [
-        TakenRows(rows=rows[a:b], at_ms=at_ms[a:b], takes=takes[a:b], repeats=repeats[a:b])
-        for a, b in zip(stops[:-1].tolist(), stops[1:].tolist(), strict=True)
-    ]
-
-
-def repeated_kinds(config: RunConfig) -> tuple[str, ...]:
-    """List the kinds that speak for taking an item again."""
-    return config.policy.repeat_kinds if config.policy.repeat == "learn" else ()
 
 
 def _each_once(parts: Mapping[str, np.ndarray]) -> Candidates:

@@ -20,6 +20,7 @@ import torch
 
 from features.build import item_rows
 from features.days import Days
+from features.definitions import past_names
 from recsys.errors import ConfigError
 from recsys.fusion import Fusion
 from recsys.log import InteractionLog
@@ -195,7 +196,9 @@ def _choices(
     for vectors_UD, users, context_UC in user_sides(model, part):
         block = slice(start, start + len(users))
         of = (users, part.user_row[block], context_UC)
-        predicted = predict_candidates(model, encoded, items, of, [codes for _, codes in logged[block]])
+        rows = [codes for _, codes in logged[block]]
+        numbers = [sources.numbers(start + u, codes) for u, codes in enumerate(rows)]
+        predicted = predict_candidates(model, encoded, items, of, rows, numbers)
         for number, predictions, vector in zip(
             range(block.start, block.stop), predicted, vectors_UD.cpu().numpy(), strict=True
         ):
@@ -259,6 +262,8 @@ class _DaySources:
     fusion: Fusion
     at_requests: Sources | None
     """None: no source has a weight in any of them, or it is the log's first day."""
+    num_read: int
+    """Numbers by the user's past that the ranker reads of a candidate."""
 
     @classmethod
     def of(
@@ -270,11 +275,19 @@ class _DaySources:
         asked: Sequence[LoggedSet],
         ids: pl.Series,
     ) -> "_DaySources":
+        read = past_names(model.config)
         names = {n for of_list in asked for n in _weighed(model.fusion, of_list)}
-        if not i or not (names or any(of_list.rules.max_repeats for of_list in asked)):
-            return cls(fusion=model.fusion, at_requests=None)
-        counted = Sources.of_requests(days, i, requests, ids, model, names)
-        return cls(fusion=model.fusion, at_requests=counted)
+        wanted = {*names, "item_item"} if read else names
+        if not i or not (wanted or any(of_list.rules.max_repeats for of_list in asked)):
+            return cls(fusion=model.fusion, at_requests=None, num_read=len(read))
+        counted = Sources.of_requests(days, i, requests, ids, model, wanted)
+        return cls(fusion=model.fusion, at_requests=counted, num_read=len(read))
+
+    def numbers(self, number: int, codes: np.ndarray) -> np.ndarray:
+        """Give what the ranker reads of a request's candidates by their past [C, F]; 0 on the first day."""
+        if self.at_requests is None or not self.num_read:
+            return np.zeros((codes.size, self.num_read), np.float32)
+        return self.at_requests.numbers(number, self.past(number), self.fusion.sources, codes)
 
     def scores(
         self,

@@ -121,7 +121,8 @@ def scored_users(
         ]
         rows = [of_user.rows for of_user in candidates]
         of = (users, encoded.user_row[start:stop], context_UC)
-        predictions = predict_candidates(model, encoded, items, of, rows)
+        numbers = [sources.numbers(start + u, pasts[u], terms, rows[u]) for u in range(len(users))]
+        predictions = predict_candidates(model, encoded, items, of, rows, numbers)
         cosines = _cosines(similarity_UI, rows)
         yield (
             [
@@ -205,15 +206,17 @@ def predict_candidates(
     items: ItemSide,
     of: tuple[Sequence[UserSide], np.ndarray, Tensor],
     candidates: Sequence[np.ndarray],
+    past: Sequence[np.ndarray],
 ) -> list[dict[str, np.ndarray]]:
     """Predict each user's own candidates, calibrated, with one wait for the device.
 
     Args: items: the whole catalogue; of: users alone [U], their rows of the snapshot [U], contexts [U, C];
-    candidates: item rows of each user. Returns: per user and task a float32 array [N].
+    candidates: item rows of each user; past: what the ranker reads of them by what the user took [N, F].
+    Returns: per user and task a float32 array [N].
     """
     asked = [
-        (torch.from_numpy(chosen), torch.from_numpy(_cross(encoded, row, chosen)))
-        for row, chosen in zip(of[1], candidates, strict=True)
+        (torch.from_numpy(chosen), torch.from_numpy(_pair_numbers(encoded, row, chosen, numbers)))
+        for row, chosen, numbers in zip(of[1], candidates, past, strict=True)
     ]
     there = move_together(asked, items.embedding_BD.device)
     found: dict[str, list[Tensor]] = {}
@@ -253,9 +256,10 @@ def item_side(model: ListModel, items: Encoded) -> ItemSide:
     return encode_item_side(model.ranker, model.tables.weight, inputs)
 
 
-def _cross(encoded: EncodedRows, row: int, chosen: np.ndarray) -> np.ndarray:
-    """Give one user's aggregates by the columns of items [N]: float32 [N, F]."""
-    return cross_numbers(encoded.crosses, np.repeat(row, chosen.size), chosen)
+def _pair_numbers(encoded: EncodedRows, row: int, chosen: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """Put one user's aggregates by the columns of items [N] beside what the past says: float32 [N, F]."""
+    crosses = cross_numbers(encoded.crosses, np.repeat(row, chosen.size), chosen)
+    return np.concatenate([crosses, past], axis=1)
 
 
 def _pad(rows: np.ndarray, places: int) -> np.ndarray:

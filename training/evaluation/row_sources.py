@@ -10,13 +10,12 @@ import numpy as np
 import polars as pl
 
 from features.days import Days
-from features.taken import users_taken
+from features.taken import taken_rows, users_taken
 from recsys.item_bias import bias_by_row
 from recsys.log import period_end
 from recsys.source_terms import OF_PAST, SourceTerms
 from recsys.user_sources import UserSources, popularity
 from training.evaluation.audience import item_codes
-from training.evaluation.candidates import taken_rows
 from training.item_item import item_item_table
 from training.predict import ListModel
 from training.publish import popular_items

@@ -110,6 +110,7 @@ def _with_state(encoded: EncodedRows, held: EncodedRows, places: np.ndarray) -> 
         start=joined(encoded.start, held.start),
         stop=joined(encoded.stop, held.stop),
         state_at=joined(encoded.state_at, held.state_at),
+        past=joined(encoded.past, held.past),
     )
 
 

@@ -120,7 +120,7 @@ def _user(ranker, events):
 
 
 @torch.no_grad()
-def _compare(ranker, widths=(2, 1), events=EVENTS, num=NUM, close=1e-5):
+def _compare(ranker, widths=(2, 1), events=EVENTS, num=NUM, close=1e-5, past=0):
     batch, rows, tensors = _user(ranker, events)
     plain, found = ranker.user_side(batch, rows).one(0), OneUser(ranker).side(tensors)
     for name in ("input_BI", "embedding_BD", "id_BD"):
@@ -132,17 +132,18 @@ def _compare(ranker, widths=(2, 1), events=EVENTS, num=NUM, close=1e-5):
     )
     crosses, context = [torch.randn(3, width) for width in widths], torch.randn(1, 3)
     chosen = torch.randint(0, 3, (num, len(widths)))
-    cross = torch.cat([torch.zeros(num, 0), *(x[chosen[:, g]] for g, x in enumerate(crosses))], dim=1)
+    told = torch.randn(num, past)
+    cross = torch.cat([told[:, :0], *(x[chosen[:, g]] for g, x in enumerate(crosses)), told], dim=1)
     wanted = ranker.logits(plain, item, context, cross)
     network = CandidateNetwork(ranker)
-    logits = network(*_inputs(network, found, item, context, crosses, chosen))
+    logits = network(*_inputs(network, found, item, context, crosses, chosen, told))
     split = network.split(logits.numpy())
     assert list(split) == [task.name for task in ranker.specs]
     for task, values in wanted.items():
         torch.testing.assert_close(torch.from_numpy(split[task]), values, atol=close, rtol=close)
     # In another type the starts are rows of the product; this one differs by float32's own rounding alone.
     double = network.with_first_layer_in(torch.float64)
-    again = double(*_inputs(double, found, item, context, crosses, chosen))
+    again = double(*_inputs(double, found, item, context, crosses, chosen, told))
     torch.testing.assert_close(again, logits, atol=1e-2, rtol=1e-3)
 
 
@@ -158,7 +159,7 @@ def test_a_history_read_as_a_sequence(tasks, encoder, events):
     _compare(ranker, events=events, close=3e-4)  # keys of random weights are long, and sums of them inexact
 
 
-def _inputs(network, user, item: ItemSide, context, crosses, chosen):
+def _inputs(network, user, item: ItemSide, context, crosses, chosen, told):
     weights = network.of_user(user)
     return (
         torch.cat([item.input_BI, item.embedding_BD], dim=1),
@@ -167,6 +168,7 @@ def _inputs(network, user, item: ItemSide, context, crosses, chosen):
         weights.scores_DX,
         weights.values_LA,
         weights.first_KO,
+        told,
     )
 
 
@@ -259,6 +261,14 @@ def test_one_cross_or_none(tasks, widths):
     _compare(_randomised(Ranker(inputs, tasks, SMALL)), widths=widths)
 
 
+@pytest.mark.parametrize("widths", [(), (2, 1)])
+def test_what_the_past_says_of_each_candidate(tasks, widths):
+    crosses = tuple((f"c{w}", w) for w in widths)
+    inputs = dataclasses.replace(INPUTS, cross_numbers=crosses, past_numbers=(("score", 1), ("place", 1)))
+    torch.manual_seed(8)
+    _compare(_randomised(Ranker(inputs, tasks, SMALL)), widths=widths, past=2)
+
+
 def test_users_without_an_id(tasks):
     inputs = dataclasses.replace(INPUTS, user_tables=INPUTS.user_tables[1:])
     torch.manual_seed(2)
@@ -281,7 +291,8 @@ def test_in_bfloat16_what_all_candidates_share_keeps_its_digits(made):
     rows_NW, places_NG = torch.zeros(3, 13), torch.arange(3).unsqueeze(1)
     rows_NW[:, :3] = torch.eye(3)
     inputs = (rows_NW, places_NG, starts_PO, weights.scores_DX, weights.values_LA)
-    found, wanted = rounded(*inputs, first_KO), network(*inputs, first_KO.float())
+    none = torch.zeros(3, 0)
+    found, wanted = rounded(*inputs, first_KO, none), network(*inputs, first_KO.float(), none)
     torch.testing.assert_close(found, wanted, atol=5e-3, rtol=5e-3)
 
 
@@ -296,9 +307,11 @@ def test_many_starts_are_picked_and_not_multiplied(made):
     torch.manual_seed(5)
     places_NG, starts_PO = torch.randint(300, (NUM, 2)), torch.randn(300, weights.first_KO.shape[1])
     inputs = (torch.randn(NUM, 13), places_NG, starts_PO, weights.scores_DX, weights.values_LA)
-    found = rounded(*inputs, torch.zeros_like(weights.first_KO))
-    wanted = network(*inputs, torch.zeros_like(weights.first_KO.float()))
+    none = torch.zeros(NUM, 0)
+    found = rounded(*inputs, torch.zeros_like(weights.first_KO), none)
+    wanted = network(*inputs, torch.zeros_like(weights.first_KO.float()), none)
     torch.testing.assert_close(found, wanted, atol=0.0, rtol=0.0)
-    found, wanted = rounded(*inputs, weights.first_KO), network(*inputs, weights.first_KO.float())
+    found = rounded(*inputs, weights.first_KO, none)
+    wanted = network(*inputs, weights.first_KO.float(), none)
     assert not torch.equal(found, wanted)
     torch.testing.assert_close(found, wanted, atol=5e-2, rtol=5e-2)
