@@ -1,4 +1,4 @@
-"""What the ranker reads of a row's past is what a server read at its instant, and knows nothing of its label."""
+"""What the ranker reads of a row's past is what a server read then, and knows nothing of the row's label."""
 
 from dataclasses import replace
 from datetime import date, timedelta

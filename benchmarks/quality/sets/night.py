@@ -163,7 +163,7 @@ class Night:
     def _runs(self, config: RunConfig) -> Runs:
         """Plan the night for the features of a config, once."""
         for runs in self._planned:
-            if (runs.config.features, runs.config.attributes) == (config.features, config.attributes):
+            if _inputs_of(runs.config) == _inputs_of(config):
                 return runs
         last = self.log.require_days("impressions")[-1]
         self._planned.append(Runs(build_snapshots(self.log, last, config, self.stages), config))
@@ -225,6 +225,11 @@ class HeldRows:
 
     encoded: EncodedRows
     places: np.ndarray
+
+
+def _inputs_of(config: RunConfig) -> tuple[object, ...]:
+    """Give what of a config decides how rows are encoded."""
+    return config.features, config.attributes, config.item_item, config.policy.repeat
 
 
 def _with_list_weight(config: RunConfig, weight: float) -> RunConfig:

@@ -5,9 +5,13 @@ import json
 import numpy as np
 
 from benchmarks.speed import item_item
-from benchmarks.speed.item_item import draw_histories
+from benchmarks.speed.item_item import draw_histories, write_snapshot
 from recsys.cli import run
+from recsys.config import default_config
+from recsys.item_item.ease import build_ease
 from recsys.item_item.histories import MOST_EVENTS
+from recsys.item_item.pair_counts import count_pairs
+from training.item_item import item_item_table
 
 
 def test_a_small_log_is_measured(tmp_path, capsys):
@@ -21,6 +25,16 @@ def test_a_small_log_is_measured(tmp_path, capsys):
         assert found[name]["score_ms"] > 0
         assert found[name]["peak_mb"] > 0
         assert 0 < found[name]["neighbours"] <= 200
+    assert found["night"]["most_neighbours"] == 200
+    assert found["night"]["peak_mb"] > 0
+
+
+def test_a_nights_table_is_that_of_the_histories(tmp_path):
+    histories = draw_histories(120, 3000, 60, seed=1)
+    snapshot = write_snapshot(histories, 120, tmp_path)
+    night = item_item_table(snapshot, default_config(), snapshot.table("items")["item_id"])
+    own = build_ease(count_pairs(histories, 120), default_config().item_item.penalty)
+    np.testing.assert_allclose(night.matrix().toarray(), own.matrix().toarray(), atol=1e-6)
 
 
 def test_repeats_and_seed_are_those_that_were_asked_for(monkeypatch, capsys):

@@ -11,11 +11,14 @@ from features.build import item_rows
 from features.online import OnlineFeatures, encode_items
 from features.packing import pack_users
 from features.store import StoredUser
+from recsys.bundle import load_bundle
+from recsys.calibration import Affine, Platt
 from recsys.config import FusionConfig, build_fusion
 from recsys.config.serving import PolicyConfig
 from recsys.index import ItemIndex
 from recsys.log import period_end
 from recsys.model.scorer import Scorer
+from recsys.registry import Registry
 from recsys.source_terms import NO_SOURCES
 from recsys.user_past import UserPast
 from serving.catalogue import Catalogue
@@ -26,7 +29,8 @@ from serving.loading import bias_of_bundle
 from serving.served_model import ServedModel
 from training.item_item import item_item_table
 from training.predict import BundlePredictor
-from training.publish import popular_items
+from training.publish import popular_items, verify_version, write_bundle
+from training.train import train
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +41,27 @@ def changed():
 @pytest.fixture(scope="session")
 def engine_of():
     return _engine_of
+
+
+@pytest.fixture(scope="session")
+def reading(shop_chain, make_config, tmp_path_factory):
+    """Train, write and load a bundle whose ranker reads what its users took, repeats too."""
+    learn = {"repeat": "learn", "repeat_kinds": ["click"]}
+    config = make_config(item_item={"feature": True, "penalty": 5.0}, policy=learn)
+    model = train(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, None, 1)
+    calibration = {
+        t.name: Platt(a=1.0, b=0.0)
+        if t.kind.probability
+        else Affine(scale=1.0, offset=0.0, low=t.low, high=t.high)
+        for t in config.tasks
+    }
+    runs = tmp_path_factory.mktemp("reading")
+    registry = Registry(runs)
+    version = write_bundle(
+        registry, model, calibration, config, shop_chain[4], None, refitted=False, sources=NO_SOURCES
+    )
+    verify_version(runs, version)
+    return BundlePredictor(load_bundle(registry.require(version)))
 
 
 def _changed(predictor, weights=None, sources=NO_SOURCES, **sections):

@@ -61,8 +61,27 @@ FEW_NEAR = {"candidates": 4}
     ],
 )
 def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change, changed, engine_of):
-    mine = changed(predictor, **change)
-    audience = find_audience(shop_chain, LAST, mine.bundle.config, max_users=None, seed=0)
+    _assert_served(changed(predictor, **change), shop_chain, engine_of)
+
+
+@pytest.mark.parametrize("sources", [NO_SOURCES, BY_PAST], ids=["half-lives of its own", "others"])
+def test_a_ranker_that_reads_the_past_is_served(reading, shop_chain, changed, engine_of, sources):
+    mine = changed(reading, sources=sources)
+    scored = _assert_served(mine, shop_chain, engine_of)
+    engine = engine_of(mine, shop_chain, LAST)
+    engine.model = dataclasses.replace(
+        engine.model, past=dataclasses.replace(engine.model.past, is_read=False)
+    )
+    apart = [
+        np.abs(engine.score_candidates(*asked, explore=False).predictions["click"] - of.predictions["click"])
+        for asked, of in scored
+    ]
+    assert np.concatenate(apart).max() > 1e-3, "what is read must matter for this to mean something"
+
+
+def _assert_served(mine, shop_chain, engine_of):
+    """Give each request and what the engine scored of it."""
+    answers, audience = [], find_audience(shop_chain, LAST, mine.bundle.config, max_users=None, seed=0)
     lists, engine = ranked_lists(mine, audience), engine_of(mine, shop_chain, LAST)
     ids = audience.catalogue["item_id"]
     for u, request in enumerate(audience.requests.iter_rows(named=True)):
@@ -72,7 +91,9 @@ def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change, cha
             exclude_item_ids=frozenset(ids.filter(pl.Series(~audience.available))),
         )
         at_ms = int(request["shown_at"].timestamp() * 1000)
-        scored = engine.score_candidates(asked, at_ms, Deadline.after(60.0), explore=False)
+        whole = (asked, at_ms, Deadline.after(60.0))
+        scored = engine.score_candidates(*whole, explore=False)
+        answers.append((whole, scored))
         assert scored.degradation == ()
         page = scored.page(10)
         candidates = lists.candidates[u][lists.candidates[u] >= 0]
@@ -81,6 +102,7 @@ def test_a_list_is_the_first_page_of_a_server(predictor, shop_chain, change, cha
         score = dict(zip(scored.item_ids, scored.policy_input.scores, strict=True))
         found = [score[item] for item in ids.gather(lists.ranked[u][lists.ranked[u] >= 0])]
         np.testing.assert_allclose(found, page.items.scores, atol=1e-5)
+    return answers
 
 
 def test_a_score_that_is_turned_around_shows_in_the_lists(audience, predictor, changed):
