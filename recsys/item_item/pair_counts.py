@@ -1,4 +1,4 @@
-"""How many users have both of two items: integers that add up over days and over shares of the users.
+"""How many users have both of two items: integers that add up over shares of the users.
 
 Shapes: U users, I items; C [I, I] counts, on the diagonal the users who have the item.
 """
@@ -9,33 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from recsys.errors import DataError
 from recsys.item_item.histories import Histories
 
 PRODUCTS_AT_ONCE = 30_000_000
 """Most pairs of a block's users and items: bounds what a block of counts takes, 12 bytes each."""
 
 
-def count_pairs(histories: Histories, num_items: int, before: Histories | None = None) -> Any:
-    """Count pairs of items that users have met: sparse CSR int32 [I, I].
-
-    Args: before: what the same users had met earlier, which is counted already; only pairs with an item new
-    to its user are counted then. Counts of a day, given the days before, and counts of other users add up to
-    counts of all: exactly so while no history is cut at its latest events.
-    Raises: DataError when `before` has other users.
-    """
-    new = _ones(histories, num_items)
-    if before is None:
-        return _product(new, new)
-    if before.num_users != histories.num_users:
-        raise DataError(
-            f"before has {before.num_users} users and histories {histories.num_users}; give the same"
-        )
-    old = _ones(before, num_items)
-    new = new - new.multiply(old)
-    new.eliminate_zeros()
-    # (old + new)ᵀ(old + new) − oldᵀold, in two products.
-    return (_product(new, old + new) + _product(old, new)).tocsr()
+def count_pairs(histories: Histories, num_items: int) -> Any:
+    """Count pairs of items that users have met: sparse CSR int32 [I, I]. Counts of other users add up."""
+    ones = histories.matrix(num_items).astype(np.int32)
+    ones.data[:] = 1
+    return _product(ones, ones)
 
 
 def gram_of(matrix: Any) -> Any:
@@ -62,12 +46,6 @@ def blocks_of_table(counts: Any, rows: int = 4096) -> Iterator[tuple[int, int, A
     for start in range(0, counts.shape[0], rows):
         stop = min(start + rows, counts.shape[0])
         yield start, stop, counts[start:stop]
-
-
-def _ones(histories: Histories, num_items: int) -> Any:
-    matrix = histories.matrix(num_items).astype(np.int32)
-    matrix.data[:] = 1
-    return matrix
 
 
 def _product(left: Any, right: Any) -> Any:

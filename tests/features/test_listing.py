@@ -29,6 +29,11 @@ def test_every_feature_is_listed_with_its_freshness(make_config):
     assert rows["item_click_rate_7"]["from"] == "click_shown_7 / impressions_7"
     assert rows["user_by_category__click_count_life"]["entity"] == "user x category"
     assert rows["history"]["freshness"] == "live"
+    read = make_config(item_item={"feature": True}, policy={"repeat": "learn"})
+    past = {row["name"]: row for row in list_features(read)}
+    names = {"item_item_score", "item_item_place", "repeat_score"}
+    assert names.isdisjoint(rows)
+    assert {past[name]["freshness"] for name in names} == {"live"}
     plain = make_config(
         features={"history_length": 0, "text_dim": 0, "cross_user_by": [], "live_counters": False}
     )

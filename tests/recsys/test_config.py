@@ -114,6 +114,7 @@ def test_all_wrong_keys_are_listed_at_once():
         ({"task": []}, ("no [[task]]",)),
         ({"task": [CLICK, CLICK]}, ("'click' is defined twice",)),
         ({"retrieval": {"task": "rating"}}, ("[retrieval] task = 'rating'",)),
+        ({"item_item": {"feature": True, "candidates": 0}}, ("feature = true, candidates = 0",)),
         ({"feature": [{"name": "a", "entity": "user", "kind": "number"}] * 2}, ("[[feature]] 'a'", "twice")),
     ],
 )  # fmt: skip

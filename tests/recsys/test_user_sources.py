@@ -6,7 +6,15 @@ import pytest
 from recsys import user_sources
 from recsys.item_item.neighbours import ItemItem
 from recsys.source_terms import SourceTerms
-from recsys.user_sources import RowScores, TakenRows, UserSources, latest_weights, popularity, repeat_scores
+from recsys.user_sources import (
+    PastNumbers,
+    RowScores,
+    TakenRows,
+    UserSources,
+    latest_weights,
+    popularity,
+    repeat_scores,
+)
 
 DAY_MS = 86_400_000
 TABLE = ItemItem(
@@ -44,6 +52,18 @@ def test_the_best_are_those_of_a_full_sort_ties_by_row():
         for count in (0, 1, 5, 40):
             best = RowScores(rows, scores).best(count, lambda of: of % 3 > 0)
             assert best.tolist() == [row for _, row in sorted(kept)][:count]
+
+
+def test_what_the_ranker_reads_by_hand():
+    near = RowScores(np.array([2, 3, 5, 7]), np.array([0.5, -0.1, 0.05, 0.5], np.float32))
+    again = RowScores(np.array([5]), np.array([np.log(2)], np.float32))
+    found = PastNumbers.of(UserSources(item_item=near, repeat=again)).of_rows(np.array([2, 3, 5, 7, 9]))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 0], [np.log(11), -np.log(3), np.log(2), np.log(11), 0], rtol=1e-6)
+    # Two are best and share the first place; one is behind both; the others have none.
+    np.testing.assert_allclose(found[:, 1], [1, 0, 1 / np.log2(4), 1, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 2], [0, 0, np.log(2), 0, 0], rtol=1e-6)
+    assert not PastNumbers().of_rows(np.arange(3)).any()
 
 
 def test_unknown_items_and_future_events_say_nothing_wrong():

@@ -10,6 +10,7 @@ from recsys.config import ItemItemConfig, PolicyConfig, RetrievalConfig
 from recsys.item_item.neighbours import ItemItem
 from recsys.source_terms import SourceTerms
 from recsys.user_past import UserPast
+from recsys.user_sources import UserSources
 from serving.catalogue import ItemPatch, ItemRow
 from serving.catalogue.overlay import ItemOverlay
 from serving.engine import Engine
@@ -165,16 +166,18 @@ def test_the_pages_after_the_first_have_as_many_candidates_of_the_past(ask):
     assert found_by(ask(**pages | {"count": 0, "repeats": 0}, state=first.following)) == {}
 
 
-def test_the_past_is_not_read_where_neither_candidates_nor_the_score_need_it(ask, monkeypatch):
+def test_the_past_is_not_read_where_neither_candidates_nor_a_score_need_it(ask, past, monkeypatch):
     def read(*_args):
         raise AssertionError("read")
 
-    monkeypatch.setattr(UserPast, "of_user", lambda _self, rows, *_: rows.size and read())
+    monkeypatch.setattr(UserPast, "of_user", lambda _self, rows, *_: read() if rows.size else UserSources())
     answer = ask(item_ids=("i30", "i9"), terms=SourceTerms(popular=1.0))
     assert len(answer.items) == 2
     for needs in ({}, {"item_ids": ("i30",), "terms": SourceTerms(repeat=1.0)}):
         with pytest.raises(AssertionError, match="read"):
             ask(**needs)
+    with pytest.raises(AssertionError, match="read"):
+        ask(item_ids=("i30",), past=replace(past, is_read=True))
     with pytest.raises(AssertionError, match="read"):
         ask(item_ids=("i30",), head_weights={"source:item_item": 1.0})
 

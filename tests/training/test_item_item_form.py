@@ -11,6 +11,7 @@ import pytest
 from recsys.config import default_config
 from recsys.source_terms import SourceTerms
 from training import item_item_form
+from training.item_item import WALKS
 from training.item_item_form import choose_form
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -100,10 +101,17 @@ def test_what_the_config_says_is_not_asked(monkeypatch, switch, taken):
     monkeypatch.setattr(item_item_form, "_Lists", None)
     switched = config_of(order=switch, attributes=switch, walks=switch)
     found = choose_form([audience(in_turn)], switched, seed=0)
-    share = item_item_form.WALKS if taken else 0.0
+    share = WALKS if taken else 0.0
     expected = {"item_item_order": taken, "item_item_attributes": taken, "item_item_walks": share}
     assert found.terms == SourceTerms(**expected)
     assert not found.sentence()
+
+
+def test_nothing_is_asked_where_the_ranker_reads_the_table():
+    """It has learned from scores of one form; what the config says itself holds in all its rows."""
+    found = choose_form([audience(in_turn)], config_of(feature=True, attributes="on"), seed=0)
+    assert found.said == ()
+    assert found.terms == SourceTerms(item_item_attributes=True)
 
 
 def test_walks_are_taken_where_they_order_better(monkeypatch):
@@ -112,7 +120,7 @@ def test_walks_are_taken_where_they_order_better(monkeypatch):
         item_item_form._Lists, "worth", lambda lists, terms: worth(lists, terms) + terms.item_item_walks
     )
     found = choose_form([audience(in_turn)], config_of(order="off", walks="auto"), seed=0)
-    assert found.terms == SourceTerms(item_item_walks=item_item_form.WALKS)
+    assert found.terms == SourceTerms(item_item_walks=WALKS)
     assert found.sentence().startswith("item-item: walks +0.")
 
 

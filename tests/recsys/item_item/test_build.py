@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError
 from recsys.item_item import ease, pair_counts
 from recsys.item_item.ease import build_ease, build_ease_of_users, ease_weights
 from recsys.item_item.histories import Histories
@@ -85,27 +85,13 @@ def test_an_item_that_nobody_has_has_no_neighbours(monkeypatch):
     assert (found.neighbours >= 0).sum(axis=1).tolist() == [0, 1, 0, 1, 0, 0]
 
 
-def test_counts_add_up_over_days_and_over_users():
+def test_counts_add_up_over_users():
     of = random_histories(timed=True)
     whole = count_pairs(of, ITEMS)
     assert whole.dtype == np.int32
     np.testing.assert_array_equal(whole.toarray(), dense(of).T @ dense(of))
-
-    def between(first: float, last: float) -> Histories:
-        kept = (of.days >= first) & (of.days < last)
-        return Histories.of(of.users[kept], of.items[kept], num_users=of.num_users, days=of.days[kept])
-
-    total = count_pairs(between(0, 30), ITEMS)
-    for day in range(30, 100, 10):
-        total = total + count_pairs(between(day, day + 10), ITEMS, before=between(0, day))
-    np.testing.assert_array_equal(total.toarray(), whole.toarray())
     shares = [count_pairs(of.take(np.arange(start, of.num_users, 3)), ITEMS) for start in range(3)]
     np.testing.assert_array_equal(sum(shares).toarray(), whole.toarray())
-
-
-def test_counts_before_must_be_of_the_same_users():
-    with pytest.raises(DataError, match="before has 2 users and histories 60"):
-        count_pairs(random_histories(), ITEMS, before=random_histories(num_users=2))
 
 
 @pytest.mark.parametrize("rows", [3, 512])
