@@ -10,6 +10,7 @@ from features.taken_events import unpacked_taken
 from recsys.item_item.neighbours import ItemItem
 from recsys.source_terms import SourceTerms
 from recsys.user_past import UserPast
+from recsys.user_sources import PastNumbers
 
 CATALOGUES = {10_000: 200, 1_000_000: 40}
 """Items -> neighbours of each."""
@@ -45,10 +46,13 @@ def _parts(
     text = json.dumps(packed)
     scored = past.of_user(rows, ["purchase"] * events, at_ms, _NOW_MS)
     candidates = rng.choice(num_items, 500, replace=False)
+    numbers = PastNumbers.of(scored)
     return {
         "unpack": lambda: unpacked_taken(json.loads(text), [], 500, _NOW_MS),
         "score": lambda: past.of_user(rows, ["purchase"] * events, at_ms, _NOW_MS),
         "150 candidates": lambda: (scored.item_item.best(50, _all), scored.repeat.best(100, _all)),
+        "order for the ranker": lambda: PastNumbers.of(scored),
+        "numbers of 500": lambda: numbers.of_rows(candidates),
         "score of 500": lambda: (scored.item_item.of(candidates), scored.repeat.of(candidates)),
     }
 

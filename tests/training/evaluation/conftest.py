@@ -43,12 +43,15 @@ def engine_of():
     return _engine_of
 
 
-@pytest.fixture(scope="session")
-def reading(shop_chain, make_config, tmp_path_factory):
-    """Train, write and load a bundle whose ranker reads what its users took, repeats too."""
+@pytest.fixture(scope="session", params=["attention", "hstu", "sasrec"])
+def reading(request, shop_chain, make_config, tmp_path_factory):
+    """Train, write and load a bundle whose ranker reads what its users took, repeats too, by each encoder."""
     learn = {"repeat": "learn", "repeat_kinds": ["click"]}
-    config = make_config(item_item={"feature": True, "penalty": 5.0}, policy=learn)
-    model = train(shop_chain, {t.name: (0, 3) for t in config.tasks}, config, None, 1)
+    history = {"encoder": request.param, "dim": 8}
+    config = make_config(
+        item_item={"feature": True, "penalty": 5.0}, policy=learn, model={"history": history}
+    )
+    model = train(shop_chain, {t.name: (2, 3) for t in config.tasks}, config, None, 1)
     calibration = {
         t.name: Platt(a=1.0, b=0.0)
         if t.kind.probability
