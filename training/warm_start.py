@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.definitions import define_features
+from features.definitions import define_features, past_names
 from features.lineage import still_fitted
 from recsys.bundle import Bundle
 from recsys.config import ModelConfig, RunConfig
@@ -189,6 +189,7 @@ def new_inputs(previous: Previous, config: RunConfig) -> tuple[str, ...]:
     read = {
         *(f"row:{feature.name}" for feature in features.looked_up),
         *(f"number:{feature.name}" for feature in (*features.numbers, *crosses)),
+        *(f"number:{name}" for name in past_names(config)),
         *(f"kind:{kind.name}" for kind in features.history),
         *([TEXT] if config.features.text_dim else []),
     }
@@ -203,7 +204,7 @@ def new_inputs(previous: Previous, config: RunConfig) -> tuple[str, ...]:
 
 
 def _numbers_of(inputs: Inputs) -> tuple[tuple[tuple[str, int], ...], ...]:
-    return inputs.user_numbers, inputs.item_numbers, inputs.context_numbers, inputs.cross_numbers
+    return inputs.user_numbers, inputs.item_numbers, inputs.context_numbers, inputs.pair_numbers
 
 
 def _changed_inputs(previous: Previous) -> set[str]:

@@ -19,13 +19,17 @@ from training.night.step import Stage
 
 _TRAIN = (
     "timezone", "period", "attributes", "features", "model",
+    "item_item", "policy.repeat", "policy.repeat_kinds",
     "retrieval.weight", "retrieval.task", "retrieval.temperature", "retrieval.num_uniform",
     "training.batch_size", "training.chunk_rows", "training.epochs", "training.learning_rate",
     "training.warm_scale", "training.sparse_learning_rate", "training.weight_decay", "training.seed",
     "training.balancing", "training.balancer", "training.device", "training.sharding",
     *(f"tasks.{key}" for key in TaskSpec.model_fields if key != "fusion_weight"),
 )  # fmt: skip
-_INPUTS = ("period", "attributes", "features", *(f"tasks.{key}" for key in TaskSpec.model_fields))
+_INPUTS = (
+    "period", "attributes", "features", "item_item.feature", "policy.repeat",
+    *(f"tasks.{key}" for key in TaskSpec.model_fields),
+)  # fmt: skip
 """What says which inputs a model has: the plan names those that came since, and that alone matters of it."""
 _SHOWN = (
     "training.checkpoint_minutes", "training.writers", "training.write_every", "training.probe_every",

@@ -324,13 +324,18 @@ def test_a_night_with_a_new_head_teaches_it_all_days_before_and_checks_it_like_a
     tasks = [t.model_dump(mode="json") for t in night.config.tasks[:2]]
     bought = {"name": "bought", "feedback": "purchase", "head": "binary", "window": "1h"}
     once = {"refit": False}  # what goes live is not looked at
-    config = make_config(task=[tasks[0], bought, tasks[1]], gate={"min_rows": 300}, training=once)
+    read = {"feature": True}
+    config = make_config(
+        task=[tasks[0], bought, tasks[1]], gate={"min_rows": 300}, training=once, item_item=read
+    )
     mine = Night(config=config, log=night.log, runs=runs, date=date(2026, 1, 30))
     following = run_night(mine, stop_after="record")
     registry = Registry(runs)
     record = registry.require_record(following.evaluated)
     said = f"warm, from {result.evaluated}: new heads bought; dropped heads rating; new inputs "
     assert record.start.startswith(said)
+    inputs = read_manifest(registry.path(following.evaluated)).inputs
+    assert inputs["past_numbers"] == [["item_item_score", 1], ["item_item_place", 1]]
     assert record.trained_until["bought"] == record.trained_until["click"]
     assert record.cold_since == DAY
     (caught_up,) = (runs / "stages" / "catch_up").iterdir()
