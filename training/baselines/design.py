@@ -3,8 +3,8 @@
 Rows and encoder are the model's own. A baseline lacks only the history and the shared trunk.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -127,14 +127,41 @@ def training_sample(
     Args: most: only the latest periods that hold so many; most_of_day: none with more impressions; recent:
     has the days that other heads were given.
     """
-    bundle, recent = predictor.bundle, recent or RecentDays(predictor)
-    periods = trained_places(predictor, days, task)
-    if most_of_day is not None:
-        periods = [i for i in periods if days.num_impressions(i) <= most_of_day]
-    if not periods:
-        return None
+    then = _then(predictor, days)
+    chosen = _chosen(predictor, then, task, seed, most, most_of_day)
+    return _samples(predictor, then, {task.name: chosen}, recent or RecentDays(predictor)).get(task.name)
+
+
+def training_samples(
+    predictor: BundlePredictor, days: Days, tasks: Sequence[TaskSpec], seed: int
+) -> dict[str, Sample]:
+    """Gather the rows of several tasks as `training_sample` does, each day encoded once.
+
+    Tasks that learn the same rows share one design: it is the same object.
+    """
+    then = _then(predictor, days)
+    chosen = {task.name: _chosen(predictor, then, task, seed, None, None) for task in tasks}
+    return _samples(predictor, then, chosen, RecentDays(predictor))
+
+
+def _then(predictor: BundlePredictor, days: Days) -> Days:
+    bundle = predictor.bundle
     as_of = period_end(date.fromisoformat(bundle.manifest.date), bundle.config.timezone)
-    then = days.labelled_for(bundle.config.tasks).as_known_at(as_of)
+    return days.labelled_for(bundle.config.tasks).as_known_at(as_of)
+
+
+def _chosen(
+    predictor: BundlePredictor,
+    then: Days,
+    task: TaskSpec,
+    seed: int,
+    most: int | None,
+    most_of_day: int | None,
+) -> dict[int, np.ndarray]:
+    """Choose a task's rows of each day."""
+    periods = trained_places(predictor, then, task)
+    if most_of_day is not None:
+        periods = [i for i in periods if then.num_impressions(i) <= most_of_day]
     known: dict[int, pl.Series] = {}
     total = 0
     for i in reversed(periods):
@@ -142,14 +169,49 @@ def training_sample(
             known[i] = then.labels(i)[task.label].is_not_null()
             total += int(known[i].sum())
     rng = np.random.default_rng([seed, len(periods)])
-    parts = []
+    found = {}
     for i in sorted(known):
         rows = np.flatnonzero(known[i].to_numpy())
-        chosen = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
-        if chosen.size:
-            encoded = recent.encoded(then, i)
-            parts.append(sample_of(encoded, predictor.encoder, chosen, task, i))
-    return concat_samples(parts) if parts else None
+        found[i] = rows[rng.random(rows.size) < MAX_ROWS / max(total, 1)]
+    return {i: rows for i, rows in found.items() if rows.size}
+
+
+def _samples(
+    predictor: BundlePredictor,
+    then: Days,
+    chosen: Mapping[str, Mapping[int, np.ndarray]],
+    recent: RecentDays,
+) -> dict[str, Sample]:
+    """Flatten each task's rows; a task without any is left out."""
+    alike: list[list[str]] = []
+    for task, rows in chosen.items():
+        group = next((group for group in alike if _are_alike(rows, chosen[group[0]])), None)
+        if group is None:
+            alike.append([task])
+        else:
+            group.append(task)
+    parts: dict[str, list[Sample]] = {task: [] for task in chosen}
+    for i in sorted({i for rows in chosen.values() for i in rows}):
+        encoded = recent.encoded(then, i)
+        for first, *others in alike:
+            of_day = chosen[first].get(i)
+            if of_day is not None:
+                made = sample_of(encoded, predictor.encoder, of_day, first, i)
+                parts[first].append(made)
+                for task in others:
+                    parts[task].append(replace(made, label=encoded.labels[task][of_day]))
+    found = {}
+    for first, *others in alike:
+        if parts[first]:
+            found[first] = concat_samples(parts[first])
+            for task in others:
+                labels = np.concatenate([part.label for part in parts[task]])
+                found[task] = replace(found[first], label=labels)
+    return {task: found[task] for task in chosen if task in found}
+
+
+def _are_alike(a: Mapping[int, np.ndarray], b: Mapping[int, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(rows, b[i]) for i, rows in a.items())
 
 
 def trained_places(predictor: BundlePredictor, days: Days, task: TaskSpec) -> list[int]:
@@ -160,13 +222,11 @@ def trained_places(predictor: BundlePredictor, days: Days, task: TaskSpec) -> li
     return [i for i in range(max(0, last + 1 - config.training.max_days), last + 1) if i < len(days)]
 
 
-def sample_of(
-    encoded: EncodedRows, encoder: Encoder, rows: np.ndarray, task: TaskSpec, period: int
-) -> Sample:
+def sample_of(encoded: EncodedRows, encoder: Encoder, rows: np.ndarray, task: str, period: int) -> Sample:
     """Flatten some labelled rows of a period."""
     return Sample(
         design=design_of(encoded, encoder, rows),
-        label=encoded.labels[task.name][rows],
+        label=encoded.labels[task][rows],
         weight=encoded.weight[rows],
         period=np.full(rows.size, period),
     )

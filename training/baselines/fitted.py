@@ -17,7 +17,7 @@ from recsys.metrics.pointwise import log_loss, rmse
 from recsys.schema import IMPRESSION_KEY
 from recsys.tasks import TaskSpec
 from training.baselines.boosted_trees import TreeColumns, TreeRows, grow, grow_again, require_lightgbm
-from training.baselines.design import Design, RecentDays, Sample, design_of, training_sample
+from training.baselines.design import Design, RecentDays, Sample, design_of, training_samples
 from training.data import EncodedRows, held_scores
 from training.evaluation.eval_report import EvalTable
 from training.evaluation.head_metrics import HeadMetrics, head_metrics
@@ -60,18 +60,21 @@ def fit_and_score(
 
     Raises: ConfigError when lightgbm is asked for and not installed.
     """
-    fitters: dict[str, Callable[[TaskSpec, Sample, int], Fitted]] = {"logistic_regression": fit_linear}
+    fitters: dict[str, Callable[[TaskSpec, Sample, int], Fitted]] = {"logistic_regression": _LinearFits()}
     if lightgbm:
         require_lightgbm()
         fitters["lightgbm"] = _fit_lightgbm
     heads: dict[str, dict[str, HeadMetrics]] = {name: {} for name in fitters}
     notes: dict[str, list[str]] = {name: [] for name in fitters}
-    for task in predictor.bundle.config.tasks:
-        sample = training_sample(predictor, days, task, seed)
+    tasks, recent = predictor.bundle.config.tasks, RecentDays(predictor)
+    samples = training_samples(predictor, days, tasks, seed)
+    for task in tasks:
+        sample = samples.pop(task.name, None)
         if sample is None or np.unique(sample.label).size < 2:
             continue
         fitted = {name: fit(task, sample, seed) for name, fit in fitters.items()}
-        scored = score_fitted(predictor, days, rows, {name: f.predict for name, f in fitted.items()}, task)
+        predict = {name: f.predict for name, f in fitted.items()}
+        scored = score_fitted(predictor, days, rows, predict, task, recent)
         for name, one in fitted.items():
             heads[name][task.name] = head_metrics(task, scored, name)
             notes[name].append(f"{task.name}: {one.note}")
@@ -81,6 +84,19 @@ def fit_and_score(
         for name, found in heads.items()
         if found
     }
+
+
+class _LinearFits:
+    """Fits heads one after the other; those that learn the rows of the one before share its matrix."""
+
+    def __init__(self) -> None:
+        self._rows: LinearRows | None = None
+
+    def __call__(self, task: TaskSpec, sample: Sample, seed: int) -> Fitted:
+        if self._rows is None or self._rows.design is not sample.design:
+            self._rows = None  # two matrices are never in memory
+            self._rows = LinearRows.of(sample.design)
+        return fit_linear(task, sample, seed, rows=self._rows)
 
 
 def held_out(sample: Sample, seed: int) -> np.ndarray:
@@ -134,39 +150,70 @@ def _score_day(
     return shown.hstack(pl.DataFrame(live | {f"{HELD}{name}": values for name, values in held.items()}))
 
 
-def fit_linear(task: TaskSpec, sample: Sample, seed: int, penalties: Sequence[float] = PENALTIES) -> Fitted:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearRows:
+    """Rows as a linear model reads them: standardised numbers and one-hot ids, for all heads that learn them.
+
+    Those that choose a penalty, and those it is tried on, are rows of the same matrix.
+    """
+
+    design: Design
+    mean: np.ndarray
+    std: np.ndarray
+    matrix: Any
+    """CSR [N, F + ids], float32."""
+
+    @classmethod
+    def of(cls, design: Design) -> "LinearRows":
+        """Standardise by all rows."""
+        mean, std = design.numbers.mean(axis=0), design.numbers.std(axis=0) + 1e-6
+        return cls(design=design, mean=mean, std=std, matrix=design.sparse(mean, std))
+
+    def matrix_of(self, design: Design) -> Any:
+        """Give other rows by the same means and deviations."""
+        return design.sparse(self.mean, self.std)
+
+
+def fit_linear(
+    task: TaskSpec,
+    sample: Sample,
+    seed: int,
+    penalties: Sequence[float] = PENALTIES,
+    rows: LinearRows | None = None,
+) -> Fitted:
     """Fit a logistic or ridge regression on standardised numbers and one-hot ids.
 
-    Args: penalties: of several, the best on held-out rows is taken.
+    Args: penalties: of several, the best on held-out rows is taken; rows: of the sample's design, where
+    another head learns the same.
     """
-    mean = sample.design.numbers.mean(axis=0)
-    std = sample.design.numbers.std(axis=0) + 1e-6
-    penalty = penalties[0] if len(penalties) == 1 else _best(task, sample, seed, penalties, mean, std)
-    predict, note = _linear(task, sample, penalty, mean, std)
+    rows = LinearRows.of(sample.design) if rows is None else rows
+    penalty = penalties[0] if len(penalties) == 1 else _best(task, sample, seed, penalties, rows)
+    model, note = _linear(task, rows.matrix, sample.label, sample.weight, penalty)
     kind = "logistic" if task.kind.probability else "ridge"
-    return Fitted(predict, f"{kind}, {sample.label.size} rows, penalty {penalty:g}, {note}")
+    note = f"{kind}, {sample.label.size} rows, penalty {penalty:g}, {note}"
+    return Fitted(lambda design: _predict(task, model, rows.matrix_of(design)), note)
 
 
-def _best(
-    task: TaskSpec, sample: Sample, seed: int, penalties: Sequence[float], mean: np.ndarray, std: np.ndarray
-) -> float:
+def _best(task: TaskSpec, sample: Sample, seed: int, penalties: Sequence[float], rows: LinearRows) -> float:
     """Choose a penalty on held-out rows."""
     out = held_out(sample, seed)
-    known, unknown = _some(sample.take(~out), seed), _some(sample.take(out), seed)
+    known, unknown = (_some(np.flatnonzero(chosen), seed) for chosen in (~out, out))
+    matrices = rows.matrix[known], rows.matrix[unknown]
+    measure = log_loss if task.kind.probability else rmse
     losses = {}
     for penalty in penalties:
-        predict, _ = _linear(task, known, penalty, mean, std)
-        losses[penalty] = _loss(task, unknown, predict(unknown.design))
+        model, _ = _linear(task, matrices[0], sample.label[known], sample.weight[known], penalty)
+        predicted = _predict(task, model, matrices[1])
+        losses[penalty] = measure(sample.label[unknown], predicted, sample.weight[unknown])
     return min(losses, key=lambda p: losses[p])
 
 
 def _linear(
-    task: TaskSpec, sample: Sample, penalty: float, mean: np.ndarray, std: np.ndarray
-) -> tuple[Predict, str]:
+    task: TaskSpec, matrix: Any, label: np.ndarray, weight: np.ndarray, penalty: float
+) -> tuple[Any, str]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    matrix = sample.design.sparse(mean, std)
     model: Any = (
         LogisticRegression(C=1 / penalty, max_iter=MAX_ITERATIONS)
         if task.kind.probability
@@ -175,21 +222,21 @@ def _linear(
     with warnings.catch_warnings():
         # Said in the note instead.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(matrix, sample.label, sample.weight)
+        model.fit(matrix, label, weight)
     steps = 0 if model.n_iter_ is None else int(np.max(model.n_iter_))
     note = f"{steps} iterations" if steps else "conjugate gradients"
     if steps >= MAX_ITERATIONS:
         note += " (the limit: not converged)"
+    return model, note
 
-    def predict(design: Design) -> np.ndarray:
-        found: np.ndarray = (
-            model.predict_proba(design.sparse(mean, std))[:, 1]
-            if task.kind.probability
-            else np.clip(model.predict(design.sparse(mean, std)), task.low, task.high)
-        )
-        return found.astype(np.float64)
 
-    return predict, note
+def _predict(task: TaskSpec, model: Any, matrix: Any) -> np.ndarray:
+    found: np.ndarray = (
+        model.predict_proba(matrix)[:, 1]
+        if task.kind.probability
+        else np.clip(model.predict(matrix), task.low, task.high)
+    )
+    return found.astype(np.float64)
 
 
 def _fit_lightgbm(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
@@ -212,13 +259,8 @@ def _fit_lightgbm(task: TaskSpec, sample: Sample, seed: int) -> Fitted:
     return Fitted(lambda design: trees.predict(columns.features(design)), note)
 
 
-def _some(sample: Sample, seed: int) -> Sample:
-    if sample.label.size <= CHOOSE_ROWS:
-        return sample
-    rows = np.random.default_rng(seed).choice(sample.label.size, CHOOSE_ROWS, replace=False)
-    return sample.take(np.sort(rows))
-
-
-def _loss(task: TaskSpec, sample: Sample, prediction: np.ndarray) -> float:
-    measure = log_loss if task.kind.probability else rmse
-    return measure(sample.label, prediction, sample.weight)
+def _some(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Keep so many rows as are enough to choose by, in order."""
+    if rows.size <= CHOOSE_ROWS:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).choice(rows.size, CHOOSE_ROWS, replace=False))]

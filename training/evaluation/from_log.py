@@ -20,6 +20,7 @@ from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, evaluated_periods
 from training.predict import BundlePredictor
 from training.progress import bar
+from training.threads import use_threads
 
 
 def evaluate_bundle(
@@ -44,6 +45,7 @@ def evaluate_bundle(
     """
     registry = Registry(runs)
     bundle = load_reproducible(require_version(registry, version))
+    use_threads(bundle.config.training.threads)
     span = require_span(InteractionLog(log), first, last)
     days = read_days(bundle, log, runs, _labels_until(InteractionLog(log), span[1], labels_until))
     with bar("evaluate") as on_progress:

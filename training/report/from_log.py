@@ -12,6 +12,7 @@ from training.progress import bar
 from training.report.ab import compare
 from training.report.ab_report import ABReport
 from training.report.side import Side
+from training.threads import use_threads
 
 
 def compare_bundles(
@@ -34,6 +35,7 @@ def compare_bundles(
     """
     registry = Registry(runs)
     bundles = [load_reproducible(registry.require(version)) for version in versions]
+    use_threads(bundles[0].config.training.threads)
     source = InteractionLog(log)
     span = require_span(source, first, last)
     side_a, side_b = (

@@ -117,7 +117,7 @@ class Night:
         chosen = [rows[rng.random(rows.size) < share] for rows in known]
         return concat_samples(
             [
-                sample_of(encoded, self.encoder, rows, task, i)
+                sample_of(encoded, self.encoder, rows, task.name, i)
                 for (i, encoded), rows in zip(encoded, chosen, strict=True)
                 if rows.size
             ]

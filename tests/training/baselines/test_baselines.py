@@ -1,5 +1,6 @@
 """Baselines: counts and rates by hand, kNN against sklearn, linear models that learn what is planted."""
 
+import dataclasses
 from datetime import timedelta
 
 import numpy as np
@@ -11,12 +12,13 @@ from sklearn.metrics.pairwise import cosine_similarity
 from recsys.log import period_end
 from training.baselines import fitted as baselines_fitted
 from training.baselines.counts import RECENT_DAYS, SHRINKAGE, item_counts, item_rates, positives
-from training.baselines.design import Design, Sample, trained_places, training_sample
+from training.baselines.design import Design, Sample, trained_places, training_sample, training_samples
 from training.baselines.fitted import fit_and_score, held_out
 from training.baselines.item_item import SHRINKAGE as KNN_SHRINKAGE
 from training.baselines.item_item import ItemItemScores, build_knn
 from training.baselines.simple_systems import BINARY, LISTED, evaluate_baselines
 from training.evaluation.evaluate import evaluate, find_audiences, score_rows
+from training.predict import BundlePredictor
 
 LAST = 5
 
@@ -177,6 +179,26 @@ def test_rows_are_sampled_down_with_a_seed(predictor, shop_chain, config, monkey
     assert one.label.size != other.label.size or (one.design.ids != other.design.ids).any()
 
 
+def test_samples_of_all_heads_are_those_of_each_and_encode_a_day_once(
+    predictor, shop_chain, config, monkeypatch
+):
+    encoded, encode = [], BundlePredictor.encode_day
+    monkeypatch.setattr(
+        BundlePredictor,
+        "encode_day",
+        lambda self, days, i, tasks: encoded.append(i) or encode(self, days, i, tasks),
+    )
+    found = training_samples(predictor, shop_chain, config.tasks, 0)
+    assert encoded == [0, 1, 2]
+    assert found["purchase"].design is found["click"].design
+    assert found["rating"].design is not found["click"].design
+    for task in config.tasks:
+        alone = training_sample(predictor, shop_chain, task, 0)
+        for name in ("label", "weight", "period"):
+            np.testing.assert_array_equal(getattr(found[task.name], name), getattr(alone, name))
+        np.testing.assert_array_equal(found[task.name].design.numbers, alone.design.numbers)
+
+
 def test_the_last_period_chooses_the_penalty():
     design = Design(numbers=np.zeros((4, 1), np.float32), ids=np.zeros((4, 1), np.int64), sizes=(1,))
     sample = Sample(design=design, label=np.zeros(4), weight=np.ones(4), period=np.array([0, 1, 1, 2]))
@@ -202,22 +224,14 @@ def test_a_linear_model_finds_a_planted_line(config):
 
 
 def test_a_head_without_both_classes_is_left_out(predictor, shop_chain, rows, monkeypatch):
-    real = baselines_fitted.training_sample
+    real = baselines_fitted.training_samples
 
     def no_clicks(*arguments):
-        sample = real(*arguments)
-        return (
-            sample
-            if arguments[2].name != "click"
-            else Sample(
-                design=sample.design,
-                label=np.zeros_like(sample.label),
-                weight=sample.weight,
-                period=sample.period,
-            )
-        )
+        samples = real(*arguments)
+        nothing = np.zeros_like(samples["click"].label)
+        return samples | {"click": dataclasses.replace(samples["click"], label=nothing)}
 
-    monkeypatch.setattr(baselines_fitted, "training_sample", no_clicks)
+    monkeypatch.setattr(baselines_fitted, "training_samples", no_clicks)
     found = fit_and_score(predictor, shop_chain, rows, seed=0, lightgbm=False)
     assert "click" not in found["logistic_regression"].heads
     assert "purchase" in found["logistic_regression"].heads
