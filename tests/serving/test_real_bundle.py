@@ -1,24 +1,27 @@
 """The server with a bundle that a night made, on the simulated shop's log: only the time is faked."""
 
+import dataclasses
 import json
 import shutil
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from features.sources.journal import ingest_journal
 from features.store import open_store
 from recsys.cli import run
 from recsys.config import StoreConfig
+from recsys.errors import DataError
 from recsys.log import InteractionLog
 from recsys.manifest import OLDEST_READ, SCHEMA_VERSION, read_manifest
 from recsys.manifest import version_of as bundle_version
 from recsys.registry import Registry
 from recsys.schema import with_free_columns
 from serving.app import Server
-from serving.client import AdminClient
+from serving.client import AdminClient, RecsysClient
 from serving.client_values import CallError, Feedback, ItemUpdate
 from serving.loading import load_model
 
@@ -148,6 +151,36 @@ def test_a_server_that_starts_on_a_bundle_of_an_older_schema_says_what_to_do(ser
     line = starting.bundle_line
     assert f"no bundle: the popular list answers ({manifest.parent.name} was not loaded: " in line
     assert older_schema(manifest) in line
+
+
+def test_until_a_first_night_is_proved_the_popular_items_of_the_log_are_served(
+    server, night, tmp_path, capsys
+) -> None:
+    """By a log that is too short for a night, and beside a bundle that the gate held."""
+    short, held = tmp_path / "short", tmp_path / "copy"
+    for table in ("impressions", "feedback", "users", "items"):
+        for day in InteractionLog(night / "log").days(table)[:2]:
+            for file in InteractionLog(night / "log").files(table, day):
+                copy = short / "log" / file.relative_to(night / "log")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
+    where = [f"--{name}={short / name}" for name in ("log", "runs")]
+    assert run(["nightly", "--config", str(CONFIG), *where, "--date", "2026-01-27"]) == DataError.exit_code
+    assert "needs 3 days with impressions" in capsys.readouterr().err
+    (held / "runs" / "registry" / "CURRENT").unlink()
+    for folder in (short, held):
+        assert Registry(folder / "runs").current() is None
+        log = InteractionLog(folder / "log")
+        clicks = pl.concat([log.read("feedback", day) for day in log.days("feedback")])
+        most = clicks.filter(pl.col("kind") == "click")["item_id"].value_counts(sort=True)
+        fresh = Server(dataclasses.replace(server._options, log=folder / "log", runs=folder / "runs"))
+        fresh.start()
+        with RecsysClient(f"127.0.0.1:{fresh.port}") as client:
+            answer = client.recommend("u000001", 5)
+        fresh.stop(1.0)
+        assert (answer.bundle_version, answer.degradation) == ("", ("NO_BUNDLE",))
+        shown = most.filter(pl.col("item_id").is_in([item.item_id for item in answer.items]))["count"]
+        assert shown.to_list() == most["count"][:5].to_list()
 
 
 def test_the_journal_becomes_tables_that_a_night_can_read(server, client, night) -> None:
