@@ -45,7 +45,7 @@ def evaluate_bundle(
     """
     registry = Registry(runs)
     bundle = load_reproducible(require_version(registry, version))
-    use_threads(bundle.config.training.threads)
+    use_threads(1)
     span = require_span(InteractionLog(log), first, last)
     days = read_days(bundle, log, runs, _labels_until(InteractionLog(log), span[1], labels_until))
     with bar("evaluate") as on_progress:

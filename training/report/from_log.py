@@ -35,7 +35,7 @@ def compare_bundles(
     """
     registry = Registry(runs)
     bundles = [load_reproducible(registry.require(version)) for version in versions]
-    use_threads(bundles[0].config.training.threads)
+    use_threads(1)
     source = InteractionLog(log)
     span = require_span(source, first, last)
     side_a, side_b = (

@@ -46,7 +46,7 @@ def tune_fusion_on_log(
         raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
     registry = Registry(runs)
     bundle = load_reproducible(require_version(registry, version))
-    use_threads(bundle.config.training.threads)
+    use_threads(1)
     record = registry.record(bundle.version)
     weights, sources_of = _start(bundle, config)
     predictor, source = BundlePredictor(bundle, resolve_device("auto")), InteractionLog(log)
