@@ -1,6 +1,6 @@
 """How likely each position of scored rows or of learned days is looked at, where exploration can tell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from recsys.metrics.columns import IntVector, Vector, effective_rows
 from recsys.metrics.examination import at_positions, examination_curve, examination_power
 from recsys.policy import UNIFORM_SLOTS
 from recsys.schema import IMPRESSION_KEY
+from recsys.snapshot import DaySnapshot
 from recsys.tasks import TaskSpec
 from training.data.scoring import PIECE_ROWS
 
@@ -49,7 +50,7 @@ def examination_of(
     """
     told = told or Told()
     if told.curve is None:
-        told.curve = _curve(_with_earlier(rows, tasks, days, first), tasks)
+        told.curve = _curve(_with_earlier(rows, tasks, days, first, told.require), tasks)
     return pl.Series(EXAMINATION, at_positions(told.curve, rows["position"].cast(pl.Int64).to_numpy()))
 
 
@@ -59,6 +60,8 @@ class Told:
 
     curve: Vector | None = None
     """[P + 1]; None: nobody asked yet."""
+    require: Callable[[DaySnapshot], None] = lambda _: None
+    """Proves an earlier day before its rows are read; it raises for one that is damaged."""
 
     @classmethod
     def of(cls, scored: pl.DataFrame) -> "Told":
@@ -73,7 +76,11 @@ class Told:
 
 
 def _with_earlier(
-    rows: pl.DataFrame, tasks: Sequence[TaskSpec], days: Days | None, first: int
+    rows: pl.DataFrame,
+    tasks: Sequence[TaskSpec],
+    days: Days | None,
+    first: int,
+    require: Callable[[DaySnapshot], None],
 ) -> pl.DataFrame:
     """Add explored rows of earlier days as far as they are needed; memory holds a day's labels at a time."""
     wanted = ["position", "weight", *POLICY_COLUMNS, *(task.label for task in tasks)]
@@ -83,7 +90,7 @@ def _with_earlier(
     for i in range(first - 1, max(-1, first - 1 - EARLIER_PERIODS), -1):
         if max(map(_positives, _samples(found, tasks)), default=CURVE_POSITIVES) >= CURVE_POSITIVES:
             break
-        earlier = _explored(days.apart(), i, tasks)
+        earlier = _explored(days.apart(), i, tasks, require)
         found = pl.concat([found, earlier.select(wanted)], how="vertical_relaxed")
     return found
 
@@ -101,9 +108,13 @@ def examination_for_lists(days: Days, places: Sequence[int], config: RunConfig) 
     return tuple(_curve(pl.concat(explored), tasks).tolist())
 
 
-def _explored(days: Days, i: int, tasks: Sequence[TaskSpec]) -> pl.DataFrame:
+def _explored(
+    days: Days, i: int, tasks: Sequence[TaskSpec], require: Callable[[DaySnapshot], None] = lambda _: None
+) -> pl.DataFrame:
+    day = days[i]
+    require(day)
     wanted = [*IMPRESSION_KEY, "position", "sampling_rate", *POLICY_COLUMNS]
-    shown = days[i].table("examples", columns=wanted).filter(_BY_CHANCE)
+    shown = day.table("examples", columns=wanted).filter(_BY_CHANCE)
     shown = shown.with_columns(weight=1.0 / pl.col("sampling_rate"))
     if shown.is_empty():  # a pass over the day's labels would find nothing
         return shown.with_columns(pl.lit(None, pl.Float32).alias(task.label) for task in tasks)

@@ -92,8 +92,8 @@ class Step:
     def _read(self) -> list[Path]:
         """List the stages that the result is made of; of the days those that the plan names, else the last.
 
-        The day before the first is read too: it holds what was known of users and items. Of earlier
-        ones examination reads explored rows; to read them whole would take longer than the stage.
+        The day before the first is read too: it holds what was known of users and items. Where examination
+        needs rows of earlier ones, the evaluation proves these one by one.
         """
         found = [value for value in self.inputs.values() if isinstance(value, Path)]
         days, plan = self.inputs.get("days"), self.inputs.get("plan")

@@ -63,7 +63,7 @@ def evaluate_both(
         if anchor is not None:
             bundles[ANCHOR] = load_bundle(registry.path(anchor))
         there = {name: bundle for name, bundle in bundles.items() if bundle is not None}
-        told = Told()
+        told = Told(require=lambda day: step.night.stages.require([day.path]))
         for name, bundle in there.items():
             _evaluate_one(step, folder, name, bundle, _days_of(bundle, step, days), places, plan, told)
         served = served_facts({name: bundle for name, bundle in there.items() if name != ANCHOR})

@@ -141,10 +141,11 @@ def test_explored_rows_of_earlier_days_are_read_where_one_day_has_too_few(config
 
 
 def test_what_one_bundle_is_told_the_next_one_is_not_told_again(config):
-    tasks, days, told = config.tasks[:1], LoggedDays(logged(400)), Told()
-    few = logged(60)
+    proved: list[int] = []
+    tasks, days = config.tasks[:1], LoggedDays(logged(400))
+    few, told = logged(60), Told(require=lambda day: proved.append(day.place))
     first = examination_of(few, tasks, days, 28, told)
-    assert days.read
+    assert proved == sorted(set(days.read), reverse=True), "each day, the latest first, before it is read"
     days.read.clear()
     assert examination_of(few[::-1], tasks, days, 28, told).equals(first.reverse())
     scored = few.with_columns(first).filter(pl.col("position") == 2)
@@ -185,7 +186,7 @@ class LoggedDays:
 
     def __getitem__(self, i):
         self.read.append(i)
-        return SimpleNamespace(table=lambda name, columns: self.rows.select(columns))
+        return SimpleNamespace(place=i, table=lambda name, columns: self.rows.select(columns))
 
     def labels_in_pieces(self, i, piece_rows):
         self.labelled.append((i, self.kept))
