@@ -20,7 +20,7 @@ from training.evaluation.eval_report import EvalReport
 from training.evaluation.evaluate import evaluate, evaluated_periods
 from training.predict import BundlePredictor
 from training.progress import bar
-from training.threads import use_threads
+from training.threads import use_one_thread
 
 
 def evaluate_bundle(
@@ -45,7 +45,7 @@ def evaluate_bundle(
     """
     registry = Registry(runs)
     bundle = load_reproducible(require_version(registry, version))
-    use_threads(1)
+    use_one_thread()
     span = require_span(InteractionLog(log), first, last)
     days = read_days(bundle, log, runs, _labels_until(InteractionLog(log), span[1], labels_until))
     with bar("evaluate") as on_progress:

@@ -12,7 +12,7 @@ from training.progress import bar
 from training.report.ab import compare
 from training.report.ab_report import ABReport
 from training.report.side import Side
-from training.threads import use_threads
+from training.threads import use_one_thread
 
 
 def compare_bundles(
@@ -35,7 +35,7 @@ def compare_bundles(
     """
     registry = Registry(runs)
     bundles = [load_reproducible(registry.require(version)) for version in versions]
-    use_threads(1)
+    use_one_thread()
     source = InteractionLog(log)
     span = require_span(source, first, last)
     side_a, side_b = (

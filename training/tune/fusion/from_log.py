@@ -14,7 +14,7 @@ from recsys.simulator.shop import SHOP_FILE, Shop
 from training.evaluation.from_log import load_reproducible, read_days, require_version
 from training.predict import BundlePredictor
 from training.progress import bar
-from training.threads import use_threads
+from training.threads import use_one_thread
 from training.tune.fusion.fusion_report import FusionReport
 from training.tune.fusion.search import with_share
 from training.tune.fusion.tune import read_material, tune_fusion, unseen_days
@@ -46,7 +46,7 @@ def tune_fusion_on_log(
         raise ConfigError(f"--formula {formula!r} is unknown; known: {', '.join(FORMULAS)}")
     registry = Registry(runs)
     bundle = load_reproducible(require_version(registry, version))
-    use_threads(1)
+    use_one_thread()
     record = registry.record(bundle.version)
     weights, sources_of = _start(bundle, config)
     predictor, source = BundlePredictor(bundle, resolve_device("auto")), InteractionLog(log)
