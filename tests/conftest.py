@@ -34,24 +34,28 @@ NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 SHOP_DAYS = 6
 HERE = Path(__file__).parent
 RANK_STARTER = HERE / "rank_starter.py"
+COPIED_PYTHON = HERE / "copied_python.py"
 LONGEST = (
     "end_to_end/test_demo.py",
     "training/night/test_run.py",
-    "training/incremental/test_update.py",
+    "features/test_executor.py",
     "benchmarks/own_logs/test_first_night.py",
-    "training/night/test_validation.py",
-    "training/night/test_sources.py",
-    "training/report/transfer/test_shared_or_alone.py",
-    "training/night/test_killed.py",
-    "training/report/test_ab.py",
     "training/tune/model/test_model.py",
-    "training/test_sharded_tables.py",
+    "training/incremental/test_update.py",
     "contracts/test_device.py",
     "training/night/test_planted.py",
-    "benchmarks/speed/serve/test_serve_bench.py",
     "training/test_processes.py",
+    "training/night/test_validation.py",
+    "features/sources/mapped/test_mutated.py",
+    "training/report/test_ab.py",
+    "training/test_sharded_tables.py",
+    "training/night/test_killed.py",
+    "training/incremental/test_killed.py",
+    "training/tune/fusion/test_tune.py",
+    "training/tune/fusion/test_from_log.py",
+    "training/report/transfer/test_shared_or_alone.py",
 )
-"""Files of 10 to 120 seconds, the longest first: begun last, one keeps a core while others have nothing."""
+"""Files of 8 to 50 processor seconds, longest first: begun last, one keeps a core while others are done."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,6 +78,14 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts() -> Iterator[None]:
+    """Wait for no disk: tests kill processes, and what one has written outlives it without fsync."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _descriptor: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -297,6 +309,21 @@ def shop_chain(
 
 
 @pytest.fixture(scope="session")
+def split_chain(
+    shop_log: InteractionLog,
+    shop_chain: list[Any],
+    make_config: Callable[..., RunConfig],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[Any]:
+    """Build the same days with their users in three shares."""
+    from features.build import build_snapshots
+    from recsys.stages import Stages
+
+    config, stages = make_config(execution={"shards": 3}), Stages(tmp_path_factory.mktemp("split"))
+    return build_snapshots(shop_log, shop_chain[-1].day, config, stages)
+
+
+@pytest.fixture(scope="session")
 def at() -> Callable[..., datetime]:
     """Give instants relative to noon of the test day: at(minutes=5)."""
 
@@ -413,3 +440,22 @@ def quick_ranks(rank_starter: Callable[..., Any], monkeypatch: pytest.MonkeyPatc
     from training.processes import launch
 
     monkeypatch.setattr(launch, "_run", rank_starter)
+
+
+@pytest.fixture(scope="session")
+def copied_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give a `python` that runs `-m MODULE` at once, as a copy of one process: see copied_python.py."""
+    folder = tmp_path_factory.mktemp("python")
+    python, path = folder / "python", folder / "socket"
+    program = f'"{sys.executable}" -IS "{COPIED_PYTHON}"'
+    python.write_text(f'#!/bin/sh\nexec {program} call "{path}" "$@"\n')
+    python.chmod(0o755)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-P", str(COPIED_PYTHON), "serve", str(path), str(python)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield python
+        process.kill()

@@ -1,4 +1,7 @@
-"""`recsys demo`, whole, on a tiny shop: the user's own commands, a real server, a night under traffic."""
+"""`recsys demo`, whole, on a tiny shop: the user's own commands, a real server, a night under traffic.
+
+Its nine commands run as copies of one process that has imported what they need (copied_python.py).
+"""
 
 import json
 import os
@@ -58,6 +61,8 @@ min_recall_ratio = 0.0
 min_overlap = 0.0
 min_coverage_ratio = 0.0
 max_time_ratio = 100.0
+[training]
+precision = "fp32"  # nothing is measured first
 [publish]
 check = false  # a server of its own for each of four nights: tests/training/night/test_post_check.py has it
 [serving]
@@ -67,22 +72,12 @@ SIZE = ["--users", "100", "--items", "100", "--days", "6", "--requests", "60", "
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def demo(copied_python: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Run it once, in a folder with a space in its name."""
     folder = tmp_path_factory.mktemp("a demo")
     (folder / "small.toml").write_text(CONFIG)
-    command = [
-        sys.executable,
-        "-m",
-        "recsys",
-        "demo",
-        "--out",
-        "out",
-        "--seed",
-        "3",
-        "--config",
-        "small.toml",
-    ]
+    command = [copied_python, "-m", "recsys", "demo"]
+    command += ["--out", "out", "--seed", "3", "--config", "small.toml"]
     done = subprocess.run([*command, *SIZE], cwd=folder, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads((folder / "out" / "summary.json").read_text())
@@ -159,6 +154,21 @@ def test_the_page_says_where_to_look_next_and_that_works(demo) -> None:
     )
     assert listed.returncode == 0, listed.stderr
     assert demo.summary["nights"][3]["version"] in listed.stdout
+
+
+def test_commands_that_run_as_copies_end_as_they_would(copied_python, tmp_path, until) -> None:
+    """Codes, streams and signals."""
+    command = [copied_python, "-m", "recsys"]
+    done = subprocess.run(
+        [*command, "data", "profile", "nowhere"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("recsys data profile: nowhere")
+    for number in (signal.SIGINT, signal.SIGKILL):
+        waits = subprocess.Popen([*command, "demo", "--out", str(number), *SIZE], cwd=tmp_path, stderr=-3)
+        until(lambda number=number: list((tmp_path / str(number)).glob("log/*")))
+        waits.send_signal(number)
+        assert waits.wait() == (130 if number == signal.SIGINT else -signal.SIGKILL)
 
 
 def test_ctrl_c_ends_everything_and_the_next_run_starts_afresh(tmp_path, until) -> None:

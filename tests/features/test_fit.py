@@ -236,14 +236,10 @@ def test_a_single_text_is_a_list_of_one(shop_chain, make_config):
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_what_is_fitted_is_the_same_to_the_bit_however_the_days_are_read(
-    shop_log, shop_chain, make_config, tmp_path, parts
+    shop_chain, split_chain, make_config, tmp_path, parts
 ):
     """Also a number of contexts, its bins, and a column that one of the days does not have."""
-    chain = shop_chain
-    if parts > 1:
-        chain = build_snapshots(
-            shop_log, shop_chain[2].day, make_config(execution={"shards": parts}), Stages(tmp_path / "split")
-        )
+    chain = shop_chain if parts == 1 else split_chain
     days = [_with_hours(chain[n], tmp_path / str(n), there=n > 0) for n in range(3)]
     features = [
         {"name": "device", "entity": "context", "kind": "categorical", "dim": 4},

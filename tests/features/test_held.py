@@ -17,11 +17,8 @@ DAY = 4
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one part", "three parts"])
-def days(request, shop_log, shop_chain, make_config, tmp_path_factory):
-    if request.param == 1:
-        return shop_chain
-    config = make_config(execution={"shards": request.param})
-    return build_snapshots(shop_log, shop_chain[-1].day, config, Stages(tmp_path_factory.mktemp("split")))
+def days(request, shop_chain, split_chain):
+    return shop_chain if request.param == 1 else split_chain
 
 
 def _shown(days):

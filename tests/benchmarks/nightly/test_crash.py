@@ -32,7 +32,7 @@ crash._write_log = lambda *_: None
 found = []
 for broken in (False, True):
     crash.run_night = night(broken)
-    found.append(crash.measure_crash(crash.small_config(), 2, 0).to_json())
+    found.append(crash.measure_crash(crash.small_config(), 4, 0).to_json())
 print(json.dumps(found))
 """
 

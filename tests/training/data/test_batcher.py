@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.build import build_snapshots
 from features.encode import Encoder
 from features.sequences import history_slices
-from recsys.stages import Stages
 from training.data import (
     Batcher,
     BatchSettings,
@@ -183,13 +181,10 @@ def test_shares_are_of_all_positives_and_never_zero():
 
 
 def test_histories_of_a_whole_day_are_the_same_however_its_users_are_split(
-    shop_log, shop_chain, encoder, encoded, make_config, tmp_path
+    shop_chain, split_chain, encoder, encoded
 ):
-    split = build_snapshots(
-        shop_log, shop_chain[3].day, make_config(execution={"shards": 3}), Stages(tmp_path / "stages")
-    )
-    assert split[3].num_parts == 3
-    other = encode_day(encoder, split, 3, shop_chain.tasks)
+    assert split_chain[3].num_parts == 3
+    other = encode_day(encoder, split_chain, 3, shop_chain.tasks)
     own = encoded.frame.select("impression_id").with_row_index("own")
     rows = other.frame.select("impression_id").join(own, on="impression_id", maintain_order="left")["own"]
 

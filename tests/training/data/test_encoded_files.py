@@ -7,12 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.build import build_snapshots
 from features.encode import Encoder
 from features.sequences import history_slices
 from recsys.errors import DataError
 from recsys.snapshot import DaySnapshot
-from recsys.stages import Stages
 from training.crosses import cross_numbers
 from training.data import EncodedDays, encode_day
 from training.data.array_files import ArrayWriter
@@ -30,13 +28,6 @@ def encoder(trained, config):
 @pytest.fixture(scope="module")
 def encoded(shop_chain, encoder, config):
     return encode_day(encoder, shop_chain, DAY, config.tasks)
-
-
-@pytest.fixture(scope="module")
-def split(shop_log, shop_chain, make_config, tmp_path_factory):
-    """The same days, their users in three parts."""
-    config, stages = make_config(execution={"shards": 3}), Stages(tmp_path_factory.mktemp("split"))
-    return build_snapshots(shop_log, shop_chain[-1].day, config, stages)
 
 
 @pytest.fixture
@@ -71,8 +62,8 @@ def _gathered(rows, chosen):
 
 
 @pytest.mark.parametrize(("parts", "piece_rows"), [(1, 100_000), (1, 64), (3, 64)])
-def test_rows_are_those_of_memory(shop_chain, split, encoded, make_days, parts, piece_rows):
-    days = shop_chain if parts == 1 else split
+def test_rows_are_those_of_memory(shop_chain, split_chain, encoded, make_days, parts, piece_rows):
+    days = shop_chain if parts == 1 else split_chain
     assert days[DAY].num_parts == parts
     files = make_days(days, piece_rows=piece_rows)(DAY)
     assert files.size == encoded.size > 300
@@ -87,9 +78,9 @@ def test_rows_are_those_of_memory(shop_chain, split, encoded, make_days, parts, 
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_labels_in_pieces_are_those_of_the_day(shop_chain, split, parts):
+def test_labels_in_pieces_are_those_of_the_day(shop_chain, split_chain, parts):
     """Also as they were known earlier: most windows of the day were open then."""
-    days = shop_chain if parts == 1 else split
+    days = shop_chain if parts == 1 else split_chain
     nulls = []
     for as_of in (days.as_of, days.end_of(DAY)):
         known = days.as_known_at(as_of)
@@ -192,7 +183,7 @@ def test_the_bytes_that_a_day_is_said_to_need_are_those_of_its_files(shop_chain,
     assert writer.num_bytes == sum(file.stat().st_size for file in tmp_path.glob("*.bin"))
 
 
-def test_training_from_files_gives_the_weights_of_memory(shop_chain, split, make_config, tmp_path):
+def test_training_from_files_gives_the_weights_of_memory(shop_chain, split_chain, make_config, tmp_path):
     config = make_config(
         training={"chunk_rows": 128, "batch_size": 100},
         feature=[{"name": "country", "entity": "user", "kind": "multi_hot", "dim": 4}],
@@ -200,7 +191,7 @@ def test_training_from_files_gives_the_weights_of_memory(shop_chain, split, make
     periods = {t.name: (1, 2) for t in config.tasks} | {"rating": (1, 1)}
     trained = [
         train(days, periods, config, None, 2, folder=folder).weights()
-        for days, folder in ((shop_chain, None), (split, tmp_path))
+        for days, folder in ((shop_chain, None), (split_chain, tmp_path))
     ]
     for name, values in trained[0].items():
         np.testing.assert_array_equal(values, trained[1][name], err_msg=name)

@@ -8,13 +8,11 @@ import polars as pl
 import pytest
 import torch
 
-from features.build import build_snapshots
 from features.encode import Encoder
 from features.held import held_day
 from recsys.metrics.columns import Lists
 from recsys.metrics.examination import at_positions
 from recsys.metrics.list_auc import list_auc
-from recsys.stages import Stages
 from training.data import BatchStream, Cutting, EncodedDays, encode_day, sizes_of
 from training.data.chunks import LIST_ROWS, DaySize, cut_day
 from training.data.list_rows import ListRows
@@ -112,12 +110,9 @@ def test_the_held_state_is_that_of_the_lists_first_impression(shop_chain, encode
 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_files_hold_the_same_lists_and_states(
-    shop_log, shop_chain, make_config, encoder, encoded, config, tmp_path, user_days, shards
+    shop_chain, split_chain, encoder, encoded, config, tmp_path, user_days, shards
 ):
-    days = shop_chain
-    if shards > 1:
-        split = make_config(execution={"shards": shards})
-        days = build_snapshots(shop_log, shop_chain[-1].day, split, Stages(tmp_path / "stages"))
+    days = shop_chain if shards == 1 else split_chain
     files = EncodedDays(
         folder=tmp_path / "days",
         encoder=encoder,

@@ -52,33 +52,26 @@ def report(predictor, shop_chain, evaluated):
     return evaluate(predictor, shop_chain, evaluated, max_users=None)
 
 
-@pytest.fixture(scope="module")
-def split(shop_log, shop_chain, make_config, tmp_path_factory):
-    """The same days, their users in three shares."""
-    config, stages = make_config(execution={"shards": 3}), Stages(tmp_path_factory.mktemp("split"))
-    return build_snapshots(shop_log, shop_chain[LAST].day, config, stages)
-
-
 # --- rows and heads
 
 
-def test_figures_do_not_depend_on_how_a_days_users_are_split(predictor, evaluated, rows, report, split):
-    assert split[LAST].num_parts == 3
-    found = score_rows(predictor, split, evaluated).sort("impression_id")
+def test_figures_do_not_depend_on_how_a_days_users_are_split(predictor, evaluated, rows, report, split_chain):
+    assert split_chain[LAST].num_parts == 3
+    found = score_rows(predictor, split_chain, evaluated).sort("impression_id")
     wanted = rows.sort("impression_id")
     for name in (c for c in rows.columns if c.startswith("prediction_")):
         np.testing.assert_allclose(found[name].to_numpy(), wanted[name].to_numpy(), rtol=1e-5, err_msg=name)
-    lists = evaluate(predictor, split, evaluated, max_users=None).ranking
+    lists = evaluate(predictor, split_chain, evaluated, max_users=None).ranking
     assert lists.values == pytest.approx(report.ranking.values)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_day_in_pieces_gives_the_same_figures_to_the_bit(
-    predictor, shop_chain, split, evaluated, parts, monkeypatch
+    predictor, shop_chain, split_chain, evaluated, parts, monkeypatch
 ):
     """In files, two batches at a time: rows, their order, and who gets which list."""
     monkeypatch.setattr(predict, "BATCH_SIZE", 32)
-    days = shop_chain if parts == 1 else split
+    days = shop_chain if parts == 1 else split_chain
     predictor, found = BundlePredictor(predictor.bundle), []
     for piece_rows in (100_000, 64):
         monkeypatch.setattr(scoring, "PIECE_ROWS", piece_rows)

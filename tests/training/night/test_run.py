@@ -702,7 +702,7 @@ def test_hosts_that_differ_write_the_same_version(first_night, make_config, tmp_
         gate={"min_rows": 100_000, "margin": 0.5},
         serving={"listen": "0.0.0.0:9", "admin_listen": "127.0.0.1:8"},
         store={"url": "redis://elsewhere:6379/0", "namespace": "other"},
-        execution={"shards": 3, "workers": 2},
+        execution={"shards": 2, "workers": 2},
     )
     write_user_key(tmp_path / "runs", user_key_of(night.runs).secret)
     other = run_night(
@@ -710,7 +710,7 @@ def test_hosts_that_differ_write_the_same_version(first_night, make_config, tmp_
     )
     assert (other.promoted, other.evaluated) == (result.version, result.evaluated)
     built = (tmp_path / "runs" / "stages" / "features").glob("*/manifest.json")
-    assert {json.loads(path.read_text())["parts"] for path in built} == {3}
+    assert {json.loads(path.read_text())["parts"] for path in built} == {2}
     scored = [
         [path.read_bytes() for path in runs.glob("stages/evaluate/*/challenger.parquet")]
         for runs in (night.runs, tmp_path / "runs")
