@@ -1,6 +1,6 @@
 """Chooses, when a version is loaded, what computes its logits on this host."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from features.golden import golden_requests
 from features.loading import Answering
 from recsys.bundle import Bundle
 from recsys.errors import BundleError
-from recsys.model.engines import BFLOAT16, Choice, Engine, Sample, bfloat16, choose
+from recsys.model.engines import BFLOAT16, Choice, Engine, Sample, bfloat16, bfloat16_trunks, choose
 from recsys.model.scorer import Scorer
 from serving.devices import multiplies_bfloat16
 
@@ -34,7 +34,8 @@ def choose_engine(loaded: Answering[Bundle, Scorer], name: str) -> Choice:
     others = _offered(loaded.scorer) if name == "auto" else []
     if not others:
         return Choice(loaded.scorer.engine)
-    choice = _proved(loaded, choose(loaded.scorer.engine, others, _samples(loaded)))
+    choice = _fastest_proved(loaded, others)
+    loaded.scorer.engine = choice.engine
     _tell(choice)
     return choice
 
@@ -49,14 +50,18 @@ def _named(loaded: Answering[Bundle, Scorer], engine: Engine) -> Choice:
     return Choice(engine)
 
 
-def _proved(loaded: Answering[Bundle, Scorer], choice: Choice) -> Choice:
-    """Take the engine that was chosen if it reproduces the golden requests; the scorer's own has done so."""
-    own = loaded.scorer.engine
-    missed = None if choice.engine is own else _missed(loaded, choice.engine)
-    if missed is not None:
-        return replace(choice, engine=own, refused={**choice.refused, choice.engine.name: missed})
-    loaded.scorer.engine = choice.engine
-    return choice
+def _fastest_proved(loaded: Answering[Bundle, Scorer], others: Sequence[Engine]) -> Choice:
+    """Choose the fastest engine that reproduces the golden requests; the scorer's own has done so."""
+    own, samples = loaded.scorer.engine, _samples(loaded)
+    refused: dict[str, str] = {}
+    while True:
+        left = [engine for engine in others if engine.name not in refused]
+        choice = choose(own, left, samples) if left else Choice(own)
+        choice = replace(choice, refused={**refused, **choice.refused})
+        missed = None if choice.engine is own else _missed(loaded, choice.engine)
+        if missed is None:
+            return choice
+        refused[choice.engine.name] = missed
 
 
 def _missed(loaded: Answering[Bundle, Scorer], engine: Engine) -> str | None:
@@ -76,7 +81,10 @@ def _missed(loaded: Answering[Bundle, Scorer], engine: Engine) -> str | None:
 
 def _offered(scorer: Scorer) -> list[Engine]:
     """List the engines, beside the scorer's own, that may be faster here."""
-    return [bfloat16(scorer.network)] if multiplies_bfloat16(scorer.device) else []
+    if not multiplies_bfloat16(scorer.device):
+        return []
+    trunks = bfloat16_trunks(scorer.network)
+    return [bfloat16(scorer.network), *([] if trunks is None else [trunks])]
 
 
 def _samples(loaded: Answering[Bundle, Scorer]) -> list[Sample]:

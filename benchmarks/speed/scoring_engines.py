@@ -23,7 +23,7 @@ from benchmarks.speed.random_scorer import Request, random_request, random_score
 from benchmarks.speed.training.matrix_work import matrix_flop
 from recsys.config import build_fusion
 from recsys.device import CPU, has_fast_bf16
-from recsys.model.engines import bfloat16, eager
+from recsys.model.engines import bfloat16, bfloat16_trunks, eager
 from recsys.model.scorer import Scorer
 
 CANDIDATES: Final = (50, 200, 500, 1000)
@@ -55,8 +55,8 @@ def _measure(scorer: Scorer, request: Request, repeats: int) -> dict[str, Any]:
         logits = scorer.logits(user, request.context, request.rows)
         predictions = scorer.calibrated(logits)
         square, source, target = torch.randn(3, GEMM_SIZE, GEMM_SIZE)
-        offered = [eager(scorer.network), *([bfloat16(scorer.network)] if has_fast_bf16(CPU) else [])]
-        engines = {engine.name: engine for engine in offered}
+        rounded = [bfloat16(scorer.network), bfloat16_trunks(scorer.network)] if has_fast_bf16(CPU) else []
+        engines = {engine.name: engine for engine in (eager(scorer.network), *rounded) if engine}
         calls: dict[str, Callable[[], object]] = {
             "user_side": partial(scorer.user_side, request.user),
             "inputs": partial(scorer.candidate_inputs, user, request.context, request.rows),

@@ -72,6 +72,7 @@ class CandidateNetwork(nn.Module):
         """Share a ranker's trunks and heads."""
         super().__init__()
         self.first_layer, self.first_type = FirstLayer(ranker), torch.float32
+        self.trunk_type = torch.float32
         self.trunks = nn.ModuleList(ranker.trunks)
         self.heads = nn.ModuleList(joined(heads) for heads in ranker.every_heads)
         self.num_own = ranker.item_factor.in_features
@@ -85,6 +86,20 @@ class CandidateNetwork(nn.Module):
         """Return a network whose first layer, the largest product, multiplies in another type."""
         other = copy.copy(self)
         other.first_layer, other.first_type = self.first_layer.with_weights_in(dtype), dtype
+        return other
+
+    def with_trunks_in(self, dtype: torch.dtype) -> "CandidateNetwork | None":
+        """Return a network whose trunks multiply in another type, all layers; None: a trunk has no such form.
+
+        Softmax, heads and what is added up of several members are float32.
+        """
+        trunks = [trunk.with_upper_layers_in(dtype) for trunk in self.trunks if isinstance(trunk, Trunk)]
+        others = [trunk for trunk in trunks if trunk is not None]
+        if len(others) < len(self.trunks):
+            return None
+        other = self.with_first_layer_in(dtype)
+        other.trunk_type = dtype
+        other._modules = {**self._modules, "trunks": nn.ModuleList(others)}  # the copy shares it otherwise
         return other
 
     def of_user(self, user: UserSide) -> UserWeights:
@@ -133,13 +148,13 @@ class CandidateNetwork(nn.Module):
             return _started(starts_PO, places_NG).addmm_(torch.cat(parts, dim=1), first_KO)
         if len(starts_PO) > MOST_INSIDE:
             product_NO = torch.cat(parts, dim=1).to(self.first_type) @ first_KO.to(self.first_type)
-            return (_started(starts_PO, places_NG) + product_NO).float()
+            return (_started(starts_PO, places_NG) + product_NO).to(self.trunk_type)
         rounded_PO = starts_PO.to(self.first_type)
         left_PO = (starts_PO - rounded_PO).to(self.first_type)
         picks_PQ = torch.eye(len(starts_PO), device=starts_PO.device).repeat(1, 2)
         x_NK = torch.cat([*parts, _started(picks_PQ, places_NG)], dim=1).to(self.first_type)
         first_NO: Tensor = x_NK @ torch.cat([first_KO.to(self.first_type), rounded_PO, left_PO])
-        return first_NO.float()
+        return first_NO.to(self.trunk_type)
 
     def _member(self, number: int, first_NO: Tensor) -> dict[str, Tensor]:
         """Give one member's logits per task."""

@@ -3,6 +3,7 @@
     eager      torch, operation by operation, in float32: the reference
     bfloat16   the same with the first layer's product, the largest, in bfloat16, where the processor
                multiplies it
+    bfloat16_trunks  all products of the trunks in bfloat16; gates, heads and sums stay float32
 
 Shape letters: N candidates, C logits.
 """
@@ -19,7 +20,7 @@ from torch import Tensor
 from recsys.model.candidate_network import CandidateInputs, CandidateNetwork, UserWeights
 from recsys.model.ranker import UserSide
 
-EAGER, BFLOAT16 = "eager", "bfloat16"
+EAGER, BFLOAT16, BFLOAT16_TRUNKS = "eager", "bfloat16", "bfloat16_trunks"
 FLOAT32_TOLERANCE = 1e-5
 """Largest difference of a logit from eager's, beside as large a share of it."""
 BFLOAT16_TOLERANCE = 5e-3
@@ -72,6 +73,14 @@ def bfloat16(network: CandidateNetwork) -> Engine:
     """Compute with torch, the first layer's product in bfloat16."""
     rounded = network.with_first_layer_in(torch.bfloat16)
     return Engine(BFLOAT16, rounded, exact=False, user_weights=rounded.of_user)
+
+
+def bfloat16_trunks(network: CandidateNetwork) -> Engine | None:
+    """Compute with torch, the trunks' products in bfloat16; None where a trunk has no such form."""
+    rounded = network.with_trunks_in(torch.bfloat16)
+    if rounded is None:
+        return None
+    return Engine(BFLOAT16_TRUNKS, rounded, exact=False, user_weights=rounded.of_user)
 
 
 @torch.inference_mode()

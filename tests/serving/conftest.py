@@ -405,6 +405,7 @@ def bfloat16_misses(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(devices, "has_fast_bf16", lambda _: True)
     monkeypatch.setattr(engine_choice, "bfloat16", bfloat16)
+    monkeypatch.setattr(engine_choice, "bfloat16_trunks", lambda network: None)
     monkeypatch.setattr(
         engines, "_measured", lambda right, _: {e.name: float(e.name == engines.EAGER) for e in right}
     )

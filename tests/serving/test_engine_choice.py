@@ -22,13 +22,13 @@ AUTO = replace(ON_CPU, engine="auto")
 
 @pytest.fixture
 def load(bundle_folder, tmp_path, monkeypatch):
-    """Load the bundle with another engine on offer, which is twice as fast."""
+    """Load the bundle with other engines on offer, each faster than the one before."""
     monkeypatch.setattr(
         engines, "_measured", lambda right, _: {e.name: 1.0 / n for n, e in enumerate(right, 1)}
     )
 
-    def with_offered(make, where=AUTO):
-        monkeypatch.setattr(engine_choice, "_offered", lambda scorer: [make(scorer)])
+    def with_offered(*makes, where=AUTO):
+        monkeypatch.setattr(engine_choice, "_offered", lambda scorer: [make(scorer) for make in makes])
         return load_model(bundle_folder, open_store(StoreConfig(), tmp_path), where)
 
     return with_offered
@@ -43,7 +43,7 @@ def test_the_config_can_ask_for_eager(load):
     def never(scorer):
         raise AssertionError("no other engine was asked for")
 
-    assert load(never, ON_CPU).engine == "eager"
+    assert load(never, where=ON_CPU).engine == "eager"
 
 
 def test_a_wrong_engine_does_not_answer(load):
@@ -76,6 +76,15 @@ def test_what_misses_the_golden_requests_gives_way_to_float32_and_the_version_st
     assert re.fullmatch(missed, refused["reason"])
 
 
+def test_the_next_fastest_answers_where_the_fastest_misses_the_golden_requests(load):
+    model = load(
+        lambda scorer: Engine("slower", lambda *tensors: scorer.network(*tensors) + 1e-7),
+        lambda scorer: misses_golden(scorer.network),
+    )
+    assert model.engine == "slower" == model.scorer.engine.name
+    assert model.engines_refused.startswith("bfloat16: golden request golden-000")
+
+
 def test_one_that_fails_on_the_golden_requests_gives_way_too(load):
     model = load(lambda scorer: misses_golden(scorer.network, off=None))
     assert (model.engine, model.engines_refused) == ("eager", "bfloat16: it fails: no kernel for this shape")
@@ -98,7 +107,7 @@ def test_bfloat16_that_the_config_names_is_refused_if_it_misses_and_the_remedy_i
         match=r'\[serving\] engine = "bfloat16": golden request golden-000: .*: bfloat16 is not exact enough '
         r'for this bundle; float32 reproduces it: write \[serving\] engine = "auto", or "eager"',
     ):
-        load(lambda scorer: None, replace(ON_CPU, engine="bfloat16"))
+        load(lambda scorer: None, where=replace(ON_CPU, engine="bfloat16"))
 
 
 def test_bfloat16_that_the_config_names_is_not_measured(bundle_folder, tmp_path, monkeypatch):

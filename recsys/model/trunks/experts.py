@@ -3,6 +3,7 @@
 Shape letters: B examples, I inputs, E experts, H expert output, G gates.
 """
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -49,10 +50,19 @@ class Experts(nn.Module):
         """Return the experts' outputs [B, E, H] from their first layers' [B, E · W], which it changes."""
         num, width = self.biases[0].shape
         h_EBH = first_BW.relu_().view(first_BW.shape[0], num, width).transpose(0, 1)
+        h_EBH = h_EBH.to(self.weights[-1].dtype)
         for layer in range(1, len(self.weights)):  # a part of a ParameterList takes longer than its product
             h_EBH = torch.baddbmm(self.biases[layer].unsqueeze(1), h_EBH, self.weights[layer]).relu_()
         experts_BEH: Tensor = h_EBH.transpose(0, 1)
-        return experts_BEH
+        return experts_BEH.float() if experts_BEH.dtype == torch.bfloat16 else experts_BEH
+
+    def with_upper_layers_in(self, dtype: torch.dtype) -> "Experts":
+        """Return a copy for serving whose layers above the first multiply in another type."""
+        other = copy.deepcopy(self)
+        for layer in range(1, len(self.weights)):
+            other.weights[layer] = nn.Parameter(self.weights[layer].detach().to(dtype), requires_grad=False)
+            other.biases[layer] = nn.Parameter(self.biases[layer].detach().to(dtype), requires_grad=False)
+        return other
 
     @property
     def _parts(self) -> tuple[list[Tensor], list[Tensor], float]:

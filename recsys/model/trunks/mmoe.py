@@ -1,5 +1,6 @@
 """MMoE: shared experts, mixed by a gate per task."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -45,8 +46,14 @@ class MMoE(Trunk):
         """Mix the experts' outputs per task, from what the first layers gave."""
         num_gates = self.experts.biases[-1].shape[0] * len(self.tasks)
         experts_BEH = self.experts.above(first_BO[:, :-num_gates])
-        mixed = mix(self._softmax(first_BO[:, -num_gates:]), experts_BEH)
+        mixed = mix(self._softmax(first_BO[:, -num_gates:].to(experts_BEH.dtype)), experts_BEH)
         return dict(zip(self.tasks, mixed, strict=True))
+
+    def with_upper_layers_in(self, dtype: torch.dtype) -> "MMoE":
+        """Return a copy whose experts multiply in another type above their first layer; gates stay."""
+        other = copy.deepcopy(self)
+        other.experts = self.experts.with_upper_layers_in(dtype)
+        return other
 
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return each task's softmax over the experts, [B, E]."""

@@ -48,6 +48,15 @@ class Trunk(nn.Module):
         hidden: dict[str, Tensor] = self(first_BO)
         return hidden
 
+    def with_upper_layers_in(self, dtype: torch.dtype) -> "Trunk | None":
+        """Return a copy for serving that multiplies in another type above its first layer.
+
+        Its `above` takes outputs of `first_layer` in that type, too, and gives float32. None: it has no such
+        form.
+        """
+        del dtype
+        return None
+
     def gate_weights(self, x_BI: Tensor) -> dict[str, Tensor]:
         """Return per task the experts' weights [B, E], rows summing to 1; empty without gates.
 

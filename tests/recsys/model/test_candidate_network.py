@@ -315,3 +315,29 @@ def test_many_starts_are_picked_and_not_multiplied(made):
     wanted = network(*inputs, weights.first_KO.float(), none)
     assert not torch.equal(found, wanted)
     torch.testing.assert_close(found, wanted, atol=5e-2, rtol=5e-2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", ["mmoe"], indirect=True)
+def test_trunks_in_bfloat16_round_their_products_alone(made):
+    _, _, tensors = _user(made, EVENTS)
+    user, network = OneUser(made).side(tensors), CandidateNetwork(made)
+    first, rounded = network.with_first_layer_in(torch.bfloat16), network.with_trunks_in(torch.bfloat16)
+    assert rounded is not None
+    weights = rounded.of_user(user)
+    torch.manual_seed(5)
+    starts_PO = torch.randn(3, weights.first_KO.shape[1])
+    inputs = (torch.randn(NUM, 13), torch.randint(3, (NUM, 2)), starts_PO, weights.scores_DX)
+    given = (*inputs, weights.values_LA)
+    wanted = network(*given, weights.first_KO.float())
+    one, all_of_them = first(*given, weights.first_KO), rounded(*given, weights.first_KO)
+    assert all_of_them.dtype == torch.float32
+    assert not torch.equal(one, all_of_them), "experts multiply in float32 still"
+    torch.testing.assert_close(all_of_them, wanted, atol=5e-2, rtol=5e-2)
+    # The network that it was made of, and the model behind, are as they were.
+    torch.testing.assert_close(network(*given, weights.first_KO.float()), wanted, atol=0.0, rtol=0.0)
+
+
+@pytest.mark.parametrize("made", ["ple", "shared_bottom"], indirect=True)
+def test_a_trunk_without_such_a_form_says_so(made):
+    assert CandidateNetwork(made).with_trunks_in(torch.bfloat16) is None
