@@ -292,9 +292,11 @@ def _without_weights(neighbours_IK: np.ndarray) -> ItemItem:
     )
 
 
-def _tuned(manifest: Manifest) -> tuple[int, float]:
-    """Give how much of the index a search looks at: the factor, and the share of the lists."""
-    return int(manifest.index.get("factor", DEFAULT_FACTOR)), float(manifest.index.get("lists", 1.0))
+def _tuned(manifest: Manifest) -> tuple[int, float, float]:
+    """Give how much of the index a search looks at: the factor, and the share of the lists, filtered or not."""
+    made = manifest.index
+    lists = float(made.get("lists", 1.0))
+    return int(made.get("factor", DEFAULT_FACTOR)), lists, float(made.get("wide_lists", lists))
 
 
 def _bundle(

@@ -32,6 +32,14 @@ _AT_ONCE = 512
 _FIRST_FEW = np.arange(4)
 
 
+def id_hash(item_id: str) -> int:
+    """Return 64 bits of an id: the same in every process and version of the table."""
+    found = 0
+    for byte in item_id.encode():
+        found = (found + byte + 1) * _FACTOR & _WORD
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class IdTable:
     """Distinct ids, each with its row 0 .. I - 1."""
@@ -97,10 +105,7 @@ class IdTable:
 
     def row_of(self, item_id: str) -> int:
         """Return the row of an id; MISSING when the table does not have it."""
-        text = item_id.encode()
-        wanted = 0
-        for byte in text:
-            wanted = (wanted + byte + 1) * _FACTOR & _WORD
+        text, wanted = item_id.encode(), id_hash(item_id)
         at = int(self.firsts[wanted >> self._shift])
         while at < self.hashes.size and (here := int(self.hashes[at])) <= wanted:
             if here == wanted:
@@ -124,6 +129,14 @@ class IdTable:
         text = self.blob.data
         spans = zip(self.offsets[at].tolist(), self.offsets[at + 1].tolist(), strict=True)
         return [str(text[start:end], "utf-8") for start, end in spans]
+
+    def hashes_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return `id_hash` of the ids of rows [N], uint64."""
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        if not lengths.size or not lengths.any():
+            return np.zeros(lengths.size, np.uint64)
+        inside_L = np.arange(lengths.max())
+        return _hashes_of(self.blob[np.minimum(starts[:, None] + inside_L, self.blob.size - 1)], lengths)
 
     @property
     def _shift(self) -> int:

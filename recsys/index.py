@@ -78,6 +78,8 @@ class ItemIndex:
     """A compressed index is scanned for so many times the items asked for."""
     lists: float = 1.0
     """Of a compressed index this share of the lists is looked at, the nearest ones; 1: all."""
+    wide_lists: float | None = None
+    """The same where the scan filters nothing: each list has more to find then; None: `lists`."""
     cutover: Cutover = _UNMEASURED
     on_gpu: GpuVectors | None = None
     """Searched first where present."""
@@ -103,7 +105,13 @@ class ItemIndex:
     def summary(self) -> dict[str, Any]:
         """Describe the index for the manifest."""
         made = {"kind": self.kind, "items": self.index.ntotal, "dim": self.index.d}
-        return made if self.exact else {**made, "factor": self.factor, "lists": self.lists}
+        tuned = {"factor": self.factor, "lists": self.lists, "wide_lists": self.unfiltered_lists}
+        return made if self.exact else {**made, **tuned}
+
+    @property
+    def unfiltered_lists(self) -> float:
+        """Return the share of the lists that a scan without a filter looks at."""
+        return self.lists if self.wide_lists is None else self.wide_lists
 
     def on(self, device: torch.device) -> "ItemIndex":
         """Return the same index, searched on a device.
@@ -153,6 +161,7 @@ class ItemIndex:
         embeddings_ID: np.ndarray,
         factor: int = DEFAULT_FACTOR,
         lists: float = 1.0,
+        wide_lists: float | None = None,
         *,
         mapped: bool = False,
     ) -> "ItemIndex":
@@ -173,7 +182,7 @@ class ItemIndex:
         vectors = np.ascontiguousarray(embeddings_ID, np.float32)
         if not (isinstance(index, faiss.IndexFlat) or is_fast_scan(index)):
             return cls.build(vectors)  # a graph of an earlier release: its vectors are the bundle's
-        return cls(index, vectors, factor, lists)
+        return cls(index, vectors, factor, lists, wide_lists)
 
     def nearest_of(self, vector_D: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
         """Return the k nearest of some rows [N], k <= N, best first; equally near ones by row."""
@@ -207,10 +216,10 @@ class ItemIndex:
         """Look for items in the nearest lists; `passing` are allowed in all."""
         size = self.embeddings_ID.shape[0]
         if allowed is None:
-            return scan(self.index, vector_D, count, self.lists)
+            return scan(self.index, vector_D, count, self.unfiltered_lists)
         fetched = num_fetched(count, size / passing)
         if fetched <= count * self.cutover.most_fetched and fetched * _MANY <= size:
-            found = scan(self.index, vector_D, fetched, self.lists)
+            found = scan(self.index, vector_D, fetched, self.unfiltered_lists)
             passing_first: np.ndarray = found[allowed[found]][:count]
             if passing_first.size == count:
                 return passing_first

@@ -3,9 +3,11 @@
 Legend: Q queries, D dimensions, I items, k items asked for.
 """
 
+import bisect
 import itertools
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +26,10 @@ SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
 """Shares of the items that the filters pass; 1: no filter."""
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 LISTS = (0.125, 0.25, 0.5, 1.0)
+WIDE_SHARES = (1.0, 0.5)
+"""Filters that pass so many items may be searched without: more is found, and what they forbid is dropped."""
+_WIDE_STEP = 1 / 32
+"""Of all lists: in such steps, fewer of them are tried for these."""
 _SCAN_NS, _ORDER_NS = 3.5, 450.0
 """Of an item that is scanned, and of one that is found: which setting is tried first. Not measured anew, as a
 bundle's bytes must not depend on the clock."""
@@ -58,13 +64,15 @@ class RecallCheck:
             for share, allowed in self._filters.items()
         }
 
-    def of(self, index: ItemIndex, wanted: float = 0.0) -> dict[float, Recall]:
+    def of(
+        self, index: ItemIndex, wanted: float = 0.0, shares: Collection[float] = SHARES
+    ) -> dict[float, Recall]:
         """Search with an index; returns what was found by share of the items that pass.
 
-        Args: wanted: the first share that finds less is the last one.
+        Args: wanted: the first share that finds less is the last one. shares: of those that are checked.
         """
         found: dict[float, Recall] = {}
-        for share in self._filters:
+        for share in filter(shares.__contains__, self._filters):
             found[share] = self._one(index, share)
             if found[share].recall < wanted:
                 break
@@ -97,9 +105,27 @@ def tune(index: ItemIndex, check: RecallCheck, wanted: float) -> tuple[ItemIndex
         tuned = replace(index, factor=factor, lists=lists)
         found = check.of(tuned, min(1.0, wanted + MARGIN))
         if lowest(found) >= min(1.0, wanted + MARGIN):
-            return tuned, found
+            return _with_wide_lists(tuned, check, min(1.0, wanted + MARGIN), found)
     tuned = replace(index, factor=FACTORS[-1], lists=1.0)
     return tuned, check.of(tuned)
+
+
+def _with_wide_lists(
+    index: ItemIndex, check: RecallCheck, wanted: float, found: dict[float, Recall]
+) -> tuple[ItemIndex, dict[float, Recall]]:
+    """Look at the fewest lists, where no filter is scanned with, that still find what is wanted."""
+
+    def wide(steps: int) -> ItemIndex:
+        return replace(index, wide_lists=steps * _WIDE_STEP)
+
+    def enough(steps: int) -> bool:
+        return lowest(check.of(wide(steps), wanted, WIDE_SHARES)) >= wanted
+
+    fewer = range(1, math.ceil(index.lists / _WIDE_STEP))
+    at = bisect.bisect_left(fewer, True, key=enough)
+    if at == len(fewer):
+        return index, found
+    return wide(fewer[at]), {**found, **check.of(wide(fewer[at]), shares=WIDE_SHARES)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +155,7 @@ class TunedIndex:
             file_bytes=file_bytes,
             factor=self.index.factor if self.found else None,
             lists=self.index.lists if self.found else None,
+            wide_lists=self.index.unfiltered_lists if self.found else None,
             recall={f"{share:g}": round(one.recall, 4) for share, one in self.found.items()},
             search_ms={f"{share:g}": round(one.search_ms, 3) for share, one in self.found.items()},
         )

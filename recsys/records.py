@@ -81,6 +81,8 @@ class IndexRecord(Record):
     """A compressed index is scanned for so many times the items asked for."""
     lists: float | None = None
     """The share of the lists that is looked at."""
+    wide_lists: float | None = None
+    """The same where the scan filters nothing; None: of an earlier release, `lists`."""
     recall: dict[str, float] = {}
     """By share of the items that a filter passes; empty: the index is exact."""
     search_ms: dict[str, float] = {}

@@ -18,7 +18,7 @@ from recsys.mask import Mask
 from recsys.user_sources import UserSources
 from serving.catalogue import Allowed, Catalogue
 from serving.catalogue.live import CatalogueWithScorer
-from serving.pages.list_state import ListState, item_hash
+from serving.pages.list_state import ListState
 from serving.protocols import Rows
 from serving.request import RankRequest
 from serving.served_model import ServedModel
@@ -153,7 +153,7 @@ class Retrieval:
     ) -> Candidates:
         """Find candidates for a page, and while there are enough, one more: then the list has a next page.
 
-        Args: user_side: the scorer's, None when only popularity can rank; shown: `item_hash` of the items on
+        Args: user_side: the scorer's, None when only popularity can rank; shown: `id_hash` of the items on
         the pages before; most: how many to search the index for where a page needs no more; 0: it is not
         searched for similar items either; past: scores of items by what the user took.
         """
@@ -233,7 +233,7 @@ class _CandidateBuilder:
     def __init__(self, catalogue: Catalogue, allowed: Allowed, shown: frozenset[int]) -> None:
         self._catalogue = catalogue
         self.allowed = allowed
-        self._shown = shown
+        self._shown = np.fromiter(shown, np.uint64, len(shown))
         self._parts: list[Candidates] = []
         """In the order in which they were added; put together when the number of rows is asked for."""
 
@@ -266,8 +266,8 @@ class _CandidateBuilder:
 
     def add_allowed(self, source: int, rows: Rows) -> None:
         """Add allowed rows."""
-        if self._shown:
-            rows = rows[[not self._was_shown(row) for row in rows.tolist()]]
+        if self._shown.size and rows.size:
+            rows = rows[~np.isin(self._catalogue.hashes_of(rows), self._shown)]
         if rows.size:
             self._parts.append(Candidates(rows=rows, sources=np.full(rows.size, source)))
 
@@ -276,9 +276,6 @@ class _CandidateBuilder:
         if len(self._parts) > 1:
             self._parts = [_each_once(self._parts)]
         return self._parts[0] if self._parts else _NO_CANDIDATES
-
-    def _was_shown(self, row: int) -> bool:
-        return item_hash(self._catalogue.id_of(row)) in self._shown
 
 
 def _each_once(parts: Sequence[Candidates]) -> Candidates:

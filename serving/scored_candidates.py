@@ -63,7 +63,8 @@ class ScoredCandidates:
             self.policy_input, self.policy, size, state.seed, start=state.start, prefix=state.prefix
         )
         items = self._items(drawn)
-        following = state.after(items.item_ids, drawn.prefix)
+        hashes = self.catalogue.hashes_of(self.candidates.rows[drawn.order]).tolist()
+        following = state.after(hashes, drawn.prefix)
         ends = len(items) >= self.num_found or following.start >= MAX_SHOWN
         return RankedList(
             request_id=self.request_id,

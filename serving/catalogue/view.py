@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recsys.id_table import MISSING
+from recsys.id_table import MISSING, id_hash
 from recsys.mask import Mask, intersection
 from serving.catalogue.base import BaseCatalogue
 from serving.catalogue.filters import NO_CATEGORY
@@ -121,6 +121,12 @@ class Catalogue:
         """Return an item's title."""
         item = self.fresh.item(row)
         return self.base.title(row) if item is None else item.title
+
+    def hashes_of(self, rows: Rows) -> npt.NDArray[np.uint64]:
+        """Return `id_hash` of the ids of rows [N]."""
+        if not self.fresh.num_new:
+            return self.base.ids.hashes_of(rows)
+        return np.array([id_hash(item_id) for item_id in self.ids_of(rows)], np.uint64)
 
     def titles_of(self, rows: Rows) -> list[str | None]:
         """List the titles of rows [N]."""

@@ -1,8 +1,7 @@
 """How far a list was shown: everything that its next page needs to know of the pages before."""
 
-import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recsys.policy import PrefixProbability
@@ -24,7 +23,8 @@ class ListState:
     prefix: PrefixProbability | None = None
     """None before page 1: the coin is not flipped yet."""
     shown: frozenset[int] = frozenset()
-    """`item_hash` of the items on the pages before."""
+    """`id_hash` of the items on the pages before: 64 bits, so of a million items one that was not shown is
+    taken for a shown one in 4e10 lists."""
 
     @classmethod
     def begin(cls, seed: int | None) -> "ListState":
@@ -32,9 +32,8 @@ class ListState:
         new_seed = int.from_bytes(os.urandom(8)) >> 1
         return cls(list_id=os.urandom(LIST_ID_BYTES).hex(), seed=new_seed if seed is None else seed)
 
-    def after(self, item_ids: Iterable[str], prefix: PrefixProbability) -> "ListState":
-        """Return the list after a page with these items."""
-        shown = [item_hash(item_id) for item_id in item_ids]
+    def after(self, shown: Sequence[int], prefix: PrefixProbability) -> "ListState":
+        """Return the list after a page. Args: shown: `id_hash` of its items."""
         return ListState(
             list_id=self.list_id,
             seed=self.seed,
@@ -42,13 +41,3 @@ class ListState:
             prefix=prefix,
             shown=self.shown.union(shown),
         )
-
-
-_EMPTY = hashlib.blake2b(digest_size=8)
-
-
-def item_hash(item_id: str) -> int:
-    """Return 64 bits of an item id: of a million items, one is taken for a shown one in 4e10 lists."""
-    hasher = _EMPTY.copy()  # in half the time of a new one
-    hasher.update(item_id.encode())
-    return int.from_bytes(hasher.digest(), "little")

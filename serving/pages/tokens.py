@@ -21,7 +21,7 @@ from serving.pages.request_hash import HASH_BYTES, HASHED_FIELDS, changed_fields
 from serving.request import FieldError, RankRequest
 
 VALID_MS = 10 * 60 * 1000
-_FORMAT = 2
+_FORMAT = 3
 _NO_SLOT = 255
 _MAC_BYTES = 16
 _HEAD = struct.Struct(f"<BBB{LIST_ID_BYTES}sQQIdddd")

@@ -348,6 +348,7 @@ def test_the_recall_of_a_compressed_index_is_in_the_manifest_and_its_times_besid
     assert min(index["recall"]["by_share"].values()) >= 0.95
     assert load_bundle(path).index.factor == index["factor"] == record.factor
     assert load_bundle(path).index.lists == index["lists"] == record.lists
+    assert load_bundle(path).index.wide_lists == index["wide_lists"] == record.wide_lists
     assert record.recall == index["recall"]["by_share"]
     assert record.file_bytes == (path / "index.faiss").stat().st_size
     assert min(record.search_ms.values()) > 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recsys.index import ItemIndex
-from recsys.index_recall import FACTORS, SHARES, RecallCheck, lowest, tune
+from recsys.index_recall import FACTORS, SHARES, WIDE_SHARES, RecallCheck, lowest, tune
 
 
 def _vectors(count, seed=0):
@@ -47,10 +47,22 @@ def test_recall_is_the_share_of_the_nearest_that_is_found(index, check):
 def test_the_cheapest_setting_that_is_enough_is_chosen(index, check):
     tuned, found = tune(index, check, 0.97)
     assert lowest(found) >= 0.975
-    for cheaper in ({"factor": tuned.factor // 2}, {"lists": tuned.lists / 2}):
+    for cheaper in ({"factor": tuned.factor // 2}, {"lists": tuned.lists / 2, "wide_lists": None}):
         assert lowest(check.of(replace(tuned, **cheaper))) < lowest(found), "more is looked at, more is found"
     assert lowest(check.of(replace(tuned, factor=1, lists=0.125))) < 0.97
     assert tuple(found) == SHARES
+
+
+def test_without_a_filter_fewer_lists_are_looked_at_where_they_are_enough(index, check):
+    tuned, found = tune(index, check, 0.9)
+    assert 0 < tuned.unfiltered_lists < tuned.lists
+    assert min(found[share].recall for share in WIDE_SHARES) >= 0.905
+    fewer = replace(tuned, wide_lists=tuned.unfiltered_lists - 1 / 32)
+    assert lowest(check.of(fewer, shares=WIDE_SHARES)) < 0.905
+    assert check.of(fewer, shares=(0.1,)).keys() == {0.1}
+    assert check.of(fewer, shares=(0.1,))[0.1].recall == found[0.1].recall, (
+        "a filtered scan is as wide as before"
+    )
 
 
 def test_what_no_factor_reaches_is_told(index):

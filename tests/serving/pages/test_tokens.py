@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from recsys.id_table import id_hash
 from recsys.policy import PrefixProbability
 from serving.pages.keys import PageKeys
-from serving.pages.list_state import MAX_SHOWN, ListState, item_hash
+from serving.pages.list_state import MAX_SHOWN, ListState
 from serving.pages.request_hash import request_hashes
 from serving.pages.tokens import MAX_TOKEN_CHARS, VALID_MS, PageTokens
 from serving.request import FieldError, Filter, Pin, RankRequest
@@ -44,7 +45,7 @@ def tokens(tmp_path: Path) -> PageTokens:
 
 
 def state(num_shown: int = 3) -> ListState:
-    return ListState.begin(2**64 - 1).after((f"i{n}" for n in range(num_shown)), PREFIX)
+    return ListState.begin(2**64 - 1).after([id_hash(f"i{n}") for n in range(num_shown)], PREFIX)
 
 
 def read(tokens: PageTokens, token: str, now_ms: int = 1, request: RankRequest = REQUEST) -> ListState:
@@ -54,7 +55,7 @@ def read(tokens: PageTokens, token: str, now_ms: int = 1, request: RankRequest =
 def test_a_token_brings_the_list_back_to_the_bit(tokens) -> None:
     before = state()
     assert read(tokens, tokens.issue(before, REQUEST, 0)) == before
-    assert before.shown == {item_hash("i0"), item_hash("i1"), item_hash("i2")}
+    assert before.shown == {id_hash("i0"), id_hash("i1"), id_hash("i2")}
     assert before.start == 3
     without = replace(before, prefix=replace(PREFIX, slot=None, log_waiting=-math.inf))
     assert read(tokens, tokens.issue(without, REQUEST, 0)) == without
