@@ -293,7 +293,7 @@ def _without_weights(neighbours_IK: np.ndarray) -> ItemItem:
 
 
 def _tuned(manifest: Manifest) -> tuple[int, float, float]:
-    """Give how much of the index a search looks at: the factor, and the share of the lists, filtered or not."""
+    """Give how far a search looks: the factor, and the share of the lists with a filter and without."""
     made = manifest.index
     lists = float(made.get("lists", 1.0))
     return int(made.get("factor", DEFAULT_FACTOR)), lists, float(made.get("wide_lists", lists))
