@@ -27,6 +27,7 @@ from serving.catalogue.overlay import ItemOverlay
 from serving.clock import OrderedClock
 from serving.facts_publisher import FactsPublisher
 from serving.feedback import FeedbackRecorder
+from serving.hand_over import HandOver
 from serving.health_service import ADMIN, BUNDLE, RANKING, Health
 from serving.interceptors import Guard
 from serving.journal import Journal
@@ -98,7 +99,9 @@ class Server:
         self._health = Health()
         self._call_log = self._make_call_log()
         # A second ranking thread gains nothing beside other processes: scoring only computes.
-        self._pool = self._queue("rank", 1 if options.seat else num_ranking_threads())
+        num_threads = 1 if options.seat else num_ranking_threads()
+        self._pool = self._queue("rank", num_threads, self.stats.waiting)
+        self._hand_over = self._make_hand_over()
         # Both wait for disks and other writers; ranking does not wait for them.
         self._write_pools = {
             "RecordFeedback": self._queue("feedback", 2),
@@ -146,6 +149,8 @@ class Server:
         self._admin.stop(0).wait()
         if not self.reloader.ended_within(max(0.0, deadline - time.monotonic())):
             _log.warning("load_left", remedy="nothing: what it loads does not go live")
+        if self._hand_over is not None:
+            self._hand_over.close()
         for pool in (self._pool, *self._write_pools.values()):
             pool.shutdown()
         self._others.stop()
@@ -271,6 +276,8 @@ class Server:
     def _open_ports(self) -> None:
         options = self._options
         port = self._bind(self._ranking, options.listen, "--listen")
+        if self._hand_over is not None:
+            self._ranking.add_insecure_port(self._hand_over.address)
         admin_port = self._bind(self._admin, options.admin_listen, "--admin-listen", known_callers=True)
         self._metrics = self._serve_metrics()
         metrics_port = self._metrics.port if self._metrics is not None else None
@@ -291,13 +298,21 @@ class Server:
     def _grpc_options(self) -> ChannelOptions:
         return server_options(self._options.config.serving.connection_age_s, held=self._held)
 
-    def _queue(self, name: str, num_workers: int) -> CallQueue:
+    def _queue(self, name: str, num_workers: int, show: Callable[[int], None] = lambda _: None) -> CallQueue:
         serving = self._options.config.serving
-        return CallQueue(num_workers, name, serving.max_concurrent, serving.deadline_ms / 1000)
+        return CallQueue(num_workers, name, serving.max_concurrent, serving.deadline_ms / 1000, show)
+
+    def _make_hand_over(self) -> HandOver | None:
+        """Let busy workers hand calls over, where there are several."""
+        seat = self._options.seat
+        if seat is None or seat.sockets is None or seat.num_workers == 1:
+            return None
+        return HandOver(self.board, seat.number, seat.sockets)
 
     def _ranking_server(self) -> grpc.Server:
         serving = self._options.config.serving
-        admission = Admission(self._pool, self.stats, self._call_log)
+        elsewhere = (self._hand_over.handler,) if self._hand_over is not None else ()
+        admission = Admission(self._pool, self.stats, self._call_log, *elsewhere)
         guard = Guard(self.stats, self._call_log, self._pool, self._write_pools)
         server = grpc.server(self._pool, interceptors=[admission, guard], options=self._grpc_options())
         numbers = frozenset(

@@ -41,11 +41,19 @@ class CallQueue(ThreadPoolExecutor):
     """A thread pool that knows its unfinished calls, and how long one more call would wait.
 
     Args: max_pending: calls that may be unfinished, those being answered included; default_deadline_s: the
-    time of a call whose caller gives none.
+    time of a call whose caller gives none; show: gets the number of unfinished calls when it changes.
     """
 
-    def __init__(self, max_workers: int, name: str, max_pending: int, default_deadline_s: float) -> None:
+    def __init__(
+        self,
+        max_workers: int,
+        name: str,
+        max_pending: int,
+        default_deadline_s: float,
+        show: Callable[[int], None] = lambda _: None,
+    ) -> None:
         super().__init__(max_workers=max_workers, thread_name_prefix=name)
+        self._show = show
         self.num_workers = max_workers
         self.num_pending = 0
         self._max_pending = max_pending
@@ -56,8 +64,7 @@ class CallQueue(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Run a call when a worker is free."""
-        with self._count_lock:
-            self.num_pending += 1
+        self._count(1)
         return super().submit(self._counted, time.monotonic(), fn, *args, **kwargs)
 
     def has_room(self) -> bool:
@@ -95,18 +102,30 @@ class CallQueue(ThreadPoolExecutor):
             return fn(*args, **kwargs)
         finally:
             self._busy_s.observe(time.monotonic() - start)
-            with self._count_lock:
-                self.num_pending -= 1
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._count_lock:
+            self.num_pending += change
+            self._show(self.num_pending)
 
 
 class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
     """Refuses calls that would wait too long; health checks always pass.
 
-    Args: queue: of all methods that name no pool of their own; call_log: gets the refused calls.
+    Args: queue: of all methods that name no pool of their own; call_log: gets the refused calls; hand_over:
+    (a call's details, its handler, its queue) -> the handler of a sibling worker, which is asked first.
     """
 
-    def __init__(self, queue: CallQueue, stats: ServerStats, call_log: CallLog) -> None:
+    def __init__(
+        self,
+        queue: CallQueue,
+        stats: ServerStats,
+        call_log: CallLog,
+        hand_over: Callable[[Any, Any, CallQueue], Any] = lambda *_: None,
+    ) -> None:
         self._queue = queue
+        self._hand_over = hand_over
         self._stats = stats
         self._call_log = call_log
 
@@ -116,6 +135,10 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         if handler is None or handler.unary_unary is None or handler_call_details.method.startswith(HEALTH):
             return handler
         queue = getattr(handler.unary_unary, _POOL, self._queue)
+        elsewhere = self._hand_over(handler_call_details, handler, queue)
+        if elsewhere is not None:
+            self._stats.handed_over()
+            return elsewhere
         if queue.has_room():
             return handler
         call, status = Call(method=handler_call_details.method.rsplit("/", 1)[-1]), _REFUSED.name

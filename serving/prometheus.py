@@ -34,6 +34,7 @@ _COUNTERS = {
     "lists": ("recsys_lists", "Lists journalled; the pages of a list count once."),
     "explored_lists": ("recsys_explored_lists", "Those of them that were drawn with exploration."),
     "impressions": ("recsys_impressions", "Items in journalled answers."),
+    "handed_over": ("recsys_handed_over", "Calls that a busy worker had a sibling answer."),
 }
 
 

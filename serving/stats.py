@@ -60,7 +60,7 @@ STAGES = (
     "response",
 )
 """Of a ranking call, in their order."""
-COUNTERS = ("expired", "shed", "lists", "explored_lists", "impressions")
+COUNTERS = ("expired", "shed", "lists", "explored_lists", "impressions", "handed_over")
 REASONS = (*DEGRADATION_REASONS, OTHER)
 WHOLE = len(STAGES)
 """The line of the recent histograms that counts whole ranking calls; those before are STAGES."""
@@ -71,6 +71,7 @@ ROW = np.dtype(
     [
         ("state", np.int64),
         ("num_restarts", np.int64),
+        ("pending", np.int64),
         ("counters", np.int64, len(COUNTERS)),
         ("degraded", np.int64, len(REASONS)),
         ("calls", np.int64, (len(METHODS), len(STATUSES), NUM_BUCKETS)),
@@ -102,11 +103,15 @@ class ServerStats:
     def __init__(self, row: npt.NDArray[np.void]) -> None:
         self._lock = threading.Lock()
         self._row = row
-        self._counters = row["counters"][0]
+        self._pending, self._counters = row["pending"], row["counters"][0]
         self._degraded = row["degraded"][0]
         self._calls, self._calls_s = row["calls"][0], row["calls_s"][0]
         self._stages, self._stages_s = row["stages"][0], row["stages_s"][0]
         self._recent_period, self._recent = row["recent_period"][0], row["recent"][0]
+
+    def waiting(self, num_pending: int) -> None:
+        """Show how many ranking calls are unfinished."""
+        self._pending[0] = num_pending
 
     def answered(self, method: str, status: str, seconds: float) -> None:
         """Count one finished call."""
@@ -151,6 +156,11 @@ class ServerStats:
         """Count a call refused for overload."""
         with self._lock:
             self._counters[_COUNTER["shed"]] += 1
+
+    def handed_over(self) -> None:
+        """Count a call that a sibling worker answers."""
+        with self._lock:
+            self._counters[_COUNTER["handed_over"]] += 1
 
     def publish(self, facts: WorkerFacts) -> None:
         """Show this worker's facts to the others."""

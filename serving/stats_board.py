@@ -29,6 +29,7 @@ from serving.stats import (
 from serving.worker_facts import STATES, State, WorkerFacts
 
 _FACT_READS = 100
+_SERVING = STATES.index("serving")
 _PERCENTILES = {"p50": 0.5, "p99": 0.99}
 
 
@@ -101,6 +102,7 @@ class StatsBoard:
         """Take a worker's row: its counters go on, its facts are forgotten."""
         self._rows["facts_size"][worker] = 0
         self._rows["facts_crc"][worker] = 0
+        self._rows["pending"][worker] = 0
         self.enter(worker, "starting")
         return ServerStats(self._rows[worker : worker + 1])
 
@@ -123,6 +125,11 @@ class StatsBoard:
             )
             for at in range(self.num_workers)
         )
+
+    def pending(self) -> dict[int, int]:
+        """Return the unfinished ranking calls of each worker that serves."""
+        states, counts = self._rows["state"].tolist(), self._rows["pending"].tolist()
+        return {n: counts[n] for n, state in enumerate(states) if state == _SERVING}
 
     def all_serve(self, version: str) -> bool:
         """Tell whether every worker that answers does so with a version; one that is started will load it."""

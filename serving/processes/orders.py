@@ -59,6 +59,8 @@ class WorkerSeat:
     num_workers: int
     board_fd: int
     """Memory that all processes map: the stats board."""
+    sockets: Path | None = None
+    """Folder in which each worker listens for its siblings; None: they hand no calls over."""
 
 
 class WorkerOrder(_Message):

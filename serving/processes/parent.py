@@ -11,11 +11,14 @@ import contextlib
 import mmap
 import os
 import selectors
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
@@ -71,6 +74,7 @@ class Parent:
     seats: list[Seat] = field(init=False)
     board: StatsBoard = field(init=False)
     _board_fd: int = field(init=False)
+    _sockets: Path = field(init=False)
     _selector: selectors.BaseSelector = field(init=False, default_factory=selectors.DefaultSelector)
     _announced: bool = False
     _stopping: bool = False
@@ -85,6 +89,9 @@ class Parent:
         self._board_fd = os.memfd_create("recsys-stats")
         os.ftruncate(self._board_fd, size)
         self.board = StatsBoard(mmap.mmap(self._board_fd, size), self.num_workers)
+        self._sockets = Path(
+            tempfile.mkdtemp(prefix="recsys-")
+        )  # a socket's path has room for 107 characters
 
     def run_until_signalled(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain.
@@ -128,6 +135,7 @@ class Parent:
                 signal.set_wakeup_fd(before)
                 self._selector.close()
                 os.close(self._board_fd)
+                shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _stop(self, number: int, _: object) -> None:
         self._stopping = True
@@ -139,7 +147,9 @@ class Parent:
                 self._start(seat)
 
     def _start(self, seat: Seat) -> None:
-        place = WorkerSeat(number=seat.number, num_workers=self.num_workers, board_fd=self._board_fd)
+        place = WorkerSeat(
+            number=seat.number, num_workers=self.num_workers, board_fd=self._board_fd, sockets=self._sockets
+        )
         try:
             seat.child = Child(self.settings, place, self.command)
         except OSError as error:  # out of memory or processes, which may pass
