@@ -103,8 +103,9 @@ def test_a_busy_worker_has_its_sibling_answer(busy) -> None:
     assert busy.board.totals().num_calls() == {"Recommend/OK": 3}, "counted by the one that answered"
 
 
-def test_only_ranking_is_handed_over(busy) -> None:
+def test_only_ranking_is_handed_over(busy, until) -> None:
     waiting = busy.ask(b"a", "UpsertItems")
+    until(lambda: busy.board.pending()[0] == 2)
     busy.free.set()
     assert waiting.result() == b"0: a"
 
@@ -140,9 +141,10 @@ def test_where_the_sibling_is_gone_the_call_is_answered_here(workers, busy, unti
     assert waiting.result() == b"0: a"
 
 
-def test_a_sibling_that_drains_is_not_asked(workers, busy) -> None:
+def test_a_sibling_that_drains_is_not_asked(workers, busy, until) -> None:
     workers[1].board.enter(1, "draining")
     waiting = busy.ask(b"a")
+    until(lambda: busy.board.pending()[0] == 2)
     busy.free.set()
     assert waiting.result() == b"0: a"
     assert handed_over(busy) == 0

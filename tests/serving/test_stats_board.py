@@ -52,6 +52,7 @@ def test_the_totals_are_those_of_all_workers() -> None:
     second.degraded((request.NO_BUNDLE,))
     second.shed()
     first.expired()
+    second.handed_over()
     totals = board.totals()
     assert totals.num_calls() == {"Recommend/OK": 2, "other/UNAVAILABLE": 1}
     assert totals.counters == {
@@ -60,6 +61,7 @@ def test_the_totals_are_those_of_all_workers() -> None:
         "lists": 2,
         "explored_lists": 1,
         "impressions": 25,
+        "handed_over": 1,
     }
     assert totals.degraded == {request.NO_BUNDLE: 2, "other": 1}
     assert totals.latency_ms()["p50"] == pytest.approx(4.0, rel=0.25)
