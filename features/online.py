@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import attrgetter
 
 import numpy as np
@@ -20,6 +21,8 @@ from recsys.config import RunConfig
 from recsys.errors import StoreError
 from recsys.inputs import ContextInputs, CrossInputs, ItemInputs, UserInputs
 
+MOST_CONTEXTS = 1_024
+"""So many different contexts stay encoded."""
 STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
 _BY_TIME = attrgetter("received_at_ms", "feedback_id")
 
@@ -56,6 +59,8 @@ class OnlineFeatures:
         self._undone_by = reversals(config.tasks)
         self._undoing = frozenset(self._undone_by.values())
         self._taken_kinds = frozenset(config.taken_kinds)
+        # Of an hour's requests most have the same context: users who did nothing since the snapshot.
+        self._encoded_context = lru_cache(MOST_CONTEXTS)(self._encode_context)
 
     def user(self, user_id: str, at_ms: int, within_s: float | None = None) -> OnlineUser:
         """Read a user as of an instant; a store that is dead, or too slow, gives an unknown user and says so.
@@ -109,9 +114,13 @@ class OnlineFeatures:
         clock = self.encoder.clock_of(datetime.fromtimestamp(at_ms / 1000, UTC))
         if live is None and self.config.features.live_counters:
             live = live_values((), self.config.tasks, at_ms)
-        encoded = self.encoder.encode_one(
-            "context", {**{f"context_{k}": v for k, v in values.items()}, **clock, **(live or {})}
-        )
+        row = {**{f"context_{k}": v for k, v in values.items()}, **clock, **(live or {})}
+        return self._encoded_context(tuple(row.items()))
+
+    def _encode_context(self, row: tuple[tuple[str, object], ...]) -> ContextInputs:
+        encoded = self.encoder.encode_one("context", dict(row))
+        for array in (encoded.ids, encoded.numbers):
+            array.flags.writeable = False  # several requests get it
         return ContextInputs(ids=encoded.ids[0], numbers=encoded.numbers[0])
 
     def _live(self, base: PackedUser, events: Sequence[Event]) -> list[Event]:

@@ -13,6 +13,7 @@ Shape letters: I items, D dimensions.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch  # noqa: F401 - before faiss: the other order can load a second OpenMP runtime
@@ -63,14 +64,25 @@ def scan(
 
     Args: share: of the lists, the nearest ones; 1: all.
     """
-    lists = faiss.SearchParametersIVF(
-        sel=None if allowed is None else faiss.IDSelectorBitmap(allowed.bits),
-        nprobe=max(1, round(share * faiss.downcast_index(index.index).nlist)),
-    )
-    parameters = faiss.SearchParametersPreTransform(index_params=lists)
+    num_lists = max(1, round(share * faiss.downcast_index(index.index).nlist))
+    if allowed is None:
+        parameters = _without_filter(num_lists)
+    else:
+        parameters = _parameters(num_lists, faiss.IDSelectorBitmap(allowed.bits))
     _, rows = index.search(np.ascontiguousarray(vector_D[None], np.float32), count, params=parameters)
     found: np.ndarray = rows[0][rows[0] >= 0]
     return found
+
+
+def _parameters(num_lists: int, selector: faiss.IDSelector | None) -> faiss.SearchParameters:
+    lists = faiss.SearchParametersIVF(sel=selector, nprobe=num_lists)
+    return faiss.SearchParametersPreTransform(index_params=lists)
+
+
+@lru_cache
+def _without_filter(num_lists: int) -> faiss.SearchParameters:
+    """Make parameters that every search may use: they are only read."""
+    return _parameters(num_lists, None)
 
 
 def inner_products(vectors_ID: np.ndarray, vector_D: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -150,6 +150,28 @@ def test_the_context_may_miss_anything(bundle_folder):
     assert (known != missing).sum() == 1
 
 
+def test_a_context_is_encoded_once_while_nothing_of_it_changes(bundle_folder, monkeypatch):
+    bundle = load_bundle(bundle_folder)
+    encoder = Encoder.from_config(bundle.config, bundle.encoder)
+    asked = []
+    encode_one = Encoder.encode_one
+    monkeypatch.setattr(
+        Encoder, "encode_one", lambda self, entity, row: asked.append(row) or encode_one(self, entity, row)
+    )
+    online = OnlineFeatures(Store(), "v", bundle.config, encoder, NIGHT)
+    first = online.context({"device": "phone"}, NOON)
+    assert online.context({"device": "phone"}, NOON + 1_000) is first
+    others = [
+        online.context({"device": "tablet"}, NOON),
+        online.context({"device": "phone"}, NOON + 3_600_000),
+        online.context({"device": "phone"}, NOON, {"live_clicks": 3}),
+    ]
+    assert len(asked) == 4
+    assert all(other is not first for other in others)
+    with pytest.raises(ValueError, match="read-only"):
+        first.ids[0] = 7
+
+
 def test_a_purchase_is_remembered_longer_than_any_history(shop_log, shop_chain, config, bundle_folder):
     day = shop_chain[4].day
     feedback = pl.concat([shop_log.read("feedback", d) for d in shop_log.days("feedback") if d <= day])
