@@ -328,14 +328,14 @@ def test_trunks_in_bfloat16_round_their_products_alone(made):
     torch.manual_seed(5)
     starts_PO = torch.randn(3, weights.first_KO.shape[1])
     inputs = (torch.randn(NUM, 13), torch.randint(3, (NUM, 2)), starts_PO, weights.scores_DX)
-    given = (*inputs, weights.values_LA)
-    wanted = network(*given, weights.first_KO.float())
-    one, all_of_them = first(*given, weights.first_KO), rounded(*given, weights.first_KO)
+    given, none = (*inputs, weights.values_LA), torch.zeros(NUM, 0)
+    wanted = network(*given, weights.first_KO.float(), none)
+    one, all_of_them = first(*given, weights.first_KO, none), rounded(*given, weights.first_KO, none)
     assert all_of_them.dtype == torch.float32
     assert not torch.equal(one, all_of_them), "experts multiply in float32 still"
     torch.testing.assert_close(all_of_them, wanted, atol=5e-2, rtol=5e-2)
     # The network that it was made of, and the model behind, are as they were.
-    torch.testing.assert_close(network(*given, weights.first_KO.float()), wanted, atol=0.0, rtol=0.0)
+    torch.testing.assert_close(network(*given, weights.first_KO.float(), none), wanted, atol=0.0, rtol=0.0)
 
 
 @pytest.mark.parametrize("made", ["ple", "shared_bottom"], indirect=True)
