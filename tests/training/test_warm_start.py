@@ -1,6 +1,7 @@
 """A warm start under another config: by name, new parts fresh, nothing lost that both have, and said so."""
 
 import dataclasses
+import json
 
 import numpy as np
 import polars as pl
@@ -13,8 +14,10 @@ from recsys.model.layout import layouts
 from recsys.model.trunks import TRUNKS
 from training.build_model import build_model
 from training.host_choice import HostChoice
+from training.new_parts import NewInputs, NewParts
 from training.predict import day_logits
 from training.train import TrainedModel, begin_fit, train
+from training.trainer.watcher import Watcher
 from training.trainer.weights import canonical
 from training.warm_start import Previous, carry_over, new_inputs
 
@@ -246,6 +249,32 @@ def test_new_inputs_learn_older_days_and_nothing_else_moves(learned, make_config
     assert new_inputs(Previous.of(bundle, config), config) == made.carried.new_inputs
 
 
+class Seen(Watcher):
+    """Keeps a parameter as it is before each step."""
+
+    def __init__(self, name):
+        self.name, self.values = name, []
+
+    def before_step(self, moment):
+        self.values.append(dict(moment.learner.named_parameters())[self.name].detach().clone().numpy())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_what_the_heads_know_stays_at_every_step_but_for_weight_decay_which_is_put_back(
+    learned, make_config, features, decay
+):
+    config = make_config(feature=[AGE, *features], training={"weight_decay": decay})
+    seen = Seen("user_tower.0.0.weight")
+    before, after, made = learned(config, new_inputs=True, watchers=[seen])
+    _, new = made.carried.came.places[seen.name]
+    first, last = (np.delete(values, new, axis=1) for values in (seen.values[0], seen.values[-1]))
+    assert np.array_equal(first, last) == (decay == 0.0)
+    np.testing.assert_allclose(last, first, atol=0.01, err_msg="decay alone")
+    assert not np.array_equal(seen.values[0][:, new], seen.values[-1][:, new])
+    final = np.delete(after[f"ranker.{seen.name}"], new, axis=1)
+    np.testing.assert_array_equal(final, np.delete(before[f"ranker.{seen.name}"], new, axis=1))
+
+
 def test_a_new_head_and_new_inputs_learn_together(learned, make_config, features, tasks):
     once = {**LIKE, "feedback": "view"}
     config = make_config(task=[tasks[0], once, *tasks[1:]], feature=[AGE, *features])
@@ -262,6 +291,12 @@ def test_a_new_head_and_new_inputs_learn_together(learned, make_config, features
     }
     position = before["ranker.position.weight"] != after["ranker.position.weight"]
     assert not position[:, [0, 2, 3]].any()
+
+
+def test_ranks_and_replays_read_what_came_since_from_json():
+    inputs = NewInputs(places={"user_tower.0.0.weight": (1, (3, 4))}, tables=("user_age_band",))
+    for parts in (NewParts(), NewParts(heads=("like",)), NewParts(heads=("like",), inputs=inputs)):
+        assert NewParts.of_json(json.loads(json.dumps(dataclasses.asdict(parts)))) == parts
 
 
 def test_inputs_that_are_the_same_are_not_new(bundle, make_config, features):
