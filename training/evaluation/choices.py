@@ -98,6 +98,8 @@ class Choice:
     """Of what made the list; empty: not known."""
     unlisted: int = 0
     """Logged candidates that the day's catalogue lacks: they are not among these."""
+    unpinned: int = 0
+    """Logged pins whose item is none of these: their places are drawn here as any other."""
 
     def score(self, fusion: Fusion) -> npt.NDArray[np.float64]:
         """Score the candidates [C] as a server with this fusion would."""
@@ -134,6 +136,12 @@ class LoggedChoices:
         if cut:
             notes.append(
                 f"{cut:,} requests have candidates that the day's catalogue lacks: none shows them here"
+            )
+        free = sum(choice.unpinned > 0 for choice in self.choices)
+        if free:
+            notes.append(
+                f"{free:,} requests have pins whose item the day's catalogue lacks: what stands there is "
+                "chosen here"
             )
         return notes
 
@@ -332,6 +340,7 @@ def _choice(encoded: EncodedRows, group: pl.DataFrame, of_list: LoggedSet, of_it
     request_id, user_id = _request(group)
     item_ids = of_items.item_ids
     number = {item_id: candidate for candidate, item_id in enumerate(item_ids.to_list())}
+    pins = {at: number[item] for at, item in of_list.pins.items() if item in number}
     return Choice(
         request_id=request_id,
         user_id=user_id,
@@ -347,11 +356,12 @@ def _choice(encoded: EncodedRows, group: pl.DataFrame, of_list: LoggedSet, of_it
         rules=of_list.rules,
         categories=of_items.categories,
         embeddings=of_items.embeddings,
-        pins={at: number[item] for at, item in of_list.pins.items() if item in number},
+        pins=pins,
         repeats=of_items.repeats,
         head_weights=of_list.head_weights,
         bundle_version=of_list.bundle_version,
         unlisted=of_list.item_ids.len() - item_ids.len(),
+        unpinned=len(of_list.pins) - len(pins),
     )
 
 

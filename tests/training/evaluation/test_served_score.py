@@ -165,13 +165,15 @@ def test_what_cannot_be_scored_is_left_out_and_counted(served, monkeypatch):
 
     def of_others(*arguments):
         found = sets(*arguments)
-        one, two, three, *_ = found
+        one, two, three, four, *_ = found
+        pinned = {0: found[four].item_ids[0], 40: "of no catalogue"}
         more = pl.concat([found[three].item_ids, pl.Series(["of no catalogue"])])
         return {
             **found,
             one: dataclasses.replace(found[one], head_weights={"like": 1.0}),
             two: dataclasses.replace(found[two], item_ids=pl.Series(["of no catalogue", "nor this"])),
             three: dataclasses.replace(found[three], item_ids=more),
+            four: dataclasses.replace(found[four], pins=pinned),
         }
 
     monkeypatch.setattr(choices_module, "_candidate_sets", of_others)
@@ -179,4 +181,7 @@ def test_what_cannot_be_scored_is_left_out_and_counted(served, monkeypatch):
     assert sorted(read.left_out.values()) == [1, 1]
     assert len(read.choices) == len(served.scores) - 2
     assert [choice.unlisted for choice in read.choices if choice.unlisted] == [1]
-    assert read.notes()[-1].startswith("1 requests have candidates that the day's catalogue lacks")
+    assert [(choice.pins, choice.unpinned) for choice in read.choices if choice.unpinned] == [({0: 0}, 1)]
+    candidates, pins = read.notes()[-2:]
+    assert candidates.startswith("1 requests have candidates that the day's catalogue lacks")
+    assert pins.startswith("1 requests have pins whose item the day's catalogue lacks")
