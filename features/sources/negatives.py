@@ -7,13 +7,15 @@ import polars as pl
 
 
 def sample_negatives(
-    positives: pl.DataFrame, catalogue: pl.DataFrame, *, per_positive: int, seed: int
+    positives: pl.DataFrame, catalogue: pl.DataFrame, *, per_positive: int, seed: int, again: bool = False
 ) -> pl.DataFrame:
     """Draw, per user and day, `per_positive` times the positives from what the user has not chosen so far.
 
     The pool of a (user, day) is the catalogue as known on that day without the items that the user has chosen
-    up to and including that day. Nothing after the day is looked at: an item chosen later may be drawn. The
-    draw is without replacement, and every item of the pool has the same chance,
+    up to and including that day. Where items are chosen again it is without those of that day alone: else a
+    model would learn that what its user had before is chosen for certain. Nothing after the day is looked at:
+    an item chosen later may be drawn. The draw is without replacement; every item of the pool has the same
+    chance,
 
         sampling_rate = drawn / size of the pool,
 
@@ -24,6 +26,7 @@ def sample_negatives(
     Args:
         positives: user_id, item_id, day (Date), shown_at; at most one row per (user, item, instant).
         catalogue: item_id, known_day (Date): the first day on which the item may be drawn.
+        again: users choose items again: what they chose on earlier days is in the pool, too.
 
     Returns: user_id, item_id, day, shown_at (of one of the day's positives), sampling_rate.
     """
@@ -39,7 +42,7 @@ def sample_negatives(
     chosen = np.zeros(catalogue.height, dtype=bool)
     last_user = None
     for user, start, stop in _user_days(ordered):
-        if user != last_user:
+        if again or user != last_user:
             chosen[:] = False
             last_user = user
         chosen[numbers[start:stop]] = True

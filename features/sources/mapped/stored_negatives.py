@@ -1,7 +1,7 @@
 """Draw negatives for a log larger than memory: some users at a time, their draws stored by day.
 
-A draw depends on seed, user and day only (`sample_negatives`), so how many users are taken at a time changes
-nothing.
+A draw depends on seed, user and day only (`sample_negatives`), and on whether users of the log choose items
+again, so how many users are taken at a time changes nothing.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Final
 import polars as pl
 
 from features.sources.conversion import Step
+from features.sources.mapped.chosen import TAKEN_ONCE
 from features.sources.mapped.dated import scan_dated
 from features.sources.mapped.mapping import Negatives
 from features.sources.negatives import sample_negatives
@@ -56,12 +57,19 @@ def draw_negatives(
     paths = [path for day in days for path in shown.files("impressions", day)]
     rows = scan_dated(paths).select("user_id", "item_id", "shown_at", day="date")
     total = int(rows.select(pl.len()).collect().item())
-    batches = -(-total // _ROWS_AT_A_TIME)
+    batches, again = -(-total // _ROWS_AT_A_TIME), _chosen_again(rows) >= TAKEN_ONCE
     for batch in range(batches):
         step("sampling negatives", 0.7 + 0.15 * batch / batches)
         mine = rows.filter(pl.col("user_id").hash(0) % batches == batch).collect(engine="streaming")
         if mine.height:
             sampled = sample_negatives(
-                mine, catalogue, per_positive=settings.per_positive, seed=settings.seed
+                mine, catalogue, per_positive=settings.per_positive, seed=settings.seed, again=again
             )
             drawn.put(batch, sampled)
+
+
+def _chosen_again(rows: pl.LazyFrame) -> float:
+    """Give the share of choices, one a day, that are of an item that the user had on an earlier day."""
+    days = rows.group_by("user_id", "item_id").agg(pl.col("day").n_unique())
+    again = days.select((pl.col("day") - 1).sum() / pl.col("day").sum()).collect(engine="streaming")
+    return float(again.item() or 0.0)

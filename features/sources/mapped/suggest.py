@@ -237,16 +237,20 @@ def _model(facts: LogFacts, mapping: Mapping) -> list[str]:
 
 def _repeats(heads: list[KindFacts], mapping: Mapping) -> str:
     """Decide by the rarest head's kind, the end of a funnel, whether its items are shown again."""
-    kind = heads[-1]
+    kind, reads = heads[-1], ""
     if is_taken_once(kind):
         repeat, why = "exclude", "they are not shown again"
     elif mapping.logs_impressions:
         repeat, why = "allow", "they are shown like others"
     else:
         repeat, why = "learn", "they are candidates again; a night fits what repeats weigh in the score"
+        reads = (
+            "\n[item_item]\n# Heads read how often and how lately their user took an item, and what goes "
+            "with it.\nfeature = true\n"
+        )
     return (
         f"[policy]\n# {kind.repeats:.1%} of the {kind.kind!r} are of an item that the user had on an earlier "
-        f'day:\n# {why}.\nrepeat = "{repeat}"\nrepeat_kinds = ["{kind.kind}"]\n'
+        f'day:\n# {why}.\nrepeat = "{repeat}"\nrepeat_kinds = ["{kind.kind}"]\n{reads}'
     )
 
 

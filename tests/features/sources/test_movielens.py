@@ -212,6 +212,18 @@ def test_negatives_are_never_chosen_so_far_nor_unknown_yet() -> None:
     assert drawn.join(instants, on=["user_id", "day", "shown_at"], how="anti").is_empty()
 
 
+def test_what_is_chosen_again_may_be_drawn_on_days_without_it() -> None:
+    positives, catalogue = positives_and_catalogue()
+    drawn = sample_negatives(positives, catalogue, per_positive=10_000, seed=1, again=True)
+    chosen = drawn.join(positives, on=["user_id", "item_id"], suffix="_chosen")
+    assert (chosen["day_chosen"] != chosen["day"]).all(), "nothing of the day itself"
+    assert (chosen["day_chosen"] < chosen["day"]).any()
+    for (user, day), rows in drawn.group_by("user_id", "day"):
+        today = positives.filter(pl.col("user_id") == user, pl.col("day") == day)
+        known = catalogue.filter(pl.col("known_day") <= day)
+        assert rows.height == known.join(today, on="item_id", how="anti").height
+
+
 def test_rate_is_drawn_over_pool_for_each_user_and_day() -> None:
     positives, catalogue = positives_and_catalogue()
     drawn = sample_negatives(positives, catalogue, per_positive=4, seed=1)

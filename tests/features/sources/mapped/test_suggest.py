@@ -146,6 +146,7 @@ def test_whether_an_item_is_shown_again_follows_from_the_repeats(suggested, repe
     """Of the end of the funnel: a click on something seen before says nothing of what is bought twice."""
     config, text = suggested(facts([kind(repeats=0.0), kind("purchase", repeats=repeats)]))
     assert (config.policy.repeat, config.policy.repeat_kinds) == (decided, ("purchase",))
+    assert not config.item_item.feature
     assert f"# {said} are of an item that the user had on an earlier day" in text
 
 
@@ -170,6 +171,7 @@ def test_what_was_logged_has_no_word_of_negatives_and_a_choice_has_its_window(su
     assert "egatives" not in logged
     assert "per_positive" in chosen
     assert (config.policy.repeat, config.policy.repeat_kinds) == ("learn", ("click",))
+    assert config.item_item.feature
     assert "# It is the impression itself" in chosen
     assert config.tasks[0].window == 60
 
