@@ -149,16 +149,22 @@ def with_rows_of(table: ItemItem, item_ids: pl.Series, others: pl.Series) -> Ite
 
 
 def _histories(snapshot: DaySnapshot, kinds: tuple[str, ...], item_ids: pl.Series) -> Histories:
-    rows = pl.DataFrame({"item_id": item_ids, "row": np.arange(item_ids.len(), dtype=np.int32)})
-    events = (
-        snapshot.table(TABLE, columns=["user_id", "item_id", "kind", "received_at", "feedback_id"])
-        .filter(pl.col("kind").is_in(list(kinds)))
-        .join(rows, on="item_id")
-        .sort("user_id", "received_at", "feedback_id")
-    )
-    users = events["user_id"].rle_id().to_numpy().astype(np.int64)
-    num_users = int(users[-1]) + 1 if users.size else 0
-    return Histories.of(users, events["row"].to_numpy(), num_users=num_users)
+    """Read what users took; column by column, for all of a large table's would take several GB."""
+    catalogue = pl.DataFrame({"item_id": item_ids, "row": np.arange(item_ids.len(), dtype=np.int32)})
+    rows = _numbered(snapshot.table(TABLE, columns=["item_id"]), catalogue)
+    taken = rows.is_not_null() & snapshot.table(TABLE, columns=["kind"])["kind"].is_in(list(kinds))
+    users = snapshot.table(TABLE, columns=["user_id"]).filter(taken)
+    distinct = users.unique().sort("user_id").with_row_index("row")
+    events = pl.DataFrame({"user": _numbered(users, distinct), "item": rows.filter(taken)})
+    instants = snapshot.table(TABLE, columns=["received_at", "feedback_id"]).filter(taken)
+    events = events.hstack(instants).sort("user", "received_at", "feedback_id").select("user", "item")
+    users_of = events["user"].to_numpy().astype(np.int64)
+    return Histories.of(users_of, events["item"].to_numpy(), num_users=distinct.height)
+
+
+def _numbered(ids: pl.DataFrame, known: pl.DataFrame) -> pl.Series:
+    """Give each id's row, null where it is not known. Args: ids: one column; known: it, and its `row`."""
+    return ids.join(known, on=ids.columns, how="left", maintain_order="left")["row"]
 
 
 class _Snapshot:
