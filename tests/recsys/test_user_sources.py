@@ -59,10 +59,10 @@ def test_what_the_ranker_reads_by_hand():
     again = RowScores(np.array([5]), np.array([np.log(2)], np.float32))
     found = PastNumbers.of(UserSources(item_item=near, repeat=again)).of_rows(np.array([2, 3, 5, 7, 9]))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found[:, 0], [np.log(11), -np.log(3), np.log(2), np.log(11), 0], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 0], 2 * np.log([11, 1 / 3, 2, 11, 1]), rtol=1e-6)
     # Two are best and share the first place; one is behind both; the others have none.
-    np.testing.assert_allclose(found[:, 1], [1, 0, 1 / np.log2(4), 1, 0], rtol=1e-6)
-    np.testing.assert_allclose(found[:, 2], [0, 0, np.log(2), 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 1], [6, 0, 6 / np.log2(4), 6, 0], rtol=1e-6)
+    np.testing.assert_allclose(found[:, 2], [0, 0, 4 * np.log(2), 0, 0], rtol=1e-6)
     assert not PastNumbers().of_rows(np.arange(3)).any()
 
 
