@@ -327,6 +327,13 @@ class Registry:
         return self.folder / "records" / f"{version}.json"
 
 
+def what_is_live(version: str | None) -> str:
+    """Say what servers answer with."""
+    return (
+        f"{version} is live" if version else "nothing is live (servers answer with the log's popular items)"
+    )
+
+
 def _user() -> str:
     """Name the user of this process; a container may have only a number for it."""
     try:

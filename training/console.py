@@ -8,7 +8,7 @@ from rich.table import Table
 
 from recsys.manifest import read_manifest
 from recsys.records import PowerAt
-from recsys.registry import Registry
+from recsys.registry import Registry, what_is_live
 from recsys.retention import pins
 
 if TYPE_CHECKING:  # bundles are listed without what a night needs
@@ -27,7 +27,7 @@ def print_night(result: "NightResult") -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if result.attempts > 1:
         console.print(f"{result.attempts} bundles were evaluated on these labels: each may pass by luck")
-    now = f"{result.live or 'nothing'} is live"
+    now = what_is_live(result.live)
     if result.version is not None:
         said = now
     elif result.promoted is None:

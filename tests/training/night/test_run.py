@@ -215,7 +215,8 @@ def test_a_version_that_was_rolled_back_is_held_by_its_own_night(first_night, tm
     assert (record.verdict, len(record.rulings)) == (Verdict.HOLD, 3), "a verdict is added once"
     print_night(again)
     said = " ".join(capsys.readouterr().out.split())
-    assert f"2026-01-29: HOLD, it made {result.version}, nothing is live: {result.version} was rolled" in said
+    now = "nothing is live (servers answer with the log's popular items)"
+    assert f"2026-01-29: HOLD, it made {result.version}, {now}: {result.version} was rolled" in said
 
 
 def test_a_verdict_that_changes_is_added_to_the_records_of_both_versions(first_night, make_config, tmp_path):

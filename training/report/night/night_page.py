@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recsys.files import write_whole
 from recsys.records import NightRecord, Verdict
+from recsys.registry import what_is_live
 from training.report.night.night_plots import Line, day_lines, verdict_strip
 from training.report.report_files import report_environment
 
@@ -55,8 +56,7 @@ class NightPage:
     @property
     def headline(self) -> str:
         """Say how the night ended."""
-        now = f"{self.live} is live" if self.live else "nothing is live"
-        return f"The night's version was {HEADLINES[self.verdict]}; {now}."
+        return f"The night's version was {HEADLINES[self.verdict]}; {what_is_live(self.live)}."
 
     @property
     def strip(self) -> list[tuple[date, str, str]]:
