@@ -28,6 +28,7 @@ window = "1h"
 [[task]]
 name = "purchase"
 feedback = "purchase"
+reversal = "refund"
 head = "binary"
 window = "2h"
 parent = "click"
