@@ -227,8 +227,8 @@ def _model(facts: LogFacts, mapping: Mapping) -> list[str]:
         count = mapping.negatives.per_positive
         parts.append(
             f"# Negatives: the log does not say what was shown. {count} items that the user did not take "
-            "stand beside\n# each one taken, weighed by their rate ([negatives] per_positive of the mapping)."
-            "\n# A probability is that of an item drawn from the whole catalogue.\n"
+            "that day stand\n# beside each one taken, weighed by their rate ([negatives] per_positive of the "
+            "mapping).\n# A probability is that of an item drawn from the whole catalogue.\n"
         )
     if facts.alone:
         parts.append("[model]\nposition_bias = false # every impression is a list of one\n")
