@@ -169,10 +169,6 @@ class LinearRows:
         mean, std = design.numbers.mean(axis=0), design.numbers.std(axis=0) + 1e-6
         return cls(design=design, mean=mean, std=std, matrix=design.sparse(mean, std))
 
-    def matrix_of(self, design: Design) -> Any:
-        """Give other rows by the same means and deviations."""
-        return design.sparse(self.mean, self.std)
-
 
 def fit_linear(
     task: TaskSpec,
@@ -191,7 +187,8 @@ def fit_linear(
     model, note = _linear(task, rows.matrix, sample.label, sample.weight, penalty)
     kind = "logistic" if task.kind.probability else "ridge"
     note = f"{kind}, {sample.label.size} rows, penalty {penalty:g}, {note}"
-    return Fitted(lambda design: _predict(task, model, rows.matrix_of(design)), note)
+    mean, std = rows.mean, rows.std  # what predicts does not keep the matrix
+    return Fitted(lambda design: _predict(task, model, design.sparse(mean, std)), note)
 
 
 def _best(task: TaskSpec, sample: Sample, seed: int, penalties: Sequence[float], rows: LinearRows) -> float:
