@@ -65,6 +65,8 @@ class Cutover:
 
 
 _UNMEASURED = Cutover()
+WIDE_SHARE = 0.45
+"""A filter that passes so many of the items is searched for in `wide_lists`: recall is checked of half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class ItemIndex:
     lists: float = 1.0
     """Of a compressed index this share of the lists is looked at, the nearest ones; 1: all."""
     wide_lists: float | None = None
-    """The same where the scan filters nothing: each list has more to find then; None: `lists`."""
+    """The same where nothing is filtered, or most items pass: each list has more to find; None: `lists`."""
     cutover: Cutover = _UNMEASURED
     on_gpu: GpuVectors | None = None
     """Searched first where present."""
@@ -219,7 +221,8 @@ class ItemIndex:
             return scan(self.index, vector_D, count, self.unfiltered_lists)
         fetched = num_fetched(count, size / passing)
         if fetched <= count * self.cutover.most_fetched and fetched * _MANY <= size:
-            found = scan(self.index, vector_D, fetched, self.unfiltered_lists)
+            lists = self.unfiltered_lists if passing >= WIDE_SHARE * size else self.lists
+            found = scan(self.index, vector_D, fetched, lists)
             passing_first: np.ndarray = found[allowed[found]][:count]
             if passing_first.size == count:
                 return passing_first

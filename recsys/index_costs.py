@@ -58,7 +58,7 @@ def _measured(index: ItemIndex, k: int) -> Cutover:
 
 
 def _fetch(index: ItemIndex, query_D: np.ndarray, count: int, allowed: Mask) -> np.ndarray:
-    found = scan(index.index, query_D, count, index.unfiltered_lists)
+    found = scan(index.index, query_D, count, index.lists)
     passing: np.ndarray = found[allowed[found]]
     return passing
 

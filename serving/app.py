@@ -307,7 +307,8 @@ class Server:
         seat = self._options.seat
         if seat is None or seat.sockets is None or seat.num_workers == 1:
             return None
-        return HandOver(self.board, seat.number, seat.sockets)
+        default_s = self._options.config.serving.deadline_ms / 1000
+        return HandOver(self.board, seat.number, seat.sockets, default_s, self.stats.handed_over)
 
     def _ranking_server(self) -> grpc.Server:
         serving = self._options.config.serving

@@ -137,7 +137,6 @@ class Admission(grpc.ServerInterceptor):  # type: ignore[misc,unused-ignore]
         queue = getattr(handler.unary_unary, _POOL, self._queue)
         elsewhere = self._hand_over(handler_call_details, handler, queue)
         if elsewhere is not None:
-            self._stats.handed_over()
             return elsewhere
         if queue.has_room():
             return handler

@@ -4,28 +4,37 @@
 
 A caller's few connections may all belong to one worker, whose calls would then wait behind each other while
 its siblings have nothing to do. A call goes on at most once, as bytes: nobody parses it on the way. The
-sibling counts, logs and journals it as its own. Where it cannot be reached, the call is answered here.
+sibling logs and journals it as its own. Where the sibling has ended the call is answered here; if that was in
+the middle of the call, its list may be in the journal twice, under two request ids.
+
+An upsert reaches the siblings a moment later (`serving.journal_tail`), so the next call of its caller may be
+answered without it for that long, as on a connection of its own.
 
 The sockets lie in a folder of the parent's that only this user may enter.
 """
 
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
 from serving.call_log import REQUEST_ID_KEY
-from serving.call_queue import CallQueue, on_pool, time_left
+from serving.call_queue import RETRY_KEY, CallQueue, on_pool, pushback_ms, time_left
 from serving.stats import RANKING
 from serving.stats_board import StatsBoard
 
 HANDED_OVER_KEY: Final = "recsys-handed-over"
 """Of the metadata of a call that comes from a sibling."""
 MAX_AWAY: Final = 32
-"""Calls of one worker that may be with siblings at a time."""
+"""Calls of one worker that may be with one sibling at a time."""
+REST_S: Final = 5.0
+"""A sibling that lets a call's time pass is not asked for so long."""
+LATE_SHARE: Final = 0.9
+"""Of a call's time: who gives up sees the end of it a moment before or after."""
 _OURS: Final = frozenset({HANDED_OVER_KEY, "user-agent"})
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
@@ -35,19 +44,52 @@ _OPTIONS: Final = (
 )
 
 
+class Sibling(ThreadPoolExecutor):
+    """Threads that wait for one sibling's answers, and the connection to it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(MAX_AWAY, "hand-over")
+        self.num_away = 0
+        """Calls that are with it."""
+        self.rests_until = 0.0
+        """By `time.monotonic`."""
+        self.channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._count_lock = threading.Lock()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Run a call; gRPC does so for each, also where nobody waits any more."""
+        self._count(1)
+        return super().submit(self._counted, fn, *args, **kwargs)
+
+    def _counted(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._count_lock:
+            self.num_away += change
+
+
 class HandOver:
     """Chooses for each ranking call of one worker whether a sibling answers it; for many threads.
 
-    Args: board: of all workers; own: this one's number; folder: of the sockets.
+    Args: board: of all workers; own: this one's number; folder: of the sockets; default_deadline_s: the time
+    of a call whose caller gives none; answered: called for each call that a sibling has answered.
     """
 
-    def __init__(self, board: StatsBoard, own: int, folder: Path) -> None:
+    def __init__(
+        self,
+        board: StatsBoard,
+        own: int,
+        folder: Path,
+        default_deadline_s: float,
+        answered: Callable[[], None] = lambda: None,
+    ) -> None:
         self._board, self._own, self._folder = board, own, folder
-        self._lock = threading.Lock()
-        self._away = [0] * board.num_workers
-        """Calls that are with each sibling."""
-        self._channels: dict[int, grpc.Channel] = {}
-        self._pool = ThreadPoolExecutor(MAX_AWAY, "hand-over")
+        self._default_deadline_s, self._answered = default_deadline_s, answered
+        self._siblings = {n: Sibling(self._address(n)) for n in range(board.num_workers) if n != own}
 
     @property
     def address(self) -> str:
@@ -58,10 +100,11 @@ class HandOver:
         return f"unix:{self._folder / str(worker)}"
 
     def close(self) -> None:
-        """Close the connections to the siblings, when no call is away any more."""
-        self._pool.shutdown()
-        for channel in self._channels.values():
-            channel.close()
+        """Close the connections to the siblings; calls that are away end with them."""
+        for sibling in self._siblings.values():
+            sibling.channel.close()
+        for sibling in self._siblings.values():
+            sibling.shutdown()
 
     def handler(self, details: Any, handler: Any, queue: CallQueue) -> Any | None:
         """Make a handler that hands one call over; None: it is answered here.
@@ -76,72 +119,81 @@ class HandOver:
         sibling = self._less_busy(queue.num_pending)
         if sibling is None:
             return None
-        with self._lock:
-            self._away[sibling] += 1
 
         def run(sent: bytes, context: grpc.ServicerContext) -> Any:
             try:
                 return self._asked(details.method, sibling, sent, context)
             except _UnreachableError:
-                answer = queue.submit(handler.unary_unary, sent, context).result()
-                return handler.response_serializer(answer)
-            finally:
-                with self._lock:
-                    self._away[sibling] -= 1
+                return _answered_here(sent, context, handler, queue)
 
-        return grpc.unary_unary_rpc_method_handler(on_pool(run, self._pool))
+        return grpc.unary_unary_rpc_method_handler(on_pool(run, sibling))
 
-    def _less_busy(self, num_pending: int) -> int | None:
+    def _less_busy(self, num_pending: int) -> Sibling | None:
         """Return the sibling with the fewest calls, if it has fewer than this worker."""
-        pending = self._board.pending()
-        with self._lock:
-            if sum(self._away) >= MAX_AWAY:
-                return None
+        pending, now = self._board.pending(), time.monotonic()
+        found, fewest = None, num_pending
+        for number, sibling in self._siblings.items():
+            if number not in pending or sibling.num_away >= MAX_AWAY or now < sibling.rests_until:
+                continue
             # Those on their way are not counted there yet; those that are there are counted twice.
-            counts = {n: max(count, self._away[n]) for n, count in pending.items() if n != self._own}
-        sibling = min(counts, key=counts.__getitem__, default=None)
-        return sibling if sibling is not None and counts[sibling] < num_pending else None
+            count = max(pending[number], sibling.num_away)
+            if count < fewest:
+                found, fewest = sibling, count
+        return found
 
-    def _asked(self, method: str, sibling: int, sent: bytes, context: grpc.ServicerContext) -> bytes:
+    def _asked(self, method: str, sibling: Sibling, sent: bytes, context: grpc.ServicerContext) -> bytes:
         """Give a sibling's answer, or end the call as it does.
 
         Raises: _UnreachableError when it does not answer at all.
         """
-        ask: Any = self._channel(sibling).unary_unary(method)  # bytes to bytes
-        call = ask.future(sent, timeout=time_left(context), metadata=_metadata(context))
-        context.add_callback(call.cancel)  # a caller that gives up waits for nobody there, either
+        remaining_s = time_left(context)
+        timeout_s = self._default_deadline_s if remaining_s is None else remaining_s
+        late_at = time.monotonic() + LATE_SHARE * timeout_s
+        ask: Any = sibling.channel.unary_unary(method)  # bytes to bytes
+        try:
+            call = ask.future(sent, timeout=timeout_s, metadata=_metadata(context))
+        except ValueError as error:  # closed: this worker stops
+            raise _UnreachableError from error
+        # A caller that gives up waits for nobody there, either; one that has done so gets no callback.
+        if not context.add_callback(call.cancel):  # type: ignore[func-returns-value, arg-type, unused-ignore]
+            call.cancel()
         try:
             answer: bytes = call.result()
-            return answer
-        except grpc.FutureCancelledError:
-            context.abort(grpc.StatusCode.CANCELLED, "the caller gave up")
-        except grpc.RpcError as error:
-            sent_back: Any = error.trailing_metadata()
-            trailing = tuple((key, value) for key, value in sent_back or ())
-            if error.code() is grpc.StatusCode.UNAVAILABLE and not _answered(trailing):
-                raise _UnreachableError from error
-            context.set_trailing_metadata(trailing)
-            context.abort(error.code(), error.details() or "")
-        raise AssertionError("gRPC's abort raises")
+        except (grpc.FutureCancelledError, grpc.RpcError) as error:
+            if time.monotonic() >= late_at:
+                sibling.rests_until = time.monotonic() + REST_S
+            self._end(context, error)
+        self._answered()
+        return answer
 
-    def _channel(self, sibling: int) -> grpc.Channel:
-        with self._lock:
-            channel = self._channels.get(sibling)
-            if channel is None:
-                channel = grpc.insecure_channel(self._address(sibling), options=_OPTIONS)
-                self._channels[sibling] = channel
-            return channel
+    def _end(self, context: grpc.ServicerContext, error: Any) -> None:
+        """End a call as a sibling ended it.
+
+        Raises: _UnreachableError when it was not its service that did.
+        """
+        if isinstance(error, grpc.FutureCancelledError):
+            context.abort(grpc.StatusCode.CANCELLED, "the caller gave up")
+        trailing = tuple((key, value) for key, value in error.trailing_metadata() or ())
+        if any(key == REQUEST_ID_KEY for key, _ in trailing):
+            self._answered()
+        elif error.code() is grpc.StatusCode.UNAVAILABLE:
+            raise _UnreachableError from error
+        context.set_trailing_metadata(trailing)
+        context.abort(error.code(), error.details() or "")
 
 
 class _UnreachableError(Exception):
     """A sibling has ended, or has not started to listen."""
 
 
-def _metadata(context: grpc.ServicerContext) -> tuple[tuple[str, str | bytes], ...]:
+def _answered_here(sent: bytes, context: grpc.ServicerContext, handler: Any, queue: CallQueue) -> Any:
+    """Answer a call that came back, unless the queue is full by now."""
+    if not queue.has_room():
+        context.set_trailing_metadata(((RETRY_KEY, pushback_ms(time_left(context))),))
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are waiting; retry later")
+    return handler.response_serializer(queue.submit(handler.unary_unary, sent, context).result())
+
+
+def _metadata(context: grpc.ServicerContext) -> Sequence[tuple[str, str | bytes]]:
     sent = ((key, value) for key, value in context.invocation_metadata() if key not in _OURS)
     return (*sent, (HANDED_OVER_KEY, "1"))
-
-
-def _answered(trailing: Sequence[Any]) -> bool:
-    """Tell whether a service ended the call: it says which request that was."""
-    return any(key == REQUEST_ID_KEY for key, _ in trailing)

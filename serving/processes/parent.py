@@ -27,6 +27,8 @@ from serving.processes.child import WORKER, Child
 from serving.processes.orders import Report, ServeSettings, WorkerSeat
 from serving.stats_board import StatsBoard
 
+MAX_SOCKET_PATH = 107
+"""Bytes of a unix socket's path, as Linux has it."""
 SLACK_S = 5.0
 """A worker that has not ended so long after the limit of its drain is killed."""
 _MAX_EARLY_ENDS = 3
@@ -74,7 +76,7 @@ class Parent:
     seats: list[Seat] = field(init=False)
     board: StatsBoard = field(init=False)
     _board_fd: int = field(init=False)
-    _sockets: Path = field(init=False)
+    _sockets: Path | None = field(init=False)
     _selector: selectors.BaseSelector = field(init=False, default_factory=selectors.DefaultSelector)
     _announced: bool = False
     _stopping: bool = False
@@ -89,9 +91,7 @@ class Parent:
         self._board_fd = os.memfd_create("recsys-stats")
         os.ftruncate(self._board_fd, size)
         self.board = StatsBoard(mmap.mmap(self._board_fd, size), self.num_workers)
-        self._sockets = Path(
-            tempfile.mkdtemp(prefix="recsys-")
-        )  # a socket's path has room for 107 characters
+        self._sockets = _socket_folder() if self.num_workers > 1 else None
 
     def run_until_signalled(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain.
@@ -135,7 +135,8 @@ class Parent:
                 signal.set_wakeup_fd(before)
                 self._selector.close()
                 os.close(self._board_fd)
-                shutil.rmtree(self._sockets, ignore_errors=True)
+                if self._sockets is not None:
+                    shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _stop(self, number: int, _: object) -> None:
         self._stopping = True
@@ -249,3 +250,20 @@ class Parent:
     @property
     def _start_limit_s(self) -> float:
         return self.settings.config.serving.start_s
+
+
+def _socket_folder() -> Path | None:
+    """Make a folder for the workers' sockets; None, with a log entry, where there is no place for them."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="recsys-"))
+    except OSError as error:
+        problem = f"no folder for temporary files can be written: {error.strerror}"
+    else:
+        if len(os.fsencode(folder / "000")) <= MAX_SOCKET_PATH:
+            return folder
+        folder.rmdir()
+        problem = f"{folder} is too long a path for a socket"
+    _log.warning(
+        "calls_not_shared_out", reason=problem, remedy="set TMPDIR to a short path that can be written"
+    )
+    return None

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.index import ItemIndex
+from recsys.index import Cutover, ItemIndex
 from recsys.index_recall import FACTORS, SHARES, WIDE_SHARES, RecallCheck, lowest, tune
 
 
@@ -60,9 +60,14 @@ def test_without_a_filter_fewer_lists_are_looked_at_where_they_are_enough(index,
     fewer = replace(tuned, wide_lists=tuned.unfiltered_lists - 1 / 32)
     assert lowest(check.of(fewer, shares=WIDE_SHARES)) < 0.905
     assert check.of(fewer, shares=(0.1,)).keys() == {0.1}
-    assert check.of(fewer, shares=(0.1,))[0.1].recall == found[0.1].recall, (
-        "a filtered scan is as wide as before"
-    )
+    for cutover in (
+        Cutover(),
+        Cutover(exact_share=0.001, most_fetched=16.0),
+    ):  # filtered in the scan, or after
+        one, other = (replace(tuned, wide_lists=wide, cutover=cutover) for wide in (1 / 32, None))
+        assert check.of(one, shares=(0.1,))[0.1].recall == check.of(other, shares=(0.1,))[0.1].recall, (
+            "a narrow filter is searched for in as many lists as before"
+        )
 
 
 def test_what_no_factor_reaches_is_told(index):

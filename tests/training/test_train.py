@@ -152,7 +152,7 @@ def test_input_sizes_follow_the_features(config, trained):
     assert inputs.user_tables[0] == ("user_id", "user_id", 6)
     assert inputs.num_history_kinds == 2 + len(trained.state.history["rating"]) + 1
     assert inputs.num_context_numbers == 4, "a counter per task, and how long ago"
-    assert inputs.num_cross_numbers == len(define_features(config).crosses[0].numbers)
+    assert inputs.num_pair_numbers == len(define_features(config).crosses[0].numbers)
 
 
 def test_a_bundle_predicts_what_its_weights_predicted(shop_chain, config, trained, bundle):

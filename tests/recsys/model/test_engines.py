@@ -21,7 +21,7 @@ REFERENCE = Engine("eager", _run)
 @pytest.fixture
 def sample():
     rows = torch.rand(NUM, 3, generator=torch.Generator().manual_seed(0))
-    return Sample(CandidateInputs(rows, *[torch.zeros(1)] * 5), lambda logits: {"click": logits[0] / 3})
+    return Sample(CandidateInputs(rows, *[torch.zeros(1)] * 6), lambda logits: {"click": logits[0] / 3})
 
 
 def _moved(by, *, exact):
@@ -64,7 +64,7 @@ def test_which_of_two_equally_good_items_is_the_last_of_the_best_does_not_matter
     values[50:52] = values[49] - apart * values.std(correction=0)
     swapped = values.clone()
     swapped[48:50], swapped[50:52] = values[50:52], values[48:50]
-    lists = Sample(CandidateInputs(*[torch.zeros(1)] * 6), lambda logits: {"click": logits[0] * 1e-2})
+    lists = Sample(CandidateInputs(*[torch.zeros(1)] * 7), lambda logits: {"click": logits[0] * 1e-2})
     reference, other = (
         Engine(n, lambda *_, v=v: v[None], exact=False) for n, v in (("r", values), ("o", swapped))
     )
