@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 MODULES = (
@@ -60,7 +61,13 @@ def _begin(door: socket.socket, python: str, callers: dict[int, socket.socket]) 
     size, streams, _, _ = socket.recv_fds(caller, CODE, 3)
     order = b""
     while len(order) < int.from_bytes(size, "big"):
-        order += caller.recv(1 << 20)
+        part = caller.recv(1 << 20)
+        if not part:  # its caller is gone
+            for stream in streams:
+                os.close(stream)
+            caller.close()
+            return
+        order += part
     pid = os.fork()
     if pid == 0:
         signal.set_wakeup_fd(-1)
@@ -82,7 +89,7 @@ def _end(callers: dict[int, socket.socket], gone: list[socket.socket]) -> None:
             os.kill(pid, signal.SIGKILL)
         ended, status = os.waitpid(pid, 0 if caller in gone else os.WNOHANG)
         if ended:
-            if caller not in gone:
+            with suppress(OSError):  # it is gone by now
                 caller.sendall(os.waitstatus_to_exitcode(status).to_bytes(CODE, "big", signed=True))
             callers.pop(pid).close()
 

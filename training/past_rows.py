@@ -73,10 +73,15 @@ class DayPast:
         config, instants = self.feature.config, asked["shown_at"].dt.epoch("ms").to_list()
         start = 0
         for count, events in requests_taken(self.previous, self.snapshot, asked, config):
-            of_users = taken_rows(events, count, self._ids, config)
+            of_users = taken_rows(events, count, self._day_ids, config)
             for taken, at_ms in zip(of_users, instants[start : start + count], strict=True):
                 yield PastNumbers.of(UserSources.of(taken, at_ms, self._table, READ_TERMS))
             start += count
+
+    @cached_property
+    def _day_ids(self) -> pl.Series:
+        """List the day's items: one that came today may be taken again today, as a server knows."""
+        return self.snapshot.table("items", columns=["item_id"])["item_id"]
 
     @cached_property
     def _ids(self) -> pl.Series:
