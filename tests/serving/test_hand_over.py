@@ -93,6 +93,14 @@ def handed_over(worker: Worker) -> int:
     return worker.board.totals().counters["handed_over"]
 
 
+def answered_here(busy: Worker, until, method: str = "Recommend") -> bool:
+    """Tell whether a busy worker's next call waits there, and is answered there when it is free."""
+    waiting = busy.ask(b"a", method)
+    until(lambda: busy.board.pending()[0] == 2)
+    busy.free.set()
+    return waiting.result() == b"0: a"
+
+
 def test_an_idle_worker_answers_its_own_calls(workers) -> None:
     assert [workers[0].ask(b"a").result(), workers[1].ask(b"a").result()] == [b"0: a", b"1: a"]
     assert handed_over(workers[0]) == 0
@@ -105,10 +113,7 @@ def test_a_busy_worker_has_its_sibling_answer(busy) -> None:
 
 
 def test_only_ranking_is_handed_over(busy, until) -> None:
-    waiting = busy.ask(b"a", "UpsertItems")
-    until(lambda: busy.board.pending()[0] == 2)
-    busy.free.set()
-    assert waiting.result() == b"0: a"
+    assert answered_here(busy, until, "UpsertItems")
 
 
 def test_a_call_is_handed_over_once_and_not_to_a_sibling_as_busy(workers, busy, until) -> None:
@@ -136,19 +141,13 @@ def test_errors_come_back_as_the_sibling_gave_them(busy) -> None:
 def test_where_the_sibling_is_gone_the_call_is_answered_here(workers, busy, until) -> None:
     workers[1].stop()
     workers[1].board.enter(1, "serving")  # killed: nobody has said so yet
-    waiting = busy.ask(b"a")
-    until(lambda: busy.board.pending()[0] == 2)
-    busy.free.set()
-    assert waiting.result() == b"0: a"
+    assert answered_here(busy, until)
     assert handed_over(busy) == 0
 
 
 def test_a_sibling_that_drains_is_not_asked(workers, busy, until) -> None:
     workers[1].board.enter(1, "draining")
-    waiting = busy.ask(b"a")
-    until(lambda: busy.board.pending()[0] == 2)
-    busy.free.set()
-    assert waiting.result() == b"0: a"
+    assert answered_here(busy, until)
     assert handed_over(busy) == 0
 
 
@@ -169,10 +168,7 @@ def test_a_sibling_that_hangs_is_left_alone_for_a_while(workers, busy, until) ->
     assert busy.ask(b"wait", timeout=0.2).code() is grpc.StatusCode.DEADLINE_EXCEEDED
     workers[1].free.set()
     until(lambda: busy.hand_over._siblings[1].rests_until > 0)
-    waiting = busy.ask(b"a")
-    until(lambda: busy.board.pending()[0] == 2)
-    busy.free.set()
-    assert waiting.result() == b"0: a"
+    assert answered_here(busy, until)
 
 
 def test_calls_of_which_nothing_is_read_are_not_counted_as_away(busy, until) -> None:
