@@ -244,6 +244,8 @@ def _repeats(heads: list[KindFacts], mapping: Mapping) -> str:
         repeat, why = "allow", "they are shown like others"
     else:
         repeat, why = "learn", "they are candidates again; a night fits what repeats weigh in the score"
+    # Where choices hardly repeat, no drawn negative was taken before: the heads would read the label.
+    if repeat == "learn" and not any(map(is_taken_once, heads)):
         reads = (
             "\n[item_item]\n# Heads read how often and how lately their user took an item, and what goes "
             "with it.\nfeature = true\n"

@@ -150,6 +150,14 @@ def test_whether_an_item_is_shown_again_follows_from_the_repeats(suggested, repe
     assert f"# {said} are of an item that the user had on an earlier day" in text
 
 
+@pytest.mark.parametrize(("clicks_again", "read"), [(0.049, False), (0.05, True)])
+def test_heads_read_the_past_where_drawn_negatives_have_one(suggested, clicks_again, read) -> None:
+    found = facts([kind(repeats=clicks_again), kind("purchase", repeats=0.08)])
+    config, _ = suggested(found, **OF_CHOICES)
+    assert config.policy.repeat == "learn"
+    assert config.item_item.feature == read
+
+
 def test_ratings_alone_get_a_head_that_finds_what_to_list(suggested) -> None:
     found = facts([kind("stars", repeats=0.0, **STARS)], alone=True, impressions=3_000, stars=600)
     choices = {"feedback": {**OF_CHOICES["feedback"], "only_kind": "stars", "value": "v"}, "events": None}
