@@ -60,6 +60,8 @@ def runs_diff_command(
 
 
 def _print_list(found: list[dict[str, Any]]) -> None:
+    if found:
+        print(f"{'night':<10}  {'version':<23}  {'start':<6}  verdict")
     for run in found:
         live = "live" if run["live"] else ""
         print(f"{run['night']}  {run['version']}  {run['kind']:<6}  {run['verdict']:<16}  {live:<4}".rstrip())

@@ -64,7 +64,8 @@ def registry(make_config, tmp_path):
 
 def test_a_night_is_one_line_whether_it_was_refitted_or_held(registry, capsys):
     assert run(["runs", "list", "--runs", str(registry.runs)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["night", "version", "start", "verdict"]
     assert [line.split()[0] for line in lines[:2]] == ["2026-01-28", "2026-01-29"]
     assert lines[0].split()[1:] == [registry.current(), "cold", "PROMOTE", "live"]
     assert lines[1].split()[3:] == ["HOLD"]

@@ -241,8 +241,11 @@ def _impressions(run: _Run) -> None:
         chosen = int(pl.scan_parquet(shown).select(pl.len()).collect().item()) if shown else 0
         notes["impressions: derived from " + ", ".join(run.mapping.openers)] = chosen
         catalogue = run.side.catalogue()
-        draw_negatives(run.shown, catalogue, run.mapping.negatives, drawn, run.step)
+        repeated, again = draw_negatives(run.shown, catalogue, run.mapping.negatives, drawn, run.step)
         notes["impressions: negatives drawn, marked sampled"] = drawn.count()
+        if repeated:
+            may = 'may be drawn ("draw"' if again else 'is not drawn ("leave_out"'
+            notes[f"impressions: an item taken on an earlier day, which {may} in [negatives] taken_before)"] = repeated
     written = WrittenDays(run.conversion, "impressions", counted=not run.staged.derived)
     for n, day in enumerate(days):
         run.step(f"writing {day}", 0.85 + 0.1 * n / len(days))

@@ -46,18 +46,22 @@ class StoredNegatives:
 
 def draw_negatives(
     shown: InteractionLog, catalogue: pl.DataFrame, settings: Negatives, drawn: StoredNegatives, step: Step
-) -> None:
+) -> tuple[int, bool]:
     """Draw `per_positive` items for each chosen one.
 
     Args: shown: derived impressions by day. catalogue: item_id, known_day, as `sample_negatives` needs it.
+    Returns: how many choices, one a day, are of an item that the user had taken on an earlier day, and whether such
+    items may be drawn.
     """
     days = shown.days("impressions")
     if not settings.per_positive or not days:
-        return
+        return 0, False
     paths = [path for day in days for path in shown.files("impressions", day)]
     rows = scan_dated(paths).select("user_id", "item_id", "shown_at", day="date")
     total = int(rows.select(pl.len()).collect().item())
-    batches, again = -(-total // _ROWS_AT_A_TIME), _chosen_again(rows) >= TAKEN_ONCE
+    batches, (repeated, choices) = -(-total // _ROWS_AT_A_TIME), _chosen_again(rows)
+    by_share = repeated >= TAKEN_ONCE * choices
+    again = by_share if settings.taken_before == "auto" else settings.taken_before == "draw"
     for batch in range(batches):
         step("sampling negatives", 0.7 + 0.15 * batch / batches)
         mine = rows.filter(pl.col("user_id").hash(0) % batches == batch).collect(engine="streaming")
@@ -66,10 +70,11 @@ def draw_negatives(
                 mine, catalogue, per_positive=settings.per_positive, seed=settings.seed, again=again
             )
             drawn.put(batch, sampled)
+    return repeated, again
 
 
-def _chosen_again(rows: pl.LazyFrame) -> float:
-    """Give the share of choices, one a day, that are of an item that the user had on an earlier day."""
+def _chosen_again(rows: pl.LazyFrame) -> tuple[int, int]:
+    """Count choices, one a day, of an item that the user had on an earlier day, and all choices."""
     days = rows.group_by("user_id", "item_id").agg(pl.col("day").n_unique())
-    again = days.select((pl.col("day") - 1).sum() / pl.col("day").sum()).collect(engine="streaming")
-    return float(again.item() or 0.0)
+    counts = days.select((pl.col("day") - 1).sum(), all=pl.col("day").sum()).collect(engine="streaming")
+    return int(counts["day"].item()), int(counts["all"].item())

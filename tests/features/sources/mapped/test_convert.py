@@ -215,17 +215,32 @@ def test_without_impressions_choices_become_them_and_negatives_are_drawn(bench, 
     assert not bench.read(other, "impressions").equals(shown)
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
-def test_what_was_chosen_before_is_drawn_where_items_are_chosen_again(bench, events, again):
-    """Otherwise what a user knows would be chosen for certain."""
-    items = [n % 40 if again else n for n in range(60)]  # the last day's are the first day's
+@pytest.mark.parametrize(
+    ("chosen_again", "taken_before", "is_drawn"),
+    [
+        (False, "auto", False),
+        (True, "auto", True),
+        (True, "leave_out", False),
+        (True, "draw", True),
+        (False, "draw", True),
+    ],
+)
+def test_what_was_chosen_before_is_drawn_where_items_are_chosen_again(
+    bench, events, chosen_again, taken_before, is_drawn
+):
+    """Otherwise what a user knows would be chosen for certain. What the mapping says stays on a longer log."""
+    items = [n % 40 if chosen_again else n for n in range(60)]  # the last day's are the first day's
     rows = [f"u{n % 4},i{i},click,2026-01-{5 + n // 20:02d} 10:{n:02d}:00" for n, i in enumerate(items)]
     bench.csv("log.csv", "\n".join([HEADER, *rows]))
-    shown = bench.read(bench.convert(events(kinds={"click": "click"})), "impressions")
+    mapping = events(kinds={"click": "click"}) | {"negatives": {"taken_before": taken_before}}
+    shown = bench.read(bench.convert(mapping), "impressions")
     chosen = shown.filter(~pl.col("sampled")).select("user_id", "item_id", chosen="day")
     drawn = shown.filter("sampled").join(chosen, on=["user_id", "item_id"])
-    assert drawn.filter(pl.col("chosen") < pl.col("day")).is_empty() != again
+    assert drawn.filter(pl.col("chosen") < pl.col("day")).is_empty() != is_drawn
     assert drawn.filter(pl.col("chosen") == pl.col("day")).is_empty()
+    said = "; ".join(bench.summary.notes)
+    assert ("taken on an earlier day" in said) == chosen_again
+    assert ("may be drawn" in said) == (chosen_again and is_drawn)
 
 
 def test_drawn_items_stand_in_the_context_of_the_choice(bench, events):
