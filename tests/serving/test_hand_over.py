@@ -106,7 +106,7 @@ def answered_here(busy: Worker, until, method: str = "Recommend") -> bool:
 
 
 def answered_there(busy: Worker, until, sent: bytes) -> bytes:
-    """Ask when the sibling has nothing to do; an answer comes a moment before its call is no longer counted."""
+    """Ask when the sibling has nothing to do: it still counts a call a moment after its answer."""
     until(lambda: busy.board.pending()[1] == busy.hand_over._siblings[1].num_away == 0)
     return busy.ask(sent).result()
 

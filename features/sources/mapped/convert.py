@@ -245,7 +245,8 @@ def _impressions(run: _Run) -> None:
         notes["impressions: negatives drawn, marked sampled"] = drawn.count()
         if repeated:
             may = 'may be drawn ("draw"' if again else 'is not drawn ("leave_out"'
-            notes[f"impressions: an item taken on an earlier day, which {may} in [negatives] taken_before)"] = repeated
+            what = f"an item taken on an earlier day, which {may} in [negatives] taken_before)"
+            notes[f"impressions: {what}"] = repeated
     written = WrittenDays(run.conversion, "impressions", counted=not run.staged.derived)
     for n, day in enumerate(days):
         run.step(f"writing {day}", 0.85 + 0.1 * n / len(days))

@@ -264,8 +264,9 @@ class Negatives(_Section):
     per_positive: int = Field(default=4, ge=0)
     seed: int = 1
     taken_before: Literal["auto", "draw", "leave_out"] = "auto"
-    """Whether an item that the user took on an earlier day may be drawn; "auto": where 5 % of the choices are of
-    such items. A log that grows from one conversion to the next names it, so that old days stay what they were."""
+    """Whether an item that the user took on an earlier day may be drawn; "auto": where 5 % of the choices
+    are of such items. A log that grows from one conversion to the next names it, so that old days stay as
+    they were."""
 
 
 class Checks(_Section):

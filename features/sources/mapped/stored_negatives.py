@@ -50,8 +50,8 @@ def draw_negatives(
     """Draw `per_positive` items for each chosen one.
 
     Args: shown: derived impressions by day. catalogue: item_id, known_day, as `sample_negatives` needs it.
-    Returns: how many choices, one a day, are of an item that the user had taken on an earlier day, and whether such
-    items may be drawn.
+    Returns: how many choices, one a day, are of an item that the user had taken on an earlier day, and
+    whether such items may be drawn.
     """
     days = shown.days("impressions")
     if not settings.per_positive or not days:

@@ -228,7 +228,7 @@ def test_without_impressions_choices_become_them_and_negatives_are_drawn(bench, 
 def test_what_was_chosen_before_is_drawn_where_items_are_chosen_again(
     bench, events, chosen_again, taken_before, is_drawn
 ):
-    """Otherwise what a user knows would be chosen for certain. What the mapping says stays on a longer log."""
+    """Otherwise what a user knows would be chosen for certain. What the mapping says overrules the share."""
     items = [n % 40 if chosen_again else n for n in range(60)]  # the last day's are the first day's
     rows = [f"u{n % 4},i{i},click,2026-01-{5 + n // 20:02d} 10:{n:02d}:00" for n, i in enumerate(items)]
     bench.csv("log.csv", "\n".join([HEADER, *rows]))
