@@ -86,6 +86,23 @@ def checked_probability(
     return rows
 
 
+def checked_chances(
+    chance: npt.ArrayLike, prediction: npt.ArrayLike, weight: npt.ArrayLike | None = None
+) -> Rows:
+    """Return the columns as `checked` does, where the label is the true chance of a label.
+
+    Raises: DataError, as `checked`, naming the first chance outside [0, 1], or the first weight that is not 1:
+        a draw of labels is of single rows.
+    """
+    rows = checked(chance, prediction, weight)
+    outside = (rows.label < 0) | (rows.label > 1)
+    refuse("chance", rows.label, outside, "outside [0, 1]", "pass probabilities, not logits")
+    refuse(
+        "weight", rows.weight, rows.weight != 1, "not 1", "true chances are of single rows; drop the weight"
+    )
+    return rows
+
+
 def checked_weight(weight: npt.ArrayLike | None, num_rows: int) -> Vector:
     """Return weight [N] as float64, ones for None.
 

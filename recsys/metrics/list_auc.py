@@ -60,7 +60,7 @@ def list_auc(
     Raises: DataError on a NaN, a label that is neither 0 nor 1, or unequal lengths.
     """
     rows = checked_binary(label, prediction, weight)
-    return aucs_of_lists(_with_lists(rows, lists)).mean
+    return aucs_of_lists(with_lists(rows, lists)).mean
 
 
 def list_concordance(
@@ -72,7 +72,7 @@ def list_concordance(
         its rows' weights; equal predictions count half.
     Raises: DataError on a NaN or unequal lengths.
     """
-    return concordances_of_lists(_with_lists(checked(label, prediction, weight), lists)).mean
+    return concordances_of_lists(with_lists(checked(label, prediction, weight), lists)).mean
 
 
 def count_lists(label: npt.ArrayLike, lists: Lists) -> tuple[int, int]:
@@ -92,9 +92,9 @@ def count_lists(label: npt.ArrayLike, lists: Lists) -> tuple[int, int]:
 
 def aucs_of_lists(rows: Rows) -> ListValues:
     """Give the AUC of every list, from one sort. Args: rows: binary labels, with lists."""
-    inside = _Inside.of(rows)
+    inside = RowsInLists.of(rows)
     if not inside.code.size:
-        return _NO_LISTS
+        return NO_LISTS
     positive, negative = inside.weight * inside.label, inside.weight * (1.0 - inside.label)
     pairs = inside.sums(positive) * inside.sums(negative)
     positive, negative = _by_chance(inside, positive, negative)
@@ -108,9 +108,9 @@ def concordances_of_lists(rows: Rows) -> ListValues:
 
     Passes are as many as the longest list has rows; together they compare each pair of a list once.
     """
-    inside = _Inside.of(rows)
+    inside = RowsInLists.of(rows)
     if not inside.code.size:
-        return _NO_LISTS
+        return NO_LISTS
     order = np.argsort(inside.code, kind="stable")
     label, prediction, weight = (c[order] for c in (inside.label, inside.prediction, inside.weight))
     code = inside.code[order]
@@ -129,8 +129,8 @@ def concordances_of_lists(rows: Rows) -> ListValues:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Inside:
-    """The rows that are in a list."""
+class RowsInLists:
+    """The rows [N] that are in a list."""
 
     label: Vector
     prediction: Vector
@@ -143,6 +143,7 @@ class _Inside:
 
     @classmethod
     def of(cls, rows: Rows) -> Self:
+        """Take them from all rows, which name their lists."""
         assert rows.lists is not None, "a metric inside lists checks that rows have them"
         place = np.flatnonzero(rows.lists.group >= 0)
         return cls(
@@ -159,6 +160,7 @@ class _Inside:
         return group_sums(values, self.code)
 
     def values(self, value: Vector, pair_weight: Vector) -> ListValues:
+        """Give lists' figures [G], each weighing the sum of its rows' weights times pair_weight [G]."""
         a_row = np.zeros(value.size, np.int64)
         a_row[self.code] = self.place
         return ListValues(
@@ -168,15 +170,19 @@ class _Inside:
         )
 
 
-def _by_chance(inside: _Inside, positive: Vector, negative: Vector) -> tuple[Vector, Vector]:
+def _by_chance(inside: RowsInLists, positive: Vector, negative: Vector) -> tuple[Vector, Vector]:
     """Weigh labels by 1 / their chance at their position, relative to a position that is always looked at."""
     looked_at = inside.examination
     rate = min(float(positive.sum() / (inside.weight @ looked_at)), LARGEST_RATE) if positive.any() else 0.0
     return positive / looked_at, negative * (1.0 - rate) / (1.0 - rate * looked_at)
 
 
-def _with_lists(rows: Rows, lists: Lists) -> Rows:
+def with_lists(rows: Rows, lists: Lists) -> Rows:
+    """Name the list of each row.
+
+    Raises: DataError as `checked_lists`.
+    """
     return replace(rows, lists=checked_lists(lists, rows.label.size))
 
 
-_NO_LISTS = ListValues(value=np.empty(0), weight=np.empty(0), a_row=np.empty(0, np.int64))
+NO_LISTS = ListValues(value=np.empty(0), weight=np.empty(0), a_row=np.empty(0, np.int64))

@@ -16,6 +16,7 @@ from recsys.metrics.columns import (
     Vector,
     checked,
     checked_binary,
+    checked_chances,
     checked_lists,
     checked_probability,
 )
@@ -23,14 +24,20 @@ from recsys.metrics.ranking import IntMatrix, Matches
 
 Statistic = Callable[[Vector], float]
 """How often each user is drawn [U] -> the metric's value on that draw, NaN when not defined."""
-Reads = Literal["order", "probability", "value"]
+Reads = Literal["order", "probability", "value", "order_of_chances"]
 """What a metric reads of a prediction: only how it orders the rows, a probability, or a value in the label's
-unit. The first two are of heads that predict a probability, the third is of all others."""
+unit. The first two are of heads that predict a probability, the third is of all others. The last reads an
+order, too, and in place of labels their true chances."""
 Place = Literal["terminal", "baselines"]
 """Tables that show some metrics only: that of `recsys evaluate`, and a report's table of simple systems."""
 EVERYWHERE: tuple[Place, ...] = ("terminal", "baselines")
 
-_CHECKS = {"order": checked_binary, "probability": checked_probability, "value": checked}
+_CHECKS = {
+    "order": checked_binary,
+    "probability": checked_probability,
+    "value": checked,
+    "order_of_chances": checked_chances,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,11 @@ class PredictionOrder:
     block_starts: IntVector
     segment_starts: IntVector
 
+    @property
+    def segment_rows(self) -> IntVector:
+        """Give where in `rows` each segment starts [S]."""
+        return self.block_starts[self.segment_starts]
+
 
 def order_by_prediction(prediction: Vector, segment: IntVector | None = None) -> PredictionOrder:
     """Sort rows by (segment, prediction).
@@ -47,14 +52,23 @@ def segment_aucs(order: PredictionOrder, positive: Vector, negative: Vector) -> 
     Args: positive [N] and negative [N]: each row's weight in its class, 0 in the other, in the order of
         `order.rows`.
     """
+    wins, pairs = segment_pairs(order, positive, negative)
+    return ratio(wins, pairs)
+
+
+def segment_pairs(order: PredictionOrder, positive: Vector, negative: Vector) -> tuple[Vector, Vector]:
+    """Weigh every segment's pairs of a positive and a negative: those in the predicted order, and all [S].
+
+    Ties count half. A row with weight in both classes, as one of a chance has, is a pair with itself, too.
+    Args: as `segment_aucs`.
+    """
     positive_T = np.add.reduceat(positive, order.block_starts)
     negative_T = np.add.reduceat(negative, order.block_starts)
     below_T = np.cumsum(negative_T) - negative_T
     starts = order.segment_starts
     below_T -= np.repeat(below_T[starts], np.diff(starts, append=below_T.size))
     wins = np.add.reduceat(positive_T * (below_T + 0.5 * negative_T), starts)
-    pairs = np.add.reduceat(positive_T, starts) * np.add.reduceat(negative_T, starts)
-    return ratio(wins, pairs)
+    return wins, np.add.reduceat(positive_T, starts) * np.add.reduceat(negative_T, starts)
 
 
 def class_weights(rows: Rows, order: PredictionOrder) -> tuple[Vector, Vector]:

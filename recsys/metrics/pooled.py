@@ -13,6 +13,7 @@ from recsys.metrics.list_auc import ListValues, aucs_of_lists, concordances_of_l
 from recsys.metrics.losses import entropy, row_absolute_error, row_log_loss, row_squared_error
 from recsys.metrics.metric import Statistic
 from recsys.metrics.order import class_weights, order_by_prediction, segment_aucs
+from recsys.metrics.true_list_auc import true_aucs_of_lists
 
 
 def ratio_of_sums(total_U: Vector, weight_U: Vector) -> Statistic:
@@ -41,6 +42,11 @@ def auc(rows: Rows, user: IntVector) -> Statistic:
 def list_auc(rows: Rows, user: IntVector) -> Statistic:
     """Average the lists' AUCs, which no draw changes, over the drawn users' lists with both labels."""
     return _inside_lists(aucs_of_lists(rows), user)
+
+
+def true_list_auc(rows: Rows, user: IntVector) -> Statistic:
+    """Average the lists' expected AUCs over the drawn users' lists, by the chance of both labels."""
+    return _inside_lists(true_aucs_of_lists(rows), user)
 
 
 def list_concordance(rows: Rows, user: IntVector) -> Statistic:

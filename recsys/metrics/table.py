@@ -11,6 +11,7 @@ from recsys.metrics import pointwise, pooled, ranking
 from recsys.metrics.columns import Rows
 from recsys.metrics.list_auc import aucs_of_lists, concordances_of_lists
 from recsys.metrics.metric import ListMetric, Metric, RowMetric
+from recsys.metrics.true_list_auc import true_aucs_of_lists
 
 
 def _of_columns(metric: Callable[..., float]) -> Callable[[Rows], float]:
@@ -184,6 +185,18 @@ METRICS: dict[str, Metric] = {
     ),
 }
 """Key in JSON -> the metric."""
+OF_CHANCES: dict[str, RowMetric] = {
+    "true_list_auc": RowMetric(
+        title="AUC inside lists by true chances",
+        higher_is_better=True,
+        reads="order_of_chances",
+        value=lambda rows: true_aucs_of_lists(rows).mean,
+        pooled=pooled.true_list_auc,
+        of_constant=0.5,
+        in_lists=True,
+    ),
+}
+"""Metrics for whoever knows the true chances, as a simulator does; no log does, so no evaluation of one has them."""
 
 
 def row_metrics(*, probability: bool) -> dict[str, RowMetric]:
@@ -205,7 +218,7 @@ def row_metric(name: str) -> RowMetric:
 
     Raises: ConfigError naming the known ones.
     """
-    metric = METRICS.get(name)
+    metric = OF_CHANCES.get(name, METRICS.get(name))
     if not isinstance(metric, RowMetric):
         known = sorted(n for n, m in METRICS.items() if isinstance(m, RowMetric))
         raise ConfigError(f"metric {name!r} is not over rows; choose one of {known}")
@@ -217,7 +230,7 @@ def pooled_metric(name: str) -> RowMetric:
 
     Raises: ConfigError naming the known ones.
     """
-    metric = METRICS.get(name)
+    metric = OF_CHANCES.get(name, METRICS.get(name))
     if not isinstance(metric, RowMetric) or metric.pooled is None:
         known = [n for n, m in METRICS.items() if isinstance(m, RowMetric) and m.pooled is not None]
         raise ConfigError(f"metric {name!r} is not pooled over rows; choose one of {sorted(known)}")

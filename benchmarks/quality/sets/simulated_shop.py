@@ -6,6 +6,7 @@ factors and estimates the users from the log; the appeal oracle also knows how m
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.quality.quality_set import Key, QualitySet, Row, baseline
+from benchmarks.quality.quality_set import Key, Measure, QualitySet, Row, baseline
 from benchmarks.quality.sets.night import FittedBaseline, LabelledRows, Night
 from benchmarks.quality.sets.night_baselines import NIGHT_BASELINES, TRIALS
 from recsys.config import default_config
@@ -26,6 +27,8 @@ from recsys.tasks import TaskSpec
 from training.data import EncodedRows
 
 _TRUE = {"click": "p_click", "purchase": "p_purchase", "rating": "expected_rating"}
+BY_CHANCES = "true_list_auc"
+"""`list_auc` in the mean over draws of the day's labels."""
 _SHOWN = ("impression_id", "user_id", "item_id", "shown_at", "position", "context_device")
 
 
@@ -52,7 +55,7 @@ def open_shop(folder: Path, scratch: Path) -> QualitySet:
             **orders,
         },
         validation=night.validation_measures(),
-        test=night.test_measures(),
+        test=[found for m in night.test_measures() for found in (m, *oracles.by_chances(m, night))],
         questions=tuple((name, night.config.model.trunk.name) for name in orders),
         facts={
             "seed": float(shop.seed),
@@ -116,6 +119,19 @@ class Oracles:
             return true[_TRUE[task.name]].to_numpy()[rows.rows]
 
         return FittedBaseline(predict=predict, calibrate=False)
+
+    def by_chances(self, measure: Measure, night: Night) -> list[Measure]:
+        """Give the same measure by the true chances of its labels, where it is of an order inside lists.
+
+        A day of a rare head has few lists with both labels; chances have the figure that labels have in the
+        mean.
+        """
+        task = next(task for task in night.config.tasks if task.name == measure.head)
+        if measure.metric != "list_auc":
+            return []
+        rows = night.labelled(task, night.runs.plan.evaluate)
+        chance = self.truth(task, night, rows).predict(rows)
+        return [replace(measure, metric=BY_CHANCES, pooled=BY_CHANCES, label=chance)]
 
     def _shown(self, encoded: EncodedRows) -> pl.DataFrame:
         """Give a day's impressions as they were logged, in the encoded order."""

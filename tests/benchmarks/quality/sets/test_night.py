@@ -171,6 +171,20 @@ def test_the_oracles_row_is_the_oracle_report(night, shop_log):
         assert value(night, night.fit(fit), "list_auc", "click") == pytest.approx(found)
 
 
+def test_chances_of_a_row_are_those_its_label_was_drawn_by(night, shop_log):
+    oracles = shop_set.Oracles(Shop.from_log(shop_log.root), shop_log)
+    truth = night.fit(oracles.truth).test
+    by = {m.key: m for measure in night.test_measures() for m in oracles.by_chances(measure, night)}
+    assert set(by) == {("click", "true_list_auc"), ("purchase", "true_list_auc")}
+    for (head, _), measure in by.items():
+        assert np.array_equal(measure.label, truth[head]), "the chance at the position that was shown"
+        of_labels = next(m for m in night.test_measures() if m.key == (head, "list_auc"))
+        drawn = np.random.default_rng(0).random((200, measure.label.size)) < measure.label
+        lists = of_labels.lists
+        mean = np.mean([list_auc(label, truth[head], lists) for label in drawn])
+        assert measure.value(truth | {f"list {head}": truth[head]}) == pytest.approx(mean, abs=0.01)
+
+
 def test_the_shop_from_the_command_line(shop_log, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shop_set, "default_config", lambda: config)
     target = tmp_path / "shop.json"
@@ -185,6 +199,13 @@ def test_the_shop_from_the_command_line(shop_log, config, tmp_path, monkeypatch,
     assert tree["facts"]["click_share_of_oracle"] == pytest.approx(gain / (auc_of["appeal_oracle"] - 0.5))
     assert tree["facts"]["click_share_of_truth"] == pytest.approx(gain / (auc_of["truth"] - 0.5))
     assert auc_of["truth"] > auc_of["appeal_oracle"] > auc_of["informed_oracle"]
+    of_chances = {row: heads["purchase"]["true_list_auc"] for row, heads in tree["by_row"].items()}
+    assert of_chances["truth"] == max(of_chances.values())
+    assert of_chances["truth"] != tree["by_row"]["truth"]["purchase"]["list_auc"], "labels are one draw"
+    compared = {
+        (d["row"], d["against"], d["head"]) for d in tree["differences"] if d["metric"] == "true_list_auc"
+    }
+    assert ("mmoe", "informed_oracle", "purchase") in compared
     assert "…" not in capsys.readouterr().out, "no figure is cut"
 
 
