@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.nights.nights import one_night, until, weights_of
+from benchmarks.nights.nights import head_figures, one_night, requests_of_day, until, weights_of
 from features.days import Days
 from recsys.config import RunConfig
+from recsys.metrics.columns import Lists
 from recsys.metrics.pointwise import auc
 from recsys.model.head_functions import predict
 from recsys.tasks import TaskSpec
@@ -54,7 +55,7 @@ class Scored:
 
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:
         self.tasks = [task for task in tasks if task.kind.probability]
-        self.parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+        self.parts: dict[str, list[tuple[np.ndarray, ...]]] = {}
 
     def add(
         self, model: TrainedModel, days: Days, config: RunConfig, first: datetime, stop: datetime
@@ -66,22 +67,21 @@ class Scored:
         today = days[days.last]
         items = today.table("examples", columns=["item_id"])["item_id"]
         new = items.is_in(today.table("new_items")["item_id"].implode()).to_numpy()
+        request = requests_of_day(days, days.last, config).group
         for task in self.tasks:
             label = rows.labels[task.name]
             chosen = shown & ~np.isnan(label)
-            prediction = predict(logits[task.name], task)
-            self.parts.setdefault(task.name, []).append((label[chosen], prediction[chosen], new[chosen]))
+            columns = (label, predict(logits[task.name], task), request, new)
+            self.parts.setdefault(task.name, []).append(tuple(column[chosen] for column in columns))
 
     def figures(self) -> dict[str, float]:
-        """Give each head's AUC and log loss, and the first one's AUC among the day's new items."""
-        found = {}
+        """Measure each head, and the first one's AUC among the day's new items."""
+        found: dict[str, float] = {}
         for number, task in enumerate(self.tasks):
-            label, prediction, new = (
+            label, prediction, request, new = (
                 np.concatenate(part) for part in zip(*self.parts[task.name], strict=True)
             )
-            p = np.clip(prediction.astype(np.float64), 1e-7, 1 - 1e-7)
-            found[f"{task.name} AUC"] = float(auc(label, prediction))
-            found[f"{task.name} log loss"] = float(-np.mean(np.where(label == 1, np.log(p), np.log1p(-p))))
+            found |= head_figures(task, label, prediction, Lists.unplaced(request))
             if number == 0 and 0 < label[new].sum() < new.sum():
-                found[f"{task.name} AUC, new items"] = float(auc(label[new], prediction[new]))
+                found[f"{task.name} AUC, new items"] = auc(label[new], prediction[new])
         return found

@@ -18,11 +18,14 @@ from features.days import Days
 from features.lineage import still_fitted
 from recsys.config import RunConfig
 from recsys.log import InteractionLog
-from recsys.metrics.pointwise import auc
+from recsys.metrics.columns import Lists
+from recsys.metrics.list_auc import list_auc
+from recsys.metrics.pointwise import auc, log_loss, rmse
 from recsys.model.head_functions import predict
 from recsys.simulator.dials import ShopDials
 from recsys.stages import Stages
 from recsys.tasks import TaskSpec
+from training.evaluation.list_groups import lists_of_day
 from training.night.plan import NEVER, Lineage, NightPlan, plan_night
 from training.predict import day_logits
 from training.threads import use_threads
@@ -133,21 +136,33 @@ def run_policy(days: Days, nights: Sequence[int], config: RunConfig, start: Trai
 def evaluated(
     days: Days, model: TrainedModel, plan: NightPlan, tasks: Sequence[TaskSpec], config: RunConfig
 ) -> Figures:
-    """Give each head's AUC and log loss, or RMSE, on its evaluated day."""
+    """Measure each head on its evaluated day."""
     found = {}
     for task in tasks:
-        logits, rows = day_logits(model, days, plan.evaluate[task.name], config)
+        i = plan.evaluate[task.name]
+        logits, rows = day_logits(model, days, i, config)
         label = rows.labels[task.name]
         known = ~np.isnan(label)
-        prediction = predict(logits[task.name], task)[known]
-        if task.kind.probability:
-            p = np.clip(prediction.astype(np.float64), 1e-7, 1 - 1e-7)
-            found[f"{task.name} AUC"] = float(auc(label[known], prediction))
-            losses = np.where(label[known] == 1, -np.log(p), -np.log1p(-p))
-            found[f"{task.name} log loss"] = float(losses.mean())
-        else:
-            found[f"{task.name} RMSE"] = float(np.sqrt(np.mean((prediction - label[known]) ** 2)))
+        requests = requests_of_day(days, i, config).take(known)
+        found |= head_figures(task, label[known], predict(logits[task.name], task)[known], requests)
     return found
+
+
+def head_figures(task: TaskSpec, label: np.ndarray, prediction: np.ndarray, requests: Lists) -> Figures:
+    """Give a head's AUC inside requests, AUC of all rows and log loss, or its RMSE, of labelled rows [N]."""
+    if not task.kind.probability:
+        return {f"{task.name} RMSE": rmse(label, prediction)}
+    p = prediction.astype(np.float64).clip(1e-7, 1 - 1e-7)
+    return {
+        f"{task.name} list_auc": list_auc(label, p, requests),
+        f"{task.name} AUC": auc(label, p),
+        f"{task.name} log loss": log_loss(label, p),
+    }
+
+
+def requests_of_day(days: Days, i: int, config: RunConfig) -> Lists:
+    """Number the requests of day i's rows; a simulated one is of one instant, so no state is to be held."""
+    return Lists.unplaced(lists_of_day(days, i, config, "request").fill_null(-1))
 
 
 def measure_new_head(days: Days, config: RunConfig, new: str) -> dict[str, Any]:

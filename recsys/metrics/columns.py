@@ -91,8 +91,8 @@ def checked_chances(
 ) -> Rows:
     """Return the columns as `checked` does, where the label is the true chance of a label.
 
-    Raises: DataError, as `checked`, naming the first chance outside [0, 1], or the first weight that is not 1:
-        a draw of labels is of single rows.
+    Raises: DataError, as `checked`, naming the first chance outside [0, 1], or the first weight that is not
+        1: a draw of labels is of single rows.
     """
     rows = checked(chance, prediction, weight)
     outside = (rows.label < 0) | (rows.label > 1)

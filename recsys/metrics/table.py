@@ -196,7 +196,7 @@ OF_CHANCES: dict[str, RowMetric] = {
         in_lists=True,
     ),
 }
-"""Metrics for whoever knows the true chances, as a simulator does; no log does, so no evaluation of one has them."""
+"""Metrics for whoever knows the labels' true chances, as a simulator does; evaluations of a log lack them."""
 
 
 def row_metrics(*, probability: bool) -> dict[str, RowMetric]:

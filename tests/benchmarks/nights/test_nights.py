@@ -1,10 +1,15 @@
 """The bench of nights on the tiny shop: the policies differ where they should, and in nothing else."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from benchmarks.nights.hours import measure_hours
-from benchmarks.nights.nights import measure_new_head, measure_policies, measure_ways
+from benchmarks.nights.nights import evaluated, measure_new_head, measure_policies, measure_ways, one_night
+from recsys.metrics.columns import Lists
+from recsys.metrics.list_auc import list_auc
+from recsys.metrics.pointwise import auc
+from training.predict import day_logits
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +31,27 @@ def test_policies_start_cold_when_they_say(policies):
     assert now_and_then[0] == policies["warm"]["by_night"][0]
     assert policies["warm"]["figures"]["rating RMSE"] == np.mean(
         [night["rating RMSE"] for night in policies["warm"]["by_night"]]
+    )
+
+
+def test_a_head_is_measured_inside_requests(shop_chain, config):
+    night = one_night(shop_chain, config, None)
+    found = evaluated(shop_chain, night.model, night.plan, config.tasks, config)
+    assert [*found] == [
+        *(f"{head} {figure}" for head in ("click", "purchase") for figure in ("list_auc", "AUC", "log loss")),
+        "rating RMSE",
+    ]
+    i = night.plan.evaluate["click"]
+    logits, rows = day_logits(night.model, shop_chain, i, config)
+    shown = shop_chain[i].table("examples", columns=["request_id", "user_id"])
+    label, known = rows.labels["click"], ~np.isnan(rows.labels["click"])
+    requests = Lists.unplaced(shown.select(pl.struct("request_id", "user_id").rank("dense"))["request_id"])
+    expected = list_auc(label[known], logits["click"][known], requests.take(known))
+    assert found["click list_auc"] == pytest.approx(expected)
+    assert (
+        found["click list_auc"]
+        != found["click AUC"]
+        == pytest.approx(auc(label[known], logits["click"][known]))
     )
 
 
